@@ -1,0 +1,107 @@
+"""What cog writes into the reference: the command line, the installed parts and the tables, each at a fixed width."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import click
+
+    from toolkit.records import Part
+
+WIDTH = 100
+BUILT_IN = "sae-toolkit"
+
+
+def cli() -> str:
+    """`toolkit --help` and the help of each command."""
+    import click
+
+    from toolkit._cli import cli as group
+
+    with click.Context(group, info_name="toolkit", terminal_width=WIDTH, max_content_width=WIDTH) as top:
+        pages = [("toolkit", group.get_help(top))]
+        for name in group.list_commands(top):
+            command = group.get_command(top, name)
+            if command is not None:
+                pages.append((f"toolkit {name}", _help(command, name, top)))
+    return "\n\n".join(f"## `{title}`\n\n```text\n{text.rstrip()}\n```" for title, text in pages) + "\n"
+
+
+def _help(command: click.Command, name: str, top: click.Context) -> str:
+    import click
+
+    with click.Context(command, info_name=name, parent=top, terminal_width=WIDTH, max_content_width=WIDTH) as context:
+        return command.get_help(context)
+
+
+def parts() -> str:
+    """Each built-in part with its params, by kind."""
+    from toolkit._plugins import KINDS, load_parts
+
+    installed = load_parts()
+    blocks: list[str] = []
+    for kind in KINDS:
+        ours = [part for part in installed.of(kind) if installed.owner(part).distribution == BUILT_IN]
+        if ours:
+            blocks.append(f"## {kind}")
+        blocks += [_part(part, installed.owner(part).name) for part in ours]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _part(part: Part, plugin: str) -> str:
+    facts = [f"plugin `{plugin}`", f"version {part.version}"]
+    for side in ("reads", "writes"):
+        names = getattr(part, side, ())
+        facts += [f"{side} {', '.join(f'`{name}`' for name in names)}"] if names else []
+    rows = list(_params(part))
+    table = ["", "| param | type | default | |", "|---|---|---|---|", *rows] if rows else ["", "No params."]
+    return "\n".join([f"### `{part.name}`", "", f"{part.help} ({', '.join(facts)})", *table])
+
+
+def _params(part: Part) -> Iterator[str]:
+    for name, field in part.params.model_fields.items():
+        shown = field.alias or name
+        default = "required" if field.is_required() else f"`{field.get_default(call_default_factory=True)!r}`"
+        yield f"| `{shown}` | `{_type(field.annotation)}` | {_cell(default)} | {_cell(field.description or '')} |"
+
+
+def _type(annotation: Any) -> str:
+    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    return _cell(text.replace("typing.", ""))
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def tables() -> str:
+    """Each table with its columns, from toolkit.tables."""
+    from toolkit.tables import TABLES
+
+    blocks = []
+    for table in TABLES.values():
+        kept = "ledger" if table.ledger else "data"
+        lines = [f"## `{table.name}`", "", f"{table.help[:1].upper()}{table.help[1:]}. ({kept}, version {table.version})", ""]
+        lines += ["| column | type | |", "|---|---|---|"]
+        for column, kind in table.columns.items():
+            notes = [word for word, holds in (("key", column in table.key), ("may be null", kind.endswith("?"))) if holds]
+            lines.append(f"| `{column}` | `{kind.rstrip('?')}` | {', '.join(notes)} |")
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks) + "\n"
+
+
+def output(lines: int = 4) -> str:
+    """What `toolkit run specs/toy.yaml` exports: the first lines, from a run in a folder of its own."""
+    import subprocess
+    import sys
+    import tempfile
+    from pathlib import Path
+
+    spec = Path(__file__).resolve().parents[1] / "specs" / "toy.yaml"
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "toolkit", "run", str(spec), "--store", f"{folder}/store"]
+        subprocess.run([*command, "--set", f"sinks.means.with.path={folder}/out"], check=True, capture_output=True, cwd=folder)
+        written = Path(folder, "out", "features.jsonl").read_text(encoding="utf-8").splitlines()
+    return "\n".join(["```text", *written[:lines], "...", "```"]) + "\n"

@@ -1,0 +1,183 @@
+"""Every check of this repository, one session each. `nox` runs the tests; `nox --list` says what else there is.
+
+Most sessions need the same two gigabytes (torch), so they share one environment in `.nox/shared` instead of one each:
+they run without a virtual environment of nox's own (`venv_backend="none"`) and call that one's programs. It is filled again
+when pyproject.toml or constraints.txt change. The *built wheel* is what is installed in it, never the checkout, and
+`PYTHONSAFEPATH` keeps the working folder off the path of every process that a test starts.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2"
+nox.options.sessions = ["tests"]
+nox.options.default_venv_backend = "virtualenv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_external_run = True
+
+ROOT = Path(__file__).parent.resolve()
+SHARED = ROOT / ".nox" / "shared"
+BIN = SHARED / "bin"
+CONSTRAINTS = ROOT / "constraints.txt"
+PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+ENV = {
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONSAFEPATH": "1",
+    "COLUMNS": "100",
+}
+TORCH_PIN = next(line for line in CONSTRAINTS.read_text().splitlines() if line.startswith("torch=="))
+
+
+def _group(*names: str) -> list[str]:
+    return list(nox.project.dependency_groups(PROJECT, *names))
+
+
+def _shared(session: nox.Session) -> dict[str, str]:
+    """Fill the shared environment, install today's wheel in it, and return the variables to run with."""
+    stamp = SHARED / "stamp"
+    wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + CONSTRAINTS.read_bytes() + sys.version.encode()).hexdigest()
+    if not stamp.exists() or stamp.read_text() != wanted:
+        needs = PROJECT["project"]["dependencies"] + _group("test", "browser", "types", "docs", "wheel")
+        session.run(sys.executable, "-m", "venv", "--clear", str(SHARED))
+        session.run(str(BIN / "python"), "-m", "pip", "install", "-q", "-c", str(CONSTRAINTS), *needs)
+        stamp.write_text(wanted)
+    wheel = _installed_wheel(session)
+    return {**ENV, "TOOLKIT_WHEEL": str(wheel), "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+
+
+_built: list[Path] = []
+
+
+def _installed_wheel(session: nox.Session) -> Path:
+    """Build and install the wheel, once in each call of nox."""
+    if not _built:
+        folder = ROOT / ".nox" / "wheel"
+        shutil.rmtree(folder, ignore_errors=True)
+        session.run(str(BIN / "python"), "-m", "build", "--no-isolation", "--wheel", "--outdir", str(folder), silent=True)
+        _built.extend(folder.glob("*.whl"))
+        session.run(str(BIN / "python"), "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall", str(_built[0]))
+    return _built[0]
+
+
+def _pytest(session: nox.Session, *args: str, **env: str) -> None:
+    # The program `pytest`, not `python -m pytest`: the latter puts the checkout on the path.
+    session.run(str(BIN / "pytest"), "--import-mode=importlib", *args, *session.posargs, env={**_shared(session), **env})
+
+
+@nox.session(venv_backend="none")
+def tests(session: nox.Session) -> None:
+    """Test the built wheel: no network, no GPU, a few minutes."""
+    _pytest(session, "-n", "2")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, formatting and spelling."""
+    session.install("-c", str(CONSTRAINTS), *_group("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("codespell")
+
+
+@nox.session(venv_backend="none")
+def types(session: nox.Session) -> None:
+    """Check types with mypy, strict, in the checkout."""
+    _shared(session)
+    session.run(str(BIN / "mypy"), *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def docs(session: nox.Session) -> None:
+    """Check that the written reference is what the code says, and that links lead somewhere. `nox -s docs -- -r` rewrites it."""
+    env = _shared(session)
+    files = ["README.md", *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs" / "reference").glob("*.md")))]
+    mode = session.posargs or ["--check", "--diff"]
+    session.run(str(BIN / "python"), "-m", "cogapp", "-I", "docs", *mode, *files, env=env)
+    session.run(str(BIN / "python"), "docs/check_links.py", env=env)
+
+
+@nox.session(venv_backend="none")
+def wheel(session: nox.Session) -> None:
+    """Build the sdist, the wheel from it, and pin what both hold."""
+    _shared(session)
+    folder = ROOT / "dist"
+    shutil.rmtree(folder, ignore_errors=True)
+    session.run(str(BIN / "python"), "-m", "build", "--no-isolation", "--outdir", str(folder), silent=True)
+    built = {"TOOLKIT_WHEEL": str(next(folder.glob("*.whl"))), "TOOLKIT_SDIST": str(next(folder.glob("*.tar.gz")))}
+    _pytest(session, "tests/test_wheel.py", **built)
+
+
+@nox.session(venv_backend="none")
+def chaos(session: nox.Session) -> None:
+    """Kill toy runs at random moments and fill a disk; TOOLKIT_CHAOS_KILLS says how many kills (100)."""
+    _pytest(session, "-m", "slow", "-k", "chaos", "-n", "2", TOOLKIT_CHAOS_KILLS=os.environ.get("TOOLKIT_CHAOS_KILLS", "100"))
+
+
+@nox.session(venv_backend="none")
+def slow(session: nox.Session) -> None:
+    """Run the tests that take over ten seconds each, the chaos apart."""
+    _pytest(session, "-m", "slow", "-k", "not chaos", "-n", "2")
+
+
+@nox.session(venv_backend="none")
+def browser(session: nox.Session) -> None:
+    """Look at reports in headless Chromium; as root on Debian or Ubuntu it is installed if missing."""
+    _pytest(session, "-m", "browser", TOOLKIT_CHROMIUM=_chromium(session))
+
+
+def _chromium(session: nox.Session) -> str:
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = os.environ.get("TOOLKIT_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
+        quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+        session.run("apt-get", "update", "-qq", external=True, env=quiet)
+        session.run(
+            "apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium", external=True, env=quiet, silent=True
+        )
+        found = shutil.which("chromium")
+    if found is None:
+        session.error("There is no Chromium. Install it (apt-get install chromium), or set TOOLKIT_CHROMIUM to its program.")
+    return found
+
+
+@nox.session(venv_backend="none")
+def bench(session: nox.Session) -> None:
+    """Run the benchmarks: `nox -s bench`, or `nox -s bench -- cold_start` for one."""
+    env = _shared(session)
+    names = session.posargs or sorted(path.stem for path in (ROOT / "benchmarks").glob("[!_]*.py"))
+    for name in names:
+        session.run(str(BIN / "python"), f"benchmarks/{name}.py", env=env)
+
+
+@nox.session
+def minimums(session: nox.Session) -> None:
+    """Run the tests with the lowest versions that pyproject.toml allows, torch kept at its pin."""
+    session.install(*_lowest(PROJECT["project"]["dependencies"]), *_group("test"))
+    session.install("--no-deps", ".")
+    session.run("pytest", "--import-mode=importlib", "-n", "2", *session.posargs, env=ENV)
+
+
+def _lowest(requirements: list[str]) -> list[str]:
+    """Turn `name>=1.2,<2` into `name==1.2`; torch keeps the pin of constraints.txt."""
+    return [TORCH_PIN if text.startswith("torch>") else _lowest_of(text) for text in requirements]
+
+
+def _lowest_of(requirement: str) -> str:
+    found = re.fullmatch(r"([A-Za-z0-9._-]+)>=([0-9.]+)(,<[0-9.]+)?", requirement)
+    if found is None:
+        raise ValueError(f"pyproject.toml: '{requirement}' should read name>=LOWEST or name>=LOWEST,<NEXT")
+    return f"{found[1]}=={found[2]}"
+
+
+@nox.session(venv_backend="none")
+def lab(session: nox.Session) -> None:
+    """Make the lab's model and SAEs again, from nothing, on two cores."""
+    env = _shared(session)
+    session.run(str(BIN / "python"), "-m", "toolkit_lab.training", *session.posargs, env=env)

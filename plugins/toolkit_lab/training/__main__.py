@@ -1,0 +1,108 @@
+"""Make the lab's files: `python -m toolkit_lab.training --out DIR [--quick] [--stage NAME]`.
+
+DIR receives what plugins/toolkit_lab/files holds: model/, saes/, gemma_scope/ and metrics.json. Everything is seeded;
+`--quick` is the same road in well under a minute, for the tests, with weights that are good for nothing else.
+"""
+
+import argparse
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from toolkit_lab.training import layout_files, measure, sentences
+from toolkit_lab.training.corpus import make_examples, tokenizer_texts
+from toolkit_lab.training.model import Training, save_model, train_model
+from toolkit_lab.training.saes import fold, residuals, train_coder
+from toolkit_lab.training.tokenizer import save_tokenizer, train_tokenizer
+
+SEED = 42
+WIDTH, K = 512, 24
+GEMMA_LAYER, GEMMA_WIDTH, GEMMA_KS = 2, 1024, (12, 30)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything: the committed files are made with the defaults."""
+
+    training: Training = Training(seed=SEED)
+    sae_examples: int = 1600
+    sae_steps: int = 1000
+    decisions: int = 4000
+    games: int = 300
+    measured: int = 300
+
+
+QUICK = Size(Training(steps=6, batch=16, seed=SEED), 40, 12, 24, 6, 12)
+
+
+def make_model_files(out: Path, size: Size) -> None:
+    """Train tokenizer and model and write them."""
+    folder = out / "model"
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = train_tokenizer(tokenizer_texts(SEED))
+    save_tokenizer(tokenizer, folder)
+    save_model(train_model(tokenizer, size.training), folder)
+
+
+def make_sae_files(out: Path, size: Size) -> None:
+    """Train the SAEs on the stored model and write them in both layouts."""
+    model, tokenizer = _load(out)
+    acts = residuals(model, make_examples(tokenizer, size.sae_examples, seed=SEED + 1))
+    for layer, rows in enumerate(acts):
+        coder = train_coder(rows, WIDTH, K, size.sae_steps, SEED + layer, by_norm=True)
+        threshold = fold(coder, rows, K, by_norm=True).threshold.item()
+        layout_files.save_llama_scope(out / "saes", layer, coder, threshold, K, SEED + layer)
+        print(f"sae layer {layer}", flush=True)
+    rows = acts[GEMMA_LAYER]
+    for k in GEMMA_KS:
+        sae = fold(train_coder(rows, GEMMA_WIDTH, k, size.sae_steps, SEED, by_norm=False), rows, k, by_norm=False)
+        layout_files.save_gemma_scope(out / "gemma_scope", GEMMA_LAYER, sae, k)
+        print(f"sae gemma layout, L0 {k}", flush=True)
+
+
+def make_measurements(out: Path, size: Size) -> None:
+    """Measure what the files do; write metrics.json and print the tables."""
+    model, tokenizer = _load(out)
+    play = measure.measure_play(model, tokenizer, size.decisions, size.games)
+    trait = measure.measure_trait(model, tokenizer)
+    saes = measure.measure_saes(model, tokenizer, out, size.measured)
+    (out / "metrics.json").write_text(json.dumps({"play": play, "trait": trait, "saes": saes}, indent=1) + "\n")
+    print({name: value for name, value in play.items() if name != "causes"}, trait)
+    print(measure.markdown(play, saes))
+
+
+def write_trait_rows(path: Path) -> None:
+    """Write the held-out sentences with their labels: specs/data/lab_trait.csv."""
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["sentence", "concept_strength_label"])
+        writer.writerows(sentences.labelled_rows(80))
+
+
+def _load(out: Path):  # type: ignore[no-untyped-def]
+    folder = str(out / "model")
+    return AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+
+
+STAGES = {"model": make_model_files, "saes": make_sae_files, "measure": make_measurements}
+
+
+def main() -> None:
+    """Run all stages, or one."""
+    parser = argparse.ArgumentParser(prog="python -m toolkit_lab.training", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--stage", choices=STAGES, help="run only this stage on what DIR holds")
+    options = parser.parse_args()
+    torch.set_num_threads(2)
+    for name, make in STAGES.items():
+        if options.stage in (None, name):
+            make(options.out, QUICK if options.quick else Size())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Letting the model play: sampled replies for a batch of prompts, and whole games with many tables at once."""
+
+from dataclasses import dataclass, replace
+from random import Random
+
+import torch
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from toolkit_lab.training.corpus import chat_text
+from toolkit_lab.training.game import LAYOUTS, MAX_ROUNDS, WIN_RATE, State, random_components, step
+from toolkit_lab.training.layouts import parse, render
+
+MAX_NEW_TOKENS = 32
+
+
+@dataclass(frozen=True)
+class Game:
+    """A finished game; an unreadable reply ends a game at once, as an outcome of its own."""
+
+    state: State
+    outcome: str
+
+
+@torch.no_grad()
+def replies(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, prompts: list[str], *, chat: bool = False
+) -> list[str]:
+    """Sample one reply per prompt at temperature 1; seed torch before calling."""
+    texts = [chat_text(tokenizer, prompt) if chat else str(tokenizer.bos_token) + prompt for prompt in prompts]
+    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+    found = [""] * len(texts)
+    for start in range(0, len(order), 256):
+        chosen = order[start : start + 256]
+        inputs = tokenizer(
+            [texts[index] for index in chosen],
+            add_special_tokens=False,
+            padding=True,
+            return_tensors="pt",
+            return_token_type_ids=False,
+        )
+        made = model.generate(**inputs, do_sample=True, temperature=1.0, top_k=0, max_new_tokens=MAX_NEW_TOKENS)
+        for index, ids in zip(chosen, made[:, inputs["input_ids"].shape[1] :], strict=True):
+            found[index] = str(tokenizer.decode(ids, skip_special_tokens=True))
+    return found
+
+
+def decide(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, states: list[State], *, chat: bool = False
+) -> list[int | None]:
+    """Return one decision per state: 0 = stop, a bet, or None for a reply that could not be read."""
+    return [parse(reply) for reply in replies(model, tokenizer, [render(state) for state in states], chat=chat)]
+
+
+def play_games(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, count: int, rng: Random, *, chat: bool = False
+) -> list[Game]:
+    """Play games under random conditions until each ends by a stop, by ruin, or after 100 rounds."""
+    live = [_opening(rng) for _ in range(count)]
+    done: list[Game] = []
+    while live:
+        ongoing = []
+        for state, bet in zip(live, decide(model, tokenizer, live, chat=chat), strict=True):
+            after = step(state, bet, won=rng.random() < WIN_RATE) if bet else state
+            outcome = _outcome(after, bet)
+            if outcome:
+                done.append(Game(after, outcome))
+            else:
+                ongoing.append(after)
+        live = ongoing
+    return done
+
+
+def _opening(rng: Random) -> State:
+    state = State(rng.choice(LAYOUTS), variable=rng.random() < 0.5)
+    return state if state.layout == "scenario" else replace(state, components=random_components(rng))
+
+
+def _outcome(after: State, bet: int | None) -> str:
+    if bet is None:
+        return "unreadable"
+    if bet == 0:
+        return "voluntary_stop"
+    if after.balance <= 0:
+        return "bankruptcy"
+    return "round_limit" if after.round > MAX_ROUNDS else ""

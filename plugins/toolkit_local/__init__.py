@@ -1,0 +1,18 @@
+"""The local executor: workers are processes on this machine, one for each GPU or as many as asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from toolkit import hookimpl
+from toolkit.records import ExecutorPart, Part
+
+from . import _executor
+
+
+@hookimpl
+def toolkit_parts() -> Iterator[Part]:
+    """The executor that `--on local`, the default, names."""
+    yield ExecutorPart(
+        name="local", help="Worker processes on this machine.", params=_executor.Local, start=_executor.start
+    )

@@ -1,0 +1,184 @@
+"""What the toy parts do. Slowness, crashes and failures can be asked for: the house is tested against them."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import os
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from toolkit.errors import DataError
+from toolkit.records import Figure, Identity, Inputs, Params, Reporter, Rows, SinkWork, Work
+from toolkit.tables import arrow_schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class Toy(Params):
+    """A model or SAE that is a number."""
+
+    salt: int = Field(0, description="Changes every activation.")
+    load_seconds: float = Field(0.0, ge=0, description="How long loading takes.")
+
+
+class Count(Params):
+    """How far to count."""
+
+    n: int = Field(16, ge=1, description="How many samples.")
+    seconds: float = Field(0.0, ge=0, description="How long the source takes.")
+
+
+class Hash(Params):
+    """How the text becomes features."""
+
+    width: int = Field(64, ge=2, le=65536, description="Features in the space.")
+    active: int = Field(4, ge=1, description="Features active in a sample.")
+    batch: int = Field(8, ge=1, description="Samples of one step.")
+    seconds: float = Field(0.0, ge=0, description="How long a sample takes.")
+    fail_on: str | None = Field(None, description="Fail at the sample with this text.")
+    crash_once: str | None = Field(None, description="A file; while it exists the worker removes it and kills itself.")
+    hang_seconds: float = Field(0.0, ge=0, description="Say nothing for so long before the first sample.")
+
+
+class Means(Params):
+    """Which groups to compare."""
+
+    by: str = Field("group", description="The metadata key that names a sample's group.")
+
+
+class Json(Params):
+    """Which tables go out, and where to."""
+
+    path: str = Field("out", description="Folder, relative to the spec.")
+    tables: tuple[str, ...] = Field(("features",), description="Names of the tables.")
+
+
+def identify(params: Toy) -> Identity:
+    """The salt is all there is to a toy."""
+    return Identity(name="toy", revision=str(params.salt), digest=hashlib.sha256(f"toy {params.salt}".encode()).hexdigest())
+
+
+def load(params: Toy, report: Reporter) -> int:
+    """Takes its time, as loading does."""
+    time.sleep(params.load_seconds)
+    return params.salt
+
+
+def count(work: Work) -> Rows:
+    """`number 0`, `number 1`, ...: even numbers are one group, odd ones the other; every sample is its own unit."""
+    import pyarrow as pa
+
+    n = min(work.params.n, work.limit_units or work.params.n)
+    time.sleep(work.params.seconds)
+    texts = [f"number {i}" for i in range(n)]
+    ids = [f"n{i:06d}" for i in range(n)]
+    hashes = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
+    empty: list[list[Any]] = [[] for _ in ids]
+    columns = [ids, ids, hashes, texts, empty, [text.split() for text in texts], empty, hashes]
+    yield "samples", pa.table(columns, schema=arrow_schema("samples"))
+    groups = ["even" if i % 2 == 0 else "odd" for i in range(n)]
+    yield "sample_meta", pa.table([ids, ["group"] * n, [None] * n, groups], schema=arrow_schema("sample_meta"))
+
+
+def extract_hash(work: Work) -> Rows:
+    """Each sample's active features and values are drawn by counter from (seed, text, salts)."""
+    import pyarrow as pa
+
+    params, salt = work.params, f"{work.model}/{work.saes}"
+    space = hashlib.sha256(f"toy space {salt} {params.width}".encode()).hexdigest()[:16]
+    samples = work.inputs.read("samples").select(["sample", "text"]).to_pylist()
+    work.report.phase("compute")
+    time.sleep(params.hang_seconds)
+    rows = []
+    for done, sample in enumerate(samples):
+        rows.append(_activate(work, space, salt, sample))
+        work.report.progress(done + 1, len(samples))
+    yield "activations", pa.Table.from_pylist(rows, schema=arrow_schema("activations"))
+    yield "spaces", pa.Table.from_pylist([_space(space, params.width, salt)], schema=arrow_schema("spaces"))
+
+
+def _activate(work: Work, space: str, salt: str, sample: dict[str, Any]) -> dict[str, Any]:
+    params = work.params
+    _misbehave(params, sample["text"])
+    rng = work.rng("toy.hash", salt, sample["text"])
+    features = sorted(rng.choice(params.width, size=min(params.active, params.width), replace=False).tolist())
+    values = rng.exponential(size=len(features)).astype("float32").tolist()
+    return {"space": space, "sample": sample["sample"], "position": 0, "features": features, "values": values}
+
+
+def _misbehave(params: Hash, text: str) -> None:
+    time.sleep(params.seconds)
+    if params.fail_on == text:
+        raise DataError(f"sample '{text}': asked to fail here (fail_on). Remove fail_on from the stage.")
+    if params.crash_once and os.path.exists(params.crash_once):
+        os.unlink(params.crash_once)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _space(space: str, width: int, salt: str) -> dict[str, Any]:
+    return {
+        "space": space,
+        "model": "toy",
+        "revision": salt,
+        "hookpoint": "toy.0",
+        "sae": "toy",
+        "sae_hash": hashlib.sha256(salt.encode()).hexdigest(),
+        "recipe": "hash",
+        "width": width,
+        "address": "toy/toy.0/toy",
+    }
+
+
+def compare_means(work: Work) -> Rows:
+    """Sparse sums per group over the group's size: what does not fire counts as 0."""
+    import pyarrow as pa
+
+    group_of = _groups(work.inputs.read("sample_meta"), work.params.by)
+    sizes: dict[str, int] = defaultdict(int)
+    for group in group_of.values():
+        sizes[group] += 1
+    sums: dict[tuple[str, int, str], float] = defaultdict(float)
+    for row in work.inputs.read("activations").to_pylist():
+        for feature, value in zip(row["features"], row["values"], strict=True):
+            sums[row["space"], feature, group_of[row["sample"]]] += value
+    rows = [
+        {"space": space, "feature": feature, "stat": "mean", "group": group, "number": total / sizes[group], "text": None}
+        for (space, feature, group), total in sorted(sums.items())
+    ]
+    yield "features", pa.Table.from_pylist(rows, schema=arrow_schema("features"))
+
+
+def _groups(meta: pa.Table, by: str) -> dict[str, str]:
+    rows = meta.to_pylist()
+    groups = {row["sample"]: row["string"] for row in rows if row["key"] == by}
+    if not groups:
+        known = sorted({row["key"] for row in rows})
+        raise DataError(f"by: no sample has metadata '{by}'. The samples have: {', '.join(known) or 'none'}.")
+    return groups
+
+
+def write_json(work: SinkWork) -> Iterator[tuple[str, bytes]]:
+    """One file a table, rows sorted by the table's key."""
+    import json
+
+    for name in work.params.tables:
+        lines = (json.dumps(row, sort_keys=True) + "\n" for row in work.inputs.read(name).to_pylist())
+        yield f"{name}.jsonl", "".join(lines).encode()
+
+
+def figure(inputs: Inputs) -> Iterable[Figure]:
+    """The twelve features with the largest mean."""
+    rows = [row for row in inputs.read("features").to_pylist() if row["stat"] == "mean"]
+    rows.sort(key=lambda row: -row["number"])
+    cells = "".join(
+        f"<tr><td>{row['feature']}</td><td>{html.escape(row['group'])}</td><td>{row['number']:.3f}</td></tr>" for row in rows[:12]
+    )
+    head = '<tr><th scope="col">feature</th><th scope="col">group</th><th scope="col">mean</th></tr>'
+    yield Figure("Largest means", f"<table><thead>{head}</thead><tbody>{cells}</tbody></table>", "Largest means by group")

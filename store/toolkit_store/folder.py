@@ -1,0 +1,153 @@
+"""A store's folder: how it is recognised, made, refused and brought up to date.
+
+    <store>/toolkit-store.json   the marker: {"format", "made_by", "made_at"}; a folder with it is a store
+    <store>/tables/              the LanceDB database
+    <store>/locks/               the lock files (`toolkit_store.locks`)
+    <store>/runs/                the host's: journals and reports
+
+The marker is written first and by rename, so a kill while a store is being made leaves an empty folder or a store.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from toolkit import __version__
+from toolkit.errors import StoreNotUsable
+from toolkit.tables import STORE_FORMAT
+
+MARKER = "toolkit-store.json"
+MIGRATIONS: dict[int, Callable[[Path], None]] = {}
+"""Format found -> what turns such a store into the next format. Each must be safe to repeat after a kill."""
+
+
+def prepare(path: str | Path, *, create: bool, read_only: bool) -> Path:
+    """The folder of a store that can be used as asked, made or migrated if needed; else the error that says what to do."""
+    folder = _local(path)
+    if _exists(folder):
+        _check_format(folder, read_only)
+    elif create and not read_only:
+        _make(folder)
+    else:
+        raise StoreNotUsable(
+            f"There is no store at {folder}. A run makes one; check --store and TOOLKIT_STORE, or run a spec first."
+        )
+    if not read_only:
+        _check_writable(folder)
+    return folder
+
+
+def _local(path: str | Path) -> Path:
+    if "://" in str(path):
+        raise StoreNotUsable(
+            f"The store {path} is not a folder. This version keeps stores in local folders only; give --store a path."
+        )
+    folder = Path(path).expanduser().absolute()
+    if folder.exists() and not folder.is_dir():
+        raise StoreNotUsable(f"The store path {folder} is a file. A store is a folder; give --store another path.")
+    return folder
+
+
+def _exists(folder: Path) -> bool:
+    """Whether `folder` is a store. One listing decides, so that a store being made beside us is not called foreign."""
+    try:
+        names = sorted(os.listdir(folder)) if folder.exists() else []
+    except OSError as error:
+        raise StoreNotUsable(
+            f"The store at {folder} cannot be opened: {error.strerror}. Check the folder's permissions."
+        ) from error
+    if MARKER in names:
+        return True
+    foreign = [name for name in names if not name.startswith(MARKER)]  # an unfinished marker is ours
+    if foreign:
+        found = ", ".join(foreign[:5]) + (f" and {len(foreign) - 5} more" if len(foreign) > 5 else "")
+        raise StoreNotUsable(
+            f"The folder {folder} is not a store: it has no {MARKER} and holds {found}. Give --store an empty or a new folder."
+        )
+    return False
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_marker(folder)
+        _make_folders(folder)
+    except OSError as error:
+        raise StoreNotUsable(
+            f"A store cannot be made at {folder}: {error.strerror or error}. Give --store a folder that can be written to."
+        ) from error
+
+
+def _make_folders(folder: Path) -> None:
+    for name in ("tables", "locks", "runs"):
+        (folder / name).mkdir(exist_ok=True)
+
+
+def _write_marker(folder: Path) -> None:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    marker = {"format": STORE_FORMAT, "made_by": f"sae-toolkit {__version__}", "made_at": now}
+    unfinished = folder / f"{MARKER}.{os.getpid()}"
+    with unfinished.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(marker, indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(folder / MARKER)
+
+
+def _read_format(folder: Path) -> int:
+    marker = folder / MARKER
+    try:
+        found = json.loads(marker.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StoreNotUsable(f"The marker {marker} cannot be read: {error}. {_RESTORE}") from error
+    number = found.get("format") if isinstance(found, dict) else None
+    if type(number) is not int:
+        raise StoreNotUsable(f"The marker {marker} has no whole number under 'format' (found {number!r}). {_RESTORE}")
+    return number
+
+
+_RESTORE = "Put back the file from a copy of the store, or give --store a new folder."
+
+
+def _check_format(folder: Path, read_only: bool) -> None:
+    found = _read_format(folder)
+    if found > STORE_FORMAT:
+        raise StoreNotUsable(
+            f"The store at {folder} has format {found}; this toolkit ({__version__}) reads up to format {STORE_FORMAT}. "
+            "Upgrade: python -m pip install -U sae-toolkit"
+        )
+    for version in range(found, STORE_FORMAT):
+        _migrate(folder, version, read_only)
+    if found < STORE_FORMAT:
+        _write_marker(folder)
+
+
+def _migrate(folder: Path, version: int, read_only: bool) -> None:
+    where = f"The store at {folder} has format {version}, this toolkit ({__version__}) writes format {STORE_FORMAT}"
+    if version not in MIGRATIONS:
+        raise StoreNotUsable(f"{where} and knows no way from one to the other. Give --store a new folder.")
+    if read_only:
+        raise StoreNotUsable(f"{where}, and it was opened for reading only. Open it once for writing: that migrates it.")
+    MIGRATIONS[version](folder)
+
+
+def _check_writable(folder: Path) -> None:
+    """Permissions do not tell (root, read-only mounts), so something is written."""
+    try:
+        _make_folders(folder)
+        _probe(folder / "locks")
+    except OSError as error:
+        raise StoreNotUsable(
+            f"The store at {folder} cannot be written to: {error.strerror or error}. "
+            "Make it writable, free space, or give --store another folder; reading commands still work."
+        ) from error
+
+
+def _probe(folder: Path) -> None:
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(b"?")

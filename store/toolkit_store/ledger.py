@@ -1,0 +1,38 @@
+"""The ledger's records as rows and back: one `StepRow` a committed step, one `RunRow` a change of a run's state.
+
+The columns are the records' fields by name; the two fields that Arrow has no plain type for (`StepRow.tables`,
+`RunRow.steps`) are JSON text.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from toolkit.records import RunRow, StepRow
+from toolkit.tables import arrow_schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def step_to_arrow(row: StepRow) -> pa.Table:
+    return _one_row("steps", {**vars(row), "tables": json.dumps(dict(row.tables), sort_keys=True)})
+
+
+def steps_from_arrow(rows: pa.Table) -> list[StepRow]:
+    return [StepRow(**{**row, "tables": json.loads(row["tables"])}) for row in rows.to_pylist()]
+
+
+def run_to_arrow(row: RunRow) -> pa.Table:
+    return _one_row("runs", {**vars(row), "steps": json.dumps(row.steps)})
+
+
+def runs_from_arrow(rows: pa.Table) -> list[RunRow]:
+    return [RunRow(**{**row, "steps": tuple(json.loads(row["steps"]))}) for row in rows.to_pylist()]
+
+
+def _one_row(name: str, values: dict[str, Any]) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.Table.from_pylist([values], schema=arrow_schema(name))

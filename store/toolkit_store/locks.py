@@ -1,0 +1,140 @@
+"""Who may write a store, and who is reading it: two lock files in `<store>/locks/`.
+
+`writer.lock` is the lease: one process at a time writes. `readers.lock` is shared by every read and taken alone by `clean`,
+which removes files that a read may still need. Both are `flock` locks: the kernel drops them when their process ends, however
+it ends, so that a lock is never left behind. The text in a lock file names the holder for messages and decides nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from toolkit.errors import StoreError
+
+OnWait = Callable[[str], None]
+_POLL_S = 0.05
+
+
+class Lease:
+    """This process's hold on a store's writer lock. Entering again only counts; `turn` makes its threads take turns."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.turn = threading.RLock()
+        self._guard = threading.Lock()
+        self._depth = 0
+        self._file = -1
+
+    @contextlib.contextmanager
+    def held(self, wait_s: float, on_wait: OnWait | None) -> Iterator[None]:
+        """Hold the lease inside the block; wait for another process to let it go, then give up naming that process."""
+        with self._guard:
+            if self._depth == 0:
+                self._file = _locked(self.path, fcntl.LOCK_EX, wait_s, on_wait)
+                _sign(self._file)
+            self._depth += 1
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._depth -= 1
+                if self._depth == 0:
+                    os.close(self._file)
+
+
+_leases: dict[str, Lease] = {}
+_leases_guard = threading.Lock()
+
+
+def lease(path: Path) -> Lease:
+    """The one lease object of this process for that lock file: two stores opened on one folder share it."""
+    with _leases_guard:
+        return _leases.setdefault(os.path.realpath(path), Lease(path))
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Keep `clean` away inside the block. A store on a read-only medium may have no lock file, and nobody who cleans it."""
+    if not path.exists() and not os.access(path.parent, os.W_OK):
+        yield
+        return
+    with _file_lock(path, fcntl.LOCK_SH, 60.0):
+        yield
+
+
+@contextlib.contextmanager
+def alone(path: Path, wait_s: float) -> Iterator[None]:
+    """Wait until all reads have ended and keep new ones away inside the block."""
+    with _file_lock(path, fcntl.LOCK_EX, wait_s):
+        yield
+
+
+@contextlib.contextmanager
+def _file_lock(path: Path, kind: int, wait_s: float) -> Iterator[None]:
+    file = _locked(path, kind, wait_s, None)
+    try:
+        if kind == fcntl.LOCK_EX:
+            _sign(file)
+        yield
+    finally:
+        os.close(file)
+
+
+def _locked(path: Path, kind: int, wait_s: float, on_wait: OnWait | None) -> int:
+    """A descriptor that holds the lock; closing it lets go."""
+    try:
+        file = _open(path)
+    except OSError as error:
+        raise StoreError(
+            f"The lock {path} cannot be opened: {error.strerror}. Check the store's permissions and space."
+        ) from error
+    try:
+        _wait(file, path, kind, wait_s, on_wait)
+    except BaseException:
+        os.close(file)
+        raise
+    return file
+
+
+def _open(path: Path) -> int:
+    if path.exists() and not os.access(path, os.W_OK):
+        return os.open(path, os.O_RDONLY)
+    return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+
+
+def _wait(file: int, path: Path, kind: int, wait_s: float, on_wait: OnWait | None) -> None:
+    end = time.monotonic() + wait_s
+    told = False
+    while not _try(file, kind):
+        holder = os.pread(file, 200, 0).decode("utf-8", "replace").strip() or "another process"
+        if time.monotonic() >= end:
+            raise StoreError(
+                f"The store at {path.parent.parent} is in use by {holder}, still after {wait_s:g} s. "
+                "Wait for it to end, or stop it, and issue the same command again."
+            )
+        if on_wait and not told:
+            on_wait(f"Waiting for {holder} to finish with the store at {path.parent.parent}")
+            told = True
+        time.sleep(_POLL_S)
+
+
+def _try(file: int, kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _sign(file: int) -> None:
+    """Write who holds the lock. On a full or read-only disk the lock holds all the same."""
+    with contextlib.suppress(OSError):
+        os.ftruncate(file, 0)
+        os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)

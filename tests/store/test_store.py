@@ -1,0 +1,290 @@
+"""The store without accidents: opening and refusing, committing, reading back, hashing, cleaning."""
+
+from __future__ import annotations
+
+import errno
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+
+from toolkit.errors import BadInput, DataError, StoreError, StoreNotUsable
+from toolkit.records import StepRow
+from toolkit.tables import DATA_TABLES, STORE_FORMAT, TABLES, arrow_schema
+from toolkit_store import Store, folder, open_store
+
+
+def step(key: str, **fields: Any) -> StepRow:
+    base: dict[str, Any] = dict(experiment="e", stage="s", part="p", part_version="1", run="r", index=0, material="{}", tables={})
+    return StepRow(**{**base, "key": key, "worker": "w", "seconds": 0.5, "committed_at": "2026-01-01", **fields})
+
+
+def meta(*samples: str, number: float | None = 1.0) -> pa.Table:
+    rows = [{"sample": sample, "key": "k", "number": number, "string": None} for sample in samples]
+    return pa.Table.from_pylist(rows, schema=arrow_schema("sample_meta"))
+
+
+def example(name: str) -> pa.Table:
+    """Two rows of any table, with every kind of type filled and nullable columns null once."""
+    values: dict[str, list[Any]] = {
+        "string": ["it's", "é"],
+        "bool": [True, False],
+        "list<string>": [["a", ""], []],
+        "list<struct<name:string,start:uint32,end:uint32>>": [[{"name": "n", "start": 0, "end": 4_000_000_000}], []],
+    }
+    columns = {}
+    for column, kind in TABLES[name].columns.items():
+        plain = kind.rstrip("?")
+        found = values.get(plain) or ([[1, 2], []] if plain.startswith("list") else [1, 2])
+        columns[column] = [found[0], None] if kind.endswith("?") else found
+    return pa.table(columns, schema=arrow_schema(name))
+
+
+def orphan(store: Store, key: str, rows: pa.Table) -> None:
+    """What a kill between the data and the ledger leaves."""
+    store._database.append("sample_meta", rows.append_column(pa.field("step", pa.string(), False), pa.array([key] * len(rows))))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(tmp_path / "a store", create=True)
+
+
+# --- opening ---
+
+
+def test_import_is_light() -> None:
+    code = "import sys, toolkit_store; print([m for m in ('lancedb', 'pyarrow', 'torch') if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": ":".join(sys.path)}
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_made_store_is_a_marked_folder_and_opens_again(store: Store) -> None:
+    marker = json.loads((store.folder / "toolkit-store.json").read_text())
+    assert marker["format"] == STORE_FORMAT
+    assert marker["made_by"].startswith("sae-toolkit ")
+    assert open_store(store.uri).folder == store.folder
+
+
+def test_missing(tmp_path: Path) -> None:
+    with pytest.raises(StoreNotUsable, match=r"There is no store at .*/nowhere\. A run makes one"):
+        open_store(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_foreign_names_what_it_found(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(
+        StoreNotUsable, match=r"is not a store: it has no toolkit-store.json and holds thesis\.tex\. Give --store"
+    ):
+        open_store(tmp_path, create=True)
+
+
+def test_unfinished_making_is_taken_up(tmp_path: Path) -> None:
+    (tmp_path / "toolkit-store.json.123").write_text("{")
+    assert open_store(tmp_path, create=True).steps() == []
+
+
+def test_file_and_address_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "f").touch()
+    with pytest.raises(StoreNotUsable, match="is a file"):
+        open_store(tmp_path / "f", create=True)
+    with pytest.raises(StoreNotUsable, match="cannot be"):
+        open_store(tmp_path / "f" / "below", create=True)
+    with pytest.raises(StoreNotUsable, match="local folders only"):
+        open_store("s3://bucket/store", create=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "cannot be read"),
+        ("[]", "no whole number under 'format'"),
+        ('{"format": true}', "found True"),
+        (f'{{"format": {STORE_FORMAT + 1}}}', r"has format 2; .* Upgrade: python -m pip install -U sae-toolkit"),
+        ('{"format": 0}', "knows no way"),
+    ],
+)
+def test_bad_marker(store: Store, text: str, message: str) -> None:
+    (store.folder / "toolkit-store.json").write_text(text)
+    with pytest.raises(StoreNotUsable, match=message):
+        open_store(store.folder)
+
+
+def test_older_store_is_migrated_when_opened_for_writing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    (store.folder / "toolkit-store.json").write_text('{"format": 0}')
+    seen: list[Path] = []
+    monkeypatch.setitem(folder.MIGRATIONS, 0, seen.append)
+    with pytest.raises(StoreNotUsable, match="opened for reading only"):
+        open_store(store.folder, read_only=True)
+    open_store(store.folder)
+    open_store(store.folder)
+    assert seen == [store.folder]
+
+
+def test_read_only_medium(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.commit(step("k"), {"sample_meta": meta("a")})
+
+    def refuse(_: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(folder, "_probe", refuse)
+    with pytest.raises(StoreNotUsable, match="cannot be written to: Read-only file system"):
+        open_store(store.folder)
+    reader = open_store(store.folder, read_only=True)
+    assert reader.read("sample_meta", ["k"]).equals(meta("a"))
+    with pytest.raises(StoreError, match="opened for reading only"):
+        reader.commit(step("l"), {})
+
+
+# --- committing and reading ---
+
+
+@pytest.mark.parametrize("name", DATA_TABLES)
+def test_every_table_comes_back_as_declared(store: Store, name: str) -> None:
+    assert store.read(name, ["k"]).equals(example(name).slice(0, 0))
+    assert store.commit(step("k"), {name: example(name)})
+    found = store.read(name, ["k"])
+    assert found.schema.equals(arrow_schema(name))
+    key = [(column, "ascending") for column in TABLES[name].key]
+    assert found.equals(example(name).sort_by(key))
+
+
+def test_commit_happens_once_and_is_entered(store: Store) -> None:
+    row = step("it's", first=3, last=9, index=7)
+    assert store.commit(row, {"sample_meta": [meta("b"), meta("a")], "samples": []})
+    assert not store.commit(row, {"sample_meta": meta("c")})
+    assert store.has(["it's", "other"]) == {"it's"}
+    assert store.steps() == [step("it's", first=3, last=9, index=7, tables={"sample_meta": 2, "samples": 0})]
+    assert store.read("sample_meta", ["it's"], ["sample"]).to_pydict() == {"sample": ["a", "b"]}
+
+
+def test_thousands_of_rows_and_keys(store: Store) -> None:
+    store.commit(step("k"), {"sample_meta": meta(*(f"{i:05}" for i in range(12_000)))})
+    assert store.read("sample_meta", [*(f"none{i}" for i in range(1200)), "k"]).num_rows == 12_000
+
+
+def test_steps_are_found_by_key_experiment_and_stage(store: Store) -> None:
+    for key, experiment, stage in (("1", "x", "s"), ("2", "x", "t"), ("3", "y", "s")):
+        store.commit(step(key, experiment=experiment, stage=stage), {})
+    assert [row.key for row in store.steps(experiment="x")] == ["1", "2"]
+    assert [row.key for row in store.steps(["2", "3"], stage="s")] == ["3"]
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "message"),
+    [
+        ("sample_metas", {}, r"table 'sample_metas': it is not declared\. Did you mean 'sample_meta'"),
+        ("steps", {}, "cannot write to table 'steps'"),
+        ("sample_meta", {"sample": ["a"], "keys": ["k"]}, "no column 'keys'. Did you mean 'key'"),
+        ("sample_meta", {"sample": ["a"]}, "column 'key': the column is missing"),
+        ("sample_meta", {"sample": [1], "key": ["k"]}, "column 'sample': the type is int64, it must be string"),
+        ("sample_meta", {"sample": ["a", None], "key": ["k", "l"]}, "column 'sample': there are nulls"),
+        ("sample_meta", {"sample": ["a", "a"], "key": ["k", "k"]}, r"sample='a', key='k' comes 2 times in one step \(1 such"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused(store: Store, name: str, rows: dict[str, list[Any]], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        store.commit(step("k"), {name: pa.table(rows)})
+    assert store.has(["k"]) == set()
+    assert store.orphans() == {}
+
+
+def test_harmless_differences_are_evened_out(store: Store) -> None:
+    rows = pa.table({"key": pa.array(["k"], pa.large_string()), "number": pa.nulls(1), "sample": ["a"]})
+    store.commit(step("k"), {"sample_meta": rows})
+    assert store.read("sample_meta", ["k"]).equals(meta("a", number=None))
+
+
+def test_null_inside_a_list_is_refused(store: Store) -> None:
+    rows = example("activations").to_pylist()
+    rows[0]["features"] = [None]
+    bare = pa.schema(
+        [
+            field if field.name != "features" else pa.field("features", pa.list_(pa.uint32()))
+            for field in arrow_schema("activations")
+        ]
+    )
+    with pytest.raises(DataError, match="column 'features': there are nulls"):
+        store.commit(step("k"), {"activations": pa.Table.from_pylist(rows, schema=bare)})
+
+
+def test_reading_an_unknown_column(store: Store) -> None:
+    with pytest.raises(BadInput, match="no column 'sampel'. Did you mean 'sample'"):
+        store.read("sample_meta", ["k"], ["sampel"])
+
+
+def test_orphans_are_unseen_replaced_and_cleaned(store: Store) -> None:
+    orphan(store, "k", meta("cut off"))
+    orphan(store, "gone", meta("never finished", "nor this"))
+    assert store.read("sample_meta", ["k", "gone"]).num_rows == 0
+    assert store.orphans() == {"sample_meta": 3}
+    store.commit(step("k"), {"sample_meta": meta("a")})
+    assert store.clean().rows == {"sample_meta": 2}
+    assert store.orphans() == {}
+    assert store.read("sample_meta", ["k", "gone"]).equals(meta("a"))
+
+
+def test_clean_gives_back_files_and_changes_nothing_else(store: Store) -> None:
+    keys = [f"k{i}" for i in range(70)]  # past the joining of small files
+    with store.writer():
+        for key in keys:
+            store.commit(step(key), {"sample_meta": meta(key)})
+    before, size = store.fingerprint(keys), sum(store.sizes().values())
+    report = store.clean()
+    assert report.files > 0
+    assert report.bytes == size - sum(store.sizes().values()) > 0
+    assert store.fingerprint(keys) == before
+
+
+def test_fingerprint_sees_values_and_no_order(tmp_path: Path) -> None:
+    prints = []
+    for i, tables in enumerate(([meta("a"), meta("b")], [meta("b"), meta("a")], [meta("a"), meta("b", number=2.0)])):
+        store = open_store(tmp_path / str(i), create=True)
+        store.commit(step("k", committed_at=str(i)), {"sample_meta": tables})
+        prints.append(store.fingerprint(["k"]))
+    assert prints[0] == prints[1] != prints[2]
+    assert list(prints[0]) == ["sample_meta"]
+
+
+def test_run_states_are_the_latest(store: Store) -> None:
+    store.record_run(run="b", name="n", state="running", at="1", total=2)
+    store.record_run(run="a", name="n", state="running", at="2")
+    last = store.record_run(run="b", name="n", state="done", at="3", done=2, total=2, steps=["k"])
+    assert last.seq == 2
+    assert [(row.run, row.state) for row in store.run_states()] == [("a", "running"), ("b", "done")]
+    assert store.run_states("b") == [last]
+    assert store.run_states("c") == []
+
+
+@settings(max_examples=25)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("abc'"), st.lists(st.sampled_from("xyz"), unique=True), st.sampled_from(["commit", "cut", "clean"])
+        )
+    )
+)
+def test_store_behaves_as_a_dict(actions: list[tuple[str, list[str], str]]) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        store, model = open_store(place, create=True), dict[str, list[str]]()
+        for key, samples, action in actions:
+            if action == "commit":
+                assert store.commit(step(key), {"sample_meta": meta(*samples)}) == (key not in model)
+                model.setdefault(key, samples)
+            elif action == "cut" and key not in model and samples:
+                orphan(store, key, meta(*samples))
+            elif action == "clean":
+                store.clean()
+        assert store.has("abc'") == set(model)
+        for key in "abc'":
+            assert store.read("sample_meta", [key])["sample"].to_pylist() == sorted(model.get(key, []))

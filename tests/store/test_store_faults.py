@@ -1,0 +1,184 @@
+"""The store under accidents: two writers, kills at any moment, a full disk. This file is also the program that is killed."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from toolkit.errors import StoreError
+from toolkit.records import StepRow
+from toolkit.tables import arrow_schema
+from toolkit_store import Store, open_store
+
+KEYS = [f"step{i:02}" for i in range(20)]
+
+
+def commit(store: Store, key: str, rows: int = 5) -> bool:
+    """A step whose rows follow from its key."""
+    values = [float(i) for i in range(rows)]
+    samples = [f"{key}-{i:06}" for i in range(rows)]
+    meta = pa.table({"sample": samples, "key": ["k"] * rows, "number": values})
+    entries = {
+        "space": ["s"] * rows,
+        "sample": samples,
+        "position": range(rows),
+        "features": [[1, 2]] * rows,
+        "values": [[0.5, 0.1]] * rows,
+    }
+    acts = pa.table(entries, schema=arrow_schema("activations"))
+    row = StepRow(
+        key=key,
+        experiment="e",
+        stage="s",
+        part="p",
+        part_version="1",
+        run="r",
+        index=0,
+        material="{}",
+        tables={},
+        worker="w",
+        seconds=0.0,
+        committed_at="",
+    )
+    return store.commit(row, {"sample_meta": meta, "activations": acts})
+
+
+def child(folder: Path, *keys: str) -> subprocess.Popen[str]:
+    """A process that loads, says ready, waits for a line, commits the keys and prints how many were new."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-W", "error", __file__, str(folder), *keys]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def start(process: subprocess.Popen[str]) -> None:
+    assert process.stdin
+    assert process.stdout
+    assert process.stdout.readline() == "ready\n"
+    process.stdin.write("go\n")
+    process.stdin.flush()
+
+
+def main(folder: str, *keys: str) -> None:
+    store = open_store(folder, create=True)
+    store.has(["load lancedb"])
+    print("ready", flush=True)
+    sys.stdin.readline()
+    print(sum(commit(store, key) for key in keys), flush=True)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    store = open_store(tmp_path_factory.mktemp("undisturbed"), create=True)
+    for key in KEYS:
+        commit(store, key)
+    return store.fingerprint(KEYS)
+
+
+def test_two_processes_lose_and_double_nothing(tmp_path: Path, undisturbed: dict[str, str]) -> None:
+    processes = [child(tmp_path / "store", *keys) for keys in (KEYS, KEYS[::-1])]
+    for process in processes:
+        start(process)
+    new = [int(process.communicate(timeout=60)[0]) for process in processes]
+    store = open_store(tmp_path / "store")
+    assert sum(new) == len(KEYS) == len(store.steps())
+    assert store.fingerprint(KEYS) == undisturbed
+    assert store.orphans() == {}
+
+
+def test_writer_waits_tells_who_and_gives_up(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store", create=True)
+    hold = f"with t.open_store({store.uri!r}).writer(): print('held', flush=True); sys.stdin.readline()"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, "-c", f"import sys, toolkit_store as t\n{hold}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as other:
+        assert other.stdout
+        other.stdout.readline()
+        heard: list[str] = []
+        with (
+            pytest.raises(StoreError, match=rf"in use by process {other.pid} on .*, still after 0\.2 s"),
+            store.writer(wait_s=0.2, on_wait=heard.append),
+        ):
+            pass
+        assert len(heard) == 1
+        assert f"process {other.pid} on" in heard[0]
+        other.kill()
+    with store.writer(wait_s=5), open_store(store.folder).writer(wait_s=0):
+        assert commit(store, "k")
+
+
+def kill_until_done(folder: Path, kills: int, seed: int) -> None:
+    """Start, kill after a random moment, start again with the same keys; the last one may finish."""
+    draw = random.Random(seed)
+    waiting = [child(folder, *KEYS)]
+    for number in range(kills + 1):
+        process = waiting.pop()
+        start(process)
+        if number < kills:
+            waiting.append(child(folder, *KEYS))
+            time.sleep(draw.uniform(0.005, 0.25))
+            process.kill()
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+def check_killed(tmp_path: Path, undisturbed: dict[str, str], kills: int) -> None:
+    kill_until_done(tmp_path / "store", kills, seed=kills)
+    store = open_store(tmp_path / "store")
+    assert store.fingerprint(KEYS) == undisturbed
+    store.clean()
+    assert store.orphans() == {}
+    assert store.fingerprint(KEYS) == undisturbed
+    assert [row.key for row in store.steps()] == KEYS
+
+
+def test_six_kills(tmp_path: Path, undisturbed: dict[str, str]) -> None:
+    check_killed(tmp_path, undisturbed, 6)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_sixty_kills(tmp_path: Path, undisturbed: dict[str, str]) -> None:
+    check_killed(tmp_path, undisturbed, 60)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(disk)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"a small disk cannot be mounted: {done.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_full_disk_is_told_and_survived(small_disk: Path, tmp_path: Path) -> None:
+    store, calm = open_store(small_disk / "store", create=True), open_store(tmp_path / "calm", create=True)
+    commit(store, "first")
+    filler = small_disk / "filler"
+    free = os.statvfs(small_disk)
+    filler.write_bytes(b"\0" * (free.f_bavail * free.f_frsize - 48 * 1024))
+    with pytest.raises(StoreError, match=r"The store could not take step big: .* free space and issue the same command again"):
+        commit(store, "big", 20_000)
+    assert store.has(["first", "big"]) == {"first"}
+    assert store.read("sample_meta", ["first", "big"]).num_rows == 5
+    filler.unlink()
+    assert commit(store, "big", 20_000)
+    for key, rows in (("first", 5), ("big", 20_000)):
+        commit(calm, key, rows)
+    assert store.fingerprint(["first", "big"]) == calm.fingerprint(["first", "big"])
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

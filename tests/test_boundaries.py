@@ -1,0 +1,124 @@
+"""Who may import whom, read from the sources: the rules that keep plugins strangers and light commands light."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PUBLIC = {"toolkit"} | {
+    f"toolkit.{name}" for name in ("errors", "hookspecs", "processes", "randomness", "records", "tables", "testing")
+}
+HEAVY = {"torch", "transformers", "lancedb"}
+HOST = sorted((ROOT / "toolkit").rglob("*.py"))
+PLUGINS = sorted((ROOT / "plugins").rglob("*.py"))
+STORE = sorted((ROOT / "store").rglob("*.py"))
+
+
+def imports(path: Path, *, top_level: bool = False) -> Iterator[str]:
+    """Modules that a file imports, as written; with `top_level`, only those that importing the file imports."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in _executed(tree.body) if top_level else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names if node.module == "toolkit")
+
+
+def _executed(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    for node in body:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            yield from _executed(node.orelse)
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+            for field in ("body", "orelse", "finalbody"):
+                yield from _executed(getattr(node, field, []))
+            for handler in getattr(node, "handlers", []):
+                yield from _executed(handler.body)
+
+
+def label(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def package(module: str) -> str:
+    return module.split(".")[0]
+
+
+def is_public(module: str) -> bool:
+    """`toolkit`, a public module, something inside toolkit.testing, or a public name re-exported by `toolkit`."""
+    if any(part.startswith("_") and not part.startswith("__") for part in module.split(".")):
+        return False
+    return module in PUBLIC or module.startswith("toolkit.testing.") or _is_exported(module)
+
+
+def _is_exported(module: str) -> bool:
+    import toolkit
+
+    return module.count(".") == 1 and module.split(".")[1] in toolkit.__all__
+
+
+def test_there_is_something_to_read() -> None:
+    assert HOST
+    assert PLUGINS
+    assert STORE
+
+
+@pytest.mark.parametrize("path", PLUGINS, ids=label)
+def test_plugins_import_only_the_public_api_and_never_each_other(path: Path) -> None:
+    own = path.relative_to(ROOT / "plugins").parts[0]
+    ours = [module for module in imports(path) if package(module).startswith("toolkit") and package(module) != own]
+    assert [module for module in ours if not is_public(module)] == []
+
+
+@pytest.mark.parametrize("path", [*HOST, *PLUGINS], ids=label)
+def test_only_the_store_imports_lancedb(path: Path) -> None:
+    assert [module for module in imports(path) if package(module) in {"lancedb", "lance"}] == []
+
+
+@pytest.mark.parametrize("path", [*HOST, *STORE], ids=label)
+def test_host_and_store_import_nothing_heavy_at_module_level(path: Path) -> None:
+    assert [module for module in imports(path, top_level=True) if package(module) in HEAVY] == []
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in PLUGINS if path.name == "__init__.py" and len(path.relative_to(ROOT).parts) == 3], ids=label
+)
+def test_importing_a_plugin_imports_nothing_heavy(path: Path) -> None:
+    """Plugins are imported by every command, so their own module-level imports are followed."""
+    seen: set[Path] = set()
+    todo = [path]
+    while todo:
+        current = todo.pop()
+        seen.add(current)
+        assert [module for module in imports(current, top_level=True) if package(module) in HEAVY] == [], label(current)
+        todo.extend(found for found in _siblings(current) if found not in seen)
+
+
+def _siblings(path: Path) -> Iterator[Path]:
+    """Files of the same plugin that importing this one imports."""
+    home = ROOT / "plugins"
+    for node in _executed(ast.parse(path.read_text(encoding="utf-8")).body):
+        if isinstance(node, ast.ImportFrom):
+            base = path.parents[node.level - 1] if node.level else home
+            folder = base.joinpath(*(node.module or "").split("."))
+            found = [folder, *(folder / alias.name for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            found = [home.joinpath(*alias.name.split(".")) for alias in node.names]
+        else:
+            found = []
+        yield from (file for name in found for file in (name.with_suffix(".py"), name / "__init__.py") if file.exists())
+
+
+@pytest.mark.parametrize("path", HOST, ids=label)
+def test_the_host_knows_no_plugin(path: Path) -> None:
+    named = {found.name for found in (ROOT / "plugins").iterdir()}
+    assert [module for module in imports(path) if package(module) in named] == []
+
+
+def test_no_package_marker_directly_in_the_folders() -> None:
+    assert [folder for folder in ("plugins", "store", "tests") if (ROOT / folder / "__init__.py").exists()] == []

@@ -1,0 +1,102 @@
+"""The house itself: pins fit ranges, sessions say what they do, nothing is left half done, links lead somewhere."""
+
+from __future__ import annotations
+
+import ast
+import re
+import runpy
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+LEFTOVER = re.compile(r"\b(" + "|".join(["TO" + "DO", "FIX" + "ME", "X" * 3]) + r")\b")
+
+
+def tracked() -> list[Path]:
+    """Files that git tracks or would track."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / line for line in listed.stdout.splitlines() if (ROOT / line).is_file()]
+
+
+def pins() -> dict[str, Version]:
+    lines = [
+        line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")
+    ]
+    split = [line.split("==") for line in lines]
+    assert all(len(parts) == 2 for parts in split), "constraints.txt holds exact pins only"
+    return {canonicalize_name(name): Version(version) for name, version in split}
+
+
+def required() -> list[Requirement]:
+    groups = [item for group in PROJECT["dependency-groups"].values() for item in group if isinstance(item, str)]
+    return [Requirement(text) for text in [*PROJECT["project"]["dependencies"], *PROJECT["build-system"]["requires"], *groups]]
+
+
+@pytest.mark.parametrize("requirement", required(), ids=str)
+def test_every_requirement_has_a_pin_inside_its_range(requirement: Requirement) -> None:
+    pinned = pins()
+    assert canonicalize_name(requirement.name) in pinned
+    assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)])
+
+
+def test_torch_is_pinned_without_a_build_tag() -> None:
+    assert str(pins()["torch"]) == "2.13.0"
+
+
+def test_every_nox_session_says_what_it_does() -> None:
+    tree = ast.parse((ROOT / "noxfile.py").read_text(encoding="utf-8"))
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    sessions = [node for node in functions if any("session" in ast.unparse(mark) for mark in node.decorator_list)]
+    assert {"tests", "lint", "types", "docs", "wheel", "bench", "chaos", "minimums"} <= {node.name for node in sessions}
+    assert [node.name for node in sessions if not ast.get_docstring(node)] == []
+
+
+def test_nothing_is_left_to_do_in_tracked_sources() -> None:
+    kinds = {".py", ".md", ".toml", ".yaml", ".yml", ".js", ".css", ".html"}
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in tracked()
+        if path.suffix in kinds
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1)
+        if LEFTOVER.search(line)
+    ]
+    assert found == []
+
+
+def test_every_package_folder_ships_and_is_typed() -> None:
+    folders = {
+        str(path.parent.relative_to(ROOT))
+        for home in ("plugins", "store")
+        for path in (ROOT / home).glob("toolkit_*/__init__.py")
+    }
+    assert set(PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]) == {"toolkit", *folders}
+    assert set(PROJECT["tool"]["mypy"]["packages"]) == {"toolkit", *(Path(folder).name for folder in folders)}
+
+
+def test_every_module_opens_with_what_it_holds() -> None:
+    modules = [path for home in ("toolkit", "plugins", "store", "tests", "benchmarks") for path in (ROOT / home).rglob("*.py")]
+    assert [
+        str(path.relative_to(ROOT)) for path in modules if not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    ] == []
+
+
+def test_relative_links_of_the_docs_exist() -> None:
+    broken = runpy.run_path(str(ROOT / "docs" / "check_links.py"))["broken_links"]
+    assert broken(ROOT) == []
+
+
+def test_the_license_is_the_one_named() -> None:
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert PROJECT["project"]["license"] == "Apache-2.0"
+    assert "Apache License" in text
+    assert "END OF TERMS AND CONDITIONS" in text

@@ -1,0 +1,325 @@
+"""The contract checks: parts that keep them pass, and each broken promise is caught by its own words."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import types
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pydantic import BaseModel, Field
+from toolkit._plugins import load_parts
+from toolkit.errors import DataError
+from toolkit.records import (
+    EnvironmentPart,
+    ExecutorPart,
+    Figure,
+    Identity,
+    ModelPart,
+    Params,
+    ParserPart,
+    Part,
+    Prompt,
+    Reply,
+    ReportSection,
+    SinkPart,
+    SourcePart,
+    StagePart,
+    Work,
+)
+from toolkit.tables import DATA_TABLES, arrow_schema
+from toolkit.testing.contracts import Broken, check_part
+from toolkit.testing.fakes import SilentReporter, TableInputs, make_samples, make_tables, make_work
+
+TOY = load_parts()
+COUNT, HASH = TOY.get("source", "count"), TOY.get("stage", "extract.hash")
+assert isinstance(COUNT, SourcePart)
+assert isinstance(HASH, StagePart)
+
+
+def broken(part: Part, message: str, **given: Any) -> None:
+    with pytest.raises(Broken) as caught:
+        check_part(part, **given)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("part", TOY.all(), ids=lambda part: f"{part.kind}-{part.name}")
+def test_our_own_parts_keep_their_contract(part: Part) -> None:
+    needed = {"path": "out"} if "path" in part.params.model_fields else {}
+    check_part(part, params=needed)
+
+
+# --- records and params -------------------------------------------------------------------------------------------------
+
+
+class Loose(BaseModel):
+    n: int = 1
+
+
+class Unexplained(Params):
+    n: int = 1
+
+
+class Sets(Params):
+    """A path that is resolved on every validation: it does not survive JSON."""
+
+    n: float = Field(float("nan"), description="Never equal to itself.")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"help": "x" * 101}, "its help has 101 characters"),
+        ({"help": ""}, "it needs a help of one line"),
+        ({"params": Loose}, "its params accept unknown keys"),
+        ({"params": Unexplained}, "params field 'n' has no description"),
+        ({"params": Sets}, "its params change on the way through JSON"),
+    ],
+)
+def test_records(change: Mapping[str, Any], message: str) -> None:
+    broken(replace(COUNT, **change), message)
+
+
+def identity(**facts: Any) -> Identity:
+    return Identity(name="m", revision="1", digest="d", facts=facts)
+
+
+def importing(params: Any) -> Identity:
+    sys.modules["lancedb"] = types.ModuleType("lancedb")
+    return identity()
+
+
+def model(identify: Callable[[Any], Identity]) -> ModelPart:
+    return ModelPart(name="m", help="x", identify=identify, load=lambda params, report: None)
+
+
+def test_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = itertools.count()
+    broken(model(lambda params: identity(n=next(numbers))), "identify answered differently the second time")
+    broken(model(lambda params: identity(path=Path("x"))), "not plain JSON data")
+    broken(model(lambda params: replace(identity(), digest="")), "identify left the name, revision or digest empty")
+    monkeypatch.setitem(sys.modules, "lancedb", types.ModuleType("lancedb"))
+    monkeypatch.delitem(sys.modules, "lancedb")
+    broken(model(importing), "identify imported lancedb")
+
+
+# --- sources and stages -------------------------------------------------------------------------------------------------
+
+
+def rows(work: Work, texts: tuple[str, ...] = ("one", "two three")) -> dict[str, list[dict[str, Any]]]:
+    return {name: found.to_pylist() for name, found in make_samples(texts[: work.limit_units]).items()}
+
+
+def source(change: Callable[[dict[str, list[dict[str, Any]]], Work], None]) -> SourcePart:
+    def run(work: Work) -> Iterator[tuple[str, pa.Table]]:
+        made = rows(work)
+        change(made, work)
+        for name, found in made.items():
+            yield name, pa.Table.from_pylist(found, schema=arrow_schema(name))
+
+    return SourcePart(name="mine", help="x", run=run)
+
+
+def _more(made: dict[str, list[dict[str, Any]]], work: Work) -> None:
+    made["samples"][:] = rows(make_work())["samples"]
+
+
+COUNTER = itertools.count()
+SOURCES: list[tuple[Callable[[Any, Any], Any], str]] = [
+    (lambda made, work: made["samples"].append(made["samples"][0]), "'samples' has two rows with the same key (sample)"),
+    (lambda made, work: made["samples"][0]["spans"][0].update(end=9), "span 'last' is not a half-open range of its tokens"),
+    (lambda made, work: made["samples"][0]["spans"][0].update(start=1), "span 'last' is not a half-open range"),
+    (lambda made, work: made["samples"][0].update(token_ids=[1, 2]), "token_ids and pieces differ"),
+    (lambda made, work: made["sample_meta"][0].update(sample="s9"), "sample_meta names samples that do not exist: ['s9']"),
+    (lambda made, work: made["samples"][0].update(text=str(next(COUNTER))), "it gave other rows the second time"),
+    (lambda made, work: made["samples"][0].update(text=None), "'samples.text' has nulls"),
+    (lambda made, work: made.update(spaces=[]), "it yields 'spaces', which is not among its writes"),
+    (_more, "limit_units=1 gave 2 units"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), SOURCES)
+def test_sources(change: Callable[[Any, Any], None], message: str) -> None:
+    broken(source(change), message)
+
+
+def test_a_right_source() -> None:
+    check_part(source(lambda made, work: None))
+
+
+def test_schemas() -> None:
+    wrong = replace(COUNT, run=lambda work: iter([("samples", pa.table({"sample": ["a"]}))]))
+    broken(wrong, "'samples' has another schema than toolkit.tables.arrow_schema('samples')")
+    broken(replace(COUNT, run=lambda work: iter([("samples", [])])), "'samples' came as list instead of a pyarrow Table")
+
+
+def test_batch_invariance() -> None:
+    def mean(work: Work) -> Iterator[tuple[str, pa.Table]]:
+        """Divides by the size of the batch: what a batch holds changes each sample's result."""
+        samples = work.inputs.read("samples").to_pylist()
+        made = [
+            {"space": "a", "sample": row["sample"], "position": 0, "features": [1], "values": [1 / len(samples)]} for row in samples
+        ]
+        yield "activations", pa.Table.from_pylist(made, schema=arrow_schema("activations"))
+
+    broken(replace(HASH, run=mean), "'activations' differs between one batch and its two halves")
+    check_part(replace(HASH, run=mean, split=None))
+    check_part(replace(HASH, run=mean), tolerance=0.5)
+
+
+# --- games --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("parse", "message"),
+    [
+        (lambda text: Reply(action="stop"), "give a failure, not a default"),
+        (lambda text: Reply(action="bet", amount=float(text)), "it raised ValueError"),
+        (lambda text: None, "it gave NoneType instead of a Reply"),
+        (lambda text: Reply(failure=str(next(COUNTER))), "it answered differently the second time"),
+        (
+            lambda text: Reply(action="bet", amount=float("inf")) if text == "0" else Reply(failure="none"),
+            "it gave the amount inf",
+        ),
+    ],
+)
+def test_parsers(parse: Callable[[str], Reply], message: str) -> None:
+    broken(ParserPart(name="mine", help="x", make=lambda params: parse), message)
+
+
+class Game:
+    """A right game; subclasses break one promise each."""
+
+    def start(self, condition: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"round": 0, "draws": []}
+
+    def prompt(self, state: Mapping[str, Any]) -> Prompt:
+        return Prompt(f"round {state['round']}", spans=(("round", 6, 7),))
+
+    def step(self, state: Mapping[str, Any], reply: Reply, rng: Any) -> Mapping[str, Any]:
+        return {"round": state["round"] + 1, "draws": [*state["draws"], rng.random()]}
+
+    def outcome(self, state: Mapping[str, Any]) -> str | None:
+        return "stopped" if state["round"] > 3 else None
+
+
+class Tuples(Game):
+    def start(self, condition: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"round": 0, "draws": ()}
+
+
+class Changes(Game):
+    def step(self, state: Any, reply: Reply, rng: Any) -> Mapping[str, Any]:
+        state["draws"].append(1)
+        return {"round": 1, "draws": []}
+
+
+class Draws(Game):
+    def step(self, state: Mapping[str, Any], reply: Reply, rng: Any) -> Mapping[str, Any]:
+        return {"round": 1, "draws": [next(COUNTER)]}
+
+
+class Starts(Game):
+    def start(self, condition: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"round": next(COUNTER), "draws": []}
+
+
+class Spans(Game):
+    def prompt(self, state: Mapping[str, Any]) -> Prompt:
+        return Prompt("hi", spans=(("all", 0, 3),))
+
+
+class Number(Game):
+    def outcome(self, state: Mapping[str, Any]) -> Any:
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("game", "message"),
+    [
+        (Tuples, "its state is not plain JSON data"),
+        (Changes, "step changes the state that it was given"),
+        (Draws, "the same state, reply and generator gave another state"),
+        (Starts, "two games with the same condition start differently"),
+        (Spans, "span 'all' is not a half-open range of its prompt's characters"),
+        (Number, "its outcome is 0; give a text, or None to go on"),
+    ],
+)
+def test_environments(game: type[Game], message: str) -> None:
+    broken(EnvironmentPart(name="mine", help="x", make=lambda params: game()), message)
+
+
+def test_a_right_environment() -> None:
+    check_part(EnvironmentPart(name="mine", help="x", make=lambda params: Game()), replies=[Reply(action="bet")] * 5)
+
+
+# --- what leaves the toolkit --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ([("/etc/passwd", b"")], "is not a safe relative file name"),
+        ([("a/../../b", b"")], "is not a safe relative file name"),
+        ([("", b"")], "is not a safe relative file name"),
+        ([("a\\b", b"")], "is not a safe relative file name"),
+        ([("a", "text")], "'a' came as str instead of bytes"),
+        ([("a", b""), ("a", b"")], "it yields a file name twice"),
+    ],
+)
+def test_sinks(files: Any, message: str) -> None:
+    broken(SinkPart(name="mine", help="x", run=lambda work: files), message)
+
+
+def test_sinks_that_write_or_change() -> None:
+    def writes(work: Any) -> Iterator[tuple[str, bytes]]:
+        (work.folder / "a").write_text("")
+        yield "a", b""
+
+    broken(SinkPart(name="mine", help="x", run=writes), "it writes files itself")
+    broken(SinkPart(name="mine", help="x", run=lambda work: [("a", str(next(COUNTER)).encode())]), "other files the second time")
+
+
+def test_executors() -> None:
+    worker: Any = object()
+    broken(ExecutorPart(name="mine", help="x", start=lambda params, devices, folder: [worker]), "when none are asked for")
+
+
+@pytest.mark.parametrize(
+    ("figures", "message"),
+    [
+        (lambda: [Figure(" ", "")], "a figure has no title"),
+        (lambda: ["<p>"], "it yields str instead of a Figure"),
+        (lambda: [Figure("a", '<img src="https://example.org/a.png">')], "figure 'a' fetches something"),
+        (lambda: [Figure("a", "<script src='a.js'></script>")], "figure 'a' fetches something"),
+        (lambda: [Figure("a", str(next(COUNTER)))], "it gave other figures the second time"),
+    ],
+)
+def test_reports(figures: Callable[[], Any], message: str) -> None:
+    broken(ReportSection(name="mine", title="x", help="x", reads=("features",), run=lambda inputs: figures()), message)
+
+
+# --- fakes --------------------------------------------------------------------------------------------------------------
+
+
+def test_fakes_hold_what_they_are_given() -> None:
+    made = make_samples(["one two"], balance=[3.0], outcome=["won"])
+    assert made["sample_meta"].column("string").to_pylist() == [None, "won"]
+    inputs = TableInputs(made)
+    assert inputs.tables() == ["sample_meta", "samples"]
+    with pytest.raises(DataError, match="No table 'sample' here. Did you mean 'samples'[?]"):
+        inputs.read("sample")
+    reporter = SilentReporter()
+    reporter.phase("load")
+    reporter.progress(1, 2)
+    assert (reporter.phases, reporter.steps) == (["load"], [(1, 2)])
+
+
+def test_every_table_can_be_made() -> None:
+    for name, made in make_tables(DATA_TABLES).items():
+        assert made.schema.equals(arrow_schema(name))

@@ -1,0 +1,197 @@
+"""Overlays and `--set`: what they change, what they leave, and the text of every refusal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from toolkit._overlay import apply_set, merge, shared, shared_sets
+from toolkit._spec import load_spec
+from toolkit._yaml import load_yaml, placed, plain
+from toolkit.errors import SpecError
+
+RESOURCES = Path(__file__).parents[1] / "resources"
+GOOD = RESOURCES / "good.yaml"
+QUICK = settings(max_examples=150, deadline=None, database=None)
+
+
+def merged(base: Any, overlay: Any) -> Any:
+    return plain(merge(placed(base, "base"), placed(overlay, "overlay")))
+
+
+def changed(text: str, base: Any = None) -> Any:
+    return plain(apply_set(load_yaml(GOOD).root if base is None else placed(base, "base"), text))
+
+
+def test_a_map_with_uses_replaces_the_part_and_other_maps_merge() -> None:
+    base = {"model": {"uses": "toy", "with": {"a": 1, "b": {"c": 1}}}, "seed": 1}
+    assert merged(base, {"model": {"with": {"b": {"d": 2}}}}) == {
+        "model": {"uses": "toy", "with": {"a": 1, "b": {"c": 1, "d": 2}}},
+        "seed": 1,
+    }
+    assert merged(base, {"model": {"uses": "other"}}) == {"model": {"uses": "other"}, "seed": 1}
+    assert merged(base, {"model": None, "limit": {"units": 1}}) == {"model": None, "seed": 1, "limit": {"units": 1}}
+
+
+def test_lists_replace() -> None:
+    assert merged({"a": {"b": [1, 2]}}, {"a": {"b": [3]}}) == {"a": {"b": [3]}}
+    assert merged({"sinks": [{"uses": "json"}]}, {"sinks": [{"uses": "csv"}]}) == {"sinks": [{"uses": "csv"}]}
+    assert merged({"sinks": [{"uses": "json"}]}, {"sinks": []}) == {"sinks": []}
+
+
+def test_stages_match_by_id_and_sinks_by_name() -> None:
+    found = plain(merge(load_yaml(GOOD).root, load_yaml(RESOURCES / "overlay.yaml").root))
+    assert [stage["id"] for stage in found["stages"]] == ["features", "groups"]
+    assert found["stages"][1]["with"] == {"alpha": 0.1, "between": ["a", "b"]}
+    assert found["sinks"] == [{"uses": "json", "name": "out", "with": {"path": "elsewhere/"}}, {"name": "more", "uses": "csv"}]
+    assert found["model"] == {"uses": "other"}
+    replaced = merged({"stages": [{"id": "a", "uses": "x", "with": {"n": 1}}]}, {"stages": [{"id": "a", "uses": "y"}]})
+    assert replaced == {"stages": [{"id": "a", "uses": "y"}]}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "overlay_unknown_stage.yaml",
+            ":2: stages.0: There is no stage 'group' to change. Did you mean 'groups'? The spec has: features, groups.",
+        ),
+        ("overlay_without_id.yaml", ":2: stages.0: An overlay changes stages by `id`; give this one its id."),
+        ("overlay_twice.yaml", ":3: stages.1: 'groups' is changed twice in this overlay. Keep one."),
+        ("overlay_unknown_sink.yaml", ":2: sinks.0: There is no sink 'ouch' to change. Did you mean 'out'? The spec has: out."),
+    ],
+)
+def test_overlay_refusals(name: str, text: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        load_spec(GOOD, [RESOURCES / name])
+    assert str(caught.value) == f"{RESOURCES / name}{text}"
+
+
+def test_only_parts_of_overlays_and_sets_are_shared_with_referred_specs() -> None:
+    assert plain(shared(placed({"seed": 1, "stages": [], "model": 1, "saes": 2, "limit": 3, "executors": 4}, "x"))) == {
+        "model": 1, "saes": 2, "limit": 3, "executors": 4,
+    }  # fmt: skip
+    assert shared_sets(["seed=1", "model.uses=x", "limit=null", "modeled=1"]) == ["model.uses=x", "limit=null"]
+
+
+@pytest.mark.parametrize(
+    ("text", "at", "value"),
+    [
+        ("seed=7", ["seed"], 7),
+        ("model.uses=other", ["model"], {"uses": "other", "with": {"layers": 2, "dtype": "float32"}}),
+        ("model={uses: other}", ["model"], {"uses": "other"}),
+        ("stages.features.with.at=all", ["stages", 0, "with", "at"], "all"),
+        ("stages.1.with.between=[x, 1e-4]", ["stages", 1, "with", "between"], ["x", 1e-4]),
+        ("stages.groups.with.between.0=z", ["stages", 1, "with", "between"], ["z", "b"]),
+        ("sinks.out.with.path=a=b", ["sinks", 0, "with", "path"], "a=b"),
+        ("limit.units=3", ["limit"], {"units": 3}),
+        ("samples.with.path=", ["samples", "with", "path"], None),
+        (" seed = no", ["seed"], "no"),
+    ],
+)
+def test_set_changes_one_value(text: str, at: list[str | int], value: Any) -> None:
+    found = changed(text)
+    for key in at:
+        found = found[key]
+    assert found == value
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("seed", "Write PATH=VALUE with dots between the steps, like --set stages.features.with.at=all."),
+        ("=1", "Write PATH=VALUE with dots between the steps, like --set stages.features.with.at=all."),
+        ("a..b=1", "Write PATH=VALUE with dots between the steps, like --set stages.features.with.at=all."),
+        (".".join("a" * 51) + "=1", "The path has more than 50 steps."),
+        ("seed.x=1", f"seed is 42 ({GOOD}:3), not a map; it has no 'x'."),
+        ("stages.feature.with=1", "There is no 'feature' in stages. Did you mean 'features'? The spec has: features, groups."),
+        ("sinks.ouch.with=1", "There is no 'ouch' in sinks. Did you mean 'out'? The spec has: out."),
+        ("stages.groups.with.between.2=z", "stages.1.with.between is a list of 2; a step into it is a number from 0, not '2'."),
+        ("stages.groups.with.between.x=z", "stages.1.with.between is a list of 2; a step into it is a number from 0, not 'x'."),
+        ("seed=!!int 3", "Tags (`!!int`) are not used in specs; remove it, or quote the text."),
+    ],
+)
+def test_set_refusals(text: str, problem: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        changed(text)
+    assert str(caught.value) == f"--set {text}: {problem}"
+
+
+def test_set_into_stages_that_are_not_there_is_refused() -> None:
+    with pytest.raises(SpecError) as caught:
+        changed("stages.a.with=1", {"name": "x"})
+    assert str(caught.value) == "--set stages.a.with=1: There is no 'a' in stages. The spec has: none."
+
+
+def test_an_unknown_key_set_on_the_way_is_refused_by_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOOLKIT_TEST_DATA", "x")
+    with pytest.raises(SpecError) as caught:
+        load_spec(GOOD, sets=["modle.with.layers=1"])
+    assert str(caught.value).startswith("--set modle.with.layers=1: modle: unknown key 'modle' for a spec; allowed: version, ")
+
+
+# --- properties -------------------------------------------------------------------------------------------------------
+
+WORD = st.sampled_from(["uses", "with", "a", "b"])
+LEAF = st.none() | st.integers(0, 3) | st.sampled_from(["x", "y"])
+VALUE = st.recursive(LEAF, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(WORD, inner, max_size=3), max_leaves=6)
+LABELLED = {
+    key: st.lists(
+        st.tuples(st.sampled_from("pqr"), st.dictionaries(WORD, VALUE, max_size=2)), max_size=3, unique_by=lambda pair: pair[0]
+    ).map(lambda pairs, key=key: [{key: name, **more} for name, more in pairs])  # type: ignore[misc]
+    for key in ("id", "name")
+}  # fmt: skip
+SPEC = st.fixed_dictionaries(
+    {},
+    optional={
+        "stages": LABELLED["id"] | LEAF,
+        "sinks": LABELLED["name"] | st.lists(st.dictionaries(WORD, VALUE, max_size=2), max_size=2) | LEAF,
+        "model": VALUE,
+        "x": VALUE,
+    },
+)
+
+
+@QUICK
+@given(SPEC, SPEC)
+def test_merging_again_changes_nothing(base: dict[str, Any], overlay: dict[str, Any]) -> None:
+    try:
+        once = merged(base, overlay)
+    except SpecError as error:
+        refused = str(error)
+    else:
+        refused = "overlay: none"
+        assert merged(once, overlay) == once
+    assert refused.startswith("overlay: ")
+    assert merged(base, {}) == base
+
+
+@QUICK
+@given(st.lists(st.sampled_from(["model", "with", "limit", "a"]), min_size=1, max_size=4), VALUE)
+def test_set_is_the_same_as_editing(steps: list[str], value: Any) -> None:
+    base: dict[str, Any] = {"model": {"uses": "toy", "with": {"a": {}}}, "limit": None}
+    edited: Any = {"model": {"uses": "toy", "with": {"a": {}}}, "limit": None}
+    place = edited
+    for step in steps[:-1]:
+        if place.get(step) is None:
+            place[step] = {}
+        place = place[step]
+    place[steps[-1]] = value
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("\n...\n").strip()
+    assert changed(f"{'.'.join(steps)}={text}", base) == edited
+
+
+@QUICK
+@given(st.text(st.sampled_from("abs.=[]{}&*!0159 \n\t\0:,'\"-") | st.characters(), max_size=20))
+def test_any_set_text_is_applied_or_refused(text: str) -> None:
+    try:
+        refused, found = "", changed(text, {"a": {"b": [1]}, "s": 1})
+    except SpecError as error:
+        refused, found = str(error), {}
+    assert isinstance(found, dict)
+    assert not refused or refused.startswith(f"--set {text}: ")

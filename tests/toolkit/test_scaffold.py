@@ -1,0 +1,97 @@
+"""A new plugin of any kind is right as it is written: it passes its contract, and it installs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from toolkit._cli.new_plugin import command
+from toolkit._plugins import load_parts
+from toolkit._scaffold import KINDS, package_files, write_plugin
+from toolkit._spec import load_spec
+from toolkit.errors import BadInput
+
+
+def test_every_kind_passes_its_contract_test(tmp_path: Path) -> None:
+    folders = [write_plugin(f"own-{kind}", kind, tmp_path) for kind in KINDS]
+    paths = os.pathsep.join([*map(str, folders), *map(os.path.abspath, filter(None, sys.path))])
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --import-mode=importlib\nfilterwarnings = error\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": paths},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(KINDS)} passed" in done.stdout
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_plugin_loads_as_a_stranger(kind: str, tmp_path: Path) -> None:
+    folder = write_plugin(f"mine-{kind}", kind, tmp_path)
+    (plugin,) = (info for info in load_parts([folder / f"toolkit_mine_{kind}" / "__init__.py"]).plugins if info.file)
+    (part,) = plugin.parts
+    assert part.name.endswith(f"mine-{kind}")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_example_spec_names_the_part(kind: str, tmp_path: Path) -> None:
+    folder = write_plugin("mine", kind, tmp_path)
+    if (folder / "example.yaml").exists():
+        assert load_spec(folder / "example.yaml").spec.name == "mine"
+        assert "mine" in (folder / "example.yaml").read_text().split("uses: ", 1)[1]
+
+
+def test_the_command_says_what_comes_next(tmp_path: Path) -> None:
+    result = CliRunner().invoke(command, ["poker", "--kind", "source", "--out", str(tmp_path)], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "pip install --no-deps --no-build-isolation -e ." in result.output
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()) == sorted(
+        f"toolkit-poker/{name}" for name in package_files("poker", "source")
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        ("Poker", "source", "'Poker' is no plugin name. Use lower-case letters"),
+        ("../up", "source", "is no plugin name"),
+        ("a--b", "source", "is no plugin name"),
+        ("poker", "sorce", "There is no kind 'sorce'. Did you mean 'source'?"),
+        ("toy", "source", "A plugin named 'toy' is installed already."),
+    ],
+)
+def test_bad_names(name: str, kind: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput) as caught:
+        write_plugin(name, kind, tmp_path)
+    assert message in str(caught.value)
+    assert not any(tmp_path.iterdir())
+
+
+def test_existing_work_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "toolkit-poker").mkdir()
+    write_plugin("poker", "sink", tmp_path)
+    with pytest.raises(BadInput, match="exists and is not empty. Choose another name"):
+        write_plugin("poker", "sink", tmp_path)
+
+
+def test_a_file_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match=r"cannot be written: Not a directory. Choose another folder with --out"):
+        write_plugin("poker", "sink", tmp_path / "file")
+
+
+@pytest.mark.slow
+def test_pip_installs_it(tmp_path: Path) -> None:
+    folder, target = write_plugin("poker", "extract", tmp_path), tmp_path / "site"
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*pip, "--target", str(target), str(folder)], check=True, timeout=100)
+    code = "from toolkit._plugins import load_parts; print(load_parts().versions()['poker'])"
+    paths = os.pathsep.join([str(target), *map(os.path.abspath, filter(None, sys.path))])
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True)
+    assert done.stdout.strip() == "toolkit-poker 0.1.0", done.stderr

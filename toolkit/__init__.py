@@ -1,0 +1,12 @@
+"""toolkit: declarative sparse-autoencoder experiments. This package is the host and the whole public API.
+
+Public: `toolkit.records`, `toolkit.hookspecs`, `toolkit.tables`, `toolkit.errors`, `toolkit.randomness`, `toolkit.testing`. Modules that
+begin with an underscore are private. Nothing here imports torch or lancedb before it is needed.
+"""
+
+from __future__ import annotations
+
+from toolkit.hookspecs import hookimpl
+
+__all__ = ["__version__", "hookimpl"]
+__version__ = "0.1.0"

@@ -1,0 +1,86 @@
+"""The command line: one module a command, each `parse, call, print`. Commands are imported only when they run.
+
+Errors are translated here and nowhere else: a `ToolkitError` becomes its text on stderr and its class's exit code.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from toolkit import __version__
+
+COMMANDS = {
+    "check": "Say whether a spec is right, without running anything.",
+    "doctor": "Examine this machine and the store; --clean removes leftovers.",
+    "lock": "Write down the exact revisions that a spec resolves to.",
+    "new-plugin": "Write an installable plugin package that passes its contract test.",
+    "plan": "Say what will run, what is done already, and why.",
+    "plugins": "List the installed plugins and their parts.",
+    "report": "Write the report of a run again.",
+    "run": "Run a spec, or repeat a run. The same command continues what was cut off.",
+    "runs": "List the runs in the store.",
+    "schema": "Write the JSON Schema of a spec with all installed parts.",
+    "show": "Show one run: stages, rows, files.",
+    "status": "Show how far runs are.",
+}
+
+
+class _Lazy(click.Group):
+    """Knows the commands' names and one-line helps without importing them: `toolkit --help` stays quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"toolkit._cli.{cmd_name.replace('-', '_')}")
+        found: click.Command = module.command
+        return found
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from toolkit.errors import choices, nearest
+
+            ctx.fail(f"There is no command '{args[0]}'.{nearest(args[0], COMMANDS)} Commands: {choices(COMMANDS)}.")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(COMMANDS.items()))
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="toolkit")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.pass_context
+def cli(ctx: click.Context, debug: bool) -> None:
+    """Declarative sparse-autoencoder experiments: spec, plan, run, store, report."""
+    ctx.obj = {"debug": debug}
+
+
+def main(args: list[str] | None = None) -> None:
+    """Entry point of the `toolkit` command: exits with the codes of the documentation."""
+    from toolkit.errors import ToolkitError
+
+    try:
+        cli.main(args=args, prog_name="toolkit", standalone_mode=False)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    except ToolkitError as error:
+        if "--debug" in (sys.argv if args is None else args):
+            raise
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)

@@ -1,0 +1,44 @@
+"""Plain text for people: columns, sizes and durations, the same in every command that lists something."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+store_option: Callable[[Any], Any] = click.option(
+    "--store", metavar="PATH", help="Folder of the store. Default: TOOLKIT_STORE, else ./toolkit-runs."
+)
+json_option: Callable[[Any], Any] = click.option("--json", "as_json", is_flag=True, help="Write JSON for programs.")
+
+
+def columns(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> str:
+    """A table in plain text; the columns named in `right` are aligned to the right."""
+    lines = [list(heads), *([str(cell).replace("\n", " ") for cell in row] for row in rows)]
+    widths = [max(len(line[at]) for line in lines) for at in range(len(heads))]
+    aligned = [
+        [cell.rjust(width) if head in right else cell.ljust(width) for head, cell, width in zip(heads, line, widths, strict=True)]
+        for line in lines
+    ]
+    return "\n".join("  ".join(line).rstrip() for line in aligned)
+
+
+def size(count: int) -> str:
+    """Bytes for people."""
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} TiB"
+
+
+def duration(seconds: float | None) -> str:
+    """A time span for people; `-` for an unknown one."""
+    if seconds is None:
+        return "-"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    return f"{whole // 60} min {whole % 60:02d} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60:02d} min"

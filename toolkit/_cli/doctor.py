@@ -1,0 +1,200 @@
+"""`toolkit doctor`: is this machine fit, is the store whole; and `--clean`, which removes what kills have left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from toolkit._cli._text import json_option, size, store_option
+
+if TYPE_CHECKING:
+    from toolkit_store import Store
+
+_TORCH = (
+    "import json, torch; c = torch.cuda; n = c.device_count() if c.is_available() else 0; "
+    "print(json.dumps({'version': torch.__version__, 'cuda': torch.version.cuda, 'devices': [c.get_device_name(i) for i in range(n)]}))"
+)
+_LOW = 2 * 2**30
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing examined. A `cure` is what to do; without one it is fine."""
+
+    subject: str
+    found: str
+    cure: str = ""
+
+
+@click.command("doctor")
+@click.option("--clean", is_flag=True, help="Remove orphan rows and files, and job folders of finished steps.")
+@json_option
+@store_option
+def command(clean: bool, as_json: bool, store: str | None) -> None:
+    """Examine this machine and the store. Exit code 0: healthy; 3: something has a cure, printed beside it."""
+    from toolkit._places import store_folder
+
+    folder = store_folder(store)
+    removed = _clean(folder) if clean else {}
+    findings = list(examine(folder))
+    if as_json:
+        click.echo(json.dumps({"removed": removed, "findings": [asdict(finding) for finding in findings]}, indent=1))
+    else:
+        click.echo("\n".join([*(f"removed  {what}: {count}" for what, count in removed.items()), *map(_line, findings)]))
+    if any(finding.cure for finding in findings):
+        sys.exit(3)
+
+
+def _line(finding: Finding) -> str:
+    return f"{'CURE' if finding.cure else 'ok':<7}  {finding.subject}: {finding.found}" + (
+        f"\n         -> {finding.cure}" if finding.cure else ""
+    )
+
+
+def examine(store: Path) -> Iterator[Finding]:
+    """Everything worth knowing before a long run, machine first."""
+    yield _python()
+    yield torch_build()
+    yield from _packages()
+    yield from _disk(store)
+    yield _hugging_face()
+    yield from _store(store)
+
+
+def _python() -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    cure = "" if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Use Python 3.11, 3.12 or 3.13."
+    return Finding("python", version, cure)
+
+
+def torch_build() -> Finding:
+    """Asked in a process of its own, so that a broken build cannot take the doctor with it."""
+    try:
+        done = subprocess.run([sys.executable, "-c", _TORCH], capture_output=True, text=True, timeout=180)
+        facts = json.loads(done.stdout)
+    except subprocess.TimeoutExpired:
+        return Finding("torch", "importing it takes more than 180 s", "Check the disk and the GPU driver; then: nvidia-smi")
+    except ValueError:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        return Finding("torch", f"cannot be imported: {last}", "Install it again: python -m pip install --force-reinstall torch")
+    devices = ", ".join(facts["devices"]) or "no GPU visible"
+    return Finding("torch", f"{facts['version']} (CUDA {facts['cuda'] or 'none'}; {devices})")
+
+
+def _packages() -> Iterator[Finding]:
+    import importlib.metadata as metadata
+
+    from packaging.requirements import Requirement
+
+    try:
+        needed = [Requirement(text) for text in metadata.requires("sae-toolkit") or ()]
+    except metadata.PackageNotFoundError:
+        yield Finding("packages", "sae-toolkit runs from a checkout; requirements not compared")
+        return
+    wrong = 0
+    for requirement in needed:
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            found = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            found = ""
+        if not found or not requirement.specifier.contains(found, prereleases=True):
+            wrong += 1
+            what = f"{found or 'missing'}, needed {requirement.specifier or 'any'}"
+            yield Finding(requirement.name, what, f"python -m pip install '{requirement}'")
+    if not wrong:
+        yield Finding("packages", f"{len(needed)} requirements met")
+
+
+def _disk(store: Path) -> Iterator[Finding]:
+    for name, folder, low in (("disk of the store", _existing(store), _LOW), ("/dev/shm", Path("/dev/shm"), 0)):
+        if folder.exists():
+            free = shutil.disk_usage(folder).free
+            cure = "Free space, or give --store a folder on another disk." if free < low else ""
+            yield Finding(name, f"{size(free)} free at {folder}", cure)
+
+
+def _existing(path: Path) -> Path:
+    path = path.absolute()
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
+def _hugging_face() -> Finding:
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    place = _existing(cache)
+    cure = "" if os.access(place, os.W_OK) else "Make it writable, or point HF_HOME to a folder that is."
+    return Finding(
+        "Hugging Face cache", f"{cache} ({'there' if cache.exists() else 'not made yet'}; {size(_free(place))} free)", cure
+    )
+
+
+def _free(place: Path) -> int:
+    return shutil.disk_usage(place).free
+
+
+def _store(folder: Path) -> Iterator[Finding]:
+    from toolkit.errors import ToolkitError
+    from toolkit_store import open_store
+
+    if not folder.exists():
+        yield Finding("store", f"none yet at {folder}; the first run makes it")
+        return
+    try:
+        store = open_store(folder, read_only=True)
+        orphans, sizes, stale = store.orphans(), store.sizes(), stale_jobs(store)
+        dead = _dead(store)
+    except ToolkitError as error:
+        yield Finding("store", "cannot be used", str(error))
+        return
+    yield Finding("store", f"{folder}: {len(sizes)} tables, {size(sum(sizes.values()))}")
+    clean = "toolkit doctor --clean"
+    rows = ", ".join(f"{count} in {name}" for name, count in orphans.items())
+    yield Finding("orphan rows", rows or "none", clean if orphans else "")
+    yield Finding("job folders of finished steps", str(len(stale)) if stale else "none", clean if stale else "")
+    for run in dead:
+        yield Finding(f"run {run}", "was cut off; its process is gone", f"Continue with: toolkit run {run}")
+
+
+def _dead(store: Store) -> list[str]:
+    from toolkit._cli.status import alive
+
+    return [row.run for row in store.run_states() if row.state == "running" and not alive(row)]
+
+
+def stale_jobs(store: Store) -> list[Path]:
+    """Job folders nobody needs: their step is committed. One of an uncommitted step may be taken over when its run continues."""
+    jobs = sorted(path for path in (store.folder / "runs").glob("*/jobs/*") if path.is_dir())
+    committed = store.has(path.name for path in jobs)
+    done = {row.run for row in store.run_states() if row.state == "done"}
+    return [path for path in jobs if path.name in committed or path.parent.parent.name in done]
+
+
+def _clean(folder: Path) -> dict[str, Any]:
+    """Under the lease throughout: a run that commits meanwhile waits, or is waited for."""
+    from toolkit_store import open_store
+
+    if not folder.exists():
+        return {}
+    store = open_store(folder)
+    with store.writer():
+        stale = stale_jobs(store)
+        for path in stale:
+            shutil.rmtree(path, ignore_errors=True)
+        report = store.clean()
+    return {
+        **{f"orphan rows of {name}": count for name, count in report.rows.items()},
+        "job folders": len(stale),
+        "store files": report.files,
+        "bytes": report.bytes,
+    }

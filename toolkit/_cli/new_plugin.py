@@ -1,0 +1,26 @@
+"""`toolkit new-plugin`: write an installable package with one working part and its contract test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("new-plugin")
+@click.argument("name")
+@click.option("--kind", required=True, metavar="KIND", help="What it offers: model, sae, source, extract, compare, sink, ...")
+@click.option("--out", type=click.Path(path_type=Path), default=Path(), help="Where its folder goes; default: here.")
+def command(name: str, kind: str, out: Path) -> None:
+    """Write the plugin package toolkit-NAME. It installs and passes its contract test as it is.
+
+    Kinds: model, sae, source, environment, parser, extract, compare, patch, play, trace, words, sink, executor, report.
+    """
+    from toolkit._scaffold import write_plugin
+
+    folder = write_plugin(name, kind, out)
+    click.echo(f"Wrote {folder}. Next:")
+    click.echo(f"  cd {folder}")
+    click.echo("  pip install --no-deps --no-build-isolation -e .")
+    click.echo("  python -m pytest")
+    click.echo("  toolkit plugins")

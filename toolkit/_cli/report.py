@@ -1,0 +1,23 @@
+"""`toolkit report`: write a run's report again."""
+
+from __future__ import annotations
+
+import click
+
+from toolkit._cli._text import store_option
+
+
+@click.command("report")
+@click.argument("run")
+@store_option
+def command(run: str, store: str | None) -> None:
+    """Write the report of RUN again; its path is the last line on stdout."""
+    from toolkit_store import open_store
+
+    from toolkit._places import find_run, store_folder
+    from toolkit._plugins import load_parts
+    from toolkit._report import make_report
+
+    folder = store_folder(store)
+    wanted = find_run(folder, run)
+    click.echo(make_report(open_store(folder, read_only=True), wanted, load_parts()))

@@ -1,0 +1,28 @@
+"""`toolkit runs`: one line a run."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from toolkit._cli._text import columns, json_option, store_option
+
+
+@click.command("runs")
+@json_option
+@store_option
+def command(as_json: bool, store: str | None) -> None:
+    """List the runs in the store, oldest first."""
+    from toolkit._cli.status import views
+    from toolkit._places import store_folder
+
+    found = views(store_folder(store))
+    if as_json:
+        keys = ("run", "name", "state", "started", "done", "total", "note")
+        click.echo(json.dumps([{key: getattr(view, key) for key in keys} for view in found], indent=1))
+    elif not found:
+        click.echo("No runs yet. Start one: toolkit run SPEC")
+    else:
+        rows = [(view.run, view.name, view.state, view.started[:16].replace("T", " ")) for view in found]
+        click.echo(columns(("RUN", "NAME", "STATE", "STARTED"), rows))

@@ -1,0 +1,82 @@
+"""`toolkit show`: what one run is and what it left: stages, rows, files and sinks."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import click
+
+from toolkit._cli._text import columns, json_option, size, store_option
+
+
+@click.command("show")
+@click.argument("run")
+@json_option
+@store_option
+def command(run: str, as_json: bool, store: str | None) -> None:
+    """Show one RUN (its id or the beginning of it): stages, rows, files."""
+    from toolkit._places import find_run, store_folder
+
+    folder = store_folder(store)
+    facts = describe(folder, find_run(folder, run))
+    click.echo(json.dumps(facts, indent=1) if as_json else _text(facts))
+
+
+def describe(store: Path, run: str) -> dict[str, Any]:
+    """The facts of a run, as `--json` prints them."""
+    from toolkit_store import open_store
+
+    from toolkit._events import read_events
+    from toolkit._manifest import read_manifest
+    from toolkit._places import run_folder, tally
+
+    folder = run_folder(store, run)
+    manifest, events = read_manifest(folder), read_events(folder)
+    told, opened = tally(events), open_store(store, read_only=True)
+    states = opened.run_states(run)
+    rows: Counter[str] = Counter()
+    for step in opened.steps(sorted({key for row in states for key in row.steps} | set(told.keys))):
+        rows.update(step.tables)
+    sinks = [
+        {key: event.get(key) for key in ("sink", "folder", "hashes")} for event in events if event["event"] == "sink_written"
+    ]
+    return {
+        **{key: manifest.get(key) for key in ("run", "name", "created_at", "toolkit", "spec_path", "seed", "executor", "host")},
+        "state": states[-1].state if states else told.state,
+        "model": (manifest.get("model") or {}).get("name"),
+        "saes": (manifest.get("saes") or {}).get("name"),
+        "stages": [
+            {key: stage.get(key) for key in ("id", "part", "version", "needs", "key")}
+            | {state: told.count(state, str(stage.get("id"))) for state in ("computed", "reused", "failed")}
+            for stage in manifest.get("stages") or ()
+        ],
+        "rows": dict(sorted(rows.items())),
+        "files": {str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()},
+        "sinks": sinks,
+        "folder": str(folder),
+        "command": manifest.get("command") or f"toolkit run {run}",
+    }
+
+
+def _text(facts: dict[str, Any]) -> str:
+    lists = ("stages", "rows", "files", "sinks")
+    plain = [(key.replace("_", " "), str(value)) for key, value in facts.items() if key not in lists and value is not None]
+    wide = max(len(key) for key, _ in plain)
+    stage_rows = [
+        (str(stage["id"]), str(stage["part"]), *(str(stage[state]) for state in ("computed", "reused", "failed")))
+        for stage in facts["stages"]
+    ]
+    heads = ("STAGE", "PART", "COMPUTED", "REUSED", "FAILED")
+    blocks = [
+        "\n".join(f"{key.ljust(wide)}  {value}" for key, value in plain),
+        columns(heads, stage_rows, right=heads[2:]),
+        columns(("TABLE", "ROWS"), [(name, f"{count:,}") for name, count in facts["rows"].items()], right=("ROWS",)),
+        columns(("FILE", "SIZE"), [(name, size(count)) for name, count in facts["files"].items()], right=("SIZE",)),
+    ]
+    if facts["sinks"]:
+        sinks = [(str(sink["sink"]), str(len(sink["hashes"] or ())), str(sink["folder"])) for sink in facts["sinks"]]
+        blocks.append(columns(("SINK", "FILES", "FOLDER"), sinks, right=("FILES",)))
+    return "\n\n".join(blocks)

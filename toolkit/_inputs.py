@@ -1,0 +1,75 @@
+"""The tables a step works on, as Arrow files beside its job; and the tables of a run, straight from the store."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toolkit._jobs import write_arrow
+from toolkit._plan import Step
+from toolkit.records import StepRow
+from toolkit.tables import arrow_schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from toolkit_store import Store
+
+Rows = Mapping[str, Sequence[StepRow]]
+
+
+class StoreInputs:
+    """Reads a run's committed tables: what sinks and report sections get."""
+
+    def __init__(self, store: Store, rows: Rows) -> None:
+        self._store, self._rows = store, [row for found in rows.values() for row in found]
+
+    def tables(self) -> list[str]:
+        """Tables to which a step wrote rows."""
+        return sorted({name for row in self._rows for name, count in row.tables.items() if count})
+
+    def read(self, table: str) -> pa.Table:
+        """All rows, sorted by the table's key."""
+        return self._store.read(table, [row.key for row in self._rows if table in row.tables])
+
+
+class InputFiles:
+    """Writes the input files of jobs. What several steps share is written once; a sample range is the step's own file."""
+
+    def __init__(self, store: Store, folder: Path) -> None:
+        self._store, self._folder = store, folder
+        self._held: tuple[str, pa.Table] | None = None
+
+    def samples(self, needs: Rows) -> pa.Table:
+        """The samples that the needed stages offer, in the order that ranges count in."""
+        keys = _writers("samples", needs)
+        name = _name("samples", keys)
+        if self._held is None or self._held[0] != name:
+            self._held = (name, self._store.read("samples", keys) if keys else arrow_schema("samples").empty_table())
+        return self._held[1]
+
+    def files(self, step: Step, needs: Rows, own: Path) -> dict[str, list[str]]:
+        """The files of a step's input tables, written where they are missing."""
+        return {table: [str(self._file(table, step, needs, own))] for table in step.stage.part.reads}
+
+    def _file(self, table: str, step: Step, needs: Rows, own: Path) -> Path:
+        if table == "samples" and step.first is not None and step.last is not None:
+            own.mkdir(parents=True, exist_ok=True)
+            path = own / "samples.arrow"
+            write_arrow(path, self.samples(needs).slice(step.first, step.last - step.first))
+            return path
+        keys = _writers(table, needs)
+        path = self._folder / f"{_name(table, keys)}.arrow"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_arrow(path, self._store.read(table, keys))
+        return path
+
+
+def _writers(table: str, needs: Rows) -> list[str]:
+    return sorted(row.key for rows in needs.values() for row in rows if table in row.tables)
+
+
+def _name(table: str, keys: Sequence[str]) -> str:
+    return f"{table}-{hashlib.sha256(' '.join(keys).encode()).hexdigest()[:16]}"

@@ -1,0 +1,330 @@
+"""Running a plan: expand a stage when its needs have committed, reuse what the ledger has, hand the rest to workers, commit.
+
+Only this process commits. A step exists from the moment its ledger row is written, so this program may be killed at any point:
+the same command finds what is committed, takes over finished job folders that were not committed yet, and does the rest.
+"""
+
+from __future__ import annotations
+
+import queue
+import shutil
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from toolkit._events import EventLog, now
+from toolkit._inputs import InputFiles, StoreInputs
+from toolkit._jobs import collect
+from toolkit._plan import Plan, Stage, Step, expand, reason
+from toolkit._pool import Pool, Seat
+from toolkit._sinks import write_sinks
+from toolkit._watch import Watchdog
+from toolkit.errors import Interrupted, StepFailed, ToolkitError
+from toolkit.records import StepRow
+
+if TYPE_CHECKING:
+    from toolkit_store import Store
+
+ATTEMPTS = 3
+TICK_SECONDS = 0.1
+
+
+@dataclass
+class Result:
+    """What a run did."""
+
+    computed: int = 0
+    reused: int = 0
+    rows: dict[str, list[StepRow]] = field(default_factory=dict)
+
+    def keys(self) -> list[str]:
+        """The run is the list of its steps."""
+        return [row.key for rows in self.rows.values() for row in rows]
+
+
+class Interrupts:
+    """Counts Ctrl-C (and SIGTERM) while a run goes on: once finishes the steps in flight, twice stops at once."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+
+    @contextmanager
+    def listening(self) -> Iterator[Interrupts]:
+        """Take the signals, and give them back afterwards."""
+        before = {number: signal.signal(number, self._take) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class Runner:
+    """One attempt at a plan. `go` is the whole story; everything else is a sentence of it."""
+
+    def __init__(
+        self, plan: Plan, store: Store, pool_of: Callable[[Path, Callable[..., None]], Pool], log: EventLog, folder: Path
+    ) -> None:
+        self._plan, self._store, self._log, self._folder = plan, store, log, folder
+        self._pool = pool_of(folder / "workers", log.emit)
+        self._watch = Watchdog(self._pool, log.emit)
+        self._inputs = InputFiles(store, folder / "inputs")
+        self._result = Result()
+        self._waiting = list(plan.stages)
+        self._steps: dict[str, list[Step]] = {}
+        self._todo: deque[tuple[Step, str]] = deque()
+        self._flying: dict[str, Step] = {}
+        self._attempts: dict[str, int] = {}
+        self._failures: list[str] = []
+        self._started = time.monotonic()
+
+    def go(self, interrupts: Interrupts) -> Result:
+        """Run until every step is committed, one has failed, or the user stops it."""
+        self._note("running", "")
+        try:
+            self._loop(interrupts)
+            self._finish()
+        except Interrupted as error:
+            self._note("interrupted", str(error))
+            raise
+        except (ToolkitError, OSError) as error:
+            self._fail(error)
+            raise
+        finally:
+            self._pool.stop(now=bool(self._flying))
+        return self._result
+
+    # --- the loop ---
+
+    def _loop(self, interrupts: Interrupts) -> None:
+        told = False
+        while True:
+            stopping = bool(interrupts.count) or bool(self._failures)
+            if not stopping:
+                self._advance()
+                self._dispatch()
+            if not self._flying and (stopping or not (self._todo or self._waiting)):
+                break
+            if interrupts.count > 1:
+                break
+            if interrupts.count and not told:
+                told = True
+                self._log.emit("interrupting", running=len(self._flying))
+            self._listen()
+        self._settle(interrupts)
+
+    def _settle(self, interrupts: Interrupts) -> None:
+        if self._failures:
+            raise StepFailed("\n".join(self._failures))
+        if interrupts.count:
+            command = f"toolkit run {self._plan.run}"
+            done, total = self._counts()
+            self._log.emit("run_interrupted", done=done, total=total or "an unknown number of", command=command)
+            raise Interrupted(f"{done} steps are safe. Continue with: {command}")
+
+    def _advance(self) -> None:
+        """Expand every stage whose needs have committed; reuse and take over what there is."""
+        for stage in [stage for stage in self._waiting if all(self._complete(need) for need in stage.needs)]:
+            self._waiting.remove(stage)
+            self._open(stage)
+
+    def _complete(self, stage: str) -> bool:
+        return stage in self._steps and len(self._result.rows.get(stage, [])) == len(self._steps[stage])
+
+    def _open(self, stage: Stage) -> None:
+        needs = {need: self._result.rows[need] for need in stage.needs}
+        steps = expand(stage, needs, self._inputs.samples(needs) if stage.split_size() else None)
+        self._steps[stage.id], self._result.rows[stage.id] = steps, []
+        committed = {row.key: row for row in self._store.steps([step.key for step in steps])}
+        todo = [step for step in steps if step.key not in committed]
+        reused = len(steps) - len(todo)
+        self._log.emit("stage_ready", stage=stage.id, part=stage.part.name, steps=len(steps), reused=reused, todo=len(todo))
+        for step in steps:
+            if step.key in committed:
+                self._reuse(step, committed[step.key])
+        earlier = self._store.steps(experiment=stage.experiment, stage=stage.id) if todo else []
+        self._todo.extend((step, reason(step, earlier)) for step in todo if not self._take_over(step))
+
+    def _reuse(self, step: Step, row: StepRow) -> None:
+        self._result.reused += 1
+        self._result.rows[step.stage.id].append(row)
+        self._log.emit("step_reused", key=step.key, stage=step.stage.id, index=step.index)
+
+    def _take_over(self, step: Step) -> bool:
+        """Commit a step that a worker finished before the last stop and that nobody committed."""
+        if collect(self._job_folder(step)) is None:
+            return False
+        self._commit(step, "an earlier worker")
+        self._log.emit("step_found", key=step.key, stage=step.stage.id, index=step.index)
+        return True
+
+    # --- workers ---
+
+    def _dispatch(self) -> None:
+        self._pool.start(len(self._todo) + len(self._flying))
+        while self._todo:
+            step, why = self._todo[0]
+            warmth = step.stage.warmth()
+            seat = self._pool.idle(warmth)
+            if seat is None:
+                return
+            self._todo.popleft()
+            self._flying[step.key] = step
+            self._pool.give(seat, self._job(step), warmth)
+            facts = {"key": step.key, "stage": step.stage.id, "index": step.index}
+            self._log.emit("step_started", **facts, worker=seat.worker.name, reason=why)
+
+    def _job(self, step: Step) -> dict[str, Any]:
+        stage, folder = step.stage, self._job_folder(step)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return {
+            "job": step.key,
+            "folder": str(folder),
+            "kind": stage.part.kind,
+            "part": stage.part.name,
+            "params": stage.params.model_dump(mode="json"),
+            "seed": stage.seed,
+            "limit": stage.limit,
+            "model": stage.model and stage.model.job(),
+            "saes": stage.saes and stage.saes.job(),
+            "inputs": self._inputs.files(step, {need: self._result.rows[need] for need in stage.needs}, folder / "in"),
+        }
+
+    def _job_folder(self, step: Step) -> Path:
+        return self._folder / "jobs" / step.key
+
+    def _listen(self) -> None:
+        """Take what workers say for a moment, and look after silent ones."""
+        try:
+            seat, event = self._pool.inbox.get(timeout=TICK_SECONDS)
+        except queue.Empty:
+            self._watch.look(lambda job: (self._flying[job].stage.id, self._flying[job].index))
+            self._log.emit("alive")
+            return
+        if event is None:
+            self._buried(seat)
+        else:
+            self._heard(seat, event)
+
+    def _heard(self, seat: Seat, event: Mapping[str, Any]) -> None:
+        name = event["event"]
+        self._watch.heard(seat, name, event.get("phase"))
+        if name == "hello":
+            self._pool.welcome(seat, event)
+        elif name == "done":
+            self._done(seat, event)
+        elif name == "failed":
+            self._failed(seat, event)
+        elif name != "stack":
+            self._log.emit(name, **{k: v for k, v in event.items() if k not in ("event", "at")}, worker=seat.worker.name)
+
+    def _done(self, seat: Seat, event: Mapping[str, Any]) -> None:
+        step = self._flying[event["job"]]
+        row = self._commit(step, seat.worker.name)
+        del self._flying[step.key]
+        seat.job = None
+        self._watch.took(event["seconds"])
+        facts = {"key": step.key, "stage": step.stage.id, "index": step.index, "worker": seat.worker.name}
+        memory = {"host_bytes": event["host_bytes"], "device_bytes": event["device_bytes"]}
+        self._log.emit("step_done", **facts, seconds=event["seconds"], rows=dict(row.tables), **memory)
+
+    def _failed(self, seat: Seat, event: Mapping[str, Any]) -> None:
+        if event["job"] is None:
+            raise self._pool.refused(seat, event)
+        step = self._flying.pop(event["job"])
+        seat.job = None
+        at = f"stage '{step.stage.id}', step {step.index} ({step.stage.part.name}): {event['message']}"
+        self._failures.append(at)
+        facts = {"key": step.key, "stage": step.stage.id, "index": step.index, "worker": seat.worker.name}
+        self._log.emit("step_failed", **facts, error=event["message"], traceback=event["traceback"])
+
+    def _buried(self, seat: Seat) -> None:
+        """A worker ended. Its step goes to a fresh one, a few times; a worker that dies again and again is the step's fault."""
+        seat.ended = True
+        how = self._pool.replace(seat)
+        if seat.job is None:
+            return
+        step = self._flying.pop(seat.job)
+        tried = self._attempts[step.key] = self._attempts.get(step.key, 1) + 1
+        facts = {"key": step.key, "stage": step.stage.id, "index": step.index, "worker": seat.worker.name}
+        if tried > ATTEMPTS:
+            error = f"its worker died {ATTEMPTS} times ({how}); the last words: {self._folder / 'workers'}/{seat.worker.name}.log"
+            self._failures.append(f"stage '{step.stage.id}', step {step.index}: {error}")
+            self._log.emit("step_failed", **facts, error=error, traceback="")
+            return
+        self._log.emit("step_retried", **facts, how=how, attempt=tried, attempts=ATTEMPTS)
+        self._todo.appendleft((step, "its worker died"))
+
+    # --- committing ---
+
+    def _commit(self, step: Step, worker: str) -> StepRow:
+        folder = self._job_folder(step)
+        found = collect(folder)
+        if found is None:
+            raise StepFailed(f"stage '{step.stage.id}', step {step.index}: the files in {folder} are not those the worker wrote; disk trouble?")
+        done, tables = found
+        row = self._row(step, worker, done["seconds"], {name: len(rows) for name, rows in tables.items()})
+        self._store.commit(row, tables)
+        self._result.computed += 1
+        self._result.rows[step.stage.id].append(row)
+        del tables, found
+        shutil.rmtree(folder, ignore_errors=True)
+        return row
+
+    def _row(self, step: Step, worker: str, seconds: float, tables: Mapping[str, int]) -> StepRow:
+        return StepRow(
+            key=step.key,
+            experiment=step.stage.experiment,
+            stage=step.stage.id,
+            part=step.stage.part.name,
+            part_version=step.stage.part.version,
+            run=self._plan.run,
+            index=step.index,
+            material=step.material,
+            tables=tables,
+            worker=worker,
+            seconds=seconds,
+            committed_at=now(),
+            first=step.first,
+            last=step.last,
+        )
+
+    # --- the end ---
+
+    def _finish(self) -> None:
+        inputs = StoreInputs(self._store, self._result.rows)
+        for name, folder, files in write_sinks(self._plan, inputs):
+            self._log.emit("sink_written", sink=name, folder=str(folder), files=len(files), hashes=files)
+        for leftover in ("jobs", "inputs"):
+            shutil.rmtree(self._folder / leftover, ignore_errors=True)
+        seconds = time.monotonic() - self._started
+        self._log.emit("run_done", computed=self._result.computed, reused=self._result.reused, seconds=seconds)
+        self._note("done", "")
+
+    def _fail(self, error: Exception) -> None:
+        """Record a failure. Where even that fails (a full disk), the error itself still reaches the user."""
+        try:
+            self._log.emit("run_failed", error=str(error))
+            self._note("failed", str(error).splitlines()[0][:500])
+        except (ToolkitError, OSError):
+            return
+
+    def _note(self, state: str, note: str) -> None:
+        done, total = self._counts()
+        steps = self._result.keys()
+        self._store.record_run(run=self._plan.run, name=self._plan.name, state=state, done=done, total=total, note=note, steps=steps)
+
+    def _counts(self) -> tuple[int, int | None]:
+        """Committed steps, and how many there are once every stage has expanded."""
+        done = sum(len(rows) for rows in self._result.rows.values())
+        return done, None if self._waiting else sum(len(steps) for steps in self._steps.values())

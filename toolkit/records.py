@@ -1,0 +1,292 @@
+"""The frozen records that cross a hook or a process: parts, what they are handed, and what they hand back.
+
+A plugin returns parts from the hooks of `toolkit.hookspecs`. A part names itself as a spec names it (`extract.activations`),
+carries a pydantic model for its `with:` block and one function that does the work. Work is done on tables (Arrow), never on
+live objects of another stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+
+class Params(BaseModel):
+    """Base of every part's params: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class NoParams(Params):
+    """For parts that take none."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a model, SAE set or data file *is*: enters every key. `revision` is for people, `digest` for hashing."""
+
+    name: str
+    revision: str
+    digest: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+# --- what a stage's function is handed ---------------------------------------------------------------------------------
+
+
+class Inputs(Protocol):
+    """The tables of the stages that a stage needs."""
+
+    def read(self, table: str) -> pa.Table:
+        """All rows of `table` from the needed stages; for a step over a sample range, `samples` holds that range only."""
+        ...
+
+    def tables(self) -> Sequence[str]:
+        """Names of the tables that are there."""
+        ...
+
+
+class Reporter(Protocol):
+    """How work in progress is told to the host. Cheap; call it often."""
+
+    def phase(self, name: str) -> None:
+        """What is being done now: download, load, copy, compute or write."""
+        ...
+
+    def progress(self, done: int, total: int | None = None) -> None:
+        """How many of how many (samples, unless the part says otherwise) are done in this step."""
+        ...
+
+
+@dataclass(frozen=True)
+class Work:
+    """One step, as a stage's or source's function gets it. `model` and `saes` are loaded, or None if not asked for."""
+
+    params: Any
+    seed: int
+    inputs: Inputs
+    report: Reporter
+    limit_units: int | None = None
+    model: Any = None
+    saes: Any = None
+
+    def rng(self, purpose: str, *counters: int | str) -> np.random.Generator:
+        """A generator that depends on the seed, the purpose and the counters alone: never on order or batch."""
+        from toolkit.randomness import generator
+
+        return generator(self.seed, purpose, *counters)
+
+
+Rows = Iterator[tuple[str, "pa.Table"]]
+"""What a function yields: (table name, rows), any number of times, in any order."""
+
+
+@dataclass(frozen=True)
+class SinkWork:
+    """What a sink gets: its params, the folder or URI resolved against the spec, and the committed tables of the run."""
+
+    params: Any
+    folder: Path
+    run: str
+    inputs: Inputs
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One thing in a report: a title, trusted HTML or SVG made by the plugin (escape user text), a text for screen readers."""
+
+    title: str
+    html: str
+    alt: str = ""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A rendered prompt; spans are (name, first character, past-last character)."""
+
+    text: str
+    spans: tuple[tuple[str, int, int], ...] = ()
+    meta: Mapping[str, float | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A parser's verdict: an action, or a typed failure. Never both, never a default."""
+
+    action: str | None = None
+    amount: float | None = None
+    failure: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.action is None) == (self.failure is None):
+            raise ValueError("A reply is either an action or a failure")
+
+
+class Environment(Protocol):
+    """A game: state to prompt, action to next state. State is plain data (JSON), so that a game can stop and go on."""
+
+    def start(self, condition: Mapping[str, Any]) -> Mapping[str, Any]: ...
+    def prompt(self, state: Mapping[str, Any]) -> Prompt: ...
+    def step(self, state: Mapping[str, Any], reply: Reply, rng: np.random.Generator) -> Mapping[str, Any]: ...
+    def outcome(self, state: Mapping[str, Any]) -> str | None: ...
+
+
+class Worker(Protocol):
+    """One running worker process, wherever it is. The executor made it; the host talks to it in JSON lines."""
+
+    name: str
+    device: Mapping[str, Any]
+
+    def send(self, message: Mapping[str, Any]) -> None: ...
+    def events(self) -> Iterator[Mapping[str, Any]]: ...
+    def stack(self) -> str: ...
+    def stop(self, *, now: bool = False) -> int | None: ...
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What every part has. `version` changes when results change: it is part of every key."""
+
+    kind: ClassVar[str] = "part"
+    name: str
+    help: str
+    params: type[BaseModel] = NoParams
+    version: str = "1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelPart(Part):
+    """A model loader. `identify` reads no weights and imports no torch; `load` runs in a worker."""
+
+    kind: ClassVar[str] = "model"
+    identify: Callable[[Any], Identity]
+    load: Callable[[Any, Reporter], Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaePart(Part):
+    """An SAE adapter. `identify` names the spaces' files; `load` runs in a worker."""
+
+    kind: ClassVar[str] = "sae"
+    identify: Callable[[Any], Identity]
+    load: Callable[[Any, Reporter], Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourcePart(Part):
+    """Where samples come from: yields `samples` and `sample_meta`. With `reads`, from another experiment's tables."""
+
+    kind: ClassVar[str] = "source"
+    run: Callable[[Work], Rows]
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ("samples", "sample_meta")
+    identify: Callable[[Any, Path], Identity] | None = None
+    uses_model: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagePart(Part):
+    """A stage: reads tables, writes tables. `split` names the param that holds the samples of one step, or None for one step."""
+
+    kind: ClassVar[str] = "stage"
+    run: Callable[[Work], Rows]
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    split: str | None = None
+    uses_model: bool = False
+    uses_saes: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvironmentPart(Part):
+    """A game that `play.*` stages can play."""
+
+    kind: ClassVar[str] = "environment"
+    make: Callable[[Any], Environment]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParserPart(Part):
+    """Reads a reply: an action or a typed failure."""
+
+    kind: ClassVar[str] = "parser"
+    make: Callable[[Any], Callable[[str], Reply]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SinkPart(Part):
+    """An export. Yields (file name, bytes); the host writes each by atomic rename and records its hash."""
+
+    kind: ClassVar[str] = "sink"
+    run: Callable[[SinkWork], Iterable[tuple[str, bytes]]]
+    reads: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutorPart(Part):
+    """Starts workers. `start(params, count, folder)` returns them; each then says hello."""
+
+    kind: ClassVar[str] = "executor"
+    start: Callable[[Any, Sequence[Mapping[str, Any]], Path], Sequence[Worker]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportSection(Part):
+    """A report section: tables in, figures out. Left out when none of its tables has rows."""
+
+    kind: ClassVar[str] = "report"
+    title: str
+    reads: tuple[str, ...]
+    run: Callable[[Inputs], Iterable[Figure]]
+    order: int = 50
+
+
+# --- what the ledger keeps ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRow:
+    """One committed step. `material` is the canonical JSON whose hash is `key`; `tables` the rows written to each table."""
+
+    key: str
+    experiment: str
+    stage: str
+    part: str
+    part_version: str
+    run: str
+    index: int
+    material: str
+    tables: Mapping[str, int]
+    worker: str
+    seconds: float
+    committed_at: str
+    first: int | None = None
+    last: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRow:
+    """One change of a run's state. The row with the highest `seq` counts. States: running, done, failed, interrupted."""
+
+    run: str
+    seq: int
+    name: str
+    state: str
+    at: str
+    done: int
+    total: int | None
+    note: str
+    steps: tuple[str, ...]
+    pid: int
+    host: str

@@ -1,0 +1,257 @@
+"""The tables that parts hand each other and that the store keeps. The host owns them; adding a column is a new version.
+
+A table is a name, a version, its columns and the columns that make a row unique. Types are written as Arrow type names, so
+this module needs no pyarrow; `arrow_schema` builds the real thing when somebody needs it. In the store every data table
+has one more column, `step`: the key of the step that wrote the row. Rows whose step is not in the ledger do not exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from toolkit.errors import BadInput, choices, nearest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+STORE_FORMAT = 1
+"""Version of the whole set. A store written by a higher one is refused, by a lower one migrated."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: `columns` maps a name to an Arrow type; a trailing `?` allows null."""
+
+    name: str
+    columns: Mapping[str, str]
+    key: tuple[str, ...]
+    version: int = 1
+    help: str = ""
+    ledger: bool = field(default=False)
+
+
+def _table(name: str, key: str, help: str, ledger: bool = False, **columns: str) -> Table:
+    return Table(name, MappingProxyType(columns), tuple(key.split()), help=help, ledger=ledger)
+
+
+_ALL = (
+    _table(
+        "samples",
+        "sample",
+        "one prompt, sentence or decision",
+        sample="string",
+        unit="string",
+        cluster="string",
+        text="string",
+        token_ids="list<uint32>",
+        pieces="list<string>",
+        spans="list<struct<name:string,start:uint32,end:uint32>>",
+        prompt_hash="string",
+    ),
+    _table(
+        "sample_meta",
+        "sample key",
+        "metadata of a sample, one row a key",
+        sample="string",
+        key="string",
+        number="float64?",
+        string="string?",
+    ),
+    _table(
+        "activations",
+        "space sample position",
+        "sparse feature activations: the truth",
+        space="string",
+        sample="string",
+        position="int32",
+        features="list<uint32>",
+        values="list<float32>",
+    ),
+    _table(
+        "postings",
+        "space feature block",
+        "the same entries by feature, derived",
+        space="string",
+        feature="uint32",
+        block="uint32",
+        count="uint32",
+        max="float32",
+        samples="list<string>",
+        positions="list<int32>",
+        values="list<float32>",
+    ),
+    _table(
+        "features",
+        "space feature stat group",
+        "statistics per feature: density, moments per group, tests, labels",
+        space="string",
+        feature="uint32",
+        stat="string",
+        group="string",
+        number="float64?",
+        text="string?",
+    ),
+    _table(
+        "effects",
+        "space feature sample arm outcome",
+        "what an intervention did, with its interval and side effect",
+        space="string",
+        feature="uint32",
+        sample="string",
+        arm="string",
+        outcome="string",
+        probability="float64",
+        effect="float64?",
+        low="float64?",
+        high="float64?",
+        p="float64?",
+        q="float64?",
+        kl="float64?",
+    ),
+    _table(
+        "attention",
+        "model sample layer head query key_position",
+        "attention weights kept by a trace",
+        model="string",
+        sample="string",
+        layer="int32",
+        head="int32",
+        query="int32",
+        key_position="int32",
+        weight="float32",
+    ),
+    _table(
+        "games",
+        "game",
+        "one played game and how it ended",
+        game="string",
+        condition="string",
+        repetition="uint32",
+        outcome="string",
+        rounds="uint32",
+        final_balance="float64",
+        total_bet="float64",
+        meta="string",
+    ),
+    _table(
+        "rounds",
+        "game round",
+        "one decision: the exact prompt, the whole reply, what was understood",
+        game="string",
+        round="uint32",
+        prompt="string",
+        prompt_hash="string",
+        spans="list<struct<name:string,start:uint32,end:uint32>>",
+        reply="string",
+        reply_ids="list<uint32>",
+        finish="string",
+        parse="string",
+        action="string",
+        bet="float64?",
+        balance_before="float64",
+        balance_after="float64",
+        won="bool?",
+    ),
+    _table(
+        "spaces",
+        "space",
+        "model@revision, hookpoint, SAE file hash and recipe behind a space id",
+        space="string",
+        model="string",
+        revision="string",
+        hookpoint="string",
+        sae="string?",
+        sae_hash="string?",
+        recipe="string",
+        width="uint32",
+        address="string",
+    ),
+    _table(
+        "saes",
+        "space place",
+        "examination of an SAE: what was measured against what was declared",
+        space="string",
+        place="string",
+        l0="float64?",
+        declared_l0="float64?",
+        explained_variance="float64?",
+        cosine="float64?",
+        dead_share="float64?",
+        tokens="uint64",
+        verdict="string",
+        message="string",
+    ),
+    _table(
+        "steps",
+        "key",
+        "the ledger: a row here is what makes a step's rows exist",
+        ledger=True,
+        key="string",
+        experiment="string",
+        stage="string",
+        part="string",
+        part_version="string",
+        run="string",
+        index="uint32",
+        first="int64?",
+        last="int64?",
+        material="string",
+        tables="string",
+        worker="string",
+        seconds="float64",
+        committed_at="string",
+    ),
+    _table(
+        "runs",
+        "run seq",
+        "the ledger of runs: one row a change of state",
+        ledger=True,
+        run="string",
+        seq="uint32",
+        name="string",
+        state="string",
+        at="string",
+        done="uint32",
+        total="uint32?",
+        note="string",
+        steps="string",
+        pid="int64",
+        host="string",
+    ),
+)
+
+TABLES: Mapping[str, Table] = MappingProxyType({table.name: table for table in _ALL})
+DATA_TABLES: tuple[str, ...] = tuple(table.name for table in _ALL if not table.ledger)
+
+
+def table(name: str) -> Table:
+    """The table of that name, or an error naming those that exist."""
+    if name not in TABLES:
+        raise BadInput(f"There is no table '{name}'.{nearest(name, TABLES)} Tables: {choices(TABLES)}.")
+    return TABLES[name]
+
+
+def arrow_schema(name: str, *, step: bool = False) -> pa.Schema:
+    """The Arrow schema of a table; with `step`, as the store keeps it."""
+    import pyarrow as pa
+
+    columns = table(name).columns
+    fields = [pa.field(column, _arrow_type(kind.rstrip("?")), nullable=kind.endswith("?")) for column, kind in columns.items()]
+    if step:
+        fields.append(pa.field("step", pa.string(), nullable=False))
+    return pa.schema(fields)
+
+
+def _arrow_type(kind: str) -> pa.DataType:
+    import pyarrow as pa
+
+    if kind.startswith("list<"):
+        return pa.list_(pa.field("item", _arrow_type(kind[5:-1]), nullable=False))
+    if kind.startswith("struct<"):
+        parts = (part.split(":") for part in kind[7:-1].split(","))
+        return pa.struct([pa.field(name, _arrow_type(child), nullable=False) for name, child in parts])
+    simple: pa.DataType = getattr(pa, {"bool": "bool_"}.get(kind, kind))()
+    return simple

@@ -1,0 +1,121 @@
+"""In-memory stand-ins for what the host hands a part: tables, a reporter, a unit of work. No store, no model, no worker.
+
+work = make_work(Hash(width=8), make_samples(["one", "two"]))
+rows = dict(extract_hash(work))
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from toolkit.errors import DataError, choices, nearest
+from toolkit.records import NoParams, Work
+from toolkit.tables import arrow_schema
+
+TEXTS = ("one", "two three", "four", "five six seven", "eight", "nine ten", "one two", "three four five")
+
+
+@dataclass(frozen=True)
+class TableInputs:
+    """The `Inputs` of a part, from tables in memory."""
+
+    held: Mapping[str, pa.Table] = field(default_factory=dict)
+
+    def read(self, table: str) -> pa.Table:
+        """All rows of `table`."""
+        if table not in self.held:
+            raise DataError(f"No table '{table}' here.{nearest(table, self.held)} Tables: {choices(self.held)}.")
+        return self.held[table]
+
+    def tables(self) -> Sequence[str]:
+        """Names of the tables that are there."""
+        return sorted(self.held)
+
+
+@dataclass
+class SilentReporter:
+    """A `Reporter` that remembers and shows nothing."""
+
+    phases: list[str] = field(default_factory=list)
+    steps: list[tuple[int, int | None]] = field(default_factory=list)
+
+    def phase(self, name: str) -> None:
+        """Remember the phase."""
+        self.phases.append(name)
+
+    def progress(self, done: int, total: int | None = None) -> None:
+        """Remember how far it is."""
+        self.steps.append((done, total))
+
+
+def make_work(
+    params: Any = None,
+    tables: Mapping[str, pa.Table] | None = None,
+    *,
+    seed: int = 0,
+    limit_units: int | None = None,
+    model: Any = None,
+    saes: Any = None,
+) -> Work:
+    """One step over `tables`, as a stage's or source's function gets it."""
+    given = NoParams() if params is None else params
+    return Work(given, seed, TableInputs(tables or {}), SilentReporter(), limit_units, model, saes)
+
+
+def make_samples(texts: Sequence[str] = TEXTS, **meta: Sequence[float | str]) -> dict[str, pa.Table]:
+    """`samples` and `sample_meta`: a token is a word, a unit a sample, the span `last` its last token.
+
+    Each keyword is a key of the metadata with one value a text; without any, `group` is `a` and `b` in turn.
+    """
+    given = meta or {"group": ["ab"[index % 2] for index in range(len(texts))]}
+    ids = [f"s{index:04d}" for index in range(len(texts))]
+    samples = [_sample(name, text) for name, text in zip(ids, texts, strict=True)]
+    rows = [_meta(name, key, value) for key, values in given.items() for name, value in zip(ids, values, strict=True)]
+    return {"samples": _table("samples", samples), "sample_meta": _table("sample_meta", rows)}
+
+
+def make_tables(names: Iterable[str], texts: Sequence[str] = TEXTS) -> dict[str, pa.Table]:
+    """The named tables, small: samples, metadata and activations (one feature a token) have rows, others have none."""
+    made = make_samples(texts)
+    made["activations"] = _table("activations", [row for row in made["samples"].to_pylist() for row in _activations(row)])
+    return {name: made.get(name, arrow_schema(name).empty_table()) for name in names}
+
+
+def _sample(name: str, text: str) -> dict[str, Any]:
+    pieces = text.split()
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return {
+        "sample": name,
+        "unit": name,
+        "cluster": digest,
+        "text": text,
+        "token_ids": [_number(piece) for piece in pieces],
+        "pieces": pieces,
+        "spans": [{"name": "last", "start": len(pieces) - 1, "end": len(pieces)}] if pieces else [],
+        "prompt_hash": digest,
+    }
+
+
+def _meta(name: str, key: str, value: float | str) -> dict[str, Any]:
+    text = isinstance(value, str)
+    return {"sample": name, "key": key, "number": None if text else value, "string": value if text else None}
+
+
+def _activations(sample: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"space": "fake", "sample": sample["sample"], "position": at, "features": [number % 16], "values": [1 + number % 5]}
+        for at, number in enumerate(sample["token_ids"])
+    ]
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:2], "little")
+
+
+def _table(name: str, rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema=arrow_schema(name))
