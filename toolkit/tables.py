@@ -33,7 +33,7 @@ class Table:
     ledger: bool = field(default=False)
 
 
-def _table(name: str, key: str, help: str, ledger: bool = False, **columns: str) -> Table:
+def _table(name: str, key: str, help: str, ledger: bool = False, /, **columns: str) -> Table:
     return Table(name, MappingProxyType(columns), tuple(key.split()), help=help, ledger=ledger)
 
 
@@ -188,7 +188,7 @@ _ALL = (
         "steps",
         "key",
         "the ledger: a row here is what makes a step's rows exist",
-        ledger=True,
+        True,
         key="string",
         experiment="string",
         stage="string",
@@ -208,7 +208,7 @@ _ALL = (
         "runs",
         "run seq",
         "the ledger of runs: one row a change of state",
-        ledger=True,
+        True,
         run="string",
         seq="uint32",
         name="string",

@@ -219,7 +219,7 @@ def test_null_inside_a_list_is_refused(store: Store) -> None:
 
 
 def test_reading_an_unknown_column(store: Store) -> None:
-    with pytest.raises(BadInput, match="no column 'sampel'. Did you mean 'sample'"):
+    with pytest.raises(BadInput, match=r"no column 'sampel'\. Did you mean 'sample'"):
         store.read("sample_meta", ["k"], ["sampel"])
 
 

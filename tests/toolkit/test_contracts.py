@@ -38,6 +38,7 @@ from toolkit.testing.fakes import SilentReporter, TableInputs, make_samples, mak
 
 TOY = load_parts()
 COUNT, HASH = TOY.get("source", "count"), TOY.get("stage", "extract.hash")
+COUNTER = itertools.count()
 assert isinstance(COUNT, SourcePart)
 assert isinstance(HASH, StagePart)
 
@@ -65,10 +66,12 @@ class Unexplained(Params):
     n: int = 1
 
 
-class Sets(Params):
-    """A path that is resolved on every validation: it does not survive JSON."""
+class Forgets(Params):
+    n: int = Field(default_factory=lambda: next(COUNTER), exclude=True, description="Left out of the JSON.")
 
-    n: float = Field(float("nan"), description="Never equal to itself.")
+
+class Nan(Params):
+    n: float = Field(float("nan"), description="JSON has no such number.")
 
 
 @pytest.mark.parametrize(
@@ -78,7 +81,8 @@ class Sets(Params):
         ({"help": ""}, "it needs a help of one line"),
         ({"params": Loose}, "its params accept unknown keys"),
         ({"params": Unexplained}, "params field 'n' has no description"),
-        ({"params": Sets}, "its params change on the way through JSON"),
+        ({"params": Forgets}, "its params change on the way through JSON"),
+        ({"params": Nan}, "its params do not survive JSON"),
     ],
 )
 def test_records(change: Mapping[str, Any], message: str) -> None:
@@ -129,7 +133,6 @@ def _more(made: dict[str, list[dict[str, Any]]], work: Work) -> None:
     made["samples"][:] = rows(make_work())["samples"]
 
 
-COUNTER = itertools.count()
 SOURCES: list[tuple[Callable[[Any, Any], Any], str]] = [
     (lambda made, work: made["samples"].append(made["samples"][0]), "'samples' has two rows with the same key (sample)"),
     (lambda made, work: made["samples"][0]["spans"][0].update(end=9), "span 'last' is not a half-open range of its tokens"),
@@ -163,7 +166,8 @@ def test_batch_invariance() -> None:
         """Divides by the size of the batch: what a batch holds changes each sample's result."""
         samples = work.inputs.read("samples").to_pylist()
         made = [
-            {"space": "a", "sample": row["sample"], "position": 0, "features": [1], "values": [1 / len(samples)]} for row in samples
+            {"space": "a", "sample": row["sample"], "position": 0, "features": [1], "values": [1 / len(samples)]}
+            for row in samples
         ]
         yield "activations", pa.Table.from_pylist(made, schema=arrow_schema("activations"))
 

@@ -208,7 +208,10 @@ HOOKS = [
     ("@hookimpl\ndef toolkit_prts():\n    return ()", "there is no hook 'toolkit_prts'. Did you mean 'toolkit_parts'?"),
     ("@hookimpl(optionalhook=True)\ndef toolkit_prts():\n    return ()", "there is no hook 'toolkit_prts'."),
     ("def toolkit_parts():\n    return ()", "toolkit_parts lacks @hookimpl, so it would never be called."),
-    ("@hookimpl\ndef toolkit_parts(config=None):\n    return ()", "has parameters with defaults, which never get a value: config."),
+    (
+        "@hookimpl\ndef toolkit_parts(config=None):\n    return ()",
+        "has parameters with defaults, which never get a value: config.",
+    ),
     ("@hookimpl\ndef toolkit_parts(config):\n    return ()", "does not fit the hookspecs: "),
     ("@hookimpl(wrapper=True)\ndef toolkit_parts():\n    return (yield)", "toolkit_parts is a wrapper, but hooks only collect."),
     ("@hookimpl\ndef toolkit_parts():\n    raise KeyError('x')", "failed to name its parts: KeyError: 'x'. Leave out --plugin"),
@@ -228,11 +231,17 @@ def test_hooks_that_do_not_fit(body: str, message: str, tmp_path: Path) -> None:
 STAGE = "StagePart(name='{name}', help='x', params=Own, run=run, reads={reads}, writes={writes}, split={split})"
 PARTS = [
     (STAGE.format(name="hash", reads=(), writes=(), split=None), "a stage part's name is a prefix and a word"),
-    (STAGE.format(name="extract.", reads=(), writes=(), split=None), "Prefixes: extract., compare., patch., play., trace., words."),
+    (
+        STAGE.format(name="extract.", reads=(), writes=(), split=None),
+        "Prefixes: extract., compare., patch., play., trace., words.",
+    ),
     (STAGE.format(name="extract.a", reads=("sampels",), writes=(), split=None), "reads names 'sampels', which is no such table."),
     (STAGE.format(name="extract.a", reads=("sampels",), writes=(), split=None), "Did you mean 'samples'? Tables: "),
     (STAGE.format(name="extract.a", reads=(), writes=("steps",), split=None), "writes names 'steps', which is no such table."),
-    (STAGE.format(name="extract.a", reads=(), writes="'samples'", split=None), "must be a tuple of table names; write ('samples',)."),
+    (
+        STAGE.format(name="extract.a", reads=(), writes="'samples'", split=None),
+        "must be a tuple of table names; write ('samples',).",
+    ),
     (STAGE.format(name="extract.a", reads=(), writes=(), split="'m'"), "split names 'm', which is no field of its params."),
     ("SourcePart(name='Mine', help='x', run=run)", "source part 'Mine': a name has lower-case letters"),
     ("SourcePart(name='mine', help=' ', run=run)", "source part 'mine': it needs a help of one line."),

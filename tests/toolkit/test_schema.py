@@ -94,7 +94,7 @@ def _problems(schema: dict[str, Any], value: Any, definitions: dict[str, Any]) -
     if "anyOf" in schema:
         options = [_problems(option, value, definitions) for option in schema["anyOf"]]
         return [] if any(not option for option in options) else options[0]
-    found: list[str] = []
+    found: list[str] = ["not null"] if schema.get("type") == "null" and value is not None else []
     if "oneOf" in schema and sum(value == option["const"] for option in schema["oneOf"]) != 1:
         found.append("uses")
     if isinstance(value, dict):

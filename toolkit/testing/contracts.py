@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pydantic import ValidationError
 
 from toolkit._plugins import problem_of
 from toolkit.records import (
@@ -111,7 +112,10 @@ def check_params(part: Part, params: Mapping[str, Any]) -> Any:
         _must(field.description, part, f"params field '{name}' has no description")
     json.dumps(part.params.model_json_schema())
     given = part.params.model_validate(dict(params))
-    again = part.params.model_validate(json.loads(given.model_dump_json(by_alias=True)))
+    try:
+        again = part.params.model_validate(json.loads(given.model_dump_json(by_alias=True)))
+    except ValidationError as error:
+        raise Broken(f"{part.kind} part '{part.name}': its params do not survive JSON: {error}") from error
     _must(given == again, part, f"its params change on the way through JSON: {given!r} became {again!r}")
     return given
 

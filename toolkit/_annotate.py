@@ -1,0 +1,49 @@
+"""A plan laid beside a store: for each stage its steps, how many are committed, and why the others would be computed.
+
+A stage whose inputs are not committed cannot be expanded: its steps are shown as unknown ("?") until then.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit._inputs import InputFiles
+from toolkit._plan import Plan, Stage, expand, reason
+from toolkit.records import StepRow
+
+if TYPE_CHECKING:
+    from toolkit_store import Store
+
+
+def annotate(plan: Plan, folder: Path) -> list[dict[str, Any]]:
+    """One row a stage. Without a store everything is new, and lancedb is not imported to find that out."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return [_row(stage, "?", 0, "new: there is no store yet") for stage in plan.stages]
+    from toolkit_store import open_store
+
+    store = open_store(folder, read_only=True)
+    committed: dict[str, list[StepRow]] = {}
+    return [_annotated(stage, store, committed) for stage in plan.stages]
+
+
+def _annotated(stage: Stage, store: Store, committed: dict[str, list[StepRow]]) -> dict[str, Any]:
+    if any(need not in committed for need in stage.needs):
+        missing = ", ".join(need for need in stage.needs if need not in committed)
+        return _row(stage, "?", 0, f"waits for {missing}")
+    needs = {need: committed[need] for need in stage.needs}
+    samples = InputFiles(store, store.folder).samples(needs) if stage.split_size() else None
+    steps = expand(stage, needs, samples)
+    rows = store.steps([step.key for step in steps])
+    there = {row.key for row in rows}
+    todo = [step for step in steps if step.key not in there]
+    if not todo:
+        committed[stage.id] = rows
+        return _row(stage, str(len(steps)), len(there), "-")
+    earlier = store.steps(experiment=stage.experiment, stage=stage.id)
+    reasons = sorted({reason(step, earlier) for step in todo})
+    return _row(stage, str(len(steps)), len(there), "; ".join(reasons[:2]))
+
+
+def _row(stage: Stage, steps: str, there: int, why: str) -> dict[str, Any]:
+    return {"stage": stage.id, "part": stage.part.name, "needs": list(stage.needs), "steps": steps, "there": there, "why": why}

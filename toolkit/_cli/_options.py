@@ -1,0 +1,104 @@
+"""Options that mean the same on check, plan and run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from toolkit._plan import Plan
+    from toolkit._plugins import Parts
+
+_FILE = click.Path(path_type=Path)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line asked for, the spec or run apart."""
+
+    sets: tuple[str, ...]
+    overlays: tuple[Path, ...]
+    plugins: tuple[Path, ...]
+    on: str
+    gpu: str | None
+    store: str | None
+    as_json: bool
+
+
+def spec_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the shared options; the command gets them as one `asked`."""
+
+    def wrapped(target: str, **values: Any) -> Any:
+        names = ("sets", "overlays", "plugins", "on", "gpu", "store", "as_json")
+        return function(target, Asked(**{name: values.pop(name) for name in names}), **values)
+
+    wrapped.__name__, wrapped.__doc__ = function.__name__, function.__doc__
+    wrapped.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
+    for option in reversed(_OPTIONS):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+_OPTIONS = (
+    click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change one value; stages by id, sinks by name."),
+    click.option("--overlay", "overlays", multiple=True, type=_FILE, help="A YAML file laid over the spec."),
+    click.option("--plugin", "plugins", multiple=True, type=_FILE, help="A scratch plugin file; its hash is recorded."),
+    click.option("--on", default="local", show_default=True, help="The executor that starts workers."),
+    click.option("--gpu", metavar="5 | 2,5 | none", help="Physical GPU indices, one worker each."),
+    click.option("--store", metavar="FOLDER", help="Default: TOOLKIT_STORE, else ./toolkit-runs."),
+    click.option("--json", "as_json", is_flag=True, help="Machine-readable output on stdout."),
+)
+
+
+def load_plan(target: str, asked: Asked) -> tuple[Plan, Parts, Asked]:
+    """The plan of a spec file, or of a run in the store: then with the overlays, sets and plugins recorded there."""
+    from toolkit._plan import make_plan
+    from toolkit._plugins import load_parts
+    from toolkit._resolve import resolve
+    from toolkit._spec import load_spec, load_spec_data
+
+    recorded = _recorded(target, asked)
+    if recorded is not None:
+        loaded = load_spec_data(recorded["spec"], Path(recorded["spec_path"]), asked.overlays, asked.sets)
+        asked = _with_record(asked, recorded)
+    else:
+        loaded = load_spec(Path(target), asked.overlays, asked.sets)
+    parts = load_parts(asked.plugins)
+    return make_plan(resolve(loaded, parts, asked.overlays, asked.sets), parts), parts, asked
+
+
+def _recorded(target: str, asked: Asked) -> dict[str, Any] | None:
+    """The manifest when `target` names a run and no file: what looks like a path is never taken for a run."""
+    from toolkit._manifest import read_manifest
+    from toolkit._places import run_folder, store_folder
+
+    if Path(target).exists() or "/" in target or target.endswith((".yaml", ".yml")):
+        return None
+    folder = store_folder(asked.store)
+    if not (folder / "runs").is_dir():
+        return None
+    if not run_folder(folder, target).is_dir():
+        return read_manifest(run_folder(folder, _find(folder, target)))
+    return read_manifest(run_folder(folder, target))
+
+
+def _find(folder: Path, target: str) -> str:
+    from toolkit._places import find_run
+
+    return find_run(folder, target)
+
+
+def _with_record(asked: Asked, recorded: dict[str, Any]) -> Asked:
+    """Overlays and sets are merged into the recorded spec already; only an upstream spec still needs them."""
+    from dataclasses import replace
+
+    return replace(
+        asked,
+        overlays=(*(Path(path) for path in recorded["overlays"]), *asked.overlays),
+        sets=(*recorded["sets"], *asked.sets),
+        plugins=(*(Path(path) for path in recorded["plugin_files"]), *asked.plugins),
+    )
