@@ -30,6 +30,7 @@ class Seat:
     phase: str = "start"
     phase_since: float = field(default_factory=time.monotonic)
     heard: float = field(default_factory=time.monotonic)
+    listener: threading.Thread | None = None
 
 
 class Pool:
@@ -59,7 +60,8 @@ class Pool:
         worker = self._executor.start(self._params, [device], self._folder)[0]
         seat = Seat(worker, device)
         worker.send({"type": "open", "plugins": self._plugins})
-        threading.Thread(target=self._listen, args=(seat,), daemon=True).start()
+        seat.listener = threading.Thread(target=self._listen, args=(seat,), daemon=True)
+        seat.listener.start()
         return seat
 
     def _listen(self, seat: Seat) -> None:
@@ -117,6 +119,9 @@ class Pool:
         """End all workers."""
         for seat in self.seats:
             seat.worker.stop(now=now)
+        for seat in self.seats:
+            if seat.listener is not None:
+                seat.listener.join(timeout=5)
 
 
 def ending(code: int | None) -> str:

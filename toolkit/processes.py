@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -49,15 +50,16 @@ class PipedWorker:
     def events(self) -> Iterator[Mapping[str, Any]]:
         """Events until the worker ends. Lines that are no events (a container engine's own words) are passed over."""
         assert self._child.stdout is not None
-        for line in self._child.stdout:
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            if event.get("event") == "stack":
-                self._stack = event["text"]
-                self._answer.set()
-            yield event
+        with self._child.stdout as lines:
+            for line in lines:
+                try:
+                    event = json.loads(line)
+                except ValueError:
+                    continue
+                if event.get("event") == "stack":
+                    self._stack = event["text"]
+                    self._answer.set()
+                yield event
 
     def stack(self) -> str:
         """What the worker's main thread is doing. If it cannot answer, its C-level stack is asked for by signal into its log."""
@@ -73,13 +75,11 @@ class PipedWorker:
 
     def stop(self, *, now: bool = False) -> int | None:
         """End the worker: kindly, by closing its stdin, or at once. Gives its exit status."""
+        assert self._child.stdin is not None
         if now:
             self._child.kill()
-        elif self._child.stdin is not None:
-            try:
-                self._child.stdin.close()
-            except OSError:
-                pass
+        with contextlib.suppress(OSError):
+            self._child.stdin.close()
         try:
             code = self._child.wait(timeout=10)
         except subprocess.TimeoutExpired:

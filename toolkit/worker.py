@@ -159,9 +159,12 @@ def memory() -> dict[str, int | None]:
 
 
 def _serve(channel: _Channel, messages: queue.Queue[dict[str, Any]]) -> None:
+    import pyarrow as pa  # every job needs it; paid for here, it does not count as a step's time
+
     from toolkit._plugins import load_parts
     from toolkit._versions import versions
 
+    pa.schema([])
     opening = messages.get()
     try:
         parts = load_parts([Path(file) for file in opening.get("plugins", ())])

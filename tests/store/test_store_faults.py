@@ -97,8 +97,9 @@ def test_writer_waits_tells_who_and_gives_up(tmp_path: Path) -> None:
     store = open_store(tmp_path / "store", create=True)
     hold = f"with t.open_store({store.uri!r}).writer(): print('held', flush=True); sys.stdin.readline()"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    code = f"import sys, toolkit_store as t\n{hold}"
     with subprocess.Popen(
-        [sys.executable, "-c", f"import sys, toolkit_store as t\n{hold}"],
+        [sys.executable, "-c", code],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment,

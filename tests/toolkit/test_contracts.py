@@ -8,11 +8,12 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pytest
 from pydantic import BaseModel, Field
+
 from toolkit._plugins import load_parts
 from toolkit.errors import DataError
 from toolkit.records import (
@@ -37,10 +38,8 @@ from toolkit.testing.contracts import Broken, check_part
 from toolkit.testing.fakes import SilentReporter, TableInputs, make_samples, make_tables, make_work
 
 TOY = load_parts()
-COUNT, HASH = TOY.get("source", "count"), TOY.get("stage", "extract.hash")
+COUNT, HASH = cast("SourcePart", TOY.get("source", "count")), cast("StagePart", TOY.get("stage", "extract.hash"))
 COUNTER = itertools.count()
-assert isinstance(COUNT, SourcePart)
-assert isinstance(HASH, StagePart)
 
 
 def broken(part: Part, message: str, **given: Any) -> None:
@@ -316,7 +315,7 @@ def test_fakes_hold_what_they_are_given() -> None:
     assert made["sample_meta"].column("string").to_pylist() == [None, "won"]
     inputs = TableInputs(made)
     assert inputs.tables() == ["sample_meta", "samples"]
-    with pytest.raises(DataError, match="No table 'sample' here. Did you mean 'samples'[?]"):
+    with pytest.raises(DataError, match=r"No table 'sample' here. Did you mean 'samples'[?]"):
         inputs.read("sample")
     reporter = SilentReporter()
     reporter.phase("load")

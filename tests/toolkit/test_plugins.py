@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+
 from toolkit import _plugins
 from toolkit._cli.plugins import command
 from toolkit._plugins import Parts, load_parts
@@ -120,18 +121,18 @@ def test_an_unknown_part() -> None:
 
 
 def test_a_part_of_another_kind() -> None:
-    with pytest.raises(BadInput, match="There is no sink part 'count'. 'count' is a source part. Installed: "):
+    with pytest.raises(BadInput, match=r"There is no sink part 'count'. 'count' is a source part. Installed: "):
         load_parts().get("sink", "count")
 
 
 def test_an_unknown_kind() -> None:
-    with pytest.raises(BadInput, match="There is no kind of part 'stge'. Did you mean 'stage'[?] Kinds: environment, "):
+    with pytest.raises(BadInput, match=r"There is no kind of part 'stge'. Did you mean 'stage'[?] Kinds: environment, "):
         load_parts().of("stge")
 
 
 def test_nobody_owns_a_strangers_part() -> None:
     part = load_parts().get("sink", "json")
-    with pytest.raises(BadInput, match="No installed plugin offers the sink part 'json'"):
+    with pytest.raises(BadInput, match=r"No installed plugin offers the sink part 'json'"):
         Parts([]).owner(part)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+
 from toolkit._cli.new_plugin import command
 from toolkit._plugins import load_parts
 from toolkit._scaffold import KINDS, package_files, write_plugin
@@ -76,7 +77,7 @@ def test_bad_names(name: str, kind: str, message: str, tmp_path: Path) -> None:
 def test_existing_work_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "toolkit-poker").mkdir()
     write_plugin("poker", "sink", tmp_path)
-    with pytest.raises(BadInput, match="exists and is not empty. Choose another name"):
+    with pytest.raises(BadInput, match=r"exists and is not empty. Choose another name"):
         write_plugin("poker", "sink", tmp_path)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+
 from toolkit._cli.schema import command, spec_schema
 from toolkit._plugins import load_parts
 from toolkit._yaml import load_yaml, plain

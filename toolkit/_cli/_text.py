@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
-store_option: Callable[[Any], Any] = click.option(
-    "--store", metavar="PATH", help="Folder of the store. Default: TOOLKIT_STORE, else ./toolkit-runs."
-)
-json_option: Callable[[Any], Any] = click.option("--json", "as_json", is_flag=True, help="Write JSON for programs.")
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def store_option(function: Function) -> Function:
+    """`--store`, the same on every command."""
+    return click.option("--store", metavar="PATH", help="Folder of the store. Default: TOOLKIT_STORE, else ./toolkit-runs.")(function)
+
+
+def json_option(function: Function) -> Function:
+    """`--json`, the same on every command that lists something."""
+    return click.option("--json", "as_json", is_flag=True, help="Write JSON for programs.")(function)
 
 
 def columns(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> str:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 _TORCH = (
     "import json, torch; c = torch.cuda; n = c.device_count() if c.is_available() else 0; "
-    "print(json.dumps({'version': torch.__version__, 'cuda': torch.version.cuda, 'devices': [c.get_device_name(i) for i in range(n)]}))"
+    "facts = {'version': torch.__version__, 'cuda': torch.version.cuda, 'devices': [c.get_device_name(i) for i in range(n)]}; "
+    "print(json.dumps(facts))"
 )
 _LOW = 2 * 2**30
 

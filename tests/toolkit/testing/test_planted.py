@@ -17,7 +17,7 @@ from toolkit.testing.planted import Planted, Prompt, ReferenceModel, SaeTruth, T
 BUILDS = {
     "default": {"seed": 0},
     "small": {"seed": 1, "d_model": 32, "n_layers": 3, "effect": 2.0, "shield_effect": 1.0, "drift_effect": 0.5},
-    "large": {"seed": 2, "d_model": 64, "lossy_layer": 2},
+    "large": {"seed": 2, "d_model": 64, "expansion": 4, "lossy_layer": 2},
 }
 EXACT = 5e-3  # the attention match leaves a share of e^-12 on BOS and the MLP gates turn that into about 2e-4
 
@@ -225,14 +225,15 @@ def test_inert_and_dead_features_change_no_logit(world: World, value: float) -> 
 
 
 def test_background_features_move_other_words_but_never_the_decision(world: World) -> None:
+    stop, bet = world.planted.truth.stop_id, world.planted.truth.bet_id
     ids = prompts(world.planted, 1)[0].ids
     clean = world.model.run(ids).logits[-1]
     for truth in world.planted.truth.saes:
         sae = load_sae(truth)
         for index in [*truth.ids("background")[:3], *truth.ids("bos")[:1], *truth.ids("dead")[:3]]:
-            edits = {truth.layer: set_feature(sae, index, 4.0)}
-            assert world.difference(ids, edits) == pytest.approx(world.difference(ids), abs=5e-6)
-            moved = np.abs(world.model.run(ids, edits).logits[-1] - clean).max()
+            change = world.model.run(ids, {truth.layer: set_feature(sae, index, 4.0)}).logits[-1] - clean
+            assert abs(change[stop] - change[bet]) < 5e-6
+            moved = np.abs(change).max()
             assert moved > 1e-2 or truth.features[index].role == "dead"
 
 
@@ -296,7 +297,7 @@ def test_explained_variance_and_l0_are_as_stated_and_bos_ruins_them(world: World
         assert truth.explained_variance_with_bos < 0.2
         on_bos = (sae.encode(everything[:1]) > 0).sum()
         assert on_bos == pytest.approx(truth.l0_bos, abs=2)
-        assert on_bos > 4 * l0
+        assert on_bos > 3 * l0  # 3.5 times for the smallest expansion here, about 5 to 22 at the default one
     norms = np.linalg.norm(residuals(world, 0, bos=True, n=1), axis=1)
     assert 50 < norms[0] / np.median(norms[1:]) < 100
 

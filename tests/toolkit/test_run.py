@@ -1,0 +1,290 @@
+"""Runs through the real command: reuse, reasons, continuing, retries, interrupts, two at once, and what a user reads."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toolkit_store import open_store
+
+import toolkit as package
+
+
+def events(store: Path) -> list[dict[str, Any]]:
+    """Every event of the only run in the store."""
+    (path,) = (store / "runs").glob("*/events.jsonl")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def wait_for(store: Path, event: str, seconds: float = 60) -> dict[str, Any]:
+    """The first event of that name, once it is there."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for path in (store / "runs").glob("*/events.jsonl"):
+            found = [json.loads(line) for line in path.read_text().splitlines() if f'"{event}"' in line]
+            if found:
+                return found[0]
+        time.sleep(0.05)
+    raise AssertionError(f"no {event} within {seconds} s")
+
+
+def test_a_run_ends_in_a_report_whose_path_is_the_last_line(toolkit, toy):
+    result = toolkit.run("run", toy())
+    assert result.returncode == 0, result.stderr
+    report = Path(result.stdout.splitlines()[-1])
+    assert report.name == "report.html"
+    assert report.parent.parent.parent == toolkit.store
+    assert "stage features (extract.hash): 4 steps, 0 reused, 4 to compute" in result.stderr
+
+
+def test_the_same_command_again_computes_nothing(toolkit, toy):
+    toolkit.run("run", toy())
+    result = toolkit.run("run", toy())
+    assert result.returncode == 0
+    assert "stage features (extract.hash): 4 steps, 4 reused, 0 to compute" in result.stderr
+    assert not [event for event in events(toolkit.store)[-9:] if event["event"] == "worker_ready"]
+
+
+def test_a_change_recomputes_what_it_touches_and_says_why(toolkit, toy):
+    toolkit.run("run", toy())
+    plan = toolkit.run("plan", toy(), "--set", "stages.features.with.active=4")
+    rows = {line.split()[0]: line for line in plan.stdout.splitlines() if line}
+    assert "changed: params.active 3 -> 4" in rows["features"]
+    assert rows["samples"].split()[-2:] == ["1", "-"]
+    assert "waits for features" in rows["groups"]
+
+
+def test_more_samples_reuse_the_steps_of_the_same_content(toolkit, toy):
+    toolkit.run("run", toy(n=12))
+    result = toolkit.run("run", toy(n=24))
+    assert "stage features (extract.hash): 4 steps, 2 reused, 2 to compute" in result.stderr
+
+
+def test_how_many_samples_share_a_step_changes_no_result(toolkit, toy):
+    prints = set()
+    for batch in (6, 5, 24):
+        toolkit.run("run", toy(features={"batch": batch}))
+        store = open_store(toolkit.store, read_only=True)
+        keys = max(store.run_states(), key=lambda row: row.at).steps
+        found = store.fingerprint(keys)
+        prints.add((found["activations"], found["features"]))
+    assert len(prints) == 1
+
+
+def test_a_run_is_repeated_by_its_id_after_the_spec_is_gone(toolkit, toy):
+    path = toy()
+    run = json.loads(toolkit.run("check", path, "--json").stdout)["run"]
+    toolkit.run("run", path)
+    path.unlink()
+    result = toolkit.run("run", run)
+    assert result.returncode == 0, result.stderr
+    assert "4 reused" in result.stderr
+
+
+def test_samples_may_come_from_a_stage_of_another_experiment(toolkit, toy, tmp_path):
+    toy("first.yaml")
+    second = tmp_path / "second.yaml"
+    (tmp_path / "plug.py").write_text(_DRAWS)
+    second.write_text(
+        "version: 1\nname: second\nsamples: {uses: again, from: {spec: first.yaml, stage: groups}}\n"
+        "stages:\n  - {id: more, uses: extract.hash}\n"
+        "model: {uses: toy}\nsaes: {uses: toy}\n"
+    )
+    result = toolkit.run("run", second, "--plugin", tmp_path / "plug.py")
+    assert result.returncode == 0, result.stderr
+    for stage in ("toy/samples", "toy/features", "toy/groups", "samples", "more"):
+        assert f"stage {stage} " in result.stderr
+
+
+_DRAWS = """
+import hashlib
+import pyarrow as pa
+from toolkit import hookimpl
+from toolkit.records import SourcePart
+from toolkit.tables import arrow_schema
+
+def again(work):
+    ids = [f"f{n}" for n in sorted(set(work.inputs.read("features").column("feature").to_pylist()))]
+    hashes = [hashlib.sha256(i.encode()).hexdigest() for i in ids]
+    empty = [[] for _ in ids]
+    yield "samples", pa.table([ids, ids, ids, ids, empty, empty, empty, hashes], schema=arrow_schema("samples"))
+
+@hookimpl
+def toolkit_parts():
+    yield SourcePart(name="again", help="A sample for each feature.", run=again, reads=("features",))
+"""
+
+
+def test_a_failing_step_stops_the_run_and_keeps_the_others(toolkit, toy):
+    result = toolkit.run("run", toy(features={"fail_on": "number 13"}))
+    assert result.returncode == 3
+    assert "stage 'features', step 2 (extract.hash): sample 'number 13': asked to fail here" in result.stderr
+    assert "Traceback" not in result.stderr
+    again = toolkit.run("run", toy())
+    assert "stage features (extract.hash): 4 steps, 0 reused" in again.stderr  # fail_on is a param: another key
+
+
+def test_a_worker_that_dies_is_replaced_and_its_step_retried(toolkit, toy, tmp_path):
+    crash = tmp_path / "crash"
+    crash.touch()
+    result = toolkit.run("run", toy(features={"crash_once": str(crash)}))
+    assert result.returncode == 0, result.stderr
+    assert "died (killed by signal 9; out of memory?); trying again on a fresh worker (2 of 3)" in result.stderr
+
+
+def test_ctrl_c_once_finishes_the_step_in_flight_and_says_how_to_go_on(toolkit, toy):
+    process = toolkit.start("run", toy(features={"seconds": 0.2}))
+    wait_for(toolkit.store, "step_started")
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "in flight; Ctrl-C again stops at once" in err
+    run = next(iter((toolkit.store / "runs").iterdir())).name
+    assert f"steps are safe. Continue with: toolkit run {run}" in err
+    assert toolkit.run("run", run).returncode == 0
+
+
+def test_ctrl_c_twice_stops_at_once_and_nothing_is_lost(toolkit, toy):
+    process = toolkit.start("run", toy(features={"hang_seconds": 60, "batch": 24}))
+    wait_for(toolkit.store, "step_done")
+    time.sleep(0.5)
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.4)
+    process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert open_store(toolkit.store).orphans() == {}
+
+
+def test_a_silent_worker_is_told_of_with_phase_and_stack_and_not_killed(toolkit, toy):
+    path = toy(features={"hang_seconds": 4, "batch": 24})
+    result = toolkit.run("run", path, TOOLKIT_STALL_SECONDS="1")
+    assert result.returncode == 0, result.stderr
+    assert "in phase 'compute' of features[0] (slow, or stuck; nothing is killed)" in result.stderr
+    assert "time.sleep(params.hang_seconds)" in result.stderr
+
+
+def test_a_second_run_of_the_same_spec_waits_and_computes_nothing_twice(toolkit, toy):
+    path = toy(features={"seconds": 0.1})
+    first = toolkit.start("run", path)
+    wait_for(toolkit.store, "step_started")
+    second = toolkit.run("run", path)
+    first.communicate(timeout=60)
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert f"is being computed by process {first.pid} on " in second.stderr
+    done = [event["key"] for event in events(toolkit.store) if event["event"] == "step_done"]
+    assert len(done) == len(set(done)) == 6
+
+
+def test_several_workers_give_the_same_tables_as_one(toolkit, toy):
+    toolkit.run("run", toy())
+    keys = open_store(toolkit.store).run_states()[0].steps
+    one = open_store(toolkit.store).fingerprint(keys)
+    toolkit.store = toolkit.store.parent / "other"
+    result = toolkit.run("run", toy(), "--set", "executors.local.workers=2")
+    assert result.returncode == 0, result.stderr
+    assert open_store(toolkit.store).fingerprint(keys) == one
+
+
+def test_the_event_stream_is_json_on_stdout(toolkit, toy):
+    result = toolkit.run("run", toy(), "--json")
+    names = [json.loads(line)["event"] for line in result.stdout.splitlines()]
+    assert names[0] == "run_started"
+    assert names[-1] == "run_done"
+
+
+def test_a_dead_drivers_workers_end_with_it(toolkit, toy):
+    process = toolkit.start("run", toy(features={"hang_seconds": 60}))
+    worker = wait_for(toolkit.store, "worker_ready")["pid"]
+    process.kill()
+    end = time.monotonic() + 10
+    while Path(f"/proc/{worker}").exists() and "Z" not in Path(f"/proc/{worker}/stat").read_text().split()[2]:
+        assert time.monotonic() < end, "the worker lives on"
+        time.sleep(0.1)
+
+
+def test_a_worker_of_another_version_is_refused(toolkit, toy, tmp_path):
+    (tmp_path / "other.py").write_text(_OTHER)
+    result = toolkit.run("run", toy(), "--plugin", tmp_path / "other.py", "--on", "other")
+    assert result.returncode == 2
+    assert f"toolkit is 0.0.1 there and {package.__version__} here. Install the same version on both sides" in result.stderr
+
+
+_OTHER = """
+import json, sys
+from toolkit import hookimpl
+from toolkit.processes import PipedWorker
+from toolkit.records import ExecutorPart
+
+HELLO = '''
+import json, sys
+sys.stdin.readline()
+print(json.dumps({"event": "hello", "pid": 1, "versions": {"toolkit": "0.0.1"}}), flush=True)
+sys.stdin.read()
+'''
+
+def start(params, devices, folder):
+    import os
+    return [PipedWorker("w", [sys.executable, "-c", HELLO], folder / "w.log", os.environ, device) for device in devices]
+
+@hookimpl
+def toolkit_parts():
+    yield ExecutorPart(name="other", help="Old workers.", start=start)
+"""
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (["nothing.yaml"], 2, "nothing.yaml"),
+        (["{spec}", "--set", "stages.features.uses=extract.hsh"], 2, "There is no stage part 'extract.hsh'. Did you mean 'extract.hash'?"),
+        (["{spec}", "--set", "stages.features.with.widht=3"], 2, "Did you mean 'width'?"),
+        (["{spec}", "--set", "stages.features.with.width=wide"], 2, "stages.0.with.width"),
+        (["{spec}", "--set", "stages.groups.needs=[]"], 2, "reads table 'activations'. Add one of these to its needs: features."),
+        (["{spec}", "--on", "moon"], 2, "There is no executor part 'moon'."),
+        (["{spec}", "--gpu", "one"], 2, "--gpu one: write physical indices"),
+        (["{spec}", "--set", "stages.groups.with.by=colour"], 3, "by: no sample has metadata 'colour'. The samples have: group."),
+        (["{spec}", "--plugin", "gone.py"], 2, "--plugin gone.py: cannot be read"),
+    ],
+)
+def test_wrong_input_gets_one_clear_message(toolkit, toy: Callable[..., Path], args, code, message):
+    spec = toy()
+    result = toolkit.run("run", *[str(spec) if arg == "{spec}" else arg for arg in args])
+    assert result.returncode == code, result.stderr
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_foreign_folder_is_not_taken_for_a_store(toolkit, toy):
+    toolkit.store.mkdir()
+    (toolkit.store / "thesis.tex").write_text("mine")
+    result = toolkit.run("run", toy())
+    assert result.returncode == 2
+    assert "thesis.tex" in result.stderr
+
+
+def test_a_newer_store_is_refused(toolkit, toy):
+    toolkit.run("run", toy())
+    (toolkit.store / "toolkit-store.json").write_text(json.dumps({"format": 99, "made_by": "sae-toolkit 9", "made_at": "later"}))
+    result = toolkit.run("run", toy())
+    assert result.returncode == 2
+    assert "99" in result.stderr
+    assert "pip install -U sae-toolkit" in result.stderr
+
+
+def test_env_values_are_used_and_not_recorded(toolkit, toy):
+    path = toy()
+    path.write_text(path.read_text().replace("salt: 1", "salt: ${env:TOY_SALT}"))
+    missing = toolkit.run("check", path)
+    assert "TOY_SALT" in missing.stderr
+    result = toolkit.run("run", path, TOY_SALT="31337")
+    assert result.returncode == 0, result.stderr
+    (manifest,) = (toolkit.store / "runs").glob("*/manifest.json")
+    assert json.loads(manifest.read_text())["spec"]["model"]["with"]["salt"] == "${env:TOY_SALT}"
