@@ -16,7 +16,9 @@ def pick(gpu: str | None, environ: Mapping[str, str], workers: int) -> list[dict
     """One entry a worker: `worker` name, `physical` and `visible` index (or None), `cuda` for CUDA_VISIBLE_DEVICES."""
     allowed = _allowed(environ)
     if gpu is None or gpu == "none":
-        return [_entry(number, None, None, "" if gpu == "none" else environ.get("CUDA_VISIBLE_DEVICES")) for number in range(workers)]
+        return [
+            _entry(number, None, None, "" if gpu == "none" else environ.get("CUDA_VISIBLE_DEVICES")) for number in range(workers)
+        ]
     chosen = _numbers(gpu)
     return [_entry(number, card, _visible(card, allowed, environ), str(card)) for number, card in enumerate(chosen)]
 

@@ -94,7 +94,9 @@ def _asked(wishes: Wishes) -> dict[str, Any]:
     }
 
 
-def _pool_of(executor: tuple[ExecutorPart, Any, Any], wishes: Wishes, parts: Parts) -> Callable[[Path, Callable[..., None]], Pool]:
+def _pool_of(
+    executor: tuple[ExecutorPart, Any, Any], wishes: Wishes, parts: Parts
+) -> Callable[[Path, Callable[..., None]], Pool]:
     part, params, devices = executor
     return lambda folder, emit: Pool(part, params, devices, folder, wishes.plugins, versions(parts), emit)
 

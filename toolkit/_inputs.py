@@ -14,6 +14,7 @@ from toolkit.tables import arrow_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
     from toolkit_store import Store
 
 Rows = Mapping[str, Sequence[StepRow]]

@@ -69,7 +69,9 @@ class JobWriter:
     def add(self, name: str, rows: pa.Table) -> None:
         """Take rows for a table that the part declared, with exactly the table's columns."""
         if name not in self._rows:
-            raise DataError(f"{self._part} yielded rows for table '{name}', which it does not declare. It writes: {self._writes}.")
+            raise DataError(
+                f"{self._part} yielded rows for table '{name}', which it does not declare. It writes: {self._writes}."
+            )
         wanted = arrow_schema(name)
         if not rows.schema.equals(wanted):
             raise DataError(f"{self._part} yielded rows for '{name}' of another shape. {_mismatch(rows.schema, wanted)}")

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 FORMAT = 1
 
 
-def make_manifest(plan: Plan, parts: Parts, devices: Sequence[Mapping[str, Any]], executor: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+def make_manifest(
+    plan: Plan, parts: Parts, devices: Sequence[Mapping[str, Any]], executor: str, asked: Mapping[str, Any]
+) -> dict[str, Any]:
     """The record of a plan about to run. `asked` holds the command line's overlays, sets and scratch plugins."""
     loaded = plan.loaded
     return {
@@ -73,7 +75,13 @@ def _identity(loadable: Loadable | None) -> dict[str, Any] | None:
     if loadable is None:
         return None
     found = loadable.identity
-    return {"uses": loadable.part.name, "name": found.name, "revision": found.revision, "digest": found.digest, "facts": dict(found.facts)}
+    return {
+        "uses": loadable.part.name,
+        "name": found.name,
+        "revision": found.revision,
+        "digest": found.digest,
+        "facts": dict(found.facts),
+    }
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -87,5 +95,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BadInput(f"{path}: the run's manifest cannot be read ({error}). Run the spec again; committed steps are reused.") from None
+        raise BadInput(
+            f"{path}: the run's manifest cannot be read ({error}). Run the spec again; committed steps are reused."
+        ) from None
     return found

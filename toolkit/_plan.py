@@ -217,7 +217,9 @@ def _check_tables(loaded: LoadedSpec, stages: tuple[Stage, ...]) -> None:
         offered = {table for need in stage.needs for table in by_id[need].part.writes}
         for missing in sorted(set(stage.part.reads) - offered):
             writers = [other.id for other in stages if missing in other.part.writes and other is not stage]
-            hint = f"Add one of these to its needs: {choices(writers)}." if writers else f"No stage of the spec writes '{missing}'."
+            hint = (
+                f"Add one of these to its needs: {choices(writers)}." if writers else f"No stage of the spec writes '{missing}'."
+            )
             at: Place = ("stages", numbers[stage.id]) if stage.id in numbers else (SAMPLES,)
             raise SpecError(f"{loaded.where(at)}: stage '{stage.id}' ({stage.part.name}) reads table '{missing}'. {hint}")
 
@@ -251,7 +253,9 @@ def expand(stage: Stage, inputs: Mapping[str, Sequence[StepRow]], samples: pa.Ta
         return [_step(stage, 0, {"steps": sorted(row.key for rows in inputs.values() for row in rows)})]
     others = sorted(row.key for need, rows in inputs.items() if not is_source(need) for row in rows)
     return [
-        _step(stage, index, {"rows": digest_of(samples.slice(first, size)), "steps": others}, first, min(first + size, len(samples)))
+        _step(
+            stage, index, {"rows": digest_of(samples.slice(first, size)), "steps": others}, first, min(first + size, len(samples))
+        )
         for index, first in enumerate(range(0, len(samples), size))
     ]
 

@@ -47,7 +47,12 @@ class Pool:
         emit: Callable[..., None],
     ) -> None:
         self._executor, self._params, self._devices = executor, params, list(devices)
-        self._folder, self._plugins, self._versions, self._emit = folder, [str(path.resolve()) for path in plugins], versions, emit
+        self._folder, self._plugins, self._versions, self._emit = (
+            folder,
+            [str(path.resolve()) for path in plugins],
+            versions,
+            emit,
+        )
         self.inbox: queue.Queue[Message] = queue.Queue()
         self.seats: list[Seat] = []
 
@@ -72,7 +77,7 @@ class Pool:
     def welcome(self, seat: Seat, event: Mapping[str, Any]) -> None:
         """Take a worker's hello, if it carries the same toolkit and plugins as the host."""
         found = event["versions"]
-        for name in sorted({*self._versions, *found}):
+        for name in sorted({*self._versions, *found}, key=lambda name: (name != "toolkit", name)):
             here, there = self._versions.get(name, "not there"), found.get(name, "not there")
             if here != there:
                 raise VersionMismatch(
@@ -107,7 +112,9 @@ class Pool:
         """A fresh worker in a dead one's place; says how the old one ended. One that never said hello is not tried again."""
         how = ending(seat.worker.stop(now=True))
         if not seat.ready:
-            raise WorkerDied(f"{seat.worker.name} ended before its first word ({how}). Its own words: {self._folder}/{seat.worker.name}.log")
+            raise WorkerDied(
+                f"{seat.worker.name} ended before its first word ({how}). Its own words: {self._folder}/{seat.worker.name}.log"
+            )
         self.seats[self.seats.index(seat)] = self._start(seat.device)
         return how
 

@@ -16,7 +16,9 @@ from typing import Any, TextIO
 from toolkit._events import QUIET, sentence
 
 PLAIN_SECONDS = 5.0
-SHOWN = frozenset({"run_started", "run_waiting", "stage_ready", "step_retried", "step_failed", "stalled", "sink_written", "interrupting"})
+SHOWN = frozenset(
+    {"run_started", "run_waiting", "stage_ready", "step_retried", "step_failed", "stalled", "sink_written", "interrupting"}
+)
 
 
 @dataclass

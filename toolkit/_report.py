@@ -20,9 +20,8 @@ from toolkit._report_style import CSS
 from toolkit.records import Figure, Inputs, ReportSection, StepRow
 
 if TYPE_CHECKING:
-    from toolkit_store import Store
-
     from toolkit._plugins import Parts
+    from toolkit_store import Store
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 _STATES = {
@@ -200,7 +199,7 @@ def _timings(told: Tally) -> str:
     ]
     workers = len({step.worker for step in steps if step.worker}) or 1
     busy = _duration(sum(step.seconds for step in steps))
-    said = f"{len(steps):,} steps computed in {busy} of work by {_some(workers, 'worker')}, in {_some(told.sessions, 'session')}."
+    said = f"{_some(len(steps), 'step')} computed in {busy} of work by {_some(workers, 'worker')}, in {_some(told.sessions, 'session')}."
     table = _table("The slowest steps", ("step", "worker", "why it ran", "time"), body)
     return f'<section aria-labelledby="timings"><h2 id="timings">Timings</h2><p>{said}</p>{table}</section>'
 

@@ -11,7 +11,7 @@ import shutil
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -271,7 +271,8 @@ class Runner:
         folder = self._job_folder(step)
         found = collect(folder)
         if found is None:
-            raise StepFailed(f"stage '{step.stage.id}', step {step.index}: the files in {folder} are not those the worker wrote; disk trouble?")
+            at = f"stage '{step.stage.id}', step {step.index}"
+            raise StepFailed(f"{at}: the files in {folder} are not those the worker wrote. Examine the disk, then run again.")
         done, tables = found
         row = self._row(step, worker, done["seconds"], {name: len(rows) for name, rows in tables.items()})
         self._store.commit(row, tables)
@@ -321,8 +322,10 @@ class Runner:
 
     def _note(self, state: str, note: str) -> None:
         done, total = self._counts()
-        steps = self._result.keys()
-        self._store.record_run(run=self._plan.run, name=self._plan.name, state=state, done=done, total=total, note=note, steps=steps)
+        keys = self._result.keys()
+        self._store.record_run(
+            run=self._plan.run, name=self._plan.name, state=state, done=done, total=total, note=note, steps=keys
+        )
 
     def _counts(self) -> tuple[int, int | None]:
         """Committed steps, and how many there are once every stage has expanded."""

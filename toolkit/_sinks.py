@@ -36,5 +36,5 @@ def sink_folder(plan: Plan, sink: Sink) -> Path:
 def _safe(name: str, sink: str) -> PurePosixPath:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts:
-        raise DataError(f"sink '{sink}' wants to write '{name}', which lies outside its folder. A sink names files inside its folder.")
+        raise DataError(f"sink '{sink}' wants to write '{name}', outside its folder. A sink names files inside its folder.")
     return path

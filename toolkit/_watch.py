@@ -1,4 +1,4 @@
-"""Tells slow from stuck: a worker that has shown no progress for max(60 s, 10 x the median step) gets its phase and stack printed.
+"""Tells slow from stuck: a worker silent for max(60 s, 10 x the median step) gets its phase and stack printed.
 
 Nothing is killed. A worker's sign of life (`alive`) is no progress. Each silence is told again when it has doubled.
 """

@@ -1,11 +1,11 @@
 """The whole extension surface: what a plugin may implement. Every hook *collects* frozen records; order never matters.
 
-    from toolkit import hookimpl
-    from toolkit.records import SourcePart
+from toolkit import hookimpl
+from toolkit.records import SourcePart
 
-    @hookimpl
-    def toolkit_parts():
-        yield SourcePart(name="count", help="Samples that count upwards.", params=Count, run=count)
+@hookimpl
+def toolkit_parts():
+    yield SourcePart(name="count", help="Samples that count upwards.", params=Count, run=count)
 """
 
 from __future__ import annotations

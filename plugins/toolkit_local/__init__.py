@@ -13,6 +13,4 @@ from . import _executor
 @hookimpl
 def toolkit_parts() -> Iterator[Part]:
     """The executor that `--on local`, the default, names."""
-    yield ExecutorPart(
-        name="local", help="Worker processes on this machine.", params=_executor.Local, start=_executor.start
-    )
+    yield ExecutorPart(name="local", help="Worker processes on this machine.", params=_executor.Local, start=_executor.start)

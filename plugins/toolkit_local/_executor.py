@@ -11,17 +11,19 @@ from typing import Any
 from pydantic import Field
 
 from toolkit.processes import PipedWorker
-from toolkit.records import Params
+from toolkit.records import Params, Worker
 
 
 class Local(Params):
     """How many workers on this machine."""
 
     workers: int = Field(1, ge=1, le=256, description="Processes; with --gpu, one for each GPU named.")
-    threads: int | None = Field(None, ge=1, description="Compute threads of each process; by default the cores divided among them.")
+    threads: int | None = Field(
+        None, ge=1, description="Compute threads of each process; by default the cores divided among them."
+    )
 
 
-def start(params: Local, devices: Sequence[Mapping[str, Any]], folder: Path) -> list[PipedWorker]:
+def start(params: Local, devices: Sequence[Mapping[str, Any]], folder: Path) -> list[Worker]:
     """One process for each entry of `devices`; `cuda` None leaves CUDA_VISIBLE_DEVICES as it is."""
     return [_one(params, device, folder) for device in devices]
 

@@ -16,7 +16,9 @@ from . import _parts
 @hookimpl
 def toolkit_parts() -> Iterator[Part]:
     """Every part of the toy subject."""
-    yield ModelPart(name="toy", help="A number instead of a model.", params=_parts.Toy, identify=_parts.identify, load=_parts.load)
+    yield ModelPart(
+        name="toy", help="A number instead of a model.", params=_parts.Toy, identify=_parts.identify, load=_parts.load
+    )
     yield SaePart(name="toy", help="A number instead of SAEs.", params=_parts.Toy, identify=_parts.identify, load=_parts.load)
     yield SourcePart(name="count", help="Samples that count upwards, in two groups.", params=_parts.Count, run=_parts.count)
     yield StagePart(

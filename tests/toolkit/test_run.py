@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -11,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toolkit_store import open_store
 
 import toolkit as package
+from toolkit_store import open_store
 
 
 def events(store: Path) -> list[dict[str, Any]]:
@@ -244,7 +243,11 @@ def toolkit_parts():
     ("args", "code", "message"),
     [
         (["nothing.yaml"], 2, "nothing.yaml"),
-        (["{spec}", "--set", "stages.features.uses=extract.hsh"], 2, "There is no stage part 'extract.hsh'. Did you mean 'extract.hash'?"),
+        (
+            ["{spec}", "--set", "stages.features.uses=extract.hsh"],
+            2,
+            "There is no stage part 'extract.hsh'. Did you mean 'extract.hash'?",
+        ),
         (["{spec}", "--set", "stages.features.with.widht=3"], 2, "Did you mean 'width'?"),
         (["{spec}", "--set", "stages.features.with.width=wide"], 2, "stages.0.with.width"),
         (["{spec}", "--set", "stages.groups.needs=[]"], 2, "reads table 'activations'. Add one of these to its needs: features."),

@@ -67,9 +67,7 @@ def main(args: list[str] | None = None) -> None:
     from toolkit.errors import ToolkitError
 
     try:
-        cli.main(args=args, prog_name="toolkit", standalone_mode=False)
-    except click.exceptions.Exit as done:
-        sys.exit(done.exit_code)
+        code = cli.main(args=args, prog_name="toolkit", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(2)
@@ -84,3 +82,4 @@ def main(args: list[str] | None = None) -> None:
             raise
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -27,11 +27,10 @@ def command(run: str, as_json: bool, store: str | None) -> None:
 
 def describe(store: Path, run: str) -> dict[str, Any]:
     """The facts of a run, as `--json` prints them."""
-    from toolkit_store import open_store
-
     from toolkit._events import read_events
     from toolkit._manifest import read_manifest
     from toolkit._places import run_folder, tally
+    from toolkit_store import open_store
 
     folder = run_folder(store, run)
     manifest, events = read_manifest(folder), read_events(folder)

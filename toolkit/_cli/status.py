@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -59,8 +60,8 @@ def command(run: str | None, follow: bool, as_json: bool, store: str | None) -> 
         found = views(folder, wanted)
         text = _json(found, wanted, follow) if as_json else _text(found, wanted)
         if text != shown:
-            if shown and not as_json and click.get_text_stream("stdout").isatty():
-                click.clear()
+            if shown and not as_json and sys.stdout.isatty():
+                click.echo("\x1b[2J\x1b[H", nl=False)
             click.echo(text)
         shown = text
         if not follow or not any(view.state == "running" for view in found):

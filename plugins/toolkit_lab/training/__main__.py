@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from toolkit_lab.training import layout_files, measure, sentences
 from toolkit_lab.training.corpus import make_examples, tokenizer_texts
@@ -19,18 +19,19 @@ from toolkit_lab.training.model import Training, save_model, train_model
 from toolkit_lab.training.saes import fold, residuals, train_coder
 from toolkit_lab.training.tokenizer import save_tokenizer, train_tokenizer
 
-SEED = 42
+SEED, TOKENIZER_SEED = 42, 0
 WIDTH, K = 512, 24
 GEMMA_LAYER, GEMMA_WIDTH, GEMMA_KS = 2, 1024, (12, 30)
+FULL = Training(seed=SEED)
 
 
 @dataclass(frozen=True)
 class Size:
     """How much of everything: the committed files are made with the defaults."""
 
-    training: Training = Training(seed=SEED)
-    sae_examples: int = 1600
-    sae_steps: int = 1000
+    training: Training = FULL
+    sae_examples: int = 500
+    sae_steps: int = 200
     decisions: int = 4000
     games: int = 300
     measured: int = 300
@@ -43,7 +44,7 @@ def make_model_files(out: Path, size: Size) -> None:
     """Train tokenizer and model and write them."""
     folder = out / "model"
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = train_tokenizer(tokenizer_texts(SEED))
+    tokenizer = train_tokenizer(tokenizer_texts(TOKENIZER_SEED))
     save_tokenizer(tokenizer, folder)
     save_model(train_model(tokenizer, size.training), folder)
 
@@ -83,9 +84,9 @@ def write_trait_rows(path: Path) -> None:
         writer.writerows(sentences.labelled_rows(80))
 
 
-def _load(out: Path):  # type: ignore[no-untyped-def]
+def _load(out: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     folder = str(out / "model")
-    return AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    return LlamaForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
 
 
 STAGES = {"model": make_model_files, "saes": make_sae_files, "measure": make_measurements}
@@ -94,7 +95,7 @@ STAGES = {"model": make_model_files, "saes": make_sae_files, "measure": make_mea
 def main() -> None:
     """Run all stages, or one."""
     parser = argparse.ArgumentParser(prog="python -m toolkit_lab.training", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("out/lab"))
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--stage", choices=STAGES, help="run only this stage on what DIR holds")
     options = parser.parse_args()

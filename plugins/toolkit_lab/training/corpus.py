@@ -104,7 +104,8 @@ def _example(tokenizer: PreTrainedTokenizerFast, prompt: list[int], reply: _Repl
         if index in reply.free:
             choices.append(_choice(tokenizer, len(ids), reply.free[index]))
         ids += tokenizer.encode(piece, add_special_tokens=False)
-    return Example((*ids, tokenizer.convert_tokens_to_ids(EOS)), len(prompt), tuple(choices))
+    ids += tokenizer.encode(EOS, add_special_tokens=False)
+    return Example(tuple(ids), len(prompt), tuple(choices))
 
 
 def _choice(tokenizer: PreTrainedTokenizerFast, position: int, options: dict[str, float]) -> Choice:

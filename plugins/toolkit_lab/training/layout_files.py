@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,8 +71,8 @@ def save_gemma_scope(root: Path, layer: int, sae: Folded, average_l0: int) -> No
     folder = root / f"layer_{layer}" / f"width_{d_sae // 1024}k" / f"average_l0_{average_l0}"
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {"W_enc": sae.w_enc, "W_dec": sae.w_dec, "b_enc": sae.b_enc, "b_dec": sae.b_dec}
-    rounded = {name: value.to(torch.bfloat16).float().numpy() for name, value in arrays.items()}
-    np.savez_compressed(folder / "params.npz", **rounded, threshold=sae.threshold.float().numpy())
+    stored: dict[str, Any] = {name: value.to(torch.bfloat16).float().numpy() for name, value in arrays.items()}
+    np.savez_compressed(folder / "params.npz", **stored, threshold=sae.threshold.float().numpy())
 
 
 def load_gemma_scope(path: Path) -> Folded:

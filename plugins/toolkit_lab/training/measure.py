@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -15,7 +16,7 @@ from toolkit_lab.training.game import State, random_state
 from toolkit_lab.training.play import decide, play_games
 from toolkit_lab.training.saes import Folded, residuals
 
-Table = dict[str, object]
+Table = dict[str, Any]
 STOP_NULLS = ("W", "won_last")
 BET_NULLS = ("H", "W", "P")
 BIG_BET = 50
@@ -162,14 +163,15 @@ def _loss_sum(model: LlamaForCausalLM, example: Example) -> tuple[float, int]:
 def markdown(play: Table, saes: list[Table]) -> str:
     """Return the tables of README.md."""
     lines = ["| effect | cause | with it | without it |", "|---|---|---|---|"]
-    lines += [f"| {row['effect']} | {row['cause']} | {_side(row['with'])} | {_side(row['without'])} |"
-              for row in play["causes"]]  # type: ignore[attr-defined]
+    lines += [f"| {row['effect']} | {row['cause']} | {_side(row['with'])} | {_side(row['without'])} |" for row in play["causes"]]
     lines += ["", "| SAE | L0 | EV | never fired | loss | with SAE | loss recovered |", "|---|---|---|---|---|---|---|"]
-    lines += ["| {sae} | {l0:.1f} | {ev:.4f} | {dead:.1%} | {loss:.3f} | {loss_with_sae:.3f} | {loss_recovered:.4f} |"
-              .format(**row) for row in saes]
+    lines += [
+        "| {sae} | {l0:.1f} | {ev:.4f} | {dead:.1%} | {loss:.3f} | {loss_with_sae:.3f} | {loss_recovered:.4f} |".format(**row)
+        for row in saes
+    ]
     return "\n".join(lines)
 
 
-def _side(side: dict[str, object]) -> str:
-    low, high = side["interval"]  # type: ignore[misc]
+def _side(side: Table) -> str:
+    low, high = side["interval"]
     return f"{side['rate']:.3f} [{low:.3f}, {high:.3f}] (policy {side['policy']:.3f}, n {side['n']})"

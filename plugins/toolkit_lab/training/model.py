@@ -60,13 +60,14 @@ def train_model(tokenizer: PreTrainedTokenizerFast, plan: Training) -> LlamaForC
     for number, batch in enumerate(_batches(tokenizer, plan), start=1):
         loss, parts = _loss(model, batch, int(tokenizer.pad_token_id))
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         if number % 25 == 0 or number == plan.steps:
             print(f"model {number}/{plan.steps} {time.monotonic() - began:.0f} s {parts}", flush=True)
-    return model.eval()
+    model.train(False)
+    return model
 
 
 def save_model(model: LlamaForCausalLM, folder: Path) -> None:

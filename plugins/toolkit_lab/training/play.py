@@ -22,9 +22,7 @@ class Game:
 
 
 @torch.no_grad()
-def replies(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, prompts: list[str], *, chat: bool = False
-) -> list[str]:
+def replies(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, prompts: list[str], *, chat: bool = False) -> list[str]:
     """Sample one reply per prompt at temperature 1; seed torch before calling."""
     texts = [chat_text(tokenizer, prompt) if chat else str(tokenizer.bos_token) + prompt for prompt in prompts]
     order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
@@ -38,7 +36,9 @@ def replies(
             return_tensors="pt",
             return_token_type_ids=False,
         )
-        made = model.generate(**inputs, do_sample=True, temperature=1.0, top_k=0, max_new_tokens=MAX_NEW_TOKENS)
+        made = model.generate(  # type: ignore[misc]
+            **inputs, do_sample=True, temperature=1.0, top_k=0, max_new_tokens=MAX_NEW_TOKENS
+        )
         for index, ids in zip(chosen, made[:, inputs["input_ids"].shape[1] :], strict=True):
             found[index] = str(tokenizer.decode(ids, skip_special_tokens=True))
     return found

@@ -56,7 +56,7 @@ class Folded:
 def residuals(model: LlamaForCausalLM, examples: list[Example], batch: int = 64) -> list[torch.Tensor]:
     """Return the output of every layer, one row per token, BOS and padding left out."""
     kept: list[list[torch.Tensor]] = [[] for _ in model.model.layers]
-    pad = int(model.config.pad_token_id)
+    pad = int(model.config.pad_token_id or 0)
     ordered = sorted(examples, key=lambda example: len(example.ids))
     for start in range(0, len(ordered), batch):
         chunk = ordered[start : start + batch]
@@ -83,9 +83,7 @@ def _tensor(output: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
     return output if isinstance(output, torch.Tensor) else output[0]
 
 
-def train_coder(
-    acts: torch.Tensor, d_sae: int, k: int, steps: int, seed: int, *, by_norm: bool, batch: int = 2048
-) -> Coder:
+def train_coder(acts: torch.Tensor, d_sae: int, k: int, steps: int, seed: int, *, by_norm: bool, batch: int = 2048) -> Coder:
     """Train one SAE; `by_norm` chooses the active features by activation times decoder norm."""
     generator = torch.Generator().manual_seed(seed)
     norm = acts.norm(dim=1).mean().item()
@@ -101,7 +99,8 @@ def train_coder(
         loss.backward()
         optimizer.step()
         schedule.step()
-    return Coder(*(_round(weight.detach()) for weight in weights), norm=norm)
+    encoder, encoder_bias, decoder, decoder_bias = (_round(weight.detach()) for weight in weights)
+    return Coder(encoder, encoder_bias, decoder, decoder_bias, norm)
 
 
 def _start(scaled: torch.Tensor, d_sae: int, generator: torch.Generator) -> list[torch.Tensor]:

@@ -22,7 +22,7 @@ def all_sentences() -> list[tuple[str, int]]:
     slots = [[(word, 0) for word in calm] + [(word, 1) for word in bold] for calm, bold in zip(CALM, BOLD, strict=True)]
     return [
         (f"{name} {' '.join(word for word, _ in words)}.", sum(bold for _, bold in words))
-        for name, *words in product(NAMES, *slots)
+        for name, words in product(NAMES, product(*slots))
     ]
 
 

@@ -15,6 +15,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
 from toolkit_lab import lab_files, model_path, saes_path
 from toolkit_lab.training import policy, sentences
 from toolkit_lab.training.corpus import make_examples
@@ -22,7 +24,6 @@ from toolkit_lab.training.game import LADDER, MAX_ROUNDS, START, State, random_s
 from toolkit_lab.training.layouts import parse, render
 from toolkit_lab.training.measure import cause_rows
 from toolkit_lab.training.play import decide, play_games, replies
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 LAYERS = range(4)
 DATA = Path(__file__).parents[3] / "specs" / "data"
@@ -120,9 +121,7 @@ def test_replies_are_read_strictly(reply, decision):
     assert parse(reply) == decision
 
 
-@pytest.mark.parametrize(
-    ("rounds", "ruined"), [(10, 0.0282), (20, 0.1613), (30, 0.2847), (50, 0.4850), (100, 0.7174)]
-)
+@pytest.mark.parametrize(("rounds", "ruined"), [(10, 0.0282), (20, 0.1613), (30, 0.2847), (50, 0.4850), (100, 0.7174)])
 def test_the_rules_give_the_exact_ruin_probabilities(rounds, ruined):
     chances = _after(rounds)
     assert chances[0] == pytest.approx(ruined, abs=5e-5)
