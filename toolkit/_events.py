@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 Listener = Callable[[Mapping[str, Any]], None]
-QUIET = frozenset({"progress", "alive", "phase"})
+QUIET = frozenset({"progress", "alive"})
 """Events that are shown while they happen and not kept: they would be most of the file."""
 
 
@@ -83,6 +83,7 @@ _SENTENCES = {
     "step_retried": "step {stage}[{index}]: {worker} died ({how}); trying again on a fresh worker ({attempt} of {attempts})",
     "step_failed": "step {stage}[{index}] FAILED: {error}",
     "stalled": "no sign from {worker} for {age:.0f} s in phase '{phase}' of {stage}[{index}] (slow, or stuck; nothing is killed):\n{stack}",
+    "phase": "{worker}: {phase}",
     "worker_ready": "{worker} ready (process {pid}, GPU physical {physical}, visible {visible})",
     "sink_written": "sink {sink}: {files} files in {folder}",
     "interrupting": "finishing {running} step(s) in flight; Ctrl-C again stops at once",
