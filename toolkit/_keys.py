@@ -41,7 +41,9 @@ def differences(old: str, new: str) -> str:
 def _walk(prefix: str, old: Any, new: Any) -> list[tuple[str, Any, Any]]:
     if isinstance(old, dict) and isinstance(new, dict):
         names = sorted({*old, *new})
-        return [change for name in names for change in _walk(f"{prefix}.{name}".lstrip("."), old.get(name), new.get(name))]
+        return [
+            change for name in names for change in _walk(f"{prefix}.{name}" if prefix else name, old.get(name), new.get(name))
+        ]
     return [] if old == new else [(prefix, old, new)]
 
 

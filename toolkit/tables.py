@@ -8,7 +8,7 @@ has one more column, `step`: the key of the step that wrote the row. Rows whose 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -23,18 +23,22 @@ STORE_FORMAT = 1
 
 @dataclass(frozen=True)
 class Table:
-    """One table: `columns` maps a name to an Arrow type; a trailing `?` allows null."""
+    """One table: `columns` maps a name to an Arrow type; a trailing `?` allows null.
+
+    `facts`: rows say what something is, so several steps may write the same one; it is read once.
+    """
 
     name: str
     columns: Mapping[str, str]
     key: tuple[str, ...]
     version: int = 1
     help: str = ""
-    ledger: bool = field(default=False)
+    ledger: bool = False
+    facts: bool = False
 
 
-def _table(name: str, key: str, help: str, ledger: bool = False, /, **columns: str) -> Table:
-    return Table(name, MappingProxyType(columns), tuple(key.split()), help=help, ledger=ledger)
+def _table(name: str, key: str, help: str, kind: str = "data", /, **columns: str) -> Table:
+    return Table(name, MappingProxyType(columns), tuple(key.split()), help=help, ledger=kind == "ledger", facts=kind == "facts")
 
 
 _ALL = (
@@ -159,6 +163,7 @@ _ALL = (
         "spaces",
         "space",
         "model@revision, hookpoint, SAE file hash and recipe behind a space id",
+        "facts",
         space="string",
         model="string",
         revision="string",
@@ -173,6 +178,7 @@ _ALL = (
         "saes",
         "space place",
         "examination of an SAE: what was measured against what was declared",
+        "facts",
         space="string",
         place="string",
         l0="float64?",
@@ -188,7 +194,7 @@ _ALL = (
         "steps",
         "key",
         "the ledger: a row here is what makes a step's rows exist",
-        True,
+        "ledger",
         key="string",
         experiment="string",
         stage="string",
@@ -208,7 +214,7 @@ _ALL = (
         "runs",
         "run seq",
         "the ledger of runs: one row a change of state",
-        True,
+        "ledger",
         run="string",
         seq="uint32",
         name="string",

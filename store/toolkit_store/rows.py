@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import DataError, choices, nearest
@@ -136,8 +136,17 @@ def _check_keys(name: str, keys: pa.Table) -> None:
 
 
 def ordered(name: str, rows: pa.Table) -> pa.Table:
-    """`rows` by the table's key; rows of two steps with one key stand in the order of their steps."""
-    return rows.sort_by([(column, "ascending") for column in (*table(name).key, "step")])
+    """`rows` by the table's key; rows of two steps with one key stand in the order of their steps, facts once."""
+    found = rows.sort_by([(column, "ascending") for column in (*table(name).key, "step")])
+    return _once(found, table(name).key) if table(name).facts else found
+
+
+def _once(rows: pa.Table, key: Sequence[str]) -> pa.Table:
+    """The first row of each key."""
+    import pyarrow as pa
+
+    keys = list(zip(*(rows.column(column).to_pylist() for column in key), strict=True))
+    return rows.filter(pa.array([place == 0 or keys[place - 1] != one for place, one in enumerate(keys)], pa.bool_()))
 
 
 def digest(rows: pa.Table) -> str:

@@ -291,3 +291,24 @@ def test_env_values_are_used_and_not_recorded(toolkit, toy):
     assert result.returncode == 0, result.stderr
     (manifest,) = (toolkit.store / "runs").glob("*/manifest.json")
     assert json.loads(manifest.read_text())["spec"]["model"]["with"]["salt"] == "${env:TOY_SALT}"
+
+
+def test_a_worker_keeps_model_and_saes_loaded_over_its_steps(toolkit, toy):
+    toolkit.run("run", toy())
+    loads = [event["phase"] for event in events(toolkit.store) if event["event"] == "phase" and event["phase"].startswith("load")]
+    assert loads == ["load model", "load sae"]
+
+
+def test_physical_and_visible_gpu_are_recorded(toolkit, toy):
+    result = toolkit.run("run", toy(), "--gpu", "5", CUDA_VISIBLE_DEVICES="4,5")
+    assert result.returncode == 0, result.stderr
+    ready = wait_for(toolkit.store, "worker_ready")
+    assert (ready["physical"], ready["visible"]) == (5, 1)
+    (manifest,) = (toolkit.store / "runs").glob("*/manifest.json")
+    assert json.loads(manifest.read_text())["devices"][0]["physical"] == 5
+
+
+def test_a_fact_that_several_steps_state_is_read_once(toolkit, toy):
+    toolkit.run("run", toy())
+    store = open_store(toolkit.store)
+    assert store.read("spaces", store.run_states()[0].steps).num_rows == 1

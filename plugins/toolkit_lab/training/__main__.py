@@ -30,8 +30,8 @@ class Size:
     """How much of everything: the committed files are made with the defaults."""
 
     training: Training = FULL
-    sae_examples: int = 500
-    sae_steps: int = 200
+    sae_examples: int = 1600
+    sae_steps: int = 600
     decisions: int = 4000
     games: int = 300
     measured: int = 300
@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--stage", choices=STAGES, help="run only this stage on what DIR holds")
     options = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     for name, make in STAGES.items():
         if options.stage in (None, name):
             make(options.out, QUICK if options.quick else Size())
