@@ -118,9 +118,9 @@ class Pool:
         self.seats[self.seats.index(seat)] = self._start(seat.device)
         return how
 
-    def busy(self) -> list[Seat]:
-        """Workers with a job in flight."""
-        return [seat for seat in self.seats if seat.job is not None]
+    def owing(self) -> list[Seat]:
+        """Workers that should be heard of: with a job in flight, or still starting."""
+        return [seat for seat in self.seats if not seat.ended and (seat.job is not None or not seat.ready)]
 
     def stop(self, *, now: bool) -> None:
         """End all workers."""

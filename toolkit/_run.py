@@ -85,6 +85,7 @@ class Runner:
         self._flying: dict[str, Step] = {}
         self._attempts: dict[str, int] = {}
         self._failures: list[str] = []
+        self._sharing: dict[str, list[Step]] = {}
         self._started = time.monotonic()
 
     def go(self, interrupts: Interrupts) -> Result:
@@ -152,7 +153,7 @@ class Runner:
             if step.key in committed:
                 self._reuse(step, committed[step.key])
         earlier = self._store.steps(experiment=stage.experiment, stage=stage.id) if todo else []
-        self._todo.extend((step, reason(step, earlier)) for step in todo if not self._take_over(step))
+        self._todo.extend((step, reason(step, earlier)) for step in todo if not self._take_over(step) and not self._joins(step))
 
     def _reuse(self, step: Step, row: StepRow) -> None:
         self._result.reused += 1
@@ -166,6 +167,12 @@ class Runner:
         self._commit(step, "an earlier worker")
         self._log.emit("step_found", key=step.key, stage=step.stage.id, index=step.index)
         return True
+
+    def _joins(self, step: Step) -> bool:
+        """Whether another stage of this run is computing the same content: it is computed once, for both."""
+        joined = step.key in self._sharing
+        self._sharing.setdefault(step.key, []).append(step)
+        return joined
 
     # --- workers ---
 
@@ -208,13 +215,17 @@ class Runner:
         try:
             seat, event = self._pool.inbox.get(timeout=TICK_SECONDS)
         except queue.Empty:
-            self._watch.look(lambda job: (self._flying[job].stage.id, self._flying[job].index))
+            self._watch.look(self._describe)
             self._log.emit("alive")
             return
         if event is None:
             self._buried(seat)
         else:
             self._heard(seat, event)
+
+    def _describe(self, job: str | None) -> tuple[str, int]:
+        """Stage and index of a job, for the watchdog; a worker without one is starting."""
+        return (self._flying[job].stage.id, self._flying[job].index) if job else ("the worker's start", 0)
 
     def _heard(self, seat: Seat, event: Mapping[str, Any]) -> None:
         name = event["event"]
@@ -278,6 +289,8 @@ class Runner:
         self._store.commit(row, tables)
         self._result.computed += 1
         self._result.rows[step.stage.id].append(row)
+        for other in self._sharing.pop(step.key, [])[1:]:
+            self._reuse(other, row)
         del tables, found
         shutil.rmtree(folder, ignore_errors=True)
         return row

@@ -40,13 +40,13 @@ class Watchdog:
         if phase is not None:
             seat.phase, seat.phase_since = phase, time.monotonic()
 
-    def look(self, describe: Callable[[str], tuple[str, int]]) -> None:
-        """Tell of every worker that has been silent too long. `describe` gives a job's stage and index."""
-        for seat in self._pool.busy():
+    def look(self, describe: Callable[[str | None], tuple[str, int]]) -> None:
+        """Tell of every worker that has been silent too long. `describe` gives a job's stage and index, or a starting worker's."""
+        for seat in self._pool.owing():
             age = time.monotonic() - seat.heard
             if age >= self._told.get(seat.worker.name, self.patience()):
                 self._told[seat.worker.name] = 2 * age
-                stage, index = describe(str(seat.job))
+                stage, index = describe(seat.job)
                 self._emit(
                     "stalled",
                     worker=seat.worker.name,

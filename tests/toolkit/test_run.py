@@ -312,3 +312,14 @@ def test_a_fact_that_several_steps_state_is_read_once(toolkit, toy):
     toolkit.run("run", toy())
     store = open_store(toolkit.store)
     assert store.read("spaces", store.run_states()[0].steps).num_rows == 1
+
+
+def test_two_stages_that_ask_for_the_same_are_computed_once(toolkit, toy):
+    path = toy()
+    twin = "stages:\n- {id: twin, uses: extract.hash, with: {width: 32, active: 3, batch: 6}}\n"
+    path.write_text(path.read_text().replace("stages:\n", twin))
+    result = toolkit.run("run", path, "--set", "executors.local.workers=2")
+    assert result.returncode == 0, result.stderr
+    done = [event["key"] for event in events(toolkit.store) if event["event"] == "step_done"]
+    assert len(done) == len(set(done)) == 6
+    assert "stage twin (extract.hash): 4 steps" in result.stderr
