@@ -113,13 +113,13 @@ class Runner:
             if not stopping:
                 self._advance()
                 self._dispatch()
+            if interrupts.count and not told:
+                told = True
+                self._log.emit("interrupting", running=len(self._flying))
             if not self._flying and (stopping or not (self._todo or self._waiting)):
                 break
             if interrupts.count > 1:
                 break
-            if interrupts.count and not told:
-                told = True
-                self._log.emit("interrupting", running=len(self._flying))
             self._listen()
         self._settle(interrupts)
 

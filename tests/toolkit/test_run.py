@@ -163,7 +163,7 @@ def test_ctrl_c_twice_stops_at_once_and_nothing_is_lost(toolkit, toy):
 
 
 def test_a_silent_worker_is_told_of_with_phase_and_stack_and_not_killed(toolkit, toy):
-    path = toy(features={"hang_seconds": 4, "batch": 24})
+    path = toy(features={"hang_seconds": 8, "batch": 24})
     result = toolkit.run("run", path, TOOLKIT_STALL_SECONDS="1")
     assert result.returncode == 0, result.stderr
     assert "in phase 'compute' of features[0] (slow, or stuck; nothing is killed)" in result.stderr
@@ -171,7 +171,7 @@ def test_a_silent_worker_is_told_of_with_phase_and_stack_and_not_killed(toolkit,
 
 
 def test_a_second_run_of_the_same_spec_waits_and_computes_nothing_twice(toolkit, toy):
-    path = toy(features={"seconds": 0.1})
+    path = toy(features={"seconds": 0.2})
     first = toolkit.start("run", path)
     wait_for(toolkit.store, "step_started")
     second = toolkit.run("run", path)

@@ -7,6 +7,7 @@ import json
 import click
 
 from toolkit._cli._options import Asked, spec_options
+from toolkit._cli._text import columns
 
 
 @click.command("plan")
@@ -24,8 +25,6 @@ def command(target: str, asked: Asked) -> None:
         click.echo(json.dumps({"run": plan.run, "stages": rows, "sinks": [sink.name for sink in plan.sinks]}))
         return
     click.echo(f"run {plan.run}: {len(plan.stages)} stages; `toolkit run {target}` computes what is not there yet.\n")
-    header = ("stage", "part", "needs", "steps", "there", "why the rest is computed")
-    table = [header, *((r["stage"], r["part"], ", ".join(r["needs"]) or "-", r["steps"], r["there"], r["why"]) for r in rows)]
-    widths = [max(len(str(row[column])) for row in table) for column in range(len(header))]
-    for row in table:
-        click.echo("  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    heads = ("STAGE", "PART", "NEEDS", "STEPS", "THERE", "WHY THE REST IS COMPUTED")
+    found = [(r["stage"], r["part"], ", ".join(r["needs"]) or "-", r["steps"], str(r["there"]), r["why"]) for r in rows]
+    click.echo(columns(heads, found))
