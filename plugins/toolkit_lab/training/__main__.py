@@ -32,8 +32,8 @@ class Size:
     training: Training = FULL
     sae_examples: int = 1600
     sae_steps: int = 600
-    decisions: int = 4000
-    games: int = 300
+    decisions: int = 3000
+    games: int = 200
     measured: int = 300
 
 
@@ -86,7 +86,10 @@ def write_trait_rows(path: Path) -> None:
 
 def _load(out: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     folder = str(out / "model")
-    return LlamaForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise TypeError(f"{folder} holds no fast tokenizer")
+    return LlamaForCausalLM.from_pretrained(folder), tokenizer
 
 
 STAGES = {"model": make_model_files, "saes": make_sae_files, "measure": make_measurements}
