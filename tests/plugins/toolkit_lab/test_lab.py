@@ -306,7 +306,7 @@ def test_the_policy_bets_from_the_ladder():
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_the_whole_training_runs(tmp_path):
+def test_a_small_retrain_makes_the_packaged_files(tmp_path):
     command = [sys.executable, "-m", "toolkit_lab.training", "--out", str(tmp_path), "--quick"]
     subprocess.run(command, check=True, capture_output=True)
     made = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
