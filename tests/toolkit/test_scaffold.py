@@ -88,11 +88,39 @@ def test_a_file_in_the_way(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_pip_installs_it(tmp_path: Path) -> None:
-    folder, target = write_plugin("poker", "extract", tmp_path), tmp_path / "site"
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*pip, "--target", str(target), str(folder)], check=True, timeout=100)
-    code = "from toolkit._plugins import load_parts; print(load_parts().versions()['poker'])"
+@pytest.mark.timeout(300)
+def test_pip_installs_every_kind_and_their_tests_pass_as_they_are(tmp_path: Path) -> None:
+    folders = [write_plugin(f"my-{kind}", kind, tmp_path) for kind in sorted(KINDS)]
+    target = tmp_path / "site"
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        "--target",
+        str(target),
+    ]
+    subprocess.run([*pip, *map(str, folders)], check=True, timeout=280)
     paths = os.pathsep.join([str(target), *map(os.path.abspath, filter(None, sys.path))])
-    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True)
-    assert done.stdout.strip() == "toolkit-poker 0.1.0", done.stderr
+    env = {**os.environ, "PYTHONPATH": paths}
+    code = "from toolkit._plugins import load_parts; print(*sorted(load_parts().versions()))"
+    listed = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert {f"my-{kind}" for kind in KINDS} <= set(listed.stdout.split()), listed.stderr
+    for folder in folders:
+        pytest_here = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "--import-mode=importlib",
+            "--rootdir",
+            str(folder),
+        ]
+        done = subprocess.run([*pytest_here, str(folder / "tests")], env=env, capture_output=True, text=True, cwd=folder)
+        assert done.returncode == 0, done.stdout
