@@ -10,7 +10,22 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PUBLIC = {"toolkit"} | {
-    f"toolkit.{name}" for name in ("errors", "hookspecs", "processes", "randomness", "records", "tables", "testing")
+    f"toolkit.{name}"
+    for name in (
+        "addresses",
+        "errors",
+        "files",
+        "hookpoints",
+        "hub",
+        "hookspecs",
+        "models",
+        "processes",
+        "randomness",
+        "records",
+        "saes",
+        "tables",
+        "testing",
+    )
 }
 HEAVY = {"torch", "transformers", "lancedb"}
 HOST = sorted((ROOT / "toolkit").rglob("*.py"))

@@ -17,7 +17,20 @@ import pytest
 pytestmark = pytest.mark.skipif("TOOLKIT_WHEEL" not in os.environ, reason="no built wheel (TOOLKIT_WHEEL); nox builds one")
 
 SOURCES = ("toolkit", "plugins", "store")
-TOP_LEVEL = {"toolkit", "toolkit_lab", "toolkit_local", "toolkit_store", "toolkit_toy"}
+TOP_LEVEL = {
+    "toolkit",
+    "toolkit_store",
+    "toolkit_hf",
+    "toolkit_lab",
+    "toolkit_local",
+    "toolkit_patch",
+    "toolkit_play",
+    "toolkit_saes",
+    "toolkit_samples",
+    "toolkit_sinks",
+    "toolkit_stats",
+    "toolkit_toy",
+}
 
 
 def names_in_wheel() -> set[str]:

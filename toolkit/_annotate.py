@@ -32,7 +32,7 @@ def _annotated(stage: Stage, store: Store, committed: dict[str, list[StepRow]]) 
         missing = ", ".join(need for need in stage.needs if need not in committed)
         return _row(stage, "?", 0, f"waits for {missing}")
     needs = {need: committed[need] for need in stage.needs}
-    samples = InputFiles(store, store.folder).samples(needs) if stage.split_size() else None
+    samples = InputFiles(store, store.folder).samples(needs) if stage.over_samples() else None
     steps = expand(stage, needs, samples)
     rows = store.steps([step.key for step in steps])
     there = {row.key for row in rows}

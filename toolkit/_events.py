@@ -82,6 +82,7 @@ _SENTENCES = {
     "step_done": "step {stage}[{index}] done in {seconds:.2f} s",
     "step_retried": "step {stage}[{index}]: {worker} died ({how}); trying again on a fresh worker ({attempt} of {attempts})",
     "step_failed": "step {stage}[{index}] FAILED: {error}",
+    "sae_does_not_fit": "{message}",
     "stalled": "no sign from {worker} for {age:.0f} s in phase '{phase}' of {stage}[{index}] (slow, or stuck; nothing is killed):\n{stack}",
     "phase": "{worker}: {phase}",
     "worker_ready": "{worker} ready (process {pid}, GPU physical {physical}, visible {visible})",

@@ -12,7 +12,7 @@ from toolkit._yaml import MAX_DEPTH, At, Node, parse_value
 from toolkit.errors import SpecError, nearest
 
 _MATCH: Mapping[At, str] = {("stages",): "id", ("sinks",): "name"}
-SHARED = ("model", "saes", "limit", "executors")
+SHARED = ("model", "saes", "limit", "examine", "executors")
 """What overlays and `--set` change in a spec that is only reached by `from`: never its own stages, samples or seed."""
 
 

@@ -128,7 +128,7 @@ _STEP = {
     "step_done": "computed",
     "step_failed": "failed",
 }
-_TROUBLE = ("step_failed", "stalled", "run_failed", "run_interrupted", "step_retried", "warning")
+_TROUBLE = ("step_failed", "stalled", "run_failed", "run_interrupted", "step_retried", "sae_does_not_fit", "warning")
 
 
 def tally(events: Iterable[Mapping[str, Any]]) -> Tally:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit._keys import canonical, differences, digest_of, key_of
 from toolkit._resolve import Loadable, Place, Resolved, part_at
-from toolkit._spec import LoadedSpec, validate_params
+from toolkit._spec import EXAMINE, LoadedSpec, validate_params
 from toolkit.errors import SpecError, choices, nearest
-from toolkit.records import Identity, SinkPart, SourcePart, StagePart, StepRow
+from toolkit.records import UNHASHED, Identity, SaePart, SinkPart, SourcePart, StagePart, StepRow
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,7 +28,11 @@ SAMPLES = "samples"
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage with its part, params, inputs and loadables. `id` is `samples` for the source, `spec/id` from another experiment."""
+    """One stage with its part, params, inputs and loadables. `id` is `samples` for the source, `spec/id` from another experiment.
+
+    `after` has to be done first, but gives nothing that enters a key. `gate`: what happens when this stage finds SAEs that do
+    not fit (`stop` or `warn`).
+    """
 
     id: str
     experiment: str
@@ -40,11 +44,23 @@ class Stage:
     model: Loadable | None = None
     saes: Loadable | None = None
     files: Identity | None = None
+    after: tuple[str, ...] = ()
+    gate: str | None = None
 
     def split_size(self) -> int | None:
-        """Samples of one step, or None when the stage is a single step."""
+        """Samples (or units) of one step, or None when the stage is a single step."""
         split = getattr(self.part, "split", None)
         return int(getattr(self.params, split)) if split else None
+
+    def units(self) -> int | None:
+        """How many units the stage makes by itself, as far as the limit allows; None when it works on samples."""
+        count = getattr(self.part, "units", None)
+        made = int(count(self.params)) if count else None
+        return made if made is None or self.limit is None else min(made, self.limit)
+
+    def over_samples(self) -> bool:
+        """Whether its steps are made of ranges of samples."""
+        return getattr(self.part, "first", None) is not None or (self.split_size() is not None and self.units() is None)
 
     def warmth(self) -> str:
         """Equal for stages that can share a worker's loaded model and SAEs."""
@@ -52,19 +68,24 @@ class Stage:
 
     def material(self) -> dict[str, Any]:
         """All that can change this stage's results, inputs apart. How many samples share a step is not among it."""
-        params = self.params.model_dump(mode="json")
-        split = getattr(self.part, "split", None)
         return {
             "kind": self.part.kind,
             "part": self.part.name,
             "version": self.part.version,
-            "params": {name: value for name, value in params.items() if name != split},
+            "params": self._hashed_params(),
             "seed": self.seed,
-            "limit": self.limit,
+            "limit": None if self.units() is not None else self.limit,
             "model": self.model and self.model.material(),
             "saes": self.saes and self.saes.material(),
             "files": self.files and self.files.digest,
         }
+
+    def _hashed_params(self) -> dict[str, Any]:
+        """Without the size of a step and what a part marked as unable to change results."""
+        fields = type(self.params).model_fields
+        out = {name for name, field in fields.items() if field.json_schema_extra == UNHASHED}
+        out.add(getattr(self.part, "split", None) or "")
+        return {name: value for name, value in self.params.model_dump(mode="json").items() if name not in out}
 
 
 @dataclass(frozen=True)
@@ -128,8 +149,10 @@ def _stages(resolved: Resolved, parts: Parts) -> tuple[Stage, ...]:
     for number, stage in enumerate(spec.stages):
         if stage.samples:
             _add_source(stages, resolved, parts, ("stages", number, SAMPLES), stage.samples, f"{stage.id}.{SAMPLES}")
-    own = [_stage(resolved, parts, number, stage) for number, stage in enumerate(spec.stages)]
-    return (*stages.values(), *_ordered(own, set(stages)))
+    own = [_stage(resolved, parts, stages, number, stage) for number, stage in enumerate(spec.stages)]
+    examinations = _examinations(resolved, parts, own)
+    gated = [replace(stage, after=_examiners(stage, examinations)) for stage in own]
+    return tuple(_ordered(resolved.loaded, [*stages.values(), *examinations, *gated]))
 
 
 def _add_source(into: dict[str, Stage], resolved: Resolved, parts: Parts, at: Place, ref: PartRef, id: str) -> None:
@@ -139,14 +162,14 @@ def _add_source(into: dict[str, Stage], resolved: Resolved, parts: Parts, at: Pl
     params = validate_params(loaded, part.params, ref.with_, (*at, "with"), f"source part '{part.name}'")
     before = _drawn_from(resolved, parts, at, ref)
     into.update({stage.id: stage for stage in before})
-    needs = (before[-1].id,) if before else ()
+    needs = (before[-1].id,) if before else (ref.from_.stage,) if ref.from_ else ()
     model = _loadable(resolved, "model", (), part.uses_model, id)
     into[id] = Stage(id, spec.name, part, params, needs, spec.seed, _limit(spec), model, None, resolved.files.get(at))
 
 
 def _drawn_from(resolved: Resolved, parts: Parts, at: Place, ref: PartRef) -> list[Stage]:
     """The wanted stage of the other experiment, last, after those that it needs; each under `spec/id`."""
-    if ref.from_ is None:
+    if ref.from_ is None or ref.from_.spec is None:
         return []
     upstream = resolved.upstream[at]
     stages = _stages(upstream, parts)
@@ -158,17 +181,24 @@ def _drawn_from(resolved: Resolved, parts: Parts, at: Place, ref: PartRef) -> li
         )
     wanted = {ref.from_.stage}
     for stage in reversed(stages):
-        wanted.update(stage.needs if stage.id in wanted else ())
+        wanted.update((*stage.needs, *stage.after) if stage.id in wanted else ())
     prefix = upstream.loaded.spec.name
     kept = [stage for stage in stages if stage.id in wanted]
-    return [replace(stage, id=f"{prefix}/{stage.id}", needs=tuple(f"{prefix}/{need}" for need in stage.needs)) for stage in kept]
+    return [_renamed(stage, prefix) for stage in kept]
 
 
-def _stage(resolved: Resolved, parts: Parts, number: int, stage: StageSpec) -> Stage:
+def _renamed(stage: Stage, prefix: str) -> Stage:
+    needs, after = (tuple(f"{prefix}/{id}" for id in ids) for ids in (stage.needs, stage.after))
+    return replace(stage, id=f"{prefix}/{stage.id}", needs=needs, after=after)
+
+
+def _stage(resolved: Resolved, parts: Parts, sources: Mapping[str, Stage], number: int, stage: StageSpec) -> Stage:
+    """A stage needs the source when it reads one of its tables."""
     loaded, spec, at = resolved.loaded, resolved.loaded.spec, ("stages", number)
     part = part_at(loaded, parts, "stage", at, stage.uses)
     params = validate_params(loaded, part.params, stage.with_, (*at, "with"), f"stage part '{part.name}'")
-    source = (f"{stage.id}.{SAMPLES}",) if stage.samples else (SAMPLES,) if spec.samples else ()
+    named = f"{stage.id}.{SAMPLES}" if stage.samples else SAMPLES
+    source = (named,) if named in sources and set(part.reads) & set(sources[named].part.writes) else ()
     return Stage(
         stage.id,
         spec.name,
@@ -198,13 +228,45 @@ def _loadable(resolved: Resolved, field: str, at: Place, wanted: bool, stage: st
     return found
 
 
-def _ordered(stages: list[Stage], sources: set[str]) -> list[Stage]:
-    """Each stage after those it needs, otherwise as written. Cycles were refused when the spec was loaded."""
+def _examinations(resolved: Resolved, parts: Parts, stages: Sequence[Stage]) -> list[Stage]:
+    """The implicit stages that look at SAEs before any use: one for each model, SAEs and source."""
+    mode = resolved.loaded.spec.examine
+    found: dict[str, Stage] = {}
+    for stage in stages:
+        about, source = _examined(stage), next((need for need in stage.needs if is_source(need)), None)
+        if mode == "off" or about is None or source is None or about in found:
+            continue
+        assert stage.saes is not None
+        assert isinstance(stage.saes.part, SaePart)
+        part = parts.get("stage", str(stage.saes.part.examine))
+        assert isinstance(part, StagePart)
+        id = EXAMINE if not found else f"{EXAMINE}.{len(found) + 1}"
+        found[about] = replace(stage, id=id, part=part, params=part.params(), needs=(source,), limit=None, gate=mode)
+    return list(found.values())
+
+
+def _examined(stage: Stage) -> str | None:
+    """What an examination is about; None when the stage uses no SAEs, or what it uses is none."""
+    if stage.saes is None or getattr(stage.saes.part, "examine", None) is None:
+        return None
+    return canonical({"model": stage.model and stage.model.material(), "saes": stage.saes.material()})
+
+
+def _examiners(stage: Stage, examinations: Sequence[Stage]) -> tuple[str, ...]:
+    about = _examined(stage)
+    return tuple(other.id for other in examinations if about is not None and _examined(other) == about)
+
+
+def _ordered(loaded: LoadedSpec, stages: list[Stage]) -> list[Stage]:
+    """Each stage after those it needs, otherwise as written."""
     placed: list[Stage] = []
     waiting = list(stages)
     while waiting:
-        known = {stage.id for stage in placed} | sources
-        ready = next(stage for stage in waiting if set(stage.needs) <= known)
+        known = {stage.id for stage in placed}
+        ready = next((stage for stage in waiting if {*stage.needs, *stage.after} <= known), None)
+        if ready is None:
+            circle = ", ".join(stage.id for stage in waiting)
+            raise SpecError(f"{loaded.where(())}: these stages wait for each other: {circle}. Samples come from a stage that reads them.")
         placed.append(ready)
         waiting.remove(ready)
     return placed
@@ -220,7 +282,7 @@ def _check_tables(loaded: LoadedSpec, stages: tuple[Stage, ...]) -> None:
             hint = (
                 f"Add one of these to its needs: {choices(writers)}." if writers else f"No stage of the spec writes '{missing}'."
             )
-            at: Place = ("stages", numbers[stage.id]) if stage.id in numbers else (SAMPLES,)
+            at: Place = ("stages", numbers[stage.id]) if stage.id in numbers else (SAMPLES,) if loaded.spec.samples else ()
             raise SpecError(f"{loaded.where(at)}: stage '{stage.id}' ({stage.part.name}) reads table '{missing}'. {hint}")
 
 
@@ -248,21 +310,26 @@ def is_source(id: str) -> bool:
 
 def expand(stage: Stage, inputs: Mapping[str, Sequence[StepRow]], samples: pa.Table | None) -> list[Step]:
     """The steps of a stage whose needs have committed: `inputs` are their ledger rows by stage, `samples` the sorted samples."""
-    size = stage.split_size()
-    if size is None or samples is None:
-        return [_step(stage, 0, {"steps": sorted(row.key for rows in inputs.values() for row in rows)})]
+    size, units, first = stage.split_size(), stage.units(), getattr(stage.part, "first", None)
     others = sorted(row.key for need, rows in inputs.items() if not is_source(need) for row in rows)
-    return [
-        _step(
-            stage, index, {"rows": digest_of(samples.slice(first, size)), "steps": others}, first, min(first + size, len(samples))
-        )
-        for index, first in enumerate(range(0, len(samples), size))
-    ]
+    if units is not None:
+        ranges = _ranges(units, size or units)
+        return [_step(stage, i, {"units": list(pair), "steps": others}, pair) for i, pair in enumerate(ranges)]
+    if samples is None or not stage.over_samples():
+        return [_step(stage, 0, {"steps": sorted(row.key for rows in inputs.values() for row in rows)})]
+    count = len(samples) if first is None else min(first, len(samples))
+    ranges = _ranges(count, size or count)
+    rows = [digest_of(samples.slice(start, end - start)) for start, end in ranges]
+    return [_step(stage, i, {"rows": rows[i], "steps": others}, pair) for i, pair in enumerate(ranges)]
 
 
-def _step(stage: Stage, index: int, inputs: dict[str, Any], first: int | None = None, last: int | None = None) -> Step:
+def _ranges(count: int, size: int) -> list[tuple[int, int]]:
+    return [(start, min(start + size, count)) for start in range(0, count, max(size, 1))]
+
+
+def _step(stage: Stage, index: int, inputs: dict[str, Any], span: tuple[int | None, int | None] = (None, None)) -> Step:
     material = canonical({**stage.material(), "inputs": inputs})
-    return Step(stage, index, key_of(material), material, first, last)
+    return Step(stage, index, key_of(material), material, *span)
 
 
 def reason(step: Step, earlier: Sequence[StepRow]) -> str:

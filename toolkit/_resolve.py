@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from toolkit._plugins import Parts
-    from toolkit._spec import From, PartRef, Spec
+    from toolkit._spec import PartRef, Spec
 
 Place = tuple[str | int, ...]
 
@@ -59,7 +59,7 @@ def resolve(loaded: LoadedSpec, parts: Parts, overlays: Sequence[Path] = (), set
             loadables[at] = _loadable(loaded, parts, kind, at, ref)
     sources = list(_places(spec, "samples"))
     files = {at: found for at, ref in sources if (found := _files(loaded, parts, at, ref))}
-    upstream = {at: _upstream(ref.from_, parts, overlays, sets) for at, ref in sources if ref.from_}
+    upstream = {at: _upstream(ref.from_.spec, parts, overlays, sets) for at, ref in sources if ref.from_ and ref.from_.spec}
     return Resolved(loaded, loadables, files, upstream)
 
 
@@ -94,5 +94,5 @@ def _files(loaded: LoadedSpec, parts: Parts, at: Place, ref: PartRef) -> Identit
     return part.identify(params, loaded.path.parent)
 
 
-def _upstream(ref: From, parts: Parts, overlays: Sequence[Path], sets: Sequence[str]) -> Resolved:
-    return resolve(load_spec(ref.spec, overlays, sets, referred=True), parts, overlays, sets)
+def _upstream(spec: Path, parts: Parts, overlays: Sequence[Path], sets: Sequence[str]) -> Resolved:
+    return resolve(load_spec(spec, overlays, sets, referred=True), parts, overlays, sets)

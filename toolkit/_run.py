@@ -25,7 +25,7 @@ from toolkit._plan import Plan, Stage, Step, expand, reason
 from toolkit._pool import Pool, Seat
 from toolkit._sinks import write_sinks
 from toolkit._watch import Watchdog
-from toolkit.errors import Interrupted, StepFailed, ToolkitError
+from toolkit.errors import Interrupted, Refused, StepFailed, ToolkitError
 from toolkit.records import StepRow
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ class Runner:
         self._flying: dict[str, Step] = {}
         self._attempts: dict[str, int] = {}
         self._failures: list[str] = []
+        self._passed: set[str] = set()
         self._sharing: dict[str, list[Step]] = {}
         self._started = time.monotonic()
 
@@ -134,16 +135,29 @@ class Runner:
 
     def _advance(self) -> None:
         """Expand every stage whose needs have committed; reuse and take over what there is."""
-        for stage in [stage for stage in self._waiting if all(self._complete(need) for need in stage.needs)]:
+        for stage in [stage for stage in self._waiting if all(map(self._complete, (*stage.needs, *stage.after)))]:
+            self._pass_gates(stage)
             self._waiting.remove(stage)
             self._open(stage)
+
+    def _pass_gates(self, stage: Stage) -> None:
+        """Before a stage uses SAEs, see what their examination found."""
+        for gate in (self._plan.stage(id) for id in stage.after if id not in self._passed):
+            self._passed.add(gate.id)
+            keys = [row.key for row in self._result.rows[gate.id]]
+            misfits = [row["message"] for row in self._store.read("saes", keys).to_pylist() if row["message"]]
+            for message in misfits:
+                self._log.emit("sae_does_not_fit", stage=gate.id, message=message)
+            if misfits and gate.gate == "stop":
+                told = "\n".join(misfits)
+                raise Refused(f"{told}\nNothing that uses these SAEs was run. `--set examine=warn` goes on all the same.")
 
     def _complete(self, stage: str) -> bool:
         return stage in self._steps and len(self._result.rows.get(stage, [])) == len(self._steps[stage])
 
     def _open(self, stage: Stage) -> None:
         needs = {need: self._result.rows[need] for need in stage.needs}
-        steps = expand(stage, needs, self._inputs.samples(needs) if stage.split_size() else None)
+        steps = expand(stage, needs, self._inputs.samples(needs) if stage.over_samples() else None)
         self._steps[stage.id], self._result.rows[stage.id] = steps, []
         committed = {row.key: row for row in self._store.steps([step.key for step in steps])}
         todo = [step for step in steps if step.key not in committed]
@@ -202,6 +216,7 @@ class Runner:
             "params": stage.params.model_dump(mode="json"),
             "seed": stage.seed,
             "limit": stage.limit,
+            "units": [step.first, step.last] if stage.units() is not None else None,
             "model": stage.model and stage.model.job(),
             "saes": stage.saes and stage.saes.job(),
             "inputs": self._inputs.files(step, {need: self._result.rows[need] for need in stage.needs}, folder / "in"),

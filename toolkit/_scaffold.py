@@ -39,7 +39,8 @@ EXAMPLES: Mapping[str, str] = MappingProxyType(
 """Specs that run with the new part and the toy parts, for the kinds that can run by themselves."""
 
 PLAIN_KINDS = ("model", "sae", "source", "environment", "parser", "sink", "executor", "report")
-KINDS = (*PLAIN_KINDS, *STAGE_PREFIXES)
+STAGE_KINDS = tuple(prefix for prefix in STAGE_PREFIXES if prefix != "examine")  # one examination serves every adapter
+KINDS = (*PLAIN_KINDS, *STAGE_KINDS)
 
 
 def write_plugin(name: str, kind: str, out: Path) -> Path:
@@ -61,7 +62,7 @@ def write_plugin(name: str, kind: str, out: Path) -> Path:
 def package_files(name: str, kind: str) -> dict[str, str]:
     """The files of a new package, by their path inside it."""
     module = name.replace("-", "_")
-    words = {"name": name, "kind": kind, "module": module, "part": f"{kind}.{name}" if kind in STAGE_PREFIXES else name}
+    words = {"name": name, "kind": kind, "module": module, "part": f"{kind}.{name}" if kind in STAGE_KINDS else name}
     usage = "A spec that uses it: `toolkit run example.yaml`.\n" if kind in EXAMPLES else ""
     written = {
         "pyproject.toml": _filled("pyproject.toml", words),

@@ -24,7 +24,8 @@ from toolkit._yaml import At, Node, expand, load_yaml, placed, plain
 from toolkit.errors import SpecError, nearest
 
 SOURCE = "samples"
-"""The reserved stage id: what `samples:` makes."""
+EXAMINE = "examine"
+"""Reserved stage ids: what `samples:` makes, and the implicit examination of SAEs."""
 
 
 def _whole(value: Any) -> Any:
@@ -45,12 +46,12 @@ class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class From:
-    """Another experiment's stage as input. `spec` is absolute; in the file it is relative to the spec."""
+    """A stage as input: of this spec, or of another (absolute here; in the file relative to the spec)."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-    spec: Annotated[Path, AfterValidator(_absolute)]
+    spec: Annotated[Path, AfterValidator(_absolute)] | None = None
     stage: str
 
 
@@ -59,7 +60,7 @@ class PartRef(_Model):
 
     uses: str = Field(min_length=1, description="the part's name, as `toolkit plugins` lists it")
     with_: dict[str, Any] = Field(default={}, alias="with", description="the part's params")
-    from_: From | None = Field(default=None, alias="from", description="samples only: {spec: FILE, stage: ID}")
+    from_: From | None = Field(default=None, alias="from", description="samples only: {stage: ID}, or {spec: FILE, stage: ID}")
     name: str | None = Field(default=None, description="sinks only: how overlays find it")
 
 
@@ -94,6 +95,7 @@ class Spec(_Model):
     sinks: list[PartRef] = []
     executors: dict[str, dict[str, Any]] = {}
     limit: Limit | None = None
+    examine: Literal["stop", "warn", "off"] = Field(default="stop", description="what an SAE that does not fit its model does")
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,8 @@ def _relation_problems(spec: Spec, root: Node) -> Iterator[tuple[At, str]]:
         at: At = ("stages", index, "id")
         if stage.id == SOURCE:
             yield at, f"'{SOURCE}' is reserved for what `samples:` makes; choose another id."
+        elif stage.id == EXAMINE:
+            yield at, f"'{EXAMINE}' is reserved for the examination of SAEs; choose another id."
         elif stage.id in first:
             place = root.find(("stages", first[stage.id], "id")).place
             yield at, f"There is a stage '{stage.id}' already ({place}); give each stage its own id."
@@ -189,7 +193,10 @@ def _cycle(needs: Mapping[str, Sequence[str]]) -> list[str]:
 def _part_problems(spec: Spec, root: Node) -> Iterator[tuple[At, str]]:
     for at, part in _parts(spec):
         if part.from_ and at[-1] != "samples":
-            yield (*at, "from"), "Only `samples` can come from another spec; remove it here."
+            yield (*at, "from"), "Only `samples` can come from a stage; remove it here."
+        elif part.from_ and part.from_.spec is None and part.from_.stage not in (ids := [stage.id for stage in spec.stages]):
+            known = f"{nearest(part.from_.stage, ids)} Stages: {', '.join(ids)}."
+            yield (*at, "from", "stage"), f"There is no stage '{part.from_.stage}'.{known}"
         if part.name and at[0] != "sinks":
             yield (*at, "name"), "Only sinks have a name; remove it here."
     first: dict[str, int] = {}

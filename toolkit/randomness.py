@@ -16,3 +16,8 @@ def generator(seed: int, purpose: str, *counters: int | str) -> np.random.Genera
     text = "\x1f".join([str(seed), purpose, *(f"{type(c).__name__}:{c}" for c in counters)])
     digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+
+
+def half(seed: int, unit: str) -> str:
+    """Which half of the units one belongs to: `select` finds candidates, `confirm` tests them. The same in every stage."""
+    return "select" if generator(seed, "split", unit).random() < 0.5 else "confirm"

@@ -25,6 +25,10 @@ class Params(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
+UNHASHED: dict[str, Any] = {"hashed": False}
+"""`Field(..., json_schema_extra=UNHASHED)`: a param that cannot change results (a folder, a batch size); it enters no key."""
+
+
 class NoParams(Params):
     """For parts that take none."""
 
@@ -68,7 +72,10 @@ class Reporter(Protocol):
 
 @dataclass(frozen=True)
 class Work:
-    """One step, as a stage's or source's function gets it. `model` and `saes` are loaded, or None if not asked for."""
+    """One step, as a stage's or source's function gets it. `model` and `saes` are loaded, or None if not asked for.
+
+    `units` is the half-open range of units that this step makes, for a part that says how many there are (`StagePart.units`).
+    """
 
     params: Any
     seed: int
@@ -77,6 +84,7 @@ class Work:
     limit_units: int | None = None
     model: Any = None
     saes: Any = None
+    units: tuple[int, int] | None = None
 
     def rng(self, purpose: str, *counters: int | str) -> np.random.Generator:
         """A generator that depends on the seed, the purpose and the counters alone: never on order or batch."""
@@ -178,11 +186,15 @@ class ModelPart(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class SaePart(Part):
-    """An SAE adapter. `identify` names the spaces' files; `load` runs in a worker."""
+    """An SAE adapter. `identify` names the spaces' files; `load` runs in a worker and gives a list of `toolkit.saes.Sae`.
+
+    `examine` names the stage part that looks at them before any use; None only for what is no SAE.
+    """
 
     kind: ClassVar[str] = "sae"
     identify: Callable[[Any], Identity]
     load: Callable[[Any, Reporter], Any]
+    examine: str | None = "examine.saes"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,13 +211,20 @@ class SourcePart(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class StagePart(Part):
-    """A stage: reads tables, writes tables. `split` names the param that holds the samples of one step, or None for one step."""
+    """A stage: reads tables, writes tables. `split` names the param that holds the samples of one step, or None for one step.
+
+    A stage that makes its own units (games, say) gives their number as `units(params)`; `split` then counts units, the host
+    keeps the spec's limit, and each step is handed its range as `work.units`. `first`: it looks at the first so many samples only,
+    and is not run again when others change.
+    """
 
     kind: ClassVar[str] = "stage"
     run: Callable[[Work], Rows]
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     split: str | None = None
+    units: Callable[[Any], int] | None = None
+    first: int | None = None
     uses_model: bool = False
     uses_saes: bool = False
 

@@ -200,6 +200,7 @@ def _run(parts: Parts, loaded: _Loaded, job: Mapping[str, Any], report: _Reporte
         inputs=_FileInputs(job["inputs"]),
         report=report,
         limit_units=job["limit"],
+        units=job["units"] and tuple(job["units"]),
         model=loaded.get(parts, "model", job["model"], report),
         saes=loaded.get(parts, "sae", job["saes"], report),
     )

@@ -19,7 +19,9 @@ def toolkit_parts() -> Iterator[Part]:
     yield ModelPart(
         name="toy", help="A number instead of a model.", params=_parts.Toy, identify=_parts.identify, load=_parts.load
     )
-    yield SaePart(name="toy", help="A number instead of SAEs.", params=_parts.Toy, identify=_parts.identify, load=_parts.load)
+    yield SaePart(
+        name="toy", help="A number instead of SAEs.", params=_parts.Toy, identify=_parts.identify, load=_parts.load, examine=None
+    )
     yield SourcePart(name="count", help="Samples that count upwards, in two groups.", params=_parts.Count, run=_parts.count)
     yield StagePart(
         name="extract.hash",

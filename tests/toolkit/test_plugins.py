@@ -234,7 +234,7 @@ PARTS = [
     (STAGE.format(name="hash", reads=(), writes=(), split=None), "a stage part's name is a prefix and a word"),
     (
         STAGE.format(name="extract.", reads=(), writes=(), split=None),
-        "Prefixes: extract., compare., patch., play., trace., words.",
+        "Prefixes: examine., extract., compare., patch., play., trace., words.",
     ),
     (STAGE.format(name="extract.a", reads=("sampels",), writes=(), split=None), "reads names 'sampels', which is no such table."),
     (STAGE.format(name="extract.a", reads=("sampels",), writes=(), split=None), "Did you mean 'samples'? Tables: "),

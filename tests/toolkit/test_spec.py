@@ -105,7 +105,7 @@ def test_from_is_resolved_against_the_spec_not_the_working_folder(tmp_path: Path
     monkeypatch.chdir(tmp_path)
     spec = load_spec(Path("sub/second.yaml")).spec
     assert spec.samples
-    assert spec.samples.from_ == From(tmp_path / "first.yaml", "play")
+    assert spec.samples.from_ == From(spec=tmp_path / "first.yaml", stage="play")
 
 
 def test_two_stages_may_read_the_same_other_spec(tmp_path: Path) -> None:

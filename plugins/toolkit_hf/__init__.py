@@ -1,0 +1,23 @@
+"""Language models in Hugging Face files: a folder, an installed package's files, or a repository of the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from toolkit import hookimpl
+from toolkit.records import ModelPart, Part
+
+from ._identity import HuggingFace, identify
+from ._load import load
+
+
+@hookimpl
+def toolkit_parts() -> Iterator[Part]:
+    """Every part of this subject."""
+    yield ModelPart(
+        name="huggingface",
+        help="A Llama-architecture causal language model in Hugging Face files.",
+        params=HuggingFace,
+        identify=identify,
+        load=load,
+    )

@@ -1,0 +1,129 @@
+"""`games`: decisions of played games as samples. A prompt is read from its row as the model saw it, never made again."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import Field
+
+from toolkit.errors import DataError
+from toolkit.models import Tokens
+from toolkit.records import Params, Rows, Work
+from toolkit.tables import arrow_schema
+
+_READ = ["game", "round", "prompt", "prompt_hash", "spans", "parse", "action", "bet", "balance_before"]
+_PICKS: dict[str, slice] = {"last_decision": slice(-1, None), "first_decision": slice(1), "all_decisions": slice(None)}
+
+_Row = Mapping[str, Any]
+
+
+class Games(Params):
+    """Which decisions of which games become samples."""
+
+    pick: Literal["last_decision", "first_decision", "all_decisions"] = Field(
+        "last_decision", description="Which decisions of a game are taken; a reply that could not be read is none."
+    )
+    every: int = Field(1, ge=1, description="Keep every n-th game, in the order of their names (condition, then repetition).")
+
+
+def decisions(work: Work) -> Rows:
+    """One sample a decision; its unit is the game, its cluster the prompt."""
+    import pyarrow as pa
+
+    games, picked = _games(work), _picked(work)
+    rows = [row for game in _kept(work, games, picked) for row in picked[game]]
+    tokenise = _tokeniser(work)
+    work.report.phase("compute")
+    samples = []
+    for done, row in enumerate(rows):
+        samples.append(_sample(row, tokenise(row)))
+        work.report.progress(done + 1, len(rows))
+    meta = [made for row in rows for made in _meta_rows(_name(row), _facts(games[row["game"]], row))]
+    yield "samples", pa.Table.from_pylist(samples, schema=arrow_schema("samples"))
+    yield "sample_meta", pa.Table.from_pylist(meta, schema=arrow_schema("sample_meta"))
+
+
+def _games(work: Work) -> dict[str, _Row]:
+    rows = work.inputs.read("games").select(["game", "condition", "repetition", "outcome", "meta"]).to_pylist()
+    if not rows:
+        raise DataError("games: no game was played. Run the play stage that `from:` names, or name another one.")
+    return {row["game"]: row for row in rows}
+
+
+def _picked(work: Work) -> dict[str, Sequence[_Row]]:
+    """The chosen decisions of each game that has one, in the order of play."""
+    by_game: dict[str, list[_Row]] = defaultdict(list)
+    for row in work.inputs.read("rounds").select(_READ).to_pylist():
+        if row["parse"] == "ok":
+            by_game[row["game"]].append(row)
+    chosen = _PICKS[work.params.pick]
+    return {game: sorted(rows, key=lambda row: int(row["round"]))[chosen] for game, rows in by_game.items()}
+
+
+def _kept(work: Work, games: Mapping[str, _Row], picked: Mapping[str, Any]) -> list[str]:
+    """Every n-th game; under a limit the first repetitions, so that it covers as many conditions as it can."""
+    thinned = sorted(games)[:: work.params.every]
+    readable = [game for game in thinned if game in picked]
+    if not readable:
+        raise DataError(
+            f"games: no reply in {len(thinned)} of {len(games)} played games could be read as a decision. Look at the replies "
+            f"in table rounds (columns reply, parse, finish): the layout, the chat template or the most new tokens may not suit "
+            f"the model. Play again, or lower every."
+        )
+    early = sorted(readable, key=lambda game: (games[game]["repetition"], game))
+    return sorted(early[: work.limit_units])
+
+
+def _tokeniser(work: Work) -> Callable[[_Row], Tokens]:
+    """Equal prompts are tokenised once. Chat prompts are stored as rendered, so no template is put around them again."""
+    known: dict[str, Tokens] = {}
+
+    def tokenise(row: _Row) -> Tokens:
+        if row["prompt_hash"] not in known:
+            spans = [(span["name"], span["start"], span["end"]) for span in row["spans"]]
+            known[row["prompt_hash"]] = work.model.tokenise(row["prompt"], chat=False, spans=spans, name=_name(row))
+        return known[row["prompt_hash"]]
+
+    return tokenise
+
+
+def _name(row: _Row) -> str:
+    return f"{row['game']}/{row['round']}"
+
+
+def _sample(row: _Row, tokens: Tokens) -> dict[str, Any]:
+    return {
+        "sample": _name(row),
+        "unit": row["game"],
+        "cluster": row["prompt_hash"],
+        "text": tokens.text,
+        "token_ids": tokens.ids,
+        "pieces": tokens.pieces,
+        "spans": [{"name": name, "start": start, "end": end} for name, start, end in tokens.spans],
+        "prompt_hash": row["prompt_hash"],
+    }
+
+
+def _facts(game: _Row, row: _Row) -> dict[str, float | str | None]:
+    meta = json.loads(game["meta"])
+    return {
+        "outcome": game["outcome"],
+        "condition": game["condition"],
+        "mode": meta.get("mode"),
+        "components": meta.get("components"),
+        "balance": row["balance_before"],
+        "round": float(row["round"]),
+        "action": row["action"],
+        "bet": row["bet"],
+    }
+
+
+def _meta_rows(sample: str, facts: Mapping[str, float | str | None]) -> Iterator[dict[str, Any]]:
+    for key, value in facts.items():
+        if isinstance(value, str):
+            yield {"sample": sample, "key": key, "number": None, "string": value}
+        elif value is not None:
+            yield {"sample": sample, "key": key, "number": value, "string": None}

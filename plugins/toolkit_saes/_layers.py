@@ -1,0 +1,47 @@
+"""How a spec names layers: `all`, `1-31`, `8`, `[8, 15, 31]`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from toolkit.errors import BadInput
+
+Layers = str | int | tuple[int, ...]
+
+
+def chosen(wanted: Layers, there: Iterable[int], release: str) -> list[int]:
+    """The layers asked for, in order; one that the release does not have is an error that says which it has."""
+    known = sorted(set(there))
+    found = known if wanted == "all" else sorted(set(_numbers(wanted)))
+    missing = [layer for layer in found if layer not in known]
+    if missing:
+        raise BadInput(
+            f"saes.with.layers: {release} has no SAE for layer {missing[0]}; it has {_ranges(known)}. Layers count from 0."
+        )
+    if not found:
+        raise BadInput(f"saes.with.layers: {wanted!r} names no layer; {release} has {_ranges(known)}.")
+    return found
+
+
+def _numbers(wanted: Layers) -> list[int]:
+    if isinstance(wanted, int):
+        return [wanted]
+    if not isinstance(wanted, str):
+        return list(wanted)
+    if span := re.fullmatch(r"\s*(\d+)\s*-\s*(\d+)\s*", wanted):
+        return list(range(int(span[1]), int(span[2]) + 1))
+    if re.fullmatch(r"\s*\d+\s*", wanted):
+        return [int(wanted)]
+    raise BadInput(f"saes.with.layers: {wanted!r} is not understood. Write all, 8, 1-31 or [8, 15, 31].")
+
+
+def _ranges(layers: list[int]) -> str:
+    """`0-3, 7` for [0, 1, 2, 3, 7]."""
+    parts: list[list[int]] = []
+    for layer in layers:
+        if parts and parts[-1][-1] == layer - 1:
+            parts[-1].append(layer)
+        else:
+            parts.append([layer])
+    return ", ".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts) or "none"

@@ -1,0 +1,47 @@
+"""Statistics over features: tests of groups, and the figures that show them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from toolkit import hookimpl
+from toolkit.records import Part, ReportSection, StagePart
+
+from . import _layer_profile, _top_features, _volcano, _welch
+
+
+@hookimpl
+def toolkit_parts() -> Iterator[Part]:
+    """Every part of this subject."""
+    yield StagePart(
+        name="compare.welch",
+        help="Which features differ between two groups: cluster-robust Welch tests, corrected over all features.",
+        params=_welch.Welch,
+        run=_welch.compare_welch,
+        reads=("samples", "sample_meta", "activations", "spaces"),
+        writes=("features",),
+    )
+    yield ReportSection(
+        name="layer-profile",
+        title="Layers",
+        help="How many features differ at each layer, in which direction, and how strongly.",
+        reads=("features", "spaces"),
+        run=_layer_profile.figures,
+        order=20,
+    )
+    yield ReportSection(
+        name="volcano",
+        title="Effect and evidence",
+        help="Each feature's effect size against the strength of the evidence for it.",
+        reads=("features", "spaces"),
+        run=_volcano.figures,
+        order=21,
+    )
+    yield ReportSection(
+        name="top-features",
+        title="Top features",
+        help="The features that differ most clearly, and the samples in which they fire hardest.",
+        reads=("features", "spaces", "activations", "samples", "sample_meta"),
+        run=_top_features.figures,
+        order=22,
+    )

@@ -1,0 +1,86 @@
+"""Pieces of figures: SVG in the report's colours, legends, ticks, tables and numbers. Text of users is escaped here."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable, Sequence
+
+STYLE = (
+    "<style>.stats{display:block;width:100%;min-width:32rem}.stats text{font-size:12px;fill:var(--faint)}"
+    ".stats .strong{fill:var(--fg);font-weight:600;paint-order:stroke;stroke:var(--bg);stroke-width:3px;stroke-linejoin:round}"
+    ".stats .grid{stroke:var(--line)}.stats .axis{stroke:var(--faint)}"
+    ".stats .dash{stroke:var(--faint);stroke-dasharray:4 4}.stats .lead{stroke:var(--faint);stroke-width:.75}"
+    ".stats .more{fill:var(--computed)}.stats .less{fill:var(--failed)}.stats .rest{fill:var(--faint);fill-opacity:.35}"
+    ".stats-key{display:flex;flex-wrap:wrap;gap:.25rem 1.25rem;margin:.25rem 0 .75rem;font-size:.875rem}"
+    ".stats-key span{white-space:nowrap}.stats-key i{display:inline-block;width:.7rem;height:.7rem;border-radius:50%;"
+    "margin-right:.45rem;print-color-adjust:exact}</style>"
+)
+
+
+def svg(width: float, height: float, body: Iterable[str]) -> str:
+    """A drawing that keeps its text readable: on a narrow screen it scrolls. Readers are told the figure's `alt` instead."""
+    drawn = "".join(body)
+    return f'{STYLE}<svg class="stats" viewBox="0 0 {width:g} {height:g}" aria-hidden="true" focusable="false">{drawn}</svg>'
+
+
+def text(x: float, y: float, words: object, *, anchor: str = "start", kind: str = "", turn: float = 0) -> str:
+    """Words at a place; `anchor` says which end of them."""
+    turned = f' transform="rotate({turn:g} {x:.1f} {y:.1f})"' if turn else ""
+    named = f' class="{kind}"' if kind else ""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{named}{turned}>{escaped(words)}</text>'
+
+
+def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
+    """A straight line."""
+    return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
+
+
+def key(entries: Iterable[tuple[str, str]]) -> str:
+    """A legend: (CSS colour, words)."""
+    items = (f'<span><i style="background:{colour}"></i>{escaped(words)}</span>' for colour, words in entries)
+    return f'<div class="stats-key">{"".join(items)}</div>'
+
+
+def ticks(low: float, high: float, count: int, *, whole: bool = False) -> list[float]:
+    """About `count` round numbers from `low` to `high`; with `whole`, integers."""
+    rough = max(high - low, 1e-12) / max(count, 1)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(size * power for size in (1, 2, 5, 10) if size * power >= rough * 0.999)
+    step = max(1.0, round(step)) if whole else step
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [number * step for number in range(first, last + 1)]
+
+
+def number(value: float) -> str:
+    """A tick or count for people: a real minus sign, no needless zeros."""
+    return f"{value:,.10g}".replace("-", "\N{MINUS SIGN}")
+
+
+def signed(value: float) -> str:
+    """An effect with its sign."""
+    return "undefined" if math.isnan(value) else f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def small(value: float) -> str:
+    """A probability: three digits, or a power of ten."""
+    if math.isnan(value):
+        return "undefined"
+    if value == 0:
+        return "< 1e\N{MINUS SIGN}300"
+    return (f"{value:.3f}" if value >= 0.001 else f"{value:.1e}").replace("e-0", "e-").replace("-", "\N{MINUS SIGN}")
+
+
+def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table whose cells are trusted HTML; the first of a row is its head, the others are numbers."""
+    head = "".join(f'<th scope="col">{escaped(name)}</th>' for name in heads)
+    body = "".join(
+        f'<tr><th scope="row">{cells[0]}</th>' + "".join(f'<td class="number">{cell}</td>' for cell in cells[1:]) + "</tr>"
+        for cells in rows
+    )
+    return f"<table><caption>{escaped(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def escaped(words: object) -> str:
+    """Text as HTML."""
+    return html.escape(str(words).replace("\0", "\N{REPLACEMENT CHARACTER}"))

@@ -1,0 +1,75 @@
+"""From the rows of `activations` to a sparse matrix of samples by features. Imported when a step runs: it needs NumPy and SciPy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from scipy import sparse
+
+from toolkit.errors import DataError
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Fired:
+    """The features of a space that fired, and what they did: a CSR matrix with a row a sample and a column a feature."""
+
+    features: Ints
+    matrix: Any
+
+
+def read_space(rows: pa.Table, samples: list[str], width: int, pool: str, space: str) -> Fired:
+    """Pool the activations of one space over the positions of each sample; samples that are not asked for are left out."""
+    ids = pa.array(samples, pa.string())
+    rows = rows.filter(pc.is_in(rows["sample"], value_set=ids))
+    at = pc.index_in(rows["sample"], value_set=ids).combine_chunks().to_numpy(zero_copy_only=False).astype(np.int64)
+    lists = rows["features"].combine_chunks()
+    row = np.repeat(at, pc.list_value_length(lists).to_numpy(zero_copy_only=False).astype(np.int64))
+    feature = lists.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
+    value = rows["values"].combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float64)
+    _check(row, feature, value, samples, width, space)
+    row, feature, value = _pooled(row * width + feature, value, np.bincount(at, minlength=len(samples)), width, pool)
+    return _compact(row, feature, value, len(samples), width)
+
+
+def _check(row: Ints, feature: Ints, value: Floats, samples: list[str], width: int, space: str) -> None:
+    bad = np.flatnonzero(~np.isfinite(value))
+    if len(bad):
+        raise DataError(
+            f"space {space}: feature {feature[bad[0]]} has the activation {value[bad[0]]} in sample '{samples[row[bad[0]]]}'; "
+            f"a test needs finite numbers. Leave that sample out, or extract in a wider number format."
+        )
+    if feature.max(initial=0) >= width:
+        raise DataError(
+            f"space {space}: there is a feature {feature.max()}, but its width is {width} (features 0 to {width - 1}). "
+            f"The activations and the description of the space do not belong together; extract them again."
+        )
+
+
+def _pooled(cell: Ints, value: Floats, positions: Ints, width: int, pool: str) -> tuple[Ints, Ints, Floats]:
+    """One value a sample and feature. A position in which a feature is not listed counts as 0."""
+    order = np.argsort(cell, kind="stable")
+    cell, value = cell[order], value[order]
+    starts = np.flatnonzero(np.diff(cell, prepend=-1))
+    row, feature = cell[starts] // width, cell[starts] % width
+    if pool == "mean":
+        return row, feature, np.add.reduceat(value, starts) / positions[row]
+    best = np.maximum.reduceat(value, starts)
+    listed = np.diff(starts, append=len(cell))
+    return row, feature, np.where(listed < positions[row], np.maximum(best, 0.0), best)
+
+
+def _compact(row: Ints, feature: Ints, value: Floats, samples: int, width: int) -> Fired:
+    row, feature, value = (part[value != 0] for part in (row, feature, value))
+    features = np.flatnonzero(np.bincount(feature, minlength=width))
+    column = np.zeros(width, dtype=np.int64)
+    column[features] = np.arange(len(features))
+    matrix = sparse.csr_array((value, (row, column[feature])), shape=(samples, len(features)))
+    return Fired(features, matrix)

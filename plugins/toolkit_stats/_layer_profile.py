@@ -1,0 +1,156 @@
+"""The report section `layer-profile`: where in the model the features lie that differ."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from toolkit.records import Figure, Inputs
+
+from . import _draw as draw
+
+if TYPE_CHECKING:
+    from ._found import Found, Space
+
+WIDTH, LEFT, RIGHT, TOP = 720.0, 56.0, 8.0, 30.0
+COUNTS, GAP, EFFECTS = 190.0, 44.0, 80.0
+FOLDED = 12
+"""A table of more spaces than this is folded away under the figure."""
+
+
+@dataclass(frozen=True)
+class _Bar:
+    """One space: tested features, significant ones of each sign, and the largest |d| with its feature."""
+
+    space: Space
+    tested: int
+    more: int
+    less: int
+    largest: float
+    feature: int
+
+
+def figures(inputs: Inputs) -> Iterator[Figure]:
+    """One figure a contrast: bars of counts, dots of the largest effect, and the numbers."""
+    from ._found import read_contrasts
+
+    for found in read_contrasts(inputs):
+        bars = [_bar(found, number) for number in range(len(found.spaces))]
+        shown = [bar for bar in bars if bar.tested]
+        if shown:
+            yield Figure(found.name, _legend(found) + _chart(shown) + _numbers(found, shown), _spoken(found, shown))
+
+
+def _bar(found: Found, number: int) -> _Bar:
+    import numpy as np
+
+    own = np.flatnonzero(found.space == number)
+    d, significant = found.d[own], found.significant[own]
+    size = np.where(np.isnan(d), -1.0, np.abs(d))
+    at = int(size.argmax()) if len(own) else -1
+    largest = float(d[at]) if len(own) else math.nan
+    more, less = int((significant & (d > 0)).sum()), int((significant & (d < 0)).sum())
+    return _Bar(found.spaces[number], len(own), more, less, largest, int(found.feature[own[at]]) if len(own) else -1)
+
+
+def _legend(found: Found) -> str:
+    return draw.key([("var(--computed)", f"higher in {found.a}"), ("var(--failed)", f"higher in {found.b}")])
+
+
+# --- the drawing --------------------------------------------------------------------------------------------------------
+
+
+def _chart(bars: Sequence[_Bar]) -> str:
+    band = (WIDTH - LEFT - RIGHT) / len(bars)
+    middles = [LEFT + band * (number + 0.5) for number in range(len(bars))]
+    under, names = _names(bars, middles, band)
+    height = TOP + COUNTS + GAP + EFFECTS + under
+    return draw.svg(WIDTH, height, [*_counts(bars, middles, band), *_effects(bars, middles), *names])
+
+
+def _counts(bars: Sequence[_Bar], middles: Sequence[float], band: float) -> Iterator[str]:
+    """Significant features, upwards for the first group and downwards for the second."""
+    up, down = max(bar.more for bar in bars), max(bar.less for bar in bars)
+    total = max(up + down, 1)
+    zero = TOP + COUNTS * (up / total if up + down else 1.0)
+    scale = COUNTS / total
+    yield draw.text(0, 12, "significant features", kind="strong")
+    for tick in draw.ticks(-down, max(up, 1 - down), 5, whole=True):
+        yield draw.line(LEFT, zero - tick * scale, WIDTH - RIGHT, zero - tick * scale, "axis" if tick == 0 else "grid")
+        yield draw.text(LEFT - 8, zero - tick * scale + 4, draw.number(abs(tick)), anchor="end")
+    wide = min(band * 0.66, 44.0)
+    for bar, middle in zip(bars, middles, strict=True):
+        for count, kind, top in ((bar.more, "more", zero - bar.more * scale), (bar.less, "less", zero)):
+            if count:
+                about = f"<title>{draw.escaped(bar.space.hookpoint)}: {count:,}</title>"
+                box = f'x="{middle - wide / 2:.1f}" y="{top:.1f}" width="{wide:.1f}" height="{count * scale:.1f}"'
+                yield f'<rect class="{kind}" {box} rx="1.5">{about}</rect>'
+        if not (bar.more or bar.less):
+            yield draw.text(middle, zero - 5, "0", anchor="middle")
+
+
+def _effects(bars: Sequence[_Bar], middles: Sequence[float]) -> Iterator[str]:
+    """The largest |d| of each space, as a dot on a stem."""
+    top, bottom = TOP + COUNTS + GAP, TOP + COUNTS + GAP + EFFECTS
+    sizes = [0.0 if math.isnan(bar.largest) else abs(bar.largest) for bar in bars]
+    highest = max(*sizes, 1e-9) * 1.08
+    yield draw.text(0, top - 14, "largest |d| of any feature", kind="strong")
+    for tick in draw.ticks(0, highest, 3):
+        y = bottom - tick / highest * EFFECTS
+        yield draw.line(LEFT, y, WIDTH - RIGHT, y, "axis" if tick == 0 else "grid")
+        yield draw.text(LEFT - 8, y + 4, draw.number(tick), anchor="end")
+    for bar, middle, size in zip(bars, middles, sizes, strict=True):
+        if size:
+            y = bottom - size / highest * EFFECTS
+            about = f"<title>{bar.space.short}/{bar.feature}: d = {draw.signed(bar.largest)}</title>"
+            yield draw.line(middle, bottom, middle, y, "axis")
+            yield f'<circle class="{"more" if bar.largest > 0 else "less"}" cx="{middle:.1f}" cy="{y:.1f}" r="5">{about}</circle>'
+
+
+def _names(bars: Sequence[_Bar], middles: Sequence[float], band: float) -> tuple[float, list[str]]:
+    """Names under the bars, turned where they are long and thinned where they are many; and the room that they take."""
+    words = [bar.space.short if len(bar.space.short) <= 24 else bar.space.short[:23] + "\N{HORIZONTAL ELLIPSIS}" for bar in bars]
+    longest = max(len(word) for word in words)
+    bottom = TOP + COUNTS + GAP + EFFECTS
+    turned = longest > 4 and longest * 7 > band
+    every = math.ceil((16 if turned else longest * 7 + 6) / band)
+    shown = list(zip(words, middles, strict=True))[::every]
+    if turned:
+        return 30 + longest * 5, [draw.text(x + 4, bottom + 18, word, anchor="end", turn=-40) for word, x in shown]
+    title = draw.text(LEFT + (WIDTH - LEFT - RIGHT) / 2, bottom + 38, "layer", anchor="middle", kind="strong")
+    layers = all(word.isdecimal() for word in words)
+    names = [draw.text(x, bottom + 18, word, anchor="middle") for word, x in shown]
+    return (46, [*names, title]) if layers else (28, names)
+
+
+# --- the numbers --------------------------------------------------------------------------------------------------------
+
+
+def _numbers(found: Found, bars: Sequence[_Bar]) -> str:
+    heads = ("hookpoint", "tested", f"higher in {found.a}", f"higher in {found.b}", "largest |d|", "feature")
+    rows = [
+        (
+            draw.escaped(bar.space.hookpoint),
+            f"{bar.tested:,}",
+            f"{bar.more:,}",
+            f"{bar.less:,}",
+            draw.signed(bar.largest),
+            f"{draw.escaped(bar.space.short)}/{bar.feature}",
+        )
+        for bar in bars
+    ]
+    total = ("all", *(f"{sum(getattr(bar, column) for bar in bars):,}" for column in ("tested", "more", "less")), "", "")
+    table = draw.table("Features that fired, and those that differ significantly", heads, [*rows, total])
+    return table if len(bars) <= FOLDED else f"<details><summary>Numbers of all {len(bars)} hookpoints</summary>{table}</details>"
+
+
+def _spoken(found: Found, bars: Sequence[_Bar]) -> str:
+    more, less = sum(bar.more for bar in bars), sum(bar.less for bar in bars)
+    peak = max(bars, key=lambda bar: bar.more + bar.less)
+    where = f" Most of them at {peak.space.hookpoint}: {peak.more + peak.less}." if more + less else ""
+    return (
+        f"Bar chart over {len(bars)} hookpoints: {more} features are significantly higher in {found.a}, "
+        f"{less} in {found.b}.{where} The table below it has all numbers."
+    )

@@ -1,0 +1,224 @@
+"""The report section `top-features`: the features that differ most clearly, and the text in which they fire hardest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from toolkit.records import Figure, Inputs
+
+from . import _draw as draw
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ._found import Found
+
+LISTED, SHOWN, EXAMPLES = 12, 6, 3
+BEFORE, AFTER = 260, 90
+"""Characters of a sample shown before and after the token in which a feature fires hardest."""
+STYLE = (
+    "<style>.stats-example{display:flex;flex-wrap:wrap;gap:.15rem .9rem;margin:.5rem 0;padding:.6rem .9rem;background:var(--soft);"
+    "border:1px solid var(--line);border-radius:.5rem}.stats-example .meta{flex:0 0 8.5rem;color:var(--faint);font-size:.85rem;"
+    "overflow-wrap:anywhere}.stats-example .meta b{color:var(--fg)}.stats-example .said{flex:1 1 18rem;min-width:0;"
+    "white-space:pre-wrap;overflow-wrap:anywhere;font-size:.925rem;line-height:1.75}.stats-example .said span{border-radius:.2rem;"
+    "padding:.1rem 0;print-color-adjust:exact;background:color-mix(in srgb,var(--hue) calc(var(--a)*55%),transparent)}"
+    ".stats-example .said .peak{box-shadow:inset 0 -2px var(--hue)}.stats-example .gap{color:var(--faint)}"
+    ".stats-name{margin:1.1rem 0 .25rem;font-weight:600}</style>"
+)
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """The tables that examples are made of, read once."""
+
+    activations: pa.Table
+    samples: pa.Table
+    meta: pa.Table
+
+
+@dataclass(frozen=True)
+class _Example:
+    """A sample in which a feature fires, with its activation at each position that was looked at."""
+
+    name: str
+    label: str
+    text: str
+    pieces: Sequence[str]
+    values: Mapping[int, float]
+
+    @property
+    def peak(self) -> float:
+        """The largest activation."""
+        return max(self.values.values())
+
+
+def figures(inputs: Inputs) -> Iterator[Figure]:
+    """A table and examples for each contrast."""
+    from ._found import read_contrasts
+
+    contrasts = [(found, [int(at) for at in found.ranking()[:LISTED]]) for found in read_contrasts(inputs)]
+    texts = _texts(inputs) if any(top for _, top in contrasts) else None
+    for found, top in contrasts:
+        if top:
+            yield Figure(f"{found.name}: the clearest differences", _listed(inputs, found, top), _spoken(found, top))
+        if top and texts and (examples := _examples(texts, found, top[:SHOWN])):
+            words = f"Samples in which the first {len(top[:SHOWN])} features fire hardest, the tokens marked by activation."
+            yield Figure(f"{found.name}: where they fire", STYLE + examples, words)
+
+
+# --- the table ----------------------------------------------------------------------------------------------------------
+
+
+def _listed(inputs: Inputs, found: Found, top: Sequence[int]) -> str:
+    numbers = _side_numbers(inputs, found, top)
+    heads = ("feature", "d", "p", "q", *(f"{stat} {group}" for stat in ("mean", "density") for group in (found.a, found.b)))
+    rows = []
+    for at in top:
+        cell = (found.spaces[found.space[at]].id, int(found.feature[at]))
+        means = [_plain(numbers.get((*cell, "mean", group))) for group in (found.a, found.b)]
+        shares = [_percent(numbers.get((*cell, "density", group))) for group in (found.a, found.b)]
+        tested = (draw.signed(float(found.d[at])), draw.small(float(found.p[at])), draw.small(float(found.q[at])))
+        colour = "var(--computed)" if found.d[at] > 0 else "var(--failed)"
+        effect = f'<span style="color:{colour};font-weight:600">{tested[0]}</span>'
+        rows.append((draw.escaped(found.address(at)), effect, *tested[1:], *means, *shares))
+    return draw.table("Smallest q first, then largest |d|; density is the share of samples in which it fires", heads, rows)
+
+
+def _side_numbers(inputs: Inputs, found: Found, top: Sequence[int]) -> dict[tuple[str, int, str, str], float | None]:
+    """Means and densities of both groups, for the listed features only."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    rows = inputs.read("features")
+    rows = rows.filter(pc.is_in(rows["feature"], value_set=pa.array([int(found.feature[at]) for at in top], pa.uint32())))
+    rows = rows.filter(pc.is_in(rows["stat"], value_set=pa.array(["mean", "density"], pa.string())))
+    return {(row["space"], row["feature"], row["stat"], row["group"]): row["number"] for row in reversed(rows.to_pylist())}
+
+
+def _plain(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}".replace("-", "\N{MINUS SIGN}")
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
+
+
+def _spoken(found: Found, top: Sequence[int]) -> str:
+    return f"Table of {len(top)} features compared between {found.a} and {found.b}; the first is {found.address(top[0])}."
+
+
+# --- examples -----------------------------------------------------------------------------------------------------------
+
+
+def _texts(inputs: Inputs) -> _Texts | None:
+    from toolkit.tables import arrow_schema
+
+    there = set(inputs.tables())
+    if not {"samples", "activations"} <= there:
+        return None
+    meta = inputs.read("sample_meta") if "sample_meta" in there else arrow_schema("sample_meta").empty_table()
+    return _Texts(inputs.read("activations"), inputs.read("samples").select(["sample", "text", "pieces"]), meta)
+
+
+def _examples(texts: _Texts, found: Found, top: Sequence[int]) -> str:
+    labels = _labels(texts.meta, found)
+    shown = []
+    for at in top:
+        examples = _hardest(texts, found.spaces[found.space[at]].id, int(found.feature[at]), labels)
+        if examples:
+            hue = "var(--computed)" if found.d[at] > 0 else "var(--failed)"
+            side = found.a if found.d[at] > 0 else found.b
+            about = f"d {draw.signed(float(found.d[at]))}, higher in {draw.escaped(side)}"
+            name = f'<p class="stats-name">{draw.escaped(found.address(at))} <span class="faint">{about}</span></p>'
+            shown.append(f'<div style="--hue:{hue}">{name}{"".join(_example(one, examples[0].peak) for one in examples)}</div>')
+    return "".join(shown)
+
+
+def _labels(meta: pa.Table, found: Found) -> dict[str, str]:
+    """Each compared sample's group, from the metadata key that has both groups among its values."""
+    import pyarrow.compute as pc
+
+    for key in sorted(pc.unique(meta["key"]).to_pylist()):
+        rows = meta.filter(pc.equal(meta["key"], key)).to_pylist()
+        labels = {row["sample"]: row["string"] if row["string"] is not None else f"{row['number']:.10g}" for row in rows}
+        if {found.a, found.b} <= set(labels.values()):
+            return {sample: label for sample, label in labels.items() if label in (found.a, found.b)}
+    return {}
+
+
+def _hardest(texts: _Texts, space: str, feature: int, labels: Mapping[str, str]) -> list[_Example]:
+    """The samples in which the feature fires hardest at any position, of the groups compared where these are known."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    rows = texts.activations.filter(pc.equal(texts.activations["space"], space))
+    best: dict[str, float] = {}
+    for sample, value in _hits(rows, feature):
+        if not labels or sample in labels:
+            best[sample] = max(best.get(sample, 0.0), value)
+    names = sorted((name for name, value in best.items() if value > 0), key=lambda name: (-best[name], name))[:EXAMPLES]
+    ids = pa.array(names, pa.string())
+    samples = {row["sample"]: row for row in texts.samples.filter(pc.is_in(texts.samples["sample"], value_set=ids)).to_pylist()}
+    values: dict[str, dict[int, float]] = {name: {} for name in names}
+    for row in rows.filter(pc.is_in(rows["sample"], value_set=ids)).to_pylist():
+        values[row["sample"]][row["position"]] = dict(zip(row["features"], row["values"], strict=True)).get(feature, 0.0)
+    return [
+        _Example(name, labels.get(name, ""), samples[name]["text"], samples[name]["pieces"], values[name])
+        for name in names
+        if name in samples
+    ]
+
+
+def _hits(rows: pa.Table, feature: int) -> Iterator[tuple[str, float]]:
+    """(sample, value) wherever the feature is listed."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    lists = rows["features"].combine_chunks()
+    at = pa.array(np.flatnonzero(lists.flatten().to_numpy(zero_copy_only=False) == feature))
+    samples = rows["sample"].take(pc.list_parent_indices(lists).take(at))
+    values = rows["values"].combine_chunks().flatten().take(at)
+    yield from zip(samples.to_pylist(), values.to_pylist(), strict=True)
+
+
+# --- a text with its tokens marked --------------------------------------------------------------------------------------
+
+
+def _example(example: _Example, highest: float) -> str:
+    label = f"<b>{draw.escaped(example.label)}</b><br>" if example.label else ""
+    about = f"{label}{draw.escaped(example.name)}<br>peak {example.peak:.3g}"
+    return f'<div class="stats-example"><div class="meta">{about}</div><div class="said">{_marked(example, highest)}</div></div>'
+
+
+def _marked(example: _Example, highest: float) -> str:
+    """The text around the peak; a token's colour is as strong as the activation on it."""
+    pieces = example.pieces or [example.text]
+    between = "" if "".join(pieces) in example.text else " "
+    hottest = max(example.values, key=lambda position: (example.values[position], -position))
+    peak = hottest if 0 <= hottest < len(pieces) else len(pieces) - 1
+    first, last = _window(pieces, peak)
+    values = {**example.values, peak: example.peak}
+    parts = [_token(pieces[at], values.get(at, 0.0), highest, at == peak) for at in range(first, last)]
+    gap = '<span class="gap">\N{HORIZONTAL ELLIPSIS}</span>'
+    return (gap if first > 0 else "") + between.join(parts) + (gap if last < len(pieces) else "")
+
+
+def _window(pieces: Sequence[str], peak: int) -> tuple[int, int]:
+    """The half-open range of tokens to show."""
+    first, last = peak, peak + 1
+    while first > 0 and sum(map(len, pieces[first - 1 : peak])) <= BEFORE:
+        first -= 1
+    while last < len(pieces) and sum(map(len, pieces[peak + 1 : last + 1])) <= AFTER:
+        last += 1
+    return first, last
+
+
+def _token(piece: str, value: float, highest: float, peak: bool) -> str:
+    shown = draw.escaped(piece.replace("\r", "").replace("\n", "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}"))
+    if value <= 0:
+        return shown
+    kind = ' class="peak"' if peak else ""
+    return f'<span{kind} style="--a:{value / highest:.2f}" title="{value:.3g}">{shown}</span>'

@@ -1,0 +1,175 @@
+"""The report section `volcano`: effect against evidence, a point a feature."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import inf, log10
+from typing import TYPE_CHECKING
+
+from toolkit.records import Figure, Inputs
+
+from . import _draw as draw
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from ._found import Found
+
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720.0, 430.0, 52.0, 14.0, 30.0, 48.0
+POINTS, LABELS, SPACING = 3000, 10, 15.0
+SMALLEST = 1e-300
+"""A p below this, or one that has become 0, is drawn as this."""
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """From d and p to the drawing."""
+
+    reach: float
+    highest: float
+
+    def x(self, d: float) -> float:
+        """Across: 0 is in the middle."""
+        return LEFT + (d / self.reach + 1) / 2 * (WIDTH - LEFT - RIGHT)
+
+    def y(self, p: float) -> float:
+        """Upwards: a tenth of p is a step."""
+        return self.level(-log10(max(p, SMALLEST)))
+
+    def level(self, evidence: float) -> float:
+        """The height of a value of -log10 p."""
+        return HEIGHT - BOTTOM - evidence / self.highest * (HEIGHT - TOP - BOTTOM)
+
+
+def figures(inputs: Inputs) -> Iterator[Figure]:
+    """One figure a contrast."""
+    from ._found import read_contrasts
+
+    for found in read_contrasts(inputs):
+        ranking = found.ranking()
+        if len(ranking):
+            drawn = _thinned(found, ranking)
+            html = _legend(found) + _chart(found, ranking, drawn) + _note(found, ranking, drawn)
+            yield Figure(found.name, html, _spoken(found, ranking))
+
+
+def _thinned(found: Found, ranking: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The labelled points, the significant ones, and of the others as many as there is room for, evenly by rank."""
+    import numpy as np
+
+    labelled, others = ranking[:LABELS], ranking[LABELS:]
+    significant = _evenly(others[found.significant[others]], POINTS - len(labelled))
+    rest = _evenly(others[~found.significant[others]], POINTS - len(labelled) - len(significant))
+    return np.concatenate([rest[::-1], significant[::-1], labelled[::-1]])
+
+
+def _evenly(points: npt.NDArray[np.int64], most: int) -> npt.NDArray[np.int64]:
+    import numpy as np
+
+    return points if len(points) <= most else points[np.linspace(0, len(points) - 1, most).astype(np.int64)]
+
+
+def _legend(found: Found) -> str:
+    names = [("var(--computed)", f"significantly higher in {found.a}"), ("var(--failed)", f"significantly higher in {found.b}")]
+    return draw.key([*names, ("color-mix(in srgb,var(--faint) 40%,transparent)", "not significant")])
+
+
+# --- the drawing --------------------------------------------------------------------------------------------------------
+
+
+def _chart(found: Found, ranking: npt.NDArray[np.int64], drawn: npt.NDArray[np.int64]) -> str:
+    import numpy as np
+
+    reach = max(float(np.abs(found.d[ranking]).max()) * 1.12, 1e-6)
+    highest = max(-log10(max(float(found.p[ranking].min()), SMALLEST)) * 1.06, 1.0)
+    frame = _Frame(reach, highest)
+    points = (_point(found, frame, int(at)) for at in drawn)
+    return draw.svg(WIDTH, HEIGHT, [*_axes(found, frame), *_threshold(found, frame), *points, *_labels(found, frame, ranking)])
+
+
+def _axes(found: Found, frame: _Frame) -> Iterator[str]:
+    floor = HEIGHT - BOTTOM
+    yield draw.text(0, 14, "\N{MINUS SIGN}log\N{SUBSCRIPT ONE}\N{SUBSCRIPT ZERO} p", kind="strong")
+    for tick in draw.ticks(0, frame.highest, 6):
+        yield draw.line(LEFT, frame.level(tick), WIDTH - RIGHT, frame.level(tick), "axis" if tick == 0 else "grid")
+        yield draw.text(LEFT - 8, frame.level(tick) + 4, draw.number(tick), anchor="end")
+    for tick in draw.ticks(-frame.reach, frame.reach, 8):
+        if tick == 0:
+            yield draw.line(frame.x(0), TOP, frame.x(0), floor, "grid")
+        yield draw.line(frame.x(tick), floor, frame.x(tick), floor + 5, "axis")
+        yield draw.text(frame.x(tick), floor + 19, draw.number(tick), anchor="middle")
+    yield draw.text(frame.x(0), HEIGHT - 8, "Cohen's d", anchor="middle", kind="strong")
+    yield draw.text(LEFT, HEIGHT - 8, f"\N{LEFTWARDS ARROW} higher in {_cut(found.b)}")
+    yield draw.text(WIDTH - RIGHT, HEIGHT - 8, f"higher in {_cut(found.a)} \N{RIGHTWARDS ARROW}", anchor="end")
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= 28 else name[:27] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def _threshold(found: Found, frame: _Frame) -> Iterator[str]:
+    """The largest p that was called significant."""
+    if found.significant.any():
+        p = float(found.p[found.significant].max())
+        yield draw.line(LEFT, frame.y(p), WIDTH - RIGHT, frame.y(p), "dash")
+        yield draw.text(frame.x(0), frame.y(p) - 6, f"largest significant p: {draw.small(p)}", anchor="middle")
+
+
+def _point(found: Found, frame: _Frame, at: int) -> str:
+    d, p = float(found.d[at]), float(found.p[at])
+    kind = ("more" if d > 0 else "less") if found.significant[at] else "rest"
+    about = f"{draw.escaped(found.address(at))}: d {draw.signed(d)}, p {draw.small(p)}, q {draw.small(float(found.q[at]))}"
+    size = 2.2 if kind == "rest" else 3.4
+    return f'<circle class="{kind}" cx="{frame.x(d):.1f}" cy="{frame.y(p):.1f}" r="{size}"><title>{about}</title></circle>'
+
+
+def _labels(found: Found, frame: _Frame, ranking: npt.NDArray[np.int64]) -> Iterator[str]:
+    """Addresses beside the first points, outwards, pushed down where they would lie on each other."""
+    for side in (1, -1):
+        own = [int(at) for at in ranking[:LABELS] if (found.d[at] >= 0) == (side > 0)]
+        own.sort(key=lambda at: (frame.y(float(found.p[at])), at))
+        for at, y in zip(own, _spread([frame.y(float(found.p[at])) for at in own]), strict=True):
+            x, height = frame.x(float(found.d[at])), frame.y(float(found.p[at]))
+            start, anchor = x + side * 9, "start" if side > 0 else "end"
+            room = len(found.address(at)) * 7.5
+            if not LEFT < start + side * room < WIDTH:
+                start, anchor = x - side * 9, "end" if side > 0 else "start"
+            if abs(y - height) > 3:
+                yield draw.line(x, height, start, y, "lead")
+            yield draw.text(start, y + 4, found.address(at), anchor=anchor, kind="strong")
+
+
+def _spread(heights: Sequence[float]) -> list[float]:
+    """Rising heights, moved as little as keeps them apart, first downwards and then, from the floor, upwards again."""
+    moved: list[float] = []
+    for height in heights:
+        moved.append(max(height, moved[-1] + SPACING if moved else TOP - SPACING / 2))
+    below = inf
+    for at in reversed(range(len(moved))):
+        moved[at] = below = min(moved[at], below - SPACING, HEIGHT - BOTTOM - SPACING / 2)
+    return moved
+
+
+# --- words --------------------------------------------------------------------------------------------------------------
+
+
+def _note(found: Found, ranking: npt.NDArray[np.int64], drawn: npt.NDArray[np.int64]) -> str:
+    said = []
+    if len(drawn) < len(ranking):
+        missing = int(found.significant[ranking].sum()) > POINTS
+        kept = "evenly chosen" if missing else "all significant ones and evenly chosen others"
+        said.append(f"{len(drawn):,} of {len(ranking):,} points are drawn: {kept}.")
+    if undefined := len(found.d) - len(ranking):
+        said.append(f"Not drawn: {undefined:,} with the same value in every sample of a group, for which d is undefined.")
+    return f'<p class="faint">{" ".join(said)}</p>' if said else ""
+
+
+def _spoken(found: Found, ranking: npt.NDArray[np.int64]) -> str:
+    d, significant = found.d[ranking], found.significant[ranking]
+    first = ", ".join(f"{found.address(int(at))} (d {draw.signed(float(found.d[at]))})" for at in ranking[:3])
+    return (
+        f"Scatter plot of {len(ranking)} features, Cohen's d against minus log10 of p: {int((significant & (d > 0)).sum())} are "
+        f"significantly higher in {found.a}, {int((significant & (d < 0)).sum())} in {found.b}. Strongest evidence: {first}."
+    )

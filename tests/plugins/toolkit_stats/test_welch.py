@@ -1,0 +1,305 @@
+"""The stage compare.welch: which samples are compared, what is independent, what it writes, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pydantic import ValidationError
+from scipy import stats
+
+from toolkit.errors import DataError
+from toolkit.randomness import half
+from toolkit.records import StagePart
+from toolkit.tables import arrow_schema
+from toolkit.testing.contracts import check_part
+from toolkit.testing.fakes import make_work
+from toolkit.testing.nulls import Groups, null_groups, planted_groups
+from toolkit_stats import toolkit_parts
+from toolkit_stats._welch import Welch, compare_welch
+
+PART = next(part for part in toolkit_parts() if isinstance(part, StagePart))
+PARAMS = {"by": "group", "between": ("a", "b")}
+
+
+def sample(name: str, unit: str = "", prompt: str = "") -> dict[str, Any]:
+    """A row of `samples`; by itself unless a unit or prompt is given."""
+    row = {"sample": name, "unit": unit or name, "cluster": prompt or name, "text": name, "prompt_hash": prompt or name}
+    return {**row, "token_ids": [], "pieces": [], "spans": []}
+
+
+def space(name: str = "s1", width: int = 8, layer: int = 1) -> dict[str, Any]:
+    """A row of `spaces`."""
+    where = {"hookpoint": f"resid_post.{layer}", "address": f"m/resid_post.{layer}/{name}", "recipe": "jumprelu"}
+    return {"space": name, "model": "m", "revision": "1", "sae": name, "sae_hash": "x", "width": width, **where}
+
+
+def tables(
+    samples: Sequence[Mapping[str, Any]],
+    groups: Sequence[str | float],
+    activations: Sequence[tuple[str, str, int, dict[int, float]]],
+    spaces: Sequence[Mapping[str, Any]] = (space(),),
+) -> dict[str, pa.Table]:
+    """Input tables; an activation is (space, sample, position, values by feature)."""
+    meta = [_meta(row["sample"], group) for row, group in zip(samples, groups, strict=True)]
+    entries = [
+        {"space": s, "sample": n, "position": at, "features": list(found), "values": list(found.values())}
+        for s, n, at, found in activations
+    ]
+    made = {"samples": samples, "sample_meta": meta, "activations": entries, "spaces": spaces}
+    return {name: pa.Table.from_pylist(list(rows), schema=arrow_schema(name)) for name, rows in made.items()}
+
+
+def _meta(name: str, group: str | float) -> dict[str, Any]:
+    text = isinstance(group, str)
+    return {"sample": name, "key": "group", "number": None if text else group, "string": group if text else None}
+
+
+def small() -> dict[str, pa.Table]:
+    """Six samples; feature 2 fires in group a only, feature 5 everywhere."""
+    names = [f"n{i}" for i in range(6)]
+    values: list[dict[int, float]] = [{2: 1.0, 5: 2.0}, {2: 2.0, 5: 2.5}, {2: 1.5, 5: 2.0}, {5: 2.0}, {5: 2.5}, {5: 3.0}]
+    rows = [("s1", name, 0, found) for name, found in zip(names, values, strict=True)]
+    return tables([sample(name) for name in names], list("aaabbb"), rows)
+
+
+def from_nulls(data: Groups) -> dict[str, pa.Table]:
+    """Made-up groups as tables: a game is a unit, prompts are all different, the label is group a or b."""
+    samples = [sample(f"r{row:05d}", f"g{game}") for row, game in zip(data.sample, data.game, strict=True)]
+    ends = zip(data.indptr[:-1], data.indptr[1:], strict=True)
+    fired = [dict(zip(data.features[i:j].tolist(), data.values[i:j].tolist(), strict=True)) for i, j in ends]
+    rows = [("s1", row["sample"], 0, found) for row, found in zip(samples, fired, strict=True)]
+    return tables(samples, ["a" if label else "b" for label in data.label], rows, [space(width=data.n_features)])
+
+
+def run(given: Mapping[str, pa.Table], seed: int = 0, **params: Any) -> dict[tuple[str, int, str, str], dict[str, Any]]:
+    """The stage's rows by (space, feature, stat, group)."""
+    found = [table for _, table in compare_welch(make_work(Welch(**{**PARAMS, **params}), given, seed=seed))]
+    return {(row["space"], row["feature"], row["stat"], row["group"]): row for table in found for row in table.to_pylist()}
+
+
+def refused(message: str, given: Mapping[str, pa.Table], **params: Any) -> None:
+    with pytest.raises(DataError) as caught:
+        run(given, **params)
+    assert str(caught.value) == message
+
+
+def test_it_keeps_the_contract() -> None:
+    check_part(PART, params=PARAMS, work=make_work(tables=small()))
+
+
+# --- what it writes -----------------------------------------------------------------------------------------------------
+
+
+def test_each_fired_feature_has_every_statistic_once() -> None:
+    found = run(small())
+    stats_of = {(stat, group) for _, feature, stat, group in found if feature == 2}
+    sides = {(stat, group) for stat in ("mean", "density") for group in ("a", "b")}
+    contrast = {(stat, "a vs b") for stat in ("d", "t", "df", "p", "q", "significant")}
+    assert stats_of == sides | contrast | {("fired", "")}
+    assert {feature for _, feature, _, _ in found} == {2, 5}
+
+
+def test_the_numbers_are_those_of_the_samples() -> None:
+    found = run(small())
+    a, b = [2.0, 2.5, 2.0], [2.0, 2.5, 3.0]
+    theirs = stats.ttest_ind(a, b, equal_var=False)
+    number = {(stat, group): row["number"] for (_, feature, stat, group), row in found.items() if feature == 5}
+    assert number["mean", "a"] == pytest.approx(np.mean(a))
+    assert number["density", "a"] == 1.0
+    assert number["fired", ""] == 6.0
+    assert number["t", "a vs b"] == pytest.approx(theirs.statistic, rel=1e-9)
+    assert number["df", "a vs b"] == pytest.approx(theirs.df, rel=1e-9)
+    assert number["p", "a vs b"] == pytest.approx(theirs.pvalue, rel=1e-9)
+    assert number["d", "a vs b"] == pytest.approx(
+        (np.mean(a) - np.mean(b)) / np.sqrt((np.var(a, ddof=1) + np.var(b, ddof=1)) / 2)
+    )
+    assert found["s1", 5, "mean", "a"]["text"] == "3 samples in 3 clusters"
+    assert found["s1", 2, "density", "b"]["number"] == 0.0
+
+
+def test_the_family_is_every_feature_of_every_space_fired_or_not() -> None:
+    given = small() | {"spaces": tables([], [], [], [space(), space("s2", 1000, 2)])["spaces"]}
+    found = run(given)
+    p, q = (found["s1", 2, stat, "a vs b"] for stat in ("p", "q"))
+    assert q["text"] == "bh over 1008"
+    assert q["number"] == pytest.approx(min(1.0, p["number"] * 1008))
+
+
+def test_two_spaces_share_one_correction() -> None:
+    given = small()
+    other = given["activations"].set_column(0, given["activations"].schema.field(0), pa.array(["s2"] * 6))
+    both = pa.concat_tables([given["activations"], other])
+    found = run(given | {"activations": both, "spaces": tables([], [], [], [space(), space("s2", 8, 2)])["spaces"]})
+    p = found["s1", 2, "p", "a vs b"]["number"]
+    assert found["s1", 2, "q", "a vs b"]["number"] == found["s2", 2, "q", "a vs b"]["number"] == pytest.approx(p * 16 / 2)
+
+
+def test_a_feature_that_spreads_nowhere_has_no_t_and_is_not_significant() -> None:
+    rows = [("s1", name, 0, {3: value}) for name, value in zip(["n0", "n1", "n2", "n3"], [1.0, 1.0, 2.0, 2.0], strict=True)]
+    found = run(tables([sample(f"n{i}") for i in range(4)], list("aabb"), rows))
+    assert [found["s1", 3, stat, "a vs b"]["number"] for stat in ("d", "t", "df", "p", "q", "significant")] == [
+        *[None] * 3,
+        *[1.0, 1.0, 0.0],
+    ]
+
+
+def test_significant_asks_for_a_small_q_and_a_large_d() -> None:
+    given = from_nulls(planted_groups(2, d=1.0, which=(4,), n_games=120, rounds=4, n_features=20))
+    assert run(given)["s1", 4, "significant", "a vs b"]["number"] == 1.0
+    assert run(given, min_abs_d=5.0)["s1", 4, "significant", "a vs b"]["number"] == 0.0
+    assert run(given, alpha=1e-12)["s1", 4, "significant", "a vs b"]["number"] == 0.0
+
+
+def test_nothing_described_and_nothing_active_gives_no_rows() -> None:
+    assert run(tables([sample("n0"), sample("n1"), sample("n2"), sample("n3")], list("aabb"), [], [])) == {}
+
+
+def test_a_space_in_which_nothing_fired_gives_no_rows() -> None:
+    assert run(tables([sample("n0"), sample("n1"), sample("n2"), sample("n3")], list("aabb"), [])) == {}
+
+
+# --- which samples, and what is independent -----------------------------------------------------------------------------
+
+
+def p_values(given: Mapping[str, pa.Table], **params: Any) -> np.ndarray:
+    return np.array([row["number"] for (_, _, stat, _), row in run(given, **params).items() if stat == "p"])
+
+
+def test_rounds_taken_for_units_mislead_and_units_do_not() -> None:
+    given = from_nulls(null_groups(11, n_games=60, rounds=8, n_features=200, game_sd=1.5))
+    assert (p_values(given, unit="sample") < 0.05).mean() > 0.3
+    assert (p_values(given, unit="unit") < 0.05).mean() < 0.09
+
+
+def test_a_planted_feature_is_found_with_its_sign() -> None:
+    given = from_nulls(planted_groups(4, d=1.2, which=(6,), n_games=120, rounds=4, n_features=40))
+    found = run(given, alpha=0.001)
+    assert [feature for (_, feature, stat, _), row in found.items() if stat == "significant" and row["number"]] == [6]
+    assert 0.5 < found["s1", 6, "d", "a vs b"]["number"] < 1.6
+    swapped = run(given, between=("b", "a"))
+    assert swapped["s1", 6, "d", "b vs a"]["number"] == pytest.approx(-found["s1", 6, "d", "a vs b"]["number"])
+
+
+def test_equal_prompts_are_one_cluster_in_their_group_only() -> None:
+    samples = [sample(f"n{i}", prompt=f"p{min(i % 4, 2)}") for i in range(8)]
+    given = tables(samples, list("aaaabbbb"), [("s1", f"n{i}", 0, {1: 1.0 + i}) for i in range(8)])
+    assert run(given)["s1", 1, "mean", "a"]["text"] == "4 samples in 3 clusters"
+    assert run(given)["s1", 1, "mean", "b"]["text"] == "4 samples in 3 clusters"
+    assert run(given, cluster="none")["s1", 1, "mean", "a"]["text"] == "4 samples in 4 clusters"
+
+
+def test_samples_of_other_groups_and_without_the_key_are_left_out() -> None:
+    given = small()
+    more = tables(
+        [sample("x0"), sample("x1")], ["c", "c"], [("s1", "x0", 0, {2: 9.0, 7: 1.0}), ("s1", "x1", 0, {2: float("nan")})]
+    )
+    together = {name: pa.concat_tables([given[name], more[name]]) for name in ("samples", "sample_meta", "activations")}
+    assert run({**together, "spaces": given["spaces"]}) == run(given)
+    unlabelled = together["sample_meta"].slice(0, 6)
+    assert run({**together, "sample_meta": unlabelled, "spaces": given["spaces"]}) == run(given)
+
+
+def test_each_half_of_the_units_is_its_own_and_both_are_all() -> None:
+    given = from_nulls(null_groups(1, n_games=40, rounds=3, n_features=10))
+    sizes = {}
+    for units in ("select", "confirm", "all"):
+        text = run(given, seed=9, units=units)["s1", 0, "mean", "a"]["text"]
+        sizes[units] = int(text.split()[0])
+    games = {row["unit"] for row in given["samples"].to_pylist()}
+    label = dict(zip(given["samples"]["unit"].to_pylist(), given["sample_meta"]["string"].to_pylist(), strict=True))
+    assert sizes["select"] + sizes["confirm"] == sizes["all"]
+    assert sizes["select"] == 3 * sum(label[game] == "a" and half(9, game) == "select" for game in games)
+
+
+@pytest.mark.parametrize(("pool", "expected"), [("max", 3.0), ("mean", 1.5)], ids=["max", "mean"])
+def test_positions_of_a_sample_become_one_value(pool: str, expected: float) -> None:
+    rows = [("s1", "n0", at, {1: value} if value else {0: 1.0}) for at, value in enumerate([3.0, 2.0, 1.0, 0.0])]
+    rows += [("s1", f"n{i}", 0, {1: 0.5 * i}) for i in (1, 2, 3)]
+    found = run(tables([sample(f"n{i}") for i in range(4)], list("aabb"), rows), pool=pool)
+    assert found["s1", 1, "mean", "a"]["number"] == pytest.approx((expected + 0.5) / 2)
+
+
+def test_groups_may_be_named_by_numbers() -> None:
+    rows = [("s1", f"n{i}", 0, {1: 1.0 + i}) for i in range(4)]
+    found = run(tables([sample(f"n{i}") for i in range(4)], [1.0, 1.0, 0.5, 0.5], rows), between=[1, 0.5])
+    assert found["s1", 1, "mean", "1"]["number"] == 1.5
+    assert found["s1", 1, "mean", "0.5"]["number"] == 3.5
+
+
+# --- what it refuses ----------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_key_is_answered_with_the_known_ones() -> None:
+    refused("by: no sample has metadata 'gruop'. Did you mean 'group'? The samples have: group.", small(), by="gruop")
+
+
+def test_samples_without_any_metadata_are_told_so() -> None:
+    bare = small() | {"sample_meta": arrow_schema("sample_meta").empty_table()}
+    refused("by: no sample has metadata 'group'. The samples have: none.", bare)
+
+
+def test_an_unknown_group_is_answered_with_those_there_are() -> None:
+    samples = [sample(f"n{i}") for i in range(3)]
+    given = tables(samples, ["stop", "stop", "bet"], [])
+    message = "between: no sample has group 'stopp'. Did you mean 'stop'? Groups by 'group': bet (1 samples), stop (2 samples)."
+    refused(message, given, between=("stopp", "bet"))
+
+
+def test_a_group_that_is_not_in_the_half_is_refused() -> None:
+    names = [f"n{i}" for i in range(40)]
+    chosen = [name for name in names if half(0, name) == "select"][:4] + [name for name in names if half(0, name) == "confirm"][
+        :2
+    ]
+    given = tables([sample(name) for name in chosen], list("aaaabb"), [])
+    message = (
+        "between: no unit with group 'b' falls into the half 'select'. Take `units: all`, or give the experiment more units."
+    )
+    refused(message, given, units="select")
+
+
+def test_a_group_of_one_cluster_is_refused() -> None:
+    samples = [sample("n0", "g0"), sample("n1", "g0"), sample("n2", "g1"), sample("n3", "g2")]
+    given = tables(samples, list("aabb"), [])
+    message = (
+        "between: group 'a' has 2 samples but 1 independent cluster (unit: unit, cluster: prompt); a test needs at least 2 to "
+        "see a spread. Give the experiment more units."
+    )
+    refused(message, given)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=str)
+def test_a_number_that_is_none_names_where_it_is(value: float) -> None:
+    given = small()
+    bad = tables([], [], [("s1", "n1", 1, {4: 1.0, 6: value})])["activations"]
+    message = (
+        f"space s1 (m/resid_post.1/s1): feature 6 has the activation {value} in sample 'n1'; a test needs finite numbers. "
+        "Leave that sample out, or extract in a wider number format."
+    )
+    refused(message, given | {"activations": pa.concat_tables([given["activations"], bad])})
+
+
+def test_a_feature_outside_its_space_is_refused() -> None:
+    given = small() | {"spaces": tables([], [], [], [space(width=5)])["spaces"]}
+    message = (
+        "space s1 (m/resid_post.1/s1): there is a feature 5, but its width is 5 (features 0 to 4). The activations and the "
+        "description of the space do not belong together; extract them again."
+    )
+    refused(message, given)
+
+
+def test_a_space_that_nobody_described_is_refused() -> None:
+    given = small() | {"spaces": tables([], [], [], [space("s9")])["spaces"]}
+    message = (
+        "space s1: it has activations, but table 'spaces' does not describe it, so its width is unknown. Let the stage that "
+        "writes the activations write 'spaces' too. Spaces described: s9."
+    )
+    refused(message, given)
+
+
+def test_a_group_is_not_compared_with_itself() -> None:
+    with pytest.raises(ValidationError, match="both groups are 'a'; name two different ones"):
+        Welch(by="group", between=("a", "a"))

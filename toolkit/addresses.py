@@ -1,0 +1,160 @@
+"""How a feature is named by people: `25/2059` where one SAE sits at the layer, `model/hookpoint/sae:2059` anywhere.
+
+An address is read here and nowhere else, and what the toolkit prints as an address can be typed back. A space is one row of
+the table `spaces`, as a dictionary. Light: neither torch nor Arrow.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from toolkit.errors import BadInput, nearest
+from toolkit.hookpoints import Hookpoint, hookpoint
+
+FORMS = "25/2059, L25-2059, L25#2059, 25:2059, or in full model/hookpoint/sae:2059"
+"""The allowed forms, for messages and help."""
+
+Space = Mapping[str, Any]
+
+_SHORT = re.compile(r"L?([0-9]{1,10})[/:#-]([0-9]{1,10})", re.IGNORECASE)
+_INDEX = re.compile("[0-9]{1,10}")
+_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Address:
+    """One feature as a person named it: the short form has a layer only; the full form has all but perhaps the SAE."""
+
+    layer: int | None
+    hookpoint: str | None
+    model: str | None
+    sae: str | None
+    index: int
+
+    def __str__(self) -> str:
+        place = "/".join(part for part in (self.model, self.hookpoint, self.sae) if part is not None)
+        return f"{place}:{self.index}" if place else f"{self.layer}/{self.index}"
+
+
+def parse(text: str) -> Address:
+    """Read an address, or an error naming the allowed forms. A space without an SAE has the full form `model/hookpoint:3`."""
+    if found := _SHORT.fullmatch(text.strip()):
+        return Address(int(found[1]), None, None, None, int(found[2]))
+    place, _, index = text.strip().rpartition(":")
+    split = _split(place)
+    if split is None or _INDEX.fullmatch(index) is None:
+        raise BadInput(f"'{text}' is no address of a feature. Write {FORMS}.")
+    model, at, sae = split
+    return Address(at.layer, str(at), model, sae, int(index))
+
+
+def _split(place: str) -> tuple[str, Hookpoint, str | None] | None:
+    """Model, hookpoint and SAE: names of models and SAEs may hold slashes, so the first hookpoint is where they part."""
+    parts = place.split("/")
+    for at in range(1, len(parts)):
+        try:
+            found = hookpoint(parts[at])
+        except BadInput:
+            continue
+        model, sae = "/".join(parts[:at]), "/".join(parts[at + 1 :])
+        return (model, found, sae or None) if model else None
+    return None
+
+
+def find(address: Address | str, spaces: Iterable[Space]) -> Space:
+    """The space in which the addressed feature lies: exactly one of `spaces`, and wide enough."""
+    return locate(address, spaces)[0]
+
+
+def locate(address: Address | str, spaces: Iterable[Space]) -> tuple[Space, int]:
+    """The space of the addressed feature and its index. Of a text, a space's address or id as it stands is tried first."""
+    rows = _distinct(spaces)
+    found, index = _as_it_stands(address, rows) if isinstance(address, str) else ([], 0)
+    if not found:
+        read = parse(address) if isinstance(address, str) else address
+        found, index = _matching(read, rows), read.index
+    if len(found) > 1:
+        raise BadInput(f"'{address}' may mean {len(found)} features: {_listed(found, rows, index)}. Write one of these.")
+    if index >= found[0]["width"]:
+        name, width = found[0]["address"], found[0]["width"]
+        raise BadInput(f"'{address}': there is no feature {index} in {name}; its width is {width} (0 to {width - 1}).")
+    return found[0], index
+
+
+def _as_it_stands(text: str, rows: Sequence[Space]) -> tuple[list[Space], int]:
+    """Addresses are printed as the store has them, so they are found even where the hookpoint is no model's."""
+    name, _, index = text.strip().rpartition(":")
+    if _INDEX.fullmatch(index) is None:
+        return [], 0
+    return [row for row in rows if name in (row["address"], row["space"])], int(index)
+
+
+def _matching(address: Address, rows: Sequence[Space]) -> list[Space]:
+    if address.model is None:
+        return at_layer(rows, -1 if address.layer is None else address.layer)
+    wanted = str(address).rpartition(":")[0]
+    found = [row for row in rows if row["address"] == wanted]
+    if not found:
+        known = [str(row["address"]) for row in rows]
+        raise BadInput(f"There is no space '{wanted}' here.{nearest(wanted, known)} Spaces: {_some(known)}.")
+    return found
+
+
+def at_layer(spaces: Iterable[Space], layer: int) -> list[Space]:
+    """The spaces at a layer, or an error listing the layers that there are."""
+    rows = _distinct(spaces)
+    found = [row for row in rows if layer_of(row) == layer]
+    if not found:
+        known = sorted({number for row in rows if (number := layer_of(row)) is not None})
+        raise BadInput(f"There is no space at layer {layer} here. Layers: {', '.join(map(str, known)) or '(none)'}.")
+    return found
+
+
+def layer_of(space: Space) -> int | None:
+    """The layer of a space; None for one that sits at none."""
+    number = str(space["hookpoint"]).rpartition(".")[2]
+    return int(number) if _INDEX.fullmatch(number) else None
+
+
+def short(space: Space, index: int) -> str:
+    """`25/2059`; for a space at no layer, the full address."""
+    layer = layer_of(space)
+    return f"{space['address']}:{index}" if layer is None else f"{layer}/{index}"
+
+
+def prefixes(spaces: Iterable[Space]) -> dict[str, str]:
+    """Space id -> what to put before an index: the shortest form that means one space among these."""
+    rows = _distinct(spaces)
+    layers, names = Counter(layer_of(row) for row in rows), Counter(row["address"] for row in rows)
+    out = {}
+    for row in rows:
+        layer = layer_of(row)
+        plain = f"{row['address']}:" if names[row["address"]] == 1 else f"{row['space']}:"
+        out[row["space"]] = f"{layer}/" if layer is not None and layers[layer] == 1 else plain
+    return out
+
+
+def _distinct(spaces: Iterable[Space]) -> list[Space]:
+    return list({row["space"]: row for row in spaces}.values())
+
+
+def _listed(found: Sequence[Space], rows: Sequence[Space], index: int) -> str:
+    """The full addresses; where two spaces share theirs, the spaces' ids and what tells them apart."""
+    shared = Counter(row["address"] for row in rows)
+    return _some(
+        [
+            f"{row['address']}:{index}"
+            if shared[row["address"]] == 1
+            else f"{row['space']}:{index} ({row['address']}, model revision {row['revision']}, recipe {row['recipe']})"
+            for row in found
+        ]
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more or "(none)"

@@ -1,0 +1,63 @@
+"""Names of places in a model: `resid_post.12` is the output of block 12, counted from 0.
+
+Other tools' names for the same places are accepted wherever a hookpoint is read, and turned into ours at once.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from toolkit.errors import BadInput, choices, nearest
+
+SITES = (
+    "resid_pre",
+    "resid_mid",
+    "resid_post",
+    "attn_z",
+    "attn_out",
+    "attn_probs",
+    "mlp_in_normed",
+    "mlp_in",
+    "mlp_raw",
+    "mlp_out",
+)
+"""Every site of a block, in no order. `mlp_in_normed` has no gain, `mlp_in` has; `mlp_out` is what enters the stream."""
+
+_ALIASES = {
+    "hook_resid_pre": "resid_pre",
+    "hook_resid_mid": "resid_mid",
+    "hook_resid_post": "resid_post",
+    "attn.hook_z": "attn_z",
+    "hook_attn_out": "attn_out",
+    "attn.hook_pattern": "attn_probs",
+    "ln2.hook_normalized": "mlp_in_normed",
+    "mlp.hook_in": "mlp_in",
+    "hook_mlp_out": "mlp_out",
+}
+
+
+@dataclass(frozen=True)
+class Hookpoint:
+    """A site of one layer. `str` gives the one name that it has here."""
+
+    site: str
+    layer: int
+
+    def __str__(self) -> str:
+        return f"{self.site}.{self.layer}"
+
+
+def hookpoint(text: str) -> Hookpoint:
+    """Read a name of ours (`resid_post.12`) or another tool's (`blocks.12.hook_resid_post`, `layers.12`)."""
+    if found := re.fullmatch(r"([a-z_]+)\.(\d+)", text):
+        if found[1] in SITES:
+            return Hookpoint(found[1], int(found[2]))
+        if found[1] == "layers":
+            return Hookpoint("resid_post", int(found[2]))
+    if (found := re.fullmatch(r"blocks\.(\d+)\.([a-z0-9_.]+)", text)) and found[2] in _ALIASES:
+        return Hookpoint(_ALIASES[found[2]], int(found[1]))
+    site = text.partition(".")[0]
+    raise BadInput(
+        f"'{text}' is no hookpoint.{nearest(site, SITES)} Write SITE.LAYER, layers counted from 0; sites: {choices(SITES)}."
+    )

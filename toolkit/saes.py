@@ -1,0 +1,103 @@
+"""What an SAE part's `load` gives: SAEs, each with its hookpoint and identity, and the space that one makes with a model.
+
+A *space* is model@revision, hookpoint, the hash of the SAE's own files and the recipe by which it is run. A feature number
+means something inside its space only, so every row of features carries the space's id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from toolkit.records import Identity
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """Active features of many rows: row i owns `counts[i]` entries, in order, of `features` and `values`."""
+
+    counts: Tensor
+    features: Tensor
+    values: Tensor
+
+
+class Sae(ABC):
+    """One SAE. Encoding and decoding are in the units of the model's own activations, float32."""
+
+    name: str
+    hookpoint: str
+    release: str
+    width: int
+    inputs: int
+    digest: str
+    recipe: str
+    declared_l0: float | None = None
+
+    @abstractmethod
+    def encode(self, rows: Tensor) -> Tensor:
+        """(n, inputs) -> (n, width): activations, 0 where a feature is off."""
+
+    @abstractmethod
+    def decode(self, activations: Tensor) -> Tensor:
+        """(n, width) -> (n, inputs): the reconstruction."""
+
+    @abstractmethod
+    def decoder_rows(self, features: Sequence[int]) -> Tensor:
+        """What one unit of each feature adds to the stream: (len(features), inputs)."""
+
+    @property
+    def layer(self) -> int:
+        """The layer of the hookpoint."""
+        return int(self.hookpoint.rpartition(".")[2])
+
+    def sparse(self, rows: Tensor, chunk: int = 4096) -> Sparse:
+        """Active features of rows, a chunk at a time, so that no dense matrix of all rows is made."""
+        import torch
+
+        counts, features, values = [], [], []
+        for start in range(0, len(rows), chunk):
+            dense = self.encode(rows[start : start + chunk])
+            at = dense.nonzero()
+            counts.append(torch.bincount(at[:, 0], minlength=len(dense)))
+            features.append(at[:, 1])
+            values.append(dense[at[:, 0], at[:, 1]])
+        return Sparse(torch.cat(counts), torch.cat(features), torch.cat(values)) if counts else _nothing()
+
+    def release_memory(self) -> None:
+        """Let the weights go; they are read again when needed."""
+        return
+
+
+def _nothing() -> Sparse:
+    import torch
+
+    none = torch.empty(0, dtype=torch.long)
+    return Sparse(none, none, torch.empty(0))
+
+
+def space_id(model: Identity, sae: Sae) -> str:
+    """The id of the space that an SAE makes with a model: equal for equal weights and recipe, wherever they lie."""
+    material = [model.digest, sae.hookpoint, sae.digest, sae.recipe]
+    return hashlib.sha256(json.dumps(material).encode()).hexdigest()[:16]
+
+
+def space_row(model: Identity, sae: Sae) -> dict[str, Any]:
+    """The row of table `spaces`."""
+    return {
+        "space": space_id(model, sae),
+        "model": model.name,
+        "revision": model.revision,
+        "hookpoint": sae.hookpoint,
+        "sae": sae.name,
+        "sae_hash": sae.digest,
+        "recipe": sae.recipe,
+        "width": sae.width,
+        "address": f"{model.name}/{sae.hookpoint}/{sae.name}",
+    }
