@@ -5,10 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from toolkit import hookimpl
-from toolkit.records import Part
+from toolkit.records import Part, ReportSection, StagePart
+
+from . import _delta, _section
 
 
 @hookimpl
 def toolkit_parts() -> Iterator[Part]:
     """Every part of this subject."""
-    yield from ()
+    yield StagePart(
+        name="patch.delta",
+        help="Sets features to group values, error term kept, against sham, random and reconstruction arms.",
+        params=_delta.Delta,
+        run=_delta.patch,
+        reads=("samples", "features", "spaces"),
+        writes=("effects", "features"),
+        uses_model=True,
+        uses_saes=True,
+    )
+    yield ReportSection(
+        name="patch-effects",
+        title="Patch effects against their controls",
+        help="What setting a feature does to the decision, beside what the same edit does along random features.",
+        reads=("effects", "features", "spaces"),
+        run=_section.figures,
+        order=30,
+    )

@@ -196,7 +196,7 @@ def choose(probabilities: Any, uniform: float, temperature: float) -> int:
     # Divided by the highest, so that a low temperature cannot underflow them all.
     weights = given if temperature == 1 else (given / highest) ** (1 / temperature)
     summed = np.cumsum(weights)
-    at = int(np.searchsorted(summed, uniform * summed[-1], side="left"))
+    at = int(np.searchsorted(summed, uniform * summed[-1], side="right"))
     return min(at, int(np.flatnonzero(weights)[-1]))
 
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 STYLE = (
-    "<style>.stats{display:block;width:100%;min-width:32rem}.stats text{font-size:12px;fill:var(--faint)}"
+    "<style>.stats{display:block;width:100%;min-width:40rem}.stats text{font-size:12px;fill:var(--faint)}"
     ".stats .strong{fill:var(--fg);font-weight:600;paint-order:stroke;stroke:var(--bg);stroke-width:3px;stroke-linejoin:round}"
     ".stats .grid{stroke:var(--line)}.stats .axis{stroke:var(--faint)}"
     ".stats .dash{stroke:var(--faint);stroke-dasharray:4 4}.stats .lead{stroke:var(--faint);stroke-width:.75}"
@@ -67,7 +67,7 @@ def small(value: float) -> str:
     if math.isnan(value):
         return "undefined"
     if value == 0:
-        return "< 1e\N{MINUS SIGN}300"
+        return "under 1e\N{MINUS SIGN}300"
     return (f"{value:.3f}" if value >= 0.001 else f"{value:.1e}").replace("e-0", "e-").replace("-", "\N{MINUS SIGN}")
 
 

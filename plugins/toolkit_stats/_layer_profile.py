@@ -104,7 +104,7 @@ def _effects(bars: Sequence[_Bar], middles: Sequence[float]) -> Iterator[str]:
     for bar, middle, size in zip(bars, middles, sizes, strict=True):
         if size:
             y = bottom - size / highest * EFFECTS
-            about = f"<title>{bar.space.short}/{bar.feature}: d = {draw.signed(bar.largest)}</title>"
+            about = f"<title>{draw.escaped(bar.space.short)}/{bar.feature}: d = {draw.signed(bar.largest)}</title>"
             yield draw.line(middle, bottom, middle, y, "axis")
             yield f'<circle class="{"more" if bar.largest > 0 else "less"}" cx="{middle:.1f}" cy="{y:.1f}" r="5">{about}</circle>'
 

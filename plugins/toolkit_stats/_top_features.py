@@ -80,7 +80,7 @@ def _listed(inputs: Inputs, found: Found, top: Sequence[int]) -> str:
         means = [_plain(numbers.get((*cell, "mean", group))) for group in (found.a, found.b)]
         shares = [_percent(numbers.get((*cell, "density", group))) for group in (found.a, found.b)]
         tested = (draw.signed(float(found.d[at])), draw.small(float(found.p[at])), draw.small(float(found.q[at])))
-        colour = "var(--computed)" if found.d[at] > 0 else "var(--failed)"
+        colour = "var(--good)" if found.d[at] > 0 else "var(--bad)"  # as text, the fill colours are too faint
         effect = f'<span style="color:{colour};font-weight:600">{tested[0]}</span>'
         rows.append((draw.escaped(found.address(at)), effect, *tested[1:], *means, *shares))
     return draw.table("Smallest q first, then largest |d|; density is the share of samples in which it fires", heads, rows)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from toolkit import hookimpl
-from toolkit.records import ModelPart, Part, ReportSection, SaePart, SinkPart, SourcePart, StagePart
+from toolkit.records import ModelPart, Part, ReportSection, SaePart, SourcePart, StagePart
 
 from . import _parts
 
@@ -42,7 +42,6 @@ def toolkit_parts() -> Iterator[Part]:
         reads=("samples", "sample_meta", "activations"),
         writes=("features",),
     )
-    yield SinkPart(name="json", help="Tables as JSON lines.", params=_parts.Json, run=_parts.write_json)
     yield ReportSection(
         name="toy-means", title="Group means", help="Largest differences of means.", reads=("features",), run=_parts.figure
     )

@@ -8,13 +8,13 @@ import os
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from toolkit.errors import DataError
-from toolkit.records import Figure, Identity, Inputs, Params, Reporter, Rows, SinkWork, Work
+from toolkit.records import Figure, Identity, Inputs, Params, Reporter, Rows, Work
 from toolkit.tables import arrow_schema
 
 if TYPE_CHECKING:
@@ -51,13 +51,6 @@ class Means(Params):
     """Which groups to compare."""
 
     by: str = Field("group", description="The metadata key that names a sample's group.")
-
-
-class Json(Params):
-    """Which tables go out, and where to."""
-
-    path: str = Field("out", description="Folder, relative to the spec.")
-    tables: tuple[str, ...] = Field(("features",), description="Names of the tables.")
 
 
 def identify(params: Toy) -> Identity:
@@ -149,7 +142,7 @@ def compare_means(work: Work) -> Rows:
         for feature, value in zip(row["features"], row["values"], strict=True):
             sums[row["space"], feature, group_of[row["sample"]]] += value
     rows = [
-        {"space": space, "feature": feature, "stat": "mean", "group": group, "number": total / sizes[group], "text": None}
+        {"space": space, "feature": feature, "stat": "toy_mean", "group": group, "number": total / sizes[group], "text": None}
         for (space, feature, group), total in sorted(sums.items())
     ]
     yield "features", pa.Table.from_pylist(rows, schema=arrow_schema("features"))
@@ -164,18 +157,9 @@ def _groups(meta: pa.Table, by: str) -> dict[str, str]:
     return groups
 
 
-def write_json(work: SinkWork) -> Iterator[tuple[str, bytes]]:
-    """One file a table, rows sorted by the table's key."""
-    import json
-
-    for name in work.params.tables:
-        lines = (json.dumps(row, sort_keys=True) + "\n" for row in work.inputs.read(name).to_pylist())
-        yield f"{name}.jsonl", "".join(lines).encode()
-
-
 def figure(inputs: Inputs) -> Iterable[Figure]:
     """The twelve features with the largest mean."""
-    rows = [row for row in inputs.read("features").to_pylist() if row["stat"] == "mean"]
+    rows = [row for row in inputs.read("features").to_pylist() if row["stat"] == "toy_mean"]
     rows.sort(key=lambda row: -row["number"])
     cells = "".join(
         f"<tr><td>{row['feature']}</td><td>{html.escape(row['group'])}</td><td>{row['number']:.3f}</td></tr>" for row in rows[:12]

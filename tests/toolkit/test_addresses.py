@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit.addresses import Address, at_layer, find, layer_of, parse, prefixes, short
@@ -80,6 +80,7 @@ def full(draw: st.DrawFn) -> Address:
     return Address(layer, f"{site}.{layer}", draw(NAMES), draw(st.none() | NAMES), draw(NUMBERS))
 
 
+@settings(max_examples=50)
 @given(SHORT | full())
 def test_what_is_printed_is_read_back(address: Address) -> None:
     assert parse(str(address)) == address

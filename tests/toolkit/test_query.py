@@ -15,12 +15,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner, Result
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from toolkit import _plugins
 from toolkit._cli import query, status
-from toolkit.errors import BadInput, ToolkitError
-from toolkit.records import StepRow
+from toolkit.errors import BadInput, PluginError, ToolkitError
+from toolkit.records import StagePart, StepRow
 from toolkit.tables import arrow_schema
 from toolkit_store import Store, open_store
 
@@ -207,8 +208,19 @@ def test_top_refuses_what_does_not_exist(folder: Path) -> None:
     refused(folder, "top", "five", message="is no address of a feature")
 
 
-def test_top_without_activations_names_the_stage_or_the_parts(folder: Path) -> None:
-    assert "No stage of this run writes it. Parts that do: " in ask(folder, "top", "2/5", run="toy-1").stderr
+def test_a_table_that_no_stage_writes_names_the_parts_that_would(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = StagePart(name="extract.all", help="h", run=lambda work: iter(()), reads=(), writes=("activations",))
+    monkeypatch.setattr(_plugins, "load_parts", lambda: _plugins.Parts([_plugins.PluginInfo("p", "", "", parts=(part,))]))
+    said = "Table 'activations' has no rows in run toy-1. No stage of this run writes it. Parts that do: extract.all.\n"
+    assert ask(folder, "top", "2/5", run="toy-1").stderr == said
+
+
+def test_a_broken_plugin_does_not_keep_a_run_from_being_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise PluginError("broken")
+
+    monkeypatch.setattr(_plugins, "load_parts", broken)
+    assert "Parts that do: toolkit plugins says why" in ask(folder, "top", "2/5", run="toy-1").stderr
 
 
 # --- sample ---
@@ -431,6 +443,7 @@ def test_torch_is_never_imported_and_help_imports_nothing_heavy(folder: Path) ->
     assert {"torch", "transformers"} & set(found[1]) == set()
 
 
+@settings(max_examples=50)
 @given(st.lists(st.text("ab \n", min_size=0, max_size=4), max_size=12))
 def test_pieces_that_make_up_the_text_are_found_where_they_are(pieces: list[str]) -> None:
     text = "".join(pieces)
@@ -440,6 +453,7 @@ def test_pieces_that_make_up_the_text_are_found_where_they_are(pieces: list[str]
         assert shown.strip("…").replace("<", "").replace(">", "") in text.replace("\n", "↵")
 
 
+@settings(max_examples=50)
 @given(st.text("aé😀 ", max_size=20), st.lists(st.text("aé😀 b", max_size=3), max_size=12))
 def test_pieces_that_do_not_fit_the_text_are_borne(text: str, pieces: list[str]) -> None:
     ends = [0, *(end for _, end in query.spans(text, pieces))]
@@ -447,6 +461,7 @@ def test_pieces_that_do_not_fit_the_text_are_borne(text: str, pieces: list[str])
     assert ends[-1] <= len(text)
 
 
+@settings(max_examples=50)
 @given(st.floats(-1e300, 1e300))
 def test_numbers_have_four_digits(number: float) -> None:
     assert float(query._cell(number)) == pytest.approx(number, rel=1e-3)

@@ -33,7 +33,7 @@ def refusal(path: Path, **more: Any) -> str:
 REFUSED = {
     "unknown_key.yaml": [
         ":3: sede: unknown key 'sede' for a spec; allowed: version, name, seed, model, saes, samples, stages, sinks, executors, "
-        "limit. Did you mean 'seed'?"
+        "limit, examine. Did you mean 'seed'?"
     ],
     "many_problems.yaml": [
         ":1: version: found 2; wanted 1.",
@@ -55,7 +55,7 @@ REFUSED = {
     "reserved_stage.yaml": [":4: stages.0.id: 'samples' is reserved for what `samples:` makes; choose another id."],
     "double_sink.yaml": [":5: sinks.1.name: There is a sink 's' already ({file}:4); give each its own name."],
     "misplaced.yaml": [
-        ":3: model.from: Only `samples` can come from another spec; remove it here.",
+        ":3: model.from: Only `samples` can come from a stage; remove it here.",
         ":3: model.name: Only sinks have a name; remove it here.",
     ],
     "from_unknown_key.yaml": [

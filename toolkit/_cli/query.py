@@ -106,7 +106,7 @@ def top(asked: Asked, address: str) -> Answer:
     if missing := next((table for table in ("activations", "spaces") if not run.stages(table)), None):
         return Answer(heads, [], 0, run.why(missing))
     space, index = run.feature(address)
-    hits = _hardest(run.activations(space), ["sample", "position"], index)
+    hits = _hardest(run.activations(space), index)
     rows = _with_text(run, _head(hits, asked.k), marked=asked.form == "text" and _is_terminal())
     why = f"Feature {address} fires at no position whose activations run {run.id} has kept."
     return Answer(heads, rows, hits.num_rows, why)
@@ -154,7 +154,7 @@ def features(
     by: str | None,
     significant: bool,
 ) -> Answer:
-    """Show the statistics, tests and verdicts of features, one line a feature and comparison."""
+    """Show what was found out about features. One line a feature and comparison: statistics, tests, verdicts."""
     run = _open(asked)
     wanted = run.spaces_of(space, layer)
     entries = _only(run.read_stages("features", stage), "space", wanted)
@@ -350,11 +350,16 @@ class Run:
 
 
 def _writes(writers: Sequence[Mapping[str, Any]], table: str) -> str:
+    """Which stages write the table; if none does, which installed parts would."""
+    from toolkit._plugins import load_parts
+    from toolkit.errors import PluginError
+
     if writers:
         return f"Stages of this run that do: {', '.join(str(entry.get('id')) for entry in writers)}."
-    from toolkit._plugins import load_parts
-
-    parts = [part.name for part in load_parts().all() if table in getattr(part, "writes", ())]
+    try:
+        parts = [part.name for part in load_parts().all() if table in getattr(part, "writes", ())]
+    except PluginError:  # what is committed can be read whatever is installed
+        return "No stage of this run writes it. Parts that do: toolkit plugins says why they cannot be listed."
     return f"No stage of this run writes it. Parts that do: {', '.join(parts) or 'none is installed'}."
 
 
@@ -387,15 +392,18 @@ def _open(asked: Asked) -> Run:
 # --- activations ---
 
 
-def _hardest(batches: Iterable[pa.Table], by: Sequence[str], index: int) -> pa.Table:
-    """Where one feature fires: `by` and `value`, the largest first."""
+def _hardest(batches: Iterable[pa.Table], index: int) -> pa.Table:
+    """Where one feature fires: sample, position and value, the largest first."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    flat = [_flat(batch, by) for batch in batches]
-    kept = [rows.filter(pc.equal(rows["feature"], index)).select([*by, "value"]) for rows in flat]
-    empty = pa.schema([("sample", pa.string()), ("position", pa.int32()), ("value", pa.float32())]).empty_table()
-    return _sorted(_once(pa.concat_tables([empty, *kept]), by), [("value", False), *((name, True) for name in by)])
+    by = ["sample", "position"]
+    schema = pa.schema([("sample", pa.string()), ("position", pa.int32()), ("value", pa.float32())])
+    parts = [schema.empty_table()]
+    for batch in batches:
+        rows = _flat(batch, by)
+        parts.append(rows.filter(pc.equal(rows["feature"], index)).select(schema.names))
+    return _sorted(_once(pa.concat_tables(parts), by), [("value", False), *((name, True) for name in by)])
 
 
 def _active(run: Run, sample: str, position: int | None) -> tuple[list[int], pa.Table]:

@@ -174,7 +174,7 @@ def test_another_seed_is_another_transcript() -> None:
 
 
 def test_win_draws_are_shared_by_all_conditions_of_a_repetition() -> None:
-    found = play(Talker(lambda prompt: CAREFUL), reps=2, game={"max_rounds": 12})
+    found = play(Talker(lambda prompt: CAREFUL), reps=2, game={"max_rounds": 12}, components=["", "G", "MHW", "GMHWP"])
     luck: dict[tuple[str, int], set[bool]] = defaultdict(set)
     for row in rows(found, "rounds"):
         if row["action"] == "bet":
@@ -351,7 +351,7 @@ def facts(tables: Mapping[str, pa.Table]) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def tables() -> dict[str, pa.Table]:
-    return play(components=["", "GM"], reps=25)
+    return play(components=["", "GM"], reps=15)
 
 
 @pytest.mark.parametrize("pick", ["last_decision", "first_decision", "all_decisions"])

@@ -189,7 +189,7 @@ def test_what_a_prompt_says_in_numbers() -> None:
 
 
 @given(layout=st.sampled_from(LAYOUTS), variable=st.booleans(), balance=st.integers(1, 2000), amount=st.integers(1, 5000))
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=80)
 def test_bets_are_clipped_as_in_the_lab(layout: str, variable: bool, balance: int, amount: int) -> None:
     lab, game = State(layout, variable, "", balance), machine(layout=layout)
     after = game.step(state_of(lab), bet(amount), Luck(LOSS))  # type: ignore[arg-type]

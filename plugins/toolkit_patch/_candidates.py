@@ -1,0 +1,104 @@
+"""Which features are screened, which values they are set to, and which random features stand beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import DataError, choices, nearest
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One feature with what the source data say of it: group means, and the share of samples in which it fires."""
+
+    space: str
+    index: int
+    values: tuple[float, float]
+    rate: float
+    fired: int
+    d: float
+    q: float
+
+
+@dataclass(frozen=True)
+class Known:
+    """Every feature that fired, by space, and the two groups."""
+
+    groups: tuple[str, str]
+    features: Mapping[str, Sequence[Feature]]
+
+
+def known(features: pa.Table, between: tuple[str, str] | None) -> Known:
+    """Read what `compare.welch` wrote; without `between`, of the one comparison there is."""
+    stats: dict[tuple[str, int], dict[tuple[str, str], float]] = {}
+    for row in features.to_pylist():
+        stats.setdefault((row["space"], row["feature"]), {})[row["stat"], row["group"]] = row["number"]
+    contrasts = sorted({group for found in stats.values() for stat, group in found if stat == "d"})
+    groups = _groups(contrasts, between)
+    made: dict[str, list[Feature]] = {}
+    for (space, index), found in sorted(stats.items()):
+        if ("d", " vs ".join(groups)) in found:
+            made.setdefault(space, []).append(_feature(space, index, found, groups))
+    return Known(groups, made)
+
+
+def _groups(contrasts: Sequence[str], between: tuple[str, str] | None) -> tuple[str, str]:
+    asked = " vs ".join(between) if between else None
+    if asked is not None and asked not in contrasts:
+        raise DataError(f"between: no stage compared '{asked}'.{nearest(asked, contrasts)} Comparisons: {choices(contrasts)}.")
+    if asked is None and len(contrasts) != 1:
+        raise DataError(f"between: the needed stages made {len(contrasts)} comparisons ({choices(contrasts)}); name the groups of one.")
+    first, _, second = (asked or contrasts[0]).partition(" vs ")
+    return first, second
+
+
+def _feature(space: str, index: int, found: Mapping[tuple[str, str], float], groups: tuple[str, str]) -> Feature:
+    contrast = " vs ".join(groups)
+    means, rates = ([found.get((stat, group), 0.0) for group in groups] for stat in ("mean", "density"))
+    fired = int(found.get(("fired", ""), 0))
+    return Feature(
+        space, index, (means[0], means[1]), sum(rates) / 2, fired, found["d", contrast], found.get(("q", contrast), 1.0)
+    )
+
+
+def chosen(everything: Known, *, top: int, alpha: float, min_abs_d: float, min_count: int) -> list[Feature]:
+    """The candidates: significant, large enough, fired often enough; the largest |d| first."""
+    fired = [feature for found in everything.features.values() for feature in found if feature.fired >= min_count]
+    passing = [feature for feature in fired if feature.q <= alpha and abs(feature.d) >= min_abs_d]
+    if not passing:
+        best = min((feature.q for feature in fired), default=1.0)
+        raise DataError(
+            f"No feature can be screened: of {len(fired)} that fired in at least {min_count} samples none has q <= {alpha:g} and "
+            f"|d| >= {min_abs_d:g} (smallest q: {best:.3g}). Compare more units, or raise alpha."
+        )
+    return sorted(passing, key=lambda feature: (-abs(feature.d), feature.space, feature.index))[:top]
+
+
+def matched(feature: Feature, everything: Known, taken: set[tuple[str, int]], count: int, rng: np.random.Generator) -> list[int]:
+    """Random features of the same space that fire about as often: drawn from the nearest in firing rate, candidates left out.
+
+    Norms match by construction: an edit is as long as the change of the value, and every decoder row it goes along has length 1.
+    """
+    others = [other for other in everything.features[feature.space] if (other.space, other.index) not in taken]
+    if len(others) < count:
+        raise DataError(
+            f"random: {count} random features were asked for, the space of feature {feature.index} has {len(others)} others that "
+            f"fired. Ask for fewer."
+        )
+    near = sorted(others, key=lambda other: (abs(other.rate - feature.rate), other.index))[: 3 * count]
+    return sorted(near[at].index for at in rng.choice(len(near), size=count, replace=False).tolist())
+
+
+def as_rows(rows: Sequence[Mapping[str, Any]], table: str) -> pa.Table:
+    """An Arrow table from dicts."""
+    import pyarrow as pa
+
+    from toolkit.tables import arrow_schema
+
+    return pa.Table.from_pylist(list(rows), schema=arrow_schema(table))

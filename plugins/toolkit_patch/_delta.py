@@ -1,0 +1,262 @@
+"""`patch.delta`: a causal screen of the features that a comparison found.
+
+At the last token of each decision point, feature i is set to the mean of either group: h' = h + (v - f_i) d_i. What the SAE does not
+explain stays as it is. Beside it stand the controls: the edit to its own value (sham), the same change along random features of
+equal firing rate, the whole stream replaced by its reconstruction, and that with feature i set to either value.
+
+The effect that counts is *specific*: one group's value against the other's, in the exact probability of an outcome. Decision points
+are other units than those on which the features were found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from toolkit.errors import BadInput, DataError, choices, nearest
+from toolkit.models import Model, Prefix
+from toolkit.randomness import half
+from toolkit.records import Params, Rows, Work
+from toolkit.saes import Sae, space_id
+
+from ._candidates import Feature, Known, as_rows, chosen, known, matched
+from ._outcomes import OTHER, outcome_matrix, token_sets
+from ._verdict import Judge, summaries
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+SHAM_TOLERANCE = 1e-4
+
+
+class Delta(Params):
+    """What is screened, on which decision points, and what counts as an outcome."""
+
+    outcomes: dict[str, tuple[str, ...]] = Field(
+        description="Outcome -> the continuations of the prompt that mean it; they must differ from their first token on.",
+        min_length=1,
+    )
+    outcome: str | None = Field(None, description="The outcome that verdicts are about; the first one if left out.")
+    between: tuple[str, str] | None = Field(None, description="The two groups whose means are the values; as compared.")
+    top: int = Field(8, ge=1, description="How many features are screened: those with the largest |d|.")
+    min_abs_d: float = Field(0.3, ge=0, description="Features with a smaller |d| are not screened.")
+    min_count: int = Field(10, ge=1, description="A feature must have fired in so many samples.")
+    alpha: float = Field(0.05, gt=0, lt=1, description="Limit of q, for the selection and for the verdicts.")
+    min_effect: float = Field(0.01, ge=0, le=1, description="Smaller changes of the probability are no effect.")
+    points: int = Field(200, ge=2, description="Decision points at most; one of each unit before a second of any.")
+    units: Literal["confirm", "all"] = Field("confirm", description="confirm: the half of the units that the comparison did not see.")
+    random: int = Field(20, ge=19, description="Random features beside each candidate; 19 are needed to tell 5 %.")
+
+
+@dataclass(frozen=True)
+class Point:
+    """A distinct prompt, and the (sample, unit) pairs that it stands for."""
+
+    text: str
+    ids: tuple[int, ...]
+    owners: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Screen:
+    """Everything that is the same at every point."""
+
+    model: Model
+    saes: Mapping[str, Sae]
+    features: Sequence[Feature]
+    randoms: Mapping[tuple[str, int], Sequence[int]]
+    groups: tuple[str, str]
+    matrix: Tensor
+    names: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one edit gave at one point: probabilities of the outcomes, and the divergence from the unedited distribution."""
+
+    chances: np.ndarray[Any, Any]
+    kl: float
+
+
+def patch(work: Work) -> Rows:
+    """Rows of `effects` for each point and summed up (sample `*`), and a verdict for each feature."""
+    points = _points(work)
+    screen = _screen(work, points)
+    found: dict[tuple[Feature, str], list[Outcome]] = {}
+    for done, point in enumerate(points):
+        for key, outcome in _at_point(screen, point):
+            found.setdefault(key, []).append(outcome)
+        work.report.progress(done + 1, len(points))
+    _check_sham(screen, points, found)
+    judge = Judge(work.params, screen.names, screen.groups, [point.owners for point in points])
+    effects, verdicts = summaries(judge, screen.features, found)
+    yield "effects", as_rows([*_each(screen, points, found), *effects], "effects")
+    yield "features", as_rows(verdicts, "features")
+
+
+# --- what is screened, and where ----------------------------------------------------------------------------------------
+
+
+def _points(work: Work) -> list[Point]:
+    """Distinct prompts of the units that may confirm, in an order drawn by seed."""
+    rows = work.inputs.read("samples").select(["sample", "unit", "text", "token_ids"]).to_pylist()
+    if work.params.units == "confirm":
+        rows = [row for row in rows if half(work.seed, row["unit"]) == "confirm"]
+    if not rows:
+        raise DataError("units: no decision point is left in the half of the units that confirms. Play more games, or `units: all`.")
+    seen: dict[str, int] = {}
+    ranked = []
+    for row in sorted(rows, key=lambda row: float(work.rng("patch.points", row["sample"]).random())):
+        ranked.append((seen.setdefault(row["unit"], 0), len(ranked), row))
+        seen[row["unit"]] += 1
+    kept = [row for _, _, row in sorted(ranked, key=lambda entry: entry[:2])[: work.params.points]]
+    prompts: dict[tuple[int, ...], list[dict[str, Any]]] = {}
+    for row in kept:
+        prompts.setdefault(tuple(row["token_ids"]), []).append(row)
+    return [
+        Point(same[0]["text"], ids, tuple((row["sample"], row["unit"]) for row in same)) for ids, same in sorted(prompts.items())
+    ]
+
+
+def _screen(work: Work, points: Sequence[Point]) -> Screen:
+    params, model = work.params, work.model
+    everything = known(work.inputs.read("features"), params.between)
+    features = chosen(everything, top=params.top, alpha=params.alpha, min_abs_d=params.min_abs_d, min_count=params.min_count)
+    saes = _saes(work, features)
+    sets = token_sets(model, params.outcomes, points[0].text, points[0].ids)
+    _check_outcome(params)
+    vocabulary = model.unembed(_state(model, points[0])[None]).shape[-1]
+    return Screen(
+        model,
+        saes,
+        features,
+        _randoms(work, everything, features),
+        everything.groups,
+        outcome_matrix(sets, vocabulary),
+        (*sets, OTHER),
+    )
+
+
+def _check_outcome(params: Delta) -> None:
+    if params.outcome is not None and params.outcome not in params.outcomes:
+        near = nearest(params.outcome, params.outcomes)
+        raise BadInput(f"outcome: there is no outcome '{params.outcome}'.{near} Outcomes: {choices(params.outcomes)}.")
+
+
+def _saes(work: Work, features: Sequence[Feature]) -> dict[str, Sae]:
+    """The SAE of each space in use. A feature of another space is refused: its number means nothing here."""
+    there = {space_id(work.model.identity, sae): sae for sae in work.saes}
+    for feature in features:
+        if feature.space not in there:
+            addresses = {row["space"]: row["address"] for row in work.inputs.read("spaces").to_pylist()}
+            raise DataError(
+                f"feature {feature.index} belongs to space {addresses.get(feature.space, feature.space)}, and no SAE of this stage "
+                f"makes that space with {work.model.identity.name}. Patch with the model and SAEs that the features come from."
+            )
+        if not there[feature.space].hookpoint.startswith("resid_post."):
+            raise DataError(f"{there[feature.space].name} reads {there[feature.space].hookpoint}; patch.delta edits resid_post only.")
+    return {feature.space: there[feature.space] for feature in features}
+
+
+def _randoms(work: Work, everything: Known, features: Sequence[Feature]) -> dict[tuple[str, int], list[int]]:
+    taken = {(feature.space, feature.index) for feature in features}
+    return {
+        (feature.space, feature.index): matched(
+            feature, everything, taken, work.params.random, work.rng("patch.random", feature.space, feature.index)
+        )
+        for feature in features
+    }
+
+
+def _state(model: Model, point: Point) -> Tensor:
+    captured = model.prefix(point.ids).captured
+    assert captured is not None
+    return captured[model.last_hookpoint()]
+
+
+# --- one point ----------------------------------------------------------------------------------------------------------
+
+
+def _at_point(screen: Screen, point: Point) -> Iterator[tuple[tuple[Feature, str], Outcome]]:
+    """Every arm of every feature at one prompt: the prompt's own work once, then all edits together."""
+    import torch
+
+    model = screen.model
+    hookpoints = sorted({sae.hookpoint for sae in screen.saes.values()})
+    prefix = model.prefix(point.ids, hookpoints)
+    edits = [edit for feature in screen.features for edit in _edits(screen, feature, prefix)]
+    assert prefix.captured is not None
+    states = model.suffix(prefix, [(screen.saes[feature.space].layer, row) for feature, _, row in edits])
+    base = torch.log_softmax(model.unembed(prefix.captured[model.last_hookpoint()][None]).double().cpu(), dim=-1)
+    logp = torch.log_softmax(model.unembed(states).double().cpu(), dim=-1)
+    chances, kl = logp.exp() @ screen.matrix, (base.exp() * (base - logp)).sum(-1)
+    unedited = (base.exp() @ screen.matrix)[0].numpy()
+    for feature in screen.features:
+        yield (feature, "base"), Outcome(unedited, 0.0)
+    for at, (feature, arm, _) in enumerate(edits):
+        yield (feature, arm), Outcome(chances[at].numpy(), float(kl[at]))
+
+
+def _edits(screen: Screen, feature: Feature, prefix: Prefix) -> Iterator[tuple[Feature, str, Tensor]]:
+    """(feature, arm, stream): the edits are made in float32, whatever the model computes in."""
+    import torch
+
+    sae = screen.saes[feature.space]
+    assert prefix.captured is not None
+    with torch.inference_mode():
+        stream = prefix.captured[sae.hookpoint].float()
+        active = sae.encode(stream[None])
+        own, row = float(active[0, feature.index]), sae.decoder_rows([feature.index])[0].to(stream)
+        yield feature, "sham", stream + (own - own) * row
+        for group, value in zip(screen.groups, feature.values, strict=True):
+            yield feature, f"set:{group}", stream + (value - own) * row
+            changed = active.clone()
+            changed[0, feature.index] = value
+            yield feature, f"reconstruct:{group}", sae.decode(changed)[0]
+        yield feature, "reconstruct", sae.decode(active)[0]
+        others = screen.randoms[feature.space, feature.index]
+        beside = torch.nn.functional.normalize(sae.decoder_rows(others).to(stream), dim=1) * row.norm()
+        for number, other in enumerate(beside):
+            for group, value in zip(screen.groups, feature.values, strict=True):
+                yield feature, f"random{number}:{group}", stream + (value - own) * other
+
+
+def _check_sham(screen: Screen, points: Sequence[Point], found: Mapping[tuple[Feature, str], Sequence[Outcome]]) -> None:
+    """Setting a feature to the value it has must change nothing: else no other number here means anything."""
+    worst = max(
+        float(abs(sham.chances - base.chances).max())
+        for feature in screen.features
+        for sham, base in zip(found[feature, "sham"], found[feature, "base"], strict=True)
+    )
+    if worst > SHAM_TOLERANCE:
+        raise DataError(
+            f"The sham arm changes a probability by {worst:.2g} (at most {SHAM_TOLERANCE:g} allowed) over {len(points)} points: "
+            f"{screen.model.identity.name}'s `suffix` does not agree with its own pass. Its loader is at fault, or its dtype too coarse."
+        )
+
+
+def _each(
+    screen: Screen, points: Sequence[Point], found: Mapping[tuple[Feature, str], Sequence[Outcome]]
+) -> Iterator[dict[str, Any]]:
+    """A row for each point, arm and outcome; random arms are summed up only."""
+    for (feature, arm), outcomes in found.items():
+        if arm.startswith("random"):
+            continue
+        for point, outcome, base in zip(points, outcomes, found[feature, "base"], strict=True):
+            for sample, _ in point.owners:
+                for column, name in enumerate(screen.names):
+                    yield {
+                        "space": feature.space,
+                        "feature": feature.index,
+                        "sample": sample,
+                        "arm": arm,
+                        "outcome": name,
+                        "probability": float(outcome.chances[column]),
+                        "effect": float(outcome.chances[column] - base.chances[column]),
+                        **dict.fromkeys(("low", "high", "p", "q")),
+                        "kl": outcome.kl,
+                    }

@@ -1,0 +1,157 @@
+"""The sinks: what they write is what the tables hold, in one order and in the same bytes each time."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from toolkit.errors import BadInput, DataError
+from toolkit.records import SinkPart, SinkWork
+from toolkit.tables import arrow_schema
+from toolkit.testing.contracts import check_part
+from toolkit.testing.fakes import TableInputs, make_work
+from toolkit_sinks import toolkit_parts
+
+SINKS = {part.name: part for part in toolkit_parts() if isinstance(part, SinkPart)}
+
+
+def table(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(list(rows), schema=arrow_schema(name))
+
+
+def space(name: str, address: str, width: int = 6) -> dict[str, Any]:
+    """A row of `spaces`."""
+    own = {"space": name, "address": address, "width": width, "hookpoint": "resid_post.1", "recipe": "relu"}
+    return {**own, "model": "m", "revision": "1", "sae": "x", "sae_hash": "h"}
+
+
+def active(space: str, sample: str, position: int, **values: float) -> dict[str, Any]:
+    """A row of `activations`; f3=1.5 says that feature 3 is 1.5."""
+    features = [int(name[1:]) for name in values]
+    return {"space": space, "sample": sample, "position": position, "features": features, "values": list(values.values())}
+
+
+ACTIVATIONS = (
+    active("s1", "b", 0, f0=0.25),
+    active("s1", "a", 1, f2=1.5, f5=2.5),
+    active("s1", "a", 0),
+    active("s2", "a", 0, f1=4.0),
+)
+SPACES = (space("s1", "org/m/resid_post.1/sae: x"), space("s2", "org/m/resid_post.2/x"))
+FEATURES = [
+    {"space": "s", "feature": feature, "stat": "mean", "group": group, "number": 0.5, "text": None}
+    for feature, group in ((10, "a"), (2, "b"), (2, "a"))
+]
+
+
+def written(
+    sink: str, params: Mapping[str, Any], spaces: Sequence[Mapping[str, Any]] = SPACES, activations: Sequence[Any] = ACTIVATIONS
+) -> dict[str, bytes]:
+    tables = {
+        "activations": table("activations", activations),
+        "spaces": table("spaces", spaces),
+        "features": table("features", FEATURES),
+    }
+    given = SINKS[sink].params.model_validate(params)
+    return dict(SINKS[sink].run(SinkWork(given, Path("nowhere"), "run-1", TableInputs(tables))))
+
+
+def loaded(content: bytes) -> dict[str, np.ndarray]:
+    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+        return dict(archive)
+
+
+@pytest.mark.parametrize("name", SINKS)
+def test_each_sink_keeps_the_contract(name: str) -> None:
+    tables = {"activations": table("activations", ACTIVATIONS), "spaces": table("spaces", SPACES)}
+    work = make_work(tables={**tables, "features": table("features", FEATURES)})
+    check_part(SINKS[name], params={"path": "out"}, work=work)
+
+
+# --- json ---------------------------------------------------------------------------------------------------------------
+
+
+def test_json_writes_the_asked_tables_sorted_by_their_keys() -> None:
+    files = written("json", {"tables": ["features", "spaces"]})
+    assert set(files) == {"features.jsonl", "spaces.jsonl"}
+    rows = [json.loads(line) for line in files["features.jsonl"].splitlines()]
+    assert [(row["feature"], row["group"]) for row in rows] == [(2, "a"), (2, "b"), (10, "a")]
+    assert sorted(rows[0]) == list(rows[0]) == sorted(FEATURES[0])
+
+
+def test_json_of_a_table_without_rows_is_an_empty_file() -> None:
+    assert written("json", {"tables": ["activations"]}, activations=()) == {"activations.jsonl": b""}
+
+
+def test_json_refuses_an_unknown_table() -> None:
+    with pytest.raises(BadInput, match=r"There is no table 'featuers'. Did you mean 'features'\?"):
+        written("json", {"tables": ["featuers"]})
+
+
+# --- npz ----------------------------------------------------------------------------------------------------------------
+
+
+def test_npz_holds_the_entries_of_each_space_by_sample_and_position() -> None:
+    files = written("npz", {})
+    assert list(files) == ["org-m-resid_post.1-sae-x.npz", "org-m-resid_post.2-x.npz"]
+    arrays = loaded(files["org-m-resid_post.1-sae-x.npz"])
+    assert set(arrays) == {"samples", "positions", "row", "feature", "value", "width"}
+    assert arrays["samples"].tolist() == ["a", "a", "b"]
+    assert arrays["positions"].tolist() == [0, 1, 0]
+    assert arrays["row"].tolist() == [1, 1, 2]
+    assert arrays["feature"].tolist() == [2, 5, 0]
+    assert arrays["value"].tolist() == [1.5, 2.5, 0.25]
+    assert arrays["width"] == 6
+
+
+def test_npz_dense_holds_the_same_numbers() -> None:
+    arrays = loaded(written("npz", {"dense": True})["org-m-resid_post.1-sae-x.npz"])
+    expected = np.zeros((3, 6), dtype=np.float32)
+    expected[arrays["row"], arrays["feature"]] = arrays["value"]
+    assert arrays["features"].dtype == np.float32
+    np.testing.assert_array_equal(arrays["features"], expected)
+    assert expected.any()
+
+
+def test_npz_is_the_same_bytes_whatever_the_order_of_rows() -> None:
+    assert written("npz", {"dense": True}) == written("npz", {"dense": True}, activations=ACTIVATIONS[::-1])
+
+
+def test_npz_of_no_activations_is_no_file() -> None:
+    assert written("npz", {}, activations=()) == {}
+
+
+def test_npz_gives_spaces_of_one_name_files_of_their_own() -> None:
+    spaces = (space("s1", "org/M/x"), space("s2", "org-m-x"))
+    assert list(written("npz", {}, spaces=spaces)) == ["org-M-x-s1.npz", "org-m-x-s2.npz"]
+
+
+def test_npz_names_a_space_without_usable_letters_by_its_id() -> None:
+    spaces = (space("s1", "../.."), space("s2", "x"))
+    assert list(written("npz", {}, spaces=spaces)) == ["s1.npz", "x.npz"]
+
+
+def test_npz_refuses_a_dense_array_that_is_too_large() -> None:
+    with pytest.raises(DataError) as caught:
+        written("npz", {"dense": True, "max_bytes": 71})
+    assert str(caught.value) == (
+        "space s1 (org/m/resid_post.1/sae: x): 3 rows of 6 features are 72 bytes dense; max_bytes allows 71. Leave out `dense` "
+        "(the sparse arrays hold the same numbers), or raise `max_bytes`."
+    )
+    assert len(written("npz", {"dense": True, "max_bytes": 72})) == 2
+
+
+def test_npz_refuses_a_space_that_nobody_described() -> None:
+    with pytest.raises(DataError) as caught:
+        written("npz", {}, spaces=SPACES[1:])
+    assert str(caught.value) == (
+        "space s1: it has activations, but table 'spaces' does not describe it, so its width is unknown. Let the stage that "
+        "writes the activations write 'spaces' too. Spaces described: s2."
+    )
