@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from toolkit.errors import choices, nearest
 from toolkit.records import Params, SinkWork
-from toolkit.tables import table
+from toolkit.tables import DATA_TABLES, table
+
+
+def _known(name: str) -> str:
+    if name not in DATA_TABLES:
+        raise ValueError(f"there is no table '{name}'.{nearest(name, DATA_TABLES)} Tables: {choices(DATA_TABLES)}")
+    return name
 
 
 class Json(Params):
     """Which tables go out, and where to."""
 
     path: str = Field("out", min_length=1, description="Folder, relative to the spec.")
-    tables: tuple[str, ...] = Field(("features",), description="Names of the tables.")
+    tables: tuple[Annotated[str, AfterValidator(_known)], ...] = Field(("features",), description="Names of the tables.")
 
 
 def write_json(work: SinkWork) -> Iterator[tuple[str, bytes]]:

@@ -220,5 +220,7 @@ def _token(piece: str, value: float, highest: float, peak: bool) -> str:
     shown = draw.escaped(piece.replace("\r", "").replace("\n", "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}"))
     if value <= 0:
         return shown
+    if not shown.strip():  # a space, or a token without text: something has to carry the colour
+        shown = "\N{OPEN BOX}" if shown else "\N{WHITE SQUARE}"
     kind = ' class="peak"' if peak else ""
     return f'<span{kind} style="--a:{value / highest:.2f}" title="{value:.3g}">{shown}</span>'

@@ -86,7 +86,7 @@ def _chart(found: Found, ranking: npt.NDArray[np.int64], drawn: npt.NDArray[np.i
     highest = max(-log10(max(float(found.p[ranking].min()), SMALLEST)) * 1.06, 1.0)
     frame = _Frame(reach, highest)
     points = (_point(found, frame, int(at)) for at in drawn)
-    return draw.svg(WIDTH, HEIGHT, [*_axes(found, frame), *_threshold(found, frame), *points, *_labels(found, frame, ranking)])
+    return draw.svg(WIDTH, HEIGHT, [*_axes(found, frame), *points, *_threshold(found, frame), *_labels(found, frame, ranking)])
 
 
 def _axes(found: Found, frame: _Frame) -> Iterator[str]:

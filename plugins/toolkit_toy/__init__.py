@@ -41,6 +41,7 @@ def toolkit_parts() -> Iterator[Part]:
         run=_parts.compare_means,
         reads=("samples", "sample_meta", "activations"),
         writes=("features",),
+        version="2",
     )
     yield ReportSection(
         name="toy-means", title="Group means", help="Largest differences of means.", reads=("features",), run=_parts.figure

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 
-from toolkit.errors import BadInput, DataError
+from toolkit.errors import DataError
 from toolkit.records import SinkPart, SinkWork
 from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
@@ -91,7 +92,7 @@ def test_json_of_a_table_without_rows_is_an_empty_file() -> None:
 
 
 def test_json_refuses_an_unknown_table() -> None:
-    with pytest.raises(BadInput, match=r"There is no table 'featuers'. Did you mean 'features'\?"):
+    with pytest.raises(ValidationError, match=r"there is no table 'featuers'. Did you mean 'features'\?"):
         written("json", {"tables": ["featuers"]})
 
 

@@ -269,6 +269,15 @@ def test_text_is_escaped_and_a_newline_is_a_visible_mark() -> None:
     assert ">\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}</span> end" in said
 
 
+def test_tokens_without_letters_are_marked_visibly() -> None:
+    row = {"unit": "u", "cluster": "c", "token_ids": [1, 2, 3], "spans": [], "prompt_hash": "h"}
+    sample = {"sample": "s0000", "text": "a ", "pieces": ["", "a", " "], **row}
+    entries = [{"space": "s1", "sample": "s0000", "position": at, "features": [9], "values": [1.0 + at]} for at in (0, 2)]
+    _, figure = drawn("top-features", samples=table("samples", [sample]), activations=table("activations", entries))
+    (said,) = re.findall(r'<div class="said">(.*?)</div>', figure.html)
+    assert re.sub(r"<.*?>", "|", said) == "|\N{WHITE SQUARE}|a|\N{OPEN BOX}|"
+
+
 def test_a_long_text_is_cut_to_a_window_around_the_peak() -> None:
     words = [f"w{number:03d}" for number in range(400)]
     given = make_samples([" ".join(words)], group=["a"])
