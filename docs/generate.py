@@ -25,8 +25,19 @@ def cli() -> str:
         for name in group.list_commands(top):
             command = group.get_command(top, name)
             if command is not None:
-                pages.append((f"toolkit {name}", _help(command, name, top)))
+                pages += _pages(command, name, top)
     return "\n\n".join(f"## `{title}`\n\n```text\n{text.rstrip()}\n```" for title, text in pages) + "\n"
+
+
+def _pages(command: click.Command, name: str, above: click.Context) -> Iterator[tuple[str, str]]:
+    """A command's page, and those of the commands below it."""
+    import click
+
+    yield f"{above.command_path} {name}", _help(command, name, above)
+    if isinstance(command, click.Group):
+        with click.Context(command, info_name=name, parent=above, terminal_width=WIDTH, max_content_width=WIDTH) as context:
+            for below in command.list_commands(context):
+                yield from _pages(command.commands[below], below, context)
 
 
 def _help(command: click.Command, name: str, top: click.Context) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit._inputs import InputFiles
-from toolkit._plan import Plan, Stage, expand, reason
+from toolkit._plan import Plan, Stage, expand, foretold, reason
 from toolkit.records import StepRow
 
 if TYPE_CHECKING:
@@ -42,8 +42,9 @@ def _annotated(stage: Stage, store: Store, committed: dict[str, list[StepRow]]) 
         return _row(stage, str(len(steps)), len(there), "-")
     earlier = store.steps(experiment=stage.experiment, stage=stage.id)
     reasons = sorted({reason(step, earlier) for step in todo})
-    return _row(stage, str(len(steps)), len(there), "; ".join(reasons[:2]))
+    return _row(stage, str(len(steps)), len(there), "; ".join(reasons[:2]), foretold(len(todo), earlier, stage))
 
 
-def _row(stage: Stage, steps: str, there: int, why: str) -> dict[str, Any]:
-    return {"stage": stage.id, "part": stage.part.name, "needs": list(stage.needs), "steps": steps, "there": there, "why": why}
+def _row(stage: Stage, steps: str, there: int, why: str, seconds: float | None = None) -> dict[str, Any]:
+    named = {"stage": stage.id, "part": stage.part.name, "needs": list(stage.needs)}
+    return {**named, "steps": steps, "there": there, "seconds": seconds, "why": why}

@@ -76,6 +76,7 @@ _SENTENCES = {
     "run_started": "run {run}: {stages} stages; log {log}",
     "run_waiting": "run {run} is being computed by process {pid} on {host}; waiting for it to end",
     "stage_ready": "stage {stage} ({part}): {steps} steps, {reused} reused, {todo} to compute",
+    "stage_foretold": "stage {stage}: about {seconds:.1f} s of work to expect, by {basis}",
     "step_reused": "step {stage}[{index}] reused",
     "step_found": "step {stage}[{index}] was computed before the last stop; committed now",
     "step_started": "step {stage}[{index}] on {worker}: {reason}",

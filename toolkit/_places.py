@@ -104,6 +104,7 @@ class Tally:
     done_in_session: int = 0
     phase: str = ""
     troubles: list[dict[str, Any]] = field(default_factory=list)
+    foretold: dict[str, tuple[float, str]] = field(default_factory=dict)
 
     @property
     def done(self) -> int:
@@ -141,6 +142,8 @@ def tally(events: Iterable[Mapping[str, Any]]) -> Tally:
             out.total = event["total"]
         if kind == "stage_ready":
             out.planned[str(event.get("stage", ""))] = int(event.get("steps") or 0)
+        if kind == "stage_foretold":
+            out.foretold[str(event.get("stage"))] = float(event.get("seconds") or 0.0), str(event.get("basis"))
         if kind == "run_started":
             out.started, out.session = out.started or at, at
             out.state, out.sessions, out.done_in_session, out.phase = "running", out.sessions + 1, 0, ""

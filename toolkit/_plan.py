@@ -266,7 +266,9 @@ def _ordered(loaded: LoadedSpec, stages: list[Stage]) -> list[Stage]:
         ready = next((stage for stage in waiting if {*stage.needs, *stage.after} <= known), None)
         if ready is None:
             circle = ", ".join(stage.id for stage in waiting)
-            raise SpecError(f"{loaded.where(())}: these stages wait for each other: {circle}. Samples come from a stage that reads them.")
+            raise SpecError(
+                f"{loaded.where(())}: these stages wait for each other: {circle}. Samples come from a stage that reads them."
+            )
         placed.append(ready)
         waiting.remove(ready)
     return placed
@@ -330,6 +332,12 @@ def _ranges(count: int, size: int) -> list[tuple[int, int]]:
 def _step(stage: Stage, index: int, inputs: dict[str, Any], span: tuple[int | None, int | None] = (None, None)) -> Step:
     material = canonical({**stage.material(), "inputs": inputs})
     return Step(stage, index, key_of(material), material, *span)
+
+
+def foretold(todo: int, earlier: Sequence[StepRow], stage: Stage) -> float | None:
+    """Seconds of work that so many steps will take, from what steps of the same part took before; None without any."""
+    took = [row.seconds for row in earlier if row.part == stage.part.name]
+    return todo * sum(took) / len(took) if took else None
 
 
 def reason(step: Step, earlier: Sequence[StepRow]) -> str:

@@ -17,7 +17,17 @@ from toolkit._events import QUIET, sentence
 
 PLAIN_SECONDS = 5.0
 SHOWN = frozenset(
-    {"run_started", "run_waiting", "stage_ready", "step_retried", "step_failed", "sae_does_not_fit", "stalled", "sink_written", "interrupting"}
+    {
+        "run_started",
+        "run_waiting",
+        "stage_ready",
+        "step_retried",
+        "step_failed",
+        "sae_does_not_fit",
+        "stalled",
+        "sink_written",
+        "interrupting",
+    }
 )
 
 

@@ -61,6 +61,7 @@ def write_report(
         _stages(manifest, told, known),
         *_contributed(inputs, sections),
         _timings(told),
+        _foretold(told),
         _troubles(told),
         _provenance(manifest),
     ]
@@ -163,7 +164,7 @@ def _bar(counts: Mapping[str, int], planned: int) -> str:
 def _contributed(inputs: Inputs, sections: Sequence[ReportSection]) -> Iterable[str]:
     for number, section in enumerate(sorted(sections, key=lambda part: (part.order, part.name))):
         try:
-            content = "".join(map(_figure, section.run(inputs))) if _has_rows(inputs, section) else None
+            content = "".join(map(_figure, section.run(inputs))) if _has_rows(inputs, section) else ""
         except Exception as error:  # a stranger's section must not take the report with it
             source = getattr(section.run, "__module__", "") or "an unknown module"
             content = (
@@ -171,10 +172,9 @@ def _contributed(inputs: Inputs, sections: Sequence[ReportSection]) -> Iterable[
                 f"<code>{_e(section.name)}</code> of plugin <code>{_e(source.split('.')[0])}</code> raised "
                 f"{_e(type(error).__name__)}:</p><pre>{_e(str(error) or '(no message)')}</pre></div>"
             )
-        if content is not None:
+        if content:
             label = f"section-{number}"
             note = f'<p class="faint">{_e(section.help)}</p>' if section.help else ""
-            content = content or '<p class="faint">Nothing to show.</p>'
             yield f'<section aria-labelledby="{label}"><h2 id="{label}">{_e(section.title)}</h2>{note}{content}</section>'
 
 
@@ -202,6 +202,22 @@ def _timings(told: Tally) -> str:
     said = f"{_some(len(steps), 'step')} computed in {busy} of work by {_some(workers, 'worker')}, in {_some(told.sessions, 'session')}."
     table = _table("The slowest steps", ("step", "worker", "why it ran", "time"), body)
     return f'<section aria-labelledby="timings"><h2 id="timings">Timings</h2><p>{said}</p>{table}</section>'
+
+
+def _foretold(told: Tally) -> str:
+    """Work that was forecast against work that it took, for stages of which every forecast step was computed in this run."""
+    body = []
+    for stage, (seconds, basis) in told.foretold.items():
+        took = sum(step.seconds for step in told.steps.values() if step.stage == stage and step.state == "computed")
+        if took:
+            body.append(
+                f'<tr><th scope="row">{_e(stage)}</th><td>{_e(basis)}</td><td class="number">{_duration(seconds)}</td>'
+                f'<td class="number">{_duration(took)}</td><td class="number">{seconds / took:.2f}</td></tr>'
+            )
+    if not body:
+        return ""
+    table = _table("Forecast against actual work of each stage", ("stage", "foretold by", "forecast", "actual", "ratio"), body)
+    return f'<section aria-labelledby="foretold"><h2 id="foretold">Forecast against actual</h2>{table}</section>'
 
 
 def _troubles(told: Tally) -> str:

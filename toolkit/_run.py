@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit._events import EventLog, now
 from toolkit._inputs import InputFiles, StoreInputs
 from toolkit._jobs import collect
-from toolkit._plan import Plan, Stage, Step, expand, reason
+from toolkit._plan import Plan, Stage, Step, expand, foretold, reason
 from toolkit._pool import Pool, Seat
 from toolkit._sinks import write_sinks
 from toolkit._watch import Watchdog
@@ -86,6 +86,7 @@ class Runner:
         self._attempts: dict[str, int] = {}
         self._failures: list[str] = []
         self._passed: set[str] = set()
+        self._foretold: set[str] = set()
         self._sharing: dict[str, list[Step]] = {}
         self._started = time.monotonic()
 
@@ -167,7 +168,14 @@ class Runner:
             if step.key in committed:
                 self._reuse(step, committed[step.key])
         earlier = self._store.steps(experiment=stage.experiment, stage=stage.id) if todo else []
+        self._foretell(stage, foretold(len(todo), earlier, stage), "earlier runs")
         self._todo.extend((step, reason(step, earlier)) for step in todo if not self._take_over(step) and not self._joins(step))
+
+    def _foretell(self, stage: Stage, seconds: float | None, basis: str) -> None:
+        """Say how long a stage's steps will take, once: the report holds it against what they took."""
+        if seconds is not None and stage.id not in self._foretold:
+            self._foretold.add(stage.id)
+            self._log.emit("stage_foretold", stage=stage.id, seconds=seconds, basis=basis)
 
     def _reuse(self, step: Step, row: StepRow) -> None:
         self._result.reused += 1
@@ -260,6 +268,8 @@ class Runner:
         del self._flying[step.key]
         seat.job = None
         self._watch.took(event["seconds"])
+        left = sum(other.stage.id == step.stage.id for other in (*self._flying.values(), *(todo for todo, _ in self._todo)))
+        self._foretell(step.stage, event["seconds"] * (1 + left) if left else None, "its first step")
         facts = {"key": step.key, "stage": step.stage.id, "index": step.index, "worker": seat.worker.name}
         memory = {"host_bytes": event["host_bytes"], "device_bytes": event["device_bytes"]}
         self._log.emit("step_done", **facts, seconds=event["seconds"], rows=dict(row.tables), **memory)

@@ -1,7 +1,7 @@
 """Files that a spec names: where they are, what they hold, and whether they are whole. Reads headers, never weights.
 
-    path: package:toolkit_lab/files/model     inside an installed Python package
-    path: ../models/llama                     relative to the spec
+path: package:toolkit_lab/files/model     inside an installed Python package
+path: ../models/llama                     relative to the spec
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ def safetensors_header(path: Path) -> dict[str, dict[str, Any]]:
         text = file.read(length) if length <= min(size, 100 << 20) else b""
     try:
         header: dict[str, dict[str, Any]] = {name: facts for name, facts in json.loads(text).items() if name != "__metadata__"}
-    except (ValueError, AttributeError):
+        wanted = 8 + length + max((int(facts["data_offsets"][1]) for facts in header.values()), default=0)
+    except (ValueError, AttributeError, LookupError, TypeError):
         raise BadInput(f"{path} is no safetensors file: it has no readable header. Copy or download it again.") from None
-    wanted = 8 + length + max((int(facts["data_offsets"][1]) for facts in header.values()), default=0)
     if size != wanted:
         how = "cut off" if size < wanted else "too long"
         raise BadInput(f"{path} is {how}: its header promises {wanted:,} bytes, it has {size:,}. Copy or download it again.")

@@ -25,12 +25,17 @@ def snapshot(name: str, revision: str, marker: str) -> Snapshot:
     cached = _cached(name, revision, marker)
     if cached is not None:
         return Snapshot(name, cached.name, cached)
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+    if offline():
         raise BadInput(
             f"'{name}' at revision '{revision}' is not in the Hugging Face cache ({_cache_folder()}), and HF_HUB_OFFLINE forbids "
             f"fetching it. Unset HF_HUB_OFFLINE, or name a folder with `path:`."
         )
     return Snapshot(name, revision if re.fullmatch(r"[0-9a-f]{40}", revision) else _commit(name, revision), None)
+
+
+def offline() -> bool:
+    """Whether the user forbids the network."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 def fetch(wanted: Snapshot, patterns: Sequence[str]) -> Path:

@@ -197,7 +197,7 @@ class Reply:
         self.ids.append(token)
         if token in self._model.end_ids:
             self.finish = "stop"
-        elif self._until is not None and self._until in self._model.decode(self.ids).lstrip(self._until):
+        elif self._until and self._until in _behind(self._model.decode(self.ids), self._until):
             self.finish = "until"
         elif len(self.ids) >= self._most:
             self.finish = "length"
@@ -205,6 +205,13 @@ class Reply:
     def generated(self) -> Generated:
         """The reply as a record."""
         return Generated(tuple(self.ids), self._model.decode(self.ids), self.finish)
+
+
+def _behind(text: str, start: str) -> str:
+    """Text without what it begins with, however often."""
+    while text.startswith(start):
+        text = text[len(start) :]
+    return text
 
 
 def as_probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:

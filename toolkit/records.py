@@ -264,7 +264,7 @@ class ExecutorPart(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class ReportSection(Part):
-    """A report section: tables in, figures out. Left out when none of its tables has rows."""
+    """A report section: tables in, figures out. Left out when none of its tables has rows, or it yields no figure."""
 
     kind: ClassVar[str] = "report"
     title: str

@@ -18,6 +18,10 @@ WEIGHTS = ("*.safetensors",)
 READ = ("config.json", "generation_config.json", "tokenizer*.json", "*.jinja", "special_tokens_map.json")
 
 
+MARKER = WEIGHTS[0]
+"""What a cached snapshot must have: a config or tokeniser alone may have been fetched for another reason."""
+
+
 class HuggingFace(Params):
     """Which model, and how it computes. Either `id` (hub) or `path` (a folder, `package:NAME/FOLDER`)."""
 
@@ -25,7 +29,12 @@ class HuggingFace(Params):
     revision: str = Field("main", description="Commit, tag or branch of the repository; `toolkit lock` pins a branch.")
     path: PathText | None = Field(None, description="Folder with config.json, *.safetensors and the tokeniser's files.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="What it computes in; auto: as stored.")
-    device: str = Field("auto", description="cpu, cuda, cuda:0 or mps; auto: the GPU if there is one.", json_schema_extra=UNHASHED)
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        description="cpu, cuda, cuda:0 or mps; auto: the GPU if there is one.",
+        json_schema_extra=UNHASHED,
+    )
 
     @model_validator(mode="after")
     def _one_place(self) -> HuggingFace:
@@ -39,7 +48,7 @@ def identify(params: HuggingFace) -> Identity:
     if params.path is not None:
         folder = locate(params.path)
         return _of_folder(folder, _name(params.path), "local", params.dtype)
-    found = snapshot(str(params.id), params.revision, "config.json")
+    found = snapshot(str(params.id), params.revision, MARKER)
     facts = _of_folder(found.folder, found.name, found.revision, params.dtype).facts if found.folder else {}
     return Identity(found.name, found.revision, _digest(f"{found.name}@{found.revision}", params.dtype), facts)
 
@@ -63,7 +72,12 @@ def _facts(folder: Path, config: dict[str, Any], parameters: int) -> dict[str, A
             f"{folder / 'config.json'}: architecture '{kind}' is not among those that `huggingface` loads: {choices(SUPPORTED)}. "
             f"Another architecture takes one file: docs/tutorial/a-model-loader.md."
         )
-    names = {"layers": "num_hidden_layers", "width": "hidden_size", "context": "max_position_embeddings", "vocabulary": "vocab_size"}
+    names = {
+        "layers": "num_hidden_layers",
+        "width": "hidden_size",
+        "context": "max_position_embeddings",
+        "vocabulary": "vocab_size",
+    }
     try:
         return {"architecture": kind, "parameters": parameters, **{ours: int(config[theirs]) for ours, theirs in names.items()}}
     except KeyError as error:

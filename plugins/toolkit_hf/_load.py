@@ -9,7 +9,7 @@ from toolkit.files import locate
 from toolkit.hub import fetch, snapshot
 from toolkit.records import Reporter
 
-from ._identity import HuggingFace, identify
+from ._identity import MARKER, HuggingFace, identify
 
 if TYPE_CHECKING:
     import torch
@@ -25,10 +25,10 @@ def load(params: HuggingFace, report: Reporter) -> Any:
 
     folder = _folder(params, report)
     report.phase("load")
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     identity = identify(params)
     dtype = "auto" if params.dtype == "auto" else getattr(torch, params.dtype)
-    module = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True, attn_implementation="sdpa")
+    module: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True, attn_implementation="sdpa")
     tokeniser = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     return LlamaModel(identity, module.to(_device(params.device)).eval(), tokeniser)
 
@@ -36,8 +36,8 @@ def load(params: HuggingFace, report: Reporter) -> Any:
 def _folder(params: HuggingFace, report: Reporter) -> Path:
     if params.path is not None:
         return locate(params.path)
-    found = snapshot(str(params.id), params.revision, "config.json")
-    if found.folder and any(found.folder.glob("*.safetensors")):
+    found = snapshot(str(params.id), params.revision, MARKER)
+    if found.folder:
         return found.folder
     report.phase("download")
     return fetch(found, ["*.json", "*.safetensors", "*.jinja"])

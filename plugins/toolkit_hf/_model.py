@@ -8,13 +8,14 @@ Shapes: R rows, T positions, D width, H heads, K keys.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from toolkit.errors import BadInput, DataError
+from toolkit.errors import BadInput, DataError, choices
 from toolkit.hookpoints import Hookpoint, hookpoint
 from toolkit.models import Draw, Edit, Encoded, Generated, Model, Prefix, Reply, as_probabilities
 
@@ -27,6 +28,8 @@ SUFFIX_ROWS = 256
 """Rows of one suffix pass: more share a pass, but each row's mask spans them all."""
 PASS_TOKENS = 16_384
 """Padded tokens of one pass of `generate`."""
+MARK = "THE-USERS-TEXT"
+"""Rendered in place of a text, to find where a chat template puts it."""
 
 
 class Keys:
@@ -68,18 +71,27 @@ class LlamaModel(Model):
 
     def encode(self, text: str, *, chat: bool = False) -> Encoded:
         """Ids with exactly one BOS, whether the template, the tokeniser or the text itself brings it."""
-        rendered = self._chat(text) if chat else text
+        rendered, shift = self._chat(text) if chat else (text, 0)
         bos = self._tokeniser.bos_token
         begun = bool(bos) and rendered.startswith(bos)
         found = self._tokeniser(rendered, add_special_tokens=not (chat or begun), return_offsets_mapping=True)
         ids, offsets = list(found["input_ids"]), [tuple(pair) for pair in found["offset_mapping"]]
         if bos and ids[:1] != [self._tokeniser.bos_token_id]:
             ids, offsets = [self._tokeniser.bos_token_id, *ids], [(0, 0), *offsets]
-        return Encoded(rendered, tuple(ids), tuple(offsets), max(rendered.find(text), 0))
+        return Encoded(rendered, tuple(ids), tuple(offsets), shift)
 
-    def _chat(self, text: str) -> str:
+    def _chat(self, text: str) -> tuple[str, int]:
+        """The rendered turn, and where the text begins in it: behind the header, even where that holds the same words."""
         if not self._tokeniser.chat_template:
             raise BadInput(f"{self.identity.name} has no chat template: it is no chat model. Leave `chat` out.")
+        rendered, start = self._turns(text), self._turns(MARK).find(MARK)
+        if rendered.startswith(text, start):
+            return rendered, start
+        if rendered.startswith(text.strip(), start):
+            return rendered, start - (len(text) - len(text.lstrip()))
+        return rendered, max(rendered.find(text), 0)
+
+    def _turns(self, text: str) -> str:
         turns = [{"role": "user", "content": text}]
         return str(self._tokeniser.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
 
@@ -98,6 +110,7 @@ class LlamaModel(Model):
         changes = [(self._checked(edit.hookpoint), edit) for edit in edits]
         if any(point.site not in ("resid_pre", "resid_post") for point, _ in changes):
             raise BadInput("edits: this model edits the stream at resid_pre.LAYER and resid_post.LAYER only.")
+        _check_sites(wanted.values())
         turn = self._turn(torch.arange(stream.shape[1], device=self.device)[None])
         for layer in range(max((point.layer for point in wanted.values()), default=-1) + 1):
             stream = _changed(stream, changes, Hookpoint("resid_pre", layer))
@@ -193,6 +206,7 @@ class LlamaModel(Model):
             live, chosen = [live[place] for place in going], torch.tensor(going, device=self.device)
             if len(going) < len(states):
                 keys, lengths = keys.rows(chosen), lengths[chosen]
+            self._must_fit(max(len(batch[rows[at]]) for at in live) + step + 1)
             states = self._go_on(keys, [replies[at].ids[-1] for at in live], lengths, wide, step)
         return [reply.generated() for reply in replies]
 
@@ -204,14 +218,15 @@ class LlamaModel(Model):
         for block in self._body.layers:
             stream = _tensor(block(stream, **turn, past_key_values=keys))
         ends = torch.tensor([len(ids) - 1 for ids in distinct], device=self.device)
-        return stream[torch.arange(len(distinct), device=self.device), ends], keys
+        states: Tensor = stream[torch.arange(len(distinct), device=self.device), ends]
+        return states, keys
 
     def _go_on(self, keys: Keys, tokens: Sequence[int], lengths: Tensor, wide: int, step: int) -> Tensor:
         """The states after one more token of each row; the columns between a prompt's end and `wide` stay hidden."""
         columns = torch.arange(wide + step + 1, device=self.device)
         seen = (columns < lengths[:, None]) | (columns >= wide)
         mask = _additive(seen, self._module.dtype)[:, None, None]
-        stream = self._body.embed_tokens(torch.tensor(tokens, device=self.device)[:, None])
+        stream: Tensor = self._body.embed_tokens(torch.tensor(tokens, device=self.device)[:, None])
         turn = self._turn((lengths + step)[:, None])
         for block in self._body.layers:
             stream = _tensor(block(stream, attention_mask=mask, past_key_values=keys, **turn))
@@ -221,9 +236,12 @@ class LlamaModel(Model):
 
     def _padded(self, batch: Sequence[Sequence[int]]) -> Tensor:
         longest = max(map(len, batch))
+        self._must_fit(longest)
+        return torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in batch], device=self.device)
+
+    def _must_fit(self, longest: int) -> None:
         if longest > self.context:
             raise DataError(f"A sequence has {longest} tokens; {self.identity.name} reads at most {self.context}. Shorten it.")
-        return torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in batch], device=self.device)
 
     def _turn(self, positions: Tensor) -> dict[str, Any]:
         """What every block is told of positions: their numbers and rotations."""
@@ -242,18 +260,22 @@ class LlamaModel(Model):
     def _listening(self, layer: int, wanted: Mapping[str, Hookpoint], found: dict[str, Tensor]) -> Iterator[None]:
         """Hooks for the sites inside one block, for as long as it runs."""
         handles = [
-            _SITES[point.site](self._body.layers[layer], lambda value, name=name: found.__setitem__(name, value))
+            _SITES[point.site](self._body.layers[layer], partial(found.__setitem__, name))
             for name, point in wanted.items()
             if point.layer == layer and point.site in _SITES
         ]
-        missing = [point.site for point in wanted.values() if point.site not in (*_SITES, "resid_pre", "resid_post")]
-        if missing:
-            raise BadInput(f"hookpoint site '{missing[0]}' cannot be captured from this model.")
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def _check_sites(points: Iterable[Hookpoint]) -> None:
+    sites = ("resid_pre", "resid_post", *_SITES)
+    missing = [point.site for point in points if point.site not in sites]
+    if missing:
+        raise BadInput(f"hookpoint site '{missing[0]}' cannot be captured from this model; it shows {choices(sites)}.")
 
 
 def _before(module: Any, tell: Callable[[Tensor], None]) -> Any:

@@ -43,7 +43,7 @@ def known(features: pa.Table, between: tuple[str, str] | None) -> Known:
     groups = _groups(contrasts, between)
     made: dict[str, list[Feature]] = {}
     for (space, index), found in sorted(stats.items()):
-        if ("d", " vs ".join(groups)) in found:
+        if found.get(("d", " vs ".join(groups))) is not None:
             made.setdefault(space, []).append(_feature(space, index, found, groups))
     return Known(groups, made)
 
@@ -53,7 +53,9 @@ def _groups(contrasts: Sequence[str], between: tuple[str, str] | None) -> tuple[
     if asked is not None and asked not in contrasts:
         raise DataError(f"between: no stage compared '{asked}'.{nearest(asked, contrasts)} Comparisons: {choices(contrasts)}.")
     if asked is None and len(contrasts) != 1:
-        raise DataError(f"between: the needed stages made {len(contrasts)} comparisons ({choices(contrasts)}); name the groups of one.")
+        raise DataError(
+            f"between: the needed stages made {len(contrasts)} comparisons ({choices(contrasts)}); name the groups of one."
+        )
     first, _, second = (asked or contrasts[0]).partition(" vs ")
     return first, second
 

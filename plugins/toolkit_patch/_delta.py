@@ -48,7 +48,9 @@ class Delta(Params):
     alpha: float = Field(0.05, gt=0, lt=1, description="Limit of q, for the selection and for the verdicts.")
     min_effect: float = Field(0.01, ge=0, le=1, description="Smaller changes of the probability are no effect.")
     points: int = Field(200, ge=2, description="Decision points at most; one of each unit before a second of any.")
-    units: Literal["confirm", "all"] = Field("confirm", description="confirm: the half of the units that the comparison did not see.")
+    units: Literal["confirm", "all"] = Field(
+        "confirm", description="confirm: the half of the units that the comparison did not see."
+    )
     random: int = Field(20, ge=19, description="Random features beside each candidate; 19 are needed to tell 5 %.")
 
 
@@ -107,7 +109,9 @@ def _points(work: Work) -> list[Point]:
     if work.params.units == "confirm":
         rows = [row for row in rows if half(work.seed, row["unit"]) == "confirm"]
     if not rows:
-        raise DataError("units: no decision point is left in the half of the units that confirms. Play more games, or `units: all`.")
+        raise DataError(
+            "units: no decision point is left in the half of the units that confirms. Play more games, or `units: all`."
+        )
     seen: dict[str, int] = {}
     ranked = []
     for row in sorted(rows, key=lambda row: float(work.rng("patch.points", row["sample"]).random())):
@@ -158,7 +162,9 @@ def _saes(work: Work, features: Sequence[Feature]) -> dict[str, Sae]:
                 f"makes that space with {work.model.identity.name}. Patch with the model and SAEs that the features come from."
             )
         if not there[feature.space].hookpoint.startswith("resid_post."):
-            raise DataError(f"{there[feature.space].name} reads {there[feature.space].hookpoint}; patch.delta edits resid_post only.")
+            raise DataError(
+                f"{there[feature.space].name} reads {there[feature.space].hookpoint}; patch.delta edits resid_post only."
+            )
     return {feature.space: there[feature.space] for feature in features}
 
 

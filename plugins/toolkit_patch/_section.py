@@ -10,7 +10,12 @@ from toolkit.addresses import short
 from toolkit.records import Figure, Inputs
 
 ROW, LEFT, WIDE, RIGHT = 44, 96, 420, 24
-_TONES = {"causal": "var(--computed)", "not specific": "var(--part)", "reconstruction": "var(--failed)", "no effect": "var(--faint)"}
+_TONES = {
+    "causal": "var(--computed)",
+    "not specific": "var(--part)",
+    "reconstruction": "var(--failed)",
+    "no effect": "var(--faint)",
+}
 
 
 def figures(inputs: Inputs) -> Iterable[Figure]:

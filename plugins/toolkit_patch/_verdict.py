@@ -63,9 +63,7 @@ class Estimate:
     p: float
 
 
-def summaries(
-    judge: Judge, features: Sequence[Feature], found: Found
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def summaries(judge: Judge, features: Sequence[Feature], found: Found) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows of `effects` over all points, with q over everything that was tried, and rows of `features` with the verdicts."""
     rows: list[dict[str, Any]] = []
     for feature in features:

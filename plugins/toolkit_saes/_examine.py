@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from toolkit.errors import DataError
 from toolkit.hookpoints import Hookpoint, hookpoint
 from toolkit.models import Model
 from toolkit.records import Params, Rows, Work
@@ -82,6 +83,8 @@ def _streams(work: Work, hookpoints: Sequence[str]) -> dict[str, Tensor]:
     samples = work.inputs.read("samples").slice(0, SAMPLES).select(["sample", "token_ids"]).to_pylist()
     texts = distinct_texts(samples, without_bos(work.model))
     names = list(dict.fromkeys(hookpoints))
+    if not texts:
+        raise DataError("There are no samples to examine the SAEs on. Give the source something to read.")
     parts = [found.rows for found in passes(work.model, texts, names, TOKENS)]
     return {name: torch.cat([part[name] for part in parts]) for name in names}
 
@@ -109,6 +112,11 @@ def measure(sae: Sae, rows: Tensor, chunk: int = 2048) -> Measured:
         error += float((given - rebuilt).double().square().sum())
         spread += float((given.double() - mean).square().sum())
         cosine += float(torch.cosine_similarity(given, rebuilt, dim=-1).double().sum())
+    if not spread:
+        raise DataError(
+            f"examination of SAE {sae.name}: the first {SAMPLES} samples give {len(rows)} tokens, all with the same stream, so that "
+            f"there is nothing to explain. Give more samples, or longer ones."
+        )
     count = len(rows)
     return Measured(active / count, 1 - error / spread, cosine / count, 1 - float(fired.double().mean()), count)
 

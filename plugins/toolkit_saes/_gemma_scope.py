@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 import zipfile
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,11 +16,11 @@ from pydantic import Field, model_validator
 
 from toolkit.errors import BadInput, choices
 from toolkit.files import PathText, content_digest, locate
-from toolkit.hub import fetch, snapshot
+from toolkit.hub import Snapshot, fetch, offline, snapshot
 from toolkit.records import Identity, Params, Reporter
 
 from ._jumprelu import Facts, JumpRelu, Weights
-from ._layers import Layers, chosen
+from ._layers import Layers, all_there, chosen
 
 RECIPE = "gemma_scope: jumprelu, thresholds per feature, used as stored"
 NAMES = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
@@ -47,45 +49,69 @@ class GemmaScope(Params):
 
 def identify(params: GemmaScope) -> Identity:
     """The hash of the chosen files, and what they read."""
-    revision, root = _root(params)
-    name = params.release or locate(str(params.path)).name
-    if root is None:
-        wanted = f"{params.layers}:{params.width}:{params.l0}"
-        return Identity(name, revision, f"{name}@{revision}:{wanted}")
-    files = _files(params, root)
-    facts = [_facts(root, file) for file in files]
-    digest = content_digest({str(file.relative_to(root)): file for file in files})
-    layers = sorted({_layer(file) for file in files})
-    return Identity(name, revision, digest, {"inputs": facts[0].inputs, "width": facts[0].width, "layers": layers})
+    if params.path is not None:
+        root = locate(params.path)
+        files = _files(params, root)
+        return Identity(root.name, "local", content_digest({str(file.relative_to(root)): file for file in files}), _sizes(files))
+    found = _snapshot(params)
+    facts = _sizes(_files(params, found.folder)) if found.folder and _all_there(params, found.folder) else {}
+    wanted = f"{params.layers}:{params.width}:{params.l0}"
+    return Identity(found.name, found.revision, f"{found.name}@{found.revision}:{wanted}", facts)
 
 
 def load(params: GemmaScope, report: Reporter) -> list[JumpRelu]:
     """The chosen SAEs, by layer and L0; weights are read when an SAE is first used."""
-    revision, root = _root(params)
-    if root is None:
-        report.phase("download")
-        found = snapshot(str(params.release), revision, "layer_*")
-        root = fetch(found, [f"layer_*/width_{params.width}/*/params.npz"])
+    root = _root(params, report)
     report.phase("load")
-    return [JumpRelu(_facts(root, file), lambda file=file: _weights(file)) for file in _files(params, root)]
+    release = params.release or root.name
+    return [JumpRelu(_facts(file, release), partial(_weights, file)) for file in _files(params, root)]
 
 
-def _root(params: GemmaScope) -> tuple[str, Path | None]:
+def _snapshot(params: GemmaScope) -> Snapshot:
+    return snapshot(str(params.release), params.revision, "layer_*")
+
+
+def _root(params: GemmaScope, report: Reporter) -> Path:
+    """Where the files are, after fetching what the cache may lack."""
     if params.path is not None:
-        return "local", locate(params.path)
-    found = snapshot(str(params.release), params.revision, "layer_*")
-    return found.revision, found.folder
+        return locate(params.path)
+    found = _snapshot(params)
+    if found.folder and (offline() or _all_there(params, found.folder)):
+        return found.folder
+    report.phase("download")
+    return fetch(found, _patterns(params))
+
+
+def _all_there(params: GemmaScope, root: Path) -> bool:
+    """Whether the cache surely has them: which L0 is the canonical one, nobody knows without the network."""
+    if isinstance(params.l0, str):
+        return False
+    files = [root.glob(f"layer_*/width_{params.width}/average_l0_{l0}/params.npz") for l0 in params.l0]
+    return all(all_there(params.layers, map(_layer, found)) for found in files)
+
+
+def _patterns(params: GemmaScope) -> list[str]:
+    """What to fetch: only the layers, width and L0s asked for."""
+    layers = ["*"] if params.layers == "all" else chosen(params.layers, range(1000), str(params.release))
+    sparsities = ["*"] if isinstance(params.l0, str) else params.l0
+    return [f"layer_{layer}/width_{params.width}/average_l0_{l0}/params.npz" for layer in layers for l0 in sparsities]
+
+
+def _sizes(files: Sequence[Path]) -> dict[str, Any]:
+    inputs, width = _shape(files[0])
+    return {"inputs": inputs, "width": width, "layers": sorted({_layer(file) for file in files})}
 
 
 def _files(params: GemmaScope, root: Path) -> list[Path]:
+    release = params.release or root.name
     there = {path for path in root.glob("layer_*/width_*/average_l0_*/params.npz")}
     if not there:
         raise BadInput(f"{root} holds no Gemma Scope SAEs: there is no layer_L/width_W/average_l0_N/params.npz below it.")
     wide = [path for path in there if path.parts[-3] == f"width_{params.width}"]
     if not wide:
         widths = {path.parts[-3].removeprefix("width_") for path in there}
-        raise BadInput(f"saes.with.width: {root.name} has no width '{params.width}'; it has {choices(widths)}.")
-    layers = chosen(params.layers, [_layer(path) for path in wide], root.name)
+        raise BadInput(f"saes.with.width: {release} has no width '{params.width}'; it has {choices(widths)}.")
+    layers = chosen(params.layers, [_layer(path) for path in wide], release)
     return [file for layer in layers for file in _sparsities(params, sorted(wide, key=_l0), layer)]
 
 
@@ -110,28 +136,43 @@ def _l0(file: Path) -> int:
     return int(found[1]) if found else 0
 
 
-def _facts(root: Path, file: Path) -> Facts:
+def _facts(file: Path, release: str) -> Facts:
     inputs, width = _shape(file)
     name = "/".join(file.parts[-4:-1])
     digest = content_digest({"params.npz": file})
-    return Facts(name, root.name, f"resid_post.{_layer(file)}", width, inputs, digest, RECIPE, float(_l0(file)))
+    return Facts(name, release, f"resid_post.{_layer(file)}", width, inputs, digest, RECIPE, float(_l0(file)))
 
 
 def _shape(file: Path) -> tuple[int, int]:
-    """Of W_enc, from the archive's headers."""
+    """Of W_enc, from the archive's headers; the other arrays are held against it."""
+    try:
+        shapes = _shapes(file)
+    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+        said = f"{file} cannot be read ({error}): it is cut off or no NumPy archive."
+        raise BadInput(f"{said} Copy or download it again.") from None
+    missing = [name for name in NAMES if name not in shapes]
+    if missing:
+        raise BadInput(f"{file} has no array '{missing[0]}': it is not in Gemma Scope's layout.")
+    if len(shapes["W_enc"]) != 2:
+        raise BadInput(f"{file}: W_enc is {shapes['W_enc']}; wanted (inputs, features).")
+    inputs, width = shapes["W_enc"]
+    wanted = {"b_enc": (width,), "W_dec": (width, inputs), "b_dec": (inputs,), "threshold": (width,)}
+    for name, shape in wanted.items():
+        if shapes[name] != shape:
+            raise BadInput(f"{file}: {name} is {shapes[name]}; W_enc, {shapes['W_enc']}, asks for {shape}.")
+    return inputs, width
+
+
+def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
     import numpy as np
 
-    try:
-        with zipfile.ZipFile(file) as archive:
-            missing = [name for name in NAMES if f"{name}.npy" not in archive.namelist()]
-            if missing:
-                raise BadInput(f"{file} has no array '{missing[0]}': it is not in Gemma Scope's layout.")
-            with archive.open("W_enc.npy") as member:
+    found = {}
+    with zipfile.ZipFile(file) as archive:
+        for name in archive.namelist():
+            with archive.open(name) as member:
                 np.lib.format.read_magic(member)
-                inputs, width = np.lib.format.read_array_header_1_0(member)[0]
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
-        raise BadInput(f"{file} cannot be read ({error}): it is cut off or no NumPy archive. Copy or download it again.") from None
-    return int(inputs), int(width)
+                found[name.removesuffix(".npy")] = np.lib.format.read_array_header_1_0(member)[0]
+    return found
 
 
 def _weights(file: Path) -> Weights:

@@ -48,10 +48,11 @@ class JumpRelu(Sae):
         self.name, self.release, self.hookpoint = facts.name, facts.release, facts.hookpoint
         self.width, self.inputs, self.digest = facts.width, facts.inputs, facts.digest
         self.recipe, self.declared_l0 = facts.recipe, facts.declared_l0
-        self._read, self._held = read, None
+        self._read = read
+        self._held: Weights | None = None
 
     def _weights(self, like: Tensor) -> Weights:
-        held: Weights | None = self._held
+        held = self._held
         if held is None or held.w_enc.device != like.device:
             read = held or self._read()
             held = Weights(*(getattr(read, name).to(like.device) for name in ("w_enc", "b_enc", "w_dec", "b_dec", "threshold")))

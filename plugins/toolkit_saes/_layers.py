@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 from toolkit.errors import BadInput
 
+MOST = 10_000
+"""No model has so many layers: a slip in a spec must not fill the memory with numbers."""
 Layers = str | int | tuple[int, ...]
 
 
@@ -24,13 +26,18 @@ def chosen(wanted: Layers, there: Iterable[int], release: str) -> list[int]:
     return found
 
 
+def all_there(wanted: Layers, there: Iterable[int]) -> bool:
+    """Whether a cache surely has every layer asked for: of `all` nobody knows without the network how many they are."""
+    return wanted != "all" and set(_numbers(wanted)) <= set(there)
+
+
 def _numbers(wanted: Layers) -> list[int]:
     if isinstance(wanted, int):
         return [wanted]
     if not isinstance(wanted, str):
         return list(wanted)
     if span := re.fullmatch(r"\s*(\d+)\s*-\s*(\d+)\s*", wanted):
-        return list(range(int(span[1]), int(span[2]) + 1))
+        return list(range(int(span[1]), min(int(span[2]), MOST) + 1))
     if re.fullmatch(r"\s*\d+\s*", wanted):
         return [int(wanted)]
     raise BadInput(f"saes.with.layers: {wanted!r} is not understood. Write all, 8, 1-31 or [8, 15, 31].")

@@ -6,6 +6,8 @@ The order of the fold is upstream's: dataset norms, then unit decoder rows; the 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,22 @@ from pydantic import Field, model_validator
 from toolkit.errors import BadInput
 from toolkit.files import PathText, content_digest, locate, read_json, safetensors_header
 from toolkit.hookpoints import hookpoint
-from toolkit.hub import fetch, snapshot
+from toolkit.hub import Snapshot, fetch, offline, snapshot
 from toolkit.records import Identity, Params, Reporter
 
 from ._jumprelu import Facts, JumpRelu, Weights
-from ._layers import Layers, chosen
+from ._layers import Layers, all_there, chosen
 
 RECIPE = "llama_scope: jumprelu after folding dataset norms and decoder norms"
-TENSORS = {"encoder.weight": 2, "encoder.bias": 1, "decoder.weight": 2, "decoder.bias": 1}
+NEEDED = ("d_model", "d_sae", "hook_point_in", "jump_relu_threshold", "dataset_average_activation_norm")
+FIXED: dict[str, Any] = {
+    "act_fn": "jumprelu",
+    "norm_activation": "dataset-wise",
+    "sparsity_include_decoder_norm": True,
+    "apply_decoder_bias_to_pre_encoder": False,
+    "use_glu_encoder": False,
+}
+"""What the fold assumes; other settings would be run wrongly."""
 _FOLDER = re.compile(r".*-L(\d+)(R|M|A|TC)-\d+x")
 
 
@@ -42,35 +52,47 @@ class LlamaScope(Params):
 
 def identify(params: LlamaScope) -> Identity:
     """The hash of the chosen layers' files, and what they read."""
-    revision, root = _root(params)
-    name = params.release or locate(str(params.path)).name
-    if root is None:
-        return Identity(name, revision, f"{name}@{revision}:{params.layers}")
-    facts = [_facts(folder) for folder in _folders(params, root)]
-    digest = content_digest({folder.name + "/" + file: folder / file for folder in _folders(params, root) for file in _FILES})
-    layers = [hookpoint(found.hookpoint).layer for found in facts]
-    return Identity(name, revision, digest, {"inputs": facts[0].inputs, "width": facts[0].width, "layers": layers})
+    if params.path is not None:
+        root = locate(params.path)
+        folders = _folders(params, root)
+        digest = content_digest({folder.name + "/" + file: folder / file for folder in folders for file in _FILES})
+        return Identity(root.name, "local", digest, _sizes(folders))
+    found = _snapshot(params)
+    there = found.folder is not None and all_there(params.layers, _by_layer(found.folder))
+    facts = _sizes(_folders(params, found.folder)) if found.folder and there else {}
+    return Identity(found.name, found.revision, f"{found.name}@{found.revision}:{params.layers}", facts)
 
 
 def load(params: LlamaScope, report: Reporter) -> list[JumpRelu]:
     """The chosen SAEs, in order of layers; weights are read when an SAE is first used."""
-    revision, root = _root(params)
-    if root is None:
-        report.phase("download")
-        found = snapshot(str(params.release), revision, "*-L*/hyperparams.json")
-        root = fetch(found, _patterns(params))
+    root = _root(params, report)
     report.phase("load")
-    return [JumpRelu(_facts(folder), lambda folder=folder: read_weights(folder)) for folder in _folders(params, root)]
+    release = params.release or root.name
+    return [JumpRelu(_facts(folder, release), partial(read_weights, folder)) for folder in _folders(params, root)]
 
 
 _FILES = ("hyperparams.json", "checkpoints/final.safetensors")
 
 
-def _root(params: LlamaScope) -> tuple[str, Path | None]:
+def _snapshot(params: LlamaScope) -> Snapshot:
+    return snapshot(str(params.release), params.revision, "*-L*/hyperparams.json")
+
+
+def _root(params: LlamaScope, report: Reporter) -> Path:
+    """Where the files are, after fetching what the cache may lack."""
     if params.path is not None:
-        return "local", locate(params.path)
-    found = snapshot(str(params.release), params.revision, "*-L*/hyperparams.json")
-    return found.revision, found.folder
+        return locate(params.path)
+    found = _snapshot(params)
+    if found.folder and (offline() or all_there(params.layers, _by_layer(found.folder))):
+        return found.folder
+    report.phase("download")
+    return fetch(found, _patterns(params))
+
+
+def _sizes(folders: Sequence[Path]) -> dict[str, Any]:
+    facts = [_facts(folder, "") for folder in folders]
+    layers = [hookpoint(found.hookpoint).layer for found in facts]
+    return {"inputs": facts[0].inputs, "width": facts[0].width, "layers": layers}
 
 
 def _patterns(params: LlamaScope) -> list[str]:
@@ -81,32 +103,49 @@ def _patterns(params: LlamaScope) -> list[str]:
     return [f"*-L{layer}[RMAT]*/{file}" for layer in layers for file in _FILES]
 
 
+def _by_layer(root: Path) -> dict[int, Path]:
+    return {int(match[1]): folder for folder in sorted(root.iterdir()) if (match := _FOLDER.fullmatch(folder.name))}
+
+
 def _folders(params: LlamaScope, root: Path) -> list[Path]:
-    found = {int(match[1]): folder for folder in sorted(root.iterdir()) if (match := _FOLDER.fullmatch(folder.name))}
+    found = _by_layer(root)
     if not found:
         raise BadInput(f"{root} holds no Llama Scope SAEs: no folder is named like Llama3_1-8B-Base-L15R-8x.")
-    return [found[layer] for layer in chosen(params.layers, found, root.name)]
+    return [found[layer] for layer in chosen(params.layers, found, params.release or root.name)]
 
 
-def _facts(folder: Path) -> Facts:
+def _facts(folder: Path, release: str) -> Facts:
     """From the two files' headers; tensors are held against the shapes that hyperparams.json promises."""
-    known = read_json(folder / "hyperparams.json")
+    known = _hyperparams(folder)
     header = safetensors_header(_weights_file(folder))
-    missing = [name for name in TENSORS if name not in header]
-    if missing:
-        raise BadInput(f"{_weights_file(folder)} has no tensor '{missing[0]}': it is not in Llama Scope's original layout.")
-    try:
-        inputs, width, point = int(known["d_model"]), int(known["d_sae"]), hookpoint(str(known["hook_point_in"]))
-        declared = known.get("top_k")
-    except KeyError as error:
-        raise BadInput(f"{folder / 'hyperparams.json'} has no {error.args[0]!r}: it is not in Llama Scope's original layout.") from None
-    if header["encoder.weight"]["shape"] != [width, inputs] or header["decoder.weight"]["shape"] != [inputs, width]:
-        raise BadInput(
-            f"{_weights_file(folder)}: encoder.weight is {header['encoder.weight']['shape']} and decoder.weight "
-            f"{header['decoder.weight']['shape']}; hyperparams.json promises [{width}, {inputs}] and [{inputs}, {width}]."
-        )
+    inputs, width, point = int(known["d_model"]), int(known["d_sae"]), hookpoint(str(known["hook_point_in"]))
+    promised = {
+        "encoder.weight": [width, inputs],
+        "encoder.bias": [width],
+        "decoder.weight": [inputs, width],
+        "decoder.bias": [inputs],
+    }
+    for name, shape in promised.items():
+        if name not in header:
+            raise BadInput(f"{_weights_file(folder)} has no tensor '{name}': it is not in Llama Scope's original layout.")
+        if header[name]["shape"] != shape:
+            raise BadInput(f"{_weights_file(folder)}: {name} is {header[name]['shape']}; hyperparams.json promises {shape}.")
+    declared = known.get("top_k")
     digest = content_digest({file: folder / file for file in _FILES})
-    return Facts(folder.name, folder.parent.name, str(point), width, inputs, digest, RECIPE, float(declared) if declared else None)
+    return Facts(folder.name, release, str(point), width, inputs, digest, RECIPE, float(declared) if declared else None)
+
+
+def _hyperparams(folder: Path) -> dict[str, Any]:
+    """hyperparams.json, which has all that the fold needs and nothing that it does not know."""
+    file = folder / "hyperparams.json"
+    known = read_json(file)
+    missing = [name for name in NEEDED if name not in known]
+    if missing:
+        raise BadInput(f"{file} has no {missing[0]!r}: it is not in Llama Scope's original layout.")
+    for name, value in FIXED.items():
+        if known.get(name, value) != value:
+            raise BadInput(f"{file}: {name} is {known[name]!r}; `llama_scope` reads SAEs with {value!r} only.")
+    return known
 
 
 def _weights_file(folder: Path) -> Path:
@@ -121,11 +160,11 @@ def read_weights(folder: Path) -> Weights:
     import torch
     from safetensors.torch import load_file
 
-    known: dict[str, Any] = read_json(folder / "hyperparams.json")
-    raw = {name: tensor.float() for name, tensor in load_file(_weights_file(folder)).items() if name in TENSORS}
+    known = _hyperparams(folder)
+    raw = {name: tensor.float() for name, tensor in load_file(_weights_file(folder)).items()}
     norms = known["dataset_average_activation_norm"]
     scale_in, scale_out = (known["d_model"] ** 0.5 / norms[side] for side in ("in", "out"))
-    lengths = raw["decoder.weight"].norm(dim=0)
+    lengths = raw["decoder.weight"].norm(dim=0).clamp(min=1e-20)  # a feature that writes nothing must not become NaN
     return Weights(
         w_enc=(raw["encoder.weight"].T * (lengths * scale_in / scale_out)).contiguous(),
         b_enc=raw["encoder.bias"] * lengths / scale_out,

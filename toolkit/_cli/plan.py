@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import click
 
 from toolkit._cli._options import Asked, spec_options
-from toolkit._cli._text import columns
+from toolkit._cli._text import columns, duration
 
 
 @click.command("plan")
@@ -25,6 +26,11 @@ def command(target: str, asked: Asked) -> None:
         click.echo(json.dumps({"run": plan.run, "stages": rows, "sinks": [sink.name for sink in plan.sinks]}))
         return
     click.echo(f"run {plan.run}: {len(plan.stages)} stages; `toolkit run {target}` computes what is not there yet.\n")
-    heads = ("STAGE", "PART", "NEEDS", "STEPS", "THERE", "WHY THE REST IS COMPUTED")
-    found = [(r["stage"], r["part"], ", ".join(r["needs"]) or "-", r["steps"], str(r["there"]), r["why"]) for r in rows]
-    click.echo(columns(heads, found))
+    heads = ("STAGE", "PART", "NEEDS", "STEPS", "THERE", "ABOUT", "WHY THE REST IS COMPUTED")
+    click.echo(columns(heads, [_cells(row) for row in rows]))
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    """`ABOUT` is the work to expect, from what such steps took before in this store."""
+    needs = ", ".join(row["needs"]) or "-"
+    return row["stage"], row["part"], needs, row["steps"], str(row["there"]), duration(row["seconds"]), row["why"]

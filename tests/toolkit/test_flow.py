@@ -1,0 +1,149 @@
+"""How stages feed each other: units that a stage makes itself, samples from a stage of the same spec, and the examination's gate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from toolkit_store import open_store
+
+PLUGIN = Path(__file__).parents[1] / "resources" / "house_plugin.py"
+
+
+@pytest.fixture
+def house(tmp_path):
+    """Writes the spec of the scratch plugin, with changes to its top level or the stages' params."""
+
+    def write(name: str = "house", *, fits: bool = True, play: dict[str, Any] | None = None, **top: Any) -> Path:
+        spec = {
+            "version": 1,
+            "name": name,
+            "saes": {"uses": "house", "with": {"fits": fits}},
+            "samples": {"uses": "house_games", "from": {"stage": "play"}},
+            "stages": [
+                {"id": "features", "uses": "extract.house"},
+                {"id": "play", "uses": "play.house", "with": play or {}},
+            ],
+            **top,
+        }
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(spec))
+        return path
+
+    return write
+
+
+def run(toolkit, spec, *args):
+    return toolkit.run("run", spec, "--plugin", PLUGIN, *args)
+
+
+def stages(toolkit, spec, *args):
+    result = toolkit.run("plan", spec, "--plugin", PLUGIN, "--json", *args)
+    assert result.returncode == 0, result.stderr
+    return {row["stage"]: row for row in json.loads(result.stdout)["stages"]}
+
+
+def rows(toolkit, table):
+    store = open_store(toolkit.store, read_only=True)
+    return store.read(table, [row.key for row in store.steps()]).to_pylist()
+
+
+def test_samples_come_from_a_stage_of_the_same_spec_wherever_it_stands(toolkit, house):
+    found = stages(toolkit, house())
+    assert list(found) == ["play", "samples", "examine", "features"]
+    assert found["samples"]["needs"] == ["play"]
+    assert found["play"]["needs"] == []
+
+
+def test_a_stage_that_makes_its_own_units_is_split_over_them_and_obeys_the_limit(toolkit, house):
+    assert run(toolkit, house(limit={"units": 7})).returncode == 0
+    assert [row["game"] for row in rows(toolkit, "games")] == [f"g{n:03d}" for n in range(7)]
+    ranges = [(row.first, row.last) for row in open_store(toolkit.store, read_only=True).steps(stage="play")]
+    assert ranges == [(0, 4), (4, 7)]
+
+
+def test_more_units_keep_the_steps_that_are_there(toolkit, house):
+    run(toolkit, house(limit={"units": 4}))
+    found = stages(toolkit, house(limit={"units": 10}))
+    assert (found["play"]["steps"], found["play"]["there"]) == ("3", 1)
+
+
+def test_params_that_cannot_change_results_enter_no_key(toolkit, house):
+    run(toolkit, house())
+    assert stages(toolkit, house(play={"note": "another"}))["play"]["there"] == 3
+
+
+def test_the_examination_sees_the_first_samples_only_and_is_not_run_again_for_others(toolkit, house):
+    run(toolkit, house(limit={"units": 4}))
+    assert rows(toolkit, "saes")[0]["tokens"] == 3
+    run(toolkit, house(limit={"units": 10}))
+    assert len(open_store(toolkit.store, read_only=True).steps(stage="examine")) == 1
+
+
+def test_an_sae_that_does_not_fit_stops_the_run_before_any_use(toolkit, house):
+    result = run(toolkit, house(fits=False))
+    assert result.returncode == 4
+    assert "SAE fake does not fit at resid_post.0: it is a fake." in result.stderr
+    assert "Nothing that uses these SAEs was run. `--set examine=warn` goes on all the same." in result.stderr
+    assert [row.stage for row in open_store(toolkit.store, read_only=True).steps()] == [
+        "examine",
+        "play",
+        "play",
+        "play",
+        "samples",
+    ]
+
+
+def test_a_warning_goes_on_and_stays_in_the_report(toolkit, house):
+    result = run(toolkit, house(fits=False), "--set", "examine=warn")
+    assert result.returncode == 0
+    assert "SAE fake does not fit at resid_post.0: it is a fake." in result.stderr
+    assert "does not fit at resid_post.0" in Path(result.stdout.splitlines()[-1]).read_text()
+    assert len(rows(toolkit, "activations")) == 10
+
+
+def test_off_examines_nothing(toolkit, house):
+    assert "examine" not in stages(toolkit, house(fits=False, examine="off"))
+
+
+def test_the_examination_changes_no_key(toolkit, house):
+    run(toolkit, house())
+    found = stages(toolkit, house(examine="off"))
+    assert found["features"]["there"] == 1
+
+
+def test_stages_that_wait_for_their_own_samples_are_refused(toolkit, house):
+    spec = yaml.safe_load(house().read_text())
+    spec["samples"]["from"]["stage"] = "features"
+    spec["samples"]["uses"] = "count"
+    path = house("circle")
+    path.write_text(yaml.safe_dump(spec))
+    result = toolkit.run("check", path, "--plugin", PLUGIN)
+    assert result.returncode == 2
+    assert "these stages wait for each other: samples, examine, features." in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"samples": {"uses": "house_games", "from": {"stage": "plai"}}}, "There is no stage 'plai'. Did you mean 'play'?"),
+        ({"stages": [{"id": "examine", "uses": "play.house"}]}, "'examine' is reserved for the examination of SAEs"),
+        ({"examine": "maybe"}, "examine: found the text 'maybe'; wanted 'stop', 'warn' or 'off'."),
+    ],
+)
+def test_refusals(toolkit, house, change, message):
+    result = toolkit.run("check", house(**change), "--plugin", PLUGIN)
+    assert result.returncode == 2
+    assert message in result.stderr
+
+
+def test_the_report_holds_the_forecast_against_what_it_took(toolkit, house):
+    result = run(toolkit, house())
+    page = Path(result.stdout.splitlines()[-1]).read_text()
+    assert "Forecast against actual" in page
+    assert "its first step" in page
+    assert stages(toolkit, house(play={"games": 12}))["play"]["seconds"] > 0
