@@ -113,7 +113,7 @@ def _points(work: Work) -> list[Point]:
             "units: no decision point is left in the half of the units that confirms. Play more games, or `units: all`."
         )
     seen: dict[str, int] = {}
-    ranked = []
+    ranked: list[tuple[int, int, dict[str, Any]]] = []
     for row in sorted(rows, key=lambda row: float(work.rng("patch.points", row["sample"]).random())):
         ranked.append((seen.setdefault(row["unit"], 0), len(ranked), row))
         seen[row["unit"]] += 1
