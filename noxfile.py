@@ -116,7 +116,7 @@ def wheel(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def chaos(session: nox.Session) -> None:
-    """Kill toy runs at random moments and fill a disk; TOOLKIT_CHAOS_KILLS says how many kills (100)."""
+    """Kill runs at random moments; TOOLKIT_CHAOS_KILLS says how many kills (100 of a toy run, at most 50 of the quickstart)."""
     _pytest(session, "-m", "slow", "-k", "chaos", "-n", "2", TOOLKIT_CHAOS_KILLS=os.environ.get("TOOLKIT_CHAOS_KILLS", "100"))
 
 

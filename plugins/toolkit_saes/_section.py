@@ -16,6 +16,7 @@ def figures(inputs: Inputs) -> Iterable[Figure]:
     if not rows:
         return
     names = {row["space"]: row["sae"] or row["hookpoint"] for row in inputs.read("spaces").to_pylist()}
+    rows.sort(key=lambda row: _order(names.get(row["space"], ""), row))
     heads = ("SAE", "at", "L0", "declared", "explained variance", "cosine", "never fired", "tokens", "verdict")
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     body = "".join(_row(row, names.get(row["space"], row["space"])) for row in rows)
@@ -26,6 +27,11 @@ def figures(inputs: Inputs) -> Iterable[Figure]:
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>",
         f"{fit} of {tried} SAEs have the sparsity that they declare and explain at least half of the variance.",
     )
+
+
+def _order(name: str, row: dict[str, object]) -> tuple[int, str, bool]:
+    """By layer; the place where an SAE is used before those where it was tried."""
+    return int(str(row["place"]).rpartition(".")[2] or 0), name, row["verdict"] not in ("fits", "does not fit")
 
 
 def _row(row: dict[str, object], name: str) -> str:
