@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import yaml
+
+from tests.toolkit.conftest import Toolkit, toolkit  # noqa: F401
 from toolkit_lab import lab_files
 from toolkit_lab.training.game import random_state
 from toolkit_lab.training.layouts import render
-
-from tests.toolkit.conftest import Toolkit, toolkit  # noqa: F401
 
 MODEL, SAES = "package:toolkit_lab/files/model", "package:toolkit_lab/files/saes/Lab-LXR-4x"
 TEXTS = "sentence,label\n" + "".join(f"Current balance: ${n}.,{'high' if n > 8 else 'low'}\n" for n in range(16))
@@ -163,8 +163,6 @@ def test_weights_that_give_nan(toolkit, spec, tmp_path):  # noqa: F811
     weights = load_file(model / "model.safetensors")
     weights["model.layers.1.mlp.down_proj.weight"][0, 0] = torch.nan
     save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
-    said = refused(
-        toolkit, spec(model={"uses": "huggingface", "with": {"path": str(model)}}), 3, "run", "--set", "examine=off"
-    )
+    said = refused(toolkit, spec(model={"uses": "huggingface", "with": {"path": str(model)}}), 3, "run", "--set", "examine=off")
     assert "the stream at resid_post.1, position" in said
     assert "is not finite (NaN or infinity)" in said

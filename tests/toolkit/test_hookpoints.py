@@ -37,7 +37,8 @@ def test_other_tools_names(text: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "resid_post", "resid_post.", "resid_post.x", "resid_post.-1", "resid_post.1.2", "blocks.1", "blocks.1.hook_q", "12"]
+    "text",
+    ["", "resid_post", "resid_post.", "resid_post.x", "resid_post.-1", "resid_post.1.2", "blocks.1", "blocks.1.hook_q", "12"],
 )
 def test_what_is_no_hookpoint(text: str) -> None:
     with pytest.raises(BadInput) as caught:

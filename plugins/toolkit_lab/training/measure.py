@@ -160,7 +160,16 @@ def _loss_sum(model: LlamaForCausalLM, example: Example) -> tuple[float, int]:
     return functional.cross_entropy(logits, ids[0, 1:], reduction="sum").item(), ids.shape[1] - 1
 
 
-TOLERANCES = {"parsed": 0.01, "legal": 0.02, "mean_rounds": 0.5, "right": 0.02, "rate": 0.05, "l0": 1.0, "ev": 0.01, "loss_recovered": 0.005}
+TOLERANCES = {
+    "parsed": 0.01,
+    "legal": 0.02,
+    "mean_rounds": 0.5,
+    "right": 0.02,
+    "rate": 0.05,
+    "l0": 1.0,
+    "ev": 0.01,
+    "loss_recovered": 0.005,
+}
 """How far a retraining may be from the committed metrics where arithmetic differs; on the same machine the files are the same."""
 
 

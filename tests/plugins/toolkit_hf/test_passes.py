@@ -90,7 +90,8 @@ def test_padding_is_invisible(each: Any, close: Callable[..., None]) -> None:
 def test_no_block_above_the_last_one_captured_is_run(small: Any) -> None:
     ran: list[int] = []
     handles = [
-        block.register_forward_hook(lambda *_, layer=layer: ran.append(layer)) for layer, block in enumerate(small.model._body.layers)
+        block.register_forward_hook(lambda *_, layer=layer: ran.append(layer))
+        for layer, block in enumerate(small.model._body.layers)
     ]
     small.model.run(small.batch((3,)), ["resid_post.1", "mlp_out.0"])
     for handle in handles:
@@ -147,7 +148,7 @@ def test_an_edit_below_shows_above_only(small: Any) -> None:
 
 def test_only_the_stream_can_be_edited(small: Any) -> None:
     edit = Edit("mlp_out.1", 0, 0, torch.zeros(small.model.width))
-    with pytest.raises(BadInput, match="this model edits the stream at resid_pre.LAYER and resid_post.LAYER only"):
+    with pytest.raises(BadInput, match=r"this model edits the stream at resid_pre\.LAYER and resid_post\.LAYER only"):
         small.model.run(small.batch((3,)), ["resid_post.1"], [edit])
 
 
@@ -187,7 +188,9 @@ def test_a_sequence_over_the_context(small: Any) -> None:
 
 
 def test_a_site_that_cannot_be_captured_leaves_no_hook_behind(small: Any) -> None:
-    with pytest.raises(BadInput, match=r"hookpoint site 'attn_probs' cannot be captured from this model; it shows attn_out, attn_z"):
+    with pytest.raises(
+        BadInput, match=r"hookpoint site 'attn_probs' cannot be captured from this model; it shows attn_out, attn_z"
+    ):
         small.model.run(small.batch((3,)), ["attn_out.0", "mlp_in.1", "attn_probs.1"])
     assert hooks(small.model) == 0
 

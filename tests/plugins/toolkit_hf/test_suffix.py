@@ -13,15 +13,21 @@ import torch
 from toolkit.errors import BadInput, DataError
 from toolkit.models import Model, Reply
 from toolkit.randomness import generator
+from toolkit.testing.fakes import SilentReporter
 from toolkit.testing.planted import Planted, ReferenceModel, prompts
 from toolkit_hf import _model
+from toolkit_hf._identity import HuggingFace
+from toolkit_hf._load import load
 
 # --- prefix and suffix --------------------------------------------------------------------------------------------------
 
 
 def edited(model: Any, ids: Sequence[int], count: int, seed: int = 0) -> list[tuple[int, torch.Tensor]]:
     """Rows at layers in random order: the prompt's own stream at its last token, moved by a tenth of its length."""
-    streams, rng = model.prefix(ids, [f"resid_post.{layer}" for layer in range(model.layers)]).captured, np.random.default_rng(seed)
+    streams, rng = (
+        model.prefix(ids, [f"resid_post.{layer}" for layer in range(model.layers)]).captured,
+        np.random.default_rng(seed),
+    )
     rows = []
     for layer in rng.integers(model.layers, size=count).tolist():
         own = streams[f"resid_post.{layer}"]
@@ -95,6 +101,16 @@ def test_suffix_agrees_with_a_float64_forward(small: Any, planted: Planted) -> N
             np.testing.assert_allclose(found, reference.run(prompt.ids, {layer: put}).logits[-1], atol=1e-4)
 
 
+def test_half_precision_gives_what_whole_passes_give_roughly(lab: Any, close: Callable[..., None]) -> None:
+    model = load(HuggingFace(path=str(lab.folder), dtype="bfloat16", device="cpu"), SilentReporter())
+    ids = lab.batch((23,))[0]
+    rows = edited(model, ids, 30)
+    found = model.suffix(model.prefix(ids), rows)
+    assert found.dtype == torch.bfloat16
+    close(found, Model.suffix(model, Model.prefix(model, ids), rows), 0.05)
+    assert [len(reply.ids) for reply in model.generate([ids, ids[:9]], ending(model, (2, 5)), most=9)] == [3, 6]
+
+
 def test_no_rows_are_no_states(small: Any) -> None:
     assert small.model.suffix(small.model.prefix([1, 2]), []).shape == (0, small.model.width)
 
@@ -105,7 +121,7 @@ def test_a_row_at_a_layer_that_is_not_there(small: Any) -> None:
 
 
 def test_prefix_captures_the_stream_only(small: Any) -> None:
-    with pytest.raises(BadInput, match="prefix: this model captures resid_post.LAYER only"):
+    with pytest.raises(BadInput, match=r"prefix: this model captures resid_post\.LAYER only"):
         small.model.prefix([1, 2], ["attn_out.0"])
 
 

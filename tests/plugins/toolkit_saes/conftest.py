@@ -79,7 +79,7 @@ def small(planted: Planted) -> World:
 def lab() -> World:
     """The packaged lab: trained SAEs, on texts that they have not seen."""
     tokeniser = AutoTokenizer.from_pretrained(model_path(), local_files_only=True)
-    texts = [list(example.ids) for example in make_examples(tokeniser, 64, seed=5)]
+    texts = [list(example.ids) for example in make_examples(tokeniser, 20, seed=5)]
     return World(_loaded(model_path()), texts, saes_path(), saes_path("gemma_scope"), "1k")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -44,9 +45,11 @@ def verdicts(rows: list[dict[str, Any]]) -> dict[str, str]:
 def changed(tmp_path: Path) -> Callable[..., list[Any]]:
     """A layer of the lab's SAEs with other settings or tensors in its files."""
 
+    numbers = itertools.count()
+
     def change(layer: int, tensors: Callable[[dict[str, torch.Tensor]], None] = lambda _: None, **settings: Any) -> list[Any]:
         name = f"Lab-L{layer}R-4x"
-        folder = Path(shutil.copytree(saes_path() / name, tmp_path / "changed" / name))
+        folder = Path(shutil.copytree(saes_path() / name, tmp_path / str(next(numbers)) / name))
         known = json.loads((folder / "hyperparams.json").read_text())
         (folder / "hyperparams.json").write_text(json.dumps(known | settings))
         stored = load_file(folder / "checkpoints" / "final.safetensors")
@@ -66,11 +69,11 @@ def test_contract(small: Any) -> None:
 
 
 @pytest.mark.parametrize("layout", ["llama_scope", "gemma_scope"])
-def test_saes_fit_where_they_belong(each: Any, layout: str) -> None:
-    saes = each.saes(layout)
-    rows = examined(each, saes)
+def test_saes_fit_where_they_belong(small: Any, layout: str) -> None:
+    saes = small.saes(layout)
+    rows = examined(small, saes)
     own = [row for row in rows if row["verdict"] in ("fits", "does not fit")]
-    assert [row["space"] for row in own] == [space_id(each.model.identity, sae) for sae in saes]
+    assert [row["space"] for row in own] == [space_id(small.model.identity, sae) for sae in saes]
     assert [(row["place"], row["verdict"], row["message"]) for row in own] == [(sae.hookpoint, "fits", "") for sae in saes]
     assert [row["declared_l0"] for row in own] == [sae.declared_l0 for sae in saes]
 
@@ -85,9 +88,11 @@ def test_the_lab_measures_what_it_states(lab: Any) -> None:
     stated = {row["sae"]: row for row in json.loads((lab_files() / "metrics.json").read_text())["saes"]}
     for layout in ("llama_scope", "gemma_scope"):
         saes = lab.saes(layout)
-        for sae, row in zip(saes, [row for row in examined(lab, saes) if row["verdict"] == "fits"], strict=True):
+        rows = [row for row in examined(lab, saes) if row["verdict"] not in ("suits better", "suits worse")]
+        for sae, row in zip(saes, rows, strict=True):
+            assert (row["place"], row["verdict"], row["message"]) == (sae.hookpoint, "fits", "")
             known = stated[f"L{sae.layer}" if layout == "llama_scope" else f"gemma_scope/{sae.name}"]
-            assert row["l0"] == pytest.approx(known["l0"], rel=0.15)
+            assert row["l0"] == pytest.approx(known["l0"], rel=0.2)
             assert row["explained_variance"] == pytest.approx(known["ev"], abs=0.02)
             assert row["cosine"] > 0.95
             assert row["tokens"] == sum(len(ids) - 1 for ids in {tuple(ids): ids for ids in lab.texts}.values())
@@ -128,23 +133,18 @@ def test_a_layer_off_by_one_is_named(lab: Any, changed: Callable[..., list[Any]]
     """An SAE put one layer off may still explain much: it is the layer beside it that tells."""
     for layer, claimed in ((1, 2), (2, 1), (3, 2)):
         saes = changed(layer, hook_point_in=f"blocks.{claimed}.hook_resid_post")
-        rows = examined(lab, saes)
+        rows = examined(lab, saes, lab.texts[:8])
         assert verdicts(rows)[f"resid_post.{claimed}"] == "does not fit"
-        assert verdicts(rows)[f"resid_post.{layer}"] == "would fit"
+        assert verdicts(rows)[f"resid_post.{layer}"] == "suits better"
         said = rows[0]["message"]
         assert said.startswith(f"SAE Lab-L{layer}R-4x does not fit at resid_post.{claimed}: L0 ")
-        assert re.search(rf"At resid_post\.{layer} it would: L0 2\d\.\d, explained variance 0\.9\d\. The layer is off by one\.$", said)
-        shutil.rmtree(lab_changed(saes, changed))
-
-
-def lab_changed(saes: list[Any], _changed: Any) -> Path:
-    """Where the changed files lie."""
-    folder: Path = saes[0]._read.args[0].parent
-    return folder
+        assert re.search(
+            rf"At resid_post\.{layer} it would: L0 2\d\.\d, explained variance 0\.9\d\. The layer is off by one\.$", said
+        )
 
 
 def test_a_dropped_threshold_is_named(lab: Any, changed: Callable[..., list[Any]]) -> None:
-    (row, *_) = examined(lab, changed(2, jump_relu_threshold=0.0))
+    (row, *_) = examined(lab, changed(2, jump_relu_threshold=0.0), lab.texts[:8])
     assert row["verdict"] == "does not fit"
     assert row["l0"] > 3 * 24
     assert re.fullmatch(
@@ -156,7 +156,7 @@ def test_a_dropped_threshold_is_named(lab: Any, changed: Callable[..., list[Any]
 
 def test_a_dropped_norm_is_named(lab: Any, changed: Callable[..., list[Any]]) -> None:
     """Run on inputs a tenth as long as those that the encoder was trained on."""
-    (row, *_) = examined(lab, changed(2, lambda stored: stored["encoder.weight"].mul_(0.1)))
+    (row, *_) = examined(lab, changed(2, lambda stored: stored["encoder.weight"].mul_(0.1)), lab.texts[:8])
     assert row["verdict"] == "does not fit"
     assert row["l0"] < 24 / 3
     assert row["message"].endswith(
@@ -172,9 +172,9 @@ def test_an_sae_of_another_model_is_named(lab: Any, changed: Callable[..., list[
         stored["encoder.weight"] = (stored["encoder.weight"].float() @ turn).contiguous()
         stored["decoder.weight"] = (turn.T @ stored["decoder.weight"].float()).contiguous()
 
-    rows = examined(lab, changed(2, turned))
+    rows = examined(lab, changed(2, turned), lab.texts[:8])
     assert rows[0]["verdict"] == "does not fit"
-    assert "would fit" not in verdicts(rows).values()
+    assert "suits better" not in verdicts(rows).values()
     assert rows[0]["message"].endswith(("it is of another model.", "it is of another model or another site."))
 
 
@@ -218,7 +218,9 @@ def test_without_a_declared_l0_explained_variance_decides(lab: Any) -> None:
     sae.declared_l0 = None
     assert explain(sae, Measured(400, 0.6, 1, 0, 9), {}) == ""
     said = explain(sae, Measured(400, 0.4, 1, 0, 9), {})
-    assert said.startswith("SAE Lab-L1R-4x does not fit at resid_post.1: L0 400.0, explained variance 0.40 (at least 0.5 wanted).")
+    assert said.startswith(
+        "SAE Lab-L1R-4x does not fit at resid_post.1: L0 400.0, explained variance 0.40 (at least 0.5 wanted)."
+    )
 
 
 @pytest.mark.parametrize("texts", [[[1]], [[1, 5]], [[1, 5], [1, 5]]])
@@ -244,14 +246,16 @@ def shown(saes: list[Any], rows: list[dict[str, Any]], names: dict[str, str]) ->
         {name: names[space] if name == "sae" else 1 if name == "width" else space for name in arrow_schema("spaces").names}
         for space in names
     ]
-    tables = {name: pa.Table.from_pylist(given, schema=arrow_schema(name)) for name, given in (("saes", rows), ("spaces", spaces))}
+    tables = {
+        name: pa.Table.from_pylist(given, schema=arrow_schema(name)) for name, given in (("saes", rows), ("spaces", spaces))
+    }
     check_part(PARTS["examination"], work=None)
     return list(figures(TableInputs(tables)))
 
 
 def test_the_report_shows_a_misfit_and_where_it_would_fit(lab: Any, changed: Callable[..., list[Sae]]) -> None:
     good, bad = lab.saes(layers=0), changed(1, hook_point_in="blocks.2.hook_resid_post")
-    rows = examined(lab, [*good, *bad])
+    rows = examined(lab, [*bad, *good], lab.texts[:8])
     names = {space_id(lab.model.identity, sae): sae.name for sae in [*good, *bad]}
     (figure,) = shown([*good, *bad], rows, names)
     assert figure.title == "1 of 2 SAEs fit"
@@ -267,11 +271,11 @@ def test_the_report_shows_a_misfit_and_where_it_would_fit(lab: Any, changed: Cal
 
 def test_the_report_escapes_names() -> None:
     row = dict.fromkeys(arrow_schema("saes").names, 0.0)
-    row |= {"space": "s", "place": "<b>", "verdict": "does not fit", "message": "a<b", "declared_l0": None, "tokens": 12345}
+    row |= {"space": "s", "place": "<b>.1", "verdict": "does not fit", "message": "a<b", "declared_l0": None, "tokens": 12345}
     (figure,) = shown([], [row], {"s": "<i>"})
     assert "<b>" not in figure.html
     assert "<i>" not in figure.html
-    assert '<th scope="row">&lt;i&gt;</th><td>&lt;b&gt;</td><td class="number">0.0</td><td class="number">-</td>' in figure.html
+    assert '<th scope="row">&lt;i&gt;</th><td>&lt;b&gt;.1</td><td class="number">0.0</td><td class="number">-</td>' in figure.html
     assert ">12,345<" in figure.html
 
 

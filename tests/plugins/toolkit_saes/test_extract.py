@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -65,11 +66,11 @@ def by_hand(world: Any, saes: Sequence[Any], texts: Sequence[Sequence[int]], at:
     for sae in saes:
         space = space_id(world.model.identity, sae)
         for number, ids in enumerate(texts):
-            stream = world.model.run([ids], [sae.hookpoint])[sae.hookpoint][0]
+            dense = sae.encode(world.model.run([ids], [sae.hookpoint])[sae.hookpoint][0])
             first = len(ids) - 1 if at == "last" else int(len(ids) > 1)
             for position in range(first, len(ids)):
-                dense = sae.encode(stream[position : position + 1])[0]
-                active = {feature: float(dense[feature]) for feature in dense.nonzero()[:, 0].tolist()}
+                here = dense[position]
+                active = {feature: float(here[feature]) for feature in here.nonzero()[:, 0].tolist()}
                 found[space, f"s{number:03d}", position] = active
     return found
 
@@ -84,7 +85,7 @@ def alike(found: dict[Any, dict[int, float]], wanted: dict[Any, dict[int, float]
 @pytest.mark.parametrize("at", ["last", "all"])
 def test_rows_are_those_of_a_plain_loop(each: Any, at: str) -> None:
     saes = [*each.saes(layers=[0, 3]), *each.saes("gemma_scope", layers=2)]
-    texts = [*each.texts[:6], [each.model.bos_id], each.texts[2]]
+    texts = [*(ids[:40] for ids in each.texts[:6]), [each.model.bos_id], each.texts[2][:40]]
     found = rows(each.work(saes, Extract(at=at, tokens=120), texts))
     alike(found, by_hand(each, saes, texts, at))
     assert any(found.values())
@@ -92,7 +93,7 @@ def test_rows_are_those_of_a_plain_loop(each: Any, at: str) -> None:
 
 @pytest.mark.parametrize("at", ["last", "all"])
 def test_the_contract_and_that_splitting_changes_nothing(each: Any, at: str) -> None:
-    texts = [*each.texts[:8], each.texts[1]]
+    texts = [ids[:40] for ids in (*each.texts[:8], each.texts[1])]
     work = each.work([*each.saes(layers="1-2"), *each.saes("gemma_scope", layers=2)], None, texts)
     check_part(PART, params={"at": at, "tokens": 200}, work=work, tolerance=1e-4)
 
@@ -106,9 +107,8 @@ def test_bos_is_left_out_and_the_rest_is_not(small: Any) -> None:
 
 
 def test_equal_texts_are_computed_once(small: Any) -> None:
-    world = copy.copy(small)
     model = Counted(small.model)
-    object.__setattr__(world, "model", model)
+    world = replace(small, model=model)
     texts = [small.texts[0], small.texts[1], small.texts[0], small.texts[0]]
     found = rows(world.work(small.saes(layers="1-2"), Extract(), texts))
     assert sorted(ids for batch in model.ran for ids in batch) == sorted(map(tuple, small.texts[:2]))
@@ -119,9 +119,8 @@ def test_equal_texts_are_computed_once(small: Any) -> None:
 
 
 def test_a_pass_has_no_more_padded_tokens_than_allowed(small: Any) -> None:
-    world = copy.copy(small)
     model = Counted(small.model)
-    object.__setattr__(world, "model", model)
+    world = replace(small, model=model)
     rows(world.work(small.saes(layers=1), Extract(tokens=90), small.texts))
     sizes = [len(batch) * max(map(len, batch)) for batch in model.ran]
     assert max(sizes) <= 90
@@ -158,18 +157,38 @@ def test_a_sample_without_tokens(small: Any) -> None:
     assert str(caught.value) == "sample 's001' has no tokens: its source did not tokenise it with the model."
 
 
-def test_a_stream_that_is_not_finite_is_named(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One weight is NaN: only texts with that token show it, from that token on."""
-    bad, model = 7, copy.deepcopy(small.model)
-    with torch.no_grad():
-        model._body.embed_tokens.weight[bad, 3] = float("nan")
-    world = copy.copy(small)
-    object.__setattr__(world, "model", model)
-    clean = [token if token != bad else 8 for token in small.texts[0]]
-    texts = [clean, [*clean[:4], bad, *clean[5:9]], clean[:6]]
+class Damaged(Counted):
+    """A model whose stream at one hookpoint is broken from the fifth token of one text on."""
+
+    def __init__(self, model: Any, ids: Sequence[int], hookpoint: str, value: float) -> None:
+        super().__init__(model)
+        self._ids, self._hookpoint, self._value = tuple(ids), hookpoint, value
+
+    def run(self, batch: Sequence[Sequence[int]], capture: Sequence[str], edits: Any = ()) -> Any:
+        found = {name: stream.clone() for name, stream in super().run(batch, capture, edits).items()}
+        for row in (row for row, ids in enumerate(batch) if tuple(ids) == self._ids):
+            found[self._hookpoint][row, 4:, 3] = self._value
+        return found
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_stream_that_is_not_finite_is_named(small: Any, value: float) -> None:
+    texts = [small.texts[0], small.texts[1][:9], small.texts[0][:7]]
+    world = replace(small, model=Damaged(small.model, texts[1], "resid_post.2", value))
     with pytest.raises(DataError) as caught:
         rows(world.work(small.saes(layers=[2, 1]), Extract(at="all"), texts))
     assert str(caught.value) == (
-        "sample 's001': the stream at resid_post.1, position 4, is not finite (NaN or infinity). The weights are damaged, or "
+        "sample 's001': the stream at resid_post.2, position 4, is not finite (NaN or infinity). The weights are damaged, or "
         "torch.float32 overflows: try `dtype: float32` or `bfloat16` under model.with."
     )
+
+
+def test_damaged_weights_are_found(small: Any) -> None:
+    """One number of one token is NaN: the text that has this token is named, at the first place that an SAE reads."""
+    model, bad = copy.deepcopy(small.model), 7
+    with torch.no_grad():
+        model._body.embed_tokens.weight[bad, 3] = float("nan")
+    clean = [token if token != bad else 8 for token in small.texts[0]]
+    texts = [clean, [*clean[:4], bad, *clean[5:9]], clean[:6]]
+    with pytest.raises(DataError, match=r"^sample 's001': the stream at resid_post\.2, position 8, is not finite"):
+        rows(replace(small, model=model).work(small.saes(layers=[2, 3]), Extract(), texts))

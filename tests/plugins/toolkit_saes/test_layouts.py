@@ -261,7 +261,9 @@ def test_identity_is_what_is_chosen_and_what_it_holds(tmp_path: Path) -> None:
     file = copied / "Lab-L2R-4x" / "hyperparams.json"
     file.write_text(file.read_text() + "\n")
     assert _llama_scope.identify(LlamaScope(path=str(copied), layers="1-2")).digest != here.digest
-    assert _llama_scope.identify(LlamaScope(path=str(copied), layers=1)) == _llama_scope.identify(LlamaScope(path=LLAMA, layers=1))
+    assert _llama_scope.identify(LlamaScope(path=str(copied), layers=1)) == _llama_scope.identify(
+        LlamaScope(path=LLAMA, layers=1)
+    )
 
 
 def test_the_identity_of_gemma_scope(tmp_path: Path) -> None:
@@ -392,9 +394,7 @@ def test_an_array_that_is_missing(tmp_path: Path, name: str) -> None:
     assert refused(gemma, tmp_path) == f"{file} has no array '{name}': it is not in Gemma Scope's layout."
 
 
-@pytest.mark.parametrize(
-    "name", ["d_model", "d_sae", "hook_point_in", "jump_relu_threshold", "dataset_average_activation_norm"]
-)
+@pytest.mark.parametrize("name", ["d_model", "d_sae", "hook_point_in", "jump_relu_threshold", "dataset_average_activation_norm"])
 def test_a_setting_that_is_missing(tmp_path: Path, name: str) -> None:
     folder = write_llama(tmp_path, **{name: None})
     said = f"{folder}/hyperparams.json has no '{name}': it is not in Llama Scope's original layout."
