@@ -46,7 +46,8 @@ def write(run: RunTables, folder: Path, *, spaces: Sequence[str] | None = None) 
         for name in rows["sample"].unique().sort():
             ordinals.setdefault(name, len(ordinals))
         files.append(folder / f"{names[space['space']]}.safetensors")
-        save_file(_tensors(rows, ordinals), files[-1], {"format": "toolkit-coo", "shape": f"[{len(rows)}, {space['width']}]"})
+        shape = {"format": "toolkit-coo", "shape": [len(rows), space["width"]]}
+        save_file(_tensors(rows, ordinals), files[-1], {"toolkit": json.dumps(shape)})  # of several entries the order would vary
         described.append({"file": files[-1].name, "rows": len(rows), **space})
     lines = "".join(json.dumps(run.samples.get(name, {"sample": name}), ensure_ascii=False) + "\n" for name in ordinals)
     (folder / "samples.jsonl").write_text(lines, encoding="utf-8", newline="\n")
