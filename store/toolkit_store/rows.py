@@ -23,6 +23,8 @@ _BATCH_BYTES = 64 << 20
 
 def check_name(name: str) -> None:
     """Refuse a table that steps cannot write to."""
+    if name in DATA_TABLES and table(name).derived:
+        raise DataError(f"A step cannot write to table '{name}': the store derives it from other tables.")
     if name not in DATA_TABLES:
         near = nearest(name, DATA_TABLES)
         raise DataError(f"A step cannot write to table '{name}': it is not declared.{near} Tables: {choices(DATA_TABLES)}.")
@@ -40,7 +42,7 @@ def fitted(name: str, rows: pa.Table, step: str) -> pa.Table:
         )
     schema = arrow_schema(name, step=True)
     columns = [_fitted_column(name, rows, field) for field in list(schema)[:-1]]
-    columns.append(pa.array([step] * rows.num_rows, pa.string()))
+    columns.append(pa.repeat(pa.scalar(step, pa.string()), rows.num_rows))
     return pa.Table.from_arrays(columns, schema=schema)
 
 
