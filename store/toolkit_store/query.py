@@ -152,6 +152,14 @@ class RunView:
         ordered = best.sort(["value", "number", "position"], descending=[True, False, False])
         return self._named(ordered, unit=True)
 
+    def entries(self, space: str, feature: int) -> int:
+        """At how many places a feature fired."""
+        import polars as pl
+
+        if self._indexed(space) is None:
+            return self._searched(space, feature).height
+        return int(self._directory(space).filter(pl.col("feature") == feature)["entries"].sum())
+
     def tokens(self, space: str, feature: int, sample: str) -> pl.DataFrame:
         """The tokens of a sample with the feature's value: 0 where it did not fire, null where nothing was kept."""
         import polars as pl
@@ -187,6 +195,10 @@ class RunView:
             rows = rows.filter(pl.col("position") == position)
         found = _exploded(rows).group_by("space", "position", "feature").agg(pl.col("value").max())
         return found.sort(["space", "position", "value", "feature"], descending=[False, False, True, False])
+
+    def samples(self, names: Sequence[str]) -> pl.DataFrame:
+        """The rows of table `samples` for these samples; one that there is not has none."""
+        return self._of_samples(names, list(TABLES["samples"].columns)).unique("sample", keep="first", maintain_order=True)
 
     # --- all features of a space ---
 

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit import _plugins
-from toolkit._cli import query, status
+from toolkit._cli import _answers, _query_run, query, status
 from toolkit.errors import BadInput, PluginError, ToolkitError
 from toolkit.records import StagePart, StepRow
 from toolkit.tables import arrow_schema
@@ -425,7 +425,7 @@ def test_unknown_runs_and_empty_stores(folder: Path, tmp_path: Path) -> None:
 
 def test_batches_hold_every_row_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = rows(folder, "sample", "a1"), rows(folder, "top", "2/5")
-    monkeypatch.setattr(query, "BATCH_ROWS", 1)
+    monkeypatch.setattr(_query_run, "BATCH_ROWS", 1)
     assert (rows(folder, "sample", "a1"), rows(folder, "top", "2/5")) == before
 
 
@@ -464,4 +464,4 @@ def test_pieces_that_do_not_fit_the_text_are_borne(text: str, pieces: list[str])
 @settings(max_examples=50)
 @given(st.floats(-1e300, 1e300))
 def test_numbers_have_four_digits(number: float) -> None:
-    assert float(query._cell(number)) == pytest.approx(number, rel=1e-3)
+    assert float(_answers.shown(number)) == pytest.approx(number, rel=1e-3)
