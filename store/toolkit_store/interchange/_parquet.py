@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,7 @@ def write(run: RunTables, folder: Path) -> list[Path]:
         "toolkit": __version__,
         "store_format": STORE_FORMAT,
         "tables": {path.stem: _facts(path) for path in files},
-        "run": vars(run.row) | {"steps": list(run.row.steps)},
+        "run": vars(run.row) | {"steps": [*dict.fromkeys([*run.row.steps, *(step.key for step in run.steps)])]},
         "steps": [vars(step) | {"tables": dict(step.tables)} for step in run.steps],
     }
     return [*files, *kept, write_json(folder / INDEX, index)]
@@ -73,12 +74,14 @@ def read(store: Store, folder: Path) -> str:
     for name, facts in index["tables"].items():
         _check_table(folder, name, facts)
     row = RunRow(**{**index["run"], "steps": tuple(index["run"]["steps"])})
+    row = replace(row, state="interrupted") if row.state == "running" else row  # here nobody goes on with it
     with store.writer():
         known = store.has(step["key"] for step in index["steps"])
         missing = [StepRow(**step) for step in index["steps"] if step["key"] not in known]
         for step in missing:
             store.commit(step, {name: _groups(folder / f"{name}.parquet", step.key) for name in step.tables})
         _enter(store, row, folder)
+    store.index(row.steps, run=row.run)
     return row.run
 
 

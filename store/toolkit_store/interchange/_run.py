@@ -125,6 +125,7 @@ def land(store: Store, name: str, part: str, digest: str, tables: Mapping[str, I
         if not store.run_states(run):
             _write_manifest(store, run, name, part, key, sorted(tables))
             store.record_run(run=run, name=name, state="done", done=1, total=1, note=f"from {part}", steps=[key])
+    store.index([key], run=run)
     return run
 
 
