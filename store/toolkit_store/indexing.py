@@ -20,12 +20,12 @@ from toolkit.records import StepRow
 from toolkit.tables import arrow_schema
 from toolkit_store import locks
 from toolkit_store.database import Database, among
-from toolkit_store.postings import LAYOUT, Numbered, Scratch, Summary, number_key, numbered, posting_rows, space_key
+from toolkit_store.postings import AT_ONCE, LAYOUT, Numbered, Scratch, Summary, number_key, numbered, posting_rows, space_key
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from toolkit_store.store import Store
+    from toolkit_store.store import Store, Tables
 
 PART = "store.index"
 STAGE = "(index)"
@@ -58,9 +58,8 @@ def build(store: Store, database: Database, cover: Sequence[str], sampled: Seque
         scratch.fill(lambda columns: _rows(database, "activations", cover, columns))
         units = _units(database, sampled)
         made = _commit_numbers(store, key, found, units, run)
-        for space in _wanted(store, key, sorted(found.spaces)):
-            made += _commit_space(store, key, space, scratch, found, run)
-            scratch.drop(space)
+        for spaces in _groups(scratch, _wanted(store, key, sorted(found.spaces))):
+            made += store.commit_derived([_space_step(key, space, scratch, found, run) for space in spaces])
     return made
 
 
@@ -90,15 +89,27 @@ def _commit_numbers(store: Store, key: str, found: Numbered, units: dict[str, st
         "unit": [units.get(name) for name in found.names],
     }
     row = _step(key, run, 0, {"spaces": sorted(found.spaces)})
-    return int(store.commit_derived(row, {"sample_index": pa.table(columns, schema=arrow_schema("sample_index"))}))
+    return store.commit_derived([(row, {"sample_index": pa.table(columns, schema=arrow_schema("sample_index"))})])
 
 
-def _commit_space(store: Store, key: str, space: str, scratch: Scratch, found: Numbered, run: str) -> int:
+def _groups(scratch: Scratch, spaces: Sequence[str]) -> Iterator[list[str]]:
+    """Spaces that are committed together: each commit costs a while, and makes files that have to be joined."""
+    group: list[str] = []
+    for space in spaces:
+        if group and sum(map(scratch.entries, [*group, space])) > AT_ONCE:
+            yield group
+            group = []
+        group.append(space)
+    if group:
+        yield group
+
+
+def _space_step(key: str, space: str, scratch: Scratch, found: Numbered, run: str) -> tuple[StepRow, Tables]:
     step, summary = space_key(key, space), Summary()
     postings = posting_rows(step, space, scratch.chunks(space), found.bits, summary)
-    index = (summary.rows(space, found.spaces[space], scratch.samples(space)) for _ in range(1))  # once the postings are through
+    index = (summary.rows(space, found.spaces[space], scratch.samples(space)) for _ in range(1))  # after the postings
     row = _step(step, run, 1 + sorted(found.spaces).index(space), {"space": space})
-    return int(store.commit_derived(row, {"postings": postings, "feature_index": index}))
+    return row, {"postings": postings, "feature_index": index}
 
 
 def _step(key: str, run: str, index: int, material: dict[str, Any]) -> StepRow:

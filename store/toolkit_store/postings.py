@@ -28,9 +28,9 @@ BLOCK = 65_536
 LAYOUT = "1"
 """Version of what is derived; another one is derived anew."""
 
-_AT_ONCE = 16 << 20
+AT_ONCE = 16 << 20
 """Entries sorted at a time: with what sorting needs, about 600 MB."""
-_ROWS_AT_ONCE = 1 << 16
+_ROWSAT_ONCE = 1 << 16
 _FEATURE_BITS, _BLOCK_BITS = 24, 16
 
 Rows = Callable[[Sequence[str]], Iterable["pa.Table"]]
@@ -151,22 +151,22 @@ class Scratch:
         if not key_path.exists() or not key_path.stat().st_size:
             return
         keys, values = np.memmap(key_path, np.uint64, "r"), np.memmap(value_path, np.float32, "r")
-        if len(keys) <= _AT_ONCE:
+        if len(keys) <= AT_ONCE:
             yield _sorted(np.array(keys), np.array(values))
             return
         shift = np.uint64(sum(self._found.bits))
         for first, last in _ranges(keys, shift):
             parts = []
-            for start in range(0, len(keys), _AT_ONCE):
-                part = keys[start : start + _AT_ONCE]
+            for start in range(0, len(keys), AT_ONCE):
+                part = keys[start : start + AT_ONCE]
                 inside = (part >> shift >= first) & (part >> shift < last)
-                parts.append((part[inside], values[start : start + _AT_ONCE][inside]))
+                parts.append((part[inside], values[start : start + AT_ONCE][inside]))
             yield _sorted(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
-    def drop(self, space: str) -> None:
-        """Remove the files of a space."""
-        for path in self._paths(space):
-            path.unlink(missing_ok=True)
+    def entries(self, space: str) -> int:
+        """How many entries a space has, those counted twice that two stages have kept."""
+        path = self._paths(space)[0]
+        return path.stat().st_size // 8 if path.exists() else 0
 
     def _paths(self, space: str) -> tuple[Path, Path]:
         number = self._numbers[space]
@@ -180,7 +180,7 @@ def _larger(batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
     kept: list[pa.Table] = []
     for batch in batches:
         kept.append(batch)
-        if sum(len(part) for part in kept) >= _ROWS_AT_ONCE:
+        if sum(len(part) for part in kept) >= _ROWSAT_ONCE:
             yield pa.concat_tables(kept)
             kept = []
     if kept:
@@ -200,13 +200,13 @@ def _ranges(keys: np.ndarray, shift: np.uint64) -> Iterator[tuple[int, int]]:
     import numpy as np
 
     counts = np.zeros(0, np.int64)
-    for start in range(0, len(keys), _AT_ONCE):
-        part = np.bincount((keys[start : start + _AT_ONCE] >> shift).astype(np.int64))
+    for start in range(0, len(keys), AT_ONCE):
+        part = np.bincount((keys[start : start + AT_ONCE] >> shift).astype(np.int64))
         size = max(len(part), len(counts))
         counts = np.pad(counts, (0, size - len(counts))) + np.pad(part, (0, size - len(part)))
     first, held = 0, 0
     for feature, count in enumerate(counts.tolist()):
-        if held and held + count > _AT_ONCE:
+        if held and held + count > AT_ONCE:
             yield first, feature
             first, held = feature, 0
         held += count

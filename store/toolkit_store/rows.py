@@ -97,7 +97,7 @@ def batches(name: str, chunks: Iterable[pa.Table] | pa.Table, step: str) -> Iter
     import pyarrow as pa
 
     keys: list[pa.Table] = []
-    for batch in _joined(fitted(name, chunk, step) for chunk in _each(chunks)):
+    for batch in joined(fitted(name, chunk, step) for chunk in _each(chunks)):
         keys.append(batch.select(list(table(name).key)))
         _check_keys(name, pa.concat_tables(keys))
         yield batch
@@ -109,7 +109,8 @@ def _each(chunks: Iterable[pa.Table] | pa.Table) -> Iterable[pa.Table]:
     return [chunks] if isinstance(chunks, pa.Table) else chunks
 
 
-def _joined(chunks: Iterable[pa.Table]) -> Iterator[pa.Table]:
+def joined(chunks: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The chunks, joined to a size worth a file each."""
     import pyarrow as pa
 
     kept: list[pa.Table] = []

@@ -38,6 +38,10 @@ def open_store(path: str | Path, *, create: bool = False, read_only: bool = Fals
     return Store(prepare(path, create=create, read_only=read_only, values=values), read_only=read_only)
 
 
+Tables = Mapping[str, "Iterable[pa.Table] | pa.Table"]
+"""Rows by the name of their table."""
+
+
 @dataclass(frozen=True)
 class CleanReport:
     """What `clean` removed: rows that no committed step owns, per table, and the files and bytes given back."""
@@ -78,42 +82,60 @@ class Store:
             raise StoreError(f"The store at {self.folder} was opened for reading only; open it without read_only to write.")
         return self._lease.held(wait_s, on_wait)
 
-    def commit(self, row: StepRow, tables: Mapping[str, Iterable[pa.Table] | pa.Table]) -> bool:
+    def commit(self, row: StepRow, tables: Tables) -> bool:
         """Keep a step's rows and enter it into the ledger; False, and nothing written, if it is there already.
 
         `row.tables` is filled in here with the rows written, so that the ledger is right by construction.
         """
         for name in tables:
             rows.check_name(name)
-        return self.commit_derived(row, tables)
+        return self.commit_derived([(row, tables)]) == 1
 
-    def commit_derived(self, row: StepRow, tables: Mapping[str, Iterable[pa.Table] | pa.Table]) -> bool:
-        """`commit` for the store's own steps, which write the tables that it derives."""
+    def commit_derived(self, steps: Sequence[tuple[StepRow, Tables]]) -> int:
+        """`commit` for the store's own steps, which write the tables that it derives; several are entered at once, or none.
+
+        The steps write to the same tables, one table after the other. How many were new is given back.
+        """
         with self.writer(), self._lease.turn:
-            if self._known([row.key]):
-                return False
-            counts = {name: self._take(name, chunks, row.key) for name, chunks in tables.items()}
-            with self._taking(row.key):
-                self.database.append("steps", ledger.step_to_arrow(replace(row, tables=counts)))
-                self._files.note("steps")
-        return True
+            known = self._known([row.key for row, _ in steps])
+            new = [(row, tables) for row, tables in steps if row.key not in known]
+            counts: dict[str, dict[str, int]] = {row.key: {} for row, _ in new}
+            for name in new[0][1] if new else ():
+                for key, count in self._take(name, [(row.key, tables[name]) for row, tables in new]).items():
+                    counts[key][name] = count
+            if new:
+                self._enter([replace(row, tables=counts[row.key]) for row, _ in new])
+        return len(new)
 
-    def _take(self, name: str, chunks: Iterable[pa.Table] | pa.Table, key: str) -> int:
-        """Append a step's rows to one table, after those of an attempt that was cut off are gone."""
-        with self._taking(key):
+    def _enter(self, new: Sequence[StepRow]) -> None:
+        with self._taking(new[0].key):
+            self.database.append("steps", ledger.steps_to_arrow(new))
+            self._files.note("steps")
+
+    def _take(self, name: str, parts: Sequence[tuple[str, Iterable[pa.Table] | pa.Table]]) -> Mapping[str, int]:
+        """Append the rows of each step to a table, after those of attempts that were cut off are gone; the rows of each."""
+        keys = [key for key, _ in parts]
+        with self._taking(keys[0]):
             present = self._steps_present(name)
-            if key in present:
-                self.database.delete(name, equals("step", key))
-        count = 0
-        for batch in rows.batches(name, chunks, key):
-            with self._taking(key):
+            for where in among("step", present.intersection(keys)):
+                self.database.delete(name, where)
+        counts = dict.fromkeys(keys, 0)
+        for batch in rows.joined(self._counting(name, parts, counts)):
+            with self._taking(keys[0]):
                 self.database.append(name, batch)
-            count += batch.num_rows
-        if count:
-            with self._taking(key):
+        if any(counts.values()):
+            with self._taking(keys[0]):
                 self._files.note(name)
-                self._present[name] = self.database.version(name), present | {key}
-        return count
+                self._present[name] = self.database.version(name), present | set(keys)
+        return counts
+
+    def _counting(
+        self, name: str, parts: Sequence[tuple[str, Iterable[pa.Table] | pa.Table]], counts: dict[str, int]
+    ) -> Iterator[pa.Table]:
+        for key, chunks in parts:
+            for batch in rows.batches(name, chunks, key):
+                counts[key] += batch.num_rows
+                yield batch
 
     def _steps_present(self, name: str) -> set[str]:
         """The steps that have rows in a table, in the ledger or not: asked again only when somebody else has written to it."""
