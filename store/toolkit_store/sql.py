@@ -120,9 +120,8 @@ def _words(text: str) -> Iterator[Word]:
 
 
 def _not_understood(text: str, at: int) -> str:
-    shown = text[at : at + 12].encode("unicode_escape").decode()
     return (
-        f"At letter {at + 1} of the statement: {shown!r} is not read here. Write words and numbers, 'text' and \"names\" that end, "
+        f"At letter {at + 1} of the statement: {text[at : at + 12]!a} is not read here. Write words and numbers, 'text' and \"names\" that end, "
         f"no comments and no backslashes."
     )
 

@@ -20,19 +20,24 @@ if TYPE_CHECKING:
 
 _FOLDER = click.Path(path_type=Path)
 FORMATS = ("parquet", "safetensors", "rows", "tokens", "neuronpedia", "lists")
-_OF = {
-    "--space": ("safetensors", "rows", "tokens", "neuronpedia", "lists"),
-    "--feature": ("lists",),
-    "--name": ("lists",),
-    "--label": ("rows",),
-    "--max-bytes": ("rows", "tokens"),
-    "--samples": ("neuronpedia",),
-    "--model": ("rows", "tokens"),
-    "--site": ("rows", "tokens"),
-    "--source": ("neuronpedia",),
-    "--run": ("neuronpedia", "lists"),
+_DENSE = ("rows", "tokens")
+_EXPORT = {
+    "spaces": ("--space", ("safetensors", "rows", "tokens", "neuronpedia", "lists")),
+    "features": ("--feature", ("lists",)),
+    "name": ("--name", ("lists",)),
+    "label": ("--label", ("rows",)),
+    "max_bytes": ("--max-bytes", _DENSE),
+    "k": ("--samples", ("neuronpedia",)),
 }
-"""The formats that an option means something to; of `--space` and `--run` an import has its own."""
+_IMPORT = {
+    "run": ("--run", ("neuronpedia", "lists")),
+    "model": ("--model", _DENSE),
+    "site": ("--site", _DENSE),
+    "label": ("--label", ("rows",)),
+    "sources": ("--source", ("neuronpedia",)),
+    "space": ("--space", ("lists",)),
+}
+"""Which formats an option means something to."""
 
 
 @click.group("store")
@@ -120,7 +125,7 @@ def export(form: str, folder: Path, run: str | None, store: str | None, **given:
     from toolkit._cli._query_run import open_run
     from toolkit_store.interchange import export_run
 
-    _check_options(form, given, _OF)
+    _check_options(form, given, _EXPORT)
     found = open_run(Asked(run, store, "text", 1))
     files = export_run(_tables(found), form, folder, **_export_options(found, given))
     total = sum(path.stat().st_size for path in files)
@@ -142,7 +147,7 @@ def import_(form: str, folder: Path, run: str | None, store: str | None, **given
     from toolkit._cli._query_run import open_run
     from toolkit_store.interchange import ATTACHED, import_run
 
-    _check_options(form, given | {"run": run}, _OF | {"--space": ("lists",)})
+    _check_options(form, given | {"run": run}, _IMPORT)
     options: dict[str, Any] = {name: value for name, value in given.items() if value}
     target = _opened(store, create=form not in ATTACHED)
     if form in ATTACHED:
@@ -151,13 +156,9 @@ def import_(form: str, folder: Path, run: str | None, store: str | None, **given
     click.echo(f"run {import_run(target, form, folder, **options)}")
 
 
-def _check_options(form: str, given: dict[str, Any], meant: dict[str, tuple[str, ...]]) -> None:
-    for option, formats in meant.items():
-        name = {"--space": "spaces", "--feature": "features", "--samples": "k", "--source": "sources"}.get(
-            option, option[2:].replace("-", "_")
-        )
-        value = given.get(name) or given.get(option[2:])
-        if value and form not in formats:
+def _check_options(form: str, given: dict[str, Any], meant: dict[str, tuple[str, tuple[str, ...]]]) -> None:
+    for name, (option, formats) in meant.items():
+        if given.get(name) and form not in formats:
             raise click.UsageError(f"{option} means nothing to format '{form}'; it is for {', '.join(formats)}.")
 
 
