@@ -224,6 +224,16 @@ class RunView:
         wanted = [pl.col(name) == value for name, value in (("space", space), ("stat", stat)) if value is not None]
         return found.filter(*wanted) if wanted else found
 
+    def labels(self, space: str, features: Iterable[int]) -> pl.DataFrame:
+        """What features are said to stand for: feature, label (of several the first, by their group)."""
+        import polars as pl
+
+        where = f"{equals('stat', 'label')} AND {equals('space', space)}"
+        found = self._read("features", where, ["feature", "group", "text", "step"])
+        wanted = pl.col("feature").is_in(list(features)) & pl.col("step").is_in(self._writers("features"))
+        ours = found.filter(wanted & pl.col("text").is_not_null())
+        return ours.sort("group").unique("feature", keep="first", maintain_order=True).select("feature", label="text")
+
     def effects(
         self, space: str | None = None, feature: int | None = None, arm: str | None = None, *, samples: bool = False
     ) -> pl.DataFrame:

@@ -121,8 +121,8 @@ def _words(text: str) -> Iterator[Word]:
 
 def _not_understood(text: str, at: int) -> str:
     return (
-        f"At letter {at + 1} of the statement: {text[at : at + 12]!a} is not read here. Write words and numbers, 'text' and \"names\" that end, "
-        f"no comments and no backslashes."
+        f"At letter {at + 1} of the statement: {text[at : at + 12]!a} is not read here. Write words and numbers, 'text' and "
+        '"names" that end, no comments and no backslashes.'
     )
 
 

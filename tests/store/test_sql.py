@@ -70,7 +70,7 @@ def test_what_may_be_asked(text: str, wanted: list[tuple[object, ...]]) -> None:
         ("SELECT `x`", "At letter 8"),
         ("SELECT * FROM Read_CSV('x')", "There is no function 'Read_CSV' here"),
         ("SELECT * FROM \"read_csv\" ('x')", '"read_csv" stands before a bracket'),
-        ("SELECT averge(number) FROM features", r"no function 'averge' here\. Did you mean 'reverse'"),
+        ("SELECT averge(number) FROM features", r"no function 'averge' here\. Did you mean 'avg'"),
         ("SELECT greatest() FROM features", r"'greatest\(\)' needs something in its brackets"),
         ("SELECT " + "(" * 31 + "1" + ")" * 31, "too deep: at most 30"),
         ("SELECT " + "+".join("1" * 1_002), "too deep"),

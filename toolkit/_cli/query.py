@@ -90,12 +90,12 @@ def tokens(asked: Asked, address: str, sample: str, every: bool) -> Answer:
 def coactive(asked: Asked, address: str) -> Answer:
     """Show which features of the same space fire where the feature at ADDRESS fires."""
     run = open_run(asked)
-    heads = ("address", "both", "count", "jaccard")
+    heads = ("address", "both", "count", "jaccard", "label")
     if missing := next((table for table in ("activations", "spaces") if not run.stages(table)), None):
         return Answer(heads, [], 0, run.why(missing))
     space, index = run.feature(address)
     found = run.view.coactive(space, index, ALL)
-    rows = [{**row, "address": run.label(space, row["feature"])} for row in found.head(asked.k).to_dicts()]
+    rows = _named(run, space, found.head(asked.k).to_dicts())
     return Answer(heads, rows, found.height, f"No other feature fires where {address} does in run {run.id}.")
 
 
@@ -113,8 +113,9 @@ def similar(asked: Asked, address: str, saes: Path | None) -> Answer:
     space, index = run.feature(address)
     row = next(row for row in run.spaces if row["space"] == space)
     found = run.view.similar(space, index, asked.k, find_decoder(row, run.manifest, saes).rows)
-    rows = [{"address": run.label(space, row["feature"]), "cosine": row["cosine"]} for row in found.to_dicts()]
-    return Answer(("address", "cosine"), rows, max(len(rows), row["width"] - 1), f"{row['address']} has no other feature.")
+    rows = _named(run, space, found.to_dicts())
+    why = f"{row['address']} has no other feature."
+    return Answer(("address", "cosine", "label"), rows, max(len(rows), row["width"] - 1), why)
 
 
 @command.command("diff")
@@ -236,6 +237,12 @@ def effects(asked: Asked, feature: str | None, arm: str | None, stage: str | Non
 
 
 # --- activations ---
+
+
+def _named(run: Run, space: str, rows: Sequence[Row]) -> list[Row]:
+    """The rows with each feature's address, and its label if it has one."""
+    labels = dict(run.view.labels(space, [row["feature"] for row in rows]).iter_rows())
+    return [{**row, "address": run.label(space, row["feature"]), "label": labels.get(row["feature"])} for row in rows]
 
 
 def _kept(run: Run, sample: str) -> list[int]:
@@ -407,7 +414,7 @@ def _with_stat(lines: pa.Table, entries: pa.Table, stat: str, on: Sequence[str])
 
 
 def _pivoted(run: Run, entries: pa.Table, lines: Sequence[Row]) -> list[Row]:
-    """Each line with what its stage wrote about the feature, and with the verdicts of all stages."""
+    """Each line with what its stage wrote about the feature, and with the verdicts and labels of all stages."""
     near = only(only(entries, "space", {row["space"] for row in lines}), "feature", {row["feature"] for row in lines})
     compared = set(only(entries, "stat", TESTED)["group"].unique().to_pylist())
     written: dict[tuple[str, int], list[Row]] = {}
@@ -418,13 +425,15 @@ def _pivoted(run: Run, entries: pa.Table, lines: Sequence[Row]) -> list[Row]:
 
 def _line_of(run: Run, line: Row, written: Sequence[Row], compared: set[str]) -> Row:
     cells: Row = {"address": run.label(line["space"], line["feature"]), "stage": line["stage"], "contrast": line["group"] or None}
-    own = (entry for entry in written if entry["stage"] == line["stage"] and entry["stat"] != "verdict")
+    own = (entry for entry in written if entry["stage"] == line["stage"] and entry["stat"] not in ("verdict", "label"))
     for entry in own:
         stat, group = entry["stat"], entry["group"]
         if stat in TEST_STATS and group in compared - {line["group"]}:
             continue  # another comparison of the same stage: it has its own line
         name = stat if group in ("", line["group"]) else f"{stat}[{group}]"
         cells[name] = entry["text"] if entry["number"] is None else entry["number"]
+    if labels := [entry["text"] for entry in written if entry["stat"] == "label" and entry["text"]]:
+        cells["label"] = "; ".join(dict.fromkeys(labels))
     verdicts = [entry for entry in written if entry["stat"] == "verdict"]
     said = [entry["text"] or shown(entry["number"]) for entry in verdicts]
     if len(set(said)) > 1:
@@ -433,13 +442,16 @@ def _line_of(run: Run, line: Row, written: Sequence[Row], compared: set[str]) ->
 
 
 def _stat_heads(rows: Sequence[Row], stats: Sequence[str], form: str) -> list[str]:
-    """The columns: the test first, then what each group has, then the rest, the verdict last."""
+    """The columns: the test first, then what each group has, then the rest, the verdict and the label last."""
     fixed = ("address", "stage", "contrast")
     first = {name: place for place, name in enumerate((*TEST_STATS, "mean", "density", "fired"))}
     names = {name: name.partition("[")[0] for row in rows for name in row if name not in fixed}
     hidden = ONLY_IF_ASKED if form == "text" else ()
     shown = [name for name, stat in names.items() if (stat in stats if stats else stat not in hidden)]
-    return [*fixed, *sorted(shown, key=lambda name: (name == "verdict", first.get(names[name], len(first)), name))]
+    return [
+        *fixed,
+        *sorted(shown, key=lambda name: (name == "label", name == "verdict", first.get(names[name], len(first)), name)),
+    ]
 
 
 # --- effects ---
