@@ -341,6 +341,7 @@ class Runner:
     # --- the end ---
 
     def _finish(self) -> None:
+        self._store.index(self._result.keys(), run=self._plan.run)
         inputs = StoreInputs(self._store, self._result.rows)
         for name, folder, files in write_sinks(self._plan, inputs):
             self._log.emit("sink_written", sink=name, folder=str(folder), files=len(files), hashes=files)

@@ -1,7 +1,8 @@
 """How a feature is named by people: `25/2059` where one SAE sits at the layer, `model/hookpoint/sae:2059` anywhere.
 
-An address is read here and nowhere else, and what the toolkit prints as an address can be typed back. A space is one row of
-the table `spaces`, as a dictionary. Light: neither torch nor Arrow.
+Neuronpedia's ids are read too: `gemma-2-2b/20-gemmascope-res-16k/1234`. An address is read here and nowhere else, and what
+the toolkit prints as an address can be typed back. A space is one row of the table `spaces`, as a dictionary. Light: neither
+torch nor Arrow.
 """
 
 from __future__ import annotations
@@ -12,30 +13,38 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from toolkit import _neuronpedia
 from toolkit.errors import BadInput, nearest
 from toolkit.hookpoints import Hookpoint, hookpoint
 
-FORMS = "25/2059, L25-2059, L25#2059, 25:2059, or in full model/hookpoint/sae:2059"
+FORMS = "25/2059, L25-2059, L25#2059, 25:2059, Neuronpedia's model/source/2059, or in full model/hookpoint/sae:2059"
 """The allowed forms, for messages and help."""
 
 Space = Mapping[str, Any]
 
 _SHORT = re.compile(r"L?([0-9]{1,10})[/:#-]([0-9]{1,10})", re.IGNORECASE)
 _INDEX = re.compile("[0-9]{1,10}")
+_NEURONPEDIA = re.compile(r"([A-Za-z0-9._-]+)/(([0-9]{1,10}|e)-[A-Za-z0-9._-]+)/([0-9]{1,10})")
 _SHOWN = 8
 
 
 @dataclass(frozen=True)
 class Address:
-    """One feature as a person named it: the short form has a layer only; the full form has all but perhaps the SAE."""
+    """One feature as a person named it: the short form has a layer only; the full form has all but perhaps the SAE.
+
+    `source` is a Neuronpedia source id; then `model` is Neuronpedia's too.
+    """
 
     layer: int | None
     hookpoint: str | None
     model: str | None
     sae: str | None
     index: int
+    source: str | None = None
 
     def __str__(self) -> str:
+        if self.source is not None:
+            return f"{self.model}/{self.source}/{self.index}"
         place = "/".join(part for part in (self.model, self.hookpoint, self.sae) if part is not None)
         return f"{place}:{self.index}" if place else f"{self.layer}/{self.index}"
 
@@ -44,6 +53,8 @@ def parse(text: str) -> Address:
     """Read an address, or an error naming the allowed forms. A space without an SAE has the full form `model/hookpoint:3`."""
     if found := _SHORT.fullmatch(text.strip()):
         return Address(int(found[1]), None, None, None, int(found[2]))
+    if found := _NEURONPEDIA.fullmatch(text.strip()):
+        return Address(None if found[3] == "e" else int(found[3]), None, found[1], None, int(found[4]), found[2])
     place, _, index = text.strip().rpartition(":")
     split = _split(place)
     if split is None or _INDEX.fullmatch(index) is None:
@@ -96,11 +107,29 @@ def _as_it_stands(text: str, rows: Sequence[Space]) -> tuple[list[Space], int]:
 def _matching(address: Address, rows: Sequence[Space]) -> list[Space]:
     if address.model is None:
         return at_layer(rows, -1 if address.layer is None else address.layer)
+    if address.source is not None:
+        return from_neuronpedia(address.model, address.source, rows)
     wanted = str(address).rpartition(":")[0]
     found = [row for row in rows if row["address"] == wanted]
     if not found:
         known = [str(row["address"]) for row in rows]
         raise BadInput(f"There is no space '{wanted}' here.{nearest(wanted, known)} Spaces: {_some(known)}.")
+    return found
+
+
+def neuronpedia(space: Space) -> tuple[str, str]:
+    """What Neuronpedia calls a space: model id and source id. Of an SAE that it does not have, names of the same shape."""
+    return _neuronpedia.names(space)
+
+
+def from_neuronpedia(model: str, source: str, spaces: Iterable[Space]) -> list[Space]:
+    """The spaces that Neuronpedia's model id and source id mean, or an error listing those that there are."""
+    rows = _distinct(spaces)
+    known = ["/".join(neuronpedia(row)) for row in rows]
+    found = [row for row, name in zip(rows, known, strict=True) if name == f"{model}/{source}"]
+    if not found:
+        near = nearest(f"{model}/{source}", known)
+        raise BadInput(f"No space here is Neuronpedia's '{model}/{source}'.{near} Spaces: {_some(known)}.")
     return found
 
 

@@ -22,9 +22,9 @@ class Snapshot:
 
 def snapshot(name: str, revision: str, marker: str) -> Snapshot:
     """The commit behind a revision and its folder in the cache, if that has the file `marker` (a glob pattern)."""
-    cached = _cached(name, revision, marker)
-    if cached is not None:
-        return Snapshot(name, cached.name, cached)
+    found = cached(name, revision, marker)
+    if found is not None:
+        return Snapshot(name, found.name, found)
     if offline():
         raise BadInput(
             f"'{name}' at revision '{revision}' is not in the Hugging Face cache ({_cache_folder()}), and HF_HUB_OFFLINE forbids "
@@ -65,8 +65,11 @@ def _unreachable(name: str, revision: str, error: Exception) -> str:
     )
 
 
-def _cached(name: str, revision: str, marker: str) -> Path | None:
-    """By the cache's documented layout: refs/NAME holds the commit of a branch, snapshots/COMMIT its files."""
+def cached(name: str, revision: str, marker: str) -> Path | None:
+    """The folder of a repository in the cache; None when it is not there. Never asks the network.
+
+    By the cache's documented layout: refs/NAME holds the commit of a branch, snapshots/COMMIT its files.
+    """
     repository = _cache_folder() / f"models--{name.replace('/', '--')}"
     reference = repository / "refs" / revision
     commit = reference.read_text().strip() if reference.is_file() else revision

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+    from toolkit.saes import Decoder
+
 
 class Params(BaseModel):
     """Base of every part's params: frozen, and an unknown key is an error."""
@@ -188,13 +190,15 @@ class ModelPart(Part):
 class SaePart(Part):
     """An SAE adapter. `identify` names the spaces' files; `load` runs in a worker and gives a list of `toolkit.saes.Sae`.
 
-    `examine` names the stage part that looks at them before any use; None only for what is no SAE.
+    `examine` names the stage part that looks at them before any use; None only for what is no SAE. `decoder` reads the decoder
+    of one SAE, by its name, from files that are there already: without torch and without the network.
     """
 
     kind: ClassVar[str] = "sae"
     identify: Callable[[Any], Identity]
     load: Callable[[Any, Reporter], Any]
     examine: str | None = "examine.saes"
+    decoder: Callable[[Any, str], Decoder] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

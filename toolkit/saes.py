@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from toolkit.records import Identity
@@ -26,6 +27,18 @@ class Sparse:
     counts: Tensor
     features: Tensor
     values: Tensor
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """The decoder of an SAE as its files hold it, read without torch: `rows(first, last)` gives a range of features, float32.
+
+    Directions only: lengths and signs of whole matrices are the layout's. `digest` is the SAE's own, to tell that it is the one.
+    """
+
+    digest: str
+    width: int
+    rows: Callable[[int, int], np.ndarray]
 
 
 class Sae(ABC):

@@ -17,7 +17,7 @@ from toolkit.errors import BadInput, choices, nearest
 if TYPE_CHECKING:
     import pyarrow as pa
 
-STORE_FORMAT = 1
+STORE_FORMAT = 2
 """Version of the whole set. A store written by a higher one is refused, by a lower one migrated."""
 
 
@@ -26,6 +26,7 @@ class Table:
     """One table: `columns` maps a name to an Arrow type; a trailing `?` allows null.
 
     `facts`: rows say what something is, so several steps may write the same one; it is read once.
+    `derived`: the store makes the rows itself from other tables, and can make them again.
     """
 
     name: str
@@ -35,10 +36,16 @@ class Table:
     help: str = ""
     ledger: bool = False
     facts: bool = False
+    derived: bool = False
+
+
+_VERSIONS = {"postings": 2}
+"""Tables whose columns have changed since they were first declared."""
 
 
 def _table(name: str, key: str, help: str, kind: str = "data", /, **columns: str) -> Table:
-    return Table(name, MappingProxyType(columns), tuple(key.split()), help=help, ledger=kind == "ledger", facts=kind == "facts")
+    kinds = {"ledger": kind == "ledger", "facts": kind == "facts", "derived": kind == "derived"}
+    return Table(name, MappingProxyType(columns), tuple(key.split()), _VERSIONS.get(name, 1), help, **kinds)
 
 
 _ALL = (
@@ -77,15 +84,41 @@ _ALL = (
     _table(
         "postings",
         "space feature block",
-        "the same entries by feature, derived",
+        "the same entries by feature, in blocks of at most 65,536; samples by their number in `sample_index`",
+        "derived",
         space="string",
         feature="uint32",
         block="uint32",
+        place="int64",
         count="uint32",
+        fired="uint32",
         max="float32",
-        samples="list<string>",
+        samples="list<uint32>",
         positions="list<int32>",
         values="list<float32>",
+    ),
+    _table(
+        "feature_index",
+        "space block",
+        "how often each feature of a space fired: entries, samples, largest value; and how much was looked at",
+        "derived",
+        space="string",
+        block="uint32",
+        looked_at="uint64",
+        samples="uint64",
+        features="list<uint32>",
+        counts="list<uint64>",
+        fired="list<uint32>",
+        maxima="list<float32>",
+    ),
+    _table(
+        "sample_index",
+        "number",
+        "the numbers that `postings` has for samples",
+        "derived",
+        number="uint32",
+        sample="string",
+        unit="string?",
     ),
     _table(
         "features",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from toolkit import hookimpl
 from toolkit.records import Part, ReportSection, SaePart, StagePart
 
-from . import _examine, _extract, _gemma_scope, _llama_scope, _section
+from . import _decoders, _examine, _extract, _gemma_scope, _llama_scope, _section
 
 
 @hookimpl
@@ -19,6 +19,7 @@ def toolkit_parts() -> Iterator[Part]:
         params=_llama_scope.LlamaScope,
         identify=_llama_scope.identify,
         load=_llama_scope.load,
+        decoder=_decoders.llama_scope,
     )
     yield SaePart(
         name="gemma_scope",
@@ -26,6 +27,7 @@ def toolkit_parts() -> Iterator[Part]:
         params=_gemma_scope.GemmaScope,
         identify=_gemma_scope.identify,
         load=_gemma_scope.load,
+        decoder=_decoders.gemma_scope,
     )
     yield StagePart(
         name="examine.saes",

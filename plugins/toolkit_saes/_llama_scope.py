@@ -55,7 +55,7 @@ def identify(params: LlamaScope) -> Identity:
     if params.path is not None:
         root = locate(params.path)
         folders = _folders(params, root)
-        digest = content_digest({folder.name + "/" + file: folder / file for folder in folders for file in _FILES})
+        digest = content_digest({folder.name + "/" + file: folder / file for folder in folders for file in FILES})
         return Identity(root.name, "local", digest, _sizes(folders))
     found = _snapshot(params)
     there = found.folder is not None and all_there(params.layers, _by_layer(found.folder))
@@ -71,7 +71,7 @@ def load(params: LlamaScope, report: Reporter) -> list[JumpRelu]:
     return [JumpRelu(_facts(folder, release), partial(read_weights, folder)) for folder in _folders(params, root)]
 
 
-_FILES = ("hyperparams.json", "checkpoints/final.safetensors")
+FILES = ("hyperparams.json", "checkpoints/final.safetensors")
 
 
 def _snapshot(params: LlamaScope) -> Snapshot:
@@ -100,7 +100,7 @@ def _patterns(params: LlamaScope) -> list[str]:
     if params.layers == "all":
         return ["*/hyperparams.json", "*/checkpoints/final.safetensors"]
     layers = chosen(params.layers, range(1000), str(params.release))
-    return [f"*-L{layer}[RMAT]*/{file}" for layer in layers for file in _FILES]
+    return [f"*-L{layer}[RMAT]*/{file}" for layer in layers for file in FILES]
 
 
 def _by_layer(root: Path) -> dict[int, Path]:
@@ -131,7 +131,7 @@ def _facts(folder: Path, release: str) -> Facts:
         if header[name]["shape"] != shape:
             raise BadInput(f"{_weights_file(folder)}: {name} is {header[name]['shape']}; hyperparams.json promises {shape}.")
     declared = known.get("top_k")
-    digest = content_digest({file: folder / file for file in _FILES})
+    digest = content_digest({file: folder / file for file in FILES})
     return Facts(folder.name, release, str(point), width, inputs, digest, RECIPE, float(declared) if declared else None)
 
 

@@ -1,10 +1,12 @@
 """The store: what a run has computed, kept so that a kill at any moment loses nothing and shows nothing half done.
 
-Importing this package imports neither lancedb nor pyarrow; the first read or commit does.
+Importing this package imports neither lancedb nor pyarrow; the first read or commit does. Questions: `open`.
 """
 
 from __future__ import annotations
 
-from toolkit_store.store import CleanReport, Store, open_store
+from toolkit_store.query import Features, RunView
+from toolkit_store.query import open_features as open
+from toolkit_store.store import CheckReport, CleanReport, Store, open_store
 
-__all__ = ["CleanReport", "Store", "open_store"]
+__all__ = ["CheckReport", "CleanReport", "Features", "RunView", "Store", "open", "open_store"]

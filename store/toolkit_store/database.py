@@ -1,31 +1,42 @@
 """The LanceDB database under a store: the one module that imports lancedb, and what was learnt about it.
 
-Tables are opened anew for each call, because an open one does not see what others write. A table that is not there, or whose
-making was cut off, reads as empty and is made by the first append. Whatever LanceDB raises leaves here as `StoreError`.
+A table that is not there, or whose making was cut off, reads as empty and is made by the first append. Whatever LanceDB raises
+leaves here as `StoreError`. Integer literals are 64 bits wide in a filter, and a scalar index on another type is then silently
+not used: `place` is an int64 for that reason, and `holds` casts.
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import StoreError
 from toolkit.tables import TABLES, arrow_schema
+from toolkit_store.files import FileRecord
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+INDEXES: Mapping[str, str] = MappingProxyType({"activations": "sample", "postings": "place"})
+"""Table -> the column that has a B-tree."""
+
 _KEYS_IN_A_FILTER = 500
-_JOIN_EVERY = 64
-"""Versions after which small files are joined: each commit makes one, and each read opens them all."""
+_LOOK_EVERY = 16
+"""Versions after which an append asks whether small files are to be joined."""
+_JOIN_FROM = 32
+"""Small files that are joined: each commit makes one, and each read opens them all. LanceDB joins no further than a million
+rows, so that what an append may have to rewrite is bounded."""
 _AT_ONCE = timedelta(milliseconds=1)
 """The youngest old version that `tidy` removes; LanceDB warns of zero, and the caller holds both locks."""
+_CACHE_BYTES = 256 << 20
+_BATCH_ROWS = 8192
 
 
 def equals(column: str, value: str) -> str:
@@ -40,31 +51,41 @@ def among(column: str, values: Iterable[str]) -> Iterator[str]:
         yield f"{column} IN ({', '.join(quoted[start : start + _KEYS_IN_A_FILTER])})"
 
 
+def holds(column: str, number: int) -> str:
+    """A filter for lists of uint32 that hold a number."""
+    return f"array_has({column}, arrow_cast({int(number)}, 'UInt32'))"
+
+
 def _quoted(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
 class Database:
-    """Tables by name, of the schemas the host declares."""
+    """Tables by name, of the schemas the host declares; with `half`, values are kept as float16."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, files: FileRecord, *, half: bool = False) -> None:
+        self.folder, self.files, self.half = folder, files, half
+        self._tables: dict[str, Any] = {}
 
     @cached_property
     def _connection(self) -> Any:
         os.environ.setdefault("LANCE_LOG", "error")  # else its warnings go to stderr
         import lancedb
 
-        return lancedb.connect(str(self.folder), read_consistency_interval=timedelta(0))
+        session = lancedb.Session(index_cache_size_bytes=_CACHE_BYTES, metadata_cache_size_bytes=_CACHE_BYTES)
+        return lancedb.connect(str(self.folder), read_consistency_interval=timedelta(0), session=session)
+
+    # --- writing ---
 
     def append(self, name: str, rows: pa.Table) -> None:
         """Add rows, all or none."""
+        rows = self._as_kept(name, rows)
         with self._explained("write to", name):
             found = self._table(name)
             if found is None:
-                self._connection.create_table(name, data=rows, schema=_schema(name))
+                self._tables[name] = self._connection.create_table(name, data=rows, schema=rows.schema)
                 return
-            if found.version % _JOIN_EVERY == 0:
+            if found.version % _LOOK_EVERY == 0 and _small_files(found) >= _JOIN_FROM:
                 found.optimize()  # keeps the old versions' files: somebody may be reading them
             found.add(rows)
 
@@ -75,59 +96,134 @@ class Database:
             if found is not None and found.count_rows(where):
                 found.delete(where)
 
-    def rows(self, name: str, where: str | None = None, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows that match, of the declared schema (without a limit LanceDB would give ten)."""
-        schema = _schema(name)
-        wanted = list(schema.names if columns is None else columns)
-        with self._explained("read", name):
+    def tidy(self, name: str, *, alone: bool) -> None:
+        """Join small files and bring the index up to date; `alone`, with nobody else at the tables, also drop old versions
+        and what cut-off writes left."""
+        with self._explained("clean", name):
             found = self._table(name)
             if found is None:
-                return schema.empty_table().select(wanted)
-            query = found.search().select(wanted).limit(None)
-            result: pa.Table = (query.where(where) if where else query).to_arrow()
-        return result.select(wanted)
+                return
+            found.optimize()
+            self._index(name, found)
+            if alone:
+                found.optimize(cleanup_older_than=_AT_ONCE, delete_unverified=True)
 
-    def count_by_step(self, name: str) -> Counter[str]:
-        """Step -> number of its rows, read in batches: a table can be larger than memory."""
-        counts: Counter[str] = Counter()
+    def _index(self, name: str, found: Any) -> None:
+        if name in INDEXES and not found.list_indices() and found.count_rows():
+            from lancedb.index import BTree
+
+            found.create_index(INDEXES[name], config=BTree(), name=f"by_{INDEXES[name]}")
+
+    # --- reading ---
+
+    def rows(self, name: str, where: str | None = None, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows that match, of the declared schema (without a limit LanceDB would give ten)."""
+        wanted = self._wanted(name, columns)
+        with self._explained("read", name):
+            query = self._query(name, where, wanted)
+            if query is None:
+                return _schema(name).empty_table().select(wanted)
+            found: pa.Table = query.to_arrow()
+        return self._as_declared(name, found.select(wanted))
+
+    def batches(self, name: str, where: str | None = None, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """The rows that match, a few thousand at a time: a table can be larger than memory."""
+        import pyarrow as pa
+
+        wanted = self._wanted(name, columns)
+        with self._explained("read", name):
+            query = self._query(name, where, wanted)
+            for batch in query.to_batches(batch_size=_BATCH_ROWS) if query is not None else ():
+                yield self._as_declared(name, pa.Table.from_batches([batch]).select(wanted))
+
+    def plan(self, name: str, where: str, columns: Sequence[str]) -> str:
+        """How LanceDB would find these rows."""
+        query = self._query(name, where, columns)
+        return "" if query is None else str(query.explain_plan())
+
+    def version(self, name: str) -> int:
+        """A number that changes with each write to the table; 0 without a table."""
         with self._explained("read", name):
             found = self._table(name)
-            for batch in found.search().select(["step"]).limit(None).to_batches() if found is not None else ():
-                counts.update({pair["values"]: pair["counts"] for pair in batch.column("step").value_counts().to_pylist()})
-        return counts
+            return 0 if found is None else int(found.version)
 
-    def tidy(self) -> None:
-        """Join small files, drop old versions and what cut-off writes left. Only with nobody else at the tables."""
-        for name in TABLES:
-            with self._explained("clean", name):
-                found = self._table(name)
-                if found is not None:
-                    found.optimize(cleanup_older_than=_AT_ONCE, delete_unverified=True)
+    def indexed(self, name: str) -> bool:
+        """Whether the table's index has all its rows."""
+        with self._explained("read", name):
+            found = self._table(name)
+            if found is None or not found.count_rows():
+                return True
+            stats = [found.index_stats(index.name) for index in found.list_indices()]
+        return bool(stats) and all(one is not None and one.num_unindexed_rows == 0 for one in stats)
+
+    def count_by_step(self, name: str) -> Counter[str]:
+        """Step -> number of its rows, read in batches."""
+        counts: Counter[str] = Counter()
+        for batch in self.batches(name, None, ["step"]):
+            counts.update({pair["values"]: pair["counts"] for pair in batch.column("step").value_counts().to_pylist()})
+        return counts
 
     def usage(self) -> dict[str, tuple[int, int]]:
         """Files and bytes of each table that is there."""
         found = {name: _usage(self.folder / f"{name}.lance") for name in TABLES}
         return {name: use for name, use in found.items() if use[0]}
 
+    def _query(self, name: str, where: str | None, columns: Sequence[str]) -> Any:
+        found = self._table(name)
+        if found is None:
+            return None
+        query = found.search().select(list(columns)).limit(None)
+        return query.where(where) if where else query
+
+    def _wanted(self, name: str, columns: Sequence[str] | None) -> list[str]:
+        return list(_schema(name).names if columns is None else columns)
+
     def _table(self, name: str) -> Any:
-        """The table, or None. LanceDB has no error class for "not found"."""
-        try:
-            return self._connection.open_table(name)
-        except ValueError as error:
-            if "was not found" in str(error):
-                return None
-            raise
+        """The table, or None. LanceDB has no error class for "not found". An open table looks for new versions at each call."""
+        if name not in self._tables:
+            try:
+                self._tables[name] = self._connection.open_table(name)
+            except ValueError as error:
+                if "was not found" in str(error):
+                    return None
+                raise
+        return self._tables[name]
+
+    # --- float16 ---
+
+    def _as_kept(self, name: str, rows: pa.Table) -> pa.Table:
+        return rows.cast(_halved(rows.schema)) if self._halves(name) else rows
+
+    def _as_declared(self, name: str, rows: pa.Table) -> pa.Table:
+        schema = _schema(name)
+        return rows.cast(schema.empty_table().select(rows.column_names).schema) if self._halves(name) else rows
+
+    def _halves(self, name: str) -> bool:
+        return self.half and TABLES[name].columns.get("values") == "list<float32>"
 
     @contextmanager
     def _explained(self, verb: str, name: str) -> Iterator[None]:
         try:
             yield
         except (OSError, RuntimeError, ValueError) as error:
+            self._tables.pop(name, None)
             raise StoreError(f"Could not {verb} table '{name}' in {self.folder}: {error}.") from error
 
 
 def _schema(name: str) -> pa.Schema:
     return arrow_schema(name, step=not TABLES[name].ledger)
+
+
+def _halved(schema: pa.Schema) -> pa.Schema:
+    import pyarrow as pa
+
+    half = pa.list_(pa.field("item", pa.float16(), nullable=False))
+    return pa.schema([pa.field(field.name, half, nullable=False) if field.name == "values" else field for field in schema])
+
+
+def _small_files(found: Any) -> int:
+    stats = found.stats()
+    return int(stats["fragment_stats"]["num_small_fragments"])
 
 
 def _usage(folder: Path) -> tuple[int, int]:

@@ -1,7 +1,8 @@
 """A store's folder: how it is recognised, made, refused and brought up to date.
 
-    <store>/toolkit-store.json   the marker: {"format", "made_by", "made_at"}; a folder with it is a store
+    <store>/toolkit-store.json   the marker: {"format", "made_by", "made_at", "values"}; a folder with it is a store
     <store>/tables/              the LanceDB database
+    <store>/files/               size and SHA-256 of its files (`toolkit_store.files`)
     <store>/locks/               the lock files (`toolkit_store.locks`)
     <store>/runs/                the host's: journals and reports
 
@@ -12,27 +13,48 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from toolkit import __version__
-from toolkit.errors import StoreNotUsable
-from toolkit.tables import STORE_FORMAT
+from toolkit.errors import BadInput, StoreNotUsable, choices
+from toolkit.tables import STORE_FORMAT, TABLES
+from toolkit_store import locks
+from toolkit_store.files import FileRecord
 
 MARKER = "toolkit-store.json"
-MIGRATIONS: dict[int, Callable[[Path], None]] = {}
+READABLE = (1,)
+"""Older formats that can be read as they are."""
+VALUES = ("float32", "float16")
+
+
+def _to_format_2(folder: Path) -> None:
+    """Format 1 had no postings, though it declared them, and no record of files."""
+    shutil.rmtree(folder / "tables" / "postings.lance", ignore_errors=True)
+    _make_folders(folder)
+    record = FileRecord(folder / "tables", folder / "files")
+    for name in TABLES:
+        record.renew(name)
+
+
+MIGRATIONS: dict[int, Callable[[Path], None]] = {1: _to_format_2}
 """Format found -> what turns such a store into the next format. Each must be safe to repeat after a kill."""
 
 
-def prepare(path: str | Path, *, create: bool, read_only: bool) -> Path:
+def prepare(path: str | Path, *, create: bool, read_only: bool, values: str | None = None) -> Path:
     """The folder of a store that can be used as asked, made or migrated if needed; else the error that says what to do."""
     folder = _local(path)
+    if values not in (None, *VALUES):
+        raise BadInput(f"A store keeps values as {choices(VALUES)}, not as '{values}'.")
     if _exists(folder):
         _check_format(folder, read_only)
+        _check_values(folder, values)
     elif create and not read_only:
-        _make(folder)
+        _make(folder, values or VALUES[0])
     else:
         raise StoreNotUsable(
             f"There is no store at {folder}. A run makes one; check --store and TOOLKIT_STORE, or run a spec first."
@@ -72,10 +94,24 @@ def _exists(folder: Path) -> bool:
     return False
 
 
-def _make(folder: Path) -> None:
+def values_of(folder: Path) -> str:
+    """The type in which a store keeps the values of activations."""
+    return str(_read_marker(folder).get("values", VALUES[0]))
+
+
+def _check_values(folder: Path, values: str | None) -> None:
+    found = values_of(folder)
+    if values not in (None, found):
+        raise StoreNotUsable(
+            f"The store at {folder} keeps values as {found}, not as {values}; that is settled when a store is made. "
+            "Give --store a new folder, or leave the choice out."
+        )
+
+
+def _make(folder: Path, values: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write_marker(folder)
+        _write_marker(folder, values)
         _make_folders(folder)
     except OSError as error:
         raise StoreNotUsable(
@@ -84,13 +120,13 @@ def _make(folder: Path) -> None:
 
 
 def _make_folders(folder: Path) -> None:
-    for name in ("tables", "locks", "runs"):
+    for name in ("tables", "files", "locks", "runs"):
         (folder / name).mkdir(exist_ok=True)
 
 
-def _write_marker(folder: Path) -> None:
+def _write_marker(folder: Path, values: str) -> None:
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    marker = {"format": STORE_FORMAT, "made_by": f"sae-toolkit {__version__}", "made_at": now}
+    marker = {"format": STORE_FORMAT, "made_by": f"sae-toolkit {__version__}", "made_at": now, "values": values}
     unfinished = folder / f"{MARKER}.{os.getpid()}"
     with unfinished.open("w", encoding="utf-8") as file:
         file.write(json.dumps(marker, indent=2) + "\n")
@@ -99,13 +135,17 @@ def _write_marker(folder: Path) -> None:
     unfinished.replace(folder / MARKER)
 
 
-def _read_format(folder: Path) -> int:
+def _read_marker(folder: Path) -> dict[str, Any]:
     marker = folder / MARKER
     try:
         found = json.loads(marker.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise StoreNotUsable(f"The marker {marker} cannot be read: {error}. {_RESTORE}") from error
-    number = found.get("format") if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _read_format(folder: Path) -> int:
+    marker, number = folder / MARKER, _read_marker(folder).get("format")
     if type(number) is not int:
         raise StoreNotUsable(f"The marker {marker} has no whole number under 'format' (found {number!r}). {_RESTORE}")
     return number
@@ -121,19 +161,26 @@ def _check_format(folder: Path, read_only: bool) -> None:
             f"The store at {folder} has format {found}; this toolkit ({__version__}) reads up to format {STORE_FORMAT}. "
             "Upgrade: python -m pip install -U sae-toolkit"
         )
+    if found < STORE_FORMAT and not (read_only and found in READABLE):
+        _migrate_all(folder, found, read_only)
+
+
+def _migrate_all(folder: Path, found: int, read_only: bool) -> None:
+    """Bring a store up to date while nobody writes to it; another process may have done so while this one waited."""
     for version in range(found, STORE_FORMAT):
-        _migrate(folder, version, read_only)
-    if found < STORE_FORMAT:
-        _write_marker(folder)
+        _check_migration(folder, version, read_only)
+    with locks.lease(folder / "locks" / "writer.lock").held(60.0, None):
+        for version in range(_read_format(folder), STORE_FORMAT):
+            MIGRATIONS[version](folder)
+        _write_marker(folder, values_of(folder))
 
 
-def _migrate(folder: Path, version: int, read_only: bool) -> None:
+def _check_migration(folder: Path, version: int, read_only: bool) -> None:
     where = f"The store at {folder} has format {version}, this toolkit ({__version__}) writes format {STORE_FORMAT}"
     if version not in MIGRATIONS:
         raise StoreNotUsable(f"{where} and knows no way from one to the other. Give --store a new folder.")
     if read_only:
         raise StoreNotUsable(f"{where}, and it was opened for reading only. Open it once for writing: that migrates it.")
-    MIGRATIONS[version](folder)
 
 
 def _check_writable(folder: Path) -> None:

@@ -7,6 +7,7 @@ The columns are the records' fields by name; the two fields that Arrow has no pl
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from toolkit.records import RunRow, StepRow
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def step_to_arrow(row: StepRow) -> pa.Table:
-    return _one_row("steps", {**vars(row), "tables": json.dumps(dict(row.tables), sort_keys=True)})
+def steps_to_arrow(rows: Iterable[StepRow]) -> pa.Table:
+    return _rows("steps", [{**vars(row), "tables": json.dumps(dict(row.tables), sort_keys=True)} for row in rows])
 
 
 def steps_from_arrow(rows: pa.Table) -> list[StepRow]:
@@ -25,14 +26,14 @@ def steps_from_arrow(rows: pa.Table) -> list[StepRow]:
 
 
 def run_to_arrow(row: RunRow) -> pa.Table:
-    return _one_row("runs", {**vars(row), "steps": json.dumps(row.steps)})
+    return _rows("runs", [{**vars(row), "steps": json.dumps(row.steps)}])
 
 
 def runs_from_arrow(rows: pa.Table) -> list[RunRow]:
     return [RunRow(**{**row, "steps": tuple(json.loads(row["steps"]))}) for row in rows.to_pylist()]
 
 
-def _one_row(name: str, values: dict[str, Any]) -> pa.Table:
+def _rows(name: str, values: list[dict[str, Any]]) -> pa.Table:
     import pyarrow as pa
 
-    return pa.Table.from_pylist([values], schema=arrow_schema(name))
+    return pa.Table.from_pylist(values, schema=arrow_schema(name))

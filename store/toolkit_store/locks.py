@@ -18,6 +18,11 @@ from pathlib import Path
 
 from toolkit.errors import StoreError
 
+
+class InUse(StoreError):
+    """Another process holds the lock."""
+
+
 OnWait = Callable[[str], None]
 _POLL_S = 0.05
 
@@ -115,7 +120,7 @@ def _wait(file: int, path: Path, kind: int, wait_s: float, on_wait: OnWait | Non
     while not _try(file, kind):
         holder = os.pread(file, 200, 0).decode("utf-8", "replace").strip() or "another process"
         if time.monotonic() >= end:
-            raise StoreError(
+            raise InUse(
                 f"The store at {path.parent.parent} is in use by {holder}, still after {wait_s:g} s. "
                 "Wait for it to end, or stop it, and issue the same command again."
             )

@@ -23,6 +23,8 @@ _BATCH_BYTES = 64 << 20
 
 def check_name(name: str) -> None:
     """Refuse a table that steps cannot write to."""
+    if name in DATA_TABLES and table(name).derived:
+        raise DataError(f"A step cannot write to table '{name}': the store derives it from other tables.")
     if name not in DATA_TABLES:
         near = nearest(name, DATA_TABLES)
         raise DataError(f"A step cannot write to table '{name}': it is not declared.{near} Tables: {choices(DATA_TABLES)}.")
@@ -40,7 +42,7 @@ def fitted(name: str, rows: pa.Table, step: str) -> pa.Table:
         )
     schema = arrow_schema(name, step=True)
     columns = [_fitted_column(name, rows, field) for field in list(schema)[:-1]]
-    columns.append(pa.array([step] * rows.num_rows, pa.string()))
+    columns.append(pa.repeat(pa.scalar(step, pa.string()), rows.num_rows))
     return pa.Table.from_arrays(columns, schema=schema)
 
 
@@ -95,7 +97,7 @@ def batches(name: str, chunks: Iterable[pa.Table] | pa.Table, step: str) -> Iter
     import pyarrow as pa
 
     keys: list[pa.Table] = []
-    for batch in _joined(fitted(name, chunk, step) for chunk in _each(chunks)):
+    for batch in joined(fitted(name, chunk, step) for chunk in _each(chunks)):
         keys.append(batch.select(list(table(name).key)))
         _check_keys(name, pa.concat_tables(keys))
         yield batch
@@ -107,7 +109,8 @@ def _each(chunks: Iterable[pa.Table] | pa.Table) -> Iterable[pa.Table]:
     return [chunks] if isinstance(chunks, pa.Table) else chunks
 
 
-def _joined(chunks: Iterable[pa.Table]) -> Iterator[pa.Table]:
+def joined(chunks: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The chunks, joined to a size worth a file each."""
     import pyarrow as pa
 
     kept: list[pa.Table] = []

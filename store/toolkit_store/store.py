@@ -19,18 +19,27 @@ from typing import TYPE_CHECKING
 
 from toolkit.errors import BadInput, StoreError, choices, nearest
 from toolkit.records import RunRow, StepRow
-from toolkit.tables import DATA_TABLES, arrow_schema, table
-from toolkit_store import ledger, locks, rows
-from toolkit_store.database import Database, among, equals
-from toolkit_store.folder import prepare
+from toolkit.tables import DATA_TABLES, TABLES, arrow_schema, table
+from toolkit_store import indexing, ledger, locks, rows
+from toolkit_store.database import INDEXES, Database, among, equals
+from toolkit_store.files import FileRecord
+from toolkit_store.folder import prepare, values_of
+from toolkit_store.postings import number_key, space_key
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def open_store(path: str | Path, *, create: bool = False, read_only: bool = False) -> Store:
-    """The store in that folder, or `StoreNotUsable` saying what is there and what to do."""
-    return Store(prepare(path, create=create, read_only=read_only), read_only=read_only)
+def open_store(path: str | Path, *, create: bool = False, read_only: bool = False, values: str | None = None) -> Store:
+    """The store in that folder, or `StoreNotUsable` saying what is there and what to do.
+
+    A store that is made keeps activations as float32; with `values="float16"`, as float16, from then on.
+    """
+    return Store(prepare(path, create=create, read_only=read_only, values=values), read_only=read_only)
+
+
+Tables = Mapping[str, "Iterable[pa.Table] | pa.Table"]
+"""Rows by the name of their table."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,16 @@ class CleanReport:
     bytes: int
 
 
+@dataclass(frozen=True)
+class CheckReport:
+    """What `check` looked at, what is wrong (each with the file or the step), and what is only worth knowing."""
+
+    files: int
+    bytes: int
+    problems: Sequence[str]
+    notes: Sequence[str]
+
+
 class Store:
     """An open store. Made by `open_store`."""
 
@@ -49,7 +68,9 @@ class Store:
         self.folder = folder
         self.uri = str(folder)
         self.read_only = read_only
-        self._database = Database(folder / "tables")
+        self._files = FileRecord(folder / "tables", folder / "files")
+        self.database = Database(folder / "tables", self._files, half=values_of(folder) == "float16")
+        self._present: dict[str, tuple[int, set[str]]] = {}
         self._lease = locks.lease(folder / "locks" / "writer.lock")
         self._readers = folder / "locks" / "readers.lock"
 
@@ -61,37 +82,73 @@ class Store:
             raise StoreError(f"The store at {self.folder} was opened for reading only; open it without read_only to write.")
         return self._lease.held(wait_s, on_wait)
 
-    def commit(self, row: StepRow, tables: Mapping[str, Iterable[pa.Table] | pa.Table]) -> bool:
+    def commit(self, row: StepRow, tables: Tables) -> bool:
         """Keep a step's rows and enter it into the ledger; False, and nothing written, if it is there already.
 
         `row.tables` is filled in here with the rows written, so that the ledger is right by construction.
         """
         for name in tables:
             rows.check_name(name)
-        with self.writer(), self._lease.turn:
-            if self._known([row.key]):
-                return False
-            counts = {name: self._take(name, chunks, row.key) for name, chunks in tables.items()}
-            with self._taking(row.key):
-                self._database.append("steps", ledger.step_to_arrow(replace(row, tables=counts)))
-        return True
+        return self.commit_derived([(row, tables)]) == 1
 
-    def _take(self, name: str, chunks: Iterable[pa.Table] | pa.Table, key: str) -> int:
-        """Append a step's rows to one table, after those of an attempt that was cut off are gone."""
-        with self._taking(key):
-            self._database.delete(name, equals("step", key))
-        count = 0
-        for batch in rows.batches(name, chunks, key):
-            with self._taking(key):
-                self._database.append(name, batch)
-            count += batch.num_rows
-        return count
+    def commit_derived(self, steps: Sequence[tuple[StepRow, Tables]]) -> int:
+        """`commit` for the store's own steps, which write the tables that it derives; several are entered at once, or none.
+
+        The steps write to the same tables, one table after the other. How many were new is given back.
+        """
+        with self.writer(), self._lease.turn:
+            known = self._known([row.key for row, _ in steps])
+            new = [(row, tables) for row, tables in steps if row.key not in known]
+            counts: dict[str, dict[str, int]] = {row.key: {} for row, _ in new}
+            for name in new[0][1] if new else ():
+                for key, count in self._take(name, [(row.key, tables[name]) for row, tables in new]).items():
+                    counts[key][name] = count
+            if new:
+                self._enter([replace(row, tables=counts[row.key]) for row, _ in new])
+        return len(new)
+
+    def _enter(self, new: Sequence[StepRow]) -> None:
+        with self._taking(new[0].key):
+            self.database.append("steps", ledger.steps_to_arrow(new))
+            self._files.note("steps")
+
+    def _take(self, name: str, parts: Sequence[tuple[str, Iterable[pa.Table] | pa.Table]]) -> Mapping[str, int]:
+        """Append the rows of each step to a table, after those of attempts that were cut off are gone; the rows of each."""
+        keys = [key for key, _ in parts]
+        with self._taking(keys[0]):
+            present = self._steps_present(name)
+            for where in among("step", present.intersection(keys)):
+                self.database.delete(name, where)
+        counts = dict.fromkeys(keys, 0)
+        for batch in rows.joined(self._counting(name, parts, counts)):
+            with self._taking(keys[0]):
+                self.database.append(name, batch)
+        if any(counts.values()):
+            with self._taking(keys[0]):
+                self._files.note(name)
+                self._present[name] = self.database.version(name), present | set(keys)
+        return counts
+
+    def _counting(
+        self, name: str, parts: Sequence[tuple[str, Iterable[pa.Table] | pa.Table]], counts: dict[str, int]
+    ) -> Iterator[pa.Table]:
+        for key, chunks in parts:
+            for batch in rows.batches(name, chunks, key):
+                counts[key] += batch.num_rows
+                yield batch
+
+    def _steps_present(self, name: str) -> set[str]:
+        """The steps that have rows in a table, in the ledger or not: asked again only when somebody else has written to it."""
+        version = self.database.version(name)
+        if self._present.get(name, (None,))[0] != version:
+            self._present[name] = version, set(self.database.count_by_step(name))
+        return self._present[name][1]
 
     @contextmanager
     def _taking(self, key: str) -> Iterator[None]:
         try:
             yield
-        except StoreError as error:
+        except (StoreError, OSError) as error:
             raise StoreError(
                 f"The store could not take step {key}: {error} "
                 "Nothing of it is visible; free space and issue the same command again."
@@ -113,7 +170,7 @@ class Store:
     ) -> RunRow:
         """Append a change of a run's state; time, process and host are this process's unless given."""
         with self.writer(), self._lease.turn:
-            past = self._database.rows("runs", equals("run", run), ["seq"]).column("seq").to_pylist()
+            past = self.database.rows("runs", equals("run", run), ["seq"]).column("seq").to_pylist()
             row = RunRow(
                 run=run,
                 seq=max(past, default=0) + 1,
@@ -127,35 +184,60 @@ class Store:
                 pid=os.getpid() if pid is None else pid,
                 host=host or socket.gethostname(),
             )
-            self._database.append("runs", ledger.run_to_arrow(row))
+            self.database.append("runs", ledger.run_to_arrow(row))
+            self._files.note("runs")
         return row
+
+    def index(self, steps: Iterable[str], *, run: str = "") -> int:
+        """Derive the postings of these steps' activations, if they are not there; the number of index steps that were made.
+
+        Call it when a run's steps have committed. It may be cut off and repeated. Other processes may commit meanwhile.
+        """
+        with self.reading():
+            found = self._steps(steps)
+        cover = indexing.covered(found)
+        if not cover:
+            return 0
+        made = indexing.build(self, self.database, cover, [row.key for row in found if row.tables.get("samples")], run)
+        if not all(map(self.database.indexed, INDEXES)):
+            self.compact()
+        return made
 
     # --- reading ---
 
     def has(self, keys: Iterable[str]) -> set[str]:
         """Those of `keys` that are committed."""
-        with locks.reading(self._readers):
+        with self.reading():
             return self._known(keys)
 
     def steps(
         self, keys: Iterable[str] | None = None, *, experiment: str | None = None, stage: str | None = None
     ) -> list[StepRow]:
-        """The ledger, or the part of it asked for, by experiment, stage and index."""
-        with locks.reading(self._readers):
-            found = self._steps(keys)
+        """The ledger, or the part of it asked for, by experiment, stage and index; without the store's own steps."""
+        with self.reading():
+            found = [row for row in self._steps(keys) if not indexing.is_index(row)]
         wanted = (row for row in found if experiment in (None, row.experiment) and stage in (None, row.stage))
         return sorted(wanted, key=lambda row: (row.experiment, row.stage, row.index, row.key))
+
+    def index_steps(self, keys: Iterable[str]) -> list[StepRow]:
+        """Those of the store's own steps that are committed."""
+        with self.reading():
+            return self._steps(keys)
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Keep files that a read may need from being removed inside the block."""
+        return locks.reading(self._readers)
 
     def read(self, table: str, steps: Iterable[str], columns: Sequence[str] | None = None) -> pa.Table:
         """The rows that the committed ones of `steps` wrote to `table`, by the table's key."""
         wanted = _columns(table, columns)
-        with locks.reading(self._readers):
+        with self.reading():
             return self._read(table, steps, wanted).select(wanted)
 
     def run_states(self, run: str | None = None) -> list[RunRow]:
         """The latest row of each run, oldest first; with `run`, of that one (empty when it is unknown)."""
-        with locks.reading(self._readers):
-            found = self._database.rows("runs", None if run is None else equals("run", run))
+        with self.reading():
+            found = self.database.rows("runs", None if run is None else equals("run", run))
         latest = {row.run: row for row in sorted(ledger.runs_from_arrow(found), key=lambda row: row.seq)}
         return sorted(latest.values(), key=lambda row: (row.at, row.run))
 
@@ -167,11 +249,11 @@ class Store:
 
     def sizes(self) -> dict[str, int]:
         """Bytes on disk of each table that is there."""
-        return {name: size for name, (_, size) in self._database.usage().items()}
+        return {name: size for name, (_, size) in self.database.usage().items()}
 
     def orphans(self) -> dict[str, int]:
         """Rows that no committed step owns, per table: left by a kill, seen by nobody, removed by `clean`."""
-        with locks.reading(self._readers):
+        with self.reading():
             found = {name: sum(self._orphans(name).values()) for name in DATA_TABLES}
         return {name: count for name, count in found.items() if count}
 
@@ -180,22 +262,104 @@ class Store:
     def clean(self, *, wait_s: float = 60.0) -> CleanReport:
         """Remove orphan rows, old versions and the files of cut-off writes; join small files. Waits for writer and readers."""
         with self.writer(wait_s=wait_s), self._lease.turn, locks.alone(self._readers, wait_s):
-            before = self._database.usage()
+            before = self.database.usage()
             removed = {name: self._remove_orphans(name) for name in DATA_TABLES}
-            self._database.tidy()
-            after = self._database.usage()
+            self._tidy(alone=True)
+            indexing.sweep(self.folder / "scratch")
+            return self._report(before, removed)
+
+    def compact(self) -> CleanReport:
+        """Join small files and bring indexes up to date; old versions go as well unless somebody is reading just now."""
+        with self.writer(), self._lease.turn:
+            before = self.database.usage()
+            try:
+                with locks.alone(self._readers, 0):
+                    self._tidy(alone=True)
+            except locks.InUse:
+                self._tidy(alone=False)
+            return self._report(before, {})
+
+    def gc(self, *, wait_s: float = 60.0) -> CleanReport:
+        """`clean`, after removing indexes that no run uses any more; they would be made again when asked for."""
+        with self.writer(wait_s=wait_s), self._lease.turn:
+            self._drop_indexes()
+            return self.clean(wait_s=wait_s)
+
+    def _drop_indexes(self) -> None:
+        """Take index steps out of the ledger; their rows are orphans from then on."""
+        used: set[str] = set()
+        for state in self.run_states():
+            rows = self._steps(state.steps)
+            key = number_key(indexing.covered(rows))
+            used |= {key, *(space_key(key, space) for row in self._steps([key]) for space in indexing.spaces_of(row))}
+        unused = [row.key for row in self._steps(None) if indexing.is_index(row) and row.key not in used]
+        for where in among("key", unused):
+            self.database.delete("steps", where)
+
+    def _tidy(self, *, alone: bool) -> None:
+        for name in TABLES:
+            self.database.tidy(name, alone=alone)
+            if alone:
+                self._files.renew(name)
+            else:
+                self._files.note(name)
+        self._present.clear()
+
+    def _report(self, before: Mapping[str, tuple[int, int]], removed: Mapping[str, int]) -> CleanReport:
+        after = self.database.usage()
         files, size = (sum(was[i] for was in before.values()) - sum(now[i] for now in after.values()) for i in (0, 1))
         return CleanReport({name: count for name, count in removed.items() if count}, max(files, 0), max(size, 0))
+
+    def check(self) -> CheckReport:
+        """Hold every file against the size and SHA-256 recorded when it was written, and the rows against the ledger."""
+        problems: list[str] = []
+        notes: list[str] = []
+        with self.reading():
+            for name in TABLES:
+                problems += [f"{path}: {what}" for path, what in self._files.damaged(name)]
+                problems += self._lost(name)
+                unrecorded = len(self._files.unrecorded(name))
+                if unrecorded:
+                    notes.append(f"table '{name}': {unrecorded} files of a write that is going on or was cut off")
+            problems += [] if problems else self._miscounted()
+            sizes = [entry.bytes for name in TABLES for entry in self._files.known(name).values()]
+        return CheckReport(len(sizes), sum(sizes), problems, notes)
+
+    def _lost(self, name: str) -> list[str]:
+        """Files that are gone although the table needs them: only a table that cannot be read misses any."""
+        missing = self._files.missing(name)
+        if not missing:
+            return []
+        try:
+            for _ in self.database.batches(name):
+                pass
+        except StoreError as error:
+            return [f"{self._files.tables / f'{name}.lance' / missing[0]}: it is missing. {error}"]
+        return []
+
+    def _miscounted(self) -> list[str]:
+        """Steps whose rows are not as many as the ledger says."""
+        steps = self._steps(None)
+        problems = []
+        for name in DATA_TABLES:
+            found = self.database.count_by_step(name)
+            for row in steps:
+                wanted = row.tables.get(name, 0)
+                if found[row.key] != wanted:
+                    problems.append(
+                        f"step {row.key}: the ledger says {wanted:,} rows in table '{name}', there are {found[row.key]:,}"
+                    )
+        return problems
 
     def _remove_orphans(self, name: str) -> int:
         found = self._orphans(name)
         for where in among("step", found):
-            self._database.delete(name, where)
+            self.database.delete(name, where)
         return sum(found.values())
 
     def _orphans(self, name: str) -> Counter[str]:
         """Step -> rows in `name` that the ledger does not count as that step's."""
-        found = self._database.count_by_step(name)
+        found = self.database.count_by_step(name)
         for row in self._steps(found) if found else []:
             if row.tables.get(name):
                 del found[row.key]
@@ -204,19 +368,19 @@ class Store:
     # --- without locks, for the above ---
 
     def _known(self, keys: Iterable[str]) -> set[str]:
-        parts = [self._database.rows("steps", where, ["key"]) for where in among("key", keys)]
+        parts = [self.database.rows("steps", where, ["key"]) for where in among("key", keys)]
         return {key for part in parts for key in part.column("key").to_pylist()}
 
     def _steps(self, keys: Iterable[str] | None) -> list[StepRow]:
         filters: Iterable[str | None] = [None] if keys is None else among("key", keys)
-        return [row for where in filters for row in ledger.steps_from_arrow(self._database.rows("steps", where))]
+        return [row for where in filters for row in ledger.steps_from_arrow(self.database.rows("steps", where))]
 
     def _read(self, name: str, steps: Iterable[str], columns: Sequence[str]) -> pa.Table:
         import pyarrow as pa
 
         owners = [row.key for row in self._steps(steps) if row.tables.get(name)]
         needed = list(dict.fromkeys([*columns, *table(name).key, "step"]))
-        parts = [self._database.rows(name, where, needed) for where in among("step", owners)]
+        parts = [self.database.rows(name, where, needed) for where in among("step", owners)]
         empty = arrow_schema(name, step=True).empty_table().select(needed)
         return rows.ordered(name, pa.concat_tables([empty, *parts]))
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.addresses import Address, at_layer, find, layer_of, parse, prefixes, short
+from toolkit.addresses import Address, at_layer, find, from_neuronpedia, layer_of, neuronpedia, parse, prefixes, short
 from toolkit.errors import BadInput
 from toolkit.hookpoints import SITES, hookpoint
 
@@ -60,6 +60,71 @@ def test_anything_else_names_the_forms(text: str) -> None:
         parse(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("gemma-2-2b/20-gemmascope-res-16k/1234", Address(20, None, "gemma-2-2b", None, 1234, "20-gemmascope-res-16k")),
+        (
+            " gemma-2-2b/5-gemmascope-res-16k__l0-18/0",
+            Address(5, None, "gemma-2-2b", None, 0, "5-gemmascope-res-16k__l0-18"),
+        ),
+        ("llama3.1-8b/25-llamascope-res-32k/2059", Address(25, None, "llama3.1-8b", None, 2059, "25-llamascope-res-32k")),
+        ("gemma-2-2b/e-embedding/7", Address(None, None, "gemma-2-2b", None, 7, "e-embedding")),
+    ],
+)
+def test_neuronpedia_ids(text: str, expected: Address) -> None:
+    assert parse(text) == expected
+    assert str(expected) == text.strip()
+
+
+def gemma(sae: str, at: str = "resid_post.20", model: str = "google/gemma-2-2b", **fields: Any) -> dict[str, Any]:
+    base = {"model": model, "hookpoint": at, "sae": sae, "address": f"{model}/{at}/{sae}", "space": f"{model} {at} {sae}"}
+    return base | {"revision": "r", "recipe": "j", "width": 16384} | fields
+
+
+@pytest.mark.parametrize(
+    ("space", "expected"),
+    [
+        (gemma("layer_20/width_16k/average_l0_71"), "gemma-2-2b/20-gemmascope-res-16k"),
+        (gemma("layer_20/width_16k/average_l0_38"), "gemma-2-2b/20-gemmascope-res-16k__l0-38"),
+        (gemma("layer_0/width_16k/average_l0_105"), "gemma-2-2b/0-gemmascope-res-16k"),
+        (gemma("layer_25/width_16k/average_l0_116"), "gemma-2-2b/25-gemmascope-res-16k"),
+        (gemma("layer_20/width_65k/average_l0_114"), "gemma-2-2b/20-gemmascope-res-65k__l0-114"),
+        (gemma("layer_20/width_16k/average_l0_72", "mlp_out.20"), "gemma-2-2b/20-gemmascope-mlp-16k__l0-72"),
+        (gemma("layer_31/width_16k/average_l0_76", "resid_post.31", "/m/gemma-2-9b-it/"), "gemma-2-9b-it/31-gemmascope-res-16k"),
+        (gemma("layer_31/width_131k/average_l0_109", model="google/gemma-2-9b-it"), "gemma-2-9b-it/31-gemmascope-res-131k"),
+        (space(), "llama3.1-8b/25-llamascope-res-32k"),
+        (space("mlp_out.3", "Llama3_1-8B-Base-L3M-32x"), "llama3.1-8b/3-llamascope-mlp-131k"),
+        (space("resid_post.3", "Lab-L3R-4x"), "llama3.1-8b/3-resid_post-Lab-L3R-4x"),
+        (gemma("x y", model="my model"), "my-model/20-resid_post-x-y"),
+        (gemma("layer_3/width_16k/average_l0_59", model="gpt2"), "gpt2/20-resid_post-layer_3-width_16k-average_l0_59"),
+        (gemma("", "embedding") | {"sae": None}, "gemma-2-2b/e-embedding-raw"),
+    ],
+)
+def test_what_neuronpedia_calls_a_space(space: dict[str, Any], expected: str) -> None:
+    assert "/".join(neuronpedia(space)) == expected
+    assert find(f"{expected}/3", [gemma("other"), space]) == space
+
+
+def test_a_name_without_l0_means_the_canonical_sae_alone() -> None:
+    rows = [gemma(f"layer_20/width_16k/average_l0_{l0}") for l0 in (22, 38, 139)]
+    message = (
+        r"No space here is Neuronpedia's 'gemma-2-2b/20-gemmascope-res-16k'\. Did you mean 'gemma-2-2b/20-gemmascope-res-16k__l0-"
+    )
+    with pytest.raises(BadInput, match=message):
+        find("gemma-2-2b/20-gemmascope-res-16k/1", rows)
+    assert find("gemma-2-2b/20-gemmascope-res-16k__l0-38/1", rows) == rows[1]
+    with pytest.raises(BadInput, match="no feature 16384 in"):
+        find("gemma-2-2b/20-gemmascope-res-16k__l0-38/16384", rows)
+
+
+def test_one_neuronpedia_name_of_two_spaces_lists_them() -> None:
+    rows = [gemma("layer_20/width_16k/average_l0_71", space=id, revision=id) for id in ("aaaa", "bbbb")]
+    with pytest.raises(BadInput, match=r"'gemma-2-2b/20-gemmascope-res-16k/1' may mean 2 features: aaaa:1 .*, bbbb:1 "):
+        find("gemma-2-2b/20-gemmascope-res-16k/1", rows)
+    assert from_neuronpedia("gemma-2-2b", "20-gemmascope-res-16k", rows) == rows
+
+
 def is_no_hookpoint(name: str) -> bool:
     try:
         hookpoint(name)
@@ -80,8 +145,17 @@ def full(draw: st.DrawFn) -> Address:
     return Address(layer, f"{site}.{layer}", draw(NAMES), draw(st.none() | NAMES), draw(NUMBERS))
 
 
+SOURCES = st.builds(
+    lambda model, layer, name, index: Address(layer, None, model, None, index, f"{'e' if layer is None else layer}-{name}"),
+    st.from_regex(r"[A-Za-z0-9._-]+", fullmatch=True),
+    st.none() | NUMBERS,
+    st.from_regex(r"[A-Za-z0-9._-]+", fullmatch=True),
+    NUMBERS,
+)
+
+
 @settings(max_examples=50)
-@given(SHORT | full())
+@given(SHORT | full() | SOURCES)
 def test_what_is_printed_is_read_back(address: Address) -> None:
     assert parse(str(address)) == address
 

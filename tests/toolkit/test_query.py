@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -12,15 +13,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit import _plugins
-from toolkit._cli import query, status
+from toolkit._cli import _answers, _query_run, query, status
 from toolkit.errors import BadInput, PluginError, ToolkitError
+from toolkit.files import content_digest
 from toolkit.records import StagePart, StepRow
 from toolkit.tables import arrow_schema
 from toolkit_store import Store, open_store
@@ -250,6 +254,200 @@ def test_sample_refuses_what_does_not_exist(folder: Path) -> None:
     refused(folder, "sample", "a1", "--position", "3", message=r"sample 'a1' has 3 tokens \(0 to 2\)")
 
 
+# --- tokens ---
+
+
+def test_tokens_show_where_a_feature_fires(folder: Path) -> None:
+    found = rows(folder, "tokens", "2/5", "a1")
+    assert found == [{"position": 0, "token": "one", "value": 1.0}, {"position": 2, "token": " three", "value": 3.0}]
+    assert [row["value"] for row in rows(folder, "tokens", "2/5", "a1", "--all")] == [1.0, None, 3.0]
+    assert ask(folder, "tokens", "2/5", "a1").stdout.splitlines() == [
+        "[one] two[ three]",
+        "position  token   value",
+        "       0  one         1",
+        "       2   three      3",
+    ]
+    assert ask(folder, "tokens", "2/5", "a2").stdout.splitlines()[0] == "line[↵]next·[31m"
+
+
+def test_tokens_are_brighter_where_the_feature_is_stronger(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(query, "_is_terminal", lambda: True)
+    args = ["tokens", "2/5", "a1", "--store", str(folder), "--run", "full-1"]
+    shown = CliRunner().invoke(query.command, args, color=True).stdout.splitlines()[0]
+    assert shown == "\x1b[1m\x1b[4m\x1b[27mone\x1b[0m two\x1b[1m\x1b[4m\x1b[7m three\x1b[0m"
+
+
+def test_tokens_say_why_nothing_is_shown(folder: Path) -> None:
+    assert "does not fire on sample 'a1'. Kept positions: 0, 2." in ask(folder, "tokens", "2/99", "a1").stderr
+    assert (
+        "No activations of sample 'a3' are kept in run full-1 in the space of s2:5." in ask(folder, "tokens", "s2:5", "a3").stderr
+    )
+    assert "Table 'samples' has no rows in run toy-1" in ask(folder, "tokens", "2/5", "a1", run="toy-1").stderr
+    refused(folder, "tokens", "2/5", "b2", message="no sample 'b2'")
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(st.text("ab \n", max_size=4), st.none() | st.sampled_from([0.0, 1.0])), max_size=12))
+def test_shading_keeps_the_text(tokens: list[tuple[str, float | None]]) -> None:
+    pieces = [piece for piece, _ in tokens]
+    shown = query.shaded("".join(pieces), pieces, [value for _, value in tokens], False)
+    assert shown.replace("[", "").replace("]", "") == "".join(pieces).replace("\n", "↵")
+    assert shown.count("[") == sum(bool(piece and value) for piece, value in tokens)
+
+
+# --- coactive, diff ---
+
+
+def test_coactive_shows_what_fires_at_the_same_places(folder: Path) -> None:
+    (row,) = rows(folder, "coactive", "2/5")
+    assert (row["address"], row["both"], row["count"], row["jaccard"]) == ("2/7", 1, 1, 0.25)
+    assert "No other feature fires where 2/99 does" in ask(folder, "coactive", "2/99").stderr
+    assert "Table 'activations' has no rows in run toy-1" in ask(folder, "coactive", "2/5", run="toy-1").stderr
+
+
+def ask_diff(folder: Path, *args: str) -> Result:
+    return CliRunner().invoke(query.command, ["diff", *args, "--store", str(folder)], catch_exceptions=False)
+
+
+def test_diff_compares_each_feature_with_itself(folder: Path) -> None:
+    found = json.loads(ask_diff(folder, "part-1", "full", "--json").stdout)
+    assert [(row["address"], row["count_a"], row["count_b"]) for row in found] == [
+        ("m/gpt/resid_post.9/thin:5", 0, 1),
+        ("m/gpt/resid_post.9/thin:6", 0, 1),
+        ("2/7", 1, 1),
+    ]
+    assert found[2]["change"] == pytest.approx(1 / 3 - 1 / 2)
+    assert json.loads(ask_diff(folder, "full-1", "full-1", "--json").stdout) == []
+    assert "in as large a share of samples in run full-1 as in run full-1" in ask_diff(folder, "full-1", "full-1").stderr
+    assert len(json.loads(ask_diff(folder, "part-1", "full-1", "--json", "--layer", "2").stdout)) == 1
+
+
+def test_diff_refuses_runs_without_a_common_space(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no space 's9' here"):
+        ask_diff(folder, "part-1", "full-1", "--space", "s9")
+    store = open_store(tmp_path / "new", create=True)
+    for name, spaces, fires in (("one", SPACES[:1], FIRED[:1]), ("two", SPACES[1:2], FIRED[4:5])):
+        commit(store, name, "extract", name, {"spaces": spaces, "activations": fires})
+        begin(store, name, "2026-01-01", "done", [name], STAGES)
+    message = r"cannot be compared by their numbers\. run one: m/gpt/resid_post\.2/sparse; run two: m/gpt/resid_post\.9/thin"
+    with pytest.raises(BadInput, match=message):
+        ask_diff(store.folder, "one", "two")
+    assert "Table 'activations' has no rows in run toy-1" in ask_diff(folder, "full-1", "toy-1").stderr
+
+
+# --- similar ---
+
+
+@pytest.fixture(scope="module")
+def decoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store whose run names SAE files that are there: feature 1 points as 0 does, 2 elsewhere, 3 the other way."""
+    folder = tmp_path_factory.mktemp("decoders")
+    at = folder / "saes" / "layer_2" / "width_4" / "average_l0_1"
+    at.mkdir(parents=True)
+    rows = np.array([[1, 0], [2, 0], [0, 1], [-1, 0]], np.float32)
+    np.savez(at / "params.npz", W_dec=rows)
+    name = "layer_2/width_4/average_l0_1"
+    digest = content_digest({"params.npz": at / "params.npz"})
+    known = space("s1", 2, name) | {"sae_hash": digest, "width": 4}
+    store = open_store(folder / "store", create=True)
+    commit(store, "k", "extract", "r", {"spaces": [known, known | {"space": "s2", "sae_hash": "other"}]})
+    begin(store, "r", "2026-01-01", "done", ["k"], STAGES)
+    (folder / "specs").mkdir()
+    manifest = {"run": "r", "stages": STAGES, "spec_path": str(folder / "specs" / "x.yaml")}
+    manifest["spec"] = {"saes": {"uses": "gemma_scope", "with": {"path": "../saes", "width": "4"}}}
+    (store.folder / "runs" / "r" / "manifest.json").write_text(json.dumps(manifest))
+    return store.folder
+
+
+def test_similar_reads_the_files_that_the_spec_names(decoders: Path) -> None:
+    found = rows(decoders, "similar", "s1:0", run="r")
+    prefix = "s1:"
+    assert [(row["address"], row["cosine"]) for row in found] == [(f"{prefix}1", 1.0), (f"{prefix}2", 0.0), (f"{prefix}3", -1.0)]
+    assert ask(decoders, "similar", "s1:0", "--k", "1", run="r").stderr == "1 of 3 rows; more: --k N\n"
+
+
+def test_similar_says_where_it_looked_and_what_to_do(decoders: Path, tmp_path: Path) -> None:
+    refused(
+        decoders,
+        "similar",
+        "s2:0",
+        run="r",
+        message="are not those that the run used: their hash differs. Name the folder .* --saes",
+    )
+    refused(decoders, "similar", "s1:0", "--saes", str(tmp_path), run="r", message="There is no file .*params.npz.*--saes FOLDER")
+    refused(decoders, "similar", "s1:9", run="r", message="its width is 4")
+    moved = tmp_path / "moved"
+    shutil.copytree(decoders.parent, moved)
+    shutil.rmtree(moved / "saes")
+    manifest = moved / "store" / "runs" / "r" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(str(decoders.parent), str(moved)))
+    refused(moved / "store", "similar", "s1:0", run="r", message=r"there is nothing at .*saes.*--saes FOLDER")
+    found = rows(moved / "store", "similar", "s1:0", "--saes", str(decoders.parent / "saes"), run="r")
+    assert len(found) == 3
+    manifest.write_text("{}")
+    refused(moved / "store", "similar", "s1:0", run="r", message="spec names no SAEs whose decoder can be read without torch")
+
+
+# --- sql ---
+
+
+def test_sql_asks_the_tables_of_the_run(folder: Path) -> None:
+    statement = "SELECT space, count(*) AS n FROM activations GROUP BY space ORDER BY space"
+    assert rows(folder, "sql", statement) == [{"space": "s1", "n": 5}, {"space": "s2", "n": 1}, {"space": "s3", "n": 1}]
+    assert rows(folder, "sql", statement, run="part-1") == [{"space": "s1", "n": 3}]
+    assert ask(folder, "sql", "SELECT sample FROM samples WHERE sample = 'z'").stderr == "No rows.\n"
+    assert ask(folder, "sql", "SELECT features FROM activations WHERE sample = 'a3'").stdout.splitlines() == ["features", "[5]"]
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("DROP TABLE features", "Only a SELECT can be asked"),
+        ("SELECT 1; SELECT 2", "One statement at a time"),
+        ("SELECT * FROM read_csv('/etc/passwd')", "There is no function 'read_csv' here"),
+        ("SELECT * FROM nothing", r"polars cannot answer this: relation 'nothing' was not found\. Tables: activations"),
+    ],
+)
+def test_sql_refuses_all_else(folder: Path, statement: str, message: str) -> None:
+    refused(folder, "sql", statement, message=message)
+
+
+# --- by the index ---
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["top", "2/5"],
+        ["top", "2/5", "--k", "2"],
+        ["top", "2/99"],
+        ["sample", "a1"],
+        ["sample", "a1", "--position", "0"],
+        ["tokens", "2/5", "a1", "--all"],
+        ["coactive", "2/5"],
+        ["diff", "full-1", "full-1", "--k", "3"],
+    ],
+    ids=" ".join,
+)
+def test_the_index_changes_no_answer(folder: Path, indexed: Path, args: list[str]) -> None:
+    answers = []
+    for store in (folder, indexed):
+        run = [] if args[0] == "diff" else ["--run", "full-1"]
+        result = CliRunner().invoke(query.command, [*args, "--store", str(store), *run], catch_exceptions=False)
+        answers.append((result.exit_code, result.stdout, result.stderr))
+    assert answers[0] == answers[1]
+    assert answers[0][0] == 0
+
+
+@pytest.fixture(scope="module")
+def indexed(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same store with the index of a finished run."""
+    copy = tmp_path_factory.mktemp("indexed") / "store"
+    shutil.copytree(folder, copy)
+    assert open_store(copy).index(["k1", "k2", "k3"], run="full-1") > 0
+    return copy
+
+
 # --- features ---
 
 
@@ -389,6 +587,18 @@ def test_csv_is_read_back(folder: Path) -> None:
     assert ask(folder, "top", "2/99", "--json").stdout == "[]\n"
 
 
+def test_parquet_is_read_back(folder: Path, tmp_path: Path) -> None:
+    assert ask(folder, "top", "2/5", "--parquet", str(tmp_path / "top.parquet")).stdout == ""
+    found = pq.read_table(tmp_path / "top.parquet").to_pylist()
+    assert [(row["token"], row["value"]) for row in found][:2] == [(" three", 3.0), ("\n", 2.0)]
+    ask(folder, "top", "2/99", "--parquet", str(tmp_path / "none.parquet"))
+    assert pq.read_table(tmp_path / "none.parquet").column_names == ["sample", "position", "token", "value", "unit", "text"]
+    ask(folder, "sql", "SELECT feature, number FROM features", "--k", "3", "--parquet", str(tmp_path / "sql.parquet"))
+    schema = pq.read_schema(tmp_path / "sql.parquet")
+    assert [str(field.type) for field in schema] == ["uint32", "double"]
+    refused(folder, "top", "2/5", "--parquet", str(tmp_path / "no" / "x"), message="the file cannot be written")
+
+
 def test_json_and_csv_exclude_each_other(folder: Path) -> None:
     result = CliRunner().invoke(query.command, ["top", "2/5", "--json", "--csv", "--store", str(folder)])
     assert result.exit_code == 2
@@ -425,7 +635,7 @@ def test_unknown_runs_and_empty_stores(folder: Path, tmp_path: Path) -> None:
 
 def test_batches_hold_every_row_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = rows(folder, "sample", "a1"), rows(folder, "top", "2/5")
-    monkeypatch.setattr(query, "BATCH_ROWS", 1)
+    monkeypatch.setattr(_query_run, "BATCH_ROWS", 1)
     assert (rows(folder, "sample", "a1"), rows(folder, "top", "2/5")) == before
 
 
@@ -464,4 +674,4 @@ def test_pieces_that_do_not_fit_the_text_are_borne(text: str, pieces: list[str])
 @settings(max_examples=50)
 @given(st.floats(-1e300, 1e300))
 def test_numbers_have_four_digits(number: float) -> None:
-    assert float(query._cell(number)) == pytest.approx(number, rel=1e-3)
+    assert float(_answers.shown(number)) == pytest.approx(number, rel=1e-3)

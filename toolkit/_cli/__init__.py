@@ -19,13 +19,14 @@ COMMANDS = {
     "new-plugin": "Write an installable plugin package that passes its contract test.",
     "plan": "Say what will run, what is done already, and why.",
     "plugins": "List the installed plugins and their parts.",
-    "query": "Look up features, samples, comparisons and effects of a run.",
+    "query": "Look up features, samples, comparisons and effects of a run, or ask in SQL.",
     "report": "Write the report of a run again.",
     "run": "Run a spec, or repeat a run. The same command continues what was cut off.",
     "runs": "List the runs in the store.",
     "schema": "Write the JSON Schema of a spec with all installed parts.",
     "show": "Show one run: stages, rows, files.",
     "status": "Show how far runs are.",
+    "store": "Check and tidy the store; export and import runs.",
 }
 
 

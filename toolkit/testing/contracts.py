@@ -348,6 +348,29 @@ def check_loaded(
     _must(saes, part, f"load gave {type(loaded).__name__}; give a list of at least one toolkit.saes.Sae")
     for sae in loaded:
         check_sae(sae, tolerance=tolerance)
+        if part.decoder is not None:
+            _check_decoder(part, given, sae, tolerance)
+
+
+def _check_decoder(part: SaePart, params: Any, sae: Sae, tolerance: float) -> None:
+    """What `decoder` reads is the loaded SAE's decoder: the same files, as wide, each row in the same direction."""
+    import torch
+
+    assert part.decoder is not None
+    found = part.decoder(params, sae.name)
+    said = (found.digest, found.width)
+    _must(said == (sae.digest, sae.width), part, f"decoder gives digest and width {said}; the SAE has {(sae.digest, sae.width)}")
+    first, last = sae.width // 2, sae.width
+    read = torch.from_numpy(found.rows(first, last))
+    held = sae.decoder_rows(range(first, last)).cpu()
+    fits = read.shape == held.shape and _near(_directions(read), _directions(held), tolerance)
+    _must(fits, part, f"decoder gives rows of {sae.name} that point elsewhere than those of the loaded SAE")
+
+
+def _directions(rows: Tensor) -> Tensor:
+    from torch.nn.functional import normalize
+
+    return normalize(rows, dim=1)
 
 
 def check_model(model: Model, texts: Sequence[str] = LOADED_TEXTS, *, tolerance: float = 1e-4) -> None:

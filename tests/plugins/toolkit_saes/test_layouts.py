@@ -467,7 +467,7 @@ def test_cached_saes_that_were_asked_for_are_not_fetched_again(fetched: list[lis
 @pytest.mark.parametrize(
     ("layers", "patterns"),
     [
-        ("2-3", [f"*-L{layer}[RMAT]*/{file}" for layer in (2, 3) for file in _llama_scope._FILES]),
+        ("2-3", [f"*-L{layer}[RMAT]*/{file}" for layer in (2, 3) for file in _llama_scope.FILES]),
         ("all", ["*/hyperparams.json", "*/checkpoints/final.safetensors"]),
     ],
 )

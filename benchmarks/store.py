@@ -1,0 +1,395 @@
+"""The feature store beside sorted Parquet with polars, DuckDB and dense npz: size, ingest, queries, cold start.
+
+    python benchmarks/store.py            9.9 M entries: 31 layers x 6,400 samples x 50 of 16,384 features, by a power law
+    python benchmarks/store.py --big      300 M entries (31 x 193,600 x 50) in the store only: needs 12 GB of disk
+    python benchmarks/store.py --float16  keep values as float16
+
+Queries draw features half by popularity and half evenly, and go round the systems in turn, so that a busy machine slows all
+alike. DuckDB is measured if it is installed (`pip install --group bench`). Everything is written to a folder that is removed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+import toolkit_store
+from toolkit.records import StepRow
+from toolkit.tables import arrow_schema
+
+LAYERS, SAMPLES, ACTIVE, WIDTH = 31, 6_400, 50, 16_384
+STEP_SAMPLES, TOP, AT_LEAST = 400, 20, 100
+SYSTEMS = ("store", "polars", "duckdb", "npz")
+QUERIES = {
+    "all activations of a feature": 6.0,
+    "top 20 of a feature": 6.0,
+    "all features of a sample at a layer": 6.0,
+    "features firing in >= 100 samples": 6.0,
+}
+
+
+def space(layer: int) -> str:
+    """A name as long as a real one."""
+    return f"benchmark-layer-{layer:02}"
+
+
+def sample(number: int) -> str:
+    return f"sample-{number:07}"
+
+
+# --- the data ---
+
+
+def drawn(first: int, count: int, layer: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lengths, features and values of the rows of some samples at a layer: about 50 distinct features each."""
+    rng = np.random.default_rng([first, layer])
+    share = 1 / np.arange(1, WIDTH + 1) ** 0.8
+    cumulated = np.cumsum(share) / share.sum()
+    ranks = np.searchsorted(cumulated, rng.random((count, ACTIVE + 10)))
+    keys = np.unique(np.arange(count)[:, None] * WIDTH + np.minimum(ranks, WIDTH - 1))
+    rows = keys // WIDTH
+    keep = np.arange(len(keys)) - np.searchsorted(rows, rows) < ACTIVE + 2
+    scrambled = np.random.default_rng(layer).permutation(WIDTH).astype(np.uint32)
+    features, rows = scrambled[keys[keep] % WIDTH], rows[keep]
+    order = np.lexsort((features, rows))
+    return np.bincount(rows, minlength=count), features[order], rng.lognormal(size=len(features)).astype(np.float32)
+
+
+def table(first: int, count: int) -> pa.Table:
+    """The rows of `activations` of a step: some samples, all layers."""
+    parts = [_layer_table(first, count, layer) for layer in range(LAYERS)]
+    return pa.concat_tables(parts)
+
+
+def _layer_table(first: int, count: int, layer: int) -> pa.Table:
+    lengths, features, values = drawn(first, count, layer)
+    schema = arrow_schema("activations")
+    offsets = pa.array(np.concatenate(([0], np.cumsum(lengths))), pa.int32())
+    columns = {
+        "space": pa.repeat(space(layer), count),
+        "sample": [sample(number) for number in range(first, first + count)],
+        "position": np.arange(first, first + count, dtype=np.int32) * 7 % 300,
+        "features": pa.ListArray.from_arrays(offsets, pa.array(features), type=schema.field("features").type),
+        "values": pa.ListArray.from_arrays(offsets, pa.array(values), type=schema.field("values").type),
+    }
+    return pa.table(columns, schema=schema)
+
+
+def steps(samples: int) -> Iterator[tuple[str, pa.Table]]:
+    """Key and rows of each step."""
+    for first in range(0, samples, STEP_SAMPLES):
+        yield f"step-{first:07}", table(first, min(STEP_SAMPLES, samples - first))
+
+
+def long(layer: int, samples: int) -> pl.DataFrame:
+    """The entries of a layer, one a row, for the other systems."""
+    parts = []
+    for first in range(0, samples, STEP_SAMPLES):
+        count = min(STEP_SAMPLES, samples - first)
+        lengths, features, values = drawn(first, count, layer)
+        numbers = np.repeat(np.arange(first, first + count, dtype=np.uint32), lengths)
+        parts.append(pl.DataFrame({"feature": features, "sample": numbers, "value": values}))
+    frame = pl.concat(parts).with_columns(layer=pl.lit(layer, pl.UInt8), position=(pl.col("sample") * 7 % 300).cast(pl.Int32))
+    return frame.select("layer", "feature", "sample", "position", "value")
+
+
+# --- ingest ---
+
+
+def fill_store(folder: Path, samples: int, values: str) -> dict[str, float]:
+    """Commit every step, then index; seconds of each, without making the data."""
+    store = toolkit_store.open_store(folder, create=True, values=values)
+    store.has(["nothing"])  # loads LanceDB
+    spent, entries, keys = 0.0, 0, []
+    with store.writer():
+        for key, rows in steps(samples):
+            start = time.perf_counter()
+            store.commit(_row(key), {"activations": rows})
+            spent += time.perf_counter() - start
+            entries += len(rows["features"].combine_chunks().flatten())
+            keys.append(key)
+    start = time.perf_counter()
+    store.index(keys, run="benchmark")
+    indexed = time.perf_counter() - start
+    store.record_run(run="benchmark", name="benchmark", state="done", steps=keys)
+    return {"entries": entries, "rows": spent, "index": indexed}
+
+
+def _row(key: str) -> StepRow:
+    return StepRow(
+        key=key, experiment="benchmark", stage="features", part="benchmark", part_version="1", run="benchmark", index=0,
+        material="{}", tables={}, worker="", seconds=0.0, committed_at="",
+    )  # fmt: skip
+
+
+def fill_parquet(folder: Path) -> float:
+    """Two files: sorted by feature and by sample, in row groups that their statistics can rule out."""
+    folder.mkdir()
+    frames = [long(layer, SAMPLES) for layer in range(LAYERS)]
+    start = time.perf_counter()
+    for name, order in (("by_feature", ["layer", "feature"]), ("by_sample", ["layer", "sample"])):
+        content = pl.concat([frame.sort(order) for frame in frames])
+        content.write_parquet(folder / f"{name}.parquet", compression="zstd", row_group_size=50_000, statistics=True)
+    return time.perf_counter() - start
+
+
+def fill_duckdb(path: Path, parquet: Path) -> float:
+    """Two tables in DuckDB's own format, sorted likewise."""
+    import duckdb
+
+    start = time.perf_counter()
+    with duckdb.connect(str(path)) as connection:
+        for name in ("by_feature", "by_sample"):
+            connection.execute(f"CREATE TABLE {name} AS SELECT * FROM read_parquet('{parquet / name}.parquet')")
+    return time.perf_counter() - start
+
+
+def fill_npz(folder: Path) -> float:
+    """One layer as a dense matrix in an npz, as scripts keep it; the others would be as large."""
+    folder.mkdir()
+    entries = long(0, SAMPLES)
+    start = time.perf_counter()
+    dense = np.zeros((SAMPLES, WIDTH), np.float32)
+    dense[entries["sample"].to_numpy(), entries["feature"].to_numpy()] = entries["value"].to_numpy()
+    np.savez_compressed(folder / "layer_00.npz", features=dense)
+    return time.perf_counter() - start
+
+
+# --- queries: each system's four, as functions of layer and feature, or layer and sample ---
+
+Query = Callable[[int, int], Any]
+
+
+def ask_store(folder: Path) -> list[Query]:
+    view = toolkit_store.open(folder).run()
+    return [
+        lambda layer, feature: view.activations(space(layer), feature),
+        lambda layer, feature: view.top(space(layer), feature, TOP),
+        lambda layer, number: view.sample(sample(number), space=space(layer)),
+        lambda layer, _: view.frequent(space(layer), AT_LEAST),
+    ]
+
+
+def ask_polars(folder: Path) -> list[Query]:
+    def scan(name: str, layer: int) -> pl.LazyFrame:
+        return pl.scan_parquet(folder / f"{name}.parquet").filter(pl.col("layer") == layer)
+
+    def frequent(layer: int, _: int) -> pl.DataFrame:
+        found = scan("by_feature", layer).group_by("feature").agg(pl.len(), pl.col("value").max())
+        return found.filter(pl.col("len") >= AT_LEAST).collect()
+
+    return [
+        lambda layer, feature: scan("by_feature", layer).filter(pl.col("feature") == feature).collect(),
+        lambda layer, feature: scan("by_feature", layer).filter(pl.col("feature") == feature).top_k(TOP, by="value").collect(),
+        lambda layer, number: scan("by_sample", layer).filter(pl.col("sample") == number).collect(),
+        frequent,
+    ]
+
+
+def ask_duckdb(path: Path) -> list[Query]:
+    import duckdb
+
+    connection = duckdb.connect(str(path), read_only=True)
+
+    def run(text: str) -> Query:
+        return lambda layer, number: connection.execute(text, [layer, number][: text.count("?")]).pl()
+
+    return [
+        run("SELECT sample, position, value FROM by_feature WHERE layer = ? AND feature = ?"),
+        run(f"SELECT sample, position, value FROM by_feature WHERE layer = ? AND feature = ? ORDER BY value DESC LIMIT {TOP}"),
+        run("SELECT feature, value FROM by_sample WHERE layer = ? AND sample = ?"),
+        run(f"SELECT feature, count(*) n, max(value) FROM by_feature WHERE layer = ? GROUP BY feature HAVING n >= {AT_LEAST}"),
+    ]
+
+
+def ask_npz(folder: Path) -> list[Query]:
+    def load() -> np.ndarray:
+        dense: np.ndarray = np.load(folder / "layer_00.npz")["features"]
+        return dense
+
+    return [
+        lambda _, feature: np.flatnonzero(load()[:, feature]),
+        lambda _, feature: np.argsort(load()[:, feature])[-TOP:],
+        lambda _, number: np.flatnonzero(load()[number]),
+        lambda _, __: np.flatnonzero((load() > 0).sum(0) >= AT_LEAST),
+    ]
+
+
+def asked(rounds: int, samples: int) -> list[tuple[int, int, int]]:
+    """Layer, feature and sample of each round."""
+    rng = np.random.default_rng(7)
+    out = []
+    for turn in range(rounds):
+        layer = int(rng.integers(LAYERS))
+        _, features, _ = drawn(0, STEP_SAMPLES if samples >= STEP_SAMPLES else samples, layer)
+        feature = int(rng.choice(features)) if turn % 2 else int(rng.integers(WIDTH))
+        out.append((layer, feature, int(rng.integers(samples))))
+    return out
+
+
+def measure(systems: dict[str, list[Query]], rounds: int, samples: int) -> dict[tuple[str, str], np.ndarray]:
+    """Milliseconds of each system and query, after some rounds that only warm up."""
+    times: dict[tuple[str, str], list[float]] = {}
+    warm = max(rounds // 10, 3)
+    for turn, (layer, feature, number) in enumerate(asked(rounds + warm, samples)):
+        for name, queries in systems.items():
+            if name == "npz" and turn >= warm + 5:
+                continue  # half a second each
+            for place, (query, ask) in enumerate(zip(QUERIES, queries, strict=True)):
+                start = time.perf_counter()
+                ask(layer, number if place == 2 else feature)
+                if turn >= warm:
+                    times.setdefault((name, query), []).append((time.perf_counter() - start) * 1e3)
+    return {key: np.array(found) for key, found in times.items()}
+
+
+def check(systems: dict[str, list[Query]], samples: int) -> None:
+    """All systems must give the same number of rows."""
+    for layer, feature, number in asked(5, samples):
+        for place, query in enumerate(QUERIES):
+            sizes = {
+                name: len(queries[place](layer, number if place == 2 else feature))
+                for name, queries in systems.items()
+                if name != "npz"
+            }
+            if len(set(sizes.values())) > 1:
+                raise SystemExit(f"{query} at layer {layer}: {sizes}")
+
+
+COLD = """
+import sys, time
+start = time.perf_counter()
+import toolkit_store
+view = toolkit_store.open(sys.argv[1]).run()
+view.top(sys.argv[2], int(sys.argv[3]), 20)
+print(time.perf_counter() - start)
+"""
+
+
+def cold(folder: Path, rounds: int) -> float:
+    """Seconds from a bare interpreter to the first answer, imports included: the median."""
+    found = []
+    for turn in range(rounds):
+        command = [sys.executable, "-c", COLD, str(folder), space(turn % LAYERS), "77"]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": ":".join(sys.path)}
+        )
+        found.append(float(done.stdout))
+    return float(np.median(found))
+
+
+# --- the report ---
+
+
+def size(path: Path) -> float:
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files) / 1e6
+
+
+def say(label: str, value: str, target: str = "") -> None:
+    print(f"{label:44} {value:>28} {target:>22}", flush=True)
+
+
+def report_ingest(spent: dict[str, float], store: Path, values: str) -> None:
+    goal = {"float32": 160, "float16": 115}[values] * spent["entries"] / 9.9e6
+    say("entries", f"{int(spent['entries']):,}")
+    say(f"store on disk, {values}", f"{size(store):,.0f} MB", f"<= {goal:,.0f} MB")
+    for name, bytes_ in toolkit_store.open_store(store, read_only=True).sizes().items():
+        say(f"  {name}", f"{bytes_ / 1e6:,.1f} MB")
+    both = spent["rows"] + spent["index"]
+    say("ingest, rows", f"{spent['entries'] / spent['rows'] / 1e6:.2f} M entries/s", ">= 2")
+    say("ingest, rows + postings + indexes", f"{spent['entries'] / both / 1e6:.2f} M entries/s", ">= 1")
+
+
+def report_queries(times: dict[tuple[str, str], np.ndarray]) -> None:
+    print(f"\n{'ms, p50 / p99':38}" + "".join(f"{name:>18}" for name in SYSTEMS) + f"{'target':>12}")
+    for query, goal in QUERIES.items():
+        cells = ""
+        base = np.median(times["store", query])
+        for name in SYSTEMS:
+            if (name, query) not in times:
+                cells += f"{'-':>18}"
+                continue
+            found = times[name, query]
+            ratio = "" if name == "store" else f" ({np.median(found) / base:.1f}x)"
+            cells += f"{f'{np.median(found):.1f}/{np.quantile(found, 0.99):.1f}{ratio}':>18}"
+        print(f"{query:38}{cells}{f'{goal:g}/30':>12}", flush=True)
+
+
+def run(folder: Path, options: argparse.Namespace) -> None:
+    samples = 193_600 if options.big else options.samples
+    values = "float16" if options.float16 else "float32"
+    spent = fill_store(folder / "store", samples, values)
+    report_ingest(spent, folder / "store", values)
+    systems = {"store": ask_store(folder / "store")}
+    if not options.big and samples == SAMPLES:
+        say("parquet, two files", f"{fill_parquet(folder / 'parquet'):.1f} s")
+        say("", f"{size(folder / 'parquet'):,.0f} MB")
+        systems["polars"] = ask_polars(folder / "parquet")
+        with suppress(ImportError):
+            say("duckdb, two tables", f"{fill_duckdb(folder / 'base.duckdb', folder / 'parquet'):.1f} s")
+            say("", f"{size(folder / 'base.duckdb'):,.0f} MB")
+            systems["duckdb"] = ask_duckdb(folder / "base.duckdb")
+        say("npz, dense, one layer of 31", f"{fill_npz(folder / 'npz'):.1f} s")
+        say("", f"{size(folder / 'npz'):,.0f} MB (x 31)")
+        systems["npz"] = ask_npz(folder / "npz")
+        check(systems, samples)
+    report_queries(measure(systems, options.rounds, samples))
+    say("\nopen + first query, cold process", f"{cold(folder / 'store', 5):.2f} s", "<= 2.5 s")
+    say("peak memory of this process", f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:,.0f} MB")
+    memory = json.loads(_reader(folder / "store"))
+    say("peak memory of a process that only queries", f"{memory / 1e3:,.0f} MB", "<= 1,000 MB")
+
+
+READER = """
+import sys, resource, toolkit_store
+sys.path.insert(0, sys.argv[2])
+import store as benchmark
+queries = benchmark.ask_store(sys.argv[1])
+for layer, feature, number in benchmark.asked(50, int(sys.argv[3])):
+    for place, ask in enumerate(queries):
+        ask(layer, number if place == 2 else feature)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def _reader(folder: Path) -> str:
+    command = [sys.executable, "-c", READER, str(folder), str(Path(__file__).parent), str(SAMPLES)]
+    env = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--big", action="store_true", help="300 M entries, the store only")
+    parser.add_argument("--float16", action="store_true", help="keep values as float16")
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="another number of samples, the store only")
+    parser.add_argument("--rounds", type=int, default=100, help="queries of each kind")
+    parser.add_argument("--folder", default=None, help="where to write (a temporary folder by default)")
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(dir=options.folder))
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {sys.version.split()[0]}")
+    try:
+        run(folder, options)
+    finally:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""Decoder rows straight from SAE files: no torch, a range of features at a time, nothing fetched.
+
+What the model's units are is the loaders' business; here only directions matter, so that no fold is done.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import zipfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import BadInput
+from toolkit.files import content_digest, locate, safetensors_header
+from toolkit.hub import cached
+from toolkit.saes import Decoder
+
+from . import _gemma_scope, _llama_scope
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_GEMMA = re.compile(r"layer_\d+/width_[0-9a-z]+/average_l0_\d+")
+_LLAMA = re.compile(r"[A-Za-z0-9._-]+-L\d+(R|M|A|TC)-\d+x")
+_KINDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
+
+
+def llama_scope(params: _llama_scope.LlamaScope, name: str) -> Decoder:
+    """Columns of `decoder.weight`, which lies there as (inputs, features)."""
+    folder = _root(params, "*-L*/hyperparams.json") / _checked(name, _LLAMA, "Llama Scope")
+    path = _there(folder / "checkpoints" / "final.safetensors")
+    facts = safetensors_header(path).get("decoder.weight")
+    if facts is None or len(facts["shape"]) != 2:
+        raise BadInput(f"{path} has no matrix 'decoder.weight': it is not in Llama Scope's original layout.")
+    digest = content_digest({file: _there(folder / file) for file in _llama_scope.FILES})
+    return Decoder(digest, facts["shape"][1], _columns(path, facts))
+
+
+def gemma_scope(params: _gemma_scope.GemmaScope, name: str) -> Decoder:
+    """Rows of `W_dec`, which lies there as (features, inputs)."""
+    path = _there(_root(params, "layer_*") / _checked(name, _GEMMA, "Gemma Scope") / "params.npz")
+    shape, kind = _member(path)
+    return Decoder(content_digest({"params.npz": path}), shape[0], partial(_rows, path, shape, kind))
+
+
+def _root(params: Any, marker: str) -> Path:
+    """The folder named, or the release's in the cache."""
+    if params.path is not None:
+        return locate(params.path)
+    found = cached(str(params.release), params.revision, marker)
+    if found is None:
+        raise BadInput(f"{params.release} at revision {params.revision} is not in the Hugging Face cache.")
+    return found
+
+
+def _checked(name: str, form: re.Pattern[str], layout: str) -> str:
+    if form.fullmatch(name) is None:
+        raise BadInput(f"'{name}' is no name of an SAE in the {layout} layout.")
+    return name
+
+
+def _there(path: Path) -> Path:
+    if not path.is_file():
+        raise BadInput(f"There is no file {path}.")
+    return path
+
+
+def _columns(path: Path, facts: dict[str, Any]) -> Callable[[int, int], np.ndarray]:
+    """A function that gives columns as rows, in float32. NumPy knows no bfloat16: it is the upper half of a float32."""
+    import numpy as np
+
+    with path.open("rb") as file:
+        start = 8 + int.from_bytes(file.read(8), "little") + facts["data_offsets"][0]
+    brain = facts["dtype"] == "BF16"
+    if not brain and facts["dtype"] not in _KINDS:
+        raise BadInput(f"{path}: decoder.weight is {facts['dtype']}; readable are BF16, {', '.join(_KINDS)}.")
+    kind = np.dtype("<u2") if brain else np.dtype(_KINDS[facts["dtype"]])
+    whole = np.memmap(path, kind, "r", start, tuple(facts["shape"]))
+
+    def rows(first: int, last: int) -> np.ndarray:
+        part = np.ascontiguousarray(whole[:, first:last].T)
+        return (part.astype(np.uint32) << 16).view(np.float32) if brain else part.astype(np.float32)
+
+    return rows
+
+
+def _member(path: Path) -> tuple[tuple[int, int], np.dtype]:
+    """Shape and type of `W_dec` from its header."""
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open("W_dec.npy") as member:
+            shape, kind = _header(member)
+    except (zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
+        raise BadInput(f"{path} has no readable array 'W_dec' ({error}). Copy or download it again.") from None
+    if len(shape) != 2:
+        raise BadInput(f"{path}: W_dec is {shape}; wanted (features, inputs).")
+    return (int(shape[0]), int(shape[1])), kind
+
+
+def _header(member: Any) -> tuple[tuple[int, ...], np.dtype]:
+    import numpy as np
+
+    np.lib.format.read_magic(member)
+    shape, by_column, kind = np.lib.format.read_array_header_1_0(member)
+    if by_column:
+        raise ValueError("it is stored by columns")
+    return shape, kind
+
+
+def _rows(path: Path, shape: tuple[int, int], kind: np.dtype, first: int, last: int) -> np.ndarray:
+    """The member is read from the wanted row on; what is stored unpacked, as NumPy does by default, is skipped, not read."""
+    import numpy as np
+
+    last = min(last, shape[0])
+    with zipfile.ZipFile(path) as archive, archive.open("W_dec.npy") as member:
+        _header(member)
+        row = shape[1] * kind.itemsize
+        member.seek(member.tell() + first * row)
+        data = member.read((last - first) * row)
+    found = np.frombuffer(data, kind, math.prod((last - first, shape[1])))
+    return found.reshape(last - first, shape[1]).astype(np.float32)

@@ -1,0 +1,296 @@
+"""Neuronpedia's bulk layout: `v1/MODEL/SOURCE/` with features, activations and explanations in numbered, zipped JSON lines.
+
+A feature is known by (modelId, layer, index) and by nothing else: neither batch number nor line say which it is. Features stand
+in the order of their indices as text, as there. Labels come in as rows of `features` with the stat `label`; the group says by
+which method and model a label was made, since a feature has several.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import count, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit.addresses import neuronpedia
+from toolkit.errors import BadInput, DataError, choices, nearest
+from toolkit_store.interchange._run import RunTables, arrow, attach, digest_of
+
+if TYPE_CHECKING:
+    import polars as pl
+
+LABEL = "label"
+BETWEEN = " / "
+"""Between the method and the model in a label's group."""
+BATCH = 1024
+BARS = 20
+"""Of the histogram of a feature's values."""
+
+Key = tuple[str, str]
+
+
+def write(run: RunTables, folder: Path, *, spaces: Sequence[str] | None = None, k: int = 20, batch: int = BATCH) -> list[Path]:
+    """A folder a space: `k` samples of each feature that fires, those where it fires hardest, and all labels."""
+    labels = _labels(run)
+    files: list[Path] = []
+    seen: dict[Key, str] = {}
+    for space, rows in run.activations(spaces):
+        name = neuronpedia(space)
+        if name in seen:
+            raise BadInput(
+                f"spaces {seen[name]} and {space['space']} are both '{'/'.join(name)}' at Neuronpedia. Export one: --space ID."
+            )
+        seen[name] = space["space"]
+        files += _write_space(run, space, rows, labels[space["space"]], folder.joinpath("v1", *name), k, batch)
+    return files
+
+
+def _write_space(
+    run: RunTables,
+    space: Mapping[str, Any],
+    rows: pl.DataFrame,
+    labels: Mapping[int, Sequence[Mapping[str, Any]]],
+    folder: Path,
+    k: int,
+    batch: int,
+) -> list[Path]:
+    entries = rows.explode("features", "values").drop_nulls("features").rename({"features": "feature", "values": "value"})
+    by_feature = {int(index): mine for (index,), mine in entries.group_by("feature") if index is not None}
+    indices = sorted({*by_feature, *labels}, key=str)
+    nothing = entries.clear()
+    best = {index: _best(by_feature.get(index, nothing), k) for index in indices}
+    model, source = neuronpedia(space)
+    key = {"modelId": model, "layer": source}
+    files = _write_about(folder, space, run)
+    for number, some in enumerate(_batches(indices, batch)):
+        features = (_feature(key, space, index, by_feature.get(index, nothing), len(rows)) for index in some)
+        texts = (row for index in some for row in _activations(key, index, best[index], by_feature.get(index, nothing), run))
+        said = (_explanation(key, index, row, place) for index in some for place, row in enumerate(labels.get(index, ())))
+        for kind, lines in (("features", features), ("activations", texts), ("explanations", said)):
+            files += _write_batch(folder / kind / f"batch-{number}.jsonl.gz", lines)
+    return files
+
+
+def _batches(indices: Sequence[int], size: int) -> Iterator[list[int]]:
+    left = iter(indices)
+    while some := list(islice(left, size)):
+        yield some
+
+
+def _write_about(folder: Path, space: Mapping[str, Any], run: RunTables) -> list[Path]:
+    """What Neuronpedia enters before the features: release, model, source set, source."""
+    model, source = neuronpedia(space)
+    group = source.partition("-")[2]
+    release = f"toolkit-{run.row.name}"
+    about = {
+        "release": {"name": release, "description": f"Run {run.id}", "creatorName": "sae-toolkit"},
+        "model": {"id": model, "displayName": str(space["model"]), "instruct": "-it" in model},
+        "sourceset": {"modelId": model, "name": group, "releaseName": release, "type": str(space["recipe"])},
+        "source": {"modelId": model, "id": source, "setName": group, "hookName": space["hookpoint"], "dim": space["width"]},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, row in about.items():
+        (folder / f"{name}.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    return [folder / f"{name}.jsonl" for name in about]
+
+
+def _write_batch(path: Path, rows: Iterable[Mapping[str, Any]]) -> list[Path]:
+    """The rows as zipped JSON lines, equal bytes for equal rows; no file when there are none."""
+    lines = [json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows]
+    if not lines:
+        return []
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(b"".join(lines), mtime=0))
+    return [path]
+
+
+def _best(entries: pl.DataFrame, k: int) -> list[str]:
+    """The samples where a feature fires hardest."""
+    import polars as pl
+
+    ranked = entries.group_by("sample").agg(pl.col("value").max()).sort(["value", "sample"], descending=[True, False])
+    return ranked["sample"].head(k).to_list()
+
+
+def _feature(key: Mapping[str, str], space: Mapping[str, Any], index: int, entries: pl.DataFrame, rows: int) -> dict[str, Any]:
+    import numpy as np
+
+    values = entries["value"].to_numpy()
+    heights, edges = np.histogram(values, BARS) if len(values) else (np.zeros(0), np.zeros(1))
+    return {
+        **key,
+        "index": str(index),
+        "sourceSetName": key["layer"].partition("-")[2],
+        "maxActApprox": float(values.max(initial=0.0)),
+        "frac_nonzero": len(values) / rows if rows else 0.0,
+        "freq_hist_data_bar_heights": [int(height) for height in heights],
+        "freq_hist_data_bar_values": [float(edge) for edge in edges[:-1]],
+        "pos_str": [],
+        "pos_values": [],
+        "neg_str": [],
+        "neg_values": [],
+        "hasVector": False,
+        "vector": [],
+        "hookName": space["hookpoint"],
+    }
+
+
+def _activations(
+    key: Mapping[str, str], index: int, best: Sequence[str], entries: pl.DataFrame, run: RunTables
+) -> Iterator[dict[str, Any]]:
+    import polars as pl
+
+    mine = {str(name): rows for (name,), rows in entries.filter(pl.col("sample").is_in(best)).group_by("sample")}
+    for name in best:
+        tokens = run.samples[name]["pieces"] if name in run.samples else []
+        fired = {row["position"]: row["value"] for row in mine[name].to_dicts() if row["position"] < len(tokens)}
+        if fired:
+            values = [fired.get(at, 0.0) for at in range(len(tokens))]
+            yield _activation(key, index, name, tokens, values)
+
+
+def _activation(key: Mapping[str, str], index: int, name: str, tokens: list[str], values: list[float]) -> dict[str, Any]:
+    most = max(values)
+    return {
+        "id": f"{key['modelId']}-{key['layer']}-{index}-{name}",
+        **key,
+        "index": str(index),
+        "tokens": tokens,
+        "values": values,
+        "maxValue": most,
+        "maxValueTokenIndex": values.index(most),
+        "minValue": min(values),
+        "binMin": None,
+        "binMax": None,
+        "binContains": None,
+        "dfaValues": [],
+        "dfaTargetIndex": None,
+    }
+
+
+def _explanation(key: Mapping[str, str], index: int, row: Mapping[str, Any], place: int) -> dict[str, Any]:
+    kind, _, model = _plain(row["group"]).partition(BETWEEN)
+    return {
+        "id": f"{key['modelId']}-{key['layer']}-{index}-{place:04d}",
+        **key,
+        "index": str(index),
+        "description": row["text"],
+        "embedding": None,
+        "typeName": kind,
+        "explanationModelName": model,
+    }
+
+
+def _labels(run: RunTables) -> dict[str, dict[int, list[dict[str, Any]]]]:
+    """Space -> feature -> its rows with the stat `label`, in the order in which their groups count."""
+    out: dict[str, dict[int, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    for row in run.read("features").to_pylist():
+        if row["stat"] == LABEL and row["text"]:
+            out[row["space"]][row["feature"]].append(row)
+    for features in out.values():
+        for rows in features.values():
+            rows.sort(key=lambda row: (_plain(row["group"]), _number(row["group"])))
+    return out
+
+
+def _plain(group: str) -> str:
+    """A group without the number that tells labels of one method and model apart."""
+    head, found, number = group.rpartition(" #")
+    return head if found and number.isdigit() else group
+
+
+def _number(group: str) -> int:
+    number = group.rpartition(" #")[2]
+    return int(number) if _plain(group) != group else 1
+
+
+# --- labels in ---
+
+
+def read(store: object, folder: Path, *, run: RunTables, sources: Mapping[str, str] | None = None) -> str:
+    """Add the labels that the folder has for features of the run's spaces. `sources`: source id -> space id, where names differ."""
+    files = [*folder.rglob("explanations/batch-*.jsonl.gz"), *folder.rglob("explanations/batch-*.jsonl")]
+    if not files:
+        raise BadInput(
+            f"{folder} holds no explanations/batch-N.jsonl.gz. Name a folder of Neuronpedia's bulk data: v1/MODEL/SOURCE or above."
+        )
+    spaces = _by_name(run, sources or {})
+    rows = list(_label_rows(sorted(files), spaces, folder, run))
+    digest = digest_of(files) + json.dumps(sorted((*name, space["space"]) for name, space in spaces.items()))
+    return attach(run, "import.neuronpedia", digest, {"features": arrow("features", rows)})
+
+
+def _by_name(run: RunTables, sources: Mapping[str, str]) -> dict[Key, Mapping[str, Any]]:
+    """(modelId, source id) -> the space that it means in this run."""
+    out: dict[Key, Mapping[str, Any]] = {}
+    for space in run.spaces.values():
+        name = neuronpedia(space)
+        if name in out:
+            raise BadInput(
+                f"spaces {out[name]['space']} and {space['space']} of run {run.id} are both '{'/'.join(name)}'. "
+                f"Say which is meant: --source {name[1]}=SPACE."
+            )
+        out[name] = space
+    for source, id in sources.items():
+        if id not in run.spaces:
+            raise BadInput(f"--source {source}={id}: run {run.id} has no space {id}. Spaces: {choices(run.spaces)}.")
+        model = neuronpedia(run.spaces[id])[0]
+        out = {name: row for name, row in out.items() if row["space"] != id}
+        out[model, source] = run.spaces[id]
+    return out
+
+
+def _label_rows(
+    files: Sequence[Path], spaces: Mapping[Key, Mapping[str, Any]], folder: Path, run: RunTables
+) -> Iterator[dict[str, Any]]:
+    """Rows of `features`: one a label, numbered where a method and a model gave several."""
+    found: dict[tuple[str, int, str], list[tuple[str, str]]] = defaultdict(list)
+    others: set[str] = set()
+    for path in files:
+        for where, row in _lines(path):
+            model, layer, index, group, text = _parsed(where, row)
+            space = spaces.get((model, layer))
+            if space is None:
+                others.add(f"{model}/{layer}")
+            elif index >= space["width"]:
+                raise DataError(f"{where}: feature {index} of {model}/{layer}, whose width here is {space['width']}.")
+            elif text:
+                found[space["space"], index, group].append((str(row.get("id", "")), text))
+    if not found:
+        known = ["/".join(name) for name in spaces]
+        some = ", ".join(sorted(others)[:5]) or "nothing"
+        raise BadInput(
+            f"{folder} has labels of {some}, run {run.id} has {', '.join(known) or 'no spaces'}.{nearest(min(others, default=''), known)} "
+            f"If one is the other, say so: --source SOURCE=SPACE."
+        )
+    for (id, index, group), said in sorted(found.items()):
+        for number, text in zip(count(1), dict.fromkeys(text for _, text in sorted(said)), strict=False):
+            name = group if number == 1 else f"{group} #{number}"
+            yield {"space": id, "feature": index, "stat": LABEL, "group": name, "number": None, "text": text}
+
+
+def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    opened = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opened(path, "rt", encoding="utf-8", newline="\n") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield f"{path}:{number}", json.loads(line)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read as JSON lines: {error}. Download it again.") from None
+
+
+def _parsed(where: str, row: Any) -> tuple[str, str, int, str, str]:
+    """Model, source, index, group and text of an explanation; its index may be a number or a text."""
+    needed = ("modelId", "layer", "index", "description")
+    missing = [name for name in needed if not isinstance(row, dict) or name not in row]
+    if missing or not str(row["index"]).isdecimal() or not str(row["index"]).isascii():
+        wrong = f"no '{missing[0]}'" if missing else f"index {row['index']!r}"
+        raise DataError(f"{where}: an explanation needs {', '.join(needed)}; it has {wrong}. Download the file again.")
+    kind, model = (str(row.get(name) or "") for name in ("typeName", "explanationModelName"))
+    group = f"{kind}{BETWEEN}{model}" if model else kind
+    return str(row["modelId"]), str(row["layer"]), int(row["index"]), group, str(row["description"] or "")

@@ -1,0 +1,247 @@
+"""NumPy archives of fragments by features, one a space: what scripts that keep one dense matrix an SAE read and write.
+
+    layer_20_l0_71_activations.npz
+        activations [n, width]    fragments [n]    original_sentences [n]    concept_strength_labels [n]
+        sentence_indices [n]    token_positions [n]    is_final_token [n]    fragment_lengths [n], in words
+        layer    average_l0    num_features
+
+A fragment is the text up to and with its token. Ours also hold `samples` (ids) and `space` (JSON), by which they are read back
+as they were; of others, the model must be named. A zero is no entry: what is stored as exactly 0 does not come back.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import BadInput, DataError
+from toolkit_store.interchange._run import RunTables, activation_rows, arrow, digest_of, flat, key_of, land
+
+if TYPE_CHECKING:
+    import polars as pl
+    import pyarrow as pa
+
+    from toolkit_store.store import Store
+
+LABEL = "concept_strength_label"
+MAX_BYTES = 4 << 30
+_NEEDED = ("activations", "original_sentences", "sentence_indices", "token_positions", "layer", "num_features")
+_L0 = re.compile(r"average_l0_(\d+)")
+_ROWS_AT_ONCE = 512
+
+
+def write(
+    run: RunTables, folder: Path, *, spaces: Sequence[str] | None = None, label: str = LABEL, max_bytes: int = MAX_BYTES
+) -> list[Path]:
+    """An archive a space."""
+    labels = _labels(run, label)
+    declared = {row["space"]: row["declared_l0"] for row in run.read("saes").to_pylist() if row["declared_l0"] is not None}
+    files: dict[str, Path] = {}
+    for space, rows in run.activations(spaces):
+        check_size(space, len(rows), max_bytes)
+        name = _name(space, declared.get(space["space"]))
+        name = name if name not in files else f"{name}_{space['space']}"
+        files[name] = folder / f"{name}_activations.npz"
+        save(files[name], _arrays(run, space, rows, labels, declared.get(space["space"])))
+    return list(files.values())
+
+
+def check_size(space: Mapping[str, Any], rows: int, most: int) -> None:
+    """Refuse a dense matrix that would fill the memory."""
+    size = rows * int(space["width"]) * 4
+    if size > most:
+        raise DataError(
+            f"space {space['space']} ({space['address']}): {rows:,} rows of {space['width']:,} features are {size:,} bytes dense; "
+            f"at most {most:,} are written. Export as safetensors or parquet, which hold the same numbers sparse, or raise --max-bytes."
+        )
+
+
+def save(path: Path, arrays: Mapping[str, Any]) -> None:
+    """One compressed archive, there whole or not at all."""
+    import numpy as np
+
+    unfinished = path.with_name(f".{path.name}")
+    with unfinished.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    unfinished.replace(path)
+
+
+def dense(rows: pl.DataFrame, width: int) -> Any:
+    """Rows by features, float32."""
+    import numpy as np
+
+    counts, features, values = flat(rows)
+    out = np.zeros((len(rows), width), np.float32)
+    out[np.repeat(np.arange(len(rows)), counts), features] = values
+    return out
+
+
+def _labels(run: RunTables, label: str) -> dict[str, float]:
+    rows = run.read("sample_meta").to_pylist()
+    return {row["sample"]: row["number"] for row in rows if row["key"] == label and row["number"] is not None}
+
+
+def _name(space: Mapping[str, Any], declared: float | None) -> str:
+    layer = str(space["hookpoint"]).rpartition(".")[2]
+    return f"layer_{layer}_l0_{_average_l0(space, declared):g}"
+
+
+def _average_l0(space: Mapping[str, Any], declared: float | None) -> float:
+    """What the SAE declares, else what its name says; not a number when nothing does."""
+    found = _L0.search(str(space["sae"]))
+    return declared if declared is not None else float(found[1]) if found else math.nan
+
+
+def _arrays(
+    run: RunTables, space: Mapping[str, Any], rows: pl.DataFrame, labels: Mapping[str, float], declared: float | None
+) -> dict[str, Any]:
+    import numpy as np
+
+    order = {name: at for at, name in enumerate(sorted({*run.samples, *rows["sample"]}))}
+    places = list(zip(rows["sample"], rows["position"], strict=True))
+    fragments = [_fragment(run.samples.get(name), position) for name, position in places]
+    layer = str(space["hookpoint"]).rpartition(".")[2]
+    return {
+        "activations": dense(rows, space["width"]),
+        "fragments": _texts(fragments),
+        "original_sentences": _texts([run.samples[name]["text"] if name in run.samples else "" for name, _ in places]),
+        "concept_strength_labels": np.array([labels.get(name, math.nan) for name, _ in places], np.float64),
+        "sentence_indices": np.array([order[name] for name, _ in places], np.int64),
+        "token_positions": np.array([position for _, position in places], np.int32),
+        "is_final_token": np.array([_is_final(run.samples.get(name), position) for name, position in places], np.bool_),
+        "fragment_lengths": np.array([len(text.split()) for text in fragments], np.int64),
+        "layer": np.int64(layer if layer.isdigit() else -1),
+        "average_l0": np.float64(_average_l0(space, declared)),
+        "num_features": np.int64(space["width"]),
+        "samples": _texts([name for name, _ in places]),
+        "space": _texts([json.dumps(dict(space))]),
+        "described": _texts(
+            [json.dumps({name: run.samples[name] for name in dict.fromkeys(rows["sample"]) if name in run.samples})]
+        ),
+    }
+
+
+def _texts(texts: Sequence[str]) -> Any:
+    """As NumPy keeps text: of one width, without zeros at its end."""
+    import numpy as np
+
+    return np.array(list(texts), np.str_)
+
+
+def _fragment(sample: Mapping[str, Any] | None, position: int) -> str:
+    if sample is None:
+        return ""
+    return "".join(sample["pieces"][: position + 1])
+
+
+def _is_final(sample: Mapping[str, Any] | None, position: int) -> bool:
+    return sample is not None and position == len(sample["pieces"]) - 1
+
+
+# --- back ---
+
+
+def read(store: Store, folder: Path, *, model: str | None = None, site: str = "resid_post", label: str = LABEL) -> str:
+    """A run of every archive in the folder. `model` and `site` say where archives of other programs come from."""
+    files = sorted(path for path in folder.glob("*.npz") if not path.name.startswith("."))
+    if not files:
+        raise BadInput(f"{folder} holds no .npz files. Name the folder with files such as layer_20_l0_71_activations.npz.")
+    heads = [_head(path, model, site, label) for path in files]
+    samples = {row["sample"]: row for _, rows, _ in heads for row in rows}
+    meta = {(row["sample"], row["key"]): row for _, _, rows in heads for row in rows}
+    tables: dict[str, Any] = {
+        "spaces": arrow("spaces", list({space["space"]: space for space, _, _ in heads}.values())),
+        "samples": arrow("samples", list(samples.values())),
+        "sample_meta": arrow("sample_meta", list(meta.values())),
+        "activations": (part for path, (space, _, _) in zip(files, heads, strict=True) for part in _activations(path, space)),
+    }
+    return land(store, folder.name, "import.rows", digest_of(files) + f" {model} {site} {label}", tables)
+
+
+def load(path: Path, needed: Sequence[str], skip: Sequence[str] = ()) -> dict[str, Any]:
+    """The arrays of an archive, nothing pickled."""
+    import zipfile
+
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            found = {name: archive[name] for name in archive.files if name not in skip}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} cannot be read as a NumPy archive: {error}. Copy it again.") from None
+    missing = [name for name in needed if name not in found and name not in skip]
+    if missing:
+        raise DataError(f"{path} has no array '{missing[0]}'. Wanted: {', '.join(needed)}; found: {', '.join(sorted(found))}.")
+    return found
+
+
+def _head(
+    path: Path, model: str | None, site: str, label: str
+) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:
+    """Of one archive: its space, its samples and their labels."""
+    found = load(path, _NEEDED, skip=("activations",))
+    names = _names(found)
+    if "space" in found:
+        space = json.loads(str(found["space"][0]))
+        described = json.loads(str(found["described"][0]))
+    else:
+        space, described = _foreign_space(path, found, model, site), {}
+    texts = dict(zip(names, map(str, found["original_sentences"]), strict=True))
+    samples = [described.get(name) or _foreign_sample(name, text) for name, text in texts.items()]
+    numbers = zip(names, map(float, found.get("concept_strength_labels", ())), strict=False)
+    known = {name: number for name, number in numbers if not math.isnan(number)}
+    return space, samples, [{"sample": name, "key": label, "number": number, "string": None} for name, number in known.items()]
+
+
+def _names(found: Mapping[str, Any]) -> list[str]:
+    if "samples" in found:
+        return [str(name) for name in found["samples"]]
+    return [f"sentence-{int(at):06d}" for at in found["sentence_indices"]]
+
+
+def _foreign_sample(name: str, text: str) -> dict[str, Any]:
+    empty: dict[str, Any] = {"token_ids": [], "pieces": [], "spans": []}
+    return {"sample": name, "unit": name, "cluster": name, "text": text, **empty, "prompt_hash": key_of("text", text)}
+
+
+def _foreign_space(path: Path, found: Mapping[str, Any], model: str | None, site: str) -> dict[str, Any]:
+    if model is None:
+        raise BadInput(f"{path} does not say which model it is of. Name it: --model google/gemma-2-2b.")
+    layer, l0 = int(found["layer"]), float(found.get("average_l0", math.nan))
+    sae = f"imported/layer_{layer}/average_l0_{l0:g}"
+    width = int(found["num_features"])
+    return {
+        "space": key_of("space", model, site, sae, str(width))[:16],
+        "model": model,
+        "revision": "unknown",
+        "hookpoint": f"{site}.{layer}",
+        "sae": sae,
+        "sae_hash": None,
+        "recipe": "imported: unknown",
+        "width": width,
+        "address": f"{model}/{site}.{layer}/{sae}",
+    }
+
+
+def _activations(path: Path, space: Mapping[str, Any]) -> Iterator[pa.Table]:
+    found = load(path, _NEEDED)
+    names, matrix = _names(found), found["activations"]
+    if matrix.shape != (len(names), space["width"]):
+        raise DataError(f"{path}: `activations` is {matrix.shape}; wanted ({len(names)}, {space['width']}).")
+    for start in range(0, len(names), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        yield sparse(str(space["space"]), names[part], found["token_positions"][part], matrix[part])
+
+
+def sparse(space: str, samples: Sequence[str], positions: Any, matrix: Any) -> pa.Table:
+    """Rows of `activations` from a dense part."""
+    import numpy as np
+
+    row, feature = np.nonzero(matrix)
+    counts = np.bincount(row, minlength=len(samples))
+    values = matrix[row, feature].astype(np.float32)
+    return activation_rows(space, samples, np.asarray(positions, np.int32), counts, feature.astype(np.uint32), values)

@@ -1,0 +1,253 @@
+"""NumPy archives of tokens by features: a folder a sample, a file a layer, and what the samples are in `metadata_*.json`.
+
+    Bankruptcy_90_all_in/layer_15.npz
+        features [tokens, width]    attention [heads, tokens, tokens]
+    metadata_L1_31_RUN.json
+        scenarios: scenario, tokens, token_ids, seq_len, key_positions
+
+Ours also hold `positions`, the tokens whose features were kept; a row of zeros means nothing without it. Where a layer has
+several SAEs the files are `layer_15_NAME.npz`. A zero is no entry: what is stored as exactly 0 does not come back.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import BadInput, DataError
+from toolkit.files import read_json
+from toolkit_store.interchange._npz_rows import MAX_BYTES, check_size, dense, load, save, sparse
+from toolkit_store.interchange._run import RunTables, arrow, digest_of, key_of, land, safe_names, write_json
+
+if TYPE_CHECKING:
+    import polars as pl
+    import pyarrow as pa
+
+    from toolkit_store.store import Store
+
+_FILE = re.compile(r"layer_(\d+)(?:_(.+))?\.npz")
+_FOLDER = re.compile(r"[A-Za-z0-9._ -]{1,100}")
+
+
+def write(run: RunTables, folder: Path, *, spaces: Sequence[str] | None = None, max_bytes: int = MAX_BYTES) -> list[Path]:
+    """Each sample's folder with a file a layer, then the metadata."""
+    import polars as pl
+
+    parts = list(run.activations(spaces))
+    attention = pl.DataFrame(run.read("attention"))
+    files: list[Path] = []
+    stems = _stems([space for space, _ in parts])
+    folders = _folders(sorted({name for _, rows in parts for name in rows["sample"].unique()}))
+    for space, rows in parts:
+        for (name,), mine in rows.group_by("sample", maintain_order=True):
+            files.append(folder / folders[str(name)] / f"{stems[space['space']]}.npz")
+            files[-1].parent.mkdir(exist_ok=True)
+            weights = attention.filter(
+                (pl.col("sample") == name) & (pl.col("layer") == _layer(space)) & (pl.col("model") == space["model"])
+            )
+            _write_one(files[-1], space, mine, _length(run, str(name), mine, weights), weights, max_bytes)
+    layers = sorted({_layer(space) for space, _ in parts})
+    metadata = {
+        "format": "tokens",
+        "version": 1,
+        "timestamp": run.row.at,
+        "name": run.row.name,
+        "n_scenarios": len(folders),
+        "layer_range": [layers[0], layers[-1]],
+        "save_features": True,
+        "save_attention": bool(len(attention)),
+        "scenarios": [_scenario(run, name, place) for name, place in folders.items()],
+        "spaces": {f"{stems[space['space']]}.npz": dict(space) for space, _ in parts},
+    }
+    return [*files, write_json(folder / f"metadata_L{layers[0]}_{layers[-1]}_{run.id}.json", metadata)]
+
+
+def _stems(spaces: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    shared = Counter(_layer(space) for space in spaces)
+    names = safe_names(spaces)
+    return {
+        space["space"]: f"layer_{_layer(space)}" + ("" if shared[_layer(space)] == 1 else f"_{names[space['space']]}")
+        for space in spaces
+    }
+
+
+def _layer(space: Mapping[str, Any]) -> int:
+    found = str(space["hookpoint"]).rpartition(".")[2]
+    if not found.isdigit():
+        raise BadInput(f"space {space['space']} ({space['address']}) is at no layer; this format has a file a layer.")
+    return int(found)
+
+
+def _folders(samples: Sequence[str]) -> dict[str, str]:
+    """Sample -> its folder: its own name where that is one."""
+    usable = Counter(name.lower() for name in samples)
+    return {
+        name: name
+        if _FOLDER.fullmatch(name) and name.strip(". ") == name and usable[name.lower()] == 1
+        else f"sample-{key_of('folder', name)[:16]}"
+        for name in samples
+    }
+
+
+def _length(run: RunTables, name: str, rows: pl.DataFrame, weights: pl.DataFrame) -> int:
+    """Tokens of a sample; at least what is kept needs."""
+    pieces = len(run.samples[name]["pieces"]) if name in run.samples else 0
+    seen = [int(rows["position"].max()) + 1]  # type: ignore[arg-type]
+    if len(weights):
+        seen += [int(weights[side].max()) + 1 for side in ("query", "key_position")]  # type: ignore[arg-type]
+    return max(pieces, *seen)
+
+
+def _write_one(path: Path, space: Mapping[str, Any], rows: pl.DataFrame, length: int, weights: pl.DataFrame, most: int) -> None:
+    import numpy as np
+
+    check_size(space, length, most)
+    positions = rows["position"].to_numpy()
+    features = np.zeros((length, space["width"]), np.float32)
+    features[positions] = dense(rows, space["width"])
+    arrays: dict[str, Any] = {"features": features, "positions": positions}
+    if len(weights):
+        arrays["attention"] = np.zeros((int(weights["head"].max()) + 1, length, length), np.float32)  # type: ignore[arg-type]
+        at = tuple(weights[side].to_numpy() for side in ("head", "query", "key_position"))
+        arrays["attention"][at] = weights["weight"].to_numpy()
+    save(path, arrays)
+
+
+def _scenario(run: RunTables, name: str, place: str) -> dict[str, Any]:
+    sample = run.samples.get(name) or {"pieces": [], "token_ids": [], "spans": []}
+    positions: dict[str, list[int]] = {}
+    for span in sample["spans"]:
+        positions.setdefault(span["name"], []).extend(range(span["start"], span["end"]))
+    return {
+        "scenario": place,
+        "tokens": sample["pieces"],
+        "token_ids": sample["token_ids"],
+        "seq_len": len(sample["pieces"]),
+        "key_positions": positions,
+        "sample": {"sample": name} | sample,
+    }
+
+
+# --- back ---
+
+
+def read(store: Store, folder: Path, *, model: str | None = None, site: str = "resid_post") -> str:
+    """A run of the folder's samples. `model` and `site` say where archives of other programs come from."""
+    metadata = _metadata(folder)
+    scenarios = {str(row["scenario"]): row for row in metadata["scenarios"]}
+    files = sorted(path for path in folder.glob("*/layer_*.npz") if _FILE.fullmatch(path.name))
+    if not files:
+        raise BadInput(f"{folder} holds no files such as SAMPLE/layer_15.npz. Name the folder that holds the samples' folders.")
+    spaces = _spaces(files, metadata, model, site)
+    names = {path.parent.name: _sample(scenarios.get(path.parent.name), path.parent.name) for path in files}
+    tables: dict[str, Any] = {
+        "spaces": arrow("spaces", list({row["space"]: row for row in spaces.values() if row["width"]}.values())),
+        "samples": arrow("samples", list(names.values())),
+        "activations": (rows for path in files for rows in _activations(path, spaces, names)),
+        "attention": (rows for path in _once(files) for rows in _attention(path, spaces, names)),
+    }
+    digest = digest_of([*files, *folder.glob("metadata_*.json")]) + f" {model} {site}"
+    return land(store, metadata.get("name") or folder.name, "import.tokens", digest, tables)
+
+
+def _metadata(folder: Path) -> dict[str, Any]:
+    found = sorted(folder.glob("metadata_*.json"))
+    if len(found) != 1:
+        some = ", ".join(path.name for path in found) or "none"
+        raise BadInput(f"{folder} must hold one metadata_*.json, which says what the samples' tokens are; found {some}.")
+    metadata = read_json(found[0])
+    rows = metadata.get("scenarios")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and "scenario" in row for row in rows):
+        raise DataError(f"{found[0]} has no list `scenarios` of objects with a name under `scenario`.")
+    return metadata
+
+
+def _spaces(files: Sequence[Path], metadata: Mapping[str, Any], model: str | None, site: str) -> dict[str, dict[str, Any]]:
+    """File name -> the space of its features."""
+    described = metadata.get("spaces") or {}
+    out = {}
+    for path in files:
+        if path.name not in out:
+            out[path.name] = described.get(path.name) or _foreign_space(path, model, site)
+    return out
+
+
+def _foreign_space(path: Path, model: str | None, site: str) -> dict[str, Any]:
+    if model is None:
+        raise BadInput(f"{path.parent.parent} does not say which model it is of. Name it: --model meta-llama/Llama-3.1-8B.")
+    found = _FILE.fullmatch(path.name)
+    layer, name = (found[1], found[2]) if found else ("0", None)
+    features = load(path, (), skip=("attention",)).get("features")
+    width = 0 if features is None else features.shape[-1]  # attention alone may have been kept
+    sae = f"imported/{name or f'layer_{layer}'}"
+    return {
+        "space": key_of("space", model, site, layer, sae, str(width))[:16],
+        "model": model,
+        "revision": "unknown",
+        "hookpoint": f"{site}.{layer}",
+        "sae": sae,
+        "sae_hash": None,
+        "recipe": "imported: unknown",
+        "width": int(width),
+        "address": f"{model}/{site}.{layer}/{sae}",
+    }
+
+
+def _sample(scenario: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
+    if scenario and "sample" in scenario and "text" in scenario["sample"]:
+        return dict(scenario["sample"])
+    known = scenario or {}
+    pieces = [str(piece) for piece in known.get("tokens", ())]
+    spans = [
+        {"name": str(span), "start": min(at), "end": max(at) + 1} for span, at in known.get("key_positions", {}).items() if at
+    ]
+    given = str(known.get("sample", {}).get("sample", name))
+    text = "".join(pieces)
+    row = {"sample": given, "unit": given, "cluster": given, "text": text, "token_ids": list(known.get("token_ids", ()))}
+    return row | {"pieces": pieces, "spans": spans, "prompt_hash": key_of("text", text)}
+
+
+def _activations(path: Path, spaces: Mapping[str, Any], samples: Mapping[str, Any]) -> Iterator[pa.Table]:
+    import numpy as np
+
+    found = load(path, ())
+    if "features" not in found:
+        return
+    matrix, space = found["features"], spaces[path.name]
+    if matrix.ndim != 2 or matrix.shape[1] != space["width"]:
+        raise DataError(f"{path}: `features` is {matrix.shape}; wanted (tokens, {space['width']}).")
+    positions = found.get("positions", np.arange(len(matrix)))
+    if len(positions) and not 0 <= positions.min() <= positions.max() < len(matrix):
+        raise DataError(f"{path}: `positions` names a token outside of the {len(matrix)} rows of `features`.")
+    yield sparse(space["space"], [samples[path.parent.name]["sample"]] * len(positions), positions, matrix[positions])
+
+
+def _once(files: Sequence[Path]) -> list[Path]:
+    """A file for each sample and layer: two SAEs of one layer hold the same attention."""
+    return list({(path.parent, found[1]): path for path in files if (found := _FILE.fullmatch(path.name))}.values())
+
+
+def _attention(path: Path, spaces: Mapping[str, Any], samples: Mapping[str, Any]) -> Iterator[pa.Table]:
+    import numpy as np
+    import pyarrow as pa
+
+    from toolkit.tables import arrow_schema
+
+    weights = load(path, ()).get("attention")
+    if weights is None:
+        return
+    head, query, key = np.nonzero(weights)
+    space, name = spaces[path.name], samples[path.parent.name]["sample"]
+    columns: dict[str, Any] = {
+        "model": pa.array([space["model"]] * len(head), pa.string()),
+        "sample": pa.array([name] * len(head), pa.string()),
+        "layer": pa.array(np.full(len(head), _layer(space)), pa.int32()),
+        "head": pa.array(head, pa.int32()),
+        "query": pa.array(query, pa.int32()),
+        "key_position": pa.array(key, pa.int32()),
+        "weight": pa.array(weights[head, query, key], pa.float32()),
+    }
+    yield pa.table(columns, schema=arrow_schema("attention"))

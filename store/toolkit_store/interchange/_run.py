@@ -1,0 +1,264 @@
+"""A run's committed rows as an export reads them, and rows from elsewhere as a step and a run of this store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit import __version__
+from toolkit.errors import BadInput, DataError
+from toolkit.records import RunRow, StepRow
+from toolkit.tables import arrow_schema, table
+
+if TYPE_CHECKING:
+    import polars as pl
+    import pyarrow as pa
+
+    from toolkit_store.store import Store
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RunTables:
+    """The committed rows of one run."""
+
+    store: Store
+    row: RunRow
+    steps: Sequence[StepRow]
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self.row.run
+
+    @property
+    def folder(self) -> Path:
+        """The folder with its manifest and journal."""
+        return self.store.folder / "runs" / self.id
+
+    def keys(self, name: str) -> list[str]:
+        """The steps that wrote rows to a table."""
+        return [step.key for step in self.steps if step.tables.get(name)]
+
+    def read(self, name: str) -> pa.Table:
+        """A table's rows, by its key; of rows that several steps wrote under one key, the first."""
+        import polars as pl
+
+        found = self.store.read(name, self.keys(name))
+        keys = pl.DataFrame(found.select(list(table(name).key)))
+        return found.filter(keys.select(pl.struct(pl.all()).is_first_distinct()).to_series().to_arrow())
+
+    @cached_property
+    def spaces(self) -> dict[str, dict[str, Any]]:
+        """Id of a space -> its row of `spaces`."""
+        return {row["space"]: row for row in self.read("spaces").to_pylist()}
+
+    @cached_property
+    def samples(self) -> dict[str, dict[str, Any]]:
+        """Id of a sample -> its row of `samples`, in order of ids."""
+        return {row["sample"]: row for row in self.read("samples").to_pylist()}
+
+    def activations(self, wanted: Iterable[str] | None = None) -> Iterator[tuple[dict[str, Any], pl.DataFrame]]:
+        """Each space with its rows (sample, position, features, values), by sample and position."""
+        import polars as pl
+
+        found = pl.DataFrame(self.read("activations"))
+        chosen = self._chosen(found["space"].unique().to_list(), wanted)
+        for space in chosen:
+            yield self.spaces[space], found.filter(pl.col("space") == space).drop("space").rechunk()
+
+    def _chosen(self, there: Iterable[str], wanted: Iterable[str] | None) -> list[str]:
+        known = sorted(there)
+        if not known:
+            raise BadInput(f"Run {self.id} has no activations to export. Stages that extract write them: extract.activations.")
+        for space in known:
+            if space not in self.spaces:
+                raise DataError(f"space {space}: it has activations in run {self.id}, but table 'spaces' does not describe it.")
+        if wanted is None:
+            return known
+        missing = [space for space in wanted if space not in known]
+        if missing:
+            raise BadInput(f"Run {self.id} has no activations in space {missing[0]}. It has some in: {', '.join(known)}.")
+        return list(dict.fromkeys(wanted))
+
+
+def run_tables(store: Store, run: str, also: Iterable[str] = ()) -> RunTables:
+    """The run of that id; `also`: keys of steps that its journal names and its last row may not."""
+    states = store.run_states(run)
+    if not states:
+        raise BadInput(f"{store.uri} has no run '{run}'. All runs: toolkit runs.")
+    return RunTables(store, states[0], store.steps(sorted({*states[0].steps, *also})))
+
+
+# --- into a store ---
+
+
+def key_of(part: str, digest: str, *more: str) -> str:
+    """The key of an import: what was read, and how."""
+    return hashlib.sha256(json.dumps([part, __version__, digest, *more]).encode()).hexdigest()[:32]
+
+
+def digest_of(files: Iterable[Path]) -> str:
+    """One hash of files by content, whatever folder they lie in."""
+    seen = hashlib.sha256()
+    for path in sorted(files):
+        with path.open("rb") as file:
+            seen.update(hashlib.file_digest(file, "sha256").digest())
+    return seen.hexdigest()
+
+
+def land(store: Store, name: str, part: str, digest: str, tables: Mapping[str, Iterable[pa.Table] | pa.Table]) -> str:
+    """Commit tables from elsewhere as the one step of a new run; its id. What is there already is left as it is."""
+    key = key_of(part, digest)
+    run = f"{_slug(name)}-{key[:8]}"
+    with store.writer():
+        store.commit(_step(key, run, part, digest), tables)
+        if not store.run_states(run):
+            _write_manifest(store, run, name, part, key, sorted(tables))
+            store.record_run(run=run, name=name, state="done", done=1, total=1, note=f"from {part}", steps=[key])
+    store.index([key], run=run)
+    return run
+
+
+def attach(run: RunTables, part: str, digest: str, tables: Mapping[str, pa.Table]) -> str:
+    """Commit tables from elsewhere as one more step of a run; the run's id."""
+    key = key_of(part, digest, run.id)
+    with run.store.writer():
+        run.store.commit(_step(key, run.id, part, digest), tables)
+        steps = tuple(step.key for step in run.steps)
+        if key not in steps:
+            row = run.row
+            run.store.record_run(
+                run=row.run,
+                name=row.name,
+                state=row.state,
+                done=row.done,
+                total=row.total,
+                note=f"{part} added",
+                steps=[*steps, key],
+                pid=row.pid,
+                host=row.host,
+            )
+    return run.id
+
+
+def _step(key: str, run: str, part: str, digest: str) -> StepRow:
+    return StepRow(
+        key=key,
+        experiment=run,
+        stage=part,
+        part=part,
+        part_version=__version__,
+        run=run,
+        index=0,
+        material=json.dumps({"part": part, "digest": digest}),
+        tables={},
+        worker="import",
+        seconds=0.0,
+        committed_at=_now(),
+    )
+
+
+def _write_manifest(store: Store, run: str, name: str, part: str, key: str, writes: Sequence[str]) -> None:
+    stage = {"id": part, "experiment": run, "part": part, "version": __version__, "needs": [], "writes": list(writes), "key": key}
+    manifest = {
+        "format": 1,
+        "run": run,
+        "name": name,
+        "toolkit": __version__,
+        "created_at": _now(),
+        "executor": "import",
+        "stages": [stage],
+        "command": f"toolkit store import {part.removeprefix('import.')} FOLDER",
+    }
+    write_json(store.folder / "runs" / run / "manifest.json", manifest)
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "import"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()
+
+
+# --- files ---
+
+
+def write_json(path: Path, content: Any) -> Path:
+    """A JSON file, there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    unfinished.replace(path)
+    return path
+
+
+def read_index(folder: Path, name: str, form: str, version: int) -> dict[str, Any]:
+    """The file that says what an exported folder holds, of this version or an older one."""
+    from toolkit.files import read_json
+
+    path = folder / name
+    if not path.is_file():
+        raise BadInput(f"{folder} is no finished export of format '{form}': it has no {name}. Export it again.")
+    found = read_json(path)
+    if found.get("format") != form:
+        raise BadInput(f"{path} is of format {found.get('format')!r}; wanted {form!r}. Give --format what it was exported as.")
+    if not isinstance(found.get("version"), int) or found["version"] > version:
+        raise BadInput(
+            f"{path} has version {found.get('version')!r}; this toolkit ({__version__}) reads up to version {version}. "
+            f"Upgrade: python -m pip install -U sae-toolkit"
+        )
+    return found
+
+
+def safe_names(spaces: Sequence[Row]) -> dict[str, str]:
+    """Space id -> its address as a file name; spaces whose names would be equal get their ids too."""
+    from collections import Counter
+
+    plain = {str(row["space"]): _slug(str(row["address"])) for row in spaces}
+    seen = Counter(name.lower() for name in plain.values())
+    return {space: name if seen[name.lower()] == 1 else f"{name}-{_slug(space)}" for space, name in plain.items()}
+
+
+def arrow(name: str, rows: Sequence[Row]) -> pa.Table:
+    """Rows as a declared table."""
+    import pyarrow as pa
+
+    return pa.Table.from_pylist([dict(row) for row in rows], schema=arrow_schema(name))
+
+
+def activation_rows(space: str, samples: Sequence[str], positions: Any, counts: Any, features: Any, values: Any) -> pa.Table:
+    """Rows of `activations` from flat arrays: row i has `counts[i]` entries of `features` and `values`, in order."""
+    import numpy as np
+    import pyarrow as pa
+
+    schema = arrow_schema("activations")
+    offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
+    lists = [
+        pa.ListArray.from_arrays(offsets, pa.array(flat, kind.value_type), type=kind)
+        for flat, kind in ((features, schema.field("features").type), (values, schema.field("values").type))
+    ]
+    columns = [
+        pa.array([space] * len(samples), pa.string()),
+        pa.array(list(samples), pa.string()),
+        pa.array(positions, pa.int32()),
+    ]
+    return pa.Table.from_arrays([*columns, *lists], schema=schema)
+
+
+def flat(rows: pl.DataFrame) -> tuple[Any, Any, Any]:
+    """Counts a row, and all entries' features and values, as arrays."""
+    import pyarrow.compute as pc
+
+    features, values = (pc.list_flatten(rows[name].to_arrow()).to_numpy(zero_copy_only=False) for name in ("features", "values"))
+    return rows["features"].list.len().to_numpy(), features, values

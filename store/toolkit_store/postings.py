@@ -1,0 +1,302 @@
+"""From rows to postings: the entries of `activations`, held by feature instead of by sample.
+
+Rows are read twice and in batches. The first time gives the samples their numbers; the second time each entry becomes a 64-bit
+key (feature, sample, position, from the highest bits down) and a value, written to one scratch file a space. Then each space is
+sorted on its own, so that memory does not grow with the number of spaces; one with very many entries, a range of features at
+a time. An entry that two stages have kept is kept once, with the larger value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from toolkit.errors import DataError
+from toolkit.tables import arrow_schema
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+BLOCK = 65_536
+"""The most entries in a block of postings, and the most features in a block of `feature_index`."""
+LAYOUT = "1"
+"""Version of what is derived; another one is derived anew."""
+
+AT_ONCE = 16 << 20
+"""Entries sorted at a time: with what sorting needs, about 600 MB."""
+_ROWSAT_ONCE = 1 << 16
+_FEATURE_BITS, _BLOCK_BITS = 24, 16
+
+Rows = Callable[[Sequence[str]], Iterable["pa.Table"]]
+"""Gives the rows of `activations` with these columns, batch by batch."""
+
+
+def number_key(cover: Iterable[str]) -> str:
+    """The key of the step that numbers the samples of these activation steps."""
+    text = json.dumps(["toolkit postings", LAYOUT, sorted(cover)])
+    return f"index:{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+
+def space_key(number_key: str, space: str) -> str:
+    """The key of the step that derives the postings of one space."""
+    return f"{number_key}:{space}"
+
+
+def place(step: str, feature: int, block: int = 0) -> int:
+    """The number by which a block of postings is looked up: from the high bits down a hash of the step, feature and block.
+
+    Two steps may share a hash and wide spaces may wrap around, so that who looks up compares step and feature as well.
+    """
+    slot = int(hashlib.sha256(step.encode()).hexdigest()[:8], 16) >> 9
+    return (slot << (_FEATURE_BITS + _BLOCK_BITS)) | (feature % (1 << _FEATURE_BITS) << _BLOCK_BITS) | block
+
+
+def places(step: str) -> tuple[int, int]:
+    """The first and the last place that the blocks of a step may have."""
+    return place(step, 0), place(step, (1 << _FEATURE_BITS) - 1, (1 << _BLOCK_BITS) - 1)
+
+
+@dataclass
+class Numbered:
+    """What the first reading finds: sample names in the order of their numbers, rows of each space, the last position."""
+
+    names: list[str] = field(default_factory=list)
+    spaces: dict[str, int] = field(default_factory=dict)
+    last_position: int = 0
+
+    @property
+    def bits(self) -> tuple[int, int]:
+        """How many bits of a key the sample and the position take."""
+        return max(len(self.names) - 1, 1).bit_length(), max(self.last_position, 1).bit_length()
+
+
+def numbered(rows: Rows) -> Numbered:
+    """Number the samples in the order of their names."""
+    import pyarrow.compute as pc
+
+    names: set[str] = set()
+    out = Numbered()
+    for batch in rows(["space", "sample", "position"]):
+        names.update(pc.unique(batch["sample"]).to_pylist())
+        for pair in pc.value_counts(batch["space"]).to_pylist():
+            out.spaces[pair["values"]] = out.spaces.get(pair["values"], 0) + pair["counts"]
+        span = pc.min_max(batch["position"]).as_py()
+        if (span["min"] or 0) < 0:
+            raise DataError(f"Table 'activations', column 'position': {span['min']} is negative. Positions count from 0.")
+        out.last_position = max(out.last_position, span["max"] or 0)
+    out.names = sorted(names)
+    return out
+
+
+class Scratch:
+    """The entries of each space, as keys and values, in files that exist while the block lasts."""
+
+    def __init__(self, folder: Path, found: Numbered) -> None:
+        self._folder, self._found = folder, found
+        self._numbers = {space: number for number, space in enumerate(sorted(found.spaces))}
+        self._seen: dict[str, np.ndarray] = {}
+
+    def fill(self, rows: Rows) -> None:
+        """Write all entries."""
+        import pyarrow as pa
+
+        names = pa.array(self._found.names, pa.string())
+        with ExitStack() as stack:
+            files: dict[str, tuple[BinaryIO, BinaryIO]] = {}
+            for batch in _larger(rows(["space", "sample", "position", "features", "values"])):
+                for space, part in _by_space(batch):
+                    if space not in files:
+                        opened = [stack.enter_context(path.open("wb")) for path in self._paths(space)]
+                        files[space] = opened[0], opened[1]
+                    for file, content in zip(files[space], self._packed(space, part, names), strict=True):
+                        content.tofile(file)
+
+    def samples(self, space: str) -> int:
+        """How many samples have rows in a space."""
+        return int(self._seen[space].sum())
+
+    def _packed(self, space: str, rows: pa.Table, names: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+        """Key and value of each entry."""
+        import numpy as np
+        import pyarrow.compute as pc
+
+        lists = rows["features"].combine_chunks()
+        features = pc.list_flatten(lists).to_numpy().astype(np.uint64)
+        values = pc.list_flatten(rows["values"].combine_chunks()).to_numpy()
+        lengths = pc.list_value_length(lists).to_numpy()
+        if len(features) != len(values):
+            raise DataError("Table 'activations': a row has lists of different lengths under 'features' and 'values'.")
+        sample_bits, position_bits = self._found.bits
+        if sample_bits + position_bits + int(features.max(initial=0)).bit_length() > 64:
+            raise DataError(
+                f"Table 'activations': {len(self._found.names):,} samples, positions up to {self._found.last_position:,} and "
+                f"feature {features.max():,} need more than 64 bits together. Split the samples over several runs."
+            )
+        numbers = pc.index_in(rows["sample"].combine_chunks(), value_set=names).to_numpy().astype(np.uint64)
+        self._seen.setdefault(space, np.zeros(len(names), bool))[numbers] = True
+        at = (numbers << np.uint64(position_bits)) | rows["position"].to_numpy().astype(np.uint64)
+        return (features << np.uint64(sample_bits + position_bits)) | np.repeat(at, lengths), values
+
+    def chunks(self, space: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The entries of a space in order, each once: keys and values, whole features at a time."""
+        import numpy as np
+
+        key_path, value_path = self._paths(space)
+        if not key_path.exists() or not key_path.stat().st_size:
+            return
+        keys, values = np.memmap(key_path, np.uint64, "r"), np.memmap(value_path, np.float32, "r")
+        if len(keys) <= AT_ONCE:
+            yield _sorted(np.array(keys), np.array(values))
+            return
+        shift = np.uint64(sum(self._found.bits))
+        for first, last in _ranges(keys, shift):
+            parts = []
+            for start in range(0, len(keys), AT_ONCE):
+                part = keys[start : start + AT_ONCE]
+                inside = (part >> shift >= first) & (part >> shift < last)
+                parts.append((part[inside], values[start : start + AT_ONCE][inside]))
+            yield _sorted(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+    def entries(self, space: str) -> int:
+        """How many entries a space has, those counted twice that two stages have kept."""
+        path = self._paths(space)[0]
+        return path.stat().st_size // 8 if path.exists() else 0
+
+    def _paths(self, space: str) -> tuple[Path, Path]:
+        number = self._numbers[space]
+        return self._folder / f"{number}.keys", self._folder / f"{number}.values"
+
+
+def _larger(batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Batches joined to a size worth the work on each."""
+    import pyarrow as pa
+
+    kept: list[pa.Table] = []
+    for batch in batches:
+        kept.append(batch)
+        if sum(len(part) for part in kept) >= _ROWSAT_ONCE:
+            yield pa.concat_tables(kept)
+            kept = []
+    if kept:
+        yield pa.concat_tables(kept)
+
+
+def _by_space(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    import pyarrow.compute as pc
+
+    spaces = pc.unique(rows["space"]).to_pylist()
+    for space in spaces:
+        yield space, rows if len(spaces) == 1 else rows.filter(pc.equal(rows["space"], space)).combine_chunks()
+
+
+def _ranges(keys: np.ndarray, shift: np.uint64) -> Iterator[tuple[int, int]]:
+    """Ranges of features, none of more entries than are sorted at once unless one feature alone has them."""
+    import numpy as np
+
+    counts = np.zeros(0, np.int64)
+    for start in range(0, len(keys), AT_ONCE):
+        part = np.bincount((keys[start : start + AT_ONCE] >> shift).astype(np.int64))
+        size = max(len(part), len(counts))
+        counts = np.pad(counts, (0, size - len(counts))) + np.pad(part, (0, size - len(part)))
+    first, held = 0, 0
+    for feature, count in enumerate(counts.tolist()):
+        if held and held + count > AT_ONCE:
+            yield first, feature
+            first, held = feature, 0
+        held += count
+    yield first, len(counts)
+
+
+def _sorted(keys: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """In order, and of equal keys the one with the largest value."""
+    import numpy as np
+
+    order = np.argsort(keys)
+    keys, values = keys[order], values[order]
+    starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))
+    if len(starts) == len(keys):
+        return keys, values
+    return keys[starts], np.maximum.reduceat(values, starts)
+
+
+@dataclass
+class Summary:
+    """What `feature_index` says about a space, gathered while its postings are made."""
+
+    features: list[np.ndarray] = field(default_factory=list)
+    counts: list[np.ndarray] = field(default_factory=list)
+    fired: list[np.ndarray] = field(default_factory=list)
+    maxima: list[np.ndarray] = field(default_factory=list)
+
+    def rows(self, space: str, looked_at: int, samples: int) -> pa.Table:
+        """The rows of `feature_index`: at least one, also for a space in which nothing fired."""
+        import numpy as np
+        import pyarrow as pa
+
+        columns = {
+            name: np.concatenate(getattr(self, name)) if self.features else np.empty(0)
+            for name in ("features", "counts", "fired", "maxima")
+        }
+        blocks = range(max(-(-len(columns["features"]) // BLOCK), 1))
+        lists = {name: [column[block * BLOCK :][:BLOCK] for block in blocks] for name, column in columns.items()}
+        fixed = {"space": [space] * len(blocks), "block": list(blocks), "looked_at": [looked_at] * len(blocks)}
+        return pa.table({**fixed, "samples": [samples] * len(blocks), **lists}, schema=arrow_schema("feature_index"))
+
+
+def posting_rows(
+    step: str, space: str, chunks: Iterable[tuple[np.ndarray, np.ndarray]], bits: tuple[int, int], summary: Summary
+) -> Iterator[pa.Table]:
+    """The rows of `postings` of a space; adds to `summary` on the way."""
+    for keys, values in chunks:
+        if len(keys):
+            yield _blocks(step, space, keys, values, bits, summary)
+
+
+def _blocks(step: str, space: str, keys: np.ndarray, values: np.ndarray, bits: tuple[int, int], summary: Summary) -> pa.Table:
+    import numpy as np
+    import pyarrow as pa
+
+    sample_bits, position_bits = bits
+    features = (keys >> np.uint64(sample_bits + position_bits)).astype(np.uint32)
+    at = keys >> np.uint64(position_bits)
+    samples = (at & np.uint64((1 << sample_bits) - 1)).astype(np.uint32)
+    positions = (keys & np.uint64((1 << position_bits) - 1)).astype(np.int32)
+    begins = np.concatenate(([True], at[1:] != at[:-1]))  # a sample of a feature
+    firsts = np.flatnonzero(np.concatenate(([True], features[1:] != features[:-1])))
+    starts, blocks = _cut(firsts, len(keys))
+    ends = np.append(starts, len(keys))
+    summary.features.append(features[firsts])
+    summary.counts.append(np.diff(np.append(firsts, len(keys))).astype(np.uint64))
+    summary.fired.append(np.add.reduceat(begins, firsts, dtype=np.uint32))
+    summary.maxima.append(np.maximum.reduceat(values, firsts))
+    base = np.int64(places(step)[0])
+    wrapped = features[starts].astype(np.int64) & np.int64((1 << _FEATURE_BITS) - 1)
+    columns: dict[str, Any] = {
+        "space": pa.repeat(pa.scalar(space), len(starts)),
+        "feature": features[starts],
+        "block": blocks,
+        "place": base | (wrapped << _BLOCK_BITS) | blocks.astype(np.int64),
+        "count": np.diff(ends).astype(np.uint32),
+        "fired": np.add.reduceat(begins, starts, dtype=np.uint32),
+        "max": np.maximum.reduceat(values, starts),
+    }
+    schema = arrow_schema("postings")
+    for name, flat in (("samples", samples), ("positions", positions), ("values", values)):
+        columns[name] = pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(flat), type=schema.field(name).type)
+    return pa.table(columns, schema=schema)
+
+
+def _cut(firsts: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where blocks start, and the number of each within its feature."""
+    import numpy as np
+
+    lengths = np.diff(np.append(firsts, size))
+    counts = -(-lengths // BLOCK)
+    blocks = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.repeat(firsts, counts) + blocks * BLOCK, blocks.astype(np.uint32)

@@ -1,0 +1,250 @@
+"""SQL that can only ask: what is not wholly understood never reaches polars, and no text gives a traceback."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from toolkit.errors import BadInput
+from toolkit_store.sql import FUNCTIONS, checked, select
+
+FEATURES = pl.DataFrame(
+    {"space": ["a", "b"], "feature": [1, 2], "stat": ["d", "q"], "number": [1.5, None], "text": ["it's", None]}
+)
+ACTIVATIONS = pl.DataFrame({"space": ["a"], "sample": ["s"], "position": [0], "features": [[1, 2]], "values": [[0.5, 1.0]]})
+TABLES = {"features": FEATURES, "activations": ACTIVATIONS}
+
+
+def ask(text: str) -> pl.DataFrame:
+    return select(text, lambda name: TABLES[name].lazy(), TABLES)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("SELECT feature FROM features", [(1,), (2,)]),
+        (" select feature\n from features ; ", [(1,), (2,)]),
+        ("(SELECT feature FROM features)", [(1,), (2,)]),
+        ("WITH f AS (SELECT * FROM features) SELECT count(*) FROM f", [(2,)]),
+        ("SELECT stat FROM features WHERE text = 'it''s'", [("d",)]),
+        ("SELECT max(feature) - -1.5e0 AS m FROM features WHERE number IS NOT NULL", [(2.5,)]),
+        ('SELECT "features"."feature" FROM "features" ORDER BY 1 DESC LIMIT 1', [(2,)]),
+        ("SELECT f.feature FROM features f JOIN activations a ON f.space = a.space", [(1,)]),
+        ("SELECT CASE WHEN feature > 1 THEN 'much' ELSE 'é;--' END FROM features", [("é;--",), ("much",)]),
+        ("SELECT unnest(features) AS feature FROM activations", [(1,), (2,)]),
+        ("SELECT feature FROM features WHERE feature IN (SELECT feature FROM features WHERE feature < 2)", [(1,)]),
+        ('SELECT 1 AS "drop"', [(1,)]),
+    ],
+)
+def test_what_may_be_asked(text: str, wanted: list[tuple[object, ...]]) -> None:
+    assert ask(text).rows() == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "Only a SELECT can be asked"),
+        ("   ;", "Only a SELECT can be asked"),
+        ("SHOW TABLES", "Only a SELECT can be asked"),
+        ("EXPLAIN SELECT 1", "Only a SELECT can be asked"),
+        ("SELECT 1; DROP TABLE features", "One statement at a time"),
+        ("WITH f AS (SELECT 1) DELETE FROM features", "'DELETE' changes or reads more than tables"),
+        ("SELECT * INTO x FROM features", "'INTO' changes"),
+        ("SELECT * FROM features -- x", r"At letter 24 of the statement: '-- x' is not read here.*no comments"),
+        ("SELECT /* x */ 1", r"At letter 8 of the statement: '/\* x"),
+        ("SELECT * FROM features WHERE text = '", "At letter 37 of the statement"),
+        ('SELECT "', "At letter 8 of the statement"),
+        ("SELECT 'a\\'", "At letter 8 of the statement"),
+        ("SELECT \u2028 1", r"'\\u2028"),
+        ("SELECT \u0441ount(*)", r"'\\u0441ount"),
+        ("SELECT 1 # x", "'# x'"),
+        ("SELECT E'x'", "At letter 9 of the statement"),
+        ("SELECT `x`", "At letter 8"),
+        ("SELECT * FROM Read_CSV('x')", "There is no function 'Read_CSV' here"),
+        ("SELECT * FROM \"read_csv\" ('x')", '"read_csv" stands before a bracket'),
+        ("SELECT averge(number) FROM features", r"no function 'averge' here\. Did you mean 'avg'"),
+        ("SELECT greatest() FROM features", r"'greatest\(\)' needs something in its brackets"),
+        ("SELECT " + "(" * 31 + "1" + ")" * 31, "too deep: at most 30"),
+        ("SELECT " + "+".join("1" * 1_002), "too deep"),
+        ("SELECT '" + "x" * 10_000 + "'", "has 10,009 letters; at most 10,000"),
+        ("SELECT nothing FROM features", 'polars cannot answer this: unable to find column "nothing"'),
+        ("SELECT * FROM steps", r"relation 'steps' was not found\. Tables: activations, features"),
+        ("SELECT CAST('x' AS INT)", "polars cannot answer this: conversion from"),
+    ],
+)
+def test_what_may_not(text: str, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        ask(text)
+
+
+HIDDEN = (
+    "SELECT $$'$$ AS a, * FROM {call} --'",
+    "SELECT $x$'$x$ AS a, * FROM {call} --'",
+    r"SELECT E'\'' AS a, * FROM {call} --'",
+    r"SELECT '\'' AS a, * FROM {call} --'",
+    "SELECT /* /* */ * FROM {call} -- */",
+    "SELECT q'[']' AS a, * FROM {call} --'",
+    'SELECT "\'" AS a, * FROM {call}',
+    "SELECT '\"' AS a, * FROM {call}",
+    "SELECT * FROM (SELECT * FROM {call})",
+    "SELECT * FROM features WHERE space IN (SELECT secret FROM {call})",
+    "SELECT * FROM features JOIN {call} ON true",
+    "SELECT * FROM features, LATERAL {call}",
+    "WITH x AS (SELECT * FROM {call}) SELECT * FROM x",
+    "SELECT * FROM features UNION SELECT * FROM {call}",
+    "SELECT `'` AS a, * FROM {call} --'",
+    "SELECT * FROM TABLE({call})",
+    "SELECT U&'\\0027' AS a, * FROM {call} --'",
+    "SELECT N'x' 'y' AS a, * FROM {call}",
+    "FROM {call}",
+)
+
+
+@pytest.mark.parametrize("statement", HIDDEN)
+@pytest.mark.parametrize("name", ["read_csv", "READ_CSV", '"read_csv"', "scan_csv", "read_csv ", "read_csv\n"])
+def test_no_quoting_hides_a_call_that_reads_files(statement: str, name: str, tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("secret\n42\n")
+    text = statement.format(call=f"{name}('{tmp_path / 'x.csv'}')")
+    with pytest.raises(BadInput) as caught:
+        ask(text)
+    assert "polars" not in str(caught.value), "it got past the guard"
+
+
+PIECES = (
+    *("SELECT", "*", "FROM", "features", "activations", "WHERE", "number", "> 1", "'x'", "''", "'", '"', '"space"', ";", "--"),
+    *("/*", "*/", "$$", "\\", "é", "\u2028", "\0", "(", ")", ",", "GROUP BY", "ORDER BY", "LIMIT 1", "OFFSET 1", "JOIN", "ON"),
+    *("USING", "UNION", "ALL", "WITH", "AS", "t", "DROP TABLE features", "DELETE FROM features", "TRUNCATE features", "CASE"),
+    *(
+        "WHEN",
+        "THEN",
+        "END",
+        "AS INT",
+        "NULL",
+        "IS",
+        "NOT",
+        "IN",
+        "1e999",
+        "9" * 30,
+        "-",
+        "+",
+        "/",
+        "%",
+        "::",
+        "DATE '2020-01-01'",
+    ),
+    *(
+        "INTERVAL '1 day'",
+        "feature",
+        "values",
+        "OVER",
+        "PARTITION BY",
+        "[",
+        "]",
+        "0",
+        ".",
+        "a.b",
+        "DISTINCT",
+        "EXCLUDE",
+        "HAVING",
+    ),
+    *("stat", "text", "position", "LIKE", "BETWEEN", "AND", "OR", "FETCH FIRST", "QUALIFY", "LATERAL", "CROSS JOIN", "NATURAL"),
+    *(
+        "VALUES (1)",
+        "BOOLEAN",
+        "SELECT * FROM features",
+        "REPLACE",
+        "\U0001f600",
+        "\uff05",
+        "\u2018",
+        "COLUMNS",
+        "read_csv",
+        *sorted(FUNCTIONS),
+    ),
+)
+ARGUMENTS = (
+    "number",
+    "feature",
+    "space",
+    "1",
+    "-1",
+    "0",
+    "'x'",
+    "NULL",
+    "1e308",
+    "space || 'a'",
+    "DISTINCT number",
+    "*",
+    "9" * 20,
+)
+
+
+def generated(seed: int, count: int) -> list[str]:
+    """Statements from the words of SQL: half of them nearly right, each with a call of something that would leave a mark."""
+    rng = random.Random(seed)
+    out = []
+    for _ in range(count):
+        body = " ".join(rng.choices((*PIECES, "read_csv('{mark}')", "\"read_csv\"('{mark}')"), k=rng.randint(1, 8)))
+        call = f"{rng.choice(sorted(FUNCTIONS))}({', '.join(rng.choices(ARGUMENTS, k=rng.randint(0, 4)))})"
+        shapes = (body, f"SELECT {body} FROM features", f"SELECT * FROM features WHERE {body}", f"SELECT {call} FROM features")
+        out.append(rng.choice(shapes))
+    return out
+
+
+def test_ten_thousand_statements_read_nothing_else_and_end_well(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    mark = tmp_path / "mark.csv"
+    mark.write_text("secret\nxyzzy\n")
+    before = TABLES["features"].clone(), TABLES["activations"].clone()
+    answered, refusals = 0, [""]
+    for text in generated(5, 10_000):
+        try:
+            found = ask(text.replace("{mark}", str(mark)))
+        except BadInput as error:
+            refusals.append(str(error))
+            continue
+        answered += 1
+        assert "xyzzy" not in str(found.to_dicts())
+        assert "secret" not in found.columns
+    assert answered > 50
+    assert "xyzzy" not in "".join(refusals)
+    assert before[0].equals(TABLES["features"])
+    assert before[1].equals(TABLES["activations"])
+    assert list(tmp_path.iterdir()) == [mark]
+    assert capfd.readouterr().err == "", "polars said something on its own"
+
+
+@settings(max_examples=300)
+@given(st.text() | st.text("SELECT *FROMfeatures'\"();$-/\\\n", max_size=40).map("SELECT {}".format))
+def test_any_text_is_answered_or_refused(text: str) -> None:
+    with suppress(BadInput):
+        ask(text)
+
+
+@given(st.text())
+def test_what_passes_consists_of_known_words_alone(text: str) -> None:
+    try:
+        words = checked(f"SELECT {text}")
+    except BadInput:
+        return
+    assert "".join(word.text for word in words).replace(" ", "") == "".join(f"SELECT {text}".split()).rstrip(";").replace(" ", "")
+
+
+def test_long_statements_do_not_end_the_process() -> None:
+    """Each as deep as is let through: what breaks the stack ends the process, so it has one of its own."""
+    program = (
+        "import polars as pl\nfrom toolkit.errors import BadInput\nfrom toolkit_store.sql import select\n"
+        "texts = ['SELECT ' + '+'.join(['1'] * 990), 'SELECT ' + '- ' * 950 + '1', ' UNION ALL '.join(['SELECT 1'] * 900),\n"
+        "    'SELECT ' + '(' * 30 + '1' + ')' * 30, 'SELECT * FROM features WHERE ' + ' OR '.join(['feature=1'] * 490),\n"
+        "    'SELECT ' + 'CASE WHEN true THEN ' * 29 + '1' + ' END' * 29, 'SELECT ' + 'NOT ' * 950 + 'TRUE']\n"
+        "for text in texts:\n    try:\n        select(text, lambda name: pl.LazyFrame({'feature': [1]}))\n"
+        "    except BadInput:\n        pass\n    print('went on')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stdout.split("\n").count("went on"), done.stderr) == (0, 7, "")

@@ -1,0 +1,155 @@
+"""What a query answers, and how it is printed: a table for people, or JSON, CSV or a Parquet file."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from toolkit._cli._text import columns, json_option, store_option
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The options that every query has. `file` is where Parquet goes."""
+
+    run: str | None
+    store: str | None
+    form: str
+    k: int
+    file: Path | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Rows to show, out of how many; if there are none, why. In a table for people, columns in `shared` that say the same
+    in every row are said once, above it, and `above` stands over all; `types` are those of a Parquet file, where known."""
+
+    heads: Sequence[str]
+    rows: Sequence[Row]
+    total: int
+    why: str
+    shared: Sequence[str] = ()
+    above: str = ""
+    types: Mapping[str, pl.DataType] | None = None
+
+
+def answered(function: Callable[..., Answer]) -> Callable[..., None]:
+    """Give a command the common options, and print its answer."""
+    collected = _collecting(function)
+    return click.option("--run", metavar="RUN", help="Id of a run or its beginning. Default: the newest.")(collected)
+
+
+def answered_of_runs(function: Callable[..., Answer]) -> Callable[..., None]:
+    """The same for a command that takes its runs as arguments."""
+    return _collecting(function)
+
+
+def _collecting(function: Callable[..., Answer]) -> Callable[..., None]:
+    @functools.wraps(function)
+    def collected(
+        store: str | None, as_json: bool, as_csv: bool, file: Path | None, k: int, run: str | None = None, **own: Any
+    ) -> None:
+        chosen = [name for name, given in (("json", as_json), ("csv", as_csv), ("parquet", file)) if given]
+        if len(chosen) > 1:
+            raise click.UsageError(" and ".join(f"--{name}" for name in chosen) + " exclude each other; give one.")
+        asked = Asked(run, store, chosen[0] if chosen else "text", k, file)
+        show(function(asked, **own), asked)
+
+    collected = click.option("--k", default=20, show_default=True, type=click.IntRange(1), help="Rows to show.")(collected)
+    path = click.Path(dir_okay=False, path_type=Path)
+    collected = click.option("--parquet", "file", metavar="FILE", type=path, help="Write a Parquet file.")(collected)
+    collected = click.option("--csv", "as_csv", is_flag=True, help="Write CSV.")(collected)
+    return store_option(json_option(collected))
+
+
+def show(answer: Answer, asked: Asked) -> None:
+    """Print an answer as asked; what there is to say besides goes to stderr."""
+    rows = [{head: _plain(row.get(head)) for head in answer.heads} for row in answer.rows]
+    if asked.form == "json":
+        click.echo(json.dumps(rows, indent=1))
+    elif asked.form == "csv":
+        click.echo(_csv(answer.heads, rows), nl=False)
+    elif asked.form == "parquet":
+        _write_parquet(answer, rows, asked)
+    else:
+        click.echo(
+            "\n".join(part for part in (answer.above, _table(answer, rows) if rows else "") if part),
+            nl=bool(answer.above or rows),
+        )
+    if not rows:
+        click.echo(answer.why, err=True)
+    elif answer.total > len(rows):
+        click.echo(f"{len(rows):,} of {answer.total:,} rows; more: --k N", err=True)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has: no NaN, no infinity, and of what it does not know the text."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(name): _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def _write_parquet(answer: Answer, rows: Sequence[Row], asked: Asked) -> None:
+    import polars as pl
+
+    from toolkit.errors import BadInput
+
+    known = answer.types or {}
+    frame = pl.DataFrame([*rows], dict.fromkeys(answer.heads) | dict(known), infer_schema_length=None, strict=False)
+    try:
+        frame.write_parquet(asked.file or "")
+    except OSError as error:
+        raise BadInput(
+            f"--parquet {asked.file}: the file cannot be written: {error}. Name a file in a folder that is there."
+        ) from None
+
+
+def _csv(heads: Sequence[str], rows: Sequence[Row]) -> str:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, heads, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def _table(answer: Answer, rows: Sequence[Row]) -> str:
+    """Aligned columns, numbers to the right; columns without any value are left out."""
+    once = [head for head in answer.shared if len({row[head] for row in rows}) == 1]
+    heads = [head for head in answer.heads if head not in once and any(row[head] is not None for row in rows)]
+    right = [head for head in heads if all(isinstance(row[head], int | float | None) for row in rows)]
+    said = [f"{head}: {rows[0][head]}" for head in once if rows[0][head] is not None]
+    # Marked text holds terminal codes, whose line was cleaned when it was cut out.
+    cells = [[row[head] if head == "text" else one_line(shown(row[head])) for head in heads] for row in rows]
+    return "".join(f"{words}\n" for words in ["   ".join(said)] if words) + columns(heads, cells, right=right)
+
+
+def one_line(text: str) -> str:
+    """The text on one line: line ends as a visible mark, and nothing in it that steers a terminal."""
+    return "".join(letter if letter.isprintable() else {"\n": "↵", "\t": " ", "\xa0": " "}.get(letter, "·") for letter in text)
+
+
+def shown(value: Any) -> str:
+    """A number with four significant digits, whole ones in full; `-` for none."""
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() and abs(value) < 1e9 else f"{value:.4g}"
+    return str(value)

@@ -1,0 +1,82 @@
+"""Where the decoder of a space is: in the SAE files that the run's spec names, or in a folder that the user names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from toolkit._plugins import Parts
+    from toolkit.records import SaePart
+    from toolkit.saes import Decoder
+
+Candidate = tuple["SaePart", Mapping[str, Any], Path]
+"""A part, the params to try it with, and the folder that their paths are relative to."""
+
+
+def find_decoder(space: Mapping[str, Any], manifest: Mapping[str, Any], folder: Path | None) -> Decoder:
+    """The decoder of a space, whose files are the ones that the run used; else what was tried, and what to do."""
+    from toolkit._plugins import load_parts
+    from toolkit.errors import BadInput
+
+    if space["sae"] is None:
+        raise BadInput(f"{space['address']} is a raw residual: its features are directions already, and no decoder says more.")
+    parts = load_parts()
+    candidates = list(_of_folder(parts, folder) if folder else _of_spec(parts, manifest))
+    tried = []
+    for candidate in candidates:
+        found = _try(candidate, space)
+        if not isinstance(found, str):
+            return found
+        tried.append(f"{candidate[0].name}: {found}")
+    said = " ".join(dict.fromkeys(tried)) or "The run's spec names no SAEs whose decoder can be read without torch."
+    known = sorted(part.name for part in _parts(parts))
+    raise BadInput(
+        f"The decoder of {space['address']} cannot be read here. {said} Name the folder that holds the SAEs: "
+        f"--saes FOLDER. Layouts that can be read: {', '.join(known) or '(none installed)'}."
+    )
+
+
+def _of_folder(parts: Parts, folder: Path) -> Iterator[Candidate]:
+    """Every layout, in the folder named: which one it is, the files will say."""
+    for part in _parts(parts):
+        yield part, {"path": str(folder.absolute())}, folder
+
+
+def _of_spec(parts: Parts, manifest: Mapping[str, Any]) -> Iterator[Candidate]:
+    """What the spec names under `saes`, at the top and in its stages."""
+    spec = manifest.get("spec") or {}
+    known = {part.name: part for part in _parts(parts)}
+    places = [spec, *(stage for stage in spec.get("stages") or () if isinstance(stage, Mapping))]
+    for place in places:
+        named = place.get("saes")
+        if isinstance(named, Mapping) and named.get("uses") in known:
+            yield known[named["uses"]], named.get("with") or {}, Path(str(manifest.get("spec_path") or ".")).parent
+
+
+def _parts(parts: Parts) -> list[SaePart]:
+    """The installed SAE parts that read decoders without torch."""
+    from toolkit.records import SaePart
+
+    return [part for part in parts.of("sae") if isinstance(part, SaePart) and part.decoder is not None]
+
+
+def _try(candidate: Candidate, space: Mapping[str, Any]) -> Decoder | str:
+    """The decoder, or why it is not this one."""
+    from pydantic import ValidationError
+
+    from toolkit.errors import BadInput
+
+    part, given, folder = candidate
+    assert part.decoder is not None
+    try:
+        params = part.params.model_validate(dict(given), context={"folder": folder})
+        found = part.decoder(params, str(space["sae"]))
+    except ValidationError:
+        return "its params cannot be read as the spec has them."
+    except (BadInput, OSError) as error:
+        return str(error)
+    if found.digest != space["sae_hash"] or found.width != space["width"]:
+        return f"the files of {space['sae']} are not those that the run used: their hash differs."
+    return found

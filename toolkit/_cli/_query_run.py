@@ -1,0 +1,268 @@
+"""The run that a query is about: its committed rows, read a batch of steps at a time, and why there may be none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from toolkit._cli._answers import Asked, Row
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from toolkit._places import Tally
+    from toolkit.records import RunRow, StepRow
+    from toolkit_store import RunView, Store
+
+BATCH_ROWS = 100_000
+"""Rows read at a time: the activations of a large run do not fit in memory at once."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The committed rows of one run."""
+
+    id: str
+    folder: Path
+    store: Store
+    steps: Sequence[StepRow]
+    state: RunRow
+
+    @cached_property
+    def view(self) -> RunView:
+        """The run as the store answers questions about it: by its index, where there is one."""
+        from toolkit_store import RunView
+
+        return RunView(self.store, self.state, self.steps)
+
+    def stages(self, table: str) -> dict[str, list[str]]:
+        """Stage -> keys of its steps that wrote rows to `table`."""
+        out: dict[str, list[str]] = {}
+        for step in self.steps:
+            if step.tables.get(table):
+                out.setdefault(step.stage, []).append(step.key)
+        return out
+
+    def read(self, table: str, wanted: Sequence[str] | None = None) -> pa.Table:
+        """All rows of a table, of whatever stage."""
+        return self.store.read(table, [step.key for step in self.steps if step.tables.get(table)], wanted)
+
+    def batches(self, table: str, wanted: Sequence[str]) -> Iterator[pa.Table]:
+        """The rows of a table, the steps of about `BATCH_ROWS` rows at a time."""
+        keys: list[str] = []
+        count = 0
+        for step in self.steps:
+            if rows := step.tables.get(table):
+                keys, count = [*keys, step.key], count + rows
+            if count >= BATCH_ROWS:
+                yield self.store.read(table, keys, wanted)
+                keys, count = [], 0
+        if keys:
+            yield self.store.read(table, keys, wanted)
+
+    def read_stages(self, table: str, stage: str | None) -> pa.Table:
+        """The rows of a table with a column `stage`; of one stage, if it is named."""
+        import pyarrow as pa
+
+        from toolkit.errors import BadInput, choices, nearest
+        from toolkit.tables import arrow_schema
+
+        found = self.stages(table)
+        if stage is not None and stage not in found:
+            known = {step.stage for step in self.steps} | {str(entry.get("id")) for entry in self.planned}
+            if stage not in known:
+                raise BadInput(f"Run {self.id} has no stage '{stage}'.{nearest(stage, known)} Stages: {choices(known)}.")
+        parts = []
+        for name, keys in found.items():
+            if stage in (None, name):
+                rows = self.store.read(table, keys)
+                parts.append(rows.append_column("stage", pa.repeat(pa.scalar(name), rows.num_rows)))
+        schema = arrow_schema(table).append(pa.field("stage", pa.string()))
+        return pa.concat_tables([schema.empty_table(), *parts])
+
+    def texts(self, samples: Sequence[str]) -> list[Row]:
+        """The rows of table `samples` for these samples."""
+        found: list[Row] = self.view.samples(samples).to_dicts()
+        return found
+
+    @cached_property
+    def spaces(self) -> list[Row]:
+        """The rows of `spaces`."""
+        found: list[Row] = self.read("spaces").to_pylist()
+        return found
+
+    @cached_property
+    def manifest(self) -> Row:
+        """The run's record; empty when it cannot be read."""
+        from toolkit._manifest import read_manifest
+        from toolkit._places import run_folder
+        from toolkit.errors import BadInput
+
+        try:
+            return read_manifest(run_folder(self.folder, self.id))
+        except BadInput:
+            return {}
+
+    @property
+    def planned(self) -> list[Row]:
+        """The stages as the manifest names them."""
+        return list(self.manifest.get("stages") or ())
+
+    @cached_property
+    def _prefixes(self) -> dict[str, str]:
+        from toolkit.addresses import prefixes
+
+        return prefixes(self.spaces)
+
+    def label(self, space: str, index: int) -> str:
+        """The shortest address of a feature that can be typed back; `-` for what is done to no feature."""
+        return f"{self._prefixes.get(space, f'{space}:')}{index}" if space else "-"
+
+    def feature(self, address: str) -> tuple[str, int]:
+        """Space id and index of an address."""
+        from toolkit.addresses import locate, parse
+        from toolkit.errors import BadInput
+
+        if not self.spaces:
+            parse(address)
+            raise BadInput(self.why("spaces"))
+        space, index = locate(address, self.spaces)
+        return str(space["space"]), index
+
+    def spaces_of(self, name: str | None, layer: int | None) -> list[str] | None:
+        """Ids of the spaces that `--space` and `--layer` mean; None for all."""
+        from toolkit.addresses import at_layer
+        from toolkit.errors import BadInput, nearest
+
+        if name is None and layer is None:
+            return None
+        rows = self.spaces if layer is None else at_layer(self.spaces, layer)
+        found = [row for row in rows if name in (None, row["space"], row["address"])]
+        if not found:
+            known = [str(row["address"]) for row in rows]
+            raise BadInput(f"There is no space '{name}' here.{nearest(str(name), known)} Spaces: {listing(known)}.")
+        return [str(row["space"]) for row in found]
+
+    def placed(self, table: pa.Table) -> pa.Table:
+        """The table with a column `layer`, by which spaces are put in order."""
+        import pyarrow as pa
+
+        from toolkit.addresses import layer_of
+
+        layers = {row["space"]: layer_of(row) for row in self.spaces}
+        spaces = table["space"].combine_chunks().dictionary_encode()
+        known = pa.array([layers.get(space) for space in spaces.dictionary.to_pylist()], pa.int64())
+        return table.append_column("layer", known.take(spaces.indices))
+
+    def sample(self, name: str) -> Row:
+        """The sample of that id, or an error with the nearest."""
+        from toolkit.errors import BadInput, nearest
+
+        if found := self.texts([name]):
+            return found[0]
+        known = [id for batch in self.batches("samples", ("sample",)) for id in batch["sample"].to_pylist()]
+        raise BadInput(
+            f"Run {self.id} has no sample '{name}'.{nearest(name, known)} "
+            f"It has {len(known):,}, such as {listing(sorted(known), 3)}."
+        )
+
+    def why(self, table: str, stage: str | None = None, where: str = "") -> str:
+        """Why a table is empty, and which stage writes it."""
+        writers = [entry for entry in self.planned if table in (entry.get("writes") or ())]
+        head = f"Table '{table}' has no rows {where or f'in run {self.id}'}"
+        if stage is not None and stage not in [entry.get("id") for entry in writers]:
+            return f"{head}: stage '{stage}' does not write it. " + _writes(writers, table)
+        if where or not writers:
+            return f"{head}. " + (
+                f"Stages that wrote some: {listing(list(self.stages(table)))}." if where else _writes([], table)
+            )
+        return f"{head}: " + "; ".join(self._why_stage(entry) for entry in writers if stage in (None, entry.get("id"))) + "."
+
+    def _why_stage(self, entry: Mapping[str, Any]) -> str:
+        done = sum(step.stage == entry.get("id") for step in self.steps)
+        said = f"its {done} committed step(s) wrote none" if done else "it has committed no step yet"
+        return f"stage '{entry.get('id')}' ({entry.get('part')}) writes it and {said}"
+
+
+def _writes(writers: Sequence[Mapping[str, Any]], table: str) -> str:
+    """Which stages write the table; if none does, which installed parts would."""
+    from toolkit._plugins import load_parts
+    from toolkit.errors import PluginError
+
+    if writers:
+        return f"Stages of this run that do: {', '.join(str(entry.get('id')) for entry in writers)}."
+    try:
+        parts = [part.name for part in load_parts().all() if table in getattr(part, "writes", ())]
+    except PluginError:  # what is committed can be read whatever is installed
+        return "No stage of this run writes it. Parts that do: toolkit plugins says why they cannot be listed."
+    return f"No stage of this run writes it. Parts that do: {', '.join(parts) or 'none is installed'}."
+
+
+def open_run(asked: Asked, name: str | None = None) -> Run:
+    """The run asked for, or the one named. Of one that is not done, the committed steps, and a word about it on stderr."""
+    from toolkit._cli.status import alive
+    from toolkit._events import read_events
+    from toolkit._places import find_run, run_folder, store_folder, tally
+    from toolkit.errors import BadInput
+    from toolkit_store import open_store
+
+    folder = store_folder(asked.store)
+    store = open_store(folder, read_only=True)
+    states = store.run_states()
+    if (name or asked.run) is None and not states:
+        raise BadInput(f"{folder} holds no runs yet. Start one: toolkit run SPEC")
+    wanted = name or asked.run
+    name = states[-1].run if wanted is None else find_run(folder, wanted)
+    told = tally(read_events(run_folder(folder, name)))
+    row = next((row for row in states if row.run == name), None)
+    steps = store.steps(sorted({*(row.steps if row else ()), *told.keys}))
+    run = Run(name, folder, store, steps, row or _started(name, told))
+    if wanted is None and len(states) > 1:
+        click.echo(f"run: {name}, the newest of {len(states)}", err=True)
+    state = told.state if row is None else "dead" if row.state == "running" and not alive(row) else row.state
+    if state != "done":
+        total = (row.total if row else None) or told.total
+        click.echo(f"partial: run {name} is {state}; {len(run.steps)} of {total or '?'} steps are committed", err=True)
+    return run
+
+
+def _started(name: str, told: Tally) -> RunRow:
+    """The state of a run that has written none yet."""
+    from toolkit.records import RunRow
+
+    return RunRow(
+        run=name, seq=0, name=name, state=told.state, at=told.started, done=0, total=told.total, note="", steps=(), pid=0, host=""
+    )
+
+
+def only(table: pa.Table, column: str, values: Iterable[Any] | None) -> pa.Table:
+    """The rows whose `column` is one of `values`; all rows for None."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if values is None:
+        return table
+    return table.filter(pc.is_in(table[column], value_set=pa.array(list(values), table.schema.field(column).type)))
+
+
+def sorted_by(table: pa.Table, order: Iterable[tuple[str, bool]]) -> pa.Table:
+    """The rows in order; True means smallest first. What has no value comes last either way, as Arrow has it."""
+    import pyarrow.compute as pc
+
+    keys = [(name, "ascending" if up else "descending") for name, up in order]
+    return table.take(pc.sort_indices(table, sort_keys=keys))
+
+
+def first_rows(table: pa.Table, k: int) -> list[Row]:
+    rows: list[Row] = table.slice(0, k).to_pylist()
+    return rows
+
+
+def listing(names: Sequence[str], most: int = 8) -> str:
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return (", ".join(names[:most]) or "(none)") + more

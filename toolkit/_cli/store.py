@@ -1,0 +1,198 @@
+"""`toolkit store`: is the store whole, how small can it be, and runs in other programs' formats."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from toolkit._cli._text import columns, json_option, size, store_option
+
+if TYPE_CHECKING:
+    from toolkit._cli._query_run import Run
+    from toolkit_store import CleanReport, Store
+    from toolkit_store.interchange import RunTables
+
+_FOLDER = click.Path(path_type=Path)
+FORMATS = ("parquet", "safetensors", "rows", "tokens", "neuronpedia", "lists")
+_DENSE = ("rows", "tokens")
+_EXPORT = {
+    "spaces": ("--space", ("safetensors", "rows", "tokens", "neuronpedia", "lists")),
+    "features": ("--feature", ("lists",)),
+    "name": ("--name", ("lists",)),
+    "label": ("--label", ("rows",)),
+    "max_bytes": ("--max-bytes", _DENSE),
+    "k": ("--samples", ("neuronpedia",)),
+}
+_IMPORT = {
+    "run": ("--run", ("neuronpedia", "lists")),
+    "model": ("--model", _DENSE),
+    "site": ("--site", _DENSE),
+    "label": ("--label", ("rows",)),
+    "sources": ("--source", ("neuronpedia",)),
+    "space": ("--space", ("lists",)),
+}
+"""Which formats an option means something to."""
+
+
+@click.group("store")
+def command() -> None:
+    """Check and tidy a store, and write its runs for other programs or read theirs."""
+
+
+# --- keeping house ---
+
+
+@command.command("check")
+@json_option
+@store_option
+def check(as_json: bool, store: str | None) -> None:
+    """Hold every file against its recorded size and SHA-256, and the rows against the ledger. Exit code 3: something is wrong."""
+    found = _opened(store, read_only=True).check()
+    if as_json:
+        click.echo(json.dumps(asdict(found), indent=1))
+    else:
+        lines = [*(f"WRONG  {problem}" for problem in found.problems), *(f"note   {note}" for note in found.notes)]
+        whole = "" if found.problems else ": all are as they were written"
+        click.echo("\n".join([*lines, f"{found.files:,} files, {size(found.bytes)}{whole}"]))
+    if found.problems:
+        click.echo("Restore these files from a copy of the store, or run the spec again with a new store.", err=True)
+        sys.exit(3)
+
+
+@command.command("compact")
+@json_option
+@store_option
+def compact(as_json: bool, store: str | None) -> None:
+    """Join small files and bring the indexes up to date. Runs may go on meanwhile."""
+    _report(_opened(store).compact(), as_json)
+
+
+@command.command("gc")
+@json_option
+@store_option
+def gc(as_json: bool, store: str | None) -> None:
+    """Remove what nothing needs: rows of steps that were cut off, old versions of tables, indexes of no run. No result is lost."""
+    _report(_opened(store).gc(), as_json)
+
+
+def _opened(store: str | None, *, read_only: bool = False, create: bool = False) -> Store:
+    from toolkit._places import store_folder
+    from toolkit_store import open_store
+
+    return open_store(store_folder(store), read_only=read_only, create=create)
+
+
+def _report(found: CleanReport, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"rows": dict(found.rows), "files": found.files, "bytes": found.bytes}, indent=1))
+        return
+    rows = [(name, f"{count:,}") for name, count in found.rows.items()]
+    table = [columns(("TABLE", "ROWS REMOVED"), rows, right=("ROWS REMOVED",))] if rows else []
+    click.echo("\n".join([*table, f"{found.files:,} files fewer, {size(found.bytes)} less"]))
+
+
+# --- other programs' formats ---
+
+
+def _formats(function: Callable[..., Any]) -> Callable[..., Any]:
+    function = click.argument("folder", type=_FOLDER)(function)
+    return click.argument("form", metavar="FORMAT", type=click.Choice(FORMATS))(function)
+
+
+@command.command("export")
+@_formats
+@click.option("--run", metavar="RUN", help="Id of a run or its beginning. Default: the newest.")
+@click.option("--space", "spaces", multiple=True, metavar="ADDRESS", help="This space only; may be given again.")
+@click.option("--feature", "features", multiple=True, metavar="ADDRESS", help="lists: this feature; may be given again.")
+@click.option("--name", metavar="TEXT", help="lists: what the list is called. Default: the run's name.")
+@click.option("--label", metavar="KEY", help="rows: the metadata that is the label. Default: concept_strength_label.")
+@click.option("--max-bytes", type=click.IntRange(1), help="rows, tokens: the largest dense matrix. Default: 4 GiB.")
+@click.option("--samples", "k", type=click.IntRange(1), help="neuronpedia: samples of each feature. Default: 20.")
+@store_option
+def export(form: str, folder: Path, run: str | None, store: str | None, **given: Any) -> None:
+    """Write a run to a new FOLDER.
+
+    FORMAT is parquet (everything, to be read back), safetensors (sparse, COO), rows or tokens (dense npz), neuronpedia (bulk
+    JSON lines) or lists (features for SAELens, SAEDashboard, quick lists).
+    """
+    from toolkit._cli._answers import Asked
+    from toolkit._cli._query_run import open_run
+    from toolkit_store.interchange import export_run
+
+    _check_options(form, given, _EXPORT)
+    found = open_run(Asked(run, store, "text", 1))
+    files = export_run(_tables(found), form, folder, **_export_options(found, given))
+    total = sum(path.stat().st_size for path in files)
+    click.echo(f"run {found.id}: {len(files):,} files, {size(total)}, in {folder}")
+
+
+@command.command("import")
+@_formats
+@click.option("--run", metavar="RUN", help="neuronpedia, lists: the run that gets the labels. Default: the newest.")
+@click.option("--model", metavar="NAME", help="rows, tokens: the model, where the files do not say it.")
+@click.option("--site", metavar="SITE", help="rows, tokens: the site in the model. Default: resid_post.")
+@click.option("--label", metavar="KEY", help="rows: the metadata that the labels become. Default: concept_strength_label.")
+@click.option("--source", "sources", multiple=True, metavar="SOURCE=SPACE", help="neuronpedia: which space a source is of.")
+@click.option("--space", metavar="ADDRESS", help="lists: the space of plain lists of indices.")
+@store_option
+def import_(form: str, folder: Path, run: str | None, store: str | None, **given: Any) -> None:
+    """Read FOLDER, written by `toolkit store export` or another program, into the store. The same twice changes nothing."""
+    from toolkit._cli._answers import Asked
+    from toolkit._cli._query_run import open_run
+    from toolkit_store.interchange import ATTACHED, import_run
+
+    _check_options(form, given | {"run": run}, _IMPORT)
+    options: dict[str, Any] = {name: value for name, value in given.items() if value}
+    target = _opened(store, create=form not in ATTACHED)
+    if form in ATTACHED:
+        found = open_run(Asked(run, store, "text", 1))
+        options |= {"run": _tables(found, target)} | _spaces(found, options)
+    click.echo(f"run {import_run(target, form, folder, **options)}")
+
+
+def _check_options(form: str, given: dict[str, Any], meant: dict[str, tuple[str, tuple[str, ...]]]) -> None:
+    for name, (option, formats) in meant.items():
+        if given.get(name) and form not in formats:
+            raise click.UsageError(f"{option} means nothing to format '{form}'; it is for {', '.join(formats)}.")
+
+
+def _export_options(run: Run, given: dict[str, Any]) -> dict[str, Any]:
+    """What the writer of a format takes, with addresses as ids."""
+    options = {name: value for name, value in given.items() if value}
+    if "spaces" in options:
+        options["spaces"] = [id for name in options["spaces"] for id in run.spaces_of(name, None) or ()]
+    if "features" in options:
+        options["features"] = [run.feature(address) for address in options["features"]]
+    return options
+
+
+def _spaces(run: Run, options: dict[str, Any]) -> dict[str, Any]:
+    """The same for an import."""
+    out: dict[str, Any] = {}
+    if "space" in options:
+        out["space"] = _one_space(run, "--space", options["space"])
+    if "sources" in options:
+        pairs = [text.partition("=") for text in options["sources"]]
+        if bad := next((source for source, sign, space in pairs if not (source and sign and space)), None):
+            raise click.UsageError(f"--source {bad}: write SOURCE=SPACE, for example 20-gemmascope-res-16k=SPACE_ID.")
+        out["sources"] = {source: _one_space(run, f"--source {source}", space) for source, _, space in pairs}
+    return out
+
+
+def _one_space(run: Run, option: str, name: str) -> str:
+    found = run.spaces_of(name, None) or []
+    if len(found) != 1:
+        raise click.UsageError(f"{option}: '{name}' means {len(found)} spaces: {', '.join(found)}. Give one's id.")
+    return found[0]
+
+
+def _tables(run: Run, store: Store | None = None) -> RunTables:
+    from toolkit_store.interchange import RunTables
+
+    return RunTables(store or run.store, run.state, run.steps)

@@ -1,0 +1,66 @@
+"""What Neuronpedia calls a space: a model id and a source id, such as `gemma-2-2b` and `20-gemmascope-res-16k`.
+
+Published SAEs have the names of Neuronpedia's own pages; anything else gets one of the same shape. A Gemma Scope name without
+`__l0-N` means the canonical SAE of its layer, and only one that is known to be canonical is called so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_MODELS = {
+    "gemma-2-2b": "gemma-2-2b",
+    "gemma-2-9b": "gemma-2-9b",
+    "gemma-2-9b-it": "gemma-2-9b-it",
+    "llama-3.1-8b": "llama3.1-8b",
+    "meta-llama-3.1-8b": "llama3.1-8b",
+}
+_GEMMA = re.compile(r"layer_(\d+)/width_([0-9]+[km])/average_l0_(\d+)")
+_GEMMA_SITES = {"resid_post": "res", "mlp_out": "mlp", "attn_z": "att"}
+_LLAMA = re.compile(r"Llama3_1-8B-Base-L(\d+)(R|M|A)-(8|32)x")
+_LLAMA_SITES = {"R": "res", "M": "mlp", "A": "att"}
+_LLAMA_WIDTHS = {"8": "32k", "32": "131k"}
+_2B = (105, 102, 141, 59, 124, 68, 70, 69, 71, 73, 77, 80, 82, 84, 84, 78, 78, 77, 74, 73, 71, 70, 72, 75, 73, 116)
+_CANONICAL = {
+    ("gemma-2-2b", "res", "16k"): dict(enumerate(_2B)),
+    ("gemma-2-9b", "res", "16k"): {9: 100, 20: 68, 31: 114},
+    ("gemma-2-9b-it", "res", "16k"): {9: 88, 20: 91, 31: 76},
+    ("gemma-2-9b-it", "res", "131k"): {9: 121, 20: 81, 31: 109},
+}
+"""Average L0 of the canonical SAEs by layer, as published: the nearest to 100."""
+
+
+def names(space: Mapping[str, Any]) -> tuple[str, str]:
+    """Model id and source id of a space, a row of the table `spaces`."""
+    short = str(space["model"]).rstrip("/").rpartition("/")[2].lower()
+    model = _MODELS.get(short, _slug(short))
+    site, _, layer = str(space["hookpoint"]).rpartition(".")
+    return model, _gemma(model, site, space) or _llama(model, space) or _own(site, layer, space)
+
+
+def _gemma(model: str, site: str, space: Mapping[str, Any]) -> str | None:
+    found = _GEMMA.fullmatch(str(space.get("sae")))
+    if found is None or site not in _GEMMA_SITES or not model.startswith("gemma-2-"):
+        return None
+    kind, layer, l0 = _GEMMA_SITES[site], int(found[1]), int(found[3])
+    canonical = _CANONICAL.get((model, kind, found[2]), {}).get(layer)
+    return f"{layer}-gemmascope-{kind}-{found[2]}" + ("" if canonical == l0 else f"__l0-{l0}")
+
+
+def _llama(model: str, space: Mapping[str, Any]) -> str | None:
+    found = _LLAMA.fullmatch(str(space.get("sae")))
+    if found is None or model != "llama3.1-8b":
+        return None
+    return f"{found[1]}-llamascope-{_LLAMA_SITES[found[2]]}-{_LLAMA_WIDTHS[found[3]]}"
+
+
+def _own(site: str, layer: str, space: Mapping[str, Any]) -> str:
+    """`25-resid_post-NAME`; a space at no layer counts as the embedding's, as Neuronpedia has it."""
+    place = [layer, site] if layer.isdigit() else ["e", str(space["hookpoint"])]
+    return _slug("-".join([*place, str(space.get("sae") or "raw")]))
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") or "x"
