@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from toolkit._plugins import Parts
     from toolkit_store import Store
 
+REPORT = "report.html"
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 _STATES = {
     "done": ("good", "✓", "Done", "Every step is committed."),
@@ -66,7 +67,7 @@ def write_report(
         _provenance(manifest),
     ]
     page = _page(name, str(manifest.get("run", "")), "\n".join(part for part in body if part))
-    path = folder / "report.html"
+    path = folder / REPORT
     write_bytes(path, page.encode("utf-8", "backslashreplace"))
     return path
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from toolkit_lab import lab_files, model_path, saes_path
-from toolkit_lab.training import policy, sentences
+from toolkit_lab.training import measure, policy, sentences
 from toolkit_lab.training.corpus import make_examples
 from toolkit_lab.training.game import LADDER, MAX_ROUNDS, START, State, random_state, step
 from toolkit_lab.training.layouts import parse, render
@@ -312,3 +312,14 @@ def test_a_small_retrain_makes_the_packaged_files(tmp_path):
     made = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     packaged = {path.relative_to(lab_files()).as_posix() for path in lab_files().rglob("*") if path.is_file()}
     assert made == packaged
+
+
+def test_a_retraining_is_held_against_the_committed_metrics():
+    committed = json.loads((lab_files() / "metrics.json").read_text())
+    assert measure.differences(committed, committed) == []
+    worse = json.loads(json.dumps(committed))
+    worse["play"]["parsed"] -= 0.02
+    worse["saes"][0]["ev"] -= 0.02
+    said = measure.differences(worse, committed)
+    assert [line.partition(":")[0] for line in said] == [".play.parsed", ".saes.0.ev"]
+    assert "tolerance 0.01" in said[0]
