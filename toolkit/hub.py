@@ -20,6 +20,14 @@ class Snapshot:
     folder: Path | None
 
 
+@dataclass(frozen=True)
+class Download:
+    """What a part reads of a repository: files whose path matches a pattern."""
+
+    wanted: Snapshot
+    patterns: tuple[str, ...]
+
+
 def snapshot(name: str, revision: str, marker: str) -> Snapshot:
     """The commit behind a revision and its folder in the cache, if that has the file `marker` (a glob pattern)."""
     cached = _cached(name, revision, marker)
@@ -35,7 +43,7 @@ def snapshot(name: str, revision: str, marker: str) -> Snapshot:
 
 def offline() -> bool:
     """Whether the user forbids the network."""
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    return (os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 def fetch(wanted: Snapshot, patterns: Sequence[str]) -> Path:

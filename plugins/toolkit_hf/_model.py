@@ -69,6 +69,7 @@ class CausalModel(Model):
         self, identity: Identity, module: Any, tokeniser: Any, places: Sequence[torch.device], *, switch: bool = True
     ) -> None:
         self.identity, self._module, self._tokeniser, self._places, self._switch = identity, module, tokeniser, places, switch
+        self._said: set[tuple[int, ...]] = set()
         self._built = structure_of(module)
         self._body, config = module.get_submodule(self._built.body), module.config
         self._blocks = module.get_submodule(self._built.blocks)
@@ -311,6 +312,9 @@ class CausalModel(Model):
             return
         if not self._switch:
             raise BadInput("attn_probs: `attention: sdpa` never has the weights in hand. Set `attention: auto` or `eager`.")
+        if tuple(sorted(layers)) in self._said:
+            return
+        self._said.add(tuple(sorted(layers)))
         logging.getLogger(__name__).warning(
             "attn_probs: attention of layers %s of %s is computed by `eager`, since `sdpa` shows no weights.",
             ", ".join(map(str, sorted(layers))),
