@@ -21,8 +21,9 @@ WEIGHTS = ("model*.safetensors",)
 MARKER = WEIGHTS[0]
 """What a cached snapshot must have: a config or tokeniser alone may have been fetched for another reason."""
 INDEX = "model.safetensors.index.json"
-TOKENISER = ("tokenizer*.json", "*.jinja", "special_tokens_map.json", "tokenizer.model", "vocab.json", "merges.txt")
-READ = ("config.json", "generation_config.json", *TOKENISER)
+TOKENISER = ("tokenizer*.json", "*.jinja", "special_tokens_map.json", "added_tokens.json")
+OLD_TOKENISER = ("chat_template.json", "tokenizer.model", "vocab.json", "merges.txt")
+READ = ("config.json", "generation_config.json", *TOKENISER, *OLD_TOKENISER)
 FETCHED = (*READ, INDEX, *WEIGHTS)
 SIZES = {
     "layers": ("num_hidden_layers", "n_layer"),

@@ -19,6 +19,7 @@ def toolkit_parts() -> Iterator[Part]:
         params=_llama_scope.LlamaScope,
         identify=_llama_scope.identify,
         load=_llama_scope.load,
+        downloads=_llama_scope.downloads,
     )
     yield SaePart(
         name="gemma_scope",
@@ -26,6 +27,7 @@ def toolkit_parts() -> Iterator[Part]:
         params=_gemma_scope.GemmaScope,
         identify=_gemma_scope.identify,
         load=_gemma_scope.load,
+        downloads=_gemma_scope.downloads,
     )
     yield StagePart(
         name="examine.saes",

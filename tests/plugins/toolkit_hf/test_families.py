@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.plugins.toolkit_hf.families import CONTEXT, FAMILIES, HEADS, LAYERS, PLAIN, WIDTH, WINDOW, Family, build
@@ -21,6 +23,7 @@ from toolkit.testing.contracts import check_model
 from toolkit.testing.fakes import SilentReporter
 from toolkit_hf._identity import HuggingFace, identify
 from toolkit_hf._load import load
+from toolkit_hf._structure import structure_of
 
 LENGTHS = (3, 26, 1, 11, 26)
 IN_BLOCK = ("resid_mid", "attn_z", "attn_out", "attn_probs", "mlp_in_normed", "mlp_in", "mlp_raw", "mlp_out")
@@ -244,7 +247,7 @@ def test_replies_are_those_of_transformers(pair: Pair) -> None:
 
 
 def test_the_contract_of_models(pair: Pair) -> None:
-    check_model(pair.model, ("one two", "three four five six", "a caf\u00e9 \U0001f3b2"))
+    check_model(pair.model, ("a caf\u00e9 \U0001f3b2", "two three"))
 
 
 # --- text ---------------------------------------------------------------------------------------------------------------
@@ -286,6 +289,42 @@ def test_facts_are_read_from_the_files(pair: Pair) -> None:
     assert (pair.model.layers, pair.model.width, pair.model.context) == (LAYERS, WIDTH, CONTEXT)
 
 
+def test_masks_and_rotations_in_old_checkpoints_are_no_parameters(one: Callable[..., Any], tmp_path: Path) -> None:
+    """GPT-2 and Pythia on the hub hold them; they are neither counted nor missed."""
+    folder = build(FAMILIES["gpt2"], tmp_path / "gpt2")
+    before, weights = identify(HuggingFace(path=str(folder))), load_file(folder / "model.safetensors")
+    masks = {f"transformer.h.{layer}.attn.bias": torch.ones(1, 1, CONTEXT, CONTEXT) for layer in range(LAYERS)}
+    save_file({**weights, **masks}, folder / "model.safetensors", metadata={"format": "pt"})
+    after = identify(HuggingFace(path=str(folder)))
+    assert after.facts == before.facts
+    assert after.digest != before.digest
+    near(load(HuggingFace(path=str(folder), device="cpu"), SilentReporter()).next_logits([[4, 5]]), one("gpt2").next_logits([[4, 5]]))
+
+
+# --- weights that are not whole -----------------------------------------------------------------------------------------
+
+
+def test_weights_that_lack_a_tensor_are_not_made_up(tmp_path: Path) -> None:
+    folder = build(FAMILIES["mistral"], tmp_path / "mistral")
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.2.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BadInput) as caught:
+        load(HuggingFace(path=str(folder)), SilentReporter())
+    assert str(caught.value) == (
+        f"{folder}: the weights lack 1 tensors that the config asks for, first model.layers.2.mlp.up_proj.weight. They would be random "
+        f"numbers. Copy or download it again."
+    )
+
+
+def test_weights_of_another_size(tmp_path: Path) -> None:
+    folder = build(FAMILIES["qwen2"], tmp_path / "qwen2")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 40}))
+    with pytest.raises(BadInput, match=rf"^{folder}: transformers does not load it: .*size"):
+        load(HuggingFace(path=str(folder)), SilentReporter())
+
+
 # --- attention ----------------------------------------------------------------------------------------------------------
 
 
@@ -323,6 +362,24 @@ def test_attention_that_a_model_cannot_compute(one: Callable[..., Any]) -> None:
 
 
 # --- structure ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_is_built_in_another_way() -> None:
+    with pytest.raises(BadInput) as caught:
+        structure_of(torch.nn.Sequential(torch.nn.Linear(2, 2)))
+    assert str(caught.value) == (
+        "Sequential is built in no way that `huggingface` knows (learned positions, parallel, pre-norm, sandwich). Another one takes "
+        "one file: docs/tutorial/a-model-loader.md."
+    )
+
+
+def test_structure_is_found_by_what_a_model_has(pair: Pair) -> None:
+    """A class of another name is the same model; one that lacks a norm is not."""
+    found = structure_of(pair.plain)
+    assert found.name == {"gemma2": "sandwich", "gpt2": "learned positions"}.get(
+        pair.family.name, "parallel" if "neox" in pair.family.blocks else "pre-norm"
+    )
+    assert structure_of(type("Other", (type(pair.plain),), {})(pair.plain.config)) == found
 
 
 def test_there_is_no_stream_between_parallel_parts(one: Callable[..., Any]) -> None:
