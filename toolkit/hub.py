@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from toolkit.errors import BadInput
 
@@ -18,6 +20,14 @@ class Snapshot:
     name: str
     revision: str
     folder: Path | None
+
+
+@dataclass(frozen=True)
+class Download:
+    """What a part reads of a repository: files whose path matches a pattern."""
+
+    wanted: Snapshot
+    patterns: tuple[str, ...]
 
 
 def snapshot(name: str, revision: str, marker: str) -> Snapshot:
@@ -35,7 +45,7 @@ def snapshot(name: str, revision: str, marker: str) -> Snapshot:
 
 def offline() -> bool:
     """Whether the user forbids the network."""
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    return (os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 def fetch(wanted: Snapshot, patterns: Sequence[str]) -> Path:
@@ -46,6 +56,74 @@ def fetch(wanted: Snapshot, patterns: Sequence[str]) -> Path:
         return Path(snapshot_download(wanted.name, revision=wanted.revision, allow_patterns=list(patterns)))
     except Exception as error:
         raise BadInput(_unreachable(wanted.name, wanted.revision, error)) from None
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file of a repository: its path there and its size in bytes."""
+
+    path: str
+    size: int
+
+
+def repository_files(wanted: Snapshot, patterns: Sequence[str]) -> list[HubFile]:
+    """The files of a repository at a commit that match, as the hub says."""
+    from huggingface_hub import HfApi
+
+    try:
+        found = HfApi().repo_info(wanted.name, revision=wanted.revision, files_metadata=True).siblings or []
+    except Exception as error:
+        raise BadInput(_unreachable(wanted.name, wanted.revision, error)) from None
+    files = [HubFile(str(file.rfilename), int(file.size or 0)) for file in found]
+    return [file for file in files if _matches(file.path, patterns)]
+
+
+def cached_files(wanted: Snapshot, patterns: Sequence[str]) -> dict[str, Path]:
+    """The files of a commit in the cache that match, by their path in the repository."""
+    folder = snapshot_folder(wanted)
+    found = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {name: path for name, path in found.items() if _matches(name, patterns)}
+
+
+def snapshot_folder(wanted: Snapshot) -> Path:
+    """Where the cache keeps a commit's files, whether it is there or not."""
+    return _repository(wanted.name) / "snapshots" / wanted.revision
+
+
+def fetch_file(wanted: Snapshot, path: str, tell: Callable[[int], None], *, again: bool = False) -> Path:
+    """Download one file into the cache; what an earlier try left is gone on with, unless `again` begins from nothing.
+
+    `tell` gets the bytes that are there so far. What another try cannot mend is a `BadInput`; other errors are as they come.
+    """
+    from huggingface_hub import errors, hf_hub_download
+
+    hopeless = (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.EntryNotFoundError)
+    try:
+        return Path(hf_hub_download(wanted.name, path, revision=wanted.revision, tqdm_class=_teller(tell), force_download=again))
+    except (*hopeless, errors.LocalTokenNotFoundError, PermissionError) as error:
+        raise BadInput(_unreachable(wanted.name, wanted.revision, error)) from None
+
+
+def _teller(tell: Callable[[int], None]) -> Any:
+    """A progress bar that shows nothing and tells. Some transfers have two, of bytes received and written: either counts."""
+    from tqdm import tqdm
+
+    class Teller(tqdm):  # type: ignore[type-arg]
+        def __init__(self, *given: Any, **named: Any) -> None:
+            super().__init__(*given, **{**named, "disable": True})
+            self.n = named.get("initial", 0)
+            tell(int(self.n))
+
+        def update(self, n: float | None = 1) -> None:
+            self.n += n or 0
+            tell(int(self.n))
+
+    return Teller
+
+
+def _matches(path: str, patterns: Sequence[str]) -> bool:
+    """As the hub's client matches: a star takes slashes, too."""
+    return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
 
 
 def _commit(name: str, revision: str) -> str:
@@ -70,11 +148,15 @@ def cached(name: str, revision: str, marker: str) -> Path | None:
 
     By the cache's documented layout: refs/NAME holds the commit of a branch, snapshots/COMMIT its files.
     """
-    repository = _cache_folder() / f"models--{name.replace('/', '--')}"
+    repository = _repository(name)
     reference = repository / "refs" / revision
     commit = reference.read_text().strip() if reference.is_file() else revision
     folder = repository / "snapshots" / commit
     return folder if commit and next(folder.glob(marker), None) else None
+
+
+def _repository(name: str) -> Path:
+    return _cache_folder() / f"models--{name.replace('/', '--')}"
 
 
 def _cache_folder() -> Path:

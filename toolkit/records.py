@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+    from toolkit.hub import Download
     from toolkit.saes import Decoder
 
 
@@ -179,11 +180,15 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelPart(Part):
-    """A model loader. `identify` reads no weights and imports no torch; `load` runs in a worker."""
+    """A model loader. `identify` reads no weights and imports no torch; `load` runs in a worker.
+
+    `downloads` names what `load` would fetch from the hub, for `toolkit fetch`.
+    """
 
     kind: ClassVar[str] = "model"
     identify: Callable[[Any], Identity]
     load: Callable[[Any, Reporter], Any]
+    downloads: Callable[[Any], Iterable[Download]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,12 +196,14 @@ class SaePart(Part):
     """An SAE adapter. `identify` names the spaces' files; `load` runs in a worker and gives a list of `toolkit.saes.Sae`.
 
     `examine` names the stage part that looks at them before any use; None only for what is no SAE. `decoder` reads the decoder
-    of one SAE, by its name, from files that are there already: without torch and without the network.
+    of one SAE, by its name, from files that are there already: without torch and without the network. `downloads` names what
+    `load` would fetch from the hub, for `toolkit fetch`.
     """
 
     kind: ClassVar[str] = "sae"
     identify: Callable[[Any], Identity]
     load: Callable[[Any, Reporter], Any]
+    downloads: Callable[[Any], Iterable[Download]] | None = None
     examine: str | None = "examine.saes"
     decoder: Callable[[Any, str], Decoder] | None = None
 

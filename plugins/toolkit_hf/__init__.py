@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from toolkit import hookimpl
 from toolkit.records import ModelPart, Part
 
-from ._identity import HuggingFace, identify
+from ._identity import HuggingFace, downloads, identify
 from ._load import load
 
 
@@ -16,8 +16,9 @@ def toolkit_parts() -> Iterator[Part]:
     """Every part of this subject."""
     yield ModelPart(
         name="huggingface",
-        help="A Llama-architecture causal language model in Hugging Face files.",
+        help="Llama, Gemma 2, GPT-2, Qwen 2.5 or 3, Mistral or Pythia in Hugging Face files.",
         params=HuggingFace,
         identify=identify,
         load=load,
+        downloads=downloads,
     )

@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from toolkit.errors import BadInput, choices
 from toolkit.files import PathText, content_digest, listed, locate, read_json, safetensors_header
-from toolkit.hub import snapshot
+from toolkit.hub import Download, Snapshot, offline, snapshot
 from toolkit.records import UNHASHED, Identity, Params
 
-SUPPORTED = ("llama",)
-WEIGHTS = ("*.safetensors",)
+SUPPORTED = ("gemma2", "gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3")
+"""Architectures that were held against transformers, hookpoint by hookpoint. Their modules are found by structure."""
+WEIGHTS = ("model*.safetensors",)
+"""What transformers reads; some repositories have the same weights once more under other names."""
 MARKER = WEIGHTS[0]
 """What a cached snapshot must have: a config or tokeniser alone may have been fetched for another reason."""
-READ = ("config.json", "generation_config.json", "tokenizer*.json", "*.jinja", "special_tokens_map.json")
+INDEX = "model.safetensors.index.json"
+TOKENISER = ("tokenizer*.json", "*.jinja", "special_tokens_map.json", "added_tokens.json")
+OLD_TOKENISER = ("chat_template.json", "tokenizer.model", "vocab.json", "merges.txt")
+READ = ("config.json", "generation_config.json", *TOKENISER, *OLD_TOKENISER)
+FETCHED = (*READ, INDEX, *WEIGHTS)
+SIZES = {
+    "layers": ("num_hidden_layers", "n_layer"),
+    "width": ("hidden_size", "n_embd"),
+    "context": ("max_position_embeddings", "n_positions"),
+    "vocabulary": ("vocab_size",),
+}
+"""What configs call them: GPT-2's has names of its own."""
+NO_PARAMETER = (".attn.bias", ".attention.bias", ".masked_bias", ".inv_freq")
+"""Endings of tensors that older checkpoints hold besides parameters: masks and rotations."""
 
 
 class HuggingFace(Params):
@@ -33,11 +49,23 @@ class HuggingFace(Params):
         description="cpu, cuda, cuda:0 or mps; auto: the GPU if there is one.",
         json_schema_extra=UNHASHED,
     )
+    device_map: tuple[Annotated[str, Field(pattern=r"^(cpu|mps|cuda:\d+)$")], ...] = Field(
+        (),
+        description="Devices to spread a large model's blocks over, in order, for example [cuda:0, cuda:1]; instead of `device`.",
+        json_schema_extra=UNHASHED,
+    )
+    attention: Literal["auto", "sdpa", "eager"] = Field(
+        "auto",
+        description="How attention is computed; auto: sdpa where the model can, and eager for the blocks that show attn_probs.",
+        json_schema_extra=UNHASHED,
+    )
 
     @model_validator(mode="after")
     def _one_place(self) -> HuggingFace:
         if (self.id is None) == (self.path is None):
             raise ValueError("give either id (a repository on the hub) or path (a folder), not both")
+        if self.device_map and self.device != "auto":
+            raise ValueError("give either device (one for the whole model) or device_map (several for its blocks), not both")
         return self
 
 
@@ -46,9 +74,35 @@ def identify(params: HuggingFace) -> Identity:
     if params.path is not None:
         folder = locate(params.path)
         return _of_folder(folder, _name(params.path), "local", params.dtype)
-    found = snapshot(str(params.id), params.revision, MARKER)
+    found = repository(params)
     facts = _of_folder(found.folder, found.name, found.revision, params.dtype).facts if found.folder else {}
     return Identity(found.name, found.revision, _digest(f"{found.name}@{found.revision}", params.dtype), facts)
+
+
+def repository(params: HuggingFace) -> Snapshot:
+    """The model's repository at one commit. A cache that has only some of its weights' files does not have it."""
+    found = snapshot(str(params.id), params.revision, MARKER)
+    missing = _missing(found.folder) if found.folder else []
+    if missing and offline():
+        raise BadInput(
+            f"'{found.name}' is in the Hugging Face cache in part: {found.folder} lacks {len(missing)} of its files, first "
+            f"{missing[0]}, and HF_HUB_OFFLINE forbids fetching them. Unset it and run `toolkit fetch SPEC`."
+        )
+    return Snapshot(found.name, found.revision, None) if missing else found
+
+
+def downloads(params: HuggingFace) -> Iterator[Download]:
+    """What to fetch before an offline run."""
+    if params.path is None:
+        yield Download(repository(params), FETCHED)
+
+
+def _missing(folder: Path) -> list[str]:
+    """Files of weights that the index names and the folder lacks."""
+    if not (folder / INDEX).exists():
+        return []
+    named = set(read_json(folder / INDEX).get("weight_map", {}).values())
+    return sorted(name for name in named if not (folder / name).exists())
 
 
 def _of_folder(folder: Path, name: str, revision: str, dtype: str) -> Identity:
@@ -56,8 +110,11 @@ def _of_folder(folder: Path, name: str, revision: str, dtype: str) -> Identity:
         raise BadInput(f"{folder} is no model: it has no config.json. Name the folder that holds config.json and *.safetensors.")
     config = read_json(folder / "config.json")
     weights = listed(folder, WEIGHTS)
+    missing = _missing(folder)
+    if missing:
+        raise BadInput(f"{folder} lacks {len(missing)} of the files that {INDEX} names, first {missing[0]}. Copy or download it again.")
     if not weights:
-        raise BadInput(f"{folder} has no *.safetensors. Convert the weights to safetensors, or copy them there.")
+        raise BadInput(f"{folder} has no {WEIGHTS[0]}. Convert the weights to safetensors, or copy them there.")
     parameters = sum(_count(path) for path in weights.values())
     digest = content_digest({**listed(folder, READ), **weights})
     return Identity(name, revision, _digest(digest, dtype), _facts(folder, config, parameters))
@@ -70,22 +127,17 @@ def _facts(folder: Path, config: dict[str, Any], parameters: int) -> dict[str, A
             f"{folder / 'config.json'}: architecture '{kind}' is not among those that `huggingface` loads: {choices(SUPPORTED)}. "
             f"Another architecture takes one file: docs/tutorial/a-model-loader.md."
         )
-    names = {
-        "layers": "num_hidden_layers",
-        "width": "hidden_size",
-        "context": "max_position_embeddings",
-        "vocabulary": "vocab_size",
-    }
-    try:
-        return {"architecture": kind, "parameters": parameters, **{ours: int(config[theirs]) for ours, theirs in names.items()}}
-    except KeyError as error:
-        raise BadInput(f"{folder / 'config.json'} has no {error.args[0]!r}: it is no complete {kind} config.") from None
+    found = {ours: next((config[name] for name in names if name in config), None) for ours, names in SIZES.items()}
+    lacking = [names[0] for ours, names in SIZES.items() if found[ours] is None]
+    if lacking:
+        raise BadInput(f"{folder / 'config.json'} has no {lacking[0]!r}: it is no complete {kind} config.")
+    return {"architecture": kind, "parameters": parameters, **{ours: int(size) for ours, size in found.items()}}
 
 
 def _count(path: Path) -> int:
     import math
 
-    return sum(math.prod(tensor["shape"]) for tensor in safetensors_header(path).values())
+    return sum(math.prod(tensor["shape"]) for name, tensor in safetensors_header(path).items() if not name.endswith(NO_PARAMETER))
 
 
 def _digest(content: str, dtype: str) -> str:

@@ -1,23 +1,26 @@
-"""A Llama-architecture model, run block by block with its own modules.
+"""A causal language model, run block by block with its own modules.
 
-Sequences are padded on the right, where causal attention cannot see the padding, so a pass needs no mask. A row of
-`suffix` is one query at the prompt's last position: it sees the prompt's keys and itself, never another row.
-
-Shapes: R rows, T positions, D width, H heads, K keys.
+Sequences are padded on the right, where causal attention cannot see the padding. A row of `suffix` is one query at the prompt's
+last position: it sees the prompt's keys and itself, never another row. Blocks may stand on several devices: the stream goes to
+where the next block is, and what is handed out is on the first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from toolkit.errors import BadInput, DataError, choices
+from toolkit.errors import BadInput, DataError
 from toolkit.hookpoints import Hookpoint, hookpoint
 from toolkit.models import Draw, Edit, Encoded, Generated, Model, Prefix, Reply, as_probabilities
+
+from ._structure import listen, structure_of, tensor
+from ._text import bos_of, encode, end_ids
+from ._turn import Turn, Window, additive, causal, grown, own_column, window_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,8 +31,8 @@ SUFFIX_ROWS = 256
 """Rows of one suffix pass: more share a pass, but each row's mask spans them all."""
 PASS_TOKENS = 16_384
 """Padded tokens of one pass of `generate`."""
-MARK = "THE-USERS-TEXT"
-"""Rendered in place of a text, to find where a chat template puts it."""
+STREAM = ("resid_pre", "resid_post")
+"""Sites between blocks; the others are inside one."""
 
 
 class Keys:
@@ -52,48 +55,39 @@ class Keys:
 
     def rows(self, chosen: Tensor) -> Keys:
         """Some rows, in a new object; a row may be taken several times."""
-        return Keys({layer: (key[chosen], value[chosen]) for layer, (key, value) in self.held.items()}, grow=True)
+        held = {layer: (key[chosen.to(key.device)], value[chosen.to(key.device)]) for layer, (key, value) in self.held.items()}
+        return Keys(held, grow=True)
 
 
-class LlamaModel(Model):
-    """See the module's text. Nothing here changes the weights or leaves a hook behind."""
+class CausalModel(Model):
+    """See the module's text. Nothing here changes the weights or leaves a hook behind.
 
-    def __init__(self, identity: Identity, module: Any, tokeniser: Any) -> None:
-        self.identity, self._module, self._tokeniser = identity, module, tokeniser
-        self._body = module.model
-        config = module.config
+    `places` has each block's device; `switch` lets a block that shows its attention weights compute them plainly for that.
+    """
+
+    def __init__(
+        self, identity: Identity, module: Any, tokeniser: Any, places: Sequence[torch.device], *, switch: bool = True
+    ) -> None:
+        self.identity, self._module, self._tokeniser, self._places, self._switch = identity, module, tokeniser, places, switch
+        self._said: set[tuple[int, ...]] = set()
+        self._built = structure_of(module)
+        self._body, config = module.get_submodule(self._built.body), module.config
+        self._blocks = module.get_submodule(self._built.blocks)
+        attentions = [block.get_submodule(self._built.attention) for block in self._blocks]
+        self._windows = tuple(window_of(attention, config) for attention in attentions)
+        self._parallel = bool(getattr(self._blocks[0], "use_parallel_residual", False))
         self.layers, self.width = int(config.num_hidden_layers), int(config.hidden_size)
         self.context = int(config.max_position_embeddings)
-        self.end_ids, self.bos_id = _end_ids(module, tokeniser), tokeniser.bos_token_id
-        self.device = next(module.parameters()).device
+        self.end_ids = end_ids(module, tokeniser)
+        self.bos_id = tokeniser.bos_token_id if bos_of(tokeniser) else None
+        self._embedding = module.get_submodule(self._built.embedding)
+        self.device = self._embedding.weight.device
 
     # --- text ---
 
     def encode(self, text: str, *, chat: bool = False) -> Encoded:
-        """Ids with exactly one BOS, whether the template, the tokeniser or the text itself brings it."""
-        rendered, shift = self._chat(text) if chat else (text, 0)
-        bos = self._tokeniser.bos_token
-        begun = bool(bos) and rendered.startswith(bos)
-        found = self._tokeniser(rendered, add_special_tokens=not (chat or begun), return_offsets_mapping=True)
-        ids, offsets = list(found["input_ids"]), [tuple(pair) for pair in found["offset_mapping"]]
-        if bos and ids[:1] != [self._tokeniser.bos_token_id]:
-            ids, offsets = [self._tokeniser.bos_token_id, *ids], [(0, 0), *offsets]
-        return Encoded(rendered, tuple(ids), tuple(offsets), shift)
-
-    def _chat(self, text: str) -> tuple[str, int]:
-        """The rendered turn, and where the text begins in it: behind the header, even where that holds the same words."""
-        if not self._tokeniser.chat_template:
-            raise BadInput(f"{self.identity.name} has no chat template: it is no chat model. Leave `chat` out.")
-        rendered, start = self._turns(text), self._turns(MARK).find(MARK)
-        if rendered.startswith(text, start):
-            return rendered, start
-        if rendered.startswith(text.strip(), start):
-            return rendered, start - (len(text) - len(text.lstrip()))
-        return rendered, max(rendered.find(text), 0)
-
-    def _turns(self, text: str) -> str:
-        turns = [{"role": "user", "content": text}]
-        return str(self._tokeniser.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
+        """Ids, with exactly one BOS if the model has any."""
+        return encode(self._tokeniser, text, chat=chat, model=self.identity.name)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, special tokens left out."""
@@ -105,27 +99,31 @@ class LlamaModel(Model):
     def run(self, batch: Sequence[Sequence[int]], capture: Sequence[str], edits: Sequence[Edit] = ()) -> dict[str, Tensor]:
         """One pass up to the last block that anyone asked for."""
         wanted = {name: self._checked(name) for name in capture}
-        stream = self._body.embed_tokens(self._padded(batch))
-        found: dict[str, Tensor] = {}
         changes = [(self._checked(edit.hookpoint), edit) for edit in edits]
-        if any(point.site not in ("resid_pre", "resid_post") for point, _ in changes):
+        if any(point.site not in STREAM for point, _ in changes):
             raise BadInput("edits: this model edits the stream at resid_pre.LAYER and resid_post.LAYER only.")
-        _check_sites(wanted.values())
-        turn = self._turn(torch.arange(stream.shape[1], device=self.device)[None])
+        weighing = {point.layer for point in wanted.values() if point.site == "attn_probs"}
+        self._check_weights(weighing)
+        found: dict[str, Tensor] = {}
+        stream, turn = self._begin(batch, explicit=bool(weighing))
         for layer in range(max((point.layer for point in wanted.values()), default=-1) + 1):
             stream = _changed(stream, changes, Hookpoint("resid_pre", layer))
-            _keep(found, wanted, Hookpoint("resid_pre", layer), stream)
-            with self._listening(layer, wanted, found):
-                stream = _tensor(self._body.layers[layer](stream, **turn))
+            self._keep(found, wanted, Hookpoint("resid_pre", layer), stream)
+            with self._listening(layer, wanted, found), self._plainly(layer in weighing):
+                stream = self._through(layer, stream, turn)
             stream = _changed(stream, changes, Hookpoint("resid_post", layer))
-            _keep(found, wanted, Hookpoint("resid_post", layer), stream)
+            self._keep(found, wanted, Hookpoint("resid_post", layer), stream)
         return found
 
     @torch.inference_mode()
     def unembed(self, states: Tensor) -> Tensor:
-        """Final norm and head, in float32."""
-        logits: Tensor = self._module.lm_head(self._body.norm(states.to(self.device, self._module.dtype))).float()
-        return logits
+        """Final norm, head and the cap of the logits if there is one, in float32."""
+        norm, head = self._module.get_submodule(self._built.norm), self._module.get_submodule(self._built.head)
+        logits: Tensor = head(norm(states.to(self.device, self._module.dtype)))
+        cap = getattr(self._module.config, "final_logit_softcapping", None)
+        if cap is not None:
+            logits = torch.tanh(logits / cap) * cap
+        return logits.float()
 
     @torch.inference_mode()
     def prefix(self, ids: Sequence[int], capture: Sequence[str] = ()) -> Prefix:
@@ -135,11 +133,10 @@ class LlamaModel(Model):
         if any(point.site != "resid_post" for point in points.values()):
             raise BadInput("prefix: this model captures resid_post.LAYER only.")
         keys, captured = Keys(grow=True), {}
-        stream = self._body.embed_tokens(self._padded([ids]))
-        turn = self._turn(torch.arange(len(ids), device=self.device)[None])
-        for layer, block in enumerate(self._body.layers):
-            stream = _tensor(block(stream, **turn, past_key_values=keys))
-            captured.update({name: stream[0, -1] for name, point in points.items() if point.layer == layer})
+        stream, turn = self._begin([ids])
+        for layer in range(self.layers):
+            stream = self._through(layer, stream, turn, keys)
+            captured.update({name: stream[0, -1].to(self.device) for name, point in points.items() if point.layer == layer})
         before = {layer: (key[:, :, :-1], value[:, :, :-1]) for layer, (key, value) in keys.held.items()}
         return Prefix(tuple(ids), Keys(before, grow=False), captured)
 
@@ -161,19 +158,18 @@ class LlamaModel(Model):
         for layer, _ in rows:
             self._checked(f"resid_post.{layer}")
         past = len(prefix.ids) - 1
-        values = torch.stack([value for _, value in rows]).to(self.device, self._module.dtype)
-        mask = _own_column(len(rows), past, values)
-        turn = self._turn(torch.full((1, len(rows)), past, device=self.device))
+        values = torch.stack([value.to(self.device, self._module.dtype) for _, value in rows])
+        positions = torch.full((1, len(rows)), past, device=self.device)
+        turn = self._turn(positions, lambda window: own_column(len(rows), past, window, self.device)[None, None])
         done = sum(layer <= rows[0][0] for layer, _ in rows)
         stream = values[:done]
         for layer in range(rows[0][0] + 1, self.layers):
-            own = mask[:, :, : len(stream), : past + len(stream)]
-            at = {name: _leading(part, len(stream)) for name, part in turn.items()}
-            stream = _tensor(self._body.layers[layer](stream[None], attention_mask=own, past_key_values=prefix.kept, **at))[0]
+            own = turn.at(self._places[layer]).first(len(stream), past + len(stream))
+            stream = self._through(layer, stream[None], own, prefix.kept)[0]
             joining = sum(start == layer for start, _ in rows)
-            stream = torch.cat((stream, values[done : done + joining]))
+            stream = torch.cat((stream, values[done : done + joining].to(stream.device)))
             done += joining
-        return stream
+        return stream.to(self.device)
 
     @torch.inference_mode()
     def generate(self, batch: Sequence[Sequence[int]], draw: Draw, *, most: int, until: str | None = None) -> list[Generated]:
@@ -213,40 +209,69 @@ class LlamaModel(Model):
     def _read(self, distinct: Sequence[Sequence[int]]) -> tuple[Tensor, Keys]:
         """Last-token states of prompts, and their keys, padded on the right."""
         keys = Keys(grow=True)
-        stream = self._body.embed_tokens(self._padded(distinct))
-        turn = self._turn(torch.arange(stream.shape[1], device=self.device)[None])
-        for block in self._body.layers:
-            stream = _tensor(block(stream, **turn, past_key_values=keys))
+        stream, turn = self._begin(distinct)
+        for layer in range(self.layers):
+            stream = self._through(layer, stream, turn, keys)
         ends = torch.tensor([len(ids) - 1 for ids in distinct], device=self.device)
-        states: Tensor = stream[torch.arange(len(distinct), device=self.device), ends]
+        states: Tensor = stream.to(self.device)[torch.arange(len(distinct), device=self.device), ends]
         return states, keys
 
     def _go_on(self, keys: Keys, tokens: Sequence[int], lengths: Tensor, wide: int, step: int) -> Tensor:
         """The states after one more token of each row; the columns between a prompt's end and `wide` stay hidden."""
-        columns = torch.arange(wide + step + 1, device=self.device)
-        seen = (columns < lengths[:, None]) | (columns >= wide)
-        mask = _additive(seen, self._module.dtype)[:, None, None]
-        stream: Tensor = self._body.embed_tokens(torch.tensor(tokens, device=self.device)[:, None])
-        turn = self._turn((lengths + step)[:, None])
-        for block in self._body.layers:
-            stream = _tensor(block(stream, attention_mask=mask, past_key_values=keys, **turn))
-        return stream[:, 0]
+        positions = (lengths + step)[:, None]
+        turn = self._turn(positions, lambda window: grown(lengths, wide, step, window)[:, None, None])
+        stream = self._embedded(torch.tensor(tokens, device=self.device)[:, None], positions)
+        for layer in range(self.layers):
+            stream = self._through(layer, stream, turn, keys)
+        return stream[:, 0].to(self.device)
 
     # --- pieces of a pass ---
+
+    def _begin(self, batch: Sequence[Sequence[int]], *, explicit: bool = False) -> tuple[Tensor, Turn]:
+        """Embeddings and turn of whole sequences. Masks are left out where `sdpa` knows what to do, unless `explicit`."""
+        ids = self._padded(batch)
+        positions = torch.arange(ids.shape[1], device=self.device)
+        explicit = explicit or self._module.config._attn_implementation != "sdpa"
+
+        def seen(window: Window) -> Tensor | None:
+            plain = window is None or len(positions) <= window
+            return causal(positions, window)[None, None] if explicit or not plain else None
+
+        return self._embedded(ids, positions[None]), self._turn(positions[None], seen)
 
     def _padded(self, batch: Sequence[Sequence[int]]) -> Tensor:
         longest = max(map(len, batch))
         self._must_fit(longest)
+        if not min(map(len, batch)):
+            raise DataError(f"A sequence has no tokens: {self.identity.name} needs at least one to read.")
         return torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in batch], device=self.device)
 
     def _must_fit(self, longest: int) -> None:
         if longest > self.context:
             raise DataError(f"A sequence has {longest} tokens; {self.identity.name} reads at most {self.context}. Shorten it.")
 
-    def _turn(self, positions: Tensor) -> dict[str, Any]:
-        """What every block is told of positions: their numbers and rotations."""
+    def _embedded(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """What goes into the first block."""
+        stream: Tensor = self._embedding(ids)
+        if self._built.scaled and not hasattr(self._embedding, "embed_scale"):
+            stream = stream * torch.tensor(self.width**0.5, dtype=stream.dtype, device=stream.device)
+        if self._built.positions:
+            stream = stream + self._module.get_submodule(self._built.positions)(positions)
+        return stream
+
+    def _turn(self, positions: Tensor, seen: Callable[[Window], Tensor | None]) -> Turn:
+        """What blocks are told: `seen` says which keys each query sees through a window."""
         like = torch.empty(0, dtype=self._module.dtype, device=self.device)
-        return {"position_ids": positions, "position_embeddings": self._body.rotary_emb(like, positions)}
+        rotary = self._built.rotary and self._module.get_submodule(self._built.rotary)
+        shown = {window: seen(window) for window in set(self._windows)}
+        masks = {window: None if mask is None else additive(mask, self._module.dtype) for window, mask in shown.items()}
+        return Turn(positions, rotary(like, positions) if rotary else (), masks)
+
+    def _through(self, layer: int, stream: Tensor, turn: Turn, keys: Keys | None = None) -> Tensor:
+        """One block, where it stands."""
+        place = self._places[layer]
+        told = {**turn.at(place).told(self._windows[layer]), self._built.keys: keys}
+        return tensor(self._blocks[layer](stream.to(place), **told))
 
     def _checked(self, name: str) -> Hookpoint:
         point = hookpoint(name)
@@ -254,62 +279,57 @@ class LlamaModel(Model):
             raise BadInput(
                 f"hookpoint '{name}': {self.identity.name} has no layer {point.layer}; its layers are 0 to {self.layers - 1}."
             )
+        if point.site == "resid_mid" and self._parallel:
+            raise BadInput(
+                f"hookpoint '{name}': attention and MLP of {self.identity.name} both read the block's input, so there is no stream "
+                f"between them. Use resid_pre.{point.layer} or resid_post.{point.layer}."
+            )
         return point
+
+    # --- what is shown ---
 
     @contextmanager
     def _listening(self, layer: int, wanted: Mapping[str, Hookpoint], found: dict[str, Tensor]) -> Iterator[None]:
         """Hooks for the sites inside one block, for as long as it runs."""
-        handles = [
-            _SITES[point.site](self._body.layers[layer], partial(found.__setitem__, name))
-            for name, point in wanted.items()
-            if point.layer == layer and point.site in _SITES
-        ]
+
+        def keeper(name: str) -> Callable[[Tensor], None]:
+            return lambda value: found.update({name: value.to(self.device)})
+
+        inside = {name: point for name, point in wanted.items() if point.layer == layer and point.site not in STREAM}
+        handles = [listen(self._built, point.site, self._blocks[layer], keeper(name)) for name, point in inside.items()]
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
+    def _keep(self, found: dict[str, Tensor], wanted: Mapping[str, Hookpoint], here: Hookpoint, stream: Tensor) -> None:
+        found.update({name: stream.to(self.device) for name, point in wanted.items() if point == here})
 
-def _check_sites(points: Iterable[Hookpoint]) -> None:
-    sites = ("resid_pre", "resid_post", *_SITES)
-    missing = [point.site for point in points if point.site not in sites]
-    if missing:
-        raise BadInput(f"hookpoint site '{missing[0]}' cannot be captured from this model; it shows {choices(sites)}.")
+    def _check_weights(self, layers: set[int]) -> None:
+        """Only attention that is computed plainly has weights to show."""
+        if not layers or self._module.config._attn_implementation == "eager":
+            return
+        if not self._switch:
+            raise BadInput("attn_probs: `attention: sdpa` never has the weights in hand. Set `attention: auto` or `eager`.")
+        if tuple(sorted(layers)) in self._said:
+            return
+        self._said.add(tuple(sorted(layers)))
+        logging.getLogger(__name__).warning(
+            "attn_probs: attention of layers %s of %s is computed by `eager`, since `sdpa` shows no weights.",
+            ", ".join(map(str, sorted(layers))),
+            self.identity.name,
+        )
 
-
-def _before(module: Any, tell: Callable[[Tensor], None]) -> Any:
-    return module.register_forward_pre_hook(lambda _m, given: tell(given[0]))
-
-
-def _after(module: Any, tell: Callable[[Tensor], None]) -> Any:
-    return module.register_forward_hook(lambda _m, _g, out: tell(_tensor(out)))
-
-
-def _normed(norm: Any, value: Tensor) -> Tensor:
-    """RMS norm without the gain."""
-    wide = value.float()
-    return (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + norm.variance_epsilon)).to(value.dtype)
-
-
-_SITES: Mapping[str, Callable[[Any, Callable[[Tensor], None]], Any]] = {
-    "attn_z": lambda block, tell: _before(block.self_attn.o_proj, tell),
-    "attn_out": lambda block, tell: _after(block.self_attn, tell),
-    "resid_mid": lambda block, tell: _before(block.post_attention_layernorm, tell),
-    "mlp_in_normed": lambda block, tell: _before(
-        block.post_attention_layernorm, lambda value: tell(_normed(block.post_attention_layernorm, value))
-    ),
-    "mlp_in": lambda block, tell: _after(block.post_attention_layernorm, tell),
-    "mlp_raw": lambda block, tell: _after(block.mlp, tell),
-    "mlp_out": lambda block, tell: _after(block.mlp, tell),
-}
-"""Sites inside a Llama block and the module that shows each. Nothing stands between the MLP and the stream: raw is out."""
-
-
-def _tensor(output: Any) -> Tensor:
-    """Blocks return a tensor, or (older releases, attention) a tuple that begins with it."""
-    found: Tensor = output[0] if isinstance(output, tuple) else output
-    return found
+    @contextmanager
+    def _plainly(self, wanted: bool) -> Iterator[None]:
+        """Attention that shows its weights, for as long as one block runs."""
+        config, before = self._module.config, self._module.config._attn_implementation
+        config._attn_implementation = "eager" if wanted else before
+        try:
+            yield
+        finally:
+            config._attn_implementation = before
 
 
 def _changed(stream: Tensor, changes: Sequence[tuple[Hookpoint, Edit]], here: Hookpoint) -> Tensor:
@@ -320,28 +340,3 @@ def _changed(stream: Tensor, changes: Sequence[tuple[Hookpoint, Edit]], here: Ho
     for edit in mine:
         stream[edit.row, edit.position] = edit.value.to(stream)
     return stream
-
-
-def _keep(found: dict[str, Tensor], wanted: Mapping[str, Hookpoint], here: Hookpoint, stream: Tensor) -> None:
-    found.update({name: stream for name, point in wanted.items() if point == here})
-
-
-def _own_column(rows: int, past: int, like: Tensor) -> Tensor:
-    """(1, 1, rows, past + rows): each row sees the past and its own column."""
-    seen = torch.cat((torch.ones(rows, past, dtype=torch.bool), torch.eye(rows, dtype=torch.bool)), dim=1)
-    return _additive(seen.to(like.device), like.dtype)[None, None]
-
-
-def _additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, torch.finfo(dtype).min)
-
-
-def _leading(part: Any, rows: int) -> Any:
-    """The first rows of positions or of the pair of rotations."""
-    return tuple(piece[:, :rows] for piece in part) if isinstance(part, tuple) else part[:, :rows]
-
-
-def _end_ids(module: Any, tokeniser: Any) -> tuple[int, ...]:
-    given = getattr(module.generation_config, "eos_token_id", None)
-    found = [*(given if isinstance(given, list) else [given]), tokeniser.eos_token_id]
-    return tuple(dict.fromkeys(int(token) for token in found if token is not None))

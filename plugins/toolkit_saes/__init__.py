@@ -20,6 +20,7 @@ def toolkit_parts() -> Iterator[Part]:
         identify=_llama_scope.identify,
         load=_llama_scope.load,
         decoder=_decoders.llama_scope,
+        downloads=_llama_scope.downloads,
     )
     yield SaePart(
         name="gemma_scope",
@@ -28,6 +29,7 @@ def toolkit_parts() -> Iterator[Part]:
         identify=_gemma_scope.identify,
         load=_gemma_scope.load,
         decoder=_decoders.gemma_scope,
+        downloads=_gemma_scope.downloads,
     )
     yield StagePart(
         name="examine.saes",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from toolkit.errors import BadInput, choices
 from toolkit.files import PathText, content_digest, locate
-from toolkit.hub import Snapshot, fetch, offline, snapshot
+from toolkit.hub import Download, Snapshot, fetch, offline, snapshot
 from toolkit.records import Identity, Params, Reporter
 
 from ._jumprelu import Facts, JumpRelu, Weights
@@ -65,6 +65,12 @@ def load(params: GemmaScope, report: Reporter) -> list[JumpRelu]:
     report.phase("load")
     release = params.release or root.name
     return [JumpRelu(_facts(file, release), partial(_weights, file)) for file in _files(params, root)]
+
+
+def downloads(params: GemmaScope) -> Iterator[Download]:
+    """What to fetch before an offline run."""
+    if params.path is None:
+        yield Download(_snapshot(params), tuple(_patterns(params)))
 
 
 def _snapshot(params: GemmaScope) -> Snapshot:

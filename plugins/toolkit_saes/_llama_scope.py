@@ -6,7 +6,7 @@ The order of the fold is upstream's: dataset norms, then unit decoder rows; the 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from toolkit.errors import BadInput
 from toolkit.files import PathText, content_digest, locate, read_json, safetensors_header
 from toolkit.hookpoints import hookpoint
-from toolkit.hub import Snapshot, fetch, offline, snapshot
+from toolkit.hub import Download, Snapshot, fetch, offline, snapshot
 from toolkit.records import Identity, Params, Reporter
 
 from ._jumprelu import Facts, JumpRelu, Weights
@@ -72,6 +72,12 @@ def load(params: LlamaScope, report: Reporter) -> list[JumpRelu]:
 
 
 FILES = ("hyperparams.json", "checkpoints/final.safetensors")
+
+
+def downloads(params: LlamaScope) -> Iterator[Download]:
+    """What to fetch before an offline run."""
+    if params.path is None:
+        yield Download(_snapshot(params), tuple(_patterns(params)))
 
 
 def _snapshot(params: LlamaScope) -> Snapshot:

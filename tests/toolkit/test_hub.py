@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import constants, errors
 
 from toolkit.errors import BadInput
-from toolkit.hub import Snapshot, fetch, offline, snapshot
+from toolkit.hub import HubFile, Snapshot, cached_files, fetch, fetch_file, offline, repository_files, snapshot
 
 COMMIT, OTHER = "0" * 39 + "1", "f" * 40
 
@@ -21,11 +22,13 @@ class Hub:
     def __init__(self, answer: str | Exception) -> None:
         self.answer, self.asked = answer, []
 
-    def repo_info(self, name: str, *, revision: str) -> Any:
+    def repo_info(self, name: str, *, revision: str, files_metadata: bool = False) -> Any:
         self.asked.append((name, revision))
         if isinstance(self.answer, Exception):
             raise self.answer
-        return type("Info", (), {"sha": self.answer})
+        sizes = {"config.json": 2, "model.safetensors": 88, "original/params.json": None, "README.md": 5}
+        siblings = [SimpleNamespace(rfilename=path, size=size) for path, size in sizes.items()] if files_metadata else None
+        return SimpleNamespace(sha=self.answer, siblings=siblings)
 
 
 @pytest.fixture
@@ -125,3 +128,98 @@ def test_a_fetch_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     with pytest.raises(BadInput, match=r"does not give it \(PermissionError: no more is said\)"):
         fetch(Snapshot("org/model", COMMIT, None), ["*"])
+
+
+@pytest.mark.parametrize("name", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
+def test_either_variable_forbids_the_network(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    assert not offline()
+    monkeypatch.setenv(name, "1")
+    assert offline()
+
+
+# --- single files -------------------------------------------------------------------------------------------------------
+
+
+def test_the_hub_says_which_files_match_and_how_large_they_are(hub: Hub) -> None:
+    found = repository_files(Snapshot("org/model", COMMIT, None), ("*.json", "model*.safetensors"))
+    assert found == [HubFile("config.json", 2), HubFile("model.safetensors", 88), HubFile("original/params.json", 0)]
+    assert hub.asked == [("org/model", COMMIT)]
+
+
+def test_files_of_a_hub_that_does_not_answer(hub: Hub) -> None:
+    hub.answer = ConnectionError("no route")
+    with pytest.raises(BadInput, match=r"does not give it \(ConnectionError: no route\)"):
+        repository_files(Snapshot("org/model", COMMIT, None), ("*",))
+
+
+def test_the_cache_says_which_files_it_has(cache: Path) -> None:
+    (cache / "snapshots" / COMMIT / "original").mkdir()
+    (cache / "snapshots" / COMMIT / "original" / "params.json").write_text("{}")
+    (cache / "snapshots" / COMMIT / "README.md").write_text("A model.")
+    found = cached_files(Snapshot("org/model", COMMIT, None), ("*.json",))
+    assert found == {name: cache / "snapshots" / COMMIT / name for name in ("config.json", "original/params.json")}
+    assert cached_files(Snapshot("org/model", OTHER, None), ("*.json",)) == {}
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_file_is_fetched_and_told_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, again: bool) -> None:
+    """Two bars, as for transfers that are put together from parts; nothing is drawn."""
+    asked: dict[str, Any] = {}
+
+    def download(name: str, path: str, *, tqdm_class: Any, **options: Any) -> str:
+        asked.update(name=name, path=path, **options)
+        with tqdm_class(desc="written", total=100, initial=40, unit="B") as written, tqdm_class(total=100) as received:
+            received.update(70)
+            written.update(60)
+            written.set_postfix_str("1 MB/s", refresh=False)
+        return str(tmp_path / "w.bin")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    told: list[int] = []
+    assert fetch_file(Snapshot("org/model", COMMIT, None), "w.bin", told.append, again=again) == tmp_path / "w.bin"
+    assert asked == {"name": "org/model", "path": "w.bin", "revision": COMMIT, "force_download": again}
+    assert told == [40, 0, 70, 100]
+
+
+def _answer(kind: type[Exception], status: int) -> Exception:
+    """An error as the hub's client raises it, without the answer that it holds."""
+    error = kind.__new__(kind)
+    error.args = (f"{status} Client Error. Access to org/model is restricted.",)
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [_answer(errors.GatedRepoError, 403), _answer(errors.RepositoryNotFoundError, 404), errors.LocalTokenNotFoundError("no token")],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_no_further_try_can_mend(monkeypatch: pytest.MonkeyPatch, hub: Hub, error: Exception) -> None:
+    """A gated repository, one that is not there, a token that is missing: said the same way wherever it is met."""
+
+    def refuse(*_: Any, **__: Any) -> str:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    hub.answer = error
+    wanted = Snapshot("org/model", COMMIT, None)
+    for way in (
+        lambda: fetch_file(wanted, "w.bin", lambda _: None),
+        lambda: fetch(wanted, ("*",)),
+        lambda: repository_files(wanted, ("*",)),
+        lambda: snapshot("org/model", "main", "*"),
+    ):
+        with pytest.raises(BadInput) as caught:
+            way()
+        assert f"the hub does not give it ({type(error).__name__}: " in str(caught.value)
+        assert "then run `hf auth login` or set HF_TOKEN" in str(caught.value)
+
+
+def test_what_may_pass_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> str:
+        raise ConnectionError("reset")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    with pytest.raises(ConnectionError, match="reset"):
+        fetch_file(Snapshot("org/model", COMMIT, None), "w.bin", lambda _: None)

@@ -157,7 +157,7 @@ def test_a_folder_without_a_config(copied: Path) -> None:
 
 def test_a_folder_without_weights(copied: Path) -> None:
     (copied / "model.safetensors").unlink()
-    assert refused(copied) == f"{copied} has no *.safetensors. Convert the weights to safetensors, or copy them there."
+    assert refused(copied) == f"{copied} has no model*.safetensors. Convert the weights to safetensors, or copy them there."
 
 
 def test_weights_that_are_cut_off(copied: Path) -> None:
@@ -173,8 +173,8 @@ def test_weights_that_are_cut_off(copied: Path) -> None:
 def test_an_architecture_that_is_not_loaded(copied: Path, config: Callable[..., None]) -> None:
     config(model_type="mamba")
     assert refused(copied) == (
-        f"{copied}/config.json: architecture 'mamba' is not among those that `huggingface` loads: llama. Another architecture "
-        "takes one file: docs/tutorial/a-model-loader.md."
+        f"{copied}/config.json: architecture 'mamba' is not among those that `huggingface` loads: gemma2, gpt2, gpt_neox, "
+        "llama, mistral, qwen2, qwen3. Another architecture takes one file: docs/tutorial/a-model-loader.md."
     )
 
 

@@ -11,7 +11,7 @@ import torch
 
 from toolkit.errors import BadInput, DataError
 from toolkit.models import Edit
-from toolkit_hf._model import _SITES
+from toolkit_hf._structure import SITES
 
 PLAIN: dict[str, tuple[str, bool]] = {
     "attn_z": ("self_attn.o_proj", True),
@@ -46,7 +46,7 @@ def test_streams_are_what_transformers_says(each: Any, close: Callable[..., None
 
 
 def test_every_site_has_a_plain_hook_here() -> None:
-    assert set(_SITES) == {*PLAIN, "mlp_in_normed"}
+    assert set(SITES) == {*PLAIN, "mlp_in_normed", "attn_probs"}
 
 
 @pytest.mark.parametrize("site", PLAIN)
@@ -188,10 +188,10 @@ def test_a_sequence_over_the_context(small: Any) -> None:
 
 
 def test_a_site_that_cannot_be_captured_leaves_no_hook_behind(small: Any) -> None:
-    with pytest.raises(
-        BadInput, match=r"hookpoint site 'attn_probs' cannot be captured from this model; it shows attn_out, attn_z"
-    ):
-        small.model.run(small.batch((3,)), ["attn_out.0", "mlp_in.1", "attn_probs.1"])
+    model = copy.copy(small.model)
+    model._switch = False
+    with pytest.raises(BadInput, match=r"attn_probs: `attention: sdpa` never has the weights in hand\. Set `attention: auto` or"):
+        model.run(small.batch((3,)), ["attn_out.0", "mlp_in.1", "attn_probs.1"])
     assert hooks(small.model) == 0
 
 

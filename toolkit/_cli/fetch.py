@@ -1,0 +1,34 @@
+"""`toolkit fetch`: get a spec's model and SAEs before it is run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+
+import click
+
+from toolkit._cli._options import Asked, spec_options
+
+
+@click.command("fetch")
+@click.argument("target", metavar="SPEC|RUN_ID")
+@spec_options
+def command(target: str, asked: Asked) -> None:
+    """Download the model and SAEs of a spec into the hub's cache, and check that the files are whole.
+
+    The same command goes on with what was cut off. With HF_HUB_OFFLINE set, nothing is fetched and what is there is checked.
+    """
+    from toolkit._cli._options import load_plan
+    from toolkit._fetch import Screen, downloads_of, fetch_all, loadables_of
+
+    plan, _, _ = load_plan(target, asked)
+    found = []
+    for one in fetch_all(downloads_of(loadables_of(plan)), Screen(sys.stderr)):
+        found.append({**dataclasses.asdict(one), "folder": str(one.folder)})
+        if not asked.as_json:
+            click.echo(one.sentence())
+    if asked.as_json:
+        click.echo(json.dumps({"ok": True, "downloads": found}))
+    elif not found:
+        click.echo(f"{target}: nothing to fetch; its model and SAEs are not on the hub.")
