@@ -226,10 +226,12 @@ def test_an_imported_run_has_a_manifest(run: RunTables, tmp_path: Path, form: st
     assert {"activations", "samples", "spaces"} <= set(manifest["stages"][0]["writes"])
 
 
-def test_a_row_that_two_steps_wrote_goes_out_once(tmp_path: Path) -> None:
-    run = make(tmp_path / "memory" / "store", EXAMPLE, {"activations": EXAMPLE["activations"][:2], "spaces": EXAMPLE["spaces"]})
+def test_a_place_that_two_steps_looked_at_goes_out_once_with_its_largest_values(tmp_path: Path) -> None:
+    again = [fired("s1", "a b", 0, {2: 0.75, 5: 1.0}), fired("s3", "a b", 2, {})]
+    run = make(tmp_path / "memory" / "store", EXAMPLE, {"activations": again, "spaces": EXAMPLE["spaces"]})
     found = there_and_back(run, "safetensors", tmp_path / "memory")
-    assert found.read("activations").num_rows == len(EXAMPLE["activations"])
+    wanted = [fired("s1", "a b", 0, {2: 0.75, 5: 1.0, 11: 1.5}), *EXAMPLE["activations"][1:]]
+    assert found.read("activations").to_pylist() == wanted
 
 
 # --- parquet ---
