@@ -93,7 +93,7 @@ def tables() -> str:
 
     blocks = []
     for table in TABLES.values():
-        kept = "ledger" if table.ledger else "data"
+        kept = "ledger" if table.ledger else "derived" if table.derived else "data"
         lines = [f"## `{table.name}`", "", f"{table.help[:1].upper()}{table.help[1:]}. ({kept}, version {table.version})", ""]
         lines += ["| column | type | |", "|---|---|---|"]
         for column, kind in table.columns.items():
@@ -101,18 +101,3 @@ def tables() -> str:
             lines.append(f"| `{column}` | `{kind.rstrip('?')}` | {', '.join(notes)} |")
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"
-
-
-def output(lines: int = 4) -> str:
-    """What `toolkit run specs/toy.yaml` exports: the first lines, from a run in a folder of its own."""
-    import subprocess
-    import sys
-    import tempfile
-    from pathlib import Path
-
-    spec = Path(__file__).resolve().parents[1] / "specs" / "toy.yaml"
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "toolkit", "run", str(spec), "--store", f"{folder}/store"]
-        subprocess.run([*command, "--set", f"sinks.means.with.path={folder}/out"], check=True, capture_output=True, cwd=folder)
-        written = Path(folder, "out", "features.jsonl").read_text(encoding="utf-8").splitlines()
-    return "\n".join(["```text", *written[:lines], "...", "```"]) + "\n"

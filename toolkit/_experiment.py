@@ -80,9 +80,11 @@ def _in_store(plan: Plan, parts: Parts, wishes: Wishes, executor: tuple[Executor
     with EventLog(folder, (show,)) as log, _alone(folder, plan.run, log.emit), Interrupts().listening() as interrupts:
         write_manifest(folder, make_manifest(plan, parts, executor[2], wishes.on, _asked(wishes)))
         log.emit("run_started", run=plan.run, stages=len(plan.stages), log=str(folder / "log.txt"))
-        Runner(plan, store, _pool_of(executor, wishes, parts), log, folder).go(interrupts)
-        from toolkit._report import make_report
+        result = Runner(plan, store, _pool_of(executor, wishes, parts), log, folder).go(interrupts)
+        from toolkit._report import REPORT, make_report
 
+        if not result.computed and (folder / REPORT).exists():
+            return folder / REPORT  # nothing new to tell; `toolkit report RUN` writes it again all the same
         return make_report(store, plan.run, parts)
 
 

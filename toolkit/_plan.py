@@ -198,6 +198,9 @@ def _stage(resolved: Resolved, parts: Parts, sources: Mapping[str, Stage], numbe
     part = part_at(loaded, parts, "stage", at, stage.uses)
     params = validate_params(loaded, part.params, stage.with_, (*at, "with"), f"stage part '{part.name}'")
     named = f"{stage.id}.{SAMPLES}" if stage.samples else SAMPLES
+    model = _loadable(resolved, "model", at, part.uses_model, stage.id)
+    saes = _loadable(resolved, "saes", at, part.uses_saes, stage.id)
+    _check_fit(loaded, at, model, saes)
     source = (named,) if named in sources and set(part.reads) & set(sources[named].part.writes) else ()
     return Stage(
         stage.id,
@@ -207,9 +210,28 @@ def _stage(resolved: Resolved, parts: Parts, sources: Mapping[str, Stage], numbe
         (*source, *(need for need in stage.needs if need not in source)),
         spec.seed,
         _limit(spec) if part.name.startswith("play.") else None,
-        _loadable(resolved, "model", at, part.uses_model, stage.id),
-        _loadable(resolved, "saes", at, part.uses_saes, stage.id),
+        model,
+        saes,
     )
+
+
+def _check_fit(loaded: LoadedSpec, at: Place, model: Loadable | None, saes: Loadable | None) -> None:
+    """Refuse SAEs that cannot belong to the model, as far as both say what they are before they are loaded."""
+    if model is None or saes is None:
+        return
+    has, wants = model.identity.facts, saes.identity.facts
+    place = loaded.where((*at, "saes")) if loaded.spec.stages[int(at[1])].saes else loaded.where(("saes",))
+    if {"width"} <= has.keys() and {"inputs"} <= wants.keys() and has["width"] != wants["inputs"]:
+        raise SpecError(
+            f"{place}: saes: the SAEs of {saes.identity.name} read {wants['inputs']} numbers, {model.identity.name} has streams of "
+            f"{has['width']}. They belong to another model; name SAEs of this one."
+        )
+    beyond = [layer for layer in wants.get("layers", ()) if layer >= has.get("layers", layer + 1)]
+    if beyond:
+        raise SpecError(
+            f"{place}: saes: {saes.identity.name} has an SAE for layer {beyond[0]}; {model.identity.name} has the layers 0 to "
+            f"{has['layers'] - 1}. Leave it out with saes.with.layers, or name the model that it belongs to."
+        )
 
 
 def _limit(spec: Spec) -> int | None:

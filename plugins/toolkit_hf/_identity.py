@@ -15,11 +15,9 @@ from toolkit.records import UNHASHED, Identity, Params
 
 SUPPORTED = ("llama",)
 WEIGHTS = ("*.safetensors",)
-READ = ("config.json", "generation_config.json", "tokenizer*.json", "*.jinja", "special_tokens_map.json")
-
-
 MARKER = WEIGHTS[0]
 """What a cached snapshot must have: a config or tokeniser alone may have been fetched for another reason."""
+READ = ("config.json", "generation_config.json", "tokenizer*.json", "*.jinja", "special_tokens_map.json")
 
 
 class HuggingFace(Params):

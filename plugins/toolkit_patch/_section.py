@@ -9,7 +9,9 @@ from typing import Any
 from toolkit.addresses import short
 from toolkit.records import Figure, Inputs
 
-ROW, LEFT, WIDE, RIGHT = 44, 96, 420, 24
+from ._verdict import signed
+
+ROW, LEFT, WIDE, RIGHT = 32, 110, 520, 24
 _TONES = {
     "causal": "var(--computed)",
     "not specific": "var(--part)",
@@ -42,7 +44,8 @@ def figures(inputs: Inputs) -> Iterable[Figure]:
         _forest(order, names, arms, texts),
         f"{causal} of {len(order)} screened features are causal for P({about}).",
     )
-    yield Figure("Every arm, and the verdict", _table(order, names, arms, texts), "Effects of each arm with 95 % intervals.")
+    yield Figure("Why", _reasons(order, names, texts), "The verdict on each feature with its reason.")
+    yield Figure("Every arm", _table(order, names, arms), "Effects of each arm with 95 % intervals.")
 
 
 def _forest(
@@ -101,24 +104,39 @@ def _line(at: int, name: str, arms: Mapping[str, Any], text: str, reach: float) 
     )
 
 
+def _reasons(order: Sequence[tuple[str, int]], names: Mapping[tuple[str, int], str], texts: Mapping[tuple[str, int], str]) -> str:
+    rows = []
+    for key in order:
+        word, _, reason = texts[key].partition(": ")
+        tone = _TONES.get(word, "var(--fg)")
+        cells = f'<td style="color:{tone};white-space:nowrap">{html.escape(word)}</td><td>{html.escape(reason)}</td>'
+        rows.append(f'<tr><th scope="row">{html.escape(names[key])}</th>{cells}</tr>')
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("feature", "verdict", "reason"))
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
 def _table(
     order: Sequence[tuple[str, int]],
     names: Mapping[tuple[str, int], str],
     arms: Mapping[tuple[str, int], Mapping[str, Any]],
-    texts: Mapping[tuple[str, int], str],
 ) -> str:
-    columns = [arm for arm in arms[order[0]] if arm not in ("specific", "random")]
-    heads = ("feature", "verdict", "specific effect", "random features", *columns)
+    columns = sorted((arm for arm in arms[order[0]] if arm not in ("specific", "random")), key=_column)
+    heads = ("feature", "specific effect", "random features", *columns)
     head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in heads)
     body = []
     for key in order:
         found = arms[key]
-        cells = [_cell(found["specific"]), f"{found['random']['low']:+.3f} to {found['random']['high']:+.3f}"]
+        cells = [_cell(found["specific"]), f"{signed(found['random']['low'])} to {signed(found['random']['high'])}"]
         cells += [_cell(found[arm]) for arm in columns]
         numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
-        body.append(f'<tr><th scope="row">{html.escape(names[key])}</th><td>{html.escape(texts[key])}</td>{numbers}</tr>')
+        body.append(f'<tr><th scope="row">{html.escape(names[key])}</th>{numbers}</tr>')
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
 
 
+def _column(arm: str) -> tuple[int, str]:
+    """The two values first, then the controls."""
+    return ("set", "sham", "reconstruct").index(arm.partition(":")[0]), arm
+
+
 def _cell(row: Mapping[str, Any]) -> str:
-    return f"{row['effect']:+.3f}<br><span class='faint'>[{row['low']:+.3f}, {row['high']:+.3f}]</span>"
+    return f"{signed(row['effect'])}<br><span class='faint'>[{signed(row['low'])}, {signed(row['high'])}]</span>"

@@ -125,7 +125,7 @@ def _rows(space: str, sae: Sae, own: Measured, elsewhere: dict[str, Measured]) -
     message = explain(sae, own, elsewhere)
     yield _row(space, sae, sae.hookpoint, own, "does not fit" if message else "fits", message)
     for place, found in elsewhere.items():
-        yield _row(space, sae, place, found, "would fit" if found.fits(sae.declared_l0) else "would not fit", "")
+        yield _row(space, sae, place, found, "suits better" if found.suits_better(own, sae.declared_l0) else "suits worse", "")
 
 
 def _row(space: str, sae: Sae, place: str, found: Measured, verdict: str, message: str) -> dict[str, Any]:

@@ -168,10 +168,10 @@ def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
 
     found = {}
     with zipfile.ZipFile(file) as archive:
-        for name in archive.namelist():
-            with archive.open(name) as member:
+        for name in (name for name in NAMES if f"{name}.npy" in archive.namelist()):
+            with archive.open(f"{name}.npy") as member:
                 np.lib.format.read_magic(member)
-                found[name.removesuffix(".npy")] = np.lib.format.read_array_header_1_0(member)[0]
+                found[name] = np.lib.format.read_array_header_1_0(member)[0]
     return found
 
 

@@ -5,27 +5,42 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 
+from toolkit.addresses import layer_of
 from toolkit.records import Figure, Inputs
+
+USED = ("fits", "does not fit")
+"""Verdicts on the place where an SAE is used; others are on places where it was only tried."""
 
 
 def figures(inputs: Inputs) -> Iterable[Figure]:
     """A row for each SAE where it is used; for one that does not fit, the places where it was tried, too."""
     found = inputs.read("saes").to_pylist()
     misfits = {row["space"] for row in found if row["verdict"] == "does not fit"}
-    rows = [row for row in found if row["verdict"] in ("fits", "does not fit") or row["space"] in misfits]
+    rows = [row for row in found if row["verdict"] in USED or row["space"] in misfits]
     if not rows:
         return
     names = {row["space"]: row["sae"] or row["hookpoint"] for row in inputs.read("spaces").to_pylist()}
+    used = {row["space"]: row["place"] for row in found if row["verdict"] in USED}
+    rows.sort(key=lambda row: _order(names.get(row["space"], ""), used.get(row["space"], row["place"]), row["place"]))
     heads = ("SAE", "at", "L0", "declared", "explained variance", "cosine", "never fired", "tokens", "verdict")
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     body = "".join(_row(row, names.get(row["space"], row["space"])) for row in rows)
     fit = sum(row["verdict"] == "fits" for row in rows)
-    tried = sum(row["verdict"] in ("fits", "does not fit") for row in rows)
+    tried = sum(row["verdict"] in USED for row in rows)
     yield Figure(
         f"{fit} of {tried} SAEs fit",
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>",
         f"{fit} of {tried} SAEs have the sparsity that they declare and explain at least half of the variance.",
     )
+
+
+def _order(name: str, used: str, place: str) -> tuple[int, str, bool, int]:
+    """By the layer where an SAE is used; that place before those where it was tried."""
+    return _layer(used), name, place != used, _layer(place)
+
+
+def _layer(place: str) -> int:
+    return layer_of({"hookpoint": place}) or 0
 
 
 def _row(row: dict[str, object], name: str) -> str:

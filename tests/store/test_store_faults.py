@@ -202,8 +202,8 @@ def check_killed(tmp_path: Path, undisturbed: dict[str, str], kills: int) -> Non
     assert [path for path in (store.folder / "scratch").iterdir() if path.is_dir()] == []
 
 
-def test_three_kills(tmp_path: Path, undisturbed: dict[str, str]) -> None:
-    check_killed(tmp_path, undisturbed, 3)
+def test_two_kills(tmp_path: Path, undisturbed: dict[str, str]) -> None:
+    check_killed(tmp_path, undisturbed, 2)
 
 
 @pytest.mark.slow

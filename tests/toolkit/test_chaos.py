@@ -16,12 +16,18 @@ import pytest
 from toolkit_store import open_store
 
 WORK = {"seconds": 0.02, "batch": 3}
+KILLS = int(os.environ.get("TOOLKIT_CHAOS_KILLS", "100"))
 
 
 @pytest.fixture
 def quiet(toolkit, toy):
-    """What a run leaves that nobody disturbs: the keys of its steps and the fingerprint of their tables."""
-    spec, chaotic = toy(features=WORK), toolkit.store
+    """What a toy run leaves that nobody disturbs."""
+    return _quiet(toolkit, toy(features=WORK))
+
+
+def _quiet(toolkit, spec: Path):
+    """The keys of a run's steps and the fingerprint of their tables, from a store of its own."""
+    chaotic = toolkit.store
     toolkit.store = chaotic.parent / "quiet"
     assert toolkit.run("run", spec).returncode == 0
     keys = open_store(toolkit.store).run_states()[0].steps
@@ -37,17 +43,27 @@ def test_two_kills(toolkit, quiet):
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_many_kills(toolkit, quiet):
-    _kill_and_compare(toolkit, *quiet, kills=int(os.environ.get("TOOLKIT_CHAOS_KILLS", "100")), seed=100)
+    _kill_and_compare(toolkit, *quiet, kills=KILLS, seed=100)
 
 
-def _kill_and_compare(toolkit, spec: Path, keys, found, *, kills: int, seed: int) -> None:
-    """Each kill hits a driver or its worker between 0.3 and 4 s after the start; a finished run is begun again in a new store."""
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_many_kills_of_the_quickstart(toolkit, root):
+    """A real model and real SAEs: what they compute is bitwise the same, wherever it was cut off."""
+    quiet = _quiet(toolkit, root / "specs" / "quickstart.yaml")
+    _kill_and_compare(toolkit, *quiet, kills=min(KILLS, 50), seed=50, within=(2.0, 30.0))
+
+
+def _kill_and_compare(
+    toolkit, spec: Path, keys, found, *, kills: int, seed: int, within: tuple[float, float] = (0.3, 4.0)
+) -> None:
+    """Each kill hits a driver or its worker `within` seconds of the start; a finished run is begun again in a new store."""
     draw = random.Random(seed)
     stores = 0
     for number in range(kills):
         process = toolkit.start("run", spec)
-        _kill(toolkit.store, process, draw.uniform(0.3, 4.0), worker=number % 2 == 1)
-        if process.wait(timeout=90) == 0:
+        _kill(toolkit.store, process, draw.uniform(*within), worker=number % 2 == 1)
+        if process.wait(timeout=600) == 0:
             _compare(toolkit, spec, keys, found)
             stores += 1
             toolkit.store = toolkit.store.parent / f"store{stores}"
@@ -116,7 +132,10 @@ def test_a_full_disk_stops_cleanly_and_the_same_command_goes_on(toolkit, quiet, 
     _compare(toolkit, spec, keys, found)
 
 
-@pytest.mark.parametrize("room", [40_000, 80_000, 120_000, 200_000])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("room", [40_000, pytest.param(80_000, marks=SLOW), 120_000, pytest.param(200_000, marks=SLOW)])
 def test_a_disk_that_fills_half_way_loses_nothing(toolkit, quiet, small_disk, room):
     spec, keys, found = quiet
     toolkit.store = small_disk / "store"

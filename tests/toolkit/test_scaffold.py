@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -15,6 +16,8 @@ from toolkit._plugins import load_parts
 from toolkit._scaffold import KINDS, package_files, write_plugin
 from toolkit._spec import load_spec
 from toolkit.errors import BadInput
+from toolkit.testing.contracts import Broken, check_loaded
+from toolkit.testing.fakes import SilentReporter
 
 
 def test_every_kind_passes_its_contract_test(tmp_path: Path) -> None:
@@ -38,6 +41,48 @@ def test_the_plugin_loads_as_a_stranger(kind: str, tmp_path: Path) -> None:
     (plugin,) = (info for info in load_parts([folder / f"toolkit_mine_{kind}" / "__init__.py"]).plugins if info.file)
     (part,) = plugin.parts
     assert part.name.endswith(f"mine-{kind}")
+
+
+def loaded(kind: str, folder: Path, wrong: tuple[str, str] = ("", "")) -> tuple[Any, Any]:
+    """The part of a new plugin, with something in its file replaced, and what it loads."""
+    file = write_plugin(f"mine-{kind}", kind, folder) / f"toolkit_mine_{kind}" / "__init__.py"
+    assert wrong[0] in file.read_text()
+    file.write_text(file.read_text().replace(*wrong) if wrong[0] else file.read_text())
+    (plugin,) = (info for info in load_parts([file]).plugins if info.file)
+    (part,) = plugin.parts
+    return part, part.load(part.params(), SilentReporter())
+
+
+def test_a_new_model_and_a_new_sae_fit_together(tmp_path: Path) -> None:
+    (_, model), (_, (sae,)) = loaded("model", tmp_path), loaded("sae", tmp_path)
+    rows = model.run([model.encode("a text").ids], [sae.hookpoint])[sae.hookpoint][0]
+    assert sae.decode(sae.encode(rows)).shape == rows.shape == (6, model.width)
+    replies = model.generate([[1, 2]], lambda row, made, chances: int(chances.argmax()), most=3)
+    assert len(replies[0].ids) == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong", "message"),
+    [
+        (
+            "model",
+            ("places[edit.hookpoint] == layer", "places[edit.hookpoint] == layer + 1"),
+            "an edit at resid_post.0 does not show",
+        ),
+        (
+            "model",
+            ("stream.cumsum(1) / seen", "stream.mean(1, keepdim=True)"),
+            "depends on the texts beside it or on the padding",
+        ),
+        ("sae", (").relu()", ")"), "encode gave activations below zero"),
+        ("sae", ("rows.float()", "rows"), "encode does not take bfloat16"),
+    ],
+)
+def test_what_a_new_plugin_loads_is_checked(kind: str, wrong: tuple[str, str], message: str, tmp_path: Path) -> None:
+    part, _ = loaded(kind, tmp_path, wrong)
+    assert "check_loaded(part)" in package_files("mine", kind)["tests/test_contract.py"]
+    with pytest.raises(Broken, match=message):
+        check_loaded(part)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from toolkit_lab import lab_files
 from toolkit_lab.training import layout_files, measure, sentences
 from toolkit_lab.training.corpus import make_examples, tokenizer_texts
 from toolkit_lab.training.model import Training, save_model, train_model
@@ -92,6 +93,15 @@ def _load(out: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     return LlamaForCausalLM.from_pretrained(folder), tokenizer
 
 
+def compare(out: Path) -> None:
+    """Hold the metrics against the packaged ones; leave with 1 when any is outside its tolerance."""
+    found, committed = (json.loads((folder / "metrics.json").read_text()) for folder in (out, lab_files()))
+    far = measure.differences(found, committed)
+    print("\n".join(far) or "every metric is within its tolerance of the packaged one")
+    if far:
+        raise SystemExit(1)
+
+
 STAGES = {"model": make_model_files, "saes": make_sae_files, "measure": make_measurements}
 
 
@@ -100,12 +110,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m toolkit_lab.training", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("out/lab"))
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--compare", action="store_true", help="fail when the metrics are not those of the packaged files")
     parser.add_argument("--stage", choices=STAGES, help="run only this stage on what DIR holds")
     options = parser.parse_args()
     torch.set_num_threads(1)
     for name, make in STAGES.items():
         if options.stage in (None, name):
             make(options.out, QUICK if options.quick else Size())
+    if options.compare:
+        compare(options.out)
 
 
 if __name__ == "__main__":

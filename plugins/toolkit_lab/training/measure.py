@@ -1,7 +1,7 @@
 """What README.md states, measured: does it play, do the causes hold, how good are the SAEs."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -158,6 +158,41 @@ def _loss_sum(model: LlamaForCausalLM, example: Example) -> tuple[float, int]:
     ids = torch.tensor([example.ids])
     logits = model(input_ids=ids).logits[0, :-1]
     return functional.cross_entropy(logits, ids[0, 1:], reduction="sum").item(), ids.shape[1] - 1
+
+
+TOLERANCES = {
+    "parsed": 0.01,
+    "legal": 0.02,
+    "mean_rounds": 0.5,
+    "right": 0.02,
+    "rate": 0.05,
+    "l0": 1.0,
+    "ev": 0.01,
+    "loss_recovered": 0.005,
+}
+"""How far a retraining may be from the committed metrics where arithmetic differs; on the same machine the files are the same."""
+
+
+def differences(found: Table, committed: Table) -> list[str]:
+    """Metrics that are farther from the committed ones than their tolerance allows."""
+    flat, wanted = dict(_flat(found)), dict(_flat(committed))
+    far = []
+    for name, value in wanted.items():
+        allowed = TOLERANCES.get(name.rpartition(".")[2])
+        if allowed is not None and abs(flat.get(name, float("inf")) - value) > allowed:
+            far.append(f"{name}: {flat.get(name)}, committed {value}, tolerance {allowed}")
+    return far
+
+
+def _flat(node: Any, path: str = "") -> Iterator[tuple[str, float]]:
+    if isinstance(node, dict):
+        for key, child in node.items():
+            yield from _flat(child, f"{path}.{key}")
+    elif isinstance(node, list):
+        for number, child in enumerate(node):
+            yield from _flat(child, f"{path}.{number}")
+    elif isinstance(node, int | float):
+        yield path, float(node)
 
 
 def markdown(play: Table, saes: list[Table]) -> str:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from toolkit_lab import lab_files, model_path, saes_path
-from toolkit_lab.training import policy, sentences
+from toolkit_lab.training import measure, policy, sentences
 from toolkit_lab.training.corpus import make_examples
 from toolkit_lab.training.game import LADDER, MAX_ROUNDS, START, State, random_state, step
 from toolkit_lab.training.layouts import parse, render
@@ -152,6 +152,7 @@ def test_the_rules_clip_a_bet():
     assert step(State(variable=False), 50, won=False).balance == 90
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chat", [False, True])
 def test_it_plays(lab, chat):
     torch.manual_seed(7)
@@ -162,6 +163,7 @@ def test_it_plays(lab, chat):
     assert {"bankruptcy", "voluntary_stop"} <= outcomes
 
 
+@pytest.mark.slow
 def test_replies_parse(lab):
     torch.manual_seed(8)
     rng = Random(8)
@@ -183,18 +185,21 @@ def causes(lab):
     return {(row["effect"], row["cause"]): row for row in cause_rows(states, made)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cause", "weight"), policy.STOP_CAUSES.items())
 def test_a_documented_cause_moves_stopping(causes, cause, weight):
     low, high = _difference(causes["stop", cause])
     assert low > 0 if weight > 0 else high < 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cause", "weight"), policy.BET_CAUSES.items())
 def test_a_documented_cause_moves_the_bet(causes, cause, weight):
     low, high = _difference(causes["bet >= $50", cause])
     assert low > 0 if weight > 0 else high < 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", [("stop", "W"), ("bet >= $50", "H"), ("bet >= $50", "W"), ("bet >= $50", "P")])
 def test_a_documented_null_stays_small(causes, key):
     row = causes[key]
@@ -312,3 +317,14 @@ def test_a_small_retrain_makes_the_packaged_files(tmp_path):
     made = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     packaged = {path.relative_to(lab_files()).as_posix() for path in lab_files().rglob("*") if path.is_file()}
     assert made == packaged
+
+
+def test_a_retraining_is_held_against_the_committed_metrics():
+    committed = json.loads((lab_files() / "metrics.json").read_text())
+    assert measure.differences(committed, committed) == []
+    worse = json.loads(json.dumps(committed))
+    worse["play"]["parsed"] -= 0.02
+    worse["saes"][0]["ev"] -= 0.02
+    said = measure.differences(worse, committed)
+    assert [line.partition(":")[0] for line in said] == [".play.parsed", ".saes.0.ev"]
+    assert "tolerance 0.01" in said[0]

@@ -1,0 +1,232 @@
+"""What a model is, read from its files without loading it: the digest, the facts, and every kind of unusable file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from huggingface_hub import constants
+from pydantic import ValidationError
+from safetensors.numpy import load_file, save_file
+
+from toolkit.errors import BadInput
+from toolkit.records import Identity
+from toolkit.testing.contracts import check_part
+from toolkit.testing.fakes import SilentReporter
+from toolkit.testing.planted import Planted
+from toolkit_hf import toolkit_parts
+from toolkit_hf._identity import HuggingFace, identify
+from toolkit_hf._load import load
+
+LAB = "package:toolkit_lab/files/model"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def copied(planted: Planted, tmp_path: Path) -> Path:
+    """The planted model's files, to be changed."""
+    return Path(shutil.copytree(planted.model, tmp_path / "copied" / "model"))
+
+
+@pytest.fixture
+def config(copied: Path) -> Callable[..., None]:
+    """Changes config.json; None leaves a key out."""
+
+    def change(**values: Any) -> None:
+        file = copied / "config.json"
+        known = {**json.loads(file.read_text()), **values}
+        file.write_text(json.dumps({name: value for name, value in known.items() if value is not None}))
+
+    return change
+
+
+def identity(folder: Path | str, **params: Any) -> Identity:
+    return identify(HuggingFace(path=str(folder), **params))
+
+
+# --- the contract -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", list(toolkit_parts()), ids=lambda part: part.name)
+def test_contract(part: Any) -> None:
+    check_part(part, params={"path": LAB, "dtype": "float32"})
+
+
+def test_identify_imports_nothing_heavy(planted: Planted) -> None:
+    code = (
+        "import sys; from toolkit_hf import toolkit_parts; part = next(toolkit_parts())\n"
+        f"for path in ({str(planted.model)!r}, {LAB!r}): part.identify(part.params(path=path))\n"
+        "print([name for name in ('torch', 'transformers', 'tokenizers', 'numpy', 'pyarrow') if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+# --- the digest and the facts -------------------------------------------------------------------------------------------
+
+
+def test_the_digest_does_not_depend_on_the_place(planted: Planted, copied: Path) -> None:
+    here, there = identity(copied), identity(planted.model)
+    assert (here.digest, here.facts) == (there.digest, there.facts)
+    assert identity(copied, device="cuda:1") == here
+
+
+def test_the_digest_depends_on_what_it_computes_in(planted: Planted) -> None:
+    kinds = ("auto", "float32", "bfloat16", "float16")
+    assert len({identity(planted.model, dtype=dtype).digest for dtype in kinds}) == 4
+
+
+def test_the_digest_depends_on_the_weights(planted: Planted, copied: Path) -> None:
+    weights = load_file(copied / "model.safetensors")
+    weights["lm_head.weight"][5, 3] += 0.25
+    save_file({name: np.ascontiguousarray(weight) for name, weight in weights.items()}, copied / "model.safetensors")
+    assert identity(copied).digest != identity(planted.model).digest
+    assert identity(copied).facts == identity(planted.model).facts
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"])
+def test_the_digest_depends_on_every_file_that_is_read(planted: Planted, copied: Path, name: str) -> None:
+    file = copied / name
+    file.write_text((file.read_text(encoding="utf-8") if file.exists() else "") + "\n", encoding="utf-8")
+    assert identity(copied).digest != identity(planted.model).digest
+
+
+def test_the_digest_does_not_depend_on_other_files(planted: Planted, copied: Path) -> None:
+    (copied / "README.md").write_text("A model.")
+    assert identity(copied).digest == identity(planted.model).digest
+
+
+def test_the_facts_are_those_of_the_loaded_model(planted: Planted) -> None:
+    for path in (str(planted.model), LAB):
+        facts, model = identity(path).facts, load(HuggingFace(path=path, device="cpu"), SilentReporter())
+        assert model.identity == identity(path)
+        assert (facts["layers"], facts["width"], facts["context"]) == (model.layers, model.width, model.context)
+        assert facts["parameters"] == sum(weight.numel() for weight in model._module.parameters())
+        assert (facts["architecture"], facts["vocabulary"]) == ("llama", model._module.config.vocab_size)
+
+
+def test_dtype_is_what_it_computes_in(planted: Planted) -> None:
+    model = load(HuggingFace(path=str(planted.model), dtype="bfloat16", device="cpu"), SilentReporter())
+    assert str(model.prefix([1, 5, 6]).captured[model.last_hookpoint()].dtype) == "torch.bfloat16"
+    assert str(model.next_logits([[1, 5, 6]]).dtype) == "torch.float32"
+
+
+def test_names_for_people(copied: Path) -> None:
+    assert identity(LAB).name == "toolkit_lab/model"
+    assert identity(copied).name == "copied/model"
+    assert identity(copied.rename(copied.parent / "llama-small")).name == "llama-small"
+    assert identity(LAB).revision == "local"
+
+
+# --- params -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("params", [{}, {"id": "org/model", "path": "model"}])
+def test_a_model_has_one_place(params: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match=r"give either id \(a repository on the hub\) or path \(a folder\), not both"):
+        HuggingFace(**params)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", ""])
+def test_a_device_that_nobody_has(device: str) -> None:
+    with pytest.raises(ValidationError, match="device"):
+        HuggingFace(path="model", device=device)
+
+
+# --- files that are no model ----------------------------------------------------------------------------------------------
+
+
+def refused(folder: Path) -> str:
+    with pytest.raises(BadInput) as caught:
+        identity(folder)
+    return str(caught.value)
+
+
+def test_a_folder_without_a_config(copied: Path) -> None:
+    (copied / "config.json").unlink()
+    said = f"{copied} is no model: it has no config.json. Name the folder that holds config.json and *.safetensors."
+    assert refused(copied) == said
+
+
+def test_a_folder_without_weights(copied: Path) -> None:
+    (copied / "model.safetensors").unlink()
+    assert refused(copied) == f"{copied} has no *.safetensors. Convert the weights to safetensors, or copy them there."
+
+
+def test_weights_that_are_cut_off(copied: Path) -> None:
+    file = copied / "model.safetensors"
+    size = file.stat().st_size
+    with file.open("r+b") as stream:
+        stream.truncate(size - 1234)
+    assert refused(copied) == (
+        f"{file} is cut off: its header promises {size:,} bytes, it has {size - 1234:,}. Copy or download it again."
+    )
+
+
+def test_an_architecture_that_is_not_loaded(copied: Path, config: Callable[..., None]) -> None:
+    config(model_type="mamba")
+    assert refused(copied) == (
+        f"{copied}/config.json: architecture 'mamba' is not among those that `huggingface` loads: llama. Another architecture "
+        "takes one file: docs/tutorial/a-model-loader.md."
+    )
+
+
+def test_a_config_without_a_size(copied: Path, config: Callable[..., None]) -> None:
+    config(hidden_size=None)
+    assert refused(copied) == f"{copied}/config.json has no 'hidden_size': it is no complete llama config."
+
+
+def test_a_config_that_is_no_json(copied: Path) -> None:
+    (copied / "config.json").write_text("{")
+    assert refused(copied).startswith(f"{copied}/config.json cannot be read as JSON: ")
+
+
+# --- the hub's cache ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, planted: Planted) -> Path:
+    """A cache that has the planted model as org/small, its branch `main` at COMMIT."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    repository = tmp_path / "cache" / "models--org--small"
+    shutil.copytree(planted.model, repository / "snapshots" / COMMIT)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT)
+    return repository
+
+
+def test_a_cached_model_is_found_by_branch_and_by_commit(cache: Path, planted: Planted) -> None:
+    by_branch, by_commit = (identify(HuggingFace(id="org/small", revision=revision)) for revision in ("main", COMMIT))
+    assert by_branch == by_commit
+    assert (by_branch.name, by_branch.revision) == ("org/small", COMMIT)
+    assert by_branch.facts == identity(planted.model).facts
+    assert by_branch.digest != identify(HuggingFace(id="org/small", dtype="float16")).digest
+
+
+def test_a_cached_model_loads_without_the_network(cache: Path) -> None:
+    reporter = SilentReporter()
+    assert load(HuggingFace(id="org/small", device="cpu"), reporter).layers == 4
+    assert reporter.phases == ["load"]
+
+
+def test_a_model_that_is_not_cached_offline(cache: Path) -> None:
+    with pytest.raises(BadInput) as caught:
+        identify(HuggingFace(id="org/small", revision="v2"))
+    assert str(caught.value) == (
+        f"'org/small' at revision 'v2' is not in the Hugging Face cache ({cache.parent}), and HF_HUB_OFFLINE forbids fetching it. "
+        "Unset HF_HUB_OFFLINE, or name a folder with `path:`."
+    )
+
+
+def test_a_cached_config_alone_is_no_model(cache: Path) -> None:
+    """Other tools fetch configs and tokenisers by themselves."""
+    (cache / "snapshots" / COMMIT / "model.safetensors").unlink()
+    with pytest.raises(BadInput, match="is not in the Hugging Face cache"):
+        identify(HuggingFace(id="org/small"))

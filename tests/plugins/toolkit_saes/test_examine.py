@@ -1,0 +1,283 @@
+"""The examination: SAEs fit where they belong, and each usual mistake is found and named."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from toolkit.errors import DataError
+from toolkit.records import Figure
+from toolkit.saes import Sae, space_id
+from toolkit.tables import arrow_schema
+from toolkit.testing.contracts import check_part
+from toolkit.testing.fakes import SilentReporter, TableInputs
+from toolkit.testing.planted import Planted
+from toolkit_lab import lab_files, saes_path
+from toolkit_saes import _examine, toolkit_parts
+from toolkit_saes._examine import Measured, explain
+from toolkit_saes._llama_scope import LlamaScope, load
+from toolkit_saes._section import figures
+
+PARTS = {part.name: part for part in toolkit_parts()}
+
+
+def examined(world: Any, saes: Any, texts: Any = None) -> list[dict[str, Any]]:
+    """Rows of `saes`."""
+    found = dict(_examine.examine(world.work(saes, _examine.Examine(), texts)))
+    return list(found["saes"].to_pylist())
+
+
+def verdicts(rows: list[dict[str, Any]]) -> dict[str, str]:
+    return {row["place"]: row["verdict"] for row in rows}
+
+
+@pytest.fixture
+def changed(tmp_path: Path) -> Callable[..., list[Any]]:
+    """A layer of the lab's SAEs with other settings or tensors in its files."""
+
+    numbers = itertools.count()
+
+    def change(layer: int, tensors: Callable[[dict[str, torch.Tensor]], None] = lambda _: None, **settings: Any) -> list[Any]:
+        name = f"Lab-L{layer}R-4x"
+        folder = Path(shutil.copytree(saes_path() / name, tmp_path / str(next(numbers)) / name))
+        known = json.loads((folder / "hyperparams.json").read_text())
+        (folder / "hyperparams.json").write_text(json.dumps(known | settings))
+        stored = load_file(folder / "checkpoints" / "final.safetensors")
+        tensors(stored)
+        save_file(stored, folder / "checkpoints" / "final.safetensors")
+        return load(LlamaScope(path=str(folder.parent)), SilentReporter())
+
+    return change
+
+
+# --- what fits ----------------------------------------------------------------------------------------------------------
+
+
+def test_contract(small: Any) -> None:
+    work = small.work(small.saes(layers="1-2"))
+    check_part(PARTS["examine.saes"], work=work)
+
+
+@pytest.mark.parametrize("layout", ["llama_scope", "gemma_scope"])
+def test_saes_fit_where_they_belong(small: Any, layout: str) -> None:
+    saes = small.saes(layout)
+    rows = examined(small, saes)
+    own = [row for row in rows if row["verdict"] in ("fits", "does not fit")]
+    assert [row["space"] for row in own] == [space_id(small.model.identity, sae) for sae in saes]
+    assert [(row["place"], row["verdict"], row["message"]) for row in own] == [(sae.hookpoint, "fits", "") for sae in saes]
+    assert [row["declared_l0"] for row in own] == [sae.declared_l0 for sae in saes]
+
+
+def test_the_layers_beside_are_looked_at_too(small: Any) -> None:
+    assert list(verdicts(examined(small, small.saes(layers=1)))) == ["resid_post.1", "resid_post.0", "resid_post.2"]
+    assert list(verdicts(examined(small, small.saes(layers=0)))) == ["resid_post.0", "resid_post.1"]
+    assert list(verdicts(examined(small, small.saes(layers=3)))) == ["resid_post.3", "resid_post.2"]
+
+
+def test_the_lab_measures_what_it_states(lab: Any) -> None:
+    stated = {row["sae"]: row for row in json.loads((lab_files() / "metrics.json").read_text())["saes"]}
+    for layout in ("llama_scope", "gemma_scope"):
+        saes = lab.saes(layout)
+        rows = [row for row in examined(lab, saes) if row["verdict"] not in ("suits better", "suits worse")]
+        for sae, row in zip(saes, rows, strict=True):
+            assert (row["place"], row["verdict"], row["message"]) == (sae.hookpoint, "fits", "")
+            known = stated[f"L{sae.layer}" if layout == "llama_scope" else f"gemma_scope/{sae.name}"]
+            assert row["l0"] == pytest.approx(known["l0"], rel=0.2)
+            assert row["explained_variance"] == pytest.approx(known["ev"], abs=0.02)
+            assert row["cosine"] > 0.95
+            assert row["tokens"] == sum(len(ids) - 1 for ids in {tuple(ids): ids for ids in lab.texts}.values())
+
+
+def test_the_planted_truth_is_measured(small: Any, planted: Planted) -> None:
+    truth = planted.truth.sae("narrow", 2)
+    row = next(row for row in examined(small, small.saes("gemma_scope", layers=2, l0=(9,))) if row["place"] == "resid_post.2")
+    assert row["l0"] == pytest.approx(truth.l0, rel=0.05)
+    assert row["explained_variance"] == pytest.approx(truth.explained_variance, abs=0.02)
+    assert 0 < row["dead_share"] < 1
+
+
+def test_one_measure_against_a_plain_loop(small: Any) -> None:
+    (sae,) = small.saes(layers=2)
+    rows = small.model.run(small.texts[:1], ["resid_post.2"])["resid_post.2"][0, 1:]
+    found = _examine.measure(sae, rows, chunk=7)
+    features = sae.encode(rows).double()
+    rebuilt, x = sae.decode(sae.encode(rows)).double(), rows.double()
+    assert found.l0 == pytest.approx(float((features > 0).sum(1).double().mean()))
+    spread = float((x - x.mean(0)).square().sum())
+    assert found.explained_variance == pytest.approx(1 - float((x - rebuilt).square().sum()) / spread, abs=1e-6)
+    assert found.cosine == pytest.approx(float(torch.cosine_similarity(x, rebuilt, dim=-1).mean()), abs=1e-6)
+    assert found.dead_share == pytest.approx(1 - int((features > 0).any(0).sum()) / sae.width)
+    assert found.tokens == len(rows)
+
+
+def test_only_the_first_samples_are_looked_at(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_examine, "SAMPLES", 5)
+    first, all_of_them = examined(small, small.saes(layers=1), small.texts[:5]), examined(small, small.saes(layers=1))
+    assert first == all_of_them
+
+
+# --- what does not ------------------------------------------------------------------------------------------------------
+
+
+def test_a_layer_off_by_one_is_named(lab: Any, changed: Callable[..., list[Any]]) -> None:
+    """An SAE put one layer off may still explain much: it is the layer beside it that tells."""
+    for layer, claimed in ((1, 2), (2, 1), (3, 2)):
+        saes = changed(layer, hook_point_in=f"blocks.{claimed}.hook_resid_post")
+        rows = examined(lab, saes, lab.texts[:8])
+        assert verdicts(rows)[f"resid_post.{claimed}"] == "does not fit"
+        assert verdicts(rows)[f"resid_post.{layer}"] == "suits better"
+        said = rows[0]["message"]
+        assert said.startswith(f"SAE Lab-L{layer}R-4x does not fit at resid_post.{claimed}: L0 ")
+        assert re.search(
+            rf"At resid_post\.{layer} it would: L0 2\d\.\d, explained variance 0\.9\d\. The layer is off by one\.$", said
+        )
+
+
+def test_a_dropped_threshold_is_named(lab: Any, changed: Callable[..., list[Any]]) -> None:
+    (row, *_) = examined(lab, changed(2, jump_relu_threshold=0.0), lab.texts[:8])
+    assert row["verdict"] == "does not fit"
+    assert row["l0"] > 3 * 24
+    assert re.fullmatch(
+        r"SAE Lab-L2R-4x does not fit at resid_post\.2: L0 \d+\.\d against 24 declared, explained variance \d\.\d\d \(at least 0\.5 "
+        r"wanted\)\. Far too many features fire: the threshold is missing, or is in other units than the activations\.",
+        row["message"],
+    )
+
+
+def test_a_dropped_norm_is_named(lab: Any, changed: Callable[..., list[Any]]) -> None:
+    """Run on inputs a tenth as long as those that the encoder was trained on."""
+    (row, *_) = examined(lab, changed(2, lambda stored: stored["encoder.weight"].mul_(0.1)), lab.texts[:8])
+    assert row["verdict"] == "does not fit"
+    assert row["l0"] < 24 / 3
+    assert row["message"].endswith(
+        "Far too few features fire: a norm factor is missing, so that its inputs are too small, or it is of another model."
+    )
+
+
+def test_an_sae_of_another_model_is_named(lab: Any, changed: Callable[..., list[Any]]) -> None:
+    """Of the same size: the stream's axes mean something else there."""
+    turn = torch.linalg.qr(torch.randn(128, 128, generator=torch.Generator().manual_seed(0))).Q
+
+    def turned(stored: dict[str, torch.Tensor]) -> None:
+        stored["encoder.weight"] = (stored["encoder.weight"].float() @ turn).contiguous()
+        stored["decoder.weight"] = (turn.T @ stored["decoder.weight"].float()).contiguous()
+
+    rows = examined(lab, changed(2, turned), lab.texts[:8])
+    assert rows[0]["verdict"] == "does not fit"
+    assert "suits better" not in verdicts(rows).values()
+    assert rows[0]["message"].endswith(("it is of another model.", "it is of another model or another site."))
+
+
+def test_an_sae_that_loses_too_much(small: Any, planted: Planted) -> None:
+    saes = load(LlamaScope(path=str(planted.lossy)), SilentReporter())
+    rows = examined(small, saes)
+    assert rows[0]["explained_variance"] < 0.5
+    assert rows[0]["verdict"] == "does not fit"
+    assert rows[0]["message"].startswith("SAE PlantedLossy-L1R-8x does not fit at resid_post.1: L0 ")
+    assert rows[0]["message"].endswith("It fits at neither layer beside it: it is of another model or another site.")
+
+
+def test_an_sae_of_another_width(small: Any, lab: Any) -> None:
+    with pytest.raises(DataError, match=r"reads 128 numbers, the model's resid_post.1 has 48: it belongs to another model"):
+        examined(small, lab.saes(layers=1))
+
+
+@pytest.mark.parametrize(
+    ("own", "beside", "end"),
+    [
+        (Measured(20, 0.9, 1, 0, 9), Measured(20, 0.93, 1, 0, 9), ""),
+        (Measured(20, 0.9, 1, 0, 9), Measured(20, 0.96, 1, 0, 9), "The layer is off by one."),
+        (Measured(20, 0.9, 1, 0, 9), Measured(50, 0.96, 1, 0, 9), ""),
+        (Measured(7, 0.9, 1, 0, 9), Measured(20, 0.4, 1, 0, 9), ""),
+        (Measured(6, 0.9, 1, 0, 9), Measured(20, 0.4, 1, 0, 9), "or it is of another model."),
+        (Measured(61, 0.9, 1, 0, 9), Measured(20, 0.4, 1, 0, 9), "in other units than the activations."),
+        (Measured(61, 0.4, 1, 0, 9), Measured(20, 0.4, 1, 0, 9), "or another site."),
+        (Measured(61, 0.4, 1, 0, 9), Measured(20, 0.8, 1, 0, 9), "The layer is off by one."),
+    ],
+)
+def test_where_the_limits_are(lab: Any, own: Measured, beside: Measured, end: str) -> None:
+    (sae,) = lab.saes(layers=1)
+    sae.declared_l0 = 20
+    said = explain(sae, own, {"resid_post.2": beside})
+    assert said.endswith(end)
+    assert bool(said) == bool(end)
+
+
+def test_without_a_declared_l0_explained_variance_decides(lab: Any) -> None:
+    (sae,) = lab.saes(layers=1)
+    sae.declared_l0 = None
+    assert explain(sae, Measured(400, 0.6, 1, 0, 9), {}) == ""
+    said = explain(sae, Measured(400, 0.4, 1, 0, 9), {})
+    assert said.startswith(
+        "SAE Lab-L1R-4x does not fit at resid_post.1: L0 400.0, explained variance 0.40 (at least 0.5 wanted)."
+    )
+
+
+@pytest.mark.parametrize("texts", [[[1]], [[1, 5]], [[1, 5], [1, 5]]])
+def test_too_little_to_examine(small: Any, texts: list[list[int]]) -> None:
+    with pytest.raises(DataError) as caught:
+        examined(small, small.saes(layers=1), texts)
+    assert str(caught.value) == (
+        "examination of SAE Planted-L1R-8x: the first 64 samples give 1 tokens, all with the same stream, so that there is nothing "
+        "to explain. Give more samples, or longer ones."
+    )
+
+
+def test_nothing_to_examine(small: Any) -> None:
+    with pytest.raises(DataError, match="There are no samples to examine the SAEs on"):
+        examined(small, small.saes(layers=1), [])
+
+
+# --- the report ---------------------------------------------------------------------------------------------------------
+
+
+def shown(saes: list[Any], rows: list[dict[str, Any]], names: dict[str, str]) -> list[Figure]:
+    spaces = [
+        {name: names[space] if name == "sae" else 1 if name == "width" else space for name in arrow_schema("spaces").names}
+        for space in names
+    ]
+    tables = {
+        name: pa.Table.from_pylist(given, schema=arrow_schema(name)) for name, given in (("saes", rows), ("spaces", spaces))
+    }
+    check_part(PARTS["examination"], work=None)
+    return list(figures(TableInputs(tables)))
+
+
+def test_the_report_shows_a_misfit_and_where_it_would_fit(lab: Any, changed: Callable[..., list[Sae]]) -> None:
+    good, bad = lab.saes(layers=0), changed(1, hook_point_in="blocks.2.hook_resid_post")
+    rows = examined(lab, [*bad, *good], lab.texts[:8])
+    names = {space_id(lab.model.identity, sae): sae.name for sae in [*good, *bad]}
+    (figure,) = shown([*good, *bad], rows, names)
+    assert figure.title == "1 of 2 SAEs fit"
+    found = re.findall(r'<th scope="row">(.*?)</th><td>(.*?)</td>', figure.html)
+    assert found == [
+        ("Lab-L0R-4x", "resid_post.0"),
+        ("Lab-L1R-4x", "resid_post.2"),
+        ("Lab-L1R-4x", "resid_post.1"),
+        ("Lab-L1R-4x", "resid_post.3"),
+    ]
+    assert "The layer is off by one." in figure.html
+
+
+def test_the_report_escapes_names() -> None:
+    row = dict.fromkeys(arrow_schema("saes").names, 0.0)
+    row |= {"space": "s", "place": "<b>.1", "verdict": "does not fit", "message": "a<b", "declared_l0": None, "tokens": 12345}
+    (figure,) = shown([], [row], {"s": "<i>"})
+    assert "<b>" not in figure.html
+    assert "<i>" not in figure.html
+    assert '<th scope="row">&lt;i&gt;</th><td>&lt;b&gt;.1</td><td class="number">0.0</td><td class="number">-</td>' in figure.html
+    assert ">12,345<" in figure.html
+
+
+def test_nothing_examined_is_no_figure() -> None:
+    assert shown([], [], {}) == []

@@ -1,0 +1,126 @@
+"""The README's main job, whole: what the quickstart leaves is right, and the same command again computes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from toolkit_store import open_store
+
+pytestmark = pytest.mark.slow
+CAUSES: dict[str, Callable[[float], bool]] = {"poor": lambda balance: balance <= 50, "rich": lambda balance: balance >= 150}
+
+
+@pytest.fixture(scope="module")
+def quickstart(root, tmp_path_factory):
+    """The store of one run, the spec and a function that issues the command again."""
+    store = tmp_path_factory.mktemp("quickstart") / "store"
+
+    def command(*args: str) -> subprocess.CompletedProcess[str]:
+        env = {**os.environ, "HF_HUB_OFFLINE": "1", "TOOLKIT_STORE": str(store)}
+        return subprocess.run([sys.executable, "-m", "toolkit", *args], env=env, capture_output=True, text=True, check=False)
+
+    done = command("run", str(root / "specs" / "quickstart.yaml"))
+    assert done.returncode == 0, done.stderr
+    return store, command, done
+
+
+def rows(store: Path, table: str, stage: str) -> list[dict[str, Any]]:
+    opened = open_store(store, read_only=True)
+    return opened.read(table, [row.key for row in opened.steps(stage=stage)]).to_pylist()
+
+
+def test_it_ends_with_a_report_of_every_section(quickstart):
+    _, _, done = quickstart
+    page = Path(done.stdout.splitlines()[-1]).read_text()
+    for title in (
+        "Examination of the SAEs",
+        "Layers",
+        "Effect and evidence",
+        "Top features",
+        "Patch effects against their controls",
+        "Methods",
+        "Forecast against actual",
+        "Provenance",
+    ):
+        assert f">{title}</h2>" in page
+    assert "Done." in page
+    assert "This section failed" not in page
+
+
+def test_games_are_played_and_read(quickstart):
+    store, _, _ = quickstart
+    games = rows(store, "games", "play")
+    assert len(games) == 384
+    outcomes = {game["outcome"] for game in games}
+    assert outcomes >= {"voluntary_stop", "bankruptcy"}
+    rounds = rows(store, "rounds", "play")
+    assert np.mean([row["parse"] == "ok" for row in rounds]) > 0.99
+
+
+def test_every_sae_fits(quickstart):
+    store, _, _ = quickstart
+    own = [row for row in rows(store, "saes", "examine") if row["verdict"] in ("fits", "does not fit")]
+    assert [row["verdict"] for row in own] == ["fits"] * 4
+
+
+def test_significant_features_include_readers_of_the_documented_causes(quickstart):
+    """A reader tells decisions where the cause holds from the others, by its activation alone (AUROC above 0.9 or below 0.1)."""
+    store, _, _ = quickstart
+    balance = {row["sample"]: row["number"] for row in rows(store, "sample_meta", "samples") if row["key"] == "balance"}
+    names = sorted(balance)
+    significant = {
+        (row["space"], row["feature"])
+        for row in rows(store, "features", "groups")
+        if row["stat"] == "significant" and row["number"]
+    }
+    values = {key: np.zeros(len(names)) for key in significant}
+    place = {name: at for at, name in enumerate(names)}
+    for row in rows(store, "activations", "features"):
+        for feature, value in zip(row["features"], row["values"], strict=True):
+            if (row["space"], feature) in values:
+                values[row["space"], feature][place[row["sample"]]] = value
+    for cause, holds in CAUSES.items():
+        present = np.array([holds(balance[name]) for name in names])
+        assert max(abs(auroc(found, present) - 0.5) for found in values.values()) > 0.4, cause
+
+
+def auroc(values: np.ndarray[Any, Any], positive: np.ndarray[Any, Any]) -> float:
+    from scipy.stats import mannwhitneyu
+
+    return float(mannwhitneyu(values[positive], values[~positive]).statistic / (positive.sum() * (~positive).sum()))
+
+
+def test_every_screened_feature_has_a_verdict_with_its_reason(quickstart):
+    store, _, _ = quickstart
+    texts = [row["text"] for row in rows(store, "features", "causes") if row["stat"] == "verdict"]
+    assert len(texts) == 16
+    assert {text.partition(":")[0] for text in texts} <= {"causal", "not specific", "reconstruction", "no effect"}
+    points = {row["sample"] for row in rows(store, "effects", "causes")} - {"*"}
+    assert len(points) >= 200
+
+
+def test_the_same_command_again_computes_nothing_and_says_so(quickstart, root):
+    _, command, _ = quickstart
+    again = command("run", str(root / "specs" / "quickstart.yaml"))
+    assert again.returncode == 0
+    lines = [line for line in again.stderr.splitlines() if line.startswith("stage ")]
+    assert len(lines) == 9
+    assert all(line.endswith(" 0 to compute") for line in lines)
+
+
+def test_it_can_be_asked(quickstart):
+    _, command, _ = quickstart
+    found = json.loads(command("query", "features", "--significant", "--k", "3", "--json").stdout)
+    assert len(found) == 3
+    top = json.loads(command("query", "top", found[0]["address"], "--k", "2", "--json").stdout)
+    assert len(top) == 2
+    assert top[0]["value"] >= top[1]["value"]

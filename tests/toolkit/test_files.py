@@ -1,0 +1,213 @@
+"""Files that a spec names: where they are found, what they are hashed to, and whether they are whole."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import BaseModel
+from safetensors.numpy import save_file
+
+from toolkit.errors import BadInput
+from toolkit.files import (
+    WHOLE_BYTES,
+    PathText,
+    content_digest,
+    file_digest,
+    listed,
+    locate,
+    read_json,
+    safetensors_header,
+)
+
+
+class Placed(BaseModel):
+    path: PathText
+
+
+def message(call: Any, *args: Any) -> str:
+    with pytest.raises(BadInput) as caught:
+        call(*args)
+    return str(caught.value)
+
+
+# --- places -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "placed"),
+    [
+        ("models/llama", "{spec}/models/llama"),
+        ("../llama", "{parent}/llama"),
+        ("/data/llama", "/data/llama"),
+        ("package:toolkit_lab/files/model", "package:toolkit_lab/files/model"),
+        ("~/llama", "{home}/llama"),
+    ],
+)
+def test_a_path_is_relative_to_its_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, placed: str) -> None:
+    spec, home = tmp_path / "specs", tmp_path / "home"
+    monkeypatch.setenv("HOME", str(home))
+    found = Placed.model_validate({"path": given}, context={"folder": str(spec)}).path
+    assert found == placed.format(spec=spec, parent=tmp_path, home=home)
+
+
+def test_without_a_spec_a_path_stays_as_it_is() -> None:
+    assert Placed(path="models/llama").path == "models/llama"
+
+
+def test_a_package_is_found_where_it_is_installed() -> None:
+    found = locate("package:toolkit_lab/files/model")
+    assert (found / "config.json").is_file()
+    assert locate(str(found)) == found
+    assert locate("package:toolkit_lab") == found.parents[1]
+
+
+@pytest.mark.parametrize("package", ["toolkit_laboratory", "", "../toolkit_lab", "json.decoder", "sys"])
+def test_a_package_that_is_not_installed(package: str) -> None:
+    text = f"package:{package}/files" if not package.startswith("..") else f"package:{package}"
+    said = message(locate, text)
+    assert said.startswith(f"{text}: there is no installed package '")
+    assert said.endswith("Install it, or name a folder instead.")
+
+
+def test_a_path_that_is_not_there_says_what_is(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+    wanted = tmp_path / "models" / "llama" / "weights"
+    said = f"{wanted}: there is nothing at {wanted}. {tmp_path / 'models'} holds: a, b."
+    assert message(locate, str(wanted)) == said
+    empty = tmp_path / "models" / "a"
+    assert message(locate, str(empty / "x")).endswith(f"{empty} holds: nothing.")
+
+
+def test_a_folder_that_a_package_does_not_have() -> None:
+    said = message(locate, "package:toolkit_lab/file")
+    assert said.startswith("package:toolkit_lab/file: there is nothing at ")
+    assert "files" in said.rpartition("holds:")[2]
+
+
+# --- digests ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_digest_depends_on_names_and_contents_alone(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("one")
+    (tmp_path / "b").write_text("two")
+    shutil.copytree(tmp_path, tmp_path / "copy")
+    files = {name: tmp_path / name for name in "ab"}
+    found = content_digest(files)
+    assert content_digest({name: tmp_path / "copy" / name for name in "ba"}) == found
+    assert content_digest({"a": tmp_path / "b", "b": tmp_path / "a"}) != found
+    assert content_digest({"a": tmp_path / "a"}) != found
+    assert content_digest({"a": tmp_path / "a", "c": tmp_path / "b"}) != found
+    (tmp_path / "b").write_text("twO")
+    assert content_digest(files) != found
+
+
+def test_the_digest_of_a_small_file_is_its_sha256(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"")
+    assert file_digest(tmp_path / "a") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def test_the_digest_of_a_large_file_looks_at_size_start_and_end(tmp_path: Path) -> None:
+    """Sparse files: nothing is written but what differs."""
+    file, found = tmp_path / "large", set()
+    for size, at in ((WHOLE_BYTES + 1, None), (WHOLE_BYTES + 2, None), (WHOLE_BYTES + 1, 0), (WHOLE_BYTES + 1, WHOLE_BYTES)):
+        with file.open("wb") as stream:
+            stream.truncate(size)
+            if at is not None:
+                stream.seek(at)
+                stream.write(b"x")
+        found.add(file_digest(file))
+    assert len(found) == 4
+    assert all(digest.startswith("sampled-") for digest in found)
+
+
+# --- safetensors --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """A whole file with two tensors."""
+    file = tmp_path / "model.safetensors"
+    save_file({"a": np.ones((2, 3), np.float32), "b": np.zeros(5, np.float16)}, file, metadata={"format": "pt"})
+    return file
+
+
+def test_the_header_names_dtypes_and_shapes(weights: Path) -> None:
+    header = safetensors_header(weights)
+    assert {name: (facts["dtype"], facts["shape"]) for name, facts in header.items()} == {"a": ("F32", [2, 3]), "b": ("F16", [5])}
+
+
+@pytest.mark.parametrize(("change", "how"), [(-1, "cut off"), (-30, "cut off"), (1, "too long")])
+def test_a_file_of_another_length_than_promised(weights: Path, change: int, how: str) -> None:
+    size = weights.stat().st_size
+    with weights.open("r+b") as stream:
+        stream.truncate(size + change)
+    said = f"{weights} is {how}: its header promises {size:,} bytes, it has {size + change:,}. Copy or download it again."
+    assert message(safetensors_header, weights) == said
+
+
+def headed(text: bytes) -> bytes:
+    return len(text).to_bytes(8, "little") + text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x00" * 4,
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n",
+        headed(b"[1]"),
+        headed(b"\xff\xfe"),
+        headed(json.dumps({"a": 1}).encode()),
+        headed(json.dumps({"a": {"dtype": "F32"}}).encode()),
+        headed(json.dumps({"a": {"data_offsets": [0]}}).encode()),
+        headed(json.dumps({"a": {"data_offsets": [0, None]}}).encode()),
+        (1 << 60).to_bytes(8, "little") + b"{}",
+    ],
+)
+def test_a_file_that_is_no_safetensors_file(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "x.safetensors"
+    file.write_bytes(content)
+    said = f"{file} is no safetensors file: it has no readable header. Copy or download it again."
+    assert message(safetensors_header, file) == said
+
+
+def test_a_file_cut_off_in_its_header(weights: Path) -> None:
+    with weights.open("r+b") as stream:
+        stream.truncate(20)
+    assert message(safetensors_header, weights).endswith("it has no readable header. Copy or download it again.")
+
+
+# --- other files --------------------------------------------------------------------------------------------------------
+
+
+def test_json_that_is_no_object(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    file.write_text("[1, 2]")
+    assert message(read_json, file) == f"{file} holds a list; wanted a JSON object."
+    file.write_text('{"a": 1}')
+    assert read_json(file) == {"a": 1}
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe{}"])
+def test_json_that_cannot_be_read(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "config.json"
+    file.write_bytes(content)
+    said = message(read_json, file)
+    assert said.startswith(f"{file} cannot be read as JSON: ")
+    assert said.endswith("Copy or download it again.")
+
+
+def test_json_that_is_not_there(tmp_path: Path) -> None:
+    assert "cannot be read as JSON: " in message(read_json, tmp_path / "config.json")
+
+
+def test_files_are_listed_by_name(tmp_path: Path) -> None:
+    for name in ("b.json", "a.json", "c.txt", "d.bin"):
+        (tmp_path / name).touch()
+    assert list(listed(tmp_path, ("*.json", "c.*", "nothing"))) == ["a.json", "b.json", "c.txt"]
