@@ -207,7 +207,7 @@ def ask_duckdb(path: Path) -> list[Query]:
     connection = duckdb.connect(str(path), read_only=True)
 
     def run(text: str) -> Query:
-        return lambda layer, number: connection.execute(text, [layer, number][: text.count("?")]).pl()
+        return lambda layer, number: connection.sql(text, params=[layer, number][: text.count("?")]).to_arrow_table()
 
     return [
         run("SELECT sample, position, value FROM by_feature WHERE layer = ? AND feature = ?"),

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from toolkit.errors import StoreError
+from toolkit.errors import DataError, StoreError
 from toolkit.tables import TABLES, arrow_schema
 from toolkit_store.files import FileRecord
 
@@ -35,6 +35,7 @@ _JOIN_FROM = 32
 rows, so that what an append may have to rewrite is bounded."""
 _AT_ONCE = timedelta(milliseconds=1)
 """The youngest old version that `tidy` removes; LanceDB warns of zero, and the caller holds both locks."""
+_HALF_MAX = 65504.0
 _CACHE_BYTES = 256 << 20
 _BATCH_ROWS = 8192
 
@@ -192,7 +193,14 @@ class Database:
     # --- float16 ---
 
     def _as_kept(self, name: str, rows: pa.Table) -> pa.Table:
-        return rows.cast(_halved(rows.schema)) if self._halves(name) else rows
+        if not self._halves(name):
+            return rows
+        largest = _largest(rows["values"])
+        if _HALF_MAX < largest < float("inf"):
+            raise DataError(
+                f"A value of {largest:g} is too large for float16, in which this store keeps values; use one with float32."
+            )
+        return rows.cast(_halved(rows.schema))
 
     def _as_declared(self, name: str, rows: pa.Table) -> pa.Table:
         schema = _schema(name)
@@ -219,6 +227,13 @@ def _halved(schema: pa.Schema) -> pa.Schema:
 
     half = pa.list_(pa.field("item", pa.float16(), nullable=False))
     return pa.schema([pa.field(field.name, half, nullable=False) if field.name == "values" else field for field in schema])
+
+
+def _largest(lists: pa.ChunkedArray) -> float:
+    import pyarrow.compute as pc
+
+    found = pc.max(pc.abs(pc.list_flatten(lists))).as_py()
+    return 0.0 if found is None else float(found)
 
 
 def _small_files(found: Any) -> int:
