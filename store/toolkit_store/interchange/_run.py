@@ -100,8 +100,11 @@ def _merged(rows: pl.DataFrame) -> pl.DataFrame:
     if not again.any():
         return rows
     entries = rows.filter(again).explode("features", "values").group_by([*place, "features"]).agg(pl.col("values").max())
-    lists = entries.sort([*place, "features"]).group_by(place, maintain_order=True).agg(pl.col("features", "values").drop_nulls())
-    return pl.concat([rows.filter(~again), lists.select(rows.columns)]).sort(place)
+    filled = entries.drop_nulls("features").sort([*place, "features"]).group_by(place, maintain_order=True)
+    lists = filled.agg(pl.col("features", "values"))
+    once = rows.filter(again).select(place).unique().join(lists, on=place, how="left")  # where nothing fired there are no entries
+    whole = once.with_columns(pl.col("features", "values").fill_null([]))
+    return pl.concat([rows.filter(~again), whole.select(rows.columns)]).sort(place)
 
 
 def run_tables(store: Store, run: str, also: Iterable[str] = ()) -> RunTables:
