@@ -361,8 +361,10 @@ class RunView:
         beyond = f"place > {place(step, feature)} AND place <= {place(step, feature, LAST_BLOCK)}"
         heads = self._blocks(step, feature, beyond, ["step", "feature", "block", "max"])
         if k is not None:
+            heads = heads.sort(["max", "block"], descending=[True, False]).head(k)
+        if k is not None and k <= BLOCK:
             reached = first.select(pl.col("values").list.explode().top_k(k).min()).item()
-            heads = heads.filter(pl.col("max") >= reached).sort(["max", "block"], descending=[True, False]).head(k)
+            heads = heads.filter(pl.col("max") > reached)
         return [_is_place(step, feature, block) for block in sorted(heads["block"].to_list())]
 
     def _blocks(self, step: str, feature: int, where: str, columns: Sequence[str]) -> pl.DataFrame:

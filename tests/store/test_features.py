@@ -104,6 +104,10 @@ def test_answers_are_those_of_a_dictionary(steps: list[Model]) -> None:
     check_answers(steps)
 
 
+def test_more_than_a_block_is_asked_for() -> None:
+    check_answers([{("A", f"s{number}", 0): {1: float(number % 4)} for number in range(25)}])
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @settings(max_examples=100, deadline=None)
