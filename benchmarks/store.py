@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -207,7 +206,7 @@ def ask_duckdb(path: Path) -> list[Query]:
     connection = duckdb.connect(str(path), read_only=True)
 
     def run(text: str) -> Query:
-        return lambda layer, number: connection.execute(text, [layer, number][: text.count("?")]).pl()
+        return lambda layer, number: connection.sql(text, params=[layer, number][: text.count("?")]).to_arrow_table()
 
     return [
         run("SELECT sample, position, value FROM by_feature WHERE layer = ? AND feature = ?"),
@@ -301,6 +300,12 @@ def size(path: Path) -> float:
     return sum(file.stat().st_size for file in files) / 1e6
 
 
+def peak_memory() -> int:
+    """Kilobytes. The kernel's other counter, ru_maxrss, is inherited from the parent process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
 def say(label: str, value: str, target: str = "") -> None:
     print(f"{label:44} {value:>28} {target:>22}", flush=True)
 
@@ -351,20 +356,20 @@ def run(folder: Path, options: argparse.Namespace) -> None:
         check(systems, samples)
     report_queries(measure(systems, options.rounds, samples))
     say("\nopen + first query, cold process", f"{cold(folder / 'store', 5):.2f} s", "<= 2.5 s")
-    say("peak memory of this process", f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:,.0f} MB")
+    say("peak memory of this process", f"{peak_memory() / 1e3:,.0f} MB")
     memory = json.loads(_reader(folder / "store"))
     say("peak memory of a process that only queries", f"{memory / 1e3:,.0f} MB", "<= 1,000 MB")
 
 
 READER = """
-import sys, resource, toolkit_store
+import sys, toolkit_store
 sys.path.insert(0, sys.argv[2])
 import store as benchmark
 queries = benchmark.ask_store(sys.argv[1])
 for layer, feature, number in benchmark.asked(50, int(sys.argv[3])):
     for place, ask in enumerate(queries):
         ask(layer, number if place == 2 else feature)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(benchmark.peak_memory())
 """
 
 

@@ -93,7 +93,7 @@ def tables() -> str:
 
     blocks = []
     for table in TABLES.values():
-        kept = "ledger" if table.ledger else "data"
+        kept = "ledger" if table.ledger else "derived" if table.derived else "data"
         lines = [f"## `{table.name}`", "", f"{table.help[:1].upper()}{table.help[1:]}. ({kept}, version {table.version})", ""]
         lines += ["| column | type | |", "|---|---|---|"]
         for column, kind in table.columns.items():

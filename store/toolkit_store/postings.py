@@ -32,6 +32,8 @@ AT_ONCE = 16 << 20
 """Entries sorted at a time: with what sorting needs, about 600 MB."""
 _ROWSAT_ONCE = 1 << 16
 _FEATURE_BITS, _BLOCK_BITS = 24, 16
+LAST_BLOCK = (1 << _BLOCK_BITS) - 1
+"""The highest number that a block of a feature may have."""
 
 Rows = Callable[[Sequence[str]], Iterable["pa.Table"]]
 """Gives the rows of `activations` with these columns, batch by batch."""
@@ -59,7 +61,7 @@ def place(step: str, feature: int, block: int = 0) -> int:
 
 def places(step: str) -> tuple[int, int]:
     """The first and the last place that the blocks of a step may have."""
-    return place(step, 0), place(step, (1 << _FEATURE_BITS) - 1, (1 << _BLOCK_BITS) - 1)
+    return place(step, 0), place(step, (1 << _FEATURE_BITS) - 1, LAST_BLOCK)
 
 
 @dataclass
@@ -199,18 +201,18 @@ def _ranges(keys: np.ndarray, shift: np.uint64) -> Iterator[tuple[int, int]]:
     """Ranges of features, none of more entries than are sorted at once unless one feature alone has them."""
     import numpy as np
 
-    counts = np.zeros(0, np.int64)
+    features, counts = np.empty(0, np.uint64), np.empty(0, np.int64)
     for start in range(0, len(keys), AT_ONCE):
-        part = np.bincount((keys[start : start + AT_ONCE] >> shift).astype(np.int64))
-        size = max(len(part), len(counts))
-        counts = np.pad(counts, (0, size - len(counts))) + np.pad(part, (0, size - len(part)))
-    first, held = 0, 0
-    for feature, count in enumerate(counts.tolist()):
+        more, added = np.unique(keys[start : start + AT_ONCE] >> shift, return_counts=True)
+        features, where = np.unique(np.concatenate((features, more)), return_inverse=True)
+        counts = np.bincount(where, np.concatenate((counts, added)), len(features)).astype(np.int64)
+    first, held = int(features[0]), 0
+    for feature, count in zip(features.tolist(), counts.tolist(), strict=True):
         if held and held + count > AT_ONCE:
             yield first, feature
             first, held = feature, 0
         held += count
-    yield first, len(counts)
+    yield first, int(features[-1]) + 1
 
 
 def _sorted(keys: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

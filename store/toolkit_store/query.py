@@ -17,7 +17,7 @@ from toolkit.records import RunRow, StepRow
 from toolkit.tables import TABLES, arrow_schema
 from toolkit_store import indexing
 from toolkit_store.database import Database, among, equals, holds
-from toolkit_store.postings import BLOCK, number_key, place, places, space_key
+from toolkit_store.postings import BLOCK, LAST_BLOCK, number_key, place, places, space_key
 from toolkit_store.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -358,11 +358,13 @@ class RunView:
         """Filters for the further blocks. Of a dense feature the k largest entries lie in the k blocks with the largest maxima."""
         import polars as pl
 
-        beyond = f"place > {place(step, feature)} AND place <= {place(step, feature, BLOCK - 1)}"
+        beyond = f"place > {place(step, feature)} AND place <= {place(step, feature, LAST_BLOCK)}"
         heads = self._blocks(step, feature, beyond, ["step", "feature", "block", "max"])
         if k is not None:
+            heads = heads.sort(["max", "block"], descending=[True, False]).head(k)
+        if k is not None and k <= BLOCK:
             reached = first.select(pl.col("values").list.explode().top_k(k).min()).item()
-            heads = heads.filter(pl.col("max") >= reached).sort(["max", "block"], descending=[True, False]).head(k)
+            heads = heads.filter(pl.col("max") > reached)
         return [_is_place(step, feature, block) for block in sorted(heads["block"].to_list())]
 
     def _blocks(self, step: str, feature: int, where: str, columns: Sequence[str]) -> pl.DataFrame:

@@ -1,8 +1,9 @@
 """One SELECT in polars' SQL over given tables, and nothing else.
 
 polars' SQL can read files (`read_csv('...')`) and change its own tables, and it knows more ways to quote than are worth
-imitating. So a statement passes only if every letter of it belongs to a word, a number, a plain 'text', a plain "name" or a
-known sign, and every function that it calls is on a list; what is not understood here never reaches polars.
+imitating. So a statement passes only if every letter of it belongs to a word, a number, a plain 'text', a plain "name", a
+comment or a known sign, and every function that it calls is on a list. polars is handed those words alone: what is not
+understood here never reaches it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ DEEPEST = 30
 MOST_SIGNS = 1_000
 
 _TOKEN = re.compile(
-    r"""(?P<blank>[ \t\r\n]+)
+    r"""(?P<blank>[ \t\r\n]+ | --[^\r\n]* | /\*(?:[^*/]|\*(?!/)|/(?!\*))*\*/)
     | (?P<text>'(?:[^'\\\0]|'')*')
     | (?P<name>"(?:[^"\\\0]|"")*")
     | (?P<word>[A-Za-z_][A-Za-z0-9_]*)
@@ -73,7 +74,7 @@ def select(text: str, table: Callable[[str], pl.LazyFrame], tables: Iterable[str
     frames = {name: table(name) for name in known if name in named}
     try:
         with pl.SQLContext(frames, eager=True) as context:
-            return context.execute(text)
+            return context.execute(" ".join(word.text for word in words))
     except (
         pl.exceptions.PolarsError,
         pl.exceptions.PanicException,
@@ -109,9 +110,9 @@ def _words(text: str) -> Iterator[Word]:
         if found is None:
             raise BadInput(_not_understood(text, at))
         kind = str(found.lastgroup)
-        begins_comment = text.startswith(("--", "/*"), at)
         prefixed = kind == "text" and last in ("word", "name", "number", "text")
-        if begins_comment or prefixed:
+        unended = kind != "blank" and text.startswith("/*", at)
+        if prefixed or unended:
             raise BadInput(_not_understood(text, at))
         if kind != "blank":
             yield Word(kind, found.group(), at)
@@ -122,7 +123,7 @@ def _words(text: str) -> Iterator[Word]:
 def _not_understood(text: str, at: int) -> str:
     return (
         f"At letter {at + 1} of the statement: {text[at : at + 12]!a} is not read here. Write words and numbers, 'text' and "
-        '"names" that end, no comments and no backslashes.'
+        '"names" that end, and no backslashes.'
     )
 
 

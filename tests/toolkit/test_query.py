@@ -611,6 +611,18 @@ def test_an_interrupted_run_gives_what_is_committed(folder: Path) -> None:
     assert result.stderr == "partial: run part-1 is interrupted; 2 of 7 steps are committed\n"
 
 
+def test_a_run_that_has_entered_no_state_yet_gives_what_its_journal_names(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "store")
+    begun = tmp_path / "store" / "runs" / "begun-1"
+    begun.mkdir()
+    (begun / "manifest.json").write_text(json.dumps({"run": "begun-1", "stages": STAGES}))
+    events = [{"at": "2026-01-05", "event": "step_done", "key": key, "stage": "extract"} for key in ("k1", "k2")]
+    (begun / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    result = ask(tmp_path / "store", "top", "2/5", "--json", run="begun-1")
+    assert [row["value"] for row in json.loads(result.stdout)] == [3.0, 2.0, 1.0]
+    assert result.stderr == "partial: run begun-1 is running; 2 of ? steps are committed\n"
+
+
 def test_a_run_whose_process_is_gone_is_called_dead(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gone = replace(open_store(folder, read_only=True).run_states("part-1")[0], state="running")
     monkeypatch.setattr(Store, "run_states", lambda self, run=None: [gone])

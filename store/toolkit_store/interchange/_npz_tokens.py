@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.errors import BadInput, DataError
 from toolkit.files import read_json
 from toolkit_store.interchange._npz_rows import MAX_BYTES, check_size, dense, load, save, sparse
-from toolkit_store.interchange._run import RunTables, arrow, digest_of, key_of, land, safe_names, write_json
+from toolkit_store.interchange._run import RunTables, arrow, digest_of, joined, key_of, land, safe_names, write_json
 
 if TYPE_CHECKING:
     import polars as pl
@@ -146,8 +146,8 @@ def read(store: Store, folder: Path, *, model: str | None = None, site: str = "r
     tables: dict[str, Any] = {
         "spaces": arrow("spaces", list({row["space"]: row for row in spaces.values() if row["width"]}.values())),
         "samples": arrow("samples", list(names.values())),
-        "activations": (rows for path in files for rows in _activations(path, spaces, names)),
-        "attention": (rows for path in _once(files) for rows in _attention(path, spaces, names)),
+        "activations": joined(rows for path in files for rows in _activations(path, spaces, names)),
+        "attention": joined(rows for path in _once(files) for rows in _attention(path, spaces, names)),
     }
     digest = digest_of([*files, *folder.glob("metadata_*.json")]) + f" {model} {site}"
     return land(store, metadata.get("name") or folder.name, "import.tokens", digest, tables)
@@ -213,7 +213,7 @@ def _sample(scenario: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
 def _activations(path: Path, spaces: Mapping[str, Any], samples: Mapping[str, Any]) -> Iterator[pa.Table]:
     import numpy as np
 
-    found = load(path, ())
+    found = load(path, (), skip=("attention",))
     if "features" not in found:
         return
     matrix, space = found["features"], spaces[path.name]
@@ -236,7 +236,7 @@ def _attention(path: Path, spaces: Mapping[str, Any], samples: Mapping[str, Any]
 
     from toolkit.tables import arrow_schema
 
-    weights = load(path, ()).get("attention")
+    weights = load(path, (), skip=("features", "positions")).get("attention")
     if weights is None:
         return
     head, query, key = np.nonzero(weights)

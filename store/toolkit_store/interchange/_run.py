@@ -71,7 +71,7 @@ class RunTables:
         """Each space with its rows (sample, position, features, values), by sample and position."""
         import polars as pl
 
-        found = pl.DataFrame(self.read("activations"))
+        found = _merged(pl.DataFrame(self.store.read("activations", self.keys("activations"))))
         chosen = self._chosen(found["space"].unique().to_list(), wanted)
         for space in chosen:
             yield self.spaces[space], found.filter(pl.col("space") == space).drop("space").rechunk()
@@ -89,6 +89,22 @@ class RunTables:
         if missing:
             raise BadInput(f"Run {self.id} has no activations in space {missing[0]}. It has some in: {', '.join(known)}.")
         return list(dict.fromkeys(wanted))
+
+
+def _merged(rows: pl.DataFrame) -> pl.DataFrame:
+    """One row a place, by place: where two steps looked at one, its entries as a query gives them, each with its largest value."""
+    import polars as pl
+
+    place = ["space", "sample", "position"]
+    again = rows.select(pl.struct(place).is_duplicated()).to_series()
+    if not again.any():
+        return rows
+    entries = rows.filter(again).explode("features", "values").group_by([*place, "features"]).agg(pl.col("values").max())
+    filled = entries.drop_nulls("features").sort([*place, "features"]).group_by(place, maintain_order=True)
+    lists = filled.agg(pl.col("features", "values"))
+    once = rows.filter(again).select(place).unique().join(lists, on=place, how="left")  # where nothing fired there are no entries
+    whole = once.with_columns(pl.col("features", "values").fill_null([]))
+    return pl.concat([rows.filter(~again), whole.select(rows.columns)]).sort(place)
 
 
 def run_tables(store: Store, run: str, also: Iterable[str] = ()) -> RunTables:
@@ -254,6 +270,22 @@ def activation_rows(space: str, samples: Sequence[str], positions: Any, counts: 
         pa.array(positions, pa.int32()),
     ]
     return pa.Table.from_arrays([*columns, *lists], schema=schema)
+
+
+def joined(parts: Iterable[pa.Table], most: int = 50_000) -> Iterator[pa.Table]:
+    """The same rows in fewer tables: each that is handed to a commit costs some time."""
+    import pyarrow as pa
+
+    kept: list[pa.Table] = []
+    count = 0
+    for part in parts:
+        kept.append(part)
+        count += part.num_rows
+        if count >= most:
+            yield pa.concat_tables(kept).combine_chunks()
+            kept, count = [], 0
+    if kept:
+        yield pa.concat_tables(kept).combine_chunks()
 
 
 def flat(rows: pl.DataFrame) -> tuple[Any, Any, Any]:

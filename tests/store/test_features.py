@@ -1,0 +1,367 @@
+"""Questions to a store: each answer with an index and without one, against a dictionary of dictionaries."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import Phase, given, settings
+
+import toolkit_store
+from toolkit.errors import BadInput, DataError
+from toolkit.records import StepRow
+from toolkit.tables import arrow_schema
+from toolkit_store import RunView, Store, open_store, postings, query
+from toolkit_store.database import holds
+
+Model = dict[tuple[str, str, int], dict[int, float]]
+"""(space, sample, position) -> feature -> value."""
+Rows = Mapping[tuple[str, str, int], Mapping[int, float]]
+
+
+def step(key: str, **fields: Any) -> StepRow:
+    base: dict[str, Any] = dict(experiment="e", stage="s", part="p", part_version="1", run="r", index=0, material="{}", tables={})
+    return StepRow(**{**base, "key": key, "worker": "w", "seconds": 0.5, "committed_at": "2026-01-01", **fields})
+
+
+def arrow(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(list(rows), schema=arrow_schema(name))
+
+
+def acts(rows: Rows) -> pa.Table:
+    return arrow(
+        "activations",
+        [
+            {"space": space, "sample": sample, "position": at, "features": list(found), "values": list(found.values())}
+            for (space, sample, at), found in rows.items()
+        ],
+    )
+
+
+def samples(*names: str, pieces: Sequence[str] = ("a", "b", "c")) -> pa.Table:
+    fixed = {"cluster": "c", "text": "abc", "token_ids": [1, 2, 3], "pieces": list(pieces), "spans": [], "prompt_hash": "h"}
+    return arrow("samples", [{"sample": name, "unit": f"unit of {name}", **fixed} for name in names])
+
+
+def spaces(*names: str, width: int = 8) -> pa.Table:
+    fixed = {"model": "m", "revision": "1", "hookpoint": "resid_post.1", "sae": "s", "sae_hash": "h", "recipe": "relu"}
+    return arrow("spaces", [{"space": name, "address": f"m/{name}", "width": width, **fixed} for name in names])
+
+
+def write(store: Store, steps: Mapping[str, Rows]) -> list[str]:
+    for key, rows in steps.items():
+        store.commit(step(key), {"activations": acts(rows)})
+    return list(steps)
+
+
+def views(store: Store, keys: Sequence[str]) -> Iterator[RunView]:
+    """The run before it has an index, while it runs, and after."""
+    store.record_run(run="r", name="n", state="running")
+    yield toolkit_store.open(store.folder).run("r")
+    store.index(keys, run="r")
+    store.record_run(run="r", name="n", state="done", steps=keys)
+    yield toolkit_store.open(store.folder).run("r")
+
+
+@contextmanager
+def small_blocks() -> Iterator[None]:
+    """Blocks of 3 entries, 5 entries sorted at a time: all that large data does, with little."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (postings, query):
+            patch.setattr(module, "BLOCK", 3)
+        patch.setattr(postings, "AT_ONCE", 5)
+        yield
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(tmp_path / "store", create=True)
+
+
+def rows_of(frame: pl.DataFrame) -> list[tuple[Any, ...]]:
+    return frame.rows()
+
+
+# --- against a model ---
+
+VALUES = st.sampled_from([0.25, 0.5, 1.0, 2.0, 100.0])
+ENTRIES = st.dictionaries(st.integers(0, 5) | st.sampled_from([70_000, (1 << 24) + 1]), VALUES, max_size=5)
+PLACES = st.tuples(st.sampled_from(["A", "it's"]), st.sampled_from(["s1", "s2", "é'"]), st.integers(0, 2) | st.just(4000))
+STEPS = st.lists(st.dictionaries(PLACES, ENTRIES, max_size=8), min_size=1, max_size=3)
+
+
+@settings(max_examples=5, deadline=None, phases=[Phase.explicit, Phase.generate])
+@given(STEPS)
+def test_answers_are_those_of_a_dictionary(steps: list[Model]) -> None:
+    check_answers(steps)
+
+
+def test_more_than_a_block_is_asked_for() -> None:
+    check_answers([{("A", f"s{number}", 0): {1: float(number % 4)} for number in range(25)}])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@settings(max_examples=100, deadline=None)
+@given(STEPS)
+def test_answers_are_those_of_a_dictionary_at_length(steps: list[Model]) -> None:
+    check_answers(steps)
+
+
+def check_answers(steps: list[Model]) -> None:
+    model: Model = {}
+    for rows in steps:
+        for place, found in rows.items():
+            kept = model.setdefault(place, {})
+            kept.update({feature: max(value, kept.get(feature, 0)) for feature, value in found.items()})
+    with tempfile.TemporaryDirectory() as folder, small_blocks():
+        store = open_store(folder, create=True)
+        keys = write(store, {f"k{number}": rows for number, rows in enumerate(steps)})
+        for view in views(store, keys):
+            for space in {space for space, _, _ in model}:
+                compare(view, model, space)
+
+
+def compare(view: RunView, model: Model, space: str) -> None:
+    own = {(sample, at): found for (name, sample, at), found in model.items() if name == space}
+    fired = {feature for found in own.values() for feature in found}
+    counts = {
+        feature: (len({sample for (sample, _), found in own.items() if feature in found}), max_of(own, feature))
+        for feature in fired
+    }
+    ordered = sorted(((feature, *count) for feature, count in counts.items()), key=lambda row: (-row[1], row[0]))
+    assert rows_of(view.frequent(space)) == ordered
+    assert rows_of(view.frequent(space, 2)) == [row for row in ordered if row[1] >= 2]
+    assert view.samples_in(space) == len({sample for sample, _ in own})
+    for feature in (*sorted(fired)[-3:], 7):
+        entries = sorted((sample, at, found[feature]) for (sample, at), found in own.items() if feature in found)
+        assert rows_of(view.activations(space, feature)) == entries
+        hardest = sorted(entries, key=lambda row: (-row[2], row[0], row[1]))
+        for k in (2, 20):
+            assert rows_of(view.top(space, feature, k).drop("unit")) == hardest[:k]
+        assert rows_of(view.coactive(space, feature)) == together(own, feature)
+    for sample in {sample for sample, _ in own}:
+        active = [(space, at, *entry) for (name, at), found in own.items() if name == sample for entry in found.items()]
+        by_strength = sorted(active, key=lambda row: (row[1], -row[3], row[2]))
+        assert rows_of(view.sample(sample, space=space)) == by_strength
+        assert rows_of(view.sample(sample, 1, space)) == [row for row in by_strength if row[1] == 1]
+
+
+def max_of(own: Mapping[tuple[str, int], Mapping[int, float]], feature: int) -> float:
+    return max(found[feature] for found in own.values() if feature in found)
+
+
+def together(own: Mapping[tuple[str, int], Mapping[int, float]], feature: int) -> list[tuple[Any, ...]]:
+    sets: dict[int, set[tuple[str, int]]] = {}
+    for place, found in own.items():
+        for other in found:
+            sets.setdefault(other, set()).add(place)
+    mine = sets.pop(feature, set())
+    rows = [(other, len(mine & found), len(found), len(mine & found) / len(mine | found)) for other, found in sets.items()]
+    return sorted((row for row in rows if row[1]), key=lambda row: (-row[3], -row[1], row[0]))
+
+
+# --- the index ---
+
+TWO = {("A", "s1", 0): {1: 1.0, 2: 2.0}, ("A", "s2", 1): {1: 3.0}, ("B", "s1", 0): {1: 5.0}}
+
+
+def test_scalar_indexes_are_used(store: Store) -> None:
+    store.index(write(store, {"k": TWO}))
+    by_place = store.database.plan("postings", f"place = {postings.place('k', 1)}", ["values"])
+    assert "ScalarIndexQuery: query=[place =" in by_place
+    first, last = postings.places("k")
+    assert "ScalarIndexQuery" in store.database.plan("postings", f"place >= {first} AND place <= {last}", ["values"])
+    by_sample = store.database.plan("activations", "sample = 's1' AND space = 'A'", ["values"])
+    assert "ScalarIndexQuery: query=[sample = s1]@by_sample(BTree)" in by_sample
+    assert "array_has(features, UInt32(7))" in store.database.plan("activations", holds("features", 7), ["values"])
+
+
+def test_index_is_made_once_and_shared(store: Store) -> None:
+    keys = write(store, {"k": TWO, "l": {("A", "s3", 0): {1: 9.0}}})
+    assert store.index(keys, run="one") == 3
+    assert store.index(keys[::-1], run="two") == 0
+    assert store.index(["k"]) == 3  # other steps, another index
+    assert store.index(["unknown"]) == 0
+    assert [row.key for row in store.steps()] == ["k", "l"]
+
+
+def test_rows_that_come_after_the_index_are_found_too(store: Store) -> None:
+    store.index(write(store, {"k": TWO}))
+    more = write(store, {"l": {("A", "s3", 0): {1: 9.0}}})
+    assert not store.database.indexed("activations")
+    store.index(["k", *more])
+    assert store.database.indexed("activations")
+    assert store.database.indexed("postings")
+    store.record_run(run="r", name="n", state="done", steps=["k", "l"])
+    assert rows_of(toolkit_store.open(store.folder).run().activations("A", 1)) == [("s1", 0, 1.0), ("s2", 1, 3.0), ("s3", 0, 9.0)]
+
+
+def test_places_that_are_shared_by_chance_are_told_apart(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postings, "places", lambda step: (0, (1 << 40) - 1))
+    monkeypatch.setattr(query, "places", postings.places)
+    monkeypatch.setattr(query, "place", lambda step, feature, block=0: feature << 16 | block)
+    keys = write(store, {"k": TWO})
+    *_, view = views(store, keys)
+    assert rows_of(view.activations("B", 1)) == [("s1", 0, 5.0)]
+    assert rows_of(view.coactive("A", 1)) == [(2, 1, 1, 0.5)]
+
+
+def test_positions_must_not_be_negative(store: Store) -> None:
+    with pytest.raises(DataError, match="column 'position': -1 is negative"):
+        store.index(write(store, {"k": {("A", "s", -1): {1: 1.0}}}))
+
+
+def test_lists_must_be_as_long_as_each_other(store: Store) -> None:
+    rows = acts(TWO).to_pylist()
+    rows[0]["values"] = [1.0]
+    store.commit(step("k"), {"activations": arrow("activations", rows)})
+    with pytest.raises(DataError, match="lists of different lengths"):
+        store.index(["k"])
+
+
+def test_keys_that_do_not_fit_are_refused(store: Store) -> None:
+    with pytest.raises(DataError, match="need more than 64 bits together"):
+        store.index(write(store, {"k": {("A", f"s{i}", 2**31 - 1): {2**32 - 1: 1.0} for i in range(5)}}))
+
+
+# --- the other questions ---
+
+
+def test_top_names_the_unit_and_tokens_the_pieces(store: Store) -> None:
+    store.commit(step("k"), {"activations": acts(TWO), "samples": samples("s1", "s2")})
+    for view in views(store, ["k"]):
+        assert rows_of(view.top("A", 1)) == [("s2", 1, 3.0, "unit of s2"), ("s1", 0, 1.0, "unit of s1")]
+        assert rows_of(view.tokens("A", 1, "s2")) == [(0, "a", None), (1, "b", 3.0), (2, "c", None)]
+        assert rows_of(view.tokens("A", 2, "s2")) == [(0, "a", None), (1, "b", 0.0), (2, "c", None)]
+        with pytest.raises(BadInput, match="Run r has no sample 's9'"):
+            view.tokens("A", 1, "s9")
+
+
+def test_unknown_names_are_told(store: Store, tmp_path: Path) -> None:
+    features = toolkit_store.open(store.folder)
+    with pytest.raises(BadInput, match="holds no runs yet"):
+        features.run()
+    for view in views(store, write(store, {"k": TWO})):
+        for ask in (view.activations, view.top, view.coactive):
+            with pytest.raises(BadInput, match=r"Run r has no space 'C'\. Spaces: A, B"):
+                ask("C", 1)
+        assert view.sample("nobody").is_empty()
+    with pytest.raises(BadInput, match=r"There is no run 'rr' in .*Did you mean 'r'"):
+        features.run("rr")
+
+
+def test_partial_run_has_the_steps_it_committed_and_those_it_is_told_of(store: Store) -> None:
+    write(store, {"k": TWO})
+    store.commit(step("other", run="before"), {"activations": acts({("A", "s9", 0): {1: 4.0}})})
+    store.record_run(run="r", name="n", state="running")
+    features = toolkit_store.open(store.folder)
+    assert features.run().partial
+    assert features.run().activations("A", 1)["sample"].to_list() == ["s1", "s2"]
+    assert features.run(steps=["other"]).activations("A", 1)["sample"].to_list() == ["s1", "s2", "s9"]
+
+
+def test_diff_of_two_runs(store: Store) -> None:
+    keys = write(store, {"k": TWO, "l": {("A", "s3", 0): {1: 9.0, 4: 1.0}}})
+    for run, steps in (("one", keys[:1]), ("two", keys[1:])):
+        store.index(steps)
+        store.record_run(run=run, name="n", state="done", steps=steps)
+    features = toolkit_store.open(store.folder)
+    found = features.diff("one", "two", "A")
+    columns = ["feature", "count_a", "max_a", "rate_a", "count_b", "max_b", "rate_b", "change"]
+    assert found.columns == ["space", "run_a", "run_b", *columns]
+    assert rows_of(found.select(columns)) == [
+        (4, 0, None, 0.0, 1, 1.0, 1.0, 1.0),
+        (2, 1, 2.0, 0.5, 0, None, 0.0, -0.5),
+        (1, 2, 3.0, 1.0, 1, 9.0, 1.0, 0.0),
+    ]
+    with pytest.raises(BadInput, match="Run two has no space 'B'"):
+        features.diff("one", "two", "B")
+
+
+def test_features_and_effects(store: Store) -> None:
+    stats = arrow(
+        "features",
+        [{"space": "A", "feature": 1, "stat": stat, "group": "", "number": 1.0, "text": None} for stat in ("d", "q")],
+    )
+    fixed = {"space": "A", "outcome": "o", "probability": 0.5, "effect": 0.1}
+    effects = arrow(
+        "effects",
+        [{**fixed, "feature": number, "sample": sample, "arm": "up"} for number in (1, 2) for sample in ("*", "s1")],
+    )
+    store.commit(step("k", stage="compare"), {"features": stats})
+    store.commit(step("l", stage="patch"), {"effects": effects})
+    store.record_run(run="r", name="n", state="done", steps=["k", "l"])
+    view = toolkit_store.open(store.folder).run()
+    assert view.features()["stat"].to_list() == ["d", "q"]
+    assert view.features("A", "q")["stage"].to_list() == ["compare"]
+    assert view.features("B").is_empty()
+    assert view.effects()["feature"].to_list() == [1, 2]
+    assert rows_of(view.effects("A", 2, "up", samples=True).select("sample", "stage")) == [("s1", "patch")]
+
+
+def test_similar_reads_decoder_rows_in_ranges(store: Store) -> None:
+    rows = np.array([[1, 0], [2, 0.1], [0, 3], [-1, 0], [0, 0]], np.float32)
+    store.commit(step("k"), {"spaces": spaces("A", width=5)})
+    store.record_run(run="r", name="n", state="done", steps=["k"])
+    view = toolkit_store.open(store.folder).run()
+    found = view.similar("A", 0, 3, rows)
+    assert found["feature"].to_list() == [1, 2, 4]
+    assert found["cosine"][0] == pytest.approx(2 / np.hypot(2, 0.1))
+    assert view.similar("A", 0, 3, lambda first, last: rows[first:last]).equals(found)
+    with pytest.raises(BadInput, match=r"no feature 5 in space 'A'; its width is 5 \(0 to 4\)"):
+        view.similar("A", 5, rows=rows)
+    with pytest.raises(BadInput, match="decoder rows of the space are needed"):
+        view.similar("A", 0)
+    with pytest.raises(BadInput, match="does not say how wide space 'B' is"):
+        view.similar("B", 0, rows=lambda first, last: rows[first:last])
+
+
+# --- SQL ---
+
+
+@pytest.fixture
+def features(store: Store) -> toolkit_store.Features:
+    store.commit(step("k"), {"activations": acts(TWO), "samples": samples("s1", "s2"), "spaces": spaces("A", "B")})
+    store.commit(step("l"), {"spaces": spaces("A")})
+    store.commit(step("foreign", run="x"), {"samples": samples("s3")})
+    store.record_run(run="r", name="n", state="done", steps=["k", "l"])
+    return toolkit_store.open(store.folder)
+
+
+def test_sql_sees_the_rows_of_the_run(features: toolkit_store.Features) -> None:
+    assert features.sql("SELECT sample FROM samples ORDER BY sample;")["sample"].to_list() == ["s1", "s2"]
+    assert features.sql("SELECT count(*) AS n FROM spaces")["n"].to_list() == [2]  # facts are counted once
+    counted = "WITH a AS (SELECT space, position FROM activations WHERE sample = 's1') SELECT space FROM a ORDER BY space LIMIT 1"
+    assert features.sql(counted)["space"].to_list() == ["A"]
+    joined = "SELECT a.sample, \"unit\" FROM activations a JOIN samples s ON a.sample = s.sample WHERE a.space = 'B' -- done"
+    assert rows_of(features.sql(joined)) == [("s1", "unit of s1")]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "Only a SELECT can be asked"),
+        ("DROP TABLE samples", "Only a SELECT can be asked"),
+        ("/* SELECT */ DELETE FROM samples", "Only a SELECT can be asked"),
+        ("SELECT 1; DROP TABLE samples", "One statement at a time"),
+        ("SELECT * FROM read_csv('/etc/passwd')", "no function 'read_csv' here"),
+        ("SELECT * FROM READ_Parquet ('x')", "no function 'READ_Parquet' here"),
+        ("SELECT * FROM \"read_csv\"('/etc/passwd')", "functions are written without quotes"),
+        ("SELECT * FROM passwd", "polars cannot answer this"),
+        ("SELECT * FROM '/etc/passwd'", "polars cannot answer this"),
+        ("SELECT nothing FROM samples", "polars cannot answer this"),
+        ("SELECT 'unclosed", "At letter 8 of the statement"),
+    ],
+)
+def test_sql_refuses(features: toolkit_store.Features, text: str, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        features.sql(text)
