@@ -118,7 +118,7 @@ class CausalModel(Model):
     @torch.inference_mode()
     def unembed(self, states: Tensor) -> Tensor:
         """Final norm, head and the cap of the logits if there is one, in float32."""
-        norm, head = self._module.get_submodule(self._built.norm), self._module.get_submodule(self._built.head)
+        norm, head = self._module.get_submodule(self._built.norm), self._module.get_output_embeddings()
         logits: Tensor = head(norm(states.to(self.device, self._module.dtype)))
         cap = getattr(self._module.config, "final_logit_softcapping", None)
         if cap is not None:
