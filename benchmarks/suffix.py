@@ -20,7 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from toolkit.models import Model
 from toolkit.records import Identity
-from toolkit_hf._model import LlamaModel
+from toolkit_hf._model import CausalModel
 
 LAYERS, WIDTH, TOKENS, NAIVE = 8, 512, 300, 8
 
@@ -31,7 +31,7 @@ class _NoText:
     bos_token, bos_token_id, eos_token_id, chat_template = None, None, 0, None
 
 
-def _model() -> LlamaModel:
+def _model() -> CausalModel:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=1024,
@@ -42,7 +42,7 @@ def _model() -> LlamaModel:
         num_key_value_heads=8,
         max_position_embeddings=2048,
     )
-    return LlamaModel(Identity("random", "0", "0"), LlamaForCausalLM(config).eval(), _NoText())
+    return CausalModel(Identity("random", "0", "0"), LlamaForCausalLM(config).eval(), _NoText())
 
 
 def _edits(count: int) -> list[tuple[int, torch.Tensor]]:
@@ -50,7 +50,7 @@ def _edits(count: int) -> list[tuple[int, torch.Tensor]]:
     return [(at % LAYERS, torch.randn(WIDTH, generator=draw)) for at in range(count)]
 
 
-def _floor(model: LlamaModel, edits: list[tuple[int, torch.Tensor]]) -> None:
+def _floor(model: CausalModel, edits: list[tuple[int, torch.Tensor]]) -> None:
     """Every weight matrix of a block times the rows that pass it."""
     layers = model._body.layers
     for layer in range(LAYERS):

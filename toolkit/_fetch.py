@@ -62,9 +62,7 @@ def downloads_of(loadables: Iterable[Loadable]) -> Iterator[hub.Download]:
         yield from one.part.downloads(one.params) if one.part.downloads else ()
 
 
-def fetch_all(
-    downloads: Iterable[hub.Download], screen: Screen, wait: Callable[[float], None] = time.sleep
-) -> Iterator[Fetched]:
+def fetch_all(downloads: Iterable[hub.Download], screen: Screen, wait: Callable[[float], None] = time.sleep) -> Iterator[Fetched]:
     """Fetch and check each download in turn."""
     for download in downloads:
         yield _check_only(download) if hub.offline() else _fetched(download, screen, wait)

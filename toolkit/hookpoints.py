@@ -34,7 +34,14 @@ _ALIASES = {
     "ln2.hook_normalized": "mlp_in_normed",
     "mlp.hook_in": "mlp_in",
     "hook_mlp_out": "mlp_out",
+    "hook_in": "resid_pre",
+    "hook_out": "resid_post",
 }
+"""TransformerLens, behind `blocks.LAYER.`: the names of its first releases and of its third."""
+_ELSEWHERE = {"z": "attn_z", "attn_out_post": "attn_out", "mlp_out_post": "mlp_out"}
+"""interp-engine, where it differs. Its `mlp_out` and `attn_out` are ours too, but on Gemma 2 it means them before the norm."""
+_MODULES = {"": "resid_post", ".mlp": "mlp_raw", ".post_feedforward_layernorm": "mlp_out"}
+"""What comes out of modules, by their path behind a block's (sparsify, delphi)."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +60,14 @@ def hookpoint(text: str) -> Hookpoint:
     if found := re.fullmatch(r"([a-z_]+)\.(\d+)", text):
         if found[1] in SITES:
             return Hookpoint(found[1], int(found[2]))
-        if found[1] == "layers":
-            return Hookpoint("resid_post", int(found[2]))
+        if found[1] in _ELSEWHERE:
+            return Hookpoint(_ELSEWHERE[found[1]], int(found[2]))
     if (found := re.fullmatch(r"blocks\.(\d+)\.([a-z0-9_.]+)", text)) and found[2] in _ALIASES:
         return Hookpoint(_ALIASES[found[2]], int(found[1]))
+    if (found := re.fullmatch(r"(?:model\.layers|layers|transformer\.h|gpt_neox\.layers)\.(\d+)(.*)", text)) and found[
+        2
+    ] in _MODULES:
+        return Hookpoint(_MODULES[found[2]], int(found[1]))
     site = text.partition(".")[0]
     raise BadInput(
         f"'{text}' is no hookpoint.{nearest(site, SITES)} Write SITE.LAYER, layers counted from 0; sites: {choices(SITES)}."

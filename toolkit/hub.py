@@ -45,7 +45,8 @@ def snapshot(name: str, revision: str, marker: str) -> Snapshot:
 
 def offline() -> bool:
     """Whether the user forbids the network."""
-    return (os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or "").upper() in ("1", "ON", "YES", "TRUE")
+    said = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    return said.upper() in ("1", "ON", "YES", "TRUE")
 
 
 def fetch(wanted: Snapshot, patterns: Sequence[str]) -> Path:
@@ -71,10 +72,10 @@ def repository_files(wanted: Snapshot, patterns: Sequence[str]) -> list[HubFile]
     from huggingface_hub import HfApi
 
     try:
-        found = HfApi().repo_info(wanted.name, revision=wanted.revision, files_metadata=True).siblings or []
+        told: Any = HfApi().repo_info(wanted.name, revision=wanted.revision, files_metadata=True)
     except Exception as error:
         raise BadInput(_unreachable(wanted.name, wanted.revision, error)) from None
-    files = [HubFile(str(file.rfilename), int(file.size or 0)) for file in found]
+    files = [HubFile(str(file.rfilename), int(file.size or 0)) for file in told.siblings or ()]
     return [file for file in files if _matches(file.path, patterns)]
 
 
@@ -108,7 +109,7 @@ def _teller(tell: Callable[[int], None]) -> Any:
     """A progress bar that shows nothing and tells. Some transfers have two, of bytes received and written: either counts."""
     from tqdm import tqdm
 
-    class Teller(tqdm):  # type: ignore[type-arg]
+    class Teller(tqdm):  # type: ignore[misc]
         def __init__(self, *given: Any, **named: Any) -> None:
             super().__init__(*given, **{**named, "disable": True})
             self.n = named.get("initial", 0)

@@ -102,6 +102,8 @@ class Model(ABC):
     def run(self, batch: Sequence[Sequence[int]], capture: Sequence[str], edits: Sequence[Edit] = ()) -> dict[str, Tensor]:
         """One pass: for each hookpoint of `capture` a tensor (rows, longest, width), after the edits are made.
 
+        `attn_z` is as wide as all heads together; `attn_probs` is (rows, heads, longest, longest): queries, then keys.
+
         Blocks after the last one captured need not be run. What stands beyond a row's end means nothing.
         """
 

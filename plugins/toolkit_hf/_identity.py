@@ -112,7 +112,9 @@ def _of_folder(folder: Path, name: str, revision: str, dtype: str) -> Identity:
     weights = listed(folder, WEIGHTS)
     missing = _missing(folder)
     if missing:
-        raise BadInput(f"{folder} lacks {len(missing)} of the files that {INDEX} names, first {missing[0]}. Copy or download it again.")
+        raise BadInput(
+            f"{folder} lacks {len(missing)} of the files that {INDEX} names, first {missing[0]}. Copy or download it again."
+        )
     if not weights:
         raise BadInput(f"{folder} has no {WEIGHTS[0]}. Convert the weights to safetensors, or copy them there.")
     parameters = sum(_count(path) for path in weights.values())
@@ -127,11 +129,13 @@ def _facts(folder: Path, config: dict[str, Any], parameters: int) -> dict[str, A
             f"{folder / 'config.json'}: architecture '{kind}' is not among those that `huggingface` loads: {choices(SUPPORTED)}. "
             f"Another architecture takes one file: docs/tutorial/a-model-loader.md."
         )
-    found = {ours: next((config[name] for name in names if name in config), None) for ours, names in SIZES.items()}
-    lacking = [names[0] for ours, names in SIZES.items() if found[ours] is None]
-    if lacking:
-        raise BadInput(f"{folder / 'config.json'} has no {lacking[0]!r}: it is no complete {kind} config.")
-    return {"architecture": kind, "parameters": parameters, **{ours: int(size) for ours, size in found.items()}}
+    sizes: dict[str, int] = {}
+    for ours, names in SIZES.items():
+        found = next((config[name] for name in names if name in config), None)
+        if found is None:
+            raise BadInput(f"{folder / 'config.json'} has no {names[0]!r}: it is no complete {kind} config.")
+        sizes[ours] = int(found)
+    return {"architecture": kind, "parameters": parameters, **sizes}
 
 
 def _count(path: Path) -> int:

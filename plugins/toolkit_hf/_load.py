@@ -36,21 +36,21 @@ def load(params: HuggingFace, report: Reporter) -> Any:
 def _module(folder: Path, params: HuggingFace) -> Any:
     """The weights, every one of them from the files."""
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
+    attention = _attention(params.attention, AutoConfig.from_pretrained(folder, local_files_only=True))
     try:
-        module, told = AutoModelForCausalLM.from_pretrained(
+        found: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype="auto" if params.dtype == "auto" else getattr(torch, params.dtype),
             local_files_only=True,
-            attn_implementation=None if params.attention == "auto" else params.attention,
+            attn_implementation=attention,
             output_loading_info=True,
         )
     except (ValueError, RuntimeError) as error:
-        asked = "" if params.attention == "auto" else f" with `attention: {params.attention}`"
-        after = "" if params.attention == "auto" else " Use auto or eager."
         said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BadInput(f"{folder}: transformers does not load it{asked}: {said}{after}") from error
+        raise BadInput(f"{folder}: transformers does not load it: {said}") from error
+    module, told = found
     missing = sorted(told["missing_keys"])
     if missing:
         raise BadInput(
@@ -58,6 +58,19 @@ def _module(folder: Path, params: HuggingFace) -> Any:
             f"numbers. Copy or download it again."
         )
     return module.eval()
+
+
+def _attention(asked: str, config: Any) -> str:
+    """How attention is computed. What sdpa has no means for, some releases of transformers leave out without a word."""
+    beyond = {
+        "caps its attention scores": getattr(config, "attn_logit_softcapping", None) is not None,
+        "scales its attention scores by layer": bool(getattr(config, "scale_attn_by_inverse_layer_idx", False)),
+        "does not scale its attention scores": not getattr(config, "scale_attn_weights", True),
+    }
+    why = next((text for text, holds in beyond.items() if holds), None)
+    if asked == "sdpa" and why:
+        raise BadInput(f"attention: this {config.model_type} {why}, which `sdpa` cannot. Use `auto` or `eager`.")
+    return ("eager" if why else "sdpa") if asked == "auto" else asked
 
 
 def _folder(params: HuggingFace, report: Reporter) -> Path:

@@ -62,13 +62,14 @@ class Keys:
 class CausalModel(Model):
     """See the module's text. Nothing here changes the weights or leaves a hook behind.
 
-    `places` has each block's device; `switch` lets a block that shows its attention weights compute them plainly for that.
+    `places` has each block's device, where they are not all on one; `switch` lets a block that shows its attention weights compute
+    them plainly for that.
     """
 
     def __init__(
-        self, identity: Identity, module: Any, tokeniser: Any, places: Sequence[torch.device], *, switch: bool = True
+        self, identity: Identity, module: Any, tokeniser: Any, places: Sequence[torch.device] = (), *, switch: bool = True
     ) -> None:
-        self.identity, self._module, self._tokeniser, self._places, self._switch = identity, module, tokeniser, places, switch
+        self.identity, self._module, self._tokeniser, self._switch = identity, module, tokeniser, switch
         self._said: set[tuple[int, ...]] = set()
         self._built = structure_of(module)
         self._body, config = module.get_submodule(self._built.body), module.config
@@ -82,6 +83,7 @@ class CausalModel(Model):
         self.bos_id = tokeniser.bos_token_id if bos_of(tokeniser) else None
         self._embedding = module.get_submodule(self._built.embedding)
         self.device = self._embedding.weight.device
+        self._places = tuple(places) or (self.device,) * self.layers
 
     # --- text ---
 
@@ -118,7 +120,7 @@ class CausalModel(Model):
     @torch.inference_mode()
     def unembed(self, states: Tensor) -> Tensor:
         """Final norm, head and the cap of the logits if there is one, in float32."""
-        norm, head = self._module.get_submodule(self._built.norm), self._module.get_submodule(self._built.head)
+        norm, head = self._module.get_submodule(self._built.norm), self._module.get_output_embeddings()
         logits: Tensor = head(norm(states.to(self.device, self._module.dtype)))
         cap = getattr(self._module.config, "final_logit_softcapping", None)
         if cap is not None:

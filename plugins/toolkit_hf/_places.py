@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 def spread(sizes: Sequence[int], rest: int, devices: int) -> list[int]:
     """The device of each block: blocks stay in order, and each device gets its share of bytes; the first has the rest, too."""
     share = (sum(sizes) + rest) / devices
-    found, before = [], rest
+    found: list[int] = []
+    before = rest
     for size in sizes:
         found.append(max(found[-1] if found else 0, min(int((before + size / 2) / share), devices - 1)))
         before += size

@@ -27,7 +27,6 @@ class Structure:
     blocks: str
     embedding: str
     norm: str
-    head: str
     attention: str
     attention_end: str
     mlp_norm: str
@@ -43,12 +42,11 @@ class Structure:
     scaled: bool = False
 
 
-_ROTARY = {
+_ROTARY: dict[str, Any] = {
     "body": "model",
     "blocks": "model.layers",
     "embedding": "model.embed_tokens",
     "norm": "model.norm",
-    "head": "lm_head",
     "rotary": "model.rotary_emb",
     "attention": "self_attn",
     "attention_end": "self_attn.o_proj",
@@ -72,7 +70,6 @@ STRUCTURES = (
         embedding="transformer.wte",
         positions="transformer.wpe",
         norm="transformer.ln_f",
-        head="lm_head",
         attention="attn",
         attention_end="attn.c_proj",
         mlp_norm="ln_2",
@@ -84,7 +81,6 @@ STRUCTURES = (
         blocks="gpt_neox.layers",
         embedding="gpt_neox.embed_in",
         norm="gpt_neox.final_layer_norm",
-        head="lm_head",
         rotary="gpt_neox.rotary_emb",
         attention="attention",
         attention_end="attention.dense",

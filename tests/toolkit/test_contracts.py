@@ -112,6 +112,8 @@ def test_identity(monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = itertools.count()
     broken(model(lambda params: identity(n=next(numbers))), "identify answered differently the second time")
     broken(model(lambda params: identity(path=Path("x"))), "not plain JSON data")
+    named = replace(model(lambda params: identity()), downloads=lambda params: ["org/model"])
+    broken(named, "downloads gave something else than Downloads")
     broken(model(lambda params: replace(identity(), digest="")), "identify left the name, revision or digest empty")
     monkeypatch.setitem(sys.modules, "lancedb", types.ModuleType("lancedb"))
     monkeypatch.delitem(sys.modules, "lancedb")

@@ -212,7 +212,15 @@ def test_offline_what_is_there_is_checked(fake: Hub, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (12_345, "12 kB"), (4_976_698_672, "5.0 GB"), (16.06e9, "16.1 GB"), (2e8, "200 MB")],
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (12_345, "12 kB"),
+        (4_976_698_672, "5.0 GB"),
+        (16.06e9, "16.1 GB"),
+        (2e8, "200 MB"),
+    ],
 )
 def test_sizes(count: float, text: str) -> None:
     assert size(count) == text
@@ -295,7 +303,10 @@ def test_the_command_fetches_model_and_saes(fake: Hub, spec: Callable[..., Path]
             *(layer.format(at, name) for at in (3, 5) for name in ("hyperparams.json", "checkpoints/final.safetensors")),
         ]
     )
-    assert [line.split(",")[0] for line in done.stdout.splitlines()] == [f"org/model@{COMMIT}: 3 files", f"org/saes@{COMMIT}: 4 files"]
+    assert [line.split(",")[0] for line in done.stdout.splitlines()] == [
+        f"org/model@{COMMIT}: 3 files",
+        f"org/saes@{COMMIT}: 4 files",
+    ]
     assert f"model.safetensors: {len(WEIGHTS)} B" in done.stderr
 
 

@@ -28,7 +28,17 @@ def test_a_name_is_read_back(site: str, layer: int) -> None:
         ("blocks.3.ln2.hook_normalized", "mlp_in_normed.3"),
         ("blocks.3.mlp.hook_in", "mlp_in.3"),
         ("blocks.31.hook_mlp_out", "mlp_out.31"),
+        ("blocks.31.hook_in", "resid_pre.31"),
+        ("blocks.31.hook_out", "resid_post.31"),
         ("layers.7", "resid_post.7"),
+        ("model.layers.7", "resid_post.7"),
+        ("transformer.h.7", "resid_post.7"),
+        ("gpt_neox.layers.7", "resid_post.7"),
+        ("layers.7.mlp", "mlp_raw.7"),
+        ("model.layers.7.post_feedforward_layernorm", "mlp_out.7"),
+        ("z.3", "attn_z.3"),
+        ("mlp_out_post.3", "mlp_out.3"),
+        ("attn_out_post.3", "attn_out.3"),
         ("resid_post.007", "resid_post.7"),
     ],
 )
@@ -38,7 +48,18 @@ def test_other_tools_names(text: str, name: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "resid_post", "resid_post.", "resid_post.x", "resid_post.-1", "resid_post.1.2", "blocks.1", "blocks.1.hook_q", "12"],
+    [
+        "",
+        "resid_post",
+        "resid_post.",
+        "resid_post.x",
+        "resid_post.-1",
+        "resid_post.1.2",
+        "blocks.1",
+        "blocks.1.hook_q",
+        "layers.1.q",
+        "12",
+    ],
 )
 def test_what_is_no_hookpoint(text: str) -> None:
     with pytest.raises(BadInput) as caught:

@@ -191,7 +191,11 @@ def _answer(kind: type[Exception], status: int) -> Exception:
 
 @pytest.mark.parametrize(
     "error",
-    [_answer(errors.GatedRepoError, 403), _answer(errors.RepositoryNotFoundError, 404), errors.LocalTokenNotFoundError("no token")],
+    [
+        _answer(errors.GatedRepoError, 403),
+        _answer(errors.RepositoryNotFoundError, 404),
+        errors.LocalTokenNotFoundError("no token"),
+    ],
     ids=lambda error: type(error).__name__,
 )
 def test_what_no_further_try_can_mend(monkeypatch: pytest.MonkeyPatch, hub: Hub, error: Exception) -> None:

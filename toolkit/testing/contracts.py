@@ -29,6 +29,7 @@ from pydantic import ValidationError
 from toolkit._plugins import problem_of
 from toolkit.errors import BadInput, DataError
 from toolkit.hookpoints import Hookpoint, hookpoint
+from toolkit.hub import Download
 from toolkit.models import Edit, Encoded, Model
 from toolkit.records import (
     Environment,
@@ -142,6 +143,8 @@ def check_identity(part: ModelPart | SaePart, params: Any) -> None:
     _must(first == second, part, f"identify answered differently the second time: {first!r}, {second!r}")
     _must(first.name and first.revision and first.digest, part, "identify left the name, revision or digest empty")
     _must(_json(first.facts) == dict(first.facts), part, "the facts of its Identity are not plain JSON data")
+    wanted = list(part.downloads(params)) if part.downloads else []
+    _must(all(isinstance(one, Download) and one.patterns for one in wanted), part, "downloads gave something else than Downloads")
 
 
 # --- sources and stages -------------------------------------------------------------------------------------------------

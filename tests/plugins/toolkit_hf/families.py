@@ -85,7 +85,7 @@ FAMILIES = {
         ),
         Family(
             "gpt2",
-            GPT2Config(**SIZES, n_positions=CONTEXT, n_inner=48, scale_attn_by_inverse_layer_idx=True),
+            GPT2Config(**SIZES, n_positions=CONTEXT, n_inner=48),
             bos=END,
             blocks="transformer.h",
             plain={

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from pydantic import ValidationError
 from safetensors.numpy import load_file, save_file
 
 from toolkit.errors import BadInput
+from toolkit.hub import Snapshot
 from toolkit.records import Identity
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import SilentReporter
 from toolkit.testing.planted import Planted
 from toolkit_hf import toolkit_parts
-from toolkit_hf._identity import HuggingFace, identify
+from toolkit_hf._identity import HuggingFace, downloads, identify, repository
 from toolkit_hf._load import load
 
 LAB = "package:toolkit_lab/files/model"
@@ -230,3 +232,50 @@ def test_a_cached_config_alone_is_no_model(cache: Path) -> None:
     (cache / "snapshots" / COMMIT / "model.safetensors").unlink()
     with pytest.raises(BadInput, match="is not in the Hugging Face cache"):
         identify(HuggingFace(id="org/small"))
+
+
+# --- a cache that has a part of the files -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sharded(cache: Path) -> Path:
+    """The same in two files, of which the cache has the first."""
+    folder = cache / "snapshots" / COMMIT
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    save_file({name: np.ascontiguousarray(weight) for name, weight in weights.items()}, folder / names[0])
+    index = {"weight_map": {**dict.fromkeys(weights, names[0]), "extra.weight": names[1]}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return folder
+
+
+def test_part_of_a_model_offline(sharded: Path) -> None:
+    with pytest.raises(BadInput) as caught:
+        identify(HuggingFace(id="org/small"))
+    assert str(caught.value) == (
+        f"'org/small' is in the Hugging Face cache in part: {sharded} lacks 1 of its files, first model-00002-of-00002.safetensors, "
+        "and HF_HUB_OFFLINE forbids fetching them. Unset it and run `toolkit fetch SPEC`."
+    )
+
+
+def test_part_of_a_model_is_fetched_again(sharded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    assert repository(HuggingFace(id="org/small")) == Snapshot("org/small", COMMIT, None)
+    assert identify(HuggingFace(id="org/small")).facts == {}
+
+
+def test_a_folder_with_part_of_a_model(sharded: Path) -> None:
+    assert refused(sharded) == (
+        f"{sharded} lacks 1 of the files that model.safetensors.index.json names, first model-00002-of-00002.safetensors. Copy or "
+        "download it again."
+    )
+
+
+def test_what_is_fetched_is_what_is_read(cache: Path) -> None:
+    (found,) = downloads(HuggingFace(id="org/small"))
+    assert found.wanted == Snapshot("org/small", COMMIT, cache / "snapshots" / COMMIT)
+    read = {"config.json", "model.safetensors", "model-00001-of-00002.safetensors", "tokenizer.json", "chat_template.jinja"}
+    names = [*read, "consolidated.safetensors", "pytorch_model.bin", "original/params.json", "README.md", "tf_model.h5"]
+    assert {name for name in names if any(fnmatch(name, pattern) for pattern in found.patterns)} == read
+    assert list(downloads(HuggingFace(path="/somewhere"))) == []
