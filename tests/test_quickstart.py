@@ -47,6 +47,7 @@ def test_it_ends_with_a_report_of_every_section(quickstart):
         "Effect and evidence",
         "Top features",
         "Patch effects against their controls",
+        "Methods",
         "Forecast against actual",
         "Provenance",
     ):

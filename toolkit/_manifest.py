@@ -59,6 +59,8 @@ def make_manifest(
                 "experiment": stage.experiment,
                 "part": stage.part.name,
                 "version": stage.part.version,
+                "help": stage.part.help,
+                "params": stage.params.model_dump(mode="json"),
                 "needs": list(stage.needs),
                 "writes": list(stage.part.writes),
                 "key": key_of(canonical(stage.material())),

@@ -7,6 +7,7 @@ A plugin's section that fails becomes a visible box; it never takes the report w
 from __future__ import annotations
 
 import html
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,7 @@ def write_report(
         _glance(manifest, told, known),
         _stages(manifest, told, known),
         *_contributed(inputs, sections),
+        _methods(manifest),
         _timings(told),
         _foretold(told),
         _troubles(told),
@@ -187,6 +189,28 @@ def _has_rows(inputs: Inputs, section: ReportSection) -> bool:
 def _figure(figure: Figure) -> str:
     spoken = f'<p class="spoken">{_e(figure.alt)}</p>' if figure.alt else ""
     return f'<div class="figure"><h3>{_e(figure.title)}</h3>{spoken}<div class="scroll" tabindex="0">{figure.html}</div></div>'
+
+
+def _methods(manifest: Mapping[str, Any]) -> str:
+    """What each stage did, with every setting that it ran with, defaults included."""
+    body = []
+    for stage in manifest.get("stages") or ():
+        settings = [f"{_e(name)} <code>{_e(_short(value))}</code>" for name, value in (stage.get("params") or {}).items()]
+        part = f"{_e(stage.get('part'))} <span class=faint>version {_e(stage.get('version'))}</span>"
+        body.append(
+            f'<tr><th scope="row">{_e(stage.get("id"))}</th><td>{part}<br>{_e(stage.get("help") or "")}</td>'
+            f"<td>{', '.join(settings) or '<span class=faint>none</span>'}</td></tr>"
+        )
+    if not body:
+        return ""
+    table = _table("What each stage did, and every setting it ran with", ("stage", "part", "settings"), body)
+    seed = f"<p>Every random draw comes from seed {_e(manifest.get('seed'))} by counter: no order or batch changes it.</p>"
+    return f'<section aria-labelledby="methods"><h2 id="methods">Methods</h2>{seed}{table}</section>'
+
+
+def _short(value: Any) -> str:
+    """A setting on one line: texts as they are, the rest as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _timings(told: Tally) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 from toolkit.addresses import short
 from toolkit.records import Figure, Inputs
 
+from ._verdict import signed
+
 ROW, LEFT, WIDE, RIGHT = 32, 110, 520, 24
 _TONES = {
     "causal": "var(--computed)",
@@ -124,7 +126,7 @@ def _table(
     body = []
     for key in order:
         found = arms[key]
-        cells = [_cell(found["specific"]), f"{found['random']['low']:+.3f} to {found['random']['high']:+.3f}"]
+        cells = [_cell(found["specific"]), f"{signed(found['random']['low'])} to {signed(found['random']['high'])}"]
         cells += [_cell(found[arm]) for arm in columns]
         numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
         body.append(f'<tr><th scope="row">{html.escape(names[key])}</th>{numbers}</tr>')
@@ -137,4 +139,4 @@ def _column(arm: str) -> tuple[int, str]:
 
 
 def _cell(row: Mapping[str, Any]) -> str:
-    return f"{row['effect']:+.3f}<br><span class='faint'>[{row['low']:+.3f}, {row['high']:+.3f}]</span>"
+    return f"{signed(row['effect'])}<br><span class='faint'>[{signed(row['low'])}, {signed(row['high'])}]</span>"

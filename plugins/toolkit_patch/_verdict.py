@@ -238,7 +238,7 @@ def verdict(judge: Judge, arms: Mapping[str, Mapping[str, Any]]) -> str:
         return f"not specific: {swapped}; but {beside}"
     rebuilt = [arms[f"reconstruct:{group}"] for group in judge.groups]
     if all(_counts(params, row) for row in rebuilt) and rebuilt[0]["effect"] * rebuilt[1]["effect"] > 0:
-        both = " and ".join(f"{row['effect']:+.3f}" for row in rebuilt)
+        both = " and ".join(signed(row["effect"]) for row in rebuilt)
         return f"reconstruction: with the whole stream rebuilt both values move P({about}) ({both}); with the error kept: {moved}"
     return f"no effect: {swapped}"
 
@@ -248,4 +248,10 @@ def _counts(params: Delta, row: Mapping[str, Any]) -> bool:
 
 
 def _with_interval(row: Mapping[str, Any]) -> str:
-    return f"{row['effect']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}] (q {row['q']:.2g})"
+    return f"{signed(row['effect'])} [{signed(row['low'])}, {signed(row['high'])}] (q {row['q']:.2g})"
+
+
+def signed(value: float) -> str:
+    """With its sign, three decimals; what rounds to nothing has none."""
+    text = f"{value:+.3f}"
+    return "0.000" if text in ("+0.000", "-0.000") else text

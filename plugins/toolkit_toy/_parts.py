@@ -160,6 +160,8 @@ def _groups(meta: pa.Table, by: str) -> dict[str, str]:
 def figure(inputs: Inputs) -> Iterable[Figure]:
     """The twelve features with the largest mean."""
     rows = [row for row in inputs.read("features").to_pylist() if row["stat"] == "toy_mean"]
+    if not rows:
+        return
     rows.sort(key=lambda row: -row["number"])
     cells = "".join(
         f"<tr><td>{row['feature']}</td><td>{html.escape(row['group'])}</td><td>{row['number']:.3f}</td></tr>" for row in rows[:12]

@@ -102,6 +102,7 @@ def test_a_digest_depends_on_names_and_contents_alone(tmp_path: Path) -> None:
     assert content_digest({name: tmp_path / "copy" / name for name in "ba"}) == found
     assert content_digest({"a": tmp_path / "b", "b": tmp_path / "a"}) != found
     assert content_digest({"a": tmp_path / "a"}) != found
+    assert content_digest({"a": tmp_path / "a", "c": tmp_path / "b"}) != found
     (tmp_path / "b").write_text("twO")
     assert content_digest(files) != found
 

@@ -37,6 +37,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (repository / "snapshots" / COMMIT / "config.json").write_text("{}")
     (repository / "refs" / "pr").mkdir(parents=True)
     (repository / "refs" / "main").write_text(f"{COMMIT}\n")
+    (repository / "refs" / "empty").touch()
     return repository
 
 
@@ -72,6 +73,7 @@ def test_what_is_cached_asks_nobody(cache: Path, hub: Hub) -> None:
         ("org/model", OTHER, "config.json"),
         ("org/model", "dev", "config.json"),
         ("org/model", "pr", "config.json"),
+        ("org/model", "empty", "*"),
         ("org/other", "main", "config.json"),
     ],
 )

@@ -1,6 +1,6 @@
 """What every part must keep, as checks that plugin authors run in a test.
 
-    @pytest.mark.parametrize("part", toolkit_parts(), ids=lambda part: part.name)
+    @pytest.mark.parametrize("part", list(toolkit_parts()), ids=lambda part: part.name)
     def test_contract(part):
         check_part(part)
 

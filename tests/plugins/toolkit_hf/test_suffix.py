@@ -187,6 +187,7 @@ class Speller:
     ("until", "text", "finish", "length"),
     [
         ("stop", "tops stop it", "until", 9),
+        ("stop", "sstop it", "until", 5),
         ("stop", "stop stop", "until", 9),
         ("stop", "stopstopping", "length", 12),
         ("\n", "\n\nyes\nno", "until", 6),

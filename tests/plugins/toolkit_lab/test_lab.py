@@ -152,6 +152,7 @@ def test_the_rules_clip_a_bet():
     assert step(State(variable=False), 50, won=False).balance == 90
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chat", [False, True])
 def test_it_plays(lab, chat):
     torch.manual_seed(7)
@@ -162,6 +163,7 @@ def test_it_plays(lab, chat):
     assert {"bankruptcy", "voluntary_stop"} <= outcomes
 
 
+@pytest.mark.slow
 def test_replies_parse(lab):
     torch.manual_seed(8)
     rng = Random(8)
@@ -183,18 +185,21 @@ def causes(lab):
     return {(row["effect"], row["cause"]): row for row in cause_rows(states, made)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cause", "weight"), policy.STOP_CAUSES.items())
 def test_a_documented_cause_moves_stopping(causes, cause, weight):
     low, high = _difference(causes["stop", cause])
     assert low > 0 if weight > 0 else high < 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cause", "weight"), policy.BET_CAUSES.items())
 def test_a_documented_cause_moves_the_bet(causes, cause, weight):
     low, high = _difference(causes["bet >= $50", cause])
     assert low > 0 if weight > 0 else high < 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", [("stop", "W"), ("bet >= $50", "H"), ("bet >= $50", "W"), ("bet >= $50", "P")])
 def test_a_documented_null_stays_small(causes, key):
     row = causes[key]
