@@ -66,9 +66,12 @@ class Sae(ABC):
         """How many numbers a reconstruction has."""
         return self.inputs
 
-    def reconstruct(self, rows: Tensor) -> Tensor:
-        """(n, inputs) -> (n, outputs): what it makes of rows, with what needs the rows themselves (a skip connection, their norm)."""
-        return self.decode(self.encode(rows))
+    def reconstruct(self, rows: Tensor, activations: Tensor | None = None) -> Tensor:
+        """(n, inputs) -> (n, outputs): what it makes of rows, with what needs the rows themselves (a skip connection, their norm).
+
+        `activations`: what `encode` gave for these rows, to save the work.
+        """
+        return self.decode(self.encode(rows) if activations is None else activations)
 
     @property
     def layer(self) -> int:

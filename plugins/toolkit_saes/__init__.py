@@ -15,14 +15,14 @@ def toolkit_parts() -> Iterator[Part]:
     """Every part of this subject."""
     yield SaePart(
         name="llama_scope",
-        help="Llama Scope: residual, MLP, attention and transcoders, in the original layout and OpenMOSS's two later ones.",
+        help="Llama Scope: R, M, A and TC, in the original layout and OpenMOSS's two later ones.",
         params=_llama_scope.LlamaScope,
         identify=_llama_scope.identify,
         load=_llama_scope.load,
     )
     yield SaePart(
         name="gemma_scope",
-        help="Gemma Scope 1 (layer_L/width_W/average_l0_N/params.npz): residual, MLP, attention, transcoders, embeddings.",
+        help="Gemma Scope 1 (params.npz): residual, MLP, attention, transcoders, embeddings.",
         params=_gemma_scope.GemmaScope,
         identify=_gemma_scope.identify,
         load=_gemma_scope.load,

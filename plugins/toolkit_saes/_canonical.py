@@ -92,6 +92,10 @@ class CanonicalSae(Sae):
         """How many numbers a reconstruction has."""
         return self._facts.output[1] if self._facts.output else self.inputs
 
+    def subtracts_b_dec(self) -> bool:
+        """Whether its inputs lose b_dec first."""
+        return (self._held or self._read()).subtract_b_dec
+
     def run_as(self, change: Callable[[Weights], Weights]) -> CanonicalSae:
         """The same weights, run in another way."""
         return CanonicalSae(self._facts, lambda: change(self._held or self._read()))
@@ -103,7 +107,9 @@ class CanonicalSae(Sae):
                 f"SAE {self.name} reads {self.inputs} numbers, the model's {self.hookpoint} has {rows.shape[-1]}: it belongs to "
                 f"another model. Name SAEs of this model."
             )
-        return self._encode(self.weights(rows), rows.float())[0]
+        weights = self.weights(rows)
+        given, _ = _prepared(weights, rows)
+        return GATES[weights.gate](given @ weights.w_enc, weights)
 
     def decode(self, activations: Tensor) -> Tensor:
         """Back into the stream; the skip connection of a transcoder, which needs the rows, is left to `reconstruct`."""
@@ -117,13 +123,16 @@ class CanonicalSae(Sae):
         weights = self._linear(self.weights(torch.empty(0) if self._held is None else self._held.w_dec))
         return _divided(weights.w_dec[list(features)], weights.scale_out)
 
-    def reconstruct(self, rows: Tensor) -> Tensor:
+    def reconstruct(self, rows: Tensor, activations: Tensor | None = None) -> Tensor:
         """Encoded and decoded, with the skip connection, each row's norm put back."""
         weights = self.weights(rows)
-        activations, undo = self._encode(weights, rows.float())
-        rebuilt = activations @ weights.w_dec + weights.b_dec
-        rebuilt = undo(rebuilt) if weights.undo_norm else rebuilt
-        return _divided(rebuilt if weights.skip is None else rebuilt + rows.float() @ weights.skip, weights.scale_out)
+        found = self.encode(rows) if activations is None else activations
+        rebuilt = found @ weights.w_dec + weights.b_dec
+        if weights.undo_norm:
+            rebuilt = _prepared(weights, rows)[1](rebuilt)
+        if weights.skip is not None:
+            rebuilt = rebuilt + rows.float() @ weights.skip
+        return _divided(rebuilt, weights.scale_out)
 
     def release_memory(self) -> None:
         """Forget the weights."""
@@ -135,12 +144,6 @@ class CanonicalSae(Sae):
         if held is None or held.w_enc.device != like.device:
             held = self._held = (held or self._read()).on(like.device)
         return held
-
-    def _encode(self, weights: Weights, rows: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        given, undo = _normed(rows if weights.scale_in == 1 else rows * weights.scale_in, weights.norm)
-        if weights.subtract_b_dec:
-            given = given - weights.b_dec
-        return GATES[weights.gate](given @ weights.w_enc, weights), undo
 
     def _linear(self, weights: Weights) -> Weights:
         """Weights whose output is in the stream's units without knowing the rows."""
@@ -156,8 +159,14 @@ def _divided(rows: Tensor, by: float) -> Tensor:
     return rows if by == 1 else rows / by
 
 
-def _normed(rows: Tensor, norm: Norm) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+def _prepared(weights: Weights, rows: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """Rows as the encoder wants them, and the way back."""
+    rows = rows.float()
+    given, undo = _normed(rows if weights.scale_in == 1 else rows * weights.scale_in, weights.norm)
+    return (given - weights.b_dec if weights.subtract_b_dec else given), undo
+
+
+def _normed(rows: Tensor, norm: Norm) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     if norm == "row":
         factor = rows.shape[-1] ** 0.5 / rows.norm(dim=-1, keepdim=True).clamp(min=1e-20)
         return rows * factor, lambda rebuilt: rebuilt / factor
