@@ -25,8 +25,8 @@ from toolkit.testing.fakes import SilentReporter
 from toolkit.testing.planted import Planted, SaeTruth
 from toolkit_lab import saes_path
 from toolkit_saes import _gemma_scope, _llama_scope, toolkit_parts
-from toolkit_saes._gemma_scope import GemmaScope
 from toolkit_saes._canonical import CanonicalSae
+from toolkit_saes._gemma_scope import GemmaScope
 from toolkit_saes._llama_scope import LlamaScope
 
 LLAMA, GEMMA = "package:toolkit_lab/files/saes/Lab-LXR-4x", "package:toolkit_lab/files/gemma_scope"
@@ -366,7 +366,10 @@ def test_an_archive_that_is_cut_off(tmp_path: Path, cut: int | None) -> None:
 def test_a_tensor_of_another_shape_than_promised(tmp_path: Path) -> None:
     turned = {**EXAMPLE, "encoder.weight": EXAMPLE["encoder.weight"].T}
     file = write_llama(tmp_path / "a", tensors=turned) / "checkpoints" / "final.safetensors"
-    assert refused(llama, tmp_path / "a") == f"{file}: encoder.weight is [4, 3]; hyperparams.json promises [3, 4]. Its axes are swapped."
+    assert (
+        refused(llama, tmp_path / "a")
+        == f"{file}: encoder.weight is [4, 3]; hyperparams.json promises [3, 4]. Its axes are swapped."
+    )
     file = write_llama(tmp_path / "b", tensors={**EXAMPLE, "decoder.bias": torch.zeros(3)}) / "checkpoints" / "final.safetensors"
     assert refused(llama, tmp_path / "b") == f"{file}: decoder.bias is [3]; hyperparams.json promises [4]."
 
