@@ -32,6 +32,10 @@ def command(target: str, asked: Asked) -> None:
 
 def _found(plan: Plan) -> list[str]:
     """What parts that look for themselves found: `saes: auto found ...`, once each."""
-    used = [(name, loadable) for stage in plan.stages for name, loadable in (("model", stage.model), ("saes", stage.saes)) if loadable]
-    lines = [f"{name}: {one.part.name} found {one.identity.facts['found']}" for name, one in used if "found" in one.identity.facts]
+    used = [
+        (name, loadable) for stage in plan.stages for name, loadable in (("model", stage.model), ("saes", stage.saes)) if loadable
+    ]
+    lines = [
+        f"{name}: {one.part.name} found {one.identity.facts['found']}" for name, one in used if "found" in one.identity.facts
+    ]
     return list(dict.fromkeys(lines))

@@ -102,7 +102,7 @@ def saelens(folder: Path, architecture: str = "standard", *, tensors: Any = None
         "W_dec": numbers(WIDTH, outputs, seed=2),
         "b_dec": numbers(outputs, seed=3),
     }
-    extra = {"gated": ("b_gate", "b_mag", "r_mag")}.get(architecture, ("b_enc",))
+    extra: tuple[str, ...] = ("b_gate", "b_mag", "r_mag") if architecture == "gated" else ("b_enc",)
     extra += ("threshold",) if "jumprelu" in architecture else ()
     made |= {name: numbers(WIDTH, seed=10 + at) / 2 for at, name in enumerate(extra)}
     if "threshold" in made:
