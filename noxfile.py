@@ -32,6 +32,7 @@ ENV = {
     "PYTHONSAFEPATH": "1",
     "COLUMNS": "100",
 }
+PEERS = ["sae-lens==6.54.12"]
 TORCH_PIN = next(line for line in CONSTRAINTS.read_text().splitlines() if line.startswith("torch=="))
 
 
@@ -182,3 +183,12 @@ def lab(session: nox.Session) -> None:
     _pytest(session, "-m", "slow", "-k", "retrain")
     env = _shared(session)
     session.run(str(BIN / "python"), "-m", "toolkit_lab.training", "--compare", *session.posargs, env=env)
+
+
+@nox.session
+def peer(session: nox.Session) -> None:
+    """Compare with the tools whose files are read, each at the version that was compared with: SAELens."""
+    session.install("-c", str(CONSTRAINTS), *PROJECT["project"]["dependencies"], *_group("test"))
+    session.install("-c", str(CONSTRAINTS), *PEERS)
+    session.install("--no-deps", "--force-reinstall", ".")
+    session.run("pytest", "--import-mode=importlib", "-m", "peer", *session.posargs, env=ENV)

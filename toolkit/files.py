@@ -52,6 +52,15 @@ def _there(path: Path, text: str) -> Path:
     raise BadInput(f"{text}: there is nothing at {path}. {near} holds: {', '.join(names) or 'nothing'}.")
 
 
+def check_link(file: Path, root: Path) -> None:
+    """A file of a folder is in it, or, where the folder is in a hub cache, in its repository; a link that leaves both is an error."""
+    above = {*root.absolute().parents, *root.resolve().parents}
+    caches = [home.resolve() for home in above if home.name.startswith("models--") and (home / "snapshots").is_dir()]
+    target, homes = file.resolve(), [root.resolve(), *caches]
+    if not any(target.is_relative_to(home) for home in homes):
+        raise BadInput(f"{file} is a link that leads out of {root}, to {target}. Put the file itself there.")
+
+
 def content_digest(files: Mapping[str, Path]) -> str:
     """One hash of named files by what they hold, wherever they lie."""
     parts = {name: file_digest(path) for name, path in sorted(files.items())}

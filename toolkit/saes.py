@@ -52,6 +52,10 @@ class Sae(ABC):
     digest: str
     recipe: str
     declared_l0: float | None = None
+    neuronpedia: str | None = None
+    """Its id on Neuronpedia, `MODEL/SOURCE`, where it has pages there."""
+    signed: bool = False
+    """Whether activations below zero are meant."""
 
     @abstractmethod
     def encode(self, rows: Tensor) -> Tensor:
@@ -59,11 +63,28 @@ class Sae(ABC):
 
     @abstractmethod
     def decode(self, activations: Tensor) -> Tensor:
-        """(n, width) -> (n, inputs): the reconstruction."""
+        """(n, width) -> (n, outputs): the reconstruction, as far as it follows from the activations alone."""
 
     @abstractmethod
     def decoder_rows(self, features: Sequence[int]) -> Tensor:
-        """What one unit of each feature adds to the stream: (len(features), inputs)."""
+        """What one unit of each feature adds at the output: (len(features), outputs)."""
+
+    @property
+    def output_hookpoint(self) -> str:
+        """The place that is reconstructed: its own hookpoint, or another one for a transcoder."""
+        return self.hookpoint
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers a reconstruction has."""
+        return self.inputs
+
+    def reconstruct(self, rows: Tensor, activations: Tensor | None = None) -> Tensor:
+        """(n, inputs) -> (n, outputs): what it makes of rows, with what needs the rows themselves (a skip connection, their norm).
+
+        `activations`: what `encode` gave for these rows, to save the work.
+        """
+        return self.decode(self.encode(rows) if activations is None else activations)
 
     @property
     def layer(self) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from toolkit import hookimpl
 from toolkit.records import Part, ReportSection, SaePart, StagePart
 
-from . import _decoders, _examine, _extract, _gemma_scope, _llama_scope, _section
+from . import _auto, _decoders, _examine, _extract, _gemma_scope, _llama_scope, _sae_lens_id, _saelens, _section
 
 
 @hookimpl
@@ -15,7 +15,7 @@ def toolkit_parts() -> Iterator[Part]:
     """Every part of this subject."""
     yield SaePart(
         name="llama_scope",
-        help="SAEs in the original Llama Scope layout (hyperparams.json, checkpoints/final.safetensors).",
+        help="Llama Scope: R, M, A and TC, in the original layout and OpenMOSS's two later ones.",
         params=_llama_scope.LlamaScope,
         identify=_llama_scope.identify,
         load=_llama_scope.load,
@@ -24,12 +24,33 @@ def toolkit_parts() -> Iterator[Part]:
     )
     yield SaePart(
         name="gemma_scope",
-        help="SAEs in the Gemma Scope 1 layout (layer_L/width_W/average_l0_N/params.npz).",
+        help="Gemma Scope 1 (params.npz): residual, MLP, attention, transcoders, embeddings.",
         params=_gemma_scope.GemmaScope,
         identify=_gemma_scope.identify,
         load=_gemma_scope.load,
         decoder=_decoders.gemma_scope,
         downloads=_gemma_scope.downloads,
+    )
+    yield SaePart(
+        name="saelens",
+        help="SAELens's own files (cfg.json, sae_weights.safetensors), read without SAELens.",
+        params=_saelens.SaeLens,
+        identify=_saelens.identify,
+        load=_saelens.load,
+    )
+    yield SaePart(
+        name="sae_lens_id",
+        help="Any release and id that an installed SAELens knows (pip install 'sae-toolkit[saelens]').",
+        params=_sae_lens_id.SaeLensId,
+        identify=_sae_lens_id.identify,
+        load=_sae_lens_id.load,
+    )
+    yield SaePart(
+        name="auto",
+        help="Looks which layout a folder's SAEs are in, says so, and reads them with that adapter.",
+        params=_auto.Auto,
+        identify=_auto.identify,
+        load=_auto.load,
     )
     yield StagePart(
         name="examine.saes",

@@ -30,7 +30,7 @@ _KINDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
 
 def llama_scope(params: _llama_scope.LlamaScope, name: str) -> Decoder:
     """Columns of `decoder.weight`, which lies there as (inputs, features)."""
-    folder = _root(params, "*-L*/hyperparams.json") / _checked(name, _LLAMA, "Llama Scope")
+    folder = _root(params, "**/*L*/hyperparams.json") / params.folder / _checked(name, _LLAMA, "Llama Scope")
     path = _there(folder / "checkpoints" / "final.safetensors")
     facts = safetensors_header(path).get("decoder.weight")
     if facts is None or len(facts["shape"]) != 2:

@@ -2,37 +2,57 @@
 
 Measured at the place that the SAE names and at the layers beside it, on the tokens of the first samples, BOS left out. An SAE fits when
 its L0 lies within a factor of three of the declared one, it explains half of the variance, and no layer beside it suits it clearly
-better: neighbouring streams resemble each other so much that an SAE put one layer off can pass the first two.
+better: neighbouring streams resemble each other so much that an SAE put one layer off can pass the first two. The other
+sites of its layer are tried on a few rows, and so are its weights run in ways that are easily confused: b_dec subtracted or not, a
+norm factor dropped or applied twice, and, where far too much fires, a threshold.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import DataError
-from toolkit.hookpoints import Hookpoint, hookpoint
-from toolkit.models import Model
+from toolkit.hookpoints import SITES
 from toolkit.records import Params, Rows, Work
 from toolkit.saes import Sae, space_id, space_row
 from toolkit.tables import arrow_schema
 
-from ._streams import distinct_texts, passes, without_bos
+from ._streams import distinct_texts, every, passes, without_bos
+from ._tries import (
+    BOS,
+    LAYER,
+    Place,
+    b_dec_otherwise,
+    beside,
+    hookpoints,
+    norms_otherwise,
+    other_sites,
+    own_place,
+    shows,
+    thresholds_otherwise,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 SAMPLES = 64
 TOKENS = 8192
+SCREENED = 512
 LOW, HIGH, LEAST_EV = 1 / 3, 3.0, 0.5
-CLEARLY = 0.5
+CLEARLY, BY_FAR = 0.5, 0.2
 """A place suits clearly better where at most this share of the variance left unexplained here is left, and L0 is nearer."""
 
 
 class Examine(Params):
     """Nothing to choose: the limits are the toolkit's."""
+
+
+NEAR = 1.5
+"""An L0 within this factor is about the declared one."""
 
 
 @dataclass(frozen=True)
@@ -53,22 +73,38 @@ class Measured:
     def suits_better(self, other: Measured, declared: float | None) -> bool:
         """Whether this place is clearly better than another one."""
         left, others = 1 - self.explained_variance, 1 - other.explained_variance
-        nearer = declared is None or _ratio(self.l0, declared) <= _ratio(other.l0, declared)
+        nearer = not other.fits(declared) or declared is None or _ratio(self.l0, declared) <= _ratio(other.l0, declared)
         return self.fits(declared) and nearer and left <= CLEARLY * others
+
+    def suits_by_far(self, other: Measured, declared: float | None) -> bool:
+        """Whether another site of the layer is the right one: such sites resemble each other more than layers do."""
+        left, others = 1 - self.explained_variance, 1 - other.explained_variance
+        return self.suits_better(other, declared) and (not other.fits(declared) or left <= BY_FAR * others)
+
+    def repairs(self, other: Measured, declared: float | None) -> bool:
+        """Whether running the same weights this way makes an SAE fit, at no loss of what it explains."""
+        worse = self.explained_variance < other.explained_variance
+        return self.suits_better(other, declared) or (self.fits(declared) and not other.fits(declared) and not worse)
+
+
+Tried = dict[str, tuple[Measured, str]]
+"""What was measured elsewhere or otherwise, by where and how, with what it means if that is better."""
 
 
 def examine(work: Work) -> Rows:
-    """A row of `saes` for each SAE, and for each place where one that does not fit was tried."""
+    """A row of `saes` for each SAE, for the layers beside it, and for what would suit it better."""
     import pyarrow as pa
 
     saes: list[Sae] = list(work.saes)
-    beside = {sae.hookpoint: list(_beside(work.model, hookpoint(sae.hookpoint))) for sae in saes}
-    streams = _streams(work, [*beside, *(name for names in beside.values() for name in names)])
+    places = {sae: [own_place(sae), *beside(work.model, own_place(sae))] for sae in saes}
+    streams = _streams(work, hookpoints([place for near in places.values() for place in near]))
     rows: list[dict[str, Any]] = []
+    screen = Screen(work)
     for done, sae in enumerate(saes):
-        own = measure(sae, streams[sae.hookpoint])
-        elsewhere = {name: measure(sae, streams[name]) for name in beside[sae.hookpoint]}
-        rows += _rows(space_id(work.model.identity, sae), sae, own, elsewhere)
+        own, *near = (_at(sae, streams, place) for place in places[sae])
+        tried = {str(place): (found, LAYER) for place, found in zip(places[sae][1:], near, strict=True)}
+        better = screen.better(sae, own, streams)
+        rows += _rows(space_id(work.model.identity, sae), sae, own, tried, better)
         sae.release_memory()
         work.report.progress(done + 1, len(saes))
     yield "saes", pa.Table.from_pylist(rows, schema=arrow_schema("saes"))
@@ -76,42 +112,97 @@ def examine(work: Work) -> Rows:
     yield "spaces", pa.Table.from_pylist(spaces, schema=arrow_schema("spaces"))
 
 
-def _streams(work: Work, hookpoints: Sequence[str]) -> dict[str, Tensor]:
-    """Every token's stream at each hookpoint."""
+def _at(sae: Sae, streams: dict[str, Tensor], place: Place) -> Measured:
+    return measure(sae, streams[place.reads], targets=streams[place.writes])
+
+
+class Screen:
+    """Places and recipes are tried on a few rows first; what suits there is measured on all of them.
+
+    The few rows of all sites of a layer are kept for the next SAE, which often is of the same layer.
+    """
+
+    def __init__(self, work: Work) -> None:
+        self._work, self._layer = work, -1
+        self._shown: dict[str, Tensor] = {}
+
+    def better(self, sae: Sae, own: Measured, streams: dict[str, Tensor]) -> Tried:
+        """What suits an SAE better than its own place and recipe, the layers beside it apart."""
+        place = own_place(sae)
+        rows, targets = streams[place.reads], streams[place.writes]
+        found = dict(self._recipes(sae, place, rows, targets))
+        found |= dict(self._sites(sae, place))
+        if not found and not own.fits(sae.declared_l0):
+            found |= dict(self._with_bos(sae, own, place))
+        return {name: tried for name, tried in found.items() if _counts(name, tried[0], own, sae.declared_l0)}
+
+    def _recipes(self, sae: Sae, place: Place, rows: Tensor, targets: Tensor) -> Iterator[tuple[str, tuple[Measured, str]]]:
+        few, right = rows[:SCREENED], targets[:SCREENED]
+        own = measure(sae, few, targets=right)
+        recipes = chain(b_dec_otherwise(sae), norms_otherwise(sae, rows, targets), thresholds_otherwise(sae, own, few))
+        for name, cause, other in recipes:
+            if measure(other, few, targets=right).repairs(own, sae.declared_l0):
+                yield f"{place} ({name})", (measure(other, rows, targets=targets), cause)
+
+    def _sites(self, sae: Sae, place: Place) -> Iterator[tuple[str, tuple[Measured, str]]]:
+        if sae.layer != self._layer:
+            self._layer, self._shown = sae.layer, self._few(sae.layer)
+        if not {place.reads, place.writes} <= set(self._shown):
+            return
+        own = measure(sae, self._shown[place.reads], targets=self._shown[place.writes])
+        for site, cause in other_sites(sae, self._shown):
+            few = measure(sae, self._shown[site.reads], targets=self._shown[site.writes])
+            if few.suits_by_far(own, sae.declared_l0):
+                streams = _streams(self._work, hookpoints([site]))
+                yield f"{site}", (measure(sae, streams[site.reads], targets=streams[site.writes]), cause)
+
+    def _few(self, layer: int) -> dict[str, Tensor]:
+        names = [f"{site}.{layer}" for site in SITES if site != "attn_probs"]
+        return _streams(self._work, [name for name in names if shows(self._work.model, name)], most=SCREENED)
+
+    def _with_bos(self, sae: Sae, own: Measured, place: Place) -> Iterator[tuple[str, tuple[Measured, str]]]:
+        streams = _streams(self._work, hookpoints([place]), bos=True)
+        yield f"{place} (with BOS)", (measure(sae, streams[place.reads], targets=streams[place.writes]), BOS)
+
+
+def _counts(name: str, found: Measured, own: Measured, declared: float | None) -> bool:
+    """A recipe has to repair, a place to suit clearly better."""
+    return found.repairs(own, declared) if "(" in name else found.suits_by_far(own, declared)
+
+
+def _streams(work: Work, names: Sequence[str], *, bos: bool = False, most: int | None = None) -> dict[str, Tensor]:
+    """Every token's stream at each hookpoint, or that of the first `most`; BOS is left out, unless asked for."""
     import torch
 
     samples = work.inputs.read("samples").slice(0, SAMPLES).select(["sample", "token_ids"]).to_pylist()
-    texts = distinct_texts(samples, without_bos(work.model))
-    names = list(dict.fromkeys(hookpoints))
+    texts = distinct_texts(samples, every if bos else without_bos(work.model))
     if not texts:
         raise DataError("There are no samples to examine the SAEs on. Give the source something to read.")
+    if most is not None:
+        texts = [
+            text for text, end in zip(texts, accumulate(len(text.positions) for text in texts), strict=True) if end <= most
+        ] or texts[:1]
     parts = [found.rows for found in passes(work.model, texts, names, TOKENS)]
     return {name: torch.cat([part[name] for part in parts]) for name in names}
 
 
-def _beside(model: Model, point: Hookpoint) -> Iterator[str]:
-    """The same site, one layer before and one after."""
-    for layer in (point.layer - 1, point.layer + 1):
-        if 0 <= layer < model.layers:
-            yield str(Hookpoint(point.site, layer))
-
-
-def measure(sae: Sae, rows: Tensor, chunk: int = 2048) -> Measured:
-    """L0, explained variance and the rest over rows, in float64 sums."""
+def measure(sae: Sae, rows: Tensor, chunk: int = 2048, targets: Tensor | None = None) -> Measured:
+    """L0, explained variance and the rest over rows, in float64 sums; `targets`: what a transcoder is to give, else the rows."""
     import torch
 
-    mean = rows.double().mean(0)
+    wanted = rows if targets is None else targets
+    mean = wanted.double().mean(0)
     active, error, spread, cosine = 0, 0.0, 0.0, 0.0
     fired = torch.zeros(sae.width, dtype=torch.bool, device=rows.device)
     for start in range(0, len(rows), chunk):
-        given = rows[start : start + chunk].float()
+        given, right = rows[start : start + chunk].float(), wanted[start : start + chunk].float()
         found = sae.encode(given)
-        rebuilt = sae.decode(found)
-        active += int((found > 0).sum())
-        fired |= (found > 0).any(0)
-        error += float((given - rebuilt).double().square().sum())
-        spread += float((given.double() - mean).square().sum())
-        cosine += float(torch.cosine_similarity(given, rebuilt, dim=-1).double().sum())
+        rebuilt = sae.reconstruct(given, found)
+        active += int((found != 0).sum())
+        fired |= (found != 0).any(0)
+        error += float((right - rebuilt).double().square().sum())
+        spread += float((right.double() - mean).square().sum())
+        cosine += float(torch.cosine_similarity(right, rebuilt, dim=-1).double().sum())
     if not spread:
         raise DataError(
             f"examination of SAE {sae.name}: the first {SAMPLES} samples give {len(rows)} tokens, all with the same stream, so that "
@@ -121,11 +212,14 @@ def measure(sae: Sae, rows: Tensor, chunk: int = 2048) -> Measured:
     return Measured(active / count, 1 - error / spread, cosine / count, 1 - float(fired.double().mean()), count)
 
 
-def _rows(space: str, sae: Sae, own: Measured, elsewhere: dict[str, Measured]) -> Iterator[dict[str, Any]]:
-    message = explain(sae, own, elsewhere)
+def _rows(space: str, sae: Sae, own: Measured, beside: Tried, better: Tried) -> Iterator[dict[str, Any]]:
+    everywhere = {**beside, **better}
+    causes = {name: cause for name, (_, cause) in everywhere.items()}
+    message = explain(sae, own, {name: found for name, (found, _) in everywhere.items()}, causes, [*better])
     yield _row(space, sae, sae.hookpoint, own, "does not fit" if message else "fits", message)
-    for place, found in elsewhere.items():
-        yield _row(space, sae, place, found, "suits better" if found.suits_better(own, sae.declared_l0) else "suits worse", "")
+    for name, (found, _) in everywhere.items():
+        suits = name in better or found.suits_better(own, sae.declared_l0)
+        yield _row(space, sae, name, found, "suits better" if suits else "suits worse", "")
 
 
 def _row(space: str, sae: Sae, place: str, found: Measured, verdict: str, message: str) -> dict[str, Any]:
@@ -143,30 +237,50 @@ def _row(space: str, sae: Sae, place: str, found: Measured, verdict: str, messag
     }
 
 
-def explain(sae: Sae, own: Measured, elsewhere: dict[str, Measured]) -> str:
-    """What was measured against what was declared, and the likely cause; nothing when the SAE fits."""
-    better = [(place, found) for place, found in elsewhere.items() if found.suits_better(own, sae.declared_l0)]
+def explain(
+    sae: Sae,
+    own: Measured,
+    elsewhere: Mapping[str, Measured],
+    causes: Mapping[str, str] | None = None,
+    known_better: Sequence[str] = (),
+) -> str:
+    """What was measured against what was declared, and the likely cause; nothing when the SAE fits.
+
+    `causes`: what it means if a place or recipe of `elsewhere` suits better (the layer, where none is given).
+    """
+    places = [name for name in elsewhere if causes is None or causes[name] == LAYER]
+    better = [
+        (name, found)
+        for name, found in elsewhere.items()
+        if name in known_better or (name in places and found.suits_better(own, sae.declared_l0))
+    ]
     if own.fits(sae.declared_l0) and not better:
         return ""
     declared = "" if sae.declared_l0 is None else f" against {sae.declared_l0:g} declared"
+    at = sae.hookpoint if sae.hookpoint == sae.output_hookpoint else f"{sae.hookpoint} -> {sae.output_hookpoint}"
     said = (
-        f"SAE {sae.name} does not fit at {sae.hookpoint}: L0 {own.l0:.1f}{declared}, explained variance "
+        f"SAE {sae.name} does not fit at {at}: L0 {own.l0:.1f}{declared}, explained variance "
         f"{own.explained_variance:.2f} (at least {LEAST_EV} wanted)."
     )
-    return f"{said} {_cause(sae.declared_l0, own, better)}"
+    return f"{said} {_cause(sae.declared_l0, own, better, causes or {})}"
 
 
-def _cause(declared: float | None, own: Measured, better: list[tuple[str, Measured]]) -> str:
+def _cause(declared: float | None, own: Measured, better: list[tuple[str, Measured]], causes: Mapping[str, str]) -> str:
     if better:
-        place, found = max(better, key=lambda pair: pair[1].explained_variance)
+        name, found = max(better, key=lambda pair: (_near(pair[1].l0, declared), pair[1].explained_variance))
         return (
-            f"At {place} it would: L0 {found.l0:.1f}, explained variance {found.explained_variance:.2f}. The layer is off by one."
+            f"At {name} it would: L0 {found.l0:.1f}, explained variance {found.explained_variance:.2f}. {causes.get(name, LAYER)}"
         )
     if declared is not None and own.l0 > HIGH * declared and own.explained_variance >= LEAST_EV:
         return "Far too many features fire: the threshold is missing, or is in other units than the activations."
     if declared is not None and own.l0 < LOW * declared:
         return "Far too few features fire: a norm factor is missing, so that its inputs are too small, or it is of another model."
     return "It fits at neither layer beside it: it is of another model or another site."
+
+
+def _near(l0: float, declared: float | None) -> bool:
+    """Whether L0 is about what is declared: of several that fit, these come first."""
+    return declared is not None and _ratio(l0, declared) <= math.log(NEAR)
 
 
 def _ratio(l0: float, declared: float) -> float:

@@ -1,50 +1,70 @@
-"""Gemma Scope 1's layout: `layer_L/width_W/average_l0_N/params.npz`. No config file: the path says what it is.
+"""Gemma Scope 1's layout: `layer_L/width_W/average_l0_N/params.npz`. No config file: the path says what it is, the repository where.
 
-The training norm is folded in already, so the tensors are used as stored. This reads residual-stream SAEs (`res`).
+The training norm is folded in already, so the tensors are used as stored. Embedding SAEs read the table before Gemma multiplies it by
+sqrt(d); they are run on the stream behind that, which is what a model shows.
 """
 
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from toolkit.errors import BadInput, choices
-from toolkit.files import PathText, content_digest, locate
+from toolkit.files import PathText, check_link, content_digest, locate
 from toolkit.hub import Download, Snapshot, fetch, offline, snapshot
-from toolkit.records import Identity, Params, Reporter
+from toolkit.records import Identity, Reporter
 
-from ._jumprelu import Facts, JumpRelu, Weights
-from ._layers import Layers, all_there, chosen
+from ._canonical import CanonicalSae, Facts, Weights
+from ._configurations import Entry, read_configurations
+from ._layers import all_there, chosen
+from ._placed import Placed
+from ._releases import canonical, gemma_page, known, sparsities
+from ._tensors import archive_shapes, archive_weights, check_axes, swapped
 
 RECIPE = "gemma_scope: jumprelu, thresholds per feature, used as stored"
 NAMES = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
-CANONICAL = 100
-"""The canonical SAE of a layer and width is the one whose average L0 is nearest to this."""
+USUAL_WIDTH = "16k"
+Site = Literal["res", "mlp", "att", "transcoders", "embedding"]
 
 
-class GemmaScope(Params):
+class Place(NamedTuple):
+    """Where the SAEs of a site read, and where they write if that is elsewhere; how it shows in the recipe."""
+
+    reads: str
+    writes: str | None = None
+
+
+SITES: dict[str, Place] = {
+    "res": Place("resid_post"),
+    "mlp": Place("mlp_out"),
+    "att": Place("attn_z"),
+    "transcoders": Place("mlp_in_normed", "mlp_out"),
+    "embedding": Place("resid_pre"),
+}
+
+
+class GemmaScope(Placed):
     """Which SAEs. Either `release` (a repository of the hub) or `path` (the folder that holds `layer_0`, `layer_1`, ...)."""
 
     release: str | None = Field(None, description="Repository on the hub, for example google/gemma-scope-2b-pt-res.")
-    revision: str = Field("main", description="Commit, tag or branch of the repository.")
-    path: PathText | None = Field(None, description="Folder that holds layer_0, layer_1, ...")
-    layers: Layers = Field("all", description="all, 8, 0-25 or [5, 12, 19]; layers count from 0.")
-    width: str = Field("16k", description="The width's folder name without `width_`: 16k, 65k, ...")
+    site: Site | None = Field(
+        None,
+        description="Where the SAEs read; by itself what the repository's name ends with (-res, -mlp, -att, -transcoders), or res.",
+    )
+    width: str | None = Field(
+        None, description="The width's folder name without `width_`: 16k, 65k, ...; by itself 16k, or the only one there is."
+    )
     l0: Literal["canonical", "all"] | tuple[int, ...] = Field(
         "canonical", description="canonical (nearest 100), all, or the average L0s wanted."
     )
-
-    @model_validator(mode="after")
-    def _one_place(self) -> GemmaScope:
-        if (self.release is None) == (self.path is None):
-            raise ValueError("give either release (a repository on the hub) or path (a folder), not both")
-        return self
+    configurations: PathText | None = Field(
+        None, description="A study's list of SAEs (gemma_scope_16k_configurations.json) instead of layers, width and l0."
+    )
 
 
 def identify(params: GemmaScope) -> Identity:
@@ -55,16 +75,17 @@ def identify(params: GemmaScope) -> Identity:
         return Identity(root.name, "local", content_digest({str(file.relative_to(root)): file for file in files}), _sizes(files))
     found = _snapshot(params)
     facts = _sizes(_files(params, found.folder)) if found.folder and _all_there(params, found.folder) else {}
-    wanted = f"{params.layers}:{params.width}:{params.l0}"
+    asked = [str(part) for part in (params.site, params.layers, _width(params, []), params.l0) if part is not None]
+    wanted = str(sorted(_entries(params))) if params.configurations else ":".join(asked)
     return Identity(found.name, found.revision, f"{found.name}@{found.revision}:{wanted}", facts)
 
 
-def load(params: GemmaScope, report: Reporter) -> list[JumpRelu]:
+def load(params: GemmaScope, report: Reporter) -> list[CanonicalSae]:
     """The chosen SAEs, by layer and L0; weights are read when an SAE is first used."""
     root = _root(params, report)
     report.phase("load")
-    release = params.release or root.name
-    return [JumpRelu(_facts(file, release), partial(_weights, file)) for file in _files(params, root)]
+    release, site = params.release or root.name, _site(params, root)
+    return [CanonicalSae(_facts(file, release, site), partial(read_weights, file)) for file in _files(params, root)]
 
 
 def downloads(params: GemmaScope) -> Iterator[Download]:
@@ -74,7 +95,7 @@ def downloads(params: GemmaScope) -> Iterator[Download]:
 
 
 def _snapshot(params: GemmaScope) -> Snapshot:
-    return snapshot(str(params.release), params.revision, "layer_*")
+    return snapshot(str(params.release), params.revision, _pattern(params, "*", "*", "*"))
 
 
 def _root(params: GemmaScope, report: Reporter) -> Path:
@@ -89,52 +110,113 @@ def _root(params: GemmaScope, report: Reporter) -> Path:
 
 
 def _all_there(params: GemmaScope, root: Path) -> bool:
-    """Whether the cache surely has them: which L0 is the canonical one, nobody knows without the network."""
-    if isinstance(params.l0, str):
+    """Whether the cache surely has them. Of a release that nobody wrote down, only the network knows which L0 is canonical."""
+    wanted = _listed(params)
+    if wanted is not None:
+        return all((root / pattern).exists() for pattern in wanted)
+    if isinstance(params.l0, str) or params.site == "embedding":
         return False
-    files = [root.glob(f"layer_*/width_{params.width}/average_l0_{l0}/params.npz") for l0 in params.l0]
+    files = [root.glob(_pattern(params, "*", _width(params, []), str(l0))) for l0 in params.l0]
     return all(all_there(params.layers, map(_layer, found)) for found in files)
 
 
 def _patterns(params: GemmaScope) -> list[str]:
-    """What to fetch: only the layers, width and L0s asked for."""
+    """What to fetch: the very files where they are known, else only the layers, width and L0s asked for."""
+    listed = _listed(params)
+    if listed is not None:
+        return listed
     layers = ["*"] if params.layers == "all" else chosen(params.layers, range(1000), str(params.release))
     sparsities = ["*"] if isinstance(params.l0, str) else params.l0
-    return [f"layer_{layer}/width_{params.width}/average_l0_{l0}/params.npz" for layer in layers for l0 in sparsities]
+    return [_pattern(params, str(layer), _width(params, []), str(l0)) for layer in layers for l0 in sparsities]
+
+
+def _pattern(params: GemmaScope, layer: str, width: str, l0: str) -> str:
+    place = "embedding" if params.site == "embedding" else f"layer_{layer}"
+    return f"{place}/width_{width}/average_l0_{l0}/params.npz"
+
+
+def _listed(params: GemmaScope) -> list[str] | None:
+    """The files that a study's list or the registry names for what is asked; None where neither knows."""
+    if params.configurations is not None:
+        return [_pattern(params, str(entry.layer), entry.width, str(entry.l0)) for entry in _entries(params)]
+    width = _width(params, [])
+    if params.site == "embedding" or not (there := sparsities(params.release, width)):
+        return None
+    found = []
+    for layer in chosen(params.layers, there, str(params.release)):
+        wanted = _chosen_l0(params, layer, width, there[layer])
+        found += [_pattern(params, str(layer), width, str(l0)) for l0 in wanted]
+    return found
+
+
+def _entries(params: GemmaScope) -> list[Entry]:
+    assert params.configurations is not None
+    return read_configurations(locate(params.configurations))
 
 
 def _sizes(files: Sequence[Path]) -> dict[str, Any]:
-    inputs, width = _shape(files[0])
+    inputs, width, _ = _shape(files[0])
     return {"inputs": inputs, "width": width, "layers": sorted({_layer(file) for file in files})}
 
 
 def _files(params: GemmaScope, root: Path) -> list[Path]:
-    release = params.release or root.name
-    there = {path for path in root.glob("layer_*/width_*/average_l0_*/params.npz")}
+    files = _named(params, root) if params.configurations is not None else _searched(params, root)
+    for file in files:
+        check_link(file, root)
+    return files
+
+
+def _named(params: GemmaScope, root: Path) -> list[Path]:
+    """The files of a study's list; one that is not there is an error."""
+    files = [root / _pattern(params, str(entry.layer), entry.width, str(entry.l0)) for entry in _entries(params)]
+    missing = [file for file in files if not file.exists()]
+    if missing:
+        raise BadInput(
+            f"saes.with.configurations: {len(missing)} of {len(files)} SAEs of the list are not in {root}; the first is "
+            f"{missing[0].relative_to(root)}."
+        )
+    return files
+
+
+def _searched(params: GemmaScope, root: Path) -> list[Path]:
+    release, below = params.release or root.name, _pattern(params, "*", "*", "*")
+    there = {path for path in root.glob(below) if re.fullmatch(r"embedding|layer_\d+", path.parts[-4])}
     if not there:
-        raise BadInput(f"{root} holds no Gemma Scope SAEs: there is no layer_L/width_W/average_l0_N/params.npz below it.")
-    wide = [path for path in there if path.parts[-3] == f"width_{params.width}"]
+        shown = below.replace("layer_*", "layer_L").replace("width_*", "width_W").replace("average_l0_*", "average_l0_N")
+        raise BadInput(f"{root} holds no Gemma Scope SAEs: there is no {shown} below it.")
+    widths = {path.parts[-3].removeprefix("width_") for path in there}
+    width = _width(params, widths)
+    wide = [path for path in there if path.parts[-3] == f"width_{width}"]
     if not wide:
-        widths = {path.parts[-3].removeprefix("width_") for path in there}
-        raise BadInput(f"saes.with.width: {release} has no width '{params.width}'; it has {choices(widths)}.")
-    layers = chosen(params.layers, [_layer(path) for path in wide], release)
-    return [file for layer in layers for file in _sparsities(params, sorted(wide, key=_l0), layer)]
+        raise BadInput(f"saes.with.width: {release} has no width '{width}'; it has {choices(widths)}.")
+    layers = [0] if params.site == "embedding" else chosen(params.layers, [_layer(path) for path in wide], release)
+    return [file for layer in layers for file in _sparsities(params, sorted(wide, key=_l0), layer, width)]
 
 
-def _sparsities(params: GemmaScope, files: list[Path], layer: int) -> list[Path]:
-    here = [path for path in files if _layer(path) == layer]
+def _width(params: GemmaScope, there: set[str] | list[str]) -> str:
+    """The width asked for; else the usual one, or the only one there is."""
+    return params.width or (next(iter(there)) if len(there) == 1 else "4k" if params.site == "embedding" else USUAL_WIDTH)
+
+
+def _sparsities(params: GemmaScope, files: list[Path], layer: int, width: str) -> list[Path]:
+    here = {_l0(path): path for path in files if _layer(path) == layer}
+    return [here[l0] for l0 in _chosen_l0(params, layer, width, sorted(here))]
+
+
+def _chosen_l0(params: GemmaScope, layer: int, width: str, there: list[int]) -> list[int]:
+    """Of the L0s that a layer has, those asked for."""
     if params.l0 == "all":
-        return here
+        return there
     if params.l0 == "canonical":
-        return [min(here, key=lambda path: abs(_l0(path) - CANONICAL))]
-    found = [path for path in here if _l0(path) in params.l0]
+        return [canonical(params.release, width, layer, there)]
+    found = [l0 for l0 in there if l0 in params.l0]
     if not found:
-        raise BadInput(f"saes.with.l0: layer {layer} has {choices(str(_l0(path)) for path in here)}, none of {params.l0}.")
+        raise BadInput(f"saes.with.l0: layer {layer} has {choices(map(str, there))}, none of {params.l0}.")
     return found
 
 
 def _layer(file: Path) -> int:
-    return int(file.parts[-4].removeprefix("layer_"))
+    return int(file.parts[-4].removeprefix("layer_")) if file.parts[-4] != "embedding" else 0
 
 
 def _l0(file: Path) -> int:
@@ -142,49 +224,61 @@ def _l0(file: Path) -> int:
     return int(found[1]) if found else 0
 
 
-def _facts(file: Path, release: str) -> Facts:
-    inputs, width = _shape(file)
+def _site(params: GemmaScope, root: Path) -> str:
+    """What the spec says, else what the repository's name ends with, else the residual stream."""
+    if params.site is not None:
+        return params.site
+    name = params.release or root.name
+    noted = known(params.release).get("site")
+    return str(noted or next((site for site in SITES if name.endswith(f"-{site}")), "res"))
+
+
+def _facts(file: Path, release: str, site: str) -> Facts:
+    inputs, width, outputs = _shape(file)
+    place, layer = SITES[site], _layer(file)
+    if inputs != outputs and place.writes is None:
+        raise BadInput(f"{file}: it reads {inputs} numbers and writes {outputs}: it is a transcoder. Say `site: transcoders`.")
     name = "/".join(file.parts[-4:-1])
-    digest = content_digest({"params.npz": file})
-    return Facts(name, release, f"resid_post.{_layer(file)}", width, inputs, digest, RECIPE, float(_l0(file)))
+    recipe = {"res": RECIPE, "embedding": f"{RECIPE}, in units of the stream"}.get(site, f"{RECIPE}; {site}")
+    return Facts(
+        name=name,
+        release=release,
+        hookpoint=f"{place.reads}.{layer}",
+        width=width,
+        inputs=inputs,
+        digest=content_digest({"params.npz": file}),
+        recipe=recipe,
+        declared_l0=float(_l0(file)) or None,
+        output=(f"{place.writes}.{layer}", outputs) if place.writes else None,
+        neuronpedia=None if site == "embedding" else gemma_page(release, file.parts[-3].removeprefix("width_"), layer, _l0(file)),
+    )
 
 
-def _shape(file: Path) -> tuple[int, int]:
-    """Of W_enc, from the archive's headers; the other arrays are held against it."""
-    try:
-        shapes = _shapes(file)
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
-        said = f"{file} cannot be read ({error}): it is cut off or no NumPy archive."
-        raise BadInput(f"{said} Copy or download it again.") from None
+def _shape(file: Path) -> tuple[int, int, int]:
+    """Of W_enc, from the archive's headers, and what W_dec writes; the other arrays are held against it."""
+    shapes = archive_shapes(file, NAMES)
     missing = [name for name in NAMES if name not in shapes]
     if missing:
         raise BadInput(f"{file} has no array '{missing[0]}': it is not in Gemma Scope's layout.")
     if len(shapes["W_enc"]) != 2:
         raise BadInput(f"{file}: W_enc is {shapes['W_enc']}; wanted (inputs, features).")
     inputs, width = shapes["W_enc"]
-    wanted = {"b_enc": (width,), "W_dec": (width, inputs), "b_dec": (inputs,), "threshold": (width,)}
+    if shapes["b_enc"] == (inputs,) != (width,):
+        raise BadInput(f"{file}: W_enc is {shapes['W_enc']}, and b_enc has {inputs} features: its axes are swapped.")
+    outputs = shapes["b_dec"][0] if len(shapes["b_dec"]) == 1 else inputs
+    wanted = {"b_enc": (width,), "W_dec": (width, outputs), "b_dec": (outputs,), "threshold": (width,)}
     for name, shape in wanted.items():
         if shapes[name] != shape:
-            raise BadInput(f"{file}: {name} is {shapes[name]}; W_enc, {shapes['W_enc']}, asks for {shape}.")
-    return inputs, width
+            said = f"{file}: {name} is {shapes[name]}; W_enc, {shapes['W_enc']}, asks for {shape}."
+            raise BadInput(said + swapped(shapes[name], shape))
+    check_axes(file, inputs, width, outputs)
+    return inputs, width, outputs
 
 
-def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    import numpy as np
-
-    found = {}
-    with zipfile.ZipFile(file) as archive:
-        for name in (name for name in NAMES if f"{name}.npy" in archive.namelist()):
-            with archive.open(f"{name}.npy") as member:
-                np.lib.format.read_magic(member)
-                found[name] = np.lib.format.read_array_header_1_0(member)[0]
-    return found
-
-
-def _weights(file: Path) -> Weights:
-    import numpy as np
-    import torch
-
-    with np.load(file) as archive:
-        read: dict[str, Any] = {name: torch.from_numpy(archive[name]).float() for name in NAMES}
-    return Weights(read["W_enc"], read["b_enc"], read["W_dec"], read["b_dec"], read["threshold"])
+def read_weights(file: Path) -> Weights:
+    """As stored, float32; an embedding SAE in units of the stream."""
+    read = archive_weights(file, NAMES)
+    scale = 1.0 if file.parts[-4] != "embedding" else len(read["b_dec"]) ** -0.5
+    return Weights(
+        read["W_enc"], read["b_enc"], read["W_dec"], read["b_dec"], read["threshold"], scale_in=scale, scale_out=scale
+    )  # fmt: skip

@@ -1,6 +1,7 @@
-"""Llama Scope's original layout: one folder a layer, trained in scaled units, folded into raw ones when read.
+"""Llama Scope: the original layout, trained in scaled units and folded into raw ones when read, and OpenMOSS's later two.
 
-The order of the fold is upstream's: dataset norms, then unit decoder rows; the threshold was fitted after it.
+One folder a layer. The order of the original fold is upstream's: dataset norms, then unit decoder rows; the threshold was fitted
+after it. The later layouts are in `_openmoss`.
 """
 
 from __future__ import annotations
@@ -9,18 +10,22 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from toolkit.errors import BadInput
-from toolkit.files import PathText, content_digest, locate, read_json, safetensors_header
+from toolkit.errors import BadInput, choices
+from toolkit.files import check_link, content_digest, locate, read_json
 from toolkit.hookpoints import hookpoint
 from toolkit.hub import Download, Snapshot, fetch, offline, snapshot
-from toolkit.records import Identity, Params, Reporter
+from toolkit.records import Identity, Reporter
 
-from ._jumprelu import Facts, JumpRelu, Weights
-from ._layers import Layers, all_there, chosen
+from . import _openmoss
+from ._canonical import CanonicalSae, Facts, Weights
+from ._layers import all_there, chosen
+from ._placed import Placed
+from ._releases import llama_page
+from ._tensors import check_axes, positive, refuse_pickles, safetensors_shapes, safetensors_weights, swapped, whole
 
 RECIPE = "llama_scope: jumprelu after folding dataset norms and decoder norms"
 NEEDED = ("d_model", "d_sae", "hook_point_in", "jump_relu_threshold", "dataset_average_activation_norm")
@@ -32,22 +37,19 @@ FIXED: dict[str, Any] = {
     "use_glu_encoder": False,
 }
 """What the fold assumes; other settings would be run wrongly."""
-_FOLDER = re.compile(r".*-L(\d+)(R|M|A|TC)-\d+x")
+TENSORS = ("encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias")
+FILES = ("hyperparams.json", "checkpoints/final.safetensors")
+_FOLDER = re.compile(r"(?:.*-)?L(\d+)(R|M|A|TC)(?:-\d+x)?")
 
 
-class LlamaScope(Params):
+class LlamaScope(Placed):
     """Which SAEs. Either `release` (a repository of the hub) or `path` (the folder that holds one folder a layer)."""
 
     release: str | None = Field(None, description="Repository on the hub, for example fnlp/Llama3_1-8B-Base-LXR-8x.")
-    revision: str = Field("main", description="Commit, tag or branch of the repository.")
-    path: PathText | None = Field(None, description="Folder with one folder a layer, `package:NAME/FOLDER` or a path.")
-    layers: Layers = Field("all", description="all, 8, 1-31 or [8, 15, 31]; layers count from 0.")
-
-    @model_validator(mode="after")
-    def _one_place(self) -> LlamaScope:
-        if (self.release is None) == (self.path is None):
-            raise ValueError("give either release (a repository on the hub) or path (a folder), not both")
-        return self
+    folder: str = Field("", description="Folder of the release that holds one folder a layer, for releases that have several.")
+    kind: Literal["R", "M", "A", "TC"] | None = Field(
+        None, description="R: residual stream, M: MLP output, A: attention output, TC: transcoder; where a folder holds several."
+    )
 
 
 def identify(params: LlamaScope) -> Identity:
@@ -55,23 +57,21 @@ def identify(params: LlamaScope) -> Identity:
     if params.path is not None:
         root = locate(params.path)
         folders = _folders(params, root)
-        digest = content_digest({folder.name + "/" + file: folder / file for folder in folders for file in FILES})
+        digest = content_digest({f"{folder.name}/{file}": folder / file for folder in folders for file in _files(folder)})
         return Identity(root.name, "local", digest, _sizes(folders))
     found = _snapshot(params)
-    there = found.folder is not None and all_there(params.layers, _by_layer(found.folder))
+    there = found.folder is not None and all_there(params.layers, _by_layer(params, found.folder))
     facts = _sizes(_folders(params, found.folder)) if found.folder and there else {}
-    return Identity(found.name, found.revision, f"{found.name}@{found.revision}:{params.layers}", facts)
+    wanted = ":".join(filter(None, (params.folder, params.kind, str(params.layers))))
+    return Identity(found.name, found.revision, f"{found.name}@{found.revision}:{wanted}", facts)
 
 
-def load(params: LlamaScope, report: Reporter) -> list[JumpRelu]:
+def load(params: LlamaScope, report: Reporter) -> list[CanonicalSae]:
     """The chosen SAEs, in order of layers; weights are read when an SAE is first used."""
     root = _root(params, report)
     report.phase("load")
     release = params.release or root.name
-    return [JumpRelu(_facts(folder, release), partial(read_weights, folder)) for folder in _folders(params, root)]
-
-
-FILES = ("hyperparams.json", "checkpoints/final.safetensors")
+    return [CanonicalSae(_facts(folder, release), partial(read_weights, folder)) for folder in _folders(params, root)]
 
 
 def downloads(params: LlamaScope) -> Iterator[Download]:
@@ -81,7 +81,8 @@ def downloads(params: LlamaScope) -> Iterator[Download]:
 
 
 def _snapshot(params: LlamaScope) -> Snapshot:
-    return snapshot(str(params.release), params.revision, "*-L*/hyperparams.json")
+    below = f"{params.folder}/" if params.folder else ""
+    return snapshot(str(params.release), params.revision, f"{below}*L*/*.json")
 
 
 def _root(params: LlamaScope, report: Reporter) -> Path:
@@ -89,7 +90,7 @@ def _root(params: LlamaScope, report: Reporter) -> Path:
     if params.path is not None:
         return locate(params.path)
     found = _snapshot(params)
-    if found.folder and (offline() or all_there(params.layers, _by_layer(found.folder))):
+    if found.folder and (offline() or all_there(params.layers, _by_layer(params, found.folder))):
         return found.folder
     report.phase("download")
     return fetch(found, _patterns(params))
@@ -103,42 +104,106 @@ def _sizes(folders: Sequence[Path]) -> dict[str, Any]:
 
 def _patterns(params: LlamaScope) -> list[str]:
     """What to fetch: only the layers asked for."""
+    below = f"{params.folder}/" if params.folder else ""
     if params.layers == "all":
-        return ["*/hyperparams.json", "*/checkpoints/final.safetensors"]
+        return [f"{below}*/{file}" for file in (*FILES, *_openmoss.FILES)]
     layers = chosen(params.layers, range(1000), str(params.release))
-    return [f"*-L{layer}[RMAT]*/{file}" for layer in layers for file in FILES]
+    return [f"{below}*L{layer}[RMAT]*/{file}" for layer in layers for file in (*FILES, *_openmoss.FILES)]
 
 
-def _by_layer(root: Path) -> dict[int, Path]:
-    return {int(match[1]): folder for folder in sorted(root.iterdir()) if (match := _FOLDER.fullmatch(folder.name))}
+def _by_layer(params: LlamaScope, root: Path) -> dict[int, Path]:
+    """The folder of each layer; the root itself where that is one."""
+    root = root / params.folder
+    if not root.is_dir():
+        raise BadInput(f"saes.with.folder: {root} is no folder.")
+    found: dict[int, list[Path]] = {}
+    for folder in [root] if _is_sae(root) else sorted(root.iterdir()):
+        match = _FOLDER.fullmatch(folder.name)
+        if folder.is_dir() and match and params.kind in (None, match[2]):
+            found.setdefault(int(match[1]), []).append(folder)
+        elif folder == root and not match:
+            found[_own_layer(root)] = [root]
+    for layer, folders in found.items():
+        if len(folders) > 1:
+            raise BadInput(
+                f"{root} holds several SAEs of layer {layer}: {choices(folder.name for folder in folders)}. "
+                f"Choose with `kind:`, or put them into folders of their own."
+            )
+    return {layer: folders[0] for layer, folders in found.items()}
+
+
+def _is_sae(folder: Path) -> bool:
+    return (folder / FILES[0]).exists() or _openmoss.is_sae(folder)
+
+
+def _own_layer(folder: Path) -> int:
+    return hookpoint(
+        str(read_json(folder / (_openmoss.FILES[0] if _openmoss.is_sae(folder) else FILES[0])).get("hook_point_in"))
+    ).layer
 
 
 def _folders(params: LlamaScope, root: Path) -> list[Path]:
-    found = _by_layer(root)
+    found = _by_layer(params, root)
     if not found:
+        below = [
+            folder.name
+            for folder in sorted((root / params.folder).iterdir())
+            if folder.is_dir() and any(map(_is_sae, folder.glob("*")))
+        ]
+        if below:
+            raise BadInput(f"{root} holds Llama Scope SAEs in {choices(below)}: choose with `folder:`.")
         raise BadInput(f"{root} holds no Llama Scope SAEs: no folder is named like Llama3_1-8B-Base-L15R-8x.")
-    return [found[layer] for layer in chosen(params.layers, found, params.release or root.name)]
+    folders = [found[layer] for layer in chosen(params.layers, found, params.release or root.name)]
+    for folder in folders:
+        for file in _files(folder):
+            check_link(folder / file, root)
+    return folders
+
+
+def _files(folder: Path) -> tuple[str, str]:
+    """The two files of an SAE's folder, whatever its layout."""
+    if _openmoss.is_sae(folder):
+        return _openmoss.FILES
+    _weights_file(folder)
+    return FILES
 
 
 def _facts(folder: Path, release: str) -> Facts:
+    return _openmoss.facts(folder, release) if _openmoss.is_sae(folder) else _original(folder, release)
+
+
+def _original(folder: Path, release: str) -> Facts:
     """From the two files' headers; tensors are held against the shapes that hyperparams.json promises."""
-    known = _hyperparams(folder)
-    header = safetensors_header(_weights_file(folder))
-    inputs, width, point = int(known["d_model"]), int(known["d_sae"]), hookpoint(str(known["hook_point_in"]))
+    known, file = _hyperparams(folder), _weights_file(folder)
+    shapes = safetensors_shapes(file)
+    inputs, width = whole(known, "d_model", folder / FILES[0]), whole(known, "d_sae", folder / FILES[0])
+    check_axes(file, inputs, width, inputs)
     promised = {
-        "encoder.weight": [width, inputs],
-        "encoder.bias": [width],
-        "decoder.weight": [inputs, width],
-        "decoder.bias": [inputs],
+        "encoder.weight": (width, inputs),
+        "encoder.bias": (width,),
+        "decoder.weight": (inputs, width),
+        "decoder.bias": (inputs,),
     }
     for name, shape in promised.items():
-        if name not in header:
-            raise BadInput(f"{_weights_file(folder)} has no tensor '{name}': it is not in Llama Scope's original layout.")
-        if header[name]["shape"] != shape:
-            raise BadInput(f"{_weights_file(folder)}: {name} is {header[name]['shape']}; hyperparams.json promises {shape}.")
-    declared = known.get("top_k")
-    digest = content_digest({file: folder / file for file in FILES})
-    return Facts(folder.name, release, str(point), width, inputs, digest, RECIPE, float(declared) if declared else None)
+        if name not in shapes:
+            raise BadInput(f"{file} has no tensor '{name}': it is not in Llama Scope's original layout.")
+        if shapes[name] != shape:
+            said = f"{file}: {name} is {list(shapes[name])}; hyperparams.json promises {list(shape)}."
+            raise BadInput(said + swapped(shapes[name], shape))
+    point, end = (str(hookpoint(str(known[name]))) for name in ("hook_point_in", "hook_point_out"))
+    output, recipe = (None, RECIPE) if end == point else ((end, inputs), f"{RECIPE}; writes {end}")
+    return Facts(
+        name=folder.name,
+        release=release,
+        hookpoint=point,
+        width=width,
+        inputs=inputs,
+        digest=content_digest({name: folder / name for name in FILES}),
+        recipe=recipe,
+        declared_l0=float(known["top_k"]) if known.get("top_k") else None,
+        output=output,
+        neuronpedia=llama_page(release, folder.parent.name, hookpoint(point).layer),
+    )
 
 
 def _hyperparams(folder: Path) -> dict[str, Any]:
@@ -151,23 +216,30 @@ def _hyperparams(folder: Path) -> dict[str, Any]:
     for name, value in FIXED.items():
         if known.get(name, value) != value:
             raise BadInput(f"{file}: {name} is {known[name]!r}; `llama_scope` reads SAEs with {value!r} only.")
-    return known
+    norms, threshold = known["dataset_average_activation_norm"], known["jump_relu_threshold"]
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 <= threshold < float("inf"):
+        raise BadInput(f"{file}: jump_relu_threshold is {threshold!r}; wanted one number, 0 or more.")
+    for side in ("in", "out"):
+        found = norms.get(side) if isinstance(norms, dict) else norms
+        positive(found, f"dataset_average_activation_norm.{side}", file)
+    return {**known, "hook_point_out": known.get("hook_point_out") or known["hook_point_in"]}
 
 
 def _weights_file(folder: Path) -> Path:
     file = folder / "checkpoints" / "final.safetensors"
     if not file.exists():
+        refuse_pickles(file.parent)
         raise BadInput(f"{folder} has no checkpoints/final.safetensors. Copy or download the folder again.")
     return file
 
 
 def read_weights(folder: Path) -> Weights:
-    """The folded weights, float32."""
+    """The weights as the SAE is run: folded for the original layout; float32."""
+    if _openmoss.is_sae(folder):
+        return _openmoss.read_weights(folder)
     import torch
-    from safetensors.torch import load_file
 
-    known = _hyperparams(folder)
-    raw = {name: tensor.float() for name, tensor in load_file(_weights_file(folder)).items()}
+    known, raw = _hyperparams(folder), safetensors_weights(_weights_file(folder), TENSORS)
     norms = known["dataset_average_activation_norm"]
     scale_in, scale_out = (known["d_model"] ** 0.5 / norms[side] for side in ("in", "out"))
     lengths = raw["decoder.weight"].norm(dim=0).clamp(min=1e-20)  # a feature that writes nothing must not become NaN

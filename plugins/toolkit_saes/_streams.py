@@ -46,6 +46,11 @@ def without_bos(model: Model) -> Callable[[Sequence[int]], range]:
     return lambda ids: range(1 if len(ids) > 1 and ids[0] == model.bos_id else 0, len(ids))
 
 
+def every(ids: Sequence[int]) -> range:
+    """Every position."""
+    return range(len(ids))
+
+
 def last_only(ids: Sequence[int]) -> range:
     """The last position."""
     return range(len(ids) - 1, len(ids))

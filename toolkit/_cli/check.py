@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import click
 
 from toolkit._cli._options import Asked, spec_options
+
+if TYPE_CHECKING:
+    from toolkit._plan import Plan
 
 
 @click.command("check")
@@ -19,6 +23,19 @@ def command(target: str, asked: Asked) -> None:
     plan, _, _ = load_plan(target, asked)
     if asked.as_json:
         stages = [{"id": stage.id, "part": stage.part.name, "needs": list(stage.needs)} for stage in plan.stages]
-        click.echo(json.dumps({"ok": True, "run": plan.run, "stages": stages}))
+        click.echo(json.dumps({"ok": True, "run": plan.run, "stages": stages, "found": _found(plan)}))
     else:
         click.echo(f"{target}: right. {len(plan.stages)} stages, {len(plan.sinks)} sinks; it would be run {plan.run}.")
+        for line in _found(plan):
+            click.echo(line)
+
+
+def _found(plan: Plan) -> list[str]:
+    """What parts that look for themselves found: `saes: auto found ...`, once each."""
+    used = [
+        (name, loadable) for stage in plan.stages for name, loadable in (("model", stage.model), ("saes", stage.saes)) if loadable
+    ]
+    lines = [
+        f"{name}: {one.part.name} found {one.identity.facts['found']}" for name, one in used if "found" in one.identity.facts
+    ]
+    return list(dict.fromkeys(lines))

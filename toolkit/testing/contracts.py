@@ -629,6 +629,7 @@ def _check_names(sae: Sae) -> None:
     except BadInput as error:
         raise Broken(f"SAE '{sae.name}': {error}") from None
     _kept(sae, own == sae.hookpoint, f"its hookpoint is '{sae.hookpoint}'; write it as '{own}': str(hookpoint(...))")
+    _kept(sae, str(hookpoint(sae.output_hookpoint)) == sae.output_hookpoint, f"its output_hookpoint is '{sae.output_hookpoint}'")
     _kept(sae, sae.layer == hookpoint(own).layer, f"its layer is {sae.layer}, its hookpoint {own}")
     _kept(sae, min(sae.inputs, sae.width) > 0, f"its inputs and width are {(sae.inputs, sae.width)}; each is at least 1")
 
@@ -640,7 +641,8 @@ def _check_encode(sae: Sae, rows: Tensor, tolerance: float) -> None:
     _kept(sae, tuple(found.shape) == wanted, f"encode gave the shape {tuple(found.shape)}; wanted {wanted}")
     _kept(sae, found.dtype == torch.float32, f"encode gave {found.dtype}; wanted torch.float32")
     _kept(sae, not found.requires_grad, "encode gave a tensor that keeps its gradients; detach the weights")
-    _kept(sae, found.isfinite().all() and (found >= 0).all(), "encode gave activations below zero, NaN or infinity")
+    meant = sae.signed or bool((found >= 0).all())
+    _kept(sae, found.isfinite().all() and meant, "encode gave activations below zero, NaN or infinity")
     alone = torch.cat([sae.encode(row[None]) for row in rows])
     _kept(sae, _near(alone, found, tolerance), "the activations of a row depend on the rows beside it")
     short = rows.bfloat16()
@@ -670,13 +672,13 @@ def _check_decode(sae: Sae, activations: Tensor, tolerance: float) -> None:
     """From what was encoded and from nothing: one feature more adds its row."""
     import torch
 
-    wanted = (len(activations), sae.inputs)
+    wanted = (len(activations), sae.outputs)
     found = sae.decode(activations)
     _kept(sae, tuple(found.shape) == wanted, f"decode gave the shape {tuple(found.shape)}; wanted {wanted}")
     _kept(sae, found.isfinite().all(), "decode gave NaN or infinity")
     features = sorted({0, sae.width // 3, sae.width // 2, sae.width - 1}, reverse=True)
     rows = sae.decoder_rows(features)
-    shape = (len(features), sae.inputs)
+    shape = (len(features), sae.outputs)
     _kept(sae, tuple(rows.shape) == shape, f"decoder_rows gave the shape {tuple(rows.shape)}; wanted {shape}")
     for start in (torch.zeros_like(activations[:1]), activations[:1]):
         for feature, row in zip(features, rows, strict=True):

@@ -20,7 +20,7 @@ from toolkit_hf._load import load
 from toolkit_lab import model_path, saes_path
 from toolkit_lab.training.corpus import make_examples
 from toolkit_saes import _gemma_scope, _llama_scope
-from toolkit_saes._jumprelu import JumpRelu
+from toolkit_saes._canonical import CanonicalSae
 
 
 def samples(texts: Sequence[Sequence[int]]) -> pa.Table:
@@ -51,7 +51,7 @@ class World:
     gemma: Path
     width: str
 
-    def saes(self, layout: str = "llama_scope", **params: Any) -> list[JumpRelu]:
+    def saes(self, layout: str = "llama_scope", **params: Any) -> list[CanonicalSae]:
         """SAEs of a layout, newly loaded."""
         if layout == "llama_scope":
             return _llama_scope.load(_llama_scope.LlamaScope(path=str(self.llama), **params), SilentReporter())

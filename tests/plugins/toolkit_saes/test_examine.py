@@ -41,6 +41,11 @@ def verdicts(rows: list[dict[str, Any]]) -> dict[str, str]:
     return {row["place"]: row["verdict"] for row in rows}
 
 
+def places(name: str) -> dict[str, Any]:
+    """Settings of an SAE that reads and writes there."""
+    return {"hook_point_in": name, "hook_point_out": name}
+
+
 @pytest.fixture
 def changed(tmp_path: Path) -> Callable[..., list[Any]]:
     """A layer of the lab's SAEs with other settings or tensors in its files."""
@@ -132,7 +137,7 @@ def test_only_the_first_samples_are_looked_at(small: Any, monkeypatch: pytest.Mo
 def test_a_layer_off_by_one_is_named(lab: Any, changed: Callable[..., list[Any]]) -> None:
     """An SAE put one layer off may still explain much: it is the layer beside it that tells."""
     for layer, claimed in ((1, 2), (2, 1), (3, 2)):
-        saes = changed(layer, hook_point_in=f"blocks.{claimed}.hook_resid_post")
+        saes = changed(layer, **places(f"blocks.{claimed}.hook_resid_post"))
         rows = examined(lab, saes, lab.texts[:8])
         assert verdicts(rows)[f"resid_post.{claimed}"] == "does not fit"
         assert verdicts(rows)[f"resid_post.{layer}"] == "suits better"
@@ -254,7 +259,7 @@ def shown(saes: list[Any], rows: list[dict[str, Any]], names: dict[str, str]) ->
 
 
 def test_the_report_shows_a_misfit_and_where_it_would_fit(lab: Any, changed: Callable[..., list[Sae]]) -> None:
-    good, bad = lab.saes(layers=0), changed(1, hook_point_in="blocks.2.hook_resid_post")
+    good, bad = lab.saes(layers=0), changed(1, **places("blocks.2.hook_resid_post"))
     rows = examined(lab, [*bad, *good], lab.texts[:8])
     names = {space_id(lab.model.identity, sae): sae.name for sae in [*good, *bad]}
     (figure,) = shown([*good, *bad], rows, names)

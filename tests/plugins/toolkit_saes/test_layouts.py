@@ -25,12 +25,13 @@ from toolkit.testing.fakes import SilentReporter
 from toolkit.testing.planted import Planted, SaeTruth
 from toolkit_lab import saes_path
 from toolkit_saes import _gemma_scope, _llama_scope, toolkit_parts
+from toolkit_saes._canonical import CanonicalSae
 from toolkit_saes._gemma_scope import GemmaScope
-from toolkit_saes._jumprelu import JumpRelu
 from toolkit_saes._llama_scope import LlamaScope
 
 LLAMA, GEMMA = "package:toolkit_lab/files/saes/Lab-LXR-4x", "package:toolkit_lab/files/gemma_scope"
 PARTS = {part.name: part for part in toolkit_parts()}
+FILES = ("hyperparams.json", "checkpoints/final.safetensors", "config.json", "sae_weights.safetensors")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 # --- small SAEs, written by hand ------------------------------------------------------------------------------------------
@@ -78,11 +79,11 @@ def write_gemma(root: Path, l0: int = 2, layer: int = 0, width: str = "3", **cha
     return file
 
 
-def llama(root: Path, **params: Any) -> list[JumpRelu]:
+def llama(root: Path, **params: Any) -> list[CanonicalSae]:
     return _llama_scope.load(LlamaScope(path=str(root), **params), SilentReporter())
 
 
-def gemma(root: Path, **params: Any) -> list[JumpRelu]:
+def gemma(root: Path, **params: Any) -> list[CanonicalSae]:
     return _gemma_scope.load(GemmaScope(path=str(root), **{"width": "3", **params}), SilentReporter())
 
 
@@ -365,14 +366,17 @@ def test_an_archive_that_is_cut_off(tmp_path: Path, cut: int | None) -> None:
 def test_a_tensor_of_another_shape_than_promised(tmp_path: Path) -> None:
     turned = {**EXAMPLE, "encoder.weight": EXAMPLE["encoder.weight"].T}
     file = write_llama(tmp_path / "a", tensors=turned) / "checkpoints" / "final.safetensors"
-    assert refused(llama, tmp_path / "a") == f"{file}: encoder.weight is [4, 3]; hyperparams.json promises [3, 4]."
+    assert (
+        refused(llama, tmp_path / "a")
+        == f"{file}: encoder.weight is [4, 3]; hyperparams.json promises [3, 4]. Its axes are swapped."
+    )
     file = write_llama(tmp_path / "b", tensors={**EXAMPLE, "decoder.bias": torch.zeros(3)}) / "checkpoints" / "final.safetensors"
     assert refused(llama, tmp_path / "b") == f"{file}: decoder.bias is [3]; hyperparams.json promises [4]."
 
 
 def test_an_array_of_another_shape_than_the_others(tmp_path: Path) -> None:
     file = write_gemma(tmp_path / "a", W_dec=np.zeros((4, 3), np.float32))
-    assert refused(gemma, tmp_path / "a") == f"{file}: W_dec is (4, 3); W_enc, (4, 3), asks for (3, 4)."
+    assert refused(gemma, tmp_path / "a") == f"{file}: W_dec is (4, 3); W_enc, (4, 3), asks for (3, 4). Its axes are swapped."
     file = write_gemma(tmp_path / "b", threshold=np.float32(0.5))
     assert refused(gemma, tmp_path / "b") == f"{file}: threshold is (); W_enc, (4, 3), asks for (3,)."
     file = write_gemma(tmp_path / "c", W_enc=np.zeros(12, np.float32))
@@ -467,8 +471,8 @@ def test_cached_saes_that_were_asked_for_are_not_fetched_again(fetched: list[lis
 @pytest.mark.parametrize(
     ("layers", "patterns"),
     [
-        ("2-3", [f"*-L{layer}[RMAT]*/{file}" for layer in (2, 3) for file in _llama_scope.FILES]),
-        ("all", ["*/hyperparams.json", "*/checkpoints/final.safetensors"]),
+        ("2-3", [f"*L{layer}[RMAT]*/{file}" for layer in (2, 3) for file in FILES]),
+        ("all", [f"*/{file}" for file in FILES]),
     ],
 )
 def test_layers_that_the_cache_lacks_are_fetched(fetched: list[list[str]], layers: str, patterns: list[str]) -> None:

@@ -1,0 +1,154 @@
+"""`uses: auto`: looks at a folder, says which layout its SAEs are in, and hands it to the adapter that reads it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import Field
+
+from toolkit.errors import BadInput, choices
+from toolkit.files import PathText, locate
+from toolkit.records import Identity, Params, Reporter
+
+from . import _gemma_scope, _llama_scope, _saelens
+from ._canonical import CanonicalSae
+from ._layers import Layers
+from ._tensors import refuse_pickles
+
+DEPTH = 4
+
+
+class Auto(Params):
+    """A folder and layers; whatever else a layout lets one choose, choose with its own adapter."""
+
+    path: PathText = Field(description="Folder with SAEs of one layout, in it or below it.")
+    layers: Layers = Field("all", description="all, 8, 1-31 or [8, 15, 31]; layers count from 0.")
+
+
+class Layout(NamedTuple):
+    """A layout by its marks. `adapter` is None for one that is known and not read here."""
+
+    name: str
+    adapter: str | None
+    marks: Callable[[Path], bool]
+
+
+def _config(folder: Path, name: str = "config.json") -> Mapping[str, Any]:
+    """A config's keys; nothing where it is missing or cannot be read, which its adapter will say."""
+    try:
+        found = json.loads((folder / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _has(folder: Path, *names: str) -> bool:
+    return all((folder / name).exists() for name in names)
+
+
+LAYOUTS = (
+    Layout("Llama Scope, original", "llama_scope", lambda at: _has(at, "hyperparams.json")),
+    Layout("OpenMOSS, 2025 or 2026", "llama_scope", lambda at: bool({"sae_type", "act_fn"} & set(_config(at)))),
+    Layout("Gemma Scope 1", "gemma_scope", lambda at: _has(at, "params.npz")),
+    Layout("SAELens", "saelens", lambda at: _has(at, "cfg.json", "sae_weights.safetensors")),
+    Layout("Gemma Scope 2", None, lambda at: _has(at, "params.safetensors") or "hf_hook_point_in" in _config(at)),
+    Layout("sparsify", None, lambda at: _has(at, "cfg.json", "sae.safetensors")),
+    Layout("dictionary_learning", None, lambda at: _has(at, "ae.pt") or "trainer" in _config(at)),
+    Layout("circuit-tracer", None, lambda at: any(at.glob("layer_*.safetensors")) or any(at.glob("W_enc_*.safetensors"))),
+)
+
+
+def identify(params: Auto) -> Identity:
+    """What the adapter says, and what was found."""
+    layout, given = _chosen(params)
+    adapter: Any = _ADAPTERS[str(layout.adapter)][0]
+    found: Identity = adapter.identify(given)
+    layers = found.facts["layers"]
+    said = f"{layout.adapter} ({layout.name} layout), layers {', '.join(map(str, layers))}"
+    return Identity(found.name, found.revision, found.digest, {**found.facts, "adapter": layout.adapter, "found": said})
+
+
+def load(params: Auto, report: Reporter) -> list[CanonicalSae]:
+    """The adapter's SAEs."""
+    layout, given = _chosen(params)
+    adapter: Any = _ADAPTERS[str(layout.adapter)][0]
+    found: list[CanonicalSae] = adapter.load(given, report)
+    return found
+
+
+_ADAPTERS: Mapping[str, tuple[Any, Any]] = {
+    "llama_scope": (_llama_scope, _llama_scope.LlamaScope),
+    "gemma_scope": (_gemma_scope, _gemma_scope.GemmaScope),
+    "saelens": (_saelens, _saelens.SaeLens),
+}
+
+
+def _chosen(params: Auto) -> tuple[Layout, Any]:
+    """The layout and its adapter's params."""
+    root = locate(params.path)
+    layout, folders = _detect(root)
+    if layout.adapter is None:
+        refuse_pickles(folders[0])
+        read = choices({str(other.adapter) for other in LAYOUTS if other.adapter})
+        raise BadInput(
+            f"saes.with.path: {folders[0]} is in the layout of {layout.name}, which no adapter here reads. They are {read}."
+        )
+    kind = _ADAPTERS[layout.adapter][1]
+    if layout.adapter == "gemma_scope":
+        return layout, kind(path=str(_one(folders, 3)), **_gemma(root, folders, params.layers))
+    if layout.adapter == "llama_scope":
+        return layout, kind(path=str(root if root in folders else _one(folders, 1)), layers=params.layers)
+    return layout, kind(path=params.path, layers=params.layers)
+
+
+def _one(folders: list[Path], up: int) -> Path:
+    """The one folder that holds a set of SAEs."""
+    sets = sorted({folder.parents[up - 1] for folder in folders})
+    if len(sets) > 1:
+        raise BadInput(f"saes.with.path: there are several sets of SAEs: {choices(map(str, sets))}. Name one of them.")
+    return sets[0]
+
+
+def _gemma(root: Path, folders: list[Path], layers: Layers) -> dict[str, Any]:
+    """All of a set; the very SAE where the path is that of one."""
+    site = {"site": "embedding"} if folders[0].parts[-3] == "embedding" else {}
+    if root not in folders:
+        return {"layers": layers, **site}
+    found = re.fullmatch(r".*/(?:layer_(\d+)|embedding)/width_(\w+)/average_l0_(\d+)", root.as_posix())
+    if found is None:
+        raise BadInput(
+            f"saes.with.path: {root} is not named like layer_L/width_W/average_l0_N: where its SAE belongs is not known."
+        )
+    return {"layers": int(found[1] or 0), "width": found[2], "l0": (int(found[3]),), **site}
+
+
+def _detect(root: Path) -> tuple[Layout, list[Path]]:
+    """The one layout of the SAEs at or below a folder, and their folders."""
+    found: dict[str, tuple[Layout, list[Path]]] = {}
+    for folder in _folders(root):
+        here = [layout for layout in LAYOUTS if layout.marks(folder)]
+        if len(here) > 1:
+            raise BadInput(
+                f"saes.with.path: {folder} is in the layouts of {choices(layout.name for layout in here)} at once. Keep the files of one, "
+                f"or name the adapter: {choices({layout.adapter for layout in here if layout.adapter})}."
+            )
+        for layout in here:
+            found.setdefault(layout.name, (layout, []))[1].append(folder)
+    if len(found) > 1:
+        shown = "; ".join(f"{name} in {folders[0]}" for name, (_, folders) in sorted(found.items()))
+        raise BadInput(f"saes.with.path: {root} holds SAEs of several layouts: {shown}. Name the folder of one, or its adapter.")
+    if not found:
+        for folder in _folders(root):
+            refuse_pickles(folder)
+        raise BadInput(f"saes.with.path: {root} holds no SAEs in a known layout: {choices(layout.name for layout in LAYOUTS)}.")
+    return next(iter(found.values()))
+
+
+def _folders(root: Path) -> Iterator[Path]:
+    """The root and the folders below it, by depth."""
+    for depth in range(DEPTH + 1):
+        yield from (path for path in sorted(root.glob("/".join("*" * depth)) if depth else [root]) if path.is_dir())

@@ -1,0 +1,177 @@
+"""The form that every adapter converts to: z = (x - b_dec if asked) W_enc + b_enc, f = gate(z), x^ = f W_dec + b_dec (+ x S).
+
+Raw activations in, raw activations out, float32. A fixed scale (a data set's average norm) is kept beside the weights, so that
+arithmetic is done in the order that the authors' code has it; a norm of each row by itself is undone by `reconstruct` only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Literal
+
+from toolkit.errors import DataError
+from toolkit.saes import Sae
+
+from ._gates import GATES, Gate
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Norm = Literal["none", "row", "layer"]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """W_enc (inputs, width), b_enc (width), W_dec (width, outputs), b_dec (outputs), and how they are run.
+
+    `threshold`: one number or one a feature; `rank_by` (width): what the gate multiplies pre-activations by before it decides
+    (decoder norms); `r_mag`, `b_mag` (width): of a gated SAE; `skip` (inputs, outputs). Inputs are multiplied by `scale_in`, the
+    result divided by `scale_out`. `norm`: each row by itself, to length sqrt(inputs) or as layer norm does; undone at the end if
+    `undo_norm`.
+    """
+
+    w_enc: Tensor
+    b_enc: Tensor
+    w_dec: Tensor
+    b_dec: Tensor
+    threshold: Tensor | None = None
+    gate: Gate = "jumprelu"
+    k: int = 0
+    rank_by: Tensor | None = None
+    r_mag: Tensor | None = None
+    b_mag: Tensor | None = None
+    skip: Tensor | None = None
+    subtract_b_dec: bool = False
+    scale_in: float = 1.0
+    scale_out: float = 1.0
+    norm: Norm = "none"
+    undo_norm: bool = True
+
+    def on(self, device: object) -> Weights:
+        """The same on a device."""
+        held = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: value.to(device) for name, value in held.items() if hasattr(value, "to")})
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of an SAE before its weights are read. `output`: where a transcoder writes, and how many numbers."""
+
+    name: str
+    release: str
+    hookpoint: str
+    width: int
+    inputs: int
+    digest: str
+    recipe: str
+    declared_l0: float | None
+    output: tuple[str, int] | None = None
+    neuronpedia: str | None = None
+    signed: bool = False
+
+
+class CanonicalSae(Sae):
+    """An SAE whose weights are read when they are first needed, and moved to where its inputs are."""
+
+    def __init__(self, facts: Facts, read: Callable[[], Weights]) -> None:
+        self.name, self.release, self.hookpoint = facts.name, facts.release, facts.hookpoint
+        self.width, self.inputs, self.digest = facts.width, facts.inputs, facts.digest
+        self.recipe, self.declared_l0 = facts.recipe, facts.declared_l0
+        self.neuronpedia, self.signed = facts.neuronpedia, facts.signed
+        self._facts, self._read = facts, read
+        self._held: Weights | None = None
+
+    @property
+    def output_hookpoint(self) -> str:
+        """Where its reconstruction belongs."""
+        return self._facts.output[0] if self._facts.output else self.hookpoint
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers a reconstruction has."""
+        return self._facts.output[1] if self._facts.output else self.inputs
+
+    def subtracts_b_dec(self) -> bool:
+        """Whether its inputs lose b_dec first."""
+        return (self._held or self._read()).subtract_b_dec
+
+    def run_as(self, change: Callable[[Weights], Weights]) -> CanonicalSae:
+        """The same weights, run in another way."""
+        return CanonicalSae(self._facts, lambda: change(self._held or self._read()))
+
+    def encode(self, rows: Tensor) -> Tensor:
+        """What the gate lets through."""
+        if rows.shape[-1] != self.inputs:
+            raise DataError(
+                f"SAE {self.name} reads {self.inputs} numbers, the model's {self.hookpoint} has {rows.shape[-1]}: it belongs to "
+                f"another model. Name SAEs of this model."
+            )
+        weights = self.weights(rows)
+        given, _ = _prepared(weights, rows)
+        return GATES[weights.gate](given @ weights.w_enc, weights)
+
+    def decode(self, activations: Tensor) -> Tensor:
+        """Back into the stream; the skip connection of a transcoder, which needs the rows, is left to `reconstruct`."""
+        weights = self._linear(self.weights(activations))
+        return _divided(activations @ weights.w_dec + weights.b_dec, weights.scale_out)
+
+    def decoder_rows(self, features: Sequence[int]) -> Tensor:
+        """Rows of W_dec, in the stream's units."""
+        import torch
+
+        weights = self._linear(self.weights(torch.empty(0) if self._held is None else self._held.w_dec))
+        return _divided(weights.w_dec[list(features)], weights.scale_out)
+
+    def reconstruct(self, rows: Tensor, activations: Tensor | None = None) -> Tensor:
+        """Encoded and decoded, with the skip connection, each row's norm put back."""
+        weights = self.weights(rows)
+        found = self.encode(rows) if activations is None else activations
+        rebuilt = found @ weights.w_dec + weights.b_dec
+        if weights.undo_norm:
+            rebuilt = _prepared(weights, rows)[1](rebuilt)
+        if weights.skip is not None:
+            rebuilt = rebuilt + rows.float() @ weights.skip
+        return _divided(rebuilt, weights.scale_out)
+
+    def release_memory(self) -> None:
+        """Forget the weights."""
+        self._held = None
+
+    def weights(self, like: Tensor) -> Weights:
+        """The weights where `like` is."""
+        held = self._held
+        if held is None or held.w_enc.device != like.device:
+            held = self._held = (held or self._read()).on(like.device)
+        return held
+
+    def _linear(self, weights: Weights) -> Weights:
+        """Weights whose output is in the stream's units without knowing the rows."""
+        if weights.norm != "none" and weights.undo_norm:
+            raise DataError(
+                f"SAE {self.name} gives each row its norm back ({weights.norm} norm), so what a feature adds to the stream differs "
+                f"from row to row. It can be extracted and examined, but not decoded or edited with by itself: choose another SAE."
+            )
+        return weights
+
+
+def _divided(rows: Tensor, by: float) -> Tensor:
+    return rows if by == 1 else rows / by
+
+
+def _prepared(weights: Weights, rows: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Rows as the encoder wants them, and the way back."""
+    rows = rows.float()
+    given, undo = _normed(rows if weights.scale_in == 1 else rows * weights.scale_in, weights.norm)
+    return (given - weights.b_dec if weights.subtract_b_dec else given), undo
+
+
+def _normed(rows: Tensor, norm: Norm) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    if norm == "row":
+        factor = rows.shape[-1] ** 0.5 / rows.norm(dim=-1, keepdim=True).clamp(min=1e-20)
+        return rows * factor, lambda rebuilt: rebuilt / factor
+    if norm == "layer":
+        mean = rows.mean(dim=-1, keepdim=True)
+        spread = (rows - mean).std(dim=-1, keepdim=True)
+        return (rows - mean) / (spread + 1e-5), lambda rebuilt: rebuilt * spread + mean
+    return rows, lambda rebuilt: rebuilt

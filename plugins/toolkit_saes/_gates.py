@@ -1,0 +1,62 @@
+"""The gates: which features fire, and with what activation. Each takes x W_enc, before the bias.
+
+A threshold is strict, and what is not above zero is off whatever the threshold. Ties of a top-k fall to exactly k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ._canonical import Weights
+
+Gate = Literal["relu", "jumprelu", "topk", "abstopk", "gated"]
+
+
+def _relu(found: Tensor, weights: Weights) -> Tensor:
+    return (found + weights.b_enc).relu()
+
+
+def _jumprelu(found: Tensor, weights: Weights) -> Tensor:
+    before = found + weights.b_enc
+    assert weights.threshold is not None
+    return before * (_ranked(before, weights) > weights.threshold.clamp(min=0))
+
+
+def _topk(found: Tensor, weights: Weights) -> Tensor:
+    import torch
+
+    before = found + weights.b_enc
+    kept = _ranked(before, weights).topk(weights.k, dim=-1, sorted=False).indices
+    return torch.zeros_like(before).scatter_(-1, kept, before.gather(-1, kept).relu())
+
+
+def _abstopk(found: Tensor, weights: Weights) -> Tensor:
+    import torch
+
+    before = found + weights.b_enc
+    kept = _ranked(before, weights).abs().topk(weights.k, dim=-1, sorted=False).indices
+    return torch.zeros_like(before).scatter_(-1, kept, before.gather(-1, kept))
+
+
+def _gated(found: Tensor, weights: Weights) -> Tensor:
+    """`b_enc` is the gate's bias here, `b_mag` that of the magnitude."""
+    assert weights.r_mag is not None
+    assert weights.b_mag is not None
+    return (found * weights.r_mag.exp() + weights.b_mag).relu() * (found + weights.b_enc > 0)
+
+
+def _ranked(before: Tensor, weights: Weights) -> Tensor:
+    return before if weights.rank_by is None else before * weights.rank_by
+
+
+GATES: Mapping[Gate, Callable[[Tensor, Weights], Tensor]] = {
+    "relu": _relu,
+    "jumprelu": _jumprelu,
+    "topk": _topk,
+    "abstopk": _abstopk,
+    "gated": _gated,
+}

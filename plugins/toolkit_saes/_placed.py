@@ -1,0 +1,31 @@
+"""What every adapter of files asks for: a repository of the hub or a folder, and layers."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from pydantic import Field, model_validator
+
+from toolkit.files import PathText
+from toolkit.records import Params
+
+from ._layers import Layers
+
+P = TypeVar("P", bound="Placed")
+
+
+class Placed(Params):
+    """Which SAEs. Either `release` (a repository of the hub) or `path` (a folder)."""
+
+    release: str | None = Field(None, description="Repository on the hub, for example google/gemma-scope-2b-pt-res.")
+    revision: str = Field("main", description="Commit, tag or branch of the repository.")
+    path: PathText | None = Field(
+        None, description="Folder with the SAEs, `package:NAME/FOLDER` or a path; below it any layout's own."
+    )
+    layers: Layers = Field("all", description="all, 8, 1-31 or [8, 15, 31]; layers count from 0.")
+
+    @model_validator(mode="after")
+    def _one_place(self: P) -> P:
+        if (self.release is None) == (self.path is None):
+            raise ValueError("give either release (a repository on the hub) or path (a folder), not both")
+        return self

@@ -1,0 +1,60 @@
+"""Releases that are known by name: their sites, layers, sparsities and pages on Neuronpedia. All of it is data: releases.json."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+CANONICAL = 100
+"""The canonical SAE of a layer and width is the one whose average L0 is nearest to this, unless a release says otherwise."""
+_OWNERS = {"OpenMOSS-Team": "fnlp"}
+"""Owners under whose name the same repositories are found."""
+
+
+@cache
+def releases() -> dict[str, dict[str, Any]]:
+    """Facts of each known repository, by its name on the hub."""
+    found: dict[str, dict[str, Any]] = json.loads(files(__package__).joinpath("releases.json").read_text(encoding="utf-8"))[
+        "releases"
+    ]
+    return found
+
+
+def known(release: str | None) -> dict[str, Any]:
+    """The facts of a release; none of one that nobody has written down."""
+    owner, _, name = str(release).partition("/")
+    return releases().get(f"{_OWNERS.get(owner, owner)}/{name}", {})
+
+
+def sparsities(release: str | None, width: str) -> dict[int, list[int]]:
+    """The average L0s of each layer of a Gemma Scope release; nothing unless the list is complete."""
+    facts = known(release)
+    listed: dict[str, list[int]] = facts.get("l0", {}).get(width, {}) if facts.get("complete") else {}
+    return {int(layer): list(there) for layer, there in listed.items()}
+
+
+def canonical(release: str | None, width: str, layer: int, there: list[int]) -> int:
+    """The canonical average L0 of a layer, out of those that are there."""
+    named = known(release).get("canonical", {}).get(width, {}).get(str(layer))
+    return int(named) if named in there else min(sorted(there), key=lambda l0: abs(l0 - CANONICAL))
+
+
+def gemma_page(release: str | None, width: str, layer: int, l0: int) -> str | None:
+    """The Neuronpedia id of a Gemma Scope SAE: the page of a width is the canonical SAE's, others have pages of their own or none."""
+    pages = known(release).get("neuronpedia")
+    if pages is None:
+        return None
+    page = str(pages["page"]).format(layer=layer, width=width)
+    listed = known(release).get("l0", {}).get(width, {}).get(str(layer), [])
+    if width in pages["widths"] and listed and l0 == canonical(release, width, layer, listed):
+        return page
+    return f"{page}__l0-{l0}" if l0 in pages.get("others", {}).get(width, {}).get(str(layer), []) else None
+
+
+def llama_page(release: str | None, folder: str, layer: int) -> str | None:
+    """The Neuronpedia id of a Llama Scope SAE."""
+    facts = known(release)
+    page = facts.get("folders", {}).get(folder) or facts.get("neuronpedia", {}).get("page")
+    return str(page).format(layer=layer) if page else None

@@ -1,0 +1,121 @@
+"""Any SAE that an installed SAELens knows by release and id, opened by SAELens itself and run by this toolkit's arithmetic.
+
+SAELens converts some layouts in ways that differ from their authors' code (Llama Scope's threshold lacks the decoder norm): where an
+adapter of its own reads a layout, prefer that one.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from toolkit.errors import BadInput, choices, nearest
+from toolkit.hub import snapshot
+from toolkit.records import Identity, Params, Reporter
+
+from ._canonical import CanonicalSae, Weights
+from ._saelens import convert, describe, up_to_date
+
+INSTALL = "pip install 'sae-toolkit[saelens]'"
+LIST = "pretrained_saes.yaml"
+
+
+class SaeLensId(Params):
+    """Which SAEs, in SAELens's own words."""
+
+    release: str = Field(description="A release of SAELens's list, for example gpt2-small-res-jb, or a repository of the hub.")
+    ids: tuple[str, ...] = Field(min_length=1, description="Ids of SAEs in the release, for example [blocks.8.hook_resid_pre].")
+
+
+def identify(params: SaeLensId) -> Identity:
+    """The repository's commit, the ids and SAELens's version, which decides how they are converted. Imports nothing of SAELens."""
+    version = _version()
+    found = _listed(params.release)
+    paths = {one["id"]: str(one["path"]) for one in found["saes"]} if found else {one: one for one in params.ids}
+    missing = [one for one in params.ids if one not in paths]
+    if missing:
+        shown = choices(list(paths)[:5])
+        raise BadInput(
+            f"saes.with.ids: release {params.release} has no SAE '{missing[0]}'.{nearest(missing[0], paths)} It has {len(paths)}, "
+            f"for example {shown}."
+        )
+    repository = str(found["repo_id"]) if found else params.release
+    commit = snapshot(repository, "main", "*").revision
+    wanted = ",".join(paths[one] for one in params.ids)
+    return Identity(params.release, commit, f"{repository}@{commit}:{wanted}:sae-lens {version}", {"sae_lens": version})
+
+
+def load(params: SaeLensId, report: Reporter) -> list[CanonicalSae]:
+    """Opened one by one; SAELens downloads what the cache lacks."""
+    version = _version()
+    report.phase("load")
+    return [_sae(params.release, one, version) for one in params.ids]
+
+
+def _sae(release: str, name: str, version: str) -> CanonicalSae:
+    """Config and shapes now, weights when they are needed."""
+    known, raw = _opened(release, name)
+    shapes = {key: tuple(tensor.shape) for key, tensor in raw.items()}
+    more = f"converted by sae-lens {version}"
+    return CanonicalSae(
+        describe(known, shapes, Path(f"{release}/{name}"), (release, name), _hash(raw), more), partial(_weights, release, name)
+    )
+
+
+def _weights(release: str, name: str) -> Weights:
+    return convert(*_opened(release, name))
+
+
+def _opened(release: str, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """SAELens's config and tensors, float32, after whatever it folds in."""
+    from sae_lens import SAE
+
+    try:
+        sae: Any = SAE.from_pretrained(release, name, device="cpu")
+    except Exception as error:
+        said = (str(error).splitlines() or ["no more is said"])[0]
+        raise BadInput(f"SAELens cannot open '{name}' of {release} ({type(error).__name__}: {said}).") from None
+    known = up_to_date(
+        sae.cfg.to_dict() | {"metadata": {"sae_lens_version": "6", **sae.cfg.metadata.to_dict()}}, Path(f"{release}/{name}")
+    )
+    return known, {key: tensor.detach().float().cpu() for key, tensor in sae.state_dict().items()}
+
+
+def _hash(raw: dict[str, Any]) -> str:
+    import hashlib
+
+    seen = hashlib.sha256()
+    for key in sorted(raw):
+        seen.update(key.encode() + str(tuple(raw[key].shape)).encode() + raw[key].contiguous().numpy().tobytes())
+    return seen.hexdigest()
+
+
+def _version() -> str:
+    try:
+        return metadata.version("sae-lens")
+    except metadata.PackageNotFoundError:
+        raise BadInput(
+            f"`sae_lens_id` opens SAEs with SAELens, which is not installed. Run `{INSTALL}`; SAELens's own files are read without it by "
+            f"`uses: saelens`."
+        ) from None
+
+
+def _listed(release: str) -> dict[str, Any] | None:
+    """What SAELens's list says of a release; None for a repository of the hub that it does not list."""
+    import yaml
+
+    found = util.find_spec("sae_lens")
+    place = next(iter(found.submodule_search_locations or ()), None) if found else None
+    if place is None:
+        raise BadInput(f"SAELens is installed, but its files are not found. Run `{INSTALL}`.")
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    listed: dict[str, Any] = yaml.load((Path(place) / LIST).read_text(encoding="utf-8"), Loader=loader)
+    if release not in listed and "/" not in release:
+        raise BadInput(
+            f"saes.with.release: SAELens has no release '{release}'.{nearest(release, listed)} It lists {len(listed)}."
+        )
+    return listed.get(release)

@@ -1,0 +1,329 @@
+"""SAELens's own files, `cfg.json` and `sae_weights.safetensors`, read without SAELens and run as it runs them.
+
+One folder an SAE. Configs older than SAELens 6 are flat and have other names; they are brought up to date first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import Field
+
+from toolkit.errors import BadInput, choices, nearest
+from toolkit.files import check_link, content_digest, locate, read_json
+from toolkit.hookpoints import Hookpoint, hookpoint
+from toolkit.hub import Snapshot, fetch, offline, snapshot
+from toolkit.records import Identity, Reporter
+
+from ._canonical import CanonicalSae, Facts, Norm, Weights
+from ._gates import Gate
+from ._layers import all_there, chosen
+from ._placed import Placed
+from ._tensors import Shapes, check_axes, positive, refuse_pickles, safetensors_shapes, safetensors_weights, swapped, whole
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FILES = ("cfg.json", "sae_weights.safetensors")
+DEPTH = 4
+"""Folders below the given one in which SAEs are looked for."""
+
+
+class Architecture(NamedTuple):
+    """How SAELens runs one: the gate, the tensors besides W_enc, W_dec and b_dec; transcoders write elsewhere."""
+
+    gate: Gate
+    tensors: tuple[str, ...]
+    transcoder: bool = False
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "standard": Architecture("relu", ("b_enc",)),
+    "gated": Architecture("gated", ("b_gate", "b_mag", "r_mag")),
+    "jumprelu": Architecture("jumprelu", ("b_enc", "threshold")),
+    "topk": Architecture("topk", ("b_enc",)),
+    "abstopk": Architecture("abstopk", ("b_enc",)),
+    "transcoder": Architecture("relu", ("b_enc",), True),
+    "jumprelu_transcoder": Architecture("jumprelu", ("b_enc", "threshold"), True),
+    "skip_transcoder": Architecture("relu", ("b_enc", "W_skip"), True),
+    "jumprelu_skip_transcoder": Architecture("jumprelu", ("b_enc", "threshold", "W_skip"), True),
+}
+ADVICE = {
+    "batchtopk": "It is the form in training; SAELens saves the finished SAE as jumprelu.",
+    "matryoshka_batchtopk": "It is the form in training; SAELens saves the finished SAE as jumprelu.",
+}
+NORMS: dict[str, Norm] = {
+    "none": "none",
+    "constant_norm_rescale": "row",
+    "layer_norm": "layer",
+    "expected_average_only_in": "none",
+}
+OWN_NAMES = {"hook_mlp_in": "resid_mid", "hook_attn_in": "resid_pre"}
+"""Places that SAELens's models name and `hookpoint` does not read."""
+
+
+class SaeLens(Placed):
+    """Which SAEs. Either `release` (a repository of the hub) or `path` (a folder with SAEs in it or below it)."""
+
+    release: str | None = Field(None, description="Repository on the hub with SAEs in SAELens's own files.")
+    folder: str = Field("", description="Folder of the release or path: one SAE, or several below it.")
+    norm_scaling_factor: float | None = Field(
+        None,
+        gt=0,
+        description="What inputs are multiplied by, for SAEs trained with `expected_average_only_in`; files do not hold it.",
+    )
+
+
+def identify(params: SaeLens) -> Identity:
+    """The hash of the chosen SAEs' files, and what they read."""
+    if params.path is not None:
+        root = locate(params.path)
+        folders = _folders(params, root)
+        files = {f"{folder.relative_to(root)}/{file}": folder / file for folder in folders for file in FILES}
+        digest = content_digest(files) + (f":{params.norm_scaling_factor:g}" if params.norm_scaling_factor else "")
+        return Identity(root.name, "local", digest, _sizes(params, folders))
+    found = _snapshot(params)
+    there = found.folder is not None and all_there(params.layers, _by_layer(params, found.folder))
+    facts = _sizes(params, _folders(params, found.folder)) if found.folder and there else {}
+    wanted = f"{params.folder}:{params.layers}:{params.norm_scaling_factor or 1:g}"
+    return Identity(found.name, found.revision, f"{found.name}@{found.revision}:{wanted}", facts)
+
+
+def load(params: SaeLens, report: Reporter) -> list[CanonicalSae]:
+    """The chosen SAEs, in order of layers; weights are read when an SAE is first used."""
+    root = _root(params, report)
+    report.phase("load")
+    return [_sae(params, folder, params.release or root.name) for folder in _folders(params, root)]
+
+
+def _sae(params: SaeLens, folder: Path, release: str) -> CanonicalSae:
+    file = folder / FILES[1]
+    known = _config(folder)
+    scale = _factor(known, params.norm_scaling_factor, folder / FILES[0])
+    digest = content_digest({name: folder / name for name in FILES})
+    more = f"scaled by {scale:g}" if scale != 1 else ""
+    facts = describe(known, safetensors_shapes(file), file, (release, folder.name), digest, more)
+    return CanonicalSae(facts, partial(_read, known, file, scale))
+
+
+def _read(known: Mapping[str, Any], file: Path, scale: float) -> Weights:
+    raw = safetensors_weights(file, safetensors_shapes(file))
+    if "scaling_factor" in raw and not bool((raw["scaling_factor"] == 1).all()):
+        raise BadInput(f"{file}: scaling_factor is not 1: SAEs fine-tuned with a factor for each feature are not read.")
+    return convert(known, raw, scale)
+
+
+def describe(known: Mapping[str, Any], shapes: Shapes, file: Path, name: tuple[str, str], digest: str, more: str = "") -> Facts:
+    """What an up-to-date config says, held against the tensors; `name`: of the release and of the SAE."""
+    architecture, metadata = _architecture(known, file), known["metadata"]
+    inputs, width = whole(known, "d_in", file), whole(known, "d_sae", file)
+    outputs = whole(known, "d_out", file) if architecture.transcoder else inputs
+    _check_shapes(file, architecture, shapes, inputs, width, outputs)
+    if metadata.get("hook_head_index") is not None:
+        raise BadInput(f"{file}: hook_head_index is {metadata['hook_head_index']!r}: SAEs of a single head are not read.")
+    point = _place(metadata, "hook_name", file)
+    end = _place(metadata, "hook_name_out", file) if architecture.transcoder and metadata.get("hook_name_out") else point
+    norm, page = known["normalize_activations"], metadata.get("neuronpedia_id")
+    parts = [f"saelens: {known['architecture']}", "b_dec subtracted" if _subtracts(known, architecture) else ""]
+    parts += ["" if norm == "none" else f"{norm} inputs", "" if point == end else f"writes {end}", more]
+    return Facts(
+        name=name[1],
+        release=name[0],
+        hookpoint=point,
+        width=width,
+        inputs=inputs,
+        digest=digest,
+        recipe="; ".join(part for part in parts if part),
+        declared_l0=float(_k(known, width, file)) if architecture.gate in ("topk", "abstopk") else None,
+        output=(end, outputs) if architecture.transcoder else None,
+        neuronpedia=str(page) if page else None,
+        signed=architecture.gate == "abstopk",
+    )
+
+
+def _k(known: Mapping[str, Any], width: int, file: Path) -> int:
+    k = whole(known, "k", file)
+    if k > width:
+        raise BadInput(f"{file}: k is {k}; the SAE has {width} features.")
+    return k
+
+
+def convert(known: Mapping[str, Any], raw: Mapping[str, Tensor], scale: float = 1.0) -> Weights:
+    """SAELens's tensors as they are run; `scale` is folded in as SAELens folds it: biases of features and thresholds stay."""
+    architecture = ARCHITECTURES[known["architecture"]]
+    w_enc, w_dec, b_dec = raw["W_enc"] * scale, raw["W_dec"] / scale, raw["b_dec"] / scale
+    b_enc = raw["b_gate" if architecture.gate == "gated" else "b_enc"]
+    if known.get("rescale_acts_by_decoder_norm") and architecture.gate in ("topk", "abstopk"):
+        lengths = w_dec.norm(dim=-1)
+        w_enc, b_enc, w_dec = w_enc * lengths, b_enc * lengths, w_dec / lengths.clamp(min=1e-20)[:, None]
+    return Weights(
+        w_enc=w_enc,
+        b_enc=b_enc,
+        w_dec=w_dec,
+        b_dec=b_dec,
+        threshold=raw.get("threshold"),
+        gate=architecture.gate,
+        k=int(known.get("k", 0)),
+        r_mag=raw.get("r_mag"),
+        b_mag=raw.get("b_mag"),
+        skip=raw["W_skip"].T if "W_skip" in raw else None,
+        subtract_b_dec=_subtracts(known, architecture),
+        norm=NORMS[known["normalize_activations"]],
+        undo_norm=not architecture.transcoder,
+    )
+
+
+def up_to_date(found: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """A config in the form of SAELens 6, from that or from the flat one before it."""
+    metadata = found.get("metadata") if isinstance(found.get("metadata"), dict) else None
+    version = re.match(r"\d+", str(found.get("sae_lens_version") or (metadata or {}).get("sae_lens_version") or "0"))
+    known = dict(found) if metadata is not None and version and int(version[0]) >= 6 else _from_flat(found)
+    if known.get("finetuning_scaling_factor"):
+        raise BadInput(f"{file}: finetuning_scaling_factor is set: SAEs fine-tuned with a factor for each feature are not read.")
+    for name in ("d_in", "d_sae", "architecture"):
+        if name not in known:
+            raise BadInput(f"{file} has no {name!r}: it is not a config of SAELens.")
+    norm = known.get("normalize_activations") or "none"
+    if norm not in NORMS:
+        raise BadInput(f"{file}: normalize_activations is {norm!r}; `saelens` reads {choices(NORMS)}.")
+    return {**known, "normalize_activations": norm, "metadata": known.get("metadata") or {}}
+
+
+def _from_flat(found: Mapping[str, Any]) -> dict[str, Any]:
+    """As SAELens itself reads configs older than 6.0."""
+    renamed = {"hook_point": "hook_name", "hook_point_head_index": "hook_head_index", "activation_fn_str": "activation_fn"}
+    known = {renamed.get(name, name): value for name, value in found.items()}
+    arguments = known.get("activation_fn_kwargs") or {}
+    known.setdefault("architecture", "standard")
+    known.setdefault("apply_b_dec_to_input", True)
+    if known.get("activation_fn") == "topk" and arguments.get("k") is not None:
+        known |= {"architecture": "topk", "k": arguments["k"]}
+    if isinstance(known.get("normalize_activations"), bool):
+        known["normalize_activations"] = "expected_average_only_in" if known["normalize_activations"] else "none"
+    known["metadata"] = {**(known.get("metadata") or {}), **{name: known[name] for name in _ABOUT if name in known}}
+    return known
+
+
+_ABOUT = ("hook_name", "hook_name_out", "hook_head_index", "neuronpedia_id", "model_name", "prepend_bos")
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    return up_to_date(read_json(folder / FILES[0]), folder / FILES[0])
+
+
+def _architecture(known: Mapping[str, Any], file: Path) -> Architecture:
+    name = str(known["architecture"])
+    if name not in ARCHITECTURES:
+        advice = ADVICE.get(name, nearest(name, ARCHITECTURES).strip())
+        raise BadInput(f"{file}: architecture is {name!r}; `saelens` reads {choices(ARCHITECTURES)}. {advice}".strip())
+    return ARCHITECTURES[name]
+
+
+def _subtracts(known: Mapping[str, Any], architecture: Architecture) -> bool:
+    return bool(known.get("apply_b_dec_to_input", True)) and not architecture.transcoder
+
+
+def _factor(known: Mapping[str, Any], given: float | None, file: Path) -> float:
+    """The data set's factor, where the SAE was trained with one that its files leave out."""
+    if known["normalize_activations"] != "expected_average_only_in":
+        if given is not None:
+            raise BadInput(
+                f"saes.with.norm_scaling_factor: {file} says normalize_activations {known['normalize_activations']!r}: leave it out."
+            )
+        return 1.0
+    if given is None:
+        raise BadInput(
+            f"{file}: normalize_activations is 'expected_average_only_in', and the factor is not in the files. Give "
+            f"`norm_scaling_factor:` (sqrt(d_in) over the mean norm of the training data); 1 runs it as SAELens does without it."
+        )
+    return positive(given, "norm_scaling_factor", file)
+
+
+def _place(metadata: Mapping[str, Any], key: str, file: Path) -> str:
+    name = metadata.get(key)
+    if not name:
+        raise BadInput(f"{file} has no {key!r} in its metadata: where the SAE belongs is not known.")
+    parts = str(name).split(".")
+    if parts[0] == "blocks" and len(parts) == 3 and parts[2] in OWN_NAMES and parts[1].isdigit():
+        return str(Hookpoint(OWN_NAMES[parts[2]], int(parts[1])))
+    try:
+        return str(hookpoint(str(name)))
+    except BadInput as error:
+        raise BadInput(f"{file}: {key}: {error}") from None
+
+
+def _check_shapes(file: Path, architecture: Architecture, shapes: Shapes, inputs: int, width: int, outputs: int) -> None:
+    check_axes(file, inputs, width, outputs)
+    wanted = {"W_enc": (inputs, width), "W_dec": (width, outputs), "b_dec": (outputs,)}
+    wanted |= {name: (outputs, inputs) if name == "W_skip" else (width,) for name in architecture.tensors}
+    for name, shape in wanted.items():
+        if name not in shapes:
+            raise BadInput(f"{file} has no tensor '{name}'; it holds {choices(shapes)}.")
+        if tuple(shapes[name]) != shape:
+            said = f"{file}: {name} is {list(shapes[name])}; cfg.json promises {list(shape)}."
+            raise BadInput(said + swapped(tuple(shapes[name]), shape))
+    strange = [name for name in shapes if name not in wanted and not (name == "scaling_factor" and shapes[name] == (width,))]
+    if strange:
+        raise BadInput(
+            f"{file} has a tensor '{strange[0]}' that an SAE of this architecture does not have: it would be run wrongly."
+        )
+
+
+# --- which ------------------------------------------------------------------------------------------------------------------
+
+
+def _snapshot(params: SaeLens) -> Snapshot:
+    return snapshot(str(params.release), params.revision, f"{params.folder or '**'}/cfg.json" if params.folder else "**/cfg.json")
+
+
+def _root(params: SaeLens, report: Reporter) -> Path:
+    """Where the files are, after fetching what the cache may lack."""
+    if params.path is not None:
+        return locate(params.path)
+    found = _snapshot(params)
+    if found.folder and (offline() or all_there(params.layers, _by_layer(params, found.folder))):
+        return found.folder
+    report.phase("download")
+    below = f"{params.folder}/" if params.folder else ""
+    return fetch(found, [f"{below}{name}" for name in FILES] + [f"{below}**/{name}" for name in FILES])
+
+
+def _sizes(params: SaeLens, folders: Sequence[Path]) -> dict[str, Any]:
+    facts = [_sae(params, folder, "") for folder in folders]
+    return {"inputs": facts[0].inputs, "width": facts[0].width, "layers": [found.layer for found in facts]}
+
+
+def sae_folders(root: Path) -> list[Path]:
+    """The folders at or below one that hold an SAE in these files."""
+    places = [root, *(path for depth in range(1, DEPTH + 1) for path in sorted(root.glob("/".join("*" * depth))))]
+    return [place for place in places if place.is_dir() and all((place / name).is_file() for name in FILES)]
+
+
+def _by_layer(params: SaeLens, root: Path) -> dict[int, list[Path]]:
+    root = root / params.folder
+    if not root.is_dir():
+        raise BadInput(f"saes.with.folder: {root} is no folder.")
+    found: dict[int, list[Path]] = {}
+    for folder in sae_folders(root):
+        place = _place(_config(folder)["metadata"], "hook_name", folder / FILES[0])
+        found.setdefault(hookpoint(place).layer, []).append(folder)
+    return found
+
+
+def _folders(params: SaeLens, root: Path) -> list[Path]:
+    found = _by_layer(params, root)
+    if not found:
+        for place in (root / params.folder, *(path.parent for path in sorted((root / params.folder).glob("*/cfg.json")))):
+            refuse_pickles(place)
+        raise BadInput(
+            f"{root / params.folder} holds no SAEs of SAELens: there is no cfg.json with sae_weights.safetensors in it."
+        )
+    folders = [folder for layer in chosen(params.layers, found, params.release or root.name) for folder in found[layer]]
+    for folder in folders:
+        for file in FILES:
+            check_link(folder / file, root)
+    return folders

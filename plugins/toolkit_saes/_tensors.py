@@ -1,0 +1,147 @@
+"""Tensors from files: headers first, weights later; nothing that could run code, inflate without bound or hide a wrong number.
+
+Only safetensors and NumPy archives are opened. Pickles (`.pt`, `.bin`, arrays of objects) are refused by their kind, unread.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import BadInput, DataError, choices
+from toolkit.files import safetensors_header
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Shapes = Mapping[str, tuple[int, ...]]
+FLOATS = ("BF16", "F16", "F32", "F64")
+UNREADABLE = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, RuntimeError)
+PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt")
+INFLATES, INFLATED = 100, 64 << 20
+"""An archive that grows more than so many times, to more than so many bytes, holds no weights."""
+
+
+def safetensors_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes by name, from the header; a tensor that is not floating point is an error."""
+    found = {}
+    for name, facts in safetensors_header(file).items():
+        if facts.get("dtype") not in FLOATS:
+            raise BadInput(f"{file}: {name} is of dtype {facts.get('dtype')}; weights are {choices(FLOATS)}.")
+        found[name] = tuple(int(size) for size in facts["shape"])
+    return found
+
+
+def safetensors_weights(file: Path, names: Iterable[str]) -> dict[str, Tensor]:
+    """The named tensors as float32, all finite."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as stored:
+            return {name: _finite(file, name, stored.get_tensor(name).float()) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise BadInput(f"{file} cannot be read: {error}. Copy or download it again.") from None
+
+
+def archive_shapes(file: Path, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """Shapes of the named arrays that a NumPy archive has, from headers; objects, odd dtypes and zip bombs are errors."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            there = {info.filename: info for info in archive.infolist()}
+            _check_size(file, sum(info.file_size for info in archive.infolist()))
+            return {name: _array_shape(file, archive, there[f"{name}.npy"]) for name in names if f"{name}.npy" in there}
+    except UNREADABLE as error:
+        said = f"{file} cannot be read ({error}): it is cut off or no NumPy archive."
+        raise BadInput(f"{said} Copy or download it again.") from None
+
+
+def archive_weights(file: Path, names: Iterable[str]) -> dict[str, Tensor]:
+    """The named arrays as float32, all finite."""
+    import numpy as np
+    import torch
+
+    archive_shapes(file, names)
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            return {name: _finite(file, name, torch.from_numpy(np.asarray(archive[name], dtype=np.float32))) for name in names}
+    except UNREADABLE as error:
+        raise BadInput(f"{file} cannot be read ({error}): it is damaged. Copy or download it again.") from None
+
+
+def _check_size(file: Path, inflated: int) -> None:
+    packed = file.stat().st_size
+    if inflated > max(INFLATED, INFLATES * packed):
+        raise BadInput(
+            f"{file} would grow from {packed:,} to {inflated:,} bytes: weights do not compress so well. It is not opened."
+        )
+
+
+def _array_shape(file: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[int, ...]:
+    import numpy as np
+
+    with archive.open(info) as member:
+        version = np.lib.format.read_magic(member)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(member)
+        start = member.tell()
+    name = info.filename.removesuffix(".npy")
+    if dtype.hasobject:
+        raise BadInput(f"{file}: {name} holds Python objects (a pickle), which could run code. It is not opened.")
+    if dtype.kind != "f" or dtype.itemsize not in (2, 4, 8):
+        raise BadInput(f"{file}: {name} is of dtype {dtype}; weights are float16, float32, float64.")
+    promised = start + dtype.itemsize * int(np.prod(shape, dtype=object))
+    if promised != info.file_size:
+        raise BadInput(
+            f"{file}: {name} is cut off or too long: its header promises {promised:,} bytes, it has {info.file_size:,}."
+        )
+    return tuple(int(size) for size in shape)
+
+
+def _finite(file: Path, name: str, tensor: Tensor) -> Tensor:
+    bad = int((~tensor.isfinite()).sum())
+    if bad:
+        raise DataError(
+            f"{file}: {bad:,} of {tensor.numel():,} numbers of {name} are NaN or infinite. Copy or download it again, or use another SAE."
+        )
+    return tensor
+
+
+def check_axes(file: Path, inputs: int, width: int, outputs: int) -> None:
+    """Features and inputs must be told apart by their number, or swapped axes would pass unseen."""
+    if width in (inputs, outputs):
+        raise BadInput(
+            f"{file}: it has {width} features and {inputs} inputs, {outputs} outputs: which axis is which cannot be checked. "
+            f"SAEs with as many features as numbers are not read."
+        )
+
+
+def swapped(found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+    """What to add to a message about a wrong shape."""
+    return " Its axes are swapped." if found == wanted[::-1] and len(set(wanted)) > 1 else ""
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Weights that are there as a pickle only."""
+    found = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES) if folder.is_dir() else []
+    if found:
+        raise BadInput(
+            f"{folder}: {found[0]} is a pickle, which could run code. It is not opened. Convert it to safetensors where you trust it."
+        )
+
+
+def whole(known: Mapping[str, Any], name: str, file: Path) -> int:
+    """A positive whole number from a config."""
+    value = known.get(name)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise BadInput(f"{file}: {name} is {value!r}; wanted a whole number of at least 1.")
+    return value
+
+
+def positive(value: Any, name: str, file: Path) -> float:
+    """A finite number above zero from a config."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise BadInput(f"{file}: {name} is {value!r}; wanted a number above 0.")
+    return float(value)

@@ -1,0 +1,134 @@
+"""Where and how else an SAE that does not fit might: other sites of its layer, with BOS, and its weights run in another way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from toolkit.errors import BadInput
+from toolkit.hookpoints import SITES, Hookpoint, hookpoint
+from toolkit.models import Model
+from toolkit.saes import Sae
+
+from ._canonical import CanonicalSae, Weights
+from ._gates import Gate
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ._examine import Measured
+
+LAYER = "The layer is off by one."
+SITE = "It is of another site."
+BEFORE, BEHIND = "It belongs before the post-norm.", "It belongs behind the post-norm."
+BOS = "What it declares was measured with BOS among the tokens."
+DROPPED = "A norm factor was dropped: inputs and outputs are to be scaled by {:.3g}, sqrt(d) over the mean norm."
+DOUBLED = "A norm factor is applied that is in the weights already, or belongs to another model."
+SUBTRACTED = "b_dec is subtracted from the inputs, and should not be."
+FORGOTTEN = "b_dec is to be subtracted from the inputs, and is not."
+THRESHOLD = "The threshold is missing, or is in other units than the activations."
+_READS = ("mlp_in_normed", "mlp_in", "resid_mid")
+_WRITES = ("mlp_out", "mlp_raw")
+NEAR = 1.1
+"""Norm factors this near to 1 change nothing that could be told."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an SAE reads and what it is held against. `str` is its name in table `saes`."""
+
+    reads: str
+    writes: str
+
+    def __str__(self) -> str:
+        return self.reads if self.reads == self.writes else f"{self.reads} -> {self.writes}"
+
+
+def own_place(sae: Sae) -> Place:
+    """Where an SAE says that it belongs."""
+    return Place(sae.hookpoint, sae.output_hookpoint)
+
+
+def beside(model: Model, place: Place) -> Iterator[Place]:
+    """The same site, one layer before and one after."""
+    ends = hookpoint(place.reads), hookpoint(place.writes)
+    for step in (-1, 1):
+        moved = [Hookpoint(end.site, end.layer + step) for end in ends]
+        if all(0 <= end.layer < model.layers for end in moved):
+            yield Place(*map(str, moved))
+
+
+def other_sites(sae: Sae, shown: Mapping[str, Tensor]) -> Iterator[tuple[Place, str]]:
+    """Other places of its layer, of the same sizes, out of those that the model shows, and what it means if one suits."""
+    layer = sae.layer
+    reads, writes = hookpoint(sae.hookpoint).site, hookpoint(sae.output_hookpoint).site
+    if sae.hookpoint == sae.output_hookpoint:
+        pairs = [(site, site) for site in SITES if not (site == "resid_pre" and reads == "resid_post" and layer)]
+    else:
+        pairs = [(before, after) for before in dict.fromkeys((reads, *_READS)) for after in dict.fromkeys((writes, *_WRITES))]
+    for before, after in pairs:
+        place = Place(f"{before}.{layer}", f"{after}.{layer}")
+        if (before, after) != (reads, writes) and {place.reads, place.writes} <= set(shown):
+            if shown[place.reads].shape[-1] == sae.inputs and shown[place.writes].shape[-1] == sae.outputs:
+                yield place, {("mlp_out", "mlp_raw"): BEFORE, ("mlp_raw", "mlp_out"): BEHIND}.get((writes, after), SITE)
+
+
+def shows(model: Model, name: str) -> bool:
+    """Whether a model can show a place: one that cannot says so."""
+    try:
+        model.run([[0]], [name])
+    except BadInput:
+        return False
+    return True
+
+
+def b_dec_otherwise(sae: Sae) -> Iterator[tuple[str, str, Sae]]:
+    """b_dec left alone where it is subtracted from the inputs, subtracted where it is not."""
+    if isinstance(sae, CanonicalSae) and sae.hookpoint == sae.output_hookpoint:
+        is_subtracted = sae.subtracts_b_dec()
+        name, cause = ("b_dec not subtracted", SUBTRACTED) if is_subtracted else ("b_dec subtracted", FORGOTTEN)
+        yield name, cause, sae.run_as(lambda weights: replace(weights, subtract_b_dec=not is_subtracted))
+
+
+def norms_otherwise(sae: Sae, rows: Tensor, targets: Tensor) -> Iterator[tuple[str, str, Sae]]:
+    """Inputs and outputs scaled by sqrt(d) over their mean norms, or that undone; thresholds in either unit."""
+    if not isinstance(sae, CanonicalSae):
+        return
+    factors = [found.shape[-1] ** 0.5 / float(found.float().norm(dim=-1).mean()) for found in (rows, targets)]
+    if max(*factors, *(1 / factor for factor in factors)) < NEAR:
+        return
+    for inverse, cause in ((False, DROPPED.format(factors[0])), (True, DOUBLED)):
+        scale_in, scale_out = ((1 / factor if inverse else factor) for factor in factors)
+        for rescaled in (False, True):
+            name = f"inputs times {scale_in:.3g}, thresholds {f'times {scale_out:.3g}' if rescaled else 'kept'}"
+            yield name, cause, sae.run_as(partial(_scaled, scale_in=scale_in, scale_out=scale_out, rescaled=rescaled))
+
+
+def thresholds_otherwise(sae: Sae, own: Measured, rows: Tensor) -> Iterator[tuple[str, str, Sae]]:
+    """Where far too much fires and little is explained: the one threshold that leaves as much as is declared."""
+    declared = sae.declared_l0
+    if not isinstance(sae, CanonicalSae) or declared is None or own.l0 <= 3 * declared or own.fits(None):
+        return
+    active = sae.encode(rows).flatten()
+    least = float(active.topk(min(active.numel(), max(1, round(declared * len(rows))))).values[-1])
+    yield f"threshold {least:.3g}", THRESHOLD, sae.run_as(partial(_cut, least=least))
+
+
+def _cut(weights: Weights, least: float) -> Weights:
+    gate: Gate = "jumprelu" if weights.gate == "relu" else weights.gate
+    return replace(weights, gate=gate, threshold=weights.b_enc.new_tensor(least))
+
+
+def _scaled(weights: Weights, scale_in: float, scale_out: float, rescaled: bool) -> Weights:
+    """Weights run at another scale."""
+    threshold = weights.threshold
+    if rescaled and threshold is not None:
+        threshold = threshold * scale_out
+    return replace(weights, scale_in=weights.scale_in * scale_in, scale_out=weights.scale_out * scale_out, threshold=threshold)
+
+
+def hookpoints(places: Sequence[Place]) -> list[str]:
+    """All that has to be captured for some places."""
+    return list(dict.fromkeys(name for place in places for name in (place.reads, place.writes)))
