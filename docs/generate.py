@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import types
+import typing
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -79,8 +81,23 @@ def _params(part: Part) -> Iterator[str]:
 
 
 def _type(annotation: Any) -> str:
-    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-    return _cell(text.replace("typing.", ""))
+    return _cell(_name(annotation))
+
+
+def _name(annotation: Any) -> str:
+    """A type as a reader would write it: without the module, and without what validates it."""
+    origin, inside = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _name(inside[0])
+    if origin in (typing.Union, types.UnionType):
+        return " | ".join(map(_name, inside))
+    if origin is typing.Literal:
+        return " | ".join(map(repr, inside))
+    if annotation is type(None):
+        return "None"
+    if origin is not None:
+        return f"{origin.__name__}[{', '.join('...' if part is ... else _name(part) for part in inside)}]"
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
 
 
 def _cell(text: str) -> str:
