@@ -67,7 +67,8 @@ def prepare(path: str | Path, *, create: bool, read_only: bool, values: str | No
 def _local(path: str | Path) -> Path:
     if "://" in str(path):
         raise StoreNotUsable(
-            f"The store {path} is not a folder. This version keeps stores in local folders only; give --store a path."
+            f"The store {path} is not a folder. This version keeps stores in local folders only, since its locks are "
+            "file locks; give --store a path."
         )
     folder = Path(path).expanduser().absolute()
     if folder.exists() and not folder.is_dir():
