@@ -8,6 +8,7 @@ from toolkit import hookimpl
 from toolkit.records import Part, ReportSection, StagePart
 
 from . import _delta, _section
+from ._params import Delta
 
 
 @hookimpl
@@ -16,7 +17,7 @@ def toolkit_parts() -> Iterator[Part]:
     yield StagePart(
         name="patch.delta",
         help="Sets features to group values, error term kept, against sham, random and reconstruction arms.",
-        params=_delta.Delta,
+        params=Delta,
         run=_delta.patch,
         reads=("samples", "features", "spaces"),
         writes=("effects", "features"),

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ._candidates import Feature
-    from ._delta import Delta
+    from ._params import Delta
 
     Floats = np.ndarray[Any, np.dtype[np.float64]]
 

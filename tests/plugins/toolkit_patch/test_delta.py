@@ -19,8 +19,8 @@ from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import SilentReporter, make_work
 from toolkit.testing.planted import build_planted, prompts
 from toolkit_patch._candidates import Known, chosen, known, matched
-from toolkit_patch._delta import Delta
 from toolkit_patch._outcomes import outcome_matrix, token_sets
+from toolkit_patch._params import Delta
 from toolkit_patch._verdict import estimate
 
 PARTS = load_parts([])
