@@ -25,7 +25,7 @@ from ._canonical import CanonicalSae, Facts, Weights
 from ._layers import all_there, chosen
 from ._placed import Placed
 from ._releases import llama_page
-from ._tensors import check_axes, positive, refuse_pickles, safetensors_shapes, safetensors_weights, swapped, whole
+from ._tensors import check_axes, place, positive, refuse_pickles, safetensors_shapes, safetensors_weights, swapped, whole
 
 RECIPE = "llama_scope: jumprelu after folding dataset norms and decoder norms"
 NEEDED = ("d_model", "d_sae", "hook_point_in", "jump_relu_threshold", "dataset_average_activation_norm")
@@ -190,7 +190,7 @@ def _original(folder: Path, release: str) -> Facts:
         if shapes[name] != shape:
             said = f"{file}: {name} is {list(shapes[name])}; hyperparams.json promises {list(shape)}."
             raise BadInput(said + swapped(shapes[name], shape))
-    point, end = (str(hookpoint(str(known[name]))) for name in ("hook_point_in", "hook_point_out"))
+    point, end = (place(known, name, folder / _FILES[0]) for name in ("hook_point_in", "hook_point_out"))
     output, recipe = (None, RECIPE) if end == point else ((end, inputs), f"{RECIPE}; writes {end}")
     return Facts(
         name=folder.name,

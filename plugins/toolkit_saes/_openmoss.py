@@ -16,7 +16,7 @@ from toolkit.hookpoints import hookpoint
 from ._canonical import Facts, Weights
 from ._gates import Gate
 from ._releases import llama_page
-from ._tensors import check_axes, positive, refuse_pickles, safetensors_shapes, safetensors_weights, swapped, whole
+from ._tensors import check_axes, place, positive, refuse_pickles, safetensors_shapes, safetensors_weights, swapped, whole
 
 FILES = ("config.json", "sae_weights.safetensors")
 NORM = "dataset_average_activation_norm."
@@ -55,7 +55,7 @@ def facts(folder: Path, release: str) -> Facts:
     inputs, width = _sizes(known, folder)
     _check(file, shapes, layout, known, inputs, width)
     gate = _gate(known, shapes, file)
-    point, end = str(hookpoint(str(known["hook_point_in"]))), str(hookpoint(str(known["hook_point_out"])))
+    point, end = (place(known, side, folder / FILES[0]) for side in ("hook_point_in", "hook_point_out"))
     ranked = ", gate on decoder norms" if known["sparsity_include_decoder_norm"] else ""
     recipe = f"openmoss: {known['act_fn']}{ranked}, {known['norm_activation']} norms, in training units"
     if point != end and known["norm_activation"] == "token-wise":

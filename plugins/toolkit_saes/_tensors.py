@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import BadInput, DataError, choices
 from toolkit.files import safetensors_header
+from toolkit.hookpoints import hookpoint
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -145,3 +146,11 @@ def positive(value: Any, name: str, file: Path) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
         raise BadInput(f"{file}: {name} is {value!r}; wanted a number above 0.")
     return float(value)
+
+
+def place(known: Mapping[str, Any], name: str, file: Path) -> str:
+    """A hookpoint that a config names, by its name here."""
+    try:
+        return str(hookpoint(str(known[name])))
+    except BadInput as error:
+        raise BadInput(f"{file}: {name}: {error}") from None

@@ -98,7 +98,7 @@ PLACES = st.tuples(st.sampled_from(["A", "it's"]), st.sampled_from(["s1", "s2", 
 STEPS = st.lists(st.dictionaries(PLACES, ENTRIES, max_size=8), min_size=1, max_size=3)
 
 
-@settings(max_examples=5, deadline=None, phases=[Phase.explicit, Phase.generate])
+@settings(max_examples=2, deadline=None, phases=[Phase.explicit, Phase.generate])
 @given(STEPS)
 def test_answers_are_those_of_a_dictionary(steps: list[Model]) -> None:
     check_answers(steps)

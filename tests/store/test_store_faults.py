@@ -120,6 +120,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {**store.fingerprint(KEYS), "index": str(store.fingerprint(INDEX))}
 
 
+@pytest.mark.slow
 def test_two_processes_lose_and_double_nothing(tmp_path: Path, undisturbed: dict[str, str]) -> None:
     processes = [child(tmp_path / "store", *keys) for keys in (KEYS, KEYS[::-1])]
     for process in processes:
@@ -202,6 +203,7 @@ def check_killed(tmp_path: Path, undisturbed: dict[str, str], kills: int) -> Non
     assert [path for path in (store.folder / "scratch").iterdir() if path.is_dir()] == []
 
 
+@pytest.mark.slow
 def test_two_kills(tmp_path: Path, undisturbed: dict[str, str]) -> None:
     check_killed(tmp_path, undisturbed, 2)
 
