@@ -190,7 +190,7 @@ def _original(folder: Path, release: str) -> Facts:
         if shapes[name] != shape:
             said = f"{file}: {name} is {list(shapes[name])}; hyperparams.json promises {list(shape)}."
             raise BadInput(said + swapped(shapes[name], shape))
-    point, end = (place(known, name, folder / _FILES[0]) for name in ("hook_point_in", "hook_point_out"))
+    point, end = (place(known, name, folder / FILES[0]) for name in ("hook_point_in", "hook_point_out"))
     output, recipe = (None, RECIPE) if end == point else ((end, inputs), f"{RECIPE}; writes {end}")
     return Facts(
         name=folder.name,
