@@ -110,7 +110,7 @@ def test_more_than_a_block_is_asked_for() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(STEPS)
 def test_answers_are_those_of_a_dictionary_at_length(steps: list[Model]) -> None:
     check_answers(steps)
