@@ -22,6 +22,7 @@ from toolkit.records import Identity, Reporter
 from ._canonical import CanonicalSae, Facts, Weights
 from ._configurations import Entry, read_configurations
 from ._layers import all_there, chosen
+from ._matrix import Matrix
 from ._placed import Placed
 from ._releases import canonical, gemma_page, known, sparsities
 from ._tensors import archive_shapes, archive_weights, check_axes, swapped
@@ -276,9 +277,15 @@ def _shape(file: Path) -> tuple[int, int, int]:
 
 
 def read_weights(file: Path) -> Weights:
-    """As stored, float32; an embedding SAE in units of the stream."""
+    """As stored; an embedding SAE in units of the stream."""
     read = archive_weights(file, NAMES)
     scale = 1.0 if file.parts[-4] != "embedding" else len(read["b_dec"]) ** -0.5
     return Weights(
-        read["W_enc"], read["b_enc"], read["W_dec"], read["b_dec"], read["threshold"], scale_in=scale, scale_out=scale
-    )  # fmt: skip
+        w_enc=Matrix(read["W_enc"], turned=True),
+        b_enc=read["b_enc"],
+        w_dec=Matrix(read["W_dec"]),
+        b_dec=read["b_dec"],
+        threshold=read["threshold"],
+        scale_in=scale,
+        scale_out=scale,
+    )

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import Field
 
@@ -22,11 +23,9 @@ from toolkit.records import Identity, Reporter
 from ._canonical import CanonicalSae, Facts, Norm, Weights
 from ._gates import Gate
 from ._layers import all_there, chosen
+from ._matrix import Matrix
 from ._placed import Placed
 from ._tensors import Shapes, check_axes, positive, refuse_pickles, safetensors_shapes, safetensors_weights, swapped, whole
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 FILES = ("cfg.json", "sae_weights.safetensors")
 DEPTH = 4
@@ -152,25 +151,26 @@ def _k(known: Mapping[str, Any], width: int, file: Path) -> int:
     return k
 
 
-def convert(known: Mapping[str, Any], raw: Mapping[str, Tensor], scale: float = 1.0) -> Weights:
+def convert(known: Mapping[str, Any], raw: Mapping[str, Any], scale: float = 1.0) -> Weights:
     """SAELens's tensors as they are run; `scale` is folded in as SAELens folds it: biases of features and thresholds stay."""
     architecture = ARCHITECTURES[known["architecture"]]
-    w_enc, w_dec, b_dec = raw["W_enc"] * scale, raw["W_dec"] / scale, raw["b_dec"] / scale
+    w_enc, w_dec = Matrix(raw["W_enc"], turned=True), Matrix(raw["W_dec"])
     b_enc = raw["b_gate" if architecture.gate == "gated" else "b_enc"]
+    inwards, outwards = b_enc.new_full(b_enc.shape, scale), b_enc.new_full(b_enc.shape, 1 / scale)
     if known.get("rescale_acts_by_decoder_norm") and architecture.gate in ("topk", "abstopk"):
-        lengths = w_dec.norm(dim=-1)
-        w_enc, b_enc, w_dec = w_enc * lengths, b_enc * lengths, w_dec / lengths.clamp(min=1e-20)[:, None]
+        lengths = w_dec.lengths() / scale
+        inwards, b_enc, outwards = inwards * lengths, b_enc * lengths, outwards / lengths.clamp(min=1e-20)
     return Weights(
-        w_enc=w_enc,
+        w_enc=replace(w_enc, scale=inwards),
         b_enc=b_enc,
-        w_dec=w_dec,
-        b_dec=b_dec,
+        w_dec=replace(w_dec, scale=outwards),
+        b_dec=raw["b_dec"] / scale,
         threshold=raw.get("threshold"),
         gate=architecture.gate,
         k=int(known.get("k", 0)),
         r_mag=raw.get("r_mag"),
         b_mag=raw.get("b_mag"),
-        skip=raw["W_skip"].T if "W_skip" in raw else None,
+        skip=Matrix(raw["W_skip"]) if "W_skip" in raw else None,
         subtract_b_dec=_subtracts(known, architecture),
         norm=NORMS[known["normalize_activations"]],
         undo_norm=not architecture.transcoder,
