@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 from toolkit.errors import BadInput
-from toolkit.testing.contracts import Broken, check_loaded
+from toolkit.testing.contracts import Broken
+from toolkit.testing.loaded import check_loaded
 from toolkit_lab import saes_path
 from toolkit_saes import _decoders, toolkit_parts
 from toolkit_saes._gemma_scope import GemmaScope
