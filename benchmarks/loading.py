@@ -269,9 +269,9 @@ def main() -> None:
         for each in found:
             speed = options.layers * size / each["seconds"] / 1e6
             print(
-                f"{each['way']:9} {each['seconds'] / options.layers:7.3f} s a file {speed:7.0f} MB/s {each['seconds'] / limit:6.2f} x read   "
-                f"peak: {each['total'] / size:5.2f} files, anonymous {each['anonymous'] / size:5.2f}, mapped {each['mapped'] / size:5.2f}   "
-                f"{each['found']:,} found"
+                f"{each['way']:9} {each['seconds'] / options.layers:7.3f} s a file {speed:7.0f} MB/s "
+                f"{each['seconds'] / limit:6.2f} x read   peak: {each['total'] / size:5.2f} files, "
+                f"anonymous {each['anonymous'] / size:5.2f}, mapped {each['mapped'] / size:5.2f}   {each['found']:,} found"
             )
 
 

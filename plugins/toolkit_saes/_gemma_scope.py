@@ -16,7 +16,7 @@ from pydantic import Field
 
 from toolkit.errors import BadInput, choices
 from toolkit.files import PathText, check_link, content_digest, locate
-from toolkit.hub import Download, Snapshot, fetch, offline, snapshot
+from toolkit.hub import Download, Snapshot, fetch, offline, repository_files, snapshot
 from toolkit.records import Identity, Reporter
 
 from ._canonical import CanonicalSae, Facts, Weights
@@ -24,7 +24,7 @@ from ._configurations import Entry, read_configurations
 from ._layers import all_there, chosen
 from ._matrix import Matrix
 from ._placed import Placed
-from ._releases import canonical, gemma_page, known, sparsities
+from ._releases import canonical, embeddings, gemma_page, known, sparsities
 from ._tensors import archive_shapes, archive_weights, check_axes, swapped
 
 RECIPE = "gemma_scope: jumprelu, thresholds per feature, used as stored"
@@ -92,7 +92,8 @@ def load(params: GemmaScope, report: Reporter) -> list[CanonicalSae]:
 def downloads(params: GemmaScope) -> Iterator[Download]:
     """What to fetch before an offline run."""
     if params.path is None:
-        yield Download(_snapshot(params), tuple(_patterns(params)))
+        found = _snapshot(params)
+        yield Download(found, tuple(_patterns(params, found)))
 
 
 def _snapshot(params: GemmaScope) -> Snapshot:
@@ -107,7 +108,7 @@ def _root(params: GemmaScope, report: Reporter) -> Path:
     if found.folder and (offline() or _all_there(params, found.folder)):
         return found.folder
     report.phase("download")
-    return fetch(found, _patterns(params))
+    return fetch(found, _patterns(params, found))
 
 
 def _all_there(params: GemmaScope, root: Path) -> bool:
@@ -121,14 +122,30 @@ def _all_there(params: GemmaScope, root: Path) -> bool:
     return all(all_there(params.layers, map(_layer, found)) for found in files)
 
 
-def _patterns(params: GemmaScope) -> list[str]:
-    """What to fetch: the very files where they are known, else only the layers, width and L0s asked for."""
+def _patterns(params: GemmaScope, found: Snapshot) -> list[str]:
+    """What to fetch: the very files where they are known or the hub lists them, else the layers, width and L0s asked for."""
     listed = _listed(params)
     if listed is not None:
         return listed
+    if params.l0 == "canonical" and not offline():
+        return _canonical_of(params, [Path(file.path) for file in repository_files(found, _wide(params))]) or _wide(params)
+    return _wide(params)
+
+
+def _wide(params: GemmaScope) -> list[str]:
     layers = ["*"] if params.layers == "all" else chosen(params.layers, range(1000), str(params.release))
     sparsities = ["*"] if isinstance(params.l0, str) else params.l0
     return [_pattern(params, str(layer), _width(params, []), str(l0)) for layer in layers for l0 in sparsities]
+
+
+def _canonical_of(params: GemmaScope, files: Sequence[Path]) -> list[str]:
+    """Of a release's files, the canonical one of each layer."""
+    width = _width(params, [])
+    there: dict[int, list[int]] = {}
+    for file in files:
+        there.setdefault(_layer(file), []).append(_l0(file))
+    chosen = {layer: canonical(params.release, width, layer, l0s) for layer, l0s in sorted(there.items())}
+    return [_pattern(params, str(layer), width, str(l0)) for layer, l0 in chosen.items()]
 
 
 def _pattern(params: GemmaScope, layer: str, width: str, l0: str) -> str:
@@ -141,7 +158,12 @@ def _listed(params: GemmaScope) -> list[str] | None:
     if params.configurations is not None:
         return [_pattern(params, str(entry.layer), entry.width, str(entry.l0)) for entry in _entries(params)]
     width = _width(params, [])
-    if params.site == "embedding" or not (there := sparsities(params.release, width)):
+    if params.site == "embedding":
+        there = {0: embeddings(params.release, width)}
+        wanted = _chosen_l0(params, 0, width, there[0]) if there[0] else []
+        return [_pattern(params, "0", width, str(l0)) for l0 in wanted] or None
+    there = sparsities(params.release, width, complete=params.l0 != "canonical")
+    if not there:
         return None
     found = []
     for layer in chosen(params.layers, there, str(params.release)):

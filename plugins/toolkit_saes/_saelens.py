@@ -6,7 +6,7 @@ One folder an SAE. Configs older than SAELens 6 are flat and have other names; t
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from pydantic import Field
 from toolkit.errors import BadInput, choices, nearest
 from toolkit.files import check_link, content_digest, locate, read_json
 from toolkit.hookpoints import Hookpoint, hookpoint
-from toolkit.hub import Snapshot, fetch, offline, snapshot
+from toolkit.hub import Download, Snapshot, fetch, offline, snapshot
 from toolkit.records import Identity, Reporter
 
 from ._canonical import CanonicalSae, Facts, Norm, Weights
@@ -97,6 +97,13 @@ def load(params: SaeLens, report: Reporter) -> list[CanonicalSae]:
     root = _root(params, report)
     report.phase("load")
     return [_sae(params, folder, params.release or root.name) for folder in _folders(params, root)]
+
+
+def downloads(params: SaeLens) -> Iterator[Download]:
+    """What to fetch before an offline run."""
+    if params.path is None:
+        found = _snapshot(params)
+        yield Download(found, tuple(_patterns(params, found)))
 
 
 def _sae(params: SaeLens, folder: Path, release: str) -> CanonicalSae:
@@ -288,8 +295,19 @@ def _root(params: SaeLens, report: Reporter) -> Path:
     if found.folder and (offline() or all_there(params.layers, _by_layer(params, found.folder))):
         return found.folder
     report.phase("download")
+    return fetch(found, _patterns(params, found))
+
+
+def _patterns(params: SaeLens, found: Snapshot) -> list[str]:
+    """What to fetch. Only the configs say which layer an SAE is of, so these come first where some layers are asked for."""
     below = f"{params.folder}/" if params.folder else ""
-    return fetch(found, [f"{below}{name}" for name in FILES] + [f"{below}**/{name}" for name in FILES])
+    configs = [f"{below}{FILES[0]}", f"{below}**/{FILES[0]}"]
+    if params.layers == "all" or offline():
+        return [*configs, f"{below}{FILES[1]}", f"{below}**/{FILES[1]}"]
+    root = fetch(found, configs)
+    there = _by_layer(params, root, FILES[:1])
+    folders = [folder for layer in chosen(params.layers, there, str(params.release)) for folder in there[layer]]
+    return [(folder / name).relative_to(root).as_posix() for folder in folders for name in FILES]
 
 
 def _sizes(params: SaeLens, folders: Sequence[Path]) -> dict[str, Any]:
@@ -297,18 +315,18 @@ def _sizes(params: SaeLens, folders: Sequence[Path]) -> dict[str, Any]:
     return {"inputs": facts[0].inputs, "width": facts[0].width, "layers": [found.layer for found in facts]}
 
 
-def sae_folders(root: Path) -> list[Path]:
+def sae_folders(root: Path, names: Sequence[str] = FILES) -> list[Path]:
     """The folders at or below one that hold an SAE in these files."""
     places = [root, *(path for depth in range(1, DEPTH + 1) for path in sorted(root.glob("/".join("*" * depth))))]
-    return [place for place in places if place.is_dir() and all((place / name).is_file() for name in FILES)]
+    return [place for place in places if place.is_dir() and all((place / name).is_file() for name in names)]
 
 
-def _by_layer(params: SaeLens, root: Path) -> dict[int, list[Path]]:
+def _by_layer(params: SaeLens, root: Path, names: Sequence[str] = FILES) -> dict[int, list[Path]]:
     root = root / params.folder
     if not root.is_dir():
         raise BadInput(f"saes.with.folder: {root} is no folder.")
     found: dict[int, list[Path]] = {}
-    for folder in sae_folders(root):
+    for folder in sae_folders(root, names):
         place = _place(_config(folder)["metadata"], "hook_name", folder / FILES[0])
         found.setdefault(hookpoint(place).layer, []).append(folder)
     return found
