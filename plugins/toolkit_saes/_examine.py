@@ -41,18 +41,23 @@ if TYPE_CHECKING:
 
 SAMPLES = 64
 TOKENS = 8192
+"""Padded tokens of one forward pass."""
 SCREENED = 512
-LOW, HIGH, LEAST_EV = 1 / 3, 3.0, 0.5
-CLEARLY, BY_FAR = 0.5, 0.2
-"""A place suits clearly better where at most this share of the variance left unexplained here is left, and L0 is nearer."""
+"""Tokens that other sites and recipes are tried on first."""
+LOW, HIGH = 1 / 3, 3.0
+"""An SAE fits where its L0 is between these factors of the declared one."""
+LEAST_EV = 0.5
+"""And where it explains at least this share of the variance."""
+NEAR = 1.5
+"""An L0 within this factor is about the declared one: of several places that suit, such a one is named first."""
+CLEARLY = 0.5
+"""A layer or recipe suits clearly better where at most this share of the variance left unexplained here is left, and L0 is nearer."""
+BY_FAR = 0.2
+"""Another site of the same layer suits better only where at most this share is left: such sites resemble each other more."""
 
 
 class Examine(Params):
     """Nothing to choose: the limits are the toolkit's."""
-
-
-NEAR = 1.5
-"""An L0 within this factor is about the declared one."""
 
 
 @dataclass(frozen=True)
