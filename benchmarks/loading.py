@@ -1,10 +1,11 @@
 """SAEs read in turn by an extraction: host memory and speed. Stand-in: Llama Scope's original layout, random bfloat16 weights.
 
-    python benchmarks/loading.py [--layers 31] [--width 32768] [--inputs 4096] [--rows 128] [--cold] [--folder DIR]
+    python benchmarks/loading.py [--layers 31] [--width 32768] [--inputs 4096] [--rows 128] [--ways read ours] [--cold] [--folder DIR]
 
 At full size the files take 16.6 GB of disk below `--folder` (a temporary folder unless given; files of an earlier run are used again).
 Each way runs in a process of its own: `read` reads the files and does nothing (the limit of the disk or the page cache); `load_file` is
-safetensors' own loading with every number looked at once, still bfloat16; `naive` makes float32 of everything, folds, and multiplies;
+safetensors' own loading with every number looked at once, still bfloat16; `product` multiplies the rows with a float32 encoder that is
+in memory (the limit of the processor; its matrix is counted to it); `naive` makes float32 of everything, folds, and multiplies;
 `ours` is `extract.activations` over the adapter's SAEs. Peaks are above what the process had after a first run over a tiny SAE:
 `anonymous` is memory of its own, `mapped` are pages of files, which processes share and the system may take back.
 """
@@ -103,6 +104,18 @@ def load_file(root: Path, rows: Any) -> int:
     return 0
 
 
+def product(root: Path, rows: Any) -> int:
+    """The rows times one float32 encoder in memory, once for each file: what no way can do without."""
+    import torch
+
+    files = files_of(root)
+    known = json.loads((files[0].parents[1] / "hyperparams.json").read_text())
+    matrix = torch.full((known["d_sae"], known["d_model"]), 0.01)
+    for _ in files:
+        rows @ matrix.T
+    return 0
+
+
 def naive(root: Path, rows: Any) -> int:
     """Everything in float32, folded, dense."""
     from safetensors.torch import load_file
@@ -172,7 +185,13 @@ def _rows_as_model(rows: Any) -> Any:
     return Rows()
 
 
-WAYS: dict[str, Callable[[Path, Any], int]] = {"read": read, "load_file": load_file, "naive": naive, "ours": ours}
+WAYS: dict[str, Callable[[Path, Any], int]] = {
+    "read": read,
+    "load_file": load_file,
+    "product": product,
+    "naive": naive,
+    "ours": ours,
+}
 
 
 def files_of(root: Path) -> list[Path]:
@@ -226,16 +245,17 @@ def measure(way: str, root: Path, tiny: Path, rows: int, cold: bool, threads: in
         if cold:
             drop(files_of(root))
         with Watch() as watch:
-            started = time.perf_counter()
+            started, busy = time.perf_counter(), time.process_time()
             found = WAYS[way](root, large)
-            seconds = time.perf_counter() - started
-    return {"way": way, "seconds": seconds, "found": found, **watch.peak}
+            seconds, busy = time.perf_counter() - started, time.process_time() - busy
+    return {"way": way, "seconds": seconds, "busy": busy, "found": found, **watch.peak}
 
 
 def run(
     ways: Sequence[str], root: Path, tiny: Path, rows: int, cold: bool = False, threads: int | None = None
 ) -> list[dict[str, Any]]:
-    """Each way in a process of its own."""
+    """Each way in a process of its own; compute threads wait asleep, as in the toolkit's workers."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     context = multiprocessing.get_context("spawn")
     found = []
     for way in ways:
@@ -252,6 +272,7 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, default=4096)
     parser.add_argument("--rows", type=int, default=128)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--cold", action="store_true", help="put the files out of the page cache before each way")
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
@@ -264,15 +285,21 @@ def main() -> None:
             f"{options.layers} files of {size / 1e6:.0f} MB ({options.inputs} inputs, {options.width} features), {options.rows} rows, "
             f"{'cold' if options.cold else 'page cache as it is'}"
         )
-        found = run(list(WAYS), root, tiny, options.rows, options.cold, options.threads)
+        found = run(
+            ["read", *(way for way in options.ways if way != "read")], root, tiny, options.rows, options.cold, options.threads
+        )
         limit = found[0]["seconds"]
         for each in found:
-            speed = options.layers * size / each["seconds"] / 1e6
-            print(
-                f"{each['way']:9} {each['seconds'] / options.layers:7.3f} s a file {speed:7.0f} MB/s "
-                f"{each['seconds'] / limit:6.2f} x read   peak: {each['total'] / size:5.2f} files, "
-                f"anonymous {each['anonymous'] / size:5.2f}, mapped {each['mapped'] / size:5.2f}   {each['found']:,} found"
-            )
+            print(_line(each, options.layers, size, limit))
+
+
+def _line(each: dict[str, Any], layers: int, size: int, limit: float) -> str:
+    speed = layers * size / each["seconds"] / 1e6
+    return (
+        f"{each['way']:9} {each['seconds'] / layers:7.3f} s a file, {each['busy'] / layers:6.3f} s of CPU {speed:7.0f} MB/s "
+        f"{each['seconds'] / limit:6.2f} x read   peak: {each['total'] / size:5.2f} files, anonymous {each['anonymous'] / size:5.2f}, "
+        f"mapped {each['mapped'] / size:5.2f}   {each['found']:,} found"
+    )
 
 
 if __name__ == "__main__":
