@@ -97,7 +97,7 @@ def downloads(params: GemmaScope) -> Iterator[Download]:
 
 
 def _snapshot(params: GemmaScope) -> Snapshot:
-    return snapshot(str(params.release), params.revision, _pattern(params, "*", "*", "*"))
+    return snapshot(str(params.release), params.at, _pattern(params, "*", "*", "*"))
 
 
 def _root(params: GemmaScope, report: Reporter) -> Path:

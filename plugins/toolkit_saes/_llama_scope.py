@@ -84,7 +84,7 @@ def downloads(params: LlamaScope) -> Iterator[Download]:
 
 def _snapshot(params: LlamaScope) -> Snapshot:
     below = f"{params.folder}/" if params.folder else ""
-    return snapshot(str(params.release), params.revision, f"{below}*L*/*.json")
+    return snapshot(str(params.release), params.at, f"{below}*L*/*.json")
 
 
 def _root(params: LlamaScope, report: Reporter) -> Path:

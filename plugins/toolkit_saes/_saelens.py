@@ -284,7 +284,7 @@ def _check_shapes(file: Path, architecture: Architecture, shapes: Shapes, inputs
 
 
 def _snapshot(params: SaeLens) -> Snapshot:
-    return snapshot(str(params.release), params.revision, f"{params.folder or '**'}/cfg.json" if params.folder else "**/cfg.json")
+    return snapshot(str(params.release), params.at, f"{params.folder or '**'}/cfg.json" if params.folder else "**/cfg.json")
 
 
 def _root(params: SaeLens, report: Reporter) -> Path:

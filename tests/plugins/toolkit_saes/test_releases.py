@@ -16,6 +16,7 @@ from toolkit.testing.fakes import SilentReporter
 from toolkit_saes import _gemma_scope
 from toolkit_saes._configurations import read_configurations
 from toolkit_saes._gemma_scope import GemmaScope
+from toolkit_saes._llama_scope import LlamaScope
 from toolkit_saes._releases import canonical, gemma_page, known, llama_page, releases, sparsities
 
 RES = "google/gemma-scope-2b-pt-res"
@@ -91,6 +92,21 @@ def test_the_registry_is_whole() -> None:
             assert (facts["layers"], facts["width"]) in ((32, 32768), (32, 131072)), name
         else:
             assert name.endswith(f"-{facts['site']}"), name
+
+
+def test_a_release_that_is_known_is_taken_at_the_commit_that_is_written_down() -> None:
+    """The commits are those that somebody saw at the source; of others the branch is asked for."""
+    written = {name: facts["revision"] for name, facts in releases().items() if "revision" in facts}
+    assert written == {
+        "fnlp/Llama3_1-8B-Base-LXR-8x": "8dbc1d85edfced43081c03c38b05514dbab1368b",
+        RES: "fd571b47c1c64851e9b1989792367b9babb4af63",
+        "google/gemma-scope-9b-it-res": "e86af97a5b6fbbccca28ab654f2fda1b0768f770",
+    }
+    assert GemmaScope(release=RES).at == written[RES]
+    assert LlamaScope(release="fnlp/Llama3_1-8B-Base-LXR-8x").at == written["fnlp/Llama3_1-8B-Base-LXR-8x"]
+    assert LlamaScope(release="OpenMOSS-Team/Llama3_1-8B-Base-LXR-8x").at == "main"
+    assert GemmaScope(release=RES, revision="main").at == "main"
+    assert GemmaScope(release="google/gemma-scope-2b-pt-mlp").at == GemmaScope(release="org/mine").at == "main"
 
 
 # --- a study's list ---------------------------------------------------------------------------------------------------------
