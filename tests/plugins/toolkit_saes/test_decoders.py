@@ -104,7 +104,7 @@ def test_gemma_archives_that_do_not_fit(tmp_path: Path, arrays: dict[str, Any], 
 def test_a_release_that_is_not_in_the_cache_is_not_fetched() -> None:
     with pytest.raises(
         BadInput,
-        match="google/gemma-scope-2b-pt-res at revision fd571b4\w+ is not in the Hugging Face cache",
+        match=r"google/gemma-scope-2b-pt-res at revision fd571b4\w+ is not in the Hugging Face cache",
     ):
         _decoders.gemma_scope(GemmaScope(release="google/gemma-scope-2b-pt-res"), GEMMA)
 
