@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from toolkit.records import Identity
 
 
+DENSE = 1 << 24
+"""Numbers of a dense matrix of activations that is made at a time: 64 MB."""
+
+
 @dataclass(frozen=True)
 class Sparse:
     """Active features of many rows: row i owns `counts[i]` entries, in order, of `features` and `values`."""
@@ -92,12 +96,13 @@ class Sae(ABC):
         return int(self.hookpoint.rpartition(".")[2])
 
     def sparse(self, rows: Tensor, chunk: int = 4096) -> Sparse:
-        """Active features of rows, a chunk at a time, so that no dense matrix of all rows is made."""
+        """Active features of rows, at most a chunk at a time, so that no dense matrix of all rows is made."""
         import torch
 
         counts, features, values = [], [], []
-        for start in range(0, len(rows), chunk):
-            dense = self.encode(rows[start : start + chunk])
+        step = min(chunk, max(1, DENSE // self.width))
+        for start in range(0, len(rows), step):
+            dense = self.encode(rows[start : start + step])
             at = dense.nonzero()
             counts.append(torch.bincount(at[:, 0], minlength=len(dense)))
             features.append(at[:, 1])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Norm = Literal["none", "row", "layer"]
 DENSE = 1 << 22
-"""Numbers of a dense matrix of activations that `sparse` makes at a time: 16 MB."""
+"""Numbers of a block of features over some rows that `sparse` makes at a time: 16 MB."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class CanonicalSae(Sae):
         """Active features of rows. Where each feature decides by itself a block of them is read once for all rows."""
         weights = self._for(rows)
         if weights.gate not in BY_FEATURE:
-            return super().sparse(rows, min(chunk, max(1, DENSE // self.width)))
+            return super().sparse(rows, chunk)
         return _sparse(weights, rows, chunk)
 
     def _for(self, rows: Tensor) -> Weights:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.errors import DataError
 from toolkit.hookpoints import SITES
 from toolkit.records import Params, Rows, Work
-from toolkit.saes import Sae, space_id, space_row
+from toolkit.saes import DENSE, Sae, space_id, space_row
 from toolkit.streams import distinct_texts, every, passes, without_bos
 from toolkit.tables import arrow_schema
 
@@ -191,7 +191,7 @@ def _streams(work: Work, names: Sequence[str], *, bos: bool = False, most: int |
     return {name: torch.cat([part[name] for part in parts]) for name in names}
 
 
-def measure(sae: Sae, rows: Tensor, chunk: int = 2048, targets: Tensor | None = None) -> Measured:
+def measure(sae: Sae, rows: Tensor, chunk: int | None = None, targets: Tensor | None = None) -> Measured:
     """L0, explained variance and the rest over rows, in float64 sums; `targets`: what a transcoder is to give, else the rows."""
     import torch
 
@@ -199,8 +199,9 @@ def measure(sae: Sae, rows: Tensor, chunk: int = 2048, targets: Tensor | None = 
     mean = wanted.double().mean(0)
     active, error, spread, cosine = 0, 0.0, 0.0, 0.0
     fired = torch.zeros(sae.width, dtype=torch.bool, device=rows.device)
-    for start in range(0, len(rows), chunk):
-        given, right = rows[start : start + chunk].float(), wanted[start : start + chunk].float()
+    step = chunk or max(1, DENSE // sae.width)
+    for start in range(0, len(rows), step):
+        given, right = rows[start : start + step].float(), wanted[start : start + step].float()
         found = sae.encode(given)
         rebuilt = sae.reconstruct(given, found)
         active += int((found != 0).sum())
