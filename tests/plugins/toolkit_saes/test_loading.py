@@ -256,28 +256,22 @@ SHARED = """
 
 @linux
 def test_processes_share_the_pages_of_a_file(tmp_path: Path) -> None:
-    """With two at once each is charged for half of them, and none has pages of its own."""
+    """Each is charged for half of them while both look, and none has pages of its own."""
     file = tmp_path / "weights"
     file.write_bytes(b"\x80\x3f" * (1024 * 4096))
-
-    def begun() -> Any:
-        pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(SHARED), str(file)], **pipes)
-        assert process.stdout.readline() == "ready\n"
-        return process
-
-    def asked(process: Any) -> list[int]:
-        process.stdin.write("\n")
-        process.stdin.flush()
-        return [int(number) for number in process.stdout.readline().split()]
-
-    size = file.stat().st_size // 1024
-    with begun() as first:
-        assert asked(first) == [size, size, 0]
-        with begun() as second:
-            assert asked(first) == asked(second) == [size, size // 2, 0]
-            second.stdin.close()
-        first.stdin.close()
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    command = [sys.executable, "-c", textwrap.dedent(SHARED), str(file)]
+    with subprocess.Popen(command, **pipes) as first, subprocess.Popen(command, **pipes) as second:
+        processes: list[Any] = [first, second]
+        assert [process.stdout.readline() for process in processes] == ["ready\n"] * 2
+        for process in processes:
+            process.stdin.write("\n")
+            process.stdin.flush()
+            rss, pss, anonymous = map(int, process.stdout.readline().split())
+            assert (rss, anonymous) == (file.stat().st_size // 1024, 0)
+            assert pss == rss // 2
+        for process in processes:
+            process.stdin.close()
 
 
 @linux
