@@ -46,6 +46,16 @@ def write(root: Path, layers: int, inputs: int, width: int) -> None:
     os.sync()
 
 
+def _must_fit(folder: Path, needed: int) -> None:
+    """Say so before a disk is full. Files that are there already are not counted."""
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free + sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    if needed > free:
+        raise SystemExit(
+            f"{needed / 1e9:.1f} GB are needed at {folder}, {free / 1e9:.1f} GB are free: fewer --layers, or --folder elsewhere."
+        )
+
+
 def _write_weights(file: Path, inputs: int, width: int) -> None:
     import torch
     from safetensors.torch import save_file
@@ -279,6 +289,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         root, tiny = (options.folder or Path(temporary)) / "large", Path(temporary) / "tiny"
         write(tiny, 1, 16, 40)
+        _must_fit(root.parent, options.layers * options.inputs * options.width * 4)
         write(root, options.layers, options.inputs, options.width)
         size = files_of(root)[0].stat().st_size
         print(

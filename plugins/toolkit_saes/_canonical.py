@@ -162,7 +162,7 @@ class CanonicalSae(Sae):
         """The weights where `like` is."""
         held = self._held
         if held is None or held.b_dec.device != like.device:
-            held = self._held = (held or self._read()).on(like.device)
+            held = self._held = self._read().on(like.device)
         return held
 
     def _linear(self, weights: Weights) -> Weights:

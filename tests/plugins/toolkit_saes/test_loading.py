@@ -255,6 +255,7 @@ SHARED = """
 
 
 @linux
+@pytest.mark.slow
 def test_processes_share_the_pages_of_a_file(tmp_path: Path) -> None:
     """Each is charged for half of them while both look, and none has pages of its own."""
     file = tmp_path / "weights"
