@@ -228,6 +228,13 @@ def test_a_matrix_with_numbers_that_are_none(tmp_path: Path, layout: str, name: 
         sae.encode(ROWS)
 
 
+def test_numbers_too_large_for_float32(tmp_path: Path) -> None:
+    large = torch.full((write.WIDTH, write.INPUTS), 1e39, dtype=torch.float64)
+    sae = llama(tmp_path, tensors={"encoder.weight": large})
+    with pytest.raises(DataError, match=r"66 of 66 numbers of encoder\.weight are NaN or infinite\."):
+        sae.encode(ROWS)
+
+
 def test_a_matrix_is_looked_through_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sae = llama(tmp_path)
     sae.encode(ROWS)
