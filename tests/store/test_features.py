@@ -19,7 +19,7 @@ import toolkit_store
 from toolkit.errors import BadInput, DataError
 from toolkit.records import StepRow
 from toolkit.tables import arrow_schema
-from toolkit_store import RunView, Store, open_store, postings, query
+from toolkit_store import RunView, Store, by_index, open_store, postings
 from toolkit_store.database import holds
 
 Model = dict[tuple[str, str, int], dict[int, float]]
@@ -75,7 +75,7 @@ def views(store: Store, keys: Sequence[str]) -> Iterator[RunView]:
 def small_blocks() -> Iterator[None]:
     """Blocks of 3 entries, 5 entries sorted at a time: all that large data does, with little."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (postings, query):
+        for module in (postings, by_index):
             patch.setattr(module, "BLOCK", 3)
         patch.setattr(postings, "AT_ONCE", 5)
         yield
@@ -207,8 +207,8 @@ def test_rows_that_come_after_the_index_are_found_too(store: Store) -> None:
 
 def test_places_that_are_shared_by_chance_are_told_apart(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postings, "places", lambda step: (0, (1 << 40) - 1))
-    monkeypatch.setattr(query, "places", postings.places)
-    monkeypatch.setattr(query, "place", lambda step, feature, block=0: feature << 16 | block)
+    monkeypatch.setattr(by_index, "places", postings.places)
+    monkeypatch.setattr(by_index, "place", lambda step, feature, block=0: feature << 16 | block)
     keys = write(store, {"k": TWO})
     *_, view = views(store, keys)
     assert rows_of(view.activations("B", 1)) == [("s1", 0, 5.0)]
