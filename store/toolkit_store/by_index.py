@@ -34,12 +34,10 @@ class RunIndex:
         self._directories: dict[str, pl.DataFrame] = {}
 
     @cached_property
-    def samples(self) -> pl.DataFrame:
+    def samples(self) -> pa.Table:
         """Sample and unit by number."""
-        import polars as pl
-
         found = self.rows.find("sample_index", equals("step", self._numbering), ["number", "sample", "unit"])
-        return pl.DataFrame(found).sort("number")
+        return found.sort_by("number").select(["sample", "unit"]).combine_chunks()
 
     def directory(self, step: str) -> pl.DataFrame:
         """Feature, samples in which it fired, entries and largest value. It never changes, so it is kept."""
@@ -97,8 +95,7 @@ class ByIndex:
 
     def top(self, feature: int, k: int) -> pl.DataFrame:
         """Sample, position, value and unit where it fired hardest."""
-        found = self._entries(feature, k).hardest(k)
-        return self._named(found).with_columns(self._index.samples["unit"].gather(found.numbers))
+        return self._named(self._entries(feature, k).hardest(k), "unit")
 
     def entries(self, feature: int) -> int:
         """At how many places it fired."""
@@ -134,12 +131,14 @@ class ByIndex:
             if own.height:
                 yield own
 
-    def _named(self, found: _Entries) -> pl.DataFrame:
-        """With the samples' names instead of their numbers."""
+    def _named(self, found: _Entries, *more: str) -> pl.DataFrame:
+        """With the samples' names instead of their numbers, and more columns about the samples."""
         import polars as pl
+        import pyarrow as pa
 
-        names = self._index.samples["sample"].gather(found.numbers)
-        return pl.DataFrame({"sample": names, "position": found.positions, "value": found.values})
+        named = {name: self._index.samples[name].take(pa.array(found.numbers)) for name in ("sample", *more)}
+        columns = {"sample": named.pop("sample"), "position": found.positions, "value": found.values, **named}
+        return pl.DataFrame(pa.table(columns))
 
     def _entries(self, feature: int, k: int | None = None) -> _Entries:
         """The entries of a feature; with `k`, of enough blocks to hold the k largest."""

@@ -38,8 +38,8 @@ def entries_of(rows: pa.Table) -> pl.DataFrame:
     positions = np.repeat(rows["position"].to_numpy(), lengths)
     features, values = (pc.list_flatten(rows[name]).to_numpy() for name in ("features", "values"))
     order = _ordered(numbers, positions, features, values)
-    names = pl.Series(spaces.cast(pa.string())).gather(numbers[order])
-    return pl.DataFrame({"space": names, "position": positions[order], "feature": features[order], "value": values[order]})
+    entries = {"position": positions[order], "feature": features[order], "value": values[order]}
+    return pl.DataFrame(pa.table({"space": spaces.take(pa.array(numbers[order])), **entries}))
 
 
 def _ordered(numbers: np.ndarray, positions: np.ndarray, features: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -260,6 +260,7 @@ class Database:
             raise StoreError(f"Could not {verb} table '{name}' in {self.folder}: {error}.") from error
 
 
+@cache
 def _schema(name: str) -> pa.Schema:
     return arrow_schema(name, step=not TABLES[name].ledger)
 
