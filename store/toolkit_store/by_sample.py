@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
-_COLUMNS = ("space", "position", "features", "values")
+_COLUMNS = ("position", "features", "values")
 
 
 def rows_of(rows: RunRows, sample: str, space: str | None) -> pa.Table:
@@ -20,8 +20,11 @@ def rows_of(rows: RunRows, sample: str, space: str | None) -> pa.Table:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    where = equals("sample", sample) + (f" AND {equals('space', space)}" if space is not None else "")
-    found = rows.find("activations", where, [*_COLUMNS, "step"])
+    if space is None:
+        found = rows.find("activations", equals("sample", sample), ["space", *_COLUMNS, "step"])
+    else:
+        found = rows.find("activations", f"{equals('sample', sample)} AND {equals('space', space)}", [*_COLUMNS, "step"])
+        found = found.append_column("space", pa.repeat(space, found.num_rows))
     return found.filter(pc.is_in(found["step"], value_set=pa.array(rows.cover, pa.string())))
 
 
