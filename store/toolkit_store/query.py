@@ -53,10 +53,10 @@ class Features:
         """A run, the newest by default. `steps` names more of its steps, for one that is running and uses steps of others."""
         states = {row.run: row for row in self.runs()}
         if not states:
-            raise BadInput(f"{self.store.folder} holds no runs yet. Start one: toolkit run SPEC")
+            raise BadInput(f"{self.store.uri} holds no runs yet. Start one: toolkit run SPEC")
         name = next(reversed(states)) if run_id is None else run_id
         if name not in states:
-            raise BadInput(f"There is no run '{name}' in {self.store.folder}.{nearest(name, states)} Runs: {choices(states)}.")
+            raise BadInput(f"There is no run '{name}' in {self.store.uri}.{nearest(name, states)} Runs: {choices(states)}.")
         return RunView(self.store, states[name], self._steps(states[name], steps))
 
     def _steps(self, state: RunRow, more: Iterable[str]) -> list[StepRow]:
