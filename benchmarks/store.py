@@ -28,8 +28,8 @@ import polars as pl
 import pyarrow as pa
 
 import toolkit_store
-from toolkit.records import StepRow
 from toolkit.tables import arrow_schema
+from toolkit.testing.fakes import make_step
 
 LAYERS, SAMPLES, ACTIVE, WIDTH = 31, 6_400, 50, 16_384
 STEP_SAMPLES, TOP, AT_LEAST = 400, 20, 100
@@ -118,7 +118,7 @@ def fill_store(folder: Path, samples: int, values: str) -> dict[str, float]:
     with store.writer():
         for key, rows in steps(samples):
             start = time.perf_counter()
-            store.commit(_row(key), {"activations": rows})
+            store.commit(make_step(key, run="benchmark"), {"activations": rows})
             spent += time.perf_counter() - start
             entries += len(rows["features"].combine_chunks().flatten())
             keys.append(key)
@@ -127,13 +127,6 @@ def fill_store(folder: Path, samples: int, values: str) -> dict[str, float]:
     indexed = time.perf_counter() - start
     store.record_run(run="benchmark", name="benchmark", state="done", steps=keys)
     return {"entries": entries, "rows": spent, "index": indexed}
-
-
-def _row(key: str) -> StepRow:
-    return StepRow(
-        key=key, experiment="benchmark", stage="features", part="benchmark", part_version="1", run="benchmark", index=0,
-        material="{}", tables={}, worker="", seconds=0.0, committed_at="",
-    )  # fmt: skip
 
 
 def fill_parquet(folder: Path) -> float:

@@ -49,6 +49,11 @@ class Marker:
 
 def prepare(database: Database, *, create: bool, read_only: bool, values: str | None) -> Marker:
     """The marker of the store there, made if asked for; else the error that says what to do."""
+    if set(database.uri) & set(" %?#\t\n"):
+        raise StoreNotUsable(
+            f"The store's URI {database.uri!r} has letters that LanceDB reads in two ways. Give --store a URI without blanks, %, ? "
+            "and #."
+        )
     if values not in (None, *VALUES):
         raise BadInput(f"A store keeps values as {choices(VALUES)}, not as '{values}'.")
     with _reached(database):

@@ -25,8 +25,9 @@ from toolkit import _plugins
 from toolkit._cli import _answers, _query_run, query, status
 from toolkit.errors import BadInput, PluginError, ToolkitError
 from toolkit.files import content_digest
-from toolkit.records import StagePart, StepRow
+from toolkit.records import StagePart
 from toolkit.tables import arrow_schema
+from toolkit.testing.fakes import make_step
 from toolkit_store import Store, open_store
 
 STAGES = [
@@ -105,20 +106,7 @@ TOY = [stat(feature, "toy_mean", group, float(feature)) for feature in (1, 2) fo
 
 
 def commit(store: Store, key: str, stage: str, run: str, tables: Mapping[str, list[dict[str, Any]]]) -> None:
-    row = StepRow(
-        key=key,
-        experiment="e",
-        stage=stage,
-        part="p",
-        part_version="1",
-        run=run,
-        index=0,
-        material="{}",
-        tables={},
-        worker="w0",
-        seconds=1.0,
-        committed_at="2026-01-01T00:00:01+00:00",
-    )
+    row = make_step(key, stage=stage, run=run)
     store.commit(row, {name: pa.Table.from_pylist(rows, schema=arrow_schema(name)) for name, rows in tables.items()})
 
 
