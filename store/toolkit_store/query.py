@@ -21,6 +21,7 @@ from toolkit_store.by_rows import ByRows
 from toolkit_store.by_sample import entries_of, rows_of
 from toolkit_store.database import equals
 from toolkit_store.postings import number_key, space_key
+from toolkit_store.projections import projected
 from toolkit_store.run_rows import RunRows
 from toolkit_store.similar import Decoder, nearest_rows, slices
 from toolkit_store.store import Store, open_store
@@ -262,14 +263,24 @@ class RunView:
     def similar(self, space: str, feature: int, k: int = 20, rows: Decoder | np.ndarray | None = None) -> pl.DataFrame:
         """Features of the space with the nearest decoder direction: feature, cosine.
 
-        `rows` are the space's decoder rows, or a function that gives a range of them.
+        `rows` are the space's decoder rows, or a function that gives a range of them. Without them, the projections that the
+        store keeps of the SAE (`projections`) are used, if there are any: cosines are then nearly right.
         """
+        rows = self.projections(space) if rows is None else rows
         if rows is None:
-            raise BadInput("The decoder rows of the space are needed: give `rows`, an array or a function of a range.")
+            raise BadInput(
+                "The decoder rows of the space are needed: give `rows`, an array or a function of a range; or keep projections "
+                "in the store, where the SAE files are: toolkit store project"
+            )
         width = self._width(space, rows)
         if not 0 <= feature < width:
             raise BadInput(f"There is no feature {feature} in space '{space}'; its width is {width} (0 to {width - 1}).")
         return nearest_rows(rows if callable(rows) else slices(rows), width, feature, k)
+
+    def projections(self, space: str) -> np.ndarray | None:
+        """What the store keeps of the space's decoder, a row a feature; None if nobody asked for it."""
+        found = [row for row in self.spaces().to_dicts() if row["space"] == space and row["sae"] is not None]
+        return projected(self.store, found[0]["sae_hash"]) if found else None
 
     def _width(self, space: str, rows: Any) -> int:
         import polars as pl

@@ -202,7 +202,7 @@ class Store:
     ) -> list[StepRow]:
         """The ledger, or the part of it asked for, by experiment, stage and index; without the store's own steps."""
         with self.reading():
-            found = [row for row in self._steps(keys) if not indexing.is_index(row)]
+            found = [row for row in self._steps(keys) if not indexing.is_own(row)]
         wanted = (row for row in found if experiment in (None, row.experiment) and stage in (None, row.stage))
         return sorted(wanted, key=lambda row: (row.experiment, row.stage, row.index, row.key))
 

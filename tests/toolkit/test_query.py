@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from toolkit import _plugins
 from toolkit._cli import _answers, _query_run, query, status
+from toolkit._cli import store as store_command
 from toolkit.errors import BadInput, PluginError, ToolkitError
 from toolkit.files import content_digest
 from toolkit.records import StagePart
@@ -374,6 +375,24 @@ def test_similar_says_where_it_looked_and_what_to_do(decoders: Path, tmp_path: P
     assert len(found) == 3
     manifest.write_text("{}")
     refused(moved / "store", "similar", "s1:0", run="r", message="spec names no SAEs whose decoder can be read without torch")
+
+
+def test_similar_without_the_files_uses_projections_and_says_so(decoders: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(decoders.parent, moved)
+    manifest = moved / "store" / "runs" / "r" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(str(decoders.parent), str(moved)))
+    project = [*("project", "--run", "r", "--store", str(moved / "store")), "--space", "s1"]
+    assert [CliRunner().invoke(store_command.command, project).stdout for _ in range(2)] == [
+        "m/gpt/resid_post.2/layer_2/width_4/average_l0_1: 4 features\n",
+        "m/gpt/resid_post.2/layer_2/width_4/average_l0_1: they are there already\n",
+    ]
+    exact = rows(moved / "store", "similar", "s1:0", run="r")
+    shutil.rmtree(moved / "saes")
+    found = ask(moved / "store", "similar", "s1:0", "--json", run="r")
+    assert json.loads(found.stdout) == exact
+    assert found.stderr.startswith("from projections of 2 numbers a feature, cosines to about 0.71: the SAE files are not here.")
+    refused(moved / "store", "similar", "s2:0", run="r", message="toolkit store project keeps projections of them in the store")
 
 
 # --- sql ---

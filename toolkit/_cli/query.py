@@ -106,13 +106,16 @@ def coactive(asked: Asked, address: str) -> Answer:
 )
 @answered
 def similar(asked: Asked, address: str, saes: Path | None) -> Answer:
-    """Show the features whose decoder points most nearly where that of the feature at ADDRESS does."""
-    from toolkit._cli._decoders import find_decoder
+    """Show the features whose decoder points most nearly where that of the feature at ADDRESS does.
+
+    The SAE files are read where the run had them. If they are gone, projections in the store are used (toolkit store project).
+    """
+    from toolkit._cli._decoders import find_rows
 
     run = open_run(asked)
     space, index = run.feature(address)
     row = next(row for row in run.spaces if row["space"] == space)
-    found = run.view.similar(space, index, asked.k, find_decoder(row, run.manifest, saes).rows)
+    found = run.view.similar(space, index, asked.k, find_rows(row, run, saes))
     rows = _named(run, space, found.to_dicts())
     why = f"{row['address']} has no other feature."
     return Answer(("address", "cosine", "label"), rows, max(len(rows), row["width"] - 1), why)
