@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit import _plugins
-from toolkit._cli import _answers, _query_run, query, status
+from toolkit._cli import _answers, _around, _feature_rows, _query_run, query, status
 from toolkit._cli import store as store_command
 from toolkit.errors import BadInput, PluginError, ToolkitError
 from toolkit.files import content_digest
@@ -182,7 +182,8 @@ def test_top_is_cut_at_k_and_says_so(folder: Path) -> None:
 
 
 def test_top_marks_brightly_in_a_terminal_and_only_in_its_table(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(query, "_is_terminal", lambda: True)
+    for module in (query, _around):
+        monkeypatch.setattr(module, "is_terminal", lambda: True)
     result = CliRunner().invoke(query.command, ["top", "2/5", "--store", str(folder), "--run", "full-1"], color=True)
     assert "one two\x1b[1m\x1b[7m three\x1b[0m" in result.stdout
     assert rows(folder, "top", "2/5")[0]["text"] == "one two[ three]"
@@ -260,7 +261,8 @@ def test_tokens_show_where_a_feature_fires(folder: Path) -> None:
 
 
 def test_tokens_are_brighter_where_the_feature_is_stronger(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(query, "_is_terminal", lambda: True)
+    for module in (query, _around):
+        monkeypatch.setattr(module, "is_terminal", lambda: True)
     args = ["tokens", "2/5", "a1", "--store", str(folder), "--run", "full-1"]
     shown = CliRunner().invoke(query.command, args, color=True).stdout.splitlines()[0]
     assert shown == "\x1b[1m\x1b[4m\x1b[27mone\x1b[0m two\x1b[1m\x1b[4m\x1b[7m three\x1b[0m"
@@ -279,7 +281,7 @@ def test_tokens_say_why_nothing_is_shown(folder: Path) -> None:
 @given(st.lists(st.tuples(st.text("ab \n", max_size=4), st.none() | st.sampled_from([0.0, 1.0])), max_size=12))
 def test_shading_keeps_the_text(tokens: list[tuple[str, float | None]]) -> None:
     pieces = [piece for piece, _ in tokens]
-    shown = query.shaded("".join(pieces), pieces, [value for _, value in tokens], False)
+    shown = _around.shaded("".join(pieces), pieces, [value for _, value in tokens], False)
     assert shown.replace("[", "").replace("]", "") == "".join(pieces).replace("\n", "↵")
     assert shown.count("[") == sum(bool(piece and value) for piece, value in tokens)
 
@@ -547,7 +549,7 @@ def test_verdicts_that_differ_are_told_apart() -> None:
         def label(self, space: str, index: int) -> str:
             return f"{space}:{index}"
 
-    assert query._line_of(Labels(), line, written, set())["verdict"] == "stop: yes; bet: no"  # type: ignore[arg-type]
+    assert _feature_rows._line_of(Labels(), line, written, set())["verdict"] == "stop: yes; bet: no"  # type: ignore[arg-type]
 
 
 # --- effects ---
@@ -676,16 +678,16 @@ def test_torch_is_never_imported_and_help_imports_nothing_heavy(folder: Path) ->
 @given(st.lists(st.text("ab \n", min_size=0, max_size=4), max_size=12))
 def test_pieces_that_make_up_the_text_are_found_where_they_are(pieces: list[str]) -> None:
     text = "".join(pieces)
-    assert ["".join(text[start:end]) for start, end in query.spans(text, pieces)] == pieces
+    assert ["".join(text[start:end]) for start, end in _around.spans(text, pieces)] == pieces
     for at in range(len(pieces) + 1):
-        shown = query.around(text, pieces, at, "<{}>".format)
+        shown = _around.around(text, pieces, at, "<{}>".format)
         assert shown.strip("…").replace("<", "").replace(">", "") in text.replace("\n", "↵")
 
 
 @settings(max_examples=50)
 @given(st.text("aé😀 ", max_size=20), st.lists(st.text("aé😀 b", max_size=3), max_size=12))
 def test_pieces_that_do_not_fit_the_text_are_borne(text: str, pieces: list[str]) -> None:
-    ends = [0, *(end for _, end in query.spans(text, pieces))]
+    ends = [0, *(end for _, end in _around.spans(text, pieces))]
     assert ends == sorted(ends)
     assert ends[-1] <= len(text)
 
