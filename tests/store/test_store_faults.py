@@ -260,5 +260,18 @@ def test_full_disk_is_told_and_survived(small_disk: Path, tmp_path: Path) -> Non
     assert store.fingerprint(["first", "big"]) == calm.fingerprint(["first", "big"])
 
 
+def test_read_only_folder_is_told_and_can_be_read(small_disk: Path) -> None:
+    commit(open_store(small_disk / "store", create=True), "first")
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(StoreError, match=r"cannot be written to: Read-only file system\. .* reading commands still work"):
+        open_store(small_disk / "store")
+    reader = open_store(small_disk / "store", read_only=True)
+    assert reader.read("sample_meta", ["first"]).num_rows == 5
+    assert reader.check().problems == []
+    assert len(open_features(small_disk / "store").store.steps()) == 1
+    with pytest.raises(StoreError, match="opened for reading only"):
+        commit(reader, "second")
+
+
 if __name__ == "__main__":
     main(*sys.argv[1:])
