@@ -15,7 +15,7 @@ from toolkit import _devices
 from toolkit._events import EventLog
 from toolkit._jobs import write_text
 from toolkit._manifest import make_manifest, write_manifest
-from toolkit._places import run_folder, store_folder
+from toolkit._places import REPORT, run_folder, store_folder
 from toolkit._pool import Pool
 from toolkit._progress import display
 from toolkit._run import Interrupts, Runner
@@ -81,7 +81,7 @@ def _in_store(plan: Plan, parts: Parts, wishes: Wishes, executor: tuple[Executor
         write_manifest(folder, make_manifest(plan, parts, executor[2], wishes.on, _asked(wishes)))
         log.emit("run_started", run=plan.run, stages=len(plan.stages), log=str(folder / "log.txt"))
         result = Runner(plan, store, _pool_of(executor, wishes, parts), log, folder).go(interrupts)
-        from toolkit._report import REPORT, make_report
+        from toolkit._report import make_report
 
         if not result.computed and (folder / REPORT).exists():
             return folder / REPORT  # nothing new to tell; `toolkit report RUN` writes it again all the same

@@ -16,6 +16,7 @@ from typing import Any
 from toolkit.errors import BadInput
 
 DEFAULT_STORE = "toolkit-runs"
+REPORT = "report.html"
 
 
 def store_folder(option: str | None) -> Path:

@@ -254,17 +254,29 @@ def _examinations(resolved: Resolved, parts: Parts, stages: Sequence[Stage]) -> 
     """The implicit stages that look at SAEs before any use: one for each model, SAEs and source."""
     mode = resolved.loaded.spec.examine
     found: dict[str, Stage] = {}
-    for stage in stages:
-        about, source = _examined(stage), next((need for need in stage.needs if is_source(need)), None)
-        if mode == "off" or about is None or source is None or about in found:
+    for number, stage in enumerate(stages):
+        about = _examined(stage)
+        if mode == "off" or about is None or about in found:
             continue
         assert stage.saes is not None
         assert isinstance(stage.saes.part, SaePart)
         part = parts.get("stage", str(stage.saes.part.examine))
         assert isinstance(part, StagePart)
         id = EXAMINE if not found else f"{EXAMINE}.{len(found) + 1}"
-        found[about] = replace(stage, id=id, part=part, params=part.params(), needs=(source,), limit=None, gate=mode)
+        needs = (_read_by(resolved.loaded, number, stage),)
+        found[about] = replace(stage, id=id, part=part, params=part.params(), needs=needs, limit=None, gate=mode)
     return list(found.values())
+
+
+def _read_by(loaded: LoadedSpec, number: int, stage: Stage) -> str:
+    """The source whose samples an examination reads: that of the stage, else the spec's."""
+    own = next((need for need in stage.needs if is_source(need)), SAMPLES if loaded.spec.samples else None)
+    if own is None:
+        raise SpecError(
+            f"{loaded.where(('stages', number))}: stage '{stage.id}' uses SAEs, and the spec names no samples to examine them on. "
+            f"Add `samples:`, or say `examine: off`."
+        )
+    return own
 
 
 def _examined(stage: Stage) -> str | None:

@@ -16,7 +16,7 @@ from toolkit._events import read_events
 from toolkit._inputs import StoreInputs
 from toolkit._jobs import write_bytes
 from toolkit._manifest import read_manifest
-from toolkit._places import StepTally, Tally, run_folder, seconds_between, tally
+from toolkit._places import REPORT, StepTally, Tally, run_folder, seconds_between, tally
 from toolkit._report_style import CSS
 from toolkit.records import Figure, Inputs, ReportSection, StepRow
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from toolkit._plugins import Parts
     from toolkit_store import Store
 
-REPORT = "report.html"
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 _STATES = {
     "done": ("good", "✓", "Done", "Every step is committed."),

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit._events import EventLog, now
 from toolkit._inputs import InputFiles, StoreInputs
 from toolkit._jobs import collect
+from toolkit._places import REPORT
 from toolkit._plan import Plan, Stage, Step, expand, foretold, reason
 from toolkit._pool import Pool, Seat
 from toolkit._sinks import write_sinks
@@ -89,9 +90,12 @@ class Runner:
         self._foretold: set[str] = set()
         self._sharing: dict[str, list[Step]] = {}
         self._started = time.monotonic()
+        self._was_done = False
 
     def go(self, interrupts: Interrupts) -> Result:
         """Run until every step is committed, one has failed, or the user stops it."""
+        states = self._store.run_states(self._plan.run)
+        self._was_done = bool(states) and states[-1].state == "done"
         self._note("running", "")
         try:
             self._loop(interrupts)
@@ -132,7 +136,7 @@ class Runner:
             command = f"toolkit run {self._plan.run}"
             done, total = self._counts()
             self._log.emit("run_interrupted", done=done, total=total or "an unknown number of", command=command)
-            raise Interrupted(f"{done} steps are safe. Continue with: {command}")
+            raise Interrupted(f"{done} step{'s'[: done != 1]} {'is' if done == 1 else 'are'} safe. Continue with: {command}")
 
     def _advance(self) -> None:
         """Expand every stage whose needs have committed; reuse and take over what there is."""
@@ -347,6 +351,9 @@ class Runner:
             self._log.emit("sink_written", sink=name, folder=str(folder), files=len(files), hashes=files)
         for leftover in ("jobs", "inputs"):
             shutil.rmtree(self._folder / leftover, ignore_errors=True)
+        # A report made while the run was under way must not pass for that of a run that is done.
+        if self._result.computed or not self._was_done:
+            (self._folder / REPORT).unlink(missing_ok=True)
         seconds = time.monotonic() - self._started
         self._log.emit("run_done", computed=self._result.computed, reused=self._result.reused, seconds=seconds)
         self._note("done", "")

@@ -61,12 +61,18 @@ def _groups(contrasts: Sequence[str], between: tuple[str, str] | None) -> tuple[
 
 
 def _feature(space: str, index: int, found: Mapping[tuple[str, str], float], groups: tuple[str, str]) -> Feature:
+    def number(stat: str, group: str) -> float:
+        if found.get((stat, group)) is None:
+            raise DataError(
+                f"feature {index} of space {space}: its '{stat}'{f' of {group}' if group else ''} is missing beside its 'd'. A screen "
+                f"needs what `compare.welch` writes (mean, density, d, q, fired); compare the groups again."
+            )
+        return found[stat, group]
+
     contrast = " vs ".join(groups)
-    means, rates = ([found.get((stat, group), 0.0) for group in groups] for stat in ("mean", "density"))
-    fired = int(found.get(("fired", ""), 0))
-    return Feature(
-        space, index, (means[0], means[1]), sum(rates) / 2, fired, found["d", contrast], found.get(("q", contrast), 1.0)
-    )
+    means, rates = ([number(stat, group) for group in groups] for stat in ("mean", "density"))
+    fired, d, q = int(number("fired", "")), number("d", contrast), number("q", contrast)
+    return Feature(space, index, (means[0], means[1]), sum(rates) / 2, fired, d, q)
 
 
 def chosen(everything: Known, *, top: int, alpha: float, min_abs_d: float, min_count: int) -> list[Feature]:

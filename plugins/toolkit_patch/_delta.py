@@ -84,11 +84,11 @@ def patch(work: Work) -> Rows:
 def _points(work: Work) -> list[Point]:
     """Distinct prompts of the units that may confirm, in an order drawn by seed."""
     rows = work.inputs.read("samples").select(["sample", "unit", "text", "token_ids"]).to_pylist()
-    if work.params.units == "confirm":
+    if work.params.half == "confirm":
         rows = [row for row in rows if half(work.seed, row["unit"]) == "confirm"]
     if not rows:
         raise DataError(
-            "units: no decision point is left in the half of the units that confirms. Play more games, or `units: all`."
+            "half: no decision point is left in the half of the units that confirms. Play more games, or `half: all`."
         )
     seen: dict[str, int] = {}
     ranked: list[tuple[int, int, dict[str, Any]]] = []

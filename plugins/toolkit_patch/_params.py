@@ -24,7 +24,7 @@ class Delta(Params):
     alpha: float = Field(0.05, gt=0, lt=1, description="Limit of q, for the selection and for the verdicts.")
     min_effect: float = Field(0.01, ge=0, le=1, description="Smaller changes of the probability are no effect.")
     points: int = Field(200, ge=2, description="Decision points at most; one of each unit before a second of any.")
-    units: Literal["confirm", "all"] = Field(
+    half: Literal["confirm", "all"] = Field(
         "confirm", description="confirm: the half of the units that the comparison did not see."
     )
     random: int = Field(20, ge=19, description="Random features beside each candidate; 19 are needed to tell 5 %.")

@@ -19,9 +19,9 @@ from toolkit.errors import DataError
 from toolkit.hookpoints import SITES
 from toolkit.records import Params, Rows, Work
 from toolkit.saes import Sae, space_id, space_row
+from toolkit.streams import distinct_texts, every, passes, without_bos
 from toolkit.tables import arrow_schema
 
-from ._streams import distinct_texts, every, passes, without_bos
 from ._tries import (
     BOS,
     LAYER,

@@ -9,9 +9,8 @@ from pydantic import Field
 
 from toolkit.records import UNHASHED, Params, Rows, Work
 from toolkit.saes import Sae, Sparse, space_id, space_row
+from toolkit.streams import Pass, Text, distinct_texts, last_only, passes, without_bos
 from toolkit.tables import arrow_schema
-
-from ._streams import Pass, Text, distinct_texts, last_only, passes, without_bos
 
 if TYPE_CHECKING:
     import numpy as np

@@ -39,7 +39,7 @@ class Welch(Params):
     )
     unit: Literal["unit", "sample"] = Field("unit", description="What is independent: units (games, say) or single samples.")
     cluster: Literal["prompt", "none"] = Field("prompt", description="Whether samples with equal prompts count as one cluster.")
-    units: Literal["all", "select", "confirm"] = Field("all", description="Which half of the units is used, or all of them.")
+    half: Literal["all", "select", "confirm"] = Field("all", description="Which half of the units is used, or all of them.")
     alpha: float = Field(0.05, gt=0, lt=1, description="Share of false discoveries to allow among significant features.")
     min_abs_d: float = Field(0.0, ge=0, description="Smallest |d| that is called significant.")
     correct: Literal["bh"] = Field("bh", description="Correction for many tests: bh is Benjamini-Hochberg.")
@@ -99,7 +99,7 @@ def _groups(work: Work) -> tuple[list[str], tuple[_Group, _Group]]:
     rows = [row for row in rows if row["sample"] in group_of]
     _check_names(Counter(group_of[row["sample"]] for row in rows), params)
     wanted = [row for row in rows if group_of[row["sample"]] in params.between]
-    kept = [row for row in wanted if params.units == "all" or half(work.seed, row["unit"]) == params.units]
+    kept = [row for row in wanted if params.half == "all" or half(work.seed, row["unit"]) == params.half]
     first, second = (_group(name, kept, [group_of[row["sample"]] == name for row in kept], params) for name in params.between)
     return [row["sample"] for row in kept], (first, second)
 
@@ -140,8 +140,8 @@ def _group(name: str, rows: Sequence[Mapping[str, Any]], belongs: Sequence[bool]
     own = [row for row, there in zip(rows, belongs, strict=True) if there]
     if not own:
         raise DataError(
-            f"between: no unit with {params.by} '{name}' falls into the half '{params.units}'. "
-            f"Take `units: all`, or give the experiment more units."
+            f"between: no unit with {params.by} '{name}' falls into the half '{params.half}'. "
+            f"Take `half: all`, or give the experiment more units."
         )
     columns = [column for column, joins in (("unit", params.unit == "unit"), ("cluster", params.cluster == "prompt")) if joins]
     labels = [np.unique([row[column] for row in own], return_inverse=True)[1] for column in columns]

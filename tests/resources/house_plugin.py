@@ -108,6 +108,15 @@ def toolkit_parts():
         uses_saes=True,
     )
     yield StagePart(
+        name="trace.house",
+        help="Uses the SAEs on what is extracted already.",
+        params=Nothing,
+        run=lambda work: iter(()),
+        reads=("activations",),
+        writes=("features",),
+        uses_saes=True,
+    )
+    yield StagePart(
         name="extract.house",
         help="Uses the SAEs.",
         params=Nothing,

@@ -110,6 +110,36 @@ def test_off_examines_nothing(toolkit, house):
     assert "examine" not in stages(toolkit, house(fits=False, examine="off"))
 
 
+def test_saes_of_a_stage_that_reads_no_samples_are_examined_on_those_of_the_spec(toolkit, house):
+    other = {"id": "trace", "uses": "trace.house", "needs": ["features"], "saes": {"uses": "house", "with": {"fits": False}}}
+    own = [{"id": "play", "uses": "play.house"}, {"id": "features", "uses": "extract.house"}]
+    spec = house(stages=[*own, other])
+    assert stages(toolkit, spec)["examine.2"]["needs"] == ["samples"]
+    result = run(toolkit, spec)
+    assert result.returncode == 4
+    assert "SAE fake does not fit" in result.stderr
+
+
+def test_saes_that_nothing_can_be_examined_on_are_refused(toolkit, house):
+    own = [
+        {"id": "play", "uses": "play.house"},
+        {"id": "features", "uses": "extract.house", "samples": {"uses": "house_games", "from": {"stage": "play"}}},
+        {"id": "trace", "uses": "trace.house", "needs": ["features"]},
+    ]
+    spec = house(stages=own, samples=None)
+    text = spec.read_text().replace("samples: null\n", "")
+    spec.write_text(text)
+    result = toolkit.run("check", spec, "--plugin", PLUGIN)
+    assert result.returncode == 0, result.stderr  # the SAEs are the same as those of the stage that reads samples
+    spec.write_text(text.replace("- id: trace\n", "- id: trace\n  saes: {uses: house, with: {fits: false}}\n"))
+    result = toolkit.run("check", spec, "--plugin", PLUGIN)
+    assert result.returncode == 2
+    assert (
+        "stage 'trace' uses SAEs, and the spec names no samples to examine them on. Add `samples:`, or say `examine: off`."
+        in (result.stderr)
+    )
+
+
 def test_the_examination_changes_no_key(toolkit, house):
     run(toolkit, house())
     found = stages(toolkit, house(examine="off"))

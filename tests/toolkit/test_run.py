@@ -50,6 +50,19 @@ def test_the_same_command_again_computes_nothing(toolkit, toy):
     assert not [event for event in events(toolkit.store)[-9:] if event["event"] == "worker_ready"]
 
 
+def test_a_report_of_an_unfinished_run_is_not_kept_as_that_of_the_finished_one(toolkit, toy):
+    report = Path(toolkit.run("run", toy()).stdout.splitlines()[-1])
+    store = open_store(toolkit.store)
+    with store.writer():
+        store.record_run(run=report.parent.name, name="toy", state="interrupted", steps=[])
+    report.write_text("made while the run was under way")
+    assert toolkit.run("run", toy()).returncode == 0
+    assert "<html" in report.read_text()
+    report.write_text("whole")
+    toolkit.run("run", toy())
+    assert report.read_text() == "whole"
+
+
 def test_a_change_recomputes_what_it_touches_and_says_why(toolkit, toy):
     toolkit.run("run", toy())
     plan = toolkit.run("plan", toy(), "--set", "stages.features.with.active=4")

@@ -74,7 +74,7 @@ def make_world(planted: Any, model: Model, path: Any, by: str = "cause") -> Worl
         meta.append({"sample": name, "key": by, "number": None, "string": "yes" if getattr(prompt, by) else "no"})
     tables = {"samples": table("samples", samples), "sample_meta": table("sample_meta", meta)}
     tables |= run("extract.activations", {}, tables, model, saes)
-    tables |= run("compare.welch", {"by": by, "between": ["yes", "no"], "units": "select"}, tables, model, saes)
+    tables |= run("compare.welch", {"by": by, "between": ["yes", "no"], "half": "select"}, tables, model, saes)
     return World(planted, model, saes, tables)
 
 
@@ -306,8 +306,11 @@ def test_random_features_fire_about_as_often_and_are_never_candidates(world):
 
 
 def test_one_comparison_must_be_meant():
+    blocks = [(stat, f"{a} vs {b}") for a, b in ("ab", "cd") for stat in ("d", "q")]
+    blocks += [(stat, group) for stat in ("mean", "density") for group in "abcd"]
     rows = [
-        {"space": "s", "feature": 1, "stat": "d", "group": group, "number": 1.0, "text": None} for group in ("a vs b", "c vs d")
+        {"space": "s", "feature": 1, "stat": stat, "group": group, "number": 1.0, "text": None}
+        for stat, group in [*blocks, ("fired", "")]
     ]
     with pytest.raises(DataError, match=r"the needed stages made 2 comparisons \(a vs b, c vs d\)"):
         known(table("features", rows), None)
@@ -317,6 +320,16 @@ def test_one_comparison_must_be_meant():
 def test_a_feature_without_a_defined_d_is_no_candidate():
     rows = [{"space": "s", "feature": 1, "stat": "d", "group": "a vs b", "number": None, "text": None}]
     assert known(table("features", rows), None) == Known(("a", "b"), {})
+
+
+@pytest.mark.parametrize(("stat", "group"), [("mean", "b"), ("density", "a"), ("q", "a vs b"), ("fired", "")])
+def test_a_missing_statistic_is_said_and_not_replaced(stat, group):
+    both = [(name, side) for name in ("mean", "density") for side in "ab"]
+    there = [*both, ("d", "a vs b"), ("q", "a vs b"), ("fired", "")]
+    there.remove((stat, group))
+    rows = [{"space": "s", "feature": 1, "stat": name, "group": side, "number": 1.0, "text": None} for name, side in there]
+    with pytest.raises(DataError, match=f"feature 1 of space s: its '{stat}'.* is missing beside its 'd'"):
+        known(table("features", rows), None)
 
 
 def test_the_matrix_gives_every_token_one_outcome(world):

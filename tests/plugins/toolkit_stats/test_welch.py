@@ -206,9 +206,9 @@ def test_samples_of_other_groups_and_without_the_key_are_left_out() -> None:
 def test_each_half_of_the_units_is_its_own_and_both_are_all() -> None:
     given = from_nulls(null_groups(1, n_games=40, rounds=3, n_features=10))
     sizes = {}
-    for units in ("select", "confirm", "all"):
-        text = run(given, seed=9, units=units)["s1", 0, "mean", "a"]["text"]
-        sizes[units] = int(text.split()[0])
+    for part in ("select", "confirm", "all"):
+        text = run(given, seed=9, half=part)["s1", 0, "mean", "a"]["text"]
+        sizes[part] = int(text.split()[0])
     games = {row["unit"] for row in given["samples"].to_pylist()}
     label = dict(zip(given["samples"]["unit"].to_pylist(), given["sample_meta"]["string"].to_pylist(), strict=True))
     assert sizes["select"] + sizes["confirm"] == sizes["all"]
@@ -255,10 +255,8 @@ def test_a_group_that_is_not_in_the_half_is_refused() -> None:
         :2
     ]
     given = tables([sample(name) for name in chosen], list("aaaabb"), [])
-    message = (
-        "between: no unit with group 'b' falls into the half 'select'. Take `units: all`, or give the experiment more units."
-    )
-    refused(message, given, units="select")
+    message = "between: no unit with group 'b' falls into the half 'select'. Take `half: all`, or give the experiment more units."
+    refused(message, given, half="select")
 
 
 def test_a_group_of_one_cluster_is_refused() -> None:
