@@ -33,6 +33,7 @@ ENV = {
     "COLUMNS": "100",
 }
 PEERS = ["sae-lens==6.54.12"]
+OBJECT_STORAGE = "moto[server]==5.2.5"
 TORCH_PIN = next(line for line in CONSTRAINTS.read_text().splitlines() if line.startswith("torch=="))
 
 
@@ -187,8 +188,9 @@ def lab(session: nox.Session) -> None:
 
 @nox.session
 def peer(session: nox.Session) -> None:
-    """Compare with the tools whose files are read, each at the version that was compared with: SAELens."""
+    """Compare with the tools whose files are read, each at the version that was compared with: SAELens; and S3, as moto serves it."""
     session.install("-c", str(CONSTRAINTS), *PROJECT["project"]["dependencies"], *_group("test"))
     session.install("-c", str(CONSTRAINTS), *PEERS)
+    session.install(OBJECT_STORAGE)  # it needs an older python-dateutil than the rest was tested with
     session.install("--no-deps", "--force-reinstall", ".")
     session.run("pytest", "--import-mode=importlib", "-m", "peer", *session.posargs, env=ENV)

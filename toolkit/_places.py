@@ -20,8 +20,13 @@ REPORT = "report.html"
 
 
 def store_folder(option: str | None) -> Path:
-    """The store's folder: `--store`, else `TOOLKIT_STORE`, else `./toolkit-runs`."""
-    return Path(option or os.environ.get("TOOLKIT_STORE") or DEFAULT_STORE)
+    """The store's folder: `--store`, else `TOOLKIT_STORE`, else `./toolkit-runs`. Of a URI it is the part that is kept here."""
+    where = option or os.environ.get("TOOLKIT_STORE") or DEFAULT_STORE
+    if "://" not in where:
+        return Path(where)
+    from toolkit_store import local_part
+
+    return local_part(where)
 
 
 def run_folder(store: Path, run: str) -> Path:

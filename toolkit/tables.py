@@ -121,6 +121,16 @@ _ALL = (
         unit="string?",
     ),
     _table(
+        "projections",
+        "space first",
+        "compact decoder directions, for `similar` without the SAE files: so many bytes a feature, from the feature `first`",
+        "derived",
+        space="string",
+        first="uint32",
+        dims="uint32",
+        directions="list<int8>",
+    ),
+    _table(
         "features",
         "space feature stat group",
         "statistics per feature: density, moments per group, tests, labels",

@@ -1,4 +1,4 @@
-"""The LanceDB database under a store: the one module that imports lancedb, and what was learnt about it.
+"""The LanceDB database under a store, and what was learnt about it.
 
 A table that is not there, or whose making was cut off, reads as empty and is made by the first append. Whatever LanceDB raises
 leaves here as `StoreError`. Rows are read through its asynchronous interface, which takes half the time of the other one. Integer
@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.errors import DataError, StoreError
 from toolkit.tables import TABLES, arrow_schema
 from toolkit_store.background import background
-from toolkit_store.files import FileRecord
+from toolkit_store.lance import lancedb
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,6 +37,10 @@ _JOIN_FROM = 32
 rows, so that what an append may have to rewrite is bounded."""
 _AT_ONCE = timedelta(milliseconds=1)
 """The youngest old version that `tidy` removes; LanceDB warns of zero, and the caller holds both locks."""
+_A_DAY = timedelta(days=1)
+_OF_THIS_MACHINE = ("file:", "file-object-store:", "memory:", "shared-memory:")
+_RETRIES = MappingProxyType({"client_max_retries": "3", "client_retry_timeout": "30"})
+"""Without them a dead address is called for three minutes."""
 _HALF_MAX = 65504.0
 _CACHE_BYTES = 256 << 20
 _BATCH_ROWS = 8192
@@ -66,31 +70,28 @@ def _quoted(value: str) -> str:
 class Database:
     """Tables by name, of the schemas the host declares; with `half`, values are kept as float16."""
 
-    def __init__(self, folder: Path, files: FileRecord, *, half: bool = False) -> None:
-        self.folder, self.files, self.half = folder, files, half
+    def __init__(self, where: Path | str, *, half: bool = False) -> None:
+        self.uri, self.half = str(where), half
+        self._folder = where if isinstance(where, Path) else None
         self._tables: dict[str, Any] = {}
         self._readers: dict[str, Any] = {}
 
     @cached_property
     def _options(self) -> dict[str, Any]:
-        """How to connect: see at once what others write, and keep the caches small."""
-        os.environ.setdefault("LANCE_LOG", "error")  # else its warnings go to stderr
-        import lancedb
-
-        session = lancedb.Session(index_cache_size_bytes=_CACHE_BYTES, metadata_cache_size_bytes=_CACHE_BYTES)
-        return {"uri": str(self.folder), "read_consistency_interval": timedelta(0), "session": session}
+        """How to connect, with small caches."""
+        session = lancedb().Session(index_cache_size_bytes=_CACHE_BYTES, metadata_cache_size_bytes=_CACHE_BYTES)
+        limits = {} if self.uri.startswith(_OF_THIS_MACHINE) or self._folder else {"storage_options": dict(_RETRIES)}
+        return {"uri": self.uri, "session": session, **limits}
 
     @cached_property
-    def _connection(self) -> Any:
-        import lancedb
-
-        return lancedb.connect(**self._options)
+    def connection(self) -> Any:
+        """For writing and for what is seldom asked: each call sees at once what others have written."""
+        return lancedb().connect(**self._options, read_consistency_interval=timedelta(0))
 
     @cached_property
     def _reader(self) -> Any:
-        import lancedb
-
-        return background.run(lancedb.connect_async(**self._options))
+        """For questions. Its tables stay at the version at which they were opened until `_open` moves them on."""
+        return background.run(lancedb().connect_async(**self._options))
 
     # --- writing ---
 
@@ -100,7 +101,7 @@ class Database:
         with self._explained("write to", name):
             found = self._table(name)
             if found is None:
-                self._tables[name] = self._connection.create_table(name, data=rows, schema=rows.schema)
+                self._tables[name] = self.connection.create_table(name, data=rows, schema=rows.schema)
                 return
             if found.version % _LOOK_EVERY == 0 and _small_files(found) >= _JOIN_FROM:
                 found.optimize()  # keeps the old versions' files: somebody may be reading them
@@ -123,7 +124,8 @@ class Database:
             found.optimize()
             self._index(name, found)
             if alone:
-                found.optimize(cleanup_older_than=_AT_ONCE, delete_unverified=True)
+                here = self._folder is not None  # elsewhere nobody can know that he is alone
+                found.optimize(cleanup_older_than=_AT_ONCE if here else _A_DAY, delete_unverified=here)
 
     def _index(self, name: str, found: Any) -> None:
         if name in INDEXES and not found.list_indices() and found.count_rows():
@@ -144,16 +146,35 @@ class Database:
         return self._as_declared(name, found.select(wanted))
 
     async def _found(self, reader: Any, name: str, where: str | None, columns: list[str]) -> pa.Table | None:
+        table = await self._open(reader, name)
+        if table is None:
+            return None
+        query = table.query().select(columns)
+        found: pa.Table = await (query.where(where) if where else query).to_arrow()
+        return found
+
+    async def _open(self, reader: Any, name: str) -> Any:
+        """The table at its last version, or None. In a folder a look at its versions costs a tenth of what LanceDB's own does."""
+        versions = self._versions(name)
         if name not in self._readers:
             try:
-                self._readers[name] = await reader.open_table(name)
+                self._readers[name] = versions, await reader.open_table(name)
             except ValueError as error:
                 if "was not found" in str(error):
                     return None
                 raise
-        query = self._readers[name].query().select(columns)
-        found: pa.Table = await (query.where(where) if where else query).to_arrow()
-        return found
+        elif versions is None or self._readers[name][0] != versions:
+            await self._readers[name][1].checkout_latest()
+            self._readers[name] = versions, self._readers[name][1]
+        return self._readers[name][1]
+
+    def _versions(self, name: str) -> frozenset[str] | None:
+        if self._folder is None:
+            return None
+        try:
+            return frozenset(os.listdir(self._folder / f"{name}.lance" / "_versions"))
+        except FileNotFoundError:
+            return frozenset()
 
     def batches(self, name: str, where: str | None = None, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The rows that match, a few thousand at a time: a table can be larger than memory."""
@@ -194,8 +215,20 @@ class Database:
 
     def usage(self) -> dict[str, tuple[int, int]]:
         """Files and bytes of each table that is there."""
-        found = {name: _usage(self.folder / f"{name}.lance") for name in TABLES}
+        found = {name: self._usage(name) for name in TABLES}
         return {name: use for name, use in found.items() if use[0]}
+
+    def _usage(self, name: str) -> tuple[int, int]:
+        if self._folder is not None:
+            return _usage(self._folder / f"{name}.lance")
+        with self._explained("read", name):
+            table = self._table(name)
+            stats = None if table is None else table.stats()
+        return (int(stats["fragment_stats"]["num_fragments"]), int(stats["total_bytes"])) if stats else (0, 0)
+
+    def names(self) -> list[str]:
+        """What tables there are."""
+        return list(self.connection.list_tables().tables)
 
     def _query(self, name: str, where: str | None, columns: Sequence[str]) -> Any:
         found = self._table(name)
@@ -211,7 +244,7 @@ class Database:
         """The table, or None. LanceDB has no error class for "not found". An open table looks for new versions at each call."""
         if name not in self._tables:
             try:
-                self._tables[name] = self._connection.open_table(name)
+                self._tables[name] = self.connection.open_table(name)
             except ValueError as error:
                 if "was not found" in str(error):
                     return None
@@ -244,9 +277,10 @@ class Database:
         except (OSError, RuntimeError, ValueError) as error:
             self._tables.pop(name, None)
             self._readers.pop(name, None)
-            raise StoreError(f"Could not {verb} table '{name}' in {self.folder}: {error}.") from error
+            raise StoreError(f"Could not {verb} table '{name}' in {self.uri}: {error}.") from error
 
 
+@cache
 def _schema(name: str) -> pa.Schema:
     return arrow_schema(name, step=not TABLES[name].ledger)
 

@@ -47,7 +47,7 @@ MIGRATIONS: dict[int, Callable[[Path], None]] = {1: _to_format_2}
 
 def prepare(path: str | Path, *, create: bool, read_only: bool, values: str | None = None) -> Path:
     """The folder of a store that can be used as asked, made or migrated if needed; else the error that says what to do."""
-    folder = _local(path)
+    folder = _absolute(path)
     if values not in (None, *VALUES):
         raise BadInput(f"A store keeps values as {choices(VALUES)}, not as '{values}'.")
     if _exists(folder):
@@ -64,12 +64,18 @@ def prepare(path: str | Path, *, create: bool, read_only: bool, values: str | No
     return folder
 
 
-def _local(path: str | Path) -> Path:
-    if "://" in str(path):
+def make_local(folder: Path) -> None:
+    """Make the local part of a store whose tables are elsewhere."""
+    try:
+        (folder / "runs").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
         raise StoreNotUsable(
-            f"The store {path} is not a folder. This version keeps stores in local folders only, since its locks are "
-            "file locks; give --store a path."
-        )
+            f"The local part of the store cannot be made at {folder}: {error.strerror or error}. Start from a folder that can be "
+            "written to."
+        ) from error
+
+
+def _absolute(path: str | Path) -> Path:
     folder = Path(path).expanduser().absolute()
     if folder.exists() and not folder.is_dir():
         raise StoreNotUsable(f"The store path {folder} is a file. A store is a folder; give --store another path.")

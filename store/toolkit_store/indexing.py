@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.errors import StoreError
 from toolkit.records import StepRow
 from toolkit.tables import arrow_schema
-from toolkit_store import locks
+from toolkit_store import locks, projections
 from toolkit_store.database import Database, among
 from toolkit_store.postings import AT_ONCE, LAYOUT, Numbered, Scratch, Summary, number_key, numbered, posting_rows, space_key
 
@@ -32,8 +32,13 @@ STAGE = "(index)"
 
 
 def is_index(row: StepRow) -> bool:
-    """Whether a step of the ledger is one of an index; such steps belong to no experiment."""
+    """Whether a step of the ledger is one of an index."""
     return row.part == PART
+
+
+def is_own(row: StepRow) -> bool:
+    """Whether a step is the store's own; such steps belong to no experiment."""
+    return row.part in (PART, projections.PART)
 
 
 def covered(rows: Iterable[StepRow]) -> list[str]:

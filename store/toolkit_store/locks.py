@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 from toolkit.errors import StoreError
 
@@ -27,31 +28,56 @@ OnWait = Callable[[str], None]
 _POLL_S = 0.05
 
 
+class Hold(Protocol):
+    """A lock in hand."""
+
+    def check(self) -> None:
+        """Refuse to go on if it is no longer in hand."""
+
+    def let_go(self) -> None:
+        """Give it up."""
+
+
+Take = Callable[[float, OnWait | None], Hold]
+"""Waits so many seconds for a lock, then gives up naming who has it."""
+
+
 class Lease:
     """This process's hold on a store's writer lock. Entering again only counts; `turn` makes its threads take turns."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, take: Take) -> None:
+        self._take = take
         self.turn = threading.RLock()
         self._guard = threading.Lock()
         self._depth = 0
-        self._file = -1
+        self._hold: Hold | None = None
+
+    @staticmethod
+    def shared(name: str, take: Take) -> Lease:
+        """The one lease object of this process by that name: two stores opened on one place share it."""
+        with _leases_guard:
+            return _leases.setdefault(name, Lease(take))
+
+    def check(self) -> None:
+        """Refuse to go on if the lock is no longer in hand."""
+        if self._hold is not None:
+            self._hold.check()
 
     @contextlib.contextmanager
     def held(self, wait_s: float, on_wait: OnWait | None) -> Iterator[None]:
         """Hold the lease inside the block; wait for another process to let it go, then give up naming that process."""
         with self._guard:
             if self._depth == 0:
-                self._file = _locked(self.path, fcntl.LOCK_EX, wait_s, on_wait)
-                _sign(self._file)
+                self._hold = self._take(wait_s, on_wait)
             self._depth += 1
         try:
             yield
         finally:
             with self._guard:
                 self._depth -= 1
-                if self._depth == 0:
-                    os.close(self._file)
+                if self._depth == 0 and self._hold is not None:
+                    self._hold.let_go()
+                    self._hold = None
 
 
 _leases: dict[str, Lease] = {}
@@ -59,9 +85,21 @@ _leases_guard = threading.Lock()
 
 
 def lease(path: Path) -> Lease:
-    """The one lease object of this process for that lock file: two stores opened on one folder share it."""
-    with _leases_guard:
-        return _leases.setdefault(os.path.realpath(path), Lease(path))
+    """The lease by a lock file."""
+    return Lease.shared(os.path.realpath(path), lambda wait_s, on_wait: _FileHold(path, wait_s, on_wait))
+
+
+class _FileHold:
+    """A lock file in hand: the kernel takes it away from nobody."""
+
+    def __init__(self, path: Path, wait_s: float, on_wait: OnWait | None) -> None:
+        self._file = _locked(path, fcntl.LOCK_EX, wait_s, on_wait)
+        _sign(self._file)
+
+    def check(self) -> None: ...
+
+    def let_go(self) -> None:
+        os.close(self._file)
 
 
 @contextlib.contextmanager

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 from toolkit.errors import BadInput, StoreError, choices, nearest
 from toolkit.records import RunRow, StepRow
 from toolkit.tables import DATA_TABLES, TABLES, arrow_schema, table
-from toolkit_store import indexing, ledger, locks, rows
+from toolkit_store import checking, indexing, ledger, locks, rows
+from toolkit_store.checking import CheckReport
 from toolkit_store.database import INDEXES, Database, among, equals
-from toolkit_store.files import FileRecord
-from toolkit_store.folder import prepare, values_of
+from toolkit_store.place import Place, placed
 from toolkit_store.postings import number_key, space_key
 
 if TYPE_CHECKING:
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 
 def open_store(path: str | Path, *, create: bool = False, read_only: bool = False, values: str | None = None) -> Store:
-    """The store in that folder, or `StoreNotUsable` saying what is there and what to do.
+    """The store in that folder or at that URI, or `StoreNotUsable` saying what is there and what to do.
 
     A store that is made keeps activations as float32; with `values="float16"`, as float16, from then on.
     """
-    return Store(prepare(path, create=create, read_only=read_only, values=values), read_only=read_only)
+    return Store(placed(path, create=create, read_only=read_only, values=values), read_only=read_only)
 
 
 Tables = Mapping[str, "Iterable[pa.Table] | pa.Table"]
@@ -51,35 +51,21 @@ class CleanReport:
     bytes: int
 
 
-@dataclass(frozen=True)
-class CheckReport:
-    """What `check` looked at, what is wrong (each with the file or the step), and what is only worth knowing."""
-
-    files: int
-    bytes: int
-    problems: Sequence[str]
-    notes: Sequence[str]
-
-
 class Store:
     """An open store. Made by `open_store`."""
 
-    def __init__(self, folder: Path, *, read_only: bool = False) -> None:
-        self.folder = folder
-        self.uri = str(folder)
-        self.read_only = read_only
-        self._files = FileRecord(folder / "tables", folder / "files")
-        self.database = Database(folder / "tables", self._files, half=values_of(folder) == "float16")
+    def __init__(self, place: Place, *, read_only: bool = False) -> None:
+        self.folder, self.uri, self.read_only = place.folder, place.uri, read_only
+        self.database: Database = place.database
+        self._place, self._files, self._lease = place, place.files, place.lease
         self._present: dict[str, tuple[int, set[str]]] = {}
-        self._lease = locks.lease(folder / "locks" / "writer.lock")
-        self._readers = folder / "locks" / "readers.lock"
 
     # --- writing ---
 
     def writer(self, *, wait_s: float = 60.0, on_wait: Callable[[str], None] | None = None) -> AbstractContextManager[None]:
         """The lease to write. Hold it over a run; each commit inside enters it again at no cost."""
         if self.read_only:
-            raise StoreError(f"The store at {self.folder} was opened for reading only; open it without read_only to write.")
+            raise StoreError(f"The store at {self.uri} was opened for reading only; open it without read_only to write.")
         return self._lease.held(wait_s, on_wait)
 
     def commit(self, row: StepRow, tables: Tables) -> bool:
@@ -109,6 +95,7 @@ class Store:
 
     def _enter(self, new: Sequence[StepRow]) -> None:
         with self._taking(new[0].key):
+            self._lease.check()
             self.database.append("steps", ledger.steps_to_arrow(new))
             self._files.note("steps")
 
@@ -215,7 +202,7 @@ class Store:
     ) -> list[StepRow]:
         """The ledger, or the part of it asked for, by experiment, stage and index; without the store's own steps."""
         with self.reading():
-            found = [row for row in self._steps(keys) if not indexing.is_index(row)]
+            found = [row for row in self._steps(keys) if not indexing.is_own(row)]
         wanted = (row for row in found if experiment in (None, row.experiment) and stage in (None, row.stage))
         return sorted(wanted, key=lambda row: (row.experiment, row.stage, row.index, row.key))
 
@@ -226,7 +213,7 @@ class Store:
 
     def reading(self) -> AbstractContextManager[None]:
         """Keep files that a read may need from being removed inside the block."""
-        return locks.reading(self._readers)
+        return self._place.reading()
 
     def read(self, table: str, steps: Iterable[str], columns: Sequence[str] | None = None) -> pa.Table:
         """The rows that the committed ones of `steps` wrote to `table`, by the table's key."""
@@ -261,7 +248,7 @@ class Store:
 
     def clean(self, *, wait_s: float = 60.0) -> CleanReport:
         """Remove orphan rows, old versions and the files of cut-off writes; join small files. Waits for writer and readers."""
-        with self.writer(wait_s=wait_s), self._lease.turn, locks.alone(self._readers, wait_s):
+        with self.writer(wait_s=wait_s), self._lease.turn, self._place.alone(wait_s):
             before = self.database.usage()
             removed = {name: self._remove_orphans(name) for name in DATA_TABLES}
             self._tidy(alone=True)
@@ -273,7 +260,7 @@ class Store:
         with self.writer(), self._lease.turn:
             before = self.database.usage()
             try:
-                with locks.alone(self._readers, 0):
+                with self._place.alone(0):
                     self._tidy(alone=True)
             except locks.InUse:
                 self._tidy(alone=False)
@@ -312,44 +299,8 @@ class Store:
 
     def check(self) -> CheckReport:
         """Hold every file against the size and SHA-256 recorded when it was written, and the rows against the ledger."""
-        problems: list[str] = []
-        notes: list[str] = []
         with self.reading():
-            for name in TABLES:
-                problems += [f"{path}: {what}" for path, what in self._files.damaged(name)]
-                problems += self._lost(name)
-                unrecorded = len(self._files.unrecorded(name))
-                if unrecorded:
-                    notes.append(f"table '{name}': {unrecorded} files of a write that is going on or was cut off")
-            problems += [] if problems else self._miscounted()
-            sizes = [entry.bytes for name in TABLES for entry in self._files.known(name).values()]
-        return CheckReport(len(sizes), sum(sizes), problems, notes)
-
-    def _lost(self, name: str) -> list[str]:
-        """Files that are gone although the table needs them: only a table that cannot be read misses any."""
-        missing = self._files.missing(name)
-        if not missing:
-            return []
-        try:
-            for _ in self.database.batches(name):
-                pass
-        except StoreError as error:
-            return [f"{self._files.tables / f'{name}.lance' / missing[0]}: it is missing. {error}"]
-        return []
-
-    def _miscounted(self) -> list[str]:
-        """Steps whose rows are not as many as the ledger says."""
-        steps = self._steps(None)
-        problems = []
-        for name in DATA_TABLES:
-            found = self.database.count_by_step(name)
-            for row in steps:
-                wanted = row.tables.get(name, 0)
-                if found[row.key] != wanted:
-                    problems.append(
-                        f"step {row.key}: the ledger says {wanted:,} rows in table '{name}', there are {found[row.key]:,}"
-                    )
-        return problems
+            return checking.report(self._place, lambda: self._steps(None))
 
     def _remove_orphans(self, name: str) -> int:
         found = self._orphans(name)

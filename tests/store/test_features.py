@@ -17,19 +17,14 @@ from hypothesis import Phase, given, settings
 
 import toolkit_store
 from toolkit.errors import BadInput, DataError
-from toolkit.records import StepRow
 from toolkit.tables import arrow_schema
-from toolkit_store import RunView, Store, open_store, postings, query
+from toolkit.testing.fakes import make_step
+from toolkit_store import RunView, Store, by_index, open_store, postings
 from toolkit_store.database import holds
 
 Model = dict[tuple[str, str, int], dict[int, float]]
 """(space, sample, position) -> feature -> value."""
 Rows = Mapping[tuple[str, str, int], Mapping[int, float]]
-
-
-def step(key: str, **fields: Any) -> StepRow:
-    base: dict[str, Any] = dict(experiment="e", stage="s", part="p", part_version="1", run="r", index=0, material="{}", tables={})
-    return StepRow(**{**base, "key": key, "worker": "w", "seconds": 0.5, "committed_at": "2026-01-01", **fields})
 
 
 def arrow(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
@@ -58,7 +53,7 @@ def spaces(*names: str, width: int = 8) -> pa.Table:
 
 def write(store: Store, steps: Mapping[str, Rows]) -> list[str]:
     for key, rows in steps.items():
-        store.commit(step(key), {"activations": acts(rows)})
+        store.commit(make_step(key), {"activations": acts(rows)})
     return list(steps)
 
 
@@ -75,7 +70,7 @@ def views(store: Store, keys: Sequence[str]) -> Iterator[RunView]:
 def small_blocks() -> Iterator[None]:
     """Blocks of 3 entries, 5 entries sorted at a time: all that large data does, with little."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (postings, query):
+        for module in (postings, by_index):
             patch.setattr(module, "BLOCK", 3)
         patch.setattr(postings, "AT_ONCE", 5)
         yield
@@ -109,8 +104,8 @@ def test_more_than_a_block_is_asked_for() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-@settings(max_examples=20, deadline=None)
+@pytest.mark.timeout(3600)
+@settings(max_examples=200, deadline=None)
 @given(STEPS)
 def test_answers_are_those_of_a_dictionary_at_length(steps: list[Model]) -> None:
     check_answers(steps)
@@ -207,8 +202,8 @@ def test_rows_that_come_after_the_index_are_found_too(store: Store) -> None:
 
 def test_places_that_are_shared_by_chance_are_told_apart(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postings, "places", lambda step: (0, (1 << 40) - 1))
-    monkeypatch.setattr(query, "places", postings.places)
-    monkeypatch.setattr(query, "place", lambda step, feature, block=0: feature << 16 | block)
+    monkeypatch.setattr(by_index, "places", postings.places)
+    monkeypatch.setattr(by_index, "place", lambda step, feature, block=0: feature << 16 | block)
     keys = write(store, {"k": TWO})
     *_, view = views(store, keys)
     assert rows_of(view.activations("B", 1)) == [("s1", 0, 5.0)]
@@ -223,7 +218,7 @@ def test_positions_must_not_be_negative(store: Store) -> None:
 def test_lists_must_be_as_long_as_each_other(store: Store) -> None:
     rows = acts(TWO).to_pylist()
     rows[0]["values"] = [1.0]
-    store.commit(step("k"), {"activations": arrow("activations", rows)})
+    store.commit(make_step("k"), {"activations": arrow("activations", rows)})
     with pytest.raises(DataError, match="lists of different lengths"):
         store.index(["k"])
 
@@ -237,7 +232,7 @@ def test_keys_that_do_not_fit_are_refused(store: Store) -> None:
 
 
 def test_top_names_the_unit_and_tokens_the_pieces(store: Store) -> None:
-    store.commit(step("k"), {"activations": acts(TWO), "samples": samples("s1", "s2")})
+    store.commit(make_step("k"), {"activations": acts(TWO), "samples": samples("s1", "s2")})
     for view in views(store, ["k"]):
         assert rows_of(view.top("A", 1)) == [("s2", 1, 3.0, "unit of s2"), ("s1", 0, 1.0, "unit of s1")]
         assert rows_of(view.tokens("A", 1, "s2")) == [(0, "a", None), (1, "b", 3.0), (2, "c", None)]
@@ -261,7 +256,7 @@ def test_unknown_names_are_told(store: Store, tmp_path: Path) -> None:
 
 def test_partial_run_has_the_steps_it_committed_and_those_it_is_told_of(store: Store) -> None:
     write(store, {"k": TWO})
-    store.commit(step("other", run="before"), {"activations": acts({("A", "s9", 0): {1: 4.0}})})
+    store.commit(make_step("other", run="before"), {"activations": acts({("A", "s9", 0): {1: 4.0}})})
     store.record_run(run="r", name="n", state="running")
     features = toolkit_store.open(store.folder)
     assert features.run().partial
@@ -297,8 +292,8 @@ def test_features_and_effects(store: Store) -> None:
         "effects",
         [{**fixed, "feature": number, "sample": sample, "arm": "up"} for number in (1, 2) for sample in ("*", "s1")],
     )
-    store.commit(step("k", stage="compare"), {"features": stats})
-    store.commit(step("l", stage="patch"), {"effects": effects})
+    store.commit(make_step("k", stage="compare"), {"features": stats})
+    store.commit(make_step("l", stage="patch"), {"effects": effects})
     store.record_run(run="r", name="n", state="done", steps=["k", "l"])
     view = toolkit_store.open(store.folder).run()
     assert view.features()["stat"].to_list() == ["d", "q"]
@@ -310,7 +305,7 @@ def test_features_and_effects(store: Store) -> None:
 
 def test_similar_reads_decoder_rows_in_ranges(store: Store) -> None:
     rows = np.array([[1, 0], [2, 0.1], [0, 3], [-1, 0], [0, 0]], np.float32)
-    store.commit(step("k"), {"spaces": spaces("A", width=5)})
+    store.commit(make_step("k"), {"spaces": spaces("A", width=5)})
     store.record_run(run="r", name="n", state="done", steps=["k"])
     view = toolkit_store.open(store.folder).run()
     found = view.similar("A", 0, 3, rows)
@@ -330,9 +325,9 @@ def test_similar_reads_decoder_rows_in_ranges(store: Store) -> None:
 
 @pytest.fixture
 def features(store: Store) -> toolkit_store.Features:
-    store.commit(step("k"), {"activations": acts(TWO), "samples": samples("s1", "s2"), "spaces": spaces("A", "B")})
-    store.commit(step("l"), {"spaces": spaces("A")})
-    store.commit(step("foreign", run="x"), {"samples": samples("s3")})
+    store.commit(make_step("k"), {"activations": acts(TWO), "samples": samples("s1", "s2"), "spaces": spaces("A", "B")})
+    store.commit(make_step("l"), {"spaces": spaces("A")})
+    store.commit(make_step("foreign", run="x"), {"samples": samples("s3")})
     store.record_run(run="r", name="n", state="done", steps=["k", "l"])
     return toolkit_store.open(store.folder)
 

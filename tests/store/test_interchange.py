@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from toolkit.errors import BadInput, DataError
 from toolkit.records import RunRow, StepRow
 from toolkit.tables import arrow_schema
+from toolkit.testing.fakes import make_step
 from toolkit_store import open_store, rows
 from toolkit_store.interchange import FORMATS, RunTables, export_run, import_run, run_tables
 
@@ -133,20 +134,7 @@ def make(folder: Path, *steps: Rows, run: str = "run-1") -> RunTables:
     store = opened(folder)
     keys = [f"key{number}" for number in range(len(steps))]
     for key, tables in zip(keys, steps, strict=True):
-        row = StepRow(
-            key=key,
-            experiment="e",
-            stage="s",
-            part="p",
-            part_version="1",
-            run=run,
-            index=0,
-            material="{}",
-            tables={},
-            worker="w",
-            seconds=0.5,
-            committed_at="2026-01-01",
-        )
+        row = make_step(key, run=run)
         store.commit(row, {name: pa.Table.from_pylist(list(rows), arrow_schema(name)) for name, rows in tables.items()})
     store.record_run(run=run, name="exp", state="done", at="2026-01-02", done=len(keys), total=len(keys), steps=keys)
     (store.folder / "runs" / run).mkdir(parents=True)

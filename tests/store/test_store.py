@@ -16,14 +16,9 @@ import pytest
 from hypothesis import given, settings
 
 from toolkit.errors import BadInput, DataError, StoreError, StoreNotUsable
-from toolkit.records import StepRow
 from toolkit.tables import DATA_TABLES, STORE_FORMAT, TABLES, arrow_schema
+from toolkit.testing.fakes import make_step
 from toolkit_store import Store, folder, open_store
-
-
-def step(key: str, **fields: Any) -> StepRow:
-    base: dict[str, Any] = dict(experiment="e", stage="s", part="p", part_version="1", run="r", index=0, material="{}", tables={})
-    return StepRow(**{**base, "key": key, "worker": "w", "seconds": 0.5, "committed_at": "2026-01-01", **fields})
 
 
 def meta(*samples: str, number: float | None = 1.0) -> pa.Table:
@@ -94,14 +89,12 @@ def test_unfinished_making_is_taken_up(tmp_path: Path) -> None:
     assert open_store(tmp_path, create=True).steps() == []
 
 
-def test_file_and_address_are_refused(tmp_path: Path) -> None:
+def test_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "f").touch()
     with pytest.raises(StoreNotUsable, match="is a file"):
         open_store(tmp_path / "f", create=True)
     with pytest.raises(StoreNotUsable, match="cannot be"):
         open_store(tmp_path / "f" / "below", create=True)
-    with pytest.raises(StoreNotUsable, match="local folders only"):
-        open_store("s3://bucket/store", create=True)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +125,7 @@ def test_older_store_is_migrated_when_opened_for_writing(store: Store, monkeypat
 
 
 def test_read_only_medium(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    store.commit(step("k"), {"sample_meta": meta("a")})
+    store.commit(make_step("k"), {"sample_meta": meta("a")})
 
     def refuse(_: Path) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
@@ -143,7 +136,7 @@ def test_read_only_medium(store: Store, monkeypatch: pytest.MonkeyPatch) -> None
     reader = open_store(store.folder, read_only=True)
     assert reader.read("sample_meta", ["k"]).equals(meta("a"))
     with pytest.raises(StoreError, match="opened for reading only"):
-        reader.commit(step("l"), {})
+        reader.commit(make_step("l"), {})
 
 
 # --- committing and reading ---
@@ -152,7 +145,7 @@ def test_read_only_medium(store: Store, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize("name", [name for name in DATA_TABLES if not TABLES[name].derived])
 def test_every_table_comes_back_as_declared(store: Store, name: str) -> None:
     assert store.read(name, ["k"]).equals(example(name).slice(0, 0))
-    assert store.commit(step("k"), {name: example(name)})
+    assert store.commit(make_step("k"), {name: example(name)})
     found = store.read(name, ["k"])
     assert found.schema.equals(arrow_schema(name))
     key = [(column, "ascending") for column in TABLES[name].key]
@@ -160,22 +153,22 @@ def test_every_table_comes_back_as_declared(store: Store, name: str) -> None:
 
 
 def test_commit_happens_once_and_is_entered(store: Store) -> None:
-    row = step("it's", first=3, last=9, index=7)
+    row = make_step("it's", first=3, last=9, index=7)
     assert store.commit(row, {"sample_meta": [meta("b"), meta("a")], "samples": []})
     assert not store.commit(row, {"sample_meta": meta("c")})
     assert store.has(["it's", "other"]) == {"it's"}
-    assert store.steps() == [step("it's", first=3, last=9, index=7, tables={"sample_meta": 2, "samples": 0})]
+    assert store.steps() == [make_step("it's", first=3, last=9, index=7, tables={"sample_meta": 2, "samples": 0})]
     assert store.read("sample_meta", ["it's"], ["sample"]).to_pydict() == {"sample": ["a", "b"]}
 
 
 def test_thousands_of_rows_and_keys(store: Store) -> None:
-    store.commit(step("k"), {"sample_meta": meta(*(f"{i:05}" for i in range(12_000)))})
+    store.commit(make_step("k"), {"sample_meta": meta(*(f"{i:05}" for i in range(12_000)))})
     assert store.read("sample_meta", [*(f"none{i}" for i in range(1200)), "k"]).num_rows == 12_000
 
 
 def test_steps_are_found_by_key_experiment_and_stage(store: Store) -> None:
     for key, experiment, stage in (("1", "x", "s"), ("2", "x", "t"), ("3", "y", "s")):
-        store.commit(step(key, experiment=experiment, stage=stage), {})
+        store.commit(make_step(key, experiment=experiment, stage=stage), {})
     assert [row.key for row in store.steps(experiment="x")] == ["1", "2"]
     assert [row.key for row in store.steps(["2", "3"], stage="s")] == ["3"]
 
@@ -195,14 +188,14 @@ def test_steps_are_found_by_key_experiment_and_stage(store: Store) -> None:
 )
 def test_rows_that_do_not_fit_are_refused(store: Store, name: str, rows: dict[str, list[Any]], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        store.commit(step("k"), {name: pa.table(rows)})
+        store.commit(make_step("k"), {name: pa.table(rows)})
     assert store.has(["k"]) == set()
     assert store.orphans() == {}
 
 
 def test_harmless_differences_are_evened_out(store: Store) -> None:
     rows = pa.table({"key": pa.array(["k"], pa.large_string()), "number": pa.nulls(1), "sample": ["a"]})
-    store.commit(step("k"), {"sample_meta": rows})
+    store.commit(make_step("k"), {"sample_meta": rows})
     assert store.read("sample_meta", ["k"]).equals(meta("a", number=None))
 
 
@@ -216,7 +209,7 @@ def test_null_inside_a_list_is_refused(store: Store) -> None:
         ]
     )
     with pytest.raises(DataError, match="column 'features': there are nulls"):
-        store.commit(step("k"), {"activations": pa.Table.from_pylist(rows, schema=bare)})
+        store.commit(make_step("k"), {"activations": pa.Table.from_pylist(rows, schema=bare)})
 
 
 def test_reading_an_unknown_column(store: Store) -> None:
@@ -229,7 +222,7 @@ def test_orphans_are_unseen_replaced_and_cleaned(store: Store) -> None:
     orphan(store, "gone", meta("never finished", "nor this"))
     assert store.read("sample_meta", ["k", "gone"]).num_rows == 0
     assert store.orphans() == {"sample_meta": 3}
-    store.commit(step("k"), {"sample_meta": meta("a")})
+    store.commit(make_step("k"), {"sample_meta": meta("a")})
     assert store.clean().rows == {"sample_meta": 2}
     assert store.orphans() == {}
     assert store.read("sample_meta", ["k", "gone"]).equals(meta("a"))
@@ -239,7 +232,7 @@ def test_clean_gives_back_files_and_changes_nothing_else(store: Store) -> None:
     keys = [f"k{i}" for i in range(70)]  # past the joining of small files
     with store.writer():
         for key in keys:
-            store.commit(step(key), {"sample_meta": meta(key)})
+            store.commit(make_step(key), {"sample_meta": meta(key)})
     before, size = store.fingerprint(keys), sum(store.sizes().values())
     report = store.clean()
     assert report.files > 0
@@ -251,7 +244,7 @@ def test_fingerprint_sees_values_and_no_order(tmp_path: Path) -> None:
     prints = []
     for i, tables in enumerate(([meta("a"), meta("b")], [meta("b"), meta("a")], [meta("a"), meta("b", number=2.0)])):
         store = open_store(tmp_path / str(i), create=True)
-        store.commit(step("k", committed_at=str(i)), {"sample_meta": tables})
+        store.commit(make_step("k", committed_at=str(i)), {"sample_meta": tables})
         prints.append(store.fingerprint(["k"]))
     assert prints[0] == prints[1] != prints[2]
     assert list(prints[0]) == ["sample_meta"]
@@ -280,7 +273,7 @@ def test_store_behaves_as_a_dict(actions: list[tuple[str, list[str], str]]) -> N
         store, model = open_store(place, create=True), dict[str, list[str]]()
         for key, samples, action in actions:
             if action == "commit":
-                assert store.commit(step(key), {"sample_meta": meta(*samples)}) == (key not in model)
+                assert store.commit(make_step(key), {"sample_meta": meta(*samples)}) == (key not in model)
                 model.setdefault(key, samples)
             elif action == "cut" and key not in model and samples:
                 orphan(store, key, meta(*samples))

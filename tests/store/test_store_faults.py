@@ -15,8 +15,8 @@ import pyarrow as pa
 import pytest
 
 from toolkit.errors import StoreError
-from toolkit.records import StepRow
 from toolkit.tables import arrow_schema
+from toolkit.testing.fakes import make_step
 from toolkit_store import Store, open_store
 from toolkit_store import open as open_features
 from toolkit_store.postings import number_key, space_key
@@ -47,20 +47,7 @@ def commit(store: Store, key: str, rows: int = 5) -> bool:
         "values": [[0.5, 0.1]] * rows,
     }
     acts = pa.table(entries, schema=arrow_schema("activations"))
-    row = StepRow(
-        key=key,
-        experiment="e",
-        stage="s",
-        part="p",
-        part_version="1",
-        run="r",
-        index=0,
-        material="{}",
-        tables={},
-        worker="w",
-        seconds=0.0,
-        committed_at="",
-    )
+    row = make_step(key)
     return store.commit(row, {"sample_meta": meta, "activations": acts})
 
 
@@ -85,11 +72,11 @@ def watch(store: Store) -> bool:
         for row in rows:
             assert len(store.read("sample_meta", [row.key])) == row.tables["sample_meta"] == 5
         if rows:
-            assert len(open_features(store.folder).run("r").activations("s", 2)) >= 5 * seen
+            assert len(open_features(store.uri).run("r").activations("s", 2)) >= 5 * seen
     return True
 
 
-def child(folder: Path, *keys: str) -> subprocess.Popen[str]:
+def child(folder: Path | str, *keys: str) -> subprocess.Popen[str]:
     """A process that loads, says ready, waits for a line, commits the keys and prints how many were new."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-W", "error", __file__, str(folder), *keys]
@@ -137,10 +124,20 @@ def undisturbed_rows(found: dict[str, str]) -> dict[str, str]:
 
 
 def test_two_write_while_two_read(tmp_path: Path, undisturbed: dict[str, str]) -> None:
-    store = open_store(tmp_path / "store", create=True)
+    check_two_and_two(tmp_path / "store", undisturbed)
+
+
+@pytest.mark.slow
+def test_two_write_while_two_read_at_a_uri(tmp_path: Path, undisturbed: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    check_two_and_two((tmp_path / "store").as_uri(), undisturbed)
+
+
+def check_two_and_two(where: Path | str, undisturbed: dict[str, str]) -> None:
+    store = open_store(where, create=True)
     store.record_run(run="r", name="n", state="running")
     tasks = (KEYS[::2], [*KEYS[1::2], "index 10", "compact"], ["watch"], ["watch"])
-    processes = [child(tmp_path / "store", *keys) for keys in tasks]
+    processes = [child(where, *keys) for keys in tasks]
     for process in processes:
         start(process)
     for process in processes:
@@ -204,6 +201,28 @@ def check_killed(tmp_path: Path, undisturbed: dict[str, str], kills: int) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_lease_at_a_uri_outlives_kills_of_its_holder(
+    tmp_path: Path, undisturbed: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    where = (tmp_path / "store").as_uri()
+    for seconds in (0.3, 0.8):
+        process = child(where, *KEYS)
+        start(process)
+        time.sleep(seconds)
+        process.kill()
+        process.communicate(timeout=60)
+    process = child(where, *KEYS)
+    start(process)
+    process.communicate(timeout=200)
+    store = open_store(where, read_only=True)
+    assert process.returncode == 0
+    assert store.fingerprint(KEYS) == undisturbed_rows(undisturbed)
+    assert store.check().problems == []
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_chaos_of_many_kills(tmp_path: Path, undisturbed: dict[str, str]) -> None:
     check_killed(tmp_path, undisturbed, KILLS)
@@ -239,6 +258,19 @@ def test_full_disk_is_told_and_survived(small_disk: Path, tmp_path: Path) -> Non
     for key, rows in (("first", 5), ("big", 20_000)):
         commit(calm, key, rows)
     assert store.fingerprint(["first", "big"]) == calm.fingerprint(["first", "big"])
+
+
+def test_read_only_folder_is_told_and_can_be_read(small_disk: Path) -> None:
+    commit(open_store(small_disk / "store", create=True), "first")
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(StoreError, match=r"cannot be written to: Read-only file system\. .* reading commands still work"):
+        open_store(small_disk / "store")
+    reader = open_store(small_disk / "store", read_only=True)
+    assert reader.read("sample_meta", ["first"]).num_rows == 5
+    assert reader.check().problems == []
+    assert len(open_features(small_disk / "store").store.steps()) == 1
+    with pytest.raises(StoreError, match="opened for reading only"):
+        commit(reader, "second")
 
 
 if __name__ == "__main__":

@@ -11,16 +11,9 @@ import pytest
 
 import toolkit_store
 from toolkit.errors import BadInput, DataError, StoreNotUsable
-from toolkit.records import StepRow
 from toolkit.tables import STORE_FORMAT, arrow_schema
+from toolkit.testing.fakes import make_step
 from toolkit_store import Store, indexing, open_store
-
-
-def step(key: str) -> StepRow:
-    return StepRow(
-        key=key, experiment="e", stage="s", part="p", part_version="1", run="r", index=0, material="{}", tables={}, worker="w",
-        seconds=0.5, committed_at="2026-01-01",
-    )  # fmt: skip
 
 
 def acts(sample: str, value: float = 1.5) -> pa.Table:
@@ -31,7 +24,7 @@ def acts(sample: str, value: float = 1.5) -> pa.Table:
 def filled(folder: Path, *keys: str, values: str = "float32") -> Store:
     store = open_store(folder, create=True, values=values)
     for key in keys:
-        store.commit(step(key), {"activations": acts(f"sample of {key}")})
+        store.commit(make_step(key), {"activations": acts(f"sample of {key}")})
     store.index(keys)
     store.record_run(run="r", name="n", state="done", steps=keys)
     return store
@@ -90,7 +83,7 @@ def test_files_of_a_cut_off_write_are_noted_and_taken_up(store: Store) -> None:
     assert report.notes == ["table 'activations': 3 files of a write that is going on or was cut off"]
     with (store.folder / "files" / "activations.jsonl").open("a") as file:
         file.write('{"file": "data/x')  # a kill while the record was written
-    store.commit(step("m"), {"activations": acts("m")})
+    store.commit(make_step("m"), {"activations": acts("m")})
     assert open_store(store.folder).check().notes == []
     store.clean()
     assert open_store(store.folder).check().problems == []
@@ -103,7 +96,7 @@ def test_files_of_a_cut_off_write_are_noted_and_taken_up(store: Store) -> None:
 def test_files_are_joined_as_they_grow_many(store: Store) -> None:
     with store.writer():
         for number in range(70):
-            store.commit(step(f"s{number}"), {"activations": acts(f"s{number}")})
+            store.commit(make_step(f"s{number}"), {"activations": acts(f"s{number}")})
     stats = store.database._table("activations").stats()
     assert stats["fragment_stats"]["num_fragments"] < 64
     assert stats["num_rows"] == 72
@@ -112,7 +105,7 @@ def test_files_are_joined_as_they_grow_many(store: Store) -> None:
 def test_compact_changes_nothing_that_is_read(store: Store) -> None:
     with store.writer():
         for number in range(10):
-            store.commit(step(f"s{number}"), {"activations": acts(f"s{number}")})
+            store.commit(make_step(f"s{number}"), {"activations": acts(f"s{number}")})
     keys = [row.key for row in store.steps()]
     before = store.fingerprint(keys)
     with open_store(store.folder).reading():
@@ -147,7 +140,7 @@ def test_scratch_files_of_the_killed_are_swept(store: Store) -> None:
 def test_a_store_of_format_1_is_read_as_it_is_and_migrated_for_writing(store: Store) -> None:
     marker = store.folder / "toolkit-store.json"
     for name in ("postings", "feature_index", "sample_index"):
-        store.database._connection.drop_table(name)
+        store.database.connection.drop_table(name)
     store.database.delete("steps", "part = 'store.index'")
     for path in (store.folder / "files").iterdir():
         path.unlink()
@@ -166,7 +159,7 @@ def test_a_store_of_format_1_is_read_as_it_is_and_migrated_for_writing(store: St
 
 def test_values_as_float16(tmp_path: Path) -> None:
     store = filled(tmp_path / "half", "k", values="float16")
-    store.commit(step("m"), {"activations": acts("m", 0.1)})
+    store.commit(make_step("m"), {"activations": acts("m", 0.1)})
     assert str(store.database._table("activations").schema.field("values").type.value_type) == "halffloat"
     assert str(store.database._table("postings").schema.field("values").type.value_type) == "halffloat"
     again = open_store(store.folder)
@@ -174,7 +167,7 @@ def test_values_as_float16(tmp_path: Path) -> None:
     assert again.read("activations", ["m"])["values"].to_pylist()[0][0] == pytest.approx(0.1, rel=1e-3)
     assert toolkit_store.open(store.folder).run().activations("A", 1)["value"].to_list() == [1.5]
     with pytest.raises(DataError, match="A value of 70000 is too large for float16"):
-        again.commit(step("n"), {"activations": acts("n", 70_000.0)})
+        again.commit(make_step("n"), {"activations": acts("n", 70_000.0)})
 
 
 def test_choice_of_values_is_settled_when_a_store_is_made(store: Store, tmp_path: Path) -> None:

@@ -22,11 +22,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit import _plugins
-from toolkit._cli import _answers, _query_run, query, status
+from toolkit._cli import _answers, _around, _feature_rows, _query_run, query, status
+from toolkit._cli import store as store_command
 from toolkit.errors import BadInput, PluginError, ToolkitError
 from toolkit.files import content_digest
-from toolkit.records import StagePart, StepRow
+from toolkit.records import StagePart
 from toolkit.tables import arrow_schema
+from toolkit.testing.fakes import make_step
 from toolkit_store import Store, open_store
 
 STAGES = [
@@ -105,20 +107,7 @@ TOY = [stat(feature, "toy_mean", group, float(feature)) for feature in (1, 2) fo
 
 
 def commit(store: Store, key: str, stage: str, run: str, tables: Mapping[str, list[dict[str, Any]]]) -> None:
-    row = StepRow(
-        key=key,
-        experiment="e",
-        stage=stage,
-        part="p",
-        part_version="1",
-        run=run,
-        index=0,
-        material="{}",
-        tables={},
-        worker="w0",
-        seconds=1.0,
-        committed_at="2026-01-01T00:00:01+00:00",
-    )
+    row = make_step(key, stage=stage, run=run)
     store.commit(row, {name: pa.Table.from_pylist(rows, schema=arrow_schema(name)) for name, rows in tables.items()})
 
 
@@ -193,7 +182,8 @@ def test_top_is_cut_at_k_and_says_so(folder: Path) -> None:
 
 
 def test_top_marks_brightly_in_a_terminal_and_only_in_its_table(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(query, "_is_terminal", lambda: True)
+    for module in (query, _around):
+        monkeypatch.setattr(module, "is_terminal", lambda: True)
     result = CliRunner().invoke(query.command, ["top", "2/5", "--store", str(folder), "--run", "full-1"], color=True)
     assert "one two\x1b[1m\x1b[7m three\x1b[0m" in result.stdout
     assert rows(folder, "top", "2/5")[0]["text"] == "one two[ three]"
@@ -271,7 +261,8 @@ def test_tokens_show_where_a_feature_fires(folder: Path) -> None:
 
 
 def test_tokens_are_brighter_where_the_feature_is_stronger(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(query, "_is_terminal", lambda: True)
+    for module in (query, _around):
+        monkeypatch.setattr(module, "is_terminal", lambda: True)
     args = ["tokens", "2/5", "a1", "--store", str(folder), "--run", "full-1"]
     shown = CliRunner().invoke(query.command, args, color=True).stdout.splitlines()[0]
     assert shown == "\x1b[1m\x1b[4m\x1b[27mone\x1b[0m two\x1b[1m\x1b[4m\x1b[7m three\x1b[0m"
@@ -290,7 +281,7 @@ def test_tokens_say_why_nothing_is_shown(folder: Path) -> None:
 @given(st.lists(st.tuples(st.text("ab \n", max_size=4), st.none() | st.sampled_from([0.0, 1.0])), max_size=12))
 def test_shading_keeps_the_text(tokens: list[tuple[str, float | None]]) -> None:
     pieces = [piece for piece, _ in tokens]
-    shown = query.shaded("".join(pieces), pieces, [value for _, value in tokens], False)
+    shown = _around.shaded("".join(pieces), pieces, [value for _, value in tokens], False)
     assert shown.replace("[", "").replace("]", "") == "".join(pieces).replace("\n", "↵")
     assert shown.count("[") == sum(bool(piece and value) for piece, value in tokens)
 
@@ -386,6 +377,24 @@ def test_similar_says_where_it_looked_and_what_to_do(decoders: Path, tmp_path: P
     assert len(found) == 3
     manifest.write_text("{}")
     refused(moved / "store", "similar", "s1:0", run="r", message="spec names no SAEs whose decoder can be read without torch")
+
+
+def test_similar_without_the_files_uses_projections_and_says_so(decoders: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(decoders.parent, moved)
+    manifest = moved / "store" / "runs" / "r" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(str(decoders.parent), str(moved)))
+    project = [*("project", "--run", "r", "--store", str(moved / "store")), "--space", "s1"]
+    assert [CliRunner().invoke(store_command.command, project).stdout for _ in range(2)] == [
+        "m/gpt/resid_post.2/layer_2/width_4/average_l0_1: 4 features\n",
+        "m/gpt/resid_post.2/layer_2/width_4/average_l0_1: they are there already\n",
+    ]
+    exact = rows(moved / "store", "similar", "s1:0", run="r")
+    shutil.rmtree(moved / "saes")
+    found = ask(moved / "store", "similar", "s1:0", "--json", run="r")
+    assert json.loads(found.stdout) == exact
+    assert found.stderr.startswith("from projections of 2 numbers a feature, cosines to about 0.71: the SAE files are not here.")
+    refused(moved / "store", "similar", "s2:0", run="r", message="toolkit store project keeps projections of them in the store")
 
 
 # --- sql ---
@@ -540,7 +549,7 @@ def test_verdicts_that_differ_are_told_apart() -> None:
         def label(self, space: str, index: int) -> str:
             return f"{space}:{index}"
 
-    assert query._line_of(Labels(), line, written, set())["verdict"] == "stop: yes; bet: no"  # type: ignore[arg-type]
+    assert _feature_rows._line_of(Labels(), line, written, set())["verdict"] == "stop: yes; bet: no"  # type: ignore[arg-type]
 
 
 # --- effects ---
@@ -669,16 +678,16 @@ def test_torch_is_never_imported_and_help_imports_nothing_heavy(folder: Path) ->
 @given(st.lists(st.text("ab \n", min_size=0, max_size=4), max_size=12))
 def test_pieces_that_make_up_the_text_are_found_where_they_are(pieces: list[str]) -> None:
     text = "".join(pieces)
-    assert ["".join(text[start:end]) for start, end in query.spans(text, pieces)] == pieces
+    assert ["".join(text[start:end]) for start, end in _around.spans(text, pieces)] == pieces
     for at in range(len(pieces) + 1):
-        shown = query.around(text, pieces, at, "<{}>".format)
+        shown = _around.around(text, pieces, at, "<{}>".format)
         assert shown.strip("…").replace("<", "").replace(">", "") in text.replace("\n", "↵")
 
 
 @settings(max_examples=50)
 @given(st.text("aé😀 ", max_size=20), st.lists(st.text("aé😀 b", max_size=3), max_size=12))
 def test_pieces_that_do_not_fit_the_text_are_borne(text: str, pieces: list[str]) -> None:
-    ends = [0, *(end for _, end in query.spans(text, pieces))]
+    ends = [0, *(end for _, end in _around.spans(text, pieces))]
     assert ends == sorted(ends)
     assert ends[-1] <= len(text)
 

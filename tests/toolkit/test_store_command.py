@@ -14,8 +14,8 @@ from click.testing import CliRunner, Result
 from toolkit._cli import query, store
 from toolkit._cli.store import FORMATS
 from toolkit.errors import BadInput, StoreNotUsable
-from toolkit.records import StepRow
 from toolkit.tables import arrow_schema
+from toolkit.testing.fakes import make_step
 from toolkit_store import Store, interchange, open_store
 
 SAE = "layer_20/width_16k/average_l0_71"
@@ -49,20 +49,7 @@ TABLES: Mapping[str, list[dict[str, Any]]] = {
 
 
 def commit(opened: Store, key: str, tables: Mapping[str, list[dict[str, Any]]] = TABLES) -> None:
-    row = StepRow(
-        key=key,
-        experiment="e",
-        stage="s",
-        part="p",
-        part_version="1",
-        run="run-1",
-        index=0,
-        material="{}",
-        tables={},
-        worker="w",
-        seconds=0.5,
-        committed_at="2026-01-01",
-    )
+    row = make_step(key, run="run-1")
     opened.commit(row, {name: pa.Table.from_pylist(rows, arrow_schema(name)) for name, rows in tables.items()})
 
 

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from toolkit._cli import doctor, report, runs, show, status
 from toolkit._places import find_run
 from toolkit.errors import BadInput
-from toolkit.records import StepRow
 from toolkit.tables import arrow_schema
+from toolkit.testing.fakes import make_step
 from toolkit_store import open_store
 
 MANIFEST = {
@@ -36,20 +36,7 @@ def folder(tmp_path: Path) -> Path:
         .from_pylist([{"sample": "s1", "key": "k", "number": 1.0, "string": None}], schema=arrow_schema("sample_meta"))
     )
     store.commit(
-        StepRow(
-            key="key1",
-            experiment="toy",
-            stage="count",
-            part="count",
-            part_version="1",
-            run="toy-abc1",
-            index=0,
-            material="{}",
-            tables={},
-            worker="w0",
-            seconds=1.0,
-            committed_at="2026-01-01T00:00:01+00:00",
-        ),
+        make_step("key1", experiment="toy", stage="count", part="count", run="toy-abc1"),
         {"sample_meta": rows},
     )
     child = subprocess.Popen([sys.executable, "-c", ""])

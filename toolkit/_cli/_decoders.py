@@ -6,13 +6,35 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 if TYPE_CHECKING:
+    from toolkit._cli._query_run import Run
     from toolkit._plugins import Parts
     from toolkit.records import SaePart
     from toolkit.saes import Decoder
 
 Candidate = tuple["SaePart", Mapping[str, Any], Path]
 """A part, the params to try it with, and the folder that their paths are relative to."""
+
+
+def find_rows(space: Mapping[str, Any], run: Run, folder: Path | None) -> Any:
+    """The decoder's rows; where its files are not, and none are named, the projections that the store keeps, and a word about it."""
+    from toolkit.errors import BadInput
+
+    try:
+        return find_decoder(space, run.manifest, folder).rows
+    except BadInput as error:
+        kept = None if folder else run.view.projections(space["space"])
+        if kept is None:
+            raise
+        near = 1 / kept.shape[1] ** 0.5
+        click.echo(
+            f"from projections of {kept.shape[1]} numbers a feature, cosines to about {near:.2f}: the SAE files are not here. "
+            f"({str(error).partition(' Name the folder')[0]})",
+            err=True,
+        )
+        return kept
 
 
 def find_decoder(space: Mapping[str, Any], manifest: Mapping[str, Any], folder: Path | None) -> Decoder:
@@ -34,7 +56,8 @@ def find_decoder(space: Mapping[str, Any], manifest: Mapping[str, Any], folder: 
     known = sorted(part.name for part in _parts(parts))
     raise BadInput(
         f"The decoder of {space['address']} cannot be read here. {said} Name the folder that holds the SAEs: "
-        f"--saes FOLDER. Layouts that can be read: {', '.join(known) or '(none installed)'}."
+        f"--saes FOLDER. Layouts that can be read: {', '.join(known) or '(none installed)'}. Where the files are, "
+        "toolkit store project keeps projections of them in the store, for machines without the files."
     )
 
 

@@ -49,7 +49,7 @@ _OPTIONS = (
     click.option("--plugin", "plugins", multiple=True, type=_FILE, help="A scratch plugin file; its hash is recorded."),
     click.option("--on", default="local", show_default=True, help="The executor that starts workers."),
     click.option("--gpu", metavar="5 | 2,5 | none", help="Physical GPU indices, one worker each."),
-    click.option("--store", metavar="FOLDER", help="Default: TOOLKIT_STORE, else ./toolkit-runs."),
+    click.option("--store", metavar="FOLDER|URI", help="Default: TOOLKIT_STORE, else ./toolkit-runs."),
     click.option("--json", "as_json", is_flag=True, help="Machine-readable output on stdout."),
 )
 

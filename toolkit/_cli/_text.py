@@ -12,9 +12,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def store_option(function: Function) -> Function:
     """`--store`, the same on every command."""
-    return click.option("--store", metavar="PATH", help="Folder of the store. Default: TOOLKIT_STORE, else ./toolkit-runs.")(
-        function
-    )
+    return click.option("--store", metavar="PATH|URI", help="The store. Default: TOOLKIT_STORE, else ./toolkit-runs.")(function)
 
 
 def json_option(function: Function) -> Function:

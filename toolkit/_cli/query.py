@@ -5,31 +5,21 @@ Rows are filtered and ordered as Arrow, a batch of steps at a time; only those t
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from toolkit._cli._answers import Answer, Asked, Row, answered, answered_of_runs, one_line, shown
+from toolkit._cli._answers import Answer, Asked, Row, answered, answered_of_runs
+from toolkit._cli._around import is_terminal, marked_in, piece_at, shaded, with_text
+from toolkit._cli._feature_rows import PLACE, check_stats, pivoted, ranked_lines, stat_heads
 from toolkit._cli._query_run import Run, first_rows, listing, only, open_run, sorted_by
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-BEFORE, AFTER = 16, 8
-"""Tokens shown on each side of the one that is marked."""
-TEST_STATS = ("d", "t", "df", "p", "q", "significant")
-"""What a comparison writes, with the two groups' names as the group."""
-TESTED = ("d", "q")
-"""Where one of these is, there is a test."""
-SMALLEST_FIRST = ("p", "q")
-ONLY_IF_ASKED = ("t", "df")
-"""Left out of the table for people unless `--stat` names them; programs get them always."""
 EFFECTS = ("arm", "outcome", "probability", "effect", "low", "high", "p", "q", "kl")
-PLACE = (("layer", True), ("space", True), ("feature", True), ("stage", True))
-"""The order of rows that are otherwise equal."""
 SUMMARY = "*"
 """The sample of a row that sums up all samples."""
 ALL = 1 << 40
@@ -58,7 +48,7 @@ def top(asked: Asked, address: str) -> Answer:
         return Answer(heads, [], 0, run.why(missing))
     space, index = run.feature(address)
     hits = run.view.top(space, index, asked.k).drop("unit").to_dicts()
-    rows = _with_text(run, hits, marked=_marks(asked))
+    rows = with_text(run, hits, marked=marked_in(asked))
     why = f"Feature {address} fires at no position whose activations run {run.id} has kept."
     total = run.view.entries(space, index) if len(rows) == asked.k else len(rows)
     return Answer(heads, rows, total, why)
@@ -80,7 +70,7 @@ def tokens(asked: Asked, address: str, sample: str, every: bool) -> Answer:
     found = run.view.tokens(space, index, sample).rename({"piece": "token"}).to_dicts()
     rows = [row for row in found if every or row["value"]]
     why = _why_no_tokens(run, address, sample, [row["position"] for row in found if row["value"] is not None])
-    above = shaded(text, [row["token"] for row in found], [row["value"] for row in found], _is_terminal()) if rows else ""
+    above = shaded(text, [row["token"] for row in found], [row["value"] for row in found], is_terminal()) if rows else ""
     return Answer(heads, rows[: asked.k], len(rows), why, above=above)
 
 
@@ -106,13 +96,16 @@ def coactive(asked: Asked, address: str) -> Answer:
 )
 @answered
 def similar(asked: Asked, address: str, saes: Path | None) -> Answer:
-    """Show the features whose decoder points most nearly where that of the feature at ADDRESS does."""
-    from toolkit._cli._decoders import find_decoder
+    """Show the features whose decoder points most nearly where that of the feature at ADDRESS does.
+
+    The SAE files are read where the run had them. If they are gone, projections in the store are used (toolkit store project).
+    """
+    from toolkit._cli._decoders import find_rows
 
     run = open_run(asked)
     space, index = run.feature(address)
     row = next(row for row in run.spaces if row["space"] == space)
-    found = run.view.similar(space, index, asked.k, find_decoder(row, run.manifest, saes).rows)
+    found = run.view.similar(space, index, asked.k, find_rows(row, run, saes))
     rows = _named(run, space, found.to_dicts())
     why = f"{row['address']} has no other feature."
     return Answer(("address", "cosine", "label"), rows, max(len(rows), row["width"] - 1), why)
@@ -172,7 +165,7 @@ def sample(asked: Asked, sample: str, position: int | None) -> Answer:
         {
             "address": run.label(row["space"], row["feature"]),
             "position": row["position"],
-            "token": _piece(pieces, row["position"]),
+            "token": piece_at(pieces, row["position"]),
             "value": row["value"],
         }
         for row in hits.head(asked.k).to_dicts()
@@ -203,10 +196,10 @@ def features(
     entries = only(run.read_stages("features", stage), "space", wanted)
     if not entries.num_rows:
         return Answer(("address", "stage"), [], 0, run.why("features", stage, "in these spaces" if wanted is not None else ""))
-    _check_stats(entries, (*stats, *([by] if by else ())))
-    ranked = _ranked(run, entries, by, significant)
-    rows = _pivoted(run, entries, first_rows(ranked, asked.k))
-    heads = _stat_heads(rows, stats, asked.form)
+    check_stats(entries, (*stats, *([by] if by else ())))
+    ranked = ranked_lines(run, entries, by, significant)
+    rows = pivoted(run, entries, first_rows(ranked, asked.k))
+    heads = stat_heads(rows, stats, asked.form)
     why = f"No difference is significant in run {run.id}: stat 'significant' is 1 nowhere in what was asked for."
     return Answer(heads, rows, ranked.num_rows, why, shared=("stage", "contrast"))
 
@@ -295,163 +288,6 @@ def _why_not_active(run: Run, sample: str, position: int | None) -> str:
         some = listing([str(number) for number in kept])
         return f"No activations are kept at position {position} of sample '{sample}'. Kept positions: {some}."
     return f"No feature is active on sample '{sample}'" + ("." if position is None else f" at position {position}.")
-
-
-# --- text around a token ---
-
-
-def _with_text(run: Run, hits: Sequence[Row], marked: bool) -> list[Row]:
-    """Add the token, the unit and the text around the token to each place."""
-    found = {row["sample"]: row for row in run.texts([row["sample"] for row in hits])}
-    nothing: Row = {"unit": None, "text": "", "pieces": []}
-    return [_place(row, found.get(row["sample"], nothing), marked) for row in hits]
-
-
-def _place(hit: Row, sample: Row, marked: bool) -> Row:
-    at, pieces = hit["position"], sample["pieces"]
-    text = around(sample["text"], pieces, at, _bright if marked else "[{}]".format)
-    return {**hit, "token": _piece(pieces, at), "unit": sample["unit"], "text": text}
-
-
-def _marks(asked: Asked) -> bool:
-    return asked.form == "text" and _is_terminal()
-
-
-def _is_terminal() -> bool:
-    return sys.stdout.isatty()
-
-
-def _bright(piece: str) -> str:
-    return click.style(piece, bold=True, reverse=True)
-
-
-def shaded(text: str, pieces: Sequence[str], values: Sequence[float | None], terminal: bool) -> str:
-    """The whole text with the tokens marked where a feature fires: in a terminal brightly from half of its largest value on."""
-    most = max((value for value in values if value), default=0.0)
-    out, cursor = [], 0
-    for (start, end), value in zip(spans(text, pieces), values, strict=True):
-        out.append(one_line(text[cursor:start]))
-        piece = one_line(text[start:end])
-        if value and piece:
-            piece = click.style(piece, bold=True, reverse=value >= most / 2, underline=True) if terminal else f"[{piece}]"
-        out.append(piece)
-        cursor = max(cursor, end)
-    return "".join(out) + one_line(text[cursor:])
-
-
-def around(text: str, pieces: Sequence[str], at: int, mark: Callable[[str], str]) -> str:
-    """The text around token `at`, on one line, with the token marked; the end of the text for a token past it."""
-    spots = [*spans(text, pieces), (len(text), len(text))]
-    at = min(at, len(pieces))
-    first, last = max(0, at - BEFORE), min(len(pieces) - 1, at + AFTER)
-    (start, _), (begin, end), (_, stop) = spots[first], spots[at], spots[max(last, at)]
-    left, right = "…" if first else "", "…" if last < len(pieces) - 1 else ""
-    marked = mark(one_line(text[begin:end])) if at < len(pieces) else ""
-    return f"{left}{one_line(text[start:begin])}{marked}{one_line(text[end:stop])}{right}"
-
-
-def spans(text: str, pieces: Sequence[str]) -> list[tuple[int, int]]:
-    """Where each piece stands in the text. A tokeniser may leave out spaces, and give one character to several tokens."""
-    out, cursor = [], 0
-    for piece in pieces:
-        start = cursor
-        while start < len(text) and text[start].isspace() and not text.startswith(piece, start):
-            start += 1
-        if text.startswith(piece, start):
-            cursor = start + len(piece)
-            out.append((start, cursor))
-        elif text.endswith(piece, 0, cursor):
-            out.append((cursor - len(piece), cursor))
-        else:
-            out.append((cursor, cursor))
-    return out
-
-
-def _piece(pieces: Sequence[str], at: int) -> str:
-    return pieces[at] if at < len(pieces) else ""
-
-
-# --- statistics of features ---
-
-
-def _check_stats(entries: pa.Table, asked: Sequence[str]) -> None:
-    from toolkit.errors import BadInput, choices, nearest
-
-    known = entries["stat"].unique().to_pylist()
-    for stat in asked:
-        if stat not in known:
-            raise BadInput(f"No feature here has the statistic '{stat}'.{nearest(stat, known)} Statistics: {choices(known)}.")
-
-
-def _ranked(run: Run, entries: pa.Table, by: str | None, significant: bool) -> pa.Table:
-    """The lines to show, in order: stage, space, feature, and the compared groups (`group`; empty where none are compared)."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    tests = only(entries, "stat", TESTED)
-    on = ["stage", "space", "feature", *(["group"] if tests.num_rows else [])]
-    lines = run.placed((tests if tests.num_rows else entries).group_by(on).aggregate([]))
-    order = [by] if by else ["q", "d"] if tests.num_rows else []
-    for stat in dict.fromkeys([*order, "significant"]):
-        lines = _with_stat(lines, entries, stat, on)
-    if significant:
-        lines = lines.filter(pc.fill_null(pc.equal(lines["stat significant"], 1), False))
-    if not tests.num_rows:
-        lines = lines.append_column("group", pa.repeat(pa.scalar(""), lines.num_rows))
-    return sorted_by(lines, [*((f"stat {stat}", stat in SMALLEST_FIRST) for stat in order), *PLACE, ("group", True)])
-
-
-def _with_stat(lines: pa.Table, entries: pa.Table, stat: str, on: Sequence[str]) -> pa.Table:
-    """Add a statistic of each line; its size, unless small means much. One that each group has counts with its largest."""
-    import pyarrow.compute as pc
-
-    found = only(entries, "stat", (stat,))
-    keys = list(on) if stat in TEST_STATS else [name for name in on if name != "group"]
-    pick = "min" if stat in SMALLEST_FIRST else "max"
-    found = found.set_column(found.column_names.index("number"), "number", pc.abs(found["number"]))
-    values = found.group_by(keys).aggregate([("number", pick)]).rename_columns([*keys, f"stat {stat}"])
-    return lines.join(values, keys=keys, join_type="left outer")
-
-
-def _pivoted(run: Run, entries: pa.Table, lines: Sequence[Row]) -> list[Row]:
-    """Each line with what its stage wrote about the feature, and with the verdicts and labels of all stages."""
-    near = only(only(entries, "space", {row["space"] for row in lines}), "feature", {row["feature"] for row in lines})
-    compared = set(only(entries, "stat", TESTED)["group"].unique().to_pylist())
-    written: dict[tuple[str, int], list[Row]] = {}
-    for entry in near.to_pylist():
-        written.setdefault((entry["space"], entry["feature"]), []).append(entry)
-    return [_line_of(run, line, written[line["space"], line["feature"]], compared) for line in lines]
-
-
-def _line_of(run: Run, line: Row, written: Sequence[Row], compared: set[str]) -> Row:
-    cells: Row = {"address": run.label(line["space"], line["feature"]), "stage": line["stage"], "contrast": line["group"] or None}
-    own = (entry for entry in written if entry["stage"] == line["stage"] and entry["stat"] not in ("verdict", "label"))
-    for entry in own:
-        stat, group = entry["stat"], entry["group"]
-        if stat in TEST_STATS and group in compared - {line["group"]}:
-            continue  # another comparison of the same stage: it has its own line
-        name = stat if group in ("", line["group"]) else f"{stat}[{group}]"
-        cells[name] = entry["text"] if entry["number"] is None else entry["number"]
-    if labels := [entry["text"] for entry in written if entry["stat"] == "label" and entry["text"]]:
-        cells["label"] = "; ".join(dict.fromkeys(labels))
-    verdicts = [entry for entry in written if entry["stat"] == "verdict"]
-    said = [entry["text"] or shown(entry["number"]) for entry in verdicts]
-    if len(set(said)) > 1:
-        said = [f"{entry['group'] or entry['stage']}: {text}" for entry, text in zip(verdicts, said, strict=True)]
-    return {**cells, "verdict": "; ".join(dict.fromkeys(said))} if said else cells
-
-
-def _stat_heads(rows: Sequence[Row], stats: Sequence[str], form: str) -> list[str]:
-    """The columns: the test first, then what each group has, then the rest, the verdict and the label last."""
-    fixed = ("address", "stage", "contrast")
-    first = {name: place for place, name in enumerate((*TEST_STATS, "mean", "density", "fired"))}
-    names = {name: name.partition("[")[0] for row in rows for name in row if name not in fixed}
-    hidden = ONLY_IF_ASKED if form == "text" else ()
-    shown = [name for name, stat in names.items() if (stat in stats if stats else stat not in hidden)]
-    return [
-        *fixed,
-        *sorted(shown, key=lambda name: (name == "label", name == "verdict", first.get(names[name], len(first)), name)),
-    ]
 
 
 # --- effects ---

@@ -81,6 +81,30 @@ def gc(as_json: bool, store: str | None) -> None:
     _report(_opened(store).gc(), as_json)
 
 
+@command.command("project")
+@click.option("--run", metavar="RUN", help="Id of a run or its beginning. Default: the newest.")
+@click.option("--space", "spaces", multiple=True, metavar="ADDRESS", help="This space only; may be given again.")
+@click.option("--saes", metavar="FOLDER", type=_FOLDER, help="Where the SAE files are, if not where they were.")
+@click.option("--dims", type=click.IntRange(8, 4096), default=512, show_default=True, help="Bytes a feature.")
+@store_option
+def project(run: str | None, spaces: tuple[str, ...], saes: Path | None, dims: int, store: str | None) -> None:
+    """Keep compact projections of a run's decoders in the store: `toolkit query similar` then works without the SAE files."""
+    from toolkit._cli._answers import Asked
+    from toolkit._cli._decoders import find_decoder
+    from toolkit._cli._query_run import open_run
+    from toolkit_store.projections import project as keep
+
+    found = open_run(Asked(run, store, "text", 1))
+    target = _opened(store)
+    wanted = {id for name in spaces for id in found.spaces_of(name, None) or ()} if spaces else None
+    for space in found.spaces:
+        if space["sae"] is None or (wanted is not None and space["space"] not in wanted):
+            continue
+        decoder = find_decoder(space, found.manifest, saes)
+        new = keep(target, space["space"], space["sae_hash"], decoder.width, decoder.rows, dims, run=found.id)
+        click.echo(f"{space['address']}: " + (f"{decoder.width:,} features" if new else "they are there already"))
+
+
 def _opened(store: str | None, *, read_only: bool = False, create: bool = False) -> Store:
     from toolkit._places import store_folder
     from toolkit_store import open_store

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from toolkit.errors import DataError, choices, nearest
-from toolkit.records import NoParams, Work
+from toolkit.records import NoParams, StepRow, Work
 from toolkit.tables import arrow_schema
 
 TEXTS = ("one", "two three", "four", "five six seven", "eight", "nine ten", "one two", "three four five")
@@ -77,6 +77,13 @@ def make_samples(texts: Sequence[str] = TEXTS, **meta: Sequence[float | str]) ->
     samples = [_sample(name, text) for name, text in zip(ids, texts, strict=True)]
     rows = [_meta(name, key, value) for key, values in given.items() for name, value in zip(ids, values, strict=True)]
     return {"samples": _table("samples", samples), "sample_meta": _table("sample_meta", rows)}
+
+
+def make_step(key: str, **fields: Any) -> StepRow:
+    """A step for a store to commit; `fields` are those of the row that matter."""
+    row: dict[str, Any] = {"experiment": "e", "stage": "s", "part": "p", "part_version": "1", "run": "r", "index": 0}
+    row |= {"material": "{}", "tables": {}, "worker": "w", "seconds": 1.0, "committed_at": "2026-01-01T00:00:00+00:00"}
+    return StepRow(key=key, **row | fields)
 
 
 def make_tables(names: Iterable[str], texts: Sequence[str] = TEXTS) -> dict[str, pa.Table]:

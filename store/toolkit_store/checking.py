@@ -1,0 +1,59 @@
+"""`Store.check`: every file against the size and SHA-256 recorded when it was written, and the rows against the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from toolkit.errors import StoreError
+from toolkit.records import StepRow
+from toolkit.tables import DATA_TABLES, TABLES
+from toolkit_store.place import Place
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What `check` looked at, what is wrong (each with the file or the step), and what is only worth knowing."""
+
+    files: int
+    bytes: int
+    problems: Sequence[str]
+    notes: Sequence[str]
+
+
+def report(place: Place, ledger: Callable[[], Sequence[StepRow]]) -> CheckReport:
+    """Look at every file; and if they are whole, at every row."""
+    problems: list[str] = []
+    notes = list(place.notes)
+    for name in TABLES:
+        problems += [f"{path}: {what}" for path, what in place.files.damaged(name)]
+        problems += _lost(place, name)
+        unrecorded = len(place.files.unrecorded(name))
+        if unrecorded:
+            notes.append(f"table '{name}': {unrecorded} files of a write that is going on or was cut off")
+    problems += [] if problems else _miscounted(place, ledger())
+    sizes = [entry.bytes for name in TABLES for entry in place.files.known(name).values()]
+    return CheckReport(len(sizes), sum(sizes), problems, notes)
+
+
+def _lost(place: Place, name: str) -> list[str]:
+    """Files that are gone although the table needs them: only a table that cannot be read misses any."""
+    missing = place.files.missing(name)
+    if not missing:
+        return []
+    try:
+        for _ in place.database.batches(name):
+            pass
+    except StoreError as error:
+        return [f"{place.folder / 'tables' / f'{name}.lance' / missing[0]}: it is missing. {error}"]
+    return []
+
+
+def _miscounted(place: Place, steps: Sequence[StepRow]) -> Iterator[str]:
+    """Steps whose rows are not as many as the ledger says."""
+    for name in DATA_TABLES:
+        found = place.database.count_by_step(name)
+        for row in steps:
+            wanted = row.tables.get(name, 0)
+            if found[row.key] != wanted:
+                yield f"step {row.key}: the ledger says {wanted:,} rows in table '{name}', there are {found[row.key]:,}"

@@ -1,0 +1,134 @@
+"""Where a store is: a folder, or tables at a URI with a local part beside them.
+
+    <folder>                         everything in it: tables, record of files, locks, run folders
+    s3://bucket/prefix and the like  the tables and the lease (`toolkit_store.remote`); run folders and scratch files are local
+
+The local part of a URI is the folder `toolkit-runs@<the URI, quoted>` of the working directory, or one named like that
+anywhere: its name says which tables belong to it, so that it needs no file that could be lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import quote, unquote
+
+from toolkit_store import folder, locks, remote
+from toolkit_store.database import Database
+from toolkit_store.files import Entry, FileRecord
+
+_LOCAL_PART = "toolkit-runs@"
+
+
+def local_part(uri: str) -> Path:
+    """The folder for what does not go to a URI."""
+    return Path(_LOCAL_PART + quote(uri.rstrip("/"), safe=""))
+
+
+def uri_of(path: str | Path) -> str | None:
+    """The URI that `path` is, or whose local part it is; None for a folder with everything in it."""
+    if "://" in str(path):
+        return str(path).rstrip("/")
+    name = Path(path).name
+    return unquote(name.removeprefix(_LOCAL_PART)) if name.startswith(_LOCAL_PART) else None
+
+
+def placed(path: str | Path, *, create: bool, read_only: bool, values: str | None) -> Place:
+    """The place of a store that can be used as asked, made or migrated if needed; else the error that says what to do."""
+    uri = uri_of(path)
+    if uri is None:
+        return _InFolder(folder.prepare(path, create=create, read_only=read_only, values=values))
+    return _AtUri(uri, local_part(uri) if "://" in str(path) else Path(path), create, read_only, values)
+
+
+class Record(Protocol):
+    """What `toolkit_store.files.FileRecord` does."""
+
+    def note(self, table: str) -> None: ...
+    def renew(self, table: str) -> None: ...
+    def known(self, table: str) -> dict[str, Entry]: ...
+    def damaged(self, table: str) -> Iterator[tuple[str, str]]: ...
+    def missing(self, table: str) -> list[str]: ...
+    def unrecorded(self, table: str) -> list[str]: ...
+
+
+class Place(Protocol):
+    """What a store needs of where it is."""
+
+    uri: str
+    folder: Path
+    """Its local part: run folders and scratch files."""
+    database: Database
+    files: Record
+    lease: locks.Lease
+    notes: tuple[str, ...]
+    """What cannot be checked there."""
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Keep files that a read may need from being removed inside the block."""
+
+    def alone(self, wait_s: float) -> AbstractContextManager[None]:
+        """Removing files hurts no reader inside the block."""
+
+
+class _InFolder:
+    """A folder with everything in it."""
+
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, where: Path) -> None:
+        self.folder, self.uri = where, str(where)
+        self.database = Database(where / "tables", half=folder.values_of(where) == "float16")
+        self.files: Record = FileRecord(where / "tables", where / "files")
+        self.lease = locks.lease(where / "locks" / "writer.lock")
+        self._readers = where / "locks" / "readers.lock"
+
+    def reading(self) -> AbstractContextManager[None]:
+        return locks.reading(self._readers)
+
+    def alone(self, wait_s: float) -> AbstractContextManager[None]:
+        return locks.alone(self._readers, wait_s)
+
+
+class _AtUri:
+    """Tables at a URI. Nobody knows its readers, so files go a day after they were last needed."""
+
+    notes: tuple[str, ...] = ("the files at a URI have no record of sizes and hashes here; an object store checks its own",)
+
+    def __init__(self, uri: str, local: Path, create: bool, read_only: bool, values: str | None) -> None:
+        self.uri, self.folder = uri, local.expanduser().absolute()
+        self.database = Database(uri)
+        marker = remote.prepare(self.database, create=create, read_only=read_only, values=values)
+        self.database.half = marker.values == "float16"
+        self.files: Record = _NoRecord()
+        self.lease = remote.lease(self.database)
+        if not read_only:
+            folder.make_local(self.folder)
+
+    def reading(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def alone(self, wait_s: float) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+class _NoRecord:
+    """The record of files that are not in a file system."""
+
+    def note(self, table: str) -> None: ...
+
+    def renew(self, table: str) -> None: ...
+
+    def known(self, table: str) -> dict[str, Entry]:
+        return {}
+
+    def damaged(self, table: str) -> Iterator[tuple[str, str]]:
+        return iter(())
+
+    def missing(self, table: str) -> list[str]:
+        return []
+
+    def unrecorded(self, table: str) -> list[str]:
+        return []

@@ -1,0 +1,212 @@
+"""A store at a URI: its marker and its lease, both the one row of the table `toolkit_store` there.
+
+Object storage has no locks, but LanceDB lets one of several commits on the same version win. So the lease is a row that is
+changed from what was seen: `epoch` goes up with each holder, and an update that names an epoch which is gone changes nothing.
+The holder also counts `beat` up every few seconds. Whoever waits takes the lease over when neither has changed for half a minute
+of its own clock; clocks are never compared between machines. A holder that was held up for so long finds out before it enters a
+step into the ledger, and gives up. What remains is a process that is stopped for half a minute between that look and the entry;
+`Store.check` would name the step.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from toolkit import __version__
+from toolkit.errors import BadInput, StoreError, StoreNotUsable, choices
+from toolkit.tables import STORE_FORMAT
+from toolkit_store.database import Database
+from toolkit_store.folder import VALUES
+from toolkit_store.locks import InUse, Lease, OnWait
+
+TABLE = "toolkit_store"
+BEAT_S, EXPIRES_S, POLL_S = 5.0, 30.0, 0.25
+_ERRORS = (OSError, RuntimeError, ValueError)
+_TIDY_EVERY = 100
+_KEPT = timedelta(minutes=10)
+
+
+@dataclass(frozen=True)
+class Marker:
+    """The row, as it was seen."""
+
+    format: int
+    made_by: str
+    made_at: str
+    values: str
+    holder: str
+    epoch: int
+    beat: int
+
+
+def prepare(database: Database, *, create: bool, read_only: bool, values: str | None) -> Marker:
+    """The marker of the store there, made if asked for; else the error that says what to do."""
+    if set(database.uri) & set(" %?#\t\n"):
+        raise StoreNotUsable(
+            f"The store's URI {database.uri!r} has letters that LanceDB reads in two ways. Give --store a URI without blanks, %, ? "
+            "and #."
+        )
+    if values not in (None, *VALUES):
+        raise BadInput(f"A store keeps values as {choices(VALUES)}, not as '{values}'.")
+    with _reached(database):
+        table = _opened(database)
+        names = [] if table is not None else database.names()
+    if table is None and names:
+        found = ", ".join(names[:5])
+        raise StoreNotUsable(f"{database.uri} is not a store: it has no table '{TABLE}' and holds {found}. Give another URI.")
+    if table is None and (read_only or not create):
+        raise StoreNotUsable(f"There is no store at {database.uri}. A run makes one; check --store and TOOLKIT_STORE.")
+    with _reached(database):
+        found_marker = _seen(table if table is not None else _made(database, values or VALUES[0]))
+    _check(database, found_marker, values)
+    return found_marker
+
+
+def _made(database: Database, values: str) -> Any:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    row = Marker(STORE_FORMAT, f"sae-toolkit {__version__}", now, values, "", 0, 0)
+    try:
+        return database.connection.create_table(TABLE, data=[vars(row)])
+    except ValueError as error:
+        if "already exists" not in str(error):
+            raise
+        return _opened(database)  # another process was faster
+
+
+def _opened(database: Database) -> Any:
+    try:
+        return database.connection.open_table(TABLE)
+    except ValueError as error:
+        if "was not found" not in str(error):
+            raise
+        return None
+
+
+def _seen(table: Any) -> Marker:
+    return Marker(**table.search().limit(1).to_list()[0])
+
+
+def _check(database: Database, found: Marker, values: str | None) -> None:
+    if found.format != STORE_FORMAT:
+        raise StoreNotUsable(
+            f"The store at {database.uri} has format {found.format}, this toolkit ({__version__}) uses format {STORE_FORMAT}. "
+            f"It was made by {found.made_by}. Use that version, or give --store a new URI."
+        )
+    if values not in (None, found.values):
+        raise StoreNotUsable(
+            f"The store at {database.uri} keeps values as {found.values}, not as {values}; that is settled when a store is made. "
+            "Give --store a new URI, or leave the choice out."
+        )
+
+
+@contextmanager
+def _reached(database: Database) -> Iterator[None]:
+    try:
+        yield
+    except _ERRORS as error:
+        raise StoreNotUsable(
+            f"The store at {database.uri} cannot be reached: {' '.join(str(error).split())[:300]}. Check the address, the network "
+            "and the credentials, which are read from the environment (for s3: AWS_ACCESS_KEY_ID and its kin)."
+        ) from error
+
+
+# --- the lease ---
+
+
+def lease(database: Database) -> Lease:
+    """The one lease object of this process for that URI."""
+    return Lease.shared(database.uri, lambda wait_s, on_wait: _taken(database, wait_s, on_wait))
+
+
+def _taken(database: Database, wait_s: float, on_wait: OnWait | None) -> Hold:
+    """The lease, once nobody has it or its holder has been silent for too long."""
+    with _reached(database):
+        table = _opened(database)
+    if table is None:
+        raise StoreNotUsable(f"The store at {database.uri} is gone.")
+    end, told, last, since = time.monotonic() + wait_s, False, None, time.monotonic()
+    while True:
+        with _reached(database):
+            found = _seen(table)
+        if found != last:
+            last, since = found, time.monotonic()
+        silent = time.monotonic() - since
+        if not found.holder or silent >= EXPIRES_S:
+            hold = _try(database, table, found)
+            if hold is not None:
+                return hold
+            last = None
+        elif time.monotonic() >= end:
+            raise InUse(
+                f"The store at {database.uri} is in use by {found.holder}, still after {wait_s:g} s. Wait for it to end, or stop "
+                f"it, and issue the same command again. If it was killed, the store is free {EXPIRES_S:g} s after that."
+            )
+        elif on_wait and not told:
+            on_wait(f"Waiting for {found.holder} to finish with the store at {database.uri}")
+            told = True
+        time.sleep(POLL_S)
+
+
+def _try(database: Database, table: Any, found: Marker) -> Hold | None:
+    """The lease, unless somebody was faster."""
+    started, epoch = time.monotonic(), found.epoch + 1
+    holder = f"process {os.getpid()} on {socket.gethostname()}"
+    where = f"epoch = {found.epoch} AND beat = {found.beat} AND holder = '{found.holder.replace(chr(39), chr(39) * 2)}'"
+    try:
+        done = table.update(where=where, values={"epoch": epoch, "beat": 0, "holder": holder})
+    except _ERRORS as error:
+        if "conflict" in str(error).lower():
+            return None
+        raise StoreError(f"The lease of the store at {database.uri} cannot be taken: {error}.") from error
+    if done.rows_updated != 1:
+        return None
+    if table.version % _TIDY_EVERY == 0:
+        with suppress(*_ERRORS):  # only old versions of one row
+            table.optimize(cleanup_older_than=_KEPT)
+    return Hold(database.uri, table, epoch, started)
+
+
+class Hold:
+    """The lease in hand: a thread says every few seconds that its holder lives."""
+
+    def __init__(self, uri: str, table: Any, epoch: int, at: float) -> None:
+        self._uri, self._table, self._epoch, self._at, self._lost = uri, table, epoch, at, False
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._beats, name="toolkit-lease", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Refuse to go on when another process may have the lease by now."""
+        if self._lost or time.monotonic() - self._at > EXPIRES_S / 2:
+            raise StoreError(
+                f"The lease of the store at {self._uri} is lost: it could not be renewed for {time.monotonic() - self._at:.0f} s. "
+                "Check the network and issue the same command again."
+            )
+
+    def let_go(self) -> None:
+        """Free the store for others."""
+        self._end.set()
+        self._thread.join()
+        with suppress(*_ERRORS):  # it frees itself when nobody renews it
+            self._table.update(where=f"epoch = {self._epoch}", values={"holder": ""})
+
+    def _beats(self) -> None:
+        beat = 0
+        while not self._end.wait(BEAT_S):
+            at, beat = time.monotonic(), beat + 1
+            try:
+                done = self._table.update(where=f"epoch = {self._epoch}", values={"beat": beat})
+            except _ERRORS:
+                continue
+            if done.rows_updated != 1:
+                self._lost = True
+                return
+            self._at = at

@@ -1,0 +1,46 @@
+"""Features with the nearest decoder direction, from the rows of a decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+
+Decoder = Callable[[int, int], "np.ndarray"]
+"""Gives the decoder rows of the features from the first up to, not including, the last."""
+
+_AT_ONCE = 4096
+
+
+def nearest_rows(give: Decoder, width: int, feature: int, k: int) -> pl.DataFrame:
+    """The `k` features with the largest cosine to this one: feature, cosine."""
+    import numpy as np
+    import polars as pl
+
+    own = _unit_rows(give(feature, feature + 1))[0]
+    parts = [_unit_rows(give(first, min(first + _AT_ONCE, width))) @ own for first in range(0, width, _AT_ONCE)]
+    frame = pl.DataFrame({"feature": np.arange(width, dtype=np.uint32), "cosine": np.concatenate(parts)})
+    return frame.filter(pl.col("feature") != feature).sort(["cosine", "feature"], descending=[True, False]).head(k)
+
+
+def slices(rows: np.ndarray) -> Decoder:
+    """An array as a decoder."""
+
+    def give(first: int, last: int) -> np.ndarray:
+        part: np.ndarray = rows[first:last]
+        return part
+
+    return give
+
+
+def _unit_rows(rows: np.ndarray) -> np.ndarray:
+    """Rows of length one; those of length zero stay as they are."""
+    import numpy as np
+
+    wide = np.asarray(rows, np.float32)
+    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
+    unit: np.ndarray = wide / np.where(lengths == 0, 1, lengths)
+    return unit

@@ -1,0 +1,201 @@
+"""A store at a URI: made, refused, written by one at a time without file locks, and asked like any other."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+import toolkit_store
+from toolkit.errors import BadInput, StoreError, StoreNotUsable
+from toolkit.tables import STORE_FORMAT, arrow_schema
+from toolkit.testing.fakes import make_step
+from toolkit_store import Store, local_part, open_store, remote
+from toolkit_store.database import Database
+
+ROWS = [
+    {"space": "A", "sample": "s1", "position": 0, "features": [1, 2], "values": [1.0, 2.0]},
+    {"space": "A", "sample": "s2", "position": 1, "features": [1], "values": [3.0]},
+]
+
+
+@pytest.fixture
+def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    return (tmp_path / "bucket" / "a-store").as_uri()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times a hundredth as long."""
+    for name, seconds in (("BEAT_S", 0.05), ("EXPIRES_S", 0.3), ("POLL_S", 0.01)):
+        monkeypatch.setattr(remote, name, seconds)
+
+
+def fill(store: Store) -> None:
+    store.commit(make_step("k"), {"activations": pa.Table.from_pylist(ROWS, arrow_schema("activations"))})
+    store.record_run(run="r", name="n", state="running")
+
+
+# --- reading and writing ---
+
+
+def test_answers_are_those_of_a_store_in_a_folder(uri: str, tmp_path: Path) -> None:
+    stores = open_store(uri, create=True), open_store(tmp_path / "folder", create=True)
+    for store in stores:
+        fill(store)
+    for _ in range(2):  # without an index, then with it
+        there, here = (toolkit_store.open(store.uri).run() for store in stores)
+        assert there.top("A", 1).rows() == here.top("A", 1).rows() == [("s2", 1, 3.0, None), ("s1", 0, 1.0, None)]
+        assert there.sample("s1").rows() == here.sample("s1").rows()
+        assert there.frequent("A").rows() == here.frequent("A").rows()
+        for store in stores:
+            store.index(["k"])
+            store.record_run(run="r", name="n", state="done", steps=["k"])
+    assert stores[0].fingerprint(["k"]) == stores[1].fingerprint(["k"])
+
+
+def test_what_others_commit_is_seen_at_once(uri: str) -> None:
+    store = open_store(uri, create=True)
+    reader = open_store(uri, read_only=True)
+    assert reader.steps() == []
+    fill(store)
+    assert [row.key for row in reader.steps()] == ["k"]
+    assert len(reader.read("activations", ["k"])) == 2
+
+
+def test_house_is_kept(uri: str) -> None:
+    store = open_store(uri, create=True)
+    fill(store)
+    store.database.append(
+        "activations", pa.Table.from_pylist([{**ROWS[0], "step": "cut"}], arrow_schema("activations", step=True))
+    )
+    assert store.orphans() == {"activations": 1}
+    assert dict(store.gc().rows) == {"activations": 1}
+    assert store.compact().rows == {}
+    assert store.sizes()["activations"] > 0
+    found = store.check()
+    assert (found.problems, found.files) == ([], 0)
+    assert "no record of sizes and hashes" in found.notes[0]
+    store.database.delete("activations", "sample = 's1'")
+    assert store.check().problems == ["step k: the ledger says 2 rows in table 'activations', there are 1"]
+
+
+def test_local_part_is_for_writers_and_is_the_same_store(uri: str) -> None:
+    with pytest.raises(StoreNotUsable, match=r"There is no store at file:///.*A run makes one"):
+        open_store(uri, read_only=True)
+    assert not local_part(uri).exists()
+    fill(open_store(uri, create=True))
+    assert (local_part(uri) / "runs").is_dir()
+    assert open_store(local_part(uri), read_only=True).uri == uri
+    assert [row.run for row in toolkit_store.open(local_part(uri)).runs()] == ["r"]
+
+
+# --- what cannot be used ---
+
+
+def test_foreign_tables_are_left_alone(uri: str) -> None:
+    Database(uri).connection.create_table("thesis", data=[{"x": 1}])
+    with pytest.raises(StoreNotUsable, match="is not a store: it has no table 'toolkit_store' and holds thesis"):
+        open_store(uri, create=True)
+
+
+def test_another_format_is_refused(uri: str) -> None:
+    open_store(uri, create=True)
+    Database(uri).connection.open_table(remote.TABLE).update(values={"format": STORE_FORMAT + 1, "made_by": "sae-toolkit 9"})
+    with pytest.raises(
+        StoreNotUsable, match=rf"has format {STORE_FORMAT + 1}, .* It was made by sae-toolkit 9\. Use that version"
+    ):
+        open_store(uri)
+
+
+def test_choice_of_values_is_settled_when_a_store_is_made(uri: str) -> None:
+    store = open_store(uri, create=True, values="float16")
+    fill(store)
+    assert store.read("activations", ["k"])["values"].to_pylist() == [[1.0, 2.0], [3.0]]
+    with pytest.raises(StoreNotUsable, match="keeps values as float16, not as float32"):
+        open_store(uri, values="float32")
+    with pytest.raises(BadInput, match="float16, float32, not as 'int8'"):
+        open_store(uri, values="int8")
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket/a%20b", "s3://bucket/a b", "s3://bucket/a?region=x"])
+def test_letters_that_are_read_in_two_ways_are_refused(uri: str) -> None:
+    with pytest.raises(StoreNotUsable, match=r"Give --store a URI without blanks, %, \? and #"):
+        open_store(uri, create=True)
+
+
+def test_what_cannot_be_reached_is_told() -> None:
+    with pytest.raises(StoreNotUsable, match=r"The store at nowhere://x cannot be reached: .*scheme.*credentials"):
+        open_store("nowhere://x", create=True)
+
+
+# --- the lease ---
+
+
+def taken(uri: str, wait_s: float) -> remote.Hold:
+    return remote._taken(Database(uri), wait_s, None)
+
+
+def test_one_of_those_who_saw_the_same_gets_the_lease(uri: str) -> None:
+    open_store(uri, create=True)
+    databases = [Database(uri) for _ in range(4)]
+    tables = [database.connection.open_table(remote.TABLE) for database in databases]
+    seen = remote._seen(tables[0])
+    got: list[remote.Hold | None] = []
+
+    def reach(database: Database, table: object) -> None:
+        got.append(remote._try(database, table, seen))
+
+    threads = [threading.Thread(target=reach, args=pair) for pair in zip(databases, tables, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    holds = [hold for hold in got if hold is not None]
+    assert len(holds) == 1
+    holds[0].let_go()
+    taken(uri, 0).let_go()
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_holder_that_lives_keeps_the_lease(uri: str) -> None:
+    open_store(uri, create=True)
+    hold = taken(uri, 0)
+    with pytest.raises(StoreError, match=r"in use by process \d+ on .*, still after 1 s\..*free 0\.3 s after that"):
+        taken(uri, 1)
+    hold.check()
+    hold.let_go()
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_holder_that_is_silent_loses_the_lease_and_finds_out(uri: str) -> None:
+    store = open_store(uri, create=True)
+    silent = taken(uri, 0)
+    silent._end.set()  # as when its process is stopped
+    heard: list[str] = []
+    with store.writer(wait_s=20, on_wait=heard.append):
+        assert heard == [f"Waiting for {remote._seen(silent._table).holder} to finish with the store at {uri}"]
+        fill(store)
+    with pytest.raises(StoreError, match=r"The lease of the store at .* is lost: it could not be renewed"):
+        silent.check()
+    silent.let_go()
+    taken(uri, 0).let_go()
+
+
+@pytest.mark.usefixtures("quick")
+def test_nothing_is_entered_without_the_lease(uri: str) -> None:
+    store = open_store(uri, create=True)
+    with store.writer():
+        hold = store._lease._hold
+        assert isinstance(hold, remote.Hold)
+        table = store.database.connection.open_table(remote.TABLE)
+        table.update(values={"epoch": 99, "holder": "somebody"})
+        while not hold._lost:
+            time.sleep(0.01)
+        with pytest.raises(StoreError, match=r"The lease of the store at .* is lost"):
+            fill(store)
+    assert store.steps() == []

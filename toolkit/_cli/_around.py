@@ -1,0 +1,88 @@
+"""Text around a token, and the tokens in it marked: brightly in a terminal, in brackets elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+import click
+
+from toolkit._cli._answers import Asked, Row, one_line
+from toolkit._cli._query_run import Run
+
+BEFORE, AFTER = 16, 8
+"""Tokens shown on each side of the one that is marked."""
+
+
+def with_text(run: Run, hits: Sequence[Row], marked: bool) -> list[Row]:
+    """Add the token, the unit and the text around the token to each place."""
+    found = {row["sample"]: row for row in run.texts([row["sample"] for row in hits])}
+    nothing: Row = {"unit": None, "text": "", "pieces": []}
+    return [_place(row, found.get(row["sample"], nothing), marked) for row in hits]
+
+
+def _place(hit: Row, sample: Row, marked: bool) -> Row:
+    at, pieces = hit["position"], sample["pieces"]
+    text = around(sample["text"], pieces, at, _bright if marked else "[{}]".format)
+    return {**hit, "token": piece_at(pieces, at), "unit": sample["unit"], "text": text}
+
+
+def marked_in(asked: Asked) -> bool:
+    """Whether marks are colours: in a terminal, in the table for people."""
+    return asked.form == "text" and is_terminal()
+
+
+def is_terminal() -> bool:
+    """Whether colours are seen."""
+    return sys.stdout.isatty()
+
+
+def _bright(piece: str) -> str:
+    return click.style(piece, bold=True, reverse=True)
+
+
+def shaded(text: str, pieces: Sequence[str], values: Sequence[float | None], terminal: bool) -> str:
+    """The whole text with the tokens marked where a feature fires: in a terminal brightly from half of its largest value on."""
+    most = max((value for value in values if value), default=0.0)
+    out, cursor = [], 0
+    for (start, end), value in zip(spans(text, pieces), values, strict=True):
+        out.append(one_line(text[cursor:start]))
+        piece = one_line(text[start:end])
+        if value and piece:
+            piece = click.style(piece, bold=True, reverse=value >= most / 2, underline=True) if terminal else f"[{piece}]"
+        out.append(piece)
+        cursor = max(cursor, end)
+    return "".join(out) + one_line(text[cursor:])
+
+
+def around(text: str, pieces: Sequence[str], at: int, mark: Callable[[str], str]) -> str:
+    """The text around token `at`, on one line, with the token marked; the end of the text for a token past it."""
+    spots = [*spans(text, pieces), (len(text), len(text))]
+    at = min(at, len(pieces))
+    first, last = max(0, at - BEFORE), min(len(pieces) - 1, at + AFTER)
+    (start, _), (begin, end), (_, stop) = spots[first], spots[at], spots[max(last, at)]
+    left, right = "…" if first else "", "…" if last < len(pieces) - 1 else ""
+    marked = mark(one_line(text[begin:end])) if at < len(pieces) else ""
+    return f"{left}{one_line(text[start:begin])}{marked}{one_line(text[end:stop])}{right}"
+
+
+def spans(text: str, pieces: Sequence[str]) -> list[tuple[int, int]]:
+    """Where each piece stands in the text. A tokeniser may leave out spaces, and give one character to several tokens."""
+    out, cursor = [], 0
+    for piece in pieces:
+        start = cursor
+        while start < len(text) and text[start].isspace() and not text.startswith(piece, start):
+            start += 1
+        if text.startswith(piece, start):
+            cursor = start + len(piece)
+            out.append((start, cursor))
+        elif text.endswith(piece, 0, cursor):
+            out.append((cursor - len(piece), cursor))
+        else:
+            out.append((cursor, cursor))
+    return out
+
+
+def piece_at(pieces: Sequence[str], at: int) -> str:
+    """The piece at a position, empty past the end."""
+    return pieces[at] if at < len(pieces) else ""

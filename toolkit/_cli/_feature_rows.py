@@ -1,0 +1,103 @@
+"""Statistics of features as lines for people: ranked, and each with what all stages wrote about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from toolkit._cli._answers import Row, shown
+from toolkit._cli._query_run import Run, only, sorted_by
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+TEST_STATS = ("d", "t", "df", "p", "q", "significant")
+"""What a comparison writes, with the two groups' names as the group."""
+TESTED = ("d", "q")
+"""Where one of these is, there is a test."""
+SMALLEST_FIRST = ("p", "q")
+ONLY_IF_ASKED = ("t", "df")
+"""Left out of the table for people unless `--stat` names them; programs get them always."""
+PLACE = (("layer", True), ("space", True), ("feature", True), ("stage", True))
+"""The order of rows that are otherwise equal."""
+
+
+def check_stats(entries: pa.Table, asked: Sequence[str]) -> None:
+    """Refuse a statistic that no feature here has."""
+    from toolkit.errors import BadInput, choices, nearest
+
+    known = entries["stat"].unique().to_pylist()
+    for stat in asked:
+        if stat not in known:
+            raise BadInput(f"No feature here has the statistic '{stat}'.{nearest(stat, known)} Statistics: {choices(known)}.")
+
+
+def ranked_lines(run: Run, entries: pa.Table, by: str | None, significant: bool) -> pa.Table:
+    """The lines to show, in order: stage, space, feature, and the compared groups (`group`; empty where none are compared)."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    tests = only(entries, "stat", TESTED)
+    on = ["stage", "space", "feature", *(["group"] if tests.num_rows else [])]
+    lines = run.placed((tests if tests.num_rows else entries).group_by(on).aggregate([]))
+    order = [by] if by else ["q", "d"] if tests.num_rows else []
+    for stat in dict.fromkeys([*order, "significant"]):
+        lines = _with_stat(lines, entries, stat, on)
+    if significant:
+        lines = lines.filter(pc.fill_null(pc.equal(lines["stat significant"], 1), False))
+    if not tests.num_rows:
+        lines = lines.append_column("group", pa.repeat(pa.scalar(""), lines.num_rows))
+    return sorted_by(lines, [*((f"stat {stat}", stat in SMALLEST_FIRST) for stat in order), *PLACE, ("group", True)])
+
+
+def _with_stat(lines: pa.Table, entries: pa.Table, stat: str, on: Sequence[str]) -> pa.Table:
+    """Add a statistic of each line; its size, unless small means much. One that each group has counts with its largest."""
+    import pyarrow.compute as pc
+
+    found = only(entries, "stat", (stat,))
+    keys = list(on) if stat in TEST_STATS else [name for name in on if name != "group"]
+    pick = "min" if stat in SMALLEST_FIRST else "max"
+    found = found.set_column(found.column_names.index("number"), "number", pc.abs(found["number"]))
+    values = found.group_by(keys).aggregate([("number", pick)]).rename_columns([*keys, f"stat {stat}"])
+    return lines.join(values, keys=keys, join_type="left outer")
+
+
+def pivoted(run: Run, entries: pa.Table, lines: Sequence[Row]) -> list[Row]:
+    """Each line with what its stage wrote about the feature, and with the verdicts and labels of all stages."""
+    near = only(only(entries, "space", {row["space"] for row in lines}), "feature", {row["feature"] for row in lines})
+    compared = set(only(entries, "stat", TESTED)["group"].unique().to_pylist())
+    written: dict[tuple[str, int], list[Row]] = {}
+    for entry in near.to_pylist():
+        written.setdefault((entry["space"], entry["feature"]), []).append(entry)
+    return [_line_of(run, line, written[line["space"], line["feature"]], compared) for line in lines]
+
+
+def _line_of(run: Run, line: Row, written: Sequence[Row], compared: set[str]) -> Row:
+    cells: Row = {"address": run.label(line["space"], line["feature"]), "stage": line["stage"], "contrast": line["group"] or None}
+    own = (entry for entry in written if entry["stage"] == line["stage"] and entry["stat"] not in ("verdict", "label"))
+    for entry in own:
+        stat, group = entry["stat"], entry["group"]
+        if stat in TEST_STATS and group in compared - {line["group"]}:
+            continue  # another comparison of the same stage: it has its own line
+        name = stat if group in ("", line["group"]) else f"{stat}[{group}]"
+        cells[name] = entry["text"] if entry["number"] is None else entry["number"]
+    if labels := [entry["text"] for entry in written if entry["stat"] == "label" and entry["text"]]:
+        cells["label"] = "; ".join(dict.fromkeys(labels))
+    verdicts = [entry for entry in written if entry["stat"] == "verdict"]
+    said = [entry["text"] or shown(entry["number"]) for entry in verdicts]
+    if len(set(said)) > 1:
+        said = [f"{entry['group'] or entry['stage']}: {text}" for entry, text in zip(verdicts, said, strict=True)]
+    return {**cells, "verdict": "; ".join(dict.fromkeys(said))} if said else cells
+
+
+def stat_heads(rows: Sequence[Row], stats: Sequence[str], form: str) -> list[str]:
+    """The columns: the test first, then what each group has, then the rest, the verdict and the label last."""
+    fixed = ("address", "stage", "contrast")
+    first = {name: place for place, name in enumerate((*TEST_STATS, "mean", "density", "fired"))}
+    names = {name: name.partition("[")[0] for row in rows for name in row if name not in fixed}
+    hidden = ONLY_IF_ASKED if form == "text" else ()
+    shown = [name for name, stat in names.items() if (stat in stats if stats else stat not in hidden)]
+    return [
+        *fixed,
+        *sorted(shown, key=lambda name: (name == "label", name == "verdict", first.get(names[name], len(first)), name)),
+    ]
