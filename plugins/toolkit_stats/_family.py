@@ -5,7 +5,9 @@ Imported when a step runs: it needs NumPy and pyarrow.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -28,6 +30,8 @@ from ._statistics import Moments, moments
 from ._tests import Test
 
 Floats = npt.NDArray[np.float64]
+THREADS = 4
+"""Spaces worked on at once, where there are as many processors: each holds its activations in memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,22 +85,30 @@ def described(work: Work) -> dict[str, dict[str, Any]]:
 
 
 def _tested(work: Work, design: Design, test: Test, spaces: Mapping[str, Mapping[str, Any]]) -> Iterator[Tested]:
-    work.report.phase("compute")
-    for done, (space, facts) in enumerate(spaces.items()):
-        fired, family = in_family(_read(work, design, space, facts), facts["width"], work.params)
-        sides = [moments(fired.matrix[group.start : group.end], group.clusters) for group in design.groups]
-        yield Tested(space, facts, fired.features, family, sides, test.run(fired.matrix, sides))
-        work.report.progress(done + 1, len(spaces))
-
-
-def _read(work: Work, design: Design, space: str, facts: Mapping[str, Any]) -> Fired:
+    """Spaces do not depend on each other; a few are worked on at once."""
     activations = work.inputs.read("activations")
+    work.report.phase("compute")
+
+    def one(space: str) -> Tested:
+        fired, family = _read(work, design, activations, space, spaces[space])
+        sides = [moments(fired.matrix[group.start : group.end], group.clusters) for group in design.groups]
+        return Tested(space, spaces[space], fired.features, family, sides, test.run(fired.matrix, sides))
+
+    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
+        for done, tested in enumerate(pool.map(one, spaces)):
+            yield tested
+            work.report.progress(done + 1, len(spaces))
+
+
+def _read(work: Work, design: Design, activations: pa.Table, space: str, facts: Mapping[str, Any]) -> tuple[Fired, int]:
+    """The features of the family that fired, and how many it has."""
     rows = activations.filter(pc.equal(activations["space"], space))
-    return read_space(rows, design.samples, facts["width"], work.params.pool, f"{space} ({facts['address']})")
+    fired = read_space(rows, design.samples, facts["width"], work.params.pool, f"{space} ({facts['address']})")
+    return in_family(fired, facts["width"], work.params)
 
 
 def in_family(fired: Fired, width: int, params: Compare) -> tuple[Fired, int]:
-    """The features of the family that fired, and how many it has. Who is in it is settled without a look at the groups."""
+    """Who is in the family is settled without a look at the groups."""
     least = fewest(params, fired.matrix.shape[0])
     if not least:
         return fired, width
@@ -160,7 +172,7 @@ def _twins(
         columns, order = [], []
         for at in places:
             own = np.flatnonzero(corrected[at].discovered)
-            fired, _ = in_family(_read(work, design, tested[at].space, tested[at].facts), tested[at].facts["width"], work.params)
+            fired, _ = _read(work, design, work.inputs.read("activations"), tested[at].space, tested[at].facts)
             columns.append(fired.matrix[:, own])
             order.append(np.stack([~corrected[at].significant[own], corrected[at].q[own]]))
         numbers = [tested[at].features[corrected[at].discovered] for at in places]
