@@ -102,4 +102,4 @@ def _rows(part: str, given: Mapping[str, pa.Table], seed: int, params: Mapping[s
     stage = PARTS[f"compare.{part}"]
     model: type[Params] = stage.params  # type: ignore[assignment]
     function: Callable[[Work], Rows] = stage.run
-    return function(make_work(model(**{"by": "group", **params}), given, seed=seed))
+    return function(make_work(model(**{"by": "group", "details": "all", **params}), given, seed=seed))

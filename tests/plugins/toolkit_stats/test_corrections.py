@@ -10,7 +10,7 @@ from scipy import stats
 
 from toolkit_stats._corrections import CORRECTIONS
 
-P = st.lists(st.floats(0, 1), min_size=1, max_size=60)
+P = st.lists(st.integers(0, 1000).map(lambda number: number / 1000), min_size=1, max_size=60)
 SILENT = st.integers(0, 100)
 
 

@@ -22,7 +22,7 @@ from toolkit.testing.nulls import null_groups, planted_groups
 from toolkit_stats._params import Means
 
 SIX = [f"n{at}" for at in range(6)]
-PAIR = {"between": ("a", "b")}
+PAIR = {"between": ("a", "b"), "details": "all"}
 
 
 def small() -> dict[str, pa.Table]:
@@ -49,6 +49,14 @@ def test_it_keeps_the_contract() -> None:
 
 
 # --- what it writes -----------------------------------------------------------------------------------------------------
+
+
+def test_features_that_are_no_discovery_have_effect_p_and_q_without_details() -> None:
+    given = of_groups(planted_groups(4, d=1.2, which=(6,), n_games=120, rounds=4, n_features=12))
+    found, detailed = run(given, details="discovered", alpha=0.001), run(given, alpha=0.001)
+    assert {stat for _, feature, stat, group in found if feature == 5 and group == "a vs b"} == {"d", "p", "q", "significant"}
+    assert {key: found[key] for key in found if key[1] == 6} == {key: detailed[key] for key in detailed if key[1] == 6}
+    assert "discovered" in {stat for _, feature, stat, _ in found if feature == 6}
 
 
 def test_each_fired_feature_has_every_statistic_once() -> None:
@@ -82,7 +90,7 @@ def test_the_family_is_every_feature_of_every_space_fired_or_not() -> None:
     given = small() | {"spaces": tables([], [], [], [space(), space("s2", 1000, 2)])["spaces"]}
     found = run(given)
     p, q = (found["s1", 2, stat, "a vs b"] for stat in ("p", "q"))
-    assert q["text"] == p["text"] == "welch, bh over 1008 features, alpha 0.05"
+    assert (q["text"], p["text"]) == ("welch: bh over 1008 features, alpha 0.05", "welch")
     assert q["number"] == pytest.approx(min(1.0, p["number"] * 1008))
 
 
