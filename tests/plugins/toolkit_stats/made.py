@@ -81,8 +81,7 @@ def of_groups(data: Groups) -> dict[str, pa.Table]:
 
 def run(part: str, given: Mapping[str, pa.Table], seed: int = 0, **params: Any) -> Found:
     """A comparison's rows by (space, feature, stat, group)."""
-    found = [table for _, table in _rows(part, given, seed, params)]
-    rows = [row for table in found for row in table.to_pylist()]
+    rows = [row for _, table in _rows(part, given, seed, params) for row in table.to_pylist()]
     by_key = {(row["space"], row["feature"], row["stat"], row["group"]): row for row in rows}
     assert len(by_key) == len(rows)
     return by_key
@@ -90,12 +89,17 @@ def run(part: str, given: Mapping[str, pa.Table], seed: int = 0, **params: Any) 
 
 def numbers(part: str, given: Mapping[str, pa.Table], seed: int = 0, **params: Any) -> dict[str, dict[int, float]]:
     """By statistic of the comparison itself (not of its groups), the number of each feature of one space; NaN where there is none."""
-    found = pa.concat_tables([table for _, table in _rows(part, given, seed, params)])
+    found = written(part, given, seed, **params)
     made: dict[str, dict[int, float]] = {}
     for stat, feature, number in zip(*(found[name].to_pylist() for name in ("stat", "feature", "number")), strict=True):
         if stat not in ("mean", "density"):
             made.setdefault(stat, {})[feature] = np.nan if number is None else number
     return made
+
+
+def written(part: str, given: Mapping[str, pa.Table], seed: int = 0, **params: Any) -> pa.Table:
+    """A comparison's rows as it writes them."""
+    return pa.concat_tables([table for _, table in _rows(part, given, seed, params)])
 
 
 def _rows(part: str, given: Mapping[str, pa.Table], seed: int, params: Mapping[str, Any]) -> Rows:
