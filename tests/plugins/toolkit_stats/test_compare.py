@@ -305,13 +305,8 @@ def test_alike_is_a_correlation_of_095_between_different_saes() -> None:
     assert same_as(columns, order) == [((1, at), (0, at)) for at in range(3)]
     assert same_as([columns[0], sparse.csc_array(far)], order) == []
     assert same_as([columns[0], sparse.csc_array(base[:, ::-1].copy())], order) == [((1, at), (0, 2 - at)) for at in range(3)]
-    assert (
-        same_as(
-            [sparse.csc_array(np.repeat(base[:, :1], 2, axis=1)), sparse.csc_array(base[:, 1:2])],
-            [np.zeros((2, 2)), np.zeros((2, 1))],
-        )
-        == []
-    )
+    twice, other = sparse.csc_array(np.repeat(base[:, :1], 2, axis=1)), sparse.csc_array(base[:, 1:2])
+    assert same_as([twice, other], [np.zeros((2, 2)), np.zeros((2, 1))]) == []
 
 
 def test_the_first_by_order_stands_for_the_others() -> None:
