@@ -56,7 +56,7 @@ def test_each_keeps_the_contract(part: str) -> None:
 DENSE = hnp.arrays(float, (13, 4), elements=st.integers(-40, 40).map(lambda number: max(number, 0) / 8))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @drawn(dense=DENSE)
 def test_student_is_scipys_and_its_interval_the_usual_one(dense: np.ndarray) -> None:
     a, b = dense[:6], dense[6:]
@@ -78,7 +78,7 @@ def test_clusters_of_equal_rows_are_one_row_each_for_student() -> None:
     np.testing.assert_allclose(again.p, once.p, rtol=1e-9)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @drawn(dense=DENSE)
 def test_anova_is_scipys(dense: np.ndarray) -> None:
     parts = [dense[:3], dense[3:8], dense[8:]]
@@ -89,7 +89,7 @@ def test_anova_is_scipys(dense: np.ndarray) -> None:
     np.testing.assert_allclose(found.p, theirs.pvalue, rtol=1e-8)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @drawn(dense=DENSE, numbers=st.lists(st.integers(-3, 3), min_size=11, max_size=11))
 def test_pearson_is_scipys_with_its_interval(dense: np.ndarray, numbers: list[int]) -> None:
     label = np.array([7.0, -7.0, *numbers])
@@ -290,7 +290,7 @@ def test_features_that_do_the_same_in_two_saes_of_a_site_are_one_discovery() -> 
     found = run("welch", two_spaces(layer=1), **PAIR)
     discovered = {key[:2] for key in found if key[2] == "discovered"}
     assert discovered == {("s1", 3), ("s2", 3)}
-    assert twins(found) == {("s2", 3, "s1", 3.0)}
+    assert twins(found) == {("s2", 3, "welch: s1", 3.0)}
     assert twins(run("welch", two_spaces(layer=2), **PAIR)) == set()
 
 

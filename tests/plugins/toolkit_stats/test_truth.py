@@ -49,7 +49,7 @@ def test_a_hundred_nulls_hold_alpha() -> None:
 
 
 def test_rounds_taken_for_evidence_do_not() -> None:
-    assert np.mean([anything(("welch",), seed, unit="sample") for seed in range(20)]) > 0.5
+    assert np.mean([anything(("welch",), seed, unit="sample") for seed in range(12)]) > 0.5
 
 
 @pytest.mark.slow
@@ -62,8 +62,8 @@ def test_a_thousand_nulls_hold_alpha() -> None:
 @pytest.mark.parametrize("part", ["welch", "student", "mann_whitney", "auroc"])
 def test_nine_in_ten_planted_features_are_found(part: str) -> None:
     found, planted = 0, tuple(range(0, 64, 8))
-    for seed in range(5):
+    for seed in range(4):
         given = of_groups(planted_groups(seed, d=0.8, which=planted))
         marked = numbers(part, given, between=["a", "b"], details="discovered")["significant"]
         found += sum(marked[feature] == 1.0 for feature in planted)
-    assert found >= 0.9 * 5 * len(planted)
+    assert found >= 0.9 * 4 * len(planted)
