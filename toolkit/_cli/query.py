@@ -178,7 +178,7 @@ def sample(asked: Asked, sample: str, position: int | None) -> Answer:
 @click.option("--layer", type=click.IntRange(0), help="Of the spaces at this layer only.")
 @click.option("--stage", metavar="ID", help="What this stage wrote only.")
 @click.option("--stat", "stats", multiple=True, metavar="STAT", help="Show this statistic only; may be given again.")
-@click.option("--by", metavar="STAT", help="Sort by this statistic. Default: q, then the size of d.")
+@click.option("--by", metavar="STAT", help="Sort by this statistic. Default: q, then the size of the effect.")
 @click.option("--significant", is_flag=True, help="Significant differences only.")
 @answered
 def features(
