@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from toolkit import hookimpl
 from toolkit.records import Part, ReportSection, StagePart
 
-from . import _layer_profile, _top_features, _volcano, _welch
+from . import _layer_profile, _leak, _top_features, _volcano, _welch
 
 
 @hookimpl
@@ -20,6 +20,14 @@ def toolkit_parts() -> Iterator[Part]:
         run=_welch.compare_welch,
         reads=("samples", "sample_meta", "activations", "spaces"),
         writes=("features",),
+    )
+    yield StagePart(
+        name="compare.leak",
+        help="How well metadata alone tell two groups apart, key by key and together, by cross-validation.",
+        params=_leak.Leak,
+        run=_leak.compare_leak,
+        reads=("samples", "sample_meta"),
+        writes=("baselines",),
     )
     yield ReportSection(
         name="layer-profile",
