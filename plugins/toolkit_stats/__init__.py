@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from toolkit import hookimpl
 from toolkit.records import Part, ReportSection, StagePart
 
-from . import _layer_profile, _leak, _top_features, _volcano, _welch
+from . import _layer_profile, _leak, _residual, _top_features, _volcano, _welch
 
 
 @hookimpl
@@ -28,6 +28,15 @@ def toolkit_parts() -> Iterator[Part]:
         run=_leak.compare_leak,
         reads=("samples", "sample_meta"),
         writes=("baselines",),
+    )
+    yield StagePart(
+        name="compare.residual",
+        help="Which numbers of the raw stream differ between two groups: the control, in spaces of its own.",
+        params=_residual.Residual,
+        run=_residual.compare_residual,
+        reads=("samples", "sample_meta"),
+        writes=("features", "spaces"),
+        uses_model=True,
     )
     yield ReportSection(
         name="layer-profile",
