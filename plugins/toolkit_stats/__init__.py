@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from toolkit import hookimpl
 from toolkit.records import Part, ReportSection, StagePart
 
-from . import _layer_profile, _leak, _residual, _top_features, _volcano, _welch
+from . import _baselines_section, _layer_profile, _leak, _probe, _residual, _top_features, _volcano, _welch
 
 
 @hookimpl
@@ -30,6 +30,15 @@ def toolkit_parts() -> Iterator[Part]:
         writes=("baselines",),
     )
     yield StagePart(
+        name="compare.probe",
+        help="What a linear probe and a difference of means on the raw stream reach, beside the best feature.",
+        params=_probe.Probe,
+        run=_probe.compare_probe,
+        reads=("samples", "sample_meta", "activations", "spaces"),
+        writes=("baselines",),
+        uses_model=True,
+    )
+    yield StagePart(
         name="compare.residual",
         help="Which numbers of the raw stream differ between two groups: the control, in spaces of its own.",
         params=_residual.Residual,
@@ -37,6 +46,14 @@ def toolkit_parts() -> Iterator[Part]:
         reads=("samples", "sample_meta"),
         writes=("features", "spaces"),
         uses_model=True,
+    )
+    yield ReportSection(
+        name="baselines",
+        title="What else predicts the label",
+        help="Metadata, simple readers of the raw stream, and the best single feature, on held-out folds.",
+        reads=("baselines",),
+        run=_baselines_section.figures,
+        order=19,
     )
     yield ReportSection(
         name="layer-profile",

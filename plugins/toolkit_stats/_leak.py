@@ -24,7 +24,9 @@ LEAK = 0.999
 class Leak(TwoGroups):
     """Which groups, and what metadata may say about them."""
 
-    folds: int = Field(5, ge=2, le=20, description="Parts for cross-validation; a unit, and equal prompts, lie in one part whole.")
+    folds: int = Field(
+        5, ge=2, le=20, description="Parts for cross-validation; a unit, and equal prompts, lie in one part whole."
+    )
     leave_out: tuple[str, ...] = Field((), description="Metadata keys that are not looked at; `by` never is.")
 
 

@@ -55,7 +55,9 @@ def test_the_auroc_is_the_share_of_pairs_won(seed: int, count: int) -> None:
     one = np.zeros(count, dtype=np.int64)
     found = auroc(score, positive, one, np.arange(count))
     assert found.value == pytest.approx(brute(score, positive))
-    assert found.value == pytest.approx(stats.mannwhitneyu(score[positive], score[~positive]).statistic / (positive.sum() * (~positive).sum()))
+    assert found.value == pytest.approx(
+        stats.mannwhitneyu(score[positive], score[~positive]).statistic / (positive.sum() * (~positive).sum())
+    )
     assert found.low <= found.value <= found.high
 
 
@@ -139,7 +141,9 @@ def test_a_key_that_gives_the_label_away_is_named() -> None:
     row = found["metadata", "balance", "auroc"]
     assert row["value"] == 1.0
     assert row["text"].startswith("balance alone separates the groups; 5 folds")
-    assert row["text"].endswith("a: 30 samples in 30 clusters (30 distinct prompts); b: 30 samples in 30 clusters (30 distinct prompts)")
+    assert row["text"].endswith(
+        "a: 30 samples in 30 clusters (30 distinct prompts); b: 30 samples in 30 clusters (30 distinct prompts)"
+    )
     assert found["together", "all 2 keys", "auroc"]["value"] == 1.0
     assert found["together", "all 2 keys", "auroc"]["text"].startswith("metadata alone separates")
     noise = found["metadata", "noise", "auroc"]

@@ -25,7 +25,9 @@ PART = next(part for part in toolkit_parts() if isinstance(part, StagePart) and 
 
 
 def samples(count: int = 30) -> dict[str, pa.Table]:
-    return make_samples([f"w{at} x{at % 7} {'y ' * (at % 4)}z{at}" for at in range(count)], group=["ab"[at % 2] for at in range(count)])
+    return make_samples(
+        [f"w{at} x{at % 7} {'y ' * (at % 4)}z{at}" for at in range(count)], group=["ab"[at % 2] for at in range(count)]
+    )
 
 
 def run(given: Mapping[str, pa.Table], model: Any, **params: Any) -> dict[str, pa.Table]:
