@@ -5,9 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from toolkit import hookimpl
-from toolkit.records import Part, ReportSection, StagePart
+from toolkit.records import Part, ReportSection, SinkPart, StagePart
 
-from . import _baselines_section, _layer_profile, _leak, _probe, _residual, _top_features, _volcano, _welch
+from . import (
+    _baselines_section,
+    _layer_profile,
+    _leak,
+    _probe,
+    _ranking,
+    _ranking_sink,
+    _residual,
+    _top_features,
+    _volcano,
+    _welch,
+)
 
 
 @hookimpl
@@ -37,6 +48,21 @@ def toolkit_parts() -> Iterator[Part]:
         reads=("samples", "sample_meta", "activations", "spaces"),
         writes=("baselines",),
         uses_model=True,
+    )
+    yield StagePart(
+        name="compare.ranking",
+        help="Which features rise with an ordinal label: ranked as published, and soundly.",
+        params=_ranking.Ranking,
+        run=_ranking.compare_ranking,
+        reads=("samples", "sample_meta", "activations", "spaces"),
+        writes=("features",),
+    )
+    yield SinkPart(
+        name="ranking",
+        help="Rankings as ranked_features.csv and feature_examples.json, the published shapes.",
+        params=_ranking_sink.RankingFiles,
+        run=_ranking_sink.write_ranking,
+        reads=("features", "spaces", "samples", "sample_meta", "activations"),
     )
     yield StagePart(
         name="compare.residual",

@@ -72,33 +72,36 @@ def _estimate(value: float, pull: Floats, cluster: Ints, fewest: int) -> Estimat
 
 
 def column_aurocs(matrix: Any, positive: Bools) -> Floats:
-    """The AUROC of each column of a sparse matrix, zeros being one great tie. Only what is stored is sorted."""
+    """The AUROC of each column of a sparse matrix."""
     found = matrix.tocsc()
     rows, columns = found.shape
     column = np.repeat(np.arange(columns), np.diff(found.indptr))
-    rank = _ranks(found.data, column, found.indptr, rows)
+    rank, of_silent = column_ranks(found)
     many = float(positive.sum())
     of_positive = np.bincount(column, weights=rank * positive[found.indices], minlength=columns)
     stored = np.bincount(column, weights=positive[found.indices], minlength=columns)
-    below = np.bincount(column, weights=found.data < 0, minlength=columns)
-    silent = rows - np.diff(found.indptr)
-    of_silent = below + (silent + 1) / 2.0
     total = of_positive + (many - stored) * of_silent
     area: Floats = (total - many * (many + 1) / 2.0) / (many * (rows - many))
     return area
 
 
-def _ranks(data: Floats, column: Ints, starts: Ints, rows: int) -> Floats:
-    """The rank that each stored value has in its whole column, ties shared."""
+def column_ranks(columns: Any) -> tuple[Floats, Floats]:
+    """Of a CSC matrix: the rank that each stored value has in its whole column, and the one that all zeros of a column share.
+
+    Ties share their ranks, zeros being one great tie; only what is stored is sorted.
+    """
+    data, starts, rows = columns.data, columns.indptr.astype(np.int64), columns.shape[0]
+    owners = np.repeat(np.arange(columns.shape[1]), np.diff(starts))
+    silent = rows - np.diff(starts)
+    below = np.bincount(owners, weights=data < 0, minlength=columns.shape[1])
     if not len(data):
-        return np.empty(0)
-    order = np.lexsort((data, column))
-    value, owner = data[order], column[order]
+        return np.empty(0), (silent + 1) / 2.0
+    order = np.lexsort((data, owners))
+    value, owner = data[order], owners[order]
     place = np.arange(len(data)) - starts[owner]
     fresh = np.flatnonzero((np.diff(value, prepend=np.nan) != 0) | (np.diff(owner, prepend=-1) != 0))
     ends = np.append(fresh[1:], len(data))
     shared = np.repeat((place[fresh] + place[ends - 1]) / 2.0, ends - fresh) + 1.0
-    silent = rows - np.diff(starts)[owner]
     rank = np.empty(len(data))
-    rank[order] = shared + np.where(value > 0, silent, 0)
-    return rank
+    rank[order] = shared + np.where(value > 0, silent[owner], 0)
+    return rank, below + (silent + 1) / 2.0
