@@ -173,6 +173,8 @@ _ALL = (
         value="float64?",
         low="float64?",
         high="float64?",
+        p="float64?",
+        q="float64?",
         text="string?",
     ),
     _table(

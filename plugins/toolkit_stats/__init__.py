@@ -11,6 +11,8 @@ from . import (
     _baselines_section,
     _layer_profile,
     _leak,
+    _pathway,
+    _pathway_section,
     _probe,
     _ranking,
     _ranking_sink,
@@ -72,6 +74,22 @@ def toolkit_parts() -> Iterator[Part]:
         reads=("samples", "sample_meta"),
         writes=("features", "spaces"),
         uses_model=True,
+    )
+    yield StagePart(
+        name="trace.pathway",
+        help="Features followed through layers for each unit and decision, and which go together.",
+        params=_pathway.Pathway,
+        run=_pathway.trace_pathway,
+        reads=("samples", "sample_meta", "activations", "spaces"),
+        writes=("traces", "trajectories", "links", "signatures"),
+    )
+    yield ReportSection(
+        name="pathway",
+        title="Through the layers",
+        help="Followed features by layer, what goes together across layers, and decisions as points.",
+        reads=("trajectories", "spaces", "links", "signatures", "sample_meta"),
+        run=_pathway_section.figures,
+        order=24,
     )
     yield ReportSection(
         name="baselines",

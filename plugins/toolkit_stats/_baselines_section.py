@@ -23,6 +23,8 @@ SHOWN = 12
 
 def figures(inputs: Inputs) -> Iterator[Figure]:
     """For each comparison a figure of AUROCs with intervals, what separates the groups by itself, and a table."""
+    if "baselines" not in inputs.tables():
+        return
     rows = [row for row in inputs.read("baselines").to_pylist() if row["value"] is not None]
     for contrast in sorted({row["contrast"] for row in rows}):
         own = [row for row in rows if row["contrast"] == contrast]

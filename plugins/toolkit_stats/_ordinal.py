@@ -80,7 +80,7 @@ def _mean(matrix: Any, rows: Bools) -> Floats:
     if not rows.any():
         return np.full(matrix.shape[1], np.nan)
     own = matrix[np.flatnonzero(rows)]
-    return np.bincount(own.indices, weights=own.data, minlength=matrix.shape[1]) / rows.sum()
+    return np.asarray(np.bincount(own.indices, weights=own.data, minlength=matrix.shape[1]) / rows.sum())
 
 
 def _squares(columns: Any) -> Floats:
@@ -132,7 +132,7 @@ def quantile(columns: Any, share: float) -> Floats:
         return np.where(zero, 0.0, data[where] if len(data) else 0.0)
 
     first, second = at(low), at(high)
-    return first + (place - low) * (second - first)
+    return np.asarray(first + (place - low) * (second - first))
 
 
 def exceeding(columns: Any, threshold: Floats) -> Floats:
@@ -143,7 +143,7 @@ def exceeding(columns: Any, threshold: Floats) -> Floats:
     owner = _owners(columns)
     stored = np.bincount(owner, weights=columns.data > threshold[owner], minlength=count)
     silent = np.where(threshold < 0, rows - np.diff(columns.indptr), 0)
-    return (stored + silent) / rows
+    return np.asarray((stored + silent) / rows)
 
 
 def slope_test(matrix: Any, label: Floats, cluster: Ints) -> Floats:

@@ -109,12 +109,13 @@ def _published_csv(features: Sequence[Mapping[str, Any]]) -> bytes:
     labels = sorted({label for one in features for label in one["means"]}, key=float) or ["0", "1", "2", "3"]
     heads = ["rank", "layer", "average_l0", "feature_id", "neuronpedia_url", *PUBLISHED]
     heads += [*(f"mean_label_{label}" for label in labels), "monotonic"]
-    lines = [
-        [number + 1, *_place(one), *(one[stat] for stat in PUBLISHED.values()), *(one["means"].get(label) for label in labels)]
-        + [bool(one["monotonic"])]
-        for number, one in enumerate(features)
-    ]
+    lines = [[number + 1, *_place(one), *_published_numbers(one, labels)] for number, one in enumerate(features)]
     return _csv(heads, lines)
+
+
+def _published_numbers(one: Mapping[str, Any], labels: Sequence[str]) -> list[Any]:
+    means = [one["means"].get(label) for label in labels]
+    return [*(one[stat] for stat in PUBLISHED.values()), *means, bool(one["monotonic"])]
 
 
 def _sound_csv(features: Sequence[Mapping[str, Any]]) -> bytes:
