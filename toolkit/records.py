@@ -264,7 +264,10 @@ class SaePart(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class SourcePart(Part):
-    """Where samples come from: yields `samples` and `sample_meta`. With `reads`, from another experiment's tables."""
+    """Where samples come from: yields `samples` and `sample_meta`. With `reads`, from another experiment's tables.
+
+    `most` says how many samples it gives at most, given how many units the stage before it makes (None: nobody knows).
+    """
 
     kind: ClassVar[str] = "source"
     run: Callable[[Work], Rows]
@@ -272,6 +275,7 @@ class SourcePart(Part):
     writes: tuple[str, ...] = ("samples", "sample_meta")
     identify: Callable[[Any, Path], Identity] | None = None
     uses_model: bool = False
+    most: Callable[[Any, int | None], int | None] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,7 +70,9 @@ class Selector(Places):
         None, description="prompt: what the model was given; generation: what it wrote, in samples that hold replies."
     )
     take: Literal["first", "last", "all"] = Field("all", description="Which of the tokens found.")
-    exclude: Excluded = Field(default_factory=lambda: Excluded.model_validate({}), description="What is taken away before `take`.")
+    exclude: Excluded = Field(
+        default_factory=lambda: Excluded.model_validate({}), description="What is taken away before `take`."
+    )
 
 
 class At(Params):

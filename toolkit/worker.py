@@ -211,8 +211,11 @@ def _run(parts: Parts, loaded: _Loaded, job: Mapping[str, Any], report: _Reporte
     )
     writer = JobWriter(Path(job["folder"]), part.name, part.writes)
     report.phase("compute")
-    for name, rows in part.run(work):
-        writer.add(name, rows)
+    try:
+        for name, rows in part.run(work):
+            writer.add(name, rows)
+    finally:
+        writer.close()
     report.phase("write")
     return writer.finish({"key": job["job"], "seconds": time.monotonic() - started})
 

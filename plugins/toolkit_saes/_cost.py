@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from toolkit.records import Cost, Workload
 
+from ._sizes import TYPICAL_L0
+
 TOKENS = 8192
 """Padded tokens of a pass where nothing is known of the memory."""
 LEAST, MOST, MOST_ON_CPU = 256, 65_536, 8192
@@ -15,8 +17,6 @@ LEAST, MOST, MOST_ON_CPU = 256, 65_536, 8192
 ENTRY, ROW = 8, 40
 """Bytes of a stored entry and of a stored row, before compression; the store keeps both by sample and by feature."""
 LAYOUTS = 2
-L0 = 64.0
-"""Features of a row where SAEs do not declare how many."""
 DISK_RATE, CPU_RATE = 1e9, 1e11
 """Bytes and operations a second by which ways are weighed against each other; only their ratio counts."""
 
@@ -62,7 +62,9 @@ def examination(params: Any, load: Workload) -> Cost:
 
 def batches(params: Any, load: Workload, free: int, device: str) -> Mapping[str, int]:
     """Padded tokens of a pass, a power of two, and how many SAEs are held together, for so much free memory."""
-    model, saes = load.model.get("bytes", 0), load.saes.get("bytes", 0)
+    if "bytes" not in load.model or "bytes" not in load.saes:
+        return {}  # not fetched yet: nobody knows how large they are
+    model, saes = load.model["bytes"], load.saes["bytes"]
     count = max(1, load.saes.get("count", 1))
     room = free - model
     least = LEAST * _token_bytes(load)
@@ -82,7 +84,7 @@ def _cost(load: Workload, rows: int, *, stored: bool) -> Cost:
     model, saes = load.model, load.saes
     owned = rows * (load.samples / load.distinct if load.distinct else 1)
     spaces = saes.get("count", 0)
-    written = LAYOUTS * owned * (spaces * ROW + saes.get("l0", L0 * spaces) * ENTRY) if stored else 0
+    written = LAYOUTS * owned * (spaces * ROW + saes.get("l0", TYPICAL_L0 * spaces) * ENTRY) if stored else 0
     memory = model.get("bytes", 0) + saes.get("bytes", 0) + min(TOKENS, max(load.tokens, load.longest)) * _token_bytes(load)
     return Cost(
         forwards=load.distinct,
@@ -105,4 +107,6 @@ def _token_flops(load: Workload) -> float:
 def _token_bytes(load: Workload) -> int:
     """Memory of one token of a pass: the streams that are kept, and what a block needs while it runs."""
     width, item = load.model.get("width", 0), load.model.get("item", 4)
-    return int(item * width * (load.saes.get("hookpoints", 1) + 8 + 3 * load.model.get("intermediate", 4 * width) / max(1, width)))
+    return int(
+        item * width * (load.saes.get("hookpoints", 1) + 8 + 3 * load.model.get("intermediate", 4 * width) / max(1, width))
+    )

@@ -102,7 +102,11 @@ class _Columns:
         wanted = [texts[at].wanted(number) for _, number, at in rows]
         names = pa.array([name for name, _, _ in rows], pa.string())
         self.source = np.array(
-            [starts[at] + place for (_, _, at), own in zip(rows, wanted, strict=True) for place in _found(texts[at].positions, own)],
+            [
+                starts[at] + place
+                for (_, _, at), own in zip(rows, wanted, strict=True)
+                for place in _found(texts[at].positions, own)
+            ],
             dtype=np.int64,
         )
         self.sample = names.take(pa.array(np.repeat(np.arange(len(rows)), [len(own) for own in wanted])))

@@ -115,10 +115,11 @@ class Encoding:
                 kept.append((found.texts, Path(folder, str(len(kept))), device))
             for group in self._groups():
                 for mine, path, device in kept:
-                    rows = {
-                        name: torch.load(f"{path}-{name}", weights_only=True).to(device) for name in {sae.hookpoint for sae in group}
+                    held = {
+                        name: torch.load(f"{path}-{name}", weights_only=True).to(device)
+                        for name in {sae.hookpoint for sae in group}
                     }
-                    yield from self._group(group, Pass(mine, rows))
+                    yield from self._group(group, Pass(mine, held))
 
     def _again(self, texts: Sequence[Text]) -> Iterator[Encoded]:
         for number, group in enumerate(self._groups()):
