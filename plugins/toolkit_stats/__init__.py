@@ -9,8 +9,10 @@ from toolkit.records import Part, ReportSection, SinkPart, StagePart
 
 from . import (
     _baselines_section,
+    _compare,
     _layer_profile,
     _leak,
+    _params,
     _pathway,
     _pathway_section,
     _probe,
@@ -19,86 +21,15 @@ from . import (
     _residual,
     _top_features,
     _volcano,
-    _welch,
 )
 
 
 @hookimpl
 def toolkit_parts() -> Iterator[Part]:
     """Every part of this subject."""
-    yield StagePart(
-        name="compare.welch",
-        help="Which features differ between two groups: cluster-robust Welch tests, corrected over all features.",
-        params=_welch.Welch,
-        run=_welch.compare_welch,
-        reads=("samples", "sample_meta", "activations", "spaces"),
-        writes=("features",),
-    )
-    yield StagePart(
-        name="compare.leak",
-        help="How well metadata alone tell two groups apart, key by key and together, by cross-validation.",
-        params=_leak.Leak,
-        run=_leak.compare_leak,
-        reads=("samples", "sample_meta"),
-        writes=("baselines",),
-    )
-    yield StagePart(
-        name="compare.probe",
-        help="What a linear probe and a difference of means on the raw stream reach, beside the best feature.",
-        params=_probe.Probe,
-        run=_probe.compare_probe,
-        reads=("samples", "sample_meta", "activations", "spaces"),
-        writes=("baselines",),
-        uses_model=True,
-    )
-    yield StagePart(
-        name="compare.ranking",
-        help="Which features rise with an ordinal label: ranked as published, and soundly.",
-        params=_ranking.Ranking,
-        run=_ranking.compare_ranking,
-        reads=("samples", "sample_meta", "activations", "spaces"),
-        writes=("features",),
-    )
-    yield SinkPart(
-        name="ranking",
-        help="Rankings as ranked_features.csv and feature_examples.json, the published shapes.",
-        params=_ranking_sink.RankingFiles,
-        run=_ranking_sink.write_ranking,
-        reads=("features", "spaces", "samples", "sample_meta", "activations"),
-    )
-    yield StagePart(
-        name="compare.residual",
-        help="Which numbers of the raw stream differ between two groups: the control, in spaces of its own.",
-        params=_residual.Residual,
-        run=_residual.compare_residual,
-        reads=("samples", "sample_meta"),
-        writes=("features", "spaces"),
-        uses_model=True,
-    )
-    yield StagePart(
-        name="trace.pathway",
-        help="Features followed through layers for each unit and decision, and which go together.",
-        params=_pathway.Pathway,
-        run=_pathway.trace_pathway,
-        reads=("samples", "sample_meta", "activations", "spaces"),
-        writes=("traces", "trajectories", "links", "signatures"),
-    )
-    yield ReportSection(
-        name="pathway",
-        title="Through the layers",
-        help="Followed features by layer, what goes together across layers, and decisions as points.",
-        reads=("trajectories", "spaces", "links", "signatures", "sample_meta"),
-        run=_pathway_section.figures,
-        order=24,
-    )
-    yield ReportSection(
-        name="baselines",
-        title="What else predicts the label",
-        help="Metadata, simple readers of the raw stream, and the best single feature, on held-out folds.",
-        reads=("baselines",),
-        run=_baselines_section.figures,
-        order=19,
-    )
+    yield from _comparisons()
+    yield from _baselines()
+    yield from _paths_and_ranks()
     yield ReportSection(
         name="layer-profile",
         title="Layers",
@@ -122,4 +53,113 @@ def toolkit_parts() -> Iterator[Part]:
         reads=("features", "spaces", "activations", "samples", "sample_meta"),
         run=_top_features.figures,
         order=22,
+    )
+
+
+def _comparisons() -> Iterator[Part]:
+    tests = (
+        (
+            "welch",
+            _params.Means,
+            _compare.compare_welch,
+            "Which features differ between two groups: cluster-robust Welch tests of means.",
+        ),
+        ("student", _params.Means, _compare.compare_student, "The same with one spread for both groups: Student's test."),
+        ("mann_whitney", _params.Ranks, _compare.compare_mann_whitney, "Two groups by ranks of cluster means: Mann-Whitney."),
+        ("auroc", _params.TwoGroups, _compare.compare_auroc, "How well each feature tells the samples of two groups apart."),
+        (
+            "permutation",
+            _params.Shuffles,
+            _compare.compare_permutation,
+            "Two groups against shuffles of their labels over clusters.",
+        ),
+        (
+            "correlation",
+            _params.Trend,
+            _compare.compare_correlation,
+            "Which features follow a number: Pearson's or Spearman's r.",
+        ),
+        ("anova", _params.Several, _compare.compare_anova, "Which features differ among several groups, by cluster means."),
+        ("kruskal", _params.Several, _compare.compare_kruskal, "Which features differ among several groups, by ranks."),
+    )
+    for name, params, run, said in tests:
+        yield StagePart(
+            name=f"compare.{name}",
+            help=said,
+            params=params,
+            run=run,
+            reads=("samples", "sample_meta", "activations", "spaces"),
+            writes=("features",),
+        )
+
+
+def _baselines() -> Iterator[Part]:
+    """What stands beside every claim about features."""
+    yield StagePart(
+        name="compare.leak",
+        help="How well metadata alone tell two groups apart, key by key and together, by cross-validation.",
+        params=_leak.Leak,
+        run=_leak.compare_leak,
+        reads=("samples", "sample_meta"),
+        writes=("baselines",),
+    )
+    yield StagePart(
+        name="compare.probe",
+        help="What a linear probe and a difference of means on the raw stream reach, beside the best feature.",
+        params=_probe.Probe,
+        run=_probe.compare_probe,
+        reads=("samples", "sample_meta", "activations", "spaces"),
+        writes=("baselines",),
+        uses_model=True,
+    )
+    yield StagePart(
+        name="compare.residual",
+        help="Which numbers of the raw stream differ between two groups: the control, in spaces of its own.",
+        params=_residual.Residual,
+        run=_residual.compare_residual,
+        reads=("samples", "sample_meta"),
+        writes=("features", "spaces"),
+        uses_model=True,
+    )
+    yield ReportSection(
+        name="baselines",
+        title="What else predicts the label",
+        help="Metadata, simple readers of the raw stream, and the best single feature, on held-out folds.",
+        reads=("baselines",),
+        run=_baselines_section.figures,
+        order=19,
+    )
+
+
+def _paths_and_ranks() -> Iterator[Part]:
+    yield StagePart(
+        name="compare.ranking",
+        help="Which features rise with an ordinal label: ranked as published, and soundly.",
+        params=_ranking.Ranking,
+        run=_ranking.compare_ranking,
+        reads=("samples", "sample_meta", "activations", "spaces"),
+        writes=("features",),
+    )
+    yield SinkPart(
+        name="ranking",
+        help="Rankings as ranked_features.csv and feature_examples.json, the published shapes.",
+        params=_ranking_sink.RankingFiles,
+        run=_ranking_sink.write_ranking,
+        reads=("features", "spaces", "samples", "sample_meta", "activations"),
+    )
+    yield StagePart(
+        name="trace.pathway",
+        help="Features followed through layers for each unit and decision, and which go together.",
+        params=_pathway.Pathway,
+        run=_pathway.trace_pathway,
+        reads=("samples", "sample_meta", "activations", "spaces"),
+        writes=("traces", "trajectories", "links", "signatures"),
+    )
+    yield ReportSection(
+        name="pathway",
+        title="Through the layers",
+        help="Followed features by layer, what goes together across layers, and decisions as points.",
+        reads=("trajectories", "spaces", "links", "signatures", "sample_meta"),
+        run=_pathway_section.figures,
+        order=24,
     )

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from toolkit.errors import DataError, choices, nearest
-from toolkit.randomness import half
+from toolkit.errors import DataError
 from toolkit.records import Params, Work
+
+from . import _params
+from ._groups import FEWEST, group_design
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import pyarrow as pa
 
-FEWEST = 3
-"""Clusters that a group needs before anything is said about it."""
+__all__ = ["FEWEST", "Labelled", "TwoGroups", "blocks", "folds", "two_groups"]
 
 
-def _different(pair: tuple[str, str]) -> tuple[str, str]:
+def different(pair: tuple[str, str]) -> tuple[str, str]:
+    """Two groups, not one twice."""
     if pair[0] == pair[1]:
         raise ValueError(f"both groups are '{pair[0]}'; name two different ones")
     return pair
-
-
-Pair = Annotated[tuple[str, str], AfterValidator(_different)]
 
 
 class TwoGroups(Params):
@@ -37,7 +35,15 @@ class TwoGroups(Params):
     model_config = ConfigDict(coerce_numbers_to_str=True)
 
     by: str = Field(min_length=1, description="The metadata key that names a sample's group.")
-    between: Pair = Field(description="The two groups; positive effects are higher in the first.")
+    between: Annotated[tuple[str, str], AfterValidator(different)] = Field(
+        description="The two groups, `rest` for all others; positive effects are higher in the first."
+    )
+    unit: str = Field(
+        "unit",
+        min_length=1,
+        description="What is independent: `unit` (also `game`, `sentence`: the samples' own units), `sample`, or a metadata key.",
+    )
+    cluster: Literal["prompt", "none"] = Field("prompt", description="Whether samples with equal prompts count as one cluster.")
     half: Literal["all", "select", "confirm"] = Field("all", description="Which half of the units is used, or all of them.")
 
 
@@ -72,65 +78,24 @@ class Labelled:
 
 
 def two_groups(work: Work) -> Labelled:
-    """The samples of `between`; a group with too few clusters is refused."""
-    params = work.params
-    found = labelled(work, params.by, params.between, params.half)
-    for number, name in enumerate(found.names):
-        if found.clusters(number) < FEWEST:
-            raise DataError(
-                f"between: group '{name}' has {found.clusters(number)} independent clusters ({found.sizes()}); at least {FEWEST} are "
-                f"needed. Give the experiment more units, or compare other groups."
-            )
-    return found
-
-
-def labelled(work: Work, by: str, names: Sequence[str], which: str = "all") -> Labelled:
-    """The samples whose metadata `by` is one of `names`, in the half of the units that is asked for."""
+    """The samples of `between`, one group after the other; a group with too few clusters is refused."""
     import numpy as np
 
-    from ._statistics import clusters_of
-
-    label_of = labels(work.inputs.read("sample_meta"), by)
-    rows = work.inputs.read("samples").select(["sample", "unit", "cluster", "token_ids"]).to_pylist()
-    rows = [row for row in rows if row["sample"] in label_of]
-    _check_names(Counter(label_of[row["sample"]] for row in rows), by, names)
-    kept = [row for row in rows if label_of[row["sample"]] in names]
-    kept = [row for row in kept if which == "all" or half(work.seed, row["unit"]) == which]
-    joins = [np.unique([row[column] for row in kept], return_inverse=True)[1] for column in ("unit", "cluster")]
+    asked = work.params
+    given = {name: getattr(asked, name) for name in ("by", "between", "unit", "cluster", "half")}
+    params = _params.TwoGroups.model_validate(given)
+    design = group_design(replace(work, params=params))
+    rows = work.inputs.read("samples").select(["sample", "token_ids"]).to_pylist()
+    tokens = {row["sample"]: len(row["token_ids"]) for row in rows}
     return Labelled(
-        tuple(names),
-        [row["sample"] for row in kept],
-        [row["unit"] for row in kept],
-        [row["cluster"] for row in kept],
-        [len(row["token_ids"]) for row in kept],
-        np.array([list(names).index(label_of[row["sample"]]) for row in kept], dtype=np.int64),
-        clusters_of(joins, len(kept)),
+        asked.between,
+        design.samples,
+        [row["unit"] for row in design.rows],
+        [row["cluster"] for row in design.rows],
+        [tokens[sample] for sample in design.samples],
+        np.repeat(np.arange(len(design.groups)), [group.end - group.start for group in design.groups]),
+        design.joined,
     )
-
-
-def labels(meta: pa.Table, by: str) -> dict[str, str]:
-    """The label of each sample that has one, numbers as a spec writes them."""
-    import pyarrow.compute as pc
-
-    rows = meta.filter(pc.equal(meta["key"], by)).to_pylist()
-    if not rows:
-        known = [str(key) for key in pc.unique(meta["key"]).to_pylist()]
-        raise DataError(
-            f"by: no sample has metadata '{by}'.{nearest(by, known)} The samples have: {choices(known) if known else 'none'}."
-        )
-    found = {row["sample"]: row["string"] if row["string"] is not None else _written(row["number"]) for row in rows}
-    return {sample: label for sample, label in found.items() if label is not None}
-
-
-def _written(number: float | None) -> str | None:
-    return None if number is None else f"{int(number)}" if number.is_integer() else repr(number)
-
-
-def _check_names(sizes: Mapping[str, int], by: str, names: Sequence[str]) -> None:
-    for name in names:
-        if name not in sizes:
-            there = ", ".join(f"{group} ({size} samples)" for group, size in sorted(sizes.items())) or "none"
-            raise DataError(f"between: no sample has {by} '{name}'.{nearest(name, sizes)} Groups by '{by}': {there}.")
 
 
 def folds(data: Labelled, wanted: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:

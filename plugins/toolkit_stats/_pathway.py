@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ._correlate import Columns
     from ._entries import Fired
-    from ._statistics import Contrast, Moments
+    from ._statistics import Contrast, Effects, Moments
 
 CHOSEN = "chosen by |d| on these very units: expect it to shrink in others"
 
@@ -62,6 +62,7 @@ class _Space:
     fired: Fired
     sides: tuple[Moments, Moments]
     test: Contrast
+    sizes: Effects
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def _spaces(work: Work, data: Labelled) -> Iterator[_Space]:
     import pyarrow.compute as pc
 
     from ._entries import read_space
-    from ._statistics import moments, welch
+    from ._statistics import effects, moments, welch
 
     activations = work.inputs.read("activations")
     rows = sorted(work.inputs.read("spaces").to_pylist(), key=lambda row: (_layer(row), row["address"], row["space"]))
@@ -131,7 +132,8 @@ def _spaces(work: Work, data: Labelled) -> Iterator[_Space]:
         for number in range(2):
             at = np.flatnonzero(data.label == number)
             sides.append(moments(fired.matrix[at], np.unique(data.cluster[at], return_inverse=True)[1]))
-        yield _Space(facts["space"], facts, fired, (sides[0], sides[1]), welch(*sides))
+        test = welch(sides[0], sides[1])
+        yield _Space(facts["space"], facts, fired, (sides[0], sides[1]), test, effects(sides[0], sides[1], test))
         work.report.progress(done + 1, len(rows))
 
 
@@ -203,7 +205,7 @@ def _trajectories(
     """The mean in each group and the difference between them, with intervals over clusters."""
     import numpy as np
 
-    from ._statistics import benjamini_hochberg
+    from ._corrections import benjamini_hochberg
 
     family = sum(int(space.facts["width"]) for space in spaces)
     q = benjamini_hochberg(np.concatenate([space.test.p for space in spaces]), family)
@@ -216,10 +218,10 @@ def _trajectories(
         for name, side in zip(data.names, one.space.sides, strict=True):
             size = f"{side.samples} samples in {side.clusters} clusters"
             yield _trajectory(one, name, "mean", _around(side.mean[at], side.variance[at], side.clusters - 1), size)
-        test = one.space.test
+        test, sizes = one.space.test, one.space.sizes
         p = {} if withheld else {"p": float(test.p[at]), "q": float(q[start[one.space.id] + at])}
         said = "; ".join(filter(None, (withheld or f"bh over {family}", one.why)))
-        yield {**_trajectory(one, data.contrast, "d", _d_interval(one), said), **p}
+        yield {**_trajectory(one, data.contrast, "d", (sizes.d[at], sizes.d_low[at], sizes.d_high[at]), said), **p}
 
 
 def _trajectory(one: _Tracked, group: str, stat: str, numbers: tuple[float, float, float], text: str) -> dict[str, Any]:
@@ -234,17 +236,6 @@ def _around(value: float, variance: float, df: float) -> tuple[float, float, flo
 
     reach = -float(stdtrit(df, 0.025)) * float(variance) ** 0.5
     return value, value - reach, value + reach
-
-
-def _d_interval(one: _Tracked) -> tuple[float, float, float]:
-    """d with its interval: the cluster-robust error of the difference in pooled standard deviations, and that of the latter."""
-    assert one.column is not None
-    (a, b), test, at = one.space.sides, one.space.test, one.column
-    d, samples = float(test.d[at]), a.samples + b.samples - 2
-    pooled = float(a.squares[at] + b.squares[at]) / samples
-    if not pooled > 0:
-        return (d, float("nan"), float("nan"))
-    return _around(d, float(a.variance[at] + b.variance[at]) / pooled + d**2 / (2 * samples), max(float(test.df[at]), 1.0))
 
 
 # --- features that go together ------------------------------------------------------------------------------------------

@@ -78,7 +78,7 @@ def compare_ranking(work: Work) -> Rows:
     """Rows of `features`; their group is the label's key, that of a mean the label's value."""
     import numpy as np
 
-    from ._statistics import benjamini_hochberg
+    from ._corrections import benjamini_hochberg
 
     scale = read_scale(work)
     halves = _halves(work, scale)

@@ -28,12 +28,13 @@ def last_rows(
     shape = (len(places), len(texts), model.width)
     with tempfile.TemporaryDirectory(prefix="toolkit-rows-") as folder:
         held = _held(Path(folder), shape)
-        start = 0
+        number, seen = {text.ids: at for at, text in enumerate(texts)}, 0
         for found in passes(model, texts, places, tokens):
+            own = [number[text.ids] for text in found.texts]
             for at, place in enumerate(places):
-                held[at, start : start + len(found.texts)] = found.rows[place].float().cpu().numpy()
-            start += len(found.texts)
-            done(start)
+                held[at, own] = found.rows[place].float().cpu().numpy()
+            seen += len(own)
+            done(seen)
         yield held
         del held
 

@@ -49,7 +49,7 @@ def test_it_keeps_the_contract(tiny: Any) -> None:
 
 def test_every_dimension_of_every_layer_is_tested_as_scipy_does(tiny: Any) -> None:
     given = samples()
-    found = run(given, tiny, layers="1-2")
+    found = run(given, tiny, layers="1-2", details="all")
     spaces = {row["hookpoint"]: row for row in found["spaces"].to_pylist()}
     assert set(spaces) == {"resid_post.1", "resid_post.2"}
     rows, got = given["samples"].to_pylist(), numbers(found)
@@ -71,7 +71,9 @@ def test_every_dimension_of_every_layer_is_tested_as_scipy_does(tiny: Any) -> No
 def test_signed_values_are_fine_and_the_shape_is_that_of_welch(tiny: Any) -> None:
     got = numbers(run(samples(), tiny, layers=1))
     assert min(value for (_, _, stat, _), value in got.items() if stat == "mean") < 0
-    assert {stat for _, _, stat, _ in got} == {"mean", "density", "d", "t", "df", "p", "q", "significant", "fired"}
+    assert {stat for _, _, stat, _ in got} == {"mean", "density", "d", "p", "q", "significant", "fired"}
+    every = {stat for _, _, stat, _ in numbers(run(samples(), tiny, layers=1, details="all"))}
+    assert every >= {"d_low", "d_high", "g", "t", "df"}
 
 
 def test_both_counts_can_be_told(tiny: Any) -> None:
@@ -90,7 +92,10 @@ def test_equal_texts_are_one_pass_and_one_cluster(tiny: Any) -> None:
     assert sum(tiny.passes) == 5
     texts_of = {row["group"]: row["text"] for row in found["features"].to_pylist() if row["stat"] == "mean"}
     groups = dict(zip("ab", ([t for t, g in zip(texts, "aaaabbbbabab", strict=True) if g == name] for name in "ab"), strict=True))
-    assert texts_of == {name: f"{len(own)} samples in {len(set(own))} clusters" for name, own in groups.items()}
+    assert texts_of == {
+        name: f"{len(own)} samples of {len(own)} units, {len(set(own))} distinct prompts, {len(set(own))} clusters"
+        for name, own in groups.items()
+    }
 
 
 def test_the_stream_of_sums_equals_the_matrix_at_once() -> None:

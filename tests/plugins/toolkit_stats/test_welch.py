@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,51 +11,18 @@ import pytest
 from pydantic import ValidationError
 from scipy import stats
 
+from tests.plugins.toolkit_stats import made
+from tests.plugins.toolkit_stats.made import Found, of_groups, sample, space, tables
 from toolkit.errors import DataError
 from toolkit.randomness import half
-from toolkit.records import StagePart
 from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_work
-from toolkit.testing.nulls import Groups, null_groups, planted_groups
-from toolkit_stats import toolkit_parts
-from toolkit_stats._welch import Welch, compare_welch
+from toolkit.testing.nulls import null_groups, planted_groups
+from toolkit_stats._params import Means
 
-PART = next(part for part in toolkit_parts() if isinstance(part, StagePart))
-PARAMS = {"by": "group", "between": ("a", "b")}
-
-
-def sample(name: str, unit: str = "", prompt: str = "") -> dict[str, Any]:
-    """A row of `samples`; by itself unless a unit or prompt is given."""
-    row = {"sample": name, "unit": unit or name, "cluster": prompt or name, "text": name, "prompt_hash": prompt or name}
-    return {**row, "token_ids": [], "pieces": [], "spans": []}
-
-
-def space(name: str = "s1", width: int = 8, layer: int = 1) -> dict[str, Any]:
-    """A row of `spaces`."""
-    where = {"hookpoint": f"resid_post.{layer}", "address": f"m/resid_post.{layer}/{name}", "recipe": "jumprelu"}
-    return {"space": name, "model": "m", "revision": "1", "sae": name, "sae_hash": "x", "width": width, **where}
-
-
-def tables(
-    samples: Sequence[Mapping[str, Any]],
-    groups: Sequence[str | float],
-    activations: Sequence[tuple[str, str, int, dict[int, float]]],
-    spaces: Sequence[Mapping[str, Any]] = (space(),),
-) -> dict[str, pa.Table]:
-    """Input tables; an activation is (space, sample, position, values by feature)."""
-    meta = [_meta(row["sample"], group) for row, group in zip(samples, groups, strict=True)]
-    entries = [
-        {"space": s, "sample": n, "position": at, "features": list(found), "values": list(found.values())}
-        for s, n, at, found in activations
-    ]
-    made = {"samples": samples, "sample_meta": meta, "activations": entries, "spaces": spaces}
-    return {name: pa.Table.from_pylist(list(rows), schema=arrow_schema(name)) for name, rows in made.items()}
-
-
-def _meta(name: str, group: str | float) -> dict[str, Any]:
-    text = isinstance(group, str)
-    return {"sample": name, "key": "group", "number": None if text else group, "string": group if text else None}
+SIX = [f"n{at}" for at in range(6)]
+PAIR = {"between": ("a", "b"), "details": "all"}
 
 
 def small() -> dict[str, pa.Table]:
@@ -66,19 +33,9 @@ def small() -> dict[str, pa.Table]:
     return tables([sample(name) for name in names], list("aaabbb"), rows)
 
 
-def from_nulls(data: Groups) -> dict[str, pa.Table]:
-    """Made-up groups as tables: a game is a unit, prompts are all different, the label is group a or b."""
-    samples = [sample(f"r{row:05d}", f"g{game}") for row, game in zip(data.sample, data.game, strict=True)]
-    ends = zip(data.indptr[:-1], data.indptr[1:], strict=True)
-    fired = [dict(zip(data.features[i:j].tolist(), data.values[i:j].tolist(), strict=True)) for i, j in ends]
-    rows = [("s1", row["sample"], 0, found) for row, found in zip(samples, fired, strict=True)]
-    return tables(samples, ["a" if label else "b" for label in data.label], rows, [space(width=data.n_features)])
-
-
-def run(given: Mapping[str, pa.Table], seed: int = 0, **params: Any) -> dict[tuple[str, int, str, str], dict[str, Any]]:
+def run(given: Mapping[str, pa.Table], seed: int = 0, **params: Any) -> Found:
     """The stage's rows by (space, feature, stat, group)."""
-    found = [table for _, table in compare_welch(make_work(Welch(**{**PARAMS, **params}), given, seed=seed))]
-    return {(row["space"], row["feature"], row["stat"], row["group"]): row for table in found for row in table.to_pylist()}
+    return made.run("welch", given, seed, **{**PAIR, **params})
 
 
 def refused(message: str, given: Mapping[str, pa.Table], **params: Any) -> None:
@@ -88,17 +45,25 @@ def refused(message: str, given: Mapping[str, pa.Table], **params: Any) -> None:
 
 
 def test_it_keeps_the_contract() -> None:
-    check_part(PART, params=PARAMS, work=make_work(tables=small()))
+    check_part(made.PARTS["compare.welch"], params={"by": "group", **PAIR}, work=make_work(tables=small()))
 
 
 # --- what it writes -----------------------------------------------------------------------------------------------------
+
+
+def test_features_that_are_no_discovery_have_effect_p_and_q_without_details() -> None:
+    given = of_groups(planted_groups(4, d=1.2, which=(6,), n_games=120, rounds=4, n_features=12))
+    found, detailed = run(given, details="discovered", alpha=0.001), run(given, alpha=0.001)
+    assert {stat for _, feature, stat, group in found if feature == 5 and group == "a vs b"} == {"d", "p", "q", "significant"}
+    assert {key: found[key] for key in found if key[1] == 6} == {key: detailed[key] for key in detailed if key[1] == 6}
+    assert "discovered" in {stat for _, feature, stat, _ in found if feature == 6}
 
 
 def test_each_fired_feature_has_every_statistic_once() -> None:
     found = run(small())
     stats_of = {(stat, group) for _, feature, stat, group in found if feature == 2}
     sides = {(stat, group) for stat in ("mean", "density") for group in ("a", "b")}
-    contrast = {(stat, "a vs b") for stat in ("d", "t", "df", "p", "q", "significant")}
+    contrast = {(stat, "a vs b") for stat in ("d", "d_low", "d_high", "g", "t", "df", "p", "q", "significant")}
     assert stats_of == sides | contrast | {("fired", "")}
     assert {feature for _, feature, _, _ in found} == {2, 5}
 
@@ -117,7 +82,7 @@ def test_the_numbers_are_those_of_the_samples() -> None:
     assert number["d", "a vs b"] == pytest.approx(
         (np.mean(a) - np.mean(b)) / np.sqrt((np.var(a, ddof=1) + np.var(b, ddof=1)) / 2)
     )
-    assert found["s1", 5, "mean", "a"]["text"] == "3 samples in 3 clusters"
+    assert found["s1", 5, "mean", "a"]["text"] == "3 samples of 3 units, 3 distinct prompts, 3 clusters"
     assert found["s1", 2, "density", "b"]["number"] == 0.0
 
 
@@ -125,7 +90,7 @@ def test_the_family_is_every_feature_of_every_space_fired_or_not() -> None:
     given = small() | {"spaces": tables([], [], [], [space(), space("s2", 1000, 2)])["spaces"]}
     found = run(given)
     p, q = (found["s1", 2, stat, "a vs b"] for stat in ("p", "q"))
-    assert q["text"] == "bh over 1008"
+    assert (q["text"], p["text"]) == ("welch: bh over 1008 features, alpha 0.05", "welch")
     assert q["number"] == pytest.approx(min(1.0, p["number"] * 1008))
 
 
@@ -139,8 +104,8 @@ def test_two_spaces_share_one_correction() -> None:
 
 
 def test_a_feature_that_spreads_nowhere_has_no_t_and_is_not_significant() -> None:
-    rows = [("s1", name, 0, {3: value}) for name, value in zip(["n0", "n1", "n2", "n3"], [1.0, 1.0, 2.0, 2.0], strict=True)]
-    found = run(tables([sample(f"n{i}") for i in range(4)], list("aabb"), rows))
+    rows = [("s1", name, 0, {3: value}) for name, value in zip(SIX, [1.0] * 3 + [2.0] * 3, strict=True)]
+    found = run(tables([sample(name) for name in SIX], list("aaabbb"), rows))
     assert [found["s1", 3, stat, "a vs b"]["number"] for stat in ("d", "t", "df", "p", "q", "significant")] == [
         *[None] * 3,
         *[1.0, 1.0, 0.0],
@@ -148,18 +113,18 @@ def test_a_feature_that_spreads_nowhere_has_no_t_and_is_not_significant() -> Non
 
 
 def test_significant_asks_for_a_small_q_and_a_large_d() -> None:
-    given = from_nulls(planted_groups(2, d=1.0, which=(4,), n_games=120, rounds=4, n_features=20))
+    given = of_groups(planted_groups(2, d=1.0, which=(4,), n_games=120, rounds=4, n_features=20))
     assert run(given)["s1", 4, "significant", "a vs b"]["number"] == 1.0
     assert run(given, min_abs_d=5.0)["s1", 4, "significant", "a vs b"]["number"] == 0.0
     assert run(given, alpha=1e-12)["s1", 4, "significant", "a vs b"]["number"] == 0.0
 
 
 def test_nothing_described_and_nothing_active_gives_no_rows() -> None:
-    assert run(tables([sample("n0"), sample("n1"), sample("n2"), sample("n3")], list("aabb"), [], [])) == {}
+    assert run(tables([sample(name) for name in SIX], list("aaabbb"), [], [])) == {}
 
 
 def test_a_space_in_which_nothing_fired_gives_no_rows() -> None:
-    assert run(tables([sample("n0"), sample("n1"), sample("n2"), sample("n3")], list("aabb"), [])) == {}
+    assert run(tables([sample(name) for name in SIX], list("aaabbb"), [])) == {}
 
 
 # --- which samples, and what is independent -----------------------------------------------------------------------------
@@ -170,13 +135,13 @@ def p_values(given: Mapping[str, pa.Table], **params: Any) -> np.ndarray:
 
 
 def test_rounds_taken_for_units_mislead_and_units_do_not() -> None:
-    given = from_nulls(null_groups(11, n_games=60, rounds=8, n_features=200, game_sd=1.5))
+    given = of_groups(null_groups(11, n_games=60, rounds=8, n_features=200, game_sd=1.5))
     assert (p_values(given, unit="sample") < 0.05).mean() > 0.3
     assert (p_values(given, unit="unit") < 0.05).mean() < 0.09
 
 
 def test_a_planted_feature_is_found_with_its_sign() -> None:
-    given = from_nulls(planted_groups(4, d=1.2, which=(6,), n_games=120, rounds=4, n_features=40))
+    given = of_groups(planted_groups(4, d=1.2, which=(6,), n_games=120, rounds=4, n_features=40))
     found = run(given, alpha=0.001)
     assert [feature for (_, feature, stat, _), row in found.items() if stat == "significant" and row["number"]] == [6]
     assert 0.5 < found["s1", 6, "d", "a vs b"]["number"] < 1.6
@@ -187,9 +152,9 @@ def test_a_planted_feature_is_found_with_its_sign() -> None:
 def test_equal_prompts_are_one_cluster_in_their_group_only() -> None:
     samples = [sample(f"n{i}", prompt=f"p{min(i % 4, 2)}") for i in range(8)]
     given = tables(samples, list("aaaabbbb"), [("s1", f"n{i}", 0, {1: 1.0 + i}) for i in range(8)])
-    assert run(given)["s1", 1, "mean", "a"]["text"] == "4 samples in 3 clusters"
-    assert run(given)["s1", 1, "mean", "b"]["text"] == "4 samples in 3 clusters"
-    assert run(given, cluster="none")["s1", 1, "mean", "a"]["text"] == "4 samples in 4 clusters"
+    assert run(given)["s1", 1, "mean", "a"]["text"] == "4 samples of 4 units, 3 distinct prompts, 3 clusters"
+    assert run(given)["s1", 1, "mean", "b"]["text"] == "4 samples of 4 units, 3 distinct prompts, 3 clusters"
+    assert run(given, cluster="none")["s1", 1, "mean", "a"]["text"] == "4 samples of 4 units, 3 distinct prompts, 4 clusters"
 
 
 def test_samples_of_other_groups_and_without_the_key_are_left_out() -> None:
@@ -204,7 +169,7 @@ def test_samples_of_other_groups_and_without_the_key_are_left_out() -> None:
 
 
 def test_each_half_of_the_units_is_its_own_and_both_are_all() -> None:
-    given = from_nulls(null_groups(1, n_games=40, rounds=3, n_features=10))
+    given = of_groups(null_groups(1, n_games=40, rounds=3, n_features=10))
     sizes = {}
     for part in ("select", "confirm", "all"):
         text = run(given, seed=9, half=part)["s1", 0, "mean", "a"]["text"]
@@ -218,16 +183,16 @@ def test_each_half_of_the_units_is_its_own_and_both_are_all() -> None:
 @pytest.mark.parametrize(("pool", "expected"), [("max", 3.0), ("mean", 1.5)], ids=["max", "mean"])
 def test_positions_of_a_sample_become_one_value(pool: str, expected: float) -> None:
     rows = [("s1", "n0", at, {1: value} if value else {0: 1.0}) for at, value in enumerate([3.0, 2.0, 1.0, 0.0])]
-    rows += [("s1", f"n{i}", 0, {1: 0.5 * i}) for i in (1, 2, 3)]
-    found = run(tables([sample(f"n{i}") for i in range(4)], list("aabb"), rows), pool=pool)
-    assert found["s1", 1, "mean", "a"]["number"] == pytest.approx((expected + 0.5) / 2)
+    rows += [("s1", f"n{i}", 0, {1: 0.5 * i}) for i in range(1, 6)]
+    found = run(tables([sample(name) for name in SIX], list("aaabbb"), rows), pool=pool)
+    assert found["s1", 1, "mean", "a"]["number"] == pytest.approx((expected + 1.5) / 3)
 
 
 def test_groups_may_be_named_by_numbers() -> None:
-    rows = [("s1", f"n{i}", 0, {1: 1.0 + i}) for i in range(4)]
-    found = run(tables([sample(f"n{i}") for i in range(4)], [1.0, 1.0, 0.5, 0.5], rows), between=[1, 0.5])
-    assert found["s1", 1, "mean", "1"]["number"] == 1.5
-    assert found["s1", 1, "mean", "0.5"]["number"] == 3.5
+    rows = [("s1", name, 0, {1: 1.0 + at}) for at, name in enumerate(SIX)]
+    found = run(tables([sample(name) for name in SIX], [1.0] * 3 + [0.5] * 3, rows), between=[1, 0.5])
+    assert found["s1", 1, "mean", "1"]["number"] == 2.0
+    assert found["s1", 1, "mean", "0.5"]["number"] == 5.0
 
 
 # --- what it refuses ----------------------------------------------------------------------------------------------------
@@ -245,7 +210,7 @@ def test_samples_without_any_metadata_are_told_so() -> None:
 def test_an_unknown_group_is_answered_with_those_there_are() -> None:
     samples = [sample(f"n{i}") for i in range(3)]
     given = tables(samples, ["stop", "stop", "bet"], [])
-    message = "between: no sample has group 'stopp'. Did you mean 'stop'? Groups by 'group': bet (1 samples), stop (2 samples)."
+    message = "between: no sample has group 'stopp'. Did you mean 'stop'? Groups by 'group': bet (1 sample), stop (2 samples)."
     refused(message, given, between=("stopp", "bet"))
 
 
@@ -259,14 +224,22 @@ def test_a_group_that_is_not_in_the_half_is_refused() -> None:
     refused(message, given, half="select")
 
 
-def test_a_group_of_one_cluster_is_refused() -> None:
-    samples = [sample("n0", "g0"), sample("n1", "g0"), sample("n2", "g1"), sample("n3", "g2")]
-    given = tables(samples, list("aabb"), [])
+@pytest.mark.parametrize(
+    ("params", "found"),
+    [
+        ({}, "4 samples of 2 units, 4 distinct prompts, 2 clusters (unit: unit, cluster: prompt, half: all)"),
+        ({"cluster": "none"}, "4 samples of 2 units, 4 distinct prompts, 2 clusters (unit: unit, cluster: none, half: all)"),
+    ],
+    ids=["prompts", "units"],
+)
+def test_a_group_of_fewer_than_three_clusters_is_refused_with_its_numbers(params: dict[str, str], found: str) -> None:
+    samples = [sample(f"n{at}", f"g{at // 2}") for at in range(4)] + [sample(f"m{at}") for at in range(3)]
     message = (
-        "between: group 'a' has 2 samples but 1 independent cluster (unit: unit, cluster: prompt); a test needs at least 2 to "
-        "see a spread. Give the experiment more units."
+        f"between: group 'a' has {found}; a test needs at least 3 independent clusters to see a spread. Give the experiment "
+        f"more units."
     )
-    refused(message, given)
+    refused(message, tables(samples, list("aaaabbb"), []), **params)
+    assert run(tables(samples, list("aaaabbb"), []), unit="sample") == {}
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=str)
@@ -300,4 +273,4 @@ def test_a_space_that_nobody_described_is_refused() -> None:
 
 def test_a_group_is_not_compared_with_itself() -> None:
     with pytest.raises(ValidationError, match="both groups are 'a'; name two different ones"):
-        Welch(by="group", between=("a", "a"))
+        Means(by="group", between=("a", "a"))
