@@ -11,7 +11,7 @@ import json
 import os
 import queue
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,14 +113,15 @@ class JobWriter:
 
     def _write(self) -> None:
         """The thread: after a failure it goes on taking tables, so that nobody waits for it."""
+        coming = iter(self._waiting.get, None)
         try:
-            self._write_tables()
+            self._write_tables(coming)
         except BaseException as error:
             self._failure = error
-            while self._waiting.get() is not None:
+            for _ in coming:
                 continue
 
-    def _write_tables(self) -> None:
+    def _write_tables(self, coming: Iterator[tuple[str, pa.Table]]) -> None:
         import pyarrow as pa
 
         with ExitStack() as open_files:
@@ -128,8 +129,7 @@ class JobWriter:
             for name in self._writes:
                 sink = open_files.enter_context(pa.OSFile(str(self._folder / f"{name}.arrow"), "wb"))
                 writers[name] = open_files.enter_context(pa.ipc.new_file(sink, arrow_schema(name)))
-            while (item := self._waiting.get()) is not None:
-                name, rows = item
+            for name, rows in coming:
                 writers[name].write_table(rows)
                 self._counts[name] += len(rows)
 

@@ -114,13 +114,15 @@ def _fitting(model: Model, texts: Sequence[Text], start: int, hookpoints: Sequen
         except Exception as error:
             if not out_of_memory(error):
                 raise
-            if len(chunk) == 1 and not (budget.relief and budget.relief()):
-                raise DataError(
-                    f"sample '{chunk[0].samples[0]}': its {len(chunk[0].ids)} tokens alone do not fit in memory beside the model "
-                    f"({type(error).__name__}). Use a larger device, spread the model over several (device_map), or load it in bfloat16."
-                ) from error
+            said = type(error).__name__
+        # Out here nothing refers to the failed pass any more, so that its memory can be had.
         if len(chunk) > 1:
             budget.halve(len(chunk) * len(chunk[-1].ids))
+        elif not (budget.relief and budget.relief()):
+            raise DataError(
+                f"sample '{chunk[0].samples[0]}': its {len(chunk[0].ids)} tokens alone do not fit in memory beside the model ({said}). "
+                f"Use a larger device, spread the model over several (device_map), or load it in bfloat16."
+            )
         free_memory()
 
 
@@ -156,11 +158,8 @@ def out_of_memory(error: BaseException) -> bool:
 
 def free_memory() -> None:
     """Give back what torch keeps for later on the device."""
-    import gc
-
     import torch
 
-    gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 

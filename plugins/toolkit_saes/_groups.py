@@ -156,15 +156,17 @@ class Encoding:
             except Exception as error:
                 if not out_of_memory(error):
                     raise
-                if not self._make_room(sae, len(rows)):
-                    raise DataError(
-                        f"SAE {sae.name} ({sae.width:,} features of {sae.inputs:,} numbers) does not fit in memory beside the model, "
-                        f"even alone and a row at a time ({type(error).__name__}). Use a larger device, or choose narrower SAEs."
-                    ) from error
+                said = type(error).__name__
             else:
                 if not any(held is sae for held in self._held):
                     self._held.append(sae)
                 return found
+            # Out here nothing refers to the failed attempt any more, so that its memory can be had.
+            if not self._make_room(sae, len(rows)):
+                raise DataError(
+                    f"SAE {sae.name} ({sae.width:,} features of {sae.inputs:,} numbers) does not fit in memory beside the model, "
+                    f"even alone and a row at a time ({said}). Use a larger device, or choose narrower SAEs."
+                )
 
     def _make_room(self, sae: Sae, rows: int) -> bool:
         """The next thing to try after memory ran out; False when all was tried."""
