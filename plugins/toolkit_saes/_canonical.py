@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from toolkit.errors import DataError
 from toolkit.saes import Sae, Sparse
 
+from ._fused import fused
 from ._gates import BY_FEATURE, GATES, Gate
 from ._matrix import Matrix
 
@@ -111,16 +112,24 @@ class CanonicalSae(Sae):
 
     def encode(self, rows: Tensor) -> Tensor:
         """What the gate lets through."""
-        weights = self._for(rows)
-        given, _ = _prepared(weights, rows)
-        return GATES[weights.gate](weights.w_enc.into(given), weights)
+        weights, found = self._found(rows)
+        return GATES[weights.gate](found, weights)
 
-    def sparse(self, rows: Tensor, chunk: int = 4096) -> Sparse:
+    def active(self, rows: Tensor) -> Sparse:
+        """The same without zeros, in one go."""
+        weights, found = self._found(rows)
+        return fused(weights.gate, found, weights)
+
+    def sparse(self, rows: Tensor, chunk: int | None = None) -> Sparse:
         """Active features of rows. Where each feature decides by itself a block of them is read once for all rows."""
         weights = self._for(rows)
-        if weights.gate not in BY_FEATURE:
-            return super().sparse(rows, chunk)
-        return _sparse(weights, rows, chunk)
+        return _sparse(weights, rows, chunk or max(1, len(rows))) if weights.gate in BY_FEATURE else super().sparse(rows, chunk)
+
+    def _found(self, rows: Tensor) -> tuple[Weights, Tensor]:
+        """x W_enc, which is what a gate takes."""
+        weights = self._for(rows)
+        given, _ = _prepared(weights, rows)
+        return weights, weights.w_enc.into(given)
 
     def _for(self, rows: Tensor) -> Weights:
         """The weights, for rows that they fit."""

@@ -25,6 +25,7 @@ from ._gates import Gate
 from ._layers import all_there, chosen
 from ._matrix import Matrix
 from ._placed import Placed
+from ._sizes import Size, sizes
 from ._tensors import Shapes, check_axes, positive, refuse_pickles, safetensors_shapes, safetensors_weights, swapped, whole
 
 FILES = ("cfg.json", "sae_weights.safetensors")
@@ -312,7 +313,7 @@ def _patterns(params: SaeLens, found: Snapshot) -> list[str]:
 
 def _sizes(params: SaeLens, folders: Sequence[Path]) -> dict[str, Any]:
     facts = [_sae(params, folder, "") for folder in folders]
-    return {"inputs": facts[0].inputs, "width": facts[0].width, "layers": [found.layer for found in facts]}
+    return sizes([Size(found.hookpoint, found.inputs, found.width, found.declared_l0) for found in facts])
 
 
 def sae_folders(root: Path, names: Sequence[str] = FILES) -> list[Path]:
