@@ -7,20 +7,13 @@ from collections.abc import Iterator
 from toolkit import hookimpl
 from toolkit.records import Part, ReportSection, StagePart
 
-from . import _layer_profile, _top_features, _volcano, _welch
+from . import _compare, _layer_profile, _params, _top_features, _volcano
 
 
 @hookimpl
 def toolkit_parts() -> Iterator[Part]:
     """Every part of this subject."""
-    yield StagePart(
-        name="compare.welch",
-        help="Which features differ between two groups: cluster-robust Welch tests, corrected over all features.",
-        params=_welch.Welch,
-        run=_welch.compare_welch,
-        reads=("samples", "sample_meta", "activations", "spaces"),
-        writes=("features",),
-    )
+    yield from _comparisons()
     yield ReportSection(
         name="layer-profile",
         title="Layers",
@@ -45,3 +38,40 @@ def toolkit_parts() -> Iterator[Part]:
         run=_top_features.figures,
         order=22,
     )
+
+
+def _comparisons() -> Iterator[Part]:
+    tests = (
+        (
+            "welch",
+            _params.Means,
+            _compare.compare_welch,
+            "Which features differ between two groups: cluster-robust Welch tests of means.",
+        ),
+        ("student", _params.Means, _compare.compare_student, "The same with one spread for both groups: Student's test."),
+        ("mann_whitney", _params.Ranks, _compare.compare_mann_whitney, "Two groups by ranks of cluster means: Mann-Whitney."),
+        ("auroc", _params.TwoGroups, _compare.compare_auroc, "How well each feature tells the samples of two groups apart."),
+        (
+            "permutation",
+            _params.Shuffles,
+            _compare.compare_permutation,
+            "Two groups against shuffles of their labels over clusters.",
+        ),
+        (
+            "correlation",
+            _params.Trend,
+            _compare.compare_correlation,
+            "Which features follow a number: Pearson's or Spearman's r.",
+        ),
+        ("anova", _params.Several, _compare.compare_anova, "Which features differ among several groups, by cluster means."),
+        ("kruskal", _params.Several, _compare.compare_kruskal, "Which features differ among several groups, by ranks."),
+    )
+    for name, params, run, said in tests:
+        yield StagePart(
+            name=f"compare.{name}",
+            help=said,
+            params=params,
+            run=run,
+            reads=("samples", "sample_meta", "activations", "spaces"),
+            writes=("features",),
+        )

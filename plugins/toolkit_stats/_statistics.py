@@ -10,11 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
-from scipy.special import stdtr
+from scipy.special import fdtrc, gammaln, stdtr
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
+Z = 1.959963984540054
+"""Half the width of a 95 % interval in standard errors."""
 ROUNDING = 1e-12
 """A standard deviation below this share of the mean is what rounding leaves of a constant column; float32 spreads are larger."""
 
@@ -39,6 +41,17 @@ class Contrast:
     t: Floats
     df: Floats
     p: Floats
+    variance: Floats  # of the difference of means
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Effect sizes of two groups, by column: d with its 95 % interval, and g, which is d without its small-sample bias."""
+
+    d: Floats
+    d_low: Floats
+    d_high: Floats
+    g: Floats
 
 
 def clusters_of(joins: Sequence[Ints], count: int) -> Ints:
@@ -59,16 +72,22 @@ def moments(matrix: Any, clusters: Ints) -> Moments:
     samples, columns = matrix.shape
     count = int(clusters.max()) + 1
     mean = np.bincount(matrix.indices, weights=matrix.data, minlength=columns) / samples
-    member = sparse.csr_array((np.ones(samples), (clusters, np.arange(samples))), shape=(count, samples))
-    between = _squares(member @ matrix, mean, np.bincount(clusters).astype(np.float64))
+    squares = _squares(matrix, mean, np.ones(samples))
+    between = squares if count == samples else _squares(_sums(matrix, clusters), mean, np.bincount(clusters).astype(np.float64))
     return Moments(
         samples=samples,
         clusters=count,
         mean=mean,
         fired=np.bincount(matrix.indices, minlength=columns),
-        squares=_squares(matrix, mean, np.ones(samples)),
+        squares=squares,
         variance=count / (count - 1) * between / samples**2,
     )
+
+
+def _sums(matrix: Any, clusters: Ints) -> Any:
+    samples = matrix.shape[0]
+    member = sparse.csr_array((np.ones(samples), (clusters, np.arange(samples))), shape=(int(clusters.max()) + 1, samples))
+    return member @ matrix
 
 
 def _squares(sums: Any, mean: Floats, sizes: Floats) -> Floats:
@@ -82,26 +101,109 @@ def _squares(sums: Any, mean: Floats, sizes: Floats) -> Floats:
 
 
 def welch(a: Moments, b: Moments) -> Contrast:
-    """Welch's test with cluster-robust variances, Satterthwaite's degrees of freedom, and Cohen's d over samples.
-
-    A column without spread in both groups is no evidence, whatever its means: one value seen again and again says nothing
-    about how far means wander. Its t is undefined and its p is 1.
-    """
-    difference = a.mean - b.mean
-    variance = a.variance + b.variance
+    """Welch's test with cluster-robust variances, Satterthwaite's degrees of freedom, and Cohen's d over samples."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        d = difference / np.sqrt((a.squares + b.squares) / (a.samples + b.samples - 2))
+        variance = a.variance + b.variance
         share = a.variance / variance
         df = 1.0 / (share**2 / (a.clusters - 1) + (1.0 - share) ** 2 / (b.clusters - 1))
+    return _contrast(a, b, variance, df)
+
+
+def student(a: Moments, b: Moments) -> Contrast:
+    """Student's test: cluster means, weighted by size, spread alike in both groups, and that spread is pooled."""
+    df = a.clusters + b.clusters - 2
+    of_cluster = [side.variance * side.clusters * (side.clusters - 1) for side in (a, b)]
+    variance = (of_cluster[0] + of_cluster[1]) / df * (1 / a.clusters + 1 / b.clusters)
+    return _contrast(a, b, variance, np.where(variance > 0, float(df), np.nan))
+
+
+def _contrast(a: Moments, b: Moments, variance: Floats, df: Floats) -> Contrast:
+    """A column without spread in both groups is no evidence, whatever its means: one value seen again and again says nothing
+    about how far means wander. Its t is undefined and its p is 1."""
+    difference = a.mean - b.mean
+    with np.errstate(divide="ignore", invalid="ignore"):
+        d = difference / np.sqrt((a.squares + b.squares) / (a.samples + b.samples - 2))
         t = np.where(variance > 0, difference / np.sqrt(variance), np.nan)
-    p = np.where(variance > 0, 2.0 * stdtr(df, -np.abs(t)), 1.0)
-    return Contrast(d=np.where(np.isfinite(d), d, np.nan), t=t, df=df, p=p)
+        p = np.where(variance > 0, 2.0 * stdtr(df, -np.abs(t)), 1.0)
+    return Contrast(d=np.where(np.isfinite(d), d, np.nan), t=t, df=df, p=p, variance=variance)
 
 
-def benjamini_hochberg(p: Floats, family: int) -> Floats:
-    """The q of each p, as if `family - len(p)` more tests had given p = 1."""
-    order = np.argsort(p, kind="stable")
-    raw = p[order] * family / np.arange(1, len(p) + 1)
-    q = np.empty_like(p)
-    q[order] = np.minimum(np.minimum.accumulate(raw[::-1])[::-1], 1.0)
-    return q
+def effects(a: Moments, b: Moments, test: Contrast) -> Effects:
+    """The usual large-sample interval of d, with the test's own variance of the difference and clusters for degrees of freedom."""
+    df = a.clusters + b.clusters - 2
+    pooled = (a.squares + b.squares) / (a.samples + b.samples - 2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        reach = Z * np.sqrt(test.variance / pooled + test.d**2 / (2 * df))
+    unbiased = np.exp(gammaln(df / 2) - gammaln((df - 1) / 2)) / np.sqrt(df / 2)
+    return Effects(d=test.d, d_low=test.d - reach, d_high=test.d + reach, g=test.d * unbiased)
+
+
+def merged(matrix: Any, clusters: Ints) -> Any:
+    """The mean row of each cluster, as a CSR matrix."""
+    samples = matrix.shape[0]
+    sizes = np.bincount(clusters)
+    if len(sizes) == samples:
+        return matrix[np.argsort(clusters)] if np.any(clusters[1:] < clusters[:-1]) else matrix
+    member = sparse.csr_array((1.0 / sizes[clusters], (clusters, np.arange(samples))), shape=(len(sizes), samples))
+    found = member @ matrix
+    found.eliminate_zeros()
+    return found
+
+
+# --- several groups, and numbers ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Several groups, by column: Fisher's F, and the share of the spread that lies between the groups."""
+
+    f: Floats
+    p: Floats
+    eta2: Floats
+
+
+def anova(groups: Sequence[Moments]) -> Spread:
+    """One-way analysis of variance of rows that are independent."""
+    samples, count = sum(group.samples for group in groups), len(groups)
+    mean = sum((group.samples * group.mean for group in groups), np.zeros(1)) / samples
+    between = sum((group.samples * (group.mean - mean) ** 2 for group in groups), np.zeros(1))
+    inside = sum((group.squares for group in groups), np.zeros(1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        f = np.where(inside > 0, between / (count - 1) / (inside / (samples - count)), np.nan)
+        eta2 = np.where(between + inside > 0, between / (between + inside), np.nan)
+    return Spread(f, np.where(inside > 0, fdtrc(count - 1, samples - count, f), 1.0), np.where(inside > 0, eta2, np.nan))
+
+
+@dataclass(frozen=True)
+class Slope:
+    """A correlation, by column, with its 95 % interval and its test."""
+
+    r: Floats
+    low: Floats
+    high: Floats
+    t: Floats
+    p: Floats
+
+
+def pearson(matrix: Any, numbers: Floats) -> Floats:
+    """The correlation of each column of a CSR matrix with a number of each row; NaN where a column does not spread."""
+    rows, columns = matrix.shape
+    theirs = numbers - numbers.mean()
+    row = np.repeat(np.arange(rows), np.diff(matrix.indptr))
+    mean = np.bincount(matrix.indices, weights=matrix.data, minlength=columns) / rows
+    # The other numbers sum to zero, so a column may be taken from any origin; its mean loses least to rounding.
+    stored = np.bincount(matrix.indices, weights=(matrix.data - mean[matrix.indices]) * theirs[row], minlength=columns)
+    together = stored + mean * np.bincount(matrix.indices, weights=theirs[row], minlength=columns)
+    spread = _squares(matrix, mean, np.ones(rows))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        r = np.where(spread > 0, together / np.sqrt(spread * (theirs**2).sum()), np.nan)
+    return np.clip(r, -1.0, 1.0)
+
+
+def slope(r: Floats, rows: int, spread: Floats | float = 1.0) -> Slope:
+    """The t test of a correlation, and Fisher's interval; `spread` widens it (ranks spread more than values)."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = r * np.sqrt((rows - 2) / (1.0 - r**2))
+        reach = Z * np.sqrt(spread / (rows - 3)) if rows > 3 else np.full_like(r, np.inf)
+        low, high = np.tanh(np.arctanh(r) - reach), np.tanh(np.arctanh(r) + reach)
+    return Slope(r, low, high, t, np.where(np.isnan(r), 1.0, 2.0 * stdtr(rows - 2, -np.abs(t))))

@@ -19,9 +19,11 @@ from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_work
 from toolkit.testing.nulls import Groups, null_groups, planted_groups
 from toolkit_stats import toolkit_parts
-from toolkit_stats._welch import Welch, compare_welch
+from toolkit_stats._compare import compare_welch
+from toolkit_stats._params import Means
 
-PART = next(part for part in toolkit_parts() if isinstance(part, StagePart))
+PART = next(part for part in toolkit_parts() if isinstance(part, StagePart) and part.name == "compare.welch")
+SIX = [f"n{at}" for at in range(6)]
 PARAMS = {"by": "group", "between": ("a", "b")}
 
 
@@ -77,7 +79,7 @@ def from_nulls(data: Groups) -> dict[str, pa.Table]:
 
 def run(given: Mapping[str, pa.Table], seed: int = 0, **params: Any) -> dict[tuple[str, int, str, str], dict[str, Any]]:
     """The stage's rows by (space, feature, stat, group)."""
-    found = [table for _, table in compare_welch(make_work(Welch(**{**PARAMS, **params}), given, seed=seed))]
+    found = [table for _, table in compare_welch(make_work(Means(**{**PARAMS, **params}), given, seed=seed))]
     return {(row["space"], row["feature"], row["stat"], row["group"]): row for table in found for row in table.to_pylist()}
 
 
@@ -98,7 +100,7 @@ def test_each_fired_feature_has_every_statistic_once() -> None:
     found = run(small())
     stats_of = {(stat, group) for _, feature, stat, group in found if feature == 2}
     sides = {(stat, group) for stat in ("mean", "density") for group in ("a", "b")}
-    contrast = {(stat, "a vs b") for stat in ("d", "t", "df", "p", "q", "significant")}
+    contrast = {(stat, "a vs b") for stat in ("d", "d_low", "d_high", "g", "t", "df", "p", "q", "significant")}
     assert stats_of == sides | contrast | {("fired", "")}
     assert {feature for _, feature, _, _ in found} == {2, 5}
 
@@ -117,7 +119,7 @@ def test_the_numbers_are_those_of_the_samples() -> None:
     assert number["d", "a vs b"] == pytest.approx(
         (np.mean(a) - np.mean(b)) / np.sqrt((np.var(a, ddof=1) + np.var(b, ddof=1)) / 2)
     )
-    assert found["s1", 5, "mean", "a"]["text"] == "3 samples in 3 clusters"
+    assert found["s1", 5, "mean", "a"]["text"] == "3 samples of 3 units, 3 distinct prompts, 3 clusters"
     assert found["s1", 2, "density", "b"]["number"] == 0.0
 
 
@@ -125,7 +127,7 @@ def test_the_family_is_every_feature_of_every_space_fired_or_not() -> None:
     given = small() | {"spaces": tables([], [], [], [space(), space("s2", 1000, 2)])["spaces"]}
     found = run(given)
     p, q = (found["s1", 2, stat, "a vs b"] for stat in ("p", "q"))
-    assert q["text"] == "bh over 1008"
+    assert q["text"] == p["text"] == "welch, bh over 1008 features, alpha 0.05"
     assert q["number"] == pytest.approx(min(1.0, p["number"] * 1008))
 
 
@@ -139,8 +141,8 @@ def test_two_spaces_share_one_correction() -> None:
 
 
 def test_a_feature_that_spreads_nowhere_has_no_t_and_is_not_significant() -> None:
-    rows = [("s1", name, 0, {3: value}) for name, value in zip(["n0", "n1", "n2", "n3"], [1.0, 1.0, 2.0, 2.0], strict=True)]
-    found = run(tables([sample(f"n{i}") for i in range(4)], list("aabb"), rows))
+    rows = [("s1", name, 0, {3: value}) for name, value in zip(SIX, [1.0] * 3 + [2.0] * 3, strict=True)]
+    found = run(tables([sample(name) for name in SIX], list("aaabbb"), rows))
     assert [found["s1", 3, stat, "a vs b"]["number"] for stat in ("d", "t", "df", "p", "q", "significant")] == [
         *[None] * 3,
         *[1.0, 1.0, 0.0],
@@ -155,11 +157,11 @@ def test_significant_asks_for_a_small_q_and_a_large_d() -> None:
 
 
 def test_nothing_described_and_nothing_active_gives_no_rows() -> None:
-    assert run(tables([sample("n0"), sample("n1"), sample("n2"), sample("n3")], list("aabb"), [], [])) == {}
+    assert run(tables([sample(name) for name in SIX], list("aaabbb"), [], [])) == {}
 
 
 def test_a_space_in_which_nothing_fired_gives_no_rows() -> None:
-    assert run(tables([sample("n0"), sample("n1"), sample("n2"), sample("n3")], list("aabb"), [])) == {}
+    assert run(tables([sample(name) for name in SIX], list("aaabbb"), [])) == {}
 
 
 # --- which samples, and what is independent -----------------------------------------------------------------------------
@@ -187,9 +189,9 @@ def test_a_planted_feature_is_found_with_its_sign() -> None:
 def test_equal_prompts_are_one_cluster_in_their_group_only() -> None:
     samples = [sample(f"n{i}", prompt=f"p{min(i % 4, 2)}") for i in range(8)]
     given = tables(samples, list("aaaabbbb"), [("s1", f"n{i}", 0, {1: 1.0 + i}) for i in range(8)])
-    assert run(given)["s1", 1, "mean", "a"]["text"] == "4 samples in 3 clusters"
-    assert run(given)["s1", 1, "mean", "b"]["text"] == "4 samples in 3 clusters"
-    assert run(given, cluster="none")["s1", 1, "mean", "a"]["text"] == "4 samples in 4 clusters"
+    assert run(given)["s1", 1, "mean", "a"]["text"] == "4 samples of 4 units, 3 distinct prompts, 3 clusters"
+    assert run(given)["s1", 1, "mean", "b"]["text"] == "4 samples of 4 units, 3 distinct prompts, 3 clusters"
+    assert run(given, cluster="none")["s1", 1, "mean", "a"]["text"] == "4 samples of 4 units, 3 distinct prompts, 4 clusters"
 
 
 def test_samples_of_other_groups_and_without_the_key_are_left_out() -> None:
@@ -218,16 +220,16 @@ def test_each_half_of_the_units_is_its_own_and_both_are_all() -> None:
 @pytest.mark.parametrize(("pool", "expected"), [("max", 3.0), ("mean", 1.5)], ids=["max", "mean"])
 def test_positions_of_a_sample_become_one_value(pool: str, expected: float) -> None:
     rows = [("s1", "n0", at, {1: value} if value else {0: 1.0}) for at, value in enumerate([3.0, 2.0, 1.0, 0.0])]
-    rows += [("s1", f"n{i}", 0, {1: 0.5 * i}) for i in (1, 2, 3)]
-    found = run(tables([sample(f"n{i}") for i in range(4)], list("aabb"), rows), pool=pool)
-    assert found["s1", 1, "mean", "a"]["number"] == pytest.approx((expected + 0.5) / 2)
+    rows += [("s1", f"n{i}", 0, {1: 0.5 * i}) for i in range(1, 6)]
+    found = run(tables([sample(name) for name in SIX], list("aaabbb"), rows), pool=pool)
+    assert found["s1", 1, "mean", "a"]["number"] == pytest.approx((expected + 1.5) / 3)
 
 
 def test_groups_may_be_named_by_numbers() -> None:
-    rows = [("s1", f"n{i}", 0, {1: 1.0 + i}) for i in range(4)]
-    found = run(tables([sample(f"n{i}") for i in range(4)], [1.0, 1.0, 0.5, 0.5], rows), between=[1, 0.5])
-    assert found["s1", 1, "mean", "1"]["number"] == 1.5
-    assert found["s1", 1, "mean", "0.5"]["number"] == 3.5
+    rows = [("s1", name, 0, {1: 1.0 + at}) for at, name in enumerate(SIX)]
+    found = run(tables([sample(name) for name in SIX], [1.0] * 3 + [0.5] * 3, rows), between=[1, 0.5])
+    assert found["s1", 1, "mean", "1"]["number"] == 2.0
+    assert found["s1", 1, "mean", "0.5"]["number"] == 5.0
 
 
 # --- what it refuses ----------------------------------------------------------------------------------------------------
@@ -245,7 +247,7 @@ def test_samples_without_any_metadata_are_told_so() -> None:
 def test_an_unknown_group_is_answered_with_those_there_are() -> None:
     samples = [sample(f"n{i}") for i in range(3)]
     given = tables(samples, ["stop", "stop", "bet"], [])
-    message = "between: no sample has group 'stopp'. Did you mean 'stop'? Groups by 'group': bet (1 samples), stop (2 samples)."
+    message = "between: no sample has group 'stopp'. Did you mean 'stop'? Groups by 'group': bet (1 sample), stop (2 samples)."
     refused(message, given, between=("stopp", "bet"))
 
 
@@ -259,14 +261,22 @@ def test_a_group_that_is_not_in_the_half_is_refused() -> None:
     refused(message, given, half="select")
 
 
-def test_a_group_of_one_cluster_is_refused() -> None:
-    samples = [sample("n0", "g0"), sample("n1", "g0"), sample("n2", "g1"), sample("n3", "g2")]
-    given = tables(samples, list("aabb"), [])
+@pytest.mark.parametrize(
+    ("params", "found"),
+    [
+        ({}, "4 samples of 2 units, 4 distinct prompts, 2 clusters (unit: unit, cluster: prompt, half: all)"),
+        ({"cluster": "none"}, "4 samples of 2 units, 4 distinct prompts, 2 clusters (unit: unit, cluster: none, half: all)"),
+    ],
+    ids=["prompts", "units"],
+)
+def test_a_group_of_fewer_than_three_clusters_is_refused_with_its_numbers(params: dict[str, str], found: str) -> None:
+    samples = [sample(f"n{at}", f"g{at // 2}") for at in range(4)] + [sample(f"m{at}") for at in range(3)]
     message = (
-        "between: group 'a' has 2 samples but 1 independent cluster (unit: unit, cluster: prompt); a test needs at least 2 to "
-        "see a spread. Give the experiment more units."
+        f"between: group 'a' has {found}; a test needs at least 3 independent clusters to see a spread. Give the experiment "
+        f"more units."
     )
-    refused(message, given)
+    refused(message, tables(samples, list("aaaabbb"), []), **params)
+    assert run(tables(samples, list("aaaabbb"), []), unit="sample") == {}
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=str)
@@ -300,4 +310,4 @@ def test_a_space_that_nobody_described_is_refused() -> None:
 
 def test_a_group_is_not_compared_with_itself() -> None:
     with pytest.raises(ValidationError, match="both groups are 'a'; name two different ones"):
-        Welch(by="group", between=("a", "a"))
+        Means(by="group", between=("a", "a"))

@@ -1,0 +1,179 @@
+"""Two groups compared with other things held equal: least squares on the group and its covariates, cluster-robust.
+
+Imported when a step runs: it needs NumPy and SciPy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+from scipy.special import stdtr
+
+from toolkit.errors import DataError
+from toolkit.records import Work
+
+from ._groups import Design, metadata, words_of
+
+Floats = npt.NDArray[np.float64]
+
+TOLD_APART = 1e-8
+"""Covariates that leave less than this share of the groups' difference unexplained name the groups themselves."""
+
+
+@dataclass(frozen=True)
+class Adjusted:
+    """The group's coefficient, by column, as d (in residual standard deviations) and as a test."""
+
+    d: Floats
+    t: Floats
+    df: Floats
+    p: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """What does not depend on the feature. `own`: what of the first group's indicator no covariate explains."""
+
+    names: str
+    regressors: Floats  # the group first, then a constant and the covariates
+    inverse: Floats
+    own: Floats
+    rank: int
+    clusters: int
+    weighted: Any  # clusters by samples: `own` in the place of each member
+    crossed: Floats  # clusters by regressors: the weighted sums of the regressors
+
+
+def model_of(work: Work, design: Design) -> Model | None:
+    """The model that the params ask for, if they ask for one."""
+    params = work.params
+    if not (params.covariates or params.within):
+        return None
+    blocks = [_numbers_or_levels(work, key, design) for key in params.covariates]
+    blocks += (
+        [_levels(_values(words_of(work, params.within, "within"), design, params.within, "within"))] if params.within else []
+    )
+    names = ", ".join(params.covariates)
+    said = "; ".join([*([f"given {names}"] if names else []), *([f"within {params.within}"] if params.within else [])])
+    return model(design, np.column_stack(blocks), said)
+
+
+def model(design: Design, covariates: Floats, names: str) -> Model:
+    """Partial the covariates out of the group's indicator, once for all features."""
+    group = (np.arange(design.size) < design.groups[0].end).astype(np.float64)
+    others = np.column_stack([np.ones(design.size), covariates])
+    own = group - others @ np.linalg.lstsq(others, group, rcond=None)[0]
+    if (own**2).sum() < TOLD_APART * ((group - group.mean()) ** 2).sum():
+        a, b = (one.name for one in design.groups)
+        raise DataError(
+            f"covariates: {names} tell '{a}' from '{b}' without error among the {design.size} samples compared, so that nothing is left "
+            f"to compare. Leave out the covariate that stands for the group."
+        )
+    regressors = np.column_stack([group, others])
+    rank, clusters = int(np.linalg.matrix_rank(regressors)), int(design.joined.max()) + 1
+    if clusters <= rank:
+        raise DataError(
+            f"covariates: {names} take {rank} coefficients, and there are {clusters} independent clusters; a test needs more clusters "
+            f"than coefficients. Take fewer covariates, or numbers in place of words."
+        )
+    weighted = sparse.csr_array((own, (design.joined, np.arange(design.size))), shape=(clusters, design.size))
+    inverse = np.linalg.pinv(regressors.T @ regressors)
+    return Model(names, regressors, inverse, own, rank, clusters, weighted, np.asarray(weighted @ regressors))
+
+
+def adjusted(matrix: Any, model: Model) -> Adjusted:
+    """The test of each column of a CSR matrix. Nothing dense of its size is made."""
+    samples = matrix.shape[0]
+    cross = np.asarray((matrix.T @ model.regressors).T)  # regressors by features
+    coefficients = model.inverse @ cross
+    squares = _squares(matrix)
+    residual = _cleared(squares - (coefficients * cross).sum(axis=0), squares)
+    scores = model.weighted @ matrix
+    raw = _squares(scores)
+    mixed = np.asarray((scores.T @ model.crossed).T)
+    meat = (
+        raw
+        - 2 * (coefficients * mixed).sum(axis=0)
+        + (coefficients * (model.crossed.T @ model.crossed @ coefficients)).sum(axis=0)
+    )
+    scale = model.clusters / (model.clusters - 1) * (samples - 1) / (samples - model.rank)
+    variance = np.where(residual > 0, scale * _cleared(meat, raw), 0.0) / (model.own**2).sum() ** 2
+    difference = np.bincount(
+        matrix.indices, weights=matrix.data * np.repeat(model.own, np.diff(matrix.indptr)), minlength=len(raw)
+    )
+    return _tested(difference / (model.own**2).sum(), variance, residual / (samples - model.rank), model.clusters - model.rank)
+
+
+def _squares(matrix: Any) -> Floats:
+    """By column, the sum of squares."""
+    return np.bincount(matrix.indices, weights=matrix.data**2, minlength=matrix.shape[1]).astype(np.float64)
+
+
+def _cleared(number: Floats, of: Floats) -> Floats:
+    """What is only rounding of the sums that it was made from is zero."""
+    return np.where(number > 1e-12 * of, number, 0.0)
+
+
+def _tested(difference: Floats, variance: Floats, residual: Floats, df: int) -> Adjusted:
+    known = variance > 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.where(known, difference / np.sqrt(variance), np.nan)
+        d = np.where(residual > 0, difference / np.sqrt(residual), np.nan)
+    p = np.where(known, 2.0 * stdtr(float(df), -np.abs(t)), 1.0)
+    return Adjusted(d=d, t=t, df=np.where(known, float(df), np.nan), p=p)
+
+
+# --- covariates ---------------------------------------------------------------------------------------------------------
+
+
+def strata_of(work: Work, design: Design) -> npt.NDArray[np.int64] | None:
+    """The stratum of each cell, numbered from 0, if the params name one. A cell lies in one stratum, or its labels cannot move."""
+    within = work.params.within
+    if within is None:
+        return None
+    words = _values(words_of(work, within, "within"), design, within, "within")
+    codes = np.unique(words, return_inverse=True)[1]
+    of_cell = np.zeros(len(design.group_of_cell), dtype=np.int64)
+    of_cell[design.cells] = codes
+    for at in np.flatnonzero(of_cell[design.cells] != codes)[:1]:
+        raise DataError(
+            f"within: the cluster of sample '{design.samples[at]}' has samples with several values of '{within}'; a cluster is one piece "
+            f"of evidence and must lie within one of them. Take a key that is the same in a unit, or adjust means for it: "
+            f"compare.welch with `within: {within}`."
+        )
+    return of_cell
+
+
+def _numbers_or_levels(work: Work, key: str, design: Design) -> Floats:
+    rows = metadata(work, key, "covariates")
+    if any(row["number"] is None for row in rows):
+        return _levels(_values(words_of(work, key, "covariates"), design, key, "covariates"))
+    values = np.array(_values({row["sample"]: row["number"] for row in rows}, design, key, "covariates"))
+    if not np.isfinite(values).all():
+        bad = int(np.flatnonzero(~np.isfinite(values))[0])
+        raise DataError(
+            f"covariates: '{key}' is {values[bad]} in sample '{design.samples[bad]}'; an adjustment needs finite numbers."
+        )
+    spread = values.std()
+    return np.asarray((values - values.mean()) / (spread if spread > 0 else 1.0))[:, None]
+
+
+def _values(found: dict[str, Any], design: Design, key: str, param: str) -> list[Any]:
+    missing = [sample for sample in design.samples if sample not in found]
+    if missing:
+        raise DataError(
+            f"{param}: {len(missing)} of the {design.size} samples compared have no '{key}' (the first is '{missing[0]}'). Take a key that "
+            f"all of them have."
+        )
+    return [found[sample] for sample in design.samples]
+
+
+def _levels(words: Sequence[str]) -> Floats:
+    """An indicator for each value but the first."""
+    names, codes = np.unique(words, return_inverse=True)
+    return np.asarray(codes[:, None] == np.arange(1, len(names)), dtype=np.float64)

@@ -1,0 +1,81 @@
+"""The stages `compare.*`: a design from the samples, a test from the params, one core for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from toolkit.records import Rows, Work
+
+if TYPE_CHECKING:
+    from ._groups import Design
+    from ._tests import Test
+
+
+def compare_welch(work: Work) -> Rows:
+    """Two groups by means, each with its own spread."""
+    from ._statistics import welch
+    from ._tests import of_means
+
+    return _groups_compared(work, of_means("welch", welch))
+
+
+def compare_student(work: Work) -> Rows:
+    """Two groups by means, with one spread."""
+    from ._statistics import student
+    from ._tests import of_means
+
+    return _groups_compared(work, of_means("student", student))
+
+
+def compare_mann_whitney(work: Work) -> Rows:
+    """Two groups by the ranks of cluster means."""
+    from ._tests import of_ranks
+
+    return _groups_compared(work, of_ranks)
+
+
+def compare_auroc(work: Work) -> Rows:
+    """Two groups by how well a feature tells their samples apart."""
+    from ._tests import of_area
+
+    return _groups_compared(work, of_area)
+
+
+def compare_permutation(work: Work) -> Rows:
+    """Two groups by what shuffled labels do."""
+    from ._tests import of_shuffles
+
+    return _groups_compared(work, of_shuffles)
+
+
+def compare_anova(work: Work) -> Rows:
+    """Several groups by means."""
+    from ._tests import of_spread
+
+    return _groups_compared(work, of_spread)
+
+
+def compare_kruskal(work: Work) -> Rows:
+    """Several groups by ranks."""
+    from ._tests import of_rank_spread
+
+    return _groups_compared(work, of_rank_spread)
+
+
+def compare_correlation(work: Work) -> Rows:
+    """A number against every feature."""
+    from ._family import compare
+    from ._groups import trend_design
+    from ._tests import of_trend
+
+    design, numbers = trend_design(work)
+    yield from compare(work, design, of_trend(work, design, numbers))
+
+
+def _groups_compared(work: Work, make: Callable[[Work, Design], Test]) -> Rows:
+    from ._family import compare
+    from ._groups import group_design
+
+    design = group_design(work)
+    yield from compare(work, design, make(work, design))

@@ -1,0 +1,65 @@
+"""Corrections for many tests. Imported when a step runs: it needs NumPy.
+
+Each takes the p-values of the features that fired and the size of the family; the features of the family that never fired count as
+p = 1, and are not among the given ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+LAMBDA = 0.5
+"""Storey's q takes p-values above this for those of true nulls."""
+
+
+def benjamini_hochberg(p: Floats, family: int) -> Floats:
+    """The q of each p: right when tests are independent, or rise and fall together."""
+    return _step_up(p, p * family)
+
+
+def benjamini_yekutieli(p: Floats, family: int) -> Floats:
+    """The same under any dependence, at the price of a factor of about log(family)."""
+    numbers = np.arange(1, family + 1)
+    return _step_up(p, p * family * (1.0 / numbers).sum())
+
+
+def storey(p: Floats, family: int) -> Floats:
+    """Benjamini-Hochberg, with the share of true nulls estimated from the large p-values; features that never fired are among them."""
+    large = int((p > LAMBDA).sum()) + family - len(p)
+    nulls = min((1 + large) / (1.0 - LAMBDA), family)
+    return _step_up(p, p * nulls)
+
+
+def bonferroni(p: Floats, family: int) -> Floats:
+    """p times the family."""
+    return np.minimum(p * family, 1.0)
+
+
+def holm(p: Floats, family: int) -> Floats:
+    """Bonferroni's bound, stepping down: never less powerful."""
+    order = np.argsort(p, kind="stable")
+    q = np.empty_like(p)
+    q[order] = np.minimum(np.maximum.accumulate(p[order] * (family - np.arange(len(p)))), 1.0)
+    return q
+
+
+def _step_up(p: Floats, scaled: Floats) -> Floats:
+    order = np.argsort(p, kind="stable")
+    q = np.empty_like(p)
+    raw = scaled[order] / np.arange(1, len(p) + 1)
+    q[order] = np.minimum(np.minimum.accumulate(raw[::-1])[::-1], 1.0)
+    return q
+
+
+CORRECTIONS: Mapping[str, Callable[[Floats, int], Floats]] = {
+    "bh": benjamini_hochberg,
+    "by": benjamini_yekutieli,
+    "storey": storey,
+    "holm": holm,
+    "bonferroni": bonferroni,
+}

@@ -1,0 +1,240 @@
+"""The core of every comparison: each space tested, one correction over the declared family, one row a feature and statistic.
+
+Imported when a step runs: it needs NumPy and pyarrow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from toolkit.errors import DataError, choices
+from toolkit.records import Rows, Work
+from toolkit.tables import arrow_schema
+
+from ._corrections import CORRECTIONS
+from ._duplicates import same_as
+from ._entries import Fired, read_space
+from ._groups import Design
+from ._params import Compare
+from ._statistics import Moments, moments
+from ._tests import Test
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Tested:
+    """One space: its features in the family that fired, what each group did, and the test's statistics."""
+
+    space: str
+    facts: Mapping[str, Any]
+    features: npt.NDArray[np.int64]
+    family: int
+    sides: Sequence[Moments]
+    found: Mapping[str, Floats]
+
+
+@dataclass(frozen=True, eq=False)
+class Corrected:
+    """One space's test, or its adjusted one, after correction. `discovered` goes by q alone, `significant` also by the effect."""
+
+    q: Floats
+    discovered: npt.NDArray[np.bool_]
+    significant: npt.NDArray[np.bool_]
+
+
+def compare(work: Work, design: Design, test: Test) -> Rows:
+    """Test each feature of each space and give one row a feature and statistic."""
+    tested = list(_tested(work, design, test, described(work)))
+    if not tested:
+        return
+    plain = _corrected(tested, test, work.params, "")
+    beside = _corrected(tested, test, work.params, "_adjusted") if test.adjusted else [None] * len(tested)
+    twins = _twins(work, design, tested, plain)
+    said = [_said(test, work.params, family) for family in _families(tested, work.params)]
+    writer = _Writer()
+    for one, own, other, twin, words in zip(tested, plain, beside, twins, said, strict=True):
+        yield "features", writer.table(one, design, test, own, other, twin, words)
+
+
+def described(work: Work) -> dict[str, dict[str, Any]]:
+    """Every space that is described, also one in which nothing fired: its features are part of the family."""
+    rows = {row["space"]: row for row in work.inputs.read("spaces").to_pylist()}
+    for space in pc.unique(work.inputs.read("activations")["space"]).to_pylist():
+        if space not in rows:
+            raise DataError(
+                f"space {space}: it has activations, but table 'spaces' does not describe it, so its width is unknown. "
+                f"Let the stage that writes the activations write 'spaces' too. Spaces described: {choices(rows) if rows else 'none'}."
+            )
+    return dict(sorted(rows.items()))
+
+
+# --- tests --------------------------------------------------------------------------------------------------------------
+
+
+def _tested(work: Work, design: Design, test: Test, spaces: Mapping[str, Mapping[str, Any]]) -> Iterator[Tested]:
+    work.report.phase("compute")
+    for done, (space, facts) in enumerate(spaces.items()):
+        fired, family = in_family(_read(work, design, space, facts), facts["width"], work.params)
+        sides = [moments(fired.matrix[group.start : group.end], group.clusters) for group in design.groups]
+        yield Tested(space, facts, fired.features, family, sides, test.run(fired.matrix, sides))
+        work.report.progress(done + 1, len(spaces))
+
+
+def _read(work: Work, design: Design, space: str, facts: Mapping[str, Any]) -> Fired:
+    activations = work.inputs.read("activations")
+    rows = activations.filter(pc.equal(activations["space"], space))
+    return read_space(rows, design.samples, facts["width"], work.params.pool, f"{space} ({facts['address']})")
+
+
+def in_family(fired: Fired, width: int, params: Compare) -> tuple[Fired, int]:
+    """The features of the family that fired, and how many it has. Who is in it is settled without a look at the groups."""
+    least = fewest(params, fired.matrix.shape[0])
+    if not least:
+        return fired, width
+    keep = np.flatnonzero(np.bincount(fired.matrix.indices, minlength=len(fired.features)) >= least)
+    kept = fired if len(keep) == len(fired.features) else Fired(fired.features[keep], fired.matrix[:, keep])
+    return kept, len(keep)
+
+
+def fewest(params: Compare, samples: int) -> int:
+    """In how many samples a feature of the family fired, at least."""
+    return max(params.min_count, ceil(params.min_density * samples - 1e-9))
+
+
+# --- corrections --------------------------------------------------------------------------------------------------------
+
+
+def _families(tested: Sequence[Tested], params: Compare) -> list[int]:
+    sizes = [one.family for one in tested]
+    return sizes if params.family == "space" else [sum(sizes)] * len(sizes)
+
+
+def _corrected(tested: Sequence[Tested], test: Test, params: Compare, suffix: str) -> list[Corrected]:
+    correct, p = CORRECTIONS[params.correct], [one.found[f"p{suffix}"] for one in tested]
+    if params.family == "space":
+        q = [correct(own, one.family) for own, one in zip(p, tested, strict=True)]
+    else:
+        together = correct(np.concatenate(p), sum(one.family for one in tested))
+        q = np.split(together, np.cumsum([len(own) for own in p])[:-1])
+    found = []
+    for one, own in zip(tested, q, strict=True):
+        discovered = own <= params.alpha
+        large = np.abs(one.found[f"{test.effect}{suffix}"]) >= test.least
+        found.append(Corrected(own, discovered, discovered & large))
+    return found
+
+
+def _said(test: Test, params: Compare, family: int) -> str:
+    """What was done, in the text of every row of the test."""
+    fired = f" that fired in at least {params.min_count} samples" if params.min_count else ""
+    fired += (
+        f"{' and' if fired else ' that fired in at least'} {params.min_density:g} of the samples" if params.min_density else ""
+    )
+    family_of = f"{params.correct} over {family} features{' of this space' if params.family == 'space' else ''}{fired}"
+    cut = f", |{test.effect}| >= {test.least:g}" if test.least else ""
+    half = f", half {params.half}" if params.half != "all" else ""
+    return f"{test.name}, {family_of}, alpha {params.alpha:g}{cut}{half}"
+
+
+# --- the same feature in several SAEs -----------------------------------------------------------------------------------
+
+
+def _twins(
+    work: Work, design: Design, tested: Sequence[Tested], corrected: Sequence[Corrected]
+) -> list[list[tuple[int, str, int]]]:
+    """By space, its discoveries that do as another discovery at their site does: feature, and whose twin it is."""
+    found: list[list[tuple[int, str, int]]] = [[] for _ in tested]
+    for site in _sites(tested):
+        places = [at for at in site if corrected[at].discovered.any()]
+        if len(places) < 2:
+            continue
+        columns, order = [], []
+        for at in places:
+            own = np.flatnonzero(corrected[at].discovered)
+            fired, _ = in_family(_read(work, design, tested[at].space, tested[at].facts), tested[at].facts["width"], work.params)
+            columns.append(fired.matrix[:, own])
+            order.append(np.stack([~corrected[at].significant[own], corrected[at].q[own]]))
+        numbers = [tested[at].features[corrected[at].discovered] for at in places]
+        for (place, feature), (of_place, of_feature) in same_as(columns, order):
+            twin = tested[places[of_place]].space, int(numbers[of_place][of_feature])
+            found[places[place]].append((int(numbers[place][feature]), *twin))
+    return found
+
+
+def _sites(tested: Sequence[Tested]) -> list[list[int]]:
+    """Spaces of several SAEs that read one place of one model."""
+    sites: dict[tuple[str, str, str], list[int]] = {}
+    for at, one in enumerate(tested):
+        sites.setdefault((one.facts["model"], one.facts["revision"], one.facts["hookpoint"]), []).append(at)
+    return [site for site in sites.values() if len(site) > 1]
+
+
+# --- rows ---------------------------------------------------------------------------------------------------------------
+
+
+class _Writer:
+    """Columns of words are made once, as long as the longest space, and cut to length for each block of rows."""
+
+    def __init__(self) -> None:
+        self._words: dict[str | None, Any] = {}
+        self._schema = arrow_schema("features")
+
+    def table(
+        self,
+        one: Tested,
+        design: Design,
+        test: Test,
+        corrected: Corrected,
+        adjusted: Corrected | None,
+        twins: Sequence[tuple[int, str, int]],
+        said: str,
+    ) -> pa.Table:
+        """All rows of a space: a block a statistic."""
+        blocks: list[pa.Table] = []
+        space, feature = self._repeated(one.space, len(one.features)), pa.array(one.features.astype(np.uint32))
+
+        def add(stat: str, group: str, numbers: Floats, text: str | None) -> None:
+            words = [self._repeated(word, len(numbers)) for word in (stat, group, text)]
+            number = pa.array(numbers, mask=np.isnan(numbers))
+            blocks.append(pa.table([space, feature, words[0], words[1], number, words[2]], schema=self._schema))
+
+        for group, side in zip(design.groups, one.sides, strict=True):
+            add("mean", group.name, side.mean, group.size())
+            add("density", group.name, side.fired / side.samples, None)
+        for stat, numbers in one.found.items():
+            add(stat, test.contrast, numbers, test.adjusted if stat.endswith("_adjusted") else said)
+        for suffix, own, text in (("", corrected, said), ("_adjusted", adjusted, test.adjusted)):
+            if own is not None:
+                add(f"q{suffix}", test.contrast, own.q, text)
+                add(f"significant{suffix}", test.contrast, own.significant.astype(np.float64), text)
+        add("fired", "", np.sum([side.fired for side in one.sides], axis=0).astype(np.float64), None)
+        blocks.append(self._some("discovered", one, test, one.features[corrected.discovered], said))
+        return pa.concat_tables([*blocks, *self._twins(one, test, twins)])
+
+    def _repeated(self, word: str | None, count: int) -> Any:
+        found = self._words.get(word)
+        if found is None or len(found) < count:
+            found = self._words[word] = pa.repeat(pa.scalar(word, pa.string()), count)
+        return found[:count]
+
+    def _some(self, stat: str, one: Tested, test: Test, features: npt.NDArray[np.int64], text: str) -> pa.Table:
+        """A mark on those features of which something is true."""
+        words = [self._repeated(word, len(features)) for word in (one.space, stat, test.contrast, text)]
+        columns = [words[0], pa.array(features.astype(np.uint32)), words[1], words[2], pa.array(np.ones(len(features))), words[3]]
+        return pa.table(columns, schema=self._schema)
+
+    def _twins(self, one: Tested, test: Test, twins: Sequence[tuple[int, str, int]]) -> list[pa.Table]:
+        if not twins:
+            return []
+        fixed = {"space": one.space, "stat": "same_as", "group": test.contrast}
+        rows = [{**fixed, "feature": feature, "number": float(number), "text": space} for feature, space, number in sorted(twins)]
+        return [pa.Table.from_pylist(rows, schema=self._schema)]

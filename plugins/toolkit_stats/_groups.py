@@ -1,0 +1,247 @@
+"""From tables to a design: which samples are compared, in which groups, and which of them are one piece of evidence."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import DataError, choices, nearest
+from toolkit.randomness import half
+from toolkit.records import Work
+
+from ._params import REST, Compare, Several, TwoGroups
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
+
+OWN_UNITS = ("unit", "game", "sentence")
+FEWEST = 3
+"""Independent clusters that a group must have: with fewer, a spread between them is hardly seen."""
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Samples that stand together: rows `start` to `end` of those compared, and the number of each one's cluster."""
+
+    name: str
+    start: int
+    end: int
+    clusters: npt.NDArray[np.int64]
+    units: int
+    prompts: int
+
+    @property
+    def count(self) -> int:
+        """How many independent clusters it has."""
+        return int(self.clusters.max()) + 1
+
+    def size(self) -> str:
+        """What stands behind its numbers, for people."""
+        parts = (
+            (self.end - self.start, "sample"),
+            (self.units, "unit"),
+            (self.prompts, "distinct prompt"),
+            (self.count, "cluster"),
+        )
+        samples, units, prompts, clusters = (f"{number} {word}{'s'[: number != 1]}" for number, word in parts)
+        return f"{samples} of {units}, {prompts}, {clusters}"
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """The samples compared, group after group. A *cell* is a cluster within its group: what is independent.
+
+    `joined` numbers clusters over all groups: a unit with samples in two groups is two cells and one joined cluster.
+    """
+
+    samples: list[str]
+    groups: tuple[Group, ...]
+    cells: npt.NDArray[np.int64]
+    group_of_cell: npt.NDArray[np.int64]
+    joined: npt.NDArray[np.int64]
+    rows: Sequence[Row] = field(repr=False)
+
+    @property
+    def size(self) -> int:
+        """How many samples are compared."""
+        return len(self.samples)
+
+
+def group_design(work: Work) -> Design:
+    """The groups that a comparison names; for `Several` without names, all that there are."""
+    params = work.params
+    label_of, rows = _labelled(work, words_of(work, params.by, "by"))
+    if isinstance(params, TwoGroups) and REST in params.between:
+        label_of = _with_rest(label_of, params)
+    sizes = Counter(label_of[row["sample"]] for row in rows)
+    names = _names(sizes, params)
+    rows = _in_half(work, [row for row in rows if label_of[row["sample"]] in names])
+    return _design(work, names, [[row for row in rows if label_of[row["sample"]] == name] for name in names])
+
+
+def trend_design(work: Work) -> tuple[Design, npt.NDArray[np.float64]]:
+    """All samples that have the number, as one group, and the number of each."""
+    import numpy as np
+
+    number_of, rows = _labelled(work, _numbers(work))
+    design = _design(work, ("",), [_in_half(work, rows)])
+    numbers = np.array([number_of[sample] for sample in design.samples])
+    if not np.ptp(numbers):
+        raise DataError(
+            f"by: '{work.params.by}' is {numbers[0]:g} in each of the {len(numbers)} samples compared; nothing can follow a number that "
+            f"does not change. Take another key, or samples that differ in it."
+        )
+    return design, numbers
+
+
+def _labelled(work: Work, value_of: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[Row]]:
+    rows = work.inputs.read("samples").select(["sample", "unit", "cluster"]).to_pylist()
+    return value_of, [row for row in rows if row["sample"] in value_of]
+
+
+def _in_half(work: Work, rows: list[Row]) -> list[Row]:
+    part = work.params.half
+    return rows if part == "all" else [row for row in rows if half(work.seed, row["unit"]) == part]
+
+
+# --- metadata -----------------------------------------------------------------------------------------------------------
+
+
+def metadata(work: Work, key: str, param: str) -> list[Row]:
+    """The rows of a metadata key, which some sample must have."""
+    import pyarrow.compute as pc
+
+    meta: pa.Table = work.inputs.read("sample_meta")
+    rows: list[Row] = meta.filter(pc.equal(meta["key"], key)).to_pylist()
+    if not rows:
+        known = [str(key) for key in pc.unique(meta["key"]).to_pylist()]
+        raise DataError(
+            f"{param}: no sample has metadata '{key}'.{nearest(key, known)} The samples have: {choices(known) if known else 'none'}."
+        )
+    return rows
+
+
+def words_of(work: Work, key: str, param: str) -> dict[str, str]:
+    """Each sample's value as a spec writes it: whole numbers without a point."""
+    found = {
+        row["sample"]: row["string"] if row["string"] is not None else _written(row["number"])
+        for row in metadata(work, key, param)
+    }
+    return {sample: label for sample, label in found.items() if label is not None}
+
+
+def _written(number: float | None) -> str | None:
+    return None if number is None else f"{int(number)}" if number.is_integer() else repr(number)
+
+
+def _numbers(work: Work) -> dict[str, float]:
+    rows = metadata(work, work.params.by, "by")
+    for row in rows:
+        if row["number"] is None or row["number"] != row["number"] or abs(row["number"]) == float("inf"):
+            shown = row["string"] if row["string"] is not None else row["number"]
+            raise DataError(
+                f"by: '{work.params.by}' is {shown!r} in sample '{row['sample']}'; a correlation follows numbers. Take a key whose "
+                f"values are finite numbers, or compare groups (compare.welch, compare.kruskal)."
+            )
+    return {row["sample"]: row["number"] for row in rows}
+
+
+# --- groups -------------------------------------------------------------------------------------------------------------
+
+
+def _with_rest(label_of: Mapping[str, str], params: TwoGroups) -> dict[str, str]:
+    if REST in label_of.values():
+        raise DataError(
+            f"between: '{REST}' means all other samples, but there are samples whose {params.by} is '{REST}'. Give that group "
+            f"another name, or name both groups."
+        )
+    named = next(name for name in params.between if name != REST)
+    return {sample: label if label == named else REST for sample, label in label_of.items()}
+
+
+def _names(sizes: Mapping[str, int], params: Compare) -> tuple[str, ...]:
+    asked = params.between if isinstance(params, TwoGroups | Several) else None
+    there = ", ".join(f"{group} ({size} sample{'s'[: size != 1]})" for group, size in sorted(sizes.items())) or "none"
+    for name in asked or ():
+        if name not in sizes:
+            raise DataError(
+                f"between: no sample has {params.by} '{name}'.{nearest(name, sizes)} Groups by '{params.by}': {there}."
+            )
+    if asked is None and len(sizes) < 2:
+        raise DataError(
+            f"by: '{params.by}' does not tell groups apart; there must be two or more. Groups by '{params.by}': {there}."
+        )
+    return asked or tuple(sorted(sizes))
+
+
+def _design(work: Work, names: Sequence[str], rows: Sequence[list[Row]]) -> Design:
+    """Clusters are made inside a group: a unit with samples in two is a cluster in each."""
+    import numpy as np
+
+    unit_of = _units(work)
+    groups: list[Group] = []
+    for name, own in zip(names, rows, strict=True):
+        groups.append(_group(work.params, name, own, groups[-1].end if groups else 0, unit_of))
+    counts = [group.count for group in groups]
+    every = [row for own in rows for row in own]
+    cells = np.concatenate([group.clusters + sum(counts[:at]) for at, group in enumerate(groups)])
+    joined = _clusters(work.params, every, unit_of)
+    return Design(
+        [row["sample"] for row in every], tuple(groups), cells, np.repeat(np.arange(len(groups)), counts), joined, every
+    )
+
+
+def _units(work: Work) -> Callable[[Row], str]:
+    unit = work.params.unit
+    if unit in (*OWN_UNITS, "sample"):
+        column = "sample" if unit == "sample" else "unit"
+        return lambda row: str(row[column])
+    found = words_of(work, unit, "unit")
+
+    def unit_of(row: Row) -> str:
+        if row["sample"] not in found:
+            raise DataError(
+                f"unit: sample '{row['sample']}' has no metadata '{unit}', so nobody knows which samples it belongs to. Take `unit: unit` "
+                f"(the samples' own), `unit: sample`, or a key that every compared sample has."
+            )
+        return found[row["sample"]]
+
+    return unit_of
+
+
+def _group(params: Compare, name: str, own: list[Row], start: int, unit_of: Callable[[Row], str]) -> Group:
+    where = f"between: group '{name}'" if name else f"by: '{params.by}'"
+    if not own:
+        what = f"between: no unit with {params.by} '{name}'" if name else f"by: no unit with '{params.by}'"
+        raise DataError(f"{what} falls into the half '{params.half}'. Take `half: all`, or give the experiment more units.")
+    clusters = _clusters(params, own, unit_of)
+    group = Group(
+        name,
+        start,
+        start + len(own),
+        clusters,
+        units=len({row["unit"] for row in own}),
+        prompts=len({row["cluster"] for row in own}),
+    )
+    if group.count < FEWEST:
+        raise DataError(
+            f"{where} has {group.size()} (unit: {params.unit}, cluster: {params.cluster}, half: {params.half}); a test "
+            f"needs at least {FEWEST} independent clusters to see a spread. Give the experiment more units."
+        )
+    return group
+
+
+def _clusters(params: Compare, rows: Sequence[Row], unit_of: Callable[[Row], str]) -> npt.NDArray[np.int64]:
+    """Samples of one unit, or with one prompt, belong together; and through others."""
+    import numpy as np
+
+    from ._statistics import clusters_of
+
+    labels = [] if params.unit == "sample" else [[unit_of(row) for row in rows]]
+    labels += [[row["cluster"] for row in rows]] if params.cluster == "prompt" else []
+    return clusters_of([np.unique(own, return_inverse=True)[1] for own in labels], len(rows))

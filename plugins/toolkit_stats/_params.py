@@ -1,0 +1,91 @@
+"""What a comparison is told: which samples, what is independent, the family that is corrected over, and what is called found."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field
+
+from toolkit.records import Params
+
+REST = "rest"
+"""In `between`: every sample that has the metadata and is not in the other group."""
+
+
+def _different(names: tuple[str, ...]) -> tuple[str, ...]:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice and len(names) == 2:
+        raise ValueError(f"both groups are '{twice[0]}'; name two different ones")
+    if twice:
+        raise ValueError(f"'{twice[0]}' is named twice; name each group once")
+    return names
+
+
+class Compare(Params):
+    """What every comparison takes."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    by: str = Field(min_length=1, description="The metadata key that names a sample's group, or whose number is followed.")
+    unit: str = Field(
+        "unit",
+        min_length=1,
+        description="What is independent: `unit` (also `game`, `sentence`: the samples' own units), `sample`, or a metadata key.",
+    )
+    cluster: Literal["prompt", "none"] = Field("prompt", description="Whether samples with equal prompts count as one cluster.")
+    half: Literal["all", "select", "confirm"] = Field("all", description="Which half of the units is used, or all of them.")
+    alpha: float = Field(0.05, gt=0, lt=1, description="Share of false discoveries (or chance of one) to allow.")
+    correct: Literal["bh", "by", "storey", "holm", "bonferroni"] = Field(
+        "bh", description="Correction: bh, by and storey bound the share of false discoveries; holm and bonferroni any at all."
+    )
+    family: Literal["all", "space"] = Field("all", description="What is corrected together: all spaces, or each by itself.")
+    min_count: int = Field(0, ge=0, description="The family is of features that fired in at least so many compared samples.")
+    min_density: float = Field(0.0, ge=0, le=1, description="And in at least this share of the compared samples.")
+    pool: Literal["max", "mean"] = Field("max", description="How several positions of a sample become one value.")
+
+
+class TwoGroups(Compare):
+    """Two groups, and how large a difference counts."""
+
+    between: Annotated[tuple[str, str], AfterValidator(_different)] = Field(
+        description="The two groups, `rest` for all others; positive effects are higher in the first."
+    )
+    min_abs_d: float = Field(0.0, ge=0, description="Smallest |d| that is called significant.")
+
+
+class Means(TwoGroups):
+    """Tests of means: they can be adjusted for what else differs between the groups."""
+
+    covariates: tuple[str, ...] = Field(
+        (), description="Metadata keys to adjust for, beside the plain test: numbers by their slope, words by their value."
+    )
+    within: str | None = Field(None, min_length=1, description="A metadata key; the adjusted test compares within its values.")
+
+
+class Ranks(TwoGroups):
+    """Rank tests, whole or within strata."""
+
+    within: str | None = Field(None, min_length=1, description="A metadata key; ranks are taken within its values, then pooled.")
+
+
+class Shuffles(TwoGroups):
+    """A permutation test: how often chance does as much."""
+
+    permutations: int = Field(999, ge=19, le=100_000, description="Shuffles of the groups' labels over clusters.")
+    within: str | None = Field(None, min_length=1, description="A metadata key; labels are shuffled within its values only.")
+
+
+class Trend(Compare):
+    """A number followed over samples."""
+
+    method: Literal["pearson", "spearman"] = Field("pearson", description="Correlation of values, or of ranks.")
+    min_abs_r: float = Field(0.0, ge=0, le=1, description="Smallest |r| that is called significant.")
+
+
+class Several(Compare):
+    """Several groups at once."""
+
+    between: Annotated[tuple[str, ...], AfterValidator(_different)] | None = Field(
+        None, min_length=2, description="The groups; without it, all values of `by`."
+    )
+    min_eta2: float = Field(0.0, ge=0, le=1, description="Smallest share of the spread that is called significant.")

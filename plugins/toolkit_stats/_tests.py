@@ -1,0 +1,176 @@
+"""The tests behind the parts `compare.*`: what each makes of one space's samples. Imported when a step runs: it needs NumPy.
+
+Each is made once for a stage, from its work and its design, and is then called space by space with the matrix of samples by features
+and the moments of each group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from toolkit.errors import DataError
+from toolkit.records import Work
+
+from . import _adjust, _ranks, _shuffle
+from ._groups import Design
+from ._statistics import Contrast, Effects, Moments, anova, effects, merged, moments, pearson, slope, welch
+
+Floats = npt.NDArray[np.float64]
+Sides = Sequence[Moments]
+
+
+@dataclass(frozen=True, eq=False)
+class Test:
+    """One stage's test: its name for people, the effect that the cut is on, and the function."""
+
+    name: str
+    contrast: str
+    effect: str
+    least: float
+    run: Callable[[Any, Sides], Mapping[str, Floats]] = field(repr=False)
+    """Gives statistics by name, `p` and the effect among them; a name that ends in `_adjusted` belongs to a second test."""
+    adjusted: str = ""
+    """What the second test is adjusted for, for people."""
+
+
+def of_means(name: str, test: Callable[[Moments, Moments], Contrast]) -> Callable[[Work, Design], Test]:
+    """Welch's and Student's tests, and beside them the adjusted one where the params name covariates."""
+
+    def make(work: Work, design: Design) -> Test:
+        model = _adjust.model_of(work, design)
+
+        def run(matrix: Any, sides: Sides) -> dict[str, Floats]:
+            a, b = sides
+            found = test(a, b)
+            plain = {**_effects(effects(a, b, found)), "t": found.t, "df": found.df, "p": found.p}
+            if model is None:
+                return plain
+            beside = _adjust.adjusted(matrix, model)
+            return {**plain, **{f"{stat}_adjusted": getattr(beside, stat) for stat in ("d", "t", "df", "p")}}
+
+        return _two_groups(work, design, name, run, model.names if model else "")
+
+    return make
+
+
+def of_ranks(work: Work, design: Design) -> Test:
+    """Mann and Whitney's test of cluster means; within strata, van Elteren's."""
+    first, strata = design.group_of_cell == 0, _adjust.strata_of(work, design)
+    ones = [np.arange(int(side.sum())) for side in (first, ~first)]
+
+    def run(matrix: Any, sides: Sides) -> dict[str, Floats]:
+        cells = merged(matrix, design.cells)
+        found = _ranks.ranked(cells)
+        tested, pairs = _ranks.mann_whitney(found, first), int(first.sum()) * int((~first).sum())
+        area = _ranks.area(found, first, (ones[0], ones[1]))
+        own = {"u": tested.u, "rank_biserial": 2 * tested.u / pairs - 1}
+        own |= {"rank_biserial_low": 2 * area.low - 1, "rank_biserial_high": 2 * area.high - 1}
+        p = tested.p if strata is None else _ranks.van_elteren(_by_stratum(cells, first, strata))
+        return {**_plain_effects(sides), **own, "p": p}
+
+    return _two_groups(work, design, "mann_whitney", run)
+
+
+def _by_stratum(
+    cells: Any, first: npt.NDArray[np.bool_], strata: npt.NDArray[np.int64]
+) -> list[tuple[_ranks.Ranked, npt.NDArray[np.bool_]]]:
+    return [(_ranks.ranked(cells[strata == one]), first[strata == one]) for one in np.unique(strata)]
+
+
+def of_area(work: Work, design: Design) -> Test:
+    """AUROC over samples, its variance over clusters."""
+    first = np.arange(design.size) < design.groups[0].end
+    clusters = design.groups[0].clusters, design.groups[1].clusters
+
+    def run(matrix: Any, sides: Sides) -> dict[str, Floats]:
+        found = _ranks.area(_ranks.ranked(matrix), first, clusters)
+        own = {"auroc": found.auroc, "auroc_low": found.low, "auroc_high": found.high, "t": found.t, "df": found.df}
+        return {**_plain_effects(sides), **own, "p": found.p}
+
+    return _two_groups(work, design, "auroc", run)
+
+
+def of_shuffles(work: Work, design: Design) -> Test:
+    """Cluster means, their labels shuffled; the same shuffles for every feature of every space."""
+    params, first = work.params, design.group_of_cell == 0
+    strata = _adjust.strata_of(work, design)
+    dealt = _shuffle.shuffles(first, params.permutations, strata, lambda number: work.rng("permutation", number))
+    if strata is not None and (dealt == first).all():
+        raise DataError(
+            f"within: each value of '{params.within}' has clusters of one group only, so that no label can be shuffled. Take a key within "
+            f"whose values both groups occur."
+        )
+
+    def run(matrix: Any, sides: Sides) -> dict[str, Floats]:
+        t, p = _shuffle.permuted(merged(matrix, design.cells), first, dealt)
+        return {**_plain_effects(sides), "t": np.where(np.isfinite(t), t, np.nan), "p": p}
+
+    return _two_groups(work, design, f"permutation ({len(dealt)} shuffles)", run)
+
+
+def of_trend(work: Work, design: Design, numbers: Floats) -> Test:
+    """Correlation over cluster means."""
+    params = work.params
+    of_cell = np.bincount(design.cells, weights=numbers) / np.bincount(design.cells)
+
+    def run(matrix: Any, sides: Sides) -> dict[str, Floats]:
+        cells = merged(matrix, design.cells)
+        ranks = params.method == "spearman"
+        r = _ranks.spearman(_ranks.ranked(cells), of_cell) if ranks else pearson(cells, of_cell)
+        found = slope(r, len(of_cell), 1 + r**2 / 2 if ranks else 1.0)
+        return {"r": found.r, "r_low": found.low, "r_high": found.high, "t": found.t, "p": found.p}
+
+    return Test(params.method, f"trend of {params.by}", "r", params.min_abs_r, run)
+
+
+def of_spread(work: Work, design: Design) -> Test:
+    """One-way analysis of variance of cluster means."""
+    edges = np.searchsorted(design.group_of_cell, np.arange(len(design.groups) + 1))
+
+    def run(matrix: Any, sides: Sides) -> dict[str, Floats]:
+        cells = merged(matrix, design.cells)
+        parts = [cells[start:end] for start, end in pairwise(edges)]
+        found = anova([moments(part, np.arange(part.shape[0])) for part in parts])
+        return {"eta2": found.eta2, "f": found.f, "p": found.p}
+
+    return _several(work, "anova", run)
+
+
+def of_rank_spread(work: Work, design: Design) -> Test:
+    """Kruskal and Wallis's test of cluster means; its eta² is that of the ranks."""
+
+    def run(matrix: Any, sides: Sides) -> dict[str, Floats]:
+        found = _ranks.ranked(merged(matrix, design.cells))
+        h, p = _ranks.kruskal(found, design.group_of_cell)
+        return {"eta2": h / (found.rows - 1), "h": h, "p": p}
+
+    return _several(work, "kruskal", run)
+
+
+def _two_groups(
+    work: Work, design: Design, name: str, run: Callable[[Any, Sides], Mapping[str, Floats]], adjusted: str = ""
+) -> Test:
+    a, b = design.groups
+    within = getattr(work.params, "within", None) if not adjusted else None
+    name = f"{name} within {within}" if within else name
+    return Test(name, f"{a.name} vs {b.name}", "d", work.params.min_abs_d, run, adjusted)
+
+
+def _several(work: Work, name: str, run: Callable[[Any, Sides], Mapping[str, Floats]]) -> Test:
+    return Test(name, f"groups of {work.params.by}", "eta2", work.params.min_eta2, run)
+
+
+def _plain_effects(sides: Sides) -> dict[str, Floats]:
+    """d with Welch's interval, for tests that are not about means: what a screen goes by is the same after every test."""
+    a, b = sides
+    return _effects(effects(a, b, welch(a, b)))
+
+
+def _effects(found: Effects) -> dict[str, Floats]:
+    return {"d": found.d, "d_low": found.d_low, "d_high": found.d_high, "g": found.g}
