@@ -210,6 +210,7 @@ class _Writer:
         for group, side in zip(design.groups, one.sides, strict=True):
             add("mean", group.name, side.mean, group.size())
             add("density", group.name, side.fired / side.samples, None)
+            add("std", group.name, np.sqrt(side.squares / (side.samples - 1)), None)
         for stat, numbers in one.found.items():
             add(stat, test.contrast, numbers, test.adjusted if stat.endswith("_adjusted") else said)
         for suffix, own, text in (("", corrected, said), ("_adjusted", adjusted, test.adjusted)):
