@@ -19,8 +19,8 @@ from tests.toolkit.conftest import Toolkit, toolkit  # noqa: F401
 SPECS = Path(__file__).parents[1] / "specs"
 DATA = SPECS / "data"
 STUDIES = sorted(path.name for path in SPECS.glob("*.yaml") if path.name.startswith(("exp", "gemma")))
-TRAITS = [name for name in STUDIES if name.startswith("gemma")]
-LAB, LAB_TRAIT = (("--overlay", str(SPECS / name)) for name in ("lab.yaml", "lab_trait.yaml"))
+GEMMA = [name for name in STUDIES if name.startswith("gemma")]
+LAB, LAB_GEMMA = (("--overlay", str(SPECS / name)) for name in ("lab.yaml", "lab_gemma.yaml"))
 REVISIONS = {
     "meta-llama/Llama-3.1-8B": "d04e592bb4f6aa9cfee91e2e20afa771667e1d4b",
     "fnlp/Llama3_1-8B-Base-LXR-8x": "8dbc1d85edfced43081c03c38b05514dbab1368b",
@@ -73,9 +73,9 @@ def test_each_is_right_without_asking_the_network(toolkit: Toolkit, name: str) -
 
 
 @pytest.mark.usefixtures("_no_network")
-@pytest.mark.parametrize("name", TRAITS)
-def test_the_trait_specs_are_right_with_labels_of_known_cause(toolkit: Toolkit, name: str) -> None:  # noqa: F811
-    assert checked(toolkit, name, *LAB, *LAB_TRAIT)["run"] != checked(toolkit, name, *LAB)["run"]
+@pytest.mark.parametrize("name", GEMMA)
+def test_the_gemma_specs_are_right_with_saes_of_their_layout(toolkit: Toolkit, name: str) -> None:  # noqa: F811
+    assert checked(toolkit, name, *LAB, *LAB_GEMMA)["run"] != checked(toolkit, name, *LAB)["run"]
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -94,7 +94,7 @@ def test_each_opens_with_what_it_asks_and_how_it_runs_offline(name: str) -> None
 
 
 def test_the_two_trait_specs_share_their_extraction() -> None:
-    first, second = (read(name) for name in TRAITS)
+    first, second = (read(name) for name in GEMMA)
     for key in ("seed", "model", "saes", "samples"):
         assert first[key] == second[key]
     assert first["stages"][0] == second["stages"][0]
