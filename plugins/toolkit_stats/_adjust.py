@@ -18,6 +18,7 @@ from toolkit.errors import DataError
 from toolkit.records import Work
 
 from ._groups import Design, metadata, words_of
+from ._statistics import moments_of
 
 Floats = npt.NDArray[np.float64]
 
@@ -87,15 +88,16 @@ def model(design: Design, covariates: Floats, names: str) -> Model:
 
 
 def adjusted(matrix: Any, model: Model) -> Adjusted:
-    """The test of each column of a CSR matrix. Nothing dense of its size is made."""
-    samples = matrix.shape[0]
-    cross = np.asarray((matrix.T @ model.regressors).T)  # regressors by features
+    """The test of each column of a CSR matrix. Nothing dense of its size is made.
+
+    The constant among the regressors lets every column be counted from its mean, so that offsets do not cancel.
+    """
+    samples, columns = matrix.shape
+    plain = moments_of(matrix.indices.astype(np.intp), matrix.data, samples, columns)
+    cross = np.asarray((matrix.T @ model.regressors).T) - np.outer(model.regressors.sum(axis=0), plain.mean)
     coefficients = model.inverse @ cross
-    squares = _squares(matrix)
-    residual = _cleared(squares - (coefficients * cross).sum(axis=0), squares)
-    scores = model.weighted @ matrix
-    raw = _squares(scores)
-    mixed = np.asarray((scores.T @ model.crossed).T)
+    residual = _cleared(plain.squares - (coefficients * cross).sum(axis=0), plain.squares)
+    raw, mixed = _scores(matrix, plain.mean, model)
     meat = (
         raw
         - 2 * (coefficients * mixed).sum(axis=0)
@@ -103,15 +105,17 @@ def adjusted(matrix: Any, model: Model) -> Adjusted:
     )
     scale = model.clusters / (model.clusters - 1) * (samples - 1) / (samples - model.rank)
     variance = np.where(residual > 0, scale * _cleared(meat, raw), 0.0) / (model.own**2).sum() ** 2
-    difference = np.bincount(
-        matrix.indices, weights=matrix.data * np.repeat(model.own, np.diff(matrix.indptr)), minlength=len(raw)
-    )
-    return _tested(difference / (model.own**2).sum(), variance, residual / (samples - model.rank), model.clusters - model.rank)
+    return _tested(coefficients[0], variance, residual / (samples - model.rank), model.clusters - model.rank)
 
 
-def _squares(matrix: Any) -> Floats:
-    """By column, the sum of squares."""
-    return np.bincount(matrix.indices, weights=matrix.data**2, minlength=matrix.shape[1]).astype(np.float64)
+def _scores(matrix: Any, mean: Floats, model: Model) -> tuple[Floats, Floats]:
+    """What each cluster adds to a column's coefficient before any is fitted: squares by column, and products with the regressors."""
+    scores, whole = model.weighted @ matrix, np.asarray(model.weighted.sum(axis=1))
+    column, of_cluster = scores.indices.astype(np.intp), np.repeat(whole, np.diff(scores.indptr))
+    stored = np.bincount(column, weights=(scores.data - mean[column] * of_cluster) ** 2, minlength=len(mean))
+    silent = (whole**2).sum() - np.bincount(column, weights=of_cluster**2, minlength=len(mean))
+    mixed = np.asarray((scores.T @ model.crossed).T) - np.outer(model.crossed.T @ whole, mean)
+    return stored + _cleared(silent, np.full_like(silent, (whole**2).sum())) * mean**2, mixed
 
 
 def _cleared(number: Floats, of: Floats) -> Floats:

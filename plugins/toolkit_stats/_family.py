@@ -5,7 +5,9 @@ Imported when a step runs: it needs NumPy and pyarrow.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -28,6 +30,10 @@ from ._statistics import Moments, moments
 from ._tests import Test
 
 Floats = npt.NDArray[np.float64]
+ALWAYS = ("d", "r", "eta2", "p", "auroc", "rank_biserial")
+"""Statistics that every feature of the family gets that fired."""
+THREADS = 4
+"""Spaces worked on at once, where there are as many processors: each holds its activations in memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +66,9 @@ def compare(work: Work, design: Design, test: Test) -> Rows:
     beside = _corrected(tested, test, work.params, "_adjusted") if test.adjusted else [None] * len(tested)
     twins = _twins(work, design, tested, plain)
     said = [_said(test, work.params, family) for family in _families(tested, work.params)]
-    writer = _Writer()
+    writer = _Writer(design, test, work.params)
     for one, own, other, twin, words in zip(tested, plain, beside, twins, said, strict=True):
-        yield "features", writer.table(one, design, test, own, other, twin, words)
+        yield "features", writer.table(one, own, other, twin, words)
 
 
 def described(work: Work) -> dict[str, dict[str, Any]]:
@@ -81,22 +87,30 @@ def described(work: Work) -> dict[str, dict[str, Any]]:
 
 
 def _tested(work: Work, design: Design, test: Test, spaces: Mapping[str, Mapping[str, Any]]) -> Iterator[Tested]:
-    work.report.phase("compute")
-    for done, (space, facts) in enumerate(spaces.items()):
-        fired, family = in_family(_read(work, design, space, facts), facts["width"], work.params)
-        sides = [moments(fired.matrix[group.start : group.end], group.clusters) for group in design.groups]
-        yield Tested(space, facts, fired.features, family, sides, test.run(fired.matrix, sides))
-        work.report.progress(done + 1, len(spaces))
-
-
-def _read(work: Work, design: Design, space: str, facts: Mapping[str, Any]) -> Fired:
+    """Spaces do not depend on each other; a few are worked on at once."""
     activations = work.inputs.read("activations")
+    work.report.phase("compute")
+
+    def one(space: str) -> Tested:
+        fired, family = _read(work, design, activations, space, spaces[space])
+        sides = [moments(fired.matrix[group.start : group.end], group.clusters) for group in design.groups]
+        return Tested(space, spaces[space], fired.features, family, sides, test.run(fired.matrix, sides))
+
+    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
+        for done, tested in enumerate(pool.map(one, spaces)):
+            yield tested
+            work.report.progress(done + 1, len(spaces))
+
+
+def _read(work: Work, design: Design, activations: pa.Table, space: str, facts: Mapping[str, Any]) -> tuple[Fired, int]:
+    """The features of the family that fired, and how many it has."""
     rows = activations.filter(pc.equal(activations["space"], space))
-    return read_space(rows, design.samples, facts["width"], work.params.pool, f"{space} ({facts['address']})")
+    fired = read_space(rows, design.samples, facts["width"], work.params.pool, f"{space} ({facts['address']})")
+    return in_family(fired, facts["width"], work.params)
 
 
 def in_family(fired: Fired, width: int, params: Compare) -> tuple[Fired, int]:
-    """The features of the family that fired, and how many it has. Who is in it is settled without a look at the groups."""
+    """Who is in the family is settled without a look at the groups."""
     least = fewest(params, fired.matrix.shape[0])
     if not least:
         return fired, width
@@ -134,7 +148,7 @@ def _corrected(tested: Sequence[Tested], test: Test, params: Compare, suffix: st
 
 
 def _said(test: Test, params: Compare, family: int) -> str:
-    """What was done, in the text of every row of the test."""
+    """The test, and after a colon how it was corrected and what is called significant: the text of every q."""
     fired = f" that fired in at least {params.min_count} samples" if params.min_count else ""
     fired += (
         f"{' and' if fired else ' that fired in at least'} {params.min_density:g} of the samples" if params.min_density else ""
@@ -142,7 +156,7 @@ def _said(test: Test, params: Compare, family: int) -> str:
     family_of = f"{params.correct} over {family} features{' of this space' if params.family == 'space' else ''}{fired}"
     cut = f", |{test.effect}| >= {test.least:g}" if test.least else ""
     half = f", half {params.half}" if params.half != "all" else ""
-    return f"{test.name}, {family_of}, alpha {params.alpha:g}{cut}{half}"
+    return f"{test.name}{half}: {family_of}, alpha {params.alpha:g}{cut}"
 
 
 # --- the same feature in several SAEs -----------------------------------------------------------------------------------
@@ -160,7 +174,7 @@ def _twins(
         columns, order = [], []
         for at in places:
             own = np.flatnonzero(corrected[at].discovered)
-            fired, _ = in_family(_read(work, design, tested[at].space, tested[at].facts), tested[at].facts["width"], work.params)
+            fired, _ = _read(work, design, work.inputs.read("activations"), tested[at].space, tested[at].facts)
             columns.append(fired.matrix[:, own])
             order.append(np.stack([~corrected[at].significant[own], corrected[at].q[own]]))
         numbers = [tested[at].features[corrected[at].discovered] for at in places]
@@ -184,42 +198,46 @@ def _sites(tested: Sequence[Tested]) -> list[list[int]]:
 class _Writer:
     """Columns of words are made once, as long as the longest space, and cut to length for each block of rows."""
 
-    def __init__(self) -> None:
+    def __init__(self, design: Design, test: Test, params: Compare) -> None:
+        self._design, self._test, self._params = design, test, params
         self._words: dict[str | None, Any] = {}
         self._schema = arrow_schema("features")
 
     def table(
-        self,
-        one: Tested,
-        design: Design,
-        test: Test,
-        corrected: Corrected,
-        adjusted: Corrected | None,
-        twins: Sequence[tuple[int, str, int]],
-        said: str,
+        self, one: Tested, corrected: Corrected, adjusted: Corrected | None, twins: Sequence[tuple[int, str, int]], said: str
     ) -> pa.Table:
         """All rows of a space: a block a statistic."""
+        features, found, contrast = one.features, corrected.discovered, self._test.contrast
         blocks: list[pa.Table] = []
-        space, feature = self._repeated(one.space, len(one.features)), pa.array(one.features.astype(np.uint32))
 
-        def add(stat: str, group: str, numbers: Floats, text: str | None) -> None:
-            words = [self._repeated(word, len(numbers)) for word in (stat, group, text)]
-            number = pa.array(numbers, mask=np.isnan(numbers))
-            blocks.append(pa.table([space, feature, words[0], words[1], number, words[2]], schema=self._schema))
+        def add(stat: str, group: str, numbers: Floats, text: str | None, some: npt.NDArray[np.bool_] | None = None) -> None:
+            kept = slice(None) if some is None else some
+            blocks.append(self._block(one.space, features[kept], stat, group, numbers[kept], text))
 
-        for group, side in zip(design.groups, one.sides, strict=True):
+        for group, side in zip(self._design.groups, one.sides, strict=True):
             add("mean", group.name, side.mean, group.size())
             add("density", group.name, side.fired / side.samples, None)
             add("std", group.name, np.sqrt(side.squares / (side.samples - 1)), None)
         for stat, numbers in one.found.items():
-            add(stat, test.contrast, numbers, test.adjusted if stat.endswith("_adjusted") else said)
-        for suffix, own, text in (("", corrected, said), ("_adjusted", adjusted, test.adjusted)):
-            if own is not None:
-                add(f"q{suffix}", test.contrast, own.q, text)
-                add(f"significant{suffix}", test.contrast, own.significant.astype(np.float64), text)
+            every = self._params.details == "all" or stat.removesuffix("_adjusted") in ALWAYS
+            text = self._test.adjusted if stat.endswith("_adjusted") else said.rpartition(": ")[0]
+            add(stat, contrast, numbers, text, None if every else found)
+        add("q", contrast, corrected.q, said)
+        add("significant", contrast, corrected.significant.astype(np.float64), said.rpartition(": ")[0])
+        if adjusted is not None:
+            add("q_adjusted", contrast, adjusted.q, self._test.adjusted)
+            add("significant_adjusted", contrast, adjusted.significant.astype(np.float64), self._test.adjusted)
         add("fired", "", np.sum([side.fired for side in one.sides], axis=0).astype(np.float64), None)
-        blocks.append(self._some("discovered", one, test, one.features[corrected.discovered], said))
-        return pa.concat_tables([*blocks, *self._twins(one, test, twins)])
+        add("discovered", contrast, np.ones(len(features)), said.rpartition(": ")[0], found)
+        return pa.concat_tables([*blocks, *self._twins(one.space, twins)])
+
+    def _block(
+        self, space: str, features: npt.NDArray[np.int64], stat: str, group: str, numbers: Floats, text: str | None
+    ) -> pa.Table:
+        words = [self._repeated(word, len(features)) for word in (space, stat, group, text)]
+        number = pa.array(numbers, mask=np.isnan(numbers))
+        columns = [words[0], pa.array(features.astype(np.uint32)), words[1], words[2], number, words[3]]
+        return pa.table(columns, schema=self._schema)
 
     def _repeated(self, word: str | None, count: int) -> Any:
         found = self._words.get(word)
@@ -227,15 +245,10 @@ class _Writer:
             found = self._words[word] = pa.repeat(pa.scalar(word, pa.string()), count)
         return found[:count]
 
-    def _some(self, stat: str, one: Tested, test: Test, features: npt.NDArray[np.int64], text: str) -> pa.Table:
-        """A mark on those features of which something is true."""
-        words = [self._repeated(word, len(features)) for word in (one.space, stat, test.contrast, text)]
-        columns = [words[0], pa.array(features.astype(np.uint32)), words[1], words[2], pa.array(np.ones(len(features))), words[3]]
-        return pa.table(columns, schema=self._schema)
-
-    def _twins(self, one: Tested, test: Test, twins: Sequence[tuple[int, str, int]]) -> list[pa.Table]:
+    def _twins(self, space: str, twins: Sequence[tuple[int, str, int]]) -> list[pa.Table]:
+        """The twin's feature, and its space."""
         if not twins:
             return []
-        fixed = {"space": one.space, "stat": "same_as", "group": test.contrast}
-        rows = [{**fixed, "feature": feature, "number": float(number), "text": space} for feature, space, number in sorted(twins)]
+        fixed = {"space": space, "stat": "same_as", "group": self._test.contrast}
+        rows = [{**fixed, "feature": feature, "number": float(number), "text": of} for feature, of, number in sorted(twins)]
         return [pa.Table.from_pylist(rows, schema=self._schema)]

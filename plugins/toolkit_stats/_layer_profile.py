@@ -40,7 +40,8 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
         bars = [_bar(found, number) for number in range(len(found.spaces))]
         shown = [bar for bar in bars if bar.tested]
         if shown:
-            yield Figure(found.name, _legend(found) + _chart(shown) + _numbers(found, shown), _spoken(found, shown))
+            drawn = _legend(found) + _counts_said(found) + _chart(found, shown) + _numbers(found, shown)
+            yield Figure(found.name, drawn, _spoken(found, shown))
 
 
 def _bar(found: Found, number: int) -> _Bar:
@@ -59,15 +60,30 @@ def _legend(found: Found) -> str:
     return draw.key([("var(--computed)", f"higher in {found.a}"), ("var(--failed)", f"higher in {found.b}")])
 
 
+def _counts_said(found: Found) -> str:
+    """What was done to whom, and how many features it found: by corrected p alone, and with the cut on the effect."""
+    if not found.how:
+        return ""
+    both = f"{found.discovered.sum():,} features by corrected p alone, {found.significant.sum():,} with the cut on the effect"
+    said = [f"{found.how}.", *(f"{size}." for size in found.sizes), f"Found: {both}."]
+    if found.twin.any():
+        alone = [int((marked & ~found.twin).sum()) for marked in (found.discovered, found.significant)]
+        said.append(f"With features that do the same in several SAEs of one site counted once: {alone[0]:,} and {alone[1]:,}.")
+    if found.adjusted:
+        kept = int((found.significant & found.adjusted_significant).sum())
+        said.append(f"Of the latter, {kept:,} differ as well {found.adjusted}.")
+    return f'<p class="faint">{draw.escaped(" ".join(said))}</p>'
+
+
 # --- the drawing --------------------------------------------------------------------------------------------------------
 
 
-def _chart(bars: Sequence[_Bar]) -> str:
+def _chart(found: Found, bars: Sequence[_Bar]) -> str:
     band = (WIDTH - LEFT - RIGHT) / len(bars)
     middles = [LEFT + band * (number + 0.5) for number in range(len(bars))]
     under, names = _names(bars, middles, band)
     height = TOP + COUNTS + GAP + EFFECTS + under
-    return draw.svg(WIDTH, height, [*_counts(bars, middles, band), *_effects(bars, middles), *names])
+    return draw.svg(WIDTH, height, [*_counts(bars, middles, band), *_effects(found, bars, middles), *names])
 
 
 def _counts(bars: Sequence[_Bar], middles: Sequence[float], band: float) -> Iterator[str]:
@@ -91,12 +107,12 @@ def _counts(bars: Sequence[_Bar], middles: Sequence[float], band: float) -> Iter
             yield draw.text(middle, zero - 5, "0", anchor="middle")
 
 
-def _effects(bars: Sequence[_Bar], middles: Sequence[float]) -> Iterator[str]:
-    """The largest |d| of each space, as a dot on a stem."""
+def _effects(found: Found, bars: Sequence[_Bar], middles: Sequence[float]) -> Iterator[str]:
+    """The largest effect of each space, as a dot on a stem."""
     top, bottom = TOP + COUNTS + GAP, TOP + COUNTS + GAP + EFFECTS
     sizes = [0.0 if math.isnan(bar.largest) else abs(bar.largest) for bar in bars]
     highest = max(*sizes, 1e-9) * 1.08
-    yield draw.text(0, top - 14, "largest |d| of any feature", kind="strong")
+    yield draw.text(0, top - 14, f"largest |{found.symbol}| of any feature", kind="strong")
     for tick in draw.ticks(0, highest, 3):
         y = bottom - tick / highest * EFFECTS
         yield draw.line(LEFT, y, WIDTH - RIGHT, y, "axis" if tick == 0 else "grid")
@@ -104,7 +120,7 @@ def _effects(bars: Sequence[_Bar], middles: Sequence[float]) -> Iterator[str]:
     for bar, middle, size in zip(bars, middles, sizes, strict=True):
         if size:
             y = bottom - size / highest * EFFECTS
-            about = f"<title>{draw.escaped(bar.space.short)}/{bar.feature}: d = {draw.signed(bar.largest)}</title>"
+            about = f"<title>{draw.escaped(bar.space.short)}/{bar.feature}: {found.symbol} = {draw.signed(bar.largest)}</title>"
             yield draw.line(middle, bottom, middle, y, "axis")
             yield f'<circle class="{"more" if bar.largest > 0 else "less"}" cx="{middle:.1f}" cy="{y:.1f}" r="5">{about}</circle>'
 
@@ -129,7 +145,7 @@ def _names(bars: Sequence[_Bar], middles: Sequence[float], band: float) -> tuple
 
 
 def _numbers(found: Found, bars: Sequence[_Bar]) -> str:
-    heads = ("hookpoint", "tested", f"higher in {found.a}", f"higher in {found.b}", "largest |d|", "feature")
+    heads = ("hookpoint", "tested", f"higher in {found.a}", f"higher in {found.b}", f"largest |{found.symbol}|", "feature")
     rows = [
         (
             draw.escaped(bar.space.hookpoint),

@@ -41,6 +41,9 @@ class Compare(Params):
     family: Literal["all", "space"] = Field("all", description="What is corrected together: all spaces, or each by itself.")
     min_count: int = Field(0, ge=0, description="The family is of features that fired in at least so many compared samples.")
     min_density: float = Field(0.0, ge=0, le=1, description="And in at least this share of the compared samples.")
+    details: Literal["discovered", "all"] = Field(
+        "discovered", description="Which features get intervals and test statistics too, beside effect, p and q."
+    )
     pool: Literal["max", "mean"] = Field("max", description="How several positions of a sample become one value.")
 
 

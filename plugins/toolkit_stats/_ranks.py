@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
-from math import comb
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
-from scipy.special import chdtrc, ndtr, stdtr
+from scipy.special import chdtrc, gammaln, ndtr, stdtr
 from scipy.stats import rankdata
 
-from ._statistics import Moments, Z, moments
+from ._statistics import Moments, Z, moments, moments_of
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -23,59 +22,65 @@ EXACT = 20_000
 """With no more ways than this to deal out the labels, a rank test counts them all."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ranked:
     """Midranks of all rows, by column. What is not stored is zero and has the rank `zero`; `above` is what stored ones have more.
 
-    Entries stand by column and then by value; entries of equal value in a column are one run, and runs are numbered.
+    Entries stand by column and then by value. Entries of equal value in a column are a run; `starts` says where each begins.
     """
 
     rows: int
+    ends: Ints  # where each column's entries end
     column: Ints
     row: Ints
     above: Floats
     zero: Floats
     ties: Floats  # the sum of t³ - t over values that t rows share
-    run: Ints
+    starts: Ints
     run_column: Ints
-    positive: npt.NDArray[np.bool_]  # of each run
-    negatives: Ints  # by column
+    negatives: Ints  # runs below zero, by column: the first ones
 
     @property
     def columns(self) -> int:
         """How many columns."""
         return len(self.zero)
 
+    def of_entries(self, of_runs: Floats) -> Floats:
+        """A number of each run, for each of its entries."""
+        return np.repeat(of_runs, np.diff(self.starts, append=len(self.row))) if len(of_runs) < len(self.row) else of_runs
+
 
 def ranked(matrix: Any) -> Ranked:
-    """Sort a CSR matrix's columns, all at once: by value, and then (a conversion that keeps order) by column."""
+    """Sort a CSC matrix's columns, all at once: by value, and then (a conversion that keeps order) by column."""
     rows, columns = matrix.shape
-    order = np.argsort(matrix.data, kind="stable")
-    entries = len(order)
-    dealt = sparse.csr_array((order, matrix.indices[order], np.arange(entries + 1)), shape=(entries, columns)).tocsc()
-    at, stored = dealt.data, np.diff(dealt.indptr)
+    order, stored = np.argsort(matrix.data), np.diff(matrix.indptr)
+    ends, entries = matrix.indptr[1:].astype(np.int64), len(order)
     column = np.repeat(np.arange(columns), stored)
-    row = np.repeat(np.arange(rows), np.diff(matrix.indptr))[at]
-    value = matrix.data[at]
+    each = np.arange(entries + 1, dtype=matrix.indices.dtype)
+    dealt = sparse.csr_array((order, column[order], each), shape=(entries, columns)).tocsc()
+    row, value = matrix.indices[dealt.data].astype(np.int64), matrix.data[dealt.data]
     fresh = np.ones(entries, dtype=np.bool_)
-    fresh[1:] = (value[1:] != value[:-1]) | (column[1:] != column[:-1])
+    np.not_equal(value[1:], value[:-1], out=fresh[1:])
+    fresh[dealt.indptr[:-1][stored > 0]] = True
     starts = np.flatnonzero(fresh)
-    run, length = np.cumsum(fresh) - 1, np.diff(starts, append=entries)
-    run_column, positive = column[starts], value[starts] > 0
-    negatives = np.bincount(run_column, weights=length * ~positive, minlength=columns).astype(np.int64)
-    zeros = rows - stored
-    zero = negatives + (zeros + 1) / 2
-    midrank = starts - dealt.indptr[run_column] + (length + 1) / 2 + zeros[run_column] * positive
-    shared = length.astype(np.float64)
-    ties = np.bincount(run_column, weights=shared**3 - shared, minlength=columns) + zeros.astype(np.float64) ** 3 - zeros
-    return Ranked(rows, column, row, (midrank - zero[run_column])[run], zero, ties, run, run_column, positive, negatives)
+    length, run_column = np.diff(starts, append=entries).astype(np.float64), column[starts]
+    below = value[starts] < 0
+    negatives = np.bincount(run_column[below], minlength=columns)
+    zeros = (rows - stored).astype(np.float64)
+    # A stored value lies behind the zeros unless it is negative; a zero lies behind the negative entries, half way among its kind.
+    beneath = np.bincount(run_column[below], weights=length[below], minlength=columns)
+    base = ends - stored + beneath - zeros / 2 + 0.5
+    above = starts + (length + 1) / 2 - base[run_column] - zeros[run_column] * below
+    shared = length**3 - length
+    ties = (np.bincount(run_column, weights=shared, minlength=columns) if shared.any() else 0.0) + zeros**3 - zeros
+    found = Ranked(rows, ends, column, row, above, beneath + (zeros + 1) / 2, ties, starts, run_column, negatives)
+    return replace(found, above=found.of_entries(above))
 
 
-def _sums(found: Ranked, group_of: Ints, groups: int) -> Floats:
-    """Rank sums: groups by columns."""
-    key = group_of[found.row] * found.columns + found.column
-    above = np.bincount(key, weights=found.above, minlength=groups * found.columns).reshape(groups, found.columns)
-    return above + np.bincount(group_of, minlength=groups)[:, None] * found.zero
+def _sum(found: Ranked, side: npt.NDArray[np.bool_]) -> Floats:
+    """The sum of the ranks of some rows, by column."""
+    above = np.bincount(found.column, weights=found.above * side[found.row], minlength=found.columns)
+    return above + int(side.sum()) * found.zero
 
 
 # --- two groups ---------------------------------------------------------------------------------------------------------
@@ -92,11 +97,16 @@ class Sided:
 def mann_whitney(found: Ranked, first: npt.NDArray[np.bool_]) -> Sided:
     """Two-sided; exact where the ways to deal out the labels can be counted, else normal with ties and continuity corrected."""
     a, n = int(first.sum()), found.rows
-    u = _sums(found, (~first).astype(np.int64), 2)[0] - a * (a + 1) / 2
-    if comb(n, a) <= EXACT:
+    u = _sum(found, first) - a * (a + 1) / 2
+    if _ways(n, a) <= EXACT + 0.5:
         return Sided(u, _exact(found, first, u))
     variance = a * (n - a) / 12 * ((n + 1) - found.ties / (n * (n - 1)))
     return Sided(u, _two_sided(np.abs(u - a * (n - a) / 2) - 0.5, variance))
+
+
+def _ways(n: int, a: int) -> float:
+    """How many ways there are to choose `a` of `n`, nearly; exact numbers of thousands of digits take long."""
+    return float(np.exp(min(gammaln(n + 1) - gammaln(a + 1) - gammaln(n - a + 1), 700.0)))
 
 
 def _two_sided(beyond: Floats, variance: Floats) -> Floats:
@@ -107,8 +117,8 @@ def _two_sided(beyond: Floats, variance: Floats) -> Floats:
 def _exact(found: Ranked, first: npt.NDArray[np.bool_], u: Floats, block: int = 1024) -> Floats:
     """The share of all ways to deal out the labels that are at least as far from the middle."""
     a, n = int(first.sum()), found.rows
-    ways = np.zeros((comb(n, a), n))
     chosen = np.array(list(combinations(range(n), a)))
+    ways = np.zeros((len(chosen), n))
     np.put_along_axis(ways, chosen, 1.0, axis=1)
     above = sparse.csr_array((found.above, (found.row, found.column)), shape=(n, found.columns)).tocsc()
     p = np.empty(found.columns)
@@ -126,7 +136,7 @@ def van_elteren(parts: Sequence[tuple[Ranked, npt.NDArray[np.bool_]]]) -> Floats
     for found, first in parts:
         a, n = int(first.sum()), found.rows
         if 0 < a < n:
-            away += (_sums(found, (~first).astype(np.int64), 2)[0] - a * (n + 1) / 2) / (n + 1)
+            away += (_sum(found, first) - a * (n + 1) / 2) / (n + 1)
             spread += a * (n - a) / 12 * ((n + 1) - found.ties / (n * (n - 1))) / (n + 1) ** 2
     return _two_sided(np.abs(away), np.where(spread > 1e-12, spread, 0.0))
 
@@ -158,26 +168,35 @@ def area(found: Ranked, first: npt.NDArray[np.bool_], clusters: tuple[Ints, Ints
         df = 1.0 / (share**2 / (a.clusters - 1) + (1.0 - share) ** 2 / (b.clusters - 1))
         t = np.where(variance > 0, (auroc - 0.5) / np.sqrt(variance), np.nan)
     apart = (variance == 0) & (np.abs(auroc - 0.5) > 0.5 - 1e-12)
-    p = np.where(variance > 0, 2.0 * stdtr(df, -np.abs(t)), np.where(apart, 2 / comb(a.clusters + b.clusters, a.clusters), 1.0))
+    p = np.where(variance > 0, 2.0 * stdtr(df, -np.abs(t)), np.where(apart, 2 / _ways(a.clusters + b.clusters, a.clusters), 1.0))
     reach = Z * np.sqrt(variance)
     return Area(auroc, np.maximum(auroc - reach, 0.0), np.minimum(auroc + reach, 1.0), t, df, p)
 
 
 def _placements(found: Ranked, side: npt.NDArray[np.bool_], clusters: Ints) -> tuple[Moments, Floats]:
     """Each row's share of the other side that is below it, ties by half: moments, with the share of a zero taken off, and that share."""
-    own = side[found.row]
-    others, runs = found.rows - int(side.sum()), len(found.run_column)
-    level = np.bincount(found.run, weights=~own, minlength=runs)
-    zeros = others - np.bincount(found.column, weights=~own, minlength=found.columns)
-    before = np.concatenate([[0.0], np.cumsum(level)])
-    first_run = np.searchsorted(found.run_column, np.arange(found.columns))
-    below = before[:-1] - before[first_run][found.run_column] + zeros[found.run_column] * found.positive
-    negatives = np.bincount(found.run_column, weights=level * ~found.positive, minlength=found.columns)
-    of_zero = (negatives + zeros / 2) / others
-    values = ((below + level / 2) / others - of_zero[found.run_column])[found.run[own]]
-    where = ((np.cumsum(side) - 1)[found.row[own]], found.column[own])
-    matrix = sparse.csr_array((values, where), shape=(int(side.sum()), found.columns))
-    return moments(matrix, clusters), of_zero
+    own, others = side[found.row], found.rows - int(side.sum())
+    before = np.concatenate([[0.0], np.cumsum(~own)])  # entries of the other side before each entry
+    of_column = before[np.concatenate([[0], found.ends])]
+    zeros = others - np.diff(of_column)
+    run_ends = np.append(found.starts[1:], len(own))
+    negatives = before[np.append(found.starts, len(own))[_first_run(found) + found.negatives]] - of_column[:-1]
+    below = (before[found.starts] + before[run_ends]) / 2 - (of_column[:-1] - zeros)[found.run_column]
+    of_zero = negatives + zeros / 2
+    number = np.arange(len(found.starts))
+    if found.negatives.any():
+        below -= zeros[found.run_column] * (number < (_first_run(found) + found.negatives)[found.run_column])
+    values = found.of_entries((below - of_zero[found.run_column]) / others)[own]
+    rows, column = int(side.sum()), found.column[own]
+    if rows == int(clusters.max()) + 1:
+        return moments_of(column, values, rows, found.columns), of_zero / others
+    where = ((np.cumsum(side) - 1)[found.row[own]], column)
+    return moments(sparse.csr_array((values, where), shape=(rows, found.columns)), clusters), of_zero / others
+
+
+def _first_run(found: Ranked) -> Ints:
+    """The number of each column's first run."""
+    return np.searchsorted(found.run_column, np.arange(found.columns))
 
 
 # --- several groups, and numbers ----------------------------------------------------------------------------------------
@@ -186,7 +205,7 @@ def _placements(found: Ranked, side: npt.NDArray[np.bool_], clusters: Ints) -> t
 def kruskal(found: Ranked, group_of: Ints) -> tuple[Floats, Floats]:
     """H, corrected for ties, and its p by chi-squared. Where all values are equal, 0 and 1."""
     sizes, n = np.bincount(group_of), found.rows
-    between = (_sums(found, group_of, len(sizes)) ** 2 / sizes[:, None]).sum(axis=0)
+    between = sum((_sum(found, group_of == group) ** 2 / size for group, size in enumerate(sizes)), np.zeros(1))
     shared = 1.0 - found.ties / (n**3 - n)
     with np.errstate(divide="ignore", invalid="ignore"):
         h = np.where(shared > 1e-12, (12 / (n * (n + 1)) * between - 3 * (n + 1)) / shared, 0.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -70,34 +70,37 @@ def clusters_of(joins: Sequence[Ints], count: int) -> Ints:
 def moments(matrix: Any, clusters: Ints) -> Moments:
     """Moments of a CSR matrix's columns. Rows are samples; `clusters` numbers the independent cluster of each from 0."""
     samples, columns = matrix.shape
+    found = moments_of(matrix.indices.astype(np.intp), matrix.data, samples, columns)
     count = int(clusters.max()) + 1
-    mean = np.bincount(matrix.indices, weights=matrix.data, minlength=columns) / samples
-    squares = _squares(matrix, mean, np.ones(samples))
-    between = squares if count == samples else _squares(_sums(matrix, clusters), mean, np.bincount(clusters).astype(np.float64))
-    return Moments(
-        samples=samples,
-        clusters=count,
-        mean=mean,
-        fired=np.bincount(matrix.indices, minlength=columns),
-        squares=squares,
-        variance=count / (count - 1) * between / samples**2,
-    )
+    if count == samples:
+        return found
+    between = _between(matrix, found.mean, clusters)
+    return replace(found, clusters=count, variance=count / (count - 1) * between / samples**2)
 
 
-def _sums(matrix: Any, clusters: Ints) -> Any:
-    samples = matrix.shape[0]
-    member = sparse.csr_array((np.ones(samples), (clusters, np.arange(samples))), shape=(int(clusters.max()) + 1, samples))
-    return member @ matrix
+def moments_of(column: Ints, values: Floats, samples: int, columns: int) -> Moments:
+    """Moments of the columns that hold these entries, in any order; every sample is a cluster of its own."""
+    fired = np.bincount(column, minlength=columns)
+    mean = np.bincount(column, weights=values, minlength=columns) / samples
+    deviation = values - mean[column]
+    deviation *= deviation
+    squares = np.bincount(column, weights=deviation, minlength=columns) + (samples - fired) * mean**2
+    squares = np.where(squares > samples * (ROUNDING * mean) ** 2, squares, 0.0)
+    return Moments(samples, samples, mean, fired, squares, squares / ((samples - 1) * samples))
 
 
-def _squares(sums: Any, mean: Floats, sizes: Floats) -> Floats:
-    """By column, the sum over rows of (sum - size * mean)². Centred before it is squared, so that offsets do not cancel."""
-    row = np.repeat(np.arange(len(sizes)), np.diff(sums.indptr))
-    deviation = (sums.data - sizes[row] * mean[sums.indices]) ** 2
-    stored = np.bincount(sums.indices, weights=deviation, minlength=len(mean))
-    silent = (sizes**2).sum() - np.bincount(sums.indices, weights=sizes[row] ** 2, minlength=len(mean))
-    squares = stored + silent * mean**2
-    return np.where(squares > (sizes**2).sum() * (ROUNDING * mean) ** 2, squares, 0.0)
+def _between(matrix: Any, mean: Floats, clusters: Ints) -> Floats:
+    """By column, the sum over clusters of (sum - size * mean)². Centred before it is squared, so that offsets do not cancel."""
+    samples, sizes = len(clusters), np.bincount(clusters).astype(np.float64)
+    member = sparse.csr_array((np.ones(samples), (clusters, np.arange(samples))), shape=(len(sizes), samples))
+    sums = member @ matrix
+    column, size = sums.indices.astype(np.intp), np.repeat(sizes, np.diff(sums.indptr))
+    expected = size * mean[column]
+    # A cluster in which a feature is silent is off by its expected sum: all clusters are taken for silent, and then corrected.
+    stored = np.bincount(column, weights=(sums.data - expected) ** 2, minlength=len(mean))
+    silent = (sizes**2).sum() - np.bincount(column, weights=size**2, minlength=len(mean))
+    between: Floats = stored + silent * mean**2
+    return np.where(between > (sizes**2).sum() * (ROUNDING * mean) ** 2, between, 0.0)
 
 
 def welch(a: Moments, b: Moments) -> Contrast:
@@ -194,7 +197,7 @@ def pearson(matrix: Any, numbers: Floats) -> Floats:
     # The other numbers sum to zero, so a column may be taken from any origin; its mean loses least to rounding.
     stored = np.bincount(matrix.indices, weights=(matrix.data - mean[matrix.indices]) * theirs[row], minlength=columns)
     together = stored + mean * np.bincount(matrix.indices, weights=theirs[row], minlength=columns)
-    spread = _squares(matrix, mean, np.ones(rows))
+    spread = moments(matrix, np.arange(rows)).squares
     with np.errstate(divide="ignore", invalid="ignore"):
         r = np.where(spread > 0, together / np.sqrt(spread * (theirs**2).sum()), np.nan)
     return np.clip(r, -1.0, 1.0)

@@ -23,6 +23,8 @@ from ._statistics import Contrast, Effects, Moments, anova, effects, merged, mom
 
 Floats = npt.NDArray[np.float64]
 Sides = Sequence[Moments]
+BLOCK = 8192
+"""Columns that a rank test works on together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,25 +64,21 @@ def of_means(name: str, test: Callable[[Moments, Moments], Contrast]) -> Callabl
 def of_ranks(work: Work, design: Design) -> Test:
     """Mann and Whitney's test of cluster means; within strata, van Elteren's."""
     first, strata = design.group_of_cell == 0, _adjust.strata_of(work, design)
-    ones = [np.arange(int(side.sum())) for side in (first, ~first)]
+    ones, pairs = [np.arange(int(side.sum())) for side in (first, ~first)], int(first.sum()) * int((~first).sum())
+    parts = [strata == one for one in np.unique(strata)] if strata is not None else []
 
-    def run(matrix: Any, sides: Sides) -> dict[str, Floats]:
-        cells = merged(matrix, design.cells)
-        found = _ranks.ranked(cells)
-        tested, pairs = _ranks.mann_whitney(found, first), int(first.sum()) * int((~first).sum())
-        area = _ranks.area(found, first, (ones[0], ones[1]))
+    def block(columns: Any) -> dict[str, Floats]:
+        found = _ranks.ranked(columns)
+        tested, area = _ranks.mann_whitney(found, first), _ranks.area(found, first, (ones[0], ones[1]))
         own = {"u": tested.u, "rank_biserial": 2 * tested.u / pairs - 1}
         own |= {"rank_biserial_low": 2 * area.low - 1, "rank_biserial_high": 2 * area.high - 1}
-        p = tested.p if strata is None else _ranks.van_elteren(_by_stratum(cells, first, strata))
-        return {**_plain_effects(sides), **own, "p": p}
+        within = [(_ranks.ranked(columns[part]), first[part]) for part in parts]
+        return {**own, "p": _ranks.van_elteren(within) if within else tested.p}
+
+    def run(matrix: Any, sides: Sides) -> dict[str, Floats]:
+        return {**_plain_effects(sides), **_by_block(merged(matrix, design.cells), block)}
 
     return _two_groups(work, design, "mann_whitney", run)
-
-
-def _by_stratum(
-    cells: Any, first: npt.NDArray[np.bool_], strata: npt.NDArray[np.int64]
-) -> list[tuple[_ranks.Ranked, npt.NDArray[np.bool_]]]:
-    return [(_ranks.ranked(cells[strata == one]), first[strata == one]) for one in np.unique(strata)]
 
 
 def of_area(work: Work, design: Design) -> Test:
@@ -88,12 +86,22 @@ def of_area(work: Work, design: Design) -> Test:
     first = np.arange(design.size) < design.groups[0].end
     clusters = design.groups[0].clusters, design.groups[1].clusters
 
+    def block(columns: Any) -> dict[str, Floats]:
+        found = _ranks.area(_ranks.ranked(columns), first, clusters)
+        own = {"auroc": found.auroc, "auroc_low": found.low, "auroc_high": found.high}
+        return {**own, "t": found.t, "df": found.df, "p": found.p}
+
     def run(matrix: Any, sides: Sides) -> dict[str, Floats]:
-        found = _ranks.area(_ranks.ranked(matrix), first, clusters)
-        own = {"auroc": found.auroc, "auroc_low": found.low, "auroc_high": found.high, "t": found.t, "df": found.df}
-        return {**_plain_effects(sides), **own, "p": found.p}
+        return {**_plain_effects(sides), **_by_block(matrix, block)}
 
     return _two_groups(work, design, "auroc", run)
+
+
+def _by_block(matrix: Any, run: Callable[[Any], Mapping[str, Floats]]) -> dict[str, Floats]:
+    """Rank tests go over columns, so many at a time that their entries stay in the processor's caches."""
+    columns = matrix.tocsc()
+    parts = [run(columns[:, start : start + BLOCK]) for start in range(0, max(matrix.shape[1], 1), BLOCK)]
+    return {stat: np.concatenate([part[stat] for part in parts]) for stat in parts[0]}
 
 
 def of_shuffles(work: Work, design: Design) -> Test:
@@ -122,7 +130,11 @@ def of_trend(work: Work, design: Design, numbers: Floats) -> Test:
     def run(matrix: Any, sides: Sides) -> dict[str, Floats]:
         cells = merged(matrix, design.cells)
         ranks = params.method == "spearman"
-        r = _ranks.spearman(_ranks.ranked(cells), of_cell) if ranks else pearson(cells, of_cell)
+        r = (
+            _by_block(cells, lambda part: {"r": _ranks.spearman(_ranks.ranked(part), of_cell)})["r"]
+            if ranks
+            else pearson(cells, of_cell)
+        )
         found = slope(r, len(of_cell), 1 + r**2 / 2 if ranks else 1.0)
         return {"r": found.r, "r_low": found.low, "r_high": found.high, "t": found.t, "p": found.p}
 
@@ -145,10 +157,12 @@ def of_spread(work: Work, design: Design) -> Test:
 def of_rank_spread(work: Work, design: Design) -> Test:
     """Kruskal and Wallis's test of cluster means; its eta² is that of the ranks."""
 
+    def block(columns: Any) -> dict[str, Floats]:
+        h, p = _ranks.kruskal(_ranks.ranked(columns), design.group_of_cell)
+        return {"eta2": h / (columns.shape[0] - 1), "h": h, "p": p}
+
     def run(matrix: Any, sides: Sides) -> dict[str, Floats]:
-        found = _ranks.ranked(merged(matrix, design.cells))
-        h, p = _ranks.kruskal(found, design.group_of_cell)
-        return {"eta2": h / (found.rows - 1), "h": h, "p": p}
+        return _by_block(merged(matrix, design.cells), block)
 
     return _several(work, "kruskal", run)
 

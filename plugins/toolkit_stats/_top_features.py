@@ -72,29 +72,44 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
 
 
 def _listed(inputs: Inputs, found: Found, top: Sequence[int]) -> str:
-    numbers = _side_numbers(inputs, found, top)
-    heads = ("feature", "d", "p", "q", *(f"{stat} {group}" for stat in ("mean", "density") for group in (found.a, found.b)))
+    numbers = _numbers(inputs, found, top)
+    stats = {stat for *_, stat, _ in numbers}
+    interval, adjusted = f"{found.effect}_low" in stats, bool(found.adjusted)
+    heads = ["feature", found.symbol, *(["95\N{NO-BREAK SPACE}% interval"] if interval else []), "p", "q"]
+    heads += [f"{found.symbol} {found.adjusted}"] if adjusted else []
+    heads += [f"{stat} {group}".strip() for stat in ("mean", "density") for group in found.sides]
     rows = []
     for at in top:
-        cell = (found.spaces[found.space[at]].id, int(found.feature[at]))
-        means = [_plain(numbers.get((*cell, "mean", group))) for group in (found.a, found.b)]
-        shares = [_percent(numbers.get((*cell, "density", group))) for group in (found.a, found.b)]
-        tested = (draw.signed(float(found.d[at])), draw.small(float(found.p[at])), draw.small(float(found.q[at])))
+
+        def number(stat: str, group: str = found.group, at: int = at) -> float | None:
+            return numbers.get((found.spaces[found.space[at]].id, int(found.feature[at]), stat, group))
+
         colour = "var(--good)" if found.d[at] > 0 else "var(--bad)"  # as text, the fill colours are too faint
-        effect = f'<span style="color:{colour};font-weight:600">{tested[0]}</span>'
-        rows.append((draw.escaped(found.address(at)), effect, *tested[1:], *means, *shares))
-    return draw.table("Smallest q first, then largest |d|; density is the share of samples in which it fires", heads, rows)
+        effect = f'<span style="color:{colour};font-weight:600">{draw.signed(float(found.d[at]))}</span>'
+        cells = [draw.escaped(found.address(at)), effect]
+        cells += [_range(number(f"{found.effect}_low"), number(f"{found.effect}_high"))] if interval else []
+        cells += [draw.small(float(found.p[at])), draw.small(float(found.q[at]))]
+        cells += [_plain(number(f"{found.effect}_adjusted"))] if adjusted else []
+        cells += [_plain(number("mean", group)) for group in found.sides]
+        rows.append([*cells, *(_percent(number("density", group)) for group in found.sides)])
+    words = f"Smallest q first, then largest |{found.symbol}|; density is the share of samples in which it fires"
+    return draw.table(words, heads, rows)
 
 
-def _side_numbers(inputs: Inputs, found: Found, top: Sequence[int]) -> dict[tuple[str, int, str, str], float | None]:
-    """Means and densities of both groups, for the listed features only."""
+def _numbers(inputs: Inputs, found: Found, top: Sequence[int]) -> dict[tuple[str, int, str, str], float | None]:
+    """What else is known of the listed features: means and densities of the groups, the interval, the adjusted effect."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    stats = ["mean", "density", *(f"{found.effect}_{part}" for part in ("low", "high", "adjusted"))]
     rows = inputs.read("features")
     rows = rows.filter(pc.is_in(rows["feature"], value_set=pa.array([int(found.feature[at]) for at in top], pa.uint32())))
-    rows = rows.filter(pc.is_in(rows["stat"], value_set=pa.array(["mean", "density"], pa.string())))
+    rows = rows.filter(pc.is_in(rows["stat"], value_set=pa.array(stats, pa.string())))
     return {(row["space"], row["feature"], row["stat"], row["group"]): row["number"] for row in reversed(rows.to_pylist())}
+
+
+def _range(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{draw.signed(low)} to {draw.signed(high)}"
 
 
 def _plain(value: float | None) -> str:
@@ -130,7 +145,7 @@ def _examples(texts: _Texts, found: Found, top: Sequence[int]) -> str:
         if examples:
             hue = "var(--computed)" if found.d[at] > 0 else "var(--failed)"
             side = found.a if found.d[at] > 0 else found.b
-            about = f"d {draw.signed(float(found.d[at]))}, higher in {draw.escaped(side)}"
+            about = f"{found.symbol} {draw.signed(float(found.d[at]))}, higher in {draw.escaped(side)}"
             name = f'<p class="stats-name">{draw.escaped(found.address(at))} <span class="faint">{about}</span></p>'
             shown.append(f'<div style="--hue:{hue}">{name}{"".join(_example(one, examples[0].peak) for one in examples)}</div>')
     return "".join(shown)

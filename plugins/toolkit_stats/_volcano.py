@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from toolkit.records import Figure, Inputs
 
 from . import _draw as draw
+from ._found import EFFECTS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -100,7 +101,7 @@ def _axes(found: Found, frame: _Frame) -> Iterator[str]:
             yield draw.line(frame.x(0), TOP, frame.x(0), floor, "grid")
         yield draw.line(frame.x(tick), floor, frame.x(tick), floor + 5, "axis")
         yield draw.text(frame.x(tick), floor + 19, draw.number(tick), anchor="middle")
-    yield draw.text(frame.x(0), HEIGHT - 8, "Cohen's d", anchor="middle", kind="strong")
+    yield draw.text(frame.x(0), HEIGHT - 8, EFFECTS[found.effect], anchor="middle", kind="strong")
     yield draw.text(LEFT, HEIGHT - 8, f"\N{LEFTWARDS ARROW} higher in {_cut(found.b)}")
     yield draw.text(WIDTH - RIGHT, HEIGHT - 8, f"higher in {_cut(found.a)} \N{RIGHTWARDS ARROW}", anchor="end")
 
@@ -120,7 +121,7 @@ def _threshold(found: Found, frame: _Frame) -> Iterator[str]:
 def _point(found: Found, frame: _Frame, at: int) -> str:
     d, p = float(found.d[at]), float(found.p[at])
     kind = ("more" if d > 0 else "less") if found.significant[at] else "rest"
-    about = f"{draw.escaped(found.address(at))}: d {draw.signed(d)}, p {draw.small(p)}, q {draw.small(float(found.q[at]))}"
+    about = f"{draw.escaped(found.address(at))}: {found.symbol} {draw.signed(d)}, p {draw.small(p)}, q {draw.small(float(found.q[at]))}"
     size = 2.2 if kind == "rest" else 3.4
     return f'<circle class="{kind}" cx="{frame.x(d):.1f}" cy="{frame.y(p):.1f}" r="{size}"><title>{about}</title></circle>'
 
@@ -162,14 +163,17 @@ def _note(found: Found, ranking: npt.NDArray[np.int64], drawn: npt.NDArray[np.in
         kept = "evenly chosen" if missing else "all significant ones and evenly chosen others"
         said.append(f"{len(drawn):,} of {len(ranking):,} points are drawn: {kept}.")
     if undefined := len(found.d) - len(ranking):
-        said.append(f"Not drawn: {undefined:,} with the same value in every sample of a group, for which d is undefined.")
+        said.append(
+            f"Not drawn: {undefined:,} with the same value in every sample of a group, for which {found.symbol} is undefined."
+        )
     return f'<p class="faint">{" ".join(said)}</p>' if said else ""
 
 
 def _spoken(found: Found, ranking: npt.NDArray[np.int64]) -> str:
     d, significant = found.d[ranking], found.significant[ranking]
-    first = ", ".join(f"{found.address(int(at))} (d {draw.signed(float(found.d[at]))})" for at in ranking[:3])
+    first = ", ".join(f"{found.address(int(at))} ({found.symbol} {draw.signed(float(found.d[at]))})" for at in ranking[:3])
+    more, less = (int((significant & side).sum()) for side in (d > 0, d < 0))
     return (
-        f"Scatter plot of {len(ranking)} features, Cohen's d against minus log10 of p: {int((significant & (d > 0)).sum())} are "
-        f"significantly higher in {found.a}, {int((significant & (d < 0)).sum())} in {found.b}. Strongest evidence: {first}."
+        f"Scatter plot of {len(ranking)} features, {EFFECTS[found.effect]} against minus log10 of p: {more} are "
+        f"significantly higher in {found.a}, {less} in {found.b}. Strongest evidence: {first}."
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,53 +11,18 @@ import pytest
 from pydantic import ValidationError
 from scipy import stats
 
+from tests.plugins.toolkit_stats import made
+from tests.plugins.toolkit_stats.made import Found, of_groups, sample, space, tables
 from toolkit.errors import DataError
 from toolkit.randomness import half
-from toolkit.records import StagePart
 from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_work
-from toolkit.testing.nulls import Groups, null_groups, planted_groups
-from toolkit_stats import toolkit_parts
-from toolkit_stats._compare import compare_welch
+from toolkit.testing.nulls import null_groups, planted_groups
 from toolkit_stats._params import Means
 
-PART = next(part for part in toolkit_parts() if isinstance(part, StagePart) and part.name == "compare.welch")
 SIX = [f"n{at}" for at in range(6)]
-PARAMS = {"by": "group", "between": ("a", "b")}
-
-
-def sample(name: str, unit: str = "", prompt: str = "") -> dict[str, Any]:
-    """A row of `samples`; by itself unless a unit or prompt is given."""
-    row = {"sample": name, "unit": unit or name, "cluster": prompt or name, "text": name, "prompt_hash": prompt or name}
-    return {**row, "token_ids": [], "pieces": [], "spans": []}
-
-
-def space(name: str = "s1", width: int = 8, layer: int = 1) -> dict[str, Any]:
-    """A row of `spaces`."""
-    where = {"hookpoint": f"resid_post.{layer}", "address": f"m/resid_post.{layer}/{name}", "recipe": "jumprelu"}
-    return {"space": name, "model": "m", "revision": "1", "sae": name, "sae_hash": "x", "width": width, **where}
-
-
-def tables(
-    samples: Sequence[Mapping[str, Any]],
-    groups: Sequence[str | float],
-    activations: Sequence[tuple[str, str, int, dict[int, float]]],
-    spaces: Sequence[Mapping[str, Any]] = (space(),),
-) -> dict[str, pa.Table]:
-    """Input tables; an activation is (space, sample, position, values by feature)."""
-    meta = [_meta(row["sample"], group) for row, group in zip(samples, groups, strict=True)]
-    entries = [
-        {"space": s, "sample": n, "position": at, "features": list(found), "values": list(found.values())}
-        for s, n, at, found in activations
-    ]
-    made = {"samples": samples, "sample_meta": meta, "activations": entries, "spaces": spaces}
-    return {name: pa.Table.from_pylist(list(rows), schema=arrow_schema(name)) for name, rows in made.items()}
-
-
-def _meta(name: str, group: str | float) -> dict[str, Any]:
-    text = isinstance(group, str)
-    return {"sample": name, "key": "group", "number": None if text else group, "string": group if text else None}
+PAIR = {"between": ("a", "b"), "details": "all"}
 
 
 def small() -> dict[str, pa.Table]:
@@ -68,19 +33,9 @@ def small() -> dict[str, pa.Table]:
     return tables([sample(name) for name in names], list("aaabbb"), rows)
 
 
-def from_nulls(data: Groups) -> dict[str, pa.Table]:
-    """Made-up groups as tables: a game is a unit, prompts are all different, the label is group a or b."""
-    samples = [sample(f"r{row:05d}", f"g{game}") for row, game in zip(data.sample, data.game, strict=True)]
-    ends = zip(data.indptr[:-1], data.indptr[1:], strict=True)
-    fired = [dict(zip(data.features[i:j].tolist(), data.values[i:j].tolist(), strict=True)) for i, j in ends]
-    rows = [("s1", row["sample"], 0, found) for row, found in zip(samples, fired, strict=True)]
-    return tables(samples, ["a" if label else "b" for label in data.label], rows, [space(width=data.n_features)])
-
-
-def run(given: Mapping[str, pa.Table], seed: int = 0, **params: Any) -> dict[tuple[str, int, str, str], dict[str, Any]]:
+def run(given: Mapping[str, pa.Table], seed: int = 0, **params: Any) -> Found:
     """The stage's rows by (space, feature, stat, group)."""
-    found = [table for _, table in compare_welch(make_work(Means(**{**PARAMS, **params}), given, seed=seed))]
-    return {(row["space"], row["feature"], row["stat"], row["group"]): row for table in found for row in table.to_pylist()}
+    return made.run("welch", given, seed, **{**PAIR, **params})
 
 
 def refused(message: str, given: Mapping[str, pa.Table], **params: Any) -> None:
@@ -90,10 +45,18 @@ def refused(message: str, given: Mapping[str, pa.Table], **params: Any) -> None:
 
 
 def test_it_keeps_the_contract() -> None:
-    check_part(PART, params=PARAMS, work=make_work(tables=small()))
+    check_part(made.PARTS["compare.welch"], params={"by": "group", **PAIR}, work=make_work(tables=small()))
 
 
 # --- what it writes -----------------------------------------------------------------------------------------------------
+
+
+def test_features_that_are_no_discovery_have_effect_p_and_q_without_details() -> None:
+    given = of_groups(planted_groups(4, d=1.2, which=(6,), n_games=120, rounds=4, n_features=12))
+    found, detailed = run(given, details="discovered", alpha=0.001), run(given, alpha=0.001)
+    assert {stat for _, feature, stat, group in found if feature == 5 and group == "a vs b"} == {"d", "p", "q", "significant"}
+    assert {key: found[key] for key in found if key[1] == 6} == {key: detailed[key] for key in detailed if key[1] == 6}
+    assert "discovered" in {stat for _, feature, stat, _ in found if feature == 6}
 
 
 def test_each_fired_feature_has_every_statistic_once() -> None:
@@ -128,7 +91,7 @@ def test_the_family_is_every_feature_of_every_space_fired_or_not() -> None:
     given = small() | {"spaces": tables([], [], [], [space(), space("s2", 1000, 2)])["spaces"]}
     found = run(given)
     p, q = (found["s1", 2, stat, "a vs b"] for stat in ("p", "q"))
-    assert q["text"] == p["text"] == "welch, bh over 1008 features, alpha 0.05"
+    assert (q["text"], p["text"]) == ("welch: bh over 1008 features, alpha 0.05", "welch")
     assert q["number"] == pytest.approx(min(1.0, p["number"] * 1008))
 
 
@@ -151,7 +114,7 @@ def test_a_feature_that_spreads_nowhere_has_no_t_and_is_not_significant() -> Non
 
 
 def test_significant_asks_for_a_small_q_and_a_large_d() -> None:
-    given = from_nulls(planted_groups(2, d=1.0, which=(4,), n_games=120, rounds=4, n_features=20))
+    given = of_groups(planted_groups(2, d=1.0, which=(4,), n_games=120, rounds=4, n_features=20))
     assert run(given)["s1", 4, "significant", "a vs b"]["number"] == 1.0
     assert run(given, min_abs_d=5.0)["s1", 4, "significant", "a vs b"]["number"] == 0.0
     assert run(given, alpha=1e-12)["s1", 4, "significant", "a vs b"]["number"] == 0.0
@@ -173,13 +136,13 @@ def p_values(given: Mapping[str, pa.Table], **params: Any) -> np.ndarray:
 
 
 def test_rounds_taken_for_units_mislead_and_units_do_not() -> None:
-    given = from_nulls(null_groups(11, n_games=60, rounds=8, n_features=200, game_sd=1.5))
+    given = of_groups(null_groups(11, n_games=60, rounds=8, n_features=200, game_sd=1.5))
     assert (p_values(given, unit="sample") < 0.05).mean() > 0.3
     assert (p_values(given, unit="unit") < 0.05).mean() < 0.09
 
 
 def test_a_planted_feature_is_found_with_its_sign() -> None:
-    given = from_nulls(planted_groups(4, d=1.2, which=(6,), n_games=120, rounds=4, n_features=40))
+    given = of_groups(planted_groups(4, d=1.2, which=(6,), n_games=120, rounds=4, n_features=40))
     found = run(given, alpha=0.001)
     assert [feature for (_, feature, stat, _), row in found.items() if stat == "significant" and row["number"]] == [6]
     assert 0.5 < found["s1", 6, "d", "a vs b"]["number"] < 1.6
@@ -207,7 +170,7 @@ def test_samples_of_other_groups_and_without_the_key_are_left_out() -> None:
 
 
 def test_each_half_of_the_units_is_its_own_and_both_are_all() -> None:
-    given = from_nulls(null_groups(1, n_games=40, rounds=3, n_features=10))
+    given = of_groups(null_groups(1, n_games=40, rounds=3, n_features=10))
     sizes = {}
     for part in ("select", "confirm", "all"):
         text = run(given, seed=9, half=part)["s1", 0, "mean", "a"]["text"]
