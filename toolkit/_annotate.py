@@ -5,34 +5,39 @@ A stage whose inputs are not committed cannot be expanded: its steps are shown a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit._costs import as_row, bound, cost_of
 from toolkit._inputs import InputFiles
-from toolkit._plan import Plan, Stage, expand, foretold, reason
-from toolkit.records import StepRow
+from toolkit._plan import Plan, Stage, Step, expand, foretold, reason
+from toolkit._texts import workload
+from toolkit.records import StepRow, Workload
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from toolkit_store import Store
 
 
 def annotate(plan: Plan, folder: Path) -> list[dict[str, Any]]:
     """One row a stage. Without a store everything is new, and lancedb is not imported to find that out."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return [_row(stage, "?", 0, "new: there is no store yet") for stage in plan.stages]
+        return [_priced(_row(stage, "?", 0, "new: there is no store yet"), stage, bound(plan, stage)) for stage in plan.stages]
     from toolkit_store import open_store
 
     store = open_store(folder, read_only=True)
     committed: dict[str, list[StepRow]] = {}
-    return [_annotated(stage, store, committed) for stage in plan.stages]
+    return [_annotated(plan, stage, store, committed) for stage in plan.stages]
 
 
-def _annotated(stage: Stage, store: Store, committed: dict[str, list[StepRow]]) -> dict[str, Any]:
+def _annotated(plan: Plan, stage: Stage, store: Store, committed: dict[str, list[StepRow]]) -> dict[str, Any]:
     if any(need not in committed for need in stage.needs):
         missing = ", ".join(need for need in stage.needs if need not in committed)
-        return _row(stage, "?", 0, f"waits for {missing}")
+        return _priced(_row(stage, "?", 0, f"waits for {missing}"), stage, bound(plan, stage))
     needs = {need: committed[need] for need in stage.needs}
-    samples = InputFiles(store, store.folder).samples(needs) if stage.over_samples() else None
+    samples = InputFiles(store, store.folder).samples(stage, needs) if stage.over_samples() else None
     steps = expand(stage, needs, samples)
     rows = store.steps([step.key for step in steps])
     there = {row.key for row in rows}
@@ -42,9 +47,24 @@ def _annotated(stage: Stage, store: Store, committed: dict[str, list[StepRow]]) 
         return _row(stage, str(len(steps)), len(there), "-")
     earlier = store.steps(experiment=stage.experiment, stage=stage.id)
     reasons = sorted({reason(step, earlier) for step in todo})
-    return _row(stage, str(len(steps)), len(there), "; ".join(reasons[:2]), foretold(len(todo), earlier, stage))
+    row = _row(stage, str(len(steps)), len(there), "; ".join(reasons[:2]), foretold(len(todo), earlier, stage))
+    return _priced(row, stage, _left(stage, todo, samples))
+
+
+def _left(stage: Stage, todo: Sequence[Step], samples: pa.Table | None) -> Workload | None:
+    """What the steps that are not there yet have before them."""
+    if samples is None:
+        return None
+    import pyarrow as pa
+
+    ranges = [samples.slice(step.first, (step.last or 0) - (step.first or 0)) for step in todo]
+    return workload(pa.concat_tables(ranges), stage.model, stage.saes)
+
+
+def _priced(row: dict[str, Any], stage: Stage, load: Workload | None) -> dict[str, Any]:
+    return {**row, "cost": as_row(cost_of(stage, load), load)}
 
 
 def _row(stage: Stage, steps: str, there: int, why: str, seconds: float | None = None) -> dict[str, Any]:
     named = {"stage": stage.id, "part": stage.part.name, "needs": list(stage.needs)}
-    return {**named, "steps": steps, "there": there, "seconds": seconds, "why": why}
+    return {**named, "steps": steps, "there": there, "seconds": seconds, "why": why, "cost": None}

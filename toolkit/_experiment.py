@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from toolkit import _devices
 from toolkit._events import EventLog
+from toolkit._interrupts import Interrupts
 from toolkit._jobs import write_text
 from toolkit._manifest import make_manifest, write_manifest
 from toolkit._places import REPORT, run_folder, store_folder
 from toolkit._pool import Pool
 from toolkit._progress import display
-from toolkit._run import Interrupts, Runner
+from toolkit._run import Runner
 from toolkit._spec import validate_params
 from toolkit._versions import versions
 from toolkit.errors import Interrupted, StoreError

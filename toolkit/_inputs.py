@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit._jobs import write_arrow
-from toolkit._plan import Step
+from toolkit._plan import Stage, Step
+from toolkit._texts import by_text
 from toolkit.records import StepRow
 from toolkit.tables import arrow_schema
 
@@ -44,14 +45,15 @@ class InputFiles:
 
     def __init__(self, store: Store, folder: Path) -> None:
         self._store, self._folder = store, folder
-        self._held: tuple[str, pa.Table] | None = None
+        self._held: tuple[tuple[str, bool], pa.Table] | None = None
 
-    def samples(self, needs: Rows) -> pa.Table:
-        """The samples that the needed stages offer, in the order that ranges count in."""
-        keys = _writers("samples", needs)
-        name = _name("samples", keys)
+    def samples(self, stage: Stage, needs: Rows) -> pa.Table:
+        """The samples that the needed stages offer, in the order that the stage's ranges count in."""
+        keys, ordered = _writers("samples", needs), bool(getattr(stage.part, "distinct", False))
+        name = (_name("samples", keys), ordered)
         if self._held is None or self._held[0] != name:
-            self._held = (name, self._store.read("samples", keys) if keys else arrow_schema("samples").empty_table())
+            rows = self._store.read("samples", keys) if keys else arrow_schema("samples").empty_table()
+            self._held = (name, by_text(rows) if ordered else rows)
         return self._held[1]
 
     def files(self, step: Step, needs: Rows, own: Path) -> dict[str, list[str]]:
@@ -62,7 +64,7 @@ class InputFiles:
         if table == "samples" and step.first is not None and step.last is not None:
             own.mkdir(parents=True, exist_ok=True)
             path = own / "samples.arrow"
-            write_arrow(path, self.samples(needs).slice(step.first, step.last - step.first))
+            write_arrow(path, self.samples(step.stage, needs).slice(step.first, step.last - step.first))
             return path
         keys = _writers(table, needs)
         path = self._folder / f"{_name(table, keys)}.arrow"

@@ -9,7 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+import queue
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 DONE = "done.json"
+WAITING = 8
 
 
 def write_text(path: Path, text: str) -> None:
@@ -27,18 +31,22 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """The whole file or nothing."""
+def write_bytes(path: Path, data: bytes | Iterable[bytes]) -> str:
+    """The whole file or nothing, from all its bytes or piece by piece. Gives its SHA-256."""
+    digest = hashlib.sha256()
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with scratch.open("wb") as file:
-            file.write(data)
+            for piece in (data,) if isinstance(data, bytes) else data:
+                file.write(piece)
+                digest.update(piece)
             file.flush()
             os.fsync(file.fileno())
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
+    return digest.hexdigest()
 
 
 def write_arrow(path: Path, rows: pa.Table) -> None:
@@ -60,36 +68,70 @@ def read_arrow(path: Path) -> pa.Table:
 
 
 class JobWriter:
-    """Collects what a part yields, checks it against the table's schema and writes the job folder."""
+    """Checks what a part yields against the table's schema, and writes it to the job folder in a thread of its own.
+
+    A few tables may wait to be written: computing goes on meanwhile, and memory holds no more than these.
+    """
 
     def __init__(self, folder: Path, part: str, writes: Sequence[str]) -> None:
         self._folder, self._part, self._writes = folder, part, tuple(writes)
-        self._rows: dict[str, list[pa.Table]] = {name: [] for name in writes}
+        self._waiting: queue.Queue[tuple[str, pa.Table] | None] = queue.Queue(WAITING)
+        self._counts = dict.fromkeys(writes, 0)
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._write, name="writer", daemon=True)
+        self._thread.start()
 
     def add(self, name: str, rows: pa.Table) -> None:
         """Take rows for a table that the part declared, with exactly the table's columns."""
-        if name not in self._rows:
+        if name not in self._counts:
             raise DataError(
                 f"{self._part} yielded rows for table '{name}', which it does not declare. It writes: {self._writes}."
             )
         wanted = arrow_schema(name)
         if not rows.schema.equals(wanted):
             raise DataError(f"{self._part} yielded rows for '{name}' of another shape. {_mismatch(rows.schema, wanted)}")
-        self._rows[name].append(rows)
+        self._waiting.put((name, rows))
+        self._raise_failure()
 
     def finish(self, facts: Mapping[str, Any]) -> dict[str, int]:
-        """Write one file a table and then `done.json`; gives the rows of each table."""
+        """Wait for the files of all tables, and write `done.json`; gives the rows of each table."""
+        self.close()
+        self._raise_failure()
+        files = {name: {"rows": count, "sha256": _hash(self._folder / f"{name}.arrow")} for name, count in self._counts.items()}
+        write_text(self._folder / DONE, json.dumps({"tables": files, **facts}, sort_keys=True))
+        return dict(self._counts)
+
+    def close(self) -> None:
+        """Write what waits, and end the thread. Without `finish` the folder is worth nothing."""
+        if self._thread.is_alive():
+            self._waiting.put(None)
+            self._thread.join()
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _write(self) -> None:
+        """The thread: after a failure it goes on taking tables, so that nobody waits for it."""
+        coming = iter(self._waiting.get, None)
+        try:
+            self._write_tables(coming)
+        except BaseException as error:
+            self._failure = error
+            for _ in coming:
+                continue
+
+    def _write_tables(self, coming: Iterator[tuple[str, pa.Table]]) -> None:
         import pyarrow as pa
 
-        files, counts = {}, {}
-        for name, chunks in self._rows.items():
-            rows = pa.concat_tables(chunks) if chunks else arrow_schema(name).empty_table()
-            path = self._folder / f"{name}.arrow"
-            write_arrow(path, rows)
-            counts[name] = len(rows)
-            files[name] = {"rows": len(rows), "sha256": _hash(path)}
-        write_text(self._folder / DONE, json.dumps({"tables": files, **facts}, sort_keys=True))
-        return counts
+        with ExitStack() as open_files:
+            writers = {}
+            for name in self._writes:
+                sink = open_files.enter_context(pa.OSFile(str(self._folder / f"{name}.arrow"), "wb"))
+                writers[name] = open_files.enter_context(pa.ipc.new_file(sink, arrow_schema(name)))
+            for name, rows in coming:
+                writers[name].write_table(rows)
+                self._counts[name] += len(rows)
 
 
 def _mismatch(found: pa.Schema, wanted: pa.Schema) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit._keys import canonical, differences, digest_of, key_of
 from toolkit._resolve import Loadable, Place, Resolved, part_at
 from toolkit._spec import EXAMINE, LoadedSpec, validate_params
+from toolkit._texts import text_ranges
 from toolkit.errors import SpecError, choices, nearest
 from toolkit.records import UNHASHED, Identity, SaePart, SinkPart, SourcePart, StagePart, StepRow
 
@@ -345,7 +346,7 @@ def is_source(id: str) -> bool:
 
 
 def expand(stage: Stage, inputs: Mapping[str, Sequence[StepRow]], samples: pa.Table | None) -> list[Step]:
-    """The steps of a stage whose needs have committed: `inputs` are their ledger rows by stage, `samples` the sorted samples."""
+    """The steps of a stage whose needs have committed: `inputs` are their ledger rows by stage, `samples` the samples in its order."""
     size, units, first = stage.split_size(), stage.units(), getattr(stage.part, "first", None)
     others = sorted(row.key for need, rows in inputs.items() if not is_source(need) for row in rows)
     if units is not None:
@@ -354,7 +355,8 @@ def expand(stage: Stage, inputs: Mapping[str, Sequence[StepRow]], samples: pa.Ta
     if samples is None or not stage.over_samples():
         return [_step(stage, 0, {"steps": sorted(row.key for rows in inputs.values() for row in rows)})]
     count = len(samples) if first is None else min(first, len(samples))
-    ranges = _ranges(count, size or count)
+    together = getattr(stage.part, "distinct", False)
+    ranges = text_ranges(samples, size or count) if together else _ranges(count, size or count)
     rows = [digest_of(samples.slice(start, end - start)) for start, end in ranges]
     return [_step(stage, i, {"rows": rows[i], "steps": others}, pair) for i, pair in enumerate(ranges)]
 

@@ -46,7 +46,7 @@ class Pool:
         versions: Mapping[str, str],
         emit: Callable[..., None],
     ) -> None:
-        self._executor, self._params, self._devices = executor, params, list(devices)
+        self._executor, self._params, self.devices = executor, params, list(devices)
         self._folder, self._plugins, self._versions, self._emit = (
             folder,
             [str(path.resolve()) for path in plugins],
@@ -58,7 +58,7 @@ class Pool:
 
     def start(self, wanted: int) -> None:
         """As many workers as there is work for, at most one a device."""
-        for device in self._devices[len(self.seats) : wanted]:
+        for device in self.devices[len(self.seats) : wanted]:
             self.seats.append(self._start(device))
 
     def _start(self, device: Mapping[str, Any]) -> Seat:

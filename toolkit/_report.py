@@ -16,6 +16,7 @@ from toolkit._events import read_events
 from toolkit._inputs import StoreInputs
 from toolkit._jobs import write_bytes
 from toolkit._manifest import read_manifest
+from toolkit._passes import passes_in_words
 from toolkit._places import REPORT, StepTally, Tally, run_folder, seconds_between, tally
 from toolkit._report_style import CSS
 from toolkit.records import Figure, Inputs, ReportSection, StepRow
@@ -61,7 +62,7 @@ def write_report(
         _glance(manifest, told, known),
         _stages(manifest, told, known),
         *_contributed(inputs, sections),
-        _methods(manifest),
+        _methods(manifest, events),
         _timings(told),
         _foretold(told),
         _troubles(told),
@@ -190,7 +191,7 @@ def _figure(figure: Figure) -> str:
     return f'<div class="figure"><h3>{_e(figure.title)}</h3>{spoken}<div class="scroll" tabindex="0">{figure.html}</div></div>'
 
 
-def _methods(manifest: Mapping[str, Any]) -> str:
+def _methods(manifest: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> str:
     """What each stage did, with every setting that it ran with, defaults included."""
     body = []
     for stage in manifest.get("stages") or ():
@@ -204,7 +205,8 @@ def _methods(manifest: Mapping[str, Any]) -> str:
         return ""
     table = _table("What each stage did, and every setting it ran with", ("stage", "part", "settings"), body)
     seed = f"<p>Every random draw comes from seed {_e(manifest.get('seed'))} by counter: no order or batch changes it.</p>"
-    return f'<section aria-labelledby="methods"><h2 id="methods">Methods</h2>{seed}{table}</section>'
+    passes = "".join(f"<p>{_e(sentence)}</p>" for sentence in passes_in_words(events))
+    return f'<section aria-labelledby="methods"><h2 id="methods">Methods</h2>{seed}{table}{passes}</section>'
 
 
 def _short(value: Any) -> str:

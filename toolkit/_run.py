@@ -8,28 +8,31 @@ from __future__ import annotations
 
 import queue
 import shutil
-import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from toolkit._batches import BatchPlans, memory_of
+from toolkit._costs import check_disk, cost_of
 from toolkit._events import EventLog, now
 from toolkit._inputs import InputFiles, StoreInputs
+from toolkit._interrupts import Interrupts
 from toolkit._jobs import collect
 from toolkit._places import REPORT
 from toolkit._plan import Plan, Stage, Step, expand, foretold, reason
 from toolkit._pool import Pool, Seat
 from toolkit._sinks import write_sinks
+from toolkit._texts import workload
 from toolkit._watch import Watchdog
 from toolkit.errors import Interrupted, Refused, StepFailed, ToolkitError
-from toolkit.records import StepRow
+from toolkit.records import Cost, StepRow
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from toolkit_store import Store
 
 ATTEMPTS = 3
@@ -49,26 +52,6 @@ class Result:
         return [row.key for rows in self.rows.values() for row in rows]
 
 
-class Interrupts:
-    """Counts Ctrl-C (and SIGTERM) while a run goes on: once finishes the steps in flight, twice stops at once."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def _take(self, number: int, frame: FrameType | None) -> None:
-        self.count += 1
-
-    @contextmanager
-    def listening(self) -> Iterator[Interrupts]:
-        """Take the signals, and give them back afterwards."""
-        before = {number: signal.signal(number, self._take) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
 class Runner:
     """One attempt at a plan. `go` is the whole story; everything else is a sentence of it."""
 
@@ -77,6 +60,8 @@ class Runner:
     ) -> None:
         self._plan, self._store, self._log, self._folder = plan, store, log, folder
         self._pool = pool_of(folder / "workers", log.emit)
+        self._batches = BatchPlans(folder, lambda on_cpu: memory_of(self._pool.devices, on_cpu=on_cpu))
+        self._costs: dict[str, Cost] = {}
         self._watch = Watchdog(self._pool, log.emit)
         self._inputs = InputFiles(store, folder / "inputs")
         self._result = Result()
@@ -162,10 +147,13 @@ class Runner:
 
     def _open(self, stage: Stage) -> None:
         needs = {need: self._result.rows[need] for need in stage.needs}
-        steps = expand(stage, needs, self._inputs.samples(needs) if stage.over_samples() else None)
+        samples = self._inputs.samples(stage, needs) if stage.over_samples() else None
+        steps = expand(stage, needs, samples)
         self._steps[stage.id], self._result.rows[stage.id] = steps, []
         committed = {row.key: row for row in self._store.steps([step.key for step in steps])}
         todo = [step for step in steps if step.key not in committed]
+        if samples is not None:
+            self._weigh(stage, samples)
         reused = len(steps) - len(todo)
         self._log.emit("stage_ready", stage=stage.id, part=stage.part.name, steps=len(steps), reused=reused, todo=len(todo))
         for step in steps:
@@ -174,6 +162,15 @@ class Runner:
         earlier = self._store.steps(experiment=stage.experiment, stage=stage.id) if todo else []
         self._foretell(stage, foretold(len(todo), earlier, stage), "earlier runs")
         self._todo.extend((step, reason(step, earlier)) for step in todo if not self._take_over(step) and not self._joins(step))
+
+    def _weigh(self, stage: Stage, samples: pa.Table) -> None:
+        """Refuse what the disk has no room for; choose the stage's batch plan before its first step, and record it."""
+        load = workload(samples, stage.model, stage.saes)
+        if cost := cost_of(stage, load):
+            self._costs[stage.id] = cost
+            check_disk(self._plan, self._costs.values(), self._store.folder)
+        if fixed := self._batches.fix(stage, load):
+            self._log.emit("batch_plan", stage=stage.id, **fixed)
 
     def _foretell(self, stage: Stage, seconds: float | None, basis: str) -> None:
         """Say how long a stage's steps will take, once: the report holds it against what they took."""
@@ -228,6 +225,7 @@ class Runner:
             "params": stage.params.model_dump(mode="json"),
             "seed": stage.seed,
             "limit": stage.limit,
+            "batch": dict(self._batches.of(stage)),
             "units": [step.first, step.last] if stage.units() is not None else None,
             "model": stage.model and stage.model.job(),
             "saes": stage.saes and stage.saes.job(),
@@ -263,6 +261,10 @@ class Runner:
             self._done(seat, event)
         elif name == "failed":
             self._failed(seat, event)
+        elif name == "told":
+            step = self._flying[event["job"]]
+            facts = {"stage": step.stage.id, "index": step.index, "key": step.key, "worker": seat.worker.name}
+            self._log.emit(event["name"], **event["facts"], **facts)
         elif name != "stack":
             self._log.emit(name, **{k: v for k, v in event.items() if k not in ("event", "at")}, worker=seat.worker.name)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -23,8 +22,7 @@ def write_sinks(plan: Plan, inputs: StoreInputs) -> Iterator[tuple[str, Path, di
         work = SinkWork(params=sink.params, folder=folder, run=plan.run, inputs=inputs, at=inputs.newest())
         hashes = {}
         for name, data in sink.part.run(work):
-            write_bytes(folder / _safe(name, sink.name), data)
-            hashes[name] = hashlib.sha256(data).hexdigest()
+            hashes[name] = write_bytes(folder / _safe(name, sink.name), data)
         yield sink.name, folder, hashes
 
 

@@ -72,12 +72,17 @@ class Reporter(Protocol):
         """How many of how many (samples, unless the part says otherwise) are done in this step."""
         ...
 
+    def event(self, name: str, **facts: Any) -> None:
+        """Something for the run's log, as plain JSON data."""
+        ...
+
 
 @dataclass(frozen=True)
 class Work:
     """One step, as a stage's or source's function gets it. `model` and `saes` are loaded, or None if not asked for.
 
     `units` is the half-open range of units that this step makes, for a part that says how many there are (`StagePart.units`).
+    `batch` is the stage's batch plan (`StagePart.batches`), empty without one; `scratch` a folder for files that go with the step.
     """
 
     params: Any
@@ -88,6 +93,8 @@ class Work:
     model: Any = None
     saes: Any = None
     units: tuple[int, int] | None = None
+    batch: Mapping[str, int] = field(default_factory=dict)
+    scratch: Path | None = None
 
     def rng(self, purpose: str, *counters: int | str) -> np.random.Generator:
         """A generator that depends on the seed, the purpose and the counters alone: never on order or batch."""
@@ -98,6 +105,53 @@ class Work:
 
 Rows = Iterator[tuple[str, "pa.Table"]]
 """What a function yields: (table name, rows), any number of times, in any order."""
+
+
+# --- what work costs ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What a stage has before it: samples, the distinct token sequences among them and the tokens of these.
+
+    `exact` is False while the samples are not there yet: then the numbers are bounds. `model` and `saes` are the facts of
+    their identities; empty when nobody knows them before they are fetched.
+    """
+
+    samples: int
+    distinct: int
+    tokens: int
+    longest: int
+    exact: bool = True
+    model: Mapping[str, Any] = field(default_factory=dict)
+    saes: Mapping[str, Any] = field(default_factory=dict)
+    tables: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What work asks for, from configs and headers: floating-point operations, bytes read, memory at its peak, bytes stored.
+
+    `dense` is what its activations would be with every zero written out.
+    """
+
+    forwards: int = 0
+    flops: float = 0.0
+    read: int = 0
+    memory: int = 0
+    disk: int = 0
+    dense: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        """Both, one after the other: the peak is the higher one."""
+        return Cost(
+            forwards=self.forwards + other.forwards,
+            flops=self.flops + other.flops,
+            read=self.read + other.read,
+            memory=max(self.memory, other.memory),
+            disk=self.disk + other.disk,
+            dense=self.dense + other.dense,
+        )
 
 
 @dataclass(frozen=True)
@@ -214,7 +268,10 @@ class SaePart(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class SourcePart(Part):
-    """Where samples come from: yields `samples` and `sample_meta`. With `reads`, from another experiment's tables."""
+    """Where samples come from: yields `samples` and `sample_meta`. With `reads`, from another experiment's tables.
+
+    `most` says how many samples it gives at most, given how many units the stage before it makes (None: nobody knows).
+    """
 
     kind: ClassVar[str] = "source"
     run: Callable[[Work], Rows]
@@ -222,6 +279,7 @@ class SourcePart(Part):
     writes: tuple[str, ...] = ("samples", "sample_meta")
     identify: Callable[[Any, Path], Identity] | None = None
     uses_model: bool = False
+    most: Callable[[Any, int | None], int | None] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,7 +288,10 @@ class StagePart(Part):
 
     A stage that makes its own units (games, say) gives their number as `units(params)`; `split` then counts units, the host
     keeps the spec's limit, and each step is handed its range as `work.units`. `first`: it looks at the first so many samples only,
-    and is not run again when others change.
+    and is not run again when others change. `distinct`: samples of equal tokens share a step, so that they are computed once.
+
+    `cost` says what so much work asks for; `batches` gives the batch plan for so many bytes of free memory on a device (`cuda` or
+    `cpu`), which is fixed for a stage of a run and handed to its steps as `work.batch`.
     """
 
     kind: ClassVar[str] = "stage"
@@ -240,8 +301,11 @@ class StagePart(Part):
     split: str | None = None
     units: Callable[[Any], int] | None = None
     first: int | None = None
+    distinct: bool = False
     uses_model: bool = False
     uses_saes: bool = False
+    cost: Callable[[Any, Workload], Cost] | None = None
+    batches: Callable[[Any, Workload, int, str], Mapping[str, int]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,11 +326,15 @@ class ParserPart(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class SinkPart(Part):
-    """An export. Yields (file name, bytes); the host writes each by atomic rename and records its hash."""
+    """An export. Yields (file name, bytes), or pieces of bytes for large ones; the host writes each by atomic rename, with its hash.
+
+    `disk` says how many bytes it will write, given the cost of the stages before it; a run that has no room for them is refused.
+    """
 
     kind: ClassVar[str] = "sink"
-    run: Callable[[SinkWork], Iterable[tuple[str, bytes]]]
+    run: Callable[[SinkWork], Iterable[tuple[str, bytes | Iterable[bytes]]]]
     reads: tuple[str, ...] = ()
+    disk: Callable[[Any, Cost], int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from toolkit.records import Identity
 
 
+_CHUNK_BYTES = {False: 32 << 20, True: 256 << 20}
+"""Dense activations of one chunk: on a GPU more, which needs long matrices to be busy."""
+
+
 @dataclass(frozen=True)
 class Sparse:
     """Active features of many rows: row i owns `counts[i]` entries, in order, of `features` and `values`."""
@@ -91,29 +95,45 @@ class Sae(ABC):
         """The layer of the hookpoint."""
         return int(self.hookpoint.rpartition(".")[2])
 
-    def sparse(self, rows: Tensor, chunk: int = 4096) -> Sparse:
+    def sparse(self, rows: Tensor, chunk: int | None = None) -> Sparse:
         """Active features of rows, a chunk at a time, so that no dense matrix of all rows is made."""
-        import torch
+        size = chunk or max(16, _CHUNK_BYTES[rows.device.type == "cuda"] // (4 * self.width))
+        return _joined([self.active(rows[start : start + size]) for start in range(0, len(rows), size)])
 
-        counts, features, values = [], [], []
-        for start in range(0, len(rows), chunk):
-            dense = self.encode(rows[start : start + chunk])
-            at = dense.nonzero()
-            counts.append(torch.bincount(at[:, 0], minlength=len(dense)))
-            features.append(at[:, 1])
-            values.append(dense[at[:, 0], at[:, 1]])
-        return Sparse(torch.cat(counts), torch.cat(features), torch.cat(values)) if counts else _nothing()
+    def active(self, rows: Tensor) -> Sparse:
+        """Active features of a few rows: what `encode` gives, without its zeros. Write it anew where it can be had cheaper."""
+        return without_zeros(self.encode(rows))
 
     def release_memory(self) -> None:
         """Let the weights go; they are read again when needed."""
         return
 
 
-def _nothing() -> Sparse:
+def without_zeros(dense: Tensor) -> Sparse:
+    """The entries of a dense matrix. On the CPU by NumPy, which finds them in half the time."""
+    import numpy as np
     import torch
 
-    none = torch.empty(0, dtype=torch.long)
-    return Sparse(none, none, torch.empty(0))
+    if dense.device.type != "cpu" or dense.dtype != torch.float32:
+        at = dense.nonzero()
+        return Sparse(torch.bincount(at[:, 0], minlength=len(dense)), at[:, 1], dense[at[:, 0], at[:, 1]])
+    held = dense.detach().contiguous().numpy()
+    there = held != 0
+    flat = np.flatnonzero(there)
+    parts = there.sum(axis=1), flat % held.shape[1], held.reshape(-1)[flat]
+    return Sparse(*(torch.from_numpy(part) for part in parts))
+
+
+def _joined(parts: Sequence[Sparse]) -> Sparse:
+    import torch
+
+    if not parts:
+        none = torch.empty(0, dtype=torch.long)
+        return Sparse(none, none, torch.empty(0))
+    if len(parts) == 1:
+        return parts[0]
+    columns = zip(*((part.counts, part.features, part.values) for part in parts), strict=True)
+    return Sparse(*(torch.cat(column) for column in columns))
 
 
 def space_id(model: Identity, sae: Sae) -> str:

@@ -1,8 +1,12 @@
-"""One forward pass for everybody: the model's streams at every hookpoint asked for, over the distinct texts of some samples."""
+"""One forward pass for everybody: the model's streams at every hookpoint asked for, over the distinct texts of some samples.
+
+Texts of similar length share a pass, which holds at most so many padded tokens. A pass that does not fit in memory is halved, and
+so are those after it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +19,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Text:
-    """Equal token sequences are one text: it is computed once, for all samples that have it."""
+    """Equal token sequences are one text: it is computed once, for all samples that have it.
+
+    `positions` are looked at in the text; `own` says which of them each sample asked for, where samples differ.
+    """
 
     ids: tuple[int, ...]
     samples: tuple[str, ...]
     positions: tuple[int, ...]
+    own: tuple[tuple[int, ...], ...] = ()
+
+    def wanted(self, number: int) -> tuple[int, ...]:
+        """The positions that sample `number` of this text asked for."""
+        return self.own[number] if self.own else self.positions
 
 
 @dataclass(frozen=True)
@@ -30,15 +42,42 @@ class Pass:
     rows: dict[str, Tensor]
 
 
+@dataclass
+class Budget:
+    """How many padded tokens a pass may hold. Lowered when one did not fit; `halved` counts how often.
+
+    `relief` is asked when a single text does not fit: it lets go of what it can, and says whether that was anything.
+    """
+
+    tokens: int
+    halved: int = 0
+    relief: Callable[[], bool] | None = None
+
+    def halve(self, padded: int) -> None:
+        """Half of what did not fit, for all passes to come."""
+        self.tokens, self.halved = max(1, padded // 2), self.halved + 1
+
+
 def distinct_texts(samples: Sequence[dict[str, Any]], positions: Callable[[Sequence[int]], range]) -> list[Text]:
     """The distinct token sequences, shortest first, so that texts of similar length share a pass."""
-    owners: dict[tuple[int, ...], list[str]] = {}
+    return chosen_texts(samples, lambda sample: positions(sample["token_ids"]))
+
+
+def chosen_texts(samples: Sequence[dict[str, Any]], choose: Callable[[Mapping[str, Any]], Sequence[int]]) -> list[Text]:
+    """The distinct token sequences with the positions that `choose` gives for each sample; a text without any is left out."""
+    owners: dict[tuple[int, ...], list[tuple[str, tuple[int, ...]]]] = {}
     for sample in samples:
         if not sample["token_ids"]:
             raise DataError(f"sample '{sample['sample']}' has no tokens: its source did not tokenise it with the model.")
-        owners.setdefault(tuple(sample["token_ids"]), []).append(sample["sample"])
-    texts = [Text(ids, tuple(names), tuple(positions(ids))) for ids, names in owners.items()]
-    return sorted(texts, key=lambda text: (len(text.ids), text.ids))
+        owners.setdefault(tuple(sample["token_ids"]), []).append((sample["sample"], tuple(choose(sample))))
+    texts = [_text(ids, asked) for ids, asked in owners.items()]
+    return sorted((text for text in texts if text.positions), key=lambda text: (len(text.ids), text.ids))
+
+
+def _text(ids: tuple[int, ...], asked: Sequence[tuple[str, tuple[int, ...]]]) -> Text:
+    own = tuple(positions for _, positions in asked)
+    union = tuple(sorted({position for positions in own for position in positions}))
+    return Text(ids, tuple(name for name, _ in asked), union, () if all(one == union for one in own) else own)
 
 
 def without_bos(model: Model) -> Callable[[Sequence[int]], range]:
@@ -56,35 +95,80 @@ def last_only(ids: Sequence[int]) -> range:
     return range(len(ids) - 1, len(ids))
 
 
-def passes(model: Model, texts: Sequence[Text], hookpoints: Sequence[str], tokens: int) -> Iterator[Pass]:
+def passes(model: Model, texts: Sequence[Text], hookpoints: Sequence[str], tokens: int | Budget) -> Iterator[Pass]:
     """Forward passes of at most `tokens` padded tokens each; rows are checked to be finite."""
-    import torch
-
-    for chunk in _chunks(texts, tokens):
-        found = model.run([text.ids for text in chunk], hookpoints)
-        row = torch.tensor([at for at, text in enumerate(chunk) for _ in text.positions])
-        position = torch.tensor([position for text in chunk for position in text.positions])
-        rows = {name: stream[row.to(stream.device), position.to(stream.device)] for name, stream in found.items()}
-        for name, values in rows.items():
-            _check_finite(name, values, chunk, row, position)
-        yield Pass(chunk, rows)
-
-
-def _chunks(texts: Sequence[Text], tokens: int) -> Iterator[Sequence[Text]]:
+    budget = tokens if isinstance(tokens, Budget) else Budget(tokens)
     start = 0
     while start < len(texts):
-        end = start + 1
-        while end < len(texts) and len(texts[end].ids) * (end + 1 - start) <= tokens:
-            end += 1
-        yield texts[start:end]
-        start = end
+        found = _fitting(model, texts, start, hookpoints, budget)
+        start += len(found.texts)
+        yield found
 
 
-def _check_finite(name: str, values: Tensor, chunk: Sequence[Text], row: Tensor, position: Tensor) -> None:
-    bad = (~values.isfinite()).any(dim=-1).nonzero()
-    if len(bad):
-        at = int(bad[0])
-        raise DataError(
-            f"sample '{chunk[int(row[at])].samples[0]}': the stream at {name}, position {int(position[at])}, is not finite (NaN or "
-            f"infinity). The weights are damaged, or {values.dtype} overflows: try `dtype: float32` or `bfloat16` under model.with."
-        )
+def _fitting(model: Model, texts: Sequence[Text], start: int, hookpoints: Sequence[str], budget: Budget) -> Pass:
+    """The next pass, with as many texts as there is memory for."""
+    while True:
+        chunk = _chunk(texts, start, budget.tokens)
+        try:
+            return _pass(model, chunk, hookpoints)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            said = type(error).__name__
+        # Out here nothing refers to the failed pass any more, so that its memory can be had.
+        if len(chunk) > 1:
+            budget.halve(len(chunk) * len(chunk[-1].ids))
+        elif not (budget.relief and budget.relief()):
+            raise DataError(
+                f"sample '{chunk[0].samples[0]}': its {len(chunk[0].ids)} tokens alone do not fit in memory beside the model ({said}). "
+                f"Use a larger device, spread the model over several (device_map), or load it in bfloat16."
+            )
+        free_memory()
+
+
+def _pass(model: Model, chunk: Sequence[Text], hookpoints: Sequence[str]) -> Pass:
+    import torch
+
+    found = dict(model.run([text.ids for text in chunk], hookpoints))
+    row = torch.tensor([at for at, text in enumerate(chunk) for _ in text.positions])
+    position = torch.tensor([position for text in chunk for position in text.positions])
+    rows = {}
+    for name in hookpoints:
+        stream = found.pop(name)  # the whole stream goes as soon as its rows are taken
+        rows[name] = stream[row.to(stream.device), position.to(stream.device)]
+    if rows and not all(torch.stack([values.isfinite().all() for values in rows.values()]).tolist()):
+        _say_where(rows, chunk, row, position)
+    return Pass(chunk, rows)
+
+
+def _chunk(texts: Sequence[Text], start: int, tokens: int) -> Sequence[Text]:
+    end = start + 1
+    while end < len(texts) and len(texts[end].ids) * (end + 1 - start) <= tokens:
+        end += 1
+    return texts[start:end]
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on the device or on the host."""
+    import torch
+
+    host = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or host
+
+
+def free_memory() -> None:
+    """Give back what torch keeps for later on the device."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _say_where(rows: Mapping[str, Tensor], chunk: Sequence[Text], row: Tensor, position: Tensor) -> None:
+    """Name the first number of the first stream that is none."""
+    name, values = next((name, values) for name, values in rows.items() if not bool(values.isfinite().all()))
+    at = int((~values.isfinite()).any(dim=-1).nonzero()[0])
+    raise DataError(
+        f"sample '{chunk[int(row[at])].samples[0]}': the stream at {name}, position {int(position[at])}, is not finite (NaN or "
+        f"infinity). The weights are damaged, or {values.dtype} overflows: try `dtype: float32` or `bfloat16` under model.with."
+    )

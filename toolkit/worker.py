@@ -4,7 +4,7 @@ The same program runs beside the host, in a container or on another machine; it 
 the last model and SAEs loaded. When stdin closes, the host is gone and the worker ends at once. What parts print goes to stderr.
 
 Messages in: `open` (scratch plugins), `job`, `stack`, `close`. Events out: `hello` (versions), `phase`, `progress`, `alive`,
-`done`, `failed`, `stack`.
+`told`, `done`, `failed`, `stack`.
 """
 
 from __future__ import annotations
@@ -63,6 +63,9 @@ class _Reporter:
         if done == total or time.monotonic() - self._last >= 0.1:
             self._last = time.monotonic()
             self._channel.emit("progress", job=self._job, done=done, total=total)
+
+    def event(self, name: str, **facts: Any) -> None:
+        self._channel.emit("told", job=self._job, name=name, facts=facts)
 
 
 class _FileInputs:
@@ -201,13 +204,18 @@ def _run(parts: Parts, loaded: _Loaded, job: Mapping[str, Any], report: _Reporte
         report=report,
         limit_units=job["limit"],
         units=job["units"] and tuple(job["units"]),
+        batch=job.get("batch") or {},
+        scratch=Path(job["folder"]),
         model=loaded.get(parts, "model", job["model"], report),
         saes=loaded.get(parts, "sae", job["saes"], report),
     )
     writer = JobWriter(Path(job["folder"]), part.name, part.writes)
     report.phase("compute")
-    for name, rows in part.run(work):
-        writer.add(name, rows)
+    try:
+        for name, rows in part.run(work):
+            writer.add(name, rows)
+    finally:
+        writer.close()
     report.phase("write")
     return writer.finish({"key": job["job"], "seconds": time.monotonic() - started})
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -117,9 +119,34 @@ def _of_folder(folder: Path, name: str, revision: str, dtype: str) -> Identity:
         )
     if not weights:
         raise BadInput(f"{folder} has no {WEIGHTS[0]}. Convert the weights to safetensors, or copy them there.")
-    parameters = sum(_count(path) for path in weights.values())
     digest = content_digest({**listed(folder, READ), **weights})
-    return Identity(name, revision, _digest(digest, dtype), _facts(folder, config, parameters))
+    facts = {**_facts(folder, config, sum(_count(path) for path in weights.values())), **_size(config, weights.values(), dtype)}
+    return Identity(name, revision, _digest(digest, dtype), facts)
+
+
+def _size(config: dict[str, Any], weights: Iterable[Path], dtype: str) -> dict[str, Any]:
+    """What it holds in memory, of that in blocks, and how wide a block is inside."""
+    config = config.get("text_config") or config
+    files = list(weights)
+    stored = _stored(files)
+    kind = stored if dtype == "auto" else dtype
+    item = 4 if kind in ("float32", "F32") else 2
+    inside = next((config[name] for name in ("intermediate_size", "n_inner") if config.get(name)), None)
+    return {
+        "item": item,
+        "bytes": item * sum(_count(path) for path in files),
+        "block_parameters": sum(_count(path, in_blocks=True) for path in files),
+        "intermediate": int(inside or 4 * int(config.get("hidden_size") or config.get("n_embd") or 0)),
+    }
+
+
+def _stored(files: Iterable[Path]) -> str:
+    """The dtype that most of the weights are stored in."""
+    found: Counter[str] = Counter()
+    for path in files:
+        for tensor in safetensors_header(path).values():
+            found[str(tensor["dtype"])] += math.prod(tensor["shape"])
+    return found.most_common(1)[0][0] if found else "F32"
 
 
 def _facts(folder: Path, config: dict[str, Any], parameters: int) -> dict[str, Any]:
@@ -138,10 +165,13 @@ def _facts(folder: Path, config: dict[str, Any], parameters: int) -> dict[str, A
     return {"architecture": kind, "parameters": parameters, **sizes}
 
 
-def _count(path: Path) -> int:
-    import math
-
-    return sum(math.prod(tensor["shape"]) for name, tensor in safetensors_header(path).items() if not name.endswith(NO_PARAMETER))
+def _count(path: Path, *, in_blocks: bool = False) -> int:
+    """Parameters; those of blocks have the block's number in their names."""
+    return sum(
+        math.prod(tensor["shape"])
+        for name, tensor in safetensors_header(path).items()
+        if not name.endswith(NO_PARAMETER) and (not in_blocks or any(part.isdigit() for part in name.split(".")))
+    )
 
 
 def _digest(content: str, dtype: str) -> str:

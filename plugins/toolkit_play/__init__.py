@@ -43,4 +43,5 @@ def toolkit_parts() -> Iterator[Part]:
         run=_source.decisions,
         reads=("games", "rounds"),
         uses_model=True,
+        most=_source.most,
     )

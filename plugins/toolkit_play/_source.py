@@ -10,11 +10,12 @@ from typing import Any, Literal
 from pydantic import Field
 
 from toolkit.errors import DataError
-from toolkit.models import Tokens
+from toolkit.models import Model, Tokens
 from toolkit.records import Params, Rows, Work
+from toolkit.selectors import GENERATION
 from toolkit.tables import arrow_schema
 
-_READ = ["game", "round", "prompt", "prompt_hash", "spans", "parse", "action", "bet", "balance_before"]
+_READ = ["game", "round", "prompt", "prompt_hash", "spans", "reply_ids", "parse", "action", "bet", "balance_before"]
 _PICKS: dict[str, slice] = {"last_decision": slice(-1, None), "first_decision": slice(1), "all_decisions": slice(None)}
 
 _Row = Mapping[str, Any]
@@ -26,7 +27,15 @@ class Games(Params):
     pick: Literal["last_decision", "first_decision", "all_decisions"] = Field(
         "last_decision", description="Which decisions of a game are taken; a reply that could not be read is none."
     )
+    with_reply: bool = Field(
+        False, description="Put the reply's tokens behind the prompt's, as span `generation`: for selectors with `phase`."
+    )
     every: int = Field(1, ge=1, description="Keep every n-th game, in the order of their names (condition, then repetition).")
+
+
+def most(params: Games, units: int | None) -> int | None:
+    """One decision a game at most; how many games have in all, only playing them tells."""
+    return None if units is None or params.pick == "all_decisions" else -(-units // params.every)
 
 
 def decisions(work: Work) -> Rows:
@@ -39,7 +48,8 @@ def decisions(work: Work) -> Rows:
     work.report.phase("compute")
     samples = []
     for done, row in enumerate(rows):
-        samples.append(_sample(row, tokenise(row)))
+        tokens = tokenise(row)
+        samples.append(_sample(row, _with_reply(work.model, tokens, row) if work.params.with_reply else tokens))
         work.report.progress(done + 1, len(rows))
     meta = [made for row in rows for made in _meta_rows(_name(row), _facts(games[row["game"]], row))]
     yield "samples", pa.Table.from_pylist(samples, schema=arrow_schema("samples"))
@@ -88,6 +98,30 @@ def _tokeniser(work: Work) -> Callable[[_Row], Tokens]:
         return known[row["prompt_hash"]]
 
     return tokenise
+
+
+def _with_reply(model: Model, prompt: Tokens, row: _Row) -> Tokens:
+    """The prompt and, behind it, the very tokens that the model drew. Nothing is read again: they could fall into other pieces."""
+    ids = [*prompt.ids, *row["reply_ids"]]
+    if len(ids) > model.context:
+        raise DataError(
+            f"sample '{_name(row)}' has {len(ids)} tokens with its reply; {model.identity.name} reads at most {model.context}. "
+            f"Leave out with_reply, or play with a smaller `most`."
+        )
+    pieces = _pieces(model, row["reply_ids"])
+    spans = (*prompt.spans, (GENERATION, len(prompt.ids), len(ids)))
+    return Tokens(prompt.text + "".join(pieces), tuple(ids), (*prompt.pieces, *pieces), spans)
+
+
+def _pieces(model: Model, ids: Sequence[int]) -> list[str]:
+    """What each token adds to the text. A character of several tokens stands with the last of them; special tokens add nothing."""
+    pieces, said = [], ""
+    for end in range(1, len(ids) + 1):
+        text = model.decode(ids[:end])
+        whole = end == len(ids) or not text.endswith("\ufffd")
+        pieces.append(text[len(said) :] if whole else "")
+        said = text if whole else said
+    return pieces
 
 
 def _name(row: _Row) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from toolkit import hookimpl
 from toolkit.records import Part, ReportSection, SaePart, StagePart
 
-from . import _auto, _decoders, _examine, _extract, _gemma_scope, _llama_scope, _sae_lens_id, _saelens, _section
+from . import _auto, _cost, _decoders, _examine, _extract, _gemma_scope, _llama_scope, _sae_lens_id, _saelens, _section
 
 
 @hookimpl
@@ -60,6 +60,7 @@ def toolkit_parts() -> Iterator[Part]:
         reads=("samples",),
         writes=("saes", "spaces"),
         first=_examine.SAMPLES,
+        cost=_cost.examination,
         uses_model=True,
         uses_saes=True,
     )
@@ -71,6 +72,9 @@ def toolkit_parts() -> Iterator[Part]:
         reads=("samples",),
         writes=("activations", "spaces"),
         split="batch",
+        distinct=True,
+        cost=_cost.extraction,
+        batches=_cost.batches,
         uses_model=True,
         uses_saes=True,
     )

@@ -11,8 +11,9 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Literal
 
 from toolkit.errors import DataError
-from toolkit.saes import Sae
+from toolkit.saes import Sae, Sparse
 
+from ._fused import fused
 from ._gates import GATES, Gate
 
 if TYPE_CHECKING:
@@ -102,6 +103,16 @@ class CanonicalSae(Sae):
 
     def encode(self, rows: Tensor) -> Tensor:
         """What the gate lets through."""
+        weights, found = self._found(rows)
+        return GATES[weights.gate](found, weights)
+
+    def active(self, rows: Tensor) -> Sparse:
+        """The same without zeros, in one go."""
+        weights, found = self._found(rows)
+        return fused(weights.gate, found, weights)
+
+    def _found(self, rows: Tensor) -> tuple[Weights, Tensor]:
+        """x W_enc, which is what a gate takes."""
         if rows.shape[-1] != self.inputs:
             raise DataError(
                 f"SAE {self.name} reads {self.inputs} numbers, the model's {self.hookpoint} has {rows.shape[-1]}: it belongs to "
@@ -109,7 +120,7 @@ class CanonicalSae(Sae):
             )
         weights = self.weights(rows)
         given, _ = _prepared(weights, rows)
-        return GATES[weights.gate](given @ weights.w_enc, weights)
+        return weights, given @ weights.w_enc
 
     def decode(self, activations: Tensor) -> Tensor:
         """Back into the stream; the skip connection of a transcoder, which needs the rows, is left to `reconstruct`."""

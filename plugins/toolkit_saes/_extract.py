@@ -1,28 +1,43 @@
-"""`extract.activations`: sparse features of every SAE from one pass over the distinct texts. No dense matrix outlives a chunk."""
+"""`extract.activations`: sparse features of every SAE from one pass over the distinct texts. No dense matrix outlives a chunk.
+
+While the device computes a batch, another thread turns the one before into rows.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from toolkit.records import UNHASHED, Params, Rows, Work
-from toolkit.saes import Sae, Sparse, space_id, space_row
-from toolkit.streams import Pass, Text, distinct_texts, last_only, passes, without_bos
+from toolkit.records import UNHASHED, Rows, Work
+from toolkit.saes import Sparse, space_id, space_row
+from toolkit.selectors import At, Read, selected
+from toolkit.streams import Budget, Text, chosen_texts
 from toolkit.tables import arrow_schema
+
+from ._cost import TOKENS
+from ._groups import Encoded, Encoding
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+AHEAD = 4
+"""Tables that may wait to be made, so that the device is never far ahead of the writer."""
 
-class Extract(Params):
+
+class Extract(At):
     """Where in the texts to look, and how much to do at once."""
 
-    at: Literal["last", "all"] = Field("last", description="last: the last token; all: every token but BOS.")
-    batch: int = Field(128, ge=1, description="Samples of one step.")
-    tokens: int = Field(8192, ge=1, description="Padded tokens of one forward pass.", json_schema_extra=UNHASHED)
+    batch: int = Field(128, ge=1, description="Samples of one step; samples of equal tokens share one.")
+    tokens: int | Literal["auto"] = Field(
+        "auto",
+        description="Padded tokens of one forward pass; auto: as many as the cost model finds room for.",
+        json_schema_extra=UNHASHED,
+    )
 
 
 def extract(work: Work) -> Rows:
@@ -30,48 +45,118 @@ def extract(work: Work) -> Rows:
     import pyarrow as pa
 
     model, saes = work.model, list(work.saes)
-    samples = work.inputs.read("samples").select(["sample", "token_ids"]).to_pylist()
-    texts = distinct_texts(samples, last_only if work.params.at == "last" else without_bos(model))
-    hookpoints = list(dict.fromkeys(sae.hookpoint for sae in saes))
-    done = 0
-    for found in passes(model, texts, hookpoints, work.params.tokens):
-        yield from (("activations", rows) for rows in _rows(work, saes, found))
-        done += sum(len(text.samples) for text in found.texts)
-        work.report.progress(done, len(samples))
+    samples = work.inputs.read("samples").select(["sample", "token_ids", "pieces", "spans"]).to_pylist()
+    texts = chosen_texts(samples, lambda row: selected(work.params.at, Read.of(row), model.bos_id))
+    budget = Budget(_tokens(work))
+    encoding = Encoding(model, saes, budget, together=work.batch.get("together"), scratch=work.scratch)
+    done = len(samples) - sum(len(text.samples) for text in texts)
+    for found, rows in _ahead(work, encoding, texts):
+        yield "activations", rows
+        if found.last:
+            done += sum(len(text.samples) for text in found.texts)
+            work.report.progress(done, len(samples))
+    _tell(work, encoding, budget, len(samples))
     spaces = [space_row(model.identity, sae) for sae in saes]
     yield "spaces", pa.Table.from_pylist(spaces, schema=arrow_schema("spaces"))
 
 
-def _rows(work: Work, saes: Sequence[Sae], found: Pass) -> Iterator[pa.Table]:
-    for sae in saes:
-        yield _table(space_id(work.model.identity, sae), sae.sparse(found.rows[sae.hookpoint]), found.texts)
+def _tokens(work: Work) -> int:
+    return int(work.batch.get("tokens", TOKENS) if work.params.tokens == "auto" else work.params.tokens)
 
 
-def _table(space: str, sparse: Sparse, texts: Sequence[Text]) -> pa.Table:
+def _tell(work: Work, encoding: Encoding, budget: Budget, samples: int) -> None:
+    """What was done, and what had to be given up for lack of memory."""
+    told = encoding.told
+    facts = {"samples": samples, "texts": told.texts, "batches": told.batches, "padded_tokens": told.padded}
+    memory = {"halved": budget.halved, "saes_together": told.together, "ways": list(told.ways), "rows_at_once": told.chunk}
+    work.report.event("extracted", **facts, passes=told.passes, tokens=budget.tokens, **memory)
+
+
+# --- rows -----------------------------------------------------------------------------------------------------------------
+
+
+def _ahead(work: Work, encoding: Encoding, texts: Sequence[Text]) -> Iterator[tuple[Encoded, pa.Table]]:
+    """Tables in the order of the passes, made beside the next ones."""
+    owners = _Owners()
+    waiting: deque[tuple[Encoded, Future[pa.Table]]] = deque()
+    with ThreadPoolExecutor(1) as helper:
+        for found in encoding.run(texts):
+            space = space_id(work.model.identity, found.sae)
+            waiting.append((found, helper.submit(_table, space, found.sparse, owners.of(found.texts))))
+            while len(waiting) > AHEAD or (waiting and waiting[0][1].done()):
+                done, table = waiting.popleft()
+                yield done, table.result()
+        for done, table in waiting:
+            yield done, table.result()
+
+
+class _Columns:
+    """What the rows of a pass have in common, whichever the SAE: sample, position, and the row of the pass behind each."""
+
+    def __init__(self, texts: Sequence[Text]) -> None:
+        import numpy as np
+        import pyarrow as pa
+
+        starts = np.cumsum([0, *(len(text.positions) for text in texts)])
+        rows = [(name, number, at) for at, text in enumerate(texts) for number, name in enumerate(text.samples)]
+        wanted = [texts[at].wanted(number) for _, number, at in rows]
+        names = pa.array([name for name, _, _ in rows], pa.string())
+        self.source = np.array(
+            [
+                starts[at] + place
+                for (_, _, at), own in zip(rows, wanted, strict=True)
+                for place in _found(texts[at].positions, own)
+            ],
+            dtype=np.int64,
+        )
+        self.sample = names.take(pa.array(np.repeat(np.arange(len(rows)), [len(own) for own in wanted])))
+        self.position = pa.array([position for own in wanted for position in own], pa.int32())
+
+
+def _found(positions: Sequence[int], own: Sequence[int]) -> Sequence[int]:
+    """Where in the positions of a text a sample's own ones stand."""
+    if len(own) == len(positions):
+        return range(len(positions))
+    at = {position: place for place, position in enumerate(positions)}
+    return [at[position] for position in own]
+
+
+class _Owners:
+    """The columns of the pass in hand: every SAE asks for the same ones."""
+
+    def __init__(self) -> None:
+        self._texts: Sequence[Text] | None = None
+        self._columns: _Columns | None = None
+
+    def of(self, texts: Sequence[Text]) -> _Columns:
+        if self._columns is None or self._texts is not texts:
+            self._texts, self._columns = texts, _Columns(texts)
+        return self._columns
+
+
+def _table(space: str, sparse: Sparse, owners: _Columns) -> pa.Table:
     """Arrow rows: those of a text once for each sample that has it."""
-    import numpy as np
     import pyarrow as pa
 
-    starts = np.cumsum([0, *(len(text.positions) for text in texts)])
-    owners = [(name, at) for at, text in enumerate(texts) for name in text.samples]
-    source = np.concatenate([np.arange(starts[at], starts[at + 1]) for _, at in owners])
-    counts = sparse.counts.cpu().numpy()
-    pick, offsets = _gather(counts, source)
+    pick, offsets = _gather(sparse.counts.cpu().numpy(), owners.source)
+    features, values = sparse.features.cpu().numpy().astype("uint32"), sparse.values.float().cpu().numpy()
     schema = arrow_schema("activations")
     columns: dict[str, Any] = {
-        "space": pa.array([space] * len(source), pa.string()),
-        "sample": pa.array([name for name, at in owners for _ in texts[at].positions], pa.string()),
-        "position": pa.array([position for _, at in owners for position in texts[at].positions], pa.int32()),
-        "features": _lists(offsets, sparse.features.cpu().numpy().astype("uint32")[pick], schema.field("features").type),
-        "values": _lists(offsets, sparse.values.float().cpu().numpy()[pick], schema.field("values").type),
+        "space": pa.array([space], pa.string()).take(pa.array([0] * len(owners.source))),
+        "sample": owners.sample,
+        "position": owners.position,
+        "features": _lists(offsets, features if pick is None else features[pick], schema.field("features").type),
+        "values": _lists(offsets, values if pick is None else values[pick], schema.field("values").type),
     }
     return pa.table(columns, schema=schema)
 
 
 def _gather(counts: np.ndarray[Any, Any], source: np.ndarray[Any, Any]) -> tuple[Any, Any]:
-    """Which entries make up the rows `source`, in order, and where each of these rows begins."""
+    """Which entries make up the rows `source`, in order (None: all as they are), and where each of these rows begins."""
     import numpy as np
 
+    if len(source) == len(counts) and (source == np.arange(len(counts))).all():
+        return None, np.concatenate([[0], np.cumsum(counts)])
     before = np.concatenate([[0], np.cumsum(counts)])
     offsets = np.concatenate([[0], np.cumsum(counts[source])])
     pick = np.repeat(before[source] - offsets[:-1], counts[source]) + np.arange(offsets[-1])

@@ -24,6 +24,7 @@ from ._configurations import Entry, read_configurations
 from ._layers import all_there, chosen
 from ._placed import Placed
 from ._releases import canonical, gemma_page, known, sparsities
+from ._sizes import Size, sizes
 from ._tensors import archive_shapes, archive_weights, check_axes, swapped
 
 RECIPE = "gemma_scope: jumprelu, thresholds per feature, used as stored"
@@ -155,8 +156,11 @@ def _entries(params: GemmaScope) -> list[Entry]:
 
 
 def _sizes(files: Sequence[Path]) -> dict[str, Any]:
-    inputs, width, _ = _shape(files[0])
-    return {"inputs": inputs, "width": width, "layers": sorted({_layer(file) for file in files})}
+    shapes = [_shape(file) for file in files]
+    layers = [f"{file.parts[-4]}.{_layer(file)}" for file in files]
+    return sizes(
+        [Size(at, shape[0], shape[1], float(_l0(file)) or None) for at, shape, file in zip(layers, shapes, files, strict=True)]
+    )
 
 
 def _files(params: GemmaScope, root: Path) -> list[Path]:

@@ -25,6 +25,7 @@ from ._canonical import CanonicalSae, Facts, Weights
 from ._layers import all_there, chosen
 from ._placed import Placed
 from ._releases import llama_page
+from ._sizes import Size, sizes
 from ._tensors import check_axes, place, positive, refuse_pickles, safetensors_shapes, safetensors_weights, swapped, whole
 
 RECIPE = "llama_scope: jumprelu after folding dataset norms and decoder norms"
@@ -98,8 +99,7 @@ def _root(params: LlamaScope, report: Reporter) -> Path:
 
 def _sizes(folders: Sequence[Path]) -> dict[str, Any]:
     facts = [_facts(folder, "") for folder in folders]
-    layers = [hookpoint(found.hookpoint).layer for found in facts]
-    return {"inputs": facts[0].inputs, "width": facts[0].width, "layers": layers}
+    return sizes([Size(found.hookpoint, found.inputs, found.width, found.declared_l0) for found in facts])
 
 
 def _patterns(params: LlamaScope) -> list[str]:

@@ -23,6 +23,7 @@ from ._canonical import CanonicalSae, Facts, Norm, Weights
 from ._gates import Gate
 from ._layers import all_there, chosen
 from ._placed import Placed
+from ._sizes import Size, sizes
 from ._tensors import Shapes, check_axes, positive, refuse_pickles, safetensors_shapes, safetensors_weights, swapped, whole
 
 if TYPE_CHECKING:
@@ -294,7 +295,7 @@ def _root(params: SaeLens, report: Reporter) -> Path:
 
 def _sizes(params: SaeLens, folders: Sequence[Path]) -> dict[str, Any]:
     facts = [_sae(params, folder, "") for folder in folders]
-    return {"inputs": facts[0].inputs, "width": facts[0].width, "layers": [found.layer for found in facts]}
+    return sizes([Size(found.hookpoint, found.inputs, found.width, found.declared_l0) for found in facts])
 
 
 def sae_folders(root: Path) -> list[Path]:

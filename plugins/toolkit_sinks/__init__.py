@@ -19,7 +19,8 @@ def toolkit_parts() -> Iterator[Part]:
         help="Activations as NumPy archives, one a space: sparse, or dense when asked.",
         params=_npz.Npz,
         run=_npz.write_npz,
-        reads=("activations", "spaces"),
+        reads=("activations", "spaces", "samples", "sample_meta", "saes"),
+        disk=_npz.disk,
     )
     yield SinkPart(
         name="exp1_json",

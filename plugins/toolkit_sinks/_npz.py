@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from toolkit.errors import DataError, choices
-from toolkit.records import Params, SinkWork
+from toolkit.records import Cost, Params, SinkWork
+
+from ._archive import archive, dense, whole
+from ._dense import Entries, configurations, layers
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,21 +23,44 @@ class Npz(Params):
     """Where to, and whether every zero is written too."""
 
     path: str = Field("out", min_length=1, description="Folder, relative to the spec.")
-    dense: bool = Field(False, description="Write the array `features` (rows by width) as well.")
-    max_bytes: int = Field(2**30, ge=1, description="Refuse a dense array larger than this.")
+    dense: bool = Field(False, description="Write every zero too: a matrix of rows by features.")
+    layout: Literal["space", "configuration", "layer"] = Field(
+        "space",
+        description="Of dense archives. space: ours with `features` added; configuration: layer_20_l0_71_activations.npz; "
+        "layer: SAMPLE/layer_15.npz.",
+    )
+
+    @model_validator(mode="after")
+    def _asked_for(self) -> Npz:
+        if self.layout != "space" and not self.dense:
+            raise ValueError(f"layout: {self.layout} writes every zero, which takes a lot of room. Say `dense: true` as well")
+        return self
 
 
-def write_npz(work: SinkWork) -> Iterator[tuple[str, bytes]]:
+def disk(params: Npz, cost: Cost) -> int:
+    """Bytes of the dense matrices, before they are compressed."""
+    return cost.dense if params.dense else 0
+
+
+def write_npz(work: SinkWork) -> Iterator[tuple[str, bytes | Iterable[bytes]]]:
     """One archive a space: row i is `samples[i]` at `positions[i]`; entry j says that `feature[j]` is `value[j]` in `row[j]`."""
     import pyarrow.compute as pc
 
     activations = work.inputs.read("activations")
     ids = sorted(pc.unique(activations["space"]).to_pylist())
-    spaces = _spaces(work.inputs.read("spaces"), ids)
-    for space, name in zip(ids, _names(spaces, ids), strict=True):
-        rows = activations.filter(pc.equal(activations["space"], space))
-        rows = rows.sort_by([("sample", "ascending"), ("position", "ascending")])
-        yield f"{name}.npz", _archive(_arrays(rows, spaces[space], work.params))
+    known = _spaces(work.inputs.read("spaces"), ids)
+    heads = [known[space] for space in ids]
+
+    def rows_of(space: Mapping[str, Any]) -> Entries:
+        return Entries(activations.filter(pc.equal(activations["space"], space["space"])))
+
+    if work.params.layout == "configuration":
+        yield from configurations(work.inputs, heads, rows_of)
+    elif work.params.layout == "layer" and ids:
+        yield from layers(work.inputs, heads, rows_of)
+    elif work.params.layout == "space":
+        for space, name in zip(heads, _names(known, ids), strict=True):
+            yield f"{name}.npz", archive(_arrays(rows_of(space), space, dense_too=work.params.dense))
 
 
 def _spaces(table: pa.Table, wanted: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -56,42 +81,14 @@ def _names(spaces: Mapping[str, Mapping[str, Any]], ids: Sequence[str]) -> list[
     return [name if seen[name.lower()] == 1 else f"{name}-{space}" for name, space in zip(safe, ids, strict=True)]
 
 
-def _arrays(rows: pa.Table, space: Mapping[str, Any], params: Npz) -> dict[str, Any]:
-    import numpy as np
-    import pyarrow.compute as pc
-
-    lists = rows["features"].combine_chunks()
-    row = np.repeat(np.arange(len(rows)), pc.list_value_length(lists).to_numpy(zero_copy_only=False))
-    feature = lists.flatten().to_numpy(zero_copy_only=False)
-    value = rows["values"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    arrays = {
-        "samples": np.array(rows["sample"].to_pylist(), dtype=np.str_),
-        "positions": rows["position"].to_numpy(),
-        "row": row.astype(np.int64),
-        "feature": feature,
-        "value": value,
-        "width": np.int64(space["width"]),
-    }
-    if params.dense:
-        _check_size(len(rows), space, params.max_bytes)
-        arrays["features"] = np.zeros((len(rows), space["width"]), dtype=np.float32)
-        arrays["features"][row, feature] = value
-    return arrays
-
-
-def _check_size(rows: int, space: Mapping[str, Any], most: int) -> None:
-    size = rows * int(space["width"]) * 4
-    if size > most:
-        raise DataError(
-            f"space {space['space']} ({space['address']}): {rows:,} rows of {space['width']:,} features are {size:,} bytes dense; "
-            f"max_bytes allows {most:,}. Leave out `dense` (the sparse arrays hold the same numbers), or raise `max_bytes`."
-        )
-
-
-def _archive(arrays: Mapping[str, Any]) -> bytes:
-    """NumPy dates every member 1980-01-01, so that equal arrays are equal bytes."""
+def _arrays(entries: Entries, space: Mapping[str, Any], *, dense_too: bool) -> Iterator[Any]:
     import numpy as np
 
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    return buffer.getvalue()
+    yield whole("samples", np.array(entries.samples, dtype=np.str_))
+    yield whole("positions", entries.positions)
+    yield whole("row", entries.row.astype(np.int64))
+    yield whole("feature", entries.feature)
+    yield whole("value", entries.value)
+    yield whole("width", np.int64(space["width"]))
+    if dense_too:
+        yield dense("features", len(entries.samples), space["width"], entries.fill)

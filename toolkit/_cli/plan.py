@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import click
 
 from toolkit._cli._options import Asked, spec_options
-from toolkit._cli._text import columns, duration
+from toolkit._cli._text import columns, duration, size
+from toolkit.records import Cost
 
 
 @click.command("plan")
@@ -18,16 +21,42 @@ def command(target: str, asked: Asked) -> None:
     """Say what will run: stages, steps, what the store has already and why the rest is computed."""
     from toolkit._annotate import annotate
     from toolkit._cli._options import load_plan
+    from toolkit._costs import check_disk, total_of
     from toolkit._places import store_folder
 
     plan, _, _ = load_plan(target, asked)
     rows = annotate(plan, store_folder(asked.store))
+    total = total_of(row["cost"] for row in rows)
     if asked.as_json:
-        click.echo(json.dumps({"run": plan.run, "stages": rows, "sinks": [sink.name for sink in plan.sinks]}))
-        return
-    click.echo(f"run {plan.run}: {len(plan.stages)} stages; `toolkit run {target}` computes what is not there yet.\n")
+        sinks = [sink.name for sink in plan.sinks]
+        click.echo(json.dumps({"run": plan.run, "stages": rows, "sinks": sinks, "total": asdict(total)}))
+    else:
+        _show(plan.run, target, rows, total)
+    check_disk(plan, [total], store_folder(asked.store))
+
+
+def _show(run: str, target: str, rows: Sequence[dict[str, Any]], total: Cost) -> None:
+    click.echo(f"run {run}: {len(rows)} stages; `toolkit run {target}` computes what is not there yet.\n")
     heads = ("STAGE", "PART", "NEEDS", "STEPS", "THERE", "ABOUT", "WHY THE REST IS COMPUTED")
     click.echo(columns(heads, [_cells(row) for row in rows]))
+    priced = [row for row in rows if row["cost"]]
+    if priced:
+        named = [_cost_cells(row["stage"], row["cost"]) for row in priced]
+        if len(priced) > 1:
+            named.append(_cost_cells("together", {**asdict(total), "exact": all(row["cost"]["exact"] for row in priced)}))
+        asked = ("ABOUT", "FORWARDS", "TFLOP", "READ", "MEMORY", "STORED")
+        click.echo("\n" + columns(asked, named, right=asked[1:]))
+        click.echo(_SAID)
+
+
+_SAID = """
+What is left to compute, from configs and headers. Memory is that of one worker; `<=`: the samples are not there yet."""
+
+
+def _cost_cells(name: str, cost: dict[str, Any]) -> tuple[str, ...]:
+    least = "" if cost["exact"] else "<= "
+    sizes = (size(cost[of]) for of in ("read", "memory", "disk"))
+    return (name, f"{least}{cost['forwards']:,}", f"{cost['flops'] / 1e12:,.3g}", *sizes)
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

@@ -294,15 +294,24 @@ def check_sink(part: SinkPart, params: Any, inputs: Inputs | None = None) -> Non
     """It yields bytes under safe relative names, each once, the same twice, and writes nothing itself."""
     with tempfile.TemporaryDirectory() as folder:
         work = SinkWork(params, Path(folder), "fake-run", inputs or TableInputs(make_tables(_read_by(part, params))))
-        files, again = list(part.run(work)), list(part.run(work))
+        files, again = ([(name, _content(part, name, data)) for name, data in part.run(work)] for _ in range(2))
         _must(not any(Path(folder).iterdir()), part, "it writes files itself; yield them, the host writes them")
-    for name, content in files:
+    for name, _ in files:
         path = PurePosixPath(name)
         unsafe = path.is_absolute() or not path.parts or ".." in path.parts or re.search(r"[\\:\x00-\x1f]", name)
         _must(not unsafe, part, f"'{name}' is not a safe relative file name")
-        _must(isinstance(content, bytes), part, f"'{name}' came as {type(content).__name__} instead of bytes")
     _must(len({name for name, _ in files}) == len(files), part, "it yields a file name twice")
     _must(files == again, part, "it gave other files the second time")
+
+
+def _content(part: SinkPart, name: str, data: Any) -> bytes:
+    """All bytes of a file that came whole or in pieces."""
+    pieces = (
+        [data] if isinstance(data, bytes) else list(data) if isinstance(data, Iterable) and not isinstance(data, str) else [data]
+    )
+    for piece in pieces:
+        _must(isinstance(piece, bytes), part, f"'{name}' came as {type(piece).__name__} instead of bytes")
+    return b"".join(pieces)
 
 
 def _read_by(part: SinkPart, params: Any) -> Iterator[str]:

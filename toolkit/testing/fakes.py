@@ -43,6 +43,7 @@ class SilentReporter:
 
     phases: list[str] = field(default_factory=list)
     steps: list[tuple[int, int | None]] = field(default_factory=list)
+    events: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
 
     def phase(self, name: str) -> None:
         """Remember the phase."""
@@ -51,6 +52,10 @@ class SilentReporter:
     def progress(self, done: int, total: int | None = None) -> None:
         """Remember how far it is."""
         self.steps.append((done, total))
+
+    def event(self, name: str, **facts: Any) -> None:
+        """Remember it."""
+        self.events.append((name, facts))
 
 
 def make_work(

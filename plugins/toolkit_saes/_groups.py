@@ -1,0 +1,218 @@
+"""Encoding passes with many SAEs: all of them at once, or, where they do not fit together, group by group.
+
+One pass over the texts is the rule. When memory runs out, the pass is halved first; then only a group of the SAEs is held at a time,
+and the texts that are left go the way that the cost model prices lowest: `stream` reads every group again for each batch, `spill`
+keeps the rows of all batches on disk until each group has seen them, `again` runs the model once for each group.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import DataError
+from toolkit.models import Model
+from toolkit.saes import Sae, Sparse
+from toolkit.streams import Budget, Pass, Text, free_memory, out_of_memory, passes
+
+from ._cost import Prices, Way, cheapest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Active features of one SAE in one pass. `last`: no other SAE will look at these texts again."""
+
+    sae: Sae
+    sparse: Sparse
+    texts: Sequence[Text]
+    last: bool
+
+
+@dataclass
+class Told:
+    """What an encoding did, for the run's log and the report."""
+
+    texts: int = 0
+    batches: int = 0
+    padded: int = 0
+    passes: int = 1
+    together: int = 0
+    ways: list[Way] = field(default_factory=list)
+    chunk: int | None = None
+
+
+class Encoding:
+    """One step's SAEs over its texts. `together`: how many SAEs are held at once, at most."""
+
+    def __init__(
+        self, model: Model, saes: Sequence[Sae], budget: Budget, *, together: int | None = None, scratch: Path | None = None
+    ) -> None:
+        self._model, self._saes, self._budget, self._scratch = model, list(saes), budget, scratch
+        self._held: list[Sae] = []
+        self._cleared = False
+        self._together = min(together or len(self._saes), len(self._saes))
+        self._chunk: int | None = None
+        self.told = Told()
+        budget.relief = self._let_go
+
+    def run(self, texts: Sequence[Text]) -> Iterator[Encoded]:
+        """Every SAE over every text. What is in hand when memory runs out is streamed; the rest goes the cheapest way."""
+        self.told.texts = len(texts)
+        done = 0
+        if self._together == len(self._saes):
+            for found in self._passes(texts, self._saes):
+                yield from self._streamed(found)
+                done += len(found.texts)
+                if self._together < len(self._saes):
+                    break
+        yield from self._by_groups(texts[done:])
+        self.told.together, self.told.chunk = self._together, self._chunk
+
+    # --- the three ways ---
+
+    def _by_groups(self, texts: Sequence[Text]) -> Iterator[Encoded]:
+        if not texts:
+            return
+        way = cheapest(self._prices(texts))
+        self.told.ways.append(way)
+        if way == "stream":
+            for found in self._passes(texts, self._saes):
+                yield from self._streamed(found)
+        elif way == "spill":
+            yield from self._spilled(texts)
+        else:
+            yield from self._again(texts)
+
+    def _streamed(self, found: Pass) -> Iterator[Encoded]:
+        """Every SAE on one pass. Its rows are held, whatever happens to the SAEs."""
+        at = 0
+        while at < len(self._saes):
+            size = self._together
+            group = self._saes[at : at + size]
+            if size < len(self._saes):
+                self._release(keep=group)
+            for sae in group:
+                yield Encoded(sae, self._sparse(sae, found.rows[sae.hookpoint]), found.texts, sae is self._saes[-1])
+                at += 1
+                if self._together < size:
+                    break
+
+    def _spilled(self, texts: Sequence[Text]) -> Iterator[Encoded]:
+        import torch
+
+        with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
+            kept: list[tuple[Sequence[Text], Path, Any]] = []
+            for found in self._passes(texts, self._saes):
+                for name, rows in found.rows.items():
+                    torch.save(rows.cpu(), Path(folder, f"{len(kept)}-{name}"))
+                    device = rows.device
+                kept.append((found.texts, Path(folder, str(len(kept))), device))
+            for group in self._groups():
+                for mine, path, device in kept:
+                    held = {
+                        name: torch.load(f"{path}-{name}", weights_only=True).to(device)
+                        for name in {sae.hookpoint for sae in group}
+                    }
+                    yield from self._group(group, Pass(mine, held))
+
+    def _again(self, texts: Sequence[Text]) -> Iterator[Encoded]:
+        for number, group in enumerate(self._groups()):
+            self.told.passes += bool(number)
+            for found in self._passes(texts, group):
+                yield from self._group(group, found)
+
+    def _groups(self) -> Iterator[list[Sae]]:
+        """Group by group, each alone in memory; a group made smaller meanwhile makes the next ones smaller too."""
+        at = 0
+        while at < len(self._saes):
+            group = self._saes[at : at + self._together]
+            self._release(keep=group)
+            yield group
+            at += len(group)
+
+    def _group(self, group: Sequence[Sae], found: Pass) -> Iterator[Encoded]:
+        for sae in group:
+            yield Encoded(sae, self._sparse(sae, found.rows[sae.hookpoint]), found.texts, sae is self._saes[-1])
+
+    # --- memory ---
+
+    def _passes(self, texts: Sequence[Text], saes: Sequence[Sae]) -> Iterator[Pass]:
+        for found in passes(self._model, texts, list(dict.fromkeys(sae.hookpoint for sae in saes)), self._budget):
+            self.told.batches += 1
+            self.told.padded += len(found.texts) * len(found.texts[-1].ids)
+            yield found
+
+    def _sparse(self, sae: Sae, rows: Tensor) -> Sparse:
+        """Active features, with what memory there is: fewer rows at a time, then fewer SAEs."""
+        while True:
+            try:
+                found = sae.sparse(rows, self._chunk)
+            except Exception as error:
+                if not out_of_memory(error):
+                    raise
+                said = type(error).__name__
+            else:
+                if not any(held is sae for held in self._held):
+                    self._held.append(sae)
+                return found
+            # Out here nothing refers to the failed attempt any more, so that its memory can be had.
+            if not self._make_room(sae, len(rows)):
+                raise DataError(
+                    f"SAE {sae.name} ({sae.width:,} features of {sae.inputs:,} numbers) does not fit in memory beside the model, "
+                    f"even alone and a row at a time ({said}). Use a larger device, or choose narrower SAEs."
+                )
+
+    def _make_room(self, sae: Sae, rows: int) -> bool:
+        """The next thing to try after memory ran out; False when all was tried."""
+        others = [held for held in self._held if held is not sae]
+        if self._chunk is None:
+            self._chunk = max(1, min(rows, 512) // 2)
+            self._budget.halve(self._budget.tokens)
+        elif others or not self._cleared:
+            if others:
+                self._together = max(1, min(self._together - 1, len(others)))
+            self._release(keep=())
+        elif self._chunk > 1:
+            self._chunk //= 2
+        else:
+            return False
+        sae.release_memory()
+        free_memory()
+        return True
+
+    def _let_go(self) -> bool:
+        """When the model has no room for one text: half of the SAEs that are held must do."""
+        if self._cleared and not self._held:
+            return False
+        self._together = max(1, min(self._together, len(self._held or self._saes) // 2))
+        self._release(keep=())
+        return True
+
+    def _release(self, keep: Sequence[Sae]) -> None:
+        """Let go of every other SAE; the first time also of those that an earlier step may have left loaded."""
+        kept = {id(sae) for sae in keep}
+        going = [sae for sae in (self._held if self._cleared else self._saes) if id(sae) not in kept]
+        for sae in going:
+            sae.release_memory()
+        self._held, self._cleared = [held for held in self._held if id(held) in kept], True
+        if going:
+            free_memory()
+
+    def _prices(self, texts: Sequence[Text]) -> Prices:
+        rows = sum(len(text.positions) for text in texts)
+        inputs = {sae.hookpoint: sae.inputs for sae in self._saes}
+        facts = self._model.identity.facts
+        blocks = facts.get("block_parameters") or 12 * self._model.layers * self._model.width**2
+        return Prices(
+            batches=max(1, -(-sum(len(text.ids) for text in texts) // self._budget.tokens)),
+            groups=-(-len(self._saes) // self._together),
+            flops=2.0 * blocks * sum(len(text.ids) for text in texts),
+            sae_bytes=sum(8 * sae.width * sae.inputs for sae in self._saes),
+            spilled=4 * rows * sum(inputs.values()),
+        )

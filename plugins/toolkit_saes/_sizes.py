@@ -1,0 +1,35 @@
+"""What SAEs say of themselves before they are loaded: the facts of their identity, from which plans and prices are made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+TYPICAL_L0 = 64.0
+"""Features of a row where an SAE does not declare how many."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """One SAE: where it reads, how many numbers, how many features it has, and how many are active as it declares."""
+
+    hookpoint: str
+    inputs: int
+    width: int
+    l0: float | None
+
+
+def sizes(found: Sequence[Size]) -> dict[str, Any]:
+    """The facts of a set of SAEs. `bytes` is what they hold in float32, `row_flops` what encoding a row at each of them takes."""
+    return {
+        "inputs": found[0].inputs,
+        "width": found[0].width,
+        "layers": sorted({int(one.hookpoint.rpartition(".")[2]) for one in found}),
+        "count": len(found),
+        "hookpoints": len({one.hookpoint for one in found}),
+        "features": sum(one.width for one in found),
+        "bytes": sum(8 * one.inputs * one.width for one in found),
+        "row_flops": float(sum(2 * one.inputs * one.width for one in found)),
+        "l0": float(sum(one.l0 or TYPICAL_L0 for one in found)),
+    }

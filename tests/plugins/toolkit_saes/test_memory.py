@@ -1,0 +1,294 @@
+"""Extraction where memory is short: batches, then groups of SAEs, then the cheapest way; the rows are those of a plain loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from toolkit.errors import DataError
+from toolkit.models import Model
+from toolkit.saes import Sae, space_id
+from toolkit.selectors import Selector
+from toolkit_saes import _groups
+from toolkit_saes._cost import Prices, cheapest
+from toolkit_saes._extract import Extract, extract
+
+
+class Memory:
+    """A device that holds so many SAEs, and so many padded tokens beside them."""
+
+    def __init__(self, saes: int = 99, tokens: int = 10**9, error: type[Exception] = torch.OutOfMemoryError) -> None:
+        self.saes, self.tokens, self.error = saes, tokens, error
+        self.held: list[str] = []
+        self.loads: list[str] = []
+        self.most = 0
+
+    def load(self, name: str) -> None:
+        if name in self.held:
+            return
+        if len(self.held) >= self.saes:
+            raise self.error("out of memory")
+        self.held.append(name)
+        self.loads.append(name)
+        self.most = max(self.most, len(self.held))
+
+
+class Scarce(Sae):
+    """An SAE that takes room in the memory from its first use until it is released."""
+
+    def __init__(self, sae: Any, memory: Memory, rows: int = 10**9) -> None:
+        for name in ("name", "hookpoint", "release", "width", "inputs", "digest", "recipe"):
+            setattr(self, name, getattr(sae, name))
+        self._sae, self._memory, self._rows = sae, memory, rows
+
+    def encode(self, rows: Any) -> Any:
+        self._memory.load(self.name + self.hookpoint)
+        if len(rows) > self._rows:
+            raise self._memory.error("out of memory")
+        return self._sae.encode(rows)
+
+    def decode(self, activations: Any) -> Any:
+        return self._sae.decode(activations)
+
+    def decoder_rows(self, features: Sequence[int]) -> Any:
+        return self._sae.decoder_rows(features)
+
+    def release_memory(self) -> None:
+        if self.name + self.hookpoint in self._memory.held:
+            self._memory.held.remove(self.name + self.hookpoint)
+
+
+class Tight(Model):
+    """A model with no room for more than some padded tokens, less for each SAE that is held; padding is not a number."""
+
+    def __init__(self, model: Any, memory: Memory, each: int = 0) -> None:
+        self.identity, self.layers, self.width, self.context = model.identity, model.layers, model.width, model.context
+        self.bos_id, self._model, self._memory, self._each = model.bos_id, model, memory, each
+        self.ran: list[list[tuple[int, ...]]] = []
+
+    def encode(self, text: str, *, chat: bool = False) -> Any:
+        return self._model.encode(text, chat=chat)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return str(self._model.decode(ids))
+
+    def unembed(self, states: Any) -> Any:
+        return self._model.unembed(states)
+
+    def run(self, batch: Sequence[Sequence[int]], capture: Sequence[str], edits: Any = ()) -> Any:
+        if len(batch) * max(map(len, batch)) > self._memory.tokens - self._each * len(self._memory.held):
+            raise self._memory.error("out of memory")
+        self.ran.append([tuple(ids) for ids in batch])
+        found = {name: stream.clone() for name, stream in self._model.run(batch, capture, edits).items()}
+        for stream in found.values():
+            for row, ids in enumerate(batch):
+                stream[row, len(ids) :] = float("nan")
+        return found
+
+
+def run(world: Any, saes: Sequence[Any], memory: Memory, texts: Any, each: int = 0, batch: Any = None, **params: Any) -> Any:
+    """Rows by space, sample and position; the event that was told; the model."""
+    model = Tight(world.model, memory, each)
+    work = replace(world, model=model).work(saes, Extract(**params), texts)
+    found: dict[Any, dict[int, float]] = {}
+    for name, table in extract(replace(work, batch=batch or {})):
+        for row in table.to_pylist() if name == "activations" else ():
+            key = row["space"], row["sample"], row["position"]
+            assert key not in found
+            found[key] = dict(zip(row["features"], row["values"], strict=True))
+    (told,) = (facts for name, facts in work.report.events if name == "extracted")
+    assert work.report.steps[-1] == (len(texts), len(texts))
+    assert [done for done, _ in work.report.steps] == sorted(done for done, _ in work.report.steps)
+    return found, told, model
+
+
+def plain(world: Any, saes: Sequence[Any], texts: Sequence[Sequence[int]], positions: Any) -> dict[Any, dict[int, float]]:
+    """One text, one SAE and one position after the other."""
+    found = {}
+    for sae in saes:
+        for number, ids in enumerate(texts):
+            stream = world.model.run([ids], [sae.hookpoint])[sae.hookpoint][0]
+            for position in positions(ids):
+                dense = sae.encode(stream[position : position + 1])[0]
+                active = {feature: float(dense[feature]) for feature in dense.nonzero()[:, 0].tolist()}
+                found[space_id(world.model.identity, sae), f"s{number:03d}", position] = active
+    return found
+
+
+def alike(found: dict[Any, dict[int, float]], wanted: dict[Any, dict[int, float]], saes: Sequence[Any], model: Any) -> None:
+    """Equal but for the last bits; a feature may be in one only where its pre-activation stands at the threshold."""
+    assert found.keys() == wanted.keys()
+    edges = {space_id(model.identity, sae): sae.weights(torch.empty(0)).threshold for sae in saes}
+    for key, active in wanted.items():
+        here = found[key]
+        for feature in active.keys() | here.keys():
+            if feature in active and feature in here:
+                assert here[feature] == pytest.approx(active[feature], rel=1e-3, abs=1e-3), (key, feature)
+            else:
+                edge = edges[key[0]]
+                value = active.get(feature, here.get(feature))
+                assert value == pytest.approx(float(edge[feature] if edge.ndim else edge), rel=1e-3, abs=1e-3), (key, feature)
+
+
+@pytest.fixture
+def five(small: Any) -> list[Any]:
+    """Five SAEs at four places."""
+    return [*small.saes(layers="0-3"), *small.saes("gemma_scope", layers=2)][:5]
+
+
+@pytest.fixture
+def wanted(small: Any, five: list[Any]) -> dict[Any, dict[int, float]]:
+    return plain(small, five, small.texts[:8], lambda ids: [len(ids) - 1])
+
+
+ERRORS = [torch.OutOfMemoryError, MemoryError]
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_batches_are_halved_until_they_fit(small: Any, five: list[Any], wanted: Any, error: type[Exception]) -> None:
+    longest = max(map(len, small.texts[:8]))
+    memory = Memory(tokens=2 * longest + 1, error=error)
+    found, told, model = run(small, five, memory, small.texts[:8])
+    alike(found, wanted, five, small.model)
+    assert told["halved"] >= 1
+    assert told["passes"] == 1
+    assert told["ways"] == []
+    assert sorted(ids for batch in model.ran for ids in batch) == sorted(map(tuple, small.texts[:8]))
+
+
+@pytest.mark.parametrize("way", ["stream", "spill", "again"])
+@pytest.mark.parametrize("room", [1, 3])
+def test_saes_that_do_not_fit_together_go_group_by_group(
+    small: Any, five: list[Any], wanted: Any, way: str, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_groups, "cheapest", lambda prices: way)
+    memory = Memory(saes=room)
+    saes = [Scarce(sae, memory) for sae in five]
+    found, told, model = run(small, saes, memory, small.texts[:8], tokens=40)
+    alike(found, wanted, five, small.model)
+    assert memory.most <= room
+    assert told["ways"] == [way]
+    assert told["saes_together"] == room
+    groups = -(-5 // room)
+    assert told["passes"] == (groups if way == "again" else 1)
+    ran = len([ids for batch in model.ran for ids in batch])
+    assert ran == 8 if way != "again" else ran > 8
+
+
+def test_a_plan_that_knows_goes_by_groups_at_once(small: Any, five: list[Any], wanted: Any) -> None:
+    memory = Memory(saes=2)
+    saes = [Scarce(sae, memory) for sae in five]
+    found, told, _ = run(small, saes, memory, small.texts[:8], batch={"tokens": 60, "together": 2})
+    alike(found, wanted, five, small.model)
+    assert (told["halved"], told["saes_together"], told["tokens"]) == (0, 2, 60)
+
+
+def test_saes_left_by_an_earlier_step_make_room(small: Any, five: list[Any], wanted: Any) -> None:
+    memory = Memory(saes=1)
+    saes = [Scarce(sae, memory) for sae in five]
+    saes[3].encode(torch.zeros(1, saes[3].inputs))
+    found, _, _ = run(small, saes, memory, small.texts[:8])
+    alike(found, wanted, five, small.model)
+
+
+def test_saes_make_room_for_a_text_that_is_alone(small: Any, five: list[Any], wanted: Any) -> None:
+    """Each SAE takes the room of 20 tokens: with all five held the longest text would not fit."""
+    longest = max(map(len, small.texts[:8]))
+    memory = Memory(tokens=longest + 45)
+    saes = [Scarce(sae, memory) for sae in five]
+    found, told, _ = run(small, saes, memory, small.texts[:8], each=20, tokens=longest)
+    alike(found, wanted, five, small.model)
+    assert told["saes_together"] < 5
+
+
+def test_an_sae_takes_fewer_rows_at_a_time(small: Any, five: list[Any]) -> None:
+    memory = Memory(saes=1)
+    texts = small.texts[:3]
+    found, told, _ = run(small, [Scarce(five[0], memory, rows=3)], memory, texts, at="all")
+    alike(found, plain(small, five[:1], texts, lambda ids: range(1, len(ids))), five, small.model)
+    assert told["rows_at_once"] <= 3
+
+
+def test_what_never_fits_is_an_error(small: Any, five: list[Any]) -> None:
+    with pytest.raises(DataError, match=r"SAE \S+ .* does not fit in memory beside the model, even alone and a row at a time"):
+        run(small, [Scarce(five[0], Memory(saes=0))], Memory(), small.texts[:2])
+    with pytest.raises(DataError, match=r"sample 's00\d': its \d+ tokens alone do not fit in memory beside the model"):
+        run(small, five, Memory(tokens=3), small.texts[:2])
+
+
+def test_other_errors_are_not_taken_for_memory(small: Any, five: list[Any]) -> None:
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run(small, five, Memory(tokens=3, error=RuntimeError), small.texts[:2])
+
+
+@pytest.mark.parametrize(
+    ("prices", "way"),
+    [
+        (Prices(batches=1, groups=3, flops=1e15, sae_bytes=1e10, spilled=1e9), "stream"),
+        (Prices(batches=50, groups=3, flops=1e15, sae_bytes=1e10, spilled=1e9), "spill"),
+        (Prices(batches=50, groups=2, flops=1e10, sae_bytes=1e10, spilled=1e9), "again"),
+    ],
+)
+def test_the_cheapest_way(prices: Prices, way: str) -> None:
+    assert cheapest(prices) == way
+
+
+AT = st.sampled_from(["last", "all", Selector(window=(-4, None)), Selector(positions=(2, 5), take="last")])
+
+
+def _positions(at: Any) -> Any:
+    if at == "last":
+        return lambda ids: [len(ids) - 1]
+    if at == "all":
+        return lambda ids: range(int(len(ids) > 1), len(ids))
+    if at.window:
+        return lambda ids: range(max(1, len(ids) - 4), len(ids))
+    return lambda ids: [5] if len(ids) > 5 else [2]
+
+
+@settings(max_examples=8, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    at=AT,
+    tokens=st.integers(1, 300),
+    together=st.integers(1, 5),
+    room=st.integers(1, 5),
+    way=st.sampled_from(["stream", "spill", "again"]),
+    picked=st.lists(st.integers(0, 9), min_size=1, max_size=8),
+)
+def test_any_batch_grouping_and_way_gives_the_plain_loops_rows(
+    small: Any, at: Any, tokens: int, together: int, room: int, way: str, picked: list[int]
+) -> None:
+    five = [*small.saes(layers="0-3"), *small.saes("gemma_scope", layers=2)][:5]
+    texts, memory = [small.texts[one][:12] for one in picked], Memory(saes=room)
+    saes = [Scarce(sae, memory) for sae in five]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_groups, "cheapest", lambda prices: way)
+        found, _, _ = run(small, saes, memory, texts, at=at, tokens=tokens, batch={"together": together})
+    alike(found, plain(small, five, texts, _positions(at)), five, small.model)
+
+
+def test_samples_of_one_text_may_ask_for_different_tokens(small: Any) -> None:
+    """Spans stand elsewhere in the second sample: one text, one pass, each sample's own rows."""
+    from toolkit.records import Work
+    from toolkit.testing.fakes import make_work
+
+    work: Work = small.work(small.saes(layers=1), Extract(at={"span": "balance"}), [small.texts[0], small.texts[0]])
+    rows = work.inputs.read("samples").to_pylist()
+    rows[0]["spans"], rows[1]["spans"] = [{"name": "balance", "start": 2, "end": 4}], [{"name": "balance", "start": 3, "end": 6}]
+    table = pa.Table.from_pylist(rows, schema=work.inputs.read("samples").schema)
+    model = Tight(small.model, Memory())
+    made = make_work(work.params, {"samples": table}, model=model, saes=work.saes)
+    found = [row for name, part in extract(made) if name == "activations" for row in part.to_pylist()]
+    assert [(row["sample"], row["position"]) for row in found] == [
+        ("s000", 2), ("s000", 3), ("s001", 3), ("s001", 4), ("s001", 5)
+    ]  # fmt: skip
+    wanted = plain(small, work.saes, [small.texts[0]], lambda ids: [3])
+    assert found[1]["features"] == found[2]["features"] == list(next(iter(wanted.values())))
+    assert len(model.ran) == 1
