@@ -18,6 +18,7 @@ def toolkit_parts() -> Iterator[Part]:
         help="Samples from a CSV file: a text a row, other columns as metadata.",
         params=_csv_file.Csv,
         run=_csv_file.read_samples,
+        most=_csv_file.most,
         identify=_csv_file.identify,
         uses_model=True,
     )
@@ -26,6 +27,7 @@ def toolkit_parts() -> Iterator[Part]:
         help="Samples from a file of JSON lines: an object a line, its keys as columns.",
         params=_jsonl_file.Jsonl,
         run=_jsonl_file.read_samples,
+        most=_jsonl_file.most,
         identify=_jsonl_file.identify,
         uses_model=True,
     )
@@ -34,5 +36,6 @@ def toolkit_parts() -> Iterator[Part]:
         help="Samples written in the spec itself: texts, with metadata if wanted.",
         params=_prompts.Prompts,
         run=_prompts.read_samples,
+        most=_prompts.most,
         uses_model=True,
     )

@@ -34,6 +34,11 @@ def identify(params: Csv, folder: Path) -> Identity:
     return identity(path, _samples(path, params))
 
 
+def most(params: Csv, units: int | None) -> int:
+    """How many samples the file holds: `plan` knows before anything runs."""
+    return len(_samples(the_file(params.path, "CSV"), params))
+
+
 def read_samples(work: Work) -> Rows:
     """The tables of the file's rows."""
     yield from tables(work, _samples(the_file(work.params.path, "CSV"), work.params))

@@ -38,6 +38,11 @@ def identify(params: Jsonl, folder: Path) -> Identity:
     return identity(path, _samples(path, params))
 
 
+def most(params: Jsonl, units: int | None) -> int:
+    """How many samples the file holds: `plan` knows before anything runs."""
+    return len(_samples(the_file(params.path, "JSONL"), params))
+
+
 def read_samples(work: Work) -> Rows:
     """The tables of the file's lines."""
     yield from tables(work, _samples(the_file(work.params.path, "JSONL"), work.params))

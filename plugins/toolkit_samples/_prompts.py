@@ -30,6 +30,11 @@ class Prompts(Texts):
         return self
 
 
+def most(params: Prompts, units: int | None) -> int:
+    """How many texts the spec holds."""
+    return len(params.prompts)
+
+
 def read_samples(work: Work) -> Rows:
     """The tables of the spec's own texts."""
     yield from tables(work, _samples(work.params))

@@ -253,7 +253,12 @@ def _positions(at: Any) -> Any:
     return lambda ids: [5] if len(ids) > 5 else [2]
 
 
-@settings(max_examples=8, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=8,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(
     at=AT,
     tokens=st.integers(1, 300),

@@ -307,3 +307,9 @@ def test_everything_but_the_length_is_told_before_anything_runs(write: Write, tm
 def test_the_identity_says_how_much_there_is(write: Write, tmp_path: Path) -> None:
     path = write("text,game\none,a\ntwo,b\nthree,a\n")
     assert identify(Csv(path=str(path), unit="game"), tmp_path).facts == {"bytes": path.stat().st_size, "rows": 3, "units": 2}
+
+
+def test_a_plan_knows_how_many_samples_there_are(write: Write) -> None:
+    most = PARTS["csv"].most
+    assert most is not None
+    assert most(Csv(path=str(write("text\none\ntwo\n"))), None) == 2

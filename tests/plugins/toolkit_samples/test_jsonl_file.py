@@ -191,3 +191,9 @@ def test_a_text_too_long_for_the_model(write: Write) -> None:
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"is a folder; name a JSONL file in it\."):
         tables(tmp_path)
+
+
+def test_a_plan_knows_how_many_samples_there_are(write: Write) -> None:
+    most = PARTS["jsonl"].most
+    assert most is not None
+    assert most(Jsonl(path=str(write('{"text": "one"}\n{"text": "two"}\n'))), None) == 2

@@ -48,3 +48,9 @@ def test_ids_units_and_a_limit() -> None:
 def test_what_is_wrong_is_told_by_check(params: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Prompts.model_validate(params)
+
+
+def test_a_plan_knows_how_many_samples_there_are() -> None:
+    most = PARTS["prompts"].most
+    assert most is not None
+    assert most(Prompts(prompts=GIVEN), None) == 3
