@@ -32,6 +32,25 @@ _CANONICAL = {
 """Average L0 of the canonical SAEs by layer, as published: the nearest to 100."""
 
 
+_OTHERS = {("gemma-2-2b", "res", "16k"): {5: (18, 34, 143, 309), 12: (22, 41, 176, 445), 19: (23, 40, 137, 279)}}
+"""Average L0s beside the canonical one that have pages of their own."""
+
+
+def page(space: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Model id and source id where a page is known to exist; a link to another SAE's page would show an unrelated feature."""
+    model, source = names(space)
+    short = str(space["model"]).rstrip("/").rpartition("/")[2].lower()
+    site = str(space["hookpoint"]).rpartition(".")[0]
+    if short not in _MODELS:
+        return None
+    found = _GEMMA.fullmatch(str(space.get("sae")))
+    if found is None or site not in _GEMMA_SITES:
+        return (model, source) if _llama(model, space) else None
+    key, layer, l0 = (model, _GEMMA_SITES[site], found[2]), int(found[1]), int(found[3])
+    there = _CANONICAL.get(key, {}).get(layer) == l0 or l0 in _OTHERS.get(key, {}).get(layer, ())
+    return (model, source) if there else None
+
+
 def names(space: Mapping[str, Any]) -> tuple[str, str]:
     """Model id and source id of a space, a row of the table `spaces`."""
     short = str(space["model"]).rstrip("/").rpartition("/")[2].lower()

@@ -122,6 +122,12 @@ def neuronpedia(space: Space) -> tuple[str, str]:
     return _neuronpedia.names(space)
 
 
+def neuronpedia_page(space: Space, index: int) -> str | None:
+    """The address of a feature's page on Neuronpedia; None where no page of this very SAE is known to exist."""
+    found = _neuronpedia.page(space)
+    return f"https://www.neuronpedia.org/{found[0]}/{found[1]}/{index}" if found else None
+
+
 def from_neuronpedia(model: str, source: str, spaces: Iterable[Space]) -> list[Space]:
     """The spaces that Neuronpedia's model id and source id mean, or an error listing those that there are."""
     rows = _distinct(spaces)

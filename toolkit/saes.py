@@ -155,3 +155,26 @@ def space_row(model: Identity, sae: Sae) -> dict[str, Any]:
         "width": sae.width,
         "address": f"{model.name}/{sae.hookpoint}/{sae.name}",
     }
+
+
+RAW_RECIPE = "raw residual"
+"""The recipe of a space that has no SAE: its features are the numbers of the stream itself."""
+
+
+def raw_space_row(model: Identity, hookpoint: str, width: int) -> dict[str, Any]:
+    """The row of table `spaces` for the raw stream at a hookpoint.
+
+    Its id is made of another recipe and of no SAE, so it equals that of no SAE: dimension 7 of the stream never passes for feature 7.
+    """
+    material = [model.digest, hookpoint, None, RAW_RECIPE]
+    return {
+        "space": hashlib.sha256(json.dumps(material).encode()).hexdigest()[:16],
+        "model": model.name,
+        "revision": model.revision,
+        "hookpoint": hookpoint,
+        "sae": None,
+        "sae_hash": None,
+        "recipe": RAW_RECIPE,
+        "width": width,
+        "address": f"{model.name}/{hookpoint}/raw",
+    }

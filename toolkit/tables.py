@@ -17,7 +17,7 @@ from toolkit.errors import BadInput, choices, nearest
 if TYPE_CHECKING:
     import pyarrow as pa
 
-STORE_FORMAT = 2
+STORE_FORMAT = 3
 """Version of the whole set. A store written by a higher one is refused, by a lower one migrated."""
 
 
@@ -147,6 +147,72 @@ _ALL = (
         p="float64?",
         q="float64?",
         kl="float64?",
+    ),
+    _table(
+        "baselines",
+        "contrast kind name metric",
+        "what predicts a label without any claimed feature: metadata, a probe, a difference of means; beside chance",
+        contrast="string",
+        kind="string",
+        name="string",
+        metric="string",
+        value="float64?",
+        low="float64?",
+        high="float64?",
+        chance="float64?",
+        text="string?",
+    ),
+    _table(
+        "trajectories",
+        "space feature group stat",
+        "a tracked feature in one group of units, or between two: mean, density, d or loading, with its interval",
+        space="string",
+        feature="uint32",
+        group="string",
+        stat="string",
+        value="float64?",
+        low="float64?",
+        high="float64?",
+        p="float64?",
+        q="float64?",
+        text="string?",
+    ),
+    _table(
+        "traces",
+        "space feature sample",
+        "a tracked feature at one decision of one unit; 0 where it was off",
+        space="string",
+        feature="uint32",
+        sample="string",
+        unit="string",
+        decision="uint32",
+        value="float64",
+    ),
+    _table(
+        "links",
+        "space feature other_space other_feature",
+        "two features of different spaces that rise and fall together over units",
+        space="string",
+        feature="uint32",
+        other_space="string",
+        other_feature="uint32",
+        r="float64",
+        low="float64?",
+        high="float64?",
+        p="float64?",
+        q="float64?",
+        units="uint32",
+        text="string?",
+    ),
+    _table(
+        "signatures",
+        "sample component",
+        "a decision as few numbers: its place on the principal components of the tracked features",
+        sample="string",
+        unit="string",
+        component="uint32",
+        score="float64",
+        share="float64",
     ),
     _table(
         "attention",

@@ -5,15 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from toolkit import hookimpl
-from toolkit.records import Part, ReportSection, StagePart
+from toolkit.records import Part, ReportSection, SinkPart, StagePart
 
-from . import _compare, _layer_profile, _params, _top_features, _volcano
+from . import (
+    _baselines_section,
+    _compare,
+    _layer_profile,
+    _leak,
+    _params,
+    _pathway,
+    _pathway_section,
+    _probe,
+    _ranking,
+    _ranking_sink,
+    _residual,
+    _top_features,
+    _volcano,
+)
 
 
 @hookimpl
 def toolkit_parts() -> Iterator[Part]:
     """Every part of this subject."""
     yield from _comparisons()
+    yield from _baselines()
+    yield from _paths_and_ranks()
     yield ReportSection(
         name="layer-profile",
         title="Layers",
@@ -75,3 +91,75 @@ def _comparisons() -> Iterator[Part]:
             reads=("samples", "sample_meta", "activations", "spaces"),
             writes=("features",),
         )
+
+
+def _baselines() -> Iterator[Part]:
+    """What stands beside every claim about features."""
+    yield StagePart(
+        name="compare.leak",
+        help="How well metadata alone tell two groups apart, key by key and together, by cross-validation.",
+        params=_leak.Leak,
+        run=_leak.compare_leak,
+        reads=("samples", "sample_meta"),
+        writes=("baselines",),
+    )
+    yield StagePart(
+        name="compare.probe",
+        help="What a linear probe and a difference of means on the raw stream reach, beside the best feature.",
+        params=_probe.Probe,
+        run=_probe.compare_probe,
+        reads=("samples", "sample_meta", "activations", "spaces"),
+        writes=("baselines",),
+        uses_model=True,
+    )
+    yield StagePart(
+        name="compare.residual",
+        help="Which numbers of the raw stream differ between two groups: the control, in spaces of its own.",
+        params=_residual.Residual,
+        run=_residual.compare_residual,
+        reads=("samples", "sample_meta"),
+        writes=("features", "spaces"),
+        uses_model=True,
+    )
+    yield ReportSection(
+        name="baselines",
+        title="What else predicts the label",
+        help="Metadata, simple readers of the raw stream, and the best single feature, on held-out folds.",
+        reads=("baselines",),
+        run=_baselines_section.figures,
+        order=19,
+    )
+
+
+def _paths_and_ranks() -> Iterator[Part]:
+    yield StagePart(
+        name="compare.ranking",
+        help="Which features rise with an ordinal label: ranked as published, and soundly.",
+        params=_ranking.Ranking,
+        run=_ranking.compare_ranking,
+        reads=("samples", "sample_meta", "activations", "spaces"),
+        writes=("features",),
+    )
+    yield SinkPart(
+        name="ranking",
+        help="Rankings as ranked_features.csv and feature_examples.json, the published shapes.",
+        params=_ranking_sink.RankingFiles,
+        run=_ranking_sink.write_ranking,
+        reads=("features", "spaces", "samples", "sample_meta", "activations"),
+    )
+    yield StagePart(
+        name="trace.pathway",
+        help="Features followed through layers for each unit and decision, and which go together.",
+        params=_pathway.Pathway,
+        run=_pathway.trace_pathway,
+        reads=("samples", "sample_meta", "activations", "spaces"),
+        writes=("traces", "trajectories", "links", "signatures"),
+    )
+    yield ReportSection(
+        name="pathway",
+        title="Through the layers",
+        help="Followed features by layer, what goes together across layers, and decisions as points.",
+        reads=("trajectories", "spaces", "links", "signatures", "sample_meta"),
+        run=_pathway_section.figures,
+        order=24,
+    )

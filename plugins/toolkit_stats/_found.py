@@ -196,7 +196,7 @@ def _layer(hookpoint: str) -> float:
 def _short_names(facts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     layers = [str(row["hookpoint"]).rpartition(".")[2] for row in facts.values()]
     hookpoints = [str(row["hookpoint"]) for row in facts.values()]
-    saes = [f"{layer}:{row['sae']}" for layer, row in zip(layers, facts.values(), strict=True)]
+    saes = [f"{layer}:{row['sae'] or 'raw'}" for layer, row in zip(layers, facts.values(), strict=True)]
     for names in (layers, hookpoints, saes, [str(row["address"]) for row in facts.values()]):
         if all(names) and len(set(names)) == len(names):
             return dict(zip(facts, names, strict=True))

@@ -110,7 +110,10 @@ def test_file_and_address_are_refused(tmp_path: Path) -> None:
         ("{", "cannot be read"),
         ("[]", "no whole number under 'format'"),
         ('{"format": true}', "found True"),
-        (f'{{"format": {STORE_FORMAT + 1}}}', r"has format 3; .* Upgrade: python -m pip install -U sae-toolkit"),
+        (
+            f'{{"format": {STORE_FORMAT + 1}}}',
+            rf"has format {STORE_FORMAT + 1}; .* Upgrade: python -m pip install -U sae-toolkit",
+        ),
         ('{"format": 0}', "knows no way"),
     ],
 )

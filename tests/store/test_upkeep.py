@@ -164,6 +164,21 @@ def test_a_store_of_format_1_is_read_as_it_is_and_migrated_for_writing(store: St
     assert toolkit_store.open(store.folder).run().top("A", 1)["value"].to_list() == [1.5, 1.5]
 
 
+def test_a_store_of_format_2_is_read_as_it_is_and_gets_the_newer_tables_when_written_to(store: Store) -> None:
+    marker = store.folder / "toolkit-store.json"
+    for name in ("baselines", "trajectories", "traces", "links", "signatures"):
+        store.database._connection.drop_table(name, ignore_missing=True)
+    marker.write_text(json.dumps({"format": 2, "made_by": "sae-toolkit 0.0.1", "made_at": "2026-01-01"}))
+    assert open_store(store.folder, read_only=True).read("traces", ["k"]).num_rows == 0
+    assert json.loads(marker.read_text())["format"] == 2
+    new = open_store(store.folder)
+    assert json.loads(marker.read_text())["format"] == STORE_FORMAT
+    row = {"sample": "s", "unit": "u", "component": 0, "score": 1.0, "share": 0.5}
+    new.commit(step("n"), {"signatures": pa.Table.from_pylist([row], schema=arrow_schema("signatures"))})
+    assert new.read("signatures", ["n"]).to_pylist() == [row]
+    assert new.check().problems == []
+
+
 def test_values_as_float16(tmp_path: Path) -> None:
     store = filled(tmp_path / "half", "k", values="float16")
     store.commit(step("m"), {"activations": acts("m", 0.1)})

@@ -108,6 +108,14 @@ def test_planted_causes_are_causal_and_planted_correlates_are_not(world, screene
     assert sum(truth.role == "causal" for truth, _ in verdicts) == 4
 
 
+def test_the_raw_stream_finds_the_cause_and_its_numbers_cannot_be_screened_as_features(planted, model, world):
+    tables = {name: world.tables[name] for name in ("samples", "sample_meta")}
+    raw = run("compare.residual", {"by": "cause", "between": ["yes", "no"], "half": "select"}, tables, model, None)
+    assert any(row["number"] for row in raw["features"].to_pylist() if row["stat"] == "significant")
+    with pytest.raises(DataError, match=r"belongs to space .*/resid_post\.\d/raw, and no SAE of this stage makes that space"):
+        replace(world, tables=world.tables | raw).screen()
+
+
 def test_a_shield_lowers_the_outcome(planted, model):
     world = make_world(planted, model, planted.llama_scope, by="shield")
     found = world.screen(points=20)

@@ -139,3 +139,31 @@ def test_a_list_that_is_none(tmp_path: Path, text: str, said: str) -> None:
     file.write_text(text)
     with pytest.raises(BadInput, match=said):
         read_configurations(file)
+
+
+def test_38_of_the_135_gemma_scope_saes_have_a_page_and_only_they_get_a_link() -> None:
+    from toolkit.addresses import neuronpedia_page
+
+    release, links = "google/gemma-scope-2b-pt-res", []
+    for layer, listed in sparsities(release, "16k").items():
+        for l0 in listed:
+            space = {
+                "model": "google/gemma-2-2b",
+                "hookpoint": f"resid_post.{layer}",
+                "sae": f"layer_{layer}/width_16k/average_l0_{l0}",
+            }
+            link, page = neuronpedia_page(space, 7), gemma_page(release, "16k", layer, l0)
+            assert link == (page and f"https://www.neuronpedia.org/{page}/7")
+            links.append(link)
+            assert neuronpedia_page({**space, "model": "own/gemma-2-2b-tuned"}, 7) is None
+    assert len(links) == 135
+    assert sum(link is not None for link in links) == 38
+
+
+def test_llama_scope_has_pages_and_raw_streams_and_unknown_saes_have_none() -> None:
+    from toolkit.addresses import neuronpedia_page
+
+    space = {"model": "meta-llama/Llama-3.1-8B", "hookpoint": "resid_post.25", "sae": "Llama3_1-8B-Base-L25R-8x"}
+    assert neuronpedia_page(space, 9) == "https://www.neuronpedia.org/llama3.1-8b/25-llamascope-res-32k/9"
+    assert neuronpedia_page({**space, "sae": None}, 9) is None
+    assert neuronpedia_page({**space, "sae": "own"}, 9) is None

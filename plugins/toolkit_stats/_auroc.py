@@ -1,0 +1,107 @@
+"""AUROC and accuracy with intervals over clusters, within folds; and the AUROC of every sparse column at once. Needs NumPy, SciPy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import expit, logit, stdtrit
+from scipy.stats import rankdata
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+TAIL = 0.025
+"""Of a 95 % interval, at each end."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A share with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def auroc(score: Floats, positive: Bools, fold: Ints, cluster: Ints) -> Estimate:
+    """How often a positive outscores a negative of its own fold (ties count half), over all such pairs.
+
+    Scores of different folds come from different fits and are never compared. The interval takes clusters for what is
+    independent: each cluster's pull on the ratio of won pairs to pairs, on the logit scale.
+    """
+    won, pairs = np.zeros(len(score)), np.zeros(len(score))
+    for number in np.unique(fold):
+        own = np.flatnonzero(fold == number)
+        won[own], pairs[own] = _pairs(score[own], positive[own])
+    value = float(won[positive].sum() / pairs[positive].sum())
+    pull = (won - value * pairs) / pairs[positive].sum()
+    fewest = min(len(np.unique(cluster[positive])), len(np.unique(cluster[~positive])))
+    return _estimate(value, pull, cluster, fewest)
+
+
+def _pairs(score: Floats, positive: Bools) -> tuple[Floats, Floats]:
+    """For each sample: pairs with samples of the other group in which the positive one scores higher, and all its pairs."""
+    rank = rankdata(score)
+    own = np.empty(len(score))
+    for side in (positive, ~positive):
+        own[side] = rankdata(score[side])
+    below = rank - own  # samples of the other group with lower scores, equal ones half
+    others = np.where(positive, (~positive).sum(), positive.sum()).astype(np.float64)
+    return np.where(positive, below, others - below), others
+
+
+def accuracy(right: Bools, cluster: Ints) -> Estimate:
+    """The share that is right, clusters independent."""
+    value = float(right.mean())
+    return _estimate(value, (right - value) / len(right), cluster, len(np.unique(cluster)))
+
+
+def _estimate(value: float, pull: Floats, cluster: Ints, fewest: int) -> Estimate:
+    """Where nothing varies the linear interval has no width; then what is ruled out is a share that so few clusters would show."""
+    sums = np.bincount(cluster, weights=pull)
+    count = len(np.unique(cluster))
+    bound = TAIL ** (1.0 / fewest)
+    if value >= 1.0 or value <= 0.0:
+        return Estimate(value, bound if value >= 1.0 else 0.0, 1.0 if value >= 1.0 else 1.0 - bound)
+    error = float(np.sqrt(count / (count - 1) * (sums**2).sum()))
+    reach = -float(stdtrit(count - 1, TAIL)) * error / (value * (1.0 - value))
+    return Estimate(value, float(expit(logit(value) - reach)), float(expit(logit(value) + reach)))
+
+
+def column_aurocs(matrix: Any, positive: Bools) -> Floats:
+    """The AUROC of each column of a sparse matrix."""
+    found = matrix.tocsc()
+    rows, columns = found.shape
+    column = np.repeat(np.arange(columns), np.diff(found.indptr))
+    rank, of_silent = column_ranks(found)
+    many = float(positive.sum())
+    of_positive = np.bincount(column, weights=rank * positive[found.indices], minlength=columns)
+    stored = np.bincount(column, weights=positive[found.indices], minlength=columns)
+    total = of_positive + (many - stored) * of_silent
+    area: Floats = (total - many * (many + 1) / 2.0) / (many * (rows - many))
+    return area
+
+
+def column_ranks(columns: Any) -> tuple[Floats, Floats]:
+    """Of a CSC matrix: the rank that each stored value has in its whole column, and the one that all zeros of a column share.
+
+    Ties share their ranks, zeros being one great tie; only what is stored is sorted.
+    """
+    data, starts, rows = columns.data, columns.indptr.astype(np.int64), columns.shape[0]
+    owners = np.repeat(np.arange(columns.shape[1]), np.diff(starts))
+    silent = rows - np.diff(starts)
+    below = np.bincount(owners, weights=data < 0, minlength=columns.shape[1])
+    if not len(data):
+        return np.empty(0), (silent + 1) / 2.0
+    order = np.lexsort((data, owners))
+    value, owner = data[order], owners[order]
+    place = np.arange(len(data)) - starts[owner]
+    fresh = np.flatnonzero((np.diff(value, prepend=np.nan) != 0) | (np.diff(owner, prepend=-1) != 0))
+    ends = np.append(fresh[1:], len(data))
+    shared = np.repeat((place[fresh] + place[ends - 1]) / 2.0, ends - fresh) + 1.0
+    rank = np.empty(len(data))
+    rank[order] = shared + np.where(value > 0, silent[owner], 0)
+    return rank, below + (silent + 1) / 2.0

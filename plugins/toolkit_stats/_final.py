@@ -1,0 +1,120 @@
+"""Samples on an ordinal scale, and what features did at their final tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import DataError, choices, nearest
+from toolkit.records import Work
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The labelled samples: what each one's label is, where its final token stands, and what is independent."""
+
+    samples: list[str]
+    units: list[str]
+    prompts: list[str]
+    last: Mapping[str, int]
+    label: npt.NDArray[np.float64]
+    labels: npt.NDArray[np.float64]
+    cluster: npt.NDArray[np.int64]
+
+    def said(self) -> str:
+        """How many samples and clusters each label has, for people."""
+        return "; ".join(self._count(float(value)) for value in self.labels)
+
+    def _count(self, value: float) -> str:
+        own = self.label == value
+        return f"label {value:g}: {int(own.sum())} samples in {len(set(self.cluster[own].tolist()))} clusters"
+
+
+def read_scale(work: Work) -> Scale:
+    """The labelled samples; what the labels lack is refused, or left out where the params say so."""
+    import numpy as np
+
+    from ._statistics import clusters_of
+
+    params = work.params
+    rows = work.inputs.read("samples").select(["sample", "unit", "cluster", "token_ids"]).to_pylist()
+    number = _numbers(work.inputs.read("sample_meta"), params.by)
+    _check(rows, number, params)
+    rows = [row for row in rows if number.get(row["sample"]) in params.labels]
+    joins = [np.unique([row[column] for row in rows], return_inverse=True)[1] for column in ("unit", "cluster")]
+    return Scale(
+        [row["sample"] for row in rows],
+        [row["unit"] for row in rows],
+        [row["cluster"] for row in rows],
+        {row["sample"]: len(row["token_ids"]) - 1 for row in rows},
+        np.array([number[row["sample"]] for row in rows], dtype=np.float64),
+        np.array(params.labels, dtype=np.float64),
+        clusters_of(joins, len(rows)),
+    )
+
+
+def _numbers(meta: pa.Table, by: str) -> dict[str, float | None]:
+    import pyarrow.compute as pc
+
+    rows = meta.filter(pc.equal(meta["key"], by)).to_pylist()
+    if not rows:
+        known = [str(key) for key in pc.unique(meta["key"]).to_pylist()]
+        raise DataError(
+            f"by: no sample has metadata '{by}'.{nearest(by, known)} The samples have: {choices(known) if known else 'none'}."
+        )
+    words = [row for row in rows if row["string"] is not None]
+    if words:
+        raise DataError(
+            f"by: sample '{words[0]['sample']}' has {by} '{words[0]['string']}', which is no number. A ranking needs an ordinal label; "
+            f"compare groups of words with compare.welch."
+        )
+    return {row["sample"]: row["number"] for row in rows}
+
+
+def _check(rows: list[dict[str, Any]], number: Mapping[str, float | None], params: Any) -> None:
+    """A label outside the scale is an error always; a missing one unless it may be unknown."""
+    for row in rows:
+        value = number.get(row["sample"])
+        if value is None and params.missing == "error":
+            raise DataError(
+                f"by: sample '{row['sample']}' has no {params.by}. Label it, or say `missing: null` to leave such samples out."
+            )
+        if value is not None and value not in params.labels:
+            raise DataError(
+                f"by: sample '{row['sample']}' has {params.by} {value:g}, which is none of the labels "
+                f"{', '.join(f'{label:g}' for label in params.labels)}. Mend the label, or name all values under `labels`."
+            )
+    there = set(number.values())
+    for label in params.labels:
+        needed = params.missing == "error" or label in (params.labels[0], params.labels[-1])
+        if label not in there and needed:
+            raise DataError(
+                f"by: no sample has {params.by} {label:g}, so its mean is unknown, and a feature cannot be said to rise over it. Add "
+                f"samples, name other `labels`, or say `missing: null` (never for the lowest and the highest)."
+            )
+
+
+def final_rows(activations: pa.Table, scale: Scale, space: str, named: str) -> pa.Table:
+    """The rows of a space at the final tokens; a sample without one is an error, since silence is not a measurement."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    rows = activations.filter(pc.equal(activations["space"], space))
+    names = pa.array(list(scale.last), pa.string())
+    last = pa.array(list(scale.last.values()), pa.int32())
+    at = pc.index_in(rows["sample"], value_set=names)
+    rows = rows.filter(pc.fill_null(pc.equal(rows["position"], last.take(at.combine_chunks())), False))
+    if rows.num_rows != len(scale.samples):
+        there = set(rows["sample"].to_pylist())
+        lacking = next((sample for sample in scale.samples if sample not in there), scale.samples[0])
+        raise DataError(
+            f"space {named}: sample '{lacking}' has no row at its final token (position {scale.last[lacking]}). A ranking reads final "
+            f"tokens: extract with `at: last` or `at: all`, from the same samples."
+        )
+    return rows

@@ -1,0 +1,129 @@
+"""Which samples carry which label, which of them are independent, and folds that no cluster crosses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field
+
+from toolkit.errors import DataError
+from toolkit.records import Params, Work
+
+from . import _params
+from ._groups import FEWEST, group_design
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
+
+__all__ = ["FEWEST", "Labelled", "TwoGroups", "blocks", "folds", "two_groups"]
+
+
+def different(pair: tuple[str, str]) -> tuple[str, str]:
+    """Two groups, not one twice."""
+    if pair[0] == pair[1]:
+        raise ValueError(f"both groups are '{pair[0]}'; name two different ones")
+    return pair
+
+
+class TwoGroups(Params):
+    """Two groups of samples, and what is independent among them."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    by: str = Field(min_length=1, description="The metadata key that names a sample's group.")
+    between: Annotated[tuple[str, str], AfterValidator(different)] = Field(
+        description="The two groups, `rest` for all others; positive effects are higher in the first."
+    )
+    unit: str = Field(
+        "unit",
+        min_length=1,
+        description="What is independent: `unit` (also `game`, `sentence`: the samples' own units), `sample`, or a metadata key.",
+    )
+    cluster: Literal["prompt", "none"] = Field("prompt", description="Whether samples with equal prompts count as one cluster.")
+    half: Literal["all", "select", "confirm"] = Field("all", description="Which half of the units is used, or all of them.")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The samples of the groups: `label` numbers the group of each by its place in `names`, `cluster` what is independent."""
+
+    names: tuple[str, ...]
+    samples: list[str]
+    units: list[str]
+    prompts: list[str]
+    tokens: list[int]
+    label: npt.NDArray[np.int64]
+    cluster: npt.NDArray[np.int64]
+
+    @property
+    def contrast(self) -> str:
+        """How rows name the comparison."""
+        return " vs ".join(self.names)
+
+    def sizes(self) -> str:
+        """Samples, clusters and distinct prompts of each group, for people."""
+        return "; ".join(self._size(number) for number in range(len(self.names)))
+
+    def clusters(self, number: int) -> int:
+        """How many clusters have samples of a group."""
+        return len(set(self.cluster[self.label == number].tolist()))
+
+    def _size(self, number: int) -> str:
+        own = [prompt for prompt, label in zip(self.prompts, self.label.tolist(), strict=True) if label == number]
+        return f"{self.names[number]}: {len(own)} samples in {self.clusters(number)} clusters ({len(set(own))} distinct prompts)"
+
+
+def two_groups(work: Work) -> Labelled:
+    """The samples of `between`, one group after the other; a group with too few clusters is refused."""
+    import numpy as np
+
+    asked = work.params
+    given = {name: getattr(asked, name) for name in ("by", "between", "unit", "cluster", "half")}
+    params = _params.TwoGroups.model_validate(given)
+    design = group_design(replace(work, params=params))
+    rows = work.inputs.read("samples").select(["sample", "token_ids"]).to_pylist()
+    tokens = {row["sample"]: len(row["token_ids"]) for row in rows}
+    return Labelled(
+        asked.between,
+        design.samples,
+        [row["unit"] for row in design.rows],
+        [row["cluster"] for row in design.rows],
+        [tokens[sample] for sample in design.samples],
+        np.repeat(np.arange(len(design.groups)), [group.end - group.start for group in design.groups]),
+        design.joined,
+    )
+
+
+def folds(data: Labelled, wanted: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """A fold for each sample. A cluster lies in one fold whole; groups are spread over folds as evenly as clusters allow."""
+    import numpy as np
+
+    count = min(wanted, *(data.clusters(number) for number in range(len(data.names))))
+    sizes: npt.NDArray[np.float64] = np.zeros((int(data.cluster.max()) + 1, len(data.names)))
+    np.add.at(sizes, (data.cluster, data.label), 1.0)
+    sizes /= sizes.sum(axis=0)
+    order = rng.permutation(len(sizes))
+    order = order[np.argsort(-sizes[order].sum(axis=1), kind="stable")]
+    filled, fold = np.zeros((count, len(data.names))), np.empty(len(sizes), dtype=np.int64)
+    for cluster in order:
+        fold[cluster] = np.argmin((filled * sizes[cluster]).sum(axis=1) + 1e-9 * filled.sum(axis=1))
+        filled[fold[cluster]] += sizes[cluster]
+    if (filled.min(axis=0) <= 0).any() or count < 2:
+        raise DataError(
+            f"folds: the clusters cannot be shared out so that {count} folds each have both groups ({data.sizes()}). One cluster holds "
+            f"most of a group: samples with equal prompts are one cluster. Give the experiment more distinct prompts."
+        )
+    return fold[data.cluster]
+
+
+def blocks(rows: Sequence[Mapping[str, Any]], table: str) -> pa.Table:
+    """An Arrow table from dicts."""
+    import pyarrow as pa
+
+    from toolkit.tables import arrow_schema
+
+    return pa.Table.from_pylist(list(rows), schema=arrow_schema(table))

@@ -1,0 +1,65 @@
+"""Linear readers of a stream: the difference of two groups' means, and a ridge probe whose strength is chosen inside. Needs NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg import cho_factor, cho_solve
+
+from ._auroc import auroc
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+STRENGTHS = (10.0, 1.0, 0.1, 0.01)
+"""Ridge penalties tried, in units of the mean eigenvalue; the first of equally good ones is taken."""
+
+
+def difference_of_means(x: Floats, row: Ints, positive: Bools) -> Floats:
+    """From the mean of the one group to that of the other. `row` says which row of `x` a sample has."""
+    weights = np.zeros(len(x))
+    np.add.at(weights, row, np.where(positive, 1.0 / positive.sum(), -1.0 / (~positive).sum()))
+    direction: Floats = weights @ x
+    return direction
+
+
+def ridge(x: Floats, row: Ints, positive: Bools, strengths: Sequence[float]) -> list[Floats]:
+    """Directions of least squares on labels of +1 and -1, both groups of equal weight, one for each penalty.
+
+    Samples with equal rows and labels are one row with their weight, and the smaller side of the matrix is solved.
+    """
+    pairs, where = np.unique(np.column_stack([row, positive]), axis=0, return_inverse=True)
+    share = np.bincount(where.ravel(), weights=np.where(positive, 0.5 / positive.sum(), 0.5 / (~positive).sum()))
+    own, target = x[pairs[:, 0]], np.where(pairs[:, 1] == 1, 1.0, -1.0)
+    mean = share @ own
+    spread = np.sqrt(share @ (own - mean) ** 2)
+    scale = np.where(spread > 1e-12 * np.abs(mean), 1.0 / np.where(spread > 0, spread, 1.0), 0.0)
+    root = np.sqrt(share)[:, None]
+    a, b = root * (own - mean) * scale, root[:, 0] * target
+    wide = a.shape[1] > a.shape[0]
+    gram = a @ a.T if wide else a.T @ a
+    unit = np.trace(gram) / len(gram) or 1.0
+    found = []
+    for strength in strengths:
+        solved = cho_factor(gram + strength * unit * np.eye(len(gram)))
+        found.append((a.T @ cho_solve(solved, b) if wide else cho_solve(solved, a.T @ b)) * scale)
+    return found
+
+
+def probe(x: Floats, row: Ints, positive: Bools, inner: Bools, cluster: Ints) -> Floats:
+    """The ridge direction of the penalty that does best on the `inner` samples, fitted on the others and then on all."""
+    best, most = STRENGTHS[0], -1.0
+    if inner.any() and (~inner).any() and _both(positive[inner]) and _both(positive[~inner]):
+        tried = ridge(x, row[~inner], positive[~inner], STRENGTHS)
+        one = np.zeros(int(inner.sum()), dtype=np.int64)
+        for strength, direction in zip(STRENGTHS, tried, strict=True):
+            value = auroc(x[row[inner]] @ direction, positive[inner], one, cluster[inner]).value
+            best, most = (strength, value) if value > most + 1e-12 else (best, most)
+    return ridge(x, row, positive, (best,))[0]
+
+
+def _both(positive: Bools) -> bool:
+    return bool(positive.any() and not positive.all())

@@ -1,0 +1,122 @@
+"""Metadata as columns of numbers, and the small models that are fitted on them. Needs NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import expit
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+LEVELS, BINS = 30, 5
+"""Words told apart in one key (the most frequent in the training folds), and equal shares a key of numbers is cut into."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key's values, one a sample; None where a sample has none."""
+
+    name: str
+    values: Sequence[float | str | None]
+
+    @property
+    def numeric(self) -> bool:
+        """Whether all values are numbers."""
+        return all(not isinstance(value, str) for value in self.values)
+
+    @property
+    def constant(self) -> bool:
+        """Whether it tells nothing apart."""
+        return len(set(self.values)) < 2
+
+
+def read_keys(meta: Any, samples: Sequence[str], leave_out: Sequence[str]) -> list[Key]:
+    """Every key of the samples, by name, but those left out."""
+    wanted = {name: at for at, name in enumerate(samples)}
+    found: dict[str, list[float | str | None]] = {}
+    for row in meta.to_pylist():
+        if row["sample"] in wanted and row["key"] not in leave_out:
+            values = found.setdefault(row["key"], [None] * len(samples))
+            values[wanted[row["sample"]]] = row["number"] if row["string"] is None else row["string"]
+    return [Key(name, found[name]) for name in sorted(found)]
+
+
+def design(keys: Sequence[Key], train: Bools) -> Floats:
+    """Columns for the keys, scaled and centred by the training samples; words seen there only are told apart."""
+    columns = [column for key in keys for column in (_numbers(key, train) if key.numeric else _words(key, train))]
+    made = np.column_stack(columns) if columns else np.zeros((len(train), 0))
+    mean, spread = made[train].mean(axis=0), made[train].std(axis=0)
+    kept = spread > 0
+    scaled: Floats = (made[:, kept] - mean[kept]) / spread[kept]
+    return scaled
+
+
+def _numbers(key: Key, train: Bools) -> list[Floats]:
+    """The number itself, and where it lies among the training samples' (a label may depend on it in a bent way)."""
+    number = np.array([np.nan if value is None else float(value) for value in key.values])
+    there = np.isfinite(number)
+    seen = number[train & there]
+    if not len(seen):
+        return []
+    filled = np.where(there, number, seen.mean())
+    if len(np.unique(seen)) <= LEVELS:
+        parts = [(filled == value).astype(float) for value in np.unique(seen)]
+    else:
+        cuts = np.quantile(seen, np.arange(1, BINS) / BINS)
+        parts = [(np.searchsorted(cuts, filled) == at).astype(float) for at in range(BINS)]
+    return [filled, (~there).astype(float), *parts]
+
+
+def _words(key: Key, train: Bools) -> list[Floats]:
+    words = np.array(["" if value is None else f"={value}" for value in key.values])
+    names, counts = np.unique(words[train], return_counts=True)
+    frequent = names[np.argsort(-counts, kind="stable")][:LEVELS]
+    return [(words == name).astype(float) for name in frequent]
+
+
+def logistic(x: Floats, positive: Bools, penalty: float = 1.0) -> Floats:
+    """Weights of a ridge logistic regression, the intercept last and free. Newton's method, each step halved until it helps."""
+    padded = np.column_stack([x, np.ones(len(x))])
+    ridge = np.append(np.full(x.shape[1], penalty), 1e-9)
+    weights = np.zeros(padded.shape[1])
+    loss = _loss(padded, positive, weights, ridge)
+    for _ in range(100):
+        chance = expit(padded @ weights)
+        slope = padded.T @ (chance - positive) + ridge * weights
+        bend = (padded * (chance * (1 - chance))[:, None]).T @ padded + np.diag(ridge)
+        step = np.linalg.solve(bend, slope)
+        size = 1.0
+        while size > 1e-8 and _loss(padded, positive, weights - size * step, ridge) > loss:
+            size /= 2
+        weights = weights - size * step
+        before, loss = loss, _loss(padded, positive, weights, ridge)
+        if before - loss <= 1e-10 * (1 + abs(loss)):
+            break
+    return weights
+
+
+def _loss(x: Floats, positive: Bools, weights: Floats, ridge: Floats) -> float:
+    scores = x @ weights
+    return float(np.logaddexp(0, np.where(positive, -scores, scores)).sum() + 0.5 * (ridge * weights**2).sum())
+
+
+def predicted(keys: Sequence[Key], positive: Bools, fold: Ints) -> Floats:
+    """The log-odds of each sample, from a model that saw nothing of its fold."""
+    scores = np.empty(len(positive))
+    for number in np.unique(fold):
+        out = fold == number
+        x = design(keys, ~out)
+        weights = logistic(x[~out], positive[~out])
+        scores[out] = x[out] @ weights[:-1] + weights[-1]
+    return scores
+
+
+def lengths(tokens: Sequence[int]) -> Key:
+    """How long each prompt is: metadata that every sample has."""
+    return Key("prompt length (tokens)", [float(count) for count in tokens])

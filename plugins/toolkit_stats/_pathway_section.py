@@ -1,0 +1,149 @@
+"""The report section `pathway`: how far groups lie apart in followed features, layer by layer; what goes together; decisions as points."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from toolkit.addresses import layer_of
+from toolkit.records import Figure, Inputs
+
+from . import _draw as draw
+
+ROW, LEFT, WIDE, RIGHT, TOP = 20, 150, 460, 190, 12
+SIDE = 360
+LISTED, SHOWN = 20, 60
+COLOURS = ("var(--computed)", "var(--failed)")
+
+
+def figures(inputs: Inputs) -> Iterator[Figure]:
+    """Effect sizes by layer, group means, the strongest links, and the signature of decisions."""
+    there = set(inputs.tables())
+    if not {"trajectories", "spaces"} <= there:
+        return
+    rows = inputs.read("trajectories").to_pylist()
+    spaces = {row["space"]: row for row in inputs.read("spaces").to_pylist()}
+    for contrast in sorted({row["group"] for row in rows if row["stat"] == "d"}):
+        own = sorted((row for row in rows if row["group"] == contrast), key=lambda row: _place(row, spaces))
+        note = _note(own)
+        yield Figure(f"{contrast}: followed features, layer by layer", note + _forest(own, spaces), _spoken(own, spaces))
+        names = contrast.split(" vs ")
+        means = {(row["space"], row["feature"], row["group"]): row for row in rows if row["stat"] == "mean"}
+        yield Figure(f"{contrast}: both groups", _means(own, names, means, spaces), "Means of each group with 95 % intervals.")
+    links = inputs.read("links").to_pylist() if "links" in there else []
+    if links:
+        yield Figure(
+            "Features of different layers that go together", _links(links, spaces), f"The {LISTED} strongest correlations."
+        )
+    signatures = inputs.read("signatures").to_pylist() if "signatures" in there else []
+    if len({row["component"] for row in signatures}) > 1:
+        label = _labels(inputs, {group for row in rows if row["stat"] == "mean" for group in [row["group"]]})
+        yield Figure("Each decision as a point", _points(signatures, label), "Decisions on the first two principal components.")
+
+
+def _place(row: Mapping[str, Any], spaces: Mapping[str, Any]) -> tuple[int, str, float]:
+    layer = layer_of(spaces[row["space"]])
+    return (-1 if layer is None else layer, row["space"], -abs(row["value"] or 0.0))
+
+
+def _name(space: Mapping[str, Any], feature: int, spaces: Mapping[str, Any]) -> str:
+    """LAYER/INDEX where that means one space, else the whole address."""
+    same = [one for one in spaces.values() if layer_of(one) == layer_of(space)]
+    return f"{layer_of(space)}/{feature}" if len(same) == 1 and layer_of(space) is not None else f"{space['address']}:{feature}"
+
+
+def _note(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What is withheld and why, and that chosen features were chosen on these units."""
+    said = sorted(
+        {part for row in rows for part in str(row["text"] or "").split("; ") if part.startswith(("p-values", "chosen"))}
+    )
+    return "".join(f'<p class="box part">{draw.escaped(part[:1].upper() + part[1:])}.</p>' for part in said)
+
+
+def _spoken(rows: Sequence[Mapping[str, Any]], spaces: Mapping[str, Any]) -> str:
+    known = [row for row in rows if row["value"] is not None]
+    if not known:
+        return "No followed feature differs."
+    best = max(known, key=lambda row: abs(row["value"]))
+    name = _name(spaces[best["space"]], best["feature"], spaces)
+    return (
+        f"Effect sizes of {len(known)} features with 95 % intervals; the largest is {name} with d {draw.signed(best['value'])}."
+    )
+
+
+def _forest(rows: Sequence[Mapping[str, Any]], spaces: Mapping[str, Any]) -> str:
+    shown = [row for row in rows if row["value"] is not None][:SHOWN]
+    ends = [abs(float(row[end])) for row in shown for end in ("low", "high") if row[end] is not None]
+    reach = float(min(max([0.5, *ends]), 4.0)) * 1.05
+    height = TOP + ROW * len(shown) + 30
+
+    def x(value: float) -> float:
+        return LEFT + WIDE * (min(max(value, -reach), reach) / reach + 1) / 2
+
+    body = []
+    for tick in draw.ticks(-reach, reach, 8):
+        body.append(draw.line(x(tick), TOP, x(tick), height - 26, "axis" if tick == 0 else "grid"))
+        body.append(draw.text(x(tick), height - 10, draw.number(tick), anchor="middle"))
+    for at, row in enumerate(shown):
+        y, colour = TOP + ROW * at + ROW / 2, COLOURS[row["value"] < 0]
+        name = _name(spaces[row["space"]], row["feature"], spaces)
+        body.append(draw.text(LEFT - 10, y + 4, name if len(name) < 22 else f"\N{HORIZONTAL ELLIPSIS}{name[-20:]}", anchor="end"))
+        if row["low"] is not None:
+            ends_at = f'x1="{x(row["low"]):.1f}" x2="{x(row["high"]):.1f}"'
+            body.append(f'<line {ends_at} y1="{y}" y2="{y}" stroke="{colour}" stroke-width="3"/>')
+        body.append(f'<circle cx="{x(row["value"]):.1f}" cy="{y}" r="4.5" fill="{colour}"/>')
+        said = "" if row["q"] is None else f"q {draw.small(row['q'])}"
+        body.append(draw.text(LEFT + WIDE + 14, y + 4, f"d {draw.signed(row['value'])}  {said}"))
+    more = len([row for row in rows if row["value"] is not None]) - len(shown)
+    tail = f'<p class="faint">{more} more are in the table `trajectories`.</p>' if more > 0 else ""
+    return draw.svg(LEFT + WIDE + RIGHT, height, body) + tail
+
+
+def _means(rows: Sequence[Mapping[str, Any]], names: Sequence[str], means: Mapping[Any, Any], spaces: Mapping[str, Any]) -> str:
+    cells = []
+    for row in rows[:SHOWN]:
+        sides = [means.get((row["space"], row["feature"], name)) for name in names]
+        shown = [f"{side['value']:.3g} [{side['low']:.3g}, {side['high']:.3g}]" if side else "" for side in sides]
+        cells.append((draw.escaped(_name(spaces[row["space"]], row["feature"], spaces)), *(draw.escaped(one) for one in shown)))
+    return draw.table("Mean activation over a group's decisions; intervals over clusters", ("feature", *names), cells)
+
+
+def _links(rows: Sequence[Mapping[str, Any]], spaces: Mapping[str, Any]) -> str:
+    strongest = sorted(rows, key=lambda row: (-abs(row["r"]), row["space"], row["feature"]))[:LISTED]
+    cells = []
+    for row in strongest:
+        ends = [(row["space"], row["feature"]), (row["other_space"], row["other_feature"])]
+        named = [draw.escaped(_name(spaces[space], feature, spaces)) for space, feature in ends]
+        q = "withheld" if row["q"] is None else draw.small(row["q"])
+        cells.append((named[0], named[1], draw.signed(row["r"]), f"{row['low']:+.2f} to {row['high']:+.2f}", q))
+    note = f'<p class="faint">{draw.escaped(str(strongest[0]["text"]))}. A correlation is no path: both may follow the same words.</p>'
+    return note + draw.table("The strongest first", ("feature", "with", "r", "95 % interval", "q"), cells)
+
+
+def _labels(inputs: Inputs, groups: set[str]) -> dict[str, str]:
+    """Each sample's group, from the metadata key that has all groups among its values."""
+    if "sample_meta" not in inputs.tables():
+        return {}
+    found: dict[str, dict[str, str]] = {}
+    for row in inputs.read("sample_meta").to_pylist():
+        value = row["string"] if row["string"] is not None else f"{row['number']:g}" if row["number"] is not None else ""
+        found.setdefault(row["key"], {})[row["sample"]] = value
+    return next((own for _, own in sorted(found.items()) if groups <= set(own.values())), {})
+
+
+def _points(rows: Sequence[Mapping[str, Any]], label: Mapping[str, str]) -> str:
+    scores: dict[str, dict[int, float]] = {}
+    share: dict[int, float] = {}
+    for row in rows:
+        scores.setdefault(row["sample"], {})[row["component"]] = row["score"]
+        share[row["component"]] = row["share"]
+    reach = [max(1e-9, *(abs(one[axis]) for one in scores.values())) * 1.05 for axis in (0, 1)]
+    groups = sorted({label.get(sample, "") for sample in scores})
+    body = [draw.line(SIDE / 2, 10, SIDE / 2, SIDE - 10, "axis"), draw.line(10, SIDE / 2, SIDE - 10, SIDE / 2, "axis")]
+    for sample, one in sorted(scores.items()):
+        x, y = SIDE / 2 * (1 + 0.95 * one[0] / reach[0]), SIDE / 2 * (1 - 0.95 * one[1] / reach[1])
+        colour = COLOURS[groups.index(label.get(sample, "")) % 2]
+        body.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}" fill-opacity="0.6"/>')
+    legend = draw.key((COLOURS[at % 2], name) for at, name in enumerate(groups) if name)
+    words = f"Across: component 1, {100 * share[0]:.0f} % of the variance. Up: component 2, {100 * share[1]:.0f} %."
+    return f'{legend}<div style="max-width:26rem">{draw.svg(SIDE, SIDE, body)}</div><p class="faint">{words}</p>'

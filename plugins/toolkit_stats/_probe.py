@@ -1,0 +1,131 @@
+"""The stage `compare.probe`: what simple readers of the raw stream reach, beside the best single SAE feature. All cross-validated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from toolkit.records import UNHASHED, Rows, Work
+from toolkit.streams import distinct_texts, last_only
+
+from ._labelled import Labelled, TwoGroups, blocks, folds, two_groups
+from ._layers import HELP, Layers, hookpoints
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from ._auroc import Estimate
+
+EVERY = "of all spaces"
+
+
+class Probe(TwoGroups):
+    """Which groups and layers, and how it is validated."""
+
+    layers: Layers = Field("all", description=HELP)
+    folds: int = Field(
+        5, ge=2, le=20, description="Parts for cross-validation; a unit, and equal prompts, lie in one part whole."
+    )
+    pool: Literal["max", "mean"] = Field("max", description="How several positions of a sample become one value of a feature.")
+    tokens: int = Field(8192, ge=1, description="Padded tokens of one forward pass.", json_schema_extra=UNHASHED)
+
+
+def compare_probe(work: Work) -> Rows:
+    """Rows of `baselines`: at each layer a difference of means and a linear probe; in each space the best feature."""
+    data = two_groups(work)
+    fold = folds(data, work.params.folds, work.rng("folds"))
+    said = f"{int(fold.max()) + 1} folds by unit and prompt; {data.sizes()}"
+    rows = [*_streams(work, data, fold, said), *_features(work, data, fold, said)]
+    yield "baselines", blocks(rows, "baselines")
+
+
+def _row(data: Labelled, kind: str, name: str, found: Estimate, said: str) -> dict[str, Any]:
+    numbers = {"value": found.value, "low": found.low, "high": found.high, "chance": 0.5}
+    return {"contrast": data.contrast, "kind": kind, "name": name, "metric": "auroc", **numbers, "text": said}
+
+
+# --- the raw stream -----------------------------------------------------------------------------------------------------
+
+
+def _streams(work: Work, data: Labelled, fold: npt.NDArray[np.int64], said: str) -> Iterator[dict[str, Any]]:
+    """Both readers at every layer, from one forward pass over the distinct texts."""
+    import numpy as np
+
+    from ._auroc import auroc
+    from ._rows import last_rows
+
+    places = hookpoints(work.params.layers, work.model.layers, work.model.identity.name)
+    wanted = set(data.samples)
+    samples = work.inputs.read("samples").select(["sample", "token_ids"]).to_pylist()
+    texts = distinct_texts([row for row in samples if row["sample"] in wanted], last_only)
+    text_of = {sample: at for at, text in enumerate(texts) for sample in text.samples}
+    row = np.array([text_of[sample] for sample in data.samples])
+    positive = data.label == 0
+    with last_rows(work.model, texts, places, work.params.tokens, lambda done: work.report.progress(done, len(texts))) as held:
+        work.report.phase("compute")
+        for at, place in enumerate(places):
+            work.report.progress(at, len(places))
+            for kind, scores in _scores(held[at].astype(np.float64), row, data, fold).items():
+                yield _row(data, kind, place, auroc(scores, positive, fold, data.cluster), said)
+
+
+def _scores(
+    x: npt.NDArray[np.float64], row: npt.NDArray[np.int64], data: Labelled, fold: npt.NDArray[np.int64]
+) -> dict[str, npt.NDArray[np.float64]]:
+    """What each reader says of each sample, having seen nothing of its fold."""
+    import numpy as np
+
+    from ._linear import difference_of_means, probe
+
+    positive, count = data.label == 0, int(fold.max()) + 1
+    found = {kind: np.empty(len(row)) for kind in ("difference of means", "linear probe")}
+    for number in range(count):
+        out = fold == number
+        inner = fold[~out] == (number + 1) % count
+        means = difference_of_means(x, row[~out], positive[~out])
+        ridge = probe(x, row[~out], positive[~out], inner, data.cluster[~out])
+        found["difference of means"][out] = x[row[out]] @ means
+        found["linear probe"][out] = x[row[out]] @ ridge
+    return found
+
+
+# --- the best feature ---------------------------------------------------------------------------------------------------
+
+
+def _features(work: Work, data: Labelled, fold: npt.NDArray[np.int64], said: str) -> Iterator[dict[str, Any]]:
+    """In each space, and over all of them, the feature with the best AUROC in the other folds, scored on this one."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    from ._auroc import auroc, column_aurocs
+    from ._entries import read_space
+
+    activations = work.inputs.read("activations")
+    spaces = {row["space"]: row for row in work.inputs.read("spaces").to_pylist()}
+    positive, count = data.label == 0, int(fold.max()) + 1
+    best: list[tuple[float, str]] = [(-1.0, "")] * count
+    best_scores = np.zeros(len(positive))
+    for space, facts in sorted(spaces.items()):
+        rows = activations.filter(pc.equal(activations["space"], space))
+        fired = read_space(rows, data.samples, facts["width"], work.params.pool, f"{space} ({facts['address']})")
+        if not len(fired.features):
+            continue
+        scores, names, columns = np.zeros(len(positive)), [], fired.matrix.tocsc()
+        for number in range(count):
+            out = fold == number
+            areas = column_aurocs(fired.matrix[np.flatnonzero(~out)], positive[~out])
+            at = int(np.argmax(np.abs(areas - 0.5)))
+            sign, own = np.sign(areas[at] - 0.5), columns[:, [at]].toarray()[:, 0]
+            scores[out] = sign * own[out]
+            names.append(str(fired.features[at]))
+            if abs(areas[at] - 0.5) > best[number][0]:
+                best[number] = (abs(areas[at] - 0.5), f"{facts['address']}:{fired.features[at]}")
+                best_scores[out] = scores[out]
+        text = f"chosen in the other folds: {', '.join(names)}; {said}"
+        yield _row(data, "best feature", facts["address"], auroc(scores, positive, fold, data.cluster), text)
+    if all(name for _, name in best):
+        text = f"chosen in the other folds: {', '.join(name for _, name in best)}; {said}"
+        yield _row(data, "best feature", EVERY, auroc(best_scores, positive, fold, data.cluster), text)

@@ -1,0 +1,239 @@
+"""The stage `compare.ranking`: which features rise with an ordinal label, ranked as published and ranked soundly.
+
+The published score is computed on all samples and its threshold on the very samples that it judges; nothing is corrected. The sound
+one chooses on one half of the units, measures on the other, bounds the separation and corrects over every feature of every space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, model_validator
+
+from toolkit.errors import DataError
+from toolkit.randomness import half
+from toolkit.records import Params, Rows, Work
+from toolkit.tables import arrow_schema
+
+from ._final import Scale, final_rows, read_scale
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
+
+    from ._ordinal import Ordinal
+
+PRESETS: Mapping[str, tuple[float, float, float]] = {
+    "default": (0.4, 0.5, 0.2),
+    "strict": (0.6, 0.7, 0.1),
+    "loose": (0.3, 0.4, 0.3),
+}
+"""Least r, least true-positive rate, largest false-positive rate."""
+
+
+class Ranking(Params):
+    """Which label, how strict, and how many features are written."""
+
+    by: str = Field(min_length=1, description="The metadata key that holds the label, a number.")
+    labels: tuple[float, ...] = Field((0, 1, 2, 3), min_length=2, description="The label's values from none to most.")
+    preset: Literal["default", "strict", "loose"] = Field("default", description="Filters on r, TPR and FPR, as published.")
+    min_r: float | None = Field(None, ge=-1, le=1, description="Least r, instead of the preset's.")
+    min_tpr: float | None = Field(None, ge=0, le=1, description="Least true-positive rate, instead of the preset's.")
+    max_fpr: float | None = Field(None, ge=0, le=1, description="Largest false-positive rate, instead of the preset's.")
+    missing: Literal["error", "null"] = Field(
+        "error", description="A label without samples, or samples without label: refused, or said to be unknown and left out."
+    )
+    alpha: float = Field(0.05, gt=0, lt=1, description="Share of false discoveries to allow in the sound ranking.")
+    rows: int = Field(2000, ge=1, description="Features that are written: the best by either score, and all that pass.")
+
+    @model_validator(mode="after")
+    def _rising(self) -> Ranking:
+        if list(self.labels) != sorted(set(self.labels)):
+            raise ValueError(f"labels {list(self.labels)} do not rise; write each once, from none to most")
+        return self
+
+    def filters(self) -> tuple[float, float, float]:
+        """Least r, least TPR, largest FPR."""
+        given = (self.min_r, self.min_tpr, self.max_fpr)
+        r, tpr, fpr = (own if own is not None else usual for own, usual in zip(given, PRESETS[self.preset], strict=True))
+        return r, tpr, fpr
+
+
+@dataclass(frozen=True)
+class _Space:
+    """One space's features that fired and vary, with their numbers on all samples and on both halves."""
+
+    id: str
+    features: npt.NDArray[np.int64]
+    every: Ordinal
+    select: Ordinal
+    confirm: Ordinal
+    p: npt.NDArray[np.float64]
+
+
+def compare_ranking(work: Work) -> Rows:
+    """Rows of `features`; their group is the label's key, that of a mean the label's value."""
+    import numpy as np
+
+    from ._corrections import benjamini_hochberg
+
+    scale = read_scale(work)
+    halves = _halves(work, scale)
+    spaces = {row["space"]: row for row in work.inputs.read("spaces").to_pylist()}
+    found = list(_measured(work, scale, halves, spaces))
+    family = sum(int(row["width"]) for row in spaces.values())
+    if not found:
+        return
+    ends = np.cumsum([len(one.features) for one in found])[:-1]
+    q = np.split(benjamini_hochberg(np.concatenate([one.p for one in found]), family), ends)
+    passes = [_passes(one.every, work.params) for one in found]
+    sound = [_sound(one, own, work.params) for one, own in zip(found, q, strict=True)]
+    scores, sound_scores = [one.every.score() for one in found], [_sound_score(one.confirm) for one in found]
+    ranks, sound_ranks = _ranks(scores, passes, ends), _ranks(sound_scores, sound, ends)
+    kept = _kept(scores, sound_scores, [a | b for a, b in zip(passes, sound, strict=True)], ends, work.params.rows)
+    for at, one in enumerate(found):
+        columns = {
+            **_published(one.every, scores[at], passes[at], ranks[at]),
+            **_confirmed(one, sound_scores[at], sound[at], sound_ranks[at]),
+            "p": one.p,
+            "q": q[at],
+        }
+        texts = {"q": f"bh over {family}", "score": scale.said(), "score_sound": "measured on the confirm half of the units"}
+        yield "features", _rows(one, columns, texts, work.params, kept[at])
+
+
+def _halves(work: Work, scale: Scale) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Where the samples of each half of the units stand; prompts that both halves have are chosen on only."""
+    import numpy as np
+
+    from ._labelled import FEWEST
+
+    side = np.array([half(work.seed, unit) for unit in scale.units])
+    seen = {prompt for prompt, own in zip(scale.prompts, side, strict=True) if own == "select"}
+    fresh = np.array([prompt not in seen for prompt in scale.prompts])
+    parts = np.flatnonzero(side == "select"), np.flatnonzero((side == "confirm") & fresh)
+    for name, rows in zip(("select", "confirm"), parts, strict=True):
+        for value in (scale.labels[0], scale.labels[-1]):
+            count = len(set(scale.cluster[rows][scale.label[rows] == value].tolist()))
+            if count < FEWEST:
+                raise DataError(
+                    f"by: the {name} half of the units has {count} clusters with {work.params.by} {value:g} ({scale.said()}); at least "
+                    f"{FEWEST} are needed in each half. Give more samples of this label."
+                )
+    return parts
+
+
+def _measured(
+    work: Work, scale: Scale, halves: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]], spaces: Mapping[str, Mapping[str, Any]]
+) -> Iterator[_Space]:
+    import numpy as np
+
+    from ._entries import read_space
+    from ._ordinal import describe, slope_test, varying
+
+    activations = work.inputs.read("activations")
+    work.report.phase("compute")
+    for done, (space, facts) in enumerate(sorted(spaces.items())):
+        named = f"{space} ({facts['address']})"
+        rows = final_rows(activations, scale, space, named)
+        fired = read_space(rows, scale.samples, facts["width"], "max", named)
+        varies = varying(fired.matrix)
+        matrix, (select, confirm) = fired.matrix[:, varies], halves
+        chosen = describe(matrix[select], scale.label[select], scale.labels)
+        held = describe(matrix[confirm], scale.label[confirm], scale.labels, chosen.threshold)
+        cluster = np.unique(scale.cluster[confirm], return_inverse=True)[1]
+        p = slope_test(matrix[confirm], scale.label[confirm], cluster)
+        yield _Space(space, fired.features[varies], describe(matrix, scale.label, scale.labels), chosen, held, p)
+        work.report.progress(done + 1, len(spaces))
+
+
+# --- filters and ranks --------------------------------------------------------------------------------------------------
+
+
+def _passes(one: Ordinal, params: Ranking) -> npt.NDArray[np.bool_]:
+    """The published filters."""
+    r, tpr, fpr = params.filters()
+    return one.rising & (one.pearson >= r) & (one.tpr >= tpr) & (one.fpr <= fpr)
+
+
+def _sound(one: _Space, q: npt.NDArray[np.float64], params: Ranking) -> npt.NDArray[np.bool_]:
+    """Passes where it was chosen, holds where it was not, and survives the correction. There the FPR filter can act."""
+    r, tpr, fpr = params.filters()
+    held = (one.confirm.pearson >= r) & (one.confirm.tpr >= tpr) & (one.confirm.fpr <= fpr)
+    return _passes(one.select, params) & held & (q <= params.alpha)
+
+
+def _sound_score(one: Ordinal) -> npt.NDArray[np.float64]:
+    """The published weights, over a separation that cannot outweigh the rest, on samples that chose nothing."""
+    from ._ordinal import bounded
+
+    return 0.4 * one.pearson + 0.3 * bounded(one.separation) + 0.3 * (one.tpr - one.fpr)
+
+
+def _ranks(scores: list[Any], passes: list[Any], ends: Any) -> list[npt.NDArray[np.float64]]:
+    """1 for the best of those that pass, NaN for the others; equal scores by space and feature."""
+    import numpy as np
+
+    score, passing = np.concatenate(scores), np.concatenate(passes)
+    order = np.flatnonzero(passing)[np.argsort(-score[passing], kind="stable")]
+    rank = np.full(len(score), np.nan)
+    rank[order] = np.arange(1, len(order) + 1)
+    return np.split(rank, ends)
+
+
+def _kept(scores: list[Any], sound: list[Any], passing: list[Any], ends: Any, rows: int) -> list[npt.NDArray[np.bool_]]:
+    """Which features are written."""
+    import numpy as np
+
+    keep = np.concatenate(passing)
+    for each in (scores, sound):
+        known = np.nan_to_num(np.concatenate(each), nan=-np.inf)
+        keep[np.argsort(-known, kind="stable")[:rows]] = True
+    return np.split(keep, ends)
+
+
+# --- rows ---------------------------------------------------------------------------------------------------------------
+
+
+def _published(one: Ordinal, score: Any, passes: Any, rank: Any) -> dict[str, Any]:
+    names = ("pearson", "spearman", "separation", "threshold", "tpr", "fpr")
+    own = {"score": score, "monotonic": one.rising.astype(float), "passes": passes.astype(float), "rank": rank}
+    return {name: getattr(one, name) for name in names} | own
+
+
+def _confirmed(one: _Space, score: Any, passes: Any, rank: Any) -> dict[str, Any]:
+    from ._ordinal import bounded
+
+    return {
+        "pearson_confirm": one.confirm.pearson,
+        "spearman_confirm": one.confirm.spearman,
+        "separation_confirm": bounded(one.confirm.separation),
+        "threshold_select": one.select.threshold,
+        "tpr_confirm": one.confirm.tpr,
+        "fpr_confirm": one.confirm.fpr,
+        "score_sound": score,
+        "passes_sound": passes.astype(float),
+        "rank_sound": rank,
+    }
+
+
+def _rows(one: _Space, columns: Mapping[str, Any], texts: Mapping[str, str], params: Ranking, keep: Any) -> pa.Table:
+    import pyarrow as pa
+
+    features = one.features[keep]
+    blocks = [_block(one.id, features, stat, params.by, numbers[keep], texts.get(stat)) for stat, numbers in columns.items()]
+    for label, means in zip(params.labels, one.every.means, strict=True):
+        blocks.append(_block(one.id, features, "mean", f"{params.by} {label:g}", means[keep], None))
+    return pa.concat_tables(blocks)
+
+
+def _block(space: str, features: Any, stat: str, group: str, numbers: Any, text: str | None) -> pa.Table:
+    import numpy as np
+    import pyarrow as pa
+
+    words = [pa.repeat(pa.scalar(word, pa.string()), len(features)) for word in (space, stat, group, text)]
+    feature, number = pa.array(features.astype(np.uint32)), pa.array(numbers, mask=np.isnan(numbers))
+    return pa.table([words[0], feature, words[1], words[2], number, words[3]], schema=arrow_schema("features"))

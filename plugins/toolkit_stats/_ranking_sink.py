@@ -1,0 +1,193 @@
+"""The sink `ranking`: what compare.ranking found, in the shapes of the published trait pipeline, and the sound ranking beside it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from toolkit.addresses import layer_of, neuronpedia_page
+from toolkit.errors import DataError
+from toolkit.records import Params, SinkWork
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PUBLISHED = {
+    "interpretability_score": "score",
+    "pearson_corr": "pearson",
+    "spearman_corr": "spearman",
+    "separation_score": "separation",
+    "tpr": "tpr",
+    "fpr": "fpr",
+}
+"""Columns of the published CSV and the statistics that they hold."""
+SOUND = ("score_sound", "pearson_confirm", "spearman_confirm", "separation_confirm", "tpr_confirm", "fpr_confirm", "p", "q")
+
+
+class RankingFiles(Params):
+    """Where to, and how many examples."""
+
+    path: str = Field("out", min_length=1, description="Folder, relative to the spec.")
+    top: int = Field(50, ge=1, description="Features with examples: the first so many of the published ranking.")
+    per_label: int = Field(5, ge=1, description="Examples of each label.")
+
+
+def write_ranking(work: SinkWork) -> Iterator[tuple[str, bytes]]:
+    """`ranked_features.csv`, `feature_examples.json` and `ranked_features_sound.csv`; a folder a label where there are several."""
+    found = _read(work)
+    if not found:
+        raise DataError(
+            "The run has no ranking: no stage `compare.ranking` wrote one. Add the stage, or take the sink `ranking` away."
+        )
+    for by, features in sorted(found.items()):
+        folder = "" if len(found) == 1 else f"{re.sub(r'[^A-Za-z0-9._-]+', '-', by)}/"
+        published = _ordered(features, "rank")
+        yield f"{folder}ranked_features.csv", _published_csv(published)
+        yield f"{folder}feature_examples.json", _examples(work, by, published[: work.params.top])
+        yield f"{folder}ranked_features_sound.csv", _sound_csv(_ordered(features, "rank_sound"))
+
+
+# --- what was found -----------------------------------------------------------------------------------------------------
+
+
+def _read(work: SinkWork) -> dict[str, list[dict[str, Any]]]:
+    """By label key: each ranked feature with its statistics, its space, and where Neuronpedia has it."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    rows = work.inputs.read("features")
+    keys = pc.unique(rows.filter(pc.equal(rows["stat"], "score_sound"))["group"]).to_pylist()
+    spaces = {row["space"]: row for row in work.inputs.read("spaces").to_pylist()}
+    declared = _declared(work)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for by in keys:
+        means = pc.and_(pc.equal(rows["stat"], "mean"), pc.starts_with(rows["group"], f"{by} "))
+        own = rows.filter(pc.or_(pc.equal(rows["group"], by), means))
+        ranked = own.filter(pc.is_in(own["stat"], value_set=pa.array(["rank", "rank_sound"])))
+        wanted = {(row["space"], row["feature"]) for row in ranked.to_pylist() if row["number"] is not None}
+        stats: dict[tuple[str, int], dict[str, Any]] = {key: {"means": {}} for key in wanted}
+        for row in own.to_pylist():
+            one = stats.get((row["space"], row["feature"]))
+            if one is not None and row["stat"] == "mean":
+                one["means"][row["group"].removeprefix(f"{by} ")] = row["number"]
+            elif one is not None:
+                one[row["stat"]] = row["number"]
+        found[by] = [_placed(spaces[space], feature, one, declared) for (space, feature), one in stats.items()]
+    return found
+
+
+def _declared(work: SinkWork) -> dict[str, float | None]:
+    """The sparsity that an SAE declares, where it was examined."""
+    if "saes" not in work.inputs.tables():
+        return {}
+    return {row["space"]: row["declared_l0"] for row in work.inputs.read("saes").to_pylist()}
+
+
+def _placed(
+    space: Mapping[str, Any], feature: int, stats: dict[str, Any], declared: Mapping[str, float | None]
+) -> dict[str, Any]:
+    named = re.search(r"average_l0_(\d+)", str(space.get("sae")))
+    l0 = float(named[1]) if named else declared.get(space["space"])
+    url = neuronpedia_page(space, feature)
+    return {"space": space["space"], "layer": layer_of(space), "l0": l0, "feature": feature, "url": url, **stats}
+
+
+def _ordered(features: Sequence[dict[str, Any]], rank: str) -> list[dict[str, Any]]:
+    return sorted((one for one in features if one.get(rank) is not None), key=lambda one: float(one[rank]))
+
+
+# --- files --------------------------------------------------------------------------------------------------------------
+
+
+def _published_csv(features: Sequence[Mapping[str, Any]]) -> bytes:
+    labels = sorted({label for one in features for label in one["means"]}, key=float) or ["0", "1", "2", "3"]
+    heads = ["rank", "layer", "average_l0", "feature_id", "neuronpedia_url", *PUBLISHED]
+    heads += [*(f"mean_label_{label}" for label in labels), "monotonic"]
+    lines = [[number + 1, *_place(one), *_published_numbers(one, labels)] for number, one in enumerate(features)]
+    return _csv(heads, lines)
+
+
+def _published_numbers(one: Mapping[str, Any], labels: Sequence[str]) -> list[Any]:
+    means = [one["means"].get(label) for label in labels]
+    return [*(one[stat] for stat in PUBLISHED.values()), *means, bool(one["monotonic"])]
+
+
+def _sound_csv(features: Sequence[Mapping[str, Any]]) -> bytes:
+    heads = ["rank", "layer", "average_l0", "feature_id", "neuronpedia_url", *SOUND]
+    return _csv(heads, [[number + 1, *_place(one), *(one[stat] for stat in SOUND)] for number, one in enumerate(features)])
+
+
+def _place(one: Mapping[str, Any]) -> list[Any]:
+    return [one["layer"], one["l0"], one["feature"], one["url"]]
+
+
+def _csv(heads: Sequence[str], lines: Sequence[Sequence[Any]]) -> bytes:
+    """What is unknown is an empty cell."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(heads)
+    writer.writerows(["" if cell is None else cell for cell in line] for line in lines)
+    return out.getvalue().encode()
+
+
+def _examples(work: SinkWork, by: str, features: Sequence[Mapping[str, Any]]) -> bytes:
+    made: dict[str, Any] = {}
+    hits = _hits(work, by, features)
+    for number, one in enumerate(features):
+        name = f"layer_{one['layer']}_l0_{one['l0']}_feature_{one['feature']}"
+        made[name if name not in made else f"{name}_{one['space']}"] = {
+            "rank": number + 1,
+            "layer": one["layer"],
+            "average_l0": one["l0"],
+            "feature_id": one["feature"],
+            "neuronpedia_url": one["url"],
+            "interpretability_score": one["score"],
+            "pearson_correlation": one["pearson"],
+            "tpr": one["tpr"],
+            "fpr": one["fpr"],
+            "examples_by_label": {label: hits[number].get(label, []) for label in one["means"]},
+        }
+    return (json.dumps(made, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _hits(work: SinkWork, by: str, features: Sequence[Mapping[str, Any]]) -> list[dict[str, list[dict[str, Any]]]]:
+    """For each feature and label the sentences in which it fires hardest at the final token. Where it is silent is no example."""
+    import pyarrow.compute as pc
+
+    samples = {row["sample"]: row for row in work.inputs.read("samples").select(["sample", "text", "token_ids"]).to_pylist()}
+    meta = work.inputs.read("sample_meta")
+    rows = meta.filter(pc.equal(meta["key"], by)).to_pylist()
+    label = {row["sample"]: f"{row['number']:g}" for row in rows if row["number"] is not None}
+    activations = work.inputs.read("activations")
+    found = []
+    by_space: dict[str, list[Any]] = {}
+    for one in features:
+        if one["space"] not in by_space:
+            by_space[one["space"]] = _final(activations.filter(pc.equal(activations["space"], one["space"])), samples, label)
+        fired = [(values[one["feature"]], sample) for sample, values in by_space[one["space"]] if one["feature"] in values]
+        fired.sort(key=lambda pair: (-pair[0], pair[1]))
+        mine: dict[str, list[dict[str, Any]]] = {}
+        for value, sample in fired:
+            held = mine.setdefault(label[sample], [])
+            if value > 0 and len(held) < work.params.per_label:
+                held.append({"sentence": samples[sample]["text"], "activation": value})
+        found.append(mine)
+    return found
+
+
+def _final(rows: pa.Table, samples: Mapping[str, Any], label: Mapping[str, str]) -> list[tuple[str, dict[int, float]]]:
+    """What fired at the final token of each labelled sample."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    names = [sample for sample in samples if sample in label]
+    last = pa.array([len(samples[sample]["token_ids"]) - 1 for sample in names], pa.int32())
+    at = pc.index_in(rows["sample"], value_set=pa.array(names, pa.string())).combine_chunks()
+    rows = rows.filter(pc.fill_null(pc.equal(rows["position"], last.take(at)), False))
+    return [(row["sample"], dict(zip(row["features"], row["values"], strict=True))) for row in rows.to_pylist()]

@@ -1,0 +1,45 @@
+"""The raw stream of many texts at many places, on disk when it is large. Needs NumPy."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from toolkit.models import Model
+from toolkit.streams import Text, passes
+
+Floats32 = npt.NDArray[np.float32]
+
+MOST_BYTES = 2**28
+"""More than this is kept in a temporary file, which the operating system pages in as it is read."""
+
+
+@contextmanager
+def last_rows(
+    model: Model, texts: Sequence[Text], places: Sequence[str], tokens: int, done: Callable[[int], None]
+) -> Iterator[Floats32]:
+    """(places, texts, width), float32, of each text's last token; gone at the end. One forward pass a text."""
+    shape = (len(places), len(texts), model.width)
+    with tempfile.TemporaryDirectory(prefix="toolkit-rows-") as folder:
+        held = _held(Path(folder), shape)
+        number, seen = {text.ids: at for at, text in enumerate(texts)}, 0
+        for found in passes(model, texts, places, tokens):
+            own = [number[text.ids] for text in found.texts]
+            for at, place in enumerate(places):
+                held[at, own] = found.rows[place].float().cpu().numpy()
+            seen += len(own)
+            done(seen)
+        yield held
+        del held
+
+
+def _held(folder: Path, shape: tuple[int, ...]) -> Any:
+    if int(np.prod(shape)) * 4 <= MOST_BYTES:
+        return np.empty(shape, dtype=np.float32)
+    return np.lib.format.open_memmap(folder / "rows.npy", mode="w+", dtype=np.float32, shape=shape)

@@ -1,0 +1,263 @@
+"""trace.pathway: followed features, intervals, links against brute force, signatures, and p-values that are withheld."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from scipy import sparse, stats
+
+from toolkit.errors import BadInput, DataError
+from toolkit.records import ReportSection, StagePart
+from toolkit.tables import arrow_schema
+from toolkit.testing.contracts import check_part
+from toolkit.testing.fakes import TableInputs, make_samples, make_work
+from toolkit_stats import _correlate, toolkit_parts
+from toolkit_stats._correlate import Strongest, columns, components, means, p_of
+from toolkit_stats._pathway import Pathway, trace_pathway
+
+PARTS = {part.name: part for part in toolkit_parts()}
+PARAMS = {"by": "outcome", "between": ("ruin", "stop")}
+WIDTH = 64
+
+
+def space(name: str, layer: int) -> dict[str, Any]:
+    where = {"hookpoint": f"resid_post.{layer}", "sae": f"S{layer}", "address": f"m/resid_post.{layer}/S{layer}"}
+    return {"space": name, "model": "m", "revision": "1", "sae_hash": "h", "recipe": "r", "width": WIDTH, **where}
+
+
+def world(ruined: int = 20, stopped: int = 30, decisions: int = 2, seed: int = 0) -> dict[str, pa.Table]:
+    """Feature 3 of layer 1 is higher before ruin; feature 9 of layer 2 follows it; the others are noise of each game."""
+    rng = np.random.default_rng(seed)
+    games = ["ruin"] * ruined + ["stop"] * stopped
+    texts = [f"game{game} round{turn} x{game * decisions + turn}" for game in range(len(games)) for turn in range(decisions)]
+    turns = [float(turn) for _ in games for turn in reversed(range(decisions))]
+    made = make_samples(texts, outcome=[name for name in games for _ in range(decisions)], round=turns)
+    units = [f"g{game:03d}" for game in range(len(games)) for _ in range(decisions)]
+    made["samples"] = made["samples"].set_column(1, "unit", pa.array(units))
+    rows = []
+    for at, sample in enumerate(made["samples"]["sample"].to_pylist()):
+        game = at // decisions
+        cause = max(0.0, (1.5 if games[game] == "ruin" else 0.0) + float(np.random.default_rng(1000 * seed + game).normal()))
+        for name, feature in (("s1", 3), ("s2", 9)):
+            fired = {feature: cause * (2.0 if name == "s2" else 1.0) + 0.05 * float(rng.random())} if cause else {}
+            fired |= {int(other): float(rng.random()) for other in rng.integers(20, 40, 5)}
+            entries = {"features": sorted(fired), "values": [fired[one] for one in sorted(fired)]}
+            rows.append({"space": name, "sample": sample, "position": 2, **entries})
+    made["activations"] = pa.Table.from_pylist(rows, schema=arrow_schema("activations"))
+    made["spaces"] = pa.Table.from_pylist([space("s2", 2), space("s1", 1)], schema=arrow_schema("spaces"))
+    return made
+
+
+def run(given: Mapping[str, pa.Table], **params: Any) -> dict[str, list[dict[str, Any]]]:
+    work = make_work(Pathway(**{**PARAMS, **params}), given)
+    return {name: rows.to_pylist() for name, rows in trace_pathway(work)}
+
+
+def one(rows: list[dict[str, Any]], **wanted: Any) -> dict[str, Any]:
+    (found,) = [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+    return found
+
+
+# --- correlations -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["pearson", "spearman"])
+@pytest.mark.parametrize("block", [7, 2**24], ids=["small blocks", "one block"])
+def test_links_are_those_of_scipy_and_corrected_over_all_pairs(method: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_correlate, "BLOCK_PAIRS", block)
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(40, 12)) * (rng.random((40, 12)) < 0.6)
+    b = rng.normal(size=(40, 9)) * (rng.random((40, 9)) < 0.6)
+    b[:, 4] += 2 * a[:, 7]
+    b[:, 2] = 3.0
+    rows = [columns(sparse.csc_array(x), np.arange(x.shape[1]), method, 2) for x in (a, b)]
+    assert 2 not in rows[1].features
+    strongest = Strongest(10)
+    strongest.add(0, *rows)
+    found, p, q = strongest.strongest(40, strongest.tested)
+    test = stats.spearmanr if method == "spearman" else stats.pearsonr
+    every = {(i, j): test(a[:, i], b[:, j]) for i in range(12) for j in range(9) if j != 2}
+    best = sorted(every, key=lambda pair: -abs(every[pair].statistic))[:10]
+    got = list(zip(rows[0].features[found.first].tolist(), rows[1].features[found.second].tolist(), strict=True))
+    assert got == best
+    np.testing.assert_allclose(found.r, [every[pair].statistic for pair in best], atol=1e-12)
+    np.testing.assert_allclose(p, [every[pair].pvalue for pair in best], rtol=1e-9)
+    wanted = dict(zip(every, stats.false_discovery_control([one.pvalue for one in every.values()]), strict=True))
+    exact = np.array([wanted[pair] for pair in best])
+    assert (q >= exact - 1e-12).all()
+    np.testing.assert_allclose(q, exact, rtol=2e-3)
+
+
+def test_pairs_that_are_not_kept_still_count() -> None:
+    rng = np.random.default_rng(1)
+    a, b = (columns(sparse.csc_array(rng.normal(size=(30, 60))), np.arange(60), "pearson", 2) for _ in range(2))
+    few, many = Strongest(3), Strongest(3600)
+    for each in (few, many):
+        each.add(0, a, b)
+    kept, _, q = few.strongest(30, 3600)
+    every, _, wanted = many.strongest(30, 3600)
+    np.testing.assert_array_equal(kept.r, every.r[:3])
+    assert (q >= wanted[:3] - 1e-12).all()
+    np.testing.assert_allclose(q, wanted[:3], rtol=1e-2)
+
+
+def test_a_family_of_nulls_is_seldom_discovered() -> None:
+    hits = 0
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        a, b = (columns(sparse.csc_array(rng.normal(size=(25, 30))), np.arange(30), "pearson", 2) for _ in range(2))
+        strongest = Strongest(5)
+        strongest.add(0, a, b)
+        _, _, q = strongest.strongest(25, strongest.tested)
+        hits += bool((q <= 0.05).any())
+    assert hits <= 5
+
+
+def test_means_of_clusters_and_p_at_the_ends() -> None:
+    x = np.array([[1.0, 0], [3, 2], [5, 0]])
+    assert means(sparse.csr_array(x), np.array([0, 0, 1])).toarray().tolist() == [[2, 1], [5, 0]]
+    assert p_of(np.array([0.0, 1.0]), 10).tolist() == [1.0, 0.0]
+
+
+def test_components_are_those_of_the_correlation_matrix() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(50, 4)) @ rng.normal(size=(4, 4))
+    x = np.column_stack([x, np.full(50, 2.0)])
+    scores, loadings, share = components(x, 3)
+    values, _ = np.linalg.eigh(np.corrcoef(x[:, :4].T))
+    np.testing.assert_allclose(share, values[::-1][:3] / 4)
+    np.testing.assert_allclose(scores.var(axis=0), values[::-1][:3])
+    assert (loadings[:, 4] == 0).all()
+    assert (loadings[np.arange(3), np.abs(loadings).argmax(axis=1)] > 0).all()
+
+
+# --- the stage ----------------------------------------------------------------------------------------------------------
+
+
+def test_it_keeps_the_contract() -> None:
+    part = PARTS["trace.pathway"]
+    assert isinstance(part, StagePart)
+    check_part(part, params=PARAMS, work=make_work(tables=world(12, 12)))
+
+
+def test_the_planted_path_is_found_with_its_sizes() -> None:
+    given = world()
+    found = run(given, order="round")
+    row = one(found["trajectories"], space="s1", feature=3, stat="d")
+    x = np.array(
+        [
+            dict(zip(r["features"], r["values"], strict=True)).get(3, 0.0)
+            for r in given["activations"].to_pylist()
+            if r["space"] == "s1"
+        ]
+    )
+    a, b = x[:40], x[40:]
+    pooled = np.sqrt(((len(a) - 1) * a.var(ddof=1) + (len(b) - 1) * b.var(ddof=1)) / (len(a) + len(b) - 2))
+    assert row["value"] == pytest.approx((a.mean() - b.mean()) / pooled)
+    assert row["low"] < row["value"] < row["high"]
+    assert row["q"] < 0.01
+    assert "chosen by |d| on these very units" in row["text"]
+    mean = one(found["trajectories"], space="s1", feature=3, stat="mean", group="ruin")
+    assert mean["value"] == pytest.approx(a.mean())
+    games = a.reshape(-1, 2).mean(axis=1)
+    low, high = stats.t.interval(0.95, 19, games.mean(), stats.sem(games))
+    assert (mean["low"], mean["high"]) == (pytest.approx(low), pytest.approx(high))
+    link = max(found["links"], key=lambda row: abs(row["r"]))
+    assert (link["space"], link["feature"], link["other_space"], link["other_feature"]) == ("s1", 3, "s2", 9)
+    assert link["q"] < 1e-6
+    assert link["units"] == 50
+
+
+def test_each_unit_and_decision_is_traced_in_order() -> None:
+    given = world(4, 4)
+    found = run(given, order="round", track=("1/3", "m/resid_post.2/S2:9", "1/60"))
+    rows = [row for row in found["traces"] if row["feature"] == 3]
+    assert len(rows) == 16
+    assert [row["decision"] for row in rows[:4]] == [1, 0, 1, 0]
+    assert {row["unit"] for row in rows} == {f"g{game:03d}" for game in range(8)}
+    silent = [row for row in found["traces"] if row["feature"] == 60]
+    assert {row["value"] for row in silent} == {0.0}
+    assert one(found["trajectories"], feature=60, stat="mean", group="ruin")["text"] == "never fired"
+    assert "chosen" not in one(found["trajectories"], feature=3, stat="d")["text"]
+
+
+def test_at_4_against_46_sizes_are_shown_and_p_values_withheld_with_the_reason() -> None:
+    found = run(world(4, 46, decisions=1))
+    rows = [row for row in found["trajectories"] if row["stat"] == "d"]
+    assert all(row["p"] is None and row["q"] is None and row["low"] < row["high"] for row in rows)
+    assert all("p-values withheld: group 'ruin' has 4 independent clusters, fewer than 10" in row["text"] for row in rows)
+    assert found["links"]
+    assert all(row["p"] is None and row["q"] is None and "withheld" in row["text"] for row in found["links"])
+    assert run(world(4, 46, decisions=1), p_from=4)["links"][0]["q"] is not None
+
+
+def test_links_of_all_layers_and_of_none() -> None:
+    given = world(12, 12)
+    given["spaces"] = pa.Table.from_pylist([space("s1", 1), space("s2", 2), space("s3", 5)], schema=arrow_schema("spaces"))
+    acts = given["activations"].to_pylist()
+    more = [{**row, "space": "s3"} for row in acts if row["space"] == "s2"]
+    given["activations"] = pa.Table.from_pylist(acts + more, schema=arrow_schema("activations"))
+    pairs = {
+        which: {(row["space"], row["other_space"]) for row in run(given, links=which).get("links", [])}
+        for which in ("adjacent", "all", "none")
+    }
+    assert pairs["adjacent"] == {("s1", "s2"), ("s2", "s3")}
+    assert pairs["all"] == {("s1", "s2"), ("s1", "s3"), ("s2", "s3")}
+    assert pairs["none"] == set()
+
+
+def test_signatures_have_every_decision_and_loadings_every_feature() -> None:
+    found = run(world(6, 6), top=2, components=2)
+    assert len({row["sample"] for row in found["signatures"]}) == 24
+    loadings = [row for row in found["trajectories"] if row["stat"] == "loading"]
+    assert len(loadings) == 2 * 4
+    assert sum(row["value"] ** 2 for row in loadings if row["group"] == "pc1") == pytest.approx(1.0)
+
+
+def test_what_cannot_be_followed_or_ordered_is_said() -> None:
+    with pytest.raises(BadInput, match="There is no space at layer 7 here"):
+        run(world(4, 4), track=("7/1",))
+    with pytest.raises(
+        DataError, match=r"order: not every sample has a number 'turn'\. Keys with a number for each sample: round"
+    ):
+        run(world(4, 4), order="turn")
+    with pytest.raises(DataError, match="group 'ruin' has 4 samples of 2 units, 4 distinct prompts, 2 clusters"):
+        run(world(2, 8))
+
+
+# --- the section --------------------------------------------------------------------------------------------------------
+
+
+def section(given: Mapping[str, pa.Table], **params: Any) -> list[Any]:
+    part = PARTS["pathway"]
+    assert isinstance(part, ReportSection)
+    written = dict(trace_pathway(make_work(Pathway(**{**PARAMS, **params}), given)))
+    inputs = TableInputs({**given, **written})
+    check_part(part, work=make_work(tables=inputs.held))
+    return list(part.run(inputs))
+
+
+def test_the_section_says_what_is_withheld_and_why() -> None:
+    figures = section(world(4, 46, decisions=1))
+    assert [figure.title for figure in figures] == [
+        "ruin vs stop: followed features, layer by layer",
+        "ruin vs stop: both groups",
+        "Features of different layers that go together",
+        "Each decision as a point",
+    ]
+    assert "P-values withheld: group &#x27;ruin&#x27; has 4 independent clusters, fewer than 10" in figures[0].html
+    assert "Chosen by |d| on these very units" in figures[0].html
+    assert "q " not in figures[0].html.partition("<svg")[2]
+    assert "withheld" in figures[2].html
+    assert "% of the variance" in figures[3].html
+
+
+def test_the_section_shows_q_where_groups_are_large_enough() -> None:
+    figures = section(world())
+    assert "withheld" not in figures[0].html + figures[2].html
+    assert "1/3" in figures[0].html
+    assert "largest is" in figures[0].alt

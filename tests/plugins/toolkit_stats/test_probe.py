@@ -1,0 +1,171 @@
+"""compare.probe: readers of the stream against scikit-like brute force, by folds, beside the best feature; and the section."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from scipy import optimize
+
+from toolkit.records import ReportSection, StagePart
+from toolkit.tables import arrow_schema
+from toolkit.testing.contracts import check_part
+from toolkit.testing.fakes import TableInputs, make_samples, make_work
+from toolkit_stats import _rows, toolkit_parts
+from toolkit_stats._linear import difference_of_means, probe, ridge
+from toolkit_stats._probe import Probe, compare_probe
+
+PARTS = {part.name: part for part in toolkit_parts()}
+PARAMS = {"by": "group", "between": ("a", "b")}
+
+
+def world(tiny: Any, count: int = 60) -> dict[str, pa.Table]:
+    """Samples whose label is the sign of dimension 2 of the stream after layer 1; feature 4 of space s1 tells it in part."""
+    texts = [f"w{at} x{at * 7 % 31} z{at}" for at in range(count)]
+    made = make_samples(texts)
+    rows = made["samples"].to_pylist()
+    sign = [tiny.stream(row["token_ids"], 1)[-1][2] > 0 for row in rows]
+    made = make_samples(texts, group=["a" if one else "b" for one in sign])
+    rng = np.random.default_rng(5)
+    acts = []
+    for row, one in zip(rows, sign, strict=True):
+        fired = {4: 1.0 + rng.random()} if one != (rng.random() < 0.15) else {}
+        fired |= {int(feature): float(rng.random()) for feature in rng.integers(5, 30, 4)}
+        entries = {"features": sorted(fired), "values": [fired[feature] for feature in sorted(fired)]}
+        acts.append({"space": "s1", "sample": row["sample"], "position": 2, **entries})
+    where = {"hookpoint": "resid_post.1", "address": "tiny/resid_post.1/S", "recipe": "relu", "sae": "S", "sae_hash": "h"}
+    spaces = [{"space": "s1", "model": "tiny", "revision": "1", "width": 32, **where}]
+    made["activations"] = pa.Table.from_pylist(acts, schema=arrow_schema("activations"))
+    made["spaces"] = pa.Table.from_pylist(spaces, schema=arrow_schema("spaces"))
+    return made
+
+
+def run(given: Mapping[str, pa.Table], model: Any, **params: Any) -> dict[tuple[str, str], dict[str, Any]]:
+    work = make_work(Probe(**{**PARAMS, **params}), given, model=model, seed=1)
+    return {(row["kind"], row["name"]): row for _, table in compare_probe(work) for row in table.to_pylist()}
+
+
+# --- readers ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(40, 6), (12, 30)], ids=["tall", "wide"])
+def test_the_ridge_probe_is_the_minimum_of_its_loss(shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    x, row = rng.normal(size=shape) * np.linspace(1, 9, shape[1]), rng.integers(0, shape[0], 70)
+    positive = rng.random(70) < 0.3
+    weight = np.where(positive, 0.5 / positive.sum(), 0.5 / (~positive).sum())
+    mean = weight @ x[row]
+    scaled = (x[row] - mean) / np.sqrt(weight @ (x[row] - mean) ** 2)
+    used = len(np.unique(np.column_stack([row, positive]), axis=0))
+    unit = shape[1] / min(used, shape[1])
+    target = np.where(positive, 1.0, -1.0)
+
+    def loss(w: np.ndarray) -> float:
+        return float(weight @ (scaled @ w - target) ** 2 + 0.5 * unit * w @ w)
+
+    wanted = optimize.minimize(loss, np.zeros(shape[1]), tol=1e-14).x
+    (direction,) = ridge(x, row, positive, [0.5])
+    np.testing.assert_allclose(direction, wanted / np.sqrt(weight @ (x[row] - mean) ** 2), atol=1e-5)
+
+
+def test_the_difference_of_means_is_that_of_the_samples() -> None:
+    rng = np.random.default_rng(1)
+    x, row, positive = rng.normal(size=(9, 4)), rng.integers(0, 9, 30), np.arange(30) % 3 == 0
+    np.testing.assert_allclose(difference_of_means(x, row, positive), x[row[positive]].mean(0) - x[row[~positive]].mean(0))
+
+
+def test_a_dimension_that_never_changes_is_left_alone() -> None:
+    rng = np.random.default_rng(2)
+    x = np.column_stack([rng.normal(size=20), np.full(20, 7.0)])
+    direction = probe(x, np.arange(20), x[:, 0] > 0, np.arange(20) % 4 == 0, np.arange(20))
+    assert direction[1] == 0
+    assert direction[0] > 0
+
+
+# --- the stage ----------------------------------------------------------------------------------------------------------
+
+
+def test_it_keeps_the_contract(tiny: Any) -> None:
+    part = PARTS["compare.probe"]
+    assert isinstance(part, StagePart)
+    check_part(part, params=PARAMS, work=make_work(tables=world(tiny), model=tiny))
+
+
+def test_what_is_linear_in_the_stream_is_read_where_it_is(tiny: Any) -> None:
+    tiny.passes.clear()
+    found = run(world(tiny), tiny)
+    assert sum(tiny.passes) == 60
+    assert found["linear probe", "resid_post.1"]["value"] > 0.95
+    assert found["difference of means", "resid_post.1"]["value"] > 0.8
+    assert {name for kind, name in found if kind == "linear probe"} == {f"resid_post.{layer}" for layer in range(3)}
+    best = found["best feature", "tiny/resid_post.1/S"]
+    assert 0.7 < best["value"] < 0.98
+    assert best["text"].startswith("chosen in the other folds: 4, 4, 4, 4, 4; 5 folds")
+    every = found["best feature", "of all spaces"]
+    assert every["value"] == best["value"]
+    assert "tiny/resid_post.1/S:4" in every["text"]
+
+
+def test_labels_at_random_are_not_read(tiny: Any) -> None:
+    given = world(tiny, 80)
+    rng = np.random.default_rng(0)
+    meta = given["sample_meta"].to_pylist()
+    shuffled = rng.permutation([row["string"] for row in meta])
+    rows = [{**row, "string": str(label)} for row, label in zip(meta, shuffled, strict=True)]
+    given["sample_meta"] = pa.Table.from_pylist(rows, schema=arrow_schema("sample_meta"))
+    for row in run(given, tiny, layers=1).values():
+        assert row["low"] < 0.6
+
+
+def test_rows_on_disk_give_the_same_and_leave_nothing(tiny: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    given = world(tiny)
+    wanted = run(given, tiny)
+    monkeypatch.setattr(_rows, "MOST_BYTES", 0)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert run(given, tiny) == wanted
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_space_without_activations_has_no_best_feature(tiny: Any) -> None:
+    given = world(tiny)
+    given["activations"] = arrow_schema("activations").empty_table()
+    assert not [kind for kind, _ in run(given, tiny, layers=0) if kind == "best feature"]
+
+
+# --- the section --------------------------------------------------------------------------------------------------------
+
+
+def baseline(kind: str, name: str, value: float, text: str = "") -> dict[str, Any]:
+    numbers = {"value": value, "low": max(0, value - 0.1), "high": min(1, value + 0.05), "chance": 0.5}
+    return {"contrast": "a vs b", "kind": kind, "name": name, "metric": "auroc", **numbers, "text": text}
+
+
+def test_the_section_says_what_gives_the_label_away_and_escapes_names() -> None:
+    rows = [
+        baseline("metadata", "<balance>", 1.0, "<balance> alone separates the groups; 5 folds"),
+        baseline("linear probe", "resid_post.3", 0.9),
+        baseline("best feature", "m/resid_post.3/a-rather-long-name-of-an-sae-of-some-release", 0.8),
+    ]
+    section = PARTS["baselines"]
+    assert isinstance(section, ReportSection)
+    inputs = TableInputs({"baselines": pa.Table.from_pylist(rows, schema=arrow_schema("baselines"))})
+    first, second = section.run(inputs)
+    assert "&lt;balance&gt; alone separates the groups</li>" in first.html
+    assert "<balance>" not in first.html + second.html
+    assert first.alt == (
+        "AUROC of the best of each kind, chance 0.5. metadata: <balance> 1.00; linear probe: resid_post.3 0.90; "
+        "best feature: m/resid_post.3/a-rather-long-name-of-an-sae-of-some-release 0.80."
+    )
+    assert "0.800 to 0.950" in second.html
+    check_part(section, work=make_work(tables={"baselines": inputs.read("baselines")}))
+
+
+def test_without_a_perfect_key_there_is_no_warning() -> None:
+    rows = [baseline("metadata", "balance", 0.7, "5 folds")]
+    section = PARTS["baselines"]
+    assert isinstance(section, ReportSection)
+    first, _ = section.run(TableInputs({"baselines": pa.Table.from_pylist(rows, schema=arrow_schema("baselines"))}))
+    assert "read off the metadata" not in first.html

@@ -1,0 +1,172 @@
+"""compare.residual: the same numbers as a dense test, one pass, a space of its own that never meets an SAE's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from scipy import stats
+
+from toolkit.addresses import find
+from toolkit.errors import BadInput, DataError
+from toolkit.records import Identity, StagePart
+from toolkit.saes import raw_space_row, space_id
+from toolkit.testing.contracts import check_part
+from toolkit.testing.fakes import make_samples, make_work
+from toolkit_stats import _residual, toolkit_parts
+from toolkit_stats._residual import Residual, compare_residual
+from toolkit_stats._statistics import moments, welch
+from toolkit_stats._streaming import Stream
+
+PART = next(part for part in toolkit_parts() if isinstance(part, StagePart) and part.name == "compare.residual")
+
+
+def samples(count: int = 30) -> dict[str, pa.Table]:
+    return make_samples(
+        [f"w{at} x{at % 7} {'y ' * (at % 4)}z{at}" for at in range(count)], group=["ab"[at % 2] for at in range(count)]
+    )
+
+
+def run(given: Mapping[str, pa.Table], model: Any, **params: Any) -> dict[str, pa.Table]:
+    asked = Residual(**{"by": "group", "between": ("a", "b"), **params})
+    found: dict[str, list[pa.Table]] = {}
+    for name, rows in compare_residual(make_work(asked, given, model=model)):
+        found.setdefault(name, []).append(rows)
+    return {name: pa.concat_tables(parts) for name, parts in found.items()}
+
+
+def numbers(found: Mapping[str, pa.Table]) -> dict[tuple[str, int, str, str], float]:
+    rows = found["features"].to_pylist()
+    return {(row["space"], row["feature"], row["stat"], row["group"]): row["number"] for row in rows}
+
+
+def test_it_keeps_the_contract(tiny: Any) -> None:
+    check_part(PART, params={"by": "group", "between": ["a", "b"]}, work=make_work(tables=samples(), model=tiny))
+
+
+def test_every_dimension_of_every_layer_is_tested_as_scipy_does(tiny: Any) -> None:
+    given = samples()
+    found = run(given, tiny, layers="1-2", details="all")
+    spaces = {row["hookpoint"]: row for row in found["spaces"].to_pylist()}
+    assert set(spaces) == {"resid_post.1", "resid_post.2"}
+    rows, got = given["samples"].to_pylist(), numbers(found)
+    every = []
+    for layer in (1, 2):
+        x = np.array([tiny.stream(row["token_ids"], layer)[-1] for row in rows], dtype=np.float64)
+        theirs = stats.ttest_ind(x[0::2], x[1::2], equal_var=False)
+        space = spaces[f"resid_post.{layer}"]["space"]
+        for at in range(5):
+            assert got[space, at, "mean", "a"] == pytest.approx(x[0::2, at].mean(), rel=1e-12)
+            assert got[space, at, "t", "a vs b"] == pytest.approx(theirs.statistic[at], rel=1e-6)
+            assert got[space, at, "p", "a vs b"] == pytest.approx(theirs.pvalue[at], rel=1e-6)
+            assert got[space, at, "density", "b"] == 1.0
+        every += list(theirs.pvalue)
+    q = [value for (_, _, stat, _), value in got.items() if stat == "q"]
+    np.testing.assert_allclose(q, stats.false_discovery_control(every), rtol=1e-6)
+
+
+def test_signed_values_are_fine_and_the_shape_is_that_of_welch(tiny: Any) -> None:
+    got = numbers(run(samples(), tiny, layers=1))
+    assert min(value for (_, _, stat, _), value in got.items() if stat == "mean") < 0
+    assert {stat for _, _, stat, _ in got} == {"mean", "density", "d", "p", "q", "significant", "fired"}
+    every = {stat for _, _, stat, _ in numbers(run(samples(), tiny, layers=1, details="all"))}
+    assert every >= {"d_low", "d_high", "g", "t", "df"}
+
+
+def test_both_counts_can_be_told(tiny: Any) -> None:
+    given = samples(60)
+    loose, cut = numbers(run(given, tiny, alpha=0.999)), numbers(run(given, tiny, alpha=0.999, min_abs_d=0.2))
+    count = [sum(value for (_, _, stat, _), value in got.items() if stat == "significant") for got in (loose, cut)]
+    assert count[0] > count[1] > 0
+
+
+def test_equal_texts_are_one_pass_and_one_cluster(tiny: Any) -> None:
+    texts = ["one two", "one two", "three", "four five", "six seven", "eight"] * 2
+    given = make_samples(texts, group=[*"aaaabbbbabab"])
+    prompts = pa.array(texts)
+    given["samples"] = given["samples"].set_column(2, "cluster", prompts)
+    found = run(given, tiny, layers=0)
+    assert sum(tiny.passes) == 5
+    texts_of = {row["group"]: row["text"] for row in found["features"].to_pylist() if row["stat"] == "mean"}
+    groups = dict(zip("ab", ([t for t, g in zip(texts, "aaaabbbbabab", strict=True) if g == name] for name in "ab"), strict=True))
+    assert texts_of == {
+        name: f"{len(own)} samples of {len(own)} units, {len(set(own))} distinct prompts, {len(set(own))} clusters"
+        for name, own in groups.items()
+    }
+
+
+def test_the_stream_of_sums_equals_the_matrix_at_once() -> None:
+    from scipy import sparse
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 6)) + 1000 * (np.arange(6) == 2)
+    x[:, 4] = 3.3
+    clusters = np.unique(rng.integers(0, 9, 40), return_inverse=True)[1]
+    stream = Stream(clusters, (6,))
+    for at in rng.permutation(40):
+        stream.add(x[at], [int(clusters[at])])
+    got, wanted = stream.moments(), moments(sparse.csr_array(x), clusters)
+    np.testing.assert_allclose(got.mean, wanted.mean, rtol=1e-12)
+    np.testing.assert_allclose(got.squares, wanted.squares, rtol=1e-9)
+    np.testing.assert_allclose(got.variance, wanted.variance, rtol=1e-9)
+    assert got.squares[4] == 0
+    np.testing.assert_allclose(welch(got, got).p, welch(wanted, wanted).p)
+
+
+def test_another_order_keeps_few_clusters_open_and_changes_nothing(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = samples(40)
+    given["samples"] = given["samples"].set_column(1, "unit", pa.array([f"u{at // 4}" for at in range(40)]))
+    most: list[int] = []
+    real = Stream.moments
+    monkeypatch.setattr(Stream, "moments", lambda self: (most.append(self.most_open), real(self))[1])
+    wanted = numbers(run(given, tiny))
+    usual = max(most)
+    monkeypatch.setattr(_residual, "OPEN_BYTES", 0)
+    most.clear()
+    got = numbers(run(given, tiny))
+    assert max(most) == 1 < usual
+    assert got == pytest.approx(wanted, rel=1e-9, nan_ok=True)
+
+
+# --- promise 1 ----------------------------------------------------------------------------------------------------------
+
+
+class FakeSae:
+    """The parts of an SAE that its space is made of."""
+
+    hookpoint, digest, recipe = "resid_post.1", "", "raw residual"
+
+
+def test_a_raw_space_is_never_that_of_an_sae() -> None:
+    model = Identity("m", "1", "d")
+    row = raw_space_row(model, "resid_post.1", 8)
+    assert row["sae"] is None
+    assert row["recipe"] == "raw residual"
+    assert row["space"] != space_id(model, FakeSae())  # type: ignore[arg-type]
+    assert row["space"] != raw_space_row(model, "resid_post.2", 8)["space"]
+    assert row["space"] != raw_space_row(Identity("m", "2", "e"), "resid_post.1", 8)["space"]
+
+
+def test_a_short_address_that_could_mean_either_is_refused_with_both() -> None:
+    model = Identity("m", "1", "d")
+    raw = raw_space_row(model, "resid_post.1", 8)
+    sae = {**raw, "space": "other", "sae": "S", "sae_hash": "h", "recipe": "relu", "width": 64, "address": "m/resid_post.1/S"}
+    with pytest.raises(BadInput, match=r"'1/7' may mean 2 features: m/resid_post.1/raw:7, m/resid_post.1/S:7"):
+        find("1/7", [raw, sae])
+    assert find("m/resid_post.1/raw:7", [raw, sae]) == raw
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ("0-3", "layers: '0-3' names layer 3; tiny has the layers 0 to 2"),
+        ("x", "layers: 'x' is not understood"),
+        ((), "names no layer"),
+    ],
+)
+def test_layers_that_the_model_lacks(tiny: Any, layers: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        run(samples(), tiny, layers=layers)
