@@ -68,15 +68,20 @@ def of_dense(
 def of_groups(data: Groups) -> dict[str, pa.Table]:
     """Made-up groups as tables: a game is a unit, prompts are all different, the label is group a or b."""
     names = [f"r{row:05d}" for row in data.sample]
-    samples = [sample(name, f"g{game}") for name, game in zip(names, data.game.tolist(), strict=True)]
-    made = tables(samples, ["a" if label else "b" for label in data.label], [], [space(width=data.n_features)])
-    schema, count = arrow_schema("activations"), len(names)
+    units, labels, empty = [f"g{game}" for game in data.game], ["a" if label else "b" for label in data.label], [[]] * len(names)
     lists = [
-        pa.ListArray.from_arrays(pa.array(data.indptr, pa.int32()), pa.array(values), type=schema.field(name).type)
+        pa.ListArray.from_arrays(
+            pa.array(data.indptr, pa.int32()), pa.array(values), type=arrow_schema("activations").field(name).type
+        )
         for name, values in (("features", data.features), ("values", data.values))
     ]
-    made["activations"] = pa.table([["s1"] * count, names, pa.array([0] * count, pa.int32()), *lists], schema=schema)
-    return made
+    columns = {
+        "samples": [names, units, names, names, empty, empty, empty, names],
+        "sample_meta": [names, ["group"] * len(names), [None] * len(names), labels],
+        "activations": [["s1"] * len(names), names, pa.array([0] * len(names), pa.int32()), *lists],
+    }
+    made = {name: pa.table(own, schema=arrow_schema(name)) for name, own in columns.items()}
+    return {**made, "spaces": tables([], [], [], [space(width=data.n_features)])["spaces"]}
 
 
 def run(part: str, given: Mapping[str, pa.Table], seed: int = 0, **params: Any) -> Found:

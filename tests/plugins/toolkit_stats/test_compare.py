@@ -1,0 +1,343 @@
+"""The stages compare.*: groups, units, the family, what each writes beside p and q, and what it refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given as drawn
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from pydantic import ValidationError
+from scipy import sparse, stats
+
+from tests.plugins.toolkit_stats.made import PARTS, numbers, of_dense, run, sample, space, tables
+from toolkit.errors import DataError
+from toolkit.tables import arrow_schema
+from toolkit.testing.contracts import check_part
+from toolkit.testing.fakes import make_work
+from toolkit_stats._corrections import benjamini_hochberg
+from toolkit_stats._duplicates import same_as
+from toolkit_stats._params import Means, Several
+from toolkit_stats._statistics import anova, effects, moments, pearson, slope, student
+
+PAIR = {"between": ["a", "b"]}
+TWO_GROUPS = ("welch", "student", "mann_whitney", "auroc", "permutation")
+
+
+def values(rows: int = 24, columns: int = 5, seed: int = 0) -> np.ndarray:
+    """Sparse values with ties."""
+    return np.maximum(np.round(np.random.default_rng(seed).normal(size=(rows, columns)) * 4) / 4, 0)
+
+
+def halves(rows: int = 24) -> list[str]:
+    return ["a"] * (rows // 2) + ["b"] * (rows - rows // 2)
+
+
+def refused(message: str, part: str, given: dict[str, pa.Table], **params: Any) -> None:
+    with pytest.raises(DataError) as caught:
+        run(part, given, **params)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_each_keeps_the_contract(part: str) -> None:
+    name = part.removeprefix("compare.")
+    params = {"by": "group", **(PAIR if name in TWO_GROUPS else {})}
+    given = of_dense(values(), np.arange(24.0).tolist() if name == "correlation" else halves())
+    check_part(PARTS[part], params=params, work=make_work(tables=given))
+
+
+# --- statistics ---------------------------------------------------------------------------------------------------------
+
+DENSE = hnp.arrays(float, (13, 4), elements=st.integers(-40, 40).map(lambda number: max(number, 0) / 8))
+
+
+@settings(max_examples=30, deadline=None)
+@drawn(dense=DENSE)
+def test_student_is_scipys_and_its_interval_the_usual_one(dense: np.ndarray) -> None:
+    a, b = dense[:6], dense[6:]
+    spread = (a.std(axis=0) > 0) | (b.std(axis=0) > 0)
+    sides = [moments(sparse.csr_array(side[:, spread]), np.arange(len(side))) for side in (a, b)]
+    found, theirs = student(*sides), stats.ttest_ind(a[:, spread], b[:, spread])
+    np.testing.assert_allclose(found.t, theirs.statistic, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(found.p, theirs.pvalue, rtol=1e-9)
+    sized = effects(*sides, found)
+    reach = 1.959963984540054 * np.sqrt(13 / 42 + found.d**2 / 22)
+    np.testing.assert_allclose(sized.d_high - sized.d, reach, rtol=1e-9)
+    np.testing.assert_allclose(sized.g / np.where(found.d, found.d, 1), np.where(found.d, 1 - 3 / (4 * 11 - 1), 0), rtol=1e-3)
+
+
+def test_clusters_of_equal_rows_are_one_row_each_for_student() -> None:
+    rows, labels = values(20), np.repeat(np.arange(10), 3)
+    once = student(*(moments(sparse.csr_array(side), np.arange(10)) for side in (rows[:10], rows[10:])))
+    again = student(*(moments(sparse.csr_array(np.repeat(side, 3, axis=0)), labels) for side in (rows[:10], rows[10:])))
+    np.testing.assert_allclose(again.p, once.p, rtol=1e-9)
+
+
+@settings(max_examples=30, deadline=None)
+@drawn(dense=DENSE)
+def test_anova_is_scipys(dense: np.ndarray) -> None:
+    parts = [dense[:3], dense[3:8], dense[8:]]
+    inside = sum(part.var(axis=0) for part in parts) > 0
+    found = anova([moments(sparse.csr_array(part[:, inside]), np.arange(len(part))) for part in parts])
+    theirs = stats.f_oneway(*(part[:, inside] for part in parts), axis=0)
+    np.testing.assert_allclose(found.f, theirs.statistic, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(found.p, theirs.pvalue, rtol=1e-8)
+
+
+@settings(max_examples=30, deadline=None)
+@drawn(dense=DENSE, numbers=st.lists(st.integers(-3, 3), min_size=11, max_size=11))
+def test_pearson_is_scipys_with_its_interval(dense: np.ndarray, numbers: list[int]) -> None:
+    label = np.array([7.0, -7.0, *numbers])
+    r = pearson(sparse.csr_array(dense), label)
+    found = slope(r, 13)
+    for column in range(4):
+        if np.ptp(dense[:, column]) == 0:
+            assert np.isnan(r[column])
+            assert found.p[column] == 1
+            continue
+        theirs = stats.pearsonr(dense[:, column], label)
+        assert r[column] == pytest.approx(theirs.statistic, abs=1e-12)
+        assert found.p[column] == pytest.approx(theirs.pvalue, rel=1e-7)
+        np.testing.assert_allclose([found.low[column], found.high[column]], theirs.confidence_interval(), rtol=1e-7)
+
+
+@pytest.mark.parametrize("part", TWO_GROUPS)
+def test_every_test_of_two_groups_writes_what_a_screen_reads(part: str) -> None:
+    given = of_dense(values(), halves())
+    found, welch = run(part, given, **PAIR), run("welch", given, **PAIR)
+    shared = ("mean", "density", "fired", "d", "d_low", "d_high", "g")
+    wanted = {key: row["number"] for key, row in welch.items() if key[2] in shared}
+    got = {key: row["number"] for key, row in found.items() if key[2] in shared}
+    assert set(got) == set(wanted)
+    if part != "student":
+        assert got == wanted
+    assert {row["stat"] for row in found.values()} >= {"p", "q", "significant", "fired"}
+
+
+def test_a_rank_test_goes_by_cluster_means() -> None:
+    dense = values(48)
+    units = [f"g{at // 2}" for at in range(48)]
+    found = numbers("mann_whitney", of_dense(dense, halves(48), units), **PAIR)
+    means = dense.reshape(24, 2, -1).mean(axis=1)
+    theirs = stats.mannwhitneyu(means[:12], means[12:], axis=0, method="asymptotic")
+    np.testing.assert_allclose(list(found["p"].values()), theirs.pvalue, rtol=1e-9)
+    np.testing.assert_allclose(list(found["u"].values()), theirs.statistic)
+    np.testing.assert_allclose(list(found["rank_biserial"].values()), 2 * theirs.statistic / 144 - 1)
+    assert all(found["rank_biserial_low"][at] < found["rank_biserial"][at] < found["rank_biserial_high"][at] for at in range(5))
+
+
+@pytest.mark.parametrize(("method", "theirs"), [("pearson", stats.pearsonr), ("spearman", stats.spearmanr)])
+def test_a_correlation_goes_by_cluster_means_of_both(method: str, theirs: Any) -> None:
+    dense, label = values(48), np.random.default_rng(1).integers(0, 4, 48).astype(float)
+    units = [f"g{at // 2}" for at in range(48)]
+    found = run("correlation", of_dense(dense, label.tolist(), units), method=method)
+    wanted = theirs(dense[:, 2].reshape(24, 2).mean(axis=1), label.reshape(24, 2).mean(axis=1))
+    assert found["s1", 2, "r", "trend of group"]["number"] == pytest.approx(wanted.statistic)
+    assert found["s1", 2, "p", "trend of group"]["number"] == pytest.approx(wanted.pvalue)
+    assert found["s1", 2, "mean", ""]["text"] == "48 samples of 24 units, 48 distinct prompts, 24 clusters"
+
+
+@pytest.mark.parametrize(("part", "theirs"), [("anova", stats.f_oneway), ("kruskal", stats.kruskal)])
+def test_several_groups_by_cluster_means(part: str, theirs: Any) -> None:
+    dense, groups = values(30), [f"k{at % 3}" for at in range(30)]
+    found = numbers(part, of_dense(dense, groups))
+    wanted = theirs(*(dense[one::3] for one in range(3)), axis=0)
+    np.testing.assert_allclose(list(found["p"].values()), wanted.pvalue, rtol=1e-9)
+    two = numbers(part, of_dense(dense, groups), between=["k0", "k2"])
+    np.testing.assert_allclose(list(two["p"].values()), theirs(dense[0::3], dense[2::3], axis=0).pvalue, rtol=1e-9)
+
+
+def test_strata_of_ranks() -> None:
+    given = of_dense(values(48), halves(24) * 2, level=["x"] * 24 + ["y"] * 24)
+    plain, within = (numbers("mann_whitney", given, within=key, **PAIR) for key in (None, "level"))
+    assert plain["p"] != within["p"]
+    assert plain["rank_biserial"] == within["rank_biserial"]
+
+
+# --- groups and units ---------------------------------------------------------------------------------------------------
+
+
+def test_one_group_against_the_rest() -> None:
+    given = of_dense(values(), [["x", "y", "z"][at % 3] for at in range(24)])
+    merged = of_dense(values(), [["x", "other", "other"][at % 3] for at in range(24)])
+    found, wanted = run("welch", given, between=["x", "rest"]), run("welch", merged, between=["x", "other"])
+    assert [row["number"] for row in found.values()] == [row["number"] for row in wanted.values()]
+    assert found["s1", 0, "mean", "rest"]["text"].startswith("16 samples")
+
+
+def test_a_group_that_is_named_rest_is_refused() -> None:
+    message = (
+        "between: 'rest' means all other samples, but there are samples whose group is 'rest'. Give that group another name, or "
+        "name both groups."
+    )
+    refused(message, "welch", of_dense(values(), ["x", "rest"] * 12), between=["x", "rest"])
+
+
+@pytest.mark.parametrize("unit", ["unit", "game", "sentence"])
+def test_units_go_by_several_names(unit: str) -> None:
+    given = of_dense(values(), halves(), [f"g{at // 3}" for at in range(24)])
+    assert run("welch", given, unit=unit, **PAIR)["s1", 0, "mean", "a"]["text"].endswith("12 distinct prompts, 4 clusters")
+
+
+def test_a_metadata_key_may_name_the_unit() -> None:
+    given = of_dense(values(), halves(), condition=[f"c{at // 4}" for at in range(24)])
+    assert run("welch", given, unit="condition", **PAIR)["s1", 0, "mean", "a"]["text"].endswith("3 clusters")
+    message = "unit: no sample has metadata 'conditoin'. Did you mean 'condition'? The samples have: condition, group."
+    refused(message, "welch", given, unit="conditoin", **PAIR)
+
+
+def test_a_sample_without_its_unit_is_refused() -> None:
+    given = of_dense(values(), halves(), condition=[f"c{at // 4}" for at in range(24)])
+    given["sample_meta"] = given["sample_meta"].slice(0, 40)
+    message = (
+        "unit: sample 'n0016' has no metadata 'condition', so nobody knows which samples it belongs to. Take `unit: unit` (the "
+        "samples' own), `unit: sample`, or a key that every compared sample has."
+    )
+    refused(message, "welch", given, unit="condition", **PAIR)
+
+
+@pytest.mark.parametrize("part", [part.removeprefix("compare.") for part in PARTS])
+def test_a_group_of_fewer_than_three_units_is_refused_by_every_test(part: str) -> None:
+    groups: list[Any] = [1.0, 2.0] if part == "correlation" else ["a", "a", "b", "b", "b"]
+    where = "by: 'group'" if part == "correlation" else "between: group 'a'"
+    message = (
+        f"{where} has 2 samples of 2 units, 2 distinct prompts, 2 clusters (unit: unit, cluster: prompt, half: all); a test needs "
+        f"at least 3 independent clusters to see a spread. Give the experiment more units."
+    )
+    refused(message, part, of_dense(values(len(groups)), groups), **(PAIR if part in TWO_GROUPS else {}))
+
+
+def test_a_trend_needs_numbers_that_change() -> None:
+    message = (
+        "by: 'group' is 'a' in sample 'n0000'; a correlation follows numbers. Take a key whose values are finite numbers, or "
+        "compare groups (compare.welch, compare.kruskal)."
+    )
+    refused(message, "correlation", of_dense(values(4), list("aabb")))
+    message = (
+        "by: 'group' is 2 in each of the 4 samples compared; nothing can follow a number that does not change. Take another "
+        "key, or samples that differ in it."
+    )
+    refused(message, "correlation", of_dense(values(4), [2.0] * 4))
+
+
+def test_several_groups_are_at_least_two() -> None:
+    message = "by: 'group' does not tell groups apart; there must be two or more. Groups by 'group': a (4 samples)."
+    refused(message, "anova", of_dense(values(4), list("aaaa")))
+    with pytest.raises(ValidationError, match="'a' is named twice; name each group once"):
+        Several(by="group", between=("a", "b", "a"))
+
+
+# --- the family ---------------------------------------------------------------------------------------------------------
+
+
+def two_spaces(**more: Any) -> dict[str, pa.Table]:
+    """The same values in two SAEs; by default at different layers."""
+    dense = values(24, 8) + np.outer(np.arange(24) < 12, np.arange(8) == 3) * 3
+    given = of_dense(dense, halves())
+    other = given["activations"].set_column(0, given["activations"].schema.field(0), pa.array(["s2"] * 24))
+    described = tables([], [], [], [space("s1", 8, 1), space("s2", 100, more.get("layer", 2))])["spaces"]
+    return given | {"activations": pa.concat_tables([given["activations"], other]), "spaces": described}
+
+
+def test_a_family_of_one_space_is_corrected_by_itself_and_says_so() -> None:
+    found = run("welch", two_spaces(), family="space", **PAIR)
+    for name, width in (("s1", 8), ("s2", 100)):
+        p, q = (np.array([found[name, at, stat, "a vs b"]["number"] for at in range(8)]) for stat in ("p", "q"))
+        np.testing.assert_allclose(q, benjamini_hochberg(p, width))
+        assert found[name, 0, "q", "a vs b"]["text"] == f"welch: bh over {width} features of this space, alpha 0.05"
+
+
+def test_rare_features_are_no_part_of_the_family_in_either_group() -> None:
+    dense = np.zeros((24, 8))
+    dense[:, 0], dense[:6, 1], dense[:3, 2], dense[12:, 3] = 1 + np.arange(24), 1 + np.arange(6), 1, 1 + np.arange(12)
+    given = of_dense(dense, halves())
+    found = run("welch", given, min_count=4, **PAIR)
+    assert {feature for _, feature, _, _ in found} == {0, 1, 3}
+    text = "welch: bh over 3 features that fired in at least 4 samples, alpha 0.05"
+    assert found["s1", 0, "q", "a vs b"]["text"] == text
+    assert {feature for _, feature, _, _ in run("welch", given, min_density=0.5, **PAIR)} == {0, 3}
+    swapped = of_dense(dense, halves()[::-1])
+    assert {feature for _, feature, _, _ in run("welch", swapped, min_count=4, **PAIR)} == {0, 1, 3}
+
+
+def test_the_family_is_the_same_whatever_differs() -> None:
+    given = two_spaces()
+    strict = run("welch", given, alpha=1e-9, min_abs_d=3.0, **PAIR)
+    loose = run("welch", given, alpha=0.5, **PAIR)
+    assert all(strict[key]["number"] == row["number"] for key, row in loose.items() if key[2] in ("p", "q"))
+
+
+@pytest.mark.parametrize("correct", ["by", "storey", "holm", "bonferroni"])
+def test_other_corrections_are_named_with_their_q(correct: str) -> None:
+    found = run("welch", two_spaces(), correct=correct, **PAIR)
+    assert found["s1", 3, "q", "a vs b"]["text"] == f"welch: {correct} over 108 features, alpha 0.05"
+    assert found["s1", 3, "significant", "a vs b"]["number"] == 1.0
+
+
+# --- the same feature in several SAEs -----------------------------------------------------------------------------------
+
+
+def twins(found: dict[tuple[str, int, str, str], dict[str, Any]]) -> set[tuple[str, int, str, float]]:
+    return {(at[0], at[1], row["text"], row["number"]) for at, row in found.items() if at[2] == "same_as"}
+
+
+def test_features_that_do_the_same_in_two_saes_of_a_site_are_one_discovery() -> None:
+    found = run("welch", two_spaces(layer=1), **PAIR)
+    discovered = {key[:2] for key in found if key[2] == "discovered"}
+    assert discovered == {("s1", 3), ("s2", 3)}
+    assert twins(found) == {("s2", 3, "s1", 3.0)}
+    assert twins(run("welch", two_spaces(layer=2), **PAIR)) == set()
+
+
+def test_alike_is_a_correlation_of_095_between_different_saes() -> None:
+    rng = np.random.default_rng(0)
+    base = rng.random((200, 3))
+    near, far = base + 0.05 * rng.random((200, 3)), base + 0.5 * rng.random((200, 3))
+    r = [np.corrcoef(base[:, at], other[:, at])[0, 1] for other in (near, far) for at in range(3)]
+    assert min(r[:3]) > 0.95 > max(r[3:])
+    order = [np.zeros((2, 3))] * 2
+    columns = [sparse.csc_array(base), sparse.csc_array(near)]
+    assert same_as(columns, order) == [((1, at), (0, at)) for at in range(3)]
+    assert same_as([columns[0], sparse.csc_array(far)], order) == []
+    assert same_as([columns[0], sparse.csc_array(base[:, ::-1].copy())], order) == [((1, at), (0, 2 - at)) for at in range(3)]
+    twice, other = sparse.csc_array(np.repeat(base[:, :1], 2, axis=1)), sparse.csc_array(base[:, 1:2])
+    assert same_as([twice, other], [np.zeros((2, 2)), np.zeros((2, 1))]) == []
+
+
+def test_the_first_by_order_stands_for_the_others() -> None:
+    base = sparse.csc_array(np.random.default_rng(0).random((50, 1)))
+    pair = [base, base]
+    assert same_as(pair, [np.array([[1.0], [0.0]]), np.array([[0.0], [0.5]])]) == [((0, 0), (1, 0))]
+    assert same_as(pair, [np.array([[0.0], [0.2]]), np.array([[0.0], [0.5]])]) == [((1, 0), (0, 0))]
+
+
+# --- nothing there ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", TWO_GROUPS)
+def test_a_space_in_which_nothing_fired_gives_no_rows(part: str) -> None:
+    given = tables([sample(f"n{at}") for at in range(6)], list("aaabbb"), [])
+    assert run(part, given, **PAIR) == {}
+    assert run(part, {**given, "spaces": arrow_schema("spaces").empty_table()}, **PAIR) == {}
+
+
+def test_columns_without_a_spread_are_no_evidence_in_any_test() -> None:
+    given = of_dense(np.full((12, 2), 0.1), halves(12))
+    for part in TWO_GROUPS:
+        assert set(numbers(part, given, **PAIR)["p"].values()) == {1.0}
+    for part in ("anova", "kruskal"):
+        assert set(numbers(part, given)["p"].values()) == {1.0}
+    ordered = of_dense(np.full((12, 2), 0.1), np.arange(12.0).tolist())
+    for method in ("pearson", "spearman"):
+        assert set(numbers("correlation", ordered, method=method)["p"].values()) == {1.0}
+
+
+def test_the_spec_of_the_design_is_valid() -> None:
+    spec = {"by": "outcome", "between": ["bankruptcy", "voluntary_stop"], "unit": "game", "correct": "bh", "alpha": 0.05}
+    given = Means(**spec, min_abs_d=0.3, covariates=["balance", "round"])
+    assert given.covariates == ("balance", "round")
