@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit._costs import as_row, bound, cost_of
 from toolkit._inputs import InputFiles
 from toolkit._plan import Plan, Stage, Step, expand, foretold, reason
+from toolkit._power import power_of
 from toolkit._texts import workload
 from toolkit.records import StepRow, Workload
 
@@ -24,12 +25,18 @@ if TYPE_CHECKING:
 def annotate(plan: Plan, folder: Path) -> list[dict[str, Any]]:
     """One row a stage. Without a store everything is new, and lancedb is not imported to find that out."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return [_priced(_row(stage, "?", 0, "new: there is no store yet"), stage, bound(plan, stage)) for stage in plan.stages]
+        rows = [_priced(_row(stage, "?", 0, "new: there is no store yet"), stage, bound(plan, stage)) for stage in plan.stages]
+        return [{**row, "power": power_of(plan, stage, {}, None)} for row, stage in zip(rows, plan.stages, strict=True)]
     from toolkit_store import open_store
 
     store = open_store(folder, read_only=True)
     committed: dict[str, list[StepRow]] = {}
-    return [_annotated(plan, stage, store, committed) for stage in plan.stages]
+    rows = [_annotated(plan, stage, store, committed) for stage in plan.stages]
+
+    def read(table: str, steps: Sequence[StepRow]) -> pa.Table:
+        return store.read(table, [step.key for step in steps])
+
+    return [{**row, "power": power_of(plan, stage, committed, read)} for row, stage in zip(rows, plan.stages, strict=True)]
 
 
 def _annotated(plan: Plan, stage: Stage, store: Store, committed: dict[str, list[StepRow]]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from toolkit._jobs import write_text
 from toolkit._manifest import make_manifest, write_manifest
 from toolkit._places import REPORT, run_folder, store_folder
 from toolkit._pool import Pool
+from toolkit._preregister import register
 from toolkit._progress import display
 from toolkit._run import Runner
 from toolkit._spec import validate_params
@@ -79,7 +80,8 @@ def _in_store(plan: Plan, parts: Parts, wishes: Wishes, executor: tuple[Executor
     folder = run_folder(store.folder, plan.run)
     folder.mkdir(parents=True, exist_ok=True)
     with EventLog(folder, (show,)) as log, _alone(folder, plan.run, log.emit), Interrupts().listening() as interrupts:
-        write_manifest(folder, make_manifest(plan, parts, executor[2], wishes.on, _asked(wishes)))
+        registered = register(plan, store)
+        write_manifest(folder, make_manifest(plan, parts, executor[2], wishes.on, _asked(wishes), registered))
         log.emit("run_started", run=plan.run, stages=len(plan.stages), log=str(folder / "log.txt"))
         result = Runner(plan, store, _pool_of(executor, wishes, parts), log, folder).go(interrupts)
         from toolkit._report import make_report

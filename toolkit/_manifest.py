@@ -26,10 +26,16 @@ if TYPE_CHECKING:
     from toolkit._resolve import Loadable
 
 FORMAT = 1
+_REGISTERED = ("sha256", "registered_at", "steps_before", "earlier")
 
 
 def make_manifest(
-    plan: Plan, parts: Parts, devices: Sequence[Mapping[str, Any]], executor: str, asked: Mapping[str, Any]
+    plan: Plan,
+    parts: Parts,
+    devices: Sequence[Mapping[str, Any]],
+    executor: str,
+    asked: Mapping[str, Any],
+    registered: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The record of a plan about to run. `asked` holds the command line's overlays, sets and scratch plugins."""
     loaded = plan.loaded
@@ -69,6 +75,7 @@ def make_manifest(
             }
             for stage in plan.stages
         ],
+        **({"preregistration": {name: registered[name] for name in _REGISTERED}} if registered else {}),
         "command": f"toolkit run {plan.run}",
     }
 

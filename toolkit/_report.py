@@ -18,6 +18,7 @@ from toolkit._jobs import write_bytes
 from toolkit._manifest import read_manifest
 from toolkit._passes import passes_in_words
 from toolkit._places import REPORT, StepTally, Tally, run_folder, seconds_between, tally
+from toolkit._preregister import told
 from toolkit._report_style import CSS
 from toolkit.records import Figure, Inputs, ReportSection, StepRow
 
@@ -206,7 +207,9 @@ def _methods(manifest: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -
     table = _table("What each stage did, and every setting it ran with", ("stage", "part", "settings"), body)
     seed = f"<p>Every random draw comes from seed {_e(manifest.get('seed'))} by counter: no order or batch changes it.</p>"
     passes = "".join(f"<p>{_e(sentence)}</p>" for sentence in passes_in_words(events))
-    return f'<section aria-labelledby="methods"><h2 id="methods">Methods</h2>{seed}{table}{passes}</section>'
+    registered = manifest.get("preregistration")
+    frozen = f"<p><strong>Preregistered.</strong> {_e(told(registered))}</p>" if registered else ""
+    return f'<section aria-labelledby="methods"><h2 id="methods">Methods</h2>{frozen}{seed}{table}{passes}</section>'
 
 
 def _short(value: Any) -> str:

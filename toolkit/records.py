@@ -129,6 +129,22 @@ class Workload:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What a stage will compare, so that a plan can say what effect it would find: two groups by a metadata key.
+
+    A group None is every other sample. `family`: how many tests are corrected together; None: every feature of the SAEs,
+    or of one SAE where `each_space` is corrected by itself.
+    """
+
+    by: str
+    groups: tuple[str | None, str | None]
+    half: str = "all"
+    alpha: float = 0.05
+    family: int | None = None
+    each_space: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cost:
     """What work asks for, from configs and headers: floating-point operations, bytes read, memory at its peak, bytes stored.
 
@@ -291,7 +307,8 @@ class StagePart(Part):
     and is not run again when others change. `distinct`: samples of equal tokens share a step, so that they are computed once.
 
     `cost` says what so much work asks for; `batches` gives the batch plan for so many bytes of free memory on a device (`cuda` or
-    `cpu`), which is fixed for a stage of a run and handed to its steps as `work.batch`.
+    `cpu`), which is fixed for a stage of a run and handed to its steps as `work.batch`. `compares` says, from the params and the facts
+    of the model, which groups will be compared.
     """
 
     kind: ClassVar[str] = "stage"
@@ -306,6 +323,7 @@ class StagePart(Part):
     uses_saes: bool = False
     cost: Callable[[Any, Workload], Cost] | None = None
     batches: Callable[[Any, Workload, int, str], Mapping[str, int]] | None = None
+    compares: Callable[[Any, Mapping[str, Any]], Comparison] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

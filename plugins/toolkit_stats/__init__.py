@@ -10,6 +10,7 @@ from toolkit.records import Part, ReportSection, SinkPart, StagePart
 from . import (
     _baselines_section,
     _compare,
+    _compares,
     _layer_profile,
     _leak,
     _params,
@@ -90,6 +91,7 @@ def _comparisons() -> Iterator[Part]:
             run=run,
             reads=("samples", "sample_meta", "activations", "spaces"),
             writes=("features",),
+            compares=_compares.features if issubclass(params, _params.TwoGroups) else None,
         )
 
 
@@ -120,6 +122,7 @@ def _baselines() -> Iterator[Part]:
         reads=("samples", "sample_meta"),
         writes=("features", "spaces"),
         uses_model=True,
+        compares=_compares.streams,
     )
     yield ReportSection(
         name="baselines",

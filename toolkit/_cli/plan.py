@@ -47,6 +47,25 @@ def _show(run: str, target: str, rows: Sequence[dict[str, Any]], total: Cost) ->
         asked = ("ABOUT", "FORWARDS", "TFLOP", "READ", "MEMORY", "STORED")
         click.echo("\n" + columns(asked, named, right=asked[1:]))
         click.echo(_SAID)
+    powered = [_power_cells(row["stage"], row["power"]) for row in rows if row["power"]]
+    if powered:
+        finds = ("FINDS", "UNITS", "FAMILY", "SMALLEST |d|")
+        click.echo("\n" + columns(finds, powered, right=finds[2:]))
+        click.echo(_POWER)
+
+
+_POWER = """
+The difference between units' means, in standard deviations, that would be found 4 times out of 5 where nothing else is found yet
+(alpha over the family). Units with equal prompts count once. `<=`: the samples are not there yet, and groups of equal size are the
+best case."""
+
+
+def _power_cells(name: str, power: dict[str, Any]) -> tuple[str, ...]:
+    least = "" if power["exact"] else "<= "
+    units = ", ".join(f"{group} {least}{count:,}" for group, count in power["groups"].items())
+    family = f"{power['family']:,}" if power["family"] else "1 (unknown)"
+    effect = "too few units" if power["d"] is None else f"{'' if power['exact'] else '>= '}{power['d']:.2f}"
+    return name, units, family, effect
 
 
 _SAID = """

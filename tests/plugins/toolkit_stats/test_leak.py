@@ -193,6 +193,6 @@ def test_what_is_not_there_is_said(changed: dict[str, Any], message: str) -> Non
 def test_too_few_clusters_are_refused_with_numbers() -> None:
     made = make_samples(["one", "two", "three", "four", "five"], group=["a", "a", "a", "b", "b"])
     with pytest.raises(
-        DataError, match="group 'b' has 2 samples of 2 units, 2 distinct prompts, 2 clusters .* at least 3 independent"
+        DataError, match=r"group 'b' has 2 samples of 2 units, 2 distinct prompts, 2 clusters .* at least 3 independent"
     ):
         run(made)

@@ -1,0 +1,133 @@
+"""`preregister: true`: frozen before data are read, kept, checked, shown; another family is another run that names the first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolkit._plan import Plan, make_plan
+from toolkit._plugins import load_parts
+from toolkit._preregister import _digest, register, told
+from toolkit._resolve import resolve
+from toolkit._spec import load_spec
+from toolkit.errors import Refused
+from toolkit_store import open_store
+
+
+@pytest.fixture
+def frozen(toy: Callable[..., Path]) -> Callable[..., Path]:
+    """The toy spec, preregistered."""
+
+    def write(**changes: Any) -> Path:
+        spec = toy(n=12, **changes)
+        spec.write_text(spec.read_text() + "preregister: true\n")
+        return spec
+
+    return write
+
+
+def ran(toolkit: Any, spec: Path, *args: str) -> Path:
+    """The folder of a run that has to succeed."""
+    done = toolkit.run("run", spec, *args)
+    assert done.returncode == 0, done.stderr
+    return Path(done.stdout.splitlines()[-1]).parent
+
+
+def record(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "preregistration.json").read_text())
+
+
+def test_family_and_split_are_written_down_before_anything_is_computed(toolkit, frozen) -> None:
+    folder = ran(toolkit, frozen())
+    found = record(folder)
+    assert found["steps_before"] == 0
+    assert found["earlier"] == []
+    assert list(found["frozen"]["tests"]) == ["groups"]
+    assert found["frozen"]["tests"]["groups"]["part"] == "compare.means"
+    assert set(found["frozen"]["data"]) == {"samples", "features"}
+    assert found["frozen"]["split"] == {"seed": 7, "rule": "toolkit.randomness.half(seed, unit)"}
+    first = json.loads((folder / "events.jsonl").read_text().splitlines()[0])
+    assert found["registered_at"] <= first["at"]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["preregistration"] == {name: found[name] for name in ("sha256", "registered_at", "steps_before", "earlier")}
+    page = (folder / "report.html").read_text()
+    assert f"frozen on {found['registered_at']}, before any step of this experiment was in the store" in page
+    assert found["sha256"][:16] in page
+
+
+def test_another_family_is_another_run_that_names_the_first(toolkit, frozen) -> None:
+    first = ran(toolkit, frozen())
+    second = ran(toolkit, frozen(features={"active": 2}))
+    assert first != second
+    found = record(second)
+    assert found["steps_before"] == 3 + 1
+    assert [one["run"] for one in found["earlier"]] == [first.name]
+    assert "data.features.params.active 3 -> 2" in found["earlier"][0]["changed"]
+    page = (second / "report.html").read_text()
+    assert "Its data may have been seen by then: read the results as exploration." in page
+    assert f"registered before, as run {first.name}" in page
+
+
+def plan_of(spec: Path) -> Plan:
+    parts = load_parts([])
+    return make_plan(resolve(load_spec(spec), parts), parts)
+
+
+@pytest.fixture
+def registered(frozen: Callable[..., Path], tmp_path: Path) -> tuple[Plan, Any, Path]:
+    """A plan whose family was just frozen, its store and the record's file."""
+    plan, store = plan_of(frozen()), open_store(tmp_path / "own", create=True)
+    (tmp_path / "own" / "runs" / plan.run).mkdir(parents=True)
+    assert register(plan, store) is not None
+    return plan, store, tmp_path / "own" / "runs" / plan.run / "preregistration.json"
+
+
+def test_the_record_stays_when_the_run_goes_on(registered: tuple[Plan, Any, Path]) -> None:
+    plan, store, path = registered
+    before = path.read_bytes()
+    assert register(plan, store) == json.loads(before)
+    assert path.read_bytes() == before
+
+
+def test_a_record_that_was_changed_stops_the_run(registered: tuple[Plan, Any, Path]) -> None:
+    plan, store, path = registered
+    found = json.loads(path.read_text())
+    found["frozen"]["tests"]["groups"]["params"]["by"] = "other"
+    path.write_text(json.dumps(found))
+    with pytest.raises(Refused, match="was changed after it was written: its hash is not that of what it holds"):
+        register(plan, store)
+    path.write_text("{")
+    with pytest.raises(Refused, match="the preregistration cannot be read"):
+        register(plan, store)
+    assert Refused.exit_code == 4
+
+
+def test_a_record_of_another_family_in_the_runs_folder_says_what_differs(registered: tuple[Plan, Any, Path]) -> None:
+    plan, store, path = registered
+    found = json.loads(path.read_text())
+    found["frozen"]["tests"]["groups"]["version"] = "0"
+    found["sha256"] = _digest(found["frozen"])
+    path.write_text(json.dumps(found))
+    with pytest.raises(Refused, match=r'changed since: tests\.groups\.version "0" -> '):
+        register(plan, store)
+
+
+def test_an_earlier_record_that_cannot_be_read_is_told(registered: tuple[Plan, Any, Path], frozen: Callable[..., Path]) -> None:
+    plan, store, path = registered
+    path.write_text("{")
+    other = plan_of(frozen(features={"active": 2}))
+    (path.parent.parent / other.run).mkdir()
+    found = register(other, store)
+    assert found is not None
+    assert "registered before, as run " + plan.run + " on an unknown day; since then changed: its record cannot be read" in told(
+        found
+    )
+
+
+def test_nothing_is_registered_unasked(toy: Callable[..., Path], tmp_path: Path) -> None:
+    assert register(plan_of(toy(n=6)), open_store(tmp_path / "own", create=True)) is None
+    assert not list(tmp_path.glob("own/runs/*/preregistration.json"))

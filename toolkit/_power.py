@@ -1,0 +1,137 @@
+"""What a comparison can find: the smallest effect that the units at hand, or those to come, would show after correction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from toolkit._texts import facts
+from toolkit.randomness import half
+from toolkit.records import Comparison, StepRow
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from toolkit._plan import Plan, Stage
+
+POWER = 0.8
+"""How often an effect of the size that is told would be found."""
+Read = Callable[[str, Sequence[StepRow]], "pa.Table"]
+
+
+def power_of(plan: Plan, stage: Stage, committed: Mapping[str, list[StepRow]], read: Read | None) -> dict[str, Any] | None:
+    """What a stage can find, as plain data; None when its part does not say what it compares, or nothing is known of its units.
+
+    Counted are clusters (units, and equal prompts) of each group, once the samples are there; before that, all units that the
+    source can give, shared out evenly: the best case.
+    """
+    compares = getattr(stage.part, "compares", None)
+    if compares is None:
+        return None
+    asked: Comparison = compares(stage.params, facts(stage.model))
+    family = asked.family or _features(plan, stage, each=asked.each_space)
+    source = next((need for need in stage.needs if need in committed and _gives_samples(plan, need)), None)
+    counts = _counted(asked, plan, read, committed[source]) if source and read else None
+    exact = counts is not None
+    if counts is None:
+        most = _at_most(plan, stage)
+        if most is None:
+            return None
+        share = most // (2 if asked.half == "all" else 4)
+        counts = {name or "rest": share for name in asked.groups}
+    first, second = counts.values()
+    effect = smallest(first, second, asked.alpha / (family or 1))
+    return {"groups": counts, "exact": exact, "family": family, "alpha": asked.alpha, "power": POWER, "d": effect}
+
+
+def smallest(first: int, second: int, alpha: float) -> float | None:
+    """The |d| between the means of so many independent clusters that a two-sided t test at `alpha` finds with `POWER`.
+
+    None with too few to see a spread.
+    """
+    from scipy.special import nctdtr, stdtrit
+
+    df = first + second - 2
+    if min(first, second) < 2:
+        return None
+    edge = -float(stdtrit(df, alpha / 2))
+    scale = (1 / first + 1 / second) ** 0.5
+    low, high = 0.0, 2 * edge + 20.0
+    for _ in range(80):
+        middle = (low + high) / 2
+        low, high = (middle, high) if 1 - float(nctdtr(df, middle, edge)) < POWER else (low, middle)
+    return float(high * scale)
+
+
+def _features(plan: Plan, stage: Stage, *, each: bool) -> int | None:
+    """How many features the SAEs of the stages before it have, together or `each`; None when nobody knows before they are fetched."""
+    seen, todo = set(), list(stage.needs)
+    found: list[Any] = []
+    while todo:
+        name = todo.pop()
+        if name not in seen:
+            seen.add(name)
+            before = plan.stage(name)
+            todo.extend(before.needs)
+            if before.saes is not None and "spaces" in before.part.writes:
+                known = facts(before.saes)
+                found.append(known.get("width" if each else "features"))
+    if not found or None in found:
+        return None
+    return int(max(found) if each else sum(found))
+
+
+def _gives_samples(plan: Plan, name: str) -> bool:
+    return "samples" in plan.stage(name).part.writes
+
+
+def _at_most(plan: Plan, stage: Stage) -> int | None:
+    """Units that the source can give: what the limit allows, or what the stage before it makes."""
+    for need in stage.needs:
+        source = plan.stage(need)
+        if _gives_samples(plan, need):
+            made = [units for before in source.needs if (units := plan.stage(before).units()) is not None]
+            given = getattr(source.part, "most", None)
+            most = given(source.params, made[0] if made else None) if given and not made else None
+            known = [units for units in (source.limit, most, *made) if units is not None]
+            return min(known) if known else None
+    return None
+
+
+# --- counting -----------------------------------------------------------------------------------------------------------
+
+
+def _counted(asked: Comparison, plan: Plan, read: Read, rows: Sequence[StepRow]) -> dict[str, int] | None:
+    """Independent clusters of each group; None when the samples do not have the label."""
+    label = {
+        row["sample"]: row["string"] if row["string"] is not None else f"{row['number']:g}"
+        for row in read("sample_meta", rows).to_pylist()
+        if row["key"] == asked.by and (row["string"] is not None or row["number"] is not None)
+    }
+    seed = plan.loaded.spec.seed
+    samples = [row for row in read("samples", rows).select(["sample", "unit", "cluster"]).to_pylist() if row["sample"] in label]
+    samples = [row for row in samples if asked.half == "all" or half(seed, row["unit"]) == asked.half]
+    named = {name for name in asked.groups if name is not None}
+    if not named & set(label.values()):
+        return None
+    counts = {}
+    for name in asked.groups:
+        own = [
+            row for row in samples if (label[row["sample"]] == name if name is not None else label[row["sample"]] not in named)
+        ]
+        counts[name or "rest"] = _clusters([(f"u{row['unit']}", f"p{row['cluster']}") for row in own])
+    return counts
+
+
+def _clusters(pairs: Sequence[tuple[str, str]]) -> int:
+    """How many sets fall apart when each pair holds its two together."""
+    parent: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while (above := parent.setdefault(name, name)) != name:
+            parent[name] = name = parent[above]
+        return name
+
+    for first, second in pairs:
+        parent[root(first)] = root(second)
+    return len({root(name) for name in list(parent)})

@@ -1,0 +1,110 @@
+"""`preregister: true`: what is tested, over which family and split, is written down and hashed before data are read.
+
+The record lies in the run's folder and in its manifest. A change of it makes another run, whose record names the earlier one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit._events import now
+from toolkit._jobs import write_text
+from toolkit._keys import canonical, differences
+from toolkit._places import run_folder
+from toolkit.errors import Refused
+
+if TYPE_CHECKING:
+    from toolkit._plan import Plan, Stage
+    from toolkit_store import Store
+
+FILE = "preregistration.json"
+TESTS = ("compare.", "trace.", "patch.")
+
+
+def register(plan: Plan, store: Store) -> dict[str, Any] | None:
+    """Freeze the plan's family and split, once; refuse to go on with a record that is not this plan's. None if not asked for."""
+    if not plan.loaded.spec.preregister:
+        return None
+    path = run_folder(store.folder, plan.run) / FILE
+    frozen = _frozen(plan)
+    if path.exists():
+        return _checked(path, frozen)
+    record = {
+        "sha256": _digest(frozen),
+        "registered_at": now(),
+        "steps_before": len(store.steps(experiment=plan.name)),
+        "earlier": list(_earlier(plan, store.folder, frozen)),
+        "frozen": frozen,
+    }
+    write_text(path, json.dumps(record, indent=1, sort_keys=True) + "\n")
+    return record
+
+
+def told(record: Mapping[str, Any]) -> str:
+    """The record in words, for the report."""
+    before = int(record["steps_before"])
+    when = "before any step of this experiment was in the store" if not before else f"when {before} steps of it were in the store"
+    words = [f"Family and split were frozen on {record['registered_at']}, {when} (sha256 {record['sha256'][:16]})."]
+    if before:
+        words.append("Its data may have been seen by then: read the results as exploration.")
+    for other in record["earlier"]:
+        changed = f"since then changed: {other['changed']}" if other["changed"] else "nothing was changed since"
+        words.append(f"It was registered before, as run {other['run']} on {other['registered_at']}; {changed}.")
+    return " ".join(words)
+
+
+def _frozen(plan: Plan) -> dict[str, Any]:
+    """All that says what will be tested: each test with its settings, where its data come from, and how units are split."""
+    own = {stage.id: stage for stage in plan.stages}
+    tests = {id: _stage(stage) for id, stage in own.items() if stage.part.name.startswith(TESTS)}
+    data = {id: _stage(stage) for id, stage in own.items() if id not in tests}
+    split = {"seed": plan.loaded.spec.seed, "rule": "toolkit.randomness.half(seed, unit)"}
+    return {"experiment": plan.name, "tests": tests, "data": data, "split": split}
+
+
+def _stage(stage: Stage) -> dict[str, Any]:
+    return {**stage.material(), "needs": list(stage.needs)}
+
+
+def _digest(frozen: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical(frozen).encode()).hexdigest()
+
+
+def _checked(path: Path, frozen: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        whole = record["sha256"] == _digest(record["frozen"])
+        {record[name] for name in ("registered_at", "steps_before")}
+        list(record["earlier"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Refused(f"{path}: the preregistration cannot be read ({error}). Put the file back as it was written.") from None
+    if not whole:
+        raise Refused(
+            f"{path}: the preregistration was changed after it was written: its hash is not that of what it holds. Put it back as it "
+            f"was, or change the spec's name and register anew."
+        )
+    if record["sha256"] != _digest(frozen):
+        changed = differences(canonical(record["frozen"]), canonical(frozen))
+        raise Refused(
+            f"{path}: this run was registered with another family or split; changed since: {changed}. Run with the versions that it was "
+            f"registered with, or change the spec's name and register anew."
+        )
+    return record
+
+
+def _earlier(plan: Plan, store: Path, frozen: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Records of other runs of the same experiment: a family that is changed after a look shows here."""
+    found = []
+    for path in (store / "runs").glob(f"*/{FILE}"):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if record["frozen"]["experiment"] == plan.name and path.parent.name != plan.run:
+                changed = differences(canonical(record["frozen"]), canonical(frozen))
+                found.append({"run": path.parent.name, "registered_at": record["registered_at"], "changed": changed})
+        except (OSError, ValueError, KeyError, TypeError):
+            found.append({"run": path.parent.name, "registered_at": "an unknown day", "changed": "its record cannot be read"})
+    yield from sorted(found, key=lambda one: str(one["registered_at"]))
