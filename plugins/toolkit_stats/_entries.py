@@ -31,7 +31,7 @@ def read_space(rows: pa.Table, samples: list[str], width: int, pool: str, space:
     rows = rows.filter(pc.is_in(rows["sample"], value_set=ids))
     at = pc.index_in(rows["sample"], value_set=ids).combine_chunks().to_numpy(zero_copy_only=False).astype(np.int64)
     lists = rows["features"].combine_chunks()
-    row = np.repeat(at, pc.list_value_length(lists).to_numpy(zero_copy_only=False).astype(np.int64))
+    row = np.repeat(at, np.diff(lists.offsets.to_numpy()))
     feature = lists.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
     value = rows["values"].combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float64)
     _check(row, feature, value, samples, width, space)
@@ -55,6 +55,8 @@ def _check(row: Ints, feature: Ints, value: Floats, samples: list[str], width: i
 
 def _pooled(cell: Ints, value: Floats, positions: Ints, width: int, pool: str) -> tuple[Ints, Ints, Floats]:
     """One value a sample and feature. A position in which a feature is not listed counts as 0."""
+    if positions.max(initial=0) <= 1:
+        return cell // width, cell % width, value
     order = np.argsort(cell, kind="stable")
     cell, value = cell[order], value[order]
     starts = np.flatnonzero(np.diff(cell, prepend=-1))
@@ -67,7 +69,8 @@ def _pooled(cell: Ints, value: Floats, positions: Ints, width: int, pool: str) -
 
 
 def _compact(row: Ints, feature: Ints, value: Floats, samples: int, width: int) -> Fired:
-    row, feature, value = (part[value != 0] for part in (row, feature, value))
+    if not value.all():
+        row, feature, value = (part[value != 0] for part in (row, feature, value))
     features = np.flatnonzero(np.bincount(feature, minlength=width))
     column = np.zeros(width, dtype=np.int64)
     column[features] = np.arange(len(features))

@@ -6,11 +6,11 @@ Imported when a step runs: it needs NumPy and pyarrow.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,8 @@ from ._statistics import Moments, moments
 from ._tests import Test
 
 Floats = npt.NDArray[np.float64]
+T = TypeVar("T")
+R = TypeVar("R")
 ALWAYS = ("d", "r", "eta2", "p", "auroc", "rank_biserial")
 """Statistics that every feature of the family gets that fired."""
 THREADS = 4
@@ -59,7 +61,11 @@ class Corrected:
 
 def compare(work: Work, design: Design, test: Test) -> Rows:
     """Test each feature of each space and give one row a feature and statistic."""
-    tested = list(_tested(work, design, test, described(work)))
+    yield from rows_of(work, design, test, list(_tested(work, design, test, described(work))))
+
+
+def rows_of(work: Work, design: Design, test: Test, tested: Sequence[Tested]) -> Rows:
+    """One correction over all that was tested, and the rows, space by space."""
     if not tested:
         return
     plain = _corrected(tested, test, work.params, "")
@@ -87,19 +93,28 @@ def described(work: Work) -> dict[str, dict[str, Any]]:
 
 
 def _tested(work: Work, design: Design, test: Test, spaces: Mapping[str, Mapping[str, Any]]) -> Iterator[Tested]:
-    """Spaces do not depend on each other; a few are worked on at once."""
     activations = work.inputs.read("activations")
     work.report.phase("compute")
 
     def one(space: str) -> Tested:
         fired, family = _read(work, design, activations, space, spaces[space])
-        sides = [moments(fired.matrix[group.start : group.end], group.clusters) for group in design.groups]
-        return Tested(space, spaces[space], fired.features, family, sides, test.run(fired.matrix, sides))
+        return tested_space(space, spaces[space], fired, family, design, test)
 
+    for done, tested in enumerate(at_once(one, list(spaces))):
+        yield tested
+        work.report.progress(done + 1, len(spaces))
+
+
+def at_once(one: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+    """Spaces do not depend on each other; a few are worked on at once. Results come in order."""
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
-        for done, tested in enumerate(pool.map(one, spaces)):
-            yield tested
-            work.report.progress(done + 1, len(spaces))
+        yield from pool.map(one, items)
+
+
+def tested_space(space: str, facts: Mapping[str, Any], fired: Fired, family: int, design: Design, test: Test) -> Tested:
+    """Both what each group did and what the test makes of it."""
+    sides = [moments(fired.matrix[group.start : group.end], group.clusters) for group in design.groups]
+    return Tested(space, facts, fired.features, family, sides, test.run(fired.matrix, sides))
 
 
 def _read(work: Work, design: Design, activations: pa.Table, space: str, facts: Mapping[str, Any]) -> tuple[Fired, int]:

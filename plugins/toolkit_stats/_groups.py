@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -242,6 +242,12 @@ def _clusters(params: Compare, rows: Sequence[Row], unit_of: Callable[[Row], str
 
     from ._statistics import clusters_of
 
-    labels = [] if params.unit == "sample" else [[unit_of(row) for row in rows]]
-    labels += [[row["cluster"] for row in rows]] if params.cluster == "prompt" else []
-    return clusters_of([np.unique(own, return_inverse=True)[1] for own in labels], len(rows))
+    joins = [] if params.unit == "sample" else [_numbered(map(unit_of, rows))]
+    joins += [_numbered(row["cluster"] for row in rows)] if params.cluster == "prompt" else []
+    return clusters_of([np.array(own) for own in joins], len(rows))
+
+
+def _numbered(words: Iterable[str]) -> list[int]:
+    """Equal words get equal numbers, from 0."""
+    numbers: dict[str, int] = {}
+    return [numbers.setdefault(word, len(numbers)) for word in words]

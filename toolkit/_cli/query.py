@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 
 BEFORE, AFTER = 16, 8
 """Tokens shown on each side of the one that is marked."""
-TEST_STATS = ("d", "t", "df", "p", "q", "significant")
+EFFECT_STATS = ("d", "r", "eta2")
+TEST_STATS = (*EFFECT_STATS, "t", "df", "p", "q", "significant")
 """What a comparison writes, with the two groups' names as the group."""
 TESTED = ("d", "q")
 """Where one of these is, there is a test."""
 SMALLEST_FIRST = ("p", "q")
-ONLY_IF_ASKED = ("t", "df")
+ONLY_IF_ASKED = ("t", "df", "g", "u", "f", "h", "discovered")
 """Left out of the table for people unless `--stat` names them; programs get them always."""
 EFFECTS = ("arm", "outcome", "probability", "effect", "low", "high", "p", "q", "kl")
 PLACE = (("layer", True), ("space", True), ("feature", True), ("stage", True))
@@ -185,7 +186,7 @@ def sample(asked: Asked, sample: str, position: int | None) -> Answer:
 @click.option("--layer", type=click.IntRange(0), help="Of the spaces at this layer only.")
 @click.option("--stage", metavar="ID", help="What this stage wrote only.")
 @click.option("--stat", "stats", multiple=True, metavar="STAT", help="Show this statistic only; may be given again.")
-@click.option("--by", metavar="STAT", help="Sort by this statistic. Default: q, then the size of d.")
+@click.option("--by", metavar="STAT", help="Sort by this statistic. Default: q, then the size of the effect.")
 @click.option("--significant", is_flag=True, help="Significant differences only.")
 @answered
 def features(
@@ -391,7 +392,8 @@ def _ranked(run: Run, entries: pa.Table, by: str | None, significant: bool) -> p
     tests = only(entries, "stat", TESTED)
     on = ["stage", "space", "feature", *(["group"] if tests.num_rows else [])]
     lines = run.placed((tests if tests.num_rows else entries).group_by(on).aggregate([]))
-    order = [by] if by else ["q", "d"] if tests.num_rows else []
+    known = set(entries["stat"].unique().to_pylist())
+    order = [by] if by else ["q", *(stat for stat in EFFECT_STATS if stat in known)] if tests.num_rows else []
     for stat in dict.fromkeys([*order, "significant"]):
         lines = _with_stat(lines, entries, stat, on)
     if significant:
@@ -428,7 +430,7 @@ def _line_of(run: Run, line: Row, written: Sequence[Row], compared: set[str]) ->
     own = (entry for entry in written if entry["stage"] == line["stage"] and entry["stat"] not in ("verdict", "label"))
     for entry in own:
         stat, group = entry["stat"], entry["group"]
-        if stat in TEST_STATS and group in compared - {line["group"]}:
+        if group in compared - {line["group"]}:
             continue  # another comparison of the same stage: it has its own line
         name = stat if group in ("", line["group"]) else f"{stat}[{group}]"
         cells[name] = entry["text"] if entry["number"] is None else entry["number"]
