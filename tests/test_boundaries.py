@@ -23,6 +23,7 @@ PUBLIC = {"toolkit"} | {
         "randomness",
         "records",
         "saes",
+        "selectors",
         "streams",
         "tables",
         "testing",

@@ -19,7 +19,7 @@ def by_text(samples: pa.Table) -> pa.Table:
     names = samples.column("sample").to_pylist()
     texts = _texts(samples)
     order = sorted(range(len(names)), key=lambda at: (len(texts[at]), texts[at], names[at]))
-    return samples.take(order)
+    return samples.take(order) if order else samples
 
 
 def text_ranges(samples: pa.Table, size: int) -> list[tuple[int, int]]:

@@ -415,6 +415,60 @@ def test_samples_have_the_tokens_that_were_played(chat: bool) -> None:
         assert f"Current balance: ${shown['balance']}\n" in sample["text"]
 
 
+class Speaker(Talker):
+    """Its replies' ids are their characters."""
+
+    def _reply(self, chances: Mapping[str, float], draw: Any, row: int) -> Generated:
+        said = super()._reply(chances, draw, row)
+        return Generated(tuple(10 + ord(character) for character in said.text), said.text, said.finish)
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_replies_stand_behind_their_prompts(chat: bool) -> None:
+    model = Speaker()
+    played = play(model, components=["GP"], modes=["variable"], reps=4, chat=chat)
+    told = {(row["game"], row["round"]): row for row in rows(played, "rounds")}
+    alone = {row["sample"]: row for row in rows(take(played, model), "samples")}
+    found = rows(take(played, model, with_reply=True), "samples")
+    assert len(found) == len(alone) > 0
+    for sample in found:
+        game, number = sample["sample"].rsplit("/", 1)
+        row, prompt = told[game, int(number)], alone[sample["sample"]]
+        assert sample["token_ids"] == [*prompt["token_ids"], *row["reply_ids"]]
+        assert sample["text"] == prompt["text"] + row["reply"] == "".join(sample["pieces"])
+        assert sample["spans"][:-1] == prompt["spans"]
+        start, end = len(prompt["token_ids"]), len(sample["token_ids"])
+        assert sample["spans"][-1] == {"name": "generation", "start": start, "end": end}
+        assert (sample["cluster"], sample["unit"]) == (prompt["cluster"], prompt["unit"])
+
+
+def test_a_prompt_and_its_reply_must_fit_the_context() -> None:
+    model = Speaker()
+    played = play(model, components=["GP"], modes=["variable"], reps=1)
+    model.context = max(len(row["token_ids"]) for row in rows(take(played, model), "samples"))
+    with pytest.raises(DataError, match=r"has \d+ tokens with its reply; talker reads at most \d+\. Leave out with_reply"):
+        take(played, model, with_reply=True)
+
+
+def test_pieces_of_a_reply_are_its_text_though_a_character_takes_several_tokens() -> None:
+    class Bytes(Talker):
+        def decode(self, ids: Sequence[int]) -> str:
+            return bytes(ids).decode("utf-8", "replace")
+
+    ids = list("a\u00e9\U0001f3b2b".encode())
+    pieces = GAMES.run.__globals__["_pieces"](Bytes(), ids)
+    assert len(pieces) == len(ids)
+    assert pieces == ["a", "", "\u00e9", "", "", "", "\U0001f3b2", "b"]
+
+
+def test_how_many_samples_there_will_be_at_most() -> None:
+    assert GAMES.most is not None
+    params = GAMES.params.model_validate
+    assert GAMES.most(params({}), 10) == 10
+    assert GAMES.most(params({"every": 3}), 10) == 4
+    assert GAMES.most(params({"pick": "all_decisions"}), 10) is GAMES.most(params({}), None) is None
+
+
 def test_every_nth_game_in_the_order_of_names(tables: dict[str, pa.Table]) -> None:
     games = sorted(row["game"] for row in rows(tables, "games"))
     kept = {row["unit"] for row in rows(take(tables, every=3), "samples")}

@@ -257,7 +257,8 @@ def test_identity_is_what_is_chosen_and_what_it_holds(tmp_path: Path) -> None:
     copied = shutil.copytree(saes_path(), tmp_path / "Lab-LXR-4x")
     here, there = (_llama_scope.identify(LlamaScope(path=path, layers="1-2")) for path in (LLAMA, str(copied)))
     assert here == there
-    assert here == Identity("Lab-LXR-4x", "local", here.digest, {"inputs": 128, "width": 512, "layers": [1, 2]})
+    assert here == Identity("Lab-LXR-4x", "local", here.digest, here.facts)
+    assert (here.facts["inputs"], here.facts["width"], here.facts["layers"]) == (128, 512, [1, 2])
     assert _llama_scope.identify(LlamaScope(path=LLAMA)).digest != here.digest
     file = copied / "Lab-L2R-4x" / "hyperparams.json"
     file.write_text(file.read_text() + "\n")
@@ -271,7 +272,10 @@ def test_the_identity_of_gemma_scope(tmp_path: Path) -> None:
     copied = shutil.copytree(saes_path("gemma_scope"), tmp_path / "gemma_scope")
     here, there = (_gemma_scope.identify(GemmaScope(path=path, width="1k")) for path in (GEMMA, str(copied)))
     assert here == there
-    assert here.facts == {"inputs": 128, "width": 1024, "layers": [2]}
+    assert (here.facts["inputs"], here.facts["width"], here.facts["layers"]) == (128, 1024, [2])
+    assert (here.facts["count"], here.facts["hookpoints"], here.facts["bytes"]) == (1, 1, 8 * 128 * 1024)
+    both = _gemma_scope.identify(GemmaScope(path=GEMMA, width="1k", l0="all")).facts
+    assert (both["count"], both["hookpoints"], both["features"], both["l0"]) == (2, 1, 2048, 12 + 30)
     assert _gemma_scope.identify(GemmaScope(path=GEMMA, width="1k", l0="all")).digest != here.digest
 
 
@@ -501,7 +505,8 @@ def test_only_what_is_asked_for_is_fetched(fetched: list[list[str]], params: dic
 
 def test_the_digest_of_a_release_is_its_commit_and_what_is_chosen(cache: Path) -> None:
     cached, lacking = (_llama_scope.identify(LlamaScope(release="org/Lab-LXR-4x", layers=layers)) for layers in (1, 3))
-    assert cached.facts == {"inputs": 128, "width": 512, "layers": [1]}
+    assert (cached.facts["inputs"], cached.facts["width"], cached.facts["layers"]) == (128, 512, [1])
+    assert (cached.facts["count"], cached.facts["row_flops"]) == (1, 2.0 * 128 * 512)
     assert lacking.facts == {}
     assert (cached.name, cached.revision) == ("org/Lab-LXR-4x", COMMIT)
     assert cached.digest != lacking.digest

@@ -1,0 +1,95 @@
+"""The cost model: what it says follows from sizes, and is near what is measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from toolkit.records import Workload
+from toolkit.selectors import Selector
+from toolkit.testing.fakes import SilentReporter
+from toolkit_hf._identity import HuggingFace, identify
+from toolkit_hf._load import load
+from toolkit_lab import model_path, saes_path
+from toolkit_saes import _llama_scope
+from toolkit_saes._cost import LEAST, batches, examination, extraction
+from toolkit_saes._extract import Extract
+
+MODEL = {"bytes": 16 << 30, "item": 2, "layers": 32, "width": 4096, "intermediate": 14_336, "block_parameters": 6_979_321_856}
+SAES = {"bytes": 31 << 30, "count": 31, "hookpoints": 31, "layers": list(range(1, 32)), "features": 31 * 32_768, "l0": 31 * 50.0}
+
+
+def load_of(**changes: Any) -> Workload:
+    given = {"samples": 6400, "distinct": 1500, "tokens": 150_000, "longest": 160, "model": MODEL, "saes": SAES, **changes}
+    return Workload(**given)
+
+
+def test_the_studys_extraction() -> None:
+    """Its dense matrices are the 24 GiB that its plan feared; sparse it is megabytes."""
+    cost = extraction(Extract(at="last"), load_of())
+    assert cost.forwards == 1500
+    assert cost.dense == 6400 * 31 * 32_768 * 4
+    assert 24 < cost.dense / 2**30 < 25
+    assert 80e6 < cost.disk < 250e6
+    assert cost.flops > 2 * 6.9e9 * 150_000
+    assert cost.memory > 47 << 30
+    assert examination(None, load_of()).disk == 0
+
+
+def test_every_token_costs_more_than_the_last_and_a_selector_at_most_as_much() -> None:
+    last, every, some = (extraction(Extract(at=at), load_of()) for at in ("last", "all", Selector(span="balance")))
+    assert last.disk < every.disk == some.disk
+    assert last.forwards == every.forwards
+
+
+def test_blocks_above_the_last_sae_cost_nothing() -> None:
+    low = extraction(Extract(), load_of(saes={**SAES, "layers": [7]}))
+    assert low.flops < 0.3 * extraction(Extract(), load_of()).flops
+
+
+@pytest.mark.parametrize(
+    ("free", "together", "tokens"),
+    [(130 << 30, 31, 65_536), (48 << 30, 31, 2048), (30 << 30, 13, 2048), (17 << 30, 1, LEAST), (1 << 30, 1, LEAST)],
+)
+def test_the_batch_plan_follows_the_memory(free: int, together: int, tokens: int) -> None:
+    plan = batches(Extract(), load_of(), free, "cuda")
+    assert plan["together"] == together
+    assert plan["tokens"] == tokens
+
+
+def test_without_sizes_there_is_no_plan() -> None:
+    assert batches(Extract(), load_of(model={}, saes={}), 1 << 40, "cuda") == {}
+    assert extraction(Extract(), load_of(model={}, saes={})).flops == 0
+
+
+def test_sizes_are_those_of_what_is_loaded() -> None:
+    params = HuggingFace(path=str(model_path()), dtype="float32", device="cpu")
+    facts, model = identify(params).facts, load(params, SilentReporter())
+    held = sum(value.numel() for value in model._module.parameters())
+    blocks = sum(value.numel() for name, value in model._module.named_parameters() if ".layers." in name)
+    assert (facts["bytes"], facts["block_parameters"], facts["item"]) == (4 * held, blocks, 4)
+    saes = _llama_scope.LlamaScope(path=str(saes_path()))
+    found, loaded = _llama_scope.identify(saes).facts, _llama_scope.load(saes, SilentReporter())
+    assert found["count"] == len(loaded)
+    assert found["features"] == sum(sae.width for sae in loaded)
+
+
+def test_operations_are_those_that_torch_counts() -> None:
+    """A whole pass of the blocks, and the encoders: within 15 % of torch's own count (which has attention in full)."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    params = HuggingFace(path=str(model_path()), dtype="float32", device="cpu", attention="eager")
+    model, saes = (
+        load(params, SilentReporter()),
+        _llama_scope.load(_llama_scope.LlamaScope(path=str(saes_path())), SilentReporter()),
+    )
+    ids = [[1 + (7 * at + row) % 900 for at in range(64)] for row in range(8)]
+    with FlopCounterMode(display=False) as counted:
+        found = model.run(ids, [sae.hookpoint for sae in saes])
+        for sae in saes:
+            sae.encode(torch.as_tensor(found[sae.hookpoint]).flatten(0, 1))
+    facts = (identify(params).facts, _llama_scope.identify(_llama_scope.LlamaScope(path=str(saes_path()))).facts)
+    load_ = Workload(samples=8, distinct=8, tokens=512, longest=64, model=facts[0], saes=facts[1])
+    assert extraction(Extract(at="all"), load_).flops == pytest.approx(counted.get_total_flops(), rel=0.15)

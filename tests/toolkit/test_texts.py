@@ -1,0 +1,157 @@
+"""Samples of equal tokens share a step; a batch plan is made once; what the disk cannot hold is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolkit import _batches, _costs
+from toolkit._batches import BatchPlans, memory_of
+from toolkit._costs import bound, check_disk, total_of
+from toolkit._passes import passes_in_words
+from toolkit._texts import LARGEST, by_text, text_ranges, workload
+from toolkit.errors import Refused
+from toolkit.records import Cost, Workload
+from toolkit.tables import arrow_schema
+
+
+def samples(texts: list[list[int]]) -> pa.Table:
+    blank: dict[str, Any] = {"unit": "u", "cluster": "", "text": "", "pieces": [], "spans": [], "prompt_hash": ""}
+    rows = [{"sample": f"s{at:04d}", "token_ids": ids, **blank} for at, ids in enumerate(texts)]
+    return pa.Table.from_pylist(rows, schema=arrow_schema("samples"))
+
+
+TEXTS = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=3), max_size=60)
+
+
+@given(TEXTS, st.integers(1, 9))
+def test_ranges_cover_all_and_part_equal_texts_only_where_they_are_too_many(texts: list[list[int]], size: int) -> None:
+    ordered = by_text(samples(texts))
+    ids = ordered["token_ids"].to_pylist()
+    assert ids == sorted(texts, key=lambda one: (len(one), one))
+    ranges = text_ranges(ordered, size)
+    assert [at for start, end in ranges for at in range(start, end)] == list(range(len(texts)))
+    for start, end in ranges[:-1]:
+        assert size <= end - start <= LARGEST * size
+        assert ids[end] != ids[end - 1] or end - start == LARGEST * size
+
+
+def test_the_order_is_by_tokens_and_not_by_bytes_of_this_machine() -> None:
+    found = by_text(samples([[256], [1], [255], [2]]))["token_ids"].to_pylist()
+    assert found == [[1], [2], [255], [256]]
+
+
+def test_a_slice_of_samples_is_read_as_it_stands() -> None:
+    whole = samples([[1, 2], [3], [3], [4, 5, 6]])
+    load = workload(whole.slice(1, 3), None, None)
+    assert (load.samples, load.distinct, load.tokens, load.longest) == (3, 2, 4, 3)
+    assert by_text(whole.slice(1, 3))["sample"].to_pylist() == ["s0001", "s0002", "s0003"]
+
+
+def stage(**changes: Any) -> Any:
+    part = SimpleNamespace(batches=lambda params, load, free, device: {"tokens": free}, name="x")
+    return SimpleNamespace(**{"id": "features", "part": part, "params": None, "model": None, "needs": (), **changes})
+
+
+def test_a_batch_plan_is_made_once_for_a_run(tmp_path: Path) -> None:
+    asked: list[bool] = []
+
+    def memory(on_cpu: bool) -> tuple[str, int]:
+        asked.append(on_cpu)
+        return "cuda", 1000 * len(asked)
+
+    load = Workload(samples=1, distinct=1, tokens=1, longest=1)
+    plans = BatchPlans(tmp_path, memory)
+    assert plans.fix(stage(), load) == {"device": "cuda", "free": 1000, "plan": {"tokens": 900}}
+    assert plans.fix(stage(), load) is None
+    again = BatchPlans(tmp_path, memory)
+    assert again.fix(stage(), load) is None
+    assert again.of(stage()) == plans.of(stage()) == {"tokens": 900}
+    assert again.of(stage(id="other")) == {}
+    on_cpu = SimpleNamespace(params=SimpleNamespace(device="cpu"))
+    again.fix(stage(id="other", model=on_cpu), load)
+    assert asked == [False, True]
+    assert json.loads((tmp_path / "batches.json").read_text()) == {"features": {"tokens": 900}, "other": {"tokens": 1800}}
+
+
+def test_free_memory_is_that_of_the_workers_cards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_batches.shutil, "which", lambda name: "nvidia-smi")
+    said = SimpleNamespace(stdout="0, 1000\n1, 500\n5, [N/A]\n")
+    monkeypatch.setattr(_batches.subprocess, "run", lambda *asked, **how: said)
+    card = {"cuda": "0", "physical": 0}
+    assert memory_of([card]) == ("cuda", 1000 << 20)
+    assert memory_of([card, {"cuda": "1", "physical": 1}]) == ("cuda", 500 << 20)
+    assert memory_of([{"cuda": None, "physical": None}]) == ("cuda", 500 << 20)
+    assert memory_of([{"cuda": "", "physical": None}])[0] == "cpu"
+    assert memory_of([card], on_cpu=True)[0] == "cpu"
+    monkeypatch.setattr(_batches.shutil, "which", lambda name: None)
+    assert memory_of([card])[0] == "cpu"
+
+
+def test_what_the_disk_cannot_hold_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_costs.shutil, "disk_usage", lambda path: SimpleNamespace(free=5 << 30))
+    sink = SimpleNamespace(
+        name="dense", params=SimpleNamespace(path="out"), part=SimpleNamespace(disk=lambda params, cost: cost.dense)
+    )
+    plan: Any = SimpleNamespace(sinks=[sink], loaded=SimpleNamespace(path=tmp_path / "x.yaml"))
+    check_disk(plan, [Cost(dense=2 << 30, disk=1 << 30), Cost(dense=2 << 30)], tmp_path / "new" / "store")
+    with pytest.raises(
+        Refused, match=r"sink 'dense' would take about 6\.0 GiB in .*out, and 5\.0 GiB are free there\. Leave out"
+    ):
+        check_disk(plan, [Cost(dense=6 << 30)], tmp_path)
+    with pytest.raises(Refused, match=r"the store would take about 6\.0 GiB"):
+        check_disk(plan, [Cost(disk=3 << 30), Cost(disk=3 << 30)], tmp_path)
+    assert Refused.exit_code == 4
+
+
+def test_bounds_come_from_the_source(tmp_path: Path) -> None:
+    play = stage(id="play", part=SimpleNamespace(), units=lambda: 12)
+    source = stage(id="samples", part=SimpleNamespace(most=lambda params, units: units), needs=("play",))
+    plan: Any = SimpleNamespace(stage=lambda id: {"play": play, "samples": source}[id])
+    extract = stage(needs=("samples",), part=SimpleNamespace(first=None), saes=None)
+    load = bound(plan, extract)
+    assert load is not None
+    assert (load.samples, load.distinct, load.exact) == (12, 12, False)
+    first = bound(plan, stage(needs=("samples",), part=SimpleNamespace(first=5), saes=None))
+    assert first is not None
+    assert first.samples == 5
+    assert bound(plan, stage(needs=("play",), part=SimpleNamespace(), saes=None)) is None
+
+
+def test_costs_add_up_and_memory_is_the_peak() -> None:
+    first, second = Cost(forwards=2, flops=1.0, memory=5, disk=1), Cost(forwards=1, flops=2.0, memory=3, read=4)
+    assert first + second == Cost(forwards=3, flops=3.0, memory=5, disk=1, read=4)
+    assert total_of([None, {**first.__dict__, "exact": True}]) == first
+    assert replace(first, dense=1) + Cost() == replace(first, dense=1)
+
+
+def test_passes_in_words() -> None:
+    told = {
+        "event": "extracted",
+        "stage": "f",
+        "samples": 6400,
+        "texts": 1500,
+        "batches": 20,
+        "passes": 1,
+        "halved": 0,
+        "ways": [],
+    }
+    plan = {"event": "batch_plan", "stage": "f", "device": "cuda", "free": 80 << 30, "plan": {"tokens": 8192}}
+    assert list(passes_in_words([plan, told])) == [
+        "f: 6,400 samples were computed as 1,500 distinct texts, in one pass over the model (20 batches). "
+        "Batch plan: at most 8,192 padded tokens a batch, chosen for 80.0 GiB free (cuda)."
+    ]
+    short = {**told, "halved": 1, "ways": ["again"], "passes": 3, "saes_together": 11}
+    assert next(iter(passes_in_words([short]))).endswith(
+        "in up to 3 passes over the model (20 batches). Memory ran out 1 time, and batches were halved. Not all SAEs fitted in memory "
+        "together: at most 11 were held, and the model was run once for each group of SAEs."
+    )
+    assert list(passes_in_words([])) == []
