@@ -78,6 +78,13 @@ def test_the_gemma_specs_are_right_with_saes_of_their_layout(toolkit: Toolkit, n
     assert checked(toolkit, name, *LAB, *LAB_GEMMA)["run"] != checked(toolkit, name, *LAB)["run"]
 
 
+@pytest.mark.usefixtures("_no_network")
+@pytest.mark.parametrize("name", GEMMA)
+def test_other_sentences_are_named_relative_to_the_spec(toolkit: Toolkit, name: str) -> None:  # noqa: F811
+    other = checked(toolkit, name, "--set", "samples.with.path=data/betting_caution.csv")
+    assert other["run"] != checked(toolkit, name)["run"]
+
+
 @pytest.mark.parametrize("name", STUDIES)
 def test_each_names_commits_that_are_known_to_exist(name: str) -> None:
     places = [part["with"] for key, part in read(name).items() if key in ("model", "saes")]

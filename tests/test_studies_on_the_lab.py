@@ -137,6 +137,14 @@ def test_balance_and_round_explain_some_of_it_and_that_is_shown(lab: Lab, sae: s
     assert 0 < sum(beside.values()) < sum(plain.values())
 
 
+def test_what_metadata_and_a_probe_tell_stands_beside_the_features(lab: Lab, sae: str) -> None:
+    told = {row["name"]: row["value"] for row in lab.rows("baselines", "leak", "exp1_sae_l1_31") if row["metric"] == "auroc"}
+    assert told["balance"] > 0.7
+    assert not {"action", "bet"} & set(told)
+    kinds = {row["kind"] for row in lab.rows("baselines", "probe", "exp1_sae_l1_31")}
+    assert kinds == {"linear probe", "difference of means", "best feature"}
+
+
 def test_the_same_command_computes_nothing_and_writes_the_same_file(lab: Lab, sae: str) -> None:
     file = lab.folder / "exp1_sae_l1_31" / "features.json"
     before = file.read_bytes()
@@ -155,6 +163,19 @@ def test_the_raw_control_has_spaces_of_its_own_over_the_same_games(lab: Lab, res
     found = lab.export("exp1_residual_l1_31", "features.json")
     assert found["feature_type"] == "raw_residual_128_per_layer"
     assert found["total_significant_by_p"] >= found["total_significant_features"] > 50
+
+
+def test_the_pathway_follows_features_through_games_and_layers(lab: Lab) -> None:
+    lab.run("exp1_pathway")
+    traces = lab.rows("traces", "pathway", "exp1_pathway")
+    assert len({row["unit"] for row in traces}) == 50
+    assert len({(row["space"], row["feature"]) for row in traces}) == 5 * 4
+    games = lab.rows("games", "play", "exp1_pathway")
+    decisions = {(row["unit"], row["sample"]) for row in traces}
+    assert len(decisions) > len(games)
+    links = lab.rows("links", "pathway", "exp1_pathway")
+    assert all(row["space"] != row["other_space"] for row in links)
+    assert max(abs(row["r"]) for row in links) > 0.8
 
 
 # --- the trait ----------------------------------------------------------------------------------------------------------
@@ -182,9 +203,9 @@ def test_the_best_feature_follows_the_number_of_bold_words(lab: Lab, ranking: st
     means = [float(found[0][f"mean_label_{label}"]) for label in range(4)]
     assert means == sorted(means)
     examples = lab.export("gemma_top_features", "feature_examples.json")
-    assert len(examples) <= 50
-    texts = [row["text"] for row in lab.rows("samples", "samples", "gemma_top_features")]
-    assert all(any(word in text for word in WORDS) for text in texts if text in str(next(iter(examples.values()))["3"]))
+    first = next(iter(examples.values()))["examples_by_label"]
+    for label in ("1", "2", "3"):
+        assert [sum(word in one["sentence"] for word in WORDS) for one in first[label]] == [int(label)] * 5
 
 
 def test_no_link_leads_to_a_page_that_does_not_exist(lab: Lab, ranking: str) -> None:
