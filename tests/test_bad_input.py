@@ -14,6 +14,7 @@ from tests.toolkit.conftest import Toolkit, toolkit  # noqa: F401
 from toolkit_lab import lab_files
 from toolkit_lab.training.game import random_state
 from toolkit_lab.training.layouts import render
+from toolkit_store import open_store
 
 MODEL, SAES = "package:toolkit_lab/files/model", "package:toolkit_lab/files/saes/Lab-LXR-4x"
 TEXTS = "sentence,label\n" + "".join(f"Current balance: ${n}.,{'high' if n > 8 else 'low'}\n" for n in range(16))
@@ -148,10 +149,12 @@ def test_groups_that_are_not_there(toolkit, spec, change, message):  # noqa: F81
 @pytest.mark.slow
 def test_a_text_over_the_context(toolkit, spec, tmp_path):  # noqa: F811
     path = spec()
-    (tmp_path / "texts.csv").write_text(TEXTS + "word " * 3000 + ",low\n")
+    (tmp_path / "texts.csv").write_text(TEXTS + "word " * 100_000 + ",low\n")
     said = refused(toolkit, path, 3, "run")
     assert "tokens; toolkit_lab/model reads at most 2048" in said
-    assert "texts.csv:18" in said
+    assert "texts.csv:18 (row 17)" in said
+    store = open_store(toolkit.store, read_only=True)
+    assert store.steps() == []
 
 
 @pytest.mark.slow

@@ -31,6 +31,10 @@ class StoreInputs:
         """Tables to which a step wrote rows."""
         return sorted({name for row in self._rows for name, count in row.tables.items() if count})
 
+    def newest(self) -> str:
+        """When the newest of the steps was committed; empty without any."""
+        return max((row.committed_at for row in self._rows), default="")
+
     def read(self, table: str) -> pa.Table:
         """All rows, sorted by the table's key."""
         return self._store.read(table, [row.key for row in self._rows if table in row.tables])

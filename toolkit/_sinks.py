@@ -19,7 +19,7 @@ def write_sinks(plan: Plan, inputs: StoreInputs) -> Iterator[tuple[str, Path, di
     """Write every sink of the plan: its name, folder, and the SHA-256 of each file."""
     for sink in plan.sinks:
         folder = sink_folder(plan, sink)
-        work = SinkWork(params=sink.params, folder=folder, run=plan.run, inputs=inputs)
+        work = SinkWork(params=sink.params, folder=folder, run=plan.run, inputs=inputs, at=inputs.newest())
         hashes = {}
         for name, data in sink.part.run(work):
             hashes[name] = write_bytes(folder / _safe(name, sink.name), data)

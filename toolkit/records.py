@@ -172,12 +172,16 @@ class Cost:
 
 @dataclass(frozen=True)
 class SinkWork:
-    """What a sink gets: its params, the folder or URI resolved against the spec, and the committed tables of the run."""
+    """What a sink gets: its params, the folder or URI resolved against the spec, and the committed tables of the run.
+
+    `at`: when the newest of them was committed (ISO 8601, UTC), so that an export that bears a time is the same when made again.
+    """
 
     params: Any
     folder: Path
     run: str
     inputs: Inputs
+    at: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Samples from files: CSV."""
+"""Samples from files and from the spec itself: CSV, JSON lines, prompts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from toolkit import hookimpl
 from toolkit.records import Part, SourcePart
 
-from . import _csv_file
+from . import _csv_file, _jsonl_file, _prompts
 
 
 @hookimpl
@@ -18,6 +18,24 @@ def toolkit_parts() -> Iterator[Part]:
         help="Samples from a CSV file: a text a row, other columns as metadata.",
         params=_csv_file.Csv,
         run=_csv_file.read_samples,
+        most=_csv_file.most,
         identify=_csv_file.identify,
+        uses_model=True,
+    )
+    yield SourcePart(
+        name="jsonl",
+        help="Samples from a file of JSON lines: an object a line, its keys as columns.",
+        params=_jsonl_file.Jsonl,
+        run=_jsonl_file.read_samples,
+        most=_jsonl_file.most,
+        identify=_jsonl_file.identify,
+        uses_model=True,
+    )
+    yield SourcePart(
+        name="prompts",
+        help="Samples written in the spec itself: texts, with metadata if wanted.",
+        params=_prompts.Prompts,
+        run=_prompts.read_samples,
+        most=_prompts.most,
         uses_model=True,
     )

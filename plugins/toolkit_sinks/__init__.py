@@ -1,4 +1,4 @@
-"""Exports: tables as JSON lines and activations as NumPy archives."""
+"""Exports: tables as JSON lines, activations as NumPy archives, a comparison in a study's JSON."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from toolkit import hookimpl
 from toolkit.records import Part, SinkPart
 
-from . import _json_lines, _npz
+from . import _exp1_json, _json_lines, _npz
 
 
 @hookimpl
@@ -21,4 +21,11 @@ def toolkit_parts() -> Iterator[Part]:
         run=_npz.write_npz,
         reads=("activations", "spaces", "samples", "sample_meta", "saes"),
         disk=_npz.disk,
+    )
+    yield SinkPart(
+        name="exp1_json",
+        help="A comparison of two groups by layer, in the JSON that the study of SAE layers 1 to 31 published.",
+        params=_exp1_json.Exp1Json,
+        run=_exp1_json.write_exp1_json,
+        reads=("features", "spaces"),
     )

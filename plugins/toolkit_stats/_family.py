@@ -234,6 +234,13 @@ class _Writer:
         for group, side in zip(self._design.groups, one.sides, strict=True):
             add("mean", group.name, side.mean, group.size())
             add("density", group.name, side.fired / side.samples, None)
+            add(
+                "std",
+                group.name,
+                np.sqrt(side.squares / (side.samples - 1)),
+                None,
+                None if self._params.details == "all" else found,
+            )
         for stat, numbers in one.found.items():
             every = self._params.details == "all" or stat.removesuffix("_adjusted") in ALWAYS
             add(stat, contrast, numbers, beside if stat.endswith("_adjusted") else test, None if every else found)

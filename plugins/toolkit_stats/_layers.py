@@ -1,4 +1,4 @@
-"""Which layers of a model a stage looks at: `all`, `8`, `1-31`, `[8, 15, 31]`."""
+"""Which layers of a model a stage looks at: `all`, `8`, `1-31`, `1-`, `[8, 15, 31]`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import re
 from toolkit.errors import DataError
 
 Layers = str | int | tuple[int, ...]
-HELP = "all, 8, 1-31 or [8, 15, 31]; layers count from 0, and a layer's place is its output."
+HELP = "all, 8, 1-31, 1- (to the last) or [8, 15, 31]; layers count from 0, and a layer's place is its output."
 MOST = 10_000
 
 
 def hookpoints(wanted: Layers, layers: int, model: str) -> list[str]:
     """The streams after the layers asked for; one that the model does not have is an error."""
-    numbers = list(range(layers)) if wanted == "all" else sorted(set(_numbers(wanted)))
+    numbers = list(range(layers)) if wanted == "all" else sorted(set(_numbers(wanted, layers)))
     missing = [number for number in numbers if not 0 <= number < layers]
     if missing or not numbers:
         named = f"names layer {missing[0]}" if missing else "names no layer"
@@ -21,13 +21,13 @@ def hookpoints(wanted: Layers, layers: int, model: str) -> list[str]:
     return [f"resid_post.{number}" for number in numbers]
 
 
-def _numbers(wanted: Layers) -> list[int]:
+def _numbers(wanted: Layers, layers: int) -> list[int]:
     if isinstance(wanted, int):
         return [wanted]
     if not isinstance(wanted, str):
         return list(wanted)
-    if span := re.fullmatch(r"\s*(\d+)\s*-\s*(\d+)\s*", wanted):
-        return list(range(int(span[1]), min(int(span[2]), MOST) + 1))
+    if span := re.fullmatch(r"\s*(\d+)\s*-\s*(\d*)\s*", wanted):
+        return list(range(int(span[1]), min(int(span[2]), MOST) + 1 if span[2] else layers))
     if re.fullmatch(r"\s*\d+\s*", wanted):
         return [int(wanted)]
-    raise DataError(f"layers: {wanted!r} is not understood. Write all, 8, 1-31 or [8, 15, 31].")
+    raise DataError(f"layers: {wanted!r} is not understood. Write all, 8, 1-31, 1- (to the last) or [8, 15, 31].")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,29 +13,17 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from tests.plugins.toolkit_samples.conftest import PARTS, Words, meta_of, tables_of
 from toolkit.errors import BadInput, DataError
-from toolkit.models import Span, Tokens
-from toolkit.records import SourcePart
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_work
-from toolkit_samples import toolkit_parts
 from toolkit_samples._csv_file import Csv, identify
 
-PART = next(part for part in toolkit_parts() if isinstance(part, SourcePart))
 Write = Callable[[str], Path]
-CELL = st.text(st.characters(exclude_categories=["Cs", "Cc"]))
-
-
-class Words:
-    """A model whose tokens are words with the space before them; a chat puts a header in front."""
-
-    def tokenise(self, text: str, *, chat: bool = False, spans: Sequence[Span] = (), name: str = "") -> Tokens:
-        rendered = f"<user> {text}" if chat else text
-        pieces = tuple(re.findall(r"\s*\S+|\s+", rendered))
-        if len(pieces) > 9:
-            raise DataError(f"sample '{name}' has {len(pieces)} tokens")
-        return Tokens(rendered, tuple(range(len(pieces))), pieces)
+CELL = st.text(st.characters(exclude_categories=["Cs"]))
+TEXT = CELL.filter(str.strip).filter(lambda text: len(text.split()) < 5)
 
 
 @pytest.fixture
@@ -50,13 +37,11 @@ def write(tmp_path: Path) -> Write:
 
 
 def tables(path: Path, limit: int | None = None, **params: Any) -> dict[str, list[dict[str, Any]]]:
-    work = make_work(Csv(path=str(path), **params), model=Words(), limit_units=limit)
-    return {name: table.to_pylist() for name, table in PART.run(work)}
+    return tables_of("csv", Csv(path=str(path), **params), limit)
 
 
 def meta(path: Path, **params: Any) -> dict[tuple[str, str], float | str]:
-    rows = tables(path, **params)["sample_meta"]
-    return {(row["sample"], row["key"]): row["string"] if row["number"] is None else row["number"] for row in rows}
+    return meta_of(tables(path, **params))
 
 
 def refused(path: Path, message: str, **params: Any) -> None:
@@ -67,7 +52,7 @@ def refused(path: Path, message: str, **params: Any) -> None:
 
 def test_it_keeps_the_contract(write: Write) -> None:
     path = write("text,unit,score,label\none two,g1,1,a\nthree,g1,2.5,b\nfour,g2,,a\n")
-    check_part(PART, params={"path": str(path), "unit": "unit"}, work=make_work(model=Words()))
+    check_part(PARTS["csv"], params={"path": str(path), "unit": "unit"}, work=make_work(model=Words()))
 
 
 # --- samples and metadata -----------------------------------------------------------------------------------------------
@@ -135,15 +120,19 @@ def test_a_limit_keeps_whole_units_and_does_not_change_what_a_column_holds(write
     assert [row["string"] for row in found["sample_meta"]] == ["1", "3"]
 
 
-@settings(max_examples=40)
-@given(st.lists(st.tuples(CELL, CELL), min_size=1, max_size=8))
-def test_any_text_that_python_writes_as_csv_comes_back(rows: list[tuple[str, str]]) -> None:
-    rows = [(f'{text[:3]} "a",\nb', f"x{label}") for text, label in rows]
+@settings(max_examples=80)
+@given(
+    st.lists(st.tuples(TEXT, CELL), min_size=1, max_size=8),
+    st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]),
+    st.sampled_from(["utf-8", "utf-8-sig"]),
+)
+def test_any_text_that_python_writes_as_csv_comes_back(rows: list[tuple[str, str]], quoting: Any, encoding: str) -> None:
+    rows = [(text, f"x{label}") for text, label in rows]
     written = io.StringIO(newline="")
-    csv.writer(written).writerows([("text", "label"), *rows])
+    csv.writer(written, quoting=quoting).writerows([("text", "label"), *rows])
     with TemporaryDirectory() as folder:
         path = Path(folder) / "data.csv"
-        path.write_text(written.getvalue(), encoding="utf-8", newline="")
+        path.write_text(written.getvalue(), encoding=encoding, newline="")
         found = tables(path)
     assert [row["text"] for row in found["samples"]] == [text for text, _ in rows]
     assert [row["string"] for row in found["sample_meta"]] == [label for _, label in rows]
@@ -196,15 +185,15 @@ def test_a_header_without_rows(write: Write) -> None:
 
 def test_an_empty_text_is_named_by_the_line_where_its_row_begins(write: Write) -> None:
     path = write('text,label\n"one\ntwo",a\n\n" ",b\n')
-    refused(path, ":5: column 'text' is empty here. Fill it in, or take the row out.")
+    refused(path, ":5 (row 2): column 'text' is empty here. Fill it in, or take the row out.")
 
 
 def test_an_empty_unit(write: Write) -> None:
-    refused(write("text,game\none,\n"), ":2: column 'game' is empty here. Fill it in, or take the row out.", unit="game")
+    refused(write("text,game\none,\n"), ":2 (row 1): column 'game' is empty here. Fill it in, or take the row out.", unit="game")
 
 
 def test_a_row_with_too_many_cells(write: Write) -> None:
-    message = ":2: this row has 3 cells, the header 2. Put double quotes around a cell with commas or newlines in it."
+    message = ":2 (row 1): this row has 3 cells, the header 2. Put double quotes around a cell with commas or newlines in it."
     refused(write("text,label\none, two,a\n"), message)
 
 
@@ -213,14 +202,18 @@ def test_a_column_named_twice(write: Write) -> None:
 
 
 def test_a_quote_that_does_not_end(write: Write) -> None:
-    message = ":3: this is no CSV: unexpected end of data. Put double quotes around cells, and double those inside."
+    message = ":3 (row 2): this is no CSV: unexpected end of data. Put double quotes around cells, and double those inside."
     refused(write('text\none\n"two\n'), message)
 
 
 def test_another_encoding(write: Write) -> None:
     path = write("")
     path.write_bytes("text\ncafé\n".encode("latin-1"))
-    refused(path, ":1: near here the file is not UTF-8 (invalid continuation byte). Save it as UTF-8.")
+    message = (
+        ":2: byte 4 of this line (0xe9), after 'caf', is not UTF-8 (invalid continuation byte). Save the whole file as UTF-8; "
+        "it may hold Latin-1 or Windows-1252 in places."
+    )
+    refused(path, message)
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_column(write: Write) -> None:
@@ -228,7 +221,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(write: Write) -> None:
 
 
 def test_a_text_that_is_too_long_names_its_line(write: Write) -> None:
-    with pytest.raises(DataError, match=r"sample '000001 \(data.csv:3\)' has 10 tokens"):
+    with pytest.raises(DataError, match=r"sample '000001 at .*data.csv:3 \(row 2\)' has 10 tokens"):
         tables(write("text\none\n" + "w " * 9 + "w\n"))
 
 
@@ -240,3 +233,83 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"there is nothing at .*nowhere.csv"):
         identify(Csv(path=str(tmp_path / "nowhere.csv")), tmp_path)
+
+
+def test_latin_1_in_the_middle_of_utf_8_is_found_to_the_byte(write: Write, tmp_path: Path) -> None:
+    path = write("")
+    path.write_bytes("text\nna\u00efve \u4e2d\n".encode() * 3000 + b"text\nol\xe9 ol\xc3\xa9\n")
+    with pytest.raises(DataError, match=r"data.csv:6002: byte 3 of this line \(0xe9\), after 'ol', is not UTF-8"):
+        identify(Csv(path=str(path)), tmp_path)
+
+
+def test_utf_16_is_called_by_its_name(write: Write) -> None:
+    path = write("")
+    path.write_bytes("text\none\n".encode("utf-16"))
+    refused(path, ":1: the file is UTF-16. Save it as UTF-8.")
+
+
+def test_line_ends_of_other_systems_and_inside_quotes(write: Write) -> None:
+    found = tables(write('text,label\r\n"one,\r\n""two""",a\r\nthree,b\r\n'))
+    assert [row["text"] for row in found["samples"]] == ['one,\r\n"two"', "three"]
+    assert [row["string"] for row in found["sample_meta"]] == ["a", "b"]
+
+
+def test_a_hundred_thousand_tokens_are_read_and_refused_by_the_models_context_not_by_the_csv_reader(write: Write) -> None:
+    limit = csv.field_size_limit()
+    path = write("text\none\n" + "word " * 100_000 + "\n")
+    with pytest.raises(DataError, match=r"data.csv:3 \(row 2\)' has 100001 tokens; words reads at most 9"):
+        tables(path)
+    assert csv.field_size_limit() == limit
+
+
+@pytest.mark.parametrize("cell", ["4", "-1", "1.5", "high", "two", "1_0", "", "nan", "1e400"])
+def test_a_label_is_a_whole_number_of_its_range(write: Write, cell: str) -> None:
+    found = f"holds '{cell}'" if cell else "is empty"
+    message = (
+        f":3 (row 2): column 'level' {found} here; a label is a whole number from 0 to 3. "
+        f"Correct it, or take the row out; a missing label is never a 0."
+    )
+    refused(write(f"text,level\none,3\ntwo,{cell}\n"), message, label="level")
+
+
+def test_labels_are_numbers_also_when_a_spreadsheet_wrote_a_point(write: Write) -> None:
+    path = write("text,level,note\none,2.0,a\ntwo, 7 ,b\n")
+    assert meta(path, label="level", label_range=(2, 7), columns=()) == {("000000", "level"): 2.0, ("000001", "level"): 7.0}
+
+
+def test_a_range_of_labels_goes_upwards() -> None:
+    with pytest.raises(ValidationError, match="3 is not below 0; write the lowest label, then the highest"):
+        Csv(path="x.csv", label_range=(3, 0))
+
+
+def test_a_long_wrong_label_is_cut_in_the_message(write: Write) -> None:
+    with pytest.raises(DataError, match=rf"holds '{'x' * 40}\.\.\.' here"):
+        tables(write(f"text,level\none,{'x' * 4000}\n"), label="level")
+
+
+def test_ids_are_the_files_own_and_stand_once(write: Write) -> None:
+    path = write("name,text\na,one\nb,two\n")
+    assert [row["sample"] for row in tables(path, id="name")["samples"]] == ["a", "b"]
+    assert meta(path, id="name") == {}
+    path = write('name,text\na,"one\none"\nb,two\na,three\n')
+    refused(
+        path,
+        f":5 (row 3): column 'name' holds 'a' again; it stands at {path}:2 (row 1) already. Give each its own id.",
+        id="name",
+    )
+
+
+def test_everything_but_the_length_is_told_before_anything_runs(write: Write, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"data.csv:3 \(row 2\): column 'level' is empty here"):
+        identify(Csv(path=str(write("text,level\none,1\ntwo,\n")), label="level"), tmp_path)
+
+
+def test_the_identity_says_how_much_there_is(write: Write, tmp_path: Path) -> None:
+    path = write("text,game\none,a\ntwo,b\nthree,a\n")
+    assert identify(Csv(path=str(path), unit="game"), tmp_path).facts == {"bytes": path.stat().st_size, "rows": 3, "units": 2}
+
+
+def test_a_plan_knows_how_many_samples_there_are(write: Write) -> None:
+    most = PARTS["csv"].most
+    assert most is not None
+    assert most(Csv(path=str(write("text\none\ntwo\n"))), None) == 2

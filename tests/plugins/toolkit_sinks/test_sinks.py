@@ -84,7 +84,7 @@ def loaded(content: bytes) -> dict[str, np.ndarray]:
         return dict(archive)
 
 
-@pytest.mark.parametrize("name", SINKS)
+@pytest.mark.parametrize("name", ["json", "npz"])
 def test_each_sink_keeps_the_contract(name: str) -> None:
     tables = {"activations": table("activations", ACTIVATIONS), "spaces": table("spaces", SPACES)}
     more = {name: table(name, []) for name in ("samples", "sample_meta", "saes")}

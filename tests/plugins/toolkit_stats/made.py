@@ -13,8 +13,9 @@ from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_work
 from toolkit.testing.nulls import Groups
 from toolkit_stats import toolkit_parts
+from toolkit_stats._params import Compare
 
-PARTS = {part.name: part for part in toolkit_parts() if isinstance(part, StagePart) and part.name.startswith("compare.")}
+PARTS = {part.name: part for part in toolkit_parts() if isinstance(part, StagePart) and issubclass(part.params, Compare)}
 Found = dict[tuple[str, int, str, str], dict[str, Any]]
 
 

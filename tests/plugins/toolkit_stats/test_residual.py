@@ -159,11 +159,17 @@ def test_a_short_address_that_could_mean_either_is_refused_with_both() -> None:
     assert find("m/resid_post.1/raw:7", [raw, sae]) == raw
 
 
+def test_layers_may_be_left_open_to_the_last(tiny: Any) -> None:
+    found = run(samples(), tiny, layers="1-")["spaces"].to_pylist()
+    assert [row["hookpoint"] for row in found] == ["resid_post.1", "resid_post.2"]
+
+
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
         ("0-3", "layers: '0-3' names layer 3; tiny has the layers 0 to 2"),
         ("x", "layers: 'x' is not understood"),
+        ("3-", "layers: '3-' names no layer; tiny has the layers 0 to 2"),
         ((), "names no layer"),
     ],
 )

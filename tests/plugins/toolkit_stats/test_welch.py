@@ -62,7 +62,7 @@ def test_features_that_are_no_discovery_have_effect_p_and_q_without_details() ->
 def test_each_fired_feature_has_every_statistic_once() -> None:
     found = run(small())
     stats_of = {(stat, group) for _, feature, stat, group in found if feature == 2}
-    sides = {(stat, group) for stat in ("mean", "density") for group in ("a", "b")}
+    sides = {(stat, group) for stat in ("mean", "std", "density") for group in ("a", "b")}
     contrast = {(stat, "a vs b") for stat in ("d", "d_low", "d_high", "g", "t", "df", "p", "q", "significant")}
     assert stats_of == sides | contrast | {("fired", "")}
     assert {feature for _, feature, _, _ in found} == {2, 5}
@@ -75,6 +75,7 @@ def test_the_numbers_are_those_of_the_samples() -> None:
     number = {(stat, group): row["number"] for (_, feature, stat, group), row in found.items() if feature == 5}
     assert number["mean", "a"] == pytest.approx(np.mean(a))
     assert number["density", "a"] == 1.0
+    assert number["std", "b"] == pytest.approx(np.std(b, ddof=1))
     assert number["fired", ""] == 6.0
     assert number["t", "a vs b"] == pytest.approx(theirs.statistic, rel=1e-9)
     assert number["df", "a vs b"] == pytest.approx(theirs.df, rel=1e-9)

@@ -1,0 +1,53 @@
+"""A file of samples: where it is, what it is, and where it stops being UTF-8."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from toolkit.errors import BadInput, DataError
+from toolkit.files import locate
+from toolkit.records import Identity
+
+from ._texts import Sample
+
+UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+
+def the_file(text: str, kind: str) -> Path:
+    """The file that a param names."""
+    path = locate(text)
+    if not path.is_file():
+        raise BadInput(f"{path} is a folder; name a {kind} file in it.")
+    return path
+
+
+def identity(path: Path, samples: Sequence[Sample]) -> Identity:
+    """What a file of samples is: its SHA-256, and how much is in it."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    facts = {"bytes": path.stat().st_size, "rows": len(samples), "units": len({sample.unit for sample in samples})}
+    return Identity(name=path.name, revision=digest[:12], digest=digest, facts=facts)
+
+
+def not_utf8(path: Path) -> DataError:
+    """Where a file that cannot be read as UTF-8 stops being so: the line and the byte."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                return DataError(f"{path}:{number}: {_bad_byte(line, error, first=number == 1)}")
+    return DataError(f"{path}: the file changed while it was read. Run again when nobody writes to it.")
+
+
+def _bad_byte(line: bytes, error: UnicodeDecodeError, *, first: bool) -> str:
+    if first and line.startswith(UTF16_MARKS):
+        return "the file is UTF-16. Save it as UTF-8."
+    before = line[max(0, error.start - 20) : error.start].decode("utf-8", "ignore")
+    after = f", after {before!r}," if before else ""
+    return (
+        f"byte {error.start + 1} of this line (0x{line[error.start]:02x}){after} is not UTF-8 ({error.reason}). "
+        f"Save the whole file as UTF-8; it may hold Latin-1 or Windows-1252 in places."
+    )

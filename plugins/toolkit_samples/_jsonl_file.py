@@ -1,0 +1,145 @@
+"""The source `jsonl`: a line is a JSON object is a sample; its keys are the columns."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from toolkit.errors import DataError
+from toolkit.files import PathText
+from toolkit.records import UNHASHED, Identity, Rows, Work
+
+from ._file import identity, not_utf8, the_file
+from ._texts import Cell, Row, Sample, Texts, missing_column, samples_of, tables
+
+KINDS = {dict: "an object", list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
+
+
+class Jsonl(Texts):
+    """Which file, and what the keys of its objects mean."""
+
+    path: PathText = Field(
+        min_length=1, description="The file, relative to the spec; UTF-8, an object a line.", json_schema_extra=UNHASHED
+    )
+
+
+class _Twice(ValueError):
+    """A key stands twice in one object."""
+
+
+def identify(params: Jsonl, folder: Path) -> Identity:
+    """The file's SHA-256, after a look at every line: what is wrong in it is told before anything runs."""
+    path = the_file(params.path, "JSONL")
+    return identity(path, _samples(path, params))
+
+
+def most(params: Jsonl, units: int | None) -> int:
+    """How many samples the file holds: `plan` knows before anything runs."""
+    return len(_samples(the_file(params.path, "JSONL"), params))
+
+
+def read_samples(work: Work) -> Rows:
+    """The tables of the file's lines."""
+    yield from tables(work, _samples(the_file(work.params.path, "JSONL"), work.params))
+
+
+def _samples(path: Path, params: Jsonl) -> list[Sample]:
+    found = [(place, _object(place, line, whole)) for place, line, whole in _lines(path)]
+    if not found:
+        raise DataError(f"{path}:1: the file is empty. Write a JSON object a line, with the key '{params.text}'.")
+    there = list(dict.fromkeys(key for _, given in found for key in given))
+    for field, name in params.named():
+        if name not in there:
+            raise missing_column(f"{path}:1", field, name, there)
+    wanted = {params.text, params.id, params.unit, *params.metadata(there)}
+    return samples_of([Row(place, _cells(place, given, wanted)) for place, given in found], params)
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str, bool]]:
+    """Place and text of each line that is not blank, and whether it ends as a line does."""
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, 1):
+            try:
+                text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError:
+                raise not_utf8(path) from None
+            if text.strip():
+                yield f"{path}:{number}", text.rstrip("\r\n"), raw.endswith(b"\n")
+
+
+def _object(place: str, line: str, whole: bool) -> dict[str, Any]:
+    try:
+        found = json.loads(line, parse_constant=_no_number, object_pairs_hook=_once)
+    except json.JSONDecodeError as error:
+        if not whole:
+            raise DataError(
+                f"{place}: the file is cut off in the middle of this line, at character {len(line)}. Copy or write it again."
+            ) from None
+        raise DataError(
+            f"{place}: this line is no JSON: {error.msg} at character {error.colno}. Write an object a line."
+        ) from None
+    except _Twice as error:
+        raise DataError(f"{place}: {error}") from None
+    except RecursionError:
+        raise DataError(f"{place}: lists or objects lie too deep in this line. Write a flat object a line.") from None
+    if not isinstance(found, dict):
+        raise DataError(f'{place}: this line holds {KINDS.get(type(found), "null")}; wanted a JSON object, like {{"text": ...}}.')
+    return found
+
+
+def _no_number(name: str) -> float:
+    raise _Twice(f"{name} is no number that JSON knows. Leave the key out, or write null.")
+
+
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _Twice(f"the key '{twice}' stands twice in one object. Keep one.")
+    return found
+
+
+def _cells(place: str, given: dict[str, Any], wanted: set[str | None]) -> dict[str, Cell]:
+    """The cells asked for; null and blank texts are left out."""
+    cells = {key: _cell(place, key, value) for key, value in given.items() if key in wanted and value is not None}
+    return {key: cell for key, cell in cells.items() if not isinstance(cell, str) or cell.strip()}
+
+
+def _cell(place: str, key: str, value: Any) -> Cell:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return _encodable(place, key, value)
+    number = _finite(value)
+    if number is None:
+        raise DataError(
+            f"{place}: '{key}' holds {KINDS[type(value)] if isinstance(value, dict | list) else 'a number too large'}; metadata "
+            f"are texts and numbers. Name the keys you want with `columns`, or write it as a text."
+        )
+    return number
+
+
+def _finite(value: Any) -> float | None:
+    """A JSON number as a float; None for what is none, or is too large for one."""
+    try:
+        found = float(value)
+    except (TypeError, OverflowError):
+        return None
+    return found if math.isfinite(found) else None
+
+
+def _encodable(place: str, key: str, value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{place}: '{key}' holds half a surrogate pair (\\u{ord(value[error.start]):04x}) at character {error.start + 1}; that is "
+            f"no text. Write the file again with whole characters."
+        ) from None
+    return value

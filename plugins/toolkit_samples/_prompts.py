@@ -1,0 +1,51 @@
+"""The source `prompts`: texts written in the spec itself."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, StrictFloat, StrictInt, model_validator
+
+from toolkit.errors import DataError
+from toolkit.records import Rows, Work
+
+from ._texts import Cell, Row, Sample, Texts, samples_of, tables
+
+Given = Annotated[str, Field(min_length=1)] | dict[str, str | StrictInt | StrictFloat]
+
+
+class Prompts(Texts):
+    """The texts, and what the keys beside them mean."""
+
+    prompts: tuple[Given, ...] = Field(
+        min_length=1, description="Each a text, or a map with a text and metadata: {text: ..., label: 2}."
+    )
+
+    @model_validator(mode="after")
+    def _all_usable(self) -> Prompts:
+        try:
+            _samples(self)
+        except DataError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+
+def most(params: Prompts, units: int | None) -> int:
+    """How many texts the spec holds."""
+    return len(params.prompts)
+
+
+def read_samples(work: Work) -> Rows:
+    """The tables of the spec's own texts."""
+    yield from tables(work, _samples(work.params))
+
+
+def _samples(params: Prompts) -> list[Sample]:
+    rows = [Row(f"prompts.{number}", _cells(given, params.text)) for number, given in enumerate(params.prompts)]
+    return samples_of(rows, params)
+
+
+def _cells(given: Given, text: str) -> dict[str, Cell]:
+    named = {text: given} if isinstance(given, str) else given
+    cells = {key: value if isinstance(value, str) else float(value) for key, value in named.items()}
+    return {key: cell for key, cell in cells.items() if not isinstance(cell, str) or cell.strip()}

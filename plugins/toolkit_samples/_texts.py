@@ -1,0 +1,222 @@
+"""What every source of texts shares: its params, a row as the file has it, and the tables that rows become."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field, field_validator
+
+from toolkit.errors import DataError, nearest
+from toolkit.records import Params, Rows, Work
+from toolkit.tables import arrow_schema
+
+if TYPE_CHECKING:
+    from toolkit.models import Tokens
+
+NUMBER = re.compile(r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+"""What is read as a number. With a zero in front it is a name (`007`)."""
+
+Cell = str | float
+
+
+class Texts(Params):
+    """Which columns hold what, and how a text is put to the model."""
+
+    numbers_in_texts: ClassVar[bool] = False
+    """Whether a text that looks like a number is one: CSV has nothing but texts."""
+
+    text: str = Field("text", min_length=1, description="The column that holds the text.")
+    id: str | None = Field(
+        None, min_length=1, description="The column with each sample's id, each once; without it, rows are numbered from 0."
+    )
+    unit: str | None = Field(
+        None, min_length=1, description="The column that names a sample's unit; without it, each row is one."
+    )
+    label: str | None = Field(
+        None, min_length=1, description="The column that holds a whole-number label; then every row needs one in `label_range`."
+    )
+    label_range: tuple[int, int] = Field((0, 3), description="The lowest and the highest label.")
+    chat: bool = Field(False, description="Put the model's chat template around each text, as a user's message.")
+    columns: tuple[str, ...] | None = Field(
+        None, description="The columns that become metadata, beside the label; without it, all others."
+    )
+
+    @field_validator("label_range")
+    @classmethod
+    def _upwards(cls, pair: tuple[int, int]) -> tuple[int, int]:
+        if pair[0] >= pair[1]:
+            raise ValueError(f"{pair[0]} is not below {pair[1]}; write the lowest label, then the highest")
+        return pair
+
+    def named(self) -> Iterator[tuple[str, str]]:
+        """Each param that names a column, with the column."""
+        single = (("text", self.text), ("id", self.id), ("unit", self.unit), ("label", self.label))
+        yield from ((field, name) for field, name in single if name is not None)
+        yield from (("columns", name) for name in self.columns or ())
+
+    def metadata(self, there: Sequence[str]) -> list[str]:
+        """Of the columns there are, those that become metadata."""
+        if self.columns is None:
+            return [column for column in there if column not in (self.text, self.id, self.unit)]
+        return [column for column in there if column in self.columns or column == self.label]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row as its file has it: where it stands (for people), and its cells by column; an empty cell is left out."""
+
+    place: str
+    cells: dict[str, Cell]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A row that has been looked at: its id, its unit, and the row."""
+
+    id: str
+    unit: str
+    row: Row
+
+
+def samples_of(rows: Sequence[Row], params: Texts) -> list[Sample]:
+    """The rows as samples; an empty text, a wrong label or an id that stands twice is an error with the row's place."""
+    found, first = [], dict[str, str]()
+    for number, row in enumerate(rows):
+        _check_text(row, params.text)
+        _check_label(row, params)
+        name = _required(row, params.id) if params.id else f"{number:06d}"
+        if name in first:
+            raise DataError(
+                f"{row.place}: column '{params.id}' holds '{name}' again; it stands at {first[name]} already. Give each its own id."
+            )
+        first[name] = row.place
+        found.append(Sample(name, _required(row, params.unit) if params.unit else name, row))
+    return found
+
+
+def tables(work: Work, every: Sequence[Sample]) -> Rows:
+    """Tokenise each text, and give its other columns as metadata: numbers where a whole column holds numbers."""
+    import pyarrow as pa
+
+    kept = _limited(every, work.limit_units)
+    work.report.phase("compute")
+    rows = []
+    for done, sample in enumerate(kept):
+        rows.append(_sample(sample, _tokens(work, sample)))
+        work.report.progress(done + 1, len(kept))
+    yield "samples", pa.Table.from_pylist(rows, schema=arrow_schema("samples"))
+    yield "sample_meta", pa.Table.from_pylist(list(_meta(kept, every, work.params)), schema=arrow_schema("sample_meta"))
+
+
+def missing_column(place: str, field: str, name: str, there: Sequence[str]) -> DataError:
+    """The error for a column that a param names and that is not there."""
+    return DataError(f"{place}: {field}: there is no column '{name}'.{nearest(name, there)} Columns: {', '.join(there)}.")
+
+
+# --- what a row must hold -----------------------------------------------------------------------------------------------
+
+
+def _check_text(row: Row, column: str) -> None:
+    text = row.cells.get(column)
+    if isinstance(text, float):
+        raise DataError(f"{row.place}: column '{column}' holds the number {text:g}; wanted a text. Put quotes around it.")
+    if text is None or not text.strip():
+        raise _empty(row, column)
+
+
+def _check_label(row: Row, params: Texts) -> None:
+    if params.label is None:
+        return
+    low, high = params.label_range
+    cell = row.cells.get(params.label)
+    number = cell if isinstance(cell, float) else as_number(cell or "")
+    if number is None or not number.is_integer() or not low <= number <= high:
+        found = "is empty" if cell is None else f"holds {_shown(cell)}"
+        raise DataError(
+            f"{row.place}: column '{params.label}' {found} here; a label is a whole number from {low} to {high}. "
+            f"Correct it, or take the row out; a missing label is never a 0."
+        )
+
+
+def _required(row: Row, column: str) -> str:
+    cell = row.cells.get(column)
+    if cell is None:
+        raise _empty(row, column)
+    return cell if isinstance(cell, str) else written(cell)
+
+
+def _empty(row: Row, column: str) -> DataError:
+    return DataError(f"{row.place}: column '{column}' is empty here. Fill it in, or take the row out.")
+
+
+def _shown(cell: Cell) -> str:
+    """A cell as a message shows it: a long one is cut."""
+    text = cell if isinstance(cell, str) else written(cell)
+    return f"'{text}'" if len(text) <= 40 else f"'{text[:40]}...'"
+
+
+def as_number(cell: str) -> float | None:
+    """The number that a text is, if it is one."""
+    given = cell.strip()
+    found = float(given) if NUMBER.fullmatch(given) else math.nan
+    return found if math.isfinite(found) else None
+
+
+def written(number: float) -> str:
+    """A number as people write it: a whole one without a point."""
+    return f"{int(number)}" if number.is_integer() else repr(number)
+
+
+# --- tables -------------------------------------------------------------------------------------------------------------
+
+
+def _limited(samples: Sequence[Sample], units: int | None) -> list[Sample]:
+    """All samples of the first units, in the order of the file."""
+    kept = set(list(dict.fromkeys(sample.unit for sample in samples))[:units])
+    return [sample for sample in samples if sample.unit in kept]
+
+
+def _tokens(work: Work, sample: Sample) -> Tokens:
+    text = sample.row.cells[work.params.text]
+    found: Tokens = work.model.tokenise(text, chat=work.params.chat, name=f"{sample.id} at {sample.row.place}")
+    return found
+
+
+def _sample(sample: Sample, tokens: Tokens) -> dict[str, Any]:
+    digest = hashlib.sha256(tokens.text.encode()).hexdigest()
+    return {
+        "sample": sample.id,
+        "unit": sample.unit,
+        "cluster": digest,
+        "text": tokens.text,
+        "token_ids": tokens.ids,
+        "pieces": tokens.pieces,
+        "spans": [],
+        "prompt_hash": digest,
+    }
+
+
+def _meta(kept: Sequence[Sample], every: Sequence[Sample], params: Texts) -> Iterator[dict[str, Any]]:
+    """What a column holds is decided by all rows, so that a limit does not change it. Empty cells say nothing."""
+    columns = params.metadata(list(dict.fromkeys(column for sample in every for column in sample.row.cells)))
+    values = {column: [sample.row.cells[column] for sample in every if column in sample.row.cells] for column in columns}
+    numeric = {column for column, cells in values.items() if all(_number(cell, column, params) is not None for cell in cells)}
+    for sample in kept:
+        for column in columns:
+            if column in sample.row.cells:
+                cell = sample.row.cells[column]
+                number = _number(cell, column, params) if column in numeric else None
+                text = None if number is not None else cell if isinstance(cell, str) else written(cell)
+                yield {"sample": sample.id, "key": column, "number": number, "string": text}
+
+
+def _number(cell: Cell, column: str, params: Texts) -> float | None:
+    """A cell as a number; a text is one only where the source has no other, and as a label."""
+    if isinstance(cell, float):
+        return cell
+    return as_number(cell) if params.numbers_in_texts or column == params.label else None

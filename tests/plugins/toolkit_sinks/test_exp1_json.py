@@ -1,0 +1,176 @@
+"""The sink exp1_json: the published shape, what stands beside it, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pydantic import ValidationError
+
+from toolkit.errors import DataError
+from toolkit.records import SinkPart, SinkWork
+from toolkit.tables import arrow_schema
+from toolkit.testing.contracts import check_part
+from toolkit.testing.fakes import TableInputs, make_work
+from toolkit_sinks import toolkit_parts
+
+SINK = next(part for part in toolkit_parts() if isinstance(part, SinkPart) and part.name == "exp1_json")
+BOTH = "bankruptcy vs voluntary_stop"
+PUBLISHED = {
+    "timestamp",
+    "feature_type",
+    "sae_source",
+    "total_experiments_processed",
+    "layers_analyzed",
+    "total_significant_features",
+}
+OF_A_LAYER = {"layer", "n_features", "n_bankrupt", "n_safe", "n_significant", "significant_features"}
+OF_A_FEATURE = {
+    "feature_idx",
+    "p_value",
+    "cohen_d",
+    "bankrupt_mean",
+    "safe_mean",
+    "bankrupt_std",
+    "safe_std",
+    "p_corrected",
+}
+
+
+def space(name: str, layer: int, sae: str | None = "lab", site: str = "resid_post") -> dict[str, Any]:
+    place = f"{site}.{layer}"
+    own = {"space": name, "hookpoint": place, "address": f"m/{place}/{sae}", "width": 64, "recipe": "relu"}
+    return {**own, "model": "m", "revision": "1", "sae": sae and f"Lab-L{layer}R-4x", "sae_hash": sae and "h"}
+
+
+def feature(space: str, number: int, *, p: float, d: float, significant: bool, discovered: bool) -> list[dict[str, Any]]:
+    """The rows of one feature, as a comparison writes them."""
+    size = {"bankruptcy": "12 samples in 11 clusters", "voluntary_stop": "1 sample, 1 unit"}
+    rows = [("mean", group, 2.0 - at, text) for at, (group, text) in enumerate(size.items())]
+    rows += [("std", group, 0.5 + at, None) for at, group in enumerate(size)]
+    rows += [("d", BOTH, d, None), ("p", BOTH, p, None), ("q", BOTH, 2 * p, "bh over 128"), ("t", BOTH, 9.0, None)]
+    rows += [("significant", BOTH, float(significant), None)]
+    rows += [("discovered", BOTH, 1.0, None)] * discovered
+    found = [dict(zip(("stat", "group", "number", "text"), row, strict=True)) for row in rows]
+    return [{"space": space, "feature": number, **row} for row in found]
+
+
+FEATURES = [
+    *feature("s1", 7, p=0.01, d=-0.4, significant=True, discovered=True),
+    *feature("s1", 3, p=0.001, d=1.5, significant=True, discovered=True),
+    *feature("s1", 9, p=0.002, d=0.1, significant=False, discovered=True),
+    *feature("s2", 5, p=0.5, d=0.9, significant=False, discovered=False),
+    {"space": "s1", "feature": 3, "stat": "mean", "group": "truncated", "number": 9.0, "text": "5 samples"},
+]
+SPACES = (space("s2", 12), space("s1", 4), space("s3", 20))
+
+
+def written(
+    features: Sequence[Mapping[str, Any]] = FEATURES, spaces: Sequence[Mapping[str, Any]] = SPACES, **params: Any
+) -> dict[str, Any]:
+    named = {"features": features, "spaces": spaces}
+    tables = {name: pa.Table.from_pylist(list(rows), schema=arrow_schema(name)) for name, rows in named.items()}
+    given = SINK.params.model_validate(params)
+    work = SinkWork(given, Path("nowhere"), "run-1", TableInputs(tables), at="2026-11-21T19:45:54.123456+00:00")
+    files = dict(SINK.run(work))
+    assert set(files) == {"features.json"}
+    found: dict[str, Any] = json.loads(files["features.json"])
+    return found
+
+
+def test_it_keeps_the_contract() -> None:
+    tables = {"features": FEATURES, "spaces": SPACES}
+    work = make_work(tables={name: pa.Table.from_pylist(list(rows), schema=arrow_schema(name)) for name, rows in tables.items()})
+    check_part(SINK, params={"path": "out"}, work=work)
+
+
+def test_it_has_every_key_of_the_published_shape() -> None:
+    found = written()
+    assert set(found) >= PUBLISHED
+    assert set(found["layer_results"]["4"]) >= OF_A_LAYER
+    assert set(found["layer_results"]["4"]["significant_features"][0]) == OF_A_FEATURE
+
+
+def test_totals_and_layers() -> None:
+    found = written()
+    assert found["timestamp"] == "20261121_194554"
+    assert found["feature_type"] == "SAE_features_64_per_layer"
+    assert found["sae_source"] == "Lab-LXR-4x"
+    assert found["total_experiments_processed"] == 13
+    assert found["layers_analyzed"] == [4, 12, 20]
+    assert (found["total_significant_features"], found["total_significant_by_p"]) == (2, 3)
+    assert found["significant_features_by_layer"] == {"4": 2, "12": 0, "20": 0}
+    layer = found["layer_results"]["4"]
+    assert {name: layer[name] for name in sorted(set(layer) - {"significant_features"})} == {
+        "address": "m/resid_post.4/lab",
+        "layer": 4,
+        "n_bankrupt": 12,
+        "n_features": 64,
+        "n_safe": 1,
+        "n_significant": 2,
+        "n_significant_by_p": 3,
+        "space": "s1",
+    }
+
+
+def test_features_come_by_p_with_what_each_group_did() -> None:
+    first, second = written()["layer_results"]["4"]["significant_features"]
+    assert first == {
+        "feature_idx": 3,
+        "p_value": 0.001,
+        "cohen_d": 1.5,
+        "p_corrected": 0.002,
+        "bankrupt_mean": 2.0,
+        "safe_mean": 1.0,
+        "bankrupt_std": 0.5,
+        "safe_std": 1.5,
+    }
+    assert second["feature_idx"] == 7
+
+
+def test_a_number_that_no_stage_wrote_is_null_and_not_0() -> None:
+    rows = [row for row in FEATURES if row["stat"] not in ("std", "discovered")]
+    found = written(rows)
+    assert found["layer_results"]["4"]["significant_features"][0]["safe_std"] is None
+    assert found["layer_results"]["4"]["n_significant_by_p"] is None
+    assert found["total_significant_by_p"] is None
+
+
+def test_dimensions_of_the_raw_stream_are_not_called_features_of_an_sae() -> None:
+    spaces = (space("s1", 4, sae=None), space("s2", 12, sae=None), space("other", 4))
+    found = written(spaces=spaces)
+    assert found["feature_type"] == "raw_residual_64_per_layer"
+    assert found["sae_source"] is None
+    assert found["layers_analyzed"] == [4, 12]
+
+
+def test_other_groups_may_be_named() -> None:
+    with pytest.raises(DataError) as caught:
+        written(groups=("bankrupcy", "voluntary_stop"))
+    assert str(caught.value) == (
+        "exp1_json: no row compares bankrupcy vs voluntary_stop. Did you mean 'bankruptcy vs voluntary_stop'? "
+        "The run compares: bankruptcy vs voluntary_stop."
+    )
+    with pytest.raises(ValidationError, match="both groups are 'a'; name two different ones"):
+        SINK.params.model_validate({"groups": ("a", "a")})
+
+
+def test_a_run_without_a_comparison() -> None:
+    with pytest.raises(DataError, match=r"no row compares bankruptcy vs voluntary_stop\. The run compares no groups\."):
+        written([])
+
+
+def test_several_saes_at_a_layer_do_not_fit_the_shape() -> None:
+    with pytest.raises(DataError, match=r"several spaces are at resid_post\.4; the file has place for one a layer"):
+        written(spaces=(*SPACES, space("s4", 4)))
+    with pytest.raises(DataError, match="several places of one layer were compared"):
+        written(spaces=(*SPACES, space("s4", 4, site="mlp_out")))
+
+
+def test_two_stages_with_one_comparison_do_not_fit_either() -> None:
+    with pytest.raises(DataError, match=r"more than one stage compares bankruptcy vs voluntary_stop in one space"):
+        written([*FEATURES, *feature("s1", 3, p=0.2, d=1.5, significant=False, discovered=False)])

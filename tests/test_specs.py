@@ -1,0 +1,142 @@
+"""The specs of the studies: each is right with and without the lab's overlay, and names what is known to exist; and their sentences."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import socket
+from collections import Counter
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.toolkit.conftest import Toolkit, toolkit  # noqa: F401
+
+SPECS = Path(__file__).parents[1] / "specs"
+DATA = SPECS / "data"
+STUDIES = sorted(path.name for path in SPECS.glob("*.yaml") if path.name.startswith(("exp", "gemma")))
+GEMMA = [name for name in STUDIES if name.startswith("gemma")]
+LAB, LAB_GEMMA = (("--overlay", str(SPECS / name)) for name in ("lab.yaml", "lab_gemma.yaml"))
+REVISIONS = {
+    "meta-llama/Llama-3.1-8B": "d04e592bb4f6aa9cfee91e2e20afa771667e1d4b",
+    "fnlp/Llama3_1-8B-Base-LXR-8x": "8dbc1d85edfced43081c03c38b05514dbab1368b",
+    "google/gemma-2-2b": "c5ebcd40d208330abc697524c919956e692655cf",
+    "google/gemma-scope-2b-pt-res": "fd571b47c1c64851e9b1989792367b9babb4af63",
+}
+"""Commits that were seen at their source; no other is to be written into a spec."""
+
+
+@pytest.fixture
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing says that the network is forbidden, and there is none: whoever asks it, fails."""
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+def read(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((SPECS / name).read_text(encoding="utf-8"))
+    return found
+
+
+def rows(name: str) -> list[dict[str, str]]:
+    with (DATA / name).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def checked(toolkit: Toolkit, name: str, *args: str) -> dict[str, Any]:  # noqa: F811
+    done = toolkit.run("check", SPECS / name, "--json", *args)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_the_studies_are_all_there() -> None:
+    wanted = {"exp0_llama", "exp1_sae_l1_31", "exp1_residual_l1_31", "exp1_pathway", "gemma_135_extract", "gemma_top_features"}
+    assert {Path(name).stem for name in STUDIES} == wanted
+    assert all(read(name)["name"] == Path(name).stem for name in STUDIES)
+
+
+@pytest.mark.usefixtures("_no_network")
+@pytest.mark.parametrize("name", STUDIES)
+def test_each_is_right_without_asking_the_network(toolkit: Toolkit, name: str) -> None:  # noqa: F811
+    own, lab = checked(toolkit, name), checked(toolkit, name, *LAB)
+    assert own["run"] != lab["run"]
+    assert [stage["id"] for stage in own["stages"]] == [stage["id"] for stage in lab["stages"]]
+
+
+@pytest.mark.usefixtures("_no_network")
+@pytest.mark.parametrize("name", GEMMA)
+def test_the_gemma_specs_are_right_with_saes_of_their_layout(toolkit: Toolkit, name: str) -> None:  # noqa: F811
+    assert checked(toolkit, name, *LAB, *LAB_GEMMA)["run"] != checked(toolkit, name, *LAB)["run"]
+
+
+@pytest.mark.usefixtures("_no_network")
+@pytest.mark.parametrize("name", GEMMA)
+def test_other_sentences_are_named_relative_to_the_spec(toolkit: Toolkit, name: str) -> None:  # noqa: F811
+    other = checked(toolkit, name, "--set", "samples.with.path=data/betting_caution.csv")
+    assert other["run"] != checked(toolkit, name)["run"]
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_each_names_commits_that_are_known_to_exist(name: str) -> None:
+    places = [part["with"] for key, part in read(name).items() if key in ("model", "saes")]
+    named = {place.get("id") or place["release"]: place["revision"] for place in places}
+    assert named
+    assert named.items() <= REVISIONS.items()
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_each_opens_with_what_it_asks_and_how_it_runs_offline(name: str) -> None:
+    text = (SPECS / name).read_text(encoding="utf-8")
+    assert text.startswith("# ")
+    assert f"toolkit run specs/{name} --overlay specs/lab.yaml" in text
+
+
+def test_the_two_trait_specs_share_their_extraction() -> None:
+    first, second = (read(name) for name in GEMMA)
+    for key in ("seed", "model", "saes", "samples"):
+        assert first[key] == second[key]
+    assert first["stages"][0] == second["stages"][0]
+
+
+# --- the sentences ------------------------------------------------------------------------------------------------------
+
+SENTENCES = [("betting_caution.csv", 50), ("aggression_small.csv", 20), ("lab_trait.csv", 80)]
+
+
+@pytest.mark.parametrize(("name", "each"), SENTENCES)
+def test_sentences_are_balanced_and_stand_once(name: str, each: int) -> None:
+    found = rows(name)
+    assert list(found[0]) == ["sentence", "concept_strength_label"]
+    assert Counter(row["concept_strength_label"] for row in found) == dict.fromkeys("0123", each)
+    assert len({row["sentence"].lower() for row in found}) == len(found)
+
+
+def test_no_sentence_on_betting_is_made_from_a_template() -> None:
+    """No five words in a row stand in two sentences, and no three words begin two."""
+    words = [re.findall(r"[\w']+", row["sentence"].lower()) for row in rows("betting_caution.csv")]
+    runs = Counter(run for one in words for run in {tuple(one[at : at + 5]) for at in range(len(one) - 4)})
+    assert [run for run, count in runs.items() if count > 1] == []
+    assert max(Counter(tuple(one[:3]) for one in words).values()) == 1
+
+
+def test_the_length_of_a_sentence_on_betting_says_little_of_its_label() -> None:
+    lengths: dict[str, list[int]] = {}
+    for row in rows("betting_caution.csv"):
+        lengths.setdefault(row["concept_strength_label"], []).append(len(row["sentence"].split()))
+    means = [mean(lengths[label]) for label in "0123"]
+    assert max(means) - min(means) < 1
+    assert (round(min(means), 1), round(max(means), 1)) == (12.9, 13.8)
+
+
+def test_sentences_on_betting_hold_commas_and_quotes() -> None:
+    found = [row["sentence"] for row in rows("betting_caution.csv")]
+    assert any("," in text and '"' in text for text in found)

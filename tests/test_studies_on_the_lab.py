@@ -1,0 +1,231 @@
+"""The specs of the studies, whole, on the packaged model: each runs on an empty store, finds the known causes, and is told once only."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from toolkit_lab.training.sentences import BOLD
+from toolkit_store import open_store
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+SPECS = Path(__file__).parents[1] / "specs"
+CAUSES: dict[str, Callable[[float], bool]] = {"poor": lambda balance: balance <= 50, "rich": lambda balance: balance >= 150}
+WORDS = {word for slot in BOLD for word in slot}
+
+
+class Lab:
+    """Runs specs with the lab's overlay; all runs of one share a store, and their exports lie in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.store = folder, folder / "store"
+
+    def run(self, name: str, *overlays: str, code: int = 0) -> str:
+        """What the command said."""
+        args = ["toolkit", "run", str(SPECS / f"{name}.yaml")]
+        for overlay in ("lab", *overlays):
+            args += ["--overlay", str(SPECS / f"{overlay}.yaml")]
+        if "sinks:" in (SPECS / f"{name}.yaml").read_text():
+            args += ["--set", f"sinks.published.with.path={self.folder / name}"]
+        env = {**os.environ, "HF_HUB_OFFLINE": "1", "TOOLKIT_STORE": str(self.store), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run([sys.executable, "-m", *args], env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        return done.stderr
+
+    def rows(self, table: str, stage: str, experiment: str) -> list[dict[str, Any]]:
+        """The rows of a table that a stage of an experiment wrote."""
+        opened = open_store(self.store, read_only=True)
+        steps = opened.steps(stage=stage, experiment=experiment)
+        return opened.read(table, [row.key for row in steps]).to_pylist()
+
+    def export(self, name: str, file: str) -> Any:
+        """A JSON file that a sink wrote."""
+        return json.loads((self.folder / name / file).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    return Lab(tmp_path_factory.mktemp("studies"))
+
+
+@pytest.fixture(scope="module")
+def sae(lab: Lab) -> str:
+    return lab.run("exp1_sae_l1_31")
+
+
+@pytest.fixture(scope="module")
+def residual(lab: Lab, sae: str) -> str:
+    return lab.run("exp1_residual_l1_31")
+
+
+@pytest.fixture(scope="module")
+def ranking(lab: Lab) -> str:
+    return lab.run("gemma_135_extract") + lab.run("gemma_top_features")
+
+
+def computed(said: str, stage: str) -> int:
+    """How many steps of a stage a command computed."""
+    line = next(line for line in said.splitlines() if line.startswith(f"stage {stage} "))
+    return int(line.rpartition("reused, ")[2].split()[0])
+
+
+def number_of(rows: list[dict[str, Any]], stat: str, group: str) -> dict[tuple[str, int], float]:
+    """A statistic by space and feature."""
+    found = (row for row in rows if row["stat"] == stat and row["group"] == group)
+    return {(row["space"], row["feature"]): row["number"] for row in found}
+
+
+def auroc(values: np.ndarray[Any, Any], positive: np.ndarray[Any, Any]) -> float:
+    from scipy.stats import mannwhitneyu
+
+    return float(mannwhitneyu(values[positive], values[~positive]).statistic / (positive.sum() * (~positive).sum()))
+
+
+# --- Exp1 ---------------------------------------------------------------------------------------------------------------
+
+
+def test_exp1_plays_its_own_games_on_an_empty_store(lab: Lab, sae: str) -> None:
+    assert computed(sae, "exp0_llama/play") > 0
+    games = lab.rows("games", "exp0_llama/play", "exp0_llama")
+    assert len(games) == 200
+    assert {"voluntary_stop", "bankruptcy"} <= {game["outcome"] for game in games}
+
+
+def test_exp1_counts_by_corrected_p_and_with_the_cut_as_well(lab: Lab, sae: str) -> None:
+    found = lab.export("exp1_sae_l1_31", "features.json")
+    rows = lab.rows("features", "groups", "exp1_sae_l1_31")
+    both = "bankruptcy vs voluntary_stop"
+    q, d = (number_of(rows, stat, both) for stat in ("q", "d"))
+    by_p = {key for key, value in q.items() if value <= 0.05}
+    assert found["total_significant_by_p"] == len(by_p) > 50
+    assert found["total_significant_features"] == sum(abs(d[key]) >= 0.3 for key in by_p) > 50
+    assert found["total_experiments_processed"] == 200
+    assert found["layers_analyzed"] == [0, 1, 2, 3]
+    features = found["layer_results"]["3"]["significant_features"]
+    assert all(None not in one.values() for one in features)
+
+
+def test_exp1_finds_readers_of_the_documented_causes(lab: Lab, sae: str) -> None:
+    """A reader tells decisions where the cause holds from the others, by its activation alone (AUROC above 0.9 or below 0.1)."""
+    meta = lab.rows("sample_meta", "samples", "exp1_sae_l1_31")
+    balance = {row["sample"]: row["number"] for row in meta if row["key"] == "balance"}
+    place = {name: at for at, name in enumerate(sorted(balance))}
+    marks = number_of(lab.rows("features", "groups", "exp1_sae_l1_31"), "significant", "bankruptcy vs voluntary_stop")
+    values = {key: np.zeros(len(place)) for key, mark in marks.items() if mark}
+    for row in lab.rows("activations", "features", "exp1_sae_l1_31"):
+        for feature, value in zip(row["features"], row["values"], strict=True):
+            if (row["space"], feature) in values:
+                values[row["space"], feature][place[row["sample"]]] = value
+    for cause, holds in CAUSES.items():
+        present = np.array([holds(balance[name]) for name in sorted(balance)])
+        assert max(abs(auroc(found, present) - 0.5) for found in values.values()) > 0.4, cause
+
+
+def test_balance_and_round_explain_some_of_it_and_that_is_shown(lab: Lab, sae: str) -> None:
+    rows = lab.rows("features", "groups", "exp1_sae_l1_31")
+    plain, beside = (number_of(rows, stat, "bankruptcy vs voluntary_stop") for stat in ("significant", "significant_adjusted"))
+    assert set(plain) == set(beside)
+    assert 0 < sum(beside.values()) < sum(plain.values())
+
+
+def test_what_metadata_and_a_probe_tell_stands_beside_the_features(lab: Lab, sae: str) -> None:
+    told = {row["name"]: row["value"] for row in lab.rows("baselines", "leak", "exp1_sae_l1_31") if row["metric"] == "auroc"}
+    assert told["balance"] > 0.7
+    assert not {"action", "bet"} & set(told)
+    kinds = {row["kind"] for row in lab.rows("baselines", "probe", "exp1_sae_l1_31")}
+    assert kinds == {"linear probe", "difference of means", "best feature"}
+
+
+def test_the_same_command_computes_nothing_and_writes_the_same_file(lab: Lab, sae: str) -> None:
+    file = lab.folder / "exp1_sae_l1_31" / "features.json"
+    before = file.read_bytes()
+    again = lab.run("exp1_sae_l1_31")
+    assert all(line.endswith(" 0 to compute") for line in again.splitlines() if line.startswith("stage "))
+    assert file.read_bytes() == before
+
+
+def test_the_raw_control_has_spaces_of_its_own_over_the_same_games(lab: Lab, residual: str) -> None:
+    assert computed(residual, "exp0_llama/play") == 0
+    raw = lab.rows("spaces", "residual", "exp1_residual_l1_31")
+    saes = lab.rows("spaces", "features", "exp1_sae_l1_31")
+    assert [row["hookpoint"] for row in sorted(raw, key=lambda row: row["hookpoint"])] == [f"resid_post.{n}" for n in (1, 2, 3)]
+    assert {row["sae"] for row in raw} == {None}
+    assert not {row["space"] for row in raw} & {row["space"] for row in saes}
+    found = lab.export("exp1_residual_l1_31", "features.json")
+    assert found["feature_type"] == "raw_residual_128_per_layer"
+    assert found["total_significant_by_p"] >= found["total_significant_features"] > 50
+
+
+def test_the_pathway_follows_features_through_games_and_layers(lab: Lab) -> None:
+    lab.run("exp1_pathway")
+    traces = lab.rows("traces", "pathway", "exp1_pathway")
+    assert len({row["unit"] for row in traces}) == 50
+    assert len({(row["space"], row["feature"]) for row in traces}) == 5 * 4
+    games = lab.rows("games", "play", "exp1_pathway")
+    decisions = {(row["unit"], row["sample"]) for row in traces}
+    assert len(decisions) > len(games)
+    links = lab.rows("links", "pathway", "exp1_pathway")
+    assert all(row["space"] != row["other_space"] for row in links)
+    assert max(abs(row["r"]) for row in links) > 0.8
+
+
+# --- the trait ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_extraction_is_not_made_again_for_the_ranking(ranking: str) -> None:
+    first, second = ranking.index("stage features"), ranking.rindex("stage features")
+    assert computed(ranking[first:], "features") > 0
+    assert computed(ranking[second:], "features") == 0
+
+
+def test_every_token_but_bos_is_a_fragment(lab: Lab, ranking: str) -> None:
+    tokens = {row["sample"]: len(row["token_ids"]) for row in lab.rows("samples", "samples", "gemma_135_extract")}
+    places: dict[tuple[str, str], list[int]] = {}
+    for row in lab.rows("activations", "features", "gemma_135_extract"):
+        places.setdefault((row["space"], row["sample"]), []).append(row["position"])
+    assert len(tokens) == 200
+    assert len(places) == 200 * 4
+    assert all(sorted(found) == list(range(1, tokens[sample])) for (_, sample), found in places.items())
+
+
+def test_the_best_feature_follows_the_number_of_bold_words(lab: Lab, ranking: str) -> None:
+    found = ranked(lab)
+    assert float(found[0]["pearson_corr"]) > 0.8
+    means = [float(found[0][f"mean_label_{label}"]) for label in range(4)]
+    assert means == sorted(means)
+    examples = lab.export("gemma_top_features", "feature_examples.json")
+    first = next(iter(examples.values()))["examples_by_label"]
+    for label in ("1", "2", "3"):
+        assert [sum(word in one["sentence"] for word in WORDS) for one in first[label]] == [int(label)] * 5
+
+
+def test_no_link_leads_to_a_page_that_does_not_exist(lab: Lab, ranking: str) -> None:
+    assert {row["neuronpedia_url"] for row in ranked(lab)} == {""}
+
+
+def ranked(lab: Lab) -> list[Mapping[str, str]]:
+    with (lab.folder / "gemma_top_features" / "ranked_features.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_two_sparsities_of_one_site_are_two_spaces(lab: Lab, ranking: str) -> None:
+    lab.run("gemma_top_features", "lab_gemma")
+    assert {(row["layer"], row["average_l0"]) for row in ranked(lab)} == {("2", "12.0"), ("2", "30.0")}
+
+
+def test_prose_that_the_lab_does_not_know_is_refused_by_the_examination(lab: Lab) -> None:
+    name, path = "gemma_135_extract", SPECS / "data" / "betting_caution.csv"
+    args = ["run", str(SPECS / f"{name}.yaml"), "--overlay", str(SPECS / "lab.yaml"), "--set", f"samples.with.path={path}"]
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "TOOLKIT_STORE": str(lab.store)}
+    done = subprocess.run([sys.executable, "-m", "toolkit", *args], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 4
+    assert "does not fit at resid_post" in done.stderr
