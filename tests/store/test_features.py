@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -360,3 +362,20 @@ def test_sql_sees_the_rows_of_the_run(features: toolkit_store.Features) -> None:
 def test_sql_refuses(features: toolkit_store.Features, text: str, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         features.sql(text)
+
+
+# --- whoever asks ---
+
+
+def test_questions_from_threads_and_from_a_running_loop_are_answered(store: Store) -> None:
+    store.record_run(run="r", name="n", state="done", steps=write(store, {"k": TWO}))
+    view = toolkit_store.open(store.folder).run()
+    wanted = view.activations("A", 1).rows()
+
+    async def ask() -> list[tuple[Any, ...]]:
+        return view.activations("A", 1).rows()
+
+    assert asyncio.run(ask()) == wanted
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda _: view.activations("A", 1).rows(), range(8))) == [wanted] * 8
+    assert view.activations("A", 1).rows() == wanted
