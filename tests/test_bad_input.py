@@ -108,7 +108,7 @@ def test_a_layer_that_the_model_does_not_have(toolkit, spec, tmp_path):  # noqa:
 def test_a_model_that_is_not_there_offline(toolkit, spec):  # noqa: F811
     said = refused(toolkit, spec(model={"uses": "huggingface", "with": {"id": "meta-llama/Llama-3.1-8B"}}))
     assert "'meta-llama/Llama-3.1-8B' at revision 'main' is not in the Hugging Face cache" in said
-    assert "Unset HF_HUB_OFFLINE, or name a folder with `path:`." in said
+    assert "Unset HF_HUB_OFFLINE, name a revision that is there, or a folder with `path:`." in said
 
 
 def test_a_folder_that_is_not_there(toolkit, spec, tmp_path):  # noqa: F811

@@ -38,7 +38,7 @@ def snapshot(name: str, revision: str, marker: str) -> Snapshot:
     if offline():
         raise BadInput(
             f"'{name}' at revision '{revision}' is not in the Hugging Face cache ({_cache_folder()}), and HF_HUB_OFFLINE forbids "
-            f"fetching it. Unset HF_HUB_OFFLINE, or name a folder with `path:`."
+            f"fetching it. Unset HF_HUB_OFFLINE, name a revision that is there, or a folder with `path:`."
         )
     return Snapshot(name, revision if re.fullmatch(r"[0-9a-f]{40}", revision) else _commit(name, revision), None)
 

@@ -161,7 +161,7 @@ def test_gemma_scope(hub: Path, site: str) -> None:
     peer = SAE.from_dict(loaders.handle_config_defaulting(known))
     peer.load_state_dict(raw)
     peer.turn_off_forward_pass_hook_z_reshaping()
-    (ours,) = _gemma_scope.load(GemmaScope(release=repository, layers=20), SilentReporter())
+    (ours,) = _gemma_scope.load(GemmaScope(release=repository, revision="main", layers=20), SilentReporter())
     assert ours.name == name
     same(ours, peer)
 
@@ -180,7 +180,9 @@ def test_llama_scope_differs_as_its_page_says(hub: Path) -> None:
         )
         write.write_json(folder / "lm_config.json", {"model_name": "meta-llama/Llama-3.1-8B"})
         peer = SAE.from_pretrained("llama_scope_lxr_8x", "l15r_8x")
-        (ours,) = _llama_scope.load(LlamaScope(release="fnlp/Llama3_1-8B-Base-LXR-8x", layers=15), SilentReporter())
+        (ours,) = _llama_scope.load(
+            LlamaScope(release="fnlp/Llama3_1-8B-Base-LXR-8x", revision="main", layers=15), SilentReporter()
+        )
         rows = ROWS[:, : write.INPUTS]
         with torch.no_grad():
             sets_equal = torch.equal(ours.encode(rows) != 0, peer.encode(rows) != 0)
