@@ -92,7 +92,7 @@ _SENTENCES = {
     "worker_ready": "{worker} ready (process {pid}, GPU physical {physical}, visible {visible})",
     "sink_written": "sink {sink}: {files} files in {folder}",
     "interrupting": "finishing {running} step(s) in flight; Ctrl-C again stops at once",
-    "run_interrupted": "interrupted: {done} of {total} steps are safe. Continue with: {command}",
+    "run_interrupted": "interrupted; safe so far: {done} of {total} steps. Continue with: {command}",
     "run_failed": "failed: {error}",
     "run_done": "done: {computed} steps computed, {reused} reused, {seconds:.1f} s",
 }
