@@ -85,7 +85,7 @@ _SENTENCES = {
     "step_failed": "step {stage}[{index}] FAILED: {error}",
     "batch_plan": "stage {stage}: batches {plan}, for {free} bytes free on {device}",
     "extracted": "step {stage}[{index}]: {texts} distinct texts of {samples} samples, {passes} pass(es) in {batches} batches, "
-    "{padded_tokens} padded tokens; halved {halved} times, {saes_together} SAEs held together {ways}",
+    "{padded_tokens} padded tokens; halved {halved} times, {saes_together} SAEs held together",
     "sae_does_not_fit": "{message}",
     "stalled": "no sign from {worker} for {age:.0f} s in phase '{phase}' of {stage}[{index}] (slow, or stuck; nothing is killed):\n{stack}",
     "phase": "{worker}: {phase}",

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from toolkit.records import Identity
 
 
-DENSE = 1 << 23
-"""Numbers of a dense matrix of activations that is made at a time: 32 MB; on a GPU, which long matrices keep busy, more."""
-_ON_GPU = 8
+DENSE = 1 << 24
+"""Numbers of a dense matrix of activations that is made at a time: 64 MB."""
+LONGER = 4
+"""On a GPU so many times more: short matrices would leave it idle."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Sae(ABC):
 
     def sparse(self, rows: Tensor, chunk: int | None = None) -> Sparse:
         """Active features of rows, a chunk at a time, so that no dense matrix of all rows is made."""
-        size = chunk or max(16, DENSE * (_ON_GPU if rows.device.type == "cuda" else 1) // self.width)
+        size = chunk or max(1, (DENSE if rows.device.type == "cpu" else LONGER * DENSE) // self.width)
         return _joined([self.active(rows[start : start + size]) for start in range(0, len(rows), size)])
 
     def active(self, rows: Tensor) -> Sparse:

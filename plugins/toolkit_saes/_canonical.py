@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 Norm = Literal["none", "row", "layer"]
 DENSE = 1 << 22
 """Numbers of a block of features over some rows that `sparse` makes at a time: 16 MB."""
+DENSE_ON_GPU = 1 << 26
+"""The same on a GPU: 256 MB."""
 
 
 @dataclass(frozen=True)
@@ -112,24 +114,22 @@ class CanonicalSae(Sae):
 
     def encode(self, rows: Tensor) -> Tensor:
         """What the gate lets through."""
-        weights, found = self._found(rows)
-        return GATES[weights.gate](found, weights)
+        weights = self._for(rows)
+        given, _ = _prepared(weights, rows)
+        return GATES[weights.gate](weights.w_enc.into(given), weights)
 
     def active(self, rows: Tensor) -> Sparse:
         """The same without zeros, in one go."""
-        weights, found = self._found(rows)
-        return fused(weights.gate, found, weights)
+        weights = self._for(rows)
+        given, _ = _prepared(weights, rows)
+        return fused(weights.gate, weights.w_enc.into(given), weights)
 
     def sparse(self, rows: Tensor, chunk: int | None = None) -> Sparse:
         """Active features of rows. Where each feature decides by itself a block of them is read once for all rows."""
         weights = self._for(rows)
-        return _sparse(weights, rows, chunk or max(1, len(rows))) if weights.gate in BY_FEATURE else super().sparse(rows, chunk)
-
-    def _found(self, rows: Tensor) -> tuple[Weights, Tensor]:
-        """x W_enc, which is what a gate takes."""
-        weights = self._for(rows)
-        given, _ = _prepared(weights, rows)
-        return weights, weights.w_enc.into(given)
+        if weights.gate not in BY_FEATURE:
+            return super().sparse(rows, chunk)
+        return _sparse(weights, rows, chunk)
 
     def _for(self, rows: Tensor) -> Weights:
         """The weights, for rows that they fit."""
@@ -188,11 +188,11 @@ def _divided(rows: Tensor, by: float) -> Tensor:
     return rows if by == 1 else rows / by
 
 
-def _sparse(weights: Weights, rows: Tensor, chunk: int) -> Sparse:
+def _sparse(weights: Weights, rows: Tensor, chunk: int | None) -> Sparse:
     """Block by block of features, and of each only as many rows at once as make no large matrix."""
-    found = _Entries(rows)
+    found, most = _Entries(rows), DENSE if rows.device.type == "cpu" else DENSE_ON_GPU
     for part, block in weights.w_enc.blocks():
-        own, step = weights.features(part), min(chunk, max(1, DENSE // len(block)))
+        own, step = weights.features(part), min(chunk or most, max(1, most // len(block)))
         for start in range(0, len(rows), step):
             given, _ = _prepared(weights, rows[start : start + step])
             found.add(GATES[weights.gate](given @ block.T, own), start, part.start)
@@ -212,7 +212,7 @@ class _Entries:
         """What is not 0 of a matrix that begins at a row and feature."""
         import torch
 
-        rows, features = active.nonzero(as_tuple=True)
+        rows, features = _nonzero(active)
         end = self._count + len(rows)
         if end > len(self._held[0]):
             self._held = [torch.cat([held, torch.empty_like(held), held.new_empty(len(rows))]) for held in self._held]
@@ -227,6 +227,18 @@ class _Entries:
         row, feature, value = (held[: self._count] for held in self._held)
         order = row.argsort(stable=True)
         return Sparse(torch.bincount(row, minlength=self._rows), feature[order], value[order])
+
+
+def _nonzero(active: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and columns of what is not 0. On the CPU by NumPy, which finds them in half the time."""
+    import numpy as np
+    import torch
+
+    if active.device.type != "cpu":
+        rows, features = active.nonzero(as_tuple=True)
+        return rows, features
+    flat = torch.from_numpy(np.flatnonzero(active.contiguous().numpy() != 0))
+    return flat // active.shape[1], flat % active.shape[1]
 
 
 def _prepared(weights: Weights, rows: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:

@@ -179,11 +179,12 @@ def _entries(params: GemmaScope) -> list[Entry]:
 
 
 def _sizes(files: Sequence[Path]) -> dict[str, Any]:
-    shapes = [_shape(file) for file in files]
-    layers = [f"{file.parts[-4]}.{_layer(file)}" for file in files]
-    return sizes(
-        [Size(at, shape[0], shape[1], float(_l0(file)) or None) for at, shape, file in zip(layers, shapes, files, strict=True)]
-    )
+    return sizes([_size(file) for file in files])
+
+
+def _size(file: Path) -> Size:
+    inputs, width, _ = _shape(file)
+    return Size(f"layer.{_layer(file)}", inputs, width, float(_l0(file)) or None, file.stat().st_size)
 
 
 def _files(params: GemmaScope, root: Path) -> list[Path]:

@@ -101,7 +101,13 @@ def _root(params: LlamaScope, report: Reporter) -> Path:
 
 def _sizes(folders: Sequence[Path]) -> dict[str, Any]:
     facts = [_facts(folder, "") for folder in folders]
-    return sizes([Size(found.hookpoint, found.inputs, found.width, found.declared_l0) for found in facts])
+    stored = [(folder / _files(folder)[1]).stat().st_size for folder in folders]
+    return sizes(
+        [
+            Size(found.hookpoint, found.inputs, found.width, found.declared_l0, size)
+            for found, size in zip(facts, stored, strict=True)
+        ]
+    )
 
 
 def _patterns(params: LlamaScope) -> list[str]:

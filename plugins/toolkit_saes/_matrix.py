@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 BLOCK = 1 << 21
 """Numbers of a block: 8 MB in float32."""
+BLOCK_ON_GPU = 1 << 27
+"""The same on a GPU, which needs large products to be busy: 512 MB."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,10 @@ class Matrix:
 
         held = self._held()
         as_is = held.dtype == torch.float32 and self.scale is None
-        place = torch.empty(0 if as_is else max(BLOCK, self.shape[1]), device=held.device)
-        for part in _parts(*self.shape):
+        most = BLOCK if held.device.type == "cpu" else BLOCK_ON_GPU
+        room = max(min(most, self.shape[0] * self.shape[1]), self.shape[1])
+        place = torch.empty(0 if as_is else room, device=held.device)
+        for part in _parts(*self.shape, most):
             yield part, self._taken(held, part) if as_is else self._converted(held, part, place)
 
     def into(self, rows: Tensor) -> Tensor:
@@ -160,9 +164,9 @@ class Matrix:
         return found.contiguous().view(getattr(torch, self.source.dtype))[..., 0]
 
 
-def _parts(count: int, numbers: int) -> Iterator[slice]:
+def _parts(count: int, numbers: int, most: int = BLOCK) -> Iterator[slice]:
     """Ranges of features that make a block each."""
-    step = max(1, BLOCK // numbers)
+    step = max(1, most // numbers)
     for first in range(0, count, step):
         yield slice(first, min(first + step, count))
 

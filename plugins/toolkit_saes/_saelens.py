@@ -313,7 +313,13 @@ def _patterns(params: SaeLens, found: Snapshot) -> list[str]:
 
 def _sizes(params: SaeLens, folders: Sequence[Path]) -> dict[str, Any]:
     facts = [_sae(params, folder, "") for folder in folders]
-    return sizes([Size(found.hookpoint, found.inputs, found.width, found.declared_l0) for found in facts])
+    stored = [(folder / FILES[1]).stat().st_size for folder in folders]
+    return sizes(
+        [
+            Size(found.hookpoint, found.inputs, found.width, found.declared_l0, size)
+            for found, size in zip(facts, stored, strict=True)
+        ]
+    )
 
 
 def sae_folders(root: Path, names: Sequence[str] = FILES) -> list[Path]:

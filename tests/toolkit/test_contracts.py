@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field
 from toolkit._plugins import load_parts
 from toolkit.errors import DataError
 from toolkit.records import (
+    Cost,
     EnvironmentPart,
     ExecutorPart,
     Figure,
@@ -176,6 +177,13 @@ def test_batch_invariance() -> None:
     broken(replace(HASH, run=mean), "'activations' differs between one batch and its two halves")
     check_part(replace(HASH, run=mean, split=None))
     check_part(replace(HASH, run=mean), tolerance=0.5)
+
+
+def test_costs() -> None:
+    check_part(replace(HASH, cost=lambda params, load: Cost(forwards=load.distinct)))
+    broken(replace(HASH, cost=lambda params, load: {"flops": 1}), "cost gave dict instead of a Cost")
+    broken(replace(HASH, cost=lambda params, load: Cost(disk=-1)), "its cost in disk is -1 for few samples")
+    broken(replace(HASH, cost=lambda params, load: Cost(flops=1 / load.samples)), "its cost in flops is 0.25 for few samples")
 
 
 # --- games --------------------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from pydantic import ValidationError
 from toolkit._plugins import problem_of
 from toolkit.hub import Download
 from toolkit.records import (
+    Cost,
     Environment,
     EnvironmentPart,
     ExecutorPart,
@@ -47,6 +48,7 @@ from toolkit.records import (
     SourcePart,
     StagePart,
     Work,
+    Workload,
 )
 from toolkit.tables import arrow_schema, table
 from toolkit.testing.fakes import TableInputs, make_tables, make_work
@@ -160,7 +162,8 @@ def check_source(part: SourcePart, work: Work) -> None:
 
 
 def check_stage(part: StagePart, work: Work, *, tolerance: float = 0.0) -> None:
-    """The rows keep the tables' contract; and with `split`, one batch and its two halves give the same rows."""
+    """The rows keep the tables' contract; with `split`, one batch and its two halves give the same rows; more work costs no less."""
+    check_cost(part, work.params)
     whole = check_rows(part, part.run, part.writes, work)
     if part.split is None or "samples" not in work.inputs.tables():
         return
@@ -172,6 +175,20 @@ def check_stage(part: StagePart, work: Work, *, tolerance: float = 0.0) -> None:
         wanted = _by_key(name, [whole[name]] if name in whole else [])
         got = _by_key(name, [half[name] for half in found if name in half])
         _must(_close(wanted, got, tolerance), part, f"'{name}' differs between one batch and its two halves")
+
+
+def check_cost(part: StagePart, params: Any) -> None:
+    """The cost of nothing known is none below zero, and four times as many samples cost no less."""
+    if part.cost is None:
+        return
+    few, many = (
+        part.cost(params, Workload(samples=4 * times, distinct=2 * times, tokens=40 * times, longest=30)) for times in (1, 4)
+    )
+    _must(isinstance(few, Cost) and isinstance(many, Cost), part, f"cost gave {type(few).__name__} instead of a Cost")
+    for name, least in vars(few).items():
+        _must(
+            0 <= least <= vars(many)[name], part, f"its cost in {name} is {least} for few samples and {vars(many)[name]} for many"
+        )
 
 
 def check_rows(part: Part, run: Callable[[Work], Any], writes: Sequence[str], work: Work) -> dict[str, pa.Table]:
