@@ -63,6 +63,25 @@ def test_import_is_light() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_lancedb_comes_without_its_network_client_which_is_whole_for_others() -> None:
+    code = """
+import sys
+from toolkit_store.lance import lancedb
+lancedb().connect
+print([name for name in sys.modules if name.startswith("lance_namespace_urllib3_client.api")])
+import lance_namespace, lance_namespace_urllib3_client as client
+print(client.DataApi.__name__, client.CreateTableRequest is lance_namespace.CreateTableRequest)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": ":".join(sys.path)},
+    )
+    assert done.stdout.splitlines() == ["[]", "DataApi True"]
+
+
 def test_made_store_is_a_marked_folder_and_opens_again(store: Store) -> None:
     marker = json.loads((store.folder / "toolkit-store.json").read_text())
     assert marker["format"] == STORE_FORMAT

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from toolkit._cli import query, store
 from toolkit._cli.store import FORMATS
+from toolkit._places import store_folder
 from toolkit.errors import BadInput, StoreNotUsable
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_step
@@ -71,7 +72,7 @@ Say = Callable[..., Result]
 def say(opened: Store) -> Say:
     """The command on that store."""
 
-    def run(*args: str | Path, at: Path = opened.folder) -> Result:
+    def run(*args: str | Path, at: Path | str = opened.folder) -> Result:
         return CliRunner().invoke(store.command, [*map(str, args), "--store", str(at)], catch_exceptions=False)
 
     return run
@@ -91,6 +92,20 @@ def test_a_whole_store_is_called_whole(say: Say) -> None:
     facts = json.loads(say("check", "--json").stdout)
     assert facts["problems"] == []
     assert facts["files"] > 0
+
+
+def test_a_store_at_a_uri(say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    uri = (tmp_path / "bucket" / "store").as_uri()
+    assert say("export", "parquet", tmp_path / "out").exit_code == 0
+    assert say("import", "parquet", tmp_path / "out", at=uri).stdout == "run run-1\n"
+    assert say("check", at=uri).stdout.splitlines()[1] == "no files to look at; every step has the rows that it wrote"
+    local = store_folder(uri)
+    assert local == Path(f"toolkit-runs@{uri.replace(':', '%3A').replace('/', '%2F')}")
+    assert json.loads((local / "runs" / "run-1" / "manifest.json").read_text())["run"] == "run-1"
+    exported = [tmp_path / name / "activations.parquet" for name in ("out", "again")]
+    assert say("export", "parquet", tmp_path / "again", at=uri).exit_code == 0
+    assert exported[0].read_bytes() == exported[1].read_bytes()
 
 
 def test_one_flipped_bit_is_found_and_the_file_named(opened: Store, say: Say) -> None:

@@ -15,7 +15,7 @@ from toolkit._cli._text import columns, json_option, size, store_option
 
 if TYPE_CHECKING:
     from toolkit._cli._query_run import Run
-    from toolkit_store import CleanReport, Store
+    from toolkit_store import CheckReport, CleanReport, Store
     from toolkit_store.interchange import RunTables
 
 _FOLDER = click.Path(path_type=Path)
@@ -58,11 +58,16 @@ def check(as_json: bool, store: str | None) -> None:
         click.echo(json.dumps(asdict(found), indent=1))
     else:
         lines = [*(f"WRONG  {problem}" for problem in found.problems), *(f"note   {note}" for note in found.notes)]
-        whole = "" if found.problems else ": all are as they were written"
-        click.echo("\n".join([*lines, f"{found.files:,} files, {size(found.bytes)}{whole}"]))
+        click.echo("\n".join([*lines, _looked_at(found)]))
     if found.problems:
         click.echo("Restore these files from a copy of the store, or run the spec again with a new store.", err=True)
         sys.exit(3)
+
+
+def _looked_at(found: CheckReport) -> str:
+    if not found.files:
+        return "no files to look at" + ("" if found.problems else "; every step has the rows that it wrote")
+    return f"{found.files:,} files, {size(found.bytes)}" + ("" if found.problems else ": all are as they were written")
 
 
 @command.command("compact")
