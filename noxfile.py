@@ -32,7 +32,7 @@ ENV = {
     "PYTHONSAFEPATH": "1",
     "COLUMNS": "100",
 }
-PEERS = ["sae-lens==6.54.12"]
+PEERS = ["sae-lens==6.54.12", "statsmodels==0.15.0"]
 OBJECT_STORAGE = "moto[server]==5.2.5"
 TORCH_PIN = next(line for line in CONSTRAINTS.read_text().splitlines() if line.startswith("torch=="))
 
@@ -188,7 +188,7 @@ def lab(session: nox.Session) -> None:
 
 @nox.session
 def peer(session: nox.Session) -> None:
-    """Compare with the tools whose files are read, each at the version that was compared with: SAELens; and S3, as moto serves it."""
+    """Compare with other tools, each at the version that was compared with: SAELens (files), statsmodels (tests), moto (S3)."""
     session.install("-c", str(CONSTRAINTS), *PROJECT["project"]["dependencies"], *_group("test"))
     session.install("-c", str(CONSTRAINTS), *PEERS)
     session.install(OBJECT_STORAGE)  # it needs an older python-dateutil than the rest was tested with

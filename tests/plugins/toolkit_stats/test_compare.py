@@ -16,9 +16,11 @@ from scipy import sparse, stats
 
 from tests.plugins.toolkit_stats.made import PARTS, numbers, of_dense, run, sample, space, tables
 from toolkit.errors import DataError
+from toolkit.randomness import half
 from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_work
+from toolkit_patch._candidates import known
 from toolkit_stats._corrections import benjamini_hochberg
 from toolkit_stats._duplicates import same_as
 from toolkit_stats._params import Means, Several
@@ -65,7 +67,7 @@ def test_student_is_scipys_and_its_interval_the_usual_one(dense: np.ndarray) -> 
     found, theirs = student(*sides), stats.ttest_ind(a[:, spread], b[:, spread])
     np.testing.assert_allclose(found.t, theirs.statistic, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(found.p, theirs.pvalue, rtol=1e-9)
-    sized = effects(*sides, found)
+    sized = effects(*sides, found.variance)
     reach = 1.959963984540054 * np.sqrt(13 / 42 + found.d**2 / 22)
     np.testing.assert_allclose(sized.d_high - sized.d, reach, rtol=1e-9)
     np.testing.assert_allclose(sized.g / np.where(found.d, found.d, 1), np.where(found.d, 1 - 3 / (4 * 11 - 1), 0), rtol=1e-3)
@@ -117,6 +119,17 @@ def test_every_test_of_two_groups_writes_what_a_screen_reads(part: str) -> None:
     if part != "student":
         assert got == wanted
     assert {row["stat"] for row in found.values()} >= {"p", "q", "significant", "fired"}
+
+
+@pytest.mark.parametrize("part", TWO_GROUPS)
+def test_a_screen_follows_every_test_of_two_groups(part: str) -> None:
+    more = {"covariates": ["balance"]} if part in ("welch", "student") else {}
+    given = of_dense(values(), halves(), balance=np.random.default_rng(0).random(24).tolist())
+    rows = run(part, given, details="discovered", **PAIR, **more)
+    found = known(pa.Table.from_pylist(list(rows.values()), schema=arrow_schema("features")), None)
+    assert found.groups == ("a", "b")
+    assert [feature.index for feature in found.features["s1"]] == [0, 1, 2, 3, 4]
+    assert [feature.d for feature in found.features["s1"]] == [rows["s1", at, "d", "a vs b"]["number"] for at in range(5)]
 
 
 def test_a_rank_test_goes_by_cluster_means() -> None:
@@ -223,6 +236,12 @@ def test_a_trend_needs_numbers_that_change() -> None:
         "key, or samples that differ in it."
     )
     refused(message, "correlation", of_dense(values(4), [2.0] * 4))
+
+
+def test_a_trend_over_a_half_without_units_is_refused() -> None:
+    names = [f"n{at}" for at in range(40) if half(0, f"n{at}") == "select"][:4]
+    message = "by: no unit with 'group' falls into the half 'confirm'. Take `half: all`, or give the experiment more units."
+    refused(message, "correlation", tables([sample(name) for name in names], [1.0, 2.0, 3.0, 4.0], []), half="confirm")
 
 
 def test_several_groups_are_at_least_two() -> None:
