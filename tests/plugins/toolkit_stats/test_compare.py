@@ -16,6 +16,7 @@ from scipy import sparse, stats
 
 from tests.plugins.toolkit_stats.made import PARTS, numbers, of_dense, run, sample, space, tables
 from toolkit.errors import DataError
+from toolkit.randomness import half
 from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_work
@@ -223,6 +224,12 @@ def test_a_trend_needs_numbers_that_change() -> None:
         "key, or samples that differ in it."
     )
     refused(message, "correlation", of_dense(values(4), [2.0] * 4))
+
+
+def test_a_trend_over_a_half_without_units_is_refused() -> None:
+    names = [f"n{at}" for at in range(40) if half(0, f"n{at}") == "select"][:4]
+    message = "by: no unit with 'group' falls into the half 'confirm'. Take `half: all`, or give the experiment more units."
+    refused(message, "correlation", tables([sample(name) for name in names], [1.0, 2.0, 3.0, 4.0], []), half="confirm")
 
 
 def test_several_groups_are_at_least_two() -> None:
