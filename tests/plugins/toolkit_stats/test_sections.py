@@ -19,7 +19,7 @@ from toolkit_stats import _draw as draw
 from toolkit_stats import toolkit_parts
 from toolkit_stats._found import read_contrasts, read_spaces
 
-SECTIONS = {part.name: part for part in toolkit_parts() if isinstance(part, ReportSection) and "features" in part.reads}
+SECTIONS = {part.name: part for part in toolkit_parts() if isinstance(part, ReportSection) and part.order in (20, 21, 22)}
 Feature = tuple[str, int, float | None, float, float, bool]
 
 
