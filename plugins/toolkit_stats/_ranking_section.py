@@ -50,7 +50,7 @@ def _table(rows: pa.Table, rank: str, stats: Sequence[str], names: Mapping[str, 
         (draw.escaped(f"{names[space]}{feature}"), *(_cell(stat, numbers[stat].get((space, feature))) for stat in stats))
         for space, feature in first
     ]
-    caption = f"The first {len(first)} of {len(ranked)} that pass; the sink `ranking` writes all of them with examples"
+    caption = f"The first {len(first)} of {len(ranked)} that pass; the sink ranking writes all of them with examples"
     return draw.table(caption, ("feature", *(stat.replace("_", " ") for stat in stats)), cells)
 
 
