@@ -20,6 +20,7 @@ from toolkit.randomness import half
 from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_work
+from toolkit_patch._candidates import known
 from toolkit_stats._corrections import benjamini_hochberg
 from toolkit_stats._duplicates import same_as
 from toolkit_stats._params import Means, Several
@@ -118,6 +119,17 @@ def test_every_test_of_two_groups_writes_what_a_screen_reads(part: str) -> None:
     if part != "student":
         assert got == wanted
     assert {row["stat"] for row in found.values()} >= {"p", "q", "significant", "fired"}
+
+
+@pytest.mark.parametrize("part", TWO_GROUPS)
+def test_a_screen_follows_every_test_of_two_groups(part: str) -> None:
+    more = {"covariates": ["balance"]} if part in ("welch", "student") else {}
+    given = of_dense(values(), halves(), balance=np.random.default_rng(0).random(24).tolist())
+    rows = run(part, given, details="discovered", **PAIR, **more)
+    found = known(pa.Table.from_pylist(list(rows.values()), schema=arrow_schema("features")), None)
+    assert found.groups == ("a", "b")
+    assert [feature.index for feature in found.features["s1"]] == [0, 1, 2, 3, 4]
+    assert [feature.d for feature in found.features["s1"]] == [rows["s1", at, "d", "a vs b"]["number"] for at in range(5)]
 
 
 def test_a_rank_test_goes_by_cluster_means() -> None:
