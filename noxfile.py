@@ -32,7 +32,7 @@ ENV = {
     "PYTHONSAFEPATH": "1",
     "COLUMNS": "100",
 }
-PEERS = ["sae-lens==6.54.12"]
+PEERS = ["sae-lens==6.54.12", "statsmodels==0.15.0"]
 TORCH_PIN = next(line for line in CONSTRAINTS.read_text().splitlines() if line.startswith("torch=="))
 
 
@@ -187,7 +187,7 @@ def lab(session: nox.Session) -> None:
 
 @nox.session
 def peer(session: nox.Session) -> None:
-    """Compare with the tools whose files are read, each at the version that was compared with: SAELens."""
+    """Compare with other tools, each at the version that was compared with: SAELens (files), statsmodels (tests)."""
     session.install("-c", str(CONSTRAINTS), *PROJECT["project"]["dependencies"], *_group("test"))
     session.install("-c", str(CONSTRAINTS), *PEERS)
     session.install("--no-deps", "--force-reinstall", ".")

@@ -89,6 +89,7 @@ def _comparisons() -> Iterator[Part]:
             help=said,
             params=params,
             run=run,
+            version="2" if name == "welch" else "1",
             reads=("samples", "sample_meta", "activations", "spaces"),
             writes=("features",),
             compares=_compares.features if issubclass(params, _params.TwoGroups) else None,

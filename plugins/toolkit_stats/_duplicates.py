@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.float64]
 
 ALIKE = 0.95
 """Features of different SAEs whose activations correlate by this much over the samples compared are taken for one."""
-BLOCK = 512
+BLOCK = 256
 Entry = tuple[int, int]
 
 

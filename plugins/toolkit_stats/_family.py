@@ -223,6 +223,8 @@ class _Writer:
     ) -> pa.Table:
         """All rows of a space: a block a statistic."""
         features, found, contrast = one.features, corrected.discovered, self._test.contrast
+        test = said.rpartition(": ")[0]
+        beside = f"{test}: {self._test.adjusted}"
         blocks: list[pa.Table] = []
 
         def add(stat: str, group: str, numbers: Floats, text: str | None, some: npt.NDArray[np.bool_] | None = None) -> None:
@@ -241,16 +243,15 @@ class _Writer:
             )
         for stat, numbers in one.found.items():
             every = self._params.details == "all" or stat.removesuffix("_adjusted") in ALWAYS
-            text = self._test.adjusted if stat.endswith("_adjusted") else said.rpartition(": ")[0]
-            add(stat, contrast, numbers, text, None if every else found)
+            add(stat, contrast, numbers, beside if stat.endswith("_adjusted") else test, None if every else found)
         add("q", contrast, corrected.q, said)
-        add("significant", contrast, corrected.significant.astype(np.float64), said.rpartition(": ")[0])
+        add("significant", contrast, corrected.significant.astype(np.float64), test)
         if adjusted is not None:
-            add("q_adjusted", contrast, adjusted.q, self._test.adjusted)
-            add("significant_adjusted", contrast, adjusted.significant.astype(np.float64), self._test.adjusted)
+            add("q_adjusted", contrast, adjusted.q, beside)
+            add("significant_adjusted", contrast, adjusted.significant.astype(np.float64), beside)
         add("fired", "", np.sum([side.fired for side in one.sides], axis=0).astype(np.float64), None)
-        add("discovered", contrast, np.ones(len(features)), said.rpartition(": ")[0], found)
-        return pa.concat_tables([*blocks, *self._twins(one.space, twins)])
+        add("discovered", contrast, np.ones(len(features)), test, found)
+        return pa.concat_tables([*blocks, *self._twins(one.space, twins, test)])
 
     def _block(
         self, space: str, features: npt.NDArray[np.int64], stat: str, group: str, numbers: Floats, text: str | None
@@ -266,10 +267,13 @@ class _Writer:
             found = self._words[word] = pa.repeat(pa.scalar(word, pa.string()), count)
         return found[:count]
 
-    def _twins(self, space: str, twins: Sequence[tuple[int, str, int]]) -> list[pa.Table]:
-        """The twin's feature, and its space."""
+    def _twins(self, space: str, twins: Sequence[tuple[int, str, int]], test: str) -> list[pa.Table]:
+        """The twin's feature, and after the test its space."""
         if not twins:
             return []
         fixed = {"space": space, "stat": "same_as", "group": self._test.contrast}
-        rows = [{**fixed, "feature": feature, "number": float(number), "text": of} for feature, of, number in sorted(twins)]
+        rows = [
+            {**fixed, "feature": feature, "number": float(number), "text": f"{test}: {of}"}
+            for feature, of, number in sorted(twins)
+        ]
         return [pa.Table.from_pylist(rows, schema=self._schema)]

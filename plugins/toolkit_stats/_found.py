@@ -101,11 +101,11 @@ def read_contrasts(inputs: Inputs) -> Iterator[Found]:
                 stat: _of(_of(own, "stat", stat), "text", how if stat == "q" else test)
                 for stat in (*STATS, *EFFECTS, "discovered")
             }
-            stats |= {stat: _of(own, "stat", stat) for stat in ("same_as", "significant_adjusted")}
+            stats |= {stat: _beside(_of(own, "stat", stat), test) for stat in ("same_as", "significant_adjusted")}
             effect = next((name for name in EFFECTS if len(stats[name])), None)
             sides = _sides(group, effect, _unique(means["group"]))
             if sides and effect and all(len(stats[stat]) for stat in STATS):
-                name = group if len(said) == 1 else f"{group} ({test})"
+                name = group if len(said) == 1 else f"{group}, {test}"
                 yield _contrast((name, group, *sides), effect, how, stats, means, spaces)
 
 
@@ -124,6 +124,13 @@ def _of(rows: pa.Table, column: str, value: str) -> pa.Table:
     import pyarrow.compute as pc
 
     return rows.filter(pc.equal(pc.fill_null(rows[column], ""), value))
+
+
+def _beside(rows: pa.Table, test: str) -> pa.Table:
+    """The rows whose text says, after the test, what more is known."""
+    import pyarrow.compute as pc
+
+    return rows.filter(pc.starts_with(pc.fill_null(rows["text"], ""), f"{test}: "))
 
 
 def _contrast(
@@ -161,7 +168,7 @@ def _contrast(
         significant=laid["significant"] == 1.0,
         discovered=laid["discovered"] == 1.0,
         twin=~np.isnan(laid["same_as"]),
-        adjusted=words[0] if words else "",
+        adjusted=words[0].removeprefix(f"{how.rpartition(': ')[0]}: ") if words else "",
         adjusted_significant=laid["significant_adjusted"] == 1.0,
     )
 

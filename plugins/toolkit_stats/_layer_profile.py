@@ -64,7 +64,12 @@ def _counts_said(found: Found) -> str:
     """What was done to whom, and how many features it found: by corrected p alone, and with the cut on the effect."""
     if not found.how:
         return ""
-    both = f"{found.discovered.sum():,} features by corrected p alone, {found.significant.sum():,} with the cut on the effect"
+    cut = (
+        f"{found.significant.sum():,} with the cut on the effect"
+        if f", |{found.effect}| >= " in found.how
+        else "no cut on the effect"
+    )
+    both = f"{found.discovered.sum():,} features by corrected p alone, {cut}"
     said = [f"{found.how}.", *(f"{size}." for size in found.sizes), f"Found: {both}."]
     if found.twin.any():
         alone = [int((marked & ~found.twin).sum()) for marked in (found.discovered, found.significant)]

@@ -26,7 +26,7 @@ TEST_STATS = (*EFFECT_STATS, "t", "df", "p", "q", "significant")
 TESTED = ("d", "q")
 """Where one of these is, there is a test."""
 SMALLEST_FIRST = ("p", "q")
-ONLY_IF_ASKED = ("t", "df", "g", "u", "f", "h", "discovered")
+ONLY_IF_ASKED = ("t", "df", "g", "u", "f", "h", "discovered", "t_adjusted", "df_adjusted")
 """Left out of the table for people unless `--stat` names them; programs get them always."""
 EFFECTS = ("arm", "outcome", "probability", "effect", "low", "high", "p", "q", "kl")
 PLACE = (("layer", True), ("space", True), ("feature", True), ("stage", True))

@@ -100,7 +100,7 @@ def test_covariates_stand_beside_the_plain_test_and_take_away_what_they_explain(
     assert number[1, "p_adjusted"] < 1e-6
     assert [number[at, stat] for at in (0, 1) for stat in ("significant", "significant_adjusted")] == [1, 0, 1, 1]
     assert number[1, "q_adjusted"] == pytest.approx(2 * number[1, "p_adjusted"])
-    assert found["s1", 0, "d_adjusted", "a vs b"]["text"] == "given balance"
+    assert found["s1", 0, "d_adjusted", "a vs b"]["text"] == "welch: given balance"
     plain = run("welch", confounded(), between=("a", "b"))
     assert {key: found[key] for key in plain} == plain
 

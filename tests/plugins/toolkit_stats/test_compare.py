@@ -16,9 +16,11 @@ from scipy import sparse, stats
 
 from tests.plugins.toolkit_stats.made import PARTS, numbers, of_dense, run, sample, space, tables
 from toolkit.errors import DataError
+from toolkit.randomness import half
 from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_work
+from toolkit_patch._candidates import known
 from toolkit_stats._corrections import benjamini_hochberg
 from toolkit_stats._duplicates import same_as
 from toolkit_stats._params import Means, Several
@@ -56,7 +58,7 @@ def test_each_keeps_the_contract(part: str) -> None:
 DENSE = hnp.arrays(float, (13, 4), elements=st.integers(-40, 40).map(lambda number: max(number, 0) / 8))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @drawn(dense=DENSE)
 def test_student_is_scipys_and_its_interval_the_usual_one(dense: np.ndarray) -> None:
     a, b = dense[:6], dense[6:]
@@ -78,7 +80,7 @@ def test_clusters_of_equal_rows_are_one_row_each_for_student() -> None:
     np.testing.assert_allclose(again.p, once.p, rtol=1e-9)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @drawn(dense=DENSE)
 def test_anova_is_scipys(dense: np.ndarray) -> None:
     parts = [dense[:3], dense[3:8], dense[8:]]
@@ -89,7 +91,7 @@ def test_anova_is_scipys(dense: np.ndarray) -> None:
     np.testing.assert_allclose(found.p, theirs.pvalue, rtol=1e-8)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @drawn(dense=DENSE, numbers=st.lists(st.integers(-3, 3), min_size=11, max_size=11))
 def test_pearson_is_scipys_with_its_interval(dense: np.ndarray, numbers: list[int]) -> None:
     label = np.array([7.0, -7.0, *numbers])
@@ -117,6 +119,17 @@ def test_every_test_of_two_groups_writes_what_a_screen_reads(part: str) -> None:
     if part != "student":
         assert got == wanted
     assert {row["stat"] for row in found.values()} >= {"p", "q", "significant", "fired"}
+
+
+@pytest.mark.parametrize("part", TWO_GROUPS)
+def test_a_screen_follows_every_test_of_two_groups(part: str) -> None:
+    more = {"covariates": ["balance"]} if part in ("welch", "student") else {}
+    given = of_dense(values(), halves(), balance=np.random.default_rng(0).random(24).tolist())
+    rows = run(part, given, details="discovered", **PAIR, **more)
+    found = known(pa.Table.from_pylist(list(rows.values()), schema=arrow_schema("features")), None)
+    assert found.groups == ("a", "b")
+    assert [feature.index for feature in found.features["s1"]] == [0, 1, 2, 3, 4]
+    assert [feature.d for feature in found.features["s1"]] == [rows["s1", at, "d", "a vs b"]["number"] for at in range(5)]
 
 
 def test_a_rank_test_goes_by_cluster_means() -> None:
@@ -225,6 +238,12 @@ def test_a_trend_needs_numbers_that_change() -> None:
     refused(message, "correlation", of_dense(values(4), [2.0] * 4))
 
 
+def test_a_trend_over_a_half_without_units_is_refused() -> None:
+    names = [f"n{at}" for at in range(40) if half(0, f"n{at}") == "select"][:4]
+    message = "by: no unit with 'group' falls into the half 'confirm'. Take `half: all`, or give the experiment more units."
+    refused(message, "correlation", tables([sample(name) for name in names], [1.0, 2.0, 3.0, 4.0], []), half="confirm")
+
+
 def test_several_groups_are_at_least_two() -> None:
     message = "by: 'group' does not tell groups apart; there must be two or more. Groups by 'group': a (4 samples)."
     refused(message, "anova", of_dense(values(4), list("aaaa")))
@@ -290,7 +309,7 @@ def test_features_that_do_the_same_in_two_saes_of_a_site_are_one_discovery() -> 
     found = run("welch", two_spaces(layer=1), **PAIR)
     discovered = {key[:2] for key in found if key[2] == "discovered"}
     assert discovered == {("s1", 3), ("s2", 3)}
-    assert twins(found) == {("s2", 3, "s1", 3.0)}
+    assert twins(found) == {("s2", 3, "welch: s1", 3.0)}
     assert twins(run("welch", two_spaces(layer=2), **PAIR)) == set()
 
 

@@ -15,14 +15,14 @@ SILENT = st.integers(0, 100)
 
 
 @pytest.mark.parametrize("method", ["bh", "by"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(p=P, silent=SILENT)
 def test_q_is_scipys_with_the_silent_features_as_ones(method: str, p: list[float], silent: int) -> None:
     whole = stats.false_discovery_control([*p, *[1.0] * silent], method=method)
     np.testing.assert_allclose(CORRECTIONS[method](np.array(p), len(p) + silent), whole[: len(p)], rtol=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(p=P, silent=SILENT)
 def test_bonferroni_and_holm_are_their_definitions(p: list[float], silent: int) -> None:
     every, family = np.array([*p, *[1.0] * silent]), len(p) + silent
@@ -33,7 +33,7 @@ def test_bonferroni_and_holm_are_their_definitions(p: list[float], silent: int) 
     np.testing.assert_allclose(CORRECTIONS["holm"](every[: len(p)], family), [holm[at] for at in range(len(p))])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(p=P, silent=SILENT)
 def test_storeys_q_is_bh_times_the_share_of_nulls(p: list[float], silent: int) -> None:
     every = np.array([*p, *[1.0] * silent])

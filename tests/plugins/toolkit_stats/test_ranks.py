@@ -33,7 +33,7 @@ def each(first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.arange(first.sum()), np.arange((~first).sum())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(dense=DENSE)
 def test_ranks_are_scipys(dense: np.ndarray) -> None:
     found = of_dense(dense)
@@ -41,7 +41,7 @@ def test_ranks_are_scipys(dense: np.ndarray) -> None:
     np.testing.assert_allclose(above + found.zero, stats.rankdata(dense, axis=0))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(dense=DENSE)
 def test_mann_whitney_is_scipys_with_any_ties(dense: np.ndarray) -> None:
     dense = np.vstack([dense, dense[:4]])
@@ -74,7 +74,7 @@ def test_tiny_groups_with_ties_count_every_way_to_deal_out_the_labels() -> None:
         assert p == pytest.approx(theirs.pvalue, rel=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(dense=DENSE)
 def test_the_test_of_auroc_is_brunner_and_munzels(dense: np.ndarray) -> None:
     first = split(dense)
@@ -122,7 +122,7 @@ def test_rows_repeated_in_their_cluster_are_no_more_evidence_for_an_area() -> No
         np.testing.assert_allclose(getattr(again, stat), getattr(once, stat), rtol=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(dense=DENSE)
 def test_kruskal_is_scipys_and_its_eta2_that_of_ranks(dense: np.ndarray) -> None:
     groups = np.arange(len(dense)) % 3
@@ -138,7 +138,7 @@ def test_kruskal_is_scipys_and_its_eta2_that_of_ranks(dense: np.ndarray) -> None
     np.testing.assert_allclose(h[spread] / (len(dense) - 1), between / total, atol=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(dense=DENSE, numbers=st.lists(st.integers(0, 3), min_size=30, max_size=30))
 def test_spearman_is_scipys(dense: np.ndarray, numbers: list[int]) -> None:
     label = np.array([0, 3, *numbers], dtype=float)[: len(dense)]

@@ -41,7 +41,7 @@ def test_single_samples_give_scipys_welch_test_also_far_from_zero(offset: float)
     np.testing.assert_allclose(ours.d, (a.mean(axis=0) - b.mean(axis=0)) / pooled, rtol=1e-9)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(
     a=hnp.arrays(float, st.tuples(st.integers(2, 12), st.just(4)), elements=VALUES),
     b=hnp.arrays(float, st.tuples(st.integers(2, 12), st.just(4)), elements=VALUES),
@@ -92,7 +92,7 @@ def test_clusters_join_through_either_label_and_through_others() -> None:
     assert clusters_of([], 3).tolist() == [0, 1, 2]
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(p=st.lists(st.floats(0, 1), min_size=1, max_size=60), silent=st.integers(0, 100))
 def test_q_is_scipys_with_the_silent_features_as_ones(p: list[float], silent: int) -> None:
     whole = stats.false_discovery_control([*p, *[1.0] * silent])

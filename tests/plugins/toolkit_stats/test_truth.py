@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from tests.plugins.toolkit_stats.made import numbers, of_groups
@@ -49,7 +50,7 @@ def test_a_hundred_nulls_hold_alpha() -> None:
 
 
 def test_rounds_taken_for_evidence_do_not() -> None:
-    assert np.mean([anything(("welch",), seed, unit="sample") for seed in range(20)]) > 0.5
+    assert np.mean([anything(("welch",), seed, unit="sample") for seed in range(12)]) > 0.5
 
 
 @pytest.mark.slow
@@ -59,11 +60,28 @@ def test_a_thousand_nulls_hold_alpha() -> None:
     assert dict(zip(TESTS, found.mean(axis=0) <= bound(1000), strict=True)) == dict.fromkeys(TESTS, True)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_nulls_adjusted_for_what_differs_between_the_groups_hold_alpha() -> None:
+    """The balance differs between the groups and from round to round, and no feature reads it."""
+    found = []
+    for seed in range(400):
+        data = null_groups(seed, n_features=16)
+        given, rng = of_groups(data), np.random.default_rng(seed)
+        balance = rng.normal(size=200)[data.game] + data.label + rng.normal(size=len(data.game))
+        meta = given["sample_meta"]
+        columns = [meta["sample"], ["balance"] * len(meta), balance, pa.nulls(len(meta), pa.string())]
+        given["sample_meta"] = pa.concat_tables([meta, pa.table(columns, schema=meta.schema)])
+        marked = numbers("welch", given, between=["a", "b"], covariates=["balance"], alpha=ALPHA)["significant_adjusted"]
+        found.append(any(number == 1.0 for number in marked.values()))
+    assert np.mean(found) <= bound(400)
+
+
 @pytest.mark.parametrize("part", ["welch", "student", "mann_whitney", "auroc"])
 def test_nine_in_ten_planted_features_are_found(part: str) -> None:
     found, planted = 0, tuple(range(0, 64, 8))
-    for seed in range(5):
+    for seed in range(4):
         given = of_groups(planted_groups(seed, d=0.8, which=planted))
         marked = numbers(part, given, between=["a", "b"], details="discovered")["significant"]
         found += sum(marked[feature] == 1.0 for feature in planted)
-    assert found >= 0.9 * 5 * len(planted)
+    assert found >= 0.9 * 4 * len(planted)
