@@ -31,6 +31,7 @@ from toolkit.testing.fakes import make_work
 from toolkit_hf._model import CausalModel
 from toolkit_saes._canonical import CanonicalSae, Facts, Weights
 from toolkit_saes._extract import Extract, extract
+from toolkit_saes._matrix import Matrix
 
 LAYERS, WIDTH, FEATURES, K, FEW = 8, 512, 4096, 50, 4
 TOKENS = 4096
@@ -57,10 +58,14 @@ def _model() -> CausalModel:
     return CausalModel(Identity("random", "0", "0"), LlamaForCausalLM(config).eval(), _NoText())
 
 
+def _encoder(layer: int) -> torch.Tensor:
+    """(features, width)."""
+    return torch.randn(FEATURES, WIDTH, generator=torch.Generator().manual_seed(layer)) / WIDTH**0.5
+
+
 def _weights(layer: int) -> Weights:
-    draw = torch.Generator().manual_seed(layer)
-    encoder = torch.randn(WIDTH, FEATURES, generator=draw) / WIDTH**0.5
-    return Weights(encoder, torch.zeros(FEATURES), encoder.T.contiguous(), torch.zeros(WIDTH), gate="topk", k=K)
+    encoder = Matrix(_encoder(layer))
+    return Weights(encoder, torch.zeros(FEATURES), encoder, torch.zeros(WIDTH), gate="topk", k=K)
 
 
 def _saes() -> list[CanonicalSae]:
@@ -90,32 +95,34 @@ def _batch_one(model: CausalModel, saes: Sequence[CanonicalSae], prompts: Sequen
 
 def _lean(model: CausalModel, saes: Sequence[CanonicalSae], prompts: Sequence[list[int]], at: str) -> None:
     """One pass, batches of similar length, a top-k of the products: nothing is kept but features and values."""
-    held = [sae.weights(torch.empty(0)) for sae in saes]
+    held = [next(sae.weights(torch.empty(0)).w_enc.blocks())[1] for sae in saes]
+    assert all(len(encoder) == FEATURES for encoder in held)
     for batch in _batches(prompts):
         ends = torch.tensor([len(ids) - 1 for ids in batch])
         found = model.run(batch, [sae.hookpoint for sae in saes])
         seen = torch.arange(max(map(len, batch))) <= ends[:, None]
-        for sae, weights in zip(saes, held, strict=True):
+        for sae, encoder in zip(saes, held, strict=True):
             stream = found[sae.hookpoint]
             rows = stream[torch.arange(len(batch)), ends] if at == "last" else stream[seen]
             for start in range(0, len(rows), 512):
-                (rows[start : start + 512] @ weights.w_enc + weights.b_enc).topk(K, dim=-1)
+                (rows[start : start + 512] @ encoder.T).topk(K, dim=-1)
 
 
 def _floor(model: CausalModel, saes: Sequence[CanonicalSae], prompts: Sequence[list[int]], at: str) -> None:
     """Every weight matrix times the rows that pass it."""
-    held = [sae.weights(torch.empty(0)) for sae in saes]
+    held = [next(sae.weights(torch.empty(0)).w_enc.blocks())[1] for sae in saes]
+    assert all(len(encoder) == FEATURES for encoder in held)
     for batch in _batches(prompts):
         rows = torch.randn(sum(map(len, batch)), WIDTH)
         picked = rows[: len(batch)] if at == "last" else rows
-        for layer, weights in enumerate(held):
+        for layer, encoder in enumerate(held):
             block = model._body.layers[layer]
             for part in (block.self_attn.q_proj, block.self_attn.k_proj, block.self_attn.v_proj, block.self_attn.o_proj):
                 rows @ part.weight.T
             wide = rows @ block.mlp.gate_proj.weight.T
             rows @ block.mlp.up_proj.weight.T
             wide @ block.mlp.down_proj.weight.T
-            picked @ weights.w_enc
+            picked @ encoder.T
 
 
 def _batches(prompts: Sequence[list[int]]) -> list[list[list[int]]]:

@@ -14,7 +14,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from toolkit_hf._model import CausalModel
 from toolkit_saes._canonical import CanonicalSae, Facts, Weights
 from toolkit_saes._cost import batches, extraction
 from toolkit_saes._extract import Extract, extract
+from toolkit_saes._matrix import Matrix
 from toolkit_saes._sizes import Size, sizes
 
 STEP = 1024
@@ -104,25 +105,16 @@ def _sae(size: Sizes, layer: int, device: str) -> CanonicalSae:
         f"L{layer}R-8x", "random", f"resid_post.{layer}", size.features, size.width, str(layer), "jumprelu", float(ACTIVE)
     )
 
-    def read() -> Weights:
-        draw = torch.Generator(device).manual_seed(layer)
-        encoder = torch.randn(size.width, size.features, generator=draw, device=device) / size.width**0.5
-        nothing = torch.zeros(1, device=device)
-        return Weights(
-            encoder,
-            torch.zeros(size.features, device=device),
-            nothing[None],
-            nothing,
-            threshold=nothing,
-            norm="row",
-            undo_norm=False,
-        )
-
-    sae = CanonicalSae(facts, read)
-    rows = torch.randn(64, size.width, device=device)
-    weights = sae.weights(rows)
-    object.__setattr__(weights, "threshold", sae.encode(rows).topk(ACTIVE, dim=-1).values[:, -1].mean())
-    return sae
+    draw = torch.Generator(device).manual_seed(layer)
+    encoder = torch.randn(size.features, size.width, generator=draw, device=device, dtype=torch.bfloat16) / size.width**0.5
+    scale, nothing = torch.ones(size.features, device=device), torch.zeros(1, device=device)
+    held = Weights(
+        Matrix(encoder, scale=scale), torch.zeros(size.features, device=device), Matrix(nothing[None]), nothing,
+        threshold=nothing, norm="row", undo_norm=False,
+    )  # fmt: skip
+    first = CanonicalSae(facts, lambda: held).encode(torch.randn(64, size.width, device=device))
+    fitted = replace(held, threshold=first.topk(ACTIVE, dim=-1).values[:, -1].mean())
+    return CanonicalSae(facts, lambda: fitted)
 
 
 def _prompts(size: Sizes) -> list[list[int]]:
@@ -213,7 +205,7 @@ def _measure(size: Sizes, device: str) -> None:
 
 
 def _load(model: CausalModel, saes: Sequence[CanonicalSae], prompts: Sequence[list[int]]) -> Workload:
-    known = [Size(sae.hookpoint, sae.inputs, sae.width, sae.declared_l0) for sae in saes]
+    known = [Size(sae.hookpoint, sae.inputs, sae.width, sae.declared_l0, 2 * sae.inputs * sae.width) for sae in saes]
     tokens = sum(map(len, prompts))
     return Workload(
         samples=len(prompts),

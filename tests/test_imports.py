@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-TOY = str(ROOT / "specs" / "toy.yaml")
+TOY, QUICKSTART = (str(ROOT / "specs" / name) for name in ("toy.yaml", "quickstart.yaml"))
 ALLOWED = (0, 2)
 """Without a store, `status` and `runs` say so and exit with 2. Any other code is a crash."""
 PROGRAM = """
@@ -49,6 +49,8 @@ def heavy_after(*args: str, cwd: Path) -> list[str]:
         pytest.param(["plugins"], id="plugins"),
         pytest.param(["plugins", "--json"], id="plugins-json"),
         pytest.param(["schema"], id="schema"),
+        pytest.param(["query", "--help"], id="query-help"),
+        pytest.param(["check", QUICKSTART], id="check-quickstart"),
     ],
 )
 def test_nothing_heavy_is_imported_on_an_empty_store(args: list[str], tmp_path: Path) -> None:

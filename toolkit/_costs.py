@@ -67,7 +67,7 @@ def _check(folder: Path, wanted: int, what: str, advice: str) -> None:
     free = shutil.disk_usage(there).free
     if wanted > free:
         raise Refused(
-            f"{what} would take about {wanted / 2**30:,.1f} GiB in {folder}, and {free / 2**30:,.1f} GiB are free there. {advice}"
+            f"{what} would take about {wanted / 2**30:,.3g} GiB in {folder}, and {free / 2**30:,.3g} GiB are free there. {advice}"
         )
 
 

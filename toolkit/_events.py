@@ -85,14 +85,14 @@ _SENTENCES = {
     "step_failed": "step {stage}[{index}] FAILED: {error}",
     "batch_plan": "stage {stage}: batches {plan}, for {free} bytes free on {device}",
     "extracted": "step {stage}[{index}]: {texts} distinct texts of {samples} samples, {passes} pass(es) in {batches} batches, "
-    "{padded_tokens} padded tokens; halved {halved} times, {saes_together} SAEs held together {ways}",
+    "{padded_tokens} padded tokens; halved {halved} times, {saes_together} SAEs held together",
     "sae_does_not_fit": "{message}",
     "stalled": "no sign from {worker} for {age:.0f} s in phase '{phase}' of {stage}[{index}] (slow, or stuck; nothing is killed):\n{stack}",
     "phase": "{worker}: {phase}",
     "worker_ready": "{worker} ready (process {pid}, GPU physical {physical}, visible {visible})",
     "sink_written": "sink {sink}: {files} files in {folder}",
     "interrupting": "finishing {running} step(s) in flight; Ctrl-C again stops at once",
-    "run_interrupted": "interrupted: {done} of {total} steps are safe. Continue with: {command}",
+    "run_interrupted": "interrupted; safe so far: {done} of {total} steps. Continue with: {command}",
     "run_failed": "failed: {error}",
     "run_done": "done: {computed} steps computed, {reused} reused, {seconds:.1f} s",
 }

@@ -28,7 +28,8 @@ def _work(stage: str, found: Sequence[Mapping[str, Any]]) -> str:
     texts, samples, batches = (sum(event[name] for event in found) for name in ("texts", "samples", "batches"))
     passes = max(event["passes"] for event in found)
     times = "one pass" if passes == 1 else f"up to {passes} passes"
-    return f"{stage}: {samples:,} samples were computed as {texts:,} distinct texts, in {times} over the model ({batches:,} batches)."
+    work = f"{samples:,} samples were computed as {texts:,} distinct texts"
+    return f"{stage}: {work}, in {times} over the model ({batches:,} batch{'es'[: 2 * (batches != 1)]})."
 
 
 def _plan(event: Mapping[str, Any] | None) -> Iterator[str]:

@@ -95,8 +95,8 @@ class Spec(_Model):
     sinks: list[PartRef] = []
     executors: dict[str, dict[str, Any]] = {}
     limit: Limit | None = None
-    preregister: bool = Field(default=False, description="freeze family and split, hashed, before data are read")
     examine: Literal["stop", "warn", "off"] = Field(default="stop", description="what an SAE that does not fit its model does")
+    preregister: bool = Field(default=False, description="freeze family and split, hashed, before data are read")
 
 
 @dataclass(frozen=True)

@@ -136,8 +136,19 @@ def _commit(name: str, revision: str) -> str:
         raise BadInput(_unreachable(name, revision, error)) from None
 
 
+MEANS = {
+    "GatedRepoError": "it is gated, and its owner has not let you in",
+    "RepositoryNotFoundError": "there is no repository of this name, or it is private",
+    "RevisionNotFoundError": "the repository has no such revision",
+    "EntryNotFoundError": "the repository has no such file",
+    "LocalTokenNotFoundError": "there is no token",
+}
+"""What the hub's answers mean; the client's own texts begin with a number and the id of a request."""
+
+
 def _unreachable(name: str, revision: str, error: Exception) -> str:
-    said = (str(error).splitlines() or ["no more is said"])[0]
+    kinds = (kind.__name__ for kind in type(error).__mro__)
+    said = next((MEANS[kind] for kind in kinds if kind in MEANS), (str(error).splitlines() or ["no more is said"])[0])
     return (
         f"'{name}' at revision '{revision}': the hub does not give it ({type(error).__name__}: {said}). For a gated repository "
         f"accept its terms, then run `hf auth login` or set HF_TOKEN; without a network name a folder with `path:`."

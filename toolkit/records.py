@@ -125,7 +125,6 @@ class Workload:
     exact: bool = True
     model: Mapping[str, Any] = field(default_factory=dict)
     saes: Mapping[str, Any] = field(default_factory=dict)
-    tables: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

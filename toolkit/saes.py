@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from toolkit.records import Identity
 
 
-_CHUNK_BYTES = {False: 32 << 20, True: 256 << 20}
-"""Dense activations of one chunk: on a GPU more, which needs long matrices to be busy."""
+DENSE = 1 << 24
+"""Numbers of a dense matrix of activations that is made at a time: 64 MB."""
+LONGER = 4
+"""On a GPU so many times more: short matrices would leave it idle."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class Sae(ABC):
 
     def sparse(self, rows: Tensor, chunk: int | None = None) -> Sparse:
         """Active features of rows, a chunk at a time, so that no dense matrix of all rows is made."""
-        size = chunk or max(16, _CHUNK_BYTES[rows.device.type == "cuda"] // (4 * self.width))
+        size = chunk or max(1, (DENSE if rows.device.type == "cpu" else LONGER * DENSE) // self.width)
         return _joined([self.active(rows[start : start + size]) for start in range(0, len(rows), size)])
 
     def active(self, rows: Tensor) -> Sparse:

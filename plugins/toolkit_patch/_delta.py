@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import BadInput, DataError, choices, nearest
-from toolkit.models import Model, Prefix
+from toolkit.models import Model
 from toolkit.randomness import half
 from toolkit.records import Rows, Work
 from toolkit.saes import Sae, space_id
@@ -172,8 +172,10 @@ def _at_point(screen: Screen, point: Point) -> Iterator[tuple[tuple[Feature, str
     model = screen.model
     hookpoints = sorted({sae.hookpoint for sae in screen.saes.values()})
     prefix = model.prefix(point.ids, hookpoints)
-    edits = [edit for feature in screen.features for edit in _edits(screen, feature, prefix)]
     assert prefix.captured is not None
+    with torch.inference_mode():
+        own = {space: _own(sae, prefix.captured[sae.hookpoint]) for space, sae in screen.saes.items()}
+        edits = [edit for feature in screen.features for edit in _edits(screen, feature, own[feature.space])]
     states = model.suffix(prefix, [(screen.saes[feature.space].layer, row) for feature, _, row in edits])
     base = torch.log_softmax(model.unembed(prefix.captured[model.last_hookpoint()][None]).double().cpu(), dim=-1)
     logp = torch.log_softmax(model.unembed(states).double().cpu(), dim=-1)
@@ -185,28 +187,37 @@ def _at_point(screen: Screen, point: Point) -> Iterator[tuple[tuple[Feature, str
         yield (feature, arm), Outcome(chances[at].numpy(), float(kl[at]))
 
 
-def _edits(screen: Screen, feature: Feature, prefix: Prefix) -> Iterator[tuple[Feature, str, Tensor]]:
-    """(feature, arm, stream): the edits are made in float32, whatever the model computes in."""
+@dataclass(frozen=True)
+class Own:
+    """What an SAE makes of the unedited prompt: its stream in float32, all activations, and the stream that they give."""
+
+    stream: Tensor
+    active: Tensor
+    rebuilt: Tensor
+
+
+def _own(sae: Sae, stream: Tensor) -> Own:
+    """All features once for each prompt: the arm `reconstruct` asks for every one, whatever the candidates are."""
+    active = sae.encode(stream.float()[None])
+    return Own(stream.float(), active[0], sae.decode(active)[0])
+
+
+def _edits(screen: Screen, feature: Feature, own: Own) -> Iterator[tuple[Feature, str, Tensor]]:
+    """(feature, arm, stream): the edits are made in float32, whatever the model computes in. Of the decoder, rows are all it takes."""
     import torch
 
-    sae = screen.saes[feature.space]
-    assert prefix.captured is not None
-    with torch.inference_mode():
-        stream = prefix.captured[sae.hookpoint].float()
-        active = sae.encode(stream[None])
-        own, row = float(active[0, feature.index]), sae.decoder_rows([feature.index])[0].to(stream)
-        yield feature, "sham", stream + (own - own) * row
-        for group, value in zip(screen.groups, feature.values, strict=True):
-            yield feature, f"set:{group}", stream + (value - own) * row
-            changed = active.clone()
-            changed[0, feature.index] = value
-            yield feature, f"reconstruct:{group}", sae.decode(changed)[0]
-        yield feature, "reconstruct", sae.decode(active)[0]
-        others = screen.randoms[feature.space, feature.index]
-        beside = torch.nn.functional.normalize(sae.decoder_rows(others).to(stream), dim=1) * row.norm()
-        for number, other in enumerate(beside):
-            for group, value in zip(screen.groups, feature.values, strict=True):
-                yield feature, f"random{number}:{group}", stream + (value - own) * other
+    sae, stream, value = screen.saes[feature.space], own.stream, float(own.active[feature.index])
+    row = sae.decoder_rows([feature.index])[0].to(stream)
+    yield feature, "sham", stream + (value - value) * row
+    for group, wanted in zip(screen.groups, feature.values, strict=True):
+        yield feature, f"set:{group}", stream + (wanted - value) * row
+        yield feature, f"reconstruct:{group}", own.rebuilt + (wanted - value) * row
+    yield feature, "reconstruct", own.rebuilt
+    others = screen.randoms[feature.space, feature.index]
+    beside = torch.nn.functional.normalize(sae.decoder_rows(others).to(stream), dim=1) * row.norm()
+    for number, other in enumerate(beside):
+        for group, wanted in zip(screen.groups, feature.values, strict=True):
+            yield feature, f"random{number}:{group}", stream + (wanted - value) * other
 
 
 def _check_sham(screen: Screen, points: Sequence[Point], found: Mapping[tuple[Feature, str], Sequence[Outcome]]) -> None:

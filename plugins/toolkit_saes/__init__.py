@@ -37,6 +37,7 @@ def toolkit_parts() -> Iterator[Part]:
         params=_saelens.SaeLens,
         identify=_saelens.identify,
         load=_saelens.load,
+        downloads=_saelens.downloads,
     )
     yield SaePart(
         name="sae_lens_id",

@@ -95,7 +95,8 @@ def _chosen(params: Auto) -> tuple[Layout, Any]:
         refuse_pickles(folders[0])
         read = choices({str(other.adapter) for other in LAYOUTS if other.adapter})
         raise BadInput(
-            f"saes.with.path: {folders[0]} is in the layout of {layout.name}, which no adapter here reads. They are {read}."
+            f"saes.with.path: {folders[0]} is in the layout of {layout.name}, which no adapter here reads. They are {read}. "
+            f"Another layout takes one file: docs/tutorial/an-sae-adapter.md."
         )
     kind = _ADAPTERS[layout.adapter][1]
     if layout.adapter == "gemma_scope":

@@ -8,33 +8,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.errors import DataError
 from toolkit.saes import Sae, Sparse
 
 from ._fused import fused
-from ._gates import GATES, Gate
+from ._gates import BY_FEATURE, GATES, Gate
+from ._matrix import Matrix
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Norm = Literal["none", "row", "layer"]
+DENSE = 1 << 22
+"""Numbers of a block of features over some rows that `sparse` makes at a time: 16 MB."""
+DENSE_ON_GPU = 1 << 26
+"""The same on a GPU: 256 MB."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """W_enc (inputs, width), b_enc (width), W_dec (width, outputs), b_dec (outputs), and how they are run.
+    """W_enc (inputs of each feature), b_enc (width), W_dec (outputs of each feature), b_dec (outputs), and how they are run.
 
     `threshold`: one number or one a feature; `rank_by` (width): what the gate multiplies pre-activations by before it decides
-    (decoder norms); `r_mag`, `b_mag` (width): of a gated SAE; `skip` (inputs, outputs). Inputs are multiplied by `scale_in`, the
+    (decoder norms); `r_mag`, `b_mag` (width): of a gated SAE; `skip` (inputs of each output). Inputs are multiplied by `scale_in`, the
     result divided by `scale_out`. `norm`: each row by itself, to length sqrt(inputs) or as layer norm does; undone at the end if
     `undo_norm`.
     """
 
-    w_enc: Tensor
+    w_enc: Matrix
     b_enc: Tensor
-    w_dec: Tensor
+    w_dec: Matrix
     b_dec: Tensor
     threshold: Tensor | None = None
     gate: Gate = "jumprelu"
@@ -42,7 +47,7 @@ class Weights:
     rank_by: Tensor | None = None
     r_mag: Tensor | None = None
     b_mag: Tensor | None = None
-    skip: Tensor | None = None
+    skip: Matrix | None = None
     subtract_b_dec: bool = False
     scale_in: float = 1.0
     scale_out: float = 1.0
@@ -51,8 +56,14 @@ class Weights:
 
     def on(self, device: object) -> Weights:
         """The same on a device."""
-        held = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: value.to(device) for name, value in held.items() if hasattr(value, "to")})
+        held: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        held |= {name: value.on(device) for name, value in held.items() if isinstance(value, Matrix)}
+        return replace(self, **held | {name: value.to(device) for name, value in held.items() if hasattr(value, "to")})
+
+    def features(self, part: slice) -> Weights:
+        """With what the gate asks of some features only."""
+        held: dict[str, Any] = {name: getattr(self, name) for name in ("b_enc", "threshold", "rank_by", "r_mag", "b_mag")}
+        return replace(self, **{name: value[part] for name, value in held.items() if value is not None and value.ndim})
 
 
 @dataclass(frozen=True)
@@ -103,46 +114,53 @@ class CanonicalSae(Sae):
 
     def encode(self, rows: Tensor) -> Tensor:
         """What the gate lets through."""
-        weights, found = self._found(rows)
-        return GATES[weights.gate](found, weights)
+        weights = self._for(rows)
+        given, _ = _prepared(weights, rows)
+        return GATES[weights.gate](weights.w_enc.into(given), weights)
 
     def active(self, rows: Tensor) -> Sparse:
         """The same without zeros, in one go."""
-        weights, found = self._found(rows)
-        return fused(weights.gate, found, weights)
+        weights = self._for(rows)
+        given, _ = _prepared(weights, rows)
+        return fused(weights.gate, weights.w_enc.into(given), weights)
 
-    def _found(self, rows: Tensor) -> tuple[Weights, Tensor]:
-        """x W_enc, which is what a gate takes."""
+    def sparse(self, rows: Tensor, chunk: int | None = None) -> Sparse:
+        """Active features of rows. Where each feature decides by itself a block of them is read once for all rows."""
+        weights = self._for(rows)
+        if weights.gate not in BY_FEATURE:
+            return super().sparse(rows, chunk)
+        return _sparse(weights, rows, chunk)
+
+    def _for(self, rows: Tensor) -> Weights:
+        """The weights, for rows that they fit."""
         if rows.shape[-1] != self.inputs:
             raise DataError(
                 f"SAE {self.name} reads {self.inputs} numbers, the model's {self.hookpoint} has {rows.shape[-1]}: it belongs to "
                 f"another model. Name SAEs of this model."
             )
-        weights = self.weights(rows)
-        given, _ = _prepared(weights, rows)
-        return weights, given @ weights.w_enc
+        return self.weights(rows)
 
     def decode(self, activations: Tensor) -> Tensor:
         """Back into the stream; the skip connection of a transcoder, which needs the rows, is left to `reconstruct`."""
         weights = self._linear(self.weights(activations))
-        return _divided(activations @ weights.w_dec + weights.b_dec, weights.scale_out)
+        return _divided(weights.w_dec.out_of(activations) + weights.b_dec, weights.scale_out)
 
     def decoder_rows(self, features: Sequence[int]) -> Tensor:
         """Rows of W_dec, in the stream's units."""
         import torch
 
-        weights = self._linear(self.weights(torch.empty(0) if self._held is None else self._held.w_dec))
-        return _divided(weights.w_dec[list(features)], weights.scale_out)
+        weights = self._linear(self.weights(torch.empty(0) if self._held is None else self._held.b_dec))
+        return _divided(weights.w_dec.rows(features), weights.scale_out)
 
     def reconstruct(self, rows: Tensor, activations: Tensor | None = None) -> Tensor:
         """Encoded and decoded, with the skip connection, each row's norm put back."""
         weights = self.weights(rows)
         found = self.encode(rows) if activations is None else activations
-        rebuilt = found @ weights.w_dec + weights.b_dec
+        rebuilt = weights.w_dec.out_of(found) + weights.b_dec
         if weights.undo_norm:
             rebuilt = _prepared(weights, rows)[1](rebuilt)
         if weights.skip is not None:
-            rebuilt = rebuilt + rows.float() @ weights.skip
+            rebuilt = rebuilt + weights.skip.into(rows.float())
         return _divided(rebuilt, weights.scale_out)
 
     def release_memory(self) -> None:
@@ -152,8 +170,8 @@ class CanonicalSae(Sae):
     def weights(self, like: Tensor) -> Weights:
         """The weights where `like` is."""
         held = self._held
-        if held is None or held.w_enc.device != like.device:
-            held = self._held = (held or self._read()).on(like.device)
+        if held is None or held.b_dec.device != like.device:
+            held = self._held = self._read().on(like.device)
         return held
 
     def _linear(self, weights: Weights) -> Weights:
@@ -168,6 +186,59 @@ class CanonicalSae(Sae):
 
 def _divided(rows: Tensor, by: float) -> Tensor:
     return rows if by == 1 else rows / by
+
+
+def _sparse(weights: Weights, rows: Tensor, chunk: int | None) -> Sparse:
+    """Block by block of features, and of each only as many rows at once as make no large matrix."""
+    found, most = _Entries(rows), DENSE if rows.device.type == "cpu" else DENSE_ON_GPU
+    for part, block in weights.w_enc.blocks():
+        own, step = weights.features(part), min(chunk or len(rows), max(1, most // len(block)))
+        for start in range(0, len(rows), step):
+            given, _ = _prepared(weights, rows[start : start + step])
+            found.add(GATES[weights.gate](given @ block.T, own), start, part.start)
+    return found.by_row()
+
+
+class _Entries:
+    """Active features as they are found, in arrays that grow: small ones kept between large ones would leave holes in the heap."""
+
+    def __init__(self, rows: Tensor) -> None:
+        import torch
+
+        self._rows, self._count, room = len(rows), 0, 1024 + 128 * len(rows)
+        self._held = [torch.empty(room, dtype=kind, device=rows.device) for kind in (torch.long, torch.long, torch.float32)]
+
+    def add(self, active: Tensor, row: int, feature: int) -> None:
+        """What is not 0 of a matrix that begins at a row and feature."""
+        import torch
+
+        rows, features = _nonzero(active)
+        end = self._count + len(rows)
+        if end > len(self._held[0]):
+            self._held = [torch.cat([held, torch.empty_like(held), held.new_empty(len(rows))]) for held in self._held]
+        for held, new in zip(self._held, (rows + row, features + feature, active[rows, features]), strict=True):
+            held[self._count : end] = new
+        self._count = end
+
+    def by_row(self) -> Sparse:
+        """In order of rows, and within one of features."""
+        import torch
+
+        row, feature, value = (held[: self._count] for held in self._held)
+        order = row.argsort(stable=True)
+        return Sparse(torch.bincount(row, minlength=self._rows), feature[order], value[order])
+
+
+def _nonzero(active: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and columns of what is not 0. On the CPU by NumPy, which finds them in half the time."""
+    import numpy as np
+    import torch
+
+    if active.device.type != "cpu":
+        rows, features = active.nonzero(as_tuple=True)
+        return rows, features
+    flat = torch.from_numpy(np.flatnonzero(active.contiguous().numpy() != 0))
+    return flat // active.shape[1], flat % active.shape[1]
 
 
 def _prepared(weights: Weights, rows: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:

@@ -50,9 +50,9 @@ def _root(params: Any, marker: str) -> Path:
     """The folder named, or the release's in the cache."""
     if params.path is not None:
         return locate(params.path)
-    found = cached(str(params.release), params.revision, marker)
+    found = cached(str(params.release), params.at, marker)
     if found is None:
-        raise BadInput(f"{params.release} at revision {params.revision} is not in the Hugging Face cache.")
+        raise BadInput(f"{params.release} at revision {params.at} is not in the Hugging Face cache.")
     return found
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.errors import DataError
 from toolkit.hookpoints import SITES
 from toolkit.records import Params, Rows, Work
-from toolkit.saes import Sae, space_id, space_row
+from toolkit.saes import DENSE, Sae, space_id, space_row
 from toolkit.streams import distinct_texts, every, passes, without_bos
 from toolkit.tables import arrow_schema
 
@@ -41,18 +41,23 @@ if TYPE_CHECKING:
 
 SAMPLES = 64
 TOKENS = 8192
+"""Padded tokens of one forward pass."""
 SCREENED = 512
-LOW, HIGH, LEAST_EV = 1 / 3, 3.0, 0.5
-CLEARLY, BY_FAR = 0.5, 0.2
-"""A place suits clearly better where at most this share of the variance left unexplained here is left, and L0 is nearer."""
+"""Tokens that other sites and recipes are tried on first."""
+LOW, HIGH = 1 / 3, 3.0
+"""An SAE fits where its L0 is between these factors of the declared one."""
+LEAST_EV = 0.5
+"""And where it explains at least this share of the variance."""
+NEAR = 1.5
+"""An L0 within this factor is about the declared one: of several places that suit, such a one is named first."""
+CLEARLY = 0.5
+"""A layer or recipe suits clearly better where at most this share of the variance left unexplained here is left, and L0 is nearer."""
+BY_FAR = 0.2
+"""Another site of the same layer suits better only where at most this share is left: such sites resemble each other more."""
 
 
 class Examine(Params):
     """Nothing to choose: the limits are the toolkit's."""
-
-
-NEAR = 1.5
-"""An L0 within this factor is about the declared one."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +191,7 @@ def _streams(work: Work, names: Sequence[str], *, bos: bool = False, most: int |
     return {name: torch.cat([part[name] for part in parts]) for name in names}
 
 
-def measure(sae: Sae, rows: Tensor, chunk: int = 2048, targets: Tensor | None = None) -> Measured:
+def measure(sae: Sae, rows: Tensor, chunk: int | None = None, targets: Tensor | None = None) -> Measured:
     """L0, explained variance and the rest over rows, in float64 sums; `targets`: what a transcoder is to give, else the rows."""
     import torch
 
@@ -194,8 +199,9 @@ def measure(sae: Sae, rows: Tensor, chunk: int = 2048, targets: Tensor | None = 
     mean = wanted.double().mean(0)
     active, error, spread, cosine = 0, 0.0, 0.0, 0.0
     fired = torch.zeros(sae.width, dtype=torch.bool, device=rows.device)
-    for start in range(0, len(rows), chunk):
-        given, right = rows[start : start + chunk].float(), wanted[start : start + chunk].float()
+    step = chunk or max(1, DENSE // sae.width)
+    for start in range(0, len(rows), step):
+        given, right = rows[start : start + step].float(), wanted[start : start + step].float()
         found = sae.encode(given)
         rebuilt = sae.reconstruct(given, found)
         active += int((found != 0).sum())

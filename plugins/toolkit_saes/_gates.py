@@ -60,3 +60,5 @@ GATES: Mapping[Gate, Callable[[Tensor, Weights], Tensor]] = {
     "abstopk": _abstopk,
     "gated": _gated,
 }
+BY_FEATURE = ("relu", "jumprelu", "gated")
+"""Gates that look at each feature by itself, so that a block of features can be run without the others."""

@@ -16,14 +16,15 @@ from pydantic import Field
 
 from toolkit.errors import BadInput, choices
 from toolkit.files import PathText, check_link, content_digest, locate
-from toolkit.hub import Download, Snapshot, fetch, offline, snapshot
+from toolkit.hub import Download, Snapshot, fetch, offline, repository_files, snapshot
 from toolkit.records import Identity, Reporter
 
 from ._canonical import CanonicalSae, Facts, Weights
 from ._configurations import Entry, read_configurations
 from ._layers import all_there, chosen
+from ._matrix import Matrix
 from ._placed import Placed
-from ._releases import canonical, gemma_page, known, sparsities
+from ._releases import canonical, embeddings, gemma_page, known, sparsities
 from ._sizes import Size, sizes
 from ._tensors import archive_shapes, archive_weights, check_axes, swapped
 
@@ -92,11 +93,12 @@ def load(params: GemmaScope, report: Reporter) -> list[CanonicalSae]:
 def downloads(params: GemmaScope) -> Iterator[Download]:
     """What to fetch before an offline run."""
     if params.path is None:
-        yield Download(_snapshot(params), tuple(_patterns(params)))
+        found = _snapshot(params)
+        yield Download(found, tuple(_patterns(params, found)))
 
 
 def _snapshot(params: GemmaScope) -> Snapshot:
-    return snapshot(str(params.release), params.revision, _pattern(params, "*", "*", "*"))
+    return snapshot(str(params.release), params.at, _pattern(params, "*", "*", "*"))
 
 
 def _root(params: GemmaScope, report: Reporter) -> Path:
@@ -107,7 +109,7 @@ def _root(params: GemmaScope, report: Reporter) -> Path:
     if found.folder and (offline() or _all_there(params, found.folder)):
         return found.folder
     report.phase("download")
-    return fetch(found, _patterns(params))
+    return fetch(found, _patterns(params, found))
 
 
 def _all_there(params: GemmaScope, root: Path) -> bool:
@@ -121,14 +123,30 @@ def _all_there(params: GemmaScope, root: Path) -> bool:
     return all(all_there(params.layers, map(_layer, found)) for found in files)
 
 
-def _patterns(params: GemmaScope) -> list[str]:
-    """What to fetch: the very files where they are known, else only the layers, width and L0s asked for."""
+def _patterns(params: GemmaScope, found: Snapshot) -> list[str]:
+    """What to fetch: the very files where they are known or the hub lists them, else the layers, width and L0s asked for."""
     listed = _listed(params)
     if listed is not None:
         return listed
+    if params.l0 == "canonical" and not offline():
+        return _canonical_of(params, [Path(file.path) for file in repository_files(found, _wide(params))]) or _wide(params)
+    return _wide(params)
+
+
+def _wide(params: GemmaScope) -> list[str]:
     layers = ["*"] if params.layers == "all" else chosen(params.layers, range(1000), str(params.release))
     sparsities = ["*"] if isinstance(params.l0, str) else params.l0
     return [_pattern(params, str(layer), _width(params, []), str(l0)) for layer in layers for l0 in sparsities]
+
+
+def _canonical_of(params: GemmaScope, files: Sequence[Path]) -> list[str]:
+    """Of a release's files, the canonical one of each layer."""
+    width = _width(params, [])
+    there: dict[int, list[int]] = {}
+    for file in files:
+        there.setdefault(_layer(file), []).append(_l0(file))
+    chosen = {layer: canonical(params.release, width, layer, l0s) for layer, l0s in sorted(there.items())}
+    return [_pattern(params, str(layer), width, str(l0)) for layer, l0 in chosen.items()]
 
 
 def _pattern(params: GemmaScope, layer: str, width: str, l0: str) -> str:
@@ -141,7 +159,12 @@ def _listed(params: GemmaScope) -> list[str] | None:
     if params.configurations is not None:
         return [_pattern(params, str(entry.layer), entry.width, str(entry.l0)) for entry in _entries(params)]
     width = _width(params, [])
-    if params.site == "embedding" or not (there := sparsities(params.release, width)):
+    if params.site == "embedding":
+        there = {0: embeddings(params.release, width)}
+        wanted = _chosen_l0(params, 0, width, there[0]) if there[0] else []
+        return [_pattern(params, "0", width, str(l0)) for l0 in wanted] or None
+    there = sparsities(params.release, width, complete=params.l0 != "canonical")
+    if not there:
         return None
     found = []
     for layer in chosen(params.layers, there, str(params.release)):
@@ -156,11 +179,12 @@ def _entries(params: GemmaScope) -> list[Entry]:
 
 
 def _sizes(files: Sequence[Path]) -> dict[str, Any]:
-    shapes = [_shape(file) for file in files]
-    layers = [f"{file.parts[-4]}.{_layer(file)}" for file in files]
-    return sizes(
-        [Size(at, shape[0], shape[1], float(_l0(file)) or None) for at, shape, file in zip(layers, shapes, files, strict=True)]
-    )
+    return sizes([_size(file) for file in files])
+
+
+def _size(file: Path) -> Size:
+    inputs, width, _ = _shape(file)
+    return Size(f"layer.{_layer(file)}", inputs, width, float(_l0(file)) or None, file.stat().st_size)
 
 
 def _files(params: GemmaScope, root: Path) -> list[Path]:
@@ -280,9 +304,15 @@ def _shape(file: Path) -> tuple[int, int, int]:
 
 
 def read_weights(file: Path) -> Weights:
-    """As stored, float32; an embedding SAE in units of the stream."""
+    """As stored; an embedding SAE in units of the stream."""
     read = archive_weights(file, NAMES)
     scale = 1.0 if file.parts[-4] != "embedding" else len(read["b_dec"]) ** -0.5
     return Weights(
-        read["W_enc"], read["b_enc"], read["W_dec"], read["b_dec"], read["threshold"], scale_in=scale, scale_out=scale
-    )  # fmt: skip
+        w_enc=Matrix(read["W_enc"], turned=True),
+        b_enc=read["b_enc"],
+        w_dec=Matrix(read["W_dec"]),
+        b_dec=read["b_dec"],
+        threshold=read["threshold"],
+        scale_in=scale,
+        scale_out=scale,
+    )

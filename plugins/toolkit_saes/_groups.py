@@ -213,6 +213,6 @@ class Encoding:
             batches=max(1, -(-sum(len(text.ids) for text in texts) // self._budget.tokens)),
             groups=-(-len(self._saes) // self._together),
             flops=2.0 * blocks * sum(len(text.ids) for text in texts),
-            sae_bytes=sum(8 * sae.width * sae.inputs for sae in self._saes),
+            sae_bytes=sum(4 * sae.width * sae.inputs for sae in self._saes),
             spilled=4 * rows * sum(inputs.values()),
         )

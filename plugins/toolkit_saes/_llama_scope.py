@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from toolkit.records import Identity, Reporter
 from . import _openmoss
 from ._canonical import CanonicalSae, Facts, Weights
 from ._layers import all_there, chosen
+from ._matrix import Matrix
 from ._placed import Placed
 from ._releases import llama_page
 from ._sizes import Size, sizes
@@ -83,7 +85,7 @@ def downloads(params: LlamaScope) -> Iterator[Download]:
 
 def _snapshot(params: LlamaScope) -> Snapshot:
     below = f"{params.folder}/" if params.folder else ""
-    return snapshot(str(params.release), params.revision, f"{below}*L*/*.json")
+    return snapshot(str(params.release), params.at, f"{below}*L*/*.json")
 
 
 def _root(params: LlamaScope, report: Reporter) -> Path:
@@ -99,7 +101,13 @@ def _root(params: LlamaScope, report: Reporter) -> Path:
 
 def _sizes(folders: Sequence[Path]) -> dict[str, Any]:
     facts = [_facts(folder, "") for folder in folders]
-    return sizes([Size(found.hookpoint, found.inputs, found.width, found.declared_l0) for found in facts])
+    stored = [(folder / _files(folder)[1]).stat().st_size for folder in folders]
+    return sizes(
+        [
+            Size(found.hookpoint, found.inputs, found.width, found.declared_l0, size)
+            for found, size in zip(facts, stored, strict=True)
+        ]
+    )
 
 
 def _patterns(params: LlamaScope) -> list[str]:
@@ -234,7 +242,7 @@ def _weights_file(folder: Path) -> Path:
 
 
 def read_weights(folder: Path) -> Weights:
-    """The weights as the SAE is run: folded for the original layout; float32."""
+    """The weights as the SAE is run: folded for the original layout."""
     if _openmoss.is_sae(folder):
         return _openmoss.read_weights(folder)
     import torch
@@ -242,11 +250,12 @@ def read_weights(folder: Path) -> Weights:
     known, raw = _hyperparams(folder), safetensors_weights(_weights_file(folder), TENSORS)
     norms = known["dataset_average_activation_norm"]
     scale_in, scale_out = (known["d_model"] ** 0.5 / norms[side] for side in ("in", "out"))
-    lengths = raw["decoder.weight"].norm(dim=0).clamp(min=1e-20)  # a feature that writes nothing must not become NaN
+    decoder = Matrix(raw["decoder.weight"], turned=True)
+    lengths = decoder.lengths().clamp(min=1e-20)  # a feature that writes nothing must not become NaN
     return Weights(
-        w_enc=(raw["encoder.weight"].T * (lengths * scale_in / scale_out)).contiguous(),
+        w_enc=Matrix(raw["encoder.weight"], scale=lengths * (scale_in / scale_out)),
         b_enc=raw["encoder.bias"] * lengths / scale_out,
-        w_dec=(raw["decoder.weight"] / lengths).T.contiguous(),
+        w_dec=replace(decoder, scale=1 / lengths),
         b_dec=raw["decoder.bias"] / scale_out,
         threshold=torch.tensor(float(known["jump_relu_threshold"])),
     )

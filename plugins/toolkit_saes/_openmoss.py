@@ -15,6 +15,7 @@ from toolkit.hookpoints import hookpoint
 
 from ._canonical import Facts, Weights
 from ._gates import Gate
+from ._matrix import Matrix
 from ._releases import llama_page
 from ._tensors import check_axes, place, positive, refuse_pickles, safetensors_shapes, safetensors_weights, swapped, whole
 
@@ -78,23 +79,24 @@ def facts(folder: Path, release: str) -> Facts:
 
 def read_weights(folder: Path) -> Weights:
     """The tensors as stored, with the two scales beside them."""
+    import torch
+
     known, file = _config(folder), _weights_file(folder)
     shapes = safetensors_shapes(file)
     layout, (inputs, width) = _layout(file, shapes), _sizes(known, folder)
     raw = safetensors_weights(file, shapes)
-    w_enc, w_dec = raw[layout.w_enc], raw[layout.w_dec]
-    if layout.turned:
-        w_enc, w_dec = w_enc.T.contiguous(), w_dec.T.contiguous()
+    w_enc = Matrix(raw[layout.w_enc], turned=not layout.turned)
+    w_dec = Matrix(raw[layout.w_dec], turned=layout.turned)
     threshold = _threshold(shapes)
     return Weights(
         w_enc=w_enc,
-        b_enc=raw[layout.b_enc] if layout.b_enc in raw else w_enc.new_zeros(width),
+        b_enc=raw[layout.b_enc] if layout.b_enc in raw else torch.zeros(width),
         w_dec=w_dec,
-        b_dec=raw[layout.b_dec] if layout.b_dec in raw else w_enc.new_zeros(inputs),
+        b_dec=raw[layout.b_dec] if layout.b_dec in raw else torch.zeros(inputs),
         threshold=raw[threshold].exp() if threshold else None,
         gate=_gate(known, shapes, file),
         k=min(int(known["top_k"]), width),
-        rank_by=w_dec.norm(dim=1) if known["sparsity_include_decoder_norm"] else None,
+        rank_by=w_dec.lengths() if known["sparsity_include_decoder_norm"] else None,
         scale_in=_scale(known, raw, "hook_point_in", file),
         scale_out=_scale(known, raw, "hook_point_out", file),
         norm="row" if known["norm_activation"] == "token-wise" else "none",

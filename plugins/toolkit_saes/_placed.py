@@ -10,6 +10,7 @@ from toolkit.files import PathText
 from toolkit.records import Params
 
 from ._layers import Layers
+from ._releases import releases
 
 P = TypeVar("P", bound="Placed")
 
@@ -18,11 +19,18 @@ class Placed(Params):
     """Which SAEs. Either `release` (a repository of the hub) or `path` (a folder)."""
 
     release: str | None = Field(None, description="Repository on the hub, for example google/gemma-scope-2b-pt-res.")
-    revision: str = Field("main", description="Commit, tag or branch of the repository.")
+    revision: str | None = Field(
+        None, description="Commit, tag or branch; by itself the commit that is written down for a known release, else main."
+    )
     path: PathText | None = Field(
         None, description="Folder with the SAEs, `package:NAME/FOLDER` or a path; below it any layout's own."
     )
     layers: Layers = Field("all", description="all, 8, 1-31 or [8, 15, 31]; layers count from 0.")
+
+    @property
+    def at(self) -> str:
+        """The revision that is meant. A commit was seen under one name only: the same repository of another owner may have others."""
+        return self.revision or str(releases().get(str(self.release), {}).get("revision", "main"))
 
     @model_validator(mode="after")
     def _one_place(self: P) -> P:

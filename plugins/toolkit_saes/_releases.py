@@ -8,7 +8,10 @@ from importlib.resources import files
 from typing import Any
 
 CANONICAL = 100
-"""The canonical SAE of a layer and width is the one whose average L0 is nearest to this, unless a release says otherwise."""
+"""The canonical SAE of a layer and width is the one whose average L0 is nearest to this, unless a release says otherwise.
+
+Of transcoders the list has only those that are in use, one a layer; these are the canonical ones.
+"""
 _OWNERS = {"OpenMOSS-Team": "fnlp"}
 """Owners under whose name the same repositories are found."""
 
@@ -28,17 +31,25 @@ def known(release: str | None) -> dict[str, Any]:
     return releases().get(f"{_OWNERS.get(owner, owner)}/{name}", {})
 
 
-def sparsities(release: str | None, width: str) -> dict[int, list[int]]:
-    """The average L0s of each layer of a Gemma Scope release; nothing unless the list is complete."""
+def sparsities(release: str | None, width: str, *, complete: bool = True) -> dict[int, list[int]]:
+    """The average L0s of each layer of a Gemma Scope release; nothing unless the list is complete, or need not be."""
     facts = known(release)
-    listed: dict[str, list[int]] = facts.get("l0", {}).get(width, {}) if facts.get("complete") else {}
+    listed: dict[str, list[int]] = facts.get("l0", {}).get(width, {}) if facts.get("complete") or not complete else {}
     return {int(layer): list(there) for layer, there in listed.items()}
+
+
+def embeddings(release: str | None, width: str) -> list[int]:
+    """The average L0s of a release's embedding SAEs."""
+    return list(known(release).get("embedding", {}).get(width, []))
 
 
 def canonical(release: str | None, width: str, layer: int, there: list[int]) -> int:
     """The canonical average L0 of a layer, out of those that are there."""
     named = known(release).get("canonical", {}).get(width, {}).get(str(layer))
-    return int(named) if named in there else min(sorted(there), key=lambda l0: abs(l0 - CANONICAL))
+    if named in there:
+        return int(named)
+    listed = set(sparsities(release, width, complete=False).get(layer, [])) & set(there)
+    return min(sorted(listed or there), key=lambda l0: abs(l0 - CANONICAL))
 
 
 def gemma_page(release: str | None, width: str, layer: int, l0: int) -> str | None:

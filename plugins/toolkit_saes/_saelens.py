@@ -6,28 +6,27 @@ One folder an SAE. Configs older than SAELens 6 are flat and have other names; t
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import Field
 
 from toolkit.errors import BadInput, choices, nearest
 from toolkit.files import check_link, content_digest, locate, read_json
 from toolkit.hookpoints import Hookpoint, hookpoint
-from toolkit.hub import Snapshot, fetch, offline, snapshot
+from toolkit.hub import Download, Snapshot, fetch, offline, snapshot
 from toolkit.records import Identity, Reporter
 
 from ._canonical import CanonicalSae, Facts, Norm, Weights
 from ._gates import Gate
 from ._layers import all_there, chosen
+from ._matrix import Matrix
 from ._placed import Placed
 from ._sizes import Size, sizes
 from ._tensors import Shapes, check_axes, positive, refuse_pickles, safetensors_shapes, safetensors_weights, swapped, whole
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 FILES = ("cfg.json", "sae_weights.safetensors")
 DEPTH = 4
@@ -101,6 +100,13 @@ def load(params: SaeLens, report: Reporter) -> list[CanonicalSae]:
     return [_sae(params, folder, params.release or root.name) for folder in _folders(params, root)]
 
 
+def downloads(params: SaeLens) -> Iterator[Download]:
+    """What to fetch before an offline run."""
+    if params.path is None:
+        found = _snapshot(params)
+        yield Download(found, tuple(_patterns(params, found)))
+
+
 def _sae(params: SaeLens, folder: Path, release: str) -> CanonicalSae:
     file = folder / FILES[1]
     known = _config(folder)
@@ -153,25 +159,26 @@ def _k(known: Mapping[str, Any], width: int, file: Path) -> int:
     return k
 
 
-def convert(known: Mapping[str, Any], raw: Mapping[str, Tensor], scale: float = 1.0) -> Weights:
+def convert(known: Mapping[str, Any], raw: Mapping[str, Any], scale: float = 1.0) -> Weights:
     """SAELens's tensors as they are run; `scale` is folded in as SAELens folds it: biases of features and thresholds stay."""
     architecture = ARCHITECTURES[known["architecture"]]
-    w_enc, w_dec, b_dec = raw["W_enc"] * scale, raw["W_dec"] / scale, raw["b_dec"] / scale
+    w_enc, w_dec = Matrix(raw["W_enc"], turned=True), Matrix(raw["W_dec"])
     b_enc = raw["b_gate" if architecture.gate == "gated" else "b_enc"]
+    inwards, outwards = b_enc.new_full(b_enc.shape, scale), b_enc.new_full(b_enc.shape, 1 / scale)
     if known.get("rescale_acts_by_decoder_norm") and architecture.gate in ("topk", "abstopk"):
-        lengths = w_dec.norm(dim=-1)
-        w_enc, b_enc, w_dec = w_enc * lengths, b_enc * lengths, w_dec / lengths.clamp(min=1e-20)[:, None]
+        lengths = w_dec.lengths() / scale
+        inwards, b_enc, outwards = inwards * lengths, b_enc * lengths, outwards / lengths.clamp(min=1e-20)
     return Weights(
-        w_enc=w_enc,
+        w_enc=replace(w_enc, scale=inwards),
         b_enc=b_enc,
-        w_dec=w_dec,
-        b_dec=b_dec,
+        w_dec=replace(w_dec, scale=outwards),
+        b_dec=raw["b_dec"] / scale,
         threshold=raw.get("threshold"),
         gate=architecture.gate,
         k=int(known.get("k", 0)),
         r_mag=raw.get("r_mag"),
         b_mag=raw.get("b_mag"),
-        skip=raw["W_skip"].T if "W_skip" in raw else None,
+        skip=Matrix(raw["W_skip"]) if "W_skip" in raw else None,
         subtract_b_dec=_subtracts(known, architecture),
         norm=NORMS[known["normalize_activations"]],
         undo_norm=not architecture.transcoder,
@@ -278,7 +285,7 @@ def _check_shapes(file: Path, architecture: Architecture, shapes: Shapes, inputs
 
 
 def _snapshot(params: SaeLens) -> Snapshot:
-    return snapshot(str(params.release), params.revision, f"{params.folder or '**'}/cfg.json" if params.folder else "**/cfg.json")
+    return snapshot(str(params.release), params.at, f"{params.folder or '**'}/cfg.json" if params.folder else "**/cfg.json")
 
 
 def _root(params: SaeLens, report: Reporter) -> Path:
@@ -289,27 +296,44 @@ def _root(params: SaeLens, report: Reporter) -> Path:
     if found.folder and (offline() or all_there(params.layers, _by_layer(params, found.folder))):
         return found.folder
     report.phase("download")
+    return fetch(found, _patterns(params, found))
+
+
+def _patterns(params: SaeLens, found: Snapshot) -> list[str]:
+    """What to fetch. Only the configs say which layer an SAE is of, so these come first where some layers are asked for."""
     below = f"{params.folder}/" if params.folder else ""
-    return fetch(found, [f"{below}{name}" for name in FILES] + [f"{below}**/{name}" for name in FILES])
+    configs = [f"{below}{FILES[0]}", f"{below}**/{FILES[0]}"]
+    if params.layers == "all" or offline():
+        return [*configs, f"{below}{FILES[1]}", f"{below}**/{FILES[1]}"]
+    root = fetch(found, configs)
+    there = _by_layer(params, root, FILES[:1])
+    folders = [folder for layer in chosen(params.layers, there, str(params.release)) for folder in there[layer]]
+    return [(folder / name).relative_to(root).as_posix() for folder in folders for name in FILES]
 
 
 def _sizes(params: SaeLens, folders: Sequence[Path]) -> dict[str, Any]:
     facts = [_sae(params, folder, "") for folder in folders]
-    return sizes([Size(found.hookpoint, found.inputs, found.width, found.declared_l0) for found in facts])
+    stored = [(folder / FILES[1]).stat().st_size for folder in folders]
+    return sizes(
+        [
+            Size(found.hookpoint, found.inputs, found.width, found.declared_l0, size)
+            for found, size in zip(facts, stored, strict=True)
+        ]
+    )
 
 
-def sae_folders(root: Path) -> list[Path]:
+def sae_folders(root: Path, names: Sequence[str] = FILES) -> list[Path]:
     """The folders at or below one that hold an SAE in these files."""
     places = [root, *(path for depth in range(1, DEPTH + 1) for path in sorted(root.glob("/".join("*" * depth))))]
-    return [place for place in places if place.is_dir() and all((place / name).is_file() for name in FILES)]
+    return [place for place in places if place.is_dir() and all((place / name).is_file() for name in names)]
 
 
-def _by_layer(params: SaeLens, root: Path) -> dict[int, list[Path]]:
+def _by_layer(params: SaeLens, root: Path, names: Sequence[str] = FILES) -> dict[int, list[Path]]:
     root = root / params.folder
     if not root.is_dir():
         raise BadInput(f"saes.with.folder: {root} is no folder.")
     found: dict[int, list[Path]] = {}
-    for folder in sae_folders(root):
+    for folder in sae_folders(root, names):
         place = _place(_config(folder)["metadata"], "hook_name", folder / FILES[0])
         found.setdefault(hookpoint(place).layer, []).append(folder)
     return found

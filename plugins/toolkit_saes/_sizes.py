@@ -12,16 +12,17 @@ TYPICAL_L0 = 64.0
 
 @dataclass(frozen=True)
 class Size:
-    """One SAE: where it reads, how many numbers, how many features it has, and how many are active as it declares."""
+    """One SAE: where it reads, how many numbers, its features, how many are active as it declares, and the bytes of its weights."""
 
     hookpoint: str
     inputs: int
     width: int
     l0: float | None
+    stored: int
 
 
 def sizes(found: Sequence[Size]) -> dict[str, Any]:
-    """The facts of a set of SAEs. `bytes` is what they hold in float32, `row_flops` what encoding a row at each of them takes."""
+    """The facts of a set of SAEs: `bytes` of their weights as they are stored, `row_flops` of encoding a row at each of them."""
     return {
         "inputs": found[0].inputs,
         "width": found[0].width,
@@ -29,7 +30,7 @@ def sizes(found: Sequence[Size]) -> dict[str, Any]:
         "count": len(found),
         "hookpoints": len({one.hookpoint for one in found}),
         "features": sum(one.width for one in found),
-        "bytes": sum(8 * one.inputs * one.width for one in found),
+        "bytes": sum(one.stored for one in found),
         "row_flops": float(sum(2 * one.inputs * one.width for one in found)),
         "l0": float(sum(one.l0 or TYPICAL_L0 for one in found)),
     }

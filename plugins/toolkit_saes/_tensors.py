@@ -5,9 +5,11 @@ Only safetensors and NumPy archives are opened. Pickles (`.pt`, `.bin`, arrays o
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +17,15 @@ from toolkit.errors import BadInput, DataError, choices
 from toolkit.files import safetensors_header
 from toolkit.hookpoints import hookpoint
 
+from ._matrix import Matrix, Stored, bad_numbers, stamp
+
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 Shapes = Mapping[str, tuple[int, ...]]
-FLOATS = ("BF16", "F16", "F32", "F64")
+FLOATS = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
+"""What safetensors calls them, and what torch does."""
 UNREADABLE = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, RuntimeError)
 PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt")
 INFLATES, INFLATED = 100, 64 << 20
@@ -36,15 +42,25 @@ def safetensors_shapes(file: Path) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def safetensors_weights(file: Path, names: Iterable[str]) -> dict[str, Tensor]:
-    """The named tensors as float32, all finite."""
-    from safetensors import SafetensorError, safe_open
+def safetensors_weights(file: Path, names: Iterable[str]) -> dict[str, Any]:
+    """The named tensors, all finite: matrices where they lie, everything else as float32."""
+    start, header = data_start(file), safetensors_header(file)
+    return {name: _checked(file, name, _in_safetensors(file, start, header[name])) for name in names}
 
-    try:
-        with safe_open(file, framework="pt") as stored:
-            return {name: _finite(file, name, stored.get_tensor(name).float()) for name in names}
-    except (SafetensorError, OSError) as error:
-        raise BadInput(f"{file} cannot be read: {error}. Copy or download it again.") from None
+
+def data_start(file: Path) -> int:
+    """Where a safetensors file's numbers begin."""
+    with file.open("rb") as opened:
+        return 8 + int.from_bytes(opened.read(8), "little")
+
+
+def _in_safetensors(file: Path, start: int, facts: Mapping[str, Any]) -> Stored | Tensor:
+    shape = tuple(int(size) for size in facts["shape"])
+    at = start + int(facts["data_offsets"][0])
+    if len(shape) == 2:
+        return Stored(file, at, FLOATS[facts["dtype"]], shape, stamp(file))
+    flat = Stored(file, at, FLOATS[facts["dtype"]], (1, math.prod(shape)), stamp(file))
+    return Matrix(flat).rows([0]).view(shape)
 
 
 def archive_shapes(file: Path, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
@@ -59,17 +75,46 @@ def archive_shapes(file: Path, names: Iterable[str]) -> dict[str, tuple[int, ...
         raise BadInput(f"{said} Copy or download it again.") from None
 
 
-def archive_weights(file: Path, names: Iterable[str]) -> dict[str, Tensor]:
-    """The named arrays as float32, all finite."""
+def archive_weights(file: Path, names: Iterable[str]) -> dict[str, Any]:
+    """The named arrays, all finite: matrices where they lie, if they are not packed; everything else as float32."""
+    names = list(names)
+    archive_shapes(file, names)
+    _check_sums(file, tuple(names), stamp(file))
+    try:
+        with zipfile.ZipFile(file) as archive:
+            found = {name: _in_archive(file, archive, archive.getinfo(f"{name}.npy")) for name in names}
+    except UNREADABLE as error:
+        raise BadInput(f"{file} cannot be read ({error}): it is damaged. Copy or download it again.") from None
+    return {name: _checked(file, name, array) for name, array in found.items()}
+
+
+@lru_cache(maxsize=1024)
+def _check_sums(file: Path, names: tuple[str, ...], _: tuple[int, int, int]) -> None:
+    """Every array against the checksum that the archive has of it; once while the file is the same."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            for name in names:
+                with archive.open(f"{name}.npy") as member:
+                    while member.read(1 << 20):
+                        pass
+    except UNREADABLE as error:
+        raise BadInput(f"{file} cannot be read ({error}): it is damaged. Copy or download it again.") from None
+
+
+def _in_archive(file: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Stored | Tensor:
     import numpy as np
     import torch
 
-    archive_shapes(file, names)
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            return {name: _finite(file, name, torch.from_numpy(np.asarray(archive[name], dtype=np.float32))) for name in names}
-    except UNREADABLE as error:
-        raise BadInput(f"{file} cannot be read ({error}): it is damaged. Copy or download it again.") from None
+    with archive.open(info) as member:
+        shape, by_column, dtype, start = _array_header(member)
+        if info.compress_type != zipfile.ZIP_STORED or dtype.byteorder == ">" or by_column or len(shape) != 2:
+            member.seek(0)
+            return torch.from_numpy(np.asarray(np.lib.format.read_array(member, allow_pickle=False), dtype=np.float32, order="C"))
+    with file.open("rb") as opened:
+        opened.seek(info.header_offset + 26)
+        names, extra = (int.from_bytes(opened.read(2), "little") for _ in range(2))
+    at = info.header_offset + 30 + names + extra + start
+    return Stored(file, at, dtype.name, (int(shape[0]), int(shape[1])), stamp(file))
 
 
 def _check_size(file: Path, inflated: int) -> None:
@@ -84,10 +129,7 @@ def _array_shape(file: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) ->
     import numpy as np
 
     with archive.open(info) as member:
-        version = np.lib.format.read_magic(member)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(member)
-        start = member.tell()
+        shape, _, dtype, start = _array_header(member)
     name = info.filename.removesuffix(".npy")
     if dtype.hasobject:
         raise BadInput(f"{file}: {name} holds Python objects (a pickle), which could run code. It is not opened.")
@@ -101,13 +143,24 @@ def _array_shape(file: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) ->
     return tuple(int(size) for size in shape)
 
 
-def _finite(file: Path, name: str, tensor: Tensor) -> Tensor:
-    bad = int((~tensor.isfinite()).sum())
+def _array_header(member: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Shape, whether it is stored by columns, type, and where its numbers begin."""
+    import numpy as np
+
+    version = np.lib.format.read_magic(member)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return (*read(member), member.tell())
+
+
+def _checked(file: Path, name: str, found: Stored | Tensor) -> Stored | Tensor:
+    """With every number finite."""
+    bad = bad_numbers(found) if isinstance(found, Stored) else int((~found.isfinite()).sum())
     if bad:
         raise DataError(
-            f"{file}: {bad:,} of {tensor.numel():,} numbers of {name} are NaN or infinite. Copy or download it again, or use another SAE."
+            f"{file}: {bad:,} of {math.prod(found.shape):,} numbers of {name} are NaN or infinite. Copy or download it again, or use "
+            f"another SAE."
         )
-    return tensor
+    return found
 
 
 def check_axes(file: Path, inputs: int, width: int, outputs: int) -> None:

@@ -17,6 +17,7 @@ COLOURS = {
     "linear probe": "var(--part)",
     "best feature": "var(--computed)",
 }
+SHORT = {"difference of means": "means", "linear probe": "probe", "best feature": "feature"}
 SHOWN = 12
 """Rows of a kind that are drawn; the others are in the table."""
 
@@ -73,7 +74,8 @@ def _x(value: float) -> float:
 
 def _dot(y: float, row: Mapping[str, Any]) -> Iterator[str]:
     colour, name = COLOURS[row["kind"]], str(row["name"])
-    label = f"{name[:15]}\N{HORIZONTAL ELLIPSIS}{name[-22:]}" if len(name) > 38 else name
+    name = f"\N{HORIZONTAL ELLIPSIS}{name[-24:]}" if len(name) > 25 else name
+    label = f"{name}, {SHORT[row['kind']]}" if row["kind"] in SHORT else name
     yield draw.text(LEFT - 12, y + 4, label, anchor="end")
     yield f'<line x1="{_x(row["low"]):.1f}" x2="{_x(row["high"]):.1f}" y1="{y}" y2="{y}" stroke="{colour}" stroke-width="3"/>'
     yield f'<circle cx="{_x(row["value"]):.1f}" cy="{y}" r="5" fill="{colour}"/>'

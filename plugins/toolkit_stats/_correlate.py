@@ -76,12 +76,20 @@ class Strongest:
         for start, r in _products(a.unit, b.unit):
             strength = np.abs(r).ravel()
             self._counts += np.bincount((strength * BINS).astype(np.int64), minlength=BINS + 1)[: BINS + 1]
-            at = np.flatnonzero(strength >= self._floor)
+            at = self._candidates(strength)
             first, second = np.divmod(at, len(b.features))
             kept = Pairs(np.full(len(at), spaces), first + start, second, r.ravel()[at])
             self._held.append(kept)
             if sum(len(one.r) for one in self._held) > 4 * self._keep:
                 self._cut()
+
+    def _candidates(self, strength: Floats) -> Ints:
+        """Those of a block that may be among the strongest; equal ones at the edge all stay."""
+        at = np.flatnonzero(strength >= self._floor)
+        if len(at) <= 4 * self._keep:
+            return at
+        edge = np.partition(strength[at], len(at) - self._keep)[len(at) - self._keep]
+        return at[strength[at] >= edge]
 
     def _cut(self) -> None:
         every = Pairs(

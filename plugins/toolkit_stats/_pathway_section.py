@@ -22,7 +22,9 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
     if not {"trajectories", "spaces"} <= there:
         return
     rows = inputs.read("trajectories").to_pylist()
-    spaces = {row["space"]: row for row in inputs.read("spaces").to_pylist()}
+    links = inputs.read("links").to_pylist() if "links" in there else []
+    followed = {row["space"] for row in rows} | {row[end] for row in links for end in ("space", "other_space")}
+    spaces = {row["space"]: row for row in inputs.read("spaces").to_pylist() if row["space"] in followed}
     for contrast in sorted({row["group"] for row in rows if row["stat"] == "d"}):
         own = sorted((row for row in rows if row["group"] == contrast), key=lambda row: _place(row, spaces))
         note = _note(own)
@@ -30,7 +32,6 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
         names = contrast.split(" vs ")
         means = {(row["space"], row["feature"], row["group"]): row for row in rows if row["stat"] == "mean"}
         yield Figure(f"{contrast}: both groups", _means(own, names, means, spaces), "Means of each group with 95 % intervals.")
-    links = inputs.read("links").to_pylist() if "links" in there else []
     if links:
         yield Figure(
             "Features of different layers that go together", _links(links, spaces), f"The {LISTED} strongest correlations."

@@ -16,8 +16,9 @@ from toolkit._plugins import load_parts
 from toolkit._scaffold import KINDS, package_files, write_plugin
 from toolkit._spec import load_spec
 from toolkit.errors import BadInput
-from toolkit.testing.contracts import Broken, check_loaded
+from toolkit.testing.contracts import Broken
 from toolkit.testing.fakes import SilentReporter
+from toolkit.testing.loaded import check_loaded
 
 
 def test_every_kind_passes_its_contract_test(tmp_path: Path) -> None:

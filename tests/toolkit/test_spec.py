@@ -33,7 +33,7 @@ def refusal(path: Path, **more: Any) -> str:
 REFUSED = {
     "unknown_key.yaml": [
         ":3: sede: unknown key 'sede' for a spec; allowed: version, name, seed, model, saes, samples, stages, sinks, executors, "
-        "limit, examine. Did you mean 'seed'?"
+        "limit, examine, preregister. Did you mean 'seed'?"
     ],
     "many_problems.yaml": [
         ":1: version: found 2; wanted 1.",

@@ -19,8 +19,8 @@ from tests.plugins.toolkit_hf.families import CONTEXT, FAMILIES, HEADS, LAYERS, 
 from toolkit.errors import BadInput, DataError
 from toolkit.hookpoints import SITES
 from toolkit.models import Edit, Model
-from toolkit.testing.contracts import check_model
 from toolkit.testing.fakes import SilentReporter
+from toolkit.testing.loaded import check_model
 from toolkit_hf._identity import HuggingFace, identify
 from toolkit_hf._load import load
 from toolkit_hf._structure import structure_of

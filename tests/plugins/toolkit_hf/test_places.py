@@ -18,8 +18,8 @@ from pydantic import ValidationError
 from tests.plugins.toolkit_hf.families import FAMILIES, LAYERS, WIDTH, build
 from toolkit.errors import BadInput
 from toolkit.models import Edit
-from toolkit.testing.contracts import check_model
 from toolkit.testing.fakes import SilentReporter
+from toolkit.testing.loaded import check_model
 from toolkit_hf._identity import HuggingFace, identify
 from toolkit_hf._load import load
 from toolkit_hf._places import place, spread

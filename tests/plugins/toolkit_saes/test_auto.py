@@ -108,7 +108,8 @@ def test_a_layout_that_is_known_and_not_read(tmp_path: Path, files: tuple[str, .
     (tmp_path / "x").mkdir()
     for file in files:
         (tmp_path / "x" / file).write_text("{}")
-    wanted = f"is in the layout of {name}, which no adapter here reads. They are gemma_scope, llama_scope, saelens."
+    wanted = f"is in the layout of {name}, which no adapter here reads. They are gemma_scope, llama_scope, saelens. "
+    wanted += "Another layout takes one file: docs/tutorial/an-sae-adapter.md."
     assert refused(tmp_path) == f"saes.with.path: {tmp_path / 'x'} {wanted}"
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from toolkit import _costs
+from toolkit._cli import main
 from toolkit.records import Workload
 from toolkit.selectors import Selector
 from toolkit.testing.fakes import SilentReporter
@@ -93,3 +98,56 @@ def test_operations_are_those_that_torch_counts() -> None:
     facts = (identify(params).facts, _llama_scope.identify(_llama_scope.LlamaScope(path=str(saes_path()))).facts)
     load_ = Workload(samples=8, distinct=8, tokens=512, longest=64, model=facts[0], saes=facts[1])
     assert extraction(Extract(at="all"), load_).flops == pytest.approx(counted.get_total_flops(), rel=0.15)
+
+
+SPEC = """
+version: 1
+name: priced
+model: {uses: huggingface, with: {path: "package:toolkit_lab/files/model"}}
+saes: {uses: llama_scope, with: {path: "package:toolkit_lab/files/saes/Lab-LXR-4x", layers: 1-2}}
+samples: {uses: games, from: {stage: play}}
+stages:
+  - {id: play, uses: play.games, with: {components: ["", G], modes: [variable], reps: 6}}
+  - {id: features, uses: extract.activations, with: {at: all}}
+sinks:
+  - {name: all, uses: npz, with: {dense: true}}
+"""
+
+
+def _plan(path: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str, str]:
+    (path / "priced.yaml").write_text(SPEC)
+    code = 0
+    try:
+        main(["plan", str(path / "priced.yaml"), "--store", str(path / "store"), *options])
+    except SystemExit as done:
+        code = int(done.code or 0)
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def test_the_plan_shows_what_it_costs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, said, _ = _plan(tmp_path, capsys)
+    assert code == 0
+    assert [line.split()[:3] for line in said.splitlines() if line.startswith(("features ", "together "))][1:] == [
+        ["features", "<=", "12"],
+        ["together", "<=", "24"],
+    ]
+    code, said, _ = _plan(tmp_path, capsys, "--json")
+    found = json.loads(said)
+    costs = {row["stage"]: row["cost"] for row in found["stages"]}
+    assert costs["play"] is None
+    assert (costs["features"]["forwards"], costs["features"]["exact"]) == (12, False)
+    assert found["total"]["flops"] == costs["features"]["flops"] + costs["examine"]["flops"]
+    assert found["total"]["memory"] == max(costs["features"]["memory"], costs["examine"]["memory"])
+    assert found["total"]["dense"] == 12 * 256 * 2 * 512 * 4
+
+
+def test_the_plan_refuses_what_the_disk_cannot_hold(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_costs.shutil, "disk_usage", lambda path: SimpleNamespace(free=10 << 20))
+    code, said, error = _plan(tmp_path, capsys)
+    assert code == 4
+    assert "features" in said
+    assert "sink 'all' would take about 0.0117 GiB in" in error
+    assert "Leave out `dense`, or name a folder on a larger disk." in error

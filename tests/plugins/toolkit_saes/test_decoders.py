@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 from toolkit.errors import BadInput
-from toolkit.testing.contracts import Broken, check_loaded
+from toolkit.testing.contracts import Broken
+from toolkit.testing.loaded import check_loaded
 from toolkit_lab import saes_path
 from toolkit_saes import _decoders, toolkit_parts
 from toolkit_saes._gemma_scope import GemmaScope
@@ -101,7 +102,10 @@ def test_gemma_archives_that_do_not_fit(tmp_path: Path, arrays: dict[str, Any], 
 
 
 def test_a_release_that_is_not_in_the_cache_is_not_fetched() -> None:
-    with pytest.raises(BadInput, match="google/gemma-scope-2b-pt-res at revision main is not in the Hugging Face cache"):
+    with pytest.raises(
+        BadInput,
+        match=r"google/gemma-scope-2b-pt-res at revision fd571b4\w+ is not in the Hugging Face cache",
+    ):
         _decoders.gemma_scope(GemmaScope(release="google/gemma-scope-2b-pt-res"), GEMMA)
 
 

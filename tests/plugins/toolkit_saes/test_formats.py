@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from toolkit.errors import BadInput, DataError
 from toolkit.testing import sae_files as write
-from toolkit.testing.contracts import check_part, check_sae
+from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import SilentReporter
+from toolkit.testing.loaded import check_sae
 from toolkit_saes import _gemma_scope, _llama_scope, _saelens, toolkit_parts
 from toolkit_saes._canonical import CanonicalSae
 from toolkit_saes._gemma_scope import GemmaScope

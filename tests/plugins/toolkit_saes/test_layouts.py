@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from toolkit.errors import BadInput, DataError
+from toolkit.hub import HubFile
 from toolkit.records import Identity
 from toolkit.saes import space_id, space_row
 from toolkit.testing.contracts import check_part
@@ -273,7 +274,8 @@ def test_the_identity_of_gemma_scope(tmp_path: Path) -> None:
     here, there = (_gemma_scope.identify(GemmaScope(path=path, width="1k")) for path in (GEMMA, str(copied)))
     assert here == there
     assert (here.facts["inputs"], here.facts["width"], here.facts["layers"]) == (128, 1024, [2])
-    assert (here.facts["count"], here.facts["hookpoints"], here.facts["bytes"]) == (1, 1, 8 * 128 * 1024)
+    (file,) = (path for path in copied.rglob("params.npz") if path.parent.name == "average_l0_30")
+    assert (here.facts["count"], here.facts["hookpoints"], here.facts["bytes"]) == (1, 1, file.stat().st_size)
     both = _gemma_scope.identify(GemmaScope(path=GEMMA, width="1k", l0="all")).facts
     assert (both["count"], both["hookpoints"], both["features"], both["l0"]) == (2, 1, 2048, 12 + 30)
     assert _gemma_scope.identify(GemmaScope(path=GEMMA, width="1k", l0="all")).digest != here.digest
@@ -450,7 +452,10 @@ def fetched(cache: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         shutil.copytree(saes_path(), cache / "models--org--Lab-LXR-4x" / "snapshots" / COMMIT, dirs_exist_ok=True)
         return Path(wanted.folder)
 
+    held = saes_path("gemma_scope").rglob("params.npz")
+    files = [HubFile(file.relative_to(saes_path("gemma_scope")).as_posix(), 1) for file in held]
     monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr(_gemma_scope, "repository_files", lambda wanted, patterns: files)
     for module in (_llama_scope, _gemma_scope):
         monkeypatch.setattr(module, "fetch", fetch)
     return asked
@@ -493,8 +498,9 @@ def test_layers_that_the_cache_lacks_are_fetched(fetched: list[list[str]], layer
 @pytest.mark.parametrize(
     ("params", "patterns"),
     [
-        ({}, ["layer_*/width_1k/average_l0_*/params.npz"]),
-        ({"layers": 2}, ["layer_2/width_1k/average_l0_*/params.npz"]),
+        ({}, ["layer_2/width_1k/average_l0_30/params.npz"]),
+        ({"layers": 2}, ["layer_2/width_1k/average_l0_30/params.npz"]),
+        ({"layers": 2, "l0": "all"}, ["layer_2/width_1k/average_l0_*/params.npz"]),
         ({"l0": (12,)}, ["layer_*/width_1k/average_l0_12/params.npz"]),
     ],
 )

@@ -21,6 +21,7 @@ from toolkit_saes import _examine, _gemma_scope, _llama_scope, _saelens, _tries
 from toolkit_saes._canonical import CanonicalSae, Facts, Weights
 from toolkit_saes._gemma_scope import GemmaScope
 from toolkit_saes._llama_scope import LlamaScope
+from toolkit_saes._matrix import Matrix
 from toolkit_saes._saelens import SaeLens
 
 FITS = ""
@@ -32,10 +33,15 @@ def told(world: Any, sae: CanonicalSae, texts: int = 6) -> str:
     return str(found["saes"].to_pylist()[0]["message"])
 
 
+def whole(found: Matrix) -> torch.Tensor:
+    """(features, numbers), as it is run."""
+    return found.rows(range(found.shape[0]))
+
+
 def thresholds(weights: Weights) -> torch.Tensor:
     """One a feature."""
     assert weights.threshold is not None
-    return weights.threshold.expand(weights.w_enc.shape[1]).contiguous()
+    return weights.threshold.expand(weights.w_enc.shape[0]).contiguous()
 
 
 def as_openmoss(folder: Path, right: Weights, k: int) -> list[CanonicalSae]:
@@ -43,20 +49,20 @@ def as_openmoss(folder: Path, right: Weights, k: int) -> list[CanonicalSae]:
     known = {
         "sae_type": "sae",
         "hook_point_in": "blocks.2.hook_resid_post",
-        "d_model": right.w_enc.shape[0],
-        "expansion_factor": right.w_enc.shape[1] / right.w_enc.shape[0],
+        "d_model": right.w_enc.shape[1],
+        "expansion_factor": right.w_enc.shape[0] / right.w_enc.shape[1],
         "act_fn": "batchtopk",
         "top_k": k,
         "norm_activation": "dataset-wise",
         "sparsity_include_decoder_norm": True,
     }
     write.write_json(folder / "L2R" / "config.json", known)
-    norm, scale = 50.0, right.w_enc.shape[0] ** 0.5 / 50.0
-    lengths = torch.linspace(0.5, 2, right.w_enc.shape[1])
+    norm, scale = 50.0, right.w_enc.shape[1] ** 0.5 / 50.0
+    lengths = torch.linspace(0.5, 2, right.w_enc.shape[0])
     tensors = {
-        "W_E": right.w_enc / lengths,
+        "W_E": whole(right.w_enc).T / lengths,
         "b_E": right.b_enc * scale / lengths,
-        "W_D": right.w_dec * lengths[:, None],
+        "W_D": whole(right.w_dec) * lengths[:, None],
         "b_D": right.b_dec * scale,
         "activation_function.log_jumprelu_threshold": (thresholds(right) * scale).log(),
         "dataset_average_activation_norm.blocks.2.hook_resid_post": torch.tensor(norm),
@@ -67,17 +73,17 @@ def as_openmoss(folder: Path, right: Weights, k: int) -> list[CanonicalSae]:
 
 def as_saelens(folder: Path, right: Weights) -> list[CanonicalSae]:
     """The same as SAELens writes it."""
-    width = right.w_enc.shape[1]
+    width = right.w_enc.shape[0]
     known = {
         "architecture": "jumprelu",
-        "d_in": right.w_enc.shape[0],
+        "d_in": right.w_enc.shape[1],
         "d_sae": width,
         "apply_b_dec_to_input": False,
         "normalize_activations": "none",
         "metadata": {"hook_name": "blocks.2.hook_resid_post", "sae_lens_version": "6.54.12"},
     }
     write.write_json(folder / "cfg.json", known)
-    tensors = {"W_enc": right.w_enc, "b_enc": right.b_enc, "W_dec": right.w_dec, "b_dec": right.b_dec}
+    tensors = {"W_enc": whole(right.w_enc).T, "b_enc": right.b_enc, "W_dec": whole(right.w_dec), "b_dec": right.b_dec}
     write.write_tensors(folder / "sae_weights.safetensors", {**tensors, "threshold": thresholds(right)})
     return _saelens.load(SaeLens(path=str(folder)), SilentReporter())
 
@@ -162,8 +168,9 @@ def test_a_norm_factor_dropped_from_openmoss(lab: Any, tmp_path: Path) -> None:
 
 def test_the_place_before_the_post_norm() -> None:
     """Where a model has both, an SAE of the one that is used at the other is told from it."""
+    nothing = Matrix(torch.empty(0, 4))
     facts = Facts("S", "r", "mlp_out.2", 7, 4, "d", "r", None)
-    sae = CanonicalSae(facts, lambda: Weights(*[torch.empty(0)] * 4))
+    sae = CanonicalSae(facts, lambda: Weights(nothing, torch.empty(0), nothing, torch.empty(0)))
     shown = {f"{site}.2": torch.zeros(3, 4) for site in ("mlp_out", "mlp_raw", "resid_post")} | {"attn_z.2": torch.zeros(3, 5)}
     found = {str(place): cause for place, cause in _tries.other_sites(sae, shown)}
     assert found == {
@@ -180,8 +187,12 @@ def test_what_only_fits_with_bos(small: Any) -> None:
     eye, streams = torch.eye(width), small.model.run(small.texts[:6], ["resid_post.2"])["resid_post.2"]
     far = float(torch.cat([streams[at, 1 : len(ids)] for at, ids in enumerate(small.texts[:6])]).abs().max())
     weights = Weights(
-        torch.cat([eye, -eye], dim=1), torch.zeros(2 * width), torch.cat([eye, -eye]), torch.zeros(width), torch.tensor(far)
-    )  # fmt: skip
+        Matrix(torch.cat([eye, -eye])),
+        torch.zeros(2 * width),
+        Matrix(torch.cat([eye, -eye])),
+        torch.zeros(width),
+        torch.tensor(far),
+    )
     fired = int((streams[0, 0].abs() > far).sum())
     distinct = list(dict.fromkeys(map(tuple, small.texts[:6])))
     declared = fired * len(distinct) / sum(map(len, distinct))
@@ -198,7 +209,8 @@ def test_a_transcoder_is_held_against_what_it_writes(lab: Any) -> None:
     both = torch.cat([given, -given], dim=1).relu()
     solved = torch.linalg.lstsq(torch.cat([both, torch.ones(len(both), 1)], dim=1).double(), wanted.double()).solution.float()
     eye = torch.eye(given.shape[1])
-    weights = Weights(torch.cat([eye, -eye], dim=1), torch.zeros(both.shape[1]), solved[:-1], solved[-1], gate="relu")
+    w_enc, w_dec = Matrix(torch.cat([eye, -eye])), Matrix(solved[:-1])
+    weights = Weights(w_enc, torch.zeros(both.shape[1]), w_dec, solved[-1], gate="relu")
     facts = Facts(
         "T", "r", "mlp_in_normed.1", both.shape[1], given.shape[1], "d", "r", None, ("mlp_out.1", wanted.shape[1])
     )  # fmt: skip

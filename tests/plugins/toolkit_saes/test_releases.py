@@ -10,14 +10,18 @@ from typing import Any
 import pytest
 
 from toolkit.errors import BadInput
+from toolkit.hub import Snapshot
 from toolkit.testing import sae_files as write
 from toolkit.testing.fakes import SilentReporter
 from toolkit_saes import _gemma_scope
 from toolkit_saes._configurations import read_configurations
 from toolkit_saes._gemma_scope import GemmaScope
+from toolkit_saes._llama_scope import LlamaScope
 from toolkit_saes._releases import canonical, gemma_page, known, llama_page, releases, sparsities
 
 RES = "google/gemma-scope-2b-pt-res"
+AT = Snapshot(RES, "c" * 40, None)
+"""Nobody is asked of a release that is written down."""
 TABLE = """
 0: 13 25 46 105* 226; 1: 10 20 40 102* 250; 2: 13 24 53 141* 142 304; 3: 14 28 59* 142 315; 4: 17 31 60 124* 125 281;
 5: 18 34 68* 143 309; 6: 19 36 70* 144 301; 7: 20 36 69* 137 285; 8: 20 37 71* 142 301; 9: 21 37 73* 151 340;
@@ -36,8 +40,8 @@ def test_the_135() -> None:
     assert sparsities(RES, "16k") == ALL
     assert sum(map(len, ALL.values())) == 135
     assert {layer: canonical(RES, "16k", layer, there) for layer, there in ALL.items()} == CANONICAL
-    assert len(_gemma_scope._patterns(GemmaScope(release=RES, l0="all"))) == 135
-    assert _gemma_scope._patterns(GemmaScope(release=RES)) == [
+    assert len(_gemma_scope._patterns(GemmaScope(release=RES, l0="all"), AT)) == 135
+    assert _gemma_scope._patterns(GemmaScope(release=RES), AT) == [
         f"layer_{layer}/width_16k/average_l0_{l0}/params.npz" for layer, l0 in CANONICAL.items()
     ]
 
@@ -90,6 +94,21 @@ def test_the_registry_is_whole() -> None:
             assert name.endswith(f"-{facts['site']}"), name
 
 
+def test_a_release_that_is_known_is_taken_at_the_commit_that_is_written_down() -> None:
+    """The commits are those that somebody saw at the source; of others the branch is asked for."""
+    written = {name: facts["revision"] for name, facts in releases().items() if "revision" in facts}
+    assert written == {
+        "fnlp/Llama3_1-8B-Base-LXR-8x": "8dbc1d85edfced43081c03c38b05514dbab1368b",
+        RES: "fd571b47c1c64851e9b1989792367b9babb4af63",
+        "google/gemma-scope-9b-it-res": "e86af97a5b6fbbccca28ab654f2fda1b0768f770",
+    }
+    assert GemmaScope(release=RES).at == written[RES]
+    assert LlamaScope(release="fnlp/Llama3_1-8B-Base-LXR-8x").at == written["fnlp/Llama3_1-8B-Base-LXR-8x"]
+    assert LlamaScope(release="OpenMOSS-Team/Llama3_1-8B-Base-LXR-8x").at == "main"
+    assert GemmaScope(release=RES, revision="main").at == "main"
+    assert GemmaScope(release="google/gemma-scope-2b-pt-mlp").at == GemmaScope(release="org/mine").at == "main"
+
+
 # --- a study's list ---------------------------------------------------------------------------------------------------------
 
 
@@ -104,9 +123,9 @@ def test_a_studys_configurations(tmp_path: Path, everything: bool) -> None:
     file.write_text(json.dumps([entry(*one) for one in wanted]))
     assert [(found.layer, found.l0) for found in read_configurations(file)] == wanted
     params = GemmaScope(release=RES, configurations=str(file))
-    patterns = _gemma_scope._patterns(params)
+    patterns = _gemma_scope._patterns(params, AT)
     assert len(patterns) == (135 if everything else 26)
-    assert patterns == _gemma_scope._patterns(GemmaScope(release=RES, l0="all" if everything else "canonical"))
+    assert patterns == _gemma_scope._patterns(GemmaScope(release=RES, l0="all" if everything else "canonical"), AT)
 
 
 def test_configurations_choose_files(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ import pytest
 from toolkit_mamba import toolkit_parts
 
 from toolkit.errors import BadInput, DataError
-from toolkit.testing.contracts import check_loaded, check_part
+from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import SilentReporter
+from toolkit.testing.loaded import check_loaded
 
 WORDS = "one two three four five six seven eight nine ten".split()
 (PART,) = toolkit_parts()

@@ -1,0 +1,30 @@
+"""The benchmark for GPUs runs: small on a CPU, and without a GPU it says that nothing was measured."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
+pytestmark = pytest.mark.slow
+
+
+def said(*options: str) -> str:
+    env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, str(BENCHMARK), *options], env=env, capture_output=True, text=True, check=True).stdout
+
+
+def test_tiny_goes_through_every_step() -> None:
+    found = said("--tiny", "--prompts", "10")
+    assert "10 prompts" in found
+    assert "10 forwards" in found
+    assert "20 rows written" in found
+    assert "bfloat16 product's" in found
+
+
+def test_without_a_gpu_it_says_so() -> None:
+    assert said() == "no GPU here: nothing was measured. `--tiny` runs the same on the CPU, at a size that says nothing.\n"
