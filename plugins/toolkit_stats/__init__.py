@@ -18,6 +18,7 @@ from . import (
     _pathway_section,
     _probe,
     _ranking,
+    _ranking_section,
     _ranking_sink,
     _residual,
     _top_features,
@@ -143,6 +144,14 @@ def _paths_and_ranks() -> Iterator[Part]:
         run=_ranking.compare_ranking,
         reads=("samples", "sample_meta", "activations", "spaces"),
         writes=("features",),
+    )
+    yield ReportSection(
+        name="ranking",
+        title="Features that rise with the label",
+        help="How many pass as published and soundly, and the first of each.",
+        reads=("features", "spaces"),
+        run=_ranking_section.figures,
+        order=23,
     )
     yield SinkPart(
         name="ranking",

@@ -89,7 +89,7 @@ class Strongest:
         if len(at) <= 4 * self._keep:
             return at
         edge = np.partition(strength[at], len(at) - self._keep)[len(at) - self._keep]
-        return at[strength[at] >= edge]
+        return np.asarray(at[strength[at] >= edge])
 
     def _cut(self) -> None:
         every = Pairs(

@@ -44,7 +44,7 @@ def compare_leak(work: Work) -> Rows:
     for done, key in enumerate(telling):
         rows += _rows(data, fold, [key], "metadata", key.name)
         work.report.progress(done + 1, len(telling) + 1)
-    rows += _rows(data, fold, telling, "together", f"all {len(telling)} keys")
+    rows += _rows(data, fold, telling, "together", f"all {len(telling)} key{'s'[: len(telling) != 1]}")
     yield "baselines", blocks(rows, "baselines")
 
 

@@ -41,7 +41,7 @@ def record(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "preregistration.json").read_text())
 
 
-def test_family_and_split_are_written_down_before_anything_is_computed(toolkit, frozen) -> None:
+def test_family_and_split_are_written_down_before_anything_is_computed_and_another_family_is_another_run(toolkit, frozen) -> None:
     folder = ran(toolkit, frozen())
     found = record(folder)
     assert found["steps_before"] == 0
@@ -58,18 +58,16 @@ def test_family_and_split_are_written_down_before_anything_is_computed(toolkit, 
     assert f"frozen on {found['registered_at']}, before any step of this experiment was in the store" in page
     assert found["sha256"][:16] in page
 
-
-def test_another_family_is_another_run_that_names_the_first(toolkit, frozen) -> None:
-    first = ran(toolkit, frozen())
+    # Another family is another run, which names the first.
     second = ran(toolkit, frozen(features={"active": 2}))
-    assert first != second
+    assert folder != second
     found = record(second)
     assert found["steps_before"] == 3 + 1
-    assert [one["run"] for one in found["earlier"]] == [first.name]
+    assert [one["run"] for one in found["earlier"]] == [folder.name]
     assert "data.features.params.active 3 -> 2" in found["earlier"][0]["changed"]
     page = (second / "report.html").read_text()
     assert "Its data may have been seen by then: read the results as exploration." in page
-    assert f"registered before, as run {first.name}" in page
+    assert f"registered before, as run {folder.name}" in page
 
 
 def plan_of(spec: Path) -> Plan:

@@ -19,7 +19,7 @@ from scipy import sparse, stats
 
 from toolkit.errors import DataError
 from toolkit.randomness import half
-from toolkit.records import SinkPart, SinkWork, StagePart
+from toolkit.records import ReportSection, SinkPart, SinkWork, StagePart
 from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import TableInputs, make_samples, make_work
@@ -28,7 +28,7 @@ from toolkit_stats._ordinal import bounded, describe, quantile, slope_test
 from toolkit_stats._ranking import Ranking, compare_ranking
 from toolkit_stats._ranking_sink import RankingFiles, write_ranking
 
-PARTS = {part.name: part for part in toolkit_parts()}
+PARTS = {part.name: part for part in toolkit_parts() if not isinstance(part, ReportSection)}
 BY = "concept_strength_label"
 LABELS = np.arange(4.0)
 
@@ -322,3 +322,19 @@ def test_the_sink_keeps_the_contract_and_asks_for_a_ranking() -> None:
         )
     made["features"] = pa.concat_tables([rows for _, rows in compare_ranking(make_work(Ranking(by=BY), made))])
     check_part(part, work=make_work(tables=made))
+
+
+def test_the_report_shows_both_rankings() -> None:
+    part = next(part for part in toolkit_parts() if isinstance(part, ReportSection) and part.name == "ranking")
+    made = dict(world())
+    made["features"] = pa.concat_tables([rows for _, rows in compare_ranking(make_work(Ranking(by=BY), made, seed=2))])
+    check_part(part, work=make_work(tables=made))
+    sound, published = part.run(TableInputs(made))
+    assert sound.alt == "1 pass the sound filters, 1 the published ones"
+    assert "12/7" in sound.html
+    assert "12/7" in published.html
+    assert "12/3" not in sound.html + published.html
+    assert list(part.run(TableInputs({**made, "features": made["features"].slice(0, 0)}))) == []
+    none = make_work(Ranking(by=BY, min_r=0.9999), made, seed=2)
+    made["features"] = pa.concat_tables([rows for _, rows in compare_ranking(none)])
+    assert "No feature passes." in next(iter(part.run(TableInputs(made)))).html

@@ -1,0 +1,60 @@
+"""The report section `ranking`: how many features pass as published and soundly, and the first of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from toolkit.addresses import prefixes
+from toolkit.records import Figure, Inputs
+
+from . import _draw as draw
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+LISTED = 15
+PUBLISHED = ("score", "pearson", "spearman", "separation", "tpr", "fpr")
+SOUND = ("score_sound", "pearson_confirm", "separation_confirm", "tpr_confirm", "fpr_confirm", "q")
+
+
+def figures(inputs: Inputs) -> Iterator[Figure]:
+    """Two tables for each label that was ranked by."""
+    if not {"features", "spaces"} <= set(inputs.tables()):
+        return
+    import pyarrow.compute as pc
+
+    rows = inputs.read("features")
+    names = prefixes(inputs.read("spaces").to_pylist())
+    for by in sorted(pc.unique(rows.filter(pc.equal(rows["stat"], "score_sound"))["group"]).to_pylist()):
+        own = rows.filter(pc.equal(rows["group"], by))
+        counts = {stat: sum(row["number"] == 1 for row in _of(own, stat)) for stat in ("passes", "passes_sound")}
+        said = f"{counts['passes_sound']} pass the sound filters, {counts['passes']} the published ones"
+        yield Figure(f"{by}: ranked on units that chose nothing", _table(own, "rank_sound", SOUND, names), said)
+        yield Figure(f"{by}: ranked as published", _table(own, "rank", PUBLISHED, names), said)
+
+
+def _of(rows: pa.Table, stat: str) -> list[dict[str, Any]]:
+    import pyarrow.compute as pc
+
+    return [row for row in rows.filter(pc.equal(rows["stat"], stat)).to_pylist() if row["number"] is not None]
+
+
+def _table(rows: pa.Table, rank: str, stats: Sequence[str], names: Mapping[str, str]) -> str:
+    ranked = sorted(_of(rows, rank), key=lambda row: float(row["number"]))
+    if not ranked:
+        return "<p>No feature passes.</p>"
+    first = [(row["space"], row["feature"]) for row in ranked[:LISTED]]
+    numbers = {stat: {(row["space"], row["feature"]): row["number"] for row in _of(rows, stat)} for stat in stats}
+    cells = [
+        (draw.escaped(f"{names[space]}{feature}"), *(_cell(stat, numbers[stat].get((space, feature))) for stat in stats))
+        for space, feature in first
+    ]
+    caption = f"The first {len(first)} of {len(ranked)} that pass; the sink ranking writes all of them with examples"
+    return draw.table(caption, ("feature", *(stat.replace("_", " ") for stat in stats)), cells)
+
+
+def _cell(stat: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    return draw.small(value) if stat == "q" else f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
