@@ -192,7 +192,7 @@ def _sparse(weights: Weights, rows: Tensor, chunk: int | None) -> Sparse:
     """Block by block of features, and of each only as many rows at once as make no large matrix."""
     found, most = _Entries(rows), DENSE if rows.device.type == "cpu" else DENSE_ON_GPU
     for part, block in weights.w_enc.blocks():
-        own, step = weights.features(part), min(chunk or len(rows), max(1, most // len(block)))
+        own, step = weights.features(part), min(chunk or most, max(1, most // len(block)))
         for start in range(0, len(rows), step):
             given, _ = _prepared(weights, rows[start : start + step])
             found.add(GATES[weights.gate](given @ block.T, own), start, part.start)

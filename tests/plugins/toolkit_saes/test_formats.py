@@ -18,9 +18,10 @@ from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import SilentReporter
 from toolkit.testing.loaded import check_sae
 from toolkit_saes import _gemma_scope, _llama_scope, _saelens, toolkit_parts
-from toolkit_saes._canonical import CanonicalSae
+from toolkit_saes._canonical import CanonicalSae, Facts, Weights
 from toolkit_saes._gemma_scope import GemmaScope
 from toolkit_saes._llama_scope import LlamaScope
+from toolkit_saes._matrix import Matrix
 from toolkit_saes._saelens import ARCHITECTURES, SaeLens
 
 PARTS = {part.name: part for part in toolkit_parts()}
@@ -366,3 +367,22 @@ def test_the_orientation_of_tensors(
     (sae,) = llama(folder.parent)
     assert (sae.inputs, sae.width) == (inputs, width)
     check_sae(sae)
+
+
+@pytest.mark.parametrize("gate", ["topk", "abstopk", "relu"])
+@pytest.mark.parametrize("chunk", [None, 1, 3])
+def test_what_is_active_at_once_is_what_encode_gives(gate: Any, chunk: int | None) -> None:
+    """Also where pre-activations are equal or below zero, and with ranks of its own."""
+    draw = torch.Generator().manual_seed(3)
+    encoder = torch.randn(24, 8, generator=draw).round()
+    weights = Weights(
+        Matrix(encoder), torch.zeros(24), Matrix(encoder), torch.zeros(8), gate=gate, k=5, rank_by=torch.rand(24, generator=draw)
+    )
+    sae = CanonicalSae(Facts("x", "r", "resid_post.0", 24, 8, "d", "r", None), lambda: weights)
+    rows = torch.cat([torch.randn(6, 8, generator=draw).round(), torch.zeros(1, 8)])
+    found, dense = sae.sparse(rows, chunk), sae.encode(rows)
+    at = dense.nonzero()
+    torch.testing.assert_close(found.counts, torch.bincount(at[:, 0], minlength=7), rtol=0, atol=0)
+    torch.testing.assert_close(found.features, at[:, 1], rtol=0, atol=0)
+    torch.testing.assert_close(found.values, dense[at[:, 0], at[:, 1]], rtol=0, atol=0)
+    assert len(sae.sparse(rows[:0], chunk).counts) == 0
