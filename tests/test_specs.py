@@ -85,6 +85,13 @@ def test_other_sentences_are_named_relative_to_the_spec(toolkit: Toolkit, name: 
     assert other["run"] != checked(toolkit, name)["run"]
 
 
+@pytest.mark.usefixtures("_no_network")
+def test_a_plan_says_what_it_cannot_know_before_the_files_are_there(toolkit: Toolkit) -> None:  # noqa: F811
+    unknown, known = (toolkit.run("plan", SPECS / "exp1_sae_l1_31.yaml", *args).stdout for args in ((), LAB))
+    assert re.search(r"^together +<= 6,464 +\? +\? +\? +\?$", unknown, re.MULTILINE)
+    assert re.search(r"^together +<= 264 +[\d.]+ +[\d.]+ MiB", known, re.MULTILINE)
+
+
 @pytest.mark.parametrize("name", STUDIES)
 def test_each_names_commits_that_are_known_to_exist(name: str) -> None:
     places = [part["with"] for key, part in read(name).items() if key in ("model", "saes")]

@@ -229,9 +229,16 @@ def _group(params: Compare, name: str, own: list[Row], start: int, unit_of: Call
         prompts=len({row["cluster"] for row in own}),
     )
     if group.count < FEWEST:
+        joined = params.cluster == "prompt" and group.units >= FEWEST
+        advice = (
+            "Equal prompts join its units: give the experiment more distinct prompts, or say `cluster: none` if units are "
+            "independent all the same (games that open with one prompt)."
+            if joined
+            else "Give the experiment more units."
+        )
         raise DataError(
             f"{where} has {group.size()} (unit: {params.unit}, cluster: {params.cluster}, half: {params.half}); a test "
-            f"needs at least {FEWEST} independent clusters to see a spread. Give the experiment more units."
+            f"needs at least {FEWEST} independent clusters to see a spread. {advice}"
         )
     return group
 

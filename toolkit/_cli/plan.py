@@ -69,11 +69,14 @@ def _power_cells(name: str, power: dict[str, Any]) -> tuple[str, ...]:
 
 
 _SAID = """
-What is left to compute, from configs and headers. Memory is that of one worker; `<=`: the samples are not there yet."""
+What is left to compute, from configs and headers. Memory is that of one worker; `<=`: the samples are not there yet; `?`: the
+model's files are not (`toolkit fetch SPEC` gets them)."""
 
 
 def _cost_cells(name: str, cost: dict[str, Any]) -> tuple[str, ...]:
     least = "" if cost["exact"] else "<= "
+    if cost["forwards"] and not cost["flops"]:  # a pass that costs nothing: nobody knows the model's sizes yet
+        return (name, f"{least}{cost['forwards']:,}", *"????")
     sizes = (size(cost[of]) for of in ("read", "memory", "disk"))
     return (name, f"{least}{cost['forwards']:,}", f"{cost['flops'] / 1e12:,.3g}", *sizes)
 

@@ -225,6 +225,18 @@ def test_a_group_of_fewer_than_three_units_is_refused_by_every_test(part: str) -
     refused(message, part, of_dense(values(len(groups)), groups), **(PAIR if part in TWO_GROUPS else {}))
 
 
+def test_units_that_equal_prompts_join_are_told_apart_from_too_few() -> None:
+    """Games that open with one prompt: twelve units, and one cluster."""
+    samples = [sample(f"n{at}", f"u{at // 2}", prompt="" if at % 2 else "opening") for at in range(12)]
+    given = tables(samples, ["a"] * 6 + ["b"] * 6, [])
+    message = (
+        "between: group 'a' has 6 samples of 3 units, 4 distinct prompts, 1 cluster (unit: unit, cluster: prompt, half: all); a "
+        "test needs at least 3 independent clusters to see a spread. Equal prompts join its units: give the experiment more "
+        "distinct prompts, or say `cluster: none` if units are independent all the same (games that open with one prompt)."
+    )
+    refused(message, "welch", given, **PAIR)
+
+
 def test_a_trend_needs_numbers_that_change() -> None:
     message = (
         "by: 'group' is 'a' in sample 'n0000'; a correlation follows numbers. Take a key whose values are finite numbers, or "
