@@ -167,7 +167,7 @@ def test_a_store_of_format_2_is_read_as_it_is_and_gets_the_newer_tables_when_wri
     new = open_store(store.folder)
     assert json.loads(marker.read_text())["format"] == STORE_FORMAT
     row = {"sample": "s", "unit": "u", "component": 0, "score": 1.0, "share": 0.5}
-    new.commit(step("n"), {"signatures": pa.Table.from_pylist([row], schema=arrow_schema("signatures"))})
+    new.commit(make_step("n"), {"signatures": pa.Table.from_pylist([row], schema=arrow_schema("signatures"))})
     assert new.read("signatures", ["n"]).to_pylist() == [row]
     assert new.check().problems == []
 
