@@ -149,7 +149,7 @@ def _chromium(session: nox.Session) -> str:
     return found
 
 
-@nox.session(venv_backend="none")
+@nox.session
 def bench(session: nox.Session) -> None:
     """Run the benchmarks beside their peers (SAELens, DuckDB): `nox -s bench`, or `nox -s bench -- cold_start` for one."""
     session.install("-c", str(CONSTRAINTS), *PROJECT["project"]["dependencies"], *_group("bench"), *PEERS)
