@@ -145,8 +145,22 @@ def van_elteren(parts: Sequence[tuple[Ranked, npt.NDArray[np.bool_]]]) -> Floats
 
 
 @dataclass(frozen=True)
+class Interval:
+    """The chance that a row of the first group is higher than one of the second, ties by half, with its 95 % interval.
+
+    `a` and `b` are the moments of the groups' placements, but for what all rows of a column share.
+    """
+
+    auroc: Floats
+    low: Floats
+    high: Floats
+    a: Moments
+    b: Moments
+
+
+@dataclass(frozen=True)
 class Area:
-    """The chance that a row of the first group is higher than one of the second, ties by half, and its test against one half."""
+    """The same, and its test against one half."""
 
     auroc: Floats
     low: Floats
@@ -156,21 +170,27 @@ class Area:
     p: Floats
 
 
+def interval(found: Ranked, first: npt.NDArray[np.bool_], clusters: tuple[Ints, Ints]) -> Interval:
+    """AUROC with DeLong's variance, summed over clusters (Obuchowski)."""
+    (a, base), (b, _) = (_placements(found, side, labels) for side, labels in ((first, clusters[0]), (~first, clusters[1])))
+    auroc, reach = a.mean + base, Z * np.sqrt(a.variance + b.variance)
+    return Interval(auroc, np.maximum(auroc - reach, 0.0), np.minimum(auroc + reach, 1.0), a, b)
+
+
 def area(found: Ranked, first: npt.NDArray[np.bool_], clusters: tuple[Ints, Ints]) -> Area:
-    """AUROC with DeLong's variance, summed over clusters (Obuchowski); the test is Brunner and Munzel's.
+    """AUROC and Brunner and Munzel's test.
 
     Groups without any overlap leave no variance to divide by; their p is that of the one most extreme way to deal out the labels.
     """
-    (a, base), (b, _) = (_placements(found, side, labels) for side, labels in ((first, clusters[0]), (~first, clusters[1])))
-    auroc, variance = a.mean + base, a.variance + b.variance
+    known = interval(found, first, clusters)
+    a, b, variance = known.a, known.b, known.a.variance + known.b.variance
     with np.errstate(divide="ignore", invalid="ignore"):
         share = a.variance / variance
         df = 1.0 / (share**2 / (a.clusters - 1) + (1.0 - share) ** 2 / (b.clusters - 1))
-        t = np.where(variance > 0, (auroc - 0.5) / np.sqrt(variance), np.nan)
-    apart = (variance == 0) & (np.abs(auroc - 0.5) > 0.5 - 1e-12)
+        t = np.where(variance > 0, (known.auroc - 0.5) / np.sqrt(variance), np.nan)
+    apart = (variance == 0) & (np.abs(known.auroc - 0.5) > 0.5 - 1e-12)
     p = np.where(variance > 0, 2.0 * stdtr(df, -np.abs(t)), np.where(apart, 2 / _ways(a.clusters + b.clusters, a.clusters), 1.0))
-    reach = Z * np.sqrt(variance)
-    return Area(auroc, np.maximum(auroc - reach, 0.0), np.minimum(auroc + reach, 1.0), t, df, p)
+    return Area(known.auroc, known.low, known.high, t, df, p)
 
 
 def _placements(found: Ranked, side: npt.NDArray[np.bool_], clusters: Ints) -> tuple[Moments, Floats]:

@@ -125,20 +125,26 @@ def _contrast(a: Moments, b: Moments, variance: Floats, df: Floats) -> Contrast:
     about how far means wander. Its t is undefined and its p is 1."""
     difference = a.mean - b.mean
     with np.errstate(divide="ignore", invalid="ignore"):
-        d = difference / np.sqrt((a.squares + b.squares) / (a.samples + b.samples - 2))
         t = np.where(variance > 0, difference / np.sqrt(variance), np.nan)
         p = np.where(variance > 0, 2.0 * stdtr(df, -np.abs(t)), 1.0)
-    return Contrast(d=np.where(np.isfinite(d), d, np.nan), t=t, df=df, p=p, variance=variance)
+    return Contrast(d=cohens_d(a, b), t=t, df=df, p=p, variance=variance)
 
 
-def effects(a: Moments, b: Moments, test: Contrast) -> Effects:
-    """The usual large-sample interval of d, with the test's own variance of the difference and clusters for degrees of freedom."""
-    df = a.clusters + b.clusters - 2
+def effects(a: Moments, b: Moments, variance: Floats) -> Effects:
+    """The usual large-sample interval of d, with this variance of the difference and clusters for degrees of freedom."""
+    df, d = a.clusters + b.clusters - 2, cohens_d(a, b)
     pooled = (a.squares + b.squares) / (a.samples + b.samples - 2)
     with np.errstate(divide="ignore", invalid="ignore"):
-        reach = Z * np.sqrt(test.variance / pooled + test.d**2 / (2 * df))
+        reach = Z * np.sqrt(variance / pooled + d**2 / (2 * df))
     unbiased = np.exp(gammaln(df / 2) - gammaln((df - 1) / 2)) / np.sqrt(df / 2)
-    return Effects(d=test.d, d_low=test.d - reach, d_high=test.d + reach, g=test.d * unbiased)
+    return Effects(d=d, d_low=d - reach, d_high=d + reach, g=d * unbiased)
+
+
+def cohens_d(a: Moments, b: Moments) -> Floats:
+    """The difference of means in pooled standard deviations of samples; NaN where nothing spreads."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        d = (a.mean - b.mean) / np.sqrt((a.squares + b.squares) / (a.samples + b.samples - 2))
+    return np.where(np.isfinite(d), d, np.nan)
 
 
 def merged(matrix: Any, clusters: Ints) -> Any:

@@ -19,7 +19,7 @@ from toolkit.records import Work
 
 from . import _adjust, _ranks, _shuffle
 from ._groups import Design
-from ._statistics import Contrast, Effects, Moments, anova, effects, merged, moments, pearson, slope, welch
+from ._statistics import Contrast, Effects, Moments, anova, effects, merged, moments, pearson, slope
 
 Floats = npt.NDArray[np.float64]
 Sides = Sequence[Moments]
@@ -50,7 +50,7 @@ def of_means(name: str, test: Callable[[Moments, Moments], Contrast]) -> Callabl
         def run(matrix: Any, sides: Sides) -> dict[str, Floats]:
             a, b = sides
             found = test(a, b)
-            plain = {**_effects(effects(a, b, found)), "t": found.t, "df": found.df, "p": found.p}
+            plain = {**_effects(effects(a, b, found.variance)), "t": found.t, "df": found.df, "p": found.p}
             if model is None:
                 return plain
             beside = _adjust.adjusted(matrix, model)
@@ -69,7 +69,7 @@ def of_ranks(work: Work, design: Design) -> Test:
 
     def block(columns: Any) -> dict[str, Floats]:
         found = _ranks.ranked(columns)
-        tested, area = _ranks.mann_whitney(found, first), _ranks.area(found, first, (ones[0], ones[1]))
+        tested, area = _ranks.mann_whitney(found, first), _ranks.interval(found, first, (ones[0], ones[1]))
         own = {"u": tested.u, "rank_biserial": 2 * tested.u / pairs - 1}
         own |= {"rank_biserial_low": 2 * area.low - 1, "rank_biserial_high": 2 * area.high - 1}
         within = [(_ranks.ranked(columns[part]), first[part]) for part in parts]
@@ -183,7 +183,7 @@ def _several(work: Work, name: str, run: Callable[[Any, Sides], Mapping[str, Flo
 def _plain_effects(sides: Sides) -> dict[str, Floats]:
     """d with Welch's interval, for tests that are not about means: what a screen goes by is the same after every test."""
     a, b = sides
-    return _effects(effects(a, b, welch(a, b)))
+    return _effects(effects(a, b, a.variance + b.variance))
 
 
 def _effects(found: Effects) -> dict[str, Floats]:

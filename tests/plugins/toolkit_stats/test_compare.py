@@ -67,7 +67,7 @@ def test_student_is_scipys_and_its_interval_the_usual_one(dense: np.ndarray) -> 
     found, theirs = student(*sides), stats.ttest_ind(a[:, spread], b[:, spread])
     np.testing.assert_allclose(found.t, theirs.statistic, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(found.p, theirs.pvalue, rtol=1e-9)
-    sized = effects(*sides, found)
+    sized = effects(*sides, found.variance)
     reach = 1.959963984540054 * np.sqrt(13 / 42 + found.d**2 / 22)
     np.testing.assert_allclose(sized.d_high - sized.d, reach, rtol=1e-9)
     np.testing.assert_allclose(sized.g / np.where(found.d, found.d, 1), np.where(found.d, 1 - 3 / (4 * 11 - 1), 0), rtol=1e-3)
