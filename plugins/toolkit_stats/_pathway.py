@@ -133,7 +133,7 @@ def _spaces(work: Work, data: Labelled) -> Iterator[_Space]:
             at = np.flatnonzero(data.label == number)
             sides.append(moments(fired.matrix[at], np.unique(data.cluster[at], return_inverse=True)[1]))
         test = welch(sides[0], sides[1])
-        yield _Space(facts["space"], facts, fired, (sides[0], sides[1]), test, effects(sides[0], sides[1], test))
+        yield _Space(facts["space"], facts, fired, (sides[0], sides[1]), test, effects(sides[0], sides[1], test.variance))
         work.report.progress(done + 1, len(rows))
 
 

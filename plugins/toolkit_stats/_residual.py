@@ -70,7 +70,7 @@ def _tested(params: _params.TwoGroups, design: Design, spaces: Sequence[Any], si
 
     a, b = sides
     found = welch(a, b)
-    sizes = effects(a, b, found)
+    sizes = effects(a, b, found.variance)
     stats = {name: getattr(sizes, name) for name in ("d", "d_low", "d_high", "g")} | {"t": found.t, "df": found.df, "p": found.p}
     test = Test("welch", " vs ".join(params.between), "d", params.min_abs_d, run=lambda matrix, moments: {})
     features = np.arange(a.mean.shape[1])
