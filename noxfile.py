@@ -149,13 +149,14 @@ def _chromium(session: nox.Session) -> str:
     return found
 
 
-@nox.session(venv_backend="none")
+@nox.session
 def bench(session: nox.Session) -> None:
-    """Run the benchmarks: `nox -s bench`, or `nox -s bench -- cold_start` for one."""
-    env = _shared(session)
+    """Run the benchmarks beside their peers (SAELens, DuckDB): `nox -s bench`, or `nox -s bench -- cold_start` for one."""
+    session.install("-c", str(CONSTRAINTS), *PROJECT["project"]["dependencies"], *_group("bench"), *PEERS)
+    session.install("--no-deps", "--force-reinstall", ".")
     names = session.posargs or sorted(path.stem for path in (ROOT / "benchmarks").glob("[!_]*.py"))
     for name in names:
-        session.run(str(BIN / "python"), f"benchmarks/{name}.py", env=env)
+        session.run("python", f"benchmarks/{name}.py", env=ENV)
 
 
 @nox.session
