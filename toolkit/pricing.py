@@ -13,6 +13,8 @@ ENTRY, ROW = 8, 40
 """Bytes of an active feature (number and value), and of a row of `activations` or of numbers beside names, before compression."""
 TOKENS = 8192
 """Padded tokens of a pass where no batch plan says otherwise."""
+ANSWERED = 16_384
+"""Padded tokens, replies included, that a model keeps the keys of while it answers many prompts."""
 
 Facts = Mapping[str, Any]
 
@@ -38,3 +40,8 @@ def token_bytes(model: Facts, kept: int) -> int:
 def pass_bytes(model: Facts, tokens: int, longest: int, kept: int, most: int = TOKENS) -> int:
     """A model and a pass of at most `most` padded tokens over it."""
     return int(model.get("bytes", 0) + min(max(most, longest), max(tokens, longest)) * token_bytes(model, kept))
+
+
+def key_bytes(model: Facts) -> int:
+    """Memory of the keys and values of one token, kept in every block."""
+    return int(2 * model.get("layers", 0) * model.get("keys", model.get("width", 0)) * model.get("item", 4))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toolkit.pricing import ROW, head_flops, token_bytes, token_flops
+from toolkit.pricing import ROW, head_flops, key_bytes, token_bytes, token_flops
 from toolkit.records import Cost, Workload
 
 from ._params import Delta
@@ -36,11 +36,12 @@ def screening(params: Delta, load: Workload) -> Cost:
     logits = (edits + 1) * head_flops(model)
     states = edits * (model.get("width", 0) * 8 + model.get("vocabulary", 0) * CHANCES)
     known = saes.get("features", 0) * ROWS_READ * STATS
+    point = load.longest * (token_bytes(model, layers) + key_bytes(model))
     return Cost(
         forwards=prompts + 1,
         flops=prompts * (prefix + suffix + readers + logits) + prefix,
         read=int(model.get("bytes", 0) + saes.get("bytes", 0)),
-        memory=int(model.get("bytes", 0) + saes.get("bytes", 0) + load.longest * token_bytes(model, layers) + states + known),
+        memory=int(model.get("bytes", 0) + saes.get("bytes", 0) + point + states + known),
         disk=params.top * (len(params.outcomes) + 1) * (points * WRITTEN + SUMMED) * ROW,
         exact=False,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from toolkit.pricing import head_flops, pass_bytes, token_flops
+from toolkit.pricing import ANSWERED, head_flops, key_bytes, pass_bytes, token_flops
 from toolkit.records import Cost, Workload
 
 from ._play import Play
@@ -29,13 +29,13 @@ def playing(params: Play, load: Workload) -> Cost:
     side_by_side = min(params.batch, load.units)
     written = prompt + params.most
     through = (prompt + params.most - 1) * token_flops(model, written)
-    keys = 2 * model.get("layers", 0) * model.get("width", 0) * model.get("item", 4)
-    held = side_by_side * (written * keys + model.get("vocabulary", 0) * CHANCES)
+    together = min(side_by_side * written, max(ANSWERED, written))
+    held = together * key_bytes(model) + side_by_side * model.get("vocabulary", 0) * CHANCES
     return Cost(
         forwards=rounds,
         flops=rounds * (through + params.most * head_flops(model)),
         read=int(model.get("bytes", 0)),
-        memory=pass_bytes(model, side_by_side * prompt, prompt, 1) + held,
+        memory=pass_bytes(model, together, written, 1, ANSWERED) + held,
         disk=rounds * (ROUND + prompt * READ + params.most * DRAWN) + load.units * GAME,
         exact=False,
     )

@@ -87,7 +87,8 @@ def read(load: Workload) -> int:
 
 def at_once(load: Workload) -> float:
     """Entries of the spaces that are worked on together."""
-    return load.entries * min(1.0, THREADS / max(1, load.saes.get("count", 1)))
+    spaces: int = max(1, load.saes.get("count", 1))
+    return load.entries * min(1.0, THREADS / spaces)
 
 
 def _compared(test: Test, params: Compare, load: Workload) -> Cost:

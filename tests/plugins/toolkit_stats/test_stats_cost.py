@@ -125,7 +125,9 @@ def test_the_store_takes_no_more_for_rows_than_is_said(tables: dict[str, pa.Tabl
     params = part.params.model_validate(params_of("welch"))
     made = pa.concat_tables([rows for _, rows in part.run(make_work(params, tables))])
     folder = tmp_path / "store"
-    open_store(folder).commit(make_step("k1", part=part.name, tables={"features": made.num_rows}), {"features": made})
+    open_store(folder, create=True).commit(
+        make_step("k1", part=part.name, tables={"features": made.num_rows}), {"features": made}
+    )
     held = sum(path.stat().st_size for path in (folder / "tables" / "features.lance").rglob("*") if path.is_file())
     cost = cost_of(part.name, params, load_of(tables))
     assert held <= cost.disk <= 4 * held
