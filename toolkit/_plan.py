@@ -373,7 +373,9 @@ def _step(stage: Stage, index: int, inputs: dict[str, Any], span: tuple[int | No
 
 def foretold(todo: int, earlier: Sequence[StepRow], stage: Stage) -> float | None:
     """Seconds of work that so many steps will take, from what the same part took on the same model and SAEs; None without any."""
-    same = [row for row in earlier if row.part == stage.part.name and _loads(json.loads(row.material)) == _loads(stage.material())]
+    same = [
+        row for row in earlier if row.part == stage.part.name and _loads(json.loads(row.material)) == _loads(stage.material())
+    ]
     return todo * sum(row.seconds for row in same) / len(same) if same else None
 
 

@@ -29,6 +29,7 @@ def world(planted: Any) -> World:
     return make_world(planted, part.load(part.params(path=str(planted.model)), SilentReporter()), planted.llama_scope)
 
 
+@pytest.mark.slow
 def test_a_screen_costs_no_more_than_it_says(world: World, facts: tuple[dict[str, Any], dict[str, Any]]) -> None:
     """Passes are those that are made; operations within a factor of three (edits at high layers climb less), rows within a tenth."""
     read: list[tuple[int, ...]] = []
