@@ -6,6 +6,7 @@ content that it works on: the rows of its sample range, or the keys of the steps
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -371,9 +372,13 @@ def _step(stage: Stage, index: int, inputs: dict[str, Any], span: tuple[int | No
 
 
 def foretold(todo: int, earlier: Sequence[StepRow], stage: Stage) -> float | None:
-    """Seconds of work that so many steps will take, from what steps of the same part took before; None without any."""
-    took = [row.seconds for row in earlier if row.part == stage.part.name]
-    return todo * sum(took) / len(took) if took else None
+    """Seconds of work that so many steps will take, from what the same part took on the same model and SAEs; None without any."""
+    same = [row for row in earlier if row.part == stage.part.name and _loads(json.loads(row.material)) == _loads(stage.material())]
+    return todo * sum(row.seconds for row in same) / len(same) if same else None
+
+
+def _loads(material: Mapping[str, Any]) -> list[Any]:
+    return [material.get("model"), material.get("saes")]
 
 
 def reason(step: Step, earlier: Sequence[StepRow]) -> str:

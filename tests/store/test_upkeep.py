@@ -172,7 +172,7 @@ def test_a_store_of_format_1_is_read_as_it_is_and_migrated_for_writing(store: St
 def test_a_store_of_format_2_is_read_as_it_is_and_gets_the_newer_tables_when_written_to(store: Store) -> None:
     marker = store.folder / "toolkit-store.json"
     for name in ("baselines", "trajectories", "traces", "links", "signatures"):
-        store.database._connection.drop_table(name, ignore_missing=True)
+        store.database.connection.drop_table(name, ignore_missing=True)
     marker.write_text(json.dumps({"format": 2, "made_by": "sae-toolkit 0.0.1", "made_at": "2026-01-01"}))
     assert open_store(store.folder, read_only=True).read("traces", ["k"]).num_rows == 0
     assert json.loads(marker.read_text())["format"] == 2

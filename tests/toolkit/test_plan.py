@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from toolkit._jobs import write_bytes
 from toolkit._keys import canonical, differences, digest_of, key_of
-from toolkit._plan import expand, make_plan
+from toolkit._plan import expand, foretold, make_plan
 from toolkit._plugins import load_parts
 from toolkit._resolve import resolve
 from toolkit._sinks import _safe
 from toolkit._spec import load_spec
 from toolkit.errors import DataError
-from toolkit.testing.fakes import make_samples
+from toolkit.testing.fakes import make_samples, make_step
 
 PARTS = load_parts()
 SIMPLE = st.recursive(
@@ -92,3 +92,13 @@ def test_a_file_is_whole_or_as_it_was(tmp_path, monkeypatch):
         write_bytes(path, b"new and longer")
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["f"]
+
+
+def test_time_is_foretold_from_the_same_part_on_the_same_model_only(toy):
+    stage, other = plan_of(toy()).stage("features"), plan_of(toy(), "model.with.salt=9").stage("features")
+
+    def took(of, seconds):
+        return make_step(f"k{seconds}", part=of.part.name, material=canonical(of.material()), seconds=seconds)
+
+    assert foretold(3, [took(stage, 2.0), took(stage, 4.0), took(other, 100.0)], stage) == 9.0
+    assert foretold(3, [took(other, 100.0)], stage) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 
 from toolkit.testing.fakes import SilentReporter
@@ -12,6 +13,7 @@ from toolkit_hf._load import load
 from toolkit_lab import model_path
 
 
+@pytest.mark.slow
 def test_bfloat16_moves_few_features_and_little(lab: Any) -> None:
     models = [
         load(HuggingFace(path=str(model_path()), dtype=dtype, device="cpu"), SilentReporter())

@@ -13,6 +13,7 @@ from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import SilentReporter, make_work
 from toolkit.testing.planted import Planted, prompts
 
+pytestmark = pytest.mark.slow
 PARTS = load_parts([])
 CAUSE = {"by": "cause", "between": ["yes", "no"]}
 

@@ -44,9 +44,9 @@ def bound(sets: int) -> float:
     return ALPHA + 2 * float(np.sqrt(ALPHA * (1 - ALPHA) / sets))
 
 
-def test_a_hundred_nulls_hold_alpha() -> None:
-    found = np.array([anything(("welch", "mann_whitney"), seed) for seed in range(100)])
-    assert (found.mean(axis=0) <= bound(100)).all()
+def test_nulls_hold_alpha() -> None:
+    found = np.array([anything(("welch", "mann_whitney"), seed) for seed in range(30)])
+    assert (found.mean(axis=0) <= bound(30)).all()
 
 
 def test_rounds_taken_for_evidence_do_not() -> None:
