@@ -35,6 +35,8 @@ _LOOK_EVERY = 16
 _JOIN_FROM = 32
 """Small files that are joined: each commit makes one, and each read opens them all. LanceDB joins no further than a million
 rows, so that what an append may have to rewrite is bounded."""
+_LARGE_FILE = 16 << 20
+"""Bytes from which a file is left as it is: LanceDB counts rows, those of `postings` are long, and joining takes memory."""
 _AT_ONCE = timedelta(milliseconds=1)
 """The youngest old version that `tidy` removes; LanceDB warns of zero, and the caller holds both locks."""
 _A_DAY = timedelta(days=1)
@@ -103,7 +105,7 @@ class Database:
             if found is None:
                 self._tables[name] = self.connection.create_table(name, data=rows, schema=rows.schema)
                 return
-            if found.version % _LOOK_EVERY == 0 and _small_files(found) >= _JOIN_FROM:
+            if found.version % _LOOK_EVERY == 0 and _small_files(found) >= _JOIN_FROM and not _mostly_large(found):
                 found.optimize()  # keeps the old versions' files: somebody may be reading them
             found.add(rows)
 
@@ -122,13 +124,26 @@ class Database:
             if found is None:
                 return
             found.optimize()
-            self._index(name, found)
+            if name in INDEXES and not found.list_indices():
+                self._index(name, found)
             if alone:
                 here = self._folder is not None  # elsewhere nobody can know that he is alone
                 found.optimize(cleanup_older_than=_AT_ONCE if here else _A_DAY, delete_unverified=here)
 
+    def settle(self, name: str, *, alone: bool) -> None:
+        """`tidy` after postings were added: where those have made large files, only their index is brought up to date.
+
+        It is made anew, which reads one number a row; LanceDB brings none up to date without joining files.
+        """
+        with self._explained("clean", name):
+            found = self._table(name)
+            if name == "postings" and found is not None and _mostly_large(found):
+                self._index(name, found)
+                return
+        self.tidy(name, alone=alone)
+
     def _index(self, name: str, found: Any) -> None:
-        if name in INDEXES and not found.list_indices() and found.count_rows():
+        if found.count_rows():
             from lancedb.index import BTree
 
             found.create_index(INDEXES[name], config=BTree(), name=f"by_{INDEXES[name]}")
@@ -302,6 +317,12 @@ def _largest(lists: pa.ChunkedArray) -> float:
 def _small_files(found: Any) -> int:
     stats = found.stats()
     return int(stats["fragment_stats"]["num_small_fragments"])
+
+
+def _mostly_large(found: Any) -> bool:
+    stats = found.stats()
+    usual = stats["fragment_stats"]["lengths"]["p50"] * stats["total_bytes"] / max(stats["num_rows"], 1)
+    return bool(usual >= _LARGE_FILE)
 
 
 def _usage(folder: Path) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from toolkit.records import StepRow
 from toolkit.tables import arrow_schema
 from toolkit_store import locks, projections
 from toolkit_store.database import Database, among
-from toolkit_store.postings import AT_ONCE, LAYOUT, Numbered, Scratch, Summary, number_key, numbered, posting_rows, space_key
+from toolkit_store.postings import LAYOUT, Numbered, Scratch, Summary, number_key, numbered, posting_rows, space_key
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 PART = "store.index"
 STAGE = "(index)"
+_COMMITTED_AT_ONCE = 16 << 20
+"""The most entries of spaces that are committed together, if it is not one space that has more."""
 
 
 def is_index(row: StepRow) -> bool:
@@ -101,7 +103,7 @@ def _groups(scratch: Scratch, spaces: Sequence[str]) -> Iterator[list[str]]:
     """Spaces that are committed together: each commit costs a while, and makes files that have to be joined."""
     group: list[str] = []
     for space in spaces:
-        if group and sum(map(scratch.entries, [*group, space])) > AT_ONCE:
+        if group and sum(map(scratch.entries, [*group, space])) > _COMMITTED_AT_ONCE:
             yield group
             group = []
         group.append(space)

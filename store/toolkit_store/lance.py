@@ -13,9 +13,18 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec, module_from_spec
+from types import MappingProxyType
 from typing import Any
 
 _CLIENT = "lance_namespace_urllib3_client"
+_SETTINGS = MappingProxyType(
+    {
+        "LANCE_LOG": "error",  # else its warnings go to stderr
+        "LANCE_DEFAULT_IO_BUFFER_SIZE": str(64 << 20),  # else joining files reads up to 2 GB ahead
+        "LANCE_DEFAULT_BATCH_SIZE": "1024",  # else it takes 8,192 rows at a time, and one of `postings` may have 786 kB
+    }
+)
+"""What LanceDB takes from the environment only, when it is first used; what is set there already stays."""
 _guard = threading.Lock()
 
 
@@ -23,7 +32,8 @@ def lancedb() -> Any:
     """The module, imported with the first call."""
     with _guard:
         if "lancedb" not in sys.modules:
-            os.environ.setdefault("LANCE_LOG", "error")  # else its warnings go to stderr
+            for name, value in _SETTINGS.items():
+                os.environ.setdefault(name, value)
             with _without_client():
                 import lancedb
         import lancedb

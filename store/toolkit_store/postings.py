@@ -2,8 +2,8 @@
 
 Rows are read twice and in batches. The first time gives the samples their numbers; the second time each entry becomes a 64-bit
 key (feature, sample, position, from the highest bits down) and a value, written to one scratch file a space. Then each space is
-sorted on its own, so that memory does not grow with the number of spaces; one with very many entries, a range of features at
-a time. An entry that two stages have kept is kept once, with the larger value.
+sorted on its own, so that memory does not grow with the number of spaces; one with many entries is first divided into files by
+ranges of features, which are sorted one after the other. An entry that two stages have kept is kept once, with the larger value.
 """
 
 from __future__ import annotations
@@ -28,13 +28,18 @@ BLOCK = 65_536
 LAYOUT = "1"
 """Version of what is derived; another one is derived anew."""
 
-AT_ONCE = 16 << 20
-"""Entries sorted at a time: with what sorting needs, about 600 MB."""
-_ROWSAT_ONCE = 1 << 16
+AT_ONCE = 4 << 20
+"""Entries sorted at a time: with what sorting needs, about 200 MB."""
+_ROWS_AT_ONCE = 1 << 16
+_READ_AT_ONCE = 1 << 20
+_BUCKET_BITS = 20
+"""Entries are counted by this many of a key's highest bits, which is by feature if there are not more than a million."""
 _FEATURE_BITS, _BLOCK_BITS = 24, 16
 LAST_BLOCK = (1 << _BLOCK_BITS) - 1
 """The highest number that a block of a feature may have."""
 
+Paths = tuple[Path, Path]
+"""The files with keys and with values."""
 Rows = Callable[[Sequence[str]], Iterable["pa.Table"]]
 """Gives the rows of `activations` with these columns, batch by batch."""
 
@@ -146,31 +151,35 @@ class Scratch:
         return (features << np.uint64(sample_bits + position_bits)) | np.repeat(at, lengths), values
 
     def chunks(self, space: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The entries of a space in order, each once: keys and values, whole features at a time."""
-        import numpy as np
+        """The entries of a space in order, each once: keys and values, whole features at a time. They are there to take once."""
+        for paths in self._divided(self._paths(space)):
+            yield _sorted(*_taken(paths))
 
-        key_path, value_path = self._paths(space)
-        if not key_path.exists() or not key_path.stat().st_size:
+    def _divided(self, paths: Paths) -> Iterator[Paths]:
+        """The files of a space, each with as many entries as are sorted at once, in the order of their features."""
+        if not self._size(paths):
             return
-        keys, values = np.memmap(key_path, np.uint64, "r"), np.memmap(value_path, np.float32, "r")
-        if len(keys) <= AT_ONCE:
-            yield _sorted(np.array(keys), np.array(values))
+        if self._size(paths) <= AT_ONCE:
+            yield paths
             return
-        shift = np.uint64(sum(self._found.bits))
-        for first, last in _ranges(keys, shift):
-            parts = []
-            for start in range(0, len(keys), AT_ONCE):
-                part = keys[start : start + AT_ONCE]
-                inside = (part >> shift >= first) & (part >> shift < last)
-                parts.append((part[inside], values[start : start + AT_ONCE][inside]))
-            yield _sorted(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        shift, ranges = _ranges(lambda: _read(paths), sum(self._found.bits))
+        parts = [(Path(f"{paths[0]}.{number}"), Path(f"{paths[1]}.{number}")) for number in range(int(ranges[-1]) + 1)]
+        for keys, values in _read(paths):
+            for number, content in _by_range(ranges[keys >> shift], keys, values):
+                for path, column in zip(parts[number], content, strict=True):
+                    with path.open("ab") as file:
+                        column.tofile(file)
+        _remove(paths)
+        yield from parts
 
     def entries(self, space: str) -> int:
         """How many entries a space has, those counted twice that two stages have kept."""
-        path = self._paths(space)[0]
-        return path.stat().st_size // 8 if path.exists() else 0
+        return self._size(self._paths(space))
 
-    def _paths(self, space: str) -> tuple[Path, Path]:
+    def _size(self, paths: Paths) -> int:
+        return paths[0].stat().st_size // 8 if paths[0].exists() else 0
+
+    def _paths(self, space: str) -> Paths:
         number = self._numbers[space]
         return self._folder / f"{number}.keys", self._folder / f"{number}.values"
 
@@ -182,7 +191,7 @@ def _larger(batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
     kept: list[pa.Table] = []
     for batch in batches:
         kept.append(batch)
-        if sum(len(part) for part in kept) >= _ROWSAT_ONCE:
+        if sum(len(part) for part in kept) >= _ROWS_AT_ONCE:
             yield pa.concat_tables(kept)
             kept = []
     if kept:
@@ -197,22 +206,58 @@ def _by_space(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
         yield space, rows if len(spaces) == 1 else rows.filter(pc.equal(rows["space"], space)).combine_chunks()
 
 
-def _ranges(keys: np.ndarray, shift: np.uint64) -> Iterator[tuple[int, int]]:
-    """Ranges of features, none of more entries than are sorted at once unless one feature alone has them."""
+def _taken(paths: Paths) -> tuple[np.ndarray, np.ndarray]:
+    """All keys and values in files, which are removed."""
     import numpy as np
 
-    features, counts = np.empty(0, np.uint64), np.empty(0, np.int64)
-    for start in range(0, len(keys), AT_ONCE):
-        more, added = np.unique(keys[start : start + AT_ONCE] >> shift, return_counts=True)
-        features, where = np.unique(np.concatenate((features, more)), return_inverse=True)
-        counts = np.bincount(where, np.concatenate((counts, added)), len(features)).astype(np.int64)
-    first, held = int(features[0]), 0
-    for feature, count in zip(features.tolist(), counts.tolist(), strict=True):
+    found = np.fromfile(paths[0], np.uint64), np.fromfile(paths[1], np.float32)
+    _remove(paths)
+    return found
+
+
+def _remove(paths: Paths) -> None:
+    for path in paths:
+        path.unlink()
+
+
+def _read(paths: Paths) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Keys and values in files, some at a time."""
+    import numpy as np
+
+    with paths[0].open("rb") as keys, paths[1].open("rb") as values:
+        while len(some := np.fromfile(keys, np.uint64, _READ_AT_ONCE)):
+            yield some, np.fromfile(values, np.float32, len(some))
+
+
+def _ranges(read: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]], shift: int) -> tuple[np.uint64, np.ndarray]:
+    """By how many bits keys are shifted to give a bucket, and the range of features that each bucket belongs to.
+
+    No range has more entries than are sorted at once, unless one bucket alone has them. A bucket has whole features.
+    """
+    import numpy as np
+
+    last = max(int(keys.max()) for keys, _ in read())
+    by = np.uint64(max(shift, last.bit_length() - _BUCKET_BITS))
+    counts = np.zeros((last >> int(by)) + 1, np.int64)
+    for keys, _ in read():
+        counts += np.bincount((keys >> by).astype(np.int64), minlength=len(counts))
+    ranges, number, held = np.zeros(len(counts), np.uint32), 0, 0
+    for bucket, count in enumerate(counts.tolist()):
         if held and held + count > AT_ONCE:
-            yield first, feature
-            first, held = feature, 0
+            number, held = number + 1, 0
+        ranges[bucket] = number
         held += count
-    yield first, int(features[-1]) + 1
+    return by, ranges.astype(np.min_scalar_type(number))
+
+
+def _by_range(ranges: np.ndarray, keys: np.ndarray, values: np.ndarray) -> Iterator[tuple[int, tuple[np.ndarray, np.ndarray]]]:
+    """The entries of each range that there is."""
+    import numpy as np
+
+    order = np.argsort(ranges, kind="stable")
+    numbers, starts = np.unique(ranges[order], return_index=True)
+    for number, part in zip(numbers.tolist(), np.split(order, starts[1:]), strict=True):
+        yield number, (keys[part], values[part])
 
 
 def _sorted(keys: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -255,9 +300,10 @@ def posting_rows(
     step: str, space: str, chunks: Iterable[tuple[np.ndarray, np.ndarray]], bits: tuple[int, int], summary: Summary
 ) -> Iterator[pa.Table]:
     """The rows of `postings` of a space; adds to `summary` on the way."""
-    for keys, values in chunks:
-        if len(keys):
-            yield _blocks(step, space, keys, values, bits, summary)
+    for chunk in chunks:
+        if len(chunk[0]):
+            yield _blocks(step, space, *chunk, bits, summary)
+        del chunk  # else it is there while the next one is sorted
 
 
 def _blocks(step: str, space: str, keys: np.ndarray, values: np.ndarray, bits: tuple[int, int], summary: Summary) -> pa.Table:

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from toolkit.errors import BadInput, StoreError, choices, nearest
 from toolkit.records import RunRow, StepRow
@@ -40,6 +40,10 @@ def open_store(path: str | Path, *, create: bool = False, read_only: bool = Fals
 
 Tables = Mapping[str, "Iterable[pa.Table] | pa.Table"]
 """Rows by the name of their table."""
+
+
+class _Tidy(Protocol):
+    def __call__(self, name: str, *, alone: bool) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -187,7 +191,7 @@ class Store:
             return 0
         made = indexing.build(self, self.database, cover, [row.key for row in found if row.tables.get("samples")], run)
         if not all(map(self.database.indexed, INDEXES)):
-            self.compact()
+            self._compact(self.database.settle)
         return made
 
     # --- reading ---
@@ -251,19 +255,22 @@ class Store:
         with self.writer(wait_s=wait_s), self._lease.turn, self._place.alone(wait_s):
             before = self.database.usage()
             removed = {name: self._remove_orphans(name) for name in DATA_TABLES}
-            self._tidy(alone=True)
+            self._tidy(self.database.tidy, alone=True)
             indexing.sweep(self.folder / "scratch")
             return self._report(before, removed)
 
     def compact(self) -> CleanReport:
         """Join small files and bring indexes up to date; old versions go as well unless somebody is reading just now."""
+        return self._compact(self.database.tidy)
+
+    def _compact(self, tidy: _Tidy) -> CleanReport:
         with self.writer(), self._lease.turn:
             before = self.database.usage()
             try:
                 with self._place.alone(0):
-                    self._tidy(alone=True)
+                    self._tidy(tidy, alone=True)
             except locks.InUse:
-                self._tidy(alone=False)
+                self._tidy(tidy, alone=False)
             return self._report(before, {})
 
     def gc(self, *, wait_s: float = 60.0) -> CleanReport:
@@ -283,9 +290,9 @@ class Store:
         for where in among("key", unused):
             self.database.delete("steps", where)
 
-    def _tidy(self, *, alone: bool) -> None:
+    def _tidy(self, tidy: _Tidy, *, alone: bool) -> None:
         for name in TABLES:
-            self.database.tidy(name, alone=alone)
+            tidy(name, alone=alone)
             if alone:
                 self._files.renew(name)
             else:

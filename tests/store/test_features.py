@@ -70,11 +70,12 @@ def views(store: Store, keys: Sequence[str]) -> Iterator[RunView]:
 
 @contextmanager
 def small_blocks() -> Iterator[None]:
-    """Blocks of 3 entries, 5 entries sorted at a time: all that large data does, with little."""
+    """Blocks of 3 entries, 5 entries sorted at a time, 4 read: all that large data does, with little."""
     with pytest.MonkeyPatch.context() as patch:
         for module in (postings, by_index):
             patch.setattr(module, "BLOCK", 3)
         patch.setattr(postings, "AT_ONCE", 5)
+        patch.setattr(postings, "_READ_AT_ONCE", 4)
         yield
 
 

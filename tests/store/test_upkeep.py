@@ -13,7 +13,7 @@ import toolkit_store
 from toolkit.errors import BadInput, DataError, StoreNotUsable
 from toolkit.tables import STORE_FORMAT, arrow_schema
 from toolkit.testing.fakes import make_step
-from toolkit_store import Store, indexing, open_store
+from toolkit_store import Store, database, indexing, open_store
 
 
 def acts(sample: str, value: float = 1.5) -> pa.Table:
@@ -114,6 +114,18 @@ def test_compact_changes_nothing_that_is_read(store: Store) -> None:
     assert store.compact().files > 0
     assert store.fingerprint(keys) == before
     assert store.check().problems == []
+
+
+def test_large_files_of_postings_are_left_as_they_are_and_indexed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "_LARGE_FILE", 1)
+    for key in ("k", "l"):
+        store.index([key])
+        assert store.database.indexed("postings")
+    stats = store.database._table("postings").stats()
+    assert (stats["fragment_stats"]["num_fragments"], stats["num_rows"]) == (3, 6)
+    assert open_store(store.folder).check().problems == []
+    store.compact()
+    assert store.database._table("postings").stats()["fragment_stats"]["num_fragments"] == 1
 
 
 def test_gc_drops_indexes_of_no_run_and_they_come_back(store: Store) -> None:
