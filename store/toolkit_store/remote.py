@@ -3,9 +3,10 @@
 Object storage has no locks, but LanceDB lets one of several commits on the same version win. So the lease is a row that is
 changed from what was seen: `epoch` goes up with each holder, and an update that names an epoch which is gone changes nothing.
 The holder also counts `beat` up every few seconds. Whoever waits takes the lease over when neither has changed for half a minute
-of its own clock; clocks are never compared between machines. A holder that was held up for so long finds out before it enters a
-step into the ledger, and gives up. What remains is a process that is stopped for half a minute between that look and the entry;
-`Store.check` would name the step.
+of its own clock; clocks are never compared between machines. A holder that was held up finds out before it appends or removes
+rows and before it enters a step into the ledger, and gives up when its last sign of life is older than half of that. What remains is
+a process whose write lands more than a quarter of a minute after that look: it may add rows to a step that another has entered.
+`Store.read` refuses such a step, since its rows are more than the ledger says, and `Store.check` names it.
 """
 
 from __future__ import annotations
