@@ -65,9 +65,9 @@ def parts() -> str:
 
 def _part(part: Part, plugin: str) -> str:
     facts = [f"plugin `{plugin}`", f"version {part.version}"]
-    for side in ("reads", "writes"):
+    for side, said in (("reads", "reads"), ("optional", "and where they are there"), ("writes", "writes")):
         names = getattr(part, side, ())
-        facts += [f"{side} {', '.join(f'`{name}`' for name in names)}"] if names else []
+        facts += [f"{said} {', '.join(f'`{name}`' for name in names)}"] if names else []
     rows = list(_params(part))
     table = ["", "| param | type | default | |", "|---|---|---|---|", *rows] if rows else ["", "No params."]
     return "\n".join([f"### `{part.name}`", "", f"{part.help} ({', '.join(facts)})", *table])

@@ -19,6 +19,7 @@ PUBLIC = {"toolkit"} | {
         "hub",
         "hookspecs",
         "models",
+        "pricing",
         "processes",
         "randomness",
         "records",

@@ -88,8 +88,31 @@ def test_other_sentences_are_named_relative_to_the_spec(toolkit: Toolkit, name: 
 @pytest.mark.usefixtures("_no_network")
 def test_a_plan_says_what_it_cannot_know_before_the_files_are_there(toolkit: Toolkit) -> None:  # noqa: F811
     unknown, known = (toolkit.run("plan", SPECS / "exp1_sae_l1_31.yaml", *args).stdout for args in ((), LAB))
-    assert re.search(r"^together +<= 6,464 +\? +\? +\? +\?$", unknown, re.MULTILINE)
-    assert re.search(r"^together +<= 264 +[\d.]+ +[\d.]+ MiB", known, re.MULTILINE)
+    assert re.search(r"^together +<= +652,864 +\? +\? +\? +\?$", unknown, re.MULTILINE)
+    assert re.search(r"^together +<= +20,464 +[\d.]+ +[\d.]+ MiB", known, re.MULTILINE)
+
+
+@pytest.mark.usefixtures("_no_network")
+@pytest.mark.parametrize("name", [*STUDIES, "quickstart.yaml"])
+def test_every_stage_of_a_plan_has_a_cost_that_is_known(toolkit: Toolkit, name: str) -> None:  # noqa: F811
+    lab = () if name.startswith("quickstart") else LAB
+    done = toolkit.run("plan", SPECS / name, *lab, "--json")
+    assert done.returncode == 0, done.stderr
+    costs = {row["stage"]: row["cost"] for row in json.loads(done.stdout)["stages"]}
+    for stage, cost in costs.items():
+        assert cost, stage
+        assert cost["known"], stage
+        assert cost["memory"] > 0, stage
+        assert cost["disk"] > 0 or stage == "examine", stage
+
+
+@pytest.mark.parametrize("name", ["exp1_sae_l1_31.yaml", "exp1_residual_l1_31.yaml"])
+def test_baselines_stand_beside_the_comparisons(name: str) -> None:
+    stages = read(name)["stages"]
+    groups = {stage["uses"]: (stage["with"]["by"], stage["with"]["between"]) for stage in stages if "between" in stage["with"]}
+    assert {"compare.leak", "compare.probe"} < set(groups)
+    assert len(groups) == 3
+    assert all(group == groups["compare.leak"] for group in groups.values())
 
 
 @pytest.mark.parametrize("name", STUDIES)

@@ -3,53 +3,101 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit._plan import is_source
 from toolkit._sinks import sink_folder
-from toolkit._texts import facts
+from toolkit._texts import facts, workload
 from toolkit.errors import Refused
-from toolkit.records import Cost, Workload
+from toolkit.records import Cost, SourcePart, Workload
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from toolkit._plan import Plan, Stage
 
 TYPICAL = 256
 """Tokens that a text is taken to have while nobody has seen it."""
+SAMPLE, TOKEN = 200, 12
+"""Bytes of a stored sample with its metadata, and of one of its tokens: number, piece, and the text once more."""
 
 
 def cost_of(stage: Stage, load: Workload | None) -> Cost | None:
     """What a stage asks for; None when its part does not say, or nothing is known of its samples."""
-    price = getattr(stage.part, "cost", None)
-    return price(stage.params, load) if price and load else None
-
-
-def bound(plan: Plan, stage: Stage) -> Workload | None:
-    """The most that a stage can be given while its samples are not there; None when nobody can say."""
-    at_most = [_most(plan, plan.stage(need)) for need in stage.needs]
-    known = [most for most in at_most if most is not None]
-    if not known:
+    if load is None:
         return None
-    first = getattr(stage.part, "first", None)
-    count = min(known[0], first) if first else known[0]
-    return Workload(
-        samples=count,
-        distinct=count,
-        tokens=count * TYPICAL,
-        longest=TYPICAL,
-        exact=False,
-        model=facts(stage.model),
-        saes=facts(stage.saes),
-    )
+    if isinstance(stage.part, SourcePart):
+        size = load.samples * SAMPLE + load.tokens * TOKEN
+        return Cost(memory=size, disk=size)
+    price = getattr(stage.part, "cost", None)
+    return price(stage.params, load) if price else None
 
 
-def _most(plan: Plan, stage: Stage) -> int | None:
-    """How many samples a source gives at most."""
-    most = getattr(stage.part, "most", None)
-    made = [units for need in stage.needs if (units := plan.stage(need).units()) is not None]
-    return most(stage.params, made[0] if made else None) if most else None
+@dataclass(frozen=True)
+class Loads:
+    """What each stage of a plan has before it: its samples, as far as `samples` finds them, and else as many as there can be."""
+
+    plan: Plan
+    samples: Callable[[Stage], pa.Table | None]
+
+    def of(self, stage: Stage, left: pa.Table | None = None) -> Workload | None:
+        """All of it, or what is `left` of its samples; None when nobody can say."""
+        there = left if left is not None else self._there(stage)
+        if there is not None:
+            load = workload(there, stage.model, stage.saes)
+        elif (made := stage.units()) is not None:
+            load = Workload(samples=0, distinct=0, tokens=0, longest=TYPICAL, exact=False, units=made, model=facts(stage.model))
+        else:
+            count = self._most(stage)
+            if count is None:
+                return None
+            tokens, known = count * TYPICAL, (facts(stage.model), facts(stage.saes))
+            load = Workload(
+                samples=count, distinct=count, tokens=tokens, longest=TYPICAL, exact=False, model=known[0], saes=known[1]
+            )
+        return self._with_activations(stage, load)
+
+    def _there(self, stage: Stage) -> pa.Table | None:
+        if stage.units() is not None or isinstance(stage.part, SourcePart):
+            return None
+        found = self.samples(stage)
+        first = getattr(stage.part, "first", None)
+        return found if found is None or first is None else found.slice(0, first)
+
+    def _most(self, stage: Stage) -> int | None:
+        """How many samples a stage is given at most."""
+        if isinstance(stage.part, SourcePart):
+            return self._given(stage)
+        counts = [self._given(self.plan.stage(need)) for need in stage.needs if is_source(need)]
+        known = [count for count in counts if count is not None]
+        if not known or len(known) < len(counts):
+            return None
+        first = getattr(stage.part, "first", None)
+        return min(sum(known), first) if first else sum(known)
+
+    def _given(self, source: Stage) -> int | None:
+        """How many samples a source gives at most."""
+        most = getattr(source.part, "most", None)
+        made: dict[str, int] = {}
+        for need in source.needs:
+            before = self.plan.stage(need)
+            units, tell = before.units(), getattr(before.part, "most", None)
+            made |= tell(before.params, units) if tell and units is not None else {}
+        return most(source.params, made) if most else None
+
+    def _with_activations(self, stage: Stage, load: Workload) -> Workload:
+        """With what the stages before it write of activations, and the SAEs that these are of."""
+        if "activations" not in (*stage.part.reads, *getattr(stage.part, "optional", ())):
+            return load
+        writers = [before for need in stage.needs if "activations" in (before := self.plan.stage(need)).part.writes]
+        costs = [cost for before in writers if (cost := cost_of(before, self.of(before)))]
+        if stage.saes is None:
+            known = [facts(before.saes) for before in writers]
+            load = replace(load, saes=max(known, key=lambda one: int(one.get("features", 0)), default={}))
+        return replace(load, rows=sum(cost.rows for cost in costs), entries=sum(cost.entries for cost in costs))
 
 
 def check_disk(plan: Plan, costs: Iterable[Cost], store: Path) -> None:
@@ -71,12 +119,23 @@ def _check(folder: Path, wanted: int, what: str, advice: str) -> None:
         )
 
 
-def as_row(cost: Cost | None, load: Workload | None) -> dict[str, Any] | None:
-    """A cost as plain data; `exact` is False for one that is a bound."""
-    return None if cost is None or load is None else {**asdict(cost), "exact": load.exact}
+def as_row(stage: Stage, load: Workload | None) -> dict[str, Any] | None:
+    """A cost as plain data; `exact` is False for one that is a bound, `known` while sizes are missing that it is made of."""
+    cost = cost_of(stage, load)
+    if cost is None or load is None:
+        return None
+    return {**asdict(cost), "exact": load.exact and cost.exact, "known": _known(stage, load)}
+
+
+def _known(stage: Stage, load: Workload) -> bool:
+    """Whether the files are there that say how large the model and the SAEs are."""
+    if isinstance(stage.part, SourcePart):
+        return True
+    model = stage.model is None or "bytes" in load.model
+    return model and ("count" in load.saes or not (stage.saes or "activations" in stage.part.reads))
 
 
 def total_of(rows: Iterable[Mapping[str, Any] | None]) -> Cost:
-    """All rows together."""
-    known = [{name: value for name, value in row.items() if name != "exact"} for row in rows if row]
-    return sum((Cost(**row) for row in known), Cost())
+    """All rows together, as far as they are known."""
+    costs = ({name: value for name, value in row.items() if name != "known"} for row in rows if row)
+    return sum((Cost(**cost) for cost in costs), Cost())

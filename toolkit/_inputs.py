@@ -58,7 +58,9 @@ class InputFiles:
 
     def files(self, step: Step, needs: Rows, own: Path) -> dict[str, list[str]]:
         """The files of a step's input tables, written where they are missing."""
-        return {table: [str(self._file(table, step, needs, own))] for table in step.stage.part.reads}
+        part = step.stage.part
+        there = [table for table in getattr(part, "optional", ()) if _writers(table, needs)]
+        return {table: [str(self._file(table, step, needs, own))] for table in (*part.reads, *there)}
 
     def _file(self, table: str, step: Step, needs: Rows, own: Path) -> Path:
         if table == "samples" and step.first is not None and step.last is not None:

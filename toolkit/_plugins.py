@@ -367,7 +367,7 @@ def _problem_of_params(part: Part) -> str | None:
 
 
 def _problem_of_tables(part: Part) -> str | None:
-    for side, allowed in (("reads", TABLES), ("writes", DATA_TABLES)):
+    for side, allowed in (("reads", TABLES), ("optional", TABLES), ("writes", DATA_TABLES)):
         names = getattr(part, side, ())
         if isinstance(names, str):
             return f"{side} must be a tuple of table names; write ('{names}',)."

@@ -92,7 +92,7 @@ def _at_most(plan: Plan, stage: Stage) -> int | None:
         if _gives_samples(plan, need):
             made = [units for before in source.needs if (units := plan.stage(before).units()) is not None]
             given = getattr(source.part, "most", None)
-            most = given(source.params, made[0] if made else None) if given and not made else None
+            most = given(source.params, {}) if given and not made else None
             known = [units for units in (source.limit, most, *made) if units is not None]
             return min(known) if known else None
     return None

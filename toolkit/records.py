@@ -115,7 +115,8 @@ class Workload:
     """What a stage has before it: samples, the distinct token sequences among them and the tokens of these.
 
     `exact` is False while the samples are not there yet: then the numbers are bounds. `model` and `saes` are the facts of
-    their identities; empty when nobody knows them before they are fetched.
+    their identities; empty when nobody knows them before they are fetched. A stage that loads no SAEs is told of those whose
+    activations it reads: `rows` of them, with `entries` active features. `units` is for a stage that makes its own.
     """
 
     samples: int
@@ -125,6 +126,9 @@ class Workload:
     exact: bool = True
     model: Mapping[str, Any] = field(default_factory=dict)
     saes: Mapping[str, Any] = field(default_factory=dict)
+    units: int = 0
+    rows: int = 0
+    entries: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +151,8 @@ class Comparison:
 class Cost:
     """What work asks for, from configs and headers: floating-point operations, bytes read, memory at its peak, bytes stored.
 
-    `dense` is what its activations would be with every zero written out.
+    `dense` is what its activations would be with every zero written out; `rows` and `entries` are the rows of activations that it
+    writes and the active features in them. `exact` is False where these are bounds, however well its samples are known.
     """
 
     forwards: int = 0
@@ -156,6 +161,9 @@ class Cost:
     memory: int = 0
     disk: int = 0
     dense: int = 0
+    rows: int = 0
+    entries: int = 0
+    exact: bool = True
 
     def __add__(self, other: Cost) -> Cost:
         """Both, one after the other: the peak is the higher one."""
@@ -166,6 +174,9 @@ class Cost:
             memory=max(self.memory, other.memory),
             disk=self.disk + other.disk,
             dense=self.dense + other.dense,
+            rows=self.rows + other.rows,
+            entries=self.entries + other.entries,
+            exact=self.exact and other.exact,
         )
 
 
@@ -285,7 +296,7 @@ class SaePart(Part):
 class SourcePart(Part):
     """Where samples come from: yields `samples` and `sample_meta`. With `reads`, from another experiment's tables.
 
-    `most` says how many samples it gives at most, given how many units the stage before it makes (None: nobody knows).
+    `most` says how many samples it gives at most, given the most rows of each table of the stage that it reads (None: nobody knows).
     """
 
     kind: ClassVar[str] = "source"
@@ -294,16 +305,18 @@ class SourcePart(Part):
     writes: tuple[str, ...] = ("samples", "sample_meta")
     identify: Callable[[Any, Path], Identity] | None = None
     uses_model: bool = False
-    most: Callable[[Any, int | None], int | None] | None = None
+    most: Callable[[Any, Mapping[str, int]], int | None] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class StagePart(Part):
-    """A stage: reads tables, writes tables. `split` names the param that holds the samples of one step, or None for one step.
+    """A stage: reads tables, writes tables; `optional` ones it reads where a stage that it needs has written them.
 
-    A stage that makes its own units (games, say) gives their number as `units(params)`; `split` then counts units, the host
-    keeps the spec's limit, and each step is handed its range as `work.units`. `first`: it looks at the first so many samples only,
-    and is not run again when others change. `distinct`: samples of equal tokens share a step, so that they are computed once.
+    `split` names the param that holds the samples of one step, or None for one step. A stage that makes its own units (games, say)
+    gives their number as `units(params)`; `split` then counts units, the host keeps the spec's limit, and each step is handed its
+    range as `work.units`; `most(params, units)` tells how many rows of which table so many units give at most. `first`: it looks at
+    the first so many samples only, and is not run again when others change. `distinct`: samples of equal tokens share a step, so
+    that they are computed once.
 
     `cost` says what so much work asks for; `batches` gives the batch plan for so many bytes of free memory on a device (`cuda` or
     `cpu`), which is fixed for a stage of a run and handed to its steps as `work.batch`. `compares` says, from the params and the facts
@@ -314,8 +327,10 @@ class StagePart(Part):
     run: Callable[[Work], Rows]
     reads: tuple[str, ...]
     writes: tuple[str, ...]
+    optional: tuple[str, ...] = ()
     split: str | None = None
     units: Callable[[Any], int] | None = None
+    most: Callable[[Any, int], Mapping[str, int]] | None = None
     first: int | None = None
     distinct: bool = False
     uses_model: bool = False

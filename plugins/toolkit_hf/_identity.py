@@ -125,7 +125,7 @@ def _of_folder(folder: Path, name: str, revision: str, dtype: str) -> Identity:
 
 
 def _size(config: dict[str, Any], weights: Iterable[Path], dtype: str) -> dict[str, Any]:
-    """What it holds in memory, of that in blocks, and how wide a block is inside."""
+    """What it holds in memory, of that in blocks, and how wide a block and its keys are inside."""
     config = config.get("text_config") or config
     files = list(weights)
     stored = _stored(files)
@@ -136,8 +136,16 @@ def _size(config: dict[str, Any], weights: Iterable[Path], dtype: str) -> dict[s
         "item": item,
         "bytes": item * sum(_count(path) for path in files),
         "block_parameters": sum(_count(path, in_blocks=True) for path in files),
+        "keys": _keys(config),
         "intermediate": int(inside or 4 * int(config.get("hidden_size") or config.get("n_embd") or 0)),
     }
+
+
+def _keys(config: dict[str, Any]) -> int:
+    """Numbers of a token's keys in a block: fewer than its stream has where heads share them."""
+    width = int(config.get("hidden_size") or config.get("n_embd") or 0)
+    heads = int(config.get("num_attention_heads") or config.get("n_head") or 1)
+    return int(config.get("num_key_value_heads") or heads) * int(config.get("head_dim") or width // heads)
 
 
 def _stored(files: Iterable[Path]) -> str:

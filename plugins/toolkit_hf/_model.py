@@ -17,6 +17,7 @@ import torch
 from toolkit.errors import BadInput, DataError
 from toolkit.hookpoints import Hookpoint, hookpoint
 from toolkit.models import Draw, Edit, Encoded, Generated, Model, Prefix, Reply, as_probabilities
+from toolkit.pricing import ANSWERED
 
 from ._structure import listen, structure_of, tensor
 from ._text import bos_of, encode, end_ids
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 SUFFIX_ROWS = 256
 """Rows of one suffix pass: more share a pass, but each row's mask spans them all."""
-PASS_TOKENS = 16_384
+PASS_TOKENS = ANSWERED
 """Padded tokens of one pass of `generate`."""
 STREAM = ("resid_pre", "resid_post")
 """Sites between blocks; the others are inside one."""

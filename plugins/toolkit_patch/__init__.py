@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from toolkit import hookimpl
 from toolkit.records import Part, ReportSection, StagePart
 
-from . import _delta, _section
+from . import _cost, _delta, _section
 from ._params import Delta
 
 
@@ -19,6 +19,7 @@ def toolkit_parts() -> Iterator[Part]:
         help="Sets features to group values, error term kept, against sham, random and reconstruction arms.",
         params=Delta,
         run=_delta.patch,
+        cost=_cost.screening,
         reads=("samples", "features", "spaces"),
         writes=("effects", "features"),
         uses_model=True,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from toolkit import hookimpl
 from toolkit.records import EnvironmentPart, ParserPart, Part, SourcePart, StagePart
 
-from . import _play, _slot_machine, _source, _strict
+from . import _cost, _play, _slot_machine, _source, _strict
 
 
 @hookimpl
@@ -34,6 +34,8 @@ def toolkit_parts() -> Iterator[Part]:
         writes=("games", "rounds"),
         split="batch",
         units=_play.count_games,
+        most=_cost.most,
+        cost=_cost.playing,
         uses_model=True,
     )
     yield SourcePart(

@@ -33,9 +33,10 @@ class Games(Params):
     every: int = Field(1, ge=1, description="Keep every n-th game, in the order of their names (condition, then repetition).")
 
 
-def most(params: Games, units: int | None) -> int | None:
-    """One decision a game at most; how many games have in all, only playing them tells."""
-    return None if units is None or params.pick == "all_decisions" else -(-units // params.every)
+def most(params: Games, made: Mapping[str, int]) -> int | None:
+    """One decision a game, or every round that the games can have."""
+    there = made.get("rounds" if params.pick == "all_decisions" else "games")
+    return None if there is None else -(-there // params.every)
 
 
 def decisions(work: Work) -> Rows:

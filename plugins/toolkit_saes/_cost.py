@@ -6,17 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from toolkit.pricing import ENTRY, ROW, pass_bytes, token_bytes, token_flops
 from toolkit.records import Cost, Workload
 
 from ._sizes import TYPICAL_L0
 
-TOKENS = 8192
-"""Padded tokens of a pass where nothing is known of the memory."""
 LEAST, MOST, MOST_ON_CPU = 256, 65_536, 8192
 """Bounds of a pass: a GPU is busy from some thousands of tokens on, and a CPU no faster beyond its caches."""
-ENTRY, ROW = 8, 40
-"""Bytes of a stored entry and of a stored row, before compression; the store keeps both by sample and by feature."""
 LAYOUTS = 2
+"""The store keeps entries and rows by sample and by feature."""
 DISK_RATE, CPU_RATE = 1e9, 1e11
 """Bytes and operations a second by which ways are weighed against each other; only their ratio counts."""
 
@@ -67,10 +65,11 @@ def batches(params: Any, load: Workload, free: int, device: str) -> Mapping[str,
     model, saes = load.model["bytes"], load.saes["bytes"]
     count = max(1, load.saes.get("count", 1))
     room = free - model
-    least = LEAST * _token_bytes(load)
+    token = max(1, token_bytes(load.model, load.saes.get("hookpoints", 1)))
+    least = LEAST * token
     together = count if saes + least <= room else max(1, int((room - least) // max(1, saes / count)))
     left = room - saes * together / count
-    fitting = max(LEAST, int(left // max(1, _token_bytes(load))))
+    fitting = max(LEAST, int(left // token))
     most = MOST if device == "cuda" else MOST_ON_CPU
     return {"tokens": min(most, 1 << (fitting.bit_length() - 1)), "together": min(together, count)}
 
@@ -80,33 +79,25 @@ def _rows(at: Any, load: Workload) -> int:
     return load.distinct if at == "last" else load.tokens
 
 
-def _cost(load: Workload, rows: int, *, stored: bool) -> Cost:
+def _cost(load: Workload, looked_at: int, *, stored: bool) -> Cost:
     model, saes = load.model, load.saes
-    owned = rows * (load.samples / load.distinct if load.distinct else 1)
-    spaces = saes.get("count", 0)
-    written = LAYOUTS * owned * (spaces * ROW + saes.get("l0", TYPICAL_L0 * spaces) * ENTRY) if stored else 0
-    memory = model.get("bytes", 0) + saes.get("bytes", 0) + min(TOKENS, max(load.tokens, load.longest)) * _token_bytes(load)
+    owned = looked_at * (load.samples / load.distinct if load.distinct else 1)
+    count = saes.get("count", 0)
+    rows, entries = (owned * count, owned * saes.get("l0", TYPICAL_L0 * count)) if stored else (0, 0)
+    memory = saes.get("bytes", 0) + pass_bytes(model, load.tokens, load.longest, saes.get("hookpoints", 1))
     return Cost(
         forwards=load.distinct,
-        flops=load.tokens * _token_flops(load) + rows * saes.get("row_flops", 0.0),
+        flops=load.tokens * _token_flops(load) + looked_at * saes.get("row_flops", 0.0),
         read=int(model.get("bytes", 0) + saes.get("bytes", 0)),
         memory=int(memory),
-        disk=int(written),
+        disk=int(LAYOUTS * (rows * ROW + entries * ENTRY)),
         dense=int(owned * saes.get("features", 0) * 4) if stored else 0,
+        rows=int(rows),
+        entries=int(entries),
     )
 
 
 def _token_flops(load: Workload) -> float:
-    """Of the blocks up to the last one that an SAE reads: their weights, and attention to half of a text on average."""
-    model, layers = load.model, max(1, load.model.get("layers", 1))
-    used = min(layers, max(load.saes.get("layers", None) or [layers - 1]) + 1)
-    mean = load.tokens / load.distinct if load.distinct else 0
-    return float(2 * model.get("block_parameters", 0) * used / layers + 2 * mean * model.get("width", 0) * used)
-
-
-def _token_bytes(load: Workload) -> int:
-    """Memory of one token of a pass: the streams that are kept, and what a block needs while it runs."""
-    width, item = load.model.get("width", 0), load.model.get("item", 4)
-    return int(
-        item * width * (load.saes.get("hookpoints", 1) + 8 + 3 * load.model.get("intermediate", 4 * width) / max(1, width))
-    )
+    """Of the blocks up to the last one that an SAE reads."""
+    last = max(load.saes.get("layers", None) or [load.model.get("layers", 1) - 1])
+    return token_flops(load.model, load.tokens / load.distinct if load.distinct else 0, last + 1)

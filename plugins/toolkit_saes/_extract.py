@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from toolkit.pricing import TOKENS
 from toolkit.records import UNHASHED, Rows, Work
 from toolkit.saes import Sparse, space_id, space_row
 from toolkit.selectors import At, Read, selected
 from toolkit.streams import Budget, Text, chosen_texts
 from toolkit.tables import arrow_schema
 
-from ._cost import TOKENS
 from ._groups import Encoded, Encoding
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
@@ -34,7 +34,7 @@ def identify(params: Csv, folder: Path) -> Identity:
     return identity(path, _samples(path, params))
 
 
-def most(params: Csv, units: int | None) -> int:
+def most(params: Csv, made: Mapping[str, int]) -> int:
     """How many samples the file holds: `plan` knows before anything runs."""
     return len(_samples(the_file(params.path, "CSV"), params))
 

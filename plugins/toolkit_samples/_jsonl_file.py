@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ def identify(params: Jsonl, folder: Path) -> Identity:
     return identity(path, _samples(path, params))
 
 
-def most(params: Jsonl, units: int | None) -> int:
+def most(params: Jsonl, made: Mapping[str, int]) -> int:
     """How many samples the file holds: `plan` knows before anything runs."""
     return len(_samples(the_file(params.path, "JSONL"), params))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import Field, StrictFloat, StrictInt, model_validator
@@ -30,7 +31,7 @@ class Prompts(Texts):
         return self
 
 
-def most(params: Prompts, units: int | None) -> int:
+def most(params: Prompts, made: Mapping[str, int]) -> int:
     """How many texts the spec holds."""
     return len(params.prompts)
 

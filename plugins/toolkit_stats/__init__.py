@@ -11,6 +11,7 @@ from . import (
     _baselines_section,
     _compare,
     _compares,
+    _cost,
     _layer_profile,
     _leak,
     _params,
@@ -93,6 +94,7 @@ def _comparisons() -> Iterator[Part]:
             version="2" if name == "welch" else "1",
             reads=("samples", "sample_meta", "activations", "spaces"),
             writes=("features",),
+            cost=_cost.comparison(name),
             compares=_compares.features if issubclass(params, _params.TwoGroups) else None,
         )
 
@@ -104,6 +106,7 @@ def _baselines() -> Iterator[Part]:
         help="How well metadata alone tell two groups apart, key by key and together, by cross-validation.",
         params=_leak.Leak,
         run=_leak.compare_leak,
+        cost=_cost.leak,
         reads=("samples", "sample_meta"),
         writes=("baselines",),
     )
@@ -112,7 +115,9 @@ def _baselines() -> Iterator[Part]:
         help="What a linear probe and a difference of means on the raw stream reach, beside the best feature.",
         params=_probe.Probe,
         run=_probe.compare_probe,
-        reads=("samples", "sample_meta", "activations", "spaces"),
+        cost=_cost.probe,
+        reads=("samples", "sample_meta"),
+        optional=("activations", "spaces"),
         writes=("baselines",),
         uses_model=True,
     )
@@ -121,6 +126,7 @@ def _baselines() -> Iterator[Part]:
         help="Which numbers of the raw stream differ between two groups: the control, in spaces of its own.",
         params=_residual.Residual,
         run=_residual.compare_residual,
+        cost=_cost.residual,
         reads=("samples", "sample_meta"),
         writes=("features", "spaces"),
         uses_model=True,
@@ -142,6 +148,7 @@ def _paths_and_ranks() -> Iterator[Part]:
         help="Which features rise with an ordinal label: ranked as published, and soundly.",
         params=_ranking.Ranking,
         run=_ranking.compare_ranking,
+        cost=_cost.ranking,
         reads=("samples", "sample_meta", "activations", "spaces"),
         writes=("features",),
     )
@@ -165,6 +172,7 @@ def _paths_and_ranks() -> Iterator[Part]:
         help="Features followed through layers for each unit and decision, and which go together.",
         params=_pathway.Pathway,
         run=_pathway.trace_pathway,
+        cost=_cost.pathway,
         reads=("samples", "sample_meta", "activations", "spaces"),
         writes=("traces", "trajectories", "links", "signatures"),
     )

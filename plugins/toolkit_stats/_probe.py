@@ -34,11 +34,12 @@ class Probe(TwoGroups):
 
 
 def compare_probe(work: Work) -> Rows:
-    """Rows of `baselines`: at each layer a difference of means and a linear probe; in each space the best feature."""
+    """Rows of `baselines`: at each layer a difference of means and a linear probe; in each space, if any, the best feature."""
     data = two_groups(work)
     fold = folds(data, work.params.folds, work.rng("folds"))
     said = f"{int(fold.max()) + 1} folds by unit and prompt; {data.sizes()}"
-    rows = [*_streams(work, data, fold, said), *_features(work, data, fold, said)]
+    beside = _features(work, data, fold, said) if "activations" in work.inputs.tables() else ()
+    rows = [*_streams(work, data, fold, said), *beside]
     yield "baselines", blocks(rows, "baselines")
 
 

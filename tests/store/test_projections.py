@@ -82,7 +82,7 @@ def test_other_numbers_than_those_kept_are_refused(store: Store) -> None:
     assert project(store, "A", "hash of A", 8, rows, 16)
     assert not project(store, "A", "hash of A", 8, rows)
     with pytest.raises(
-        BadInput, match="keeps projections of this SAE with 16 numbers a feature, and 32 are asked for. Leave the"
+        BadInput, match=r"keeps projections of this SAE with 16 numbers a feature, and 32 are asked for. Leave the"
     ):
         project(store, "A", "hash of A", 8, rows, 32)
     assert project(store, "B", "hash of B", 8, rows, 512)

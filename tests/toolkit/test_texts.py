@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from toolkit import _batches, _costs
 from toolkit._batches import BatchPlans, memory_of
-from toolkit._costs import bound, check_disk, total_of
+from toolkit._costs import Loads, as_row, check_disk, total_of
 from toolkit._passes import passes_in_words
 from toolkit._texts import LARGEST, by_text, text_ranges, workload
 from toolkit.errors import Refused
-from toolkit.records import Cost, Workload
+from toolkit.records import Cost, SourcePart, StagePart, Workload
 from toolkit.tables import arrow_schema
 
 
@@ -110,24 +110,73 @@ def test_what_the_disk_cannot_hold_is_refused(tmp_path: Path, monkeypatch: pytes
     assert Refused.exit_code == 4
 
 
-def test_bounds_come_from_the_source(tmp_path: Path) -> None:
-    play = stage(id="play", part=SimpleNamespace(), units=lambda: 12)
-    source = stage(id="samples", part=SimpleNamespace(most=lambda params, units: units), needs=("play",))
-    plan: Any = SimpleNamespace(stage=lambda id: {"play": play, "samples": source}[id])
-    extract = stage(needs=("samples",), part=SimpleNamespace(first=None), saes=None)
-    load = bound(plan, extract)
+def part_of(run: Any = None, **fields: Any) -> StagePart:
+    return StagePart(name="x", help="x", run=run, **{"reads": ("samples",), "writes": (), **fields})
+
+
+def plan_of(*stages: Any) -> Any:
+    return SimpleNamespace(stage=lambda id: next(one for one in stages if one.id == id))
+
+
+def source_of(most: Any) -> SourcePart:
+    return SourcePart(name="s", help="s", run=lambda work: iter(()), most=most)
+
+
+def test_bounds_come_from_the_source() -> None:
+    none = {"saes": None, "units": lambda: None}
+    played = part_of(most=lambda params, units: {"games": units, "rounds": 7 * units}, writes=("games", "rounds"), reads=())
+    play = stage(id="play", part=played, saes=None, units=lambda: 12)
+    source = stage(id="samples", part=source_of(lambda params, made: made.get("rounds")), needs=("play",), **none)
+    loads = Loads(plan_of(play, source), lambda stage: None)
+    load = loads.of(stage(needs=("samples",), part=part_of(), **none))
     assert load is not None
-    assert (load.samples, load.distinct, load.exact) == (12, 12, False)
-    first = bound(plan, stage(needs=("samples",), part=SimpleNamespace(first=5), saes=None))
+    assert (load.samples, load.distinct, load.exact) == (84, 84, False)
+    first = loads.of(stage(needs=("samples",), part=part_of(first=5), **none))
     assert first is not None
     assert first.samples == 5
-    assert bound(plan, stage(needs=("play",), part=SimpleNamespace(), saes=None)) is None
+    own = loads.of(play)
+    assert own is not None
+    assert (own.units, own.samples) == (12, 0)
+    assert loads.of(stage(needs=("play",), part=part_of(), **none)) is None
+    blind = stage(id="samples", part=source_of(None), **none)
+    assert Loads(plan_of(blind), lambda stage: None).of(stage(needs=("samples",), part=part_of(), **none)) is None
+
+
+def test_a_stage_is_told_of_the_activations_that_it_reads() -> None:
+    """How many there are, and of which SAEs; and the samples count as they are where they are there."""
+    none = {"saes": None, "units": lambda: None}
+    source = stage(id="samples", part=source_of(lambda params, made: 40), **none)
+    price = lambda params, load: Cost(rows=2 * load.distinct, entries=10 * load.distinct)  # noqa: E731
+    saes = SimpleNamespace(identity=SimpleNamespace(facts={"count": 2, "features": 64}))
+    extracting = part_of(cost=price, writes=("activations", "spaces"))
+    features = stage(id="features", part=extracting, needs=("samples",), **{**none, "saes": saes})
+    test = stage(id="groups", part=part_of(reads=("samples", "activations")), needs=("samples", "features"), **none)
+    baseline = stage(id="probe", part=part_of(optional=("activations",)), needs=("samples", "features"), **none)
+    plan = plan_of(source, features, test)
+    for reader in (test, baseline):
+        load = Loads(plan, lambda stage: None).of(reader)
+        assert load is not None
+        assert (load.samples, load.rows, load.entries, load.saes) == (40, 80, 400, {"count": 2, "features": 64})
+    there = samples([[1, 2], [1, 2], [3]])
+    load = Loads(plan, lambda stage: there).of(test)
+    assert load is not None
+    assert (load.samples, load.distinct, load.rows, load.entries, load.exact) == (3, 2, 4, 20, True)
+    row = as_row(features, Loads(plan, lambda stage: there).of(features))
+    assert row is not None
+    assert (row["known"], row["exact"]) == (True, True)
+    unfetched = stage(
+        id="features", part=extracting, saes=SimpleNamespace(identity=SimpleNamespace(facts={})), needs=("samples",)
+    )
+    unfetched.units = none["units"]
+    row = as_row(unfetched, Loads(plan, lambda stage: there).of(unfetched))
+    assert row is not None
+    assert not row["known"]
 
 
 def test_costs_add_up_and_memory_is_the_peak() -> None:
-    first, second = Cost(forwards=2, flops=1.0, memory=5, disk=1), Cost(forwards=1, flops=2.0, memory=3, read=4)
-    assert first + second == Cost(forwards=3, flops=3.0, memory=5, disk=1, read=4)
-    assert total_of([None, {**first.__dict__, "exact": True}]) == first
+    first, second = Cost(forwards=2, flops=1.0, memory=5, disk=1), Cost(forwards=1, flops=2.0, memory=3, read=4, exact=False)
+    assert first + second == Cost(forwards=3, flops=3.0, memory=5, disk=1, read=4, exact=False)
+    assert total_of([None, {**first.__dict__, "known": True}]) == first
     assert replace(first, dense=1) + Cost() == replace(first, dense=1)
 
 

@@ -43,9 +43,9 @@ def _show(run: str, target: str, rows: Sequence[dict[str, Any]], total: Cost) ->
     if priced:
         named = [_cost_cells(row["stage"], row["cost"]) for row in priced]
         if len(priced) > 1:
-            named.append(_cost_cells("together", {**asdict(total), "exact": all(row["cost"]["exact"] for row in priced)}))
-        asked = ("ABOUT", "FORWARDS", "TFLOP", "READ", "MEMORY", "STORED")
-        click.echo("\n" + columns(asked, named, right=asked[1:]))
+            named.append(_cost_cells("together", {**asdict(total), "known": all(row["cost"]["known"] for row in priced)}))
+        asked = ("COSTS", "", "FORWARDS", "TFLOP", "READ", "MEMORY", "STORED")
+        click.echo("\n" + columns(asked, named, right=asked[2:]))
         click.echo(_SAID)
     powered = [_power_cells(row["stage"], row["power"]) for row in rows if row["power"]]
     if powered:
@@ -69,16 +69,24 @@ def _power_cells(name: str, power: dict[str, Any]) -> tuple[str, ...]:
 
 
 _SAID = """
-What is left to compute, from configs and headers. Memory is that of one worker; `<=`: the samples are not there yet; `?`: the
-model's files are not (`toolkit fetch SPEC` gets them)."""
+What is left to compute, from configs and headers. `<=`: at most, taking texts that are not there yet for 256 tokens, games to go to
+their last round, and every feature to be found; FORWARDS are texts that a model reads, MEMORY that of one worker, STORED is before
+compression. `?`: the files of the model or of the SAEs are not there (`toolkit fetch SPEC` gets them)."""
 
 
 def _cost_cells(name: str, cost: dict[str, Any]) -> tuple[str, ...]:
-    least = "" if cost["exact"] else "<= "
-    if cost["forwards"] and not cost["flops"]:  # a pass that costs nothing: nobody knows the model's sizes yet
-        return (name, f"{least}{cost['forwards']:,}", *"????")
-    sizes = (size(cost[of]) for of in ("read", "memory", "disk"))
-    return (name, f"{least}{cost['forwards']:,}", f"{cost['flops'] / 1e12:,.3g}", *sizes)
+    least = "" if cost["exact"] else "<="
+    forwards = f"{cost['forwards']:,}" if cost["forwards"] else "-"
+    if not cost["known"]:
+        return (name, least, forwards, *"????")
+    sizes = (size(cost[of]) if cost[of] else "-" for of in ("read", "memory", "disk"))
+    return (name, least, forwards, _teraflops(cost["flops"] / 1e12), *sizes)
+
+
+def _teraflops(count: float) -> str:
+    if count >= 100:
+        return f"{count:,.0f}"
+    return f"{count:.3g}" if count >= 0.001 else "< 0.001" if count else "-"
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

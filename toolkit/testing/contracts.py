@@ -181,14 +181,18 @@ def check_cost(part: StagePart, params: Any) -> None:
     """The cost of nothing known is none below zero, and four times as many samples cost no less."""
     if part.cost is None:
         return
-    few, many = (
-        part.cost(params, Workload(samples=4 * times, distinct=2 * times, tokens=40 * times, longest=30)) for times in (1, 4)
-    )
+    few, many = (part.cost(params, _load(times)) for times in (1, 4))
     _must(isinstance(few, Cost) and isinstance(many, Cost), part, f"cost gave {type(few).__name__} instead of a Cost")
     for name, least in vars(few).items():
         _must(
             0 <= least <= vars(many)[name], part, f"its cost in {name} is {least} for few samples and {vars(many)[name]} for many"
         )
+
+
+def _load(times: int) -> Workload:
+    return Workload(
+        samples=4 * times, distinct=2 * times, tokens=40 * times, longest=30, units=3 * times, rows=8 * times, entries=80 * times
+    )
 
 
 def check_rows(part: Part, run: Callable[[Work], Any], writes: Sequence[str], work: Work) -> dict[str, pa.Table]:

@@ -464,9 +464,11 @@ def test_pieces_of_a_reply_are_its_text_though_a_character_takes_several_tokens(
 def test_how_many_samples_there_will_be_at_most() -> None:
     assert GAMES.most is not None
     params = GAMES.params.model_validate
-    assert GAMES.most(params({}), 10) == 10
-    assert GAMES.most(params({"every": 3}), 10) == 4
-    assert GAMES.most(params({"pick": "all_decisions"}), 10) is GAMES.most(params({}), None) is None
+    made = {"games": 10, "rounds": 70}
+    assert GAMES.most(params({}), made) == 10
+    assert GAMES.most(params({"every": 3}), made) == 4
+    assert GAMES.most(params({"pick": "all_decisions"}), made) == 70
+    assert GAMES.most(params({"pick": "all_decisions"}), {}) is GAMES.most(params({}), {}) is None
 
 
 def test_every_nth_game_in_the_order_of_names(tables: dict[str, pa.Table]) -> None:

@@ -196,4 +196,4 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
 def test_a_plan_knows_how_many_samples_there_are(write: Write) -> None:
     most = PARTS["jsonl"].most
     assert most is not None
-    assert most(Jsonl(path=str(write('{"text": "one"}\n{"text": "two"}\n'))), None) == 2
+    assert most(Jsonl(path=str(write('{"text": "one"}\n{"text": "two"}\n'))), {}) == 2

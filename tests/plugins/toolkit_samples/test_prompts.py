@@ -53,4 +53,4 @@ def test_what_is_wrong_is_told_by_check(params: dict[str, Any], message: str) ->
 def test_a_plan_knows_how_many_samples_there_are() -> None:
     most = PARTS["prompts"].most
     assert most is not None
-    assert most(Prompts(prompts=GIVEN), None) == 3
+    assert most(Prompts(prompts=GIVEN), {}) == 3

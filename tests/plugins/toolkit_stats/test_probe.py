@@ -48,6 +48,15 @@ def run(given: Mapping[str, pa.Table], model: Any, **params: Any) -> dict[tuple[
     return {(row["kind"], row["name"]): row for _, table in compare_probe(work) for row in table.to_pylist()}
 
 
+def test_without_features_the_stream_is_read_alone(tiny: Any) -> None:
+    given = world(tiny)
+    alone = run({name: given[name] for name in ("samples", "sample_meta")}, tiny)
+    both = run(given, tiny)
+    assert {kind for kind, _ in alone} == {"difference of means", "linear probe"}
+    assert alone == {key: row for key, row in both.items() if key[0] != "best feature"}
+    assert len(both) > len(alone)
+
+
 # --- readers ------------------------------------------------------------------------------------------------------------
 
 

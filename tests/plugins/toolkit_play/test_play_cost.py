@@ -1,0 +1,74 @@
+"""What playing costs at most, held against games that are played."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from torch.utils.flop_counter import FlopCounterMode
+
+from toolkit.models import Model
+from toolkit.records import StagePart, Work, Workload
+from toolkit.testing.fakes import SilentReporter, TableInputs
+from toolkit_hf._identity import HuggingFace, identify
+from toolkit_hf._load import load
+from toolkit_lab import model_path
+from toolkit_play import toolkit_parts
+
+PLAY = next(part for part in toolkit_parts() if part.name == "play.games")
+assert isinstance(PLAY, StagePart)
+ROUNDS = 3
+
+
+class Counted:
+    """A model that counts the prompts it is asked about."""
+
+    def __init__(self, model: Model) -> None:
+        self.model, self.prompts, self.longest = model, 0, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+    def generate(self, batch: Any, draw: Any, **how: Any) -> Any:
+        self.prompts += len(batch)
+        self.longest = max(self.longest, *(len(ids) for ids in batch))
+        return self.model.generate(batch, draw, **how)
+
+
+@pytest.fixture(scope="module")
+def params() -> Any:
+    given = {"components": ["", "G"], "modes": ["variable"], "reps": 3, "most": 12, "temperature": 1.0}
+    return PLAY.params.model_validate({**given, "game": {"max_rounds": ROUNDS}})
+
+
+def test_games_cost_no_more_than_is_said(params: Any) -> None:
+    """Rows, prompts and operations: bounds, met where no game stops early and no two prompts are equal."""
+    where = HuggingFace(path=str(model_path()), dtype="float32", device="cpu", attention="eager")
+    model = Counted(load(where, SilentReporter()))
+    work = Work(params, 0, TableInputs({}), SilentReporter(), model=model)
+    with FlopCounterMode(display=False) as counted:
+        rows = {name: table.num_rows for name, table in PLAY.run(work)}
+    assert PLAY.most is not None
+    assert PLAY.cost is not None
+    most = PLAY.most(params, 6)
+    assert most == {"games": 6, "rounds": 6 * ROUNDS}
+    assert rows["games"] == most["games"]
+    assert most["games"] <= rows["rounds"] <= most["rounds"]
+    load_ = Workload(samples=0, distinct=0, tokens=0, longest=model.longest, units=6, exact=False, model=identify(where).facts)
+    cost = PLAY.cost(params, load_)
+    assert rows["rounds"] == model.prompts <= cost.forwards == most["rounds"]
+    assert counted.get_total_flops() <= cost.flops
+    assert not cost.exact
+
+
+def test_one_game_of_one_round_costs_what_torch_counts() -> None:
+    """The reply is asked to be as long as it may be: then only the prompt's logits are fewer than a bound would have."""
+    where = HuggingFace(path=str(model_path()), dtype="float32", device="cpu", attention="eager")
+    params = PLAY.params.model_validate({"components": ["G"], "modes": ["fixed"], "most": 1, "game": {"max_rounds": 1}})
+    model = Counted(load(where, SilentReporter()))
+    with FlopCounterMode(display=False) as counted:
+        list(PLAY.run(Work(params, 0, TableInputs({}), SilentReporter(), model=model)))
+    facts = identify(where).facts
+    load_ = Workload(samples=0, distinct=0, tokens=0, longest=model.longest, units=1, exact=False, model=facts)
+    assert PLAY.cost is not None
+    assert PLAY.cost(params, load_).flops == pytest.approx(counted.get_total_flops(), rel=0.15)

@@ -1,0 +1,230 @@
+"""The costs of tests and baselines, held against what they take: rows, memory, passes and operations."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tests.plugins.toolkit_stats.conftest import Tiny
+from toolkit.records import Cost, Rows, StagePart, Workload
+from toolkit.tables import arrow_schema
+from toolkit.testing.fakes import SilentReporter, make_samples, make_step, make_work
+from toolkit_hf._identity import HuggingFace, identify
+from toolkit_hf._load import load
+from toolkit_lab import model_path
+from toolkit_stats import _correlate, _family, toolkit_parts
+from toolkit_stats._cost import BASELINE, STORED, TESTS
+from toolkit_store import open_store
+
+PARTS = {part.name: part for part in toolkit_parts() if isinstance(part, StagePart)}
+WIDTH, SPACES, SAMPLES, ACTIVE = 1500, 4, 600, 60
+TWO = {"by": "group", "between": ("a", "b")}
+
+
+@pytest.fixture(scope="module")
+def tables() -> dict[str, pa.Table]:
+    """Samples in two groups, each with a number of its own, and SAEs of whose features each has an equal chance to fire."""
+    rng = np.random.default_rng(0)
+    texts = [f"word{at} then{at % 97} end{at}" for at in range(SAMPLES)]
+    half = ["ab"[at % 2] for at in range(SAMPLES)]
+    made = make_samples(texts, group=half, label=[float(at % 4) for at in range(SAMPLES)])
+    names = made["samples"]["sample"].to_pylist()
+    fired = [np.sort(rng.choice(WIDTH, ACTIVE, replace=False)) for _ in range(SPACES * SAMPLES)]
+    rows = {
+        "space": [f"s{space}" for space in range(SPACES) for _ in names],
+        "sample": names * SPACES,
+        "position": [2] * len(fired),
+        "features": fired,
+        "values": [rng.random(ACTIVE) + 0.1 for _ in fired],
+    }
+    made["activations"] = pa.table(rows, schema=arrow_schema("activations"))
+    where = {"model": "m", "revision": "1", "sae_hash": "h", "recipe": "r", "width": WIDTH}
+    spaces = [
+        {"space": f"s{at}", "hookpoint": f"resid_post.{at}", "address": f"m/resid_post.{at}/S", "sae": "S", **where}
+        for at in range(SPACES)
+    ]
+    made["spaces"] = pa.Table.from_pylist(spaces, schema=arrow_schema("spaces"))
+    return made
+
+
+def load_of(tables: Mapping[str, pa.Table], model: Mapping[str, Any] | None = None) -> Workload:
+    """What the host tells of these tables: sizes, nothing of what is in them."""
+    lengths = [len(ids) for ids in tables["samples"]["token_ids"].to_pylist()]
+    saes = {"count": SPACES, "features": SPACES * WIDTH, "layers": list(range(SPACES))}
+    rows = SPACES * SAMPLES
+    known = {"saes": saes, "rows": rows, "entries": rows * ACTIVE} if "activations" in tables else {}
+    sizes = {"samples": len(lengths), "distinct": len(lengths), "tokens": sum(lengths), "longest": max(lengths)}
+    return Workload(**sizes, model=model or {}, **known)
+
+
+def cost_of(name: str, params: Any, load: Workload) -> Cost:
+    part = PARTS[name]
+    assert part.cost is not None
+    return part.cost(params, load)
+
+
+@contextmanager
+def peak() -> Iterator[Callable[[], int]]:
+    """The most bytes that Python, NumPy and Arrow held together since it began, at most."""
+    before, counted = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
+    pa.set_memory_pool(counted)
+    tracemalloc.start()
+    try:
+        yield lambda: tracemalloc.get_traced_memory()[1] + (counted.max_memory() or 0)
+    finally:
+        tracemalloc.stop()
+        pa.set_memory_pool(before)
+
+
+def taken(rows: Rows) -> dict[str, int]:
+    """How many rows of each table; they are let go as they come, as a worker does."""
+    found: dict[str, int] = {}
+    for name, table in rows:
+        found[name] = found.get(name, 0) + table.num_rows
+    return found
+
+
+def params_of(name: str) -> dict[str, Any]:
+    given: dict[str, Any] = {"correlation": {"by": "label"}, "anova": {"by": "label"}, "kruskal": {"by": "label"}}.get(name, TWO)
+    return {**given, "details": "all"}
+
+
+@pytest.fixture
+def warm(tables: dict[str, pa.Table], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is imported and made once is there; and there are as many threads as a plan takes there to be."""
+    monkeypatch.setattr(_family.os, "cpu_count", lambda: 4)
+    for name in ("compare.welch", "compare.mann_whitney"):
+        taken(PARTS[name].run(make_work(PARTS[name].params.model_validate(TWO), tables)))
+
+
+@pytest.mark.usefixtures("warm")
+@pytest.mark.parametrize("name", TESTS)
+def test_a_comparison_writes_and_holds_no_more_than_it_says(name: str, tables: dict[str, pa.Table]) -> None:
+    """And no less than a quarter of that: of rows where every feature is told in full, of memory with four threads."""
+    part = PARTS[f"compare.{name}"]
+    params = part.params.model_validate(params_of(name))
+    with peak() as memory:
+        rows = taken(part.run(make_work(params, tables)))["features"]
+        held = memory()
+    cost = cost_of(part.name, params, load_of(tables))
+    assert rows * STORED <= cost.disk <= 2 * rows * STORED
+    assert held <= cost.memory <= 4 * held
+    assert not cost.exact
+
+
+def test_the_store_takes_no_more_for_rows_than_is_said(tables: dict[str, pa.Table], tmp_path: Path) -> None:
+    part = PARTS["compare.welch"]
+    params = part.params.model_validate(params_of("welch"))
+    made = pa.concat_tables([rows for _, rows in part.run(make_work(params, tables))])
+    folder = tmp_path / "store"
+    open_store(folder, create=True).commit(
+        make_step("k1", part=part.name, tables={"features": made.num_rows}), {"features": made}
+    )
+    held = sum(path.stat().st_size for path in (folder / "tables" / "features.lance").rglob("*") if path.is_file())
+    cost = cost_of(part.name, params, load_of(tables))
+    assert held <= cost.disk <= 4 * held
+
+
+@pytest.mark.usefixtures("warm")
+@pytest.mark.parametrize(("name", "given"), [("compare.ranking", {"by": "label"}), ("trace.pathway", {**TWO, "links": "none"})])
+def test_rankings_and_paths_write_and_hold_no_more_than_they_say(
+    name: str, given: dict[str, Any], tables: dict[str, pa.Table]
+) -> None:
+    part = PARTS[name]
+    params = part.params.model_validate(given)
+    taken(part.run(make_work(params, tables)))
+    with peak() as memory:
+        rows = taken(part.run(make_work(params, tables)))
+        held = memory()
+    cost = cost_of(name, params, load_of(tables))
+    assert sum(rows.values()) * STORED <= cost.disk <= 4 * sum(rows.values()) * STORED
+    assert held <= cost.memory <= 4 * held
+
+
+def test_linked_layers_cost_the_products_that_are_made(tables: dict[str, pa.Table], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every feature is on in enough clusters here, so that the bound is met: two operations a pair and cluster."""
+    multiplied = []
+    products = _correlate._products
+
+    def counted(a: Any, b: Any) -> Any:
+        multiplied.append(2.0 * a.shape[0] * b.shape[0] * a.shape[1])
+        return products(a, b)
+
+    monkeypatch.setattr(_correlate, "_products", counted)
+    few = {**tables, "spaces": tables["spaces"].slice(0, 2)}
+    few["activations"] = tables["activations"].slice(0, 2 * SAMPLES)
+    saes = {"count": 2, "features": 2 * WIDTH, "layers": [0, 1]}
+    load = replace(load_of(tables), saes=saes, rows=2 * SAMPLES, entries=2 * SAMPLES * ACTIVE)
+    none, linked = (PARTS["trace.pathway"].params.model_validate({**TWO, "links": links}) for links in ("none", "adjacent"))
+    with peak() as memory:
+        rows = taken(PARTS["trace.pathway"].run(make_work(linked, few)))
+        held = memory()
+    cost = cost_of("trace.pathway", linked, load)
+    assert cost.flops - cost_of("trace.pathway", none, load).flops == pytest.approx(sum(multiplied), rel=1e-6)
+    assert held <= cost.memory <= 4 * held
+    assert rows["links"] == linked.keep  # type: ignore[attr-defined]
+
+
+def test_a_leak_report_holds_no_more_than_it_says() -> None:
+    keys = {f"key{at}": [f"w{(at + 3) * row % 31}" for row in range(400)] for at in range(8)}
+    made = make_samples([f"a{at} b{at}" for at in range(400)], group=["ab"[at % 2] for at in range(400)], **keys)
+    params = PARTS["compare.leak"].params.model_validate(TWO)
+    taken(PARTS["compare.leak"].run(make_work(params, made)))
+    with peak() as memory:
+        rows = taken(PARTS["compare.leak"].run(make_work(params, made)))["baselines"]
+        held = memory()
+    cost = cost_of("compare.leak", params, load_of(made))
+    assert rows * BASELINE <= cost.disk <= 2 * rows * BASELINE
+    assert held <= cost.memory <= 4 * held
+
+
+@pytest.mark.usefixtures("warm")
+@pytest.mark.parametrize("name", ["compare.residual", "compare.probe"])
+def test_the_raw_stream_takes_a_pass_a_text_and_no_more_memory_than_it_says(name: str, tables: dict[str, pa.Table]) -> None:
+    """The tiny model's streams are NumPy's, so that their memory is counted; of the probe's rows some are the features'."""
+    model = Tiny(layers=4, width=96)
+    facts = {"layers": 4, "width": 96, "bytes": 0, "block_parameters": 0, "item": 4, "intermediate": 0}
+    given = {"details": "all"} if name == "compare.residual" else {"folds": 2}
+    params = PARTS[name].params.model_validate({**TWO, "layers": "1-2", "tokens": 256, **given})
+    held_of = {table: rows for table, rows in tables.items() if name == "compare.probe" or table.startswith("sample")}
+    repeated = {**held_of, "samples": twice(held_of["samples"])}
+    with peak() as memory:
+        rows = taken(PARTS[name].run(make_work(params, repeated, model=model)))
+        held = memory()
+    cost = cost_of(name, params, replace(load_of(held_of, facts), distinct=SAMPLES // 2))
+    assert cost.forwards == sum(model.passes) == SAMPLES // 2
+    assert held <= cost.memory <= 4 * held
+    written, size = (rows["features"], STORED) if name == "compare.residual" else (rows["baselines"], BASELINE)
+    assert written * size <= cost.disk <= 2 * written * size
+
+
+def twice(samples: pa.Table) -> pa.Table:
+    """Two samples each have the same tokens."""
+    ids = samples["token_ids"].to_pylist()
+    column = pa.array([ids[at // 4 * 4 + at % 2] for at in range(len(ids))], samples.schema.field("token_ids").type)
+    return samples.set_column(samples.schema.get_field_index("token_ids"), "token_ids", column)
+
+
+def test_operations_of_the_raw_stream_are_those_that_torch_counts() -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    given = HuggingFace(path=str(model_path()), dtype="float32", device="cpu", attention="eager")
+    model, facts = load(given, SilentReporter()), identify(given).facts
+    texts = [" ".join(f"{word}{(at * 7 + word) % 89}" for word in range(40)) for at in range(12)]
+    made = make_samples(texts, group=["ab"[at % 2] for at in range(12)])
+    ids = [[1 + number % 900 for number in row] for row in made["samples"]["token_ids"].to_pylist()]
+    column = pa.array(ids, made["samples"].schema.field("token_ids").type)
+    made["samples"] = made["samples"].set_column(4, "token_ids", column)
+    params = PARTS["compare.residual"].params.model_validate({**TWO, "layers": "0-1"})
+    with FlopCounterMode(display=False) as counted:
+        taken(PARTS["compare.residual"].run(make_work(params, made, model=model)))
+    cost = cost_of("compare.residual", params, load_of(made, facts))
+    assert cost.flops == pytest.approx(counted.get_total_flops(), rel=0.15)
