@@ -35,6 +35,10 @@ _TIDY_EVERY = 100
 _KEPT = timedelta(minutes=10)
 
 
+class NoStore(StoreNotUsable):
+    """Nothing is at the URI yet."""
+
+
 @dataclass(frozen=True)
 class Marker:
     """The row, as it was seen."""
@@ -64,7 +68,7 @@ def prepare(database: Database, *, create: bool, read_only: bool, values: str | 
         found = ", ".join(names[:5])
         raise StoreNotUsable(f"{database.uri} is not a store: it has no table '{TABLE}' and holds {found}. Give another URI.")
     if table is None and (read_only or not create):
-        raise StoreNotUsable(f"There is no store at {database.uri}. A run makes one; check --store and TOOLKIT_STORE.")
+        raise NoStore(f"There is no store at {database.uri}. A run makes one; check --store and TOOLKIT_STORE.")
     with _reached(database):
         found_marker = _seen(table if table is not None else _made(database, values or VALUES[0]))
     _check(database, found_marker, values)
