@@ -10,9 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit._costs import Loads, as_row
+from toolkit._costs import Loads, as_row, rows_of
 from toolkit._inputs import InputFiles
-from toolkit._plan import Plan, Stage, Step, expand, foretold, is_source, reason
+from toolkit._laid import lay
+from toolkit._places import at_uri
+from toolkit._plan import Plan, Stage, Step, foretold, is_source, reason
 from toolkit._power import power_of
 from toolkit.records import StepRow, Workload
 
@@ -24,13 +26,12 @@ if TYPE_CHECKING:
 
 def annotate(plan: Plan, folder: Path) -> list[dict[str, Any]]:
     """One row a stage. Without a store everything is new, and lancedb is not imported to find that out."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    store = _store(folder)
+    if store is None:
         loads = Loads(plan, lambda stage: None)
-        rows = [_priced(_row(stage, "?", 0, "new: there is no store yet"), stage, loads.of(stage)) for stage in plan.stages]
+        new = (_row(stage, "?", 0, "new: there is no store yet") for stage in plan.stages)
+        rows = [_priced(row, stage, loads.of(stage), loads) for row, stage in zip(new, plan.stages, strict=True)]
         return [{**row, "power": power_of(plan, stage, {}, None)} for row, stage in zip(rows, plan.stages, strict=True)]
-    from toolkit_store import open_store
-
-    store = open_store(folder, read_only=True)
     committed: dict[str, list[StepRow]] = {}
     inputs = InputFiles(store, store.folder)
 
@@ -40,7 +41,7 @@ def annotate(plan: Plan, folder: Path) -> list[dict[str, Any]]:
         return inputs.samples(stage, known) if sources and len(known) == len(sources) else None
 
     loads = Loads(plan, samples)
-    rows = [_annotated(plan, stage, store, committed, loads) for stage in plan.stages]
+    rows = [_annotated(stage, store, committed, loads) for stage in plan.stages]
 
     def read(table: str, steps: Sequence[StepRow]) -> pa.Table:
         return store.read(table, [step.key for step in steps])
@@ -48,38 +49,44 @@ def annotate(plan: Plan, folder: Path) -> list[dict[str, Any]]:
     return [{**row, "power": power_of(plan, stage, committed, read)} for row, stage in zip(rows, plan.stages, strict=True)]
 
 
-def _annotated(plan: Plan, stage: Stage, store: Store, committed: dict[str, list[StepRow]], loads: Loads) -> dict[str, Any]:
-    if any(need not in committed for need in stage.needs):
+def _store(folder: Path) -> Store | None:
+    """The store there, if there is one. Whether one is at a URI only the URI can tell, not the part that is kept here."""
+    if not at_uri(folder) and (not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))):
+        return None
+    from toolkit_store import NoStore, open_store
+
+    try:
+        return open_store(folder, read_only=True)
+    except NoStore:
+        return None
+
+
+def _annotated(stage: Stage, store: Store, committed: dict[str, list[StepRow]], loads: Loads) -> dict[str, Any]:
+    laid = lay(stage, store, committed)
+    if laid is None:
         missing = ", ".join(need for need in stage.needs if need not in committed)
-        return _priced(_row(stage, "?", 0, f"waits for {missing}"), stage, loads.of(stage))
-    needs = {need: committed[need] for need in stage.needs}
-    samples = InputFiles(store, store.folder).samples(stage, needs) if stage.over_samples() else None
-    steps = expand(stage, needs, samples)
-    rows = store.steps([step.key for step in steps])
-    there = {row.key for row in rows}
-    todo = [step for step in steps if step.key not in there]
+        return _priced(_row(stage, "?", 0, f"waits for {missing}"), stage, loads.of(stage), loads)
+    todo, steps, there = laid.todo, len(laid.steps), len({row.key for row in laid.rows})
     if not todo:
-        committed[stage.id] = rows
-        return _row(stage, str(len(steps)), len(there), "-")
+        return _priced(_row(stage, str(steps), there, "-"), stage, None, loads)
     earlier = store.steps(experiment=stage.experiment, stage=stage.id)
     reasons = sorted({reason(step, earlier) for step in todo})
-    row = _row(stage, str(len(steps)), len(there), "; ".join(reasons[:2]), foretold(len(todo), earlier, stage))
-    return _priced(row, stage, _left(stage, todo, samples, loads))
+    row = _row(stage, str(steps), there, "; ".join(reasons[:2]), foretold(len(todo), earlier, stage))
+    return _priced(row, stage, _left(stage, todo, laid.samples, loads), loads)
 
 
 def _left(stage: Stage, todo: Sequence[Step], samples: pa.Table | None, loads: Loads) -> Workload | None:
     """What the steps that are not there yet have before them."""
-    import pyarrow as pa
-
-    ranges = [(step.first or 0, step.last or 0) for step in todo]
     if samples is not None:
-        return loads.of(stage, pa.concat_tables([samples.slice(first, last - first) for first, last in ranges]))
+        return loads.of(stage, rows_of(todo, samples))
+    ranges = [(step.first or 0, step.last or 0) for step in todo]
     load = loads.of(stage)
     return replace(load, units=sum(last - first for first, last in ranges)) if load and load.units else load
 
 
-def _priced(row: dict[str, Any], stage: Stage, load: Workload | None) -> dict[str, Any]:
-    return {**row, "cost": as_row(stage, load)}
+def _priced(row: dict[str, Any], stage: Stage, left: Workload | None, loads: Loads) -> dict[str, Any]:
+    """With what is left to do, and what all of it is, there or not: sinks write all of it."""
+    return {**row, "cost": as_row(stage, left), "whole": as_row(stage, loads.of(stage))}
 
 
 def _row(stage: Stage, steps: str, there: int, why: str, seconds: float | None = None) -> dict[str, Any]:

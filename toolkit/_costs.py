@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit._places import at_uri
 from toolkit._plan import is_source
 from toolkit._sinks import sink_folder
 from toolkit._texts import facts, workload
@@ -17,7 +18,7 @@ from toolkit.records import Cost, SourcePart, Workload
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from toolkit._plan import Plan, Stage
+    from toolkit._plan import Plan, Stage, Step
 
 TYPICAL = 256
 """Tokens that a text is taken to have while nobody has seen it."""
@@ -100,10 +101,20 @@ class Loads:
         return replace(load, rows=sum(cost.rows for cost in costs), entries=sum(cost.entries for cost in costs))
 
 
-def check_disk(plan: Plan, costs: Iterable[Cost], store: Path) -> None:
-    """Refuse what cannot be written: rows in the store, and the files of sinks that say how large they will be."""
-    total = sum(costs, Cost())
-    _check(store, total.disk, "the store", "Free some space, take fewer samples or SAEs, or name another store with --store.")
+def rows_of(todo: Sequence[Step], samples: pa.Table) -> pa.Table:
+    """The samples of these steps."""
+    import pyarrow as pa
+
+    ranges = ((step.first or 0, step.last or 0) for step in todo)
+    return pa.concat_tables([samples.slice(0, 0), *(samples.slice(first, last - first) for first, last in ranges)])
+
+
+def check_disk(plan: Plan, left: Iterable[Cost], whole: Iterable[Cost], store: Path) -> None:
+    """Refuse what cannot be written: rows that are `left` to store here, and files of sinks, which are of the `whole` workload."""
+    if not at_uri(store):
+        advice = "Free some space, take fewer samples or SAEs, or name another store with --store."
+        _check(store, sum(left, Cost()).disk, "the store", advice)
+    total = sum(whole, Cost())
     for sink in plan.sinks:
         if sink.part.disk:
             advice = "Leave out `dense`, or name a folder on a larger disk."

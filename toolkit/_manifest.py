@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from toolkit._resolve import Loadable
 
 FORMAT = 1
-_REGISTERED = ("sha256", "registered_at", "steps_before", "earlier")
+_REGISTERED = ("sha256", "registered_at", "steps_before", "results_before", "families", "earlier")
 
 
 def make_manifest(

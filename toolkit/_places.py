@@ -29,6 +29,13 @@ def store_folder(option: str | None) -> Path:
     return local_part(where)
 
 
+def at_uri(store: Path) -> bool:
+    """Whether a store's folder is the part kept here of one whose tables are at a URI."""
+    from toolkit_store import uri_of
+
+    return uri_of(store) is not None
+
+
 def run_folder(store: Path, run: str) -> Path:
     """The folder with the files of one run."""
     return store / "runs" / run

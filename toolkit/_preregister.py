@@ -1,6 +1,7 @@
 """`preregister: true`: what is tested, over which family and split, is written down and hashed before data are read.
 
-The record lies in the run's folder and in its manifest. A change of it makes another run, whose record names the earlier one.
+The record lies in the run's folder and in its manifest. A change of it makes another run, whose record names the earlier one: also
+under another name, since steps are counted by what they are made of, and earlier records are found by their data.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 from toolkit._events import now
 from toolkit._jobs import write_text
 from toolkit._keys import canonical, differences
+from toolkit._laid import there
 from toolkit._places import run_folder
+from toolkit._power import power_of
 from toolkit.errors import Refused
 
 if TYPE_CHECKING:
@@ -33,10 +36,13 @@ def register(plan: Plan, store: Store) -> dict[str, Any] | None:
     frozen = _frozen(plan)
     if path.exists():
         return _checked(path, frozen)
+    before = there(plan, store)
     record = {
         "sha256": _digest(frozen),
         "registered_at": now(),
-        "steps_before": len(store.steps(experiment=plan.name)),
+        "steps_before": sum(before.values()),
+        "results_before": sorted(id for id in frozen["tests"] if before.get(id)),
+        "families": _families(plan),
         "earlier": list(_earlier(plan, store.folder, frozen)),
         "frozen": frozen,
     }
@@ -47,13 +53,22 @@ def register(plan: Plan, store: Store) -> dict[str, Any] | None:
 def told(record: Mapping[str, Any]) -> str:
     """The record in words, for the report."""
     before = int(record["steps_before"])
-    when = "before any step of this experiment was in the store" if not before else f"when {before} steps of it were in the store"
+    were = "1 step of it was" if before == 1 else f"{before} steps of it were"
+    when = f"when {were} in the store" if before else "before any step of this experiment was in the store"
     words = [f"Family and split were frozen on {record['registered_at']}, {when} (sha256 {record['sha256'][:16]})."]
-    if before:
+    families = [f"{id} {count:,}" for id, count in sorted(record["families"].items()) if count]
+    words += [f"Tests in a family: {', '.join(families)}."] if families else []
+    if record["results_before"]:
+        words.append(
+            f"The test's result was there already ({', '.join(record['results_before'])}): nothing was decided before it."
+        )
+    elif before:
         words.append("Its data may have been seen by then: read the results as exploration.")
     for other in record["earlier"]:
         changed = f"since then changed: {other['changed']}" if other["changed"] else "nothing was changed since"
-        words.append(f"It was registered before, as run {other['run']} on {other['registered_at']}; {changed}.")
+        words.append(
+            f"It, or what it is tested on, was registered before, as run {other['run']} on {other['registered_at']}; {changed}."
+        )
     return " ".join(words)
 
 
@@ -64,6 +79,12 @@ def _frozen(plan: Plan) -> dict[str, Any]:
     data = {id: _stage(stage) for id, stage in own.items() if id not in tests}
     split = {"seed": plan.loaded.spec.seed, "rule": "toolkit.randomness.half(seed, unit)"}
     return {"experiment": plan.name, "tests": tests, "data": data, "split": split}
+
+
+def _families(plan: Plan) -> dict[str, int | None]:
+    """How many tests are corrected together, of each test that says so; None where nobody knows before the files are there."""
+    found = {stage.id: power_of(plan, stage, {}, None) for stage in plan.stages if getattr(stage.part, "compares", None)}
+    return {id: power and power["family"] for id, power in found.items()}
 
 
 def _stage(stage: Stage) -> dict[str, Any]:
@@ -79,32 +100,40 @@ def _checked(path: Path, frozen: Mapping[str, Any]) -> dict[str, Any]:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         whole = record["sha256"] == _digest(record["frozen"])
         {record[name] for name in ("registered_at", "steps_before")}
+        dict(record["families"])
+        list(record["results_before"])
         list(record["earlier"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Refused(f"{path}: the preregistration cannot be read ({error}). Put the file back as it was written.") from None
     if not whole:
         raise Refused(
             f"{path}: the preregistration was changed after it was written: its hash is not that of what it holds. Put it back as it "
-            f"was, or change the spec's name and register anew."
+            f"was."
         )
     if record["sha256"] != _digest(frozen):
         changed = differences(canonical(record["frozen"]), canonical(frozen))
         raise Refused(
             f"{path}: this run was registered with another family or split; changed since: {changed}. Run with the versions that it was "
-            f"registered with, or change the spec's name and register anew."
+            f"registered with."
         )
     return record
 
 
 def _earlier(plan: Plan, store: Path, frozen: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Records of other runs of the same experiment: a family that is changed after a look shows here."""
+    """Records of other runs of the same data, or of the same name: a family that is changed after a look shows here."""
     found = []
     for path in (store / "runs").glob(f"*/{FILE}"):
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            if record["frozen"]["experiment"] == plan.name and path.parent.name != plan.run:
+            same = record["frozen"]["experiment"] == plan.name or _origins(record["frozen"]) & _origins(frozen)
+            if same and path.parent.name != plan.run:
                 changed = differences(canonical(record["frozen"]), canonical(frozen))
                 found.append({"run": path.parent.name, "registered_at": record["registered_at"], "changed": changed})
         except (OSError, ValueError, KeyError, TypeError):
             found.append({"run": path.parent.name, "registered_at": "an unknown day", "changed": "its record cannot be read"})
     yield from sorted(found, key=lambda one: str(one["registered_at"]))
+
+
+def _origins(frozen: Mapping[str, Any]) -> set[str]:
+    """Where the data come from: the stages that need no other, whatever they are called."""
+    return {canonical(stage) for stage in frozen["data"].values() if not stage["needs"]}

@@ -10,13 +10,13 @@ import queue
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit._batches import BatchPlans, memory_of
-from toolkit._costs import check_disk, cost_of
+from toolkit._costs import check_disk, cost_of, rows_of
 from toolkit._events import EventLog, now
 from toolkit._inputs import InputFiles, StoreInputs
 from toolkit._interrupts import Interrupts
@@ -61,7 +61,8 @@ class Runner:
         self._plan, self._store, self._log, self._folder = plan, store, log, folder
         self._pool = pool_of(folder / "workers", log.emit)
         self._batches = BatchPlans(folder, lambda on_cpu: memory_of(self._pool.devices, on_cpu=on_cpu))
-        self._costs: dict[str, Cost] = {}
+        self._left: dict[str, Cost] = {}
+        self._whole: dict[str, Cost] = {}
         self._watch = Watchdog(self._pool, log.emit)
         self._inputs = InputFiles(store, folder / "inputs")
         self._result = Result()
@@ -153,7 +154,7 @@ class Runner:
         committed = {row.key: row for row in self._store.steps([step.key for step in steps])}
         todo = [step for step in steps if step.key not in committed]
         if samples is not None:
-            self._weigh(stage, samples)
+            self._weigh(stage, samples, todo)
         reused = len(steps) - len(todo)
         self._log.emit("stage_ready", stage=stage.id, part=stage.part.name, steps=len(steps), reused=reused, todo=len(todo))
         for step in steps:
@@ -163,12 +164,14 @@ class Runner:
         self._foretell(stage, foretold(len(todo), earlier, stage), "earlier runs")
         self._todo.extend((step, reason(step, earlier)) for step in todo if not self._take_over(step) and not self._joins(step))
 
-    def _weigh(self, stage: Stage, samples: pa.Table) -> None:
+    def _weigh(self, stage: Stage, samples: pa.Table, todo: Sequence[Step]) -> None:
         """Refuse what the disk has no room for; choose the stage's batch plan before its first step, and record it."""
         load = workload(samples, stage.model, stage.saes)
-        if cost := cost_of(stage, load):
-            self._costs[stage.id] = cost
-            check_disk(self._plan, self._costs.values(), self._store.folder)
+        left = cost_of(stage, workload(rows_of(todo, samples), stage.model, stage.saes)) if todo else Cost()
+        if (cost := cost_of(stage, load)) and left:
+            self._left[stage.id], self._whole[stage.id] = left, cost
+            unwritten = [cost for id, cost in self._left.items() if not self._complete(id)]
+            check_disk(self._plan, unwritten, self._whole.values(), self._store.folder)
         if fixed := self._batches.fix(stage, load):
             self._log.emit("batch_plan", stage=stage.id, **fixed)
 

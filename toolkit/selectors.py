@@ -41,7 +41,7 @@ class Places(Params):
         None, description="Positions from the first number up to before the second; null: open, negative: from the end."
     )
     tokens: tuple[int | str, ...] | None = Field(
-        None, min_length=1, description="Token ids, or the text of tokens (blanks around it apart)."
+        None, min_length=1, description="Token ids, or the text of tokens: blanks around it apart, but a blank one exactly."
     )
 
     @field_validator("window")
@@ -169,6 +169,6 @@ def _check_span(name: str, text: Read) -> None:
 
 def _tokens(wanted: Sequence[int | str], text: Read) -> set[int]:
     ids = {one for one in wanted if isinstance(one, int)}
-    words = {one.strip() for one in wanted if isinstance(one, str)}
+    words = {one.strip() or one for one in wanted if isinstance(one, str)}
     found = {at for at, token in enumerate(text.ids) if token in ids}
-    return found | {at for at, piece in enumerate(text.pieces) if words and piece.strip() in words}
+    return found | {at for at, piece in enumerate(text.pieces) if words and (piece.strip() or piece) in words}

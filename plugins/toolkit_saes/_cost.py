@@ -15,8 +15,9 @@ LEAST, MOST, MOST_ON_CPU = 256, 65_536, 8192
 """Bounds of a pass: a GPU is busy from some thousands of tokens on, and a CPU no faster beyond its caches."""
 LAYOUTS = 2
 """The store keeps entries and rows by sample and by feature."""
-DISK_RATE, CPU_RATE = 1e9, 1e11
-"""Bytes and operations a second by which ways are weighed against each other; only their ratio counts."""
+DISK_RATE = 1e9
+RATES = {"cpu": 1e11, "mps": 5e12, "cuda": 5e13}
+"""Bytes, and operations by kind of device, a second, by order of magnitude: ways are weighed by them, and only their ratio counts."""
 
 Way = Literal["stream", "spill", "again"]
 
@@ -30,7 +31,7 @@ class Prices:
     flops: float
     sae_bytes: float
     spilled: float
-    rate: float = CPU_RATE
+    rate: float = RATES["cpu"]
 
     def seconds(self) -> dict[Way, float]:
         """What each way costs beyond what all of them must do."""

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import DataError
+from toolkit.hookpoints import hookpoint
 from toolkit.models import Model
 from toolkit.saes import Sae, Sparse
 from toolkit.streams import Budget, Pass, Text, free_memory, out_of_memory, passes
 
-from ._cost import Prices, Way, cheapest
+from ._cost import RATES, Prices, Way, cheapest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -209,10 +210,18 @@ class Encoding:
         inputs = {sae.hookpoint: sae.inputs for sae in self._saes}
         facts = self._model.identity.facts
         blocks = facts.get("block_parameters") or 12 * self._model.layers * self._model.width**2
+        used = min(self._model.layers, 1 + max(hookpoint(sae.hookpoint).layer for sae in self._saes))
         return Prices(
             batches=max(1, -(-sum(len(text.ids) for text in texts) // self._budget.tokens)),
             groups=-(-len(self._saes) // self._together),
-            flops=2.0 * blocks * sum(len(text.ids) for text in texts),
+            flops=2.0 * blocks * used / self._model.layers * sum(len(text.ids) for text in texts),
             sae_bytes=sum(4 * sae.width * sae.inputs for sae in self._saes),
             spilled=4 * rows * sum(inputs.values()),
+            rate=_rate(self._model),
         )
+
+
+def _rate(model: Model) -> float:
+    """By the device of the model, where it has one: a kind that is unknown here is taken for a CPU."""
+    device = getattr(model, "device", None)
+    return RATES.get(getattr(device, "type", "cpu"), RATES["cpu"])

@@ -38,10 +38,19 @@ def projection_key(sae_hash: str) -> str:
     return f"projections:{hashlib.sha256(f'{_LAYOUT} {sae_hash}'.encode()).hexdigest()[:32]}"
 
 
-def project(store: Store, space: str, sae_hash: str, width: int, rows: Decoder, dims: int = DIMS, *, run: str = "") -> bool:
-    """Keep the projections of an SAE; False, and nothing done, if they are there."""
-    if not 8 <= dims <= 4096:
+def project(
+    store: Store, space: str, sae_hash: str, width: int, rows: Decoder, dims: int | None = None, *, run: str = ""
+) -> bool:
+    """Keep the projections of an SAE; False, and nothing done, if they are there. Those of other `dims` than asked are refused."""
+    if dims is not None and not 8 <= dims <= 4096:
         raise BadInput(f"Projections have 8 to 4,096 numbers a feature, not {dims:,}.")
+    kept = projected(store, sae_hash) if dims is not None else None
+    if dims is not None and kept is not None and kept.shape[1] != min(dims, rows(0, 1).shape[1]):
+        raise BadInput(
+            f"{store.uri} keeps projections of this SAE with {kept.shape[1]:,} numbers a feature, and {dims:,} are asked for. Leave the "
+            f"number out to keep those, or keep others in another store."
+        )
+    dims = dims or DIMS
     row = StepRow(
         key=projection_key(sae_hash),
         experiment="",

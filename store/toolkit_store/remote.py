@@ -3,9 +3,10 @@
 Object storage has no locks, but LanceDB lets one of several commits on the same version win. So the lease is a row that is
 changed from what was seen: `epoch` goes up with each holder, and an update that names an epoch which is gone changes nothing.
 The holder also counts `beat` up every few seconds. Whoever waits takes the lease over when neither has changed for half a minute
-of its own clock; clocks are never compared between machines. A holder that was held up for so long finds out before it enters a
-step into the ledger, and gives up. What remains is a process that is stopped for half a minute between that look and the entry;
-`Store.check` would name the step.
+of its own clock; clocks are never compared between machines. A holder that was held up finds out before it appends or removes
+rows and before it enters a step into the ledger, and gives up when its last sign of life is older than half of that. What remains is
+a process whose write lands more than a quarter of a minute after that look: it may add rows to a step that another has entered.
+`Store.read` refuses such a step, since its rows are more than the ledger says, and `Store.check` names it.
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ BEAT_S, EXPIRES_S, POLL_S = 5.0, 30.0, 0.25
 _ERRORS = (OSError, RuntimeError, ValueError)
 _TIDY_EVERY = 100
 _KEPT = timedelta(minutes=10)
+
+
+class NoStore(StoreNotUsable):
+    """Nothing is at the URI yet."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ def prepare(database: Database, *, create: bool, read_only: bool, values: str | 
         found = ", ".join(names[:5])
         raise StoreNotUsable(f"{database.uri} is not a store: it has no table '{TABLE}' and holds {found}. Give another URI.")
     if table is None and (read_only or not create):
-        raise StoreNotUsable(f"There is no store at {database.uri}. A run makes one; check --store and TOOLKIT_STORE.")
+        raise NoStore(f"There is no store at {database.uri}. A run makes one; check --store and TOOLKIT_STORE.")
     with _reached(database):
         found_marker = _seen(table if table is not None else _made(database, values or VALUES[0]))
     _check(database, found_marker, values)

@@ -99,8 +99,7 @@ class Store:
 
     def _enter(self, new: Sequence[StepRow]) -> None:
         with self._taking(new[0].key):
-            self._lease.check()
-            self.database.append("steps", ledger.steps_to_arrow(new))
+            self._append("steps", ledger.steps_to_arrow(new))
             self._files.note("steps")
 
     def _take(self, name: str, parts: Sequence[tuple[str, Iterable[pa.Table] | pa.Table]]) -> Mapping[str, int]:
@@ -109,16 +108,24 @@ class Store:
         with self._taking(keys[0]):
             present = self._steps_present(name)
             for where in among("step", present.intersection(keys)):
-                self.database.delete(name, where)
+                self._delete(name, where)
         counts = dict.fromkeys(keys, 0)
         for batch in rows.joined(self._counting(name, parts, counts)):
             with self._taking(keys[0]):
-                self.database.append(name, batch)
+                self._append(name, batch)
         if any(counts.values()):
             with self._taking(keys[0]):
                 self._files.note(name)
                 self._present[name] = self.database.version(name), present | set(keys)
         return counts
+
+    def _append(self, name: str, batch: pa.Table) -> None:
+        self._lease.check()
+        self.database.append(name, batch)
+
+    def _delete(self, name: str, where: str) -> None:
+        self._lease.check()
+        self.database.delete(name, where)
 
     def _counting(
         self, name: str, parts: Sequence[tuple[str, Iterable[pa.Table] | pa.Table]], counts: dict[str, int]
@@ -175,7 +182,7 @@ class Store:
                 pid=os.getpid() if pid is None else pid,
                 host=host or socket.gethostname(),
             )
-            self.database.append("runs", ledger.run_to_arrow(row))
+            self._append("runs", ledger.run_to_arrow(row))
             self._files.note("runs")
         return row
 
@@ -288,7 +295,7 @@ class Store:
             used |= {key, *(space_key(key, space) for row in self._steps([key]) for space in indexing.spaces_of(row))}
         unused = [row.key for row in self._steps(None) if indexing.is_index(row) and row.key not in used]
         for where in among("key", unused):
-            self.database.delete("steps", where)
+            self._delete("steps", where)
 
     def _tidy(self, tidy: _Tidy, *, alone: bool) -> None:
         for name in TABLES:
@@ -312,7 +319,7 @@ class Store:
     def _remove_orphans(self, name: str) -> int:
         found = self._orphans(name)
         for where in among("step", found):
-            self.database.delete(name, where)
+            self._delete(name, where)
         return sum(found.values())
 
     def _orphans(self, name: str) -> Counter[str]:
@@ -336,11 +343,21 @@ class Store:
     def _read(self, name: str, steps: Iterable[str], columns: Sequence[str]) -> pa.Table:
         import pyarrow as pa
 
-        owners = [row.key for row in self._steps(steps) if row.tables.get(name)]
+        owners = {row.key: row.tables[name] for row in self._steps(steps) if row.tables.get(name)}
         needed = list(dict.fromkeys([*columns, *table(name).key, "step"]))
         parts = [self.database.rows(name, where, needed) for where in among("step", owners)]
         empty = arrow_schema(name, step=True).empty_table().select(needed)
-        return rows.ordered(name, pa.concat_tables([empty, *parts]))
+        found = pa.concat_tables([empty, *parts])
+        self._check_count(name, found.num_rows, sum(owners.values()))
+        return rows.ordered(name, found)
+
+    def _check_count(self, name: str, found: int, wanted: int) -> None:
+        """Refuse rows that are not as many as the ledger says: those of a process that lost the lease, or of a file that is gone."""
+        if found != wanted:
+            raise StoreError(
+                f"Table '{name}' in {self.uri} holds {found:,} rows of these steps, and the ledger says {wanted:,}. "
+                "`toolkit store check` names the step; run it again into another store."
+            )
 
 
 def _columns(name: str, columns: Sequence[str] | None) -> list[str]:

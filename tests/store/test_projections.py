@@ -77,6 +77,18 @@ def test_they_are_made_once_and_are_no_step_of_an_experiment(store: Store) -> No
     assert np.array_equal(again, kept)
 
 
+def test_other_numbers_than_those_kept_are_refused(store: Store) -> None:
+    rows = slices(np.eye(8, 40, dtype=np.float32))
+    assert project(store, "A", "hash of A", 8, rows, 16)
+    assert not project(store, "A", "hash of A", 8, rows)
+    with pytest.raises(
+        BadInput, match=r"keeps projections of this SAE with 16 numbers a feature, and 32 are asked for. Leave the"
+    ):
+        project(store, "A", "hash of A", 8, rows, 32)
+    assert project(store, "B", "hash of B", 8, rows, 512)
+    assert not project(store, "B", "hash of B", 8, rows, 1024)  # all 40 are kept
+
+
 def test_nothing_is_kept_unasked(store: Store) -> None:
     view = viewed(store)
     assert view.projections("A") is None

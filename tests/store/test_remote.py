@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ import toolkit_store
 from toolkit.errors import BadInput, StoreError, StoreNotUsable
 from toolkit.tables import STORE_FORMAT, arrow_schema
 from toolkit.testing.fakes import make_step
-from toolkit_store import Store, local_part, open_store, remote
+from toolkit_store import Store, local_part, locks, open_store, remote
 from toolkit_store.database import Database
 
 ROWS = [
@@ -92,6 +93,39 @@ def test_local_part_is_for_writers_and_is_the_same_store(uri: str) -> None:
     assert (local_part(uri) / "runs").is_dir()
     assert open_store(local_part(uri), read_only=True).uri == uri
     assert [row.run for row in toolkit_store.open(local_part(uri)).runs()] == ["r"]
+
+
+def test_who_was_held_up_writes_no_rows_that_others_read(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before its rows, another process takes the lease, commits the very step and enters it."""
+    monkeypatch.setattr(remote, "BEAT_S", 60.0)  # as of a process that is suspended
+    late, rows = open_store(uri, create=True), pa.Table.from_pylist(ROWS, arrow_schema("activations"))
+    locks._leases.clear()  # the next store is another process
+    other = open_store(uri)
+
+    def slow() -> Iterator[pa.Table]:
+        monkeypatch.setattr(remote, "EXPIRES_S", 0.2)
+        with other.writer():
+            monkeypatch.setattr(remote, "EXPIRES_S", 30.0)
+            assert other.commit(make_step("k"), {"activations": rows})
+        monkeypatch.setattr(remote, "EXPIRES_S", 0.2)
+        yield rows
+
+    with pytest.raises(StoreError, match=r"The lease of the store at .* is lost"):
+        late.commit(make_step("k"), {"activations": slow()})
+    assert other.read("activations", ["k"]).num_rows == len(ROWS)
+    assert other.check().problems == []
+
+
+def test_rows_beyond_those_of_the_ledger_are_refused(uri: str) -> None:
+    """What a write leaves that lands after all: never a result of twice the rows."""
+    store = open_store(uri, create=True)
+    fill(store)
+    store.database.append("activations", pa.Table.from_pylist([{**ROWS[0], "step": "k"}], arrow_schema("activations", step=True)))
+    with pytest.raises(
+        StoreError, match=r"Table 'activations' in .* holds 3 rows of these steps, and the ledger says 2\. `toolkit"
+    ):
+        store.read("activations", ["k"])
+    assert store.check().problems == ["step k: the ledger says 2 rows in table 'activations', there are 3"]
 
 
 # --- what cannot be used ---

@@ -53,7 +53,7 @@ def test_family_and_split_are_written_down_before_anything_is_computed_and_anoth
     first = json.loads((folder / "events.jsonl").read_text().splitlines()[0])
     assert found["registered_at"] <= first["at"]
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["preregistration"] == {name: found[name] for name in ("sha256", "registered_at", "steps_before", "earlier")}
+    assert manifest["preregistration"] == {name: value for name, value in found.items() if name != "frozen"}
     page = (folder / "report.html").read_text()
     assert f"frozen on {found['registered_at']}, before any step of this experiment was in the store" in page
     assert found["sha256"][:16] in page
@@ -62,12 +62,21 @@ def test_family_and_split_are_written_down_before_anything_is_computed_and_anoth
     second = ran(toolkit, frozen(features={"active": 2}))
     assert folder != second
     found = record(second)
-    assert found["steps_before"] == 3 + 1
+    assert (found["steps_before"], found["results_before"]) == (1, [])  # its samples
     assert [one["run"] for one in found["earlier"]] == [folder.name]
     assert "data.features.params.active 3 -> 2" in found["earlier"][0]["changed"]
     page = (second / "report.html").read_text()
     assert "Its data may have been seen by then: read the results as exploration." in page
     assert f"registered before, as run {folder.name}" in page
+
+    # The first one's test under another name: its result is there.
+    renamed = frozen()
+    renamed.write_text(renamed.read_text().replace("name: toy", "name: fresh"))
+    found = record(ran(toolkit, renamed))
+    assert (found["steps_before"], found["results_before"]) == (1 + 2 + 1, ["groups"])
+    assert {one["run"] for one in found["earlier"]} == {folder.name, second.name}
+    assert 'changed: experiment "toy" -> "fresh"' in told(found)
+    assert "The test's result was there already (groups): nothing was decided before it." in told(found)
 
 
 def plan_of(spec: Path) -> Plan:

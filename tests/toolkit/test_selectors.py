@@ -55,6 +55,13 @@ def test_words_mean_what_they_say(words: dict[str, Any], wanted: list[int]) -> N
     assert chosen(**words) == wanted
 
 
+def test_a_blank_token_is_meant_exactly() -> None:
+    text = Read("s", [BOS, 5, 6, 7, 8], ["<bos>", " a", " ", "\n", ""])
+    assert chosen(text=text, tokens=["\n"]) == [3]
+    assert chosen(text=text, tokens=[" "]) == [2]
+    assert chosen(text=text, tokens=["a "]) == [1]
+
+
 def test_last_and_all() -> None:
     assert selected("last", TEXT, BOS) == (6,)
     assert selected("all", TEXT, BOS) == (1, 2, 3, 4, 5, 6)

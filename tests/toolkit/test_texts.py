@@ -21,6 +21,7 @@ from toolkit._texts import LARGEST, by_text, text_ranges, workload
 from toolkit.errors import Refused
 from toolkit.records import Cost, SourcePart, StagePart, Workload
 from toolkit.tables import arrow_schema
+from toolkit_store import local_part
 
 
 def samples(texts: list[list[int]]) -> pa.Table:
@@ -102,11 +103,14 @@ def test_what_the_disk_cannot_hold_is_refused(tmp_path: Path, monkeypatch: pytes
         name="dense", params=SimpleNamespace(path="out"), part=SimpleNamespace(disk=lambda params, cost: cost.dense)
     )
     plan: Any = SimpleNamespace(sinks=[sink], loaded=SimpleNamespace(path=tmp_path / "x.yaml"))
-    check_disk(plan, [Cost(dense=2 << 30, disk=1 << 30), Cost(dense=2 << 30)], tmp_path / "new" / "store")
+    some = [Cost(dense=2 << 30, disk=1 << 30), Cost(dense=2 << 30)]
+    check_disk(plan, some, some, tmp_path / "new" / "store")
     with pytest.raises(Refused, match=r"sink 'dense' would take about 6 GiB in .*out, and 5 GiB are free there\. Leave out"):
-        check_disk(plan, [Cost(dense=6 << 30)], tmp_path)
+        check_disk(plan, [], [Cost(dense=6 << 30)], tmp_path)
     with pytest.raises(Refused, match=r"the store would take about 6 GiB"):
-        check_disk(plan, [Cost(disk=3 << 30), Cost(disk=3 << 30)], tmp_path)
+        check_disk(plan, [Cost(disk=3 << 30), Cost(disk=3 << 30)], [], tmp_path)
+    check_disk(plan, [Cost(disk=6 << 30)], [], tmp_path / local_part("s3://bucket/store"))
+    check_disk(plan, [], [Cost(disk=6 << 30)], tmp_path)  # all of it is there
     assert Refused.exit_code == 4
 
 

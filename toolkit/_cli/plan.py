@@ -32,7 +32,7 @@ def command(target: str, asked: Asked) -> None:
         click.echo(json.dumps({"run": plan.run, "stages": rows, "sinks": sinks, "total": asdict(total)}))
     else:
         _show(plan.run, target, rows, total)
-    check_disk(plan, [total], store_folder(asked.store))
+    check_disk(plan, [total], [total_of(row["whole"] for row in rows)], store_folder(asked.store))
 
 
 def _show(run: str, target: str, rows: Sequence[dict[str, Any]], total: Cost) -> None:

@@ -90,9 +90,9 @@ def gc(as_json: bool, store: str | None) -> None:
 @click.option("--run", metavar="RUN", help="Id of a run or its beginning. Default: the newest.")
 @click.option("--space", "spaces", multiple=True, metavar="ADDRESS", help="This space only; may be given again.")
 @click.option("--saes", metavar="FOLDER", type=_FOLDER, help="Where the SAE files are, if not where they were.")
-@click.option("--dims", type=click.IntRange(8, 4096), default=512, show_default=True, help="Bytes a feature.")
+@click.option("--dims", type=click.IntRange(8, 4096), help="Bytes a feature. Default: those that are kept, else 512.")
 @store_option
-def project(run: str | None, spaces: tuple[str, ...], saes: Path | None, dims: int, store: str | None) -> None:
+def project(run: str | None, spaces: tuple[str, ...], saes: Path | None, dims: int | None, store: str | None) -> None:
     """Keep compact projections of a run's decoders in the store: `toolkit query similar` then works without the SAE files."""
     from toolkit._cli._answers import Asked
     from toolkit._cli._decoders import find_decoder

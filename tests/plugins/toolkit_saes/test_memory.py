@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -16,9 +17,11 @@ from toolkit.errors import DataError
 from toolkit.models import Model
 from toolkit.saes import Sae, space_id
 from toolkit.selectors import Selector
+from toolkit.streams import Budget
 from toolkit_saes import _groups
 from toolkit_saes._cost import Prices, cheapest
 from toolkit_saes._extract import Extract, extract
+from toolkit_saes._groups import Encoding
 
 
 class Memory:
@@ -237,6 +240,18 @@ def test_other_errors_are_not_taken_for_memory(small: Any, five: list[Any]) -> N
     ],
 )
 def test_the_cheapest_way(prices: Prices, way: str) -> None:
+    assert cheapest(prices) == way
+
+
+@pytest.mark.parametrize(("device", "way"), [("cpu", "spill"), ("cuda", "again")])
+def test_another_pass_is_priced_by_device_and_by_the_blocks_that_are_used(device: str, way: str) -> None:
+    model: Any = SimpleNamespace(
+        layers=32, width=4096, device=torch.device(device), identity=SimpleNamespace(facts={"block_parameters": 7e9})
+    )
+    saes: Any = [SimpleNamespace(hookpoint=f"resid_post.{layer}", inputs=4096, width=32768) for layer in range(0, 16)]
+    texts: Any = [SimpleNamespace(ids=range(400), positions=range(400))] * 1000
+    prices = Encoding(model, saes, Budget(tokens=8192), together=8)._prices(texts)
+    assert prices.flops == 2 * 7e9 * 16 / 32 * 400_000
     assert cheapest(prices) == way
 
 

@@ -1,0 +1,46 @@
+"""What `toolkit plan` and a run count as left to do, beside a store that has some of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from toolkit import _costs, _run
+from toolkit.records import Cost
+
+
+def priced(stage: Any, load: Any) -> Cost | None:
+    return Cost(disk=load.samples) if load and stage.id == "features" else None
+
+
+def test_what_is_there_needs_no_room_in_the_store(toolkit: Any, toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert toolkit.run("run", toy(n=12)).returncode == 0
+    monkeypatch.setattr(_costs.shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
+    for module in (_costs, _run):
+        monkeypatch.setattr(module, "cost_of", priced)
+    found = toolkit.run("plan", toy(n=12), "--json")
+    rows = {row["stage"]: row for row in json.loads(found.stdout)["stages"]}
+    assert (found.returncode, rows["features"]["cost"], rows["features"]["whole"]["disk"]) == (0, None, 12)
+    assert toolkit.run("run", toy(n=12)).returncode == 0
+    refused = toolkit.run("run", toy(n=15))
+    assert refused.returncode == 4
+    assert "the store would take about 2.79e-09 GiB" in refused.stderr  # the three that are new
+
+
+def test_a_store_at_a_uri_is_seen_from_any_folder(
+    toolkit: Any, toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, uri = toy(n=6), (tmp_path / "bucket").as_uri()
+    for folder in ("here", "elsewhere"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    new = json.loads(toolkit.run("plan", spec, "--store", uri, "--json").stdout)["stages"]
+    assert {row["why"] for row in new} == {"new: there is no store yet"}
+    assert toolkit.run("run", spec, "--store", uri).returncode == 0
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    rows = json.loads(toolkit.run("plan", spec, "--store", uri, "--json").stdout)["stages"]
+    assert [row["there"] for row in rows] == [1, 1, 1]
