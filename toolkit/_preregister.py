@@ -84,7 +84,7 @@ def _frozen(plan: Plan) -> dict[str, Any]:
 def _families(plan: Plan) -> dict[str, int | None]:
     """How many tests are corrected together, of each test that says so; None where nobody knows before the files are there."""
     found = {stage.id: power_of(plan, stage, {}, None) for stage in plan.stages if getattr(stage.part, "compares", None)}
-    return {id: power and power["family"] for id, power in found.items()}
+    return {id: power["family"] if power else None for id, power in found.items()}
 
 
 def _stage(stage: Stage) -> dict[str, Any]:
