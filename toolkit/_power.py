@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit._texts import facts
 from toolkit.randomness import half
 from toolkit.records import Comparison, StepRow
+from toolkit.tables import written
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,17 +46,18 @@ def power_of(plan: Plan, stage: Stage, committed: Mapping[str, list[StepRow]], r
 
 
 def smallest(first: int, second: int, alpha: float) -> float | None:
-    """The |d| between the means of so many independent clusters that a two-sided t test at `alpha` finds with `POWER`.
+    """The |d| between the means of so many independent clusters that Welch's test at `alpha` finds with `POWER`.
 
-    None with too few to see a spread.
+    It has to pass the edge of the smaller group's degrees of freedom: those of both groups together would promise more than a
+    test of unequal groups that holds alpha can find. None with too few to see a spread.
     """
     from scipy.special import nctdtr, stdtrit
 
-    df = first + second - 2
     if min(first, second) < 2:
         return None
-    edge = -float(stdtrit(df, alpha / 2))
+    edge = -float(stdtrit(min(first, second) - 1, alpha / 2))
     scale = (1 / first + 1 / second) ** 0.5
+    df = scale**4 / (1 / (first**2 * (first - 1)) + 1 / (second**2 * (second - 1)))  # of a spread that is the same in both
     low, high = 0.0, 2 * edge + 20.0
     for _ in range(80):
         middle = (low + high) / 2
@@ -103,24 +105,41 @@ def _at_most(plan: Plan, stage: Stage) -> int | None:
 
 def _counted(asked: Comparison, plan: Plan, read: Read, rows: Sequence[StepRow]) -> dict[str, int] | None:
     """Independent clusters of each group; None when the samples do not have the label."""
-    label = {
-        row["sample"]: row["string"] if row["string"] is not None else f"{row['number']:g}"
-        for row in read("sample_meta", rows).to_pylist()
-        if row["key"] == asked.by and (row["string"] is not None or row["number"] is not None)
-    }
+    meta = read("sample_meta", rows).to_pylist()
+    label = _words(meta, asked.by)
     seed = plan.loaded.spec.seed
     samples = [row for row in read("samples", rows).select(["sample", "unit", "cluster"]).to_pylist() if row["sample"] in label]
     samples = [row for row in samples if asked.half == "all" or half(seed, row["unit"]) == asked.half]
     named = {name for name in asked.groups if name is not None}
     if not named & set(label.values()):
         return None
+    if asked.unit in ("unit", "sample"):
+        unit_of = {row["sample"]: row[asked.unit] for row in samples}
+    else:
+        unit_of = _words(meta, asked.unit)
+        if any(row["sample"] not in unit_of for row in samples):
+            return None  # the comparison will be refused
     counts = {}
     for name in asked.groups:
         own = [
             row for row in samples if (label[row["sample"]] == name if name is not None else label[row["sample"]] not in named)
         ]
-        counts[name or "rest"] = _clusters([(f"u{row['unit']}", f"p{row['cluster']}") for row in own])
+        counts[name or "rest"] = _clusters([_held(asked, unit_of[row["sample"]], row["cluster"]) for row in own])
     return counts
+
+
+def _held(asked: Comparison, unit: str, prompt: str) -> tuple[str, str]:
+    """What a sample holds together: its unit, and its prompt where equal ones join."""
+    return f"u{unit}", f"p{prompt}" if asked.cluster == "prompt" else f"u{unit}"
+
+
+def _words(meta: Sequence[Mapping[str, Any]], key: str) -> dict[str, str]:
+    """Each sample's value of a key as a spec writes it."""
+    return {
+        row["sample"]: row["string"] if row["string"] is not None else written(row["number"])
+        for row in meta
+        if row["key"] == key and (row["string"] is not None or row["number"] is not None)
+    }
 
 
 def _clusters(pairs: Sequence[tuple[str, str]]) -> int:

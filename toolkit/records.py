@@ -135,12 +135,15 @@ class Workload:
 class Comparison:
     """What a stage will compare, so that a plan can say what effect it would find: two groups by a metadata key.
 
-    A group None is every other sample. `family`: how many tests are corrected together; None: every feature of the SAEs,
+    A group None is every other sample. `unit`: what is independent, `unit` (the samples' own), `sample` or a metadata key; `cluster`:
+    whether equal `prompt`s join units, or `none`. `family`: how many tests are corrected together; None: every feature of the SAEs,
     or of one SAE where `each_space` is corrected by itself.
     """
 
     by: str
     groups: tuple[str | None, str | None]
+    unit: str = "unit"
+    cluster: str = "prompt"
     half: str = "all"
     alpha: float = 0.05
     family: int | None = None

@@ -360,6 +360,11 @@ def arrow_schema(name: str, *, step: bool = False) -> pa.Schema:
     return pa.schema(fields)
 
 
+def written(number: float) -> str:
+    """A number of `sample_meta` as a spec writes it where it names a group: whole numbers without a point."""
+    return f"{int(number)}" if float(number).is_integer() else repr(float(number))
+
+
 def _arrow_type(kind: str) -> pa.DataType:
     import pyarrow as pa
 

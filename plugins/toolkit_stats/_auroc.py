@@ -10,6 +10,8 @@ import numpy.typing as npt
 from scipy.special import expit, logit, stdtrit
 from scipy.stats import rankdata
 
+from ._ranks import ranked
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -73,35 +75,7 @@ def _estimate(value: float, pull: Floats, cluster: Ints, fewest: int) -> Estimat
 
 def column_aurocs(matrix: Any, positive: Bools) -> Floats:
     """The AUROC of each column of a sparse matrix."""
-    found = matrix.tocsc()
-    rows, columns = found.shape
-    column = np.repeat(np.arange(columns), np.diff(found.indptr))
-    rank, of_silent = column_ranks(found)
-    many = float(positive.sum())
-    of_positive = np.bincount(column, weights=rank * positive[found.indices], minlength=columns)
-    stored = np.bincount(column, weights=positive[found.indices], minlength=columns)
-    total = of_positive + (many - stored) * of_silent
-    area: Floats = (total - many * (many + 1) / 2.0) / (many * (rows - many))
+    found, many = ranked(matrix.tocsc()), float(positive.sum())
+    above = np.bincount(found.column, weights=found.above * positive[found.row], minlength=found.columns)
+    area: Floats = (above + many * found.zero - many * (many + 1) / 2.0) / (many * (found.rows - many))
     return area
-
-
-def column_ranks(columns: Any) -> tuple[Floats, Floats]:
-    """Of a CSC matrix: the rank that each stored value has in its whole column, and the one that all zeros of a column share.
-
-    Ties share their ranks, zeros being one great tie; only what is stored is sorted.
-    """
-    data, starts, rows = columns.data, columns.indptr.astype(np.int64), columns.shape[0]
-    owners = np.repeat(np.arange(columns.shape[1]), np.diff(starts))
-    silent = rows - np.diff(starts)
-    below = np.bincount(owners, weights=data < 0, minlength=columns.shape[1])
-    if not len(data):
-        return np.empty(0), (silent + 1) / 2.0
-    order = np.lexsort((data, owners))
-    value, owner = data[order], owners[order]
-    place = np.arange(len(data)) - starts[owner]
-    fresh = np.flatnonzero((np.diff(value, prepend=np.nan) != 0) | (np.diff(owner, prepend=-1) != 0))
-    ends = np.append(fresh[1:], len(data))
-    shared = np.repeat((place[fresh] + place[ends - 1]) / 2.0, ends - fresh) + 1.0
-    rank = np.empty(len(data))
-    rank[order] = shared + np.where(value > 0, silent[owner], 0)
-    return rank, below + (silent + 1) / 2.0

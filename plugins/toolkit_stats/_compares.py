@@ -8,23 +8,29 @@ from typing import Any
 from toolkit.errors import DataError
 from toolkit.records import Comparison
 
+from ._groups import OWN_UNITS
 from ._layers import hookpoints
 from ._params import REST
 
 
 def features(params: Any, model: Mapping[str, Any]) -> Comparison:
     """Two groups, over every feature of the SAEs."""
-    first, second = (None if name == REST else name for name in params.between)
-    each = params.family == "space"
-    return Comparison(by=params.by, groups=(first, second), half=params.half, alpha=params.alpha, each_space=each)
+    return _two(params, each_space=params.family == "space")
 
 
 def streams(params: Any, model: Mapping[str, Any]) -> Comparison:
     """Two groups, over every number of the stream at the layers asked for; a model that is not there yet has none to count."""
-    first, second = (None if name == REST else name for name in params.between)
     try:
         places = len(hookpoints(params.layers, int(model["layers"]), "the model"))
         family = places * int(model["width"]) if params.family == "all" else int(model["width"])
     except (KeyError, DataError):
         family = None
-    return Comparison(by=params.by, groups=(first, second), half=params.half, alpha=params.alpha, family=family)
+    return _two(params, family=family)
+
+
+def _two(params: Any, **family: Any) -> Comparison:
+    first, second = (None if name == REST else name for name in params.between)
+    unit = "unit" if params.unit in OWN_UNITS else params.unit
+    return Comparison(
+        by=params.by, groups=(first, second), unit=unit, cluster=params.cluster, half=params.half, alpha=params.alpha, **family
+    )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtr
+from scipy.special import gammaln, stdtr
 from scipy.stats import rankdata
+
+from ._statistics import slope
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -18,6 +20,8 @@ BLOCK_PAIRS = 2**24
 """Pairs that are held at a time."""
 BINS = 2**16
 """In which |r| is counted, for the correction of pairs that are not kept."""
+PERFECT = 1 - 1e-12
+"""From this |r| on, what is left of 1 is rounding, and a t test would say p = 0."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,16 @@ class Columns:
 
 @dataclass(frozen=True)
 class Pairs:
-    """The strongest pairs: columns of the first and of the second space, and their r; which pair of spaces they are of."""
+    """The strongest pairs: columns of the first and of the second space, and their r; which pair of spaces they are of.
+
+    `least`: of a perfect correlation the p that it has at least, else 0.
+    """
 
     spaces: Ints
     first: Ints
     second: Ints
     r: Floats
+    least: Floats
 
 
 def means(matrix: Any, cluster: Ints) -> Any:
@@ -75,10 +83,15 @@ class Strongest:
         self.tested += len(a.features) * len(b.features)
         for start, r in _products(a.unit, b.unit):
             strength = np.abs(r).ravel()
-            self._counts += np.bincount((strength * BINS).astype(np.int64), minlength=BINS + 1)[: BINS + 1]
+            bins = (strength * BINS).astype(np.int64)
+            self._counts += np.bincount(bins, minlength=BINS + 1)
+            # The p of a perfect pair is not that of its bin, so those that are not kept help no other pair.
+            self._counts -= np.bincount(bins[strength >= PERFECT], minlength=BINS + 1)
             at = self._candidates(strength)
             first, second = np.divmod(at, len(b.features))
-            kept = Pairs(np.full(len(at), spaces), first + start, second, r.ravel()[at])
+            perfect, least = strength[at] >= PERFECT, np.zeros(len(at))
+            least[perfect] = of_orders(a.unit[(first + start)[perfect]])
+            kept = Pairs(np.full(len(at), spaces), first + start, second, r.ravel()[at], least)
             self._held.append(kept)
             if sum(len(one.r) for one in self._held) > 4 * self._keep:
                 self._cut()
@@ -92,11 +105,10 @@ class Strongest:
         return np.asarray(at[strength[at] >= edge])
 
     def _cut(self) -> None:
-        every = Pairs(
-            *(np.concatenate([getattr(one, name) for one in self._held]) for name in ("spaces", "first", "second", "r"))
-        )
+        names = [one.name for one in fields(Pairs)]
+        every = Pairs(*(np.concatenate([getattr(one, name) for one in self._held]) for name in names))
         order = np.lexsort((every.second, every.first, every.spaces, -np.abs(every.r)))[: self._keep]
-        kept = Pairs(every.spaces[order], every.first[order], every.second[order], every.r[order])
+        kept = Pairs(*(getattr(every, name)[order] for name in names))
         self._held = [kept]
         self._floor = float(np.abs(kept.r[-1])) if len(kept.r) == self._keep else 0.0
 
@@ -108,15 +120,17 @@ class Strongest:
         """
         if not self._held:
             none = np.empty(0)
-            return Pairs(none.astype(np.int64), none.astype(np.int64), none.astype(np.int64), none), none, none
+            return Pairs(none.astype(np.int64), none.astype(np.int64), none.astype(np.int64), none, none), none, none
         self._cut()
         found = self._held[0]
-        p = p_of(found.r, observations)
-        own = p * family / np.arange(1, len(p) + 1)
+        p = np.maximum(p_of(found.r, observations), found.least)
         edges = np.arange(BINS + 1) / BINS
         above = np.cumsum(self._counts[::-1])[::-1]
         beyond = np.where(above > len(p), p_of(edges, observations) * family / np.maximum(above, 1), 1.0)
-        q = np.minimum(np.minimum.accumulate(own[::-1])[::-1], min(float(beyond.min()), 1.0))
+        order = np.argsort(p, kind="stable")  # a perfect pair may have a larger p than the next one
+        own = np.minimum.accumulate((p[order] * family / np.arange(1, len(p) + 1))[::-1])[::-1]
+        q = np.empty(len(p))
+        q[order] = np.minimum(own, min(float(beyond.min()), 1.0))
         return found, p, np.maximum(q, p)
 
 
@@ -133,11 +147,24 @@ def p_of(r: Floats, observations: int) -> Floats:
     return np.asarray(2.0 * stdtr(observations - 2, -t))
 
 
-def interval(r: Floats, observations: int) -> tuple[Floats, Floats]:
-    """Fisher's 95 % interval."""
-    reach = 1.959963984540054 / np.sqrt(max(observations - 3, 1))
-    middle = np.arctanh(np.clip(r, -1 + 1e-15, 1 - 1e-15))
-    return np.tanh(middle - reach), np.tanh(middle + reach)
+def of_orders(values: Floats) -> Floats:
+    """For each row, 2 over the number of orders that its values can stand in, equal ones not told apart: the p of the most extreme
+    two, which is what a perfect correlation with so few different values shows."""
+    count = values.shape[1]
+    ordered = np.sort(values, axis=1)
+    fresh = np.diff(ordered, axis=1) != 0
+    row, column = np.nonzero(np.column_stack([np.ones(len(values), dtype=np.bool_), fresh]))
+    last = np.append(row[1:] != row[:-1], np.ones(min(len(row), 1), dtype=np.bool_))
+    length = np.where(last, count, np.append(column[1:], 0)) - column
+    alike = np.bincount(row, weights=gammaln(length + 1), minlength=len(values))
+    return np.asarray(np.minimum(2.0 * np.exp(alike - gammaln(count + 1)), 1.0))
+
+
+def interval(r: Floats, observations: int, method: str) -> tuple[Floats, Floats]:
+    """Fisher's 95 % interval, that of ranks wider (Bonett and Wright), as compare.correlation has it."""
+    found = slope(r, observations, 1 + r**2 / 2 if method == "spearman" else 1.0)
+    # Three observations know nothing of a correlation, not even of a perfect one.
+    return np.nan_to_num(found.low, nan=-1.0), np.nan_to_num(found.high, nan=1.0)
 
 
 def components(values: Floats, count: int) -> tuple[Floats, Floats, Floats]:

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from toolkit.errors import DataError, choices, nearest
+from toolkit.errors import DataError
 from toolkit.records import Work
+from toolkit.tables import written
+
+from ._groups import metadata
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +36,7 @@ class Scale:
 
     def _count(self, value: float) -> str:
         own = self.label == value
-        return f"label {value:g}: {int(own.sum())} samples in {len(set(self.cluster[own].tolist()))} clusters"
+        return f"label {written(value)}: {int(own.sum())} samples in {len(set(self.cluster[own].tolist()))} clusters"
 
 
 def read_scale(work: Work) -> Scale:
@@ -44,7 +47,7 @@ def read_scale(work: Work) -> Scale:
 
     params = work.params
     rows = work.inputs.read("samples").select(["sample", "unit", "cluster", "token_ids"]).to_pylist()
-    number = _numbers(work.inputs.read("sample_meta"), params.by)
+    number = _numbers(work, params.by)
     _check(rows, number, params)
     rows = [row for row in rows if number.get(row["sample"]) in params.labels]
     joins = [np.unique([row[column] for row in rows], return_inverse=True)[1] for column in ("unit", "cluster")]
@@ -59,15 +62,8 @@ def read_scale(work: Work) -> Scale:
     )
 
 
-def _numbers(meta: pa.Table, by: str) -> dict[str, float | None]:
-    import pyarrow.compute as pc
-
-    rows = meta.filter(pc.equal(meta["key"], by)).to_pylist()
-    if not rows:
-        known = [str(key) for key in pc.unique(meta["key"]).to_pylist()]
-        raise DataError(
-            f"by: no sample has metadata '{by}'.{nearest(by, known)} The samples have: {choices(known) if known else 'none'}."
-        )
+def _numbers(work: Work, by: str) -> dict[str, float | None]:
+    rows = metadata(work, by, "by")
     words = [row for row in rows if row["string"] is not None]
     if words:
         raise DataError(
@@ -87,16 +83,16 @@ def _check(rows: list[dict[str, Any]], number: Mapping[str, float | None], param
             )
         if value is not None and value not in params.labels:
             raise DataError(
-                f"by: sample '{row['sample']}' has {params.by} {value:g}, which is none of the labels "
-                f"{', '.join(f'{label:g}' for label in params.labels)}. Mend the label, or name all values under `labels`."
+                f"by: sample '{row['sample']}' has {params.by} {written(value)}, which is none of the labels "
+                f"{', '.join(written(label) for label in params.labels)}. Mend the label, or name all values under `labels`."
             )
     there = set(number.values())
     for label in params.labels:
         needed = params.missing == "error" or label in (params.labels[0], params.labels[-1])
         if label not in there and needed:
             raise DataError(
-                f"by: no sample has {params.by} {label:g}, so its mean is unknown, and a feature cannot be said to rise over it. Add "
-                f"samples, name other `labels`, or say `missing: null` (never for the lowest and the highest)."
+                f"by: no sample has {params.by} {written(label)}, so its mean is unknown, and a feature cannot be said to rise over it. "
+                f"Add samples, name other `labels`, or say `missing: null` (never for the lowest and the highest)."
             )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.errors import DataError, choices, nearest
 from toolkit.randomness import half
 from toolkit.records import Work
+from toolkit.tables import written
 
 from ._params import REST, Compare, Several, TwoGroups
 
@@ -128,15 +129,11 @@ def metadata(work: Work, key: str, param: str) -> list[Row]:
 
 def words_of(work: Work, key: str, param: str) -> dict[str, str]:
     """Each sample's value as a spec writes it: whole numbers without a point."""
-    found = {
-        row["sample"]: row["string"] if row["string"] is not None else _written(row["number"])
+    return {
+        row["sample"]: row["string"] if row["string"] is not None else written(row["number"])
         for row in metadata(work, key, param)
+        if row["string"] is not None or row["number"] is not None
     }
-    return {sample: label for sample, label in found.items() if label is not None}
-
-
-def _written(number: float | None) -> str | None:
-    return None if number is None else f"{int(number)}" if number.is_integer() else repr(number)
 
 
 def _numbers(work: Work) -> dict[str, float]:

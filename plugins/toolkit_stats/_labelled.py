@@ -87,7 +87,7 @@ def two_groups(work: Work) -> Labelled:
     design = group_design(replace(work, params=params))
     rows = work.inputs.read("samples").select(["sample", "token_ids"]).to_pylist()
     tokens = {row["sample"]: len(row["token_ids"]) for row in rows}
-    return Labelled(
+    found = Labelled(
         asked.between,
         design.samples,
         [row["unit"] for row in design.rows],
@@ -96,6 +96,19 @@ def two_groups(work: Work) -> Labelled:
         np.repeat(np.arange(len(design.groups)), [group.end - group.start for group in design.groups]),
         design.joined,
     )
+    _check_joined(found)
+    return found
+
+
+def _check_joined(data: Labelled) -> None:
+    """Clusters that are apart inside a group may be joined through samples of the other one."""
+    for number, name in enumerate(data.names):
+        if data.clusters(number) < FEWEST:
+            raise DataError(
+                f"between: group '{name}' has {data.clusters(number)} independent clusters once units and equal prompts are joined "
+                f"over both groups ({data.sizes()}); at least {FEWEST} are needed. Give units whose prompts the other group does not "
+                f"have, or say `cluster: none` if units are independent all the same."
+            )
 
 
 def folds(data: Labelled, wanted: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:

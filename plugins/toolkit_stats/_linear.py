@@ -50,16 +50,14 @@ def ridge(x: Floats, row: Ints, positive: Bools, strengths: Sequence[float]) -> 
 
 
 def probe(x: Floats, row: Ints, positive: Bools, inner: Bools, cluster: Ints) -> Floats:
-    """The ridge direction of the penalty that does best on the `inner` samples, fitted on the others and then on all."""
+    """The ridge direction of the penalty that does best on the `inner` samples, fitted on the others and then on all.
+
+    Both parts have samples of both groups.
+    """
     best, most = STRENGTHS[0], -1.0
-    if inner.any() and (~inner).any() and _both(positive[inner]) and _both(positive[~inner]):
-        tried = ridge(x, row[~inner], positive[~inner], STRENGTHS)
-        one = np.zeros(int(inner.sum()), dtype=np.int64)
-        for strength, direction in zip(STRENGTHS, tried, strict=True):
-            value = auroc(x[row[inner]] @ direction, positive[inner], one, cluster[inner]).value
-            best, most = (strength, value) if value > most + 1e-12 else (best, most)
+    tried = ridge(x, row[~inner], positive[~inner], STRENGTHS)
+    one = np.zeros(int(inner.sum()), dtype=np.int64)
+    for strength, direction in zip(STRENGTHS, tried, strict=True):
+        value = auroc(x[row[inner]] @ direction, positive[inner], one, cluster[inner]).value
+        best, most = (strength, value) if value > most + 1e-12 else (best, most)
     return ridge(x, row, positive, (best,))[0]
-
-
-def _both(positive: Bools) -> bool:
-    return bool(positive.any() and not positive.all())

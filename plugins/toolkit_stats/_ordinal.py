@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtr
-from scipy.stats import rankdata
 
-from ._auroc import column_ranks
+from ._correlate import PERFECT, of_orders
+from ._ranks import ranked, spearman
+from ._statistics import merged, moments_of, pearson, slope
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -49,15 +49,14 @@ class Ordinal:
 
 def describe(matrix: Any, label: Floats, labels: Floats, threshold: Floats | None = None) -> Ordinal:
     """Every statistic of every column. `threshold`: taken from elsewhere, instead of from these samples' lowest label."""
-    columns = matrix.tocsc()
     means = np.stack([_mean(matrix, label == one) for one in labels])
-    spread = np.sqrt(_squares(columns) / len(label))
+    spread = np.sqrt(_squares(matrix) / len(label))
     own = quantile(matrix[np.flatnonzero(label == labels[0])].tocsc(), SHARE) if threshold is None else threshold
     with np.errstate(divide="ignore", invalid="ignore"):
         separation = np.where(spread > 0, (means[-1] - means[0]) / spread, np.nan)
     return Ordinal(
-        _pearson(columns, label),
-        _spearman(columns, label),
+        pearson(matrix, label),
+        spearman(ranked(matrix.tocsc()), label),
         means,
         spread,
         separation,
@@ -69,7 +68,7 @@ def describe(matrix: Any, label: Floats, labels: Floats, threshold: Floats | Non
 
 def varying(matrix: Any) -> Ints:
     """The columns that are not constant."""
-    return np.flatnonzero(_squares(matrix.tocsc()) > 0)
+    return np.flatnonzero(_squares(matrix) > 0)
 
 
 def _owners(columns: Any) -> Ints:
@@ -83,36 +82,9 @@ def _mean(matrix: Any, rows: Bools) -> Floats:
     return np.asarray(np.bincount(own.indices, weights=own.data, minlength=matrix.shape[1]) / rows.sum())
 
 
-def _squares(columns: Any) -> Floats:
+def _squares(matrix: Any) -> Floats:
     """The sum of squared deviations from the mean, by column."""
-    rows, count = columns.shape
-    owner, stored = _owners(columns), np.diff(columns.indptr)
-    mean = np.bincount(owner, weights=columns.data, minlength=count) / rows
-    deviations = np.bincount(owner, weights=(columns.data - mean[owner]) ** 2, minlength=count)
-    found = deviations + (rows - stored) * mean**2
-    return np.where(found > rows * (1e-12 * mean) ** 2, found, 0.0)
-
-
-def _pearson(columns: Any, label: Floats) -> Floats:
-    centred = label - label.mean()
-    owner = _owners(columns)
-    together = np.bincount(owner, weights=columns.data * centred[columns.indices], minlength=columns.shape[1])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(np.clip(together / np.sqrt(_squares(columns) * (centred**2).sum()), -1, 1))
-
-
-def _spearman(columns: Any, label: Floats) -> Floats:
-    rows, count = columns.shape
-    rank, silent = column_ranks(columns)
-    own = rankdata(label) - (rows + 1) / 2.0
-    owner, zeros = _owners(columns), rows - np.diff(columns.indptr)
-    rank, silent = rank - (rows + 1) / 2.0, silent - (rows + 1) / 2.0
-    of_stored = np.bincount(owner, weights=own[columns.indices], minlength=count)
-    together = np.bincount(owner, weights=rank * own[columns.indices], minlength=count) - silent * of_stored
-    squares = np.bincount(owner, weights=rank**2, minlength=count) + zeros * silent**2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found = together / np.sqrt(squares * (own**2).sum())
-    return np.asarray(np.where(squares > 0, np.clip(found, -1, 1), np.nan))
+    return moments_of(matrix.indices.astype(np.intp), matrix.data, *matrix.shape).squares
 
 
 def quantile(columns: Any, share: float) -> Floats:
@@ -146,38 +118,17 @@ def exceeding(columns: Any, threshold: Floats) -> Floats:
     return np.asarray((stored + silent) / rows)
 
 
-def slope_test(matrix: Any, label: Floats, cluster: Ints) -> Floats:
-    """The p of each column's linear rise with the label: t with clusters minus 2 degrees of freedom, variance from cluster sums.
+def trend_test(matrix: Any, label: Floats, cluster: Ints) -> Floats:
+    """The p of each column's rise with the label: Pearson's t over the means of clusters, as compare.correlation has it.
 
-    A column without spread has p = 1.
+    A sandwich variance over clusters is too small in the far tail, where a correction over many features looks. A column without
+    spread has p = 1; one that lies on a line has the p of the most extreme of all ways to deal out the labels.
     """
-    rows, count = matrix.shape
-    centred = label - label.mean()
-    size = float((centred**2).sum())
-    groups = int(cluster.max()) + 1
-    mean = np.bincount(matrix.indices, weights=matrix.data, minlength=count) / rows
-    weighted = matrix.multiply(centred[:, None]).tocsr()
-    slope = np.bincount(weighted.indices, weights=weighted.data, minlength=count) / size
-    sums = _by_cluster(weighted, cluster, groups)
-    a = np.bincount(cluster, weights=centred, minlength=groups)
-    b = np.bincount(cluster, weights=centred**2, minlength=groups)
-    cluster_of = np.repeat(np.arange(groups), np.diff(sums.indptr))
-    expected = mean[sums.indices] * a[cluster_of] + slope[sums.indices] * b[cluster_of]
-    stored = np.bincount(sums.indices, weights=(sums.data - expected) ** 2 - expected**2, minlength=count)
-    silent = mean**2 * (a**2).sum() + 2 * mean * slope * (a * b).sum() + slope**2 * (b**2).sum()
-    variance = groups / (groups - 2) * np.maximum(stored + silent, 0.0) / size**2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        t = slope / np.sqrt(variance)
-    flat = _squares(matrix.tocsc()) <= 0
-    certain = (variance <= 1e-24 * slope**2) & ~flat
-    return np.where(flat, 1.0, np.where(certain, 0.0, 2.0 * stdtr(groups - 2, -np.abs(np.nan_to_num(t)))))
-
-
-def _by_cluster(matrix: Any, cluster: Ints, groups: int) -> Any:
-    from scipy import sparse
-
-    member = sparse.csr_array((np.ones(len(cluster)), (cluster, np.arange(len(cluster)))), shape=(groups, len(cluster)))
-    return (member @ matrix).tocsr()
+    observed, of_cluster = merged(matrix, cluster), np.bincount(cluster, weights=label) / np.bincount(cluster)
+    r = pearson(observed, of_cluster)
+    perfect = np.abs(r) >= PERFECT
+    p = slope(np.where(perfect, 0.0, r), len(of_cluster)).p
+    return np.where(perfect, of_orders(of_cluster[None])[0], p)
 
 
 def bounded(separation: Floats) -> Floats:

@@ -261,7 +261,7 @@ def _links(work: Work, data: Labelled, spaces: Sequence[_Space], withheld: str |
         work.report.progress(number + 1, len(wanted))
     observations = int(data.cluster.max()) + 1
     pairs, p, q = found.strongest(observations, max(found.tested, 1))
-    low, high = interval(pairs.r, observations)
+    low, high = interval(pairs.r, observations, params.method)
     said = f"{params.method} over {observations} clusters; " + (withheld or f"bh over {found.tested} pairs")
     for at in range(len(pairs.r)):
         a, b = wanted[int(pairs.spaces[at])]

@@ -27,7 +27,11 @@ class Probe(TwoGroups):
 
     layers: Layers = Field("all", description=HELP)
     folds: int = Field(
-        5, ge=2, le=20, description="Parts for cross-validation; a unit, and equal prompts, lie in one part whole."
+        5,
+        ge=3,
+        le=20,
+        description="Parts for cross-validation; a unit, and equal prompts, lie in one part whole. Three at least: one to score, one "
+        "to choose the penalty on, one to fit.",
     )
     pool: Literal["max", "mean"] = Field("max", description="How several positions of a sample become one value of a feature.")
     tokens: int = Field(8192, ge=1, description="Padded tokens of one forward pass.", json_schema_extra=UNHASHED)
@@ -113,6 +117,8 @@ def _features(work: Work, data: Labelled, fold: npt.NDArray[np.int64], said: str
         rows = activations.filter(pc.equal(activations["space"], space))
         fired = read_space(rows, data.samples, facts["width"], work.params.pool, f"{space} ({facts['address']})")
         if not len(fired.features):
+            silent = auroc(np.zeros(len(positive)), positive, fold, data.cluster)
+            yield _row(data, "best feature", facts["address"], silent, f"no feature fired; {said}")
             continue
         scores, names, columns = np.zeros(len(positive)), [], fired.matrix.tocsc()
         for number in range(count):
@@ -127,6 +133,7 @@ def _features(work: Work, data: Labelled, fold: npt.NDArray[np.int64], said: str
                 best_scores[out] = scores[out]
         text = f"chosen in the other folds: {', '.join(names)}; {said}"
         yield _row(data, "best feature", facts["address"], auroc(scores, positive, fold, data.cluster), text)
-    if all(name for _, name in best):
-        text = f"chosen in the other folds: {', '.join(name for _, name in best)}; {said}"
+    if spaces:
+        chosen = ", ".join(name for _, name in best if name)
+        text = f"chosen in the other folds: {chosen}; {said}" if chosen else f"no feature fired; {said}"
         yield _row(data, "best feature", EVERY, auroc(best_scores, positive, fold, data.cluster), text)

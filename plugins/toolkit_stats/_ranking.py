@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from toolkit.errors import DataError
 from toolkit.randomness import half
 from toolkit.records import Params, Rows, Work
-from toolkit.tables import arrow_schema
+from toolkit.tables import arrow_schema, written
 
 from ._final import Scale, final_rows, read_scale
 
@@ -115,15 +115,31 @@ def _halves(work: Work, scale: Scale) -> tuple[npt.NDArray[np.int64], npt.NDArra
     seen = {prompt for prompt, own in zip(scale.prompts, side, strict=True) if own == "select"}
     fresh = np.array([prompt not in seen for prompt in scale.prompts])
     parts = np.flatnonzero(side == "select"), np.flatnonzero((side == "confirm") & fresh)
+    there = [value for value in scale.labels if value in scale.label]
     for name, rows in zip(("select", "confirm"), parts, strict=True):
-        for value in (scale.labels[0], scale.labels[-1]):
+        for value in there:
             count = len(set(scale.cluster[rows][scale.label[rows] == value].tolist()))
-            if count < FEWEST:
+            least = FEWEST if value in (scale.labels[0], scale.labels[-1]) else 1
+            if count < least:
                 raise DataError(
-                    f"by: the {name} half of the units has {count} clusters with {work.params.by} {value:g} ({scale.said()}); at least "
-                    f"{FEWEST} are needed in each half. Give more samples of this label."
+                    f"by: the {name} half of the units has {count} clusters with {work.params.by} {written(value)} ({scale.said()}); at "
+                    f"least {least} {'are' if least > 1 else 'is'} needed in each half. Give more samples of this label."
                 )
+    _check_spread(work, scale, parts[1])
     return parts
+
+
+def _check_spread(work: Work, scale: Scale, confirm: npt.NDArray[np.int64]) -> None:
+    """The test is over means of clusters: where each has every label alike, nothing can follow them."""
+    import numpy as np
+
+    cluster = np.unique(scale.cluster[confirm], return_inverse=True)[1]
+    means = np.bincount(cluster, weights=scale.label[confirm]) / np.bincount(cluster)
+    if np.ptp(means) <= 1e-12 * np.abs(means).max():
+        raise DataError(
+            f"by: each of the {len(means)} clusters of the confirm half has the same mean {work.params.by} ({written(means[0])}); a "
+            f"ranking follows the label from cluster to cluster. Give units (and prompts) that differ in it."
+        )
 
 
 def _measured(
@@ -132,7 +148,7 @@ def _measured(
     import numpy as np
 
     from ._entries import read_space
-    from ._ordinal import describe, slope_test, varying
+    from ._ordinal import describe, trend_test, varying
 
     activations = work.inputs.read("activations")
     work.report.phase("compute")
@@ -145,7 +161,7 @@ def _measured(
         chosen = describe(matrix[select], scale.label[select], scale.labels)
         held = describe(matrix[confirm], scale.label[confirm], scale.labels, chosen.threshold)
         cluster = np.unique(scale.cluster[confirm], return_inverse=True)[1]
-        p = slope_test(matrix[confirm], scale.label[confirm], cluster)
+        p = trend_test(matrix[confirm], scale.label[confirm], cluster)
         yield _Space(space, fired.features[varies], describe(matrix, scale.label, scale.labels), chosen, held, p)
         work.report.progress(done + 1, len(spaces))
 
@@ -226,7 +242,7 @@ def _rows(one: _Space, columns: Mapping[str, Any], texts: Mapping[str, str], par
     features = one.features[keep]
     blocks = [_block(one.id, features, stat, params.by, numbers[keep], texts.get(stat)) for stat, numbers in columns.items()]
     for label, means in zip(params.labels, one.every.means, strict=True):
-        blocks.append(_block(one.id, features, "mean", f"{params.by} {label:g}", means[keep], None))
+        blocks.append(_block(one.id, features, "mean", f"{params.by} {written(label)}", means[keep], None))
     return pa.concat_tables(blocks)
 
 

@@ -9,6 +9,7 @@ from toolkit.addresses import prefixes
 from toolkit.records import Figure, Inputs
 
 from . import _draw as draw
+from ._ranking_sink import of_several_stages
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,6 +29,10 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
     names = prefixes(inputs.read("spaces").to_pylist())
     for by in sorted(pc.unique(rows.filter(pc.equal(rows["stat"], "score_sound"))["group"]).to_pylist()):
         own = rows.filter(pc.equal(rows["group"], by))
+        if of_several_stages(own):
+            said = f"More than one stage ranks by {by}, and their rows cannot be told apart here; give each a spec of its own."
+            yield Figure(f"{by}: ranked more than once", f"<p>{draw.escaped(said)}</p>", said)
+            continue
         counts = {stat: sum(row["number"] == 1 for row in _of(own, stat)) for stat in ("passes", "passes_sound")}
         said = f"{counts['passes_sound']} pass the sound filters, {counts['passes']} the published ones"
         yield Figure(f"{by}: ranked on units that chose nothing", _table(own, "rank_sound", SOUND, names), said)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from pydantic import Field
 from toolkit.addresses import layer_of, neuronpedia_page
 from toolkit.errors import DataError
 from toolkit.records import Params, SinkWork
+from toolkit.tables import written
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,6 +30,8 @@ PUBLISHED = {
 }
 """Columns of the published CSV and the statistics that they hold."""
 SOUND = ("score_sound", "pearson_confirm", "spearman_confirm", "separation_confirm", "tpr_confirm", "fpr_confirm", "p", "q")
+
+RANKS = ("rank", "rank_sound")
 
 
 class RankingFiles(Params):
@@ -58,7 +62,6 @@ def write_ranking(work: SinkWork) -> Iterator[tuple[str, bytes]]:
 
 def _read(work: SinkWork) -> dict[str, list[dict[str, Any]]]:
     """By label key: each ranked feature with its statistics, its space, and where Neuronpedia has it."""
-    import pyarrow as pa
     import pyarrow.compute as pc
 
     rows = work.inputs.read("features")
@@ -67,9 +70,14 @@ def _read(work: SinkWork) -> dict[str, list[dict[str, Any]]]:
     declared = _declared(work)
     found: dict[str, list[dict[str, Any]]] = {}
     for by in keys:
-        means = pc.and_(pc.equal(rows["stat"], "mean"), pc.starts_with(rows["group"], f"{by} "))
+        means = pc.and_(pc.equal(rows["stat"], "mean"), pc.is_in(rows["group"], value_set=_means_of(rows, by)))
         own = rows.filter(pc.or_(pc.equal(rows["group"], by), means))
-        ranked = own.filter(pc.is_in(own["stat"], value_set=pa.array(["rank", "rank_sound"])))
+        if of_several_stages(own):
+            raise DataError(
+                f"ranking: more than one stage ranks by {by}, and the files have place for one. Put the other ranking into a spec of its "
+                f"own."
+            )
+        ranked = own.filter(pc.is_in(own["stat"], value_set=_texts(RANKS)))
         wanted = {(row["space"], row["feature"]) for row in ranked.to_pylist() if row["number"] is not None}
         stats: dict[tuple[str, int], dict[str, Any]] = {key: {"means": {}} for key in wanted}
         for row in own.to_pylist():
@@ -80,6 +88,37 @@ def _read(work: SinkWork) -> dict[str, list[dict[str, Any]]]:
                 one[row["stat"]] = row["number"]
         found[by] = [_placed(spaces[space], feature, one, declared) for (space, feature), one in stats.items()]
     return found
+
+
+def of_several_stages(rows: pa.Table) -> bool:
+    """Whether rows of one label are of more than one ranking: a feature has two scores, or two features have one rank."""
+    import pyarrow.compute as pc
+
+    scores = rows.filter(pc.equal(rows["stat"], "score_sound")).group_by(["space", "feature"]).aggregate([([], "count_all")])
+    ranks = rows.filter(pc.and_(pc.is_in(rows["stat"], value_set=_texts(RANKS)), pc.is_valid(rows["number"])))
+    counts = ranks.group_by(["stat", "number"]).aggregate([([], "count_all")])
+    return any(found.num_rows and pc.max(found["count_all"]).as_py() > 1 for found in (scores, counts))
+
+
+def _means_of(rows: pa.Table, by: str) -> pa.Array:
+    """The groups that are this key and a number; those of a key that only begins alike are not."""
+    import pyarrow.compute as pc
+
+    groups = pc.unique(rows["group"]).to_pylist()
+    return _texts([group for group in groups if group and group.startswith(f"{by} ") and _number(group.removeprefix(f"{by} "))])
+
+
+def _number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _texts(words: Sequence[str]) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.array(words, pa.string())
 
 
 def _declared(work: SinkWork) -> dict[str, float | None]:
@@ -163,7 +202,7 @@ def _hits(work: SinkWork, by: str, features: Sequence[Mapping[str, Any]]) -> lis
     samples = {row["sample"]: row for row in work.inputs.read("samples").select(["sample", "text", "token_ids"]).to_pylist()}
     meta = work.inputs.read("sample_meta")
     rows = meta.filter(pc.equal(meta["key"], by)).to_pylist()
-    label = {row["sample"]: f"{row['number']:g}" for row in rows if row["number"] is not None}
+    label = {row["sample"]: written(row["number"]) for row in rows if row["number"] is not None}
     activations = work.inputs.read("activations")
     found = []
     by_space: dict[str, list[Any]] = {}

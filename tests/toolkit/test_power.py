@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from scipy import stats
 
-from toolkit._power import POWER, _clusters, smallest
+from toolkit._power import POWER, _clusters, _counted, smallest
+from toolkit.records import Comparison, StagePart
+from toolkit_stats import toolkit_parts
 
 
 @pytest.mark.parametrize("sizes", [(4, 46), (20, 20), (211, 6189)])
@@ -17,9 +21,10 @@ from toolkit._power import POWER, _clusters, smallest
 def test_the_effect_has_the_power_that_is_told(sizes: tuple[int, int], alpha: float) -> None:
     effect = smallest(*sizes, alpha)
     assert effect is not None
-    shift = effect / np.sqrt(1 / sizes[0] + 1 / sizes[1])
-    df = sum(sizes) - 2
-    edge = stats.t.isf(alpha / 2, df)
+    a, b = sizes
+    shift = effect / np.sqrt(1 / a + 1 / b)
+    df = (1 / a + 1 / b) ** 2 / (1 / a**2 / (a - 1) + 1 / b**2 / (b - 1))
+    edge = stats.t.isf(alpha / 2, min(sizes) - 1)
     assert stats.nct.sf(edge, df, shift) == pytest.approx(POWER, abs=1e-6)
 
 
@@ -27,7 +32,49 @@ def test_it_is_found_4_times_out_of_5() -> None:
     effect = smallest(15, 40, 0.01)
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(4000, 15)) + effect, rng.normal(size=(4000, 40))
-    assert (stats.ttest_ind(a, b, axis=1).pvalue < 0.01).mean() == pytest.approx(POWER, abs=0.025)
+    t = np.abs(stats.ttest_ind(a, b, axis=1, equal_var=False).statistic)
+    assert (2 * stats.t.sf(t, 14) < 0.01).mean() == pytest.approx(POWER, abs=0.025)
+    assert effect > stats.norm.isf(0.005) * np.sqrt(1 / 15 + 1 / 40)
+
+
+def test_a_small_group_is_not_helped_by_a_large_one() -> None:
+    small, large = smallest(5, 100, 1e-6), smallest(50, 55, 1e-6)
+    assert small is not None
+    assert large is not None
+    assert small > 10 * large
+
+
+def counted(asked: Comparison, key: dict[str, Any]) -> dict[str, int] | None:
+    samples = [{"sample": f"s{at}", "unit": f"u{at // 2}", "cluster": "same"} for at in range(60)]
+    meta = [{"sample": f"s{at}", "string": None, "number": None, **row(at)} for name, row in key.items() for at in range(60)]
+    tables = {"samples": pa.Table.from_pylist(samples), "sample_meta": pa.Table.from_pylist(meta)}
+    plan: Any = SimpleNamespace(loaded=SimpleNamespace(spec=SimpleNamespace(seed=0)))
+    return _counted(asked, plan, lambda name, rows: tables[name], [])
+
+
+def test_what_is_counted_is_what_the_comparison_takes_for_independent() -> None:
+    key = {
+        "g": lambda at: {"key": "g", "number": 1e6 if at < 30 else 0.1234567},
+        "day": lambda at: {"key": "day", "string": f"d{at // 10}"},
+    }
+    groups = ("1000000", "0.1234567")
+    assert counted(Comparison(by="g", groups=("1e+06", None)), key) is None
+    assert counted(Comparison(by="g", groups=groups), key) == {"1000000": 1, "0.1234567": 1}
+    assert counted(Comparison(by="g", groups=groups, cluster="none"), key) == {"1000000": 15, "0.1234567": 15}
+    assert counted(Comparison(by="g", groups=groups, cluster="none", unit="sample"), key) == {"1000000": 30, "0.1234567": 30}
+    assert counted(Comparison(by="g", groups=groups, cluster="none", unit="day"), key) == {"1000000": 3, "0.1234567": 3}
+    assert counted(Comparison(by="g", groups=groups, cluster="none", unit="month"), key) is None
+
+
+def test_comparisons_tell_the_plan_what_is_independent() -> None:
+    parts = {part.name: part for part in toolkit_parts()}
+    given = {"by": "g", "between": ("a", "rest"), "cluster": "none", "unit": "game"}
+    for name in ("compare.welch", "compare.residual"):
+        part = parts[name]
+        assert isinstance(part, StagePart)
+        assert part.compares is not None
+        asked = part.compares(part.params.model_validate(given), {})
+        assert (asked.unit, asked.cluster, asked.groups) == ("unit", "none", ("a", None))
 
 
 def test_a_spread_needs_two() -> None:

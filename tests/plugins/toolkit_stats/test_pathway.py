@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import TableInputs, make_samples, make_work
 from toolkit_stats import _correlate, toolkit_parts
-from toolkit_stats._correlate import Strongest, columns, components, means, p_of
+from toolkit_stats._correlate import Strongest, columns, components, interval, means, of_orders, p_of
 from toolkit_stats._pathway import Pathway, trace_pathway
 
 PARTS = {part.name: part for part in toolkit_parts()}
@@ -123,6 +124,35 @@ def test_means_of_clusters_and_p_at_the_ends() -> None:
     assert p_of(np.array([0.0, 1.0]), 10).tolist() == [1.0, 0.0]
 
 
+def test_a_perfect_correlation_has_the_p_of_the_most_extreme_orders() -> None:
+    x = np.zeros((12, 3))
+    x[:2] = [[5.0, 5, 1], [5, 5, 0]]
+    x[2:5, 2] = 1.0, 2.0, 4.0
+    first, second = (columns(sparse.csc_array(own), np.arange(own.shape[1]), "pearson", 2) for own in (x[:, :1], x[:, 1:]))
+    strongest = Strongest(10)
+    strongest.add(0, first, second)
+    found, p, q = strongest.strongest(12, 2)
+    assert found.r[0] == pytest.approx(1.0)
+    assert p[0] == pytest.approx(2 * 2 * math.factorial(10) / math.factorial(12))
+    assert q[0] == pytest.approx(2 * p[0])
+    few = Strongest(2)
+    few.add(0, *(columns(sparse.csc_array(np.repeat(x[:, :1], 3, axis=1)), np.arange(3), "pearson", 2) for _ in range(2)))
+    found, p, q = few.strongest(12, 100)
+    assert found.r.tolist() == pytest.approx([1.0, 1.0])
+    assert (q >= p * 100 / 9).all()
+    assert of_orders(np.array([[1.0, 2, 3, 4], [0, 0, 0, 7], [1, 1, 1, 1]])).tolist() == pytest.approx([2 / 24, 2 / 4, 1.0])
+
+
+def test_intervals_of_ranks_are_wider() -> None:
+    r = np.array([0.0, 0.5, -0.9])
+    for method, spread in (("pearson", np.ones(3)), ("spearman", 1 + r**2 / 2)):
+        low, high = interval(r, 20, method)
+        reach = stats.norm.isf(0.025) * np.sqrt(spread / 17)
+        np.testing.assert_allclose(low, np.tanh(np.arctanh(r) - reach))
+        np.testing.assert_allclose(high, np.tanh(np.arctanh(r) + reach))
+    assert [float(end[0]) for end in interval(np.array([1.0]), 3, "pearson")] == [-1.0, 1.0]
+
+
 def test_components_are_those_of_the_correlation_matrix() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(50, 4)) @ rng.normal(size=(4, 4))
@@ -227,6 +257,20 @@ def test_what_cannot_be_followed_or_ordered_is_said() -> None:
         run(world(4, 4), order="turn")
     with pytest.raises(DataError, match="group 'ruin' has 4 samples of 2 units, 4 distinct prompts, 2 clusters"):
         run(world(2, 8))
+
+
+def test_groups_that_the_other_one_joins_are_refused_with_numbers() -> None:
+    given = world(3, 30, decisions=1)
+    units, prompts = (given["samples"][name].to_pylist() for name in ("unit", "cluster"))
+    units[3:6], prompts[3:6] = ["gX"] * 3, prompts[:3]
+    for name, own in (("unit", units), ("cluster", prompts)):
+        samples = given["samples"]
+        given["samples"] = samples.set_column(samples.schema.get_field_index(name), name, pa.array(own))
+    with pytest.raises(
+        DataError, match="group 'ruin' has 1 independent clusters once units and equal prompts are joined over both"
+    ):
+        run(given)
+    assert run(given, cluster="none")["trajectories"]
 
 
 # --- the section --------------------------------------------------------------------------------------------------------

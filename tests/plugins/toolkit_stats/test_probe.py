@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 from scipy import optimize
 
 from toolkit.records import ReportSection, StagePart
@@ -138,10 +139,33 @@ def test_rows_on_disk_give_the_same_and_leave_nothing(tiny: Any, monkeypatch: py
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_space_without_activations_has_no_best_feature(tiny: Any) -> None:
+def test_a_space_where_nothing_fired_is_at_chance(tiny: Any) -> None:
     given = world(tiny)
-    given["activations"] = arrow_schema("activations").empty_table()
-    assert not [kind for kind, _ in run(given, tiny, layers=0) if kind == "best feature"]
+    rows = [{**row, "features": [], "values": []} for row in given["activations"].to_pylist()]
+    given["activations"] = pa.Table.from_pylist(rows, schema=arrow_schema("activations"))
+    found = {name: row for (kind, name), row in run(given, tiny, layers=0).items() if kind == "best feature"}
+    assert set(found) == {"tiny/resid_post.1/S", "of all spaces"}
+    for row in found.values():
+        assert row["value"] == 0.5
+        assert row["text"].startswith("no feature fired; 5 folds")
+
+
+def test_a_space_where_nothing_fired_does_not_hide_the_others(tiny: Any) -> None:
+    given = world(tiny)
+    silent = [{**row, "space": "s2", "features": [], "values": []} for row in given["activations"].to_pylist()]
+    other = {**given["spaces"].to_pylist()[0], "space": "s2", "address": "tiny/resid_post.2/S", "hookpoint": "resid_post.2"}
+    given["activations"] = pa.concat_tables(
+        [given["activations"], pa.Table.from_pylist(silent, schema=arrow_schema("activations"))]
+    )
+    given["spaces"] = pa.concat_tables([given["spaces"], pa.Table.from_pylist([other], schema=arrow_schema("spaces"))])
+    found = run(given, tiny, layers=0)
+    assert found["best feature", "tiny/resid_post.2/S"]["value"] == 0.5
+    assert found["best feature", "of all spaces"]["value"] == found["best feature", "tiny/resid_post.1/S"]["value"]
+
+
+def test_two_folds_leave_none_to_choose_the_penalty_on() -> None:
+    with pytest.raises(ValidationError, match="greater than or equal to 3"):
+        Probe(**PARAMS, folds=2)
 
 
 # --- the section --------------------------------------------------------------------------------------------------------

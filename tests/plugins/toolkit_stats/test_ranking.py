@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,9 +26,9 @@ from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import TableInputs, make_samples, make_work
 from toolkit_stats import toolkit_parts
-from toolkit_stats._ordinal import bounded, describe, quantile, slope_test
+from toolkit_stats._ordinal import bounded, describe, quantile, trend_test
 from toolkit_stats._ranking import Ranking, compare_ranking
-from toolkit_stats._ranking_sink import RankingFiles, write_ranking
+from toolkit_stats._ranking_sink import RankingFiles, of_several_stages, write_ranking
 
 PARTS = {part.name: part for part in toolkit_parts() if not isinstance(part, ReportSection)}
 BY = "concept_strength_label"
@@ -102,27 +104,24 @@ def test_quantiles_of_sparse_columns_are_numpys(seed: int, share: float, rows: i
     np.testing.assert_allclose(quantile(sparse.csc_array(x), share), np.quantile(x, share, axis=0), atol=1e-12)
 
 
-def by_hand(column: np.ndarray, label: np.ndarray, cluster: np.ndarray) -> float:
-    """A least-squares line with a sandwich variance over clusters."""
-    design = np.column_stack([np.ones(len(label)), label])
-    bread = np.linalg.inv(design.T @ design)
-    weights = bread @ design.T @ column
-    scores = design * (column - design @ weights)[:, None]
-    sums = np.stack([scores[cluster == one].sum(0) for one in np.unique(cluster)])
-    count = len(sums)
-    variance = (bread @ (sums.T @ sums) @ bread)[1, 1] * count / (count - 2)
-    return float(2 * stats.t.sf(abs(weights[1]) / np.sqrt(variance), count - 2))
-
-
-def test_the_p_is_that_of_a_line_with_clustered_errors() -> None:
+def test_the_p_is_that_of_a_correlation_over_cluster_means() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(60, 5)) * (rng.random((60, 5)) < 0.5) + (np.arange(5) == 3)
     x[:, 4] = 2.0
-    label, cluster = (np.arange(60) % 4).astype(float), rng.integers(0, 20, 60)
-    cluster = np.unique(cluster, return_inverse=True)[1]
-    found = slope_test(sparse.csr_array(x), label, cluster)
-    np.testing.assert_allclose(found[:4], [by_hand(column, label, cluster) for column in x.T[:4]], rtol=1e-9)
+    label, cluster = (np.arange(60) % 4).astype(float), np.unique(rng.integers(0, 20, 60), return_inverse=True)[1]
+    found = trend_test(sparse.csr_array(x), label, cluster)
+    means = [np.array([own[cluster == one].mean(axis=0) for one in np.unique(cluster)]) for own in (x, label)]
+    np.testing.assert_allclose(found[:4], [stats.pearsonr(column, means[1]).pvalue for column in means[0].T[:4]], rtol=1e-9)
     assert found[4] == 1.0
+
+
+def test_a_perfect_line_has_the_p_of_the_most_extreme_way_to_deal_out_the_labels() -> None:
+    label = np.repeat(np.arange(4.0), 2)
+    x = np.column_stack([label, -2 * label, label >= 0])
+    ways = math.factorial(8) / 2**4
+    assert trend_test(sparse.csr_array(x), label, np.arange(8)).tolist() == pytest.approx([2 / ways, 2 / ways, 1.0])
+    one = (np.arange(5) == 3).astype(float)
+    assert trend_test(sparse.csr_array(one[:, None]), one, np.arange(5)).tolist() == pytest.approx([2 / 5])
 
 
 def test_null_features_are_false_discoveries_as_often_as_alpha_says() -> None:
@@ -130,10 +129,16 @@ def test_null_features_are_false_discoveries_as_often_as_alpha_says() -> None:
     cluster = np.repeat(np.arange(60), 3)
     label = (np.arange(60) % 4).astype(float)[cluster]
     x = np.maximum(rng.normal(size=(60, 800))[cluster] + 0.5 * rng.normal(size=(180, 800)), 0)
-    clustered = (slope_test(sparse.csr_array(x), label, cluster) < 0.05).mean()
-    rows = (slope_test(sparse.csr_array(x), label, np.arange(180)) < 0.05).mean()
-    assert clustered < 0.09
+    clustered = (trend_test(sparse.csr_array(x), label, cluster) < 0.05).mean()
+    rows = (trend_test(sparse.csr_array(x), label, np.arange(180)) < 0.05).mean()
+    assert clustered < 0.07
     assert rows > 0.15
+
+
+def test_the_far_tail_of_null_features_is_no_heavier_than_said() -> None:
+    x = sparse.csr_array(np.random.default_rng(16).normal(size=(16, 40_000)))
+    beyond = (trend_test(x, np.arange(16) % 4.0, np.arange(16)) < 1e-4).sum()
+    assert beyond <= stats.poisson.isf(1e-3, 40_000 * 1e-4)
 
 
 def test_a_bounded_separation_is_a_correlation() -> None:
@@ -247,6 +252,31 @@ def test_bad_labels_and_rows(made: Mapping[str, pa.Table], message: str) -> None
         run(made, missing="null")
 
 
+def without(wanted: str, value: int) -> dict[str, pa.Table]:
+    """A world in which no sample of that half has that label."""
+    made = world(240)
+    sides = [half(2, unit) for unit in made["samples"]["unit"].to_pylist()]
+    keep = [at for at, side in enumerate(sides) if not (at % 4 == value and side == wanted)]
+    names = set(made["samples"].take(keep)["sample"].to_pylist())
+    rows = [row for row in made["sample_meta"].to_pylist() if row["sample"] in names]
+    meta = pa.Table.from_pylist(rows, schema=arrow_schema("sample_meta"))
+    return {**made, **{name: made[name].take(keep) for name in ("samples", "activations")}, "sample_meta": meta}
+
+
+@pytest.mark.parametrize("side", ["select", "confirm"])
+def test_a_middle_label_that_a_half_lacks_is_said(side: str) -> None:
+    with pytest.raises(DataError, match=rf"the {side} half of the units has 0 clusters with {BY} 2 .*at least 1 is needed"):
+        run(without(side, 2))
+
+
+def test_units_that_have_every_label_alike_are_refused() -> None:
+    made = world(160)
+    units = pa.array([f"u{at // 4}" for at in range(160)])
+    made["samples"] = made["samples"].set_column(1, "unit", units)
+    with pytest.raises(DataError, match=r"clusters of the confirm half has the same mean concept_strength_label \(1.5\)"):
+        run(made)
+
+
 def test_labels_that_do_not_rise() -> None:
     with pytest.raises(ValidationError, match="do not rise"):
         Ranking(by=BY, labels=(0, 2, 1))
@@ -322,6 +352,44 @@ def test_the_sink_keeps_the_contract_and_asks_for_a_ranking() -> None:
         )
     made["features"] = pa.concat_tables([rows for _, rows in compare_ranking(make_work(Ranking(by=BY), made))])
     check_part(part, work=make_work(tables=made))
+
+
+def ranked(made: Mapping[str, pa.Table], **params: Any) -> pa.Table:
+    return pa.concat_tables([rows for _, rows in compare_ranking(make_work(Ranking(by=BY, **params), made, seed=2))])
+
+
+def test_two_rankings_by_one_label_are_not_mixed() -> None:
+    made = dict(world())
+    loose, strict = ranked(made, preset="loose", rows=1), ranked(made, preset="strict", min_r=0.999, rows=1)
+    for parts in ((loose, strict), (strict, loose)):
+        inputs = TableInputs({**made, "features": pa.concat_tables(parts)})
+        with pytest.raises(DataError, match=f"more than one stage ranks by {BY}, and the files have place for one"):
+            list(write_ranking(SinkWork(RankingFiles(), Path("x"), "r", inputs)))
+        part = next(part for part in toolkit_parts() if isinstance(part, ReportSection) and part.name == "ranking")
+        (said,) = part.run(inputs)
+        assert f"More than one stage ranks by {BY}" in said.html
+
+
+def test_two_rankings_of_different_spaces_are_not_mixed_either() -> None:
+    made = dict(world())
+    one = ranked(made)
+    other = one.set_column(one.schema.get_field_index("space"), "space", pa.array(["s2"] * len(one)))
+    other = other.cast(one.schema)
+    assert of_several_stages(pa.concat_tables([one, other]))
+    assert not of_several_stages(one)
+
+
+def test_a_key_that_begins_like_the_label_is_another_key() -> None:
+    made = dict(world())
+    mine = ranked(made)
+    means = mine.filter(pc.equal(mine["stat"], "mean")).to_pylist()
+    other = [{**row, "group": row["group"].replace(BY, f"{BY} of old"), "number": 99.0} for row in means]
+    mixed = pa.concat_tables([mine, pa.Table.from_pylist(other, schema=mine.schema)])
+    plain, found = (
+        dict(write_ranking(SinkWork(RankingFiles(), Path("x"), "r", TableInputs({**made, "features": rows}))))
+        for rows in (mine, mixed)
+    )
+    assert found == plain
 
 
 def test_the_report_shows_both_rankings() -> None:
