@@ -68,7 +68,7 @@ def _comparisons() -> Iterator[Part]:
         ),
         ("student", _params.Means, _compare.compare_student, "The same with one spread for both groups: Student's test."),
         ("mann_whitney", _params.Ranks, _compare.compare_mann_whitney, "Two groups by ranks of cluster means: Mann-Whitney."),
-        ("auroc", _params.TwoGroups, _compare.compare_auroc, "How well each feature tells the samples of two groups apart."),
+        ("auroc", _params.Areas, _compare.compare_auroc, "How well each feature tells the samples of two groups apart."),
         (
             "permutation",
             _params.Shuffles,
@@ -90,7 +90,7 @@ def _comparisons() -> Iterator[Part]:
             help=said,
             params=params,
             run=run,
-            version="2" if name == "welch" else "1",
+            version="3" if name == "welch" else "2",
             reads=("samples", "sample_meta", "activations", "spaces"),
             writes=("features",),
             compares=_compares.features if issubclass(params, _params.TwoGroups) else None,
@@ -121,6 +121,7 @@ def _baselines() -> Iterator[Part]:
         help="Which numbers of the raw stream differ between two groups: the control, in spaces of its own.",
         params=_residual.Residual,
         run=_residual.compare_residual,
+        version="2",
         reads=("samples", "sample_meta"),
         writes=("features", "spaces"),
         uses_model=True,
@@ -165,6 +166,7 @@ def _paths_and_ranks() -> Iterator[Part]:
         help="Features followed through layers for each unit and decision, and which go together.",
         params=_pathway.Pathway,
         run=_pathway.trace_pathway,
+        version="2",
         reads=("samples", "sample_meta", "activations", "spaces"),
         writes=("traces", "trajectories", "links", "signatures"),
     )
