@@ -69,7 +69,7 @@ def _comparisons() -> Iterator[Part]:
         ),
         ("student", _params.Means, _compare.compare_student, "The same with one spread for both groups: Student's test."),
         ("mann_whitney", _params.Ranks, _compare.compare_mann_whitney, "Two groups by ranks of cluster means: Mann-Whitney."),
-        ("auroc", _params.TwoGroups, _compare.compare_auroc, "How well each feature tells the samples of two groups apart."),
+        ("auroc", _params.Areas, _compare.compare_auroc, "How well each feature tells the samples of two groups apart."),
         (
             "permutation",
             _params.Shuffles,
@@ -91,7 +91,7 @@ def _comparisons() -> Iterator[Part]:
             help=said,
             params=params,
             run=run,
-            version="2" if name == "welch" else "1",
+            version="3" if name == "welch" else "2",
             reads=("samples", "sample_meta", "activations", "spaces"),
             writes=("features",),
             cost=_cost.comparison(name),
@@ -127,6 +127,7 @@ def _baselines() -> Iterator[Part]:
         params=_residual.Residual,
         run=_residual.compare_residual,
         cost=_cost.residual,
+        version="2",
         reads=("samples", "sample_meta"),
         writes=("features", "spaces"),
         uses_model=True,
@@ -173,6 +174,7 @@ def _paths_and_ranks() -> Iterator[Part]:
         params=_pathway.Pathway,
         run=_pathway.trace_pathway,
         cost=_cost.pathway,
+        version="2",
         reads=("samples", "sample_meta", "activations", "spaces"),
         writes=("traces", "trajectories", "links", "signatures"),
     )

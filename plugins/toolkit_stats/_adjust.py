@@ -6,7 +6,7 @@ Imported when a step runs: it needs NumPy and SciPy.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from toolkit.errors import DataError
 from toolkit.records import Work
 
 from ._groups import Design, metadata, words_of
-from ._statistics import moments_of
+from ._statistics import Spreads, moments_of
 
 Floats = npt.NDArray[np.float64]
 
@@ -48,6 +48,8 @@ class Model:
     clusters: int
     weighted: Any  # clusters by samples: `own` in the place of each member
     crossed: Floats  # clusters by regressors: the weighted sums of the regressors
+    weight: Floats  # of each cluster: the sum of squares of its members' `own`
+    df: float  # what the guarded test has
 
 
 def model_of(work: Work, design: Design) -> Model | None:
@@ -84,10 +86,19 @@ def model(design: Design, covariates: Floats, names: str) -> Model:
         )
     weighted = sparse.csr_array((own, (design.joined, np.arange(design.size))), shape=(clusters, design.size))
     inverse = np.linalg.pinv(regressors.T @ regressors)
-    return Model(names, regressors, inverse, own, rank, clusters, weighted, np.asarray(weighted @ regressors))
+    weight: Floats = np.bincount(design.joined, weights=own**2, minlength=clusters).astype(np.float64)
+    df = _guarded_df(weight, clusters, rank)
+    return Model(names, regressors, inverse, own, rank, clusters, weighted, np.asarray(weighted @ regressors), weight, df)
 
 
-def adjusted(matrix: Any, model: Model) -> Adjusted:
+def _guarded_df(weight: Floats, clusters: int, rank: int) -> float:
+    """Where few clusters make most of the coefficient, there are not many more degrees of freedom than those: as many as clusters of
+    equal weight, less one, would have the same sum of squares. Each covariate takes its share."""
+    effective = float(weight.sum() ** 2 / (weight**2).sum()) - 1.0
+    return min(effective * (clusters - rank) / (clusters - 2), float(clusters - rank))
+
+
+def adjusted(matrix: Any, model: Model, spread: Spreads = "guarded") -> Adjusted:
     """The test of each column of a CSR matrix. Nothing dense of its size is made.
 
     The constant among the regressors lets every column be counted from its mean, so that offsets do not cancel.
@@ -97,20 +108,33 @@ def adjusted(matrix: Any, model: Model) -> Adjusted:
     cross = np.asarray((matrix.T @ model.regressors).T) - np.outer(model.regressors.sum(axis=0), plain.mean)
     coefficients = model.inverse @ cross
     residual = _cleared(plain.squares - (coefficients * cross).sum(axis=0), plain.squares)
-    raw, mixed = _scores(matrix, plain.mean, model)
-    meat = (
-        raw
-        - 2 * (coefficients * mixed).sum(axis=0)
-        + (coefficients * (model.crossed.T @ model.crossed @ coefficients)).sum(axis=0)
-    )
     scale = model.clusters / (model.clusters - 1) * (samples - 1) / (samples - model.rank)
-    variance = np.where(residual > 0, scale * _cleared(meat, raw), 0.0) / (model.own**2).sum() ** 2
-    return _tested(coefficients[0], variance, residual / (samples - model.rank), model.clusters - model.rank)
+    variance = scale * _meat(matrix, plain.mean, coefficients, model) / model.weight.sum() ** 2
+    if spread == "guarded":
+        variance = np.maximum(variance, _pooled(matrix, plain.mean, coefficients, model))
+    df = model.df if spread == "guarded" else float(model.clusters - model.rank)
+    return _tested(coefficients[0], np.where(residual > 0, variance, 0.0), residual / (samples - model.rank), df)
+
+
+def _pooled(matrix: Any, mean: Floats, coefficients: Floats, model: Model) -> Floats:
+    """The variance of the coefficient if each cluster's residuals spread alike, those of the smaller group too."""
+    heavy = model.weight > TOLD_APART * model.weight.max()
+    by = 1.0 / np.sqrt(model.weight[heavy])
+    alike = replace(model, weighted=sparse.diags_array(by) @ model.weighted[heavy], crossed=by[:, None] * model.crossed[heavy])
+    alone: Floats = _meat(matrix, mean, coefficients, alike) / max(len(by) - model.rank, 1)
+    return alone / float(model.weight.sum())
+
+
+def _meat(matrix: Any, mean: Floats, coefficients: Floats, model: Model) -> Floats:
+    """The sum over clusters of the squared weighted sums of their residuals, by column."""
+    raw, mixed = _scores(matrix, mean, model)
+    crossed = (coefficients * (model.crossed.T @ model.crossed @ coefficients)).sum(axis=0)
+    return _cleared(raw - 2 * (coefficients * mixed).sum(axis=0) + crossed, raw)
 
 
 def _scores(matrix: Any, mean: Floats, model: Model) -> tuple[Floats, Floats]:
     """What each cluster adds to a column's coefficient before any is fitted: squares by column, and products with the regressors."""
-    scores, whole = model.weighted @ matrix, np.asarray(model.weighted.sum(axis=1))
+    scores, whole = (model.weighted @ matrix).tocsr(), np.asarray(model.weighted.sum(axis=1))
     column, of_cluster = scores.indices.astype(np.intp), np.repeat(whole, np.diff(scores.indptr))
     stored = np.bincount(column, weights=(scores.data - mean[column] * of_cluster) ** 2, minlength=len(mean))
     silent = (whole**2).sum() - np.bincount(column, weights=of_cluster**2, minlength=len(mean))
@@ -123,13 +147,13 @@ def _cleared(number: Floats, of: Floats) -> Floats:
     return np.where(number > 1e-12 * of, number, 0.0)
 
 
-def _tested(difference: Floats, variance: Floats, residual: Floats, df: int) -> Adjusted:
+def _tested(difference: Floats, variance: Floats, residual: Floats, df: float) -> Adjusted:
     known = variance > 0
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(known, difference / np.sqrt(variance), np.nan)
         d = np.where(residual > 0, difference / np.sqrt(residual), np.nan)
-    p = np.where(known, 2.0 * stdtr(float(df), -np.abs(t)), 1.0)
-    return Adjusted(d=d, t=t, df=np.where(known, float(df), np.nan), p=p)
+    p = np.where(known, 2.0 * stdtr(df, -np.abs(t)), 1.0)
+    return Adjusted(d=d, t=t, df=np.where(known, df, np.nan), p=p)
 
 
 # --- covariates ---------------------------------------------------------------------------------------------------------
@@ -154,7 +178,8 @@ def strata_of(work: Work, design: Design) -> npt.NDArray[np.int64] | None:
 
 
 def _numbers_or_levels(work: Work, key: str, design: Design) -> Floats:
-    rows = metadata(work, key, "covariates")
+    compared = set(design.samples)
+    rows = [row for row in metadata(work, key, "covariates") if row["sample"] in compared]
     if any(row["number"] is None for row in rows):
         return _levels(_values(words_of(work, key, "covariates"), design, key, "covariates"))
     values = np.array(_values({row["sample"]: row["number"] for row in rows}, design, key, "covariates"))

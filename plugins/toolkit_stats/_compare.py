@@ -14,18 +14,16 @@ if TYPE_CHECKING:
 
 def compare_welch(work: Work) -> Rows:
     """Two groups by means, each with its own spread."""
-    from ._statistics import welch
     from ._tests import of_means
 
-    return _groups_compared(work, of_means("welch", welch))
+    return _groups_compared(work, of_means("welch"))
 
 
 def compare_student(work: Work) -> Rows:
     """Two groups by means, with one spread."""
-    from ._statistics import student
     from ._tests import of_means
 
-    return _groups_compared(work, of_means("student", student))
+    return _groups_compared(work, of_means("student"))
 
 
 def compare_mann_whitney(work: Work) -> Rows:
@@ -65,17 +63,17 @@ def compare_kruskal(work: Work) -> Rows:
 
 def compare_correlation(work: Work) -> Rows:
     """A number against every feature."""
-    from ._family import compare
+    from ._family import compare, measured
     from ._groups import trend_design
     from ._tests import of_trend
 
-    design, numbers = trend_design(work)
+    design, numbers = trend_design(work, measured(work))
     yield from compare(work, design, of_trend(work, design, numbers))
 
 
 def _groups_compared(work: Work, make: Callable[[Work, Design], Test]) -> Rows:
-    from ._family import compare
+    from ._family import compare, measured
     from ._groups import group_design
 
-    design = group_design(work)
+    design = group_design(work, measured(work))
     yield from compare(work, design, make(work, design))

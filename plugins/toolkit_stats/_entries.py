@@ -26,17 +26,34 @@ class Fired:
 
 
 def read_space(rows: pa.Table, samples: list[str], width: int, pool: str, space: str) -> Fired:
-    """Pool the activations of one space over the positions of each sample; samples that are not asked for are left out."""
+    """Pool the activations of one space over the positions of each sample; samples that are not asked for are left out.
+
+    A sample in which nothing fired has rows with empty lists. One without a row was not measured, and is refused.
+    """
     ids = pa.array(samples, pa.string())
     rows = rows.filter(pc.is_in(rows["sample"], value_set=ids))
     at = pc.index_in(rows["sample"], value_set=ids).combine_chunks().to_numpy(zero_copy_only=False).astype(np.int64)
     lists = rows["features"].combine_chunks()
+    positions = np.bincount(at, minlength=len(samples))
+    _check_measured(positions, samples, space)
     row = np.repeat(at, np.diff(lists.offsets.to_numpy()))
     feature = lists.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
     value = rows["values"].combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float64)
     _check(row, feature, value, samples, width, space)
-    row, feature, value = _pooled(row * width + feature, value, np.bincount(at, minlength=len(samples)), width, pool)
+    row, feature, value = _pooled(row * width + feature, value, positions, width, pool)
     return _compact(row, feature, value, len(samples), width)
+
+
+def _check_measured(positions: Ints, samples: list[str], space: str) -> None:
+    """Where no sample has a row there is nothing to mistake for a difference: such a space counts, and nothing is found in it."""
+    without = np.flatnonzero(positions == 0)
+    if 0 < len(without) < len(samples):
+        raise DataError(
+            f"space {space}: {len(without)} of {len(samples)} samples have no row in table 'activations' (the first is "
+            f"'{samples[without[0]]}'). Where nothing fires there is a row with empty lists; without a row nobody looked, as where a "
+            f"selector finds no token, and that is not silence. Extract at tokens that each sample has, or leave such samples out: "
+            f"`missing: leave_out` of the comparisons."
+        )
 
 
 def _check(row: Ints, feature: Ints, value: Floats, samples: list[str], width: int, space: str) -> None:

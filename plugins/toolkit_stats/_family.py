@@ -77,6 +77,17 @@ def rows_of(work: Work, design: Design, test: Test, tested: Sequence[Tested]) ->
         yield "features", writer.table(one, own, other, twin, words)
 
 
+def measured(work: Work) -> frozenset[str] | None:
+    """The samples that have a row in every space that has any, if the params leave out the others; else None, for all."""
+    if work.params.missing == "refuse":
+        return None
+    activations = work.inputs.read("activations")
+    each = activations.group_by(["space", "sample"]).aggregate([])
+    of_sample = pc.value_counts(each["sample"])
+    spaces = len(pc.unique(each["space"]))
+    return frozenset(row["values"] for row in of_sample.to_pylist() if row["counts"] == spaces)
+
+
 def described(work: Work) -> dict[str, dict[str, Any]]:
     """Every space that is described, also one in which nothing fired: its features are part of the family."""
     rows = {row["space"]: row for row in work.inputs.read("spaces").to_pylist()}

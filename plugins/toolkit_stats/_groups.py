@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import DataError, choices, nearest
@@ -35,6 +35,7 @@ class Group:
     clusters: npt.NDArray[np.int64]
     units: int
     prompts: int
+    left_out: int = 0  # samples that were not measured
 
     @property
     def count(self) -> int:
@@ -50,7 +51,7 @@ class Group:
             (self.count, "cluster"),
         )
         samples, units, prompts, clusters = (f"{number} {word}{'s'[: number != 1]}" for number, word in parts)
-        return f"{samples} of {units}, {prompts}, {clusters}"
+        return f"{samples} of {units}, {prompts}, {clusters}" + (f", {self.left_out} not measured" if self.left_out else "")
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +74,8 @@ class Design:
         return len(self.samples)
 
 
-def group_design(work: Work) -> Design:
-    """The groups that a comparison names; for `Several` without names, all that there are."""
+def group_design(work: Work, measured: Set[str] | None = None) -> Design:
+    """The groups that a comparison names; for `Several` without names, all that there are. Of `measured` samples, if given."""
     params = work.params
     label_of, rows = _labelled(work, words_of(work, params.by, "by"))
     if isinstance(params, TwoGroups) and REST in params.between:
@@ -82,15 +83,15 @@ def group_design(work: Work) -> Design:
     sizes = Counter(label_of[row["sample"]] for row in rows)
     names = _names(sizes, params)
     rows = _in_half(work, [row for row in rows if label_of[row["sample"]] in names])
-    return _design(work, names, [[row for row in rows if label_of[row["sample"]] == name] for name in names])
+    return _design(work, names, [[row for row in rows if label_of[row["sample"]] == name] for name in names], measured)
 
 
-def trend_design(work: Work) -> tuple[Design, npt.NDArray[np.float64]]:
+def trend_design(work: Work, measured: Set[str] | None = None) -> tuple[Design, npt.NDArray[np.float64]]:
     """All samples that have the number, as one group, and the number of each."""
     import numpy as np
 
     number_of, rows = _labelled(work, _numbers(work))
-    design = _design(work, ("",), [_in_half(work, rows)])
+    design = _design(work, ("",), [_in_half(work, rows)], measured)
     numbers = np.array([number_of[sample] for sample in design.samples])
     if not np.ptp(numbers):
         raise DataError(
@@ -176,14 +177,16 @@ def _names(sizes: Mapping[str, int], params: Compare) -> tuple[str, ...]:
     return asked or tuple(sorted(sizes))
 
 
-def _design(work: Work, names: Sequence[str], rows: Sequence[list[Row]]) -> Design:
+def _design(work: Work, names: Sequence[str], asked: Sequence[list[Row]], measured: Set[str] | None) -> Design:
     """Clusters are made inside a group: a unit with samples in two is a cluster in each."""
     import numpy as np
 
     unit_of = _units(work)
+    rows = [_measured(work.params, name, own, measured) for name, own in zip(names, asked, strict=True)]
     groups: list[Group] = []
-    for name, own in zip(names, rows, strict=True):
-        groups.append(_group(work.params, name, own, groups[-1].end if groups else 0, unit_of))
+    for name, own, all_asked in zip(names, rows, asked, strict=True):
+        group = _group(work.params, name, own, groups[-1].end if groups else 0, unit_of)
+        groups.append(replace(group, left_out=len(all_asked) - len(own)))
     counts = [group.count for group in groups]
     every = [row for own in rows for row in own]
     cells = np.concatenate([group.clusters + sum(counts[:at]) for at, group in enumerate(groups)])
@@ -191,6 +194,17 @@ def _design(work: Work, names: Sequence[str], rows: Sequence[list[Row]]) -> Desi
     return Design(
         [row["sample"] for row in every], tuple(groups), cells, np.repeat(np.arange(len(groups)), counts), joined, every
     )
+
+
+def _measured(params: Compare, name: str, own: list[Row], measured: Set[str] | None) -> list[Row]:
+    kept = own if measured is None else [row for row in own if row["sample"] in measured]
+    if own and not kept:
+        where = f"between: of group '{name}'" if name else f"by: of those with '{params.by}'"
+        raise DataError(
+            f"{where} none of the {len(own)} samples has a row of activations in every space, so that `missing: leave_out` leaves none. "
+            f"Extract at tokens that these samples have."
+        )
+    return kept
 
 
 def _units(work: Work) -> Callable[[Row], str]:

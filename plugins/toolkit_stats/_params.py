@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 
@@ -10,6 +10,12 @@ from toolkit.records import Params
 
 REST = "rest"
 """In `between`: every sample that has the metadata and is not in the other group."""
+
+
+SPREAD: Any = Field(
+    "guarded",
+    description="Where groups have their own spreads: no variance below the pooled one (`guarded`), or as SciPy has it (`own`).",
+)
 
 
 def _different(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -45,6 +51,10 @@ class Compare(Params):
         "discovered", description="Which features get intervals and test statistics too, beside effect, p and q."
     )
     pool: Literal["max", "mean"] = Field("max", description="How several positions of a sample become one value.")
+    missing: Literal["refuse", "leave_out"] = Field(
+        "refuse",
+        description="Samples that were not measured (no row in a space): refuse to run, or leave them out and count them.",
+    )
 
 
 class TwoGroups(Compare):
@@ -56,8 +66,16 @@ class TwoGroups(Compare):
     min_abs_d: float = Field(0.0, ge=0, description="Smallest |d| that is called significant.")
 
 
+class Areas(TwoGroups):
+    """Areas under curves: each group has its own spread."""
+
+    spread: Literal["guarded", "own"] = SPREAD
+
+
 class Means(TwoGroups):
     """Tests of means: they can be adjusted for what else differs between the groups."""
+
+    spread: Literal["guarded", "own"] = SPREAD
 
     covariates: tuple[str, ...] = Field(
         (), description="Metadata keys to adjust for, beside the plain test: numbers by their slope, words by their value."

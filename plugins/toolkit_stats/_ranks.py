@@ -13,10 +13,11 @@ from scipy import sparse
 from scipy.special import chdtrc, gammaln, ndtr, stdtr
 from scipy.stats import rankdata
 
-from ._statistics import Moments, Z, moments, moments_of
+from ._statistics import Moments, Spreads, Z, moments, moments_of, unpooled
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 EXACT = 20_000
 """With no more ways than this to deal out the labels, a rank test counts them all."""
@@ -148,14 +149,14 @@ def van_elteren(parts: Sequence[tuple[Ranked, npt.NDArray[np.bool_]]]) -> Floats
 class Interval:
     """The chance that a row of the first group is higher than one of the second, ties by half, with its 95 % interval.
 
-    `a` and `b` are the moments of the groups' placements, but for what all rows of a column share.
+    `variance` and `df` are of the difference of the groups' placements.
     """
 
     auroc: Floats
     low: Floats
     high: Floats
-    a: Moments
-    b: Moments
+    variance: Floats
+    df: Floats
 
 
 @dataclass(frozen=True)
@@ -170,27 +171,27 @@ class Area:
     p: Floats
 
 
-def interval(found: Ranked, first: npt.NDArray[np.bool_], clusters: tuple[Ints, Ints]) -> Interval:
+def interval(found: Ranked, first: Bools, clusters: tuple[Ints, Ints], spread: Spreads = "guarded") -> Interval:
     """AUROC with DeLong's variance, summed over clusters (Obuchowski)."""
     (a, base), (b, _) = (_placements(found, side, labels) for side, labels in ((first, clusters[0]), (~first, clusters[1])))
-    auroc, reach = a.mean + base, Z * np.sqrt(a.variance + b.variance)
-    return Interval(auroc, np.maximum(auroc - reach, 0.0), np.minimum(auroc + reach, 1.0), a, b)
+    variance, df = unpooled(a, b, spread)
+    auroc, reach = a.mean + base, Z * np.sqrt(variance)
+    return Interval(auroc, np.maximum(auroc - reach, 0.0), np.minimum(auroc + reach, 1.0), variance, df)
 
 
-def area(found: Ranked, first: npt.NDArray[np.bool_], clusters: tuple[Ints, Ints]) -> Area:
+def area(found: Ranked, first: Bools, clusters: tuple[Ints, Ints], spread: Spreads = "guarded") -> Area:
     """AUROC and Brunner and Munzel's test.
 
     Groups without any overlap leave no variance to divide by; their p is that of the one most extreme way to deal out the labels.
     """
-    known = interval(found, first, clusters)
-    a, b, variance = known.a, known.b, known.a.variance + known.b.variance
+    known = interval(found, first, clusters, spread)
+    counts = [int(own.max()) + 1 for own in clusters]
     with np.errstate(divide="ignore", invalid="ignore"):
-        share = a.variance / variance
-        df = 1.0 / (share**2 / (a.clusters - 1) + (1.0 - share) ** 2 / (b.clusters - 1))
-        t = np.where(variance > 0, (known.auroc - 0.5) / np.sqrt(variance), np.nan)
-    apart = (variance == 0) & (np.abs(known.auroc - 0.5) > 0.5 - 1e-12)
-    p = np.where(variance > 0, 2.0 * stdtr(df, -np.abs(t)), np.where(apart, 2 / _ways(a.clusters + b.clusters, a.clusters), 1.0))
-    return Area(known.auroc, known.low, known.high, t, df, p)
+        t = np.where(known.variance > 0, (known.auroc - 0.5) / np.sqrt(known.variance), np.nan)
+    apart = (known.variance == 0) & (np.abs(known.auroc - 0.5) > 0.5 - 1e-12)
+    certain = np.where(apart, 2 / _ways(sum(counts), counts[0]), 1.0)
+    p = np.where(known.variance > 0, 2.0 * stdtr(known.df, -np.abs(t)), certain)
+    return Area(known.auroc, known.low, known.high, t, known.df, p)
 
 
 def _placements(found: Ranked, side: npt.NDArray[np.bool_], clusters: Ints) -> tuple[Moments, Floats]:

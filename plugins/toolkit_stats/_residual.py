@@ -52,30 +52,31 @@ def compare_residual(work: Work) -> Rows:
     from ._groups import group_design
 
     model, params = work.model, work.params.compared()
-    design = group_design(replace(work, params=params))
+    told = replace(work, params=params)
+    design = group_design(told)
     places = hookpoints(work.params.layers, model.layers, model.identity.name)
     spaces = [raw_space_row(model.identity, place, model.width) for place in places]
     sides = [stream.moments() for stream in _streamed(work, design, places)]
     yield "spaces", blocks(spaces, "spaces")
-    yield from _tested(params, design, spaces, sides)
+    yield from _tested(told, design, spaces, sides)
 
 
-def _tested(params: _params.TwoGroups, design: Design, spaces: Sequence[Any], sides: Sequence[Moments]) -> Rows:
+def _tested(work: Work, design: Design, spaces: Sequence[Any], sides: Sequence[Moments]) -> Rows:
     """Welch's test of every dimension of every layer, corrected and written as that of features is."""
     import numpy as np
 
-    from . import _family
+    from ._family import Tested, rows_of
     from ._statistics import effects, welch
     from ._tests import Test
 
-    a, b = sides
+    (a, b), params = sides, work.params
     found = welch(a, b)
     sizes = effects(a, b, found.variance)
     stats = {name: getattr(sizes, name) for name in ("d", "d_low", "d_high", "g")} | {"t": found.t, "df": found.df, "p": found.p}
     test = Test("welch", " vs ".join(params.between), "d", params.min_abs_d, run=lambda matrix, moments: {})
     features = np.arange(a.mean.shape[1])
     tested = [
-        _family.Tested(
+        Tested(
             space["space"],
             space,
             features,
@@ -85,10 +86,7 @@ def _tested(params: _params.TwoGroups, design: Design, spaces: Sequence[Any], si
         )
         for at, space in enumerate(spaces)
     ]
-    writer = _family._Writer(design, test, params)
-    corrected = _family._corrected(tested, test, params, "")
-    for one, own, size in zip(tested, corrected, _family._families(tested, params), strict=True):
-        yield "features", writer.table(one, own, None, [], _family._said(test, params, size))
+    yield from rows_of(work, design, test, tested)
 
 
 def _at(side: Moments, layer: int) -> Moments:

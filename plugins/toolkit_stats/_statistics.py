@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from scipy.special import fdtrc, gammaln, stdtr
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Spreads = Literal["guarded", "own"]
 
 Z = 1.959963984540054
 """Half the width of a 95 % interval in standard errors."""
@@ -103,21 +104,48 @@ def _between(matrix: Any, mean: Floats, clusters: Ints) -> Floats:
     return np.where(between > (sizes**2).sum() * (ROUNDING * mean) ** 2, between, 0.0)
 
 
-def welch(a: Moments, b: Moments) -> Contrast:
+def welch(a: Moments, b: Moments, spread: Spreads = "guarded") -> Contrast:
     """Welch's test with cluster-robust variances, Satterthwaite's degrees of freedom, and Cohen's d over samples."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        variance = a.variance + b.variance
-        share = a.variance / variance
-        df = 1.0 / (share**2 / (a.clusters - 1) + (1.0 - share) ** 2 / (b.clusters - 1))
-    return _contrast(a, b, variance, df)
+    return _contrast(a, b, *unpooled(a, b, spread))
 
 
 def student(a: Moments, b: Moments) -> Contrast:
     """Student's test: cluster means, weighted by size, spread alike in both groups, and that spread is pooled."""
-    df = a.clusters + b.clusters - 2
-    of_cluster = [side.variance * side.clusters * (side.clusters - 1) for side in (a, b)]
-    variance = (of_cluster[0] + of_cluster[1]) / df * (1 / a.clusters + 1 / b.clusters)
-    return _contrast(a, b, variance, np.where(variance > 0, float(df), np.nan))
+    variance = _pooled(a, b) * (1 / a.clusters + 1 / b.clusters)
+    return _contrast(a, b, variance, np.where(variance > 0, float(a.clusters + b.clusters - 2), np.nan))
+
+
+def unpooled(a: Moments, b: Moments, spread: Spreads = "guarded") -> tuple[Floats, Floats]:
+    """The variance of the difference of two means, each group with its own spread, and its degrees of freedom.
+
+    A small group in which a rare feature is silent by chance shows no spread, and all certainty would come from the other. Guarded, the
+    variance is at least the pooled one, and the degrees of freedom at most those with each spread at least the pooled one.
+    """
+    variance, df = a.variance + b.variance, _satterthwaite(a, b, a.variance, b.variance)
+    if spread == "own":
+        return variance, df
+    pooled = _pooled(a, b)
+    least = pooled / a.clusters, pooled / b.clusters
+    guarded = _satterthwaite(a, b, np.maximum(a.variance, least[0]), np.maximum(b.variance, least[1]))
+    return np.maximum(variance, least[0] + least[1]), np.minimum(df, guarded)
+
+
+def arrangements(values: Floats) -> float:
+    """How many ways there are to deal out these values, equal ones alike, nearly; exact numbers of thousands of digits take long."""
+    alike = np.unique(values, return_counts=True)[1]
+    return float(np.exp(min(gammaln(len(values) + 1) - gammaln(alike + 1).sum(), 700.0)))
+
+
+def _satterthwaite(a: Moments, b: Moments, of_a: Floats, of_b: Floats) -> Floats:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = of_a / (of_a + of_b)
+        return 1.0 / (share**2 / (a.clusters - 1) + (1.0 - share) ** 2 / (b.clusters - 1))
+
+
+def _pooled(a: Moments, b: Moments) -> Floats:
+    """The variance between clusters, taken for one in both groups."""
+    of_a, of_b = (side.variance * side.clusters * (side.clusters - 1) for side in (a, b))
+    return (of_a + of_b) / (a.clusters + b.clusters - 2)
 
 
 def _contrast(a: Moments, b: Moments, variance: Floats, df: Floats) -> Contrast:
@@ -209,10 +237,16 @@ def pearson(matrix: Any, numbers: Floats) -> Floats:
     return np.clip(r, -1.0, 1.0)
 
 
-def slope(r: Floats, rows: int, spread: Floats | float = 1.0) -> Slope:
-    """The t test of a correlation, and Fisher's interval; `spread` widens it (ranks spread more than values)."""
+def slope(r: Floats, numbers: Floats, spread: Floats | float = 1.0) -> Slope:
+    """The t test of a correlation, and Fisher's interval; `spread` widens it (ranks spread more than values).
+
+    A perfect line leaves no spread to divide by (a feature may fire in one row only, the one whose number differs): its p is that of
+    the one most extreme way to deal out the numbers.
+    """
+    rows, known = len(numbers), np.abs(r) < 1.0 - ROUNDING
     with np.errstate(divide="ignore", invalid="ignore"):
-        t = r * np.sqrt((rows - 2) / (1.0 - r**2))
+        t = np.where(known, r * np.sqrt((rows - 2) / (1.0 - r**2)), np.nan)
         reach = Z * np.sqrt(spread / (rows - 3)) if rows > 3 else np.full_like(r, np.inf)
-        low, high = np.tanh(np.arctanh(r) - reach), np.tanh(np.arctanh(r) + reach)
-    return Slope(r, low, high, t, np.where(np.isnan(r), 1.0, 2.0 * stdtr(rows - 2, -np.abs(t))))
+        low, high = (np.where(known, np.tanh(np.arctanh(r) + side * reach), np.nan) for side in (-1, 1))
+        p = np.where(known, 2.0 * stdtr(rows - 2, -np.abs(t)), np.where(np.isnan(r), 1.0, min(2.0 / arrangements(numbers), 1.0)))
+    return Slope(r, low, high, t, p)

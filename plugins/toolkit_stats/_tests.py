@@ -19,7 +19,7 @@ from toolkit.records import Work
 
 from . import _adjust, _ranks, _shuffle
 from ._groups import Design
-from ._statistics import Contrast, Effects, Moments, anova, effects, merged, moments, pearson, slope
+from ._statistics import Effects, Moments, anova, effects, merged, moments, pearson, slope, student, unpooled, welch
 
 Floats = npt.NDArray[np.float64]
 Sides = Sequence[Moments]
@@ -41,19 +41,19 @@ class Test:
     """What the second test is adjusted for, for people."""
 
 
-def of_means(name: str, test: Callable[[Moments, Moments], Contrast]) -> Callable[[Work, Design], Test]:
+def of_means(name: str) -> Callable[[Work, Design], Test]:
     """Welch's and Student's tests, and beside them the adjusted one where the params name covariates."""
 
     def make(work: Work, design: Design) -> Test:
-        model = _adjust.model_of(work, design)
+        model, spread = _adjust.model_of(work, design), work.params.spread
 
         def run(matrix: Any, sides: Sides) -> dict[str, Floats]:
             a, b = sides
-            found = test(a, b)
+            found = student(a, b) if name == "student" else welch(a, b, spread)
             plain = {**_effects(effects(a, b, found.variance)), "t": found.t, "df": found.df, "p": found.p}
             if model is None:
                 return plain
-            beside = _adjust.adjusted(matrix, model)
+            beside = _adjust.adjusted(matrix, model, spread)
             return {**plain, **{f"{stat}_adjusted": getattr(beside, stat) for stat in ("d", "t", "df", "p")}}
 
         return _two_groups(work, design, name, run, model.names if model else "")
@@ -87,7 +87,7 @@ def of_area(work: Work, design: Design) -> Test:
     clusters = design.groups[0].clusters, design.groups[1].clusters
 
     def block(columns: Any) -> dict[str, Floats]:
-        found = _ranks.area(_ranks.ranked(columns), first, clusters)
+        found = _ranks.area(_ranks.ranked(columns), first, clusters, work.params.spread)
         own = {"auroc": found.auroc, "auroc_low": found.low, "auroc_high": found.high}
         return {**own, "t": found.t, "df": found.df, "p": found.p}
 
@@ -135,7 +135,7 @@ def of_trend(work: Work, design: Design, numbers: Floats) -> Test:
             if ranks
             else pearson(cells, of_cell)
         )
-        found = slope(r, len(of_cell), 1 + r**2 / 2 if ranks else 1.0)
+        found = slope(r, of_cell, 1 + r**2 / 2 if ranks else 1.0)
         return {"r": found.r, "r_low": found.low, "r_high": found.high, "t": found.t, "p": found.p}
 
     return Test(params.method, f"trend of {params.by}", "r", params.min_abs_r, run)
@@ -183,7 +183,7 @@ def _several(work: Work, name: str, run: Callable[[Any, Sides], Mapping[str, Flo
 def _plain_effects(sides: Sides) -> dict[str, Floats]:
     """d with Welch's interval, for tests that are not about means: what a screen goes by is the same after every test."""
     a, b = sides
-    return _effects(effects(a, b, a.variance + b.variance))
+    return _effects(effects(a, b, unpooled(a, b)[0]))
 
 
 def _effects(found: Effects) -> dict[str, Floats]:

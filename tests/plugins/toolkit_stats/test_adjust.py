@@ -49,7 +49,7 @@ def case(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 def test_the_adjusted_test_is_least_squares_with_cluster_robust_errors(offset: float) -> None:
     values, covariates, clusters, group = case()
     values = values + offset
-    found = adjusted(sparse.csr_array(values), model(design((40, 50), clusters), covariates, "x"))
+    found = adjusted(sparse.csr_array(values), model(design((40, 50), clusters), covariates, "x"), "own")
     for column in range(values.shape[1]):
         beta, error, spread = sandwich(values[:, column], np.column_stack([group, np.ones(90), covariates]), clusters)
         assert found.t[column] == pytest.approx(beta / error, rel=1e-8 if offset else 1e-9)
@@ -61,7 +61,7 @@ def test_the_adjusted_test_is_least_squares_with_cluster_robust_errors(offset: f
 def test_statsmodels_says_the_same() -> None:
     api = pytest.importorskip("statsmodels.api")
     values, covariates, clusters, group = case(1)
-    found = adjusted(sparse.csr_array(values), model(design((40, 50), clusters), covariates, "x"))
+    found = adjusted(sparse.csr_array(values), model(design((40, 50), clusters), covariates, "x"), "own")
     for column in range(values.shape[1]):
         fit = api.OLS(values[:, column], np.column_stack([group, np.ones(90), covariates]))
         theirs = fit.fit(cov_type="cluster", cov_kwds={"groups": clusters}, use_t=True)
@@ -71,7 +71,7 @@ def test_statsmodels_says_the_same() -> None:
 def test_columns_without_a_residual_are_no_evidence() -> None:
     values, covariates, clusters, _ = case()
     columns = np.column_stack([np.full(90, 2.5), covariates[:, 1] * 3.0, values[:, 0]])
-    found = adjusted(sparse.csr_array(columns), model(design((40, 50), clusters), covariates, "x"))
+    found = adjusted(sparse.csr_array(columns), model(design((40, 50), clusters), covariates, "x"), "own")
     assert found.p[:2].tolist() == [1.0, 1.0]
     assert np.isnan(found.t[:2]).all()
     assert np.isnan(found.d[:2]).all()
@@ -107,20 +107,30 @@ def test_covariates_stand_beside_the_plain_test_and_take_away_what_they_explain(
 
 def test_within_a_key_is_least_squares_with_its_values_as_indicators() -> None:
     given = confounded()
-    found = numbers("welch", given, between=("a", "b"), within="level")
+    found = numbers("welch", given, between=("a", "b"), within="level", spread="own")
     words = [row["string"] for row in given["sample_meta"].to_pylist() if row["key"] == "level"]
     high = np.array([word == "high" for word in words], dtype=float)
     dense = np.array([row["values"] for row in given["activations"].to_pylist()])
     group = (np.arange(120) < 60).astype(float)
     beta, error, _ = sandwich(dense[:, 0].astype(float), np.column_stack([group, np.ones(120), high]), np.arange(120))
     assert found["t_adjusted"][0] == pytest.approx(beta / error, rel=1e-6)
-    assert numbers("welch", given, between=("a", "b"), covariates=["level"])["t_adjusted"][0] == found["t_adjusted"][0]
+    assert (
+        numbers("welch", given, between=("a", "b"), covariates=["level"], spread="own")["t_adjusted"][0] == found["t_adjusted"][0]
+    )
 
 
 def test_students_test_can_be_adjusted_as_well() -> None:
     plain, beside = (numbers("student", confounded(), between=("a", "b"), covariates=keys) for keys in ([], ["balance"]))
     assert "p_adjusted" not in plain
     assert beside["p_adjusted"] == numbers("welch", confounded(), between=("a", "b"), covariates=["balance"])["p_adjusted"]
+
+
+def test_a_word_outside_the_groups_leaves_a_covariate_a_number() -> None:
+    dense, balance = np.random.default_rng(4).random((43, 3)), np.random.default_rng(5).normal(size=40).tolist()
+    groups = ["a"] * 20 + ["b"] * 20
+    only = numbers("welch", of_dense(dense[:40], groups, balance=balance), between=("a", "b"), covariates=["balance"])
+    more = of_dense(dense, [*groups, "c", "c", "c"], balance=[*balance, "none", "none", "none"])
+    assert numbers("welch", more, between=("a", "b"), covariates=["balance"])["p_adjusted"] == only["p_adjusted"]
 
 
 def refused(message: str, given: Any, part: str = "welch", **params: Any) -> None:

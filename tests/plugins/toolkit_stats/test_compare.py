@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given as drawn
 from hypothesis import settings
@@ -14,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from pydantic import ValidationError
 from scipy import sparse, stats
 
-from tests.plugins.toolkit_stats.made import PARTS, numbers, of_dense, run, sample, space, tables
+from tests.plugins.toolkit_stats.made import PARTS, TESTS, numbers, of_dense, run, sample, space, tables
 from toolkit.errors import DataError
 from toolkit.randomness import half
 from toolkit.tables import arrow_schema
@@ -96,7 +97,7 @@ def test_anova_is_scipys(dense: np.ndarray) -> None:
 def test_pearson_is_scipys_with_its_interval(dense: np.ndarray, numbers: list[int]) -> None:
     label = np.array([7.0, -7.0, *numbers])
     r = pearson(sparse.csr_array(dense), label)
-    found = slope(r, 13)
+    found = slope(r, label)
     for column in range(4):
         if np.ptp(dense[:, column]) == 0:
             assert np.isnan(r[column])
@@ -104,6 +105,9 @@ def test_pearson_is_scipys_with_its_interval(dense: np.ndarray, numbers: list[in
             continue
         theirs = stats.pearsonr(dense[:, column], label)
         assert r[column] == pytest.approx(theirs.statistic, abs=1e-12)
+        if np.isnan(found.t[column]):
+            assert abs(r[column]) == pytest.approx(1.0)
+            continue
         assert found.p[column] == pytest.approx(theirs.pvalue, rel=1e-7)
         np.testing.assert_allclose([found.low[column], found.high[column]], theirs.confidence_interval(), rtol=1e-7)
 
@@ -235,6 +239,54 @@ def test_units_that_equal_prompts_join_are_told_apart_from_too_few() -> None:
         "distinct prompts, or say `cluster: none` if units are independent all the same (games that open with one prompt)."
     )
     refused(message, "welch", given, **PAIR)
+
+
+@pytest.mark.parametrize("method", ["pearson", "spearman"])
+def test_one_row_that_fires_and_differs_is_one_of_as_many_labellings(method: str) -> None:
+    dense = np.zeros((40, 2))
+    dense[0, 1] = 2.0
+    found = run("correlation", of_dense(dense, [1.0] + [0.0] * 39), method=method)
+    number = {key[2]: row["number"] for key, row in found.items() if key[1] == 1}
+    assert number["r"] == pytest.approx(1.0)
+    assert number["p"] == pytest.approx(2 / 40)
+    assert number["t"] is number["r_low"] is number["r_high"] is None
+
+
+def unmeasured() -> dict[str, pa.Table]:
+    """Forty samples with one feature, without a difference; nobody looked at ten of the second group."""
+    rng = np.random.default_rng(0)
+    given = of_dense(np.column_stack([5 + rng.normal(size=40), np.ones(40)]), ["a"] * 20 + ["b"] * 20, number=list(range(40)))
+    rows = given["activations"]
+    return {**given, "activations": rows.filter(pc.less(rows["sample"], "n0030"))}
+
+
+@pytest.mark.parametrize("part", TESTS)
+def test_samples_that_nobody_looked_at_are_not_silent(part: str) -> None:
+    asked = {"by": "number"} if part == "correlation" else {"between": ("a", "b")}
+    with pytest.raises(DataError) as caught:
+        run(part, unmeasured(), **asked)
+    assert str(caught.value) == (
+        "space s1 (m/resid_post.1/s1): 10 of 40 samples have no row in table 'activations' (the first is 'n0030'). Where nothing fires "
+        "there is a row with empty lists; without a row nobody looked, as where a selector finds no token, and that is not silence. "
+        "Extract at tokens that each sample has, or leave such samples out: `missing: leave_out` of the comparisons."
+    )
+    found = run(part, unmeasured(), missing="leave_out", **asked)
+    assert not any(row["number"] for key, row in found.items() if key[2] == "significant" and part != "correlation")
+    texts = {row["text"] for key, row in found.items() if key[2] == "mean"}
+    left = 30 if part == "correlation" else 10
+    assert f"{left} samples of {left} units, {left} distinct prompts, {left} clusters, 10 not measured" in texts
+
+
+def test_a_group_that_nobody_looked_at_is_refused() -> None:
+    given = unmeasured()
+    rows = given["activations"]
+    given["activations"] = rows.filter(pc.less(rows["sample"], "n0020"))
+    with pytest.raises(DataError) as caught:
+        run("welch", given, between=("a", "b"), missing="leave_out")
+    assert str(caught.value) == (
+        "between: of group 'b' none of the 20 samples has a row of activations in every space, so that `missing: leave_out` leaves none. "
+        "Extract at tokens that these samples have."
+    )
 
 
 def test_a_trend_needs_numbers_that_change() -> None:

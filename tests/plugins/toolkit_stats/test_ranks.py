@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import sparse, stats
 
 from toolkit_stats import _ranks as ranks
-from toolkit_stats._statistics import slope
+from toolkit_stats._statistics import arrangements, slope
 
 TIED = st.sampled_from([0.0, 0.0, 0.0, 0.5, 1.0, 2.0, -1.0])
 DENSE = hnp.arrays(float, st.tuples(st.integers(16, 30), st.just(5)), elements=TIED)
@@ -78,7 +78,7 @@ def test_tiny_groups_with_ties_count_every_way_to_deal_out_the_labels() -> None:
 @given(dense=DENSE)
 def test_the_test_of_auroc_is_brunner_and_munzels(dense: np.ndarray) -> None:
     first = split(dense)
-    found = ranks.area(of_dense(dense), first, each(first))
+    found = ranks.area(of_dense(dense), first, each(first), "own")
     u = stats.mannwhitneyu(dense[first], dense[~first], axis=0, method="asymptotic").statistic
     np.testing.assert_allclose(found.auroc, u / (first.sum() * (~first).sum()))
     for column in range(dense.shape[1]):
@@ -98,7 +98,7 @@ def test_the_interval_of_auroc_is_delongs() -> None:
     over = (a[:, None] > b).astype(float)
     error = np.sqrt(over.mean(axis=1).var(ddof=1) / 12 + over.mean(axis=0).var(ddof=1) / 15)
     first = np.arange(27) < 12
-    found = ranks.area(of_dense(np.concatenate([a, b])[:, None]), first, each(first))
+    found = ranks.area(of_dense(np.concatenate([a, b])[:, None]), first, each(first), "own")
     assert found.low[0] == pytest.approx(over.mean() - 1.959963984540054 * error)
     assert found.high[0] == pytest.approx(min(over.mean() + 1.959963984540054 * error, 1.0))
 
@@ -149,7 +149,10 @@ def test_spearman_is_scipys(dense: np.ndarray, numbers: list[int]) -> None:
             continue
         theirs = stats.spearmanr(dense[:, column], label)
         assert found[column] == pytest.approx(theirs.statistic, abs=1e-12)
-        assert slope(found, len(label)).p[column] == pytest.approx(theirs.pvalue, abs=1e-9)
+        tested = slope(found, label)
+        assert tested.p[column] == pytest.approx(
+            2 / arrangements(label) if np.isnan(tested.t[column]) else theirs.pvalue, abs=1e-9
+        )
 
 
 def test_ranks_within_one_stratum_are_ranks_and_strata_add_up() -> None:

@@ -11,21 +11,21 @@ from scipy import sparse, stats
 
 from toolkit.testing.nulls import Groups, null_groups, planted_groups
 from toolkit_stats._corrections import benjamini_hochberg
-from toolkit_stats._statistics import Contrast, clusters_of, moments, welch
+from toolkit_stats._statistics import Contrast, clusters_of, moments, student, welch
 
 VALUES = st.integers(-2000, 2000).map(lambda number: number / 16)
 
 
 def of_dense(a: np.ndarray, b: np.ndarray) -> Contrast:
-    """Every sample its own cluster."""
-    return welch(*(moments(sparse.csr_array(side), np.arange(len(side))) for side in (a, b)))
+    """Every sample its own cluster, and each group its own spread."""
+    return welch(*(moments(sparse.csr_array(side), np.arange(len(side))) for side in (a, b)), "own")
 
 
 def of_groups(data: Groups, clusters: np.ndarray) -> Contrast:
     """The labelled samples against the others."""
     dense = sparse.csr_array(data.dense())
     sides = [np.flatnonzero(data.label), np.flatnonzero(~data.label)]
-    return welch(*(moments(dense[rows], np.unique(clusters[rows], return_inverse=True)[1]) for rows in sides))
+    return welch(*(moments(dense[rows], np.unique(clusters[rows], return_inverse=True)[1]) for rows in sides), "own")
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e3, 1e7], ids=["none", "thousand", "ten-million"])
@@ -60,7 +60,7 @@ def test_a_cluster_repeated_is_no_more_evidence_than_the_cluster_once() -> None:
     a, b = rng.random((10, 5)), rng.random((12, 5)) + 0.1
     once = of_dense(a, b)
     sides = [(np.repeat(side, 7, axis=0), np.repeat(np.arange(len(side)), 7)) for side in (a, b)]
-    again = welch(*(moments(sparse.csr_array(side), clusters) for side, clusters in sides))
+    again = welch(*(moments(sparse.csr_array(side), clusters) for side, clusters in sides), "own")
     np.testing.assert_allclose(again.t, once.t, rtol=1e-9)
     np.testing.assert_allclose(again.p, once.p, rtol=1e-9)
 
@@ -122,3 +122,22 @@ def test_planted_features_are_found_with_their_sign_and_size() -> None:
     np.testing.assert_allclose(of_games.d[list(which)], 1.2, atol=0.35)
     np.testing.assert_allclose(of_games.p, found.p, rtol=1e-9)
     assert (found.d[list(which)] > 0.4).all()
+
+
+def test_guarded_is_never_surer_than_welch_or_the_pooled_spread() -> None:
+    rng = np.random.default_rng(2)
+    values = [rng.gamma(2.0, size=(size, 400)) * (rng.random((size, 400)) < 0.1) for size in (6, 40)]
+    sides = [moments(sparse.csr_array(side), np.arange(len(side))) for side in values]
+    own, guarded, pooled = welch(*sides, "own"), welch(*sides), student(*sides)
+    assert (guarded.p >= own.p).all()
+    assert (guarded.variance >= np.maximum(own.variance, pooled.variance) * (1 - 1e-12)).all()
+    silent = (values[0].sum(axis=0) == 0) & (own.variance > 0)
+    assert (own.df[silent] == 39).all()
+    assert (guarded.df[silent] < 8).all()
+
+
+def test_guarded_is_welchs_where_groups_are_alike() -> None:
+    rng = np.random.default_rng(3)
+    a = rng.normal(size=(30, 4))
+    sides = [moments(sparse.csr_array(side), np.arange(30)) for side in (a, a[::-1] + 1.0)]
+    np.testing.assert_allclose(welch(*sides).p, welch(*sides, "own").p, rtol=1e-9)

@@ -13,9 +13,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy import sparse
 
 from tests.plugins.toolkit_stats.made import numbers, of_groups
+from tests.plugins.toolkit_stats.test_adjust import design
 from toolkit.testing.nulls import null_groups, planted_groups
+from toolkit_stats._adjust import adjusted, model
+from toolkit_stats._corrections import benjamini_hochberg
+from toolkit_stats._ranks import area, ranked
+from toolkit_stats._statistics import Spreads, moments, welch
 
 ALPHA = 0.05
 TESTS: dict[str, dict[str, Any]] = {
@@ -51,6 +57,37 @@ def test_nulls_hold_alpha() -> None:
 
 def test_rounds_taken_for_evidence_do_not() -> None:
     assert np.mean([anything(("welch",), seed, unit="sample") for seed in range(12)]) > 0.5
+
+
+FAMILY = 8192
+
+
+def found_in_groups_of(small: int, large: int, seed: int, spreads: Sequence[Spreads]) -> list[list[int]]:
+    """By spread, the false discoveries of Welch's test, AUROC and the adjusted test, of sparse features that all are null."""
+    rng, rows = np.random.default_rng([seed, small, large]), small + large
+    fires = rng.random((rows, FAMILY)) < rng.choice([0.02, 0.05, 0.1, 0.2, 0.4], size=FAMILY)
+    matrix = sparse.csr_array(fires * rng.gamma(2.0, size=(rows, FAMILY)))
+    clusters, first = (np.arange(small), np.arange(large)), np.arange(rows) < small
+    sides = [moments(matrix[first], clusters[0]), moments(matrix[~first], clusters[1])]
+    ranks, beside = ranked(matrix.tocsc()), model(design((small, large), np.arange(rows)), rng.normal(size=(rows, 1)), "x")
+    found = []
+    for spread in spreads:
+        tests = welch(*sides, spread), area(ranks, first, clusters, spread), adjusted(matrix, beside, spread)
+        found.append([int((benjamini_hochberg(test.p, FAMILY) <= ALPHA).sum()) for test in tests])
+    return found
+
+
+def test_small_groups_hold_alpha_over_a_large_family_and_their_own_spreads_do_not() -> None:
+    own, guarded = found_in_groups_of(5, 100, 0, ("own", "guarded"))
+    assert min(own) > 100
+    assert guarded == [0, 0, 0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", [(5, 100), (8, 60), (15, 60), (29, 109), (100, 100)])
+def test_groups_of_any_sizes_hold_alpha_over_a_large_family(sizes: tuple[int, int]) -> None:
+    found = np.array([found_in_groups_of(*sizes, seed, ("guarded",))[0] for seed in range(20)])
+    assert ((found > 0).mean(axis=0) <= bound(20)).all()
 
 
 @pytest.mark.slow
