@@ -123,6 +123,7 @@ def undisturbed_rows(found: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in found.items() if name != "index"}
 
 
+@pytest.mark.slow
 def test_two_write_while_two_read(tmp_path: Path, undisturbed: dict[str, str]) -> None:
     check_two_and_two(tmp_path / "store", undisturbed)
 
