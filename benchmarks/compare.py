@@ -109,7 +109,8 @@ def _error(layer: Fired, dense: Any, split: int) -> float:
     from toolkit_stats._statistics import moments
 
     some = layer.matrix[:, : dense.shape[1]]
-    ours = welch(moments(some[:split], np.arange(split)), moments(some[split:], np.arange(len(dense) - split)))
+    sides = moments(some[:split], np.arange(split)), moments(some[split:], np.arange(len(dense) - split))
+    ours = welch(*sides, "own")
     by_rank = mann_whitney(ranked(some.tocsc()), np.arange(len(dense)) < split)
     theirs = stats.ttest_ind(dense[:split], dense[split:], equal_var=False)
     by_rank_theirs = stats.mannwhitneyu(dense[:split], dense[split:], axis=0, method="asymptotic")
@@ -130,7 +131,7 @@ def main() -> None:
     }
     design = group_design(works["welch"])
     layers = _read(works["welch"], design, asked.width)
-    tests = {"welch": of_means("welch", welch)(works["welch"], design), "mann_whitney": of_ranks(works["mann_whitney"], design)}
+    tests = {"welch": of_means("welch")(works["welch"], design), "mann_whitney": of_ranks(works["mann_whitney"], design)}
     tested = _tested(tests["welch"], design, layers)
     split, columns = design.groups[0].end, min(asked.columns, layers[0].matrix.shape[1])
     dense = layers[0].matrix[:, :columns].toarray()
