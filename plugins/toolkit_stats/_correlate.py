@@ -162,7 +162,7 @@ def of_orders(values: Floats) -> Floats:
 
 def interval(r: Floats, observations: int, method: str) -> tuple[Floats, Floats]:
     """Fisher's 95 % interval, that of ranks wider (Bonett and Wright), as compare.correlation has it."""
-    found = slope(r, observations, 1 + r**2 / 2 if method == "spearman" else 1.0)
+    found = slope(r, np.arange(observations, dtype=np.float64), 1 + r**2 / 2 if method == "spearman" else 1.0)
     # Three observations know nothing of a correlation, not even of a perfect one.
     return np.nan_to_num(found.low, nan=-1.0), np.nan_to_num(found.high, nan=1.0)
 

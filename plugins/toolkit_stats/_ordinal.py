@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._correlate import PERFECT, of_orders
 from ._ranks import ranked, spearman
 from ._statistics import merged, moments_of, pearson, slope
 
@@ -125,10 +124,7 @@ def trend_test(matrix: Any, label: Floats, cluster: Ints) -> Floats:
     spread has p = 1; one that lies on a line has the p of the most extreme of all ways to deal out the labels.
     """
     observed, of_cluster = merged(matrix, cluster), np.bincount(cluster, weights=label) / np.bincount(cluster)
-    r = pearson(observed, of_cluster)
-    perfect = np.abs(r) >= PERFECT
-    p = slope(np.where(perfect, 0.0, r), len(of_cluster)).p
-    return np.where(perfect, of_orders(of_cluster[None])[0], p)
+    return slope(pearson(observed, of_cluster), of_cluster).p
 
 
 def bounded(separation: Floats) -> Floats:

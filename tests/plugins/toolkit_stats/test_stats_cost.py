@@ -192,7 +192,7 @@ def test_the_raw_stream_takes_a_pass_a_text_and_no_more_memory_than_it_says(name
     """The tiny model's streams are NumPy's, so that their memory is counted; of the probe's rows some are the features'."""
     model = Tiny(layers=4, width=96)
     facts = {"layers": 4, "width": 96, "bytes": 0, "block_parameters": 0, "item": 4, "intermediate": 0}
-    given = {"details": "all"} if name == "compare.residual" else {"folds": 2}
+    given = {"details": "all"} if name == "compare.residual" else {"folds": 3}
     params = PARTS[name].params.model_validate({**TWO, "layers": "1-2", "tokens": 256, **given})
     held_of = {table: rows for table, rows in tables.items() if name == "compare.probe" or table.startswith("sample")}
     repeated = {**held_of, "samples": twice(held_of["samples"])}
