@@ -196,6 +196,7 @@ def test_the_raw_stream_takes_a_pass_a_text_and_no_more_memory_than_it_says(name
     params = PARTS[name].params.model_validate({**TWO, "layers": "1-2", "tokens": 256, **given})
     held_of = {table: rows for table, rows in tables.items() if name == "compare.probe" or table.startswith("sample")}
     repeated = {**held_of, "samples": twice(held_of["samples"])}
+    taken(PARTS[name].run(make_work(params, repeated, model=Tiny(layers=4, width=96))))  # what is imported is there
     with peak() as memory:
         rows = taken(PARTS[name].run(make_work(params, repeated, model=model)))
         held = memory()
