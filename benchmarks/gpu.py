@@ -23,7 +23,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from toolkit._jobs import JobWriter
-from toolkit.records import Identity, Work, Workload
+from toolkit.pricing import Workload
+from toolkit.records import Identity, Work
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_work
 from toolkit_hf._model import CausalModel

@@ -16,7 +16,8 @@ from toolkit._laid import lay
 from toolkit._places import at_uri
 from toolkit._plan import Plan, Stage, Step, foretold, is_source, reason
 from toolkit._power import power_of
-from toolkit.records import StepRow, Workload
+from toolkit.pricing import Workload
+from toolkit.records import StepRow
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -16,7 +16,7 @@ from toolkit._jobs import write_text
 
 if TYPE_CHECKING:
     from toolkit._plan import Stage
-    from toolkit.records import Workload
+    from toolkit.pricing import Workload
 
 PLANS = "batches.json"
 SHARE = {"cuda": 0.9, "cpu": 0.5}

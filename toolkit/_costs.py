@@ -13,7 +13,8 @@ from toolkit._plan import is_source
 from toolkit._sinks import sink_folder
 from toolkit._texts import facts, workload
 from toolkit.errors import Refused
-from toolkit.records import Cost, SourcePart, Workload
+from toolkit.pricing import Cost, Workload
+from toolkit.records import SourcePart
 
 if TYPE_CHECKING:
     import pyarrow as pa

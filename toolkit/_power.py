@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from toolkit._texts import facts
+from toolkit.pricing import Comparison
 from toolkit.randomness import half
-from toolkit.records import Comparison, StepRow
+from toolkit.records import StepRow
 from toolkit.tables import written
 
 if TYPE_CHECKING:

@@ -28,7 +28,8 @@ from toolkit._sinks import write_sinks
 from toolkit._texts import workload
 from toolkit._watch import Watchdog
 from toolkit.errors import Interrupted, Refused, StepFailed, ToolkitError
-from toolkit.records import Cost, StepRow
+from toolkit.pricing import Cost
+from toolkit.records import StepRow
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from toolkit.records import Workload
+from toolkit.pricing import Workload
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -1,4 +1,4 @@
-"""What passes over a model cost, and what rows take: from the facts of identities alone. For parts that price themselves.
+"""What work costs: the records in which parts say it, and prices of passes over a model and of rows, from the facts of identities.
 
 Facts are those that loaders state (`Identity.facts`). Where one is missing, nobody has the model's files yet: then a pass costs 0
 and a plan says that it is unknown.
@@ -7,6 +7,7 @@ and a plan says that it is unknown.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 ENTRY, ROW = 8, 40
@@ -17,6 +18,79 @@ ANSWERED = 16_384
 """Padded tokens, replies included, that a model keeps the keys of while it answers many prompts."""
 
 Facts = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What a stage has before it: samples, the distinct token sequences among them and the tokens of these.
+
+    `exact` is False while the samples are not there yet: then the numbers are bounds. `model` and `saes` are the facts of
+    their identities; empty when nobody knows them before they are fetched. A stage that loads no SAEs is told of those whose
+    activations it reads: `rows` of them, with `entries` active features. `units` is for a stage that makes its own.
+    """
+
+    samples: int
+    distinct: int
+    tokens: int
+    longest: int
+    exact: bool = True
+    model: Mapping[str, Any] = field(default_factory=dict)
+    saes: Mapping[str, Any] = field(default_factory=dict)
+    units: int = 0
+    rows: int = 0
+    entries: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What a stage will compare, so that a plan can say what effect it would find: two groups by a metadata key.
+
+    A group None is every other sample. `unit`: what is independent, `unit` (the samples' own), `sample` or a metadata key; `cluster`:
+    whether equal `prompt`s join units, or `none`. `family`: how many tests are corrected together; None: every feature of the SAEs,
+    or of one SAE where `each_space` is corrected by itself.
+    """
+
+    by: str
+    groups: tuple[str | None, str | None]
+    unit: str = "unit"
+    cluster: str = "prompt"
+    half: str = "all"
+    alpha: float = 0.05
+    family: int | None = None
+    each_space: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What work asks for, from configs and headers: floating-point operations, bytes read, memory at its peak, bytes stored.
+
+    `dense` is what its activations would be with every zero written out; `rows` and `entries` are the rows of activations that it
+    writes and the active features in them. `exact` is False where these are bounds, however well its samples are known.
+    """
+
+    forwards: int = 0
+    flops: float = 0.0
+    read: int = 0
+    memory: int = 0
+    disk: int = 0
+    dense: int = 0
+    rows: int = 0
+    entries: int = 0
+    exact: bool = True
+
+    def __add__(self, other: Cost) -> Cost:
+        """Both, one after the other: the peak is the higher one."""
+        return Cost(
+            forwards=self.forwards + other.forwards,
+            flops=self.flops + other.flops,
+            read=self.read + other.read,
+            memory=max(self.memory, other.memory),
+            disk=self.disk + other.disk,
+            dense=self.dense + other.dense,
+            rows=self.rows + other.rows,
+            entries=self.entries + other.entries,
+            exact=self.exact and other.exact,
+        )
 
 
 def token_flops(model: Facts, mean: float, blocks: int | None = None) -> float:

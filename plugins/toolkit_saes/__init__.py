@@ -13,6 +13,19 @@ from . import _auto, _cost, _decoders, _examine, _extract, _gemma_scope, _llama_
 @hookimpl
 def toolkit_parts() -> Iterator[Part]:
     """Every part of this subject."""
+    yield from _adapters()
+    yield from _stages()
+    yield ReportSection(
+        name="examination",
+        title="Examination of the SAEs",
+        help="Measured before use, on the tokens of the first samples, BOS left out.",
+        reads=("saes", "spaces"),
+        run=_section.figures,
+        order=15,
+    )
+
+
+def _adapters() -> Iterator[Part]:
     yield SaePart(
         name="llama_scope",
         help="Llama Scope: R, M, A and TC, in the original layout and OpenMOSS's two later ones.",
@@ -53,6 +66,9 @@ def toolkit_parts() -> Iterator[Part]:
         identify=_auto.identify,
         load=_auto.load,
     )
+
+
+def _stages() -> Iterator[Part]:
     yield StagePart(
         name="examine.saes",
         help="L0 and explained variance of each SAE on the first samples, against what it declares.",
@@ -78,12 +94,4 @@ def toolkit_parts() -> Iterator[Part]:
         batches=_cost.batches,
         uses_model=True,
         uses_saes=True,
-    )
-    yield ReportSection(
-        name="examination",
-        title="Examination of the SAEs",
-        help="Measured before use, on the tokens of the first samples, BOS left out.",
-        reads=("saes", "spaces"),
-        run=_section.figures,
-        order=15,
     )

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from toolkit.pricing import ENTRY, ROW, pass_bytes, token_bytes, token_flops
-from toolkit.records import Cost, Workload
+from toolkit.pricing import ENTRY, ROW, Cost, Workload, pass_bytes, token_bytes, token_flops
 
 from ._sizes import TYPICAL_L0
 

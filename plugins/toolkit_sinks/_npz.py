@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from toolkit.errors import DataError, choices
-from toolkit.records import Cost, Params, SinkWork
+from toolkit.pricing import Cost
+from toolkit.records import Params, SinkWork
 
 from ._archive import archive, dense, whole
 from ._dense import Entries, configurations, layers

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from toolkit.errors import DataError
-from toolkit.records import Comparison
+from toolkit.pricing import Comparison
 
 from ._groups import OWN_UNITS
 from ._layers import hookpoints

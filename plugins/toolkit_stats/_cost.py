@@ -11,8 +11,7 @@ from math import log2
 from typing import Any
 
 from toolkit.errors import DataError
-from toolkit.pricing import ENTRY, ROW, pass_bytes, token_flops
-from toolkit.records import Cost, Workload
+from toolkit.pricing import ENTRY, ROW, Cost, Workload, pass_bytes, token_flops
 
 from ._layers import Layers, hookpoints
 from ._leak import Leak

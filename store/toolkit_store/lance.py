@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec, module_from_spec
 from types import MappingProxyType
 from typing import Any
@@ -34,9 +34,9 @@ def lancedb() -> Any:
         if "lancedb" not in sys.modules:
             for name, value in _SETTINGS.items():
                 os.environ.setdefault(name, value)
-            with _without_client():
+            with suppress(ImportError), _without_client():
                 import lancedb
-        import lancedb
+        import lancedb  # whole, where a newer release needs its client to come up; what is missing indeed is told here
 
     return lancedb
 

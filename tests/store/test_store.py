@@ -82,6 +82,33 @@ print(client.DataApi.__name__, client.CreateTableRequest is lance_namespace.Crea
     assert done.stdout.splitlines() == ["[]", "DataApi True"]
 
 
+def test_lancedb_comes_whole_where_it_does_not_come_without_its_client() -> None:
+    code = """
+import sys
+from contextlib import contextmanager
+from toolkit_store import lance
+tried = []
+@contextmanager
+def broken():
+    tried.append(1)
+    sys.modules["lance_namespace"] = None
+    try:
+        yield
+    finally:
+        del sys.modules["lance_namespace"]
+lance._without_client = broken
+print(len(tried), lance.lancedb().connect.__name__, len(tried))
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": ":".join(sys.path)},
+    )
+    assert done.stdout.split() == ["0", "connect", "1"]
+
+
 def test_made_store_is_a_marked_folder_and_opens_again(store: Store) -> None:
     marker = json.loads((store.folder / "toolkit-store.json").read_text())
     assert marker["format"] == STORE_FORMAT

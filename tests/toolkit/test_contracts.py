@@ -16,8 +16,8 @@ from pydantic import BaseModel, Field
 
 from toolkit._plugins import load_parts
 from toolkit.errors import DataError
+from toolkit.pricing import Cost
 from toolkit.records import (
-    Cost,
     EnvironmentPart,
     ExecutorPart,
     Figure,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from toolkit import _costs, _run
-from toolkit.records import Cost
+from toolkit.pricing import Cost
 
 
 def priced(stage: Any, load: Any) -> Cost | None:

@@ -12,7 +12,8 @@ import pytest
 from scipy import stats
 
 from toolkit._power import POWER, _clusters, _counted, smallest
-from toolkit.records import Comparison, StagePart
+from toolkit.pricing import Comparison
+from toolkit.records import StagePart
 from toolkit_stats import toolkit_parts
 
 
@@ -89,7 +90,8 @@ def test_units_and_equal_prompts_hold_samples_together() -> None:
 
 COUNTED = '''
 from toolkit import hookimpl
-from toolkit.records import Comparison, Params, StagePart
+from toolkit.pricing import Comparison
+from toolkit.records import Params, StagePart
 
 
 class Two(Params):

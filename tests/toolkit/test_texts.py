@@ -19,7 +19,8 @@ from toolkit._costs import Loads, as_row, check_disk, total_of
 from toolkit._passes import passes_in_words
 from toolkit._texts import LARGEST, by_text, text_ranges, workload
 from toolkit.errors import Refused
-from toolkit.records import Cost, SourcePart, StagePart, Workload
+from toolkit.pricing import Cost, Workload
+from toolkit.records import SourcePart, StagePart
 from toolkit.tables import arrow_schema
 from toolkit_store import local_part
 

@@ -11,7 +11,7 @@ import click
 
 from toolkit._cli._options import Asked, spec_options
 from toolkit._cli._text import columns, duration, size
-from toolkit.records import Cost
+from toolkit.pricing import Cost
 
 
 @click.command("plan")

@@ -28,8 +28,8 @@ from pydantic import ValidationError
 
 from toolkit._plugins import problem_of
 from toolkit.hub import Download
+from toolkit.pricing import Cost, Workload
 from toolkit.records import (
-    Cost,
     Environment,
     EnvironmentPart,
     ExecutorPart,
@@ -48,7 +48,6 @@ from toolkit.records import (
     SourcePart,
     StagePart,
     Work,
-    Workload,
 )
 from toolkit.tables import arrow_schema, table
 from toolkit.testing.fakes import TableInputs, make_tables, make_work

@@ -12,7 +12,7 @@ import torch
 
 from toolkit import _costs
 from toolkit._cli import main
-from toolkit.records import Workload
+from toolkit.pricing import Workload
 from toolkit.selectors import Selector
 from toolkit.testing.fakes import SilentReporter
 from toolkit_hf._identity import HuggingFace, identify

@@ -14,7 +14,8 @@ import pytest
 from pydantic import ValidationError
 
 from toolkit.errors import DataError
-from toolkit.records import Cost, SinkPart, SinkWork
+from toolkit.pricing import Cost
+from toolkit.records import SinkPart, SinkWork
 from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import TableInputs, make_work

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pytest
 
 from tests.plugins.toolkit_stats.conftest import Tiny
-from toolkit.records import Cost, Rows, StagePart, Workload
+from toolkit.pricing import Cost, Workload
+from toolkit.records import Rows, StagePart
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import SilentReporter, make_samples, make_step, make_work
 from toolkit_hf._identity import HuggingFace, identify
