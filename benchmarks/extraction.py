@@ -1,12 +1,13 @@
 """Features of many layers: ours, storing included, against a batch-1 script, a lean one-pass loop, SAELens and the bare products.
 
-    python benchmarks/extraction.py [--rounds 5] [--prompts 256]
+    python benchmarks/extraction.py [--rounds 5] [--prompts 256] [--at last --at all]
 
 Stand-in: 8 layers, width 512, 8 SAEs of 4,096 features (top-k 50), random weights, prompts of 96 to 128 tokens, all different.
 `batch-1` runs the whole model for each prompt and layer (timed on few prompts, reported for all). `lean` is one pass in batches of
 similar length with everything known beforehand: no spaces, no rows, nothing written. `ours` is `extract.activations`, its rows in
 Arrow files as a worker writes them. `floor` is the matrix products alone. `saelens` is SAELens's encoders on TransformerLens's
-cache, where both are installed.
+cache, where both are installed. Batches are as large as our batch plan says for all of them but the bare products, which gain by
+larger ones.
 """
 
 from __future__ import annotations
@@ -17,45 +18,29 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from _random_model import stand_in
 
 from toolkit._jobs import JobWriter
-from toolkit.records import Identity, Work
+from toolkit.pricing import Workload
+from toolkit.records import Work
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_work
 from toolkit_hf._model import CausalModel
 from toolkit_saes._canonical import CanonicalSae, Facts, Weights
+from toolkit_saes._cost import batches
 from toolkit_saes._extract import Extract, extract
 from toolkit_saes._matrix import Matrix
+from toolkit_saes._sizes import Size, sizes
 
 LAYERS, WIDTH, FEATURES, K, FEW = 8, 512, 4096, 50, 4
-TOKENS = 4096
-WAYS = ("batch-1", "lean", "ours", "floor")
-
-
-class _NoText:
-    """Stands where a tokeniser would: nothing here is text."""
-
-    bos_token, bos_token_id, eos_token_id, chat_template = None, None, 0, None
-
-
-def _model() -> CausalModel:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=1024,
-        hidden_size=WIDTH,
-        intermediate_size=4 * WIDTH,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=8,
-        num_key_value_heads=8,
-        max_position_embeddings=2048,
-    )
-    return CausalModel(Identity("random", "0", "0"), LlamaForCausalLM(config).eval(), _NoText())
+LARGE = 4096
+"""Padded tokens of a batch of the bare products, which are the faster the larger they are."""
 
 
 def _encoder(layer: int) -> torch.Tensor:
@@ -97,7 +82,7 @@ def _lean(model: CausalModel, saes: Sequence[CanonicalSae], prompts: Sequence[li
     """One pass, batches of similar length, a top-k of the products: nothing is kept but features and values."""
     held = [next(sae.weights(torch.empty(0)).w_enc.blocks())[1] for sae in saes]
     assert all(len(encoder) == FEATURES for encoder in held)
-    for batch in _batches(prompts):
+    for batch in _batches(prompts, _plan(model, saes, prompts)["tokens"]):
         ends = torch.tensor([len(ids) - 1 for ids in batch])
         found = model.run(batch, [sae.hookpoint for sae in saes])
         seen = torch.arange(max(map(len, batch))) <= ends[:, None]
@@ -112,7 +97,7 @@ def _floor(model: CausalModel, saes: Sequence[CanonicalSae], prompts: Sequence[l
     """Every weight matrix times the rows that pass it."""
     held = [next(sae.weights(torch.empty(0)).w_enc.blocks())[1] for sae in saes]
     assert all(len(encoder) == FEATURES for encoder in held)
-    for batch in _batches(prompts):
+    for batch in _batches(prompts, LARGE):
         rows = torch.randn(sum(map(len, batch)), WIDTH)
         picked = rows[: len(batch)] if at == "last" else rows
         for layer, encoder in enumerate(held):
@@ -125,10 +110,10 @@ def _floor(model: CausalModel, saes: Sequence[CanonicalSae], prompts: Sequence[l
             picked @ encoder.T
 
 
-def _batches(prompts: Sequence[list[int]]) -> list[list[list[int]]]:
+def _batches(prompts: Sequence[list[int]], tokens: int) -> list[list[list[int]]]:
     found: list[list[list[int]]] = [[]]
     for ids in sorted(prompts, key=len):
-        if found[-1] and len(ids) * (len(found[-1]) + 1) > TOKENS:
+        if found[-1] and len(ids) * (len(found[-1]) + 1) > tokens:
             found.append([])
         found[-1].append(ids)
     return found
@@ -148,7 +133,23 @@ def _work(model: CausalModel, saes: Sequence[CanonicalSae], prompts: Sequence[li
     none: dict[str, Any] = {"cluster": "", "text": "", "pieces": [], "spans": [], "prompt_hash": ""}
     rows = [{"sample": f"s{at:05d}", "unit": f"s{at:05d}", "token_ids": ids, **none} for at, ids in enumerate(prompts)]
     samples = pa.Table.from_pylist(rows, schema=arrow_schema("samples"))
-    return make_work(Extract(at=at, tokens=TOKENS), {"samples": samples}, model=model, saes=saes)
+    work = make_work(Extract(at=at), {"samples": samples}, model=model, saes=saes)
+    return replace(work, batch=_plan(model, saes, prompts))
+
+
+def _plan(model: CausalModel, saes: Sequence[CanonicalSae], prompts: Sequence[list[int]]) -> dict[str, int]:
+    """The batch plan, with memory for all of it."""
+    known = [Size(sae.hookpoint, sae.inputs, sae.width, sae.declared_l0, 4 * sae.inputs * sae.width) for sae in saes]
+    lengths = list(map(len, prompts))
+    load = Workload(
+        samples=len(prompts),
+        distinct=len(prompts),
+        tokens=sum(lengths),
+        longest=max(lengths),
+        model=model.identity.facts,
+        saes=sizes(known),
+    )
+    return dict(batches(Extract(), load, 16 << 30, "cpu"))
 
 
 def _saelens(model: CausalModel, saes: Sequence[CanonicalSae]) -> Callable[..., None] | None:
@@ -167,7 +168,7 @@ def _saelens(model: CausalModel, saes: Sequence[CanonicalSae]) -> Callable[..., 
     theirs = [TopKSAE(TopKSAEConfig(d_in=WIDTH, d_sae=FEATURES, k=K, device="cpu")) for _ in saes]
 
     def run(model: CausalModel, saes: Sequence[CanonicalSae], prompts: Sequence[list[int]], at: str) -> None:
-        for batch in _batches(prompts):
+        for batch in _batches(prompts, _plan(model, saes, prompts)["tokens"]):
             longest = max(map(len, batch))
             ids = torch.tensor([[*one, *[0] * (longest - len(one))] for one in batch])
             _, cache = peer.run_with_cache(ids, names_filter=names, return_type=None, stop_at_layer=LAYERS)
@@ -193,14 +194,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--prompts", type=int, default=256)
+    parser.add_argument("--at", action="append", choices=("last", "all"), help="which tokens; both if not said")
     options = parser.parse_args()
-    model, saes, prompts = _model(), _saes(), _prompts(options.prompts)
+    model, saes, prompts = stand_in(LAYERS, WIDTH), _saes(), _prompts(options.prompts)
     ways: dict[str, Callable[..., None]] = {"batch-1": _batch_one, "lean": _lean, "ours": _ours, "floor": _floor}
     if peer := _saelens(model, saes):
         ways["saelens"] = peer
     size = f"{LAYERS} layers, width {WIDTH}, {LAYERS} x {FEATURES:,} features, {torch.get_num_threads()} threads"
     print(f"{len(prompts)} prompts of 96 to 128 tokens, {size}; median of {options.rounds} interleaved rounds")
-    for at in ("last", "all"):
+    print(f"batch plan: {_plan(model, saes, prompts)}")
+    for at in options.at or ("last", "all"):
         _compare(at, ways, model, saes, prompts, options.rounds)
     if "saelens" not in ways:
         print("saelens: not installed (pip install sae-lens), so not compared")
@@ -215,11 +218,12 @@ def _compare(
     rounds: int,
 ) -> None:
     took: dict[str, list[float]] = {name: [] for name in ways}
-    for round_ in range(rounds + 1):
+    for work in ways.values():
+        _time(lambda work=work: work(model, saes, prompts[: 4 * FEW], at))  # type: ignore[misc]
+    for _ in range(rounds):
         for name, work in ways.items():
             seconds = _time(lambda work=work: work(model, saes, prompts, at))  # type: ignore[misc]
-            if round_:  # the first round only warms up
-                took[name].append(seconds * (len(prompts) / min(FEW, len(prompts)) if name == "batch-1" else 1))
+            took[name].append(seconds * (len(prompts) / min(FEW, len(prompts)) if name == "batch-1" else 1))
     each = {name: statistics.median(times) for name, times in took.items()}
     print(f"\n{at} token(s)")
     for name, seconds in each.items():

@@ -20,11 +20,11 @@ from typing import Any
 
 import pyarrow as pa
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from _random_model import random_llama
 
 from toolkit._jobs import JobWriter
 from toolkit.pricing import Workload
-from toolkit.records import Identity, Work
+from toolkit.records import Work
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_work
 from toolkit_hf._model import CausalModel
@@ -60,14 +60,10 @@ LLAMA = Sizes(32, 4096, 14_336, 32, 8, 128_256, 32_768, 6400, 8192)
 TINY = Sizes(3, 64, 128, 4, 2, 256, 512, 24, 256)
 
 
-class _NoText:
-    """Stands where a tokeniser would: nothing here is text."""
-
-    bos_token, bos_token_id, eos_token_id, chat_template = None, None, 0, None
-
-
 def _model(size: Sizes, device: str) -> CausalModel:
-    config = LlamaConfig(
+    return random_llama(
+        device=device,
+        dtype=torch.bfloat16,
         vocab_size=size.vocabulary,
         hidden_size=size.width,
         intermediate_size=size.inside,
@@ -77,23 +73,6 @@ def _model(size: Sizes, device: str) -> CausalModel:
         max_position_embeddings=8192,
         rope_theta=500_000.0,
     )
-    torch.manual_seed(0)
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.bfloat16)
-    try:
-        with torch.device(device):
-            module = LlamaForCausalLM._from_config(config, attn_implementation="sdpa").eval()
-    finally:
-        torch.set_default_dtype(before)
-    return CausalModel(Identity("random-llama", "0", "0", _facts(module, size)), module, _NoText())
-
-
-def _facts(module: Any, size: Sizes) -> dict[str, Any]:
-    """What `identify` would say of it."""
-    parameters = sum(value.numel() for value in module.parameters())
-    blocks = sum(value.numel() for name, value in module.named_parameters() if ".layers." in name)
-    same = {"layers": size.layers, "width": size.width, "intermediate": size.inside, "item": 2}
-    return {**same, "parameters": parameters, "block_parameters": blocks, "bytes": 2 * parameters}
 
 
 def _saes(size: Sizes, device: str) -> list[CanonicalSae]:

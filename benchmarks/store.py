@@ -4,8 +4,9 @@
     python benchmarks/store.py --big      300 M entries (31 x 193,600 x 50) in the store only, beside 9.9 M: needs 12 GB of disk
     python benchmarks/store.py --float16  keep values as float16
 
-Queries draw features half by popularity and half evenly, and go round the systems in turn, so that a busy machine slows all
-alike. DuckDB is measured if it is installed (`pip install --group bench`). Everything is written to a folder that is removed.
+Queries draw features half by popularity and half evenly. The systems are asked in turn, some queries (`--block`) of each at a time,
+so that a busy machine slows all alike; with `--block 1` every query finds the caches as another system left them. DuckDB is
+measured if it is installed (`pip install --group bench`). Everything is written to a folder that is removed.
 """
 
 from __future__ import annotations
@@ -235,20 +236,30 @@ def asked(rounds: int, samples: int) -> list[tuple[int, int, int]]:
     return out
 
 
-def measure(systems: dict[str, list[Query]], rounds: int, samples: int) -> dict[tuple[str, str], np.ndarray]:
-    """Milliseconds of each system and query, after some rounds that only warm up."""
+def measure(systems: dict[str, list[Query]], rounds: int, samples: int, block: int) -> dict[tuple[str, str], np.ndarray]:
+    """Milliseconds of each system and query, after a block that only warms up. Dense npz takes seconds: it is asked three times."""
     times: dict[tuple[str, str], list[float]] = {}
-    warm = max(rounds // 10, 3)
-    for turn, (layer, feature, number) in enumerate(asked(rounds + warm, samples)):
+    warm = max(block, 10)
+    questions = asked(rounds + warm, samples)
+    for start in (0, *range(warm, len(questions), block)):
+        end = start + block if start else warm
         for name, queries in systems.items():
-            if name == "npz" and not warm <= turn < warm + 3:
-                continue  # seconds each
-            for place, (query, ask) in enumerate(zip(QUERIES, queries, strict=True)):
-                start = time.perf_counter()
-                ask(layer, number if place == 2 else feature)
-                if turn >= warm:
-                    times.setdefault((name, query), []).append((time.perf_counter() - start) * 1e3)
+            if name == "npz" and start != warm:
+                continue
+            for question in questions[start : min(end, start + 3) if name == "npz" else end]:
+                for query, took in _answered(queries, question):
+                    if start:
+                        times.setdefault((name, query), []).append(took)
     return {key: np.array(found) for key, found in times.items()}
+
+
+def _answered(queries: list[Query], question: tuple[int, int, int]) -> Iterator[tuple[str, float]]:
+    """Each query and its milliseconds."""
+    layer, feature, number = question
+    for place, (query, ask) in enumerate(zip(QUERIES, queries, strict=True)):
+        start = time.perf_counter()
+        ask(layer, number if place == 2 else feature)
+        yield query, (time.perf_counter() - start) * 1e3
 
 
 def check(systems: dict[str, list[Query]], samples: int) -> None:
@@ -349,7 +360,7 @@ def run(folder: Path, options: argparse.Namespace) -> None:
         say("", f"{size(folder / 'npz'):,.0f} MB (x 31)")
         systems["npz"] = ask_npz(folder / "npz")
         check(systems, samples)
-    report_queries(measure(systems, options.rounds, samples))
+    report_queries(measure(systems, options.rounds, samples, options.block))
     say("\nopen + first query, cold process", f"{cold(folder / 'store', 5):.2f} s", "<= 2.5 s")
     say("peak memory of this process", f"{peak_memory() / 1e3:,.0f} MB")
     memory = json.loads(_reader(folder / "store"))
@@ -381,6 +392,7 @@ def main() -> None:
     parser.add_argument("--float16", action="store_true", help="keep values as float16")
     parser.add_argument("--samples", type=int, default=SAMPLES, help="another number of samples, the store only")
     parser.add_argument("--rounds", type=int, default=100, help="queries of each kind")
+    parser.add_argument("--block", type=int, default=20, help="queries of a system before the next one is asked")
     parser.add_argument("--folder", default=None, help="where to write (a temporary folder by default)")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(dir=options.folder))

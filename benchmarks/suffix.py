@@ -16,33 +16,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from _random_model import stand_in
 
 from toolkit.models import Model
-from toolkit.records import Identity
 from toolkit_hf._model import CausalModel
 
 LAYERS, WIDTH, TOKENS, NAIVE = 8, 512, 300, 8
-
-
-class _NoText:
-    """Stands where a tokeniser would: nothing here is text."""
-
-    bos_token, bos_token_id, eos_token_id, chat_template = None, None, 0, None
-
-
-def _model() -> CausalModel:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=1024,
-        hidden_size=WIDTH,
-        intermediate_size=4 * WIDTH,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=8,
-        num_key_value_heads=8,
-        max_position_embeddings=2048,
-    )
-    return CausalModel(Identity("random", "0", "0"), LlamaForCausalLM(config).eval(), _NoText())
 
 
 def _edits(count: int) -> list[tuple[int, torch.Tensor]]:
@@ -76,7 +55,7 @@ def main() -> None:
     parser.add_argument("--edits", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    model, ids = _model(), torch.randint(0, 1024, (TOKENS,), generator=torch.Generator().manual_seed(2)).tolist()
+    model, ids = stand_in(LAYERS, WIDTH), torch.randint(0, 1024, (TOKENS,), generator=torch.Generator().manual_seed(2)).tolist()
     edits = _edits(options.edits)
     whole = model.prefix(ids)
     few = edits[: 4 * NAIVE]

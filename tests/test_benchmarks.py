@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 
 def said(*options: str) -> str:
-    env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": ""}
     return subprocess.run([sys.executable, str(BENCHMARK), *options], env=env, capture_output=True, text=True, check=True).stdout
 
 

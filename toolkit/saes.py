@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from toolkit.records import Identity
+    from toolkit.records import Identity, Inputs
 
 
 DENSE = 1 << 24
@@ -158,6 +159,16 @@ def space_row(model: Identity, sae: Sae) -> dict[str, Any]:
         "address": f"{model.name}/{sae.hookpoint}/{sae.name}",
     }
 
+
+def average_l0s(inputs: Inputs) -> dict[str, float]:
+    """By space: the L0 that its SAE declares where it was examined, else the one in its name; the others are left out."""
+    named = {row["space"]: _NAMED_L0.search(str(row["sae"])) for row in inputs.read("spaces").to_pylist()}
+    examined = inputs.read("saes").to_pylist() if "saes" in inputs.tables() else []
+    declared = {row["space"]: row["declared_l0"] for row in examined if row["declared_l0"] is not None}
+    return {space: float(found[1]) for space, found in named.items() if found} | declared
+
+
+_NAMED_L0 = re.compile(r"average_l0_(\d+)")
 
 RAW_RECIPE = "raw residual"
 """The recipe of a space that has no SAE: its features are the numbers of the stream itself."""

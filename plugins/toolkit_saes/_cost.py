@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from toolkit.pricing import ENTRY, ROW, Cost, Workload, pass_bytes, token_bytes, token_flops
+from toolkit.pricing import ENTRY, ROW, Cost, Facts, Workload, pass_bytes, token_bytes, token_flops
 
 from ._sizes import TYPICAL_L0
 
 LEAST, MOST, MOST_ON_CPU = 256, 65_536, 8192
-"""Bounds of a pass: a GPU is busy from some thousands of tokens on, and a CPU no faster beyond its caches."""
+"""Bounds of a pass in tokens."""
+BUSY, CACHED = 1024, 8 << 20
+"""A CPU is busy from so many tokens on; beyond that it is slower where what a block makes of them (bytes) leaves its caches."""
 LAYOUTS = 2
 """The store keeps entries and rows by sample and by feature."""
 DISK_RATE = 1e9
@@ -70,8 +72,14 @@ def batches(params: Any, load: Workload, free: int, device: str) -> Mapping[str,
     together = count if saes + least <= room else max(1, int((room - least) // max(1, saes / count)))
     left = room - saes * together / count
     fitting = max(LEAST, int(left // token))
-    most = MOST if device == "cuda" else MOST_ON_CPU
+    most = MOST if device == "cuda" else _most_on_cpu(load.model)
     return {"tokens": min(most, 1 << (fitting.bit_length() - 1)), "together": min(together, count)}
+
+
+def _most_on_cpu(model: Facts) -> int:
+    """Tokens whose widest numbers inside a block stay in a CPU's caches."""
+    cached = CACHED // max(1, model.get("item", 4) * model.get("intermediate", 4 * model.get("width", 0)))
+    return min(MOST_ON_CPU, max(BUSY, 1 << (cached.bit_length() - 1) if cached else BUSY))
 
 
 def _rows(at: Any, load: Workload) -> int:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import DataError
+from toolkit.saes import average_l0s
 
 from ._archive import archive, dense, whole
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from toolkit.records import Inputs
 
 LABEL = "concept_strength_label"
-_L0 = re.compile(r"average_l0_(\d+)")
 _FOLDER = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._ -]{0,98}[A-Za-z0-9_-]|[A-Za-z0-9_-]")
 
 Files = Iterator[tuple[str, bytes | Iterable[bytes]]]
@@ -65,12 +65,12 @@ def configurations(inputs: Inputs, heads: Sequence[Mapping[str, Any]], rows_of: 
     """An archive a space, with the text and label of each row."""
     samples = _samples(inputs)
     labels = _labels(inputs)
-    declared = _declared(inputs)
-    stems = Counter(_stem(space, declared) for space in heads)
+    average = average_l0s(inputs)
+    stems = Counter(_stem(space, average) for space in heads)
     for space in heads:
-        stem = _stem(space, declared)
+        stem = _stem(space, average)
         name = stem if stems[stem] == 1 else f"{stem}_{space['space']}"
-        yield f"{name}_activations.npz", archive(_rows(space, rows_of(space), samples, labels, declared))
+        yield f"{name}_activations.npz", archive(_rows(space, rows_of(space), samples, labels, average))
 
 
 def _rows(
@@ -78,7 +78,7 @@ def _rows(
     entries: Entries,
     samples: Mapping[str, Mapping[str, Any]],
     labels: Mapping[str, float],
-    declared: Mapping[str, float],
+    average: Mapping[str, float],
 ) -> Iterator[Any]:
     import numpy as np
 
@@ -94,7 +94,7 @@ def _rows(
     yield whole("is_final_token", np.array([at == len(sample["token_ids"]) - 1 for sample, at in rows], dtype=np.bool_))
     yield whole("fragment_lengths", np.array([len(text.split()) for text in fragments], dtype=np.int64))
     yield whole("layer", np.int64(_layer(space)))
-    yield whole("average_l0", np.float64(_average(space, declared)))
+    yield whole("average_l0", np.float64(average.get(space["space"], math.nan)))
     yield whole("num_features", np.int64(space["width"]))
 
 
@@ -104,19 +104,8 @@ def _texts(texts: Sequence[str]) -> Any:
     return np.array(texts, dtype=np.str_) if texts else np.zeros(0, dtype="U1")
 
 
-def _stem(space: Mapping[str, Any], declared: Mapping[str, float]) -> str:
-    return f"layer_{_layer(space)}_l0_{_average(space, declared):g}"
-
-
-def _average(space: Mapping[str, Any], declared: Mapping[str, float]) -> float:
-    """The L0 that the SAE declares, else the one in its name; not a number where nothing says."""
-    named = _L0.search(str(space["sae"]))
-    return declared.get(space["space"], float(named[1]) if named else math.nan)
-
-
-def _declared(inputs: Inputs) -> dict[str, float]:
-    rows = inputs.read("saes").to_pylist() if "saes" in inputs.tables() else []
-    return {row["space"]: row["declared_l0"] for row in rows if row["declared_l0"] is not None}
+def _stem(space: Mapping[str, Any], average: Mapping[str, float]) -> str:
+    return f"layer_{_layer(space)}_l0_{average.get(space['space'], math.nan):g}"
 
 
 def _labels(inputs: Inputs) -> dict[str, float]:

@@ -4,47 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from pydantic import AfterValidator, ConfigDict, Field
+from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import DataError
-from toolkit.records import Params, Work
+from toolkit.records import Work
 
-from . import _params
 from ._groups import FEWEST, group_design
+from ._params import Between, TwoGroups
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import pyarrow as pa
 
-__all__ = ["FEWEST", "Labelled", "TwoGroups", "blocks", "folds", "two_groups"]
-
-
-def different(pair: tuple[str, str]) -> tuple[str, str]:
-    """Two groups, not one twice."""
-    if pair[0] == pair[1]:
-        raise ValueError(f"both groups are '{pair[0]}'; name two different ones")
-    return pair
-
-
-class TwoGroups(Params):
-    """Two groups of samples, and what is independent among them."""
-
-    model_config = ConfigDict(coerce_numbers_to_str=True)
-
-    by: str = Field(min_length=1, description="The metadata key that names a sample's group.")
-    between: Annotated[tuple[str, str], AfterValidator(different)] = Field(
-        description="The two groups, `rest` for all others; positive effects are higher in the first."
-    )
-    unit: str = Field(
-        "unit",
-        min_length=1,
-        description="What is independent: `unit` (also `game`, `sentence`: the samples' own units), `sample`, or a metadata key.",
-    )
-    cluster: Literal["prompt", "none"] = Field("prompt", description="Whether samples with equal prompts count as one cluster.")
-    half: Literal["all", "select", "confirm"] = Field("all", description="Which half of the units is used, or all of them.")
+__all__ = ["FEWEST", "Labelled", "blocks", "folds", "two_groups"]
 
 
 @dataclass(frozen=True)
@@ -82,9 +55,8 @@ def two_groups(work: Work) -> Labelled:
     import numpy as np
 
     asked = work.params
-    given = {name: getattr(asked, name) for name in ("by", "between", "unit", "cluster", "half")}
-    params = _params.TwoGroups.model_validate(given)
-    design = group_design(replace(work, params=params))
+    given = {name: getattr(asked, name) for name in Between.model_fields}
+    design = group_design(replace(work, params=TwoGroups.model_validate(given)))
     rows = work.inputs.read("samples").select(["sample", "token_ids"]).to_pylist()
     tokens = {row["sample"]: len(row["token_ids"]) for row in rows}
     found = Labelled(

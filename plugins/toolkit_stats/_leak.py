@@ -9,7 +9,8 @@ from pydantic import Field
 
 from toolkit.records import Rows, Work
 
-from ._labelled import Labelled, TwoGroups, blocks, folds, two_groups
+from ._labelled import Labelled, blocks, folds, two_groups
+from ._params import Between
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +22,7 @@ LEAK = 0.999
 """From this cross-validated AUROC on, a key is said to separate the groups by itself."""
 
 
-class Leak(TwoGroups):
+class Leak(Between):
     """Which groups, and what metadata may say about them."""
 
     folds: int = Field(

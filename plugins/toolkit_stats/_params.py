@@ -27,8 +27,8 @@ def _different(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-class Compare(Params):
-    """What every comparison takes."""
+class Samples(Params):
+    """Which samples are compared by what, and what is independent among them."""
 
     model_config = ConfigDict(coerce_numbers_to_str=True)
 
@@ -40,6 +40,11 @@ class Compare(Params):
     )
     cluster: Literal["prompt", "none"] = Field("prompt", description="Whether samples with equal prompts count as one cluster.")
     half: Literal["all", "select", "confirm"] = Field("all", description="Which half of the units is used, or all of them.")
+
+
+class Compare(Samples):
+    """What every comparison takes."""
+
     alpha: float = Field(0.05, gt=0, lt=1, description="Share of false discoveries (or chance of one) to allow.")
     correct: Literal["bh", "by", "storey", "holm", "bonferroni"] = Field(
         "bh", description="Correction: bh, by and storey bound the share of false discoveries; holm and bonferroni any at all."
@@ -57,12 +62,23 @@ class Compare(Params):
     )
 
 
+Pair = Annotated[
+    tuple[str, str],
+    AfterValidator(_different),
+    Field(description="The two groups, `rest` for all others; positive effects are higher in the first."),
+]
+
+
+class Between(Samples):
+    """Two groups, and nothing that is tested feature by feature."""
+
+    between: Pair
+
+
 class TwoGroups(Compare):
     """Two groups, and how large a difference counts."""
 
-    between: Annotated[tuple[str, str], AfterValidator(_different)] = Field(
-        description="The two groups, `rest` for all others; positive effects are higher in the first."
-    )
+    between: Pair
     min_abs_d: float = Field(0.0, ge=0, description="Smallest |d| that is called significant.")
 
 

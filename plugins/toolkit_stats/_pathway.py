@@ -16,7 +16,8 @@ from toolkit.addresses import layer_of, locate
 from toolkit.errors import DataError
 from toolkit.records import Rows, Work
 
-from ._labelled import Labelled, TwoGroups, blocks, two_groups
+from ._labelled import Labelled, blocks, two_groups
+from ._params import Between
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,7 +33,7 @@ HELD = 4
 """Spaces whose features are held scaled at a time."""
 
 
-class Pathway(TwoGroups):
+class Pathway(Between):
     """Which groups, which features are followed, and what is said about them."""
 
     order: str | None = Field(

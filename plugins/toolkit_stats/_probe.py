@@ -10,8 +10,9 @@ from pydantic import Field
 from toolkit.records import UNHASHED, Rows, Work
 from toolkit.streams import distinct_texts, last_only
 
-from ._labelled import Labelled, TwoGroups, blocks, folds, two_groups
+from ._labelled import Labelled, blocks, folds, two_groups
 from ._layers import HELP, Layers, hookpoints
+from ._params import Between
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 EVERY = "of all spaces"
 
 
-class Probe(TwoGroups):
+class Probe(Between):
     """Which groups and layers, and how it is validated."""
 
     layers: Layers = Field("all", description=HELP)

@@ -15,6 +15,7 @@ from pydantic import Field
 from toolkit.addresses import layer_of, neuronpedia_page
 from toolkit.errors import DataError
 from toolkit.records import Params, SinkWork
+from toolkit.saes import average_l0s
 from toolkit.tables import written
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def _read(work: SinkWork) -> dict[str, list[dict[str, Any]]]:
     rows = work.inputs.read("features")
     keys = pc.unique(rows.filter(pc.equal(rows["stat"], "score_sound"))["group"]).to_pylist()
     spaces = {row["space"]: row for row in work.inputs.read("spaces").to_pylist()}
-    declared = _declared(work)
+    average = average_l0s(work.inputs)
     found: dict[str, list[dict[str, Any]]] = {}
     for by in keys:
         means = pc.and_(pc.equal(rows["stat"], "mean"), pc.is_in(rows["group"], value_set=_means_of(rows, by)))
@@ -86,7 +87,7 @@ def _read(work: SinkWork) -> dict[str, list[dict[str, Any]]]:
                 one["means"][row["group"].removeprefix(f"{by} ")] = row["number"]
             elif one is not None:
                 one[row["stat"]] = row["number"]
-        found[by] = [_placed(spaces[space], feature, one, declared) for (space, feature), one in stats.items()]
+        found[by] = [_placed(spaces[space], feature, one, average) for (space, feature), one in stats.items()]
     return found
 
 
@@ -121,19 +122,8 @@ def _texts(words: Sequence[str]) -> pa.Array:
     return pa.array(words, pa.string())
 
 
-def _declared(work: SinkWork) -> dict[str, float | None]:
-    """The sparsity that an SAE declares, where it was examined."""
-    if "saes" not in work.inputs.tables():
-        return {}
-    return {row["space"]: row["declared_l0"] for row in work.inputs.read("saes").to_pylist()}
-
-
-def _placed(
-    space: Mapping[str, Any], feature: int, stats: dict[str, Any], declared: Mapping[str, float | None]
-) -> dict[str, Any]:
-    named = re.search(r"average_l0_(\d+)", str(space.get("sae")))
-    l0 = float(named[1]) if named else declared.get(space["space"])
-    url = neuronpedia_page(space, feature)
+def _placed(space: Mapping[str, Any], feature: int, stats: dict[str, Any], average: Mapping[str, float]) -> dict[str, Any]:
+    l0, url = average.get(space["space"]), neuronpedia_page(space, feature)
     return {"space": space["space"], "layer": layer_of(space), "l0": l0, "feature": feature, "url": url, **stats}
 
 

@@ -17,8 +17,9 @@ from toolkit.saes import raw_space_row
 from toolkit.streams import Text, distinct_texts, last_only, passes
 
 from . import _params
-from ._labelled import TwoGroups, blocks
+from ._labelled import blocks
 from ._layers import HELP, Layers, hookpoints
+from ._params import Between
 
 if TYPE_CHECKING:
     from ._groups import Design
@@ -29,7 +30,7 @@ OPEN_BYTES = 2**30
 """Sums of open clusters that would need more than this are kept few by another order of the texts."""
 
 
-class Residual(TwoGroups):
+class Residual(Between):
     """Which groups and layers, what is independent, and what is called significant."""
 
     layers: Layers = Field("all", description=HELP)

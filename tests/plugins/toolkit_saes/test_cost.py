@@ -64,6 +64,12 @@ def test_the_batch_plan_follows_the_memory(free: int, together: int, tokens: int
     assert plan["tokens"] == tokens
 
 
+@pytest.mark.parametrize(("inside", "tokens"), [(14_336, 1024), (2048, 1024), (512, 4096), (8, 8192)])
+def test_a_cpu_gets_as_many_tokens_as_stay_in_its_caches(inside: int, tokens: int) -> None:
+    model = {**MODEL, "bytes": 1 << 20, "item": 4, "width": 512, "intermediate": inside}
+    assert batches(Extract(), load_of(model=model), 130 << 30, "cpu")["tokens"] == tokens
+
+
 def test_without_sizes_there_is_no_plan() -> None:
     assert batches(Extract(), load_of(model={}, saes={}), 1 << 40, "cuda") == {}
     assert extraction(Extract(), load_of(model={}, saes={})).flops == 0
