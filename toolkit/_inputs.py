@@ -11,7 +11,7 @@ from toolkit._jobs import write_arrow
 from toolkit._plan import Stage, Step
 from toolkit._texts import by_text
 from toolkit.records import StepRow
-from toolkit.tables import arrow_schema
+from toolkit.tables import TABLES, arrow_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from toolkit_store import Store
 
 Rows = Mapping[str, Sequence[StepRow]]
+OVERLAPPING = ("activations",)
+"""Tables in which several stages may write the same row: a model says of a token what it says, whichever selector asks."""
 
 
 class StoreInputs:
@@ -37,7 +39,7 @@ class StoreInputs:
 
     def read(self, table: str) -> pa.Table:
         """All rows, sorted by the table's key."""
-        return self._store.read(table, [row.key for row in self._rows if table in row.tables])
+        return _once(table, self._store.read(table, [row.key for row in self._rows if table in row.tables]))
 
 
 class InputFiles:
@@ -72,12 +74,28 @@ class InputFiles:
         path = self._folder / f"{_name(table, keys)}.arrow"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_arrow(path, self._store.read(table, keys))
+            write_arrow(path, _once(table, self._store.read(table, keys)))
         return path
 
 
 def _writers(table: str, needs: Rows) -> list[str]:
     return sorted(row.key for rows in needs.values() for row in rows if table in row.tables)
+
+
+def _once(table: str, rows: pa.Table) -> pa.Table:
+    """Rows in order of the table's key, of those with one key the first, where extractions that overlap have kept the same row."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if table not in OVERLAPPING or len(rows) < 2:
+        return rows
+    fresh: pa.ChunkedArray | None = None
+    for column in TABLES[table].key:
+        other = pc.not_equal(rows[column][1:], rows[column][:-1])
+        fresh = other if fresh is None else pc.or_(fresh, other)
+    if pc.all(fresh).as_py():
+        return rows
+    return rows.filter(pa.chunked_array([pa.array([True]), *fresh.chunks]))
 
 
 def _name(table: str, keys: Sequence[str]) -> str:
