@@ -352,7 +352,7 @@ class Runner:
 
     def _finish(self) -> None:
         self._store.index(self._result.keys(), run=self._plan.run)
-        inputs = StoreInputs(self._store, self._result.rows)
+        inputs = StoreInputs(self._store, self._result.rows, self._folder / "inputs")
         for name, folder, files in write_sinks(self._plan, inputs):
             self._log.emit("sink_written", sink=name, folder=str(folder), files=len(files), hashes=files)
         for leftover in ("jobs", "inputs"):

@@ -49,6 +49,19 @@ def test_a_row_that_two_extractions_have_kept_is_read_once(store: Store) -> None
     assert places == [("s", "x", 1, [2.0]), ("s", "x", 2, [1.0]), ("s", "y", 1, [1.0]), ("t", "y", 1, [2.0])]
 
 
+def test_large_tables_are_mapped_from_a_file_that_is_made_once(store: Store, tmp_path: Path) -> None:
+    rows = committed(store, a=[("t", "x", 2), ("s", "y", 1)], b=[("s", "x", 1), ("t", "x", 2)])
+    inputs, folder = StoreInputs(store, {"stage": rows}, tmp_path / "inputs"), tmp_path / "inputs"
+    before = pa.total_allocated_bytes()
+    found = inputs.read("activations")
+    (path,) = folder.iterdir()
+    assert pa.total_allocated_bytes() - before < found.nbytes
+    assert found.equals(StoreInputs(store, {"stage": rows}).read("activations"))
+    made = path.stat().st_mtime_ns
+    assert inputs.read("activations").equals(found)
+    assert path.stat().st_mtime_ns == made
+
+
 def test_rows_that_no_two_extractions_share_stay_as_they_are(store: Store) -> None:
     rows = committed(store, a=[("s", "x", 2)], b=[("s", "x", 1)])
     assert [row["position"] for row in StoreInputs(store, {"stage": rows}).read("activations").to_pylist()] == [1, 2]
