@@ -1,6 +1,7 @@
 """What tests ask for at most, from how many activations the stages before them write. How many rows there will be is up to the data.
 
-Where tests count operations, these are of arithmetic: they are few beside the memory that is read.
+Where tests count operations, these are of arithmetic: they are few beside the memory that is read. Activations are read from a file
+that is mapped, in order of spaces: in memory are those of the spaces in hand. The host makes that file a space at a time, before.
 """
 
 from __future__ import annotations
@@ -84,10 +85,10 @@ def read(load: Workload) -> int:
     return int(load.rows * ROW + load.entries * ENTRY)
 
 
-def at_once(load: Workload) -> float:
-    """Entries of the spaces that are worked on together."""
-    spaces: int = max(1, load.saes.get("count", 1))
-    return load.entries * min(1.0, THREADS / spaces)
+def share(load: Workload, spaces: int = THREADS) -> float:
+    """Which part of all activations so many spaces have."""
+    count: int = max(1, load.saes.get("count", 1))
+    return min(1.0, spaces / count)
 
 
 def _compared(test: Test, params: Compare, load: Workload) -> Cost:
@@ -101,8 +102,7 @@ def _compared(test: Test, params: Compare, load: Workload) -> Cost:
         flops=load.entries * test.entry + features * test.feature + sorting + shuffling,
         read=read(load),
         memory=int(
-            read(load)
-            + at_once(load) * test.held
+            share(load) * (read(load) + load.entries * test.held)
             + rows * 8
             + widest * _rows(test, params) * MADE
             + load.samples * OBJECT
@@ -169,8 +169,7 @@ def probe(params: Probe, load: Workload) -> Cost:
             + 8 * stream
             + 5 * 8 * rows * width
             + 3 * 8 * short**2
-            + read(load)
-            + 3 * HELD * load.entries / max(1, spaces)
+            + share(load, 1) * (read(load) + 3 * HELD * load.entries)
             + load.samples * OBJECT
         ),
         disk=(2 * len(layers) + spaces + 1) * BASELINE,
@@ -235,8 +234,7 @@ def ranking(params: Ranking, load: Workload) -> Cost:
         flops=load.entries * (100.0 + 3 * log2(max(2, load.samples))) + features * 500.0,
         read=read(load),
         memory=int(
-            read(load)
-            + 2 * HELD * load.entries / spaces
+            share(load, 1) * (read(load) + 2 * HELD * load.entries)
             + features * of_feature * 3 * 8
             + features / spaces * of_feature * MADE
             + load.samples * OBJECT
@@ -258,8 +256,8 @@ def pathway(params: Pathway, load: Workload) -> Cost:
         flops=load.entries * 60.0 + features * 100.0 + 2.0 * pairs * on**2 * load.samples,
         read=read(load),
         memory=int(
-            read(load)
-            + load.entries * (2 * ENTRY + 2 * HELD / spaces)
+            share(load, 1) * (read(load) + 2 * HELD * load.entries)
+            + load.entries * 2 * ENTRY
             + features * 20 * 8
             + (PAIRS + 4) * 8 * on * load.samples * bool(pairs)
             + 5 * 8 * min(BLOCK, on**2) * bool(pairs)

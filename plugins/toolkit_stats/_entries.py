@@ -31,8 +31,10 @@ def read_space(rows: pa.Table, samples: list[str], width: int, pool: str, space:
     A sample in which nothing fired has rows with empty lists. One without a row was not measured, and is refused.
     """
     ids = pa.array(samples, pa.string())
-    rows = rows.filter(pc.is_in(rows["sample"], value_set=ids))
-    at = pc.index_in(rows["sample"], value_set=ids).combine_chunks().to_numpy(zero_copy_only=False).astype(np.int64)
+    asked = pc.index_in(rows["sample"], value_set=ids)
+    if asked.null_count:
+        rows, asked = rows.filter(asked.is_valid()), asked.drop_null()
+    at = asked.to_numpy().astype(np.int64)
     lists = rows["features"].combine_chunks()
     positions = np.bincount(at, minlength=len(samples))
     _check_measured(positions, samples, space)

@@ -9,18 +9,20 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from math import ceil
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from toolkit.errors import DataError, choices
 from toolkit.records import Rows, Work
 from toolkit.tables import arrow_schema
 
+from ._at import Activations, shown
+from ._by_space import BySpace
 from ._corrections import CORRECTIONS
 from ._duplicates import same_as
 from ._entries import Fired, read_space
@@ -81,17 +83,13 @@ def measured(work: Work) -> frozenset[str] | None:
     """The samples that have a row in every space that has any, if the params leave out the others; else None, for all."""
     if work.params.missing == "refuse":
         return None
-    activations = work.inputs.read("activations")
-    each = activations.group_by(["space", "sample"]).aggregate([])
-    of_sample = pc.value_counts(each["sample"])
-    spaces = len(pc.unique(each["space"]))
-    return frozenset(row["values"] for row in of_sample.to_pylist() if row["counts"] == spaces)
+    return Activations(work.inputs, work.params.at).measured
 
 
 def described(work: Work) -> dict[str, dict[str, Any]]:
     """Every space that is described, also one in which nothing fired: its features are part of the family."""
     rows = {row["space"]: row for row in work.inputs.read("spaces").to_pylist()}
-    for space in pc.unique(work.inputs.read("activations")["space"]).to_pylist():
+    for space in BySpace(work.inputs.read("activations")).spaces:
         if space not in rows:
             raise DataError(
                 f"space {space}: it has activations, but table 'spaces' does not describe it, so its width is unknown. "
@@ -104,7 +102,7 @@ def described(work: Work) -> dict[str, dict[str, Any]]:
 
 
 def _tested(work: Work, design: Design, test: Test, spaces: Mapping[str, Mapping[str, Any]]) -> Iterator[Tested]:
-    activations = work.inputs.read("activations")
+    activations = Activations(work.inputs, work.params.at)
     work.report.phase("compute")
 
     def one(space: str) -> Tested:
@@ -128,10 +126,11 @@ def tested_space(space: str, facts: Mapping[str, Any], fired: Fired, family: int
     return Tested(space, facts, fired.features, family, sides, test.run(fired.matrix, sides))
 
 
-def _read(work: Work, design: Design, activations: pa.Table, space: str, facts: Mapping[str, Any]) -> tuple[Fired, int]:
+def _read(work: Work, design: Design, activations: Activations, space: str, facts: Mapping[str, Any]) -> tuple[Fired, int]:
     """The features of the family that fired, and how many it has."""
-    rows = activations.filter(pc.equal(activations["space"], space))
-    fired = read_space(rows, design.samples, facts["width"], work.params.pool, f"{space} ({facts['address']})")
+    named = f"{space} ({facts['address']})"
+    rows = activations.of(space, design.samples, named)
+    fired = read_space(rows, design.samples, facts["width"], work.params.pool, named)
     return in_family(fired, facts["width"], work.params)
 
 
@@ -182,7 +181,8 @@ def _said(test: Test, params: Compare, family: int) -> str:
     family_of = f"{params.correct} over {family} features{' of this space' if params.family == 'space' else ''}{fired}"
     cut = f", |{test.effect}| >= {test.least:g}" if test.least else ""
     half = f", half {params.half}" if params.half != "all" else ""
-    return f"{test.name}{half}: {family_of}, alpha {params.alpha:g}{cut}"
+    at = f", at {shown(params.at)}" if params.at is not None else ""
+    return f"{test.name}{at}{half}: {family_of}, alpha {params.alpha:g}{cut}"
 
 
 # --- the same feature in several SAEs -----------------------------------------------------------------------------------
@@ -193,6 +193,7 @@ def _twins(
 ) -> list[list[tuple[int, str, int]]]:
     """By space, its discoveries that do as another discovery at their site does: feature, and whose twin it is."""
     found: list[list[tuple[int, str, int]]] = [[] for _ in tested]
+    activations = cache(lambda: Activations(work.inputs, work.params.at))
     for site in _sites(tested):
         places = [at for at in site if corrected[at].discovered.any()]
         if len(places) < 2:
@@ -200,7 +201,7 @@ def _twins(
         columns, order = [], []
         for at in places:
             own = np.flatnonzero(corrected[at].discovered)
-            fired, _ = _read(work, design, work.inputs.read("activations"), tested[at].space, tested[at].facts)
+            fired, _ = _read(work, design, activations(), tested[at].space, tested[at].facts)
             columns.append(fired.matrix[:, own])
             order.append(np.stack([~corrected[at].significant[own], corrected[at].q[own]]))
         numbers = [tested[at].features[corrected[at].discovered] for at in places]

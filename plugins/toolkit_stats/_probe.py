@@ -10,6 +10,7 @@ from pydantic import Field
 from toolkit.records import UNHASHED, Rows, Work
 from toolkit.streams import distinct_texts, last_only
 
+from ._at import Activations, AtKept, shown
 from ._labelled import Labelled, blocks, folds, two_groups
 from ._layers import HELP, Layers, hookpoints
 from ._params import Between
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 EVERY = "of all spaces"
 
 
-class Probe(Between):
+class Probe(Between, AtKept):
     """Which groups and layers, and how it is validated."""
 
     layers: Layers = Field("all", description=HELP)
@@ -104,19 +105,20 @@ def _scores(
 def _features(work: Work, data: Labelled, fold: npt.NDArray[np.int64], said: str) -> Iterator[dict[str, Any]]:
     """In each space, and over all of them, the feature with the best AUROC in the other folds, scored on this one."""
     import numpy as np
-    import pyarrow.compute as pc
 
     from ._auroc import auroc, column_aurocs
     from ._entries import read_space
 
-    activations = work.inputs.read("activations")
+    activations = Activations(work.inputs, work.params.at)
     spaces = {row["space"]: row for row in work.inputs.read("spaces").to_pylist()}
     positive, count = data.label == 0, int(fold.max()) + 1
+    said += f"; at {shown(work.params.at)}" if work.params.at is not None else ""
     best: list[tuple[float, str]] = [(-1.0, "")] * count
     best_scores = np.zeros(len(positive))
     for space, facts in sorted(spaces.items()):
-        rows = activations.filter(pc.equal(activations["space"], space))
-        fired = read_space(rows, data.samples, facts["width"], work.params.pool, f"{space} ({facts['address']})")
+        named = f"{space} ({facts['address']})"
+        rows = activations.of(space, data.samples, named)
+        fired = read_space(rows, data.samples, facts["width"], work.params.pool, named)
         if not len(fired.features):
             silent = auroc(np.zeros(len(positive)), positive, fold, data.cluster)
             yield _row(data, "best feature", facts["address"], silent, f"no feature fired; {said}")

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from tests.plugins.toolkit_stats.conftest import Tiny
+from toolkit._jobs import read_arrow, write_parts
 from toolkit.pricing import Cost, Workload
 from toolkit.records import Rows, StagePart
 from toolkit.tables import arrow_schema
@@ -22,6 +24,7 @@ from toolkit_hf._identity import HuggingFace, identify
 from toolkit_hf._load import load
 from toolkit_lab import model_path
 from toolkit_stats import _correlate, _family, toolkit_parts
+from toolkit_stats._by_space import BySpace
 from toolkit_stats._cost import BASELINE, STORED, TESTS
 from toolkit_store import open_store
 
@@ -104,6 +107,35 @@ def warm(tables: dict[str, pa.Table], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_family.os, "cpu_count", lambda: 4)
     for name in ("compare.welch", "compare.mann_whitney"):
         taken(PARTS[name].run(make_work(PARTS[name].params.model_validate(TWO), tables)))
+
+
+def test_what_a_comparison_holds_goes_by_the_spaces_in_hand_and_not_by_all_of_them() -> None:
+    params = PARTS["compare.welch"].params.model_validate(TWO)
+    sizes = {"samples": 100, "distinct": 100, "tokens": 300, "longest": 3}
+    few, many = (
+        cost_of(
+            "compare.welch",
+            params,
+            Workload(**sizes, saes={"count": spaces, "features": 8}, rows=spaces * 10**5, entries=spaces * 10**6),
+        )
+        for spaces in (4, 400)
+    )
+    assert many.read == 100 * few.read
+    assert many.memory <= few.memory
+
+
+def test_rows_are_read_space_by_space_without_a_copy(tables: dict[str, pa.Table], tmp_path: Path) -> None:
+    path = tmp_path / "activations.arrow"
+    write_parts(path, tables["activations"].schema, [tables["activations"].slice(at * 500, 500) for at in range(5)])
+    rows = read_arrow(path)
+    before = pa.total_allocated_bytes()
+    found = BySpace(rows)
+    parts = {space: found.of(space) for space in found.spaces}
+    assert pa.total_allocated_bytes() == before
+    assert list(parts) == [f"s{at}" for at in range(SPACES)]
+    for space, part in parts.items():
+        assert part.equals(rows.filter(pc.equal(rows["space"], space)))
+    assert found.of("unknown").num_rows == 0
 
 
 @pytest.mark.usefixtures("warm")
