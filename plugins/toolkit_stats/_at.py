@@ -80,7 +80,7 @@ class Activations:
     def of(self, space: str, samples: Sequence[str], named: str) -> pa.Table:
         """The rows of a space; a position asked for in one of the samples that was not kept is an error."""
         rows = self._by_space.of(space)
-        return rows if self._chosen is None or not len(rows) else self._chosen.of(rows, samples, named)
+        return rows if self._chosen is None else self._chosen.of(rows, samples, named)
 
 
 class _Chosen:

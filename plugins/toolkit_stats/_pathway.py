@@ -34,7 +34,7 @@ HELD = 4
 """Spaces whose features are held scaled at a time."""
 
 
-class Pathway(Between, AtKept):
+class Pathway(AtKept, Between):
     """Which groups, which features are followed, and what is said about them."""
 
     order: str | None = Field(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 EVERY = "of all spaces"
 
 
-class Probe(Between, AtKept):
+class Probe(AtKept, Between):
     """Which groups and layers, and how it is validated."""
 
     layers: Layers = Field("all", description=HELP)
