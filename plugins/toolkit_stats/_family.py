@@ -18,11 +18,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from toolkit.errors import DataError, choices
+from toolkit.halves import marked
 from toolkit.records import Rows, Work
 from toolkit.tables import arrow_schema
 
 from ._corrections import CORRECTIONS
-from ._duplicates import same_as
+from ._duplicates import Twin, twins
 from ._entries import Fired, read_space
 from ._groups import Design
 from ._params import Compare
@@ -70,10 +71,10 @@ def rows_of(work: Work, design: Design, test: Test, tested: Sequence[Tested]) ->
         return
     plain = _corrected(tested, test, work.params, "")
     beside = _corrected(tested, test, work.params, "_adjusted") if test.adjusted else [None] * len(tested)
-    twins = _twins(work, design, tested, plain)
+    alike = _twins(work, design, tested, plain)
     said = [_said(test, work.params, family) for family in _families(tested, work.params)]
     writer = _Writer(design, test, work.params)
-    for one, own, other, twin, words in zip(tested, plain, beside, twins, said, strict=True):
+    for one, own, other, twin, words in zip(tested, plain, beside, alike, said, strict=True):
         yield "features", writer.table(one, own, other, twin, words)
 
 
@@ -181,41 +182,22 @@ def _said(test: Test, params: Compare, family: int) -> str:
     )
     family_of = f"{params.correct} over {family} features{' of this space' if params.family == 'space' else ''}{fired}"
     cut = f", |{test.effect}| >= {test.least:g}" if test.least else ""
-    half = f", half {params.half}" if params.half != "all" else ""
-    return f"{test.name}{half}: {family_of}, alpha {params.alpha:g}{cut}"
+    return f"{marked(test.name, params.half)}: {family_of}, alpha {params.alpha:g}{cut}"
 
 
 # --- the same feature in several SAEs -----------------------------------------------------------------------------------
 
 
-def _twins(
-    work: Work, design: Design, tested: Sequence[Tested], corrected: Sequence[Corrected]
-) -> list[list[tuple[int, str, int]]]:
-    """By space, its discoveries that do as another discovery at their site does: feature, and whose twin it is."""
-    found: list[list[tuple[int, str, int]]] = [[] for _ in tested]
-    for site in _sites(tested):
-        places = [at for at in site if corrected[at].discovered.any()]
-        if len(places) < 2:
-            continue
-        columns, order = [], []
-        for at in places:
-            own = np.flatnonzero(corrected[at].discovered)
-            fired, _ = _read(work, design, work.inputs.read("activations"), tested[at].space, tested[at].facts)
-            columns.append(fired.matrix[:, own])
-            order.append(np.stack([~corrected[at].significant[own], corrected[at].q[own]]))
-        numbers = [tested[at].features[corrected[at].discovered] for at in places]
-        for (place, feature), (of_place, of_feature) in same_as(columns, order):
-            twin = tested[places[of_place]].space, int(numbers[of_place][of_feature])
-            found[places[place]].append((int(numbers[place][feature]), *twin))
-    return found
+def _twins(work: Work, design: Design, tested: Sequence[Tested], corrected: Sequence[Corrected]) -> list[list[Twin]]:
+    """By space, its discoveries that do as another discovery at their site does."""
 
+    def columns(at: int) -> Any:
+        fired, _ = _read(work, design, work.inputs.read("activations"), tested[at].space, tested[at].facts)
+        return fired.matrix[:, np.flatnonzero(corrected[at].discovered)]
 
-def _sites(tested: Sequence[Tested]) -> list[list[int]]:
-    """Spaces of several SAEs that read one place of one model."""
-    sites: dict[tuple[str, str, str], list[int]] = {}
-    for at, one in enumerate(tested):
-        sites.setdefault((one.facts["model"], one.facts["revision"], one.facts["hookpoint"]), []).append(at)
-    return [site for site in sites.values() if len(site) > 1]
+    features = [one.features[found.discovered] for one, found in zip(tested, corrected, strict=True)]
+    order = [np.stack([~found.significant, found.q])[:, found.discovered] for found in corrected]
+    return twins([one.facts for one in tested], features, order, columns)
 
 
 # --- rows ---------------------------------------------------------------------------------------------------------------
@@ -229,12 +211,10 @@ class _Writer:
         self._words: dict[str | None, Any] = {}
         self._schema = arrow_schema("features")
 
-    def table(
-        self, one: Tested, corrected: Corrected, adjusted: Corrected | None, twins: Sequence[tuple[int, str, int]], said: str
-    ) -> pa.Table:
+    def table(self, one: Tested, corrected: Corrected, adjusted: Corrected | None, twins: Sequence[Twin], said: str) -> pa.Table:
         """All rows of a space: a block a statistic."""
         features, found, contrast = one.features, corrected.discovered, self._test.contrast
-        test = said.rpartition(": ")[0]
+        test, half = said.rpartition(": ")[0], self._params.half
         beside = f"{test}: {self._test.adjusted}"
         blocks: list[pa.Table] = []
 
@@ -243,13 +223,13 @@ class _Writer:
             blocks.append(self._block(one.space, features[kept], stat, group, numbers[kept], text))
 
         for group, side in zip(self._design.groups, one.sides, strict=True):
-            add("mean", group.name, side.mean, group.size())
-            add("density", group.name, side.fired / side.samples, None)
+            add("mean", group.name, side.mean, marked(group.size(), half))
+            add("density", group.name, side.fired / side.samples, marked(None, half))
             add(
                 "std",
                 group.name,
                 np.sqrt(side.squares / (side.samples - 1)),
-                None,
+                marked(None, half),
                 None if self._params.details == "all" else found,
             )
         for stat, numbers in one.found.items():
@@ -260,7 +240,7 @@ class _Writer:
         if adjusted is not None:
             add("q_adjusted", contrast, adjusted.q, beside)
             add("significant_adjusted", contrast, adjusted.significant.astype(np.float64), beside)
-        add("fired", "", np.sum([side.fired for side in one.sides], axis=0).astype(np.float64), None)
+        add("fired", "", np.sum([side.fired for side in one.sides], axis=0).astype(np.float64), marked(None, half))
         add("discovered", contrast, np.ones(len(features)), test, found)
         return pa.concat_tables([*blocks, *self._twins(one.space, twins, test)])
 
@@ -278,7 +258,7 @@ class _Writer:
             found = self._words[word] = pa.repeat(pa.scalar(word, pa.string()), count)
         return found[:count]
 
-    def _twins(self, space: str, twins: Sequence[tuple[int, str, int]], test: str) -> list[pa.Table]:
+    def _twins(self, space: str, twins: Sequence[Twin], test: str) -> list[pa.Table]:
         """The twin's feature, and after the test its space."""
         if not twins:
             return []
