@@ -217,7 +217,7 @@ def _pass_flops(load: Workload, wanted: Layers) -> float:
 
 # --- rankings and paths -------------------------------------------------------------------------------------------------
 
-RANKED = 21
+RANKED = 23
 """Rows of a ranked feature beside its mean at each label."""
 BLOCK = 2**24
 """Pairs of features whose correlations are held together."""
