@@ -93,6 +93,7 @@ def _comparisons() -> Iterator[Part]:
             run=run,
             version="4" if name == "welch" else "3",
             reads=("samples", "sample_meta", "activations", "spaces"),
+            optional=("features",),
             writes=("features",),
             cost=_cost.comparison(name),
             compares=_compares.features if issubclass(params, _params.TwoGroups) else None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from toolkit.halves import marked
 from toolkit.records import Rows, Work
 from toolkit.tables import arrow_schema
 
+from ._confirm import Candidates, candidates, described_only
 from ._corrections import CORRECTIONS
 from ._duplicates import Twin, twins
 from ._entries import Fired, read_space
@@ -35,6 +36,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 ALWAYS = ("d", "r", "eta2", "p", "auroc", "rank_biserial")
 """Statistics that every feature of the family gets that fired."""
+OF_FAMILY = {"all": "", "space": " of this space", "discovered": " that the select half found"}
+"""How the text of q names the family."""
 THREADS = 4
 """Spaces worked on at once, where there are as many processors: each holds its activations in memory."""
 
@@ -62,7 +65,11 @@ class Corrected:
 
 def compare(work: Work, design: Design, test: Test) -> Rows:
     """Test each feature of each space and give one row a feature and statistic."""
-    yield from rows_of(work, design, test, list(_tested(work, design, test, described(work))))
+    test = replace(test, among=candidates(work, test))
+    spaces: Mapping[str, Mapping[str, Any]] = described(work)
+    if test.among is not None:
+        spaces = described_only(test.among, spaces)
+    yield from rows_of(work, design, test, list(_tested(work, design, test, spaces)))
 
 
 def rows_of(work: Work, design: Design, test: Test, tested: Sequence[Tested]) -> Rows:
@@ -71,7 +78,7 @@ def rows_of(work: Work, design: Design, test: Test, tested: Sequence[Tested]) ->
         return
     plain = _corrected(tested, test, work.params, "")
     beside = _corrected(tested, test, work.params, "_adjusted") if test.adjusted else [None] * len(tested)
-    alike = _twins(work, design, tested, plain)
+    alike = _twins(work, design, test, tested, plain)
     said = [_said(test, work.params, family) for family in _families(tested, work.params)]
     writer = _Writer(design, test, work.params)
     for one, own, other, twin, words in zip(tested, plain, beside, alike, said, strict=True):
@@ -109,7 +116,7 @@ def _tested(work: Work, design: Design, test: Test, spaces: Mapping[str, Mapping
     work.report.phase("compute")
 
     def one(space: str) -> Tested:
-        fired, family = _read(work, design, activations, space, spaces[space])
+        fired, family = _read(work, design, activations, space, spaces[space], test.among)
         return tested_space(space, spaces[space], fired, family, design, test)
 
     for done, tested in enumerate(at_once(one, list(spaces))):
@@ -129,11 +136,16 @@ def tested_space(space: str, facts: Mapping[str, Any], fired: Fired, family: int
     return Tested(space, facts, fired.features, family, sides, test.run(fired.matrix, sides))
 
 
-def _read(work: Work, design: Design, activations: pa.Table, space: str, facts: Mapping[str, Any]) -> tuple[Fired, int]:
+def _read(
+    work: Work, design: Design, activations: pa.Table, space: str, facts: Mapping[str, Any], among: Candidates | None
+) -> tuple[Fired, int]:
     """The features of the family that fired, and how many it has."""
     rows = activations.filter(pc.equal(activations["space"], space))
     fired = read_space(rows, design.samples, facts["width"], work.params.pool, f"{space} ({facts['address']})")
-    return in_family(fired, facts["width"], work.params)
+    if among is None:
+        return in_family(fired, facts["width"], work.params)
+    wanted = among.of(space)
+    return in_family(_kept(fired, np.flatnonzero(np.isin(fired.features, wanted))), len(wanted), work.params)
 
 
 def in_family(fired: Fired, width: int, params: Compare) -> tuple[Fired, int]:
@@ -142,8 +154,11 @@ def in_family(fired: Fired, width: int, params: Compare) -> tuple[Fired, int]:
     if not least:
         return fired, width
     keep = np.flatnonzero(np.bincount(fired.matrix.indices, minlength=len(fired.features)) >= least)
-    kept = fired if len(keep) == len(fired.features) else Fired(fired.features[keep], fired.matrix[:, keep])
-    return kept, len(keep)
+    return _kept(fired, keep), len(keep)
+
+
+def _kept(fired: Fired, columns: npt.NDArray[np.int64]) -> Fired:
+    return fired if len(columns) == len(fired.features) else Fired(fired.features[columns], fired.matrix[:, columns])
 
 
 def fewest(params: Compare, samples: int) -> int:
@@ -160,7 +175,7 @@ def _families(tested: Sequence[Tested], params: Compare) -> list[int]:
 
 
 def _corrected(tested: Sequence[Tested], test: Test, params: Compare, suffix: str) -> list[Corrected]:
-    correct, p = CORRECTIONS[params.correct], [one.found[f"p{suffix}"] for one in tested]
+    correct, p = CORRECTIONS[params.correct], [_counted(one, test, suffix) for one in tested]
     if params.family == "space":
         q = [correct(own, one.family) for own, one in zip(p, tested, strict=True)]
     else:
@@ -174,13 +189,21 @@ def _corrected(tested: Sequence[Tested], test: Test, params: Compare, suffix: st
     return found
 
 
+def _counted(one: Tested, test: Test, suffix: str) -> Floats:
+    """The p of each feature as the correction counts it: an effect against the one that is to be confirmed is no evidence for it."""
+    p = one.found[f"p{suffix}"]
+    if test.among is None:
+        return p
+    return np.where(one.found[f"{test.effect}{suffix}"] * test.among.effect(one.space, one.features) < 0, 1.0, p)
+
+
 def _said(test: Test, params: Compare, family: int) -> str:
     """The test, and after a colon how it was corrected and what is called significant: the text of every q."""
     fired = f" that fired in at least {params.min_count} samples" if params.min_count else ""
     fired += (
         f"{' and' if fired else ' that fired in at least'} {params.min_density:g} of the samples" if params.min_density else ""
     )
-    family_of = f"{params.correct} over {family} features{' of this space' if params.family == 'space' else ''}{fired}"
+    family_of = f"{params.correct} over {family} features{OF_FAMILY[params.family]}{fired}"
     cut = f", |{test.effect}| >= {test.least:g}" if test.least else ""
     return f"{marked(test.name, params.half)}: {family_of}, alpha {params.alpha:g}{cut}"
 
@@ -188,11 +211,11 @@ def _said(test: Test, params: Compare, family: int) -> str:
 # --- the same feature in several SAEs -----------------------------------------------------------------------------------
 
 
-def _twins(work: Work, design: Design, tested: Sequence[Tested], corrected: Sequence[Corrected]) -> list[list[Twin]]:
+def _twins(work: Work, design: Design, test: Test, tested: Sequence[Tested], corrected: Sequence[Corrected]) -> list[list[Twin]]:
     """By space, its discoveries that do as another discovery at their site does."""
 
     def columns(at: int) -> Any:
-        fired, _ = _read(work, design, work.inputs.read("activations"), tested[at].space, tested[at].facts)
+        fired, _ = _read(work, design, work.inputs.read("activations"), tested[at].space, tested[at].facts, test.among)
         return fired.matrix[:, np.flatnonzero(corrected[at].discovered)]
 
     features = [one.features[found.discovered] for one, found in zip(tested, corrected, strict=True)]
@@ -235,6 +258,8 @@ class _Writer:
         for stat, numbers in one.found.items():
             every = self._params.details == "all" or stat.removesuffix("_adjusted") in ALWAYS
             add(stat, contrast, numbers, beside if stat.endswith("_adjusted") else test, None if every else found)
+        if self._test.among is not None:
+            add(f"{self._test.effect}_select", contrast, self._test.among.effect(one.space, features), test)
         add("q", contrast, corrected.q, said)
         add("significant", contrast, corrected.significant.astype(np.float64), test)
         if adjusted is not None:
