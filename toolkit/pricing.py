@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 ENTRY, ROW = 8, 40
 """Bytes of an active feature (number and value), and of a row of `activations` or of numbers beside names, before compression."""
@@ -43,15 +43,18 @@ class Workload:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What a stage will compare, so that a plan can say what effect it would find: two groups by a metadata key.
+    """What a stage will compare, so that a plan can say what effect it would find.
 
-    A group None is every other sample. `unit`: what is independent, `unit` (the samples' own), `sample` or a metadata key; `cluster`:
+    `effect` says how: `d` of two groups by a metadata key, of which a group None is every other sample; `eta2` of several, or of all
+    that there are where `groups` is None; `r`, a number followed over the samples that have the key (with `groups`, one of these values
+    of it). `unit`: what is independent, `unit` (the samples' own), `sample` or a metadata key; `cluster`:
     whether equal `prompt`s join units, or `none`. `family`: how many tests are corrected together; None: every feature of the SAEs,
     or of one SAE where `each_space` is corrected by itself. `discovered`: only what an earlier stage finds, which nobody knows yet.
     """
 
     by: str
-    groups: tuple[str | None, str | None]
+    groups: tuple[str | None, ...] | None
+    effect: Literal["d", "r", "eta2"] = "d"
     unit: str = "unit"
     cluster: str = "prompt"
     half: str = "all"

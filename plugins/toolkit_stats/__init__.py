@@ -96,7 +96,7 @@ def _comparisons() -> Iterator[Part]:
             optional=("features",),
             writes=("features",),
             cost=_cost.comparison(name),
-            compares=_compares.features if issubclass(params, _params.TwoGroups) else None,
+            compares=_compares.features,
         )
 
 
@@ -153,6 +153,7 @@ def _paths_and_ranks() -> Iterator[Part]:
         params=_ranking.Ranking,
         run=_ranking.compare_ranking,
         cost=_cost.ranking,
+        compares=_compares.ranking,
         version="2",
         reads=("samples", "sample_meta", "activations", "spaces"),
         writes=("features",),
