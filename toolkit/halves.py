@@ -39,16 +39,15 @@ def marked(text: str | None, part: str) -> str | None:
     return f"{text}, half {part}" if text else f"half {part}"
 
 
+def half_of(text: str | None) -> str:
+    """The half that a row's text is marked with; `all` without a mark."""
+    return next((part for part in ("select", "confirm") if f", half {part}:" in f", {text}:"), "all")
+
+
 def rows_of_half(rows: pa.Table, part: str) -> pa.Table:
-    """The rows of `features` whose text is marked with that half; of `all`, those that bear no mark."""
+    """The rows of `features` whose text is marked with that half; of `all`, those that bear no mark. Few texts stand in many rows."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    wanted = "(select|confirm)" if part == "all" else part
-    found = pc.match_substring_regex(pc.fill_null(rows["text"], ""), f"(^|, )half {wanted}(:|$)")
-    return rows.filter(pc.invert(found) if part == "all" else found)
-
-
-def half_of(text: str | None) -> str:
-    """The half that a row's text is marked with."""
-    marks = [part for part in ("select", "confirm") if f", half {part}:" in f", {text}:"]
-    return marks[0] if marks else "all"
+    texts = [text for text in pc.unique(rows["text"]).to_pylist() if half_of(text) == part]
+    return rows.filter(pc.is_in(rows["text"], value_set=pa.array(texts, pa.string())))
