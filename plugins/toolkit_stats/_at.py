@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, field_validator
 
 from toolkit.errors import DataError
+from toolkit.halves import marked as of_half
 from toolkit.records import Params
 from toolkit.selectors import Read, Selector, selected
 
@@ -49,11 +50,33 @@ class AtKept(Params):
 
 
 def shown(at: Asked | None) -> str:
-    """The selector in few words, for texts beside numbers; empty for every position."""
+    """The selector in few words, for texts beside numbers; empty for every position. It holds no `: `, after which texts go on."""
     if at is None or isinstance(at, str):
         return at or ""
     plain = [one.model_dump(mode="json", exclude_defaults=True) for one in ([at] if isinstance(at, Selector) else at)]
-    return json.dumps(plain[0] if isinstance(at, Selector) else plain, separators=(",", ":"))
+    return json.dumps(plain[0] if isinstance(at, Selector) else plain, separators=(",", ":")).replace(": ", ":\\u0020")
+
+
+def marked(text: str | None, at: Asked | None, half: str) -> str | None:
+    """The text of a row of a comparison of these positions and that half; every position goes without saying, and so do all units."""
+    said = f"at {shown(at)}" if at is not None else None
+    return of_half(f"{text}, {said}" if text and said else text or said, half)
+
+
+def mark_of(text: str | None) -> str:
+    """The positions and the half that a row's text is marked with; empty without a mark."""
+    plain = text or ""
+    head = f", {plain.rpartition(': ')[0] or plain}"
+    return head[min((at for at in map(head.find, (", at ", ", half ")) if at >= 0), default=len(head)) :]
+
+
+def rows_marked(rows: pa.Table, mark: str) -> pa.Table:
+    """The rows of `features` with that mark. Few texts stand in many rows."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    texts = [text for text in pc.unique(rows["text"]).to_pylist() if mark_of(text) == mark]
+    return rows.filter(pc.is_in(rows["text"], value_set=pa.array(texts, pa.string())))
 
 
 class Activations:

@@ -18,11 +18,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from toolkit.errors import DataError, choices
-from toolkit.halves import marked
 from toolkit.records import Rows, Work
 from toolkit.tables import arrow_schema
 
-from ._at import Activations, shown
+from ._at import Activations, marked
 from ._by_space import BySpace
 from ._confirm import Candidates, candidates, described_only
 from ._corrections import CORRECTIONS
@@ -204,11 +203,7 @@ def _said(test: Test, params: Compare, family: int) -> str:
     )
     family_of = f"{params.correct} over {family} features{OF_FAMILY[params.family]}{fired}"
     cut = f", |{test.effect}| >= {test.least:g}" if test.least else ""
-    return f"{marked(_named(test, params), params.half)}: {family_of}, alpha {params.alpha:g}{cut}"
-
-
-def _named(test: Test, params: Compare) -> str:
-    return test.name if params.at is None else f"{test.name}, at {shown(params.at)}"
+    return f"{marked(test.name, params.at, params.half)}: {family_of}, alpha {params.alpha:g}{cut}"
 
 
 # --- the same feature in several SAEs -----------------------------------------------------------------------------------
@@ -242,7 +237,7 @@ class _Writer:
     def table(self, one: Tested, corrected: Corrected, adjusted: Corrected | None, twins: Sequence[Twin], said: str) -> pa.Table:
         """All rows of a space: a block a statistic."""
         features, found, contrast = one.features, corrected.discovered, self._test.contrast
-        test, half = said.rpartition(": ")[0], self._params.half
+        test, alone = said.rpartition(": ")[0], marked(None, self._params.at, self._params.half)
         beside = f"{test}: {self._test.adjusted}"
         blocks: list[pa.Table] = []
 
@@ -251,13 +246,13 @@ class _Writer:
             blocks.append(self._block(one.space, features[kept], stat, group, numbers[kept], text))
 
         for group, side in zip(self._design.groups, one.sides, strict=True):
-            add("mean", group.name, side.mean, marked(group.size(), half))
-            add("density", group.name, side.fired / side.samples, marked(None, half))
+            add("mean", group.name, side.mean, marked(group.size(), self._params.at, self._params.half))
+            add("density", group.name, side.fired / side.samples, alone)
             add(
                 "std",
                 group.name,
                 np.sqrt(side.squares / (side.samples - 1)),
-                marked(None, half),
+                alone,
                 None if self._params.details == "all" else found,
             )
         for stat, numbers in one.found.items():
@@ -270,7 +265,7 @@ class _Writer:
         if adjusted is not None:
             add("q_adjusted", contrast, adjusted.q, beside)
             add("significant_adjusted", contrast, adjusted.significant.astype(np.float64), beside)
-        add("fired", "", np.sum([side.fired for side in one.sides], axis=0).astype(np.float64), marked(None, half))
+        add("fired", "", np.sum([side.fired for side in one.sides], axis=0).astype(np.float64), alone)
         add("discovered", contrast, np.ones(len(features)), test, found)
         return pa.concat_tables([*blocks, *self._twins(one.space, twins, test)])
 

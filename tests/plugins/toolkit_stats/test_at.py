@@ -22,10 +22,13 @@ from toolkit.selectors import Read, Selector, selected
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import SilentReporter, TableInputs, make_work
 from toolkit_lab import model_path, saes_path
-from toolkit_stats._at import Activations, AtKept
+from toolkit_stats._at import Activations, AtKept, mark_of, marked, shown
+from toolkit_stats._found import read_contrasts
+from toolkit_stats._top_features import _numbers
 
 PARTS = load_parts([])
 LAST, BALANCE, TAIL = {"take": "last"}, {"span": "balance"}, {"window": [-3, None]}
+MODES = {"last": "last", '{"span":"balance"}': BALANCE}
 TWO = {"by": "group", "between": ["a", "b"], "cluster": "none"}
 BOS = 1
 
@@ -141,6 +144,36 @@ def test_rows_say_which_selector_they_are_of(lab: Lab, union: Any) -> None:
     assert {row["text"].rpartition("; ")[2] for row in best if row["kind"] == "best feature"} == {"at last"}
 
 
+@pytest.mark.parametrize("half", ["all", "select"])
+def test_a_report_of_several_selectors_shows_each_ones_own_means(half: str, lab: Lab, union: Any) -> None:
+    tables, _ = union
+    alone = {mark: lab.rows("compare.welch", tables, **TWO, half=half, at=at)["features"] for mark, at in MODES.items()}
+    inputs = TableInputs({**tables, "features": table("features", [row for rows in alone.values() for row in rows])})
+    contrasts = list(read_contrasts(inputs))
+    assert len(contrasts) == len(MODES)
+    for found in contrasts:
+        (mark,) = [mark for mark in MODES if f", at {mark}" in found.name]
+        top = [int(at) for at in found.ranking()[:5]]
+        numbers = _numbers(inputs, found, top)
+        wanted = {(row["space"], row["feature"], row["group"]): row["number"] for row in alone[mark] if row["stat"] == "mean"}
+        assert top
+        for at in top:
+            for group in found.sides:
+                where = found.spaces[found.space[at]].id, int(found.feature[at])
+                assert numbers[*where, "mean", group] == wanted[*where, group]
+        assert all(f", at {mark}" in size for size in found.sizes)
+
+
+def test_a_mark_is_the_end_of_a_text() -> None:
+    balance = AtKept(at={"span": "a: b, half select"}).at
+    for text in (None, "welch", "3 samples of 3 units, 1 not measured"):
+        for at, half in ((None, "all"), (None, "select"), ("last", "all"), (balance, "confirm")):
+            found = marked(text, at, half)
+            assert mark_of(found) == mark_of(f"{found or 'welch'}: bh over 3 features, alpha 0.05")
+            assert (mark_of(found) == "") == (at is None and half == "all")
+    assert json.loads(shown(balance)) == {"span": "a: b, half select"}
+
+
 def test_examples_of_a_ranking_are_of_the_positions_that_it_read(lab: Lab, union: Any) -> None:
     tables, _ = union
     ranked = lab.rows("compare.ranking", tables, by="label", preset="loose", min_r=-1, min_tpr=0, max_fpr=1, at=BALANCE)
@@ -150,11 +183,11 @@ def test_examples_of_a_ranking_are_of_the_positions_that_it_read(lab: Lab, union
     work = SinkWork(sink.params.model_validate({}), Path("nowhere"), "run-1", TableInputs(given))
     files = {name: data if isinstance(data, bytes) else b"".join(data) for name, data in sink.run(work)}
     (first, *_) = json.loads(files["feature_examples.json"]).values()
-    shown = [example["activation"] for own in first["examples_by_label"].values() for example in own]
+    seen = [example["activation"] for own in first["examples_by_label"].values() for example in own]
     kept = lab.extracted(BALANCE)[0]["activations"].to_pylist()
     values = [dict(zip(row["features"], row["values"], strict=True)).get(first["feature_id"]) for row in kept]
-    assert shown
-    assert max(shown) == pytest.approx(max(value for value in values if value is not None), rel=1e-4)
+    assert seen
+    assert max(seen) == pytest.approx(max(value for value in values if value is not None), rel=1e-4)
     assert next(csv.DictReader(io.StringIO(files["ranked_features.csv"].decode())))["feature_id"] == str(first["feature_id"])
 
 
