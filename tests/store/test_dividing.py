@@ -16,6 +16,8 @@ from toolkit.testing.fakes import make_step
 from toolkit_store import Store, open_store
 
 SPACES, SAMPLES, ACTIVE = 16, 200, 50
+POOLS: list[pa.MemoryPool] = []
+"""Kept to the end: a buffer that outlives its pool is freed into nothing."""
 
 
 def activations(samples: range, spaces: int, active: int) -> pa.Table:
@@ -43,6 +45,7 @@ def filled(path: Path, values: str = "float32", spaces: int = SPACES, samples: i
 def peak() -> Iterator[Callable[[], int]]:
     """The most bytes that Arrow held since it began."""
     before, counted = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
+    POOLS.append(counted)
     pa.set_memory_pool(counted)
     try:
         yield lambda: counted.max_memory() or 0
