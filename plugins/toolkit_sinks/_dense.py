@@ -167,7 +167,7 @@ def _scenario(folder: str, sample: Mapping[str, Any]) -> dict[str, Any]:
         positions.setdefault(span["name"], []).extend(range(span["start"], span["end"]))
     return {
         "scenario": folder,
-        "sample": sample["sample"],
+        "sample": dict(sample),
         "tokens": sample["pieces"],
         "token_ids": sample["token_ids"],
         "seq_len": len(sample["token_ids"]),

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tests.plugins.toolkit_sinks.conftest import ACTIVATIONS, SINKS, active, asked, loaded, sample, space, table, written
+from tests.plugins.toolkit_sinks.conftest import ACTIVATIONS, SAMPLES, SINKS, active, asked, loaded, sample, space, table, written
 from toolkit._texts import workload
 from toolkit.errors import DataError
 from toolkit.pricing import Cost
@@ -83,6 +83,23 @@ def test_npz_layers_with_several_saes_and_samples_with_odd_names() -> None:
     folders = _dense._folders(odd)
     assert [name.startswith("sample-") for name in folders.values()] == [True, True, True]
     assert len(set(folders.values())) == 3
+
+
+def test_a_store_reads_the_published_layers_back(tmp_path: Path) -> None:
+    from toolkit_store import open_store
+    from toolkit_store.interchange import import_run, run_tables
+
+    for name, data in written("npz", LAYER, SCOPE).items():
+        path = tmp_path / "files" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    store = open_store(tmp_path / "store", create=True)
+    found = run_tables(store, import_run(store, "tokens", tmp_path / "files"))
+    assert list(found.samples.values()) == list(SAMPLES)
+    keys = ("space", "sample", "position")
+    wanted = sorted(ACTIVATIONS, key=lambda row: [row[key] for key in keys])
+    assert found.read("activations").select(list(ACTIVATIONS[0])).to_pylist() == wanted
+    assert found.read("spaces").select(list(SCOPE[0])).to_pylist() == list(SCOPE)
 
 
 # --- what stands beside the rows ----------------------------------------------------------------------------------------
