@@ -11,7 +11,7 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -231,7 +231,8 @@ class Runner:
             "limit": stage.limit,
             "batch": dict(self._batches.of(stage)),
             "units": [step.first, step.last] if stage.units() is not None else None,
-            "model": stage.model and stage.model.job(),
+            "model": stage.model.job() if stage.model and not stage.unloaded else None,
+            "identity": stage.model and asdict(stage.model.identity),
             "saes": stage.saes and stage.saes.job(),
             "inputs": self._inputs.files(step, {need: self._result.rows[need] for need in stage.needs}, folder / "in"),
         }

@@ -26,7 +26,8 @@ class Workload:
 
     `exact` is False while the samples are not there yet: then the numbers are bounds. `model` and `saes` are the facts of
     their identities; empty when nobody knows them before they are fetched. A stage that loads no SAEs is told of those whose
-    activations it reads: `rows` of them, with `entries` active features. `units` is for a stage that makes its own.
+    activations it reads: `rows` of them, with `entries` active features. `units` is for a stage that makes its own. `unloaded`: a table
+    stands for the model, which is not loaded.
     """
 
     samples: int
@@ -39,6 +40,7 @@ class Workload:
     units: int = 0
     rows: int = 0
     entries: int = 0
+    unloaded: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -117,7 +117,8 @@ def _baselines() -> Iterator[Part]:
         run=_probe.compare_probe,
         cost=_cost.probe,
         reads=("samples", "sample_meta"),
-        optional=("activations", "spaces"),
+        optional=("activations", "spaces", "streams"),
+        instead="streams",
         writes=("baselines",),
         uses_model=True,
     )
@@ -129,6 +130,8 @@ def _baselines() -> Iterator[Part]:
         cost=_cost.residual,
         version="2",
         reads=("samples", "sample_meta"),
+        optional=("streams",),
+        instead="streams",
         writes=("features", "spaces"),
         uses_model=True,
         compares=_compares.streams,
