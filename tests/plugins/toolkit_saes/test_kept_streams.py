@@ -16,9 +16,11 @@ from toolkit.errors import DataError
 from toolkit.records import StagePart, tables_of
 from toolkit.saes import raw_space_row
 from toolkit.selectors import Selector
+from toolkit.streams import Pass, Text
 from toolkit.testing.contracts import check_part
 from toolkit_saes import _streams
 from toolkit_saes._extract import Extract, extract
+from toolkit_saes._streams import Kept
 
 
 def kept(work: Any) -> dict[tuple[str, str, int], list[float]]:
@@ -94,6 +96,18 @@ def test_each_row_comes_once_whichever_way_short_memory_takes(small: Any, way: s
     model = Tight(small.model, memory, each=20)
     work = replace(small, model=model).work(saes, Extract(stream="last", tokens=200), texts)
     alike(kept(replace(work, batch={"together": 2})), by_hand(small, saes, texts, lambda ids: [len(ids) - 1]))
+
+
+def test_a_text_that_another_pass_shows_again_is_not_kept_again(small: Any) -> None:
+    one, two, three = (Text((number, 9), (f"s{number}",), (1,)) for number in range(3))
+    found = Kept(small.model, {"s0": (1,), "s1": (1,), "s2": (1,)})
+    for texts in ((one, two), (two, three), (two,)):
+        found.take(Pass(texts, {"resid_post.0": torch.tensor([[float(text.ids[0])] for text in texts])}))
+    found.take(Pass((two,), {"resid_post.1": torch.tensor([[7.0]])}))
+    rows = [(row["hookpoint"], row["sample"], row["values"]) for _, table in found.rows() for row in table.to_pylist()]
+    wanted = [(f"s{number}", [float(number)]) for number in range(3)]
+    assert rows == [*(("resid_post.0", *row) for row in wanted), ("resid_post.1", "s1", [7.0])]
+    assert list(found.rows()) == []
 
 
 def test_rows_are_cut_into_tables_of_a_bounded_size(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
