@@ -36,8 +36,8 @@ class Extract(At):
 
     stream: Where | None = Field(
         None,
-        description="Where the raw stream of the SAEs' places is kept as well (table `streams`), so that compare.probe and "
-        "compare.residual need no pass of their own: of what `at` looks at. As large as 4 bytes a number.",
+        description="Of what `at` looks at, where the raw stream at the SAEs' places is kept as well (table `streams`, 4 bytes a number): "
+        "compare.probe and compare.residual then load no model.",
     )
     batch: int = Field(128, ge=1, description="Samples of one step; samples of equal tokens share one.")
     tokens: int | Literal["auto"] = Field(
