@@ -31,7 +31,7 @@ def power_of(plan: Plan, stage: Stage, committed: Mapping[str, list[StepRow]], r
     if compares is None:
         return None
     asked: Comparison = compares(stage.params, facts(stage.model))
-    family = asked.family or _features(plan, stage, each=asked.each_space)
+    family = _features(plan, stage, each=asked.each_space) if asked.family is None else asked.family or None
     source = next((need for need in stage.needs if need in committed and _gives_samples(plan, need)), None)
     counts = _counted(asked, plan, read, committed[source]) if source and read else None
     exact = counts is not None

@@ -49,7 +49,7 @@ class Comparison:
 
     A group None is every other sample. `unit`: what is independent, `unit` (the samples' own), `sample` or a metadata key; `cluster`:
     whether equal `prompt`s join units, or `none`. `family`: how many tests are corrected together; None: every feature of the SAEs,
-    or of one SAE where `each_space` is corrected by itself.
+    or of one SAE where `each_space` is corrected by itself; 0: nobody knows yet.
     """
 
     by: str

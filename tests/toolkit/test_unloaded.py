@@ -11,6 +11,7 @@ import yaml
 from tests.toolkit.conftest import Toolkit, toolkit  # noqa: F401
 from toolkit._plan import Plan, make_plan
 from toolkit._plugins import load_parts
+from toolkit._power import power_of
 from toolkit._resolve import resolve
 from toolkit._spec import load_spec
 from toolkit_store import open_store
@@ -141,3 +142,16 @@ def test_the_control_uses_games_extraction_probe_and_leak_of_the_study() -> None
     first, second = materials("exp1_sae_l1_31"), materials("exp1_residual_l1_31")
     assert set(second) - set(first) == {"residual"}
     assert all(first[id] == second[id] for id in set(second) - {"residual"})
+
+
+def test_tests_on_a_stream_of_unknown_width_are_not_taken_for_as_many_as_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE")  # the model is named at a commit, and nothing is asked of the network
+    saes = 'saes={uses: llama_scope, with: {path: "package:toolkit_lab/files/saes/Lab-LXR-4x", layers: all}}'
+    plan = make_plan(resolve(load_spec(SPECS / "exp1_residual_l1_31.yaml", (), [saes]), PARTS), PARTS)
+    found = power_of(plan, plan.stage("residual"), {}, None)
+    assert found is not None
+    assert found["family"] is None
+    known = plan_of("exp1_residual_l1_31")
+    told = power_of(known, known.stage("residual"), {}, None)
+    assert told is not None
+    assert told["family"] == 3 * 128
