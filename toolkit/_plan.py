@@ -6,12 +6,11 @@ content that it works on: the rows of its sample range, or the keys of the steps
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from toolkit._keys import canonical, differences, digest_of, key_of
+from toolkit._keys import canonical, digest_of, key_of
 from toolkit._resolve import Loadable, Place, Resolved, part_at
 from toolkit._spec import EXAMINE, LoadedSpec, validate_params
 from toolkit._texts import text_ranges
@@ -386,24 +385,3 @@ def _ranges(count: int, size: int) -> list[tuple[int, int]]:
 def _step(stage: Stage, index: int, inputs: dict[str, Any], span: tuple[int | None, int | None] = (None, None)) -> Step:
     material = canonical({**stage.material(), "inputs": inputs})
     return Step(stage, index, key_of(material), material, *span)
-
-
-def foretold(todo: int, earlier: Sequence[StepRow], stage: Stage) -> float | None:
-    """Seconds of work that so many steps will take, from what the same part took on the same model and SAEs; None without any."""
-    same = [
-        row for row in earlier if row.part == stage.part.name and _loads(json.loads(row.material)) == _loads(stage.material())
-    ]
-    return todo * sum(row.seconds for row in same) / len(same) if same else None
-
-
-def _loads(material: Mapping[str, Any]) -> list[Any]:
-    return [material.get("model"), material.get("saes")]
-
-
-def reason(step: Step, earlier: Sequence[StepRow]) -> str:
-    """Why a step has to be computed, against the newest step of the same experiment, stage and index in the ledger."""
-    same = [row for row in earlier if row.index == step.index]
-    if not same:
-        return "new"
-    newest = max(same, key=lambda row: row.committed_at)
-    return f"changed: {differences(newest.material, step.material)}"

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit._batches import BatchPlans, memory_of
 from toolkit._costs import check_disk, cost_of, rows_of
+from toolkit._earlier import foretold, reason
 from toolkit._events import EventLog, now
 from toolkit._inputs import InputFiles, StoreInputs
 from toolkit._interrupts import Interrupts
 from toolkit._jobs import collect
 from toolkit._places import REPORT
-from toolkit._plan import Plan, Stage, Step, expand, foretold, reason
+from toolkit._plan import Plan, Stage, Step, expand
 from toolkit._pool import Pool, Seat
 from toolkit._sinks import write_sinks
 from toolkit._texts import workload
