@@ -124,6 +124,14 @@ def test_a_sample_whose_last_token_was_not_kept_is_an_error(tiny: Any, name: str
 
 
 @pytest.mark.parametrize("name", BOTH)
+def test_rows_that_two_extractions_kept_count_once(tiny: Any, name: str) -> None:
+    given = world(tiny)
+    streams = kept(tiny, given["samples"])
+    twice = pa.concat_tables([streams, streams]).sort_by([(column, "ascending") for column in ("space", "sample", "position")])
+    assert run(name, {**given, "streams": twice}, tiny) == run(name, given, tiny)
+
+
+@pytest.mark.parametrize("name", BOTH)
 def test_a_table_without_rows_and_layers_that_nobody_knows_are_errors(tiny: Any, name: str) -> None:
     given = world(tiny)
     with pytest.raises(DataError, match="table 'streams' has no rows"):
