@@ -67,7 +67,7 @@ class Loads:
                 model=known[0],
                 saes=known[1],
             )
-        return self._with_activations(stage, load)
+        return self._with_activations(stage, replace(load, unloaded=stage.unloaded))
 
     def _there(self, stage: Stage) -> pa.Table | None:
         if stage.units() is not None or isinstance(stage.part, SourcePart):

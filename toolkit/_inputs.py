@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from toolkit_store import Store
 
 Rows = Mapping[str, Sequence[StepRow]]
-OVERLAPPING = ("activations",)
+OVERLAPPING = ("activations", "streams")
 """Tables in which several stages may write the same row: a model says of a token what it says, whichever selector asks."""
 
 

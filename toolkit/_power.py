@@ -32,7 +32,8 @@ def power_of(plan: Plan, stage: Stage, committed: Mapping[str, list[StepRow]], r
     if compares is None:
         return None
     asked: Comparison = compares(stage.params, facts(stage.model))
-    family = None if asked.discovered else asked.family or _features(plan, stage, each=asked.each_space)
+    unknown = asked.discovered or asked.family == 0
+    family = None if unknown else asked.family or _features(plan, stage, each=asked.each_space)
     source = next((need for need in stage.needs if need in committed and _gives_samples(plan, need)), None)
     counts = _counted(asked, plan, read, committed[source]) if source and read else None
     exact = counts is not None

@@ -120,7 +120,8 @@ def _baselines() -> Iterator[Part]:
         cost=_cost.probe,
         version="2",
         reads=("samples", "sample_meta"),
-        optional=("activations", "spaces"),
+        optional=("activations", "spaces", "streams"),
+        instead="streams",
         writes=("baselines",),
         uses_model=True,
     )
@@ -132,6 +133,8 @@ def _baselines() -> Iterator[Part]:
         cost=_cost.residual,
         version="3",
         reads=("samples", "sample_meta"),
+        optional=("streams",),
+        instead="streams",
         writes=("features", "spaces"),
         uses_model=True,
         compares=_compares.streams,

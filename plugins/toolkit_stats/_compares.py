@@ -37,7 +37,7 @@ def streams(params: Any, model: Mapping[str, Any]) -> Comparison:
         places = len(hookpoints(params.layers, int(model["layers"]), "the model"))
         family = places * int(model["width"]) if params.family == "all" else int(model["width"])
     except (KeyError, DataError):
-        family = None
+        family = 0
     return _two(params, family=family)
 
 

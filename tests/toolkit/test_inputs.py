@@ -49,6 +49,13 @@ def test_a_row_that_two_extractions_have_kept_is_read_once(store: Store) -> None
     assert places == [("s", "x", 1, [2.0]), ("s", "x", 2, [1.0]), ("s", "y", 1, [1.0]), ("t", "y", 1, [2.0])]
 
 
+def test_a_stream_that_two_extractions_have_kept_is_read_once(store: Store) -> None:
+    for key in ("a", "b"):
+        row = {"space": "raw", "sample": "x", "position": 2, "hookpoint": "resid_post.1", "values": [1.0, 2.0]}
+        store.commit(make_step(key), {"streams": pa.Table.from_pylist([row], schema=arrow_schema("streams"))})
+    assert StoreInputs(store, {"stage": store.steps(["a", "b"])}).read("streams").num_rows == 1
+
+
 def test_large_tables_are_mapped_from_a_file_that_is_made_once(store: Store, tmp_path: Path) -> None:
     rows = committed(store, a=[("t", "x", 2), ("s", "y", 1)], b=[("s", "x", 1), ("t", "x", 2)])
     inputs, folder = StoreInputs(store, {"stage": rows}, tmp_path / "inputs"), tmp_path / "inputs"

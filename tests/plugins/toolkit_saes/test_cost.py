@@ -12,7 +12,7 @@ import torch
 
 from toolkit import _costs
 from toolkit._cli import main
-from toolkit.pricing import Workload
+from toolkit.pricing import ROW, Workload
 from toolkit.selectors import Selector
 from toolkit.testing.fakes import SilentReporter
 from toolkit_hf._identity import HuggingFace, identify
@@ -47,6 +47,14 @@ def test_every_token_costs_more_than_the_last_and_a_selector_at_most_as_much() -
     last, every, some = (extraction(Extract(at=at), load_of()) for at in ("last", "all", Selector(span="balance")))
     assert last.disk < every.disk == some.disk
     assert last.forwards == every.forwards
+
+
+def test_kept_streams_cost_their_bytes_and_no_pass() -> None:
+    """Exp1's: 6,400 prompts, 31 layers, 4,096 numbers of 4 bytes."""
+    alone, kept = (extraction(Extract(at="all", stream=stream), load_of()) for stream in (None, "last"))
+    assert (kept.forwards, kept.flops, kept.dense) == (alone.forwards, alone.flops, alone.dense)
+    assert kept.disk - alone.disk == 6400 * 31 * (4096 * 4 + ROW)
+    assert 3.0 < (kept.disk - alone.disk) / 2**30 < 3.1
 
 
 def test_blocks_above_the_last_sae_cost_nothing() -> None:
