@@ -25,6 +25,17 @@ class Fired:
     matrix: Any
 
 
+def check_looked(activations: pa.Table, samples: list[str]) -> None:
+    """Refuse when nobody looked anywhere: a result of no rows at all would read as silence everywhere."""
+    ids = pa.array(samples, pa.string())
+    if not any(pc.any(pc.is_in(chunk, value_set=ids)).as_py() for chunk in activations["sample"].chunks):
+        raise DataError(
+            f"no space has a row of any of the {len(samples)} samples in table 'activations' (the first is '{samples[0]}'). Where "
+            f"nothing fires there is a row with empty lists: these samples were not looked at, as where a selector finds no token. "
+            f"Extract at tokens that they have."
+        )
+
+
 def read_space(rows: pa.Table, samples: list[str], width: int, pool: str, space: str) -> Fired:
     """Pool the activations of one space over the positions of each sample; samples that are not asked for are left out.
 
@@ -45,7 +56,7 @@ def read_space(rows: pa.Table, samples: list[str], width: int, pool: str, space:
 
 
 def _check_measured(positions: Ints, samples: list[str], space: str) -> None:
-    """Where no sample has a row there is nothing to mistake for a difference: such a space counts, and nothing is found in it."""
+    """Where no sample has a row there is nothing to mistake for a difference: beside other spaces such a one counts, empty."""
     without = np.flatnonzero(positions == 0)
     if 0 < len(without) < len(samples):
         raise DataError(

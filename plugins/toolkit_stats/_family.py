@@ -23,7 +23,7 @@ from toolkit.tables import arrow_schema
 
 from ._corrections import CORRECTIONS
 from ._duplicates import same_as
-from ._entries import Fired, read_space
+from ._entries import Fired, check_looked, read_space
 from ._groups import Design
 from ._params import Compare
 from ._statistics import Moments, moments
@@ -105,6 +105,7 @@ def described(work: Work) -> dict[str, dict[str, Any]]:
 
 def _tested(work: Work, design: Design, test: Test, spaces: Mapping[str, Mapping[str, Any]]) -> Iterator[Tested]:
     activations = work.inputs.read("activations")
+    check_looked(activations, design.samples)
     work.report.phase("compute")
 
     def one(space: str) -> Tested:

@@ -120,10 +120,11 @@ def _spaces(work: Work, data: Labelled) -> Iterator[_Space]:
     import numpy as np
     import pyarrow.compute as pc
 
-    from ._entries import read_space
+    from ._entries import check_looked, read_space
     from ._statistics import effects, moments, welch
 
     activations = work.inputs.read("activations")
+    check_looked(activations, data.samples)
     rows = sorted(work.inputs.read("spaces").to_pylist(), key=lambda row: (_layer(row), row["address"], row["space"]))
     work.report.phase("compute")
     for done, facts in enumerate(rows):

@@ -107,9 +107,10 @@ def _features(work: Work, data: Labelled, fold: npt.NDArray[np.int64], said: str
     import pyarrow.compute as pc
 
     from ._auroc import auroc, column_aurocs
-    from ._entries import read_space
+    from ._entries import check_looked, read_space
 
     activations = work.inputs.read("activations")
+    check_looked(activations, data.samples)
     spaces = {row["space"]: row for row in work.inputs.read("spaces").to_pylist()}
     positive, count = data.label == 0, int(fold.max()) + 1
     best: list[tuple[float, str]] = [(-1.0, "")] * count
