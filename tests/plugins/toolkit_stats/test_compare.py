@@ -420,9 +420,11 @@ def test_the_first_by_order_stands_for_the_others() -> None:
 
 @pytest.mark.parametrize("part", TWO_GROUPS)
 def test_a_space_in_which_nothing_fired_gives_no_rows(part: str) -> None:
-    given = tables([sample(f"n{at}") for at in range(6)], list("aaabbb"), [])
+    names = [f"n{at}" for at in range(6)]
+    given = tables([sample(name) for name in names], list("aaabbb"), [("s1", name, 0, {}) for name in names])
     assert run(part, given, **PAIR) == {}
-    assert run(part, {**given, "spaces": arrow_schema("spaces").empty_table()}, **PAIR) == {}
+    beside = tables([sample(name) for name in names], list("aaabbb"), [("s1", name, 0, {}) for name in names], [space(), space("s2")])
+    assert run(part, beside, **PAIR) == {}
 
 
 def test_columns_without_a_spread_are_no_evidence_in_any_test() -> None:
