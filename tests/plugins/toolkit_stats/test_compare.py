@@ -423,7 +423,9 @@ def test_a_space_in_which_nothing_fired_gives_no_rows(part: str) -> None:
     names = [f"n{at}" for at in range(6)]
     given = tables([sample(name) for name in names], list("aaabbb"), [("s1", name, 0, {}) for name in names])
     assert run(part, given, **PAIR) == {}
-    beside = tables([sample(name) for name in names], list("aaabbb"), [("s1", name, 0, {}) for name in names], [space(), space("s2")])
+    beside = tables(
+        [sample(name) for name in names], list("aaabbb"), [("s1", name, 0, {}) for name in names], [space(), space("s2")]
+    )
     assert run(part, beside, **PAIR) == {}
 
 
