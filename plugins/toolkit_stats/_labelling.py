@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import inf
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 
 GAP, LETTER, HEIGHT, RADIUS = 9.0, 7.5, 15.0, 4.0
 """From a point to its name; the width of a letter in it; its height; and how far a point reaches."""
-STEPS = 12
-"""Heights that are tried above a point and below it."""
+STEPS = 40
+"""Heights that are tried above a point and below it, as far as the drawing goes."""
 ON_NAME, ON_NAMED, ON_LEAD, ON_POINT, INWARDS = 1000.0, 1000.0, 300.0, 20.0, 12.0
 """What it costs to lie on a name, on a point that is named, on a line that leads to one, on another point, and to stand inwards."""
 
@@ -59,9 +60,13 @@ def placed(points: Sequence[Named], others: Points, room: tuple[float, float, fl
     labels: list[Label] = []
     leads = np.empty((0, 2))
     for at, point in enumerate(points):
-        there = [label for label in _places(point) if _inside(label.box, room)] or [Label(point, point.y, point.side)]
-        costs = [_cost(label, labels, np.delete(own, at, axis=0), leads, others) for label in there]
-        labels.append(there[costs.index(min(costs))])
+        best, least = Label(point, point.y, point.side), inf
+        for label in _places(point):
+            if abs(label.y - point.y) >= least:
+                break  # all that is left is further away
+            cost = _cost(label, labels, np.delete(own, at, axis=0), leads, others) if _inside(label.box, room) else inf
+            best, least = (label, cost) if cost < least else (best, least)
+        labels.append(best)
         leads = np.concatenate([leads, lead(labels[-1])])
     return labels
 
