@@ -294,7 +294,7 @@ def _value(value: Any) -> str:
 def _table(caption: str, heads: Sequence[str], body: Sequence[str]) -> str:
     head = "".join(f'<th scope="col">{_e(name)}</th>' for name in heads)
     return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{_e(caption)}"><table><caption>{_e(caption)}</caption>'
+        f'<p class="caption">{_e(caption)}</p><div class="scroll" role="region" tabindex="0" aria-label="{_e(caption)}"><table>'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
     )
 

@@ -55,7 +55,10 @@ def test_family_and_split_are_written_down_before_anything_is_computed_and_anoth
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["preregistration"] == {name: value for name, value in found.items() if name != "frozen"}
     page = (folder / "report.html").read_text()
-    assert f"frozen on {found['registered_at'][:19].replace('T', ' ')} UTC, before any step of this experiment was in the store" in page
+    assert (
+        f"frozen on {found['registered_at'][:19].replace('T', ' ')} UTC, before any step of this experiment was in the store"
+        in page
+    )
     assert found["sha256"][:16] in page
 
     # Another family is another run, which names the first.
