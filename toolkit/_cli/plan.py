@@ -68,7 +68,7 @@ best case."""
 def _power_cells(name: str, power: dict[str, Any]) -> tuple[str, ...]:
     least = "" if power["exact"] else "<= "
     units = ", ".join(f"{group} {least}{count:,}" for group, count in power["groups"].items())
-    family = f"{power['family']:,}" if power["family"] else "1 (unknown)"
+    family = f"{power['family']:,}" if power["family"] else "unknown"
     effect = "too few units" if power["d"] is None else f"{'' if power['exact'] else '>= '}{power['d']:.2f}"
     return name, units, family, effect
 
