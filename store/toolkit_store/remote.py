@@ -124,7 +124,10 @@ def _reached(database: Database) -> Iterator[None]:
 
 
 _SCHEME = "Begin --store with one of these schemes, or name a folder."
-_ADDRESS = "Check the address, the network and the credentials, which are read from the environment (for s3: AWS_ACCESS_KEY_ID and its kin)."
+_ADDRESS = (
+    "Check the address, the network and the credentials, which are read from the environment (for s3: AWS_ACCESS_KEY_ID "
+    "and its kin)."
+)
 
 
 def _why(error: BaseException) -> str:
