@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import atanh, tanh
 from typing import TYPE_CHECKING, Any
 
+from toolkit._costs import most_of
 from toolkit._texts import facts
 from toolkit.halves import in_half
 from toolkit.pricing import Comparison
@@ -139,8 +140,7 @@ def _at_most(plan: Plan, stage: Stage) -> int | None:
         source = plan.stage(need)
         if _gives_samples(plan, need):
             made = [units for before in source.needs if (units := plan.stage(before).units()) is not None]
-            given = getattr(source.part, "most", None)
-            most = given(source.params, {}) if given and not made else None
+            most = most_of(source, {}) if not made else None
             known = [units for units in (source.limit, most, *made) if units is not None]
             return min(known) if known else None
     return None

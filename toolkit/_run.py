@@ -22,7 +22,7 @@ from toolkit._events import EventLog, now
 from toolkit._inputs import InputFiles, StoreInputs
 from toolkit._interrupts import Interrupts
 from toolkit._jobs import collect
-from toolkit._places import REPORT
+from toolkit._places import REPORT, again
 from toolkit._plan import Plan, Stage, Step, expand
 from toolkit._pool import Pool, Seat
 from toolkit._sinks import write_sinks
@@ -121,7 +121,7 @@ class Runner:
         if self._failures:
             raise StepFailed("\n".join(self._failures))
         if interrupts.count:
-            command = f"toolkit run {self._plan.run}"
+            command = again(self._plan.run, self._store.folder)
             done, total = self._counts()
             self._log.emit("run_interrupted", done=done, total=total or "an unknown number of", command=command)
             raise Interrupted(f"{done} step{'s'[: done != 1]} {'is' if done == 1 else 'are'} safe. Continue with: {command}")

@@ -227,6 +227,7 @@ class SourcePart(Part):
     """Where samples come from: yields `samples` and `sample_meta`. With `reads`, from another experiment's tables.
 
     `most` says how many samples it gives at most, given the most rows of each table of the stage that it reads (None: nobody knows).
+    `identify` says what its files are; where its facts tell `rows` (and `units`), nobody asks `most`.
     """
 
     kind: ClassVar[str] = "source"

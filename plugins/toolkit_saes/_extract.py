@@ -62,6 +62,8 @@ def extract(work: Work) -> Rows:
     budget = Budget(_tokens(work))
     kept = Kept(model, kept_positions(work.params, samples, model.bos_id))
     encoding = Encoding(model, saes, budget, together=work.batch.get("together"), scratch=work.scratch, seen=kept.take)
+    if samples and not texts:
+        work.report.event("warning", text=_nothing_chosen(len(samples)))
     done = len(samples) - sum(len(text.samples) for text in texts)
     for found, rows in _ahead(work, encoding, texts):
         yield "activations", rows
@@ -72,6 +74,13 @@ def extract(work: Work) -> Rows:
     _tell(work, encoding, budget, len(samples))
     spaces = [space_row(model.identity, sae) for sae in saes]
     yield "spaces", pa.Table.from_pylist(spaces, schema=arrow_schema("spaces"))
+
+
+def _nothing_chosen(samples: int) -> str:
+    return (
+        f"`at` chose no token in any of the {samples} samples of this step: it has no activations. Are there such tokens, spans or "
+        f"positions in these texts?"
+    )
 
 
 def _tokens(work: Work) -> int:

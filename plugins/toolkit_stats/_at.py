@@ -84,7 +84,7 @@ class Activations:
 
     def __init__(self, inputs: Inputs, at: Asked | None) -> None:
         rows = inputs.read("activations")
-        self._by_space = BySpace(rows)
+        self._samples, self._by_space = rows["sample"], BySpace(rows)
         self._chosen = None if at is None else _Chosen(inputs.read("samples"), rows, at)
 
     @property
@@ -100,10 +100,32 @@ class Activations:
         there = [frozenset(self._by_space.of(space)["sample"].unique().to_pylist()) for space in self.spaces]
         return frozenset.intersection(*there) if there else frozenset()
 
+    def check_looked(self, samples: Sequence[str]) -> None:
+        """Refuse when nobody looked anywhere: a result of no rows at all would read as silence everywhere."""
+        if self._chosen is None and not _any_among(self._samples, samples):
+            raise DataError(
+                f"no space has a row of any of the {len(samples)} samples in table 'activations' (the first is '{samples[0]}'). Where "
+                f"nothing fires there is a row with empty lists: these samples were not looked at, as where a selector finds no "
+                f"token. Extract at tokens that they have."
+            )
+        if self._chosen is not None and self._chosen.samples.isdisjoint(samples):
+            raise DataError(
+                f"at: {self._chosen.at} finds no token in any of the {len(samples)} samples (the first is '{samples[0]}'). Ask for tokens "
+                f"that they have."
+            )
+
     def of(self, space: str, samples: Sequence[str], named: str) -> pa.Table:
         """The rows of a space; a position asked for in one of the samples that was not kept is an error."""
         rows = self._by_space.of(space)
         return rows if self._chosen is None else self._chosen.of(rows, samples, named)
+
+
+def _any_among(column: pa.ChunkedArray, samples: Sequence[str]) -> bool:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    ids = pa.array(samples, pa.string())
+    return any(pc.any(pc.is_in(chunk, value_set=ids)).as_py() for chunk in column.chunks)
 
 
 class _Chosen:
@@ -121,7 +143,7 @@ class _Chosen:
         places = [number * self._stride + position for number, own in enumerate(found) for position in own]
         self._wanted = np.sort(np.array(places, dtype=np.int64))
         self.samples = frozenset(text.sample for text, own in zip(texts, found, strict=True) if own)
-        self._at = shown(at)
+        self.at = shown(at)
 
     def of(self, rows: pa.Table, samples: Sequence[str], named: str) -> pa.Table:
         """The rows that stand at these positions."""
@@ -148,7 +170,7 @@ class _Chosen:
         if len(lacking):
             sample, position = self._names[int(lacking[0] // self._stride)].as_py(), int(lacking[0] % self._stride)
             raise DataError(
-                f"at: {self._at} asks for position {position} of sample '{sample}', which was not kept in space {named} ({len(lacking)} "
+                f"at: {self.at} asks for position {position} of sample '{sample}', which was not kept in space {named} ({len(lacking)} "
                 f"such positions). Only what the extraction looked at can be read: add this selector to its `at` (a list is the union "
                 f"of its selectors), or ask for positions that were kept."
             )

@@ -47,7 +47,7 @@ def read_space(rows: pa.Table, samples: list[str], width: int, pool: str, space:
 
 
 def _check_measured(positions: Ints, samples: list[str], space: str) -> None:
-    """Where no sample has a row there is nothing to mistake for a difference: such a space counts, and nothing is found in it."""
+    """Where no sample has a row there is nothing to mistake for a difference: beside other spaces such a one counts, empty."""
     without = np.flatnonzero(positions == 0)
     if 0 < len(without) < len(samples):
         raise DataError(

@@ -110,6 +110,7 @@ def described(work: Work) -> dict[str, dict[str, Any]]:
 
 def _tested(work: Work, design: Design, test: Test, spaces: Mapping[str, Mapping[str, Any]]) -> Iterator[Tested]:
     activations = Activations(work.inputs, work.params.at)
+    activations.check_looked(design.samples)
     work.report.phase("compute")
 
     def one(space: str) -> Tested:

@@ -124,6 +124,7 @@ def _spaces(work: Work, data: Labelled) -> Iterator[_Space]:
     from ._statistics import effects, moments, welch
 
     activations = Activations(work.inputs, work.params.at)
+    activations.check_looked(data.samples)
     rows = sorted(work.inputs.read("spaces").to_pylist(), key=lambda row: (_layer(row), row["address"], row["space"]))
     work.report.phase("compute")
     for done, facts in enumerate(rows):

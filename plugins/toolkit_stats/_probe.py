@@ -129,6 +129,7 @@ def _features(work: Work, data: Labelled, fold: npt.NDArray[np.int64], said: str
     from ._entries import read_space
 
     activations = Activations(work.inputs, work.params.at)
+    activations.check_looked(data.samples)
     spaces = {row["space"]: row for row in work.inputs.read("spaces").to_pylist()}
     positive, count = data.label == 0, int(fold.max()) + 1
     said += f"; at {shown(work.params.at)}" if work.params.at is not None else ""

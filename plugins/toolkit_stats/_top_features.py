@@ -92,8 +92,8 @@ def _listed(inputs: Inputs, found: Found, top: Sequence[int]) -> str:
         cells = [draw.escaped(found.address(at)), effect]
         cells += [_range(number(f"{found.effect}_low"), number(f"{found.effect}_high"))] if interval else []
         cells += [draw.small(float(found.p[at])), draw.small(float(found.q[at]))]
-        cells += [_plain(number(f"{found.effect}_adjusted"))] if adjusted else []
-        cells += [_plain(number(f"{found.effect}_select"))] if chosen else []
+        cells += [_effect(number(f"{found.effect}_adjusted"))] if adjusted else []
+        cells += [_effect(number(f"{found.effect}_select"))] if chosen else []
         cells += [_plain(number("mean", group)) for group in found.sides]
         rows.append([*cells, *(_percent(number("density", group)) for group in found.sides)])
     words = f"Smallest q first, then largest |{found.symbol}|; density is the share of samples in which it fires"
@@ -116,8 +116,12 @@ def _range(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f"{draw.signed(low)} to {draw.signed(high)}"
 
 
+def _effect(value: float | None) -> str:
+    return "" if value is None else draw.signed(value)
+
+
 def _plain(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}".replace("-", "\N{MINUS SIGN}")
+    return "" if value is None else draw.fixed(value, draw.decimals(value))
 
 
 def _percent(value: float | None) -> str:

@@ -20,7 +20,7 @@ from toolkit.pricing import Cost
 def command(target: str, asked: Asked) -> None:
     """Say what will run: stages, steps, what the store has already and why the rest is computed."""
     from toolkit._annotate import annotate
-    from toolkit._cli._options import load_plan
+    from toolkit._cli._options import again, load_plan
     from toolkit._costs import check_disk, total_of
     from toolkit._places import store_folder
 
@@ -31,12 +31,17 @@ def command(target: str, asked: Asked) -> None:
         sinks = [sink.name for sink in plan.sinks]
         click.echo(json.dumps({"run": plan.run, "stages": rows, "sinks": sinks, "total": asdict(total)}))
     else:
-        _show(plan.run, target, rows, total)
+        click.echo(_headline(plan.run, len(rows), again(target, asked), all(row["why"] == "-" for row in rows)))
+        _show(rows, total)
     check_disk(plan, [total], [total_of(row["whole"] for row in rows)], store_folder(asked.store))
 
 
-def _show(run: str, target: str, rows: Sequence[dict[str, Any]], total: Cost) -> None:
-    click.echo(f"run {run}: {len(rows)} stages; `toolkit run {target}` computes what is not there yet.\n")
+def _headline(run: str, stages: int, command: str, all_there: bool) -> str:
+    told = f"all is there: `{command}` computes nothing." if all_there else f"`{command}` computes what is not there yet."
+    return f"run {run}: {stages} stages; {told}\n"
+
+
+def _show(rows: Sequence[dict[str, Any]], total: Cost) -> None:
     heads = ("STAGE", "PART", "NEEDS", "STEPS", "THERE", "ABOUT", "WHY THE REST IS COMPUTED")
     click.echo(columns(heads, [_cells(row) for row in rows]))
     priced = [row for row in rows if row["cost"]]
@@ -65,7 +70,7 @@ best case."""
 def _power_cells(name: str, power: dict[str, Any]) -> tuple[str, ...]:
     least = "" if power["exact"] else "<= "
     units = ", ".join(f"{group} {least}{count:,}" for group, count in power["groups"].items())
-    family = f"{power['family']:,}" if power["family"] else "1 (unknown)"
+    family = f"{power['family']:,}" if power["family"] else "unknown"
     value, bound = power[power["effect"]], "" if power["exact"] and power["family"] else ">= "
     effect = "too few units" if value is None else f"{EFFECTS[power['effect']]} {bound}{value:.2f}"
     return name, units, family, effect
