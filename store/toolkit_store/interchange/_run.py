@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit import __version__
 from toolkit.errors import BadInput, DataError
-from toolkit.records import RunRow, StepRow
+from toolkit.records import IMPORTED, RunRow, StepRow
 from toolkit.tables import arrow_schema, table
 
 if TYPE_CHECKING:
@@ -150,9 +150,9 @@ def attach(run: RunTables, part: str, digest: str, tables: Mapping[str, pa.Table
     key = key_of(part, digest, run.id)
     with run.store.writer():
         run.store.commit(_step(key, run.id, part, digest), tables)
-        steps = tuple(step.key for step in run.steps)
-        if key not in steps:
-            row = run.row
+        row = next(iter(run.store.run_states(run.id)), run.row)  # the run may have gone on since it was looked up
+        steps = dict.fromkeys([*row.steps, *(step.key for step in run.steps)])
+        if key not in row.steps:
             run.store.record_run(
                 run=row.run,
                 name=row.name,
@@ -160,7 +160,7 @@ def attach(run: RunTables, part: str, digest: str, tables: Mapping[str, pa.Table
                 done=row.done,
                 total=row.total,
                 note=f"{part} added",
-                steps=[*steps, key],
+                steps=list(steps | {key: None}),
                 pid=row.pid,
                 host=row.host,
             )
@@ -178,7 +178,7 @@ def _step(key: str, run: str, part: str, digest: str) -> StepRow:
         index=0,
         material=json.dumps({"part": part, "digest": digest}),
         tables={},
-        worker="import",
+        worker=IMPORTED,
         seconds=0.0,
         committed_at=_now(),
     )
