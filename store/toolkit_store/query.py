@@ -20,6 +20,7 @@ from toolkit_store.by_index import ByIndex, RunIndex
 from toolkit_store.by_rows import ByRows
 from toolkit_store.by_sample import entries_of, rows_of
 from toolkit_store.database import equals
+from toolkit_store.diff import diff_views
 from toolkit_store.postings import number_key, space_key
 from toolkit_store.projections import projected
 from toolkit_store.run_rows import RunRows
@@ -72,24 +73,7 @@ class Features:
 
         A feature is compared with itself: the space has to be the same one in both.
         """
-        import polars as pl
-
-        views = self.run(run_a), self.run(run_b)
-        for view in views:
-            view.check_space(space)
-        sides = [
-            view.frequent(space, 1)
-            .with_columns(rate=pl.col("count") / max(view.samples_in(space), 1))
-            .rename({"count": f"count_{side}", "max": f"max_{side}", "rate": f"rate_{side}"})
-            for side, view in zip("ab", views, strict=True)
-        ]
-        both = sides[0].join(sides[1], on="feature", how="full", coalesce=True)
-        filled = both.with_columns(pl.col("count_a", "count_b", "rate_a", "rate_b").fill_null(0))
-        changed = filled.with_columns(change=pl.col("rate_b") - pl.col("rate_a"))
-        named = changed.select(
-            pl.lit(space).alias("space"), pl.lit(views[0].id).alias("run_a"), pl.lit(views[1].id).alias("run_b"), pl.all()
-        )
-        return named.sort([pl.col("change").abs(), "feature"], descending=[True, False])
+        return diff_views(self.run(run_a), self.run(run_b), [space])
 
     def sql(self, text: str, run_id: str | None = None) -> pl.DataFrame:
         """One SELECT over the tables of a run, in polars' SQL. It can neither write nor read anything else."""
@@ -118,14 +102,18 @@ class RunView:
 
     def check_space(self, space: str) -> None:
         """Refuse a space that the run does not have."""
-        if space not in self._spaces:
+        if space not in self._declared and space not in self._spaces:
             known = self._spaces
             raise BadInput(f"Run {self.id} has no space '{space}'.{nearest(space, known)} Spaces: {choices(known)}.")
 
     @cached_property
+    def _declared(self) -> frozenset[str]:
+        return frozenset(self.spaces()["space"].to_list())
+
+    @cached_property
     def _spaces(self) -> list[str]:
         """Ids of spaces with activations, or declared."""
-        found = set(self.spaces()["space"].to_list())
+        found = set(self._declared)
         if self._numbering is not None:
             return sorted(found | set(indexing.spaces_of(self._numbering)))
         for batch in self._rows.activations(None, ["space"]):
@@ -161,6 +149,15 @@ class RunView:
     def _index(self) -> RunIndex:
         assert self._numbering is not None
         return RunIndex(self._rows, self._numbering.key)
+
+    def look_up(self, spaces: Iterable[str]) -> None:
+        """Fetch at once what is known of all features of these spaces, which are about to be asked about; others are refused."""
+        wanted = list(spaces)
+        for space in wanted:
+            if space not in self._index_steps:
+                self.check_space(space)
+        if steps := [self._index_steps[space] for space in wanted if space in self._index_steps]:
+            self._index.look_up(steps)
 
     # --- one feature ---
 

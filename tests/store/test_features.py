@@ -23,6 +23,8 @@ from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_step
 from toolkit_store import RunView, Store, by_index, open_store, postings
 from toolkit_store.database import holds
+from toolkit_store.diff import diff_views
+from toolkit_store.run_rows import RunRows
 
 Model = dict[tuple[str, str, int], dict[int, float]]
 """(space, sample, position) -> feature -> value."""
@@ -283,6 +285,35 @@ def test_diff_of_two_runs(store: Store) -> None:
     ]
     with pytest.raises(BadInput, match="Run two has no space 'B'"):
         features.diff("one", "two", "B")
+
+
+def test_a_diff_of_several_spaces_reads_what_is_known_of_a_run_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = write(store, {"k": TWO, "l": {("A", "s3", 0): {1: 9.0}, ("B", "s3", 0): {1: 9.0}}})
+    for run, key in zip(("one", "two"), keys, strict=True):
+        store.index([key])
+        store.record_run(run=run, name="n", state="done", steps=[key])
+    features = toolkit_store.open(store.folder)
+    apart = [features.diff("one", "two", space) for space in "AB"]
+    read: list[str] = []
+    find = RunRows.find
+    monkeypatch.setattr(RunRows, "find", lambda self, name, *rest: read.append(name) or find(self, name, *rest))
+    together = diff_views(features.run("one"), features.run("two"), ["A", "B"])
+    assert read == ["feature_index", "feature_index"]
+    order = [pl.col("change").abs(), "space", "feature"]
+    assert together.equals(pl.concat(apart).sort(order, descending=[True, False, False]))
+    assert together["space"].n_unique() == 2
+
+
+def test_the_newest_directories_are_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(by_index, "_DIRECTORIES", 2)
+    rows = {(space, "s", 0): {1: float(number + 1)} for number, space in enumerate("ABCD")}
+    keys = write(store, {"k": rows})
+    *_, view = views(store, keys)
+    for spaces in ("ABC", "A", "D", "CD", "DCBA"):
+        view.look_up(spaces)
+        assert [view.frequent(space)["max"].to_list() for space in spaces] == [
+            [float("ABCD".index(space) + 1)] for space in spaces
+        ]
 
 
 def test_features_and_effects(store: Store) -> None:

@@ -313,6 +313,28 @@ def test_diff_compares_each_feature_with_itself(folder: Path) -> None:
     assert len(json.loads(ask_diff(folder, "part-1", "full-1", "--json", "--layer", "2").stdout)) == 1
 
 
+@pytest.fixture
+def begun(folder: Path, tmp_path: Path) -> Path:
+    """The store with a run that uses steps of others, has entered one state or none, and is known by its journal alone."""
+    shutil.copytree(folder, tmp_path / "store")
+    for run in ("begun-1", "begun-2"):
+        at = tmp_path / "store" / "runs" / run
+        at.mkdir()
+        (at / "manifest.json").write_text(json.dumps({"run": run, "stages": STAGES}))
+        events = [{"at": "2026-01-05", "event": "step_done", "key": key, "stage": "extract"} for key in ("k1", "k2")]
+        (at / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    open_store(tmp_path / "store").record_run(run="begun-2", name="begun", state="running", at="2026-01-05")
+    return tmp_path / "store"
+
+
+@pytest.mark.parametrize("run", ["begun-1", "begun-2"])
+def test_diff_of_a_run_that_goes_on_is_about_what_its_journal_names(begun: Path, run: str) -> None:
+    found = json.loads(ask_diff(begun, "part-1", "full-1", "--json").stdout)
+    assert found
+    assert json.loads(ask_diff(begun, run, "full-1", "--json").stdout) == found
+    assert "partial: run" in ask_diff(begun, "full-1", run).stderr
+
+
 def test_diff_refuses_runs_without_a_common_space(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no space 's9' here"):
         ask_diff(folder, "part-1", "full-1", "--space", "s9")
@@ -620,14 +642,8 @@ def test_an_interrupted_run_gives_what_is_committed(folder: Path) -> None:
     assert result.stderr == "partial: run part-1 is interrupted; 2 of 7 steps are committed\n"
 
 
-def test_a_run_that_has_entered_no_state_yet_gives_what_its_journal_names(folder: Path, tmp_path: Path) -> None:
-    shutil.copytree(folder, tmp_path / "store")
-    begun = tmp_path / "store" / "runs" / "begun-1"
-    begun.mkdir()
-    (begun / "manifest.json").write_text(json.dumps({"run": "begun-1", "stages": STAGES}))
-    events = [{"at": "2026-01-05", "event": "step_done", "key": key, "stage": "extract"} for key in ("k1", "k2")]
-    (begun / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
-    result = ask(tmp_path / "store", "top", "2/5", "--json", run="begun-1")
+def test_a_run_that_has_entered_no_state_yet_gives_what_its_journal_names(begun: Path) -> None:
+    result = ask(begun, "top", "2/5", "--json", run="begun-1")
     assert [row["value"] for row in json.loads(result.stdout)] == [3.0, 2.0, 1.0]
     assert result.stderr == "partial: run begun-1 is running; 2 of ? steps are committed\n"
 

@@ -121,17 +121,14 @@ def diff(asked: Asked, first: str, second: str, space: str | None, layer: int | 
     """Show the features that fire more, or less, in the second RUN than in the first; in spaces that both have."""
     import polars as pl
 
-    from toolkit_store import Features
+    from toolkit_store.diff import diff_views
 
     runs = open_run(asked, first), open_run(asked, second)
     heads = ("address", "count_a", "count_b", "rate_a", "rate_b", "change", "max_a", "max_b")
     if missing := next((run for run in runs if not run.stages("activations")), None):
         return Answer(heads, [], 0, missing.why("activations"))
-    wanted = _in_both(runs, space, layer)
-    found = pl.concat([Features(runs[0].store).diff(runs[0].id, runs[1].id, one) for one in wanted])
-    ranked = found.filter(pl.col("change") != 0).sort(
-        [pl.col("change").abs(), "space", "feature"], descending=[True, False, False]
-    )
+    found = diff_views(runs[0].view, runs[1].view, _in_both(runs, space, layer))
+    ranked = found.filter(pl.col("change") != 0)
     rows = [{**row, "address": runs[0].label(row["space"], row["feature"])} for row in ranked.head(asked.k).to_dicts()]
     why = f"Every feature fires in as large a share of samples in run {runs[1].id} as in run {runs[0].id}."
     return Answer(heads, rows, ranked.height, why)
