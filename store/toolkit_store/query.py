@@ -22,7 +22,7 @@ from toolkit_store.by_sample import entries_of, rows_of
 from toolkit_store.database import equals
 from toolkit_store.diff import diff_views
 from toolkit_store.postings import number_key, space_key
-from toolkit_store.projections import projected
+from toolkit_store.projections import projected, projection_key
 from toolkit_store.run_rows import RunRows
 from toolkit_store.similar import Decoder, nearest_rows, slices
 from toolkit_store.store import Store, open_store
@@ -75,9 +75,9 @@ class Features:
         """
         return diff_views(self.run(run_a), self.run(run_b), [space])
 
-    def sql(self, text: str, run_id: str | None = None) -> pl.DataFrame:
-        """One SELECT over the tables of a run, in polars' SQL. It can neither write nor read anything else."""
-        return self.run(run_id).sql(text)
+    def sql(self, text: str, run_id: str | None = None, k: int | None = None) -> pl.DataFrame:
+        """One SELECT over the tables of a run, in polars' SQL; with `k`, its first rows. It can neither write nor read else."""
+        return self.run(run_id).sql(text, k)
 
 
 class RunView:
@@ -291,9 +291,23 @@ class RunView:
 
     # --- SQL ---
 
-    def sql(self, text: str) -> pl.DataFrame:
-        """One SELECT over the tables of the run, in polars' SQL. It can neither write nor read anything else."""
+    def sql(self, text: str, k: int | None = None) -> pl.DataFrame:
+        """One SELECT over the tables of the run, in polars' SQL; with `k`, its first rows. It can neither write nor read else."""
         from toolkit_store.sql import select
 
         with self.store.reading():
-            return select(text, self._rows.lazy)
+            return select(text, self._lazy, most=k)
+
+    def _lazy(self, name: str) -> pl.LazyFrame:
+        """A table of the run. What the store derives from a run's rows was written by steps of its own."""
+        from toolkit_store.lazy import lazy_table
+
+        steps = [row.key for row in self._own_steps if row.tables.get(name)] if TABLES[name].derived else self._rows.writers(name)
+        return lazy_table(self.store.database, name, steps)
+
+    @cached_property
+    def _own_steps(self) -> list[StepRow]:
+        """The store's own steps that derived something from this run: its index, and projections of its SAEs."""
+        hashes = dict.fromkeys(row["sae_hash"] for row in self.spaces().to_dicts() if row["sae"] is not None)
+        keys = [*self._index_steps.values(), *map(projection_key, hashes)]
+        return [*([self._numbering] if self._numbering else []), *self.store.index_steps(keys)]

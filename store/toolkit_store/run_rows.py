@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from toolkit.records import StepRow
-from toolkit.tables import TABLES, arrow_schema
+from toolkit.tables import arrow_schema
 from toolkit_store import indexing
 from toolkit_store.database import among
 from toolkit_store.store import Store
@@ -76,27 +76,3 @@ class RunRows:
                 stages.setdefault(row.stage, []).append(row.key)
         parts = [pl.DataFrame(self.store.read(name, keys)).with_columns(stage=pl.lit(at)) for at, keys in stages.items()]
         return pl.concat([pl.DataFrame(arrow_schema(name).empty_table()).with_columns(stage=pl.lit("")), *parts])
-
-    def lazy(self, name: str) -> pl.LazyFrame:
-        """A table of the run that is read, column by column as needed, when the frame is collected."""
-        import polars as pl
-        from polars.io.plugins import register_io_source
-
-        schema = pl.DataFrame(arrow_schema(name).empty_table()).schema
-        steps = self.writers(name)
-
-        def batches(
-            columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
-        ) -> Iterator[pl.DataFrame]:
-            left = n_rows
-            for where in among("step", steps):
-                for batch in self._database.batches(name, where, columns or list(schema)):
-                    frame = pl.DataFrame(batch)
-                    frame = frame if predicate is None else frame.filter(predicate)
-                    yield frame if left is None else frame.head(left)
-                    left = None if left is None else left - len(frame)
-                    if left is not None and left <= 0:
-                        return
-
-        lazy: pl.LazyFrame = register_io_source(batches, schema=schema)
-        return lazy.unique(TABLES[name].key, keep="first") if TABLES[name].facts else lazy

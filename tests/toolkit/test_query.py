@@ -430,6 +430,13 @@ def test_sql_asks_the_tables_of_the_run(folder: Path) -> None:
     assert ask(folder, "sql", "SELECT features FROM activations WHERE sample = 'a3'").stdout.splitlines() == ["features", "[5]"]
 
 
+def test_sql_shows_k_rows_and_reads_no_more(folder: Path) -> None:
+    result = ask(folder, "sql", "SELECT feature FROM features ORDER BY feature", "--k", "2")
+    assert [line.split() for line in result.stdout.splitlines()] == [["feature"], ["5"], ["5"]]
+    assert result.stderr == "2 rows, and there are more: --k N\n"
+    assert ask(folder, "sql", "SELECT feature FROM features LIMIT 2", "--k", "2").stderr == ""
+
+
 @pytest.mark.parametrize(
     ("statement", "message"),
     [
@@ -627,6 +634,11 @@ def test_parquet_is_read_back(folder: Path, tmp_path: Path) -> None:
     ask(folder, "sql", "SELECT feature, number FROM features", "--k", "3", "--parquet", str(tmp_path / "sql.parquet"))
     schema = pq.read_schema(tmp_path / "sql.parquet")
     assert [str(field.type) for field in schema] == ["uint32", "double"]
+    special = "SELECT 1e300 * 1e300 AS up, ln(-1.0) AS none, NULL AS nothing FROM features"
+    ask(folder, "sql", special, "--k", "1", "--parquet", str(tmp_path / "special.parquet"))
+    (row,) = pq.read_table(tmp_path / "special.parquet").to_pylist()
+    assert (row["up"], str(row["none"]), row["nothing"]) == (float("inf"), "nan", None)
+    assert rows(folder, "sql", special, "--k", "1") == [{"up": None, "none": None, "nothing": None}]
     refused(folder, "top", "2/5", "--parquet", str(tmp_path / "no" / "x"), message="the file cannot be written")
 
 

@@ -138,9 +138,14 @@ def diff(asked: Asked, first: str, second: str, space: str | None, layer: int | 
 @click.argument("statement")
 @answered
 def sql(asked: Asked, statement: str) -> Answer:
-    """Answer one SELECT over the tables of the run, in polars' SQL. Nothing else is read, and nothing is written."""
-    found = open_run(asked).view.sql(statement)
-    return Answer(found.columns, found.head(asked.k).to_dicts(), found.height, "No rows.", types=found.schema)
+    """Answer one SELECT over the tables of the run, in polars' SQL. Nothing else is read, and nothing is written.
+
+    Rows are read as they are needed: comparisons in WHERE of a column with a text or a whole number, joined by AND, are looked
+    up, and no more rows are read than --k shows, unless they are grouped or sorted.
+    """
+    found = open_run(asked).view.sql(statement, asked.k + 1)
+    shown = found.head(asked.k)
+    return Answer(found.columns, shown.to_dicts(), None if found.height > asked.k else found.height, "No rows.", frame=shown)
 
 
 @command.command("sample")
