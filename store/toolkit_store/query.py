@@ -211,6 +211,11 @@ class RunView:
         found = entries_of(rows_of(self._rows, sample, space))
         return found if position is None else found.filter(pl.col("position") == position)
 
+    def positions(self, sample: str, spaces: Sequence[str] | None = None) -> list[int]:
+        """At which positions of a sample activations were kept, in any space or in one of these."""
+        found = rows_of(self._rows, sample, None).select(["space", "position"]).to_pylist()
+        return sorted({row["position"] for row in found if spaces is None or row["space"] in spaces})
+
     def samples(self, names: Sequence[str]) -> pl.DataFrame:
         """The rows of table `samples` for these samples; one that there is not has none."""
         return self._rows.samples(names, list(TABLES["samples"].columns)).unique("sample", keep="first", maintain_order=True)

@@ -244,6 +244,69 @@ def test_sample_refuses_what_does_not_exist(folder: Path) -> None:
     refused(folder, "sample", "a1", "--position", "3", message=r"sample 'a1' has 3 tokens \(0 to 2\)")
 
 
+@pytest.fixture(scope="module")
+def bets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sample with spans, kept at four of its tokens in two layers."""
+    store = open_store(tmp_path_factory.mktemp("bets") / "store", create=True)
+    pieces = ["You", " bet", " $", "100", " of", " $", "1000", "."]
+    spans = [
+        {"name": "balance", "start": 5, "end": 7},
+        {"name": "bet", "start": 2, "end": 4},
+        {"name": "bet", "start": 7, "end": 8},
+    ]
+    there = [text("a1", "".join(pieces), pieces) | {"spans": spans}]
+    found = [fired(id, "a1", at, **{f"f{at}": 1.0 + at}) for id in ("s1", "s2") for at in (2, 3, 6)]
+    tables = {"samples": there, "spaces": SPACES, "activations": [*found, fired("s1", "a1", 7)]}
+    commit(store, "k1", "extract", "full-1", tables)
+    begin(store, "full-1", "2026-01-04", "done", ["k1"], STAGES)
+    return store.folder
+
+
+@pytest.mark.parametrize(
+    ("args", "wanted"),
+    [
+        (["--token", "$100", "--layer", "2"], ["2/3", "2/2"]),
+        (["--token", "100", "--space", "s1"], ["2/3"]),
+        (["--token", "$1000"], ["2/6", "m/gpt/resid_post.9/thin:6"]),
+        (["--token", "$", "--layer", "2"], ["2/2"]),
+        (["--span", "bet", "--layer", "2"], ["2/3", "2/2"]),
+        (["--span", "bet", "--token", "$", "--layer", "2"], ["2/2"]),
+        (["--span", "balance", "--position", "6", "--layer", "2"], ["2/6"]),
+        (["--layer", "9", "--position", "3"], ["m/gpt/resid_post.9/thin:3"]),
+        (["--space", "m/gpt/resid_post.9/thin", "--k", "1"], ["m/gpt/resid_post.9/thin:6"]),
+    ],
+    ids=" ".join,
+)
+def test_sample_at_words_a_span_a_layer_or_a_space(bets: Path, args: list[str], wanted: list[str]) -> None:
+    assert [row["address"] for row in rows(bets, "sample", "a1", *args)] == wanted
+
+
+def test_sample_at_places_says_why_nothing_is_shown_and_refuses_what_is_not_there(bets: Path) -> None:
+    assert ask(bets, "sample", "a1", "--token", "You bet").stderr == (
+        "No activations are kept at positions 0, 1 of sample 'a1'. Kept positions: 2, 3, 6, 7.\n"
+    )
+    assert ask(bets, "sample", "a1", "--token", ".").stderr == "No feature is active on sample 'a1' at position 7.\n"
+    assert (
+        "kept at position 7 of sample 'a1' in these spaces. Kept"
+        in ask(bets, "sample", "a1", "--token", ".", "--space", "s2").stderr
+    )
+    thick = ("--space", "m/gpt/resid_post.9/thick")
+    assert ask(bets, "sample", "a1", *thick).stderr == "No activations of sample 'a1' are kept in run full-1 in these spaces.\n"
+    refused(bets, "sample", "a1", "--token", "10", message="--token '10': sample 'a1' has no such words")
+    refused(bets, "sample", "a1", "--token", "", message="--token '': sample 'a1' has no such words")
+    refused(bets, "sample", "a1", "--span", "bets", message=r"no such span\. Did you mean 'bet'\? Its spans: balance, bet\.")
+    refused(bets, "sample", "a1", "--span", "bet", "--position", "6", message="no token that is in all of the places asked for")
+    refused(bets, "sample", "a1", "--layer", "3", message="no space at layer 3")
+
+
+@settings(max_examples=100)
+@given(st.lists(st.text("ab $", min_size=1, max_size=3), min_size=1, max_size=8), st.data())
+def test_every_token_is_found_by_its_own_words(pieces: list[str], data: st.DataObject) -> None:
+    at = data.draw(st.integers(0, len(pieces) - 1))
+    assert at in _around.places_of(pieces[at], "".join(pieces), pieces)
+    assert _around.places_of("c", "".join(pieces), pieces) == []
+
+
 # --- tokens ---
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from toolkit._cli._answers import Answer, Asked, Row, answered, answered_of_runs
-from toolkit._cli._around import is_terminal, marked_in, piece_at, shaded, with_text
+from toolkit._cli._around import is_terminal, marked_in, piece_at, places_asked, shaded, with_text
 from toolkit._cli._feature_rows import PLACE, check_stats, pivoted, ranked_lines, stat_heads
 from toolkit._cli._query_run import Run, first_rows, listing, only, open_run, sorted_by
 
@@ -151,28 +151,32 @@ def sql(asked: Asked, statement: str) -> Answer:
 @command.command("sample")
 @click.argument("sample")
 @click.option("--position", type=click.IntRange(0), help="At this token only, counted from 0.")
+@click.option("--token", metavar="TEXT", help="At the tokens of this text only, such as '$100': one token or several.")
+@click.option("--span", metavar="NAME", help="At the tokens of the sample's spans of this name only, such as balance.")
+@click.option("--space", metavar="ADDRESS", help="Of this space only: its id, or its address without an index.")
+@click.option("--layer", type=click.IntRange(0), help="Of the spaces at this layer only.")
 @answered
-def sample(asked: Asked, sample: str, position: int | None) -> Answer:
-    """Show which features are active on SAMPLE."""
+def sample(
+    asked: Asked, sample: str, position: int | None, token: str | None, span: str | None, space: str | None, layer: int | None
+) -> Answer:
+    """Show which features are active on SAMPLE, the strongest first."""
+    import polars as pl
+
     run = open_run(asked)
     heads = ("address", "position", "token", "value")
     if not run.stages("samples"):
         return Answer(heads, [], 0, run.why("samples"))
-    pieces = run.sample(sample)["pieces"]
-    _check_position(position, sample, pieces)
-    hits = run.view.sample(sample, position).sort(
-        ["value", "space", "position", "feature"], descending=[True, False, False, False]
-    )
+    text = run.sample(sample)
+    places = places_asked(text, position, token, span)
+    spaces = run.spaces_of(space, layer)
+    hits = run.view.sample(sample, space=spaces[0] if spaces and len(spaces) == 1 else None)
+    wanted = [pl.col(name).is_in(some) for name, some in (("position", places), ("space", spaces)) if some is not None]
+    hits = hits.filter(*wanted).sort(["value", "space", "position", "feature"], descending=[True, False, False, False])
     rows = [
-        {
-            "address": run.label(row["space"], row["feature"]),
-            "position": row["position"],
-            "token": piece_at(pieces, row["position"]),
-            "value": row["value"],
-        }
+        {**row, "address": run.label(row["space"], row["feature"]), "token": piece_at(text["pieces"], row["position"])}
         for row in hits.head(asked.k).to_dicts()
     ]
-    return Answer(heads, rows, hits.height, "" if rows else _why_not_active(run, sample, position))
+    return Answer(heads, rows, hits.height, "" if rows else _why_not_active(run, sample, places, spaces))
 
 
 @command.command("features")
@@ -240,14 +244,6 @@ def _named(run: Run, space: str, rows: Sequence[Row]) -> list[Row]:
     return [{**row, "address": run.label(space, row["feature"]), "label": labels.get(row["feature"])} for row in rows]
 
 
-def _kept(run: Run, sample: str) -> list[int]:
-    """Positions of the sample whose activations were kept, of a run that has kept some."""
-    found: set[int] = set()
-    for batch in run.batches("activations", ("sample", "position")):
-        found.update(only(batch, "sample", [sample])["position"].to_pylist())
-    return sorted(found)
-
-
 def _why_no_tokens(run: Run, address: str, sample: str, kept: Sequence[int]) -> str:
     if not kept:
         return f"No activations of sample '{sample}' are kept in run {run.id} in the space of {address}."
@@ -273,23 +269,18 @@ def _in_both(runs: tuple[Run, Run], space: str | None, layer: int | None) -> lis
     return both
 
 
-def _check_position(position: int | None, sample: str, pieces: Sequence[str]) -> None:
-    from toolkit.errors import BadInput
-
-    if position is not None and position >= len(pieces):
-        raise BadInput(f"--position {position}: sample '{sample}' has {len(pieces)} tokens (0 to {len(pieces) - 1}).")
-
-
-def _why_not_active(run: Run, sample: str, position: int | None) -> str:
+def _why_not_active(run: Run, sample: str, places: Sequence[int] | None, spaces: Sequence[str] | None) -> str:
     if not run.stages("activations"):
         return run.why("activations")
-    kept = _kept(run, sample)
+    there = "" if spaces is None else " in these spaces"
+    kept = run.view.positions(sample, spaces)
     if not kept:
-        return f"No activations of sample '{sample}' are kept in run {run.id}."
-    if position is not None and position not in kept:
+        return f"No activations of sample '{sample}' are kept in run {run.id}{there}."
+    at = "" if places is None else f" at position{'s'[: len(places) != 1]} {listing([str(number) for number in places])}"
+    if places is not None and not set(places) & set(kept):
         some = listing([str(number) for number in kept])
-        return f"No activations are kept at position {position} of sample '{sample}'. Kept positions: {some}."
-    return f"No feature is active on sample '{sample}'" + ("." if position is None else f" at position {position}.")
+        return f"No activations are kept{at} of sample '{sample}'{there}. Kept positions: {some}."
+    return f"No feature is active on sample '{sample}'{at}{there}."
 
 
 # --- effects ---
