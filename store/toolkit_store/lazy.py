@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.tables import TABLES, arrow_schema
 from toolkit_store.database import Database, among, equals
 from toolkit_store.postings import places
+from toolkit_store.run_rows import matching
 
 if TYPE_CHECKING:
     import polars as pl
@@ -84,7 +85,7 @@ def _one_of(column: str, columns: Any, literal: pl.Expr) -> Iterator[str]:
     if not 0 < len(values) <= _MOST_VALUES:
         return
     kind = columns[column].rstrip("?")
-    if kind == "string" and all(isinstance(value, str) for value in values):
-        yield from among(f"`{column}`", values)
-    elif kind in _WHOLE and all(type(value) is int and _WHOLE[kind][0] <= value <= _WHOLE[kind][1] for value in values):
-        yield f"`{column}` IN ({', '.join(map(str, values))})"
+    texts = kind == "string" and all(isinstance(value, str) for value in values)
+    first, last = _WHOLE.get(kind, (0, -1))
+    if texts or all(type(value) is int and first <= value <= last for value in values):
+        yield matching({column: values})

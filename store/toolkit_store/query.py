@@ -163,20 +163,25 @@ class RunView:
 
     def activations(self, space: str, feature: int) -> pl.DataFrame:
         """Where a feature fired, and how strongly: sample, position, value, in the order of samples and positions."""
+        _check_feature(feature)
         return self._answers(space).activations(feature)
 
     def top(self, space: str, feature: int, k: int = 20) -> pl.DataFrame:
         """Where a feature fired hardest: sample, position, value, unit."""
+        _check_feature(feature)
+        _check_k(k)
         return self._answers(space).top(feature, k)
 
     def entries(self, space: str, feature: int) -> int:
         """At how many places a feature fired."""
+        _check_feature(feature)
         return self._answers(space).entries(feature)
 
     def tokens(self, space: str, feature: int, sample: str) -> pl.DataFrame:
         """The tokens of a sample with the feature's value: 0 where it did not fire, null where nothing was kept."""
         import polars as pl
 
+        _check_feature(feature)
         found = self._rows.samples([sample], ["sample", "pieces"]).head(1)
         if found.is_empty():
             raise BadInput(f"Run {self.id} has no sample '{sample}'.")
@@ -196,6 +201,8 @@ class RunView:
         """Features that fired at the same places: in how many together (`both`), in how many themselves, and the Jaccard index."""
         import polars as pl
 
+        _check_feature(feature)
+        _check_k(k)
         counts = self._answers(space).together(feature)
         own = counts.filter(pl.col("feature") == feature)["both"].sum()
         others = counts.filter((pl.col("feature") != feature) & (pl.col("both") > 0))
@@ -237,9 +244,8 @@ class RunView:
         """What was found out about features, a row a statistic: the columns of table `features`, and `stage`."""
         import polars as pl
 
-        found = self._rows.table("features", stage=True)
-        wanted = [pl.col(name) == value for name, value in (("space", space), ("stat", stat)) if value is not None]
-        return found.filter(*wanted) if wanted else found
+        asked = {name: [value] for name, value in (("space", space), ("stat", stat)) if value is not None}
+        return pl.DataFrame(self._rows.by_stage("features", asked))
 
     def labels(self, space: str, features: Iterable[int]) -> pl.DataFrame:
         """What features are said to stand for: feature, label (of several the first, by their group)."""
@@ -257,10 +263,13 @@ class RunView:
         """What interventions did: summaries over samples, or with `samples` a row a sample; and `stage`."""
         import polars as pl
 
-        found = self._rows.table("effects", stage=True)
-        asked = (("space", space), ("feature", feature), ("arm", arm))
-        wanted = [pl.col(name) == value for name, value in asked if value is not None]
-        return found.filter((pl.col("sample") == SUMMARY) != samples, *wanted)
+        if feature is not None:
+            _check_feature(feature)
+        asked = {name: [value] for name, value in (("space", space), ("arm", arm)) if value is not None}
+        whose = {} if feature is None else {"feature": [feature]}
+        kind = {} if samples else {"sample": [SUMMARY]}
+        found = pl.DataFrame(self._rows.by_stage("effects", {**asked, **whose, **kind}))
+        return found.filter(pl.col("sample") != SUMMARY) if samples else found
 
     def similar(self, space: str, feature: int, k: int = 20, rows: Decoder | np.ndarray | None = None) -> pl.DataFrame:
         """Features of the space with the nearest decoder direction: feature, cosine.
@@ -268,6 +277,7 @@ class RunView:
         `rows` are the space's decoder rows, or a function that gives a range of them. Without them, the projections that the
         store keeps of the SAE (`projections`) are used, if there are any: cosines are then nearly right.
         """
+        _check_k(k)
         rows = self.projections(space) if rows is None else rows
         if rows is None:
             raise BadInput(
@@ -300,6 +310,7 @@ class RunView:
         """One SELECT over the tables of the run, in polars' SQL; with `k`, its first rows. It can neither write nor read else."""
         from toolkit_store.sql import select
 
+        _check_k(k or 0)
         with self.store.reading():
             return select(text, self._lazy, most=k)
 
@@ -316,3 +327,13 @@ class RunView:
         hashes = dict.fromkeys(row["sae_hash"] for row in self.spaces().to_dicts() if row["sae"] is not None)
         keys = [*self._index_steps.values(), *map(projection_key, hashes)]
         return [*([self._numbering] if self._numbering else []), *self.store.index_steps(keys)]
+
+
+def _check_feature(feature: int) -> None:
+    if not 0 <= feature < 1 << 32:
+        raise BadInput(f"There is no feature {feature}: features are numbered from 0 to the width of their space.")
+
+
+def _check_k(k: int) -> None:
+    if k < 0:
+        raise BadInput(f"k={k} rows cannot be shown; ask for 0 or more.")

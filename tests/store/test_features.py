@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +260,24 @@ def test_unknown_names_are_told(store: Store, tmp_path: Path) -> None:
         features.run("rr")
 
 
+@pytest.mark.parametrize("feature", [-1, 1 << 32])
+def test_numbers_that_no_feature_has_are_refused(store: Store, feature: int) -> None:
+    for view in views(store, write(store, {"k": TWO})):
+        for ask in (view.activations, view.top, view.entries, view.coactive, partial(view.tokens, sample="s1"), view.effects):
+            with pytest.raises(BadInput, match=f"There is no feature {feature}: features are numbered from 0"):
+                ask("A", feature)
+
+
+def test_fewer_rows_than_none_are_refused(store: Store) -> None:
+    for view in views(store, write(store, {"k": TWO})):
+        for ask in (view.top, view.coactive, view.similar):
+            with pytest.raises(BadInput, match="k=-1 rows cannot be shown"):
+                ask("A", 1, -1)
+        with pytest.raises(BadInput, match="k=-1 rows"):
+            view.sql("SELECT 1 AS x", -1)
+        assert view.top("A", 1, 0).is_empty()
+
+
 def test_partial_run_has_the_steps_it_committed_and_those_it_is_told_of(store: Store) -> None:
     write(store, {"k": TWO})
     store.commit(make_step("other", run="before"), {"activations": acts({("A", "s9", 0): {1: 4.0}})})
@@ -333,6 +352,7 @@ def test_features_and_effects(store: Store) -> None:
     assert view.features()["stat"].to_list() == ["d", "q"]
     assert view.features("A", "q")["stage"].to_list() == ["compare"]
     assert view.features("B").is_empty()
+    assert view.features(stat="q").drop("stage").equals(view.features().filter(pl.col("stat") == "q").drop("stage"))
     assert view.effects()["feature"].to_list() == [1, 2]
     assert rows_of(view.effects("A", 2, "up", samples=True).select("sample", "stage")) == [("s1", "patch")]
 

@@ -22,6 +22,7 @@ from toolkit.testing.fakes import make_step
 from toolkit_store import RunView, open_store
 from toolkit_store.database import Database
 from toolkit_store.projections import project
+from toolkit_store.run_rows import matching
 from toolkit_store.similar import slices
 
 SPACE = {"model": "m", "revision": "1", "hookpoint": "resid_post.1", "sae": "s", "recipe": "relu", "width": 8}
@@ -104,13 +105,13 @@ def filters(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
 @pytest.mark.parametrize(
     ("where", "wanted"),
     [
-        ("sample = 's1'", "`sample` IN ('s1')"),
-        ("'s1' = sample AND position > 3", "`sample` IN ('s1')"),
+        ("sample = 's1'", "(`sample` IN ('s1'))"),
+        ("'s1' = sample AND position > 3", "(`sample` IN ('s1'))"),
         (
             "space = 'it''s' AND (sample = 's1' AND position = 3)",
-            "`position` IN (3) AND `sample` IN ('s1') AND `space` IN ('it''s')",
+            "(`position` IN (3)) AND (`sample` IN ('s1')) AND (`space` IN ('it''s'))",
         ),
-        ("sample IN ('s1', 's2')", "`sample` IN ('s1', 's2')"),
+        ("sample IN ('s1', 's2')", "(`sample` IN ('s1', 's2'))"),
         ("sample = 's1' OR space = 'A'", ""),
         ("NOT sample = 's1'", ""),
         ("sample <> 's1'", ""),
@@ -129,6 +130,13 @@ def test_what_has_to_hold_is_handed_to_the_store(
     whole = pl.DataFrame(view.store.read("activations", ["k", "l"]))
     with pl.SQLContext(t=whole, eager=True) as context:
         assert found.equals(context.execute(f"SELECT position FROM t WHERE {where} ORDER BY space, position"))
+
+
+def test_what_is_handed_on_uses_the_index(view: RunView) -> None:
+    for names in (["s1"], ["s1", "s2"]):
+        plan = view.store.database.plan("activations", matching({"sample": names, "space": ["A"]}), ["position"])
+        assert "ScalarIndexQuery" in plan
+    assert matching({"space": ["it's"], "feature": [1, 2]}) == "(`space` IN ('it''s')) AND (`feature` IN (1, 2))"
 
 
 def test_only_the_columns_asked_for_are_read(view: RunView, filters: list[tuple[str, list[str]]]) -> None:

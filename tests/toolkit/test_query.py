@@ -30,6 +30,7 @@ from toolkit.records import StagePart
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_step
 from toolkit_store import Store, open_store
+from toolkit_store.database import Database
 
 STAGES = [
     {"id": "prompts", "part": "count", "writes": ["samples", "sample_meta"]},
@@ -644,7 +645,51 @@ def test_verdicts_that_differ_are_told_apart() -> None:
     assert _feature_rows._line_of(Labels(), line, written, set())["verdict"] == "stop: yes; bet: no"  # type: ignore[arg-type]
 
 
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, bool]]:
+    """What queries read: table, rows, and whether their texts too."""
+    found: list[tuple[str, int, bool]] = []
+    rows_of = Database.rows
+
+    def spy(self: Database, name: str, *asked: Any) -> pa.Table:
+        table = rows_of(self, name, *asked)
+        found.append((name, table.num_rows, "text" in table.column_names))
+        return table
+
+    monkeypatch.setattr(Database, "rows", spy)
+    return found
+
+
+def read_of(name: str, read: list[tuple[str, int, bool]]) -> tuple[int, int]:
+    """Rows without their texts, and rows with them."""
+    short, whole = (sum(count for table, count, texts in read if (table, texts) == (name, wanted)) for wanted in (False, True))
+    return short, whole
+
+
+def test_features_read_what_they_are_sorted_by_and_all_of_those_shown(folder: Path, read: list[tuple[str, int, bool]]) -> None:
+    (row,) = rows(folder, "features", "--k", "1")
+    assert row["address"] == "2/7"
+    tests = sum(entry["stat"] in ("d", "q", "significant") for entry in [*FEATURES, *OTHER])
+    assert read_of("features", read) == (tests, 10)
+    read.clear()
+    assert len(rows(folder, "features", "--layer", "9")) == 1
+    assert read_of("features", read) == (3, 10)
+
+
+def test_many_features_are_read_by_their_space(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = rows(folder, "features", "--k", "100")
+    monkeypatch.setattr(_feature_rows, "_LOOKED_UP", 2)
+    assert rows(folder, "features", "--k", "100") == before
+
+
 # --- effects ---
+
+
+def test_effects_read_the_rows_that_are_asked_for(folder: Path, read: list[tuple[str, int, bool]]) -> None:
+    for args, wanted in (([], 4), (["--feature", "2/7"], 1), (["--samples", "--feature", "2/5", "--arm", "zero"], 3)):
+        read.clear()
+        ask(folder, "effects", *args)
+        assert [one[:2] for one in read if one[0] == "effects"] == [("effects", wanted)]
 
 
 def test_effects_are_summaries_unless_samples_are_asked_for(folder: Path) -> None:

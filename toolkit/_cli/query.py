@@ -7,17 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from toolkit._cli._answers import Answer, Asked, Row, answered, answered_of_runs
 from toolkit._cli._around import is_terminal, marked_in, piece_at, places_asked, shaded, with_text
-from toolkit._cli._feature_rows import PLACE, check_stats, pivoted, ranked_lines, stat_heads
-from toolkit._cli._query_run import Run, first_rows, listing, only, open_run, sorted_by
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from toolkit._cli._feature_rows import PLACE, pivoted, ranked_lines, ranking_entries, stat_heads
+from toolkit._cli._query_run import Run, first_rows, listing, open_run, sorted_by
 
 EFFECTS = ("arm", "outcome", "probability", "effect", "low", "high", "p", "q", "kl")
 SUMMARY = "*"
@@ -199,12 +196,12 @@ def features(
     """Show what was found out about features. One line a feature and comparison: statistics, tests, verdicts."""
     run = open_run(asked)
     wanted = run.spaces_of(space, layer)
-    entries = only(run.read_stages("features", stage), "space", wanted)
+    where = {} if wanted is None else {"space": wanted}
+    entries = ranking_entries(run, stage, where, (*stats, *([by] if by else ())), by)
     if not entries.num_rows:
         return Answer(("address", "stage"), [], 0, run.why("features", stage, "in these spaces" if wanted is not None else ""))
-    check_stats(entries, (*stats, *([by] if by else ())))
     ranked = ranked_lines(run, entries, by, significant)
-    rows = pivoted(run, entries, first_rows(ranked, asked.k))
+    rows = pivoted(run, entries, first_rows(ranked, asked.k), stage)
     heads = stat_heads(rows, stats, asked.form)
     why = f"No difference is significant in run {run.id}: stat 'significant' is 1 nowhere in what was asked for."
     return Answer(heads, rows, ranked.num_rows, why, shared=("stage", "contrast"))
@@ -222,17 +219,15 @@ def effects(asked: Asked, feature: str | None, arm: str | None, stage: str | Non
 
     run = open_run(asked)
     heads = ("address", "stage", *(("sample",) if samples else ()), *EFFECTS)
-    table = run.read_stages("effects", stage)
-    if not table.num_rows:
-        return Answer(heads, [], 0, run.why("effects", stage))
-    asked_for = _of_arm(_of_feature(run, table, feature), arm)
-    summary = pc.equal(asked_for["sample"], SUMMARY)
-    chosen = asked_for.filter(pc.invert(summary) if samples else summary)
+    where = _of_feature(run, feature) | ({} if arm is None else {"arm": [arm]}) | ({} if samples else {"sample": [SUMMARY]})
+    chosen = run.read_stages("effects", stage, where)
+    chosen = chosen.filter(pc.not_equal(chosen["sample"], SUMMARY)) if samples else chosen
+    if not chosen.num_rows:
+        return Answer(heads, [], 0, _why_no_effects(run, stage, feature, arm, samples))
     sized = run.placed(chosen).append_column("size", pc.abs(chosen["effect"]))
     ordered = sorted_by(sized, [("q", True), ("size", False), *PLACE, ("arm", True), ("outcome", True), ("sample", True)])
     rows = [{**row, "address": run.label(row["space"], row["feature"])} for row in first_rows(ordered, asked.k)]
-    why = _why_no_effects(run, table, asked_for.num_rows, samples)
-    return Answer(heads, rows, chosen.num_rows, why, shared=("stage",))
+    return Answer(heads, rows, chosen.num_rows, "", shared=("stage",))
 
 
 # --- activations ---
@@ -286,27 +281,30 @@ def _why_not_active(run: Run, sample: str, places: Sequence[int] | None, spaces:
 # --- effects ---
 
 
-def _of_feature(run: Run, table: pa.Table, address: str | None) -> pa.Table:
+def _of_feature(run: Run, address: str | None) -> dict[str, Sequence[Any]]:
     if address is None:
-        return table
+        return {}
     space, index = run.feature(address)
-    return only(only(table, "space", [space]), "feature", [index])
+    return {"space": [space], "feature": [index]}
 
 
-def _of_arm(table: pa.Table, arm: str | None) -> pa.Table:
+def _check_arm(known: Sequence[str], arm: str | None) -> None:
     from toolkit.errors import BadInput, choices, nearest
 
-    known = table["arm"].unique().to_pylist()
     if arm is not None and known and arm not in known:
         raise BadInput(f"There is no arm '{arm}' here.{nearest(arm, known)} Arms: {choices(known)}.")
-    return table if arm is None else only(table, "arm", [arm])
 
 
-def _why_no_effects(run: Run, table: pa.Table, found: int, samples: bool) -> str:
-    if not found:
-        pairs = run.placed(table.group_by(["space", "feature", "stage"]).aggregate([]))
+def _why_no_effects(run: Run, stage: str | None, feature: str | None, arm: str | None, samples: bool) -> str:
+    everything = run.read_stages("effects", stage, None, ["space", "feature"])
+    if not everything.num_rows:
+        return run.why("effects", stage)
+    of_feature = run.read_stages("effects", stage, _of_feature(run, feature), ["arm"])
+    if not of_feature.num_rows:
+        pairs = run.placed(everything.group_by(["space", "feature", "stage"]).aggregate([]))
         known = dict.fromkeys(run.label(row["space"], row["feature"]) for row in sorted_by(pairs, PLACE).to_pylist())
         return f"Run {run.id} has no effects of this feature. It has effects of {len(known):,}: {listing(list(known))}."
+    _check_arm(of_feature["arm"].unique().to_pylist(), arm)
     if samples:
         return "There are only summaries over samples: leave --samples out."
     return "There are only rows of single samples: add --samples."
