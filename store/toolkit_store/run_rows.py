@@ -103,11 +103,12 @@ class RunRows:
         schema = pa.schema([*(arrow_schema(name).field(column) for column in wanted), pa.field("stage", pa.string())])
         parts = []
         for at, keys in self.stages(name, stage).items():
-            found = self._matching(name, keys, where, wanted)
+            found = self.read(name, keys, where, wanted)
             parts.append(found.append_column("stage", pa.repeat(pa.scalar(at), found.num_rows)))
         return pa.concat_tables([schema.empty_table(), *parts])
 
-    def _matching(self, name: str, keys: Sequence[str], where: Where | None, columns: Sequence[str]) -> pa.Table:
+    def read(self, name: str, keys: Sequence[str], where: Where | None, columns: Sequence[str]) -> pa.Table:
+        """The rows of these steps that match, in the order of the table's key."""
         import pyarrow as pa
 
         if not where:
