@@ -582,6 +582,24 @@ def test_neuronpedia_batches_are_ordered_by_index_as_text(run: RunTables, tmp_pa
     assert (tmp_path / "out" / "v1" / "gemma-2-2b" / "20-gemmascope-res-16k__l0-139").is_dir()
 
 
+def test_neuronpedia_gets_the_methods_and_models_that_labels_name(run: RunTables, tmp_path: Path) -> None:
+    export_run(run, "neuronpedia", tmp_path / "out")
+    config = tmp_path / "out" / "v1" / "config"
+    entered = {path.stem: [json.loads(line) for line in path.read_text().splitlines()] for path in config.iterdir()}
+    assert {name: [row["name"] for row in found] for name, found in entered.items()} == {
+        "explanation_type": ["np_max-act", "other"],
+        "explanation_model_type": ["gpt"],
+    }
+    assert {frozenset(row) for found in entered.values() for row in found} == {
+        frozenset(("name", "displayName", "description", "creatorName"))
+    }
+    explained = lines(tmp_path / "out" / "v1" / "gemma-2-2b" / "20-gemmascope-res-16k" / "explanations" / "batch-0.jsonl.gz")
+    for column, name in (("typeName", "explanation_type"), ("explanationModelName", "explanation_model_type")):
+        assert {row[column] for row in explained} - {None} == {row["name"] for row in entered[name]}
+    export_run(run, "neuronpedia", tmp_path / "bare", spaces=["s3"])
+    assert not (tmp_path / "bare" / "v1" / "config").exists()
+
+
 def write_labels(folder: Path, *rows: Any, name: str = "20-gemmascope-res-16k") -> Path:
     path = folder / "v1" / "gemma-2-2b" / name / "explanations" / "batch-0.jsonl.gz"
     path.parent.mkdir(parents=True, exist_ok=True)
