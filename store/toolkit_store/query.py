@@ -2,7 +2,7 @@
 
 A `RunView` looks at the committed steps of one run. Of each space it is settled once who answers: where the run's index is there,
 `toolkit_store.by_index`; without it, as while a run goes on, `toolkit_store.by_rows`. Both give the same answers. A space is named
-by its id, which `toolkit.addresses` finds for an address.
+by its id; `RunView.feature` finds it for an address.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit.addresses import locate
 from toolkit.errors import BadInput, choices, nearest
 from toolkit.records import RunRow, StepRow
 from toolkit.tables import TABLES
@@ -160,6 +161,11 @@ class RunView:
             self._index.look_up(steps)
 
     # --- one feature ---
+
+    def feature(self, address: str) -> tuple[str, int]:
+        """Space and index of a feature by its address, as on the command line: `run.top(*run.feature("25/2059"))`."""
+        space, index = locate(address, self.spaces().to_dicts())
+        return str(space["space"]), index
 
     def activations(self, space: str, feature: int) -> pl.DataFrame:
         """Where a feature fired, and how strongly: sample, position, value, in the order of samples and positions."""

@@ -247,6 +247,21 @@ def test_top_names_the_unit_and_tokens_the_pieces(store: Store) -> None:
             view.tokens("A", 1, "s9")
 
 
+def test_a_feature_is_named_as_on_the_command_line(store: Store) -> None:
+    sae = "layer_20/width_16k/average_l0_71"
+    row = {**spaces("A", width=16_384).to_pylist()[0], "model": "google/gemma-2-2b", "sae": sae, "hookpoint": "resid_post.20"}
+    there = arrow("spaces", [row | {"address": f"google/gemma-2-2b/resid_post.20/{sae}"}])
+    store.commit(make_step("k"), {"activations": acts(TWO), "spaces": there})
+    for view in views(store, ["k"]):
+        for address in ("20/1", "L20-1", "A:1", f"google/gemma-2-2b/resid_post.20/{sae}:1", "gemma-2-2b/20-gemmascope-res-16k/1"):
+            assert view.feature(address) == ("A", 1)
+        assert view.top(*view.feature("20/1"))["value"].to_list() == [3.0, 1.0]
+        with pytest.raises(BadInput, match=r"no space at layer 3 here\. Layers: 20"):
+            view.feature("3/1")
+        with pytest.raises(BadInput, match="its width is 16384"):
+            view.feature("20/16384")
+
+
 def test_unknown_names_are_told(store: Store, tmp_path: Path) -> None:
     features = toolkit_store.open(store.folder)
     with pytest.raises(BadInput, match="holds no runs yet"):
