@@ -348,16 +348,12 @@ class Store:
         parts = [self.database.rows(name, where, needed) for where in among("step", owners)]
         empty = arrow_schema(name, step=True).empty_table().select(needed)
         found = pa.concat_tables([empty, *parts])
-        self.check_count(name, found.num_rows, sum(owners.values()))
+        self._check_count(name, found.num_rows, sum(owners.values()))
         return rows.ordered(name, found)
 
-    def check_count(self, name: str, found: int, wanted: int) -> None:
+    def _check_count(self, name: str, found: int, wanted: int) -> None:
         """Refuse rows that are not as many as the ledger says: those of a process that lost the lease, or of a file that is gone."""
-        if found != wanted:
-            raise StoreError(
-                f"Table '{name}' in {self.uri} holds {found:,} rows of these steps, and the ledger says {wanted:,}. "
-                "`toolkit store check` names the step; run it again into another store."
-            )
+        ledger.check_count(f"Table '{name}' in {self.uri}", found, wanted)
 
 
 def _columns(name: str, columns: Sequence[str] | None) -> list[str]:

@@ -147,9 +147,6 @@ class Memory:
         self.answers.pop()
         yield from (found.slice(at, 2) for at in range(0, found.num_rows, 2))
 
-    def check_count(self, name: str, found: int, wanted: int) -> None:
-        assert found == wanted, name
-
 
 def opened(folder: Path) -> Any:
     """A store: of files, unless the folder says that memory will do."""

@@ -19,6 +19,7 @@ from toolkit.errors import BadInput, DataError
 from toolkit.records import IMPORTED, RunRow, StepRow
 from toolkit.tables import arrow_schema, table
 from toolkit_store.database import among
+from toolkit_store.ledger import check_count
 from toolkit_store.run_rows import RunRows
 
 if TYPE_CHECKING:
@@ -89,7 +90,8 @@ class RunTables:
         for where in among("step", self.keys("activations")):
             for batch in self._rows.find_in_batches("activations", where, ["space"]):
                 found.update(dict(batch["space"].value_counts().iter_rows()))
-        self.store.check_count("activations", found.total(), sum(step.tables.get("activations", 0) for step in self.steps))
+        wanted = sum(step.tables.get("activations", 0) for step in self.steps)
+        check_count(f"Table 'activations' in {self.store.uri}", found.total(), wanted)
         return list(found)
 
     def _chosen(self, there: Iterable[str], wanted: Iterable[str] | None) -> list[str]:
