@@ -121,8 +121,8 @@ sinks:
 """
 
 
-def _plan(path: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str, str]:
-    (path / "priced.yaml").write_text(SPEC)
+def _plan(path: Path, capsys: pytest.CaptureFixture[str], *options: str, spec: str = SPEC) -> tuple[int, str, str]:
+    (path / "priced.yaml").write_text(spec)
     code = 0
     try:
         main(["plan", str(path / "priced.yaml"), "--store", str(path / "store"), *options])
@@ -149,7 +149,8 @@ def test_the_plan_shows_what_it_costs(tmp_path: Path, capsys: pytest.CaptureFixt
     assert (costs["features"]["forwards"], costs["features"]["exact"]) == (12, False)
     assert found["total"]["flops"] == sum(cost["flops"] for cost in costs.values())
     assert found["total"]["memory"] == max(cost["memory"] for cost in costs.values())
-    assert found["total"]["dense"] == 12 * 256 * 2 * 512 * 4
+    assert found["total"]["dense"] == found["total"]["dense_tokens"] == 12 * 256 * 2 * 512 * 4
+    assert found["total"]["dense_texts"] == 12 * 256 * 2 * 256 * 5 * 4
 
 
 def test_the_plan_refuses_what_the_disk_cannot_hold(
@@ -161,3 +162,17 @@ def test_the_plan_refuses_what_the_disk_cannot_hold(
     assert "features" in said
     assert "sink 'all' would take about 0.0117 GiB in" in error
     assert "Leave out `dense`, or name a folder on a larger disk." in error
+
+
+@pytest.mark.parametrize(
+    ("layout", "at", "gib"), [("configuration", "all", "0.0705"), ("layer", "last", "0.0117"), ("configuration", "last", None)]
+)
+def test_an_export_is_refused_with_its_texts_and_all_the_tokens_that_it_has_rows_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, layout: str, at: str, gib: str | None
+) -> None:
+    """Of the last tokens alone the matrices are 49 KB; `layer` has a row for every token all the same."""
+    monkeypatch.setattr(_costs.shutil, "disk_usage", lambda path: SimpleNamespace(free=10 << 20))
+    spec = SPEC.replace("{at: all}", f"{{at: {at}}}").replace("{dense: true}", f"{{dense: true, layout: {layout}}}")
+    code, _, error = _plan(tmp_path, capsys, spec=spec)
+    assert code == (4 if gib else 0)
+    assert gib is None or f"sink 'all' would take about {gib} GiB in" in error
