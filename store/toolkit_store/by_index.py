@@ -69,13 +69,12 @@ class RunIndex:
         names = {"features": "feature", "fired": "count", "counts": "entries", "maxima": "max"}
         columns = ["step", "block", "samples", *names]
         parts = [pl.DataFrame(self.rows.find("feature_index", where, columns)) for where in among("step", steps)]
-        found = pl.concat(parts).sort("block").partition_by("step", as_dict=True)
-        return {
-            str(step): Directory(
-                blocks.select(*names).explode(*names).rename(names).drop_nulls("feature"), int(blocks["samples"][0])
-            )
-            for (step,), blocks in found.items()
-        }
+        found = pl.concat(parts).sort("block")
+        samples = dict(found.unique("step", keep="first").select("step", "samples").iter_rows())
+        features = found.select("step", *names).explode(*names).rename(names).drop_nulls("feature")
+        fired = features.partition_by("step", as_dict=True, include_key=False)
+        none = features.clear().drop("step")
+        return {step: Directory(fired.get((step,), none), count) for step, count in samples.items()}
 
 
 @dataclass(frozen=True)

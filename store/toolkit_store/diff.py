@@ -21,8 +21,8 @@ def diff_views(first: RunView, second: RunView, spaces: Sequence[str]) -> pl.Dat
     sides = []
     for side, view in zip("ab", (first, second), strict=True):
         view.look_up(spaces)
-        fired = [_fired(view, space) for space in spaces]
-        sides.append(pl.concat(fired).rename({name: f"{name}_{side}" for name in ("count", "max", "rate")}))
+        fired = pl.concat([_fired(view, space) for space in spaces])
+        sides.append(fired.rename({name: f"{name}_{side}" for name in ("count", "max", "rate")}))
     both = sides[0].join(sides[1], on=["space", "feature"], how="full", coalesce=True)
     filled = both.with_columns(pl.col("count_a", "count_b", "rate_a", "rate_b").fill_null(0))
     named = filled.select(
@@ -38,5 +38,5 @@ def diff_views(first: RunView, second: RunView, spaces: Sequence[str]) -> pl.Dat
 def _fired(view: RunView, space: str) -> pl.DataFrame:
     import polars as pl
 
-    rate = pl.col("count") / max(view.samples_in(space), 1)
-    return view.frequent(space).select(pl.lit(space).alias("space"), "feature", "count", "max", rate=rate)
+    named = pl.lit(space).alias("space")
+    return view.directory(space).select(named, "feature", "count", "max", rate=pl.col("count") / max(view.samples_in(space), 1))

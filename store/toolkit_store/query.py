@@ -235,11 +235,15 @@ class RunView:
 
     # --- all features of a space ---
 
+    def directory(self, space: str) -> pl.DataFrame:
+        """Every feature of a space that fired: feature, number of samples (`count`), of places (`entries`), largest value."""
+        return self._answers(space).directory()
+
     def frequent(self, space: str, at_least: int = 1) -> pl.DataFrame:
         """Features that fired in at least so many samples: feature, number of samples, largest value; the most frequent first."""
         import polars as pl
 
-        found = self._answers(space).directory().filter(pl.col("count") >= at_least)
+        found = self.directory(space).filter(pl.col("count") >= at_least)
         return found.select("feature", "count", "max").sort(["count", "feature"], descending=[True, False])
 
     def samples_in(self, space: str) -> int:
