@@ -371,11 +371,7 @@ class Store:
 
     def _check_count(self, name: str, found: int, wanted: int) -> None:
         """Refuse rows that are not as many as the ledger says: those of a process that lost the lease, or of a file that is gone."""
-        if found != wanted:
-            raise StoreError(
-                f"Table '{name}' in {self.uri} holds {found:,} rows of these steps, and the ledger says {wanted:,}. "
-                "`toolkit store check` names the step; run it again into another store."
-            )
+        ledger.check_count(f"Table '{name}' in {self.uri}", found, wanted)
 
 
 def _columns(name: str, columns: Sequence[str] | None) -> list[str]:
