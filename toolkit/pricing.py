@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 CHARACTER = 4
 """Bytes of a character in an array of texts."""
@@ -29,7 +29,7 @@ class Workload:
     `exact` is False while the samples are not there yet: then the numbers are bounds. `model` and `saes` are the facts of
     their identities; empty when nobody knows them before they are fetched. A stage that loads no SAEs is told of those whose
     activations it reads: `rows` of them, with `entries` active features. `units` is for a stage that makes its own. `longest` counts
-    tokens, `characters` those of the longest text.
+    tokens, `characters` those of the longest text. `unloaded`: a table stands for the model, which is not loaded.
     """
 
     samples: int
@@ -43,19 +43,24 @@ class Workload:
     rows: int = 0
     entries: int = 0
     characters: int = 0
+    unloaded: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What a stage will compare, so that a plan can say what effect it would find: two groups by a metadata key.
+    """What a stage will compare, so that a plan can say what effect it would find.
 
-    A group None is every other sample. `unit`: what is independent, `unit` (the samples' own), `sample` or a metadata key; `cluster`:
+    `effect` says how: `d` of two groups by a metadata key, of which a group None is every other sample; `eta2` of several, or of all
+    that there are where `groups` is None; `r`, a number followed over the samples that have the key (with `groups`, one of these values
+    of it). `unit`: what is independent, `unit` (the samples' own), `sample` or a metadata key; `cluster`:
     whether equal `prompt`s join units, or `none`. `family`: how many tests are corrected together; None: every feature of the SAEs,
-    or of one SAE where `each_space` is corrected by itself. `discovered`: only what an earlier stage finds, which nobody knows yet.
+    or of one SAE where `each_space` is corrected by itself; 0: nobody knows yet. `discovered`: only what an earlier stage finds, which
+    nobody knows yet.
     """
 
     by: str
-    groups: tuple[str | None, str | None]
+    groups: tuple[str | None, ...] | None
+    effect: Literal["d", "r", "eta2"] = "d"
     unit: str = "unit"
     cluster: str = "prompt"
     half: str = "all"

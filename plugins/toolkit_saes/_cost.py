@@ -52,7 +52,16 @@ def cheapest(prices: Prices) -> Way:
 
 def extraction(params: Any, load: Workload) -> Cost:
     """One pass over the distinct texts, every SAE on the rows that are looked at, sparse rows stored."""
-    return _cost(load, _rows(params.at, load), stored=True)
+    return _cost(load, _rows(params.at, load), stored=True) + _kept(params, load)
+
+
+def _kept(params: Any, load: Workload) -> Cost:
+    """The streams that are kept beside: one layout, float32."""
+    if params.stream is None:
+        return Cost()
+    places, width = load.saes.get("hookpoints", 0), load.model.get("width", 0)
+    owned = _rows(params.stream, load) * (load.samples / load.distinct if load.distinct else 1)
+    return Cost(disk=int(owned * places * (4 * width + ROW)))
 
 
 def examination(params: Any, load: Workload) -> Cost:
