@@ -11,18 +11,20 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from toolkit.errors import BadInput, StoreError, choices, nearest
 from toolkit.records import RunRow, StepRow
 from toolkit.tables import DATA_TABLES, TABLES, arrow_schema, table
 from toolkit_store import checking, indexing, ledger, locks, rows
 from toolkit_store.checking import CheckReport
-from toolkit_store.database import INDEXES, Database, among, equals
+from toolkit_store.database import INDEX_STEPS_FROM, INDEXES, Database, among, equals
+from toolkit_store.files import Damaged, every, joined
 from toolkit_store.place import Place, placed
 from toolkit_store.postings import number_key, space_key
 
@@ -40,10 +42,6 @@ def open_store(path: str | Path, *, create: bool = False, read_only: bool = Fals
 
 Tables = Mapping[str, "Iterable[pa.Table] | pa.Table"]
 """Rows by the name of their table."""
-
-
-class _Tidy(Protocol):
-    def __call__(self, name: str, *, alone: bool) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ class Store:
         """Append the rows of each step to a table, after those of attempts that were cut off are gone; the rows of each."""
         keys = [key for key, _ in parts]
         with self._taking(keys[0]):
-            present = self._steps_present(name)
+            present = self._present_of(name, keys)
             for where in among("step", present.intersection(keys)):
                 self._delete(name, where)
         counts = dict.fromkeys(keys, 0)
@@ -120,7 +118,12 @@ class Store:
         return counts
 
     def _append(self, name: str, batch: pa.Table) -> None:
+        """Append rows; where many small files have gathered, they are joined first, if they are still what was written."""
         self._lease.check()
+        self._files.begin(name, partial(self._used, name))
+        if self.database.crowded(name):
+            self._files.hold(name, joined)
+            self.database.join(name)
         self.database.append(name, batch)
 
     def _delete(self, name: str, where: str) -> None:
@@ -135,8 +138,17 @@ class Store:
                 counts[key] += batch.num_rows
                 yield batch
 
-    def _steps_present(self, name: str) -> set[str]:
-        """The steps that have rows in a table, in the ledger or not: asked again only when somebody else has written to it."""
+    def _used(self, name: str) -> bool:
+        """Whether a step of the ledger has rows in a table; of the ledger's own tables, always."""
+        return TABLES[name].ledger or any(row.tables.get(name) for row in self._steps(None))
+
+    def _present_of(self, name: str, keys: Sequence[str]) -> set[str]:
+        """The steps that have rows in a table, in the ledger or not; of a large table, only whether these have.
+
+        Those of a small one are kept, and asked again only when somebody else has written to it.
+        """
+        if self.database.count(name) >= INDEX_STEPS_FROM:
+            return set(keys)  # removing rows asks whether there are any
         version = self.database.version(name)
         if self._present.get(name, (None,))[0] != version:
             self._present[name] = version, set(self.database.count_by_step(name))
@@ -146,6 +158,8 @@ class Store:
     def _taking(self, key: str) -> Iterator[None]:
         try:
             yield
+        except Damaged as error:
+            raise StoreError(f"The store could not take step {key}: {error}") from error
         except (StoreError, OSError) as error:
             raise StoreError(
                 f"The store could not take step {key}: {error} "
@@ -198,8 +212,14 @@ class Store:
             return 0
         made = indexing.build(self, self.database, cover, [row.key for row in found if row.tables.get("samples")], run)
         if not all(map(self.database.indexed, INDEXES)):
-            self._compact(self.database.settle)
+            self._compact(settling=True)
         return made
+
+    def hold(self, name: str, steps: Iterable[str]) -> None:
+        """Refuse to derive anything from these steps' rows if a file with some of them is not what was written."""
+        self._files.begin(name, partial(self._used, name))
+        fragments = {number for where in among("step", steps) for number in self.database.fragments_of(name, where)}
+        self._files.hold(name, lambda fragment: fragment.id in fragments)
 
     # --- reading ---
 
@@ -259,25 +279,25 @@ class Store:
 
     def clean(self, *, wait_s: float = 60.0) -> CleanReport:
         """Remove orphan rows, old versions and the files of cut-off writes; join small files. Waits for writer and readers."""
-        with self.writer(wait_s=wait_s), self._lease.turn, self._place.alone(wait_s):
+        with self.writer(wait_s=wait_s), self._lease.turn:
             before = self.database.usage()
             removed = {name: self._remove_orphans(name) for name in DATA_TABLES}
-            self._tidy(self.database.tidy, alone=True)
+            self._tidy(settling=False)
             indexing.sweep(self.folder / "scratch")
+            with self._place.alone(wait_s):
+                self._drop_old()
             return self._report(before, removed)
 
     def compact(self) -> CleanReport:
-        """Join small files and bring indexes up to date; old versions go as well unless somebody is reading just now."""
-        return self._compact(self.database.tidy)
+        """Join small files and bring indexes up to date; old versions go as well unless somebody is reading just then."""
+        return self._compact(settling=False)
 
-    def _compact(self, tidy: _Tidy) -> CleanReport:
+    def _compact(self, *, settling: bool) -> CleanReport:
         with self.writer(), self._lease.turn:
             before = self.database.usage()
-            try:
-                with self._place.alone(0):
-                    self._tidy(tidy, alone=True)
-            except locks.InUse:
-                self._tidy(tidy, alone=False)
+            self._tidy(settling=settling)
+            with suppress(locks.InUse), self._place.alone(0):
+                self._drop_old()
             return self._report(before, {})
 
     def gc(self, *, wait_s: float = 60.0) -> CleanReport:
@@ -297,13 +317,21 @@ class Store:
         for where in among("key", unused):
             self._delete("steps", where)
 
-    def _tidy(self, tidy: _Tidy, *, alone: bool) -> None:
+    def _tidy(self, *, settling: bool) -> None:
+        """Join files that are still what was written, and bring indexes up to date. Others read meanwhile."""
         for name in TABLES:
-            tidy(name, alone=alone)
-            if alone:
-                self._files.renew(name)
-            else:
-                self._files.note(name)
+            self._files.begin(name, partial(self._used, name))
+            self._files.hold(name, every if self.database.makes_index(name, settling=settling) else joined)
+            self._lease.check()
+            (self.database.settle if settling else self.database.tidy)(name)
+            self._files.note(name)
+        self._present.clear()
+
+    def _drop_old(self) -> None:
+        """Remove what no read needs any more; nobody may be reading."""
+        for name in TABLES:
+            self.database.drop_old(name)
+            self._files.renew(name)
         self._present.clear()
 
     def _report(self, before: Mapping[str, tuple[int, int]], removed: Mapping[str, int]) -> CleanReport:
@@ -314,10 +342,12 @@ class Store:
     def check(self) -> CheckReport:
         """Hold every file against the size and SHA-256 recorded when it was written, and the rows against the ledger."""
         with self.reading():
-            return checking.report(self._place, lambda: self._steps(None))
+            return checking.report(self._place, lambda: self._steps(None), self._used)
 
     def _remove_orphans(self, name: str) -> int:
         found = self._orphans(name)
+        if found:
+            self._files.hold(name, every)  # else rows of a damaged file might be taken for orphans
         for where in among("step", found):
             self._delete(name, where)
         return sum(found.values())
