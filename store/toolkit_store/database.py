@@ -151,18 +151,20 @@ class Database:
         """
         with self._explained("clean", name):
             found = self._table(name)
-            if name == "postings" and found is not None and _mostly_large(found):
+            if found is not None and _is_large(name, found):
                 for column in self._to_index(name, found):
                     self._index(found, column)
                 return
         self.tidy(name)
 
-    def drop_old(self, name: str) -> None:
-        """Remove old versions and what cut-off writes left. In a folder nobody else may be at the table; elsewhere nobody can know
-        that, and a day has to pass."""
+    def drop_old(self, name: str, *, settling: bool) -> None:
+        """Remove old versions and what cut-off writes left; `settling`, not of large postings, which LanceDB would join with that.
+
+        In a folder nobody else may be at the table; elsewhere nobody can know that, and a day has to pass.
+        """
         with self._explained("clean", name):
             found = self._table(name)
-            if found is not None:
+            if found is not None and not (settling and _is_large(name, found)):
                 here = self._folder is not None
                 found.optimize(cleanup_older_than=_AT_ONCE if here else _A_DAY, delete_unverified=here)
 
@@ -170,10 +172,7 @@ class Database:
         """Whether `tidy`, or `settle`, will read a column of all rows to make an index."""
         with self._explained("read", name):
             found = self._table(name)
-            if found is None:
-                return False
-            anew = settling and name == "postings" and _mostly_large(found)
-            return anew or bool(self._lacks(name, found))
+            return found is not None and bool((settling and _is_large(name, found)) or self._lacks(name, found))
 
     def _lacks(self, name: str, found: Any) -> list[str]:
         there = {column for index in found.list_indices() for column in index.columns}
@@ -384,6 +383,10 @@ def _mostly_large(found: Any) -> bool:
     stats = found.stats()
     usual = stats["fragment_stats"]["lengths"]["p50"] * stats["total_bytes"] / max(stats["num_rows"], 1)
     return bool(usual >= _LARGE_FILE)
+
+
+def _is_large(name: str, found: Any) -> bool:
+    return name == "postings" and _mostly_large(found)
 
 
 def _usage(folder: Path) -> tuple[int, int]:

@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import os
 import socket
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.errors import BadInput, StoreError, choices, nearest
 from toolkit.records import RunRow, StepRow
-from toolkit.tables import DATA_TABLES, TABLES, arrow_schema, table
+from toolkit.tables import DATA_TABLES, arrow_schema, table
 from toolkit_store import checking, indexing, ledger, locks, rows
 from toolkit_store.checking import CheckReport
 from toolkit_store.database import INDEX_STEPS_FROM, INDEXES, Database, among, equals
-from toolkit_store.files import Damaged, every, joined
+from toolkit_store.files import Damaged
+from toolkit_store.keeping import CleanReport, Keeper
 from toolkit_store.place import Place, placed
 from toolkit_store.postings import number_key, space_key
 
@@ -44,15 +43,6 @@ Tables = Mapping[str, "Iterable[pa.Table] | pa.Table"]
 """Rows by the name of their table."""
 
 
-@dataclass(frozen=True)
-class CleanReport:
-    """What `clean` removed: rows that no committed step owns, per table, and the files and bytes given back."""
-
-    rows: Mapping[str, int]
-    files: int
-    bytes: int
-
-
 class Store:
     """An open store. Made by `open_store`."""
 
@@ -60,6 +50,7 @@ class Store:
         self.folder, self.uri, self.read_only = place.folder, place.uri, read_only
         self.database: Database = place.database
         self._place, self._files, self._lease = place, place.files, place.lease
+        self._keeper = Keeper(place, self._steps)
         self._present: dict[str, tuple[int, set[str]]] = {}
 
     # --- writing ---
@@ -97,7 +88,7 @@ class Store:
 
     def _enter(self, new: Sequence[StepRow]) -> None:
         with self._taking(new[0].key):
-            self._append("steps", ledger.steps_to_arrow(new))
+            self._keeper.append("steps", ledger.steps_to_arrow(new))
             self._files.note("steps")
 
     def _take(self, name: str, parts: Sequence[tuple[str, Iterable[pa.Table] | pa.Table]]) -> Mapping[str, int]:
@@ -106,29 +97,16 @@ class Store:
         with self._taking(keys[0]):
             present = self._present_of(name, keys)
             for where in among("step", present.intersection(keys)):
-                self._delete(name, where)
+                self._keeper.delete(name, where)
         counts = dict.fromkeys(keys, 0)
         for batch in rows.joined(self._counting(name, parts, counts)):
             with self._taking(keys[0]):
-                self._append(name, batch)
+                self._keeper.append(name, batch)
         if any(counts.values()):
             with self._taking(keys[0]):
                 self._files.note(name)
                 self._present[name] = self.database.version(name), present | set(keys)
         return counts
-
-    def _append(self, name: str, batch: pa.Table) -> None:
-        """Append rows; where many small files have gathered, they are joined first, if they are still what was written."""
-        self._lease.check()
-        self._files.begin(name, partial(self._used, name))
-        if self.database.crowded(name):
-            self._files.hold(name, joined)
-            self.database.join(name)
-        self.database.append(name, batch)
-
-    def _delete(self, name: str, where: str) -> None:
-        self._lease.check()
-        self.database.delete(name, where)
 
     def _counting(
         self, name: str, parts: Sequence[tuple[str, Iterable[pa.Table] | pa.Table]], counts: dict[str, int]
@@ -137,10 +115,6 @@ class Store:
             for batch in rows.batches(name, chunks, key):
                 counts[key] += batch.num_rows
                 yield batch
-
-    def _used(self, name: str) -> bool:
-        """Whether a step of the ledger has rows in a table; of the ledger's own tables, always."""
-        return TABLES[name].ledger or any(row.tables.get(name) for row in self._steps(None))
 
     def _present_of(self, name: str, keys: Sequence[str]) -> set[str]:
         """The steps that have rows in a table, in the ledger or not; of a large table, only whether these have.
@@ -196,7 +170,7 @@ class Store:
                 pid=os.getpid() if pid is None else pid,
                 host=host or socket.gethostname(),
             )
-            self._append("runs", ledger.run_to_arrow(row))
+            self._keeper.append("runs", ledger.run_to_arrow(row))
             self._files.note("runs")
         return row
 
@@ -217,9 +191,7 @@ class Store:
 
     def hold(self, name: str, steps: Iterable[str]) -> None:
         """Refuse to derive anything from these steps' rows if a file with some of them is not what was written."""
-        self._files.begin(name, partial(self._used, name))
-        fragments = {number for where in among("step", steps) for number in self.database.fragments_of(name, where)}
-        self._files.hold(name, lambda fragment: fragment.id in fragments)
+        self._keeper.hold_steps(name, steps)
 
     # --- reading ---
 
@@ -272,7 +244,7 @@ class Store:
     def orphans(self) -> dict[str, int]:
         """Rows that no committed step owns, per table: left by a kill, seen by nobody, removed by `clean`."""
         with self.reading():
-            found = {name: sum(self._orphans(name).values()) for name in DATA_TABLES}
+            found = {name: sum(self._keeper.orphans(name).values()) for name in DATA_TABLES}
         return {name: count for name, count in found.items() if count}
 
     # --- keeping house ---
@@ -281,12 +253,13 @@ class Store:
         """Remove orphan rows, old versions and the files of cut-off writes; join small files. Waits for writer and readers."""
         with self.writer(wait_s=wait_s), self._lease.turn:
             before = self.database.usage()
-            removed = {name: self._remove_orphans(name) for name in DATA_TABLES}
-            self._tidy(settling=False)
+            removed = {name: self._keeper.remove_orphans(name) for name in DATA_TABLES}
+            self._keeper.tidy(settling=False)
             indexing.sweep(self.folder / "scratch")
             with self._place.alone(wait_s):
-                self._drop_old()
-            return self._report(before, removed)
+                self._keeper.drop_old(settling=False)
+            self._present.clear()
+            return self._keeper.report(before, removed)
 
     def compact(self) -> CleanReport:
         """Join small files and bring indexes up to date; old versions go as well unless somebody is reading just then."""
@@ -295,10 +268,11 @@ class Store:
     def _compact(self, *, settling: bool) -> CleanReport:
         with self.writer(), self._lease.turn:
             before = self.database.usage()
-            self._tidy(settling=settling)
+            self._keeper.tidy(settling=settling)
             with suppress(locks.InUse), self._place.alone(0):
-                self._drop_old()
-            return self._report(before, {})
+                self._keeper.drop_old(settling=settling)
+            self._present.clear()
+            return self._keeper.report(before, {})
 
     def gc(self, *, wait_s: float = 60.0) -> CleanReport:
         """`clean`, after removing indexes that no run uses any more; they would be made again when asked for."""
@@ -315,50 +289,12 @@ class Store:
             used |= {key, *(space_key(key, space) for row in self._steps([key]) for space in indexing.spaces_of(row))}
         unused = [row.key for row in self._steps(None) if indexing.is_index(row) and row.key not in used]
         for where in among("key", unused):
-            self._delete("steps", where)
-
-    def _tidy(self, *, settling: bool) -> None:
-        """Join files that are still what was written, and bring indexes up to date. Others read meanwhile."""
-        for name in TABLES:
-            self._files.begin(name, partial(self._used, name))
-            self._files.hold(name, every if self.database.makes_index(name, settling=settling) else joined)
-            self._lease.check()
-            (self.database.settle if settling else self.database.tidy)(name)
-            self._files.note(name)
-        self._present.clear()
-
-    def _drop_old(self) -> None:
-        """Remove what no read needs any more; nobody may be reading."""
-        for name in TABLES:
-            self.database.drop_old(name)
-            self._files.renew(name)
-        self._present.clear()
-
-    def _report(self, before: Mapping[str, tuple[int, int]], removed: Mapping[str, int]) -> CleanReport:
-        after = self.database.usage()
-        files, size = (sum(was[i] for was in before.values()) - sum(now[i] for now in after.values()) for i in (0, 1))
-        return CleanReport({name: count for name, count in removed.items() if count}, max(files, 0), max(size, 0))
+            self._keeper.delete("steps", where)
 
     def check(self) -> CheckReport:
         """Hold every file against the size and SHA-256 recorded when it was written, and the rows against the ledger."""
         with self.reading():
-            return checking.report(self._place, lambda: self._steps(None), self._used)
-
-    def _remove_orphans(self, name: str) -> int:
-        found = self._orphans(name)
-        if found:
-            self._files.hold(name, every)  # else rows of a damaged file might be taken for orphans
-        for where in among("step", found):
-            self._delete(name, where)
-        return sum(found.values())
-
-    def _orphans(self, name: str) -> Counter[str]:
-        """Step -> rows in `name` that the ledger does not count as that step's."""
-        found = self.database.count_by_step(name)
-        for row in self._steps(found) if found else []:
-            if row.tables.get(name):
-                del found[row.key]
-        return found
+            return checking.report(self._place, lambda: self._steps(None), self._keeper.used)
 
     # --- without locks, for the above ---
 
