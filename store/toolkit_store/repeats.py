@@ -36,9 +36,11 @@ class Keys:
             self._first = keys  # most steps have one batch, whose hashes nobody needs
             return
         if not self._runs:
-            self._runs.append(_hashed(self._first))
-        self._refuse_again(keys)
-        self._runs.append(_hashed(keys))
+            self._runs.append(_in_order(*_hashes(self._first)))
+            self._first = keys.schema.empty_table()
+        hashes = _hashes(keys)
+        self._refuse_again(keys, hashes)
+        self._runs.append(_in_order(*hashes))
         while len(self._runs) > 1 and len(self._runs[-2][0]) <= len(self._runs[-1][0]):
             self._runs.append(_joined(self._runs.pop(), self._runs.pop()))
 
@@ -51,11 +53,10 @@ class Keys:
             first = self._sorted(repeated).to_pylist()[0]
             raise self._refusal(first, first.pop("count_all"), repeated.num_rows)
 
-    def _refuse_again(self, keys: pa.Table) -> None:
+    def _refuse_again(self, keys: pa.Table, hashes: Run) -> None:
         import numpy as np
         import pyarrow as pa
 
-        hashes = _hashes(keys)
         again = np.zeros(keys.num_rows, bool)
         for run in self._runs:
             again |= _are_in(hashes, run)
@@ -80,10 +81,6 @@ def _hashes(keys: pa.Table) -> Run:
     frame = pl.DataFrame(keys)
     first, second = (frame.hash_rows(seed).to_numpy() for seed in _SEEDS)
     return first, second
-
-
-def _hashed(keys: pa.Table) -> Run:
-    return _in_order(*_hashes(keys))
 
 
 def _joined(one: Run, other: Run) -> Run:
