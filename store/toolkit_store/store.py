@@ -170,8 +170,9 @@ class Store:
                 pid=os.getpid() if pid is None else pid,
                 host=host or socket.gethostname(),
             )
-            self._keeper.append("runs", ledger.run_to_arrow(row))
-            self._files.note("runs")
+            with _keeping(self.uri):
+                self._keeper.append("runs", ledger.run_to_arrow(row))
+                self._files.note("runs")
         return row
 
     def index(self, steps: Iterable[str], *, run: str = "") -> int:
@@ -251,7 +252,7 @@ class Store:
 
     def clean(self, *, wait_s: float = 60.0) -> CleanReport:
         """Remove orphan rows, old versions and the files of cut-off writes; join small files. Waits for writer and readers."""
-        with self.writer(wait_s=wait_s), self._lease.turn:
+        with self.writer(wait_s=wait_s), self._lease.turn, _keeping(self.uri):
             before = self.database.usage()
             removed = {name: self._keeper.remove_orphans(name) for name in DATA_TABLES}
             self._keeper.tidy(settling=False)
@@ -266,7 +267,7 @@ class Store:
         return self._compact(settling=False)
 
     def _compact(self, *, settling: bool) -> CleanReport:
-        with self.writer(), self._lease.turn:
+        with self.writer(), self._lease.turn, _keeping(self.uri):
             before = self.database.usage()
             self._keeper.tidy(settling=settling)
             with suppress(locks.InUse), self._place.alone(0):
@@ -324,6 +325,19 @@ class Store:
                 f"Table '{name}' in {self.uri} holds {found:,} rows of these steps, and the ledger says {wanted:,}. "
                 "`toolkit store check` names the step; run it again into another store."
             )
+
+
+@contextmanager
+def _keeping(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except (Damaged, locks.InUse):
+        raise
+    except (StoreError, OSError) as error:
+        raise StoreError(
+            f"The store at {uri} could not be brought in order: {error} What was committed is safe; free space and issue the same "
+            "command again."
+        ) from error
 
 
 def _columns(name: str, columns: Sequence[str] | None) -> list[str]:
