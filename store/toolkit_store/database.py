@@ -66,7 +66,7 @@ def among(column: str, values: Iterable[str]) -> Iterator[str]:
 
 
 def holds(column: str, number: int) -> str:
-    """A filter for lists of uint32 that hold a number. No index answers it: every list is looked at."""
+    """A filter for lists of uint32 that hold a number. There is no index for it: every list is looked at."""
     return f"array_has({column}, arrow_cast({int(number)}, 'UInt32'))"
 
 
