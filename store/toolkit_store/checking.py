@@ -58,7 +58,8 @@ def _behind(place: Place, steps: Sequence[StepRow]) -> Iterator[str]:
     """Records that end too early: a step is entered into the ledger after the files with its rows are in the record."""
     for name in DATA_TABLES:
         wanted = sum(row.tables.get(name, 0) for row in steps)
-        if place.files.known(name) and place.files.rows(name) < wanted:
+        found = place.files.rows(name)
+        if found is not None and found < wanted:
             yield f"{place.folder / 'files' / f'{name}.jsonl'}: it ends before {wanted:,} rows, which the ledger says table '{name}' has"
 
 

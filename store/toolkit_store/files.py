@@ -77,10 +77,15 @@ class FileRecord:
     def __init__(self, tables: Path, folder: Path) -> None:
         self.tables, self.folder = tables, folder
         self._known: dict[str, _Record] = {}
+        self._sound: dict[str, int] = {}
 
     def begin(self, table: str, used: Callable[[], bool]) -> None:
-        """Make the record of a table that is about to be made. One that is gone although the table is `used` is told."""
+        """Before a table is written to: make its record if there is none, and refuse if it is not sound.
+
+        One that is gone is told if the table is `used`.
+        """
         if self._path(table).exists():
+            self._refuse_faults(table)
             return
         if self._there(table) and used():
             raise Damaged(str(self._path(table)), _GONE)
@@ -88,7 +93,7 @@ class FileRecord:
 
     def hold(self, table: str, which: Callable[[Fragment], bool]) -> None:
         """Refuse to go on if a file of the last version is not what was written: those of such fragments, and of the indexes."""
-        self._refuse_broken(table)
+        self._refuse_faults(table)
         name = manifest.newest(manifest.manifests(self._table(table)))
         if name is None:
             return
@@ -117,17 +122,18 @@ class FileRecord:
         for folder in version.indexes:
             yield from _names(self._table(table) / "_indices" / folder, f"_indices/{folder}/")
 
-    def _refuse_broken(self, table: str) -> None:
-        for what in self._broken(table):
-            raise Damaged(str(self._path(table)), what)
-
-    def _broken(self, table: str) -> Iterator[str]:
-        for number in self._record(table).broken:
-            yield f"line {number} cannot be read"
+    def _refuse_faults(self, table: str) -> None:
+        """Refuse to write to a table whose record is not sound; looked at again when another process has written to it."""
+        size = self._record(table).size
+        if self._sound.get(table) == size:
+            return
+        for path, what in self._own_faults(table):
+            raise Damaged(path, what)
+        self._sound[table] = size
 
     def note(self, table: str) -> None:
         """Enter the files that are not in the record yet, manifests last."""
-        self._refuse_broken(table)
+        self._refuse_faults(table)
         known = self.known(table)
         new = sorted((name for name in _names(self._table(table)) if name not in known), key=_is_manifest)
         if not new:
@@ -140,10 +146,11 @@ class FileRecord:
             file.write(_lines(entries))
             file.flush()
             self._known[table] = _Record(file.tell(), {**known, **entries})
+            self._sound[table] = file.tell()
 
     def renew(self, table: str) -> None:
         """Write the record anew, without the files that are gone."""
-        self._refuse_broken(table)
+        self._refuse_faults(table)
         known = self.known(table)
         folder = self._table(table)
         entries = {name: known.get(name) or _entry(folder / name) for name in sorted(_names(folder), key=_is_manifest)}
@@ -175,25 +182,31 @@ class FileRecord:
 
     def faults(self, table: str, used: Callable[[], bool]) -> Iterator[tuple[str, str]]:
         """What is wrong with the record itself: it is gone, cannot be read, or lacks files that its last version needs."""
-        yield from ((str(self._path(table)), what) for what in self._broken(table))
         if not self._path(table).exists() and self._there(table) and used():
             yield str(self._path(table)), _GONE
+        yield from self._own_faults(table)
+
+    def _own_faults(self, table: str) -> Iterator[tuple[str, str]]:
+        for number in self._record(table).broken:
+            yield str(self._path(table)), f"line {number} cannot be read"
         name, folder, known = manifest.newest(self.known(table)), self._table(table), self.known(table)
         if name is None:
             return
         if not (folder / name).exists():
-            yield str(folder / name), f"{_MISSING}: it is the last version of the table that is recorded"
-            return
+            there = manifest.newest(manifest.manifests(folder))
+            if there is None or (manifest.version_of(there) or 0) < (manifest.version_of(name) or 0):
+                yield str(folder / name), f"{_MISSING}: it is the last version of the table that is recorded"
+            return  # else it went with the old versions, and a kill came before that was recorded
         with suppress(ValueError):  # `damaged` names a manifest that cannot be read
             version = manifest.read(folder / name)
             for wanted in (*_of_fragments(version, every), *self._of_indexes(table, version)):
                 if wanted not in known and (folder / wanted).exists():
                     yield str(folder / wanted), f"{self._path(table)} does not have it, though it has what refers to it"
 
-    def rows(self, table: str) -> int:
-        """How many rows the last recorded version of a table has."""
+    def rows(self, table: str) -> int | None:
+        """How many rows the last recorded version of a table has; None if there is no such version."""
         name = manifest.newest(self.known(table))
-        return 0 if name is None else self._version(table, name).rows
+        return None if name is None or not (self._table(table) / name).exists() else self._version(table, name).rows
 
     def missing(self, table: str) -> list[str]:
         """Recorded files that are not there."""

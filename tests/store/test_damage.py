@@ -209,9 +209,11 @@ def test_a_file_that_the_last_version_needs_must_be_in_the_record(store: Store) 
     path = data_file(store)
     content = record(store).read_text()
     record(store).write_text(content.replace(path.name, path.name.replace("0", "2", 1)))
-    assert open_store(store.folder).check().problems == [
-        f"{path}: {record(store)} does not have it, though it has what refers to it"
-    ]
+    again, what = open_store(store.folder), f"{path}: {record(store)} does not have it, though it has what refers to it"
+    assert again.check().problems == [what]
+    for write in (again.compact, partial(again.commit, make_step("m"), {"activations": acts("m")})):
+        with pytest.raises(StoreError, match=what):
+            write()
 
 
 def test_the_last_version_must_be_there(store: Store) -> None:
@@ -219,9 +221,10 @@ def test_the_last_version_must_be_there(store: Store) -> None:
     table = store.folder / "tables" / "steps.lance"
     name = str(manifest.newest(manifest.manifests(table)))
     (table / name).unlink()
-    assert open_store(store.folder).check().problems == [
-        f"{table / name}: it is missing: it is the last version of the table that is recorded"
-    ]
+    again, what = open_store(store.folder), f"{table / name}: it is missing: it is the last version of the table that is recorded"
+    assert again.check().problems == [what]
+    with pytest.raises(StoreError, match=what):
+        again.commit(make_step("m"), {"activations": acts("m")})
 
 
 def test_manifests_are_recorded_last(store: Store) -> None:
@@ -234,6 +237,18 @@ def test_manifests_are_recorded_last(store: Store) -> None:
         record(store).write_bytes(whole[:size])
         faults = FileRecord(store.folder / "tables", store.folder / "files").faults("activations", lambda: True)
         assert list(faults) == []
+
+
+def test_a_kill_between_removing_old_versions_and_recording_it_is_no_fault(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store._files, "renew", lambda table: None)
+    with store.writer():
+        store.database.tidy("activations")
+        store._keeper.drop_old(settling=False)
+    again = open_store(store.folder)
+    assert again.check().problems == []
+    assert again.commit(make_step("m"), {"activations": acts("m")})
+    assert again.compact().files > 0
+    assert again.check().problems == []
 
 
 # --- readers beside joining ---
