@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from toolkit.records import StepRow
 from toolkit.tables import TABLES
 from toolkit_store.database import among
 from toolkit_store.files import every, joined
+from toolkit_store.manifest import Fragment
 from toolkit_store.place import Place
 
 if TYPE_CHECKING:
@@ -58,14 +59,15 @@ class Keeper:
     def hold_steps(self, name: str, steps: Iterable[str]) -> None:
         """Refuse to go on if a file with rows of these steps is not what was written."""
         self._begin(name)
-        fragments = {number for where in among("step", steps) for number in self._database.fragments_of(name, where)}
-        self._files.hold(name, lambda fragment: fragment.id in fragments)
+        asked = cache(lambda: {number for where in among("step", steps) for number in self._database.fragments_of(name, where)})
+        self._files.hold(name, lambda fragment: fragment.id in asked())
 
     def tidy(self, *, settling: bool) -> None:
         """Join small files and bring indexes up to date; `settling`, after postings were added. Others read meanwhile."""
         for name in TABLES:
             self._begin(name)
-            self._files.hold(name, every if self._database.makes_index(name, settling=settling) else joined)
+            makes_index = cache(partial(self._database.makes_index, name, settling=settling))
+            self._files.hold(name, _joined_or(makes_index))
             self._lease.check()
             (self._database.settle if settling else self._database.tidy)(name)
             self._files.note(name)
@@ -106,3 +108,7 @@ class Keeper:
 
     def _begin(self, name: str) -> None:
         self._files.begin(name, partial(self.used, name))
+
+
+def _joined_or(every: Callable[[], bool]) -> Callable[[Fragment], bool]:
+    return lambda fragment: joined(fragment) or every()

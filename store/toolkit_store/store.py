@@ -95,8 +95,8 @@ class Store:
         """Append the rows of each step to a table, after those of attempts that were cut off are gone; the rows of each."""
         keys = [key for key, _ in parts]
         with self._taking(keys[0]):
-            present = self._present_of(name, keys)
-            for where in among("step", present.intersection(keys)):
+            present = self._steps_present(name)
+            for where in among("step", keys if present is None else present.intersection(keys)):
                 self._keeper.delete(name, where)
         counts = dict.fromkeys(keys, 0)
         for batch in rows.joined(self._counting(name, parts, counts)):
@@ -105,7 +105,8 @@ class Store:
         if any(counts.values()):
             with self._taking(keys[0]):
                 self._files.note(name)
-                self._present[name] = self.database.version(name), present | set(keys)
+                if present is not None:
+                    self._present[name] = self.database.version(name), present | set(keys)
         return counts
 
     def _counting(
@@ -116,15 +117,15 @@ class Store:
                 counts[key] += batch.num_rows
                 yield batch
 
-    def _present_of(self, name: str, keys: Sequence[str]) -> set[str]:
-        """The steps that have rows in a table, in the ledger or not; of a large table, only whether these have.
+    def _steps_present(self, name: str) -> set[str] | None:
+        """The steps that have rows in a table, in the ledger or not: asked again only when somebody else has written to it.
 
-        Those of a small one are kept, and asked again only when somebody else has written to it.
+        None of a large one: it is asked for the keys at hand.
         """
-        if self.database.count(name) >= INDEX_STEPS_FROM:
-            return set(keys)  # removing rows asks whether there are any
         version = self.database.version(name)
         if self._present.get(name, (None,))[0] != version:
+            if self.database.count(name) >= INDEX_STEPS_FROM:
+                return None
             self._present[name] = version, set(self.database.count_by_step(name))
         return self._present[name][1]
 

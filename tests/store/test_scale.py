@@ -83,6 +83,19 @@ def test_what_was_cut_off_in_a_large_table_is_replaced(large: Store) -> None:
     assert large.check().problems == []
 
 
+def test_a_table_that_was_large_is_not_taken_for_known(large: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (database, store):
+        monkeypatch.setattr(module, "INDEX_STEPS_FROM", 10)
+    large.commit(make_step("a"), {"activations": acts("a", "b")})
+    steps = ["k"] * 8 + ["m"]
+    cut_off = acts(*(f"s{number}" for number in range(9))).append_column(pa.field("step", pa.string(), False), pa.array(steps))
+    large.database.append("activations", cut_off)
+    for key in "km":  # after the first one it is small, and has rows that nobody asked for
+        large.commit(make_step(key), {"activations": acts(key)})
+    assert large.read("activations", ["k", "m"])["sample"].to_pylist() == ["k", "m"]
+    assert large.orphans() == {}
+
+
 # --- long rows ---
 
 
