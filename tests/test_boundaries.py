@@ -15,6 +15,7 @@ PUBLIC = {"toolkit"} | {
         "addresses",
         "errors",
         "files",
+        "halves",
         "hookpoints",
         "hub",
         "hookspecs",

@@ -137,6 +137,18 @@ def test_balance_and_round_explain_some_of_it_and_that_is_shown(lab: Lab, sae: s
     assert 0 < sum(beside.values()) < sum(plain.values())
 
 
+def test_what_half_of_the_games_found_is_measured_on_the_other_half(lab: Lab, sae: str) -> None:
+    select, confirm = (lab.rows("features", stage, "exp1_sae_l1_31") for stage in ("select", "confirm"))
+    both = "bankruptcy vs voluntary_stop"
+    chosen = {key for key, value in number_of(select, "significant", both).items() if value}
+    assert chosen
+    assert {(row["space"], row["feature"]) for row in confirm} == chosen
+    d, before = (number_of(confirm, stat, both) for stat in ("d", "d_select"))
+    assert before == {key: value for key, value in number_of(select, "d", both).items() if key in chosen}
+    assert sum(map(abs, d.values())) < sum(map(abs, before.values()))
+    assert any("left out whose prompts the select half has, half confirm" in (row["text"] or "") for row in confirm)
+
+
 def test_what_metadata_and_a_probe_tell_stands_beside_the_features(lab: Lab, sae: str) -> None:
     told = {row["name"]: row["value"] for row in lab.rows("baselines", "leak", "exp1_sae_l1_31") if row["metric"] == "auroc"}
     assert told["balance"] > 0.7

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from toolkit._texts import facts
+from toolkit.halves import in_half
 from toolkit.pricing import Comparison
-from toolkit.randomness import half
 from toolkit.records import StepRow
 from toolkit.tables import written
 
@@ -31,7 +31,7 @@ def power_of(plan: Plan, stage: Stage, committed: Mapping[str, list[StepRow]], r
     if compares is None:
         return None
     asked: Comparison = compares(stage.params, facts(stage.model))
-    family = asked.family or _features(plan, stage, each=asked.each_space)
+    family = None if asked.discovered else asked.family or _features(plan, stage, each=asked.each_space)
     source = next((need for need in stage.needs if need in committed and _gives_samples(plan, need)), None)
     counts = _counted(asked, plan, read, committed[source]) if source and read else None
     exact = counts is not None
@@ -108,9 +108,9 @@ def _counted(asked: Comparison, plan: Plan, read: Read, rows: Sequence[StepRow])
     """Independent clusters of each group; None when the samples do not have the label."""
     meta = read("sample_meta", rows).to_pylist()
     label = _words(meta, asked.by)
-    seed = plan.loaded.spec.seed
-    samples = [row for row in read("samples", rows).select(["sample", "unit", "cluster"]).to_pylist() if row["sample"] in label]
-    samples = [row for row in samples if asked.half == "all" or half(seed, row["unit"]) == asked.half]
+    samples = read("samples", rows).select(["sample", "unit", "cluster"]).to_pylist()
+    kept, _ = in_half(plan.loaded.spec.seed, samples, asked.half, prompts=asked.cluster == "prompt")
+    samples = [row for row in samples if row["sample"] in label and row["sample"] in kept]
     named = {name for name in asked.groups if name is not None}
     if not named & set(label.values()):
         return None

@@ -77,7 +77,7 @@ def _frozen(plan: Plan) -> dict[str, Any]:
     own = {stage.id: stage for stage in plan.stages}
     tests = {id: _stage(stage) for id, stage in own.items() if stage.part.name.startswith(TESTS)}
     data = {id: _stage(stage) for id, stage in own.items() if id not in tests}
-    split = {"seed": plan.loaded.spec.seed, "rule": "toolkit.randomness.half(seed, unit)"}
+    split = {"seed": plan.loaded.spec.seed, "rule": "toolkit.halves.in_half(seed, samples)"}
     return {"experiment": plan.name, "tests": tests, "data": data, "split": split}
 
 

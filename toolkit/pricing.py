@@ -47,7 +47,7 @@ class Comparison:
 
     A group None is every other sample. `unit`: what is independent, `unit` (the samples' own), `sample` or a metadata key; `cluster`:
     whether equal `prompt`s join units, or `none`. `family`: how many tests are corrected together; None: every feature of the SAEs,
-    or of one SAE where `each_space` is corrected by itself.
+    or of one SAE where `each_space` is corrected by itself. `discovered`: only what an earlier stage finds, which nobody knows yet.
     """
 
     by: str
@@ -58,6 +58,7 @@ class Comparison:
     alpha: float = 0.05
     family: int | None = None
     each_space: bool = False
+    discovered: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

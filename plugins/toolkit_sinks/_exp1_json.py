@@ -10,11 +10,12 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
 from toolkit.errors import DataError, choices, nearest
+from toolkit.halves import rows_of_half
 from toolkit.hookpoints import hookpoint
 from toolkit.records import Params, SinkWork
 
@@ -34,6 +35,10 @@ class Exp1Json(Params):
     groups: tuple[str, str] = Field(
         ("bankruptcy", "voluntary_stop"),
         description="The groups compared; the file calls the first bankrupt and the second safe.",
+    )
+
+    half: Literal["all", "select", "confirm"] = Field(
+        "all", description="Which half of the units was compared, where a run compares these groups more than once."
     )
 
     @field_validator("groups")
@@ -75,7 +80,14 @@ def _of_the_comparison(features: pa.Table, params: Exp1Json) -> pa.Table:
     import pyarrow.compute as pc
 
     rows = features.filter(pc.is_in(features["group"], value_set=pa.array([params.contrast, *params.groups])))
+    anywhere = pc.any(pc.equal(rows["group"], params.contrast)).as_py()
+    rows = rows_of_half(rows, params.half)
     tested = rows.filter(pc.equal(rows["group"], params.contrast))
+    if anywhere and not len(tested):
+        units = "all units" if params.half == "all" else f"the half '{params.half}'"
+        raise DataError(
+            f"exp1_json: {params.contrast} was compared, but not on {units}. Say `half:` as the stage that is to be published does."
+        )
     if not len(tested):
         known = sorted(group for group in pc.unique(features["group"]).to_pylist() if " vs " in group)
         there = f" The run compares: {choices(known)}." if known else " The run compares no groups."
@@ -83,8 +95,8 @@ def _of_the_comparison(features: pa.Table, params: Exp1Json) -> pa.Table:
     counts = tested.filter(pc.equal(tested["stat"], "q")).group_by(["space", "feature"]).aggregate([([], "count_all")])
     if counts.num_rows and pc.max(counts["count_all"]).as_py() > 1:
         raise DataError(
-            f"exp1_json: more than one stage compares {params.contrast} in one space, and the file has place for one. Put the other "
-            f"comparison into a spec of its own."
+            f"exp1_json: more than one stage compares {params.contrast} in one space (half: {params.half}), and the file has place for "
+            f"one. Put the other comparison into a spec of its own."
         )
     return rows
 

@@ -15,7 +15,7 @@ from ._params import REST
 
 def features(params: Any, model: Mapping[str, Any]) -> Comparison:
     """Two groups, over every feature of the SAEs."""
-    return _two(params, each_space=params.family == "space")
+    return _two(params, each_space=params.family == "space", discovered=params.family == "discovered")
 
 
 def streams(params: Any, model: Mapping[str, Any]) -> Comparison:

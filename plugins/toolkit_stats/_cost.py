@@ -106,6 +106,7 @@ def _compared(test: Test, params: Compare, load: Workload) -> Cost:
             + rows * 8
             + widest * _rows(test, params) * MADE
             + load.samples * OBJECT
+            + (rows * MADE if params.family == "discovered" else 0)  # what the select half wrote, of which few rows stay
             + (THREADS * SHUFFLED * min(BLOCK_COLUMNS, features) if shuffles else 0)
             + shuffles * load.samples
         ),
@@ -217,7 +218,7 @@ def _pass_flops(load: Workload, wanted: Layers) -> float:
 
 # --- rankings and paths -------------------------------------------------------------------------------------------------
 
-RANKED = 21
+RANKED = 23
 """Rows of a ranked feature beside its mean at each label."""
 BLOCK = 2**24
 """Pairs of features whose correlations are held together."""

@@ -5,20 +5,52 @@ Imported when a step runs: it needs NumPy and SciPy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
-from scipy.sparse.csgraph import connected_components
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 ALIKE = 0.95
 """Features of different SAEs whose activations correlate by this much over the samples compared are taken for one."""
 BLOCK = 256
 Entry = tuple[int, int]
+Twin = tuple[int, str, int]
+"""A feature, and the space and feature of the one that stands for it."""
+
+
+def twins(
+    facts: Sequence[Mapping[str, Any]],
+    features: Sequence[Ints],
+    order: Sequence[Floats],
+    columns: Callable[[int], Any],
+) -> list[list[Twin]]:
+    """By space, which of the given features do what another one does in another SAE at their site.
+
+    `order` is as in `same_as`; `columns` reads what a space's given features did, for the sites that need it.
+    """
+    found: list[list[Twin]] = [[] for _ in facts]
+    for site in _sites(facts):
+        places = [at for at in site if len(features[at])]
+        if len(places) < 2:
+            continue
+        alike = same_as([columns(at) for at in places], [order[at] for at in places])
+        for (place, feature), (of_place, of_feature) in alike:
+            at, of = places[place], places[of_place]
+            found[at].append((int(features[at][feature]), str(facts[of]["space"]), int(features[of][of_feature])))
+    return found
+
+
+def _sites(facts: Sequence[Mapping[str, Any]]) -> list[list[int]]:
+    """Spaces of several SAEs that read one place of one model."""
+    sites: dict[tuple[str, str, str], list[int]] = {}
+    for at, one in enumerate(facts):
+        sites.setdefault((one["model"], one["revision"], one["hookpoint"]), []).append(at)
+    return [site for site in sites.values() if len(site) > 1]
 
 
 def same_as(columns: Sequence[Any], order: Sequence[Floats]) -> list[tuple[Entry, Entry]]:
@@ -28,28 +60,46 @@ def same_as(columns: Sequence[Any], order: Sequence[Floats]) -> list[tuple[Entry
     """
     owner = np.repeat(np.arange(len(columns)), [part.shape[1] for part in columns])
     within = np.concatenate([np.arange(part.shape[1]) for part in columns])
-    label = connected_components(_alike(sparse.hstack(columns, format="csc"), owner), directed=False)[1]
-    rank = np.empty(len(owner), dtype=np.int64)
-    rank[np.lexsort((within, owner, *np.concatenate(order, axis=1)[::-1]))] = np.arange(len(owner))
+    label = _sets(*_alike(sparse.hstack(columns, format="csc"), owner), owner)
     first: dict[int, int] = {}
-    for at in np.argsort(rank):
-        first.setdefault(int(label[at]), int(at))
-    pairs = [(at, first[int(label[at])]) for at in range(len(owner))]
+    for at in np.lexsort((within, owner, *np.concatenate(order, axis=1)[::-1])).tolist():
+        first.setdefault(label[at], at)
+    pairs = [(at, first[label[at]]) for at in range(len(owner))]
     return [((int(owner[a]), int(within[a])), (int(owner[b]), int(within[b]))) for a, b in pairs if a != b]
 
 
-def _alike(matrix: Any, owner: npt.NDArray[np.int64]) -> Any:
-    """A graph with an edge between columns of different owners that correlate."""
+def _sets(a: Ints, b: Ints, r: Floats, owner: Ints) -> list[int]:
+    """The set of each feature: pairs join from the most alike on, but no set ever holds two features of one SAE.
+
+    An SAE keeps its features apart, so two of them are two discoveries, however much a feature of another SAE is like both.
+    """
+    above, saes = list(range(len(owner))), [1 << int(one) for one in owner]
+
+    def root(at: int) -> int:
+        while above[at] != at:
+            above[at] = at = above[above[at]]
+        return at
+
+    for at in np.lexsort((b, a, -r)).tolist():
+        one, other = root(int(a[at])), root(int(b[at]))
+        if one != other and not saes[one] & saes[other]:
+            above[other] = one
+            saes[one] |= saes[other]
+    return [root(at) for at in range(len(owner))]
+
+
+def _alike(matrix: Any, owner: Ints) -> tuple[Ints, Ints, Floats]:
+    """Pairs of columns of different owners that correlate, each once, and their r, of which what rounding makes is cut off."""
     rows, count = matrix.shape
     mean = np.asarray(matrix.mean(axis=0))
     spread = np.sqrt(np.maximum(np.asarray((matrix**2).sum(axis=0)) - rows * mean**2, 0.0))
-    edges: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
+    edges: list[tuple[Ints, Ints, Floats]] = []
     for start in range(0, count, BLOCK):
         products = (matrix[:, start : start + BLOCK].T @ matrix).tocoo()
         a, b = products.row + start, products.col
         with np.errstate(divide="ignore", invalid="ignore"):
             r = (products.data - rows * mean[a] * mean[b]) / (spread[a] * spread[b])
-        close = (owner[a] != owner[b]) & (r >= ALIKE)
-        edges.append((a[close], b[close]))
-    a, b = (np.concatenate(part) for part in zip(*edges, strict=True))
-    return sparse.coo_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(count, count))
+        close = (owner[a] < owner[b]) & (r >= ALIKE)
+        edges.append((a[close], b[close], np.round(r[close], 9)))
+    a, b, r = (np.concatenate(part) for part in zip(*edges, strict=True))
+    return a, b, r

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any, TypeVar
 
@@ -18,11 +18,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from toolkit.errors import DataError, choices
+from toolkit.halves import marked
 from toolkit.records import Rows, Work
 from toolkit.tables import arrow_schema
 
+from ._confirm import Candidates, candidates, described_only
 from ._corrections import CORRECTIONS
-from ._duplicates import same_as
+from ._duplicates import Twin, twins
 from ._entries import Fired, read_space
 from ._groups import Design
 from ._params import Compare
@@ -34,6 +36,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 ALWAYS = ("d", "r", "eta2", "p", "auroc", "rank_biserial")
 """Statistics that every feature of the family gets that fired."""
+OF_FAMILY = {"all": "", "space": " of this space", "discovered": " that the select half found"}
+"""How the text of q names the family."""
 THREADS = 4
 """Spaces worked on at once, where there are as many processors: each holds its activations in memory."""
 
@@ -61,7 +65,11 @@ class Corrected:
 
 def compare(work: Work, design: Design, test: Test) -> Rows:
     """Test each feature of each space and give one row a feature and statistic."""
-    yield from rows_of(work, design, test, list(_tested(work, design, test, described(work))))
+    test = replace(test, among=candidates(work, test))
+    spaces: Mapping[str, Mapping[str, Any]] = described(work)
+    if test.among is not None:
+        spaces = described_only(test.among, spaces)
+    yield from rows_of(work, design, test, list(_tested(work, design, test, spaces)))
 
 
 def rows_of(work: Work, design: Design, test: Test, tested: Sequence[Tested]) -> Rows:
@@ -70,10 +78,10 @@ def rows_of(work: Work, design: Design, test: Test, tested: Sequence[Tested]) ->
         return
     plain = _corrected(tested, test, work.params, "")
     beside = _corrected(tested, test, work.params, "_adjusted") if test.adjusted else [None] * len(tested)
-    twins = _twins(work, design, tested, plain)
+    alike = _twins(work, design, test, tested, plain)
     said = [_said(test, work.params, family) for family in _families(tested, work.params)]
     writer = _Writer(design, test, work.params)
-    for one, own, other, twin, words in zip(tested, plain, beside, twins, said, strict=True):
+    for one, own, other, twin, words in zip(tested, plain, beside, alike, said, strict=True):
         yield "features", writer.table(one, own, other, twin, words)
 
 
@@ -108,7 +116,7 @@ def _tested(work: Work, design: Design, test: Test, spaces: Mapping[str, Mapping
     work.report.phase("compute")
 
     def one(space: str) -> Tested:
-        fired, family = _read(work, design, activations, space, spaces[space])
+        fired, family = _read(work, design, activations, space, spaces[space], test.among)
         return tested_space(space, spaces[space], fired, family, design, test)
 
     for done, tested in enumerate(at_once(one, list(spaces))):
@@ -128,11 +136,16 @@ def tested_space(space: str, facts: Mapping[str, Any], fired: Fired, family: int
     return Tested(space, facts, fired.features, family, sides, test.run(fired.matrix, sides))
 
 
-def _read(work: Work, design: Design, activations: pa.Table, space: str, facts: Mapping[str, Any]) -> tuple[Fired, int]:
+def _read(
+    work: Work, design: Design, activations: pa.Table, space: str, facts: Mapping[str, Any], among: Candidates | None
+) -> tuple[Fired, int]:
     """The features of the family that fired, and how many it has."""
     rows = activations.filter(pc.equal(activations["space"], space))
     fired = read_space(rows, design.samples, facts["width"], work.params.pool, f"{space} ({facts['address']})")
-    return in_family(fired, facts["width"], work.params)
+    if among is None:
+        return in_family(fired, facts["width"], work.params)
+    wanted = among.of(space)
+    return in_family(_kept(fired, np.flatnonzero(np.isin(fired.features, wanted))), len(wanted), work.params)
 
 
 def in_family(fired: Fired, width: int, params: Compare) -> tuple[Fired, int]:
@@ -141,8 +154,11 @@ def in_family(fired: Fired, width: int, params: Compare) -> tuple[Fired, int]:
     if not least:
         return fired, width
     keep = np.flatnonzero(np.bincount(fired.matrix.indices, minlength=len(fired.features)) >= least)
-    kept = fired if len(keep) == len(fired.features) else Fired(fired.features[keep], fired.matrix[:, keep])
-    return kept, len(keep)
+    return _kept(fired, keep), len(keep)
+
+
+def _kept(fired: Fired, columns: npt.NDArray[np.int64]) -> Fired:
+    return fired if len(columns) == len(fired.features) else Fired(fired.features[columns], fired.matrix[:, columns])
 
 
 def fewest(params: Compare, samples: int) -> int:
@@ -159,7 +175,7 @@ def _families(tested: Sequence[Tested], params: Compare) -> list[int]:
 
 
 def _corrected(tested: Sequence[Tested], test: Test, params: Compare, suffix: str) -> list[Corrected]:
-    correct, p = CORRECTIONS[params.correct], [one.found[f"p{suffix}"] for one in tested]
+    correct, p = CORRECTIONS[params.correct], [_counted(one, test, suffix) for one in tested]
     if params.family == "space":
         q = [correct(own, one.family) for own, one in zip(p, tested, strict=True)]
     else:
@@ -173,49 +189,38 @@ def _corrected(tested: Sequence[Tested], test: Test, params: Compare, suffix: st
     return found
 
 
+def _counted(one: Tested, test: Test, suffix: str) -> Floats:
+    """The p of each feature as the correction counts it: an effect against the one that is to be confirmed is no evidence for it."""
+    p = one.found[f"p{suffix}"]
+    if test.among is None:
+        return p
+    return np.where(one.found[f"{test.effect}{suffix}"] * test.among.effect(one.space, one.features) < 0, 1.0, p)
+
+
 def _said(test: Test, params: Compare, family: int) -> str:
     """The test, and after a colon how it was corrected and what is called significant: the text of every q."""
     fired = f" that fired in at least {params.min_count} samples" if params.min_count else ""
     fired += (
         f"{' and' if fired else ' that fired in at least'} {params.min_density:g} of the samples" if params.min_density else ""
     )
-    family_of = f"{params.correct} over {family} features{' of this space' if params.family == 'space' else ''}{fired}"
+    family_of = f"{params.correct} over {family} features{OF_FAMILY[params.family]}{fired}"
     cut = f", |{test.effect}| >= {test.least:g}" if test.least else ""
-    half = f", half {params.half}" if params.half != "all" else ""
-    return f"{test.name}{half}: {family_of}, alpha {params.alpha:g}{cut}"
+    return f"{marked(test.name, params.half)}: {family_of}, alpha {params.alpha:g}{cut}"
 
 
 # --- the same feature in several SAEs -----------------------------------------------------------------------------------
 
 
-def _twins(
-    work: Work, design: Design, tested: Sequence[Tested], corrected: Sequence[Corrected]
-) -> list[list[tuple[int, str, int]]]:
-    """By space, its discoveries that do as another discovery at their site does: feature, and whose twin it is."""
-    found: list[list[tuple[int, str, int]]] = [[] for _ in tested]
-    for site in _sites(tested):
-        places = [at for at in site if corrected[at].discovered.any()]
-        if len(places) < 2:
-            continue
-        columns, order = [], []
-        for at in places:
-            own = np.flatnonzero(corrected[at].discovered)
-            fired, _ = _read(work, design, work.inputs.read("activations"), tested[at].space, tested[at].facts)
-            columns.append(fired.matrix[:, own])
-            order.append(np.stack([~corrected[at].significant[own], corrected[at].q[own]]))
-        numbers = [tested[at].features[corrected[at].discovered] for at in places]
-        for (place, feature), (of_place, of_feature) in same_as(columns, order):
-            twin = tested[places[of_place]].space, int(numbers[of_place][of_feature])
-            found[places[place]].append((int(numbers[place][feature]), *twin))
-    return found
+def _twins(work: Work, design: Design, test: Test, tested: Sequence[Tested], corrected: Sequence[Corrected]) -> list[list[Twin]]:
+    """By space, its discoveries that do as another discovery at their site does."""
 
+    def columns(at: int) -> Any:
+        fired, _ = _read(work, design, work.inputs.read("activations"), tested[at].space, tested[at].facts, test.among)
+        return fired.matrix[:, np.flatnonzero(corrected[at].discovered)]
 
-def _sites(tested: Sequence[Tested]) -> list[list[int]]:
-    """Spaces of several SAEs that read one place of one model."""
-    sites: dict[tuple[str, str, str], list[int]] = {}
-    for at, one in enumerate(tested):
-        sites.setdefault((one.facts["model"], one.facts["revision"], one.facts["hookpoint"]), []).append(at)
-    return [site for site in sites.values() if len(site) > 1]
+    features = [one.features[found.discovered] for one, found in zip(tested, corrected, strict=True)]
+    order = [np.stack([~found.significant, found.q])[:, found.discovered] for found in corrected]
+    return twins([one.facts for one in tested], features, order, columns)
 
 
 # --- rows ---------------------------------------------------------------------------------------------------------------
@@ -229,12 +234,10 @@ class _Writer:
         self._words: dict[str | None, Any] = {}
         self._schema = arrow_schema("features")
 
-    def table(
-        self, one: Tested, corrected: Corrected, adjusted: Corrected | None, twins: Sequence[tuple[int, str, int]], said: str
-    ) -> pa.Table:
+    def table(self, one: Tested, corrected: Corrected, adjusted: Corrected | None, twins: Sequence[Twin], said: str) -> pa.Table:
         """All rows of a space: a block a statistic."""
         features, found, contrast = one.features, corrected.discovered, self._test.contrast
-        test = said.rpartition(": ")[0]
+        test, half = said.rpartition(": ")[0], self._params.half
         beside = f"{test}: {self._test.adjusted}"
         blocks: list[pa.Table] = []
 
@@ -243,24 +246,26 @@ class _Writer:
             blocks.append(self._block(one.space, features[kept], stat, group, numbers[kept], text))
 
         for group, side in zip(self._design.groups, one.sides, strict=True):
-            add("mean", group.name, side.mean, group.size())
-            add("density", group.name, side.fired / side.samples, None)
+            add("mean", group.name, side.mean, marked(group.size(), half))
+            add("density", group.name, side.fired / side.samples, marked(None, half))
             add(
                 "std",
                 group.name,
                 np.sqrt(side.squares / (side.samples - 1)),
-                None,
+                marked(None, half),
                 None if self._params.details == "all" else found,
             )
         for stat, numbers in one.found.items():
             every = self._params.details == "all" or stat.removesuffix("_adjusted") in ALWAYS
             add(stat, contrast, numbers, beside if stat.endswith("_adjusted") else test, None if every else found)
+        if self._test.among is not None:
+            add(f"{self._test.effect}_select", contrast, self._test.among.effect(one.space, features), test)
         add("q", contrast, corrected.q, said)
         add("significant", contrast, corrected.significant.astype(np.float64), test)
         if adjusted is not None:
             add("q_adjusted", contrast, adjusted.q, beside)
             add("significant_adjusted", contrast, adjusted.significant.astype(np.float64), beside)
-        add("fired", "", np.sum([side.fired for side in one.sides], axis=0).astype(np.float64), None)
+        add("fired", "", np.sum([side.fired for side in one.sides], axis=0).astype(np.float64), marked(None, half))
         add("discovered", contrast, np.ones(len(features)), test, found)
         return pa.concat_tables([*blocks, *self._twins(one.space, twins, test)])
 
@@ -278,7 +283,7 @@ class _Writer:
             found = self._words[word] = pa.repeat(pa.scalar(word, pa.string()), count)
         return found[:count]
 
-    def _twins(self, space: str, twins: Sequence[tuple[int, str, int]], test: str) -> list[pa.Table]:
+    def _twins(self, space: str, twins: Sequence[Twin], test: str) -> list[pa.Table]:
         """The twin's feature, and after the test its space."""
         if not twins:
             return []

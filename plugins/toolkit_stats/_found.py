@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from toolkit.halves import half_of, rows_of_half
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -106,7 +108,7 @@ def read_contrasts(inputs: Inputs) -> Iterator[Found]:
             sides = _sides(group, effect, _unique(means["group"]))
             if sides and effect and all(len(stats[stat]) for stat in STATS):
                 name = group if len(said) == 1 else f"{group}, {test}"
-                yield _contrast((name, group, *sides), effect, how, stats, means, spaces)
+                yield _contrast((name, group, *sides), effect, how, stats, rows_of_half(means, half_of(test)), spaces)
 
 
 def _sides(group: str, effect: str | None, groups: Sequence[str]) -> tuple[str, str] | None:

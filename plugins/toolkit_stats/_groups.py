@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import DataError, choices, nearest
-from toolkit.randomness import half
+from toolkit.halves import in_half
 from toolkit.records import Work
 from toolkit.tables import written
 
@@ -36,6 +36,7 @@ class Group:
     units: int
     prompts: int
     left_out: int = 0  # samples that were not measured
+    shared: int = 0  # samples of this half that are left out: the select half has their prompts
 
     @property
     def count(self) -> int:
@@ -51,7 +52,12 @@ class Group:
             (self.count, "cluster"),
         )
         samples, units, prompts, clusters = (f"{number} {word}{'s'[: number != 1]}" for number, word in parts)
-        return f"{samples} of {units}, {prompts}, {clusters}" + (f", {self.left_out} not measured" if self.left_out else "")
+        return f"{samples} of {units}, {prompts}, {clusters}{self.without()}"
+
+    def without(self) -> str:
+        """What was left out of it, for people; empty where nothing was."""
+        left = f", {self.left_out} not measured" if self.left_out else ""
+        return left + (f", {self.shared} left out whose prompts the select half has" if self.shared else "")
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +88,6 @@ def group_design(work: Work, measured: Set[str] | None = None) -> Design:
         label_of = _with_rest(label_of, params)
     sizes = Counter(label_of[row["sample"]] for row in rows)
     names = _names(sizes, params)
-    rows = _in_half(work, [row for row in rows if label_of[row["sample"]] in names])
     return _design(work, names, [[row for row in rows if label_of[row["sample"]] == name] for name in names], measured)
 
 
@@ -91,7 +96,7 @@ def trend_design(work: Work, measured: Set[str] | None = None) -> tuple[Design, 
     import numpy as np
 
     number_of, rows = _labelled(work, _numbers(work))
-    design = _design(work, ("",), [_in_half(work, rows)], measured)
+    design = _design(work, ("",), [rows], measured)
     numbers = np.array([number_of[sample] for sample in design.samples])
     if not np.ptp(numbers):
         raise DataError(
@@ -102,13 +107,12 @@ def trend_design(work: Work, measured: Set[str] | None = None) -> tuple[Design, 
 
 
 def _labelled(work: Work, value_of: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[Row]]:
-    rows = work.inputs.read("samples").select(["sample", "unit", "cluster"]).to_pylist()
-    return value_of, [row for row in rows if row["sample"] in value_of]
+    return value_of, [row for row in _samples(work) if row["sample"] in value_of]
 
 
-def _in_half(work: Work, rows: list[Row]) -> list[Row]:
-    part = work.params.half
-    return rows if part == "all" else [row for row in rows if half(work.seed, row["unit"]) == part]
+def _samples(work: Work) -> list[Row]:
+    rows: list[Row] = work.inputs.read("samples").select(["sample", "unit", "cluster"]).to_pylist()
+    return rows
 
 
 # --- metadata -----------------------------------------------------------------------------------------------------------
@@ -177,16 +181,19 @@ def _names(sizes: Mapping[str, int], params: Compare) -> tuple[str, ...]:
     return asked or tuple(sorted(sizes))
 
 
-def _design(work: Work, names: Sequence[str], asked: Sequence[list[Row]], measured: Set[str] | None) -> Design:
+def _design(work: Work, names: Sequence[str], given: Sequence[list[Row]], measured: Set[str] | None) -> Design:
     """Clusters are made inside a group: a unit with samples in two is a cluster in each."""
     import numpy as np
 
     unit_of = _units(work)
+    kept, shared = in_half(work.seed, _samples(work), work.params.half, prompts=work.params.cluster == "prompt")
+    asked = [[row for row in own if row["sample"] in kept] for own in given]
     rows = [_measured(work.params, name, own, measured) for name, own in zip(names, asked, strict=True)]
     groups: list[Group] = []
-    for name, own, all_asked in zip(names, rows, asked, strict=True):
-        group = _group(work.params, name, own, groups[-1].end if groups else 0, unit_of)
-        groups.append(replace(group, left_out=len(all_asked) - len(own)))
+    for name, own, of_half, everything in zip(names, rows, asked, given, strict=True):
+        crossing = sum(row["sample"] in shared for row in everything)
+        start, left = groups[-1].end if groups else 0, len(of_half) - len(own)
+        groups.append(_group(work.params, name, own, start, unit_of, left_out=left, shared=crossing))
     counts = [group.count for group in groups]
     every = [row for own in rows for row in own]
     cells = np.concatenate([group.clusters + sum(counts[:at]) for at, group in enumerate(groups)])
@@ -225,11 +232,12 @@ def _units(work: Work) -> Callable[[Row], str]:
     return unit_of
 
 
-def _group(params: Compare, name: str, own: list[Row], start: int, unit_of: Callable[[Row], str]) -> Group:
+def _group(
+    params: Compare, name: str, own: list[Row], start: int, unit_of: Callable[[Row], str], *, left_out: int, shared: int
+) -> Group:
     where = f"between: group '{name}'" if name else f"by: '{params.by}'"
     if not own:
-        what = f"between: no unit with {params.by} '{name}'" if name else f"by: no unit with '{params.by}'"
-        raise DataError(f"{what} falls into the half '{params.half}'. Take `half: all`, or give the experiment more units.")
+        raise DataError(_nobody(params, name, shared))
     clusters = _clusters(params, own, unit_of)
     group = Group(
         name,
@@ -238,6 +246,8 @@ def _group(params: Compare, name: str, own: list[Row], start: int, unit_of: Call
         clusters,
         units=len({row["unit"] for row in own}),
         prompts=len({row["cluster"] for row in own}),
+        left_out=left_out,
+        shared=shared,
     )
     if group.count < FEWEST:
         joined = params.cluster == "prompt" and group.units >= FEWEST
@@ -252,6 +262,23 @@ def _group(params: Compare, name: str, own: list[Row], start: int, unit_of: Call
             f"needs at least {FEWEST} independent clusters to see a spread. {advice}"
         )
     return group
+
+
+def _nobody(params: Compare, name: str, shared: int) -> str:
+    """Why a group has no sample in its half."""
+    with_key = f"with {params.by} '{name}'" if name else f"with '{params.by}'"
+    start = "between" if name else "by"
+    if not shared:
+        return f"{start}: no unit {with_key} falls into the half '{params.half}'. Take `half: all`, or give the experiment more units."
+    what = (
+        f"the one sample {with_key} in the half 'confirm' has a prompt"
+        if shared == 1
+        else (f"all {shared} samples {with_key} in the half 'confirm' have prompts")
+    )
+    return (
+        f"{start}: {what} that the select half has too, so that nothing new is left to confirm on. Give the experiment more distinct "
+        f"prompts, or say `cluster: none` if units are independent all the same (games that open with one prompt)."
+    )
 
 
 def _clusters(params: Compare, rows: Sequence[Row], unit_of: Callable[[Row], str]) -> npt.NDArray[np.int64]:

@@ -22,7 +22,10 @@ __all__ = ["FEWEST", "Labelled", "blocks", "folds", "two_groups"]
 
 @dataclass(frozen=True)
 class Labelled:
-    """The samples of the groups: `label` numbers the group of each by its place in `names`, `cluster` what is independent."""
+    """The samples of the groups: `label` numbers the group of each by its place in `names`, `cluster` what is independent.
+
+    `without` says of each group what was left out of it.
+    """
 
     names: tuple[str, ...]
     samples: list[str]
@@ -31,6 +34,7 @@ class Labelled:
     tokens: list[int]
     label: npt.NDArray[np.int64]
     cluster: npt.NDArray[np.int64]
+    without: tuple[str, ...]
 
     @property
     def contrast(self) -> str:
@@ -47,7 +51,8 @@ class Labelled:
 
     def _size(self, number: int) -> str:
         own = [prompt for prompt, label in zip(self.prompts, self.label.tolist(), strict=True) if label == number]
-        return f"{self.names[number]}: {len(own)} samples in {self.clusters(number)} clusters ({len(set(own))} distinct prompts)"
+        size = f"{len(own)} samples in {self.clusters(number)} clusters ({len(set(own))} distinct prompts)"
+        return f"{self.names[number]}: {size}{self.without[number]}"
 
 
 def two_groups(work: Work) -> Labelled:
@@ -67,6 +72,7 @@ def two_groups(work: Work) -> Labelled:
         [tokens[sample] for sample in design.samples],
         np.repeat(np.arange(len(design.groups)), [group.end - group.start for group in design.groups]),
         design.joined,
+        tuple(group.without() for group in design.groups),
     )
     _check_joined(found)
     return found

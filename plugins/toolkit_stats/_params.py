@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from toolkit.records import Params
 
@@ -49,7 +49,11 @@ class Compare(Samples):
     correct: Literal["bh", "by", "storey", "holm", "bonferroni"] = Field(
         "bh", description="Correction: bh, by and storey bound the share of false discoveries; holm and bonferroni any at all."
     )
-    family: Literal["all", "space"] = Field("all", description="What is corrected together: all spaces, or each by itself.")
+    family: Literal["all", "space", "discovered"] = Field(
+        "all",
+        description="What is corrected together: all spaces, each by itself, or what a needed stage found on `half: select` (its q and "
+        "its cut) and this one tests on `half: confirm`.",
+    )
     min_count: int = Field(0, ge=0, description="The family is of features that fired in at least so many compared samples.")
     min_density: float = Field(0.0, ge=0, le=1, description="And in at least this share of the compared samples.")
     details: Literal["discovered", "all"] = Field(
@@ -60,6 +64,15 @@ class Compare(Samples):
         "refuse",
         description="Samples that were not measured (no row in a space): refuse to run, or leave them out and count them.",
     )
+
+    @model_validator(mode="after")
+    def _on_the_other_half(self) -> Compare:
+        if self.family == "discovered" and self.half != "confirm":
+            raise ValueError(
+                f"family: 'discovered' is tested on units that chose nothing: half: confirm, and half: select in the stage that it needs "
+                f"(found half: {self.half})"
+            )
+        return self
 
 
 Pair = Annotated[

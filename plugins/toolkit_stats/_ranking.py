@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
+    from ._duplicates import Twin
     from ._ordinal import Ordinal
 
 PRESETS: Mapping[str, tuple[float, float, float]] = {
@@ -64,14 +65,19 @@ class Ranking(Params):
 
 @dataclass(frozen=True)
 class _Space:
-    """One space's features that fired and vary, with their numbers on all samples and on both halves."""
+    """One space's features that fired and vary, with their numbers on all samples and on both halves.
 
-    id: str
+    `columns` are the values of those that may pass, whose places among the features `candidates` names.
+    """
+
+    facts: Mapping[str, Any]
     features: npt.NDArray[np.int64]
     every: Ordinal
     select: Ordinal
     confirm: Ordinal
     p: npt.NDArray[np.float64]
+    candidates: npt.NDArray[np.int64]
+    columns: Any
 
 
 def compare_ranking(work: Work) -> Rows:
@@ -94,6 +100,8 @@ def compare_ranking(work: Work) -> Rows:
     scores, sound_scores = [one.every.score() for one in found], [_sound_score(one.confirm) for one in found]
     ranks, sound_ranks = _ranks(scores, passes, ends), _ranks(sound_scores, sound, ends)
     kept = _kept(scores, sound_scores, [a | b for a, b in zip(passes, sound, strict=True)], ends, work.params.rows)
+    twins = {"same_as": _twins(found, passes, ranks), "same_as_sound": _twins(found, sound, sound_ranks)}
+    texts = {"q": f"bh over {family}", "score": scale.said(), "score_sound": _sound_said(scale, halves)}
     for at, one in enumerate(found):
         columns = {
             **_published(one.every, scores[at], passes[at], ranks[at]),
@@ -101,8 +109,9 @@ def compare_ranking(work: Work) -> Rows:
             "p": one.p,
             "q": q[at],
         }
-        texts = {"q": f"bh over {family}", "score": scale.said(), "score_sound": "measured on the confirm half of the units"}
         yield "features", _rows(one, columns, texts, work.params, kept[at])
+        for stat, alike in twins.items():
+            yield from _twin_rows(one, stat, alike[at], work.params.by)
 
 
 def _halves(work: Work, scale: Scale) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -162,7 +171,9 @@ def _measured(
         held = describe(matrix[confirm], scale.label[confirm], scale.labels, chosen.threshold)
         cluster = np.unique(scale.cluster[confirm], return_inverse=True)[1]
         p = trend_test(matrix[confirm], scale.label[confirm], cluster)
-        yield _Space(space, fired.features[varies], describe(matrix, scale.label, scale.labels), chosen, held, p)
+        every = describe(matrix, scale.label, scale.labels)
+        maybe = np.flatnonzero(_passes(every, work.params) | _holds(chosen, held, work.params))
+        yield _Space(facts, fired.features[varies], every, chosen, held, p, maybe, matrix[:, maybe])
         work.report.progress(done + 1, len(spaces))
 
 
@@ -176,10 +187,14 @@ def _passes(one: Ordinal, params: Ranking) -> npt.NDArray[np.bool_]:
 
 
 def _sound(one: _Space, q: npt.NDArray[np.float64], params: Ranking) -> npt.NDArray[np.bool_]:
-    """Passes where it was chosen, holds where it was not, and survives the correction. There the FPR filter can act."""
+    """Passes on both halves, and survives the correction."""
+    return _holds(one.select, one.confirm, params) & (q <= params.alpha)
+
+
+def _holds(select: Ordinal, confirm: Ordinal, params: Ranking) -> npt.NDArray[np.bool_]:
+    """Passes where it was chosen, and holds where it was not: there the FPR filter can act."""
     r, tpr, fpr = params.filters()
-    held = (one.confirm.pearson >= r) & (one.confirm.tpr >= tpr) & (one.confirm.fpr <= fpr)
-    return _passes(one.select, params) & held & (q <= params.alpha)
+    return _passes(select, params) & (confirm.pearson >= r) & (confirm.tpr >= tpr) & (confirm.fpr <= fpr)
 
 
 def _sound_score(one: Ordinal) -> npt.NDArray[np.float64]:
@@ -211,6 +226,20 @@ def _kept(scores: list[Any], sound: list[Any], passing: list[Any], ends: Any, ro
     return np.split(keep, ends)
 
 
+def _twins(found: list[_Space], passes: list[Any], ranks: list[Any]) -> list[list[Twin]]:
+    """By space, which of the features that pass do what a better one does in another SAE of the same site."""
+    import numpy as np
+
+    from ._duplicates import twins
+
+    def columns(at: int) -> Any:
+        return found[at].columns[:, np.searchsorted(found[at].candidates, np.flatnonzero(passes[at]))]
+
+    features = [one.features[own] for one, own in zip(found, passes, strict=True)]
+    order = [rank[own][None, :] for rank, own in zip(ranks, passes, strict=True)]
+    return twins([one.facts for one in found], features, order, columns)
+
+
 # --- rows ---------------------------------------------------------------------------------------------------------------
 
 
@@ -236,13 +265,30 @@ def _confirmed(one: _Space, score: Any, passes: Any, rank: Any) -> dict[str, Any
     }
 
 
+def _sound_said(scale: Scale, halves: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]) -> str:
+    left = len(scale.samples) - sum(map(len, halves))
+    without = f", {left} sample{'s'[: left != 1]} left out whose prompts the select half has" if left else ""
+    return f"measured on the confirm half of the units{without}"
+
+
+def _twin_rows(one: _Space, stat: str, alike: list[Twin], by: str) -> Rows:
+    """The twin's feature, and as text its space."""
+    import pyarrow as pa
+
+    fixed = {"space": one.facts["space"], "stat": stat, "group": by}
+    rows = [{**fixed, "feature": feature, "number": float(number), "text": of} for feature, of, number in alike]
+    if rows:
+        yield "features", pa.Table.from_pylist(rows, schema=arrow_schema("features"))
+
+
 def _rows(one: _Space, columns: Mapping[str, Any], texts: Mapping[str, str], params: Ranking, keep: Any) -> pa.Table:
     import pyarrow as pa
 
     features = one.features[keep]
-    blocks = [_block(one.id, features, stat, params.by, numbers[keep], texts.get(stat)) for stat, numbers in columns.items()]
+    space = one.facts["space"]
+    blocks = [_block(space, features, stat, params.by, numbers[keep], texts.get(stat)) for stat, numbers in columns.items()]
     for label, means in zip(params.labels, one.every.means, strict=True):
-        blocks.append(_block(one.id, features, "mean", f"{params.by} {written(label)}", means[keep], None))
+        blocks.append(_block(space, features, "mean", f"{params.by} {written(label)}", means[keep], None))
     return pa.concat_tables(blocks)
 
 

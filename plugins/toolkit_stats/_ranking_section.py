@@ -33,10 +33,21 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
             said = f"More than one stage ranks by {by}, and their rows cannot be told apart here; give each a spec of its own."
             yield Figure(f"{by}: ranked more than once", f"<p>{draw.escaped(said)}</p>", said)
             continue
-        counts = {stat: sum(row["number"] == 1 for row in _of(own, stat)) for stat in ("passes", "passes_sound")}
-        said = f"{counts['passes_sound']} pass the sound filters, {counts['passes']} the published ones"
-        yield Figure(f"{by}: ranked on units that chose nothing", _table(own, "rank_sound", SOUND, names), said)
-        yield Figure(f"{by}: ranked as published", _table(own, "rank", PUBLISHED, names), said)
+        said = _counts_said(own)
+        shown = f'<p class="faint">{draw.escaped(said)}.</p>'
+        yield Figure(f"{by}: ranked on units that chose nothing", shown + _table(own, "rank_sound", SOUND, names), said)
+        yield Figure(f"{by}: ranked as published", shown + _table(own, "rank", PUBLISHED, names), said)
+
+
+def _counts_said(rows: pa.Table) -> str:
+    """How many pass; where several SAEs of a site have the same feature, also with each such set counted once."""
+    sound, published = (sum(row["number"] == 1 for row in _of(rows, stat)) for stat in ("passes_sound", "passes"))
+    sound_twins, twins = (len(_of(rows, stat)) for stat in ("same_as_sound", "same_as"))
+    said = f"{sound} pass the sound filters, {published} the published ones"
+    if not sound_twins + twins:
+        return said
+    once = f"{sound - sound_twins} and {published - twins}"
+    return f"{said}; with features that do the same in several SAEs of one site counted once: {once}"
 
 
 def _of(rows: pa.Table, stat: str) -> list[dict[str, Any]]:

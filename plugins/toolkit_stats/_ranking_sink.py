@@ -85,6 +85,8 @@ def _read(work: SinkWork) -> dict[str, list[dict[str, Any]]]:
             one = stats.get((row["space"], row["feature"]))
             if one is not None and row["stat"] == "mean":
                 one["means"][row["group"].removeprefix(f"{by} ")] = row["number"]
+            elif one is not None and row["stat"].startswith("same_as"):
+                one[row["stat"]] = f"{spaces[row['text']]['address']}:{row['number']:.0f}"
             elif one is not None:
                 one[row["stat"]] = row["number"]
         found[by] = [_placed(spaces[space], feature, one, average) for (space, feature), one in stats.items()]
@@ -148,8 +150,10 @@ def _published_numbers(one: Mapping[str, Any], labels: Sequence[str]) -> list[An
 
 
 def _sound_csv(features: Sequence[Mapping[str, Any]]) -> bytes:
-    heads = ["rank", "layer", "average_l0", "feature_id", "neuronpedia_url", *SOUND]
-    return _csv(heads, [[number + 1, *_place(one), *(one[stat] for stat in SOUND)] for number, one in enumerate(features)])
+    """Every feature that passes; `same_as` is empty in all that count once, and else the address of the feature that it does as."""
+    heads = ["rank", "layer", "average_l0", "feature_id", "neuronpedia_url", *SOUND, "same_as"]
+    numbers = [[*(one[stat] for stat in SOUND), one.get("same_as_sound")] for one in features]
+    return _csv(heads, [[number + 1, *_place(one), *numbers[number]] for number, one in enumerate(features)])
 
 
 def _place(one: Mapping[str, Any]) -> list[Any]:

@@ -18,6 +18,7 @@ from toolkit.errors import DataError
 from toolkit.records import Work
 
 from . import _adjust, _ranks, _shuffle
+from ._confirm import Candidates
 from ._groups import Design
 from ._statistics import Effects, Moments, anova, effects, merged, moments, pearson, slope, student, unpooled, welch
 
@@ -39,6 +40,8 @@ class Test:
     """Gives statistics by name, `p` and the effect among them; a name that ends in `_adjusted` belongs to a second test."""
     adjusted: str = ""
     """What the second test is adjusted for, for people."""
+    among: Candidates | None = field(default=None, repr=False)
+    """The features of the family, where an earlier stage found it."""
 
 
 def of_means(name: str) -> Callable[[Work, Design], Test]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from toolkit.halves import half_of, rows_of_half
 from toolkit.records import Figure, Inputs
 
 from . import _draw as draw
@@ -75,8 +76,10 @@ def _listed(inputs: Inputs, found: Found, top: Sequence[int]) -> str:
     numbers = _numbers(inputs, found, top)
     stats = {stat for *_, stat, _ in numbers}
     interval, adjusted = f"{found.effect}_low" in stats, bool(found.adjusted)
+    chosen = f"{found.effect}_select" in stats
     heads = ["feature", found.symbol, *(["95\N{NO-BREAK SPACE}% interval"] if interval else []), "p", "q"]
     heads += [f"{found.symbol} {found.adjusted}"] if adjusted else []
+    heads += [f"{found.symbol} where it was chosen"] if chosen else []
     heads += [f"{stat} {group}".strip() for stat in ("mean", "density") for group in found.sides]
     rows = []
     for at in top:
@@ -90,6 +93,7 @@ def _listed(inputs: Inputs, found: Found, top: Sequence[int]) -> str:
         cells += [_range(number(f"{found.effect}_low"), number(f"{found.effect}_high"))] if interval else []
         cells += [draw.small(float(found.p[at])), draw.small(float(found.q[at]))]
         cells += [_plain(number(f"{found.effect}_adjusted"))] if adjusted else []
+        cells += [_plain(number(f"{found.effect}_select"))] if chosen else []
         cells += [_plain(number("mean", group)) for group in found.sides]
         rows.append([*cells, *(_percent(number("density", group)) for group in found.sides)])
     words = f"Smallest q first, then largest |{found.symbol}|; density is the share of samples in which it fires"
@@ -101,10 +105,10 @@ def _numbers(inputs: Inputs, found: Found, top: Sequence[int]) -> dict[tuple[str
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    stats = ["mean", "density", *(f"{found.effect}_{part}" for part in ("low", "high", "adjusted"))]
+    stats = ["mean", "density", *(f"{found.effect}_{part}" for part in ("low", "high", "adjusted", "select"))]
     rows = inputs.read("features")
     rows = rows.filter(pc.is_in(rows["feature"], value_set=pa.array([int(found.feature[at]) for at in top], pa.uint32())))
-    rows = rows.filter(pc.is_in(rows["stat"], value_set=pa.array(stats, pa.string())))
+    rows = rows_of_half(rows.filter(pc.is_in(rows["stat"], value_set=pa.array(stats, pa.string()))), half_of(found.how))
     return {(row["space"], row["feature"], row["stat"], row["group"]): row["number"] for row in reversed(rows.to_pylist())}
 
 

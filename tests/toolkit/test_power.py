@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import yaml
 from scipy import stats
 
 from toolkit._power import POWER, _clusters, _counted, smallest
 from toolkit.pricing import Comparison
 from toolkit.records import StagePart
 from toolkit_stats import toolkit_parts
+from toolkit_store import open_store
 
 
 @pytest.mark.parametrize("sizes", [(4, 46), (20, 20), (211, 6189)])
@@ -136,3 +139,47 @@ def test_a_plan_tells_bounds_first_and_counts_units_once_the_samples_are_there(t
     found = planned(toolkit, spec, plugin)
     assert found["two"]["exact"] is True
     assert sum(found["two"]["groups"].values()) == 20
+
+
+def with_stages(spec: Path, stages: list[dict[str, Any]]) -> None:
+    found = yaml.safe_load(spec.read_text())
+    spec.write_text(json.dumps({**found, "stages": [*found["stages"], *stages]}, indent=1))
+
+
+def test_a_run_confirms_what_it_chose_and_its_plan_says_that_the_family_is_not_known(toolkit, toy) -> None:
+    spec = toy(n=48)
+    with_ = {"by": "group", "between": ["even", "odd"], "alpha": 0.999}
+    halves = {"select": {"half": "select"}, "confirm": {"half": "confirm", "family": "discovered"}}
+    needs = {"select": ["features"], "confirm": ["features", "select"]}
+    stages = [{"id": id, "uses": "compare.welch", "needs": needs[id], "with": with_ | own} for id, own in halves.items()]
+    with_stages(spec, stages)
+    assert toolkit.run("run", spec).returncode == 0
+    store = open_store(toolkit.store, read_only=True)
+    select, confirm = (store.read("features", [row.key for row in store.steps(stage=id)]).to_pylist() for id in halves)
+    chosen = {row["feature"] for row in select if row["stat"] == "significant" and row["number"]}
+    assert 0 < len(chosen) < len({row["feature"] for row in select})
+    assert {row["feature"] for row in confirm} <= chosen
+    assert {row["text"].partition(", alpha")[0] for row in confirm if row["stat"] == "q"} == {
+        f"welch, half confirm: bh over {len(chosen)} features that the select half found"
+    }
+    line = next(
+        line for line in toolkit.run("plan", spec).stdout.splitlines() if line.startswith("confirm") and "unknown" in line
+    )
+    assert "1 (unknown)" in line
+    assert ">= " in line
+
+
+def test_discoveries_of_all_units_are_refused_by_the_run(toolkit, toy) -> None:
+    spec = toy(n=48)
+    with_ = {"by": "group", "between": ["even", "odd"]}
+    confirm = {"half": "confirm", "family": "discovered"}
+    stages = [
+        {"id": "all", "uses": "compare.welch", "needs": ["features"], "with": with_},
+        {"id": "confirm", "uses": "compare.welch", "needs": ["features", "all"], "with": with_ | confirm},
+    ]
+    with_stages(spec, stages)
+    done = toolkit.run("run", spec)
+    assert done.returncode != 0
+    assert "compared 'even vs odd' on all units; units that chose a feature cannot confirm it" in done.stderr
+    spec.write_text(spec.read_text().replace('"half": "confirm"', '"half": "all"'))
+    assert "tested on units that chose nothing: half: confirm" in toolkit.run("plan", spec).stderr

@@ -49,7 +49,7 @@ def test_family_and_split_are_written_down_before_anything_is_computed_and_anoth
     assert list(found["frozen"]["tests"]) == ["groups"]
     assert found["frozen"]["tests"]["groups"]["part"] == "compare.means"
     assert set(found["frozen"]["data"]) == {"samples", "features"}
-    assert found["frozen"]["split"] == {"seed": 7, "rule": "toolkit.randomness.half(seed, unit)"}
+    assert found["frozen"]["split"] == {"seed": 7, "rule": "toolkit.halves.in_half(seed, samples)"}
     first = json.loads((folder / "events.jsonl").read_text().splitlines()[0])
     assert found["registered_at"] <= first["at"]
     manifest = json.loads((folder / "manifest.json").read_text())

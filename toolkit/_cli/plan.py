@@ -64,7 +64,7 @@ def _power_cells(name: str, power: dict[str, Any]) -> tuple[str, ...]:
     least = "" if power["exact"] else "<= "
     units = ", ".join(f"{group} {least}{count:,}" for group, count in power["groups"].items())
     family = f"{power['family']:,}" if power["family"] else "1 (unknown)"
-    effect = "too few units" if power["d"] is None else f"{'' if power['exact'] else '>= '}{power['d']:.2f}"
+    effect = "too few units" if power["d"] is None else f"{'' if power['exact'] and power['family'] else '>= '}{power['d']:.2f}"
     return name, units, family, effect
 
 

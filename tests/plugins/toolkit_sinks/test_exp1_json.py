@@ -174,3 +174,24 @@ def test_several_saes_at_a_layer_do_not_fit_the_shape() -> None:
 def test_two_stages_with_one_comparison_do_not_fit_either() -> None:
     with pytest.raises(DataError, match=r"more than one stage compares bankruptcy vs voluntary_stop in one space"):
         written([*FEATURES, *feature("s1", 3, p=0.2, d=1.5, significant=False, discovered=False)])
+
+
+def test_of_a_run_that_chose_and_confirmed_the_comparison_of_one_half_is_published() -> None:
+    def of_half(part: str, number: int, p: float) -> list[dict[str, Any]]:
+        rows = feature("s1", number, p=p, d=1.0, significant=True, discovered=True)
+        size = {"mean": f"{number} samples of 9 units, half {part}"}
+        return [{**row, "number": row["number"] + p, "text": size.get(row["stat"], f"welch, half {part}")} for row in rows]
+
+    joined = [*FEATURES, *of_half("select", 3, 0.25), *of_half("select", 8, 0.25), *of_half("confirm", 3, 0.5)]
+    assert written(joined) == written()
+    confirmed = written(joined, half="confirm")
+    assert confirmed["total_experiments_processed"] == 6
+    (one,) = confirmed["layer_results"]["4"]["significant_features"]
+    assert (one["feature_idx"], one["bankrupt_mean"], one["safe_std"], one["cohen_d"]) == (3, 2.5, 2.0, 1.5)
+    assert written(joined, half="select")["total_significant_features"] == 2
+    with pytest.raises(DataError) as caught:
+        written(half="confirm")
+    assert str(caught.value) == (
+        "exp1_json: bankruptcy vs voluntary_stop was compared, but not on the half 'confirm'. Say `half:` as the stage that is to be "
+        "published does."
+    )

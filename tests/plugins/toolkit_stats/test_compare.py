@@ -392,6 +392,37 @@ def test_alike_is_a_correlation_of_095_between_different_saes() -> None:
     assert same_as([twice, other], [np.zeros((2, 2)), np.zeros((2, 1))]) == []
 
 
+def directions(count: int) -> np.ndarray:
+    """Columns of mean 0 that are orthogonal and equally long: a sum's r with a part of it is the cosine between them."""
+    drawn = np.random.default_rng(0).normal(size=(60, count))
+    return np.linalg.qr(drawn - drawn.mean(axis=0))[0]
+
+
+def turned(angle: float, one: np.ndarray, other: np.ndarray) -> Any:
+    return sparse.csc_array((np.cos(angle) * one + np.sin(angle) * other)[:, None])
+
+
+def test_two_features_of_one_sae_are_never_one_discovery() -> None:
+    """Both features of the first SAE are like the one of the second: it goes with the more alike, the other counts by itself."""
+    x, y, z = directions(3).T
+    first, second, other = turned(0.30, x, y), turned(0.28, x, z), turned(0.0, x, y)
+    assert np.cos(0.30) * np.cos(0.28) < 0.95 < np.cos(0.30)
+    columns = [sparse.hstack([first, second], format="csc"), other]
+    order = [np.array([[0.0, 1.0]]), np.array([[2.0]])]
+    assert same_as(columns, order) == [((1, 0), (0, 1))]
+    assert same_as(columns[::-1], order[::-1]) == [((0, 0), (1, 1))]
+
+
+def test_likeness_goes_through_a_third_sae_but_not_back_into_the_first() -> None:
+    x, y = directions(2).T
+    a, b, c, d = (turned(angle, x, y) for angle in (0.0, 0.2, 0.42, 0.66))
+    order = [np.array([[0.0]]), np.array([[1.0]]), np.array([[2.0]])]
+    assert same_as([a, b, c], order) == [((1, 0), (0, 0)), ((2, 0), (0, 0))]
+    with_d = [np.array([[0.0, 3.0]]), *order[1:]]
+    assert same_as([sparse.hstack([a, d], format="csc"), b, c], with_d) == [((1, 0), (0, 0)), ((2, 0), (0, 0))]
+    assert same_as([d, c], order[:2]) == [((1, 0), (0, 0))]
+
+
 def test_the_first_by_order_stands_for_the_others() -> None:
     base = sparse.csc_array(np.random.default_rng(0).random((50, 1)))
     pair = [base, base]
