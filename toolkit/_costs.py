@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from toolkit._plan import Plan, Stage, Step
 
-TYPICAL = 256
-"""Tokens that a text is taken to have while nobody has seen it."""
+TYPICAL, CHARACTERS = 256, 5
+"""Tokens that a text is taken to have while nobody has seen it, and characters of a token."""
 SAMPLE, TOKEN = 200, 12
 """Bytes of a stored sample with its metadata, and of one of its tokens: number, piece, and the text once more."""
 
@@ -58,9 +58,16 @@ class Loads:
                 return None
             tokens, known = count * TYPICAL, (facts(stage.model), facts(stage.saes))
             load = Workload(
-                samples=count, distinct=count, tokens=tokens, longest=TYPICAL, exact=False, model=known[0], saes=known[1]
+                samples=count,
+                distinct=count,
+                tokens=tokens,
+                longest=TYPICAL,
+                characters=TYPICAL * CHARACTERS,
+                exact=False,
+                model=known[0],
+                saes=known[1],
             )
-        return self._with_activations(stage, load)
+        return self._with_activations(stage, replace(load, unloaded=stage.unloaded))
 
     def _there(self, stage: Stage) -> pa.Table | None:
         if stage.units() is not None or isinstance(stage.part, SourcePart):
@@ -82,13 +89,12 @@ class Loads:
 
     def _given(self, source: Stage) -> int | None:
         """How many samples a source gives at most."""
-        most = getattr(source.part, "most", None)
         made: dict[str, int] = {}
         for need in source.needs:
             before = self.plan.stage(need)
             units, tell = before.units(), getattr(before.part, "most", None)
             made |= tell(before.params, units) if tell and units is not None else {}
-        return most(source.params, made) if most else None
+        return most_of(source, made)
 
     def _with_activations(self, stage: Stage, load: Workload) -> Workload:
         """With what the stages before it write of activations, and the SAEs that these are of."""
@@ -100,6 +106,20 @@ class Loads:
             known = [facts(before.saes) for before in writers]
             load = replace(load, saes=max(known, key=lambda one: int(one.get("features", 0)), default={}))
         return replace(load, rows=sum(cost.rows for cost in costs), entries=sum(cost.entries for cost in costs))
+
+
+def most_of(source: Stage, made: Mapping[str, int]) -> int | None:
+    """How many samples a source gives at most; what is known of its files spares another look at them."""
+    known = source.files.facts if source.files else {}
+    if "rows" in known:
+        return _limited(int(known["rows"]), int(known.get("units", known["rows"])), source.limit)
+    most = getattr(source.part, "most", None)
+    return most(source.params, made) if most else None
+
+
+def _limited(rows: int, units: int, limit: int | None) -> int:
+    """The most rows that the first units can have: each that is left out has one at least."""
+    return rows if limit is None else rows - max(0, units - limit)
 
 
 def rows_of(todo: Sequence[Step], samples: pa.Table) -> pa.Table:

@@ -19,6 +19,11 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
+def in_words(at: str) -> str:
+    """Such a moment for people, to the second."""
+    return f"{at[:19].replace('T', ' ')} UTC"
+
+
 class EventLog:
     """Writes each event to both files and hands it to the listeners (progress display, `--json`)."""
 
@@ -87,6 +92,7 @@ _SENTENCES = {
     "extracted": "step {stage}[{index}]: {texts} distinct texts of {samples} samples, {passes} pass(es) in {batches} batches, "
     "{padded_tokens} padded tokens; halved {halved} times, {saes_together} SAEs held together",
     "sae_does_not_fit": "{message}",
+    "warning": "warning of {stage}[{index}]: {text}",
     "stalled": "no sign from {worker} for {age:.0f} s in phase '{phase}' of {stage}[{index}] (slow, or stuck; nothing is killed):\n{stack}",
     "phase": "{worker}: {phase}",
     "worker_ready": "{worker} ready (process {pid}, GPU physical {physical}, visible {visible})",

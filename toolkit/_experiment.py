@@ -16,7 +16,7 @@ from toolkit._events import EventLog
 from toolkit._interrupts import Interrupts
 from toolkit._jobs import write_text
 from toolkit._manifest import make_manifest, write_manifest
-from toolkit._places import REPORT, run_folder, store_folder
+from toolkit._places import REPORT, again, run_folder, store_folder
 from toolkit._pool import Pool
 from toolkit._preregister import register
 from toolkit._progress import display
@@ -81,7 +81,8 @@ def _in_store(plan: Plan, parts: Parts, wishes: Wishes, executor: tuple[Executor
     folder.mkdir(parents=True, exist_ok=True)
     with EventLog(folder, (show,)) as log, _alone(folder, plan.run, log.emit), Interrupts().listening() as interrupts:
         registered = register(plan, store)
-        write_manifest(folder, make_manifest(plan, parts, executor[2], wishes.on, _asked(wishes), registered))
+        command = again(plan.run, store.folder)
+        write_manifest(folder, make_manifest(plan, parts, executor[2], wishes.on, _asked(wishes), command, registered))
         log.emit("run_started", run=plan.run, stages=len(plan.stages), log=str(folder / "log.txt"))
         result = Runner(plan, store, _pool_of(executor, wishes, parts), log, folder).go(interrupts)
         from toolkit._report import make_report

@@ -35,9 +35,10 @@ def make_manifest(
     devices: Sequence[Mapping[str, Any]],
     executor: str,
     asked: Mapping[str, Any],
+    command: str,
     registered: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The record of a plan about to run. `asked` holds the command line's overlays, sets and scratch plugins."""
+    """The record of a plan about to run. `asked`: the command line's overlays, sets and scratch plugins; `command` repeats it."""
     loaded = plan.loaded
     return {
         "format": FORMAT,
@@ -68,7 +69,7 @@ def make_manifest(
                 "help": stage.part.help,
                 "params": stage.params.model_dump(mode="json"),
                 "needs": list(stage.needs),
-                "writes": list(stage.part.writes),
+                "writes": list(stage.writes()),
                 "key": key_of(canonical(stage.material())),
                 "model": _identity(stage.model),
                 "saes": _identity(stage.saes),
@@ -76,7 +77,7 @@ def make_manifest(
             for stage in plan.stages
         ],
         **({"preregistration": {name: registered[name] for name in _REGISTERED}} if registered else {}),
-        "command": f"toolkit run {plan.run}",
+        "command": command,
     }
 
 

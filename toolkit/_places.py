@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -36,6 +37,19 @@ def at_uri(store: Path) -> bool:
     return uri_of(store) is not None
 
 
+def again(run: str, store: Path) -> str:
+    """The command that runs a run again or goes on with it."""
+    return shlex.join(["toolkit", "run", run, *_named(store)])
+
+
+def _named(store: Path) -> list[str]:
+    """The option that names a store, unless it is the default of this folder."""
+    from toolkit_store import uri_of
+
+    where = uri_of(store) or str(store.absolute())
+    return [] if where == str(Path(DEFAULT_STORE).absolute()) else ["--store", where]
+
+
 def run_folder(store: Path, run: str) -> Path:
     """The folder with the files of one run."""
     return store / "runs" / run
@@ -59,7 +73,11 @@ def find_run(store: Path, text: str) -> str:
     if found:
         raise BadInput(f"'{text}' is the beginning of {len(found)} runs: {_some(found)}. Give more letters.")
     near = difflib.get_close_matches(text, known, n=5, cutoff=0.4) or known[-5:]
-    raise BadInput(f"There is no run '{text}' in {store}. Nearest: {_some(near)}. All runs: toolkit runs.")
+    listing = shlex.join(["toolkit", "runs", *_named(store)])
+    raise BadInput(
+        f"There is no run '{text}' in {store}. Nearest: {_some(near)}. All runs: {listing}. Another store: --store PATH or "
+        f"TOOLKIT_STORE."
+    )
 
 
 def _some(runs: Sequence[str], most: int = 8) -> str:
@@ -104,10 +122,13 @@ class StepTally:
 
 @dataclass
 class Tally:
-    """What the events of a run add up to, over all its sessions (a continued run has several). `planned`: steps per stage."""
+    """What the events of a run add up to, over all its sessions (a continued run has several). `planned`: steps per stage.
+
+    A step is told by its stage and key: two stages of equal content share a key, and each has it.
+    """
 
     state: str = "running"
-    steps: dict[str, StepTally] = field(default_factory=dict)
+    steps: dict[tuple[str, str], StepTally] = field(default_factory=dict)
     total: int | None = None
     planned: dict[str, int] = field(default_factory=dict)
     started: str = ""
@@ -127,7 +148,7 @@ class Tally:
     @property
     def keys(self) -> tuple[str, ...]:
         """Keys of the steps whose rows exist."""
-        return tuple(step.key for step in self.steps.values() if step.state in ("computed", "reused"))
+        return tuple(dict.fromkeys(step.key for step in self.steps.values() if step.state in ("computed", "reused")))
 
     def count(self, state: str, stage: str | None = None) -> int:
         """How many steps are in `state`, in one stage or in all."""
@@ -172,8 +193,8 @@ def tally(events: Iterable[Mapping[str, Any]]) -> Tally:
 
 
 def _count_step(out: Tally, kind: str, event: Mapping[str, Any]) -> None:
-    key = str(event.get("key", ""))
-    step = out.steps.setdefault(key, StepTally(key, str(event.get("stage", "")), int(event.get("index") or 0)))
+    stage, key = str(event.get("stage", "")), str(event.get("key", ""))
+    step = out.steps.setdefault((stage, key), StepTally(key, stage, int(event.get("index") or 0)))
     out.done_in_session += kind == "step_done"
     if kind == "step_reused" and step.state == "computed":
         return  # computed by an earlier session of this very run: still computed here

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit._events import now
+from toolkit._events import in_words, now
 from toolkit._jobs import write_text
 from toolkit._keys import canonical, differences
 from toolkit._laid import there
@@ -37,8 +37,7 @@ def register(plan: Plan, store: Store) -> dict[str, Any] | None:
     if path.exists():
         return _checked(path, frozen)
     before = there(plan, store)
-    record = {
-        "sha256": _digest(frozen),
+    record: dict[str, Any] = {
         "registered_at": now(),
         "steps_before": sum(before.values()),
         "results_before": sorted(id for id in frozen["tests"] if before.get(id)),
@@ -46,6 +45,7 @@ def register(plan: Plan, store: Store) -> dict[str, Any] | None:
         "earlier": list(_earlier(plan, store.folder, frozen)),
         "frozen": frozen,
     }
+    record["sha256"] = _digest(record)
     write_text(path, json.dumps(record, indent=1, sort_keys=True) + "\n")
     return record
 
@@ -55,7 +55,7 @@ def told(record: Mapping[str, Any]) -> str:
     before = int(record["steps_before"])
     were = "1 step of it was" if before == 1 else f"{before} steps of it were"
     when = f"when {were} in the store" if before else "before any step of this experiment was in the store"
-    words = [f"Family and split were frozen on {record['registered_at']}, {when} (sha256 {record['sha256'][:16]})."]
+    words = [f"Family and split were frozen on {in_words(record['registered_at'])}, {when} (sha256 {record['sha256'][:16]})."]
     families = [f"{id} {count:,}" for id, count in sorted(record["families"].items()) if count]
     words += [f"Tests in a family: {', '.join(families)}."] if families else []
     if record["results_before"]:
@@ -64,12 +64,15 @@ def told(record: Mapping[str, Any]) -> str:
         )
     elif before:
         words.append("Its data may have been seen by then: read the results as exploration.")
-    for other in record["earlier"]:
-        changed = f"since then changed: {other['changed']}" if other["changed"] else "nothing was changed since"
-        words.append(
-            f"It, or what it is tested on, was registered before, as run {other['run']} on {other['registered_at']}; {changed}."
-        )
-    return " ".join(words)
+    return " ".join([*words, *map(_told_earlier, record["earlier"])])
+
+
+def _told_earlier(other: Mapping[str, Any]) -> str:
+    if other["registered_at"] is None:
+        return f"The record of run {other['run']} cannot be read: whether it is one of the same data, nobody knows."
+    changed = f"since then changed: {other['changed']}" if other["changed"] else "nothing was changed since"
+    when = in_words(other["registered_at"])
+    return f"It, or what it is tested on, was registered before, as run {other['run']} on {when}; {changed}."
 
 
 def _frozen(plan: Plan) -> dict[str, Any]:
@@ -91,16 +94,18 @@ def _stage(stage: Stage) -> dict[str, Any]:
     return {**stage.material(), "needs": list(stage.needs)}
 
 
-def _digest(frozen: Mapping[str, Any]) -> str:
-    return hashlib.sha256(canonical(frozen).encode()).hexdigest()
+def _digest(record: Mapping[str, Any]) -> str:
+    """Of all that the record says, when it was written and what was there by then included."""
+    told = {name: value for name, value in record.items() if name != "sha256"}
+    return hashlib.sha256(canonical(told).encode()).hexdigest()
 
 
 def _checked(path: Path, frozen: Mapping[str, Any]) -> dict[str, Any]:
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        whole = record["sha256"] == _digest(record["frozen"])
+        whole = record["sha256"] == _digest(record)
         {record[name] for name in ("registered_at", "steps_before")}
-        dict(record["families"])
+        dict(record["frozen"]), dict(record["families"])
         list(record["results_before"])
         list(record["earlier"])
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -110,7 +115,7 @@ def _checked(path: Path, frozen: Mapping[str, Any]) -> dict[str, Any]:
             f"{path}: the preregistration was changed after it was written: its hash is not that of what it holds. Put it back as it "
             f"was."
         )
-    if record["sha256"] != _digest(frozen):
+    if canonical(record["frozen"]) != canonical(frozen):
         changed = differences(canonical(record["frozen"]), canonical(frozen))
         raise Refused(
             f"{path}: this run was registered with another family or split; changed since: {changed}. Run with the versions that it was "
@@ -130,8 +135,8 @@ def _earlier(plan: Plan, store: Path, frozen: Mapping[str, Any]) -> Iterator[dic
                 changed = differences(canonical(record["frozen"]), canonical(frozen))
                 found.append({"run": path.parent.name, "registered_at": record["registered_at"], "changed": changed})
         except (OSError, ValueError, KeyError, TypeError):
-            found.append({"run": path.parent.name, "registered_at": "an unknown day", "changed": "its record cannot be read"})
-    yield from sorted(found, key=lambda one: str(one["registered_at"]))
+            found.append({"run": path.parent.name, "registered_at": None, "changed": "its record cannot be read"})
+    yield from sorted(found, key=lambda one: str(one["registered_at"] or ""))
 
 
 def _origins(frozen: Mapping[str, Any]) -> set[str]:

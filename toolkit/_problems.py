@@ -107,6 +107,9 @@ def _line(model: type[BaseModel], root: Node, at: At, problem: _Problem, subject
         help = _keys(model, problem.path[:-1]).get(str(key), "")
         owner = subject if len(problem.path) == 1 else dotted(full[:-1])
         text = f"missing; {owner} needs '{key}'{f' ({help})' if help else ''}."
+    elif all(item["type"] == "value_error" for item in problem.items):
+        said = "; ".join(dict.fromkeys(_said(item) for item in problem.items))
+        text = said if said.endswith("?") else f"{said}."
     else:
         wanted = list(dict.fromkeys(_wanted(item) for item in problem.items))
         node = there(root, full)
@@ -153,8 +156,12 @@ def _wanted(item: ErrorDetails) -> str:
     template = _WANTED.get(kind) or _WANTED.get(re.sub(r"_(type|parsing|parsing_size|from_float|exact_type|unicode)$", "", kind))
     if template:
         return template.format(**context)
-    text = item["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ").rstrip(".")
-    return f"something else: {text}"
+    return _said(item)
+
+
+def _said(item: ErrorDetails) -> str:
+    """What a validator says in its own words."""
+    return item["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ").rstrip(".")
 
 
 def _shown(value: Any) -> str:

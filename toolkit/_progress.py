@@ -24,6 +24,7 @@ SHOWN = frozenset(
         "step_retried",
         "step_failed",
         "sae_does_not_fit",
+        "warning",
         "stalled",
         "sink_written",
         "interrupting",

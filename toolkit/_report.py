@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit._events import read_events
+from toolkit._events import in_words, read_events
 from toolkit._inputs import StoreInputs
 from toolkit._jobs import write_bytes
 from toolkit._manifest import read_manifest
@@ -108,7 +108,7 @@ def _command(manifest: Mapping[str, Any]) -> str:
 
 def _glance(manifest: Mapping[str, Any], told: Tally, known: Mapping[str, StepRow]) -> str:
     total = told.total or sum(told.planned.values()) or len(told.steps)
-    rows = sum(sum(_rows(step, known).values()) for step in told.steps.values())
+    rows = sum(sum(_rows(step, known).values()) for step in {step.key: step for step in told.steps.values()}.values())
     facts = [
         ("steps done", f"{told.done:,} of {total:,}" if told.done < total else f"{told.done:,}"),
         ("computed", f"{told.count('computed'):,}"),
@@ -124,7 +124,7 @@ def _glance(manifest: Mapping[str, Any], told: Tally, known: Mapping[str, StepRo
 def _stages(manifest: Mapping[str, Any], told: Tally, known: Mapping[str, StepRow]) -> str:
     body = []
     for stage in manifest.get("stages") or ():
-        steps = [step for step in told.steps.values() if _belongs(step, stage, known)]
+        steps = [step for step in told.steps.values() if step.stage == stage.get("id")]
         planned = max(told.planned.get(str(stage.get("id")), 0), len(steps))
         counts = {state: sum(step.state == state for step in steps) for state in ("computed", "reused", "failed")}
         rows: dict[str, int] = {}
@@ -144,13 +144,6 @@ def _stages(manifest: Mapping[str, Any], told: Tally, known: Mapping[str, StepRo
     heads = ("stage and part", "steps", "computed", "reused", "failed", "rows in table", "time")
     table = _table("Each stage: steps by how they came to be, rows written, and time computing", heads, body)
     return f'<section aria-labelledby="stages"><h2 id="stages">Stages</h2>{table}</section>'
-
-
-def _belongs(step: StepTally, stage: Mapping[str, Any], known: Mapping[str, StepRow]) -> bool:
-    """Stages of two experiments may share an id; the ledger says whose a step is."""
-    row = known.get(step.key)
-    same = row is None or not stage.get("experiment") or row.experiment == stage["experiment"]
-    return same and step.stage == stage.get("id")
 
 
 def _rows(step: StepTally, known: Mapping[str, StepRow]) -> Mapping[str, int]:
@@ -301,7 +294,7 @@ def _value(value: Any) -> str:
 def _table(caption: str, heads: Sequence[str], body: Sequence[str]) -> str:
     head = "".join(f'<th scope="col">{_e(name)}</th>' for name in heads)
     return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{_e(caption)}"><table><caption>{_e(caption)}</caption>'
+        f'<p class="caption">{_e(caption)}</p><div class="scroll" role="region" tabindex="0" aria-label="{_e(caption)}"><table>'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
     )
 
@@ -311,7 +304,7 @@ def _e(value: object) -> str:
 
 
 def _time(at: str) -> str:
-    return f'<time datetime="{_e(at)}">{_e(at[:19].replace("T", " "))} UTC</time>' if at else ""
+    return f'<time datetime="{_e(at)}">{_e(in_words(at))}</time>' if at else ""
 
 
 def _some(count: int, word: str) -> str:

@@ -33,10 +33,10 @@ padding:.7rem .9rem}
 .tiles dd{margin:0;font-size:1.35rem;font-weight:600;font-variant-numeric:tabular-nums}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-size:.925rem}
-caption{text-align:left;color:var(--faint);font-size:.875rem;padding:0 0 .5rem}
+.caption{color:var(--faint);font-size:.875rem;margin:0 0 .5rem}
 th,td{text-align:left;vertical-align:top;padding:.5rem .9rem .5rem 0;border-bottom:1px solid var(--line)}
-thead th{color:var(--faint);font-weight:600;font-size:.8rem;white-space:nowrap}
-tbody th{font-weight:600}tbody th .faint{font-weight:400}
+thead th{color:var(--faint);font-weight:600;font-size:.8rem;vertical-align:bottom}
+tbody th{font-weight:600;white-space:nowrap}td.words{min-width:14rem}tbody th .faint{font-weight:400}
 .number{font-variant-numeric:tabular-nums;white-space:nowrap}
 .bar{display:flex;height:.45rem;width:7rem;margin-top:.35rem;border-radius:.25rem;overflow:hidden;background:var(--line)}
 .bar .computed{background:var(--computed)}.bar .reused{background:var(--reused)}.bar .failed{background:var(--failed)}

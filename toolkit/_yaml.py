@@ -153,7 +153,7 @@ def _bytes(path: Path) -> bytes:
         with open(path, "rb") as stream:
             data = stream.read(MAX_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
-        raise SpecError(_missing(path)) from None
+        raise SpecError(missing(path)) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise SpecError(f"'{path.absolute()}' cannot be read: {reason}.") from None
@@ -162,7 +162,8 @@ def _bytes(path: Path) -> bytes:
     return data
 
 
-def _missing(path: Path) -> str:
+def missing(path: Path) -> str:
+    """That there is no such file, and what there is."""
     tried, folder = path.absolute(), path.absolute().parent
     if not folder.is_dir():
         return f"There is no file '{tried}': the folder '{folder}' does not exist."

@@ -21,6 +21,9 @@ PACKAGE = "package:"
 WHOLE_BYTES = 64 << 20
 """Files up to this size are hashed whole; of larger ones the header, the size and sixteen blocks."""
 
+SHOWN = 8
+"""Names in a folder that an error lists."""
+
 
 def _placed(value: str, info: ValidationInfo) -> str:
     folder = (info.context or {}).get("folder")
@@ -48,8 +51,9 @@ def _there(path: Path, text: str) -> Path:
     if path.exists():
         return path
     near = next((parent for parent in path.parents if parent.is_dir()), None)
-    names = sorted(entry.name for entry in near.iterdir())[:8] if near else []
-    raise BadInput(f"{text}: there is nothing at {path}. {near} holds: {', '.join(names) or 'nothing'}.")
+    names = sorted(entry.name for entry in near.iterdir()) if near else []
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    raise BadInput(f"{text}: there is nothing at {path}. {near} holds: {', '.join(names[:SHOWN]) or 'nothing'}{more}.")
 
 
 def check_link(file: Path, root: Path) -> None:

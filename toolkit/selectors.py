@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -26,6 +27,16 @@ GENERATION = "generation"
 """The span of the tokens that the model wrote itself."""
 SPANS = ("balance", "goal", "win_rate", "payout", "history", "options", "decision")
 """Names that spans of prompts have. Not every prompt has them all; a text without one gives no row for it."""
+
+_WORDS = {
+    "last": "last",
+    "all": "all",
+    "first": "{take: first}",
+    "prompt": "{phase: prompt}",
+    GENERATION: "{phase: generation}",
+    **{span: f"{{span: {span}}}" for span in SPANS},
+}
+"""Words that may stand for a selector, and how it is written."""
 
 Window = tuple[int | None, int | None]
 
@@ -43,6 +54,13 @@ class Places(Params):
     tokens: tuple[int | str, ...] | None = Field(
         None, min_length=1, description="Token ids, or the text of tokens: blanks around it apart, but a blank one exactly."
     )
+
+    @field_validator("window", mode="before")
+    @classmethod
+    def _two(cls, given: Any) -> Any:
+        if given is not None and not (isinstance(given, list | tuple) and len(given) == 2):
+            raise ValueError(f"found {given}; wanted two numbers: the first position, and the first left out (null: no end)")
+        return given
 
     @field_validator("window")
     @classmethod
@@ -75,12 +93,24 @@ class Selector(Places):
     )
 
 
+Where = Literal["last", "all"] | Selector | tuple[Selector, ...]
+"""Which tokens, as a spec says it."""
+
+
 class At(Params):
     """Base of the params of parts that look at tokens."""
 
-    at: Literal["last", "all"] | Selector | tuple[Selector, ...] = Field(
+    at: Where = Field(
         "last", description="last: the last token; all: every token but BOS; or a selector, or a list of them: their union."
     )
+
+    @field_validator("at", mode="before")
+    @classmethod
+    def _known(cls, given: Any) -> Any:
+        if isinstance(given, str) and given not in ("last", "all"):
+            near = [f" Did you mean `{_WORDS[word]}`?" for word in get_close_matches(given, _WORDS, n=1, cutoff=0.5)]
+            raise ValueError(f"found the text '{given}'; wanted `last`, `all`, a selector or a list of selectors.{''.join(near)}")
+        return given
 
     @model_validator(mode="after")
     def _some_selector(self) -> At:

@@ -239,7 +239,10 @@ def _chosen_l0(params: GemmaScope, layer: int, width: str, there: list[int]) -> 
         return [canonical(params.release, width, layer, there)]
     found = [l0 for l0 in there if l0 in params.l0]
     if not found:
-        raise BadInput(f"saes.with.l0: layer {layer} has {choices(map(str, there))}, none of {params.l0}.")
+        asked, has = (", ".join(map(str, numbers)) for numbers in (params.l0, there))
+        raise BadInput(
+            f"saes.with.l0: layer {layer} has SAEs of L0 {has}, none of {asked}. Name one of each layer, or say `all`."
+        )
     return found
 
 

@@ -11,6 +11,11 @@ from toolkit.records import Figure, Inputs
 USED = ("fits", "does not fit")
 """Verdicts on the place where an SAE is used; others are on places where it was only tried."""
 
+RULE = (
+    "An SAE fits that has an L0 within a third to three times the declared one, explains at least half of the variance, and does not do "
+    "clearly better one layer off or otherwise run."
+)
+
 
 def figures(inputs: Inputs) -> Iterable[Figure]:
     """A row for each SAE where it is used; for one that does not fit, the places where it was tried, too."""
@@ -29,8 +34,8 @@ def figures(inputs: Inputs) -> Iterable[Figure]:
     tried = sum(row["verdict"] in USED for row in rows)
     yield Figure(
         f"{fit} of {tried} SAEs fit",
-        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>",
-        f"{fit} of {tried} SAEs have the sparsity that they declare and explain at least half of the variance.",
+        f'<p class="faint">{RULE}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>',
+        f"{fit} of {tried} SAEs fit. {RULE}",
     )
 
 

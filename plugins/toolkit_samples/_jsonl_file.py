@@ -81,7 +81,7 @@ def _object(place: str, line: str, whole: bool) -> dict[str, Any]:
                 f"{place}: the file is cut off in the middle of this line, at character {len(line)}. Copy or write it again."
             ) from None
         raise DataError(
-            f"{place}: this line is no JSON: {error.msg} at character {error.colno}. Write an object a line."
+            f"{place}: this line is no JSON: {error.msg.removesuffix(' at')} at character {error.colno}. Write an object a line."
         ) from None
     except _Twice as error:
         raise DataError(f"{place}: {error}") from None

@@ -89,13 +89,22 @@ def _spoken(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Every number; what is said of all of them is said once, above."""
+    parts = [_parts(row) for row in rows]
+    common = [part for part in parts[0] if all(part in other for other in parts)]
+    own = any(set(other) - set(common) for other in parts)
     cells = []
     for kind in COLOURS:
         for row in sorted((row for row in rows if row["kind"] == kind), key=lambda row: (row["name"], row["metric"])):
             named = f'{draw.escaped(row["name"])}<br><span class="faint">{draw.escaped(kind)}</span>'
             numbers = (f"{row['value']:.3f}", f"{row['low']:.3f} to {row['high']:.3f}", f"{row['chance']:.3f}")
-            cells.append((named, row["metric"], *numbers, f'<span class="faint">{draw.escaped(row["text"] or "")}</span>'))
-    heads = ("what predicts", "metric", "value", "95 % interval", "chance", "how")
-    return draw.table(
-        "Held-out folds only; an interval takes clusters (units and equal prompts) for what is independent", heads, cells
-    )
+            how = draw.escaped("; ".join(part for part in _parts(row) if part not in common))
+            cells.append((named, row["metric"], *numbers, *([f'<span class="faint">{how}</span>'] if own else [])))
+    heads = ("what predicts", "metric", "value", "95\N{NO-BREAK SPACE}% interval", "chance", *(["how"] if own else []))
+    caption = "Held-out folds only; an interval takes clusters (units and equal prompts) for what is independent"
+    note = f'<p class="faint">{draw.escaped("; ".join(common))}.</p>' if common else ""
+    return note + draw.table(caption, heads, cells, words=own)
+
+
+def _parts(row: Mapping[str, Any]) -> list[str]:
+    return [part for part in str(row["text"] or "").split("; ") if part]

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 STYLE = (
-    "<style>.stats{display:block;width:100%;min-width:40rem}"
+    "<style>.stats{display:block;width:100%}"
     ".stats text{font-size:12px;fill:var(--faint);paint-order:stroke;stroke:var(--bg);stroke-width:3px;stroke-linejoin:round}"
     ".stats text.strong{fill:var(--fg);font-weight:600}.stats .grid{stroke:var(--line)}.stats .axis{stroke:var(--faint)}"
     ".stats .dash{stroke:var(--faint);stroke-dasharray:4 4}.stats .lead{stroke:var(--faint);stroke-width:.75}"
@@ -20,8 +20,11 @@ STYLE = (
 
 def svg(width: float, height: float, body: Iterable[str]) -> str:
     """A drawing that keeps its text readable: on a narrow screen it scrolls. Readers are told the figure's `alt` instead."""
-    drawn = "".join(body)
-    return f'{STYLE}<svg class="stats" viewBox="0 0 {width:g} {height:g}" aria-hidden="true" focusable="false">{drawn}</svg>'
+    drawn, limits = "".join(body), f"min-width:min(40rem,{0.8 * width:g}px);max-width:{1.4 * width:g}px"
+    return (
+        f'{STYLE}<svg class="stats" style="{limits}" viewBox="0 0 {width:g} {height:g}" aria-hidden="true" focusable="false">{drawn}'
+        f"</svg>"
+    )
 
 
 def text(x: float, y: float, words: object, *, anchor: str = "start", kind: str = "", turn: float = 0) -> str:
@@ -71,14 +74,33 @@ def small(value: float) -> str:
     return (f"{value:.3f}" if value >= 0.001 else f"{value:.1e}").replace("e-0", "e-").replace("-", "\N{MINUS SIGN}")
 
 
-def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table whose cells are trusted HTML; the first of a row is its head, the others are numbers."""
+def decimals(*values: float) -> int:
+    """How many the largest of these needs to have three digits."""
+    largest = max(map(abs, values))
+    return max(0, 2 - math.floor(math.log10(largest))) if largest else 0
+
+
+def fixed(value: float, places: int) -> str:
+    """A number with so many decimals; what would need more than six is written as a power of ten."""
+    rounded = round(value, places) or 0.0  # no minus before a zero
+    written = f"{rounded:,.{places}f}" if places <= 6 else f"{rounded:.2e}".replace("e-0", "e-")
+    return written.replace("-", "\N{MINUS SIGN}")
+
+
+def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]], *, words: bool = False) -> str:
+    """A table whose cells are trusted HTML; the first of a row is its head, the others are numbers; with `words` the last is text."""
     head = "".join(f'<th scope="col">{escaped(name)}</th>' for name in heads)
-    body = "".join(
-        f'<tr><th scope="row">{cells[0]}</th>' + "".join(f'<td class="number">{cell}</td>' for cell in cells[1:]) + "</tr>"
-        for cells in rows
+    body = "".join(_row(cells, len(cells) - words) for cells in rows)
+    named = escaped(caption)
+    return (
+        f'<p class="caption">{named}</p><div class="scroll" role="region" tabindex="0" aria-label="{named}">'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
-    return f"<table><caption>{escaped(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _row(cells: Sequence[str], numbers: int) -> str:
+    inner = "".join(f'<td class="{"number" if at < numbers else "words"}">{cell}</td>' for at, cell in enumerate(cells[1:], 1))
+    return f'<tr><th scope="row">{cells[0]}</th>{inner}</tr>'
 
 
 def escaped(words: object) -> str:

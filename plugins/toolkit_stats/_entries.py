@@ -31,8 +31,10 @@ def read_space(rows: pa.Table, samples: list[str], width: int, pool: str, space:
     A sample in which nothing fired has rows with empty lists. One without a row was not measured, and is refused.
     """
     ids = pa.array(samples, pa.string())
-    rows = rows.filter(pc.is_in(rows["sample"], value_set=ids))
-    at = pc.index_in(rows["sample"], value_set=ids).combine_chunks().to_numpy(zero_copy_only=False).astype(np.int64)
+    asked = pc.index_in(rows["sample"], value_set=ids)
+    if asked.null_count:
+        rows, asked = rows.filter(asked.is_valid()), asked.drop_null()
+    at = asked.to_numpy().astype(np.int64)
     lists = rows["features"].combine_chunks()
     positions = np.bincount(at, minlength=len(samples))
     _check_measured(positions, samples, space)
@@ -45,7 +47,7 @@ def read_space(rows: pa.Table, samples: list[str], width: int, pool: str, space:
 
 
 def _check_measured(positions: Ints, samples: list[str], space: str) -> None:
-    """Where no sample has a row there is nothing to mistake for a difference: such a space counts, and nothing is found in it."""
+    """Where no sample has a row there is nothing to mistake for a difference: beside other spaces such a one counts, empty."""
     without = np.flatnonzero(positions == 0)
     if 0 < len(without) < len(samples):
         raise DataError(

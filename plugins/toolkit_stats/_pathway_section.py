@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from toolkit.addresses import layer_of
 from toolkit.records import Figure, Inputs
 
 from . import _draw as draw
+from ._found import EFFECTS
 
-ROW, LEFT, WIDE, RIGHT, TOP = 20, 150, 460, 190, 12
+ROW, WIDE, RIGHT, TOP = 20, 400, 130, 12
 SIDE = 360
 LISTED, SHOWN = 20, 60
 COLOURS = ("var(--computed)", "var(--failed)")
@@ -27,9 +28,9 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
     spaces = {row["space"]: row for row in inputs.read("spaces").to_pylist() if row["space"] in followed}
     for contrast in sorted({row["group"] for row in rows if row["stat"] == "d"}):
         own = sorted((row for row in rows if row["group"] == contrast), key=lambda row: _place(row, spaces))
-        note = _note(own)
-        yield Figure(f"{contrast}: followed features, layer by layer", note + _forest(own, spaces), _spoken(own, spaces))
         names = contrast.split(" vs ")
+        forest = _note(own) + _forest(own, spaces, names)
+        yield Figure(f"{contrast}: followed features, layer by layer", forest, _spoken(own, spaces))
         means = {(row["space"], row["feature"], row["group"]): row for row in rows if row["stat"] == "mean"}
         yield Figure(f"{contrast}: both groups", _means(own, names, means, spaces), "Means of each group with 95 % intervals.")
     if links:
@@ -72,41 +73,56 @@ def _spoken(rows: Sequence[Mapping[str, Any]], spaces: Mapping[str, Any]) -> str
     )
 
 
-def _forest(rows: Sequence[Mapping[str, Any]], spaces: Mapping[str, Any]) -> str:
+def _forest(rows: Sequence[Mapping[str, Any]], spaces: Mapping[str, Any], groups: Sequence[str]) -> str:
+    """A row a feature: its effect with its interval, and both in numbers."""
     shown = [row for row in rows if row["value"] is not None][:SHOWN]
+    names = [_name(spaces[row["space"]], row["feature"], spaces) for row in shown]
+    names = [name if len(name) < 22 else f"\N{HORIZONTAL ELLIPSIS}{name[-20:]}" for name in names]
     ends = [abs(float(row[end])) for row in shown for end in ("low", "high") if row[end] is not None]
     reach = float(min(max([0.5, *ends]), 4.0)) * 1.05
-    height = TOP + ROW * len(shown) + 30
+    left, foot = 18 + 7 * max(map(len, names), default=0), TOP + ROW * len(shown) + 4
 
     def x(value: float) -> float:
-        return LEFT + WIDE * (min(max(value, -reach), reach) / reach + 1) / 2
+        return left + WIDE * (min(max(value, -reach), reach) / reach + 1) / 2
 
     body = []
     for tick in draw.ticks(-reach, reach, 8):
-        body.append(draw.line(x(tick), TOP, x(tick), height - 26, "axis" if tick == 0 else "grid"))
-        body.append(draw.text(x(tick), height - 10, draw.number(tick), anchor="middle"))
-    for at, row in enumerate(shown):
-        y, colour = TOP + ROW * at + ROW / 2, COLOURS[row["value"] < 0]
-        name = _name(spaces[row["space"]], row["feature"], spaces)
-        body.append(draw.text(LEFT - 10, y + 4, name if len(name) < 22 else f"\N{HORIZONTAL ELLIPSIS}{name[-20:]}", anchor="end"))
-        if row["low"] is not None:
-            ends_at = f'x1="{x(row["low"]):.1f}" x2="{x(row["high"]):.1f}"'
-            body.append(f'<line {ends_at} y1="{y}" y2="{y}" stroke="{colour}" stroke-width="3"/>')
-        body.append(f'<circle cx="{x(row["value"]):.1f}" cy="{y}" r="4.5" fill="{colour}"/>')
-        said = "" if row["q"] is None else f"q {draw.small(row['q'])}"
-        body.append(draw.text(LEFT + WIDE + 14, y + 4, f"d {draw.signed(row['value'])}  {said}"))
+        body.append(draw.line(x(tick), TOP, x(tick), foot, "axis" if tick == 0 else "grid"))
+        body.append(draw.text(x(tick), foot + 16, draw.number(tick), anchor="middle"))
+    body.append(draw.text(x(0), foot + 36, EFFECTS["d"], anchor="middle", kind="strong"))
+    for at, (row, name) in enumerate(zip(shown, names, strict=True)):
+        body += _dot(row, name, TOP + ROW * at + ROW / 2, left, x)
     more = len([row for row in rows if row["value"] is not None]) - len(shown)
     tail = f'<p class="faint">{more} more are in the table `trajectories`.</p>' if more > 0 else ""
-    return draw.svg(LEFT + WIDE + RIGHT, height, body) + tail
+    legend = draw.key(zip(COLOURS, (f"higher in {group}" for group in groups), strict=True)) if len(groups) == 2 else ""
+    return legend + draw.svg(left + WIDE + RIGHT, foot + 42, body) + tail
+
+
+def _dot(row: Mapping[str, Any], name: str, y: float, left: float, x: Callable[[float], float]) -> Iterator[str]:
+    colour = COLOURS[row["value"] < 0]
+    yield draw.text(left - 10, y + 4, name, anchor="end")
+    if row["low"] is not None:
+        ends_at = f'x1="{x(row["low"]):.1f}" x2="{x(row["high"]):.1f}"'
+        yield f'<line {ends_at} y1="{y}" y2="{y}" stroke="{colour}" stroke-width="3"/>'
+    yield f'<circle cx="{x(row["value"]):.1f}" cy="{y}" r="4.5" fill="{colour}"/>'
+    said = "" if row["q"] is None else f"q {draw.small(row['q'])}"
+    yield draw.text(left + WIDE + 12, y + 4, f"d {draw.signed(row['value'])}  {said}")
 
 
 def _means(rows: Sequence[Mapping[str, Any]], names: Sequence[str], means: Mapping[Any, Any], spaces: Mapping[str, Any]) -> str:
     cells = []
     for row in rows[:SHOWN]:
         sides = [means.get((row["space"], row["feature"], name)) for name in names]
-        shown = [f"{side['value']:.3g} [{side['low']:.3g}, {side['high']:.3g}]" if side else "" for side in sides]
+        shown = [_mean(side) if side else "" for side in sides]
         cells.append((draw.escaped(_name(spaces[row["space"]], row["feature"], spaces)), *(draw.escaped(one) for one in shown)))
     return draw.table("Mean activation over a group's decisions; intervals over clusters", ("feature", *names), cells)
+
+
+def _mean(side: Mapping[str, Any]) -> str:
+    """With as many decimals as the mean and the width of its interval ask for."""
+    places = draw.decimals(side["value"], (side["high"] - side["low"]) / 2)
+    value, low, high = (draw.fixed(side[end], places) for end in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
 
 
 def _links(rows: Sequence[Mapping[str, Any]], spaces: Mapping[str, Any]) -> str:
@@ -116,9 +132,16 @@ def _links(rows: Sequence[Mapping[str, Any]], spaces: Mapping[str, Any]) -> str:
         ends = [(row["space"], row["feature"]), (row["other_space"], row["other_feature"])]
         named = [draw.escaped(_name(spaces[space], feature, spaces)) for space, feature in ends]
         q = "withheld" if row["q"] is None else draw.small(row["q"])
-        cells.append((named[0], named[1], draw.signed(row["r"]), f"{row['low']:+.2f} to {row['high']:+.2f}", q))
+        cells.append((named[0], named[1], *_correlations(row), q))
     note = f'<p class="faint">{draw.escaped(str(strongest[0]["text"]))}. A correlation is no path: both may follow the same words.</p>'
-    return note + draw.table("The strongest first", ("feature", "with", "r", "95 % interval", "q"), cells)
+    return note + draw.table("The strongest first", ("feature", "with", "r", "95\N{NO-BREAK SPACE}% interval", "q"), cells)
+
+
+def _correlations(row: Mapping[str, Any]) -> tuple[str, str]:
+    """r and its interval: two decimals, or four where two would make it 1."""
+    places = 4 if max(abs(row[end]) for end in ("r", "low", "high")) > 0.995 else 2
+    r, low, high = (f"{row[end]:+.{places}f}".replace("-", "\N{MINUS SIGN}") for end in ("r", "low", "high"))
+    return r, f"{low} to {high}"
 
 
 def _labels(inputs: Inputs, groups: set[str]) -> dict[str, str]:

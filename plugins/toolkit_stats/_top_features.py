@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from toolkit.halves import half_of, rows_of_half
 from toolkit.records import Figure, Inputs
 
 from . import _draw as draw
+from ._at import mark_of, rows_marked
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -92,8 +92,8 @@ def _listed(inputs: Inputs, found: Found, top: Sequence[int]) -> str:
         cells = [draw.escaped(found.address(at)), effect]
         cells += [_range(number(f"{found.effect}_low"), number(f"{found.effect}_high"))] if interval else []
         cells += [draw.small(float(found.p[at])), draw.small(float(found.q[at]))]
-        cells += [_plain(number(f"{found.effect}_adjusted"))] if adjusted else []
-        cells += [_plain(number(f"{found.effect}_select"))] if chosen else []
+        cells += [_effect(number(f"{found.effect}_adjusted"))] if adjusted else []
+        cells += [_effect(number(f"{found.effect}_select"))] if chosen else []
         cells += [_plain(number("mean", group)) for group in found.sides]
         rows.append([*cells, *(_percent(number("density", group)) for group in found.sides)])
     words = f"Smallest q first, then largest |{found.symbol}|; density is the share of samples in which it fires"
@@ -108,7 +108,7 @@ def _numbers(inputs: Inputs, found: Found, top: Sequence[int]) -> dict[tuple[str
     stats = ["mean", "density", *(f"{found.effect}_{part}" for part in ("low", "high", "adjusted", "select"))]
     rows = inputs.read("features")
     rows = rows.filter(pc.is_in(rows["feature"], value_set=pa.array([int(found.feature[at]) for at in top], pa.uint32())))
-    rows = rows_of_half(rows.filter(pc.is_in(rows["stat"], value_set=pa.array(stats, pa.string()))), half_of(found.how))
+    rows = rows_marked(rows.filter(pc.is_in(rows["stat"], value_set=pa.array(stats, pa.string()))), mark_of(found.how))
     return {(row["space"], row["feature"], row["stat"], row["group"]): row["number"] for row in reversed(rows.to_pylist())}
 
 
@@ -116,8 +116,12 @@ def _range(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f"{draw.signed(low)} to {draw.signed(high)}"
 
 
+def _effect(value: float | None) -> str:
+    return "" if value is None else draw.signed(value)
+
+
 def _plain(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}".replace("-", "\N{MINUS SIGN}")
+    return "" if value is None else draw.fixed(value, draw.decimals(value))
 
 
 def _percent(value: float | None) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from math import inf, log10
+from math import log10
 from typing import TYPE_CHECKING
 
 from toolkit.records import Figure, Inputs
 
 from . import _draw as draw
 from ._found import EFFECTS
+from ._labelling import Named, placed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from ._found import Found
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720.0, 430.0, 52.0, 14.0, 30.0, 48.0
-POINTS, LABELS, SPACING = 3000, 10, 15.0
+POINTS, LABELS, HALF = 3000, 10, 8.0
 SMALLEST = 1e-300
 """A p below this, or one that has become 0, is drawn as this."""
 
@@ -87,7 +88,9 @@ def _chart(found: Found, ranking: npt.NDArray[np.int64], drawn: npt.NDArray[np.i
     highest = max(-log10(max(float(found.p[ranking].min()), SMALLEST)) * 1.06, 1.0)
     frame = _Frame(reach, highest)
     points = (_point(found, frame, int(at)) for at in drawn)
-    return draw.svg(WIDTH, HEIGHT, [*_axes(found, frame), *points, *_threshold(found, frame), *_labels(found, frame, ranking)])
+    return draw.svg(
+        WIDTH, HEIGHT, [*_axes(found, frame), *points, *_threshold(found, frame), *_labels(found, frame, ranking, drawn)]
+    )
 
 
 def _axes(found: Found, frame: _Frame) -> Iterator[str]:
@@ -126,31 +129,23 @@ def _point(found: Found, frame: _Frame, at: int) -> str:
     return f'<circle class="{kind}" cx="{frame.x(d):.1f}" cy="{frame.y(p):.1f}" r="{size}"><title>{about}</title></circle>'
 
 
-def _labels(found: Found, frame: _Frame, ranking: npt.NDArray[np.int64]) -> Iterator[str]:
-    """Addresses beside the first points, outwards, pushed down where they would lie on each other."""
-    for side in (1, -1):
-        own = [int(at) for at in ranking[:LABELS] if (found.d[at] >= 0) == (side > 0)]
-        own.sort(key=lambda at: (frame.y(float(found.p[at])), at))
-        for at, y in zip(own, _spread([frame.y(float(found.p[at])) for at in own]), strict=True):
-            x, height = frame.x(float(found.d[at])), frame.y(float(found.p[at]))
-            start, anchor = x + side * 9, "start" if side > 0 else "end"
-            room = len(found.address(at)) * 7.5
-            if not LEFT < start + side * room < WIDTH:
-                start, anchor = x - side * 9, "end" if side > 0 else "start"
-            if abs(y - height) > 3:
-                yield draw.line(x, height, start, y, "lead")
-            yield draw.text(start, y + 4, found.address(at), anchor=anchor, kind="strong")
+def _labels(found: Found, frame: _Frame, ranking: npt.NDArray[np.int64], drawn: npt.NDArray[np.int64]) -> Iterator[str]:
+    """Addresses beside the first points, outwards where that hides none of them."""
+    import numpy as np
+
+    points = [_named(found, frame, int(at)) for at in ranking[:LABELS]]
+    others = [int(at) for at in drawn if found.significant[at] and at not in ranking[:LABELS]]
+    beside = np.array([(frame.x(float(found.d[at])), frame.y(float(found.p[at]))) for at in others]).reshape(-1, 2)
+    labels = placed(points, beside, (LEFT, WIDTH, TOP - HALF, HEIGHT - BOTTOM))
+    for label in sorted(labels, key=lambda label: (-label.of.side, label.of.y)):
+        if abs(label.y - label.of.y) > 3:
+            yield draw.line(label.of.x, label.of.y, label.start, label.y, "lead")
+        yield draw.text(label.start, label.y + 4, label.of.words, anchor="start" if label.side > 0 else "end", kind="strong")
 
 
-def _spread(heights: Sequence[float]) -> list[float]:
-    """Rising heights, moved as little as keeps them apart, first downwards and then, from the floor, upwards again."""
-    moved: list[float] = []
-    for height in heights:
-        moved.append(max(height, moved[-1] + SPACING if moved else TOP - SPACING / 2))
-    below = inf
-    for at in reversed(range(len(moved))):
-        moved[at] = below = min(moved[at], below - SPACING, HEIGHT - BOTTOM - SPACING / 2)
-    return moved
+def _named(found: Found, frame: _Frame, at: int) -> Named:
+    d = float(found.d[at])
+    return Named(frame.x(d), frame.y(float(found.p[at])), found.address(at), 1 if d >= 0 else -1)
 
 
 # --- words --------------------------------------------------------------------------------------------------------------

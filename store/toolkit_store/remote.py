@@ -12,6 +12,7 @@ a process whose write lands more than a quarter of a minute after that look: it 
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 import time
@@ -117,10 +118,22 @@ def _reached(database: Database) -> Iterator[None]:
     try:
         yield
     except _ERRORS as error:
-        raise StoreNotUsable(
-            f"The store at {database.uri} cannot be reached: {' '.join(str(error).split())[:300]}. Check the address, the network "
-            "and the credentials, which are read from the environment (for s3: AWS_ACCESS_KEY_ID and its kin)."
-        ) from error
+        why = _why(error)
+        advice = _SCHEME if "for scheme" in why else _ADDRESS
+        raise StoreNotUsable(f"The store at {database.uri} cannot be reached: {why}. {advice}") from error
+
+
+_SCHEME = "Begin --store with one of these schemes, or name a folder."
+_ADDRESS = (
+    "Check the address, the network and the credentials, which are read from the environment (for s3: AWS_ACCESS_KEY_ID "
+    "and its kin)."
+)
+
+
+def _why(error: BaseException) -> str:
+    """What LanceDB says, without the place in its own source."""
+    text = " ".join(str(error).split()).removeprefix("lance error: ")
+    return re.sub(r",? \S+\.rs:\d+:\d+", "", text)[:300].rstrip(".")
 
 
 # --- the lease ---

@@ -163,7 +163,9 @@ def test_letters_that_are_read_in_two_ways_are_refused(uri: str) -> None:
 
 
 def test_what_cannot_be_reached_is_told() -> None:
-    with pytest.raises(StoreNotUsable, match=r"The store at nowhere://x cannot be reached: .*scheme.*credentials"):
+    with pytest.raises(
+        StoreNotUsable, match=r"The store at nowhere://x cannot be reached: .*Valid schemes: .*s3.*\. Begin --store with one of"
+    ):
         open_store("nowhere://x", create=True)
 
 

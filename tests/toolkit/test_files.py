@@ -80,6 +80,9 @@ def test_a_path_that_is_not_there_says_what_is(tmp_path: Path) -> None:
     wanted = tmp_path / "models" / "llama" / "weights"
     said = f"{wanted}: there is nothing at {wanted}. {tmp_path / 'models'} holds: a, b."
     assert message(locate, str(wanted)) == said
+    for number in range(9):
+        (tmp_path / "models" / f"c{number}").mkdir()
+    assert message(locate, str(wanted)).endswith(" holds: a, b, c0, c1, c2, c3, c4, c5 and 3 more.")
     empty = tmp_path / "models" / "a"
     assert message(locate, str(empty / "x")).endswith(f"{empty} holds: nothing.")
 

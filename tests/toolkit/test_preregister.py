@@ -55,7 +55,10 @@ def test_family_and_split_are_written_down_before_anything_is_computed_and_anoth
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["preregistration"] == {name: value for name, value in found.items() if name != "frozen"}
     page = (folder / "report.html").read_text()
-    assert f"frozen on {found['registered_at']}, before any step of this experiment was in the store" in page
+    assert (
+        f"frozen on {found['registered_at'][:19].replace('T', ' ')} UTC, before any step of this experiment was in the store"
+        in page
+    )
     assert found["sha256"][:16] in page
 
     # Another family is another run, which names the first.
@@ -93,6 +96,17 @@ def registered(frozen: Callable[..., Path], tmp_path: Path) -> tuple[Plan, Any, 
     return plan, store, tmp_path / "own" / "runs" / plan.run / "preregistration.json"
 
 
+def test_the_record_has_the_family_of_trends_rankings_and_several_groups_too(frozen: Callable[..., Path], tmp_path: Path) -> None:
+    spec = frozen()
+    with_ = "needs: [features], with: {by: group}"
+    more = "".join(f"- {{id: {id}, uses: compare.{id}, {with_}}}\n" for id in ("correlation", "kruskal", "anova", "ranking"))
+    spec.write_text(spec.read_text().replace("- id: groups", f"{more}- id: groups"))
+    found = register(plan_of(spec), open_store(tmp_path / "own", create=True))
+    assert found is not None
+    assert set(found["families"]) == {"correlation", "kruskal", "anova", "ranking"}
+    assert {"correlation", "kruskal", "anova", "ranking", "groups"} == set(found["frozen"]["tests"])
+
+
 def test_the_record_stays_when_the_run_goes_on(registered: tuple[Plan, Any, Path]) -> None:
     plan, store, path = registered
     before = path.read_bytes()
@@ -113,11 +127,25 @@ def test_a_record_that_was_changed_stops_the_run(registered: tuple[Plan, Any, Pa
     assert Refused.exit_code == 4
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("registered_at", "2020-01-01T00:00:00.000+00:00"), ("steps_before", 3), ("results_before", ["groups"])]
+)
+def test_a_record_that_was_dated_back_or_cleared_of_what_was_there_stops_the_run(
+    registered: tuple[Plan, Any, Path], name: str, value: Any
+) -> None:
+    plan, store, path = registered
+    found = json.loads(path.read_text())
+    assert found[name] != value
+    path.write_text(json.dumps({**found, name: value}))
+    with pytest.raises(Refused, match="was changed after it was written: its hash is not that of what it holds"):
+        register(plan, store)
+
+
 def test_a_record_of_another_family_in_the_runs_folder_says_what_differs(registered: tuple[Plan, Any, Path]) -> None:
     plan, store, path = registered
     found = json.loads(path.read_text())
     found["frozen"]["tests"]["groups"]["version"] = "0"
-    found["sha256"] = _digest(found["frozen"])
+    found["sha256"] = _digest(found)
     path.write_text(json.dumps(found))
     with pytest.raises(Refused, match=r'changed since: tests\.groups\.version "0" -> '):
         register(plan, store)
@@ -130,9 +158,8 @@ def test_an_earlier_record_that_cannot_be_read_is_told(registered: tuple[Plan, A
     (path.parent.parent / other.run).mkdir()
     found = register(other, store)
     assert found is not None
-    assert "registered before, as run " + plan.run + " on an unknown day; since then changed: its record cannot be read" in told(
-        found
-    )
+    assert f"The record of run {plan.run} cannot be read: whether it is one of the same data, nobody knows." in told(found)
+    assert "registered before" not in told(found)
 
 
 def test_nothing_is_registered_unasked(toy: Callable[..., Path], tmp_path: Path) -> None:

@@ -395,6 +395,10 @@ def test_similar_without_the_files_uses_projections_and_says_so(decoders: Path, 
     assert json.loads(found.stdout) == exact
     assert found.stderr.startswith("from projections of 2 numbers a feature, cosines to about 0.71: the SAE files are not here.")
     refused(moved / "store", "similar", "s2:0", run="r", message="toolkit store project keeps projections of them in the store")
+    with pytest.raises(
+        BadInput, match=r"Name the folder that holds the SAEs: --saes FOLDER\. Layouts that can be read: [a-z_, ]+\.$"
+    ):
+        CliRunner().invoke(store_command.command, [*project[:-1], "s2"], catch_exceptions=False)
 
 
 # --- sql ---

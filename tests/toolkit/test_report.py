@@ -113,6 +113,16 @@ def test_state_counts_and_command(tmp_path: Path) -> None:
     assert "Partial" in written(tmp_path, events=EVENTS[:5])  # type: ignore[arg-type]
 
 
+def test_captions_stand_outside_of_what_scrolls(tmp_path: Path) -> None:
+    page = written(tmp_path)
+    assert "<caption" not in page
+    captions = re.findall(
+        r'<p class="caption">(.*?)</p><div class="scroll" role="region" tabindex="0" aria-label="(.*?)"><table>', page
+    )
+    assert len(captions) == page.count("<table>") > 1
+    assert all(shown == spoken for shown, spoken in captions)
+
+
 def test_a_run_that_did_nothing_yet_has_a_report(tmp_path: Path) -> None:
     assert "Partial" in written(tmp_path, events=[])
 

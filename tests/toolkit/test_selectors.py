@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -91,6 +92,30 @@ def test_words_that_mean_nothing(words: dict[str, Any], message: str) -> None:
         Selector.model_validate(words)
     with pytest.raises(ValidationError, match="the list of selectors is empty"):
         At.model_validate({"at": []})
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("frist", "{take: first}"),
+        ("lst", "last"),
+        ("balanc", "{span: balance}"),
+        ("generated", "{phase: generation}"),
+        ("xyz", ""),
+    ],
+)
+def test_a_word_that_is_no_selector_is_told_what_may_be_meant(word: str, meant: str) -> None:
+    hint = f" Did you mean `{meant}`?" if meant else ""
+    wanted = f"found the text '{word}'; wanted `last`, `all`, a selector or a list of selectors{f'.{hint}' if hint else ''}"
+    with pytest.raises(ValidationError, match=re.escape(wanted)):
+        At.model_validate({"at": word})
+
+
+@pytest.mark.parametrize("window", [[5], [5, 6, 7], 5, []])
+def test_a_window_is_two_numbers(window: Any) -> None:
+    wanted = f"found {window}; wanted two numbers: the first position, and the first left out (null: no end)"
+    with pytest.raises(ValidationError, match=re.escape(wanted)):
+        At.model_validate({"at": {"window": window}})
 
 
 def test_a_span_of_its_own_name_must_be_there() -> None:

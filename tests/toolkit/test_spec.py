@@ -13,6 +13,7 @@ from pydantic import Field
 from toolkit._spec import From, LoadedSpec, Spec, load_spec, load_spec_data, validate_params
 from toolkit.errors import SpecError
 from toolkit.records import Params
+from toolkit.selectors import At
 
 RESOURCES = Path(__file__).parents[1] / "resources"
 GOOD = RESOURCES / "good.yaml"
@@ -227,6 +228,22 @@ def test_params_refusals(text: str, lines: list[str]) -> None:
     with pytest.raises(SpecError) as caught:
         params_of(text)
     assert str(caught.value).split("\n") == [f"--set stages.groups.with={text}: stages.1.{line}" for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("{at: frist}", "with.at: found the text 'frist'; wanted `last`, `all`, a selector or a list of selectors. Did you mean "
+                        "`{take: first}`?"),
+        ("{at: [{window: [1]}]}", "with.at.0.window: found [1]; wanted two numbers: the first position, and the first left out (null: no "
+                                  "end)."),
+        ("{at: {window: [3, 1]}}", "with.at.window: the window [3, 1] is empty: the second number is the first position left out."),
+    ],
+)  # fmt: skip
+def test_what_a_part_says_of_its_params_stands_as_it_is(text: str, line: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        params_of(text, At)
+    assert str(caught.value) == f"--set stages.groups.with={text}: stages.1.{line}"
 
 
 def test_good_params_are_returned_as_the_model() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -128,6 +129,19 @@ def test_gc_removes_what_no_step_owns(opened: Store, say: Say) -> None:
     assert found.stdout.splitlines()[:2] == ["TABLE        ROWS REMOVED", "sample_meta             1"]
     assert json.loads(say("gc", "--json").stdout)["rows"] == {}
     assert opened.read("activations", ["k1"]).num_rows == 1
+
+
+def test_decoders_are_kept_layer_by_layer(opened: Store, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = (2, 10, 0, 3)
+    spaces = [SPACE | {"space": f"s{at}", "hookpoint": f"resid_post.{at}", "address": f"m/resid_post.{at}/x"} for at in layers]
+    opened.commit(make_step("k2", run="run-2"), {"spaces": pa.Table.from_pylist(spaces, arrow_schema("spaces"))})
+    opened.record_run(run="run-2", name="exp", state="done", at="2026-01-03", done=1, total=1, steps=["k2"])
+    (opened.folder / "runs" / "run-2").mkdir()
+    (opened.folder / "runs" / "run-2" / "manifest.json").write_text(json.dumps({"run": "run-2", "stages": []}))
+    monkeypatch.setattr("toolkit._cli._decoders.find_decoder", lambda *_: SimpleNamespace(width=12, rows=None))
+    monkeypatch.setattr("toolkit_store.projections.project", lambda *_, **__: True)
+    done = say("project", "--run", "run-2")
+    assert [line.partition(":")[0] for line in done.stdout.splitlines()] == [f"m/resid_post.{at}/x" for at in sorted(layers)]
 
 
 def test_compact_loses_nothing(opened: Store, say: Say) -> None:

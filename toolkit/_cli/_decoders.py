@@ -27,7 +27,7 @@ def find_rows(space: Mapping[str, Any], run: Run, folder: Path | None) -> Any:
     except BadInput as error:
         kept = None if folder else run.view.projections(space["space"])
         if kept is None:
-            raise
+            raise BadInput(f"{error} {_ELSEWHERE}") from None
         near = 1 / kept.shape[1] ** 0.5
         click.echo(
             f"from projections of {kept.shape[1]} numbers a feature, cosines to about {near:.2f}: the SAE files are not here. "
@@ -56,9 +56,11 @@ def find_decoder(space: Mapping[str, Any], manifest: Mapping[str, Any], folder: 
     known = sorted(part.name for part in _parts(parts))
     raise BadInput(
         f"The decoder of {space['address']} cannot be read here. {said} Name the folder that holds the SAEs: "
-        f"--saes FOLDER. Layouts that can be read: {', '.join(known) or '(none installed)'}. Where the files are, "
-        "toolkit store project keeps projections of them in the store, for machines without the files."
+        f"--saes FOLDER. Layouts that can be read: {', '.join(known) or '(none installed)'}."
     )
+
+
+_ELSEWHERE = "Where the files are, toolkit store project keeps projections of them in the store, for machines without the files."
 
 
 def _of_folder(parts: Parts, folder: Path) -> Iterator[Candidate]:

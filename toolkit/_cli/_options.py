@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from toolkit.errors import BadInput
 
 if TYPE_CHECKING:
     from toolkit._plan import Plan
@@ -54,6 +57,16 @@ _OPTIONS = (
 )
 
 
+def again(target: str, asked: Asked) -> str:
+    """The command line that runs what was asked for: every option that decides what is computed, where and by whom."""
+    words = ["toolkit", "run", target]
+    for option, values in (("--set", asked.sets), ("--overlay", asked.overlays), ("--plugin", asked.plugins)):
+        words += [word for value in values for word in (option, str(value))]
+    words += [] if asked.on == "local" else ["--on", asked.on]
+    words += [word for option, value in (("--gpu", asked.gpu), ("--store", asked.store)) if value for word in (option, value)]
+    return shlex.join(words)
+
+
 def load_plan(target: str, asked: Asked) -> tuple[Plan, Parts, Asked]:
     """The plan of a spec file, or of a run in the store: then with the overlays, sets and plugins recorded there."""
     from toolkit._plan import make_plan
@@ -66,6 +79,7 @@ def load_plan(target: str, asked: Asked) -> tuple[Plan, Parts, Asked]:
         loaded = load_spec_data(recorded["spec"], Path(recorded["spec_path"]), asked.overlays, asked.sets)
         asked = _with_record(asked, recorded)
     else:
+        _check_either(target, asked)
         loaded = load_spec(Path(target), asked.overlays, asked.sets)
     parts = load_parts(asked.plugins)
     return make_plan(resolve(loaded, parts, asked.overlays, asked.sets), parts), parts, asked
@@ -76,20 +90,37 @@ def _recorded(target: str, asked: Asked) -> dict[str, Any] | None:
     from toolkit._manifest import read_manifest
     from toolkit._places import run_folder, store_folder
 
-    if Path(target).exists() or "/" in target or target.endswith((".yaml", ".yml")):
-        return None
     folder = store_folder(asked.store)
-    if not (folder / "runs").is_dir():
+    if not _may_be_run(target) or not (folder / "runs").is_dir():
         return None
     if not run_folder(folder, target).is_dir():
         return read_manifest(run_folder(folder, _find(folder, target)))
     return read_manifest(run_folder(folder, target))
 
 
+def _may_be_run(target: str) -> bool:
+    return not (Path(target).exists() or "/" in target or target.endswith((".yaml", ".yml")))
+
+
 def _find(folder: Path, target: str) -> str:
     from toolkit._places import find_run
 
-    return find_run(folder, target)
+    try:
+        return find_run(folder, target)
+    except BadInput as error:
+        raise BadInput(f"{error} Nor is there a file '{Path(target).absolute()}'.") from None
+
+
+def _check_either(target: str, asked: Asked) -> None:
+    """What is no file may have been meant for a run, and there is none: say both."""
+    from toolkit._places import store_folder
+    from toolkit._yaml import missing
+
+    if _may_be_run(target):
+        raise BadInput(
+            f"{missing(Path(target))} Nor is it a run: the store {store_folder(asked.store)} holds none. Another store: --store PATH "
+            f"or TOOLKIT_STORE."
+        )
 
 
 def _with_record(asked: Asked, recorded: dict[str, Any]) -> Asked:

@@ -145,6 +145,7 @@ def _free(place: Path) -> int:
 
 
 def _store(folder: Path) -> Iterator[Finding]:
+    from toolkit._places import again
     from toolkit.errors import ToolkitError
     from toolkit_store import open_store
 
@@ -164,7 +165,7 @@ def _store(folder: Path) -> Iterator[Finding]:
     yield Finding("orphan rows", rows or "none", clean if orphans else "")
     yield Finding("job folders of finished steps", str(len(stale)) if stale else "none", clean if stale else "")
     for run in dead:
-        yield Finding(f"run {run}", "was cut off; its process is gone", f"Continue with: toolkit run {run}")
+        yield Finding(f"run {run}", "was cut off; its process is gone", f"Continue with: {again(run, folder)}")
 
 
 def _dead(store: Store) -> list[str]:

@@ -20,7 +20,7 @@ from toolkit.pricing import Cost
 def command(target: str, asked: Asked) -> None:
     """Say what will run: stages, steps, what the store has already and why the rest is computed."""
     from toolkit._annotate import annotate
-    from toolkit._cli._options import load_plan
+    from toolkit._cli._options import again, load_plan
     from toolkit._costs import check_disk, total_of
     from toolkit._places import store_folder
 
@@ -31,12 +31,17 @@ def command(target: str, asked: Asked) -> None:
         sinks = [sink.name for sink in plan.sinks]
         click.echo(json.dumps({"run": plan.run, "stages": rows, "sinks": sinks, "total": asdict(total)}))
     else:
-        _show(plan.run, target, rows, total)
+        click.echo(_headline(plan.run, len(rows), again(target, asked), all(row["why"] == "-" for row in rows)))
+        _show(rows, total)
     check_disk(plan, [total], [total_of(row["whole"] for row in rows)], store_folder(asked.store))
 
 
-def _show(run: str, target: str, rows: Sequence[dict[str, Any]], total: Cost) -> None:
-    click.echo(f"run {run}: {len(rows)} stages; `toolkit run {target}` computes what is not there yet.\n")
+def _headline(run: str, stages: int, command: str, all_there: bool) -> str:
+    told = f"all is there: `{command}` computes nothing." if all_there else f"`{command}` computes what is not there yet."
+    return f"run {run}: {stages} stages; {told}\n"
+
+
+def _show(rows: Sequence[dict[str, Any]], total: Cost) -> None:
     heads = ("STAGE", "PART", "NEEDS", "STEPS", "THERE", "ABOUT", "WHY THE REST IS COMPUTED")
     click.echo(columns(heads, [_cells(row) for row in rows]))
     priced = [row for row in rows if row["cost"]]
@@ -49,22 +54,25 @@ def _show(run: str, target: str, rows: Sequence[dict[str, Any]], total: Cost) ->
         click.echo(_SAID)
     powered = [_power_cells(row["stage"], row["power"]) for row in rows if row["power"]]
     if powered:
-        finds = ("FINDS", "UNITS", "FAMILY", "SMALLEST |d|")
+        finds = ("FINDS", "UNITS", "FAMILY", "SMALLEST EFFECT")
         click.echo("\n" + columns(finds, powered, right=finds[2:]))
         click.echo(_POWER)
 
 
+EFFECTS = {"d": "|d|", "r": "|r|", "eta2": "eta2"}
 _POWER = """
-The difference between units' means, in standard deviations, that would be found 4 times out of 5 where nothing else is found yet
-(alpha over the family). Units with equal prompts count once. `<=`: the samples are not there yet, and groups of equal size are the
+What would be found 4 times out of 5 where nothing else is found yet (alpha over the family): |d|, a difference between units' means in
+standard deviations; |r|, a correlation over units; eta2, the share of the spread between units that lies between groups. Units with
+equal prompts count once. `<=`: the samples are not there yet, and groups of equal size are the
 best case."""
 
 
 def _power_cells(name: str, power: dict[str, Any]) -> tuple[str, ...]:
     least = "" if power["exact"] else "<= "
     units = ", ".join(f"{group} {least}{count:,}" for group, count in power["groups"].items())
-    family = f"{power['family']:,}" if power["family"] else "1 (unknown)"
-    effect = "too few units" if power["d"] is None else f"{'' if power['exact'] and power['family'] else '>= '}{power['d']:.2f}"
+    family = f"{power['family']:,}" if power["family"] else "unknown"
+    value, bound = power[power["effect"]], "" if power["exact"] and power["family"] else ">= "
+    effect = "too few units" if value is None else f"{EFFECTS[power['effect']]} {bound}{value:.2f}"
     return name, units, family, effect
 
 

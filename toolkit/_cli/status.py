@@ -95,7 +95,7 @@ def _view(folder: Path, row: RunRow) -> RunView:
     from datetime import UTC, datetime
 
     from toolkit._events import read_events
-    from toolkit._places import folder_bytes, run_folder, seconds_between, tally
+    from toolkit._places import again, folder_bytes, run_folder, seconds_between, tally
 
     files = run_folder(folder, row.run)
     told = tally(read_events(files))
@@ -120,7 +120,7 @@ def _view(folder: Path, row: RunRow) -> RunView:
         eta_s=60 * (total - done) / rate if running and total and rate else None,
         bytes=folder_bytes(files),
         started=told.started or row.at,
-        note=f"continue with: toolkit run {row.run}" if dead else row.note,
+        note=f"continue with: {again(row.run, folder)}" if dead else row.note,
         phase=told.phase if running else "",
         stages=stages,
     )

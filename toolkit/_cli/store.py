@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolkit._cli._text import columns, json_option, size, store_option
+from toolkit.addresses import layer_of
 
 if TYPE_CHECKING:
     from toolkit._cli._query_run import Run
@@ -102,12 +103,18 @@ def project(run: str | None, spaces: tuple[str, ...], saes: Path | None, dims: i
     found = open_run(Asked(run, store, "text", 1))
     target = _opened(store)
     wanted = {id for name in spaces for id in found.spaces_of(name, None) or ()} if spaces else None
-    for space in found.spaces:
+    for space in sorted(found.spaces, key=_by_layer):
         if space["sae"] is None or (wanted is not None and space["space"] not in wanted):
             continue
         decoder = find_decoder(space, found.manifest, saes)
         new = keep(target, space["space"], space["sae_hash"], decoder.width, decoder.rows, dims, run=found.id)
         click.echo(f"{space['address']}: " + (f"{decoder.width:,} features" if new else "they are there already"))
+
+
+def _by_layer(space: Mapping[str, Any]) -> tuple[int, str]:
+    """What sits at no layer comes first."""
+    layer = layer_of(space)
+    return -1 if layer is None else layer, space["address"]
 
 
 def _opened(store: str | None, *, read_only: bool = False, create: bool = False) -> Store:

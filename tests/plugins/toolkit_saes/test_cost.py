@@ -12,7 +12,7 @@ import torch
 
 from toolkit import _costs
 from toolkit._cli import main
-from toolkit.pricing import Workload
+from toolkit.pricing import ROW, Workload
 from toolkit.selectors import Selector
 from toolkit.testing.fakes import SilentReporter
 from toolkit_hf._identity import HuggingFace, identify
@@ -21,6 +21,7 @@ from toolkit_lab import model_path, saes_path
 from toolkit_saes import _llama_scope
 from toolkit_saes._cost import LEAST, batches, examination, extraction
 from toolkit_saes._extract import Extract
+from toolkit_samples import _csv_file
 
 MODEL = {"bytes": 16 << 30, "item": 2, "layers": 32, "width": 4096, "intermediate": 14_336, "block_parameters": 6_979_321_856}
 SAES = {"bytes": 31 << 30, "count": 31, "hookpoints": 31, "layers": list(range(1, 32)), "features": 31 * 32_768, "l0": 31 * 50.0}
@@ -47,6 +48,14 @@ def test_every_token_costs_more_than_the_last_and_a_selector_at_most_as_much() -
     last, every, some = (extraction(Extract(at=at), load_of()) for at in ("last", "all", Selector(span="balance")))
     assert last.disk < every.disk == some.disk
     assert last.forwards == every.forwards
+
+
+def test_kept_streams_cost_their_bytes_and_no_pass() -> None:
+    """Exp1's: 6,400 prompts, 31 layers, 4,096 numbers of 4 bytes."""
+    alone, kept = (extraction(Extract(at="all", stream=stream), load_of()) for stream in (None, "last"))
+    assert (kept.forwards, kept.flops, kept.dense) == (alone.forwards, alone.flops, alone.dense)
+    assert kept.disk - alone.disk == 6400 * 31 * (4096 * 4 + ROW)
+    assert 3.0 < (kept.disk - alone.disk) / 2**30 < 3.1
 
 
 def test_blocks_above_the_last_sae_cost_nothing() -> None:
@@ -121,8 +130,8 @@ sinks:
 """
 
 
-def _plan(path: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str, str]:
-    (path / "priced.yaml").write_text(SPEC)
+def _plan(path: Path, capsys: pytest.CaptureFixture[str], *options: str, spec: str = SPEC) -> tuple[int, str, str]:
+    (path / "priced.yaml").write_text(spec)
     code = 0
     try:
         main(["plan", str(path / "priced.yaml"), "--store", str(path / "store"), *options])
@@ -149,7 +158,44 @@ def test_the_plan_shows_what_it_costs(tmp_path: Path, capsys: pytest.CaptureFixt
     assert (costs["features"]["forwards"], costs["features"]["exact"]) == (12, False)
     assert found["total"]["flops"] == sum(cost["flops"] for cost in costs.values())
     assert found["total"]["memory"] == max(cost["memory"] for cost in costs.values())
-    assert found["total"]["dense"] == 12 * 256 * 2 * 512 * 4
+    assert found["total"]["dense"] == found["total"]["dense_tokens"] == 12 * 256 * 2 * 512 * 4
+    assert found["total"]["dense_texts"] == 12 * 256 * 2 * 256 * 5 * 4
+
+
+OF_A_FILE = """
+version: 1
+name: priced
+model: {uses: huggingface, with: {path: "package:toolkit_lab/files/model"}}
+saes: {uses: llama_scope, with: {path: "package:toolkit_lab/files/saes/Lab-LXR-4x", layers: 1-2}}
+samples: {uses: csv, with: {path: d.csv, UNIT}}
+limit: {units: LIMIT}
+stages:
+  - {id: features, uses: extract.activations, with: {at: all}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("unit", "limit", "forwards"),
+    [("", 5, 5), ("", 90, 40), ("unit: unit", 5, 25), ("unit: unit", 20, 40)],
+    ids=["rows", "all-rows", "units", "all-units"],
+)
+def test_a_limit_holds_for_files_and_a_file_is_read_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, unit: str, limit: int, forwards: int
+) -> None:
+    """Of 20 units 15 are left out, and each has a row at least."""
+    (tmp_path / "d.csv").write_text("text,unit\n" + "".join(f"text {at},u{at // 2}\n" for at in range(40)))
+    reads: list[Path] = []
+
+    def read(path: Path, params: Any, plain: Any = _csv_file._samples) -> Any:
+        reads.append(path)
+        return plain(path, params)
+
+    monkeypatch.setattr(_csv_file, "_samples", read)
+    spec = OF_A_FILE.replace("UNIT", unit).replace("LIMIT", str(limit))
+    _, said, _ = _plan(tmp_path, capsys, "--json", spec=spec)
+    costs = {row["stage"]: row["cost"] for row in json.loads(said)["stages"]}
+    assert costs["features"]["forwards"] == forwards
+    assert reads == [tmp_path / "d.csv"]
 
 
 def test_the_plan_refuses_what_the_disk_cannot_hold(
@@ -161,3 +207,17 @@ def test_the_plan_refuses_what_the_disk_cannot_hold(
     assert "features" in said
     assert "sink 'all' would take about 0.0117 GiB in" in error
     assert "Leave out `dense`, or name a folder on a larger disk." in error
+
+
+@pytest.mark.parametrize(
+    ("layout", "at", "gib"), [("configuration", "all", "0.0705"), ("layer", "last", "0.0117"), ("configuration", "last", None)]
+)
+def test_an_export_is_refused_with_its_texts_and_all_the_tokens_that_it_has_rows_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, layout: str, at: str, gib: str | None
+) -> None:
+    """Of the last tokens alone the matrices are 49 KB; `layer` has a row for every token all the same."""
+    monkeypatch.setattr(_costs.shutil, "disk_usage", lambda path: SimpleNamespace(free=10 << 20))
+    spec = SPEC.replace("{at: all}", f"{{at: {at}}}").replace("{dense: true}", f"{{dense: true, layout: {layout}}}")
+    code, _, error = _plan(tmp_path, capsys, spec=spec)
+    assert code == (4 if gib else 0)
+    assert gib is None or f"sink 'all' would take about {gib} GiB in" in error

@@ -24,7 +24,7 @@ from toolkit.testing.fakes import SilentReporter, TableInputs
 from toolkit.testing.planted import Planted
 from toolkit_lab import lab_files, saes_path
 from toolkit_saes import _examine, toolkit_parts
-from toolkit_saes._examine import Measured, explain
+from toolkit_saes._examine import HIGH, LEAST_EV, LOW, Measured, explain
 from toolkit_saes._llama_scope import LlamaScope, load
 from toolkit_saes._section import figures
 
@@ -272,6 +272,8 @@ def test_the_report_shows_a_misfit_and_where_it_would_fit(lab: Any, changed: Cal
         ("Lab-L1R-4x", "resid_post.3"),
     ]
     assert "The layer is off by one." in figure.html
+    assert (LOW, HIGH, LEAST_EV) == (1 / 3, 3.0, 0.5)
+    assert "has an L0 within a third to three times the declared one, explains at least half of the variance" in figure.html
 
 
 def test_the_report_escapes_names() -> None:

@@ -151,6 +151,19 @@ def test_no_samples_are_no_rows(small: Any) -> None:
     assert list(found) == ["spaces"]
 
 
+@pytest.mark.parametrize("at", [{"window": (900, None)}, {"span": "balance"}, {"tokens": ("zzz",)}])
+def test_a_selector_that_finds_nothing_is_a_warning(small: Any, at: Any) -> None:
+    work = small.work(small.saes(layers=1), Extract(at=at), small.texts[:3])
+    assert list(tables(work)) == ["spaces"]
+    assert [facts["text"] for name, facts in work.report.events if name == "warning"] == [
+        "`at` chose no token in any of the 3 samples of this step: it has no activations. Are there such tokens, spans or positions in "
+        "these texts?"
+    ]
+    some = small.work(small.saes(layers=1), Extract(at={"positions": (1,)}), small.texts[:3])
+    rows(some)
+    assert "warning" not in [name for name, _ in some.report.events]
+
+
 def test_a_sample_without_tokens(small: Any) -> None:
     with pytest.raises(DataError) as caught:
         rows(small.work(small.saes(layers=1), Extract(), [small.texts[0], []]))

@@ -327,7 +327,9 @@ def test_a_width_that_is_not_there(tmp_path: Path) -> None:
 def test_a_sparsity_that_is_not_there(tmp_path: Path) -> None:
     for l0 in (30, 12):
         write_gemma(tmp_path, l0, layer=5)
-    assert refused(gemma, tmp_path, l0=(50,)) == "saes.with.l0: layer 5 has 12, 30, none of (50,)."
+    assert refused(gemma, tmp_path, l0=(50,)) == (
+        "saes.with.l0: layer 5 has SAEs of L0 12, 30, none of 50. Name one of each layer, or say `all`."
+    )
 
 
 def test_a_layer_that_is_not_there() -> None:

@@ -132,6 +132,7 @@ def test_every_other_place_in_which_a_file_may_be_cut_is_noticed(write: Write) -
     ("line", "message"),
     [
         ("{'text': 1}", "this line is no JSON: Expecting property name enclosed in double quotes at character 2. Write an object a line."),
+        ('{"text": "o', "this line is no JSON: Unterminated string starting at character 10. Write an object a line."),
         ('["one"]', 'this line holds a list; wanted a JSON object, like {"text": ...}.'),
         ("null", 'this line holds null; wanted a JSON object, like {"text": ...}.'),
         ('{"text": "one", "text": "two"}', "the key 'text' stands twice in one object. Keep one."),

@@ -277,6 +277,22 @@ def test_samples_that_nobody_looked_at_are_not_silent(part: str) -> None:
     assert f"{left} samples of {left} units, {left} distinct prompts, {left} clusters, 10 not measured" in texts
 
 
+@pytest.mark.parametrize("part", TESTS)
+@pytest.mark.parametrize("others", [0, 3])
+def test_samples_none_of_which_was_looked_at_are_no_silence(part: str, others: int) -> None:
+    """Also where other samples than those that are compared have rows."""
+    asked = {"by": "number"} if part == "correlation" else {"between": ("a", "b")}
+    given = unmeasured()
+    elsewhere = [{"space": "s1", "sample": f"x{at}", "position": 0, "features": [1], "values": [1.0]} for at in range(others)]
+    given["activations"] = pa.Table.from_pylist(elsewhere, schema=given["activations"].schema)
+    with pytest.raises(DataError) as caught:
+        run(part, given, **asked)
+    assert str(caught.value) == (
+        "no space has a row of any of the 40 samples in table 'activations' (the first is 'n0000'). Where nothing fires there is a row "
+        "with empty lists: these samples were not looked at, as where a selector finds no token. Extract at tokens that they have."
+    )
+
+
 def test_a_group_that_nobody_looked_at_is_refused() -> None:
     given = unmeasured()
     rows = given["activations"]
@@ -435,9 +451,13 @@ def test_the_first_by_order_stands_for_the_others() -> None:
 
 @pytest.mark.parametrize("part", TWO_GROUPS)
 def test_a_space_in_which_nothing_fired_gives_no_rows(part: str) -> None:
-    given = tables([sample(f"n{at}") for at in range(6)], list("aaabbb"), [])
+    names = [f"n{at}" for at in range(6)]
+    given = tables([sample(name) for name in names], list("aaabbb"), [("s1", name, 0, {}) for name in names])
     assert run(part, given, **PAIR) == {}
-    assert run(part, {**given, "spaces": arrow_schema("spaces").empty_table()}, **PAIR) == {}
+    beside = tables(
+        [sample(name) for name in names], list("aaabbb"), [("s1", name, 0, {}) for name in names], [space(), space("s2")]
+    )
+    assert run(part, beside, **PAIR) == {}
 
 
 def test_columns_without_a_spread_are_no_evidence_in_any_test() -> None:

@@ -58,6 +58,12 @@ def run(given: Mapping[str, pa.Table], **params: Any) -> dict[str, list[dict[str
     return {name: rows.to_pylist() for name, rows in trace_pathway(work)}
 
 
+def test_decisions_none_of_which_was_looked_at_are_no_silence() -> None:
+    given = world()
+    with pytest.raises(DataError, match="no space has a row of any of the 100 samples in table 'activations'"):
+        run({**given, "activations": given["activations"].slice(0, 0)})
+
+
 def one(rows: list[dict[str, Any]], **wanted: Any) -> dict[str, Any]:
     (found,) = [row for row in rows if all(row[name] == value for name, value in wanted.items())]
     return found

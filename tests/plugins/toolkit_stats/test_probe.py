@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 from scipy import optimize
 
+from toolkit.errors import DataError
 from toolkit.records import ReportSection, StagePart
 from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
@@ -47,6 +48,12 @@ def world(tiny: Any, count: int = 60) -> dict[str, pa.Table]:
 def run(given: Mapping[str, pa.Table], model: Any, **params: Any) -> dict[tuple[str, str], dict[str, Any]]:
     work = make_work(Probe(**{**PARAMS, **params}), given, model=model, seed=1)
     return {(row["kind"], row["name"]): row for _, table in compare_probe(work) for row in table.to_pylist()}
+
+
+def test_features_of_samples_none_of_which_was_looked_at_are_no_silence(tiny: Any) -> None:
+    given = world(tiny)
+    with pytest.raises(DataError, match="no space has a row of any of the 60 samples in table 'activations'"):
+        run({**given, "activations": given["activations"].slice(0, 0)}, tiny)
 
 
 def test_without_features_the_stream_is_read_alone(tiny: Any) -> None:

@@ -226,7 +226,7 @@ def test_the_table_lists_the_clearest_differences_first() -> None:
     rows = re.findall(r'<th scope="row">(.*?)</th>(.*?)</tr>', figure.html)
     assert [head for head, _ in rows] == ["10/9", "2/3", "2/7", "10/11"]
     cells = re.findall(r'<td class="number">(.*?)</td>', rows[0][1])
-    assert cells[1:] == ["1.0e\N{MINUS SIGN}9", "1.0e\N{MINUS SIGN}7", "0.25", "0.25", *["50.0\N{NO-BREAK SPACE}%"] * 2]
+    assert cells[1:] == ["1.0e\N{MINUS SIGN}9", "1.0e\N{MINUS SIGN}7", "0.250", "0.250", *["50.0\N{NO-BREAK SPACE}%"] * 2]
 
 
 def test_examples_are_the_samples_in_which_a_feature_fires_hardest() -> None:
