@@ -181,7 +181,13 @@ def test_scalar_indexes_are_used(store: Store) -> None:
     assert "ScalarIndexQuery" in store.database.plan("postings", f"place >= {first} AND place <= {last}", ["values"])
     by_sample = store.database.plan("activations", "sample = 's1' AND space = 'A'", ["values"])
     assert "ScalarIndexQuery: query=[sample = s1]@by_sample(BTree)" in by_sample
-    assert "array_has(features, UInt32(7))" in store.database.plan("activations", holds("features", 7), ["values"])
+
+
+def test_rows_with_a_feature_are_found_without_an_index(store: Store) -> None:
+    store.index(write(store, {"k": TWO}))
+    assert "ScalarIndexQuery" not in store.database.plan("activations", holds("features", 2), ["values"])
+    assert store.database.rows("activations", holds("features", 2), ["sample"])["sample"].to_pylist() == ["s1"]
+    assert len(store.database.rows("activations", holds("features", 7))) == 0
 
 
 def test_index_is_made_once_and_shared(store: Store) -> None:
