@@ -88,8 +88,8 @@ def test_other_sentences_are_named_relative_to_the_spec(toolkit: Toolkit, name: 
 @pytest.mark.usefixtures("_no_network")
 def test_a_plan_says_what_it_cannot_know_before_the_files_are_there(toolkit: Toolkit) -> None:  # noqa: F811
     unknown, known = (toolkit.run("plan", SPECS / "exp1_sae_l1_31.yaml", *args).stdout for args in ((), LAB))
-    assert re.search(r"^together +<= +652,864 +\? +\? +\? +\?$", unknown, re.MULTILINE)
-    assert re.search(r"^together +<= +20,464 +[\d.]+ +[\d.]+ MiB", known, re.MULTILINE)
+    assert re.search(r"^together +<= +646,464 +\? +\? +\? +\?$", unknown, re.MULTILINE)
+    assert re.search(r"^together +<= +20,264 +[\d.]+ +[\d.]+ MiB", known, re.MULTILINE)
 
 
 @pytest.mark.usefixtures("_no_network")
@@ -106,13 +106,37 @@ def test_every_stage_of_a_plan_has_a_cost_that_is_known(toolkit: Toolkit, name: 
         assert cost["disk"] > 0 or stage == "examine", stage
 
 
-@pytest.mark.parametrize("name", ["exp1_sae_l1_31.yaml", "exp1_residual_l1_31.yaml"])
+COMPARING = ["exp1_sae_l1_31.yaml", "exp1_residual_l1_31.yaml", "exp1_pathway.yaml"]
+
+
+@pytest.mark.parametrize("name", COMPARING)
 def test_baselines_stand_beside_the_comparisons(name: str) -> None:
     stages = read(name)["stages"]
     groups = {stage["uses"]: (stage["with"]["by"], stage["with"]["between"]) for stage in stages if "between" in stage["with"]}
     assert {"compare.leak", "compare.probe"} < set(groups)
     assert len(groups) == 3
     assert all(group == groups["compare.leak"] for group in groups.values())
+    independent = {stage["with"].get("cluster", "prompt") for stage in stages if "between" in stage["with"]}
+    assert len(independent) == 1
+
+
+def test_baselines_stand_beside_the_ranking() -> None:
+    stages = {stage["uses"]: stage["with"] for stage in read("gemma_top_features.yaml")["stages"]}
+    assert stages["compare.leak"].items() >= {"by": stages["compare.ranking"]["by"], "between": ["3", "0"]}.items()
+    assert stages["compare.probe"].items() >= stages["compare.leak"].items()
+
+
+@pytest.mark.usefixtures("_no_network")
+@pytest.mark.parametrize("name", [*COMPARING, "gemma_top_features.yaml"])
+def test_after_the_games_a_study_runs_each_distinct_prompt_once(toolkit: Toolkit, name: str) -> None:  # noqa: F811
+    """The extraction does; the examination of the SAEs before it looks at the first 64 samples; the readers of the stream at none."""
+    rows = json.loads(toolkit.run("plan", SPECS / name, *LAB, "--json").stdout)["stages"]
+    forwards = {
+        row["stage"]: row["cost"]["forwards"] for row in rows if row["cost"]["forwards"] and not row["stage"].endswith("play")
+    }
+    assert set(forwards) == {"examine", "features"}
+    assert forwards["examine"] == 64
+    assert {row["stage"] for row in rows} >= {"probe", "leak"}
 
 
 @pytest.mark.parametrize("name", STUDIES)

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,15 @@ class Lab:
     def __init__(self, folder: Path) -> None:
         self.folder, self.store = folder, folder / "store"
 
-    def run(self, name: str, *overlays: str, code: int = 0) -> str:
+    def run(self, name: str, *overlays: str, sets: Sequence[str] = (), code: int = 0) -> str:
         """What the command said."""
         args = ["toolkit", "run", str(SPECS / f"{name}.yaml")]
         for overlay in ("lab", *overlays):
             args += ["--overlay", str(SPECS / f"{overlay}.yaml")]
         if "sinks:" in (SPECS / f"{name}.yaml").read_text():
             args += ["--set", f"sinks.published.with.path={self.folder / name}"]
+        for text in sets:
+            args += ["--set", text]
         env = {**os.environ, "HF_HUB_OFFLINE": "1", "TOOLKIT_STORE": str(self.store), "OMP_NUM_THREADS": "1"}
         done = subprocess.run([sys.executable, "-m", *args], env=env, capture_output=True, text=True, check=False)
         assert done.returncode == code, done.stderr
@@ -46,6 +48,11 @@ class Lab:
         opened = open_store(self.store, read_only=True)
         steps = opened.steps(stage=stage, experiment=experiment)
         return opened.read(table, [row.key for row in steps]).to_pylist()
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """What the runs of an experiment logged."""
+        logs = [path for path in (self.store / "runs").glob(f"{name}-*/events.jsonl")]
+        return [json.loads(line) for path in logs for line in path.read_text(encoding="utf-8").splitlines()]
 
     def export(self, name: str, file: str) -> Any:
         """A JSON file that a sink wrote."""
@@ -176,8 +183,51 @@ def test_the_raw_control_has_spaces_of_its_own_over_the_same_games(lab: Lab, res
     assert found["feature_type"] == "raw_residual_128_per_layer"
     assert found["total_significant_by_p"] >= found["total_significant_features"] > 50
     assert computed(residual, "leak") == 0  # what metadata alone say is exp1_sae_l1_31's, word for word
-    beside = {row["kind"] for row in lab.rows("baselines", "probe", "exp1_residual_l1_31")}
-    assert beside == {"linear probe", "difference of means"}
+    assert computed(residual, "probe") == 0  # and so is what is read off the same stream
+
+
+def test_all_of_exp1_runs_each_distinct_prompt_once(lab: Lab, sae: str, residual: str) -> None:
+    """Extraction does; then neither the probe nor the control loads a model."""
+    told = [*lab.events("exp1_sae_l1_31"), *lab.events("exp1_residual_l1_31")]
+    prompts = {tuple(row["token_ids"]) for row in lab.rows("samples", "samples", "exp1_sae_l1_31")}
+    extracted = [event for event in told if event["event"] == "extracted"]
+    assert sum(event["texts"] for event in extracted) == len(prompts)
+    assert {event["passes"] for event in extracted} == {1}
+    assert computed(residual, "features") == 0
+    started = [event["stage"] for event in told if event["event"] == "step_started"]
+    assert {"probe", "residual"} <= set(started)
+    control = lab.events("exp1_residual_l1_31")
+    assert [event["stage"] for event in control if event["event"] == "step_started"] == ["residual"]
+    assert not [event for event in control if event["event"] == "phase" and event["phase"] == "load model"]
+
+
+def test_the_control_is_the_same_from_a_pass_of_its_own(lab: Lab, residual: str) -> None:
+    """Its batches are others than those of the extraction, which moves the last bits of float32."""
+    name = "exp1_residual_again"
+    lab.run(
+        "exp1_residual_l1_31",
+        sets=[f"name={name}", "stages.features.with.stream=null", f"sinks.published.with.path={lab.folder / name}"],
+    )
+    for table, stage in (("features", "residual"), ("baselines", "probe")):
+        mine = lab.rows(table, stage, name)
+        theirs = lab.rows(table, stage, "exp1_residual_l1_31" if stage == "residual" else "exp1_sae_l1_31")
+        assert len(mine) == len(theirs) > 0
+        for row, other in zip(mine, theirs, strict=True):
+            assert described(row) == described(other)
+            assert measured(row) == pytest.approx(measured(other), rel=1e-4, abs=1e-4)
+
+
+MEASURED = ("number", "value", "low", "high")
+
+
+def described(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row is of."""
+    return {name: value for name, value in row.items() if name not in (*MEASURED, "text")}
+
+
+def measured(row: Mapping[str, Any]) -> list[float]:
+    """What it says."""
+    return [row[name] for name in MEASURED if row.get(name) is not None]
 
 
 def test_the_pathway_follows_features_through_games_and_layers(lab: Lab) -> None:
@@ -191,6 +241,8 @@ def test_the_pathway_follows_features_through_games_and_layers(lab: Lab) -> None
     links = lab.rows("links", "pathway", "exp1_pathway")
     assert all(row["space"] != row["other_space"] for row in links)
     assert max(abs(row["r"]) for row in links) > 0.8
+    told = {row["kind"] for stage in ("leak", "probe") for row in lab.rows("baselines", stage, "exp1_pathway")}
+    assert told == {"metadata", "together", "linear probe", "difference of means", "best feature"}
 
 
 # --- the trait ----------------------------------------------------------------------------------------------------------
@@ -219,6 +271,13 @@ def test_the_best_feature_follows_the_number_of_bold_words(lab: Lab, ranking: st
     assert means == sorted(means)
     examples = lab.export("gemma_top_features", "feature_examples.json")
     first = next(iter(examples.values()))["examples_by_label"]
+    told = {
+        row["name"]: row["value"] for row in lab.rows("baselines", "probe", "gemma_top_features") if row["kind"] == "linear probe"
+    }
+    assert set(told) == {f"resid_post.{layer}" for layer in range(4)}
+    assert min(told.values()) > 0.9
+    lengths = [row["value"] for row in lab.rows("baselines", "leak", "gemma_top_features") if row["metric"] == "auroc"]
+    assert max(lengths) < 0.6
     for label in ("1", "2", "3"):
         assert [sum(word in one["sentence"] for word in WORDS) for one in first[label]] == [int(label)] * 5
 

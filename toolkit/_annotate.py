@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit._costs import Loads, as_row, rows_of
+from toolkit._earlier import foretold, reason
 from toolkit._inputs import InputFiles
 from toolkit._laid import lay
 from toolkit._places import at_uri
-from toolkit._plan import Plan, Stage, Step, foretold, is_source, reason
+from toolkit._plan import Plan, Stage, Step, is_source
 from toolkit._power import power_of
 from toolkit.pricing import Workload
 from toolkit.records import StepRow

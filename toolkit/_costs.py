@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from toolkit._plan import Plan, Stage, Step
 
-TYPICAL = 256
-"""Tokens that a text is taken to have while nobody has seen it."""
+TYPICAL, CHARACTERS = 256, 5
+"""Tokens that a text is taken to have while nobody has seen it, and characters of a token."""
 SAMPLE, TOKEN = 200, 12
 """Bytes of a stored sample with its metadata, and of one of its tokens: number, piece, and the text once more."""
 
@@ -58,9 +58,16 @@ class Loads:
                 return None
             tokens, known = count * TYPICAL, (facts(stage.model), facts(stage.saes))
             load = Workload(
-                samples=count, distinct=count, tokens=tokens, longest=TYPICAL, exact=False, model=known[0], saes=known[1]
+                samples=count,
+                distinct=count,
+                tokens=tokens,
+                longest=TYPICAL,
+                characters=TYPICAL * CHARACTERS,
+                exact=False,
+                model=known[0],
+                saes=known[1],
             )
-        return self._with_activations(stage, load)
+        return self._with_activations(stage, replace(load, unloaded=stage.unloaded))
 
     def _there(self, stage: Stage) -> pa.Table | None:
         if stage.units() is not None or isinstance(stage.part, SourcePart):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit._jobs import write_arrow
+from toolkit._jobs import read_arrow, write_arrow, write_parts
 from toolkit._plan import Stage, Step
 from toolkit._texts import by_text
 from toolkit.records import StepRow
-from toolkit.tables import arrow_schema
+from toolkit.tables import TABLES, arrow_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,13 +20,16 @@ if TYPE_CHECKING:
     from toolkit_store import Store
 
 Rows = Mapping[str, Sequence[StepRow]]
+OVERLAPPING = ("activations", "streams")
+"""Tables in which several stages may write the same row: a model says of a token what it says, whichever selector asks."""
 
 
 class StoreInputs:
     """Reads a run's committed tables: what sinks and report sections get."""
 
-    def __init__(self, store: Store, rows: Rows) -> None:
-        self._store, self._rows = store, [row for found in rows.values() for row in found]
+    def __init__(self, store: Store, rows: Rows, folder: Path | None = None) -> None:
+        """With a `folder`, large tables are put there as files and mapped."""
+        self._store, self._rows, self._folder = store, [row for found in rows.values() for row in found], folder
 
     def tables(self) -> list[str]:
         """Tables to which a step wrote rows."""
@@ -37,7 +41,10 @@ class StoreInputs:
 
     def read(self, table: str) -> pa.Table:
         """All rows, sorted by the table's key."""
-        return self._store.read(table, [row.key for row in self._rows if table in row.tables])
+        keys = sorted(row.key for row in self._rows if table in row.tables)
+        if self._folder is not None and _large(table):
+            return read_arrow(_file(self._store, self._folder, table, keys))
+        return _once(table, self._store.read(table, keys))
 
 
 class InputFiles:
@@ -68,16 +75,43 @@ class InputFiles:
             path = own / "samples.arrow"
             write_arrow(path, self.samples(step.stage, needs).slice(step.first, step.last - step.first))
             return path
-        keys = _writers(table, needs)
-        path = self._folder / f"{_name(table, keys)}.arrow"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_arrow(path, self._store.read(table, keys))
-        return path
+        return _file(self._store, self._folder, table, _writers(table, needs))
+
+
+def _file(store: Store, folder: Path, table: str, keys: Sequence[str]) -> Path:
+    """The file of what these steps wrote to a table, made if it is missing; of a large table one space after the other."""
+    path = folder / f"{_name(table, keys)}.arrow"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        if _large(table):
+            parts = store.divided(table, keys, path.with_suffix(".parts"))
+            write_parts(path, arrow_schema(table), (_once(table, part) for part in parts))
+        else:
+            write_arrow(path, _once(table, store.read(table, keys)))
+    return path
+
+
+def _large(table: str) -> bool:
+    """Whether a table has rows of every space, so that it may not fit into memory."""
+    return TABLES[table].key[0] == "space" and not TABLES[table].facts
 
 
 def _writers(table: str, needs: Rows) -> list[str]:
     return sorted(row.key for rows in needs.values() for row in rows if table in row.tables)
+
+
+def _once(table: str, rows: pa.Table) -> pa.Table:
+    """Rows in order of the table's key, of those with one key the first, where extractions that overlap have kept the same row."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if table not in OVERLAPPING or len(rows) < 2:
+        return rows
+    changes = [pc.not_equal(rows[column][1:], rows[column][:-1]) for column in TABLES[table].key]
+    fresh: pa.ChunkedArray = functools.reduce(pc.or_, changes)
+    if pc.all(fresh).as_py():
+        return rows
+    return rows.filter(pa.chunked_array([pa.array([True]), *fresh.chunks]))
 
 
 def _name(table: str, keys: Sequence[str]) -> str:

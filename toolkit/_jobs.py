@@ -51,11 +51,17 @@ def write_bytes(path: Path, data: bytes | Iterable[bytes]) -> str:
 
 def write_arrow(path: Path, rows: pa.Table) -> None:
     """One Arrow IPC file; readers map it into memory."""
+    write_parts(path, rows.schema, [rows])
+
+
+def write_parts(path: Path, schema: pa.Schema, parts: Iterable[pa.Table]) -> None:
+    """The same from parts, of which one at a time is in memory."""
     import pyarrow as pa
 
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    with pa.OSFile(str(scratch), "wb") as sink, pa.ipc.new_file(sink, rows.schema) as writer:
-        writer.write_table(rows)
+    with pa.OSFile(str(scratch), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        for rows in parts:
+            writer.write_table(rows)
     scratch.replace(path)
 
 

@@ -69,7 +69,7 @@ def make_manifest(
                 "help": stage.part.help,
                 "params": stage.params.model_dump(mode="json"),
                 "needs": list(stage.needs),
-                "writes": list(stage.part.writes),
+                "writes": list(stage.writes()),
                 "key": key_of(canonical(stage.material())),
                 "model": _identity(stage.model),
                 "saes": _identity(stage.saes),

@@ -6,17 +6,16 @@ content that it works on: the rows of its sample range, or the keys of the steps
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from toolkit._keys import canonical, differences, digest_of, key_of
+from toolkit._keys import canonical, digest_of, key_of
 from toolkit._resolve import Loadable, Place, Resolved, part_at
 from toolkit._spec import EXAMINE, LoadedSpec, validate_params
 from toolkit._texts import text_ranges
 from toolkit.errors import SpecError, choices, nearest
-from toolkit.records import UNHASHED, Identity, SaePart, SinkPart, SourcePart, StagePart, StepRow
+from toolkit.records import UNHASHED, Identity, SaePart, SinkPart, SourcePart, StagePart, StepRow, tables_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,7 +32,7 @@ class Stage:
     """One stage with its part, params, inputs and loadables. `id` is `samples` for the source, `spec/id` from another experiment.
 
     `after` has to be done first, but gives nothing that enters a key. `gate`: what happens when this stage finds SAEs that do
-    not fit (`stop` or `warn`).
+    not fit (`stop` or `warn`). `unloaded`: a table of the stages that it needs stands for its model.
     """
 
     id: str
@@ -48,6 +47,11 @@ class Stage:
     files: Identity | None = None
     after: tuple[str, ...] = ()
     gate: str | None = None
+    unloaded: bool = False
+
+    def writes(self) -> tuple[str, ...]:
+        """The tables that it writes with its params."""
+        return tables_of(self.part, self.params)
 
     def split_size(self) -> int | None:
         """Samples (or units) of one step, or None when the stage is a single step."""
@@ -66,7 +70,8 @@ class Stage:
 
     def warmth(self) -> str:
         """Equal for stages that can share a worker's loaded model and SAEs."""
-        return canonical({"model": self.model and self.model.job(), "saes": self.saes and self.saes.job()})
+        loaded = None if self.unloaded else self.model
+        return canonical({"model": loaded and loaded.job(), "saes": self.saes and self.saes.job()})
 
     def material(self) -> dict[str, Any]:
         """All that can change this stage's results, inputs apart. How many samples share a step is not among it."""
@@ -151,7 +156,7 @@ def _stages(resolved: Resolved, parts: Parts) -> tuple[Stage, ...]:
     for number, stage in enumerate(spec.stages):
         if stage.samples:
             _add_source(stages, resolved, parts, ("stages", number, SAMPLES), stage.samples, f"{stage.id}.{SAMPLES}")
-    own = [_stage(resolved, parts, stages, number, stage) for number, stage in enumerate(spec.stages)]
+    own = _without_models([_stage(resolved, parts, stages, number, stage) for number, stage in enumerate(spec.stages)])
     examinations = _examinations(resolved, parts, own)
     gated = [replace(stage, after=_examiners(stage, examinations)) for stage in own]
     return tuple(_ordered(resolved.loaded, [*stages.values(), *examinations, *gated]))
@@ -215,6 +220,17 @@ def _stage(resolved: Resolved, parts: Parts, sources: Mapping[str, Stage], numbe
         model,
         saes,
     )
+
+
+def _without_models(stages: list[Stage]) -> list[Stage]:
+    """The stages, those without a model for which a stage that they need writes what stands for it."""
+    writes = {stage.id: stage.writes() for stage in stages}
+
+    def stands(stage: Stage) -> bool:
+        instead = getattr(stage.part, "instead", None)
+        return instead is not None and any(instead in writes.get(need, ()) for need in stage.needs)
+
+    return [replace(stage, unloaded=stands(stage)) for stage in stages]
 
 
 def _check_fit(loaded: LoadedSpec, at: Place, model: Loadable | None, saes: Loadable | None) -> None:
@@ -314,9 +330,9 @@ def _check_tables(loaded: LoadedSpec, stages: tuple[Stage, ...]) -> None:
     by_id = {stage.id: stage for stage in stages}
     numbers = {stage.id: number for number, stage in enumerate(loaded.spec.stages)}
     for stage in stages:
-        offered = {table for need in stage.needs for table in by_id[need].part.writes}
+        offered = {table for need in stage.needs for table in by_id[need].writes()}
         for missing in sorted(set(stage.part.reads) - offered):
-            writers = [other.id for other in stages if missing in other.part.writes and other is not stage]
+            writers = [other.id for other in stages if missing in other.writes() and other is not stage]
             hint = (
                 f"Add one of these to its needs: {choices(writers)}." if writers else f"No stage of the spec writes '{missing}'."
             )
@@ -369,24 +385,3 @@ def _ranges(count: int, size: int) -> list[tuple[int, int]]:
 def _step(stage: Stage, index: int, inputs: dict[str, Any], span: tuple[int | None, int | None] = (None, None)) -> Step:
     material = canonical({**stage.material(), "inputs": inputs})
     return Step(stage, index, key_of(material), material, *span)
-
-
-def foretold(todo: int, earlier: Sequence[StepRow], stage: Stage) -> float | None:
-    """Seconds of work that so many steps will take, from what the same part took on the same model and SAEs; None without any."""
-    same = [
-        row for row in earlier if row.part == stage.part.name and _loads(json.loads(row.material)) == _loads(stage.material())
-    ]
-    return todo * sum(row.seconds for row in same) / len(same) if same else None
-
-
-def _loads(material: Mapping[str, Any]) -> list[Any]:
-    return [material.get("model"), material.get("saes")]
-
-
-def reason(step: Step, earlier: Sequence[StepRow]) -> str:
-    """Why a step has to be computed, against the newest step of the same experiment, stage and index in the ledger."""
-    same = [row for row in earlier if row.index == step.index]
-    if not same:
-        return "new"
-    newest = max(same, key=lambda row: row.committed_at)
-    return f"changed: {differences(newest.material, step.material)}"

@@ -374,6 +374,9 @@ def _problem_of_tables(part: Part) -> str | None:
         for name in names:
             if name not in allowed:
                 return f"{side} names '{name}', which is no such table.{nearest(name, allowed)} Tables: {choices(allowed)}."
+    instead = getattr(part, "instead", None)
+    if instead is not None and not (instead in getattr(part, "optional", ()) and getattr(part, "uses_model", False)):
+        return f"instead names '{instead}': only one of its `optional` tables can stand for the model, of a part with uses_model."
     return None
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import atanh, tanh
 from typing import TYPE_CHECKING, Any
 
 from toolkit._costs import most_of
@@ -32,7 +33,8 @@ def power_of(plan: Plan, stage: Stage, committed: Mapping[str, list[StepRow]], r
     if compares is None:
         return None
     asked: Comparison = compares(stage.params, facts(stage.model))
-    family = None if asked.discovered else asked.family or _features(plan, stage, each=asked.each_space)
+    unknown = asked.discovered or asked.family == 0
+    family = None if unknown else asked.family or _features(plan, stage, each=asked.each_space)
     source = next((need for need in stage.needs if need in committed and _gives_samples(plan, need)), None)
     counts = _counted(asked, plan, read, committed[source]) if source and read else None
     exact = counts is not None
@@ -40,11 +42,24 @@ def power_of(plan: Plan, stage: Stage, committed: Mapping[str, list[StepRow]], r
         most = _at_most(plan, stage)
         if most is None:
             return None
-        share = most // (2 if asked.half == "all" else 4)
-        counts = {name or "rest": share for name in asked.groups}
-    first, second = counts.values()
-    effect = smallest(first, second, asked.alpha / (family or 1))
-    return {"groups": counts, "exact": exact, "family": family, "alpha": asked.alpha, "power": POWER, "d": effect}
+        counts = _shared_out(asked, most if asked.half == "all" else most // 2)
+    effect = _smallest(asked, list(counts.values()), asked.alpha / (family or 1))
+    facts_of = {"groups": counts, "exact": exact, "family": family, "alpha": asked.alpha, "power": POWER}
+    return {**facts_of, "effect": asked.effect, asked.effect: effect}
+
+
+def _shared_out(asked: Comparison, units: int) -> dict[str, int]:
+    """Groups of equal size; of groups that nobody has named, two, which show the smallest effect."""
+    names = _names(asked, ("one", "another"))
+    return {name: units // len(names) for name in names}
+
+
+def _smallest(asked: Comparison, counts: Sequence[int], alpha: float) -> float | None:
+    if asked.effect == "r":
+        return smallest_r(counts[0], alpha)
+    if asked.effect == "eta2":
+        return smallest_eta2(counts, alpha)
+    return smallest(counts[0], counts[1], alpha)
 
 
 def smallest(first: int, second: int, alpha: float) -> float | None:
@@ -65,6 +80,36 @@ def smallest(first: int, second: int, alpha: float) -> float | None:
         middle = (low + high) / 2
         low, high = (middle, high) if 1 - float(nctdtr(df, middle, edge)) < POWER else (low, middle)
     return float(high * scale)
+
+
+def smallest_r(units: int, alpha: float) -> float | None:
+    """The |r| over so many independent clusters that the t test of a correlation at `alpha` finds with `POWER`, by Fisher's z."""
+    from scipy.special import ndtri, stdtrit
+
+    if units < 4:
+        return None
+    edge = -float(stdtrit(units - 2, alpha / 2))
+    seen = atanh(edge / (units - 2 + edge**2) ** 0.5) + float(ndtri(POWER)) / (units - 3) ** 0.5
+    r = tanh(seen)
+    for _ in range(20):
+        r = tanh(seen - r / (2 * (units - 1)))  # z of a sample lies so much above that of all
+    return r
+
+
+def smallest_eta2(counts: Sequence[int], alpha: float) -> float | None:
+    """The share of the spread that lies between groups of so many clusters which Fisher's F at `alpha` finds with `POWER`."""
+    from scipy.special import fdtri, ncfdtr
+
+    total, groups = sum(counts), len(counts)
+    if groups < 2 or min(counts) < 1 or total <= groups:
+        return None
+    edge = float(fdtri(groups - 1, total - groups, 1 - alpha))
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        away = total * middle / (1 - middle)
+        low, high = (middle, high) if 1 - float(ncfdtr(groups - 1, total - groups, away, edge)) < POWER else (low, middle)
+    return high
 
 
 def _features(plan: Plan, stage: Stage, *, each: bool) -> int | None:
@@ -111,8 +156,8 @@ def _counted(asked: Comparison, plan: Plan, read: Read, rows: Sequence[StepRow])
     samples = read("samples", rows).select(["sample", "unit", "cluster"]).to_pylist()
     kept, _ = in_half(plan.loaded.spec.seed, samples, asked.half, prompts=asked.cluster == "prompt")
     samples = [row for row in samples if row["sample"] in label and row["sample"] in kept]
-    named = {name for name in asked.groups if name is not None}
-    if not named & set(label.values()):
+    named = {name for name in asked.groups or () if name is not None}
+    if not label or (named and not named & set(label.values())):
         return None
     if asked.unit in ("unit", "sample"):
         unit_of = {row["sample"]: row[asked.unit] for row in samples}
@@ -120,13 +165,27 @@ def _counted(asked: Comparison, plan: Plan, read: Read, rows: Sequence[StepRow])
         unit_of = _words(meta, asked.unit)
         if any(row["sample"] not in unit_of for row in samples):
             return None  # the comparison will be refused
-    counts = {}
-    for name in asked.groups:
-        own = [
-            row for row in samples if (label[row["sample"]] == name if name is not None else label[row["sample"]] not in named)
-        ]
-        counts[name or "rest"] = _clusters([_held(asked, unit_of[row["sample"]], row["cluster"]) for row in own])
-    return counts
+    held: dict[str, list[tuple[str, str]]] = {name: [] for name in _names(asked, label.values())}
+    for row in samples:
+        group = _group_of(asked, label[row["sample"]])
+        if group is not None:
+            held[group].append(_held(asked, unit_of[row["sample"]], row["cluster"]))
+    return {name: _clusters(pairs) for name, pairs in held.items()}
+
+
+def _names(asked: Comparison, there: Iterable[str]) -> list[str]:
+    """What the groups are called; samples over which a number is followed are one group, of its name."""
+    if asked.effect == "r":
+        return [asked.by]
+    return [name or "rest" for name in asked.groups or sorted(set(there))]
+
+
+def _group_of(asked: Comparison, value: str) -> str | None:
+    """The group of a sample with that value; None if it is in none."""
+    named = asked.groups is None or value in asked.groups
+    if asked.effect == "r":
+        return asked.by if named else None
+    return value if named else "rest" if None in (asked.groups or ()) else None
 
 
 def _held(asked: Comparison, unit: str, prompt: str) -> tuple[str, str]:

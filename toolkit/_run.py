@@ -11,18 +11,19 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit._batches import BatchPlans, memory_of
 from toolkit._costs import check_disk, cost_of, rows_of
+from toolkit._earlier import foretold, reason
 from toolkit._events import EventLog, now
 from toolkit._inputs import InputFiles, StoreInputs
 from toolkit._interrupts import Interrupts
 from toolkit._jobs import collect
 from toolkit._places import REPORT, again
-from toolkit._plan import Plan, Stage, Step, expand, foretold, reason
+from toolkit._plan import Plan, Stage, Step, expand
 from toolkit._pool import Pool, Seat
 from toolkit._sinks import write_sinks
 from toolkit._texts import workload
@@ -231,7 +232,8 @@ class Runner:
             "limit": stage.limit,
             "batch": dict(self._batches.of(stage)),
             "units": [step.first, step.last] if stage.units() is not None else None,
-            "model": stage.model and stage.model.job(),
+            "model": stage.model.job() if stage.model and not stage.unloaded else None,
+            "identity": stage.model and asdict(stage.model.identity),
             "saes": stage.saes and stage.saes.job(),
             "inputs": self._inputs.files(step, {need: self._result.rows[need] for need in stage.needs}, folder / "in"),
         }
@@ -352,7 +354,7 @@ class Runner:
 
     def _finish(self) -> None:
         self._store.index(self._result.keys(), run=self._plan.run)
-        inputs = StoreInputs(self._store, self._result.rows)
+        inputs = StoreInputs(self._store, self._result.rows, self._folder / "inputs")
         for name, folder, files in write_sinks(self._plan, inputs):
             self._log.emit("sink_written", sink=name, folder=str(folder), files=len(files), hashes=files)
         for leftover in ("jobs", "inputs"):

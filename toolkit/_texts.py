@@ -39,6 +39,8 @@ def _ranges(texts: Sequence[bytes], size: int) -> Iterator[tuple[int, int]]:
 
 def workload(samples: pa.Table, model: Any, saes: Any) -> Workload:
     """How much these samples are, with the facts of what is run on them."""
+    import pyarrow.compute as pc
+
     distinct = {text for text in _texts(samples) if text}
     lengths = [len(text) // 4 for text in distinct]
     return Workload(
@@ -48,6 +50,7 @@ def workload(samples: pa.Table, model: Any, saes: Any) -> Workload:
         longest=max(lengths, default=0),
         model=facts(model),
         saes=facts(saes),
+        characters=pc.max(pc.utf8_length(samples.column("text"))).as_py() or 0,
     )
 
 

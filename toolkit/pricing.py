@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
+CHARACTER = 4
+"""Bytes of a character in an array of texts."""
 ENTRY, ROW = 8, 40
 """Bytes of an active feature (number and value), and of a row of `activations` or of numbers beside names, before compression."""
 TOKENS = 8192
@@ -26,7 +28,8 @@ class Workload:
 
     `exact` is False while the samples are not there yet: then the numbers are bounds. `model` and `saes` are the facts of
     their identities; empty when nobody knows them before they are fetched. A stage that loads no SAEs is told of those whose
-    activations it reads: `rows` of them, with `entries` active features. `units` is for a stage that makes its own.
+    activations it reads: `rows` of them, with `entries` active features. `units` is for a stage that makes its own. `longest` counts
+    tokens, `characters` those of the longest text. `unloaded`: a table stands for the model, which is not loaded.
     """
 
     samples: int
@@ -39,19 +42,25 @@ class Workload:
     units: int = 0
     rows: int = 0
     entries: int = 0
+    characters: int = 0
+    unloaded: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What a stage will compare, so that a plan can say what effect it would find: two groups by a metadata key.
+    """What a stage will compare, so that a plan can say what effect it would find.
 
-    A group None is every other sample. `unit`: what is independent, `unit` (the samples' own), `sample` or a metadata key; `cluster`:
+    `effect` says how: `d` of two groups by a metadata key, of which a group None is every other sample; `eta2` of several, or of all
+    that there are where `groups` is None; `r`, a number followed over the samples that have the key (with `groups`, one of these values
+    of it). `unit`: what is independent, `unit` (the samples' own), `sample` or a metadata key; `cluster`:
     whether equal `prompt`s join units, or `none`. `family`: how many tests are corrected together; None: every feature of the SAEs,
-    or of one SAE where `each_space` is corrected by itself. `discovered`: only what an earlier stage finds, which nobody knows yet.
+    or of one SAE where `each_space` is corrected by itself; 0: nobody knows yet. `discovered`: only what an earlier stage finds, which
+    nobody knows yet.
     """
 
     by: str
-    groups: tuple[str | None, str | None]
+    groups: tuple[str | None, ...] | None
+    effect: Literal["d", "r", "eta2"] = "d"
     unit: str = "unit"
     cluster: str = "prompt"
     half: str = "all"
@@ -65,8 +74,9 @@ class Comparison:
 class Cost:
     """What work asks for, from configs and headers: floating-point operations, bytes read, memory at its peak, bytes stored.
 
-    `dense` is what its activations would be with every zero written out; `rows` and `entries` are the rows of activations that it
-    writes and the active features in them. `exact` is False where these are bounds, however well its samples are known.
+    `rows` and `entries` are the rows of activations that it writes and the active features in them. `dense` is what these would be
+    with every zero written out, `dense_tokens` the same with a row for every token of the samples, looked at or not, and `dense_texts`
+    a text beside each row, all as wide as the longest. `exact` is False where these are bounds, however well its samples are known.
     """
 
     forwards: int = 0
@@ -75,6 +85,8 @@ class Cost:
     memory: int = 0
     disk: int = 0
     dense: int = 0
+    dense_tokens: int = 0
+    dense_texts: int = 0
     rows: int = 0
     entries: int = 0
     exact: bool = True
@@ -88,6 +100,8 @@ class Cost:
             memory=max(self.memory, other.memory),
             disk=self.disk + other.disk,
             dense=self.dense + other.dense,
+            dense_tokens=self.dense_tokens + other.dense_tokens,
+            dense_texts=self.dense_texts + other.dense_texts,
             rows=self.rows + other.rows,
             entries=self.entries + other.entries,
             exact=self.exact and other.exact,

@@ -82,6 +82,7 @@ class Reporter(Protocol):
 class Work:
     """One step, as a stage's or source's function gets it. `model` and `saes` are loaded, or None if not asked for.
 
+    `identity` says what the model is, also where a table stands for it (`StagePart.instead`) and `model` is None.
     `units` is the half-open range of units that this step makes, for a part that says how many there are (`StagePart.units`).
     `batch` is the stage's batch plan (`StagePart.batches`), empty without one; `scratch` a folder for files that go with the step.
     """
@@ -96,6 +97,7 @@ class Work:
     units: tuple[int, int] | None = None
     batch: Mapping[str, int] = field(default_factory=dict)
     scratch: Path | None = None
+    identity: Identity | None = None
 
     def rng(self, purpose: str, *counters: int | str) -> np.random.Generator:
         """A generator that depends on the seed, the purpose and the counters alone: never on order or batch."""
@@ -241,6 +243,9 @@ class SourcePart(Part):
 class StagePart(Part):
     """A stage: reads tables, writes tables; `optional` ones it reads where a stage that it needs has written them.
 
+    `written` says which of `writes` these params write, where not all. `instead` names an optional table that stands for the model:
+    where a stage that it needs writes it, no model is loaded.
+
     `split` names the param that holds the samples of one step, or None for one step. A stage that makes its own units (games, say)
     gives their number as `units(params)`; `split` then counts units, the host keeps the spec's limit, and each step is handed its
     range as `work.units`; `most(params, units)` tells how many rows of which table so many units give at most. `first`: it looks at
@@ -257,6 +262,8 @@ class StagePart(Part):
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     optional: tuple[str, ...] = ()
+    written: Callable[[Any], Sequence[str]] | None = None
+    instead: str | None = None
     split: str | None = None
     units: Callable[[Any], int] | None = None
     most: Callable[[Any, int], Mapping[str, int]] | None = None
@@ -267,6 +274,12 @@ class StagePart(Part):
     cost: Callable[[Any, Workload], Cost] | None = None
     batches: Callable[[Any, Workload, int, str], Mapping[str, int]] | None = None
     compares: Callable[[Any, Mapping[str, Any]], Comparison] | None = None
+
+
+def tables_of(part: SourcePart | StagePart, params: Any) -> tuple[str, ...]:
+    """The tables that a part writes with these params."""
+    written = getattr(part, "written", None)
+    return tuple(written(params)) if written else part.writes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -93,10 +93,14 @@ class Selector(Places):
     )
 
 
+Where = Literal["last", "all"] | Selector | tuple[Selector, ...]
+"""Which tokens, as a spec says it."""
+
+
 class At(Params):
     """Base of the params of parts that look at tokens."""
 
-    at: Literal["last", "all"] | Selector | tuple[Selector, ...] = Field(
+    at: Where = Field(
         "last", description="last: the last token; all: every token but BOS; or a selector, or a list of them: their union."
     )
 

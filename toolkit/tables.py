@@ -17,7 +17,7 @@ from toolkit.errors import BadInput, choices, nearest
 if TYPE_CHECKING:
     import pyarrow as pa
 
-STORE_FORMAT = 3
+STORE_FORMAT = 4
 """Version of the whole set. A store written by a higher one is refused, by a lower one migrated."""
 
 
@@ -79,6 +79,16 @@ _ALL = (
         sample="string",
         position="int32",
         features="list<uint32>",
+        values="list<float32>",
+    ),
+    _table(
+        "streams",
+        "space sample position",
+        "the raw stream where an extraction was asked to keep it; the space is that of the stream itself, no SAE's",
+        space="string",
+        sample="string",
+        position="int32",
+        hookpoint="string",
         values="list<float32>",
     ),
     _table(

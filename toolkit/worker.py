@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from toolkit.errors import ToolkitError
-from toolkit.records import Work
+from toolkit.records import Identity, Work, tables_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -206,10 +206,11 @@ def _run(parts: Parts, loaded: _Loaded, job: Mapping[str, Any], report: _Reporte
         units=job["units"] and tuple(job["units"]),
         batch=job.get("batch") or {},
         scratch=Path(job["folder"]),
+        identity=Identity(**job["identity"]) if job.get("identity") else None,
         model=loaded.get(parts, "model", job["model"], report),
         saes=loaded.get(parts, "sae", job["saes"], report),
     )
-    writer = JobWriter(Path(job["folder"]), part.name, part.writes)
+    writer = JobWriter(Path(job["folder"]), part.name, tables_of(part, work.params))
     report.phase("compute")
     try:
         for name, rows in part.run(work):

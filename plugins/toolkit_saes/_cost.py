@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from toolkit.pricing import ENTRY, ROW, Cost, Facts, Workload, pass_bytes, token_bytes, token_flops
+from toolkit.pricing import CHARACTER, ENTRY, ROW, Cost, Facts, Workload, pass_bytes, token_bytes, token_flops
 
 from ._sizes import TYPICAL_L0
 
@@ -52,7 +52,16 @@ def cheapest(prices: Prices) -> Way:
 
 def extraction(params: Any, load: Workload) -> Cost:
     """One pass over the distinct texts, every SAE on the rows that are looked at, sparse rows stored."""
-    return _cost(load, _rows(params.at, load), stored=True)
+    return _cost(load, _rows(params.at, load), stored=True) + _kept(params, load)
+
+
+def _kept(params: Any, load: Workload) -> Cost:
+    """The streams that are kept beside: one layout, float32."""
+    if params.stream is None:
+        return Cost()
+    places, width = load.saes.get("hookpoints", 0), load.model.get("width", 0)
+    owned = _rows(params.stream, load) * (load.samples / load.distinct if load.distinct else 1)
+    return Cost(disk=int(owned * places * (4 * width + ROW)))
 
 
 def examination(params: Any, load: Workload) -> Cost:
@@ -89,8 +98,9 @@ def _rows(at: Any, load: Workload) -> int:
 
 def _cost(load: Workload, looked_at: int, *, stored: bool) -> Cost:
     model, saes = load.model, load.saes
-    owned = looked_at * (load.samples / load.distinct if load.distinct else 1)
-    count = saes.get("count", 0)
+    each = load.samples / load.distinct if load.distinct else 1
+    owned, kept = looked_at * each, load.tokens * each
+    count, dense = saes.get("count", 0), saes.get("features", 0) * 4 if stored else 0
     rows, entries = (owned * count, owned * saes.get("l0", TYPICAL_L0 * count)) if stored else (0, 0)
     memory = saes.get("bytes", 0) + pass_bytes(model, load.tokens, load.longest, saes.get("hookpoints", 1))
     return Cost(
@@ -99,7 +109,9 @@ def _cost(load: Workload, looked_at: int, *, stored: bool) -> Cost:
         read=int(model.get("bytes", 0) + saes.get("bytes", 0)),
         memory=int(memory),
         disk=int(LAYOUTS * (rows * ROW + entries * ENTRY)),
-        dense=int(owned * saes.get("features", 0) * 4) if stored else 0,
+        dense=int(owned * dense),
+        dense_tokens=int(kept * dense),
+        dense_texts=int(rows * load.characters * CHARACTER),
         rows=int(rows),
         entries=int(entries),
     )

@@ -15,11 +15,13 @@ from pydantic import Field
 from toolkit.pricing import TOKENS
 from toolkit.records import UNHASHED, Rows, Work
 from toolkit.saes import Sparse, space_id, space_row
-from toolkit.selectors import At, Read, selected
+from toolkit.selectors import At, Read, Where, selected
 from toolkit.streams import Budget, Text, chosen_texts
 from toolkit.tables import arrow_schema
 
+from ._columns import Columns, lists
 from ._groups import Encoded, Encoding
+from ._streams import Kept, kept_positions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,8 +32,13 @@ AHEAD = 4
 
 
 class Extract(At):
-    """Where in the texts to look, and how much to do at once."""
+    """Where in the texts to look, what to keep, and how much to do at once."""
 
+    stream: Where | None = Field(
+        None,
+        description="Of what `at` looks at, where the raw stream at the SAEs' places is kept as well (table `streams`, 4 bytes a number): "
+        "compare.probe and compare.residual then load no model.",
+    )
     batch: int = Field(128, ge=1, description="Samples of one step; samples of equal tokens share one.")
     tokens: int | Literal["auto"] = Field(
         "auto",
@@ -40,20 +47,27 @@ class Extract(At):
     )
 
 
+def written(params: Extract) -> tuple[str, ...]:
+    """The tables that an extraction writes: streams only on request."""
+    return ("activations", "spaces", *(("streams",) if params.stream is not None else ()))
+
+
 def extract(work: Work) -> Rows:
-    """Rows of `activations`, one a space, sample and position, and the spaces they belong to."""
+    """Rows of `activations`, one a space, sample and position, and the spaces they belong to; of the raw stream what is asked for."""
     import pyarrow as pa
 
     model, saes = work.model, list(work.saes)
     samples = work.inputs.read("samples").select(["sample", "token_ids", "pieces", "spans"]).to_pylist()
     texts = chosen_texts(samples, lambda row: selected(work.params.at, Read.of(row), model.bos_id))
     budget = Budget(_tokens(work))
-    encoding = Encoding(model, saes, budget, together=work.batch.get("together"), scratch=work.scratch)
+    kept = Kept(model, kept_positions(work.params, samples, model.bos_id))
+    encoding = Encoding(model, saes, budget, together=work.batch.get("together"), scratch=work.scratch, seen=kept.take)
     if samples and not texts:
         work.report.event("warning", text=_nothing_chosen(len(samples)))
     done = len(samples) - sum(len(text.samples) for text in texts)
     for found, rows in _ahead(work, encoding, texts):
         yield "activations", rows
+        yield from kept.rows()
         if found.last:
             done += sum(len(text.samples) for text in found.texts)
             work.report.progress(done, len(samples))
@@ -99,51 +113,20 @@ def _ahead(work: Work, encoding: Encoding, texts: Sequence[Text]) -> Iterator[tu
             yield done, table.result()
 
 
-class _Columns:
-    """What the rows of a pass have in common, whichever the SAE: sample, position, and the row of the pass behind each."""
-
-    def __init__(self, texts: Sequence[Text]) -> None:
-        import numpy as np
-        import pyarrow as pa
-
-        starts = np.cumsum([0, *(len(text.positions) for text in texts)])
-        rows = [(name, number, at) for at, text in enumerate(texts) for number, name in enumerate(text.samples)]
-        wanted = [texts[at].wanted(number) for _, number, at in rows]
-        names = pa.array([name for name, _, _ in rows], pa.string())
-        self.source = np.array(
-            [
-                starts[at] + place
-                for (_, _, at), own in zip(rows, wanted, strict=True)
-                for place in _found(texts[at].positions, own)
-            ],
-            dtype=np.int64,
-        )
-        self.sample = names.take(pa.array(np.repeat(np.arange(len(rows)), [len(own) for own in wanted])))
-        self.position = pa.array([position for own in wanted for position in own], pa.int32())
-
-
-def _found(positions: Sequence[int], own: Sequence[int]) -> Sequence[int]:
-    """Where in the positions of a text a sample's own ones stand."""
-    if len(own) == len(positions):
-        return range(len(positions))
-    at = {position: place for place, position in enumerate(positions)}
-    return [at[position] for position in own]
-
-
 class _Owners:
     """The columns of the pass in hand: every SAE asks for the same ones."""
 
     def __init__(self) -> None:
         self._texts: Sequence[Text] | None = None
-        self._columns: _Columns | None = None
+        self._columns: Columns | None = None
 
-    def of(self, texts: Sequence[Text]) -> _Columns:
+    def of(self, texts: Sequence[Text]) -> Columns:
         if self._columns is None or self._texts is not texts:
-            self._texts, self._columns = texts, _Columns(texts)
+            self._texts, self._columns = texts, Columns(texts)
         return self._columns
 
 
-def _table(space: str, sparse: Sparse, owners: _Columns) -> pa.Table:
+def _table(space: str, sparse: Sparse, owners: Columns) -> pa.Table:
     """Arrow rows: those of a text once for each sample that has it."""
     import pyarrow as pa
 
@@ -154,8 +137,8 @@ def _table(space: str, sparse: Sparse, owners: _Columns) -> pa.Table:
         "space": pa.array([space], pa.string()).take(pa.array([0] * len(owners.source))),
         "sample": owners.sample,
         "position": owners.position,
-        "features": _lists(offsets, features if pick is None else features[pick], schema.field("features").type),
-        "values": _lists(offsets, values if pick is None else values[pick], schema.field("values").type),
+        "features": lists(offsets, features if pick is None else features[pick], schema.field("features").type),
+        "values": lists(offsets, values if pick is None else values[pick], schema.field("values").type),
     }
     return pa.table(columns, schema=schema)
 
@@ -170,9 +153,3 @@ def _gather(counts: np.ndarray[Any, Any], source: np.ndarray[Any, Any]) -> tuple
     offsets = np.concatenate([[0], np.cumsum(counts[source])])
     pick = np.repeat(before[source] - offsets[:-1], counts[source]) + np.arange(offsets[-1])
     return pick, offsets
-
-
-def _lists(offsets: Any, values: Any, kind: pa.ListType) -> pa.Array:
-    import pyarrow as pa
-
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values), type=kind)

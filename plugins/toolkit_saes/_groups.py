@@ -8,7 +8,7 @@ keeps the rows of all batches on disk until each group has seen them, `again` ru
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,12 +49,19 @@ class Told:
 
 
 class Encoding:
-    """One step's SAEs over its texts. `together`: how many SAEs are held at once, at most."""
+    """One step's SAEs over its texts. `together`: how many SAEs are held at once, at most. `seen` is shown every pass."""
 
     def __init__(
-        self, model: Model, saes: Sequence[Sae], budget: Budget, *, together: int | None = None, scratch: Path | None = None
+        self,
+        model: Model,
+        saes: Sequence[Sae],
+        budget: Budget,
+        *,
+        together: int | None = None,
+        scratch: Path | None = None,
+        seen: Callable[[Pass], None] | None = None,
     ) -> None:
-        self._model, self._saes, self._budget, self._scratch = model, list(saes), budget, scratch
+        self._model, self._saes, self._budget, self._scratch, self._seen = model, list(saes), budget, scratch, seen
         self._held: list[Sae] = []
         self._cleared = False
         self._together = min(together or len(self._saes), len(self._saes))
@@ -147,6 +154,8 @@ class Encoding:
         for found in passes(self._model, texts, list(dict.fromkeys(sae.hookpoint for sae in saes)), self._budget):
             self.told.batches += 1
             self.told.padded += len(found.texts) * len(found.texts[-1].ids)
+            if self._seen:
+                self._seen(found)
             yield found
 
     def _sparse(self, sae: Sae, rows: Tensor) -> Sparse:

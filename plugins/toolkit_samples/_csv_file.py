@@ -49,7 +49,7 @@ def _samples(path: Path, params: Csv) -> list[Sample]:
         try:
             return samples_of(list(_rows(path, params)), params)
         except UnicodeDecodeError:
-            raise not_utf8(path) from None
+            raise not_utf8(path, lambda line: _row_at(path, line)) from None
 
 
 def _rows(path: Path, params: Csv) -> Iterator[Row]:
@@ -69,9 +69,22 @@ def _rows(path: Path, params: Csv) -> Iterator[Row]:
         raise DataError(f"{path}:1: there are no rows below the header. Add a row a sample.")
 
 
-def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _row_at(path: Path, line: int) -> int | None:
+    """The row that a line belongs to; None for the header, and where no CSV is read up to there."""
+    row = None
+    try:
+        for number, (begun, _) in enumerate(_lines(path, errors="replace")):
+            if begun > line:
+                break
+            row = number
+    except DataError:
+        return None
+    return row
+
+
+def _lines(path: Path, errors: str = "strict") -> Iterator[tuple[int, list[str]]]:
     """Each row's cells, with the line on which it begins; blank lines are passed over."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with path.open(encoding="utf-8-sig", errors=errors, newline="") as file:
         reader, begun, row = csv.reader(file, strict=True), 1, 0
         try:
             for cells in reader:

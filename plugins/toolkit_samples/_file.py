@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from toolkit.errors import BadInput, DataError
@@ -31,14 +31,17 @@ def identity(path: Path, samples: Sequence[Sample]) -> Identity:
     return Identity(name=path.name, revision=digest[:12], digest=digest, facts=facts)
 
 
-def not_utf8(path: Path) -> DataError:
-    """Where a file that cannot be read as UTF-8 stops being so: the line and the byte."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
+def not_utf8(path: Path, row_at: Callable[[int], int | None] = lambda line: None) -> DataError:
+    """Where a file that cannot be read as UTF-8 stops being so: the line and the byte, and the row where `row_at` knows it."""
+    with path.open(encoding="latin-1", newline="") as file:  # a character a byte, cut where a file of text is
+        for number, text in enumerate(file, 1):
+            line = text.encode("latin-1")
             try:
                 line.decode("utf-8")
             except UnicodeDecodeError as error:
-                return DataError(f"{path}:{number}: {_bad_byte(line, error, first=number == 1)}")
+                row = row_at(number)
+                where = f"{path}:{number}" + (f" (row {row})" if row else "")
+                return DataError(f"{where}: {_bad_byte(line, error, first=number == 1)}")
     return DataError(f"{path}: the file changed while it was read. Run again when nobody writes to it.")
 
 

@@ -37,6 +37,9 @@ class Texts(Params):
     unit: str | None = Field(
         None, min_length=1, description="The column that names a sample's unit; without it, each row is one."
     )
+    row: str | None = Field(
+        None, min_length=1, description="A metadata key to keep each row's number under, from 0 in the order of the file."
+    )
     label: str | None = Field(
         None, min_length=1, description="The column that holds a whole-number label; then every row needs one in `label_range`."
     )
@@ -76,17 +79,19 @@ class Row:
 
 @dataclass(frozen=True)
 class Sample:
-    """A row that has been looked at: its id, its unit, and the row."""
+    """A row that has been looked at: its id, its unit, the row and its number."""
 
     id: str
     unit: str
     row: Row
+    number: int
 
 
 def samples_of(rows: Sequence[Row], params: Texts) -> list[Sample]:
     """The rows as samples; an empty text, a wrong label or an id that stands twice is an error with the row's place."""
     found, first = [], dict[str, str]()
     for number, row in enumerate(rows):
+        _check_number(row, params.row)
         _check_text(row, params.text)
         _check_label(row, params)
         name = _required(row, params.id) if params.id else f"{number:06d}"
@@ -95,7 +100,7 @@ def samples_of(rows: Sequence[Row], params: Texts) -> list[Sample]:
                 f"{row.place}: column '{params.id}' holds '{name}' again; it stands at {first[name]} already. Give each its own id."
             )
         first[name] = row.place
-        found.append(Sample(name, _required(row, params.unit) if params.unit else name, row))
+        found.append(Sample(name, _required(row, params.unit) if params.unit else name, row, number))
     return found
 
 
@@ -119,6 +124,11 @@ def missing_column(place: str, field: str, name: str, there: Sequence[str]) -> D
 
 
 # --- what a row must hold -----------------------------------------------------------------------------------------------
+
+
+def _check_number(row: Row, key: str | None) -> None:
+    if key in row.cells:
+        raise DataError(f"{row.place}: row: there is a column '{key}' already. Give the rows' numbers another key.")
 
 
 def _check_text(row: Row, column: str) -> None:
@@ -207,6 +217,8 @@ def _meta(kept: Sequence[Sample], every: Sequence[Sample], params: Texts) -> Ite
     values = {column: [sample.row.cells[column] for sample in every if column in sample.row.cells] for column in columns}
     numeric = {column for column, cells in values.items() if all(_number(cell, column, params) is not None for cell in cells)}
     for sample in kept:
+        if params.row is not None:
+            yield {"sample": sample.id, "key": params.row, "number": float(sample.number), "string": None}
         for column in columns:
             if column in sample.row.cells:
                 cell = sample.row.cells[column]

@@ -52,6 +52,16 @@ def whole(name: str, array: Any) -> tuple[str, Any, tuple[int, ...], Iterable[An
     return name, array.dtype, array.shape, [array]
 
 
+def texts(name: str, rows: int, width: int, text_of: Callable[[int], str]) -> tuple[str, Any, tuple[int, ...], Iterable[Any]]:
+    """Texts, each in the room of `width` characters as NumPy keeps them, some rows at a time."""
+    import numpy as np
+
+    kind = np.dtype(f"U{max(1, width)}")
+    step = max(1, BLOCK_BYTES // kind.itemsize)
+    blocks = (np.array([text_of(row) for row in range(at, min(at + step, rows))], dtype=kind) for at in range(0, rows, step))
+    return name, kind, (rows,), blocks
+
+
 def dense(
     name: str, rows: int, width: int, fill: Callable[[int, int, Any], None]
 ) -> tuple[str, Any, tuple[int, ...], Iterable[Any]]:

@@ -18,127 +18,121 @@ from typing import TYPE_CHECKING, Any
 from toolkit.errors import DataError
 from toolkit.saes import average_l0s
 
-from ._archive import archive, dense, whole
+from ._archive import archive, dense, texts, whole
+from ._sentences import Sentences
+from ._stamp import stamp
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from toolkit.records import SinkWork
 
-    from toolkit.records import Inputs
+    from ._entries import Entries
 
-LABEL = "concept_strength_label"
+NUMBERS = 33
+"""Bytes of the numbers beside a fragment: label, sentence, position, words, and whether it is the final one."""
 _FOLDER = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._ -]{0,98}[A-Za-z0-9_-]|[A-Za-z0-9_-]")
 
 Files = Iterator[tuple[str, bytes | Iterable[bytes]]]
-
-
-class Entries:
-    """The rows of one space, in order of sample and position."""
-
-    def __init__(self, rows: pa.Table) -> None:
-        import numpy as np
-        import pyarrow.compute as pc
-
-        rows = rows.sort_by([("sample", "ascending"), ("position", "ascending")]).combine_chunks()
-        self.samples: list[str] = rows["sample"].to_pylist()
-        self.positions = rows["position"].to_numpy()
-        counts = pc.list_value_length(rows["features"]).to_numpy(zero_copy_only=False)
-        self.ends = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        self.row = np.repeat(np.arange(len(rows)), counts)
-        self.feature = _flat(rows["features"])
-        self.value = _flat(rows["values"])
-
-    def fill(self, first: int, last: int, block: Any, place: Any = None) -> None:
-        """Write rows `first` to `last` into a block of zeros, each at its place (as it stands, by itself)."""
-        part = slice(self.ends[first], self.ends[last])
-        row = self.row[part] - first
-        block[row if place is None else place[row], self.feature[part]] = self.value[part]
-
-
-def _flat(column: pa.ChunkedArray) -> Any:
-    return column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+RowsOf = Callable[[Mapping[str, Any]], "Entries"]
 
 
 # --- one archive a configuration ------------------------------------------------------------------------------------------
 
 
-def configurations(inputs: Inputs, heads: Sequence[Mapping[str, Any]], rows_of: Callable[[Mapping[str, Any]], Entries]) -> Files:
+def configurations(work: SinkWork, heads: Sequence[Mapping[str, Any]], rows_of: RowsOf) -> Files:
     """An archive a space, with the text and label of each row."""
-    samples = _samples(inputs)
-    labels = _labels(inputs)
-    average = average_l0s(inputs)
+    sentences = Sentences(work.inputs, work.params.index)
+    average = average_l0s(work.inputs)
     stems = Counter(_stem(space, average) for space in heads)
     for space in heads:
         stem = _stem(space, average)
         name = stem if stems[stem] == 1 else f"{stem}_{space['space']}"
-        yield f"{name}_activations.npz", archive(_rows(space, rows_of(space), samples, labels, average))
+        entries = rows_of(space)
+        sentences.check(entries)
+        yield f"{name}_activations.npz", archive(_arrays(space, entries, sentences, average.get(space["space"], math.nan)))
 
 
-def _rows(
-    space: Mapping[str, Any],
-    entries: Entries,
-    samples: Mapping[str, Mapping[str, Any]],
-    labels: Mapping[str, float],
-    average: Mapping[str, float],
-) -> Iterator[Any]:
+def _arrays(space: Mapping[str, Any], entries: Entries, sentences: Sentences, average: float) -> Iterator[Any]:
     import numpy as np
 
-    rows = [(_known(samples, name), int(at)) for name, at in zip(entries.samples, entries.positions, strict=True)]
-    fragments = ["".join(sample["pieces"][: at + 1]) for sample, at in rows]
-    order = {name: number for number, name in enumerate(sorted(samples))}
-    yield dense("activations", len(rows), space["width"], entries.fill)
-    yield whole("fragments", _texts(fragments))
-    yield whole("original_sentences", _texts([sample["text"] for sample, _ in rows]))
-    yield whole("concept_strength_labels", np.array([labels.get(name, math.nan) for name in entries.samples], dtype=np.float64))
-    yield whole("sentence_indices", np.array([order[name] for name in entries.samples], dtype=np.int64))
+    def a_sample(value: Callable[[str], Any], kind: Any) -> Any:
+        return np.array([value(name) for name in entries.names], dtype=kind)[entries.sample]
+
+    yield dense("activations", len(entries), space["width"], entries.fill)
+    yield from _read(entries, sentences)
+    yield whole("concept_strength_labels", a_sample(sentences.label, np.float64))
+    yield whole("sentence_indices", a_sample(sentences.number, np.int64))
     yield whole("token_positions", entries.positions.astype(np.int64))
-    yield whole("is_final_token", np.array([at == len(sample["token_ids"]) - 1 for sample, at in rows], dtype=np.bool_))
-    yield whole("fragment_lengths", np.array([len(text.split()) for text in fragments], dtype=np.int64))
+    yield whole("is_final_token", entries.positions == a_sample(sentences.tokens, np.int64) - 1)
+    yield whole("fragment_lengths", _words(entries, sentences))
     yield whole("layer", np.int64(_layer(space)))
-    yield whole("average_l0", np.float64(average.get(space["space"], math.nan)))
+    yield whole("average_l0", np.float64(average))
     yield whole("num_features", np.int64(space["width"]))
 
 
-def _texts(texts: Sequence[str]) -> Any:
+def _read(entries: Entries, sentences: Sentences) -> Iterator[Any]:
+    """Each row's text up to its token, and whole. The longest fragment of a sample is that of its last row."""
+    ranges = entries.ranges()
+    lasts = [(name, int(entries.positions[end - 1])) for name, end in zip(entries.names, ranges[1:], strict=True)]
+    longest = max((len(sentences.reading(name).fragment(last)) for name, last in lasts), default=0)
+
+    def fragment(row: int) -> str:
+        return sentences.reading(entries.name(row)).fragment(entries.positions[row])
+
+    yield texts("fragments", len(entries), longest, fragment)
+    longest = max((len(sentences.reading(name).text) for name in entries.names), default=0)
+    yield texts("original_sentences", len(entries), longest, lambda row: sentences.reading(entries.name(row)).text)
+
+
+def _words(entries: Entries, sentences: Sentences) -> Any:
     import numpy as np
 
-    return np.array(texts, dtype=np.str_) if texts else np.zeros(0, dtype="U1")
+    ranges = entries.ranges()
+    parts = [
+        sentences.reading(name).words[entries.positions[first:last]]
+        for name, first, last in zip(entries.names, ranges, ranges[1:], strict=False)
+    ]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *parts])
 
 
 def _stem(space: Mapping[str, Any], average: Mapping[str, float]) -> str:
     return f"layer_{_layer(space)}_l0_{average.get(space['space'], math.nan):g}"
 
 
-def _labels(inputs: Inputs) -> dict[str, float]:
-    rows = inputs.read("sample_meta").to_pylist() if "sample_meta" in inputs.tables() else []
-    return {row["sample"]: row["number"] for row in rows if row["key"] == LABEL and row["number"] is not None}
-
-
 # --- one archive a sample and layer ---------------------------------------------------------------------------------------
 
 
-def layers(inputs: Inputs, heads: Sequence[Mapping[str, Any]], rows_of: Callable[[Mapping[str, Any]], Entries]) -> Files:
+def layers(work: SinkWork, heads: Sequence[Mapping[str, Any]], rows_of: RowsOf) -> Files:
     """A folder a sample, a file a layer (with the space's id where a layer has several), then what the tokens are."""
-    samples = _samples(inputs)
-    names: set[str] = set()
-    folders = _folders(sorted(samples))
+    sentences = Sentences(work.inputs)
+    folders = _folders(sentences.names())
     shared = Counter(_layer(space) for space in heads)
+    names: set[str] = set()
     files: dict[str, dict[str, Any]] = {}
     for space in heads:
         entries = rows_of(space)
-        names.update(entries.samples)
+        sentences.check(entries)
+        names.update(entries.names)
         own = f"_{space['space']}" if shared[_layer(space)] > 1 else ""
         file = f"layer_{_layer(space)}{own}.npz"
         files[file] = dict(space)
-        for name, first, last in _runs(entries.samples):
-            tokens = len(_known(samples, name)["token_ids"])
-            yield f"{folders[name]}/{file}", archive(_tokens(entries, first, last, tokens, space["width"]))
-    scenarios = [_scenario(folders[name], _known(samples, name)) for name in sorted(names)]
+        ranges = entries.ranges()
+        for name, first, last in zip(entries.names, ranges, ranges[1:], strict=False):
+            yield (
+                f"{folders[name]}/{file}",
+                archive(_tokens(entries, int(first), int(last), sentences.tokens(name), space["width"])),
+            )
     found = sorted({_layer(space) for space in heads})
-    metadata = {"n_scenarios": len(names), "layer_range": found[:1] + found[-1:], "scenarios": scenarios, "spaces": files}
-    yield (
-        "metadata_L" + "_".join(map(str, found[:1] + found[-1:])) + ".json",
-        (json.dumps(metadata, indent=1, sort_keys=True) + "\n").encode(),
-    )
+    ends = found[:1] + found[-1:]
+    metadata = {
+        "timestamp": stamp(work.at),
+        "n_scenarios": len(names),
+        "layer_range": ends,
+        "save_features": True,
+        "save_attention": False,
+        "scenarios": [_scenario(folders[name], sentences.sample(name)) for name in sorted(names)],
+        "spaces": files,
+    }
+    yield f"metadata_L{'_'.join(map(str, ends))}.json", (json.dumps(metadata, indent=1, sort_keys=True) + "\n").encode()
 
 
 def _tokens(entries: Entries, first: int, last: int, tokens: int, width: int) -> Iterator[Any]:
@@ -157,15 +151,6 @@ def _tokens(entries: Entries, first: int, last: int, tokens: int, width: int) ->
     yield whole("positions", positions.astype(np.int64))
 
 
-def _runs(samples: Sequence[str]) -> Iterator[tuple[str, int, int]]:
-    """Each sample's range of rows, in rows sorted by sample."""
-    first = 0
-    for at in range(1, len(samples) + 1):
-        if at == len(samples) or samples[at] != samples[first]:
-            yield samples[first], first, at
-            first = at
-
-
 def _folders(names: Sequence[str]) -> dict[str, str]:
     """A sample's own name where that is one folder's, told apart also where upper case counts for nothing."""
     seen = Counter(name.lower() for name in names)
@@ -182,7 +167,7 @@ def _scenario(folder: str, sample: Mapping[str, Any]) -> dict[str, Any]:
         positions.setdefault(span["name"], []).extend(range(span["start"], span["end"]))
     return {
         "scenario": folder,
-        "sample": sample["sample"],
+        "sample": dict(sample),
         "tokens": sample["pieces"],
         "token_ids": sample["token_ids"],
         "seq_len": len(sample["token_ids"]),
@@ -191,16 +176,6 @@ def _scenario(folder: str, sample: Mapping[str, Any]) -> dict[str, Any]:
 
 
 # --- both -----------------------------------------------------------------------------------------------------------------
-
-
-def _samples(inputs: Inputs) -> dict[str, dict[str, Any]]:
-    return {row["sample"]: row for row in inputs.read("samples").to_pylist()}
-
-
-def _known(samples: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, Any]:
-    if name not in samples:
-        raise DataError(f"sample '{name}' has activations, but table 'samples' of the run lacks it: its tokens are unknown.")
-    return samples[name]
 
 
 def _layer(space: Mapping[str, Any]) -> int:

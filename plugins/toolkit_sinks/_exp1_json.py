@@ -19,6 +19,8 @@ from toolkit.halves import rows_of_half
 from toolkit.hookpoints import hookpoint
 from toolkit.records import Params, SinkWork
 
+from ._stamp import stamp
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -61,7 +63,7 @@ def write_exp1_json(work: SinkWork) -> Iterator[tuple[str, bytes]]:
     sizes = [_size(rows, group) for group in work.params.groups]
     results = {str(layer): _layer(layer, facts, rows, work.params, sizes) for layer, facts in sorted(layers.items())}
     found = {
-        "timestamp": re.sub(r"[-:]", "", work.at[:19]).replace("T", "_"),
+        "timestamp": stamp(work.at),
         "feature_type": _kind(layers),
         "sae_source": _source(layers),
         "total_experiments_processed": sum(size or 0 for size in sizes),

@@ -13,8 +13,9 @@ from toolkit.errors import DataError, choices
 from toolkit.pricing import Cost
 from toolkit.records import Params, SinkWork
 
-from ._archive import archive, dense, whole
-from ._dense import Entries, configurations, layers
+from ._archive import archive, dense, texts, whole
+from ._dense import NUMBERS, configurations, layers
+from ._entries import Entries
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,17 +31,31 @@ class Npz(Params):
         description="Of dense archives. space: ours with `features` added; configuration: layer_20_l0_71_activations.npz; "
         "layer: SAMPLE/layer_15.npz.",
     )
+    index: str | None = Field(
+        None,
+        min_length=1,
+        description="layout: configuration: the metadata key with each sentence's number (sources of texts keep it with `row`); "
+        "without it they are counted in order of their ids, which without `id` is the file's.",
+    )
 
     @model_validator(mode="after")
     def _asked_for(self) -> Npz:
         if self.layout != "space" and not self.dense:
             raise ValueError(f"layout: {self.layout} writes every zero, which takes a lot of room. Say `dense: true` as well")
+        if self.index and self.layout != "configuration":
+            raise ValueError(
+                f"index: only `layout: configuration` numbers sentences, and this is `layout: {self.layout}`. Leave it out"
+            )
         return self
 
 
 def disk(params: Npz, cost: Cost) -> int:
-    """Bytes of the dense matrices, before they are compressed."""
-    return cost.dense if params.dense else 0
+    """Bytes of the dense matrices and of the texts beside them, before they are compressed."""
+    if not params.dense:
+        return 0
+    if params.layout == "layer":
+        return cost.dense_tokens
+    return cost.dense + (2 * cost.dense_texts + cost.rows * NUMBERS if params.layout == "configuration" else 0)
 
 
 def write_npz(work: SinkWork) -> Iterator[tuple[str, bytes | Iterable[bytes]]]:
@@ -56,9 +71,9 @@ def write_npz(work: SinkWork) -> Iterator[tuple[str, bytes | Iterable[bytes]]]:
         return Entries(activations.filter(pc.equal(activations["space"], space["space"])))
 
     if work.params.layout == "configuration":
-        yield from configurations(work.inputs, heads, rows_of)
+        yield from configurations(work, heads, rows_of)
     elif work.params.layout == "layer" and ids:
-        yield from layers(work.inputs, heads, rows_of)
+        yield from layers(work, heads, rows_of)
     elif work.params.layout == "space":
         for space, name in zip(heads, _names(known, ids), strict=True):
             yield f"{name}.npz", archive(_arrays(rows_of(space), space, dense_too=work.params.dense))
@@ -85,11 +100,11 @@ def _names(spaces: Mapping[str, Mapping[str, Any]], ids: Sequence[str]) -> list[
 def _arrays(entries: Entries, space: Mapping[str, Any], *, dense_too: bool) -> Iterator[Any]:
     import numpy as np
 
-    yield whole("samples", np.array(entries.samples, dtype=np.str_))
+    yield texts("samples", len(entries), max(map(len, entries.names), default=0), entries.name)
     yield whole("positions", entries.positions)
     yield whole("row", entries.row.astype(np.int64))
     yield whole("feature", entries.feature)
     yield whole("value", entries.value)
     yield whole("width", np.int64(space["width"]))
     if dense_too:
-        yield dense("features", len(entries.samples), space["width"], entries.fill)
+        yield dense("features", len(entries), space["width"], entries.fill)

@@ -96,7 +96,7 @@ def _comparisons() -> Iterator[Part]:
             optional=("features",),
             writes=("features",),
             cost=_cost.comparison(name),
-            compares=_compares.features if issubclass(params, _params.TwoGroups) else None,
+            compares=_compares.features,
         )
 
 
@@ -120,7 +120,8 @@ def _baselines() -> Iterator[Part]:
         cost=_cost.probe,
         version="2",
         reads=("samples", "sample_meta"),
-        optional=("activations", "spaces"),
+        optional=("activations", "spaces", "streams"),
+        instead="streams",
         writes=("baselines",),
         uses_model=True,
     )
@@ -132,6 +133,8 @@ def _baselines() -> Iterator[Part]:
         cost=_cost.residual,
         version="3",
         reads=("samples", "sample_meta"),
+        optional=("streams",),
+        instead="streams",
         writes=("features", "spaces"),
         uses_model=True,
         compares=_compares.streams,
@@ -153,6 +156,7 @@ def _paths_and_ranks() -> Iterator[Part]:
         params=_ranking.Ranking,
         run=_ranking.compare_ranking,
         cost=_cost.ranking,
+        compares=_compares.ranking,
         version="2",
         reads=("samples", "sample_meta", "activations", "spaces"),
         writes=("features",),

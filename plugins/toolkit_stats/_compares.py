@@ -7,15 +7,28 @@ from typing import Any
 
 from toolkit.errors import DataError
 from toolkit.pricing import Comparison
+from toolkit.tables import written
 
 from ._groups import OWN_UNITS
 from ._layers import hookpoints
-from ._params import REST
+from ._params import REST, Compare, Several, TwoGroups
+from ._ranking import Ranking
 
 
-def features(params: Any, model: Mapping[str, Any]) -> Comparison:
-    """Two groups, over every feature of the SAEs."""
-    return _two(params, each_space=params.family == "space", discovered=params.family == "discovered")
+def features(params: Compare, model: Mapping[str, Any]) -> Comparison:
+    """Two groups, several, or a number, over every feature of the SAEs."""
+    over = {"each_space": params.family == "space", "discovered": params.family == "discovered"}
+    if isinstance(params, TwoGroups):
+        return _two(params, **over)
+    if isinstance(params, Several):
+        return _compared(params, groups=params.between, effect="eta2", **over)
+    return _compared(params, groups=None, effect="r", **over)
+
+
+def ranking(params: Ranking, model: Mapping[str, Any]) -> Comparison:
+    """The sound ranking: a label followed over the confirm half."""
+    labels = tuple(written(label) for label in params.labels)
+    return Comparison(by=params.by, groups=labels, effect="r", half="confirm", alpha=params.alpha)
 
 
 def streams(params: Any, model: Mapping[str, Any]) -> Comparison:
@@ -24,13 +37,15 @@ def streams(params: Any, model: Mapping[str, Any]) -> Comparison:
         places = len(hookpoints(params.layers, int(model["layers"]), "the model"))
         family = places * int(model["width"]) if params.family == "all" else int(model["width"])
     except (KeyError, DataError):
-        family = None
+        family = 0
     return _two(params, family=family)
 
 
 def _two(params: Any, **family: Any) -> Comparison:
     first, second = (None if name == REST else name for name in params.between)
+    return _compared(params, groups=(first, second), **family)
+
+
+def _compared(params: Any, **asked: Any) -> Comparison:
     unit = "unit" if params.unit in OWN_UNITS else params.unit
-    return Comparison(
-        by=params.by, groups=(first, second), unit=unit, cluster=params.cluster, half=params.half, alpha=params.alpha, **family
-    )
+    return Comparison(by=params.by, unit=unit, cluster=params.cluster, half=params.half, alpha=params.alpha, **asked)

@@ -1,11 +1,12 @@
 """What tests ask for at most, from how many activations the stages before them write. How many rows there will be is up to the data.
 
-Where tests count operations, these are of arithmetic: they are few beside the memory that is read.
+Where tests count operations, these are of arithmetic: they are few beside the memory that is read. Activations are read from a file
+that is mapped, in order of spaces: in memory are those of the spaces in hand. The host makes that file a space at a time, before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import log2
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from toolkit.errors import DataError
 from toolkit.pricing import ENTRY, ROW, Cost, Workload, pass_bytes, token_flops
 
-from ._layers import Layers, hookpoints
+from ._layers import KEPT, Layers, hookpoints
 from ._leak import Leak
 from ._params import Compare
 from ._pathway import Pathway
@@ -84,10 +85,10 @@ def read(load: Workload) -> int:
     return int(load.rows * ROW + load.entries * ENTRY)
 
 
-def at_once(load: Workload) -> float:
-    """Entries of the spaces that are worked on together."""
-    spaces: int = max(1, load.saes.get("count", 1))
-    return load.entries * min(1.0, THREADS / spaces)
+def share(load: Workload, spaces: int = THREADS) -> float:
+    """Which part of all activations so many spaces have."""
+    count: int = max(1, load.saes.get("count", 1))
+    return min(1.0, spaces / count)
 
 
 def _compared(test: Test, params: Compare, load: Workload) -> Cost:
@@ -101,8 +102,7 @@ def _compared(test: Test, params: Compare, load: Workload) -> Cost:
         flops=load.entries * test.entry + features * test.feature + sorting + shuffling,
         read=read(load),
         memory=int(
-            read(load)
-            + at_once(load) * test.held
+            share(load) * (read(load) + load.entries * test.held)
             + rows * 8
             + widest * _rows(test, params) * MADE
             + load.samples * OBJECT
@@ -152,26 +152,26 @@ def leak(params: Leak, load: Workload) -> Cost:
 
 
 def probe(params: Probe, load: Workload) -> Cost:
-    """One pass over the distinct texts; at each layer and fold two readers of the stream, and in each space the best feature."""
-    model, width, layers = load.model, load.model.get("width", 0), _layers(params.layers, load.model)
+    """The stream from a table or one pass; at each layer and fold two readers of it, and in each space the best feature."""
+    width, layers = load.model.get("width", 0), _layers(params.layers, load)
     rows = min(load.samples, 2 * load.distinct)
     short, long = min(rows, width), max(rows, width)
     reader = 2 * 2.0 * short**2 * long + SOLVED * short**3 / 3 + 20.0 * rows * width
     features = params.folds * load.entries * (40.0 + log2(max(2, load.samples)))
     stream = load.distinct * width
     spaces = load.saes.get("count", 0)
-    return Cost(
-        forwards=load.distinct,
-        flops=_pass_flops(load, params.layers) + len(layers) * params.folds * reader + features,
-        read=int(model.get("bytes", 0)) + read(load),
+    source = _source(load, len(layers), params)
+    held = 0 if load.unloaded else min(HELD_ROWS, 4 * len(layers) * stream)
+    return source + Cost(
+        flops=len(layers) * params.folds * reader + features,
+        read=read(load),
         memory=int(
-            pass_bytes(model, load.tokens, load.longest, len(layers), params.tokens)
-            + min(HELD_ROWS, 4 * len(layers) * stream)
+            source.memory
+            + held
             + 8 * stream
             + 5 * 8 * rows * width
             + 3 * 8 * short**2
-            + read(load)
-            + 3 * HELD * load.entries / max(1, spaces)
+            + share(load, 1) * (read(load) + 3 * HELD * load.entries)
             + load.samples * OBJECT
         ),
         disk=(2 * len(layers) + spaces + 1) * BASELINE,
@@ -180,19 +180,18 @@ def probe(params: Probe, load: Workload) -> Cost:
 
 
 def residual(params: Residual, load: Workload) -> Cost:
-    """One pass over the distinct texts; of the streams only sums stay."""
-    model, width, layers = load.model, load.model.get("width", 0), _layers(params.layers, load.model)
+    """The streams from a table or one pass; of them only sums stay."""
+    width, layers = load.model.get("width", 0), _layers(params.layers, load)
     numbers = len(layers) * width
     rows = numbers * (2 * OF_GROUP + TESTS["welch"].rows + OF_FEATURE)
     in_a_pass = min(load.distinct, max(1, params.tokens * load.distinct // max(1, load.tokens)))
-    return Cost(
-        forwards=load.distinct,
-        flops=_pass_flops(load, params.layers) + 20.0 * load.samples * numbers + 200.0 * numbers,
-        read=int(model.get("bytes", 0)),
+    source, at_once = _source(load, len(layers), params), 1 if load.unloaded else len(layers)
+    return source + Cost(
+        flops=20.0 * load.samples * numbers + 200.0 * numbers,
         memory=int(
-            pass_bytes(model, load.tokens, load.longest, len(layers), params.tokens)
-            + in_a_pass * numbers * 12
-            + min(OPEN, 8 * load.distinct * numbers)
+            source.memory
+            + (0 if load.unloaded else in_a_pass * numbers * 12)
+            + min(OPEN, 8 * load.distinct * width * at_once)
             + 30 * 8 * numbers
             + width * rows // max(1, numbers) * MADE
             + load.samples * OBJECT
@@ -202,17 +201,33 @@ def residual(params: Residual, load: Workload) -> Cost:
     )
 
 
-def _layers(wanted: Layers, model: Mapping[str, Any]) -> list[str]:
+def _source(load: Workload, layers: int, params: Probe | Residual) -> Cost:
+    """Where the stream comes from: a pass over the distinct texts, or a table, of which a layer's rows are held at a time."""
+    model, width = load.model, load.model.get("width", 0)
+    if load.unloaded:
+        row = 4 * width + ROW
+        return Cost(read=load.samples * layers * row, memory=load.samples * layers * ROW + 3 * load.samples * row)
+    return Cost(
+        forwards=load.distinct,
+        flops=_pass_flops(load, params.layers),
+        read=int(model.get("bytes", 0)),
+        memory=pass_bytes(model, load.tokens, load.longest, layers, params.tokens),
+    )
+
+
+def _layers(wanted: Layers, load: Workload) -> list[str]:
     """The places that are looked at; none as long as nobody knows how many layers there are, or if there is no such layer."""
+    if wanted == KEPT:
+        return [f"resid_post.{layer}" for layer in dict.fromkeys(load.saes.get("layers", ()))]
     try:
-        return hookpoints(wanted, int(model["layers"]), "the model")
+        return hookpoints(wanted, int(load.model["layers"]), "the model")
     except (KeyError, DataError):
         return []
 
 
 def _pass_flops(load: Workload, wanted: Layers) -> float:
     """Every token up to the last layer that is looked at."""
-    last = max((int(place.rpartition(".")[2]) for place in _layers(wanted, load.model)), default=-1)
+    last = max((int(place.rpartition(".")[2]) for place in _layers(wanted, load)), default=-1)
     return load.tokens * token_flops(load.model, load.tokens / load.distinct if load.distinct else 0, last + 1)
 
 
@@ -236,8 +251,7 @@ def ranking(params: Ranking, load: Workload) -> Cost:
         flops=load.entries * (100.0 + 3 * log2(max(2, load.samples))) + features * 500.0,
         read=read(load),
         memory=int(
-            read(load)
-            + 2 * HELD * load.entries / spaces
+            share(load, 1) * (read(load) + 2 * HELD * load.entries)
             + features * of_feature * 3 * 8
             + features / spaces * of_feature * MADE
             + load.samples * OBJECT
@@ -259,8 +273,8 @@ def pathway(params: Pathway, load: Workload) -> Cost:
         flops=load.entries * 60.0 + features * 100.0 + 2.0 * pairs * on**2 * load.samples,
         read=read(load),
         memory=int(
-            read(load)
-            + load.entries * (2 * ENTRY + 2 * HELD / spaces)
+            share(load, 1) * (read(load) + 2 * HELD * load.entries)
+            + load.entries * 2 * ENTRY
             + features * 20 * 8
             + (PAIRS + 4) * 8 * on * load.samples * bool(pairs)
             + 5 * 8 * min(BLOCK, on**2) * bool(pairs)

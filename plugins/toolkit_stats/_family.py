@@ -9,23 +9,24 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
 from math import ceil
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from toolkit.errors import DataError, choices
-from toolkit.halves import marked
 from toolkit.records import Rows, Work
 from toolkit.tables import arrow_schema
 
+from ._at import Activations, marked
+from ._by_space import BySpace
 from ._confirm import Candidates, candidates, described_only
 from ._corrections import CORRECTIONS
 from ._duplicates import Twin, twins
-from ._entries import Fired, check_looked, read_space
+from ._entries import Fired, read_space
 from ._groups import Design
 from ._params import Compare
 from ._statistics import Moments, moments
@@ -89,17 +90,13 @@ def measured(work: Work) -> frozenset[str] | None:
     """The samples that have a row in every space that has any, if the params leave out the others; else None, for all."""
     if work.params.missing == "refuse":
         return None
-    activations = work.inputs.read("activations")
-    each = activations.group_by(["space", "sample"]).aggregate([])
-    of_sample = pc.value_counts(each["sample"])
-    spaces = len(pc.unique(each["space"]))
-    return frozenset(row["values"] for row in of_sample.to_pylist() if row["counts"] == spaces)
+    return Activations(work.inputs, work.params.at).measured
 
 
 def described(work: Work) -> dict[str, dict[str, Any]]:
     """Every space that is described, also one in which nothing fired: its features are part of the family."""
     rows = {row["space"]: row for row in work.inputs.read("spaces").to_pylist()}
-    for space in pc.unique(work.inputs.read("activations")["space"]).to_pylist():
+    for space in BySpace(work.inputs.read("activations")).spaces:
         if space not in rows:
             raise DataError(
                 f"space {space}: it has activations, but table 'spaces' does not describe it, so its width is unknown. "
@@ -112,8 +109,8 @@ def described(work: Work) -> dict[str, dict[str, Any]]:
 
 
 def _tested(work: Work, design: Design, test: Test, spaces: Mapping[str, Mapping[str, Any]]) -> Iterator[Tested]:
-    activations = work.inputs.read("activations")
-    check_looked(activations, design.samples)
+    activations = Activations(work.inputs, work.params.at)
+    activations.check_looked(design.samples)
     work.report.phase("compute")
 
     def one(space: str) -> Tested:
@@ -138,11 +135,12 @@ def tested_space(space: str, facts: Mapping[str, Any], fired: Fired, family: int
 
 
 def _read(
-    work: Work, design: Design, activations: pa.Table, space: str, facts: Mapping[str, Any], among: Candidates | None
+    work: Work, design: Design, activations: Activations, space: str, facts: Mapping[str, Any], among: Candidates | None
 ) -> tuple[Fired, int]:
     """The features of the family that fired, and how many it has."""
-    rows = activations.filter(pc.equal(activations["space"], space))
-    fired = read_space(rows, design.samples, facts["width"], work.params.pool, f"{space} ({facts['address']})")
+    named = f"{space} ({facts['address']})"
+    rows = activations.of(space, design.samples, named)
+    fired = read_space(rows, design.samples, facts["width"], work.params.pool, named)
     if among is None:
         return in_family(fired, facts["width"], work.params)
     wanted = among.of(space)
@@ -206,7 +204,7 @@ def _said(test: Test, params: Compare, family: int) -> str:
     )
     family_of = f"{params.correct} over {family} features{OF_FAMILY[params.family]}{fired}"
     cut = f", |{test.effect}| >= {test.least:g}" if test.least else ""
-    return f"{marked(test.name, params.half)}: {family_of}, alpha {params.alpha:g}{cut}"
+    return f"{marked(test.name, params.at, params.half)}: {family_of}, alpha {params.alpha:g}{cut}"
 
 
 # --- the same feature in several SAEs -----------------------------------------------------------------------------------
@@ -215,8 +213,10 @@ def _said(test: Test, params: Compare, family: int) -> str:
 def _twins(work: Work, design: Design, test: Test, tested: Sequence[Tested], corrected: Sequence[Corrected]) -> list[list[Twin]]:
     """By space, its discoveries that do as another discovery at their site does."""
 
+    activations = cache(lambda: Activations(work.inputs, work.params.at))
+
     def columns(at: int) -> Any:
-        fired, _ = _read(work, design, work.inputs.read("activations"), tested[at].space, tested[at].facts, test.among)
+        fired, _ = _read(work, design, activations(), tested[at].space, tested[at].facts, test.among)
         return fired.matrix[:, np.flatnonzero(corrected[at].discovered)]
 
     features = [one.features[found.discovered] for one, found in zip(tested, corrected, strict=True)]
@@ -238,7 +238,7 @@ class _Writer:
     def table(self, one: Tested, corrected: Corrected, adjusted: Corrected | None, twins: Sequence[Twin], said: str) -> pa.Table:
         """All rows of a space: a block a statistic."""
         features, found, contrast = one.features, corrected.discovered, self._test.contrast
-        test, half = said.rpartition(": ")[0], self._params.half
+        test, alone = said.rpartition(": ")[0], marked(None, self._params.at, self._params.half)
         beside = f"{test}: {self._test.adjusted}"
         blocks: list[pa.Table] = []
 
@@ -247,13 +247,13 @@ class _Writer:
             blocks.append(self._block(one.space, features[kept], stat, group, numbers[kept], text))
 
         for group, side in zip(self._design.groups, one.sides, strict=True):
-            add("mean", group.name, side.mean, marked(group.size(), half))
-            add("density", group.name, side.fired / side.samples, marked(None, half))
+            add("mean", group.name, side.mean, marked(group.size(), self._params.at, self._params.half))
+            add("density", group.name, side.fired / side.samples, alone)
             add(
                 "std",
                 group.name,
                 np.sqrt(side.squares / (side.samples - 1)),
-                marked(None, half),
+                alone,
                 None if self._params.details == "all" else found,
             )
         for stat, numbers in one.found.items():
@@ -266,7 +266,7 @@ class _Writer:
         if adjusted is not None:
             add("q_adjusted", contrast, adjusted.q, beside)
             add("significant_adjusted", contrast, adjusted.significant.astype(np.float64), beside)
-        add("fired", "", np.sum([side.fired for side in one.sides], axis=0).astype(np.float64), marked(None, half))
+        add("fired", "", np.sum([side.fired for side in one.sides], axis=0).astype(np.float64), alone)
         add("discovered", contrast, np.ones(len(features)), test, found)
         return pa.concat_tables([*blocks, *self._twins(one.space, twins, test)])
 

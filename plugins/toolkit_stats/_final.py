@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,8 @@ from toolkit.errors import DataError
 from toolkit.records import Work
 from toolkit.tables import written
 
+from ._at import Activations
+from ._by_space import BySpace
 from ._groups import metadata
 
 if TYPE_CHECKING:
@@ -96,12 +98,20 @@ def _check(rows: list[dict[str, Any]], number: Mapping[str, float | None], param
             )
 
 
-def final_rows(activations: pa.Table, scale: Scale, space: str, named: str) -> pa.Table:
-    """The rows of a space at the final tokens; a sample without one is an error, since silence is not a measurement."""
+def reader(work: Work, scale: Scale) -> Callable[[str, str], pa.Table]:
+    """What gives the rows of a space, and how people name it, at the positions asked for."""
+    if work.params.at != "last":
+        activations = Activations(work.inputs, work.params.at)
+        return lambda space, named: activations.of(space, scale.samples, named)
+    by_space = BySpace(work.inputs.read("activations"))
+    return lambda space, named: _final_rows(by_space.of(space), scale, named)
+
+
+def _final_rows(rows: pa.Table, scale: Scale, named: str) -> pa.Table:
+    """The rows at the final tokens; a sample without one is an error, since silence is not a measurement."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    rows = activations.filter(pc.equal(activations["space"], space))
     names = pa.array(list(scale.last), pa.string())
     last = pa.array(list(scale.last.values()), pa.int32())
     at = pc.index_in(rows["sample"], value_set=names)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from toolkit.halves import half_of, rows_of_half
+from ._at import mark_of, rows_marked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -108,7 +108,7 @@ def read_contrasts(inputs: Inputs) -> Iterator[Found]:
             sides = _sides(group, effect, _unique(means["group"]))
             if sides and effect and all(len(stats[stat]) for stat in STATS):
                 name = group if len(said) == 1 else f"{group}, {test}"
-                yield _contrast((name, group, *sides), effect, how, stats, rows_of_half(means, half_of(test)), spaces)
+                yield _contrast((name, group, *sides), effect, how, stats, rows_marked(means, mark_of(test)), spaces)
 
 
 def _sides(group: str, effect: str | None, groups: Sequence[str]) -> tuple[str, str] | None:

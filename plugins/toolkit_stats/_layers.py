@@ -1,4 +1,4 @@
-"""Which layers of a model a stage looks at: `all`, `8`, `1-31`, `1-`, `[8, 15, 31]`."""
+"""Which layers of a model a stage looks at: `all`, `8`, `1-31`, `1-`, `[8, 15, 31]`, `kept`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,18 @@ from toolkit.errors import DataError
 
 Layers = str | int | tuple[int, ...]
 HELP = "all, 8, 1-31, 1- (to the last) or [8, 15, 31]; layers count from 0, and a layer's place is its output."
+KEPT = "kept"
+"""Layers whose stream an extraction kept; a model alone has none."""
 MOST = 10_000
 
 
 def hookpoints(wanted: Layers, layers: int, model: str) -> list[str]:
     """The streams after the layers asked for; one that the model does not have is an error."""
+    if wanted == KEPT:
+        raise DataError(
+            f"layers: {wanted!r} is the layers whose stream an extraction kept, and none that this stage needs kept any of {model}: add "
+            f"one to `needs` that has `stream: last`, or name layers."
+        )
     numbers = list(range(layers)) if wanted == "all" else sorted(set(_numbers(wanted, layers)))
     missing = [number for number in numbers if not 0 <= number < layers]
     if missing or not numbers:
@@ -30,4 +37,4 @@ def _numbers(wanted: Layers, layers: int) -> list[int]:
         return list(range(int(span[1]), min(int(span[2]), MOST) + 1 if span[2] else layers))
     if re.fullmatch(r"\s*\d+\s*", wanted):
         return [int(wanted)]
-    raise DataError(f"layers: {wanted!r} is not understood. Write all, 8, 1-31, 1- (to the last) or [8, 15, 31].")
+    raise DataError(f"layers: {wanted!r} is not understood. Write all, 8, 1-31, 1- (to the last), [8, 15, 31] or {KEPT}.")

@@ -8,6 +8,8 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from toolkit.records import Params
 
+from ._at import AtKept
+
 REST = "rest"
 """In `between`: every sample that has the metadata and is not in the other group."""
 
@@ -42,7 +44,7 @@ class Samples(Params):
     half: Literal["all", "select", "confirm"] = Field("all", description="Which half of the units is used, or all of them.")
 
 
-class Compare(Samples):
+class Compare(AtKept, Samples):
     """What every comparison takes."""
 
     alpha: float = Field(0.05, gt=0, lt=1, description="Share of false discoveries (or chance of one) to allow.")

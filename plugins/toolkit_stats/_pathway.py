@@ -16,6 +16,7 @@ from toolkit.addresses import layer_of, locate
 from toolkit.errors import DataError
 from toolkit.records import Rows, Work
 
+from ._at import Activations, AtKept
 from ._labelled import Labelled, blocks, two_groups
 from ._params import Between
 
@@ -33,7 +34,7 @@ HELD = 4
 """Spaces whose features are held scaled at a time."""
 
 
-class Pathway(Between):
+class Pathway(AtKept, Between):
     """Which groups, which features are followed, and what is said about them."""
 
     order: str | None = Field(
@@ -118,18 +119,18 @@ def _withheld(data: Labelled, least: int) -> str | None:
 def _spaces(work: Work, data: Labelled) -> Iterator[_Space]:
     """Every space, by layer."""
     import numpy as np
-    import pyarrow.compute as pc
 
-    from ._entries import check_looked, read_space
+    from ._entries import read_space
     from ._statistics import effects, moments, welch
 
-    activations = work.inputs.read("activations")
-    check_looked(activations, data.samples)
+    activations = Activations(work.inputs, work.params.at)
+    activations.check_looked(data.samples)
     rows = sorted(work.inputs.read("spaces").to_pylist(), key=lambda row: (_layer(row), row["address"], row["space"]))
     work.report.phase("compute")
     for done, facts in enumerate(rows):
-        own = activations.filter(pc.equal(activations["space"], facts["space"]))
-        fired = read_space(own, data.samples, facts["width"], work.params.pool, f"{facts['space']} ({facts['address']})")
+        named = f"{facts['space']} ({facts['address']})"
+        own = activations.of(facts["space"], data.samples, named)
+        fired = read_space(own, data.samples, facts["width"], work.params.pool, named)
         sides = []
         for number in range(2):
             at = np.flatnonzero(data.label == number)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from toolkit.records import UNHASHED, Rows, Work
-from toolkit.streams import distinct_texts, last_only
+from toolkit.streams import Text, distinct_texts, last_only
 
+from ._at import Activations, AtKept, shown
 from ._labelled import Labelled, blocks, folds, two_groups
 from ._layers import HELP, Layers, hookpoints
 from ._params import Between
@@ -19,14 +21,15 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from ._auroc import Estimate
+    from ._stored import Stored
 
 EVERY = "of all spaces"
 
 
-class Probe(Between):
+class Probe(AtKept, Between):
     """Which groups and layers, and how it is validated."""
 
-    layers: Layers = Field("all", description=HELP)
+    layers: Layers = Field("all", description=f"{HELP} kept: those whose stream a needed extraction kept.")
     folds: int = Field(
         5,
         ge=3,
@@ -57,25 +60,42 @@ def _row(data: Labelled, kind: str, name: str, found: Estimate, said: str) -> di
 
 
 def _streams(work: Work, data: Labelled, fold: npt.NDArray[np.int64], said: str) -> Iterator[dict[str, Any]]:
-    """Both readers at every layer, from one forward pass over the distinct texts."""
+    """Both readers at every layer, from the stream that an extraction kept, or from one forward pass over the distinct texts."""
     import numpy as np
 
     from ._auroc import auroc
-    from ._rows import last_rows
+    from ._stored import Stored
 
-    places = hookpoints(work.params.layers, work.model.layers, work.model.identity.name)
     wanted = set(data.samples)
     samples = work.inputs.read("samples").select(["sample", "token_ids"]).to_pylist()
     texts = distinct_texts([row for row in samples if row["sample"] in wanted], last_only)
     text_of = {sample: at for at, text in enumerate(texts) for sample in text.samples}
     row = np.array([text_of[sample] for sample in data.samples])
     positive = data.label == 0
-    with last_rows(work.model, texts, places, work.params.tokens, lambda done: work.report.progress(done, len(texts))) as held:
+    with _stored(Stored(work), texts) if "streams" in work.inputs.tables() else _computed(work, texts) as (places, rows_at):
         work.report.phase("compute")
         for at, place in enumerate(places):
             work.report.progress(at, len(places))
-            for kind, scores in _scores(held[at].astype(np.float64), row, data, fold).items():
+            for kind, scores in _scores(rows_at(place).astype(np.float64), row, data, fold).items():
                 yield _row(data, kind, place, auroc(scores, positive, fold, data.cluster), said)
+
+
+RowsAt = tuple[Sequence[str], "Callable[[str], npt.NDArray[np.float32]]"]
+"""Places, and what gives the rows of the texts at one of them."""
+
+
+@contextmanager
+def _stored(stored: Stored, texts: Sequence[Text]) -> Iterator[RowsAt]:
+    yield stored.places, lambda place: stored.rows(place, texts)
+
+
+@contextmanager
+def _computed(work: Work, texts: Sequence[Text]) -> Iterator[RowsAt]:
+    from ._rows import last_rows
+
+    places = hookpoints(work.params.layers, work.model.layers, work.model.identity.name)
+    with last_rows(work.model, texts, places, work.params.tokens, lambda done: work.report.progress(done, len(texts))) as held:
+        yield places, lambda place: held[places.index(place)]
 
 
 def _scores(
@@ -104,20 +124,21 @@ def _scores(
 def _features(work: Work, data: Labelled, fold: npt.NDArray[np.int64], said: str) -> Iterator[dict[str, Any]]:
     """In each space, and over all of them, the feature with the best AUROC in the other folds, scored on this one."""
     import numpy as np
-    import pyarrow.compute as pc
 
     from ._auroc import auroc, column_aurocs
-    from ._entries import check_looked, read_space
+    from ._entries import read_space
 
-    activations = work.inputs.read("activations")
-    check_looked(activations, data.samples)
+    activations = Activations(work.inputs, work.params.at)
+    activations.check_looked(data.samples)
     spaces = {row["space"]: row for row in work.inputs.read("spaces").to_pylist()}
     positive, count = data.label == 0, int(fold.max()) + 1
+    said += f"; at {shown(work.params.at)}" if work.params.at is not None else ""
     best: list[tuple[float, str]] = [(-1.0, "")] * count
     best_scores = np.zeros(len(positive))
     for space, facts in sorted(spaces.items()):
-        rows = activations.filter(pc.equal(activations["space"], space))
-        fired = read_space(rows, data.samples, facts["width"], work.params.pool, f"{space} ({facts['address']})")
+        named = f"{space} ({facts['address']})"
+        rows = activations.of(space, data.samples, named)
+        fired = read_space(rows, data.samples, facts["width"], work.params.pool, named)
         if not len(fired.features):
             silent = auroc(np.zeros(len(positive)), positive, fold, data.cluster)
             yield _row(data, "best feature", facts["address"], silent, f"no feature fired; {said}")

@@ -14,10 +14,11 @@ from pydantic import Field, model_validator
 
 from toolkit.errors import DataError
 from toolkit.randomness import half
-from toolkit.records import Params, Rows, Work
+from toolkit.records import Rows, Work
 from toolkit.tables import arrow_schema, written
 
-from ._final import Scale, final_rows, read_scale
+from ._at import Asked, AtKept
+from ._final import Scale, read_scale, reader
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,11 +36,16 @@ PRESETS: Mapping[str, tuple[float, float, float]] = {
 """Least r, least true-positive rate, largest false-positive rate."""
 
 
-class Ranking(Params):
+class Ranking(AtKept):
     """Which label, how strict, and how many features are written."""
 
     by: str = Field(min_length=1, description="The metadata key that holds the label, a number.")
     labels: tuple[float, ...] = Field((0, 1, 2, 3), min_length=2, description="The label's values from none to most.")
+    at: Asked | None = Field(
+        "last",
+        description="Which of the positions that were kept are read, as of a comparison; a sample has the largest value of them. The "
+        "published pipeline reads the last token.",
+    )
     preset: Literal["default", "strict", "loose"] = Field("default", description="Filters on r, TPR and FPR, as published.")
     min_r: float | None = Field(None, ge=-1, le=1, description="Least r, instead of the preset's.")
     min_tpr: float | None = Field(None, ge=0, le=1, description="Least true-positive rate, instead of the preset's.")
@@ -102,6 +108,8 @@ def compare_ranking(work: Work) -> Rows:
     kept = _kept(scores, sound_scores, [a | b for a, b in zip(passes, sound, strict=True)], ends, work.params.rows)
     twins = {"same_as": _twins(found, passes, ranks), "same_as_sound": _twins(found, sound, sound_ranks)}
     texts = {"q": f"bh over {family}", "score": scale.said(), "score_sound": _sound_said(scale, halves)}
+    if work.params.at != "last":
+        texts["pearson"] = work.params.model_dump_json(include={"at"})
     for at, one in enumerate(found):
         columns = {
             **_published(one.every, scores[at], passes[at], ranks[at]),
@@ -159,12 +167,11 @@ def _measured(
     from ._entries import read_space
     from ._ordinal import describe, trend_test, varying
 
-    activations = work.inputs.read("activations")
+    rows_of = reader(work, scale)
     work.report.phase("compute")
     for done, (space, facts) in enumerate(sorted(spaces.items())):
         named = f"{space} ({facts['address']})"
-        rows = final_rows(activations, scale, space, named)
-        fired = read_space(rows, scale.samples, facts["width"], "max", named)
+        fired = read_space(rows_of(space, named), scale.samples, facts["width"], "max", named)
         varies = varying(fired.matrix)
         matrix, (select, confirm) = fired.matrix[:, varies], halves
         chosen = describe(matrix[select], scale.label[select], scale.labels)

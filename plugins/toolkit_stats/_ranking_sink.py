@@ -7,7 +7,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -17,6 +17,8 @@ from toolkit.errors import DataError
 from toolkit.records import Params, SinkWork
 from toolkit.saes import average_l0s
 from toolkit.tables import written
+
+from ._at import Activations, AtKept
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -197,13 +199,15 @@ def _hits(work: SinkWork, by: str, features: Sequence[Mapping[str, Any]]) -> lis
     meta = work.inputs.read("sample_meta")
     rows = meta.filter(pc.equal(meta["key"], by)).to_pylist()
     label = {row["sample"]: written(row["number"]) for row in rows if row["number"] is not None}
-    activations = work.inputs.read("activations")
+    rows_of = _reader(work, [sample for sample in samples if sample in label])
     found = []
-    by_space: dict[str, list[Any]] = {}
+    by_space: dict[str, dict[str, dict[int, float]]] = {}
     for one in features:
         if one["space"] not in by_space:
-            by_space[one["space"]] = _final(activations.filter(pc.equal(activations["space"], one["space"])), samples, label)
-        fired = [(values[one["feature"]], sample) for sample, values in by_space[one["space"]] if one["feature"] in values]
+            by_space[one["space"]] = _largest(rows_of(one["space"]))
+        fired = [
+            (values[one["feature"]], sample) for sample, values in by_space[one["space"]].items() if one["feature"] in values
+        ]
         fired.sort(key=lambda pair: (-pair[0], pair[1]))
         mine: dict[str, list[dict[str, Any]]] = {}
         for value, sample in fired:
@@ -214,13 +218,28 @@ def _hits(work: SinkWork, by: str, features: Sequence[Mapping[str, Any]]) -> lis
     return found
 
 
-def _final(rows: pa.Table, samples: Mapping[str, Any], label: Mapping[str, str]) -> list[tuple[str, dict[int, float]]]:
-    """What fired at the final token of each labelled sample."""
+def _reader(work: SinkWork, names: Sequence[str]) -> Callable[[str], pa.Table]:
+    """What gives the rows of a space in these samples, at the positions that the ranking read."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    names = [sample for sample in samples if sample in label]
-    last = pa.array([len(samples[sample]["token_ids"]) - 1 for sample in names], pa.int32())
-    at = pc.index_in(rows["sample"], value_set=pa.array(names, pa.string())).combine_chunks()
-    rows = rows.filter(pc.fill_null(pc.equal(rows["position"], last.take(at)), False))
-    return [(row["sample"], dict(zip(row["features"], row["values"], strict=True))) for row in rows.to_pylist()]
+    rows = work.inputs.read("features")
+    told = pc.unique(rows.filter(pc.and_(pc.equal(rows["stat"], "pearson"), rows["text"].is_valid()))["text"]).to_pylist()
+    activations = Activations(work.inputs, AtKept.model_validate_json(told[0]).at if told else "last")
+    wanted = pa.array(names, pa.string())
+
+    def rows_of(space: str) -> pa.Table:
+        found = activations.of(space, names, space)
+        return found.filter(pc.is_in(found["sample"], value_set=wanted))
+
+    return rows_of
+
+
+def _largest(rows: pa.Table) -> dict[str, dict[int, float]]:
+    """By sample what fired, each feature's largest value."""
+    found: dict[str, dict[int, float]] = {}
+    for row in rows.to_pylist():
+        own = found.setdefault(row["sample"], {})
+        for feature, value in zip(row["features"], row["values"], strict=True):
+            own[feature] = max(own.get(feature, value), value)
+    return found

@@ -1,7 +1,7 @@
 """The stage `compare.residual`: every number of the raw stream tested like a feature, in spaces of its own.
 
-The control beside SAE features: what the stream shows without any SAE. One forward pass over the distinct texts; of the rows only
-sums are kept.
+The control beside SAE features: what the stream shows without any SAE. It reads the rows that an extraction kept, or makes one forward
+pass over the distinct texts; of the rows only sums are kept.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from toolkit.records import UNHASHED, Rows, Work
 from toolkit.saes import raw_space_row
@@ -18,16 +18,21 @@ from toolkit.streams import Text, distinct_texts, last_only, passes
 
 from . import _params
 from ._labelled import blocks
-from ._layers import HELP, Layers, hookpoints
+from ._layers import HELP, KEPT, Layers, hookpoints
 from ._params import Between
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from ._groups import Design
     from ._statistics import Moments
     from ._streaming import Stream
 
 OPEN_BYTES = 2**30
 """Sums of open clusters that would need more than this are kept few by another order of the texts."""
+OF_A_LAYER = ("mean", "fired", "squares", "variance")
+"""What moments have for each layer; the rest is of the groups."""
 
 
 class Residual(Between):
@@ -43,6 +48,14 @@ class Residual(Between):
     )
     tokens: int = Field(8192, ge=1, description="Padded tokens of one forward pass.", json_schema_extra=UNHASHED)
 
+    @field_validator("layers")
+    @classmethod
+    def _named(cls, layers: Layers) -> Layers:
+        """How many tests are corrected together has to be known before anything is computed."""
+        if layers == KEPT:
+            raise ValueError(f"layers: name them, as all, 8, 1-31, 1- or [8, 15, 31]; `{KEPT}` is for compare.probe")
+        return layers
+
     def compared(self) -> _params.TwoGroups:
         """The same as a comparison of features is told it; `layers` and `tokens` apart."""
         return _params.TwoGroups(**self.model_dump(exclude={"layers", "tokens"}))
@@ -52,12 +65,10 @@ def compare_residual(work: Work) -> Rows:
     """Rows of `features` as compare.welch writes them, and the raw spaces that they belong to."""
     from ._groups import group_design
 
-    model, params = work.model, work.params.compared()
-    told = replace(work, params=params)
+    told = replace(work, params=work.params.compared())
     design = group_design(told)
-    places = hookpoints(work.params.layers, model.layers, model.identity.name)
-    spaces = [raw_space_row(model.identity, place, model.width) for place in places]
-    sides = [stream.moments() for stream in _streamed(work, design, places)]
+    read = _read if "streams" in work.inputs.tables() else _computed
+    spaces, sides = read(work, design)
     yield "spaces", blocks(spaces, "spaces")
     yield from _tested(told, design, spaces, sides)
 
@@ -92,33 +103,79 @@ def _tested(work: Work, design: Design, spaces: Sequence[Any], sides: Sequence[M
 
 def _at(side: Moments, layer: int) -> Moments:
     """One layer of moments of all layers."""
-    names = ("mean", "fired", "squares", "variance")
-    return replace(side, **{name: getattr(side, name)[layer] for name in names})
+    return replace(side, **{name: getattr(side, name)[layer] for name in OF_A_LAYER})
 
 
-def _streamed(work: Work, design: Design, places: Sequence[str]) -> list[Stream]:
-    """Each group's sums after one pass over the texts."""
+def _computed(work: Work, design: Design) -> tuple[list[dict[str, Any]], list[Moments]]:
+    """The raw spaces, and each group's sums after one pass of the model over the texts."""
     import numpy as np
 
-    from ._streaming import Stream
-
-    group_of = {sample: at for at, group in enumerate(design.groups) for sample in design.samples[group.start : group.end]}
-    cluster_of = dict(zip(design.samples, [int(number) for group in design.groups for number in group.clusters], strict=True))
-    sides = [Stream(group.clusters, (len(places), work.model.width)) for group in design.groups]
-    rows = work.inputs.read("samples").select(["sample", "token_ids"]).to_pylist()
-    texts = distinct_texts([row for row in rows if row["sample"] in group_of], last_only)
-    done = 0
-    for found in passes(work.model, _ordered(texts, design, len(places) * work.model.width), places, work.params.tokens):
+    model = work.model
+    places = hookpoints(work.params.layers, model.layers, model.identity.name)
+    sums, done = _Sums(design, (len(places), model.width)), 0
+    for found in passes(model, _texts(work, design, len(places) * model.width), places, work.params.tokens):
         streams = [found.rows[place].double().cpu().numpy() for place in places]
         for at, text in enumerate(found.texts):
-            row = np.stack([stream[at] for stream in streams])
-            for number, side in enumerate(sides):
-                own = [cluster_of[sample] for sample in text.samples if group_of[sample] == number]
-                if own:
-                    side.add(row, own)
+            sums.add(text, np.stack([stream[at] for stream in streams]))
         done += sum(len(text.samples) for text in found.texts)
         work.report.progress(done, len(design.samples))
-    return sides
+    return [raw_space_row(model.identity, place, model.width) for place in places], sums.moments()
+
+
+def _read(work: Work, design: Design) -> tuple[list[dict[str, Any]], list[Moments]]:
+    """The same from the rows that an extraction kept, place by place: texts come in the same order, so sums are the same."""
+    from ._stored import Stored
+
+    stored = Stored(work)
+    texts = _texts(work, design, len(stored.places) * stored.width)
+    found: list[list[Moments]] = []
+    for done, place in enumerate(stored.places):
+        work.report.progress(done, len(stored.places))
+        sums = _Sums(design, (1, stored.width))
+        for text, row in zip(texts, stored.rows(place, texts), strict=True):
+            sums.add(text, row[None].astype("float64"))
+        found.append(sums.moments())
+    spaces = [raw_space_row(stored.identity, place, stored.width) for place in stored.places]
+    return spaces, [_layers_of(side) for side in zip(*found, strict=True)]
+
+
+def _layers_of(side: Sequence[Moments]) -> Moments:
+    """Moments of all layers, from those of each."""
+    import numpy as np
+
+    joined: dict[str, Any] = {name: np.concatenate([getattr(one, name) for one in side]) for name in OF_A_LAYER}
+    return replace(side[0], **joined)
+
+
+class _Sums:
+    """Each group's sums, from rows that come by text after text."""
+
+    def __init__(self, design: Design, shape: tuple[int, ...]) -> None:
+        from ._streaming import Stream
+
+        groups = design.groups
+        self._group = {sample: at for at, group in enumerate(groups) for sample in design.samples[group.start : group.end]}
+        numbers = [int(number) for group in groups for number in group.clusters]
+        self._cluster = dict(zip(design.samples, numbers, strict=True))
+        self._sides: list[Stream] = [Stream(group.clusters, shape) for group in groups]
+
+    def add(self, text: Text, row: npt.NDArray[np.float64]) -> None:
+        """One text's row, for the samples that have this text."""
+        for number, side in enumerate(self._sides):
+            own = [self._cluster[sample] for sample in text.samples if self._group[sample] == number]
+            if own:
+                side.add(row, own)
+
+    def moments(self) -> list[Moments]:
+        """Of each group, once every text has come."""
+        return [side.moments() for side in self._sides]
+
+
+def _texts(work: Work, design: Design, numbers: int) -> list[Text]:
+    """The distinct texts of the groups, in the order in which their rows are summed."""
+    wanted = set(design.samples)
+    rows = work.inputs.read("samples").select(["sample", "token_ids"]).to_pylist()
+    return _ordered(distinct_texts([row for row in rows if row["sample"] in wanted], last_only), design, numbers)
 
 
 def _ordered(texts: list[Text], design: Design, numbers: int) -> list[Text]:

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from toolkit.halves import half_of, rows_of_half
 from toolkit.records import Figure, Inputs
 
 from . import _draw as draw
+from ._at import mark_of, rows_marked
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -108,7 +108,7 @@ def _numbers(inputs: Inputs, found: Found, top: Sequence[int]) -> dict[tuple[str
     stats = ["mean", "density", *(f"{found.effect}_{part}" for part in ("low", "high", "adjusted", "select"))]
     rows = inputs.read("features")
     rows = rows.filter(pc.is_in(rows["feature"], value_set=pa.array([int(found.feature[at]) for at in top], pa.uint32())))
-    rows = rows_of_half(rows.filter(pc.is_in(rows["stat"], value_set=pa.array(stats, pa.string()))), half_of(found.how))
+    rows = rows_marked(rows.filter(pc.is_in(rows["stat"], value_set=pa.array(stats, pa.string()))), mark_of(found.how))
     return {(row["space"], row["feature"], row["stat"], row["group"]): row["number"] for row in reversed(rows.to_pylist())}
 
 

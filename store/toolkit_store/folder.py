@@ -27,7 +27,7 @@ from toolkit_store import locks
 from toolkit_store.files import FileRecord
 
 MARKER = "toolkit-store.json"
-READABLE = (1, 2)
+READABLE = (1, 2, 3)
 """Older formats that can be read as they are."""
 VALUES = ("float32", "float16")
 
@@ -41,12 +41,12 @@ def _to_format_2(folder: Path) -> None:
         record.renew(name)
 
 
-def _to_format_3(folder: Path) -> None:
-    """Format 2 lacked tables that later ones have; each is made when its first rows come."""
+def _with_newer_tables(folder: Path) -> None:
+    """Formats 2 and 3 lacked tables that later ones have; each is made when its first rows come."""
     _make_folders(folder)
 
 
-MIGRATIONS: dict[int, Callable[[Path], None]] = {1: _to_format_2, 2: _to_format_3}
+MIGRATIONS: dict[int, Callable[[Path], None]] = {1: _to_format_2, 2: _with_newer_tables, 3: _with_newer_tables}
 """Format found -> what turns such a store into the next format. Each must be safe to repeat after a kill."""
 
 

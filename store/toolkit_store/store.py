@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 from toolkit.errors import BadInput, StoreError, choices, nearest
 from toolkit.records import RunRow, StepRow
 from toolkit.tables import DATA_TABLES, TABLES, arrow_schema, table
-from toolkit_store import checking, indexing, ledger, locks, rows
+from toolkit_store import checking, dividing, indexing, ledger, locks, rows
 from toolkit_store.checking import CheckReport
 from toolkit_store.database import INDEXES, Database, among, equals
 from toolkit_store.place import Place, placed
@@ -232,6 +232,20 @@ class Store:
         with self.reading():
             return self._read(table, steps, wanted).select(wanted)
 
+    def divided(self, table: str, steps: Iterable[str], scratch: Path) -> Iterator[pa.Table]:
+        """What `read` gives, a part for each value of the first column of the key: memory holds one part, `scratch` (a file) the others."""
+        schema = arrow_schema(table, step=True)
+        try:
+            with self.reading():
+                owners = self._owners(table, steps)
+                chunks = (chunk for where in among("step", owners) for chunk in self.database.batches(table, where))
+                pieces, found = dividing.divide(chunks, schema, schema.names[0], scratch)
+            self._check_count(table, found, sum(owners.values()))
+            for part in dividing.parts(pieces, scratch):
+                yield rows.ordered(table, part).select(_columns(table, None))
+        finally:
+            scratch.unlink(missing_ok=True)
+
     def run_states(self, run: str | None = None) -> list[RunRow]:
         """The latest row of each run, oldest first; with `run`, of that one (empty when it is unknown)."""
         with self.reading():
@@ -343,13 +357,17 @@ class Store:
     def _read(self, name: str, steps: Iterable[str], columns: Sequence[str]) -> pa.Table:
         import pyarrow as pa
 
-        owners = {row.key: row.tables[name] for row in self._steps(steps) if row.tables.get(name)}
+        owners = self._owners(name, steps)
         needed = list(dict.fromkeys([*columns, *table(name).key, "step"]))
         parts = [self.database.rows(name, where, needed) for where in among("step", owners)]
         empty = arrow_schema(name, step=True).empty_table().select(needed)
         found = pa.concat_tables([empty, *parts])
         self._check_count(name, found.num_rows, sum(owners.values()))
         return rows.ordered(name, found)
+
+    def _owners(self, name: str, steps: Iterable[str]) -> dict[str, int]:
+        """The committed ones of these steps that have rows in a table, and how many."""
+        return {row.key: row.tables[name] for row in self._steps(steps) if row.tables.get(name)}
 
     def _check_count(self, name: str, found: int, wanted: int) -> None:
         """Refuse rows that are not as many as the ledger says: those of a process that lost the lease, or of a file that is gone."""

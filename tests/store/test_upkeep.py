@@ -184,6 +184,32 @@ def test_a_store_of_format_2_is_read_as_it_is_and_gets_the_newer_tables_when_wri
     assert new.check().problems == []
 
 
+def test_a_store_of_format_3_gets_streams_when_they_come(store: Store) -> None:
+    marker = store.folder / "toolkit-store.json"
+    marker.write_text(json.dumps({"format": 3, "made_by": "sae-toolkit 0.0.1", "made_at": "2026-01-01"}))
+    assert open_store(store.folder, read_only=True).read("streams", ["k"]).num_rows == 0
+    assert json.loads(marker.read_text())["format"] == 3
+    new = open_store(store.folder)
+    assert json.loads(marker.read_text())["format"] == STORE_FORMAT
+    new.commit(make_step("n"), {"streams": streams(0.1, 2.0)})
+    assert new.read("streams", ["n"]).equals(streams(0.1, 2.0))
+    assert new.check().problems == []
+
+
+def streams(*values: float) -> pa.Table:
+    row = {"space": "raw", "sample": "s", "position": 3, "hookpoint": "resid_post.1", "values": list(values)}
+    return pa.Table.from_pylist([row], schema=arrow_schema("streams"))
+
+
+def test_streams_are_kept_as_the_store_keeps_values(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "half", create=True, values="float16")
+    store.commit(make_step("n"), {"streams": streams(0.1, 2.0)})
+    assert str(store.database._table("streams").schema.field("values").type.value_type) == "halffloat"
+    assert store.read("streams", ["n"])["values"].to_pylist()[0] == pytest.approx([0.1, 2.0], rel=1e-3)
+    with pytest.raises(DataError, match="A value of 70000 is too large for float16"):
+        store.commit(make_step("m"), {"streams": streams(70_000.0)})
+
+
 def test_values_as_float16(tmp_path: Path) -> None:
     store = filled(tmp_path / "half", "k", values="float16")
     store.commit(make_step("m"), {"activations": acts("m", 0.1)})

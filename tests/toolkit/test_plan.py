@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from toolkit._earlier import foretold
 from toolkit._jobs import write_bytes
 from toolkit._keys import canonical, differences, digest_of, key_of
-from toolkit._plan import expand, foretold, make_plan
+from toolkit._plan import expand, make_plan
 from toolkit._plugins import load_parts
 from toolkit._resolve import resolve
 from toolkit._sinks import _safe

@@ -243,6 +243,14 @@ PARTS = [
         STAGE.format(name="extract.a", reads=(), writes="'samples'", split=None),
         "must be a tuple of table names; write ('samples',).",
     ),
+    (
+        "StagePart(name='extract.a', help='x', run=run, reads=(), writes=(), uses_model=True, instead='streams')",
+        "instead names 'streams': only one of its `optional` tables can stand for the model, of a part with uses_model.",
+    ),
+    (
+        "StagePart(name='extract.a', help='x', run=run, reads=(), writes=(), optional=('streams',), instead='streams')",
+        "only one of its `optional` tables can stand for the model",
+    ),
     (STAGE.format(name="extract.a", reads=(), writes=(), split="'m'"), "split names 'm', which is no field of its params."),
     ("SourcePart(name='Mine', help='x', run=run)", "source part 'Mine': a name has lower-case letters"),
     ("SourcePart(name='mine', help=' ', run=run)", "source part 'mine': it needs a help of one line."),

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from scipy import stats
 
-from toolkit._power import POWER, _clusters, _counted, smallest
+from toolkit._power import POWER, _clusters, _counted, _shared_out, smallest, smallest_eta2, smallest_r
 from toolkit.pricing import Comparison
 from toolkit.records import StagePart
 from toolkit_stats import toolkit_parts
@@ -48,6 +48,52 @@ def test_a_small_group_is_not_helped_by_a_large_one() -> None:
     assert small > 10 * large
 
 
+@pytest.mark.parametrize(("units", "alpha"), [(20, 0.05), (60, 0.001), (400, 0.05)])
+def test_a_correlation_of_the_size_that_is_told_is_found_4_times_out_of_5(units: int, alpha: float) -> None:
+    told = smallest_r(units, alpha)
+    assert told is not None
+    rng = np.random.default_rng(1)
+    x, noise = rng.normal(size=(2, 6000, units))
+    y = told * x + np.sqrt(1 - told**2) * noise
+    x, y = ((one - one.mean(axis=1, keepdims=True)) / one.std(axis=1, keepdims=True) for one in (x, y))
+    r = (x * y).mean(axis=1)
+    p = 2 * stats.t.sf(np.abs(r) * np.sqrt((units - 2) / (1 - r**2)), units - 2)
+    assert (p < alpha).mean() == pytest.approx(POWER, abs=0.025)
+
+
+@pytest.mark.parametrize(("counts", "alpha"), [((20, 20), 0.05), ((10, 15, 40), 0.01), ((30, 30, 30, 30), 1e-4)])
+def test_a_spread_between_groups_of_the_size_that_is_told_is_found_4_times_out_of_5(
+    counts: tuple[int, ...], alpha: float
+) -> None:
+    told = smallest_eta2(counts, alpha)
+    assert told is not None
+    means = np.arange(len(counts)) - np.average(np.arange(len(counts)), weights=counts)
+    means *= np.sqrt(told / (1 - told) / np.average(means**2, weights=counts))
+    rng = np.random.default_rng(2)
+    groups = [rng.normal(mean, size=(5000, count)) for mean, count in zip(means, counts, strict=True)]
+    assert (stats.f_oneway(*groups, axis=1).pvalue < alpha).mean() == pytest.approx(POWER, abs=0.025)
+
+
+def test_two_groups_are_several_too() -> None:
+    """The two-sided t test at both groups' degrees of freedom, and Fisher's F, are one test."""
+    told = smallest_eta2((30, 30), 0.01)
+    assert told is not None
+    d = np.sqrt(4 * told / (1 - told))
+    edge = stats.t.isf(0.005, 58)
+    assert stats.nct.sf(edge, 58, d / np.sqrt(2 / 30)) == pytest.approx(POWER, abs=1e-4)
+
+
+def test_more_units_show_less_and_too_few_nothing() -> None:
+    assert smallest_r(3, 0.05) is None
+    assert smallest_eta2((1, 1), 0.05) is None
+    assert smallest_eta2((60,), 0.05) is None
+    assert smallest_eta2((0, 60), 0.05) is None
+    many = [smallest_r(units, 1e-8) for units in (20, 100, 1000)]
+    assert many == sorted(many, reverse=True)
+    several = [smallest_eta2((units,) * 3, 1e-8) for units in (20, 100, 1000)]
+    assert several == sorted(several, reverse=True)
+
+
 def counted(asked: Comparison, key: dict[str, Any]) -> dict[str, int] | None:
     samples = [{"sample": f"s{at}", "unit": f"u{at // 2}", "cluster": "same"} for at in range(60)]
     meta = [{"sample": f"s{at}", "string": None, "number": None, **row(at)} for name, row in key.items() for at in range(60)]
@@ -68,6 +114,65 @@ def test_what_is_counted_is_what_the_comparison_takes_for_independent() -> None:
     assert counted(Comparison(by="g", groups=groups, cluster="none", unit="sample"), key) == {"1000000": 30, "0.1234567": 30}
     assert counted(Comparison(by="g", groups=groups, cluster="none", unit="day"), key) == {"1000000": 3, "0.1234567": 3}
     assert counted(Comparison(by="g", groups=groups, cluster="none", unit="month"), key) is None
+
+
+def test_units_are_counted_of_a_number_and_of_several_groups() -> None:
+    key = {"g": lambda at: {"key": "g", "number": float(at // 20)}}
+    free = {"by": "g", "cluster": "none"}
+    assert counted(Comparison(**free, groups=None, effect="r"), key) == {"g": 30}
+    assert counted(Comparison(**free, groups=("0", "2"), effect="r"), key) == {"g": 20}
+    assert counted(Comparison(**free, groups=None, effect="eta2"), key) == {"0": 10, "1": 10, "2": 10}
+    assert counted(Comparison(**free, groups=("0", "1"), effect="eta2"), key) == {"0": 10, "1": 10}
+    assert counted(Comparison(by="h", groups=None, effect="r"), key) is None
+    half = counted(Comparison(**free, groups=None, effect="r", half="confirm"), key)
+    assert half is not None
+    assert 0 < half["g"] < 30
+
+
+def test_units_that_are_to_come_are_shared_out_over_the_groups() -> None:
+    assert _shared_out(Comparison(by="g", groups=("a", None)), 21) == {"a": 10, "rest": 10}
+    assert _shared_out(Comparison(by="g", groups=("a", "b", "c"), effect="eta2"), 21) == {"a": 7, "b": 7, "c": 7}
+    assert _shared_out(Comparison(by="g", groups=None, effect="eta2"), 21) == {"another": 10, "one": 10}
+    assert _shared_out(Comparison(by="g", groups=None, effect="r"), 21) == {"g": 21}
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "groups", "effect", "half"),
+    [
+        ("compare.correlation", {"by": "g", "half": "select"}, None, "r", "select"),
+        ("compare.ranking", {"by": "g", "labels": [0, 1, 2.5]}, ("0", "1", "2.5"), "r", "confirm"),
+        ("compare.anova", {"by": "g"}, None, "eta2", "all"),
+        ("compare.kruskal", {"by": "g", "between": ["a", "b", "c"]}, ("a", "b", "c"), "eta2", "all"),
+    ],
+)
+def test_trends_rankings_and_several_groups_say_what_they_compare(
+    name: str, given: dict[str, Any], groups: Any, effect: str, half: str
+) -> None:
+    part = {part.name: part for part in toolkit_parts()}[name]
+    assert isinstance(part, StagePart)
+    assert part.compares is not None
+    asked = part.compares(part.params.model_validate(given), {})
+    assert (asked.groups, asked.effect, asked.half, asked.by) == (groups, effect, half, "g")
+
+
+def test_a_plan_and_a_preregistration_have_the_trend_and_the_groups(toolkit: Any, toy: Any) -> None:
+    spec = toy(n=24)
+    stages = [
+        {"id": "trend", "uses": "compare.correlation", "needs": ["features"], "with": {"by": "group"}},
+        {"id": "several", "uses": "compare.anova", "needs": ["features"], "with": {"by": "group", "family": "space"}},
+        {"id": "ranked", "uses": "compare.ranking", "needs": ["features"], "with": {"by": "group"}},
+    ]
+    more = "".join(f"- {json.dumps(stage)}\n" for stage in stages)
+    spec.write_text(spec.read_text().replace("- id: groups", f"{more}- id: groups") + "limit: {units: 20}\n")
+    done = toolkit.run("plan", spec, "--json")
+    assert done.returncode == 0, done.stderr
+    found = {row["stage"]: row["power"] for row in json.loads(done.stdout)["stages"]}
+    assert (found["trend"]["groups"], found["trend"]["r"]) == ({"group": 20}, smallest_r(20, 0.05))
+    assert (found["several"]["exact"], found["several"]["eta2"]) == (False, smallest_eta2((10, 10), 0.05))
+    assert (found["ranked"]["groups"], found["ranked"]["r"]) == ({"group": 10}, smallest_r(10, 0.05))
+    lines = {line.split()[0]: line for line in toolkit.run("plan", spec).stdout.splitlines() if "1 (unknown)" in line}
+    assert f"|r| >= {found['trend']['r']:.2f}" in lines["trend"]
+    assert f"eta2 >= {found['several']['eta2']:.2f}" in lines["several"]
 
 
 def test_comparisons_tell_the_plan_what_is_independent() -> None:

@@ -96,6 +96,17 @@ def registered(frozen: Callable[..., Path], tmp_path: Path) -> tuple[Plan, Any, 
     return plan, store, tmp_path / "own" / "runs" / plan.run / "preregistration.json"
 
 
+def test_the_record_has_the_family_of_trends_rankings_and_several_groups_too(frozen: Callable[..., Path], tmp_path: Path) -> None:
+    spec = frozen()
+    with_ = "needs: [features], with: {by: group}"
+    more = "".join(f"- {{id: {id}, uses: compare.{id}, {with_}}}\n" for id in ("correlation", "kruskal", "anova", "ranking"))
+    spec.write_text(spec.read_text().replace("- id: groups", f"{more}- id: groups"))
+    found = register(plan_of(spec), open_store(tmp_path / "own", create=True))
+    assert found is not None
+    assert set(found["families"]) == {"correlation", "kruskal", "anova", "ranking"}
+    assert {"correlation", "kruskal", "anova", "ranking", "groups"} == set(found["frozen"]["tests"])
+
+
 def test_the_record_stays_when_the_run_goes_on(registered: tuple[Plan, Any, Path]) -> None:
     plan, store, path = registered
     before = path.read_bytes()

@@ -60,7 +60,9 @@ def test_a_slice_of_samples_is_read_as_it_stands() -> None:
 
 def stage(**changes: Any) -> Any:
     part = SimpleNamespace(batches=lambda params, load, free, device: {"tokens": free}, name="x")
-    return SimpleNamespace(**{"id": "features", "part": part, "params": None, "model": None, "needs": (), **changes})
+    return SimpleNamespace(
+        **{"id": "features", "part": part, "params": None, "model": None, "needs": (), "unloaded": False, **changes}
+    )
 
 
 def test_a_batch_plan_is_made_once_for_a_run(tmp_path: Path) -> None:
@@ -162,6 +164,8 @@ def test_a_stage_is_told_of_the_activations_that_it_reads() -> None:
         load = Loads(plan, lambda stage: None).of(reader)
         assert load is not None
         assert (load.samples, load.rows, load.entries, load.saes) == (40, 80, 400, {"count": 2, "features": 64})
+    reader = stage(id="probe", part=part_of(), needs=("samples", "features"), **{**none, "unloaded": True})
+    assert [Loads(plan, lambda stage: None).of(one).unloaded for one in (test, reader)] == [False, True]
     there = samples([[1, 2], [1, 2], [3]])
     load = Loads(plan, lambda stage: there).of(test)
     assert load is not None

@@ -54,14 +54,16 @@ def _show(rows: Sequence[dict[str, Any]], total: Cost) -> None:
         click.echo(_SAID)
     powered = [_power_cells(row["stage"], row["power"]) for row in rows if row["power"]]
     if powered:
-        finds = ("FINDS", "UNITS", "FAMILY", "SMALLEST |d|")
+        finds = ("FINDS", "UNITS", "FAMILY", "SMALLEST EFFECT")
         click.echo("\n" + columns(finds, powered, right=finds[2:]))
         click.echo(_POWER)
 
 
+EFFECTS = {"d": "|d|", "r": "|r|", "eta2": "eta2"}
 _POWER = """
-The difference between units' means, in standard deviations, that would be found 4 times out of 5 where nothing else is found yet
-(alpha over the family). Units with equal prompts count once. `<=`: the samples are not there yet, and groups of equal size are the
+What would be found 4 times out of 5 where nothing else is found yet (alpha over the family): |d|, a difference between units' means in
+standard deviations; |r|, a correlation over units; eta2, the share of the spread between units that lies between groups. Units with
+equal prompts count once. `<=`: the samples are not there yet, and groups of equal size are the
 best case."""
 
 
@@ -69,7 +71,8 @@ def _power_cells(name: str, power: dict[str, Any]) -> tuple[str, ...]:
     least = "" if power["exact"] else "<= "
     units = ", ".join(f"{group} {least}{count:,}" for group, count in power["groups"].items())
     family = f"{power['family']:,}" if power["family"] else "unknown"
-    effect = "too few units" if power["d"] is None else f"{'' if power['exact'] and power['family'] else '>= '}{power['d']:.2f}"
+    value, bound = power[power["effect"]], "" if power["exact"] and power["family"] else ">= "
+    effect = "too few units" if value is None else f"{EFFECTS[power['effect']]} {bound}{value:.2f}"
     return name, units, family, effect
 
 

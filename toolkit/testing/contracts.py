@@ -48,6 +48,7 @@ from toolkit.records import (
     SourcePart,
     StagePart,
     Work,
+    tables_of,
 )
 from toolkit.tables import arrow_schema, table
 from toolkit.testing.fakes import TableInputs, make_tables, make_work
@@ -163,14 +164,16 @@ def check_source(part: SourcePart, work: Work) -> None:
 def check_stage(part: StagePart, work: Work, *, tolerance: float = 0.0) -> None:
     """The rows keep the tables' contract; with `split`, one batch and its two halves give the same rows; more work costs no less."""
     check_cost(part, work.params)
-    whole = check_rows(part, part.run, part.writes, work)
+    writes = tables_of(part, work.params)
+    _must(set(writes) <= set(part.writes), part, f"written names {', '.join(writes)}; only its writes: {', '.join(part.writes)}")
+    whole = check_rows(part, part.run, writes, work)
     if part.split is None or "samples" not in work.inputs.tables():
         return
     samples = work.inputs.read("samples")
     middle = samples.num_rows // 2
     halves = [_over(work, samples.slice(0, middle)), _over(work, samples.slice(middle))]
-    found = [_collect(part, part.run, part.writes, half) for half in halves]
-    for name in part.writes:
+    found = [_collect(part, part.run, writes, half) for half in halves]
+    for name in writes:
         wanted = _by_key(name, [whole[name]] if name in whole else [])
         got = _by_key(name, [half[name] for half in found if name in half])
         _must(_close(wanted, got, tolerance), part, f"'{name}' differs between one batch and its two halves")

@@ -22,9 +22,11 @@ from toolkit_lab.training.corpus import make_examples
 from toolkit_saes import _gemma_scope, _llama_scope
 from toolkit_saes._canonical import CanonicalSae
 
+Span = tuple[str, int, int]
 
-def samples(texts: Sequence[Sequence[int]]) -> pa.Table:
-    """A row of `samples` for each sequence of tokens."""
+
+def samples(texts: Sequence[Sequence[int]], spans: Sequence[Sequence[Span]] = ()) -> pa.Table:
+    """A row of `samples` for each sequence of tokens, with its spans."""
     rows = [
         {
             "sample": f"s{at:03d}",
@@ -33,10 +35,10 @@ def samples(texts: Sequence[Sequence[int]]) -> pa.Table:
             "text": " ".join(map(str, ids)),
             "token_ids": list(ids),
             "pieces": [str(token) for token in ids],
-            "spans": [],
+            "spans": [dict(zip(("name", "start", "end"), span, strict=True)) for span in own],
             "prompt_hash": "",
         }
-        for at, ids in enumerate(texts)
+        for at, (ids, own) in enumerate(zip(texts, spans or [()] * len(texts), strict=True))
     ]
     return pa.Table.from_pylist(rows, schema=arrow_schema("samples"))
 
@@ -58,10 +60,16 @@ class World:
         given = {"path": str(self.gemma), "width": self.width, "l0": "all", **params}
         return _gemma_scope.load(_gemma_scope.GemmaScope(**given), SilentReporter())
 
-    def work(self, saes: Sequence[Any], params: Any = None, texts: Sequence[Sequence[int]] | None = None) -> Work:
+    def work(
+        self,
+        saes: Sequence[Any],
+        params: Any = None,
+        texts: Sequence[Sequence[int]] | None = None,
+        spans: Sequence[Sequence[Span]] = (),
+    ) -> Work:
         """One step over the samples."""
         given = self.texts if texts is None else texts
-        return make_work(params, {"samples": samples(given)}, model=self.model, saes=list(saes))
+        return make_work(params, {"samples": samples(given, spans)}, model=self.model, saes=list(saes))
 
 
 def _loaded(folder: Path) -> Any:

@@ -12,7 +12,7 @@ import torch
 
 from toolkit import _costs
 from toolkit._cli import main
-from toolkit.pricing import Workload
+from toolkit.pricing import ROW, Workload
 from toolkit.selectors import Selector
 from toolkit.testing.fakes import SilentReporter
 from toolkit_hf._identity import HuggingFace, identify
@@ -48,6 +48,14 @@ def test_every_token_costs_more_than_the_last_and_a_selector_at_most_as_much() -
     last, every, some = (extraction(Extract(at=at), load_of()) for at in ("last", "all", Selector(span="balance")))
     assert last.disk < every.disk == some.disk
     assert last.forwards == every.forwards
+
+
+def test_kept_streams_cost_their_bytes_and_no_pass() -> None:
+    """Exp1's: 6,400 prompts, 31 layers, 4,096 numbers of 4 bytes."""
+    alone, kept = (extraction(Extract(at="all", stream=stream), load_of()) for stream in (None, "last"))
+    assert (kept.forwards, kept.flops, kept.dense) == (alone.forwards, alone.flops, alone.dense)
+    assert kept.disk - alone.disk == 6400 * 31 * (4096 * 4 + ROW)
+    assert 3.0 < (kept.disk - alone.disk) / 2**30 < 3.1
 
 
 def test_blocks_above_the_last_sae_cost_nothing() -> None:
@@ -150,7 +158,8 @@ def test_the_plan_shows_what_it_costs(tmp_path: Path, capsys: pytest.CaptureFixt
     assert (costs["features"]["forwards"], costs["features"]["exact"]) == (12, False)
     assert found["total"]["flops"] == sum(cost["flops"] for cost in costs.values())
     assert found["total"]["memory"] == max(cost["memory"] for cost in costs.values())
-    assert found["total"]["dense"] == 12 * 256 * 2 * 512 * 4
+    assert found["total"]["dense"] == found["total"]["dense_tokens"] == 12 * 256 * 2 * 512 * 4
+    assert found["total"]["dense_texts"] == 12 * 256 * 2 * 256 * 5 * 4
 
 
 OF_A_FILE = """
@@ -198,3 +207,17 @@ def test_the_plan_refuses_what_the_disk_cannot_hold(
     assert "features" in said
     assert "sink 'all' would take about 0.0117 GiB in" in error
     assert "Leave out `dense`, or name a folder on a larger disk." in error
+
+
+@pytest.mark.parametrize(
+    ("layout", "at", "gib"), [("configuration", "all", "0.0705"), ("layer", "last", "0.0117"), ("configuration", "last", None)]
+)
+def test_an_export_is_refused_with_its_texts_and_all_the_tokens_that_it_has_rows_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, layout: str, at: str, gib: str | None
+) -> None:
+    """Of the last tokens alone the matrices are 49 KB; `layer` has a row for every token all the same."""
+    monkeypatch.setattr(_costs.shutil, "disk_usage", lambda path: SimpleNamespace(free=10 << 20))
+    spec = SPEC.replace("{at: all}", f"{{at: {at}}}").replace("{dense: true}", f"{{dense: true, layout: {layout}}}")
+    code, _, error = _plan(tmp_path, capsys, spec=spec)
+    assert code == (4 if gib else 0)
+    assert gib is None or f"sink 'all' would take about {gib} GiB in" in error

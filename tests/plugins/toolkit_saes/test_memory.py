@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,10 +13,10 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from tests.plugins.toolkit_saes.conftest import Span
 from toolkit.errors import DataError
 from toolkit.models import Model
 from toolkit.saes import Sae, space_id
-from toolkit.selectors import Selector
 from toolkit.streams import Budget
 from toolkit_saes import _groups
 from toolkit_saes._cost import Prices, cheapest
@@ -96,10 +96,12 @@ class Tight(Model):
         return found
 
 
-def run(world: Any, saes: Sequence[Any], memory: Memory, texts: Any, each: int = 0, batch: Any = None, **params: Any) -> Any:
+def run(
+    world: Any, saes: Sequence[Any], memory: Memory, texts: Any, each: int = 0, batch: Any = None, spans: Any = (), **params: Any
+) -> Any:
     """Rows by space, sample and position; the event that was told; the model."""
     model = Tight(world.model, memory, each)
-    work = replace(world, model=model).work(saes, Extract(**params), texts)
+    work = replace(world, model=model).work(saes, Extract(**params), texts, spans)
     found: dict[Any, dict[int, float]] = {}
     for name, table in extract(replace(work, batch=batch or {})):
         for row in table.to_pylist() if name == "activations" else ():
@@ -112,16 +114,19 @@ def run(world: Any, saes: Sequence[Any], memory: Memory, texts: Any, each: int =
     return found, told, model
 
 
-def plain(world: Any, saes: Sequence[Any], texts: Sequence[Sequence[int]], positions: Any) -> dict[Any, dict[int, float]]:
+def plain(
+    world: Any, saes: Sequence[Any], texts: Sequence[Sequence[int]], positions: Any, spans: Sequence[Any] = ()
+) -> dict[Any, dict[int, float]]:
     """One text, one SAE and one position after the other."""
     found = {}
-    for sae in saes:
-        for number, ids in enumerate(texts):
-            stream = world.model.run([ids], [sae.hookpoint])[sae.hookpoint][0]
-            for position in positions(ids):
-                dense = sae.encode(stream[position : position + 1])[0]
-                active = {feature: float(dense[feature]) for feature in dense.nonzero()[:, 0].tolist()}
-                found[space_id(world.model.identity, sae), f"s{number:03d}", position] = active
+    for number, ids in enumerate(texts):
+        streams = world.model.run([ids], sorted({sae.hookpoint for sae in saes}))
+        for sae in saes:
+            space = space_id(world.model.identity, sae)
+            for position in positions(ids, *spans[number : number + 1]):
+                dense = sae.encode(streams[sae.hookpoint][0][position : position + 1])[0]
+                active = dense.nonzero()[:, 0]
+                found[space, f"s{number:03d}", position] = dict(zip(active.tolist(), dense[active].tolist(), strict=True))
     return found
 
 
@@ -255,43 +260,113 @@ def test_another_pass_is_priced_by_device_and_by_the_blocks_that_are_used(device
     assert cheapest(prices) == way
 
 
-AT = st.sampled_from(["last", "all", Selector(window=(-4, None)), Selector(positions=(2, 5), take="last")])
+SPANS = ["balance", "history", "history", "generation"]
 
 
-def _positions(at: Any) -> Any:
-    if at == "last":
-        return lambda ids: [len(ids) - 1]
-    if at == "all":
-        return lambda ids: range(int(len(ids) > 1), len(ids))
-    if at.window:
-        return lambda ids: range(max(1, len(ids) - 4), len(ids))
-    return lambda ids: [5] if len(ids) > 5 else [2]
+def _spans(number: int, length: int) -> list[Span]:
+    """Spans that stand elsewhere in each sample, also in those of one text; the last tokens are what the model wrote."""
+    found = [(1 + number % 3, 3 + number % 2), (2, 4), (6 + number % 2, 9), (length - 2 - number % 2, length)]
+    return [(name, start, min(end, length)) for name, (start, end) in zip(SPANS, found, strict=True) if start < length]
 
 
-@settings(
-    max_examples=5,
-    deadline=None,
-    phases=[Phase.explicit, Phase.reuse, Phase.generate],
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(
-    at=AT,
+def _in(spans: Sequence[Span], *names: str) -> set[int]:
+    return {position for name, start, end in spans if name in names for position in range(start, end)}
+
+
+def _is(ids: Sequence[int], rest: int) -> set[int]:
+    return {position for position, token in enumerate(ids) if token % 3 == rest}
+
+
+def _all(ids: Sequence[int]) -> set[int]:
+    return set(range(1, len(ids)))
+
+
+THIRDS = [tuple(range(rest, 1500, 3)) for rest in range(3)]
+MODES: dict[str, tuple[Any, Any]] = {
+    "last": ("last", lambda ids, spans: {len(ids) - 1}),
+    "all": ("all", lambda ids, spans: _all(ids)),
+    "window": ({"window": (2, -3)}, lambda ids, spans: set(range(2, len(ids) - 3))),
+    "end": ({"window": (-4, None)}, lambda ids, spans: set(range(max(1, len(ids) - 4), len(ids)))),
+    "positions": ({"positions": (2, 5), "take": "last"}, lambda ids, spans: {5} if len(ids) > 5 else {2}),
+    "bos": ({"positions": (0, -2), "exclude": {"bos": False}}, lambda ids, spans: {0, len(ids) - 2}),
+    "span": ({"span": "balance"}, lambda ids, spans: _in(spans, "balance")),
+    "two spans": ({"span": "history", "take": "last"}, lambda ids, spans: {max(_in(spans, "history"))}),
+    "prompt": ({"phase": "prompt"}, lambda ids, spans: _all(ids) - _in(spans, "generation")),
+    "generation": ({"phase": "generation"}, lambda ids, spans: _in(spans, "generation")),
+    "first word": ({"phase": "generation", "take": "first"}, lambda ids, spans: {min(_in(spans, "generation"))}),
+    "ids": ({"tokens": THIRDS[0]}, lambda ids, spans: _is(ids, 0) & _all(ids)),
+    "words": ({"tokens": tuple(map(str, THIRDS[1]))}, lambda ids, spans: _is(ids, 1) & _all(ids)),
+    "exclude": (
+        {"window": (-6, None), "exclude": {"span": "history"}},
+        lambda ids, spans: set(range(max(1, len(ids) - 6), len(ids))) - _in(spans, "history"),
+    ),
+    "without words": ({"exclude": {"tokens": THIRDS[2]}}, lambda ids, spans: _all(ids) - _is(ids, 2)),
+    "all of it": (
+        {"phase": "prompt", "span": "history", "window": (1, 8), "exclude": {"positions": (3,)}},
+        lambda ids, spans: (_in(spans, "history") & set(range(1, 8))) - _in(spans, "generation") - {3},
+    ),
+    "list": (
+        [{"take": "last"}, {"span": "balance"}, {"phase": "generation", "take": "first"}, {"positions": (3,)}],
+        lambda ids, spans: {len(ids) - 1, 3, min(_in(spans, "generation"))} | _in(spans, "balance"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """Texts by number and length, and how they are run."""
+
+    picked: Sequence[tuple[int, int]]
+    tokens: int
+    together: int
+    room: int
+    way: str
+
+
+CASES = st.builds(
+    Case,
+    picked=st.lists(st.tuples(st.integers(0, 5), st.integers(5, 12)), min_size=1, max_size=8),
     tokens=st.integers(1, 300),
     together=st.integers(1, 5),
     room=st.integers(1, 5),
     way=st.sampled_from(["stream", "spill", "again"]),
-    picked=st.lists(st.integers(0, 9), min_size=1, max_size=8),
 )
-def test_any_batch_grouping_and_way_gives_the_plain_loops_rows(
-    small: Any, at: Any, tokens: int, together: int, room: int, way: str, picked: list[int]
-) -> None:
-    five = [*small.saes(layers="0-3"), *small.saes("gemma_scope", layers=2)][:5]
-    texts, memory = [small.texts[one][:12] for one in picked], Memory(saes=room)
+
+
+def _examples(most: int) -> Any:
+    """Shrinking would take long, and an example says enough."""
+    phases = [Phase.explicit, Phase.reuse, Phase.generate]
+    return settings(max_examples=most, deadline=None, phases=phases, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def _as_a_plain_loop(small: Any, five: list[Any], mode: str, case: Case) -> None:
+    """The first text comes again at the end, with other spans."""
+    at, positions = MODES[mode]
+    texts = [small.texts[0], *(small.texts[one][:length] for one, length in case.picked), small.texts[0]]
+    spans = [_spans(number, len(ids)) for number, ids in enumerate(texts)]
+    memory = Memory(saes=case.room)
     saes = [Scarce(sae, memory) for sae in five]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_groups, "cheapest", lambda prices: way)
-        found, _, _ = run(small, saes, memory, texts, at=at, tokens=tokens, batch={"together": together})
-    alike(found, plain(small, five, texts, _positions(at)), five, small.model)
+        patch.setattr(_groups, "cheapest", lambda prices: case.way)
+        given = {"at": at, "tokens": case.tokens, "batch": {"together": case.together}, "spans": spans}
+        found, _, _ = run(small, saes, memory, texts, **given)
+    alike(found, plain(small, five, texts, positions, spans), five, small.model)
+    assert found
+
+
+@pytest.mark.parametrize("mode", MODES)
+@_examples(2)
+@given(case=CASES)
+def test_any_batch_grouping_and_way_gives_the_plain_loops_rows(small: Any, five: list[Any], mode: str, case: Case) -> None:
+    _as_a_plain_loop(small, five, mode, case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
+@_examples(20)
+@given(case=CASES)
+def test_so_do_many_more(small: Any, five: list[Any], mode: str, case: Case) -> None:
+    _as_a_plain_loop(small, five, mode, case)
 
 
 def test_samples_of_one_text_may_ask_for_different_tokens(small: Any) -> None:

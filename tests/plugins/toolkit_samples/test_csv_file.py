@@ -106,6 +106,14 @@ def test_only_the_asked_columns_become_metadata(write: Write) -> None:
     assert meta(path, columns=()) == {}
 
 
+def test_rows_keep_their_numbers_when_asked(write: Write) -> None:
+    path = write("text,id,game\none,z,g1\ntwo,b,g2\nthree,a,g1\n")
+    given = {"id": "id", "unit": "game", "columns": (), "row": "row"}
+    assert meta(path, **given) == {("z", "row"): 0.0, ("b", "row"): 1.0, ("a", "row"): 2.0}
+    assert [row["number"] for row in tables(path, 1, **given)["sample_meta"]] == [0.0, 2.0]
+    refused(path, ":2 (row 1): row: there is a column 'game' already. Give the rows' numbers another key.", row="game")
+
+
 def test_another_column_may_hold_the_text_and_chat_is_the_models(write: Write) -> None:
     (sample,) = tables(write("prompt,label\nhello,a\n"), text="prompt", chat=True)["samples"]
     assert sample["text"] == "<user> hello"
@@ -210,7 +218,7 @@ def test_another_encoding(write: Write) -> None:
     path = write("")
     path.write_bytes("text\ncafé\n".encode("latin-1"))
     message = (
-        ":2: byte 4 of this line (0xe9), after 'caf', is not UTF-8 (invalid continuation byte). Save the whole file as UTF-8; "
+        ":2 (row 1): byte 4 of this line (0xe9), after 'caf', is not UTF-8 (invalid continuation byte). Save the whole file as UTF-8; "
         "it may hold Latin-1 or Windows-1252 in places."
     )
     refused(path, message)
@@ -238,8 +246,35 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 def test_latin_1_in_the_middle_of_utf_8_is_found_to_the_byte(write: Write, tmp_path: Path) -> None:
     path = write("")
     path.write_bytes("text\nna\u00efve \u4e2d\n".encode() * 3000 + b"text\nol\xe9 ol\xc3\xa9\n")
-    with pytest.raises(DataError, match=r"data.csv:6002: byte 3 of this line \(0xe9\), after 'ol', is not UTF-8"):
+    with pytest.raises(DataError, match=r"data.csv:6002 \(row 6001\): byte 3 of this line \(0xe9\), after 'ol', is not UTF-8"):
         identify(Csv(path=str(path)), tmp_path)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", ["", "\N{ZERO WIDTH NO-BREAK SPACE}"])
+def test_a_wrong_byte_in_a_sentence_of_several_lines_is_in_that_row(write: Write, end: str, mark: str) -> None:
+    path = write("")
+    lines = [mark + '"text","label"', '"one,', '""two""",a', "", '"three', "four\u00e9", 'f\u00fcnf",b', "six,c", ""]
+    good = end.join(lines).encode()
+    for number, letter in ((6, "\u00e9"), (7, "\u00fc")):
+        bad = good.replace(letter.encode(), letter.encode("latin-1"))
+        path.write_bytes(bad)
+        refused_at(path, rf"data.csv:{number} \(row 2\): byte \d of this line")
+    path.write_bytes(good.replace(b'"label"', b'"lab\xe9l"'))
+    refused_at(path, r"data.csv:1: byte \d\d of this line")
+    path.write_bytes(good.replace(b"six", b"s\xedx"))
+    refused_at(path, r"data.csv:8 \(row 3\): byte 2 of this line \(0xed\), after 's',")
+
+
+def refused_at(path: Path, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        identify(Csv(path=str(path)), path.parent)
+
+
+def test_a_wrong_byte_behind_what_is_no_csv_is_told_by_its_line(write: Write) -> None:
+    path = write("")
+    path.write_bytes(b'text\n"one"two\ncaf\xe9\n')
+    refused_at(path, r"data.csv:3: byte 4 of this line")
 
 
 def test_utf_16_is_called_by_its_name(write: Write) -> None:

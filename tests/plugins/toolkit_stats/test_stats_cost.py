@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from tests.plugins.toolkit_stats.conftest import Tiny
-from toolkit.pricing import Cost, Workload
+from tests.plugins.toolkit_stats.test_stored import kept
+from toolkit._jobs import read_arrow, write_parts
+from toolkit.pricing import ROW, Cost, Workload
 from toolkit.records import Rows, StagePart
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import SilentReporter, make_samples, make_step, make_work
@@ -22,7 +25,8 @@ from toolkit_hf._identity import HuggingFace, identify
 from toolkit_hf._load import load
 from toolkit_lab import model_path
 from toolkit_stats import _correlate, _family, toolkit_parts
-from toolkit_stats._cost import BASELINE, STORED, TESTS
+from toolkit_stats._by_space import BySpace
+from toolkit_stats._cost import BASELINE, STORED, TESTS, read
 from toolkit_store import open_store
 
 PARTS = {part.name: part for part in toolkit_parts() if isinstance(part, StagePart)}
@@ -104,6 +108,35 @@ def warm(tables: dict[str, pa.Table], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_family.os, "cpu_count", lambda: 4)
     for name in ("compare.welch", "compare.mann_whitney"):
         taken(PARTS[name].run(make_work(PARTS[name].params.model_validate(TWO), tables)))
+
+
+def test_what_a_comparison_holds_goes_by_the_spaces_in_hand_and_not_by_all_of_them() -> None:
+    params = PARTS["compare.welch"].params.model_validate(TWO)
+    sizes = {"samples": 100, "distinct": 100, "tokens": 300, "longest": 3}
+    few, many = (
+        cost_of(
+            "compare.welch",
+            params,
+            Workload(**sizes, saes={"count": spaces, "features": 8}, rows=spaces * 10**5, entries=spaces * 10**6),
+        )
+        for spaces in (4, 400)
+    )
+    assert many.read == 100 * few.read
+    assert many.memory <= few.memory
+
+
+def test_rows_are_read_space_by_space_without_a_copy(tables: dict[str, pa.Table], tmp_path: Path) -> None:
+    path = tmp_path / "activations.arrow"
+    write_parts(path, tables["activations"].schema, [tables["activations"].slice(at * 500, 500) for at in range(5)])
+    rows = read_arrow(path)
+    before = pa.total_allocated_bytes()
+    found = BySpace(rows)
+    parts = {space: found.of(space) for space in found.spaces}
+    assert pa.total_allocated_bytes() == before
+    assert list(parts) == [f"s{at}" for at in range(SPACES)]
+    for space, part in parts.items():
+        assert part.equals(rows.filter(pc.equal(rows["space"], space)))
+    assert found.of("unknown").num_rows == 0
 
 
 @pytest.mark.usefixtures("warm")
@@ -206,6 +239,31 @@ def test_the_raw_stream_takes_a_pass_a_text_and_no_more_memory_than_it_says(name
     assert held <= cost.memory <= 4 * held
     written, size = (rows["features"], STORED) if name == "compare.residual" else (rows["baselines"], BASELINE)
     assert written * size <= cost.disk <= 2 * written * size
+
+
+@pytest.mark.usefixtures("warm")
+@pytest.mark.parametrize("name", ["compare.residual", "compare.probe"])
+def test_a_kept_stream_takes_no_pass_and_no_more_memory_than_it_says(name: str, tables: dict[str, pa.Table]) -> None:
+    """The table itself is a file that is mapped: of it a layer's rows are held at a time."""
+    model = Tiny(layers=4, width=96)
+    facts = {"layers": 4, "width": 96, "bytes": 10**9, "block_parameters": 10**9, "item": 4, "intermediate": 0}
+    given = {"details": "all"} if name == "compare.residual" else {"folds": 3}
+    params = PARTS[name].params.model_validate({**TWO, "layers": "1-2", **given})
+    held_of = {table: rows for table, rows in tables.items() if name == "compare.probe" or table.startswith("sample")}
+    repeated = {**held_of, "samples": twice(held_of["samples"])}
+    work = make_work(params, {**repeated, "streams": kept(model, repeated["samples"], (1, 2))})
+    work = replace(work, identity=replace(model.identity, facts=facts))
+    taken(PARTS[name].run(work))  # what is imported is there
+    with peak() as memory:
+        taken(PARTS[name].run(work))
+        held = memory()
+    load = replace(load_of(held_of, facts), distinct=SAMPLES // 2, unloaded=True)
+    cost, computed = cost_of(name, params, load), cost_of(name, params, replace(load, unloaded=False))
+    assert (cost.forwards, computed.forwards) == (0, SAMPLES // 2)
+    assert held <= cost.memory <= 4 * held
+    assert cost.flops < computed.flops
+    assert cost.disk == computed.disk
+    assert cost.read - (read(load) if name == "compare.probe" else 0) == SAMPLES * 2 * (4 * 96 + ROW)
 
 
 def twice(samples: pa.Table) -> pa.Table:

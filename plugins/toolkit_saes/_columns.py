@@ -1,0 +1,52 @@
+"""The columns that rows of one pass share, and columns of lists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from toolkit.streams import Text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class Columns:
+    """What rows of a pass have in common, whichever the SAE or place: sample, position, and the row of the pass behind each.
+
+    `wanted` says which positions of a text its so manyeth sample has, out of those that the pass looked at.
+    """
+
+    def __init__(self, texts: Sequence[Text], wanted: Callable[[Text, int], Sequence[int]] = Text.wanted) -> None:
+        import numpy as np
+        import pyarrow as pa
+
+        starts = np.cumsum([0, *(len(text.positions) for text in texts)])
+        rows = [(name, number, at) for at, text in enumerate(texts) for number, name in enumerate(text.samples)]
+        asked = [wanted(texts[at], number) for _, number, at in rows]
+        names = pa.array([name for name, _, _ in rows], pa.string())
+        self.source = np.array(
+            [
+                starts[at] + place
+                for (_, _, at), own in zip(rows, asked, strict=True)
+                for place in _found(texts[at].positions, own)
+            ],
+            dtype=np.int64,
+        )
+        self.sample = names.take(pa.array(np.repeat(np.arange(len(rows)), [len(own) for own in asked])))
+        self.position = pa.array([position for own in asked for position in own], pa.int32())
+
+
+def _found(positions: Sequence[int], own: Sequence[int]) -> Sequence[int]:
+    """Where in the positions of a text a sample's own ones stand."""
+    if len(own) == len(positions):
+        return range(len(positions))
+    at = {position: place for place, position in enumerate(positions)}
+    return [at[position] for position in own]
+
+
+def lists(offsets: Any, values: Any, kind: pa.ListType) -> pa.Array:
+    """A column of lists: `offsets` say where each begins, and where the last ends."""
+    import pyarrow as pa
+
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values), type=kind)

@@ -1,0 +1,106 @@
+"""The raw stream at the places of the SAEs, kept where asked for: what readers of the stream would run the model for again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import DataError
+from toolkit.models import Model
+from toolkit.records import Rows
+from toolkit.saes import raw_space_row
+from toolkit.selectors import Read, selected
+from toolkit.streams import Pass, Text
+from toolkit.tables import arrow_schema
+
+from ._columns import Columns, lists
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from torch import Tensor
+
+NUMBERS = 1 << 24
+"""Numbers of one table of rows: 64 MB."""
+
+Positions = Mapping[str, Sequence[int]]
+
+
+def kept_positions(params: Any, samples: Sequence[Mapping[str, Any]], bos_id: int | None) -> Positions | None:
+    """By sample, where its stream is kept; None when none is. What nobody looks at cannot be kept."""
+    if params.stream is None:
+        return None
+    found = {}
+    for row in samples:
+        read = Read.of(row)
+        kept, looked_at = selected(params.stream, read, bos_id), selected(params.at, read, bos_id)
+        beyond = set(kept) - set(looked_at)
+        if beyond:
+            raise DataError(
+                f"stream: sample '{row['sample']}': position {min(beyond)} is not among those that `at` looks at. Widen `at` (a list of "
+                f"selectors is their union), or keep the stream only where it looks."
+            )
+        found[row["sample"]] = kept
+    return found
+
+
+class Kept:
+    """Rows of table `streams`, taken from each pass as it comes by and given out between others. Each place and text once."""
+
+    def __init__(self, model: Model, positions: Positions | None) -> None:
+        self._model, self._positions = model, positions
+        self._waiting: list[pa.Table] = []
+        self._taken: dict[str, set[str]] = {}
+
+    def take(self, found: Pass) -> None:
+        """Keep what is asked for of a pass. Another pass for other SAEs may show the same stream again."""
+        if self._positions is None:
+            return
+        all_of_it = Columns(found.texts, self._wanted)
+        for place, rows in found.rows.items():
+            taken = self._taken.setdefault(place, set())
+            fresh = {text.samples[0] for text in found.texts} - taken
+            columns = all_of_it if len(fresh) == len(found.texts) else Columns(found.texts, self._fresh(fresh))
+            taken |= fresh
+            self._waiting += self._tables(place, rows, columns)
+
+    def rows(self) -> Rows:
+        """What has been taken since the last time."""
+        for table in self._waiting:
+            yield "streams", table
+        self._waiting = []
+
+    def _wanted(self, text: Text, number: int) -> Sequence[int]:
+        assert self._positions is not None
+        return self._positions[text.samples[number]]
+
+    def _fresh(self, names: set[str]) -> Callable[[Text, int], Sequence[int]]:
+        """The same of the texts whose first samples have these names; of the others nothing."""
+        return lambda text, number: self._wanted(text, number) if text.samples[0] in names else ()
+
+    def _tables(self, place: str, rows: Tensor, columns: Columns) -> Iterator[pa.Table]:
+        import torch
+
+        width = rows.shape[-1]
+        size = max(1, NUMBERS // width)
+        space = raw_space_row(self._model.identity, place, width)["space"]
+        source = torch.from_numpy(columns.source)
+        for start in range(0, len(source), size):
+            part = slice(start, start + size)
+            own = rows[source[part].to(rows.device)].float().cpu().numpy()
+            yield _table(space, place, own, columns.sample[part], columns.position[part])
+
+
+def _table(space: str, place: str, own: Any, samples: pa.Array, positions: pa.Array) -> pa.Table:
+    import numpy as np
+    import pyarrow as pa
+
+    count, width = own.shape
+    schema = arrow_schema("streams")
+    columns = {
+        "space": pa.repeat(space, count),
+        "sample": samples,
+        "position": positions,
+        "hookpoint": pa.repeat(place, count),
+        "values": lists(np.arange(count + 1) * width, own.reshape(-1), schema.field("values").type),
+    }
+    return pa.table(columns, schema=schema)

@@ -1,0 +1,50 @@
+"""The rows of one space as arrays, for the archives."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class Entries:
+    """The rows of one space, in order of sample and position. Row i is of sample `names[sample[i]]`, at `positions[i]`."""
+
+    def __init__(self, rows: pa.Table) -> None:
+        import numpy as np
+        import pyarrow.compute as pc
+
+        rows = rows.sort_by([("sample", "ascending"), ("position", "ascending")]).combine_chunks()
+        named = rows["sample"].combine_chunks().dictionary_encode()
+        self.names: list[str] = named.dictionary.to_pylist()
+        self.sample = named.indices.to_numpy(zero_copy_only=False)
+        self.positions = rows["position"].to_numpy()
+        counts = pc.list_value_length(rows["features"]).to_numpy(zero_copy_only=False)
+        self.ends = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        self.row = np.repeat(np.arange(len(rows)), counts)
+        self.feature = _flat(rows["features"])
+        self.value = _flat(rows["values"])
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def name(self, row: int) -> str:
+        """The sample that a row is of."""
+        return self.names[int(self.sample[row])]
+
+    def ranges(self) -> Any:
+        """Where each sample's rows begin, and where the last one's end."""
+        import numpy as np
+
+        return np.searchsorted(self.sample, np.arange(len(self.names) + 1))
+
+    def fill(self, first: int, last: int, block: Any, place: Any = None) -> None:
+        """Write rows `first` to `last` into a block of zeros, each at its place (as it stands, by itself)."""
+        part = slice(self.ends[first], self.ends[last])
+        row = self.row[part] - first
+        block[row if place is None else place[row], self.feature[part]] = self.value[part]
+
+
+def _flat(column: pa.ChunkedArray) -> Any:
+    return column.combine_chunks().flatten().to_numpy(zero_copy_only=False)

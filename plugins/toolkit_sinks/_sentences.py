@@ -1,0 +1,137 @@
+"""What stands beside the rows of an archive: the samples' texts, up to each token and whole, their labels and their numbers."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import DataError, nearest
+
+if TYPE_CHECKING:
+    from toolkit.records import Inputs
+
+    from ._entries import Entries
+
+LABEL = "concept_strength_label"
+_WORD = re.compile(r"\S+")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A sample's text, and for each of its tokens: the characters and the words up to its end."""
+
+    text: str
+    ends: Any
+    words: Any
+
+    def fragment(self, position: int) -> str:
+        """The text up to and with a token, without blanks around it."""
+        return self.text[: self.ends[position]].strip()
+
+
+class Sentences:
+    """The samples of a run. A text is taken apart when its first row is met; fragments are made a row at a time and not kept."""
+
+    def __init__(self, inputs: Inputs, index: str | None = None) -> None:
+        self._meta = inputs.read("sample_meta").to_pylist() if "sample_meta" in inputs.tables() else []
+        self._samples: dict[str, dict[str, Any]] = {row["sample"]: row for row in inputs.read("samples").to_pylist()}
+        self._labels = {row["sample"]: row["number"] for row in self._meta if row["key"] == LABEL and row["number"] is not None}
+        self._numbers = self._numbered(index) if index else {name: at for at, name in enumerate(sorted(self._samples))}
+        self._readings: dict[str, Reading] = {}
+
+    def names(self) -> list[str]:
+        """All samples, in order."""
+        return sorted(self._samples)
+
+    def sample(self, name: str) -> Mapping[str, Any]:
+        """A row of `samples`."""
+        if name not in self._samples:
+            raise DataError(f"sample '{name}' has activations, but table 'samples' of the run lacks it: its tokens are unknown.")
+        return self._samples[name]
+
+    def tokens(self, name: str) -> int:
+        """How many tokens a sample has."""
+        return len(self.sample(name)["pieces"])
+
+    def reading(self, name: str) -> Reading:
+        """Its text by tokens."""
+        if name not in self._readings:
+            sample = self.sample(name)
+            self._readings[name] = _reading(sample["text"], sample["pieces"])
+        return self._readings[name]
+
+    def label(self, name: str) -> float:
+        """Its label; not a number without one."""
+        return float(self._labels.get(name, math.nan))
+
+    def number(self, name: str) -> int:
+        """Its number among the sentences."""
+        return self._numbers[name]
+
+    def check(self, entries: Entries) -> None:
+        """Refuse rows at tokens that their sample does not have."""
+        ranges = entries.ranges()
+        for at, name in enumerate(entries.names):
+            last = int(entries.positions[ranges[at + 1] - 1])
+            if last >= self.tokens(name):
+                raise DataError(
+                    f"sample '{name}' has activations at position {last}, but {self.tokens(name)} tokens in table 'samples', which "
+                    f"this layout puts beside them. Use `layout: space`, or let the samples' source give `pieces`."
+                )
+
+    def _numbered(self, index: str) -> dict[str, int]:
+        found = {row["sample"]: row["number"] for row in self._meta if row["key"] == index}
+        for name in self._samples:
+            number = found.get(name)
+            if number is None or not float(number).is_integer():
+                keys = sorted({row["key"] for row in self._meta})
+                hint = "" if index in keys else nearest(index, keys)
+                raise DataError(
+                    f"index: sample '{name}' has no whole number under the metadata key '{index}'.{hint} Keys: "
+                    f"{', '.join(keys) or 'none'}. Sources of texts keep a row's number with `row: {index}`."
+                )
+        return {name: int(found[name]) for name in self._samples}
+
+
+# --- a text by its tokens -----------------------------------------------------------------------------------------------
+
+
+def _reading(text: str, pieces: Sequence[str]) -> Reading:
+    import numpy as np
+
+    found = np.array(list(_ends(text, pieces)), dtype=np.int64)
+    begun = np.array([word.start() for word in _WORD.finditer(text)], dtype=np.int64)
+    return Reading(text, found, np.searchsorted(begun, found))
+
+
+def _ends(text: str, pieces: Sequence[str]) -> Iterator[int]:
+    """Where each token's piece ends in the text. Tokens that share a character have it all of them; it is one character all the same."""
+    begin = end = 0
+    for piece, run in groupby(pieces):
+        count, found = len(list(run)), _begin(text, piece, begin, end)
+        if found is None:
+            yield from [end] * count
+            continue
+        copies = _copies(text, piece, found, count)
+        yield from (max(end, found + len(piece) * math.ceil((at + 1) * copies / count)) for at in range(count))
+        begin, end = found + len(piece) * (copies - 1), max(end, found + len(piece) * copies)
+
+
+def _begin(text: str, piece: str, begin: int, end: int) -> int | None:
+    """Where a piece begins: where the last one ends, within that one (only characters of several bytes are shared), or after a gap."""
+    if not piece or text.startswith(piece, end):
+        return end if piece else None
+    found = text.find(piece, end if piece[0].isascii() else begin)
+    return None if found < 0 else found
+
+
+def _copies(text: str, piece: str, begin: int, most: int) -> int:
+    """How often a piece stands there, one after the other."""
+    count = 0
+    while count < most and text.startswith(piece, begin + count * len(piece)):
+        count += 1
+    return count

@@ -1,0 +1,8 @@
+"""When, as published files write it."""
+
+from __future__ import annotations
+
+
+def stamp(at: str) -> str:
+    """`20251017_120000` for an ISO time."""
+    return at[:19].replace("-", "").replace(":", "").replace("T", "_")

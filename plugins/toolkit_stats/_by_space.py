@@ -1,0 +1,43 @@
+"""The rows of table `activations` space by space, without a copy: the host's file is in order of spaces and is mapped."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class BySpace:
+    """Where the rows of each space stand. In any order of rows; in the host's, each space is one stretch of them."""
+
+    def __init__(self, rows: pa.Table) -> None:
+        self._rows = rows
+        self._stretches: dict[str, list[tuple[int, int]]] = {}
+        start = 0
+        for chunk in rows["space"].chunks:
+            start = self._note(chunk, start)
+
+    def _note(self, chunk: pa.Array, start: int) -> int:
+        import pyarrow.compute as pc
+
+        if not len(chunk):
+            return start
+        runs = pc.run_end_encode(chunk)
+        first = start
+        for space, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
+            self._stretches.setdefault(space, []).append((first, start + end - first))
+            first = start + end
+        return first
+
+    @property
+    def spaces(self) -> list[str]:
+        """Every space that has rows, in order of ids."""
+        return sorted(self._stretches)
+
+    def of(self, space: str) -> pa.Table:
+        """The rows of a space; none if it has none."""
+        import pyarrow as pa
+
+        parts = [self._rows.slice(first, count) for first, count in self._stretches.get(space, ())]
+        return pa.concat_tables(parts) if parts else self._rows.slice(0, 0)

@@ -1,0 +1,87 @@
+"""The raw stream of final tokens as an extraction kept it (table `streams`): read place by place, without the model. Needs NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from toolkit.errors import DataError, choices
+from toolkit.records import Work
+from toolkit.saes import raw_space_row
+from toolkit.streams import Text
+
+from ._layers import KEPT, Layers, hookpoints
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Floats32 = npt.NDArray[np.float32]
+
+
+class Stored:
+    """Table `streams` of a step, for the layers asked for. `places` are their hookpoints, `width` the numbers of a row."""
+
+    def __init__(self, work: Work) -> None:
+        if work.identity is None:
+            raise DataError(
+                "the raw stream is read from a table, and the step does not say of which model: name `model` in the spec."
+            )
+        self.identity, facts = work.identity, work.identity.facts
+        self._rows = work.inputs.read("streams")
+        if not self._rows.num_rows:
+            raise DataError("table 'streams' has no rows: the extraction's `stream` selects no token. Say `stream: last`.")
+        there = self._rows.select(["hookpoint"]).group_by("hookpoint").aggregate([])["hookpoint"].to_pylist()
+        self._there = sorted(there, key=lambda place: (place.rpartition(".")[0], int(place.rpartition(".")[2])))
+        self.places = self._chosen(work.params.layers, facts.get("layers"))
+        self.width = len(self._rows["values"][0].as_py())
+
+    def _chosen(self, wanted: Layers, layers: int | None) -> list[str]:
+        """The streams after the layers asked for; one that was not kept is an error."""
+        kept = [place for place in self._there if place.startswith("resid_post.")]
+        if wanted == KEPT:
+            return kept or hookpoints(KEPT, 0, self.identity.name)
+        if layers is None:
+            raise DataError(
+                f"layers: how many layers {self.identity.name} has is not known without loading it. Write `layers: {KEPT}`."
+            )
+        asked = hookpoints(wanted, int(layers), self.identity.name)
+        lacking = [place for place in asked if place not in kept]
+        if lacking:
+            raise DataError(
+                f"layers: {wanted!r} asks for {lacking[0]}, and the extraction that this stage needs kept the stream at "
+                f"{choices(self._there)} only, where its SAEs stand. Name these layers (`layers: {KEPT}` is all of them), or leave out "
+                f"`stream` in the extraction: then the model is run."
+            )
+        return asked
+
+    def rows(self, place: str, texts: Sequence[Text]) -> Floats32:
+        """(texts, width): the stream at each text's last token."""
+        import pyarrow.compute as pc
+
+        space = raw_space_row(self.identity, place, self.width)["space"]
+        own = self._rows.filter(pc.equal(self._rows["space"], space))
+        last = {text.samples[0]: len(text.ids) - 1 for text in texts}
+        own, names = _at(own, last)
+        at = {name: number for number, name in enumerate(names)}
+        lacking = next((name for name in last if name not in at), None)
+        if lacking is not None:
+            raise DataError(
+                f"sample '{lacking}': its stream at {place} is not kept at its last token (position {last[lacking]}). This stage reads "
+                f"last tokens: extract with `stream: last`, from the same samples and with the same model."
+            )
+        held = own["values"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, self.width)
+        return np.asarray(held[[at[text.samples[0]] for text in texts]], dtype=np.float32)
+
+
+def _at(rows: pa.Table, last: dict[str, int]) -> tuple[pa.Table, list[str]]:
+    """The rows of each sample's position, and their samples."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    found = pc.index_in(rows["sample"], value_set=pa.array(list(last), pa.string()))
+    wanted = pa.array(list(last.values()), pa.int32()).take(found.combine_chunks())
+    own = rows.filter(pc.fill_null(pc.equal(rows["position"], wanted), False))
+    return own, own["sample"].to_pylist()
