@@ -26,14 +26,13 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
+from _store_data import LAYERS, SAMPLES, STEP_SAMPLES, WIDTH, drawn, long, sample, space, steps
 
 import toolkit_store
-from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_step
+from toolkit_store.diff import diff_views
 
-LAYERS, SAMPLES, ACTIVE, WIDTH = 31, 6_400, 50, 16_384
-STEP_SAMPLES, TOP, AT_LEAST = 400, 20, 100
+TOP, AT_LEAST, DIMS = 20, 100, 2_304
 SYSTEMS = ("store", "small", "polars", "duckdb", "npz")
 QUERIES = {
     "all activations of a feature": 6.0,
@@ -41,71 +40,6 @@ QUERIES = {
     "all features of a sample at a layer": 6.0,
     "features firing in >= 100 samples": 6.0,
 }
-
-
-def space(layer: int) -> str:
-    """A name as long as a real one."""
-    return f"benchmark-layer-{layer:02}"
-
-
-def sample(number: int) -> str:
-    return f"sample-{number:07}"
-
-
-# --- the data ---
-
-
-def drawn(first: int, count: int, layer: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Lengths, features and values of the rows of some samples at a layer: about 50 distinct features each."""
-    rng = np.random.default_rng([first, layer])
-    share = 1 / np.arange(1, WIDTH + 1) ** 0.8
-    cumulated = np.cumsum(share) / share.sum()
-    ranks = np.searchsorted(cumulated, rng.random((count, ACTIVE + 10)))
-    keys = np.unique(np.arange(count)[:, None] * WIDTH + np.minimum(ranks, WIDTH - 1))
-    rows = keys // WIDTH
-    keep = np.arange(len(keys)) - np.searchsorted(rows, rows) < ACTIVE + 2
-    scrambled = np.random.default_rng(layer).permutation(WIDTH).astype(np.uint32)
-    features, rows = scrambled[keys[keep] % WIDTH], rows[keep]
-    order = np.lexsort((features, rows))
-    return np.bincount(rows, minlength=count), features[order], rng.lognormal(size=len(features)).astype(np.float32)
-
-
-def table(first: int, count: int) -> pa.Table:
-    """The rows of `activations` of a step: some samples, all layers."""
-    parts = [_layer_table(first, count, layer) for layer in range(LAYERS)]
-    return pa.concat_tables(parts)
-
-
-def _layer_table(first: int, count: int, layer: int) -> pa.Table:
-    lengths, features, values = drawn(first, count, layer)
-    schema = arrow_schema("activations")
-    offsets = pa.array(np.concatenate(([0], np.cumsum(lengths))), pa.int32())
-    columns = {
-        "space": pa.repeat(space(layer), count),
-        "sample": [sample(number) for number in range(first, first + count)],
-        "position": np.arange(first, first + count, dtype=np.int32) * 7 % 300,
-        "features": pa.ListArray.from_arrays(offsets, pa.array(features), type=schema.field("features").type),
-        "values": pa.ListArray.from_arrays(offsets, pa.array(values), type=schema.field("values").type),
-    }
-    return pa.table(columns, schema=schema)
-
-
-def steps(samples: int) -> Iterator[tuple[str, pa.Table]]:
-    """Key and rows of each step."""
-    for first in range(0, samples, STEP_SAMPLES):
-        yield f"step-{first:07}", table(first, min(STEP_SAMPLES, samples - first))
-
-
-def long(layer: int, samples: int) -> pl.DataFrame:
-    """The entries of a layer, one a row, for the other systems."""
-    parts = []
-    for first in range(0, samples, STEP_SAMPLES):
-        count = min(STEP_SAMPLES, samples - first)
-        lengths, features, values = drawn(first, count, layer)
-        numbers = np.repeat(np.arange(first, first + count, dtype=np.uint32), lengths)
-        parts.append(pl.DataFrame({"feature": features, "sample": numbers, "value": values}))
-    frame = pl.concat(parts).with_columns(layer=pl.lit(layer, pl.UInt8), position=(pl.col("sample") * 7 % 300).cast(pl.Int32))
-    return frame.select("layer", "feature", "sample", "position", "value")
 
 
 # --- ingest ---
@@ -170,7 +104,7 @@ Query = Callable[[int, int], Any]
 
 def ask_store(folder: Path, samples: int = SAMPLES) -> list[Query]:
     """The store's; of a store with fewer samples than are asked about, the same ones again."""
-    view = toolkit_store.open(folder).run()
+    view = toolkit_store.open(folder).run("benchmark")
     return [
         lambda layer, feature: view.activations(space(layer), feature),
         lambda layer, feature: view.top(space(layer), feature, TOP),
@@ -275,21 +209,66 @@ def check(systems: dict[str, list[Query]], samples: int) -> None:
                 raise SystemExit(f"{query} at layer {layer}: {sizes}")
 
 
+# --- the other questions, which only the store answers ---
+
+
+def second_run(folder: Path) -> None:
+    """A run of the first step alone, to compare with."""
+    store = toolkit_store.open_store(folder)
+    (key, _) = next(steps(STEP_SAMPLES))
+    store.index([key], run="first")
+    store.record_run(run="first", name="benchmark", state="done", at="2000-01-01", steps=[key])
+
+
+def ask_more(folder: Path) -> dict[str, Query]:
+    """Questions as functions of layer and feature."""
+    features = toolkit_store.open(folder)
+    view, first = features.run("benchmark"), features.run("first")
+    decoder = np.random.default_rng(0).standard_normal((WIDTH, DIMS), np.float32)
+    return {
+        "features firing at the same places": lambda layer, feature: view.coactive(space(layer), feature),
+        "nearest decoder rows, in memory": lambda layer, feature: view.similar(space(layer), feature, TOP, decoder),
+        "how two runs differ in a space": lambda layer, _: diff_views(view, first, [space(layer)]),
+        f"how two runs differ in {LAYERS} spaces": lambda *_: diff_views(view, first, [space(layer) for layer in range(LAYERS)]),
+    }
+
+
+def report_more(folder: Path, rounds: int, samples: int) -> None:
+    second_run(folder)
+    print(f"\n{'ms, p50 / p99':38}")
+    for label, ask in ask_more(folder).items():
+        took = []
+        for layer, feature, _ in asked(rounds + 2, samples):
+            start = time.perf_counter()
+            ask(layer, feature)
+            took.append((time.perf_counter() - start) * 1e3)
+        say(label, f"{np.median(took[2:]):.1f}/{np.quantile(took[2:], 0.99):.1f}")
+
+
 COLD = """
 import sys, time
 start = time.perf_counter()
 import toolkit_store
-view = toolkit_store.open(sys.argv[1]).run()
+view = toolkit_store.open(sys.argv[1]).run("benchmark")
 view.top(sys.argv[2], int(sys.argv[3]), 20)
+print(time.perf_counter() - start)
+"""
+COLD_DIFF = """
+import sys, time
+start = time.perf_counter()
+import toolkit_store
+from toolkit_store.diff import diff_views
+features = toolkit_store.open(sys.argv[1])
+diff_views(features.run("benchmark"), features.run("first"), sys.argv[4:])
 print(time.perf_counter() - start)
 """
 
 
-def cold(folder: Path, rounds: int) -> float:
+def cold(folder: Path, rounds: int, program: str = COLD) -> float:
     """Seconds from a bare interpreter to the first answer, imports included: the median."""
     found = []
     for turn in range(rounds):
-        command = [sys.executable, "-c", COLD, str(folder), space(turn % LAYERS), "77"]
+        command = [sys.executable, "-c", program, str(folder), space(turn % LAYERS), "77", *map(space, range(LAYERS))]
         done = subprocess.run(
             command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": ":".join(sys.path)}
         )
@@ -365,6 +344,8 @@ def run(folder: Path, options: argparse.Namespace) -> None:
     say("peak memory of this process", f"{peak_memory() / 1e3:,.0f} MB")
     memory = json.loads(_reader(folder / "store"))
     say("peak memory of a process that only queries", f"{memory / 1e3:,.0f} MB", "<= 1,000 MB")
+    report_more(folder / "store", options.rounds, samples)
+    say(f"open + diff of {LAYERS} spaces, cold process", f"{cold(folder / 'store', 5, COLD_DIFF):.2f} s")
 
 
 READER = """

@@ -57,6 +57,10 @@ def test_top_level_names() -> None:
     assert {name.split("/")[0] for name in names_in_wheel() if ".dist-info/" not in name} == TOP_LEVEL
 
 
+def test_packages_that_others_import_say_that_they_are_typed() -> None:
+    assert {"toolkit/py.typed", "toolkit_store/py.typed"} <= names_in_wheel()
+
+
 def test_wheel_carries_its_metadata() -> None:
     info = {name.split("/", 1)[1] for name in names_in_wheel() if ".dist-info/" in name}
     assert info == {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}

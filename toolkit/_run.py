@@ -376,10 +376,16 @@ class Runner:
 
     def _note(self, state: str, note: str) -> None:
         done, total = self._counts()
-        keys = self._result.keys()
-        self._store.record_run(
-            run=self._plan.run, name=self._plan.name, state=state, done=done, total=total, note=note, steps=keys
-        )
+        with self._store.writer():
+            keys = dict.fromkeys([*self._result.keys(), *self._imported()])
+            self._store.record_run(
+                run=self._plan.run, name=self._plan.name, state=state, done=done, total=total, note=note, steps=list(keys)
+            )
+
+    def _imported(self) -> list[str]:
+        """Steps that imports have added to the run, before or meanwhile: no stage makes them, and the run keeps them."""
+        there = [key for row in self._store.run_states(self._plan.run) for key in row.steps]
+        return [row.key for row in self._store.steps(there) if row.imported]
 
     def _counts(self) -> tuple[int, int | None]:
         """Committed steps, and how many there are once every stage has expanded."""

@@ -333,6 +333,10 @@ class ReportSection(Part):
 # --- what the ledger keeps ----------------------------------------------------------------------------------------------
 
 
+IMPORTED = "import"
+"""The worker of a step that was read from files."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StepRow:
     """One committed step. `material` is the canonical JSON whose hash is `key`; `tables` the rows written to each table."""
@@ -351,6 +355,11 @@ class StepRow:
     committed_at: str
     first: int | None = None
     last: int | None = None
+
+    @property
+    def imported(self) -> bool:
+        """Whether an import added it to a run whose spec does not know of it: labels, lists."""
+        return self.worker == IMPORTED
 
 
 @dataclass(frozen=True, kw_only=True)

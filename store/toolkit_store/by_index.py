@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from toolkit_store.by_rows import together_schema
-from toolkit_store.database import equals
+from toolkit_store.database import among, equals
 from toolkit_store.postings import BLOCK, LAST_BLOCK, place, places
 from toolkit_store.run_rows import RunRows
 
@@ -26,12 +26,21 @@ _DIRECTORIES = 64
 """How many spaces' directories are kept at a time."""
 
 
+@dataclass(frozen=True)
+class Directory:
+    """All features of a space: feature, samples in which it fired (`count`), entries and largest value; and how many samples
+    have rows in the space."""
+
+    features: pl.DataFrame
+    samples: int
+
+
 class RunIndex:
     """What the spaces of a run's index share: the samples' names, and the directories of the spaces asked about."""
 
     def __init__(self, rows: RunRows, numbering: str) -> None:
         self.rows, self._numbering = rows, numbering
-        self._directories: dict[str, pl.DataFrame] = {}
+        self._directories: dict[str, Directory] = {}
 
     @cached_property
     def samples(self) -> pa.Table:
@@ -39,20 +48,33 @@ class RunIndex:
         found = self.rows.find("sample_index", equals("step", self._numbering), ["number", "sample", "unit"])
         return found.sort_by("number").select(["sample", "unit"]).combine_chunks()
 
-    def directory(self, step: str) -> pl.DataFrame:
-        """Feature, samples in which it fired, entries and largest value. It never changes, so it is kept."""
-        if step not in self._directories:
-            while len(self._directories) >= _DIRECTORIES:
-                del self._directories[next(iter(self._directories))]
-            self._directories[step] = self._read_directory(step)
-        return self._directories[step]
+    def directory(self, step: str) -> Directory:
+        """The directory of a space."""
+        return self.look_up([step])[step]
 
-    def _read_directory(self, step: str) -> pl.DataFrame:
+    def look_up(self, steps: Sequence[str]) -> dict[str, Directory]:
+        """The directories of these spaces. They never change, so they are kept; what is not there yet is read at once."""
+        known = {step: self._directories[step] for step in steps if step in self._directories}
+        missing = [step for step in steps if step not in known]
+        found = known | (self._read_directories(missing) if missing else {})
+        if missing:
+            others = {step: kept for step, kept in self._directories.items() if step not in found}
+            room = max(_DIRECTORIES - len(found), 0)
+            self._directories = dict([*others.items()][-room:] if room else []) | found
+        return found
+
+    def _read_directories(self, steps: Sequence[str]) -> dict[str, Directory]:
         import polars as pl
 
         names = {"features": "feature", "fired": "count", "counts": "entries", "maxima": "max"}
-        found = pl.DataFrame(self.rows.find("feature_index", equals("step", step), ["block", *names])).sort("block")
-        return found.select(*names).explode(*names).rename(names).drop_nulls("feature")
+        columns = ["step", "block", "samples", *names]
+        parts = [pl.DataFrame(self.rows.find("feature_index", where, columns)) for where in among("step", steps)]
+        found = pl.concat(parts).sort("block")
+        samples = dict(found.unique("step", keep="first").select("step", "samples").iter_rows())
+        features = found.select("step", *names).explode(*names).rename(names).drop_nulls("feature")
+        fired = features.partition_by("step", as_dict=True, include_key=False)
+        none = features.clear().drop("step")
+        return {step: Directory(fired.get((step,), none), count) for step, count in samples.items()}
 
 
 @dataclass(frozen=True)
@@ -105,11 +127,11 @@ class ByIndex:
 
     def directory(self) -> pl.DataFrame:
         """Feature, samples in which it fired (`count`), entries and largest value."""
-        return self._index.directory(self._step)
+        return self._index.directory(self._step).features
 
     def samples(self) -> int:
         """How many samples have rows in the space."""
-        return int(self._rows.find("feature_index", equals("step", self._step), ["samples"])["samples"][0].as_py())
+        return self._index.directory(self._step).samples
 
     def together(self, feature: int) -> pl.DataFrame:
         """Each feature, at how many places it fired together with this one (`both`), and at how many at all (`count`)."""

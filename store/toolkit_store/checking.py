@@ -1,9 +1,11 @@
-"""`Store.check`: every file against the size and SHA-256 recorded when it was written, and the rows against the ledger."""
+"""`Store.check`: every file against the size and SHA-256 recorded when it was written, the record of files against the tables, and
+the rows against the ledger."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from toolkit.errors import StoreError
 from toolkit.records import StepRow
@@ -21,17 +23,20 @@ class CheckReport:
     notes: Sequence[str]
 
 
-def report(place: Place, ledger: Callable[[], Sequence[StepRow]]) -> CheckReport:
-    """Look at every file; and if they are whole, at every row."""
+def report(place: Place, ledger: Callable[[], Sequence[StepRow]], used: Callable[[str], bool]) -> CheckReport:
+    """Look at every file and at the record; and if they are whole, at every row. `used` tells whether a table has rows of a step."""
     problems: list[str] = []
     notes = list(place.notes)
     for name in TABLES:
         problems += [f"{path}: {what}" for path, what in place.files.damaged(name)]
+        problems += [f"{path}: {what}" for path, what in place.files.faults(name, partial(used, name))]
         problems += _lost(place, name)
         unrecorded = len(place.files.unrecorded(name))
         if unrecorded:
             notes.append(f"table '{name}': {unrecorded} files of a write that is going on or was cut off")
-    problems += [] if problems else _miscounted(place, ledger())
+    steps = [] if problems else ledger()
+    problems += _behind(place, steps)
+    problems += _miscounted(place, steps) if not problems else []
     sizes = [entry.bytes for name in TABLES for entry in place.files.known(name).values()]
     return CheckReport(len(sizes), sum(sizes), problems, notes)
 
@@ -47,6 +52,15 @@ def _lost(place: Place, name: str) -> list[str]:
     except StoreError as error:
         return [f"{place.folder / 'tables' / f'{name}.lance' / missing[0]}: it is missing. {error}"]
     return []
+
+
+def _behind(place: Place, steps: Sequence[StepRow]) -> Iterator[str]:
+    """Records that end too early: a step is entered into the ledger after the files with its rows are in the record."""
+    for name in DATA_TABLES:
+        wanted = sum(row.tables.get(name, 0) for row in steps)
+        found = place.files.rows(name)
+        if found is not None and found < wanted:
+            yield f"{place.folder / 'files' / f'{name}.jsonl'}: it ends before {wanted:,} rows, which the ledger says table '{name}' has"
 
 
 def _miscounted(place: Place, steps: Sequence[StepRow]) -> Iterator[str]:

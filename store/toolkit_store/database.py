@@ -3,7 +3,7 @@
 A table that is not there, or whose making was cut off, reads as empty and is made by the first append. Whatever LanceDB raises
 leaves here as `StoreError`. Rows are read through its asynchronous interface, which takes half the time of the other one. Integer
 literals are 64 bits wide in a filter, and a scalar index on another type is then silently not used: `place` is an int64 for that
-reason, and `holds` casts.
+reason. Nothing here looks whether files are still what was written; `toolkit_store.store` does before they are joined.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 INDEXES: Mapping[str, str] = MappingProxyType({"activations": "sample", "postings": "place"})
 """Table -> the column that has a B-tree."""
+INDEX_STEPS_FROM = 100_000
+"""Rows from which a table has a bitmap of its steps: each commit asks whether rows of its key are there, and reading the column takes
+45 ms a million rows."""
 
 _KEYS_IN_A_FILTER = 500
 _LOOK_EVERY = 16
@@ -45,7 +48,9 @@ _RETRIES = MappingProxyType({"client_max_retries": "3", "client_retry_timeout": 
 """Without them a dead address is called for three minutes."""
 _HALF_MAX = 65504.0
 _CACHE_BYTES = 256 << 20
-_BATCH_ROWS = 8192
+_BATCH_ROWS, _LONG_BATCH_ROWS = 8192, 256
+_LONG = ("postings", "feature_index", "projections")
+"""Tables whose rows may have a megabyte."""
 
 
 def equals(column: str, value: str) -> str:
@@ -61,7 +66,7 @@ def among(column: str, values: Iterable[str]) -> Iterator[str]:
 
 
 def holds(column: str, number: int) -> str:
-    """A filter for lists of uint32 that hold a number."""
+    """A filter for lists of uint32 that hold a number. There is no index for it: every list is looked at."""
     return f"array_has({column}, arrow_cast({int(number)}, 'UInt32'))"
 
 
@@ -105,9 +110,23 @@ class Database:
             if found is None:
                 self._tables[name] = self.connection.create_table(name, data=rows, schema=rows.schema)
                 return
-            if found.version % _LOOK_EVERY == 0 and _small_files(found) >= _JOIN_FROM and not _mostly_large(found):
-                found.optimize()  # keeps the old versions' files: somebody may be reading them
             found.add(rows)
+
+    def crowded(self, name: str) -> bool:
+        """Whether so many small files have gathered that `join` is due."""
+        with self._explained("read", name):
+            found = self._table(name)
+            if found is None or found.version % _LOOK_EVERY:
+                return False
+            return _small_files(found) >= _JOIN_FROM and not _mostly_large(found)
+
+    def join(self, name: str) -> None:
+        """Join small files; those of old versions stay, since somebody may be reading them."""
+        with self._explained("clean", name):
+            found = self._table(name)
+            found.optimize()
+            if "step" in self._lacks(name, found):
+                self._index(found, "step")
 
     def delete(self, name: str, where: str) -> None:
         """Remove rows, if there are any: asking is cheaper than a new version of the table."""
@@ -116,37 +135,59 @@ class Database:
             if found is not None and found.count_rows(where):
                 found.delete(where)
 
-    def tidy(self, name: str, *, alone: bool) -> None:
-        """Join small files and bring the index up to date; `alone`, with nobody else at the tables, also drop old versions
-        and what cut-off writes left."""
+    def tidy(self, name: str) -> None:
+        """Join small files and bring the indexes up to date."""
         with self._explained("clean", name):
             found = self._table(name)
-            if found is None:
-                return
-            found.optimize()
-            if name in INDEXES and not found.list_indices():
-                self._index(name, found)
-            if alone:
-                here = self._folder is not None  # elsewhere nobody can know that he is alone
-                found.optimize(cleanup_older_than=_AT_ONCE if here else _A_DAY, delete_unverified=here)
+            if found is not None:
+                found.optimize()
+                for column in self._lacks(name, found):
+                    self._index(found, column)
 
-    def settle(self, name: str, *, alone: bool) -> None:
-        """`tidy` after postings were added: where those have made large files, only their index is brought up to date.
+    def settle(self, name: str) -> None:
+        """`tidy` after postings were added: where those have made large files, only their indexes are brought up to date.
 
-        It is made anew, which reads one number a row; LanceDB brings none up to date without joining files.
+        They are made anew, which reads a number and a key a row; LanceDB brings none up to date without joining files.
         """
         with self._explained("clean", name):
             found = self._table(name)
-            if name == "postings" and found is not None and _mostly_large(found):
-                self._index(name, found)
+            if found is not None and _is_large(name, found):
+                for column in self._to_index(name, found):
+                    self._index(found, column)
                 return
-        self.tidy(name, alone=alone)
+        self.tidy(name)
 
-    def _index(self, name: str, found: Any) -> None:
-        if found.count_rows():
-            from lancedb.index import BTree
+    def drop_old(self, name: str, *, settling: bool) -> None:
+        """Remove old versions and what cut-off writes left; `settling`, not of large postings, which LanceDB would join with that.
 
-            found.create_index(INDEXES[name], config=BTree(), name=f"by_{INDEXES[name]}")
+        In a folder nobody else may be at the table; elsewhere nobody can know that, and a day has to pass.
+        """
+        with self._explained("clean", name):
+            found = self._table(name)
+            if found is not None and not (settling and _is_large(name, found)):
+                here = self._folder is not None
+                found.optimize(cleanup_older_than=_AT_ONCE if here else _A_DAY, delete_unverified=here)
+
+    def makes_index(self, name: str, *, settling: bool) -> bool:
+        """Whether `tidy`, or `settle`, will read a column of all rows to make an index."""
+        with self._explained("read", name):
+            found = self._table(name)
+            return found is not None and bool((settling and _is_large(name, found)) or self._lacks(name, found))
+
+    def _lacks(self, name: str, found: Any) -> list[str]:
+        there = {column for index in found.list_indices() for column in index.columns}
+        return [column for column in self._to_index(name, found) if column not in there]
+
+    def _to_index(self, name: str, found: Any) -> list[str]:
+        """The columns that are worth an index."""
+        rows = found.count_rows()
+        own = [INDEXES[name]] if name in INDEXES and rows else []
+        return [*own, "step"] if not TABLES[name].ledger and rows >= INDEX_STEPS_FROM else own
+
+    def _index(self, found: Any, column: str) -> None:
+        from lancedb.index import Bitmap, BTree
+
+        found.create_index(column, config=Bitmap() if column == "step" else BTree(), name=f"by_{column}")
 
     # --- reading ---
 
@@ -192,13 +233,15 @@ class Database:
             return frozenset()
 
     def batches(self, name: str, where: str | None = None, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """The rows that match, a few thousand at a time: a table can be larger than memory."""
+        """The rows that match, a few thousand at a time, of long ones fewer: a table can be larger than memory."""
         import pyarrow as pa
 
         wanted = self._wanted(name, columns)
         with self._explained("read", name):
             query = self._query(name, where, wanted)
-            for batch in query.to_batches(batch_size=_BATCH_ROWS) if query is not None else ():
+            for batch in (
+                query.to_batches(batch_size=_LONG_BATCH_ROWS if name in _LONG else _BATCH_ROWS) if query is not None else ()
+            ):
                 yield self._as_declared(name, pa.Table.from_batches([batch]).select(wanted))
 
     def plan(self, name: str, where: str, columns: Sequence[str]) -> str:
@@ -212,8 +255,25 @@ class Database:
             found = self._table(name)
             return 0 if found is None else int(found.version)
 
+    def count(self, name: str) -> int:
+        """How many rows a table has: the manifest says so."""
+        with self._explained("read", name):
+            found = self._table(name)
+            return 0 if found is None else int(found.count_rows())
+
+    def fragments_of(self, name: str, where: str) -> set[int]:
+        """The fragments of a table in which there are such rows."""
+        import pyarrow.compute as pc
+
+        fragments: set[int] = set()
+        with self._explained("read", name):
+            query = self._query(name, where, ["step"])
+            for batch in query.with_row_id(True).to_batches(batch_size=_BATCH_ROWS) if query is not None else ():
+                fragments.update(pc.unique(pc.shift_right(batch["_rowid"], 32)).to_pylist())  # the row's number is below
+        return fragments
+
     def indexed(self, name: str) -> bool:
-        """Whether the table's index has all its rows."""
+        """Whether the table's indexes have all its rows."""
         with self._explained("read", name):
             found = self._table(name)
             if found is None or not found.count_rows():
@@ -323,6 +383,10 @@ def _mostly_large(found: Any) -> bool:
     stats = found.stats()
     usual = stats["fragment_stats"]["lengths"]["p50"] * stats["total_bytes"] / max(stats["num_rows"], 1)
     return bool(usual >= _LARGE_FILE)
+
+
+def _is_large(name: str, found: Any) -> bool:
+    return name == "postings" and _mostly_large(found)
 
 
 def _usage(folder: Path) -> tuple[int, int]:

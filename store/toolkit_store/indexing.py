@@ -60,6 +60,8 @@ def build(store: Store, database: Database, cover: Sequence[str], sampled: Seque
     if known is not None and not _wanted(store, key, spaces_of(known)):
         return 0
     with _scratch(store.folder / "scratch") as folder, store.reading():
+        store.hold("activations", cover)
+        store.hold("samples", sampled)
         found = numbered(lambda columns: _rows(database, "activations", cover, columns))
         scratch = Scratch(folder, found)
         scratch.fill(lambda columns: _rows(database, "activations", cover, columns))
@@ -144,6 +146,7 @@ def _scratch(parent: Path) -> Iterator[Path]:
     """A folder that is removed at the end; its lock tells `sweep` that somebody still works in it."""
     try:
         parent.mkdir(exist_ok=True)
+        sweep(parent)
         with tempfile.TemporaryDirectory(dir=parent) as name, locks.alone(Path(name) / "lock", 0):
             yield Path(name)
     except OSError as error:

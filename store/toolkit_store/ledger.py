@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from toolkit.errors import StoreError
 from toolkit.records import RunRow, StepRow
 from toolkit.tables import arrow_schema
 
@@ -31,6 +32,15 @@ def run_to_arrow(row: RunRow) -> pa.Table:
 
 def runs_from_arrow(rows: pa.Table) -> list[RunRow]:
     return [RunRow(**{**row, "steps": tuple(json.loads(row["steps"]))}) for row in rows.to_pylist()]
+
+
+def check_count(table: str, found: int, wanted: int) -> None:
+    """Refuse rows that are not as many as the ledger says."""
+    if found != wanted:
+        raise StoreError(
+            f"{table} holds {found:,} rows of these steps, and the ledger says {wanted:,}. "
+            "`toolkit store check` names the step; run it again into another store."
+        )
 
 
 def _rows(name: str, values: list[dict[str, Any]]) -> pa.Table:

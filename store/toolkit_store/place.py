@@ -9,7 +9,7 @@ anywhere: its name says which tables belong to it, so that it needs no file that
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +18,7 @@ from urllib.parse import quote, unquote
 from toolkit_store import folder, locks, remote
 from toolkit_store.database import Database
 from toolkit_store.files import Entry, FileRecord
+from toolkit_store.manifest import Fragment
 
 _LOCAL_PART = "toolkit-runs@"
 
@@ -46,8 +47,12 @@ def placed(path: str | Path, *, create: bool, read_only: bool, values: str | Non
 class Record(Protocol):
     """What `toolkit_store.files.FileRecord` does."""
 
+    def begin(self, table: str, used: Callable[[], bool]) -> None: ...
+    def hold(self, table: str, which: Callable[[Fragment], bool]) -> None: ...
     def note(self, table: str) -> None: ...
     def renew(self, table: str) -> None: ...
+    def rows(self, table: str) -> int | None: ...
+    def faults(self, table: str, used: Callable[[], bool]) -> Iterator[tuple[str, str]]: ...
     def known(self, table: str) -> dict[str, Entry]: ...
     def damaged(self, table: str) -> Iterator[tuple[str, str]]: ...
     def missing(self, table: str) -> list[str]: ...
@@ -116,6 +121,16 @@ class _AtUri:
 
 class _NoRecord:
     """The record of files that are not in a file system."""
+
+    def begin(self, table: str, used: Callable[[], bool]) -> None: ...
+
+    def hold(self, table: str, which: Callable[[Fragment], bool]) -> None: ...
+
+    def rows(self, table: str) -> int | None:
+        return None
+
+    def faults(self, table: str, used: Callable[[], bool]) -> Iterator[tuple[str, str]]:
+        return iter(())
 
     def note(self, table: str) -> None: ...
 

@@ -2,7 +2,7 @@
 
 A `RunView` looks at the committed steps of one run. Of each space it is settled once who answers: where the run's index is there,
 `toolkit_store.by_index`; without it, as while a run goes on, `toolkit_store.by_rows`. Both give the same answers. A space is named
-by its id, which `toolkit.addresses` finds for an address.
+by its id; `RunView.feature` finds it for an address.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit.addresses import locate
 from toolkit.errors import BadInput, choices, nearest
 from toolkit.records import RunRow, StepRow
 from toolkit.tables import TABLES
@@ -20,8 +21,9 @@ from toolkit_store.by_index import ByIndex, RunIndex
 from toolkit_store.by_rows import ByRows
 from toolkit_store.by_sample import entries_of, rows_of
 from toolkit_store.database import equals
+from toolkit_store.diff import diff_views
 from toolkit_store.postings import number_key, space_key
-from toolkit_store.projections import projected
+from toolkit_store.projections import projected, projection_key
 from toolkit_store.run_rows import RunRows
 from toolkit_store.similar import Decoder, nearest_rows, slices
 from toolkit_store.store import Store, open_store
@@ -72,28 +74,11 @@ class Features:
 
         A feature is compared with itself: the space has to be the same one in both.
         """
-        import polars as pl
+        return diff_views(self.run(run_a), self.run(run_b), [space])
 
-        views = self.run(run_a), self.run(run_b)
-        for view in views:
-            view.check_space(space)
-        sides = [
-            view.frequent(space, 1)
-            .with_columns(rate=pl.col("count") / max(view.samples_in(space), 1))
-            .rename({"count": f"count_{side}", "max": f"max_{side}", "rate": f"rate_{side}"})
-            for side, view in zip("ab", views, strict=True)
-        ]
-        both = sides[0].join(sides[1], on="feature", how="full", coalesce=True)
-        filled = both.with_columns(pl.col("count_a", "count_b", "rate_a", "rate_b").fill_null(0))
-        changed = filled.with_columns(change=pl.col("rate_b") - pl.col("rate_a"))
-        named = changed.select(
-            pl.lit(space).alias("space"), pl.lit(views[0].id).alias("run_a"), pl.lit(views[1].id).alias("run_b"), pl.all()
-        )
-        return named.sort([pl.col("change").abs(), "feature"], descending=[True, False])
-
-    def sql(self, text: str, run_id: str | None = None) -> pl.DataFrame:
-        """One SELECT over the tables of a run, in polars' SQL. It can neither write nor read anything else."""
-        return self.run(run_id).sql(text)
+    def sql(self, text: str, run_id: str | None = None, k: int | None = None) -> pl.DataFrame:
+        """One SELECT over the tables of a run, in polars' SQL; with `k`, its first rows. It can neither write nor read else."""
+        return self.run(run_id).sql(text, k)
 
 
 class RunView:
@@ -118,14 +103,18 @@ class RunView:
 
     def check_space(self, space: str) -> None:
         """Refuse a space that the run does not have."""
-        if space not in self._spaces:
+        if space not in self._declared and space not in self._spaces:
             known = self._spaces
             raise BadInput(f"Run {self.id} has no space '{space}'.{nearest(space, known)} Spaces: {choices(known)}.")
 
     @cached_property
+    def _declared(self) -> frozenset[str]:
+        return frozenset(self.spaces()["space"].to_list())
+
+    @cached_property
     def _spaces(self) -> list[str]:
         """Ids of spaces with activations, or declared."""
-        found = set(self.spaces()["space"].to_list())
+        found = set(self._declared)
         if self._numbering is not None:
             return sorted(found | set(indexing.spaces_of(self._numbering)))
         for batch in self._rows.activations(None, ["space"]):
@@ -162,24 +151,43 @@ class RunView:
         assert self._numbering is not None
         return RunIndex(self._rows, self._numbering.key)
 
+    def look_up(self, spaces: Iterable[str]) -> None:
+        """Fetch at once what is known of all features of these spaces, which are about to be asked about; others are refused."""
+        wanted = list(spaces)
+        for space in wanted:
+            if space not in self._index_steps:
+                self.check_space(space)
+        if steps := [self._index_steps[space] for space in wanted if space in self._index_steps]:
+            self._index.look_up(steps)
+
     # --- one feature ---
+
+    def feature(self, address: str) -> tuple[str, int]:
+        """Space and index of a feature by its address, as on the command line: `run.top(*run.feature("25/2059"))`."""
+        space, index = locate(address, self.spaces().to_dicts())
+        return str(space["space"]), index
 
     def activations(self, space: str, feature: int) -> pl.DataFrame:
         """Where a feature fired, and how strongly: sample, position, value, in the order of samples and positions."""
+        _check_feature(feature)
         return self._answers(space).activations(feature)
 
     def top(self, space: str, feature: int, k: int = 20) -> pl.DataFrame:
         """Where a feature fired hardest: sample, position, value, unit."""
+        _check_feature(feature)
+        _check_k(k)
         return self._answers(space).top(feature, k)
 
     def entries(self, space: str, feature: int) -> int:
         """At how many places a feature fired."""
+        _check_feature(feature)
         return self._answers(space).entries(feature)
 
     def tokens(self, space: str, feature: int, sample: str) -> pl.DataFrame:
         """The tokens of a sample with the feature's value: 0 where it did not fire, null where nothing was kept."""
         import polars as pl
 
+        _check_feature(feature)
         found = self._rows.samples([sample], ["sample", "pieces"]).head(1)
         if found.is_empty():
             raise BadInput(f"Run {self.id} has no sample '{sample}'.")
@@ -199,6 +207,8 @@ class RunView:
         """Features that fired at the same places: in how many together (`both`), in how many themselves, and the Jaccard index."""
         import polars as pl
 
+        _check_feature(feature)
+        _check_k(k)
         counts = self._answers(space).together(feature)
         own = counts.filter(pl.col("feature") == feature)["both"].sum()
         others = counts.filter((pl.col("feature") != feature) & (pl.col("both") > 0))
@@ -214,17 +224,26 @@ class RunView:
         found = entries_of(rows_of(self._rows, sample, space))
         return found if position is None else found.filter(pl.col("position") == position)
 
+    def positions(self, sample: str, spaces: Sequence[str] | None = None) -> list[int]:
+        """At which positions of a sample activations were kept, in any space or in one of these."""
+        found = rows_of(self._rows, sample, None).select(["space", "position"]).to_pylist()
+        return sorted({row["position"] for row in found if spaces is None or row["space"] in spaces})
+
     def samples(self, names: Sequence[str]) -> pl.DataFrame:
         """The rows of table `samples` for these samples; one that there is not has none."""
         return self._rows.samples(names, list(TABLES["samples"].columns)).unique("sample", keep="first", maintain_order=True)
 
     # --- all features of a space ---
 
+    def directory(self, space: str) -> pl.DataFrame:
+        """Every feature of a space that fired: feature, number of samples (`count`), of places (`entries`), largest value."""
+        return self._answers(space).directory()
+
     def frequent(self, space: str, at_least: int = 1) -> pl.DataFrame:
         """Features that fired in at least so many samples: feature, number of samples, largest value; the most frequent first."""
         import polars as pl
 
-        found = self._answers(space).directory().filter(pl.col("count") >= at_least)
+        found = self.directory(space).filter(pl.col("count") >= at_least)
         return found.select("feature", "count", "max").sort(["count", "feature"], descending=[True, False])
 
     def samples_in(self, space: str) -> int:
@@ -235,9 +254,8 @@ class RunView:
         """What was found out about features, a row a statistic: the columns of table `features`, and `stage`."""
         import polars as pl
 
-        found = self._rows.table("features", stage=True)
-        wanted = [pl.col(name) == value for name, value in (("space", space), ("stat", stat)) if value is not None]
-        return found.filter(*wanted) if wanted else found
+        asked = {name: [value] for name, value in (("space", space), ("stat", stat)) if value is not None}
+        return pl.DataFrame(self._rows.by_stage("features", asked))
 
     def labels(self, space: str, features: Iterable[int]) -> pl.DataFrame:
         """What features are said to stand for: feature, label (of several the first, by their group)."""
@@ -255,10 +273,13 @@ class RunView:
         """What interventions did: summaries over samples, or with `samples` a row a sample; and `stage`."""
         import polars as pl
 
-        found = self._rows.table("effects", stage=True)
-        asked = (("space", space), ("feature", feature), ("arm", arm))
-        wanted = [pl.col(name) == value for name, value in asked if value is not None]
-        return found.filter((pl.col("sample") == SUMMARY) != samples, *wanted)
+        if feature is not None:
+            _check_feature(feature)
+        asked = {name: [value] for name, value in (("space", space), ("arm", arm)) if value is not None}
+        whose = {} if feature is None else {"feature": [feature]}
+        kind = {} if samples else {"sample": [SUMMARY]}
+        found = pl.DataFrame(self._rows.by_stage("effects", {**asked, **whose, **kind}))
+        return found.filter(pl.col("sample") != SUMMARY) if samples else found
 
     def similar(self, space: str, feature: int, k: int = 20, rows: Decoder | np.ndarray | None = None) -> pl.DataFrame:
         """Features of the space with the nearest decoder direction: feature, cosine.
@@ -266,6 +287,7 @@ class RunView:
         `rows` are the space's decoder rows, or a function that gives a range of them. Without them, the projections that the
         store keeps of the SAE (`projections`) are used, if there are any: cosines are then nearly right.
         """
+        _check_k(k)
         rows = self.projections(space) if rows is None else rows
         if rows is None:
             raise BadInput(
@@ -294,9 +316,34 @@ class RunView:
 
     # --- SQL ---
 
-    def sql(self, text: str) -> pl.DataFrame:
-        """One SELECT over the tables of the run, in polars' SQL. It can neither write nor read anything else."""
+    def sql(self, text: str, k: int | None = None) -> pl.DataFrame:
+        """One SELECT over the tables of the run, in polars' SQL; with `k`, its first rows. It can neither write nor read else."""
         from toolkit_store.sql import select
 
+        _check_k(k or 0)
         with self.store.reading():
-            return select(text, self._rows.lazy)
+            return select(text, self._lazy, most=k)
+
+    def _lazy(self, name: str) -> pl.LazyFrame:
+        """A table of the run. What the store derives from a run's rows was written by steps of its own."""
+        from toolkit_store.lazy import lazy_table
+
+        steps = [row.key for row in self._own_steps if row.tables.get(name)] if TABLES[name].derived else self._rows.writers(name)
+        return lazy_table(self.store.database, name, steps)
+
+    @cached_property
+    def _own_steps(self) -> list[StepRow]:
+        """The store's own steps that derived something from this run: its index, and projections of its SAEs."""
+        hashes = dict.fromkeys(row["sae_hash"] for row in self.spaces().to_dicts() if row["sae"] is not None)
+        keys = [*self._index_steps.values(), *map(projection_key, hashes)]
+        return [*([self._numbering] if self._numbering else []), *self.store.index_steps(keys)]
+
+
+def _check_feature(feature: int) -> None:
+    if not 0 <= feature < 1 << 32:
+        raise BadInput(f"There is no feature {feature}: features are numbered from 0 to the width of their space.")
+
+
+def _check_k(k: int) -> None:
+    if k < 0:
+        raise BadInput(f"k={k} rows cannot be shown; ask for 0 or more.")

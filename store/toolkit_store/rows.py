@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import DataError, choices, nearest
 from toolkit.tables import DATA_TABLES, arrow_schema, table
+from toolkit_store.repeats import Keys
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -94,12 +95,9 @@ def _has_nulls(column: Any, allowed: bool) -> bool:
 
 def batches(name: str, chunks: Iterable[pa.Table] | pa.Table, step: str) -> Iterator[pa.Table]:
     """The chunks, fitted and joined to a size worth a file each; a key that comes twice is refused before it is written."""
-    import pyarrow as pa
-
-    keys: list[pa.Table] = []
+    keys = Keys(name)
     for batch in joined(fitted(name, chunk, step) for chunk in _each(chunks)):
-        keys.append(batch.select(list(table(name).key)))
-        _check_keys(name, pa.concat_tables(keys))
+        keys.add(batch.select(list(table(name).key)))
         yield batch
 
 
@@ -121,21 +119,6 @@ def joined(chunks: Iterable[pa.Table]) -> Iterator[pa.Table]:
             kept = []
     if kept:
         yield pa.concat_tables(kept)
-
-
-def _check_keys(name: str, keys: pa.Table) -> None:
-    import pyarrow.compute as pc
-
-    counts = keys.group_by(keys.column_names).aggregate([([], "count_all")])
-    repeated = counts.filter(pc.greater(counts["count_all"], 1)).sort_by([(column, "ascending") for column in keys.column_names])
-    if repeated.num_rows:
-        first = repeated.slice(0, 1).to_pylist()[0]
-        times = first.pop("count_all")
-        row = ", ".join(f"{column}={value!r}" for column, value in first.items())
-        raise DataError(
-            f"Table '{name}': the row {row} comes {times} times in one step ({repeated.num_rows} such rows). "
-            f"The columns {', '.join(keys.column_names)} must make a row unique."
-        )
 
 
 def ordered(name: str, rows: pa.Table) -> pa.Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -10,11 +10,16 @@ from toolkit.records import StepRow
 from toolkit.tables import TABLES, arrow_schema
 from toolkit_store import indexing
 from toolkit_store.database import among
+from toolkit_store.rows import ordered
 from toolkit_store.store import Store
 
 if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
+
+
+Where = Mapping[str, Sequence[str] | Sequence[int]]
+"""Which values a column may have, by its name."""
 
 
 class RunRows:
@@ -64,39 +69,63 @@ class RunRows:
         empty = pl.DataFrame(arrow_schema("samples", step=True).empty_table()).select(*columns, "step")
         return pl.concat([empty, *parts]).filter(pl.col("step").is_in(self.writers("samples"))).select(columns)
 
-    def table(self, name: str, *, stage: bool = False) -> pl.DataFrame:
-        """A whole table of the run, which is small; with `stage`, a column that says which stage wrote each row."""
+    def table(self, name: str) -> pl.DataFrame:
+        """A whole table of the run, for one that is small."""
         import polars as pl
 
-        if not stage:
-            return pl.DataFrame(self.store.read(name, self.writers(name)))
-        stages: dict[str, list[str]] = {}
+        return pl.DataFrame(self.store.read(name, self.writers(name)))
+
+    def stages(self, name: str, stage: str | None = None) -> dict[str, list[str]]:
+        """Stage -> its steps that wrote to a table; of one stage if it is named."""
+        out: dict[str, list[str]] = {}
         for row in self.steps:
-            if row.tables.get(name):
-                stages.setdefault(row.stage, []).append(row.key)
-        parts = [pl.DataFrame(self.store.read(name, keys)).with_columns(stage=pl.lit(at)) for at, keys in stages.items()]
-        return pl.concat([pl.DataFrame(arrow_schema(name).empty_table()).with_columns(stage=pl.lit("")), *parts])
+            if row.tables.get(name) and stage in (None, row.stage):
+                out.setdefault(row.stage, []).append(row.key)
+        return out
 
-    def lazy(self, name: str) -> pl.LazyFrame:
-        """A table of the run that is read, column by column as needed, when the frame is collected."""
-        import polars as pl
-        from polars.io.plugins import register_io_source
+    def values(self, name: str, column: str, where: Where, stage: str | None = None) -> list[str]:
+        """Which texts a column has in the rows that match, read a batch at a time."""
+        keys = [key for keys in self.stages(name, stage).values() for key in keys]
+        found: set[str] = set()
+        for own in among("step", keys):
+            for batch in self.find_in_batches(name, " AND ".join(filter(None, [matching(where), own])), [column]):
+                found.update(batch[column].unique().to_list())
+        return sorted(found)
 
-        schema = pl.DataFrame(arrow_schema(name).empty_table()).schema
-        steps = self.writers(name)
+    def by_stage(
+        self, name: str, where: Where | None = None, columns: Sequence[str] | None = None, stage: str | None = None
+    ) -> pa.Table:
+        """The rows of a table that match, in the order of its key, and in a column `stage` which stage wrote each; of one stage
+        if it is named."""
+        import pyarrow as pa
 
-        def batches(
-            columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
-        ) -> Iterator[pl.DataFrame]:
-            left = n_rows
-            for where in among("step", steps):
-                for batch in self._database.batches(name, where, columns or list(schema)):
-                    frame = pl.DataFrame(batch)
-                    frame = frame if predicate is None else frame.filter(predicate)
-                    yield frame if left is None else frame.head(left)
-                    left = None if left is None else left - len(frame)
-                    if left is not None and left <= 0:
-                        return
+        wanted = list(TABLES[name].columns if columns is None else columns)
+        schema = pa.schema([*(arrow_schema(name).field(column) for column in wanted), pa.field("stage", pa.string())])
+        parts = []
+        for at, keys in self.stages(name, stage).items():
+            found = self.read(name, keys, where, wanted)
+            parts.append(found.append_column("stage", pa.repeat(pa.scalar(at), found.num_rows)))
+        return pa.concat_tables([schema.empty_table(), *parts])
 
-        lazy: pl.LazyFrame = register_io_source(batches, schema=schema)
-        return lazy.unique(TABLES[name].key, keep="first") if TABLES[name].facts else lazy
+    def read(self, name: str, keys: Sequence[str], where: Where | None, columns: Sequence[str]) -> pa.Table:
+        """The rows of these steps that match, in the order of the table's key."""
+        import pyarrow as pa
+
+        if not where:
+            return self.store.read(name, keys, columns)
+        needed = list(dict.fromkeys([*columns, *TABLES[name].key, "step"]))
+        parts = [self.find(name, f"{matching(where)} AND {own}", needed) for own in among("step", keys)]
+        return ordered(name, pa.concat_tables(parts)).select(list(columns))
+
+
+def matching(where: Where) -> str:
+    """A filter for rows whose every column named has one of its values."""
+    return " AND ".join(f"({' OR '.join(_one_of(column, values))})" for column, values in where.items())
+
+
+def _one_of(column: str, values: Sequence[str] | Sequence[int]) -> Iterator[str]:
+    yield from among(f"`{column}`", [value for value in values if isinstance(value, str)])
+    if numbers := [str(int(value)) for value in values if not isinstance(value, str)]:
+        yield f"`{column}` IN ({', '.join(numbers)})"
+    if not values:
+        yield "false"

@@ -64,8 +64,10 @@ class Word:
     at: int
 
 
-def select(text: str, table: Callable[[str], pl.LazyFrame], tables: Iterable[str] = DATA_TABLES) -> pl.DataFrame:
-    """The answer to one SELECT; `table` gives the tables that it names."""
+def select(
+    text: str, table: Callable[[str], pl.LazyFrame], tables: Iterable[str] = DATA_TABLES, most: int | None = None
+) -> pl.DataFrame:
+    """The answer to one SELECT, or its first `most` rows; `table` gives the tables that it names, which are read batch by batch."""
     import polars as pl
 
     known = tuple(tables)
@@ -73,8 +75,9 @@ def select(text: str, table: Callable[[str], pl.LazyFrame], tables: Iterable[str
     named = {word.text.strip('"').lower() for word in words if word.kind in ("word", "name")}
     frames = {name: table(name) for name in known if name in named}
     try:
-        with pl.SQLContext(frames, eager=True) as context:
-            return context.execute(" ".join(word.text for word in words))
+        with pl.SQLContext(frames) as context:
+            asked = context.execute(" ".join(word.text for word in words))
+            return (asked if most is None else asked.head(most)).collect(engine="streaming")
     except (
         pl.exceptions.PolarsError,
         pl.exceptions.PanicException,

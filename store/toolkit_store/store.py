@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import os
 import socket
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from toolkit.errors import BadInput, StoreError, choices, nearest
 from toolkit.records import RunRow, StepRow
-from toolkit.tables import DATA_TABLES, TABLES, arrow_schema, table
+from toolkit.tables import DATA_TABLES, arrow_schema, table
 from toolkit_store import checking, dividing, indexing, ledger, locks, rows
 from toolkit_store.checking import CheckReport
-from toolkit_store.database import INDEXES, Database, among, equals
+from toolkit_store.database import INDEX_STEPS_FROM, INDEXES, Database, among, equals
+from toolkit_store.files import Damaged
+from toolkit_store.keeping import CleanReport, Keeper
 from toolkit_store.place import Place, placed
 from toolkit_store.postings import number_key, space_key
 
@@ -42,19 +43,6 @@ Tables = Mapping[str, "Iterable[pa.Table] | pa.Table"]
 """Rows by the name of their table."""
 
 
-class _Tidy(Protocol):
-    def __call__(self, name: str, *, alone: bool) -> None: ...
-
-
-@dataclass(frozen=True)
-class CleanReport:
-    """What `clean` removed: rows that no committed step owns, per table, and the files and bytes given back."""
-
-    rows: Mapping[str, int]
-    files: int
-    bytes: int
-
-
 class Store:
     """An open store. Made by `open_store`."""
 
@@ -62,6 +50,7 @@ class Store:
         self.folder, self.uri, self.read_only = place.folder, place.uri, read_only
         self.database: Database = place.database
         self._place, self._files, self._lease = place, place.files, place.lease
+        self._keeper = Keeper(place, self._steps)
         self._present: dict[str, tuple[int, set[str]]] = {}
 
     # --- writing ---
@@ -99,7 +88,7 @@ class Store:
 
     def _enter(self, new: Sequence[StepRow]) -> None:
         with self._taking(new[0].key):
-            self._append("steps", ledger.steps_to_arrow(new))
+            self._keeper.append("steps", ledger.steps_to_arrow(new))
             self._files.note("steps")
 
     def _take(self, name: str, parts: Sequence[tuple[str, Iterable[pa.Table] | pa.Table]]) -> Mapping[str, int]:
@@ -107,25 +96,18 @@ class Store:
         keys = [key for key, _ in parts]
         with self._taking(keys[0]):
             present = self._steps_present(name)
-            for where in among("step", present.intersection(keys)):
-                self._delete(name, where)
+            for where in among("step", keys if present is None else present.intersection(keys)):
+                self._keeper.delete(name, where)
         counts = dict.fromkeys(keys, 0)
         for batch in rows.joined(self._counting(name, parts, counts)):
             with self._taking(keys[0]):
-                self._append(name, batch)
+                self._keeper.append(name, batch)
         if any(counts.values()):
             with self._taking(keys[0]):
                 self._files.note(name)
-                self._present[name] = self.database.version(name), present | set(keys)
+                if present is not None:
+                    self._present[name] = self.database.version(name), present | set(keys)
         return counts
-
-    def _append(self, name: str, batch: pa.Table) -> None:
-        self._lease.check()
-        self.database.append(name, batch)
-
-    def _delete(self, name: str, where: str) -> None:
-        self._lease.check()
-        self.database.delete(name, where)
 
     def _counting(
         self, name: str, parts: Sequence[tuple[str, Iterable[pa.Table] | pa.Table]], counts: dict[str, int]
@@ -135,10 +117,15 @@ class Store:
                 counts[key] += batch.num_rows
                 yield batch
 
-    def _steps_present(self, name: str) -> set[str]:
-        """The steps that have rows in a table, in the ledger or not: asked again only when somebody else has written to it."""
+    def _steps_present(self, name: str) -> set[str] | None:
+        """The steps that have rows in a table, in the ledger or not: asked again only when somebody else has written to it.
+
+        None of a large one: it is asked for the keys at hand.
+        """
         version = self.database.version(name)
         if self._present.get(name, (None,))[0] != version:
+            if self.database.count(name) >= INDEX_STEPS_FROM:
+                return None
             self._present[name] = version, set(self.database.count_by_step(name))
         return self._present[name][1]
 
@@ -146,6 +133,8 @@ class Store:
     def _taking(self, key: str) -> Iterator[None]:
         try:
             yield
+        except Damaged as error:
+            raise StoreError(f"The store could not take step {key}: {error}") from error
         except (StoreError, OSError) as error:
             raise StoreError(
                 f"The store could not take step {key}: {error} "
@@ -182,8 +171,9 @@ class Store:
                 pid=os.getpid() if pid is None else pid,
                 host=host or socket.gethostname(),
             )
-            self._append("runs", ledger.run_to_arrow(row))
-            self._files.note("runs")
+            with _keeping(self.uri):
+                self._keeper.append("runs", ledger.run_to_arrow(row))
+                self._files.note("runs")
         return row
 
     def index(self, steps: Iterable[str], *, run: str = "") -> int:
@@ -198,8 +188,12 @@ class Store:
             return 0
         made = indexing.build(self, self.database, cover, [row.key for row in found if row.tables.get("samples")], run)
         if not all(map(self.database.indexed, INDEXES)):
-            self._compact(self.database.settle)
+            self._compact(settling=True)
         return made
+
+    def hold(self, name: str, steps: Iterable[str]) -> None:
+        """Refuse to derive anything from these steps' rows if a file with some of them is not what was written."""
+        self._keeper.hold_steps(name, steps)
 
     # --- reading ---
 
@@ -266,33 +260,35 @@ class Store:
     def orphans(self) -> dict[str, int]:
         """Rows that no committed step owns, per table: left by a kill, seen by nobody, removed by `clean`."""
         with self.reading():
-            found = {name: sum(self._orphans(name).values()) for name in DATA_TABLES}
+            found = {name: sum(self._keeper.orphans(name).values()) for name in DATA_TABLES}
         return {name: count for name, count in found.items() if count}
 
     # --- keeping house ---
 
     def clean(self, *, wait_s: float = 60.0) -> CleanReport:
         """Remove orphan rows, old versions and the files of cut-off writes; join small files. Waits for writer and readers."""
-        with self.writer(wait_s=wait_s), self._lease.turn, self._place.alone(wait_s):
+        with self.writer(wait_s=wait_s), self._lease.turn, _keeping(self.uri):
             before = self.database.usage()
-            removed = {name: self._remove_orphans(name) for name in DATA_TABLES}
-            self._tidy(self.database.tidy, alone=True)
+            removed = {name: self._keeper.remove_orphans(name) for name in DATA_TABLES}
+            self._keeper.tidy(settling=False)
             indexing.sweep(self.folder / "scratch")
-            return self._report(before, removed)
+            with self._place.alone(wait_s):
+                self._keeper.drop_old(settling=False)
+            self._present.clear()
+            return self._keeper.report(before, removed)
 
     def compact(self) -> CleanReport:
-        """Join small files and bring indexes up to date; old versions go as well unless somebody is reading just now."""
-        return self._compact(self.database.tidy)
+        """Join small files and bring indexes up to date; old versions go as well unless somebody is reading just then."""
+        return self._compact(settling=False)
 
-    def _compact(self, tidy: _Tidy) -> CleanReport:
-        with self.writer(), self._lease.turn:
+    def _compact(self, *, settling: bool) -> CleanReport:
+        with self.writer(), self._lease.turn, _keeping(self.uri):
             before = self.database.usage()
-            try:
-                with self._place.alone(0):
-                    self._tidy(tidy, alone=True)
-            except locks.InUse:
-                self._tidy(tidy, alone=False)
-            return self._report(before, {})
+            self._keeper.tidy(settling=settling)
+            with suppress(locks.InUse), self._place.alone(0):
+                self._keeper.drop_old(settling=settling)
+            self._present.clear()
+            return self._keeper.report(before, {})
 
     def gc(self, *, wait_s: float = 60.0) -> CleanReport:
         """`clean`, after removing indexes that no run uses any more; they would be made again when asked for."""
@@ -309,40 +305,12 @@ class Store:
             used |= {key, *(space_key(key, space) for row in self._steps([key]) for space in indexing.spaces_of(row))}
         unused = [row.key for row in self._steps(None) if indexing.is_index(row) and row.key not in used]
         for where in among("key", unused):
-            self._delete("steps", where)
-
-    def _tidy(self, tidy: _Tidy, *, alone: bool) -> None:
-        for name in TABLES:
-            tidy(name, alone=alone)
-            if alone:
-                self._files.renew(name)
-            else:
-                self._files.note(name)
-        self._present.clear()
-
-    def _report(self, before: Mapping[str, tuple[int, int]], removed: Mapping[str, int]) -> CleanReport:
-        after = self.database.usage()
-        files, size = (sum(was[i] for was in before.values()) - sum(now[i] for now in after.values()) for i in (0, 1))
-        return CleanReport({name: count for name, count in removed.items() if count}, max(files, 0), max(size, 0))
+            self._keeper.delete("steps", where)
 
     def check(self) -> CheckReport:
         """Hold every file against the size and SHA-256 recorded when it was written, and the rows against the ledger."""
         with self.reading():
-            return checking.report(self._place, lambda: self._steps(None))
-
-    def _remove_orphans(self, name: str) -> int:
-        found = self._orphans(name)
-        for where in among("step", found):
-            self._delete(name, where)
-        return sum(found.values())
-
-    def _orphans(self, name: str) -> Counter[str]:
-        """Step -> rows in `name` that the ledger does not count as that step's."""
-        found = self.database.count_by_step(name)
-        for row in self._steps(found) if found else []:
-            if row.tables.get(name):
-                del found[row.key]
-        return found
+            return checking.report(self._place, lambda: self._steps(None), self._keeper.used)
 
     # --- without locks, for the above ---
 
@@ -371,11 +339,20 @@ class Store:
 
     def _check_count(self, name: str, found: int, wanted: int) -> None:
         """Refuse rows that are not as many as the ledger says: those of a process that lost the lease, or of a file that is gone."""
-        if found != wanted:
-            raise StoreError(
-                f"Table '{name}' in {self.uri} holds {found:,} rows of these steps, and the ledger says {wanted:,}. "
-                "`toolkit store check` names the step; run it again into another store."
-            )
+        ledger.check_count(f"Table '{name}' in {self.uri}", found, wanted)
+
+
+@contextmanager
+def _keeping(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except (Damaged, locks.InUse):
+        raise
+    except (StoreError, OSError) as error:
+        raise StoreError(
+            f"The store at {uri} could not be brought in order: {error} What was committed is safe; free space and issue the same "
+            "command again."
+        ) from error
 
 
 def _columns(name: str, columns: Sequence[str] | None) -> list[str]:

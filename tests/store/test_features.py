@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +181,13 @@ def test_scalar_indexes_are_used(store: Store) -> None:
     assert "ScalarIndexQuery" in store.database.plan("postings", f"place >= {first} AND place <= {last}", ["values"])
     by_sample = store.database.plan("activations", "sample = 's1' AND space = 'A'", ["values"])
     assert "ScalarIndexQuery: query=[sample = s1]@by_sample(BTree)" in by_sample
-    assert "array_has(features, UInt32(7))" in store.database.plan("activations", holds("features", 7), ["values"])
+
+
+def test_rows_with_a_feature_are_found_without_an_index(store: Store) -> None:
+    store.index(write(store, {"k": TWO}))
+    assert "ScalarIndexQuery" not in store.database.plan("activations", holds("features", 2), ["values"])
+    assert store.database.rows("activations", holds("features", 2), ["sample"])["sample"].to_pylist() == ["s1"]
+    assert len(store.database.rows("activations", holds("features", 7))) == 0
 
 
 def test_index_is_made_once_and_shared(store: Store) -> None:
@@ -244,6 +251,21 @@ def test_top_names_the_unit_and_tokens_the_pieces(store: Store) -> None:
             view.tokens("A", 1, "s9")
 
 
+def test_a_feature_is_named_as_on_the_command_line(store: Store) -> None:
+    sae = "layer_20/width_16k/average_l0_71"
+    row = {**spaces("A", width=16_384).to_pylist()[0], "model": "google/gemma-2-2b", "sae": sae, "hookpoint": "resid_post.20"}
+    there = arrow("spaces", [row | {"address": f"google/gemma-2-2b/resid_post.20/{sae}"}])
+    store.commit(make_step("k"), {"activations": acts(TWO), "spaces": there})
+    for view in views(store, ["k"]):
+        for address in ("20/1", "L20-1", "A:1", f"google/gemma-2-2b/resid_post.20/{sae}:1", "gemma-2-2b/20-gemmascope-res-16k/1"):
+            assert view.feature(address) == ("A", 1)
+        assert view.top(*view.feature("20/1"))["value"].to_list() == [3.0, 1.0]
+        with pytest.raises(BadInput, match=r"no space at layer 3 here\. Layers: 20"):
+            view.feature("3/1")
+        with pytest.raises(BadInput, match="its width is 16384"):
+            view.feature("20/16384")
+
+
 def test_unknown_names_are_told(store: Store, tmp_path: Path) -> None:
     features = toolkit_store.open(store.folder)
     with pytest.raises(BadInput, match="holds no runs yet"):
@@ -257,6 +279,24 @@ def test_unknown_names_are_told(store: Store, tmp_path: Path) -> None:
         features.run("rr")
 
 
+@pytest.mark.parametrize("feature", [-1, 1 << 32])
+def test_numbers_that_no_feature_has_are_refused(store: Store, feature: int) -> None:
+    for view in views(store, write(store, {"k": TWO})):
+        for ask in (view.activations, view.top, view.entries, view.coactive, partial(view.tokens, sample="s1"), view.effects):
+            with pytest.raises(BadInput, match=f"There is no feature {feature}: features are numbered from 0"):
+                ask("A", feature)
+
+
+def test_fewer_rows_than_none_are_refused(store: Store) -> None:
+    for view in views(store, write(store, {"k": TWO})):
+        for ask in (view.top, view.coactive, view.similar):
+            with pytest.raises(BadInput, match="k=-1 rows cannot be shown"):
+                ask("A", 1, -1)
+        with pytest.raises(BadInput, match="k=-1 rows"):
+            view.sql("SELECT 1 AS x", -1)
+        assert view.top("A", 1, 0).is_empty()
+
+
 def test_partial_run_has_the_steps_it_committed_and_those_it_is_told_of(store: Store) -> None:
     write(store, {"k": TWO})
     store.commit(make_step("other", run="before"), {"activations": acts({("A", "s9", 0): {1: 4.0}})})
@@ -265,24 +305,6 @@ def test_partial_run_has_the_steps_it_committed_and_those_it_is_told_of(store: S
     assert features.run().partial
     assert features.run().activations("A", 1)["sample"].to_list() == ["s1", "s2"]
     assert features.run(steps=["other"]).activations("A", 1)["sample"].to_list() == ["s1", "s2", "s9"]
-
-
-def test_diff_of_two_runs(store: Store) -> None:
-    keys = write(store, {"k": TWO, "l": {("A", "s3", 0): {1: 9.0, 4: 1.0}}})
-    for run, steps in (("one", keys[:1]), ("two", keys[1:])):
-        store.index(steps)
-        store.record_run(run=run, name="n", state="done", steps=steps)
-    features = toolkit_store.open(store.folder)
-    found = features.diff("one", "two", "A")
-    columns = ["feature", "count_a", "max_a", "rate_a", "count_b", "max_b", "rate_b", "change"]
-    assert found.columns == ["space", "run_a", "run_b", *columns]
-    assert rows_of(found.select(columns)) == [
-        (4, 0, None, 0.0, 1, 1.0, 1.0, 1.0),
-        (2, 1, 2.0, 0.5, 0, None, 0.0, -0.5),
-        (1, 2, 3.0, 1.0, 1, 9.0, 1.0, 0.0),
-    ]
-    with pytest.raises(BadInput, match="Run two has no space 'B'"):
-        features.diff("one", "two", "B")
 
 
 def test_features_and_effects(store: Store) -> None:
@@ -302,6 +324,7 @@ def test_features_and_effects(store: Store) -> None:
     assert view.features()["stat"].to_list() == ["d", "q"]
     assert view.features("A", "q")["stage"].to_list() == ["compare"]
     assert view.features("B").is_empty()
+    assert view.features(stat="q").drop("stage").equals(view.features().filter(pl.col("stat") == "q").drop("stage"))
     assert view.effects()["feature"].to_list() == [1, 2]
     assert rows_of(view.effects("A", 2, "up", samples=True).select("sample", "stage")) == [("s1", "patch")]
 

@@ -6,7 +6,7 @@ import gzip
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +14,13 @@ from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 
-from toolkit.errors import BadInput, DataError
+from toolkit.errors import BadInput, DataError, StoreError
 from toolkit.records import RunRow, StepRow
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_step
@@ -88,6 +89,7 @@ class Memory:
         self.ledger: dict[str, StepRow] = {}
         self.data: dict[tuple[str, str], pa.Table] = {}
         self.runs: dict[str, RunRow] = {}
+        self.answers: list[int] = []
 
     def writer(self) -> nullcontext[None]:
         return nullcontext()
@@ -122,6 +124,28 @@ class Memory:
 
     def index(self, keys: Iterable[str], *, run: str = "") -> int:
         return 0
+
+    # --- as the database of a store ---
+
+    @property
+    def database(self) -> Memory:
+        return self
+
+    def reading(self) -> nullcontext[None]:
+        return nullcontext()
+
+    def rows(self, name: str, where: str, columns: Sequence[str]) -> pa.Table:
+        schema = arrow_schema(name, step=True)
+        parts = [part for (table, _), part in self.data.items() if table == name]
+        with pl.SQLContext(t=pl.DataFrame(pa.concat_tables([schema.empty_table(), *parts])), eager=True) as context:
+            found = context.execute(f"SELECT * FROM t WHERE {where.replace('`', '')}").to_arrow()
+        self.answers.append(found.num_rows)
+        return found.cast(schema).select(list(columns))
+
+    def batches(self, name: str, where: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+        found = self.rows(name, where, columns)
+        self.answers.pop()
+        yield from (found.slice(at, 2) for at in range(0, found.num_rows, 2))
 
 
 def opened(folder: Path) -> Any:
@@ -160,6 +184,24 @@ def same(one: RunTables, other: RunTables, *tables: str) -> None:
 
 
 # --- all formats ---
+
+
+@pytest.mark.parametrize(
+    ("form", "spaces", "answers"),
+    [("safetensors", None, [3, 1, 1]), ("safetensors", ["s2"], [1]), ("neuronpedia", ["s3", "s1"], [1, 3])],
+)
+def test_an_export_holds_one_space_at_a_time(
+    run: RunTables, tmp_path: Path, form: str, spaces: list[str] | None, answers: list[int]
+) -> None:
+    export_run(run, form, tmp_path / "out", spaces=spaces)
+    assert run.store.answers == answers  # type: ignore[attr-defined]
+
+
+def test_an_export_of_rows_that_are_gone_is_refused(tmp_path: Path) -> None:
+    run = make(tmp_path / "store", EXAMPLE)
+    run.store.database.delete("activations", "space = 's2'")
+    with pytest.raises(StoreError, match="holds 4 rows of these steps, and the ledger says 5"):
+        export_run(run, "safetensors", tmp_path / "out", spaces=["s1"])
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -535,6 +577,24 @@ def test_neuronpedia_batches_are_ordered_by_index_as_text(run: RunTables, tmp_pa
     assert said == [("2", "counting words", "np_max-act"), ("2", "numbers", "np_max-act")]
     assert {path.name for path in folder.glob("*.jsonl")} == {"release.jsonl", "model.jsonl", "sourceset.jsonl", "source.jsonl"}
     assert (tmp_path / "out" / "v1" / "gemma-2-2b" / "20-gemmascope-res-16k__l0-139").is_dir()
+
+
+def test_neuronpedia_gets_the_methods_and_models_that_labels_name(run: RunTables, tmp_path: Path) -> None:
+    export_run(run, "neuronpedia", tmp_path / "out")
+    config = tmp_path / "out" / "v1" / "config"
+    entered = {path.stem: [json.loads(line) for line in path.read_text().splitlines()] for path in config.iterdir()}
+    assert {name: [row["name"] for row in found] for name, found in entered.items()} == {
+        "explanation_type": ["np_max-act", "other"],
+        "explanation_model_type": ["gpt"],
+    }
+    assert {frozenset(row) for found in entered.values() for row in found} == {
+        frozenset(("name", "displayName", "description", "creatorName"))
+    }
+    explained = lines(tmp_path / "out" / "v1" / "gemma-2-2b" / "20-gemmascope-res-16k" / "explanations" / "batch-0.jsonl.gz")
+    for column, name in (("typeName", "explanation_type"), ("explanationModelName", "explanation_model_type")):
+        assert {row[column] for row in explained} - {None} == {row["name"] for row in entered[name]}
+    export_run(run, "neuronpedia", tmp_path / "bare", spaces=["s3"])
+    assert not (tmp_path / "bare" / "v1" / "config").exists()
 
 
 def write_labels(folder: Path, *rows: Any, name: str = "20-gemmascope-res-16k") -> Path:

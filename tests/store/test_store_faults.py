@@ -8,21 +8,24 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from toolkit.errors import StoreError
+from toolkit.errors import StoreError, StoreNotUsable
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_step
 from toolkit_store import Store, open_store
 from toolkit_store import open as open_features
+from toolkit_store.lance import lancedb
 from toolkit_store.postings import number_key, space_key
 
 KEYS = [f"step{i:02}" for i in range(20)]
 INDEX = [number_key(KEYS), space_key(number_key(KEYS), "s")]
+TOLD_LATER = "-"
 KILLS = int(os.environ.get("TOOLKIT_CHAOS_KILLS", "100"))
 
 
@@ -83,20 +86,46 @@ def child(folder: Path | str, *keys: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 
 
-def start(process: subprocess.Popen[str]) -> None:
+def start(process: subprocess.Popen[str], folder: Path | None = None) -> None:
+    """Let it go, in that folder if it was not told before."""
     assert process.stdin
     assert process.stdout
     assert process.stdout.readline() == "ready\n"
-    process.stdin.write("go\n")
+    process.stdin.write(f"{folder}\n")
     process.stdin.flush()
 
 
 def main(folder: str, *keys: str) -> None:
-    store = open_store(folder, create=True)
-    store.has(["load lancedb"])
+    if folder == TOLD_LATER:
+        lancedb()
+    else:
+        open_store(folder, create=True).has(["load lancedb"])
     print("ready", flush=True)
-    sys.stdin.readline()
-    print(sum(do(store, key) for key in keys), flush=True)
+    told = sys.stdin.readline().strip()
+    if folder == TOLD_LATER:
+        do_telling(open_store(told, create=True), keys)
+    else:
+        store = open_store(folder)
+        print(sum(do(store, key) for key in keys), flush=True)
+
+
+def do_telling(store: Store, tasks: Sequence[str]) -> None:
+    """Do what has not been done, and say before each task of what kind it is."""
+    for task in tasks:
+        kind = task.split()[0] if task.startswith(("index", "compact")) else "commit"
+        if not is_done(store, task):
+            print(kind, flush=True)
+            do(store, task)
+    print("end", flush=True)
+
+
+def is_done(store: Store, task: str) -> bool:
+    if task == "compact":
+        return False
+    if task.startswith("index "):
+        number = number_key(KEYS[: int(task.removeprefix("index "))])
+        return store.has([number, space_key(number, "s")]) == {number, space_key(number, "s")}
+    return task in store.has([task])
 
 
 @pytest.fixture(scope="module")
@@ -174,24 +203,54 @@ def test_writer_waits_tells_who_and_gives_up(tmp_path: Path) -> None:
         assert commit(store, "k")
 
 
-def kill_until_done(folder: Path, kills: int, seed: int) -> None:
-    """Start, kill after a random moment, start again with the same keys; the last one may finish."""
-    draw = random.Random(seed)
-    waiting = [child(folder, *mixed())]
-    for number in range(kills + 1):
-        process = waiting.pop()
-        start(process)
-        if number < kills:
-            waiting.append(child(folder, *mixed()))
-            time.sleep(draw.uniform(0.005, 1.5))
-            process.kill()
-        process.communicate(timeout=60)
+def kill_often(place: Path, undisturbed: dict[str, str], kills: int, seed: int) -> Counter[str]:
+    """Start, kill after a random moment, start again with the same tasks, and in a new folder once everything is in.
+
+    In what the kills landed: a moment is drawn from a third of what all tasks take, so that each folder has a few.
+    """
+    draw, landed, number = random.Random(seed), Counter[str](), 0
+    whole = seconds_of(place / "undisturbed")
+    waiting = child(TOLD_LATER, *mixed())
+    while landed.total() < kills:
+        process, waiting = waiting, child(TOLD_LATER, *mixed())
+        start(process, place / str(number))
+        time.sleep(draw.uniform(0, whole / 3))
+        process.kill()
+        last = process.communicate(timeout=60)[0].split()[-1:]
+        if last and last != ["end"]:
+            landed[last[0]] += 1
+        if all_is_in(place / str(number)) or landed.total() == kills:
+            check_killed(place / str(number), undisturbed)
+            number += 1
+    waiting.kill()
+    waiting.communicate(timeout=60)
+    return landed
+
+
+def seconds_of(folder: Path) -> float:
+    """How long all tasks take when nobody kills."""
+    process = child(TOLD_LATER, *mixed())
+    start(process, folder)
+    begun = time.monotonic()
+    process.communicate(timeout=120)
     assert process.returncode == 0
+    return time.monotonic() - begun
 
 
-def check_killed(tmp_path: Path, undisturbed: dict[str, str], kills: int) -> None:
-    kill_until_done(tmp_path / "store", kills, seed=kills)
-    store = open_store(tmp_path / "store")
+def all_is_in(folder: Path) -> bool:
+    try:
+        return open_store(folder, read_only=True).has([*KEYS, *INDEX]) == {*KEYS, *INDEX}
+    except StoreNotUsable:
+        return False  # killed before it was made
+
+
+def check_killed(folder: Path, undisturbed: dict[str, str]) -> None:
+    """After all those kills a process that is left alone finishes, and nothing is lost, doubled or left over."""
+    process = child(folder, *mixed())
+    start(process)
+    process.communicate(timeout=120)
+    assert process.returncode == 0
+    store = open_store(folder)
     for clean in (lambda: None, store.clean):
         clean()
         assert {**store.fingerprint(KEYS), "index": str(store.fingerprint(INDEX))} == undisturbed
@@ -226,7 +285,10 @@ def test_the_lease_at_a_uri_outlives_kills_of_its_holder(
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_chaos_of_many_kills(tmp_path: Path, undisturbed: dict[str, str]) -> None:
-    check_killed(tmp_path, undisturbed, KILLS)
+    landed = kill_often(tmp_path, undisturbed, KILLS, seed=KILLS)
+    assert landed.total() == KILLS
+    if KILLS >= 30:
+        assert min(landed[kind] for kind in ("commit", "index", "compact")) > 0, landed
 
 
 @pytest.fixture
@@ -247,9 +309,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_full_disk_is_told_and_survived(small_disk: Path, tmp_path: Path) -> None:
     store, calm = open_store(small_disk / "store", create=True), open_store(tmp_path / "calm", create=True)
     commit(store, "first")
-    filler = small_disk / "filler"
-    free = os.statvfs(small_disk)
-    filler.write_bytes(b"\0" * (free.f_bavail * free.f_frsize - 48 * 1024))
+    filler = fill_disk(small_disk, 48 * 1024)
     with pytest.raises(StoreError, match=r"The store could not take step big: .* free space and issue the same command again"):
         commit(store, "big", 20_000)
     assert store.has(["first", "big"]) == {"first"}
@@ -259,6 +319,51 @@ def test_full_disk_is_told_and_survived(small_disk: Path, tmp_path: Path) -> Non
     for key, rows in (("first", 5), ("big", 20_000)):
         commit(calm, key, rows)
     assert store.fingerprint(["first", "big"]) == calm.fingerprint(["first", "big"])
+
+
+def fill_disk(disk: Path, left: int) -> Path:
+    """A file that takes all but so many bytes."""
+    free = os.statvfs(disk)
+    filler = disk / "filler"
+    filler.write_bytes(b"\0" * (free.f_bavail * free.f_frsize - left))
+    return filler
+
+
+@pytest.mark.parametrize("left", [0, 48])
+def test_full_disk_while_postings_are_made(small_disk: Path, tmp_path: Path, left: int) -> None:
+    store, calm = open_store(small_disk / "store", create=True), open_store(tmp_path / "calm", create=True)
+    for one in (store, calm):
+        commit(one, "big", 10_000)
+    filler = fill_disk(small_disk, left * 1024)
+    with pytest.raises(StoreError, match=r"free space and issue the same command again"):
+        store.index(["big"])
+    assert store.read("activations", ["big"]).num_rows == 10_000
+    assert store.check().problems == []
+    filler.unlink()
+    index = [number_key(["big"]), space_key(number_key(["big"]), "s")]
+    assert store.index(["big"]) + len(store.index_steps(index)) >= len(index)
+    calm.index(["big"])
+    assert store.fingerprint(["big", *index]) == calm.fingerprint(["big", *index])
+    store.clean()
+    assert store.check().problems == []
+
+
+@pytest.mark.parametrize("left", [0, 48])
+def test_full_disk_while_files_are_joined(small_disk: Path, left: int) -> None:
+    store = open_store(small_disk / "store", create=True)
+    keys = [f"k{number}" for number in range(8)]
+    for key in keys:
+        commit(store, key, 2000)
+    before = store.fingerprint(keys)
+    filler = fill_disk(small_disk, left * 1024)
+    with pytest.raises(StoreError, match=r"could not be brought in order: .* free space and issue the same command again"):
+        store.compact()
+    assert store.fingerprint(keys) == before
+    assert store.check().problems == []
+    filler.unlink()
+    assert store.compact().files > 0
+    assert open_store(store.folder).fingerprint(keys) == before
+    assert open_store(store.folder).check().problems == []
 
 
 def test_read_only_folder_is_told_and_can_be_read(small_disk: Path) -> None:

@@ -30,6 +30,7 @@ from toolkit.records import StagePart
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_step
 from toolkit_store import Store, open_store
+from toolkit_store.database import Database
 
 STAGES = [
     {"id": "prompts", "part": "count", "writes": ["samples", "sample_meta"]},
@@ -244,6 +245,69 @@ def test_sample_refuses_what_does_not_exist(folder: Path) -> None:
     refused(folder, "sample", "a1", "--position", "3", message=r"sample 'a1' has 3 tokens \(0 to 2\)")
 
 
+@pytest.fixture(scope="module")
+def bets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sample with spans, kept at four of its tokens in two layers."""
+    store = open_store(tmp_path_factory.mktemp("bets") / "store", create=True)
+    pieces = ["You", " bet", " $", "100", " of", " $", "1000", "."]
+    spans = [
+        {"name": "balance", "start": 5, "end": 7},
+        {"name": "bet", "start": 2, "end": 4},
+        {"name": "bet", "start": 7, "end": 8},
+    ]
+    there = [text("a1", "".join(pieces), pieces) | {"spans": spans}]
+    found = [fired(id, "a1", at, **{f"f{at}": 1.0 + at}) for id in ("s1", "s2") for at in (2, 3, 6)]
+    tables = {"samples": there, "spaces": SPACES, "activations": [*found, fired("s1", "a1", 7)]}
+    commit(store, "k1", "extract", "full-1", tables)
+    begin(store, "full-1", "2026-01-04", "done", ["k1"], STAGES)
+    return store.folder
+
+
+@pytest.mark.parametrize(
+    ("args", "wanted"),
+    [
+        (["--token", "$100", "--layer", "2"], ["2/3", "2/2"]),
+        (["--token", "100", "--space", "s1"], ["2/3"]),
+        (["--token", "$1000"], ["2/6", "m/gpt/resid_post.9/thin:6"]),
+        (["--token", "$", "--layer", "2"], ["2/2"]),
+        (["--span", "bet", "--layer", "2"], ["2/3", "2/2"]),
+        (["--span", "bet", "--token", "$", "--layer", "2"], ["2/2"]),
+        (["--span", "balance", "--position", "6", "--layer", "2"], ["2/6"]),
+        (["--layer", "9", "--position", "3"], ["m/gpt/resid_post.9/thin:3"]),
+        (["--space", "m/gpt/resid_post.9/thin", "--k", "1"], ["m/gpt/resid_post.9/thin:6"]),
+    ],
+    ids=" ".join,
+)
+def test_sample_at_words_a_span_a_layer_or_a_space(bets: Path, args: list[str], wanted: list[str]) -> None:
+    assert [row["address"] for row in rows(bets, "sample", "a1", *args)] == wanted
+
+
+def test_sample_at_places_says_why_nothing_is_shown_and_refuses_what_is_not_there(bets: Path) -> None:
+    assert ask(bets, "sample", "a1", "--token", "You bet").stderr == (
+        "No activations are kept at positions 0, 1 of sample 'a1'. Kept positions: 2, 3, 6, 7.\n"
+    )
+    assert ask(bets, "sample", "a1", "--token", ".").stderr == "No feature is active on sample 'a1' at position 7.\n"
+    assert (
+        "kept at position 7 of sample 'a1' in these spaces. Kept"
+        in ask(bets, "sample", "a1", "--token", ".", "--space", "s2").stderr
+    )
+    thick = ("--space", "m/gpt/resid_post.9/thick")
+    assert ask(bets, "sample", "a1", *thick).stderr == "No activations of sample 'a1' are kept in run full-1 in these spaces.\n"
+    refused(bets, "sample", "a1", "--token", "10", message="--token '10': sample 'a1' has no such words")
+    refused(bets, "sample", "a1", "--token", "", message="--token '': sample 'a1' has no such words")
+    refused(bets, "sample", "a1", "--span", "bets", message=r"no such span\. Did you mean 'bet'\? Its spans: balance, bet\.")
+    refused(bets, "sample", "a1", "--span", "bet", "--position", "6", message="no token that is in all of the places asked for")
+    refused(bets, "sample", "a1", "--layer", "3", message="no space at layer 3")
+
+
+@settings(max_examples=100)
+@given(st.lists(st.text("ab $", min_size=1, max_size=3), min_size=1, max_size=8), st.data())
+def test_every_token_is_found_by_its_own_words(pieces: list[str], data: st.DataObject) -> None:
+    at = data.draw(st.integers(0, len(pieces) - 1))
+    assert at in _around.places_of(pieces[at], "".join(pieces), pieces)
+    assert _around.places_of("c", "".join(pieces), pieces) == []
+
+
 # --- tokens ---
 
 
@@ -311,6 +375,28 @@ def test_diff_compares_each_feature_with_itself(folder: Path) -> None:
     assert json.loads(ask_diff(folder, "full-1", "full-1", "--json").stdout) == []
     assert "in as large a share of samples in run full-1 as in run full-1" in ask_diff(folder, "full-1", "full-1").stderr
     assert len(json.loads(ask_diff(folder, "part-1", "full-1", "--json", "--layer", "2").stdout)) == 1
+
+
+@pytest.fixture
+def begun(folder: Path, tmp_path: Path) -> Path:
+    """The store with a run that uses steps of others, has entered one state or none, and is known by its journal alone."""
+    shutil.copytree(folder, tmp_path / "store")
+    for run in ("begun-1", "begun-2"):
+        at = tmp_path / "store" / "runs" / run
+        at.mkdir()
+        (at / "manifest.json").write_text(json.dumps({"run": run, "stages": STAGES}))
+        events = [{"at": "2026-01-05", "event": "step_done", "key": key, "stage": "extract"} for key in ("k1", "k2")]
+        (at / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    open_store(tmp_path / "store").record_run(run="begun-2", name="begun", state="running", at="2026-01-05")
+    return tmp_path / "store"
+
+
+@pytest.mark.parametrize("run", ["begun-1", "begun-2"])
+def test_diff_of_a_run_that_goes_on_is_about_what_its_journal_names(begun: Path, run: str) -> None:
+    found = json.loads(ask_diff(begun, "part-1", "full-1", "--json").stdout)
+    assert found
+    assert json.loads(ask_diff(begun, run, "full-1", "--json").stdout) == found
+    assert "partial: run" in ask_diff(begun, "full-1", run).stderr
 
 
 def test_diff_refuses_runs_without_a_common_space(folder: Path, tmp_path: Path) -> None:
@@ -410,6 +496,13 @@ def test_sql_asks_the_tables_of_the_run(folder: Path) -> None:
     assert rows(folder, "sql", statement, run="part-1") == [{"space": "s1", "n": 3}]
     assert ask(folder, "sql", "SELECT sample FROM samples WHERE sample = 'z'").stderr == "No rows.\n"
     assert ask(folder, "sql", "SELECT features FROM activations WHERE sample = 'a3'").stdout.splitlines() == ["features", "[5]"]
+
+
+def test_sql_shows_k_rows_and_reads_no_more(folder: Path) -> None:
+    result = ask(folder, "sql", "SELECT feature FROM features ORDER BY feature", "--k", "2")
+    assert [line.split() for line in result.stdout.splitlines()] == [["feature"], ["5"], ["5"]]
+    assert result.stderr == "2 rows, and there are more: --k N\n"
+    assert ask(folder, "sql", "SELECT feature FROM features LIMIT 2", "--k", "2").stderr == ""
 
 
 @pytest.mark.parametrize(
@@ -556,7 +649,51 @@ def test_verdicts_that_differ_are_told_apart() -> None:
     assert _feature_rows._line_of(Labels(), line, written, set())["verdict"] == "stop: yes; bet: no"  # type: ignore[arg-type]
 
 
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, bool]]:
+    """What queries read: table, rows, and whether their texts too."""
+    found: list[tuple[str, int, bool]] = []
+    rows_of = Database.rows
+
+    def spy(self: Database, name: str, *asked: Any) -> pa.Table:
+        table = rows_of(self, name, *asked)
+        found.append((name, table.num_rows, "text" in table.column_names))
+        return table
+
+    monkeypatch.setattr(Database, "rows", spy)
+    return found
+
+
+def read_of(name: str, read: list[tuple[str, int, bool]]) -> tuple[int, int]:
+    """Rows without their texts, and rows with them."""
+    short, whole = (sum(count for table, count, texts in read if (table, texts) == (name, wanted)) for wanted in (False, True))
+    return short, whole
+
+
+def test_features_read_what_they_are_sorted_by_and_all_of_those_shown(folder: Path, read: list[tuple[str, int, bool]]) -> None:
+    (row,) = rows(folder, "features", "--k", "1")
+    assert row["address"] == "2/7"
+    tests = sum(entry["stat"] in ("d", "q", "significant") for entry in [*FEATURES, *OTHER])
+    assert read_of("features", read) == (tests, 10)
+    read.clear()
+    assert len(rows(folder, "features", "--layer", "9")) == 1
+    assert read_of("features", read) == (3, 10)
+
+
+def test_many_features_are_read_by_their_space(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = rows(folder, "features", "--k", "100")
+    monkeypatch.setattr(_feature_rows, "_LOOKED_UP", 2)
+    assert rows(folder, "features", "--k", "100") == before
+
+
 # --- effects ---
+
+
+def test_effects_read_the_rows_that_are_asked_for(folder: Path, read: list[tuple[str, int, bool]]) -> None:
+    for args, wanted in (([], 4), (["--feature", "2/7"], 1), (["--samples", "--feature", "2/5", "--arm", "zero"], 3)):
+        read.clear()
+        ask(folder, "effects", *args)
+        assert [one[:2] for one in read if one[0] == "effects"] == [("effects", wanted)]
 
 
 def test_effects_are_summaries_unless_samples_are_asked_for(folder: Path) -> None:
@@ -609,6 +746,11 @@ def test_parquet_is_read_back(folder: Path, tmp_path: Path) -> None:
     ask(folder, "sql", "SELECT feature, number FROM features", "--k", "3", "--parquet", str(tmp_path / "sql.parquet"))
     schema = pq.read_schema(tmp_path / "sql.parquet")
     assert [str(field.type) for field in schema] == ["uint32", "double"]
+    special = "SELECT 1e300 * 1e300 AS up, ln(-1.0) AS none, NULL AS nothing FROM features"
+    ask(folder, "sql", special, "--k", "1", "--parquet", str(tmp_path / "special.parquet"))
+    (row,) = pq.read_table(tmp_path / "special.parquet").to_pylist()
+    assert (row["up"], str(row["none"]), row["nothing"]) == (float("inf"), "nan", None)
+    assert rows(folder, "sql", special, "--k", "1") == [{"up": None, "none": None, "nothing": None}]
     refused(folder, "top", "2/5", "--parquet", str(tmp_path / "no" / "x"), message="the file cannot be written")
 
 
@@ -624,14 +766,8 @@ def test_an_interrupted_run_gives_what_is_committed(folder: Path) -> None:
     assert result.stderr == "partial: run part-1 is interrupted; 2 of 7 steps are committed\n"
 
 
-def test_a_run_that_has_entered_no_state_yet_gives_what_its_journal_names(folder: Path, tmp_path: Path) -> None:
-    shutil.copytree(folder, tmp_path / "store")
-    begun = tmp_path / "store" / "runs" / "begun-1"
-    begun.mkdir()
-    (begun / "manifest.json").write_text(json.dumps({"run": "begun-1", "stages": STAGES}))
-    events = [{"at": "2026-01-05", "event": "step_done", "key": key, "stage": "extract"} for key in ("k1", "k2")]
-    (begun / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
-    result = ask(tmp_path / "store", "top", "2/5", "--json", run="begun-1")
+def test_a_run_that_has_entered_no_state_yet_gives_what_its_journal_names(begun: Path) -> None:
+    result = ask(begun, "top", "2/5", "--json", run="begun-1")
     assert [row["value"] for row in json.loads(result.stdout)] == [3.0, 2.0, 1.0]
     assert result.stderr == "partial: run begun-1 is running; 2 of ? steps are committed\n"
 

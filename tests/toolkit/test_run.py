@@ -14,6 +14,7 @@ import pytest
 
 import toolkit as package
 from toolkit_store import open_store
+from toolkit_store.interchange import import_run, run_tables
 
 
 def events(store: Path) -> list[dict[str, Any]]:
@@ -337,3 +338,24 @@ def test_two_stages_that_ask_for_the_same_are_computed_once(toolkit, toy):
     done = [event["key"] for event in events(toolkit.store) if event["event"] == "step_done"]
     assert len(done) == len(set(done)) == 6
     assert "stage twin (extract.hash): 4 steps" in result.stderr
+
+
+def test_what_was_imported_stays_with_a_run_that_is_run_again_or_goes_on(toolkit, toy, tmp_path):
+    toolkit.run("run", toy())
+    store = open_store(toolkit.store)
+    before = run_tables(store, store.run_states()[0].run)
+    for name, index in (("mine", 1), ("yours", 2)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.json").write_text(f"[{index}]")
+    (space,) = before.spaces
+    assert toolkit.run("store", "import", "lists", tmp_path / "mine", "--space", space).returncode == 0
+    with store.writer():
+        store.record_run(run=before.id, name="toy", state="running", done=2, steps=store.run_states()[0].steps)
+    import_run(store, "lists", tmp_path / "yours", run=before, space=space)
+    assert [(row.state, row.done) for row in store.run_states()] == [("running", 2)], "not the state that it had before"
+    again = toolkit.run("run", toy())
+    assert again.returncode == 0, again.stderr
+    shown = toolkit.run("query", "features", "--stage", "import.lists", "--json")
+    assert sorted(row["address"] for row in json.loads(shown.stdout)) == ["0/1", "0/2"]
+    (state,) = store.run_states()
+    assert (state.state, state.done, len(state.steps)) == ("done", len(before.steps), len(before.steps) + 2)

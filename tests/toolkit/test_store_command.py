@@ -109,6 +109,19 @@ def test_a_store_at_a_uri(say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert exported[0].read_bytes() == exported[1].read_bytes()
 
 
+def test_a_store_that_keeps_half_of_each_value_is_made_by_command(say: Say, tmp_path: Path) -> None:
+    at = tmp_path / "half"
+    assert say("init", "--values", "float16", at=at).stdout == f"{at} keeps values as float16\n"
+    commit(open_store(at), "k1", {"activations": [{**TABLES["activations"][0], "values": [0.1, 2.0]}]})
+    (values,) = open_store(at).read("activations", ["k1"])["values"].to_pylist()
+    assert values == [pytest.approx(0.1, rel=1e-3), 2.0]
+    assert values[0] != pa.scalar(0.1, pa.float32()).as_py()
+    assert say("init", at=at).stdout == f"{at} keeps values as float16\n"
+    with pytest.raises(StoreNotUsable, match="keeps values as float16, not as float32"):
+        say("init", "--values", "float32", at=at)
+    assert say("init", at=tmp_path / "plain").stdout.endswith("keeps values as float32\n")
+
+
 def test_one_flipped_bit_is_found_and_the_file_named(opened: Store, say: Say) -> None:
     path = max((opened.folder / "tables" / "activations.lance").rglob("*.lance"), key=lambda file: file.stat().st_size)
     data = bytearray(path.read_bytes())

@@ -35,16 +35,17 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answer:
-    """Rows to show, out of how many; if there are none, why. In a table for people, columns in `shared` that say the same
-    in every row are said once, above it, and `above` stands over all; `types` are those of a Parquet file, where known."""
+    """Rows to show, out of how many (None: more, and nobody has counted them); if there are none, why. In a table for people,
+    columns in `shared` that say the same in every row are said once, above it, and `above` stands over all; `frame` has the
+    rows as a Parquet file is to have them, where their types are known."""
 
     heads: Sequence[str]
     rows: Sequence[Row]
-    total: int
+    total: int | None
     why: str
     shared: Sequence[str] = ()
     above: str = ""
-    types: Mapping[str, pl.DataType] | None = None
+    frame: pl.DataFrame | None = None
 
 
 def answered(function: Callable[..., Answer]) -> Callable[..., None]:
@@ -84,7 +85,7 @@ def show(answer: Answer, asked: Asked) -> None:
     elif asked.form == "csv":
         click.echo(_csv(answer.heads, rows), nl=False)
     elif asked.form == "parquet":
-        _write_parquet(answer, rows, asked)
+        _write_parquet(answer, asked)
     else:
         click.echo(
             "\n".join(part for part in (answer.above, _table(answer, rows) if rows else "") if part),
@@ -92,6 +93,8 @@ def show(answer: Answer, asked: Asked) -> None:
         )
     if not rows:
         click.echo(answer.why, err=True)
+    elif answer.total is None:
+        click.echo(f"{len(rows):,} rows, and there are more: --k N", err=True)
     elif answer.total > len(rows):
         click.echo(f"{len(rows):,} of {answer.total:,} rows; more: --k N", err=True)
 
@@ -107,13 +110,16 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
-def _write_parquet(answer: Answer, rows: Sequence[Row], asked: Asked) -> None:
+def _write_parquet(answer: Answer, asked: Asked) -> None:
+    """Infinite numbers and NaN as they are: Parquet has them."""
     import polars as pl
 
     from toolkit.errors import BadInput
 
-    known = answer.types or {}
-    frame = pl.DataFrame([*rows], dict.fromkeys(answer.heads) | dict(known), infer_schema_length=None, strict=False)
+    frame = answer.frame
+    if frame is None:
+        rows = [{head: row.get(head) for head in answer.heads} for row in answer.rows]
+        frame = pl.DataFrame(rows, dict.fromkeys(answer.heads), infer_schema_length=None, strict=False)
     try:
         frame.write_parquet(asked.file or "")
     except OSError as error:

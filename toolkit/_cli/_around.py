@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 
@@ -81,6 +82,45 @@ def spans(text: str, pieces: Sequence[str]) -> list[tuple[int, int]]:
         else:
             out.append((cursor, cursor))
     return out
+
+
+def places_asked(sample: Row, position: int | None, token: str | None, span: str | None) -> list[int] | None:
+    """The tokens of a sample that these options mean together; None for all. What the sample does not have is refused."""
+    from toolkit.errors import BadInput, nearest
+
+    name, pieces = sample["sample"], sample["pieces"]
+    found = set(range(len(pieces)))
+    if position is not None and position >= len(pieces):
+        raise BadInput(f"--position {position}: sample '{name}' has {len(pieces)} tokens (0 to {len(pieces) - 1}).")
+    if position is not None:
+        found &= {position}
+    if token is not None:
+        if not token or not (there := places_of(token, sample["text"], pieces)):
+            raise BadInput(
+                f"--token {token!r}: sample '{name}' has no such words. Its tokens: toolkit query tokens ADDRESS {name} --all"
+            )
+        found &= set(there)
+    if span is not None:
+        known = {one["name"]: range(one["start"], one["end"]) for one in sample["spans"]}
+        if span not in known:
+            raise BadInput(
+                f"--span {span}: sample '{name}' has no such span.{nearest(span, known)} Its spans: {', '.join(sorted(known)) or 'none'}."
+            )
+        found &= {at for one in sample["spans"] if one["name"] == span for at in range(one["start"], one["end"])}
+    if not found:
+        raise BadInput(f"Sample '{name}' has no token that is in all of the places asked for. Leave one of the options out.")
+    return sorted(found) if any(one is not None for one in (position, token, span)) else None
+
+
+def places_of(words: str, text: str, pieces: Sequence[str]) -> list[int]:
+    """The tokens that make up these words wherever they stand in the text as whole words, and tokens that are just that."""
+    before, after = (r"(?<!\w)" if words[:1].isalnum() else ""), (r"(?!\w)" if words[-1:].isalnum() else "")
+    inside = [found.span() for found in re.finditer(before + re.escape(words) + after, text)]
+    return [
+        at
+        for at, (start, end) in enumerate(spans(text, pieces))
+        if pieces[at].strip() == words.strip() or any(start < last and first < end for first, last in inside)
+    ]
 
 
 def piece_at(pieces: Sequence[str], at: int) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from toolkit._cli._answers import Row, shown
 from toolkit._cli._query_run import Run, only, sorted_by
@@ -21,16 +21,25 @@ ONLY_IF_ASKED = ("t", "df", "g", "u", "f", "h", "discovered", "t_adjusted", "df_
 """Left out of the table for people unless `--stat` names them; programs get them always."""
 PLACE = (("layer", True), ("space", True), ("feature", True), ("stage", True))
 """The order of rows that are otherwise equal."""
+_LOOKED_UP = 500
+"""The most features whose rows are asked for by number; of more, all rows of their spaces are read."""
 
 
-def check_stats(entries: pa.Table, asked: Sequence[str]) -> None:
-    """Refuse a statistic that no feature here has."""
+def ranking_entries(
+    run: Run, stage: str | None, where: Mapping[str, Sequence[Any]], asked: Sequence[str], by: str | None
+) -> pa.Table:
+    """What lines are ranked by, of all features: where there are tests, only what they are sorted by. Refuses a statistic that no
+    feature here has."""
     from toolkit.errors import BadInput, choices, nearest
 
-    known = entries["stat"].unique().to_pylist()
-    for stat in asked:
-        if stat not in known:
-            raise BadInput(f"No feature here has the statistic '{stat}'.{nearest(stat, known)} Statistics: {choices(known)}.")
+    known = run.rows.values("features", "stat", where, stage)
+    columns = ("space", "feature", "stat", "group", "number")
+    if known and (unknown := next((stat for stat in asked if stat not in known), None)):
+        raise BadInput(f"No feature here has the statistic '{unknown}'.{nearest(unknown, known)} Statistics: {choices(known)}.")
+    if not set(TESTED) & set(known):
+        return run.read_stages("features", stage, where, columns)
+    needed = {*TESTED, *EFFECT_STATS, "significant", *([by] if by else ())}
+    return run.read_stages("features", stage, {**where, "stat": sorted(needed & set(known))}, columns)
 
 
 def ranked_lines(run: Run, entries: pa.Table, by: str | None, significant: bool) -> pa.Table:
@@ -64,12 +73,15 @@ def _with_stat(lines: pa.Table, entries: pa.Table, stat: str, on: Sequence[str])
     return lines.join(values, keys=keys, join_type="left outer")
 
 
-def pivoted(run: Run, entries: pa.Table, lines: Sequence[Row]) -> list[Row]:
+def pivoted(run: Run, entries: pa.Table, lines: Sequence[Row], stage: str | None) -> list[Row]:
     """Each line with what its stage wrote about the feature, and with the verdicts and labels of all stages."""
-    near = only(only(entries, "space", {row["space"] for row in lines}), "feature", {row["feature"] for row in lines})
+    if not lines:
+        return []
+    features = sorted({row["feature"] for row in lines})
+    near = {"space": sorted({row["space"] for row in lines})} | ({"feature": features} if len(features) <= _LOOKED_UP else {})
     compared = set(only(entries, "stat", TESTED)["group"].unique().to_pylist())
     written: dict[tuple[str, int], list[Row]] = {}
-    for entry in near.to_pylist():
+    for entry in only(run.read_stages("features", stage, near), "feature", features).to_pylist():
         written.setdefault((entry["space"], entry["feature"]), []).append(entry)
     return [_line_of(run, line, written[line["space"], line["feature"]], compared) for line in lines]
 

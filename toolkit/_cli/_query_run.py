@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from toolkit._places import Tally
     from toolkit.records import RunRow, StepRow
     from toolkit_store import RunView, Store
+    from toolkit_store.run_rows import RunRows
 
 BATCH_ROWS = 100_000
 """Rows read at a time: the activations of a large run do not fit in memory at once."""
@@ -42,11 +43,7 @@ class Run:
 
     def stages(self, table: str) -> dict[str, list[str]]:
         """Stage -> keys of its steps that wrote rows to `table`."""
-        out: dict[str, list[str]] = {}
-        for step in self.steps:
-            if step.tables.get(table):
-                out.setdefault(step.stage, []).append(step.key)
-        return out
+        return self.rows.stages(table)
 
     def read(self, table: str, wanted: Sequence[str] | None = None) -> pa.Table:
         """All rows of a table, of whatever stage."""
@@ -65,25 +62,24 @@ class Run:
         if keys:
             yield self.store.read(table, keys, wanted)
 
-    def read_stages(self, table: str, stage: str | None) -> pa.Table:
-        """The rows of a table with a column `stage`; of one stage, if it is named."""
-        import pyarrow as pa
+    @cached_property
+    def rows(self) -> RunRows:
+        """The rows of the run's steps."""
+        from toolkit_store.run_rows import RunRows
 
+        return RunRows(self.store, self.steps)
+
+    def read_stages(
+        self, table: str, stage: str | None, where: Mapping[str, Sequence[Any]] | None = None, wanted: Sequence[str] | None = None
+    ) -> pa.Table:
+        """The rows of a table whose columns have one of the values in `where`, with a column `stage`; of one stage, if it is named."""
         from toolkit.errors import BadInput, choices, nearest
-        from toolkit.tables import arrow_schema
 
-        found = self.stages(table)
-        if stage is not None and stage not in found:
+        if stage is not None and stage not in self.stages(table):
             known = {step.stage for step in self.steps} | {str(entry.get("id")) for entry in self.planned}
             if stage not in known:
                 raise BadInput(f"Run {self.id} has no stage '{stage}'.{nearest(stage, known)} Stages: {choices(known)}.")
-        parts = []
-        for name, keys in found.items():
-            if stage in (None, name):
-                rows = self.store.read(table, keys)
-                parts.append(rows.append_column("stage", pa.repeat(pa.scalar(name), rows.num_rows)))
-        schema = arrow_schema(table).append(pa.field("stage", pa.string()))
-        return pa.concat_tables([schema.empty_table(), *parts])
+        return self.rows.by_stage(table, where, wanted, stage)
 
     def texts(self, samples: Sequence[str]) -> list[Row]:
         """The rows of table `samples` for these samples."""

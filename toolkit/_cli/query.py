@@ -7,17 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from toolkit._cli._answers import Answer, Asked, Row, answered, answered_of_runs
-from toolkit._cli._around import is_terminal, marked_in, piece_at, shaded, with_text
-from toolkit._cli._feature_rows import PLACE, check_stats, pivoted, ranked_lines, stat_heads
-from toolkit._cli._query_run import Run, first_rows, listing, only, open_run, sorted_by
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from toolkit._cli._around import is_terminal, marked_in, piece_at, places_asked, shaded, with_text
+from toolkit._cli._feature_rows import PLACE, pivoted, ranked_lines, ranking_entries, stat_heads
+from toolkit._cli._query_run import Run, first_rows, listing, open_run, sorted_by
 
 EFFECTS = ("arm", "outcome", "probability", "effect", "low", "high", "p", "q", "kl")
 SUMMARY = "*"
@@ -121,17 +118,14 @@ def diff(asked: Asked, first: str, second: str, space: str | None, layer: int | 
     """Show the features that fire more, or less, in the second RUN than in the first; in spaces that both have."""
     import polars as pl
 
-    from toolkit_store import Features
+    from toolkit_store.diff import diff_views
 
     runs = open_run(asked, first), open_run(asked, second)
     heads = ("address", "count_a", "count_b", "rate_a", "rate_b", "change", "max_a", "max_b")
     if missing := next((run for run in runs if not run.stages("activations")), None):
         return Answer(heads, [], 0, missing.why("activations"))
-    wanted = _in_both(runs, space, layer)
-    found = pl.concat([Features(runs[0].store).diff(runs[0].id, runs[1].id, one) for one in wanted])
-    ranked = found.filter(pl.col("change") != 0).sort(
-        [pl.col("change").abs(), "space", "feature"], descending=[True, False, False]
-    )
+    found = diff_views(runs[0].view, runs[1].view, _in_both(runs, space, layer))
+    ranked = found.filter(pl.col("change") != 0)
     rows = [{**row, "address": runs[0].label(row["space"], row["feature"])} for row in ranked.head(asked.k).to_dicts()]
     why = f"Every feature fires in as large a share of samples in run {runs[1].id} as in run {runs[0].id}."
     return Answer(heads, rows, ranked.height, why)
@@ -141,36 +135,45 @@ def diff(asked: Asked, first: str, second: str, space: str | None, layer: int | 
 @click.argument("statement")
 @answered
 def sql(asked: Asked, statement: str) -> Answer:
-    """Answer one SELECT over the tables of the run, in polars' SQL. Nothing else is read, and nothing is written."""
-    found = open_run(asked).view.sql(statement)
-    return Answer(found.columns, found.head(asked.k).to_dicts(), found.height, "No rows.", types=found.schema)
+    """Answer one SELECT over the tables of the run, in polars' SQL. Nothing else is read, and nothing is written.
+
+    Rows are read as they are needed: comparisons in WHERE of a column with a text or a whole number, joined by AND, are looked
+    up, and no more rows are read than --k shows, unless they are grouped or sorted.
+    """
+    found = open_run(asked).view.sql(statement, asked.k + 1)
+    shown = found.head(asked.k)
+    return Answer(found.columns, shown.to_dicts(), None if found.height > asked.k else found.height, "No rows.", frame=shown)
 
 
 @command.command("sample")
 @click.argument("sample")
 @click.option("--position", type=click.IntRange(0), help="At this token only, counted from 0.")
+@click.option("--token", metavar="TEXT", help="At the tokens of this text only, such as '$100': one token or several.")
+@click.option("--span", metavar="NAME", help="At the tokens of the sample's spans of this name only, such as balance.")
+@click.option("--space", metavar="ADDRESS", help="Of this space only: its id, or its address without an index.")
+@click.option("--layer", type=click.IntRange(0), help="Of the spaces at this layer only.")
 @answered
-def sample(asked: Asked, sample: str, position: int | None) -> Answer:
-    """Show which features are active on SAMPLE."""
+def sample(
+    asked: Asked, sample: str, position: int | None, token: str | None, span: str | None, space: str | None, layer: int | None
+) -> Answer:
+    """Show which features are active on SAMPLE, the strongest first."""
+    import polars as pl
+
     run = open_run(asked)
     heads = ("address", "position", "token", "value")
     if not run.stages("samples"):
         return Answer(heads, [], 0, run.why("samples"))
-    pieces = run.sample(sample)["pieces"]
-    _check_position(position, sample, pieces)
-    hits = run.view.sample(sample, position).sort(
-        ["value", "space", "position", "feature"], descending=[True, False, False, False]
-    )
+    text = run.sample(sample)
+    places = places_asked(text, position, token, span)
+    spaces = run.spaces_of(space, layer)
+    hits = run.view.sample(sample, space=spaces[0] if spaces and len(spaces) == 1 else None)
+    wanted = [pl.col(name).is_in(some) for name, some in (("position", places), ("space", spaces)) if some is not None]
+    hits = hits.filter(*wanted).sort(["value", "space", "position", "feature"], descending=[True, False, False, False])
     rows = [
-        {
-            "address": run.label(row["space"], row["feature"]),
-            "position": row["position"],
-            "token": piece_at(pieces, row["position"]),
-            "value": row["value"],
-        }
+        {**row, "address": run.label(row["space"], row["feature"]), "token": piece_at(text["pieces"], row["position"])}
         for row in hits.head(asked.k).to_dicts()
     ]
-    return Answer(heads, rows, hits.height, "" if rows else _why_not_active(run, sample, position))
+    return Answer(heads, rows, hits.height, "" if rows else _why_not_active(run, sample, places, spaces))
 
 
 @command.command("features")
@@ -193,12 +196,12 @@ def features(
     """Show what was found out about features. One line a feature and comparison: statistics, tests, verdicts."""
     run = open_run(asked)
     wanted = run.spaces_of(space, layer)
-    entries = only(run.read_stages("features", stage), "space", wanted)
+    where = {} if wanted is None else {"space": wanted}
+    entries = ranking_entries(run, stage, where, (*stats, *([by] if by else ())), by)
     if not entries.num_rows:
         return Answer(("address", "stage"), [], 0, run.why("features", stage, "in these spaces" if wanted is not None else ""))
-    check_stats(entries, (*stats, *([by] if by else ())))
     ranked = ranked_lines(run, entries, by, significant)
-    rows = pivoted(run, entries, first_rows(ranked, asked.k))
+    rows = pivoted(run, entries, first_rows(ranked, asked.k), stage)
     heads = stat_heads(rows, stats, asked.form)
     why = f"No difference is significant in run {run.id}: stat 'significant' is 1 nowhere in what was asked for."
     return Answer(heads, rows, ranked.num_rows, why, shared=("stage", "contrast"))
@@ -216,17 +219,15 @@ def effects(asked: Asked, feature: str | None, arm: str | None, stage: str | Non
 
     run = open_run(asked)
     heads = ("address", "stage", *(("sample",) if samples else ()), *EFFECTS)
-    table = run.read_stages("effects", stage)
-    if not table.num_rows:
-        return Answer(heads, [], 0, run.why("effects", stage))
-    asked_for = _of_arm(_of_feature(run, table, feature), arm)
-    summary = pc.equal(asked_for["sample"], SUMMARY)
-    chosen = asked_for.filter(pc.invert(summary) if samples else summary)
+    where = _of_feature(run, feature) | ({} if arm is None else {"arm": [arm]}) | ({} if samples else {"sample": [SUMMARY]})
+    chosen = run.read_stages("effects", stage, where)
+    chosen = chosen.filter(pc.not_equal(chosen["sample"], SUMMARY)) if samples else chosen
+    if not chosen.num_rows:
+        return Answer(heads, [], 0, _why_no_effects(run, stage, feature, arm, samples))
     sized = run.placed(chosen).append_column("size", pc.abs(chosen["effect"]))
     ordered = sorted_by(sized, [("q", True), ("size", False), *PLACE, ("arm", True), ("outcome", True), ("sample", True)])
     rows = [{**row, "address": run.label(row["space"], row["feature"])} for row in first_rows(ordered, asked.k)]
-    why = _why_no_effects(run, table, asked_for.num_rows, samples)
-    return Answer(heads, rows, chosen.num_rows, why, shared=("stage",))
+    return Answer(heads, rows, chosen.num_rows, "", shared=("stage",))
 
 
 # --- activations ---
@@ -236,14 +237,6 @@ def _named(run: Run, space: str, rows: Sequence[Row]) -> list[Row]:
     """The rows with each feature's address, and its label if it has one."""
     labels = dict(run.view.labels(space, [row["feature"] for row in rows]).iter_rows())
     return [{**row, "address": run.label(space, row["feature"]), "label": labels.get(row["feature"])} for row in rows]
-
-
-def _kept(run: Run, sample: str) -> list[int]:
-    """Positions of the sample whose activations were kept, of a run that has kept some."""
-    found: set[int] = set()
-    for batch in run.batches("activations", ("sample", "position")):
-        found.update(only(batch, "sample", [sample])["position"].to_pylist())
-    return sorted(found)
 
 
 def _why_no_tokens(run: Run, address: str, sample: str, kept: Sequence[int]) -> str:
@@ -271,49 +264,47 @@ def _in_both(runs: tuple[Run, Run], space: str | None, layer: int | None) -> lis
     return both
 
 
-def _check_position(position: int | None, sample: str, pieces: Sequence[str]) -> None:
-    from toolkit.errors import BadInput
-
-    if position is not None and position >= len(pieces):
-        raise BadInput(f"--position {position}: sample '{sample}' has {len(pieces)} tokens (0 to {len(pieces) - 1}).")
-
-
-def _why_not_active(run: Run, sample: str, position: int | None) -> str:
+def _why_not_active(run: Run, sample: str, places: Sequence[int] | None, spaces: Sequence[str] | None) -> str:
     if not run.stages("activations"):
         return run.why("activations")
-    kept = _kept(run, sample)
+    there = "" if spaces is None else " in these spaces"
+    kept = run.view.positions(sample, spaces)
     if not kept:
-        return f"No activations of sample '{sample}' are kept in run {run.id}."
-    if position is not None and position not in kept:
+        return f"No activations of sample '{sample}' are kept in run {run.id}{there}."
+    at = "" if places is None else f" at position{'s'[: len(places) != 1]} {listing([str(number) for number in places])}"
+    if places is not None and not set(places) & set(kept):
         some = listing([str(number) for number in kept])
-        return f"No activations are kept at position {position} of sample '{sample}'. Kept positions: {some}."
-    return f"No feature is active on sample '{sample}'" + ("." if position is None else f" at position {position}.")
+        return f"No activations are kept{at} of sample '{sample}'{there}. Kept positions: {some}."
+    return f"No feature is active on sample '{sample}'{at}{there}."
 
 
 # --- effects ---
 
 
-def _of_feature(run: Run, table: pa.Table, address: str | None) -> pa.Table:
+def _of_feature(run: Run, address: str | None) -> dict[str, Sequence[Any]]:
     if address is None:
-        return table
+        return {}
     space, index = run.feature(address)
-    return only(only(table, "space", [space]), "feature", [index])
+    return {"space": [space], "feature": [index]}
 
 
-def _of_arm(table: pa.Table, arm: str | None) -> pa.Table:
+def _check_arm(known: Sequence[str], arm: str | None) -> None:
     from toolkit.errors import BadInput, choices, nearest
 
-    known = table["arm"].unique().to_pylist()
     if arm is not None and known and arm not in known:
         raise BadInput(f"There is no arm '{arm}' here.{nearest(arm, known)} Arms: {choices(known)}.")
-    return table if arm is None else only(table, "arm", [arm])
 
 
-def _why_no_effects(run: Run, table: pa.Table, found: int, samples: bool) -> str:
-    if not found:
-        pairs = run.placed(table.group_by(["space", "feature", "stage"]).aggregate([]))
+def _why_no_effects(run: Run, stage: str | None, feature: str | None, arm: str | None, samples: bool) -> str:
+    everything = run.read_stages("effects", stage, None, ["space", "feature"])
+    if not everything.num_rows:
+        return run.why("effects", stage)
+    of_feature = run.read_stages("effects", stage, _of_feature(run, feature), ["arm"])
+    if not of_feature.num_rows:
+        pairs = run.placed(everything.group_by(["space", "feature", "stage"]).aggregate([]))
         known = dict.fromkeys(run.label(row["space"], row["feature"]) for row in sorted_by(pairs, PLACE).to_pylist())
         return f"Run {run.id} has no effects of this feature. It has effects of {len(known):,}: {listing(list(known))}."
+    _check_arm(of_feature["arm"].unique().to_pylist(), arm)
     if samples:
         return "There are only summaries over samples: leave --samples out."
     return "There are only rows of single samples: add --samples."

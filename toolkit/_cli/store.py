@@ -46,6 +46,18 @@ def command() -> None:
     """Check and tidy a store, and write its runs for other programs or read theirs."""
 
 
+@command.command("init")
+@click.option("--values", type=click.Choice(("float32", "float16")), help="How activations are kept. Default: float32.")
+@store_option
+def init(values: str | None, store: str | None) -> None:
+    """Make an empty store. A run makes its own, so this is for one that is to keep values as float16: three digits, a quarter less."""
+    from toolkit._places import store_folder
+    from toolkit_store import open_store
+
+    made = open_store(store_folder(store), create=True, values=values)
+    click.echo(f"{made.uri} keeps values as {'float16' if made.database.half else 'float32'}")
+
+
 # --- keeping house ---
 
 

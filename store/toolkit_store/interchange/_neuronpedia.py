@@ -2,7 +2,7 @@
 
 A feature is known by (modelId, layer, index) and by nothing else: neither batch number nor line say which it is. Features stand
 in the order of their indices as text, as there. Labels come in as rows of `features` with the stat `label`; the group says by
-which method and model a label was made, since a feature has several.
+which method and model a label was made, since a feature has several. Those methods and models are entered in `v1/config/`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ def write(run: RunTables, folder: Path, *, spaces: Sequence[str] | None = None, 
             )
         seen[name] = space["space"]
         files += _write_space(run, space, rows, labels[space["space"]], folder.joinpath("v1", *name), k, batch)
-    return files
+    said = [row for space in seen.values() for rows in labels[space].values() for row in rows]
+    return _write_config(folder / "v1" / "config", said) + files
 
 
 def _write_space(
@@ -96,6 +97,25 @@ def _write_about(folder: Path, space: Mapping[str, Any], run: RunTables) -> list
     for name, row in about.items():
         (folder / f"{name}.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
     return [folder / f"{name}.jsonl" for name in about]
+
+
+def _write_config(folder: Path, labels: Iterable[Mapping[str, Any]]) -> list[Path]:
+    """The methods and models that explanations name; Neuronpedia enters them once for all sources."""
+    kinds, models = (sorted({*names} - {""}) for names in zip(("", ""), *(_made_by(row) for row in labels), strict=True))
+    files = []
+    for name, found in (("explanation_type", kinds), ("explanation_model_type", models)):
+        rows = [{"name": one, "displayName": one, "description": "", "creatorName": "sae-toolkit"} for one in found]
+        if rows:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+            files.append(folder / f"{name}.jsonl")
+    return files
+
+
+def _made_by(row: Mapping[str, Any]) -> tuple[str, str]:
+    """By which method and model a label was made; empty where it does not say."""
+    kind, _, model = _plain(row["group"]).partition(BETWEEN)
+    return kind, model
 
 
 def _write_batch(path: Path, rows: Iterable[Mapping[str, Any]]) -> list[Path]:
@@ -173,15 +193,15 @@ def _activation(key: Mapping[str, str], index: int, name: str, tokens: list[str]
 
 
 def _explanation(key: Mapping[str, str], index: int, row: Mapping[str, Any], place: int) -> dict[str, Any]:
-    kind, _, model = _plain(row["group"]).partition(BETWEEN)
+    kind, model = _made_by(row)
     return {
         "id": f"{key['modelId']}-{key['layer']}-{index}-{place:04d}",
         **key,
         "index": str(index),
         "description": row["text"],
         "embedding": None,
-        "typeName": kind,
-        "explanationModelName": model,
+        "typeName": kind or None,
+        "explanationModelName": model or None,
     }
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,8 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit import __version__
 from toolkit.errors import BadInput, DataError
-from toolkit.records import RunRow, StepRow
+from toolkit.records import IMPORTED, RunRow, StepRow
 from toolkit.tables import arrow_schema, table
+from toolkit_store.database import among
+from toolkit_store.ledger import check_count
+from toolkit_store.run_rows import RunRows
 
 if TYPE_CHECKING:
     import polars as pl
@@ -68,13 +72,27 @@ class RunTables:
         return {row["sample"]: row for row in self.read("samples").to_pylist()}
 
     def activations(self, wanted: Iterable[str] | None = None) -> Iterator[tuple[dict[str, Any], pl.DataFrame]]:
-        """Each space with its rows (sample, position, features, values), by sample and position."""
+        """Each space with its rows (sample, position, features, values), by sample and position; one is read at a time."""
         import polars as pl
 
-        found = _merged(pl.DataFrame(self.store.read("activations", self.keys("activations"))))
-        chosen = self._chosen(found["space"].unique().to_list(), wanted)
-        for space in chosen:
-            yield self.spaces[space], found.filter(pl.col("space") == space).drop("space").rechunk()
+        columns = ("space", "sample", "position", "features", "values")
+        for space in self._chosen(self._with_activations(), wanted):
+            found = self._rows.read("activations", self.keys("activations"), {"space": [space]}, columns)
+            yield self.spaces[space], _merged(pl.DataFrame(found)).drop("space").rechunk()
+
+    @cached_property
+    def _rows(self) -> RunRows:
+        return RunRows(self.store, self.steps)
+
+    def _with_activations(self) -> list[str]:
+        """The spaces that have rows; all rows have to be there."""
+        found: Counter[str] = Counter()
+        for where in among("step", self.keys("activations")):
+            for batch in self._rows.find_in_batches("activations", where, ["space"]):
+                found.update(dict(batch["space"].value_counts().iter_rows()))
+        wanted = sum(step.tables.get("activations", 0) for step in self.steps)
+        check_count(f"Table 'activations' in {self.store.uri}", found.total(), wanted)
+        return list(found)
 
     def _chosen(self, there: Iterable[str], wanted: Iterable[str] | None) -> list[str]:
         known = sorted(there)
@@ -150,9 +168,9 @@ def attach(run: RunTables, part: str, digest: str, tables: Mapping[str, pa.Table
     key = key_of(part, digest, run.id)
     with run.store.writer():
         run.store.commit(_step(key, run.id, part, digest), tables)
-        steps = tuple(step.key for step in run.steps)
-        if key not in steps:
-            row = run.row
+        row = next(iter(run.store.run_states(run.id)), run.row)  # the run may have gone on since it was looked up
+        steps = dict.fromkeys([*row.steps, *(step.key for step in run.steps)])
+        if key not in row.steps:
             run.store.record_run(
                 run=row.run,
                 name=row.name,
@@ -160,7 +178,7 @@ def attach(run: RunTables, part: str, digest: str, tables: Mapping[str, pa.Table
                 done=row.done,
                 total=row.total,
                 note=f"{part} added",
-                steps=[*steps, key],
+                steps=list(steps | {key: None}),
                 pid=row.pid,
                 host=row.host,
             )
@@ -178,7 +196,7 @@ def _step(key: str, run: str, part: str, digest: str) -> StepRow:
         index=0,
         material=json.dumps({"part": part, "digest": digest}),
         tables={},
-        worker="import",
+        worker=IMPORTED,
         seconds=0.0,
         committed_at=_now(),
     )
@@ -239,8 +257,6 @@ def read_index(folder: Path, name: str, form: str, version: int) -> dict[str, An
 
 def safe_names(spaces: Sequence[Row]) -> dict[str, str]:
     """Space id -> its address as a file name; spaces whose names would be equal get their ids too."""
-    from collections import Counter
-
     plain = {str(row["space"]): _slug(str(row["address"])) for row in spaces}
     seen = Counter(name.lower() for name in plain.values())
     return {space: name if seen[name.lower()] == 1 else f"{name}-{_slug(space)}" for space, name in plain.items()}

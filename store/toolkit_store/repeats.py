@@ -1,0 +1,107 @@
+"""Keys that come twice in a step's rows, found while they arrive in batches.
+
+Of a batch that has gone by, 16 bytes a row are kept: two hashes of its key, sorted by the first. A key of a later batch is looked up
+in them; where both hashes are there it is one of before (of a million rows, by chance, once in 1e26 steps). Sorted runs are joined as
+they grow equal in length, so that a step of n rows costs n log n, and no batch is looked at again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+    Run = tuple[np.ndarray, np.ndarray]
+    """Both hashes of some keys, in the order of the first."""
+
+_SEEDS = (1, 2)
+
+
+class Keys:
+    """The keys of a step's rows in a table so far."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._first: pa.Table | None = None
+        self._runs: list[Run] = []
+
+    def add(self, keys: pa.Table) -> None:
+        """Take the keys of another batch, or refuse one that is there already."""
+        self._refuse_within(keys)
+        if self._first is None:
+            self._first = keys  # most steps have one batch, whose hashes nobody needs
+            return
+        if not self._runs:
+            self._runs.append(_in_order(*_hashes(self._first)))
+            self._first = keys.schema.empty_table()
+        hashes = _hashes(keys)
+        self._refuse_again(keys, hashes)
+        self._runs.append(_in_order(*hashes))
+        while len(self._runs) > 1 and len(self._runs[-2][0]) <= len(self._runs[-1][0]):
+            self._runs.append(_joined(self._runs.pop(), self._runs.pop()))
+
+    def _refuse_within(self, keys: pa.Table) -> None:
+        import pyarrow.compute as pc
+
+        counts = keys.group_by(keys.column_names).aggregate([([], "count_all")])
+        repeated = counts.filter(pc.greater(counts["count_all"], 1))
+        if repeated.num_rows:
+            first = self._sorted(repeated).to_pylist()[0]
+            raise self._refusal(first, first.pop("count_all"), repeated.num_rows)
+
+    def _refuse_again(self, keys: pa.Table, hashes: Run) -> None:
+        import numpy as np
+        import pyarrow as pa
+
+        again = np.zeros(keys.num_rows, bool)
+        for run in self._runs:
+            again |= _are_in(hashes, run)
+        if again.any():
+            repeated = keys.filter(pa.array(again))
+            raise self._refusal(self._sorted(repeated).to_pylist()[0], 2, repeated.num_rows)
+
+    def _sorted(self, keys: pa.Table) -> pa.Table:
+        return keys.sort_by([(column, "ascending") for column in keys.column_names])
+
+    def _refusal(self, key: dict[str, Any], times: int, rows: int) -> DataError:
+        row = ", ".join(f"{column}={value!r}" for column, value in key.items())
+        return DataError(
+            f"Table '{self._name}': the row {row} comes {times} times in one step ({rows} such rows). "
+            f"The columns {', '.join(key)} must make a row unique."
+        )
+
+
+def _hashes(keys: pa.Table) -> Run:
+    import polars as pl
+
+    frame = pl.DataFrame(keys)
+    first, second = (frame.hash_rows(seed).to_numpy() for seed in _SEEDS)
+    return first, second
+
+
+def _joined(one: Run, other: Run) -> Run:
+    import numpy as np
+
+    return _in_order(np.concatenate((one[0], other[0])), np.concatenate((one[1], other[1])))
+
+
+def _in_order(first: np.ndarray, second: np.ndarray) -> Run:
+    import numpy as np
+
+    order = np.argsort(first, kind="stable")
+    return first[order], second[order]
+
+
+def _are_in(hashes: Run, run: Run) -> np.ndarray:
+    """Which of these have both hashes in a run."""
+    import numpy as np
+
+    start, end = (np.searchsorted(run[0], hashes[0], side) for side in ("left", "right"))
+    found = np.zeros(len(hashes[0]), bool)
+    for at in np.flatnonzero(end > start).tolist():
+        found[at] = hashes[1][at] in run[1][start[at] : end[at]]
+    return found
