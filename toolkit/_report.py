@@ -250,7 +250,7 @@ def _troubles(told: Tally) -> str:
     for event in told.troubles[-50:]:
         where = f"{event['stage']} [{event.get('index', '?')}]" if event.get("stage") else ""
         facts = {k: v for k, v in event.items() if k not in ("at", "event", "stage", "index", "key", "traceback", "error")}
-        said = str(event.get("error") or "; ".join(f"{k}: {v}" for k, v in facts.items()))
+        said = str(event.get("error") or event.get("text") or "; ".join(f"{k}: {v}" for k, v in facts.items()))
         tone = "bad" if str(event["event"]).endswith("failed") else "part"
         items.append(
             f'<li class="box {tone}"><p><strong>{_e(str(event["event"]).replace("_", " "))}</strong> {_e(where)} '

@@ -20,7 +20,7 @@ STYLE = (
 
 def svg(width: float, height: float, body: Iterable[str]) -> str:
     """A drawing that keeps its text readable: on a narrow screen it scrolls. Readers are told the figure's `alt` instead."""
-    drawn, limits = "".join(body), f"min-width:min(40rem,{0.8 * width:g}px);max-width:{1.4 * width:g}px"
+    drawn, limits = "".join(body), f"min-width:min(40rem,{0.77 * width:g}px);max-width:{1.4 * width:g}px"
     return (
         f'{STYLE}<svg class="stats" style="{limits}" viewBox="0 0 {width:g} {height:g}" aria-hidden="true" focusable="false">{drawn}'
         f"</svg>"

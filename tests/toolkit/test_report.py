@@ -140,6 +140,13 @@ def test_writing_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Monk
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
+def test_a_warning_says_its_text_and_no_more(tmp_path: Path) -> None:
+    events = [{"event": "warning", "at": "", "stage": "count", "index": 0, "text": "nothing there", "worker": "worker-0"}]
+    page = written(tmp_path, events=[*EVENTS, *events])
+    assert "<pre>nothing there</pre>" in page
+    assert "count [0]" in page
+
+
 def test_odd_characters_are_kept_printable(tmp_path: Path) -> None:
     events = [*EVENTS, json.loads('{"event": "warning", "at": "", "text": "lone \\ud800 and \\u0000"}')]
     assert "lone \\ud800" in written(tmp_path, events=events)
