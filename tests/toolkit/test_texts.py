@@ -60,9 +60,17 @@ def test_a_slice_of_samples_is_read_as_it_stands() -> None:
 
 def stage(**changes: Any) -> Any:
     part = SimpleNamespace(batches=lambda params, load, free, device: {"tokens": free}, name="x")
-    return SimpleNamespace(
-        **{"id": "features", "part": part, "params": None, "model": None, "needs": (), "unloaded": False, **changes}
-    )
+    given = {
+        "id": "features",
+        "part": part,
+        "params": None,
+        "model": None,
+        "needs": (),
+        "unloaded": False,
+        "files": None,
+        "limit": None,
+    }
+    return SimpleNamespace(**{**given, **changes})
 
 
 def test_a_batch_plan_is_made_once_for_a_run(tmp_path: Path) -> None:

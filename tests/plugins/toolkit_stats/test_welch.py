@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -120,12 +120,20 @@ def test_significant_asks_for_a_small_q_and_a_large_d() -> None:
     assert run(given, alpha=1e-12)["s1", 4, "significant", "a vs b"]["number"] == 0.0
 
 
-def test_nothing_described_and_nothing_active_gives_no_rows() -> None:
-    assert run(tables([sample(name) for name in SIX], list("aaabbb"), [], [])) == {}
+@pytest.mark.parametrize("spaces", [[], [space()]], ids=["no space", "a space"])
+def test_samples_that_nobody_looked_at_are_refused(spaces: list[dict[str, Any]]) -> None:
+    message = "no space has a row of any of the 6 samples in table 'activations' (the first is 'n0'). Where nothing fires there is a row "
+    message += "with empty lists: these samples were not looked at, as where a selector finds no token. Extract at tokens that they have."
+    refused(message, tables([sample(name) for name in SIX], list("aaabbb"), [], spaces))
+
+
+def silent(samples: Sequence[str]) -> list[tuple[str, str, int, dict[int, float]]]:
+    """Rows with empty lists: somebody looked, and nothing fired."""
+    return [("s1", name, 1, {}) for name in samples]
 
 
 def test_a_space_in_which_nothing_fired_gives_no_rows() -> None:
-    assert run(tables([sample(name) for name in SIX], list("aaabbb"), [])) == {}
+    assert run(tables([sample(name) for name in SIX], list("aaabbb"), silent(SIX))) == {}
 
 
 # --- which samples, and what is independent -----------------------------------------------------------------------------
@@ -239,8 +247,9 @@ def test_a_group_of_fewer_than_three_clusters_is_refused_with_its_numbers(params
         f"between: group 'a' has {found}; a test needs at least 3 independent clusters to see a spread. Give the experiment "
         f"more units."
     )
-    refused(message, tables(samples, list("aaaabbb"), []), **params)
-    assert run(tables(samples, list("aaaabbb"), []), unit="sample") == {}
+    given = tables(samples, list("aaaabbb"), silent([one["sample"] for one in samples]))
+    refused(message, given, **params)
+    assert run(given, unit="sample") == {}
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=str)
