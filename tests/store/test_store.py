@@ -63,6 +63,7 @@ def test_import_is_light() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_lancedb_comes_without_its_network_client_which_is_whole_for_others() -> None:
     code = """
 import sys
@@ -82,6 +83,7 @@ print(client.DataApi.__name__, client.CreateTableRequest is lance_namespace.Crea
     assert done.stdout.splitlines() == ["[]", "DataApi True"]
 
 
+@pytest.mark.slow
 def test_lancedb_comes_whole_where_it_does_not_come_without_its_client() -> None:
     code = """
 import sys

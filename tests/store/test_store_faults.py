@@ -329,6 +329,7 @@ def fill_disk(disk: Path, left: int) -> Path:
     return filler
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", [0, 48])
 def test_full_disk_while_postings_are_made(small_disk: Path, tmp_path: Path, left: int) -> None:
     store, calm = open_store(small_disk / "store", create=True), open_store(tmp_path / "calm", create=True)
@@ -348,6 +349,7 @@ def test_full_disk_while_postings_are_made(small_disk: Path, tmp_path: Path, lef
     assert store.check().problems == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", [0, 48])
 def test_full_disk_while_files_are_joined(small_disk: Path, left: int) -> None:
     store = open_store(small_disk / "store", create=True)

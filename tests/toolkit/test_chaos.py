@@ -116,6 +116,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", folder], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_cleanly_and_the_same_command_goes_on(toolkit, quiet, small_disk):
     spec, keys, found = quiet
     toolkit.store = small_disk / "store"

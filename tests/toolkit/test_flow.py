@@ -77,6 +77,7 @@ def test_params_that_cannot_change_results_enter_no_key(toolkit, house):
     assert stages(toolkit, house(play={"note": "another"}))["play"]["there"] == 3
 
 
+@pytest.mark.slow
 def test_the_examination_sees_the_first_samples_only_and_is_not_run_again_for_others(toolkit, house):
     run(toolkit, house(limit={"units": 4}))
     assert rows(toolkit, "saes")[0]["tokens"] == 3

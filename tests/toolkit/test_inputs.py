@@ -84,6 +84,7 @@ def two_extractions(path: Path, *stages: dict[str, Any], needs: Sequence[str]) -
     return path
 
 
+@pytest.mark.slow
 def test_two_extractions_of_the_same_places_export_and_compare_as_one(
     toy: Callable[..., Path], toolkit: Any, tmp_path: Path
 ) -> None:

@@ -261,6 +261,7 @@ def with_stages(spec: Path, stages: list[dict[str, Any]]) -> None:
     spec.write_text(json.dumps({**found, "stages": [*found["stages"], *stages]}, indent=1))
 
 
+@pytest.mark.slow
 def test_a_run_confirms_what_it_chose_and_its_plan_says_that_the_family_is_not_known(toolkit, toy) -> None:
     spec = toy(n=48)
     with_ = {"by": "group", "between": ["even", "odd"], "alpha": 0.999}
@@ -284,6 +285,7 @@ def test_a_run_confirms_what_it_chose_and_its_plan_says_that_the_family_is_not_k
     assert ">= " in line
 
 
+@pytest.mark.slow
 def test_discoveries_of_all_units_are_refused_by_the_run(toolkit, toy) -> None:
     spec = toy(n=48)
     with_ = {"by": "group", "between": ["even", "odd"]}

@@ -41,6 +41,7 @@ def record(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "preregistration.json").read_text())
 
 
+@pytest.mark.slow
 def test_family_and_split_are_written_down_before_anything_is_computed_and_another_family_is_another_run(toolkit, frozen) -> None:
     folder = ran(toolkit, frozen())
     found = record(folder)

@@ -65,6 +65,7 @@ def test_a_line_cut_off_by_a_kill_is_left_out(tmp_path):
     assert [event["event"] for event in read_events(tmp_path)] == ["run_started"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal")
 def test_a_terminal_gets_one_live_line(toy, tmp_path):
     leader, follower = pty.openpty()

@@ -52,6 +52,7 @@ def test_the_same_command_again_computes_nothing(toolkit, toy):
     assert not [event for event in events(toolkit.store)[-9:] if event["event"] == "worker_ready"]
 
 
+@pytest.mark.slow
 def test_a_report_of_an_unfinished_run_is_not_kept_as_that_of_the_finished_one(toolkit, toy):
     report = Path(toolkit.run("run", toy()).stdout.splitlines()[-1])
     store = open_store(toolkit.store)
@@ -74,12 +75,14 @@ def test_a_change_recomputes_what_it_touches_and_says_why(toolkit, toy):
     assert "waits for features" in rows["groups"]
 
 
+@pytest.mark.slow
 def test_more_samples_reuse_the_steps_of_the_same_content(toolkit, toy):
     toolkit.run("run", toy(n=12))
     result = toolkit.run("run", toy(n=24))
     assert "stage features (extract.hash): 4 steps, 2 reused, 2 to compute" in result.stderr
 
 
+@pytest.mark.slow
 def test_how_many_samples_share_a_step_changes_no_result(toolkit, toy):
     prints = set()
     for batch in (6, 5, 24):
@@ -91,6 +94,7 @@ def test_how_many_samples_share_a_step_changes_no_result(toolkit, toy):
     assert len(prints) == 1
 
 
+@pytest.mark.slow
 def test_a_run_is_repeated_by_its_id_after_the_spec_is_gone(toolkit, toy):
     path = toy()
     run = json.loads(toolkit.run("check", path, "--json").stdout)["run"]
@@ -152,6 +156,7 @@ def test_a_worker_that_dies_is_replaced_and_its_step_retried(toolkit, toy, tmp_p
     assert "died (killed by signal 9; out of memory?); trying again on a fresh worker (2 of 3)" in result.stderr
 
 
+@pytest.mark.slow
 def test_ctrl_c_once_finishes_the_step_in_flight_and_says_how_to_go_on(toolkit, toy):
     process = toolkit.start("run", toy(features={"seconds": 0.2}))
     wait_for(toolkit.store, "step_started")
@@ -177,6 +182,7 @@ def test_ctrl_c_twice_stops_at_once_and_nothing_is_lost(toolkit, toy):
     assert open_store(toolkit.store).orphans() == {}
 
 
+@pytest.mark.slow
 def test_a_silent_worker_is_told_of_with_phase_and_stack_and_not_killed(toolkit, toy):
     path = toy(features={"hang_seconds": 8, "batch": 24})
     result = toolkit.run("run", path, TOOLKIT_STALL_SECONDS="1")
@@ -185,6 +191,7 @@ def test_a_silent_worker_is_told_of_with_phase_and_stack_and_not_killed(toolkit,
     assert "time.sleep(params.hang_seconds)" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_second_run_of_the_same_spec_waits_and_computes_nothing_twice(toolkit, toy):
     path = toy(features={"seconds": 0.2})
     first = toolkit.start("run", path)
@@ -197,6 +204,7 @@ def test_a_second_run_of_the_same_spec_waits_and_computes_nothing_twice(toolkit,
     assert len(done) == len(set(done)) == 6
 
 
+@pytest.mark.slow
 def test_several_workers_give_the_same_tables_as_one(toolkit, toy):
     toolkit.run("run", toy())
     keys = open_store(toolkit.store).run_states()[0].steps
@@ -323,6 +331,7 @@ def test_physical_and_visible_gpu_are_recorded(toolkit, toy):
     assert json.loads(manifest.read_text())["devices"][0]["physical"] == 5
 
 
+@pytest.mark.slow
 def test_a_fact_that_several_steps_state_is_read_once(toolkit, toy):
     toolkit.run("run", toy())
     store = open_store(toolkit.store)
@@ -340,6 +349,7 @@ def test_two_stages_that_ask_for_the_same_are_computed_once(toolkit, toy):
     assert "stage twin (extract.hash): 4 steps" in result.stderr
 
 
+@pytest.mark.slow
 def test_what_was_imported_stays_with_a_run_that_is_run_again_or_goes_on(toolkit, toy, tmp_path):
     toolkit.run("run", toy())
     store = open_store(toolkit.store)

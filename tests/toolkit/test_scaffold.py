@@ -21,6 +21,7 @@ from toolkit.testing.fakes import SilentReporter
 from toolkit.testing.loaded import check_loaded
 
 
+@pytest.mark.slow
 def test_every_kind_passes_its_contract_test(tmp_path: Path) -> None:
     folders = [write_plugin(f"own-{kind}", kind, tmp_path) for kind in KINDS]
     paths = os.pathsep.join([*map(str, folders), *map(os.path.abspath, filter(None, sys.path))])

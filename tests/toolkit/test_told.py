@@ -7,9 +7,11 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
 import yaml
 
 
+@pytest.mark.slow
 def test_the_report_counts_steps_that_another_experiment_computed_first(toolkit, toy):
     toolkit.run("run", toy())
     second = toy("second.yaml")
@@ -19,6 +21,7 @@ def test_the_report_counts_steps_that_another_experiment_computed_first(toolkit,
     assert re.findall(r"(\d+) of (\d+)</span>", report.read_text()) == [("1", "1"), ("4", "4"), ("1", "1")]
 
 
+@pytest.mark.slow
 def test_the_report_counts_a_step_that_two_stages_share_for_both(toolkit, toy):
     path = toy()
     spec = yaml.safe_load(path.read_text())
@@ -47,6 +50,7 @@ def test_plan_names_the_command_that_does_what_was_planned(toolkit, toy, tmp_pat
     assert toolkit.run("plan", *given).stdout.splitlines()[0].endswith(f"3 stages; all is there: `{command}` computes nothing.")
 
 
+@pytest.mark.slow
 def test_the_report_repeats_a_run_from_any_folder(toolkit, toy, tmp_path, monkeypatch):
     report = Path(toolkit.run("run", toy(n=6)).stdout.splitlines()[-1])
     command = re.search(r'<pre class="command"><code>(.*?)</code>', report.read_text())[1]

@@ -392,6 +392,7 @@ def test_full_reconstruction_through_the_lossy_sae_shows_an_effect_for_both_valu
 # The builder
 
 
+@pytest.mark.slow
 def test_the_same_arguments_write_the_same_bytes_and_another_seed_does_not(tmp_path: Path) -> None:
     first, again, other = (
         build_planted(tmp_path / name, **{**BUILDS["small"], "seed": seed}) for name, seed in (("a", 1), ("b", 1), ("c", 7))
