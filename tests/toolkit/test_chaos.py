@@ -36,6 +36,7 @@ def _quiet(toolkit, spec: Path):
     return spec, keys, found
 
 
+@pytest.mark.slow
 def test_a_kill(toolkit, quiet):
     _kill_and_compare(toolkit, *quiet, kills=1, seed=2)
 
