@@ -16,9 +16,17 @@ TEST_STATS = (*EFFECT_STATS, "t", "df", "p", "q", "significant")
 """What a comparison writes, with the two groups' names as the group."""
 TESTED = ("d", "q")
 """Where one of these is, there is a test."""
-SMALLEST_FIRST = ("p", "q")
-ONLY_IF_ASKED = ("t", "df", "g", "u", "f", "h", "discovered", "t_adjusted", "df_adjusted")
-"""Left out of the table for people unless `--stat` names them; programs get them always."""
+RANKED = "rank_sound"
+"""Where a ranking gives this, it is the order."""
+SMALLEST_FIRST = ("p", "q", RANKED)
+IN_ORDER = (
+    *(RANKED, "score_sound", "pearson_confirm", "passes_sound"),
+    *(f"{stat}{end}" for stat in EFFECT_STATS for end in ("", "_low", "_high")),
+    *("t", "df", "p", "q", "significant", "mean", "density", "fired"),
+)
+"""The first columns."""
+IN_TABLES = {*IN_ORDER, "verdict", "label"} - {"t", "df", "p", "density", "fired"}
+"""What the table for people has of a test, unless `--stat` says; programs get all."""
 PLACE = (("layer", True), ("space", True), ("feature", True), ("stage", True))
 """The order of rows that are otherwise equal."""
 _LOOKED_UP = 500
@@ -38,7 +46,7 @@ def ranking_entries(
         raise BadInput(f"No feature here has the statistic '{unknown}'.{nearest(unknown, known)} Statistics: {choices(known)}.")
     if not set(TESTED) & set(known):
         return run.read_stages("features", stage, where, columns)
-    needed = {*TESTED, *EFFECT_STATS, "significant", *([by] if by else ())}
+    needed = {*TESTED, *EFFECT_STATS, RANKED, "significant", *([by] if by else ())}
     return run.read_stages("features", stage, {**where, "stat": sorted(needed & set(known))}, columns)
 
 
@@ -51,7 +59,7 @@ def ranked_lines(run: Run, entries: pa.Table, by: str | None, significant: bool)
     on = ["stage", "space", "feature", *(["group"] if tests.num_rows else [])]
     lines = run.placed((tests if tests.num_rows else entries).group_by(on).aggregate([]))
     known = set(entries["stat"].unique().to_pylist())
-    order = [by] if by else ["q", *(stat for stat in EFFECT_STATS if stat in known)] if tests.num_rows else []
+    order = [by] if by else [stat for stat in (RANKED, "q", *EFFECT_STATS) if stat in {"q", *known}] if tests.num_rows else []
     for stat in dict.fromkeys([*order, "significant"]):
         lines = _with_stat(lines, entries, stat, on)
     if significant:
@@ -105,12 +113,12 @@ def _line_of(run: Run, line: Row, written: Sequence[Row], compared: set[str]) ->
 
 
 def stat_heads(rows: Sequence[Row], stats: Sequence[str], form: str) -> list[str]:
-    """The columns: the test first, then what each group has, then the rest, the verdict and the label last."""
+    """The columns: the rank and the test first, then what each group has, then the rest, the verdict and the label last."""
     fixed = ("address", "stage", "contrast")
-    first = {name: place for place, name in enumerate((*TEST_STATS, "mean", "density", "fired"))}
+    first = {name: place for place, name in enumerate(IN_ORDER)}
     names = {name: name.partition("[")[0] for row in rows for name in row if name not in fixed}
-    hidden = ONLY_IF_ASKED if form == "text" else ()
-    shown = [name for name, stat in names.items() if (stat in stats if stats else stat not in hidden)]
+    few = form == "text" and not set(TESTED).isdisjoint(names.values())
+    shown = [name for name, stat in names.items() if (stat in stats if stats else not few or stat in IN_TABLES)]
     return [
         *fixed,
         *sorted(shown, key=lambda name: (name == "label", name == "verdict", first.get(names[name], len(first)), name)),

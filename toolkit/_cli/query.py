@@ -180,8 +180,14 @@ def sample(
 @click.option("--space", metavar="ADDRESS", help="Of this space only: its id, or its address without an index.")
 @click.option("--layer", type=click.IntRange(0), help="Of the spaces at this layer only.")
 @click.option("--stage", metavar="ID", help="What this stage wrote only.")
-@click.option("--stat", "stats", multiple=True, metavar="STAT", help="Show this statistic only; may be given again.")
-@click.option("--by", metavar="STAT", help="Sort by this statistic. Default: q, then the size of the effect.")
+@click.option(
+    "--stat",
+    "stats",
+    multiple=True,
+    metavar="STAT",
+    help="Show this statistic only; may be given again. Default: of tests the main ones; all with --json.",
+)
+@click.option("--by", metavar="STAT", help="Sort by this statistic. Default: the sound rank, else q and the size of the effect.")
 @click.option("--significant", is_flag=True, help="Significant differences only.")
 @answered
 def features(

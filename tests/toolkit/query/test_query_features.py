@@ -12,12 +12,16 @@ from tests.toolkit.query.asked import (
     CONTRAST,
     FEATURES,
     OTHER,
+    SPACES,
     ask,
+    begin,
+    commit,
     refused,
     rows,
     stat,
 )
 from toolkit._cli import _feature_rows, query
+from toolkit_store import open_store
 from toolkit_store.database import Database
 
 # --- features ---
@@ -50,9 +54,32 @@ def test_features_as_a_table(folder: Path) -> None:
     result = ask(folder, "features", "--stage", "groups", "--significant")
     said, heads, *lines = result.stdout.splitlines()
     assert said == f"stage: groups   contrast: {CONTRAST}"
-    assert heads.split() == ["address", "d", "p", "q", "significant", "mean[lost]", "mean[won]", "density[lost]", "fired"]
-    assert lines[0].split() == ["2/7", "-1.25", "0.001", "0.01", "1", "-1.25", "-0.25", "0.25", "12345"]
+    assert heads.split() == ["address", "d", "q", "significant", "mean[lost]", "mean[won]"]
+    assert lines[0].split() == ["2/7", "-1.25", "0.01", "1", "-1.25", "-0.25"]
     assert len(lines) == 2
+    more = ask(folder, "features", "--stage", "groups", "--significant", "--stat", "density", "--stat", "fired", "--stat", "p")
+    assert more.stdout.splitlines()[1].split() == ["address", "p", "density[lost]", "fired"]
+    assert more.stdout.splitlines()[2].split() == ["2/7", "0.001", "0.25", "12345"]
+
+
+def test_a_ranking_is_shown_in_the_order_of_its_sound_ranks(tmp_path: Path) -> None:
+    """The features that it ranks first, not those that go down most surely."""
+    ranks = {5: 2.0, 7: 1.0, 9: None}
+    found = [
+        stat(feature, name, "strength", number)
+        for feature, rank in ranks.items()
+        for name, number in (("q", 1e-9 if rank is None else 0.01), ("rank_sound", rank), ("spearman", 0.5), ("p", 0.001))
+        if number is not None
+    ]
+    store = open_store(tmp_path / "store", create=True)
+    with store.writer():
+        commit(store, "k1", "ranking", "full-1", {"features": found, "spaces": SPACES[:1]})
+        begin(
+            store, "full-1", "2026-01-04", "done", ["k1"], [{"id": "ranking", "part": "compare.ranking", "writes": ["features"]}]
+        )
+    _, heads, *lines = ask(store.folder, "features").stdout.splitlines()
+    assert heads.split() == ["address", "rank_sound", "q"]
+    assert [line.split()[0] for line in lines] == ["2/7", "2/5", "2/9"]
 
 
 def test_features_of_a_space_a_layer_or_a_statistic(folder: Path) -> None:
