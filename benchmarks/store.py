@@ -4,8 +4,9 @@
     python benchmarks/store.py --big      300 M entries (31 x 193,600 x 50) in the store only, beside 9.9 M: needs 12 GB of disk
     python benchmarks/store.py --float16  keep values as float16
 
-Queries draw features half by popularity and half evenly. The systems are asked in turn, some queries (`--block`) of each at a time,
-so that a busy machine slows all alike; with `--block 1` every query finds the caches as another system left them. DuckDB is
+Queries draw features half by popularity and half evenly. Each system is asked in a process of its own that does nothing else, as by
+somebody who asks; the systems take turns, some queries (`--block`) of each at a time, so that a busy machine slows all alike. With
+`--together` one process asks all of them, the one that filled the store, whose threads then stand in each other's way. DuckDB is
 measured if it is installed (`pip install --group bench`). Everything is written to a folder that is removed.
 """
 
@@ -19,27 +20,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
-from _store_data import LAYERS, SAMPLES, STEP_SAMPLES, WIDTH, drawn, long, sample, space, steps
+from _asking import QUERIES, TOP, Query, ask_duckdb, ask_npz, ask_polars, ask_store, asked, check, measure
+from _store_data import LAYERS, SAMPLES, STEP_SAMPLES, WIDTH, long, space, steps
 
 import toolkit_store
 from toolkit.testing.fakes import make_step
 from toolkit_store.diff import diff_views
 
-TOP, AT_LEAST, DIMS = 20, 100, 2_304
+DIMS = 2_304
 SYSTEMS = ("store", "small", "polars", "duckdb", "npz")
-QUERIES = {
-    "all activations of a feature": 6.0,
-    "top 20 of a feature": 6.0,
-    "all features of a sample at a layer": 6.0,
-    "features firing in >= 100 samples": 6.0,
-}
 
 
 # --- ingest ---
@@ -95,118 +90,6 @@ def fill_npz(folder: Path) -> float:
     dense[entries["sample"].to_numpy(), entries["feature"].to_numpy()] = entries["value"].to_numpy()
     np.savez_compressed(folder / "layer_00.npz", features=dense)
     return time.perf_counter() - start
-
-
-# --- queries: each system's four, as functions of layer and feature, or layer and sample ---
-
-Query = Callable[[int, int], Any]
-
-
-def ask_store(folder: Path, samples: int = SAMPLES) -> list[Query]:
-    """The store's; of a store with fewer samples than are asked about, the same ones again."""
-    view = toolkit_store.open(folder).run("benchmark")
-    return [
-        lambda layer, feature: view.activations(space(layer), feature),
-        lambda layer, feature: view.top(space(layer), feature, TOP),
-        lambda layer, number: view.sample(sample(number % samples), space=space(layer)),
-        lambda layer, _: view.frequent(space(layer), AT_LEAST),
-    ]
-
-
-def ask_polars(folder: Path) -> list[Query]:
-    def scan(name: str, layer: int) -> pl.LazyFrame:
-        return pl.scan_parquet(folder / f"{name}.parquet").filter(pl.col("layer") == layer)
-
-    def frequent(layer: int, _: int) -> pl.DataFrame:
-        found = scan("by_feature", layer).group_by("feature").agg(pl.len(), pl.col("value").max())
-        return found.filter(pl.col("len") >= AT_LEAST).collect()
-
-    return [
-        lambda layer, feature: scan("by_feature", layer).filter(pl.col("feature") == feature).collect(),
-        lambda layer, feature: scan("by_feature", layer).filter(pl.col("feature") == feature).top_k(TOP, by="value").collect(),
-        lambda layer, number: scan("by_sample", layer).filter(pl.col("sample") == number).collect(),
-        frequent,
-    ]
-
-
-def ask_duckdb(path: Path) -> list[Query]:
-    import duckdb
-
-    connection = duckdb.connect(str(path), read_only=True)
-
-    def run(text: str) -> Query:
-        return lambda layer, number: connection.sql(text, params=[layer, number][: text.count("?")]).to_arrow_table()
-
-    return [
-        run("SELECT sample, position, value FROM by_feature WHERE layer = ? AND feature = ?"),
-        run(f"SELECT sample, position, value FROM by_feature WHERE layer = ? AND feature = ? ORDER BY value DESC LIMIT {TOP}"),
-        run("SELECT feature, value FROM by_sample WHERE layer = ? AND sample = ?"),
-        run(f"SELECT feature, count(*) n, max(value) FROM by_feature WHERE layer = ? GROUP BY feature HAVING n >= {AT_LEAST}"),
-    ]
-
-
-def ask_npz(folder: Path) -> list[Query]:
-    def load() -> np.ndarray:
-        dense: np.ndarray = np.load(folder / "layer_00.npz")["features"]
-        return dense
-
-    return [
-        lambda _, feature: np.flatnonzero(load()[:, feature]),
-        lambda _, feature: np.argsort(load()[:, feature])[-TOP:],
-        lambda _, number: np.flatnonzero(load()[number]),
-        lambda _, __: np.flatnonzero((load() > 0).sum(0) >= AT_LEAST),
-    ]
-
-
-def asked(rounds: int, samples: int) -> list[tuple[int, int, int]]:
-    """Layer, feature and sample of each round."""
-    rng = np.random.default_rng(7)
-    out = []
-    for turn in range(rounds):
-        layer = int(rng.integers(LAYERS))
-        _, features, _ = drawn(0, STEP_SAMPLES if samples >= STEP_SAMPLES else samples, layer)
-        feature = int(rng.choice(features)) if turn % 2 else int(rng.integers(WIDTH))
-        out.append((layer, feature, int(rng.integers(samples))))
-    return out
-
-
-def measure(systems: dict[str, list[Query]], rounds: int, samples: int, block: int) -> dict[tuple[str, str], np.ndarray]:
-    """Milliseconds of each system and query, after a block that only warms up. Dense npz takes seconds: it is asked three times."""
-    times: dict[tuple[str, str], list[float]] = {}
-    warm = max(block, 10)
-    questions = asked(rounds + warm, samples)
-    for start in (0, *range(warm, len(questions), block)):
-        end = start + block if start else warm
-        for name, queries in systems.items():
-            if name == "npz" and start != warm:
-                continue
-            for question in questions[start : min(end, start + 3) if name == "npz" else end]:
-                for query, took in _answered(queries, question):
-                    if start:
-                        times.setdefault((name, query), []).append(took)
-    return {key: np.array(found) for key, found in times.items()}
-
-
-def _answered(queries: list[Query], question: tuple[int, int, int]) -> Iterator[tuple[str, float]]:
-    """Each query and its milliseconds."""
-    layer, feature, number = question
-    for place, (query, ask) in enumerate(zip(QUERIES, queries, strict=True)):
-        start = time.perf_counter()
-        ask(layer, number if place == 2 else feature)
-        yield query, (time.perf_counter() - start) * 1e3
-
-
-def check(systems: dict[str, list[Query]], samples: int) -> None:
-    """All systems must give the same number of rows."""
-    for layer, feature, number in asked(5, samples):
-        for place, query in enumerate(QUERIES):
-            sizes = {
-                name: len(queries[place](layer, number if place == 2 else feature))
-                for name, queries in systems.items()
-                if name != "npz"
-            }
-            if len(set(sizes.values())) > 1:
-                raise SystemExit(f"{query} at layer {layer}: {sizes}")
 
 
 # --- the other questions, which only the store answers ---
@@ -323,23 +206,23 @@ def run(folder: Path, options: argparse.Namespace) -> None:
     values = "float16" if options.float16 else "float32"
     spent = fill_store(folder / "store", samples, values)
     report_ingest(spent, folder / "store", values)
-    systems = {"store": ask_store(folder / "store", samples)}
+    systems = {"store": partial(ask_store, folder / "store", samples)}
     if options.big:
         fill_store(folder / "small", SAMPLES, values)
-        systems["small"] = ask_store(folder / "small")
+        systems["small"] = partial(ask_store, folder / "small")
     if not options.big and samples == SAMPLES:
         say("parquet, two files", f"{fill_parquet(folder / 'parquet'):.1f} s")
         say("", f"{size(folder / 'parquet'):,.0f} MB")
-        systems["polars"] = ask_polars(folder / "parquet")
+        systems["polars"] = partial(ask_polars, folder / "parquet")
         with suppress(ImportError):
             say("duckdb, two tables", f"{fill_duckdb(folder / 'base.duckdb', folder / 'parquet'):.1f} s")
             say("", f"{size(folder / 'base.duckdb'):,.0f} MB")
-            systems["duckdb"] = ask_duckdb(folder / "base.duckdb")
+            systems["duckdb"] = partial(ask_duckdb, folder / "base.duckdb")
         say("npz, dense, one layer of 31", f"{fill_npz(folder / 'npz'):.1f} s")
         say("", f"{size(folder / 'npz'):,.0f} MB (x 31)")
-        systems["npz"] = ask_npz(folder / "npz")
+        systems["npz"] = partial(ask_npz, folder / "npz")
         check(systems, samples)
-    report_queries(measure(systems, options.rounds, samples, options.block))
+    report_queries(measure(systems, options.rounds, samples, options.block, together=options.together))
     say("\nopen + first query, cold process", f"{cold(folder / 'store', 5):.2f} s", "<= 2.5 s")
     say("peak memory of this process", f"{peak_memory() / 1e3:,.0f} MB")
     memory = json.loads(_reader(folder / "store"))
@@ -374,6 +257,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=SAMPLES, help="another number of samples, the store only")
     parser.add_argument("--rounds", type=int, default=100, help="queries of each kind")
     parser.add_argument("--block", type=int, default=20, help="queries of a system before the next one is asked")
+    parser.add_argument("--together", action="store_true", help="ask all systems from one process")
     parser.add_argument("--folder", default=None, help="where to write (a temporary folder by default)")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(dir=options.folder))

@@ -35,6 +35,8 @@ def _kept(found: Tensor, weights: Weights, *, signed: bool) -> Sparse:
     kept = (ranked.abs() if signed else ranked).topk(weights.k, dim=-1, sorted=False).indices.sort(dim=-1).values
     values = before.gather(-1, kept)
     on = values != 0 if signed else values > 0
+    if bool(on.all()):  # as nearly always: then there is nothing to pick
+        return Sparse(on.sum(dim=-1), kept.reshape(-1), values.reshape(-1))
     return Sparse(on.sum(dim=-1), kept[on], values[on])
 
 

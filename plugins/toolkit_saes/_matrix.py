@@ -88,10 +88,13 @@ class Matrix:
 
     def into(self, rows: Tensor) -> Tensor:
         """(..., numbers) -> (..., features): the product of each row with each feature."""
-        found = rows.new_empty((*rows.shape[:-1], self.shape[0]))
+        import torch
+
+        flat = rows.reshape(-1, rows.shape[-1])
+        found = flat.new_empty((len(flat), self.shape[0]))
         for part, block in self.blocks():
-            found[..., part] = rows @ block.T
-        return found
+            torch.mm(flat, block.T, out=found[:, part])
+        return found.view((*rows.shape[:-1], self.shape[0]))
 
     def out_of(self, found: Tensor) -> Tensor:
         """(..., features) -> (..., numbers): the sum of features, each as often as `found` says. Those that none has are not read."""
