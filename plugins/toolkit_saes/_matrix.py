@@ -21,6 +21,8 @@ BLOCK = 1 << 21
 """Numbers of a block: 8 MB in float32."""
 BLOCK_ON_GPU = 1 << 27
 """The same on a GPU, which needs large products to be busy: 512 MB."""
+MAPPED = 1 << 18
+"""Numbers from which on a place is mapped rather than taken from the heap: 1 MB in float32."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Matrix:
         as_is = held.dtype == torch.float32 and self.scale is None
         most = BLOCK if held.device.type == "cpu" else BLOCK_ON_GPU
         room = max(min(most, self.shape[0] * self.shape[1]), self.shape[1])
-        place = torch.empty(0 if as_is else room, device=held.device)
+        place = _place(0 if as_is else room, held.device)
         for part in _parts(*self.shape, most):
             yield part, self._taken(held, part) if as_is else self._converted(held, part, place)
 
@@ -124,9 +126,10 @@ class Matrix:
 
         if not self.turned:
             return torch.cat([torch.linalg.vector_norm(block, dim=1) for _, block in self.blocks()])
-        squares = torch.zeros(self.shape[0], dtype=torch.float64)
+        squares, place = torch.zeros(self.shape[0], dtype=torch.float64), None
         for _, block in Matrix(self.source).blocks():
-            squares += block.square().sum(0)
+            place = _place(block.numel(), block.device) if place is None else place
+            squares += torch.square(block, out=place[: block.numel()].view(block.shape)).sum(0)
         return squares.sqrt().float() if self.scale is None else squares.sqrt().float() * self.scale.abs()
 
     def on(self, device: Any) -> Matrix:
@@ -172,6 +175,15 @@ def _parts(count: int, numbers: int, most: int = BLOCK) -> Iterator[slice]:
     step = max(1, most // numbers)
     for first in range(0, count, step):
         yield slice(first, min(first + step, count))
+
+
+def _place(numbers: int, device: Any) -> Tensor:
+    """Room for float32 numbers. Much of it on the CPU is mapped: it goes back to the system when it is let go, whoever allocates beside."""
+    import torch
+
+    if device.type != "cpu" or numbers < MAPPED:
+        return torch.empty(numbers, device=device)
+    return torch.frombuffer(mmap.mmap(-1, 4 * numbers, access=mmap.ACCESS_COPY), dtype=torch.float32)
 
 
 @lru_cache(maxsize=1024)

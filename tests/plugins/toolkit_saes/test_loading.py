@@ -304,7 +304,7 @@ def test_files_stream_through_an_extraction(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, str(tmp_path / "run.py")], capture_output=True, text=True, timeout=280, check=True)
     naive, ours = (list(map(float, line.split())) for line in done.stdout.splitlines())
     assert ours[0] <= 1.1
-    assert ours[1] <= 0.35
+    assert ours[1] <= 0.25
     assert naive[0] > 3
     assert abs(ours[2] - naive[2]) <= 0.01 * naive[2]
     assert ours[2] > 0
