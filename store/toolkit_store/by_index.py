@@ -43,10 +43,12 @@ class RunIndex:
         self._directories: dict[str, Directory] = {}
 
     @cached_property
-    def samples(self) -> pa.Table:
+    def samples(self) -> pl.DataFrame:
         """Sample and unit by number."""
+        import polars as pl
+
         found = self.rows.find("sample_index", equals("step", self._numbering), ["number", "sample", "unit"])
-        return found.sort_by("number").select(["sample", "unit"]).combine_chunks()
+        return pl.DataFrame(found).sort("number").select("sample", "unit").rechunk()
 
     def directory(self, step: str) -> Directory:
         """The directory of a space."""
@@ -156,11 +158,10 @@ class ByIndex:
     def _named(self, found: _Entries, *more: str) -> pl.DataFrame:
         """With the samples' names instead of their numbers, and more columns about the samples."""
         import polars as pl
-        import pyarrow as pa
 
-        named = {name: self._index.samples[name].take(pa.array(found.numbers)) for name in ("sample", *more)}
-        columns = {"sample": named.pop("sample"), "position": found.positions, "value": found.values, **named}
-        return pl.DataFrame(pa.table(columns))
+        numbers = pl.Series(found.numbers)
+        named = {name: self._index.samples[name].gather(numbers) for name in ("sample", *more)}
+        return pl.DataFrame({"sample": named.pop("sample"), "position": found.positions, "value": found.values, **named})
 
     def _entries(self, feature: int, k: int | None = None) -> _Entries:
         """The entries of a feature; with `k`, of enough blocks to hold the k largest."""

@@ -18,31 +18,33 @@ _COLUMNS = ("position", "features", "values")
 def rows_of(rows: RunRows, sample: str, space: str | None) -> pa.Table:
     """The rows of a sample, of all spaces or of one."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     if space is None:
         found = rows.find("activations", equals("sample", sample), ["space", *_COLUMNS, "step"])
     else:
         found = rows.find("activations", f"{equals('sample', sample)} AND {equals('space', space)}", [*_COLUMNS, "step"])
         found = found.append_column("space", pa.repeat(space, found.num_rows))
-    return found.filter(pc.is_in(found["step"], value_set=pa.array(rows.cover, pa.string())))
+    cover = set(rows.cover)
+    ours = [step in cover for step in found["step"].to_pylist()]
+    return found if all(ours) else found.filter(pa.array(ours, pa.bool_()))
 
 
 def entries_of(rows: pa.Table) -> pl.DataFrame:
     """Space, position, feature and value, the strongest first within each place; an entry that two steps kept comes once."""
     import numpy as np
     import polars as pl
-    import pyarrow as pa
     import pyarrow.compute as pc
 
-    spaces = pc.unique(rows["space"]).sort()
+    named = rows["space"].to_pylist()
+    spaces = sorted(set(named))
+    number = {space: at for at, space in enumerate(spaces)}
     lengths = pc.list_value_length(rows["features"]).to_numpy()
-    numbers = np.repeat(pc.index_in(rows["space"], value_set=spaces).to_numpy(), lengths)
+    numbers = np.repeat(np.array([number[space] for space in named], np.uint32), lengths)
     positions = np.repeat(rows["position"].to_numpy(), lengths)
     features, values = (pc.list_flatten(rows[name]).to_numpy() for name in ("features", "values"))
     order = _ordered(numbers, positions, features, values)
     entries = {"position": positions[order], "feature": features[order], "value": values[order]}
-    return pl.DataFrame(pa.table({"space": spaces.take(pa.array(numbers[order])), **entries}))
+    return pl.DataFrame({"space": pl.Series(spaces, dtype=pl.String).gather(pl.Series(numbers[order])), **entries})
 
 
 def _ordered(numbers: np.ndarray, positions: np.ndarray, features: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 INDEXES: Mapping[str, str] = MappingProxyType({"activations": "sample", "postings": "place"})
 """Table -> the column that has a B-tree."""
-INDEX_STEPS_FROM = 100_000
+BITMAPS_FROM = 100_000
 """Rows from which a table has a bitmap of its steps: each commit asks whether rows of its key are there, and reading the column takes
-45 ms a million rows."""
+45 ms a million rows. `activations` has one of its spaces too, with which a sample's row at one layer is the only one that is read."""
 
 _KEYS_IN_A_FILTER = 500
 _LOOK_EVERY = 16
@@ -182,12 +182,14 @@ class Database:
         """The columns that are worth an index."""
         rows = found.count_rows()
         own = [INDEXES[name]] if name in INDEXES and rows else []
-        return [*own, "step"] if not TABLES[name].ledger and rows >= INDEX_STEPS_FROM else own
+        if TABLES[name].ledger or rows < BITMAPS_FROM:
+            return own
+        return [*own, "step", *(["space"] if name == "activations" else [])]
 
     def _index(self, found: Any, column: str) -> None:
         from lancedb.index import Bitmap, BTree
 
-        found.create_index(column, config=Bitmap() if column == "step" else BTree(), name=f"by_{column}")
+        found.create_index(column, config=Bitmap() if column in ("step", "space") else BTree(), name=f"by_{column}")
 
     # --- reading ---
 

@@ -21,7 +21,7 @@ from toolkit.records import RunRow, StepRow
 from toolkit.tables import DATA_TABLES, arrow_schema, table
 from toolkit_store import checking, dividing, indexing, ledger, locks, rows
 from toolkit_store.checking import CheckReport
-from toolkit_store.database import INDEX_STEPS_FROM, INDEXES, Database, among, equals
+from toolkit_store.database import BITMAPS_FROM, INDEXES, Database, among, equals
 from toolkit_store.files import Damaged
 from toolkit_store.keeping import CleanReport, Keeper
 from toolkit_store.place import Place, placed
@@ -124,7 +124,7 @@ class Store:
         """
         version = self.database.version(name)
         if self._present.get(name, (None,))[0] != version:
-            if self.database.count(name) >= INDEX_STEPS_FROM:
+            if self.database.count(name) >= BITMAPS_FROM:
                 return None
             self._present[name] = version, set(self.database.count_by_step(name))
         return self._present[name][1]

@@ -14,6 +14,7 @@ from toolkit.errors import DataError
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_step
 from toolkit_store import Store, database, open_store, repeats, rows, store
+from toolkit_store import open as open_features
 from toolkit_store.database import Database
 
 
@@ -26,7 +27,7 @@ def acts(*samples: str, features: int = 2) -> pa.Table:
 def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A store whose tables count as large from three rows on."""
     for module in (database, store):
-        monkeypatch.setattr(module, "INDEX_STEPS_FROM", 3)
+        monkeypatch.setattr(module, "BITMAPS_FROM", 3)
     return open_store(tmp_path / "store", create=True)
 
 
@@ -48,6 +49,21 @@ def test_steps_of_a_large_table_have_an_index(large: Store) -> None:
     large.compact()
     assert large.database.indexed("activations")
     assert [large.read("activations", [key])["sample"].to_pylist() for key in "abcd"] == [["a"], ["b"], ["c"], ["d"]]
+
+
+def test_one_row_of_a_sample_is_found_by_its_space_too(large: Store) -> None:
+    """Without the second index LanceDB reads the sample's row at every layer."""
+    spaces = [acts("x", "y").set_column(0, "space", [[space] * 2]) for space in "AB"]
+    with large.writer():
+        for key, rows_of_one in zip("ab", spaces, strict=True):
+            large.commit(make_step(key), {"activations": rows_of_one})
+        large.index("ab")
+        large.record_run(run="r", name="r", state="done", steps=["a", "b"])
+    plan = large.database.plan("activations", "sample = 'x' AND space = 'B'", ["step"])
+    assert "AND([sample = x]@by_sample(BTree),[space = B]@by_space(Bitmap))" in plan
+    view = open_features(large.folder).run("r")
+    assert view.sample("x", space="B")["feature"].to_list() == [0, 1]
+    assert set(view.sample("x")["space"]) == {"A", "B"}
 
 
 def test_joining_on_the_way_makes_the_index_too(large: Store) -> None:
@@ -85,7 +101,7 @@ def test_what_was_cut_off_in_a_large_table_is_replaced(large: Store) -> None:
 
 def test_a_table_that_was_large_is_not_taken_for_known(large: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (database, store):
-        monkeypatch.setattr(module, "INDEX_STEPS_FROM", 10)
+        monkeypatch.setattr(module, "BITMAPS_FROM", 10)
     large.commit(make_step("a"), {"activations": acts("a", "b")})
     steps = ["k"] * 8 + ["m"]
     cut_off = acts(*(f"s{number}" for number in range(9))).append_column(pa.field("step", pa.string(), False), pa.array(steps))
