@@ -55,12 +55,15 @@ def store(tmp_path: Path) -> Store:
 # --- opening ---
 
 
+def printed(code: str) -> str:
+    """What an interpreter of its own prints."""
+    command = [sys.executable, "-W", "error", "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True, env={"PYTHONPATH": ":".join(sys.path)}).stdout
+
+
 def test_import_is_light() -> None:
     code = "import sys, toolkit_store; print([m for m in ('lancedb', 'pyarrow', 'torch') if m in sys.modules])"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": ":".join(sys.path)}
-    )
-    assert done.stdout.strip() == "[]"
+    assert printed(code).strip() == "[]"
 
 
 @pytest.mark.slow
@@ -73,14 +76,7 @@ print([name for name in sys.modules if name.startswith("lance_namespace_urllib3_
 import lance_namespace, lance_namespace_urllib3_client as client
 print(client.DataApi.__name__, client.CreateTableRequest is lance_namespace.CreateTableRequest)
 """
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"PYTHONPATH": ":".join(sys.path)},
-    )
-    assert done.stdout.splitlines() == ["[]", "DataApi True"]
+    assert printed(code).splitlines() == ["[]", "DataApi True"]
 
 
 @pytest.mark.slow
@@ -101,14 +97,7 @@ def broken():
 lance._without_client = broken
 print(len(tried), lance.lancedb().connect.__name__, len(tried))
 """
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"PYTHONPATH": ":".join(sys.path)},
-    )
-    assert done.stdout.split() == ["0", "connect", "1"]
+    assert printed(code).split() == ["0", "connect", "1"]
 
 
 def test_made_store_is_a_marked_folder_and_opens_again(store: Store) -> None:
