@@ -159,9 +159,8 @@ class ByIndex:
         """With the samples' names instead of their numbers, and more columns about the samples."""
         import polars as pl
 
-        numbers = pl.Series(found.numbers)
-        named = {name: self._index.samples[name].gather(numbers) for name in ("sample", *more)}
-        return pl.DataFrame({"sample": named.pop("sample"), "position": found.positions, "value": found.values, **named})
+        sample, *others = (self._index.samples[name][found.numbers] for name in ("sample", *more))
+        return pl.DataFrame([sample, pl.Series("position", found.positions), pl.Series("value", found.values), *others])
 
     def _entries(self, feature: int, k: int | None = None) -> _Entries:
         """The entries of a feature; with `k`, of enough blocks to hold the k largest."""

@@ -43,8 +43,9 @@ def entries_of(rows: pa.Table) -> pl.DataFrame:
     positions = np.repeat(rows["position"].to_numpy(), lengths)
     features, values = (pc.list_flatten(rows[name]).to_numpy() for name in ("features", "values"))
     order = _ordered(numbers, positions, features, values)
-    entries = {"position": positions[order], "feature": features[order], "value": values[order]}
-    return pl.DataFrame({"space": pl.Series(spaces, dtype=pl.String).gather(pl.Series(numbers[order])), **entries})
+    whose = pl.Series("space", spaces, dtype=pl.String)[numbers[order]]
+    columns = {"position": positions, "feature": features, "value": values}
+    return pl.DataFrame([whose, *(pl.Series(name, column[order]) for name, column in columns.items())])
 
 
 def _ordered(numbers: np.ndarray, positions: np.ndarray, features: np.ndarray, values: np.ndarray) -> np.ndarray:
