@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.errors import DataError, StoreError
 from toolkit.tables import TABLES, arrow_schema
 from toolkit_store.background import background
-from toolkit_store.lance import lancedb
+from toolkit_store.lance import lancedb, without_blobs
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -207,7 +207,7 @@ class Database:
         table = await self._open(reader, name)
         if table is None:
             return None
-        query = table.query().select(columns)
+        query = without_blobs(table.query()).select(columns)
         found: pa.Table = await (query.where(where) if where else query).to_arrow()
         return found
 

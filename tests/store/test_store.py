@@ -100,6 +100,18 @@ print(len(tried), lance.lancedb().connect.__name__, len(tried))
     assert printed(code).split() == ["0", "connect", "1"]
 
 
+def test_a_question_does_not_ask_the_table_for_its_columns(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.commit(make_step("k"), {"sample_meta": meta("a", "b")})
+    asked: list[Any] = []
+    monkeypatch.setattr("lancedb.table.AsyncTable.schema", lambda table: asked.append(table) or _never())
+    assert store.read("sample_meta", ["k"])["sample"].to_pylist() == ["a", "b"]
+    assert asked == []
+
+
+async def _never() -> None:
+    pytest.fail("it asked")
+
+
 def test_made_store_is_a_marked_folder_and_opens_again(store: Store) -> None:
     marker = json.loads((store.folder / "toolkit-store.json").read_text())
     assert marker["format"] == STORE_FORMAT
@@ -268,6 +280,7 @@ def test_orphans_are_unseen_replaced_and_cleaned(store: Store) -> None:
     assert store.read("sample_meta", ["k", "gone"]).equals(meta("a"))
 
 
+@pytest.mark.slow
 def test_clean_gives_back_files_and_changes_nothing_else(store: Store) -> None:
     keys = [f"k{i}" for i in range(70)]  # past the joining of small files
     with store.writer():
