@@ -124,8 +124,8 @@ def chaos(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def slow(session: nox.Session) -> None:
-    """Run the tests that take over ten seconds each; chaos has a session of its own."""
-    _pytest(session, "-m", "slow", "-k", "not chaos", "-n", "2")
+    """Run the tests that take seconds each, most of them whole runs; chaos has a session of its own."""
+    _pytest(session, "-m", "slow", "-k", "not chaos", "-n", "2", "--durations=20")
 
 
 @nox.session(venv_backend="none")

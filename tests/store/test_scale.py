@@ -66,6 +66,7 @@ def test_one_row_of_a_sample_is_found_by_its_space_too(large: Store) -> None:
     assert set(view.sample("x")["space"]) == {"A", "B"}
 
 
+@pytest.mark.slow
 def test_joining_on_the_way_makes_the_index_too(large: Store) -> None:
     with large.writer():
         for number in range(70):

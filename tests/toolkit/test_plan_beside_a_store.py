@@ -17,6 +17,7 @@ def priced(stage: Any, load: Any) -> Cost | None:
     return Cost(disk=load.samples) if load and stage.id == "features" else None
 
 
+@pytest.mark.slow
 def test_what_is_there_needs_no_room_in_the_store(toolkit: Any, toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert toolkit.run("run", toy(n=12)).returncode == 0
     monkeypatch.setattr(_costs.shutil, "disk_usage", lambda path: SimpleNamespace(free=0))

@@ -222,6 +222,7 @@ def test_the_event_stream_is_json_on_stdout(toolkit, toy):
     assert names[-1] == "run_done"
 
 
+@pytest.mark.slow
 def test_a_dead_drivers_workers_end_with_it(toolkit, toy):
     process = toolkit.start("run", toy(features={"hang_seconds": 60}))
     worker = wait_for(toolkit.store, "worker_ready")["pid"]
@@ -338,6 +339,7 @@ def test_a_fact_that_several_steps_state_is_read_once(toolkit, toy):
     assert store.read("spaces", store.run_states()[0].steps).num_rows == 1
 
 
+@pytest.mark.slow
 def test_two_stages_that_ask_for_the_same_are_computed_once(toolkit, toy):
     path = toy()
     twin = "stages:\n- {id: twin, uses: extract.hash, with: {width: 32, active: 3, batch: 6}}\n"
