@@ -30,7 +30,7 @@ p{margin:.5rem 0}.faint,.eyebrow{color:var(--faint);font-size:.875rem}.eyebrow{m
 .tiles div{display:flex;flex-direction:column;background:var(--soft);border:1px solid var(--line);border-radius:.5rem;
 padding:.7rem .9rem}
 .tiles dt{color:var(--faint);font-size:.85rem;font-weight:400}
-.tiles dd{margin:0;font-size:1.35rem;font-weight:600;font-variant-numeric:tabular-nums}
+.tiles dd{margin:0;font-size:1.15rem;font-weight:600;white-space:nowrap;font-variant-numeric:tabular-nums}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-size:.925rem}
 .caption{color:var(--faint);font-size:.875rem;margin:0 0 .5rem}
