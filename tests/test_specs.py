@@ -58,6 +58,13 @@ def checked(toolkit: Toolkit, name: str, *args: str) -> dict[str, Any]:  # noqa:
     return found
 
 
+@pytest.mark.usefixtures("_no_network")
+@pytest.mark.parametrize("name", [name for name in STUDIES if "saes" in read(name)])
+def test_layers_are_chosen_without_an_overlay(toolkit: Toolkit, name: str) -> None:  # noqa: F811
+    """Also where the games come from a spec that has no SAEs."""
+    assert checked(toolkit, name)["run"] != checked(toolkit, name, "--set", "saes.with.layers=1-2")["run"]
+
+
 def test_the_studies_are_all_there() -> None:
     wanted = {"exp0_llama", "exp1_sae_l1_31", "exp1_residual_l1_31", "exp1_pathway", "gemma_135_extract", "gemma_top_features"}
     assert {Path(name).stem for name in STUDIES} == wanted

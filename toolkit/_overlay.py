@@ -14,6 +14,8 @@ from toolkit.errors import SpecError, nearest
 _MATCH: Mapping[At, str] = {("stages",): "id", ("sinks",): "name"}
 SHARED = ("model", "saes", "limit", "examine", "executors")
 """What overlays and `--set` change in a spec that is only reached by `from`: never its own stages, samples or seed."""
+_PARTS = ("model", "saes")
+"""Of these, what a spec may lack: what changes the inside of such a part is not for one without it."""
 
 
 def merge(base: Node, overlay: Node, at: At = ()) -> Node:
@@ -28,14 +30,21 @@ def merge(base: Node, overlay: Node, at: At = ()) -> Node:
     return overlay
 
 
-def shared(overlay: Node) -> Node:
-    """The part of an overlay that also applies to specs reached by `from`."""
-    return Node({key: value for key, value in overlay.value.items() if key in SHARED}, overlay.file, overlay.line)
+def shared(overlay: Node, base: Node) -> Node:
+    """The part of an overlay that also applies to `base`, a spec reached by `from`."""
+    found = {key: value for key, value in overlay.value.items() if key in SHARED and not _is_inside(key, value, base)}
+    return Node(found, overlay.file, overlay.line)
 
 
-def shared_sets(sets: Sequence[str]) -> list[str]:
-    """The `--set` texts that also apply to specs reached by `from`."""
-    return [text for text in sets if text.partition("=")[0].partition(".")[0].strip() in SHARED]
+def _is_inside(key: str, change: Node, base: Node) -> bool:
+    """Whether a change to a part says what is inside it only, and `base` has no such part."""
+    return key in _PARTS and key not in base.value and isinstance(change.value, dict) and "uses" not in change.value
+
+
+def shares_set(text: str, base: Node) -> bool:
+    """Whether a `--set` text also applies to `base`, a spec reached by `from`."""
+    first, *inside = (step.strip() for step in text.partition("=")[0].split("."))
+    return first in SHARED and (first not in _PARTS or first in base.value or inside in ([], ["uses"]))
 
 
 def apply_set(base: Node, text: str) -> Node:

@@ -18,7 +18,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from toolkit._overlay import apply_set, label, merge, shared, shared_sets
+from toolkit._overlay import apply_set, label, merge, shared, shares_set
 from toolkit._problems import Checked, checked, dotted, there
 from toolkit._yaml import At, Node, expand, load_yaml, placed, plain
 from toolkit.errors import SpecError, nearest
@@ -132,9 +132,9 @@ def _load(
 ) -> LoadedSpec:
     for overlay in overlays:
         change = load_yaml(Path(overlay)).root
-        root = merge(root, shared(change) if referred else change)
-    for text in shared_sets(sets) if referred else sets:
-        root = apply_set(root, text)
+        root = merge(root, shared(change, root) if referred else change)
+    for text in sets:
+        root = apply_set(root, text) if not referred or shares_set(text, root) else root
     path = path.absolute()
     spec = checked(Spec, root, (), expand(root), {"folder": path.parent}, "a spec")
     if problems := [f"{root.find(at).place}: {dotted(at)}: {text}" for at, text in _relation_problems(spec, root)]:

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit._overlay import apply_set, merge, shared, shared_sets
+from toolkit._overlay import apply_set, merge, shared, shares_set
 from toolkit._spec import load_spec
 from toolkit._yaml import load_yaml, placed, plain
 from toolkit.errors import SpecError
@@ -73,10 +73,22 @@ def test_overlay_refusals(name: str, text: str) -> None:
 
 
 def test_only_parts_of_overlays_and_sets_are_shared_with_referred_specs() -> None:
-    assert plain(shared(placed({"seed": 1, "stages": [], "model": 1, "saes": 2, "limit": 3, "executors": 4}, "x"))) == {
+    base = placed({"model": {"uses": "x"}}, "x")
+    assert plain(shared(placed({"seed": 1, "stages": [], "model": 1, "saes": 2, "limit": 3, "executors": 4}, "x"), base)) == {
         "model": 1, "saes": 2, "limit": 3, "executors": 4,
     }  # fmt: skip
-    assert shared_sets(["seed=1", "model.uses=x", "limit=null", "modeled=1"]) == ["model.uses=x", "limit=null"]
+    sets = ["seed=1", "model.uses=x", "limit=null", "modeled=1", "limit.units=3"]
+    assert [text for text in sets if shares_set(text, base)] == ["model.uses=x", "limit=null", "limit.units=3"]
+
+
+def test_the_inside_of_a_part_is_changed_only_where_the_part_is() -> None:
+    """A spec of games has no SAEs: `--set saes.with.layers=1-4` on the one that reads them is not for it."""
+    base = placed({"model": {"uses": "x"}}, "x")
+    change = {"model": {"with": {"dtype": "float32"}}, "saes": {"with": {"layers": 1}}}
+    assert plain(shared(placed(change, "x"), base)) == {"model": {"with": {"dtype": "float32"}}}
+    assert plain(shared(placed({"saes": {"uses": "s"}}, "x"), base)) == {"saes": {"uses": "s"}}
+    sets = ["saes.with.layers=1-4", "model.with.dtype=float32", "saes={uses: s}", "saes.uses=s"]
+    assert [text for text in sets if shares_set(text, base)] == sets[1:]
 
 
 @pytest.mark.parametrize(
