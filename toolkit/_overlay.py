@@ -15,7 +15,7 @@ _MATCH: Mapping[At, str] = {("stages",): "id", ("sinks",): "name"}
 SHARED = ("model", "saes", "limit", "examine", "executors")
 """What overlays and `--set` change in a spec that is only reached by `from`: never its own stages, samples or seed."""
 _PARTS = ("model", "saes")
-"""Of these, what a spec may lack: what changes the inside of such a part is not for one without it."""
+"""Those that a spec may lack: what changes the inside of such a part is not for a spec without it."""
 
 
 def merge(base: Node, overlay: Node, at: At = ()) -> Node:
@@ -32,19 +32,26 @@ def merge(base: Node, overlay: Node, at: At = ()) -> Node:
 
 def shared(overlay: Node, base: Node) -> Node:
     """The part of an overlay that also applies to `base`, a spec reached by `from`."""
-    found = {key: value for key, value in overlay.value.items() if key in SHARED and not _is_inside(key, value, base)}
+    found = {
+        key: value for key, value in overlay.value.items() if key in SHARED and not (_lacks(base, key) and _is_inside(value))
+    }
     return Node(found, overlay.file, overlay.line)
-
-
-def _is_inside(key: str, change: Node, base: Node) -> bool:
-    """Whether a change to a part says what is inside it only, and `base` has no such part."""
-    return key in _PARTS and key not in base.value and isinstance(change.value, dict) and "uses" not in change.value
 
 
 def shares_set(text: str, base: Node) -> bool:
     """Whether a `--set` text also applies to `base`, a spec reached by `from`."""
     first, *inside = (step.strip() for step in text.partition("=")[0].split("."))
-    return first in SHARED and (first not in _PARTS or first in base.value or inside in ([], ["uses"]))
+    return first in SHARED and (inside in ([], ["uses"]) or not _lacks(base, first))
+
+
+def _lacks(base: Node, key: str) -> bool:
+    """Whether `key` is a part that `base` does not have."""
+    return key in _PARTS and (key not in base.value or base.value[key].value is None)
+
+
+def _is_inside(change: Node) -> bool:
+    """Whether a change to a part says what is inside it only."""
+    return isinstance(change.value, dict) and "uses" not in change.value
 
 
 def apply_set(base: Node, text: str) -> Node:

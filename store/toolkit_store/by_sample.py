@@ -18,15 +18,14 @@ _COLUMNS = ("position", "features", "values")
 def rows_of(rows: RunRows, sample: str, space: str | None) -> pa.Table:
     """The rows of a sample, of all spaces or of one."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     if space is None:
         found = rows.find("activations", equals("sample", sample), ["space", *_COLUMNS, "step"])
     else:
         found = rows.find("activations", f"{equals('sample', sample)} AND {equals('space', space)}", [*_COLUMNS, "step"])
         found = found.append_column("space", pa.repeat(space, found.num_rows))
-    cover = set(rows.cover)
-    ours = [step in cover for step in found["step"].to_pylist()]
-    return found if all(ours) else found.filter(pa.array(ours, pa.bool_()))
+    return found.filter(pc.is_in(found["step"], value_set=pa.array(rows.cover, pa.string())))
 
 
 def entries_of(rows: pa.Table) -> pl.DataFrame:
@@ -35,15 +34,13 @@ def entries_of(rows: pa.Table) -> pl.DataFrame:
     import polars as pl
     import pyarrow.compute as pc
 
-    named = rows["space"].to_pylist()
-    spaces = sorted(set(named))
-    number = {space: at for at, space in enumerate(spaces)}
+    spaces = pc.unique(rows["space"]).sort()
     lengths = pc.list_value_length(rows["features"]).to_numpy()
-    numbers = np.repeat(np.array([number[space] for space in named], np.uint32), lengths)
+    numbers = np.repeat(pc.index_in(rows["space"], value_set=spaces).to_numpy(), lengths)
     positions = np.repeat(rows["position"].to_numpy(), lengths)
     features, values = (pc.list_flatten(rows[name]).to_numpy() for name in ("features", "values"))
     order = _ordered(numbers, positions, features, values)
-    whose = pl.Series("space", spaces, dtype=pl.String)[numbers[order]]
+    whose = pl.Series("space", spaces)[numbers[order]]
     columns = {"position": positions, "feature": features, "value": values}
     return pl.DataFrame([whose, *(pl.Series(name, column[order]) for name, column in columns.items())])
 

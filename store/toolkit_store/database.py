@@ -189,7 +189,7 @@ class Database:
     def _index(self, found: Any, column: str) -> None:
         from lancedb.index import Bitmap, BTree
 
-        found.create_index(column, config=Bitmap() if column in ("step", "space") else BTree(), name=f"by_{column}")
+        found.create_index(column, config=BTree() if column in INDEXES.values() else Bitmap(), name=f"by_{column}")
 
     # --- reading ---
 

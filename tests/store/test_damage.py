@@ -75,7 +75,7 @@ DEEDS: dict[str, Callable[[Store], object]] = {
 }
 
 
-@pytest.mark.parametrize("deed", ["compact", "clean", "gc", "index", pytest.param("commits", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("deed", [pytest.param(deed, marks=[pytest.mark.slow] * (deed == "commits")) for deed in DEEDS])
 def test_a_flipped_bit_is_not_written_on(store: Store, deed: str) -> None:
     path = data_file(store)
     sound = flip(path)

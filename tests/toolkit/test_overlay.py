@@ -81,9 +81,10 @@ def test_only_parts_of_overlays_and_sets_are_shared_with_referred_specs() -> Non
     assert [text for text in sets if shares_set(text, base)] == ["model.uses=x", "limit=null", "limit.units=3"]
 
 
-def test_the_inside_of_a_part_is_changed_only_where_the_part_is() -> None:
+@pytest.mark.parametrize("more", [{}, {"saes": None}])
+def test_the_inside_of_a_part_is_changed_only_where_the_part_is(more: dict[str, None]) -> None:
     """A spec of games has no SAEs: `--set saes.with.layers=1-4` on the one that reads them is not for it."""
-    base = placed({"model": {"uses": "x"}}, "x")
+    base = placed({"model": {"uses": "x"}, **more}, "x")
     change = {"model": {"with": {"dtype": "float32"}}, "saes": {"with": {"layers": 1}}}
     assert plain(shared(placed(change, "x"), base)) == {"model": {"with": {"dtype": "float32"}}}
     assert plain(shared(placed({"saes": {"uses": "s"}}, "x"), base)) == {"saes": {"uses": "s"}}
