@@ -31,7 +31,7 @@ from _store_data import LAYERS, SAMPLES, STEP_SAMPLES, WIDTH, long, space, steps
 
 import toolkit_store
 from toolkit.testing.fakes import make_step
-from toolkit_store.diff import diff_views
+from toolkit_store.query.diff import diff_views
 
 DIMS = 2_304
 SYSTEMS = ("store", "small", "polars", "duckdb", "npz")
@@ -140,7 +140,7 @@ COLD_DIFF = """
 import sys, time
 start = time.perf_counter()
 import toolkit_store
-from toolkit_store.diff import diff_views
+from toolkit_store.query.diff import diff_views
 features = toolkit_store.open(sys.argv[1])
 diff_views(features.run("benchmark"), features.run("first"), sys.argv[4:])
 print(time.perf_counter() - start)

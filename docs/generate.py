@@ -51,7 +51,7 @@ def _help(command: click.Command, name: str, top: click.Context) -> str:
 
 def parts() -> str:
     """Each built-in part with its params, by kind."""
-    from toolkit._plugins import KINDS, load_parts
+    from toolkit._plugins.loading import KINDS, load_parts
 
     installed = load_parts()
     blocks: list[str] = []

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from toolkit import _neuronpedia
+from toolkit import neuronpedia as _neuronpedia
 from toolkit.errors import BadInput, nearest
 from toolkit.hookpoints import Hookpoint, hookpoint
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from toolkit.hub import Download
-    from toolkit.pricing import Comparison, Cost, Workload
+    from toolkit.costs import Comparison, Cost, Workload
     from toolkit.saes import Decoder
 
 

@@ -28,7 +28,7 @@ from toolkit.records import Identity, Work, tables_of
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from toolkit._plugins import Parts
+    from toolkit._plugins.loading import Parts
 
 ALIVE_SECONDS = 1.0
 
@@ -80,7 +80,7 @@ class _FileInputs:
     def read(self, table: str) -> pa.Table:
         import pyarrow as pa
 
-        from toolkit._jobs import read_arrow
+        from toolkit._run.job_folder import read_arrow
         from toolkit.errors import DataError
 
         if table not in self._files:
@@ -164,8 +164,8 @@ def memory() -> dict[str, int | None]:
 def _serve(channel: _Channel, messages: queue.Queue[dict[str, Any]]) -> None:
     import pyarrow as pa  # every job needs it; paid for here, it does not count as a step's time
 
-    from toolkit._plugins import load_parts
-    from toolkit._versions import versions
+    from toolkit._plugins.loading import load_parts
+    from toolkit._plan.versions import versions
 
     pa.schema([])
     opening = messages.get()
@@ -193,7 +193,7 @@ def _job(channel: _Channel, parts: Parts, loaded: _Loaded, job: Mapping[str, Any
 
 
 def _run(parts: Parts, loaded: _Loaded, job: Mapping[str, Any], report: _Reporter) -> dict[str, int]:
-    from toolkit._jobs import JobWriter
+    from toolkit._run.job_folder import JobWriter
 
     started = time.monotonic()
     part: Any = parts.get(job["kind"], job["part"])

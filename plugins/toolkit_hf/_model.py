@@ -17,7 +17,7 @@ import torch
 from toolkit.errors import BadInput, DataError
 from toolkit.hookpoints import Hookpoint, hookpoint
 from toolkit.models import Draw, Edit, Encoded, Generated, Model, Prefix, Reply, as_probabilities
-from toolkit.pricing import ANSWERED
+from toolkit.costs import ANSWERED
 
 from ._structure import listen, structure_of, tensor
 from ._text import bos_of, encode, end_ids

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toolkit.pricing import ROW, Cost, Workload, head_flops, key_bytes, token_bytes, token_flops
+from toolkit.costs import ROW, Cost, Workload, head_flops, key_bytes, token_bytes, token_flops
 
 from ._params import Delta
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from toolkit.pricing import ANSWERED, Cost, Workload, head_flops, key_bytes, pass_bytes, token_flops
+from toolkit.costs import ANSWERED, Cost, Workload, head_flops, key_bytes, pass_bytes, token_flops
 
 from ._play import Play
 

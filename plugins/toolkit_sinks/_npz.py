@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from toolkit.errors import DataError, choices
-from toolkit.pricing import Cost
+from toolkit.costs import Cost
 from toolkit.records import Params, SinkWork
 
 from ._archive import archive, dense, texts, whole

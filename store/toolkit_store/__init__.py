@@ -5,11 +5,11 @@ Importing this package imports neither lancedb nor pyarrow; the first read or co
 
 from __future__ import annotations
 
-from toolkit_store.checking import CheckReport
-from toolkit_store.keeping import CleanReport
+from toolkit_store.upkeep.check import CheckReport
+from toolkit_store.write.keeping import CleanReport
 from toolkit_store.place import local_part, uri_of
-from toolkit_store.query import Features, RunView
-from toolkit_store.query import open_features as open
+from toolkit_store.query.features import Features, RunView
+from toolkit_store.query.features import open_features as open
 from toolkit_store.remote import NoStore
 from toolkit_store.store import Store, open_store
 

@@ -2,7 +2,7 @@
 
     <store>/toolkit-store.json   the marker: {"format", "made_by", "made_at", "values"}; a folder with it is a store
     <store>/tables/              the LanceDB database
-    <store>/files/               size and SHA-256 of its files (`toolkit_store.files`)
+    <store>/files/               size and SHA-256 of its files (`toolkit_store.upkeep.file_record`)
     <store>/locks/               the lock files (`toolkit_store.locks`)
     <store>/runs/                the host's: journals and reports
 
@@ -24,7 +24,7 @@ from toolkit import __version__
 from toolkit.errors import BadInput, StoreNotUsable, choices
 from toolkit.tables import STORE_FORMAT, TABLES
 from toolkit_store import locks
-from toolkit_store.files import FileRecord
+from toolkit_store.upkeep.file_record import FileRecord
 
 MARKER = "toolkit-store.json"
 READABLE = (1, 2, 3)

@@ -17,8 +17,8 @@ from urllib.parse import quote, unquote
 
 from toolkit_store import folder, locks, remote
 from toolkit_store.database import Database
-from toolkit_store.files import Entry, FileRecord
-from toolkit_store.manifest import Fragment
+from toolkit_store.upkeep.file_record import Entry, FileRecord
+from toolkit_store.upkeep.lance_manifest import Fragment
 
 _LOCAL_PART = "toolkit-runs@"
 
@@ -45,7 +45,7 @@ def placed(path: str | Path, *, create: bool, read_only: bool, values: str | Non
 
 
 class Record(Protocol):
-    """What `toolkit_store.files.FileRecord` does."""
+    """What `toolkit_store.upkeep.file_record.FileRecord` does."""
 
     def begin(self, table: str, used: Callable[[], bool]) -> None: ...
     def hold(self, table: str, which: Callable[[Fragment], bool]) -> None: ...

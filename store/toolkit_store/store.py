@@ -19,13 +19,18 @@ from typing import TYPE_CHECKING
 from toolkit.errors import BadInput, StoreError, choices, nearest
 from toolkit.records import RunRow, StepRow
 from toolkit.tables import DATA_TABLES, arrow_schema, table
-from toolkit_store import checking, dividing, indexing, ledger, locks, rows
-from toolkit_store.checking import CheckReport
+from toolkit_store import locks
+from toolkit_store.upkeep import check as checking
+from toolkit_store.write import dividing
+from toolkit_store.index import build as indexing
+from toolkit_store.write import ledger
+from toolkit_store.write import rows
+from toolkit_store.upkeep.check import CheckReport
 from toolkit_store.database import BITMAPS_FROM, INDEXES, Database, among, equals
-from toolkit_store.files import Damaged
-from toolkit_store.keeping import CleanReport, Keeper
+from toolkit_store.upkeep.file_record import Damaged
+from toolkit_store.write.keeping import CleanReport, Keeper
 from toolkit_store.place import Place, placed
-from toolkit_store.postings import number_key, space_key
+from toolkit_store.index.postings import number_key, space_key
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -14,11 +14,14 @@ import torch
 
 from toolkit.testing import sae_files as write
 from toolkit.testing.fakes import SilentReporter
-from toolkit_saes import _gemma_scope, _llama_scope, _sae_lens_id, _saelens
-from toolkit_saes._gemma_scope import GemmaScope
-from toolkit_saes._llama_scope import LlamaScope
-from toolkit_saes._sae_lens_id import SaeLensId
-from toolkit_saes._saelens import ARCHITECTURES, SaeLens
+from toolkit_saes.layouts import gemma_scope as _gemma_scope
+from toolkit_saes.layouts import llama_scope as _llama_scope
+from toolkit_saes.layouts import sae_lens_id as _sae_lens_id
+from toolkit_saes.layouts import saelens as _saelens
+from toolkit_saes.layouts.gemma_scope import GemmaScope
+from toolkit_saes.layouts.llama_scope import LlamaScope
+from toolkit_saes.layouts.sae_lens_id import SaeLensId
+from toolkit_saes.layouts.saelens import ARCHITECTURES, SaeLens
 
 pytestmark = [pytest.mark.peer, pytest.mark.filterwarnings("ignore")]
 INPUTS, WIDTH, OUTPUTS = 24, 100, 20

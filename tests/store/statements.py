@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from toolkit_store.sql import FUNCTIONS
+from toolkit_store.query.sql import FUNCTIONS
 
 PIECES = (
     *("SELECT", "*", "FROM", "features", "activations", "WHERE", "number", "> 1", "'x'", "''", "'", '"', '"space"', ";", "--"),

@@ -14,9 +14,10 @@ import pytest
 from toolkit.errors import StoreError
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_step
-from toolkit_store import Store, locks, manifest, open_store
+from toolkit_store import Store, locks, open_store
+from toolkit_store.upkeep import lance_manifest as manifest
 from toolkit_store.database import Database
-from toolkit_store.files import FileRecord, every
+from toolkit_store.upkeep.file_record import FileRecord, every
 
 VALUE = 1.5
 

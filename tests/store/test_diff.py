@@ -10,9 +10,10 @@ import pytest
 import toolkit_store
 from tests.store.test_features import TWO, rows_of, views, write
 from toolkit.errors import BadInput
-from toolkit_store import Store, by_index, open_store
-from toolkit_store.diff import diff_views
-from toolkit_store.run_rows import RunRows
+from toolkit_store import Store, open_store
+from toolkit_store.query import by_index
+from toolkit_store.query.diff import diff_views
+from toolkit_store.query.run_rows import RunRows
 
 
 @pytest.fixture

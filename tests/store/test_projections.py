@@ -13,8 +13,8 @@ from toolkit.errors import BadInput
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_step
 from toolkit_store import RunView, Store, open_store
-from toolkit_store.projections import project
-from toolkit_store.similar import slices
+from toolkit_store.index.projections import project
+from toolkit_store.query.similar import slices
 
 FEATURES, INPUTS, DIMS = 2_500, 768, 256
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.store.statements import generated
 from toolkit.errors import BadInput
-from toolkit_store.sql import checked, select
+from toolkit_store.query.sql import checked, select
 
 FEATURES = pl.DataFrame(
     {"space": ["a", "b"], "feature": [1, 2], "stat": ["d", "q"], "number": [1.5, None], "text": ["it's", None]}
@@ -166,7 +166,7 @@ def test_what_passes_consists_of_known_words_alone(text: str) -> None:
 def test_long_statements_do_not_end_the_process() -> None:
     """Each as deep as is let through: what breaks the stack ends the process, so it has one of its own."""
     program = (
-        "import polars as pl\nfrom toolkit.errors import BadInput\nfrom toolkit_store.sql import select\n"
+        "import polars as pl\nfrom toolkit.errors import BadInput\nfrom toolkit_store.query.sql import select\n"
         "texts = ['SELECT ' + '+'.join(['1'] * 990), 'SELECT ' + '- ' * 950 + '1', ' UNION ALL '.join(['SELECT 1'] * 900),\n"
         "    'SELECT ' + '(' * 30 + '1' + ')' * 30, 'SELECT * FROM features WHERE ' + ' OR '.join(['feature=1'] * 490),\n"
         "    'SELECT ' + 'CASE WHEN true THEN ' * 29 + '1' + ' END' * 29, 'SELECT ' + 'NOT ' * 950 + 'TRUE']\n"

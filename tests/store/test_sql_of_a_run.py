@@ -21,9 +21,9 @@ from toolkit.tables import DATA_TABLES, TABLES, arrow_schema
 from toolkit.testing.fakes import make_step
 from toolkit_store import RunView, open_store
 from toolkit_store.database import Database
-from toolkit_store.projections import project
-from toolkit_store.run_rows import matching
-from toolkit_store.similar import slices
+from toolkit_store.index.projections import project
+from toolkit_store.query.run_rows import matching
+from toolkit_store.query.similar import slices
 
 SPACE = {"model": "m", "revision": "1", "hookpoint": "resid_post.1", "sae": "s", "recipe": "relu", "width": 8}
 NAMES = ("A", "it's", "")

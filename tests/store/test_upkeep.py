@@ -13,7 +13,8 @@ import toolkit_store
 from toolkit.errors import BadInput, DataError, StoreNotUsable
 from toolkit.tables import STORE_FORMAT, arrow_schema
 from toolkit.testing.fakes import make_step
-from toolkit_store import Store, database, indexing, open_store
+from toolkit_store import Store, database, open_store
+from toolkit_store.index import build as indexing
 
 
 def acts(sample: str, value: float = 1.5) -> pa.Table:

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pytest
 from pydantic import BaseModel, Field
 
-from toolkit._plugins import load_parts
+from toolkit._plugins.loading import load_parts
 from toolkit.errors import DataError
-from toolkit.pricing import Cost
+from toolkit.costs import Cost
 from toolkit.records import (
     EnvironmentPart,
     ExecutorPart,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from toolkit._devices import pick
+from toolkit._run.devices import pick
 from toolkit.errors import BadInput
 
 

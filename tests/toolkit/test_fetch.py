@@ -16,7 +16,7 @@ import yaml
 from huggingface_hub import constants
 
 from toolkit import hub
-from toolkit._fetch import WAITS, Fetched, Screen, fetch_all, size
+from toolkit._plan.fetch import WAITS, Fetched, Screen, fetch_all, size
 from toolkit.errors import BadInput, DataError
 from toolkit.hub import Download, HubFile, Snapshot
 

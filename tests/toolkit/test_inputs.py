@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from toolkit._inputs import StoreInputs
+from toolkit._run.inputs import StoreInputs
 from toolkit.records import StepRow
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_step

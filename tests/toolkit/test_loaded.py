@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from toolkit._plugins import load_parts
+from toolkit._plugins.loading import load_parts
 from toolkit.errors import BadInput
 from toolkit.hookpoints import hookpoint
 from toolkit.models import Draw, Edit, Encoded, Generated, Model, Prefix, Span, Tokens

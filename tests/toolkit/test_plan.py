@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit._earlier import foretold
-from toolkit._jobs import write_bytes
-from toolkit._keys import canonical, differences, digest_of, key_of
-from toolkit._plan import expand, make_plan
-from toolkit._plugins import load_parts
-from toolkit._resolve import resolve
-from toolkit._sinks import _safe
-from toolkit._spec import load_spec
+from toolkit._run.history import foretold
+from toolkit._run.job_folder import write_bytes
+from toolkit._plan.keys import canonical, differences, digest_of, key_of
+from toolkit._plan.plan import expand, make_plan
+from toolkit._plugins.loading import load_parts
+from toolkit._plan.resolve import resolve
+from toolkit._run.sinks import _safe
+from toolkit._spec.spec import load_spec
 from toolkit.errors import DataError
 from toolkit.testing.fakes import make_samples, make_step
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from toolkit import _costs, _run
-from toolkit.pricing import Cost
+from toolkit._plan import costs as _costs
+from toolkit._run import scheduler as _run
+from toolkit.costs import Cost
 
 
 def priced(stage: Any, load: Any) -> Cost | None:

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from toolkit import _plugins
+from toolkit._plugins import loading as _plugins
 from toolkit._cli.plugins import command
-from toolkit._plugins import Parts, load_parts
+from toolkit._plugins.loading import Parts, load_parts
 from toolkit.errors import BadInput, PluginError
 
 HEAD = """
@@ -93,7 +93,7 @@ def test_a_distribution_is_named_with_its_version(found: Found) -> None:
 
 
 def test_loading_is_light() -> None:
-    code = "import sys; from toolkit._plugins import load_parts; load_parts(); print(*sys.modules)"
+    code = "import sys; from toolkit._plugins.loading import load_parts; load_parts(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": _path()})
     assert not {"torch", "lancedb", "pyarrow", "transformers"} & set(done.stdout.split())
 

@@ -13,8 +13,8 @@ import pytest
 import yaml
 from scipy import stats
 
-from toolkit._power import POWER, _clusters, _counted, _shared_out, smallest, smallest_eta2, smallest_r
-from toolkit.pricing import Comparison
+from toolkit._plan.power import POWER, _clusters, _counted, _shared_out, smallest, smallest_eta2, smallest_r
+from toolkit.costs import Comparison
 from toolkit.records import StagePart
 from toolkit_stats import toolkit_parts
 from toolkit_store import open_store
@@ -198,7 +198,7 @@ def test_units_and_equal_prompts_hold_samples_together() -> None:
 
 COUNTED = '''
 from toolkit import hookimpl
-from toolkit.pricing import Comparison
+from toolkit.costs import Comparison
 from toolkit.records import Params, StagePart
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.pricing import ANSWERED, head_flops, key_bytes, pass_bytes, token_bytes, token_flops
+from toolkit.costs import ANSWERED, head_flops, key_bytes, pass_bytes, token_bytes, token_flops
 
 LLAMA = {
     "layers": 32,

@@ -11,8 +11,8 @@ import sys
 
 import pytest
 
-from toolkit._events import EventLog, read_events
-from toolkit._progress import Plain, Tally
+from toolkit._run.events import EventLog, read_events
+from toolkit._run.progress import Plain, Tally
 
 STARTED = {"event": "run_started", "run": "r", "stages": 2, "log": "log.txt"}
 READY = {"event": "stage_ready", "stage": "a", "part": "p", "steps": 4, "reused": 1, "todo": 3}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from toolkit._report import write_report
+from toolkit._report.page import write_report
 from toolkit.records import Figure, Inputs, ReportSection
 
 EVIL = "<script>alert(1)</script>"

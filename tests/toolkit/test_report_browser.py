@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from toolkit._report import write_report
+from toolkit._report.page import write_report
 from toolkit.records import Figure, ReportSection
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 from toolkit._cli.new_plugin import command
-from toolkit._plugins import load_parts
-from toolkit._scaffold import KINDS, package_files, write_plugin
-from toolkit._spec import load_spec
+from toolkit._plugins.loading import load_parts
+from toolkit._plugins.scaffold import KINDS, package_files, write_plugin
+from toolkit._spec.spec import load_spec
 from toolkit.errors import BadInput
 from toolkit.testing.contracts import Broken
 from toolkit.testing.fakes import SilentReporter
@@ -154,7 +154,7 @@ def test_pip_installs_every_kind_and_their_tests_pass_as_they_are(tmp_path: Path
     subprocess.run([*pip, *map(str, folders)], check=True, timeout=280)
     paths = os.pathsep.join([str(target), *map(os.path.abspath, filter(None, sys.path))])
     env = {**os.environ, "PYTHONPATH": paths}
-    code = "from toolkit._plugins import load_parts; print(*sorted(load_parts().versions()))"
+    code = "from toolkit._plugins.loading import load_parts; print(*sorted(load_parts().versions()))"
     listed = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert {f"my-{kind}" for kind in KINDS} <= set(listed.stdout.split()), listed.stderr
     for folder in folders:

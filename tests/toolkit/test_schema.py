@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from toolkit._cli.schema import command, spec_schema
-from toolkit._plugins import load_parts
-from toolkit._yaml import load_yaml, plain
+from toolkit._plugins.loading import load_parts
+from toolkit._spec.yaml import load_yaml, plain
 from toolkit.errors import BadInput
 
 TOY = Path(__file__).parents[2] / "specs" / "toy.yaml"

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
-from toolkit._spec import From, LoadedSpec, Spec, load_spec, load_spec_data, validate_params
+from toolkit._spec.spec import From, LoadedSpec, Spec, load_spec, load_spec_data, validate_params
 from toolkit.errors import SpecError
 from toolkit.records import Params
 from toolkit.selectors import At

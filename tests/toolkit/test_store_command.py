@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from toolkit._cli import query, store
 from toolkit._cli.store import FORMATS
-from toolkit._places import store_folder
+from toolkit._run.run_folder import store_folder
 from toolkit.errors import BadInput, StoreNotUsable
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_step
@@ -152,7 +152,7 @@ def test_decoders_are_kept_layer_by_layer(opened: Store, say: Say, monkeypatch: 
     (opened.folder / "runs" / "run-2").mkdir()
     (opened.folder / "runs" / "run-2" / "manifest.json").write_text(json.dumps({"run": "run-2", "stages": []}))
     monkeypatch.setattr("toolkit._cli._decoders.find_decoder", lambda *_: SimpleNamespace(width=12, rows=None))
-    monkeypatch.setattr("toolkit_store.projections.project", lambda *_, **__: True)
+    monkeypatch.setattr("toolkit_store.index.projections.project", lambda *_, **__: True)
     done = say("project", "--run", "run-2")
     assert [line.partition(":")[0] for line in done.stdout.splitlines()] == [f"m/resid_post.{at}/x" for at in sorted(layers)]
 

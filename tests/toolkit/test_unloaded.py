@@ -9,11 +9,11 @@ import pytest
 import yaml
 
 from tests.toolkit.conftest import Toolkit, toolkit  # noqa: F401
-from toolkit._plan import Plan, make_plan
-from toolkit._plugins import load_parts
-from toolkit._power import power_of
-from toolkit._resolve import resolve
-from toolkit._spec import load_spec
+from toolkit._plan.plan import Plan, make_plan
+from toolkit._plugins.loading import load_parts
+from toolkit._plan.power import power_of
+from toolkit._plan.resolve import resolve
+from toolkit._spec.spec import load_spec
 from toolkit_store import open_store
 
 SPECS = Path(__file__).parents[2] / "specs"

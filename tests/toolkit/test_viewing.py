@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from toolkit._cli import doctor, report, runs, show, status
-from toolkit._places import find_run
+from toolkit._run.run_folder import find_run
 from toolkit.errors import BadInput
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_step

@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit._yaml import MAX_NODES, expand, load_yaml, parse_value, placed, plain
+from toolkit._spec.yaml import MAX_NODES, expand, load_yaml, parse_value, placed, plain
 from toolkit.errors import SpecError
 
 RESOURCES = Path(__file__).parents[1] / "resources"
@@ -81,7 +81,7 @@ def test_a_large_file_is_refused(tmp_path: Path) -> None:
 
 def test_many_values_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert MAX_NODES == 100_000
-    monkeypatch.setattr("toolkit._yaml.MAX_NODES", 1000)
+    monkeypatch.setattr("toolkit._spec.yaml.MAX_NODES", 1000)
     path = written(tmp_path, "a:\n" + "- 1\n" * 1000)
     assert refusal(path).startswith(f"{path}:999: More than 1000 values; ")
 

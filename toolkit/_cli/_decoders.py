@@ -10,7 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from toolkit._cli._query_run import Run
-    from toolkit._plugins import Parts
+    from toolkit._plugins.loading import Parts
     from toolkit.records import SaePart
     from toolkit.saes import Decoder
 
@@ -39,7 +39,7 @@ def find_rows(space: Mapping[str, Any], run: Run, folder: Path | None) -> Any:
 
 def find_decoder(space: Mapping[str, Any], manifest: Mapping[str, Any], folder: Path | None) -> Decoder:
     """The decoder of a space, whose files are the ones that the run used; else what was tried, and what to do."""
-    from toolkit._plugins import load_parts
+    from toolkit._plugins.loading import load_parts
     from toolkit.errors import BadInput
 
     if space["sae"] is None:

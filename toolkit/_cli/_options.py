@@ -13,8 +13,8 @@ import click
 from toolkit.errors import BadInput
 
 if TYPE_CHECKING:
-    from toolkit._plan import Plan
-    from toolkit._plugins import Parts
+    from toolkit._plan.plan import Plan
+    from toolkit._plugins.loading import Parts
 
 _FILE = click.Path(path_type=Path)
 
@@ -69,10 +69,10 @@ def again(target: str, asked: Asked) -> str:
 
 def load_plan(target: str, asked: Asked) -> tuple[Plan, Parts, Asked]:
     """The plan of a spec file, or of a run in the store: then with the overlays, sets and plugins recorded there."""
-    from toolkit._plan import make_plan
-    from toolkit._plugins import load_parts
-    from toolkit._resolve import resolve
-    from toolkit._spec import load_spec, load_spec_data
+    from toolkit._plan.plan import make_plan
+    from toolkit._plugins.loading import load_parts
+    from toolkit._plan.resolve import resolve
+    from toolkit._spec.spec import load_spec, load_spec_data
 
     recorded = _recorded(target, asked)
     if recorded is not None:
@@ -87,8 +87,8 @@ def load_plan(target: str, asked: Asked) -> tuple[Plan, Parts, Asked]:
 
 def _recorded(target: str, asked: Asked) -> dict[str, Any] | None:
     """The manifest when `target` names a run and no file: what looks like a path is never taken for a run."""
-    from toolkit._manifest import read_manifest
-    from toolkit._places import run_folder, store_folder
+    from toolkit._run.manifest import read_manifest
+    from toolkit._run.run_folder import run_folder, store_folder
 
     folder = store_folder(asked.store)
     if not _may_be_run(target) or not (folder / "runs").is_dir():
@@ -103,7 +103,7 @@ def _may_be_run(target: str) -> bool:
 
 
 def _find(folder: Path, target: str) -> str:
-    from toolkit._places import find_run
+    from toolkit._run.run_folder import find_run
 
     try:
         return find_run(folder, target)
@@ -113,8 +113,8 @@ def _find(folder: Path, target: str) -> str:
 
 def _check_either(target: str, asked: Asked) -> None:
     """What is no file may have been meant for a run, and there is none: say both."""
-    from toolkit._places import store_folder
-    from toolkit._yaml import missing
+    from toolkit._run.run_folder import store_folder
+    from toolkit._spec.yaml import missing
 
     if _may_be_run(target):
         raise BadInput(

@@ -15,10 +15,10 @@ from toolkit._cli._answers import Asked, Row
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from toolkit._places import Tally
+    from toolkit._run.run_folder import Tally
     from toolkit.records import RunRow, StepRow
     from toolkit_store import RunView, Store
-    from toolkit_store.run_rows import RunRows
+    from toolkit_store.query.run_rows import RunRows
 
 BATCH_ROWS = 100_000
 """Rows read at a time: the activations of a large run do not fit in memory at once."""
@@ -65,7 +65,7 @@ class Run:
     @cached_property
     def rows(self) -> RunRows:
         """The rows of the run's steps."""
-        from toolkit_store.run_rows import RunRows
+        from toolkit_store.query.run_rows import RunRows
 
         return RunRows(self.store, self.steps)
 
@@ -95,8 +95,8 @@ class Run:
     @cached_property
     def manifest(self) -> Row:
         """The run's record; empty when it cannot be read."""
-        from toolkit._manifest import read_manifest
-        from toolkit._places import run_folder
+        from toolkit._run.manifest import read_manifest
+        from toolkit._run.run_folder import run_folder
         from toolkit.errors import BadInput
 
         try:
@@ -187,7 +187,7 @@ class Run:
 
 def _writes(writers: Sequence[Mapping[str, Any]], table: str) -> str:
     """Which stages write the table; if none does, which installed parts would."""
-    from toolkit._plugins import load_parts
+    from toolkit._plugins.loading import load_parts
     from toolkit.errors import PluginError
 
     if writers:
@@ -202,8 +202,8 @@ def _writes(writers: Sequence[Mapping[str, Any]], table: str) -> str:
 def open_run(asked: Asked, name: str | None = None) -> Run:
     """The run asked for, or the one named. Of one that is not done, the committed steps, and a word about it on stderr."""
     from toolkit._cli.status import alive
-    from toolkit._events import read_events
-    from toolkit._places import find_run, run_folder, store_folder, tally
+    from toolkit._run.events import read_events
+    from toolkit._run.run_folder import find_run, run_folder, store_folder, tally
     from toolkit.errors import BadInput
     from toolkit_store import open_store
 

@@ -10,7 +10,7 @@ import click
 from toolkit._cli._options import Asked, spec_options
 
 if TYPE_CHECKING:
-    from toolkit._plan import Plan
+    from toolkit._plan.plan import Plan
 
 
 @click.command("check")

@@ -42,7 +42,7 @@ class Finding:
 @store_option
 def command(clean: bool, as_json: bool, store: str | None) -> None:
     """Examine this machine and the store. Exit code 0: healthy; 3: something has a cure, printed beside it."""
-    from toolkit._places import store_folder
+    from toolkit._run.run_folder import store_folder
 
     folder = store_folder(store)
     removed = _clean(folder) if clean else {}
@@ -145,7 +145,7 @@ def _free(place: Path) -> int:
 
 
 def _store(folder: Path) -> Iterator[Finding]:
-    from toolkit._places import again
+    from toolkit._run.run_folder import again
     from toolkit.errors import ToolkitError
     from toolkit_store import open_store
 

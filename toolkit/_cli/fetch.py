@@ -20,7 +20,7 @@ def command(target: str, asked: Asked) -> None:
     The same command goes on with what was cut off. With HF_HUB_OFFLINE set, nothing is fetched and what is there is checked.
     """
     from toolkit._cli._options import load_plan
-    from toolkit._fetch import Screen, downloads_of, fetch_all, loadables_of
+    from toolkit._plan.fetch import Screen, downloads_of, fetch_all, loadables_of
 
     plan, _, _ = load_plan(target, asked)
     found = []

@@ -16,7 +16,7 @@ def command(name: str, kind: str, out: Path) -> None:
 
     Kinds: model, sae, source, environment, parser, extract, compare, patch, play, trace, words, sink, executor, report.
     """
-    from toolkit._scaffold import write_plugin
+    from toolkit._plugins.scaffold import write_plugin
 
     folder = write_plugin(name, kind, out)
     click.echo(f"Wrote {folder}. Next:")

@@ -11,7 +11,7 @@ import click
 
 from toolkit._cli._options import Asked, spec_options
 from toolkit._cli._text import columns, duration, size
-from toolkit.pricing import Cost
+from toolkit.costs import Cost
 
 
 @click.command("plan")
@@ -19,10 +19,10 @@ from toolkit.pricing import Cost
 @spec_options
 def command(target: str, asked: Asked) -> None:
     """Say what will run: stages, steps, what the store has already and why the rest is computed."""
-    from toolkit._annotate import annotate
+    from toolkit._run.forecast import annotate
     from toolkit._cli._options import again, load_plan
-    from toolkit._costs import check_disk, total_of
-    from toolkit._places import store_folder
+    from toolkit._plan.costs import check_disk, total_of
+    from toolkit._run.run_folder import store_folder
 
     plan, _, _ = load_plan(target, asked)
     rows = annotate(plan, store_folder(asked.store))

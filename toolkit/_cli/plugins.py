@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from toolkit._plugins import Parts
+    from toolkit._plugins.loading import Parts
 
 
 @click.command("plugins")
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 def command(files: tuple[Path, ...], as_json: bool) -> None:
     """List the installed plugins and their parts."""
-    from toolkit._plugins import load_parts
+    from toolkit._plugins.loading import load_parts
 
     listed = describe(load_parts(files))
     if as_json:

@@ -118,7 +118,7 @@ def diff(asked: Asked, first: str, second: str, space: str | None, layer: int | 
     """Show the features that fire more, or less, in the second RUN than in the first; in spaces that both have."""
     import polars as pl
 
-    from toolkit_store.diff import diff_views
+    from toolkit_store.query.diff import diff_views
 
     runs = open_run(asked, first), open_run(asked, second)
     heads = ("address", "count_a", "count_b", "rate_a", "rate_b", "change", "max_a", "max_b")

@@ -13,7 +13,7 @@ from toolkit._cli._options import Asked, spec_options
 def command(target: str, asked: Asked) -> None:
     """Run a spec, or repeat a run by its id. The same command continues what was cut off."""
     from toolkit._cli._options import load_plan
-    from toolkit._experiment import run_experiment
+    from toolkit._run.run_plan import run_experiment
 
     plan, parts, asked = load_plan(target, asked)
     report = run_experiment(plan, parts, asked)

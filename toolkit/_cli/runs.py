@@ -15,7 +15,7 @@ from toolkit._cli._text import columns, json_option, store_option
 def command(as_json: bool, store: str | None) -> None:
     """List the runs in the store, oldest first."""
     from toolkit._cli.status import views
-    from toolkit._places import store_folder
+    from toolkit._run.run_folder import store_folder
 
     found = views(store_folder(store))
     if as_json:

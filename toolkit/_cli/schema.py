@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from toolkit._plugins import Parts
+    from toolkit._plugins.loading import Parts
     from toolkit.records import Part
 
 PLACES = {"model": "model", "saes": "sae", "samples": "source"}
@@ -21,7 +21,7 @@ PLACES = {"model": "model", "saes": "sae", "samples": "source"}
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file instead of standard output.")
 def command(files: tuple[Path, ...], out: Path | None) -> None:
     """Write the JSON Schema (draft 2020-12) of a spec with all installed parts."""
-    from toolkit._plugins import load_parts
+    from toolkit._plugins.loading import load_parts
     from toolkit.errors import BadInput
 
     text = json.dumps(spec_schema(load_parts(files)), indent=2) + "\n"
@@ -36,7 +36,7 @@ def command(files: tuple[Path, ...], out: Path | None) -> None:
 
 def spec_schema(parts: Parts) -> dict[str, Any]:
     """The schema of `Spec`, with one definition for each kind of part in place of the general reference."""
-    from toolkit._spec import Spec
+    from toolkit._spec.spec import Spec
 
     schema = Spec.model_json_schema(by_alias=True)
     definitions = schema["$defs"]

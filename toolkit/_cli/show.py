@@ -18,7 +18,7 @@ from toolkit._cli._text import columns, json_option, size, store_option
 @store_option
 def command(run: str, as_json: bool, store: str | None) -> None:
     """Show one RUN (its id or the beginning of it): stages, rows, files."""
-    from toolkit._places import find_run, store_folder
+    from toolkit._run.run_folder import find_run, store_folder
 
     folder = store_folder(store)
     facts = describe(folder, find_run(folder, run))
@@ -27,9 +27,9 @@ def command(run: str, as_json: bool, store: str | None) -> None:
 
 def describe(store: Path, run: str) -> dict[str, Any]:
     """The facts of a run, as `--json` prints them."""
-    from toolkit._events import read_events
-    from toolkit._manifest import read_manifest
-    from toolkit._places import run_folder, tally
+    from toolkit._run.events import read_events
+    from toolkit._run.manifest import read_manifest
+    from toolkit._run.run_folder import run_folder, tally
     from toolkit_store import open_store
 
     folder = run_folder(store, run)

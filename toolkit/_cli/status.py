@@ -51,7 +51,7 @@ class RunView:
 @store_option
 def command(run: str | None, follow: bool, as_json: bool, store: str | None) -> None:
     """Show how far all runs are, or one RUN (its id or the beginning of it) with its stages."""
-    from toolkit._places import find_run, store_folder
+    from toolkit._run.run_folder import find_run, store_folder
 
     folder = store_folder(store)
     wanted = find_run(folder, run) if run else None
@@ -94,8 +94,8 @@ def alive(row: RunRow) -> bool:
 def _view(folder: Path, row: RunRow) -> RunView:
     from datetime import UTC, datetime
 
-    from toolkit._events import read_events
-    from toolkit._places import again, folder_bytes, run_folder, seconds_between, tally
+    from toolkit._run.events import read_events
+    from toolkit._run.run_folder import again, folder_bytes, run_folder, seconds_between, tally
 
     files = run_folder(folder, row.run)
     told = tally(read_events(files))

@@ -51,7 +51,7 @@ def command() -> None:
 @store_option
 def init(values: str | None, store: str | None) -> None:
     """Make an empty store. A run makes its own, so this is for one that is to keep values as float16: three digits, a quarter less."""
-    from toolkit._places import store_folder
+    from toolkit._run.run_folder import store_folder
     from toolkit_store import open_store
 
     made = open_store(store_folder(store), create=True, values=values)
@@ -110,7 +110,7 @@ def project(run: str | None, spaces: tuple[str, ...], saes: Path | None, dims: i
     from toolkit._cli._answers import Asked
     from toolkit._cli._decoders import find_decoder
     from toolkit._cli._query_run import open_run
-    from toolkit_store.projections import project as keep
+    from toolkit_store.index.projections import project as keep
 
     found = open_run(Asked(run, store, "text", 1))
     target = _opened(store)
@@ -130,7 +130,7 @@ def _by_layer(space: Mapping[str, Any]) -> tuple[int, str]:
 
 
 def _opened(store: str | None, *, read_only: bool = False, create: bool = False) -> Store:
-    from toolkit._places import store_folder
+    from toolkit._run.run_folder import store_folder
     from toolkit_store import open_store
 
     return open_store(store_folder(store), read_only=read_only, create=create)

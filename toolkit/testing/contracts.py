@@ -26,9 +26,9 @@ import numpy as np
 import pyarrow as pa
 from pydantic import ValidationError
 
-from toolkit._plugins import problem_of
+from toolkit._plugins.loading import problem_of
 from toolkit.hub import Download
-from toolkit.pricing import Cost, Workload
+from toolkit.costs import Cost, Workload
 from toolkit.records import (
     Environment,
     EnvironmentPart,

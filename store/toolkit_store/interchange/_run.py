@@ -19,8 +19,8 @@ from toolkit.errors import BadInput, DataError
 from toolkit.records import IMPORTED, RunRow, StepRow
 from toolkit.tables import arrow_schema, table
 from toolkit_store.database import among
-from toolkit_store.ledger import check_count
-from toolkit_store.run_rows import RunRows
+from toolkit_store.write.ledger import check_count
+from toolkit_store.query.run_rows import RunRows
 
 if TYPE_CHECKING:
     import polars as pl

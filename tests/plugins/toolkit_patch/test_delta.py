@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from toolkit._plugins import load_parts
+from toolkit._plugins.loading import load_parts
 from toolkit.errors import BadInput, DataError
 from toolkit.models import Model
 from toolkit.randomness import generator, half

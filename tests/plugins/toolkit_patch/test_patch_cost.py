@@ -9,7 +9,7 @@ import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.plugins.toolkit_patch.test_delta import OUTCOMES, PARTS, World, make_world
-from toolkit.pricing import ROW, Workload
+from toolkit.costs import ROW, Workload
 from toolkit.testing.fakes import SilentReporter
 from toolkit_patch._cost import screening
 from toolkit_patch._params import Delta

@@ -8,7 +8,7 @@ import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
 from toolkit.models import Model
-from toolkit.pricing import Workload
+from toolkit.costs import Workload
 from toolkit.records import StagePart, Work
 from toolkit.testing.fakes import SilentReporter, TableInputs
 from toolkit_hf._identity import HuggingFace, identify

@@ -15,9 +15,11 @@ from toolkit.errors import BadInput
 from toolkit.testing import sae_files as write
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import SilentReporter
-from toolkit_saes import _auto, _sae_lens_id, toolkit_parts
-from toolkit_saes._auto import Auto
-from toolkit_saes._sae_lens_id import SaeLensId
+from toolkit_saes import toolkit_parts
+from toolkit_saes.layouts import auto as _auto
+from toolkit_saes.layouts import sae_lens_id as _sae_lens_id
+from toolkit_saes.layouts.auto import Auto
+from toolkit_saes.layouts.sae_lens_id import SaeLensId
 
 PARTS = {part.name: part for part in toolkit_parts()}
 

@@ -16,10 +16,13 @@ import torch
 from toolkit.errors import BadInput, DataError, ToolkitError
 from toolkit.testing import sae_files as write
 from toolkit.testing.fakes import SilentReporter
-from toolkit_saes import _gemma_scope, _llama_scope, _saelens, _tensors
-from toolkit_saes._gemma_scope import GemmaScope
-from toolkit_saes._llama_scope import LlamaScope
-from toolkit_saes._saelens import SaeLens
+from toolkit_saes.layouts import gemma_scope as _gemma_scope
+from toolkit_saes.layouts import llama_scope as _llama_scope
+from toolkit_saes.layouts import saelens as _saelens
+from toolkit_saes.encode import tensors as _tensors
+from toolkit_saes.layouts.gemma_scope import GemmaScope
+from toolkit_saes.layouts.llama_scope import LlamaScope
+from toolkit_saes.layouts.saelens import SaeLens
 
 ROW = torch.ones(1, write.INPUTS)
 

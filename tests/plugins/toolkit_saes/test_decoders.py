@@ -17,9 +17,10 @@ from toolkit.errors import BadInput
 from toolkit.testing.contracts import Broken
 from toolkit.testing.loaded import check_loaded
 from toolkit_lab import saes_path
-from toolkit_saes import _decoders, toolkit_parts
-from toolkit_saes._gemma_scope import GemmaScope
-from toolkit_saes._llama_scope import LlamaScope
+from toolkit_saes import toolkit_parts
+from toolkit_saes.layouts import decoders as _decoders
+from toolkit_saes.layouts.gemma_scope import GemmaScope
+from toolkit_saes.layouts.llama_scope import LlamaScope
 
 PARTS = {part.name: part for part in toolkit_parts()}
 LLAMA = "Llama3_1-8B-Base-L3R-8x"

@@ -15,11 +15,14 @@ from toolkit.hub import HubFile, Snapshot
 from toolkit.records import SaePart
 from toolkit.testing import sae_files as write
 from toolkit.testing.fakes import SilentReporter
-from toolkit_saes import _gemma_scope, _llama_scope, _saelens, toolkit_parts
-from toolkit_saes._gemma_scope import GemmaScope
-from toolkit_saes._llama_scope import LlamaScope
-from toolkit_saes._releases import canonical
-from toolkit_saes._saelens import SaeLens
+from toolkit_saes import toolkit_parts
+from toolkit_saes.layouts import gemma_scope as _gemma_scope
+from toolkit_saes.layouts import llama_scope as _llama_scope
+from toolkit_saes.layouts import saelens as _saelens
+from toolkit_saes.layouts.gemma_scope import GemmaScope
+from toolkit_saes.layouts.llama_scope import LlamaScope
+from toolkit_saes.layouts.releases import canonical
+from toolkit_saes.layouts.saelens import SaeLens
 
 COMMIT = "c" * 40
 PARTS: dict[str, Any] = {part.name: part for part in toolkit_parts() if isinstance(part, SaePart)}

@@ -23,10 +23,11 @@ from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import SilentReporter, TableInputs
 from toolkit.testing.planted import Planted
 from toolkit_lab import lab_files, saes_path
-from toolkit_saes import _examine, toolkit_parts
-from toolkit_saes._examine import HIGH, LEAST_EV, LOW, Measured, explain
-from toolkit_saes._llama_scope import LlamaScope, load
-from toolkit_saes._section import figures
+from toolkit_saes import toolkit_parts
+from toolkit_saes.examine import stage as _examine
+from toolkit_saes.examine.stage import HIGH, LEAST_EV, LOW, Measured, explain
+from toolkit_saes.layouts.llama_scope import LlamaScope, load
+from toolkit_saes.examine.section import figures
 
 PARTS = {part.name: part for part in toolkit_parts()}
 

@@ -16,7 +16,7 @@ from toolkit.models import Model
 from toolkit.saes import space_id
 from toolkit.testing.contracts import check_part
 from toolkit_saes import toolkit_parts
-from toolkit_saes._extract import Extract, extract
+from toolkit_saes.extract.stage import Extract, extract
 
 PART = next(part for part in toolkit_parts() if part.name == "extract.activations")
 

@@ -18,9 +18,9 @@ from toolkit.saes import raw_space_row
 from toolkit.selectors import Selector
 from toolkit.streams import Pass, Text
 from toolkit.testing.contracts import check_part
-from toolkit_saes import _streams
-from toolkit_saes._extract import Extract, extract
-from toolkit_saes._streams import Kept
+from toolkit_saes.extract import streams as _streams
+from toolkit_saes.extract.stage import Extract, extract
+from toolkit_saes.extract.streams import Kept
 
 
 def kept(work: Any) -> dict[tuple[str, str, int], list[float]]:
@@ -89,7 +89,7 @@ def test_the_contract_and_that_splitting_changes_nothing(small: Any) -> None:
 @pytest.mark.parametrize("way", ["stream", "spill", "again"])
 def test_each_row_comes_once_whichever_way_short_memory_takes(small: Any, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two SAEs read one place: a pass for the second shows a stream that is kept already, in batches of another size."""
-    monkeypatch.setattr("toolkit_saes._groups.cheapest", lambda prices: way)
+    monkeypatch.setattr("toolkit_saes.extract.groups.cheapest", lambda prices: way)
     memory = Memory(saes=1, tokens=90)
     saes = [Scarce(sae, memory) for sae in (*small.saes(layers=[0, 2]), *small.saes("gemma_scope", layers=2))]
     texts = [ids[:12] for ids in small.texts[:8]]

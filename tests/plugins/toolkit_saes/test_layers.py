@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolkit.errors import BadInput
-from toolkit_saes._gemma_scope import GemmaScope
-from toolkit_saes._layers import all_there, chosen
-from toolkit_saes._llama_scope import LlamaScope
+from toolkit_saes.layouts.gemma_scope import GemmaScope
+from toolkit_saes.layouts.layers import all_there, chosen
+from toolkit_saes.layouts.llama_scope import LlamaScope
 
 THERE = [0, 1, 2, 3, 7, 15]
 

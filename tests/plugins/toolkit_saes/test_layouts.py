@@ -25,10 +25,12 @@ from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import SilentReporter
 from toolkit.testing.planted import Planted, SaeTruth
 from toolkit_lab import saes_path
-from toolkit_saes import _gemma_scope, _llama_scope, toolkit_parts
-from toolkit_saes._canonical import CanonicalSae
-from toolkit_saes._gemma_scope import GemmaScope
-from toolkit_saes._llama_scope import LlamaScope
+from toolkit_saes import toolkit_parts
+from toolkit_saes.layouts import gemma_scope as _gemma_scope
+from toolkit_saes.layouts import llama_scope as _llama_scope
+from toolkit_saes.layouts.canonical import CanonicalSae
+from toolkit_saes.layouts.gemma_scope import GemmaScope
+from toolkit_saes.layouts.llama_scope import LlamaScope
 
 LLAMA, GEMMA = "package:toolkit_lab/files/saes/Lab-LXR-4x", "package:toolkit_lab/files/gemma_scope"
 PARTS = {part.name: part for part in toolkit_parts()}

@@ -21,11 +21,16 @@ from safetensors.torch import load_file, save_file
 from toolkit.errors import BadInput, DataError
 from toolkit.testing import sae_files as write
 from toolkit.testing.fakes import SilentReporter
-from toolkit_saes import _canonical, _gemma_scope, _llama_scope, _matrix, _saelens, _tensors
-from toolkit_saes._gemma_scope import GemmaScope
-from toolkit_saes._llama_scope import LlamaScope
-from toolkit_saes._matrix import Matrix, Stored, stamp
-from toolkit_saes._saelens import SaeLens
+from toolkit_saes.layouts import canonical as _canonical
+from toolkit_saes.layouts import gemma_scope as _gemma_scope
+from toolkit_saes.layouts import llama_scope as _llama_scope
+from toolkit_saes.encode import matrix as _matrix
+from toolkit_saes.layouts import saelens as _saelens
+from toolkit_saes.encode import tensors as _tensors
+from toolkit_saes.layouts.gemma_scope import GemmaScope
+from toolkit_saes.layouts.llama_scope import LlamaScope
+from toolkit_saes.encode.matrix import Matrix, Stored, stamp
+from toolkit_saes.layouts.saelens import SaeLens
 
 ROWS = write.numbers(9, write.INPUTS, seed=40)
 ROOT = Path(__file__).parents[3]
@@ -249,7 +254,7 @@ def test_a_matrix_is_looked_through_once(tmp_path: Path, monkeypatch: pytest.Mon
 SHARED = """
     import sys, torch
     from pathlib import Path
-    from toolkit_saes._matrix import Matrix, Stored, stamp
+    from toolkit_saes.encode.matrix import Matrix, Stored, stamp
     file = Path(sys.argv[1])
     held = Stored(file, 0, "bfloat16", (1024, 4096), stamp(file)).open()
     assert float(held.amax()) == 1

@@ -18,10 +18,10 @@ from toolkit.errors import DataError
 from toolkit.models import Model
 from toolkit.saes import Sae, space_id
 from toolkit.streams import Budget
-from toolkit_saes import _groups
-from toolkit_saes._cost import Prices, cheapest
-from toolkit_saes._extract import Extract, extract
-from toolkit_saes._groups import Encoding
+from toolkit_saes.extract import groups as _groups
+from toolkit_saes.extract.costs import Prices, cheapest
+from toolkit_saes.extract.stage import Extract, extract
+from toolkit_saes.extract.groups import Encoding
 
 
 class Memory:

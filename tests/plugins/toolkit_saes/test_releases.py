@@ -13,11 +13,11 @@ from toolkit.errors import BadInput
 from toolkit.hub import Snapshot
 from toolkit.testing import sae_files as write
 from toolkit.testing.fakes import SilentReporter
-from toolkit_saes import _gemma_scope
-from toolkit_saes._configurations import read_configurations
-from toolkit_saes._gemma_scope import GemmaScope
-from toolkit_saes._llama_scope import LlamaScope
-from toolkit_saes._releases import canonical, gemma_page, known, llama_page, releases, sparsities
+from toolkit_saes.layouts import gemma_scope as _gemma_scope
+from toolkit_saes.layouts.configurations import read_configurations
+from toolkit_saes.layouts.gemma_scope import GemmaScope
+from toolkit_saes.layouts.llama_scope import LlamaScope
+from toolkit_saes.layouts.releases import canonical, gemma_page, known, llama_page, releases, sparsities
 
 RES = "google/gemma-scope-2b-pt-res"
 AT = Snapshot(RES, "c" * 40, None)

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tests.plugins.toolkit_sinks.conftest import ACTIVATIONS, SAMPLES, SINKS, active, asked, loaded, sample, space, table, written
-from toolkit._texts import workload
+from toolkit._plan.texts import workload
 from toolkit.errors import DataError
-from toolkit.pricing import Cost
+from toolkit.costs import Cost
 from toolkit.records import Identity
-from toolkit_saes._cost import extraction
-from toolkit_saes._extract import Extract
+from toolkit_saes.extract.costs import extraction
+from toolkit_saes.extract.stage import Extract
 from toolkit_sinks import _archive, _dense
 from toolkit_sinks._sentences import _reading
 

@@ -10,8 +10,8 @@ from scipy import sparse, stats
 
 from tests.plugins.toolkit_stats.made import numbers, of_dense, run
 from toolkit.errors import DataError
-from toolkit_stats._adjust import adjusted, model
-from toolkit_stats._groups import Design, Group
+from toolkit_stats.math.adjust import adjusted, model
+from toolkit_stats.samples.groups import Design, Group
 
 
 def design(sizes: tuple[int, int], clusters: np.ndarray) -> Design:

@@ -16,10 +16,11 @@ from toolkit.records import ReportSection
 from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import TableInputs, make_work
-from toolkit_stats import _compares, toolkit_parts
-from toolkit_stats._corrections import benjamini_hochberg
-from toolkit_stats._groups import group_design
-from toolkit_stats._params import Means
+from toolkit_stats import toolkit_parts
+from toolkit_stats.compare import declared as _compares
+from toolkit_stats.math.corrections import benjamini_hochberg
+from toolkit_stats.samples.groups import group_design
+from toolkit_stats.compare.params import Means
 
 PAIR = {"between": ("a", "b")}
 CONFIRM = {"half": "confirm", "family": "discovered"}

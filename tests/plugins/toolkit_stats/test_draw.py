@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from toolkit_stats import _baselines_section as baselines
-from toolkit_stats import _draw as draw
-from toolkit_stats import _pathway_section as pathway
+from toolkit_stats.baselines import section as baselines
+from toolkit_stats.figures import draw
+from toolkit_stats.pathway import section as pathway
 
 MINUS = "\N{MINUS SIGN}"
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.plugins.toolkit_stats.test_sections import drawn, features
-from toolkit_stats._labelling import GAP, HEIGHT, LETTER, RADIUS, Label, Named, placed
+from toolkit_stats.figures.labelling import GAP, HEIGHT, LETTER, RADIUS, Label, Named, placed
 
 ROOM = (52.0, 720.0, 22.0, 382.0)
 NONE = np.empty((0, 2))

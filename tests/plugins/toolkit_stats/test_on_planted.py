@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from toolkit._plugins import load_parts
+from toolkit._plugins.loading import load_parts
 from toolkit.saes import space_id
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import SilentReporter, make_work

@@ -16,9 +16,10 @@ from toolkit.records import ReportSection, StagePart
 from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import TableInputs, make_samples, make_work
-from toolkit_stats import _correlate, toolkit_parts
-from toolkit_stats._correlate import Strongest, columns, components, interval, means, of_orders, p_of
-from toolkit_stats._pathway import Pathway, trace_pathway
+from toolkit_stats import toolkit_parts
+from toolkit_stats.math import correlate as _correlate
+from toolkit_stats.math.correlate import Strongest, columns, components, interval, means, of_orders, p_of
+from toolkit_stats.pathway.stage import Pathway, trace_pathway
 
 PARTS = {part.name: part for part in toolkit_parts()}
 PARAMS = {"by": "outcome", "between": ("ruin", "stop")}

@@ -18,8 +18,8 @@ from toolkit.records import ReportSection, SinkWork
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import TableInputs, make_work
 from toolkit_stats import toolkit_parts
-from toolkit_stats._ranking import Ranking, compare_ranking
-from toolkit_stats._ranking_sink import RankingFiles, write_ranking
+from toolkit_stats.ranking.stage import Ranking, compare_ranking
+from toolkit_stats.ranking.sink import RankingFiles, write_ranking
 
 SECTION = next(part for part in toolkit_parts() if isinstance(part, ReportSection) and part.name == "ranking")
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import sparse, stats
 
-from toolkit_stats import _ranks as ranks
-from toolkit_stats._statistics import arrangements, slope
+from toolkit_stats.math import ranks
+from toolkit_stats.math.means import arrangements, slope
 
 TIED = st.sampled_from([0.0, 0.0, 0.0, 0.5, 1.0, 2.0, -1.0])
 DENSE = hnp.arrays(float, st.tuples(st.integers(16, 30), st.just(5)), elements=TIED)

@@ -14,7 +14,7 @@ from toolkit.records import ReportSection
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import TableInputs
 from toolkit_stats import toolkit_parts
-from toolkit_stats._found import read_contrasts
+from toolkit_stats.compare.contrasts import read_contrasts
 
 OF_CONTRASTS = ("layer-profile", "volcano", "top-features")
 SECTIONS = {part.name: part for part in toolkit_parts() if isinstance(part, ReportSection) and part.name in OF_CONTRASTS}

@@ -16,10 +16,11 @@ from toolkit.records import Identity, StagePart
 from toolkit.saes import raw_space_row, space_id
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_samples, make_work
-from toolkit_stats import _residual, toolkit_parts
-from toolkit_stats._residual import Residual, compare_residual
-from toolkit_stats._statistics import moments, welch
-from toolkit_stats._streaming import Stream
+from toolkit_stats import toolkit_parts
+from toolkit_stats.baselines import residual as _residual
+from toolkit_stats.baselines.residual import Residual, compare_residual
+from toolkit_stats.math.means import moments, welch
+from toolkit_stats.math.streaming import Stream
 
 PART = next(part for part in toolkit_parts() if isinstance(part, StagePart) and part.name == "compare.residual")
 

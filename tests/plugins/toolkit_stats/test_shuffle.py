@@ -10,7 +10,7 @@ from tests.plugins.toolkit_stats.made import numbers, of_dense, of_groups
 from toolkit.errors import DataError
 from toolkit.randomness import generator
 from toolkit.testing.nulls import null_groups
-from toolkit_stats._shuffle import permuted, shuffles
+from toolkit_stats.math.shuffle import permuted, shuffles
 
 
 def draw(number: int) -> np.random.Generator:

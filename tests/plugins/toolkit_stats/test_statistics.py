@@ -10,8 +10,8 @@ from hypothesis.extra import numpy as hnp
 from scipy import sparse, stats
 
 from toolkit.testing.nulls import Groups, null_groups, planted_groups
-from toolkit_stats._corrections import benjamini_hochberg
-from toolkit_stats._statistics import Contrast, clusters_of, moments, student, welch
+from toolkit_stats.math.corrections import benjamini_hochberg
+from toolkit_stats.math.means import Contrast, clusters_of, moments, student, welch
 
 VALUES = st.integers(-2000, 2000).map(lambda number: number / 16)
 

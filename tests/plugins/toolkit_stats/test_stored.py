@@ -17,8 +17,9 @@ from toolkit.saes import raw_space_row
 from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_samples, make_work
-from toolkit_stats import _residual, toolkit_parts
-from toolkit_stats._residual import Residual
+from toolkit_stats import toolkit_parts
+from toolkit_stats.baselines import residual as _residual
+from toolkit_stats.baselines.residual import Residual
 
 PARTS = {part.name: part for part in toolkit_parts() if isinstance(part, StagePart)}
 BOTH = ["compare.probe", "compare.residual"]

@@ -18,10 +18,10 @@ from scipy import sparse
 from tests.plugins.toolkit_stats.made import numbers, of_groups
 from tests.plugins.toolkit_stats.test_adjust import design
 from toolkit.testing.nulls import null_groups, planted_groups
-from toolkit_stats._adjust import adjusted, model
-from toolkit_stats._corrections import benjamini_hochberg
-from toolkit_stats._ranks import area, ranked
-from toolkit_stats._statistics import Spreads, moments, welch
+from toolkit_stats.math.adjust import adjusted, model
+from toolkit_stats.math.corrections import benjamini_hochberg
+from toolkit_stats.math.ranks import area, ranked
+from toolkit_stats.math.means import Spreads, moments, welch
 
 ALPHA = 0.05
 TESTS: dict[str, dict[str, Any]] = {

@@ -21,7 +21,7 @@ from tests.toolkit.query.asked import (
     rows,
     text,
 )
-from toolkit import _plugins
+from toolkit._plugins import loading as _plugins
 from toolkit._cli import _around, query
 from toolkit.errors import PluginError
 from toolkit.records import StagePart

@@ -1,0 +1,155 @@
+"""`extract.activations`: sparse features of every SAE from one pass over the distinct texts. No dense matrix outlives a chunk.
+
+While the device computes a batch, another thread turns the one before into rows.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from toolkit.costs import TOKENS
+from toolkit.records import UNHASHED, Rows, Work
+from toolkit.saes import Sparse, space_id, space_row
+from toolkit.selectors import At, Read, Where, selected
+from toolkit.streams import Budget, Text, chosen_texts
+from toolkit.tables import arrow_schema
+
+from ._columns import Columns, lists
+from ._groups import Encoded, Encoding
+from ._streams import Kept, kept_positions
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+AHEAD = 4
+"""Tables that may wait to be made, so that the device is never far ahead of the writer."""
+
+
+class Extract(At):
+    """Where in the texts to look, what to keep, and how much to do at once."""
+
+    stream: Where | None = Field(
+        None,
+        description="Of what `at` looks at, where the raw stream at the SAEs' places is kept as well (table `streams`, 4 bytes a number): "
+        "compare.probe and compare.residual then load no model.",
+    )
+    batch: int = Field(128, ge=1, description="Samples of one step; samples of equal tokens share one.")
+    tokens: int | Literal["auto"] = Field(
+        "auto",
+        description="Padded tokens of one forward pass; auto: as many as the cost model finds room for.",
+        json_schema_extra=UNHASHED,
+    )
+
+
+def written(params: Extract) -> tuple[str, ...]:
+    """The tables that an extraction writes: streams only on request."""
+    return ("activations", "spaces", *(("streams",) if params.stream is not None else ()))
+
+
+def extract(work: Work) -> Rows:
+    """Rows of `activations`, one a space, sample and position, and the spaces they belong to; of the raw stream what is asked for."""
+    import pyarrow as pa
+
+    model, saes = work.model, list(work.saes)
+    samples = work.inputs.read("samples").select(["sample", "token_ids", "pieces", "spans"]).to_pylist()
+    texts = chosen_texts(samples, lambda row: selected(work.params.at, Read.of(row), model.bos_id))
+    budget = Budget(_tokens(work))
+    kept = Kept(model, kept_positions(work.params, samples, model.bos_id))
+    encoding = Encoding(model, saes, budget, together=work.batch.get("together"), scratch=work.scratch, seen=kept.take)
+    if samples and not texts:
+        work.report.event("warning", text=_nothing_chosen(len(samples)))
+    done = len(samples) - sum(len(text.samples) for text in texts)
+    for found, rows in _ahead(work, encoding, texts):
+        yield "activations", rows
+        yield from kept.rows()
+        if found.last:
+            done += sum(len(text.samples) for text in found.texts)
+            work.report.progress(done, len(samples))
+    _tell(work, encoding, budget, len(samples))
+    spaces = [space_row(model.identity, sae) for sae in saes]
+    yield "spaces", pa.Table.from_pylist(spaces, schema=arrow_schema("spaces"))
+
+
+def _nothing_chosen(samples: int) -> str:
+    return (
+        f"`at` chose no token in any of the {samples} samples of this step: it has no activations. Are there such tokens, spans or "
+        f"positions in these texts?"
+    )
+
+
+def _tokens(work: Work) -> int:
+    return int(work.batch.get("tokens", TOKENS) if work.params.tokens == "auto" else work.params.tokens)
+
+
+def _tell(work: Work, encoding: Encoding, budget: Budget, samples: int) -> None:
+    """What was done, and what had to be given up for lack of memory."""
+    told = encoding.told
+    facts = {"samples": samples, "texts": told.texts, "batches": told.batches, "padded_tokens": told.padded}
+    memory = {"halved": budget.halved, "saes_together": told.together, "ways": list(told.ways), "rows_at_once": told.chunk}
+    work.report.event("extracted", **facts, passes=told.passes, tokens=budget.tokens, **memory)
+
+
+# --- rows -----------------------------------------------------------------------------------------------------------------
+
+
+def _ahead(work: Work, encoding: Encoding, texts: Sequence[Text]) -> Iterator[tuple[Encoded, pa.Table]]:
+    """Tables in the order of the passes, made beside the next ones."""
+    owners = _Owners()
+    waiting: deque[tuple[Encoded, Future[pa.Table]]] = deque()
+    with ThreadPoolExecutor(1) as helper:
+        for found in encoding.run(texts):
+            space = space_id(work.model.identity, found.sae)
+            waiting.append((found, helper.submit(_table, space, found.sparse, owners.of(found.texts))))
+            while len(waiting) > AHEAD or (waiting and waiting[0][1].done()):
+                done, table = waiting.popleft()
+                yield done, table.result()
+        for done, table in waiting:
+            yield done, table.result()
+
+
+class _Owners:
+    """The columns of the pass in hand: every SAE asks for the same ones."""
+
+    def __init__(self) -> None:
+        self._texts: Sequence[Text] | None = None
+        self._columns: Columns | None = None
+
+    def of(self, texts: Sequence[Text]) -> Columns:
+        if self._columns is None or self._texts is not texts:
+            self._texts, self._columns = texts, Columns(texts)
+        return self._columns
+
+
+def _table(space: str, sparse: Sparse, owners: Columns) -> pa.Table:
+    """Arrow rows: those of a text once for each sample that has it."""
+    import pyarrow as pa
+
+    pick, offsets = _gather(sparse.counts.cpu().numpy(), owners.source)
+    features, values = sparse.features.cpu().numpy().astype("uint32"), sparse.values.float().cpu().numpy()
+    schema = arrow_schema("activations")
+    columns: dict[str, Any] = {
+        "space": pa.array([space], pa.string()).take(pa.array([0] * len(owners.source))),
+        "sample": owners.sample,
+        "position": owners.position,
+        "features": lists(offsets, features if pick is None else features[pick], schema.field("features").type),
+        "values": lists(offsets, values if pick is None else values[pick], schema.field("values").type),
+    }
+    return pa.table(columns, schema=schema)
+
+
+def _gather(counts: np.ndarray[Any, Any], source: np.ndarray[Any, Any]) -> tuple[Any, Any]:
+    """Which entries make up the rows `source`, in order (None: all as they are), and where each of these rows begins."""
+    import numpy as np
+
+    if len(source) == len(counts) and (source == np.arange(len(counts))).all():
+        return None, np.concatenate([[0], np.cumsum(counts)])
+    before = np.concatenate([[0], np.cumsum(counts)])
+    offsets = np.concatenate([[0], np.cumsum(counts[source])])
+    pick = np.repeat(before[source] - offsets[:-1], counts[source]) + np.arange(offsets[-1])
+    return pick, offsets

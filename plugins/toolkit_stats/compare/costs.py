@@ -1,0 +1,292 @@
+"""What tests ask for at most, from how many activations the stages before them write. How many rows there will be is up to the data.
+
+Where tests count operations, these are of arithmetic: they are few beside the memory that is read. Activations are read from a file
+that is mapped, in order of spaces: in memory are those of the spaces in hand. The host makes that file a space at a time, before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import log2
+from typing import Any
+
+from toolkit.errors import DataError
+from toolkit.costs import ENTRY, ROW, Cost, Workload, pass_bytes, token_flops
+
+from ._layers import KEPT, Layers, hookpoints
+from ._leak import Leak
+from ._params import Compare
+from ._pathway import Pathway
+from ._probe import Probe
+from ._ranking import Ranking
+from ._residual import Residual
+
+THREADS = 4
+"""Spaces that are worked on at once, as in the core of comparisons."""
+GROUPS = 8
+"""Groups where a spec names none: as many as the metadata has values, which nobody has seen yet."""
+OF_GROUP = 3
+"""Rows of a feature and group: mean, density, std."""
+OF_FEATURE = 5
+"""Rows of a feature beside its test's: q, significant, fired, discovered, same_as."""
+ADJUSTED = 6
+"""Rows of an adjusted test: d, t, df, p, q, significant."""
+HELD, MADE, STORED = 60, 120, 24
+"""Bytes of an entry while a space is read and tested, of a row while a table is made of it, and of one in the store: a number, and words
+that are nearly always those of the row before."""
+OBJECT = 1000
+"""Bytes of a sample while its metadata are Python's own objects."""
+SHUFFLED = 16 * 512 * 8
+"""Bytes of a column of a block while its statistic is shuffled: so many arrays of as many labellings as are worked on together."""
+BLOCK_COLUMNS = 1024
+"""Columns of such a block."""
+
+
+@dataclass(frozen=True)
+class Test:
+    """What a test is beside others: rows of a feature, operations of an entry and of a feature, bytes of an entry."""
+
+    rows: int
+    entry: float = 20.0
+    feature: float = 100.0
+    held: int = HELD
+    sorts: bool = False
+
+
+TESTS = {
+    "welch": Test(7),
+    "student": Test(7),
+    "mann_whitney": Test(9, entry=60, held=2 * HELD, sorts=True),
+    "auroc": Test(10, entry=60, held=2 * HELD, sorts=True),
+    "permutation": Test(6),
+    "correlation": Test(5, entry=40, held=2 * HELD, sorts=True),
+    "anova": Test(3),
+    "kruskal": Test(3, entry=40, held=2 * HELD, sorts=True),
+}
+
+
+def comparison(name: str) -> Callable[[Any, Workload], Cost]:
+    """The cost of `compare.NAME`."""
+
+    def cost(params: Compare, load: Workload) -> Cost:
+        return _compared(TESTS[name], params, load)
+
+    return cost
+
+
+def fired(load: Workload) -> int:
+    """Features that can have fired: no more than there are, and no more than there are entries."""
+    return int(min(load.saes.get("features", 0), load.entries))
+
+
+def read(load: Workload) -> int:
+    """Bytes of the activations that a stage reads."""
+    return int(load.rows * ROW + load.entries * ENTRY)
+
+
+def share(load: Workload, spaces: int = THREADS) -> float:
+    """Which part of all activations so many spaces have."""
+    count: int = max(1, load.saes.get("count", 1))
+    return min(1.0, spaces / count)
+
+
+def _compared(test: Test, params: Compare, load: Workload) -> Cost:
+    features, shuffles = fired(load), getattr(params, "permutations", 0)
+    rows = features * _rows(test, params)
+    sorting = load.entries * log2(max(2, load.samples)) if test.sorts else 0.0
+    # Of a block's sums and squares with every labelling, and Welch's t of each column.
+    shuffling = shuffles * (4.0 * load.entries + 30.0 * features)
+    widest = features * min(1.0, 2 / max(1, load.saes.get("count", 1)))
+    return Cost(
+        flops=load.entries * test.entry + features * test.feature + sorting + shuffling,
+        read=read(load),
+        memory=int(
+            share(load) * (read(load) + load.entries * test.held)
+            + rows * 8
+            + widest * _rows(test, params) * MADE
+            + load.samples * OBJECT
+            + (rows * MADE if params.family == "discovered" else 0)  # what the select half wrote, of which few rows stay
+            + (THREADS * SHUFFLED * min(BLOCK_COLUMNS, features) if shuffles else 0)
+            + shuffles * load.samples
+        ),
+        disk=rows * STORED,
+        exact=False,
+    )
+
+
+def _rows(test: Test, params: Compare) -> int:
+    """Rows of a feature that is discovered; others have fewer."""
+    between = getattr(params, "between", None)
+    groups = len(between) if between else GROUPS if hasattr(params, "min_eta2") else 1
+    adjusted = bool(getattr(params, "covariates", ())) or (
+        bool(getattr(params, "within", None)) and test.rows == TESTS["welch"].rows
+    )
+    return OF_GROUP * groups + test.rows + OF_FEATURE + ADJUSTED * adjusted
+
+
+# --- baselines ----------------------------------------------------------------------------------------------------------
+
+KEYS, COLUMNS, NEWTON = 10, 32, 20
+"""Metadata keys of a sample and columns that one becomes at most, where nobody has seen them; steps until a regression stands still."""
+BASELINE = 400
+"""Bytes of a row of `baselines`, its sentence included."""
+SOLVED = 5
+"""Ridge systems of a fold: each penalty on the inner part, and the best of them on all."""
+OPEN = 2**30
+"""Bytes of sums of open clusters, at most."""
+HELD_ROWS = 2**28
+"""Bytes of stream that are held in memory; more lies in a file."""
+
+
+def leak(params: Leak, load: Workload) -> Cost:
+    """A regression a fold: key by key, and all together."""
+    width = KEYS * COLUMNS
+    steps = params.folds * NEWTON * 2.0 * load.samples
+    return Cost(
+        flops=steps * (width**2 + KEYS * COLUMNS**2),
+        memory=load.samples * (OBJECT * KEYS // 2 + 3 * 8 * width),
+        disk=2 * (KEYS + 1) * BASELINE,
+        exact=False,
+    )
+
+
+def probe(params: Probe, load: Workload) -> Cost:
+    """The stream from a table or one pass; at each layer and fold two readers of it, and in each space the best feature."""
+    width, layers = load.model.get("width", 0), _layers(params.layers, load)
+    rows = min(load.samples, 2 * load.distinct)
+    short, long = min(rows, width), max(rows, width)
+    reader = 2 * 2.0 * short**2 * long + SOLVED * short**3 / 3 + 20.0 * rows * width
+    features = params.folds * load.entries * (40.0 + log2(max(2, load.samples)))
+    stream = load.distinct * width
+    spaces = load.saes.get("count", 0)
+    source = _source(load, len(layers), params)
+    held = 0 if load.unloaded else min(HELD_ROWS, 4 * len(layers) * stream)
+    return source + Cost(
+        flops=len(layers) * params.folds * reader + features,
+        read=read(load),
+        memory=int(
+            source.memory
+            + held
+            + 8 * stream
+            + 5 * 8 * rows * width
+            + 3 * 8 * short**2
+            + share(load, 1) * (read(load) + 3 * HELD * load.entries)
+            + load.samples * OBJECT
+        ),
+        disk=(2 * len(layers) + spaces + 1) * BASELINE,
+        exact=False,
+    )
+
+
+def residual(params: Residual, load: Workload) -> Cost:
+    """The streams from a table or one pass; of them only sums stay."""
+    width, layers = load.model.get("width", 0), _layers(params.layers, load)
+    numbers = len(layers) * width
+    rows = numbers * (2 * OF_GROUP + TESTS["welch"].rows + OF_FEATURE)
+    in_a_pass = min(load.distinct, max(1, params.tokens * load.distinct // max(1, load.tokens)))
+    source, at_once = _source(load, len(layers), params), 1 if load.unloaded else len(layers)
+    return source + Cost(
+        flops=20.0 * load.samples * numbers + 200.0 * numbers,
+        memory=int(
+            source.memory
+            + (0 if load.unloaded else in_a_pass * numbers * 12)
+            + min(OPEN, 8 * load.distinct * width * at_once)
+            + 30 * 8 * numbers
+            + width * rows // max(1, numbers) * MADE
+            + load.samples * OBJECT
+        ),
+        disk=rows * STORED,
+        exact=False,
+    )
+
+
+def _source(load: Workload, layers: int, params: Probe | Residual) -> Cost:
+    """Where the stream comes from: a pass over the distinct texts, or a table, of which a layer's rows are held at a time."""
+    model, width = load.model, load.model.get("width", 0)
+    if load.unloaded:
+        row = 4 * width + ROW
+        return Cost(read=load.samples * layers * row, memory=load.samples * layers * ROW + 3 * load.samples * row)
+    return Cost(
+        forwards=load.distinct,
+        flops=_pass_flops(load, params.layers),
+        read=int(model.get("bytes", 0)),
+        memory=pass_bytes(model, load.tokens, load.longest, layers, params.tokens),
+    )
+
+
+def _layers(wanted: Layers, load: Workload) -> list[str]:
+    """The places that are looked at; none as long as nobody knows how many layers there are, or if there is no such layer."""
+    if wanted == KEPT:
+        return [f"resid_post.{layer}" for layer in dict.fromkeys(load.saes.get("layers", ()))]
+    try:
+        return hookpoints(wanted, int(load.model["layers"]), "the model")
+    except (KeyError, DataError):
+        return []
+
+
+def _pass_flops(load: Workload, wanted: Layers) -> float:
+    """Every token up to the last layer that is looked at."""
+    last = max((int(place.rpartition(".")[2]) for place in _layers(wanted, load)), default=-1)
+    return load.tokens * token_flops(load.model, load.tokens / load.distinct if load.distinct else 0, last + 1)
+
+
+# --- rankings and paths -------------------------------------------------------------------------------------------------
+
+RANKED = 23
+"""Rows of a ranked feature beside its mean at each label."""
+BLOCK = 2**24
+"""Pairs of features whose correlations are held together."""
+PAIRS = 4
+"""Spaces whose features are held scaled at a time."""
+MADE_OF = 600
+"""Bytes of a row while it is Python's own object."""
+
+
+def ranking(params: Ranking, load: Workload) -> Cost:
+    """Space by space, on all samples and on both halves; all features that pass are written, and the best by either score."""
+    features, spaces = fired(load), max(1, load.saes.get("count", 1))
+    of_feature = RANKED + len(params.labels)
+    return Cost(
+        flops=load.entries * (100.0 + 3 * log2(max(2, load.samples))) + features * 500.0,
+        read=read(load),
+        memory=int(
+            share(load, 1) * (read(load) + 2 * HELD * load.entries)
+            + features * of_feature * 3 * 8
+            + features / spaces * of_feature * MADE
+            + load.samples * OBJECT
+        ),
+        disk=features * of_feature * STORED,
+        exact=False,
+    )
+
+
+def pathway(params: Pathway, load: Workload) -> Cost:
+    """Every space as it fired; the followed features at each decision; and all pairs of features of the linked layers."""
+    spaces, features = max(1, load.saes.get("count", 1)), fired(load)
+    followed = len(params.track) or min(features, params.top * load.saes.get("count", 0))
+    on = min(load.saes.get("features", 0) / spaces, load.entries / spaces / params.min_count)
+    pairs = _linked(params.links, spaces, len(load.saes.get("layers", ())) or 1)
+    rows = followed * load.samples + followed * (3 + params.components) + load.samples * params.components
+    kept = params.keep if pairs else 0
+    return Cost(
+        flops=load.entries * 60.0 + features * 100.0 + 2.0 * pairs * on**2 * load.samples,
+        read=read(load),
+        memory=int(
+            share(load, 1) * (read(load) + 2 * HELD * load.entries)
+            + load.entries * 2 * ENTRY
+            + features * 20 * 8
+            + (PAIRS + 4) * 8 * on * load.samples * bool(pairs)
+            + 5 * 8 * min(BLOCK, on**2) * bool(pairs)
+            + (rows + 4 * kept) * MADE_OF
+            + load.samples * OBJECT
+        ),
+        disk=rows * STORED + kept * 4 * STORED,
+        exact=False,
+    )
+
+
+def _linked(links: str, spaces: int, layers: int) -> float:
+    """Pairs of spaces of different layers, as many SAEs at each."""
+    each = spaces / layers
+    return {"none": 0.0, "adjacent": each * each * (layers - 1), "all": each * each * layers * (layers - 1) / 2}[links]

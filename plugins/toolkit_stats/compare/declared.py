@@ -1,0 +1,51 @@
+"""What the stages tell a plan that they will compare. Light: it runs whenever a spec is planned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from toolkit.errors import DataError
+from toolkit.costs import Comparison
+from toolkit.tables import written
+
+from ._groups import OWN_UNITS
+from ._layers import hookpoints
+from ._params import REST, Compare, Several, TwoGroups
+from ._ranking import Ranking
+
+
+def features(params: Compare, model: Mapping[str, Any]) -> Comparison:
+    """Two groups, several, or a number, over every feature of the SAEs."""
+    over = {"each_space": params.family == "space", "discovered": params.family == "discovered"}
+    if isinstance(params, TwoGroups):
+        return _two(params, **over)
+    if isinstance(params, Several):
+        return _compared(params, groups=params.between, effect="eta2", **over)
+    return _compared(params, groups=None, effect="r", **over)
+
+
+def ranking(params: Ranking, model: Mapping[str, Any]) -> Comparison:
+    """The sound ranking: a label followed over the confirm half."""
+    labels = tuple(written(label) for label in params.labels)
+    return Comparison(by=params.by, groups=labels, effect="r", half="confirm", alpha=params.alpha)
+
+
+def streams(params: Any, model: Mapping[str, Any]) -> Comparison:
+    """Two groups, over every number of the stream at the layers asked for; a model that is not there yet has none to count."""
+    try:
+        places = len(hookpoints(params.layers, int(model["layers"]), "the model"))
+        family = places * int(model["width"]) if params.family == "all" else int(model["width"])
+    except (KeyError, DataError):
+        family = 0
+    return _two(params, family=family)
+
+
+def _two(params: Any, **family: Any) -> Comparison:
+    first, second = (None if name == REST else name for name in params.between)
+    return _compared(params, groups=(first, second), **family)
+
+
+def _compared(params: Any, **asked: Any) -> Comparison:
+    unit = "unit" if params.unit in OWN_UNITS else params.unit
+    return Comparison(by=params.by, unit=unit, cluster=params.cluster, half=params.half, alpha=params.alpha, **asked)

@@ -1,0 +1,167 @@
+"""The index of a run: derived when its steps have committed, in steps of its own that can be repeated and are never changed.
+
+One step numbers the samples (`sample_index`), one for each space holds its postings. Their keys follow from the activation
+steps they cover, so that a run that finds them there has nothing to do, and two runs of the same steps share them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import StoreError
+from toolkit.records import StepRow
+from toolkit.tables import arrow_schema
+from toolkit_store import locks
+from toolkit_store.index import projections
+from toolkit_store.database import Database, among
+from toolkit_store.index.postings import LAYOUT, Numbered, Scratch, Summary, number_key, numbered, posting_rows, space_key
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from toolkit_store.store import Store, Tables
+
+PART = "store.index"
+STAGE = "(index)"
+_COMMITTED_AT_ONCE = 16 << 20
+"""The most entries of spaces that are committed together, if it is not one space that has more."""
+
+
+def is_index(row: StepRow) -> bool:
+    """Whether a step of the ledger is one of an index."""
+    return row.part == PART
+
+
+def is_own(row: StepRow) -> bool:
+    """Whether a step is the store's own; such steps belong to no experiment."""
+    return row.part in (PART, projections.PART)
+
+
+def covered(rows: Iterable[StepRow]) -> list[str]:
+    """The activation steps among these: what an index covers."""
+    return sorted(row.key for row in rows if row.tables.get("activations") and not is_index(row))
+
+
+def spaces_of(row: StepRow) -> list[str]:
+    """The spaces of an index, from the step that numbers its samples."""
+    return list(json.loads(row.material)["spaces"])
+
+
+def build(store: Store, database: Database, cover: Sequence[str], sampled: Sequence[str], run: str) -> int:
+    """Derive what is not there yet; the number of steps that were made. `sampled` are the steps that wrote the samples."""
+    key = number_key(cover)
+    known = next((row for row in store.index_steps([key])), None)
+    if known is not None and not _wanted(store, key, spaces_of(known)):
+        return 0
+    with _scratch(store.folder / "scratch") as folder, store.reading():
+        store.hold("activations", cover)
+        store.hold("samples", sampled)
+        found = numbered(lambda columns: _rows(database, "activations", cover, columns))
+        scratch = Scratch(folder, found)
+        scratch.fill(lambda columns: _rows(database, "activations", cover, columns))
+        units = _units(database, sampled)
+        made = _commit_numbers(store, key, found, units, run)
+        for spaces in _groups(scratch, _wanted(store, key, sorted(found.spaces))):
+            made += store.commit_derived([_space_step(key, space, scratch, found, run) for space in spaces])
+    return made
+
+
+def _wanted(store: Store, key: str, spaces: Sequence[str]) -> list[str]:
+    there = {row.key for row in store.index_steps([space_key(key, space) for space in spaces])}
+    return [space for space in spaces if space_key(key, space) not in there]
+
+
+def _rows(database: Database, name: str, steps: Sequence[str], columns: Sequence[str]) -> Iterator[pa.Table]:
+    for where in among("step", steps):
+        yield from database.batches(name, where, columns)
+
+
+def _units(database: Database, steps: Sequence[str]) -> dict[str, str]:
+    units: dict[str, str] = {}
+    for batch in _rows(database, "samples", steps, ["sample", "unit"]):
+        units.update(zip(batch["sample"].to_pylist(), batch["unit"].to_pylist(), strict=True))
+    return units
+
+
+def _commit_numbers(store: Store, key: str, found: Numbered, units: dict[str, str], run: str) -> int:
+    import pyarrow as pa
+
+    columns = {
+        "number": range(len(found.names)),
+        "sample": found.names,
+        "unit": [units.get(name) for name in found.names],
+    }
+    row = _step(key, run, 0, {"spaces": sorted(found.spaces)})
+    return store.commit_derived([(row, {"sample_index": pa.table(columns, schema=arrow_schema("sample_index"))})])
+
+
+def _groups(scratch: Scratch, spaces: Sequence[str]) -> Iterator[list[str]]:
+    """Spaces that are committed together: each commit costs a while, and makes files that have to be joined."""
+    group: list[str] = []
+    for space in spaces:
+        if group and sum(map(scratch.entries, [*group, space])) > _COMMITTED_AT_ONCE:
+            yield group
+            group = []
+        group.append(space)
+    if group:
+        yield group
+
+
+def _space_step(key: str, space: str, scratch: Scratch, found: Numbered, run: str) -> tuple[StepRow, Tables]:
+    step, summary = space_key(key, space), Summary()
+    postings = posting_rows(step, space, scratch.chunks(space), found.bits, summary)
+    index = (summary.rows(space, found.spaces[space], scratch.samples(space)) for _ in range(1))  # after the postings
+    row = _step(step, run, 1 + sorted(found.spaces).index(space), {"space": space})
+    return row, {"postings": postings, "feature_index": index}
+
+
+def _step(key: str, run: str, index: int, material: dict[str, Any]) -> StepRow:
+    return StepRow(
+        key=key,
+        experiment="",
+        stage=STAGE,
+        part=PART,
+        part_version=LAYOUT,
+        run=run,
+        index=index,
+        material=json.dumps(material, sort_keys=True),
+        tables={},
+        worker="store",
+        seconds=0.0,
+        committed_at=datetime.now(UTC).isoformat(),
+    )
+
+
+# --- scratch files ---
+
+
+@contextmanager
+def _scratch(parent: Path) -> Iterator[Path]:
+    """A folder that is removed at the end; its lock tells `sweep` that somebody still works in it."""
+    try:
+        parent.mkdir(exist_ok=True)
+        sweep(parent)
+        with tempfile.TemporaryDirectory(dir=parent) as name, locks.alone(Path(name) / "lock", 0):
+            yield Path(name)
+    except OSError as error:
+        raise StoreError(
+            f"The postings could not be made: {error.strerror or error}. "
+            "What was committed is safe; free space and issue the same command again."
+        ) from error
+
+
+def sweep(parent: Path) -> None:
+    """Remove scratch folders that processes left when they were killed."""
+    for folder in parent.iterdir() if parent.exists() else ():
+        try:
+            with locks.alone(folder / "lock", 0):
+                shutil.rmtree(folder, ignore_errors=True)
+        except StoreError:
+            continue  # in use

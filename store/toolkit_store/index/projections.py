@@ -1,0 +1,115 @@
+"""Compact projections of decoder rows, kept in the store when asked: `similar` then works where the SAE files are not.
+
+A row of a decoder is projected onto `dims` directions, orthogonal to each other and drawn once for all (so that projections of the
+same SAE are the same everywhere), and kept as that many bytes. Angles between rows come out with an error of about 1 / sqrt(dims).
+The step that holds them is named after the hash of the SAE's files: runs of the same SAE share it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import BadInput
+from toolkit.randomness import generator
+from toolkit.records import StepRow
+from toolkit.tables import arrow_schema
+from toolkit_store.database import equals
+from toolkit_store.query.similar import Decoder
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+    from toolkit_store.store import Store
+
+PART = "store.projections"
+DIMS = 512
+_LAYOUT = "1"
+_AT_ONCE = 1024
+"""Features in a row of the table."""
+
+
+def projection_key(sae_hash: str) -> str:
+    """The key of the step with the projections of an SAE."""
+    return f"projections:{hashlib.sha256(f'{_LAYOUT} {sae_hash}'.encode()).hexdigest()[:32]}"
+
+
+def project(
+    store: Store, space: str, sae_hash: str, width: int, rows: Decoder, dims: int | None = None, *, run: str = ""
+) -> bool:
+    """Keep the projections of an SAE; False, and nothing done, if they are there. Those of other `dims` than asked are refused."""
+    if dims is not None and not 8 <= dims <= 4096:
+        raise BadInput(f"Projections have 8 to 4,096 numbers a feature, not {dims:,}.")
+    kept = projected(store, sae_hash) if dims is not None else None
+    if dims is not None and kept is not None and kept.shape[1] != min(dims, rows(0, 1).shape[1]):
+        raise BadInput(
+            f"{store.uri} keeps projections of this SAE with {kept.shape[1]:,} numbers a feature, and {dims:,} are asked for. Leave the "
+            f"number out to keep those, or keep others in another store."
+        )
+    dims = dims or DIMS
+    row = StepRow(
+        key=projection_key(sae_hash),
+        experiment="",
+        stage="(projections)",
+        part=PART,
+        part_version=_LAYOUT,
+        run=run,
+        index=0,
+        material=json.dumps({"sae_hash": sae_hash, "dims": dims}),
+        tables={},
+        worker="store",
+        seconds=0.0,
+        committed_at=datetime.now(UTC).isoformat(),
+    )
+    return store.commit_derived([(row, {"projections": _blocks(space, width, rows, dims)})]) == 1
+
+
+def projected(store: Store, sae_hash: str) -> np.ndarray | None:
+    """A row of small numbers a feature, whose angles are nearly those of the decoder's rows; None if they are not kept."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    key = projection_key(sae_hash)
+    if not store.index_steps([key]):
+        return None
+    with store.reading():
+        found = store.database.rows("projections", equals("step", key), ["first", "dims", "directions"])
+    dims = found["dims"][0].as_py()
+    parts = pc.list_flatten(found.sort_by("first")["directions"]).to_numpy()
+    flat: np.ndarray = parts.reshape(-1, dims).astype(np.float32)
+    return flat
+
+
+def _blocks(space: str, width: int, rows: Decoder, dims: int) -> Iterator[pa.Table]:
+    import pyarrow as pa
+
+    basis: np.ndarray | None = None
+    for first in range(0, width, _AT_ONCE):
+        some = rows(first, min(first + _AT_ONCE, width))
+        basis = _basis(some.shape[1], dims) if basis is None else basis
+        kept = _as_bytes(some @ basis)
+        columns: dict[str, Any] = {"space": [space], "first": [first], "dims": [kept.shape[1]], "directions": [kept.ravel()]}
+        yield pa.table(columns, schema=arrow_schema("projections"))
+
+
+def _basis(inputs: int, dims: int) -> np.ndarray:
+    """Orthogonal directions as columns; all of them, and nothing is lost, where there are as many as inputs."""
+    import numpy as np
+
+    if dims >= inputs:
+        return np.eye(inputs, dtype=np.float32)
+    drawn = generator(0, "store.projections", inputs, dims).standard_normal((inputs, dims))
+    return np.asarray(np.linalg.qr(drawn)[0], np.float32)
+
+
+def _as_bytes(rows: np.ndarray) -> np.ndarray:
+    """Rows scaled to whole numbers from -127 to 127; only directions matter."""
+    import numpy as np
+
+    largest = np.abs(rows).max(axis=1, keepdims=True)
+    scaled: np.ndarray = np.rint(rows / np.where(largest == 0, 1, largest) * 127).astype(np.int8)
+    return scaled

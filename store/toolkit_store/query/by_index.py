@@ -1,0 +1,233 @@
+"""Answers about a space from its postings, which `toolkit_store.index.build` made: a feature is one row, found by a B-tree.
+
+`toolkit_store.query.by_rows.ByRows` gives the same answers, by the same methods, without an index. A lookup takes a few milliseconds,
+so what is done with its result is done on arrays: each step of a query engine costs as much as the reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from toolkit_store.query.by_rows import together_schema
+from toolkit_store.database import among, equals
+from toolkit_store.index.postings import BLOCK, LAST_BLOCK, place, places
+from toolkit_store.query.run_rows import RunRows
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+    import pyarrow as pa
+
+_LISTS = ("samples", "positions", "values")
+_DIRECTORIES = 64
+"""How many spaces' directories are kept at a time."""
+
+
+@dataclass(frozen=True)
+class Directory:
+    """All features of a space: feature, samples in which it fired (`count`), entries and largest value; and how many samples
+    have rows in the space."""
+
+    features: pl.DataFrame
+    samples: int
+
+
+class RunIndex:
+    """What the spaces of a run's index share: the samples' names, and the directories of the spaces asked about."""
+
+    def __init__(self, rows: RunRows, numbering: str) -> None:
+        self.rows, self._numbering = rows, numbering
+        self._directories: dict[str, Directory] = {}
+
+    @cached_property
+    def samples(self) -> pl.DataFrame:
+        """Sample and unit by number."""
+        import polars as pl
+
+        found = self.rows.find("sample_index", equals("step", self._numbering), ["number", "sample", "unit"])
+        return pl.DataFrame(found).sort("number").select("sample", "unit").rechunk()
+
+    def directory(self, step: str) -> Directory:
+        """The directory of a space."""
+        return self.look_up([step])[step]
+
+    def look_up(self, steps: Sequence[str]) -> dict[str, Directory]:
+        """The directories of these spaces. They never change, so they are kept; what is not there yet is read at once."""
+        known = {step: self._directories[step] for step in steps if step in self._directories}
+        missing = [step for step in steps if step not in known]
+        found = known | (self._read_directories(missing) if missing else {})
+        if missing:
+            others = {step: kept for step, kept in self._directories.items() if step not in found}
+            room = max(_DIRECTORIES - len(found), 0)
+            self._directories = dict([*others.items()][-room:] if room else []) | found
+        return found
+
+    def _read_directories(self, steps: Sequence[str]) -> dict[str, Directory]:
+        import polars as pl
+
+        names = {"features": "feature", "fired": "count", "counts": "entries", "maxima": "max"}
+        columns = ["step", "block", "samples", *names]
+        parts = [pl.DataFrame(self.rows.find("feature_index", where, columns)) for where in among("step", steps)]
+        found = pl.concat(parts).sort("block")
+        samples = dict(found.unique("step", keep="first").select("step", "samples").iter_rows())
+        features = found.select("step", *names).explode(*names).rename(names).drop_nulls("feature")
+        fired = features.partition_by("step", as_dict=True, include_key=False)
+        none = features.clear().drop("step")
+        return {step: Directory(fired.get((step,), none), count) for step, count in samples.items()}
+
+
+@dataclass(frozen=True)
+class _Entries:
+    """Sample numbers, positions and values of a feature's entries."""
+
+    numbers: np.ndarray
+    positions: np.ndarray
+    values: np.ndarray
+
+    @classmethod
+    def of(cls, blocks: Sequence[pa.Table]) -> _Entries:
+        import numpy as np
+        import pyarrow.compute as pc
+
+        columns = ([pc.list_flatten(block[name]).to_numpy() for block in blocks] for name in _LISTS)
+        return cls(*(parts[0] if len(parts) == 1 else np.concatenate(parts) for parts in columns))
+
+    def hardest(self, k: int) -> _Entries:
+        """The k largest, in order; equal ones in the order of samples and positions."""
+        import numpy as np
+
+        strengths = np.where(np.isnan(self.values), np.inf, self.values)  # as polars sorts
+        near = np.arange(len(strengths))
+        if len(near) > k:
+            near = np.flatnonzero(strengths >= np.partition(strengths, -k)[-k]) if k else near[:0]
+        best = near[np.lexsort((self.positions[near], self.numbers[near], -strengths[near]))][:k]
+        return _Entries(self.numbers[best], self.positions[best], self.values[best])
+
+
+class ByIndex:
+    """A space of a run, answered from the postings that a step holds."""
+
+    def __init__(self, index: RunIndex, step: str) -> None:
+        self._index, self._rows, self._step = index, index.rows, step
+
+    def activations(self, feature: int) -> pl.DataFrame:
+        """Sample, position and value of a feature, in the order of samples and positions."""
+        return self._named(self._entries(feature))
+
+    def top(self, feature: int, k: int) -> pl.DataFrame:
+        """Sample, position, value and unit where it fired hardest."""
+        return self._named(self._entries(feature, k).hardest(k), "unit")
+
+    def entries(self, feature: int) -> int:
+        """At how many places it fired."""
+        import polars as pl
+
+        return int(self.directory().filter(pl.col("feature") == feature)["entries"].sum())
+
+    def directory(self) -> pl.DataFrame:
+        """Feature, samples in which it fired (`count`), entries and largest value."""
+        return self._index.directory(self._step).features
+
+    def samples(self) -> int:
+        """How many samples have rows in the space."""
+        return self._index.directory(self._step).samples
+
+    def together(self, feature: int) -> pl.DataFrame:
+        """Each feature, at how many places it fired together with this one (`both`), and at how many at all (`count`)."""
+        import polars as pl
+
+        own = self._entries(feature)
+        target = _Places(own.numbers, own.positions)
+        parts = [_both(batch, target) for batch in self._all_blocks()]
+        found = pl.concat([pl.DataFrame(schema=together_schema()), *parts])
+        return found.group_by("feature").agg(pl.col("both", "count").sum()).sort("feature")
+
+    def _all_blocks(self) -> Iterator[pl.DataFrame]:
+        import polars as pl
+
+        first, last = places(self._step)
+        columns = ["step", "feature", "count", "samples", "positions"]
+        for batch in self._rows.find_in_batches("postings", f"place >= {first} AND place <= {last}", columns):
+            own = batch.filter(pl.col("step") == self._step)
+            if own.height:
+                yield own
+
+    def _named(self, found: _Entries, *more: str) -> pl.DataFrame:
+        """With the samples' names instead of their numbers, and more columns about the samples."""
+        import polars as pl
+
+        sample, *others = (self._index.samples[name][found.numbers] for name in ("sample", *more))
+        return pl.DataFrame([sample, pl.Series("position", found.positions), pl.Series("value", found.values), *others])
+
+    def _entries(self, feature: int, k: int | None = None) -> _Entries:
+        """The entries of a feature; with `k`, of enough blocks to hold the k largest."""
+        first = self._block(feature, 0)
+        found = _Entries.of([first])
+        if len(found.values) < BLOCK:
+            return found
+        return _Entries.of([first, *(self._block(feature, number) for number in self._more(feature, found, k))])
+
+    def _more(self, feature: int, first: _Entries, k: int | None) -> list[int]:
+        """The further blocks. Of a dense feature the k largest entries lie in the k blocks with the largest maxima."""
+        import polars as pl
+
+        beyond = f"place > {place(self._step, feature)} AND place <= {place(self._step, feature, LAST_BLOCK)}"
+        heads = pl.DataFrame(self._own(feature, beyond, ["block", "max"]))
+        if k is not None:
+            heads = heads.sort(["max", "block"], descending=[True, False]).head(k)
+        if k is not None and 0 < k <= BLOCK:
+            heads = heads.filter(pl.col("max") > first.hardest(k).values[-1])
+        return sorted(heads["block"].to_list())
+
+    def _block(self, feature: int, number: int) -> pa.Table:
+        return self._own(feature, f"place = {place(self._step, feature, number)}", _LISTS)
+
+    def _own(self, feature: int, where: str, columns: Sequence[str]) -> pa.Table:
+        """Blocks of this feature: places are hashes, so another step or feature may have the same."""
+        found = self._rows.find("postings", where, ["step", "feature", *columns])
+        owners = zip(found["step"].to_pylist(), found["feature"].to_pylist(), strict=True)
+        own = [number for number, owner in enumerate(owners) if owner == (self._step, feature)]
+        return found if len(own) == found.num_rows else found.take(own)
+
+
+class _Places:
+    """Places as sorted numbers, to ask which of others are among them; most are ruled out by their sample alone."""
+
+    def __init__(self, numbers: np.ndarray, positions: np.ndarray) -> None:
+        import numpy as np
+
+        self._codes = np.sort(_coded(numbers, positions))
+        self._samples = np.zeros(int(numbers.max(initial=0)) + 1, bool)
+        self._samples[numbers] = True
+
+    def hold(self, numbers: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """Whether each place is one of these."""
+        import numpy as np
+
+        out: np.ndarray = self._samples[np.minimum(numbers, len(self._samples) - 1)] & (numbers < len(self._samples))
+        near = np.flatnonzero(out)
+        codes = _coded(numbers[near], positions[near])
+        at = np.minimum(np.searchsorted(self._codes, codes), max(len(self._codes) - 1, 0))
+        out[near] = self._codes[at] == codes if len(self._codes) else False
+        return out
+
+
+def _coded(numbers: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    import numpy as np
+
+    coded: np.ndarray = (numbers.astype(np.uint64) << np.uint64(32)) | positions.astype(np.uint64)
+    return coded
+
+
+def _both(batch: pl.DataFrame, target: _Places) -> pl.DataFrame:
+    """Per block: in how many of its entries the target fired too."""
+    import numpy as np
+    import polars as pl
+
+    counts = batch["count"].to_numpy().astype(np.int64)
+    held = target.hold(batch["samples"].explode().to_numpy(), batch["positions"].explode().to_numpy())
+    both = np.add.reduceat(held, np.cumsum(counts) - counts, dtype=np.int64)
+    return pl.DataFrame({"feature": batch["feature"], "both": both, "count": counts})

@@ -1,0 +1,90 @@
+"""Answers about a space from the rows of `activations`, searched: for a run that has no index yet, as while it goes on.
+
+`toolkit_store.query.by_index.ByIndex` gives the same answers, by the same methods, from postings.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from toolkit.tables import arrow_schema
+from toolkit_store.database import equals, holds
+from toolkit_store.query.run_rows import RunRows
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_COLUMNS = ("sample", "position", "features", "values")
+
+
+class ByRows:
+    """A space of a run, answered from its rows."""
+
+    def __init__(self, rows: RunRows, space: str) -> None:
+        self._rows, self._space = rows, space
+
+    def activations(self, feature: int) -> pl.DataFrame:
+        """Sample, position and value of a feature, in the order of samples and positions."""
+        return self._found(feature).sort("sample", "position")
+
+    def top(self, feature: int, k: int) -> pl.DataFrame:
+        """Sample, position, value and unit where it fired hardest."""
+        found = self._found(feature).sort(["value", "sample", "position"], descending=[True, False, False]).head(k)
+        units = self._rows.samples(found["sample"].to_list(), ["sample", "unit"]).unique("sample")
+        return found.join(units, on="sample", how="left", maintain_order="left")
+
+    def entries(self, feature: int) -> int:
+        """At how many places it fired."""
+        return self._found(feature).height
+
+    def directory(self) -> pl.DataFrame:
+        """Feature, samples in which it fired (`count`), entries and largest value."""
+        import polars as pl
+
+        entries = self._all().group_by("feature", "sample", "position").agg(pl.col("value").max())
+        return entries.group_by("feature").agg(
+            pl.col("sample").n_unique().alias("count"),
+            pl.len().cast(pl.UInt64).alias("entries"),
+            pl.col("value").max().alias("max"),
+        )
+
+    def samples(self) -> int:
+        """How many samples have rows in the space."""
+        batches = self._rows.activations(equals("space", self._space), ["sample"])
+        return len({name for batch in batches for name in batch["sample"].to_pylist()})
+
+    def together(self, feature: int) -> pl.DataFrame:
+        """Each feature, at how many places it fired together with this one (`both`), and at how many at all (`count`)."""
+        import polars as pl
+
+        entries = self._all().select("sample", "position", "feature").unique()
+        own = entries.filter(pl.col("feature") == feature).select("sample", "position")
+        both = entries.join(own, on=["sample", "position"], how="semi").group_by("feature").agg(both=pl.len())
+        counts = entries.group_by("feature").agg(count=pl.len())
+        joined = counts.join(both, on="feature", how="left").with_columns(pl.col("both").fill_null(0))
+        return joined.select(pl.col(name).cast(kind) for name, kind in together_schema().items()).sort("feature")
+
+    def _found(self, feature: int) -> pl.DataFrame:
+        import polars as pl
+
+        flat = self._flat(f"{equals('space', self._space)} AND {holds('features', feature)}")
+        return flat.filter(pl.col("feature") == feature).group_by("sample", "position").agg(pl.col("value").max())
+
+    def _all(self) -> pl.DataFrame:
+        return self._flat(equals("space", self._space))
+
+    def _flat(self, where: str) -> pl.DataFrame:
+        """One row an entry."""
+        import polars as pl
+
+        empty = pl.DataFrame(arrow_schema("activations").empty_table()).select(_COLUMNS)
+        parts = [pl.DataFrame(batch).select(_COLUMNS) for batch in self._rows.activations(where, _COLUMNS)]
+        some = pl.concat([empty, *parts]).filter(pl.col("features").list.len() > 0)
+        return some.explode("features", "values").rename({"features": "feature", "values": "value"})
+
+
+def together_schema() -> dict[str, Any]:
+    """The columns of `together`."""
+    import polars as pl
+
+    return {"feature": pl.UInt32, "both": pl.Int64, "count": pl.Int64}

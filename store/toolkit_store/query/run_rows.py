@@ -1,0 +1,131 @@
+"""The committed rows of one run, read from the tables: what every answer of `toolkit_store.query.features` is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from toolkit.records import StepRow
+from toolkit.tables import TABLES, arrow_schema
+from toolkit_store.index import build as indexing
+from toolkit_store.database import among
+from toolkit_store.write.rows import ordered
+from toolkit_store.store import Store
+
+if TYPE_CHECKING:
+    import polars as pl
+    import pyarrow as pa
+
+
+Where = Mapping[str, Sequence[str] | Sequence[int]]
+"""Which values a column may have, by its name."""
+
+
+class RunRows:
+    """The rows that these steps wrote."""
+
+    def __init__(self, store: Store, steps: Sequence[StepRow]) -> None:
+        self.store, self.steps = store, steps
+        self._database = store.database
+
+    @cached_property
+    def cover(self) -> list[str]:
+        """The steps that wrote activations."""
+        return indexing.covered(self.steps)
+
+    def writers(self, name: str) -> list[str]:
+        """The steps that wrote to a table."""
+        return [row.key for row in self.steps if row.tables.get(name)]
+
+    def find(self, name: str, where: str, columns: Sequence[str]) -> pa.Table:
+        """Rows of a table that match, of any run: whose they are is for the caller to look at."""
+        with self.store.reading():
+            return self._database.rows(name, where, columns)
+
+    def find_in_batches(self, name: str, where: str, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+        """The same, a few thousand rows at a time."""
+        import polars as pl
+
+        with self.store.reading():
+            for batch in self._database.batches(name, where, columns):
+                yield pl.DataFrame(batch)
+
+    def activations(self, where: str | None, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Rows of `activations` of this run, in batches."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        cover = pa.array(self.cover, pa.string())
+        with self.store.reading():
+            for batch in self._database.batches("activations", where, [*columns, "step"]) if self.cover else ():
+                yield batch.filter(pc.is_in(batch["step"], value_set=cover))
+
+    def samples(self, names: Sequence[str], columns: Sequence[str]) -> pl.DataFrame:
+        """Rows of `samples` for these samples."""
+        import polars as pl
+
+        parts = [pl.DataFrame(self.find("samples", where, [*columns, "step"])) for where in among("sample", names)]
+        empty = pl.DataFrame(arrow_schema("samples", step=True).empty_table()).select(*columns, "step")
+        return pl.concat([empty, *parts]).filter(pl.col("step").is_in(self.writers("samples"))).select(columns)
+
+    def table(self, name: str) -> pl.DataFrame:
+        """A whole table of the run, for one that is small."""
+        import polars as pl
+
+        return pl.DataFrame(self.store.read(name, self.writers(name)))
+
+    def stages(self, name: str, stage: str | None = None) -> dict[str, list[str]]:
+        """Stage -> its steps that wrote to a table; of one stage if it is named."""
+        out: dict[str, list[str]] = {}
+        for row in self.steps:
+            if row.tables.get(name) and stage in (None, row.stage):
+                out.setdefault(row.stage, []).append(row.key)
+        return out
+
+    def values(self, name: str, column: str, where: Where, stage: str | None = None) -> list[str]:
+        """Which texts a column has in the rows that match, read a batch at a time."""
+        keys = [key for keys in self.stages(name, stage).values() for key in keys]
+        found: set[str] = set()
+        for own in among("step", keys):
+            for batch in self.find_in_batches(name, " AND ".join(filter(None, [matching(where), own])), [column]):
+                found.update(batch[column].unique().to_list())
+        return sorted(found)
+
+    def by_stage(
+        self, name: str, where: Where | None = None, columns: Sequence[str] | None = None, stage: str | None = None
+    ) -> pa.Table:
+        """The rows of a table that match, in the order of its key, and in a column `stage` which stage wrote each; of one stage
+        if it is named."""
+        import pyarrow as pa
+
+        wanted = list(TABLES[name].columns if columns is None else columns)
+        schema = pa.schema([*(arrow_schema(name).field(column) for column in wanted), pa.field("stage", pa.string())])
+        parts = []
+        for at, keys in self.stages(name, stage).items():
+            found = self.read(name, keys, where, wanted)
+            parts.append(found.append_column("stage", pa.repeat(pa.scalar(at), found.num_rows)))
+        return pa.concat_tables([schema.empty_table(), *parts])
+
+    def read(self, name: str, keys: Sequence[str], where: Where | None, columns: Sequence[str]) -> pa.Table:
+        """The rows of these steps that match, in the order of the table's key."""
+        import pyarrow as pa
+
+        if not where:
+            return self.store.read(name, keys, columns)
+        needed = list(dict.fromkeys([*columns, *TABLES[name].key, "step"]))
+        parts = [self.find(name, f"{matching(where)} AND {own}", needed) for own in among("step", keys)]
+        return ordered(name, pa.concat_tables(parts)).select(list(columns))
+
+
+def matching(where: Where) -> str:
+    """A filter for rows whose every column named has one of its values."""
+    return " AND ".join(f"({' OR '.join(_one_of(column, values))})" for column, values in where.items())
+
+
+def _one_of(column: str, values: Sequence[str] | Sequence[int]) -> Iterator[str]:
+    yield from among(f"`{column}`", [value for value in values if isinstance(value, str)])
+    if numbers := [str(int(value)) for value in values if not isinstance(value, str)]:
+        yield f"`{column}` IN ({', '.join(numbers)})"
+    if not values:
+        yield "false"

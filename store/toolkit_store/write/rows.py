@@ -1,0 +1,144 @@
+"""Rows on their way in and out: fitted to the declared table, checked for repeated keys, put in order, hashed.
+
+A table is declared by the host (`toolkit.tables`) as a map from column to type name. What parts hand over may differ in ways
+that carry no data (large strings, null flags inside lists, column order); those are brought to the declared type. All else
+that differs is the part's mistake and refused with the table and the column.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import DataError, choices, nearest
+from toolkit.tables import DATA_TABLES, arrow_schema, table
+from toolkit_store.write.repeats import Keys
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_BATCH_BYTES = 64 << 20
+
+
+def check_name(name: str) -> None:
+    """Refuse a table that steps cannot write to."""
+    if name in DATA_TABLES and table(name).derived:
+        raise DataError(f"A step cannot write to table '{name}': the store derives it from other tables.")
+    if name not in DATA_TABLES:
+        near = nearest(name, DATA_TABLES)
+        raise DataError(f"A step cannot write to table '{name}': it is not declared.{near} Tables: {choices(DATA_TABLES)}.")
+
+
+def fitted(name: str, rows: pa.Table, step: str) -> pa.Table:
+    """`rows` exactly as the store keeps them, with the column `step`."""
+    import pyarrow as pa
+
+    unknown = [column for column in rows.column_names if column not in table(name).columns]
+    if unknown:
+        allowed = choices(table(name).columns)
+        raise DataError(
+            f"Table '{name}' has no column '{unknown[0]}'.{nearest(unknown[0], table(name).columns)} Columns: {allowed}."
+        )
+    schema = arrow_schema(name, step=True)
+    columns = [_fitted_column(name, rows, field) for field in list(schema)[:-1]]
+    columns.append(pa.repeat(pa.scalar(step, pa.string()), rows.num_rows))
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _fitted_column(name: str, rows: pa.Table, field: pa.Field) -> Any:
+    import pyarrow as pa
+
+    where = f"Table '{name}', column '{field.name}'"
+    if rows.column_names.count(field.name) > 1:
+        raise DataError(f"{where}: the column is there more than once.")
+    if field.name not in rows.column_names:
+        if not field.nullable:
+            raise DataError(f"{where}: the column is missing. Only columns whose type ends in '?' can be left out.")
+        return pa.nulls(rows.num_rows, field.type)
+    column = rows.column(field.name)
+    found, wanted = _spelled(column.type), _spelled(field.type)
+    if found != wanted and not (found == "null" and field.nullable):
+        raise DataError(f"{where}: the type is {found}, it must be {wanted}.")
+    if _has_nulls(column, field.nullable):
+        raise DataError(f"{where}: there are nulls. Null is allowed only where the declared type ends in '?'.")
+    return column.cast(field.type)
+
+
+def _spelled(kind: pa.DataType) -> str:
+    """A type as `toolkit.tables` writes it, so that large and null-flagged variants read the same."""
+    import pyarrow.types as is_
+
+    if is_.is_list(kind) or is_.is_large_list(kind):
+        return f"list<{_spelled(kind.value_type)}>"
+    if is_.is_struct(kind):
+        return f"struct<{','.join(f'{part.name}:{_spelled(part.type)}' for part in kind)}>"
+    if is_.is_large_string(kind) or is_.is_string_view(kind):
+        return "string"
+    return {"double": "float64", "float": "float32", "halffloat": "float16"}.get(str(kind), str(kind))
+
+
+def _has_nulls(column: Any, allowed: bool) -> bool:
+    """Nulls where none may be; inside lists and structs none may ever be."""
+    import pyarrow.compute as pc
+    import pyarrow.types as is_
+
+    if column.null_count and not allowed:
+        return True
+    if is_.is_list(column.type) or is_.is_large_list(column.type):
+        return _has_nulls(pc.list_flatten(column), False)
+    if is_.is_struct(column.type):
+        return any(_has_nulls(pc.struct_field(column, [index]), False) for index in range(column.type.num_fields))
+    return False
+
+
+def batches(name: str, chunks: Iterable[pa.Table] | pa.Table, step: str) -> Iterator[pa.Table]:
+    """The chunks, fitted and joined to a size worth a file each; a key that comes twice is refused before it is written."""
+    keys = Keys(name)
+    for batch in joined(fitted(name, chunk, step) for chunk in _each(chunks)):
+        keys.add(batch.select(list(table(name).key)))
+        yield batch
+
+
+def _each(chunks: Iterable[pa.Table] | pa.Table) -> Iterable[pa.Table]:
+    import pyarrow as pa
+
+    return [chunks] if isinstance(chunks, pa.Table) else chunks
+
+
+def joined(chunks: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The chunks, joined to a size worth a file each."""
+    import pyarrow as pa
+
+    kept: list[pa.Table] = []
+    for chunk in chunks:
+        kept += [chunk] if chunk.num_rows else []
+        if sum(part.nbytes for part in kept) >= _BATCH_BYTES:
+            yield pa.concat_tables(kept)
+            kept = []
+    if kept:
+        yield pa.concat_tables(kept)
+
+
+def ordered(name: str, rows: pa.Table) -> pa.Table:
+    """`rows` by the table's key; rows of two steps with one key stand in the order of their steps, facts once."""
+    found = rows.sort_by([(column, "ascending") for column in (*table(name).key, "step")])
+    return _once(found, table(name).key) if table(name).facts else found
+
+
+def _once(rows: pa.Table, key: Sequence[str]) -> pa.Table:
+    """The first row of each key."""
+    import pyarrow as pa
+
+    keys = list(zip(*(rows.column(column).to_pylist() for column in key), strict=True))
+    return rows.filter(pa.array([place == 0 or keys[place - 1] != one for place, one in enumerate(keys)], pa.bool_()))
+
+
+def digest(rows: pa.Table) -> str:
+    """sha256 of the rows as JSON lines: the same for equal rows, however they lie in files and buffers."""
+    found = hashlib.sha256()
+    for batch in rows.to_batches(max_chunksize=8192):
+        for row in batch.to_pylist():
+            found.update(json.dumps(row, sort_keys=True).encode() + b"\n")
+    return found.hexdigest()

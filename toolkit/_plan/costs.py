@@ -1,0 +1,173 @@
+"""What a plan will cost, from configs and headers: stage by stage, together, and whether there is room for it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit._run.run_folder import at_uri
+from toolkit._plan.plan import is_source
+from toolkit._run.sinks import sink_folder
+from toolkit._plan.texts import facts, workload
+from toolkit.errors import Refused
+from toolkit.costs import Cost, Workload
+from toolkit.records import SourcePart
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from toolkit._plan.plan import Plan, Stage, Step
+
+TYPICAL, CHARACTERS = 256, 5
+"""Tokens that a text is taken to have while nobody has seen it, and characters of a token."""
+SAMPLE, TOKEN = 200, 12
+"""Bytes of a stored sample with its metadata, and of one of its tokens: number, piece, and the text once more."""
+
+
+def cost_of(stage: Stage, load: Workload | None) -> Cost | None:
+    """What a stage asks for; None when its part does not say, or nothing is known of its samples."""
+    if load is None:
+        return None
+    if isinstance(stage.part, SourcePart):
+        size = load.samples * SAMPLE + load.tokens * TOKEN
+        return Cost(memory=size, disk=size)
+    price = getattr(stage.part, "cost", None)
+    return price(stage.params, load) if price else None
+
+
+@dataclass(frozen=True)
+class Loads:
+    """What each stage of a plan has before it: its samples, as far as `samples` finds them, and else as many as there can be."""
+
+    plan: Plan
+    samples: Callable[[Stage], pa.Table | None]
+
+    def of(self, stage: Stage, left: pa.Table | None = None) -> Workload | None:
+        """All of it, or what is `left` of its samples; None when nobody can say."""
+        there = left if left is not None else self._there(stage)
+        if there is not None:
+            load = workload(there, stage.model, stage.saes)
+        elif (made := stage.units()) is not None:
+            load = Workload(samples=0, distinct=0, tokens=0, longest=TYPICAL, exact=False, units=made, model=facts(stage.model))
+        else:
+            count = self._most(stage)
+            if count is None:
+                return None
+            tokens, known = count * TYPICAL, (facts(stage.model), facts(stage.saes))
+            load = Workload(
+                samples=count,
+                distinct=count,
+                tokens=tokens,
+                longest=TYPICAL,
+                characters=TYPICAL * CHARACTERS,
+                exact=False,
+                model=known[0],
+                saes=known[1],
+            )
+        return self._with_activations(stage, replace(load, unloaded=stage.unloaded))
+
+    def _there(self, stage: Stage) -> pa.Table | None:
+        if stage.units() is not None or isinstance(stage.part, SourcePart):
+            return None
+        found = self.samples(stage)
+        first = getattr(stage.part, "first", None)
+        return found if found is None or first is None else found.slice(0, first)
+
+    def _most(self, stage: Stage) -> int | None:
+        """How many samples a stage is given at most."""
+        if isinstance(stage.part, SourcePart):
+            return self._given(stage)
+        counts = [self._given(self.plan.stage(need)) for need in stage.needs if is_source(need)]
+        known = [count for count in counts if count is not None]
+        if not known or len(known) < len(counts):
+            return None
+        first = getattr(stage.part, "first", None)
+        return min(sum(known), first) if first else sum(known)
+
+    def _given(self, source: Stage) -> int | None:
+        """How many samples a source gives at most."""
+        made: dict[str, int] = {}
+        for need in source.needs:
+            before = self.plan.stage(need)
+            units, tell = before.units(), getattr(before.part, "most", None)
+            made |= tell(before.params, units) if tell and units is not None else {}
+        return most_of(source, made)
+
+    def _with_activations(self, stage: Stage, load: Workload) -> Workload:
+        """With what the stages before it write of activations, and the SAEs that these are of."""
+        if "activations" not in (*stage.part.reads, *getattr(stage.part, "optional", ())):
+            return load
+        writers = [before for need in stage.needs if "activations" in (before := self.plan.stage(need)).part.writes]
+        costs = [cost for before in writers if (cost := cost_of(before, self.of(before)))]
+        if stage.saes is None:
+            known = [facts(before.saes) for before in writers]
+            load = replace(load, saes=max(known, key=lambda one: int(one.get("features", 0)), default={}))
+        return replace(load, rows=sum(cost.rows for cost in costs), entries=sum(cost.entries for cost in costs))
+
+
+def most_of(source: Stage, made: Mapping[str, int]) -> int | None:
+    """How many samples a source gives at most; what is known of its files spares another look at them."""
+    known = source.files.facts if source.files else {}
+    if "rows" in known:
+        return _limited(int(known["rows"]), int(known.get("units", known["rows"])), source.limit)
+    most = getattr(source.part, "most", None)
+    return most(source.params, made) if most else None
+
+
+def _limited(rows: int, units: int, limit: int | None) -> int:
+    """The most rows that the first units can have: each that is left out has one at least."""
+    return rows if limit is None else rows - max(0, units - limit)
+
+
+def rows_of(todo: Sequence[Step], samples: pa.Table) -> pa.Table:
+    """The samples of these steps."""
+    import pyarrow as pa
+
+    ranges = ((step.first or 0, step.last or 0) for step in todo)
+    return pa.concat_tables([samples.slice(0, 0), *(samples.slice(first, last - first) for first, last in ranges)])
+
+
+def check_disk(plan: Plan, left: Iterable[Cost], whole: Iterable[Cost], store: Path) -> None:
+    """Refuse what cannot be written: rows that are `left` to store here, and files of sinks, which are of the `whole` workload."""
+    if not at_uri(store):
+        advice = "Free some space, take fewer samples or SAEs, or name another store with --store."
+        _check(store, sum(left, Cost()).disk, "the store", advice)
+    total = sum(whole, Cost())
+    for sink in plan.sinks:
+        if sink.part.disk:
+            advice = "Leave out `dense`, or name a folder on a larger disk."
+            _check(sink_folder(plan, sink), sink.part.disk(sink.params, total), f"sink '{sink.name}'", advice)
+
+
+def _check(folder: Path, wanted: int, what: str, advice: str) -> None:
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    if wanted > free:
+        raise Refused(
+            f"{what} would take about {wanted / 2**30:,.3g} GiB in {folder}, and {free / 2**30:,.3g} GiB are free there. {advice}"
+        )
+
+
+def as_row(stage: Stage, load: Workload | None) -> dict[str, Any] | None:
+    """A cost as plain data; `exact` is False for one that is a bound, `known` while sizes are missing that it is made of."""
+    cost = cost_of(stage, load)
+    if cost is None or load is None:
+        return None
+    return {**asdict(cost), "exact": load.exact and cost.exact, "known": _known(stage, load)}
+
+
+def _known(stage: Stage, load: Workload) -> bool:
+    """Whether the files are there that say how large the model and the SAEs are."""
+    if isinstance(stage.part, SourcePart):
+        return True
+    model = stage.model is None or "bytes" in load.model
+    return model and ("count" in load.saes or not (stage.saes or "activations" in stage.part.reads))
+
+
+def total_of(rows: Iterable[Mapping[str, Any] | None]) -> Cost:
+    """All rows together, as far as they are known."""
+    costs = ({name: value for name, value in row.items() if name != "known"} for row in rows if row)
+    return sum((Cost(**cost) for cost in costs), Cost())

@@ -1,0 +1,222 @@
+"""`toolkit fetch` as a function: what a spec's model and SAEs need of the hub, into its cache, whole and checked.
+
+A try that breaks off is gone on with where it stopped, by the hub's client; a file of the wrong size is fetched anew.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from toolkit import hub
+from toolkit.errors import BadInput, DataError
+from toolkit.files import safetensors_header
+
+if TYPE_CHECKING:
+    from toolkit._plan.plan import Plan
+    from toolkit._plan.resolve import Loadable
+
+WAITS = (1.0, 4.0, 15.0, 60.0)
+"""Seconds before each further try."""
+TERMINAL_SECONDS, PLAIN_SECONDS = 0.2, 5.0
+"""How often progress is shown."""
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What came of one download: how many files and bytes were there already, and how many came now."""
+
+    name: str
+    revision: str
+    folder: Path
+    there: int = 0
+    there_bytes: int = 0
+    came: int = 0
+    came_bytes: int = 0
+    seconds: float = 0.0
+
+    def sentence(self) -> str:
+        """One line for people."""
+        if self.came:
+            speed = size(self.came_bytes / max(self.seconds, 1e-3))
+            before = f", {self.there} were there" if self.there else ""
+            return f"{self.name}@{self.revision}: {_files(self.came)}, {size(self.came_bytes)}, {speed}/s{before}. {self.folder}"
+        checked = "checked against their headers only, the network is forbidden" if hub.offline() else "nothing to fetch"
+        return f"{self.name}@{self.revision}: {_files(self.there)}, {size(self.there_bytes)}, already there; {checked}. {self.folder}"
+
+
+def loadables_of(plan: Plan) -> list[Loadable]:
+    """The distinct models and SAE sets of a plan."""
+    found = (loadable for stage in plan.stages for loadable in (stage.model, stage.saes) if loadable is not None)
+    return list({(one.part.name, one.params.model_dump_json()): one for one in found}.values())
+
+
+def downloads_of(loadables: Iterable[Loadable]) -> Iterator[hub.Download]:
+    """What they read of the hub; a part that names nothing fetches for itself when it loads."""
+    for one in loadables:
+        yield from one.part.downloads(one.params) if one.part.downloads else ()
+
+
+def fetch_all(downloads: Iterable[hub.Download], screen: Screen, wait: Callable[[float], None] = time.sleep) -> Iterator[Fetched]:
+    """Fetch and check each download in turn."""
+    for download in downloads:
+        yield _check_only(download) if hub.offline() else _fetched(download, screen, wait)
+
+
+def _check_only(download: hub.Download) -> Fetched:
+    """Without the network: nothing says how large the files are to be, so their own headers must do."""
+    found = hub.cached_files(download.wanted, download.patterns)
+    for path in found.values():
+        _check(path, path.stat().st_size)
+    sizes = sum(path.stat().st_size for path in found.values())
+    wanted = download.wanted
+    return Fetched(wanted.name, wanted.revision, hub.snapshot_folder(wanted), len(found), sizes)
+
+
+def _fetched(download: hub.Download, screen: Screen, wait: Callable[[float], None]) -> Fetched:
+    wanted = download.wanted
+    named = hub.repository_files(wanted, download.patterns)
+    if not named:
+        raise BadInput(
+            f"'{wanted.name}' at revision '{wanted.revision}' has no file that matches {', '.join(download.patterns)}. Look at the "
+            f"repository: it may hold something else."
+        )
+    there = hub.cached_files(wanted, download.patterns)
+    lacking = [file for file in named if not (file.path in there and _whole(there[file.path], file.size))]
+    _must_fit(wanted, lacking)
+    started = time.monotonic()
+    for file in lacking:
+        _one(wanted, file, screen, wait, again=file.path in there)
+    came, whole = sum(file.size for file in lacking), sum(file.size for file in named)
+    seconds = time.monotonic() - started
+    held = len(named) - len(lacking)
+    return Fetched(wanted.name, wanted.revision, hub.snapshot_folder(wanted), held, whole - came, len(lacking), came, seconds)
+
+
+def _one(wanted: hub.Snapshot, file: hub.HubFile, screen: Screen, wait: Callable[[float], None], *, again: bool) -> None:
+    """One file, tried until it is whole."""
+    for pause in (*WAITS, None):
+        try:
+            with screen.file(file) as tell:
+                _check(hub.fetch_file(wanted, file.path, tell, again=again), file.size)
+            return
+        except BadInput:
+            raise
+        except Exception as error:
+            again = isinstance(error, DataError)
+            said = (str(error).splitlines() or ["no more is said"])[0]
+            if pause is None:
+                raise BadInput(
+                    f"{file.path} of '{wanted.name}': {len(WAITS) + 1} tries failed, the last with {type(error).__name__}: {said}. "
+                    f"What came is kept; the same command goes on from there."
+                ) from error
+            screen.line(f"{file.path}: {type(error).__name__}: {said}; trying again in {pause:.0f} s")
+            wait(pause)
+
+
+def _whole(path: Path, wanted: int) -> bool:
+    try:
+        _check(path, wanted)
+    except (DataError, BadInput):
+        return False
+    return True
+
+
+def _check(path: Path, wanted: int) -> None:
+    """As long as promised, and with a header that can be read."""
+    found = path.stat().st_size
+    if found != wanted:
+        raise DataError(f"{path} has {found:,} bytes; the hub has {wanted:,}.")
+    if path.suffix == ".safetensors":
+        try:
+            safetensors_header(path)
+        except BadInput as error:
+            raise DataError(str(error)) from None
+    if path.suffix == ".npz" and not zipfile.is_zipfile(path):
+        raise DataError(f"{path} is no npz file.")
+
+
+def _must_fit(wanted: hub.Snapshot, lacking: Sequence[hub.HubFile]) -> None:
+    folder = hub.snapshot_folder(wanted)
+    there = next(parent for parent in folder.parents if parent.is_dir())
+    needed, free = sum(file.size for file in lacking), shutil.disk_usage(there).free
+    if needed > free:
+        raise BadInput(
+            f"'{wanted.name}' needs {size(needed)} more at {there}, where {size(free)} are free. Make room, or set HF_HUB_CACHE to "
+            f"another disk."
+        )
+
+
+# --- what is shown ------------------------------------------------------------------------------------------------------
+
+
+class Screen:
+    """Progress of one file at a time: one line that changes on a terminal, now and then a line elsewhere."""
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream, self._clock = stream, clock
+        self._terminal = stream.isatty()
+
+    def line(self, text: str) -> None:
+        """A line that stays."""
+        self._stream.write(f"\r\x1b[K{text}\n" if self._terminal else f"{text}\n")
+        self._stream.flush()
+
+    def file(self, file: hub.HubFile) -> _Bar:
+        """Show one file while it comes: enter it to get what is to be told how many bytes are there."""
+        return _Bar(self, file)
+
+    def passing(self, text: str) -> None:
+        """A line that the next one takes the place of, where that can be."""
+        self._stream.write(f"\r\x1b[K{text}" if self._terminal else f"{text}\n")
+        self._stream.flush()
+
+
+class _Bar:
+    """How far one file is, and how fast it came since it was begun."""
+
+    def __init__(self, screen: Screen, file: hub.HubFile) -> None:
+        self._screen, self._file = screen, file
+        self._every = TERMINAL_SECONDS if screen._terminal else PLAIN_SECONDS
+        self._began = self._shown = screen._clock()
+        self._first: int | None = None
+        self._most = 0
+
+    def __enter__(self) -> Callable[[int], None]:
+        return self._tell
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            told = "" if self._first is None else f", {self._speed()}/s"
+            self._screen.line(f"{self._file.path}: {size(self._file.size)}{told}")
+
+    def _tell(self, there: int) -> None:
+        self._first = there if self._first is None else self._first
+        self._most = max(self._most, there)
+        now = self._screen._clock()
+        if now - self._shown >= self._every:
+            self._shown = now
+            share = self._most / self._file.size if self._file.size else 1.0
+            of = f"{size(self._most)} of {size(self._file.size)}"
+            self._screen.passing(f"{self._file.path}: {of} ({share:.0%}), {self._speed()}/s")
+
+    def _speed(self) -> str:
+        """What an earlier try left is not counted."""
+        return size((self._most - (self._first or 0)) / max(self._screen._clock() - self._began, 1e-3))
+
+
+def size(count: float) -> str:
+    """Bytes for people: 16.1 GB, 204 MB, 13 kB."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= unit:
+            return f"{count / unit:.1f} {name}" if count < 10 * unit or name == "GB" else f"{count / unit:.0f} {name}"
+    return f"{count:.0f} B"
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count} files"

@@ -1,0 +1,216 @@
+"""What a comparison can find: the smallest effect that the units at hand, or those to come, would show after correction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import atanh, tanh
+from typing import TYPE_CHECKING, Any
+
+from toolkit._plan.costs import most_of
+from toolkit._plan.texts import facts
+from toolkit.halves import in_half
+from toolkit.costs import Comparison
+from toolkit.records import StepRow
+from toolkit.tables import written
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from toolkit._plan.plan import Plan, Stage
+
+POWER = 0.8
+"""How often an effect of the size that is told would be found."""
+Read = Callable[[str, Sequence[StepRow]], "pa.Table"]
+
+
+def power_of(plan: Plan, stage: Stage, committed: Mapping[str, list[StepRow]], read: Read | None) -> dict[str, Any] | None:
+    """What a stage can find, as plain data; None when its part does not say what it compares, or nothing is known of its units.
+
+    Counted are clusters (units, and equal prompts) of each group, once the samples are there; before that, all units that the
+    source can give, shared out evenly: the best case.
+    """
+    compares = getattr(stage.part, "compares", None)
+    if compares is None:
+        return None
+    asked: Comparison = compares(stage.params, facts(stage.model))
+    unknown = asked.discovered or asked.family == 0
+    family = None if unknown else asked.family or _features(plan, stage, each=asked.each_space)
+    source = next((need for need in stage.needs if need in committed and _gives_samples(plan, need)), None)
+    counts = _counted(asked, plan, read, committed[source]) if source and read else None
+    exact = counts is not None
+    if counts is None:
+        most = _at_most(plan, stage)
+        if most is None:
+            return None
+        counts = _shared_out(asked, most if asked.half == "all" else most // 2)
+    effect = _smallest(asked, list(counts.values()), asked.alpha / (family or 1))
+    facts_of = {"groups": counts, "exact": exact, "family": family, "alpha": asked.alpha, "power": POWER}
+    return {**facts_of, "effect": asked.effect, asked.effect: effect}
+
+
+def _shared_out(asked: Comparison, units: int) -> dict[str, int]:
+    """Groups of equal size; of groups that nobody has named, two, which show the smallest effect."""
+    names = _names(asked, ("one", "another"))
+    return {name: units // len(names) for name in names}
+
+
+def _smallest(asked: Comparison, counts: Sequence[int], alpha: float) -> float | None:
+    if asked.effect == "r":
+        return smallest_r(counts[0], alpha)
+    if asked.effect == "eta2":
+        return smallest_eta2(counts, alpha)
+    return smallest(counts[0], counts[1], alpha)
+
+
+def smallest(first: int, second: int, alpha: float) -> float | None:
+    """The |d| between the means of so many independent clusters that Welch's test at `alpha` finds with `POWER`.
+
+    It has to pass the edge of the smaller group's degrees of freedom: those of both groups together would promise more than a
+    test of unequal groups that holds alpha can find. None with too few to see a spread.
+    """
+    from scipy.special import nctdtr, stdtrit
+
+    if min(first, second) < 2:
+        return None
+    edge = -float(stdtrit(min(first, second) - 1, alpha / 2))
+    scale = (1 / first + 1 / second) ** 0.5
+    df = scale**4 / (1 / (first**2 * (first - 1)) + 1 / (second**2 * (second - 1)))  # of a spread that is the same in both
+    low, high = 0.0, 2 * edge + 20.0
+    for _ in range(80):
+        middle = (low + high) / 2
+        low, high = (middle, high) if 1 - float(nctdtr(df, middle, edge)) < POWER else (low, middle)
+    return float(high * scale)
+
+
+def smallest_r(units: int, alpha: float) -> float | None:
+    """The |r| over so many independent clusters that the t test of a correlation at `alpha` finds with `POWER`, by Fisher's z."""
+    from scipy.special import ndtri, stdtrit
+
+    if units < 4:
+        return None
+    edge = -float(stdtrit(units - 2, alpha / 2))
+    seen = atanh(edge / (units - 2 + edge**2) ** 0.5) + float(ndtri(POWER)) / (units - 3) ** 0.5
+    r = tanh(seen)
+    for _ in range(20):
+        r = tanh(seen - r / (2 * (units - 1)))  # z of a sample lies so much above that of all
+    return r
+
+
+def smallest_eta2(counts: Sequence[int], alpha: float) -> float | None:
+    """The share of the spread that lies between groups of so many clusters which Fisher's F at `alpha` finds with `POWER`."""
+    from scipy.special import fdtri, ncfdtr
+
+    total, groups = sum(counts), len(counts)
+    if groups < 2 or min(counts) < 1 or total <= groups:
+        return None
+    edge = float(fdtri(groups - 1, total - groups, 1 - alpha))
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        away = total * middle / (1 - middle)
+        low, high = (middle, high) if 1 - float(ncfdtr(groups - 1, total - groups, away, edge)) < POWER else (low, middle)
+    return high
+
+
+def _features(plan: Plan, stage: Stage, *, each: bool) -> int | None:
+    """How many features the SAEs of the stages before it have, together or `each`; None when nobody knows before they are fetched."""
+    seen, todo = set(), list(stage.needs)
+    found: list[Any] = []
+    while todo:
+        name = todo.pop()
+        if name not in seen:
+            seen.add(name)
+            before = plan.stage(name)
+            todo.extend(before.needs)
+            if before.saes is not None and "spaces" in before.part.writes:
+                known = facts(before.saes)
+                found.append(known.get("width" if each else "features"))
+    if not found or None in found:
+        return None
+    return int(max(found) if each else sum(found))
+
+
+def _gives_samples(plan: Plan, name: str) -> bool:
+    return "samples" in plan.stage(name).part.writes
+
+
+def _at_most(plan: Plan, stage: Stage) -> int | None:
+    """Units that the source can give: what the limit allows, or what the stage before it makes."""
+    for need in stage.needs:
+        source = plan.stage(need)
+        if _gives_samples(plan, need):
+            made = [units for before in source.needs if (units := plan.stage(before).units()) is not None]
+            most = most_of(source, {}) if not made else None
+            known = [units for units in (source.limit, most, *made) if units is not None]
+            return min(known) if known else None
+    return None
+
+
+# --- counting -----------------------------------------------------------------------------------------------------------
+
+
+def _counted(asked: Comparison, plan: Plan, read: Read, rows: Sequence[StepRow]) -> dict[str, int] | None:
+    """Independent clusters of each group; None when the samples do not have the label."""
+    meta = read("sample_meta", rows).to_pylist()
+    label = _words(meta, asked.by)
+    samples = read("samples", rows).select(["sample", "unit", "cluster"]).to_pylist()
+    kept, _ = in_half(plan.loaded.spec.seed, samples, asked.half, prompts=asked.cluster == "prompt")
+    samples = [row for row in samples if row["sample"] in label and row["sample"] in kept]
+    named = {name for name in asked.groups or () if name is not None}
+    if not label or (named and not named & set(label.values())):
+        return None
+    if asked.unit in ("unit", "sample"):
+        unit_of = {row["sample"]: row[asked.unit] for row in samples}
+    else:
+        unit_of = _words(meta, asked.unit)
+        if any(row["sample"] not in unit_of for row in samples):
+            return None  # the comparison will be refused
+    held: dict[str, list[tuple[str, str]]] = {name: [] for name in _names(asked, label.values())}
+    for row in samples:
+        group = _group_of(asked, label[row["sample"]])
+        if group is not None:
+            held[group].append(_held(asked, unit_of[row["sample"]], row["cluster"]))
+    return {name: _clusters(pairs) for name, pairs in held.items()}
+
+
+def _names(asked: Comparison, there: Iterable[str]) -> list[str]:
+    """What the groups are called; samples over which a number is followed are one group, of its name."""
+    if asked.effect == "r":
+        return [asked.by]
+    return [name or "rest" for name in asked.groups or sorted(set(there))]
+
+
+def _group_of(asked: Comparison, value: str) -> str | None:
+    """The group of a sample with that value; None if it is in none."""
+    named = asked.groups is None or value in asked.groups
+    if asked.effect == "r":
+        return asked.by if named else None
+    return value if named else "rest" if None in (asked.groups or ()) else None
+
+
+def _held(asked: Comparison, unit: str, prompt: str) -> tuple[str, str]:
+    """What a sample holds together: its unit, and its prompt where equal ones join."""
+    return f"u{unit}", f"p{prompt}" if asked.cluster == "prompt" else f"u{unit}"
+
+
+def _words(meta: Sequence[Mapping[str, Any]], key: str) -> dict[str, str]:
+    """Each sample's value of a key as a spec writes it."""
+    return {
+        row["sample"]: row["string"] if row["string"] is not None else written(row["number"])
+        for row in meta
+        if row["key"] == key and (row["string"] is not None or row["number"] is not None)
+    }
+
+
+def _clusters(pairs: Sequence[tuple[str, str]]) -> int:
+    """How many sets fall apart when each pair holds its two together."""
+    parent: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while (above := parent.setdefault(name, name)) != name:
+            parent[name] = name = parent[above]
+        return name
+
+    for first, second in pairs:
+        parent[root(first)] = root(second)
+    return len({root(name) for name in list(parent)})

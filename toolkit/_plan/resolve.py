@@ -1,0 +1,98 @@
+"""From a loaded spec to everything a plan needs to know: experiments it draws from, identities of models, SAEs and files.
+
+This is the only step before a run that reads anything but specs. It imports no torch; loaders answer from configs and headers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit._spec.spec import LoadedSpec, load_spec, validate_params
+from toolkit.errors import BadInput, SpecError
+from toolkit.records import Identity, ModelPart, SaePart, SourcePart
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from toolkit._plugins.loading import Parts
+    from toolkit._spec.spec import PartRef, Spec
+
+Place = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Loadable:
+    """A model or SAE set that a worker is to load: the part, its params and what it is."""
+
+    part: ModelPart | SaePart
+    params: BaseModel
+    identity: Identity
+
+    def material(self) -> dict[str, str]:
+        """What enters a key."""
+        return {"part": self.part.name, "version": self.part.version, "digest": self.identity.digest}
+
+    def job(self) -> dict[str, Any]:
+        """What a worker is handed."""
+        return {"part": self.part.name, "params": self.params.model_dump(mode="json")}
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A spec with what stands behind its places: loadables, identities of sources' own files, experiments that samples come from."""
+
+    loaded: LoadedSpec
+    loadables: Mapping[Place, Loadable]
+    files: Mapping[Place, Identity]
+    upstream: Mapping[Place, Resolved]
+
+
+def resolve(loaded: LoadedSpec, parts: Parts, overlays: Sequence[Path] = (), sets: Sequence[str] = ()) -> Resolved:
+    """Find out what everything named in the spec is."""
+    spec = loaded.spec
+    loadables = {}
+    for kind, field in (("model", "model"), ("sae", "saes")):
+        for at, ref in _places(spec, field):
+            loadables[at] = _loadable(loaded, parts, kind, at, ref)
+    sources = list(_places(spec, "samples"))
+    files = {at: found for at, ref in sources if (found := _files(loaded, parts, at, ref))}
+    upstream = {at: _upstream(ref.from_.spec, parts, overlays, sets) for at, ref in sources if ref.from_ and ref.from_.spec}
+    return Resolved(loaded, loadables, files, upstream)
+
+
+def _places(spec: Spec, field: str) -> Iterator[tuple[Place, PartRef]]:
+    """Where the spec names a part under `field`: at the top and in stages that override it."""
+    if getattr(spec, field) is not None:
+        yield (field,), getattr(spec, field)
+    for number, stage in enumerate(spec.stages):
+        if getattr(stage, field) is not None:
+            yield ("stages", number, field), getattr(stage, field)
+
+
+def _loadable(loaded: LoadedSpec, parts: Parts, kind: str, at: Place, ref: PartRef) -> Loadable:
+    part: ModelPart | SaePart = part_at(loaded, parts, kind, at, ref.uses)
+    params = validate_params(loaded, part.params, ref.with_, (*at, "with"), f"{kind} part '{part.name}'")
+    return Loadable(part, params, part.identify(params))
+
+
+def part_at(loaded: LoadedSpec, parts: Parts, kind: str, at: Place, name: str) -> Any:
+    """The part a spec names at `at`; an unknown one is an error with file, line and field."""
+    try:
+        return parts.get(kind, name)
+    except BadInput as error:
+        raise SpecError(f"{loaded.where((*at, 'uses'))}: {'.'.join(map(str, at))}.uses: {error}") from None
+
+
+def _files(loaded: LoadedSpec, parts: Parts, at: Place, ref: PartRef) -> Identity | None:
+    part: SourcePart = part_at(loaded, parts, "source", at, ref.uses)
+    if part.identify is None:
+        return None
+    params = validate_params(loaded, part.params, ref.with_, (*at, "with"), f"source part '{part.name}'")
+    return part.identify(params, loaded.path.parent)
+
+
+def _upstream(spec: Path, parts: Parts, overlays: Sequence[Path], sets: Sequence[str]) -> Resolved:
+    return resolve(load_spec(spec, overlays, sets, referred=True), parts, overlays, sets)

@@ -1,0 +1,70 @@
+"""Samples by what their tokens are: equal ones side by side, so that a step computes them once, and how many there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from toolkit.costs import Workload
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+LARGEST = 8
+"""A step grows to at most so many times its size to keep samples of equal tokens together."""
+
+
+def by_text(samples: pa.Table) -> pa.Table:
+    """The samples in order of length, tokens and name: texts of similar length, and equal ones, come to share a step."""
+    names = samples.column("sample").to_pylist()
+    texts = _texts(samples)
+    order = sorted(range(len(names)), key=lambda at: (len(texts[at]), texts[at], names[at]))
+    return samples.take(order) if order else samples
+
+
+def text_ranges(samples: pa.Table, size: int) -> list[tuple[int, int]]:
+    """Ranges of about `size` of samples that `by_text` has ordered. One ends where the tokens change, unless it grows too large."""
+    return list(_ranges(_texts(samples), max(1, size)))
+
+
+def _ranges(texts: Sequence[bytes], size: int) -> Iterator[tuple[int, int]]:
+    start = 0
+    while start < len(texts):
+        end = min(start + size, len(texts))
+        while end < len(texts) and texts[end] == texts[end - 1] and end - start < LARGEST * size:
+            end += 1
+        yield start, end
+        start = end
+
+
+def workload(samples: pa.Table, model: Any, saes: Any) -> Workload:
+    """How much these samples are, with the facts of what is run on them."""
+    import pyarrow.compute as pc
+
+    distinct = {text for text in _texts(samples) if text}
+    lengths = [len(text) // 4 for text in distinct]
+    return Workload(
+        samples=len(samples),
+        distinct=len(distinct),
+        tokens=sum(lengths),
+        longest=max(lengths, default=0),
+        model=facts(model),
+        saes=facts(saes),
+        characters=pc.max(pc.utf8_length(samples.column("text"))).as_py() or 0,
+    )
+
+
+def facts(loadable: Any) -> dict[str, Any]:
+    """What a model or SAEs say of themselves before they are loaded."""
+    return dict(loadable.identity.facts) if loadable else {}
+
+
+def _texts(samples: pa.Table) -> list[bytes]:
+    """The tokens of each sample, as bytes that compare like the tokens: big-endian."""
+    import numpy as np
+
+    column = samples.column("token_ids").combine_chunks()
+    lengths = column.value_lengths().to_numpy(zero_copy_only=False)
+    held = column.flatten().to_numpy(zero_copy_only=False).astype(">u4").tobytes()
+    ends = np.cumsum(lengths) * 4
+    return [held[end - 4 * length : end] for end, length in zip(ends.tolist(), lengths.tolist(), strict=True)]

@@ -1,0 +1,30 @@
+"""Versions of what can change a result: the toolkit, every plugin, and the packages that compute."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from toolkit import __version__
+
+if TYPE_CHECKING:
+    from toolkit._plugins.loading import Parts
+
+PACKAGES = ("torch", "transformers", "safetensors", "numpy", "scipy", "polars", "pyarrow", "lancedb", "pydantic", "pluggy")
+
+
+def versions(parts: Parts) -> dict[str, str]:
+    """What a worker says in its hello and a host compares: toolkit and plugins."""
+    return {"toolkit": __version__, **{f"plugin {name}": text for name, text in parts.versions().items()}}
+
+
+def packages() -> dict[str, str]:
+    """Versions from metadata; nothing is imported. A package that is not there is left out."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

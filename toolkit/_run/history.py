@@ -1,0 +1,34 @@
+"""What steps of earlier runs tell about those of a plan: how long they will take, and why they have to be computed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from toolkit._plan.keys import differences
+
+if TYPE_CHECKING:
+    from toolkit._plan.plan import Stage, Step
+    from toolkit.records import StepRow
+
+
+def foretold(todo: int, earlier: Sequence[StepRow], stage: Stage) -> float | None:
+    """Seconds of work that so many steps will take, from what the same part took on the same model and SAEs; None without any."""
+    same = [
+        row for row in earlier if row.part == stage.part.name and _loads(json.loads(row.material)) == _loads(stage.material())
+    ]
+    return todo * sum(row.seconds for row in same) / len(same) if same else None
+
+
+def _loads(material: Mapping[str, Any]) -> list[Any]:
+    return [material.get("model"), material.get("saes")]
+
+
+def reason(step: Step, earlier: Sequence[StepRow]) -> str:
+    """Why a step has to be computed, against the newest step of the same experiment, stage and index in the ledger."""
+    same = [row for row in earlier if row.index == step.index]
+    if not same:
+        return "new"
+    newest = max(same, key=lambda row: row.committed_at)
+    return f"changed: {differences(newest.material, step.material)}"

@@ -1,0 +1,118 @@
+"""The tables a step works on, as Arrow files beside its job; and the tables of a run, straight from the store."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toolkit._run.job_folder import read_arrow, write_arrow, write_parts
+from toolkit._plan.plan import Stage, Step
+from toolkit._plan.texts import by_text
+from toolkit.records import StepRow
+from toolkit.tables import TABLES, arrow_schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from toolkit_store import Store
+
+Rows = Mapping[str, Sequence[StepRow]]
+OVERLAPPING = ("activations", "streams")
+"""Tables in which several stages may write the same row: a model says of a token what it says, whichever selector asks."""
+
+
+class StoreInputs:
+    """Reads a run's committed tables: what sinks and report sections get."""
+
+    def __init__(self, store: Store, rows: Rows, folder: Path | None = None) -> None:
+        """With a `folder`, large tables are put there as files and mapped."""
+        self._store, self._rows, self._folder = store, [row for found in rows.values() for row in found], folder
+
+    def tables(self) -> list[str]:
+        """Tables to which a step wrote rows."""
+        return sorted({name for row in self._rows for name, count in row.tables.items() if count})
+
+    def newest(self) -> str:
+        """When the newest of the steps was committed; empty without any."""
+        return max((row.committed_at for row in self._rows), default="")
+
+    def read(self, table: str) -> pa.Table:
+        """All rows, sorted by the table's key."""
+        keys = sorted(row.key for row in self._rows if table in row.tables)
+        if self._folder is not None and _large(table):
+            return read_arrow(_file(self._store, self._folder, table, keys))
+        return _once(table, self._store.read(table, keys))
+
+
+class InputFiles:
+    """Writes the input files of jobs. What several steps share is written once; a sample range is the step's own file."""
+
+    def __init__(self, store: Store, folder: Path) -> None:
+        self._store, self._folder = store, folder
+        self._held: tuple[tuple[str, bool], pa.Table] | None = None
+
+    def samples(self, stage: Stage, needs: Rows) -> pa.Table:
+        """The samples that the needed stages offer, in the order that the stage's ranges count in."""
+        keys, ordered = _writers("samples", needs), bool(getattr(stage.part, "distinct", False))
+        name = (_name("samples", keys), ordered)
+        if self._held is None or self._held[0] != name:
+            rows = self._store.read("samples", keys) if keys else arrow_schema("samples").empty_table()
+            self._held = (name, by_text(rows) if ordered else rows)
+        return self._held[1]
+
+    def files(self, step: Step, needs: Rows, own: Path) -> dict[str, list[str]]:
+        """The files of a step's input tables, written where they are missing."""
+        part = step.stage.part
+        there = [table for table in getattr(part, "optional", ()) if _writers(table, needs)]
+        return {table: [str(self._file(table, step, needs, own))] for table in (*part.reads, *there)}
+
+    def _file(self, table: str, step: Step, needs: Rows, own: Path) -> Path:
+        if table == "samples" and step.first is not None and step.last is not None:
+            own.mkdir(parents=True, exist_ok=True)
+            path = own / "samples.arrow"
+            write_arrow(path, self.samples(step.stage, needs).slice(step.first, step.last - step.first))
+            return path
+        return _file(self._store, self._folder, table, _writers(table, needs))
+
+
+def _file(store: Store, folder: Path, table: str, keys: Sequence[str]) -> Path:
+    """The file of what these steps wrote to a table, made if it is missing; of a large table one space after the other."""
+    path = folder / f"{_name(table, keys)}.arrow"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        if _large(table):
+            parts = store.divided(table, keys, path.with_suffix(".parts"))
+            write_parts(path, arrow_schema(table), (_once(table, part) for part in parts))
+        else:
+            write_arrow(path, _once(table, store.read(table, keys)))
+    return path
+
+
+def _large(table: str) -> bool:
+    """Whether a table has rows of every space, so that it may not fit into memory."""
+    return TABLES[table].key[0] == "space" and not TABLES[table].facts
+
+
+def _writers(table: str, needs: Rows) -> list[str]:
+    return sorted(row.key for rows in needs.values() for row in rows if table in row.tables)
+
+
+def _once(table: str, rows: pa.Table) -> pa.Table:
+    """Rows in order of the table's key, of those with one key the first, where extractions that overlap have kept the same row."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if table not in OVERLAPPING or len(rows) < 2:
+        return rows
+    changes = [pc.not_equal(rows[column][1:], rows[column][:-1]) for column in TABLES[table].key]
+    fresh: pa.ChunkedArray = functools.reduce(pc.or_, changes)
+    if pc.all(fresh).as_py():
+        return rows
+    return rows.filter(pa.chunked_array([pa.array([True]), *fresh.chunks]))
+
+
+def _name(table: str, keys: Sequence[str]) -> str:
+    return f"{table}-{hashlib.sha256(' '.join(keys).encode()).hexdigest()[:16]}"

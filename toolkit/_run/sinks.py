@@ -1,0 +1,38 @@
+"""Running sinks: each file by atomic rename, never outside the sink's folder, with its hash in the record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from toolkit._run.job_folder import write_bytes
+from toolkit.errors import DataError
+from toolkit.records import SinkWork
+
+if TYPE_CHECKING:
+    from toolkit._run.inputs import StoreInputs
+    from toolkit._plan.plan import Plan, Sink
+
+
+def write_sinks(plan: Plan, inputs: StoreInputs) -> Iterator[tuple[str, Path, dict[str, str]]]:
+    """Write every sink of the plan: its name, folder, and the SHA-256 of each file."""
+    for sink in plan.sinks:
+        folder = sink_folder(plan, sink)
+        work = SinkWork(params=sink.params, folder=folder, run=plan.run, inputs=inputs, at=inputs.newest())
+        hashes = {}
+        for name, data in sink.part.run(work):
+            hashes[name] = write_bytes(folder / _safe(name, sink.name), data)
+        yield sink.name, folder, hashes
+
+
+def sink_folder(plan: Plan, sink: Sink) -> Path:
+    """The `path` param against the spec's folder."""
+    return (plan.loaded.path.parent / str(getattr(sink.params, "path", "."))).resolve()
+
+
+def _safe(name: str, sink: str) -> PurePosixPath:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise DataError(f"sink '{sink}' wants to write '{name}', outside its folder. A sink names files inside its folder.")
+    return path

@@ -1,0 +1,49 @@
+"""A stage laid beside a store: its steps, and which of them are committed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from toolkit._run.inputs import InputFiles
+from toolkit._plan.plan import Plan, Stage, Step, expand
+from toolkit.records import StepRow
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from toolkit_store import Store
+
+
+@dataclass(frozen=True)
+class Laid:
+    """The steps of a stage, the rows of those that are committed, and the samples that they are ranges of."""
+
+    steps: list[Step]
+    rows: list[StepRow]
+    samples: pa.Table | None
+
+    @property
+    def todo(self) -> list[Step]:
+        """The steps that are not committed."""
+        there = {row.key for row in self.rows}
+        return [step for step in self.steps if step.key not in there]
+
+
+def lay(stage: Stage, store: Store, committed: dict[str, list[StepRow]]) -> Laid | None:
+    """A stage beside the store; None while one that it needs is not in `committed`, to which this one is added if it is whole."""
+    if any(need not in committed for need in stage.needs):
+        return None
+    needs = {need: committed[need] for need in stage.needs}
+    samples = InputFiles(store, store.folder).samples(stage, needs) if stage.over_samples() else None
+    steps = expand(stage, needs, samples)
+    laid = Laid(steps, store.steps([step.key for step in steps]), samples)
+    if not laid.todo:
+        committed[stage.id] = laid.rows
+    return laid
+
+
+def there(plan: Plan, store: Store) -> dict[str, int]:
+    """How many steps of each stage are committed, by what they are made of: whatever the spec was called that they were made for."""
+    committed: dict[str, list[StepRow]] = {}
+    return {stage.id: len(laid.rows) for stage in plan.stages if (laid := lay(stage, store, committed))}

@@ -1,0 +1,167 @@
+"""Changing a spec without editing it: overlays (partial specs) and `--set a.b.c=VALUE`. Every value keeps its place.
+
+Overlay rules: a map that sets `uses` replaces the whole part; other maps merge; lists replace, except that `stages` match by
+`id` and `sinks` by `name`. `--set` is a point edit: it changes one value, as editing the file would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from toolkit._spec.yaml import MAX_DEPTH, At, Node, parse_value
+from toolkit.errors import SpecError, nearest
+
+_MATCH: Mapping[At, str] = {("stages",): "id", ("sinks",): "name"}
+SHARED = ("model", "saes", "limit", "examine", "executors")
+"""What overlays and `--set` change in a spec that is only reached by `from`: never its own stages, samples or seed."""
+_PARTS = ("model", "saes")
+"""Those that a spec may lack: what changes the inside of such a part is not for a spec without it."""
+
+
+def merge(base: Node, overlay: Node, at: At = ()) -> Node:
+    """`base` changed by `overlay`. Merging the same overlay again changes nothing."""
+    if isinstance(base.value, dict) and isinstance(overlay.value, dict):
+        return overlay if "uses" in overlay.value and at else _merge_maps(base, overlay, at)
+    if isinstance(overlay.value, list):
+        if at == ("stages",):
+            return _merge_stages(base, overlay)
+        if at == ("sinks",):
+            return _merge_sinks(base, overlay)
+    return overlay
+
+
+def shared(overlay: Node, base: Node) -> Node:
+    """The part of an overlay that also applies to `base`, a spec reached by `from`."""
+    found = {
+        key: value for key, value in overlay.value.items() if key in SHARED and not (_lacks(base, key) and _is_inside(value))
+    }
+    return Node(found, overlay.file, overlay.line)
+
+
+def shares_set(text: str, base: Node) -> bool:
+    """Whether a `--set` text also applies to `base`, a spec reached by `from`."""
+    first, *inside = (step.strip() for step in text.partition("=")[0].split("."))
+    return first in SHARED and (inside in ([], ["uses"]) or not _lacks(base, first))
+
+
+def _lacks(base: Node, key: str) -> bool:
+    """Whether `key` is a part that `base` does not have."""
+    return key in _PARTS and (key not in base.value or base.value[key].value is None)
+
+
+def _is_inside(change: Node) -> bool:
+    """Whether a change to a part says what is inside it only."""
+    return isinstance(change.value, dict) and "uses" not in change.value
+
+
+def apply_set(base: Node, text: str) -> Node:
+    """`base` with one `a.b.c=VALUE` applied."""
+    source = f"--set {text}"
+    name, equals, value = text.partition("=")
+    steps = name.strip().split(".")
+    if not equals or not all(steps):
+        raise SpecError(f"{source}: Write PATH=VALUE with dots between the steps, like --set stages.features.with.at=all.")
+    if len(steps) > MAX_DEPTH:
+        raise SpecError(f"{source}: The path has more than {MAX_DEPTH} steps.")
+    return _edit(base, steps, parse_value(value, source), ())
+
+
+# --- overlays ---------------------------------------------------------------------------------------------------------
+
+
+def _merge_maps(base: Node, overlay: Node, at: At) -> Node:
+    found = dict(base.value)
+    for key, value in overlay.value.items():
+        found[key] = merge(found.get(key, Node(None, value.file, value.line)), value, (*at, key))
+    return Node(found, base.file, base.line)
+
+
+def _merge_stages(base: Node, overlay: Node) -> Node:
+    items: list[Node] = list(base.value) if isinstance(base.value, list) else []
+    ids = [label(item, "id") for item in items]
+    for index, change in enumerate(overlay.value):
+        name = _label_once(overlay, index, "id", "stages")
+        if name not in ids:
+            raise SpecError(f"{change.place}: stages.{index}: There is no stage '{name}' to change.{_known(name, ids)}")
+        place = ids.index(name)
+        items[place] = merge(items[place], change, ("stages", place))
+    return Node(items, base.file, base.line)
+
+
+def _merge_sinks(base: Node, overlay: Node) -> Node:
+    if not any(label(item, "name") for item in overlay.value):
+        return overlay
+    items: list[Node] = list(base.value) if isinstance(base.value, list) else []
+    for index, change in enumerate(overlay.value):
+        name = _label_once(overlay, index, "name", "sinks")
+        names = [label(item, "name") for item in items]
+        if name in names:
+            items[names.index(name)] = merge(items[names.index(name)], change, ("sinks", index))
+        elif "uses" in change.value:
+            items.append(change)
+        else:
+            raise SpecError(f"{change.place}: sinks.{index}: There is no sink '{name}' to change.{_known(name, names)}")
+    return Node(items, base.file, base.line)
+
+
+def _label_once(overlay: Node, index: int, key: str, where: str) -> str:
+    """The label by which an overlay's list item finds its target: there, and there once."""
+    change = overlay.value[index]
+    name = label(change, key)
+    if not name:
+        raise SpecError(f"{change.place}: {where}.{index}: An overlay changes {where} by `{key}`; give this one its {key}.")
+    if name in [label(item, key) for item in overlay.value[:index]]:
+        raise SpecError(f"{change.place}: {where}.{index}: '{name}' is changed twice in this overlay. Keep one.")
+    return name
+
+
+def label(item: Node, key: str) -> str:
+    """The text at `key` of a list item, or an empty string."""
+    found = item.value.get(key) if isinstance(item.value, dict) else None
+    return found.value if found is not None and isinstance(found.value, str) else ""
+
+
+def _known(name: str, names: Sequence[str]) -> str:
+    there = [known for known in names if known]
+    return f"{nearest(name, there)} The spec has: {', '.join(there) or 'none'}."
+
+
+# --- --set ------------------------------------------------------------------------------------------------------------
+
+
+def _edit(node: Node | None, steps: Sequence[str], value: Node, at: At) -> Node:
+    if not steps:
+        return value
+    if isinstance(node, Node) and isinstance(node.value, list):
+        return _edit_list(node, steps, value, at)
+    if at in _MATCH and (node is None or node.value is None):
+        return _edit_list(Node([], value.file), steps, value, at)
+    if node is None or node.value is None:
+        node = Node({}, value.file)
+    if not isinstance(node.value, dict):
+        raise SpecError(f"{value.file}: {_path(at)} is {node.value!r} ({node.place}), not a map; it has no '{steps[0]}'.")
+    child = _edit(node.value.get(steps[0]), steps[1:], value, (*at, steps[0]))
+    return Node({**node.value, steps[0]: child}, node.file, node.line)
+
+
+def _edit_list(node: Node, steps: Sequence[str], value: Node, at: At) -> Node:
+    index = _index(node, steps[0], value.file, at)
+    items = list(node.value)
+    items[index] = _edit(items[index], steps[1:], value, (*at, index))
+    return Node(items, node.file, node.line)
+
+
+def _index(node: Node, step: str, source: str, at: At) -> int:
+    key = _MATCH.get(at)
+    names = [label(item, key) for item in node.value] if key else []
+    if step in names:
+        return names.index(step)
+    if step.isascii() and step.isdigit() and len(step) < 9 and int(step) < len(node.value):
+        return int(step)
+    if key:
+        raise SpecError(f"{source}: There is no '{step}' in {_path(at)}.{_known(step, names)}")
+    raise SpecError(f"{source}: {_path(at)} is a list of {len(node.value)}; a step into it is a number from 0, not '{step}'.")
+
+
+def _path(at: At) -> str:
+    return ".".join(str(key) for key in at) or "the spec"

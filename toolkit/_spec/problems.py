@@ -1,0 +1,216 @@
+"""What pydantic found, in our words: each problem a line `FILE:LINE: stages.0.with.alpha: what was found; what is allowed`."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from toolkit._spec.yaml import At, Node, plain
+from toolkit.errors import SpecError, nearest
+
+Checked = TypeVar("Checked", bound=BaseModel)
+
+
+def there(root: Node, at: At) -> Node | None:
+    """The node at exactly this path."""
+    node = root
+    for key in at:
+        child = node.find((key,))
+        if child is node:
+            return None
+        node = child
+    return node
+
+
+def checked(model: type[Checked], root: Node, at: At, values: Any, context: dict[str, Any], subject: str) -> Checked:
+    """`values` as `model`, or one SpecError with a line for each problem."""
+    try:
+        return model.model_validate(values, context=context)
+    except ValidationError as error:
+        problems = _problems([(item["loc"], item) for item in error.errors(include_url=False)], values, ())
+        lines = dict.fromkeys(_line(model, root, at, problem, subject) for problem in problems)
+        raise SpecError("\n".join(lines)) from None
+
+
+_Located = tuple[At, ErrorDetails]
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """What is wrong at one place. Several items: the value fits none of a union's choices."""
+
+    path: At
+    items: Sequence[ErrorDetails]
+
+
+def _problems(errors: Sequence[_Located], value: Any, at: At) -> Iterator[_Problem]:
+    """Pydantic's locations hold names of union choices as well as keys; keep the keys, and group by union."""
+    unions: dict[At, list[_Located]] = {}
+    for loc, item in errors:
+        path, rest = _split(loc, value, item)
+        if rest:
+            unions.setdefault(path, []).append((rest, item))
+        else:
+            yield _Problem((*at, *path), [item])
+    for path, inner in unions.items():
+        yield from _union_problems(inner, _value(value, path), (*at, *path))
+
+
+def _union_problems(errors: Sequence[_Located], value: Any, at: At) -> Iterator[_Problem]:
+    choices_: dict[str | int, list[_Located]] = {}
+    for loc, item in errors:
+        choices_.setdefault(loc[0], []).append((loc[1:], item))
+    entered = [inner for inner in choices_.values() if any(loc for loc, _ in inner)]
+    if entered:
+        yield from _problems(min(entered, key=len), value, at)
+    else:
+        yield _Problem(at, [item for _, item in errors])
+
+
+def _split(loc: At, value: Any, item: ErrorDetails) -> tuple[At, At]:
+    """The keys of `loc` that are in the value, and the rest, which begins with the name of a union's choice."""
+    path: list[str | int] = []
+    for place, key in enumerate(loc):
+        inside = (isinstance(value, dict) and key in value) or (
+            isinstance(value, (list, tuple)) and isinstance(key, int) and key < len(value)
+        )
+        if not inside and key != "[key]" and not (place == len(loc) - 1 and item["type"] == "missing"):
+            return tuple(path), loc[place:]
+        if key != "[key]":
+            path.append(key)
+            value = value[key] if inside else None
+    return tuple(path), ()
+
+
+def _value(value: Any, path: At) -> Any:
+    for key in path:
+        value = value[key]
+    return value
+
+
+def _line(model: type[BaseModel], root: Node, at: At, problem: _Problem, subject: str) -> str:
+    full = (*at, *problem.path)
+    key, kind = (problem.path or ("",))[-1], problem.items[0]["type"]
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        allowed = _keys(model, problem.path[:-1])
+        owner = f" for {subject}" if len(problem.path) == 1 else ""
+        text = f"unknown key '{key}'{owner}; allowed: {', '.join(allowed) or 'none'}.{nearest(str(key), allowed)}"
+    elif kind == "missing":
+        help = _keys(model, problem.path[:-1]).get(str(key), "")
+        owner = subject if len(problem.path) == 1 else dotted(full[:-1])
+        text = f"missing; {owner} needs '{key}'{f' ({help})' if help else ''}."
+    elif all(item["type"] == "value_error" for item in problem.items):
+        said = "; ".join(dict.fromkeys(_said(item) for item in problem.items))
+        text = said if said.endswith("?") else f"{said}."
+    else:
+        wanted = list(dict.fromkeys(_wanted(item) for item in problem.items))
+        node = there(root, full)
+        found = plain(node) if node is not None else problem.items[0]["input"]
+        near = nearest(found, re.findall(r"'([^']*)'", " ".join(wanted))) if isinstance(found, str) else ""
+        text = f"found {_shown(found)}; wanted {' or '.join(wanted)}.{near}"
+    return f"{root.find(full).place}: {dotted(full) or 'the whole file'}: {text}"
+
+
+_WANTED = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "text",
+    "list": "a list",
+    "tuple": "a list",
+    "set": "a list",
+    "dict": "a map",
+    "model": "a map",
+    "mapping": "a map",
+    "dataclass": "a map",
+    "none": "null",
+    "path": "a path",
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "more than {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "less than {lt}",
+    "multiple_of": "a multiple of {multiple_of}",
+    "string_pattern_mismatch": "text that matches {pattern}",
+    "string_too_short": "text of at least {min_length} characters",
+    "string_too_long": "text of at most {max_length} characters",
+    "too_short": "at least {min_length} of them",
+    "too_long": "at most {max_length} of them",
+    "finite_number": "a finite number",
+    "literal_error": "{expected}",
+    "enum": "{expected}",
+    "union_tag_invalid": "{discriminator} to be {expected_tags}",
+    "union_tag_not_found": "a map with {discriminator}",
+}
+
+
+def _wanted(item: ErrorDetails) -> str:
+    kind, context = item["type"], item.get("ctx", {})
+    template = _WANTED.get(kind) or _WANTED.get(re.sub(r"_(type|parsing|parsing_size|from_float|exact_type|unicode)$", "", kind))
+    if template:
+        return template.format(**context)
+    return _said(item)
+
+
+def _said(item: ErrorDetails) -> str:
+    """What a validator says in its own words."""
+    return item["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ").rstrip(".")
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "nothing (null)"
+    if isinstance(value, Mapping):
+        return f"a map with {', '.join(list(map(str, value))[:5])}" if value else "an empty map"
+    if isinstance(value, (list, tuple)):
+        return f"a list of {len(value)}"
+    if isinstance(value, str):
+        return f"the text '{value if len(value) <= 60 else value[:57] + '...'}'"
+    return str(value).lower() if isinstance(value, bool) else f"{value}"
+
+
+def dotted(at: At) -> str:
+    return ".".join(map(str, at))
+
+
+# --- which keys a model allows ----------------------------------------------------------------------------------------
+
+
+def _keys(model: type[BaseModel], path: At) -> dict[str, str]:
+    """The keys allowed at a path inside a model, with their help; for a union, those of all choices."""
+    kinds: list[Any] = [model]
+    for key in path:
+        kinds = [child for kind in _flat(kinds) for child in _children(kind, key)]
+    return {name: help for kind in _flat(kinds) for name, (_, help) in _fields(kind).items()}
+
+
+def _children(kind: Any, key: str | int) -> list[Any]:
+    fields = _fields(kind)
+    return [fields[str(key)][0]] if str(key) in fields else list(typing.get_args(kind))
+
+
+def _flat(kinds: Sequence[Any]) -> Iterator[Any]:
+    """Union members and annotated types, unwrapped."""
+    for kind in kinds:
+        if typing.get_origin(kind) is Annotated:
+            yield from _flat(typing.get_args(kind)[:1])
+        elif typing.get_origin(kind) in (typing.Union, types.UnionType):
+            yield from _flat(typing.get_args(kind))
+        else:
+            yield getattr(kind, "__value__", kind)
+
+
+def _fields(kind: Any) -> dict[str, tuple[Any, str]]:
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return {field.alias or name: (field.annotation, field.description or "") for name, field in kind.model_fields.items()}
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind, include_extras=True)
+        return {field.name: (hints[field.name], "") for field in dataclasses.fields(kind)}
+    return {}
