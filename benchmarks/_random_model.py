@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from toolkit.records import Identity
+from toolkit.parts import Identity
 from toolkit_hf._model import CausalModel
 
 

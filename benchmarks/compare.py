@@ -23,15 +23,15 @@ import numpy as np
 import pyarrow as pa
 from scipy import sparse, stats
 
-from toolkit.records import Work
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_work
+from toolkit.work import Work
 from toolkit_stats.compare import params as _params
-from toolkit_stats.samples.entries import Fired, read_space
 from toolkit_stats.compare.run_comparison import Tested, at_once, rows_of, tested_space
-from toolkit_stats.samples.groups import Design, group_design
-from toolkit_stats.math.means import welch
 from toolkit_stats.compare.tests import Test, of_means, of_ranks
+from toolkit_stats.math.means import welch
+from toolkit_stats.samples.entries import Fired, read_space
+from toolkit_stats.samples.groups import Design, group_design
 
 ROUNDS_OF_A_GAME = 6
 
@@ -105,8 +105,8 @@ def _time(work: Callable[[], Any]) -> float:
 
 def _error(layer: Fired, dense: Any, split: int) -> float:
     """The largest difference from SciPy's p on the columns it is timed on, every sample its own cluster."""
-    from toolkit_stats.math.ranks import mann_whitney, ranked
     from toolkit_stats.math.means import moments
+    from toolkit_stats.math.ranks import mann_whitney, ranked
 
     some = layer.matrix[:, : dense.shape[1]]
     sides = moments(some[:split], np.arange(split)), moments(some[split:], np.arange(len(dense) - split))

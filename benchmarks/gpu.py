@@ -24,15 +24,15 @@ from _random_model import random_llama
 
 from toolkit._run.job_folder import JobWriter
 from toolkit.costs import Workload
-from toolkit.records import Work
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_work
+from toolkit.work import Work
 from toolkit_hf._model import CausalModel
-from toolkit_saes.layouts.canonical import CanonicalSae, Facts, Weights
-from toolkit_saes.extract.costs import batches, extraction
-from toolkit_saes.extract.stage import Extract, extract
 from toolkit_saes.encode.matrix import Matrix
+from toolkit_saes.extract.costs import batches, extraction
 from toolkit_saes.extract.sizes import Size, sizes
+from toolkit_saes.extract.stage import Extract, extract
+from toolkit_saes.layouts.canonical import CanonicalSae, Facts, Weights
 
 STEP = 1024
 """Samples of one step."""

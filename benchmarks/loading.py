@@ -172,7 +172,7 @@ def _rows_as_model(rows: Any) -> Any:
     import torch
 
     from toolkit.models import Model
-    from toolkit.records import Identity
+    from toolkit.parts import Identity
 
     class Rows(Model):
         def __init__(self) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import click
 
-    from toolkit.records import Part
+    from toolkit.parts import Part
 
 WIDTH = 100
 BUILT_IN = "sae-toolkit"

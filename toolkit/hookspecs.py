@@ -1,7 +1,7 @@
 """The whole extension surface: what a plugin may implement. Every hook *collects* frozen records; order never matters.
 
 from toolkit import hookimpl
-from toolkit.records import SourcePart
+from toolkit.parts import SourcePart
 
 @hookimpl
 def toolkit_parts():
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
-    from toolkit.records import Part
+    from toolkit.parts import Part
 
 hookspec = pluggy.HookspecMarker("toolkit")
 hookimpl = pluggy.HookimplMarker("toolkit")

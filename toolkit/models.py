@@ -18,7 +18,7 @@ from toolkit.hookpoints import Hookpoint
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from toolkit.records import Identity
+    from toolkit.parts import Identity
 
 Span = tuple[str, int, int]
 """A name and a half-open range: of characters in a prompt, of tokens in `Tokens`."""

@@ -14,7 +14,7 @@ from typing import Any
 
 
 class PipedWorker:
-    """Implements `toolkit.records.Worker` over stdin and stdout of a child process; stderr goes to a file."""
+    """Implements `toolkit.work.Worker` over stdin and stdout of a child process; stderr goes to a file."""
 
     def __init__(
         self, name: str, command: Sequence[str], log: Path, env: Mapping[str, str], device: Mapping[str, Any] | None = None

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from toolkit.records import Identity, Inputs
+    from toolkit.parts import Identity
+    from toolkit.work import Inputs
 
 
 DENSE = 1 << 24

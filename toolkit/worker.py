@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from toolkit.errors import ToolkitError
-from toolkit.records import Identity, Work, tables_of
+from toolkit.parts import Identity, tables_of
+from toolkit.work import Work
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -164,8 +165,8 @@ def memory() -> dict[str, int | None]:
 def _serve(channel: _Channel, messages: queue.Queue[dict[str, Any]]) -> None:
     import pyarrow as pa  # every job needs it; paid for here, it does not count as a step's time
 
-    from toolkit._plugins.loading import load_parts
     from toolkit._plan.versions import versions
+    from toolkit._plugins.loading import load_parts
 
     pa.schema([])
     opening = messages.get()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from toolkit import hookimpl
-from toolkit.records import ModelPart, Part
+from toolkit.parts import ModelPart, Part
 
 from ._identity import HuggingFace, downloads, identify
 from ._load import load

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from toolkit.errors import BadInput, choices
 from toolkit.files import PathText, content_digest, listed, locate, read_json, safetensors_header
 from toolkit.hub import Download, Snapshot, offline, snapshot
-from toolkit.records import UNHASHED, Identity, Params
+from toolkit.parts import UNHASHED, Identity, Params
 
 SUPPORTED = ("gemma2", "gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3")
 """Architectures that were held against transformers, hookpoint by hookpoint. Their modules are found by structure."""

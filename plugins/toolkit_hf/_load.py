@@ -8,7 +8,7 @@ from typing import Any
 from toolkit.errors import BadInput
 from toolkit.files import locate
 from toolkit.hub import fetch
-from toolkit.records import Reporter
+from toolkit.work import Reporter
 
 from ._identity import FETCHED, HuggingFace, identify, repository
 

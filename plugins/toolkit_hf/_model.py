@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from toolkit.costs import ANSWERED
 from toolkit.errors import BadInput, DataError
 from toolkit.hookpoints import Hookpoint, hookpoint
 from toolkit.models import Draw, Edit, Encoded, Generated, Model, Prefix, Reply, as_probabilities
-from toolkit.costs import ANSWERED
 
 from ._structure import listen, structure_of, tensor
 from ._text import bos_of, encode, end_ids
@@ -26,7 +26,7 @@ from ._turn import Turn, Window, additive, causal, grown, own_column, window_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from toolkit.records import Identity
+    from toolkit.parts import Identity
 
 SUFFIX_ROWS = 256
 """Rows of one suffix pass: more share a pass, but each row's mask spans them all."""

@@ -14,8 +14,9 @@ from typing import Any
 
 from pydantic import Field
 
+from toolkit.parts import Params
 from toolkit.processes import PipedWorker
-from toolkit.records import Params, Worker
+from toolkit.work import Worker
 
 
 class Local(Params):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from toolkit import hookimpl
-from toolkit.records import Part, ReportSection, StagePart
+from toolkit.parts import Part, ReportSection, StagePart
 
 from . import _cost, _delta, _section
 from ._params import Delta

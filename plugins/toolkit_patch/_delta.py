@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from toolkit.errors import BadInput, DataError, choices, nearest
 from toolkit.models import Model
 from toolkit.randomness import half
-from toolkit.records import Rows, Work
 from toolkit.saes import Sae, space_id
+from toolkit.work import Rows, Work
 
 from ._candidates import Feature, Known, as_rows, chosen, known, matched
 from ._outcomes import OTHER, outcome_matrix, token_sets

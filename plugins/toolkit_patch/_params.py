@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from toolkit.records import Params
+from toolkit.parts import Params
 
 
 class Delta(Params):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from toolkit.addresses import short
-from toolkit.records import Figure, Inputs
+from toolkit.work import Figure, Inputs
 
 from ._verdict import signed
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from toolkit import hookimpl
-from toolkit.records import EnvironmentPart, ParserPart, Part, SourcePart, StagePart
+from toolkit.parts import EnvironmentPart, ParserPart, Part, SourcePart, StagePart
 
 from . import _cost, _play, _slot_machine, _source, _strict
 

@@ -16,8 +16,9 @@ from pydantic import Field, field_validator, model_validator
 
 from toolkit.errors import BadInput, DataError
 from toolkit.models import Draw, Generated, Model, Span, Tokens
-from toolkit.records import Params, Prompt, Reply, Rows, Work
+from toolkit.parts import Params
 from toolkit.tables import arrow_schema
+from toolkit.work import Prompt, Reply, Rows, Work
 
 from ._slot_machine import COMPONENTS, TRUNCATED, Game, SlotMachine, canonical
 from ._strict import Strict, make

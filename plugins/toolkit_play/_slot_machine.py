@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from toolkit.errors import BadInput, DataError, choices, nearest
-from toolkit.records import Params, Prompt, Reply
+from toolkit.parts import Params
+from toolkit.work import Prompt, Reply
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,9 +11,10 @@ from pydantic import Field
 
 from toolkit.errors import DataError
 from toolkit.models import Model, Tokens
-from toolkit.records import Params, Rows, Work
+from toolkit.parts import Params
 from toolkit.selectors import GENERATION
 from toolkit.tables import arrow_schema
+from toolkit.work import Rows, Work
 
 _READ = ["game", "round", "prompt", "prompt_hash", "spans", "reply_ids", "parse", "action", "bet", "balance_before"]
 _PICKS: dict[str, slice] = {"last_decision": slice(-1, None), "first_decision": slice(1), "all_decisions": slice(None)}

@@ -8,7 +8,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from toolkit.records import Params, Reply
+from toolkit.parts import Params
+from toolkit.work import Reply
 
 EMPTY, UNREADABLE = "empty", "no decision"
 

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from toolkit import hookimpl
-from toolkit.records import Part, ReportSection, SaePart, StagePart
-
-from . import _auto, _cost, _decoders, _examine, _extract, _gemma_scope, _llama_scope, _sae_lens_id, _saelens, _section
+from toolkit.parts import Part, ReportSection, SaePart, StagePart
+from toolkit_saes.examine import section as _section
+from toolkit_saes.examine import stage as _examine
+from toolkit_saes.extract import costs as _cost
+from toolkit_saes.extract import stage as _extract
+from toolkit_saes.layouts import auto as _auto
+from toolkit_saes.layouts import decoders as _decoders
+from toolkit_saes.layouts import gemma_scope as _gemma_scope
+from toolkit_saes.layouts import llama_scope as _llama_scope
+from toolkit_saes.layouts import sae_lens_id as _sae_lens_id
+from toolkit_saes.layouts import saelens as _saelens
 
 
 @hookimpl

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from toolkit import hookimpl
-from toolkit.records import Part, SourcePart
+from toolkit.parts import Part, SourcePart
 
 from . import _csv_file, _jsonl_file, _prompts
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from toolkit.errors import BadInput, DataError
 from toolkit.files import locate
-from toolkit.records import Identity
+from toolkit.parts import Identity
 
 from ._texts import Sample
 

@@ -12,7 +12,8 @@ from pydantic import Field
 
 from toolkit.errors import DataError
 from toolkit.files import PathText
-from toolkit.records import UNHASHED, Identity, Rows, Work
+from toolkit.parts import UNHASHED, Identity
+from toolkit.work import Rows, Work
 
 from ._file import identity, not_utf8, the_file
 from ._texts import Cell, Row, Sample, Texts, missing_column, samples_of, tables

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, StrictFloat, StrictInt, model_validator
 
 from toolkit.errors import DataError
-from toolkit.records import Rows, Work
+from toolkit.work import Rows, Work
 
 from ._texts import Cell, Row, Sample, Texts, samples_of, tables
 

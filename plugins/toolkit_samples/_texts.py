@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field, field_validator
 
 from toolkit.errors import DataError, nearest
-from toolkit.records import Params, Rows, Work
+from toolkit.parts import Params
 from toolkit.tables import arrow_schema
+from toolkit.work import Rows, Work
 
 if TYPE_CHECKING:
     from toolkit.models import Tokens

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from toolkit import hookimpl
-from toolkit.records import Part, SinkPart
+from toolkit.parts import Part, SinkPart
 
 from . import _exp1_json, _json_lines, _npz
 

@@ -23,7 +23,7 @@ from ._sentences import Sentences
 from ._stamp import stamp
 
 if TYPE_CHECKING:
-    from toolkit.records import SinkWork
+    from toolkit.work import SinkWork
 
     from ._entries import Entries
 

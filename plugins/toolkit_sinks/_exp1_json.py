@@ -17,7 +17,8 @@ from pydantic import Field, field_validator
 from toolkit.errors import DataError, choices, nearest
 from toolkit.halves import rows_of_half
 from toolkit.hookpoints import hookpoint
-from toolkit.records import Params, SinkWork
+from toolkit.parts import Params
+from toolkit.work import SinkWork
 
 from ._stamp import stamp
 

@@ -9,8 +9,9 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from toolkit.errors import choices, nearest
-from toolkit.records import Params, SinkWork
+from toolkit.parts import Params
 from toolkit.tables import DATA_TABLES, table
+from toolkit.work import SinkWork
 
 
 def _known(name: str) -> str:

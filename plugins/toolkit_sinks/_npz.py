@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from toolkit.errors import DataError, choices
 from toolkit.costs import Cost
-from toolkit.records import Params, SinkWork
+from toolkit.errors import DataError, choices
+from toolkit.parts import Params
+from toolkit.work import SinkWork
 
 from ._archive import archive, dense, texts, whole
 from ._dense import NUMBERS, configurations, layers

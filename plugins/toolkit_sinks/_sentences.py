@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.errors import DataError, nearest
 
 if TYPE_CHECKING:
-    from toolkit.records import Inputs
+    from toolkit.work import Inputs
 
     from ._entries import Entries
 

@@ -5,26 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from toolkit import hookimpl
-from toolkit.records import Part, ReportSection, SinkPart, StagePart
-
-from . import (
-    _baselines_section,
-    _compare,
-    _compares,
-    _cost,
-    _layer_profile,
-    _leak,
-    _params,
-    _pathway,
-    _pathway_section,
-    _probe,
-    _ranking,
-    _ranking_section,
-    _ranking_sink,
-    _residual,
-    _top_features,
-    _volcano,
-)
+from toolkit.parts import Part, ReportSection, SinkPart, StagePart
+from toolkit_stats.baselines import leak as _leak
+from toolkit_stats.baselines import probe as _probe
+from toolkit_stats.baselines import residual as _residual
+from toolkit_stats.baselines import section as _baselines_section
+from toolkit_stats.compare import costs as _cost
+from toolkit_stats.compare import declared as _compares
+from toolkit_stats.compare import params as _params
+from toolkit_stats.compare import stage as _compare
+from toolkit_stats.figures import layer_profile as _layer_profile
+from toolkit_stats.figures import top_features as _top_features
+from toolkit_stats.figures import volcano as _volcano
+from toolkit_stats.pathway import section as _pathway_section
+from toolkit_stats.pathway import stage as _pathway
+from toolkit_stats.ranking import section as _ranking_section
+from toolkit_stats.ranking import sink as _ranking_sink
+from toolkit_stats.ranking import stage as _ranking
 
 
 @hookimpl

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from toolkit import hookimpl
-from toolkit.records import ModelPart, Part, ReportSection, SaePart, SourcePart, StagePart
+from toolkit.parts import ModelPart, Part, ReportSection, SaePart, SourcePart, StagePart
 
 from . import _parts
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from toolkit.errors import DataError
-from toolkit.records import Figure, Identity, Inputs, Params, Reporter, Rows, Work
+from toolkit.parts import Identity, Params
 from toolkit.tables import arrow_schema
+from toolkit.work import Figure, Inputs, Reporter, Rows, Work
 
 if TYPE_CHECKING:
     import pyarrow as pa

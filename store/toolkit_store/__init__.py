@@ -5,12 +5,12 @@ Importing this package imports neither lancedb nor pyarrow; the first read or co
 
 from __future__ import annotations
 
-from toolkit_store.upkeep.check import CheckReport
-from toolkit_store.write.keeping import CleanReport
 from toolkit_store.place import local_part, uri_of
 from toolkit_store.query.features import Features, RunView
 from toolkit_store.query.features import open_features as open
 from toolkit_store.remote import NoStore
 from toolkit_store.store import Store, open_store
+from toolkit_store.upkeep.check import CheckReport
+from toolkit_store.write.keeping import CleanReport
 
 __all__ = ["CheckReport", "CleanReport", "Features", "NoStore", "RunView", "Store", "local_part", "open", "open_store", "uri_of"]

@@ -17,20 +17,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.errors import BadInput, StoreError, choices, nearest
-from toolkit.records import RunRow, StepRow
+from toolkit.ledger import RunRow, StepRow
 from toolkit.tables import DATA_TABLES, arrow_schema, table
 from toolkit_store import locks
-from toolkit_store.upkeep import check as checking
-from toolkit_store.write import dividing
-from toolkit_store.index import build as indexing
-from toolkit_store.write import ledger
-from toolkit_store.write import rows
-from toolkit_store.upkeep.check import CheckReport
 from toolkit_store.database import BITMAPS_FROM, INDEXES, Database, among, equals
-from toolkit_store.upkeep.file_record import Damaged
-from toolkit_store.write.keeping import CleanReport, Keeper
-from toolkit_store.place import Place, placed
+from toolkit_store.index import build as indexing
 from toolkit_store.index.postings import number_key, space_key
+from toolkit_store.place import Place, placed
+from toolkit_store.upkeep import check as checking
+from toolkit_store.upkeep.check import CheckReport
+from toolkit_store.upkeep.file_record import Damaged
+from toolkit_store.write import dividing, ledger, rows
+from toolkit_store.write.keeping import CleanReport, Keeper
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -7,7 +7,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from toolkit import hookimpl
-from toolkit.records import UNHASHED, Identity, Params, SaePart, SourcePart, StagePart
+from toolkit.parts import UNHASHED, Identity, Params, SaePart, SourcePart, StagePart
 from toolkit.tables import arrow_schema
 
 

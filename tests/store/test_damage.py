@@ -15,8 +15,8 @@ from toolkit.errors import StoreError
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_step
 from toolkit_store import Store, locks, open_store
-from toolkit_store.upkeep import lance_manifest as manifest
 from toolkit_store.database import Database
+from toolkit_store.upkeep import lance_manifest as manifest
 from toolkit_store.upkeep.file_record import FileRecord, every
 
 VALUE = 1.5

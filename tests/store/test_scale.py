@@ -14,10 +14,9 @@ from toolkit.errors import DataError
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_step
 from toolkit_store import Store, database, open_store, store
-from toolkit_store.write import repeats
-from toolkit_store.write import rows
 from toolkit_store import open as open_features
 from toolkit_store.database import Database
+from toolkit_store.write import repeats, rows
 
 
 def acts(*samples: str, features: int = 2) -> pa.Table:

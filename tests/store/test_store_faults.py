@@ -20,8 +20,8 @@ from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_step
 from toolkit_store import Store, open_store
 from toolkit_store import open as open_features
-from toolkit_store.lance import lancedb
 from toolkit_store.index.postings import number_key, space_key
+from toolkit_store.lance import lancedb
 
 KEYS = [f"step{i:02}" for i in range(20)]
 INDEX = [number_key(KEYS), space_key(number_key(KEYS), "s")]

@@ -15,28 +15,25 @@ import pytest
 from pydantic import BaseModel, Field
 
 from toolkit._plugins.loading import load_parts
-from toolkit.errors import DataError
 from toolkit.costs import Cost
-from toolkit.records import (
+from toolkit.errors import DataError
+from toolkit.parts import (
     EnvironmentPart,
     ExecutorPart,
-    Figure,
     Identity,
     ModelPart,
     Params,
     ParserPart,
     Part,
-    Prompt,
-    Reply,
     ReportSection,
     SinkPart,
     SourcePart,
     StagePart,
-    Work,
 )
 from toolkit.tables import DATA_TABLES, arrow_schema
 from toolkit.testing.contracts import Broken, check_part
 from toolkit.testing.fakes import SilentReporter, TableInputs, make_samples, make_tables, make_work
+from toolkit.work import Figure, Prompt, Reply, Work
 
 PARTS = load_parts()
 OURS = [part for plugin in PARTS.plugins if plugin.name in ("toy", "local") for part in plugin.parts]

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from toolkit._run.inputs import StoreInputs
-from toolkit.records import StepRow
+from toolkit.ledger import StepRow
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_step
 from toolkit_store import Store, open_store

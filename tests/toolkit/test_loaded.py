@@ -15,11 +15,7 @@ from toolkit._plugins.loading import load_parts
 from toolkit.errors import BadInput
 from toolkit.hookpoints import hookpoint
 from toolkit.models import Draw, Edit, Encoded, Generated, Model, Prefix, Span, Tokens
-from toolkit.records import (
-    Identity,
-    ModelPart,
-    SaePart,
-)
+from toolkit.parts import Identity, ModelPart, SaePart
 from toolkit.saes import Sae, Sparse
 from toolkit.testing.contracts import Broken
 from toolkit.testing.loaded import check_loaded, check_model, check_sae

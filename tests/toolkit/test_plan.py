@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit._run.history import foretold
-from toolkit._run.job_folder import write_bytes
 from toolkit._plan.keys import canonical, differences, digest_of, key_of
 from toolkit._plan.plan import expand, make_plan
-from toolkit._plugins.loading import load_parts
 from toolkit._plan.resolve import resolve
+from toolkit._plugins.loading import load_parts
+from toolkit._run.history import foretold
+from toolkit._run.job_folder import write_bytes
 from toolkit._run.sinks import _safe
 from toolkit._spec.spec import load_spec
 from toolkit.errors import DataError

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from toolkit._plugins import loading as _plugins
 from toolkit._cli.plugins import command
+from toolkit._plugins import loading as _plugins
 from toolkit._plugins.loading import Parts, load_parts
 from toolkit.errors import BadInput, PluginError
 
 HEAD = """
 from toolkit import hookimpl
-from toolkit.records import *
-from toolkit.records import Params
+from toolkit.parts import *
+from toolkit.parts import Params
 
 class Own(Params):
     n: int = 1
@@ -256,14 +256,14 @@ PARTS = [
     ("SourcePart(name='mine', help=' ', run=run)", "source part 'mine': it needs a help of one line."),
     ("SourcePart(name='mine', help='x\\ny', run=run)", "it needs a help of one line."),
     ("SourcePart(name='mine', help='x', run=run, version='')", "its version is empty."),
-    ("SourcePart(name='mine', help='x', run=run, params=dict)", "params must be a class derived from toolkit.records.Params."),
+    ("SourcePart(name='mine', help='x', run=run, params=dict)", "params must be a class derived from toolkit.parts.Params."),
     ("Part(name='mine', help='x')", "toolkit_parts gave Part instead of a part."),
 ]
 
 
 @pytest.mark.parametrize(("part", "message"), PARTS)
 def test_parts_that_do_not_fit(part: str, message: str, tmp_path: Path) -> None:
-    assert message in refused(scratch(tmp_path, "from toolkit.records import Part\n" + offering(part)))
+    assert message in refused(scratch(tmp_path, "from toolkit.parts import Part\n" + offering(part)))
 
 
 # --- a checkout that nobody installed, and the command ------------------------------------------------------------------

@@ -15,7 +15,7 @@ from scipy import stats
 
 from toolkit._plan.power import POWER, _clusters, _counted, _shared_out, smallest, smallest_eta2, smallest_r
 from toolkit.costs import Comparison
-from toolkit.records import StagePart
+from toolkit.parts import StagePart
 from toolkit_stats import toolkit_parts
 from toolkit_store import open_store
 
@@ -199,7 +199,7 @@ def test_units_and_equal_prompts_hold_samples_together() -> None:
 COUNTED = '''
 from toolkit import hookimpl
 from toolkit.costs import Comparison
-from toolkit.records import Params, StagePart
+from toolkit.parts import Params, StagePart
 
 
 class Two(Params):

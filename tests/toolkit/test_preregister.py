@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from toolkit._plan.plan import Plan, make_plan
+from toolkit._plan.resolve import resolve
 from toolkit._plugins.loading import load_parts
 from toolkit._run.preregister import _digest, register, told
-from toolkit._plan.resolve import resolve
 from toolkit._spec.spec import load_spec
 from toolkit.errors import Refused
 from toolkit_store import open_store

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pytest
 
 from toolkit._report.page import write_report
-from toolkit.records import Figure, Inputs, ReportSection
+from toolkit.parts import ReportSection
+from toolkit.work import Figure, Inputs
 
 EVIL = "<script>alert(1)</script>"
 MANIFEST = {

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 
 from toolkit._report.page import write_report
-from toolkit.records import Figure, ReportSection
+from toolkit.parts import ReportSection
+from toolkit.work import Figure
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")]

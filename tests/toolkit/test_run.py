@@ -124,7 +124,7 @@ _DRAWS = """
 import hashlib
 import pyarrow as pa
 from toolkit import hookimpl
-from toolkit.records import SourcePart
+from toolkit.parts import SourcePart
 from toolkit.tables import arrow_schema
 
 def again(work):
@@ -244,7 +244,7 @@ _OTHER = """
 import json, sys
 from toolkit import hookimpl
 from toolkit.processes import PipedWorker
-from toolkit.records import ExecutorPart
+from toolkit.parts import ExecutorPart
 
 HELLO = '''
 import json, sys

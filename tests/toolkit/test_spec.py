@@ -12,7 +12,7 @@ from pydantic import Field
 
 from toolkit._spec.spec import From, LoadedSpec, Spec, load_spec, load_spec_data, validate_params
 from toolkit.errors import SpecError
-from toolkit.records import Params
+from toolkit.parts import Params
 from toolkit.selectors import At
 
 RESOURCES = Path(__file__).parents[1] / "resources"

@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit._run import batch_plans as _batches
 from toolkit._plan import costs as _costs
-from toolkit._run.batch_plans import BatchPlans, memory_of
 from toolkit._plan.costs import Loads, as_row, check_disk, total_of
-from toolkit._report.passes import passes_in_words
 from toolkit._plan.texts import LARGEST, by_text, text_ranges, workload
-from toolkit.errors import Refused
+from toolkit._report.passes import passes_in_words
+from toolkit._run import batch_plans as _batches
+from toolkit._run.batch_plans import BatchPlans, memory_of
 from toolkit.costs import Cost, Workload
-from toolkit.records import SourcePart, StagePart
+from toolkit.errors import Refused
+from toolkit.parts import SourcePart, StagePart
 from toolkit.tables import arrow_schema
 from toolkit_store import local_part
 

@@ -10,9 +10,9 @@ import yaml
 
 from tests.toolkit.conftest import Toolkit, toolkit  # noqa: F401
 from toolkit._plan.plan import Plan, make_plan
-from toolkit._plugins.loading import load_parts
 from toolkit._plan.power import power_of
 from toolkit._plan.resolve import resolve
+from toolkit._plugins.loading import load_parts
 from toolkit._spec.spec import load_spec
 from toolkit_store import open_store
 
@@ -22,7 +22,7 @@ import pyarrow as pa
 from pydantic import Field
 from toolkit import hookimpl
 from toolkit.errors import DataError
-from toolkit.records import Identity, ModelPart, NoParams, Params, StagePart
+from toolkit.parts import Identity, ModelPart, NoParams, Params, StagePart
 from toolkit.tables import arrow_schema
 
 

@@ -11,7 +11,7 @@ import click
 if TYPE_CHECKING:
     from toolkit._cli._query_run import Run
     from toolkit._plugins.loading import Parts
-    from toolkit.records import SaePart
+    from toolkit.parts import SaePart
     from toolkit.saes import Decoder
 
 Candidate = tuple["SaePart", Mapping[str, Any], Path]
@@ -82,7 +82,7 @@ def _of_spec(parts: Parts, manifest: Mapping[str, Any]) -> Iterator[Candidate]:
 
 def _parts(parts: Parts) -> list[SaePart]:
     """The installed SAE parts that read decoders without torch."""
-    from toolkit.records import SaePart
+    from toolkit.parts import SaePart
 
     return [part for part in parts.of("sae") if isinstance(part, SaePart) and part.decoder is not None]
 

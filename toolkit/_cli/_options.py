@@ -70,8 +70,8 @@ def again(target: str, asked: Asked) -> str:
 def load_plan(target: str, asked: Asked) -> tuple[Plan, Parts, Asked]:
     """The plan of a spec file, or of a run in the store: then with the overlays, sets and plugins recorded there."""
     from toolkit._plan.plan import make_plan
-    from toolkit._plugins.loading import load_parts
     from toolkit._plan.resolve import resolve
+    from toolkit._plugins.loading import load_parts
     from toolkit._spec.spec import load_spec, load_spec_data
 
     recorded = _recorded(target, asked)

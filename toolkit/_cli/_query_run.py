@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from toolkit._run.run_folder import Tally
-    from toolkit.records import RunRow, StepRow
+    from toolkit.ledger import RunRow, StepRow
     from toolkit_store import RunView, Store
     from toolkit_store.query.run_rows import RunRows
 
@@ -229,7 +229,7 @@ def open_run(asked: Asked, name: str | None = None) -> Run:
 
 def _started(name: str, told: Tally) -> RunRow:
     """The state of a run that has written none yet."""
-    from toolkit.records import RunRow
+    from toolkit.ledger import RunRow
 
     return RunRow(
         run=name, seq=0, name=name, state=told.state, at=told.started, done=0, total=told.total, note="", steps=(), pid=0, host=""

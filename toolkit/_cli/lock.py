@@ -17,8 +17,8 @@ from toolkit._cli._options import Asked, spec_options
 def command(target: str, asked: Asked, out: Path | None) -> None:
     """Write the revisions and digests of models, SAEs and data that a spec resolves to, and the versions of all parts."""
     from toolkit._cli._options import load_plan
-    from toolkit._run.job_folder import write_text
     from toolkit._plan.lock import make_lock
+    from toolkit._run.job_folder import write_text
 
     plan, parts, _ = load_plan(target, asked)
     text = json.dumps(make_lock(plan, parts), indent=1, sort_keys=True) + "\n"

@@ -19,9 +19,9 @@ from toolkit.costs import Cost
 @spec_options
 def command(target: str, asked: Asked) -> None:
     """Say what will run: stages, steps, what the store has already and why the rest is computed."""
-    from toolkit._run.forecast import annotate
     from toolkit._cli._options import again, load_plan
     from toolkit._plan.costs import check_disk, total_of
+    from toolkit._run.forecast import annotate
     from toolkit._run.run_folder import store_folder
 
     plan, _, _ = load_plan(target, asked)

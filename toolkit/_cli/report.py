@@ -12,9 +12,9 @@ from toolkit._cli._text import store_option
 @store_option
 def command(run: str, store: str | None) -> None:
     """Write the report of RUN again; its path is the last line on stdout."""
-    from toolkit._run.run_folder import find_run, store_folder
     from toolkit._plugins.loading import load_parts
     from toolkit._report.page import make_report
+    from toolkit._run.run_folder import find_run, store_folder
     from toolkit_store import open_store
 
     folder = store_folder(store)

@@ -10,7 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from toolkit._plugins.loading import Parts
-    from toolkit.records import Part
+    from toolkit.parts import Part
 
 PLACES = {"model": "model", "saes": "sae", "samples": "source"}
 """Which kind of part each key of a spec takes."""

@@ -16,7 +16,7 @@ import click
 from toolkit._cli._text import columns, duration, json_option, size, store_option
 
 if TYPE_CHECKING:
-    from toolkit.records import RunRow
+    from toolkit.ledger import RunRow
 
 HEADS = ("RUN", "STATE", "DONE", "%", "RATE", "ETA", "SIZE", "STARTED", "NOTE")
 

@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit._run.run_folder import at_uri
 from toolkit._plan.plan import is_source
-from toolkit._run.sinks import sink_folder
 from toolkit._plan.texts import facts, workload
-from toolkit.errors import Refused
+from toolkit._run.run_folder import at_uri
+from toolkit._run.sinks import sink_folder
 from toolkit.costs import Cost, Workload
-from toolkit.records import SourcePart
+from toolkit.errors import Refused
+from toolkit.parts import SourcePart
 
 if TYPE_CHECKING:
     import pyarrow as pa

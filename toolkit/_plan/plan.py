@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit._plan.keys import canonical, digest_of, key_of
 from toolkit._plan.resolve import Loadable, Place, Resolved, part_at
-from toolkit._spec.spec import EXAMINE, LoadedSpec, validate_params
 from toolkit._plan.texts import text_ranges
+from toolkit._spec.spec import EXAMINE, LoadedSpec, validate_params
 from toolkit.errors import SpecError, choices, nearest
-from toolkit.records import UNHASHED, Identity, SaePart, SinkPart, SourcePart, StagePart, StepRow, tables_of
+from toolkit.ledger import StepRow
+from toolkit.parts import UNHASHED, Identity, SaePart, SinkPart, SourcePart, StagePart, tables_of
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit._plan.costs import most_of
 from toolkit._plan.texts import facts
-from toolkit.halves import in_half
 from toolkit.costs import Comparison
-from toolkit.records import StepRow
+from toolkit.halves import in_half
+from toolkit.ledger import StepRow
 from toolkit.tables import written
 
 if TYPE_CHECKING:

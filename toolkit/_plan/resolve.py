@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit._spec.spec import LoadedSpec, load_spec, validate_params
 from toolkit.errors import BadInput, SpecError
-from toolkit.records import Identity, ModelPart, SaePart, SourcePart
+from toolkit.parts import Identity, ModelPart, SaePart, SourcePart
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

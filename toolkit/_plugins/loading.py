@@ -29,7 +29,7 @@ from pydantic import BaseModel
 
 from toolkit import hookspecs
 from toolkit.errors import BadInput, PluginError, choices, nearest
-from toolkit.records import (
+from toolkit.parts import (
     EnvironmentPart,
     ExecutorPart,
     ModelPart,
@@ -359,7 +359,7 @@ def _problem_of_text(part: Part) -> str | None:
 
 def _problem_of_params(part: Part) -> str | None:
     if not (isinstance(part.params, type) and issubclass(part.params, BaseModel)):
-        return "params must be a class derived from toolkit.records.Params."
+        return "params must be a class derived from toolkit.parts.Params."
     split = getattr(part, "split", None)
     if split is not None and split not in part.params.model_fields:
         return f"split names '{split}', which is no field of its params.{nearest(split, part.params.model_fields)}"

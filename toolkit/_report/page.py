@@ -12,15 +12,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit._report.passes import passes_in_words
+from toolkit._report.style import CSS
 from toolkit._run.events import in_words, read_events
 from toolkit._run.inputs import StoreInputs
 from toolkit._run.job_folder import write_bytes
 from toolkit._run.manifest import read_manifest
-from toolkit._report.passes import passes_in_words
-from toolkit._run.run_folder import REPORT, StepTally, Tally, run_folder, seconds_between, tally
 from toolkit._run.preregister import told
-from toolkit._report.style import CSS
-from toolkit.records import Figure, Inputs, ReportSection, StepRow
+from toolkit._run.run_folder import REPORT, StepTally, Tally, run_folder, seconds_between, tally
+from toolkit.ledger import StepRow
+from toolkit.parts import ReportSection
+from toolkit.work import Figure, Inputs
 
 if TYPE_CHECKING:
     from toolkit._plugins.loading import Parts

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit._plan.costs import Loads, as_row, rows_of
-from toolkit._run.history import foretold, reason
-from toolkit._run.inputs import InputFiles
-from toolkit._run.stage_progress import lay
-from toolkit._run.run_folder import at_uri
 from toolkit._plan.plan import Plan, Stage, Step, is_source
 from toolkit._plan.power import power_of
+from toolkit._run.history import foretold, reason
+from toolkit._run.inputs import InputFiles
+from toolkit._run.run_folder import at_uri
+from toolkit._run.stage_progress import lay
 from toolkit.costs import Workload
-from toolkit.records import StepRow
+from toolkit.ledger import StepRow
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,7 +10,7 @@ from toolkit._plan.keys import differences
 
 if TYPE_CHECKING:
     from toolkit._plan.plan import Stage, Step
-    from toolkit.records import StepRow
+    from toolkit.ledger import StepRow
 
 
 def foretold(todo: int, earlier: Sequence[StepRow], stage: Stage) -> float | None:

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit._run.job_folder import read_arrow, write_arrow, write_parts
 from toolkit._plan.plan import Stage, Step
 from toolkit._plan.texts import by_text
-from toolkit.records import StepRow
+from toolkit._run.job_folder import read_arrow, write_arrow, write_parts
+from toolkit.ledger import StepRow
 from toolkit.tables import TABLES, arrow_schema
 
 if TYPE_CHECKING:

@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit import __version__
-from toolkit._run.events import now
-from toolkit._run.job_folder import write_text
 from toolkit._plan.keys import canonical, key_of
 from toolkit._plan.versions import packages
+from toolkit._run.events import now
+from toolkit._run.job_folder import write_text
 from toolkit.errors import BadInput
 
 if TYPE_CHECKING:
     from toolkit._plan.plan import Plan
-    from toolkit._plugins.loading import Parts
     from toolkit._plan.resolve import Loadable
+    from toolkit._plugins.loading import Parts
 
 FORMAT = 1
 _REGISTERED = ("sha256", "registered_at", "steps_before", "results_before", "families", "earlier")

@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit._plan.keys import canonical, differences
+from toolkit._plan.power import power_of
 from toolkit._run.events import in_words, now
 from toolkit._run.job_folder import write_text
-from toolkit._plan.keys import canonical, differences
-from toolkit._run.stage_progress import there
 from toolkit._run.run_folder import run_folder
-from toolkit._plan.power import power_of
+from toolkit._run.stage_progress import there
 from toolkit.errors import Refused
 
 if TYPE_CHECKING:

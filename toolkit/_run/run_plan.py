@@ -11,20 +11,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from toolkit._plan.versions import versions
 from toolkit._run import devices as _devices
 from toolkit._run.events import EventLog
 from toolkit._run.interrupts import Interrupts
 from toolkit._run.job_folder import write_text
 from toolkit._run.manifest import make_manifest, write_manifest
-from toolkit._run.run_folder import REPORT, again, run_folder, store_folder
-from toolkit._run.workers import Pool
 from toolkit._run.preregister import register
 from toolkit._run.progress import display
+from toolkit._run.run_folder import REPORT, again, run_folder, store_folder
 from toolkit._run.scheduler import Runner
+from toolkit._run.workers import Pool
 from toolkit._spec.spec import validate_params
-from toolkit._plan.versions import versions
 from toolkit.errors import Interrupted, StoreError
-from toolkit.records import ExecutorPart
+from toolkit.parts import ExecutorPart
 
 if TYPE_CHECKING:
     from toolkit._plan.plan import Plan

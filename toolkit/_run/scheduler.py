@@ -15,22 +15,22 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit._run.batch_plans import BatchPlans, memory_of
 from toolkit._plan.costs import check_disk, cost_of, rows_of
-from toolkit._run.history import foretold, reason
+from toolkit._plan.plan import Plan, Stage, Step, expand
+from toolkit._plan.texts import workload
+from toolkit._run.batch_plans import BatchPlans, memory_of
 from toolkit._run.events import EventLog, now
+from toolkit._run.history import foretold, reason
 from toolkit._run.inputs import InputFiles, StoreInputs
 from toolkit._run.interrupts import Interrupts
 from toolkit._run.job_folder import collect
 from toolkit._run.run_folder import REPORT, again
-from toolkit._plan.plan import Plan, Stage, Step, expand
-from toolkit._run.workers import Pool, Seat
 from toolkit._run.sinks import write_sinks
-from toolkit._plan.texts import workload
 from toolkit._run.watchdog import Watchdog
-from toolkit.errors import Interrupted, Refused, StepFailed, ToolkitError
+from toolkit._run.workers import Pool, Seat
 from toolkit.costs import Cost
-from toolkit.records import StepRow
+from toolkit.errors import Interrupted, Refused, StepFailed, ToolkitError
+from toolkit.ledger import StepRow
 
 if TYPE_CHECKING:
     import pyarrow as pa

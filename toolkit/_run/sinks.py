@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from toolkit._run.job_folder import write_bytes
 from toolkit.errors import DataError
-from toolkit.records import SinkWork
+from toolkit.work import SinkWork
 
 if TYPE_CHECKING:
-    from toolkit._run.inputs import StoreInputs
     from toolkit._plan.plan import Plan, Sink
+    from toolkit._run.inputs import StoreInputs
 
 
 def write_sinks(plan: Plan, inputs: StoreInputs) -> Iterator[tuple[str, Path, dict[str, str]]]:

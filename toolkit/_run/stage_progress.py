@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from toolkit._run.inputs import InputFiles
 from toolkit._plan.plan import Plan, Stage, Step, expand
-from toolkit.records import StepRow
+from toolkit._run.inputs import InputFiles
+from toolkit.ledger import StepRow
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import PluginError, VersionMismatch, WorkerDied
-from toolkit.records import ExecutorPart, Worker
+from toolkit.parts import ExecutorPart
+from toolkit.work import Worker
 
 Message = tuple["Seat", Mapping[str, Any] | None]
 """A worker's event, or None when the worker has ended."""

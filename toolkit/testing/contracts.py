@@ -27,31 +27,25 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from toolkit._plugins.loading import problem_of
-from toolkit.hub import Download
 from toolkit.costs import Cost, Workload
-from toolkit.records import (
-    Environment,
+from toolkit.hub import Download
+from toolkit.parts import (
     EnvironmentPart,
     ExecutorPart,
-    Figure,
     Identity,
-    Inputs,
     ModelPart,
     ParserPart,
     Part,
-    Prompt,
-    Reply,
     ReportSection,
     SaePart,
     SinkPart,
-    SinkWork,
     SourcePart,
     StagePart,
-    Work,
     tables_of,
 )
 from toolkit.tables import arrow_schema, table
 from toolkit.testing.fakes import TableInputs, make_tables, make_work
+from toolkit.work import Environment, Figure, Inputs, Prompt, Reply, SinkWork, Work
 
 if TYPE_CHECKING:
     pass

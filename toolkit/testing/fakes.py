@@ -14,8 +14,10 @@ from typing import Any
 import pyarrow as pa
 
 from toolkit.errors import DataError, choices, nearest
-from toolkit.records import NoParams, StepRow, Work
+from toolkit.ledger import StepRow
+from toolkit.parts import NoParams
 from toolkit.tables import arrow_schema
+from toolkit.work import Work
 
 TEXTS = ("one", "two three", "four", "five six seven", "eight", "nine ten", "one two", "three four five")
 

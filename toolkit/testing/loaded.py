@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.errors import BadInput, DataError
 from toolkit.hookpoints import Hookpoint, hookpoint
 from toolkit.models import Edit, Encoded, Model
-from toolkit.records import ModelPart, Part, SaePart
+from toolkit.parts import ModelPart, Part, SaePart
 from toolkit.saes import Sae
 from toolkit.testing.contracts import Broken, check_params
 from toolkit.testing.fakes import SilentReporter

@@ -14,7 +14,8 @@ from toolkit.errors import BadInput, DataError
 from toolkit.files import PathText, content_digest, listed, locate, read_json, safetensors_header
 from toolkit.hookpoints import hookpoint
 from toolkit.models import Edit, Encoded, Model
-from toolkit.records import Identity, ModelPart, Params, Part, Reporter
+from toolkit.parts import Identity, ModelPart, Params, Part
+from toolkit.work import Reporter
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,8 +12,9 @@ from toolkit import hookimpl
 from toolkit.errors import BadInput, DataError
 from toolkit.files import PathText, check_link, content_digest, locate, read_json, safetensors_header
 from toolkit.hookpoints import hookpoint
-from toolkit.records import Identity, Params, Part, Reporter, SaePart
+from toolkit.parts import Identity, Params, Part, SaePart
 from toolkit.saes import Sae
+from toolkit.work import Reporter
 
 if TYPE_CHECKING:
     from torch import Tensor

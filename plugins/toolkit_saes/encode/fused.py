@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from toolkit.saes import Sparse, without_zeros
-
-from ._gates import GATES, Gate
+from toolkit_saes.encode.gates import GATES, Gate
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ._canonical import Weights
+    from toolkit_saes.layouts.canonical import Weights
 
 
 def fused(gate: Gate, found: Tensor, weights: Weights) -> Sparse:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ._canonical import Weights
+    from toolkit_saes.layouts.canonical import Weights
 
 Gate = Literal["relu", "jumprelu", "topk", "abstopk", "gated"]
 

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.errors import BadInput, DataError, choices
 from toolkit.files import safetensors_header
 from toolkit.hookpoints import hookpoint
-
-from ._matrix import Matrix, Stored, bad_numbers, stamp
+from toolkit_saes.encode.matrix import Matrix, Stored, bad_numbers, stamp
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,14 +11,13 @@ from toolkit.errors import BadInput
 from toolkit.hookpoints import SITES, Hookpoint, hookpoint
 from toolkit.models import Model
 from toolkit.saes import Sae
-
-from ._canonical import CanonicalSae, Weights
-from ._gates import Gate
+from toolkit_saes.encode.gates import Gate
+from toolkit_saes.layouts.canonical import CanonicalSae, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ._examine import Measured
+    from toolkit_saes.examine.stage import Measured
 
 LAYER = "The layer is off by one."
 SITE = "It is of another site."

@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterable
 
 from toolkit.addresses import layer_of
-from toolkit.records import Figure, Inputs
+from toolkit.work import Figure, Inputs
 
 USED = ("fits", "does not fit")
 """Verdicts on the place where an SAE is used; others are on places where it was only tried."""

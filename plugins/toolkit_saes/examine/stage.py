@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import DataError
 from toolkit.hookpoints import SITES
-from toolkit.records import Params, Rows, Work
+from toolkit.parts import Params
 from toolkit.saes import DENSE, Sae, space_id, space_row
 from toolkit.streams import distinct_texts, every, passes, without_bos
 from toolkit.tables import arrow_schema
-
-from ._tries import (
+from toolkit.work import Rows, Work
+from toolkit_saes.examine.alternatives import (
     BOS,
     LAYER,
     Place,

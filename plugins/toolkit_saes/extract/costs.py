@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from toolkit.costs import CHARACTER, ENTRY, ROW, Cost, Facts, Workload, pass_bytes, token_bytes, token_flops
-
-from ._sizes import TYPICAL_L0
+from toolkit_saes.extract.sizes import TYPICAL_L0
 
 LEAST, MOST, MOST_ON_CPU = 256, 65_536, 8192
 """Bounds of a pass in tokens."""

@@ -18,8 +18,7 @@ from toolkit.hookpoints import hookpoint
 from toolkit.models import Model
 from toolkit.saes import Sae, Sparse
 from toolkit.streams import Budget, Pass, Text, free_memory, out_of_memory, passes
-
-from ._cost import RATES, Prices, Way, cheapest
+from toolkit_saes.extract.costs import RATES, Prices, Way, cheapest
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from toolkit.costs import TOKENS
-from toolkit.records import UNHASHED, Rows, Work
+from toolkit.parts import UNHASHED
 from toolkit.saes import Sparse, space_id, space_row
 from toolkit.selectors import At, Read, Where, selected
 from toolkit.streams import Budget, Text, chosen_texts
 from toolkit.tables import arrow_schema
-
-from ._columns import Columns, lists
-from ._groups import Encoded, Encoding
-from ._streams import Kept, kept_positions
+from toolkit.work import Rows, Work
+from toolkit_saes.encode.columns import Columns, lists
+from toolkit_saes.extract.groups import Encoded, Encoding
+from toolkit_saes.extract.streams import Kept, kept_positions
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import DataError
 from toolkit.models import Model
-from toolkit.records import Rows
 from toolkit.saes import raw_space_row
 from toolkit.selectors import Read, selected
 from toolkit.streams import Pass, Text
 from toolkit.tables import arrow_schema
-
-from ._columns import Columns, lists
+from toolkit.work import Rows
+from toolkit_saes.encode.columns import Columns, lists
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -12,12 +12,14 @@ from pydantic import Field
 
 from toolkit.errors import BadInput, choices
 from toolkit.files import PathText, locate
-from toolkit.records import Identity, Params, Reporter
-
-from . import _gemma_scope, _llama_scope, _saelens
-from ._canonical import CanonicalSae
-from ._layers import Layers
-from ._tensors import refuse_pickles
+from toolkit.parts import Identity, Params
+from toolkit.work import Reporter
+from toolkit_saes.encode.tensors import refuse_pickles
+from toolkit_saes.layouts import gemma_scope as _gemma_scope
+from toolkit_saes.layouts import llama_scope as _llama_scope
+from toolkit_saes.layouts import saelens as _saelens
+from toolkit_saes.layouts.canonical import CanonicalSae
+from toolkit_saes.layouts.layers import Layers
 
 DEPTH = 4
 

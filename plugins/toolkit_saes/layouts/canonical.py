@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.errors import DataError
 from toolkit.saes import Sae, Sparse
-
-from ._fused import fused
-from ._gates import BY_FEATURE, GATES, Gate
-from ._matrix import Matrix
+from toolkit_saes.encode.fused import fused
+from toolkit_saes.encode.gates import BY_FEATURE, GATES, Gate
+from toolkit_saes.encode.matrix import Matrix
 
 if TYPE_CHECKING:
     from torch import Tensor

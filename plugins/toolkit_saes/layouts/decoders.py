@@ -17,8 +17,8 @@ from toolkit.errors import BadInput
 from toolkit.files import content_digest, locate, safetensors_header
 from toolkit.hub import cached
 from toolkit.saes import Decoder
-
-from . import _gemma_scope, _llama_scope
+from toolkit_saes.layouts import gemma_scope as _gemma_scope
+from toolkit_saes.layouts import llama_scope as _llama_scope
 
 if TYPE_CHECKING:
     import numpy as np

@@ -17,16 +17,16 @@ from pydantic import Field
 from toolkit.errors import BadInput, choices
 from toolkit.files import PathText, check_link, content_digest, locate
 from toolkit.hub import Download, Snapshot, fetch, offline, repository_files, snapshot
-from toolkit.records import Identity, Reporter
-
-from ._canonical import CanonicalSae, Facts, Weights
-from ._configurations import Entry, read_configurations
-from ._layers import all_there, chosen
-from ._matrix import Matrix
-from ._placed import Placed
-from ._releases import canonical, embeddings, gemma_page, known, sparsities
-from ._sizes import Size, sizes
-from ._tensors import archive_shapes, archive_weights, check_axes, swapped
+from toolkit.parts import Identity
+from toolkit.work import Reporter
+from toolkit_saes.encode.matrix import Matrix
+from toolkit_saes.encode.tensors import archive_shapes, archive_weights, check_axes, swapped
+from toolkit_saes.extract.sizes import Size, sizes
+from toolkit_saes.layouts.canonical import CanonicalSae, Facts, Weights
+from toolkit_saes.layouts.configurations import Entry, read_configurations
+from toolkit_saes.layouts.layers import all_there, chosen
+from toolkit_saes.layouts.placed import Placed
+from toolkit_saes.layouts.releases import canonical, embeddings, gemma_page, known, sparsities
 
 RECIPE = "gemma_scope: jumprelu, thresholds per feature, used as stored"
 NAMES = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")

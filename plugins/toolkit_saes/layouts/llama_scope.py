@@ -19,16 +19,25 @@ from toolkit.errors import BadInput, choices
 from toolkit.files import check_link, content_digest, locate, read_json
 from toolkit.hookpoints import hookpoint
 from toolkit.hub import Download, Snapshot, fetch, offline, snapshot
-from toolkit.records import Identity, Reporter
-
-from . import _openmoss
-from ._canonical import CanonicalSae, Facts, Weights
-from ._layers import all_there, chosen
-from ._matrix import Matrix
-from ._placed import Placed
-from ._releases import llama_page
-from ._sizes import Size, sizes
-from ._tensors import check_axes, place, positive, refuse_pickles, safetensors_shapes, safetensors_weights, swapped, whole
+from toolkit.parts import Identity
+from toolkit.work import Reporter
+from toolkit_saes.encode.matrix import Matrix
+from toolkit_saes.encode.tensors import (
+    check_axes,
+    place,
+    positive,
+    refuse_pickles,
+    safetensors_shapes,
+    safetensors_weights,
+    swapped,
+    whole,
+)
+from toolkit_saes.extract.sizes import Size, sizes
+from toolkit_saes.layouts import openmoss as _openmoss
+from toolkit_saes.layouts.canonical import CanonicalSae, Facts, Weights
+from toolkit_saes.layouts.layers import all_there, chosen
+from toolkit_saes.layouts.placed import Placed
+from toolkit_saes.layouts.releases import llama_page
 
 RECIPE = "llama_scope: jumprelu after folding dataset norms and decoder norms"
 NEEDED = ("d_model", "d_sae", "hook_point_in", "jump_relu_threshold", "dataset_average_activation_norm")

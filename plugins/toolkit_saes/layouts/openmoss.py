@@ -12,12 +12,20 @@ from typing import Any, NamedTuple
 from toolkit.errors import BadInput, choices
 from toolkit.files import content_digest, read_json
 from toolkit.hookpoints import hookpoint
-
-from ._canonical import Facts, Weights
-from ._gates import Gate
-from ._matrix import Matrix
-from ._releases import llama_page
-from ._tensors import check_axes, place, positive, refuse_pickles, safetensors_shapes, safetensors_weights, swapped, whole
+from toolkit_saes.encode.gates import Gate
+from toolkit_saes.encode.matrix import Matrix
+from toolkit_saes.encode.tensors import (
+    check_axes,
+    place,
+    positive,
+    refuse_pickles,
+    safetensors_shapes,
+    safetensors_weights,
+    swapped,
+    whole,
+)
+from toolkit_saes.layouts.canonical import Facts, Weights
+from toolkit_saes.layouts.releases import llama_page
 
 FILES = ("config.json", "sae_weights.safetensors")
 NORM = "dataset_average_activation_norm."

@@ -7,10 +7,9 @@ from typing import TypeVar
 from pydantic import Field, model_validator
 
 from toolkit.files import PathText
-from toolkit.records import Params
-
-from ._layers import Layers
-from ._releases import releases
+from toolkit.parts import Params
+from toolkit_saes.layouts.layers import Layers
+from toolkit_saes.layouts.releases import releases
 
 P = TypeVar("P", bound="Placed")
 

@@ -15,10 +15,10 @@ from pydantic import Field
 
 from toolkit.errors import BadInput, choices, nearest
 from toolkit.hub import snapshot
-from toolkit.records import Identity, Params, Reporter
-
-from ._canonical import CanonicalSae, Weights
-from ._saelens import convert, describe, up_to_date
+from toolkit.parts import Identity, Params
+from toolkit.work import Reporter
+from toolkit_saes.layouts.canonical import CanonicalSae, Weights
+from toolkit_saes.layouts.saelens import convert, describe, up_to_date
 
 INSTALL = "pip install 'sae-toolkit[saelens]'"
 LIST = "pretrained_saes.yaml"

@@ -18,15 +18,24 @@ from toolkit.errors import BadInput, choices, nearest
 from toolkit.files import check_link, content_digest, locate, read_json
 from toolkit.hookpoints import Hookpoint, hookpoint
 from toolkit.hub import Download, Snapshot, fetch, offline, snapshot
-from toolkit.records import Identity, Reporter
-
-from ._canonical import CanonicalSae, Facts, Norm, Weights
-from ._gates import Gate
-from ._layers import all_there, chosen
-from ._matrix import Matrix
-from ._placed import Placed
-from ._sizes import Size, sizes
-from ._tensors import Shapes, check_axes, positive, refuse_pickles, safetensors_shapes, safetensors_weights, swapped, whole
+from toolkit.parts import Identity
+from toolkit.work import Reporter
+from toolkit_saes.encode.gates import Gate
+from toolkit_saes.encode.matrix import Matrix
+from toolkit_saes.encode.tensors import (
+    Shapes,
+    check_axes,
+    positive,
+    refuse_pickles,
+    safetensors_shapes,
+    safetensors_weights,
+    swapped,
+    whole,
+)
+from toolkit_saes.extract.sizes import Size, sizes
+from toolkit_saes.layouts.canonical import CanonicalSae, Facts, Norm, Weights
+from toolkit_saes.layouts.layers import all_there, chosen
+from toolkit_saes.layouts.placed import Placed
 
 FILES = ("cfg.json", "sae_weights.safetensors")
 DEPTH = 4

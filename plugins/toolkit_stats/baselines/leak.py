@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from toolkit.records import Rows, Work
-
-from ._labelled import Labelled, blocks, folds, two_groups
-from ._params import Between
+from toolkit.work import Rows, Work
+from toolkit_stats.compare.params import Between
+from toolkit_stats.samples.labelled import Labelled, blocks, folds, two_groups
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from ._metadata import Key
+    from toolkit_stats.samples.metadata import Key
 
 LEAK = 0.999
 """From this cross-validated AUROC on, a key is said to separate the groups by itself."""
@@ -33,7 +32,7 @@ class Leak(Between):
 
 def compare_leak(work: Work) -> Rows:
     """Rows of `baselines`: AUROC and accuracy of each key and of all together, each with its interval beside chance."""
-    from ._metadata import lengths, read_keys
+    from toolkit_stats.samples.metadata import lengths, read_keys
 
     data = two_groups(work)
     fold = folds(data, work.params.folds, work.rng("folds"))
@@ -51,8 +50,8 @@ def compare_leak(work: Work) -> Rows:
 
 def _rows(data: Labelled, fold: npt.NDArray[np.int64], keys: list[Key], kind: str, name: str) -> Iterator[dict[str, Any]]:
     """The two rows of one predictor."""
-    from ._auroc import accuracy, auroc
-    from ._metadata import predicted
+    from toolkit_stats.math.auroc import accuracy, auroc
+    from toolkit_stats.samples.metadata import predicted
 
     positive = data.label == 0
     scores = predicted(keys, positive, fold)

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from toolkit.records import UNHASHED, Rows, Work
+from toolkit.parts import UNHASHED
 from toolkit.streams import Text, distinct_texts, last_only
-
-from ._at import Activations, AtKept, shown
-from ._labelled import Labelled, blocks, folds, two_groups
-from ._layers import HELP, Layers, hookpoints
-from ._params import Between
+from toolkit.work import Rows, Work
+from toolkit_stats.compare.params import Between
+from toolkit_stats.samples.labelled import Labelled, blocks, folds, two_groups
+from toolkit_stats.samples.layers import HELP, Layers, hookpoints
+from toolkit_stats.samples.positions import Activations, AtKept, shown
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from ._auroc import Estimate
-    from ._stored import Stored
+    from toolkit_stats.math.auroc import Estimate
+    from toolkit_stats.samples.stored_streams import Stored
 
 EVERY = "of all spaces"
 
@@ -63,8 +63,8 @@ def _streams(work: Work, data: Labelled, fold: npt.NDArray[np.int64], said: str)
     """Both readers at every layer, from the stream that an extraction kept, or from one forward pass over the distinct texts."""
     import numpy as np
 
-    from ._auroc import auroc
-    from ._stored import Stored
+    from toolkit_stats.math.auroc import auroc
+    from toolkit_stats.samples.stored_streams import Stored
 
     wanted = set(data.samples)
     samples = work.inputs.read("samples").select(["sample", "token_ids"]).to_pylist()
@@ -91,7 +91,7 @@ def _stored(stored: Stored, texts: Sequence[Text]) -> Iterator[RowsAt]:
 
 @contextmanager
 def _computed(work: Work, texts: Sequence[Text]) -> Iterator[RowsAt]:
-    from ._rows import last_rows
+    from toolkit_stats.samples.raw_streams import last_rows
 
     places = hookpoints(work.params.layers, work.model.layers, work.model.identity.name)
     with last_rows(work.model, texts, places, work.params.tokens, lambda done: work.report.progress(done, len(texts))) as held:
@@ -104,7 +104,7 @@ def _scores(
     """What each reader says of each sample, having seen nothing of its fold."""
     import numpy as np
 
-    from ._linear import difference_of_means, probe
+    from toolkit_stats.math.linear import difference_of_means, probe
 
     positive, count = data.label == 0, int(fold.max()) + 1
     found = {kind: np.empty(len(row)) for kind in ("difference of means", "linear probe")}
@@ -125,8 +125,8 @@ def _features(work: Work, data: Labelled, fold: npt.NDArray[np.int64], said: str
     """In each space, and over all of them, the feature with the best AUROC in the other folds, scored on this one."""
     import numpy as np
 
-    from ._auroc import auroc, column_aurocs
-    from ._entries import read_space
+    from toolkit_stats.math.auroc import auroc, column_aurocs
+    from toolkit_stats.samples.entries import read_space
 
     activations = Activations(work.inputs, work.params.at)
     activations.check_looked(data.samples)

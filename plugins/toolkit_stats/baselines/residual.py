@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
-from toolkit.records import UNHASHED, Rows, Work
+from toolkit.parts import UNHASHED
 from toolkit.saes import raw_space_row
 from toolkit.streams import Text, distinct_texts, last_only, passes
-
-from . import _params
-from ._labelled import blocks
-from ._layers import HELP, KEPT, Layers, hookpoints
-from ._params import Between
+from toolkit.work import Rows, Work
+from toolkit_stats.compare import params as _params
+from toolkit_stats.compare.params import Between
+from toolkit_stats.samples.labelled import blocks
+from toolkit_stats.samples.layers import HELP, KEPT, Layers, hookpoints
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from ._groups import Design
-    from ._statistics import Moments
-    from ._streaming import Stream
+    from toolkit_stats.math.means import Moments
+    from toolkit_stats.math.streaming import Stream
+    from toolkit_stats.samples.groups import Design
 
 OPEN_BYTES = 2**30
 """Sums of open clusters that would need more than this are kept few by another order of the texts."""
@@ -63,7 +63,7 @@ class Residual(Between):
 
 def compare_residual(work: Work) -> Rows:
     """Rows of `features` as compare.welch writes them, and the raw spaces that they belong to."""
-    from ._groups import group_design
+    from toolkit_stats.samples.groups import group_design
 
     told = replace(work, params=work.params.compared())
     design = group_design(told)
@@ -77,9 +77,9 @@ def _tested(work: Work, design: Design, spaces: Sequence[Any], sides: Sequence[M
     """Welch's test of every dimension of every layer, corrected and written as that of features is."""
     import numpy as np
 
-    from ._family import Tested, rows_of
-    from ._statistics import effects, welch
-    from ._tests import Test
+    from toolkit_stats.compare.run_comparison import Tested, rows_of
+    from toolkit_stats.compare.tests import Test
+    from toolkit_stats.math.means import effects, welch
 
     (a, b), params = sides, work.params
     found = welch(a, b)
@@ -124,7 +124,7 @@ def _computed(work: Work, design: Design) -> tuple[list[dict[str, Any]], list[Mo
 
 def _read(work: Work, design: Design) -> tuple[list[dict[str, Any]], list[Moments]]:
     """The same from the rows that an extraction kept, place by place: texts come in the same order, so sums are the same."""
-    from ._stored import Stored
+    from toolkit_stats.samples.stored_streams import Stored
 
     stored = Stored(work)
     texts = _texts(work, design, len(stored.places) * stored.width)
@@ -151,7 +151,7 @@ class _Sums:
     """Each group's sums, from rows that come by text after text."""
 
     def __init__(self, design: Design, shape: tuple[int, ...]) -> None:
-        from ._streaming import Stream
+        from toolkit_stats.math.streaming import Stream
 
         groups = design.groups
         self._group = {sample: at for at, group in enumerate(groups) for sample in design.samples[group.start : group.end]}

@@ -16,10 +16,10 @@ import pyarrow.compute as pc
 
 from toolkit.errors import DataError, choices, nearest
 from toolkit.halves import rows_of_half
-from toolkit.records import Work
+from toolkit.work import Work
 
 if TYPE_CHECKING:
-    from ._tests import Test
+    from toolkit_stats.compare.tests import Test
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

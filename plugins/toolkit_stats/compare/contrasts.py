@@ -10,14 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ._at import mark_of, rows_marked
+from toolkit_stats.samples.positions import mark_of, rows_marked
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import pyarrow as pa
 
-    from toolkit.records import Inputs
+    from toolkit.work import Inputs
 
 STATS = ("p", "q", "significant")
 EFFECTS = {"d": "Cohen's d", "r": "correlation r", "eta2": "share of the spread between groups"}

@@ -11,16 +11,15 @@ from dataclasses import dataclass
 from math import log2
 from typing import Any
 
-from toolkit.errors import DataError
 from toolkit.costs import ENTRY, ROW, Cost, Workload, pass_bytes, token_flops
-
-from ._layers import KEPT, Layers, hookpoints
-from ._leak import Leak
-from ._params import Compare
-from ._pathway import Pathway
-from ._probe import Probe
-from ._ranking import Ranking
-from ._residual import Residual
+from toolkit.errors import DataError
+from toolkit_stats.baselines.leak import Leak
+from toolkit_stats.baselines.probe import Probe
+from toolkit_stats.baselines.residual import Residual
+from toolkit_stats.compare.params import Compare
+from toolkit_stats.pathway.stage import Pathway
+from toolkit_stats.ranking.stage import Ranking
+from toolkit_stats.samples.layers import KEPT, Layers, hookpoints
 
 THREADS = 4
 """Spaces that are worked on at once, as in the core of comparisons."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from toolkit.errors import DataError
 from toolkit.costs import Comparison
+from toolkit.errors import DataError
 from toolkit.tables import written
-
-from ._groups import OWN_UNITS
-from ._layers import hookpoints
-from ._params import REST, Compare, Several, TwoGroups
-from ._ranking import Ranking
+from toolkit_stats.compare.params import REST, Compare, Several, TwoGroups
+from toolkit_stats.ranking.stage import Ranking
+from toolkit_stats.samples.groups import OWN_UNITS
+from toolkit_stats.samples.layers import hookpoints
 
 
 def features(params: Compare, model: Mapping[str, Any]) -> Comparison:

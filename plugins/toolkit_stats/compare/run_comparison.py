@@ -18,19 +18,18 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from toolkit.errors import DataError, choices
-from toolkit.records import Rows, Work
 from toolkit.tables import arrow_schema
-
-from ._at import Activations, marked
-from ._by_space import BySpace
-from ._confirm import Candidates, candidates, described_only
-from ._corrections import CORRECTIONS
-from ._duplicates import Twin, twins
-from ._entries import Fired, read_space
-from ._groups import Design
-from ._params import Compare
-from ._statistics import Moments, moments
-from ._tests import Test
+from toolkit.work import Rows, Work
+from toolkit_stats.compare.confirm import Candidates, candidates, described_only
+from toolkit_stats.compare.params import Compare
+from toolkit_stats.compare.tests import Test
+from toolkit_stats.math.corrections import CORRECTIONS
+from toolkit_stats.math.duplicates import Twin, twins
+from toolkit_stats.math.means import Moments, moments
+from toolkit_stats.samples.by_space import BySpace
+from toolkit_stats.samples.entries import Fired, read_space
+from toolkit_stats.samples.groups import Design
+from toolkit_stats.samples.positions import Activations, marked
 
 Floats = npt.NDArray[np.float64]
 T = TypeVar("T")

@@ -15,12 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.errors import DataError
-from toolkit.records import Work
-
-from . import _adjust, _ranks, _shuffle
-from ._confirm import Candidates
-from ._groups import Design
-from ._statistics import Effects, Moments, anova, effects, merged, moments, pearson, slope, student, unpooled, welch
+from toolkit.work import Work
+from toolkit_stats.compare.confirm import Candidates
+from toolkit_stats.math import adjust as _adjust
+from toolkit_stats.math import ranks as _ranks
+from toolkit_stats.math import shuffle as _shuffle
+from toolkit_stats.math.means import Effects, Moments, anova, effects, merged, moments, pearson, slope, student, unpooled, welch
+from toolkit_stats.samples.groups import Design
 
 Floats = npt.NDArray[np.float64]
 Sides = Sequence[Moments]

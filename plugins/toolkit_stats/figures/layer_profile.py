@@ -7,12 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from toolkit.records import Figure, Inputs
-
-from . import _draw as draw
+from toolkit.work import Figure, Inputs
+from toolkit_stats.figures import draw
 
 if TYPE_CHECKING:
-    from ._found import Found, Space
+    from toolkit_stats.compare.contrasts import Found, Space
 
 WIDTH, LEFT, RIGHT, TOP = 720.0, 56.0, 8.0, 30.0
 COUNTS, GAP, EFFECTS = 190.0, 44.0, 80.0
@@ -34,7 +33,7 @@ class _Bar:
 
 def figures(inputs: Inputs) -> Iterator[Figure]:
     """One figure a contrast: bars of counts, dots of the largest effect, and the numbers."""
-    from ._found import read_contrasts
+    from toolkit_stats.compare.contrasts import read_contrasts
 
     for found in read_contrasts(inputs):
         bars = [_bar(found, number) for number in range(len(found.spaces))]

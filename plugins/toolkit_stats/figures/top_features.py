@@ -6,15 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from toolkit.records import Figure, Inputs
-
-from . import _draw as draw
-from ._at import mark_of, rows_marked
+from toolkit.work import Figure, Inputs
+from toolkit_stats.figures import draw
+from toolkit_stats.samples.positions import mark_of, rows_marked
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from ._found import Found
+    from toolkit_stats.compare.contrasts import Found
 
 LISTED, SHOWN, EXAMPLES = 12, 6, 3
 BEFORE, AFTER = 260, 90
@@ -57,7 +56,7 @@ class _Example:
 
 def figures(inputs: Inputs) -> Iterator[Figure]:
     """A table and examples for each contrast."""
-    from ._found import read_contrasts
+    from toolkit_stats.compare.contrasts import read_contrasts
 
     contrasts = [(found, [int(at) for at in found.ranking()[:LISTED]]) for found in read_contrasts(inputs)]
     texts = _texts(inputs) if any(top for _, top in contrasts) else None

@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from math import log10
 from typing import TYPE_CHECKING
 
-from toolkit.records import Figure, Inputs
-
-from . import _draw as draw
-from ._found import EFFECTS
-from ._labelling import Named, placed
+from toolkit.work import Figure, Inputs
+from toolkit_stats.figures import draw
+from toolkit_stats.compare.contrasts import EFFECTS
+from toolkit_stats.figures.labelling import Named, placed
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from ._found import Found
+    from toolkit_stats.compare.contrasts import Found
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720.0, 430.0, 52.0, 14.0, 30.0, 48.0
 POINTS, LABELS, HALF = 3000, 10, 8.0
@@ -47,7 +46,7 @@ class _Frame:
 
 def figures(inputs: Inputs) -> Iterator[Figure]:
     """One figure a contrast."""
-    from ._found import read_contrasts
+    from toolkit_stats.compare.contrasts import read_contrasts
 
     for found in read_contrasts(inputs):
         ranking = found.ranking()

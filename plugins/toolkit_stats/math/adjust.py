@@ -15,10 +15,9 @@ from scipy import sparse
 from scipy.special import stdtr
 
 from toolkit.errors import DataError
-from toolkit.records import Work
-
-from ._groups import Design, metadata, words_of
-from ._statistics import Spreads, moments_of
+from toolkit.work import Work
+from toolkit_stats.math.means import Spreads, moments_of
+from toolkit_stats.samples.groups import Design, metadata, words_of
 
 Floats = npt.NDArray[np.float64]
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy.special import expit, logit, stdtrit
 from scipy.stats import rankdata
 
-from ._ranks import ranked
+from toolkit_stats.math.ranks import ranked
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

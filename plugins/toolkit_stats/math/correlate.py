@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy.special import gammaln, stdtr
 from scipy.stats import rankdata
 
-from ._statistics import slope
+from toolkit_stats.math.means import slope
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import cho_factor, cho_solve
 
-from ._auroc import auroc
+from toolkit_stats.math.auroc import auroc
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

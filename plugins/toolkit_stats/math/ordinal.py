@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._ranks import ranked, spearman
-from ._statistics import merged, moments_of, pearson, slope
+from toolkit_stats.math.means import merged, moments_of, pearson, slope
+from toolkit_stats.math.ranks import ranked, spearman
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -13,7 +13,7 @@ from scipy import sparse
 from scipy.special import chdtrc, gammaln, ndtr, stdtr
 from scipy.stats import rankdata
 
-from ._statistics import Moments, Spreads, Z, moments, moments_of, unpooled
+from toolkit_stats.math.means import Moments, Spreads, Z, moments, moments_of, unpooled
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ._statistics import ROUNDING, Moments
+from toolkit_stats.math.means import ROUNDING, Moments
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from toolkit.addresses import layer_of
-from toolkit.records import Figure, Inputs
-
-from . import _draw as draw
-from ._found import EFFECTS
+from toolkit.work import Figure, Inputs
+from toolkit_stats.figures import draw
+from toolkit_stats.compare.contrasts import EFFECTS
 
 ROW, WIDE, RIGHT, TOP = 20, 400, 130, 12
 SIDE = 360

@@ -14,19 +14,18 @@ from pydantic import Field
 
 from toolkit.addresses import layer_of, locate
 from toolkit.errors import DataError
-from toolkit.records import Rows, Work
-
-from ._at import Activations, AtKept
-from ._labelled import Labelled, blocks, two_groups
-from ._params import Between
+from toolkit.work import Rows, Work
+from toolkit_stats.compare.params import Between
+from toolkit_stats.samples.labelled import Labelled, blocks, two_groups
+from toolkit_stats.samples.positions import Activations, AtKept
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from ._correlate import Columns
-    from ._entries import Fired
-    from ._statistics import Contrast, Effects, Moments
+    from toolkit_stats.math.correlate import Columns
+    from toolkit_stats.math.means import Contrast, Effects, Moments
+    from toolkit_stats.samples.entries import Fired
 
 CHOSEN = "chosen by |d| on these very units: expect it to shrink in others"
 
@@ -120,8 +119,8 @@ def _spaces(work: Work, data: Labelled) -> Iterator[_Space]:
     """Every space, by layer."""
     import numpy as np
 
-    from ._entries import read_space
-    from ._statistics import effects, moments, welch
+    from toolkit_stats.math.means import effects, moments, welch
+    from toolkit_stats.samples.entries import read_space
 
     activations = Activations(work.inputs, work.params.at)
     activations.check_looked(data.samples)
@@ -183,7 +182,7 @@ def _decisions(work: Work, data: Labelled) -> dict[str, int]:
     """The place of each sample among those of its unit, from 0."""
     key: dict[str, float] = dict.fromkeys(data.samples, 0.0)
     if work.params.order is not None:
-        from ._metadata import read_keys
+        from toolkit_stats.samples.metadata import read_keys
 
         found = {one.name: one for one in read_keys(work.inputs.read("sample_meta"), data.samples, ())}
         if work.params.order not in found or not found[work.params.order].numeric or None in found[work.params.order].values:
@@ -208,7 +207,7 @@ def _trajectories(
     """The mean in each group and the difference between them, with intervals over clusters."""
     import numpy as np
 
-    from ._corrections import benjamini_hochberg
+    from toolkit_stats.math.corrections import benjamini_hochberg
 
     family = sum(int(space.facts["width"]) for space in spaces)
     q = benjamini_hochberg(np.concatenate([space.test.p for space in spaces]), family)
@@ -246,7 +245,7 @@ def _around(value: float, variance: float, df: float) -> tuple[float, float, flo
 
 def _links(work: Work, data: Labelled, spaces: Sequence[_Space], withheld: str | None) -> Iterator[dict[str, Any]]:
     """The strongest correlations between features of different layers, over clusters."""
-    from ._correlate import Strongest, columns, interval, means
+    from toolkit_stats.math.correlate import Strongest, columns, interval, means
 
     params, found = work.params, Strongest(work.params.keep)
     wanted = _pairs(spaces, params.links)
@@ -304,7 +303,7 @@ def _signature(
     """Where each decision lies on the principal components of the followed features, and what these are made of."""
     import numpy as np
 
-    from ._correlate import components
+    from toolkit_stats.math.correlate import components
 
     if not tracked:
         return [], []

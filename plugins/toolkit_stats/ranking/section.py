@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from toolkit.addresses import prefixes
-from toolkit.records import Figure, Inputs
-
-from . import _draw as draw
-from ._ranking_sink import of_several_stages
+from toolkit.work import Figure, Inputs
+from toolkit_stats.figures import draw
+from toolkit_stats.ranking.sink import of_several_stages
 
 if TYPE_CHECKING:
     import pyarrow as pa

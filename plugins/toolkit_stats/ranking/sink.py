@@ -14,11 +14,11 @@ from pydantic import Field
 
 from toolkit.addresses import layer_of, neuronpedia_page
 from toolkit.errors import DataError
-from toolkit.records import Params, SinkWork
+from toolkit.parts import Params
 from toolkit.saes import average_l0s
 from toolkit.tables import written
-
-from ._at import Activations, AtKept
+from toolkit.work import SinkWork
+from toolkit_stats.samples.positions import Activations, AtKept
 
 if TYPE_CHECKING:
     import pyarrow as pa

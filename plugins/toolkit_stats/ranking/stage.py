@@ -14,19 +14,18 @@ from pydantic import Field, model_validator
 
 from toolkit.errors import DataError
 from toolkit.randomness import half
-from toolkit.records import Rows, Work
 from toolkit.tables import arrow_schema, written
-
-from ._at import Asked, AtKept
-from ._final import Scale, read_scale, reader
+from toolkit.work import Rows, Work
+from toolkit_stats.samples.ordinal_scale import Scale, read_scale, reader
+from toolkit_stats.samples.positions import Asked, AtKept
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import pyarrow as pa
 
-    from ._duplicates import Twin
-    from ._ordinal import Ordinal
+    from toolkit_stats.math.duplicates import Twin
+    from toolkit_stats.math.ordinal import Ordinal
 
 PRESETS: Mapping[str, tuple[float, float, float]] = {
     "default": (0.4, 0.5, 0.2),
@@ -90,7 +89,7 @@ def compare_ranking(work: Work) -> Rows:
     """Rows of `features`; their group is the label's key, that of a mean the label's value."""
     import numpy as np
 
-    from ._corrections import benjamini_hochberg
+    from toolkit_stats.math.corrections import benjamini_hochberg
 
     scale = read_scale(work)
     halves = _halves(work, scale)
@@ -126,7 +125,7 @@ def _halves(work: Work, scale: Scale) -> tuple[npt.NDArray[np.int64], npt.NDArra
     """Where the samples of each half of the units stand; prompts that both halves have are chosen on only."""
     import numpy as np
 
-    from ._labelled import FEWEST
+    from toolkit_stats.samples.labelled import FEWEST
 
     side = np.array([half(work.seed, unit) for unit in scale.units])
     seen = {prompt for prompt, own in zip(scale.prompts, side, strict=True) if own == "select"}
@@ -164,8 +163,8 @@ def _measured(
 ) -> Iterator[_Space]:
     import numpy as np
 
-    from ._entries import read_space
-    from ._ordinal import describe, trend_test, varying
+    from toolkit_stats.math.ordinal import describe, trend_test, varying
+    from toolkit_stats.samples.entries import read_space
 
     rows_of = reader(work, scale)
     work.report.phase("compute")
@@ -206,7 +205,7 @@ def _holds(select: Ordinal, confirm: Ordinal, params: Ranking) -> npt.NDArray[np
 
 def _sound_score(one: Ordinal) -> npt.NDArray[np.float64]:
     """The published weights, over a separation that cannot outweigh the rest, on samples that chose nothing."""
-    from ._ordinal import bounded
+    from toolkit_stats.math.ordinal import bounded
 
     return 0.4 * one.pearson + 0.3 * bounded(one.separation) + 0.3 * (one.tpr - one.fpr)
 
@@ -237,7 +236,7 @@ def _twins(found: list[_Space], passes: list[Any], ranks: list[Any]) -> list[lis
     """By space, which of the features that pass do what a better one does in another SAE of the same site."""
     import numpy as np
 
-    from ._duplicates import twins
+    from toolkit_stats.math.duplicates import twins
 
     def columns(at: int) -> Any:
         return found[at].columns[:, np.searchsorted(found[at].candidates, np.flatnonzero(passes[at]))]
@@ -257,7 +256,7 @@ def _published(one: Ordinal, score: Any, passes: Any, rank: Any) -> dict[str, An
 
 
 def _confirmed(one: _Space, score: Any, passes: Any, rank: Any) -> dict[str, Any]:
-    from ._ordinal import bounded
+    from toolkit_stats.math.ordinal import bounded
 
     return {
         "pearson_confirm": one.confirm.pearson,

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import DataError, choices, nearest
 from toolkit.halves import in_half
-from toolkit.records import Work
 from toolkit.tables import written
-
-from ._params import REST, Compare, Several, TwoGroups
+from toolkit.work import Work
+from toolkit_stats.compare.params import REST, Compare, Several, TwoGroups
 
 if TYPE_CHECKING:
     import numpy as np
@@ -285,7 +284,7 @@ def _clusters(params: Compare, rows: Sequence[Row], unit_of: Callable[[Row], str
     """Samples of one unit, or with one prompt, belong together; and through others."""
     import numpy as np
 
-    from ._statistics import clusters_of
+    from toolkit_stats.math.means import clusters_of
 
     joins = [] if params.unit == "sample" else [_numbered(map(unit_of, rows))]
     joins += [_numbered(row["cluster"] for row in rows)] if params.cluster == "prompt" else []

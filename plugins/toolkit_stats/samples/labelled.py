@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import DataError
-from toolkit.records import Work
-
-from ._groups import FEWEST, group_design
-from ._params import Between, TwoGroups
+from toolkit.work import Work
+from toolkit_stats.compare.params import Between, TwoGroups
+from toolkit_stats.samples.groups import FEWEST, group_design
 
 if TYPE_CHECKING:
     import numpy as np

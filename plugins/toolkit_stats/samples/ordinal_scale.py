@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import DataError
-from toolkit.records import Work
 from toolkit.tables import written
-
-from ._at import Activations
-from ._by_space import BySpace
-from ._groups import metadata
+from toolkit.work import Work
+from toolkit_stats.samples.by_space import BySpace
+from toolkit_stats.samples.groups import metadata
+from toolkit_stats.samples.positions import Activations
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +44,7 @@ def read_scale(work: Work) -> Scale:
     """The labelled samples; what the labels lack is refused, or left out where the params say so."""
     import numpy as np
 
-    from ._statistics import clusters_of
+    from toolkit_stats.math.means import clusters_of
 
     params = work.params
     rows = work.inputs.read("samples").select(["sample", "unit", "cluster", "token_ids"]).to_pylist()

@@ -17,17 +17,16 @@ from pydantic import Field, field_validator
 
 from toolkit.errors import DataError
 from toolkit.halves import marked as of_half
-from toolkit.records import Params
+from toolkit.parts import Params
 from toolkit.selectors import Read, Selector, selected
-
-from ._by_space import BySpace
+from toolkit_stats.samples.by_space import BySpace
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import pyarrow as pa
 
-    from toolkit.records import Inputs
+    from toolkit.work import Inputs
 
 Asked = Literal["last", "all"] | Selector | tuple[Selector, ...]
 

@@ -9,11 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.errors import DataError, choices
-from toolkit.records import Work
 from toolkit.saes import raw_space_row
 from toolkit.streams import Text
-
-from ._layers import KEPT, Layers, hookpoints
+from toolkit.work import Work
+from toolkit_stats.samples.layers import KEPT, Layers, hookpoints
 
 if TYPE_CHECKING:
     import pyarrow as pa

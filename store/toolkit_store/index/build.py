@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import StoreError
-from toolkit.records import StepRow
+from toolkit.ledger import StepRow
 from toolkit.tables import arrow_schema
 from toolkit_store import locks
-from toolkit_store.index import projections
 from toolkit_store.database import Database, among
+from toolkit_store.index import projections
 from toolkit_store.index.postings import LAYOUT, Numbered, Scratch, Summary, number_key, numbered, posting_rows, space_key
 
 if TYPE_CHECKING:

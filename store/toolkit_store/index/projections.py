@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import BadInput
+from toolkit.ledger import StepRow
 from toolkit.randomness import generator
-from toolkit.records import StepRow
 from toolkit.tables import arrow_schema
 from toolkit_store.database import equals
 from toolkit_store.query.similar import Decoder

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit import __version__
 from toolkit.errors import DataError
-from toolkit.records import RunRow, StepRow
+from toolkit.ledger import RunRow, StepRow
 from toolkit.tables import DATA_TABLES, STORE_FORMAT, TABLES, arrow_schema
 from toolkit_store.interchange._run import RunTables, read_index, write_json
 

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit import __version__
 from toolkit.errors import BadInput, DataError
-from toolkit.records import IMPORTED, RunRow, StepRow
+from toolkit.ledger import IMPORTED, RunRow, StepRow
 from toolkit.tables import arrow_schema, table
 from toolkit_store.database import among
-from toolkit_store.write.ledger import check_count
 from toolkit_store.query.run_rows import RunRows
+from toolkit_store.write.ledger import check_count
 
 if TYPE_CHECKING:
     import polars as pl

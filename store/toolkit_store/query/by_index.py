@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from toolkit_store.query.by_rows import together_schema
 from toolkit_store.database import among, equals
 from toolkit_store.index.postings import BLOCK, LAST_BLOCK, place, places
+from toolkit_store.query.by_rows import together_schema
 from toolkit_store.query.run_rows import RunRows
 
 if TYPE_CHECKING:

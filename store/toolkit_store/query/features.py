@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.addresses import locate
 from toolkit.errors import BadInput, choices, nearest
-from toolkit.records import RunRow, StepRow
+from toolkit.ledger import RunRow, StepRow
 from toolkit.tables import TABLES
+from toolkit_store.database import equals
 from toolkit_store.index import build as indexing
+from toolkit_store.index.postings import number_key, space_key
+from toolkit_store.index.projections import projected, projection_key
 from toolkit_store.query.by_index import ByIndex, RunIndex
 from toolkit_store.query.by_rows import ByRows
 from toolkit_store.query.by_sample import entries_of, rows_of
-from toolkit_store.database import equals
 from toolkit_store.query.diff import diff_views
-from toolkit_store.index.postings import number_key, space_key
-from toolkit_store.index.projections import projected, projection_key
 from toolkit_store.query.run_rows import RunRows
 from toolkit_store.query.similar import Decoder, nearest_rows, slices
 from toolkit_store.store import Store, open_store

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from toolkit.records import StepRow
+from toolkit.ledger import StepRow
 from toolkit.tables import TABLES, arrow_schema
-from toolkit_store.index import build as indexing
 from toolkit_store.database import among
-from toolkit_store.write.rows import ordered
+from toolkit_store.index import build as indexing
 from toolkit_store.store import Store
+from toolkit_store.write.rows import ordered
 
 if TYPE_CHECKING:
     import polars as pl

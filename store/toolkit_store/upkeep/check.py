@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from toolkit.errors import StoreError
-from toolkit.records import StepRow
+from toolkit.ledger import StepRow
 from toolkit.tables import DATA_TABLES, TABLES
 from toolkit_store.place import Place
 

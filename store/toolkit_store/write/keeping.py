@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from toolkit.records import StepRow
+from toolkit.ledger import StepRow
 from toolkit.tables import TABLES
 from toolkit_store.database import among
+from toolkit_store.place import Place
 from toolkit_store.upkeep.file_record import every, joined
 from toolkit_store.upkeep.lance_manifest import Fragment
-from toolkit_store.place import Place
 
 if TYPE_CHECKING:
     import pyarrow as pa

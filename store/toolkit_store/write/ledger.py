@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import StoreError
-from toolkit.records import RunRow, StepRow
+from toolkit.ledger import RunRow, StepRow
 from toolkit.tables import arrow_schema
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from toolkit.errors import BadInput
 from toolkit.hub import Snapshot
-from toolkit.records import Identity
+from toolkit.parts import Identity
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import SilentReporter
 from toolkit.testing.planted import Planted

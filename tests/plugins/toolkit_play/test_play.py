@@ -16,10 +16,11 @@ from pydantic import ValidationError
 
 from toolkit.errors import DataError
 from toolkit.models import Encoded, Generated, Model
-from toolkit.records import Identity, SourcePart, StagePart, Work
+from toolkit.parts import Identity, SourcePart, StagePart
 from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import SilentReporter, TableInputs, make_work
+from toolkit.work import Work
 from toolkit_play import toolkit_parts
 from toolkit_play._play import Play, choose, conditions, count_games
 

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
-from toolkit.models import Model
 from toolkit.costs import Workload
-from toolkit.records import StagePart, Work
+from toolkit.models import Model
+from toolkit.parts import StagePart
 from toolkit.testing.fakes import SilentReporter, TableInputs
+from toolkit.work import Work
 from toolkit_hf._identity import HuggingFace, identify
 from toolkit_hf._load import load
 from toolkit_lab import model_path

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from toolkit.errors import BadInput, DataError
-from toolkit.records import Part, Prompt, Reply
+from toolkit.parts import Part
 from toolkit.testing.contracts import check_part
+from toolkit.work import Prompt, Reply
 from toolkit_lab.training.game import State, legal_bet, random_state, step
 from toolkit_lab.training.layouts import render
 from toolkit_play import toolkit_parts

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.records import Reply
 from toolkit.testing.contracts import check_part
+from toolkit.work import Reply
 from toolkit_play import toolkit_parts
 from toolkit_play._strict import Strict, make
 

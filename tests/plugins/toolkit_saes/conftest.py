@@ -11,10 +11,10 @@ import pyarrow as pa
 import pytest
 from transformers import AutoTokenizer
 
-from toolkit.records import Work
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import SilentReporter, make_work
 from toolkit.testing.planted import Planted, prompts
+from toolkit.work import Work
 from toolkit_hf._identity import HuggingFace
 from toolkit_hf._load import load
 from toolkit_lab import model_path, saes_path

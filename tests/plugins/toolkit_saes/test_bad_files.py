@@ -16,10 +16,10 @@ import torch
 from toolkit.errors import BadInput, DataError, ToolkitError
 from toolkit.testing import sae_files as write
 from toolkit.testing.fakes import SilentReporter
+from toolkit_saes.encode import tensors as _tensors
 from toolkit_saes.layouts import gemma_scope as _gemma_scope
 from toolkit_saes.layouts import llama_scope as _llama_scope
 from toolkit_saes.layouts import saelens as _saelens
-from toolkit_saes.encode import tensors as _tensors
 from toolkit_saes.layouts.gemma_scope import GemmaScope
 from toolkit_saes.layouts.llama_scope import LlamaScope
 from toolkit_saes.layouts.saelens import SaeLens

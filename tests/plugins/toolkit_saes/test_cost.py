@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 import torch
 
-from toolkit._plan import costs as _costs
 from toolkit._cli import main
+from toolkit._plan import costs as _costs
 from toolkit.costs import ROW, Workload
 from toolkit.selectors import Selector
 from toolkit.testing.fakes import SilentReporter
 from toolkit_hf._identity import HuggingFace, identify
 from toolkit_hf._load import load
 from toolkit_lab import model_path, saes_path
-from toolkit_saes.layouts import llama_scope as _llama_scope
 from toolkit_saes.extract.costs import LEAST, batches, examination, extraction
 from toolkit_saes.extract.stage import Extract
+from toolkit_saes.layouts import llama_scope as _llama_scope
 from toolkit_samples import _csv_file
 
 MODEL = {"bytes": 16 << 30, "item": 2, "layers": 32, "width": 4096, "intermediate": 14_336, "block_parameters": 6_979_321_856}

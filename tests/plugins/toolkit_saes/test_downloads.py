@@ -12,7 +12,7 @@ from huggingface_hub import constants, errors
 
 from toolkit.errors import BadInput
 from toolkit.hub import HubFile, Snapshot
-from toolkit.records import SaePart
+from toolkit.parts import SaePart
 from toolkit.testing import sae_files as write
 from toolkit.testing.fakes import SilentReporter
 from toolkit_saes import toolkit_parts

@@ -16,18 +16,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from toolkit.errors import DataError
-from toolkit.records import Figure
 from toolkit.saes import Sae, space_id
 from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import SilentReporter, TableInputs
 from toolkit.testing.planted import Planted
+from toolkit.work import Figure
 from toolkit_lab import lab_files, saes_path
 from toolkit_saes import toolkit_parts
 from toolkit_saes.examine import stage as _examine
+from toolkit_saes.examine.section import figures
 from toolkit_saes.examine.stage import HIGH, LEAST_EV, LOW, Measured, explain
 from toolkit_saes.layouts.llama_scope import LlamaScope, load
-from toolkit_saes.examine.section import figures
 
 PARTS = {part.name: part for part in toolkit_parts()}
 

@@ -13,7 +13,7 @@ import torch
 from tests.plugins.toolkit_saes.test_extract import PART, Counted, tables
 from tests.plugins.toolkit_saes.test_memory import Memory, Scarce, Tight
 from toolkit.errors import DataError
-from toolkit.records import StagePart, tables_of
+from toolkit.parts import StagePart, tables_of
 from toolkit.saes import raw_space_row
 from toolkit.selectors import Selector
 from toolkit.streams import Pass, Text

@@ -20,8 +20,8 @@ from toolkit.saes import Sae, space_id
 from toolkit.streams import Budget
 from toolkit_saes.extract import groups as _groups
 from toolkit_saes.extract.costs import Prices, cheapest
-from toolkit_saes.extract.stage import Extract, extract
 from toolkit_saes.extract.groups import Encoding
+from toolkit_saes.extract.stage import Extract, extract
 
 
 class Memory:
@@ -371,8 +371,8 @@ def test_so_do_many_more(small: Any, five: list[Any], mode: str, case: Case) -> 
 
 def test_samples_of_one_text_may_ask_for_different_tokens(small: Any) -> None:
     """Spans stand elsewhere in the second sample: one text, one pass, each sample's own rows."""
-    from toolkit.records import Work
     from toolkit.testing.fakes import make_work
+    from toolkit.work import Work
 
     work: Work = small.work(small.saes(layers=1), Extract(at={"span": "balance"}), [small.texts[0], small.texts[0]])
     rows = work.inputs.read("samples").to_pylist()

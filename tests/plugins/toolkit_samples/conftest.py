@@ -8,7 +8,7 @@ from typing import Any
 
 from toolkit.errors import DataError
 from toolkit.models import Span, Tokens
-from toolkit.records import Params, SourcePart
+from toolkit.parts import Params, SourcePart
 from toolkit.testing.fakes import make_work
 from toolkit_samples import toolkit_parts
 

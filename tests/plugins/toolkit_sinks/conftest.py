@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from toolkit.records import SinkPart, SinkWork
+from toolkit.parts import SinkPart
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import TableInputs
+from toolkit.work import SinkWork
 from toolkit_sinks import toolkit_parts
 
 SINKS = {part.name: part for part in toolkit_parts() if isinstance(part, SinkPart)}

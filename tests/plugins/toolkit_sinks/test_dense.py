@@ -18,9 +18,9 @@ from pydantic import ValidationError
 
 from tests.plugins.toolkit_sinks.conftest import ACTIVATIONS, SAMPLES, SINKS, active, asked, loaded, sample, space, table, written
 from toolkit._plan.texts import workload
-from toolkit.errors import DataError
 from toolkit.costs import Cost
-from toolkit.records import Identity
+from toolkit.errors import DataError
+from toolkit.parts import Identity
 from toolkit_saes.extract.costs import extraction
 from toolkit_saes.extract.stage import Extract
 from toolkit_sinks import _archive, _dense

@@ -12,10 +12,11 @@ import pytest
 from pydantic import ValidationError
 
 from toolkit.errors import DataError
-from toolkit.records import SinkPart, SinkWork
+from toolkit.parts import SinkPart
 from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import TableInputs, make_work
+from toolkit.work import SinkWork
 from toolkit_sinks import toolkit_parts
 
 SINK = next(part for part in toolkit_parts() if isinstance(part, SinkPart) and part.name == "exp1_json")

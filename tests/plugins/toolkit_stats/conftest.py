@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from toolkit.models import Encoded, Model
-from toolkit.records import Identity
+from toolkit.parts import Identity
 
 
 class Tiny(Model):

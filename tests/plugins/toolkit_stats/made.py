@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from toolkit.records import Rows, StagePart
+from toolkit.parts import StagePart
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_work
 from toolkit.testing.nulls import Groups
+from toolkit.work import Rows
 from toolkit_stats import toolkit_parts
 
 TESTS = ("welch", "student", "mann_whitney", "auroc", "permutation", "correlation", "anova", "kruskal")

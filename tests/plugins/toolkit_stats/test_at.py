@@ -17,14 +17,15 @@ from pydantic import ValidationError
 
 from toolkit._plugins.loading import load_parts
 from toolkit.errors import DataError
-from toolkit.records import SinkPart, SinkWork
+from toolkit.parts import SinkPart
 from toolkit.selectors import Read, Selector, selected
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import SilentReporter, TableInputs, make_work
+from toolkit.work import SinkWork
 from toolkit_lab import model_path, saes_path
-from toolkit_stats.samples.positions import Activations, AtKept, mark_of, marked, shown
 from toolkit_stats.compare.contrasts import read_contrasts
 from toolkit_stats.figures.top_features import _numbers
+from toolkit_stats.samples.positions import Activations, AtKept, mark_of, marked, shown
 
 PARTS = load_parts([])
 LAST, BALANCE, TAIL = {"take": "last"}, {"span": "balance"}, {"window": [-3, None]}

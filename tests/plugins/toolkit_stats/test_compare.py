@@ -22,9 +22,9 @@ from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_work
 from toolkit_patch._candidates import known
+from toolkit_stats.compare.params import Means, Several
 from toolkit_stats.math.corrections import benjamini_hochberg
 from toolkit_stats.math.duplicates import same_as
-from toolkit_stats.compare.params import Means, Several
 from toolkit_stats.math.means import anova, effects, moments, pearson, slope, student
 
 PAIR = {"between": ["a", "b"]}

@@ -11,16 +11,16 @@ from pydantic import ValidationError
 
 from tests.plugins.toolkit_stats.made import PARTS, TESTS, of_dense, run, space, tables, written
 from toolkit.errors import DataError
+from toolkit.parts import ReportSection
 from toolkit.randomness import half
-from toolkit.records import ReportSection
 from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import TableInputs, make_work
 from toolkit_stats import toolkit_parts
 from toolkit_stats.compare import declared as _compares
+from toolkit_stats.compare.params import Means
 from toolkit_stats.math.corrections import benjamini_hochberg
 from toolkit_stats.samples.groups import group_design
-from toolkit_stats.compare.params import Means
 
 PAIR = {"between": ("a", "b")}
 CONFIRM = {"half": "confirm", "family": "discovered"}

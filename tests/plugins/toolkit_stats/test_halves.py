@@ -12,15 +12,15 @@ import pytest
 
 from tests.plugins.toolkit_stats.made import run, sample, tables
 from toolkit._plan.power import _counted
+from toolkit.costs import Comparison
 from toolkit.errors import DataError
 from toolkit.halves import half_of, in_half, marked, rows_of_half
-from toolkit.costs import Comparison
 from toolkit.randomness import half
 from toolkit.testing.fakes import make_work
-from toolkit_stats.samples.groups import group_design, trend_design
-from toolkit_stats.samples.labelled import two_groups
 from toolkit_stats.baselines.leak import Leak
 from toolkit_stats.compare.params import Means, Trend
+from toolkit_stats.samples.groups import group_design, trend_design
+from toolkit_stats.samples.labelled import two_groups
 
 PAIR = {"by": "group", "between": ("a", "b")}
 UNITS, PROMPTS = 120, 40

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from scipy import optimize, sparse, stats
 
 from toolkit.errors import DataError
-from toolkit.records import StagePart
+from toolkit.parts import StagePart
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_samples, make_work
 from toolkit_stats import toolkit_parts
+from toolkit_stats.baselines.leak import Leak, compare_leak
 from toolkit_stats.math.auroc import accuracy, auroc, column_aurocs
 from toolkit_stats.samples.labelled import folds, two_groups
-from toolkit_stats.baselines.leak import Leak, compare_leak
 from toolkit_stats.samples.metadata import logistic
 
 PART = next(part for part in toolkit_parts() if isinstance(part, StagePart) and part.name == "compare.leak")

@@ -12,7 +12,7 @@ import pytest
 from scipy import sparse, stats
 
 from toolkit.errors import BadInput, DataError
-from toolkit.records import ReportSection, StagePart
+from toolkit.parts import ReportSection, StagePart
 from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import TableInputs, make_samples, make_work

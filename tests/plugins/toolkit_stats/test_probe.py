@@ -12,14 +12,14 @@ from pydantic import ValidationError
 from scipy import optimize
 
 from toolkit.errors import DataError
-from toolkit.records import ReportSection, StagePart
+from toolkit.parts import ReportSection, StagePart
 from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import TableInputs, make_samples, make_work
 from toolkit_stats import toolkit_parts
-from toolkit_stats.samples import raw_streams as _rows
-from toolkit_stats.math.linear import difference_of_means, probe, ridge
 from toolkit_stats.baselines.probe import Probe, compare_probe
+from toolkit_stats.math.linear import difference_of_means, probe, ridge
+from toolkit_stats.samples import raw_streams as _rows
 
 PARTS = {part.name: part for part in toolkit_parts()}
 PARAMS = {"by": "group", "between": ("a", "b")}

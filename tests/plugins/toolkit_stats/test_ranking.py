@@ -20,15 +20,16 @@ from pydantic import ValidationError
 from scipy import sparse, stats
 
 from toolkit.errors import DataError
+from toolkit.parts import ReportSection, SinkPart, StagePart
 from toolkit.randomness import half
-from toolkit.records import ReportSection, SinkPart, SinkWork, StagePart
 from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import TableInputs, make_samples, make_work
+from toolkit.work import SinkWork
 from toolkit_stats import toolkit_parts
 from toolkit_stats.math.ordinal import bounded, describe, quantile, trend_test
-from toolkit_stats.ranking.stage import Ranking, compare_ranking
 from toolkit_stats.ranking.sink import RankingFiles, of_several_stages, write_ranking
+from toolkit_stats.ranking.stage import Ranking, compare_ranking
 
 PARTS = {part.name: part for part in toolkit_parts() if not isinstance(part, ReportSection)}
 BY = "concept_strength_label"

@@ -13,13 +13,14 @@ import pyarrow as pa
 import pytest
 
 from tests.plugins.toolkit_stats.test_ranking import BY, space, world
+from toolkit.parts import ReportSection
 from toolkit.randomness import half
-from toolkit.records import ReportSection, SinkWork
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import TableInputs, make_work
+from toolkit.work import SinkWork
 from toolkit_stats import toolkit_parts
-from toolkit_stats.ranking.stage import Ranking, compare_ranking
 from toolkit_stats.ranking.sink import RankingFiles, write_ranking
+from toolkit_stats.ranking.stage import Ranking, compare_ranking
 
 SECTION = next(part for part in toolkit_parts() if isinstance(part, ReportSection) and part.name == "ranking")
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from tests.plugins.toolkit_stats import made
-from toolkit.records import ReportSection
+from toolkit.parts import ReportSection
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import TableInputs
 from toolkit_stats import toolkit_parts

@@ -12,7 +12,7 @@ from scipy import stats
 
 from toolkit.addresses import find
 from toolkit.errors import BadInput, DataError
-from toolkit.records import Identity, StagePart
+from toolkit.parts import Identity, StagePart
 from toolkit.saes import raw_space_row, space_id
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_samples, make_work

@@ -9,13 +9,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from toolkit.records import Figure, ReportSection
+from toolkit.parts import ReportSection
 from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import TableInputs, make_samples, make_work
-from toolkit_stats.figures import draw
+from toolkit.work import Figure
 from toolkit_stats import toolkit_parts
 from toolkit_stats.compare.contrasts import read_contrasts, read_spaces
+from toolkit_stats.figures import draw
 
 OF_CONTRASTS = ("layer-profile", "volcano", "top-features")
 SECTIONS = {part.name: part for part in toolkit_parts() if isinstance(part, ReportSection) and part.name in OF_CONTRASTS}

@@ -18,17 +18,18 @@ from tests.plugins.toolkit_stats.conftest import Tiny
 from tests.plugins.toolkit_stats.test_stored import kept
 from toolkit._run.job_folder import read_arrow, write_parts
 from toolkit.costs import ROW, Cost, Workload
-from toolkit.records import Rows, StagePart
+from toolkit.parts import StagePart
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import SilentReporter, make_samples, make_step, make_work
+from toolkit.work import Rows
 from toolkit_hf._identity import HuggingFace, identify
 from toolkit_hf._load import load
 from toolkit_lab import model_path
 from toolkit_stats import toolkit_parts
-from toolkit_stats.math import correlate as _correlate
 from toolkit_stats.compare import run_comparison as _family
-from toolkit_stats.samples.by_space import BySpace
 from toolkit_stats.compare.costs import BASELINE, STORED, TESTS, read
+from toolkit_stats.math import correlate as _correlate
+from toolkit_stats.samples.by_space import BySpace
 from toolkit_store import open_store
 
 PARTS = {part.name: part for part in toolkit_parts() if isinstance(part, StagePart)}

@@ -12,11 +12,12 @@ from pydantic import ValidationError
 
 from tests.plugins.toolkit_stats.test_probe import world
 from toolkit.errors import DataError
-from toolkit.records import Rows, StagePart
+from toolkit.parts import StagePart
 from toolkit.saes import raw_space_row
 from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_samples, make_work
+from toolkit.work import Rows
 from toolkit_stats import toolkit_parts
 from toolkit_stats.baselines import residual as _residual
 from toolkit_stats.baselines.residual import Residual

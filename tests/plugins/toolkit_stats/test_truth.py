@@ -20,8 +20,8 @@ from tests.plugins.toolkit_stats.test_adjust import design
 from toolkit.testing.nulls import null_groups, planted_groups
 from toolkit_stats.math.adjust import adjusted, model
 from toolkit_stats.math.corrections import benjamini_hochberg
-from toolkit_stats.math.ranks import area, ranked
 from toolkit_stats.math.means import Spreads, moments, welch
+from toolkit_stats.math.ranks import area, ranked
 
 ALPHA = 0.05
 TESTS: dict[str, dict[str, Any]] = {

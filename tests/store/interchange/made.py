@@ -12,12 +12,12 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from toolkit.records import RunRow, StepRow
+from toolkit.ledger import RunRow, StepRow
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_step
 from toolkit_store import open_store
-from toolkit_store.write import rows
 from toolkit_store.interchange import RunTables, export_run, import_run, run_tables
+from toolkit_store.write import rows
 
 Rows = Mapping[str, list[dict[str, Any]]]
 

@@ -21,10 +21,10 @@ from tests.toolkit.query.asked import (
     rows,
     text,
 )
-from toolkit._plugins import loading as _plugins
 from toolkit._cli import _around, query
+from toolkit._plugins import loading as _plugins
 from toolkit.errors import PluginError
-from toolkit.records import StagePart
+from toolkit.parts import StagePart
 from toolkit_store import open_store
 
 # --- top ---

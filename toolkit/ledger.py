@@ -1,0 +1,51 @@
+"""What the ledger of a store keeps: one record a committed step, one a change of a run's state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+IMPORTED = "import"
+"""The worker of a step that was read from files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRow:
+    """One committed step. `material` is the canonical JSON whose hash is `key`; `tables` the rows written to each table."""
+
+    key: str
+    experiment: str
+    stage: str
+    part: str
+    part_version: str
+    run: str
+    index: int
+    material: str
+    tables: Mapping[str, int]
+    worker: str
+    seconds: float
+    committed_at: str
+    first: int | None = None
+    last: int | None = None
+
+    @property
+    def imported(self) -> bool:
+        """Whether an import added it to a run whose spec does not know of it: labels, lists."""
+        return self.worker == IMPORTED
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRow:
+    """One change of a run's state. The row with the highest `seq` counts. States: running, done, failed, interrupted."""
+
+    run: str
+    seq: int
+    name: str
+    state: str
+    at: str
+    done: int
+    total: int | None
+    note: str
+    steps: tuple[str, ...]
+    pid: int
+    host: str

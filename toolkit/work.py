@@ -1,0 +1,142 @@
+"""What the function of a part gets and gives back: work on tables (Arrow), never on live objects of another stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+    from toolkit.parts import Identity
+
+
+class Inputs(Protocol):
+    """The tables of the stages that a stage needs."""
+
+    def read(self, table: str) -> pa.Table:
+        """All rows of `table` from the needed stages; for a step over a sample range, `samples` holds that range only."""
+        ...
+
+    def tables(self) -> Sequence[str]:
+        """Names of the tables that are there."""
+        ...
+
+
+class Reporter(Protocol):
+    """How work in progress is told to the host. Cheap; call it often."""
+
+    def phase(self, name: str) -> None:
+        """What is being done now: download, load, copy, compute or write."""
+        ...
+
+    def progress(self, done: int, total: int | None = None) -> None:
+        """How many of how many (samples, unless the part says otherwise) are done in this step."""
+        ...
+
+    def event(self, name: str, **facts: Any) -> None:
+        """Something for the run's log, as plain JSON data."""
+        ...
+
+
+@dataclass(frozen=True)
+class Work:
+    """One step, as a stage's or source's function gets it. `model` and `saes` are loaded, or None if not asked for.
+
+    `identity` says what the model is, also where a table stands for it (`StagePart.instead`) and `model` is None.
+    `units` is the half-open range of units that this step makes, for a part that says how many there are (`StagePart.units`).
+    `batch` is the stage's batch plan (`StagePart.batches`), empty without one; `scratch` a folder for files that go with the step.
+    """
+
+    params: Any
+    seed: int
+    inputs: Inputs
+    report: Reporter
+    limit_units: int | None = None
+    model: Any = None
+    saes: Any = None
+    units: tuple[int, int] | None = None
+    batch: Mapping[str, int] = field(default_factory=dict)
+    scratch: Path | None = None
+    identity: Identity | None = None
+
+    def rng(self, purpose: str, *counters: int | str) -> np.random.Generator:
+        """A generator that depends on the seed, the purpose and the counters alone: never on order or batch."""
+        from toolkit.randomness import generator
+
+        return generator(self.seed, purpose, *counters)
+
+
+Rows = Iterator[tuple[str, "pa.Table"]]
+"""What a function yields: (table name, rows), any number of times, in any order."""
+
+
+@dataclass(frozen=True)
+class SinkWork:
+    """What a sink gets: its params, the folder or URI resolved against the spec, and the committed tables of the run.
+
+    `at`: when the newest of them was committed (ISO 8601, UTC), so that an export that bears a time is the same when made again.
+    """
+
+    params: Any
+    folder: Path
+    run: str
+    inputs: Inputs
+    at: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One thing in a report: a title, trusted HTML or SVG made by the plugin (escape user text), a text for screen readers."""
+
+    title: str
+    html: str
+    alt: str = ""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A rendered prompt; spans are (name, first character, past-last character)."""
+
+    text: str
+    spans: tuple[tuple[str, int, int], ...] = ()
+    meta: Mapping[str, float | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A parser's verdict: an action, or a typed failure. Never both, never a default."""
+
+    action: str | None = None
+    amount: float | None = None
+    failure: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.action is None) == (self.failure is None):
+            raise ValueError("A reply is either an action or a failure")
+
+
+class Environment(Protocol):
+    """A game: state to prompt, action to next state. State is plain data (JSON), so that a game can stop and go on."""
+
+    def start(self, condition: Mapping[str, Any]) -> Mapping[str, Any]: ...
+    def prompt(self, state: Mapping[str, Any]) -> Prompt: ...
+    def step(self, state: Mapping[str, Any], reply: Reply, rng: np.random.Generator) -> Mapping[str, Any]: ...
+    def outcome(self, state: Mapping[str, Any]) -> str | None: ...
+
+
+class Worker(Protocol):
+    """One running worker process, wherever it is. The executor made it; the host talks to it in JSON lines."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def device(self) -> Mapping[str, Any]: ...
+
+    def send(self, message: Mapping[str, Any]) -> None: ...
+    def events(self) -> Iterator[Mapping[str, Any]]: ...
+    def stack(self) -> str: ...
+    def stop(self, *, now: bool = False) -> int | None: ...
