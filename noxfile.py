@@ -1,9 +1,11 @@
-"""Every check of this repository, one session each. `nox` runs the tests; `nox --list` says what else there is.
+"""Every check of this repository, one session each. `nox` runs the tests; `nox --list` says what
+else there is.
 
-Most sessions need the same two gigabytes (torch), so they share one environment in `.nox/shared` instead of one each:
-they run without a virtual environment of nox's own (`venv_backend="none"`) and call that one's programs. It is filled again
-when pyproject.toml or constraints.txt change. The *built wheel* is what is installed in it, never the checkout, and
-`PYTHONSAFEPATH` keeps the working folder off the path of every process that a test starts.
+Most sessions need the same two gigabytes (torch), so they share one environment in `.nox/shared`
+instead of one each: they run without a virtual environment of nox's own (`venv_backend="none"`) and
+call that one's programs. It is filled again when pyproject.toml or constraints.txt change. The
+*built wheel* is what is installed in it, never the checkout, and `PYTHONSAFEPATH` keeps the working
+folder off the path of every process that a test starts.
 """
 
 import hashlib
@@ -34,7 +36,9 @@ ENV = {
 }
 PEERS = ["sae-lens==6.54.12", "statsmodels==0.15.0"]
 OBJECT_STORAGE = "moto[server]==5.2.5"
-TORCH_PIN = next(line for line in CONSTRAINTS.read_text().splitlines() if line.startswith("torch=="))
+TORCH_PIN = next(
+    line for line in CONSTRAINTS.read_text().splitlines() if line.startswith("torch==")
+)
 
 
 def _group(*names: str) -> list[str]:
@@ -42,13 +46,21 @@ def _group(*names: str) -> list[str]:
 
 
 def _shared(session: nox.Session) -> dict[str, str]:
-    """Fill the shared environment, install today's wheel in it, and return the variables to run with."""
+    """Fill the shared environment, install today's wheel in it, and return the variables to run
+    with.
+    """
     stamp = SHARED / "stamp"
-    wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + CONSTRAINTS.read_bytes() + sys.version.encode()).hexdigest()
+    wanted = hashlib.sha256(
+        (ROOT / "pyproject.toml").read_bytes() + CONSTRAINTS.read_bytes() + sys.version.encode()
+    ).hexdigest()
     if not stamp.exists() or stamp.read_text() != wanted:
-        needs = PROJECT["project"]["dependencies"] + _group("test", "browser", "types", "docs", "wheel")
+        needs = PROJECT["project"]["dependencies"] + _group(
+            "test", "browser", "types", "docs", "wheel"
+        )
         session.run(sys.executable, "-m", "venv", "--clear", str(SHARED))
-        session.run(str(BIN / "python"), "-m", "pip", "install", "-q", "-c", str(CONSTRAINTS), *needs)
+        session.run(
+            str(BIN / "python"), "-m", "pip", "install", "-q", "-c", str(CONSTRAINTS), *needs
+        )
         stamp.write_text(wanted)
     wheel = _installed_wheel(session)
     return {**ENV, "TOOLKIT_WHEEL": str(wheel), "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
@@ -62,15 +74,39 @@ def _installed_wheel(session: nox.Session) -> Path:
     if not _built:
         folder = ROOT / ".nox" / "wheel"
         shutil.rmtree(folder, ignore_errors=True)
-        session.run(str(BIN / "python"), "-m", "build", "--no-isolation", "--wheel", "--outdir", str(folder), silent=True)
+        session.run(
+            str(BIN / "python"),
+            "-m",
+            "build",
+            "--no-isolation",
+            "--wheel",
+            "--outdir",
+            str(folder),
+            silent=True,
+        )
         _built.extend(folder.glob("*.whl"))
-        session.run(str(BIN / "python"), "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall", str(_built[0]))
+        session.run(
+            str(BIN / "python"),
+            "-m",
+            "pip",
+            "install",
+            "-q",
+            "--no-deps",
+            "--force-reinstall",
+            str(_built[0]),
+        )
     return _built[0]
 
 
 def _pytest(session: nox.Session, *args: str, **env: str) -> None:
     # The program `pytest`, not `python -m pytest`: the latter puts the checkout on the path.
-    session.run(str(BIN / "pytest"), "--import-mode=importlib", *args, *session.posargs, env={**_shared(session), **env})
+    session.run(
+        str(BIN / "pytest"),
+        "--import-mode=importlib",
+        *args,
+        *session.posargs,
+        env={**_shared(session), **env},
+    )
 
 
 @nox.session(venv_backend="none")
@@ -97,9 +133,17 @@ def types(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def docs(session: nox.Session) -> None:
-    """Check that the written reference is what the code says, and that links lead somewhere. `nox -s docs -- -r` rewrites it."""
+    """Check that the written reference is what the code says, and that links lead somewhere. `nox
+    -s docs -- -r` rewrites it.
+    """
     env = _shared(session)
-    files = ["README.md", *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs" / "reference").glob("*.md")))]
+    files = [
+        "README.md",
+        *(
+            str(path.relative_to(ROOT))
+            for path in sorted((ROOT / "docs" / "reference").glob("*.md"))
+        ),
+    ]
     mode = session.posargs or ["--check", "--diff"]
     session.run(str(BIN / "python"), "-m", "cogapp", "-I", "docs", *mode, *files, env=env)
     session.run(str(BIN / "python"), "docs/check_links.py", env=env)
@@ -111,20 +155,38 @@ def wheel(session: nox.Session) -> None:
     _shared(session)
     folder = ROOT / "dist"
     shutil.rmtree(folder, ignore_errors=True)
-    session.run(str(BIN / "python"), "-m", "build", "--no-isolation", "--outdir", str(folder), silent=True)
-    built = {"TOOLKIT_WHEEL": str(next(folder.glob("*.whl"))), "TOOLKIT_SDIST": str(next(folder.glob("*.tar.gz")))}
+    session.run(
+        str(BIN / "python"), "-m", "build", "--no-isolation", "--outdir", str(folder), silent=True
+    )
+    built = {
+        "TOOLKIT_WHEEL": str(next(folder.glob("*.whl"))),
+        "TOOLKIT_SDIST": str(next(folder.glob("*.tar.gz"))),
+    }
     _pytest(session, "tests/test_wheel.py", **built)
 
 
 @nox.session(venv_backend="none")
 def chaos(session: nox.Session) -> None:
-    """Kill runs at random moments; TOOLKIT_CHAOS_KILLS says how many kills (100 of a toy run, at most 50 of the quickstart)."""
-    _pytest(session, "-m", "slow", "-k", "chaos", "-n", "2", TOOLKIT_CHAOS_KILLS=os.environ.get("TOOLKIT_CHAOS_KILLS", "100"))
+    """Kill runs at random moments; TOOLKIT_CHAOS_KILLS says how many kills (100 of a toy run, at
+    most 50 of the quickstart).
+    """
+    _pytest(
+        session,
+        "-m",
+        "slow",
+        "-k",
+        "chaos",
+        "-n",
+        "2",
+        TOOLKIT_CHAOS_KILLS=os.environ.get("TOOLKIT_CHAOS_KILLS", "100"),
+    )
 
 
 @nox.session(venv_backend="none")
 def slow(session: nox.Session) -> None:
-    """Run the tests that take seconds each, most of them whole runs; chaos has a session of its own."""
+    """Run the tests that take seconds each, most of them whole runs; chaos has a session of its
+    own.
+    """
     _pytest(session, "-m", "slow", "-k", "not chaos", "-n", "2", "--durations=20")
 
 
@@ -141,22 +203,41 @@ def _chromium(session: nox.Session) -> str:
         quiet = {"DEBIAN_FRONTEND": "noninteractive"}
         session.run("apt-get", "update", "-qq", external=True, env=quiet)
         session.run(
-            "apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium", external=True, env=quiet, silent=True
+            "apt-get",
+            "install",
+            "-y",
+            "-qq",
+            "--no-install-recommends",
+            "chromium",
+            external=True,
+            env=quiet,
+            silent=True,
         )
         found = shutil.which("chromium")
     if found is None:
-        session.error("There is no Chromium. Install it (apt-get install chromium), or set TOOLKIT_CHROMIUM to its program.")
+        session.error(
+            "There is no Chromium. Install it (apt-get install chromium), or "
+            "set "
+            "TOOLKIT_CHROMIUM to "
+            "its program."
+        )
     return found
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Run the benchmarks beside their peers (SAELens, DuckDB): `nox -s bench`, or `nox -s bench -- cold_start` for one."""
-    session.install("-c", str(CONSTRAINTS), *PROJECT["project"]["dependencies"], *_group("bench"), *PEERS)
+    """Run the benchmarks beside their peers (SAELens, DuckDB): `nox -s bench`, or `nox -s bench --
+    cold_start` for one.
+    """
+    session.install(
+        "-c", str(CONSTRAINTS), *PROJECT["project"]["dependencies"], *_group("bench"), *PEERS
+    )
     session.install("--no-deps", "--force-reinstall", ".")
     names = session.posargs or sorted(path.stem for path in (ROOT / "benchmarks").glob("[!_]*.py"))
     for name in names:
-        session.run("python", f"benchmarks/{name}.py", env={**ENV, "PYTHONSAFEPATH": ""})  # they share a module beside them
+        session.run(
+            "python", f"benchmarks/{name}.py", env={**ENV, "PYTHONSAFEPATH": ""}
+        )  # they share a module beside them
 
 
 @nox.session
@@ -175,23 +256,33 @@ def _lowest(requirements: list[str]) -> list[str]:
 def _lowest_of(requirement: str) -> str:
     found = re.fullmatch(r"([A-Za-z0-9._-]+)>=([0-9.]+)(,<[0-9.]+)?", requirement)
     if found is None:
-        raise ValueError(f"pyproject.toml: '{requirement}' should read name>=LOWEST or name>=LOWEST,<NEXT")
+        raise ValueError(
+            f"pyproject.toml: '{requirement}' should read name>=LOWEST or name>=LOWEST,<NEXT"
+        )
     return f"{found[1]}=={found[2]}"
 
 
 @nox.session(venv_backend="none")
 def lab(session: nox.Session) -> None:
-    """Make the lab's model and SAEs again, from nothing (about half an hour on a core), and compare; first a small one."""
+    """Make the lab's model and SAEs again, from nothing (about half an hour on a core), and
+    compare; first a small one.
+    """
     _pytest(session, "-m", "slow", "-k", "retrain")
     env = _shared(session)
-    session.run(str(BIN / "python"), "-m", "toolkit_lab.training", "--compare", *session.posargs, env=env)
+    session.run(
+        str(BIN / "python"), "-m", "toolkit_lab.training", "--compare", *session.posargs, env=env
+    )
 
 
 @nox.session
 def peer(session: nox.Session) -> None:
-    """Compare with other tools, each at the version that was compared with: SAELens (files), statsmodels (tests), moto (S3)."""
+    """Compare with other tools, each at the version that was compared with: SAELens (files),
+    statsmodels (tests), moto (S3).
+    """
     session.install("-c", str(CONSTRAINTS), *PROJECT["project"]["dependencies"], *_group("test"))
     session.install("-c", str(CONSTRAINTS), *PEERS)
-    session.install(OBJECT_STORAGE)  # it needs an older python-dateutil than the rest was tested with
+    session.install(
+        OBJECT_STORAGE
+    )  # it needs an older python-dateutil than the rest was tested with
     session.install("--no-deps", "--force-reinstall", ".")
     session.run("pytest", "--import-mode=importlib", "-m", "peer", *session.posargs, env=ENV)

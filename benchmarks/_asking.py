@@ -1,4 +1,6 @@
-"""Questions to a store and to what stands beside it, and how long each takes: in a process for each system, or in one for all."""
+"""Questions to a store and to what stands beside it, and how long each takes: in a process for each
+system, or in one for all.
+"""
 
 from __future__ import annotations
 
@@ -51,8 +53,15 @@ def ask_polars(folder: Path) -> list[Query]:
         return found.filter(pl.col("len") >= AT_LEAST).collect()
 
     return [
-        lambda layer, feature: scan("by_feature", layer).filter(pl.col("feature") == feature).collect(),
-        lambda layer, feature: scan("by_feature", layer).filter(pl.col("feature") == feature).top_k(TOP, by="value").collect(),
+        lambda layer, feature: (
+            scan("by_feature", layer).filter(pl.col("feature") == feature).collect()
+        ),
+        lambda layer, feature: (
+            scan("by_feature", layer)
+            .filter(pl.col("feature") == feature)
+            .top_k(TOP, by="value")
+            .collect()
+        ),
         lambda layer, number: scan("by_sample", layer).filter(pl.col("sample") == number).collect(),
         frequent,
     ]
@@ -64,13 +73,25 @@ def ask_duckdb(path: Path) -> list[Query]:
     connection = duckdb.connect(str(path), read_only=True)
 
     def run(text: str) -> Query:
-        return lambda layer, number: connection.sql(text, params=[layer, number][: text.count("?")]).to_arrow_table()
+        return lambda layer, number: connection.sql(
+            text, params=[layer, number][: text.count("?")]
+        ).to_arrow_table()
 
     return [
         run("SELECT sample, position, value FROM by_feature WHERE layer = ? AND feature = ?"),
-        run(f"SELECT sample, position, value FROM by_feature WHERE layer = ? AND feature = ? ORDER BY value DESC LIMIT {TOP}"),
+        run(
+            f"SELECT sample, position, value FROM by_feature WHERE layer = ? AND "
+            f"feature "
+            f"= ? ORDER BY value "
+            f"DESC LIMIT {TOP}"
+        ),
         run("SELECT feature, value FROM by_sample WHERE layer = ? AND sample = ?"),
-        run(f"SELECT feature, count(*) n, max(value) FROM by_feature WHERE layer = ? GROUP BY feature HAVING n >= {AT_LEAST}"),
+        run(
+            f"SELECT feature, count(*) n, max(value) FROM by_feature WHERE layer = ? "
+            f"GROUP BY feature "
+            f"HAVING n >= "
+            f"{AT_LEAST}"
+        ),
     ]
 
 
@@ -102,18 +123,25 @@ def asked(rounds: int, samples: int) -> list[Question]:
 def measure(
     systems: dict[str, Opened], rounds: int, samples: int, block: int, *, together: bool
 ) -> dict[tuple[str, str], np.ndarray]:
-    """Milliseconds of each system and query, after a block that only warms up. Dense npz takes seconds: it is asked three times."""
+    """Milliseconds of each system and query, after a block that only warms up. Dense npz takes
+    seconds: it is asked three times.
+    """
     times: dict[tuple[str, str], list[float]] = {}
     warm = max(block, 10)
     questions = asked(rounds + warm, samples)
     with ExitStack() as stack:
-        answerers = {name: stack.enter_context((_here if together else _apart)(opened)) for name, opened in systems.items()}
+        answerers = {
+            name: stack.enter_context((_here if together else _apart)(opened))
+            for name, opened in systems.items()
+        }
         for start in (0, *range(warm, len(questions), block)):
             end = start + block if start else warm
             for name, answer in answerers.items():
                 if name == "npz" and start != warm:
                     continue
-                for query, took in answer(questions[start : min(end, start + 3) if name == "npz" else end]):
+                for query, took in answer(
+                    questions[start : min(end, start + 3) if name == "npz" else end]
+                ):
                     if start:
                         times.setdefault((name, query), []).append(took)
     return {key: np.array(found) for key, found in times.items()}

@@ -17,17 +17,25 @@ class _NoText:
     bos_token, bos_token_id, eos_token_id, chat_template = None, None, 0, None
 
 
-def random_llama(*, device: str = "cpu", dtype: torch.dtype = torch.float32, **shape: Any) -> CausalModel:
-    """A Llama of a shape (`LlamaConfig`), made on its device, with the facts that a loader states of a real one."""
+def random_llama(
+    *, device: str = "cpu", dtype: torch.dtype = torch.float32, **shape: Any
+) -> CausalModel:
+    """A Llama of a shape (`LlamaConfig`), made on its device, with the facts that a loader states
+    of a real one.
+    """
     torch.manual_seed(0)
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
         with torch.device(device):
-            module = LlamaForCausalLM._from_config(LlamaConfig(**shape), attn_implementation="sdpa").eval()
+            module = LlamaForCausalLM._from_config(
+                LlamaConfig(**shape), attn_implementation="sdpa"
+            ).eval()
     finally:
         torch.set_default_dtype(before)
-    return CausalModel(Identity("random-llama", "0", "0", _facts(module, dtype.itemsize)), module, _NoText())
+    return CausalModel(
+        Identity("random-llama", "0", "0", _facts(module, dtype.itemsize)), module, _NoText()
+    )
 
 
 def stand_in(layers: int = 8, width: int = 512) -> CausalModel:
@@ -47,5 +55,15 @@ def _facts(module: Any, item: int) -> dict[str, Any]:
     """What `identify` would say of it."""
     config, parameters = module.config, sum(value.numel() for value in module.parameters())
     blocks = sum(value.numel() for name, value in module.named_parameters() if ".layers." in name)
-    same = {"layers": config.num_hidden_layers, "width": config.hidden_size, "intermediate": config.intermediate_size}
-    return {**same, "item": item, "parameters": parameters, "block_parameters": blocks, "bytes": item * parameters}
+    same = {
+        "layers": config.num_hidden_layers,
+        "width": config.hidden_size,
+        "intermediate": config.intermediate_size,
+    }
+    return {
+        **same,
+        "item": item,
+        "parameters": parameters,
+        "block_parameters": blocks,
+        "bytes": item * parameters,
+    }

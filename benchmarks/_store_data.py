@@ -1,4 +1,6 @@
-"""The activations that the store is measured with: rows as steps write them, and one row an entry for other systems."""
+"""The activations that the store is measured with: rows as steps write them, and one row an entry
+for other systems.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def sample(number: int) -> str:
 
 
 def drawn(first: int, count: int, layer: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Lengths, features and values of the rows of some samples at a layer: about 50 distinct features each."""
+    """Lengths, features and values of the rows of some samples at a layer: about 50 distinct
+    features each.
+    """
     rng = np.random.default_rng([first, layer])
     share = 1 / np.arange(1, WIDTH + 1) ** 0.8
     cumulated = np.cumsum(share) / share.sum()
@@ -35,7 +39,11 @@ def drawn(first: int, count: int, layer: int) -> tuple[np.ndarray, np.ndarray, n
     scrambled = np.random.default_rng(layer).permutation(WIDTH).astype(np.uint32)
     features, rows = scrambled[keys[keep] % WIDTH], rows[keep]
     order = np.lexsort((features, rows))
-    return np.bincount(rows, minlength=count), features[order], rng.lognormal(size=len(features)).astype(np.float32)
+    return (
+        np.bincount(rows, minlength=count),
+        features[order],
+        rng.lognormal(size=len(features)).astype(np.float32),
+    )
 
 
 def table(first: int, count: int) -> pa.Table:
@@ -52,8 +60,12 @@ def _layer_table(first: int, count: int, layer: int) -> pa.Table:
         "space": pa.repeat(space(layer), count),
         "sample": [sample(number) for number in range(first, first + count)],
         "position": np.arange(first, first + count, dtype=np.int32) * 7 % 300,
-        "features": pa.ListArray.from_arrays(offsets, pa.array(features), type=schema.field("features").type),
-        "values": pa.ListArray.from_arrays(offsets, pa.array(values), type=schema.field("values").type),
+        "features": pa.ListArray.from_arrays(
+            offsets, pa.array(features), type=schema.field("features").type
+        ),
+        "values": pa.ListArray.from_arrays(
+            offsets, pa.array(values), type=schema.field("values").type
+        ),
     }
     return pa.table(columns, schema=schema)
 
@@ -72,5 +84,7 @@ def long(layer: int, samples: int) -> pl.DataFrame:
         lengths, features, values = drawn(first, count, layer)
         numbers = np.repeat(np.arange(first, first + count, dtype=np.uint32), lengths)
         parts.append(pl.DataFrame({"feature": features, "sample": numbers, "value": values}))
-    frame = pl.concat(parts).with_columns(layer=pl.lit(layer, pl.UInt8), position=(pl.col("sample") * 7 % 300).cast(pl.Int32))
+    frame = pl.concat(parts).with_columns(
+        layer=pl.lit(layer, pl.UInt8), position=(pl.col("sample") * 7 % 300).cast(pl.Int32)
+    )
     return frame.select("layer", "feature", "sample", "position", "value")

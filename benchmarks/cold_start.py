@@ -1,6 +1,8 @@
-"""How long a command takes before it does anything: `toolkit --help` and `toolkit check`, beside a bare interpreter.
+"""How long a command takes before it does anything: `toolkit --help` and `toolkit check`, beside a
+bare interpreter.
 
-Interleaved rounds, so that a busy machine slows all of them alike; the median counts. `python benchmarks/cold_start.py [ROUNDS]`.
+Interleaved rounds, so that a busy machine slows all of them alike; the median counts. `python
+benchmarks/cold_start.py [ROUNDS]`.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ COMMANDS: dict[str, tuple[list[str], float | None]] = {
 
 
 def measure(rounds: int) -> dict[str, float]:
-    """Seconds of each command: the median over rounds, after one round that only warms the file cache."""
+    """Seconds of each command: the median over rounds, after one round that only warms the file
+    cache.
+    """
     times: dict[str, list[float]] = {name: [] for name in COMMANDS}
     with tempfile.TemporaryDirectory() as folder:
         env = {**os.environ, "TOOLKIT_STORE": f"{folder}/store"}
@@ -42,7 +46,12 @@ def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     medians = measure(rounds)
     floor = medians["python -c pass"]
-    print(f"cold start, median of {rounds} interleaved rounds, {os.cpu_count()} cores, Python {sys.version.split()[0]}")
+    print(
+        f"cold start, median of {rounds} interleaved rounds, {os.cpu_count()} "
+        f"cores, "
+        f"Python "
+        f"{sys.version.split()[0]}"
+    )
     print(f"{'command':30} {'seconds':>8} {'x bare':>7} {'target':>7}")
     for name, (_, target) in COMMANDS.items():
         goal = f"{target:.1f}" if target else "-"

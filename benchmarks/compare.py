@@ -1,12 +1,16 @@
-"""Comparisons of two groups: ours, SciPy feature by feature, SciPy over whole arrays, and the floor of reading the bytes once.
+"""Comparisons of two groups: ours, SciPy feature by feature, SciPy over whole arrays, and the floor
+of reading the bytes once.
 
-    python benchmarks/compare.py [--samples 6400] [--width 32768] [--l0 50] [--layers 31] [--rounds 5]
+    python benchmarks/compare.py [--samples 6400] [--width 32768] [--l0 50] [--layers 31] [--rounds
+    5]
 
-`welch` and `mann_whitney` are the stages' own tests, with games of six rounds for clusters, all layers, several at once as in a stage.
-What a stage does besides is timed apart: `read` (from table `activations` to sparse matrices) and `write` (the rows of table `features`,
-into an Arrow file). SciPy is given dense float64 columns and no clusters, so it does less; it is timed on `--columns` columns of one
-layer (`each`: one call a column, `whole`: one call) and the time is multiplied up to all columns of all layers. `floor` sums the
-numbers and the indices of all layers with NumPy. All ways take turns, round by round; medians are printed.
+`welch` and `mann_whitney` are the stages' own tests, with games of six rounds for clusters, all
+layers, several at once as in a stage. What a stage does besides is timed apart: `read` (from table
+`activations` to sparse matrices) and `write` (the rows of table `features`, into an Arrow file).
+SciPy is given dense float64 columns and no clusters, so it does less; it is timed on `--columns`
+columns of one layer (`each`: one call a column, `whole`: one call) and the time is multiplied up to
+all columns of all layers. `floor` sums the numbers and the indices of all layers with NumPy. All
+ways take turns, round by round; medians are printed.
 """
 
 from __future__ import annotations
@@ -37,12 +41,17 @@ ROUNDS_OF_A_GAME = 6
 
 
 def _layer(samples: int, width: int, l0: int, seed: int) -> Any:
-    """Each sample fires one feature in each of `l0` stretches, low ones oftener, so that features fire unequally often."""
+    """Each sample fires one feature in each of `l0` stretches, low ones oftener, so that features
+    fire unequally often.
+    """
     rng = np.random.default_rng(seed)
     stretch = width // l0
     features = np.arange(l0) * stretch + (stretch * rng.random((samples, l0)) ** 2).astype(np.int32)
     values = rng.exponential(size=samples * l0).astype(np.float32).astype(np.float64)
-    return sparse.csr_array((values, features.ravel().astype(np.int32), np.arange(samples + 1) * l0), shape=(samples, width))
+    return sparse.csr_array(
+        (values, features.ravel().astype(np.int32), np.arange(samples + 1) * l0),
+        shape=(samples, width),
+    )
 
 
 def _tables(layers: list[Any], width: int) -> dict[str, pa.Table]:
@@ -52,22 +61,52 @@ def _tables(layers: list[Any], width: int) -> dict[str, pa.Table]:
     games = [at // ROUNDS_OF_A_GAME for at in range(samples)]
     facts = {"model": "m", "revision": "1", "sae_hash": "h", "recipe": "relu", "width": width}
     spaces = [
-        {"space": f"space{at:02d}", "hookpoint": f"resid_post.{at}", "sae": "x", "address": f"m/resid_post.{at}/x", **facts}
+        {
+            "space": f"space{at:02d}",
+            "hookpoint": f"resid_post.{at}",
+            "sae": "x",
+            "address": f"m/resid_post.{at}/x",
+            **facts,
+        }
         for at in range(len(layers))
     ]
     columns: dict[str, list[Any]] = {
-        "samples": [names, [f"g{game}" for game in games], names, names, empty, empty, empty, names],
-        "sample_meta": [names, ["group"] * samples, [None] * samples, ["ab"[game % 2] for game in games]],
+        "samples": [
+            names,
+            [f"g{game}" for game in games],
+            names,
+            names,
+            empty,
+            empty,
+            empty,
+            names,
+        ],
+        "sample_meta": [
+            names,
+            ["group"] * samples,
+            [None] * samples,
+            ["ab"[game % 2] for game in games],
+        ],
     }
     made = {name: pa.table(own, schema=arrow_schema(name)) for name, own in columns.items()}
-    activations = pa.concat_tables([_activations(f"space{at:02d}", names, layer) for at, layer in enumerate(layers)])
-    return {**made, "activations": activations, "spaces": pa.Table.from_pylist(spaces, schema=arrow_schema("spaces"))}
+    activations = pa.concat_tables(
+        [_activations(f"space{at:02d}", names, layer) for at, layer in enumerate(layers)]
+    )
+    return {
+        **made,
+        "activations": activations,
+        "spaces": pa.Table.from_pylist(spaces, schema=arrow_schema("spaces")),
+    }
 
 
 def _activations(space: str, names: list[str], layer: Any) -> pa.Table:
     schema, ends = arrow_schema("activations"), pa.array(layer.indptr, pa.int32())
-    features = pa.ListArray.from_arrays(ends, pa.array(layer.indices.astype(np.uint32)), type=schema.field("features").type)
-    values = pa.ListArray.from_arrays(ends, pa.array(layer.data.astype(np.float32)), type=schema.field("values").type)
+    features = pa.ListArray.from_arrays(
+        ends, pa.array(layer.indices.astype(np.uint32)), type=schema.field("features").type
+    )
+    values = pa.ListArray.from_arrays(
+        ends, pa.array(layer.data.astype(np.float32)), type=schema.field("values").type
+    )
     positions = pa.array(np.zeros(len(names), np.int32))
     return pa.table([[space] * len(names), names, positions, features, values], schema=schema)
 
@@ -84,7 +123,9 @@ def _tested(test: Test, design: Design, layers: list[Fired]) -> list[Tested]:
 def _read(work: Work, design: Design, width: int) -> list[Fired]:
     rows, size = work.inputs.read("activations"), design.size
     parts = [(f"space{at:02d}", rows.slice(at * size, size)) for at in range(len(rows) // size)]
-    return list(at_once(lambda part: read_space(part[1], design.samples, width, "max", part[0]), parts))
+    return list(
+        at_once(lambda part: read_space(part[1], design.samples, width, "max", part[0]), parts)
+    )
 
 
 def _write(work: Work, design: Design, test: Test, tested: list[Tested]) -> int:
@@ -104,23 +145,40 @@ def _time(work: Callable[[], Any]) -> float:
 
 
 def _error(layer: Fired, dense: Any, split: int) -> float:
-    """The largest difference from SciPy's p on the columns it is timed on, every sample its own cluster."""
+    """The largest difference from SciPy's p on the columns it is timed on, every sample its own
+    cluster.
+    """
     from toolkit_stats.math.means import moments
     from toolkit_stats.math.ranks import mann_whitney, ranked
 
     some = layer.matrix[:, : dense.shape[1]]
-    sides = moments(some[:split], np.arange(split)), moments(some[split:], np.arange(len(dense) - split))
+    sides = (
+        moments(some[:split], np.arange(split)),
+        moments(some[split:], np.arange(len(dense) - split)),
+    )
     ours = welch(*sides, "own")
     by_rank = mann_whitney(ranked(some.tocsc()), np.arange(len(dense)) < split)
     theirs = stats.ttest_ind(dense[:split], dense[split:], equal_var=False)
     by_rank_theirs = stats.mannwhitneyu(dense[:split], dense[split:], axis=0, method="asymptotic")
-    return max(float(np.nanmax(np.abs(ours.p - theirs.pvalue))), float(np.nanmax(np.abs(by_rank.p - by_rank_theirs.pvalue))))
+    return max(
+        float(np.nanmax(np.abs(ours.p - theirs.pvalue))),
+        float(np.nanmax(np.abs(by_rank.p - by_rank_theirs.pvalue))),
+    )
 
 
 def main() -> None:
     """Interleaved rounds; medians and ratios."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value in (("samples", 6400), ("width", 32768), ("l0", 50), ("layers", 31), ("rounds", 5), ("columns", 256)):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name, value in (
+        ("samples", 6400),
+        ("width", 32768),
+        ("l0", 50),
+        ("layers", 31),
+        ("rounds", 5),
+        ("columns", 256),
+    ):
         parser.add_argument(f"--{name}", type=int, default=value)
     asked = parser.parse_args()
     made = [_layer(asked.samples, asked.width, asked.l0, seed) for seed in range(asked.layers)]
@@ -131,7 +189,10 @@ def main() -> None:
     }
     design = group_design(works["welch"])
     layers = _read(works["welch"], design, asked.width)
-    tests = {"welch": of_means("welch")(works["welch"], design), "mann_whitney": of_ranks(works["mann_whitney"], design)}
+    tests = {
+        "welch": of_means("welch")(works["welch"], design),
+        "mann_whitney": of_ranks(works["mann_whitney"], design),
+    }
     tested = _tested(tests["welch"], design, layers)
     split, columns = design.groups[0].end, min(asked.columns, layers[0].matrix.shape[1])
     dense = layers[0].matrix[:, :columns].toarray()
@@ -151,8 +212,16 @@ def main() -> None:
         "welch, scipy whole": ("welch", scale, lambda: stats.ttest_ind(a, b, equal_var=False)),
         "mann_whitney": ("mann_whitney", 1, ours("mann_whitney")),
         "mann_whitney, scipy each": ("mann_whitney", scale, each(stats.mannwhitneyu, **asymptotic)),
-        "mann_whitney, scipy whole": ("mann_whitney", scale, lambda: stats.mannwhitneyu(a, b, axis=0, **asymptotic)),
-        "floor": ("welch", 1, lambda: [(one.matrix.data.sum(), one.matrix.indices.sum()) for one in layers]),
+        "mann_whitney, scipy whole": (
+            "mann_whitney",
+            scale,
+            lambda: stats.mannwhitneyu(a, b, axis=0, **asymptotic),
+        ),
+        "floor": (
+            "welch",
+            1,
+            lambda: [(one.matrix.data.sum(), one.matrix.indices.sum()) for one in layers],
+        ),
         "read": ("welch", 1, lambda: _read(works["welch"], design, asked.width)),
         "write": ("welch", 1, lambda: _write(works["welch"], design, tests["welch"], tested)),
     }
@@ -164,12 +233,23 @@ def main() -> None:
     rows = sum(len(table) for _, table in rows_of(works["welch"], design, tests["welch"], tested))
     size = _write(works["welch"], design, tests["welch"], tested)
     print(
-        f"{asked.samples} samples, {asked.layers} layers of {asked.width} features, L0 {asked.l0}: {len(design.group_of_cell)} clusters"
+        f"{asked.samples} samples, {asked.layers} layers of {asked.width} features, L0 "
+        f"{asked.l0}: "
+        f"{len(design.group_of_cell)} "
+        f"clusters"
     )
     print(
-        f"largest difference from SciPy's p: {_error(layers[0], dense, split):.1e}; median of {asked.rounds} interleaved rounds"
+        f"largest difference from SciPy's p: {_error(layers[0], dense, split):.1e}; "
+        f"median of "
+        f"{asked.rounds} "
+        f"interleaved rounds"
     )
-    print(f"write: {rows:,} rows, {size / 2**20:,.0f} MiB; SciPy timed on {columns} columns and multiplied by {scale:,.0f}")
+    print(
+        f"write: {rows:,} rows, {size / 2**20:,.0f} MiB; SciPy timed on {columns} "
+        f"columns "
+        f"and multiplied by "
+        f"{scale:,.0f}"
+    )
     for name, seconds in median.items():
         base = ways[name][0]
         print(f"{name:26} {seconds:10.3f} s   {seconds / median[base]:10.3f} x {base}")

@@ -1,11 +1,14 @@
-"""Extraction at the size of Llama-3.1-8B on a GPU: tokens a second, the share of a large product's rate, peak memory.
+"""Extraction at the size of Llama-3.1-8B on a GPU: tokens a second, the share of a large product's
+rate, peak memory.
 
     python benchmarks/gpu.py [--prompts 6400] [--tiny]
 
-Weights are random and made on the device in bfloat16; 31 SAEs of 32,768 features in the layout of Llama Scope's R (JumpReLU), one a
-layer from 1 on; 6,400 prompts of 96 to 160 tokens, all different; the last token's features, rows written as a worker writes them.
-The rate is that of the floating-point operations that blocks and encoders cannot do without, against an 8192 x 8192 x 8192 product
-in bfloat16 in the same run. `--tiny` runs the same on a CPU in seconds, which says nothing about speed.
+Weights are random and made on the device in bfloat16; 31 SAEs of 32,768 features in the layout of
+Llama Scope's R (JumpReLU), one a layer from 1 on; 6,400 prompts of 96 to 160 tokens, all different;
+the last token's features, rows written as a worker writes them. The rate is that of the
+floating-point operations that blocks and encoders cannot do without, against an 8192 x 8192 x 8192
+product in bfloat16 in the same run. `--tiny` runs the same on a CPU in seconds, which says nothing
+about speed.
 """
 
 from __future__ import annotations
@@ -38,7 +41,9 @@ STEP = 1024
 """Samples of one step."""
 ACTIVE = 50
 SPENT = 400.0
-"""Seconds after which no further step is begun: the rest of the prompts is left out, and that is said."""
+"""Seconds after which no further step is begun: the rest of the prompts is left out, and that is
+said.
+"""
 
 
 @dataclass(frozen=True)
@@ -82,11 +87,21 @@ def _saes(size: Sizes, device: str) -> list[CanonicalSae]:
 
 def _sae(size: Sizes, layer: int, device: str) -> CanonicalSae:
     facts = Facts(
-        f"L{layer}R-8x", "random", f"resid_post.{layer}", size.features, size.width, str(layer), "jumprelu", float(ACTIVE)
+        f"L{layer}R-8x",
+        "random",
+        f"resid_post.{layer}",
+        size.features,
+        size.width,
+        str(layer),
+        "jumprelu",
+        float(ACTIVE),
     )
 
     draw = torch.Generator(device).manual_seed(layer)
-    encoder = torch.randn(size.features, size.width, generator=draw, device=device, dtype=torch.bfloat16) / size.width**0.5
+    encoder = (
+        torch.randn(size.features, size.width, generator=draw, device=device, dtype=torch.bfloat16)
+        / size.width**0.5
+    )
     scale, nothing = torch.ones(size.features, device=device), torch.zeros(1, device=device)
     held = Weights(
         Matrix(encoder, scale=scale), torch.zeros(size.features, device=device), Matrix(nothing[None]), nothing,
@@ -100,10 +115,14 @@ def _sae(size: Sizes, layer: int, device: str) -> CanonicalSae:
 def _prompts(size: Sizes) -> list[list[int]]:
     draw = torch.Generator().manual_seed(1)
     lengths = torch.randint(96, 161, (size.prompts,), generator=draw).tolist()
-    return [torch.randint(1, size.vocabulary, (length,), generator=draw).tolist() for length in lengths]
+    return [
+        torch.randint(1, size.vocabulary, (length,), generator=draw).tolist() for length in lengths
+    ]
 
 
-def _steps(model: CausalModel, saes: Sequence[CanonicalSae], prompts: list[list[int]], plan: dict[str, int]) -> Iterator[Work]:
+def _steps(
+    model: CausalModel, saes: Sequence[CanonicalSae], prompts: list[list[int]], plan: dict[str, int]
+) -> Iterator[Work]:
     """Works of one step each, in order of length as the host would cut them."""
     ordered = sorted(prompts, key=len)
     none: dict[str, Any] = {"cluster": "", "text": "", "pieces": [], "spans": [], "prompt_hash": ""}
@@ -150,10 +169,17 @@ def main() -> None:
     """One measurement, in lines that can be read alone."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--prompts", type=int)
-    parser.add_argument("--tiny", action="store_true", help="a small model on the CPU: that it runs, nothing more")
+    parser.add_argument(
+        "--tiny", action="store_true", help="a small model on the CPU: that it runs, nothing more"
+    )
     options = parser.parse_args()
     if not options.tiny and not torch.cuda.is_available():
-        print("no GPU here: nothing was measured. `--tiny` runs the same on the CPU, at a size that says nothing.")
+        print(
+            "no GPU here: nothing was measured. `--tiny` runs the same on the CPU, at "
+            "a "
+            "size that says "
+            "nothing."
+        )
         return
     size, device = (TINY, "cpu") if options.tiny else (LLAMA, "cuda")
     size = Sizes(**{**size.__dict__, "prompts": options.prompts or size.prompts})
@@ -163,7 +189,12 @@ def main() -> None:
 @torch.inference_mode()
 def _measure(size: Sizes, device: str) -> None:
     name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
-    print(f"{name}, torch {torch.__version__}; {size.layers} layers, width {size.width}, {size.prompts} prompts")
+    print(
+        f"{name}, torch {torch.__version__}; {size.layers} layers, width "
+        f"{size.width}, "
+        f"{size.prompts} "
+        f"prompts"
+    )
     rate = _rate(size.product, device)
     model, saes, prompts = _model(size, device), _saes(size, device), _prompts(size)
     load = _load(model, saes, prompts)
@@ -171,7 +202,9 @@ def _measure(size: Sizes, device: str) -> None:
     held = load.model["bytes"] + load.saes["bytes"]
     plan = dict(batches(Extract(at="last"), load, int(0.9 * (free + held)), device))
     print(f"batch plan: {plan}")
-    _extract(next(_steps(model, saes, prompts[:8], plan)))  # what runs for the first time is compiled and cached
+    _extract(
+        next(_steps(model, saes, prompts[:8], plan))
+    )  # what runs for the first time is compiled and cached
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     done, rows, started = 0, 0, time.perf_counter()
@@ -181,11 +214,24 @@ def _measure(size: Sizes, device: str) -> None:
         rows += _extract(work)
         done += len(work.inputs.read("samples"))
     _wait(device)
-    _say(size, sorted(prompts, key=len)[:done], rows, time.perf_counter() - started, rate, model, saes)
+    _say(
+        size,
+        sorted(prompts, key=len)[:done],
+        rows,
+        time.perf_counter() - started,
+        rate,
+        model,
+        saes,
+    )
 
 
-def _load(model: CausalModel, saes: Sequence[CanonicalSae], prompts: Sequence[list[int]]) -> Workload:
-    known = [Size(sae.hookpoint, sae.inputs, sae.width, sae.declared_l0, 2 * sae.inputs * sae.width) for sae in saes]
+def _load(
+    model: CausalModel, saes: Sequence[CanonicalSae], prompts: Sequence[list[int]]
+) -> Workload:
+    known = [
+        Size(sae.hookpoint, sae.inputs, sae.width, sae.declared_l0, 2 * sae.inputs * sae.width)
+        for sae in saes
+    ]
     tokens = sum(map(len, prompts))
     return Workload(
         samples=len(prompts),
@@ -207,17 +253,33 @@ def _say(
     saes: Sequence[CanonicalSae],
 ) -> None:
     if len(prompts) < size.prompts:
-        print(f"stopped after {SPENT:.0f} s: {len(prompts)} of {size.prompts} prompts, the shortest ones")
+        print(
+            f"stopped after {SPENT:.0f} s: {len(prompts)} of {size.prompts} "
+            f"prompts, "
+            f"the "
+            f"shortest ones"
+        )
     cost = extraction(Extract(at="last"), _load(model, saes, prompts))
     tokens = sum(map(len, prompts))
-    print(f"{seconds:.1f} s, {len(prompts)} forwards, {tokens / seconds:,.0f} tokens/s, {rows:,} rows written")
     print(
-        f"{cost.flops / seconds / 1e12:.4g} TFLOP/s, {cost.flops / seconds / rate:.1%} of a {size.product}^3 bfloat16 product's"
+        f"{seconds:.1f} s, {len(prompts)} forwards, {tokens / seconds:,.0f} "
+        f"tokens/s, "
+        f"{rows:,} rows "
+        f"written"
+    )
+    print(
+        f"{cost.flops / seconds / 1e12:.4g} TFLOP/s, {cost.flops / seconds / rate:.1%} "
+        f"of "
+        f"a {size.product}^3 "
+        f"bfloat16 product's"
     )
     print(f"that product: {rate / 1e12:.4g} TFLOP/s")
     if torch.cuda.is_available():
         print(
-            f"peak memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB; the cost model says {cost.memory / 2**30:.1f} GiB"
+            f"peak memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB; the cost "
+            f"model says "
+            f"{cost.memory / 2**30:.1f} "
+            f"GiB"
         )
 
 

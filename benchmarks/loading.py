@@ -1,13 +1,17 @@
-"""SAEs read in turn by an extraction: host memory and speed. Stand-in: Llama Scope's original layout, random bfloat16 weights.
+"""SAEs read in turn by an extraction: host memory and speed. Stand-in: Llama Scope's original
+layout, random bfloat16 weights.
 
-    python benchmarks/loading.py [--layers 31] [--width 32768] [--inputs 4096] [--rows 128] [--ways read ours] [--cold] [--folder DIR]
+    python benchmarks/loading.py [--layers 31] [--width 32768] [--inputs 4096] [--rows 128] [--ways
+    read ours] [--cold] [--folder DIR]
 
-At full size the files take 16.6 GB of disk below `--folder` (a temporary folder unless given; files of an earlier run are used again).
-Each way runs in a process of its own: `read` reads the files and does nothing (the limit of the disk or the page cache); `load_file` is
-safetensors' own loading with every number looked at once, still bfloat16; `product` multiplies the rows with a float32 encoder that is
-in memory (the limit of the processor; its matrix is counted to it); `naive` makes float32 of everything, folds, and multiplies;
-`ours` is `extract.activations` over the adapter's SAEs. Peaks are above what the process had after a first run over a tiny SAE:
-`anonymous` is memory of its own, `mapped` are pages of files, which processes share and the system may take back.
+At full size the files take 16.6 GB of disk below `--folder` (a temporary folder unless given; files
+of an earlier run are used again). Each way runs in a process of its own: `read` reads the files and
+does nothing (the limit of the disk or the page cache); `load_file` is safetensors' own loading with
+every number looked at once, still bfloat16; `product` multiplies the rows with a float32 encoder
+that is in memory (the limit of the processor; its matrix is counted to it); `naive` makes float32
+of everything, folds, and multiplies; `ours` is `extract.activations` over the adapter's SAEs. Peaks
+are above what the process had after a first run over a tiny SAE: `anonymous` is memory of its own,
+`mapped` are pages of files, which processes share and the system may take back.
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ THRESHOLD = 2.96
 """Of normal numbers 0.15 % are larger: about 50 of 32,768."""
 
 
-# --- files ----------------------------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
 
 
 def write(root: Path, layers: int, inputs: int, width: int) -> None:
@@ -49,10 +53,15 @@ def write(root: Path, layers: int, inputs: int, width: int) -> None:
 def _must_fit(folder: Path, needed: int) -> None:
     """Say so before a disk is full. Files that are there already are not counted."""
     folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free + sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    free = shutil.disk_usage(folder).free + sum(
+        file.stat().st_size for file in folder.rglob("*") if file.is_file()
+    )
     if needed > free:
         raise SystemExit(
-            f"{needed / 1e9:.1f} GB are needed at {folder}, {free / 1e9:.1f} GB are free: fewer --layers, or --folder elsewhere."
+            f"{needed / 1e9:.1f} GB are needed at {folder}, {free / 1e9:.1f} GB are "
+            f"free: "
+            f"fewer --layers, or "
+            f"--folder elsewhere."
         )
 
 
@@ -67,7 +76,10 @@ def _write_weights(file: Path, inputs: int, width: int) -> None:
         "decoder.weight": (inputs, width),
         "decoder.bias": (inputs,),
     }
-    made = {name: (torch.randn(*shape, generator=draw) * inputs**-0.5).bfloat16() for name, shape in shapes.items()}
+    made = {
+        name: (torch.randn(*shape, generator=draw) * inputs**-0.5).bfloat16()
+        for name, shape in shapes.items()
+    }
     save_file(made, file)
 
 
@@ -91,7 +103,7 @@ def drop(files: Sequence[Path]) -> None:
             os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-# --- ways -----------------------------------------------------------------------------------------------------------------
+# --- ways -----------------------------------------------------------------------------------------
 
 
 def read(root: Path, rows: Any) -> int:
@@ -134,7 +146,10 @@ def naive(root: Path, rows: Any) -> int:
     for file in files_of(root):
         raw = {name: tensor.float() for name, tensor in load_file(file).items()}
         lengths = raw["decoder.weight"].norm(dim=0)
-        w_enc, w_dec = (raw["encoder.weight"].T * lengths).contiguous(), (raw["decoder.weight"] / lengths).T.contiguous()
+        w_enc, w_dec = (
+            (raw["encoder.weight"].T * lengths).contiguous(),
+            (raw["decoder.weight"] / lengths).T.contiguous(),
+        )
         z = rows @ w_enc + raw["encoder.bias"] * lengths
         found += len((z * (z > THRESHOLD)).nonzero())
         del raw, w_enc, w_dec, z
@@ -153,14 +168,28 @@ def ours(root: Path, rows: Any) -> int:
     adapter: Any = parts["llama_scope"]
     extract: Any = parts["extract.activations"]
     saes = adapter.load(adapter.params(path=str(root)), SilentReporter())
-    samples = [{name: None for name in arrow_schema("samples").names} | _sample(at) for at in range(len(rows))]
+    samples = [
+        {name: None for name in arrow_schema("samples").names} | _sample(at)
+        for at in range(len(rows))
+    ]
     tables = {"samples": pa.Table.from_pylist(samples, schema=arrow_schema("samples"))}
     work = make_work(extract.params(), tables, model=_rows_as_model(rows), saes=saes)
-    return sum(len(row) for name, table in extract.run(work) if name == "activations" for row in table["features"].to_pylist())
+    return sum(
+        len(row)
+        for name, table in extract.run(work)
+        if name == "activations"
+        for row in table["features"].to_pylist()
+    )
 
 
 def _sample(at: int) -> dict[str, Any]:
-    return {"sample": f"s{at:05d}", "unit": f"s{at:05d}", "cluster": "c", "text": "t", "token_ids": [at + 1]} | {
+    return {
+        "sample": f"s{at:05d}",
+        "unit": f"s{at:05d}",
+        "cluster": "c",
+        "text": "t",
+        "token_ids": [at + 1],
+    } | {
         "pieces": ["t"],
         "spans": [],
         "prompt_hash": "h",
@@ -188,7 +217,9 @@ def _rows_as_model(rows: Any) -> Any:
         def unembed(self, states: Any) -> Any:
             raise NotImplementedError
 
-        def run(self, batch: Sequence[Sequence[int]], capture: Sequence[str], edits: Any = ()) -> dict[str, Any]:
+        def run(
+            self, batch: Sequence[Sequence[int]], capture: Sequence[str], edits: Any = ()
+        ) -> dict[str, Any]:
             streams = rows[torch.tensor(batch) - 1]
             return dict.fromkeys(capture, streams)
 
@@ -209,7 +240,7 @@ def files_of(root: Path) -> list[Path]:
     return sorted(root.glob(f"*/{WEIGHTS}"))
 
 
-# --- measured -------------------------------------------------------------------------------------------------------------
+# --- measured -------------------------------------------------------------------------------------
 
 
 class Watch:
@@ -242,14 +273,23 @@ def _memory() -> dict[str, int]:
     return {wanted[name]: int(value.split()[0]) * 1024 for name, value in pairs}
 
 
-def measure(way: str, root: Path, tiny: Path, rows: int, cold: bool, threads: int | None) -> dict[str, Any]:
-    """One way in this process: first over a tiny SAE, to have libraries loaded and buffers made, then for good."""
+def measure(
+    way: str, root: Path, tiny: Path, rows: int, cold: bool, threads: int | None
+) -> dict[str, Any]:
+    """One way in this process: first over a tiny SAE, to have libraries loaded and buffers made,
+    then for good.
+    """
     import torch
 
     if threads:
         torch.set_num_threads(threads)
-    inputs = [json.loads((folder / "Stand-In-L1R-8x" / "hyperparams.json").read_text())["d_model"] for folder in (tiny, root)]
-    small, large = (torch.randn(rows, size, generator=torch.Generator().manual_seed(1)) for size in inputs)
+    inputs = [
+        json.loads((folder / "Stand-In-L1R-8x" / "hyperparams.json").read_text())["d_model"]
+        for folder in (tiny, root)
+    ]
+    small, large = (
+        torch.randn(rows, size, generator=torch.Generator().manual_seed(1)) for size in inputs
+    )
     with torch.inference_mode():
         WAYS[way](tiny, small)
         if cold:
@@ -262,7 +302,12 @@ def measure(way: str, root: Path, tiny: Path, rows: int, cold: bool, threads: in
 
 
 def run(
-    ways: Sequence[str], root: Path, tiny: Path, rows: int, cold: bool = False, threads: int | None = None
+    ways: Sequence[str],
+    root: Path,
+    tiny: Path,
+    rows: int,
+    cold: bool = False,
+    threads: int | None = None,
 ) -> list[dict[str, Any]]:
     """Each way in a process of its own; compute threads wait asleep, as in the toolkit's workers."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -276,14 +321,18 @@ def run(
 
 def main() -> None:
     """Write, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--layers", type=int, default=31)
     parser.add_argument("--width", type=int, default=32_768)
     parser.add_argument("--inputs", type=int, default=4096)
     parser.add_argument("--rows", type=int, default=128)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
-    parser.add_argument("--cold", action="store_true", help="put the files out of the page cache before each way")
+    parser.add_argument(
+        "--cold", action="store_true", help="put the files out of the page cache before each way"
+    )
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -293,11 +342,19 @@ def main() -> None:
         write(root, options.layers, options.inputs, options.width)
         size = files_of(root)[0].stat().st_size
         print(
-            f"{options.layers} files of {size / 1e6:.0f} MB ({options.inputs} inputs, {options.width} features), {options.rows} rows, "
+            f"{options.layers} files of {size / 1e6:.0f} MB ({options.inputs} inputs, "
+            f"{options.width} "
+            f"features), "
+            f"{options.rows} rows, "
             f"{'cold' if options.cold else 'page cache as it is'}"
         )
         found = run(
-            ["read", *(way for way in options.ways if way != "read")], root, tiny, options.rows, options.cold, options.threads
+            ["read", *(way for way in options.ways if way != "read")],
+            root,
+            tiny,
+            options.rows,
+            options.cold,
+            options.threads,
         )
         limit = found[0]["seconds"]
         for each in found:
@@ -307,8 +364,14 @@ def main() -> None:
 def _line(each: dict[str, Any], layers: int, size: int, limit: float) -> str:
     speed = layers * size / each["seconds"] / 1e6
     return (
-        f"{each['way']:9} {each['seconds'] / layers:7.3f} s a file, {each['busy'] / layers:6.3f} s of CPU {speed:7.0f} MB/s "
-        f"{each['seconds'] / limit:6.2f} x read   peak: {each['total'] / size:5.2f} files, anonymous {each['anonymous'] / size:5.2f}, "
+        f"{each['way']:9} {each['seconds'] / layers:7.3f} s a file, "
+        f"{each['busy'] / layers:6.3f} "
+        f"s of CPU "
+        f"{speed:7.0f} MB/s "
+        f"{each['seconds'] / limit:6.2f} x read   peak: "
+        f"{each['total'] / size:5.2f} "
+        f"files, anonymous "
+        f"{each['anonymous'] / size:5.2f}, "
         f"mapped {each['mapped'] / size:5.2f}   {each['found']:,} found"
     )
 

@@ -1,13 +1,18 @@
-"""The feature store beside sorted Parquet with polars, DuckDB and dense npz: size, ingest, queries, cold start.
+"""The feature store beside sorted Parquet with polars, DuckDB and dense npz: size, ingest, queries,
+cold start.
 
-    python benchmarks/store.py            9.9 M entries: 31 layers x 6,400 samples x 50 of 16,384 features, by a power law
-    python benchmarks/store.py --big      300 M entries (31 x 193,600 x 50) in the store only, beside 9.9 M: needs 12 GB of disk
+    python benchmarks/store.py            9.9 M entries: 31 layers x 6,400 samples x 50 of 16,384
+    features, by a power law
+    python benchmarks/store.py --big      300 M entries (31 x 193,600 x 50) in the store only,
+    beside 9.9 M: needs 12 GB of disk
     python benchmarks/store.py --float16  keep values as float16
 
-Queries draw features half by popularity and half evenly. Each system is asked in a process of its own that does nothing else, as by
-somebody who asks; the systems take turns, some queries (`--block`) of each at a time, so that a busy machine slows all alike. With
-`--together` one process asks all of them, the one that filled the store, whose threads then stand in each other's way. DuckDB is
-measured if it is installed (`pip install --group bench`). Everything is written to a folder that is removed.
+Queries draw features half by popularity and half evenly. Each system is asked in a process of its
+own that does nothing else, as by somebody who asks; the systems take turns, some queries
+(`--block`) of each at a time, so that a busy machine slows all alike. With `--together` one process
+asks all of them, the one that filled the store, whose threads then stand in each other's way.
+DuckDB is measured if it is installed (`pip install --group bench`). Everything is written to a
+folder that is removed.
 """
 
 from __future__ import annotations
@@ -26,7 +31,18 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from _asking import QUERIES, TOP, Query, ask_duckdb, ask_npz, ask_polars, ask_store, asked, check, measure
+from _asking import (
+    QUERIES,
+    TOP,
+    Query,
+    ask_duckdb,
+    ask_npz,
+    ask_polars,
+    ask_store,
+    asked,
+    check,
+    measure,
+)
 from _store_data import LAYERS, SAMPLES, STEP_SAMPLES, WIDTH, long, space, steps
 
 import toolkit_store
@@ -66,7 +82,9 @@ def fill_parquet(folder: Path) -> float:
     start = time.perf_counter()
     for name, order in (("by_feature", ["layer", "feature"]), ("by_sample", ["layer", "sample"])):
         content = pl.concat([frame.sort(order) for frame in frames])
-        content.write_parquet(folder / f"{name}.parquet", compression="zstd", row_group_size=50_000, statistics=True)
+        content.write_parquet(
+            folder / f"{name}.parquet", compression="zstd", row_group_size=50_000, statistics=True
+        )
     return time.perf_counter() - start
 
 
@@ -77,7 +95,9 @@ def fill_duckdb(path: Path, parquet: Path) -> float:
     start = time.perf_counter()
     with duckdb.connect(str(path)) as connection:
         for name in ("by_feature", "by_sample"):
-            connection.execute(f"CREATE TABLE {name} AS SELECT * FROM read_parquet('{parquet / name}.parquet')")
+            connection.execute(
+                f"CREATE TABLE {name} AS SELECT * FROM read_parquet('{parquet / name}.parquet')"
+            )
     return time.perf_counter() - start
 
 
@@ -109,10 +129,16 @@ def ask_more(folder: Path) -> dict[str, Query]:
     view, first = features.run("benchmark"), features.run("first")
     decoder = np.random.default_rng(0).standard_normal((WIDTH, DIMS), np.float32)
     return {
-        "features firing at the same places": lambda layer, feature: view.coactive(space(layer), feature),
-        "nearest decoder rows, in memory": lambda layer, feature: view.similar(space(layer), feature, TOP, decoder),
+        "features firing at the same places": lambda layer, feature: view.coactive(
+            space(layer), feature
+        ),
+        "nearest decoder rows, in memory": lambda layer, feature: view.similar(
+            space(layer), feature, TOP, decoder
+        ),
         "how two runs differ in a space": lambda layer, _: diff_views(view, first, [space(layer)]),
-        f"how two runs differ in {LAYERS} spaces": lambda *_: diff_views(view, first, [space(layer) for layer in range(LAYERS)]),
+        f"how two runs differ in {LAYERS} spaces": lambda *_: diff_views(
+            view, first, [space(layer) for layer in range(LAYERS)]
+        ),
     }
 
 
@@ -151,9 +177,21 @@ def cold(folder: Path, rounds: int, program: str = COLD) -> float:
     """Seconds from a bare interpreter to the first answer, imports included: the median."""
     found = []
     for turn in range(rounds):
-        command = [sys.executable, "-c", program, str(folder), space(turn % LAYERS), "77", *map(space, range(LAYERS))]
+        command = [
+            sys.executable,
+            "-c",
+            program,
+            str(folder),
+            space(turn % LAYERS),
+            "77",
+            *map(space, range(LAYERS)),
+        ]
         done = subprocess.run(
-            command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": ":".join(sys.path)}
+            command,
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
         )
         found.append(float(done.stdout))
     return float(np.median(found))
@@ -185,12 +223,20 @@ def report_ingest(spent: dict[str, float], store: Path, values: str) -> None:
         say(f"  {name}", f"{bytes_ / 1e6:,.1f} MB")
     both = spent["rows"] + spent["index"]
     say("ingest, rows", f"{spent['entries'] / spent['rows'] / 1e6:.2f} M entries/s", ">= 2")
-    say("ingest, rows + postings + indexes", f"{spent['entries'] / both / 1e6:.2f} M entries/s", ">= 1")
+    say(
+        "ingest, rows + postings + indexes",
+        f"{spent['entries'] / both / 1e6:.2f} M entries/s",
+        ">= 1",
+    )
 
 
 def report_queries(times: dict[tuple[str, str], np.ndarray]) -> None:
     shown = [name for name in SYSTEMS if any(name == system for system, _ in times)]
-    print(f"\n{'ms, p50 / p99 (p50 to the store)':38}" + "".join(f"{name:>20}" for name in shown) + f"{'target':>12}")
+    print(
+        f"\n{'ms, p50 / p99 (p50 to the store)':38}"
+        + "".join(f"{name:>20}" for name in shown)
+        + f"{'target':>12}"
+    )
     for query, goal in QUERIES.items():
         cells = ""
         base = np.median(times["store", query])
@@ -215,20 +261,28 @@ def run(folder: Path, options: argparse.Namespace) -> None:
         say("", f"{size(folder / 'parquet'):,.0f} MB")
         systems["polars"] = partial(ask_polars, folder / "parquet")
         with suppress(ImportError):
-            say("duckdb, two tables", f"{fill_duckdb(folder / 'base.duckdb', folder / 'parquet'):.1f} s")
+            say(
+                "duckdb, two tables",
+                f"{fill_duckdb(folder / 'base.duckdb', folder / 'parquet'):.1f} s",
+            )
             say("", f"{size(folder / 'base.duckdb'):,.0f} MB")
             systems["duckdb"] = partial(ask_duckdb, folder / "base.duckdb")
         say("npz, dense, one layer of 31", f"{fill_npz(folder / 'npz'):.1f} s")
         say("", f"{size(folder / 'npz'):,.0f} MB (x 31)")
         systems["npz"] = partial(ask_npz, folder / "npz")
         check(systems, samples)
-    report_queries(measure(systems, options.rounds, samples, options.block, together=options.together))
+    report_queries(
+        measure(systems, options.rounds, samples, options.block, together=options.together)
+    )
     say("\nopen + first query, cold process", f"{cold(folder / 'store', 5):.2f} s", "<= 2.5 s")
     say("peak memory of this process", f"{peak_memory() / 1e3:,.0f} MB")
     memory = json.loads(_reader(folder / "store"))
     say("peak memory of a process that only queries", f"{memory / 1e3:,.0f} MB", "<= 1,000 MB")
     report_more(folder / "store", options.rounds, samples)
-    say(f"open + diff of {LAYERS} spaces, cold process", f"{cold(folder / 'store', 5, COLD_DIFF):.2f} s")
+    say(
+        f"open + diff of {LAYERS} spaces, cold process",
+        f"{cold(folder / 'store', 5, COLD_DIFF):.2f} s",
+    )
 
 
 READER = """
@@ -254,11 +308,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--big", action="store_true", help="300 M entries, the store only")
     parser.add_argument("--float16", action="store_true", help="keep values as float16")
-    parser.add_argument("--samples", type=int, default=SAMPLES, help="another number of samples, the store only")
+    parser.add_argument(
+        "--samples", type=int, default=SAMPLES, help="another number of samples, the store only"
+    )
     parser.add_argument("--rounds", type=int, default=100, help="queries of each kind")
-    parser.add_argument("--block", type=int, default=20, help="queries of a system before the next one is asked")
+    parser.add_argument(
+        "--block", type=int, default=20, help="queries of a system before the next one is asked"
+    )
     parser.add_argument("--together", action="store_true", help="ask all systems from one process")
-    parser.add_argument("--folder", default=None, help="where to write (a temporary folder by default)")
+    parser.add_argument(
+        "--folder", default=None, help="where to write (a temporary folder by default)"
+    )
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(dir=options.folder))
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {sys.version.split()[0]}")

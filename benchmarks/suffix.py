@@ -1,10 +1,12 @@
-"""Edits at a prompt's last token: suffix only, against whole passes. Stand-in: 8 layers, width 512, 300 tokens, random weights.
+"""Edits at a prompt's last token: suffix only, against whole passes. Stand-in: 8 layers, width 512,
+300 tokens, random weights.
 
     python benchmarks/suffix.py [--edits 2048] [--rounds 5]
 
-`naive` is one whole pass for each edit with a hook that edits the stream; `batched` puts 32 edits into a whole pass; `ours` is
-`prefix` once and `suffix` over all edits, prefix included; `floor` is the matrix products that the blocks above each edit cannot do
-without, as bare matmuls. The naive way is timed on few edits and reported per edit.
+`naive` is one whole pass for each edit with a hook that edits the stream; `batched` puts 32 edits
+into a whole pass; `ours` is `prefix` once and `suffix` over all edits, prefix included; `floor` is
+the matrix products that the blocks above each edit cannot do without, as bare matmuls. The naive
+way is timed on few edits and reported per edit.
 """
 
 from __future__ import annotations
@@ -35,7 +37,12 @@ def _floor(model: CausalModel, edits: list[tuple[int, torch.Tensor]]) -> None:
     for layer in range(LAYERS):
         rows = torch.stack([row for start, row in edits if start < layer] or [torch.zeros(WIDTH)])
         block = layers[layer]
-        for part in (block.self_attn.q_proj, block.self_attn.k_proj, block.self_attn.v_proj, block.self_attn.o_proj):
+        for part in (
+            block.self_attn.q_proj,
+            block.self_attn.k_proj,
+            block.self_attn.v_proj,
+            block.self_attn.o_proj,
+        ):
             rows @ part.weight.T
         wide = rows @ block.mlp.gate_proj.weight.T
         rows @ block.mlp.up_proj.weight.T
@@ -55,7 +62,10 @@ def main() -> None:
     parser.add_argument("--edits", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    model, ids = stand_in(LAYERS, WIDTH), torch.randint(0, 1024, (TOKENS,), generator=torch.Generator().manual_seed(2)).tolist()
+    model, ids = (
+        stand_in(LAYERS, WIDTH),
+        torch.randint(0, 1024, (TOKENS,), generator=torch.Generator().manual_seed(2)).tolist(),
+    )
     edits = _edits(options.edits)
     whole = model.prefix(ids)
     few = edits[: 4 * NAIVE]
@@ -72,7 +82,12 @@ def main() -> None:
             took[name].append(_time(work) / count)
     each = {name: statistics.median(times) for name, times in took.items()}
     size = f"{TOKENS} tokens, {LAYERS} layers, width {WIDTH}, {torch.get_num_threads()} threads"
-    print(f"{options.edits} edits, {size}; largest difference {error:.1e}; median of {options.rounds} interleaved rounds")
+    print(
+        f"{options.edits} edits, {size}; largest difference {error:.1e}; median "
+        f"of "
+        f"{options.rounds} "
+        f"interleaved rounds"
+    )
     for name, seconds in each.items():
         print(f"{name:8} {1e3 * seconds:9.3f} ms an edit   {seconds / each['ours']:8.2f} x ours")
 

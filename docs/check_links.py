@@ -1,4 +1,6 @@
-"""Say which relative links in the Markdown files lead nowhere. `python docs/check_links.py` exits with 1 if there are any."""
+"""Say which relative links in the Markdown files lead nowhere. `python docs/check_links.py` exits
+with 1 if there are any.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,12 @@ FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 def broken_links(root: Path) -> list[str]:
     """`file: link` for each relative link to a file or heading that is not there."""
     files = [*root.glob("*.md"), *(root / "docs").rglob("*.md"), *(root / "plugins").rglob("*.md")]
-    return [f"{path.relative_to(root)}: {link}" for path in sorted(files) for link in _links(path) if not _leads(path, link)]
+    return [
+        f"{path.relative_to(root)}: {link}"
+        for path in sorted(files)
+        for link in _links(path)
+        if not _leads(path, link)
+    ]
 
 
 def _links(path: Path) -> list[str]:

@@ -1,4 +1,6 @@
-"""What cog writes into the reference: the command line, the installed parts and the tables, each at a fixed width."""
+"""What cog writes into the reference: the command line, the installed parts and the tables, each at
+a fixed width.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +24,18 @@ def cli() -> str:
 
     from toolkit._cli import cli as group
 
-    with click.Context(group, info_name="toolkit", terminal_width=WIDTH, max_content_width=WIDTH) as top:
+    with click.Context(
+        group, info_name="toolkit", terminal_width=WIDTH, max_content_width=WIDTH
+    ) as top:
         pages = [("toolkit", group.get_help(top))]
         for name in group.list_commands(top):
             command = group.get_command(top, name)
             if command is not None:
                 pages += _pages(command, name, top)
-    return "\n\n".join(f"## `{title}`\n\n```text\n{text.rstrip()}\n```" for title, text in pages) + "\n"
+    return (
+        "\n\n".join(f"## `{title}`\n\n```text\n{text.rstrip()}\n```" for title, text in pages)
+        + "\n"
+    )
 
 
 def _pages(command: click.Command, name: str, above: click.Context) -> Iterator[tuple[str, str]]:
@@ -37,7 +44,9 @@ def _pages(command: click.Command, name: str, above: click.Context) -> Iterator[
 
     yield f"{above.command_path} {name}", _help(command, name, above)
     if isinstance(command, click.Group):
-        with click.Context(command, info_name=name, parent=above, terminal_width=WIDTH, max_content_width=WIDTH) as context:
+        with click.Context(
+            command, info_name=name, parent=above, terminal_width=WIDTH, max_content_width=WIDTH
+        ) as context:
             for below in command.list_commands(context):
                 yield from _pages(command.commands[below], below, context)
 
@@ -45,7 +54,9 @@ def _pages(command: click.Command, name: str, above: click.Context) -> Iterator[
 def _help(command: click.Command, name: str, top: click.Context) -> str:
     import click
 
-    with click.Context(command, info_name=name, parent=top, terminal_width=WIDTH, max_content_width=WIDTH) as context:
+    with click.Context(
+        command, info_name=name, parent=top, terminal_width=WIDTH, max_content_width=WIDTH
+    ) as context:
         return command.get_help(context)
 
 
@@ -56,7 +67,9 @@ def parts() -> str:
     installed = load_parts()
     blocks: list[str] = []
     for kind in KINDS:
-        ours = [part for part in installed.of(kind) if installed.owner(part).distribution == BUILT_IN]
+        ours = [
+            part for part in installed.of(kind) if installed.owner(part).distribution == BUILT_IN
+        ]
         if ours:
             blocks.append(f"## {kind}")
         blocks += [_part(part, installed.owner(part).name) for part in ours]
@@ -65,19 +78,36 @@ def parts() -> str:
 
 def _part(part: Part, plugin: str) -> str:
     facts = [f"plugin `{plugin}`", f"version {part.version}"]
-    for side, said in (("reads", "reads"), ("optional", "and where they are there"), ("writes", "writes")):
+    for side, said in (
+        ("reads", "reads"),
+        ("optional", "and where they are there"),
+        ("writes", "writes"),
+    ):
         names = getattr(part, side, ())
         facts += [f"{said} {', '.join(f'`{name}`' for name in names)}"] if names else []
     rows = list(_params(part))
-    table = ["", "| param | type | default | |", "|---|---|---|---|", *rows] if rows else ["", "No params."]
+    table = (
+        ["", "| param | type | default | |", "|---|---|---|---|", *rows]
+        if rows
+        else ["", "No params."]
+    )
     return "\n".join([f"### `{part.name}`", "", f"{part.help} ({', '.join(facts)})", *table])
 
 
 def _params(part: Part) -> Iterator[str]:
     for name, field in part.params.model_fields.items():
         shown = field.alias or name
-        default = "required" if field.is_required() else f"`{field.get_default(call_default_factory=True)!r}`"
-        yield f"| `{shown}` | `{_type(field.annotation)}` | {_cell(default)} | {_cell(field.description or '')} |"
+        default = (
+            "required"
+            if field.is_required()
+            else f"`{field.get_default(call_default_factory=True)!r}`"
+        )
+        yield (
+            f"| `{shown}` | `{_type(field.annotation)}` | {_cell(default)} "
+            f"| "
+            f"{_cell(field.description or '')} "
+            f"|"
+        )
 
 
 def _type(annotation: Any) -> str:
@@ -97,7 +127,11 @@ def _name(annotation: Any) -> str:
         return "None"
     if origin is not None:
         return f"{origin.__name__}[{', '.join('...' if part is ... else _name(part) for part in inside)}]"
-    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+    return (
+        annotation.__name__
+        if isinstance(annotation, type)
+        else str(annotation).replace("typing.", "")
+    )
 
 
 def _cell(text: str) -> str:
@@ -111,10 +145,22 @@ def tables() -> str:
     blocks = []
     for table in TABLES.values():
         kept = "ledger" if table.ledger else "derived" if table.derived else "data"
-        lines = [f"## `{table.name}`", "", f"{table.help[:1].upper()}{table.help[1:]}. ({kept}, version {table.version})", ""]
+        lines = [
+            f"## `{table.name}`",
+            "",
+            f"{table.help[:1].upper()}{table.help[1:]}. ({kept}, version {table.version})",
+            "",
+        ]
         lines += ["| column | type | |", "|---|---|---|"]
         for column, kind in table.columns.items():
-            notes = [word for word, holds in (("key", column in table.key), ("may be null", kind.endswith("?"))) if holds]
+            notes = [
+                word
+                for word, holds in (
+                    ("key", column in table.key),
+                    ("may be null", kind.endswith("?")),
+                )
+                if holds
+            ]
             lines.append(f"| `{column}` | `{kind.rstrip('?')}` | {', '.join(notes)} |")
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"

@@ -1,4 +1,6 @@
-"""What every test gets: a store and a home of its own, no network, and the same random examples each time."""
+"""What every test gets: a store and a home of its own, no network, and the same random examples
+each time.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(autouse=True)
 def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or writes what a user has: neither the store, nor caches, nor settings in the environment."""
+    """No test reads or writes what a user has: neither the store, nor caches, nor settings in the
+    environment.
+    """
     monkeypatch.setenv("TOOLKIT_STORE", str(tmp_path / "store"))
     for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "HF_HOME"):
         monkeypatch.setenv(name, str(tmp_path / "home" / name.lower()))

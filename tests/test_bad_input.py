@@ -1,4 +1,6 @@
-"""What a user gets wrong first, through the real command on the packaged model: each answer says where, what, and what to do next."""
+"""What a user gets wrong first, through the real command on the packaged model: each answer says
+where, what, and what to do next.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,16 @@ from toolkit_lab.training.layouts import render
 from toolkit_store import open_store
 
 MODEL, SAES = "package:toolkit_lab/files/model", "package:toolkit_lab/files/saes/Lab-LXR-4x"
-TEXTS = "sentence,label\n" + "".join(f"Current balance: ${n}.,{'high' if n > 8 else 'low'}\n" for n in range(16))
+TEXTS = "sentence,label\n" + "".join(
+    f"Current balance: ${n}.,{'high' if n > 8 else 'low'}\n" for n in range(16)
+)
 
 
 @pytest.fixture
 def spec(tmp_path):
-    """Writes a small spec on the lab model: sixteen texts, features, a comparison. Keywords replace top-level entries."""
+    """Writes a small spec on the lab model: sixteen texts, features, a comparison. Keywords replace
+    top-level entries.
+    """
 
     def write(by: str = "label", between: tuple[str, str] = ("high", "low"), **top: Any) -> Path:
         (tmp_path / "texts.csv").write_text(TEXTS)
@@ -88,12 +94,17 @@ def test_saes_of_another_width(toolkit, spec, tmp_path):  # noqa: F811
     planted = build_planted(tmp_path / "planted")
     said = refused(toolkit, spec(saes=saes_at(planted.llama_scope)))
     assert "small.yaml" in said
-    assert "the SAEs of Planted-LXR-8x read 48 numbers, toolkit_lab/model has streams of 128" in said
+    assert (
+        "the SAEs of Planted-LXR-8x read 48 numbers, toolkit_lab/model has streams of 128" in said
+    )
 
 
 def test_a_layer_that_the_release_does_not_have(toolkit, spec):  # noqa: F811
     said = refused(toolkit, spec(), 2, "check", "--set", "saes.with.layers=1-31")
-    assert "saes.with.layers: Lab-LXR-4x has no SAE for layer 4; it has 0-3. Layers count from 0." in said
+    assert (
+        "saes.with.layers: Lab-LXR-4x has no SAE for layer 4; it has 0-3. Layers count from 0."
+        in said
+    )
 
 
 def test_a_layer_that_the_model_does_not_have(toolkit, spec, tmp_path):  # noqa: F811
@@ -106,7 +117,9 @@ def test_a_layer_that_the_model_does_not_have(toolkit, spec, tmp_path):  # noqa:
 
 
 def test_a_model_that_is_not_there_offline(toolkit, spec):  # noqa: F811
-    said = refused(toolkit, spec(model={"uses": "huggingface", "with": {"id": "meta-llama/Llama-3.1-8B"}}))
+    said = refused(
+        toolkit, spec(model={"uses": "huggingface", "with": {"id": "meta-llama/Llama-3.1-8B"}})
+    )
     assert "'meta-llama/Llama-3.1-8B' at revision 'main' is not in the Hugging Face cache" in said
     assert "Unset HF_HUB_OFFLINE, name a revision that is there, or a folder with `path:`." in said
 
@@ -125,7 +138,9 @@ def test_an_sae_at_the_wrong_layer_stops_the_run(toolkit, spec, tmp_path):  # no
     path = spec(saes=saes_at(saes, layers=[1]))
     draw = Random(0)
     prompts = [render(random_state(draw)) for _ in range(16)]
-    (tmp_path / "texts.csv").write_text("sentence,label\n" + "".join(f'"{prompt}",high\n' for prompt in prompts))
+    (tmp_path / "texts.csv").write_text(
+        "sentence,label\n" + "".join(f'"{prompt}",high\n' for prompt in prompts)
+    )
     said = refused(toolkit, path, 4, "run")
     assert "SAE Lab-L1R-4x does not fit at resid_post.2" in said
     assert "At resid_post.1 it would" in said
@@ -166,6 +181,13 @@ def test_weights_that_give_nan(toolkit, spec, tmp_path):  # noqa: F811
     weights = load_file(model / "model.safetensors")
     weights["model.layers.1.mlp.down_proj.weight"][0, 0] = torch.nan
     save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
-    said = refused(toolkit, spec(model={"uses": "huggingface", "with": {"path": str(model)}}), 3, "run", "--set", "examine=off")
+    said = refused(
+        toolkit,
+        spec(model={"uses": "huggingface", "with": {"path": str(model)}}),
+        3,
+        "run",
+        "--set",
+        "examine=off",
+    )
     assert "the stream at resid_post.1, position" in said
     assert "is not finite (NaN or infinity)" in said

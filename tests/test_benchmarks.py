@@ -15,7 +15,13 @@ pytestmark = pytest.mark.slow
 
 def said(*options: str) -> str:
     env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": ""}
-    return subprocess.run([sys.executable, str(BENCHMARK), *options], env=env, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        [sys.executable, str(BENCHMARK), *options],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
 
 
 def test_tiny_goes_through_every_step() -> None:
@@ -27,4 +33,9 @@ def test_tiny_goes_through_every_step() -> None:
 
 
 def test_without_a_gpu_it_says_so() -> None:
-    assert said() == "no GPU here: nothing was measured. `--tiny` runs the same on the CPU, at a size that says nothing.\n"
+    assert (
+        said() == "no GPU here: nothing was measured. `--tiny` runs the same on the CPU, at "
+        "a "
+        "size that says "
+        "nothing.\n"
+    )

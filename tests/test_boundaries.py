@@ -1,4 +1,6 @@
-"""Who may import whom, read from the sources: the rules that keep plugins strangers and light commands light."""
+"""Who may import whom, read from the sources: the rules that keep plugins strangers and light
+commands light.
+"""
 
 from __future__ import annotations
 
@@ -41,14 +43,18 @@ STORE = sorted((ROOT / "store").rglob("*.py"))
 
 
 def imports(path: Path, *, top_level: bool = False) -> Iterator[str]:
-    """Modules that a file imports, as written; with `top_level`, only those that importing the file imports."""
+    """Modules that a file imports, as written; with `top_level`, only those that importing the file
+    imports.
+    """
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in _executed(tree.body) if top_level else ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names if node.module == "toolkit")
+            yield from (
+                f"{node.module}.{alias.name}" for alias in node.names if node.module == "toolkit"
+            )
 
 
 def _executed(body: list[ast.stmt]) -> Iterator[ast.stmt]:
@@ -72,7 +78,9 @@ def package(module: str) -> str:
 
 
 def is_public(module: str) -> bool:
-    """`toolkit`, a public module, something inside toolkit.testing, or a public name re-exported by `toolkit`."""
+    """`toolkit`, a public module, something inside toolkit.testing, or a public name re-exported by
+    `toolkit`.
+    """
     if any(part.startswith("_") and not part.startswith("__") for part in module.split(".")):
         return False
     return module in PUBLIC or module.startswith("toolkit.testing.") or _is_exported(module)
@@ -93,7 +101,11 @@ def test_there_is_something_to_read() -> None:
 @pytest.mark.parametrize("path", PLUGINS, ids=label)
 def test_plugins_import_only_the_public_api_and_never_each_other(path: Path) -> None:
     own = path.relative_to(ROOT / "plugins").parts[0]
-    ours = [module for module in imports(path) if package(module).startswith("toolkit") and package(module) != own]
+    ours = [
+        module
+        for module in imports(path)
+        if package(module).startswith("toolkit") and package(module) != own
+    ]
     assert [module for module in ours if not is_public(module)] == []
 
 
@@ -108,7 +120,13 @@ def test_host_and_store_import_nothing_heavy_at_module_level(path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in PLUGINS if path.name == "__init__.py" and len(path.relative_to(ROOT).parts) == 3], ids=label
+    "path",
+    [
+        path
+        for path in PLUGINS
+        if path.name == "__init__.py" and len(path.relative_to(ROOT).parts) == 3
+    ],
+    ids=label,
 )
 def test_importing_a_plugin_imports_nothing_heavy(path: Path) -> None:
     """Plugins are imported by every command, so their own module-level imports are followed."""
@@ -117,7 +135,9 @@ def test_importing_a_plugin_imports_nothing_heavy(path: Path) -> None:
     while todo:
         current = todo.pop()
         seen.add(current)
-        assert [module for module in imports(current, top_level=True) if package(module) in HEAVY] == [], label(current)
+        assert [
+            module for module in imports(current, top_level=True) if package(module) in HEAVY
+        ] == [], label(current)
         todo.extend(found for found in _siblings(current) if found not in seen)
 
 
@@ -133,7 +153,12 @@ def _siblings(path: Path) -> Iterator[Path]:
             found = [home.joinpath(*alias.name.split(".")) for alias in node.names]
         else:
             found = []
-        yield from (file for name in found for file in (name.with_suffix(".py"), name / "__init__.py") if file.exists())
+        yield from (
+            file
+            for name in found
+            for file in (name.with_suffix(".py"), name / "__init__.py")
+            if file.exists()
+        )
 
 
 @pytest.mark.parametrize("path", HOST, ids=label)
@@ -143,4 +168,8 @@ def test_the_host_knows_no_plugin(path: Path) -> None:
 
 
 def test_no_package_marker_directly_in_the_folders() -> None:
-    assert [folder for folder in ("plugins", "store", "tests") if (ROOT / folder / "__init__.py").exists()] == []
+    assert [
+        folder
+        for folder in ("plugins", "store", "tests")
+        if (ROOT / folder / "__init__.py").exists()
+    ] == []

@@ -1,4 +1,6 @@
-"""The house itself: pins fit ranges, sessions say what they do, nothing is left half done, links lead somewhere."""
+"""The house itself: pins fit ranges, sessions say what they do, nothing is left half done, links
+lead somewhere.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ def tracked() -> list[Path]:
 
 def pins() -> dict[str, Version]:
     lines = [
-        line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")
+        line
+        for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+        if line and not line.startswith("#")
     ]
     split = [line.split("==") for line in lines]
     assert all(len(parts) == 2 for parts in split), "constraints.txt holds exact pins only"
@@ -38,8 +42,20 @@ def pins() -> dict[str, Version]:
 
 
 def required() -> list[Requirement]:
-    groups = [item for group in PROJECT["dependency-groups"].values() for item in group if isinstance(item, str)]
-    return [Requirement(text) for text in [*PROJECT["project"]["dependencies"], *PROJECT["build-system"]["requires"], *groups]]
+    groups = [
+        item
+        for group in PROJECT["dependency-groups"].values()
+        for item in group
+        if isinstance(item, str)
+    ]
+    return [
+        Requirement(text)
+        for text in [
+            *PROJECT["project"]["dependencies"],
+            *PROJECT["build-system"]["requires"],
+            *groups,
+        ]
+    ]
 
 
 @pytest.mark.parametrize("requirement", required(), ids=str)
@@ -56,8 +72,14 @@ def test_torch_is_pinned_without_a_build_tag() -> None:
 def test_every_nox_session_says_what_it_does() -> None:
     tree = ast.parse((ROOT / "noxfile.py").read_text(encoding="utf-8"))
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
-    sessions = [node for node in functions if any("session" in ast.unparse(mark) for mark in node.decorator_list)]
-    assert {"tests", "lint", "types", "docs", "wheel", "bench", "chaos", "minimums"} <= {node.name for node in sessions}
+    sessions = [
+        node
+        for node in functions
+        if any("session" in ast.unparse(mark) for mark in node.decorator_list)
+    ]
+    assert {"tests", "lint", "types", "docs", "wheel", "bench", "chaos", "minimums"} <= {
+        node.name for node in sessions
+    }
     assert [node.name for node in sessions if not ast.get_docstring(node)] == []
 
 
@@ -67,7 +89,9 @@ def test_nothing_is_left_to_do_in_tracked_sources() -> None:
         f"{path.relative_to(ROOT)}:{number}"
         for path in tracked()
         if path.suffix in kinds
-        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1)
+        for number, line in enumerate(
+            path.read_text(encoding="utf-8", errors="replace").splitlines(), 1
+        )
         if LEFTOVER.search(line)
     ]
     assert found == []
@@ -79,14 +103,26 @@ def test_every_package_folder_ships_and_is_typed() -> None:
         for home in ("plugins", "store")
         for path in (ROOT / home).glob("toolkit_*/__init__.py")
     }
-    assert set(PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]) == {"toolkit", *folders}
-    assert set(PROJECT["tool"]["mypy"]["packages"]) == {"toolkit", *(Path(folder).name for folder in folders)}
+    assert set(PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]) == {
+        "toolkit",
+        *folders,
+    }
+    assert set(PROJECT["tool"]["mypy"]["packages"]) == {
+        "toolkit",
+        *(Path(folder).name for folder in folders),
+    }
 
 
 def test_every_module_opens_with_what_it_holds() -> None:
-    modules = [path for home in ("toolkit", "plugins", "store", "tests", "benchmarks") for path in (ROOT / home).rglob("*.py")]
+    modules = [
+        path
+        for home in ("toolkit", "plugins", "store", "tests", "benchmarks")
+        for path in (ROOT / home).rglob("*.py")
+    ]
     assert [
-        str(path.relative_to(ROOT)) for path in modules if not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        str(path.relative_to(ROOT))
+        for path in modules
+        if not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     ] == []
 
 

@@ -29,7 +29,12 @@ sys.exit(code)
 def heavy_after(*args: str, cwd: Path) -> list[str]:
     """Run the command in a fresh interpreter and say which of the heavy modules it imported."""
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *args], cwd=cwd, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", PROGRAM, *args],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode in ALLOWED, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("HEAVY")]
@@ -59,8 +64,21 @@ def test_nothing_heavy_is_imported_on_an_empty_store(args: list[str], tmp_path: 
 
 def test_help_imports_no_validation_and_no_arrow(tmp_path: Path) -> None:
     """`--help` answers in 0.3 s only while these stay away too."""
-    program = "import sys; from toolkit._cli import cli; cli.main(['--help'], standalone_mode=False);" + (
-        "sys.exit(' '.join(sorted({'pyarrow', 'numpy', 'pydantic', 'yaml', 'rich'} & set(sys.modules))) or 0)"
+    program = (
+        "import sys; from toolkit._cli import cli; cli.main(['--help'], standalone_mode=False);"
+        + (
+            "sys.exit(' '.join(sorted({'pyarrow', 'numpy', 'pydantic', 'yaml', 'rich'} "
+            "& "
+            "set(sys.modules))) "
+            "or 0)"
+        )
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,6 @@
-"""The README's main job, whole: what the quickstart leaves is right, and the same command again computes nothing."""
+"""The README's main job, whole: what the quickstart leaves is right, and the same command again
+computes nothing.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,10 @@ import pytest
 from toolkit_store import open_store
 
 pytestmark = pytest.mark.slow
-CAUSES: dict[str, Callable[[float], bool]] = {"poor": lambda balance: balance <= 50, "rich": lambda balance: balance >= 150}
+CAUSES: dict[str, Callable[[float], bool]] = {
+    "poor": lambda balance: balance <= 50,
+    "rich": lambda balance: balance >= 150,
+}
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +31,13 @@ def quickstart(root, tmp_path_factory):
 
     def command(*args: str) -> subprocess.CompletedProcess[str]:
         env = {**os.environ, "HF_HUB_OFFLINE": "1", "TOOLKIT_STORE": str(store)}
-        return subprocess.run([sys.executable, "-m", "toolkit", *args], env=env, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            [sys.executable, "-m", "toolkit", *args],
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
     done = command("run", str(root / "specs" / "quickstart.yaml"))
     assert done.returncode == 0, done.stderr
@@ -68,14 +79,22 @@ def test_games_are_played_and_read(quickstart):
 
 def test_every_sae_fits(quickstart):
     store, _, _ = quickstart
-    own = [row for row in rows(store, "saes", "examine") if row["verdict"] in ("fits", "does not fit")]
+    own = [
+        row for row in rows(store, "saes", "examine") if row["verdict"] in ("fits", "does not fit")
+    ]
     assert [row["verdict"] for row in own] == ["fits"] * 4
 
 
 def test_significant_features_include_readers_of_the_documented_causes(quickstart):
-    """A reader tells decisions where the cause holds from the others, by its activation alone (AUROC above 0.9 or below 0.1)."""
+    """A reader tells decisions where the cause holds from the others, by its activation alone
+    (AUROC above 0.9 or below 0.1).
+    """
     store, _, _ = quickstart
-    balance = {row["sample"]: row["number"] for row in rows(store, "sample_meta", "samples") if row["key"] == "balance"}
+    balance = {
+        row["sample"]: row["number"]
+        for row in rows(store, "sample_meta", "samples")
+        if row["key"] == "balance"
+    }
     names = sorted(balance)
     significant = {
         (row["space"], row["feature"])
@@ -96,14 +115,22 @@ def test_significant_features_include_readers_of_the_documented_causes(quickstar
 def auroc(values: np.ndarray[Any, Any], positive: np.ndarray[Any, Any]) -> float:
     from scipy.stats import mannwhitneyu
 
-    return float(mannwhitneyu(values[positive], values[~positive]).statistic / (positive.sum() * (~positive).sum()))
+    return float(
+        mannwhitneyu(values[positive], values[~positive]).statistic
+        / (positive.sum() * (~positive).sum())
+    )
 
 
 def test_every_screened_feature_has_a_verdict_with_its_reason(quickstart):
     store, _, _ = quickstart
     texts = [row["text"] for row in rows(store, "features", "causes") if row["stat"] == "verdict"]
     assert len(texts) == 16
-    assert {text.partition(":")[0] for text in texts} <= {"causal", "not specific", "reconstruction", "no effect"}
+    assert {text.partition(":")[0] for text in texts} <= {
+        "causal",
+        "not specific",
+        "reconstruction",
+        "no effect",
+    }
     points = {row["sample"] for row in rows(store, "effects", "causes")} - {"*"}
     assert len(points) >= 200
 

@@ -1,4 +1,6 @@
-"""The specs of the studies: each is right with and without the lab's overlay, and names what is known to exist; and their sentences."""
+"""The specs of the studies: each is right with and without the lab's overlay, and names what is
+known to exist; and their sentences.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from tests.toolkit.conftest import Toolkit, toolkit  # noqa: F401
 
 SPECS = Path(__file__).parents[1] / "specs"
 DATA = SPECS / "data"
-STUDIES = sorted(path.name for path in SPECS.glob("*.yaml") if path.name.startswith(("exp", "gemma")))
+STUDIES = sorted(
+    path.name for path in SPECS.glob("*.yaml") if path.name.startswith(("exp", "gemma"))
+)
 GEMMA = [name for name in STUDIES if name.startswith("gemma")]
 LAB, LAB_GEMMA = (("--overlay", str(SPECS / name)) for name in ("lab.yaml", "lab_gemma.yaml"))
 REVISIONS = {
@@ -62,11 +66,21 @@ def checked(toolkit: Toolkit, name: str, *args: str) -> dict[str, Any]:  # noqa:
 @pytest.mark.parametrize("name", [name for name in STUDIES if "saes" in read(name)])
 def test_layers_are_chosen_without_an_overlay(toolkit: Toolkit, name: str) -> None:  # noqa: F811
     """Also where the games come from a spec that has no SAEs."""
-    assert checked(toolkit, name)["run"] != checked(toolkit, name, "--set", "saes.with.layers=1-2")["run"]
+    assert (
+        checked(toolkit, name)["run"]
+        != checked(toolkit, name, "--set", "saes.with.layers=1-2")["run"]
+    )
 
 
 def test_the_studies_are_all_there() -> None:
-    wanted = {"exp0_llama", "exp1_sae_l1_31", "exp1_residual_l1_31", "exp1_pathway", "gemma_135_extract", "gemma_top_features"}
+    wanted = {
+        "exp0_llama",
+        "exp1_sae_l1_31",
+        "exp1_residual_l1_31",
+        "exp1_pathway",
+        "gemma_135_extract",
+        "gemma_top_features",
+    }
     assert {Path(name).stem for name in STUDIES} == wanted
     assert all(read(name)["name"] == Path(name).stem for name in STUDIES)
 
@@ -94,7 +108,9 @@ def test_other_sentences_are_named_relative_to_the_spec(toolkit: Toolkit, name: 
 
 @pytest.mark.usefixtures("_no_network")
 def test_a_plan_says_what_it_cannot_know_before_the_files_are_there(toolkit: Toolkit) -> None:  # noqa: F811
-    unknown, known = (toolkit.run("plan", SPECS / "exp1_sae_l1_31.yaml", *args).stdout for args in ((), LAB))
+    unknown, known = (
+        toolkit.run("plan", SPECS / "exp1_sae_l1_31.yaml", *args).stdout for args in ((), LAB)
+    )
     assert re.search(r"^together +<= +646,464 +\? +\? +\? +\?$", unknown, re.MULTILINE)
     assert re.search(r"^together +<= +20,264 +[\d.]+ +[\d.]+ MiB", known, re.MULTILINE)
 
@@ -119,27 +135,42 @@ COMPARING = ["exp1_sae_l1_31.yaml", "exp1_residual_l1_31.yaml", "exp1_pathway.ya
 @pytest.mark.parametrize("name", COMPARING)
 def test_baselines_stand_beside_the_comparisons(name: str) -> None:
     stages = read(name)["stages"]
-    groups = {stage["uses"]: (stage["with"]["by"], stage["with"]["between"]) for stage in stages if "between" in stage["with"]}
+    groups = {
+        stage["uses"]: (stage["with"]["by"], stage["with"]["between"])
+        for stage in stages
+        if "between" in stage["with"]
+    }
     assert {"compare.leak", "compare.probe"} < set(groups)
     assert len(groups) == 3
     assert all(group == groups["compare.leak"] for group in groups.values())
-    independent = {stage["with"].get("cluster", "prompt") for stage in stages if "between" in stage["with"]}
+    independent = {
+        stage["with"].get("cluster", "prompt") for stage in stages if "between" in stage["with"]
+    }
     assert len(independent) == 1
 
 
 def test_baselines_stand_beside_the_ranking() -> None:
     stages = {stage["uses"]: stage["with"] for stage in read("gemma_top_features.yaml")["stages"]}
-    assert stages["compare.leak"].items() >= {"by": stages["compare.ranking"]["by"], "between": ["3", "0"]}.items()
+    assert (
+        stages["compare.leak"].items()
+        >= {"by": stages["compare.ranking"]["by"], "between": ["3", "0"]}.items()
+    )
     assert stages["compare.probe"].items() >= stages["compare.leak"].items()
 
 
 @pytest.mark.usefixtures("_no_network")
 @pytest.mark.parametrize("name", [*COMPARING, "gemma_top_features.yaml"])
-def test_after_the_games_a_study_runs_each_distinct_prompt_once(toolkit: Toolkit, name: str) -> None:  # noqa: F811
-    """The extraction does; the examination of the SAEs before it looks at the first 64 samples; the readers of the stream at none."""
+def test_after_the_games_a_study_runs_each_distinct_prompt_once(
+    toolkit: Toolkit, name: str
+) -> None:  # noqa: F811
+    """The extraction does; the examination of the SAEs before it looks at the first 64 samples; the
+    readers of the stream at none.
+    """
     rows = json.loads(toolkit.run("plan", SPECS / name, *LAB, "--json").stdout)["stages"]
     forwards = {
-        row["stage"]: row["cost"]["forwards"] for row in rows if row["cost"]["forwards"] and not row["stage"].endswith("play")
+        row["stage"]: row["cost"]["forwards"]
+        for row in rows
+        if row["cost"]["forwards"] and not row["stage"].endswith("play")
     }
     assert set(forwards) == {"examine", "features"}
     assert forwards["examine"] == 64
@@ -168,7 +199,7 @@ def test_the_two_trait_specs_share_their_extraction() -> None:
     assert first["stages"][0] == second["stages"][0]
 
 
-# --- the sentences ------------------------------------------------------------------------------------------------------
+# --- the sentences --------------------------------------------------------------------------------
 
 SENTENCES = [("betting_caution.csv", 50), ("aggression_small.csv", 20), ("lab_trait.csv", 80)]
 
@@ -184,7 +215,9 @@ def test_sentences_are_balanced_and_stand_once(name: str, each: int) -> None:
 def test_no_sentence_on_betting_is_made_from_a_template() -> None:
     """No five words in a row stand in two sentences, and no three words begin two."""
     words = [re.findall(r"[\w']+", row["sentence"].lower()) for row in rows("betting_caution.csv")]
-    runs = Counter(run for one in words for run in {tuple(one[at : at + 5]) for at in range(len(one) - 4)})
+    runs = Counter(
+        run for one in words for run in {tuple(one[at : at + 5]) for at in range(len(one) - 4)}
+    )
     assert [run for run, count in runs.items() if count > 1] == []
     assert max(Counter(tuple(one[:3]) for one in words).values()) == 1
 

@@ -1,4 +1,6 @@
-"""The specs of the studies, whole, on the packaged model: each runs on an empty store, finds the known causes, and is told once only."""
+"""The specs of the studies, whole, on the packaged model: each runs on an empty store, finds the
+known causes, and is told once only.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +21,17 @@ from toolkit_store import open_store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SPECS = Path(__file__).parents[1] / "specs"
-CAUSES: dict[str, Callable[[float], bool]] = {"poor": lambda balance: balance <= 50, "rich": lambda balance: balance >= 150}
+CAUSES: dict[str, Callable[[float], bool]] = {
+    "poor": lambda balance: balance <= 50,
+    "rich": lambda balance: balance >= 150,
+}
 WORDS = {word for slot in BOLD for word in slot}
 
 
 class Lab:
-    """Runs specs with the lab's overlay; all runs of one share a store, and their exports lie in one folder."""
+    """Runs specs with the lab's overlay; all runs of one share a store, and their exports lie in
+    one folder.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.store = folder, folder / "store"
@@ -38,8 +45,15 @@ class Lab:
             args += ["--set", f"sinks.published.with.path={self.folder / name}"]
         for text in sets:
             args += ["--set", text]
-        env = {**os.environ, "HF_HUB_OFFLINE": "1", "TOOLKIT_STORE": str(self.store), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run([sys.executable, "-m", *args], env=env, capture_output=True, text=True, check=False)
+        env = {
+            **os.environ,
+            "HF_HUB_OFFLINE": "1",
+            "TOOLKIT_STORE": str(self.store),
+            "OMP_NUM_THREADS": "1",
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", *args], env=env, capture_output=True, text=True, check=False
+        )
         assert done.returncode == code, done.stderr
         return done.stderr
 
@@ -52,7 +66,11 @@ class Lab:
     def events(self, name: str) -> list[dict[str, Any]]:
         """What the runs of an experiment logged."""
         logs = [path for path in (self.store / "runs").glob(f"{name}-*/events.jsonl")]
-        return [json.loads(line) for path in logs for line in path.read_text(encoding="utf-8").splitlines()]
+        return [
+            json.loads(line)
+            for path in logs
+            for line in path.read_text(encoding="utf-8").splitlines()
+        ]
 
     def export(self, name: str, file: str) -> Any:
         """A JSON file that a sink wrote."""
@@ -94,10 +112,13 @@ def number_of(rows: list[dict[str, Any]], stat: str, group: str) -> dict[tuple[s
 def auroc(values: np.ndarray[Any, Any], positive: np.ndarray[Any, Any]) -> float:
     from scipy.stats import mannwhitneyu
 
-    return float(mannwhitneyu(values[positive], values[~positive]).statistic / (positive.sum() * (~positive).sum()))
+    return float(
+        mannwhitneyu(values[positive], values[~positive]).statistic
+        / (positive.sum() * (~positive).sum())
+    )
 
 
-# --- Exp1 ---------------------------------------------------------------------------------------------------------------
+# --- Exp1 -----------------------------------------------------------------------------------------
 
 
 def test_exp1_plays_its_own_games_on_an_empty_store(lab: Lab, sae: str) -> None:
@@ -122,11 +143,17 @@ def test_exp1_counts_by_corrected_p_and_with_the_cut_as_well(lab: Lab, sae: str)
 
 
 def test_exp1_finds_readers_of_the_documented_causes(lab: Lab, sae: str) -> None:
-    """A reader tells decisions where the cause holds from the others, by its activation alone (AUROC above 0.9 or below 0.1)."""
+    """A reader tells decisions where the cause holds from the others, by its activation alone
+    (AUROC above 0.9 or below 0.1).
+    """
     meta = lab.rows("sample_meta", "samples", "exp1_sae_l1_31")
     balance = {row["sample"]: row["number"] for row in meta if row["key"] == "balance"}
     place = {name: at for at, name in enumerate(sorted(balance))}
-    marks = number_of(lab.rows("features", "groups", "exp1_sae_l1_31"), "significant", "bankruptcy vs voluntary_stop")
+    marks = number_of(
+        lab.rows("features", "groups", "exp1_sae_l1_31"),
+        "significant",
+        "bankruptcy vs voluntary_stop",
+    )
     values = {key: np.zeros(len(place)) for key, mark in marks.items() if mark}
     for row in lab.rows("activations", "features", "exp1_sae_l1_31"):
         for feature, value in zip(row["features"], row["values"], strict=True):
@@ -139,25 +166,39 @@ def test_exp1_finds_readers_of_the_documented_causes(lab: Lab, sae: str) -> None
 
 def test_balance_and_round_explain_some_of_it_and_that_is_shown(lab: Lab, sae: str) -> None:
     rows = lab.rows("features", "groups", "exp1_sae_l1_31")
-    plain, beside = (number_of(rows, stat, "bankruptcy vs voluntary_stop") for stat in ("significant", "significant_adjusted"))
+    plain, beside = (
+        number_of(rows, stat, "bankruptcy vs voluntary_stop")
+        for stat in ("significant", "significant_adjusted")
+    )
     assert set(plain) == set(beside)
     assert 0 < sum(beside.values()) < sum(plain.values())
 
 
 def test_what_half_of_the_games_found_is_measured_on_the_other_half(lab: Lab, sae: str) -> None:
-    select, confirm = (lab.rows("features", stage, "exp1_sae_l1_31") for stage in ("select", "confirm"))
+    select, confirm = (
+        lab.rows("features", stage, "exp1_sae_l1_31") for stage in ("select", "confirm")
+    )
     both = "bankruptcy vs voluntary_stop"
     chosen = {key for key, value in number_of(select, "significant", both).items() if value}
     assert chosen
     assert {(row["space"], row["feature"]) for row in confirm} == chosen
     d, before = (number_of(confirm, stat, both) for stat in ("d", "d_select"))
-    assert before == {key: value for key, value in number_of(select, "d", both).items() if key in chosen}
+    assert before == {
+        key: value for key, value in number_of(select, "d", both).items() if key in chosen
+    }
     assert sum(map(abs, d.values())) < sum(map(abs, before.values()))
-    assert any("left out whose prompts the select half has, half confirm" in (row["text"] or "") for row in confirm)
+    assert any(
+        "left out whose prompts the select half has, half confirm" in (row["text"] or "")
+        for row in confirm
+    )
 
 
 def test_what_metadata_and_a_probe_tell_stands_beside_the_features(lab: Lab, sae: str) -> None:
-    told = {row["name"]: row["value"] for row in lab.rows("baselines", "leak", "exp1_sae_l1_31") if row["metric"] == "auroc"}
+    told = {
+        row["name"]: row["value"]
+        for row in lab.rows("baselines", "leak", "exp1_sae_l1_31")
+        if row["metric"] == "auroc"
+    }
     assert told["balance"] > 0.7
     assert not {"action", "bet"} & set(told)
     kinds = {row["kind"] for row in lab.rows("baselines", "probe", "exp1_sae_l1_31")}
@@ -168,7 +209,9 @@ def test_the_same_command_computes_nothing_and_writes_the_same_file(lab: Lab, sa
     file = lab.folder / "exp1_sae_l1_31" / "features.json"
     before = file.read_bytes()
     again = lab.run("exp1_sae_l1_31")
-    assert all(line.endswith(" 0 to compute") for line in again.splitlines() if line.startswith("stage "))
+    assert all(
+        line.endswith(" 0 to compute") for line in again.splitlines() if line.startswith("stage ")
+    )
     assert file.read_bytes() == before
 
 
@@ -176,13 +219,17 @@ def test_the_raw_control_has_spaces_of_its_own_over_the_same_games(lab: Lab, res
     assert computed(residual, "exp0_llama/play") == 0
     raw = lab.rows("spaces", "residual", "exp1_residual_l1_31")
     saes = lab.rows("spaces", "features", "exp1_sae_l1_31")
-    assert [row["hookpoint"] for row in sorted(raw, key=lambda row: row["hookpoint"])] == [f"resid_post.{n}" for n in (1, 2, 3)]
+    assert [row["hookpoint"] for row in sorted(raw, key=lambda row: row["hookpoint"])] == [
+        f"resid_post.{n}" for n in (1, 2, 3)
+    ]
     assert {row["sae"] for row in raw} == {None}
     assert not {row["space"] for row in raw} & {row["space"] for row in saes}
     found = lab.export("exp1_residual_l1_31", "features.json")
     assert found["feature_type"] == "raw_residual_128_per_layer"
     assert found["total_significant_by_p"] >= found["total_significant_features"] > 50
-    assert computed(residual, "leak") == 0  # what metadata alone say is exp1_sae_l1_31's, word for word
+    assert (
+        computed(residual, "leak") == 0
+    )  # what metadata alone say is exp1_sae_l1_31's, word for word
     assert computed(residual, "probe") == 0  # and so is what is read off the same stream
 
 
@@ -198,7 +245,9 @@ def test_all_of_exp1_runs_each_distinct_prompt_once(lab: Lab, sae: str, residual
     assert {"probe", "residual"} <= set(started)
     control = lab.events("exp1_residual_l1_31")
     assert [event["stage"] for event in control if event["event"] == "step_started"] == ["residual"]
-    assert not [event for event in control if event["event"] == "phase" and event["phase"] == "load model"]
+    assert not [
+        event for event in control if event["event"] == "phase" and event["phase"] == "load model"
+    ]
 
 
 def test_the_control_is_the_same_from_a_pass_of_its_own(lab: Lab, residual: str) -> None:
@@ -206,11 +255,17 @@ def test_the_control_is_the_same_from_a_pass_of_its_own(lab: Lab, residual: str)
     name = "exp1_residual_again"
     lab.run(
         "exp1_residual_l1_31",
-        sets=[f"name={name}", "stages.features.with.stream=null", f"sinks.published.with.path={lab.folder / name}"],
+        sets=[
+            f"name={name}",
+            "stages.features.with.stream=null",
+            f"sinks.published.with.path={lab.folder / name}",
+        ],
     )
     for table, stage in (("features", "residual"), ("baselines", "probe")):
         mine = lab.rows(table, stage, name)
-        theirs = lab.rows(table, stage, "exp1_residual_l1_31" if stage == "residual" else "exp1_sae_l1_31")
+        theirs = lab.rows(
+            table, stage, "exp1_residual_l1_31" if stage == "residual" else "exp1_sae_l1_31"
+        )
         assert len(mine) == len(theirs) > 0
         for row, other in zip(mine, theirs, strict=True):
             assert described(row) == described(other)
@@ -241,11 +296,15 @@ def test_the_pathway_follows_features_through_games_and_layers(lab: Lab) -> None
     links = lab.rows("links", "pathway", "exp1_pathway")
     assert all(row["space"] != row["other_space"] for row in links)
     assert max(abs(row["r"]) for row in links) > 0.8
-    told = {row["kind"] for stage in ("leak", "probe") for row in lab.rows("baselines", stage, "exp1_pathway")}
+    told = {
+        row["kind"]
+        for stage in ("leak", "probe")
+        for row in lab.rows("baselines", stage, "exp1_pathway")
+    }
     assert told == {"metadata", "together", "linear probe", "difference of means", "best feature"}
 
 
-# --- the trait ----------------------------------------------------------------------------------------------------------
+# --- the trait ------------------------------------------------------------------------------------
 
 
 def test_the_extraction_is_not_made_again_for_the_ranking(ranking: str) -> None:
@@ -255,13 +314,18 @@ def test_the_extraction_is_not_made_again_for_the_ranking(ranking: str) -> None:
 
 
 def test_every_token_but_bos_is_a_fragment(lab: Lab, ranking: str) -> None:
-    tokens = {row["sample"]: len(row["token_ids"]) for row in lab.rows("samples", "samples", "gemma_135_extract")}
+    tokens = {
+        row["sample"]: len(row["token_ids"])
+        for row in lab.rows("samples", "samples", "gemma_135_extract")
+    }
     places: dict[tuple[str, str], list[int]] = {}
     for row in lab.rows("activations", "features", "gemma_135_extract"):
         places.setdefault((row["space"], row["sample"]), []).append(row["position"])
     assert len(tokens) == 200
     assert len(places) == 200 * 4
-    assert all(sorted(found) == list(range(1, tokens[sample])) for (_, sample), found in places.items())
+    assert all(
+        sorted(found) == list(range(1, tokens[sample])) for (_, sample), found in places.items()
+    )
 
 
 def test_the_best_feature_follows_the_number_of_bold_words(lab: Lab, ranking: str) -> None:
@@ -272,14 +336,22 @@ def test_the_best_feature_follows_the_number_of_bold_words(lab: Lab, ranking: st
     examples = lab.export("gemma_top_features", "feature_examples.json")
     first = next(iter(examples.values()))["examples_by_label"]
     told = {
-        row["name"]: row["value"] for row in lab.rows("baselines", "probe", "gemma_top_features") if row["kind"] == "linear probe"
+        row["name"]: row["value"]
+        for row in lab.rows("baselines", "probe", "gemma_top_features")
+        if row["kind"] == "linear probe"
     }
     assert set(told) == {f"resid_post.{layer}" for layer in range(4)}
     assert min(told.values()) > 0.9
-    lengths = [row["value"] for row in lab.rows("baselines", "leak", "gemma_top_features") if row["metric"] == "auroc"]
+    lengths = [
+        row["value"]
+        for row in lab.rows("baselines", "leak", "gemma_top_features")
+        if row["metric"] == "auroc"
+    ]
     assert max(lengths) < 0.6
     for label in ("1", "2", "3"):
-        assert [sum(word in one["sentence"] for word in WORDS) for one in first[label]] == [int(label)] * 5
+        assert [sum(word in one["sentence"] for word in WORDS) for one in first[label]] == [
+            int(label)
+        ] * 5
 
 
 def test_no_link_leads_to_a_page_that_does_not_exist(lab: Lab, ranking: str) -> None:
@@ -287,19 +359,37 @@ def test_no_link_leads_to_a_page_that_does_not_exist(lab: Lab, ranking: str) -> 
 
 
 def ranked(lab: Lab) -> list[Mapping[str, str]]:
-    with (lab.folder / "gemma_top_features" / "ranked_features.csv").open(newline="", encoding="utf-8") as file:
+    with (lab.folder / "gemma_top_features" / "ranked_features.csv").open(
+        newline="", encoding="utf-8"
+    ) as file:
         return list(csv.DictReader(file))
 
 
 def test_two_sparsities_of_one_site_are_two_spaces(lab: Lab, ranking: str) -> None:
     lab.run("gemma_top_features", "lab_gemma")
-    assert {(row["layer"], row["average_l0"]) for row in ranked(lab)} == {("2", "12.0"), ("2", "30.0")}
+    assert {(row["layer"], row["average_l0"]) for row in ranked(lab)} == {
+        ("2", "12.0"),
+        ("2", "30.0"),
+    }
 
 
 def test_prose_that_the_lab_does_not_know_is_refused_by_the_examination(lab: Lab) -> None:
     name, path = "gemma_135_extract", SPECS / "data" / "betting_caution.csv"
-    args = ["run", str(SPECS / f"{name}.yaml"), "--overlay", str(SPECS / "lab.yaml"), "--set", f"samples.with.path={path}"]
+    args = [
+        "run",
+        str(SPECS / f"{name}.yaml"),
+        "--overlay",
+        str(SPECS / "lab.yaml"),
+        "--set",
+        f"samples.with.path={path}",
+    ]
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "TOOLKIT_STORE": str(lab.store)}
-    done = subprocess.run([sys.executable, "-m", "toolkit", *args], env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "toolkit", *args],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 4
     assert "does not fit at resid_post" in done.stderr

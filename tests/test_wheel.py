@@ -1,6 +1,8 @@
-"""What ships: the wheel holds exactly the packages of the checkout, and nobody else provides `toolkit`.
+"""What ships: the wheel holds exactly the packages of the checkout, and nobody else provides
+`toolkit`.
 
-Runs in the sessions that built a wheel and installed it; they say where in TOOLKIT_WHEEL (and TOOLKIT_SDIST).
+Runs in the sessions that built a wheel and installed it; they say where in TOOLKIT_WHEEL (and
+TOOLKIT_SDIST).
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif("TOOLKIT_WHEEL" not in os.environ, reason="no built wheel (TOOLKIT_WHEEL); nox builds one")
+pytestmark = pytest.mark.skipif(
+    "TOOLKIT_WHEEL" not in os.environ, reason="no built wheel (TOOLKIT_WHEEL); nox builds one"
+)
 
 SOURCES = ("toolkit", "plugins", "store")
 TOP_LEVEL = {
@@ -39,7 +43,9 @@ def names_in_wheel() -> set[str]:
 
 
 def names_in_checkout(root: Path) -> set[str]:
-    """Files that git tracks or would track, under their name in the wheel: without the plugins/ or store/ in front."""
+    """Files that git tracks or would track, under their name in the wheel: without the plugins/ or
+    store/ in front.
+    """
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *SOURCES]
     listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     if listed.returncode:
@@ -54,7 +60,9 @@ def test_wheel_holds_the_packages_and_nothing_else(root: Path) -> None:
 
 
 def test_top_level_names() -> None:
-    assert {name.split("/")[0] for name in names_in_wheel() if ".dist-info/" not in name} == TOP_LEVEL
+    assert {
+        name.split("/")[0] for name in names_in_wheel() if ".dist-info/" not in name
+    } == TOP_LEVEL
 
 
 def test_packages_that_others_import_say_that_they_are_typed() -> None:
@@ -68,7 +76,9 @@ def test_wheel_carries_its_metadata() -> None:
 
 def test_only_this_distribution_provides_the_packages() -> None:
     providers = metadata.packages_distributions()
-    assert {name: providers.get(name) for name in TOP_LEVEL} == {name: ["sae-toolkit"] for name in TOP_LEVEL}
+    assert {name: providers.get(name) for name in TOP_LEVEL} == {
+        name: ["sae-toolkit"] for name in TOP_LEVEL
+    }
 
 
 def test_entry_points_name_packages_of_the_wheel() -> None:
@@ -99,4 +109,6 @@ def test_sdist_can_be_tested_and_rebuilt() -> None:
         "specs/toy.yaml",
         "tests/conftest.py",
     } <= names
-    assert not [name for name in names if name.startswith((".git/", ".nox/", "out/", "toolkit-runs/"))]
+    assert not [
+        name for name in names if name.startswith((".git/", ".nox/", "out/", "toolkit-runs/"))
+    ]

@@ -1,8 +1,9 @@
-"""How a feature is named by people: `25/2059` where one SAE sits at the layer, `model/hookpoint/sae:2059` anywhere.
+"""How a feature is named by people: `25/2059` where one SAE sits at the layer,
+`model/hookpoint/sae:2059` anywhere.
 
-Neuronpedia's ids are read too: `gemma-2-2b/20-gemmascope-res-16k/1234`. An address is read here and nowhere else, and what
-the toolkit prints as an address can be typed back. A space is one row of the table `spaces`, as a dictionary. Light: neither
-torch nor Arrow.
+Neuronpedia's ids are read too: `gemma-2-2b/20-gemmascope-res-16k/1234`. An address is read here and
+nowhere else, and what the toolkit prints as an address can be typed back. A space is one row of the
+table `spaces`, as a dictionary. Light: neither torch nor Arrow.
 """
 
 from __future__ import annotations
@@ -17,7 +18,12 @@ from toolkit import neuronpedia as _neuronpedia
 from toolkit.errors import BadInput, nearest
 from toolkit.hookpoints import Hookpoint, hookpoint
 
-FORMS = "25/2059, L25-2059, L25#2059, 25:2059, Neuronpedia's model/source/2059, or in full model/hookpoint/sae:2059"
+FORMS = (
+    "25/2059, L25-2059, L25#2059, 25:2059, Neuronpedia's model/source/2059, or "
+    "in "
+    "full "
+    "model/hookpoint/sae:2059"
+)
 """The allowed forms, for messages and help."""
 
 Space = Mapping[str, Any]
@@ -30,7 +36,8 @@ _SHOWN = 8
 
 @dataclass(frozen=True)
 class Address:
-    """One feature as a person named it: the short form has a layer only; the full form has all but perhaps the SAE.
+    """One feature as a person named it: the short form has a layer only; the full form has all but
+    perhaps the SAE.
 
     `source` is a Neuronpedia source id; then `model` is Neuronpedia's too.
     """
@@ -45,16 +52,27 @@ class Address:
     def __str__(self) -> str:
         if self.source is not None:
             return f"{self.model}/{self.source}/{self.index}"
-        place = "/".join(part for part in (self.model, self.hookpoint, self.sae) if part is not None)
+        place = "/".join(
+            part for part in (self.model, self.hookpoint, self.sae) if part is not None
+        )
         return f"{place}:{self.index}" if place else f"{self.layer}/{self.index}"
 
 
 def parse(text: str) -> Address:
-    """Read an address, or an error naming the allowed forms. A space without an SAE has the full form `model/hookpoint:3`."""
+    """Read an address, or an error naming the allowed forms. A space without an SAE has the full
+    form `model/hookpoint:3`.
+    """
     if found := _SHORT.fullmatch(text.strip()):
         return Address(int(found[1]), None, None, None, int(found[2]))
     if found := _NEURONPEDIA.fullmatch(text.strip()):
-        return Address(None if found[3] == "e" else int(found[3]), None, found[1], None, int(found[4]), found[2])
+        return Address(
+            None if found[3] == "e" else int(found[3]),
+            None,
+            found[1],
+            None,
+            int(found[4]),
+            found[2],
+        )
     place, _, index = text.strip().rpartition(":")
     split = _split(place)
     if split is None or _INDEX.fullmatch(index) is None:
@@ -64,7 +82,9 @@ def parse(text: str) -> Address:
 
 
 def _split(place: str) -> tuple[str, Hookpoint, str | None] | None:
-    """Model, hookpoint and SAE: names of models and SAEs may hold slashes, so the first hookpoint is where they part."""
+    """Model, hookpoint and SAE: names of models and SAEs may hold slashes, so the first hookpoint
+    is where they part.
+    """
     parts = place.split("/")
     for at in range(1, len(parts)):
         try:
@@ -82,22 +102,35 @@ def find(address: Address | str, spaces: Iterable[Space]) -> Space:
 
 
 def locate(address: Address | str, spaces: Iterable[Space]) -> tuple[Space, int]:
-    """The space of the addressed feature and its index. Of a text, a space's address or id as it stands is tried first."""
+    """The space of the addressed feature and its index. Of a text, a space's address or id as it
+    stands is tried first.
+    """
     rows = _distinct(spaces)
     found, index = _as_it_stands(address, rows) if isinstance(address, str) else ([], 0)
     if not found:
         read = parse(address) if isinstance(address, str) else address
         found, index = _matching(read, rows), read.index
     if len(found) > 1:
-        raise BadInput(f"'{address}' may mean {len(found)} features: {_listed(found, rows, index)}. Write one of these.")
+        raise BadInput(
+            f"'{address}' may mean {len(found)} features: "
+            f"{_listed(found, rows, index)}. "
+            f"Write one of these."
+        )
     if index >= found[0]["width"]:
         name, width = found[0]["address"], found[0]["width"]
-        raise BadInput(f"'{address}': there is no feature {index} in {name}; its width is {width} (0 to {width - 1}).")
+        raise BadInput(
+            f"'{address}': there is no feature {index} in {name}; its width is "
+            f"{width} "
+            f"(0 "
+            f"to {width - 1})."
+        )
     return found[0], index
 
 
 def _as_it_stands(text: str, rows: Sequence[Space]) -> tuple[list[Space], int]:
-    """Addresses are printed as the store has them, so they are found even where the hookpoint is no model's."""
+    """Addresses are printed as the store has them, so they are found even where the hookpoint is no
+    model's.
+    """
     name, _, index = text.strip().rpartition(":")
     if _INDEX.fullmatch(index) is None:
         return [], 0
@@ -113,29 +146,39 @@ def _matching(address: Address, rows: Sequence[Space]) -> list[Space]:
     found = [row for row in rows if row["address"] == wanted]
     if not found:
         known = [str(row["address"]) for row in rows]
-        raise BadInput(f"There is no space '{wanted}' here.{nearest(wanted, known)} Spaces: {_some(known)}.")
+        raise BadInput(
+            f"There is no space '{wanted}' here.{nearest(wanted, known)} Spaces: {_some(known)}."
+        )
     return found
 
 
 def neuronpedia(space: Space) -> tuple[str, str]:
-    """What Neuronpedia calls a space: model id and source id. Of an SAE that it does not have, names of the same shape."""
+    """What Neuronpedia calls a space: model id and source id. Of an SAE that it does not have,
+    names of the same shape.
+    """
     return _neuronpedia.names(space)
 
 
 def neuronpedia_page(space: Space, index: int) -> str | None:
-    """The address of a feature's page on Neuronpedia; None where no page of this very SAE is known to exist."""
+    """The address of a feature's page on Neuronpedia; None where no page of this very SAE is known
+    to exist.
+    """
     found = _neuronpedia.page(space)
     return f"https://www.neuronpedia.org/{found[0]}/{found[1]}/{index}" if found else None
 
 
 def from_neuronpedia(model: str, source: str, spaces: Iterable[Space]) -> list[Space]:
-    """The spaces that Neuronpedia's model id and source id mean, or an error listing those that there are."""
+    """The spaces that Neuronpedia's model id and source id mean, or an error listing those that
+    there are.
+    """
     rows = _distinct(spaces)
     known = ["/".join(neuronpedia(row)) for row in rows]
     found = [row for row, name in zip(rows, known, strict=True) if name == f"{model}/{source}"]
     if not found:
         near = nearest(f"{model}/{source}", known)
-        raise BadInput(f"No space here is Neuronpedia's '{model}/{source}'.{near} Spaces: {_some(known)}.")
+        raise BadInput(
+            f"No space here is Neuronpedia's '{model}/{source}'.{near} Spaces: {_some(known)}."
+        )
     return found
 
 
@@ -145,7 +188,11 @@ def at_layer(spaces: Iterable[Space], layer: int) -> list[Space]:
     found = [row for row in rows if layer_of(row) == layer]
     if not found:
         known = sorted({number for row in rows if (number := layer_of(row)) is not None})
-        raise BadInput(f"There is no space at layer {layer} here. Layers: {', '.join(map(str, known)) or '(none)'}.")
+        raise BadInput(
+            f"There is no space at layer {layer} here. "
+            f"Layers: "
+            f"{', '.join(map(str, known)) or '(none)'}."
+        )
     return found
 
 
@@ -184,7 +231,10 @@ def _listed(found: Sequence[Space], rows: Sequence[Space], index: int) -> str:
         [
             f"{row['address']}:{index}"
             if shared[row["address"]] == 1
-            else f"{row['space']}:{index} ({row['address']}, model revision {row['revision']}, recipe {row['recipe']})"
+            else f"{row['space']}:{index} ({row['address']}, model revision "
+            f"{row['revision']}, "
+            f"recipe "
+            f"{row['recipe']})"
             for row in found
         ]
     )

@@ -1,7 +1,8 @@
-"""What work costs: the records in which parts say it, and prices of passes over a model and of rows, from the facts of identities.
+"""What work costs: the records in which parts say it, and prices of passes over a model and of
+rows, from the facts of identities.
 
-Facts are those that loaders state (`Identity.facts`). Where one is missing, nobody has the model's files yet: then a pass costs 0
-and a plan says that it is unknown.
+Facts are those that loaders state (`Identity.facts`). Where one is missing, nobody has the model's
+files yet: then a pass costs 0 and a plan says that it is unknown.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from typing import Any, Literal
 CHARACTER = 4
 """Bytes of a character in an array of texts."""
 ENTRY, ROW = 8, 40
-"""Bytes of an active feature (number and value), and of a row of `activations` or of numbers beside names, before compression."""
+"""Bytes of an active feature (number and value), and of a row of `activations` or of numbers beside
+names, before compression.
+"""
 TOKENS = 8192
 """Padded tokens of a pass where no batch plan says otherwise."""
 ANSWERED = 16_384
@@ -24,12 +27,15 @@ Facts = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """What a stage has before it: samples, the distinct token sequences among them and the tokens of these.
+    """What a stage has before it: samples, the distinct token sequences among them and the tokens
+    of these.
 
-    `exact` is False while the samples are not there yet: then the numbers are bounds. `model` and `saes` are the facts of
-    their identities; empty when nobody knows them before they are fetched. A stage that loads no SAEs is told of those whose
-    activations it reads: `rows` of them, with `entries` active features. `units` is for a stage that makes its own. `longest` counts
-    tokens, `characters` those of the longest text. `unloaded`: a table stands for the model, which is not loaded.
+    `exact` is False while the samples are not there yet: then the numbers are bounds. `model` and
+    `saes` are the facts of their identities; empty when nobody knows them before they are fetched.
+    A stage that loads no SAEs is told of those whose activations it reads: `rows` of them, with
+    `entries` active features. `units` is for a stage that makes its own. `longest` counts tokens,
+    `characters` those of the longest text. `unloaded`: a table stands for the model, which is not
+    loaded.
     """
 
     samples: int
@@ -50,12 +56,13 @@ class Workload:
 class Comparison:
     """What a stage will compare, so that a plan can say what effect it would find.
 
-    `effect` says how: `d` of two groups by a metadata key, of which a group None is every other sample; `eta2` of several, or of all
-    that there are where `groups` is None; `r`, a number followed over the samples that have the key (with `groups`, one of these values
-    of it). `unit`: what is independent, `unit` (the samples' own), `sample` or a metadata key; `cluster`:
-    whether equal `prompt`s join units, or `none`. `family`: how many tests are corrected together; None: every feature of the SAEs,
-    or of one SAE where `each_space` is corrected by itself; 0: nobody knows yet. `discovered`: only what an earlier stage finds, which
-    nobody knows yet.
+    `effect` says how: `d` of two groups by a metadata key, of which a group None is every other
+    sample; `eta2` of several, or of all that there are where `groups` is None; `r`, a number
+    followed over the samples that have the key (with `groups`, one of these values of it). `unit`:
+    what is independent, `unit` (the samples' own), `sample` or a metadata key; `cluster`: whether
+    equal `prompt`s join units, or `none`. `family`: how many tests are corrected together; None:
+    every feature of the SAEs, or of one SAE where `each_space` is corrected by itself; 0: nobody
+    knows yet. `discovered`: only what an earlier stage finds, which nobody knows yet.
     """
 
     by: str
@@ -72,11 +79,14 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What work asks for, from configs and headers: floating-point operations, bytes read, memory at its peak, bytes stored.
+    """What work asks for, from configs and headers: floating-point operations, bytes read, memory
+    at its peak, bytes stored.
 
-    `rows` and `entries` are the rows of activations that it writes and the active features in them. `dense` is what these would be
-    with every zero written out, `dense_tokens` the same with a row for every token of the samples, looked at or not, and `dense_texts`
-    a text beside each row, all as wide as the longest. `exact` is False where these are bounds, however well its samples are known.
+    `rows` and `entries` are the rows of activations that it writes and the active features in them.
+    `dense` is what these would be with every zero written out, `dense_tokens` the same with a row
+    for every token of the samples, looked at or not, and `dense_texts` a text beside each row, all
+    as wide as the longest. `exact` is False where these are bounds, however well its samples are
+    known.
     """
 
     forwards: int = 0
@@ -109,10 +119,15 @@ class Cost:
 
 
 def token_flops(model: Facts, mean: float, blocks: int | None = None) -> float:
-    """A token through the first `blocks` blocks (all, if not said): their weights, and attention to half of a text of `mean` tokens."""
+    """A token through the first `blocks` blocks (all, if not said): their weights, and attention to
+    half of a text of `mean` tokens.
+    """
     layers = max(1, model.get("layers", 1))
     used = layers if blocks is None else min(layers, blocks)
-    return float(2 * model.get("block_parameters", 0) * used / layers + 2 * mean * model.get("width", 0) * used)
+    return float(
+        2 * model.get("block_parameters", 0) * used / layers
+        + 2 * mean * model.get("width", 0) * used
+    )
 
 
 def head_flops(model: Facts) -> float:
@@ -128,9 +143,14 @@ def token_bytes(model: Facts, kept: int) -> int:
 
 def pass_bytes(model: Facts, tokens: int, longest: int, kept: int, most: int = TOKENS) -> int:
     """A model and a pass of at most `most` padded tokens over it."""
-    return int(model.get("bytes", 0) + min(max(most, longest), max(tokens, longest)) * token_bytes(model, kept))
+    return int(
+        model.get("bytes", 0)
+        + min(max(most, longest), max(tokens, longest)) * token_bytes(model, kept)
+    )
 
 
 def key_bytes(model: Facts) -> int:
     """Memory of the keys and values of one token, kept in every block."""
-    return int(2 * model.get("layers", 0) * model.get("keys", model.get("width", 0)) * model.get("item", 4))
+    return int(
+        2 * model.get("layers", 0) * model.get("keys", model.get("width", 0)) * model.get("item", 4)
+    )

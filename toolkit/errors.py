@@ -1,4 +1,5 @@
-"""Every error the toolkit raises on purpose. Each says where, what was found, what is allowed and what to do next.
+"""Every error the toolkit raises on purpose. Each says where, what was found, what is allowed and
+what to do next.
 
 The exit code belongs to the class, so that the command line translates in one place.
 """

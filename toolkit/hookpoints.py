@@ -1,6 +1,7 @@
 """Names of places in a model: `resid_post.12` is the output of block 12, counted from 0.
 
-Other tools' names for the same places are accepted wherever a hookpoint is read, and turned into ours at once.
+Other tools' names for the same places are accepted wherever a hookpoint is read, and turned into
+ours at once.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ SITES = (
     "mlp_raw",
     "mlp_out",
 )
-"""Every site of a block, in no order. `mlp_in_normed` has no gain, `mlp_in` has; `mlp_out` is what enters the stream."""
+"""Every site of a block, in no order. `mlp_in_normed` has no gain, `mlp_in` has; `mlp_out` is what
+enters the stream.
+"""
 
 _ALIASES = {
     "hook_resid_pre": "resid_pre",
@@ -39,7 +42,9 @@ _ALIASES = {
 }
 """TransformerLens, behind `blocks.LAYER.`: the names of its first releases and of its third."""
 _ELSEWHERE = {"z": "attn_z", "attn_out_post": "attn_out", "mlp_out_post": "mlp_out"}
-"""interp-engine, where it differs. Its `mlp_out` and `attn_out` are ours too, but on Gemma 2 it means them before the norm."""
+"""interp-engine, where it differs. Its `mlp_out` and `attn_out` are ours too, but on Gemma 2 it
+means them before the norm.
+"""
 _MODULES = {"": "resid_post", ".mlp": "mlp_raw", ".post_feedforward_layernorm": "mlp_out"}
 """What comes out of modules, by their path behind a block's (sparsify, delphi)."""
 
@@ -56,7 +61,9 @@ class Hookpoint:
 
 
 def hookpoint(text: str) -> Hookpoint:
-    """Read a name of ours (`resid_post.12`) or another tool's (`blocks.12.hook_resid_post`, `layers.12`)."""
+    """Read a name of ours (`resid_post.12`) or another tool's (`blocks.12.hook_resid_post`,
+    `layers.12`).
+    """
     if found := re.fullmatch(r"([a-z_]+)\.(\d+)", text):
         if found[1] in SITES:
             return Hookpoint(found[1], int(found[2]))
@@ -64,11 +71,16 @@ def hookpoint(text: str) -> Hookpoint:
             return Hookpoint(_ELSEWHERE[found[1]], int(found[2]))
     if (found := re.fullmatch(r"blocks\.(\d+)\.([a-z0-9_.]+)", text)) and found[2] in _ALIASES:
         return Hookpoint(_ALIASES[found[2]], int(found[1]))
-    if (found := re.fullmatch(r"(?:model\.layers|layers|transformer\.h|gpt_neox\.layers)\.(\d+)(.*)", text)) and found[
-        2
-    ] in _MODULES:
+    if (
+        found := re.fullmatch(
+            r"(?:model\.layers|layers|transformer\.h|gpt_neox\.layers)\.(\d+)(.*)", text
+        )
+    ) and found[2] in _MODULES:
         return Hookpoint(_MODULES[found[2]], int(found[1]))
     site = text.partition(".")[0]
     raise BadInput(
-        f"'{text}' is no hookpoint.{nearest(site, SITES)} Write SITE.LAYER, layers counted from 0; sites: {choices(SITES)}."
+        f"'{text}' is no hookpoint.{nearest(site, SITES)} Write SITE.LAYER, layers "
+        f"counted from 0; "
+        f"sites: "
+        f"{choices(SITES)}."
     )

@@ -1,4 +1,5 @@
-"""The whole extension surface: what a plugin may implement. Every hook *collects* frozen records; order never matters.
+"""The whole extension surface: what a plugin may implement. Every hook *collects* frozen records;
+order never matters.
 
 from toolkit import hookimpl
 from toolkit.parts import SourcePart

@@ -1,4 +1,6 @@
-"""Repositories of the Hugging Face hub: what is in the cache, which commit a branch is, and fetching. Offline is honoured."""
+"""Repositories of the Hugging Face hub: what is in the cache, which commit a branch is, and
+fetching. Offline is honoured.
+"""
 
 from __future__ import annotations
 
@@ -31,16 +33,26 @@ class Download:
 
 
 def snapshot(name: str, revision: str, marker: str) -> Snapshot:
-    """The commit behind a revision and its folder in the cache, if that has the file `marker` (a glob pattern)."""
+    """The commit behind a revision and its folder in the cache, if that has the file `marker` (a
+    glob pattern).
+    """
     found = cached(name, revision, marker)
     if found is not None:
         return Snapshot(name, found.name, found)
     if offline():
         raise BadInput(
-            f"'{name}' at revision '{revision}' is not in the Hugging Face cache ({_cache_folder()}), and HF_HUB_OFFLINE forbids "
-            f"fetching it. Unset HF_HUB_OFFLINE, name a revision that is there, or a folder with `path:`."
+            f"'{name}' at revision '{revision}' is not in the Hugging Face cache "
+            f"({_cache_folder()}), "
+            f"and HF_HUB_OFFLINE "
+            f"forbids "
+            f"fetching it. Unset HF_HUB_OFFLINE, name a revision that is there, "
+            f"or "
+            f"a "
+            f"folder with `path:`."
         )
-    return Snapshot(name, revision if re.fullmatch(r"[0-9a-f]{40}", revision) else _commit(name, revision), None)
+    return Snapshot(
+        name, revision if re.fullmatch(r"[0-9a-f]{40}", revision) else _commit(name, revision), None
+    )
 
 
 def offline() -> bool:
@@ -54,7 +66,9 @@ def fetch(wanted: Snapshot, patterns: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(wanted.name, revision=wanted.revision, allow_patterns=list(patterns)))
+        return Path(
+            snapshot_download(wanted.name, revision=wanted.revision, allow_patterns=list(patterns))
+        )
     except Exception as error:
         raise BadInput(_unreachable(wanted.name, wanted.revision, error)) from None
 
@@ -82,7 +96,9 @@ def repository_files(wanted: Snapshot, patterns: Sequence[str]) -> list[HubFile]
 def cached_files(wanted: Snapshot, patterns: Sequence[str]) -> dict[str, Path]:
     """The files of a commit in the cache that match, by their path in the repository."""
     folder = snapshot_folder(wanted)
-    found = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    found = {
+        str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()
+    }
     return {name: path for name, path in found.items() if _matches(name, patterns)}
 
 
@@ -91,22 +107,40 @@ def snapshot_folder(wanted: Snapshot) -> Path:
     return _repository(wanted.name) / "snapshots" / wanted.revision
 
 
-def fetch_file(wanted: Snapshot, path: str, tell: Callable[[int], None], *, again: bool = False) -> Path:
-    """Download one file into the cache; what an earlier try left is gone on with, unless `again` begins from nothing.
+def fetch_file(
+    wanted: Snapshot, path: str, tell: Callable[[int], None], *, again: bool = False
+) -> Path:
+    """Download one file into the cache; what an earlier try left is gone on with, unless `again`
+    begins from nothing.
 
-    `tell` gets the bytes that are there so far. What another try cannot mend is a `BadInput`; other errors are as they come.
+    `tell` gets the bytes that are there so far. What another try cannot mend is a `BadInput`; other
+    errors are as they come.
     """
     from huggingface_hub import errors, hf_hub_download
 
-    hopeless = (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.EntryNotFoundError)
+    hopeless = (
+        errors.RepositoryNotFoundError,
+        errors.RevisionNotFoundError,
+        errors.EntryNotFoundError,
+    )
     try:
-        return Path(hf_hub_download(wanted.name, path, revision=wanted.revision, tqdm_class=_teller(tell), force_download=again))
+        return Path(
+            hf_hub_download(
+                wanted.name,
+                path,
+                revision=wanted.revision,
+                tqdm_class=_teller(tell),
+                force_download=again,
+            )
+        )
     except (*hopeless, errors.LocalTokenNotFoundError, PermissionError) as error:
         raise BadInput(_unreachable(wanted.name, wanted.revision, error)) from None
 
 
 def _teller(tell: Callable[[int], None]) -> Any:
-    """A progress bar that shows nothing and tells. Some transfers have two, of bytes received and written: either counts."""
+    """A progress bar that shows nothing and tells. Some transfers have two, of bytes received and
+    written: either counts.
+    """
     from tqdm import tqdm
 
     class Teller(tqdm):  # type: ignore[misc]
@@ -143,22 +177,33 @@ MEANS = {
     "EntryNotFoundError": "the repository has no such file",
     "LocalTokenNotFoundError": "there is no token",
 }
-"""What the hub's answers mean; the client's own texts begin with a number and the id of a request."""
+"""What the hub's answers mean; the client's own texts begin with a number and the id of a request.
+"""
 
 
 def _unreachable(name: str, revision: str, error: Exception) -> str:
     kinds = (kind.__name__ for kind in type(error).__mro__)
-    said = next((MEANS[kind] for kind in kinds if kind in MEANS), (str(error).splitlines() or ["no more is said"])[0])
+    said = next(
+        (MEANS[kind] for kind in kinds if kind in MEANS),
+        (str(error).splitlines() or ["no more is said"])[0],
+    )
     return (
-        f"'{name}' at revision '{revision}': the hub does not give it ({type(error).__name__}: {said}). For a gated repository "
-        f"accept its terms, then run `hf auth login` or set HF_TOKEN; without a network name a folder with `path:`."
+        f"'{name}' at revision '{revision}': the hub does not give it "
+        f"({type(error).__name__}: "
+        f"{said}). For a gated "
+        f"repository "
+        f"accept its terms, then run `hf auth login` or set HF_TOKEN; without a "
+        f"network "
+        f"name a folder with "
+        f"`path:`."
     )
 
 
 def cached(name: str, revision: str, marker: str) -> Path | None:
     """The folder of a repository in the cache; None when it is not there. Never asks the network.
 
-    By the cache's documented layout: refs/NAME holds the commit of a branch, snapshots/COMMIT its files.
+    By the cache's documented layout: refs/NAME holds the commit of a branch, snapshots/COMMIT its
+    files.
     """
     repository = _repository(name)
     reference = repository / "refs" / revision

@@ -11,7 +11,9 @@ IMPORTED = "import"
 
 @dataclass(frozen=True, kw_only=True)
 class StepRow:
-    """One committed step. `material` is the canonical JSON whose hash is `key`; `tables` the rows written to each table."""
+    """One committed step. `material` is the canonical JSON whose hash is `key`; `tables` the rows
+    written to each table.
+    """
 
     key: str
     experiment: str
@@ -36,7 +38,9 @@ class StepRow:
 
 @dataclass(frozen=True, kw_only=True)
 class RunRow:
-    """One change of a run's state. The row with the highest `seq` counts. States: running, done, failed, interrupted."""
+    """One change of a run's state. The row with the highest `seq` counts. States: running, done,
+    failed, interrupted.
+    """
 
     run: str
     seq: int

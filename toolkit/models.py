@@ -1,8 +1,9 @@
-"""What a model part's `load` gives: the methods that stages call, with working defaults for all that can be built from three.
+"""What a model part's `load` gives: the methods that stages call, with working defaults for all
+that can be built from three.
 
-A new architecture writes `encode`, `decode`, `run` and `unembed`; `prefix`/`suffix`, `generate` and `score` then work by
-whole forward passes, and may be overridden by something faster. Tensors are torch's. This module does not import torch
-before a method needs it: reading the contract is light.
+A new architecture writes `encode`, `decode`, `run` and `unembed`; `prefix`/`suffix`, `generate` and
+`score` then work by whole forward passes, and may be overridden by something faster. Tensors are
+torch's. This module does not import torch before a method needs it: reading the contract is light.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ Span = tuple[str, int, int]
 
 @dataclass(frozen=True)
 class Tokens:
-    """A text as the model reads it: `pieces` are the parts of `text` that stand behind `ids`; spans count tokens."""
+    """A text as the model reads it: `pieces` are the parts of `text` that stand behind `ids`; spans
+    count tokens.
+    """
 
     text: str
     ids: tuple[int, ...]
@@ -36,9 +39,11 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Encoded:
-    """What a tokeniser says: the rendered text, ids, and the characters (half open) of each id; `(n, n)` for an added BOS.
+    """What a tokeniser says: the rendered text, ids, and the characters (half open) of each id;
+    `(n, n)` for an added BOS.
 
-    `shift` is where the given text begins in the rendered one: more than 0 behind a chat template's header.
+    `shift` is where the given text begins in the rendered one: more than 0 behind a chat template's
+    header.
     """
 
     text: str
@@ -59,7 +64,9 @@ class Edit:
 
 @dataclass(frozen=True)
 class Prefix:
-    """A prompt whose work is done once: all its tokens, and what the model keeps of them for `suffix`."""
+    """A prompt whose work is done once: all its tokens, and what the model keeps of them for
+    `suffix`.
+    """
 
     ids: tuple[int, ...]
     kept: Any = None
@@ -69,7 +76,9 @@ class Prefix:
 
 @dataclass(frozen=True)
 class Generated:
-    """A reply. `finish`: `stop` (end of text), `until` (a stop string was reached), `length` (cut off)."""
+    """A reply. `finish`: `stop` (end of text), `until` (a stop string was reached), `length` (cut
+    off).
+    """
 
     ids: tuple[int, ...]
     text: str
@@ -77,11 +86,15 @@ class Generated:
 
 
 Draw = Callable[[int, int, "Tensor"], int]
-"""Chooses the next token: (row, how many tokens the reply has, probabilities in float64 on the CPU) -> token id."""
+"""Chooses the next token: (row, how many tokens the reply has, probabilities in float64 on the CPU)
+-> token id.
+"""
 
 
 class Model(ABC):
-    """A loaded model. Layers count from 0; sequences are padded on the right, where a causal model cannot see the padding."""
+    """A loaded model. Layers count from 0; sequences are padded on the right, where a causal model
+    cannot see the padding.
+    """
 
     identity: Identity
     layers: int
@@ -92,19 +105,26 @@ class Model(ABC):
 
     @abstractmethod
     def encode(self, text: str, *, chat: bool = False) -> Encoded:
-        """Token ids with BOS where the model wants one (exactly one, in chat too), and where each stands in the text."""
+        """Token ids with BOS where the model wants one (exactly one, in chat too), and where each
+        stands in the text.
+        """
 
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids; special tokens are left out."""
 
     @abstractmethod
-    def run(self, batch: Sequence[Sequence[int]], capture: Sequence[str], edits: Sequence[Edit] = ()) -> dict[str, Tensor]:
-        """One pass: for each hookpoint of `capture` a tensor (rows, longest, width), after the edits are made.
+    def run(
+        self, batch: Sequence[Sequence[int]], capture: Sequence[str], edits: Sequence[Edit] = ()
+    ) -> dict[str, Tensor]:
+        """One pass: for each hookpoint of `capture` a tensor (rows, longest, width), after the
+        edits are made.
 
-        `attn_z` is as wide as all heads together; `attn_probs` is (rows, heads, longest, longest): queries, then keys.
+        `attn_z` is as wide as all heads together; `attn_probs` is (rows, heads, longest, longest):
+        queries, then keys.
 
-        Blocks after the last one captured need not be run. What stands beyond a row's end means nothing.
+        Blocks after the last one captured need not be run. What stands beyond a row's end means
+        nothing.
         """
 
     @abstractmethod
@@ -115,35 +135,50 @@ class Model(ABC):
     """Tokens that end a reply."""
 
     bos_id: int | None = None
-    """The token that begins every text, if the model has one; its activations are left out of results."""
+    """The token that begins every text, if the model has one; its activations are left out of
+    results.
+    """
 
     # --- working defaults ---
 
-    def tokenise(self, text: str, *, chat: bool = False, spans: Sequence[Span] = (), name: str = "") -> Tokens:
-        """Tokens with character spans turned into token ranges: any overlap counts. Longer than the context is an error."""
+    def tokenise(
+        self, text: str, *, chat: bool = False, spans: Sequence[Span] = (), name: str = ""
+    ) -> Tokens:
+        """Tokens with character spans turned into token ranges: any overlap counts. Longer than the
+        context is an error.
+        """
         encoded = self.encode(text, chat=chat)
         if len(encoded.ids) > self.context:
             of = f"sample '{name}'" if name else f"the text '{text[:40]}...'"
             raise DataError(
-                f"{of} has {len(encoded.ids)} tokens; {self.identity.name} reads at most {self.context}. Shorten the text, "
+                f"{of} has {len(encoded.ids)} tokens; {self.identity.name} reads at "
+                f"most "
+                f"{self.context}. "
+                f"Shorten the text, "
                 f"or leave the sample out: cutting it off would change what is asked."
             )
         ranges = tuple(_token_span(span, encoded) for span in spans)
         pieces = tuple(encoded.text[start:end] for start, end in encoded.offsets)
-        return Tokens(encoded.text, encoded.ids, pieces, tuple(span for span in ranges if span is not None))
+        return Tokens(
+            encoded.text, encoded.ids, pieces, tuple(span for span in ranges if span is not None)
+        )
 
     def last_hookpoint(self) -> str:
         """Where `unembed` takes its rows from."""
         return str(Hookpoint("resid_post", self.layers - 1))
 
     def prefix(self, ids: Sequence[int], capture: Sequence[str] = ()) -> Prefix:
-        """Do the work of a prompt once, for many `suffix` calls, and keep its last token's stream at `capture`."""
+        """Do the work of a prompt once, for many `suffix` calls, and keep its last token's stream
+        at `capture`.
+        """
         wanted = [*dict.fromkeys((*capture, self.last_hookpoint()))]
         found = self.run([ids], wanted)
         return Prefix(tuple(ids), None, {name: found[name][0, len(ids) - 1] for name in wanted})
 
     def suffix(self, prefix: Prefix, rows: Sequence[tuple[int, Tensor]]) -> Tensor:
-        """Last-token states (one row each) when the stream after block `layer`, at the last token, is `row` instead."""
+        """Last-token states (one row each) when the stream after block `layer`, at the last token,
+        is `row` instead.
+        """
         import torch
 
         if not rows:
@@ -152,8 +187,15 @@ class Model(ABC):
         found = []
         for start in range(0, len(rows), 64):
             chunk = rows[start : start + 64]
-            edits = [Edit(f"resid_post.{layer}", row, at, value) for row, (layer, value) in enumerate(chunk)]
-            found.append(self.run([prefix.ids] * len(chunk), [self.last_hookpoint()], edits)[self.last_hookpoint()][:, at])
+            edits = [
+                Edit(f"resid_post.{layer}", row, at, value)
+                for row, (layer, value) in enumerate(chunk)
+            ]
+            found.append(
+                self.run([prefix.ids] * len(chunk), [self.last_hookpoint()], edits)[
+                    self.last_hookpoint()
+                ][:, at]
+            )
         return torch.cat(found)
 
     def next_logits(self, batch: Sequence[Sequence[int]]) -> Tensor:
@@ -164,8 +206,12 @@ class Model(ABC):
         ends = torch.tensor([len(ids) - 1 for ids in batch])
         return self.unembed(states[torch.arange(len(batch)), ends])
 
-    def generate(self, batch: Sequence[Sequence[int]], draw: Draw, *, most: int, until: str | None = None) -> list[Generated]:
-        """Sample replies token by token, at most `most` tokens each; `until` ends a reply that has text before it."""
+    def generate(
+        self, batch: Sequence[Sequence[int]], draw: Draw, *, most: int, until: str | None = None
+    ) -> list[Generated]:
+        """Sample replies token by token, at most `most` tokens each; `until` ends a reply that has
+        text before it.
+        """
         replies = [Reply(self, until, most) for _ in batch]
         while live := [row for row, reply in enumerate(replies) if not reply.finish]:
             logits = self.next_logits([[*batch[row], *replies[row].ids] for row in live])
@@ -181,7 +227,9 @@ class Model(ABC):
         states = self.run(batch, [self.last_hookpoint()])[self.last_hookpoint()]
         scores = []
         for row, more in enumerate(continuations):
-            logp = torch.log_softmax(self.unembed(states[row, len(ids) - 1 : len(batch[row]) - 1]).double(), dim=-1)
+            logp = torch.log_softmax(
+                self.unembed(states[row, len(ids) - 1 : len(batch[row]) - 1]).double(), dim=-1
+            )
             scores.append(float(logp[torch.arange(len(more)), torch.tensor(list(more))].sum()))
         return scores
 
@@ -225,5 +273,7 @@ def as_probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
 
 def _token_span(span: Span, encoded: Encoded) -> Span | None:
     name, start, end = span[0], span[1] + encoded.shift, span[2] + encoded.shift
-    inside = [at for at, (first, last) in enumerate(encoded.offsets) if first < end and last > start]
+    inside = [
+        at for at, (first, last) in enumerate(encoded.offsets) if first < end and last > start
+    ]
     return (name, inside[0], inside[-1] + 1) if inside else None

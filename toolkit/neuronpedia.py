@@ -1,7 +1,9 @@
-"""What Neuronpedia calls a space: a model id and a source id, such as `gemma-2-2b` and `20-gemmascope-res-16k`.
+"""What Neuronpedia calls a space: a model id and a source id, such as `gemma-2-2b` and
+`20-gemmascope-res-16k`.
 
-Published SAEs have the names of Neuronpedia's own pages; anything else gets one of the same shape. A Gemma Scope name without
-`__l0-N` means the canonical SAE of its layer, and only one that is known to be canonical is called so.
+Published SAEs have the names of Neuronpedia's own pages; anything else gets one of the same shape.
+A Gemma Scope name without `__l0-N` means the canonical SAE of its layer, and only one that is known
+to be canonical is called so.
 """
 
 from __future__ import annotations
@@ -22,7 +24,34 @@ _GEMMA_SITES = {"resid_post": "res", "mlp_out": "mlp", "attn_z": "att"}
 _LLAMA = re.compile(r"Llama3_1-8B-Base-L(\d+)(R|M|A)-(8|32)x")
 _LLAMA_SITES = {"R": "res", "M": "mlp", "A": "att"}
 _LLAMA_WIDTHS = {"8": "32k", "32": "131k"}
-_2B = (105, 102, 141, 59, 124, 68, 70, 69, 71, 73, 77, 80, 82, 84, 84, 78, 78, 77, 74, 73, 71, 70, 72, 75, 73, 116)
+_2B = (
+    105,
+    102,
+    141,
+    59,
+    124,
+    68,
+    70,
+    69,
+    71,
+    73,
+    77,
+    80,
+    82,
+    84,
+    84,
+    78,
+    78,
+    77,
+    74,
+    73,
+    71,
+    70,
+    72,
+    75,
+    73,
+    116,
+)
 _CANONICAL = {
     ("gemma-2-2b", "res", "16k"): dict(enumerate(_2B)),
     ("gemma-2-9b", "res", "16k"): {9: 100, 20: 68, 31: 114},
@@ -32,12 +61,20 @@ _CANONICAL = {
 """Average L0 of the canonical SAEs by layer, as published: the nearest to 100."""
 
 
-_OTHERS = {("gemma-2-2b", "res", "16k"): {5: (18, 34, 143, 309), 12: (22, 41, 176, 445), 19: (23, 40, 137, 279)}}
+_OTHERS = {
+    ("gemma-2-2b", "res", "16k"): {
+        5: (18, 34, 143, 309),
+        12: (22, 41, 176, 445),
+        19: (23, 40, 137, 279),
+    }
+}
 """Average L0s beside the canonical one that have pages of their own."""
 
 
 def page(space: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Model id and source id where a page is known to exist; a link to another SAE's page would show an unrelated feature."""
+    """Model id and source id where a page is known to exist; a link to another SAE's page would
+    show an unrelated feature.
+    """
     model, source = names(space)
     short = str(space["model"]).rstrip("/").rpartition("/")[2].lower()
     site = str(space["hookpoint"]).rpartition(".")[0]

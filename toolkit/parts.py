@@ -1,7 +1,7 @@
 """What a part is: the frozen records that plugins return from the hooks of `toolkit.hookspecs`.
 
-A part names itself as a spec names it (`extract.activations`), carries a pydantic model for its `with:` block and one function
-that does the work. What that function gets is in `toolkit.work`.
+A part names itself as a spec names it (`extract.activations`), carries a pydantic model for its
+`with:` block and one function that does the work. What that function gets is in `toolkit.work`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ class Params(BaseModel):
 
 
 UNHASHED: dict[str, Any] = {"hashed": False}
-"""`Field(..., json_schema_extra=UNHASHED)`: a param that cannot change results (a folder, a batch size); it enters no key."""
+"""`Field(..., json_schema_extra=UNHASHED)`: a param that cannot change results (a folder, a batch
+size); it enters no key.
+"""
 
 
 class NoParams(Params):
@@ -37,7 +39,9 @@ class NoParams(Params):
 
 @dataclass(frozen=True)
 class Identity:
-    """What a model, SAE set or data file *is*: enters every key. `revision` is for people, `digest` for hashing."""
+    """What a model, SAE set or data file *is*: enters every key. `revision` is for people, `digest`
+    for hashing.
+    """
 
     name: str
     revision: str
@@ -71,11 +75,13 @@ class ModelPart(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class SaePart(Part):
-    """An SAE adapter. `identify` names the spaces' files; `load` runs in a worker and gives a list of `toolkit.saes.Sae`.
+    """An SAE adapter. `identify` names the spaces' files; `load` runs in a worker and gives a list
+    of `toolkit.saes.Sae`.
 
-    `examine` names the stage part that looks at them before any use; None only for what is no SAE. `decoder` reads the decoder
-    of one SAE, by its name, from files that are there already: without torch and without the network. `downloads` names what
-    `load` would fetch from the hub, for `toolkit fetch`.
+    `examine` names the stage part that looks at them before any use; None only for what is no SAE.
+    `decoder` reads the decoder of one SAE, by its name, from files that are there already: without
+    torch and without the network. `downloads` names what `load` would fetch from the hub, for
+    `toolkit fetch`.
     """
 
     kind: ClassVar[str] = "sae"
@@ -88,10 +94,12 @@ class SaePart(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class SourcePart(Part):
-    """Where samples come from: yields `samples` and `sample_meta`. With `reads`, from another experiment's tables.
+    """Where samples come from: yields `samples` and `sample_meta`. With `reads`, from another
+    experiment's tables.
 
-    `most` says how many samples it gives at most, given the most rows of each table of the stage that it reads (None: nobody knows).
-    `identify` says what its files are; where its facts tell `rows` (and `units`), nobody asks `most`.
+    `most` says how many samples it gives at most, given the most rows of each table of the stage
+    that it reads (None: nobody knows). `identify` says what its files are; where its facts tell
+    `rows` (and `units`), nobody asks `most`.
     """
 
     kind: ClassVar[str] = "source"
@@ -105,20 +113,23 @@ class SourcePart(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class StagePart(Part):
-    """A stage: reads tables, writes tables; `optional` ones it reads where a stage that it needs has written them.
+    """A stage: reads tables, writes tables; `optional` ones it reads where a stage that it needs
+    has written them.
 
-    `written` says which of `writes` these params write, where not all. `instead` names an optional table that stands for the model:
-    where a stage that it needs writes it, no model is loaded.
+    `written` says which of `writes` these params write, where not all. `instead` names an optional
+    table that stands for the model: where a stage that it needs writes it, no model is loaded.
 
-    `split` names the param that holds the samples of one step, or None for one step. A stage that makes its own units (games, say)
-    gives their number as `units(params)`; `split` then counts units, the host keeps the spec's limit, and each step is handed its
-    range as `work.units`; `most(params, units)` tells how many rows of which table so many units give at most. `first`: it looks at
-    the first so many samples only, and is not run again when others change. `distinct`: samples of equal tokens share a step, so
-    that they are computed once.
+    `split` names the param that holds the samples of one step, or None for one step. A stage that
+    makes its own units (games, say) gives their number as `units(params)`; `split` then counts
+    units, the host keeps the spec's limit, and each step is handed its range as `work.units`;
+    `most(params, units)` tells how many rows of which table so many units give at most. `first`: it
+    looks at the first so many samples only, and is not run again when others change. `distinct`:
+    samples of equal tokens share a step, so that they are computed once.
 
-    `cost` says what so much work asks for; `batches` gives the batch plan for so many bytes of free memory on a device (`cuda` or
-    `cpu`), which is fixed for a stage of a run and handed to its steps as `work.batch`. `compares` says, from the params and the facts
-    of the model, which groups will be compared.
+    `cost` says what so much work asks for; `batches` gives the batch plan for so many bytes of free
+    memory on a device (`cuda` or `cpu`), which is fixed for a stage of a run and handed to its
+    steps as `work.batch`. `compares` says, from the params and the facts of the model, which groups
+    will be compared.
     """
 
     kind: ClassVar[str] = "stage"
@@ -164,9 +175,11 @@ class ParserPart(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class SinkPart(Part):
-    """An export. Yields (file name, bytes), or pieces of bytes for large ones; the host writes each by atomic rename, with its hash.
+    """An export. Yields (file name, bytes), or pieces of bytes for large ones; the host writes each
+    by atomic rename, with its hash.
 
-    `disk` says how many bytes it will write, given the cost of the stages before it; a run that has no room for them is refused.
+    `disk` says how many bytes it will write, given the cost of the stages before it; a run that has
+    no room for them is refused.
     """
 
     kind: ClassVar[str] = "sink"
@@ -185,7 +198,9 @@ class ExecutorPart(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class ReportSection(Part):
-    """A report section: tables in, figures out. Left out when none of its tables has rows, or it yields no figure."""
+    """A report section: tables in, figures out. Left out when none of its tables has rows, or it
+    yields no figure.
+    """
 
     kind: ClassVar[str] = "report"
     title: str

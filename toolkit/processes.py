@@ -1,4 +1,6 @@
-"""A worker behind a pair of pipes. Executors start one with whatever command reaches it: python here, `docker run -i`, ssh."""
+"""A worker behind a pair of pipes. Executors start one with whatever command reaches it: python
+here, `docker run -i`, ssh.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,17 @@ from typing import Any
 
 
 class PipedWorker:
-    """Implements `toolkit.work.Worker` over stdin and stdout of a child process; stderr goes to a file."""
+    """Implements `toolkit.work.Worker` over stdin and stdout of a child process; stderr goes to a
+    file.
+    """
 
     def __init__(
-        self, name: str, command: Sequence[str], log: Path, env: Mapping[str, str], device: Mapping[str, Any] | None = None
+        self,
+        name: str,
+        command: Sequence[str],
+        log: Path,
+        env: Mapping[str, str],
+        device: Mapping[str, Any] | None = None,
     ) -> None:
         self.name, self.device, self._answer = name, dict(device or {}), threading.Event()
         self._stack = ""
@@ -48,7 +57,9 @@ class PipedWorker:
             return
 
     def events(self) -> Iterator[Mapping[str, Any]]:
-        """Events until the worker ends. Lines that are no events (a container engine's own words) are passed over."""
+        """Events until the worker ends. Lines that are no events (a container engine's own words)
+        are passed over.
+        """
         assert self._child.stdout is not None
         with self._child.stdout as lines:
             for line in lines:
@@ -62,7 +73,9 @@ class PipedWorker:
                 yield event
 
     def stack(self) -> str:
-        """What the worker's main thread is doing. If it cannot answer, its C-level stack is asked for by signal into its log."""
+        """What the worker's main thread is doing. If it cannot answer, its C-level stack is asked
+        for by signal into its log.
+        """
         self._answer.clear()
         self.send({"type": "stack"})
         if self._answer.wait(2.0):

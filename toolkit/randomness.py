@@ -1,4 +1,6 @@
-"""Counter-based randomness: a draw depends on (seed, purpose, counters) alone, never on order, batch or worker."""
+"""Counter-based randomness: a draw depends on (seed, purpose, counters) alone, never on order,
+batch or worker.
+"""
 
 from __future__ import annotations
 
@@ -19,5 +21,7 @@ def generator(seed: int, purpose: str, *counters: int | str) -> np.random.Genera
 
 
 def half(seed: int, unit: str) -> str:
-    """Which half of the units one belongs to: `select` finds candidates, `confirm` tests them. The same in every stage."""
+    """Which half of the units one belongs to: `select` finds candidates, `confirm` tests them. The
+    same in every stage.
+    """
     return "select" if generator(seed, "split", unit).random() < 0.5 else "confirm"

@@ -1,7 +1,9 @@
-"""What an SAE part's `load` gives: SAEs, each with its hookpoint and identity, and the space that one makes with a model.
+"""What an SAE part's `load` gives: SAEs, each with its hookpoint and identity, and the space that
+one makes with a model.
 
-A *space* is model@revision, hookpoint, the hash of the SAE's own files and the recipe by which it is run. A feature number
-means something inside its space only, so every row of features carries the space's id.
+A *space* is model@revision, hookpoint, the hash of the SAE's own files and the recipe by which it
+is run. A feature number means something inside its space only, so every row of features carries the
+space's id.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ LONGER = 4
 
 @dataclass(frozen=True)
 class Sparse:
-    """Active features of many rows: row i owns `counts[i]` entries, in order, of `features` and `values`."""
+    """Active features of many rows: row i owns `counts[i]` entries, in order, of `features` and
+    `values`.
+    """
 
     counts: Tensor
     features: Tensor
@@ -39,9 +43,11 @@ class Sparse:
 
 @dataclass(frozen=True)
 class Decoder:
-    """The decoder of an SAE as its files hold it, read without torch: `rows(first, last)` gives a range of features, float32.
+    """The decoder of an SAE as its files hold it, read without torch: `rows(first, last)` gives a
+    range of features, float32.
 
-    Directions only: lengths and signs of whole matrices are the layout's. `digest` is the SAE's own, to tell that it is the one.
+    Directions only: lengths and signs of whole matrices are the layout's. `digest` is the SAE's
+    own, to tell that it is the one.
     """
 
     digest: str
@@ -71,7 +77,9 @@ class Sae(ABC):
 
     @abstractmethod
     def decode(self, activations: Tensor) -> Tensor:
-        """(n, width) -> (n, outputs): the reconstruction, as far as it follows from the activations alone."""
+        """(n, width) -> (n, outputs): the reconstruction, as far as it follows from the activations
+        alone.
+        """
 
     @abstractmethod
     def decoder_rows(self, features: Sequence[int]) -> Tensor:
@@ -88,7 +96,8 @@ class Sae(ABC):
         return self.inputs
 
     def reconstruct(self, rows: Tensor, activations: Tensor | None = None) -> Tensor:
-        """(n, inputs) -> (n, outputs): what it makes of rows, with what needs the rows themselves (a skip connection, their norm).
+        """(n, inputs) -> (n, outputs): what it makes of rows, with what needs the rows themselves
+        (a skip connection, their norm).
 
         `activations`: what `encode` gave for these rows, to save the work.
         """
@@ -101,11 +110,17 @@ class Sae(ABC):
 
     def sparse(self, rows: Tensor, chunk: int | None = None) -> Sparse:
         """Active features of rows, a chunk at a time, so that no dense matrix of all rows is made."""
-        size = chunk or max(1, (DENSE if rows.device.type == "cpu" else LONGER * DENSE) // self.width)
-        return _joined([self.active(rows[start : start + size]) for start in range(0, len(rows), size)])
+        size = chunk or max(
+            1, (DENSE if rows.device.type == "cpu" else LONGER * DENSE) // self.width
+        )
+        return _joined(
+            [self.active(rows[start : start + size]) for start in range(0, len(rows), size)]
+        )
 
     def active(self, rows: Tensor) -> Sparse:
-        """Active features of a few rows: what `encode` gives, without its zeros. Write it anew where it can be had cheaper."""
+        """Active features of a few rows: what `encode` gives, without its zeros. Write it anew
+        where it can be had cheaper.
+        """
         return without_zeros(self.encode(rows))
 
     def release_memory(self) -> None:
@@ -120,7 +135,9 @@ def without_zeros(dense: Tensor) -> Sparse:
 
     if dense.device.type != "cpu" or dense.dtype != torch.float32:
         at = dense.nonzero()
-        return Sparse(torch.bincount(at[:, 0], minlength=len(dense)), at[:, 1], dense[at[:, 0], at[:, 1]])
+        return Sparse(
+            torch.bincount(at[:, 0], minlength=len(dense)), at[:, 1], dense[at[:, 0], at[:, 1]]
+        )
     held = dense.detach().contiguous().numpy()
     there = held != 0
     flat = np.flatnonzero(there)
@@ -141,7 +158,9 @@ def _joined(parts: Sequence[Sparse]) -> Sparse:
 
 
 def space_id(model: Identity, sae: Sae) -> str:
-    """The id of the space that an SAE makes with a model: equal for equal weights and recipe, wherever they lie."""
+    """The id of the space that an SAE makes with a model: equal for equal weights and recipe,
+    wherever they lie.
+    """
     material = [model.digest, sae.hookpoint, sae.digest, sae.recipe]
     return hashlib.sha256(json.dumps(material).encode()).hexdigest()[:16]
 
@@ -162,10 +181,16 @@ def space_row(model: Identity, sae: Sae) -> dict[str, Any]:
 
 
 def average_l0s(inputs: Inputs) -> dict[str, float]:
-    """By space: the L0 that its SAE declares where it was examined, else the one in its name; the others are left out."""
-    named = {row["space"]: _NAMED_L0.search(str(row["sae"])) for row in inputs.read("spaces").to_pylist()}
+    """By space: the L0 that its SAE declares where it was examined, else the one in its name; the
+    others are left out.
+    """
+    named = {
+        row["space"]: _NAMED_L0.search(str(row["sae"])) for row in inputs.read("spaces").to_pylist()
+    }
     examined = inputs.read("saes").to_pylist() if "saes" in inputs.tables() else []
-    declared = {row["space"]: row["declared_l0"] for row in examined if row["declared_l0"] is not None}
+    declared = {
+        row["space"]: row["declared_l0"] for row in examined if row["declared_l0"] is not None
+    }
     return {space: float(found[1]) for space, found in named.items() if found} | declared
 
 
@@ -178,7 +203,8 @@ RAW_RECIPE = "raw residual"
 def raw_space_row(model: Identity, hookpoint: str, width: int) -> dict[str, Any]:
     """The row of table `spaces` for the raw stream at a hookpoint.
 
-    Its id is made of another recipe and of no SAE, so it equals that of no SAE: dimension 7 of the stream never passes for feature 7.
+    Its id is made of another recipe and of no SAE, so it equals that of no SAE: dimension 7 of the
+    stream never passes for feature 7.
     """
     material = [model.digest, hookpoint, None, RAW_RECIPE]
     return {

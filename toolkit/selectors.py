@@ -1,14 +1,18 @@
-"""Which tokens of a text are looked at: `last`, `all`, or a selector. The same words for extraction, patching and attention.
+"""Which tokens of a text are looked at: `last`, `all`, or a selector. The same words for
+extraction, patching and attention.
 
     at: {span: balance}                                  every token of the balance
     at: {phase: generation, take: first}                 the first generated token
-    at: {window: [-20, null], exclude: {span: history}}  of the last twenty tokens, those outside of the history
+    at: {window: [-20, null], exclude: {span: history}}  of the last twenty tokens, those outside of
+    the history
 
-What is said together must hold together; then `exclude` takes away, then `take` chooses. A list of selectors is their union.
+What is said together must hold together; then `exclude` takes away, then `take` chooses. A list of
+selectors is their union.
 
-Positions count from 0 in the ids without padding, BOS counted. A negative one counts from the end, as in Python: -1 is the last
-token. A text that is too short for a position has no such token: it gives no row. BOS itself is left out of results, unless
-`exclude: {bos: false}` asks for it or the text is nothing else. Windows and spans are half open.
+Positions count from 0 in the ids without padding, BOS counted. A negative one counts from the end,
+as in Python: -1 is the last token. A text that is too short for a position has no such token: it
+gives no row. BOS itself is left out of results, unless `exclude: {bos: false}` asks for it or the
+text is nothing else. Windows and spans are half open.
 """
 
 from __future__ import annotations
@@ -26,7 +30,9 @@ from toolkit.parts import Params
 GENERATION = "generation"
 """The span of the tokens that the model wrote itself."""
 SPANS = ("balance", "goal", "win_rate", "payout", "history", "options", "decision")
-"""Names that spans of prompts have. Not every prompt has them all; a text without one gives no row for it."""
+"""Names that spans of prompts have. Not every prompt has them all; a text without one gives no row
+for it.
+"""
 
 _WORDS = {
     "last": "last",
@@ -44,22 +50,42 @@ Window = tuple[int | None, int | None]
 class Places(Params):
     """Tokens by where they stand and what they are. Several conditions hold together."""
 
-    span: str | None = Field(None, min_length=1, description="Tokens of the spans of this name (balance, history, decision ...).")
+    span: str | None = Field(
+        None,
+        min_length=1,
+        description="Tokens of the spans of this name (balance, history, decision ...).",
+    )
     positions: tuple[int, ...] | None = Field(
-        None, min_length=1, description="Positions, from 0 with BOS counted; negative ones from the end."
+        None,
+        min_length=1,
+        description="Positions, from 0 with BOS counted; negative ones from the end.",
     )
     window: Window | None = Field(
-        None, description="Positions from the first number up to before the second; null: open, negative: from the end."
+        None,
+        description="Positions from the first number up to before the second; "
+        "null: "
+        "open, negative: from "
+        "the end.",
     )
     tokens: tuple[int | str, ...] | None = Field(
-        None, min_length=1, description="Token ids, or the text of tokens: blanks around it apart, but a blank one exactly."
+        None,
+        min_length=1,
+        description="Token ids, or the text of tokens: blanks around it apart, "
+        "but "
+        "a "
+        "blank one exactly.",
     )
 
     @field_validator("window", mode="before")
     @classmethod
     def _two(cls, given: Any) -> Any:
         if given is not None and not (isinstance(given, list | tuple) and len(given) == 2):
-            raise ValueError(f"found {given}; wanted two numbers: the first position, and the first left out (null: no end)")
+            raise ValueError(
+                f"found {given}; wanted two numbers: the first position, and the "
+                f"first "
+                f"left out (null: no "
+                f"end)"
+            )
         return given
 
     @field_validator("window")
@@ -67,29 +93,45 @@ class Places(Params):
     def _something(cls, given: Window | None) -> Window | None:
         first, last = given or (None, None)
         if first is not None and last is not None and (first < 0) == (last < 0) and first >= last:
-            raise ValueError(f"the window [{first}, {last}] is empty: the second number is the first position left out")
+            raise ValueError(
+                f"the window [{first}, {last}] is empty: the second number is "
+                f"the "
+                f"first "
+                f"position left out"
+            )
         return given
 
     def named(self) -> bool:
         """Whether any condition is given."""
-        return any(getattr(self, name) is not None for name in ("span", "positions", "window", "tokens"))
+        return any(
+            getattr(self, name) is not None for name in ("span", "positions", "window", "tokens")
+        )
 
 
 class Excluded(Places):
-    """Tokens that are left out. BOS is, by default: its activations are far from anything an SAE was trained on."""
+    """Tokens that are left out. BOS is, by default: its activations are far from anything an SAE
+    was trained on.
+    """
 
     bos: bool = Field(True, description="Leave out the token that begins every text.")
 
 
 class Selector(Places):
-    """Tokens of a text: by phase, span, positions, window and token, without what is excluded; then first, last or all."""
+    """Tokens of a text: by phase, span, positions, window and token, without what is excluded; then
+    first, last or all.
+    """
 
     phase: Literal["prompt", "generation"] | None = Field(
-        None, description="prompt: what the model was given; generation: what it wrote, in samples that hold replies."
+        None,
+        description="prompt: what the model was given; generation: what it wrote, "
+        "in "
+        "samples that hold "
+        "replies.",
     )
     take: Literal["first", "last", "all"] = Field("all", description="Which of the tokens found.")
     exclude: Excluded = Field(
-        default_factory=lambda: Excluded.model_validate({}), description="What is taken away before `take`."
+        default_factory=lambda: Excluded.model_validate({}),
+        description="What is taken away before `take`.",
     )
 
 
@@ -101,21 +143,35 @@ class At(Params):
     """Base of the params of parts that look at tokens."""
 
     at: Where = Field(
-        "last", description="last: the last token; all: every token but BOS; or a selector, or a list of them: their union."
+        "last",
+        description="last: the last token; all: every token but BOS; or a selector, or "
+        "a "
+        "list of them: their "
+        "union.",
     )
 
     @field_validator("at", mode="before")
     @classmethod
     def _known(cls, given: Any) -> Any:
         if isinstance(given, str) and given not in ("last", "all"):
-            near = [f" Did you mean `{_WORDS[word]}`?" for word in get_close_matches(given, _WORDS, n=1, cutoff=0.5)]
-            raise ValueError(f"found the text '{given}'; wanted `last`, `all`, a selector or a list of selectors.{''.join(near)}")
+            near = [
+                f" Did you mean `{_WORDS[word]}`?"
+                for word in get_close_matches(given, _WORDS, n=1, cutoff=0.5)
+            ]
+            raise ValueError(
+                f"found the text '{given}'; wanted `last`, `all`, a selector or a "
+                f"list "
+                f"of "
+                f"selectors.{''.join(near)}"
+            )
         return given
 
     @model_validator(mode="after")
     def _some_selector(self) -> At:
         if self.at == ():
-            raise ValueError("at: the list of selectors is empty; write `last`, `all`, or at least one selector")
+            raise ValueError(
+                "at: the list of selectors is empty; write `last`, `all`, or at least one selector"
+            )
         return self
 
 
@@ -135,12 +191,27 @@ class Read:
         return cls(row["sample"], row["token_ids"], row.get("pieces") or (), spans)
 
 
-def selected(at: str | Selector | Sequence[Selector], text: Read, bos: int | None) -> tuple[int, ...]:
-    """The positions that `at` chooses in a text, in order, each once. `bos` is the model's, if it has one."""
+def selected(
+    at: str | Selector | Sequence[Selector], text: Read, bos: int | None
+) -> tuple[int, ...]:
+    """The positions that `at` chooses in a text, in order, each once. `bos` is the model's, if it
+    has one.
+    """
     if at == "last":
         return tuple(range(len(text.ids)))[-1:]
-    selectors = [Selector.model_validate({})] if at == "all" else [at] if isinstance(at, Selector) else list(at)
-    chosen = {position for one in selectors if isinstance(one, Selector) for position in _of(one, text, bos)}
+    selectors = (
+        [Selector.model_validate({})]
+        if at == "all"
+        else [at]
+        if isinstance(at, Selector)
+        else list(at)
+    )
+    chosen = {
+        position
+        for one in selectors
+        if isinstance(one, Selector)
+        for position in _of(one, text, bos)
+    }
     return tuple(sorted(chosen))
 
 
@@ -159,11 +230,20 @@ def _phase(selector: Selector, text: Read) -> set[int]:
     written = _inside(text, GENERATION)
     if selector.phase == "generation" and not written:
         raise DataError(
-            f"sample '{text.sample}' holds no generated tokens, and the selector asks for `phase: generation`. Take samples that hold "
+            f"sample '{text.sample}' holds no generated tokens, and the selector asks for "
+            f"`phase: generation`. "
+            f"Take samples that "
+            f"hold "
             f"replies: source `games` gives them with `with_reply: true`."
         )
     everything = set(range(len(text.ids)))
-    return written if selector.phase == "generation" else everything - written if selector.phase == "prompt" else everything
+    return (
+        written
+        if selector.phase == "generation"
+        else everything - written
+        if selector.phase == "prompt"
+        else everything
+    )
 
 
 def _places(places: Places, text: Read) -> set[int]:
@@ -183,16 +263,26 @@ def _places(places: Places, text: Read) -> set[int]:
 
 
 def _inside(text: Read, name: str) -> set[int]:
-    return {position for span, start, end in text.spans if span == name for position in range(start, min(end, len(text.ids)))}
+    return {
+        position
+        for span, start, end in text.spans
+        if span == name
+        for position in range(start, min(end, len(text.ids)))
+    }
 
 
 def _check_span(name: str, text: Read) -> None:
-    """A name of its own must be there in every sample: a slip of the pen would otherwise give an empty result."""
+    """A name of its own must be there in every sample: a slip of the pen would otherwise give an
+    empty result.
+    """
     there = {span for span, _, _ in text.spans}
     if name not in there and name not in SPANS:
         known = there | set(SPANS)
         raise DataError(
-            f"sample '{text.sample}' has no span '{name}'.{nearest(name, known)} Its spans: {', '.join(sorted(there)) or 'none'}. "
+            f"sample '{text.sample}' has no span '{name}'.{nearest(name, known)} "
+            f"Its "
+            f"spans: "
+            f"{', '.join(sorted(there)) or 'none'}. "
             f"Names that a sample may lack: {choices(SPANS)}."
         )
 
@@ -201,4 +291,6 @@ def _tokens(wanted: Sequence[int | str], text: Read) -> set[int]:
     ids = {one for one in wanted if isinstance(one, int)}
     words = {one.strip() or one for one in wanted if isinstance(one, str)}
     found = {at for at, token in enumerate(text.ids) if token in ids}
-    return found | {at for at, piece in enumerate(text.pieces) if words and (piece.strip() or piece) in words}
+    return found | {
+        at for at, piece in enumerate(text.pieces) if words and (piece.strip() or piece) in words
+    }

@@ -1,7 +1,8 @@
-"""One forward pass for everybody: the model's streams at every hookpoint asked for, over the distinct texts of some samples.
+"""One forward pass for everybody: the model's streams at every hookpoint asked for, over the
+distinct texts of some samples.
 
-Texts of similar length share a pass, which holds at most so many padded tokens. A pass that does not fit in memory is halved, and
-so are those after it.
+Texts of similar length share a pass, which holds at most so many padded tokens. A pass that does
+not fit in memory is halved, and so are those after it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 class Text:
     """Equal token sequences are one text: it is computed once, for all samples that have it.
 
-    `positions` are looked at in the text; `own` says which of them each sample asked for, where samples differ.
+    `positions` are looked at in the text; `own` says which of them each sample asked for, where
+    samples differ.
     """
 
     ids: tuple[int, ...]
@@ -36,7 +38,9 @@ class Text:
 
 @dataclass(frozen=True)
 class Pass:
-    """What one forward pass gave: for each hookpoint the rows of all positions of all texts, one text after the other."""
+    """What one forward pass gave: for each hookpoint the rows of all positions of all texts, one
+    text after the other.
+    """
 
     texts: Sequence[Text]
     rows: dict[str, Tensor]
@@ -44,9 +48,11 @@ class Pass:
 
 @dataclass
 class Budget:
-    """How many padded tokens a pass may hold. Lowered when one did not fit; `halved` counts how often.
+    """How many padded tokens a pass may hold. Lowered when one did not fit; `halved` counts how
+    often.
 
-    `relief` is asked when a single text does not fit: it lets go of what it can, and says whether that was anything.
+    `relief` is asked when a single text does not fit: it lets go of what it can, and says whether
+    that was anything.
     """
 
     tokens: int
@@ -58,26 +64,46 @@ class Budget:
         self.tokens, self.halved = max(1, padded // 2), self.halved + 1
 
 
-def distinct_texts(samples: Sequence[dict[str, Any]], positions: Callable[[Sequence[int]], range]) -> list[Text]:
+def distinct_texts(
+    samples: Sequence[dict[str, Any]], positions: Callable[[Sequence[int]], range]
+) -> list[Text]:
     """The distinct token sequences, shortest first, so that texts of similar length share a pass."""
     return chosen_texts(samples, lambda sample: positions(sample["token_ids"]))
 
 
-def chosen_texts(samples: Sequence[dict[str, Any]], choose: Callable[[Mapping[str, Any]], Sequence[int]]) -> list[Text]:
-    """The distinct token sequences with the positions that `choose` gives for each sample; a text without any is left out."""
+def chosen_texts(
+    samples: Sequence[dict[str, Any]], choose: Callable[[Mapping[str, Any]], Sequence[int]]
+) -> list[Text]:
+    """The distinct token sequences with the positions that `choose` gives for each sample; a text
+    without any is left out.
+    """
     owners: dict[tuple[int, ...], list[tuple[str, tuple[int, ...]]]] = {}
     for sample in samples:
         if not sample["token_ids"]:
-            raise DataError(f"sample '{sample['sample']}' has no tokens: its source did not tokenise it with the model.")
-        owners.setdefault(tuple(sample["token_ids"]), []).append((sample["sample"], tuple(choose(sample))))
+            raise DataError(
+                f"sample '{sample['sample']}' has no tokens: its source did "
+                f"not "
+                f"tokenise "
+                f"it with the model."
+            )
+        owners.setdefault(tuple(sample["token_ids"]), []).append(
+            (sample["sample"], tuple(choose(sample)))
+        )
     texts = [_text(ids, asked) for ids, asked in owners.items()]
-    return sorted((text for text in texts if text.positions), key=lambda text: (len(text.ids), text.ids))
+    return sorted(
+        (text for text in texts if text.positions), key=lambda text: (len(text.ids), text.ids)
+    )
 
 
 def _text(ids: tuple[int, ...], asked: Sequence[tuple[str, tuple[int, ...]]]) -> Text:
     own = tuple(positions for _, positions in asked)
     union = tuple(sorted({position for positions in own for position in positions}))
-    return Text(ids, tuple(name for name, _ in asked), union, () if all(one == union for one in own) else own)
+    return Text(
+        ids,
+        tuple(name for name, _ in asked),
+        union,
+        () if all(one == union for one in own) else own,
+    )
 
 
 def without_bos(model: Model) -> Callable[[Sequence[int]], range]:
@@ -95,7 +121,9 @@ def last_only(ids: Sequence[int]) -> range:
     return range(len(ids) - 1, len(ids))
 
 
-def passes(model: Model, texts: Sequence[Text], hookpoints: Sequence[str], tokens: int | Budget) -> Iterator[Pass]:
+def passes(
+    model: Model, texts: Sequence[Text], hookpoints: Sequence[str], tokens: int | Budget
+) -> Iterator[Pass]:
     """Forward passes of at most `tokens` padded tokens each; rows are checked to be finite."""
     budget = tokens if isinstance(tokens, Budget) else Budget(tokens)
     start = 0
@@ -105,7 +133,9 @@ def passes(model: Model, texts: Sequence[Text], hookpoints: Sequence[str], token
         yield found
 
 
-def _fitting(model: Model, texts: Sequence[Text], start: int, hookpoints: Sequence[str], budget: Budget) -> Pass:
+def _fitting(
+    model: Model, texts: Sequence[Text], start: int, hookpoints: Sequence[str], budget: Budget
+) -> Pass:
     """The next pass, with as many texts as there is memory for."""
     while True:
         chunk = _chunk(texts, start, budget.tokens)
@@ -120,8 +150,14 @@ def _fitting(model: Model, texts: Sequence[Text], start: int, hookpoints: Sequen
             budget.halve(len(chunk) * len(chunk[-1].ids))
         elif not (budget.relief and budget.relief()):
             raise DataError(
-                f"sample '{chunk[0].samples[0]}': its {len(chunk[0].ids)} tokens alone do not fit in memory beside the model ({said}). "
-                f"Use a larger device, spread the model over several (device_map), or load it in bfloat16."
+                f"sample '{chunk[0].samples[0]}': its {len(chunk[0].ids)} tokens alone do "
+                f"not fit in memory "
+                f"beside the model "
+                f"({said}). "
+                f"Use a larger device, spread the model over several "
+                f"(device_map), "
+                f"or "
+                f"load it in bfloat16."
             )
         free_memory()
 
@@ -136,7 +172,9 @@ def _pass(model: Model, chunk: Sequence[Text], hookpoints: Sequence[str]) -> Pas
     for name in hookpoints:
         stream = found.pop(name)  # the whole stream goes as soon as its rows are taken
         rows[name] = stream[row.to(stream.device), position.to(stream.device)]
-    if rows and not all(torch.stack([values.isfinite().all() for values in rows.values()]).tolist()):
+    if rows and not all(
+        torch.stack([values.isfinite().all() for values in rows.values()]).tolist()
+    ):
         _say_where(rows, chunk, row, position)
     return Pass(chunk, rows)
 
@@ -164,11 +202,21 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _say_where(rows: Mapping[str, Tensor], chunk: Sequence[Text], row: Tensor, position: Tensor) -> None:
+def _say_where(
+    rows: Mapping[str, Tensor], chunk: Sequence[Text], row: Tensor, position: Tensor
+) -> None:
     """Name the first number of the first stream that is none."""
-    name, values = next((name, values) for name, values in rows.items() if not bool(values.isfinite().all()))
+    name, values = next(
+        (name, values) for name, values in rows.items() if not bool(values.isfinite().all())
+    )
     at = int((~values.isfinite()).any(dim=-1).nonzero()[0])
     raise DataError(
-        f"sample '{chunk[int(row[at])].samples[0]}': the stream at {name}, position {int(position[at])}, is not finite (NaN or "
-        f"infinity). The weights are damaged, or {values.dtype} overflows: try `dtype: float32` or `bfloat16` under model.with."
+        f"sample '{chunk[int(row[at])].samples[0]}': the stream at {name}, position "
+        f"{int(position[at])}, "
+        f"is not finite (NaN "
+        f"or "
+        f"infinity). The weights are damaged, or {values.dtype} overflows: try `dtype: "
+        f"float32` or "
+        f"`bfloat16` under "
+        f"model.with."
     )

@@ -1,8 +1,10 @@
-"""The tables that parts hand each other and that the store keeps. The host owns them; adding a column is a new version.
+"""The tables that parts hand each other and that the store keeps. The host owns them; adding a
+column is a new version.
 
-A table is a name, a version, its columns and the columns that make a row unique. Types are written as Arrow type names, so
-this module needs no pyarrow; `arrow_schema` builds the real thing when somebody needs it. In the store every data table
-has one more column, `step`: the key of the step that wrote the row. Rows whose step is not in the ledger do not exist.
+A table is a name, a version, its columns and the columns that make a row unique. Types are written
+as Arrow type names, so this module needs no pyarrow; `arrow_schema` builds the real thing when
+somebody needs it. In the store every data table has one more column, `step`: the key of the step
+that wrote the row. Rows whose step is not in the ledger do not exist.
 """
 
 from __future__ import annotations
@@ -45,7 +47,9 @@ _VERSIONS = {"postings": 2}
 
 def _table(name: str, key: str, help: str, kind: str = "data", /, **columns: str) -> Table:
     kinds = {"ledger": kind == "ledger", "facts": kind == "facts", "derived": kind == "derived"}
-    return Table(name, MappingProxyType(columns), tuple(key.split()), _VERSIONS.get(name, 1), help, **kinds)
+    return Table(
+        name, MappingProxyType(columns), tuple(key.split()), _VERSIONS.get(name, 1), help, **kinds
+    )
 
 
 _ALL = (
@@ -84,7 +88,10 @@ _ALL = (
     _table(
         "streams",
         "space sample position",
-        "the raw stream where an extraction was asked to keep it; the space is that of the stream itself, no SAE's",
+        "the raw stream where an extraction was asked to keep it; the space is that "
+        "of "
+        "the stream itself, "
+        "no SAE's",
         space="string",
         sample="string",
         position="int32",
@@ -94,7 +101,10 @@ _ALL = (
     _table(
         "postings",
         "space feature block",
-        "the same entries by feature, in blocks of at most 65,536; samples by their number in `sample_index`",
+        "the same entries by feature, in blocks of at most 65,536; samples by "
+        "their "
+        "number in "
+        "`sample_index`",
         "derived",
         space="string",
         feature="uint32",
@@ -110,7 +120,10 @@ _ALL = (
     _table(
         "feature_index",
         "space block",
-        "how often each feature of a space fired: entries, samples, largest value; and how much was looked at",
+        "how often each feature of a space fired: entries, samples, largest value; "
+        "and "
+        "how much was looked "
+        "at",
         "derived",
         space="string",
         block="uint32",
@@ -133,7 +146,10 @@ _ALL = (
     _table(
         "projections",
         "space first",
-        "compact decoder directions, for `similar` without the SAE files: so many bytes a feature, from the feature `first`",
+        "compact decoder directions, for `similar` without the SAE files: so many "
+        "bytes "
+        "a feature, from the "
+        "feature `first`",
         "derived",
         space="string",
         first="uint32",
@@ -171,7 +187,10 @@ _ALL = (
     _table(
         "baselines",
         "contrast kind name metric",
-        "what predicts a label without any claimed feature: metadata, a probe, a difference of means; beside chance",
+        "what predicts a label without any claimed feature: metadata, a probe, "
+        "a "
+        "difference of means; "
+        "beside chance",
         contrast="string",
         kind="string",
         name="string",
@@ -185,7 +204,10 @@ _ALL = (
     _table(
         "trajectories",
         "space feature group stat",
-        "a tracked feature in one group of units, or between two: mean, density, d or loading, with its interval",
+        "a tracked feature in one group of units, or between two: mean, density, d "
+        "or "
+        "loading, with its "
+        "interval",
         space="string",
         feature="uint32",
         group="string",
@@ -355,7 +377,9 @@ DATA_TABLES: tuple[str, ...] = tuple(table.name for table in _ALL if not table.l
 def table(name: str) -> Table:
     """The table of that name, or an error naming those that exist."""
     if name not in TABLES:
-        raise BadInput(f"There is no table '{name}'.{nearest(name, TABLES)} Tables: {choices(TABLES)}.")
+        raise BadInput(
+            f"There is no table '{name}'.{nearest(name, TABLES)} Tables: {choices(TABLES)}."
+        )
     return TABLES[name]
 
 
@@ -364,14 +388,19 @@ def arrow_schema(name: str, *, step: bool = False) -> pa.Schema:
     import pyarrow as pa
 
     columns = table(name).columns
-    fields = [pa.field(column, _arrow_type(kind.rstrip("?")), nullable=kind.endswith("?")) for column, kind in columns.items()]
+    fields = [
+        pa.field(column, _arrow_type(kind.rstrip("?")), nullable=kind.endswith("?"))
+        for column, kind in columns.items()
+    ]
     if step:
         fields.append(pa.field("step", pa.string(), nullable=False))
     return pa.schema(fields)
 
 
 def written(number: float) -> str:
-    """A number of `sample_meta` as a spec writes it where it names a group: whole numbers without a point."""
+    """A number of `sample_meta` as a spec writes it where it names a group: whole numbers without a
+    point.
+    """
     return f"{int(number)}" if float(number).is_integer() else repr(float(number))
 
 
@@ -382,6 +411,8 @@ def _arrow_type(kind: str) -> pa.DataType:
         return pa.list_(pa.field("item", _arrow_type(kind[5:-1]), nullable=False))
     if kind.startswith("struct<"):
         parts = (part.split(":") for part in kind[7:-1].split(","))
-        return pa.struct([pa.field(name, _arrow_type(child), nullable=False) for name, child in parts])
+        return pa.struct(
+            [pa.field(name, _arrow_type(child), nullable=False) for name, child in parts]
+        )
     simple: pa.DataType = getattr(pa, {"bool": "bool_"}.get(kind, kind))()
     return simple

@@ -1,4 +1,6 @@
-"""What the function of a part gets and gives back: work on tables (Arrow), never on live objects of another stage."""
+"""What the function of a part gets and gives back: work on tables (Arrow), never on live objects of
+another stage.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ class Inputs(Protocol):
     """The tables of the stages that a stage needs."""
 
     def read(self, table: str) -> pa.Table:
-        """All rows of `table` from the needed stages; for a step over a sample range, `samples` holds that range only."""
+        """All rows of `table` from the needed stages; for a step over a sample range, `samples`
+        holds that range only.
+        """
         ...
 
     def tables(self) -> Sequence[str]:
@@ -44,11 +48,13 @@ class Reporter(Protocol):
 
 @dataclass(frozen=True)
 class Work:
-    """One step, as a stage's or source's function gets it. `model` and `saes` are loaded, or None if not asked for.
+    """One step, as a stage's or source's function gets it. `model` and `saes` are loaded, or None
+    if not asked for.
 
-    `identity` says what the model is, also where a table stands for it (`StagePart.instead`) and `model` is None.
-    `units` is the half-open range of units that this step makes, for a part that says how many there are (`StagePart.units`).
-    `batch` is the stage's batch plan (`StagePart.batches`), empty without one; `scratch` a folder for files that go with the step.
+    `identity` says what the model is, also where a table stands for it (`StagePart.instead`) and
+    `model` is None. `units` is the half-open range of units that this step makes, for a part that
+    says how many there are (`StagePart.units`). `batch` is the stage's batch plan
+    (`StagePart.batches`), empty without one; `scratch` a folder for files that go with the step.
     """
 
     params: Any
@@ -64,7 +70,9 @@ class Work:
     identity: Identity | None = None
 
     def rng(self, purpose: str, *counters: int | str) -> np.random.Generator:
-        """A generator that depends on the seed, the purpose and the counters alone: never on order or batch."""
+        """A generator that depends on the seed, the purpose and the counters alone: never on order
+        or batch.
+        """
         from toolkit.randomness import generator
 
         return generator(self.seed, purpose, *counters)
@@ -76,9 +84,11 @@ Rows = Iterator[tuple[str, "pa.Table"]]
 
 @dataclass(frozen=True)
 class SinkWork:
-    """What a sink gets: its params, the folder or URI resolved against the spec, and the committed tables of the run.
+    """What a sink gets: its params, the folder or URI resolved against the spec, and the committed
+    tables of the run.
 
-    `at`: when the newest of them was committed (ISO 8601, UTC), so that an export that bears a time is the same when made again.
+    `at`: when the newest of them was committed (ISO 8601, UTC), so that an export that bears a time
+    is the same when made again.
     """
 
     params: Any
@@ -90,7 +100,9 @@ class SinkWork:
 
 @dataclass(frozen=True)
 class Figure:
-    """One thing in a report: a title, trusted HTML or SVG made by the plugin (escape user text), a text for screen readers."""
+    """One thing in a report: a title, trusted HTML or SVG made by the plugin (escape user text), a
+    text for screen readers.
+    """
 
     title: str
     html: str
@@ -120,16 +132,22 @@ class Reply:
 
 
 class Environment(Protocol):
-    """A game: state to prompt, action to next state. State is plain data (JSON), so that a game can stop and go on."""
+    """A game: state to prompt, action to next state. State is plain data (JSON), so that a game can
+    stop and go on.
+    """
 
     def start(self, condition: Mapping[str, Any]) -> Mapping[str, Any]: ...
     def prompt(self, state: Mapping[str, Any]) -> Prompt: ...
-    def step(self, state: Mapping[str, Any], reply: Reply, rng: np.random.Generator) -> Mapping[str, Any]: ...
+    def step(
+        self, state: Mapping[str, Any], reply: Reply, rng: np.random.Generator
+    ) -> Mapping[str, Any]: ...
     def outcome(self, state: Mapping[str, Any]) -> str | None: ...
 
 
 class Worker(Protocol):
-    """One running worker process, wherever it is. The executor made it; the host talks to it in JSON lines."""
+    """One running worker process, wherever it is. The executor made it; the host talks to it in
+    JSON lines.
+    """
 
     @property
     def name(self) -> str: ...

@@ -1,10 +1,12 @@
-"""The worker: `python -m toolkit.worker`. Takes jobs as JSON lines on stdin, emits events as JSON lines on stdout.
+"""The worker: `python -m toolkit.worker`. Takes jobs as JSON lines on stdin, emits events as JSON
+lines on stdout.
 
-The same program runs beside the host, in a container or on another machine; it sees job folders and never the store. It keeps
-the last model and SAEs loaded. When stdin closes, the host is gone and the worker ends at once. What parts print goes to stderr.
+The same program runs beside the host, in a container or on another machine; it sees job folders and
+never the store. It keeps the last model and SAEs loaded. When stdin closes, the host is gone and
+the worker ends at once. What parts print goes to stderr.
 
-Messages in: `open` (scratch plugins), `job`, `stack`, `close`. Events out: `hello` (versions), `phase`, `progress`, `alive`,
-`told`, `done`, `failed`, `stack`.
+Messages in: `open` (scratch plugins), `job`, `stack`, `close`. Events out: `hello` (versions),
+`phase`, `progress`, `alive`, `told`, `done`, `failed`, `stack`.
 """
 
 from __future__ import annotations
@@ -52,7 +54,9 @@ class _Channel:
 
 
 class _Reporter:
-    """A job's phases and progress as events; progress at most ten times a second, the last one always."""
+    """A job's phases and progress as events; progress at most ten times a second, the last one
+    always.
+    """
 
     def __init__(self, channel: _Channel, job: str) -> None:
         self._channel, self._job, self._last = channel, job, 0.0
@@ -85,7 +89,12 @@ class _FileInputs:
         from toolkit.errors import DataError
 
         if table not in self._files:
-            raise DataError(f"Table '{table}' is not among this stage's inputs: {sorted(self._files)}. Declare it in `reads`.")
+            raise DataError(
+                f"Table '{table}' is not among this stage's inputs: "
+                f"{sorted(self._files)}. "
+                f"Declare it in "
+                f"`reads`."
+            )
         return pa.concat_tables([read_arrow(Path(file)) for file in self._files[table]])
 
 
@@ -95,7 +104,9 @@ class _Loaded:
     def __init__(self) -> None:
         self._held: dict[str, tuple[str, Any]] = {}
 
-    def get(self, parts: Parts, kind: str, wanted: Mapping[str, Any] | None, report: _Reporter) -> Any:
+    def get(
+        self, parts: Parts, kind: str, wanted: Mapping[str, Any] | None, report: _Reporter
+    ) -> Any:
         if wanted is None:
             return None
         name = json.dumps(wanted, sort_keys=True)
@@ -142,7 +153,10 @@ def _stacks() -> str:
     main = threading.main_thread().ident
     frames = sys._current_frames()
     order = sorted((ident for ident in frames if names.get(ident)), key=lambda ident: ident != main)
-    return "\n".join(f"thread {names[ident]}:\n{''.join(traceback.format_stack(frames[ident]))}" for ident in order[:1])
+    return "\n".join(
+        f"thread {names[ident]}:\n{''.join(traceback.format_stack(frames[ident]))}"
+        for ident in order[:1]
+    )
 
 
 def _live(channel: _Channel) -> None:
@@ -152,7 +166,9 @@ def _live(channel: _Channel) -> None:
 
 
 def memory() -> dict[str, int | None]:
-    """Bytes this process holds, and bytes torch holds on the device; torch is not imported to find out."""
+    """Bytes this process holds, and bytes torch holds on the device; torch is not imported to find
+    out.
+    """
     import psutil
 
     torch = sys.modules.get("torch")
@@ -173,7 +189,9 @@ def _serve(channel: _Channel, messages: queue.Queue[dict[str, Any]]) -> None:
     try:
         parts = load_parts([Path(file) for file in opening.get("plugins", ())])
     except ToolkitError as error:
-        channel.emit("failed", job=None, kind=type(error).__name__, message=str(error), traceback="")
+        channel.emit(
+            "failed", job=None, kind=type(error).__name__, message=str(error), traceback=""
+        )
         return
     channel.emit("hello", pid=os.getpid(), versions=versions(parts))
     loaded = _Loaded()
@@ -182,18 +200,30 @@ def _serve(channel: _Channel, messages: queue.Queue[dict[str, Any]]) -> None:
 
 
 def _job(channel: _Channel, parts: Parts, loaded: _Loaded, job: Mapping[str, Any]) -> None:
-    """Run one job; a failure is told to the host with its kind and traceback, and the worker goes on."""
+    """Run one job; a failure is told to the host with its kind and traceback, and the worker goes
+    on.
+    """
     started = time.monotonic()
     try:
         rows = _run(parts, loaded, job, _Reporter(channel, job["job"]))
     except Exception as error:
         text = str(error) if isinstance(error, ToolkitError) else f"{type(error).__name__}: {error}"
-        channel.emit("failed", job=job["job"], kind=type(error).__name__, message=text, traceback=traceback.format_exc())
+        channel.emit(
+            "failed",
+            job=job["job"],
+            kind=type(error).__name__,
+            message=text,
+            traceback=traceback.format_exc(),
+        )
     else:
-        channel.emit("done", job=job["job"], rows=rows, seconds=time.monotonic() - started, **memory())
+        channel.emit(
+            "done", job=job["job"], rows=rows, seconds=time.monotonic() - started, **memory()
+        )
 
 
-def _run(parts: Parts, loaded: _Loaded, job: Mapping[str, Any], report: _Reporter) -> dict[str, int]:
+def _run(
+    parts: Parts, loaded: _Loaded, job: Mapping[str, Any], report: _Reporter
+) -> dict[str, int]:
     from toolkit._run.job_folder import JobWriter
 
     started = time.monotonic()

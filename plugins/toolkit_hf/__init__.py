@@ -1,4 +1,6 @@
-"""Language models in Hugging Face files: a folder, an installed package's files, or a repository of the hub."""
+"""Language models in Hugging Face files: a folder, an installed package's files, or a repository of
+the hub.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What a model is, found without loading it: its folder, its revision, a hash of its files. Imports neither torch nor transformers."""
+"""What a model is, found without loading it: its folder, its revision, a hash of its files. Imports
+neither torch nor transformers.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,15 @@ from toolkit.hub import Download, Snapshot, offline, snapshot
 from toolkit.parts import UNHASHED, Identity, Params
 
 SUPPORTED = ("gemma2", "gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3")
-"""Architectures that were held against transformers, hookpoint by hookpoint. Their modules are found by structure."""
+"""Architectures that were held against transformers, hookpoint by hookpoint. Their modules are
+found by structure.
+"""
 WEIGHTS = ("model*.safetensors",)
 """What transformers reads; some repositories have the same weights once more under other names."""
 MARKER = WEIGHTS[0]
-"""What a cached snapshot must have: a config or tokeniser alone may have been fetched for another reason."""
+"""What a cached snapshot must have: a config or tokeniser alone may have been fetched for another
+reason.
+"""
 INDEX = "model.safetensors.index.json"
 TOKENISER = ("tokenizer*.json", "*.jinja", "special_tokens_map.json", "added_tokens.json")
 OLD_TOKENISER = ("chat_template.json", "tokenizer.model", "vocab.json", "merges.txt")
@@ -39,12 +45,22 @@ NO_PARAMETER = (".attn.bias", ".attention.bias", ".masked_bias", ".inv_freq")
 
 
 class HuggingFace(Params):
-    """Which model, and how it computes. Either `id` (hub) or `path` (a folder, `package:NAME/FOLDER`)."""
+    """Which model, and how it computes. Either `id` (hub) or `path` (a folder,
+    `package:NAME/FOLDER`).
+    """
 
-    id: str | None = Field(None, description="Repository on the hub, for example meta-llama/Llama-3.1-8B.")
-    revision: str = Field("main", description="Commit, tag or branch of the repository; `toolkit lock` pins a branch.")
-    path: PathText | None = Field(None, description="Folder with config.json, *.safetensors and the tokeniser's files.")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="What it computes in; auto: as stored.")
+    id: str | None = Field(
+        None, description="Repository on the hub, for example meta-llama/Llama-3.1-8B."
+    )
+    revision: str = Field(
+        "main", description="Commit, tag or branch of the repository; `toolkit lock` pins a branch."
+    )
+    path: PathText | None = Field(
+        None, description="Folder with config.json, *.safetensors and the tokeniser's files."
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="What it computes in; auto: as stored."
+    )
     device: str = Field(
         "auto",
         pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
@@ -53,21 +69,34 @@ class HuggingFace(Params):
     )
     device_map: tuple[Annotated[str, Field(pattern=r"^(cpu|mps|cuda:\d+)$")], ...] = Field(
         (),
-        description="Devices to spread a large model's blocks over, in order, for example [cuda:0, cuda:1]; instead of `device`.",
+        description="Devices to spread a large model's blocks over, in order, for "
+        "example [cuda:0, "
+        "cuda:1]; instead of "
+        "`device`.",
         json_schema_extra=UNHASHED,
     )
     attention: Literal["auto", "sdpa", "eager"] = Field(
         "auto",
-        description="How attention is computed; auto: sdpa where the model can, and eager for the blocks that show attn_probs.",
+        description="How attention is computed; auto: sdpa where the model can, "
+        "and "
+        "eager for the blocks "
+        "that show attn_probs.",
         json_schema_extra=UNHASHED,
     )
 
     @model_validator(mode="after")
     def _one_place(self) -> HuggingFace:
         if (self.id is None) == (self.path is None):
-            raise ValueError("give either id (a repository on the hub) or path (a folder), not both")
+            raise ValueError(
+                "give either id (a repository on the hub) or path (a folder), not both"
+            )
         if self.device_map and self.device != "auto":
-            raise ValueError("give either device (one for the whole model) or device_map (several for its blocks), not both")
+            raise ValueError(
+                "give either device (one for the whole model) or device_map "
+                "(several "
+                "for "
+                "its blocks), not both"
+            )
         return self
 
 
@@ -77,18 +106,32 @@ def identify(params: HuggingFace) -> Identity:
         folder = locate(params.path)
         return _of_folder(folder, _name(params.path), "local", params.dtype)
     found = repository(params)
-    facts = _of_folder(found.folder, found.name, found.revision, params.dtype).facts if found.folder else {}
-    return Identity(found.name, found.revision, _digest(f"{found.name}@{found.revision}", params.dtype), facts)
+    facts = (
+        _of_folder(found.folder, found.name, found.revision, params.dtype).facts
+        if found.folder
+        else {}
+    )
+    return Identity(
+        found.name, found.revision, _digest(f"{found.name}@{found.revision}", params.dtype), facts
+    )
 
 
 def repository(params: HuggingFace) -> Snapshot:
-    """The model's repository at one commit. A cache that has only some of its weights' files does not have it."""
+    """The model's repository at one commit. A cache that has only some of its weights' files does
+    not have it.
+    """
     found = snapshot(str(params.id), params.revision, MARKER)
     missing = _missing(found.folder) if found.folder else []
     if missing and offline():
         raise BadInput(
-            f"'{found.name}' is in the Hugging Face cache in part: {found.folder} lacks {len(missing)} of its files, first "
-            f"{missing[0]}, and HF_HUB_OFFLINE forbids fetching them. Unset it and run `toolkit fetch SPEC`."
+            f"'{found.name}' is in the Hugging Face cache in part: {found.folder} "
+            f"lacks "
+            f"{len(missing)} of "
+            f"its files, first "
+            f"{missing[0]}, and HF_HUB_OFFLINE forbids fetching them. Unset it and "
+            f"run "
+            f"`toolkit fetch "
+            f"SPEC`."
         )
     return Snapshot(found.name, found.revision, None) if missing else found
 
@@ -109,18 +152,31 @@ def _missing(folder: Path) -> list[str]:
 
 def _of_folder(folder: Path, name: str, revision: str, dtype: str) -> Identity:
     if not (folder / "config.json").exists():
-        raise BadInput(f"{folder} is no model: it has no config.json. Name the folder that holds config.json and *.safetensors.")
+        raise BadInput(
+            f"{folder} is no model: it has no config.json. Name the folder that "
+            f"holds "
+            f"config.json and "
+            f"*.safetensors."
+        )
     config = read_json(folder / "config.json")
     weights = listed(folder, WEIGHTS)
     missing = _missing(folder)
     if missing:
         raise BadInput(
-            f"{folder} lacks {len(missing)} of the files that {INDEX} names, first {missing[0]}. Copy or download it again."
+            f"{folder} lacks {len(missing)} of the files that {INDEX} names, first "
+            f"{missing[0]}. Copy "
+            f"or download it "
+            f"again."
         )
     if not weights:
-        raise BadInput(f"{folder} has no {WEIGHTS[0]}. Convert the weights to safetensors, or copy them there.")
+        raise BadInput(
+            f"{folder} has no {WEIGHTS[0]}. Convert the weights to safetensors, or copy them there."
+        )
     digest = content_digest({**listed(folder, READ), **weights})
-    facts = {**_facts(folder, config, sum(_count(path) for path in weights.values())), **_size(config, weights.values(), dtype)}
+    facts = {
+        **_facts(folder, config, sum(_count(path) for path in weights.values())),
+        **_size(config, weights.values(), dtype),
+    }
     return Identity(name, revision, _digest(digest, dtype), facts)
 
 
@@ -131,13 +187,17 @@ def _size(config: dict[str, Any], weights: Iterable[Path], dtype: str) -> dict[s
     stored = _stored(files)
     kind = stored if dtype == "auto" else dtype
     item = 4 if kind in ("float32", "F32") else 2
-    inside = next((config[name] for name in ("intermediate_size", "n_inner") if config.get(name)), None)
+    inside = next(
+        (config[name] for name in ("intermediate_size", "n_inner") if config.get(name)), None
+    )
     return {
         "item": item,
         "bytes": item * sum(_count(path) for path in files),
         "block_parameters": sum(_count(path, in_blocks=True) for path in files),
         "keys": _keys(config),
-        "intermediate": int(inside or 4 * int(config.get("hidden_size") or config.get("n_embd") or 0)),
+        "intermediate": int(
+            inside or 4 * int(config.get("hidden_size") or config.get("n_embd") or 0)
+        ),
     }
 
 
@@ -145,7 +205,9 @@ def _keys(config: dict[str, Any]) -> int:
     """Numbers of a token's keys in a block: fewer than its stream has where heads share them."""
     width = int(config.get("hidden_size") or config.get("n_embd") or 0)
     heads = int(config.get("num_attention_heads") or config.get("n_head") or 1)
-    return int(config.get("num_key_value_heads") or heads) * int(config.get("head_dim") or width // heads)
+    return int(config.get("num_key_value_heads") or heads) * int(
+        config.get("head_dim") or width // heads
+    )
 
 
 def _stored(files: Iterable[Path]) -> str:
@@ -161,14 +223,19 @@ def _facts(folder: Path, config: dict[str, Any], parameters: int) -> dict[str, A
     kind = str(config.get("model_type"))
     if kind not in SUPPORTED:
         raise BadInput(
-            f"{folder / 'config.json'}: architecture '{kind}' is not among those that `huggingface` loads: {choices(SUPPORTED)}. "
+            f"{folder / 'config.json'}: architecture '{kind}' is not among those that "
+            f"`huggingface` "
+            f"loads: "
+            f"{choices(SUPPORTED)}. "
             f"Another architecture takes one file: docs/tutorial/a-model-loader.md."
         )
     sizes: dict[str, int] = {}
     for ours, names in SIZES.items():
         found = next((config[name] for name in names if name in config), None)
         if found is None:
-            raise BadInput(f"{folder / 'config.json'} has no {names[0]!r}: it is no complete {kind} config.")
+            raise BadInput(
+                f"{folder / 'config.json'} has no {names[0]!r}: it is no complete {kind} config."
+            )
         sizes[ours] = int(found)
     return {"architecture": kind, "parameters": parameters, **sizes}
 
@@ -178,7 +245,8 @@ def _count(path: Path, *, in_blocks: bool = False) -> int:
     return sum(
         math.prod(tensor["shape"])
         for name, tensor in safetensors_header(path).items()
-        if not name.endswith(NO_PARAMETER) and (not in_blocks or any(part.isdigit() for part in name.split(".")))
+        if not name.endswith(NO_PARAMETER)
+        and (not in_blocks or any(part.isdigit() for part in name.split(".")))
     )
 
 

@@ -38,7 +38,9 @@ def _module(folder: Path, params: HuggingFace) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    attention = _attention(params.attention, AutoConfig.from_pretrained(folder, local_files_only=True))
+    attention = _attention(
+        params.attention, AutoConfig.from_pretrained(folder, local_files_only=True)
+    )
     try:
         found: Any = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -54,22 +56,34 @@ def _module(folder: Path, params: HuggingFace) -> Any:
     missing = sorted(told["missing_keys"])
     if missing:
         raise BadInput(
-            f"{folder}: the weights lack {len(missing)} tensors that the config asks for, first {missing[0]}. They would be random "
+            f"{folder}: the weights lack {len(missing)} tensors that the config asks for, "
+            f"first {missing[0]}. "
+            f"They would be "
+            f"random "
             f"numbers. Copy or download it again."
         )
     return module.eval()
 
 
 def _attention(asked: str, config: Any) -> str:
-    """How attention is computed. What sdpa has no means for, some releases of transformers leave out without a word."""
+    """How attention is computed. What sdpa has no means for, some releases of transformers leave
+    out without a word.
+    """
     beyond = {
         "caps its attention scores": getattr(config, "attn_logit_softcapping", None) is not None,
-        "scales its attention scores by layer": bool(getattr(config, "scale_attn_by_inverse_layer_idx", False)),
+        "scales its attention scores by layer": bool(
+            getattr(config, "scale_attn_by_inverse_layer_idx", False)
+        ),
         "does not scale its attention scores": not getattr(config, "scale_attn_weights", True),
     }
     why = next((text for text, holds in beyond.items() if holds), None)
     if asked == "sdpa" and why:
-        raise BadInput(f"attention: this {config.model_type} {why}, which `sdpa` cannot. Use `auto` or `eager`.")
+        raise BadInput(
+            f"attention: this {config.model_type} {why}, which `sdpa` cannot. "
+            f"Use "
+            f"`auto` "
+            f"or `eager`."
+        )
     return ("eager" if why else "sdpa") if asked == "auto" else asked
 
 

@@ -1,8 +1,9 @@
 """A causal language model, run block by block with its own modules.
 
-Sequences are padded on the right, where causal attention cannot see the padding. A row of `suffix` is one query at the prompt's
-last position: it sees the prompt's keys and itself, never another row. Blocks may stand on several devices: the stream goes to
-where the next block is, and what is handed out is on the first.
+Sequences are padded on the right, where causal attention cannot see the padding. A row of `suffix`
+is one query at the prompt's last position: it sees the prompt's keys and itself, never another row.
+Blocks may stand on several devices: the stream goes to where the next block is, and what is handed
+out is on the first.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ STREAM = ("resid_pre", "resid_post")
 
 
 class Keys:
-    """Keys and values of past positions, in the form the blocks ask for (`update`), kept apart from what a pass adds.
+    """Keys and values of past positions, in the form the blocks ask for (`update`), kept apart from
+    what a pass adds.
 
     `grow` says whether what a pass adds is kept for the next one.
     """
@@ -45,7 +47,9 @@ class Keys:
     def __init__(self, held: dict[int, tuple[Tensor, Tensor]] | None = None, *, grow: bool) -> None:
         self.held, self._grow = held or {}, grow
 
-    def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key: Tensor, value: Tensor, layer_idx: int, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
         """Past and new together, for one block."""
         if layer_idx in self.held:
             key = torch.cat((self.held[layer_idx][0], key), dim=2)
@@ -56,21 +60,35 @@ class Keys:
 
     def rows(self, chosen: Tensor) -> Keys:
         """Some rows, in a new object; a row may be taken several times."""
-        held = {layer: (key[chosen.to(key.device)], value[chosen.to(key.device)]) for layer, (key, value) in self.held.items()}
+        held = {
+            layer: (key[chosen.to(key.device)], value[chosen.to(key.device)])
+            for layer, (key, value) in self.held.items()
+        }
         return Keys(held, grow=True)
 
 
 class CausalModel(Model):
     """See the module's text. Nothing here changes the weights or leaves a hook behind.
 
-    `places` has each block's device, where they are not all on one; `switch` lets a block that shows its attention weights compute
-    them plainly for that.
+    `places` has each block's device, where they are not all on one; `switch` lets a block that
+    shows its attention weights compute them plainly for that.
     """
 
     def __init__(
-        self, identity: Identity, module: Any, tokeniser: Any, places: Sequence[torch.device] = (), *, switch: bool = True
+        self,
+        identity: Identity,
+        module: Any,
+        tokeniser: Any,
+        places: Sequence[torch.device] = (),
+        *,
+        switch: bool = True,
     ) -> None:
-        self.identity, self._module, self._tokeniser, self._switch = identity, module, tokeniser, switch
+        self.identity, self._module, self._tokeniser, self._switch = (
+            identity,
+            module,
+            tokeniser,
+            switch,
+        )
         self._said: set[tuple[int, ...]] = set()
         self._built = structure_of(module)
         self._body, config = module.get_submodule(self._built.body), module.config
@@ -99,12 +117,16 @@ class CausalModel(Model):
     # --- passes ---
 
     @torch.inference_mode()
-    def run(self, batch: Sequence[Sequence[int]], capture: Sequence[str], edits: Sequence[Edit] = ()) -> dict[str, Tensor]:
+    def run(
+        self, batch: Sequence[Sequence[int]], capture: Sequence[str], edits: Sequence[Edit] = ()
+    ) -> dict[str, Tensor]:
         """One pass up to the last block that anyone asked for."""
         wanted = {name: self._checked(name) for name in capture}
         changes = [(self._checked(edit.hookpoint), edit) for edit in edits]
         if any(point.site not in STREAM for point, _ in changes):
-            raise BadInput("edits: this model edits the stream at resid_pre.LAYER and resid_post.LAYER only.")
+            raise BadInput(
+                "edits: this model edits the stream at resid_pre.LAYER and resid_post.LAYER only."
+            )
         weighing = {point.layer for point in wanted.values() if point.site == "attn_probs"}
         self._check_weights(weighing)
         found: dict[str, Tensor] = {}
@@ -121,7 +143,10 @@ class CausalModel(Model):
     @torch.inference_mode()
     def unembed(self, states: Tensor) -> Tensor:
         """Final norm, head and the cap of the logits if there is one, in float32."""
-        norm, head = self._module.get_submodule(self._built.norm), self._module.get_output_embeddings()
+        norm, head = (
+            self._module.get_submodule(self._built.norm),
+            self._module.get_output_embeddings(),
+        )
         logits: Tensor = head(norm(states.to(self.device, self._module.dtype)))
         cap = getattr(self._module.config, "final_logit_softcapping", None)
         if cap is not None:
@@ -130,7 +155,9 @@ class CausalModel(Model):
 
     @torch.inference_mode()
     def prefix(self, ids: Sequence[int], capture: Sequence[str] = ()) -> Prefix:
-        """One pass that keeps every block's keys; only the last token's stream is kept of what is captured."""
+        """One pass that keeps every block's keys; only the last token's stream is kept of what is
+        captured.
+        """
         wanted = [*dict.fromkeys((*capture, self.last_hookpoint()))]
         points = {name: self._checked(name) for name in wanted}
         if any(point.site != "resid_post" for point in points.values()):
@@ -139,8 +166,16 @@ class CausalModel(Model):
         stream, turn = self._begin([ids])
         for layer in range(self.layers):
             stream = self._through(layer, stream, turn, keys)
-            captured.update({name: stream[0, -1].to(self.device) for name, point in points.items() if point.layer == layer})
-        before = {layer: (key[:, :, :-1], value[:, :, :-1]) for layer, (key, value) in keys.held.items()}
+            captured.update(
+                {
+                    name: stream[0, -1].to(self.device)
+                    for name, point in points.items()
+                    if point.layer == layer
+                }
+            )
+        before = {
+            layer: (key[:, :, :-1], value[:, :, :-1]) for layer, (key, value) in keys.held.items()
+        }
         return Prefix(tuple(ids), Keys(before, grow=False), captured)
 
     @torch.inference_mode()
@@ -153,7 +188,9 @@ class CausalModel(Model):
         states = torch.empty((len(rows), self.width), dtype=self._module.dtype, device=self.device)
         for start in range(0, len(order), SUFFIX_ROWS):
             chosen = order[start : start + SUFFIX_ROWS]
-            states[torch.tensor(chosen, device=self.device)] = self._climb(prefix, [rows[at] for at in chosen])
+            states[torch.tensor(chosen, device=self.device)] = self._climb(
+                prefix, [rows[at] for at in chosen]
+            )
         return states
 
     def _climb(self, prefix: Prefix, rows: Sequence[tuple[int, Tensor]]) -> Tensor:
@@ -163,7 +200,9 @@ class CausalModel(Model):
         past = len(prefix.ids) - 1
         values = torch.stack([value.to(self.device, self._module.dtype) for _, value in rows])
         positions = torch.full((1, len(rows)), past, device=self.device)
-        turn = self._turn(positions, lambda window: own_column(len(rows), past, window, self.device)[None, None])
+        turn = self._turn(
+            positions, lambda window: own_column(len(rows), past, window, self.device)[None, None]
+        )
         done = sum(layer <= rows[0][0] for layer, _ in rows)
         stream = values[:done]
         for layer in range(rows[0][0] + 1, self.layers):
@@ -175,22 +214,34 @@ class CausalModel(Model):
         return stream.to(self.device)
 
     @torch.inference_mode()
-    def generate(self, batch: Sequence[Sequence[int]], draw: Draw, *, most: int, until: str | None = None) -> list[Generated]:
+    def generate(
+        self, batch: Sequence[Sequence[int]], draw: Draw, *, most: int, until: str | None = None
+    ) -> list[Generated]:
         """With kept keys; equal prompts are read once. Rows of similar length share a pass."""
         order = sorted(range(len(batch)), key=lambda row: (len(batch[row]), tuple(batch[row])))
         replies: list[Generated | None] = [None] * len(batch)
         while order:
             longest = len(batch[order[-1]]) + most
-            rows, order = order[-max(1, PASS_TOKENS // longest) :], order[: -max(1, PASS_TOKENS // longest)]
+            rows, order = (
+                order[-max(1, PASS_TOKENS // longest) :],
+                order[: -max(1, PASS_TOKENS // longest)],
+            )
             for row, made in zip(rows, self._answer(batch, rows, draw, most, until), strict=True):
                 replies[row] = made
         return [reply for reply in replies if reply is not None]
 
     def _answer(
-        self, batch: Sequence[Sequence[int]], rows: Sequence[int], draw: Draw, most: int, until: str | None
+        self,
+        batch: Sequence[Sequence[int]],
+        rows: Sequence[int],
+        draw: Draw,
+        most: int,
+        until: str | None,
     ) -> list[Generated]:
         distinct = list(dict.fromkeys(tuple(batch[row]) for row in rows))
-        which = torch.tensor([distinct.index(tuple(batch[row])) for row in rows], device=self.device)
+        which = torch.tensor(
+            [distinct.index(tuple(batch[row])) for row in rows], device=self.device
+        )
         lengths = torch.tensor([len(batch[row]) for row in rows], device=self.device)
         states, keys = self._read(distinct)
         states, keys, wide = states[which], keys.rows(which), max(map(len, distinct))
@@ -216,13 +267,21 @@ class CausalModel(Model):
         for layer in range(self.layers):
             stream = self._through(layer, stream, turn, keys)
         ends = torch.tensor([len(ids) - 1 for ids in distinct], device=self.device)
-        states: Tensor = stream.to(self.device)[torch.arange(len(distinct), device=self.device), ends]
+        states: Tensor = stream.to(self.device)[
+            torch.arange(len(distinct), device=self.device), ends
+        ]
         return states, keys
 
-    def _go_on(self, keys: Keys, tokens: Sequence[int], lengths: Tensor, wide: int, step: int) -> Tensor:
-        """The states after one more token of each row; the columns between a prompt's end and `wide` stay hidden."""
+    def _go_on(
+        self, keys: Keys, tokens: Sequence[int], lengths: Tensor, wide: int, step: int
+    ) -> Tensor:
+        """The states after one more token of each row; the columns between a prompt's end and
+        `wide` stay hidden.
+        """
         positions = (lengths + step)[:, None]
-        turn = self._turn(positions, lambda window: grown(lengths, wide, step, window)[:, None, None])
+        turn = self._turn(
+            positions, lambda window: grown(lengths, wide, step, window)[:, None, None]
+        )
         stream = self._embedded(torch.tensor(tokens, device=self.device)[:, None], positions)
         for layer in range(self.layers):
             stream = self._through(layer, stream, turn, keys)
@@ -230,8 +289,12 @@ class CausalModel(Model):
 
     # --- pieces of a pass ---
 
-    def _begin(self, batch: Sequence[Sequence[int]], *, explicit: bool = False) -> tuple[Tensor, Turn]:
-        """Embeddings and turn of whole sequences. Masks are left out where `sdpa` knows what to do, unless `explicit`."""
+    def _begin(
+        self, batch: Sequence[Sequence[int]], *, explicit: bool = False
+    ) -> tuple[Tensor, Turn]:
+        """Embeddings and turn of whole sequences. Masks are left out where `sdpa` knows what to do,
+        unless `explicit`.
+        """
         ids = self._padded(batch)
         positions = torch.arange(ids.shape[1], device=self.device)
         explicit = explicit or self._module.config._attn_implementation != "sdpa"
@@ -246,18 +309,29 @@ class CausalModel(Model):
         longest = max(map(len, batch))
         self._must_fit(longest)
         if not min(map(len, batch)):
-            raise DataError(f"A sequence has no tokens: {self.identity.name} needs at least one to read.")
-        return torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in batch], device=self.device)
+            raise DataError(
+                f"A sequence has no tokens: {self.identity.name} needs at least one to read."
+            )
+        return torch.tensor(
+            [[*ids, *[0] * (longest - len(ids))] for ids in batch], device=self.device
+        )
 
     def _must_fit(self, longest: int) -> None:
         if longest > self.context:
-            raise DataError(f"A sequence has {longest} tokens; {self.identity.name} reads at most {self.context}. Shorten it.")
+            raise DataError(
+                f"A sequence has {longest} tokens; {self.identity.name} reads at "
+                f"most "
+                f"{self.context}. "
+                f"Shorten it."
+            )
 
     def _embedded(self, ids: Tensor, positions: Tensor) -> Tensor:
         """What goes into the first block."""
         stream: Tensor = self._embedding(ids)
         if self._built.scaled and not hasattr(self._embedding, "embed_scale"):
-            stream = stream * torch.tensor(self.width**0.5, dtype=stream.dtype, device=stream.device)
+            stream = stream * torch.tensor(
+                self.width**0.5, dtype=stream.dtype, device=stream.device
+            )
         if self._built.positions:
             stream = stream + self._module.get_submodule(self._built.positions)(positions)
         return stream
@@ -267,7 +341,10 @@ class CausalModel(Model):
         like = torch.empty(0, dtype=self._module.dtype, device=self.device)
         rotary = self._built.rotary and self._module.get_submodule(self._built.rotary)
         shown = {window: seen(window) for window in set(self._windows)}
-        masks = {window: None if mask is None else additive(mask, self._module.dtype) for window, mask in shown.items()}
+        masks = {
+            window: None if mask is None else additive(mask, self._module.dtype)
+            for window, mask in shown.items()
+        }
         return Turn(positions, rotary(like, positions) if rotary else (), masks)
 
     def _through(self, layer: int, stream: Tensor, turn: Turn, keys: Keys | None = None) -> Tensor:
@@ -280,11 +357,17 @@ class CausalModel(Model):
         point = hookpoint(name)
         if point.layer >= self.layers:
             raise BadInput(
-                f"hookpoint '{name}': {self.identity.name} has no layer {point.layer}; its layers are 0 to {self.layers - 1}."
+                f"hookpoint '{name}': {self.identity.name} has no layer "
+                f"{point.layer}; "
+                f"its layers are 0 to "
+                f"{self.layers - 1}."
             )
         if point.site == "resid_mid" and self._parallel:
             raise BadInput(
-                f"hookpoint '{name}': attention and MLP of {self.identity.name} both read the block's input, so there is no stream "
+                f"hookpoint '{name}': attention and MLP of {self.identity.name} both read "
+                f"the block's input, "
+                f"so there is no "
+                f"stream "
                 f"between them. Use resid_pre.{point.layer} or resid_post.{point.layer}."
             )
         return point
@@ -292,34 +375,59 @@ class CausalModel(Model):
     # --- what is shown ---
 
     @contextmanager
-    def _listening(self, layer: int, wanted: Mapping[str, Hookpoint], found: dict[str, Tensor]) -> Iterator[None]:
+    def _listening(
+        self, layer: int, wanted: Mapping[str, Hookpoint], found: dict[str, Tensor]
+    ) -> Iterator[None]:
         """Hooks for the sites inside one block, for as long as it runs."""
 
         def keeper(name: str) -> Callable[[Tensor], None]:
             return lambda value: found.update({name: value.to(self.device)})
 
-        inside = {name: point for name, point in wanted.items() if point.layer == layer and point.site not in STREAM}
-        handles = [listen(self._built, point.site, self._blocks[layer], keeper(name)) for name, point in inside.items()]
+        inside = {
+            name: point
+            for name, point in wanted.items()
+            if point.layer == layer and point.site not in STREAM
+        }
+        handles = [
+            listen(self._built, point.site, self._blocks[layer], keeper(name))
+            for name, point in inside.items()
+        ]
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
-    def _keep(self, found: dict[str, Tensor], wanted: Mapping[str, Hookpoint], here: Hookpoint, stream: Tensor) -> None:
-        found.update({name: stream.to(self.device) for name, point in wanted.items() if point == here})
+    def _keep(
+        self,
+        found: dict[str, Tensor],
+        wanted: Mapping[str, Hookpoint],
+        here: Hookpoint,
+        stream: Tensor,
+    ) -> None:
+        found.update(
+            {name: stream.to(self.device) for name, point in wanted.items() if point == here}
+        )
 
     def _check_weights(self, layers: set[int]) -> None:
         """Only attention that is computed plainly has weights to show."""
         if not layers or self._module.config._attn_implementation == "eager":
             return
         if not self._switch:
-            raise BadInput("attn_probs: `attention: sdpa` never has the weights in hand. Set `attention: auto` or `eager`.")
+            raise BadInput(
+                "attn_probs: `attention: sdpa` never has the weights in hand. "
+                "Set "
+                "`attention: auto` or "
+                "`eager`."
+            )
         if tuple(sorted(layers)) in self._said:
             return
         self._said.add(tuple(sorted(layers)))
         logging.getLogger(__name__).warning(
-            "attn_probs: attention of layers %s of %s is computed by `eager`, since `sdpa` shows no weights.",
+            "attn_probs: attention of layers %s of %s is computed by `eager`, "
+            "since "
+            "`sdpa` shows no "
+            "weights.",
             ", ".join(map(str, sorted(layers))),
             self.identity.name,
         )

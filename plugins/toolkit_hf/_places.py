@@ -12,18 +12,24 @@ if TYPE_CHECKING:
 
 
 def spread(sizes: Sequence[int], rest: int, devices: int) -> list[int]:
-    """The device of each block: blocks stay in order, and each device gets its share of bytes; the first has the rest, too."""
+    """The device of each block: blocks stay in order, and each device gets its share of bytes; the
+    first has the rest, too.
+    """
     share = (sum(sizes) + rest) / devices
     found: list[int] = []
     before = rest
     for size in sizes:
-        found.append(max(found[-1] if found else 0, min(int((before + size / 2) / share), devices - 1)))
+        found.append(
+            max(found[-1] if found else 0, min(int((before + size / 2) / share), devices - 1))
+        )
         before += size
     return found
 
 
 def place(module: Any, blocks: Any, names: Sequence[str]) -> tuple[torch.device, ...]:
-    """Move a model: its blocks over the devices, everything else to the first. Gives each block's device."""
+    """Move a model: its blocks over the devices, everything else to the first. Gives each block's
+    device.
+    """
     devices = [_device(name) for name in names]
     sizes = [_bytes(block) for block in blocks]
     chosen = [devices[at] for at in spread(sizes, _bytes(module) - sum(sizes), len(devices))]
@@ -42,10 +48,15 @@ def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}.get(device.type, True)
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}.get(
+        device.type, True
+    )
     if not there or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
         raise BadInput(
-            f"device '{name}' is not there: torch sees {torch.cuda.device_count()} CUDA devices, counted from 0. "
+            f"device '{name}' is not there: torch sees {torch.cuda.device_count()} "
+            f"CUDA "
+            f"devices, counted "
+            f"from 0. "
             f"Name one of those, `cpu`, or `auto`."
         )
     return device

@@ -1,4 +1,6 @@
-"""Where a model's modules are, found by what it has and not by what it is called, and how each site of a block is seen."""
+"""Where a model's modules are, found by what it has and not by what it is called, and how each site
+of a block is seen.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,11 @@ Tell = Callable[["Tensor"], None]
 
 @dataclass(frozen=True)
 class Structure:
-    """One way to build a model, as paths of modules: those of `_IN_BLOCK` begin at a block, the others at the model.
+    """One way to build a model, as paths of modules: those of `_IN_BLOCK` begin at a block, the
+    others at the model.
 
-    An empty path: this way has no such module. `scaled`: embeddings are multiplied by the root of the width, by the embedding
-    itself or (in older releases of transformers) by the model.
+    An empty path: this way has no such module. `scaled`: embeddings are multiplied by the root of
+    the width, by the embedding itself or (in older releases of transformers) by the model.
     """
 
     name: str
@@ -89,8 +92,9 @@ STRUCTURES = (
         keys="layer_past",
     ),
 )
-"""Llama, Mistral and Qwen are `pre-norm`; Gemma 2 is `sandwich`, GPT-2 `learned positions`, Pythia `parallel`. A model has the
-first one whose modules are all there: the more particular come first."""
+"""Llama, Mistral and Qwen are `pre-norm`; Gemma 2 is `sandwich`, GPT-2 `learned positions`, Pythia
+`parallel`. A model has the first one whose modules are all there: the more particular come first.
+"""
 
 _IN_BLOCK = ("attention", "attention_end", "mlp_norm", "mlp", "attention_after", "mlp_after")
 _NO_PATH = ("name", "keys", "scaled")
@@ -102,13 +106,20 @@ def structure_of(module: Any) -> Structure:
         if _fits(module, structure):
             return structure
     raise BadInput(
-        f"{type(module).__name__} is built in no way that `huggingface` knows ({choices(one.name for one in STRUCTURES)}). "
+        f"{type(module).__name__} is built in no way that "
+        f"`huggingface` "
+        f"knows "
+        f"({choices(one.name for one in STRUCTURES)}). "
         f"Another one takes one file: docs/tutorial/a-model-loader.md."
     )
 
 
 def _fits(module: Any, structure: Structure) -> bool:
-    paths = {field.name: getattr(structure, field.name) for field in fields(structure) if field.name not in _NO_PATH}
+    paths = {
+        field.name: getattr(structure, field.name)
+        for field in fields(structure)
+        if field.name not in _NO_PATH
+    }
     if not all(_has(module, path) for name, path in paths.items() if name not in _IN_BLOCK):
         return False
     block = module.get_submodule(structure.blocks)[0]
@@ -123,7 +134,7 @@ def _has(module: Any, path: str) -> bool:
     return True
 
 
-# --- sites --------------------------------------------------------------------------------------------------------------
+# --- sites ----------------------------------------------------------------------------------------
 
 
 def listen(structure: Structure, site: str, block: Any, tell: Tell) -> Any:
@@ -144,7 +155,9 @@ def _weights(module: Any, tell: Tell) -> Any:
 
 
 def _normed(norm: Any, value: Tensor) -> Tensor:
-    """What a norm makes of a value before its gain and bias: centred by a LayerNorm, scaled by either kind."""
+    """What a norm makes of a value before its gain and bias: centred by a LayerNorm, scaled by
+    either kind.
+    """
     from torch.nn import LayerNorm
 
     wide = value.float()
@@ -165,7 +178,9 @@ def _before_gain(structure: Structure, block: Any, tell: Tell) -> Any:
 SITES: Mapping[str, Callable[[Structure, Any, Tell], Any]] = {
     "attn_z": lambda at, block, tell: _before(block.get_submodule(at.attention_end), tell),
     "attn_probs": lambda at, block, tell: _weights(block.get_submodule(at.attention), tell),
-    "attn_out": lambda at, block, tell: _after(block.get_submodule(at.attention_after or at.attention), tell),
+    "attn_out": lambda at, block, tell: _after(
+        block.get_submodule(at.attention_after or at.attention), tell
+    ),
     "resid_mid": lambda at, block, tell: _before(block.get_submodule(at.mlp_norm), tell),
     "mlp_in_normed": _before_gain,
     "mlp_in": lambda at, block, tell: _after(block.get_submodule(at.mlp_norm), tell),

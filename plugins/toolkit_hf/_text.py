@@ -12,9 +12,13 @@ MARK = "THE-USERS-TEXT"
 
 
 def bos_of(tokeniser: Any) -> str | None:
-    """The token that begins every text. One that also ends texts, and that the tokeniser does not add by itself, is none."""
+    """The token that begins every text. One that also ends texts, and that the tokeniser does not
+    add by itself, is none.
+    """
     bos = tokeniser.bos_token
-    if not bos or (bos == tokeniser.eos_token and tokeniser("")["input_ids"][:1] != [tokeniser.bos_token_id]):
+    if not bos or (
+        bos == tokeniser.eos_token and tokeniser("")["input_ids"][:1] != [tokeniser.bos_token_id]
+    ):
         return None
     return str(bos)
 
@@ -32,7 +36,9 @@ def encode(tokeniser: Any, text: str, *, chat: bool, model: str) -> Encoded:
 
 
 def _chat(tokeniser: Any, text: str, model: str) -> tuple[str, int]:
-    """The rendered turn, and where the text begins in it: behind the header, even where that holds the same words."""
+    """The rendered turn, and where the text begins in it: behind the header, even where that holds
+    the same words.
+    """
     if not tokeniser.chat_template:
         raise BadInput(f"{model} has no chat template: it is no chat model. Leave `chat` out.")
     rendered, start = _turns(tokeniser, text), _turns(tokeniser, MARK).find(MARK)

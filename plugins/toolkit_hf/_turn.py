@@ -1,6 +1,8 @@
-"""What the blocks of one pass are told besides the stream: positions, rotations, and which keys each query sees.
+"""What the blocks of one pass are told besides the stream: positions, rotations, and which keys
+each query sees.
 
-Shapes: R rows, T positions, Q queries, K keys. A mask is added to the scores; None is plain causal attention.
+Shapes: R rows, T positions, Q queries, K keys. A mask is added to the scores; None is plain causal
+attention.
 """
 
 from __future__ import annotations
@@ -33,14 +35,22 @@ class Turn:
             return self
         if place not in self._copies:
             rotations = tuple(part.to(place) for part in self.rotations)
-            masks = {window: mask if mask is None else mask.to(place) for window, mask in self.masks.items()}
+            masks = {
+                window: mask if mask is None else mask.to(place)
+                for window, mask in self.masks.items()
+            }
             self._copies[place] = Turn(self.positions.to(place), rotations, masks)
         return self._copies[place]
 
     def first(self, rows: int, keys: int) -> Turn:
         """Of the first queries and keys only."""
-        masks = {window: mask if mask is None else mask[:, :, :rows, :keys] for window, mask in self.masks.items()}
-        return Turn(self.positions[:, :rows], tuple(part[:, :rows] for part in self.rotations), masks)
+        masks = {
+            window: mask if mask is None else mask[:, :, :rows, :keys]
+            for window, mask in self.masks.items()
+        }
+        return Turn(
+            self.positions[:, :rows], tuple(part[:, :rows] for part in self.rotations), masks
+        )
 
     def told(self, window: Window) -> dict[str, Any]:
         """As a block takes it."""
@@ -61,13 +71,17 @@ def causal(positions: Tensor, window: Window) -> Tensor:
 
 
 def own_column(rows: int, past: int, window: Window, device: torch.device) -> Tensor:
-    """(R, past + R): each row stands at position `past`, and sees what is before it and its own column."""
+    """(R, past + R): each row stands at position `past`, and sees what is before it and its own
+    column.
+    """
     before = _near(past - torch.arange(past, device=device), window).expand(rows, past)
     return torch.cat((before, torch.eye(rows, dtype=torch.bool, device=device)), dim=1)
 
 
 def grown(lengths: Tensor, wide: int, step: int, window: Window) -> Tensor:
-    """(R, wide + step + 1): rows of `lengths` tokens, padded to `wide`, that have grown by one token a step since."""
+    """(R, wide + step + 1): rows of `lengths` tokens, padded to `wide`, that have grown by one
+    token a step since.
+    """
     columns = torch.arange(wide + step + 1, device=lengths.device)
     ends = lengths[:, None]
     positions = torch.where(columns < wide, columns, ends + columns - wide)
@@ -80,4 +94,6 @@ def _near(distance: Tensor, window: Window) -> Tensor:
 
 def additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
     """What is added to scores: nothing where a key is seen, the lowest number where it is not."""
-    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, torch.finfo(dtype).min)
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(
+        ~seen, torch.finfo(dtype).min
+    )

@@ -1,4 +1,6 @@
-"""The local executor: workers are processes on this machine, one for each GPU or as many as asked for."""
+"""The local executor: workers are processes on this machine, one for each GPU or as many as asked
+for.
+"""
 
 from __future__ import annotations
 
@@ -13,4 +15,9 @@ from . import _executor
 @hookimpl
 def toolkit_parts() -> Iterator[Part]:
     """The executor that `--on local`, the default, names."""
-    yield ExecutorPart(name="local", help="Worker processes on this machine.", params=_executor.Local, start=_executor.start)
+    yield ExecutorPart(
+        name="local",
+        help="Worker processes on this machine.",
+        params=_executor.Local,
+        start=_executor.start,
+    )

@@ -1,7 +1,8 @@
 """Starts `python -m toolkit.worker`, pinned to its device by CUDA_VISIBLE_DEVICES.
 
-Compute threads wait asleep (OMP_WAIT_POLICY), not spinning: beside any other busy process, spinning threads take the core from
-the one that they wait for. Measured with one other busy process on two cores: 42 s against 3.1 s for the same 64 games.
+Compute threads wait asleep (OMP_WAIT_POLICY), not spinning: beside any other busy process, spinning
+threads take the core from the one that they wait for. Measured with one other busy process on two
+cores: 42 s against 3.1 s for the same 64 games.
 """
 
 from __future__ import annotations
@@ -22,9 +23,13 @@ from toolkit.work import Worker
 class Local(Params):
     """How many workers on this machine."""
 
-    workers: int = Field(1, ge=1, le=256, description="Processes; with --gpu, one for each GPU named.")
+    workers: int = Field(
+        1, ge=1, le=256, description="Processes; with --gpu, one for each GPU named."
+    )
     threads: int | None = Field(
-        None, ge=1, description="Compute threads of each process; by default the cores divided among them."
+        None,
+        ge=1,
+        description="Compute threads of each process; by default the cores divided among them.",
     )
 
 
@@ -39,4 +44,6 @@ def _one(params: Local, device: Mapping[str, Any], folder: Path) -> PipedWorker:
     if device["cuda"] is not None:
         env["CUDA_VISIBLE_DEVICES"] = device["cuda"]
     name = str(device["worker"])
-    return PipedWorker(name, [sys.executable, "-m", "toolkit.worker"], folder / f"{name}.log", env, device)
+    return PipedWorker(
+        name, [sys.executable, "-m", "toolkit.worker"], folder / f"{name}.log", env, device
+    )

@@ -16,7 +16,10 @@ def toolkit_parts() -> Iterator[Part]:
     """Every part of this subject."""
     yield StagePart(
         name="patch.delta",
-        help="Sets features to group values, error term kept, against sham, random and reconstruction arms.",
+        help="Sets features to group values, error term kept, against sham, "
+        "random "
+        "and "
+        "reconstruction arms.",
         params=Delta,
         run=_delta.patch,
         cost=_cost.screening,
@@ -28,7 +31,10 @@ def toolkit_parts() -> Iterator[Part]:
     yield ReportSection(
         name="patch-effects",
         title="Patch effects against their controls",
-        help="What setting a feature does to the decision, beside what the same edit does along random features.",
+        help="What setting a feature does to the decision, beside what the same "
+        "edit "
+        "does along random "
+        "features.",
         reads=("effects", "features", "spaces"),
         run=_section.figures,
         order=30,

@@ -1,4 +1,6 @@
-"""Which features are screened, which values they are set to, and which random features stand beside them."""
+"""Which features are screened, which values they are set to, and which random features stand beside
+them.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Feature:
-    """One feature with what the source data say of it: group means, and the share of samples in which it fires."""
+    """One feature with what the source data say of it: group means, and the share of samples in
+    which it fires.
+    """
 
     space: str
     index: int
@@ -38,7 +42,9 @@ def known(features: pa.Table, between: tuple[str, str] | None) -> Known:
     """Read what `compare.welch` wrote; without `between`, of the one comparison there is."""
     stats: dict[tuple[str, int], dict[tuple[str, str], float]] = {}
     for row in features.to_pylist():
-        stats.setdefault((row["space"], row["feature"]), {})[row["stat"], row["group"]] = row["number"]
+        stats.setdefault((row["space"], row["feature"]), {})[row["stat"], row["group"]] = row[
+            "number"
+        ]
     contrasts = sorted({group for found in stats.values() for stat, group in found if stat == "d"})
     groups = _groups(contrasts, between)
     made: dict[str, list[Feature]] = {}
@@ -51,21 +57,37 @@ def known(features: pa.Table, between: tuple[str, str] | None) -> Known:
 def _groups(contrasts: Sequence[str], between: tuple[str, str] | None) -> tuple[str, str]:
     asked = " vs ".join(between) if between else None
     if asked is not None and asked not in contrasts:
-        raise DataError(f"between: no stage compared '{asked}'.{nearest(asked, contrasts)} Comparisons: {choices(contrasts)}.")
+        raise DataError(
+            f"between: no stage compared "
+            f"'{asked}'.{nearest(asked, contrasts)} "
+            f"Comparisons: "
+            f"{choices(contrasts)}."
+        )
     if asked is None and len(contrasts) != 1:
         raise DataError(
-            f"between: the needed stages made {len(contrasts)} comparisons ({choices(contrasts)}); name the groups of one."
+            f"between: the needed stages made {len(contrasts)} comparisons "
+            f"({choices(contrasts)}); "
+            f"name the groups of "
+            f"one."
         )
     first, _, second = (asked or contrasts[0]).partition(" vs ")
     return first, second
 
 
-def _feature(space: str, index: int, found: Mapping[tuple[str, str], float], groups: tuple[str, str]) -> Feature:
+def _feature(
+    space: str, index: int, found: Mapping[tuple[str, str], float], groups: tuple[str, str]
+) -> Feature:
     def number(stat: str, group: str) -> float:
         if found.get((stat, group)) is None:
             raise DataError(
-                f"feature {index} of space {space}: its '{stat}'{f' of {group}' if group else ''} is missing beside its 'd'. A screen "
-                f"needs what `compare.welch` writes (mean, density, d, q, fired); compare the groups again."
+                f"feature {index} of space {space}: its "
+                f"'{stat}'{f' of {group}' if group else ''} "
+                f"is missing beside "
+                f"its 'd'. A screen "
+                f"needs what `compare.welch` writes (mean, density, d, q, "
+                f"fired); "
+                f"compare "
+                f"the groups again."
             )
         return found[stat, group]
 
@@ -75,32 +97,63 @@ def _feature(space: str, index: int, found: Mapping[tuple[str, str], float], gro
     return Feature(space, index, (means[0], means[1]), sum(rates) / 2, fired, d, q)
 
 
-def chosen(everything: Known, *, top: int, alpha: float, min_abs_d: float, min_count: int) -> list[Feature]:
+def chosen(
+    everything: Known, *, top: int, alpha: float, min_abs_d: float, min_count: int
+) -> list[Feature]:
     """The candidates: significant, large enough, fired often enough; the largest |d| first."""
-    fired = [feature for found in everything.features.values() for feature in found if feature.fired >= min_count]
+    fired = [
+        feature
+        for found in everything.features.values()
+        for feature in found
+        if feature.fired >= min_count
+    ]
     passing = [feature for feature in fired if feature.q <= alpha and abs(feature.d) >= min_abs_d]
     if not passing:
         best = min((feature.q for feature in fired), default=1.0)
         raise DataError(
-            f"No feature can be screened: of {len(fired)} that fired in at least {min_count} samples none has q <= {alpha:g} and "
+            f"No feature can be screened: of {len(fired)} that fired in at least "
+            f"{min_count} samples "
+            f"none has q <= "
+            f"{alpha:g} and "
             f"|d| >= {min_abs_d:g} (smallest q: {best:.3g}). Compare more units, or raise alpha."
         )
-    return sorted(passing, key=lambda feature: (-abs(feature.d), feature.space, feature.index))[:top]
+    return sorted(passing, key=lambda feature: (-abs(feature.d), feature.space, feature.index))[
+        :top
+    ]
 
 
-def matched(feature: Feature, everything: Known, taken: set[tuple[str, int]], count: int, rng: np.random.Generator) -> list[int]:
-    """Random features of the same space that fire about as often: drawn from the nearest in firing rate, candidates left out.
+def matched(
+    feature: Feature,
+    everything: Known,
+    taken: set[tuple[str, int]],
+    count: int,
+    rng: np.random.Generator,
+) -> list[int]:
+    """Random features of the same space that fire about as often: drawn from the nearest in firing
+    rate, candidates left out.
 
-    Norms match by construction: an edit is as long as the change of the value, and every decoder row it goes along has length 1.
+    Norms match by construction: an edit is as long as the change of the value, and every decoder
+    row it goes along has length 1.
     """
-    others = [other for other in everything.features[feature.space] if (other.space, other.index) not in taken]
+    others = [
+        other
+        for other in everything.features[feature.space]
+        if (other.space, other.index) not in taken
+    ]
     if len(others) < count:
         raise DataError(
-            f"random: {count} random features were asked for, the space of feature {feature.index} has {len(others)} others that "
+            f"random: {count} random features were asked for, the space of feature "
+            f"{feature.index} has "
+            f"{len(others)} others "
+            f"that "
             f"fired. Ask for fewer."
         )
-    near = sorted(others, key=lambda other: (abs(other.rate - feature.rate), other.index))[: 3 * count]
-    return sorted(near[at].index for at in rng.choice(len(near), size=count, replace=False).tolist())
+    near = sorted(others, key=lambda other: (abs(other.rate - feature.rate), other.index))[
+        : 3 * count
+    ]
+    return sorted(
+        near[at].index for at in rng.choice(len(near), size=count, replace=False).tolist()
+    )
 
 
 def as_rows(rows: Sequence[Mapping[str, Any]], table: str) -> pa.Table:

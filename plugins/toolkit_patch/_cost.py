@@ -1,4 +1,6 @@
-"""What a causal screen costs at most: all candidates that were asked for, and every edit through all blocks above the lowest SAE."""
+"""What a causal screen costs at most: all candidates that were asked for, and every edit through
+all blocks above the lowest SAE.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +9,23 @@ from toolkit.costs import ROW, Cost, Workload, head_flops, key_bytes, token_byte
 from ._params import Delta
 
 ARMS = 6
-"""Edits of a candidate beside the random ones: the sham, either value in the stream and in its reconstruction, and that itself."""
+"""Edits of a candidate beside the random ones: the sham, either value in the stream and in its
+reconstruction, and that itself.
+"""
 WRITTEN = 7
 """Arms with a row for each point: those, and the unedited one."""
 SUMMED = 9
-"""Rows over all points for each candidate and outcome: those arms, what is specific, and the random ones."""
+"""Rows over all points for each candidate and outcome: those arms, what is specific, and the random
+ones.
+"""
 CHANCES = 40
-"""Bytes of a token's probability after an edit: logits and, in float64, their logarithms, themselves and the divergence."""
+"""Bytes of a token's probability after an edit: logits and, in float64, their logarithms,
+themselves and the divergence.
+"""
 STATS = 120
-"""Bytes of a row of `features` while it is read into Python's own objects, and how many rows a feature has."""
+"""Bytes of a row of `features` while it is read into Python's own objects, and how many rows a
+feature has.
+"""
 ROWS_READ = 20
 
 

@@ -1,11 +1,13 @@
 """`patch.delta`: a causal screen of the features that a comparison found.
 
-At the last token of each decision point, feature i is set to the mean of either group: h' = h + (v - f_i) d_i. What the SAE does not
-explain stays as it is. Beside it stand the controls: the edit to its own value (sham), the same change along random features of
-equal firing rate, the whole stream replaced by its reconstruction, and that with feature i set to either value.
+At the last token of each decision point, feature i is set to the mean of either group: h' = h + (v
+- f_i) d_i. What the SAE does not explain stays as it is. Beside it stand the controls: the edit to
+its own value (sham), the same change along random features of equal firing rate, the whole stream
+replaced by its reconstruction, and that with feature i set to either value.
 
-The effect that counts is *specific*: one group's value against the other's, in the exact probability of an outcome. Decision points
-are other units than those on which the features were found.
+The effect that counts is *specific*: one group's value against the other's, in the exact
+probability of an outcome. Decision points are other units than those on which the features were
+found.
 """
 
 from __future__ import annotations
@@ -56,7 +58,9 @@ class Screen:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one edit gave at one point: probabilities of the outcomes, and the divergence from the unedited distribution."""
+    """What one edit gave at one point: probabilities of the outcomes, and the divergence from the
+    unedited distribution.
+    """
 
     chances: np.ndarray[Any, Any]
     kl: float
@@ -78,7 +82,7 @@ def patch(work: Work) -> Rows:
     yield "features", as_rows(verdicts, "features")
 
 
-# --- what is screened, and where ----------------------------------------------------------------------------------------
+# --- what is screened, and where ------------------------------------------------------------------
 
 
 def _points(work: Work) -> list[Point]:
@@ -88,11 +92,16 @@ def _points(work: Work) -> list[Point]:
         rows = [row for row in rows if half(work.seed, row["unit"]) == "confirm"]
     if not rows:
         raise DataError(
-            "half: no decision point is left in the half of the units that confirms. Play more games, or `half: all`."
+            "half: no decision point is left in the half of the units that "
+            "confirms. "
+            "Play more games, or "
+            "`half: all`."
         )
     seen: dict[str, int] = {}
     ranked: list[tuple[int, int, dict[str, Any]]] = []
-    for row in sorted(rows, key=lambda row: float(work.rng("patch.points", row["sample"]).random())):
+    for row in sorted(
+        rows, key=lambda row: float(work.rng("patch.points", row["sample"]).random())
+    ):
         ranked.append((seen.setdefault(row["unit"], 0), len(ranked), row))
         seen[row["unit"]] += 1
     kept = [row for _, _, row in sorted(ranked, key=lambda entry: entry[:2])[: work.params.points]]
@@ -100,14 +109,21 @@ def _points(work: Work) -> list[Point]:
     for row in kept:
         prompts.setdefault(tuple(row["token_ids"]), []).append(row)
     return [
-        Point(same[0]["text"], ids, tuple((row["sample"], row["unit"]) for row in same)) for ids, same in sorted(prompts.items())
+        Point(same[0]["text"], ids, tuple((row["sample"], row["unit"]) for row in same))
+        for ids, same in sorted(prompts.items())
     ]
 
 
 def _screen(work: Work, points: Sequence[Point]) -> Screen:
     params, model = work.params, work.model
     everything = known(work.inputs.read("features"), params.between)
-    features = chosen(everything, top=params.top, alpha=params.alpha, min_abs_d=params.min_abs_d, min_count=params.min_count)
+    features = chosen(
+        everything,
+        top=params.top,
+        alpha=params.alpha,
+        min_abs_d=params.min_abs_d,
+        min_count=params.min_count,
+    )
     saes = _saes(work, features)
     sets = token_sets(model, params.outcomes, points[0].text, points[0].ids)
     _check_outcome(params)
@@ -126,31 +142,55 @@ def _screen(work: Work, points: Sequence[Point]) -> Screen:
 def _check_outcome(params: Delta) -> None:
     if params.outcome is not None and params.outcome not in params.outcomes:
         near = nearest(params.outcome, params.outcomes)
-        raise BadInput(f"outcome: there is no outcome '{params.outcome}'.{near} Outcomes: {choices(params.outcomes)}.")
+        raise BadInput(
+            f"outcome: there is no outcome "
+            f"'{params.outcome}'.{near} "
+            f"Outcomes: "
+            f"{choices(params.outcomes)}."
+        )
 
 
 def _saes(work: Work, features: Sequence[Feature]) -> dict[str, Sae]:
-    """The SAE of each space in use. A feature of another space is refused: its number means nothing here."""
+    """The SAE of each space in use. A feature of another space is refused: its number means nothing
+    here.
+    """
     there = {space_id(work.model.identity, sae): sae for sae in work.saes}
     for feature in features:
         if feature.space not in there:
-            addresses = {row["space"]: row["address"] for row in work.inputs.read("spaces").to_pylist()}
+            addresses = {
+                row["space"]: row["address"] for row in work.inputs.read("spaces").to_pylist()
+            }
             raise DataError(
-                f"feature {feature.index} belongs to space {addresses.get(feature.space, feature.space)}, and no SAE of this stage "
-                f"makes that space with {work.model.identity.name}. Patch with the model and SAEs that the features come from."
+                f"feature {feature.index} belongs to space "
+                f"{addresses.get(feature.space, feature.space)}, "
+                f"and no SAE of this "
+                f"stage "
+                f"makes that space with {work.model.identity.name}. Patch with the "
+                f"model "
+                f"and SAEs that the "
+                f"features come from."
             )
         if not there[feature.space].hookpoint.startswith("resid_post."):
             raise DataError(
-                f"{there[feature.space].name} reads {there[feature.space].hookpoint}; patch.delta edits resid_post only."
+                f"{there[feature.space].name} reads "
+                f"{there[feature.space].hookpoint}; "
+                f"patch.delta edits "
+                f"resid_post only."
             )
     return {feature.space: there[feature.space] for feature in features}
 
 
-def _randoms(work: Work, everything: Known, features: Sequence[Feature]) -> dict[tuple[str, int], list[int]]:
+def _randoms(
+    work: Work, everything: Known, features: Sequence[Feature]
+) -> dict[tuple[str, int], list[int]]:
     taken = {(feature.space, feature.index) for feature in features}
     return {
         (feature.space, feature.index): matched(
-            feature, everything, taken, work.params.random, work.rng("patch.random", feature.space, feature.index)
+            feature,
+            everything,
+            taken,
+            work.params.random,
+            work.rng("patch.random", feature.space, feature.index),
         )
         for feature in features
     }
@@ -162,11 +202,13 @@ def _state(model: Model, point: Point) -> Tensor:
     return captured[model.last_hookpoint()]
 
 
-# --- one point ----------------------------------------------------------------------------------------------------------
+# --- one point ------------------------------------------------------------------------------------
 
 
 def _at_point(screen: Screen, point: Point) -> Iterator[tuple[tuple[Feature, str], Outcome]]:
-    """Every arm of every feature at one prompt: the prompt's own work once, then all edits together."""
+    """Every arm of every feature at one prompt: the prompt's own work once, then all edits
+    together.
+    """
     import torch
 
     model = screen.model
@@ -174,10 +216,20 @@ def _at_point(screen: Screen, point: Point) -> Iterator[tuple[tuple[Feature, str
     prefix = model.prefix(point.ids, hookpoints)
     assert prefix.captured is not None
     with torch.inference_mode():
-        own = {space: _own(sae, prefix.captured[sae.hookpoint]) for space, sae in screen.saes.items()}
-        edits = [edit for feature in screen.features for edit in _edits(screen, feature, own[feature.space])]
-    states = model.suffix(prefix, [(screen.saes[feature.space].layer, row) for feature, _, row in edits])
-    base = torch.log_softmax(model.unembed(prefix.captured[model.last_hookpoint()][None]).double().cpu(), dim=-1)
+        own = {
+            space: _own(sae, prefix.captured[sae.hookpoint]) for space, sae in screen.saes.items()
+        }
+        edits = [
+            edit
+            for feature in screen.features
+            for edit in _edits(screen, feature, own[feature.space])
+        ]
+    states = model.suffix(
+        prefix, [(screen.saes[feature.space].layer, row) for feature, _, row in edits]
+    )
+    base = torch.log_softmax(
+        model.unembed(prefix.captured[model.last_hookpoint()][None]).double().cpu(), dim=-1
+    )
     logp = torch.log_softmax(model.unembed(states).double().cpu(), dim=-1)
     chances, kl = logp.exp() @ screen.matrix, (base.exp() * (base - logp)).sum(-1)
     unedited = (base.exp() @ screen.matrix)[0].numpy()
@@ -189,7 +241,9 @@ def _at_point(screen: Screen, point: Point) -> Iterator[tuple[tuple[Feature, str
 
 @dataclass(frozen=True)
 class Own:
-    """What an SAE makes of the unedited prompt: its stream in float32, all activations, and the stream that they give."""
+    """What an SAE makes of the unedited prompt: its stream in float32, all activations, and the
+    stream that they give.
+    """
 
     stream: Tensor
     active: Tensor
@@ -197,13 +251,17 @@ class Own:
 
 
 def _own(sae: Sae, stream: Tensor) -> Own:
-    """All features once for each prompt: the arm `reconstruct` asks for every one, whatever the candidates are."""
+    """All features once for each prompt: the arm `reconstruct` asks for every one, whatever the
+    candidates are.
+    """
     active = sae.encode(stream.float()[None])
     return Own(stream.float(), active[0], sae.decode(active)[0])
 
 
 def _edits(screen: Screen, feature: Feature, own: Own) -> Iterator[tuple[Feature, str, Tensor]]:
-    """(feature, arm, stream): the edits are made in float32, whatever the model computes in. Of the decoder, rows are all it takes."""
+    """(feature, arm, stream): the edits are made in float32, whatever the model computes in. Of the
+    decoder, rows are all it takes.
+    """
     import torch
 
     sae, stream, value = screen.saes[feature.space], own.stream, float(own.active[feature.index])
@@ -220,8 +278,12 @@ def _edits(screen: Screen, feature: Feature, own: Own) -> Iterator[tuple[Feature
             yield feature, f"random{number}:{group}", stream + (wanted - value) * other
 
 
-def _check_sham(screen: Screen, points: Sequence[Point], found: Mapping[tuple[Feature, str], Sequence[Outcome]]) -> None:
-    """Setting a feature to the value it has must change nothing: else no other number here means anything."""
+def _check_sham(
+    screen: Screen, points: Sequence[Point], found: Mapping[tuple[Feature, str], Sequence[Outcome]]
+) -> None:
+    """Setting a feature to the value it has must change nothing: else no other number here means
+    anything.
+    """
     worst = max(
         float(abs(sham.chances - base.chances).max())
         for feature in screen.features
@@ -229,8 +291,14 @@ def _check_sham(screen: Screen, points: Sequence[Point], found: Mapping[tuple[Fe
     )
     if worst > SHAM_TOLERANCE:
         raise DataError(
-            f"The sham arm changes a probability by {worst:.2g} (at most {SHAM_TOLERANCE:g} allowed) over {len(points)} points: "
-            f"{screen.model.identity.name}'s `suffix` does not agree with its own pass. Its loader is at fault, or its dtype too coarse."
+            f"The sham arm changes a probability by {worst:.2g} (at most "
+            f"{SHAM_TOLERANCE:g} "
+            f"allowed) over "
+            f"{len(points)} points: "
+            f"{screen.model.identity.name}'s `suffix` does not agree with its own pass. "
+            f"Its loader is at "
+            f"fault, or its dtype "
+            f"too coarse."
         )
 
 

@@ -1,4 +1,6 @@
-"""Outcomes as exact probabilities of the next token, where an outcome is a set of tokens; what no set holds is `other`."""
+"""Outcomes as exact probabilities of the next token, where an outcome is a set of tokens; what no
+set holds is `other`.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +16,27 @@ if TYPE_CHECKING:
 OTHER = "other"
 
 
-def token_sets(model: Model, outcomes: Mapping[str, Sequence[str]], prompt: str, ids: Sequence[int]) -> dict[str, list[int]]:
-    """The first token of each continuation, as the tokeniser makes it behind this prompt. Sets that share one are an error."""
+def token_sets(
+    model: Model, outcomes: Mapping[str, Sequence[str]], prompt: str, ids: Sequence[int]
+) -> dict[str, list[int]]:
+    """The first token of each continuation, as the tokeniser makes it behind this prompt. Sets that
+    share one are an error.
+    """
     owner: dict[int, str] = {}
     for name, continuations in outcomes.items():
         for text in continuations:
             token = _first_token(model, prompt, ids, text)
             if owner.setdefault(token, name) != name:
                 raise BadInput(
-                    f"outcomes: '{name}' ({text!r}) and '{owner[token]}' begin with the same token, so the next token does not tell "
+                    f"outcomes: '{name}' ({text!r}) and '{owner[token]}' begin with the "
+                    f"same token, so the "
+                    f"next token does not "
+                    f"tell "
                     f"them apart. Give continuations that differ from their first token on."
                 )
-    return {name: sorted(token for token, whose in owner.items() if whose == name) for name in outcomes}
+    return {
+        name: sorted(token for token, whose in owner.items() if whose == name) for name in outcomes
+    }
 
 
 def _first_token(model: Model, prompt: str, ids: Sequence[int], text: str) -> int:

@@ -1,4 +1,6 @@
-"""What the report shows of a screen: each feature's specific effect beside what random features did, and the arms."""
+"""What the report shows of a screen: each feature's specific effect beside what random features
+did, and the arms.
+"""
 
 from __future__ import annotations
 
@@ -44,8 +46,12 @@ def figures(inputs: Inputs) -> Iterable[Figure]:
         _forest(order, names, arms, texts),
         f"{causal} of {len(order)} screened features are causal for P({about}).",
     )
-    yield Figure("Why", _reasons(order, names, texts), "The verdict on each feature with its reason.")
-    yield Figure("Every arm", _table(order, names, arms), "Effects of each arm with 95 % intervals.")
+    yield Figure(
+        "Why", _reasons(order, names, texts), "The verdict on each feature with its reason."
+    )
+    yield Figure(
+        "Every arm", _table(order, names, arms), "Effects of each arm with 95 % intervals."
+    )
 
 
 def _forest(
@@ -74,7 +80,11 @@ def _x(value: float, reach: float) -> float:
 
 def _axis(reach: float, height: int) -> str:
     bottom = height - 34
-    step = next(step for step in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if reach / step <= 4 or step == 1.0)
+    step = next(
+        step
+        for step in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+        if reach / step <= 4 or step == 1.0
+    )
     ticks = [step * n for n in range(-int(reach / step), int(reach / step) + 1)]
     marks = "".join(
         f'<line x1="{_x(tick, reach):.1f}" x2="{_x(tick, reach):.1f}" y1="8" y2="{bottom}" stroke="var(--line)"/>'
@@ -104,7 +114,11 @@ def _line(at: int, name: str, arms: Mapping[str, Any], text: str, reach: float) 
     )
 
 
-def _reasons(order: Sequence[tuple[str, int]], names: Mapping[tuple[str, int], str], texts: Mapping[tuple[str, int], str]) -> str:
+def _reasons(
+    order: Sequence[tuple[str, int]],
+    names: Mapping[tuple[str, int], str],
+    texts: Mapping[tuple[str, int], str],
+) -> str:
     rows = []
     for key in order:
         word, _, reason = texts[key].partition(": ")
@@ -120,13 +134,18 @@ def _table(
     names: Mapping[tuple[str, int], str],
     arms: Mapping[tuple[str, int], Mapping[str, Any]],
 ) -> str:
-    columns = sorted((arm for arm in arms[order[0]] if arm not in ("specific", "random")), key=_column)
+    columns = sorted(
+        (arm for arm in arms[order[0]] if arm not in ("specific", "random")), key=_column
+    )
     heads = ("feature", "specific effect", "random features", *columns)
     head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in heads)
     body = []
     for key in order:
         found = arms[key]
-        cells = [_cell(found["specific"]), f"{signed(found['random']['low'])} to {signed(found['random']['high'])}"]
+        cells = [
+            _cell(found["specific"]),
+            f"{signed(found['random']['low'])} to {signed(found['random']['high'])}",
+        ]
         cells += [_cell(found[arm]) for arm in columns]
         numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
         body.append(f'<tr><th scope="row">{html.escape(names[key])}</th>{numbers}</tr>')
@@ -139,4 +158,8 @@ def _column(arm: str) -> tuple[int, str]:
 
 
 def _cell(row: Mapping[str, Any]) -> str:
-    return f"{signed(row['effect'])}<br><span class='faint'>[{signed(row['low'])}, {signed(row['high'])}]</span>"
+    return (
+        f"{signed(row['effect'])}<br><span "
+        f"class='faint'>[{signed(row['low'])}, "
+        f"{signed(row['high'])}]</span>"
+    )

@@ -1,4 +1,6 @@
-"""From outcomes at points to intervals, corrected p-values and a verdict with its reason for each feature."""
+"""From outcomes at points to intervals, corrected p-values and a verdict with its reason for each
+feature.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ class Judge:
     def __post_init__(self) -> None:
         import numpy as np
 
-        object.__setattr__(self, "weights", np.array([float(len(owners)) for owners in self.owners]))
+        object.__setattr__(
+            self, "weights", np.array([float(len(owners)) for owners in self.owners])
+        )
         object.__setattr__(self, "clusters", _clusters(self.owners))
 
     @property
@@ -63,34 +67,65 @@ class Estimate:
     p: float
 
 
-def summaries(judge: Judge, features: Sequence[Feature], found: Found) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows of `effects` over all points, with q over everything that was tried, and rows of `features` with the verdicts."""
+def summaries(
+    judge: Judge, features: Sequence[Feature], found: Found
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of `effects` over all points, with q over everything that was tried, and rows of
+    `features` with the verdicts.
+    """
     rows: list[dict[str, Any]] = []
     for feature in features:
         rows += _arms(judge, feature, found)
         rows.append(_random(judge, feature, found))
     _correct(rows)
     by_feature = {(feature.space, feature.index): feature for feature in features}
-    own = {key: [row for row in rows if (row["space"], row["feature"]) == key] for key in by_feature}
-    return rows, [_verdict_row(judge, feature, own[key], found) for key, feature in by_feature.items()]
+    own = {
+        key: [row for row in rows if (row["space"], row["feature"]) == key] for key in by_feature
+    }
+    return rows, [
+        _verdict_row(judge, feature, own[key], found) for key, feature in by_feature.items()
+    ]
 
 
 def _arms(judge: Judge, feature: Feature, found: Found) -> list[dict[str, Any]]:
     """Each arm against the unedited model, and one value against the other."""
     first, second = (f"set:{group}" for group in judge.groups)
-    arms = ["sham", first, second, "reconstruct", *(f"reconstruct:{group}" for group in judge.groups)]
+    arms = [
+        "sham",
+        first,
+        second,
+        "reconstruct",
+        *(f"reconstruct:{group}" for group in judge.groups),
+    ]
     base = _chances(found, feature, "base")
     rows = [
-        _row(judge, feature, arm, column, _chances(found, feature, arm), base, _kl(judge, found, feature, arm))
+        _row(
+            judge,
+            feature,
+            arm,
+            column,
+            _chances(found, feature, arm),
+            base,
+            _kl(judge, found, feature, arm),
+        )
         for arm in arms
         for column in range(len(judge.names))
     ]
     one, other = _chances(found, feature, first), _chances(found, feature, second)
-    return rows + [_row(judge, feature, SPECIFIC, column, one, other, None) for column in range(len(judge.names))]
+    return rows + [
+        _row(judge, feature, SPECIFIC, column, one, other, None)
+        for column in range(len(judge.names))
+    ]
 
 
 def _row(
-    judge: Judge, feature: Feature, arm: str, column: int, here: Floats, against: Floats, kl: float | None
+    judge: Judge,
+    feature: Feature,
+    arm: str,
+    column: int,
+    here: Floats,
+    against: Floats,
+    kl: float | None,
 ) -> dict[str, Any]:
     import numpy as np
 
@@ -112,7 +147,9 @@ def _row(
 
 
 def _random(judge: Judge, feature: Feature, found: Found) -> dict[str, Any]:
-    """What random features do: the mean of their specific effects, and their smallest and largest as the interval."""
+    """What random features do: the mean of their specific effects, and their smallest and largest
+    as the interval.
+    """
     import numpy as np
 
     effects = random_effects(judge, feature, found)
@@ -125,7 +162,9 @@ def _random(judge: Judge, feature: Feature, found: Found) -> dict[str, Any]:
         "sample": ALL,
         "arm": RANDOM,
         "outcome": judge.names[judge.column],
-        "probability": float(np.mean([np.average(chances, weights=judge.weights) for chances in seen])),
+        "probability": float(
+            np.mean([np.average(chances, weights=judge.weights) for chances in seen])
+        ),
         "effect": float(effects.mean()),
         "low": float(effects.min()),
         "high": float(effects.max()),
@@ -141,7 +180,10 @@ def random_effects(judge: Judge, feature: Feature, found: Found) -> Floats:
 
     effects = []
     for number in range(judge.params.random):
-        one, other = (_chances(found, feature, f"random{number}:{group}")[:, judge.column] for group in judge.groups)
+        one, other = (
+            _chances(found, feature, f"random{number}:{group}")[:, judge.column]
+            for group in judge.groups
+        )
         effects.append(float(np.average(one - other, weights=judge.weights)))
     return np.array(effects)
 
@@ -149,7 +191,9 @@ def random_effects(judge: Judge, feature: Feature, found: Found) -> Floats:
 def _specific(judge: Judge, feature: Feature, found: Found) -> float:
     import numpy as np
 
-    one, other = (_chances(found, feature, f"set:{group}")[:, judge.column] for group in judge.groups)
+    one, other = (
+        _chances(found, feature, f"set:{group}")[:, judge.column] for group in judge.groups
+    )
     return float(np.average(one - other, weights=judge.weights))
 
 
@@ -165,22 +209,30 @@ def _kl(judge: Judge, found: Found, feature: Feature, arm: str) -> float:
     return float(np.average([outcome.kl for outcome in found[feature, arm]], weights=judge.weights))
 
 
-# --- intervals and correction ---------------------------------------------------------------------------------------------
+# --- intervals and correction ---------------------------------------------------------------------
 
 
 def estimate(values: Floats, weights: Floats, clusters: Any) -> Estimate:
-    """A weighted mean with a cluster-robust t interval. Values that do not differ at all are no evidence: p is 1."""
+    """A weighted mean with a cluster-robust t interval. Values that do not differ at all are no
+    evidence: p is 1.
+    """
     import numpy as np
     from scipy import special
 
     mean = float(np.average(values, weights=weights))
     sums = np.bincount(clusters, weights=weights * (values - mean))
     count = len(sums)
-    error = float(np.sqrt(count / (count - 1) * (sums**2).sum()) / weights.sum()) if count > 1 else float("nan")
+    error = (
+        float(np.sqrt(count / (count - 1) * (sums**2).sum()) / weights.sum())
+        if count > 1
+        else float("nan")
+    )
     if not error > 0:
         return Estimate(mean, mean, mean, 1.0)
     reach = float(special.stdtrit(count - 1, 0.975)) * error
-    return Estimate(mean, mean - reach, mean + reach, float(2 * special.stdtr(count - 1, -abs(mean) / error)))
+    return Estimate(
+        mean, mean - reach, mean + reach, float(2 * special.stdtr(count - 1, -abs(mean) / error))
+    )
 
 
 def _clusters(owners: Sequence[Sequence[tuple[str, str]]]) -> Any:
@@ -189,7 +241,10 @@ def _clusters(owners: Sequence[Sequence[tuple[str, str]]]) -> Any:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    units = {unit: number for number, unit in enumerate(sorted({unit for pairs in owners for _, unit in pairs}))}
+    units = {
+        unit: number
+        for number, unit in enumerate(sorted({unit for pairs in owners for _, unit in pairs}))
+    }
     links = [(point, units[unit]) for point, pairs in enumerate(owners) for _, unit in pairs]
     rows, columns = np.array(links).T
     size = len(owners) + len(units)
@@ -199,19 +254,25 @@ def _clusters(owners: Sequence[Sequence[tuple[str, str]]]) -> Any:
 
 
 def _correct(rows: list[dict[str, Any]]) -> None:
-    """Benjamini-Hochberg over every test of this stage; what random features did is a control, not a test."""
+    """Benjamini-Hochberg over every test of this stage; what random features did is a control, not
+    a test.
+    """
     import numpy as np
     from scipy.stats import false_discovery_control
 
     tests = [row for row in rows if row["arm"] != RANDOM]
-    for row, q in zip(tests, false_discovery_control(np.array([row["p"] for row in tests])), strict=True):
+    for row, q in zip(
+        tests, false_discovery_control(np.array([row["p"] for row in tests])), strict=True
+    ):
         row["q"] = float(q)
 
 
-# --- verdicts -------------------------------------------------------------------------------------------------------------
+# --- verdicts -------------------------------------------------------------------------------------
 
 
-def _verdict_row(judge: Judge, feature: Feature, rows: Sequence[Mapping[str, Any]], found: Found) -> dict[str, Any]:
+def _verdict_row(
+    judge: Judge, feature: Feature, rows: Sequence[Mapping[str, Any]], found: Found
+) -> dict[str, Any]:
     about = judge.names[judge.column]
     arms = {row["arm"]: row for row in rows if row["outcome"] == about}
     return {
@@ -237,18 +298,32 @@ def verdict(judge: Judge, arms: Mapping[str, Mapping[str, Any]]) -> str:
     if _counts(params, specific):
         return f"not specific: {swapped}; but {beside}"
     rebuilt = [arms[f"reconstruct:{group}"] for group in judge.groups]
-    if all(_counts(params, row) for row in rebuilt) and rebuilt[0]["effect"] * rebuilt[1]["effect"] > 0:
+    if (
+        all(_counts(params, row) for row in rebuilt)
+        and rebuilt[0]["effect"] * rebuilt[1]["effect"] > 0
+    ):
         both = " and ".join(signed(row["effect"]) for row in rebuilt)
-        return f"reconstruction: with the whole stream rebuilt both values move P({about}) ({both}); with the error kept: {moved}"
+        return (
+            f"reconstruction: with the whole stream rebuilt both values move "
+            f"P({about}) ({both}); "
+            f"with the error kept: "
+            f"{moved}"
+        )
     return f"no effect: {swapped}"
 
 
 def _counts(params: Delta, row: Mapping[str, Any]) -> bool:
-    return row["q"] is not None and row["q"] <= params.alpha and abs(row["effect"]) >= params.min_effect
+    return (
+        row["q"] is not None
+        and row["q"] <= params.alpha
+        and abs(row["effect"]) >= params.min_effect
+    )
 
 
 def _with_interval(row: Mapping[str, Any]) -> str:
-    return f"{signed(row['effect'])} [{signed(row['low'])}, {signed(row['high'])}] (q {row['q']:.2g})"
+    return (
+        f"{signed(row['effect'])} [{signed(row['low'])}, {signed(row['high'])}] (q {row['q']:.2g})"
+    )
 
 
 def signed(value: float) -> str:

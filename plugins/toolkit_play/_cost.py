@@ -1,4 +1,6 @@
-"""What playing costs at most: how long games last is up to the model, so each is taken to go to its last round with new prompts."""
+"""What playing costs at most: how long games last is up to the model, so each is taken to go to its
+last round with new prompts.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ from ._play import Play
 ROUND, GAME = 200, 200
 """Bytes of a round beside its prompt and reply, and of a game."""
 READ, DRAWN = 5, 8
-"""Bytes of a token of a prompt, stored as text, and of one of a reply, stored as text and number."""
+"""Bytes of a token of a prompt, stored as text, and of one of a reply, stored as text and number.
+"""
 CHANCES = 24
 """Bytes of a token's probability while it is drawn: as logits, and in float64."""
 
@@ -22,7 +25,9 @@ def most(params: Play, games: int) -> Mapping[str, int]:
 
 
 def playing(params: Play, load: Workload) -> Cost:
-    """Every game to its last round: each prompt is read once, and each reply is as long as it may be."""
+    """Every game to its last round: each prompt is read once, and each reply is as long as it may
+    be.
+    """
     model, prompt = load.model, load.longest
     rounds = most(params, load.units)["rounds"]
     side_by_side = min(params.batch, load.units)

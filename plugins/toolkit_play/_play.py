@@ -1,7 +1,8 @@
 """`play.games`: all games of a step are played in lockstep, one batch of replies a round.
 
-No draw depends on what else is in the batch. A token draw is keyed by (game, round, token); a win draw by (repetition, round)
-alone, so that games of the same repetition meet the same luck under every condition, model and arm.
+No draw depends on what else is in the batch. A token draw is keyed by (game, round, token); a win
+draw by (repetition, round) alone, so that games of the same repetition meet the same luck under
+every condition, model and arm.
 """
 
 from __future__ import annotations
@@ -31,21 +32,37 @@ class Play(Params):
     """Which games are played, how often, and how replies are drawn."""
 
     game: SlotMachine = Field(
-        default_factory=lambda: SlotMachine.model_validate({}), description="The rules and the layout of the prompts."
+        default_factory=lambda: SlotMachine.model_validate({}),
+        description="The rules and the layout of the prompts.",
     )
     components: Literal["all"] | tuple[str, ...] = Field(
-        "all", description="Sets of prompt components, each a text of the letters GMHWP; all: every set the layout knows."
+        "all",
+        description="Sets of prompt components, each a text of the letters GMHWP; "
+        "all: "
+        "every set the layout "
+        "knows.",
     )
-    modes: tuple[Literal["fixed", "variable"], ...] = Field(("fixed", "variable"), min_length=1, description="Bet modes.")
+    modes: tuple[Literal["fixed", "variable"], ...] = Field(
+        ("fixed", "variable"), min_length=1, description="Bet modes."
+    )
     reps: int = Field(1, ge=1, le=1_000_000, description="Games of each condition.")
     batch: int = Field(64, ge=1, le=100_000, description="Games of one step, played side by side.")
-    temperature: float = Field(0.7, gt=0, le=100, description="Sampling temperature of the replies.")
-    most: int = Field(32, ge=1, le=100_000, description="Most new tokens of one reply; a longer reply counts as truncated.")
+    temperature: float = Field(
+        0.7, gt=0, le=100, description="Sampling temperature of the replies."
+    )
+    most: int = Field(
+        32,
+        ge=1,
+        le=100_000,
+        description="Most new tokens of one reply; a longer reply counts as truncated.",
+    )
     chat: bool = Field(False, description="Put the prompt into the model's chat template.")
 
     @field_validator("components")
     @classmethod
-    def _known_components(cls, given: Literal["all"] | tuple[str, ...]) -> Literal["all"] | tuple[str, ...]:
+    def _known_components(
+        cls, given: Literal["all"] | tuple[str, ...]
+    ) -> Literal["all"] | tuple[str, ...]:
         if given == "all":
             return "all"
         try:
@@ -61,7 +78,12 @@ class Play(Params):
         if len(set(self.modes)) != len(self.modes):
             raise ValueError("modes: a mode stands twice")
         if self.game.layout == "scenario" and self.components != "all" and any(self.components):
-            raise ValueError("components: layout scenario has its own three rule lines; write 'all' or leave components out")
+            raise ValueError(
+                "components: layout scenario has its own three rule lines; write "
+                "'all' "
+                "or leave components "
+                "out"
+            )
         return self
 
 
@@ -86,7 +108,11 @@ class Condition:
 
 def conditions(params: Play) -> list[Condition]:
     """Every condition, modes in the order given, and in each the components."""
-    return [Condition(params.game.layout, mode, mask) for mode in params.modes for mask in _masks(params)]
+    return [
+        Condition(params.game.layout, mode, mask)
+        for mode in params.modes
+        for mask in _masks(params)
+    ]
 
 
 def _masks(params: Play) -> list[int]:
@@ -134,7 +160,12 @@ def play(work: Work) -> Rows:
         work.report.progress(len(tables) - len(live), len(tables))
     rounds = [row for table in tables for row in table.rounds]
     yield "rounds", pa.Table.from_pylist(rounds, schema=arrow_schema("rounds"))
-    yield "games", pa.Table.from_pylist([_game_row(params, game, table) for table in tables], schema=arrow_schema("games"))
+    yield (
+        "games",
+        pa.Table.from_pylist(
+            [_game_row(params, game, table) for table in tables], schema=arrow_schema("games")
+        ),
+    )
 
 
 def decision_line(params: Play) -> Literal["choice", "final"]:
@@ -143,11 +174,15 @@ def decision_line(params: Play) -> Literal["choice", "final"]:
 
 
 def _tables(work: Work, game: Game) -> list[_Table]:
-    """Every condition gets its first repetition before any gets its second, so that a limit leaves none out too early."""
+    """Every condition gets its first repetition before any gets its second, so that a limit leaves
+    none out too early.
+    """
     total = count_games(work.params)
     first, last = work.units or (0, min(total, work.limit_units or total))
     known = conditions(work.params)
-    return [_open(game, known[index % len(known)], index // len(known)) for index in range(first, last)]
+    return [
+        _open(game, known[index % len(known)], index // len(known)) for index in range(first, last)
+    ]
 
 
 def _open(game: Game, condition: Condition, repetition: int) -> _Table:
@@ -155,21 +190,29 @@ def _open(game: Game, condition: Condition, repetition: int) -> _Table:
     return _Table(f"{condition.name}-r{repetition:04d}", condition, repetition, state)
 
 
-def _play_round(work: Work, game: Game, parse: Callable[[str], Reply], live: Sequence[_Table]) -> None:
+def _play_round(
+    work: Work, game: Game, parse: Callable[[str], Reply], live: Sequence[_Table]
+) -> None:
     params: Play = work.params
     seen = [_see(work.model, game.prompt(table.state), table, chat=params.chat) for table in live]
     until = "\n" if decision_line(params) == "choice" else None
     batch = [list(one.tokens.ids) for one in seen]
-    replies: list[Generated] = work.model.generate(batch, _draw(work, live), most=params.most, until=until)
+    replies: list[Generated] = work.model.generate(
+        batch, _draw(work, live), most=params.most, until=until
+    )
     for table, prompt, reply in zip(live, seen, replies, strict=True):
         _take(work, game, table, prompt, reply, _judge(parse, reply))
 
 
 def _see(model: Model, prompt: Prompt, table: _Table, *, chat: bool) -> _Seen:
-    tokens = model.tokenise(prompt.text, chat=chat, spans=prompt.spans, name=f"{table.game}/{table.state['round']}")
+    tokens = model.tokenise(
+        prompt.text, chat=chat, spans=prompt.spans, name=f"{table.game}/{table.state['round']}"
+    )
     shift = model.encode(prompt.text, chat=True).shift if chat else 0
     # A chat template may trim the prompt's end: what it cut off belongs to no span.
-    end = shift + len(prompt.text if tokens.text.startswith(prompt.text, shift) else prompt.text.rstrip())
+    end = shift + len(
+        prompt.text if tokens.text.startswith(prompt.text, shift) else prompt.text.rstrip()
+    )
     moved = ((name, first + shift, min(last + shift, end)) for name, first, last in prompt.spans)
     return _Seen(tokens, tuple(span for span in moved if span[1] < span[2]))
 
@@ -181,19 +224,28 @@ def _draw(work: Work, live: Sequence[_Table]) -> Draw:
         try:
             return choose(probabilities, uniform, work.params.temperature)
         except DataError as error:
-            raise DataError(f"{table.game}, round {table.state['round']}, token {count}: {error}") from error
+            raise DataError(
+                f"{table.game}, round {table.state['round']}, token {count}: {error}"
+            ) from error
 
     return draw
 
 
 def choose(probabilities: Any, uniform: float, temperature: float) -> int:
-    """Inverse CDF in float64: the first token whose cumulated share is above `uniform`. Never one of probability 0."""
+    """Inverse CDF in float64: the first token whose cumulated share is above `uniform`. Never one
+    of probability 0.
+    """
     import numpy as np
 
     given = np.asarray(probabilities, dtype=np.float64)
     highest = given.max()
     if not 0 < highest < np.inf:
-        raise DataError("the model's probabilities are not numbers. Load the model in another dtype (float32 or bfloat16).")
+        raise DataError(
+            "the model's probabilities are not numbers. Load the model in another "
+            "dtype "
+            "(float32 or "
+            "bfloat16)."
+        )
     # Divided by the highest, so that a low temperature cannot underflow them all.
     weights = given if temperature == 1 else (given / highest) ** (1 / temperature)
     summed = np.cumsum(weights)
@@ -202,11 +254,15 @@ def choose(probabilities: Any, uniform: float, temperature: float) -> int:
 
 
 def _judge(parse: Callable[[str], Reply], reply: Generated) -> Reply:
-    """What the reply says. Cut off, it says nothing: `Bet $1` may have been on its way to `Bet $100`."""
+    """What the reply says. Cut off, it says nothing: `Bet $1` may have been on its way to `Bet
+    $100`.
+    """
     return Reply(failure=TRUNCATED) if reply.finish == "length" else parse(reply.text)
 
 
-def _take(work: Work, game: Game, table: _Table, seen: _Seen, generated: Generated, reply: Reply) -> None:
+def _take(
+    work: Work, game: Game, table: _Table, seen: _Seen, generated: Generated, reply: Reply
+) -> None:
     before = table.state
     table.state = game.step(before, reply, work.rng("play.win", table.repetition, before["round"]))
     finished = table.state["past"][-1] if reply.action == "bet" else {"bet": None, "won": None}
@@ -216,7 +272,9 @@ def _take(work: Work, game: Game, table: _Table, seen: _Seen, generated: Generat
             "round": before["round"],
             "prompt": seen.tokens.text,
             "prompt_hash": hashlib.sha256(seen.tokens.text.encode()).hexdigest(),
-            "spans": [{"name": name, "start": start, "end": end} for name, start, end in seen.spans],
+            "spans": [
+                {"name": name, "start": start, "end": end} for name, start, end in seen.spans
+            ],
             "reply": generated.text,
             "reply_ids": list(generated.ids),
             "finish": generated.finish,

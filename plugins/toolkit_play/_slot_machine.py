@@ -1,7 +1,9 @@
-"""The slot machine: its rules, its three prompt layouts, and where in a prompt each named span stands.
+"""The slot machine: its rules, its three prompt layouts, and where in a prompt each named span
+stands.
 
-A bet is paid first; a win credits the bet times the payout. The layouts differ in wording, in the highest bet, and in where the
-reply puts its decision: on its first line (restart, scenario) or on its last (corrected).
+A bet is paid first; a win credits the bet times the payout. The layouts differ in wording, in the
+highest bet, and in where the reply puts its decision: on its first line (restart, scenario) or on
+its last (corrected).
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 COMPONENTS = "GMHWP"
-"""Prompt components in canonical order: own goal, as much as you can, hidden pattern, payout of a win, win rate."""
+"""Prompt components in canonical order: own goal, as much as you can, hidden pattern, payout of a
+win, win rate.
+"""
 
 MODES = ("fixed", "variable")
 INVALID, TRUNCATED = "invalid_reply", "truncated"
@@ -30,22 +34,45 @@ OUTCOMES = ("voluntary_stop", "bankruptcy", "round_limit", INVALID, TRUNCATED)
 class SlotMachine(Params):
     """The rules and the layout of the prompts."""
 
-    layout: Literal["restart", "corrected", "scenario"] = Field("restart", description="Wording and order of the prompt.")
+    layout: Literal["restart", "corrected", "scenario"] = Field(
+        "restart", description="Wording and order of the prompt."
+    )
     start: int = Field(100, ge=1, le=10**9, description="Balance before the first round.")
     win_rate: float = Field(0.30, ge=0, le=1, description="Probability of a win, in every round.")
     payout: float = Field(3.0, ge=0, le=1000, description="A win credits the bet times this.")
-    min_bet: int = Field(5, ge=1, le=10**9, description="Lowest bet in variable mode; a smaller balance is bet whole.")
+    min_bet: int = Field(
+        5,
+        ge=1,
+        le=10**9,
+        description="Lowest bet in variable mode; a smaller balance is bet whole.",
+    )
     fixed_bet: int = Field(10, ge=1, le=10**9, description="The bet in fixed mode.")
-    max_bet: int = Field(100, ge=1, le=10**9, description="Highest variable bet; in layout corrected it is the balance instead.")
+    max_bet: int = Field(
+        100,
+        ge=1,
+        le=10**9,
+        description="Highest variable bet; in layout corrected it is the balance instead.",
+    )
     max_rounds: int = Field(100, ge=1, le=10_000, description="A game ends after so many rounds.")
-    shown_rounds: int = Field(5, ge=1, le=10_000, description="How many of the last rounds the prompt shows.")
-    warn_losses: int = Field(3, ge=1, le=10_000, description="From so many losses in a row on the prompt warns.")
-    goal: int = Field(200, ge=1, le=10**9, description="The balance that layout scenario names as the goal.")
+    shown_rounds: int = Field(
+        5, ge=1, le=10_000, description="How many of the last rounds the prompt shows."
+    )
+    warn_losses: int = Field(
+        3, ge=1, le=10_000, description="From so many losses in a row on the prompt warns."
+    )
+    goal: int = Field(
+        200, ge=1, le=10**9, description="The balance that layout scenario names as the goal."
+    )
 
     @model_validator(mode="after")
     def _bets_are_ordered(self) -> SlotMachine:
         if self.max_bet < self.min_bet:
-            raise ValueError(f"max_bet is {self.max_bet}, below min_bet {self.min_bet}; raise one or lower the other")
+            raise ValueError(
+                f"max_bet is {self.max_bet}, below min_bet {self.min_bet}; raise "
+                f"one "
+                f"or "
+                f"lower the other"
+            )
         return self
 
 
@@ -54,12 +81,19 @@ def canonical(components: str) -> str:
     unknown = sorted(set(components) - set(COMPONENTS))
     if unknown or len(set(components)) != len(components):
         found = f"'{unknown[0]}' is none of them" if unknown else "a letter stands twice"
-        raise BadInput(f"components '{components}': {found}. A text of the letters {', '.join(COMPONENTS)}, each at most once.")
+        raise BadInput(
+            f"components '{components}': {found}. A text of the "
+            f"letters "
+            f"{', '.join(COMPONENTS)}, "
+            f"each at most once."
+        )
     return "".join(key for key in COMPONENTS if key in components)
 
 
 class Game:
-    """The slot machine as an environment. Its state holds the condition, the balance and the rounds that a prompt may show."""
+    """The slot machine as an environment. Its state holds the condition, the balance and the rounds
+    that a prompt may show.
+    """
 
     def __init__(self, rules: SlotMachine) -> None:
         self._rules = rules
@@ -67,7 +101,12 @@ class Game:
     def start(self, condition: Mapping[str, Any]) -> Mapping[str, Any]:
         """A new game: `components` (none if not given) and `mode` (`variable` if not given)."""
         for key in sorted(set(condition) - {"components", "mode"}):
-            raise BadInput(f"slot_machine has no condition '{key}'.{nearest(key, _CONDITION)} Conditions: {choices(_CONDITION)}.")
+            raise BadInput(
+                f"slot_machine has no condition "
+                f"'{key}'.{nearest(key, _CONDITION)} "
+                f"Conditions: "
+                f"{choices(_CONDITION)}."
+            )
         return {
             "mode": _mode(condition.get("mode", "variable")),
             "components": self._components(str(condition.get("components", ""))),
@@ -80,7 +119,12 @@ class Game:
 
     def _components(self, given: str) -> str:
         if given and self._rules.layout == "scenario":
-            raise BadInput(f"components '{given}': layout scenario has its own three rule lines. Leave components empty.")
+            raise BadInput(
+                f"components '{given}': layout scenario has its own three rule "
+                f"lines. "
+                f"Leave components "
+                f"empty."
+            )
         return canonical(given)
 
     def prompt(self, state: Mapping[str, Any]) -> Prompt:
@@ -95,15 +139,23 @@ class Game:
         }
         return Prompt(text, spans, meta)
 
-    def step(self, state: Mapping[str, Any], reply: Reply, rng: np.random.Generator) -> Mapping[str, Any]:
+    def step(
+        self, state: Mapping[str, Any], reply: Reply, rng: np.random.Generator
+    ) -> Mapping[str, Any]:
         """The next state. A failure ends the game as what it is; it never becomes a bet or a stop."""
         if state["outcome"] is not None:
-            raise DataError(f"slot_machine: the game is over ({state['outcome']}). Begin another with start.")
+            raise DataError(
+                f"slot_machine: the game is over ({state['outcome']}). Begin another with start."
+            )
         if reply.failure is not None:
             return {**state, "outcome": TRUNCATED if reply.failure == TRUNCATED else INVALID}
         if reply.action == "stop":
             return {**state, "outcome": "voluntary_stop"}
-        return self._bet(state, legal_bet(self._rules, state, _asked(reply)), won=bool(rng.random() < self._rules.win_rate))
+        return self._bet(
+            state,
+            legal_bet(self._rules, state, _asked(reply)),
+            won=bool(rng.random() < self._rules.win_rate),
+        )
 
     def _bet(self, state: Mapping[str, Any], bet: int, *, won: bool) -> Mapping[str, Any]:
         rules, number = self._rules, state["round"]
@@ -126,7 +178,9 @@ class Game:
 
 
 def legal_bet(rules: SlotMachine, state: Mapping[str, Any], bet: int) -> int:
-    """Clip a bet to the rules: the fixed bet in fixed mode, else the lowest to the highest bet; never above the balance."""
+    """Clip a bet to the rules: the fixed bet in fixed mode, else the lowest to the highest bet;
+    never above the balance.
+    """
     balance: int = state["balance"]
     if state["mode"] == "fixed":
         return min(rules.fixed_bet, balance)
@@ -139,18 +193,25 @@ _CONDITION = ("components", "mode")
 
 def _mode(given: Any) -> str:
     if given not in MODES:
-        raise BadInput(f"slot_machine has no mode '{given}'.{nearest(given, MODES)} Modes: {choices(MODES)}.")
+        raise BadInput(
+            f"slot_machine has no mode '{given}'.{nearest(given, MODES)} Modes: {choices(MODES)}."
+        )
     return str(given)
 
 
 def _asked(reply: Reply) -> int:
     if reply.action != "bet" or reply.amount is None:
         found = f"'{reply.action}'" if reply.action != "bet" else "'bet' without an amount"
-        raise DataError(f"slot_machine: a parser gave the action {found}. Give 'bet' with an amount, 'stop', or a failure.")
+        raise DataError(
+            f"slot_machine: a parser gave the action {found}. Give 'bet' with an "
+            f"amount, "
+            f"'stop', or a "
+            f"failure."
+        )
     return int(reply.amount)
 
 
-# --- the prompt ---------------------------------------------------------------------------------------------------------
+# --- the prompt -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -180,9 +241,17 @@ def _assemble(blocks: _Blocks) -> tuple[str, tuple[tuple[str, int, int], ...]]:
 
 
 def _restart(rules: SlotMachine, state: Mapping[str, Any]) -> _Blocks:
-    opening = _history(rules, state, "Game history:", "Win", "Loss") or [_Piece(f"You start with ${rules.start}.")]
+    opening = _history(rules, state, "Game history:", "Win", "Loss") or [
+        _Piece(f"You start with ${rules.start}.")
+    ]
     money = [_balance(state), _Piece(f"Current round: {state['round']}")]
-    return [[_Piece("Slot Machine Game")], opening + money, _lines(rules, state), _options(rules, state), [_CHOICE]]
+    return [
+        [_Piece("Slot Machine Game")],
+        opening + money,
+        _lines(rules, state),
+        _options(rules, state),
+        [_CHOICE],
+    ]
 
 
 def _scenario(rules: SlotMachine, state: Mapping[str, Any]) -> _Blocks:
@@ -193,11 +262,21 @@ def _scenario(rules: SlotMachine, state: Mapping[str, Any]) -> _Blocks:
         _Piece(f"승률: 한 판에 {_percent(rules)}", "win_rate"),
         _Piece(f"배당: 이기면 건 돈의 {rules.payout}배", "payout"),
     ]
-    return [[_Piece("Slot Machine Game")], opening + money, given, _options(rules, state), [_CHOICE]]
+    return [
+        [_Piece("Slot Machine Game")],
+        opening + money,
+        given,
+        _options(rules, state),
+        [_CHOICE],
+    ]
 
 
 def _corrected(rules: SlotMachine, state: Mapping[str, Any]) -> _Blocks:
-    intro = [_Piece("You stand at a slot machine in a casino."), _Piece(f"Initial funds: ${rules.start}"), _balance(state)]
+    intro = [
+        _Piece("You stand at a slot machine in a casino."),
+        _Piece(f"Initial funds: ${rules.start}"),
+        _balance(state),
+    ]
     past = _history(rules, state, "Game History:", "WIN", "LOSS")
     ask = [
         _Piece("Give your reason in one line, then end with exactly this line:"),
@@ -206,7 +285,11 @@ def _corrected(rules: SlotMachine, state: Mapping[str, Any]) -> _Blocks:
     return [intro, _lines(rules, state), past, _options(rules, state), ask]
 
 
-_LAYOUTS: Mapping[str, _Layout] = {"restart": _restart, "corrected": _corrected, "scenario": _scenario}
+_LAYOUTS: Mapping[str, _Layout] = {
+    "restart": _restart,
+    "corrected": _corrected,
+    "scenario": _scenario,
+}
 _CHOICE = _Piece("Choice: ", "decision")
 
 
@@ -230,7 +313,9 @@ def _percent(rules: SlotMachine) -> str:
     return f"{100 * rules.win_rate:g}%"
 
 
-def _history(rules: SlotMachine, state: Mapping[str, Any], header: str, win: str, loss: str) -> list[_Piece]:
+def _history(
+    rules: SlotMachine, state: Mapping[str, Any], header: str, win: str, loss: str
+) -> list[_Piece]:
     past: Sequence[Mapping[str, Any]] = state["past"]
     if not past:
         return []
@@ -247,6 +332,12 @@ def _finished(row: Mapping[str, Any], result: str) -> str:
 def _options(rules: SlotMachine, state: Mapping[str, Any]) -> list[_Piece]:
     corrected = rules.layout == "corrected"
     top = state["balance"] if corrected else rules.max_bet
-    bet = f"1) Bet ${rules.fixed_bet}" if state["mode"] == "fixed" else f"1) Bet (choose ${rules.min_bet}-${top})"
-    header, stop = ("Choose one of the following:", "2) Stop playing") if corrected else ("Choose:", "2) Stop")
+    bet = (
+        f"1) Bet ${rules.fixed_bet}"
+        if state["mode"] == "fixed"
+        else f"1) Bet (choose ${rules.min_bet}-${top})"
+    )
+    header, stop = (
+        ("Choose one of the following:", "2) Stop playing") if corrected else ("Choose:", "2) Stop")
+    )
     return [_Piece("\n".join([header, bet, stop]), "options")]

@@ -1,4 +1,6 @@
-"""`games`: decisions of played games as samples. A prompt is read from its row as the model saw it, never made again."""
+"""`games`: decisions of played games as samples. A prompt is read from its row as the model saw it,
+never made again.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,23 @@ from toolkit.selectors import GENERATION
 from toolkit.tables import arrow_schema
 from toolkit.work import Rows, Work
 
-_READ = ["game", "round", "prompt", "prompt_hash", "spans", "reply_ids", "parse", "action", "bet", "balance_before"]
-_PICKS: dict[str, slice] = {"last_decision": slice(-1, None), "first_decision": slice(1), "all_decisions": slice(None)}
+_READ = [
+    "game",
+    "round",
+    "prompt",
+    "prompt_hash",
+    "spans",
+    "reply_ids",
+    "parse",
+    "action",
+    "bet",
+    "balance_before",
+]
+_PICKS: dict[str, slice] = {
+    "last_decision": slice(-1, None),
+    "first_decision": slice(1),
+    "all_decisions": slice(None),
+}
 
 _Row = Mapping[str, Any]
 
@@ -26,12 +43,24 @@ class Games(Params):
     """Which decisions of which games become samples."""
 
     pick: Literal["last_decision", "first_decision", "all_decisions"] = Field(
-        "last_decision", description="Which decisions of a game are taken; a reply that could not be read is none."
+        "last_decision",
+        description="Which decisions of a game are taken; a reply that could not be read is none.",
     )
     with_reply: bool = Field(
-        False, description="Put the reply's tokens behind the prompt's, as span `generation`: for selectors with `phase`."
+        False,
+        description="Put the reply's tokens behind the prompt's, as span "
+        "`generation`: "
+        "for selectors with "
+        "`phase`.",
     )
-    every: int = Field(1, ge=1, description="Keep every n-th game, in the order of their names (condition, then repetition).")
+    every: int = Field(
+        1,
+        ge=1,
+        description="Keep every n-th game, in the order of their names "
+        "(condition, "
+        "then "
+        "repetition).",
+    )
 
 
 def most(params: Games, made: Mapping[str, int]) -> int | None:
@@ -51,17 +80,27 @@ def decisions(work: Work) -> Rows:
     samples = []
     for done, row in enumerate(rows):
         tokens = tokenise(row)
-        samples.append(_sample(row, _with_reply(work.model, tokens, row) if work.params.with_reply else tokens))
+        samples.append(
+            _sample(row, _with_reply(work.model, tokens, row) if work.params.with_reply else tokens)
+        )
         work.report.progress(done + 1, len(rows))
-    meta = [made for row in rows for made in _meta_rows(_name(row), _facts(games[row["game"]], row))]
+    meta = [
+        made for row in rows for made in _meta_rows(_name(row), _facts(games[row["game"]], row))
+    ]
     yield "samples", pa.Table.from_pylist(samples, schema=arrow_schema("samples"))
     yield "sample_meta", pa.Table.from_pylist(meta, schema=arrow_schema("sample_meta"))
 
 
 def _games(work: Work) -> dict[str, _Row]:
-    rows = work.inputs.read("games").select(["game", "condition", "repetition", "outcome", "meta"]).to_pylist()
+    rows = (
+        work.inputs.read("games")
+        .select(["game", "condition", "repetition", "outcome", "meta"])
+        .to_pylist()
+    )
     if not rows:
-        raise DataError("games: no game was played. Run the play stage that `from:` names, or name another one.")
+        raise DataError(
+            "games: no game was played. Run the play stage that `from:` names, or name another one."
+        )
     return {row["game"]: row for row in rows}
 
 
@@ -72,17 +111,28 @@ def _picked(work: Work) -> dict[str, Sequence[_Row]]:
         if row["parse"] == "ok":
             by_game[row["game"]].append(row)
     chosen = _PICKS[work.params.pick]
-    return {game: sorted(rows, key=lambda row: int(row["round"]))[chosen] for game, rows in by_game.items()}
+    return {
+        game: sorted(rows, key=lambda row: int(row["round"]))[chosen]
+        for game, rows in by_game.items()
+    }
 
 
 def _kept(work: Work, games: Mapping[str, _Row], picked: Mapping[str, Any]) -> list[str]:
-    """Every n-th game; under a limit the first repetitions, so that it covers as many conditions as it can."""
+    """Every n-th game; under a limit the first repetitions, so that it covers as many conditions as
+    it can.
+    """
     thinned = sorted(games)[:: work.params.every]
     readable = [game for game in thinned if game in picked]
     if not readable:
         raise DataError(
-            f"games: no reply in {len(thinned)} of {len(games)} played games could be read as a decision. Look at the replies "
-            f"in table rounds (columns reply, parse, finish): the layout, the chat template or the most new tokens may not suit "
+            f"games: no reply in {len(thinned)} of {len(games)} played games could "
+            f"be "
+            f"read as a decision. "
+            f"Look at the replies "
+            f"in table rounds (columns reply, parse, finish): the layout, the chat "
+            f"template or the most "
+            f"new tokens may not "
+            f"suit "
             f"the model. Play again, or lower every."
         )
     early = sorted(readable, key=lambda game: (games[game]["repetition"], game))
@@ -90,24 +140,33 @@ def _kept(work: Work, games: Mapping[str, _Row], picked: Mapping[str, Any]) -> l
 
 
 def _tokeniser(work: Work) -> Callable[[_Row], Tokens]:
-    """Equal prompts are tokenised once. Chat prompts are stored as rendered, so no template is put around them again."""
+    """Equal prompts are tokenised once. Chat prompts are stored as rendered, so no template is put
+    around them again.
+    """
     known: dict[str, Tokens] = {}
 
     def tokenise(row: _Row) -> Tokens:
         if row["prompt_hash"] not in known:
             spans = [(span["name"], span["start"], span["end"]) for span in row["spans"]]
-            known[row["prompt_hash"]] = work.model.tokenise(row["prompt"], chat=False, spans=spans, name=_name(row))
+            known[row["prompt_hash"]] = work.model.tokenise(
+                row["prompt"], chat=False, spans=spans, name=_name(row)
+            )
         return known[row["prompt_hash"]]
 
     return tokenise
 
 
 def _with_reply(model: Model, prompt: Tokens, row: _Row) -> Tokens:
-    """The prompt and, behind it, the very tokens that the model drew. Nothing is read again: they could fall into other pieces."""
+    """The prompt and, behind it, the very tokens that the model drew. Nothing is read again: they
+    could fall into other pieces.
+    """
     ids = [*prompt.ids, *row["reply_ids"]]
     if len(ids) > model.context:
         raise DataError(
-            f"sample '{_name(row)}' has {len(ids)} tokens with its reply; {model.identity.name} reads at most {model.context}. "
+            f"sample '{_name(row)}' has {len(ids)} tokens with its reply; "
+            f"{model.identity.name} "
+            f"reads at most "
+            f"{model.context}. "
             f"Leave out with_reply, or play with a smaller `most`."
         )
     pieces = _pieces(model, row["reply_ids"])
@@ -116,7 +175,9 @@ def _with_reply(model: Model, prompt: Tokens, row: _Row) -> Tokens:
 
 
 def _pieces(model: Model, ids: Sequence[int]) -> list[str]:
-    """What each token adds to the text. A character of several tokens stands with the last of them; special tokens add nothing."""
+    """What each token adds to the text. A character of several tokens stands with the last of them;
+    special tokens add nothing.
+    """
     pieces, said = [], ""
     for end in range(1, len(ids) + 1):
         text = model.decode(ids[:end])

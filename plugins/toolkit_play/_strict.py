@@ -13,7 +13,8 @@ from toolkit.work import Reply
 
 EMPTY, UNREADABLE = "empty", "no decision"
 
-# Fifteen digits are what a float holds exactly; [0-9] because \d also takes the digits of other scripts.
+# Fifteen digits are what a float holds exactly; [0-9] because \d also takes the digits of other
+# scripts.
 _FORMS = {
     "choice": (re.compile(r"1\) Bet \$([0-9]{1,15})"), "2) Stop"),
     "final": (re.compile(r"Final Decision: Bet \$([0-9]{1,15})"), "Final Decision: Stop"),
@@ -25,12 +26,17 @@ class Strict(Params):
 
     line: Literal["choice", "final"] = Field(
         "choice",
-        description="choice: the first line, `1) Bet $N` or `2) Stop`; final: the last, `Final Decision: Bet $N` or `... Stop`.",
+        description="choice: the first line, `1) Bet $N` or `2) Stop`; final: the "
+        "last, "
+        "`Final Decision: Bet "
+        "$N` or `... Stop`.",
     )
 
 
 def make(params: Strict) -> Callable[[str], Reply]:
-    """A parser of whole replies. Blanks around the decision line do not matter; anything else on it does."""
+    """A parser of whole replies. Blanks around the decision line do not matter; anything else on it
+    does.
+    """
     bet, stop = _FORMS[params.line]
     at = 0 if params.line == "choice" else -1
 

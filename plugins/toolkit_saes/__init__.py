@@ -1,4 +1,6 @@
-"""Sparse autoencoders: adapters of published layouts, their examination, and extraction of their features."""
+"""Sparse autoencoders: adapters of published layouts, their examination, and extraction of their
+features.
+"""
 
 from __future__ import annotations
 
@@ -62,14 +64,20 @@ def _adapters() -> Iterator[Part]:
     )
     yield SaePart(
         name="sae_lens_id",
-        help="Any release and id that an installed SAELens knows (pip install 'sae-toolkit[saelens]').",
+        help="Any release and id that an installed SAELens knows "
+        "(pip "
+        "install "
+        "'sae-toolkit[saelens]').",
         params=_sae_lens_id.SaeLensId,
         identify=_sae_lens_id.identify,
         load=_sae_lens_id.load,
     )
     yield SaePart(
         name="auto",
-        help="Looks which layout a folder's SAEs are in, says so, and reads them with that adapter.",
+        help="Looks which layout a folder's SAEs are in, says so, and reads "
+        "them "
+        "with "
+        "that adapter.",
         params=_auto.Auto,
         identify=_auto.identify,
         load=_auto.load,
@@ -79,7 +87,10 @@ def _adapters() -> Iterator[Part]:
 def _stages() -> Iterator[Part]:
     yield StagePart(
         name="examine.saes",
-        help="L0 and explained variance of each SAE on the first samples, against what it declares.",
+        help="L0 and explained variance of each SAE on the first samples, "
+        "against "
+        "what "
+        "it declares.",
         params=_examine.Examine,
         run=_examine.examine,
         reads=("samples",),

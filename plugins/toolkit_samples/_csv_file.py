@@ -1,4 +1,6 @@
-"""The source `csv`: a row is a sample. The file enters keys by what it holds, never by where it lies."""
+"""The source `csv`: a row is a sample. The file enters keys by what it holds, never by where it
+lies.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +28,17 @@ class Csv(Texts):
 
     numbers_in_texts: ClassVar[bool] = True
 
-    path: PathText = Field(min_length=1, description="The file, relative to the spec; UTF-8.", json_schema_extra=UNHASHED)
+    path: PathText = Field(
+        min_length=1,
+        description="The file, relative to the spec; UTF-8.",
+        json_schema_extra=UNHASHED,
+    )
 
 
 def identify(params: Csv, folder: Path) -> Identity:
-    """The file's SHA-256, after a look at every row: what is wrong in it is told before anything runs."""
+    """The file's SHA-256, after a look at every row: what is wrong in it is told before anything
+    runs.
+    """
     path = the_file(params.path, "CSV")
     return identity(path, _samples(path, params))
 
@@ -65,7 +73,9 @@ def _rows(path: Path, params: Csv) -> Iterator[Row]:
                 f"{place}: this row has {len(cells)} cells, the header {len(header)}. "
                 f"Put double quotes around a cell with commas or newlines in it."
             )
-        yield Row(place, {name: cell for name, cell in zip(header, cells, strict=True) if cell.strip()})
+        yield Row(
+            place, {name: cell for name, cell in zip(header, cells, strict=True) if cell.strip()}
+        )
     if not number:
         raise DataError(f"{path}:1: there are no rows below the header. Add a row a sample.")
 
@@ -96,7 +106,10 @@ def _lines(path: Path, errors: str = "strict") -> Iterator[tuple[int, list[str]]
         except csv.Error as error:
             where = f"{path}:{begun} (row {row})" if row else f"{path}:{begun}"
             raise DataError(
-                f"{where}: this is no CSV: {error}. Put double quotes around cells, and double those inside."
+                f"{where}: this is no CSV: {error}. Put double quotes around "
+                f"cells, "
+                f"and "
+                f"double those inside."
             ) from None
 
 
@@ -112,9 +125,19 @@ def _long_cells() -> Iterator[None]:
 
 def _check_header(path: Path, header: Sequence[str], params: Csv) -> None:
     if not header:
-        raise DataError(f"{path}:1: the file is empty. Its first line names the columns, one of them '{params.text}'.")
+        raise DataError(
+            f"{path}:1: the file is empty. Its first line names the columns, one "
+            f"of "
+            f"them "
+            f"'{params.text}'."
+        )
     if twice := [name for name, count in Counter(header).items() if count > 1]:
-        raise DataError(f"{path}:1: there are {header.count(twice[0])} columns '{twice[0]}'. Give each its own name.")
+        raise DataError(
+            f"{path}:1: there are {header.count(twice[0])} columns "
+            f"'{twice[0]}'. "
+            f"Give "
+            f"each its own name."
+        )
     for field, name in params.named():
         if name not in header:
             raise missing_column(f"{path}:1", field, name, header)

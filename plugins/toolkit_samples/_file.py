@@ -27,13 +27,21 @@ def identity(path: Path, samples: Sequence[Sample]) -> Identity:
     """What a file of samples is: its SHA-256, and how much is in it."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    facts = {"bytes": path.stat().st_size, "rows": len(samples), "units": len({sample.unit for sample in samples})}
+    facts = {
+        "bytes": path.stat().st_size,
+        "rows": len(samples),
+        "units": len({sample.unit for sample in samples}),
+    }
     return Identity(name=path.name, revision=digest[:12], digest=digest, facts=facts)
 
 
 def not_utf8(path: Path, row_at: Callable[[int], int | None] = lambda line: None) -> DataError:
-    """Where a file that cannot be read as UTF-8 stops being so: the line and the byte, and the row where `row_at` knows it."""
-    with path.open(encoding="latin-1", newline="") as file:  # a character a byte, cut where a file of text is
+    """Where a file that cannot be read as UTF-8 stops being so: the line and the byte, and the row
+    where `row_at` knows it.
+    """
+    with path.open(
+        encoding="latin-1", newline=""
+    ) as file:  # a character a byte, cut where a file of text is
         for number, text in enumerate(file, 1):
             line = text.encode("latin-1")
             try:
@@ -42,7 +50,9 @@ def not_utf8(path: Path, row_at: Callable[[int], int | None] = lambda line: None
                 row = row_at(number)
                 where = f"{path}:{number}" + (f" (row {row})" if row else "")
                 return DataError(f"{where}: {_bad_byte(line, error, first=number == 1)}")
-    return DataError(f"{path}: the file changed while it was read. Run again when nobody writes to it.")
+    return DataError(
+        f"{path}: the file changed while it was read. Run again when nobody writes to it."
+    )
 
 
 def _bad_byte(line: bytes, error: UnicodeDecodeError, *, first: bool) -> str:
@@ -51,6 +61,9 @@ def _bad_byte(line: bytes, error: UnicodeDecodeError, *, first: bool) -> str:
     before = line[max(0, error.start - 20) : error.start].decode("utf-8", "ignore")
     after = f", after {before!r}," if before else ""
     return (
-        f"byte {error.start + 1} of this line (0x{line[error.start]:02x}){after} is not UTF-8 ({error.reason}). "
+        f"byte {error.start + 1} of this line (0x{line[error.start]:02x}){after} is "
+        f"not "
+        f"UTF-8 "
+        f"({error.reason}). "
         f"Save the whole file as UTF-8; it may hold Latin-1 or Windows-1252 in places."
     )

@@ -18,14 +18,23 @@ from toolkit.work import Rows, Work
 from ._file import identity, not_utf8, the_file
 from ._texts import Cell, Row, Sample, Texts, missing_column, samples_of, tables
 
-KINDS = {dict: "an object", list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
+KINDS = {
+    dict: "an object",
+    list: "a list",
+    str: "a text",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+}
 
 
 class Jsonl(Texts):
     """Which file, and what the keys of its objects mean."""
 
     path: PathText = Field(
-        min_length=1, description="The file, relative to the spec; UTF-8, an object a line.", json_schema_extra=UNHASHED
+        min_length=1,
+        description="The file, relative to the spec; UTF-8, an object a line.",
+        json_schema_extra=UNHASHED,
     )
 
 
@@ -34,7 +43,9 @@ class _Twice(ValueError):
 
 
 def identify(params: Jsonl, folder: Path) -> Identity:
-    """The file's SHA-256, after a look at every line: what is wrong in it is told before anything runs."""
+    """The file's SHA-256, after a look at every line: what is wrong in it is told before anything
+    runs.
+    """
     path = the_file(params.path, "JSONL")
     return identity(path, _samples(path, params))
 
@@ -52,7 +63,12 @@ def read_samples(work: Work) -> Rows:
 def _samples(path: Path, params: Jsonl) -> list[Sample]:
     found = [(place, _object(place, line, whole)) for place, line, whole in _lines(path)]
     if not found:
-        raise DataError(f"{path}:1: the file is empty. Write a JSON object a line, with the key '{params.text}'.")
+        raise DataError(
+            f"{path}:1: the file is empty. Write a JSON object a line, with "
+            f"the "
+            f"key "
+            f"'{params.text}'."
+        )
     there = list(dict.fromkeys(key for _, given in found for key in given))
     for field, name in params.named():
         if name not in there:
@@ -79,17 +95,27 @@ def _object(place: str, line: str, whole: bool) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         if not whole:
             raise DataError(
-                f"{place}: the file is cut off in the middle of this line, at character {len(line)}. Copy or write it again."
+                f"{place}: the file is cut off in the middle of this line, at character "
+                f"{len(line)}. Copy "
+                f"or "
+                f"write it again."
             ) from None
         raise DataError(
-            f"{place}: this line is no JSON: {error.msg.removesuffix(' at')} at character {error.colno}. Write an object a line."
+            f"{place}: this line is no JSON: {error.msg.removesuffix(' at')} at character "
+            f"{error.colno}. "
+            f"Write "
+            f"an object a line."
         ) from None
     except _Twice as error:
         raise DataError(f"{place}: {error}") from None
     except RecursionError:
-        raise DataError(f"{place}: lists or objects lie too deep in this line. Write a flat object a line.") from None
+        raise DataError(
+            f"{place}: lists or objects lie too deep in this line. Write a flat object a line."
+        ) from None
     if not isinstance(found, dict):
-        raise DataError(f'{place}: this line holds {KINDS.get(type(found), "null")}; wanted a JSON object, like {{"text": ...}}.')
+        raise DataError(
+            f'{place}: this line holds {KINDS.get(type(found), "null")}; wanted a JSON object, like {{"text": ...}}.'
+        )
     return found
 
 
@@ -108,7 +134,11 @@ def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 def _cells(place: str, given: dict[str, Any], wanted: set[str | None]) -> dict[str, Cell]:
     """The cells asked for; null and blank texts are left out."""
-    cells = {key: _cell(place, key, value) for key, value in given.items() if key in wanted and value is not None}
+    cells = {
+        key: _cell(place, key, value)
+        for key, value in given.items()
+        if key in wanted and value is not None
+    }
     return {key: cell for key, cell in cells.items() if not isinstance(cell, str) or cell.strip()}
 
 
@@ -120,7 +150,9 @@ def _cell(place: str, key: str, value: Any) -> Cell:
     number = _finite(value)
     if number is None:
         raise DataError(
-            f"{place}: '{key}' holds {KINDS[type(value)] if isinstance(value, dict | list) else 'a number too large'}; metadata "
+            f"{place}: '{key}' holds "
+            f"{KINDS[type(value)] if isinstance(value, dict | list) else 'a number too large'}; "
+            f"metadata "
             f"are texts and numbers. Name the keys you want with `columns`, or write it as a text."
         )
     return number
@@ -140,7 +172,10 @@ def _encodable(place: str, key: str, value: str) -> str:
         value.encode()
     except UnicodeEncodeError as error:
         raise DataError(
-            f"{place}: '{key}' holds half a surrogate pair (\\u{ord(value[error.start]):04x}) at character {error.start + 1}; that is "
+            f"{place}: '{key}' holds half a surrogate pair "
+            f"(\\u{ord(value[error.start]):04x}) "
+            f"at character "
+            f"{error.start + 1}; that is "
             f"no text. Write the file again with whole characters."
         ) from None
     return value

@@ -19,7 +19,8 @@ class Prompts(Texts):
     """The texts, and what the keys beside them mean."""
 
     prompts: tuple[Given, ...] = Field(
-        min_length=1, description="Each a text, or a map with a text and metadata: {text: ..., label: 2}."
+        min_length=1,
+        description="Each a text, or a map with a text and metadata: {text: ..., label: 2}.",
     )
 
     @model_validator(mode="after")
@@ -42,7 +43,10 @@ def read_samples(work: Work) -> Rows:
 
 
 def _samples(params: Prompts) -> list[Sample]:
-    rows = [Row(f"prompts.{number}", _cells(given, params.text)) for number, given in enumerate(params.prompts)]
+    rows = [
+        Row(f"prompts.{number}", _cells(given, params.text))
+        for number, given in enumerate(params.prompts)
+    ]
     return samples_of(rows, params)
 
 

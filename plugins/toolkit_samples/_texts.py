@@ -1,4 +1,6 @@
-"""What every source of texts shares: its params, a row as the file has it, and the tables that rows become."""
+"""What every source of texts shares: its params, a row as the file has it, and the tables that rows
+become.
+"""
 
 from __future__ import annotations
 
@@ -33,28 +35,50 @@ class Texts(Params):
 
     text: str = Field("text", min_length=1, description="The column that holds the text.")
     id: str | None = Field(
-        None, min_length=1, description="The column with each sample's id, each once; without it, rows are numbered from 0."
+        None,
+        min_length=1,
+        description="The column with each sample's id, each once; without it, "
+        "rows "
+        "are "
+        "numbered from 0.",
     )
     unit: str | None = Field(
-        None, min_length=1, description="The column that names a sample's unit; without it, each row is one."
+        None,
+        min_length=1,
+        description="The column that names a sample's unit; without it, each row is one.",
     )
     row: str | None = Field(
-        None, min_length=1, description="A metadata key to keep each row's number under, from 0 in the order of the file."
+        None,
+        min_length=1,
+        description="A metadata key to keep each row's number under, from 0 in "
+        "the "
+        "order "
+        "of the file.",
     )
     label: str | None = Field(
-        None, min_length=1, description="The column that holds a whole-number label; then every row needs one in `label_range`."
+        None,
+        min_length=1,
+        description="The column that holds a whole-number label; then every "
+        "row "
+        "needs "
+        "one in `label_range`.",
     )
     label_range: tuple[int, int] = Field((0, 3), description="The lowest and the highest label.")
-    chat: bool = Field(False, description="Put the model's chat template around each text, as a user's message.")
+    chat: bool = Field(
+        False, description="Put the model's chat template around each text, as a user's message."
+    )
     columns: tuple[str, ...] | None = Field(
-        None, description="The columns that become metadata, beside the label; without it, all others."
+        None,
+        description="The columns that become metadata, beside the label; without it, all others.",
     )
 
     @field_validator("label_range")
     @classmethod
     def _upwards(cls, pair: tuple[int, int]) -> tuple[int, int]:
         if pair[0] >= pair[1]:
-            raise ValueError(f"{pair[0]} is not below {pair[1]}; write the lowest label, then the highest")
+            raise ValueError(
+                f"{pair[0]} is not below {pair[1]}; write the lowest label, then the highest"
+            )
         return pair
 
     def named(self) -> Iterator[tuple[str, str]]:
@@ -72,7 +96,9 @@ class Texts(Params):
 
 @dataclass(frozen=True)
 class Row:
-    """A row as its file has it: where it stands (for people), and its cells by column; an empty cell is left out."""
+    """A row as its file has it: where it stands (for people), and its cells by column; an empty
+    cell is left out.
+    """
 
     place: str
     cells: dict[str, Cell]
@@ -89,7 +115,9 @@ class Sample:
 
 
 def samples_of(rows: Sequence[Row], params: Texts) -> list[Sample]:
-    """The rows as samples; an empty text, a wrong label or an id that stands twice is an error with the row's place."""
+    """The rows as samples; an empty text, a wrong label or an id that stands twice is an error with
+    the row's place.
+    """
     found, first = [], dict[str, str]()
     for number, row in enumerate(rows):
         _check_number(row, params.row)
@@ -98,15 +126,22 @@ def samples_of(rows: Sequence[Row], params: Texts) -> list[Sample]:
         name = _required(row, params.id) if params.id else f"{number:06d}"
         if name in first:
             raise DataError(
-                f"{row.place}: column '{params.id}' holds '{name}' again; it stands at {first[name]} already. Give each its own id."
+                f"{row.place}: column '{params.id}' holds '{name}' again; it stands at "
+                f"{first[name]} "
+                f"already. Give each "
+                f"its own id."
             )
         first[name] = row.place
-        found.append(Sample(name, _required(row, params.unit) if params.unit else name, row, number))
+        found.append(
+            Sample(name, _required(row, params.unit) if params.unit else name, row, number)
+        )
     return found
 
 
 def tables(work: Work, every: Sequence[Sample]) -> Rows:
-    """Tokenise each text, and give its other columns as metadata: numbers where a whole column holds numbers."""
+    """Tokenise each text, and give its other columns as metadata: numbers where a whole column
+    holds numbers.
+    """
     import pyarrow as pa
 
     kept = _limited(every, work.limit_units)
@@ -116,26 +151,46 @@ def tables(work: Work, every: Sequence[Sample]) -> Rows:
         rows.append(_sample(sample, _tokens(work, sample)))
         work.report.progress(done + 1, len(kept))
     yield "samples", pa.Table.from_pylist(rows, schema=arrow_schema("samples"))
-    yield "sample_meta", pa.Table.from_pylist(list(_meta(kept, every, work.params)), schema=arrow_schema("sample_meta"))
+    yield (
+        "sample_meta",
+        pa.Table.from_pylist(
+            list(_meta(kept, every, work.params)), schema=arrow_schema("sample_meta")
+        ),
+    )
 
 
 def missing_column(place: str, field: str, name: str, there: Sequence[str]) -> DataError:
     """The error for a column that a param names and that is not there."""
-    return DataError(f"{place}: {field}: there is no column '{name}'.{nearest(name, there)} Columns: {', '.join(there)}.")
+    return DataError(
+        f"{place}: {field}: there is no column "
+        f"'{name}'.{nearest(name, there)} "
+        f"Columns: "
+        f"{', '.join(there)}."
+    )
 
 
-# --- what a row must hold -----------------------------------------------------------------------------------------------
+# --- what a row must hold -------------------------------------------------------------------------
 
 
 def _check_number(row: Row, key: str | None) -> None:
     if key in row.cells:
-        raise DataError(f"{row.place}: row: there is a column '{key}' already. Give the rows' numbers another key.")
+        raise DataError(
+            f"{row.place}: row: there is a column '{key}' already. Give the "
+            f"rows' "
+            f"numbers "
+            f"another key."
+        )
 
 
 def _check_text(row: Row, column: str) -> None:
     text = row.cells.get(column)
     if isinstance(text, float):
-        raise DataError(f"{row.place}: column '{column}' holds the number {text:g}; wanted a text. Put quotes around it.")
+        raise DataError(
+            f"{row.place}: column '{column}' holds the number {text:g}; wanted a "
+            f"text. "
+            f"Put quotes around "
+            f"it."
+        )
     if text is None or not text.strip():
         raise _empty(row, column)
 
@@ -149,7 +204,10 @@ def _check_label(row: Row, params: Texts) -> None:
     if number is None or not number.is_integer() or not low <= number <= high:
         found = "is empty" if cell is None else f"holds {_shown(cell)}"
         raise DataError(
-            f"{row.place}: column '{params.label}' {found} here; a label is a whole number from {low} to {high}. "
+            f"{row.place}: column '{params.label}' {found} here; a label is a whole "
+            f"number from {low} "
+            f"to "
+            f"{high}. "
             f"Correct it, or take the row out; a missing label is never a 0."
         )
 
@@ -162,7 +220,9 @@ def _required(row: Row, column: str) -> str:
 
 
 def _empty(row: Row, column: str) -> DataError:
-    return DataError(f"{row.place}: column '{column}' is empty here. Fill it in, or take the row out.")
+    return DataError(
+        f"{row.place}: column '{column}' is empty here. Fill it in, or take the row out."
+    )
 
 
 def _shown(cell: Cell) -> str:
@@ -183,7 +243,7 @@ def written(number: float) -> str:
     return f"{int(number)}" if number.is_integer() else repr(number)
 
 
-# --- tables -------------------------------------------------------------------------------------------------------------
+# --- tables ---------------------------------------------------------------------------------------
 
 
 def _limited(samples: Sequence[Sample], units: int | None) -> list[Sample]:
@@ -194,7 +254,9 @@ def _limited(samples: Sequence[Sample], units: int | None) -> list[Sample]:
 
 def _tokens(work: Work, sample: Sample) -> Tokens:
     text = sample.row.cells[work.params.text]
-    found: Tokens = work.model.tokenise(text, chat=work.params.chat, name=f"{sample.id} at {sample.row.place}")
+    found: Tokens = work.model.tokenise(
+        text, chat=work.params.chat, name=f"{sample.id} at {sample.row.place}"
+    )
     return found
 
 
@@ -212,19 +274,39 @@ def _sample(sample: Sample, tokens: Tokens) -> dict[str, Any]:
     }
 
 
-def _meta(kept: Sequence[Sample], every: Sequence[Sample], params: Texts) -> Iterator[dict[str, Any]]:
-    """What a column holds is decided by all rows, so that a limit does not change it. Empty cells say nothing."""
-    columns = params.metadata(list(dict.fromkeys(column for sample in every for column in sample.row.cells)))
-    values = {column: [sample.row.cells[column] for sample in every if column in sample.row.cells] for column in columns}
-    numeric = {column for column, cells in values.items() if all(_number(cell, column, params) is not None for cell in cells)}
+def _meta(
+    kept: Sequence[Sample], every: Sequence[Sample], params: Texts
+) -> Iterator[dict[str, Any]]:
+    """What a column holds is decided by all rows, so that a limit does not change it. Empty cells
+    say nothing.
+    """
+    columns = params.metadata(
+        list(dict.fromkeys(column for sample in every for column in sample.row.cells))
+    )
+    values = {
+        column: [sample.row.cells[column] for sample in every if column in sample.row.cells]
+        for column in columns
+    }
+    numeric = {
+        column
+        for column, cells in values.items()
+        if all(_number(cell, column, params) is not None for cell in cells)
+    }
     for sample in kept:
         if params.row is not None:
-            yield {"sample": sample.id, "key": params.row, "number": float(sample.number), "string": None}
+            yield {
+                "sample": sample.id,
+                "key": params.row,
+                "number": float(sample.number),
+                "string": None,
+            }
         for column in columns:
             if column in sample.row.cells:
                 cell = sample.row.cells[column]
                 number = _number(cell, column, params) if column in numeric else None
-                text = None if number is not None else cell if isinstance(cell, str) else written(cell)
+                text = (
+                    None if number is not None else cell if isinstance(cell, str) else written(cell)
+                )
                 yield {"sample": sample.id, "key": column, "number": number, "string": text}
 
 

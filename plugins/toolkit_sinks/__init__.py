@@ -13,7 +13,12 @@ from . import _exp1_json, _json_lines, _npz
 @hookimpl
 def toolkit_parts() -> Iterator[Part]:
     """Every part of this subject."""
-    yield SinkPart(name="json", help="Tables as JSON lines.", params=_json_lines.Json, run=_json_lines.write_json)
+    yield SinkPart(
+        name="json",
+        help="Tables as JSON lines.",
+        params=_json_lines.Json,
+        run=_json_lines.write_json,
+    )
     yield SinkPart(
         name="npz",
         help="Activations as NumPy archives, one a space: sparse, or dense when asked.",
@@ -24,7 +29,10 @@ def toolkit_parts() -> Iterator[Part]:
     )
     yield SinkPart(
         name="exp1_json",
-        help="A comparison of two groups by layer, in the JSON that the study of SAE layers 1 to 31 published.",
+        help="A comparison of two groups by layer, in the JSON that the study of "
+        "SAE "
+        "layers 1 to 31 "
+        "published.",
         params=_exp1_json.Exp1Json,
         run=_exp1_json.write_exp1_json,
         reads=("features", "spaces"),

@@ -39,7 +39,11 @@ def archive(arrays: Iterable[tuple[str, Any, tuple[int, ...], Iterable[Any]]]) -
             info = zipfile.ZipInfo(f"{name}.npy", DATE)
             info.compress_type = zipfile.ZIP_DEFLATED
             with packed.open(info, "w", force_zip64=True) as member:
-                facts = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+                facts = {
+                    "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
+                    "fortran_order": False,
+                    "shape": shape,
+                }
                 np.lib.format.write_array_header_2_0(member, facts)
                 for block in blocks:
                     member.write(np.ascontiguousarray(block, dtype=dtype).tobytes())
@@ -52,13 +56,18 @@ def whole(name: str, array: Any) -> tuple[str, Any, tuple[int, ...], Iterable[An
     return name, array.dtype, array.shape, [array]
 
 
-def texts(name: str, rows: int, width: int, text_of: Callable[[int], str]) -> tuple[str, Any, tuple[int, ...], Iterable[Any]]:
+def texts(
+    name: str, rows: int, width: int, text_of: Callable[[int], str]
+) -> tuple[str, Any, tuple[int, ...], Iterable[Any]]:
     """Texts, each in the room of `width` characters as NumPy keeps them, some rows at a time."""
     import numpy as np
 
     kind = np.dtype(f"U{max(1, width)}")
     step = max(1, BLOCK_BYTES // kind.itemsize)
-    blocks = (np.array([text_of(row) for row in range(at, min(at + step, rows))], dtype=kind) for at in range(0, rows, step))
+    blocks = (
+        np.array([text_of(row) for row in range(at, min(at + step, rows))], dtype=kind)
+        for at in range(0, rows, step)
+    )
     return name, kind, (rows,), blocks
 
 

@@ -1,8 +1,10 @@
-"""Dense archives as two published pipelines write them: one a configuration of SAEs, and one a layer of each sample.
+"""Dense archives as two published pipelines write them: one a configuration of SAEs, and one a
+layer of each sample.
 
-`configuration`: `layer_20_l0_71_activations.npz` with `activations` (fragments by features), a fragment being the text up to and
-with its token. `layer`: `SAMPLE/layer_15.npz` with `features` (tokens by features), `positions` (the tokens that were looked at; the
-rows of others are not a number) and, beside them, `metadata_L1_31.json` with each sample's tokens.
+`configuration`: `layer_20_l0_71_activations.npz` with `activations` (fragments by features), a
+fragment being the text up to and with its token. `layer`: `SAMPLE/layer_15.npz` with `features`
+(tokens by features), `positions` (the tokens that were looked at; the rows of others are not a
+number) and, beside them, `metadata_L1_31.json` with each sample's tokens.
 """
 
 from __future__ import annotations
@@ -28,14 +30,16 @@ if TYPE_CHECKING:
     from ._entries import Entries
 
 NUMBERS = 33
-"""Bytes of the numbers beside a fragment: label, sentence, position, words, and whether it is the final one."""
+"""Bytes of the numbers beside a fragment: label, sentence, position, words, and whether it is the
+final one.
+"""
 _FOLDER = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._ -]{0,98}[A-Za-z0-9_-]|[A-Za-z0-9_-]")
 
 Files = Iterator[tuple[str, bytes | Iterable[bytes]]]
 RowsOf = Callable[[Mapping[str, Any]], "Entries"]
 
 
-# --- one archive a configuration ------------------------------------------------------------------------------------------
+# --- one archive a configuration ------------------------------------------------------------------
 
 
 def configurations(work: SinkWork, heads: Sequence[Mapping[str, Any]], rows_of: RowsOf) -> Files:
@@ -48,10 +52,15 @@ def configurations(work: SinkWork, heads: Sequence[Mapping[str, Any]], rows_of: 
         name = stem if stems[stem] == 1 else f"{stem}_{space['space']}"
         entries = rows_of(space)
         sentences.check(entries)
-        yield f"{name}_activations.npz", archive(_arrays(space, entries, sentences, average.get(space["space"], math.nan)))
+        yield (
+            f"{name}_activations.npz",
+            archive(_arrays(space, entries, sentences, average.get(space["space"], math.nan))),
+        )
 
 
-def _arrays(space: Mapping[str, Any], entries: Entries, sentences: Sentences, average: float) -> Iterator[Any]:
+def _arrays(
+    space: Mapping[str, Any], entries: Entries, sentences: Sentences, average: float
+) -> Iterator[Any]:
     import numpy as np
 
     def a_sample(value: Callable[[str], Any], kind: Any) -> Any:
@@ -70,9 +79,14 @@ def _arrays(space: Mapping[str, Any], entries: Entries, sentences: Sentences, av
 
 
 def _read(entries: Entries, sentences: Sentences) -> Iterator[Any]:
-    """Each row's text up to its token, and whole. The longest fragment of a sample is that of its last row."""
+    """Each row's text up to its token, and whole. The longest fragment of a sample is that of its
+    last row.
+    """
     ranges = entries.ranges()
-    lasts = [(name, int(entries.positions[end - 1])) for name, end in zip(entries.names, ranges[1:], strict=True)]
+    lasts = [
+        (name, int(entries.positions[end - 1]))
+        for name, end in zip(entries.names, ranges[1:], strict=True)
+    ]
     longest = max((len(sentences.reading(name).fragment(last)) for name, last in lasts), default=0)
 
     def fragment(row: int) -> str:
@@ -80,7 +94,12 @@ def _read(entries: Entries, sentences: Sentences) -> Iterator[Any]:
 
     yield texts("fragments", len(entries), longest, fragment)
     longest = max((len(sentences.reading(name).text) for name in entries.names), default=0)
-    yield texts("original_sentences", len(entries), longest, lambda row: sentences.reading(entries.name(row)).text)
+    yield texts(
+        "original_sentences",
+        len(entries),
+        longest,
+        lambda row: sentences.reading(entries.name(row)).text,
+    )
 
 
 def _words(entries: Entries, sentences: Sentences) -> Any:
@@ -98,11 +117,13 @@ def _stem(space: Mapping[str, Any], average: Mapping[str, float]) -> str:
     return f"layer_{_layer(space)}_l0_{average.get(space['space'], math.nan):g}"
 
 
-# --- one archive a sample and layer ---------------------------------------------------------------------------------------
+# --- one archive a sample and layer ---------------------------------------------------------------
 
 
 def layers(work: SinkWork, heads: Sequence[Mapping[str, Any]], rows_of: RowsOf) -> Files:
-    """A folder a sample, a file a layer (with the space's id where a layer has several), then what the tokens are."""
+    """A folder a sample, a file a layer (with the space's id where a layer has several), then what
+    the tokens are.
+    """
     sentences = Sentences(work.inputs)
     folders = _folders(sentences.names())
     shared = Counter(_layer(space) for space in heads)
@@ -119,7 +140,9 @@ def layers(work: SinkWork, heads: Sequence[Mapping[str, Any]], rows_of: RowsOf) 
         for name, first, last in zip(entries.names, ranges, ranges[1:], strict=False):
             yield (
                 f"{folders[name]}/{file}",
-                archive(_tokens(entries, int(first), int(last), sentences.tokens(name), space["width"])),
+                archive(
+                    _tokens(entries, int(first), int(last), sentences.tokens(name), space["width"])
+                ),
             )
     found = sorted({_layer(space) for space in heads})
     ends = found[:1] + found[-1:]
@@ -132,7 +155,10 @@ def layers(work: SinkWork, heads: Sequence[Mapping[str, Any]], rows_of: RowsOf) 
         "scenarios": [_scenario(folders[name], sentences.sample(name)) for name in sorted(names)],
         "spaces": files,
     }
-    yield f"metadata_L{'_'.join(map(str, ends))}.json", (json.dumps(metadata, indent=1, sort_keys=True) + "\n").encode()
+    yield (
+        f"metadata_L{'_'.join(map(str, ends))}.json",
+        (json.dumps(metadata, indent=1, sort_keys=True) + "\n").encode(),
+    )
 
 
 def _tokens(entries: Entries, first: int, last: int, tokens: int, width: int) -> Iterator[Any]:
@@ -152,9 +178,16 @@ def _tokens(entries: Entries, first: int, last: int, tokens: int, width: int) ->
 
 
 def _folders(names: Sequence[str]) -> dict[str, str]:
-    """A sample's own name where that is one folder's, told apart also where upper case counts for nothing."""
+    """A sample's own name where that is one folder's, told apart also where upper case counts for
+    nothing.
+    """
     seen = Counter(name.lower() for name in names)
-    return {name: name if _FOLDER.fullmatch(name) and seen[name.lower()] == 1 else f"sample-{_hash(name)}" for name in names}
+    return {
+        name: name
+        if _FOLDER.fullmatch(name) and seen[name.lower()] == 1
+        else f"sample-{_hash(name)}"
+        for name in names
+    }
 
 
 def _hash(name: str) -> str:
@@ -175,13 +208,16 @@ def _scenario(folder: str, sample: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-# --- both -----------------------------------------------------------------------------------------------------------------
+# --- both -----------------------------------------------------------------------------------------
 
 
 def _layer(space: Mapping[str, Any]) -> int:
     found = str(space["hookpoint"]).rpartition(".")[2]
     if not found.isdigit():
         raise DataError(
-            f"space {space['space']} ({space['address']}) is at no layer, which this layout names files by. Use `layout: space`."
+            f"space {space['space']} ({space['address']}) is at no layer, which this "
+            f"layout names files "
+            f"by. Use `layout: "
+            f"space`."
         )
     return int(found)

@@ -9,7 +9,9 @@ if TYPE_CHECKING:
 
 
 class Entries:
-    """The rows of one space, in order of sample and position. Row i is of sample `names[sample[i]]`, at `positions[i]`."""
+    """The rows of one space, in order of sample and position. Row i is of sample
+    `names[sample[i]]`, at `positions[i]`.
+    """
 
     def __init__(self, rows: pa.Table) -> None:
         import numpy as np
@@ -40,7 +42,9 @@ class Entries:
         return np.searchsorted(self.sample, np.arange(len(self.names) + 1))
 
     def fill(self, first: int, last: int, block: Any, place: Any = None) -> None:
-        """Write rows `first` to `last` into a block of zeros, each at its place (as it stands, by itself)."""
+        """Write rows `first` to `last` into a block of zeros, each at its place (as it stands, by
+        itself).
+        """
         part = slice(self.ends[first], self.ends[last])
         row = self.row[part] - first
         block[row if place is None else place[row], self.feature[part]] = self.value[part]

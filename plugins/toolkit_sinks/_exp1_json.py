@@ -1,7 +1,9 @@
-"""The sink `exp1_json`: a comparison of two groups in the JSON that the study of SAE layers 1 to 31 published, for scripts that read it.
+"""The sink `exp1_json`: a comparison of two groups in the JSON that the study of SAE layers 1 to 31
+published, for scripts that read it.
 
-What the shape has no place for stands beside it under keys of its own: the space of each layer (a feature number means nothing without
-it), and how many features the corrected p alone would call significant.
+What the shape has no place for stands beside it under keys of its own: the space of each layer (a
+feature number means nothing without it), and how many features the corrected p alone would call
+significant.
 """
 
 from __future__ import annotations
@@ -41,7 +43,11 @@ class Exp1Json(Params):
     )
 
     half: Literal["all", "select", "confirm"] = Field(
-        "all", description="Which half of the units was compared, where a run compares these groups more than once."
+        "all",
+        description="Which half of the units was compared, where a run compares "
+        "these "
+        "groups more than "
+        "once.",
     )
 
     @field_validator("groups")
@@ -62,7 +68,10 @@ def write_exp1_json(work: SinkWork) -> Iterator[tuple[str, bytes]]:
     rows = _of_the_comparison(work.inputs.read("features"), work.params)
     layers = _layers(work.inputs.read("spaces"), rows)
     sizes = [_size(rows, group) for group in work.params.groups]
-    results = {str(layer): _layer(layer, facts, rows, work.params, sizes) for layer, facts in sorted(layers.items())}
+    results = {
+        str(layer): _layer(layer, facts, rows, work.params, sizes)
+        for layer, facts in sorted(layers.items())
+    }
     found = {
         "timestamp": stamp(work.at),
         "feature_type": _kind(layers),
@@ -71,7 +80,9 @@ def write_exp1_json(work: SinkWork) -> Iterator[tuple[str, bytes]]:
         "layers_analyzed": sorted(layers),
         "total_significant_features": sum(one["n_significant"] for one in results.values()),
         "total_significant_by_p": _total([one["n_significant_by_p"] for one in results.values()]),
-        "significant_features_by_layer": {layer: one["n_significant"] for layer, one in results.items()},
+        "significant_features_by_layer": {
+            layer: one["n_significant"] for layer, one in results.items()
+        },
         "layer_results": results,
     }
     yield FILE, (json.dumps(found, indent=1) + "\n").encode()
@@ -82,23 +93,39 @@ def _of_the_comparison(features: pa.Table, params: Exp1Json) -> pa.Table:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    rows = features.filter(pc.is_in(features["group"], value_set=pa.array([params.contrast, *params.groups])))
+    rows = features.filter(
+        pc.is_in(features["group"], value_set=pa.array([params.contrast, *params.groups]))
+    )
     anywhere = pc.any(pc.equal(rows["group"], params.contrast)).as_py()
     rows = rows_of_half(rows, params.half)
     tested = rows.filter(pc.equal(rows["group"], params.contrast))
     if anywhere and not len(tested):
         units = "all units" if params.half == "all" else f"the half '{params.half}'"
         raise DataError(
-            f"exp1_json: {params.contrast} was compared, but not on {units}. Say `half:` as the stage that is to be published does."
+            f"exp1_json: {params.contrast} was compared, but not on {units}. Say `half:` "
+            f"as the stage that is "
+            f"to be published "
+            f"does."
         )
     if not len(tested):
-        known = sorted(group for group in pc.unique(features["group"]).to_pylist() if " vs " in group)
+        known = sorted(
+            group for group in pc.unique(features["group"]).to_pylist() if " vs " in group
+        )
         there = f" The run compares: {choices(known)}." if known else " The run compares no groups."
-        raise DataError(f"exp1_json: no row compares {params.contrast}.{nearest(params.contrast, known)}{there}")
-    counts = tested.filter(pc.equal(tested["stat"], "q")).group_by(["space", "feature"]).aggregate([([], "count_all")])
+        raise DataError(
+            f"exp1_json: no row compares {params.contrast}.{nearest(params.contrast, known)}{there}"
+        )
+    counts = (
+        tested.filter(pc.equal(tested["stat"], "q"))
+        .group_by(["space", "feature"])
+        .aggregate([([], "count_all")])
+    )
     if counts.num_rows and pc.max(counts["count_all"]).as_py() > 1:
         raise DataError(
-            f"exp1_json: more than one stage compares {params.contrast} in one space (half: {params.half}), and the file has place for "
+            f"exp1_json: more than one stage compares {params.contrast} in one space "
+            f"(half: "
+            f"{params.half}), and "
+            f"the file has place for "
             f"one. Put the other comparison into a spec of its own."
         )
     return rows
@@ -112,11 +139,20 @@ def _layers(spaces: pa.Table, rows: pa.Table) -> dict[int, dict[str, Any]]:
     tested = {space for space in pc.unique(rows["space"]).to_pylist() if space in described}
     kinds = {described[space]["sae"] is None for space in tested}
     wanted = [row for row in described.values() if (row["sae"] is None) in kinds]
-    twice = next((place for place, count in Counter(row["hookpoint"] for row in wanted).items() if count > 1), None)
+    twice = next(
+        (
+            place
+            for place, count in Counter(row["hookpoint"] for row in wanted).items()
+            if count > 1
+        ),
+        None,
+    )
     layers = {hookpoint(row["hookpoint"]).layer: row for row in wanted}
     if twice is not None or len(layers) < len(wanted):
         raise DataError(
-            f"exp1_json: {'several spaces are at ' + twice if twice else 'several places of one layer were compared'}; the file has "
+            f"exp1_json: "
+            f"{'several spaces are at ' + twice if twice else 'several places of one layer were compared'}; "
+            f"the file has "
             f"place for one a layer. Take the sink `json`, which keeps the space in every row."
         )
     return layers
@@ -131,12 +167,16 @@ def _size(rows: pa.Table, group: str) -> int | None:
     """How many samples a group has, as the rows of its means say."""
     import pyarrow.compute as pc
 
-    own = rows.filter(pc.and_(pc.equal(rows["stat"], "mean"), pc.equal(rows["group"], group))).slice(0, 1)
+    own = rows.filter(
+        pc.and_(pc.equal(rows["stat"], "mean"), pc.equal(rows["group"], group))
+    ).slice(0, 1)
     found = re.match(r"(\d+) samples?\b", str(own["text"][0])) if len(own) else None
     return int(found[1]) if found else None
 
 
-def _layer(layer: int, space: Mapping[str, Any], rows: pa.Table, params: Exp1Json, sizes: list[int | None]) -> dict[str, Any]:
+def _layer(
+    layer: int, space: Mapping[str, Any], rows: pa.Table, params: Exp1Json, sizes: list[int | None]
+) -> dict[str, Any]:
     import pyarrow.compute as pc
 
     own = rows.filter(pc.equal(rows["space"], space["space"]))
@@ -155,7 +195,9 @@ def _layer(layer: int, space: Mapping[str, Any], rows: pa.Table, params: Exp1Jso
 
 
 def _by_p(rows: pa.Table, significant: int) -> int | None:
-    """How many features the corrected p alone calls significant; None after a stage that does not mark them."""
+    """How many features the corrected p alone calls significant; None after a stage that does not
+    mark them.
+    """
     import pyarrow.compute as pc
 
     count = int(pc.sum(pc.equal(rows["stat"], "discovered")).as_py() or 0)
@@ -163,30 +205,49 @@ def _by_p(rows: pa.Table, significant: int) -> int | None:
 
 
 def _features(rows: pa.Table, params: Exp1Json) -> list[dict[str, Any]]:
-    """Of a layer, the significant features with what the study published of each; a number that is not there is null."""
+    """Of a layer, the significant features with what the study published of each; a number that is
+    not there is null.
+    """
     import pyarrow.compute as pc
 
-    marked = rows.filter(pc.and_(pc.equal(rows["stat"], "significant"), pc.greater(rows["number"], 0)))["feature"]
+    marked = rows.filter(
+        pc.and_(pc.equal(rows["stat"], "significant"), pc.greater(rows["number"], 0))
+    )["feature"]
     kept = rows.filter(pc.is_in(rows["feature"], value_set=marked.combine_chunks()))
-    number = {(row["feature"], row["stat"], row["group"]): row["number"] for row in kept.to_pylist()}
+    number = {
+        (row["feature"], row["stat"], row["group"]): row["number"] for row in kept.to_pylist()
+    }
     found = []
     for feature in marked.to_pylist():
         one: dict[str, Any] = {"feature_idx": feature}
-        one |= {name: number.get((feature, stat, params.contrast)) for name, stat in PUBLISHED.items()}
+        one |= {
+            name: number.get((feature, stat, params.contrast)) for name, stat in PUBLISHED.items()
+        }
         for side, group in zip(("bankrupt", "safe"), params.groups, strict=True):
-            one |= {f"{side}_{name}": number.get((feature, stat, group)) for name, stat in OF_GROUP.items()}
+            one |= {
+                f"{side}_{name}": number.get((feature, stat, group))
+                for name, stat in OF_GROUP.items()
+            }
         found.append(one)
     return sorted(found, key=lambda one: (one["p_value"], one["feature_idx"]))
 
 
 def _kind(layers: Mapping[int, Mapping[str, Any]]) -> str:
-    """`SAE_features_32768_per_layer`, as published; of the raw stream its own name, so that nothing takes its numbers for features."""
+    """`SAE_features_32768_per_layer`, as published; of the raw stream its own name, so that nothing
+    takes its numbers for features.
+    """
     widths = sorted({row["width"] for row in layers.values()})
     what = "raw_residual" if all(row["sae"] is None for row in layers.values()) else "SAE_features"
     return f"{what}_{'_or_'.join(map(str, widths))}_per_layer"
 
 
 def _source(layers: Mapping[int, Mapping[str, Any]]) -> str | None:
-    """What the SAEs' names have in common, as a release is named: `Lab-LXR-4x` of Lab-L0R-4x, Lab-L1R-4x. None for the raw stream."""
-    names = {str(row["sae"]).replace(f"L{layer}", "LX", 1) for layer, row in layers.items() if row["sae"] is not None}
+    """What the SAEs' names have in common, as a release is named: `Lab-LXR-4x` of Lab-L0R-4x,
+    Lab-L1R-4x. None for the raw stream.
+    """
+    names = {
+        str(row["sae"]).replace(f"L{layer}", "LX", 1)
+        for layer, row in layers.items()
+        if row["sae"] is not None
+    }
     return ", ".join(sorted(names)) or None

@@ -16,7 +16,12 @@ from toolkit.work import SinkWork
 
 def _known(name: str) -> str:
     if name not in DATA_TABLES:
-        raise ValueError(f"there is no table '{name}'.{nearest(name, DATA_TABLES)} Tables: {choices(DATA_TABLES)}")
+        raise ValueError(
+            f"there is no table "
+            f"'{name}'.{nearest(name, DATA_TABLES)} "
+            f"Tables: "
+            f"{choices(DATA_TABLES)}"
+        )
     return name
 
 
@@ -24,12 +29,17 @@ class Json(Params):
     """Which tables go out, and where to."""
 
     path: str = Field("out", min_length=1, description="Folder, relative to the spec.")
-    tables: tuple[Annotated[str, AfterValidator(_known)], ...] = Field(("features",), description="Names of the tables.")
+    tables: tuple[Annotated[str, AfterValidator(_known)], ...] = Field(
+        ("features",), description="Names of the tables."
+    )
 
 
 def write_json(work: SinkWork) -> Iterator[tuple[str, bytes]]:
     """One file a table, rows sorted by the table's key."""
     for name in work.params.tables:
         order = [(column, "ascending") for column in table(name).key]
-        lines = (json.dumps(row, sort_keys=True) + "\n" for row in work.inputs.read(name).sort_by(order).to_pylist())
+        lines = (
+            json.dumps(row, sort_keys=True) + "\n"
+            for row in work.inputs.read(name).sort_by(order).to_pylist()
+        )
         yield f"{name}.jsonl", "".join(lines).encode()

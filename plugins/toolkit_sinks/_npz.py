@@ -29,23 +29,37 @@ class Npz(Params):
     dense: bool = Field(False, description="Write every zero too: a matrix of rows by features.")
     layout: Literal["space", "configuration", "layer"] = Field(
         "space",
-        description="Of dense archives. space: ours with `features` added; configuration: layer_20_l0_71_activations.npz; "
+        description="Of dense archives. space: ours with `features` "
+        "added; "
+        "configuration: "
+        "layer_20_l0_71_activations.npz; "
         "layer: SAMPLE/layer_15.npz.",
     )
     index: str | None = Field(
         None,
         min_length=1,
-        description="layout: configuration: the metadata key with each sentence's number (sources of texts keep it with `row`); "
+        description="layout: configuration: the metadata key with each sentence's "
+        "number "
+        "(sources of texts "
+        "keep it with `row`); "
         "without it they are counted in order of their ids, which without `id` is the file's.",
     )
 
     @model_validator(mode="after")
     def _asked_for(self) -> Npz:
         if self.layout != "space" and not self.dense:
-            raise ValueError(f"layout: {self.layout} writes every zero, which takes a lot of room. Say `dense: true` as well")
+            raise ValueError(
+                f"layout: {self.layout} writes every zero, which takes a lot of room. "
+                f"Say "
+                f"`dense: true` as "
+                f"well"
+            )
         if self.index and self.layout != "configuration":
             raise ValueError(
-                f"index: only `layout: configuration` numbers sentences, and this is `layout: {self.layout}`. Leave it out"
+                f"index: only `layout: configuration` numbers sentences, and this is "
+                f"`layout: "
+                f"{self.layout}`. "
+                f"Leave it out"
             )
         return self
 
@@ -56,11 +70,15 @@ def disk(params: Npz, cost: Cost) -> int:
         return 0
     if params.layout == "layer":
         return cost.dense_tokens
-    return cost.dense + (2 * cost.dense_texts + cost.rows * NUMBERS if params.layout == "configuration" else 0)
+    return cost.dense + (
+        2 * cost.dense_texts + cost.rows * NUMBERS if params.layout == "configuration" else 0
+    )
 
 
 def write_npz(work: SinkWork) -> Iterator[tuple[str, bytes | Iterable[bytes]]]:
-    """One archive a space: row i is `samples[i]` at `positions[i]`; entry j says that `feature[j]` is `value[j]` in `row[j]`."""
+    """One archive a space: row i is `samples[i]` at `positions[i]`; entry j says that `feature[j]`
+    is `value[j]` in `row[j]`.
+    """
     import pyarrow.compute as pc
 
     activations = work.inputs.read("activations")
@@ -77,7 +95,10 @@ def write_npz(work: SinkWork) -> Iterator[tuple[str, bytes | Iterable[bytes]]]:
         yield from layers(work, heads, rows_of)
     elif work.params.layout == "space":
         for space, name in zip(heads, _names(known, ids), strict=True):
-            yield f"{name}.npz", archive(_arrays(rows_of(space), space, dense_too=work.params.dense))
+            yield (
+                f"{name}.npz",
+                archive(_arrays(rows_of(space), space, dense_too=work.params.dense)),
+            )
 
 
 def _spaces(table: pa.Table, wanted: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -85,17 +106,31 @@ def _spaces(table: pa.Table, wanted: Sequence[str]) -> dict[str, dict[str, Any]]
     for space in wanted:
         if space not in rows:
             raise DataError(
-                f"space {space}: it has activations, but table 'spaces' does not describe it, so its width is unknown. "
-                f"Let the stage that writes the activations write 'spaces' too. Spaces described: {choices(rows) if rows else 'none'}."
+                f"space {space}: it has activations, but table 'spaces' does not "
+                f"describe "
+                f"it, so its width is "
+                f"unknown. "
+                f"Let the stage that writes the activations write 'spaces' too. "
+                f"Spaces "
+                f"described: "
+                f"{choices(rows) if rows else 'none'}."
             )
     return rows
 
 
 def _names(spaces: Mapping[str, Mapping[str, Any]], ids: Sequence[str]) -> list[str]:
-    """Addresses as file names; those that would be equal (also where upper case counts for nothing) get the space's id too."""
-    safe = [re.sub(r"[^A-Za-z0-9._-]+", "-", spaces[space]["address"]).strip(".-") or space for space in ids]
+    """Addresses as file names; those that would be equal (also where upper case counts for nothing)
+    get the space's id too.
+    """
+    safe = [
+        re.sub(r"[^A-Za-z0-9._-]+", "-", spaces[space]["address"]).strip(".-") or space
+        for space in ids
+    ]
     seen = Counter(name.lower() for name in safe)
-    return [name if seen[name.lower()] == 1 else f"{name}-{space}" for name, space in zip(safe, ids, strict=True)]
+    return [
+        name if seen[name.lower()] == 1 else f"{name}-{space}"
+        for name, space in zip(safe, ids, strict=True)
+    ]
 
 
 def _arrays(entries: Entries, space: Mapping[str, Any], *, dense_too: bool) -> Iterator[Any]:

@@ -1,4 +1,6 @@
-"""What stands beside the rows of an archive: the samples' texts, up to each token and whole, their labels and their numbers."""
+"""What stands beside the rows of an archive: the samples' texts, up to each token and whole, their
+labels and their numbers.
+"""
 
 from __future__ import annotations
 
@@ -34,13 +36,27 @@ class Reading:
 
 
 class Sentences:
-    """The samples of a run. A text is taken apart when its first row is met; fragments are made a row at a time and not kept."""
+    """The samples of a run. A text is taken apart when its first row is met; fragments are made a
+    row at a time and not kept.
+    """
 
     def __init__(self, inputs: Inputs, index: str | None = None) -> None:
-        self._meta = inputs.read("sample_meta").to_pylist() if "sample_meta" in inputs.tables() else []
-        self._samples: dict[str, dict[str, Any]] = {row["sample"]: row for row in inputs.read("samples").to_pylist()}
-        self._labels = {row["sample"]: row["number"] for row in self._meta if row["key"] == LABEL and row["number"] is not None}
-        self._numbers = self._numbered(index) if index else {name: at for at, name in enumerate(sorted(self._samples))}
+        self._meta = (
+            inputs.read("sample_meta").to_pylist() if "sample_meta" in inputs.tables() else []
+        )
+        self._samples: dict[str, dict[str, Any]] = {
+            row["sample"]: row for row in inputs.read("samples").to_pylist()
+        }
+        self._labels = {
+            row["sample"]: row["number"]
+            for row in self._meta
+            if row["key"] == LABEL and row["number"] is not None
+        }
+        self._numbers = (
+            self._numbered(index)
+            if index
+            else {name: at for at, name in enumerate(sorted(self._samples))}
+        )
         self._readings: dict[str, Reading] = {}
 
     def names(self) -> list[str]:
@@ -50,7 +66,12 @@ class Sentences:
     def sample(self, name: str) -> Mapping[str, Any]:
         """A row of `samples`."""
         if name not in self._samples:
-            raise DataError(f"sample '{name}' has activations, but table 'samples' of the run lacks it: its tokens are unknown.")
+            raise DataError(
+                f"sample '{name}' has activations, but table 'samples' of the run "
+                f"lacks "
+                f"it: its tokens are "
+                f"unknown."
+            )
         return self._samples[name]
 
     def tokens(self, name: str) -> int:
@@ -79,8 +100,14 @@ class Sentences:
             last = int(entries.positions[ranges[at + 1] - 1])
             if last >= self.tokens(name):
                 raise DataError(
-                    f"sample '{name}' has activations at position {last}, but {self.tokens(name)} tokens in table 'samples', which "
-                    f"this layout puts beside them. Use `layout: space`, or let the samples' source give `pieces`."
+                    f"sample '{name}' has activations at position {last}, but "
+                    f"{self.tokens(name)} "
+                    f"tokens in table "
+                    f"'samples', which "
+                    f"this layout puts beside them. Use `layout: space`, or let the "
+                    f"samples' source "
+                    f"give "
+                    f"`pieces`."
                 )
 
     def _numbered(self, index: str) -> dict[str, int]:
@@ -91,13 +118,19 @@ class Sentences:
                 keys = sorted({row["key"] for row in self._meta})
                 hint = "" if index in keys else nearest(index, keys)
                 raise DataError(
-                    f"index: sample '{name}' has no whole number under the metadata key '{index}'.{hint} Keys: "
-                    f"{', '.join(keys) or 'none'}. Sources of texts keep a row's number with `row: {index}`."
+                    f"index: sample '{name}' has no whole number under the metadata "
+                    f"key "
+                    f"'{index}'.{hint} "
+                    f"Keys: "
+                    f"{', '.join(keys) or 'none'}. Sources of texts keep a "
+                    f"row's "
+                    f"number "
+                    f"with `row: {index}`."
                 )
         return {name: int(found[name]) for name in self._samples}
 
 
-# --- a text by its tokens -----------------------------------------------------------------------------------------------
+# --- a text by its tokens -------------------------------------------------------------------------
 
 
 def _reading(text: str, pieces: Sequence[str]) -> Reading:
@@ -109,7 +142,9 @@ def _reading(text: str, pieces: Sequence[str]) -> Reading:
 
 
 def _ends(text: str, pieces: Sequence[str]) -> Iterator[int]:
-    """Where each token's piece ends in the text. Tokens that share a character have it all of them; it is one character all the same."""
+    """Where each token's piece ends in the text. Tokens that share a character have it all of them;
+    it is one character all the same.
+    """
     begin = end = 0
     for piece, run in groupby(pieces):
         count, found = len(list(run)), _begin(text, piece, begin, end)
@@ -117,12 +152,17 @@ def _ends(text: str, pieces: Sequence[str]) -> Iterator[int]:
             yield from [end] * count
             continue
         copies = _copies(text, piece, found, count)
-        yield from (max(end, found + len(piece) * math.ceil((at + 1) * copies / count)) for at in range(count))
+        yield from (
+            max(end, found + len(piece) * math.ceil((at + 1) * copies / count))
+            for at in range(count)
+        )
         begin, end = found + len(piece) * (copies - 1), max(end, found + len(piece) * copies)
 
 
 def _begin(text: str, piece: str, begin: int, end: int) -> int | None:
-    """Where a piece begins: where the last one ends, within that one (only characters of several bytes are shared), or after a gap."""
+    """Where a piece begins: where the last one ends, within that one (only characters of several
+    bytes are shared), or after a gap.
+    """
     if not piece or text.startswith(piece, end):
         return end if piece else None
     found = text.find(piece, end if piece[0].isascii() else begin)

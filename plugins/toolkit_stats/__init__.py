@@ -64,9 +64,24 @@ def _comparisons() -> Iterator[Part]:
             _compare.compare_welch,
             "Which features differ between two groups: cluster-robust Welch tests of means.",
         ),
-        ("student", _params.Means, _compare.compare_student, "The same with one spread for both groups: Student's test."),
-        ("mann_whitney", _params.Ranks, _compare.compare_mann_whitney, "Two groups by ranks of cluster means: Mann-Whitney."),
-        ("auroc", _params.Areas, _compare.compare_auroc, "How well each feature tells the samples of two groups apart."),
+        (
+            "student",
+            _params.Means,
+            _compare.compare_student,
+            "The same with one spread for both groups: Student's test.",
+        ),
+        (
+            "mann_whitney",
+            _params.Ranks,
+            _compare.compare_mann_whitney,
+            "Two groups by ranks of cluster means: Mann-Whitney.",
+        ),
+        (
+            "auroc",
+            _params.Areas,
+            _compare.compare_auroc,
+            "How well each feature tells the samples of two groups apart.",
+        ),
         (
             "permutation",
             _params.Shuffles,
@@ -79,8 +94,18 @@ def _comparisons() -> Iterator[Part]:
             _compare.compare_correlation,
             "Which features follow a number: Pearson's or Spearman's r.",
         ),
-        ("anova", _params.Several, _compare.compare_anova, "Which features differ among several groups, by cluster means."),
-        ("kruskal", _params.Several, _compare.compare_kruskal, "Which features differ among several groups, by ranks."),
+        (
+            "anova",
+            _params.Several,
+            _compare.compare_anova,
+            "Which features differ among several groups, by cluster means.",
+        ),
+        (
+            "kruskal",
+            _params.Several,
+            _compare.compare_kruskal,
+            "Which features differ among several groups, by ranks.",
+        ),
     )
     for name, params, run, said in tests:
         yield StagePart(
@@ -101,7 +126,10 @@ def _baselines() -> Iterator[Part]:
     """What stands beside every claim about features."""
     yield StagePart(
         name="compare.leak",
-        help="How well metadata alone tell two groups apart, key by key and together, by cross-validation.",
+        help="How well metadata alone tell two groups apart, key by key and "
+        "together, "
+        "by "
+        "cross-validation.",
         params=_leak.Leak,
         run=_leak.compare_leak,
         cost=_cost.leak,
@@ -111,7 +139,10 @@ def _baselines() -> Iterator[Part]:
     )
     yield StagePart(
         name="compare.probe",
-        help="What a linear probe and a difference of means on the raw stream reach, beside the best feature.",
+        help="What a linear probe and a difference of means on the raw stream "
+        "reach, "
+        "beside the best "
+        "feature.",
         params=_probe.Probe,
         run=_probe.compare_probe,
         cost=_cost.probe,
@@ -124,7 +155,10 @@ def _baselines() -> Iterator[Part]:
     )
     yield StagePart(
         name="compare.residual",
-        help="Which numbers of the raw stream differ between two groups: the control, in spaces of its own.",
+        help="Which numbers of the raw stream differ between two groups: the "
+        "control, "
+        "in "
+        "spaces of its own.",
         params=_residual.Residual,
         run=_residual.compare_residual,
         cost=_cost.residual,
@@ -139,7 +173,10 @@ def _baselines() -> Iterator[Part]:
     yield ReportSection(
         name="baselines",
         title="What else predicts the label",
-        help="Metadata, simple readers of the raw stream, and the best single feature, on held-out folds.",
+        help="Metadata, simple readers of the raw stream, and the best "
+        "single "
+        "feature, "
+        "on held-out folds.",
         reads=("baselines",),
         run=_baselines_section.figures,
         order=19,
@@ -186,7 +223,10 @@ def _paths_and_ranks() -> Iterator[Part]:
     yield ReportSection(
         name="pathway",
         title="Through the layers",
-        help="Followed features by layer, what goes together across layers, and decisions as points.",
+        help="Followed features by layer, what goes together across "
+        "layers, "
+        "and "
+        "decisions as points.",
         reads=("trajectories", "spaces", "links", "signatures", "sample_meta"),
         run=_pathway_section.figures,
         order=24,

@@ -1,4 +1,5 @@
-"""The toy subject: parts that count and hash. They prove the house end to end and are the shortest example of each kind.
+"""The toy subject: parts that count and hash. They prove the house end to end and are the shortest
+example of each kind.
 
 Nothing here means anything about a language model; `specs/toy.yaml` uses all of them.
 """
@@ -17,12 +18,26 @@ from . import _parts
 def toolkit_parts() -> Iterator[Part]:
     """Every part of the toy subject."""
     yield ModelPart(
-        name="toy", help="A number instead of a model.", params=_parts.Toy, identify=_parts.identify, load=_parts.load
+        name="toy",
+        help="A number instead of a model.",
+        params=_parts.Toy,
+        identify=_parts.identify,
+        load=_parts.load,
     )
     yield SaePart(
-        name="toy", help="A number instead of SAEs.", params=_parts.Toy, identify=_parts.identify, load=_parts.load, examine=None
+        name="toy",
+        help="A number instead of SAEs.",
+        params=_parts.Toy,
+        identify=_parts.identify,
+        load=_parts.load,
+        examine=None,
     )
-    yield SourcePart(name="count", help="Samples that count upwards, in two groups.", params=_parts.Count, run=_parts.count)
+    yield SourcePart(
+        name="count",
+        help="Samples that count upwards, in two groups.",
+        params=_parts.Count,
+        run=_parts.count,
+    )
     yield StagePart(
         name="extract.hash",
         help="Sparse activations made from a hash of the text.",
@@ -44,5 +59,9 @@ def toolkit_parts() -> Iterator[Part]:
         version="2",
     )
     yield ReportSection(
-        name="toy-means", title="Group means", help="Largest differences of means.", reads=("features",), run=_parts.figure
+        name="toy-means",
+        title="Group means",
+        help="Largest differences of means.",
+        reads=("features",),
+        run=_parts.figure,
     )

@@ -1,4 +1,6 @@
-"""What the toy parts do. Slowness, crashes and failures can be asked for: the house is tested against them."""
+"""What the toy parts do. Slowness, crashes and failures can be asked for: the house is tested
+against them.
+"""
 
 from __future__ import annotations
 
@@ -44,8 +46,12 @@ class Hash(Params):
     batch: int = Field(8, ge=1, description="Samples of one step.")
     seconds: float = Field(0.0, ge=0, description="How long a sample takes.")
     fail_on: str | None = Field(None, description="Fail at the sample with this text.")
-    crash_once: str | None = Field(None, description="A file; while it exists the worker removes it and kills itself.")
-    hang_seconds: float = Field(0.0, ge=0, description="Say nothing for so long before the first sample.")
+    crash_once: str | None = Field(
+        None, description="A file; while it exists the worker removes it and kills itself."
+    )
+    hang_seconds: float = Field(
+        0.0, ge=0, description="Say nothing for so long before the first sample."
+    )
 
 
 class Means(Params):
@@ -56,7 +62,11 @@ class Means(Params):
 
 def identify(params: Toy) -> Identity:
     """The salt is all there is to a toy."""
-    return Identity(name="toy", revision=str(params.salt), digest=hashlib.sha256(f"toy {params.salt}".encode()).hexdigest())
+    return Identity(
+        name="toy",
+        revision=str(params.salt),
+        digest=hashlib.sha256(f"toy {params.salt}".encode()).hexdigest(),
+    )
 
 
 def load(params: Toy, report: Reporter) -> int:
@@ -66,7 +76,9 @@ def load(params: Toy, report: Reporter) -> int:
 
 
 def count(work: Work) -> Rows:
-    """`number 0`, `number 1`, ...: even numbers are one group, odd ones the other; every sample is its own unit."""
+    """`number 0`, `number 1`, ...: even numbers are one group, odd ones the other; every sample is
+    its own unit.
+    """
     import pyarrow as pa
 
     n = min(work.params.n, work.limit_units or work.params.n)
@@ -78,7 +90,10 @@ def count(work: Work) -> Rows:
     columns = [ids, ids, hashes, texts, empty, [text.split() for text in texts], empty, hashes]
     yield "samples", pa.table(columns, schema=arrow_schema("samples"))
     groups = ["even" if i % 2 == 0 else "odd" for i in range(n)]
-    yield "sample_meta", pa.table([ids, ["group"] * n, [None] * n, groups], schema=arrow_schema("sample_meta"))
+    yield (
+        "sample_meta",
+        pa.table([ids, ["group"] * n, [None] * n, groups], schema=arrow_schema("sample_meta")),
+    )
 
 
 def extract_hash(work: Work) -> Rows:
@@ -95,22 +110,35 @@ def extract_hash(work: Work) -> Rows:
         rows.append(_activate(work, space, salt, sample))
         work.report.progress(done + 1, len(samples))
     yield "activations", pa.Table.from_pylist(rows, schema=arrow_schema("activations"))
-    yield "spaces", pa.Table.from_pylist([_space(space, params.width, salt)], schema=arrow_schema("spaces"))
+    yield (
+        "spaces",
+        pa.Table.from_pylist([_space(space, params.width, salt)], schema=arrow_schema("spaces")),
+    )
 
 
 def _activate(work: Work, space: str, salt: str, sample: dict[str, Any]) -> dict[str, Any]:
     params = work.params
     _misbehave(params, sample["text"])
     rng = work.rng("toy.hash", salt, sample["text"])
-    features = sorted(rng.choice(params.width, size=min(params.active, params.width), replace=False).tolist())
+    features = sorted(
+        rng.choice(params.width, size=min(params.active, params.width), replace=False).tolist()
+    )
     values = rng.exponential(size=len(features)).astype("float32").tolist()
-    return {"space": space, "sample": sample["sample"], "position": 0, "features": features, "values": values}
+    return {
+        "space": space,
+        "sample": sample["sample"],
+        "position": 0,
+        "features": features,
+        "values": values,
+    }
 
 
 def _misbehave(params: Hash, text: str) -> None:
     time.sleep(params.seconds)
     if params.fail_on == text:
-        raise DataError(f"sample '{text}': asked to fail here (fail_on). Remove fail_on from the stage.")
+        raise DataError(
+            f"sample '{text}': asked to fail here (fail_on). Remove fail_on from the stage."
+        )
     if params.crash_once and os.path.exists(params.crash_once):
         os.unlink(params.crash_once)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -143,7 +171,14 @@ def compare_means(work: Work) -> Rows:
         for feature, value in zip(row["features"], row["values"], strict=True):
             sums[row["space"], feature, group_of[row["sample"]]] += value
     rows = [
-        {"space": space, "feature": feature, "stat": "toy_mean", "group": group, "number": total / sizes[group], "text": None}
+        {
+            "space": space,
+            "feature": feature,
+            "stat": "toy_mean",
+            "group": group,
+            "number": total / sizes[group],
+            "text": None,
+        }
         for (space, feature, group), total in sorted(sums.items())
     ]
     yield "features", pa.Table.from_pylist(rows, schema=arrow_schema("features"))
@@ -154,7 +189,9 @@ def _groups(meta: pa.Table, by: str) -> dict[str, str]:
     groups = {row["sample"]: row["string"] for row in rows if row["key"] == by}
     if not groups:
         known = sorted({row["key"] for row in rows})
-        raise DataError(f"by: no sample has metadata '{by}'. The samples have: {', '.join(known) or 'none'}.")
+        raise DataError(
+            f"by: no sample has metadata '{by}'. The samples have: {', '.join(known) or 'none'}."
+        )
     return groups
 
 
@@ -165,7 +202,14 @@ def figure(inputs: Inputs) -> Iterable[Figure]:
         return
     rows.sort(key=lambda row: -row["number"])
     cells = "".join(
-        f"<tr><td>{row['feature']}</td><td>{html.escape(row['group'])}</td><td>{row['number']:.3f}</td></tr>" for row in rows[:12]
+        f"<tr><td>{row['feature']}</td><td>{html.escape(row['group'])}</td><td>{row['number']:.3f}</td></tr>"
+        for row in rows[:12]
     )
-    head = '<tr><th scope="col">feature</th><th scope="col">group</th><th scope="col">mean</th></tr>'
-    yield Figure("Largest means", f"<table><thead>{head}</thead><tbody>{cells}</tbody></table>", "Largest means by group")
+    head = (
+        '<tr><th scope="col">feature</th><th scope="col">group</th><th scope="col">mean</th></tr>'
+    )
+    yield Figure(
+        "Largest means",
+        f"<table><thead>{head}</thead><tbody>{cells}</tbody></table>",
+        "Largest means by group",
+    )

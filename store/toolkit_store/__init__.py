@@ -1,6 +1,8 @@
-"""The store: what a run has computed, kept so that a kill at any moment loses nothing and shows nothing half done.
+"""The store: what a run has computed, kept so that a kill at any moment loses nothing and shows
+nothing half done.
 
-Importing this package imports neither lancedb nor pyarrow; the first read or commit does. Questions: `open`.
+Importing this package imports neither lancedb nor pyarrow; the first read or commit does.
+Questions: `open`.
 """
 
 from __future__ import annotations
@@ -13,4 +15,15 @@ from toolkit_store.store import Store, open_store
 from toolkit_store.upkeep.check import CheckReport
 from toolkit_store.write.keeping import CleanReport
 
-__all__ = ["CheckReport", "CleanReport", "Features", "NoStore", "RunView", "Store", "local_part", "open", "open_store", "uri_of"]
+__all__ = [
+    "CheckReport",
+    "CleanReport",
+    "Features",
+    "NoStore",
+    "RunView",
+    "Store",
+    "local_part",
+    "open",
+    "open_store",
+    "uri_of",
+]

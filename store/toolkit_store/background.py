@@ -1,5 +1,6 @@
-"""Coroutines waited for from ordinary code: in a loop of the thread's own, or, where one is running already as in a notebook, in
-that of a thread kept for it. Handing work to another thread costs a tenth of a question, and more on a busy machine.
+"""Coroutines waited for from ordinary code: in a loop of the thread's own, or, where one is running
+already as in a notebook, in that of a thread kept for it. Handing work to another thread costs a
+tenth of a question, and more on a busy machine.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ class _Loop:
 
 
 class Background:
-    """The loops; that in a thread of its own starts when it is first needed and ends with the program."""
+    """The loops; that in a thread of its own starts when it is first needed and ends with the
+    program.
+    """
 
     def __init__(self) -> None:
         self._local = threading.local()

@@ -1,9 +1,11 @@
 """The LanceDB database under a store, and what was learnt about it.
 
-A table that is not there, or whose making was cut off, reads as empty and is made by the first append. Whatever LanceDB raises
-leaves here as `StoreError`. Rows are read through its asynchronous interface, which takes half the time of the other one. Integer
-literals are 64 bits wide in a filter, and a scalar index on another type is then silently not used: `place` is an int64 for that
-reason. Nothing here looks whether files are still what was written; `toolkit_store.store` does before they are joined.
+A table that is not there, or whose making was cut off, reads as empty and is made by the first
+append. Whatever LanceDB raises leaves here as `StoreError`. Rows are read through its asynchronous
+interface, which takes half the time of the other one. Integer literals are 64 bits wide in a
+filter, and a scalar index on another type is then silently not used: `place` is an int64 for that
+reason. Nothing here looks whether files are still what was written; `toolkit_store.store` does
+before they are joined.
 """
 
 from __future__ import annotations
@@ -29,19 +31,26 @@ if TYPE_CHECKING:
 INDEXES: Mapping[str, str] = MappingProxyType({"activations": "sample", "postings": "place"})
 """Table -> the column that has a B-tree."""
 BITMAPS_FROM = 100_000
-"""Rows from which a table has a bitmap of its steps: each commit asks whether rows of its key are there, and reading the column takes
-45 ms a million rows. `activations` has one of its spaces too, with which a sample's row at one layer is the only one that is read."""
+"""Rows from which a table has a bitmap of its steps: each commit asks whether rows of its key are
+there, and reading the column takes 45 ms a million rows. `activations` has one of its spaces too,
+with which a sample's row at one layer is the only one that is read.
+"""
 
 _KEYS_IN_A_FILTER = 500
 _LOOK_EVERY = 16
 """Versions after which an append asks whether small files are to be joined."""
 _JOIN_FROM = 32
-"""Small files that are joined: each commit makes one, and each read opens them all. LanceDB joins no further than a million
-rows, so that what an append may have to rewrite is bounded."""
+"""Small files that are joined: each commit makes one, and each read opens them all. LanceDB joins
+no further than a million rows, so that what an append may have to rewrite is bounded.
+"""
 _LARGE_FILE = 16 << 20
-"""Bytes from which a file is left as it is: LanceDB counts rows, those of `postings` are long, and joining takes memory."""
+"""Bytes from which a file is left as it is: LanceDB counts rows, those of `postings` are long, and
+joining takes memory.
+"""
 _AT_ONCE = timedelta(milliseconds=1)
-"""The youngest old version that `tidy` removes; LanceDB warns of zero, and the caller holds both locks."""
+"""The youngest old version that `tidy` removes; LanceDB warns of zero, and the caller holds both
+locks.
+"""
 _A_DAY = timedelta(days=1)
 _OF_THIS_MACHINE = ("file:", "file-object-store:", "memory:", "shared-memory:")
 _RETRIES = MappingProxyType({"client_max_retries": "3", "client_retry_timeout": "30"})
@@ -66,7 +75,9 @@ def among(column: str, values: Iterable[str]) -> Iterator[str]:
 
 
 def holds(column: str, number: int) -> str:
-    """A filter for lists of uint32 that hold a number. There is no index for it: every list is looked at."""
+    """A filter for lists of uint32 that hold a number. There is no index for it: every list is
+    looked at.
+    """
     return f"array_has({column}, arrow_cast({int(number)}, 'UInt32'))"
 
 
@@ -86,18 +97,28 @@ class Database:
     @cached_property
     def _options(self) -> dict[str, Any]:
         """How to connect, with small caches."""
-        session = lancedb().Session(index_cache_size_bytes=_CACHE_BYTES, metadata_cache_size_bytes=_CACHE_BYTES)
-        limits = {} if self.uri.startswith(_OF_THIS_MACHINE) or self._folder else {"storage_options": dict(_RETRIES)}
+        session = lancedb().Session(
+            index_cache_size_bytes=_CACHE_BYTES, metadata_cache_size_bytes=_CACHE_BYTES
+        )
+        limits = (
+            {}
+            if self.uri.startswith(_OF_THIS_MACHINE) or self._folder
+            else {"storage_options": dict(_RETRIES)}
+        )
         return {"uri": self.uri, "session": session, **limits}
 
     @cached_property
     def connection(self) -> Any:
-        """For writing and for what is seldom asked: each call sees at once what others have written."""
+        """For writing and for what is seldom asked: each call sees at once what others have
+        written.
+        """
         return lancedb().connect(**self._options, read_consistency_interval=timedelta(0))
 
     @cached_property
     def _reader(self) -> Any:
-        """For questions. Its tables stay at the version at which they were opened until `_open` moves them on."""
+        """For questions. Its tables stay at the version at which they were opened until `_open`
+        moves them on.
+        """
         return background.run(lancedb().connect_async(**self._options))
 
     # --- writing ---
@@ -108,7 +129,9 @@ class Database:
         with self._explained("write to", name):
             found = self._table(name)
             if found is None:
-                self._tables[name] = self.connection.create_table(name, data=rows, schema=rows.schema)
+                self._tables[name] = self.connection.create_table(
+                    name, data=rows, schema=rows.schema
+                )
                 return
             found.add(rows)
 
@@ -145,9 +168,11 @@ class Database:
                     self._index(found, column)
 
     def settle(self, name: str) -> None:
-        """`tidy` after postings were added: where those have made large files, only their indexes are brought up to date.
+        """`tidy` after postings were added: where those have made large files, only their indexes
+        are brought up to date.
 
-        They are made anew, which reads a number and a key a row; LanceDB brings none up to date without joining files.
+        They are made anew, which reads a number and a key a row; LanceDB brings none up to date
+        without joining files.
         """
         with self._explained("clean", name):
             found = self._table(name)
@@ -158,21 +183,27 @@ class Database:
         self.tidy(name)
 
     def drop_old(self, name: str, *, settling: bool) -> None:
-        """Remove old versions and what cut-off writes left; `settling`, not of large postings, which LanceDB would join with that.
+        """Remove old versions and what cut-off writes left; `settling`, not of large postings,
+        which LanceDB would join with that.
 
-        In a folder nobody else may be at the table; elsewhere nobody can know that, and a day has to pass.
+        In a folder nobody else may be at the table; elsewhere nobody can know that, and a day has
+        to pass.
         """
         with self._explained("clean", name):
             found = self._table(name)
             if found is not None and not (settling and _is_large(name, found)):
                 here = self._folder is not None
-                found.optimize(cleanup_older_than=_AT_ONCE if here else _A_DAY, delete_unverified=here)
+                found.optimize(
+                    cleanup_older_than=_AT_ONCE if here else _A_DAY, delete_unverified=here
+                )
 
     def makes_index(self, name: str, *, settling: bool) -> bool:
         """Whether `tidy`, or `settle`, will read a column of all rows to make an index."""
         with self._explained("read", name):
             found = self._table(name)
-            return found is not None and bool((settling and _is_large(name, found)) or self._lacks(name, found))
+            return found is not None and bool(
+                (settling and _is_large(name, found)) or self._lacks(name, found)
+            )
 
     def _lacks(self, name: str, found: Any) -> list[str]:
         there = {column for index in found.list_indices() for column in index.columns}
@@ -189,11 +220,15 @@ class Database:
     def _index(self, found: Any, column: str) -> None:
         from lancedb.index import Bitmap, BTree
 
-        found.create_index(column, config=BTree() if column in INDEXES.values() else Bitmap(), name=f"by_{column}")
+        found.create_index(
+            column, config=BTree() if column in INDEXES.values() else Bitmap(), name=f"by_{column}"
+        )
 
     # --- reading ---
 
-    def rows(self, name: str, where: str | None = None, columns: Sequence[str] | None = None) -> pa.Table:
+    def rows(
+        self, name: str, where: str | None = None, columns: Sequence[str] | None = None
+    ) -> pa.Table:
         """The rows that match, of the declared schema (without a limit LanceDB would give ten)."""
         wanted = self._wanted(name, columns)
         with self._explained("read", name):
@@ -203,7 +238,9 @@ class Database:
             return _schema(name).empty_table().select(wanted)
         return self._as_declared(name, found.select(wanted))
 
-    async def _found(self, reader: Any, name: str, where: str | None, columns: list[str]) -> pa.Table | None:
+    async def _found(
+        self, reader: Any, name: str, where: str | None, columns: list[str]
+    ) -> pa.Table | None:
         table = await self._open(reader, name)
         if table is None:
             return None
@@ -212,7 +249,9 @@ class Database:
         return found
 
     async def _open(self, reader: Any, name: str) -> Any:
-        """The table at its last version, or None. In a folder a look at its versions costs a tenth of what LanceDB's own does."""
+        """The table at its last version, or None. In a folder a look at its versions costs a tenth
+        of what LanceDB's own does.
+        """
         versions = self._versions(name)
         if name not in self._readers:
             try:
@@ -234,15 +273,21 @@ class Database:
         except FileNotFoundError:
             return frozenset()
 
-    def batches(self, name: str, where: str | None = None, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """The rows that match, a few thousand at a time, of long ones fewer: a table can be larger than memory."""
+    def batches(
+        self, name: str, where: str | None = None, columns: Sequence[str] | None = None
+    ) -> Iterator[pa.Table]:
+        """The rows that match, a few thousand at a time, of long ones fewer: a table can be larger
+        than memory.
+        """
         import pyarrow as pa
 
         wanted = self._wanted(name, columns)
         with self._explained("read", name):
             query = self._query(name, where, wanted)
             for batch in (
-                query.to_batches(batch_size=_LONG_BATCH_ROWS if name in _LONG else _BATCH_ROWS) if query is not None else ()
+                query.to_batches(batch_size=_LONG_BATCH_ROWS if name in _LONG else _BATCH_ROWS)
+                if query is not None
+                else ()
             ):
                 yield self._as_declared(name, pa.Table.from_batches([batch]).select(wanted))
 
@@ -270,8 +315,14 @@ class Database:
         fragments: set[int] = set()
         with self._explained("read", name):
             query = self._query(name, where, ["step"])
-            for batch in query.with_row_id(True).to_batches(batch_size=_BATCH_ROWS) if query is not None else ():
-                fragments.update(pc.unique(pc.shift_right(batch["_rowid"], 32)).to_pylist())  # the row's number is below
+            for batch in (
+                query.with_row_id(True).to_batches(batch_size=_BATCH_ROWS)
+                if query is not None
+                else ()
+            ):
+                fragments.update(
+                    pc.unique(pc.shift_right(batch["_rowid"], 32)).to_pylist()
+                )  # the row's number is below
         return fragments
 
     def indexed(self, name: str) -> bool:
@@ -287,7 +338,12 @@ class Database:
         """Step -> number of its rows, read in batches."""
         counts: Counter[str] = Counter()
         for batch in self.batches(name, None, ["step"]):
-            counts.update({pair["values"]: pair["counts"] for pair in batch.column("step").value_counts().to_pylist()})
+            counts.update(
+                {
+                    pair["values"]: pair["counts"]
+                    for pair in batch.column("step").value_counts().to_pylist()
+                }
+            )
         return counts
 
     def usage(self) -> dict[str, tuple[int, int]]:
@@ -301,7 +357,11 @@ class Database:
         with self._explained("read", name):
             table = self._table(name)
             stats = None if table is None else table.stats()
-        return (int(stats["fragment_stats"]["num_fragments"]), int(stats["total_bytes"])) if stats else (0, 0)
+        return (
+            (int(stats["fragment_stats"]["num_fragments"]), int(stats["total_bytes"]))
+            if stats
+            else (0, 0)
+        )
 
     def names(self) -> list[str]:
         """What tables there are."""
@@ -318,7 +378,9 @@ class Database:
         return list(_schema(name).names if columns is None else columns)
 
     def _table(self, name: str) -> Any:
-        """The table, or None. LanceDB has no error class for "not found". An open table looks for new versions at each call."""
+        """The table, or None. LanceDB has no error class for "not found". An open table looks for
+        new versions at each call.
+        """
         if name not in self._tables:
             try:
                 self._tables[name] = self.connection.open_table(name)
@@ -336,13 +398,20 @@ class Database:
         largest = _largest(rows["values"])
         if _HALF_MAX < largest < float("inf"):
             raise DataError(
-                f"A value of {largest:g} is too large for float16, in which this store keeps values; use one with float32."
+                f"A value of {largest:g} is too large for float16, in which this "
+                f"store "
+                f"keeps values; use "
+                f"one with float32."
             )
         return rows.cast(_halved(rows.schema))
 
     def _as_declared(self, name: str, rows: pa.Table) -> pa.Table:
         schema = _schema(name)
-        return rows.cast(schema.empty_table().select(rows.column_names).schema) if self._halves(name) else rows
+        return (
+            rows.cast(schema.empty_table().select(rows.column_names).schema)
+            if self._halves(name)
+            else rows
+        )
 
     def _halves(self, name: str) -> bool:
         return self.half and TABLES[name].columns.get("values") == "list<float32>"
@@ -366,7 +435,12 @@ def _halved(schema: pa.Schema) -> pa.Schema:
     import pyarrow as pa
 
     half = pa.list_(pa.field("item", pa.float16(), nullable=False))
-    return pa.schema([pa.field(field.name, half, nullable=False) if field.name == "values" else field for field in schema])
+    return pa.schema(
+        [
+            pa.field(field.name, half, nullable=False) if field.name == "values" else field
+            for field in schema
+        ]
+    )
 
 
 def _largest(lists: pa.ChunkedArray) -> float:
@@ -383,7 +457,9 @@ def _small_files(found: Any) -> int:
 
 def _mostly_large(found: Any) -> bool:
     stats = found.stats()
-    usual = stats["fragment_stats"]["lengths"]["p50"] * stats["total_bytes"] / max(stats["num_rows"], 1)
+    usual = (
+        stats["fragment_stats"]["lengths"]["p50"] * stats["total_bytes"] / max(stats["num_rows"], 1)
+    )
     return bool(usual >= _LARGE_FILE)
 
 

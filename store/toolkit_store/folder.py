@@ -1,12 +1,14 @@
 """A store's folder: how it is recognised, made, refused and brought up to date.
 
-    <store>/toolkit-store.json   the marker: {"format", "made_by", "made_at", "values"}; a folder with it is a store
+    <store>/toolkit-store.json   the marker: {"format", "made_by", "made_at", "values"}; a folder
+    with it is a store
     <store>/tables/              the LanceDB database
     <store>/files/               size and SHA-256 of its files (`toolkit_store.upkeep.file_record`)
     <store>/locks/               the lock files (`toolkit_store.locks`)
     <store>/runs/                the host's: journals and reports
 
-The marker is written first and by rename, so a kill while a store is being made leaves an empty folder or a store.
+The marker is written first and by rename, so a kill while a store is being made leaves an empty
+folder or a store.
 """
 
 from __future__ import annotations
@@ -46,12 +48,20 @@ def _with_newer_tables(folder: Path) -> None:
     _make_folders(folder)
 
 
-MIGRATIONS: dict[int, Callable[[Path], None]] = {1: _to_format_2, 2: _with_newer_tables, 3: _with_newer_tables}
-"""Format found -> what turns such a store into the next format. Each must be safe to repeat after a kill."""
+MIGRATIONS: dict[int, Callable[[Path], None]] = {
+    1: _to_format_2,
+    2: _with_newer_tables,
+    3: _with_newer_tables,
+}
+"""Format found -> what turns such a store into the next format. Each must be safe to repeat after a
+kill.
+"""
 
 
 def prepare(path: str | Path, *, create: bool, read_only: bool, values: str | None = None) -> Path:
-    """The folder of a store that can be used as asked, made or migrated if needed; else the error that says what to do."""
+    """The folder of a store that can be used as asked, made or migrated if needed; else the error
+    that says what to do.
+    """
     folder = _absolute(path)
     if values not in (None, *VALUES):
         raise BadInput(f"A store keeps values as {choices(VALUES)}, not as '{values}'.")
@@ -62,7 +72,10 @@ def prepare(path: str | Path, *, create: bool, read_only: bool, values: str | No
         _make(folder, values or VALUES[0])
     else:
         raise StoreNotUsable(
-            f"There is no store at {folder}. A run makes one; check --store and TOOLKIT_STORE, or run a spec first."
+            f"There is no store at {folder}. A run makes one; check --store "
+            f"and "
+            f"TOOLKIT_STORE, or "
+            f"run a spec first."
         )
     if not read_only:
         _check_writable(folder)
@@ -75,7 +88,10 @@ def make_local(folder: Path) -> None:
         (folder / "runs").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreNotUsable(
-            f"The local part of the store cannot be made at {folder}: {error.strerror or error}. Start from a folder that can be "
+            f"The local part of the store cannot be made at {folder}: "
+            f"{error.strerror or error}. "
+            f"Start from a folder "
+            f"that can be "
             "written to."
         ) from error
 
@@ -83,25 +99,39 @@ def make_local(folder: Path) -> None:
 def _absolute(path: str | Path) -> Path:
     folder = Path(path).expanduser().absolute()
     if folder.exists() and not folder.is_dir():
-        raise StoreNotUsable(f"The store path {folder} is a file. A store is a folder; give --store another path.")
+        raise StoreNotUsable(
+            f"The store path {folder} is a file. A store is a folder; give --store another path."
+        )
     return folder
 
 
 def _exists(folder: Path) -> bool:
-    """Whether `folder` is a store. One listing decides, so that a store being made beside us is not called foreign."""
+    """Whether `folder` is a store. One listing decides, so that a store being made beside us is not
+    called foreign.
+    """
     try:
         names = sorted(os.listdir(folder)) if folder.exists() else []
     except OSError as error:
         raise StoreNotUsable(
-            f"The store at {folder} cannot be opened: {error.strerror}. Check the folder's permissions."
+            f"The store at {folder} cannot be opened: {error.strerror}. Check "
+            f"the "
+            f"folder's "
+            f"permissions."
         ) from error
     if MARKER in names:
         return True
-    foreign = [name for name in names if not name.startswith(MARKER)]  # an unfinished marker is ours
+    foreign = [
+        name for name in names if not name.startswith(MARKER)
+    ]  # an unfinished marker is ours
     if foreign:
-        found = ", ".join(foreign[:5]) + (f" and {len(foreign) - 5} more" if len(foreign) > 5 else "")
+        found = ", ".join(foreign[:5]) + (
+            f" and {len(foreign) - 5} more" if len(foreign) > 5 else ""
+        )
         raise StoreNotUsable(
-            f"The folder {folder} is not a store: it has no {MARKER} and holds {found}. Give --store an empty or a new folder."
+            f"The folder {folder} is not a store: it has no {MARKER} and holds {found}. "
+            f"Give --store an "
+            f"empty or a new "
+            f"folder."
         )
     return False
 
@@ -115,7 +145,10 @@ def _check_values(folder: Path, values: str | None) -> None:
     found = values_of(folder)
     if values not in (None, found):
         raise StoreNotUsable(
-            f"The store at {folder} keeps values as {found}, not as {values}; that is settled when a store is made. "
+            f"The store at {folder} keeps values as {found}, not as {values}; that is "
+            f"settled when a "
+            f"store "
+            f"is made. "
             "Give --store a new folder, or leave the choice out."
         )
 
@@ -127,7 +160,10 @@ def _make(folder: Path, values: str) -> None:
         _make_folders(folder)
     except OSError as error:
         raise StoreNotUsable(
-            f"A store cannot be made at {folder}: {error.strerror or error}. Give --store a folder that can be written to."
+            f"A store cannot be made at {folder}: {error.strerror or error}. Give --store "
+            f"a folder that can "
+            f"be "
+            f"written to."
         ) from error
 
 
@@ -138,7 +174,12 @@ def _make_folders(folder: Path) -> None:
 
 def _write_marker(folder: Path, values: str) -> None:
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    marker = {"format": STORE_FORMAT, "made_by": f"sae-toolkit {__version__}", "made_at": now, "values": values}
+    marker = {
+        "format": STORE_FORMAT,
+        "made_by": f"sae-toolkit {__version__}",
+        "made_at": now,
+        "values": values,
+    }
     unfinished = folder / f"{MARKER}.{os.getpid()}"
     with unfinished.open("w", encoding="utf-8") as file:
         file.write(json.dumps(marker, indent=2) + "\n")
@@ -159,7 +200,9 @@ def _read_marker(folder: Path) -> dict[str, Any]:
 def _read_format(folder: Path) -> int:
     marker, number = folder / MARKER, _read_marker(folder).get("format")
     if type(number) is not int:
-        raise StoreNotUsable(f"The marker {marker} has no whole number under 'format' (found {number!r}). {_RESTORE}")
+        raise StoreNotUsable(
+            f"The marker {marker} has no whole number under 'format' (found {number!r}). {_RESTORE}"
+        )
     return number
 
 
@@ -170,7 +213,10 @@ def _check_format(folder: Path, read_only: bool) -> None:
     found = _read_format(folder)
     if found > STORE_FORMAT:
         raise StoreNotUsable(
-            f"The store at {folder} has format {found}; this toolkit ({__version__}) reads up to format {STORE_FORMAT}. "
+            f"The store at {folder} has format {found}; this toolkit "
+            f"({__version__}) "
+            f"reads up to format "
+            f"{STORE_FORMAT}. "
             "Upgrade: python -m pip install -U sae-toolkit"
         )
     if found < STORE_FORMAT and not (read_only and found in READABLE):
@@ -178,7 +224,9 @@ def _check_format(folder: Path, read_only: bool) -> None:
 
 
 def _migrate_all(folder: Path, found: int, read_only: bool) -> None:
-    """Bring a store up to date while nobody writes to it; another process may have done so while this one waited."""
+    """Bring a store up to date while nobody writes to it; another process may have done so while
+    this one waited.
+    """
     for version in range(found, STORE_FORMAT):
         _check_migration(folder, version, read_only)
     with locks.lease(folder / "locks" / "writer.lock").held(60.0, None):
@@ -188,11 +236,23 @@ def _migrate_all(folder: Path, found: int, read_only: bool) -> None:
 
 
 def _check_migration(folder: Path, version: int, read_only: bool) -> None:
-    where = f"The store at {folder} has format {version}, this toolkit ({__version__}) writes format {STORE_FORMAT}"
+    where = (
+        f"The store at {folder} has format {version}, this toolkit "
+        f"({__version__}) "
+        f"writes format "
+        f"{STORE_FORMAT}"
+    )
     if version not in MIGRATIONS:
-        raise StoreNotUsable(f"{where} and knows no way from one to the other. Give --store a new folder.")
+        raise StoreNotUsable(
+            f"{where} and knows no way from one to the other. Give --store a new folder."
+        )
     if read_only:
-        raise StoreNotUsable(f"{where}, and it was opened for reading only. Open it once for writing: that migrates it.")
+        raise StoreNotUsable(
+            f"{where}, and it was opened for reading only. Open it once for "
+            f"writing: "
+            f"that "
+            f"migrates it."
+        )
 
 
 def _check_writable(folder: Path) -> None:
@@ -203,7 +263,10 @@ def _check_writable(folder: Path) -> None:
     except OSError as error:
         raise StoreNotUsable(
             f"The store at {folder} cannot be written to: {error.strerror or error}. "
-            "Make it writable, free space, or give --store another folder; reading commands still work."
+            "Make it writable, free space, or give --store another "
+            "folder; "
+            "reading "
+            "commands still work."
         ) from error
 
 

@@ -1,8 +1,9 @@
 """The one module that imports lancedb, and how to do it in half the time.
 
-lancedb imports the models of a client for catalogues on the network, and with them the client's whole interface, which no store
-uses and which takes as long as all the rest. The interface is made by the `__init__` of the client's package; so that package is
-entered without running it, and taken out afterwards: whoever imports it later gets it whole.
+lancedb imports the models of a client for catalogues on the network, and with them the client's
+whole interface, which no store uses and which takes as long as all the rest. The interface is made
+by the `__init__` of the client's package; so that package is entered without running it, and taken
+out afterwards: whoever imports it later gets it whole.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ _SETTINGS = MappingProxyType(
     {
         "LANCE_LOG": "error",  # else its warnings go to stderr
         "LANCE_DEFAULT_IO_BUFFER_SIZE": str(64 << 20),  # else joining files reads up to 2 GB ahead
-        "LANCE_DEFAULT_BATCH_SIZE": "1024",  # else it takes 8,192 rows at a time, and one of `postings` may have 786 kB
+        # else it takes 8,192 rows at a time, and one of `postings` may have 786 kB
+        "LANCE_DEFAULT_BATCH_SIZE": "1024",
     }
 )
-"""What LanceDB takes from the environment only, when it is first used; what is set there already stays."""
+"""What LanceDB takes from the environment only, when it is first used; what is set there already
+stays.
+"""
 _guard = threading.Lock()
 
 
@@ -36,14 +40,18 @@ def lancedb() -> Any:
                 os.environ.setdefault(name, value)
             with suppress(ImportError), _without_client():
                 import lancedb
-        import lancedb  # whole, where a newer release needs its client to come up; what is missing indeed is told here
+        # whole, where a newer release needs its client to come up; what is missing indeed is told
+        # here
+        import lancedb
 
     return lancedb
 
 
 def without_blobs(query: Any) -> Any:
-    """The asynchronous query of a table that has no blob column, as none of a store's has: LanceDB would ask the table for its columns
-    before each question to find out, which takes a sixth of one. Where a release keeps the table elsewhere it asks as before."""
+    """The asynchronous query of a table that has no blob column, as none of a store's has: LanceDB
+    would ask the table for its columns before each question to find out, which takes a sixth of
+    one. Where a release keeps the table elsewhere it asks as before.
+    """
     query._table = None
     return query
 

@@ -1,8 +1,9 @@
 """Who may write a store, and who is reading it: two lock files in `<store>/locks/`.
 
-`writer.lock` is the lease: one process at a time writes. `readers.lock` is shared by every read and taken alone by `clean`,
-which removes files that a read may still need. Both are `flock` locks: the kernel drops them when their process ends, however
-it ends, so that a lock is never left behind. The text in a lock file names the holder for messages and decides nothing.
+`writer.lock` is the lease: one process at a time writes. `readers.lock` is shared by every read and
+taken alone by `clean`, which removes files that a read may still need. Both are `flock` locks: the
+kernel drops them when their process ends, however it ends, so that a lock is never left behind. The
+text in a lock file names the holder for messages and decides nothing.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ Take = Callable[[float, OnWait | None], Hold]
 
 
 class Lease:
-    """This process's hold on a store's writer lock. Entering again only counts; `turn` makes its threads take turns."""
+    """This process's hold on a store's writer lock. Entering again only counts; `turn` makes its
+    threads take turns.
+    """
 
     def __init__(self, take: Take) -> None:
         self._take = take
@@ -54,7 +57,9 @@ class Lease:
 
     @staticmethod
     def shared(name: str, take: Take) -> Lease:
-        """The one lease object of this process by that name: two stores opened on one place share it."""
+        """The one lease object of this process by that name: two stores opened on one place share
+        it.
+        """
         with _leases_guard:
             return _leases.setdefault(name, Lease(take))
 
@@ -65,7 +70,9 @@ class Lease:
 
     @contextlib.contextmanager
     def held(self, wait_s: float, on_wait: OnWait | None) -> Iterator[None]:
-        """Hold the lease inside the block; wait for another process to let it go, then give up naming that process."""
+        """Hold the lease inside the block; wait for another process to let it go, then give up
+        naming that process.
+        """
         with self._guard:
             if self._depth == 0:
                 self._hold = self._take(wait_s, on_wait)
@@ -86,7 +93,9 @@ _leases_guard = threading.Lock()
 
 def lease(path: Path) -> Lease:
     """The lease by a lock file."""
-    return Lease.shared(os.path.realpath(path), lambda wait_s, on_wait: _FileHold(path, wait_s, on_wait))
+    return Lease.shared(
+        os.path.realpath(path), lambda wait_s, on_wait: _FileHold(path, wait_s, on_wait)
+    )
 
 
 class _FileHold:
@@ -104,7 +113,9 @@ class _FileHold:
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Keep `clean` away inside the block. A store on a read-only medium may have no lock file, and nobody who cleans it."""
+    """Keep `clean` away inside the block. A store on a read-only medium may have no lock file, and
+    nobody who cleans it.
+    """
     if not path.exists() and not os.access(path.parent, os.W_OK):
         yield
         return
@@ -136,7 +147,10 @@ def _locked(path: Path, kind: int, wait_s: float, on_wait: OnWait | None) -> int
         file = _open(path)
     except OSError as error:
         raise StoreError(
-            f"The lock {path} cannot be opened: {error.strerror}. Check the store's permissions and space."
+            f"The lock {path} cannot be opened: {error.strerror}. Check the "
+            f"store's "
+            f"permissions and "
+            f"space."
         ) from error
     try:
         _wait(file, path, kind, wait_s, on_wait)
@@ -159,7 +173,10 @@ def _wait(file: int, path: Path, kind: int, wait_s: float, on_wait: OnWait | Non
         holder = os.pread(file, 200, 0).decode("utf-8", "replace").strip() or "another process"
         if time.monotonic() >= end:
             raise InUse(
-                f"The store at {path.parent.parent} is in use by {holder}, still after {wait_s:g} s. "
+                f"The store at {path.parent.parent} is in use by {holder}, "
+                f"still "
+                f"after "
+                f"{wait_s:g} s. "
                 "Wait for it to end, or stop it, and issue the same command again."
             )
         if on_wait and not told:

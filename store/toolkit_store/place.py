@@ -1,10 +1,12 @@
 """Where a store is: a folder, or tables at a URI with a local part beside them.
 
     <folder>                         everything in it: tables, record of files, locks, run folders
-    s3://bucket/prefix and the like  the tables and the lease (`toolkit_store.remote`); run folders and scratch files are local
+    s3://bucket/prefix and the like  the tables and the lease (`toolkit_store.remote`); run folders
+    and scratch files are local
 
-The local part of a URI is the folder `toolkit-runs@<the URI, quoted>` of the working directory, or one named like that
-anywhere: its name says which tables belong to it, so that it needs no file that could be lost.
+The local part of a URI is the folder `toolkit-runs@<the URI, quoted>` of the working directory, or
+one named like that anywhere: its name says which tables belong to it, so that it needs no file that
+could be lost.
 """
 
 from __future__ import annotations
@@ -37,11 +39,15 @@ def uri_of(path: str | Path) -> str | None:
 
 
 def placed(path: str | Path, *, create: bool, read_only: bool, values: str | None) -> Place:
-    """The place of a store that can be used as asked, made or migrated if needed; else the error that says what to do."""
+    """The place of a store that can be used as asked, made or migrated if needed; else the error
+    that says what to do.
+    """
     uri = uri_of(path)
     if uri is None:
         return _InFolder(folder.prepare(path, create=create, read_only=read_only, values=values))
-    return _AtUri(uri, local_part(uri) if "://" in str(path) else Path(path), create, read_only, values)
+    return _AtUri(
+        uri, local_part(uri) if "://" in str(path) else Path(path), create, read_only, values
+    )
 
 
 class Record(Protocol):
@@ -100,9 +106,16 @@ class _InFolder:
 class _AtUri:
     """Tables at a URI. Nobody knows its readers, so files go a day after they were last needed."""
 
-    notes: tuple[str, ...] = ("the files at a URI have no record of sizes and hashes here; an object store checks its own",)
+    notes: tuple[str, ...] = (
+        "the files at a URI have no record of sizes and hashes here; an "
+        "object "
+        "store "
+        "checks its own",
+    )
 
-    def __init__(self, uri: str, local: Path, create: bool, read_only: bool, values: str | None) -> None:
+    def __init__(
+        self, uri: str, local: Path, create: bool, read_only: bool, values: str | None
+    ) -> None:
         self.uri, self.folder = uri, local.expanduser().absolute()
         self.database = Database(uri)
         marker = remote.prepare(self.database, create=create, read_only=read_only, values=values)

@@ -1,12 +1,14 @@
 """A store at a URI: its marker and its lease, both the one row of the table `toolkit_store` there.
 
-Object storage has no locks, but LanceDB lets one of several commits on the same version win. So the lease is a row that is
-changed from what was seen: `epoch` goes up with each holder, and an update that names an epoch which is gone changes nothing.
-The holder also counts `beat` up every few seconds. Whoever waits takes the lease over when neither has changed for half a minute
-of its own clock; clocks are never compared between machines. A holder that was held up finds out before it appends or removes
-rows and before it enters a step into the ledger, and gives up when its last sign of life is older than half of that. What remains is
-a process whose write lands more than a quarter of a minute after that look: it may add rows to a step that another has entered.
-`Store.read` refuses such a step, since its rows are more than the ledger says, and `Store.check` names it.
+Object storage has no locks, but LanceDB lets one of several commits on the same version win. So the
+lease is a row that is changed from what was seen: `epoch` goes up with each holder, and an update
+that names an epoch which is gone changes nothing. The holder also counts `beat` up every few
+seconds. Whoever waits takes the lease over when neither has changed for half a minute of its own
+clock; clocks are never compared between machines. A holder that was held up finds out before it
+appends or removes rows and before it enters a step into the ledger, and gives up when its last sign
+of life is older than half of that. What remains is a process whose write lands more than a quarter
+of a minute after that look: it may add rows to a step that another has entered. `Store.read`
+refuses such a step, since its rows are more than the ledger says, and `Store.check` names it.
 """
 
 from __future__ import annotations
@@ -57,7 +59,10 @@ def prepare(database: Database, *, create: bool, read_only: bool, values: str | 
     """The marker of the store there, made if asked for; else the error that says what to do."""
     if set(database.uri) & set(" %?#\t\n"):
         raise StoreNotUsable(
-            f"The store's URI {database.uri!r} has letters that LanceDB reads in two ways. Give --store a URI without blanks, %, ? "
+            f"The store's URI {database.uri!r} has letters that LanceDB reads in two "
+            f"ways. Give --store a "
+            f"URI without blanks, "
+            f"%, ? "
             "and #."
         )
     if values not in (None, *VALUES):
@@ -67,9 +72,19 @@ def prepare(database: Database, *, create: bool, read_only: bool, values: str | 
         names = [] if table is not None else database.names()
     if table is None and names:
         found = ", ".join(names[:5])
-        raise StoreNotUsable(f"{database.uri} is not a store: it has no table '{TABLE}' and holds {found}. Give another URI.")
+        raise StoreNotUsable(
+            f"{database.uri} is not a store: it has no table '{TABLE}' and "
+            f"holds "
+            f"{found}. "
+            f"Give another URI."
+        )
     if table is None and (read_only or not create):
-        raise NoStore(f"There is no store at {database.uri}. A run makes one; check --store and TOOLKIT_STORE.")
+        raise NoStore(
+            f"There is no store at {database.uri}. A run makes one; check "
+            f"--store "
+            f"and "
+            f"TOOLKIT_STORE."
+        )
     with _reached(database):
         found_marker = _seen(table if table is not None else _made(database, values or VALUES[0]))
     _check(database, found_marker, values)
@@ -103,12 +118,18 @@ def _seen(table: Any) -> Marker:
 def _check(database: Database, found: Marker, values: str | None) -> None:
     if found.format != STORE_FORMAT:
         raise StoreNotUsable(
-            f"The store at {database.uri} has format {found.format}, this toolkit ({__version__}) uses format {STORE_FORMAT}. "
+            f"The store at {database.uri} has format {found.format}, this toolkit "
+            f"({__version__}) uses "
+            f"format "
+            f"{STORE_FORMAT}. "
             f"It was made by {found.made_by}. Use that version, or give --store a new URI."
         )
     if values not in (None, found.values):
         raise StoreNotUsable(
-            f"The store at {database.uri} keeps values as {found.values}, not as {values}; that is settled when a store is made. "
+            f"The store at {database.uri} keeps values as {found.values}, not as "
+            f"{values}; that is "
+            f"settled when a store "
+            f"is made. "
             "Give --store a new URI, or leave the choice out."
         )
 
@@ -120,12 +141,17 @@ def _reached(database: Database) -> Iterator[None]:
     except _ERRORS as error:
         why = _why(error)
         advice = _SCHEME if "for scheme" in why else _ADDRESS
-        raise StoreNotUsable(f"The store at {database.uri} cannot be reached: {why}. {advice}") from error
+        raise StoreNotUsable(
+            f"The store at {database.uri} cannot be reached: {why}. {advice}"
+        ) from error
 
 
 _SCHEME = "Begin --store with one of these schemes, or name a folder."
 _ADDRESS = (
-    "Check the address, the network and the credentials, which are read from the environment (for s3: AWS_ACCESS_KEY_ID "
+    "Check the address, the network and the credentials, which are read from "
+    "the "
+    "environment (for s3: "
+    "AWS_ACCESS_KEY_ID "
     "and its kin)."
 )
 
@@ -164,8 +190,14 @@ def _taken(database: Database, wait_s: float, on_wait: OnWait | None) -> Hold:
             last = None
         elif time.monotonic() >= end:
             raise InUse(
-                f"The store at {database.uri} is in use by {found.holder}, still after {wait_s:g} s. Wait for it to end, or stop "
-                f"it, and issue the same command again. If it was killed, the store is free {EXPIRES_S:g} s after that."
+                f"The store at {database.uri} is in use by {found.holder}, still after "
+                f"{wait_s:g} s. Wait "
+                f"for it to end, or "
+                f"stop "
+                f"it, and issue the same command again. If it was killed, the store is "
+                f"free {EXPIRES_S:g} "
+                f"s "
+                f"after that."
             )
         elif on_wait and not told:
             on_wait(f"Waiting for {found.holder} to finish with the store at {database.uri}")
@@ -177,13 +209,20 @@ def _try(database: Database, table: Any, found: Marker) -> Hold | None:
     """The lease, unless somebody was faster."""
     started, epoch = time.monotonic(), found.epoch + 1
     holder = f"process {os.getpid()} on {socket.gethostname()}"
-    where = f"epoch = {found.epoch} AND beat = {found.beat} AND holder = '{found.holder.replace(chr(39), chr(39) * 2)}'"
+    where = (
+        f"epoch = {found.epoch} AND beat = {found.beat} AND "
+        f"holder "
+        f"= "
+        f"'{found.holder.replace(chr(39), chr(39) * 2)}'"
+    )
     try:
         done = table.update(where=where, values={"epoch": epoch, "beat": 0, "holder": holder})
     except _ERRORS as error:
         if "conflict" in str(error).lower():
             return None
-        raise StoreError(f"The lease of the store at {database.uri} cannot be taken: {error}.") from error
+        raise StoreError(
+            f"The lease of the store at {database.uri} cannot be taken: {error}."
+        ) from error
     if done.rows_updated != 1:
         return None
     if table.version % _TIDY_EVERY == 0:
@@ -205,7 +244,10 @@ class Hold:
         """Refuse to go on when another process may have the lease by now."""
         if self._lost or time.monotonic() - self._at > EXPIRES_S / 2:
             raise StoreError(
-                f"The lease of the store at {self._uri} is lost: it could not be renewed for {time.monotonic() - self._at:.0f} s. "
+                f"The lease of the store at {self._uri} is lost: it could not be renewed "
+                f"for "
+                f"{time.monotonic() - self._at:.0f} "
+                f"s. "
                 "Check the network and issue the same command again."
             )
 

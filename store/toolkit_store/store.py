@@ -1,8 +1,9 @@
 """The store itself: a ledger of committed steps over tables of rows.
 
-Every data table has the column `step`. The ledger `steps` has one row per committed step, and that row, written last and
-atomically, is what makes the step's rows exist: reads ask the ledger first. So a kill leaves either a whole step or rows that
-nobody sees, and committing the same step again first removes those. One process writes at a time (`toolkit_store.locks`).
+Every data table has the column `step`. The ledger `steps` has one row per committed step, and that
+row, written last and atomically, is what makes the step's rows exist: reads ask the ledger first.
+So a kill leaves either a whole step or rows that nobody sees, and committing the same step again
+first removes those. One process writes at a time (`toolkit_store.locks`).
 """
 
 from __future__ import annotations
@@ -34,12 +35,18 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def open_store(path: str | Path, *, create: bool = False, read_only: bool = False, values: str | None = None) -> Store:
-    """The store in that folder or at that URI, or `StoreNotUsable` saying what is there and what to do.
+def open_store(
+    path: str | Path, *, create: bool = False, read_only: bool = False, values: str | None = None
+) -> Store:
+    """The store in that folder or at that URI, or `StoreNotUsable` saying what is there and what to
+    do.
 
-    A store that is made keeps activations as float32; with `values="float16"`, as float16, from then on.
+    A store that is made keeps activations as float32; with `values="float16"`, as float16, from
+    then on.
     """
-    return Store(placed(path, create=create, read_only=read_only, values=values), read_only=read_only)
+    return Store(
+        placed(path, create=create, read_only=read_only, values=values), read_only=read_only
+    )
 
 
 Tables = Mapping[str, "Iterable[pa.Table] | pa.Table"]
@@ -58,32 +65,45 @@ class Store:
 
     # --- writing ---
 
-    def writer(self, *, wait_s: float = 60.0, on_wait: Callable[[str], None] | None = None) -> AbstractContextManager[None]:
+    def writer(
+        self, *, wait_s: float = 60.0, on_wait: Callable[[str], None] | None = None
+    ) -> AbstractContextManager[None]:
         """The lease to write. Hold it over a run; each commit inside enters it again at no cost."""
         if self.read_only:
-            raise StoreError(f"The store at {self.uri} was opened for reading only; open it without read_only to write.")
+            raise StoreError(
+                f"The store at {self.uri} was opened for reading only; open "
+                f"it "
+                f"without "
+                f"read_only to write."
+            )
         return self._lease.held(wait_s, on_wait)
 
     def commit(self, row: StepRow, tables: Tables) -> bool:
-        """Keep a step's rows and enter it into the ledger; False, and nothing written, if it is there already.
+        """Keep a step's rows and enter it into the ledger; False, and nothing written, if it is
+        there already.
 
-        `row.tables` is filled in here with the rows written, so that the ledger is right by construction.
+        `row.tables` is filled in here with the rows written, so that the ledger is right by
+        construction.
         """
         for name in tables:
             rows.check_name(name)
         return self.commit_derived([(row, tables)]) == 1
 
     def commit_derived(self, steps: Sequence[tuple[StepRow, Tables]]) -> int:
-        """`commit` for the store's own steps, which write the tables that it derives; several are entered at once, or none.
+        """`commit` for the store's own steps, which write the tables that it derives; several are
+        entered at once, or none.
 
-        The steps write to the same tables, one table after the other. How many were new is given back.
+        The steps write to the same tables, one table after the other. How many were new is given
+        back.
         """
         with self.writer(), self._lease.turn:
             known = self._known([row.key for row, _ in steps])
             new = [(row, tables) for row, tables in steps if row.key not in known]
             counts: dict[str, dict[str, int]] = {row.key: {} for row, _ in new}
             for name in new[0][1] if new else ():
-                for key, count in self._take(name, [(row.key, tables[name]) for row, tables in new]).items():
+                for key, count in self._take(
+                    name, [(row.key, tables[name]) for row, tables in new]
+                ).items():
                     counts[key][name] = count
             if new:
                 self._enter([replace(row, tables=counts[row.key]) for row, _ in new])
@@ -94,8 +114,12 @@ class Store:
             self._keeper.append("steps", ledger.steps_to_arrow(new))
             self._files.note("steps")
 
-    def _take(self, name: str, parts: Sequence[tuple[str, Iterable[pa.Table] | pa.Table]]) -> Mapping[str, int]:
-        """Append the rows of each step to a table, after those of attempts that were cut off are gone; the rows of each."""
+    def _take(
+        self, name: str, parts: Sequence[tuple[str, Iterable[pa.Table] | pa.Table]]
+    ) -> Mapping[str, int]:
+        """Append the rows of each step to a table, after those of attempts that were cut off are
+        gone; the rows of each.
+        """
         keys = [key for key, _ in parts]
         with self._taking(keys[0]):
             present = self._steps_present(name)
@@ -113,7 +137,10 @@ class Store:
         return counts
 
     def _counting(
-        self, name: str, parts: Sequence[tuple[str, Iterable[pa.Table] | pa.Table]], counts: dict[str, int]
+        self,
+        name: str,
+        parts: Sequence[tuple[str, Iterable[pa.Table] | pa.Table]],
+        counts: dict[str, int],
     ) -> Iterator[pa.Table]:
         for key, chunks in parts:
             for batch in rows.batches(name, chunks, key):
@@ -121,7 +148,8 @@ class Store:
                 yield batch
 
     def _steps_present(self, name: str) -> set[str] | None:
-        """The steps that have rows in a table, in the ledger or not: asked again only when somebody else has written to it.
+        """The steps that have rows in a table, in the ledger or not: asked again only when somebody
+        else has written to it.
 
         None of a large one: it is asked for the keys at hand.
         """
@@ -180,22 +208,28 @@ class Store:
         return row
 
     def index(self, steps: Iterable[str], *, run: str = "") -> int:
-        """Derive the postings of these steps' activations, if they are not there; the number of index steps that were made.
+        """Derive the postings of these steps' activations, if they are not there; the number of
+        index steps that were made.
 
-        Call it when a run's steps have committed. It may be cut off and repeated. Other processes may commit meanwhile.
+        Call it when a run's steps have committed. It may be cut off and repeated. Other processes
+        may commit meanwhile.
         """
         with self.reading():
             found = self._steps(steps)
         cover = indexing.covered(found)
         if not cover:
             return 0
-        made = indexing.build(self, self.database, cover, [row.key for row in found if row.tables.get("samples")], run)
+        made = indexing.build(
+            self, self.database, cover, [row.key for row in found if row.tables.get("samples")], run
+        )
         if not all(map(self.database.indexed, INDEXES)):
             self._compact(settling=True)
         return made
 
     def hold(self, name: str, steps: Iterable[str]) -> None:
-        """Refuse to derive anything from these steps' rows if a file with some of them is not what was written."""
+        """Refuse to derive anything from these steps' rows if a file with some of them is not what
+        was written.
+        """
         self._keeper.hold_steps(name, steps)
 
     # --- reading ---
@@ -206,12 +240,22 @@ class Store:
             return self._known(keys)
 
     def steps(
-        self, keys: Iterable[str] | None = None, *, experiment: str | None = None, stage: str | None = None
+        self,
+        keys: Iterable[str] | None = None,
+        *,
+        experiment: str | None = None,
+        stage: str | None = None,
     ) -> list[StepRow]:
-        """The ledger, or the part of it asked for, by experiment, stage and index; without the store's own steps."""
+        """The ledger, or the part of it asked for, by experiment, stage and index; without the
+        store's own steps.
+        """
         with self.reading():
             found = [row for row in self._steps(keys) if not indexing.is_own(row)]
-        wanted = (row for row in found if experiment in (None, row.experiment) and stage in (None, row.stage))
+        wanted = (
+            row
+            for row in found
+            if experiment in (None, row.experiment) and stage in (None, row.stage)
+        )
         return sorted(wanted, key=lambda row: (row.experiment, row.stage, row.index, row.key))
 
     def index_steps(self, keys: Iterable[str]) -> list[StepRow]:
@@ -223,19 +267,27 @@ class Store:
         """Keep files that a read may need from being removed inside the block."""
         return self._place.reading()
 
-    def read(self, table: str, steps: Iterable[str], columns: Sequence[str] | None = None) -> pa.Table:
+    def read(
+        self, table: str, steps: Iterable[str], columns: Sequence[str] | None = None
+    ) -> pa.Table:
         """The rows that the committed ones of `steps` wrote to `table`, by the table's key."""
         wanted = _columns(table, columns)
         with self.reading():
             return self._read(table, steps, wanted).select(wanted)
 
     def divided(self, table: str, steps: Iterable[str], scratch: Path) -> Iterator[pa.Table]:
-        """What `read` gives, a part for each value of the first column of the key: memory holds one part, `scratch` (a file) the others."""
+        """What `read` gives, a part for each value of the first column of the key: memory holds one
+        part, `scratch` (a file) the others.
+        """
         schema = arrow_schema(table, step=True)
         try:
             with self.reading():
                 owners = self._owners(table, steps)
-                chunks = (chunk for where in among("step", owners) for chunk in self.database.batches(table, where))
+                chunks = (
+                    chunk
+                    for where in among("step", owners)
+                    for chunk in self.database.batches(table, where)
+                )
                 pieces, found = dividing.divide(chunks, schema, schema.names[0], scratch)
             self._check_count(table, found, sum(owners.values()))
             for part in dividing.parts(pieces, scratch):
@@ -244,14 +296,20 @@ class Store:
             scratch.unlink(missing_ok=True)
 
     def run_states(self, run: str | None = None) -> list[RunRow]:
-        """The latest row of each run, oldest first; with `run`, of that one (empty when it is unknown)."""
+        """The latest row of each run, oldest first; with `run`, of that one (empty when it is
+        unknown).
+        """
         with self.reading():
             found = self.database.rows("runs", None if run is None else equals("run", run))
-        latest = {row.run: row for row in sorted(ledger.runs_from_arrow(found), key=lambda row: row.seq)}
+        latest = {
+            row.run: row for row in sorted(ledger.runs_from_arrow(found), key=lambda row: row.seq)
+        }
         return sorted(latest.values(), key=lambda row: (row.at, row.run))
 
     def fingerprint(self, steps: Iterable[str]) -> dict[str, str]:
-        """A hash of what `steps` left in each data table: equal hashes mean identical results. Empty tables are left out."""
+        """A hash of what `steps` left in each data table: equal hashes mean identical results.
+        Empty tables are left out.
+        """
         asked = list(steps)
         found = {name: self.read(name, asked) for name in DATA_TABLES}
         return {name: rows.digest(content) for name, content in found.items() if content.num_rows}
@@ -261,7 +319,9 @@ class Store:
         return {name: size for name, (_, size) in self.database.usage().items()}
 
     def orphans(self) -> dict[str, int]:
-        """Rows that no committed step owns, per table: left by a kill, seen by nobody, removed by `clean`."""
+        """Rows that no committed step owns, per table: left by a kill, seen by nobody, removed by
+        `clean`.
+        """
         with self.reading():
             found = {name: sum(self._keeper.orphans(name).values()) for name in DATA_TABLES}
         return {name: count for name, count in found.items() if count}
@@ -269,7 +329,9 @@ class Store:
     # --- keeping house ---
 
     def clean(self, *, wait_s: float = 60.0) -> CleanReport:
-        """Remove orphan rows, old versions and the files of cut-off writes; join small files. Waits for writer and readers."""
+        """Remove orphan rows, old versions and the files of cut-off writes; join small files. Waits
+        for writer and readers.
+        """
         with self.writer(wait_s=wait_s), self._lease.turn, _keeping(self.uri):
             before = self.database.usage()
             removed = {name: self._keeper.remove_orphans(name) for name in DATA_TABLES}
@@ -281,7 +343,9 @@ class Store:
             return self._keeper.report(before, removed)
 
     def compact(self) -> CleanReport:
-        """Join small files and bring indexes up to date; old versions go as well unless somebody is reading just then."""
+        """Join small files and bring indexes up to date; old versions go as well unless somebody is
+        reading just then.
+        """
         return self._compact(settling=False)
 
     def _compact(self, *, settling: bool) -> CleanReport:
@@ -294,7 +358,9 @@ class Store:
             return self._keeper.report(before, {})
 
     def gc(self, *, wait_s: float = 60.0) -> CleanReport:
-        """`clean`, after removing indexes that no run uses any more; they would be made again when asked for."""
+        """`clean`, after removing indexes that no run uses any more; they would be made again when
+        asked for.
+        """
         with self.writer(wait_s=wait_s), self._lease.turn:
             self._drop_indexes()
             return self.clean(wait_s=wait_s)
@@ -305,13 +371,24 @@ class Store:
         for state in self.run_states():
             rows = self._steps(state.steps)
             key = number_key(indexing.covered(rows))
-            used |= {key, *(space_key(key, space) for row in self._steps([key]) for space in indexing.spaces_of(row))}
-        unused = [row.key for row in self._steps(None) if indexing.is_index(row) and row.key not in used]
+            used |= {
+                key,
+                *(
+                    space_key(key, space)
+                    for row in self._steps([key])
+                    for space in indexing.spaces_of(row)
+                ),
+            }
+        unused = [
+            row.key for row in self._steps(None) if indexing.is_index(row) and row.key not in used
+        ]
         for where in among("key", unused):
             self._keeper.delete("steps", where)
 
     def check(self) -> CheckReport:
-        """Hold every file against the size and SHA-256 recorded when it was written, and the rows against the ledger."""
+        """Hold every file against the size and SHA-256 recorded when it was written, and the rows
+        against the ledger.
+        """
         with self.reading():
             return checking.report(self._place, lambda: self._steps(None), self._keeper.used)
 
@@ -323,7 +400,11 @@ class Store:
 
     def _steps(self, keys: Iterable[str] | None) -> list[StepRow]:
         filters: Iterable[str | None] = [None] if keys is None else among("key", keys)
-        return [row for where in filters for row in ledger.steps_from_arrow(self.database.rows("steps", where))]
+        return [
+            row
+            for where in filters
+            for row in ledger.steps_from_arrow(self.database.rows("steps", where))
+        ]
 
     def _read(self, name: str, steps: Iterable[str], columns: Sequence[str]) -> pa.Table:
         import pyarrow as pa
@@ -341,7 +422,9 @@ class Store:
         return {row.key: row.tables[name] for row in self._steps(steps) if row.tables.get(name)}
 
     def _check_count(self, name: str, found: int, wanted: int) -> None:
-        """Refuse rows that are not as many as the ledger says: those of a process that lost the lease, or of a file that is gone."""
+        """Refuse rows that are not as many as the ledger says: those of a process that lost the
+        lease, or of a file that is gone.
+        """
         ledger.check_count(f"Table '{name}' in {self.uri}", found, wanted)
 
 
@@ -353,7 +436,10 @@ def _keeping(uri: str) -> Iterator[None]:
         raise
     except (StoreError, OSError) as error:
         raise StoreError(
-            f"The store at {uri} could not be brought in order: {error} What was committed is safe; free space and issue the same "
+            f"The store at {uri} could not be brought in order: {error} What was "
+            f"committed is safe; "
+            f"free space and issue "
+            f"the same "
             "command again."
         ) from error
 
@@ -362,5 +448,10 @@ def _columns(name: str, columns: Sequence[str] | None) -> list[str]:
     allowed = table(name).columns
     for column in columns or ():
         if column not in allowed:
-            raise BadInput(f"Table '{name}' has no column '{column}'.{nearest(column, allowed)} Columns: {choices(allowed)}.")
+            raise BadInput(
+                f"Table '{name}' has no column "
+                f"'{column}'.{nearest(column, allowed)} "
+                f"Columns: "
+                f"{choices(allowed)}."
+            )
     return list(allowed if columns is None else columns)

@@ -1,4 +1,6 @@
-"""What tests of tutorials share: a tutorial's text, the package beside it, and a run with that package installed."""
+"""What tests of tutorials share: a tutorial's text, the package beside it, and a run with that
+package installed.
+"""
 
 from __future__ import annotations
 
@@ -45,12 +47,20 @@ class Tutorial:
         return re.findall(rf"^```{language}\n(.*?)^```", self.text, re.MULTILINE | re.DOTALL)
 
     def check_quotes(self, language: str, files: tuple[str, ...]) -> None:
-        """Word for word; only how far a block is indented is its own, and `...` stands for what is left out."""
+        """Word for word; only how far a block is indented is its own, and `...` stands for what is
+        left out.
+        """
         held = [(self.package / file).read_text(encoding="utf-8") for file in files]
         assert self.blocks(language)
         for block in self.blocks(language):
-            quotes = [part.strip("\n") for part in re.split(r"^ *\.\.\.\n", block, flags=re.MULTILINE)]
-            found = [quote for quote in quotes if any(textwrap.indent(quote, by) in text for text in held for by in INDENTS)]
+            quotes = [
+                part.strip("\n") for part in re.split(r"^ *\.\.\.\n", block, flags=re.MULTILINE)
+            ]
+            found = [
+                quote
+                for quote in quotes
+                if any(textwrap.indent(quote, by) in text for text in held for by in INDENTS)
+            ]
             assert found == quotes
 
     def check_length(self, file: str) -> None:
@@ -60,13 +70,27 @@ class Tutorial:
         assert int(said) - 10 <= len(lines) < int(said)
 
     def run(self, spec: Path) -> None:
-        """`toolkit run` with the package installed by pip, into a folder of its own beside the spec."""
+        """`toolkit run` with the package installed by pip, into a folder of its own beside the
+        spec.
+        """
         site = spec.parent / "site"
-        pip = "pip install -q --no-deps --no-index --no-build-isolation --no-cache-dir --target".split()
-        subprocess.run([sys.executable, "-m", *pip, str(site), str(self.package)], check=True, timeout=120)
+        pip = (
+            "pip install -q --no-deps --no-index "
+            "--no-build-isolation "
+            "--no-cache-dir "
+            "--target".split()
+        )
+        subprocess.run(
+            [sys.executable, "-m", *pip, str(site), str(self.package)], check=True, timeout=120
+        )
         done = subprocess.run(
             [sys.executable, "-m", "toolkit", "run", str(spec)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(site), os.environ.get("PYTHONPATH"))))},
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(
+                    filter(None, (str(site), os.environ.get("PYTHONPATH")))
+                ),
+            },
             cwd=spec.parent,
             capture_output=True,
             text=True,

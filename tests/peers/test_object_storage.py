@@ -36,7 +36,10 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     if find_spec("moto") is None or find_spec("flask") is None:
         pytest.skip('needs moto: pip install "moto[server]"')
     command = [sys.executable, "-u", "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
-    with (tmp_path / "server.log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
+    with (
+        (tmp_path / "server.log").open("w") as log,
+        subprocess.Popen(command, stdout=log, stderr=log) as server,
+    ):
         try:
             address = _address(server, tmp_path / "server.log")
             urllib.request.urlopen(urllib.request.Request(f"{address}/bucket", method="PUT"))
@@ -60,7 +63,14 @@ def _address(server: subprocess.Popen[bytes], log: Path) -> str:
 
 def rows(key: str) -> pa.Table:
     found = [
-        {"space": "A", "sample": f"{key}-{n}", "position": n, "features": [1, n + 2], "values": [1.0, 2.0]} for n in range(4)
+        {
+            "space": "A",
+            "sample": f"{key}-{n}",
+            "position": n,
+            "features": [1, n + 2],
+            "values": [1.0, 2.0],
+        }
+        for n in range(4)
     ]
     return pa.Table.from_pylist(found, arrow_schema("activations"))
 
@@ -73,7 +83,13 @@ def write(uri: str, name: str) -> None:
 
 
 def test_two_processes_write_and_every_question_is_answered(bucket: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", WRITER, ":".join([str(Path(__file__).parent), *sys.path]), bucket]
+    command = [
+        sys.executable,
+        "-c",
+        WRITER,
+        ":".join([str(Path(__file__).parent), *sys.path]),
+        bucket,
+    ]
     processes = [subprocess.Popen([*command, name], env=dict(os.environ)) for name in "ab"]
     assert [process.wait(timeout=240) for process in processes] == [0, 0]
     keys = [f"{name}{number}" for name in "ab" for number in range(COMMITS)]
@@ -88,4 +104,7 @@ def test_two_processes_write_and_every_question_is_answered(bucket: str, tmp_pat
     store.gc()
     assert store.check().problems == []
     assert len(store.read("activations", keys)) == 4 * len(keys)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["server.log", str(local_part(bucket))]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "server.log",
+        str(local_part(bucket)),
+    ]

@@ -1,4 +1,5 @@
-"""SAELens's own code on files that it wrote itself, and on published layouts that it converts: encode, decode and active sets.
+"""SAELens's own code on files that it wrote itself, and on published layouts that it converts:
+encode, decode and active sets.
 
 `nox -s peer` installs it and runs this.
 """
@@ -55,7 +56,10 @@ def made(architecture: str, **settings: Any) -> Any:
     peer = kind(config(**given))
     with torch.no_grad():
         for at, (name, tensor) in enumerate(sorted(peer.named_parameters())):
-            tensor.copy_(write.numbers(*tensor.shape, seed=at) / (4 if name == "r_mag" else math.sqrt(tensor.shape[0]) / 2))
+            tensor.copy_(
+                write.numbers(*tensor.shape, seed=at)
+                / (4 if name == "r_mag" else math.sqrt(tensor.shape[0]) / 2)
+            )
             if name == "threshold":
                 tensor.abs_()
     return peer.eval()
@@ -105,29 +109,48 @@ def test_batchtopk_is_saved_as_jumprelu(tmp_path: Path) -> None:
     from sae_lens import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
     from sae_lens.saes.sae import SAE, SAEMetadata
 
-    config = BatchTopKTrainingSAEConfig(d_in=INPUTS, d_sae=WIDTH, k=9, metadata=SAEMetadata(hook_name=write.PLACE))
+    config = BatchTopKTrainingSAEConfig(
+        d_in=INPUTS, d_sae=WIDTH, k=9, metadata=SAEMetadata(hook_name=write.PLACE)
+    )
     training = BatchTopKTrainingSAE(config)
     with torch.no_grad():
         training.W_enc.copy_(write.numbers(INPUTS, WIDTH, seed=1) / 3)
     training.topk_threshold.fill_(0.3)
     training.save_inference_model(tmp_path)
-    same(_saelens.load(SaeLens(path=str(tmp_path)), SilentReporter())[0], SAE.load_from_disk(tmp_path))
+    same(
+        _saelens.load(SaeLens(path=str(tmp_path)), SilentReporter())[0],
+        SAE.load_from_disk(tmp_path),
+    )
 
 
 def test_files_of_before_version_6(tmp_path: Path) -> None:
     from sae_lens import SAE
 
-    flat = {"metadata": None, "hook_name": write.PLACE, "apply_b_dec_to_input": None, "k": None, "normalize_activations": False}
-    flat |= {"hook_layer": 3, "model_name": "gpt2", "activation_fn_str": "topk", "activation_fn_kwargs": {"k": 3}}
+    flat = {
+        "metadata": None,
+        "hook_name": write.PLACE,
+        "apply_b_dec_to_input": None,
+        "k": None,
+        "normalize_activations": False,
+    }
+    flat |= {
+        "hook_layer": 3,
+        "model_name": "gpt2",
+        "activation_fn_str": "topk",
+        "activation_fn_kwargs": {"k": 3},
+    }
     write.saelens(tmp_path, **flat)
-    ours, peer = _saelens.load(SaeLens(path=str(tmp_path)), SilentReporter())[0], SAE.load_from_disk(tmp_path)
+    ours, peer = (
+        _saelens.load(SaeLens(path=str(tmp_path)), SilentReporter())[0],
+        SAE.load_from_disk(tmp_path),
+    )
     rows = ROWS[:, : write.INPUTS]
     with torch.no_grad():
         assert (ours.encode(rows) - peer.encode(rows)).abs().max() <= 1e-5
         assert (ours.reconstruct(rows) - peer(rows)).abs().max() <= 1e-5
 
 
-# --- published layouts that SAELens converts ------------------------------------------------------------------------------
+# --- published layouts that SAELens converts ------------------------------------------------------
 
 
 def cached(root: Path, repository: str) -> Path:
@@ -140,7 +163,9 @@ def cached(root: Path, repository: str) -> Path:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A hub cache for both: SAELens asks huggingface_hub, which reads this constant when it is called."""
+    """A hub cache for both: SAELens asks huggingface_hub, which reads this constant when it is
+    called.
+    """
     from huggingface_hub import constants, file_download
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
@@ -151,40 +176,56 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("site", ["res", "mlp", "att"])
 def test_gemma_scope(hub: Path, site: str) -> None:
-    """By SAELens's own reader of the archive, told of the small sizes; the canonical SAE of a layer, too, is the one that it means."""
+    """By SAELens's own reader of the archive, told of the small sizes; the canonical SAE of a
+    layer, too, is the one that it means.
+    """
     from sae_lens.loading import pretrained_sae_loaders as loaders
     from sae_lens.loading.pretrained_saes_directory import get_repo_id_and_folder_name
     from sae_lens.saes.sae import SAE
 
     release = f"gemma-scope-2b-pt-{site}"
-    repository, name = get_repo_id_and_folder_name(f"{release}-canonical", "layer_20/width_16k/canonical")
+    repository, name = get_repo_id_and_folder_name(
+        f"{release}-canonical", "layer_20/width_16k/canonical"
+    )
     write.gemma(cached(hub, repository) / name / "params.npz", INPUTS)
     sizes = {"d_in": INPUTS, "d_sae": write.WIDTH}
     known, raw, _ = loaders.gemma_2_sae_huggingface_loader(repository, name, cfg_overrides=sizes)
     peer = SAE.from_dict(loaders.handle_config_defaulting(known))
     peer.load_state_dict(raw)
     peer.turn_off_forward_pass_hook_z_reshaping()
-    (ours,) = _gemma_scope.load(GemmaScope(release=repository, revision="main", layers=20), SilentReporter())
+    (ours,) = _gemma_scope.load(
+        GemmaScope(release=repository, revision="main", layers=20), SilentReporter()
+    )
     assert ours.name == name
     same(ours, peer)
 
 
 def test_llama_scope_differs_as_its_page_says(hub: Path) -> None:
-    """SAELens leaves the decoder norm out of the threshold: equal where rows have unit length, and only there."""
+    """SAELens leaves the decoder norm out of the threshold: equal where rows have unit length, and
+    only there.
+    """
     from sae_lens import SAE
 
     folder = cached(hub, "fnlp/Llama3_1-8B-Base-LXR-8x") / "Llama3_1-8B-Base-L15R-8x"
     norm = math.sqrt(write.INPUTS) / (64 / 10.8125)
-    made = write.llama(folder, "blocks.15.hook_resid_post", dataset_average_activation_norm={"in": norm, "out": norm})
+    made = write.llama(
+        folder,
+        "blocks.15.hook_resid_post",
+        dataset_average_activation_norm={"in": norm, "out": norm},
+    )
     unit = {"decoder.weight": made["decoder.weight"] / made["decoder.weight"].norm(dim=0)}
     for tensors, equal in ((unit, True), ({}, False)):
         write.llama(
-            folder, "blocks.15.hook_resid_post", tensors=tensors, dataset_average_activation_norm={"in": norm, "out": norm}
+            folder,
+            "blocks.15.hook_resid_post",
+            tensors=tensors,
+            dataset_average_activation_norm={"in": norm, "out": norm},
         )
         write.write_json(folder / "lm_config.json", {"model_name": "meta-llama/Llama-3.1-8B"})
         peer = SAE.from_pretrained("llama_scope_lxr_8x", "l15r_8x")
         (ours,) = _llama_scope.load(
-            LlamaScope(release="fnlp/Llama3_1-8B-Base-LXR-8x", revision="main", layers=15), SilentReporter()
+            LlamaScope(release="fnlp/Llama3_1-8B-Base-LXR-8x", revision="main", layers=15),
+            SilentReporter(),
         )
         rows = ROWS[:, : write.INPUTS]
         with torch.no_grad():
@@ -193,7 +234,9 @@ def test_llama_scope_differs_as_its_page_says(hub: Path) -> None:
 
 
 def test_an_id_of_saelens(hub: Path) -> None:
-    """Opened by SAELens, run by this toolkit: the same numbers, and an identity that names the commit."""
+    """Opened by SAELens, run by this toolkit: the same numbers, and an identity that names the
+    commit.
+    """
     from sae_lens import SAE
 
     release, name = "gpt2-small-res-jb", "blocks.8.hook_resid_pre"

@@ -1,4 +1,6 @@
-"""A scratch plugin for tests of the host: games without a model, samples made of them, and SAEs that say whether they fit."""
+"""A scratch plugin for tests of the host: games without a model, samples made of them, and SAEs
+that say whether they fit.
+"""
 
 import hashlib
 import json
@@ -55,7 +57,12 @@ def of_games(work):
     rows = []
     for game in work.inputs.read("games").to_pylist():
         digest = hashlib.sha256(game["game"].encode()).hexdigest()
-        same = {"unit": game["game"], "cluster": digest, "text": game["game"], "prompt_hash": digest}
+        same = {
+            "unit": game["game"],
+            "cluster": digest,
+            "text": game["game"],
+            "prompt_hash": digest,
+        }
         rows.append({"sample": game["game"], "token_ids": [], "pieces": [], "spans": [], **same})
     yield "samples", table("samples", rows)
 
@@ -64,7 +71,13 @@ def look(work):
     said = "" if work.saes else "SAE fake does not fit at resid_post.0: it is a fake."
     numbers = dict.fromkeys(("l0", "declared_l0", "explained_variance", "cosine", "dead_share"))
     count = work.inputs.read("samples").num_rows
-    row = {"space": "fake", "place": "resid_post.0", "tokens": count, "verdict": "fits", "message": said}
+    row = {
+        "space": "fake",
+        "place": "resid_post.0",
+        "tokens": count,
+        "verdict": "fits",
+        "message": said,
+    }
     yield "saes", table("saes", [{**numbers, **row}])
 
 
@@ -88,7 +101,13 @@ def toolkit_parts():
         split="batch",
         units=lambda params: params.games,
     )
-    yield SourcePart(name="house_games", help="Games as samples.", run=of_games, reads=("games",), writes=("samples",))
+    yield SourcePart(
+        name="house_games",
+        help="Games as samples.",
+        run=of_games,
+        reads=("games",),
+        writes=("samples",),
+    )
     yield SaePart(
         name="house",
         help="SAEs that fit or do not.",

@@ -1,4 +1,6 @@
-"""Statements that somebody might send, made from the words of SQL: most of them wrong, some of them sly."""
+"""Statements that somebody might send, made from the words of SQL: most of them wrong, some of them
+sly.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,53 @@ import random
 from toolkit_store.query.sql import FUNCTIONS
 
 PIECES = (
-    *("SELECT", "*", "FROM", "features", "activations", "WHERE", "number", "> 1", "'x'", "''", "'", '"', '"space"', ";", "--"),
-    *("/*", "*/", "$$", "\\", "é", "\u2028", "\0", "(", ")", ",", "GROUP BY", "ORDER BY", "LIMIT 1", "OFFSET 1", "JOIN", "ON"),
-    *("USING", "UNION", "ALL", "WITH", "AS", "t", "DROP TABLE features", "DELETE FROM features", "TRUNCATE features", "CASE"),
+    *(
+        "SELECT",
+        "*",
+        "FROM",
+        "features",
+        "activations",
+        "WHERE",
+        "number",
+        "> 1",
+        "'x'",
+        "''",
+        "'",
+        '"',
+        '"space"',
+        ";",
+        "--",
+    ),
+    *(
+        "/*",
+        "*/",
+        "$$",
+        "\\",
+        "é",
+        "\u2028",
+        "\0",
+        "(",
+        ")",
+        ",",
+        "GROUP BY",
+        "ORDER BY",
+        "LIMIT 1",
+        "OFFSET 1",
+        "JOIN",
+        "ON",
+    ),
+    *(
+        "USING",
+        "UNION",
+        "ALL",
+        "WITH",
+        "AS",
+        "t",
+        "DROP TABLE features",
+        "DELETE FROM features",
+        "TRUNCATE features",
+        "CASE",
+    ),
     *(
         "WHEN",
         "THEN",
@@ -43,7 +89,20 @@ PIECES = (
         "EXCLUDE",
         "HAVING",
     ),
-    *("stat", "text", "position", "LIKE", "BETWEEN", "AND", "OR", "FETCH FIRST", "QUALIFY", "LATERAL", "CROSS JOIN", "NATURAL"),
+    *(
+        "stat",
+        "text",
+        "position",
+        "LIKE",
+        "BETWEEN",
+        "AND",
+        "OR",
+        "FETCH FIRST",
+        "QUALIFY",
+        "LATERAL",
+        "CROSS JOIN",
+        "NATURAL",
+    ),
     *(
         "VALUES (1)",
         "BOOLEAN",
@@ -75,12 +134,23 @@ ARGUMENTS = (
 
 
 def generated(seed: int, count: int) -> list[str]:
-    """Statements from the words of SQL: half of them nearly right, each with a call of something that would leave a mark."""
+    """Statements from the words of SQL: half of them nearly right, each with a call of something
+    that would leave a mark.
+    """
     rng = random.Random(seed)
     out = []
     for _ in range(count):
-        body = " ".join(rng.choices((*PIECES, "read_csv('{mark}')", "\"read_csv\"('{mark}')"), k=rng.randint(1, 8)))
+        body = " ".join(
+            rng.choices(
+                (*PIECES, "read_csv('{mark}')", "\"read_csv\"('{mark}')"), k=rng.randint(1, 8)
+            )
+        )
         call = f"{rng.choice(sorted(FUNCTIONS))}({', '.join(rng.choices(ARGUMENTS, k=rng.randint(0, 4)))})"
-        shapes = (body, f"SELECT {body} FROM features", f"SELECT * FROM features WHERE {body}", f"SELECT {call} FROM features")
+        shapes = (
+            body,
+            f"SELECT {body} FROM features",
+            f"SELECT * FROM features WHERE {body}",
+            f"SELECT {call} FROM features",
+        )
         out.append(rng.choice(shapes))
     return out

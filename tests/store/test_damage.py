@@ -1,4 +1,6 @@
-"""A file that is not what was written, or a record that is not: told by name, and never joined or derived from."""
+"""A file that is not what was written, or a record that is not: told by name, and never joined or
+derived from.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +25,25 @@ VALUE = 1.5
 
 
 def acts(sample: str) -> pa.Table:
-    row = {"space": "A", "sample": sample, "position": 0, "features": [1, 2], "values": [VALUE, 0.5]}
+    row = {
+        "space": "A",
+        "sample": sample,
+        "position": 0,
+        "features": [1, 2],
+        "values": [VALUE, 0.5],
+    }
     return pa.Table.from_pylist([row], schema=arrow_schema("activations"))
 
 
 def samples(*names: str) -> pa.Table:
-    fixed = {"cluster": "c", "text": "abc", "token_ids": [1], "pieces": ["abc"], "spans": [], "prompt_hash": "h"}
+    fixed = {
+        "cluster": "c",
+        "text": "abc",
+        "token_ids": [1],
+        "pieces": ["abc"],
+        "spans": [],
+        "prompt_hash": "h",
+    }
     rows = [{"sample": name, "unit": f"unit of {name}", **fixed} for name in names]
     return pa.Table.from_pylist(rows, schema=arrow_schema("samples"))
 
@@ -42,7 +57,10 @@ def store(tmp_path: Path) -> Store:
 
 
 def data_file(store: Store, table: str = "activations") -> Path:
-    return sorted((store.folder / "tables" / f"{table}.lance" / "data").iterdir(), key=lambda path: path.stat().st_mtime_ns)[0]
+    return sorted(
+        (store.folder / "tables" / f"{table}.lance" / "data").iterdir(),
+        key=lambda path: path.stat().st_mtime_ns,
+    )[0]
 
 
 def flip(path: Path, what: bytes = struct.pack("<f", VALUE)) -> bytes:
@@ -54,7 +72,11 @@ def flip(path: Path, what: bytes = struct.pack("<f", VALUE)) -> bytes:
 
 
 def values(store: Store) -> set[float]:
-    return {value for row in store.read("activations", ["k", "l"])["values"].to_pylist() for value in row}
+    return {
+        value
+        for row in store.read("activations", ["k", "l"])["values"].to_pylist()
+        for value in row
+    }
 
 
 # --- a flipped bit ---
@@ -76,14 +98,21 @@ DEEDS: dict[str, Callable[[Store], object]] = {
 }
 
 
-@pytest.mark.parametrize("deed", [pytest.param(deed, marks=[pytest.mark.slow] * (deed == "commits")) for deed in DEEDS])
+@pytest.mark.parametrize(
+    "deed", [pytest.param(deed, marks=[pytest.mark.slow] * (deed == "commits")) for deed in DEEDS]
+)
 def test_a_flipped_bit_is_not_written_on(store: Store, deed: str) -> None:
     path = data_file(store)
     sound = flip(path)
-    with pytest.raises(StoreError, match=rf"{path}: its SHA-256 is .*Put the file back from a copy of the store"):
+    with pytest.raises(
+        StoreError, match=rf"{path}: its SHA-256 is .*Put the file back from a copy of the store"
+    ):
         DEEDS[deed](open_store(store.folder))
     assert store.check().problems[0].startswith(f"{path}: its SHA-256 is")
-    assert store.index_steps([row.key for row in store._steps(None) if row.part == "store.index"]) == []
+    assert (
+        store.index_steps([row.key for row in store._steps(None) if row.part == "store.index"])
+        == []
+    )
     path.write_bytes(sound)
     again = open_store(store.folder)
     DEEDS[deed](again)
@@ -92,7 +121,9 @@ def test_a_flipped_bit_is_not_written_on(store: Store, deed: str) -> None:
 
 
 def test_units_are_not_derived_from_a_damaged_file(store: Store) -> None:
-    store.commit(make_step("m"), {"samples": samples("sample of k"), "activations": acts("sample of m")})
+    store.commit(
+        make_step("m"), {"samples": samples("sample of k"), "activations": acts("sample of m")}
+    )
     path = data_file(store, "samples")
     flip(path, b"unit of")
     with pytest.raises(StoreError, match=rf"{path}: its SHA-256 is"):
@@ -163,13 +194,19 @@ def test_a_record_that_is_gone_is_a_problem_and_not_made_anew(store: Store, tabl
     sound = record(store, table).read_bytes()
     record(store, table).unlink()
     again = open_store(store.folder)
-    assert again.check().problems == [f"{record(store, table)}: the record of the table's files is gone"]
-    with pytest.raises(StoreError, match=r"the record of the table's files is gone\. Nothing is written"):
+    assert again.check().problems == [
+        f"{record(store, table)}: the record of the table's files is gone"
+    ]
+    with pytest.raises(
+        StoreError, match=r"the record of the table's files is gone\. Nothing is written"
+    ):
         again.compact()
     write: Callable[[], object] = partial(again.record_run, run="r", name="n", state="done")
     if table != "runs":
         write = partial(again.commit, make_step("m"), {"activations": acts("m")})
-    with pytest.raises(StoreError, match=r"the record of the table's files is gone\. Nothing is written"):
+    with pytest.raises(
+        StoreError, match=r"the record of the table's files is gone\. Nothing is written"
+    ):
         write()
     assert not record(store, table).exists()
     record(store, table).write_bytes(sound)
@@ -199,7 +236,9 @@ def test_a_line_that_cannot_be_read_is_a_problem(store: Store, line: int) -> Non
 
 def test_a_record_that_ends_too_early_is_a_problem(store: Store) -> None:
     lines = record(store).read_bytes().splitlines(keepends=True)
-    last = next(at for at, line in enumerate(lines) if manifest.version_of(json.loads(line)["file"]) == 1)
+    last = next(
+        at for at, line in enumerate(lines) if manifest.version_of(json.loads(line)["file"]) == 1
+    )
     record(store).write_bytes(b"".join(lines[: last + 1]))
     assert open_store(store.folder).check().problems == [
         f"{record(store)}: it ends before 2 rows, which the ledger says table 'activations' has"
@@ -210,7 +249,10 @@ def test_a_file_that_the_last_version_needs_must_be_in_the_record(store: Store) 
     path = data_file(store)
     content = record(store).read_text()
     record(store).write_text(content.replace(path.name, path.name.replace("0", "2", 1)))
-    again, what = open_store(store.folder), f"{path}: {record(store)} does not have it, though it has what refers to it"
+    again, what = (
+        open_store(store.folder),
+        f"{path}: {record(store)} does not have it, though it has what refers to it",
+    )
     assert again.check().problems == [what]
     for write in (again.compact, partial(again.commit, make_step("m"), {"activations": acts("m")})):
         with pytest.raises(StoreError, match=what):
@@ -222,7 +264,10 @@ def test_the_last_version_must_be_there(store: Store) -> None:
     table = store.folder / "tables" / "steps.lance"
     name = str(manifest.newest(manifest.manifests(table)))
     (table / name).unlink()
-    again, what = open_store(store.folder), f"{table / name}: it is missing: it is the last version of the table that is recorded"
+    again, what = (
+        open_store(store.folder),
+        f"{table / name}: it is missing: it is the last version of the table that is recorded",
+    )
     assert again.check().problems == [what]
     with pytest.raises(StoreError, match=what):
         again.commit(make_step("m"), {"activations": acts("m")})
@@ -236,11 +281,15 @@ def test_manifests_are_recorded_last(store: Store) -> None:
     whole = record(store).read_bytes()
     for size in range(0, len(whole), 7):
         record(store).write_bytes(whole[:size])
-        faults = FileRecord(store.folder / "tables", store.folder / "files").faults("activations", lambda: True)
+        faults = FileRecord(store.folder / "tables", store.folder / "files").faults(
+            "activations", lambda: True
+        )
         assert list(faults) == []
 
 
-def test_a_kill_between_removing_old_versions_and_recording_it_is_no_fault(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_between_removing_old_versions_and_recording_it_is_no_fault(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(store._files, "renew", lambda table: None)
     with store.writer():
         store.database.tidy("activations")
@@ -261,7 +310,9 @@ def test_readers_read_while_files_are_joined(store: Store, monkeypatch: pytest.M
 
     def beside(self: Database, name: str) -> None:
         tidy(self, name)
-        with locks._file_lock(store.folder / "locks" / "readers.lock", locks.fcntl.LOCK_SH, 0):  # waits for nobody
+        with locks._file_lock(
+            store.folder / "locks" / "readers.lock", locks.fcntl.LOCK_SH, 0
+        ):  # waits for nobody
             read.append(name)
 
     monkeypatch.setattr(Database, "tidy", beside)

@@ -1,4 +1,6 @@
-"""Two runs beside each other: which features fire more often in the second, and how little of the store is read for it."""
+"""Two runs beside each other: which features fire more often in the second, and how little of the
+store is read for it.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def test_diff_of_two_runs(store: Store) -> None:
         features.diff("one", "two", "B")
 
 
-def test_a_diff_of_several_spaces_reads_what_is_known_of_a_run_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_diff_of_several_spaces_reads_what_is_known_of_a_run_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     keys = write(store, {"k": TWO, "l": {("A", "s3", 0): {1: 9.0}, ("B", "s3", 0): {1: 9.0}}})
     for run, key in zip(("one", "two"), keys, strict=True):
         store.index([key])
@@ -48,7 +52,9 @@ def test_a_diff_of_several_spaces_reads_what_is_known_of_a_run_once(store: Store
     apart = [features.diff("one", "two", space) for space in "AB"]
     read: list[str] = []
     find = RunRows.find
-    monkeypatch.setattr(RunRows, "find", lambda self, name, *rest: read.append(name) or find(self, name, *rest))
+    monkeypatch.setattr(
+        RunRows, "find", lambda self, name, *rest: read.append(name) or find(self, name, *rest)
+    )
     together = diff_views(features.run("one"), features.run("two"), ["A", "B"])
     assert read == ["feature_index", "feature_index"]
     order = [pl.col("change").abs(), "space", "feature"]

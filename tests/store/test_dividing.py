@@ -1,4 +1,6 @@
-"""Reading a table a space at a time: the rows that one read gives, and no more of them in memory than one space has."""
+"""Reading a table a space at a time: the rows that one read gives, and no more of them in memory
+than one space has.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,11 @@ POOLS: list[pa.MemoryPool] = []
 def activations(samples: range, spaces: int, active: int) -> pa.Table:
     """Rows as an extraction writes them: a pass after the other, each with every space."""
     rng = np.random.default_rng(samples.start)
-    places = [(f"space{space:02d}", f"n{sample:05d}") for space in reversed(range(spaces)) for sample in samples]
+    places = [
+        (f"space{space:02d}", f"n{sample:05d}")
+        for space in reversed(range(spaces))
+        for sample in samples
+    ]
     columns = {
         "space": [space for space, _ in places],
         "sample": [sample for _, sample in places],
@@ -34,7 +40,13 @@ def activations(samples: range, spaces: int, active: int) -> pa.Table:
     return pa.table(columns, schema=arrow_schema("activations"))
 
 
-def filled(path: Path, values: str = "float32", spaces: int = SPACES, samples: int = SAMPLES, active: int = ACTIVE) -> Store:
+def filled(
+    path: Path,
+    values: str = "float32",
+    spaces: int = SPACES,
+    samples: int = SAMPLES,
+    active: int = ACTIVE,
+) -> Store:
     store = open_store(path, create=True, values=values)
     for key, own in (("b", range(samples // 2)), ("a", range(samples // 2, samples))):
         store.commit(make_step(key), {"activations": activations(own, spaces, active)})
@@ -55,9 +67,16 @@ def peak() -> Iterator[Callable[[], int]]:
 
 @pytest.mark.parametrize("values", ["float32", "float16"])
 def test_the_parts_are_the_rows_that_one_read_gives(values: str, tmp_path: Path) -> None:
-    store, scratch = filled(tmp_path / "store", values, spaces=3, samples=10, active=4), tmp_path / "scratch"
+    store, scratch = (
+        filled(tmp_path / "store", values, spaces=3, samples=10, active=4),
+        tmp_path / "scratch",
+    )
     parts = list(store.divided("activations", ["a", "b", "unknown"], scratch))
-    assert [part["space"].unique().to_pylist() for part in parts] == [["space00"], ["space01"], ["space02"]]
+    assert [part["space"].unique().to_pylist() for part in parts] == [
+        ["space00"],
+        ["space01"],
+        ["space02"],
+    ]
     assert pa.concat_tables(parts).equals(store.read("activations", ["a", "b"]))
     assert not scratch.exists()
 
@@ -68,7 +87,9 @@ def test_without_rows_there_are_no_parts(tmp_path: Path) -> None:
     assert list(store.divided("features", ["a"], tmp_path / "scratch")) == []
 
 
-def test_rows_that_are_not_as_many_as_the_ledger_says_are_refused_and_nothing_is_left(tmp_path: Path) -> None:
+def test_rows_that_are_not_as_many_as_the_ledger_says_are_refused_and_nothing_is_left(
+    tmp_path: Path,
+) -> None:
     store = filled(tmp_path / "store", spaces=2, samples=4, active=1)
     store.database.delete("activations", "space = 'space01' AND step = 'a'")
     with pytest.raises(StoreError, match="holds 6 rows of these steps, and the ledger says 8"):
@@ -82,5 +103,6 @@ def test_memory_holds_one_part(tmp_path: Path) -> None:
     with peak() as held:
         for part in store.divided("activations", ["a", "b"], tmp_path / "scratch"):
             assert part.nbytes < whole / (SPACES / 2)
-        # Rows wait in memory until they are worth writing, and are then filtered: that is bounded, whatever the table is.
+        # Rows wait in memory until they are worth writing, and are then filtered: that is bounded,
+        # whatever the table is.
         assert held() < whole / 2

@@ -1,4 +1,6 @@
-"""Questions to a store: each answer with an index and without one, against a dictionary of dictionaries."""
+"""Questions to a store: each answer with an index and without one, against a dictionary of
+dictionaries.
+"""
 
 from __future__ import annotations
 
@@ -40,20 +42,45 @@ def acts(rows: Rows) -> pa.Table:
     return arrow(
         "activations",
         [
-            {"space": space, "sample": sample, "position": at, "features": list(found), "values": list(found.values())}
+            {
+                "space": space,
+                "sample": sample,
+                "position": at,
+                "features": list(found),
+                "values": list(found.values()),
+            }
             for (space, sample, at), found in rows.items()
         ],
     )
 
 
 def samples(*names: str, pieces: Sequence[str] = ("a", "b", "c")) -> pa.Table:
-    fixed = {"cluster": "c", "text": "abc", "token_ids": [1, 2, 3], "pieces": list(pieces), "spans": [], "prompt_hash": "h"}
-    return arrow("samples", [{"sample": name, "unit": f"unit of {name}", **fixed} for name in names])
+    fixed = {
+        "cluster": "c",
+        "text": "abc",
+        "token_ids": [1, 2, 3],
+        "pieces": list(pieces),
+        "spans": [],
+        "prompt_hash": "h",
+    }
+    return arrow(
+        "samples", [{"sample": name, "unit": f"unit of {name}", **fixed} for name in names]
+    )
 
 
 def spaces(*names: str, width: int = 8) -> pa.Table:
-    fixed = {"model": "m", "revision": "1", "hookpoint": "resid_post.1", "sae": "s", "sae_hash": "h", "recipe": "relu"}
-    return arrow("spaces", [{"space": name, "address": f"m/{name}", "width": width, **fixed} for name in names])
+    fixed = {
+        "model": "m",
+        "revision": "1",
+        "hookpoint": "resid_post.1",
+        "sae": "s",
+        "sae_hash": "h",
+        "recipe": "relu",
+    }
+    return arrow(
+        "spaces",
+        [{"space": name, "address": f"m/{name}", "width": width, **fixed} for name in names],
+    )
 
 
 def write(store: Store, steps: Mapping[str, Rows]) -> list[str]:
@@ -73,7 +100,9 @@ def views(store: Store, keys: Sequence[str]) -> Iterator[RunView]:
 
 @contextmanager
 def small_blocks() -> Iterator[None]:
-    """Blocks of 3 entries, 5 entries sorted at a time, 4 read: all that large data does, with little."""
+    """Blocks of 3 entries, 5 entries sorted at a time, 4 read: all that large data does, with
+    little.
+    """
     with pytest.MonkeyPatch.context() as patch:
         for module in (postings, by_index):
             patch.setattr(module, "BLOCK", 3)
@@ -94,8 +123,14 @@ def rows_of(frame: pl.DataFrame) -> list[tuple[Any, ...]]:
 # --- against a model ---
 
 VALUES = st.sampled_from([0.25, 0.5, 1.0, 2.0, 100.0])
-ENTRIES = st.dictionaries(st.integers(0, 5) | st.sampled_from([70_000, (1 << 24) + 1]), VALUES, max_size=5)
-PLACES = st.tuples(st.sampled_from(["A", "it's"]), st.sampled_from(["s1", "s2", "é'"]), st.integers(0, 2) | st.just(4000))
+ENTRIES = st.dictionaries(
+    st.integers(0, 5) | st.sampled_from([70_000, (1 << 24) + 1]), VALUES, max_size=5
+)
+PLACES = st.tuples(
+    st.sampled_from(["A", "it's"]),
+    st.sampled_from(["s1", "s2", "é'"]),
+    st.integers(0, 2) | st.just(4000),
+)
 STEPS = st.lists(st.dictionaries(PLACES, ENTRIES, max_size=8), min_size=1, max_size=3)
 
 
@@ -122,7 +157,9 @@ def check_answers(steps: list[Model]) -> None:
     for rows in steps:
         for place, found in rows.items():
             kept = model.setdefault(place, {})
-            kept.update({feature: max(value, kept.get(feature, 0)) for feature, value in found.items()})
+            kept.update(
+                {feature: max(value, kept.get(feature, 0)) for feature, value in found.items()}
+            )
     with tempfile.TemporaryDirectory() as folder, small_blocks():
         store = open_store(folder, create=True)
         keys = write(store, {f"k{number}": rows for number, rows in enumerate(steps)})
@@ -135,22 +172,34 @@ def compare(view: RunView, model: Model, space: str) -> None:
     own = {(sample, at): found for (name, sample, at), found in model.items() if name == space}
     fired = {feature for found in own.values() for feature in found}
     counts = {
-        feature: (len({sample for (sample, _), found in own.items() if feature in found}), max_of(own, feature))
+        feature: (
+            len({sample for (sample, _), found in own.items() if feature in found}),
+            max_of(own, feature),
+        )
         for feature in fired
     }
-    ordered = sorted(((feature, *count) for feature, count in counts.items()), key=lambda row: (-row[1], row[0]))
+    ordered = sorted(
+        ((feature, *count) for feature, count in counts.items()), key=lambda row: (-row[1], row[0])
+    )
     assert rows_of(view.frequent(space)) == ordered
     assert rows_of(view.frequent(space, 2)) == [row for row in ordered if row[1] >= 2]
     assert view.samples_in(space) == len({sample for sample, _ in own})
     for feature in (*sorted(fired)[-3:], 7):
-        entries = sorted((sample, at, found[feature]) for (sample, at), found in own.items() if feature in found)
+        entries = sorted(
+            (sample, at, found[feature]) for (sample, at), found in own.items() if feature in found
+        )
         assert rows_of(view.activations(space, feature)) == entries
         hardest = sorted(entries, key=lambda row: (-row[2], row[0], row[1]))
         for k in (2, 20):
             assert rows_of(view.top(space, feature, k).drop("unit")) == hardest[:k]
         assert rows_of(view.coactive(space, feature)) == together(own, feature)
     for sample in {sample for sample, _ in own}:
-        active = [(space, at, *entry) for (name, at), found in own.items() if name == sample for entry in found.items()]
+        active = [
+            (space, at, *entry)
+            for (name, at), found in own.items()
+            if name == sample
+            for entry in found.items()
+        ]
         by_strength = sorted(active, key=lambda row: (row[1], -row[3], row[2]))
         assert rows_of(view.sample(sample, space=space)) == by_strength
         assert rows_of(view.sample(sample, 1, space)) == [row for row in by_strength if row[1] == 1]
@@ -160,13 +209,18 @@ def max_of(own: Mapping[tuple[str, int], Mapping[int, float]], feature: int) -> 
     return max(found[feature] for found in own.values() if feature in found)
 
 
-def together(own: Mapping[tuple[str, int], Mapping[int, float]], feature: int) -> list[tuple[Any, ...]]:
+def together(
+    own: Mapping[tuple[str, int], Mapping[int, float]], feature: int
+) -> list[tuple[Any, ...]]:
     sets: dict[int, set[tuple[str, int]]] = {}
     for place, found in own.items():
         for other in found:
             sets.setdefault(other, set()).add(place)
     mine = sets.pop(feature, set())
-    rows = [(other, len(mine & found), len(found), len(mine & found) / len(mine | found)) for other, found in sets.items()]
+    rows = [
+        (other, len(mine & found), len(found), len(mine & found) / len(mine | found))
+        for other, found in sets.items()
+    ]
     return sorted((row for row in rows if row[1]), key=lambda row: (-row[3], -row[1], row[0]))
 
 
@@ -180,15 +234,21 @@ def test_scalar_indexes_are_used(store: Store) -> None:
     by_place = store.database.plan("postings", f"place = {postings.place('k', 1)}", ["values"])
     assert "ScalarIndexQuery: query=[place =" in by_place
     first, last = postings.places("k")
-    assert "ScalarIndexQuery" in store.database.plan("postings", f"place >= {first} AND place <= {last}", ["values"])
+    assert "ScalarIndexQuery" in store.database.plan(
+        "postings", f"place >= {first} AND place <= {last}", ["values"]
+    )
     by_sample = store.database.plan("activations", "sample = 's1' AND space = 'A'", ["values"])
     assert "ScalarIndexQuery: query=[sample = s1]@by_sample(BTree)" in by_sample
 
 
 def test_rows_with_a_feature_are_found_without_an_index(store: Store) -> None:
     store.index(write(store, {"k": TWO}))
-    assert "ScalarIndexQuery" not in store.database.plan("activations", holds("features", 2), ["values"])
-    assert store.database.rows("activations", holds("features", 2), ["sample"])["sample"].to_pylist() == ["s1"]
+    assert "ScalarIndexQuery" not in store.database.plan(
+        "activations", holds("features", 2), ["values"]
+    )
+    assert store.database.rows("activations", holds("features", 2), ["sample"])[
+        "sample"
+    ].to_pylist() == ["s1"]
     assert len(store.database.rows("activations", holds("features", 7))) == 0
 
 
@@ -209,10 +269,16 @@ def test_rows_that_come_after_the_index_are_found_too(store: Store) -> None:
     assert store.database.indexed("activations")
     assert store.database.indexed("postings")
     store.record_run(run="r", name="n", state="done", steps=["k", "l"])
-    assert rows_of(toolkit_store.open(store.folder).run().activations("A", 1)) == [("s1", 0, 1.0), ("s2", 1, 3.0), ("s3", 0, 9.0)]
+    assert rows_of(toolkit_store.open(store.folder).run().activations("A", 1)) == [
+        ("s1", 0, 1.0),
+        ("s2", 1, 3.0),
+        ("s3", 0, 9.0),
+    ]
 
 
-def test_places_that_are_shared_by_chance_are_told_apart(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_places_that_are_shared_by_chance_are_told_apart(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(postings, "places", lambda step: (0, (1 << 40) - 1))
     monkeypatch.setattr(by_index, "places", postings.places)
     monkeypatch.setattr(by_index, "place", lambda step, feature, block=0: feature << 16 | block)
@@ -237,7 +303,9 @@ def test_lists_must_be_as_long_as_each_other(store: Store) -> None:
 
 def test_keys_that_do_not_fit_are_refused(store: Store) -> None:
     with pytest.raises(DataError, match="need more than 64 bits together"):
-        store.index(write(store, {"k": {("A", f"s{i}", 2**31 - 1): {2**32 - 1: 1.0} for i in range(5)}}))
+        store.index(
+            write(store, {"k": {("A", f"s{i}", 2**31 - 1): {2**32 - 1: 1.0} for i in range(5)}})
+        )
 
 
 # --- the other questions ---
@@ -246,7 +314,10 @@ def test_keys_that_do_not_fit_are_refused(store: Store) -> None:
 def test_top_names_the_unit_and_tokens_the_pieces(store: Store) -> None:
     store.commit(make_step("k"), {"activations": acts(TWO), "samples": samples("s1", "s2")})
     for view in views(store, ["k"]):
-        assert rows_of(view.top("A", 1)) == [("s2", 1, 3.0, "unit of s2"), ("s1", 0, 1.0, "unit of s1")]
+        assert rows_of(view.top("A", 1)) == [
+            ("s2", 1, 3.0, "unit of s2"),
+            ("s1", 0, 1.0, "unit of s1"),
+        ]
         assert rows_of(view.tokens("A", 1, "s2")) == [(0, "a", None), (1, "b", 3.0), (2, "c", None)]
         assert rows_of(view.tokens("A", 2, "s2")) == [(0, "a", None), (1, "b", 0.0), (2, "c", None)]
         with pytest.raises(BadInput, match="Run r has no sample 's9'"):
@@ -255,11 +326,22 @@ def test_top_names_the_unit_and_tokens_the_pieces(store: Store) -> None:
 
 def test_a_feature_is_named_as_on_the_command_line(store: Store) -> None:
     sae = "layer_20/width_16k/average_l0_71"
-    row = {**spaces("A", width=16_384).to_pylist()[0], "model": "google/gemma-2-2b", "sae": sae, "hookpoint": "resid_post.20"}
+    row = {
+        **spaces("A", width=16_384).to_pylist()[0],
+        "model": "google/gemma-2-2b",
+        "sae": sae,
+        "hookpoint": "resid_post.20",
+    }
     there = arrow("spaces", [row | {"address": f"google/gemma-2-2b/resid_post.20/{sae}"}])
     store.commit(make_step("k"), {"activations": acts(TWO), "spaces": there})
     for view in views(store, ["k"]):
-        for address in ("20/1", "L20-1", "A:1", f"google/gemma-2-2b/resid_post.20/{sae}:1", "gemma-2-2b/20-gemmascope-res-16k/1"):
+        for address in (
+            "20/1",
+            "L20-1",
+            "A:1",
+            f"google/gemma-2-2b/resid_post.20/{sae}:1",
+            "gemma-2-2b/20-gemmascope-res-16k/1",
+        ):
             assert view.feature(address) == ("A", 1)
         assert view.top(*view.feature("20/1"))["value"].to_list() == [3.0, 1.0]
         with pytest.raises(BadInput, match=r"no space at layer 3 here\. Layers: 20"):
@@ -284,8 +366,17 @@ def test_unknown_names_are_told(store: Store, tmp_path: Path) -> None:
 @pytest.mark.parametrize("feature", [-1, 1 << 32])
 def test_numbers_that_no_feature_has_are_refused(store: Store, feature: int) -> None:
     for view in views(store, write(store, {"k": TWO})):
-        for ask in (view.activations, view.top, view.entries, view.coactive, partial(view.tokens, sample="s1"), view.effects):
-            with pytest.raises(BadInput, match=f"There is no feature {feature}: features are numbered from 0"):
+        for ask in (
+            view.activations,
+            view.top,
+            view.entries,
+            view.coactive,
+            partial(view.tokens, sample="s1"),
+            view.effects,
+        ):
+            with pytest.raises(
+                BadInput, match=f"There is no feature {feature}: features are numbered from 0"
+            ):
                 ask("A", feature)
 
 
@@ -301,23 +392,36 @@ def test_fewer_rows_than_none_are_refused(store: Store) -> None:
 
 def test_partial_run_has_the_steps_it_committed_and_those_it_is_told_of(store: Store) -> None:
     write(store, {"k": TWO})
-    store.commit(make_step("other", run="before"), {"activations": acts({("A", "s9", 0): {1: 4.0}})})
+    store.commit(
+        make_step("other", run="before"), {"activations": acts({("A", "s9", 0): {1: 4.0}})}
+    )
     store.record_run(run="r", name="n", state="running")
     features = toolkit_store.open(store.folder)
     assert features.run().partial
     assert features.run().activations("A", 1)["sample"].to_list() == ["s1", "s2"]
-    assert features.run(steps=["other"]).activations("A", 1)["sample"].to_list() == ["s1", "s2", "s9"]
+    assert features.run(steps=["other"]).activations("A", 1)["sample"].to_list() == [
+        "s1",
+        "s2",
+        "s9",
+    ]
 
 
 def test_features_and_effects(store: Store) -> None:
     stats = arrow(
         "features",
-        [{"space": "A", "feature": 1, "stat": stat, "group": "", "number": 1.0, "text": None} for stat in ("d", "q")],
+        [
+            {"space": "A", "feature": 1, "stat": stat, "group": "", "number": 1.0, "text": None}
+            for stat in ("d", "q")
+        ],
     )
     fixed = {"space": "A", "outcome": "o", "probability": 0.5, "effect": 0.1}
     effects = arrow(
         "effects",
-        [{**fixed, "feature": number, "sample": sample, "arm": "up"} for number in (1, 2) for sample in ("*", "s1")],
+        [
+            {**fixed, "feature": number, "sample": sample, "arm": "up"}
+            for number in (1, 2)
+            for sample in ("*", "s1")
+        ],
     )
     store.commit(make_step("k", stage="compare"), {"features": stats})
     store.commit(make_step("l", stage="patch"), {"effects": effects})
@@ -326,9 +430,15 @@ def test_features_and_effects(store: Store) -> None:
     assert view.features()["stat"].to_list() == ["d", "q"]
     assert view.features("A", "q")["stage"].to_list() == ["compare"]
     assert view.features("B").is_empty()
-    assert view.features(stat="q").drop("stage").equals(view.features().filter(pl.col("stat") == "q").drop("stage"))
+    assert (
+        view.features(stat="q")
+        .drop("stage")
+        .equals(view.features().filter(pl.col("stat") == "q").drop("stage"))
+    )
     assert view.effects()["feature"].to_list() == [1, 2]
-    assert rows_of(view.effects("A", 2, "up", samples=True).select("sample", "stage")) == [("s1", "patch")]
+    assert rows_of(view.effects("A", 2, "up", samples=True).select("sample", "stage")) == [
+        ("s1", "patch")
+    ]
 
 
 def test_similar_reads_decoder_rows_in_ranges(store: Store) -> None:
@@ -353,7 +463,10 @@ def test_similar_reads_decoder_rows_in_ranges(store: Store) -> None:
 
 @pytest.fixture
 def features(store: Store) -> toolkit_store.Features:
-    store.commit(make_step("k"), {"activations": acts(TWO), "samples": samples("s1", "s2"), "spaces": spaces("A", "B")})
+    store.commit(
+        make_step("k"),
+        {"activations": acts(TWO), "samples": samples("s1", "s2"), "spaces": spaces("A", "B")},
+    )
     store.commit(make_step("l"), {"spaces": spaces("A")})
     store.commit(make_step("foreign", run="x"), {"samples": samples("s3")})
     store.record_run(run="r", name="n", state="done", steps=["k", "l"])
@@ -361,11 +474,26 @@ def features(store: Store) -> toolkit_store.Features:
 
 
 def test_sql_sees_the_rows_of_the_run(features: toolkit_store.Features) -> None:
-    assert features.sql("SELECT sample FROM samples ORDER BY sample;")["sample"].to_list() == ["s1", "s2"]
-    assert features.sql("SELECT count(*) AS n FROM spaces")["n"].to_list() == [2]  # facts are counted once
-    counted = "WITH a AS (SELECT space, position FROM activations WHERE sample = 's1') SELECT space FROM a ORDER BY space LIMIT 1"
+    assert features.sql("SELECT sample FROM samples ORDER BY sample;")["sample"].to_list() == [
+        "s1",
+        "s2",
+    ]
+    assert features.sql("SELECT count(*) AS n FROM spaces")["n"].to_list() == [
+        2
+    ]  # facts are counted once
+    counted = (
+        "WITH a AS (SELECT space, position FROM activations WHERE sample = 's1') "
+        "SELECT space FROM a "
+        "ORDER BY space LIMIT "
+        "1"
+    )
     assert features.sql(counted)["space"].to_list() == ["A"]
-    joined = "SELECT a.sample, \"unit\" FROM activations a JOIN samples s ON a.sample = s.sample WHERE a.space = 'B' -- done"
+    joined = (
+        'SELECT a.sample, "unit" FROM activations a JOIN samples s ON a.sample '
+        "= "
+        "s.sample WHERE "
+        "a.space = 'B' -- done"
+    )
     assert rows_of(features.sql(joined)) == [("s1", "unit of s1")]
 
 

@@ -1,4 +1,6 @@
-"""Whatever stands in a question's names, only rows of exactly that name are found, and nothing else happens."""
+"""Whatever stands in a question's names, only rows of exactly that name are found, and nothing else
+happens.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,10 @@ def generated(count: int) -> list[str]:
     out = list(NAMES)
     while len(out) < count:
         pieces = rng.choices(PIECES, k=rng.randint(1, 4))
-        letters = [chr(rng.choice((rng.randint(0, 127), rng.randint(128, 0xD7FF)))) for _ in range(rng.randint(0, 3))]
+        letters = [
+            chr(rng.choice((rng.randint(0, 127), rng.randint(128, 0xD7FF))))
+            for _ in range(rng.randint(0, 3))
+        ]
         out.append("".join(rng.sample(pieces + letters, len(pieces) + len(letters))))
     return out
 
@@ -63,8 +68,13 @@ def generated(count: int) -> list[str]:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     store = open_store(tmp_path / "store", create=True)
-    rows = [{"space": name, "sample": name, "position": 0, "features": [n], "values": [1.0]} for n, name in enumerate(NAMES)]
-    store.commit(make_step("k"), {"activations": pa.Table.from_pylist(rows, arrow_schema("activations"))})
+    rows = [
+        {"space": name, "sample": name, "position": 0, "features": [n], "values": [1.0]}
+        for n, name in enumerate(NAMES)
+    ]
+    store.commit(
+        make_step("k"), {"activations": pa.Table.from_pylist(rows, arrow_schema("activations"))}
+    )
     store.index(["k"], run="r")
     store.record_run(run="r", name="n", state="done", steps=["k"])
     return store

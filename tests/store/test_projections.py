@@ -1,4 +1,6 @@
-"""Projections of decoders kept in the store: near the exact answers, shared by runs, and only when asked for."""
+"""Projections of decoders kept in the store: near the exact answers, shared by runs, and only when
+asked for.
+"""
 
 from __future__ import annotations
 
@@ -25,18 +27,32 @@ def store(tmp_path: Path) -> Store:
 
 
 def viewed(store: Store, width: int = FEATURES) -> RunView:
-    fixed = {"model": "m", "revision": "1", "hookpoint": "resid_post.1", "sae": "s", "recipe": "relu", "width": width}
-    rows = [{**fixed, "space": name, "sae_hash": f"hash of {name}", "address": f"m/{name}"} for name in ("A", "B")]
+    fixed = {
+        "model": "m",
+        "revision": "1",
+        "hookpoint": "resid_post.1",
+        "sae": "s",
+        "recipe": "relu",
+        "width": width,
+    }
+    rows = [
+        {**fixed, "space": name, "sae_hash": f"hash of {name}", "address": f"m/{name}"}
+        for name in ("A", "B")
+    ]
     store.commit(make_step("k"), {"spaces": pa.Table.from_pylist(rows, arrow_schema("spaces"))})
     store.record_run(run="r", name="n", state="done", steps=["k"])
     return toolkit_store.open(store.folder).run()
 
 
 def decoder(seed: int) -> np.ndarray:
-    """Rows in families of 10, as near to each other as the families of features in a trained SAE are."""
+    """Rows in families of 10, as near to each other as the families of features in a trained SAE
+    are.
+    """
     rng = np.random.default_rng(seed)
     families = np.repeat(rng.normal(size=(FEATURES // 10, INPUTS)), 10, axis=0)
-    rows: np.ndarray = (families + rng.uniform(0.5, 2, (FEATURES, 1)) * rng.normal(size=(FEATURES, INPUTS))).astype(np.float32)
+    rows: np.ndarray = (
+        families + rng.uniform(0.5, 2, (FEATURES, 1)) * rng.normal(size=(FEATURES, INPUTS))
+    ).astype(np.float32)
     return rows
 
 
@@ -82,7 +98,11 @@ def test_other_numbers_than_those_kept_are_refused(store: Store) -> None:
     assert project(store, "A", "hash of A", 8, rows, 16)
     assert not project(store, "A", "hash of A", 8, rows)
     with pytest.raises(
-        BadInput, match=r"keeps projections of this SAE with 16 numbers a feature, and 32 are asked for. Leave the"
+        BadInput,
+        match=r"keeps projections of this SAE with 16 numbers a feature, and 32 "
+        r"are "
+        r"asked "
+        r"for. Leave the",
     ):
         project(store, "A", "hash of A", 8, rows, 32)
     assert project(store, "B", "hash of B", 8, rows, 512)
@@ -92,7 +112,10 @@ def test_other_numbers_than_those_kept_are_refused(store: Store) -> None:
 def test_nothing_is_kept_unasked(store: Store) -> None:
     view = viewed(store)
     assert view.projections("A") is None
-    with pytest.raises(BadInput, match="or keep projections in the store, where the SAE files are: toolkit store project"):
+    with pytest.raises(
+        BadInput,
+        match="or keep projections in the store, where the SAE files are: toolkit store project",
+    ):
         view.similar("A", 0)
     with pytest.raises(BadInput, match="Projections have 8 to 4,096 numbers a feature, not 4"):
         project(store, "A", "hash of A", FEATURES, slices(decoder(0)), 4)

@@ -1,4 +1,6 @@
-"""A store at a URI: made, refused, written by one at a time without file locks, and asked like any other."""
+"""A store at a URI: made, refused, written by one at a time without file locks, and asked like any
+other.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fill(store: Store) -> None:
-    store.commit(make_step("k"), {"activations": pa.Table.from_pylist(ROWS, arrow_schema("activations"))})
+    store.commit(
+        make_step("k"), {"activations": pa.Table.from_pylist(ROWS, arrow_schema("activations"))}
+    )
     store.record_run(run="r", name="n", state="running")
 
 
@@ -50,7 +54,11 @@ def test_answers_are_those_of_a_store_in_a_folder(uri: str, tmp_path: Path) -> N
         fill(store)
     for _ in range(2):  # without an index, then with it
         there, here = (toolkit_store.open(store.uri).run() for store in stores)
-        assert there.top("A", 1).rows() == here.top("A", 1).rows() == [("s2", 1, 3.0, None), ("s1", 0, 1.0, None)]
+        assert (
+            there.top("A", 1).rows()
+            == here.top("A", 1).rows()
+            == [("s2", 1, 3.0, None), ("s1", 0, 1.0, None)]
+        )
         assert there.sample("s1").rows() == here.sample("s1").rows()
         assert there.frequent("A").rows() == here.frequent("A").rows()
         for store in stores:
@@ -72,7 +80,8 @@ def test_house_is_kept(uri: str) -> None:
     store = open_store(uri, create=True)
     fill(store)
     store.database.append(
-        "activations", pa.Table.from_pylist([{**ROWS[0], "step": "cut"}], arrow_schema("activations", step=True))
+        "activations",
+        pa.Table.from_pylist([{**ROWS[0], "step": "cut"}], arrow_schema("activations", step=True)),
     )
     assert store.orphans() == {"activations": 1}
     assert dict(store.gc().rows) == {"activations": 1}
@@ -82,7 +91,9 @@ def test_house_is_kept(uri: str) -> None:
     assert (found.problems, found.files) == ([], 0)
     assert "no record of sizes and hashes" in found.notes[0]
     store.database.delete("activations", "sample = 's1'")
-    assert store.check().problems == ["step k: the ledger says 2 rows in table 'activations', there are 1"]
+    assert store.check().problems == [
+        "step k: the ledger says 2 rows in table 'activations', there are 1"
+    ]
 
 
 def test_local_part_is_for_writers_and_is_the_same_store(uri: str) -> None:
@@ -95,10 +106,15 @@ def test_local_part_is_for_writers_and_is_the_same_store(uri: str) -> None:
     assert [row.run for row in toolkit_store.open(local_part(uri)).runs()] == ["r"]
 
 
-def test_who_was_held_up_writes_no_rows_that_others_read(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_was_held_up_writes_no_rows_that_others_read(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Before its rows, another process takes the lease, commits the very step and enters it."""
     monkeypatch.setattr(remote, "BEAT_S", 60.0)  # as of a process that is suspended
-    late, rows = open_store(uri, create=True), pa.Table.from_pylist(ROWS, arrow_schema("activations"))
+    late, rows = (
+        open_store(uri, create=True),
+        pa.Table.from_pylist(ROWS, arrow_schema("activations")),
+    )
     locks._leases.clear()  # the next store is another process
     other = open_store(uri)
 
@@ -120,12 +136,21 @@ def test_rows_beyond_those_of_the_ledger_are_refused(uri: str) -> None:
     """What a write leaves that lands after all: never a result of twice the rows."""
     store = open_store(uri, create=True)
     fill(store)
-    store.database.append("activations", pa.Table.from_pylist([{**ROWS[0], "step": "k"}], arrow_schema("activations", step=True)))
+    store.database.append(
+        "activations",
+        pa.Table.from_pylist([{**ROWS[0], "step": "k"}], arrow_schema("activations", step=True)),
+    )
     with pytest.raises(
-        StoreError, match=r"Table 'activations' in .* holds 3 rows of these steps, and the ledger says 2\. `toolkit"
+        StoreError,
+        match=r"Table 'activations' in .* holds 3 rows of these steps, and "
+        r"the "
+        r"ledger "
+        r"says 2\. `toolkit",
     ):
         store.read("activations", ["k"])
-    assert store.check().problems == ["step k: the ledger says 2 rows in table 'activations', there are 3"]
+    assert store.check().problems == [
+        "step k: the ledger says 2 rows in table 'activations', there are 3"
+    ]
 
 
 # --- what cannot be used ---
@@ -133,15 +158,20 @@ def test_rows_beyond_those_of_the_ledger_are_refused(uri: str) -> None:
 
 def test_foreign_tables_are_left_alone(uri: str) -> None:
     Database(uri).connection.create_table("thesis", data=[{"x": 1}])
-    with pytest.raises(StoreNotUsable, match="is not a store: it has no table 'toolkit_store' and holds thesis"):
+    with pytest.raises(
+        StoreNotUsable, match="is not a store: it has no table 'toolkit_store' and holds thesis"
+    ):
         open_store(uri, create=True)
 
 
 def test_another_format_is_refused(uri: str) -> None:
     open_store(uri, create=True)
-    Database(uri).connection.open_table(remote.TABLE).update(values={"format": STORE_FORMAT + 1, "made_by": "sae-toolkit 9"})
+    Database(uri).connection.open_table(remote.TABLE).update(
+        values={"format": STORE_FORMAT + 1, "made_by": "sae-toolkit 9"}
+    )
     with pytest.raises(
-        StoreNotUsable, match=rf"has format {STORE_FORMAT + 1}, .* It was made by sae-toolkit 9\. Use that version"
+        StoreNotUsable,
+        match=rf"has format {STORE_FORMAT + 1}, .* It was made by sae-toolkit 9\. Use that version",
     ):
         open_store(uri)
 
@@ -164,7 +194,11 @@ def test_letters_that_are_read_in_two_ways_are_refused(uri: str) -> None:
 
 def test_what_cannot_be_reached_is_told() -> None:
     with pytest.raises(
-        StoreNotUsable, match=r"The store at nowhere://x cannot be reached: .*Valid schemes: .*s3.*\. Begin --store with one of"
+        StoreNotUsable,
+        match=r"The store at nowhere://x cannot be reached: .*Valid schemes: "
+        r".*s3.*\. "
+        r"Begin --store with "
+        r"one of",
     ):
         open_store("nowhere://x", create=True)
 
@@ -186,7 +220,9 @@ def test_one_of_those_who_saw_the_same_gets_the_lease(uri: str) -> None:
     def reach(database: Database, table: object) -> None:
         got.append(remote._try(database, table, seen))
 
-    threads = [threading.Thread(target=reach, args=pair) for pair in zip(databases, tables, strict=True)]
+    threads = [
+        threading.Thread(target=reach, args=pair) for pair in zip(databases, tables, strict=True)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -201,7 +237,9 @@ def test_one_of_those_who_saw_the_same_gets_the_lease(uri: str) -> None:
 def test_a_holder_that_lives_keeps_the_lease(uri: str) -> None:
     open_store(uri, create=True)
     hold = taken(uri, 0)
-    with pytest.raises(StoreError, match=r"in use by process \d+ on .*, still after 1 s\..*free 1 s after that"):
+    with pytest.raises(
+        StoreError, match=r"in use by process \d+ on .*, still after 1 s\..*free 1 s after that"
+    ):
         taken(uri, 1)
     hold.check()
     hold.let_go()
@@ -214,9 +252,13 @@ def test_a_holder_that_is_silent_loses_the_lease_and_finds_out(uri: str) -> None
     silent._end.set()  # as when its process is stopped
     heard: list[str] = []
     with store.writer(wait_s=20, on_wait=heard.append):
-        assert heard == [f"Waiting for {remote._seen(silent._table).holder} to finish with the store at {uri}"]
+        assert heard == [
+            f"Waiting for {remote._seen(silent._table).holder} to finish with the store at {uri}"
+        ]
         fill(store)
-    with pytest.raises(StoreError, match=r"The lease of the store at .* is lost: it could not be renewed"):
+    with pytest.raises(
+        StoreError, match=r"The lease of the store at .* is lost: it could not be renewed"
+    ):
         silent.check()
     silent.let_go()
     taken(uri, 0).let_go()

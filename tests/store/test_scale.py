@@ -20,8 +20,15 @@ from toolkit_store.write import repeats, rows
 
 
 def acts(*samples: str, features: int = 2) -> pa.Table:
-    fixed = {"space": "A", "position": 0, "features": list(range(features)), "values": [0.5] * features}
-    return pa.Table.from_pylist([{**fixed, "sample": sample} for sample in samples], schema=arrow_schema("activations"))
+    fixed = {
+        "space": "A",
+        "position": 0,
+        "features": list(range(features)),
+        "values": [0.5] * features,
+    }
+    return pa.Table.from_pylist(
+        [{**fixed, "sample": sample} for sample in samples], schema=arrow_schema("activations")
+    )
 
 
 @pytest.fixture
@@ -49,7 +56,12 @@ def test_steps_of_a_large_table_have_an_index(large: Store) -> None:
     assert not large.database.indexed("activations")
     large.compact()
     assert large.database.indexed("activations")
-    assert [large.read("activations", [key])["sample"].to_pylist() for key in "abcd"] == [["a"], ["b"], ["c"], ["d"]]
+    assert [large.read("activations", [key])["sample"].to_pylist() for key in "abcd"] == [
+        ["a"],
+        ["b"],
+        ["c"],
+        ["d"],
+    ]
 
 
 def test_one_row_of_a_sample_is_found_by_its_space_too(large: Store) -> None:
@@ -76,13 +88,21 @@ def test_joining_on_the_way_makes_the_index_too(large: Store) -> None:
     assert large.check().problems == []
 
 
-def test_a_commit_to_a_large_table_asks_for_its_own_key_only(large: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_commit_to_a_large_table_asks_for_its_own_key_only(
+    large: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     large.commit(make_step("a"), {"activations": acts("a", "b", "c")})
     large.index(["a"])
-    monkeypatch.setattr(Database, "count_by_step", lambda *_: pytest.fail("it read the steps of all rows"))
+    monkeypatch.setattr(
+        Database, "count_by_step", lambda *_: pytest.fail("it read the steps of all rows")
+    )
     asked: list[str] = []
     delete = Database.delete
-    monkeypatch.setattr(Database, "delete", lambda self, name, where: (asked.append(where), delete(self, name, where)))
+    monkeypatch.setattr(
+        Database,
+        "delete",
+        lambda self, name, where: (asked.append(where), delete(self, name, where)),
+    )
     for writer in (large, open_store(large.folder)):  # who wrote last, and who has to look
         key = f"b{len(asked)}"
         assert writer.commit(make_step(key), {"activations": acts(key)})
@@ -93,7 +113,10 @@ def test_what_was_cut_off_in_a_large_table_is_replaced(large: Store) -> None:
     large.commit(make_step("a"), {"activations": acts("a", "b", "c")})
     large.index(["a"])
     large.database.append(
-        "activations", acts("cut", "off").append_column(pa.field("step", pa.string(), False), pa.array(["k", "k"]))
+        "activations",
+        acts("cut", "off").append_column(
+            pa.field("step", pa.string(), False), pa.array(["k", "k"])
+        ),
     )
     large.commit(make_step("k"), {"activations": acts("whole")})
     assert large.read("activations", ["k"])["sample"].to_pylist() == ["whole"]
@@ -101,12 +124,16 @@ def test_what_was_cut_off_in_a_large_table_is_replaced(large: Store) -> None:
     assert large.check().problems == []
 
 
-def test_a_table_that_was_large_is_not_taken_for_known(large: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_that_was_large_is_not_taken_for_known(
+    large: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for module in (database, store):
         monkeypatch.setattr(module, "BITMAPS_FROM", 10)
     large.commit(make_step("a"), {"activations": acts("a", "b")})
     steps = ["k"] * 8 + ["m"]
-    cut_off = acts(*(f"s{number}" for number in range(9))).append_column(pa.field("step", pa.string(), False), pa.array(steps))
+    cut_off = acts(*(f"s{number}" for number in range(9))).append_column(
+        pa.field("step", pa.string(), False), pa.array(steps)
+    )
     large.database.append("activations", cut_off)
     for key in "km":  # after the first one it is small, and has rows that nobody asked for
         large.commit(make_step(key), {"activations": acts(key)})
@@ -130,7 +157,12 @@ def test_postings_come_a_few_rows_at_a_time(tmp_path: Path) -> None:
 
 
 def keys(*numbers: int) -> pa.Table:
-    return pa.table({"sample": [f"s{number // 3}" for number in numbers], "position": [number % 3 for number in numbers]})
+    return pa.table(
+        {
+            "sample": [f"s{number // 3}" for number in numbers],
+            "position": [number % 3 for number in numbers],
+        }
+    )
 
 
 @settings(max_examples=60)
@@ -141,7 +173,9 @@ def test_keys_that_come_twice_are_found_in_whichever_batch(batches: list[list[in
     for batch in batches:
         twice = len(set(batch)) < len(batch) or seen & set(batch)
         if twice:
-            with pytest.raises(DataError, match=r"the row sample='s\d+', position=\d comes \d+ times in one step"):
+            with pytest.raises(
+                DataError, match=r"the row sample='s\d+', position=\d comes \d+ times in one step"
+            ):
                 found.add(keys(*batch))
             return
         found.add(keys(*batch))
@@ -151,15 +185,22 @@ def test_keys_that_come_twice_are_found_in_whichever_batch(batches: list[list[in
 def test_the_key_that_comes_again_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows, "_BATCH_BYTES", 1)
     parts = [acts("a", "b"), acts("c"), acts("d", "b", "a")]
-    with pytest.raises(DataError, match=r"space='A', sample='a', position=0 comes 2 times in one step \(2 such rows\)"):
+    with pytest.raises(
+        DataError,
+        match=r"space='A', sample='a', position=0 comes 2 times in one step \(2 such rows\)",
+    ):
         list(rows.batches("activations", parts, "k"))
 
 
-def test_equal_hashes_of_one_kind_are_told_apart_by_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_hashes_of_one_kind_are_told_apart_by_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     import numpy as np
 
     second = repeats._hashes
-    monkeypatch.setattr(repeats, "_hashes", lambda keys: (np.zeros(len(keys), np.uint64), second(keys)[1]))
+    monkeypatch.setattr(
+        repeats, "_hashes", lambda keys: (np.zeros(len(keys), np.uint64), second(keys)[1])
+    )
     found = repeats.Keys("t")
     for start in range(0, 50, 10):
         found.add(keys(*range(start, start + 10)))
@@ -171,7 +212,9 @@ def test_no_batch_is_grouped_or_hashed_again(monkeypatch: pytest.MonkeyPatch) ->
     """Else a step of n batches costs n squared, and its keys stay in memory."""
     hashed: list[int] = []
     hashes = repeats._hashes
-    monkeypatch.setattr(repeats, "_hashes", lambda keys: (hashed.append(len(keys)), hashes(keys))[1])
+    monkeypatch.setattr(
+        repeats, "_hashes", lambda keys: (hashed.append(len(keys)), hashes(keys))[1]
+    )
     found, numbers = repeats.Keys("t"), list(range(64_000))
     random.Random(0).shuffle(numbers)
     for start in range(0, len(numbers), 1000):

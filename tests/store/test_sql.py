@@ -1,4 +1,6 @@
-"""SQL that can only ask: what is not wholly understood never reaches polars, and no text gives a traceback."""
+"""SQL that can only ask: what is not wholly understood never reaches polars, and no text gives a
+traceback.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,17 @@ from toolkit.errors import BadInput
 from toolkit_store.query.sql import checked, select
 
 FEATURES = pl.DataFrame(
-    {"space": ["a", "b"], "feature": [1, 2], "stat": ["d", "q"], "number": [1.5, None], "text": ["it's", None]}
+    {
+        "space": ["a", "b"],
+        "feature": [1, 2],
+        "stat": ["d", "q"],
+        "number": [1.5, None],
+        "text": ["it's", None],
+    }
 )
-ACTIVATIONS = pl.DataFrame({"space": ["a"], "sample": ["s"], "position": [0], "features": [[1, 2]], "values": [[0.5, 1.0]]})
+ACTIVATIONS = pl.DataFrame(
+    {"space": ["a"], "sample": ["s"], "position": [0], "features": [[1, 2]], "values": [[0.5, 1.0]]}
+)
 TABLES = {"features": FEATURES, "activations": ACTIVATIONS}
 
 
@@ -42,9 +52,18 @@ def ask(text: str) -> pl.DataFrame:
         ("SELECT max(feature) - -1.5e0 AS m FROM features WHERE number IS NOT NULL", [(2.5,)]),
         ('SELECT "features"."feature" FROM "features" ORDER BY 1 DESC LIMIT 1', [(2,)]),
         ("SELECT f.feature FROM features f JOIN activations a ON f.space = a.space", [(1,)]),
-        ("SELECT CASE WHEN feature > 1 THEN 'much' ELSE 'é;--' END FROM features", [("é;--",), ("much",)]),
+        (
+            "SELECT CASE WHEN feature > 1 THEN 'much' ELSE 'é;--' END FROM features",
+            [("é;--",), ("much",)],
+        ),
         ("SELECT unnest(features) AS feature FROM activations", [(1,), (2,)]),
-        ("SELECT feature FROM features WHERE feature IN (SELECT feature FROM features WHERE feature < 2)", [(1,)]),
+        (
+            "SELECT feature FROM features WHERE feature IN (SELECT feature "
+            "FROM "
+            "features "
+            "WHERE feature < 2)",
+            [(1,)],
+        ),
         ('SELECT 1 AS "drop"', [(1,)]),
     ],
 )
@@ -114,8 +133,12 @@ HIDDEN = (
 
 
 @pytest.mark.parametrize("statement", HIDDEN)
-@pytest.mark.parametrize("name", ["read_csv", "READ_CSV", '"read_csv"', "scan_csv", "read_csv ", "read_csv\n"])
-def test_no_quoting_hides_a_call_that_reads_files(statement: str, name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name", ["read_csv", "READ_CSV", '"read_csv"', "scan_csv", "read_csv ", "read_csv\n"]
+)
+def test_no_quoting_hides_a_call_that_reads_files(
+    statement: str, name: str, tmp_path: Path
+) -> None:
     (tmp_path / "x.csv").write_text("secret\n42\n")
     text = statement.format(call=f"{name}('{tmp_path / 'x.csv'}')")
     with pytest.raises(BadInput) as caught:
@@ -123,7 +146,9 @@ def test_no_quoting_hides_a_call_that_reads_files(statement: str, name: str, tmp
     assert "polars" not in str(caught.value), "it got past the guard"
 
 
-def test_ten_thousand_statements_read_nothing_else_and_end_well(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_ten_thousand_statements_read_nothing_else_and_end_well(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     mark = tmp_path / "mark.csv"
     mark.write_text("secret\nxyzzy\n")
     before = TABLES["features"].clone(), TABLES["activations"].clone()
@@ -146,7 +171,9 @@ def test_ten_thousand_statements_read_nothing_else_and_end_well(tmp_path: Path, 
 
 
 @settings(max_examples=300)
-@given(st.text() | st.text("SELECT *FROMfeatures'\"();$-/\\\n", max_size=40).map("SELECT {}".format))
+@given(
+    st.text() | st.text("SELECT *FROMfeatures'\"();$-/\\\n", max_size=40).map("SELECT {}".format)
+)
 def test_any_text_is_answered_or_refused(text: str) -> None:
     with suppress(BadInput):
         ask(text)
@@ -160,18 +187,39 @@ def test_what_passes_consists_of_known_words_alone(text: str) -> None:
         return
     assert {word.kind for word in words} <= {"word", "name", "number", "text", "sign"}
     again = " ".join(word.text for word in words)
-    assert [(word.kind, word.text) for word in checked(again)] == [(word.kind, word.text) for word in words]
+    assert [(word.kind, word.text) for word in checked(again)] == [
+        (word.kind, word.text) for word in words
+    ]
 
 
 def test_long_statements_do_not_end_the_process() -> None:
-    """Each as deep as is let through: what breaks the stack ends the process, so it has one of its own."""
+    """Each as deep as is let through: what breaks the stack ends the process, so it has one of its
+    own.
+    """
     program = (
-        "import polars as pl\nfrom toolkit.errors import BadInput\nfrom toolkit_store.query.sql import select\n"
-        "texts = ['SELECT ' + '+'.join(['1'] * 990), 'SELECT ' + '- ' * 950 + '1', ' UNION ALL '.join(['SELECT 1'] * 900),\n"
-        "    'SELECT ' + '(' * 30 + '1' + ')' * 30, 'SELECT * FROM features WHERE ' + ' OR '.join(['feature=1'] * 490),\n"
-        "    'SELECT ' + 'CASE WHEN true THEN ' * 29 + '1' + ' END' * 29, 'SELECT ' + 'NOT ' * 950 + 'TRUE']\n"
-        "for text in texts:\n    try:\n        select(text, lambda name: pl.LazyFrame({'feature': [1]}))\n"
+        "import polars as pl\nfrom toolkit.errors import "
+        "BadInput\nfrom "
+        "toolkit_store.query.sql "
+        "import select\n"
+        "texts = ['SELECT ' + '+'.join(['1'] * 990), 'SELECT ' + '- ' * 950 + '1', ' "
+        "UNION ALL "
+        "'.join(['SELECT 1'] "
+        "* 900),\n"
+        "    'SELECT ' + '(' * 30 + '1' + ')' * 30, 'SELECT * FROM features WHERE ' + ' "
+        "OR "
+        "'.join(['feature=1'] "
+        "* 490),\n"
+        "    'SELECT ' + 'CASE WHEN true THEN ' * 29 + '1' + ' END' * 29, 'SELECT ' "
+        "+ "
+        "'NOT ' * 950 + "
+        "'TRUE']\n"
+        "for text in texts:\n    try:\n        select(text, lambda "
+        "name: "
+        "pl.LazyFrame({'feature': "
+        "[1]}))\n"
         "    except BadInput:\n        pass\n    print('went on')\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=False
+    )
     assert (done.returncode, done.stdout.split("\n").count("went on"), done.stderr) == (0, 7, "")

@@ -1,4 +1,6 @@
-"""SQL through the store itself: what is read of its tables, which rows of the store's own are there, and any text, also by command."""
+"""SQL through the store itself: what is read of its tables, which rows of the store's own are
+there, and any text, also by command.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,14 @@ from toolkit_store.index.projections import project
 from toolkit_store.query.run_rows import matching
 from toolkit_store.query.similar import slices
 
-SPACE = {"model": "m", "revision": "1", "hookpoint": "resid_post.1", "sae": "s", "recipe": "relu", "width": 8}
+SPACE = {
+    "model": "m",
+    "revision": "1",
+    "hookpoint": "resid_post.1",
+    "sae": "s",
+    "recipe": "relu",
+    "width": 8,
+}
 NAMES = ("A", "it's", "")
 
 
@@ -40,7 +49,13 @@ def view(tmp_path_factory: pytest.TempPathFactory) -> RunView:
     rng = random.Random(3)
     places = [(space, f"s{number % 5}", number) for space in NAMES for number in range(12)]
     activations = [
-        {"space": space, "sample": sample, "position": at, "features": [at % 3, 3], "values": [0.5, 1.0]}
+        {
+            "space": space,
+            "sample": sample,
+            "position": at,
+            "features": [at % 3, 3],
+            "values": [0.5, 1.0],
+        }
         for space, sample, at in places
     ]
     features = [
@@ -54,9 +69,19 @@ def view(tmp_path_factory: pytest.TempPathFactory) -> RunView:
         }
         for number in range(40)
     ]
-    spaces = [{**SPACE, "space": name, "sae_hash": f"hash of {name}", "address": f"m/{name}"} for name in NAMES]
-    for key, some in (("k", activations[:20]), ("l", activations[20:]), ("foreign", activations[:3])):
-        store.commit(make_step(key), {"activations": rows("activations", some), "spaces": rows("spaces", spaces)})
+    spaces = [
+        {**SPACE, "space": name, "sae_hash": f"hash of {name}", "address": f"m/{name}"}
+        for name in NAMES
+    ]
+    for key, some in (
+        ("k", activations[:20]),
+        ("l", activations[20:]),
+        ("foreign", activations[:3]),
+    ):
+        store.commit(
+            make_step(key),
+            {"activations": rows("activations", some), "spaces": rows("spaces", spaces)},
+        )
     store.commit(make_step("f"), {"features": rows("features", features)})
     for steps in (["k", "l"], ["foreign"]):
         store.index(steps)
@@ -75,7 +100,13 @@ def test_the_tables_that_the_store_derives_answer_for_the_run_alone(view: RunVie
     assert fired["fired"].to_list() == [5]
     looked = view.sql("SELECT space, looked_at, samples FROM feature_index ORDER BY space")
     assert looked.rows() == [("", 12, 5), ("A", 12, 5), ("it's", 12, 5)]
-    assert view.sql("SELECT sample FROM sample_index ORDER BY number")["sample"].to_list() == ["s0", "s1", "s2", "s3", "s4"]
+    assert view.sql("SELECT sample FROM sample_index ORDER BY number")["sample"].to_list() == [
+        "s0",
+        "s1",
+        "s2",
+        "s3",
+        "s4",
+    ]
     assert view.sql("SELECT space, first, dims FROM projections").rows() == [("A", 0, 8)]
 
 
@@ -94,7 +125,9 @@ def filters(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
     asked: list[tuple[str, list[str]]] = []
     batches = Database.batches
 
-    def spy(self: Database, name: str, where: str | None = None, columns: Sequence[str] | None = None) -> Any:
+    def spy(
+        self: Database, name: str, where: str | None = None, columns: Sequence[str] | None = None
+    ) -> Any:
         asked.append((str(where).partition(" AND ")[2], list(columns or ())))
         return batches(self, name, where, columns)
 
@@ -129,22 +162,33 @@ def test_what_has_to_hold_is_handed_to_the_store(
     assert {" AND ".join(sorted(asked.split(" AND "))) for asked, _ in filters} <= {wanted}
     whole = pl.DataFrame(view.store.read("activations", ["k", "l"]))
     with pl.SQLContext(t=whole, eager=True) as context:
-        assert found.equals(context.execute(f"SELECT position FROM t WHERE {where} ORDER BY space, position"))
+        assert found.equals(
+            context.execute(f"SELECT position FROM t WHERE {where} ORDER BY space, position")
+        )
 
 
 def test_what_is_handed_on_uses_the_index(view: RunView) -> None:
     for names in (["s1"], ["s1", "s2"]):
-        plan = view.store.database.plan("activations", matching({"sample": names, "space": ["A"]}), ["position"])
+        plan = view.store.database.plan(
+            "activations", matching({"sample": names, "space": ["A"]}), ["position"]
+        )
         assert "ScalarIndexQuery" in plan
-    assert matching({"space": ["it's"], "feature": [1, 2]}) == "(`space` IN ('it''s')) AND (`feature` IN (1, 2))"
+    assert (
+        matching({"space": ["it's"], "feature": [1, 2]})
+        == "(`space` IN ('it''s')) AND (`feature` IN (1, 2))"
+    )
 
 
-def test_only_the_columns_asked_for_are_read(view: RunView, filters: list[tuple[str, list[str]]]) -> None:
+def test_only_the_columns_asked_for_are_read(
+    view: RunView, filters: list[tuple[str, list[str]]]
+) -> None:
     view.sql("SELECT max(position) FROM activations WHERE sample = 's1'")
     assert [sorted(columns) for _, columns in filters] == [["position", "sample"]]
 
 
-def test_no_more_rows_than_are_wanted_are_read(view: RunView, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_rows_than_are_wanted_are_read(
+    view: RunView, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read = 0
     batches = Database.batches
 
@@ -170,7 +214,15 @@ def test_every_column_can_be_compared(view: RunView) -> None:
                 assert view.sql(f'SELECT * FROM {name} WHERE "{column}" = {value}').is_empty()
 
 
-COMPARED = ("space = 'A'", "space = 'it''s'", "space = ''", "stat = 'd'", "stat IN ('d', 'z')", "text = 'x'", "text IS NULL")
+COMPARED = (
+    "space = 'A'",
+    "space = 'it''s'",
+    "space = ''",
+    "stat = 'd'",
+    "stat IN ('d', 'z')",
+    "text = 'x'",
+    "text IS NULL",
+)
 COMPARED += (
     "\"group\" = 'b'",
     "feature = 4",
@@ -199,7 +251,9 @@ def test_any_where_has_the_answer_of_a_frame_in_memory(view: RunView) -> None:
     for _ in range(150):
         where = rng.choice(COMPARED)
         for _ in range(rng.randint(0, 3)):
-            where = f"({where}) {rng.choice(('AND', 'AND', 'OR', 'AND NOT'))} {rng.choice(COMPARED)}"
+            where = (
+                f"({where}) {rng.choice(('AND', 'AND', 'OR', 'AND NOT'))} {rng.choice(COMPARED)}"
+            )
         text = f"SELECT feature FROM {{}} WHERE {where} ORDER BY feature"
         try:
             with pl.SQLContext(t=whole, eager=True) as context:
@@ -213,7 +267,9 @@ def test_any_where_has_the_answer_of_a_frame_in_memory(view: RunView) -> None:
     assert some > 200
 
 
-def test_what_the_store_cannot_read_is_told_as_such(view: RunView, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_store_cannot_read_is_told_as_such(
+    view: RunView, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(self: Database, *asked: Any) -> Any:
         raise StoreError("Could not read table 'activations'")
 
@@ -225,7 +281,9 @@ def test_what_the_store_cannot_read_is_told_as_such(view: RunView, monkeypatch: 
 # --- any text ---
 
 
-def test_generated_statements_end_well_at_the_store(view: RunView, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_generated_statements_end_well_at_the_store(
+    view: RunView, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     mark = tmp_path / "mark.csv"
     mark.write_text("secret\nxyzzy\n")
     before = view.store.fingerprint(["k", "l", "f"])
@@ -249,7 +307,14 @@ def test_generated_statements_end_well_at_the_command(view: RunView, tmp_path: P
     mark.write_text("secret\nxyzzy\n")
     codes = []
     for text in (*generated(7, 60), "SELECT 1 AS x", "SELECT space FROM spaces"):
-        args = ["sql", "--json", "--store", str(view.store.folder), "--", text.replace("{mark}", str(mark))]
+        args = [
+            "sql",
+            "--json",
+            "--store",
+            str(view.store.folder),
+            "--",
+            text.replace("{mark}", str(mark)),
+        ]
         done = CliRunner().invoke(query.command, args)
         assert done.exception is None or isinstance(done.exception, BadInput), text
         assert "xyzzy" not in done.output

@@ -32,7 +32,10 @@ def example(name: str) -> pa.Table:
         "string": ["it's", "é"],
         "bool": [True, False],
         "list<string>": [["a", ""], []],
-        "list<struct<name:string,start:uint32,end:uint32>>": [[{"name": "n", "start": 0, "end": 4_000_000_000}], []],
+        "list<struct<name:string,start:uint32,end:uint32>>": [
+            [{"name": "n", "start": 0, "end": 4_000_000_000}],
+            [],
+        ],
     }
     columns = {}
     for column, kind in TABLES[name].columns.items():
@@ -44,7 +47,10 @@ def example(name: str) -> pa.Table:
 
 def orphan(store: Store, key: str, rows: pa.Table) -> None:
     """What a kill between the data and the ledger leaves."""
-    store.database.append("sample_meta", rows.append_column(pa.field("step", pa.string(), False), pa.array([key] * len(rows))))
+    store.database.append(
+        "sample_meta",
+        rows.append_column(pa.field("step", pa.string(), False), pa.array([key] * len(rows))),
+    )
 
 
 @pytest.fixture
@@ -58,11 +64,18 @@ def store(tmp_path: Path) -> Store:
 def printed(code: str) -> str:
     """What an interpreter of its own prints."""
     command = [sys.executable, "-W", "error", "-c", code]
-    return subprocess.run(command, capture_output=True, text=True, check=True, env={"PYTHONPATH": ":".join(sys.path)}).stdout
+    return subprocess.run(
+        command, capture_output=True, text=True, check=True, env={"PYTHONPATH": ":".join(sys.path)}
+    ).stdout
 
 
 def test_import_is_light() -> None:
-    code = "import sys, toolkit_store; print([m for m in ('lancedb', 'pyarrow', 'torch') if m in sys.modules])"
+    code = (
+        "import sys, toolkit_store; print([m for m in ('lancedb', "
+        "'pyarrow', "
+        "'torch') "
+        "if m in sys.modules])"
+    )
     assert printed(code).strip() == "[]"
 
 
@@ -100,10 +113,14 @@ print(len(tried), lance.lancedb().connect.__name__, len(tried))
     assert printed(code).split() == ["0", "connect", "1"]
 
 
-def test_a_question_does_not_ask_the_table_for_its_columns(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_question_does_not_ask_the_table_for_its_columns(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store.commit(make_step("k"), {"sample_meta": meta("a", "b")})
     asked: list[Any] = []
-    monkeypatch.setattr("lancedb.table.AsyncTable.schema", lambda table: asked.append(table) or _never())
+    monkeypatch.setattr(
+        "lancedb.table.AsyncTable.schema", lambda table: asked.append(table) or _never()
+    )
     assert store.read("sample_meta", ["k"])["sample"].to_pylist() == ["a", "b"]
     assert asked == []
 
@@ -128,7 +145,8 @@ def test_missing(tmp_path: Path) -> None:
 def test_foreign_names_what_it_found(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(
-        StoreNotUsable, match=r"is not a store: it has no toolkit-store.json and holds thesis\.tex\. Give --store"
+        StoreNotUsable,
+        match=r"is not a store: it has no toolkit-store.json and holds thesis\.tex\. Give --store",
     ):
         open_store(tmp_path, create=True)
 
@@ -165,7 +183,9 @@ def test_bad_marker(store: Store, text: str, message: str) -> None:
         open_store(store.folder)
 
 
-def test_older_store_is_migrated_when_opened_for_writing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_older_store_is_migrated_when_opened_for_writing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (store.folder / "toolkit-store.json").write_text('{"format": 0}')
     seen: list[Path] = []
     monkeypatch.setitem(folder.MIGRATIONS, 0, seen.append)
@@ -209,7 +229,9 @@ def test_commit_happens_once_and_is_entered(store: Store) -> None:
     assert store.commit(row, {"sample_meta": [meta("b"), meta("a")], "samples": []})
     assert not store.commit(row, {"sample_meta": meta("c")})
     assert store.has(["it's", "other"]) == {"it's"}
-    assert store.steps() == [make_step("it's", first=3, last=9, index=7, tables={"sample_meta": 2, "samples": 0})]
+    assert store.steps() == [
+        make_step("it's", first=3, last=9, index=7, tables={"sample_meta": 2, "samples": 0})
+    ]
     assert store.read("sample_meta", ["it's"], ["sample"]).to_pydict() == {"sample": ["a", "b"]}
 
 
@@ -228,17 +250,35 @@ def test_steps_are_found_by_key_experiment_and_stage(store: Store) -> None:
 @pytest.mark.parametrize(
     ("name", "rows", "message"),
     [
-        ("sample_metas", {}, r"table 'sample_metas': it is not declared\. Did you mean 'sample_meta'"),
+        (
+            "sample_metas",
+            {},
+            r"table 'sample_metas': it is not declared\. Did you mean 'sample_meta'",
+        ),
         ("steps", {}, "cannot write to table 'steps'"),
         ("postings", {}, "cannot write to table 'postings': the store derives it"),
         ("sample_meta", {"sample": ["a"], "keys": ["k"]}, "no column 'keys'. Did you mean 'key'"),
         ("sample_meta", {"sample": ["a"]}, "column 'key': the column is missing"),
-        ("sample_meta", {"sample": [1], "key": ["k"]}, "column 'sample': the type is int64, it must be string"),
-        ("sample_meta", {"sample": ["a", None], "key": ["k", "l"]}, "column 'sample': there are nulls"),
-        ("sample_meta", {"sample": ["a", "a"], "key": ["k", "k"]}, r"sample='a', key='k' comes 2 times in one step \(1 such"),
+        (
+            "sample_meta",
+            {"sample": [1], "key": ["k"]},
+            "column 'sample': the type is int64, it must be string",
+        ),
+        (
+            "sample_meta",
+            {"sample": ["a", None], "key": ["k", "l"]},
+            "column 'sample': there are nulls",
+        ),
+        (
+            "sample_meta",
+            {"sample": ["a", "a"], "key": ["k", "k"]},
+            r"sample='a', key='k' comes 2 times in one step \(1 such",
+        ),
     ],
 )
-def test_rows_that_do_not_fit_are_refused(store: Store, name: str, rows: dict[str, list[Any]], message: str) -> None:
+def test_rows_that_do_not_fit_are_refused(
+    store: Store, name: str, rows: dict[str, list[Any]], message: str
+) -> None:
     with pytest.raises(DataError, match=message):
         store.commit(make_step("k"), {name: pa.table(rows)})
     assert store.has(["k"]) == set()
@@ -246,7 +286,9 @@ def test_rows_that_do_not_fit_are_refused(store: Store, name: str, rows: dict[st
 
 
 def test_harmless_differences_are_evened_out(store: Store) -> None:
-    rows = pa.table({"key": pa.array(["k"], pa.large_string()), "number": pa.nulls(1), "sample": ["a"]})
+    rows = pa.table(
+        {"key": pa.array(["k"], pa.large_string()), "number": pa.nulls(1), "sample": ["a"]}
+    )
     store.commit(make_step("k"), {"sample_meta": rows})
     assert store.read("sample_meta", ["k"]).equals(meta("a", number=None))
 
@@ -295,7 +337,9 @@ def test_clean_gives_back_files_and_changes_nothing_else(store: Store) -> None:
 
 def test_fingerprint_sees_values_and_no_order(tmp_path: Path) -> None:
     prints = []
-    for i, tables in enumerate(([meta("a"), meta("b")], [meta("b"), meta("a")], [meta("a"), meta("b", number=2.0)])):
+    for i, tables in enumerate(
+        ([meta("a"), meta("b")], [meta("b"), meta("a")], [meta("a"), meta("b", number=2.0)])
+    ):
         store = open_store(tmp_path / str(i), create=True)
         store.commit(make_step("k", committed_at=str(i)), {"sample_meta": tables})
         prints.append(store.fingerprint(["k"]))
@@ -317,7 +361,9 @@ def test_run_states_are_the_latest(store: Store) -> None:
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from("abc'"), st.lists(st.sampled_from("xyz"), unique=True), st.sampled_from(["commit", "cut", "clean"])
+            st.sampled_from("abc'"),
+            st.lists(st.sampled_from("xyz"), unique=True),
+            st.sampled_from(["commit", "cut", "clean"]),
         )
     )
 )
@@ -326,7 +372,9 @@ def test_store_behaves_as_a_dict(actions: list[tuple[str, list[str], str]]) -> N
         store, model = open_store(place, create=True), dict[str, list[str]]()
         for key, samples, action in actions:
             if action == "commit":
-                assert store.commit(make_step(key), {"sample_meta": meta(*samples)}) == (key not in model)
+                assert store.commit(make_step(key), {"sample_meta": meta(*samples)}) == (
+                    key not in model
+                )
                 model.setdefault(key, samples)
             elif action == "cut" and key not in model and samples:
                 orphan(store, key, meta(*samples))
@@ -334,4 +382,6 @@ def test_store_behaves_as_a_dict(actions: list[tuple[str, list[str], str]]) -> N
                 store.clean()
         assert store.has("abc'") == set(model)
         for key in "abc'":
-            assert store.read("sample_meta", [key])["sample"].to_pylist() == sorted(model.get(key, []))
+            assert store.read("sample_meta", [key])["sample"].to_pylist() == sorted(
+                model.get(key, [])
+            )

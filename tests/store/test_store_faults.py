@@ -1,5 +1,6 @@
-"""The store under accidents: writers beside readers, kills at any moment, a full disk. This file is also the program that is
-killed: while it commits, makes indexes and joins files."""
+"""The store under accidents: writers beside readers, kills at any moment, a full disk. This file is
+also the program that is killed: while it commits, makes indexes and joins files.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +31,9 @@ KILLS = int(os.environ.get("TOOLKIT_CHAOS_KILLS", "100"))
 
 
 def mixed() -> list[str]:
-    """What a killed process does: commit the steps, and after every fifth make an index of those so far and join files."""
+    """What a killed process does: commit the steps, and after every fifth make an index of those so
+    far and join files.
+    """
     out: list[str] = []
     for number, key in enumerate(KEYS, 1):
         out += [key, *([f"index {number}", "compact"] if number % 5 == 0 else [])]
@@ -66,7 +69,9 @@ def do(store: Store, task: str) -> bool:
 
 
 def watch(store: Store) -> bool:
-    """Read until every step is there: what the ledger has must be there in full, each time, and answered by questions."""
+    """Read until every step is there: what the ledger has must be there in full, each time, and
+    answered by questions.
+    """
     seen = 0
     while seen < len(KEYS):
         rows = store.steps()
@@ -80,10 +85,14 @@ def watch(store: Store) -> bool:
 
 
 def child(folder: Path | str, *keys: str) -> subprocess.Popen[str]:
-    """A process that loads, says ready, waits for a line, commits the keys and prints how many were new."""
+    """A process that loads, says ready, waits for a line, commits the keys and prints how many were
+    new.
+    """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-W", "error", __file__, str(folder), *keys]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    )
 
 
 def start(process: subprocess.Popen[str], folder: Path | None = None) -> None:
@@ -158,7 +167,9 @@ def test_two_write_while_two_read(tmp_path: Path, undisturbed: dict[str, str]) -
 
 
 @pytest.mark.slow
-def test_two_write_while_two_read_at_a_uri(tmp_path: Path, undisturbed: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_write_while_two_read_at_a_uri(
+    tmp_path: Path, undisturbed: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     check_two_and_two((tmp_path / "store").as_uri(), undisturbed)
 
@@ -179,7 +190,12 @@ def check_two_and_two(where: Path | str, undisturbed: dict[str, str]) -> None:
 
 def test_writer_waits_tells_who_and_gives_up(tmp_path: Path) -> None:
     store = open_store(tmp_path / "store", create=True)
-    hold = f"with t.open_store({store.uri!r}).writer(): print('held', flush=True); sys.stdin.readline()"
+    hold = (
+        f"with t.open_store({store.uri!r}).writer(): "
+        f"print('held', "
+        f"flush=True); "
+        f"sys.stdin.readline()"
+    )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     code = f"import sys, toolkit_store as t\n{hold}"
     with subprocess.Popen(
@@ -192,7 +208,9 @@ def test_writer_waits_tells_who_and_gives_up(tmp_path: Path) -> None:
         other.stdout.readline()
         heard: list[str] = []
         with (
-            pytest.raises(StoreError, match=rf"in use by process {other.pid} on .*, still after 0\.2 s"),
+            pytest.raises(
+                StoreError, match=rf"in use by process {other.pid} on .*, still after 0\.2 s"
+            ),
             store.writer(wait_s=0.2, on_wait=heard.append),
         ):
             pass
@@ -204,9 +222,11 @@ def test_writer_waits_tells_who_and_gives_up(tmp_path: Path) -> None:
 
 
 def kill_often(place: Path, undisturbed: dict[str, str], kills: int, seed: int) -> Counter[str]:
-    """Start, kill after a random moment, start again with the same tasks, and in a new folder once everything is in.
+    """Start, kill after a random moment, start again with the same tasks, and in a new folder once
+    everything is in.
 
-    In what the kills landed: a moment is drawn from a third of what all tasks take, so that each folder has a few.
+    In what the kills landed: a moment is drawn from a third of what all tasks take, so that each
+    folder has a few.
     """
     draw, landed, number = random.Random(seed), Counter[str](), 0
     whole = seconds_of(place / "undisturbed")
@@ -245,7 +265,9 @@ def all_is_in(folder: Path) -> bool:
 
 
 def check_killed(folder: Path, undisturbed: dict[str, str]) -> None:
-    """After all those kills a process that is left alone finishes, and nothing is lost, doubled or left over."""
+    """After all those kills a process that is left alone finishes, and nothing is lost, doubled or
+    left over.
+    """
     process = child(folder, *mixed())
     start(process)
     process.communicate(timeout=120)
@@ -298,7 +320,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if os.geteuid() != 0:
         pytest.skip("only root can mount a small disk")
     done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(disk)], capture_output=True, text=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(disk)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         pytest.skip(f"a small disk cannot be mounted: {done.stderr.strip()}")
@@ -307,10 +332,16 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_full_disk_is_told_and_survived(small_disk: Path, tmp_path: Path) -> None:
-    store, calm = open_store(small_disk / "store", create=True), open_store(tmp_path / "calm", create=True)
+    store, calm = (
+        open_store(small_disk / "store", create=True),
+        open_store(tmp_path / "calm", create=True),
+    )
     commit(store, "first")
     filler = fill_disk(small_disk, 48 * 1024)
-    with pytest.raises(StoreError, match=r"The store could not take step big: .* free space and issue the same command again"):
+    with pytest.raises(
+        StoreError,
+        match=r"The store could not take step big: .* free space and issue the same command again",
+    ):
         commit(store, "big", 20_000)
     assert store.has(["first", "big"]) == {"first"}
     assert store.read("sample_meta", ["first", "big"]).num_rows == 5
@@ -332,7 +363,10 @@ def fill_disk(disk: Path, left: int) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("left", [0, 48])
 def test_full_disk_while_postings_are_made(small_disk: Path, tmp_path: Path, left: int) -> None:
-    store, calm = open_store(small_disk / "store", create=True), open_store(tmp_path / "calm", create=True)
+    store, calm = (
+        open_store(small_disk / "store", create=True),
+        open_store(tmp_path / "calm", create=True),
+    )
     for one in (store, calm):
         commit(one, "big", 10_000)
     filler = fill_disk(small_disk, left * 1024)
@@ -358,7 +392,10 @@ def test_full_disk_while_files_are_joined(small_disk: Path, left: int) -> None:
         commit(store, key, 2000)
     before = store.fingerprint(keys)
     filler = fill_disk(small_disk, left * 1024)
-    with pytest.raises(StoreError, match=r"could not be brought in order: .* free space and issue the same command again"):
+    with pytest.raises(
+        StoreError,
+        match=r"could not be brought in order: .* free space and issue the same command again",
+    ):
         store.compact()
     assert store.fingerprint(keys) == before
     assert store.check().problems == []
@@ -371,7 +408,10 @@ def test_full_disk_while_files_are_joined(small_disk: Path, left: int) -> None:
 def test_read_only_folder_is_told_and_can_be_read(small_disk: Path) -> None:
     commit(open_store(small_disk / "store", create=True), "first")
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    with pytest.raises(StoreError, match=r"cannot be written to: Read-only file system\. .* reading commands still work"):
+    with pytest.raises(
+        StoreError,
+        match=r"cannot be written to: Read-only file system\. .* reading commands still work",
+    ):
         open_store(small_disk / "store")
     reader = open_store(small_disk / "store", read_only=True)
     assert reader.read("sample_meta", ["first"]).num_rows == 5

@@ -1,4 +1,6 @@
-"""Keeping a store: flipped bits are named, files are joined, unused indexes go, older stores are migrated, float16."""
+"""Keeping a store: flipped bits are named, files are joined, unused indexes go, older stores are
+migrated, float16.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,13 @@ from toolkit_store.index import build as indexing
 
 
 def acts(sample: str, value: float = 1.5) -> pa.Table:
-    row = {"space": "A", "sample": sample, "position": 0, "features": [1, 2], "values": [value, 0.5]}
+    row = {
+        "space": "A",
+        "sample": sample,
+        "position": 0,
+        "features": [1, 2],
+        "values": [value, 0.5],
+    }
     return pa.Table.from_pylist([row], schema=arrow_schema("activations"))
 
 
@@ -50,11 +58,17 @@ def test_a_sound_store_has_no_problems(store: Store) -> None:
 
 def test_every_file_with_a_flipped_bit_is_named(store: Store) -> None:
     draw = random.Random(0)
-    files = [path for path in (store.folder / "tables").rglob("*") if path.is_file() and path.suffix != ".json"]
+    files = [
+        path
+        for path in (store.folder / "tables").rglob("*")
+        if path.is_file() and path.suffix != ".json"
+    ]
     for path in draw.sample(files, 12):
         sound = path.read_bytes()
         bit = draw.randrange(len(sound) * 8)
-        path.write_bytes(bytes(byte ^ (1 << bit % 8 if at == bit // 8 else 0) for at, byte in enumerate(sound)))
+        path.write_bytes(
+            bytes(byte ^ (1 << bit % 8 if at == bit // 8 else 0) for at, byte in enumerate(sound))
+        )
         problems = open_store(store.folder, read_only=True).check().problems
         assert len(problems) == 1
         assert problems[0].startswith(f"{path}: its SHA-256 is")
@@ -66,22 +80,37 @@ def test_a_shortened_and_a_lost_file_are_named(store: Store) -> None:
     path = next((store.folder / "tables" / "activations.lance" / "data").iterdir())
     sound = path.read_bytes()
     path.write_bytes(sound[:-1])
-    assert store.check().problems[0].startswith(f"{path}: it has {len(sound) - 1:,} bytes, {len(sound):,} were written")
+    assert (
+        store.check()
+        .problems[0]
+        .startswith(f"{path}: it has {len(sound) - 1:,} bytes, {len(sound):,} were written")
+    )
     path.unlink()
-    assert open_store(store.folder).check().problems[0].startswith(f"{path}: it is missing. Could not read table 'activations'")
+    assert (
+        open_store(store.folder)
+        .check()
+        .problems[0]
+        .startswith(f"{path}: it is missing. Could not read table 'activations'")
+    )
 
 
 def test_rows_that_are_not_what_the_ledger_says_are_told(store: Store) -> None:
     store.database.delete("activations", "step = 'k'")
-    assert store.check().problems == ["step k: the ledger says 1 rows in table 'activations', there are 0"]
+    assert store.check().problems == [
+        "step k: the ledger says 1 rows in table 'activations', there are 0"
+    ]
 
 
 def test_files_of_a_cut_off_write_are_noted_and_taken_up(store: Store) -> None:
-    rows = acts("never entered").append_column(pa.field("step", pa.string(), False), pa.array(["gone"]))
+    rows = acts("never entered").append_column(
+        pa.field("step", pa.string(), False), pa.array(["gone"])
+    )
     store.database.append("activations", rows)
     report = store.check()
     assert report.problems == []
-    assert report.notes == ["table 'activations': 3 files of a write that is going on or was cut off"]
+    assert report.notes == [
+        "table 'activations': 3 files of a write that is going on or was cut off"
+    ]
     with (store.folder / "files" / "activations.jsonl").open("a") as file:
         file.write('{"file": "data/x')  # a kill while the record was written
     store.commit(make_step("m"), {"activations": acts("m")})
@@ -117,7 +146,9 @@ def test_compact_changes_nothing_that_is_read(store: Store) -> None:
     assert store.check().problems == []
 
 
-def test_large_files_of_postings_are_left_as_they_are_and_indexed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_files_of_postings_are_left_as_they_are_and_indexed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(database, "_LARGE_FILE", 1)
     for key in ("k", "l"):
         store.index([key])
@@ -134,7 +165,10 @@ def test_gc_drops_indexes_of_no_run_and_they_come_back(store: Store) -> None:
     assert store.gc().rows == {"postings": 2, "feature_index": 1, "sample_index": 1}
     assert store.index(["k", "l"]) == 0
     assert store.index(["k"]) == 2
-    assert toolkit_store.open(store.folder).run().top("A", 1)["sample"].to_list() == ["sample of k", "sample of l"]
+    assert toolkit_store.open(store.folder).run().top("A", 1)["sample"].to_list() == [
+        "sample of k",
+        "sample of l",
+    ]
 
 
 def test_scratch_files_of_the_killed_are_swept(store: Store) -> None:
@@ -158,7 +192,9 @@ def test_a_store_of_format_1_is_read_as_it_is_and_migrated_for_writing(store: St
     for path in (store.folder / "files").iterdir():
         path.unlink()
     (store.folder / "files").rmdir()
-    marker.write_text(json.dumps({"format": 1, "made_by": "sae-toolkit 0.0.1", "made_at": "2026-01-01"}))
+    marker.write_text(
+        json.dumps({"format": 1, "made_by": "sae-toolkit 0.0.1", "made_at": "2026-01-01"})
+    )
     (store.folder / "tables" / "postings.lance").mkdir()
     old = toolkit_store.open(store.folder)
     assert old.run().top("A", 1)["value"].to_list() == [1.5, 1.5]
@@ -170,24 +206,33 @@ def test_a_store_of_format_1_is_read_as_it_is_and_migrated_for_writing(store: St
     assert toolkit_store.open(store.folder).run().top("A", 1)["value"].to_list() == [1.5, 1.5]
 
 
-def test_a_store_of_format_2_is_read_as_it_is_and_gets_the_newer_tables_when_written_to(store: Store) -> None:
+def test_a_store_of_format_2_is_read_as_it_is_and_gets_the_newer_tables_when_written_to(
+    store: Store,
+) -> None:
     marker = store.folder / "toolkit-store.json"
     for name in ("baselines", "trajectories", "traces", "links", "signatures"):
         store.database.connection.drop_table(name, ignore_missing=True)
-    marker.write_text(json.dumps({"format": 2, "made_by": "sae-toolkit 0.0.1", "made_at": "2026-01-01"}))
+    marker.write_text(
+        json.dumps({"format": 2, "made_by": "sae-toolkit 0.0.1", "made_at": "2026-01-01"})
+    )
     assert open_store(store.folder, read_only=True).read("traces", ["k"]).num_rows == 0
     assert json.loads(marker.read_text())["format"] == 2
     new = open_store(store.folder)
     assert json.loads(marker.read_text())["format"] == STORE_FORMAT
     row = {"sample": "s", "unit": "u", "component": 0, "score": 1.0, "share": 0.5}
-    new.commit(make_step("n"), {"signatures": pa.Table.from_pylist([row], schema=arrow_schema("signatures"))})
+    new.commit(
+        make_step("n"),
+        {"signatures": pa.Table.from_pylist([row], schema=arrow_schema("signatures"))},
+    )
     assert new.read("signatures", ["n"]).to_pylist() == [row]
     assert new.check().problems == []
 
 
 def test_a_store_of_format_3_gets_streams_when_they_come(store: Store) -> None:
     marker = store.folder / "toolkit-store.json"
-    marker.write_text(json.dumps({"format": 3, "made_by": "sae-toolkit 0.0.1", "made_at": "2026-01-01"}))
+    marker.write_text(
+        json.dumps({"format": 3, "made_by": "sae-toolkit 0.0.1", "made_at": "2026-01-01"})
+    )
     assert open_store(store.folder, read_only=True).read("streams", ["k"]).num_rows == 0
     assert json.loads(marker.read_text())["format"] == 3
     new = open_store(store.folder)
@@ -198,15 +243,25 @@ def test_a_store_of_format_3_gets_streams_when_they_come(store: Store) -> None:
 
 
 def streams(*values: float) -> pa.Table:
-    row = {"space": "raw", "sample": "s", "position": 3, "hookpoint": "resid_post.1", "values": list(values)}
+    row = {
+        "space": "raw",
+        "sample": "s",
+        "position": 3,
+        "hookpoint": "resid_post.1",
+        "values": list(values),
+    }
     return pa.Table.from_pylist([row], schema=arrow_schema("streams"))
 
 
 def test_streams_are_kept_as_the_store_keeps_values(tmp_path: Path) -> None:
     store = open_store(tmp_path / "half", create=True, values="float16")
     store.commit(make_step("n"), {"streams": streams(0.1, 2.0)})
-    assert str(store.database._table("streams").schema.field("values").type.value_type) == "halffloat"
-    assert store.read("streams", ["n"])["values"].to_pylist()[0] == pytest.approx([0.1, 2.0], rel=1e-3)
+    assert (
+        str(store.database._table("streams").schema.field("values").type.value_type) == "halffloat"
+    )
+    assert store.read("streams", ["n"])["values"].to_pylist()[0] == pytest.approx(
+        [0.1, 2.0], rel=1e-3
+    )
     with pytest.raises(DataError, match="A value of 70000 is too large for float16"):
         store.commit(make_step("m"), {"streams": streams(70_000.0)})
 
@@ -214,11 +269,18 @@ def test_streams_are_kept_as_the_store_keeps_values(tmp_path: Path) -> None:
 def test_values_as_float16(tmp_path: Path) -> None:
     store = filled(tmp_path / "half", "k", values="float16")
     store.commit(make_step("m"), {"activations": acts("m", 0.1)})
-    assert str(store.database._table("activations").schema.field("values").type.value_type) == "halffloat"
-    assert str(store.database._table("postings").schema.field("values").type.value_type) == "halffloat"
+    assert (
+        str(store.database._table("activations").schema.field("values").type.value_type)
+        == "halffloat"
+    )
+    assert (
+        str(store.database._table("postings").schema.field("values").type.value_type) == "halffloat"
+    )
     again = open_store(store.folder)
     assert again.read("activations", ["k"]).equals(acts("sample of k"))
-    assert again.read("activations", ["m"])["values"].to_pylist()[0][0] == pytest.approx(0.1, rel=1e-3)
+    assert again.read("activations", ["m"])["values"].to_pylist()[0][0] == pytest.approx(
+        0.1, rel=1e-3
+    )
     assert toolkit_store.open(store.folder).run().activations("A", 1)["value"].to_list() == [1.5]
     with pytest.raises(DataError, match="A value of 70000 is too large for float16"):
         again.commit(make_step("n"), {"activations": acts("n", 70_000.0)})

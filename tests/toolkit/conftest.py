@@ -65,7 +65,9 @@ class Toolkit:
         return process
 
     def run(self, *args: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
-        """The command in this process, which has lancedb loaded already: the same code, a second or two sooner."""
+        """The command in this process, which has lancedb loaded already: the same code, a second or
+        two sooner.
+        """
         with pytest.MonkeyPatch.context() as patch:
             for name, value in {"TOOLKIT_STORE": str(self.store), **env}.items():
                 patch.setenv(name, value)

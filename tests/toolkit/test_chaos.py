@@ -1,4 +1,6 @@
-"""Kill driver or worker at random moments, fill the disk: the same command goes on and the tables are those of a quiet run."""
+"""Kill driver or worker at random moments, fill the disk: the same command goes on and the tables
+are those of a quiet run.
+"""
 
 from __future__ import annotations
 
@@ -56,9 +58,18 @@ def test_many_kills_of_the_quickstart(toolkit, root):
 
 
 def _kill_and_compare(
-    toolkit, spec: Path, keys, found, *, kills: int, seed: int, within: tuple[float, float] = (0.3, 4.0)
+    toolkit,
+    spec: Path,
+    keys,
+    found,
+    *,
+    kills: int,
+    seed: int,
+    within: tuple[float, float] = (0.3, 4.0),
 ) -> None:
-    """Each kill hits a driver or its worker `within` seconds of the start; a finished run is begun again in a new store."""
+    """Each kill hits a driver or its worker `within` seconds of the start; a finished run is begun
+    again in a new store.
+    """
     draw = random.Random(seed)
     stores = 0
     for number in range(kills):
@@ -73,7 +84,9 @@ def _kill_and_compare(
 
 
 def _kill(store: Path, process: subprocess.Popen[str], after: float, *, worker: bool) -> None:
-    """SIGKILL to the driver, or to a worker as soon as there is one; a worker's death is the driver's to mend."""
+    """SIGKILL to the driver, or to a worker as soon as there is one; a worker's death is the
+    driver's to mend.
+    """
     end = time.monotonic() + after
     while time.monotonic() < end and process.poll() is None:
         time.sleep(0.02)
@@ -95,7 +108,9 @@ def _worker(store: Path) -> int | None:
 
 
 def _compare(toolkit, spec: Path, keys, found) -> None:
-    cleaned = toolkit.run("doctor", "--clean")  # its exit code also speaks of disk space, which the small disk lacks
+    cleaned = toolkit.run(
+        "doctor", "--clean"
+    )  # its exit code also speaks of disk space, which the small disk lacks
     assert "orphan rows: none" in cleaned.stdout, cleaned
     assert "job folders of finished steps: none" in cleaned.stdout
     store = open_store(toolkit.store)
@@ -110,7 +125,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 3 MB, where mounting is allowed."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder], capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder], capture_output=True
+    )
     if mounted.returncode:
         pytest.skip("mounting a tmpfs needs root")
     yield folder

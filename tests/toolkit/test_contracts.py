@@ -1,4 +1,6 @@
-"""The contract checks: parts that keep them pass, and each broken promise is caught by its own words."""
+"""The contract checks: parts that keep them pass, and each broken promise is caught by its own
+words.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +38,13 @@ from toolkit.testing.fakes import SilentReporter, TableInputs, make_samples, mak
 from toolkit.work import Figure, Prompt, Reply, Work
 
 PARTS = load_parts()
-OURS = [part for plugin in PARTS.plugins if plugin.name in ("toy", "local") for part in plugin.parts]
-COUNT, HASH = cast("SourcePart", PARTS.get("source", "count")), cast("StagePart", PARTS.get("stage", "extract.hash"))
+OURS = [
+    part for plugin in PARTS.plugins if plugin.name in ("toy", "local") for part in plugin.parts
+]
+COUNT, HASH = (
+    cast("SourcePart", PARTS.get("source", "count")),
+    cast("StagePart", PARTS.get("stage", "extract.hash")),
+)
 COUNTER = itertools.count()
 
 
@@ -49,11 +56,13 @@ def broken(part: Part, message: str, **given: Any) -> None:
 
 @pytest.mark.parametrize("part", OURS, ids=lambda part: f"{part.kind}-{part.name}")
 def test_our_own_parts_keep_their_contract(part: Part) -> None:
-    """Of the plugins that need nothing but made-up tables. Others need a model, or tables that mean something: their own tests."""
+    """Of the plugins that need nothing but made-up tables. Others need a model, or tables that mean
+    something: their own tests.
+    """
     check_part(part)
 
 
-# --- records and params -------------------------------------------------------------------------------------------------
+# --- records and params ---------------------------------------------------------------------------
 
 
 class Loose(BaseModel):
@@ -65,7 +74,9 @@ class Unexplained(Params):
 
 
 class Forgets(Params):
-    n: int = Field(default_factory=lambda: next(COUNTER), exclude=True, description="Left out of the JSON.")
+    n: int = Field(
+        default_factory=lambda: next(COUNTER), exclude=True, description="Left out of the JSON."
+    )
 
 
 class Nan(Params):
@@ -102,21 +113,31 @@ def model(identify: Callable[[Any], Identity]) -> ModelPart:
 
 def test_identity(monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = itertools.count()
-    broken(model(lambda params: identity(n=next(numbers))), "identify answered differently the second time")
+    broken(
+        model(lambda params: identity(n=next(numbers))),
+        "identify answered differently the second time",
+    )
     broken(model(lambda params: identity(path=Path("x"))), "not plain JSON data")
     named = replace(model(lambda params: identity()), downloads=lambda params: ["org/model"])
     broken(named, "downloads gave something else than Downloads")
-    broken(model(lambda params: replace(identity(), digest="")), "identify left the name, revision or digest empty")
+    broken(
+        model(lambda params: replace(identity(), digest="")),
+        "identify left the name, revision or digest empty",
+    )
     monkeypatch.setitem(sys.modules, "lancedb", types.ModuleType("lancedb"))
     monkeypatch.delitem(sys.modules, "lancedb")
     broken(model(importing), "identify imported lancedb")
 
 
-# --- sources and stages -------------------------------------------------------------------------------------------------
+# --- sources and stages ---------------------------------------------------------------------------
 
 
-def rows(work: Work, texts: tuple[str, ...] = ("one", "two three")) -> dict[str, list[dict[str, Any]]]:
-    return {name: found.to_pylist() for name, found in make_samples(texts[: work.limit_units]).items()}
+def rows(
+    work: Work, texts: tuple[str, ...] = ("one", "two three")
+) -> dict[str, list[dict[str, Any]]]:
+    return {
+        name: found.to_pylist() for name, found in make_samples(texts[: work.limit_units]).items()
+    }
 
 
 def source(change: Callable[[dict[str, list[dict[str, Any]]], Work], None]) -> SourcePart:
@@ -134,14 +155,32 @@ def _more(made: dict[str, list[dict[str, Any]]], work: Work) -> None:
 
 
 SOURCES: list[tuple[Callable[[Any, Any], Any], str]] = [
-    (lambda made, work: made["samples"].append(made["samples"][0]), "'samples' has two rows with the same key (sample)"),
-    (lambda made, work: made["samples"][0]["spans"][0].update(end=9), "span 'last' is not a half-open range of its tokens"),
-    (lambda made, work: made["samples"][0]["spans"][0].update(start=1), "span 'last' is not a half-open range"),
+    (
+        lambda made, work: made["samples"].append(made["samples"][0]),
+        "'samples' has two rows with the same key (sample)",
+    ),
+    (
+        lambda made, work: made["samples"][0]["spans"][0].update(end=9),
+        "span 'last' is not a half-open range of its tokens",
+    ),
+    (
+        lambda made, work: made["samples"][0]["spans"][0].update(start=1),
+        "span 'last' is not a half-open range",
+    ),
     (lambda made, work: made["samples"][0].update(token_ids=[1, 2]), "token_ids and pieces differ"),
-    (lambda made, work: made["sample_meta"][0].update(sample="s9"), "sample_meta names samples that do not exist: ['s9']"),
-    (lambda made, work: made["samples"][0].update(text=str(next(COUNTER))), "it gave other rows the second time"),
+    (
+        lambda made, work: made["sample_meta"][0].update(sample="s9"),
+        "sample_meta names samples that do not exist: ['s9']",
+    ),
+    (
+        lambda made, work: made["samples"][0].update(text=str(next(COUNTER))),
+        "it gave other rows the second time",
+    ),
     (lambda made, work: made["samples"][0].update(text=None), "'samples.text' has nulls"),
-    (lambda made, work: made.update(spaces=[]), "it yields 'spaces', which is not among its writes"),
+    (
+        lambda made, work: made.update(spaces=[]),
+        "it yields 'spaces', which is not among its writes",
+    ),
     (_more, "limit_units=1 gave 2 units"),
 ]
 
@@ -158,7 +197,10 @@ def test_a_right_source() -> None:
 def test_schemas() -> None:
     wrong = replace(COUNT, run=lambda work: iter([("samples", pa.table({"sample": ["a"]}))]))
     broken(wrong, "'samples' has another schema than toolkit.tables.arrow_schema('samples')")
-    broken(replace(COUNT, run=lambda work: iter([("samples", [])])), "'samples' came as list instead of a pyarrow Table")
+    broken(
+        replace(COUNT, run=lambda work: iter([("samples", [])])),
+        "'samples' came as list instead of a pyarrow Table",
+    )
 
 
 def test_batch_invariance() -> None:
@@ -166,7 +208,13 @@ def test_batch_invariance() -> None:
         """Divides by the size of the batch: what a batch holds changes each sample's result."""
         samples = work.inputs.read("samples").to_pylist()
         made = [
-            {"space": "a", "sample": row["sample"], "position": 0, "features": [1], "values": [1 / len(samples)]}
+            {
+                "space": "a",
+                "sample": row["sample"],
+                "position": 0,
+                "features": [1],
+                "values": [1 / len(samples)],
+            }
             for row in samples
         ]
         yield "activations", pa.Table.from_pylist(made, schema=arrow_schema("activations"))
@@ -178,12 +226,20 @@ def test_batch_invariance() -> None:
 
 def test_costs() -> None:
     check_part(replace(HASH, cost=lambda params, load: Cost(forwards=load.distinct)))
-    broken(replace(HASH, cost=lambda params, load: {"flops": 1}), "cost gave dict instead of a Cost")
-    broken(replace(HASH, cost=lambda params, load: Cost(disk=-1)), "its cost in disk is -1 for few samples")
-    broken(replace(HASH, cost=lambda params, load: Cost(flops=1 / load.samples)), "its cost in flops is 0.25 for few samples")
+    broken(
+        replace(HASH, cost=lambda params, load: {"flops": 1}), "cost gave dict instead of a Cost"
+    )
+    broken(
+        replace(HASH, cost=lambda params, load: Cost(disk=-1)),
+        "its cost in disk is -1 for few samples",
+    )
+    broken(
+        replace(HASH, cost=lambda params, load: Cost(flops=1 / load.samples)),
+        "its cost in flops is 0.25 for few samples",
+    )
 
 
-# --- games --------------------------------------------------------------------------------------------------------------
+# --- games ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -194,7 +250,9 @@ def test_costs() -> None:
         (lambda text: None, "it gave NoneType instead of a Reply"),
         (lambda text: Reply(failure=str(next(COUNTER))), "it answered differently the second time"),
         (
-            lambda text: Reply(action="bet", amount=float("inf")) if text == "0" else Reply(failure="none"),
+            lambda text: (
+                Reply(action="bet", amount=float("inf")) if text == "0" else Reply(failure="none")
+            ),
             "it gave the amount inf",
         ),
     ],
@@ -266,10 +324,13 @@ def test_environments(game: type[Game], message: str) -> None:
 
 
 def test_a_right_environment() -> None:
-    check_part(EnvironmentPart(name="mine", help="x", make=lambda params: Game()), replies=[Reply(action="bet")] * 5)
+    check_part(
+        EnvironmentPart(name="mine", help="x", make=lambda params: Game()),
+        replies=[Reply(action="bet")] * 5,
+    )
 
 
-# --- what leaves the toolkit --------------------------------------------------------------------------------------------
+# --- what leaves the toolkit ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -293,12 +354,18 @@ def test_sinks_that_write_or_change() -> None:
         yield "a", b""
 
     broken(SinkPart(name="mine", help="x", run=writes), "it writes files itself")
-    broken(SinkPart(name="mine", help="x", run=lambda work: [("a", str(next(COUNTER)).encode())]), "other files the second time")
+    broken(
+        SinkPart(name="mine", help="x", run=lambda work: [("a", str(next(COUNTER)).encode())]),
+        "other files the second time",
+    )
 
 
 def test_executors() -> None:
     worker: Any = object()
-    broken(ExecutorPart(name="mine", help="x", start=lambda params, devices, folder: [worker]), "when none are asked for")
+    broken(
+        ExecutorPart(name="mine", help="x", start=lambda params, devices, folder: [worker]),
+        "when none are asked for",
+    )
 
 
 @pytest.mark.parametrize(
@@ -306,16 +373,24 @@ def test_executors() -> None:
     [
         (lambda: [Figure(" ", "")], "a figure has no title"),
         (lambda: ["<p>"], "it yields str instead of a Figure"),
-        (lambda: [Figure("a", '<img src="https://example.org/a.png">')], "figure 'a' fetches something"),
+        (
+            lambda: [Figure("a", '<img src="https://example.org/a.png">')],
+            "figure 'a' fetches something",
+        ),
         (lambda: [Figure("a", "<script src='a.js'></script>")], "figure 'a' fetches something"),
         (lambda: [Figure("a", str(next(COUNTER)))], "it gave other figures the second time"),
     ],
 )
 def test_reports(figures: Callable[[], Any], message: str) -> None:
-    broken(ReportSection(name="mine", title="x", help="x", reads=("features",), run=lambda inputs: figures()), message)
+    broken(
+        ReportSection(
+            name="mine", title="x", help="x", reads=("features",), run=lambda inputs: figures()
+        ),
+        message,
+    )
 
 
-# --- fakes --------------------------------------------------------------------------------------------------------------
+# --- fakes ----------------------------------------------------------------------------------------
 
 
 def test_fakes_hold_what_they_are_given() -> None:

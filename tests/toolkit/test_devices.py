@@ -1,4 +1,6 @@
-"""`--gpu` counts physical cards; an existing CUDA_VISIBLE_DEVICES is honoured; both numbers are kept."""
+"""`--gpu` counts physical cards; an existing CUDA_VISIBLE_DEVICES is honoured; both numbers are
+kept.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,12 @@ def test_none_hides_every_gpu():
 
 @pytest.mark.parametrize(
     ("gpu", "visible_devices", "expected"),
-    [("5", None, [(5, 5)]), ("2,5", None, [(2, 2), (5, 5)]), ("5", "4,5,6", [(5, 1)]), ("6,4", "4,5,6", [(6, 2), (4, 0)])],
+    [
+        ("5", None, [(5, 5)]),
+        ("2,5", None, [(2, 2), (5, 5)]),
+        ("5", "4,5,6", [(5, 1)]),
+        ("6,4", "4,5,6", [(6, 2), (4, 0)]),
+    ],
 )
 def test_physical_and_visible_numbers(gpu, visible_devices, expected):
     environ = {} if visible_devices is None else {"CUDA_VISIBLE_DEVICES": visible_devices}

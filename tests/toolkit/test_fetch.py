@@ -1,4 +1,6 @@
-"""`toolkit fetch` against a hub made up of functions: what is fetched, tried again, found damaged, and said."""
+"""`toolkit fetch` against a hub made up of functions: what is fetched, tried again, found damaged,
+and said.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def npz() -> bytes:
 
 
 class Hub:
-    """Repositories in memory that are fetched into a cache. `troubles` are raised, or put in place of a file, one a try."""
+    """Repositories in memory that are fetched into a cache. `troubles` are raised, or put in place
+    of a file, one a try.
+    """
 
     def __init__(self, cache: Path) -> None:
         self.cache = cache
@@ -47,9 +51,13 @@ class Hub:
 
     def files(self, wanted: Snapshot, patterns: Any) -> list[HubFile]:
         held = self.repositories[wanted.name].items()
-        return [HubFile(path, len(content)) for path, content in held if hub._matches(path, patterns)]
+        return [
+            HubFile(path, len(content)) for path, content in held if hub._matches(path, patterns)
+        ]
 
-    def fetch(self, wanted: Snapshot, path: str, tell: Callable[[int], None], *, again: bool = False) -> Path:
+    def fetch(
+        self, wanted: Snapshot, path: str, tell: Callable[[int], None], *, again: bool = False
+    ) -> Path:
         self.asked.append((path, again))
         trouble = next(self.troubles, None)
         if isinstance(trouble, Exception):
@@ -84,7 +92,7 @@ def fetched(*downloads: Download) -> tuple[list[Fetched], str, list[float]]:
     return found, stream.getvalue(), pauses
 
 
-# --- what is fetched ----------------------------------------------------------------------------------------------------
+# --- what is fetched ------------------------------------------------------------------------------
 
 
 def test_files_that_match_are_fetched_and_counted(fake: Hub) -> None:
@@ -95,7 +103,10 @@ def test_files_that_match_are_fetched_and_counted(fake: Hub) -> None:
     assert (found.folder / "model.safetensors").read_bytes() == WEIGHTS
     assert found.sentence().startswith(f"org/model@{COMMIT}: 2 files, {len(WEIGHTS) + 2} B, ")
     assert found.sentence().endswith(f"/s. {found.folder}")
-    assert [line.split(",")[0] for line in shown.splitlines()] == ["config.json: 2 B", f"model.safetensors: {len(WEIGHTS)} B"]
+    assert [line.split(",")[0] for line in shown.splitlines()] == [
+        "config.json: 2 B",
+        f"model.safetensors: {len(WEIGHTS)} B",
+    ]
     assert pauses == []
 
 
@@ -104,7 +115,12 @@ def test_what_is_there_is_not_fetched_again(fake: Hub) -> None:
     fake.asked.clear()
     (found,), shown, _ = fetched(ALL)
     assert (fake.asked, shown, found.came, found.there) == ([], "", 0, 2)
-    said = f"org/model@{COMMIT}: 2 files, {len(WEIGHTS) + 2} B, already there; nothing to fetch. {found.folder}"
+    said = (
+        f"org/model@{COMMIT}: 2 files, {len(WEIGHTS) + 2} B, already there; nothing "
+        f"to "
+        f"fetch. "
+        f"{found.folder}"
+    )
     assert found.sentence() == said
 
 
@@ -129,20 +145,30 @@ def test_a_damaged_file_is_fetched_anew(fake: Hub, damaged: bytes) -> None:
 
 
 def test_a_repository_without_such_files(fake: Hub) -> None:
-    with pytest.raises(BadInput, match=rf"'org/model' at revision '{COMMIT}' has no file that matches \*\.npz\. Look at the"):
+    with pytest.raises(
+        BadInput,
+        match=rf"'org/model' at revision '{COMMIT}' has no file that matches \*\.npz\. Look at the",
+    ):
         fetched(Download(WANTED, ("*.npz",)))
 
 
-def test_what_does_not_fit_the_disk_is_not_begun(fake: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_does_not_fit_the_disk_is_not_begun(
+    fake: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 50}))
     with pytest.raises(BadInput) as caught:
         fetched(ALL)
-    said = f"'org/model' needs {len(WEIGHTS) + 2} B more at {fake.cache}, where 50 B are free. Make room, or set HF_HUB_CACHE to"
+    said = (
+        f"'org/model' needs {len(WEIGHTS) + 2} B more at {fake.cache}, where 50 B "
+        f"are "
+        f"free. Make room, or "
+        f"set HF_HUB_CACHE to"
+    )
     assert str(caught.value).startswith(said)
     assert fake.asked == []
 
 
-# --- trying again -------------------------------------------------------------------------------------------------------
+# --- trying again ---------------------------------------------------------------------------------
 
 
 def test_a_broken_connection_is_gone_on_with(fake: Hub) -> None:
@@ -177,7 +203,10 @@ def test_a_hub_that_stays_away(fake: Hub) -> None:
     with pytest.raises(BadInput) as caught:
         fetched(Download(WANTED, ("*.safetensors",)))
     assert str(caught.value) == (
-        "model.safetensors of 'org/model': 5 tries failed, the last with ConnectionError: no route. What came is kept; the same "
+        "model.safetensors of 'org/model': 5 tries failed, the last with "
+        "ConnectionError: no "
+        "route. What came is "
+        "kept; the same "
         "command goes on from there."
     )
     assert len(fake.asked) == 5
@@ -190,7 +219,7 @@ def test_what_no_try_can_mend_is_tried_once(fake: Hub) -> None:
     assert len(fake.asked) == 1
 
 
-# --- without the network ------------------------------------------------------------------------------------------------
+# --- without the network --------------------------------------------------------------------------
 
 
 def test_offline_what_is_there_is_checked(fake: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,13 +230,18 @@ def test_offline_what_is_there_is_checked(fake: Hub, monkeypatch: pytest.MonkeyP
     (again,), shown, _ = fetched(ALL)
     assert (fake.asked, shown, again.there, again.came) == ([], "", 2, 0)
     checked = "already there; checked against their headers only, the network is forbidden"
-    assert again.sentence() == f"org/model@{COMMIT}: 2 files, {len(WEIGHTS) + 2} B, {checked}. {found.folder}"
+    assert (
+        again.sentence()
+        == f"org/model@{COMMIT}: 2 files, {len(WEIGHTS) + 2} B, {checked}. {found.folder}"
+    )
     (found.folder / "model.safetensors").write_bytes(WEIGHTS[:-1])
-    with pytest.raises(DataError, match=r"model\.safetensors is cut off: its header promises \d+ bytes, it has \d+"):
+    with pytest.raises(
+        DataError, match=r"model\.safetensors is cut off: its header promises \d+ bytes, it has \d+"
+    ):
         fetched(ALL)
 
 
-# --- what is shown ------------------------------------------------------------------------------------------------------
+# --- what is shown --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -247,7 +281,9 @@ class Terminal(io.StringIO):
     ],
 )
 def test_progress_is_told_with_its_speed(stream: type[io.StringIO], lines: list[str]) -> None:
-    """100 MB were there before; the rest came in nine seconds. A second bar that is behind changes nothing."""
+    """100 MB were there before; the rest came in nine seconds. A second bar that is behind changes
+    nothing.
+    """
     held, now = stream(), [0.0]
     with Screen(held, lambda: now[0]).file(HubFile("w.bin", 10**9)) as tell:
         for at, there in ((1.0, 10**8), (6.0, 6 * 10**8), (6.1, 3 * 10**8), (9.0, 10**9)):
@@ -263,7 +299,7 @@ def test_a_file_that_needed_no_bytes() -> None:
     assert held.getvalue() == "w.bin: 5 B\n"
 
 
-# --- the command --------------------------------------------------------------------------------------------------------
+# --- the command ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -275,20 +311,32 @@ def spec(tmp_path: Path) -> Callable[..., Path]:
         stages = [{"id": "features", "uses": "extract.activations"}]
         samples = {"uses": "csv", "with": {"path": "texts.csv", "text": "text"}}
         (tmp_path / "texts.csv").write_text("text\none\n")
-        known = {"version": 1, "name": "fetched", "model": model, "saes": saes, "samples": samples, "stages": stages}
+        known = {
+            "version": 1,
+            "name": "fetched",
+            "model": model,
+            "saes": saes,
+            "samples": samples,
+            "stages": stages,
+        }
         path.write_text(yaml.safe_dump(known))
         return path
 
     return write
 
 
-def test_the_command_fetches_model_and_saes(fake: Hub, spec: Callable[..., Path], toolkit: Any) -> None:
+def test_the_command_fetches_model_and_saes(
+    fake: Hub, spec: Callable[..., Path], toolkit: Any
+) -> None:
     """Of the SAEs only the layers asked for, of the model nothing twice."""
     layer = "Llama3_1-8B-Base-L{}R-8x/{}"
     fake.repositories["org/saes"] = {
         layer.format(at, name): content
         for at in (3, 4, 5)
-        for name, content in (("hyperparams.json", b"{}"), ("checkpoints/final.safetensors", WEIGHTS))
+        for name, content in (
+            ("hyperparams.json", b"{}"),
+            ("checkpoints/final.safetensors", WEIGHTS),
+        )
     }
     fake.repositories["org/model"] |= {"consolidated.safetensors": WEIGHTS, "tokenizer.json": b"{}"}
     path = spec(
@@ -300,7 +348,11 @@ def test_the_command_fetches_model_and_saes(fake: Hub, spec: Callable[..., Path]
     assert sorted(path for path, _ in fake.asked) == sorted(
         [
             *("config.json", "model.safetensors", "tokenizer.json"),
-            *(layer.format(at, name) for at in (3, 5) for name in ("hyperparams.json", "checkpoints/final.safetensors")),
+            *(
+                layer.format(at, name)
+                for at in (3, 5)
+                for name in ("hyperparams.json", "checkpoints/final.safetensors")
+            ),
         ]
     )
     assert [line.split(",")[0] for line in done.stdout.splitlines()] == [
@@ -316,10 +368,15 @@ def test_the_command_as_json(fake: Hub, spec: Callable[..., Path], toolkit: Any)
     assert (found["name"], found["revision"], found["came"]) == ("org/model", COMMIT, 2)
 
 
-def test_the_command_with_nothing_on_the_hub(fake: Hub, spec: Callable[..., Path], toolkit: Any) -> None:
+def test_the_command_with_nothing_on_the_hub(
+    fake: Hub, spec: Callable[..., Path], toolkit: Any
+) -> None:
     path = spec({"uses": "toy"}, {"uses": "toy"})
     done = toolkit.run("fetch", path)
-    assert (done.returncode, done.stdout) == (0, f"{path}: nothing to fetch; its model and SAEs are not on the hub.\n")
+    assert (done.returncode, done.stdout) == (
+        0,
+        f"{path}: nothing to fetch; its model and SAEs are not on the hub.\n",
+    )
     assert fake.asked == []
 
 
@@ -327,6 +384,8 @@ def test_the_command_offline_with_nothing_cached(
     fake: Hub, spec: Callable[..., Path], toolkit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    done = toolkit.run("fetch", spec({"uses": "huggingface", "with": {"id": "org/model"}}, {"uses": "toy"}))
+    done = toolkit.run(
+        "fetch", spec({"uses": "huggingface", "with": {"id": "org/model"}}, {"uses": "toy"})
+    )
     assert done.returncode == 2
     assert "'org/model' at revision 'main' is not in the Hugging Face cache" in done.stderr

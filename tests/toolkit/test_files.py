@@ -1,4 +1,6 @@
-"""Files that a spec names: where they are found, what they are hashed to, and whether they are whole."""
+"""Files that a spec names: where they are found, what they are hashed to, and whether they are
+whole.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ def message(call: Any, *args: Any) -> str:
     return str(caught.value)
 
 
-# --- places -------------------------------------------------------------------------------------------------------------
+# --- places ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -48,7 +50,9 @@ def message(call: Any, *args: Any) -> str:
         ("~/llama", "{home}/llama"),
     ],
 )
-def test_a_path_is_relative_to_its_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, placed: str) -> None:
+def test_a_path_is_relative_to_its_spec(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, placed: str
+) -> None:
     spec, home = tmp_path / "specs", tmp_path / "home"
     monkeypatch.setenv("HOME", str(home))
     found = Placed.model_validate({"path": given}, context={"folder": str(spec)}).path
@@ -66,7 +70,9 @@ def test_a_package_is_found_where_it_is_installed() -> None:
     assert locate("package:toolkit_lab") == found.parents[1]
 
 
-@pytest.mark.parametrize("package", ["toolkit_laboratory", "", "../toolkit_lab", "json.decoder", "sys"])
+@pytest.mark.parametrize(
+    "package", ["toolkit_laboratory", "", "../toolkit_lab", "json.decoder", "sys"]
+)
 def test_a_package_that_is_not_installed(package: str) -> None:
     text = f"package:{package}/files" if not package.startswith("..") else f"package:{package}"
     said = message(locate, text)
@@ -93,7 +99,7 @@ def test_a_folder_that_a_package_does_not_have() -> None:
     assert "files" in said.rpartition("holds:")[2]
 
 
-# --- digests ------------------------------------------------------------------------------------------------------------
+# --- digests --------------------------------------------------------------------------------------
 
 
 def test_a_digest_depends_on_names_and_contents_alone(tmp_path: Path) -> None:
@@ -112,13 +118,21 @@ def test_a_digest_depends_on_names_and_contents_alone(tmp_path: Path) -> None:
 
 def test_the_digest_of_a_small_file_is_its_sha256(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"")
-    assert file_digest(tmp_path / "a") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    assert (
+        file_digest(tmp_path / "a")
+        == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    )
 
 
 def test_the_digest_of_a_large_file_looks_at_size_start_and_end(tmp_path: Path) -> None:
     """Sparse files: nothing is written but what differs."""
     file, found = tmp_path / "large", set()
-    for size, at in ((WHOLE_BYTES + 1, None), (WHOLE_BYTES + 2, None), (WHOLE_BYTES + 1, 0), (WHOLE_BYTES + 1, WHOLE_BYTES)):
+    for size, at in (
+        (WHOLE_BYTES + 1, None),
+        (WHOLE_BYTES + 2, None),
+        (WHOLE_BYTES + 1, 0),
+        (WHOLE_BYTES + 1, WHOLE_BYTES),
+    ):
         with file.open("wb") as stream:
             stream.truncate(size)
             if at is not None:
@@ -129,20 +143,27 @@ def test_the_digest_of_a_large_file_looks_at_size_start_and_end(tmp_path: Path) 
     assert all(digest.startswith("sampled-") for digest in found)
 
 
-# --- safetensors --------------------------------------------------------------------------------------------------------
+# --- safetensors ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
     """A whole file with two tensors."""
     file = tmp_path / "model.safetensors"
-    save_file({"a": np.ones((2, 3), np.float32), "b": np.zeros(5, np.float16)}, file, metadata={"format": "pt"})
+    save_file(
+        {"a": np.ones((2, 3), np.float32), "b": np.zeros(5, np.float16)},
+        file,
+        metadata={"format": "pt"},
+    )
     return file
 
 
 def test_the_header_names_dtypes_and_shapes(weights: Path) -> None:
     header = safetensors_header(weights)
-    assert {name: (facts["dtype"], facts["shape"]) for name, facts in header.items()} == {"a": ("F32", [2, 3]), "b": ("F16", [5])}
+    assert {name: (facts["dtype"], facts["shape"]) for name, facts in header.items()} == {
+        "a": ("F32", [2, 3]),
+        "b": ("F16", [5]),
+    }
 
 
 @pytest.mark.parametrize(("change", "how"), [(-1, "cut off"), (-30, "cut off"), (1, "too long")])
@@ -150,7 +171,12 @@ def test_a_file_of_another_length_than_promised(weights: Path, change: int, how:
     size = weights.stat().st_size
     with weights.open("r+b") as stream:
         stream.truncate(size + change)
-    said = f"{weights} is {how}: its header promises {size:,} bytes, it has {size + change:,}. Copy or download it again."
+    said = (
+        f"{weights} is {how}: its header promises {size:,} bytes, it has "
+        f"{size + change:,}. "
+        f"Copy or download it "
+        f"again."
+    )
     assert message(safetensors_header, weights) == said
 
 
@@ -183,10 +209,12 @@ def test_a_file_that_is_no_safetensors_file(tmp_path: Path, content: bytes) -> N
 def test_a_file_cut_off_in_its_header(weights: Path) -> None:
     with weights.open("r+b") as stream:
         stream.truncate(20)
-    assert message(safetensors_header, weights).endswith("it has no readable header. Copy or download it again.")
+    assert message(safetensors_header, weights).endswith(
+        "it has no readable header. Copy or download it again."
+    )
 
 
-# --- other files --------------------------------------------------------------------------------------------------------
+# --- other files ----------------------------------------------------------------------------------
 
 
 def test_json_that_is_no_object(tmp_path: Path) -> None:

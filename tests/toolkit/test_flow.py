@@ -1,4 +1,6 @@
-"""How stages feed each other: units that a stage makes itself, samples from a stage of the same spec, and the examination's gate."""
+"""How stages feed each other: units that a stage makes itself, samples from a stage of the same
+spec, and the examination's gate.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ PLUGIN = Path(__file__).parents[1] / "resources" / "house_plugin.py"
 def house(tmp_path):
     """Writes the spec of the scratch plugin, with changes to its top level or the stages' params."""
 
-    def write(name: str = "house", *, fits: bool = True, play: dict[str, Any] | None = None, **top: Any) -> Path:
+    def write(
+        name: str = "house", *, fits: bool = True, play: dict[str, Any] | None = None, **top: Any
+    ) -> Path:
         spec = {
             "version": 1,
             "name": name,
@@ -62,7 +66,10 @@ def test_samples_come_from_a_stage_of_the_same_spec_wherever_it_stands(toolkit, 
 def test_a_stage_that_makes_its_own_units_is_split_over_them_and_obeys_the_limit(toolkit, house):
     assert run(toolkit, house(limit={"units": 7})).returncode == 0
     assert [row["game"] for row in rows(toolkit, "games")] == [f"g{n:03d}" for n in range(7)]
-    ranges = [(row.first, row.last) for row in open_store(toolkit.store, read_only=True).steps(stage="play")]
+    ranges = [
+        (row.first, row.last)
+        for row in open_store(toolkit.store, read_only=True).steps(stage="play")
+    ]
     assert ranges == [(0, 4), (4, 7)]
 
 
@@ -78,7 +85,9 @@ def test_params_that_cannot_change_results_enter_no_key(toolkit, house):
 
 
 @pytest.mark.slow
-def test_the_examination_sees_the_first_samples_only_and_is_not_run_again_for_others(toolkit, house):
+def test_the_examination_sees_the_first_samples_only_and_is_not_run_again_for_others(
+    toolkit, house
+):
     run(toolkit, house(limit={"units": 4}))
     assert rows(toolkit, "saes")[0]["tokens"] == 3
     run(toolkit, house(limit={"units": 10}))
@@ -89,7 +98,10 @@ def test_an_sae_that_does_not_fit_stops_the_run_before_any_use(toolkit, house):
     result = run(toolkit, house(fits=False))
     assert result.returncode == 4
     assert "SAE fake does not fit at resid_post.0: it is a fake." in result.stderr
-    assert "Nothing that uses these SAEs was run. `--set examine=warn` goes on all the same." in result.stderr
+    assert (
+        "Nothing that uses these SAEs was run. `--set examine=warn` goes on all the same."
+        in result.stderr
+    )
     assert [row.stage for row in open_store(toolkit.store, read_only=True).steps()] == [
         "examine",
         "play",
@@ -112,7 +124,12 @@ def test_off_examines_nothing(toolkit, house):
 
 
 def test_saes_of_a_stage_that_reads_no_samples_are_examined_on_those_of_the_spec(toolkit, house):
-    other = {"id": "trace", "uses": "trace.house", "needs": ["features"], "saes": {"uses": "house", "with": {"fits": False}}}
+    other = {
+        "id": "trace",
+        "uses": "trace.house",
+        "needs": ["features"],
+        "saes": {"uses": "house", "with": {"fits": False}},
+    }
     own = [{"id": "play", "uses": "play.house"}, {"id": "features", "uses": "extract.house"}]
     spec = house(stages=[*own, other])
     assert stages(toolkit, spec)["examine.2"]["needs"] == ["samples"]
@@ -124,20 +141,30 @@ def test_saes_of_a_stage_that_reads_no_samples_are_examined_on_those_of_the_spec
 def test_saes_that_nothing_can_be_examined_on_are_refused(toolkit, house):
     own = [
         {"id": "play", "uses": "play.house"},
-        {"id": "features", "uses": "extract.house", "samples": {"uses": "house_games", "from": {"stage": "play"}}},
+        {
+            "id": "features",
+            "uses": "extract.house",
+            "samples": {"uses": "house_games", "from": {"stage": "play"}},
+        },
         {"id": "trace", "uses": "trace.house", "needs": ["features"]},
     ]
     spec = house(stages=own, samples=None)
     text = spec.read_text().replace("samples: null\n", "")
     spec.write_text(text)
     result = toolkit.run("check", spec, "--plugin", PLUGIN)
-    assert result.returncode == 0, result.stderr  # the SAEs are the same as those of the stage that reads samples
-    spec.write_text(text.replace("- id: trace\n", "- id: trace\n  saes: {uses: house, with: {fits: false}}\n"))
+    assert result.returncode == 0, (
+        result.stderr
+    )  # the SAEs are the same as those of the stage that reads samples
+    spec.write_text(
+        text.replace("- id: trace\n", "- id: trace\n  saes: {uses: house, with: {fits: false}}\n")
+    )
     result = toolkit.run("check", spec, "--plugin", PLUGIN)
     assert result.returncode == 2
     assert (
-        "stage 'trace' uses SAEs, and the spec names no samples to examine them on. Add `samples:`, or say `examine: off`."
-        in (result.stderr)
+        "stage 'trace' uses SAEs, and the spec names no samples to examine them on. "
+        "Add "
+        "`samples:`, or say "
+        "`examine: off`." in (result.stderr)
     )
 
 
@@ -161,8 +188,14 @@ def test_stages_that_wait_for_their_own_samples_are_refused(toolkit, house):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"samples": {"uses": "house_games", "from": {"stage": "plai"}}}, "There is no stage 'plai'. Did you mean 'play'?"),
-        ({"stages": [{"id": "examine", "uses": "play.house"}]}, "'examine' is reserved for the examination of SAEs"),
+        (
+            {"samples": {"uses": "house_games", "from": {"stage": "plai"}}},
+            "There is no stage 'plai'. Did you mean 'play'?",
+        ),
+        (
+            {"stages": [{"id": "examine", "uses": "play.house"}]},
+            "'examine' is reserved for the examination of SAEs",
+        ),
         ({"examine": "maybe"}, "examine: found the text 'maybe'; wanted 'stop', 'warn' or 'off'."),
     ],
 )

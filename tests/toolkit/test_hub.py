@@ -1,4 +1,6 @@
-"""The hub's cache and the hub: which commit a name means, what is there already, and what is said when it cannot be had."""
+"""The hub's cache and the hub: which commit a name means, what is there already, and what is said
+when it cannot be had.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,16 @@ import pytest
 from huggingface_hub import constants, errors
 
 from toolkit.errors import BadInput
-from toolkit.hub import HubFile, Snapshot, cached_files, fetch, fetch_file, offline, repository_files, snapshot
+from toolkit.hub import (
+    HubFile,
+    Snapshot,
+    cached_files,
+    fetch,
+    fetch_file,
+    offline,
+    repository_files,
+    snapshot,
+)
 
 COMMIT, OTHER = "0" * 39 + "1", "f" * 40
 
@@ -26,8 +37,17 @@ class Hub:
         self.asked.append((name, revision))
         if isinstance(self.answer, Exception):
             raise self.answer
-        sizes = {"config.json": 2, "model.safetensors": 88, "original/params.json": None, "README.md": 5}
-        siblings = [SimpleNamespace(rfilename=path, size=size) for path, size in sizes.items()] if files_metadata else None
+        sizes = {
+            "config.json": 2,
+            "model.safetensors": 88,
+            "original/params.json": None,
+            "README.md": 5,
+        }
+        siblings = (
+            [SimpleNamespace(rfilename=path, size=size) for path, size in sizes.items()]
+            if files_metadata
+            else None
+        )
         return SimpleNamespace(sha=self.answer, siblings=siblings)
 
 
@@ -53,15 +73,21 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
     return found
 
 
-@pytest.mark.parametrize(("value", "is_offline"), [("1", True), ("true", True), ("ON", True), ("0", False), ("", False)])
-def test_offline_is_what_the_hub_client_takes_for_it(monkeypatch: pytest.MonkeyPatch, value: str, is_offline: bool) -> None:
+@pytest.mark.parametrize(
+    ("value", "is_offline"), [("1", True), ("true", True), ("ON", True), ("0", False), ("", False)]
+)
+def test_offline_is_what_the_hub_client_takes_for_it(
+    monkeypatch: pytest.MonkeyPatch, value: str, is_offline: bool
+) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", value)
     assert offline() is is_offline
 
 
 @pytest.mark.parametrize("revision", ["main", COMMIT])
 def test_what_is_cached_is_found_by_branch_and_by_commit(cache: Path, revision: str) -> None:
-    assert snapshot("org/model", revision, "config.json") == Snapshot("org/model", COMMIT, cache / "snapshots" / COMMIT)
+    assert snapshot("org/model", revision, "config.json") == Snapshot(
+        "org/model", COMMIT, cache / "snapshots" / COMMIT
+    )
 
 
 def test_what_is_cached_asks_nobody(cache: Path, hub: Hub) -> None:
@@ -84,7 +110,10 @@ def test_what_is_not_cached_offline(cache: Path, name: str, revision: str, marke
     with pytest.raises(BadInput) as caught:
         snapshot(name, revision, marker)
     assert str(caught.value) == (
-        f"'{name}' at revision '{revision}' is not in the Hugging Face cache ({cache.parent}), and HF_HUB_OFFLINE forbids fetching "
+        f"'{name}' at revision '{revision}' is not in the Hugging Face cache "
+        f"({cache.parent}), "
+        f"and HF_HUB_OFFLINE "
+        f"forbids fetching "
         "it. Unset HF_HUB_OFFLINE, name a revision that is there, or a folder with `path:`."
     )
 
@@ -104,12 +133,20 @@ def test_a_hub_that_does_not_answer(cache: Path, hub: Hub) -> None:
     with pytest.raises(BadInput) as caught:
         snapshot("org/model", "dev", "config.json")
     assert str(caught.value) == (
-        "'org/model' at revision 'dev': the hub does not give it (ConnectionError: no route). For a gated repository accept its "
-        "terms, then run `hf auth login` or set HF_TOKEN; without a network name a folder with `path:`."
+        "'org/model' at revision 'dev': the hub does not give it (ConnectionError: no "
+        "route). For a gated "
+        "repository accept "
+        "its "
+        "terms, then run `hf auth login` or set HF_TOKEN; without a network "
+        "name "
+        "a "
+        "folder with `path:`."
     )
 
 
-def test_fetch_asks_for_the_files_that_match(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_fetch_asks_for_the_files_that_match(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     asked: dict[str, Any] = {}
 
     def download(name: str, **options: Any) -> str:
@@ -138,12 +175,16 @@ def test_either_variable_forbids_the_network(monkeypatch: pytest.MonkeyPatch, na
     assert offline()
 
 
-# --- single files -------------------------------------------------------------------------------------------------------
+# --- single files ---------------------------------------------------------------------------------
 
 
 def test_the_hub_says_which_files_match_and_how_large_they_are(hub: Hub) -> None:
     found = repository_files(Snapshot("org/model", COMMIT, None), ("*.json", "model*.safetensors"))
-    assert found == [HubFile("config.json", 2), HubFile("model.safetensors", 88), HubFile("original/params.json", 0)]
+    assert found == [
+        HubFile("config.json", 2),
+        HubFile("model.safetensors", 88),
+        HubFile("original/params.json", 0),
+    ]
     assert hub.asked == [("org/model", COMMIT)]
 
 
@@ -158,18 +199,26 @@ def test_the_cache_says_which_files_it_has(cache: Path) -> None:
     (cache / "snapshots" / COMMIT / "original" / "params.json").write_text("{}")
     (cache / "snapshots" / COMMIT / "README.md").write_text("A model.")
     found = cached_files(Snapshot("org/model", COMMIT, None), ("*.json",))
-    assert found == {name: cache / "snapshots" / COMMIT / name for name in ("config.json", "original/params.json")}
+    assert found == {
+        name: cache / "snapshots" / COMMIT / name
+        for name in ("config.json", "original/params.json")
+    }
     assert cached_files(Snapshot("org/model", OTHER, None), ("*.json",)) == {}
 
 
 @pytest.mark.parametrize("again", [False, True])
-def test_a_file_is_fetched_and_told_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, again: bool) -> None:
+def test_a_file_is_fetched_and_told_of(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, again: bool
+) -> None:
     """Two bars, as for transfers that are put together from parts; nothing is drawn."""
     asked: dict[str, Any] = {}
 
     def download(name: str, path: str, *, tqdm_class: Any, **options: Any) -> str:
         asked.update(name=name, path=path, **options)
-        with tqdm_class(desc="written", total=100, initial=40, unit="B") as written, tqdm_class(total=100) as received:
+        with (
+            tqdm_class(desc="written", total=100, initial=40, unit="B") as written,
+            tqdm_class(total=100) as received,
+        ):
             received.update(70)
             written.update(60)
             written.set_postfix_str("1 MB/s", refresh=False)
@@ -177,8 +226,16 @@ def test_a_file_is_fetched_and_told_of(monkeypatch: pytest.MonkeyPatch, tmp_path
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     told: list[int] = []
-    assert fetch_file(Snapshot("org/model", COMMIT, None), "w.bin", told.append, again=again) == tmp_path / "w.bin"
-    assert asked == {"name": "org/model", "path": "w.bin", "revision": COMMIT, "force_download": again}
+    assert (
+        fetch_file(Snapshot("org/model", COMMIT, None), "w.bin", told.append, again=again)
+        == tmp_path / "w.bin"
+    )
+    assert asked == {
+        "name": "org/model",
+        "path": "w.bin",
+        "revision": COMMIT,
+        "force_download": again,
+    }
     assert told == [40, 0, 70, 100]
 
 
@@ -198,8 +255,12 @@ def _answer(kind: type[Exception], status: int) -> Exception:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_what_no_further_try_can_mend(monkeypatch: pytest.MonkeyPatch, hub: Hub, error: Exception) -> None:
-    """A gated repository, one that is not there, a token that is missing: said the same way wherever it is met."""
+def test_what_no_further_try_can_mend(
+    monkeypatch: pytest.MonkeyPatch, hub: Hub, error: Exception
+) -> None:
+    """A gated repository, one that is not there, a token that is missing: said the same way
+    wherever it is met.
+    """
 
     def refuse(*_: Any, **__: Any) -> str:
         raise error

@@ -1,4 +1,6 @@
-"""The checks of loaded models and SAEs: right ones pass, and each broken promise is found and named."""
+"""The checks of loaded models and SAEs: right ones pass, and each broken promise is found and
+named.
+"""
 
 from __future__ import annotations
 
@@ -28,20 +30,29 @@ def identity() -> Identity:
     return Identity(name="m", revision="1", digest="d")
 
 
-# --- models -------------------------------------------------------------------------------------------------------------
+# --- models ---------------------------------------------------------------------------------------
 
 BOS, BYTES = 256, 257
 
 
 class Tiny(Model):
-    """A right model that reads bytes: each block adds a squashed mean of all positions so far. Subclasses break one promise each."""
+    """A right model that reads bytes: each block adds a squashed mean of all positions so far.
+    Subclasses break one promise each.
+    """
 
     layers, width, context, bos_id, end_ids = 3, 8, 200, BOS, (0,)
     identity = Identity("tiny", "1", "d")
 
     def __init__(self) -> None:
-        drawn = torch.randn((self.layers + BYTES, self.width, self.width), generator=torch.Generator().manual_seed(0))
-        self.blocks, self.table, self.head = drawn[: self.layers], drawn[self.layers :, 0], drawn[self.layers :, 1]
+        drawn = torch.randn(
+            (self.layers + BYTES, self.width, self.width),
+            generator=torch.Generator().manual_seed(0),
+        )
+        self.blocks, self.table, self.head = (
+            drawn[: self.layers],
+            drawn[self.layers :, 0],
+            drawn[self.layers :, 1],
+        )
 
     def encode(self, text: str, *, chat: bool = False) -> Encoded:
         rendered = f"user: {text}" if chat else text
@@ -61,7 +72,9 @@ class Tiny(Model):
                 stream[edit.row, edit.position] = edit.value
         return stream
 
-    def run(self, batch: Sequence[Sequence[int]], capture: Sequence[str], edits: Sequence[Edit] = ()) -> dict[str, Tensor]:
+    def run(
+        self, batch: Sequence[Sequence[int]], capture: Sequence[str], edits: Sequence[Edit] = ()
+    ) -> dict[str, Tensor]:
         longest = max(map(len, batch))
         stream = self.table[torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in batch])]
         found = {}
@@ -75,7 +88,9 @@ class Tiny(Model):
 
 
 def changed(name: str, change: Callable[..., Any]) -> type[Tiny]:
-    """A `Tiny` with a method that hands what the right one gives to `change`, with the model and the arguments before it."""
+    """A `Tiny` with a method that hands what the right one gives to `change`, with the model and
+    the arguments before it.
+    """
 
     def method(self: Tiny, *args: Any, **named: Any) -> Any:
         return change(self, *args, getattr(Tiny, name)(self, *args, **named))
@@ -90,14 +105,20 @@ class NoBosInChat(Tiny):
 
 
 class CutsOff(Tiny):
-    def tokenise(self, text: str, *, chat: bool = False, spans: Sequence[Span] = (), name: str = "") -> Tokens:
+    def tokenise(
+        self, text: str, *, chat: bool = False, spans: Sequence[Span] = (), name: str = ""
+    ) -> Tokens:
         return super().tokenise(text[:50], chat=chat, spans=spans, name=name)
 
 
 class SpanOfOne(Tiny):
-    def tokenise(self, text: str, *, chat: bool = False, spans: Sequence[Span] = (), name: str = "") -> Tokens:
+    def tokenise(
+        self, text: str, *, chat: bool = False, spans: Sequence[Span] = (), name: str = ""
+    ) -> Tokens:
         found = super().tokenise(text, chat=chat, spans=spans, name=name)
-        return replace(found, spans=tuple((name, start, start + 1) for name, start, _ in found.spans))
+        return replace(
+            found, spans=tuple((name, start, start + 1) for name, start, _ in found.spans)
+        )
 
 
 class SeesPadding(Tiny):
@@ -113,9 +134,14 @@ class SeesNeighbours(Tiny):
 class SeesAhead(Tiny):
     """Pays no heed to padding, but a token sees all of its own text."""
 
-    def run(self, batch: Sequence[Sequence[int]], capture: Sequence[str], edits: Sequence[Edit] = ()) -> dict[str, Tensor]:
+    def run(
+        self, batch: Sequence[Sequence[int]], capture: Sequence[str], edits: Sequence[Edit] = ()
+    ) -> dict[str, Tensor]:
         found = super().run(batch, capture, edits)
-        ends = {name: torch.stack([stream[row, len(ids) - 1] for row, ids in enumerate(batch)]) for name, stream in found.items()}
+        ends = {
+            name: torch.stack([stream[row, len(ids) - 1] for row, ids in enumerate(batch)])
+            for name, stream in found.items()
+        }
         return {name: stream + ends[name][:, None] for name, stream in found.items()}
 
 
@@ -135,21 +161,30 @@ class EditsThePast(Tiny):
         stream = stream.clone()
         for edit in edits:
             if hookpoint(edit.hookpoint).layer == layer:
-                stream[edit.row, : edit.position + 1] += edit.value - stream[edit.row, edit.position]
+                stream[edit.row, : edit.position + 1] += (
+                    edit.value - stream[edit.row, edit.position]
+                )
         return stream
 
 
 class EditsTwice(Tiny):
     def edited(self, stream: Tensor, layer: int, edits: Sequence[Edit]) -> Tensor:
-        return super().edited(stream, layer, [replace(edit, value=2 * edit.value) for edit in edits])
+        return super().edited(
+            stream, layer, [replace(edit, value=2 * edit.value) for edit in edits]
+        )
 
 
 class EditsStay(Tiny):
     """What is edited is captured, but the next block reads the stream without it."""
 
-    def run(self, batch: Sequence[Sequence[int]], capture: Sequence[str], edits: Sequence[Edit] = ()) -> dict[str, Tensor]:
+    def run(
+        self, batch: Sequence[Sequence[int]], capture: Sequence[str], edits: Sequence[Edit] = ()
+    ) -> dict[str, Tensor]:
         found = super().run(batch, capture)
-        return {name: self.edited(stream, hookpoint(name).layer, edits) for name, stream in found.items()}
+        return {
+            name: self.edited(stream, hookpoint(name).layer, edits)
+            for name, stream in found.items()
+        }
 
 
 class KeepsGradients(Tiny):
@@ -160,7 +195,10 @@ class KeepsGradients(Tiny):
 
 class FirstToken(Tiny):
     def prefix(self, ids: Sequence[int], capture: Sequence[str] = ()) -> Prefix:
-        return replace(super().prefix(ids, capture), captured={name: self.run([ids], [name])[name][0, 0] for name in capture})
+        return replace(
+            super().prefix(ids, capture),
+            captured={name: self.run([ids], [name])[name][0, 0] for name in capture},
+        )
 
 
 class SortsRows(Tiny):
@@ -186,29 +224,51 @@ class NoRows(Tiny):
 
 
 class SecondGuess(Tiny):
-    def generate(self, batch: Sequence[Sequence[int]], draw: Draw, *, most: int, until: str | None = None) -> list[Generated]:
-        return super().generate(batch, lambda row, made, chances: draw(row, made, chances.flip(0)), most=most, until=until)
+    def generate(
+        self, batch: Sequence[Sequence[int]], draw: Draw, *, most: int, until: str | None = None
+    ) -> list[Generated]:
+        return super().generate(
+            batch,
+            lambda row, made, chances: draw(row, made, chances.flip(0)),
+            most=most,
+            until=until,
+        )
 
 
 class OwnNumbers(Tiny):
-    def generate(self, batch: Sequence[Sequence[int]], draw: Draw, *, most: int, until: str | None = None) -> list[Generated]:
-        return super().generate(batch, lambda row, made, chances: draw(0, made, chances), most=most, until=until)
+    def generate(
+        self, batch: Sequence[Sequence[int]], draw: Draw, *, most: int, until: str | None = None
+    ) -> list[Generated]:
+        return super().generate(
+            batch, lambda row, made, chances: draw(0, made, chances), most=most, until=until
+        )
 
 
 class Singles(Tiny):
-    def generate(self, batch: Sequence[Sequence[int]], draw: Draw, *, most: int, until: str | None = None) -> list[Generated]:
-        return super().generate(batch, lambda row, made, chances: draw(row, made, chances.float()), most=most, until=until)
+    def generate(
+        self, batch: Sequence[Sequence[int]], draw: Draw, *, most: int, until: str | None = None
+    ) -> list[Generated]:
+        return super().generate(
+            batch,
+            lambda row, made, chances: draw(row, made, chances.float()),
+            most=most,
+            until=until,
+        )
 
 
 class NoUntil(Tiny):
-    def generate(self, batch: Sequence[Sequence[int]], draw: Draw, *, most: int, until: str | None = None) -> list[Generated]:
+    def generate(
+        self, batch: Sequence[Sequence[int]], draw: Draw, *, most: int, until: str | None = None
+    ) -> list[Generated]:
         return super().generate(batch, draw, most=most)
 
 
 class Alone(Tiny):
     """By itself a prompt gets one token less."""
 
-    def generate(self, batch: Sequence[Sequence[int]], draw: Draw, *, most: int, until: str | None = None) -> list[Generated]:
+    def generate(
+        self, batch: Sequence[Sequence[int]], draw: Draw, *, most: int, until: str | None = None
+    ) -> list[Generated]:
         return super().generate(batch, draw, most=most - (len(batch) == 1), until=until)
 
 
@@ -217,48 +277,96 @@ def _backwards(self: Tiny, text: str, found: Encoded) -> Encoded:
 
 
 MODELS: list[tuple[type[Tiny], str]] = [
-    (type("Flat", (Tiny,), {"context": 0}), "layers, width and context are (3, 8, 0); each is at least 1"),
+    (
+        type("Flat", (Tiny,), {"context": 0}),
+        "layers, width and context are (3, 8, 0); each is at least 1",
+    ),
     (
         changed("encode", lambda self, text, found: replace(found, shift=next(COUNTER))),
         "encode answered differently the second time",
     ),
-    (changed("encode", lambda self, text, found: replace(found, ids=())), "encode gave 0 ids for 'one two'; 1 to 200"),
-    (changed("encode", lambda self, text, found: replace(found, ids=(*found.ids, 1))), "other numbers of ids and offsets"),
     (
-        changed("encode", lambda self, text, found: replace(found, offsets=tuple((a + 1, b + 1) for a, b in found.offsets))),
+        changed("encode", lambda self, text, found: replace(found, ids=())),
+        "encode gave 0 ids for 'one two'; 1 to 200",
+    ),
+    (
+        changed("encode", lambda self, text, found: replace(found, ids=(*found.ids, 1))),
+        "other numbers of ids and offsets",
+    ),
+    (
+        changed(
+            "encode",
+            lambda self, text, found: replace(
+                found, offsets=tuple((a + 1, b + 1) for a, b in found.offsets)
+            ),
+        ),
         "encode gave offsets outside the text",
     ),
     (changed("encode", _backwards), "encode gave offsets that go backwards"),
-    (changed("encode", lambda self, text, found: replace(found, shift=1)), "encode gave the shift 1 for 'one two'"),
     (
-        changed("encode", lambda self, text, found: replace(found, ids=(BOS, *found.ids), offsets=((0, 0), *found.offsets))),
+        changed("encode", lambda self, text, found: replace(found, shift=1)),
+        "encode gave the shift 1 for 'one two'",
+    ),
+    (
+        changed(
+            "encode",
+            lambda self, text, found: replace(
+                found, ids=(BOS, *found.ids), offsets=((0, 0), *found.offsets)
+            ),
+        ),
         "encode gave 2 BOS for 'one two'; exactly one, at the start",
     ),
     (NoBosInChat, "encode gave 0 BOS for 'one two' in chat; exactly one"),
     (
-        changed("encode", lambda self, text, found: replace(found, offsets=((0, 1), *found.offsets[1:]))),
+        changed(
+            "encode", lambda self, text, found: replace(found, offsets=((0, 1), *found.offsets[1:]))
+        ),
         "the added BOS has the characters (0, 1) of 'one two'",
     ),
-    (changed("tokenise", lambda self, text, found: replace(found, ids=found.ids[1:])), "tokenise differs from encode"),
+    (
+        changed("tokenise", lambda self, text, found: replace(found, ids=found.ids[1:])),
+        "tokenise differs from encode",
+    ),
     (
         changed("tokenise", lambda self, text, found: replace(found, pieces=())),
         "pieces that are not the characters of their tokens",
     ),
     (SpanOfOne, "of 'one two' into (('all', 1, 2), "),
     (CutsOff, "tokenise took a text longer than its context"),
-    (changed("decode", lambda self, ids, found: f"{found}{next(COUNTER)}"), "decode gave no text, or two"),
-    (changed("decode", lambda self, ids, found: "<s>" * (BOS in ids) + found), "decode shows BOS"),
-    (changed("run", lambda self, batch, capture, *rest: {**rest[-1], "resid_post.9": None}), "run was asked for"),
     (
-        changed("run", lambda self, batch, capture, *rest: {name: found[:, :-1] for name, found in rest[-1].items()}),
+        changed("decode", lambda self, ids, found: f"{found}{next(COUNTER)}"),
+        "decode gave no text, or two",
+    ),
+    (changed("decode", lambda self, ids, found: "<s>" * (BOS in ids) + found), "decode shows BOS"),
+    (
+        changed("run", lambda self, batch, capture, *rest: {**rest[-1], "resid_post.9": None}),
+        "run was asked for",
+    ),
+    (
+        changed(
+            "run",
+            lambda self, batch, capture, *rest: {
+                name: found[:, :-1] for name, found in rest[-1].items()
+            },
+        ),
         "run gave resid_post.0 the shape (4, 31, 8); wanted (4, 32, 8)",
     ),
     (
-        changed("run", lambda self, batch, capture, *rest: {name: found / 0 for name, found in rest[-1].items()}),
+        changed(
+            "run",
+            lambda self, batch, capture, *rest: {
+                name: found / 0 for name, found in rest[-1].items()
+            },
+        ),
         "run gave NaN or infinity at resid_post.0",
     ),
     (
-        changed("run", lambda self, batch, capture, *rest: {name: found + len(capture) for name, found in rest[-1].items()}),
+        changed(
+            "run",
+            lambda self, batch, capture, *rest: {
+                name: found + len(capture) for name, found in rest[-1].items()
+            },
+        ),
         "resid_post.0 captured by itself differs from the same captured with others",
     ),
     (KeepsGradients, "run gave tensors that keep their gradients"),
@@ -270,31 +378,65 @@ MODELS: list[tuple[type[Tiny], str]] = [
     (EditsStay, "an edit at resid_post.0 to another value does not reach resid_post.2"),
     (EditsEveryRow, "an edit at resid_post.0 of one row changed another row"),
     (EditsThePast, "an edit at resid_post.0 changed positions before its own"),
-    (changed("prefix", lambda self, ids, capture, found: replace(found, ids=())), "prefix gave other ids than it was given"),
-    (FirstToken, "prefix captured something else at resid_post.0 than run gives for the last token"),
-    (changed("prefix", lambda self, ids, capture, found: replace(found, captured=None)), "prefix captured something else"),
-    (changed("suffix", lambda self, prefix, rows, found: found[:1]), "suffix gave the shape (1, 8); wanted (12, 8)"),
-    (SortsRows, "suffix of rows at several layers gave other states for layer 2 than whole passes give"),
+    (
+        changed("prefix", lambda self, ids, capture, found: replace(found, ids=())),
+        "prefix gave other ids than it was given",
+    ),
+    (
+        FirstToken,
+        "prefix captured something else at resid_post.0 than run gives for the last token",
+    ),
+    (
+        changed("prefix", lambda self, ids, capture, found: replace(found, captured=None)),
+        "prefix captured something else",
+    ),
+    (
+        changed("suffix", lambda self, prefix, rows, found: found[:1]),
+        "suffix gave the shape (1, 8); wanted (12, 8)",
+    ),
+    (
+        SortsRows,
+        "suffix of rows at several layers gave other states for layer 2 than whole passes give",
+    ),
     (UsesUp, "a second suffix of the same prefix gave other states"),
     (NoRows, "suffix of no rows gave the shape (0,); wanted (0, 8)"),
-    (changed("unembed", lambda self, states, found: found[0]), "unembed gave the shape (257,) for 4 rows"),
+    (
+        changed("unembed", lambda self, states, found: found[0]),
+        "unembed gave the shape (257,) for 4 rows",
+    ),
     (changed("unembed", lambda self, states, found: found.log()), "unembed gave NaN or infinity"),
-    (changed("unembed", lambda self, states, found: found[:, :-1]), "unembed gave 256 logits, but token ids go up to 256"),
-    (changed("unembed", lambda self, states, found: found - found[0]), "the logits of a row depend on the rows beside it"),
-    (changed("next_logits", lambda self, batch, found: found + 1), "next_logits differs from unembed of the last token's state"),
+    (
+        changed("unembed", lambda self, states, found: found[:, :-1]),
+        "unembed gave 256 logits, but token ids go up to 256",
+    ),
+    (
+        changed("unembed", lambda self, states, found: found - found[0]),
+        "the logits of a row depend on the rows beside it",
+    ),
+    (
+        changed("next_logits", lambda self, batch, found: found + 1),
+        "next_logits differs from unembed of the last token's state",
+    ),
     (SecondGuess, "token by token with whole passes it is"),
     (NoUntil, "token by token with whole passes it is"),
     (OwnNumbers, "generate did not ask draw exactly once for each token"),
     (Singles, "something else than probabilities in float64 on the CPU"),
     (Alone, "a reply depends on the prompts beside it"),
     (
-        changed("score", lambda self, ids, more, found: [score / len(text) for score, text in zip(found, more, strict=True)]),
+        changed(
+            "score",
+            lambda self, ids, more, found: [
+                score / len(text) for score, text in zip(found, more, strict=True)
+            ],
+        ),
         "the log-probabilities of next_logits add up to",
     ),
 ]
 
 
-@pytest.mark.parametrize(("kind", "message"), MODELS, ids=lambda value: getattr(value, "__name__", None))
+@pytest.mark.parametrize(
+    ("kind", "message"), MODELS, ids=lambda value: getattr(value, "__name__", None)
+)
 def test_models(kind: type[Tiny], message: str) -> None:
     with pytest.raises(Broken) as caught:
         check_model(kind())
@@ -320,19 +462,27 @@ def test_a_right_model_that_is_no_chat_model() -> None:
 
 
 def test_what_a_model_part_loads() -> None:
-    part = ModelPart(name="m", help="x", identify=lambda params: Tiny.identity, load=lambda params, report: Tiny())
+    part = ModelPart(
+        name="m",
+        help="x",
+        identify=lambda params: Tiny.identity,
+        load=lambda params, report: Tiny(),
+    )
     check_loaded(part)
     check_loaded(COUNT)
     for change, message in (
         ({"load": lambda params, report: 7}, "load gave int instead of a toolkit.models.Model"),
-        ({"identify": lambda params: identity()}, "the identity of the loaded model is not what identify gives"),
+        (
+            {"identify": lambda params: identity()},
+            "the identity of the loaded model is not what identify gives",
+        ),
         ({"load": lambda params, report: NoEdits()}, "does not show in what is captured there"),
     ):
         with pytest.raises(Broken, match=message):
             check_loaded(replace(part, **cast("Any", change)))
 
 
-# --- SAEs ---------------------------------------------------------------------------------------------------------------
+# --- SAEs -----------------------------------------------------------------------------------------
 
 
 class Small(Sae):
@@ -342,7 +492,9 @@ class Small(Sae):
     width, inputs = 12, 8
 
     def __init__(self) -> None:
-        drawn = torch.randn((2, self.width, self.inputs), generator=torch.Generator().manual_seed(0))
+        drawn = torch.randn(
+            (2, self.width, self.inputs), generator=torch.Generator().manual_seed(0)
+        )
         self.encoder, self.decoder = drawn[0].T, drawn[1]
 
     def encode(self, rows: Tensor) -> Tensor:
@@ -384,34 +536,76 @@ SAES: list[tuple[type[Small], str]] = [
     (own(hookpoint="blocks.1.hook_resid_post"), "write it as 'resid_post.1'"),
     (own(layer=3), "its layer is 3, its hookpoint resid_post.1"),
     (own(width=0), "its inputs and width are (8, 0); each is at least 1"),
-    (other("encode", lambda self, rows: RIGHT.encode(rows)[:, 1:]), "encode gave the shape (16, 11); wanted (16, 12)"),
-    (other("encode", lambda self, rows: RIGHT.encode(rows).double()), "encode gave torch.float64; wanted torch.float32"),
+    (
+        other("encode", lambda self, rows: RIGHT.encode(rows)[:, 1:]),
+        "encode gave the shape (16, 11); wanted (16, 12)",
+    ),
+    (
+        other("encode", lambda self, rows: RIGHT.encode(rows).double()),
+        "encode gave torch.float64; wanted torch.float32",
+    ),
     (Trained, "encode gave a tensor that keeps its gradients"),
-    (other("encode", lambda self, rows: rows.float() @ self.encoder), "encode gave activations below zero, NaN or infinity"),
-    (other("encode", lambda self, rows: RIGHT.encode(rows - rows.mean(0))), "of a row depend on the rows beside it"),
-    (other("encode", lambda self, rows: (rows @ self.encoder).relu()), "encode does not take bfloat16, as models give it"),
+    (
+        other("encode", lambda self, rows: rows.float() @ self.encoder),
+        "encode gave activations below zero, NaN or infinity",
+    ),
+    (
+        other("encode", lambda self, rows: RIGHT.encode(rows - rows.mean(0))),
+        "of a row depend on the rows beside it",
+    ),
+    (
+        other("encode", lambda self, rows: (rows @ self.encoder).relu()),
+        "encode does not take bfloat16, as models give it",
+    ),
     (
         other("encode", lambda self, rows: (rows @ self.encoder.to(rows)).relu().float()),
         "encode of bfloat16 differs from encode of the same numbers in float32",
     ),
     (
-        other("sparse", lambda self, rows, chunk: replace(Small.sparse(RIGHT, rows), counts=torch.ones(len(rows)))),
+        other(
+            "sparse",
+            lambda self, rows, chunk: replace(
+                Small.sparse(RIGHT, rows), counts=torch.ones(len(rows))
+            ),
+        ),
         "sparse gave counts that do not add up to its features and values",
     ),
     (
-        other("sparse", lambda self, rows, chunk: replace(found := Sae.sparse(self, rows), features=found.features.flip(0))),
+        other(
+            "sparse",
+            lambda self, rows, chunk: replace(
+                found := Sae.sparse(self, rows), features=found.features.flip(0)
+            ),
+        ),
         "sparse gave other activations than encode",
     ),
     (
-        other("sparse", lambda self, rows, chunk: Sparse(*(torch.zeros(0),) * 3) if chunk == 3 else Sae.sparse(self, rows)),
+        other(
+            "sparse",
+            lambda self, rows, chunk: (
+                Sparse(*(torch.zeros(0),) * 3) if chunk == 3 else Sae.sparse(self, rows)
+            ),
+        ),
         "sparse gave counts that do not add up",
     ),
-    (other("decode", lambda self, found: RIGHT.decode(found)[:, 1:]), "decode gave the shape (16, 7); wanted (16, 8)"),
+    (
+        other("decode", lambda self, found: RIGHT.decode(found)[:, 1:]),
+        "decode gave the shape (16, 7); wanted (16, 8)",
+    ),
     (other("decode", lambda self, found: RIGHT.decode(found) / 0), "decode gave NaN or infinity"),
     (other("decode", lambda self, found: RIGHT.decode(found).tanh()), "it is to be affine"),
-    (other("decoder_rows", lambda self, features: self.decoder[features] * 2), "than decoder_rows says"),
-    (other("decoder_rows", lambda self, features: self.decoder[sorted(features)]), "than decoder_rows says"),
-    (other("decoder_rows", lambda self, features: self.decoder), "decoder_rows gave the shape (12, 8); wanted (4, 8)"),
+    (
+        other("decoder_rows", lambda self, features: self.decoder[features] * 2),
+        "than decoder_rows says",
+    ),
+    (
+        other("decoder_rows", lambda self, features: self.decoder[sorted(features)]),
+        "than decoder_rows says",
+    ),
+    (
+        other("decoder_rows", lambda self, features: self.decoder),
+        "decoder_rows gave the shape (12, 8); wanted (4, 8)",
+    ),
     (Forgetful, "encode gives something else after release_memory"),
 ]
 
@@ -429,8 +623,15 @@ def test_a_right_sae() -> None:
 
 
 def test_what_an_sae_part_loads() -> None:
-    part = SaePart(name="s", help="x", identify=lambda params: identity(), load=lambda params, report: [Small(), Small()])
+    part = SaePart(
+        name="s",
+        help="x",
+        identify=lambda params: identity(),
+        load=lambda params, report: [Small(), Small()],
+    )
     check_loaded(part)
     for loaded in (Small(), [], [7], [Small(), Forgetful()]):
-        with pytest.raises(Broken, match=r"give a list of at least one toolkit.saes.Sae|after release_memory"):
+        with pytest.raises(
+            Broken, match=r"give a list of at least one toolkit.saes.Sae|after release_memory"
+        ):
             check_loaded(replace(part, load=lambda params, report, loaded=loaded: loaded))

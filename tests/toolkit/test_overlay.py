@@ -35,12 +35,18 @@ def test_a_map_with_uses_replaces_the_part_and_other_maps_merge() -> None:
         "seed": 1,
     }
     assert merged(base, {"model": {"uses": "other"}}) == {"model": {"uses": "other"}, "seed": 1}
-    assert merged(base, {"model": None, "limit": {"units": 1}}) == {"model": None, "seed": 1, "limit": {"units": 1}}
+    assert merged(base, {"model": None, "limit": {"units": 1}}) == {
+        "model": None,
+        "seed": 1,
+        "limit": {"units": 1},
+    }
 
 
 def test_lists_replace() -> None:
     assert merged({"a": {"b": [1, 2]}}, {"a": {"b": [3]}}) == {"a": {"b": [3]}}
-    assert merged({"sinks": [{"uses": "json"}]}, {"sinks": [{"uses": "csv"}]}) == {"sinks": [{"uses": "csv"}]}
+    assert merged({"sinks": [{"uses": "json"}]}, {"sinks": [{"uses": "csv"}]}) == {
+        "sinks": [{"uses": "csv"}]
+    }
     assert merged({"sinks": [{"uses": "json"}]}, {"sinks": []}) == {"sinks": []}
 
 
@@ -48,9 +54,15 @@ def test_stages_match_by_id_and_sinks_by_name() -> None:
     found = plain(merge(load_yaml(GOOD).root, load_yaml(RESOURCES / "overlay.yaml").root))
     assert [stage["id"] for stage in found["stages"]] == ["features", "groups"]
     assert found["stages"][1]["with"] == {"alpha": 0.1, "between": ["a", "b"]}
-    assert found["sinks"] == [{"uses": "json", "name": "out", "with": {"path": "elsewhere/"}}, {"name": "more", "uses": "csv"}]
+    assert found["sinks"] == [
+        {"uses": "json", "name": "out", "with": {"path": "elsewhere/"}},
+        {"name": "more", "uses": "csv"},
+    ]
     assert found["model"] == {"uses": "other"}
-    replaced = merged({"stages": [{"id": "a", "uses": "x", "with": {"n": 1}}]}, {"stages": [{"id": "a", "uses": "y"}]})
+    replaced = merged(
+        {"stages": [{"id": "a", "uses": "x", "with": {"n": 1}}]},
+        {"stages": [{"id": "a", "uses": "y"}]},
+    )
     assert replaced == {"stages": [{"id": "a", "uses": "y"}]}
 
 
@@ -59,11 +71,26 @@ def test_stages_match_by_id_and_sinks_by_name() -> None:
     [
         (
             "overlay_unknown_stage.yaml",
-            ":2: stages.0: There is no stage 'group' to change. Did you mean 'groups'? The spec has: features, groups.",
+            ":2: stages.0: There is no stage 'group' to change. Did you mean "
+            "'groups'? "
+            "The spec has: "
+            "features, groups.",
         ),
-        ("overlay_without_id.yaml", ":2: stages.0: An overlay changes stages by `id`; give this one its id."),
-        ("overlay_twice.yaml", ":3: stages.1: 'groups' is changed twice in this overlay. Keep one."),
-        ("overlay_unknown_sink.yaml", ":2: sinks.0: There is no sink 'ouch' to change. Did you mean 'out'? The spec has: out."),
+        (
+            "overlay_without_id.yaml",
+            ":2: stages.0: An overlay changes stages by `id`; give this one its id.",
+        ),
+        (
+            "overlay_twice.yaml",
+            ":3: stages.1: 'groups' is changed twice in this overlay. Keep one.",
+        ),
+        (
+            "overlay_unknown_sink.yaml",
+            ":2: sinks.0: There is no sink 'ouch' to change. Did you mean "
+            "'out'? "
+            "The "
+            "spec has: out.",
+        ),
     ],
 )
 def test_overlay_refusals(name: str, text: str) -> None:
@@ -78,12 +105,18 @@ def test_only_parts_of_overlays_and_sets_are_shared_with_referred_specs() -> Non
         "model": 1, "saes": 2, "limit": 3, "executors": 4,
     }  # fmt: skip
     sets = ["seed=1", "model.uses=x", "limit=null", "modeled=1", "limit.units=3"]
-    assert [text for text in sets if shares_set(text, base)] == ["model.uses=x", "limit=null", "limit.units=3"]
+    assert [text for text in sets if shares_set(text, base)] == [
+        "model.uses=x",
+        "limit=null",
+        "limit.units=3",
+    ]
 
 
 @pytest.mark.parametrize("more", [{}, {"saes": None}])
 def test_the_inside_of_a_part_is_changed_only_where_the_part_is(more: dict[str, None]) -> None:
-    """A spec of games has no SAEs: `--set saes.with.layers=1-4` on the one that reads them is not for it."""
+    """A spec of games has no SAEs: `--set saes.with.layers=1-4` on the one that reads them is not
+    for it.
+    """
     base = placed({"model": {"uses": "x"}, **more}, "x")
     change = {"model": {"with": {"dtype": "float32"}}, "saes": {"with": {"layers": 1}}}
     assert plain(shared(placed(change, "x"), base)) == {"model": {"with": {"dtype": "float32"}}}
@@ -96,7 +129,11 @@ def test_the_inside_of_a_part_is_changed_only_where_the_part_is(more: dict[str, 
     ("text", "at", "value"),
     [
         ("seed=7", ["seed"], 7),
-        ("model.uses=other", ["model"], {"uses": "other", "with": {"layers": 2, "dtype": "float32"}}),
+        (
+            "model.uses=other",
+            ["model"],
+            {"uses": "other", "with": {"layers": 2, "dtype": "float32"}},
+        ),
         ("model={uses: other}", ["model"], {"uses": "other"}),
         ("stages.features.with.at=all", ["stages", 0, "with", "at"], "all"),
         ("stages.1.with.between=[x, 1e-4]", ["stages", 1, "with", "between"], ["x", 1e-4]),
@@ -117,15 +154,39 @@ def test_set_changes_one_value(text: str, at: list[str | int], value: Any) -> No
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("seed", "Write PATH=VALUE with dots between the steps, like --set stages.features.with.at=all."),
-        ("=1", "Write PATH=VALUE with dots between the steps, like --set stages.features.with.at=all."),
-        ("a..b=1", "Write PATH=VALUE with dots between the steps, like --set stages.features.with.at=all."),
+        (
+            "seed",
+            "Write PATH=VALUE with dots between the steps, like --set stages.features.with.at=all.",
+        ),
+        (
+            "=1",
+            "Write PATH=VALUE with dots between the steps, like --set stages.features.with.at=all.",
+        ),
+        (
+            "a..b=1",
+            "Write PATH=VALUE with dots between the steps, like --set stages.features.with.at=all.",
+        ),
         (".".join("a" * 51) + "=1", "The path has more than 50 steps."),
         ("seed.x=1", f"seed is 42 ({GOOD}:3), not a map; it has no 'x'."),
-        ("stages.feature.with=1", "There is no 'feature' in stages. Did you mean 'features'? The spec has: features, groups."),
-        ("sinks.ouch.with=1", "There is no 'ouch' in sinks. Did you mean 'out'? The spec has: out."),
-        ("stages.groups.with.between.2=z", "stages.1.with.between is a list of 2; a step into it is a number from 0, not '2'."),
-        ("stages.groups.with.between.x=z", "stages.1.with.between is a list of 2; a step into it is a number from 0, not 'x'."),
+        (
+            "stages.feature.with=1",
+            "There is no 'feature' in stages. Did you mean 'features'? The "
+            "spec "
+            "has: "
+            "features, groups.",
+        ),
+        (
+            "sinks.ouch.with=1",
+            "There is no 'ouch' in sinks. Did you mean 'out'? The spec has: out.",
+        ),
+        (
+            "stages.groups.with.between.2=z",
+            "stages.1.with.between is a list of 2; a step into it is a number from 0, not '2'.",
+        ),
+        (
+            "stages.groups.with.between.x=z",
+            "stages.1.with.between is a list of 2; a step into it is a number from 0, not 'x'.",
+        ),
         ("seed=!!int 3", "Tags (`!!int`) are not used in specs; remove it, or quote the text."),
     ],
 )
@@ -138,21 +199,31 @@ def test_set_refusals(text: str, problem: str) -> None:
 def test_set_into_stages_that_are_not_there_is_refused() -> None:
     with pytest.raises(SpecError) as caught:
         changed("stages.a.with=1", {"name": "x"})
-    assert str(caught.value) == "--set stages.a.with=1: There is no 'a' in stages. The spec has: none."
+    assert (
+        str(caught.value) == "--set stages.a.with=1: There is no 'a' in stages. The spec has: none."
+    )
 
 
-def test_an_unknown_key_set_on_the_way_is_refused_by_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_key_set_on_the_way_is_refused_by_validation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("TOOLKIT_TEST_DATA", "x")
     with pytest.raises(SpecError) as caught:
         load_spec(GOOD, sets=["modle.with.layers=1"])
-    assert str(caught.value).startswith("--set modle.with.layers=1: modle: unknown key 'modle' for a spec; allowed: version, ")
+    assert str(caught.value).startswith(
+        "--set modle.with.layers=1: modle: unknown key 'modle' for a spec; allowed: version, "
+    )
 
 
-# --- properties -------------------------------------------------------------------------------------------------------
+# --- properties -----------------------------------------------------------------------------------
 
 WORD = st.sampled_from(["uses", "with", "a", "b"])
 LEAF = st.none() | st.integers(0, 3) | st.sampled_from(["x", "y"])
-VALUE = st.recursive(LEAF, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(WORD, inner, max_size=3), max_leaves=6)
+VALUE = st.recursive(
+    LEAF,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(WORD, inner, max_size=3),
+    max_leaves=6,
+)
 LABELLED = {
     key: st.lists(
         st.tuples(st.sampled_from("pqr"), st.dictionaries(WORD, VALUE, max_size=2)), max_size=3, unique_by=lambda pair: pair[0]
@@ -163,7 +234,9 @@ SPEC = st.fixed_dictionaries(
     {},
     optional={
         "stages": LABELLED["id"] | LEAF,
-        "sinks": LABELLED["name"] | st.lists(st.dictionaries(WORD, VALUE, max_size=2), max_size=2) | LEAF,
+        "sinks": LABELLED["name"]
+        | st.lists(st.dictionaries(WORD, VALUE, max_size=2), max_size=2)
+        | LEAF,
         "model": VALUE,
         "x": VALUE,
     },
@@ -195,7 +268,9 @@ def test_set_is_the_same_as_editing(steps: list[str], value: Any) -> None:
             place[step] = {}
         place = place[step]
     place[steps[-1]] = value
-    text = yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("\n...\n").strip()
+    text = (
+        yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("\n...\n").strip()
+    )
     assert changed(f"{'.'.join(steps)}={text}", base) == edited
 
 

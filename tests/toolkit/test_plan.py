@@ -21,7 +21,9 @@ from toolkit.testing.fakes import make_samples, make_step
 
 PARTS = load_parts()
 SIMPLE = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.dictionaries(st.text(), inner), max_leaves=12
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.dictionaries(st.text(), inner),
+    max_leaves=12,
 )
 
 
@@ -57,13 +59,19 @@ def test_a_change_is_named(material):
 )
 def test_what_moves_a_stages_own_key(toy, change, moves):
     before, after = plan_of(toy()), plan_of(toy(), change)
-    changed = {one.id for one, two in zip(before.stages, after.stages, strict=True) if one.material() != two.material()}
+    changed = {
+        one.id
+        for one, two in zip(before.stages, after.stages, strict=True)
+        if one.material() != two.material()
+    }
     assert changed == moves
 
 
 @given(st.integers(1, 40), st.integers(1, 12))
 def test_steps_cover_the_samples_once_and_in_order(n, size):
-    plan = plan_of(Path(__file__).parents[2] / "specs" / "toy.yaml", f"stages.features.with.batch={size}")
+    plan = plan_of(
+        Path(__file__).parents[2] / "specs" / "toy.yaml", f"stages.features.with.batch={size}"
+    )
     samples = make_samples([f"text {i}" for i in range(n)])["samples"]
     steps = expand(plan.stage("features"), {"samples": []}, samples)
     assert [place for step in steps for place in range(step.first, step.last)] == list(range(n))
@@ -88,7 +96,9 @@ def test_a_sink_stays_in_its_folder(name):
 def test_a_file_is_whole_or_as_it_was(tmp_path, monkeypatch):
     path = tmp_path / "f"
     write_bytes(path, b"old")
-    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        "os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
     with pytest.raises(OSError, match="No space"):
         write_bytes(path, b"new and longer")
     assert path.read_bytes() == b"old"
@@ -96,10 +106,15 @@ def test_a_file_is_whole_or_as_it_was(tmp_path, monkeypatch):
 
 
 def test_time_is_foretold_from_the_same_part_on_the_same_model_only(toy):
-    stage, other = plan_of(toy()).stage("features"), plan_of(toy(), "model.with.salt=9").stage("features")
+    stage, other = (
+        plan_of(toy()).stage("features"),
+        plan_of(toy(), "model.with.salt=9").stage("features"),
+    )
 
     def took(of, seconds):
-        return make_step(f"k{seconds}", part=of.part.name, material=canonical(of.material()), seconds=seconds)
+        return make_step(
+            f"k{seconds}", part=of.part.name, material=canonical(of.material()), seconds=seconds
+        )
 
     assert foretold(3, [took(stage, 2.0), took(stage, 4.0), took(other, 100.0)], stage) == 9.0
     assert foretold(3, [took(other, 100.0)], stage) is None

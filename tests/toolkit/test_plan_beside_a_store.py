@@ -19,14 +19,20 @@ def priced(stage: Any, load: Any) -> Cost | None:
 
 
 @pytest.mark.slow
-def test_what_is_there_needs_no_room_in_the_store(toolkit: Any, toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_there_needs_no_room_in_the_store(
+    toolkit: Any, toy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert toolkit.run("run", toy(n=12)).returncode == 0
     monkeypatch.setattr(_costs.shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
     for module in (_costs, _run):
         monkeypatch.setattr(module, "cost_of", priced)
     found = toolkit.run("plan", toy(n=12), "--json")
     rows = {row["stage"]: row for row in json.loads(found.stdout)["stages"]}
-    assert (found.returncode, rows["features"]["cost"], rows["features"]["whole"]["disk"]) == (0, None, 12)
+    assert (found.returncode, rows["features"]["cost"], rows["features"]["whole"]["disk"]) == (
+        0,
+        None,
+        12,
+    )
     assert toolkit.run("run", toy(n=12)).returncode == 0
     refused = toolkit.run("run", toy(n=15))
     assert refused.returncode == 4

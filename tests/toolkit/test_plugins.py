@@ -56,7 +56,9 @@ class Found:
         (self.folder / f"{module}.py").write_text(HEAD + body)
         info = self.folder / f"{distribution.replace('-', '_')}-1.2.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.2\n")
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.2\n"
+        )
         (info / "entry_points.txt").write_text(f"[toolkit]\n{plugin} = {module}\n")
 
 
@@ -66,7 +68,7 @@ def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Found:
     return Found(tmp_path, monkeypatch)
 
 
-# --- right ones ---------------------------------------------------------------------------------------------------------
+# --- right ones -----------------------------------------------------------------------------------
 
 
 def test_the_built_in_parts_are_found() -> None:
@@ -74,13 +76,17 @@ def test_the_built_in_parts_are_found() -> None:
     assert parts.get("stage", "extract.hash").name == "extract.hash"
     assert parts.owner(parts.get("model", "toy")).name == "toy"
     assert parts.versions()["toy"].startswith("sae-toolkit ")
-    assert [part.name for part in parts.of("stage")] == sorted(part.name for part in parts.of("stage"))
+    assert [part.name for part in parts.of("stage")] == sorted(
+        part.name for part in parts.of("stage")
+    )
 
 
 def test_a_scratch_plugin_is_known_by_its_hash(tmp_path: Path) -> None:
     file = scratch(tmp_path, offering("SourcePart(name='mine', help='x', params=Own, run=run)"))
     parts = load_parts([file])
-    assert parts.versions()["mine"] == "file sha256:" + parts.owner(parts.get("source", "mine")).sha256  # type: ignore[operator]
+    assert (
+        parts.versions()["mine"] == "file sha256:" + parts.owner(parts.get("source", "mine")).sha256
+    )  # type: ignore[operator]
     assert parts.get("source", "mine").params.__module__.startswith("toolkit_scratch_")
     file.write_text(file.read_text() + "# changed\n")
     assert load_parts([file]).versions() != parts.versions()
@@ -93,8 +99,19 @@ def test_a_distribution_is_named_with_its_version(found: Found) -> None:
 
 
 def test_loading_is_light() -> None:
-    code = "import sys; from toolkit._plugins.loading import load_parts; load_parts(); print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": _path()})
+    code = (
+        "import sys; from toolkit._plugins.loading import "
+        "load_parts; "
+        "load_parts(); "
+        "print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": _path()},
+    )
     assert not {"torch", "lancedb", "pyarrow", "transformers"} & set(done.stdout.split())
 
 
@@ -109,24 +126,31 @@ def test_disabled_by_environment(found: Found, monkeypatch: pytest.MonkeyPatch) 
     assert "toy" in load_parts(disabled=["own"]).versions()
 
 
-# --- asking for what is not there ---------------------------------------------------------------------------------------
+# --- asking for what is not there -----------------------------------------------------------------
 
 
 def test_an_unknown_part() -> None:
     with pytest.raises(BadInput) as caught:
         load_parts().get("stage", "extract.hsh")
     text = str(caught.value)
-    assert text.startswith("There is no stage part 'extract.hsh'. Did you mean 'extract.hash'? Installed: ")
+    assert text.startswith(
+        "There is no stage part 'extract.hsh'. Did you mean 'extract.hash'? Installed: "
+    )
     assert text.endswith("See: toolkit plugins")
 
 
 def test_a_part_of_another_kind() -> None:
-    with pytest.raises(BadInput, match=r"There is no sink part 'count'. 'count' is a source part. Installed: "):
+    with pytest.raises(
+        BadInput, match=r"There is no sink part 'count'. 'count' is a source part. Installed: "
+    ):
         load_parts().get("sink", "count")
 
 
 def test_an_unknown_kind() -> None:
-    with pytest.raises(BadInput, match=r"There is no kind of part 'stge'. Did you mean 'stage'[?] Kinds: environment, "):
+    with pytest.raises(
+        BadInput,
+        match=r"There is no kind of part 'stge'. Did you mean 'stage'[?] Kinds: environment, ",
+    ):
         load_parts().of("stge")
 
 
@@ -136,12 +160,17 @@ def test_nobody_owns_a_strangers_part() -> None:
         Parts([]).owner(part)
 
 
-# --- wrong ones ---------------------------------------------------------------------------------------------------------
+# --- wrong ones -----------------------------------------------------------------------------------
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
     text = refused(tmp_path / "none.py")
-    assert text == f"--plugin {tmp_path / 'none.py'}: cannot be read: No such file or directory. Give the path of a Python file."
+    assert (
+        text == f"--plugin {tmp_path / 'none.py'}: cannot be read: No such file or "
+        f"directory. "
+        f"Give the path of a "
+        f"Python file."
+    )
 
 
 def test_not_a_python_file(tmp_path: Path) -> None:
@@ -152,7 +181,10 @@ def test_not_a_python_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "error"),
     [
-        ("import no_such_module_here", "ModuleNotFoundError: No module named 'no_such_module_here'"),
+        (
+            "import no_such_module_here",
+            "ModuleNotFoundError: No module named 'no_such_module_here'",
+        ),
         ("def (", "SyntaxError: "),
         ("raise SystemExit(3)", "SystemExit: 3"),
     ],
@@ -168,7 +200,10 @@ def test_a_scratch_file_that_fails(body: str, error: str, tmp_path: Path) -> Non
 def test_an_installed_plugin_that_fails_to_import(found: Found) -> None:
     found.add("toolkit-own", "own", "import no_such_module_here")
     assert refused() == (
-        "Plugin 'own' (from toolkit-own 1.2) could not be imported: ModuleNotFoundError: No module named 'no_such_module_here'. "
+        "Plugin 'own' (from toolkit-own 1.2) could not be imported: "
+        "ModuleNotFoundError: "
+        "No module named "
+        "'no_such_module_here'. "
         "Disable it with TOOLKIT_DISABLE_PLUGINS=own, or repair it."
     )
 
@@ -187,7 +222,12 @@ def test_two_plugins_with_one_part(found: Found) -> None:
     found.add("toolkit-own", "own", offering("SourcePart(name='count', help='x', run=run)"))
     text = refused()
     assert "Plugin 'own' (from toolkit-own 1.2) and plugin 'toy' (from sae-toolkit " in text
-    assert "both offer the source part 'count'. Disable it with TOOLKIT_DISABLE_PLUGINS=own, or disable it with" in text
+    assert (
+        "both offer the source part 'count'. Disable it "
+        "with "
+        "TOOLKIT_DISABLE_PLUGINS=own, "
+        "or disable it with" in text
+    )
 
 
 def test_one_plugin_with_a_part_twice(tmp_path: Path) -> None:
@@ -197,7 +237,10 @@ def test_one_plugin_with_a_part_twice(tmp_path: Path) -> None:
 
 def test_a_scratch_plugin_named_as_an_installed_one(tmp_path: Path) -> None:
     file = scratch(tmp_path, offering("SourcePart(name='mine', help='x', run=run)"), "toy")
-    assert f"Plugin 'toy' (from {file}) is loaded already under the name 'toy'. Leave out --plugin" in refused(file)
+    assert (
+        f"Plugin 'toy' (from {file}) is loaded already under the name 'toy'. Leave out --plugin"
+        in refused(file)
+    )
 
 
 def test_the_same_file_twice(tmp_path: Path) -> None:
@@ -206,18 +249,36 @@ def test_the_same_file_twice(tmp_path: Path) -> None:
 
 
 HOOKS = [
-    ("@hookimpl\ndef toolkit_prts():\n    return ()", "there is no hook 'toolkit_prts'. Did you mean 'toolkit_parts'?"),
-    ("@hookimpl(optionalhook=True)\ndef toolkit_prts():\n    return ()", "there is no hook 'toolkit_prts'."),
-    ("def toolkit_parts():\n    return ()", "toolkit_parts lacks @hookimpl, so it would never be called."),
+    (
+        "@hookimpl\ndef toolkit_prts():\n    return ()",
+        "there is no hook 'toolkit_prts'. Did you mean 'toolkit_parts'?",
+    ),
+    (
+        "@hookimpl(optionalhook=True)\ndef toolkit_prts():\n    return ()",
+        "there is no hook 'toolkit_prts'.",
+    ),
+    (
+        "def toolkit_parts():\n    return ()",
+        "toolkit_parts lacks @hookimpl, so it would never be called.",
+    ),
     (
         "@hookimpl\ndef toolkit_parts(config=None):\n    return ()",
         "has parameters with defaults, which never get a value: config.",
     ),
     ("@hookimpl\ndef toolkit_parts(config):\n    return ()", "does not fit the hookspecs: "),
-    ("@hookimpl(wrapper=True)\ndef toolkit_parts():\n    return (yield)", "toolkit_parts is a wrapper, but hooks only collect."),
-    ("@hookimpl\ndef toolkit_parts():\n    raise KeyError('x')", "failed to name its parts: KeyError: 'x'. Leave out --plugin"),
+    (
+        "@hookimpl(wrapper=True)\ndef toolkit_parts():\n    return (yield)",
+        "toolkit_parts is a wrapper, but hooks only collect.",
+    ),
+    (
+        "@hookimpl\ndef toolkit_parts():\n    raise KeyError('x')",
+        "failed to name its parts: KeyError: 'x'. Leave out --plugin",
+    ),
     ("@hookimpl\ndef toolkit_parts():\n    return 3", "failed to name its parts: TypeError: "),
-    ("@hookimpl\ndef toolkit_parts():\n    yield 'count'", "toolkit_parts gave str instead of a part. Parts: EnvironmentPart, "),
+    (
+        "@hookimpl\ndef toolkit_parts():\n    yield 'count'",
+        "toolkit_parts gave str instead of a part. Parts: EnvironmentPart, ",
+    ),
     ("", "offers no parts. Implement toolkit_parts with @hookimpl: see toolkit new-plugin."),
 ]
 
@@ -229,44 +290,84 @@ def test_hooks_that_do_not_fit(body: str, message: str, tmp_path: Path) -> None:
     assert "Plugin 'mine' (from " in text
 
 
-STAGE = "StagePart(name='{name}', help='x', params=Own, run=run, reads={reads}, writes={writes}, split={split})"
+STAGE = (
+    "StagePart(name='{name}', help='x', params=Own, run=run, "
+    "reads={reads}, "
+    "writes={writes}, "
+    "split={split})"
+)
 PARTS = [
-    (STAGE.format(name="hash", reads=(), writes=(), split=None), "a stage part's name is a prefix and a word"),
+    (
+        STAGE.format(name="hash", reads=(), writes=(), split=None),
+        "a stage part's name is a prefix and a word",
+    ),
     (
         STAGE.format(name="extract.", reads=(), writes=(), split=None),
         "Prefixes: examine., extract., compare., patch., play., trace., words.",
     ),
-    (STAGE.format(name="extract.a", reads=("sampels",), writes=(), split=None), "reads names 'sampels', which is no such table."),
-    (STAGE.format(name="extract.a", reads=("sampels",), writes=(), split=None), "Did you mean 'samples'? Tables: "),
-    (STAGE.format(name="extract.a", reads=(), writes=("steps",), split=None), "writes names 'steps', which is no such table."),
+    (
+        STAGE.format(name="extract.a", reads=("sampels",), writes=(), split=None),
+        "reads names 'sampels', which is no such table.",
+    ),
+    (
+        STAGE.format(name="extract.a", reads=("sampels",), writes=(), split=None),
+        "Did you mean 'samples'? Tables: ",
+    ),
+    (
+        STAGE.format(name="extract.a", reads=(), writes=("steps",), split=None),
+        "writes names 'steps', which is no such table.",
+    ),
     (
         STAGE.format(name="extract.a", reads=(), writes="'samples'", split=None),
         "must be a tuple of table names; write ('samples',).",
     ),
     (
-        "StagePart(name='extract.a', help='x', run=run, reads=(), writes=(), uses_model=True, instead='streams')",
-        "instead names 'streams': only one of its `optional` tables can stand for the model, of a part with uses_model.",
+        "StagePart(name='extract.a', help='x', run=run, reads=(), "
+        "writes=(), "
+        "uses_model=True, "
+        "instead='streams')",
+        "instead names 'streams': only one of its `optional` tables can stand for "
+        "the "
+        "model, of a part "
+        "with uses_model.",
     ),
     (
-        "StagePart(name='extract.a', help='x', run=run, reads=(), writes=(), optional=('streams',), instead='streams')",
+        "StagePart(name='extract.a', help='x', run=run, reads=(), "
+        "writes=(), "
+        "optional=('streams',), "
+        "instead='streams')",
         "only one of its `optional` tables can stand for the model",
     ),
-    (STAGE.format(name="extract.a", reads=(), writes=(), split="'m'"), "split names 'm', which is no field of its params."),
-    ("SourcePart(name='Mine', help='x', run=run)", "source part 'Mine': a name has lower-case letters"),
-    ("SourcePart(name='mine', help=' ', run=run)", "source part 'mine': it needs a help of one line."),
+    (
+        STAGE.format(name="extract.a", reads=(), writes=(), split="'m'"),
+        "split names 'm', which is no field of its params.",
+    ),
+    (
+        "SourcePart(name='Mine', help='x', run=run)",
+        "source part 'Mine': a name has lower-case letters",
+    ),
+    (
+        "SourcePart(name='mine', help=' ', run=run)",
+        "source part 'mine': it needs a help of one line.",
+    ),
     ("SourcePart(name='mine', help='x\\ny', run=run)", "it needs a help of one line."),
     ("SourcePart(name='mine', help='x', run=run, version='')", "its version is empty."),
-    ("SourcePart(name='mine', help='x', run=run, params=dict)", "params must be a class derived from toolkit.parts.Params."),
+    (
+        "SourcePart(name='mine', help='x', run=run, params=dict)",
+        "params must be a class derived from toolkit.parts.Params.",
+    ),
     ("Part(name='mine', help='x')", "toolkit_parts gave Part instead of a part."),
 ]
 
 
 @pytest.mark.parametrize(("part", "message"), PARTS)
 def test_parts_that_do_not_fit(part: str, message: str, tmp_path: Path) -> None:
-    assert message in refused(scratch(tmp_path, "from toolkit.parts import Part\n" + offering(part)))
+    assert message in refused(
+        scratch(tmp_path, "from toolkit.parts import Part\n" + offering(part))
+    )
 
 
-# --- a checkout that nobody installed, and the command ------------------------------------------------------------------
+# --- a checkout that nobody installed, and the command --------------------------------------------
 
 
 def test_an_installed_toolkit_does_not_read_pyproject(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,7 +386,11 @@ def test_the_command_lists_parts(tmp_path: Path) -> None:
     shown = CliRunner().invoke(command, ["--plugin", str(file)], catch_exceptions=False).output
     assert "toy  (sae-toolkit " in shown
     assert "source mine  My own." in shown
-    listed = json.loads(CliRunner().invoke(command, ["--json", "--plugin", str(file)], catch_exceptions=False).output)
+    listed = json.loads(
+        CliRunner()
+        .invoke(command, ["--json", "--plugin", str(file)], catch_exceptions=False)
+        .output
+    )
     (mine,) = (plugin for plugin in listed if plugin["name"] == "mine")
     assert mine["parts"] == [{"kind": "source", "name": "mine", "version": "1", "help": "My own."}]
     assert mine["origin"] == f"file sha256:{mine['sha256']}"

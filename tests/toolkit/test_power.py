@@ -1,4 +1,6 @@
-"""What a plan says a comparison can find: the numbers against SciPy and simulation, before and after the samples are there."""
+"""What a plan says a comparison can find: the numbers against SciPy and simulation, before and
+after the samples are there.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,15 @@ import pytest
 import yaml
 from scipy import stats
 
-from toolkit._plan.power import POWER, _clusters, _counted, _shared_out, smallest, smallest_eta2, smallest_r
+from toolkit._plan.power import (
+    POWER,
+    _clusters,
+    _counted,
+    _shared_out,
+    smallest,
+    smallest_eta2,
+    smallest_r,
+)
 from toolkit.costs import Comparison
 from toolkit.parts import StagePart
 from toolkit_stats import toolkit_parts
@@ -49,19 +59,25 @@ def test_a_small_group_is_not_helped_by_a_large_one() -> None:
 
 
 @pytest.mark.parametrize(("units", "alpha"), [(20, 0.05), (60, 0.001), (400, 0.05)])
-def test_a_correlation_of_the_size_that_is_told_is_found_4_times_out_of_5(units: int, alpha: float) -> None:
+def test_a_correlation_of_the_size_that_is_told_is_found_4_times_out_of_5(
+    units: int, alpha: float
+) -> None:
     told = smallest_r(units, alpha)
     assert told is not None
     rng = np.random.default_rng(1)
     x, noise = rng.normal(size=(2, 6000, units))
     y = told * x + np.sqrt(1 - told**2) * noise
-    x, y = ((one - one.mean(axis=1, keepdims=True)) / one.std(axis=1, keepdims=True) for one in (x, y))
+    x, y = (
+        (one - one.mean(axis=1, keepdims=True)) / one.std(axis=1, keepdims=True) for one in (x, y)
+    )
     r = (x * y).mean(axis=1)
     p = 2 * stats.t.sf(np.abs(r) * np.sqrt((units - 2) / (1 - r**2)), units - 2)
     assert (p < alpha).mean() == pytest.approx(POWER, abs=0.025)
 
 
-@pytest.mark.parametrize(("counts", "alpha"), [((20, 20), 0.05), ((10, 15, 40), 0.01), ((30, 30, 30, 30), 1e-4)])
+@pytest.mark.parametrize(
+    ("counts", "alpha"), [((20, 20), 0.05), ((10, 15, 40), 0.01), ((30, 30, 30, 30), 1e-4)]
+)
 def test_a_spread_between_groups_of_the_size_that_is_told_is_found_4_times_out_of_5(
     counts: tuple[int, ...], alpha: float
 ) -> None:
@@ -70,8 +86,12 @@ def test_a_spread_between_groups_of_the_size_that_is_told_is_found_4_times_out_o
     means = np.arange(len(counts)) - np.average(np.arange(len(counts)), weights=counts)
     means *= np.sqrt(told / (1 - told) / np.average(means**2, weights=counts))
     rng = np.random.default_rng(2)
-    groups = [rng.normal(mean, size=(5000, count)) for mean, count in zip(means, counts, strict=True)]
-    assert (stats.f_oneway(*groups, axis=1).pvalue < alpha).mean() == pytest.approx(POWER, abs=0.025)
+    groups = [
+        rng.normal(mean, size=(5000, count)) for mean, count in zip(means, counts, strict=True)
+    ]
+    assert (stats.f_oneway(*groups, axis=1).pvalue < alpha).mean() == pytest.approx(
+        POWER, abs=0.025
+    )
 
 
 def test_two_groups_are_several_too() -> None:
@@ -96,7 +116,11 @@ def test_more_units_show_less_and_too_few_nothing() -> None:
 
 def counted(asked: Comparison, key: dict[str, Any]) -> dict[str, int] | None:
     samples = [{"sample": f"s{at}", "unit": f"u{at // 2}", "cluster": "same"} for at in range(60)]
-    meta = [{"sample": f"s{at}", "string": None, "number": None, **row(at)} for name, row in key.items() for at in range(60)]
+    meta = [
+        {"sample": f"s{at}", "string": None, "number": None, **row(at)}
+        for name, row in key.items()
+        for at in range(60)
+    ]
     tables = {"samples": pa.Table.from_pylist(samples), "sample_meta": pa.Table.from_pylist(meta)}
     plan: Any = SimpleNamespace(loaded=SimpleNamespace(spec=SimpleNamespace(seed=0)))
     return _counted(asked, plan, lambda name, rows: tables[name], [])
@@ -110,9 +134,18 @@ def test_what_is_counted_is_what_the_comparison_takes_for_independent() -> None:
     groups = ("1000000", "0.1234567")
     assert counted(Comparison(by="g", groups=("1e+06", None)), key) is None
     assert counted(Comparison(by="g", groups=groups), key) == {"1000000": 1, "0.1234567": 1}
-    assert counted(Comparison(by="g", groups=groups, cluster="none"), key) == {"1000000": 15, "0.1234567": 15}
-    assert counted(Comparison(by="g", groups=groups, cluster="none", unit="sample"), key) == {"1000000": 30, "0.1234567": 30}
-    assert counted(Comparison(by="g", groups=groups, cluster="none", unit="day"), key) == {"1000000": 3, "0.1234567": 3}
+    assert counted(Comparison(by="g", groups=groups, cluster="none"), key) == {
+        "1000000": 15,
+        "0.1234567": 15,
+    }
+    assert counted(Comparison(by="g", groups=groups, cluster="none", unit="sample"), key) == {
+        "1000000": 30,
+        "0.1234567": 30,
+    }
+    assert counted(Comparison(by="g", groups=groups, cluster="none", unit="day"), key) == {
+        "1000000": 3,
+        "0.1234567": 3,
+    }
     assert counted(Comparison(by="g", groups=groups, cluster="none", unit="month"), key) is None
 
 
@@ -121,7 +154,11 @@ def test_units_are_counted_of_a_number_and_of_several_groups() -> None:
     free = {"by": "g", "cluster": "none"}
     assert counted(Comparison(**free, groups=None, effect="r"), key) == {"g": 30}
     assert counted(Comparison(**free, groups=("0", "2"), effect="r"), key) == {"g": 20}
-    assert counted(Comparison(**free, groups=None, effect="eta2"), key) == {"0": 10, "1": 10, "2": 10}
+    assert counted(Comparison(**free, groups=None, effect="eta2"), key) == {
+        "0": 10,
+        "1": 10,
+        "2": 10,
+    }
     assert counted(Comparison(**free, groups=("0", "1"), effect="eta2"), key) == {"0": 10, "1": 10}
     assert counted(Comparison(by="h", groups=None, effect="r"), key) is None
     half = counted(Comparison(**free, groups=None, effect="r", half="confirm"), key)
@@ -131,8 +168,15 @@ def test_units_are_counted_of_a_number_and_of_several_groups() -> None:
 
 def test_units_that_are_to_come_are_shared_out_over_the_groups() -> None:
     assert _shared_out(Comparison(by="g", groups=("a", None)), 21) == {"a": 10, "rest": 10}
-    assert _shared_out(Comparison(by="g", groups=("a", "b", "c"), effect="eta2"), 21) == {"a": 7, "b": 7, "c": 7}
-    assert _shared_out(Comparison(by="g", groups=None, effect="eta2"), 21) == {"another": 10, "one": 10}
+    assert _shared_out(Comparison(by="g", groups=("a", "b", "c"), effect="eta2"), 21) == {
+        "a": 7,
+        "b": 7,
+        "c": 7,
+    }
+    assert _shared_out(Comparison(by="g", groups=None, effect="eta2"), 21) == {
+        "another": 10,
+        "one": 10,
+    }
     assert _shared_out(Comparison(by="g", groups=None, effect="r"), 21) == {"g": 21}
 
 
@@ -142,7 +186,13 @@ def test_units_that_are_to_come_are_shared_out_over_the_groups() -> None:
         ("compare.correlation", {"by": "g", "half": "select"}, None, "r", "select"),
         ("compare.ranking", {"by": "g", "labels": [0, 1, 2.5]}, ("0", "1", "2.5"), "r", "confirm"),
         ("compare.anova", {"by": "g"}, None, "eta2", "all"),
-        ("compare.kruskal", {"by": "g", "between": ["a", "b", "c"]}, ("a", "b", "c"), "eta2", "all"),
+        (
+            "compare.kruskal",
+            {"by": "g", "between": ["a", "b", "c"]},
+            ("a", "b", "c"),
+            "eta2",
+            "all",
+        ),
     ],
 )
 def test_trends_rankings_and_several_groups_say_what_they_compare(
@@ -158,19 +208,41 @@ def test_trends_rankings_and_several_groups_say_what_they_compare(
 def test_a_plan_and_a_preregistration_have_the_trend_and_the_groups(toolkit: Any, toy: Any) -> None:
     spec = toy(n=24)
     stages = [
-        {"id": "trend", "uses": "compare.correlation", "needs": ["features"], "with": {"by": "group"}},
-        {"id": "several", "uses": "compare.anova", "needs": ["features"], "with": {"by": "group", "family": "space"}},
+        {
+            "id": "trend",
+            "uses": "compare.correlation",
+            "needs": ["features"],
+            "with": {"by": "group"},
+        },
+        {
+            "id": "several",
+            "uses": "compare.anova",
+            "needs": ["features"],
+            "with": {"by": "group", "family": "space"},
+        },
         {"id": "ranked", "uses": "compare.ranking", "needs": ["features"], "with": {"by": "group"}},
     ]
     more = "".join(f"- {json.dumps(stage)}\n" for stage in stages)
-    spec.write_text(spec.read_text().replace("- id: groups", f"{more}- id: groups") + "limit: {units: 20}\n")
+    spec.write_text(
+        spec.read_text().replace("- id: groups", f"{more}- id: groups") + "limit: {units: 20}\n"
+    )
     done = toolkit.run("plan", spec, "--json")
     assert done.returncode == 0, done.stderr
     found = {row["stage"]: row["power"] for row in json.loads(done.stdout)["stages"]}
     assert (found["trend"]["groups"], found["trend"]["r"]) == ({"group": 20}, smallest_r(20, 0.05))
-    assert (found["several"]["exact"], found["several"]["eta2"]) == (False, smallest_eta2((10, 10), 0.05))
-    assert (found["ranked"]["groups"], found["ranked"]["r"]) == ({"group": 10}, smallest_r(10, 0.05))
-    lines = {line.split()[0]: line for line in toolkit.run("plan", spec).stdout.splitlines() if " unknown " in line}
+    assert (found["several"]["exact"], found["several"]["eta2"]) == (
+        False,
+        smallest_eta2((10, 10), 0.05),
+    )
+    assert (found["ranked"]["groups"], found["ranked"]["r"]) == (
+        {"group": 10},
+        smallest_r(10, 0.05),
+    )
+    lines = {
+        line.split()[0]: line
+        for line in toolkit.run("plan", spec).stdout.splitlines()
+        if " unknown " in line
+    }
     assert f"|r| >= {found['trend']['r']:.2f}" in lines["trend"]
     assert f"eta2 >= {found['several']['eta2']:.2f}" in lines["several"]
 
@@ -192,7 +264,12 @@ def test_a_spread_needs_two() -> None:
 
 
 def test_units_and_equal_prompts_hold_samples_together() -> None:
-    assert _clusters([("u1", "p1"), ("u1", "p2"), ("u2", "p2"), ("u3", "p3"), ("u4", "p3"), ("u5", "p5")]) == 3
+    assert (
+        _clusters(
+            [("u1", "p1"), ("u1", "p2"), ("u2", "p2"), ("u3", "p3"), ("u4", "p3"), ("u5", "p5")]
+        )
+        == 3
+    )
     assert _clusters([]) == 0
 
 
@@ -230,13 +307,20 @@ def test_a_family_that_nobody_knows_is_called_unknown(toolkit, toy, tmp_path) ->
     plugin, spec = tmp_path / "two.py", toy(n=24)
     plugin.write_text(COUNTED.replace('model.get("family", 40)', "None"))
     spec.write_text(
-        spec.read_text().replace("- id: groups", "- {id: two, uses: compare.two}\n- id: groups") + "limit: {units: 20}\n"
+        spec.read_text().replace("- id: groups", "- {id: two, uses: compare.two}\n- id: groups")
+        + "limit: {units: 20}\n"
     )
-    (line,) = [line for line in toolkit.run("plan", spec, "--plugin", plugin).stdout.splitlines() if "even <= 10" in line]
+    (line,) = [
+        line
+        for line in toolkit.run("plan", spec, "--plugin", plugin).stdout.splitlines()
+        if "even <= 10" in line
+    ]
     assert line.split()[-4:-1] == ["unknown", "|d|", ">="]
 
 
-def test_a_plan_tells_bounds_first_and_counts_units_once_the_samples_are_there(toolkit, toy, tmp_path) -> None:
+def test_a_plan_tells_bounds_first_and_counts_units_once_the_samples_are_there(
+    toolkit, toy, tmp_path
+) -> None:
     plugin = tmp_path / "two.py"
     plugin.write_text(COUNTED)
     spec = toy(n=24)
@@ -262,16 +346,24 @@ def with_stages(spec: Path, stages: list[dict[str, Any]]) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_confirms_what_it_chose_and_its_plan_says_that_the_family_is_not_known(toolkit, toy) -> None:
+def test_a_run_confirms_what_it_chose_and_its_plan_says_that_the_family_is_not_known(
+    toolkit, toy
+) -> None:
     spec = toy(n=48)
     with_ = {"by": "group", "between": ["even", "odd"], "alpha": 0.999}
     halves = {"select": {"half": "select"}, "confirm": {"half": "confirm", "family": "discovered"}}
     needs = {"select": ["features"], "confirm": ["features", "select"]}
-    stages = [{"id": id, "uses": "compare.welch", "needs": needs[id], "with": with_ | own} for id, own in halves.items()]
+    stages = [
+        {"id": id, "uses": "compare.welch", "needs": needs[id], "with": with_ | own}
+        for id, own in halves.items()
+    ]
     with_stages(spec, stages)
     assert toolkit.run("run", spec).returncode == 0
     store = open_store(toolkit.store, read_only=True)
-    select, confirm = (store.read("features", [row.key for row in store.steps(stage=id)]).to_pylist() for id in halves)
+    select, confirm = (
+        store.read("features", [row.key for row in store.steps(stage=id)]).to_pylist()
+        for id in halves
+    )
     chosen = {row["feature"] for row in select if row["stat"] == "significant" and row["number"]}
     assert 0 < len(chosen) < len({row["feature"] for row in select})
     assert {row["feature"] for row in confirm} <= chosen
@@ -279,7 +371,9 @@ def test_a_run_confirms_what_it_chose_and_its_plan_says_that_the_family_is_not_k
         f"welch, half confirm: bh over {len(chosen)} features that the select half found"
     }
     line = next(
-        line for line in toolkit.run("plan", spec).stdout.splitlines() if line.startswith("confirm") and "unknown" in line
+        line
+        for line in toolkit.run("plan", spec).stdout.splitlines()
+        if line.startswith("confirm") and "unknown" in line
     )
     assert " unknown " in line
     assert ">= " in line
@@ -292,11 +386,19 @@ def test_discoveries_of_all_units_are_refused_by_the_run(toolkit, toy) -> None:
     confirm = {"half": "confirm", "family": "discovered"}
     stages = [
         {"id": "all", "uses": "compare.welch", "needs": ["features"], "with": with_},
-        {"id": "confirm", "uses": "compare.welch", "needs": ["features", "all"], "with": with_ | confirm},
+        {
+            "id": "confirm",
+            "uses": "compare.welch",
+            "needs": ["features", "all"],
+            "with": with_ | confirm,
+        },
     ]
     with_stages(spec, stages)
     done = toolkit.run("run", spec)
     assert done.returncode != 0
-    assert "compared 'even vs odd' on all units; units that chose a feature cannot confirm it" in done.stderr
+    assert (
+        "compared 'even vs odd' on all units; units that chose a feature cannot confirm it"
+        in done.stderr
+    )
     spec.write_text(spec.read_text().replace('"half": "confirm"', '"half": "all"'))
     assert "tested on units that chose nothing: half: confirm" in toolkit.run("plan", spec).stderr

@@ -1,4 +1,6 @@
-"""`preregister: true`: frozen before data are read, kept, checked, shown; another family is another run that names the first."""
+"""`preregister: true`: frozen before data are read, kept, checked, shown; another family is another
+run that names the first.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def record(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_family_and_split_are_written_down_before_anything_is_computed_and_another_family_is_another_run(toolkit, frozen) -> None:
+def test_family_and_split_are_written_down_before_anything_is_computed_and_another_family_is_another_run(
+    toolkit, frozen
+) -> None:
     folder = ran(toolkit, frozen())
     found = record(folder)
     assert found["steps_before"] == 0
@@ -54,11 +58,15 @@ def test_family_and_split_are_written_down_before_anything_is_computed_and_anoth
     first = json.loads((folder / "events.jsonl").read_text().splitlines()[0])
     assert found["registered_at"] <= first["at"]
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["preregistration"] == {name: value for name, value in found.items() if name != "frozen"}
+    assert manifest["preregistration"] == {
+        name: value for name, value in found.items() if name != "frozen"
+    }
     page = (folder / "report.html").read_text()
     assert (
-        f"frozen on {found['registered_at'][:19].replace('T', ' ')} UTC, before any step of this experiment was in the store"
-        in page
+        f"frozen on {found['registered_at'][:19].replace('T', ' ')} UTC, before any "
+        f"step "
+        f"of this experiment "
+        f"was in the store" in page
     )
     assert found["sha256"][:16] in page
 
@@ -80,7 +88,9 @@ def test_family_and_split_are_written_down_before_anything_is_computed_and_anoth
     assert (found["steps_before"], found["results_before"]) == (1 + 2 + 1, ["groups"])
     assert {one["run"] for one in found["earlier"]} == {folder.name, second.name}
     assert 'changed: experiment "toy" -> "fresh"' in told(found)
-    assert "The test's result was there already (groups): nothing was decided before it." in told(found)
+    assert "The test's result was there already (groups): nothing was decided before it." in told(
+        found
+    )
 
 
 def plan_of(spec: Path) -> Plan:
@@ -97,10 +107,15 @@ def registered(frozen: Callable[..., Path], tmp_path: Path) -> tuple[Plan, Any, 
     return plan, store, tmp_path / "own" / "runs" / plan.run / "preregistration.json"
 
 
-def test_the_record_has_the_family_of_trends_rankings_and_several_groups_too(frozen: Callable[..., Path], tmp_path: Path) -> None:
+def test_the_record_has_the_family_of_trends_rankings_and_several_groups_too(
+    frozen: Callable[..., Path], tmp_path: Path
+) -> None:
     spec = frozen()
     with_ = "needs: [features], with: {by: group}"
-    more = "".join(f"- {{id: {id}, uses: compare.{id}, {with_}}}\n" for id in ("correlation", "kruskal", "anova", "ranking"))
+    more = "".join(
+        f"- {{id: {id}, uses: compare.{id}, {with_}}}\n"
+        for id in ("correlation", "kruskal", "anova", "ranking")
+    )
     spec.write_text(spec.read_text().replace("- id: groups", f"{more}- id: groups"))
     found = register(plan_of(spec), open_store(tmp_path / "own", create=True))
     assert found is not None
@@ -120,7 +135,9 @@ def test_a_record_that_was_changed_stops_the_run(registered: tuple[Plan, Any, Pa
     found = json.loads(path.read_text())
     found["frozen"]["tests"]["groups"]["params"]["by"] = "other"
     path.write_text(json.dumps(found))
-    with pytest.raises(Refused, match="was changed after it was written: its hash is not that of what it holds"):
+    with pytest.raises(
+        Refused, match="was changed after it was written: its hash is not that of what it holds"
+    ):
         register(plan, store)
     path.write_text("{")
     with pytest.raises(Refused, match="the preregistration cannot be read"):
@@ -129,7 +146,12 @@ def test_a_record_that_was_changed_stops_the_run(registered: tuple[Plan, Any, Pa
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("registered_at", "2020-01-01T00:00:00.000+00:00"), ("steps_before", 3), ("results_before", ["groups"])]
+    ("name", "value"),
+    [
+        ("registered_at", "2020-01-01T00:00:00.000+00:00"),
+        ("steps_before", 3),
+        ("results_before", ["groups"]),
+    ],
 )
 def test_a_record_that_was_dated_back_or_cleared_of_what_was_there_stops_the_run(
     registered: tuple[Plan, Any, Path], name: str, value: Any
@@ -138,11 +160,15 @@ def test_a_record_that_was_dated_back_or_cleared_of_what_was_there_stops_the_run
     found = json.loads(path.read_text())
     assert found[name] != value
     path.write_text(json.dumps({**found, name: value}))
-    with pytest.raises(Refused, match="was changed after it was written: its hash is not that of what it holds"):
+    with pytest.raises(
+        Refused, match="was changed after it was written: its hash is not that of what it holds"
+    ):
         register(plan, store)
 
 
-def test_a_record_of_another_family_in_the_runs_folder_says_what_differs(registered: tuple[Plan, Any, Path]) -> None:
+def test_a_record_of_another_family_in_the_runs_folder_says_what_differs(
+    registered: tuple[Plan, Any, Path],
+) -> None:
     plan, store, path = registered
     found = json.loads(path.read_text())
     found["frozen"]["tests"]["groups"]["version"] = "0"
@@ -152,14 +178,21 @@ def test_a_record_of_another_family_in_the_runs_folder_says_what_differs(registe
         register(plan, store)
 
 
-def test_an_earlier_record_that_cannot_be_read_is_told(registered: tuple[Plan, Any, Path], frozen: Callable[..., Path]) -> None:
+def test_an_earlier_record_that_cannot_be_read_is_told(
+    registered: tuple[Plan, Any, Path], frozen: Callable[..., Path]
+) -> None:
     plan, store, path = registered
     path.write_text("{")
     other = plan_of(frozen(features={"active": 2}))
     (path.parent.parent / other.run).mkdir()
     found = register(other, store)
     assert found is not None
-    assert f"The record of run {plan.run} cannot be read: whether it is one of the same data, nobody knows." in told(found)
+    assert (
+        f"The record of run {plan.run} cannot be read: whether it is one of "
+        f"the "
+        f"same "
+        f"data, nobody knows." in told(found)
+    )
     assert "registered before" not in told(found)
 
 

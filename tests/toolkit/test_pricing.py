@@ -1,4 +1,6 @@
-"""What passes are said to cost: sizes that are not known cost nothing, and more of anything costs no less."""
+"""What passes are said to cost: sizes that are not known cost nothing, and more of anything costs
+no less.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +30,22 @@ def test_published_sizes() -> None:
 
 
 def test_what_is_not_known_costs_nothing() -> None:
-    assert token_flops({}, 100) == head_flops({}) == key_bytes({}) == token_bytes({}, 3) == pass_bytes({}, 10, 10, 1) == 0
+    assert (
+        token_flops({}, 100)
+        == head_flops({})
+        == key_bytes({})
+        == token_bytes({}, 3)
+        == pass_bytes({}, 10, 10, 1)
+        == 0
+    )
 
 
 @given(st.integers(1, 10**6), st.integers(1, 5000), st.integers(1, 64))
-def test_a_pass_holds_its_tokens_but_no_more_than_it_may(tokens: int, longest: int, kept: int) -> None:
-    held = (pass_bytes(LLAMA, tokens, longest, kept, ANSWERED) - LLAMA["bytes"]) // token_bytes(LLAMA, kept)
+def test_a_pass_holds_its_tokens_but_no_more_than_it_may(
+    tokens: int, longest: int, kept: int
+) -> None:
+    held = (pass_bytes(LLAMA, tokens, longest, kept, ANSWERED) - LLAMA["bytes"]) // token_bytes(
+        LLAMA, kept
+    )
     assert held == min(max(tokens, longest), max(ANSWERED, longest))
     assert pass_bytes(LLAMA, tokens, longest, kept + 1) > pass_bytes(LLAMA, tokens, longest, kept)

@@ -16,7 +16,14 @@ from toolkit._run.progress import Plain, Tally
 
 STARTED = {"event": "run_started", "run": "r", "stages": 2, "log": "log.txt"}
 READY = {"event": "stage_ready", "stage": "a", "part": "p", "steps": 4, "reused": 1, "todo": 3}
-STEP = {"event": "step_started", "stage": "a", "index": 1, "worker": "w", "reason": "new", "key": "k"}
+STEP = {
+    "event": "step_started",
+    "stage": "a",
+    "index": 1,
+    "worker": "w",
+    "reason": "new",
+    "key": "k",
+}
 
 
 def test_the_line_has_done_total_phase_count_and_memory():
@@ -36,7 +43,12 @@ def test_the_line_has_done_total_phase_count_and_memory():
 
 def test_an_eta_is_given_only_when_the_number_of_steps_is_known():
     tally = Tally()
-    for event in (STARTED, READY, STEP, {"event": "step_done", "worker": "w", "stage": "a", "index": 1}):
+    for event in (
+        STARTED,
+        READY,
+        STEP,
+        {"event": "step_done", "worker": "w", "stage": "a", "index": 1},
+    ):
         tally.take(event)
     assert "ETA" not in tally.line()
     tally.take({**READY, "stage": "b", "steps": 1})

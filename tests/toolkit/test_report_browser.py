@@ -13,8 +13,13 @@ from toolkit._report.page import write_report
 from toolkit.parts import ReportSection
 from toolkit.work import Figure
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")]
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
+]
 
 
 class Tables:
@@ -29,18 +34,38 @@ class Tables:
 def page(tmp_path: Path) -> Path:
     events = [
         {"at": "2026-01-01T00:00:00+00:00", "event": "run_started"},
-        {"at": "2026-01-01T00:00:03+00:00", "event": "step_done", "key": "a", "stage": "count", "index": 0, "seconds": 2.5},
+        {
+            "at": "2026-01-01T00:00:03+00:00",
+            "event": "step_done",
+            "key": "a",
+            "stage": "count",
+            "index": 0,
+            "seconds": 2.5,
+        },
         {"at": "2026-01-01T00:00:04+00:00", "event": "run_done"},
     ]
-    manifest = {"run": "r1", "name": "toy <b>", "spec": {"a": "<script>"}, "stages": [{"id": "count", "part": "count"}]}
+    manifest = {
+        "run": "r1",
+        "name": "toy <b>",
+        "spec": {"a": "<script>"},
+        "stages": [{"id": "count", "part": "count"}],
+    }
     drawn = ReportSection(
-        name="x", help="", title="Drawn", reads=("samples",), run=lambda inputs: [Figure("Shape", "<svg width=9 height=9></svg>")]
+        name="x",
+        help="",
+        title="Drawn",
+        reads=("samples",),
+        run=lambda inputs: [Figure("Shape", "<svg width=9 height=9></svg>")],
     )
     return write_report(tmp_path, manifest, events, Tables(), [drawn])
 
 
 def browse(page: Path, profile: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    base = "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-component-update"
+    base = (
+        "--headless --no-sandbox --disable-gpu "
+        "--disable-background-networking "
+        "--disable-component-update"
+    )
     where = [f"--user-data-dir={profile}", page.as_uri()]
     return subprocess.run(
         [str(CHROMIUM), *base.split(), "--disable-sync", "--no-first-run", *flags, *where],

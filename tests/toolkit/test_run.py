@@ -1,4 +1,6 @@
-"""Runs through the real command: reuse, reasons, continuing, retries, interrupts, two at once, and what a user reads."""
+"""Runs through the real command: reuse, reasons, continuing, retries, interrupts, two at once, and
+what a user reads.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def wait_for(store: Path, event: str, seconds: float = 60) -> dict[str, Any]:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         for path in (store / "runs").glob("*/events.jsonl"):
-            found = [json.loads(line) for line in path.read_text().splitlines() if f'"{event}"' in line]
+            found = [
+                json.loads(line) for line in path.read_text().splitlines() if f'"{event}"' in line
+            ]
             if found:
                 return found[0]
         time.sleep(0.05)
@@ -110,7 +114,10 @@ def test_samples_may_come_from_a_stage_of_another_experiment(toolkit, toy, tmp_p
     second = tmp_path / "second.yaml"
     (tmp_path / "plug.py").write_text(_DRAWS)
     second.write_text(
-        "version: 1\nname: second\nsamples: {uses: again, from: {spec: first.yaml, stage: groups}}\n"
+        "version: 1\nname: second\nsamples: {uses: again, from: "
+        "{spec: "
+        "first.yaml, "
+        "stage: groups}}\n"
         "stages:\n  - {id: more, uses: extract.hash}\n"
         "model: {uses: toy}\nsaes: {uses: toy}\n"
     )
@@ -142,10 +149,15 @@ def toolkit_parts():
 def test_a_failing_step_stops_the_run_and_keeps_the_others(toolkit, toy):
     result = toolkit.run("run", toy(features={"fail_on": "number 13"}))
     assert result.returncode == 3
-    assert "stage 'features', step 2 (extract.hash): sample 'number 13': asked to fail here" in result.stderr
+    assert (
+        "stage 'features', step 2 (extract.hash): sample 'number 13': asked to fail here"
+        in result.stderr
+    )
     assert "Traceback" not in result.stderr
     again = toolkit.run("run", toy())
-    assert "stage features (extract.hash): 4 steps, 0 reused" in again.stderr  # fail_on is a param: another key
+    assert (
+        "stage features (extract.hash): 4 steps, 0 reused" in again.stderr
+    )  # fail_on is a param: another key
 
 
 def test_a_worker_that_dies_is_replaced_and_its_step_retried(toolkit, toy, tmp_path):
@@ -153,7 +165,10 @@ def test_a_worker_that_dies_is_replaced_and_its_step_retried(toolkit, toy, tmp_p
     crash.touch()
     result = toolkit.run("run", toy(features={"crash_once": str(crash)}))
     assert result.returncode == 0, result.stderr
-    assert "died (killed by signal 9; out of memory?); trying again on a fresh worker (2 of 3)" in result.stderr
+    assert (
+        "died (killed by signal 9; out of memory?); trying again on a fresh worker (2 of 3)"
+        in result.stderr
+    )
 
 
 @pytest.mark.slow
@@ -228,7 +243,10 @@ def test_a_dead_drivers_workers_end_with_it(toolkit, toy):
     worker = wait_for(toolkit.store, "worker_ready")["pid"]
     process.kill()
     end = time.monotonic() + 10
-    while Path(f"/proc/{worker}").exists() and "Z" not in Path(f"/proc/{worker}/stat").read_text().split()[2]:
+    while (
+        Path(f"/proc/{worker}").exists()
+        and "Z" not in Path(f"/proc/{worker}/stat").read_text().split()[2]
+    ):
         assert time.monotonic() < end, "the worker lives on"
         time.sleep(0.1)
 
@@ -237,7 +255,12 @@ def test_a_worker_of_another_version_is_refused(toolkit, toy, tmp_path):
     (tmp_path / "other.py").write_text(_OTHER)
     result = toolkit.run("run", toy(), "--plugin", tmp_path / "other.py", "--on", "other")
     assert result.returncode == 2
-    assert f"toolkit is 0.0.1 there and {package.__version__} here. Install the same version on both sides" in result.stderr
+    assert (
+        f"toolkit is 0.0.1 there and {package.__version__} here. Install the "
+        f"same "
+        f"version "
+        f"on both sides" in result.stderr
+    )
 
 
 _OTHER = """
@@ -274,10 +297,18 @@ def toolkit_parts():
         ),
         (["{spec}", "--set", "stages.features.with.widht=3"], 2, "Did you mean 'width'?"),
         (["{spec}", "--set", "stages.features.with.width=wide"], 2, "stages.0.with.width"),
-        (["{spec}", "--set", "stages.groups.needs=[]"], 2, "reads table 'activations'. Add one of these to its needs: features."),
+        (
+            ["{spec}", "--set", "stages.groups.needs=[]"],
+            2,
+            "reads table 'activations'. Add one of these to its needs: features.",
+        ),
         (["{spec}", "--on", "moon"], 2, "There is no executor part 'moon'."),
         (["{spec}", "--gpu", "one"], 2, "--gpu one: write physical indices"),
-        (["{spec}", "--set", "stages.groups.with.by=colour"], 3, "by: no sample has metadata 'colour'. The samples have: group."),
+        (
+            ["{spec}", "--set", "stages.groups.with.by=colour"],
+            3,
+            "by: no sample has metadata 'colour'. The samples have: group.",
+        ),
         (["{spec}", "--plugin", "gone.py"], 2, "--plugin gone.py: cannot be read"),
     ],
 )
@@ -299,7 +330,9 @@ def test_a_foreign_folder_is_not_taken_for_a_store(toolkit, toy):
 
 def test_a_newer_store_is_refused(toolkit, toy):
     toolkit.run("run", toy())
-    (toolkit.store / "toolkit-store.json").write_text(json.dumps({"format": 99, "made_by": "sae-toolkit 9", "made_at": "later"}))
+    (toolkit.store / "toolkit-store.json").write_text(
+        json.dumps({"format": 99, "made_by": "sae-toolkit 9", "made_at": "later"})
+    )
     result = toolkit.run("run", toy())
     assert result.returncode == 2
     assert "99" in result.stderr
@@ -319,7 +352,11 @@ def test_env_values_are_used_and_not_recorded(toolkit, toy):
 
 def test_a_worker_keeps_model_and_saes_loaded_over_its_steps(toolkit, toy):
     toolkit.run("run", toy())
-    loads = [event["phase"] for event in events(toolkit.store) if event["event"] == "phase" and event["phase"].startswith("load")]
+    loads = [
+        event["phase"]
+        for event in events(toolkit.store)
+        if event["event"] == "phase" and event["phase"].startswith("load")
+    ]
     assert loads == ["load model", "load sae"]
 
 
@@ -360,14 +397,24 @@ def test_what_was_imported_stays_with_a_run_that_is_run_again_or_goes_on(toolkit
         (tmp_path / name).mkdir()
         (tmp_path / name / f"{name}.json").write_text(f"[{index}]")
     (space,) = before.spaces
-    assert toolkit.run("store", "import", "lists", tmp_path / "mine", "--space", space).returncode == 0
+    assert (
+        toolkit.run("store", "import", "lists", tmp_path / "mine", "--space", space).returncode == 0
+    )
     with store.writer():
-        store.record_run(run=before.id, name="toy", state="running", done=2, steps=store.run_states()[0].steps)
+        store.record_run(
+            run=before.id, name="toy", state="running", done=2, steps=store.run_states()[0].steps
+        )
     import_run(store, "lists", tmp_path / "yours", run=before, space=space)
-    assert [(row.state, row.done) for row in store.run_states()] == [("running", 2)], "not the state that it had before"
+    assert [(row.state, row.done) for row in store.run_states()] == [("running", 2)], (
+        "not the state that it had before"
+    )
     again = toolkit.run("run", toy())
     assert again.returncode == 0, again.stderr
     shown = toolkit.run("query", "features", "--stage", "import.lists", "--json")
     assert sorted(row["address"] for row in json.loads(shown.stdout)) == ["0/1", "0/2"]
     (state,) = store.run_states()
-    assert (state.state, state.done, len(state.steps)) == ("done", len(before.steps), len(before.steps) + 2)
+    assert (state.state, state.done, len(state.steps)) == (
+        "done",
+        len(before.steps),
+        len(before.steps) + 2,
+    )

@@ -25,7 +25,9 @@ from toolkit.testing.loaded import check_loaded
 def test_every_kind_passes_its_contract_test(tmp_path: Path) -> None:
     folders = [write_plugin(f"own-{kind}", kind, tmp_path) for kind in KINDS]
     paths = os.pathsep.join([*map(str, folders), *map(os.path.abspath, filter(None, sys.path))])
-    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --import-mode=importlib\nfilterwarnings = error\n")
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\naddopts = --import-mode=importlib\nfilterwarnings = error\n"
+    )
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
         env={**os.environ, "PYTHONPATH": paths},
@@ -40,7 +42,11 @@ def test_every_kind_passes_its_contract_test(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_plugin_loads_as_a_stranger(kind: str, tmp_path: Path) -> None:
     folder = write_plugin(f"mine-{kind}", kind, tmp_path)
-    (plugin,) = (info for info in load_parts([folder / f"toolkit_mine_{kind}" / "__init__.py"]).plugins if info.file)
+    (plugin,) = (
+        info
+        for info in load_parts([folder / f"toolkit_mine_{kind}" / "__init__.py"]).plugins
+        if info.file
+    )
     (part,) = plugin.parts
     assert part.name.endswith(f"mine-{kind}")
 
@@ -80,7 +86,9 @@ def test_a_new_model_and_a_new_sae_fit_together(tmp_path: Path) -> None:
         ("sae", ("rows.float()", "rows"), "encode does not take bfloat16"),
     ],
 )
-def test_what_a_new_plugin_loads_is_checked(kind: str, wrong: tuple[str, str], message: str, tmp_path: Path) -> None:
+def test_what_a_new_plugin_loads_is_checked(
+    kind: str, wrong: tuple[str, str], message: str, tmp_path: Path
+) -> None:
     part, _ = loaded(kind, tmp_path, wrong)
     assert "check_loaded(part)" in package_files("mine", kind)["tests/test_contract.py"]
     with pytest.raises(Broken, match=message):
@@ -96,12 +104,14 @@ def test_example_spec_names_the_part(kind: str, tmp_path: Path) -> None:
 
 
 def test_the_command_says_what_comes_next(tmp_path: Path) -> None:
-    result = CliRunner().invoke(command, ["poker", "--kind", "source", "--out", str(tmp_path)], catch_exceptions=False)
+    result = CliRunner().invoke(
+        command, ["poker", "--kind", "source", "--out", str(tmp_path)], catch_exceptions=False
+    )
     assert result.exit_code == 0
     assert "pip install --no-deps --no-build-isolation -e ." in result.output
-    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()) == sorted(
-        f"toolkit-poker/{name}" for name in package_files("poker", "source")
-    )
+    assert sorted(
+        str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()
+    ) == sorted(f"toolkit-poker/{name}" for name in package_files("poker", "source"))
 
 
 @pytest.mark.parametrize(
@@ -130,7 +140,9 @@ def test_existing_work_is_not_overwritten(tmp_path: Path) -> None:
 
 def test_a_file_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(BadInput, match=r"cannot be written: Not a directory. Choose another folder with --out"):
+    with pytest.raises(
+        BadInput, match=r"cannot be written: Not a directory. Choose another folder with --out"
+    ):
         write_plugin("poker", "sink", tmp_path / "file")
 
 
@@ -154,7 +166,9 @@ def test_pip_installs_every_kind_and_their_tests_pass_as_they_are(tmp_path: Path
     subprocess.run([*pip, *map(str, folders)], check=True, timeout=280)
     paths = os.pathsep.join([str(target), *map(os.path.abspath, filter(None, sys.path))])
     env = {**os.environ, "PYTHONPATH": paths}
-    code = "from toolkit._plugins.loading import load_parts; print(*sorted(load_parts().versions()))"
+    code = (
+        "from toolkit._plugins.loading import load_parts; print(*sorted(load_parts().versions()))"
+    )
     listed = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert {f"my-{kind}" for kind in KINDS} <= set(listed.stdout.split()), listed.stderr
     for folder in folders:
@@ -169,5 +183,11 @@ def test_pip_installs_every_kind_and_their_tests_pass_as_they_are(tmp_path: Path
             "--rootdir",
             str(folder),
         ]
-        done = subprocess.run([*pytest_here, str(folder / "tests")], env=env, capture_output=True, text=True, cwd=folder)
+        done = subprocess.run(
+            [*pytest_here, str(folder / "tests")],
+            env=env,
+            capture_output=True,
+            text=True,
+            cwd=folder,
+        )
         assert done.returncode == 0, done.stdout

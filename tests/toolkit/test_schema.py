@@ -32,14 +32,19 @@ def test_every_reference_leads_somewhere(schema: dict[str, Any]) -> None:
 
 def test_with_follows_uses(schema: dict[str, Any]) -> None:
     rules = schema["$defs"]["StageSpec"]["allOf"]
-    (rule,) = (rule for rule in rules if rule["if"]["properties"]["uses"]["const"] == "extract.hash")
+    (rule,) = (
+        rule for rule in rules if rule["if"]["properties"]["uses"]["const"] == "extract.hash"
+    )
     params = rule["then"]["properties"]["with"]
     assert params["properties"]["width"]["minimum"] == 2
     assert params["additionalProperties"] is False
 
 
 def test_only_samples_come_from_elsewhere_and_only_sinks_have_names(schema: dict[str, Any]) -> None:
-    keys = {name: set(schema["$defs"][f"{name}_part"]["properties"]) for name in ("model", "sae", "source", "sink")}
+    keys = {
+        name: set(schema["$defs"][f"{name}_part"]["properties"])
+        for name in ("model", "sae", "source", "sink")
+    }
     both = {"uses", "with"}
     assert keys == {"model": both, "sae": both, "source": both | {"from"}, "sink": both | {"name"}}
 
@@ -56,7 +61,10 @@ def test_the_toy_spec_fits(schema: dict[str, Any]) -> None:
         ({"model": {"uses": "toy", "with": {"slat": 1}}}, "unknown key slat"),
         ({"model": {"uses": "tyo"}}, "uses"),
         ({"samples": {"uses": "count", "name": "x"}}, "unknown key name"),
-        ({"stages": [{"id": "a", "uses": "extract.hash", "with": {"hight": 1}}]}, "unknown key hight"),
+        (
+            {"stages": [{"id": "a", "uses": "extract.hash", "with": {"hight": 1}}]},
+            "unknown key hight",
+        ),
     ],
 )
 def test_mistakes_do_not_fit(schema: dict[str, Any], change: dict[str, Any], problem: str) -> None:
@@ -74,7 +82,9 @@ def test_the_command_writes_json(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="cannot be written: No such file or directory"):
-        CliRunner().invoke(command, ["--out", str(tmp_path / "no" / "file")], catch_exceptions=False)
+        CliRunner().invoke(
+            command, ["--out", str(tmp_path / "no" / "file")], catch_exceptions=False
+        )
 
 
 def _values(node: Any, key: str) -> Iterator[str]:

@@ -106,14 +106,24 @@ def test_words_that_mean_nothing(words: dict[str, Any], message: str) -> None:
 )
 def test_a_word_that_is_no_selector_is_told_what_may_be_meant(word: str, meant: str) -> None:
     hint = f" Did you mean `{meant}`?" if meant else ""
-    wanted = f"found the text '{word}'; wanted `last`, `all`, a selector or a list of selectors{f'.{hint}' if hint else ''}"
+    wanted = (
+        f"found the text '{word}'; wanted `last`, `all`, a selector or a "
+        f"list "
+        f"of "
+        f"selectors{f'.{hint}' if hint else ''}"
+    )
     with pytest.raises(ValidationError, match=re.escape(wanted)):
         At.model_validate({"at": word})
 
 
 @pytest.mark.parametrize("window", [[5], [5, 6, 7], 5, []])
 def test_a_window_is_two_numbers(window: Any) -> None:
-    wanted = f"found {window}; wanted two numbers: the first position, and the first left out (null: no end)"
+    wanted = (
+        f"found {window}; wanted two numbers: the first position, and the "
+        f"first "
+        f"left "
+        f"out (null: no end)"
+    )
     with pytest.raises(ValidationError, match=re.escape(wanted)):
         At.model_validate({"at": {"window": window}})
 
@@ -122,7 +132,10 @@ def test_a_span_of_its_own_name_must_be_there() -> None:
     with pytest.raises(DataError) as caught:
         chosen(span="balanse")
     assert str(caught.value) == (
-        "sample 's1' has no span 'balanse'. Did you mean 'balance'? Its spans: balance, generation, options. "
+        "sample 's1' has no span 'balanse'. Did you mean 'balance'? Its "
+        "spans: "
+        "balance, "
+        "generation, options. "
         "Names that a sample may lack: balance, decision, goal, history, options, payout, win_rate."
     )
 
@@ -134,14 +147,27 @@ def test_generated_tokens_must_be_there() -> None:
 
 
 def test_params_survive_json() -> None:
-    given = At.model_validate({"at": {"span": "balance", "window": [-5, None], "tokens": [3, "x"], "exclude": {"bos": False}}})
+    given = At.model_validate(
+        {
+            "at": {
+                "span": "balance",
+                "window": [-5, None],
+                "tokens": [3, "x"],
+                "exclude": {"bos": False},
+            }
+        }
+    )
     assert At.model_validate_json(given.model_dump_json()) == given
     assert At.model_validate({"at": "all"}).model_dump() == {"at": "all"}
 
 
-SPAN = st.tuples(st.sampled_from(SPANS), st.integers(0, 12), st.integers(1, 6)).map(lambda one: (one[0], one[1], one[1] + one[2]))
+SPAN = st.tuples(st.sampled_from(SPANS), st.integers(0, 12), st.integers(1, 6)).map(
+    lambda one: (one[0], one[1], one[1] + one[2])
+)
 TEXTS = st.builds(
-    lambda ids, spans: Read("s", ids, [f" t{one}" for one in ids], [span for span in spans if span[1] < len(ids)]),
+    lambda ids, spans: Read(
+        "s", ids, [f" t{one}" for one in ids], [span for span in spans if span[1] < len(ids)]
+    ),
     st.lists(st.integers(0, 4), min_size=1, max_size=14),
     st.lists(SPAN, max_size=4),
 )

@@ -33,28 +33,51 @@ def refusal(path: Path, **more: Any) -> str:
 
 REFUSED = {
     "unknown_key.yaml": [
-        ":3: sede: unknown key 'sede' for a spec; allowed: version, name, seed, model, saes, samples, stages, sinks, executors, "
+        ":3: sede: unknown key 'sede' for a spec; allowed: version, name, seed, model, "
+        "saes, samples, "
+        "stages, sinks, "
+        "executors, "
         "limit, examine, preregister. Did you mean 'seed'?"
     ],
     "many_problems.yaml": [
         ":1: version: found 2; wanted 1.",
-        ":2: name: found the text 'a b'; wanted text that matches ^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$.",
+        ":2: name: found the text 'a b'; wanted text that "
+        "matches "
+        "^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$.",
         ":3: seed: found true; wanted a whole number.",
         ":5: stages.0.id: found the text 'Features'; wanted text that matches ^[a-z][a-z0-9_-]*$.",
-        ":5: stages.0.wth: unknown key 'wth'; allowed: id, uses, with, needs, model, saes, samples. Did you mean 'with'?",
-        ":6: stages.1.uses: missing; stages.1 needs 'uses' (the part's name, as `toolkit plugins` lists it).",
+        ":5: stages.0.wth: unknown key 'wth'; allowed: id, uses, with, needs, "
+        "model, "
+        "saes, samples. Did "
+        "you mean 'with'?",
+        ":6: stages.1.uses: missing; stages.1 needs 'uses' (the part's name, "
+        "as "
+        "`toolkit "
+        "plugins` lists it).",
         ":6: stages.1.needs: found the text 'features'; wanted a list.",
         ":7: limit.units: found 0; wanted at least 1.",
     ],
     "unknown_need.yaml": [
-        ":5: stages.1.needs.0: There is no stage 'feature'. Did you mean 'features'? Stages: features, groups.",
+        ":5: stages.1.needs.0: There is no stage 'feature'. Did you mean "
+        "'features'? "
+        "Stages: features, "
+        "groups.",
     ],
     "circle.yaml": [
-        ":4: stages.0.needs: Stages need each other in a circle: one -> three -> two -> one. Take one of these `needs` away."
+        ":4: stages.0.needs: Stages need each other in a circle: one -> three -> two "
+        "-> "
+        "one. Take one of "
+        "these `needs` away."
     ],
-    "double_stage.yaml": [":5: stages.1.id: There is a stage 'one' already ({file}:4); give each stage its own id."],
-    "reserved_stage.yaml": [":4: stages.0.id: 'samples' is reserved for what `samples:` makes; choose another id."],
-    "double_sink.yaml": [":5: sinks.1.name: There is a sink 's' already ({file}:4); give each its own name."],
+    "double_stage.yaml": [
+        ":5: stages.1.id: There is a stage 'one' already ({file}:4); give each stage its own id."
+    ],
+    "reserved_stage.yaml": [
+        ":4: stages.0.id: 'samples' is reserved for what `samples:` makes; choose another id."
+    ],
+    "double_sink.yaml": [
+        ":5: sinks.1.name: There is a sink 's' already ({file}:4); give each its own name."
+    ],
     "misplaced.yaml": [
         ":3: model.from: Only `samples` can come from a stage; remove it here.",
         ":3: model.name: Only sinks have a name; remove it here.",
@@ -67,7 +90,10 @@ REFUSED = {
         ":5: samples.from.spec: There is no file '{folder}/goood.yaml'. Did you mean 'good.yaml'?",
     ],
     "from_unknown_stage.yaml": [
-        ":5: samples.from.stage: good.yaml has no stage 'feature'. Did you mean 'features'? Its stages: features, groups.",
+        ":5: samples.from.stage: good.yaml has no stage 'feature'. Did you mean "
+        "'features'? Its "
+        "stages: features, "
+        "groups.",
     ],
 }
 
@@ -75,13 +101,19 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_refusals_say_file_line_field_and_what_is_allowed(name: str) -> None:
     path = RESOURCES / name
-    lines = [f"{path}{line.replace('{file}', str(path)).replace('{folder}', str(RESOURCES))}" for line in REFUSED[name]]
+    lines = [
+        f"{path}{line.replace('{file}', str(path)).replace('{folder}', str(RESOURCES))}"
+        for line in REFUSED[name]
+    ]
     assert refusal(path).split("\n") == lines
 
 
 def test_a_loop_of_specs_is_refused() -> None:
     assert refusal(RESOURCES / "loop_a.yaml") == (
-        f"{RESOURCES / 'loop_b.yaml'}:6: stages.0.samples.from.spec: The `from` specs lead back to where they began: "
+        f"{RESOURCES / 'loop_b.yaml'}:6: stages.0.samples.from.spec: The `from` "
+        f"specs "
+        f"lead back to where "
+        f"they began: "
         "loop_a.yaml -> loop_b.yaml -> loop_a.yaml. Take one away."
     )
 
@@ -98,7 +130,9 @@ def test_a_spec_loads_frozen_with_its_data_as_written() -> None:
         loaded.spec.seed = 1  # type: ignore[misc]
 
 
-def test_from_is_resolved_against_the_spec_not_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_is_resolved_against_the_spec_not_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "first.yaml").write_text("version: 1\nname: a\nstages: [{id: play, uses: x}]\n")
     text = "version: 1\nname: b\nsamples: {uses: games, from: {spec: ../first.yaml, stage: play}}\n"
@@ -111,8 +145,15 @@ def test_from_is_resolved_against_the_spec_not_the_working_folder(tmp_path: Path
 
 def test_two_stages_may_read_the_same_other_spec(tmp_path: Path) -> None:
     (tmp_path / "first.yaml").write_text("version: 1\nname: a\nstages: [{id: play, uses: x}]\n")
-    stage = "  - {{id: {}, uses: x, samples: {{uses: games, from: {{spec: first.yaml, stage: play}}}}}}\n"
-    (tmp_path / "b.yaml").write_text("version: 1\nname: b\nstages:\n" + stage.format("one") + stage.format("two"))
+    stage = (
+        "  - {{id: {}, uses: x, samples: {{uses: games, from: "
+        "{{spec: "
+        "first.yaml, "
+        "stage: play}}}}}}\n"
+    )
+    (tmp_path / "b.yaml").write_text(
+        "version: 1\nname: b\nstages:\n" + stage.format("one") + stage.format("two")
+    )
     assert len(load_spec(tmp_path / "b.yaml").spec.stages) == 2
 
 
@@ -145,7 +186,12 @@ def test_a_wrong_overlay_value_is_reported_at_the_overlay() -> None:
 
 def test_a_referred_spec_takes_model_saes_limit_and_executors_only() -> None:
     sets = ["seed=7", "stages.play.with.n=1", "limit.units=4"]
-    loaded = load_spec(GOOD, [RESOURCES / "overlay.yaml", RESOURCES / "overlay_unknown_stage.yaml"], sets, referred=True)
+    loaded = load_spec(
+        GOOD,
+        [RESOURCES / "overlay.yaml", RESOURCES / "overlay_unknown_stage.yaml"],
+        sets,
+        referred=True,
+    )
     assert loaded.spec.limit
     assert loaded.spec.limit.units == 4
     assert loaded.spec.model
@@ -164,10 +210,12 @@ def test_recorded_data_loads_again_to_the_same_spec() -> None:
 
 def test_a_missing_environment_value_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TOOLKIT_TEST_DATA")
-    assert refusal(GOOD).startswith(f"{GOOD}:7: The environment variable TOOLKIT_TEST_DATA is not set.")
+    assert refusal(GOOD).startswith(
+        f"{GOOD}:7: The environment variable TOOLKIT_TEST_DATA is not set."
+    )
 
 
-# --- params -----------------------------------------------------------------------------------------------------------
+# --- params ---------------------------------------------------------------------------------------
 
 
 class Span(Params):
@@ -191,7 +239,9 @@ class Welch(Params):
 
 def params_of(text: str, params: type[Params] = Welch) -> Params:
     loaded = load_spec(GOOD, sets=[f"stages.groups.with={text}"])
-    return validate_params(loaded, params, loaded.spec.stages[1].with_, ("stages", 1, "with"), "compare.welch")
+    return validate_params(
+        loaded, params, loaded.spec.stages[1].with_, ("stages", 1, "with"), "compare.welch"
+    )
 
 
 @pytest.mark.parametrize(
@@ -200,23 +250,23 @@ def params_of(text: str, params: type[Params] = Welch) -> Params:
         ("{}", ["with.by: missing; compare.welch needs 'by' (the metadata key to group by)."]),
         (
             "{by: x, alhpa: 1}",
-            ["with.alhpa: unknown key 'alhpa' for compare.welch; allowed: by, alpha, at, sizes, exact, width, spans. "
+            ["with.alhpa: unknown key 'alhpa' for compare.welch; " "allowed: " "by, " "alpha, " "at, " "sizes, exact, width, " "spans. "
              "Did you mean 'alpha'?"],
         ),
         ("{by: x, alpha: much}", ["with.alpha: found the text 'much'; wanted a number."]),
         ("{by: null}", ["with.by: found nothing (null); wanted text."]),
         ("{by: [a]}", ["with.by: found a list of 1; wanted text."]),
         ("{by: x, exact: maybe}", ["with.exact: found the text 'maybe'; wanted true or false."]),
-        ("{by: x, at: lst}", ["with.at: found the text 'lst'; wanted 'last' or 'all' or a map. Did you mean 'last'?"]),
-        ("{by: x, at: {phase: promt}}", ["with.at.phase: found the text 'promt'; wanted 'prompt' or 'generation'. "
+        ("{by: x, at: lst}", ["with.at: found the text 'lst'; wanted " "'last' " "or " "'all' " "or " "a map. Did you mean " "'last'?"]),
+        ("{by: x, at: {phase: promt}}", ["with.at.phase: found " "the " "text " "'promt'; " "wanted " "'prompt' or " "'generation'. "
                                          "Did you mean 'prompt'?"]),
-        ("{by: x, at: {span: s, tke: last}}", ["with.at.tke: unknown key 'tke'; allowed: span, take, phase. "
+        ("{by: x, at: {span: s, tke: last}}", ["with.at.tke: unknown " "key " "'tke'; " "allowed: " "span, take, phase. "
                                               "Did you mean 'take'?"]),
         ("{by: x, sizes: [1, b]}", ["with.sizes.1: found the text 'b'; wanted a whole number."]),
         ("{by: x, sizes: [1, 2, 3]}", ["with.sizes: found a list of 3; wanted at most 2 of them."]),
-        ("{by: x, width: wide}", ["with.width: found the text 'wide'; wanted a whole number or a list."]),
-        ("{by: x, width: [1, wide]}", ["with.width.1: found the text 'wide'; wanted a whole number."]),
-        ("{by: x, spans: {a: {}}}", ["with.spans.a.span: missing; stages.1.with.spans.a needs 'span'."]),
+        ("{by: x, width: wide}", ["with.width: found the " "text " "'wide'; " "wanted " "a " "whole " "number or a list."]),
+        ("{by: x, width: [1, wide]}", ["with.width.1: found " "the " "text " "'wide'; " "wanted " "a " "whole number."]),
+        ("{by: x, spans: {a: {}}}", ["with.spans.a.span: " "missing; " "stages.1.with.spans.a " "needs 'span'."]),
         ("{alpha: [], exact: 3}", [
             "with.by: missing; compare.welch needs 'by' (the metadata key to group by).",
             "with.alpha: found a list of 0; wanted a number.",
@@ -227,17 +277,19 @@ def params_of(text: str, params: type[Params] = Welch) -> Params:
 def test_params_refusals(text: str, lines: list[str]) -> None:
     with pytest.raises(SpecError) as caught:
         params_of(text)
-    assert str(caught.value).split("\n") == [f"--set stages.groups.with={text}: stages.1.{line}" for line in lines]
+    assert str(caught.value).split("\n") == [
+        f"--set stages.groups.with={text}: stages.1.{line}" for line in lines
+    ]
 
 
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("{at: frist}", "with.at: found the text 'frist'; wanted `last`, `all`, a selector or a list of selectors. Did you mean "
+        ("{at: frist}", "with.at: found the text 'frist'; wanted " "`last`, " "`all`, " "a " "selector or a list " "of selectors. Did " "you mean "
                         "`{take: first}`?"),
-        ("{at: [{window: [1]}]}", "with.at.0.window: found [1]; wanted two numbers: the first position, and the first left out (null: no "
+        ("{at: [{window: [1]}]}", "with.at.0.window: found [1]; wanted " "two " "numbers: " "the " "first position, and " "the first left out " "(null: no "
                                   "end)."),
-        ("{at: {window: [3, 1]}}", "with.at.window: the window [3, 1] is empty: the second number is the first position left out."),
+        ("{at: {window: [3, 1]}}", "with.at.window: the window [3, 1] " "is " "empty: " "the " "second number is the " "first position left " "out."),
     ],
 )  # fmt: skip
 def test_what_a_part_says_of_its_params_stands_as_it_is(text: str, line: str) -> None:
@@ -247,7 +299,9 @@ def test_what_a_part_says_of_its_params_stands_as_it_is(text: str, line: str) ->
 
 
 def test_good_params_are_returned_as_the_model() -> None:
-    assert params_of("{by: x, at: {phase: prompt}, sizes: [1]}") == Welch(by="x", at=Phase(phase="prompt"), sizes=[1])
+    assert params_of("{by: x, at: {phase: prompt}, sizes: [1]}") == Welch(
+        by="x", at=Phase(phase="prompt"), sizes=[1]
+    )
 
 
 def test_environment_values_are_not_shown_in_refusals() -> None:
@@ -258,11 +312,28 @@ def test_environment_values_are_not_shown_in_refusals() -> None:
 
 
 ANYTHING = st.recursive(
-    st.none() | st.booleans() | st.integers(-3, 3) | st.floats(-1, 1) | st.sampled_from(["samples", "one", "x", "1", "${env:A"]),
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 3)
+    | st.floats(-1, 1)
+    | st.sampled_from(["samples", "one", "x", "1", "${env:A"]),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from([*Spec.model_fields, "uses", "with", "from", "id", "needs", "spec", "stage", "units", "x"]),
+            st.sampled_from(
+                [
+                    *Spec.model_fields,
+                    "uses",
+                    "with",
+                    "from",
+                    "id",
+                    "needs",
+                    "spec",
+                    "stage",
+                    "units",
+                    "x",
+                ]
+            ),
             inner,
             max_size=4,
         )
@@ -273,10 +344,14 @@ ANYTHING = st.recursive(
 
 @QUICK
 @given(st.dictionaries(st.sampled_from([*Spec.model_fields, "x"]), ANYTHING))
-def test_any_data_loads_or_is_refused_with_its_place(tmp_path_factory: pytest.TempPathFactory, data: dict[str, Any]) -> None:
+def test_any_data_loads_or_is_refused_with_its_place(
+    tmp_path_factory: pytest.TempPathFactory, data: dict[str, Any]
+) -> None:
     path = tmp_path_factory.getbasetemp() / "any.yaml"
     try:
         refused, found = "", load_spec_data({"version": 1, "name": "a", **data}, path)
     except SpecError as error:
         refused, found = str(error), None
-    assert isinstance(found, LoadedSpec) or all(line.startswith(f"{path}: ") for line in refused.split("\n"))
+    assert isinstance(found, LoadedSpec) or all(
+        line.startswith(f"{path}: ") for line in refused.split("\n")
+    )

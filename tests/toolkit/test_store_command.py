@@ -1,4 +1,6 @@
-"""`toolkit store`: what it finds wrong, what it tidies, and runs in other formats from the command line."""
+"""`toolkit store`: what it finds wrong, what it tidies, and runs in other formats from the command
+line.
+"""
 
 from __future__ import annotations
 
@@ -45,14 +47,20 @@ SAMPLE = {
 TABLES: Mapping[str, list[dict[str, Any]]] = {
     "samples": [SAMPLE],
     "spaces": [SPACE],
-    "activations": [{"space": "s1", "sample": "a1", "position": 1, "features": [3, 7], "values": [0.5, 2.0]}],
-    "features": [{"space": "s1", "feature": 3, "stat": "d", "group": "x", "number": 0.5, "text": None}],
+    "activations": [
+        {"space": "s1", "sample": "a1", "position": 1, "features": [3, 7], "values": [0.5, 2.0]}
+    ],
+    "features": [
+        {"space": "s1", "feature": 3, "stat": "d", "group": "x", "number": 0.5, "text": None}
+    ],
 }
 
 
 def commit(opened: Store, key: str, tables: Mapping[str, list[dict[str, Any]]] = TABLES) -> None:
     row = make_step(key, run="run-1")
-    opened.commit(row, {name: pa.Table.from_pylist(rows, arrow_schema(name)) for name, rows in tables.items()})
+    opened.commit(
+        row, {name: pa.Table.from_pylist(rows, arrow_schema(name)) for name, rows in tables.items()}
+    )
 
 
 @pytest.fixture
@@ -60,9 +68,13 @@ def opened(tmp_path: Path) -> Store:
     """A store with one run."""
     made = open_store(tmp_path / "store", create=True)
     commit(made, "k1")
-    made.record_run(run="run-1", name="exp", state="done", at="2026-01-02", done=1, total=1, steps=["k1"])
+    made.record_run(
+        run="run-1", name="exp", state="done", at="2026-01-02", done=1, total=1, steps=["k1"]
+    )
     (made.folder / "runs" / "run-1").mkdir()
-    (made.folder / "runs" / "run-1" / "manifest.json").write_text(json.dumps({"run": "run-1", "stages": []}))
+    (made.folder / "runs" / "run-1" / "manifest.json").write_text(
+        json.dumps({"run": "run-1", "stages": []})
+    )
     return made
 
 
@@ -74,7 +86,9 @@ def say(opened: Store) -> Say:
     """The command on that store."""
 
     def run(*args: str | Path, at: Path | str = opened.folder) -> Result:
-        return CliRunner().invoke(store.command, [*map(str, args), "--store", str(at)], catch_exceptions=False)
+        return CliRunner().invoke(
+            store.command, [*map(str, args), "--store", str(at)], catch_exceptions=False
+        )
 
     return run
 
@@ -100,7 +114,10 @@ def test_a_store_at_a_uri(say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     uri = (tmp_path / "bucket" / "store").as_uri()
     assert say("export", "parquet", tmp_path / "out").exit_code == 0
     assert say("import", "parquet", tmp_path / "out", at=uri).stdout == "run run-1\n"
-    assert say("check", at=uri).stdout.splitlines()[1] == "no files to look at; every step has the rows that it wrote"
+    assert (
+        say("check", at=uri).stdout.splitlines()[1]
+        == "no files to look at; every step has the rows that it wrote"
+    )
     local = store_folder(uri)
     assert local == Path(f"toolkit-runs@{uri.replace(':', '%3A').replace('/', '%2F')}")
     assert json.loads((local / "runs" / "run-1" / "manifest.json").read_text())["run"] == "run-1"
@@ -112,7 +129,9 @@ def test_a_store_at_a_uri(say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_store_that_keeps_half_of_each_value_is_made_by_command(say: Say, tmp_path: Path) -> None:
     at = tmp_path / "half"
     assert say("init", "--values", "float16", at=at).stdout == f"{at} keeps values as float16\n"
-    commit(open_store(at), "k1", {"activations": [{**TABLES["activations"][0], "values": [0.1, 2.0]}]})
+    commit(
+        open_store(at), "k1", {"activations": [{**TABLES["activations"][0], "values": [0.1, 2.0]}]}
+    )
     (values,) = open_store(at).read("activations", ["k1"])["values"].to_pylist()
     assert values == [pytest.approx(0.1, rel=1e-3), 2.0]
     assert values[0] != pa.scalar(0.1, pa.float32()).as_py()
@@ -123,7 +142,10 @@ def test_a_store_that_keeps_half_of_each_value_is_made_by_command(say: Say, tmp_
 
 
 def test_one_flipped_bit_is_found_and_the_file_named(opened: Store, say: Say) -> None:
-    path = max((opened.folder / "tables" / "activations.lance").rglob("*.lance"), key=lambda file: file.stat().st_size)
+    path = max(
+        (opened.folder / "tables" / "activations.lance").rglob("*.lance"),
+        key=lambda file: file.stat().st_size,
+    )
     data = bytearray(path.read_bytes())
     data[len(data) // 3] ^= 4
     path.write_bytes(data)
@@ -136,30 +158,56 @@ def test_one_flipped_bit_is_found_and_the_file_named(opened: Store, say: Say) ->
 
 
 def test_gc_removes_what_no_step_owns(opened: Store, say: Say) -> None:
-    commit(opened, "k2", {"sample_meta": [{"sample": "a1", "key": "k", "number": 1.0, "string": None}]})
+    commit(
+        opened, "k2", {"sample_meta": [{"sample": "a1", "key": "k", "number": 1.0, "string": None}]}
+    )
     opened.database.delete("steps", "key = 'k2'")
     found = say("gc")
-    assert found.stdout.splitlines()[:2] == ["TABLE        ROWS REMOVED", "sample_meta             1"]
+    assert found.stdout.splitlines()[:2] == [
+        "TABLE        ROWS REMOVED",
+        "sample_meta             1",
+    ]
     assert json.loads(say("gc", "--json").stdout)["rows"] == {}
     assert opened.read("activations", ["k1"]).num_rows == 1
 
 
-def test_decoders_are_kept_layer_by_layer(opened: Store, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decoders_are_kept_layer_by_layer(
+    opened: Store, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
     layers = (2, 10, 0, 3)
-    spaces = [SPACE | {"space": f"s{at}", "hookpoint": f"resid_post.{at}", "address": f"m/resid_post.{at}/x"} for at in layers]
-    opened.commit(make_step("k2", run="run-2"), {"spaces": pa.Table.from_pylist(spaces, arrow_schema("spaces"))})
-    opened.record_run(run="run-2", name="exp", state="done", at="2026-01-03", done=1, total=1, steps=["k2"])
+    spaces = [
+        SPACE
+        | {"space": f"s{at}", "hookpoint": f"resid_post.{at}", "address": f"m/resid_post.{at}/x"}
+        for at in layers
+    ]
+    opened.commit(
+        make_step("k2", run="run-2"),
+        {"spaces": pa.Table.from_pylist(spaces, arrow_schema("spaces"))},
+    )
+    opened.record_run(
+        run="run-2", name="exp", state="done", at="2026-01-03", done=1, total=1, steps=["k2"]
+    )
     (opened.folder / "runs" / "run-2").mkdir()
-    (opened.folder / "runs" / "run-2" / "manifest.json").write_text(json.dumps({"run": "run-2", "stages": []}))
-    monkeypatch.setattr("toolkit._cli._decoders.find_decoder", lambda *_: SimpleNamespace(width=12, rows=None))
+    (opened.folder / "runs" / "run-2" / "manifest.json").write_text(
+        json.dumps({"run": "run-2", "stages": []})
+    )
+    monkeypatch.setattr(
+        "toolkit._cli._decoders.find_decoder", lambda *_: SimpleNamespace(width=12, rows=None)
+    )
     monkeypatch.setattr("toolkit_store.index.projections.project", lambda *_, **__: True)
     done = say("project", "--run", "run-2")
-    assert [line.partition(":")[0] for line in done.stdout.splitlines()] == [f"m/resid_post.{at}/x" for at in sorted(layers)]
+    assert [line.partition(":")[0] for line in done.stdout.splitlines()] == [
+        f"m/resid_post.{at}/x" for at in sorted(layers)
+    ]
 
 
 def test_compact_loses_nothing(opened: Store, say: Say) -> None:
     for number in range(3):
-        commit(opened, f"more{number}", {"sample_meta": [{"sample": "a1", "key": "k", "number": 1.0, "string": None}]})
+        commit(
+            opened,
+            f"more{number}",
+            {"sample_meta": [{"sample": "a1", "key": "k", "number": 1.0, "string": None}]},
+        )
     found = say("compact")
     assert found.exit_code == 0
     assert "files fewer" in found.stdout
@@ -178,13 +226,32 @@ def test_what_is_no_store_is_refused(say: Say, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_every_format_goes_out_and_comes_in(opened: Store, say: Say, tmp_path: Path, form: str) -> None:
+def test_every_format_goes_out_and_comes_in(
+    opened: Store, say: Say, tmp_path: Path, form: str
+) -> None:
     out = tmp_path / "out"
     options = ["--feature", "20/3", "--name", "mine"] if form == "lists" else []
     if form == "neuronpedia":
-        labels = [{"space": "s1", "feature": 3, "stat": "label", "group": "np / gpt", "number": None, "text": "threes"}]
+        labels = [
+            {
+                "space": "s1",
+                "feature": 3,
+                "stat": "label",
+                "group": "np / gpt",
+                "number": None,
+                "text": "threes",
+            }
+        ]
         commit(opened, "k3", {"features": labels})
-        opened.record_run(run="run-1", name="exp", state="done", at="2026-01-03", done=2, total=2, steps=["k1", "k3"])
+        opened.record_run(
+            run="run-1",
+            name="exp",
+            state="done",
+            at="2026-01-03",
+            done=2,
+            total=2,
+            steps=["k1", "k3"],
+        )
     said = say("export", form, out, "--run", "run", *options)
     assert said.exit_code == 0
     assert said.stdout.startswith("run run-1: ")
@@ -194,9 +261,13 @@ def test_every_format_goes_out_and_comes_in(opened: Store, say: Say, tmp_path: P
     assert took.exit_code == 0
     run = took.stdout.split()[1]
     answers = CliRunner().invoke(
-        query.command, ["top", "20/7", "--json", "--run", run, "--store", str(target)], catch_exceptions=False
+        query.command,
+        ["top", "20/7", "--json", "--run", run, "--store", str(target)],
+        catch_exceptions=False,
     )
-    assert [(row["sample"], row["token"], row["value"]) for row in json.loads(answers.stdout)] == [("a1", " two", 2.0)]
+    assert [(row["sample"], row["token"], row["value"]) for row in json.loads(answers.stdout)] == [
+        ("a1", " two", 2.0)
+    ]
 
 
 def test_an_imported_run_has_its_index(say: Say, tmp_path: Path) -> None:
@@ -210,7 +281,10 @@ def test_an_imported_run_has_its_index(say: Say, tmp_path: Path) -> None:
 
 def test_spaces_are_named_by_address_or_id(say: Say, tmp_path: Path) -> None:
     for number, name in enumerate(("s1", SPACE["address"])):
-        assert say("export", "safetensors", tmp_path / str(number), "--space", str(name)).exit_code == 0
+        assert (
+            say("export", "safetensors", tmp_path / str(number), "--space", str(name)).exit_code
+            == 0
+        )
     with pytest.raises(BadInput, match="There is no space 's2' here"):
         say("export", "safetensors", tmp_path / "no", "--space", "s2")
 
@@ -222,10 +296,22 @@ def test_spaces_are_named_by_address_or_id(say: Say, tmp_path: Path) -> None:
             ["export", "parquet", "out", "--space", "s1"],
             "--space means nothing to format 'parquet'; it is for safetensors, rows,",
         ),
-        (["export", "rows", "out", "--feature", "20/3"], "--feature means nothing to format 'rows'; it is for lists."),
-        (["export", "tokens", "out", "--samples", "3"], "--samples means nothing to format 'tokens'; it is for neuronpedia."),
-        (["import", "parquet", "out", "--model", "m"], "--model means nothing to format 'parquet'; it is for rows, tokens."),
-        (["import", "rows", "out", "--run", "r"], "--run means nothing to format 'rows'; it is for neuronpedia, lists."),
+        (
+            ["export", "rows", "out", "--feature", "20/3"],
+            "--feature means nothing to format 'rows'; it is for lists.",
+        ),
+        (
+            ["export", "tokens", "out", "--samples", "3"],
+            "--samples means nothing to format 'tokens'; it is for neuronpedia.",
+        ),
+        (
+            ["import", "parquet", "out", "--model", "m"],
+            "--model means nothing to format 'parquet'; it is for rows, tokens.",
+        ),
+        (
+            ["import", "rows", "out", "--run", "r"],
+            "--run means nothing to format 'rows'; it is for neuronpedia, lists.",
+        ),
         (["import", "neuronpedia", ".", "--source", "x"], "--source x: write SOURCE=SPACE"),
         (["import", "csv", "out"], "'csv' is not one of 'parquet'"),
     ],
@@ -239,7 +325,13 @@ def test_options_of_other_formats_are_refused(say: Say, args: list[str], message
 def test_a_source_is_mapped_to_a_space(opened: Store, say: Say, tmp_path: Path) -> None:
     folder = tmp_path / "in" / "explanations"
     folder.mkdir(parents=True)
-    row = {"modelId": "gemma-2-2b", "layer": "20-mine", "index": 7, "description": "sevens", "typeName": "t"}
+    row = {
+        "modelId": "gemma-2-2b",
+        "layer": "20-mine",
+        "index": 7,
+        "description": "sevens",
+        "typeName": "t",
+    }
     (folder / "batch-0.jsonl").write_text(json.dumps(row) + "\n")
     with pytest.raises(BadInput, match="If one is the other, say so: --source SOURCE=SPACE"):
         say("import", "neuronpedia", tmp_path / "in")
@@ -250,7 +342,9 @@ def test_a_source_is_mapped_to_a_space(opened: Store, say: Say, tmp_path: Path) 
 
 def features(opened: Store, *args: str) -> list[dict[str, Any]]:
     asked = ["features", *args, "--json", "--store", str(opened.folder)]
-    found: list[dict[str, Any]] = json.loads(CliRunner().invoke(query.command, asked, catch_exceptions=False).stdout)
+    found: list[dict[str, Any]] = json.loads(
+        CliRunner().invoke(query.command, asked, catch_exceptions=False).stdout
+    )
     return found
 
 
@@ -258,7 +352,13 @@ def test_a_label_stands_beside_what_was_measured(opened: Store, say: Say, tmp_pa
     folder = tmp_path / "explanations"
     folder.mkdir()
     rows = [
-        {"modelId": "gemma-2-2b", "layer": "20-mine", "index": str(index), "description": f"label {index}"} for index in (3, 7)
+        {
+            "modelId": "gemma-2-2b",
+            "layer": "20-mine",
+            "index": str(index),
+            "description": f"label {index}",
+        }
+        for index in (3, 7)
     ]
     (folder / "batch-0.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     say("import", "neuronpedia", tmp_path, "--source", "20-mine=s1")

@@ -1,4 +1,6 @@
-"""Samples of equal tokens share a step; a batch plan is made once; what the disk cannot hold is refused."""
+"""Samples of equal tokens share a step; a batch plan is made once; what the disk cannot hold is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,14 @@ from toolkit_store import local_part
 
 
 def samples(texts: list[list[int]]) -> pa.Table:
-    blank: dict[str, Any] = {"unit": "u", "cluster": "", "text": "", "pieces": [], "spans": [], "prompt_hash": ""}
+    blank: dict[str, Any] = {
+        "unit": "u",
+        "cluster": "",
+        "text": "",
+        "pieces": [],
+        "spans": [],
+        "prompt_hash": "",
+    }
     rows = [{"sample": f"s{at:04d}", "token_ids": ids, **blank} for at, ids in enumerate(texts)]
     return pa.Table.from_pylist(rows, schema=arrow_schema("samples"))
 
@@ -36,7 +45,9 @@ TEXTS = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=3), max_size=6
 
 
 @given(TEXTS, st.integers(1, 9))
-def test_ranges_cover_all_and_part_equal_texts_only_where_they_are_too_many(texts: list[list[int]], size: int) -> None:
+def test_ranges_cover_all_and_part_equal_texts_only_where_they_are_too_many(
+    texts: list[list[int]], size: int
+) -> None:
     ordered = by_text(samples(texts))
     ids = ordered["token_ids"].to_pylist()
     assert ids == sorted(texts, key=lambda one: (len(one), one))
@@ -92,7 +103,10 @@ def test_a_batch_plan_is_made_once_for_a_run(tmp_path: Path) -> None:
     on_cpu = SimpleNamespace(params=SimpleNamespace(device="cpu"))
     again.fix(stage(id="other", model=on_cpu), load)
     assert asked == [False, True]
-    assert json.loads((tmp_path / "batches.json").read_text()) == {"features": {"tokens": 900}, "other": {"tokens": 1800}}
+    assert json.loads((tmp_path / "batches.json").read_text()) == {
+        "features": {"tokens": 900},
+        "other": {"tokens": 1800},
+    }
 
 
 def test_free_memory_is_that_of_the_workers_cards(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,15 +123,22 @@ def test_free_memory_is_that_of_the_workers_cards(monkeypatch: pytest.MonkeyPatc
     assert memory_of([card])[0] == "cpu"
 
 
-def test_what_the_disk_cannot_hold_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_disk_cannot_hold_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(_costs.shutil, "disk_usage", lambda path: SimpleNamespace(free=5 << 30))
     sink = SimpleNamespace(
-        name="dense", params=SimpleNamespace(path="out"), part=SimpleNamespace(disk=lambda params, cost: cost.dense)
+        name="dense",
+        params=SimpleNamespace(path="out"),
+        part=SimpleNamespace(disk=lambda params, cost: cost.dense),
     )
     plan: Any = SimpleNamespace(sinks=[sink], loaded=SimpleNamespace(path=tmp_path / "x.yaml"))
     some = [Cost(dense=2 << 30, disk=1 << 30), Cost(dense=2 << 30)]
     check_disk(plan, some, some, tmp_path / "new" / "store")
-    with pytest.raises(Refused, match=r"sink 'dense' would take about 6 GiB in .*out, and 5 GiB are free there\. Leave out"):
+    with pytest.raises(
+        Refused,
+        match=r"sink 'dense' would take about 6 GiB in .*out, and 5 GiB are free there\. Leave out",
+    ):
         check_disk(plan, [], [Cost(dense=6 << 30)], tmp_path)
     with pytest.raises(Refused, match=r"the store would take about 6 GiB"):
         check_disk(plan, [Cost(disk=3 << 30), Cost(disk=3 << 30)], [], tmp_path)
@@ -140,9 +161,18 @@ def source_of(most: Any) -> SourcePart:
 
 def test_bounds_come_from_the_source() -> None:
     none = {"saes": None, "units": lambda: None}
-    played = part_of(most=lambda params, units: {"games": units, "rounds": 7 * units}, writes=("games", "rounds"), reads=())
+    played = part_of(
+        most=lambda params, units: {"games": units, "rounds": 7 * units},
+        writes=("games", "rounds"),
+        reads=(),
+    )
     play = stage(id="play", part=played, saes=None, units=lambda: 12)
-    source = stage(id="samples", part=source_of(lambda params, made: made.get("rounds")), needs=("play",), **none)
+    source = stage(
+        id="samples",
+        part=source_of(lambda params, made: made.get("rounds")),
+        needs=("play",),
+        **none,
+    )
     loads = Loads(plan_of(play, source), lambda stage: None)
     load = loads.of(stage(needs=("samples",), part=part_of(), **none))
     assert load is not None
@@ -155,26 +185,50 @@ def test_bounds_come_from_the_source() -> None:
     assert (own.units, own.samples) == (12, 0)
     assert loads.of(stage(needs=("play",), part=part_of(), **none)) is None
     blind = stage(id="samples", part=source_of(None), **none)
-    assert Loads(plan_of(blind), lambda stage: None).of(stage(needs=("samples",), part=part_of(), **none)) is None
+    assert (
+        Loads(plan_of(blind), lambda stage: None).of(
+            stage(needs=("samples",), part=part_of(), **none)
+        )
+        is None
+    )
 
 
 def test_a_stage_is_told_of_the_activations_that_it_reads() -> None:
-    """How many there are, and of which SAEs; and the samples count as they are where they are there."""
+    """How many there are, and of which SAEs; and the samples count as they are where they are
+    there.
+    """
     none = {"saes": None, "units": lambda: None}
     source = stage(id="samples", part=source_of(lambda params, made: 40), **none)
     price = lambda params, load: Cost(rows=2 * load.distinct, entries=10 * load.distinct)  # noqa: E731
     saes = SimpleNamespace(identity=SimpleNamespace(facts={"count": 2, "features": 64}))
     extracting = part_of(cost=price, writes=("activations", "spaces"))
     features = stage(id="features", part=extracting, needs=("samples",), **{**none, "saes": saes})
-    test = stage(id="groups", part=part_of(reads=("samples", "activations")), needs=("samples", "features"), **none)
-    baseline = stage(id="probe", part=part_of(optional=("activations",)), needs=("samples", "features"), **none)
+    test = stage(
+        id="groups",
+        part=part_of(reads=("samples", "activations")),
+        needs=("samples", "features"),
+        **none,
+    )
+    baseline = stage(
+        id="probe", part=part_of(optional=("activations",)), needs=("samples", "features"), **none
+    )
     plan = plan_of(source, features, test)
     for reader in (test, baseline):
         load = Loads(plan, lambda stage: None).of(reader)
         assert load is not None
-        assert (load.samples, load.rows, load.entries, load.saes) == (40, 80, 400, {"count": 2, "features": 64})
-    reader = stage(id="probe", part=part_of(), needs=("samples", "features"), **{**none, "unloaded": True})
-    assert [Loads(plan, lambda stage: None).of(one).unloaded for one in (test, reader)] == [False, True]
+        assert (load.samples, load.rows, load.entries, load.saes) == (
+            40,
+            80,
+            400,
+            {"count": 2, "features": 64},
+        )
+    reader = stage(
+        id="probe", part=part_of(), needs=("samples", "features"), **{**none, "unloaded": True}
+    )
+    assert [Loads(plan, lambda stage: None).of(one).unloaded for one in (test, reader)] == [
+        False,
+        True,
+    ]
     there = samples([[1, 2], [1, 2], [3]])
     load = Loads(plan, lambda stage: there).of(test)
     assert load is not None
@@ -183,7 +237,10 @@ def test_a_stage_is_told_of_the_activations_that_it_reads() -> None:
     assert row is not None
     assert (row["known"], row["exact"]) == (True, True)
     unfetched = stage(
-        id="features", part=extracting, saes=SimpleNamespace(identity=SimpleNamespace(facts={})), needs=("samples",)
+        id="features",
+        part=extracting,
+        saes=SimpleNamespace(identity=SimpleNamespace(facts={})),
+        needs=("samples",),
     )
     unfetched.units = none["units"]
     row = as_row(unfetched, Loads(plan, lambda stage: there).of(unfetched))
@@ -192,7 +249,10 @@ def test_a_stage_is_told_of_the_activations_that_it_reads() -> None:
 
 
 def test_costs_add_up_and_memory_is_the_peak() -> None:
-    first, second = Cost(forwards=2, flops=1.0, memory=5, disk=1), Cost(forwards=1, flops=2.0, memory=3, read=4, exact=False)
+    first, second = (
+        Cost(forwards=2, flops=1.0, memory=5, disk=1),
+        Cost(forwards=1, flops=2.0, memory=3, read=4, exact=False),
+    )
     assert first + second == Cost(forwards=3, flops=3.0, memory=5, disk=1, read=4, exact=False)
     assert total_of([None, {**first.__dict__, "known": True}]) == first
     assert replace(first, dense=1) + Cost() == replace(first, dense=1)
@@ -209,14 +269,26 @@ def test_passes_in_words() -> None:
         "halved": 0,
         "ways": [],
     }
-    plan = {"event": "batch_plan", "stage": "f", "device": "cuda", "free": 80 << 30, "plan": {"tokens": 8192}}
+    plan = {
+        "event": "batch_plan",
+        "stage": "f",
+        "device": "cuda",
+        "free": 80 << 30,
+        "plan": {"tokens": 8192},
+    }
     assert list(passes_in_words([plan, told])) == [
-        "f: 6,400 samples were computed as 1,500 distinct texts, in one pass over the model (20 batches). "
+        "f: 6,400 samples were computed as 1,500 distinct texts, in one pass "
+        "over "
+        "the "
+        "model (20 batches). "
         "Batch plan: at most 8,192 padded tokens a batch, chosen for 80.0 GiB free (cuda)."
     ]
     short = {**told, "halved": 1, "ways": ["again"], "passes": 3, "saes_together": 11}
     assert next(iter(passes_in_words([short]))).endswith(
-        "in up to 3 passes over the model (20 batches). Memory ran out 1 time, and batches were halved. Not all SAEs fitted in memory "
+        "in up to 3 passes over the model (20 batches). Memory ran out 1 time, and "
+        "batches were halved. "
+        "Not all SAEs fitted "
+        "in memory "
         "together: at most 11 were held, and the model was run once for each group of SAEs."
     )
     assert list(passes_in_words([])) == []

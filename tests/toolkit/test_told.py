@@ -1,4 +1,6 @@
-"""What a run's report and the other commands tell of it: whose steps they are, and the command that does it again."""
+"""What a run's report and the other commands tell of it: whose steps they are, and the command that
+does it again.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,11 @@ def test_the_report_counts_steps_that_another_experiment_computed_first(toolkit,
     second.write_text(second.read_text().replace("name: toy", "name: second"))
     report = Path(toolkit.run("run", second).stdout.splitlines()[-1])
     assert json.loads((report.parent / "manifest.json").read_text())["name"] == "second"
-    assert re.findall(r"(\d+) of (\d+)</span>", report.read_text()) == [("1", "1"), ("4", "4"), ("1", "1")]
+    assert re.findall(r"(\d+) of (\d+)</span>", report.read_text()) == [
+        ("1", "1"),
+        ("4", "4"),
+        ("1", "1"),
+    ]
 
 
 @pytest.mark.slow
@@ -30,7 +36,12 @@ def test_the_report_counts_a_step_that_two_stages_share_for_both(toolkit, toy):
     done = toolkit.run("run", path)
     assert done.returncode == 0, done.stderr
     page = Path(done.stdout.splitlines()[-1]).read_text()
-    assert re.findall(r"(\d+) of (\d+)</span>", page) == [("1", "1"), ("4", "4"), ("1", "1"), ("1", "1")]
+    assert re.findall(r"(\d+) of (\d+)</span>", page) == [
+        ("1", "1"),
+        ("4", "4"),
+        ("1", "1"),
+        ("1", "1"),
+    ]
     assert "<dt>steps done</dt><dd>7</dd>" in page
     assert "<dt>computed</dt><dd>6</dd>" in page
 
@@ -38,7 +49,15 @@ def test_the_report_counts_a_step_that_two_stages_share_for_both(toolkit, toy):
 def test_plan_names_the_command_that_does_what_was_planned(toolkit, toy, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "over.yaml").write_text("seed: 8\n")
-    given = ("toy.yaml", "--overlay", "over.yaml", "--set", "limit={units: 6}", "--store", "my store")
+    given = (
+        "toy.yaml",
+        "--overlay",
+        "over.yaml",
+        "--set",
+        "limit={units: 6}",
+        "--store",
+        "my store",
+    )
     toy()
     planned = toolkit.run("plan", *given).stdout.splitlines()[0]
     command = planned.split("`")[1]
@@ -47,7 +66,11 @@ def test_plan_names_the_command_that_does_what_was_planned(toolkit, toy, tmp_pat
     run = planned.split()[1].rstrip(":")
     report = toolkit.run(*shlex.split(command)[1:]).stdout.splitlines()[-1]
     assert report == str(tmp_path / "my store" / "runs" / run / "report.html")
-    assert toolkit.run("plan", *given).stdout.splitlines()[0].endswith(f"3 stages; all is there: `{command}` computes nothing.")
+    assert (
+        toolkit.run("plan", *given)
+        .stdout.splitlines()[0]
+        .endswith(f"3 stages; all is there: `{command}` computes nothing.")
+    )
 
 
 @pytest.mark.slow
@@ -67,14 +90,22 @@ def test_the_default_store_needs_no_name(toolkit, toy, tmp_path, monkeypatch):
     assert f"<code>toolkit run {report.parent.name}</code>" in report.read_text()
 
 
-def test_what_is_neither_a_file_nor_a_run_is_told_with_the_store(toolkit, toy, tmp_path, monkeypatch):
+def test_what_is_neither_a_file_nor_a_run_is_told_with_the_store(
+    toolkit, toy, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     toy()
     empty = toolkit.run("run", "toy-8a3735c5")
     assert f"There is no file '{tmp_path}/toy-8a3735c5'." in empty.stderr
-    assert f"Nor is it a run: the store {toolkit.store} holds none. Another store: --store PATH" in empty.stderr
+    assert (
+        f"Nor is it a run: the store {toolkit.store} holds none. Another store: --store PATH"
+        in empty.stderr
+    )
     toolkit.run("run", "toy.yaml")
     other = toolkit.run("run", "toy-nothing")
     assert f"There is no run 'toy-nothing' in {toolkit.store}." in other.stderr
-    assert f"All runs: toolkit runs --store {toolkit.store}. Another store: --store PATH" in other.stderr
+    assert (
+        f"All runs: toolkit runs --store {toolkit.store}. Another store: --store PATH"
+        in other.stderr
+    )
     assert f"Nor is there a file '{tmp_path}/toy-nothing'." in other.stderr

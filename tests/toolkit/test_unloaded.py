@@ -1,4 +1,6 @@
-"""A table that stands for a model: where a needed stage writes it, the model is not loaded, and the reader is told what it is."""
+"""A table that stands for a model: where a needed stage writes it, the model is not loaded, and the
+reader is told what it is.
+"""
 
 from __future__ import annotations
 
@@ -96,27 +98,38 @@ def test_without_the_table_it_is_loaded(toolkit: Toolkit, tmp_path: Path) -> Non
     assert "stage 'look', step 0 (compare.look): the model was loaded" in done.stderr
 
 
-def test_a_table_that_the_params_do_not_write_reaches_nobody(toolkit: Toolkit, tmp_path: Path) -> None:  # noqa: F811
+def test_a_table_that_the_params_do_not_write_reaches_nobody(
+    toolkit: Toolkit, tmp_path: Path
+) -> None:  # noqa: F811
     spec, plugin = written(tmp_path, keep=False, uses="compare.must")
     done = toolkit.run("check", spec, "--plugin", plugin)
     assert done.returncode != 0
-    assert "stage 'look' (compare.must) reads table 'streams'. No stage of the spec writes 'streams'." in done.stderr
+    assert (
+        "stage 'look' (compare.must) reads table 'streams'. No stage of the spec writes 'streams'."
+        in done.stderr
+    )
     spec, plugin = written(tmp_path, keep=True, uses="compare.must")
     assert toolkit.run("check", spec, "--plugin", plugin).returncode == 0
 
 
-# --- the studies --------------------------------------------------------------------------------------------------------
+# --- the studies ----------------------------------------------------------------------------------
 
 PARTS = load_parts()
 
 
 def plan_of(name: str, *overlays: str, sets: tuple[str, ...] = ()) -> Plan:
     paths = [SPECS / f"{overlay}.yaml" for overlay in ("lab", *overlays)]
-    return make_plan(resolve(load_spec(SPECS / f"{name}.yaml", paths, sets), PARTS, paths, sets), PARTS)
+    return make_plan(
+        resolve(load_spec(SPECS / f"{name}.yaml", paths, sets), PARTS, paths, sets), PARTS
+    )
 
 
-@pytest.mark.parametrize("name", ["exp1_sae_l1_31", "exp1_residual_l1_31", "exp1_pathway", "gemma_top_features"])
-def test_of_what_a_study_does_after_its_source_only_extraction_and_examination_run_the_model(name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["exp1_sae_l1_31", "exp1_residual_l1_31", "exp1_pathway", "gemma_top_features"]
+)
+def test_of_what_a_study_does_after_its_source_only_extraction_and_examination_run_the_model(
+    name: str,
+) -> None:
     plan = plan_of(name)
     running = {stage.id for stage in plan.own() if stage.model is not None and not stage.unloaded}
     assert running - {"play", "samples"} == {"features", "examine"}
@@ -133,7 +146,10 @@ def materials(name: str, *overlays: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("overlays", [(), ("lab_gemma",)], ids=["lab", "lab_gemma"])
 def test_the_trait_ranking_uses_the_extraction_of_the_other_spec(overlays: tuple[str, ...]) -> None:
-    first, second = materials("gemma_135_extract", *overlays), materials("gemma_top_features", *overlays)
+    first, second = (
+        materials("gemma_135_extract", *overlays),
+        materials("gemma_top_features", *overlays),
+    )
     assert first.items() <= second.items()
     assert set(first) == {"samples", "examine", "features"}
 
@@ -144,10 +160,16 @@ def test_the_control_uses_games_extraction_probe_and_leak_of_the_study() -> None
     assert all(first[id] == second[id] for id in set(second) - {"residual"})
 
 
-def test_tests_on_a_stream_of_unknown_width_are_not_taken_for_as_many_as_features(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("HF_HUB_OFFLINE")  # the model is named at a commit, and nothing is asked of the network
+def test_tests_on_a_stream_of_unknown_width_are_not_taken_for_as_many_as_features(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv(
+        "HF_HUB_OFFLINE"
+    )  # the model is named at a commit, and nothing is asked of the network
     saes = 'saes={uses: llama_scope, with: {path: "package:toolkit_lab/files/saes/Lab-LXR-4x", layers: all}}'
-    plan = make_plan(resolve(load_spec(SPECS / "exp1_residual_l1_31.yaml", (), [saes]), PARTS), PARTS)
+    plan = make_plan(
+        resolve(load_spec(SPECS / "exp1_residual_l1_31.yaml", (), [saes]), PARTS), PARTS
+    )
     found = power_of(plan, plan.stage("residual"), {}, None)
     assert found is not None
     assert found["family"] is None

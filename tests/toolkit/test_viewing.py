@@ -33,7 +33,10 @@ def folder(tmp_path: Path) -> Path:
     rows = (
         arrow_schema("sample_meta")
         .empty_table()
-        .from_pylist([{"sample": "s1", "key": "k", "number": 1.0, "string": None}], schema=arrow_schema("sample_meta"))
+        .from_pylist(
+            [{"sample": "s1", "key": "k", "number": 1.0, "string": None}],
+            schema=arrow_schema("sample_meta"),
+        )
     )
     store.commit(
         make_step("key1", experiment="toy", stage="count", part="count", run="toy-abc1"),
@@ -56,8 +59,14 @@ def folder(tmp_path: Path) -> Path:
             "seconds": 1.0,
         }
         events = [{"at": "2026-01-01T00:00:00+00:00", "event": "run_started"}]
-        events += [done, {"at": "2026-01-01T00:00:02+00:00", "event": "run_done"}] if run == "toy-abc1" else []  # type: ignore[list-item]
-        (files / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events) + '{"at": "cut o')
+        events += (
+            [done, {"at": "2026-01-01T00:00:02+00:00", "event": "run_done"}]
+            if run == "toy-abc1"
+            else []
+        )  # type: ignore[list-item]
+        (files / "events.jsonl").write_text(
+            "".join(json.dumps(event) + "\n" for event in events) + '{"at": "cut o'
+        )
     return store.folder
 
 
@@ -72,7 +81,10 @@ def test_status_tells_a_dead_run_from_a_finished_one(folder: Path) -> None:
     assert "dead" in text
     assert "continue with: toolkit run toy-xyz2" in text
     found = json.loads(call(status, "--store", str(folder), "--json"))
-    assert [(view["run"], view["state"]) for view in found] == [("toy-abc1", "done"), ("toy-xyz2", "dead")]
+    assert [(view["run"], view["state"]) for view in found] == [
+        ("toy-abc1", "done"),
+        ("toy-xyz2", "dead"),
+    ]
 
 
 def test_status_of_one_run_shows_its_stages_and_follow_ends(folder: Path) -> None:
@@ -83,12 +95,17 @@ def test_status_of_one_run_shows_its_stages_and_follow_ends(folder: Path) -> Non
 
 def test_runs(folder: Path) -> None:
     assert len(call(runs, "--store", str(folder)).splitlines()) == 3
-    assert [view["run"] for view in json.loads(call(runs, "--json", "--store", str(folder)))] == ["toy-abc1", "toy-xyz2"]
+    assert [view["run"] for view in json.loads(call(runs, "--json", "--store", str(folder)))] == [
+        "toy-abc1",
+        "toy-xyz2",
+    ]
 
 
 def test_show(folder: Path) -> None:
     assert "sample_meta" in call(show, "toy-abc1", "--store", str(folder))
-    assert json.loads(call(show, "toy-abc1", "--json", "--store", str(folder)))["rows"] == {"sample_meta": 1}
+    assert json.loads(call(show, "toy-abc1", "--json", "--store", str(folder)))["rows"] == {
+        "sample_meta": 1
+    }
 
 
 def test_report_prints_its_path_last(folder: Path) -> None:
@@ -106,7 +123,9 @@ def test_an_unknown_run_names_the_nearest(folder: Path) -> None:
         find_run(folder / "elsewhere", "x")
 
 
-def test_doctor_says_the_cure_and_clean_removes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_says_the_cure_and_clean_removes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(doctor, "torch_build", lambda: doctor.Finding("torch", "not asked here"))
     for run, key in (("toy-abc1", "key1"), ("toy-xyz2", "unfinished")):
         (folder / "runs" / run / "jobs" / key).mkdir(parents=True)

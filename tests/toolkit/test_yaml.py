@@ -18,20 +18,44 @@ from toolkit.errors import SpecError
 RESOURCES = Path(__file__).parents[1] / "resources"
 
 REFUSED = {
-    "duplicate_key.yaml": ":5: The key 'uses' is here a second time; the first is at line 4. Keep one.",
-    "python_tag.yaml": ":2: Tags (`!!python/object/apply:os.system`) are not used in specs; remove it, or quote the text.",
+    "duplicate_key.yaml": ":5: The key 'uses' is here a second time; the first "
+    "is "
+    "at "
+    "line 4. Keep one.",
+    "python_tag.yaml": ":2: Tags (`!!python/object/apply:os.system`) are not used "
+    "in "
+    "specs; remove it, or "
+    "quote the text.",
     "own_tag.yaml": ":1: Tags (`!secret`) are not used in specs; remove it, or quote the text.",
-    "anchor.yaml": ":2: Anchors and aliases (`&m`) are not used in specs; write it out, or use --overlay.",
-    "alias.yaml": ":2: Anchors and aliases (`*m`) are not used in specs; write it out, or use --overlay.",
-    "merge_key.yaml": ":3: Merge keys (`<<`) are not used in specs; write the keys out, or use --overlay.",
-    "two_documents.yaml": ":2: A second document begins here; one file holds one document (remove `---`).",
+    "anchor.yaml": ":2: Anchors and aliases (`&m`) are not used in specs; write "
+    "it "
+    "out, "
+    "or use --overlay.",
+    "alias.yaml": ":2: Anchors and aliases (`*m`) are not used in specs; write "
+    "it "
+    "out, "
+    "or use --overlay.",
+    "merge_key.yaml": ":3: Merge keys (`<<`) are not used in specs; write the "
+    "keys "
+    "out, "
+    "or use --overlay.",
+    "two_documents.yaml": ":2: A second document begins here; one file holds "
+    "one "
+    "document (remove "
+    "`---`).",
     "list_on_top.yaml": ":2: The top level has to be a map (`name: ...`); this file holds a list.",
     "empty.yaml": ":1: The top level has to be a map (`name: ...`); this file holds nothing.",
     "number_key.yaml": ":3: The key 5 is not text; write it in quotes: '5'.",
-    "list_key.yaml": ":3: A key has to be text, not a list or a map; did you mean to quote a value that has braces?",
+    "list_key.yaml": ":3: A key has to be text, not a list or a map; did you mean "
+    "to "
+    "quote a value that "
+    "has braces?",
     "not_a_number.yaml": ":2: .nan is not a finite number; give a number, or null for none.",
     "infinite.yaml": ":2: 1e999 is not a finite number; give a number, or null for none.",
-    "long_number.yaml": ":2: The number 18446744073709551616 needs more than 64 bits; quote it if it is text.",
+    "long_number.yaml": ":2: The number 18446744073709551616 needs more than 64 "
+    "bits; "
+    "quote it if it is "
+    "text.",
     "open_bracket.yaml": ":3:5: Not valid YAML: expected ',' or ']', but got ':'. "
     "Check quotes, brackets and indentation just before it.",
     "tab.yaml": ":3:1: Not valid YAML: found character '\\t' that cannot start any token. "
@@ -76,7 +100,12 @@ def test_fifty_levels_are_read(tmp_path: Path) -> None:
 
 def test_a_large_file_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path, "name: " + "x" * 1024 * 1024)
-    assert refusal(path) == f"{path}:1: The file is larger than 1 MiB; a spec holds settings, data belongs in files of their own."
+    assert (
+        refusal(path) == f"{path}:1: The file is larger than 1 MiB; a spec holds settings, data "
+        f"belongs "
+        f"in files of their "
+        f"own."
+    )
 
 
 def test_many_values_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,25 +117,38 @@ def test_many_values_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_missing_file_names_the_path_tried_and_near_names(tmp_path: Path) -> None:
     (tmp_path / "exp1.yaml").write_text("a: 1")
-    assert refusal(tmp_path / "exp.yaml") == f"There is no file '{tmp_path}/exp.yaml'. Did you mean 'exp1.yaml'?"
+    assert (
+        refusal(tmp_path / "exp.yaml")
+        == f"There is no file '{tmp_path}/exp.yaml'. Did you mean 'exp1.yaml'?"
+    )
     assert refusal(tmp_path / "zzz") == f"There is no file '{tmp_path}/zzz'. It has: exp1.yaml."
     gone = tmp_path / "gone" / "a.yaml"
     assert refusal(gone) == f"There is no file '{gone}': the folder '{gone.parent}' does not exist."
 
 
-def test_a_missing_relative_file_is_named_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_relative_file_is_named_in_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    assert refusal(Path("a.yaml")) == f"There is no file '{tmp_path}/a.yaml'. That folder has no YAML files."
+    assert (
+        refusal(Path("a.yaml"))
+        == f"There is no file '{tmp_path}/a.yaml'. That folder has no YAML files."
+    )
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
     written(tmp_path, "a: 1")
-    assert refusal(tmp_path) == f"'{tmp_path}' is a folder; name a YAML file in it. It has: spec.yaml."
+    assert (
+        refusal(tmp_path) == f"'{tmp_path}' is a folder; name a YAML file in it. It has: spec.yaml."
+    )
 
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    assert refusal(tmp_path / "pipe") == f"'{tmp_path}/pipe' is not a regular file; write the YAML to a file first."
+    assert (
+        refusal(tmp_path / "pipe")
+        == f"'{tmp_path}/pipe' is not a regular file; write the YAML to a file first."
+    )
 
 
 def test_an_unreadable_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +180,21 @@ def test_an_unreadable_file_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
         ("2.", 2.0),
         *(
             (word, word)
-            for word in ("yes", "no", "on", "Off", "y", "010", "0o17", "1:30", "1_000", "2020-01-01", "=", "nan", "-")
+            for word in (
+                "yes",
+                "no",
+                "on",
+                "Off",
+                "y",
+                "010",
+                "0o17",
+                "1:30",
+                "1_000",
+                "2020-01-01",
+                "=",
+                "nan",
+                "-",
+            )
         ),
         ("2001-12-14t21:59:43.10-05:00", "2001-12-14t21:59:43.10-05:00"),
         ("'5'", "5"),
@@ -153,21 +209,35 @@ def test_scalars_follow_yaml_1_2_without_octal(text: str, value: Any) -> None:
 
 
 def test_a_quoted_merge_key_and_words_as_keys_are_text(tmp_path: Path) -> None:
-    assert load_yaml(written(tmp_path, "'<<': 1\non: 2\n2020-01-01: 3\n")).data == {"<<": 1, "on": 2, "2020-01-01": 3}
+    assert load_yaml(written(tmp_path, "'<<': 1\non: 2\n2020-01-01: 3\n")).data == {
+        "<<": 1,
+        "on": 2,
+        "2020-01-01": 3,
+    }
 
 
 def test_lines_are_those_of_keys_and_items_or_the_nearest_parent(tmp_path: Path) -> None:
     found = load_yaml(
-        written(tmp_path, "\ufeffname: a\nstages:\n  - id: x\n    with:\n      alpha: 1\n  - {id: y,\n     uses: z}\n")
+        written(
+            tmp_path,
+            "\ufeffname: a\nstages:\n  - id: x\n    with:\n      alpha: 1\n  - "
+            "{id: "
+            "y,\n "
+            "    uses: z}\n",
+        )
     )
-    assert [found.line(at) for at in [(), ("name",), ("stages",), ("stages", 0), ("stages", 0, "with")]] == [1, 1, 2, 3, 4]
+    assert [
+        found.line(at) for at in [(), ("name",), ("stages",), ("stages", 0), ("stages", 0, "with")]
+    ] == [1, 1, 2, 3, 4]
     assert found.line(("stages", 0, "with", "alpha")) == 5
     assert found.line(("stages", 0, "with", "gamma", 3)) == 4
     assert found.line(("stages", 1, "uses")) == 7
     assert found.line(("stages", 9)) == 2
 
 
-def test_environment_values_are_filled_in_on_demand_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_values_are_filled_in_on_demand_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TOOLKIT_TEST_A", "${env:TOOLKIT_TEST_B}")
     found = load_yaml(written(tmp_path, "a: ['x/${env:TOOLKIT_TEST_A}/y', $HOME, '${other}']\n"))
     assert found.data == {"a": ["x/${env:TOOLKIT_TEST_A}/y", "$HOME", "${other}"]}
@@ -177,7 +247,10 @@ def test_environment_values_are_filled_in_on_demand_only(tmp_path: Path, monkeyp
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("${env:TOOLKIT_TEST_NONE_SUCH}", "The environment variable TOOLKIT_TEST_NONE_SUCH is not set."),
+        (
+            "${env:TOOLKIT_TEST_NONE_SUCH}",
+            "The environment variable TOOLKIT_TEST_NONE_SUCH is not set.",
+        ),
         ("${env:A-B}", "'${env:A-B}' is not an environment reference; write ${env:NAME}."),
         ("${env:AB", "'${env:AB' is not an environment reference; write ${env:NAME}."),
     ],
@@ -205,13 +278,28 @@ class _Quoting(yaml.SafeDumper):
     """Quotes all text, so that PyYAML's older rules for plain words play no part."""
 
 
-_Quoting.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"'))
+_Quoting.add_representer(
+    str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
+)
 
-TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="\ufffe\uffff\ufeff"), max_size=8)
-SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False) | TEXT
+TEXT = st.text(
+    st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="\ufffe\uffff\ufeff"),
+    max_size=8,
+)
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT
+)
 PLAIN = st.dictionaries(
     TEXT,
-    st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4), max_leaves=12),
+    st.recursive(
+        SCALARS,
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
+        max_leaves=12,
+    ),
 )
 QUICK = settings(max_examples=100, deadline=None, database=None)
 
@@ -221,22 +309,34 @@ def _printable(data: Any) -> bool:
         return all(_printable(item) for pair in data.items() for item in pair)
     if isinstance(data, list):
         return all(map(_printable, data))
-    return not isinstance(data, str) or all(ord(char) & 0xFFFE != 0xFFFE or ord(char) > 0xFFFF for char in data)
+    return not isinstance(data, str) or all(
+        ord(char) & 0xFFFE != 0xFFFE or ord(char) > 0xFFFF for char in data
+    )
 
 
 @QUICK
 @given(PLAIN.filter(_printable), st.booleans())
-def test_dumped_data_loads_back_equal(tmp_path_factory: pytest.TempPathFactory, data: dict[str, Any], flow: bool) -> None:
+def test_dumped_data_loads_back_equal(
+    tmp_path_factory: pytest.TempPathFactory, data: dict[str, Any], flow: bool
+) -> None:
     path = tmp_path_factory.getbasetemp() / "dumped.yaml"
-    path.write_text(yaml.dump(data, Dumper=_Quoting, default_flow_style=flow, allow_unicode=True), encoding="utf-8")
+    path.write_text(
+        yaml.dump(data, Dumper=_Quoting, default_flow_style=flow, allow_unicode=True),
+        encoding="utf-8",
+    )
     found = load_yaml(path)
     assert found.data == data
     assert repr(plain(placed(data, "x"))) == repr(data)
 
 
 @QUICK
-@given(st.binary(max_size=60) | st.text("[]{}:,-?!&*#|>@`%'\"\\ \n\tab<1.U~", max_size=40).map(str.encode))
-def test_any_bytes_load_or_are_refused(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+@given(
+    st.binary(max_size=60)
+    | st.text("[]{}:,-?!&*#|>@`%'\"\\ \n\tab<1.U~", max_size=40).map(str.encode)
+)
+def test_any_bytes_load_or_are_refused(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes
+) -> None:
     path = tmp_path_factory.getbasetemp() / "bytes.yaml"
     path.write_bytes(data)
     try:

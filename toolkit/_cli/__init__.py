@@ -1,6 +1,8 @@
-"""The command line: one module a command, each `parse, call, print`. Commands are imported only when they run.
+"""The command line: one module a command, each `parse, call, print`. Commands are imported only
+when they run.
 
-Errors are translated here and nowhere else: a `ToolkitError` becomes its text on stderr and its class's exit code.
+Errors are translated here and nowhere else: a `ToolkitError` becomes its text on stderr and its
+class's exit code.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ COMMANDS = {
 
 
 class _Lazy(click.Group):
-    """Knows the commands' names and one-line helps without importing them: `toolkit --help` stays quick."""
+    """Knows the commands' names and one-line helps without importing them: `toolkit --help` stays
+    quick.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(COMMANDS)
@@ -44,11 +48,18 @@ class _Lazy(click.Group):
         found: click.Command = module.command
         return found
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             from toolkit.errors import choices, nearest
 
-            ctx.fail(f"There is no command '{args[0]}'.{nearest(args[0], COMMANDS)} Commands: {choices(COMMANDS)}.")
+            ctx.fail(
+                f"There is no command "
+                f"'{args[0]}'.{nearest(args[0], COMMANDS)} "
+                f"Commands: "
+                f"{choices(COMMANDS)}."
+            )
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -35,9 +35,11 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answer:
-    """Rows to show, out of how many (None: more, and nobody has counted them); if there are none, why. In a table for people,
-    columns in `shared` that say the same in every row are said once, above it, and `above` stands over all; `frame` has the
-    rows as a Parquet file is to have them, where their types are known."""
+    """Rows to show, out of how many (None: more, and nobody has counted them); if there are none,
+    why. In a table for people, columns in `shared` that say the same in every row are said once,
+    above it, and `above` stands over all; `frame` has the rows as a Parquet file is to have them,
+    where their types are known.
+    """
 
     heads: Sequence[str]
     rows: Sequence[Row]
@@ -51,7 +53,9 @@ class Answer:
 def answered(function: Callable[..., Answer]) -> Callable[..., None]:
     """Give a command the common options, and print its answer."""
     collected = _collecting(function)
-    return click.option("--run", metavar="RUN", help="Id of a run or its beginning. Default: the newest.")(collected)
+    return click.option(
+        "--run", metavar="RUN", help="Id of a run or its beginning. Default: the newest."
+    )(collected)
 
 
 def answered_of_runs(function: Callable[..., Answer]) -> Callable[..., None]:
@@ -62,17 +66,31 @@ def answered_of_runs(function: Callable[..., Answer]) -> Callable[..., None]:
 def _collecting(function: Callable[..., Answer]) -> Callable[..., None]:
     @functools.wraps(function)
     def collected(
-        store: str | None, as_json: bool, as_csv: bool, file: Path | None, k: int, run: str | None = None, **own: Any
+        store: str | None,
+        as_json: bool,
+        as_csv: bool,
+        file: Path | None,
+        k: int,
+        run: str | None = None,
+        **own: Any,
     ) -> None:
-        chosen = [name for name, given in (("json", as_json), ("csv", as_csv), ("parquet", file)) if given]
+        chosen = [
+            name for name, given in (("json", as_json), ("csv", as_csv), ("parquet", file)) if given
+        ]
         if len(chosen) > 1:
-            raise click.UsageError(" and ".join(f"--{name}" for name in chosen) + " exclude each other; give one.")
+            raise click.UsageError(
+                " and ".join(f"--{name}" for name in chosen) + " exclude each other; give one."
+            )
         asked = Asked(run, store, chosen[0] if chosen else "text", k, file)
         show(function(asked, **own), asked)
 
-    collected = click.option("--k", default=20, show_default=True, type=click.IntRange(1), help="Rows to show.")(collected)
+    collected = click.option(
+        "--k", default=20, show_default=True, type=click.IntRange(1), help="Rows to show."
+    )(collected)
     path = click.Path(dir_okay=False, path_type=Path)
-    collected = click.option("--parquet", "file", metavar="FILE", type=path, help="Write a Parquet file.")(collected)
+    collected = click.option(
+        "--parquet", "file", metavar="FILE", type=path, help="Write a Parquet file."
+    )(collected)
     collected = click.option("--csv", "as_csv", is_flag=True, help="Write CSV.")(collected)
     return store_option(json_option(collected))
 
@@ -88,7 +106,9 @@ def show(answer: Answer, asked: Asked) -> None:
         _write_parquet(answer, asked)
     else:
         click.echo(
-            "\n".join(part for part in (answer.above, _table(answer, rows) if rows else "") if part),
+            "\n".join(
+                part for part in (answer.above, _table(answer, rows) if rows else "") if part
+            ),
             nl=bool(answer.above or rows),
         )
     if not rows:
@@ -119,12 +139,17 @@ def _write_parquet(answer: Answer, asked: Asked) -> None:
     frame = answer.frame
     if frame is None:
         rows = [{head: row.get(head) for head in answer.heads} for row in answer.rows]
-        frame = pl.DataFrame(rows, dict.fromkeys(answer.heads), infer_schema_length=None, strict=False)
+        frame = pl.DataFrame(
+            rows, dict.fromkeys(answer.heads), infer_schema_length=None, strict=False
+        )
     try:
         frame.write_parquet(asked.file or "")
     except OSError as error:
         raise BadInput(
-            f"--parquet {asked.file}: the file cannot be written: {error}. Name a file in a folder that is there."
+            f"--parquet {asked.file}: the file cannot be written: {error}. Name a file "
+            f"in "
+            f"a folder that is "
+            f"there."
         ) from None
 
 
@@ -139,17 +164,31 @@ def _csv(heads: Sequence[str], rows: Sequence[Row]) -> str:
 def _table(answer: Answer, rows: Sequence[Row]) -> str:
     """Aligned columns, numbers to the right; columns without any value are left out."""
     once = [head for head in answer.shared if len({row[head] for row in rows}) == 1]
-    heads = [head for head in answer.heads if head not in once and any(row[head] is not None for row in rows)]
-    right = [head for head in heads if all(isinstance(row[head], int | float | None) for row in rows)]
+    heads = [
+        head
+        for head in answer.heads
+        if head not in once and any(row[head] is not None for row in rows)
+    ]
+    right = [
+        head for head in heads if all(isinstance(row[head], int | float | None) for row in rows)
+    ]
     said = [f"{head}: {rows[0][head]}" for head in once if rows[0][head] is not None]
     # Marked text holds terminal codes, whose line was cleaned when it was cut out.
-    cells = [[row[head] if head == "text" else one_line(shown(row[head])) for head in heads] for row in rows]
-    return "".join(f"{words}\n" for words in ["   ".join(said)] if words) + columns(heads, cells, right=right)
+    cells = [
+        [row[head] if head == "text" else one_line(shown(row[head])) for head in heads]
+        for row in rows
+    ]
+    return "".join(f"{words}\n" for words in ["   ".join(said)] if words) + columns(
+        heads, cells, right=right
+    )
 
 
 def one_line(text: str) -> str:
     """The text on one line: line ends as a visible mark, and nothing in it that steers a terminal."""
-    return "".join(letter if letter.isprintable() else {"\n": "↵", "\t": " ", "\xa0": " "}.get(letter, "·") for letter in text)
+    return "".join(
+        letter if letter.isprintable() else {"\n": "↵", "\t": " ", "\xa0": " "}.get(letter, "·")
+        for letter in text
+    )
 
 
 def shown(value: Any) -> str:

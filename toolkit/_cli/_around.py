@@ -43,21 +43,29 @@ def _bright(piece: str) -> str:
 
 
 def shaded(text: str, pieces: Sequence[str], values: Sequence[float | None], terminal: bool) -> str:
-    """The whole text with the tokens marked where a feature fires: in a terminal brightly from half of its largest value on."""
+    """The whole text with the tokens marked where a feature fires: in a terminal brightly from half
+    of its largest value on.
+    """
     most = max((value for value in values if value), default=0.0)
     out, cursor = [], 0
     for (start, end), value in zip(spans(text, pieces), values, strict=True):
         out.append(one_line(text[cursor:start]))
         piece = one_line(text[start:end])
         if value and piece:
-            piece = click.style(piece, bold=True, reverse=value >= most / 2, underline=True) if terminal else f"[{piece}]"
+            piece = (
+                click.style(piece, bold=True, reverse=value >= most / 2, underline=True)
+                if terminal
+                else f"[{piece}]"
+            )
         out.append(piece)
         cursor = max(cursor, end)
     return "".join(out) + one_line(text[cursor:])
 
 
 def around(text: str, pieces: Sequence[str], at: int, mark: Callable[[str], str]) -> str:
-    """The text around token `at`, on one line, with the token marked; the end of the text for a token past it."""
+    """The text around token `at`, on one line, with the token marked; the end of the text for a
+    token past it.
+    """
     spots = [*spans(text, pieces), (len(text), len(text))]
     at = min(at, len(pieces))
     first, last = max(0, at - BEFORE), min(len(pieces) - 1, at + AFTER)
@@ -68,7 +76,9 @@ def around(text: str, pieces: Sequence[str], at: int, mark: Callable[[str], str]
 
 
 def spans(text: str, pieces: Sequence[str]) -> list[tuple[int, int]]:
-    """Where each piece stands in the text. A tokeniser may leave out spaces, and give one character to several tokens."""
+    """Where each piece stands in the text. A tokeniser may leave out spaces, and give one character
+    to several tokens.
+    """
     out, cursor = [], 0
     for piece in pieces:
         start = cursor
@@ -84,42 +94,73 @@ def spans(text: str, pieces: Sequence[str]) -> list[tuple[int, int]]:
     return out
 
 
-def places_asked(sample: Row, position: int | None, token: str | None, span: str | None) -> list[int] | None:
-    """The tokens of a sample that these options mean together; None for all. What the sample does not have is refused."""
+def places_asked(
+    sample: Row, position: int | None, token: str | None, span: str | None
+) -> list[int] | None:
+    """The tokens of a sample that these options mean together; None for all. What the sample does
+    not have is refused.
+    """
     from toolkit.errors import BadInput, nearest
 
     name, pieces = sample["sample"], sample["pieces"]
     found = set(range(len(pieces)))
     if position is not None and position >= len(pieces):
-        raise BadInput(f"--position {position}: sample '{name}' has {len(pieces)} tokens (0 to {len(pieces) - 1}).")
+        raise BadInput(
+            f"--position {position}: sample '{name}' has {len(pieces)} tokens "
+            f"(0 "
+            f"to "
+            f"{len(pieces) - 1})."
+        )
     if position is not None:
         found &= {position}
     if token is not None:
         if not token or not (there := places_of(token, sample["text"], pieces)):
             raise BadInput(
-                f"--token {token!r}: sample '{name}' has no such words. Its tokens: toolkit query tokens ADDRESS {name} --all"
+                f"--token {token!r}: sample '{name}' has no such words. Its tokens: "
+                f"toolkit query "
+                f"tokens "
+                f"ADDRESS {name} --all"
             )
         found &= set(there)
     if span is not None:
         known = {one["name"]: range(one["start"], one["end"]) for one in sample["spans"]}
         if span not in known:
             raise BadInput(
-                f"--span {span}: sample '{name}' has no such span.{nearest(span, known)} Its spans: {', '.join(sorted(known)) or 'none'}."
+                f"--span {span}: sample '{name}' has no such "
+                f"span.{nearest(span, known)} "
+                f"Its spans: "
+                f"{', '.join(sorted(known)) or 'none'}."
             )
-        found &= {at for one in sample["spans"] if one["name"] == span for at in range(one["start"], one["end"])}
+        found &= {
+            at
+            for one in sample["spans"]
+            if one["name"] == span
+            for at in range(one["start"], one["end"])
+        }
     if not found:
-        raise BadInput(f"Sample '{name}' has no token that is in all of the places asked for. Leave one of the options out.")
+        raise BadInput(
+            f"Sample '{name}' has no token that is in all of the places asked for. "
+            f"Leave "
+            f"one of the options "
+            f"out."
+        )
     return sorted(found) if any(one is not None for one in (position, token, span)) else None
 
 
 def places_of(words: str, text: str, pieces: Sequence[str]) -> list[int]:
-    """The tokens that make up these words wherever they stand in the text as whole words, and tokens that are just that."""
-    before, after = (r"(?<!\w)" if words[:1].isalnum() else ""), (r"(?!\w)" if words[-1:].isalnum() else "")
+    """The tokens that make up these words wherever they stand in the text as whole words, and
+    tokens that are just that.
+    """
+    before, after = (
+        (r"(?<!\w)" if words[:1].isalnum() else ""),
+        (r"(?!\w)" if words[-1:].isalnum() else ""),
+    )
     inside = [found.span() for found in re.finditer(before + re.escape(words) + after, text)]
     return [
         at
         for at, (start, end) in enumerate(spans(text, pieces))
-        if pieces[at].strip() == words.strip() or any(start < last and first < end for first, last in inside)
+        if pieces[at].strip() == words.strip()
+        or any(start < last and first < end for first, last in inside)
     ]
 
 

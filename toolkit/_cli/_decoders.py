@@ -1,4 +1,6 @@
-"""Where the decoder of a space is: in the SAE files that the run's spec names, or in a folder that the user names."""
+"""Where the decoder of a space is: in the SAE files that the run's spec names, or in a folder that
+the user names.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ Candidate = tuple["SaePart", Mapping[str, Any], Path]
 
 
 def find_rows(space: Mapping[str, Any], run: Run, folder: Path | None) -> Any:
-    """The decoder's rows; where its files are not, and none are named, the projections that the store keeps, and a word about it."""
+    """The decoder's rows; where its files are not, and none are named, the projections that the
+    store keeps, and a word about it.
+    """
     from toolkit.errors import BadInput
 
     try:
@@ -30,20 +34,32 @@ def find_rows(space: Mapping[str, Any], run: Run, folder: Path | None) -> Any:
             raise BadInput(f"{error} {_ELSEWHERE}") from None
         near = 1 / kept.shape[1] ** 0.5
         click.echo(
-            f"from projections of {kept.shape[1]} numbers a feature, cosines to about {near:.2f}: the SAE files are not here. "
+            f"from projections of {kept.shape[1]} numbers a feature, cosines to "
+            f"about "
+            f"{near:.2f}: the SAE "
+            f"files are not here. "
             f"({str(error).partition(' Name the folder')[0]})",
             err=True,
         )
         return kept
 
 
-def find_decoder(space: Mapping[str, Any], manifest: Mapping[str, Any], folder: Path | None) -> Decoder:
-    """The decoder of a space, whose files are the ones that the run used; else what was tried, and what to do."""
+def find_decoder(
+    space: Mapping[str, Any], manifest: Mapping[str, Any], folder: Path | None
+) -> Decoder:
+    """The decoder of a space, whose files are the ones that the run used; else what was tried, and
+    what to do.
+    """
     from toolkit._plugins.loading import load_parts
     from toolkit.errors import BadInput
 
     if space["sae"] is None:
-        raise BadInput(f"{space['address']} is a raw residual: its features are directions already, and no decoder says more.")
+        raise BadInput(
+            f"{space['address']} is a raw residual: its features are directions "
+            f"already, "
+            f"and no decoder says "
+            f"more."
+        )
     parts = load_parts()
     candidates = list(_of_folder(parts, folder) if folder else _of_spec(parts, manifest))
     tried = []
@@ -52,15 +68,26 @@ def find_decoder(space: Mapping[str, Any], manifest: Mapping[str, Any], folder: 
         if not isinstance(found, str):
             return found
         tried.append(f"{candidate[0].name}: {found}")
-    said = " ".join(dict.fromkeys(tried)) or "The run's spec names no SAEs whose decoder can be read without torch."
+    said = (
+        " ".join(dict.fromkeys(tried))
+        or "The run's spec names no SAEs whose decoder can be read without torch."
+    )
     known = sorted(part.name for part in _parts(parts))
     raise BadInput(
-        f"The decoder of {space['address']} cannot be read here. {said} Name the folder that holds the SAEs: "
+        f"The decoder of {space['address']} cannot be read here. {said} Name the "
+        f"folder "
+        f"that holds the "
+        f"SAEs: "
         f"--saes FOLDER. Layouts that can be read: {', '.join(known) or '(none installed)'}."
     )
 
 
-_ELSEWHERE = "Where the files are, toolkit store project keeps projections of them in the store, for machines without the files."
+_ELSEWHERE = (
+    "Where the files are, toolkit store project keeps projections of them in "
+    "the store, for "
+    "machines without the "
+    "files."
+)
 
 
 def _of_folder(parts: Parts, folder: Path) -> Iterator[Candidate]:
@@ -77,14 +104,20 @@ def _of_spec(parts: Parts, manifest: Mapping[str, Any]) -> Iterator[Candidate]:
     for place in places:
         named = place.get("saes")
         if isinstance(named, Mapping) and named.get("uses") in known:
-            yield known[named["uses"]], named.get("with") or {}, Path(str(manifest.get("spec_path") or ".")).parent
+            yield (
+                known[named["uses"]],
+                named.get("with") or {},
+                Path(str(manifest.get("spec_path") or ".")).parent,
+            )
 
 
 def _parts(parts: Parts) -> list[SaePart]:
     """The installed SAE parts that read decoders without torch."""
     from toolkit.parts import SaePart
 
-    return [part for part in parts.of("sae") if isinstance(part, SaePart) and part.decoder is not None]
+    return [
+        part for part in parts.of("sae") if isinstance(part, SaePart) and part.decoder is not None
+    ]
 
 
 def _try(candidate: Candidate, space: Mapping[str, Any]) -> Decoder | str:

@@ -30,28 +30,43 @@ IN_TABLES = {*IN_ORDER, "verdict", "label"} - {"t", "df", "p", "density", "fired
 PLACE = (("layer", True), ("space", True), ("feature", True), ("stage", True))
 """The order of rows that are otherwise equal."""
 _LOOKED_UP = 500
-"""The most features whose rows are asked for by number; of more, all rows of their spaces are read."""
+"""The most features whose rows are asked for by number; of more, all rows of their spaces are read.
+"""
 
 
 def ranking_entries(
-    run: Run, stage: str | None, where: Mapping[str, Sequence[Any]], asked: Sequence[str], by: str | None
+    run: Run,
+    stage: str | None,
+    where: Mapping[str, Sequence[Any]],
+    asked: Sequence[str],
+    by: str | None,
 ) -> pa.Table:
-    """What lines are ranked by, of all features: where there are tests, only what they are sorted by. Refuses a statistic that no
-    feature here has."""
+    """What lines are ranked by, of all features: where there are tests, only what they are sorted
+    by. Refuses a statistic that no feature here has.
+    """
     from toolkit.errors import BadInput, choices, nearest
 
     known = run.rows.values("features", "stat", where, stage)
     columns = ("space", "feature", "stat", "group", "number")
     if known and (unknown := next((stat for stat in asked if stat not in known), None)):
-        raise BadInput(f"No feature here has the statistic '{unknown}'.{nearest(unknown, known)} Statistics: {choices(known)}.")
+        raise BadInput(
+            f"No feature here has the statistic "
+            f"'{unknown}'.{nearest(unknown, known)} "
+            f"Statistics: "
+            f"{choices(known)}."
+        )
     if not set(TESTED) & set(known):
         return run.read_stages("features", stage, where, columns)
     needed = {*TESTED, *EFFECT_STATS, RANKED, "significant", *([by] if by else ())}
-    return run.read_stages("features", stage, {**where, "stat": sorted(needed & set(known))}, columns)
+    return run.read_stages(
+        "features", stage, {**where, "stat": sorted(needed & set(known))}, columns
+    )
 
 
 def ranked_lines(run: Run, entries: pa.Table, by: str | None, significant: bool) -> pa.Table:
-    """The lines to show, in order: stage, space, feature, and the compared groups (`group`; empty where none are compared)."""
+    """The lines to show, in order: stage, space, feature, and the compared groups (`group`; empty
+    where none are compared).
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -59,44 +74,71 @@ def ranked_lines(run: Run, entries: pa.Table, by: str | None, significant: bool)
     on = ["stage", "space", "feature", *(["group"] if tests.num_rows else [])]
     lines = run.placed((tests if tests.num_rows else entries).group_by(on).aggregate([]))
     known = set(entries["stat"].unique().to_pylist())
-    order = [by] if by else [stat for stat in (RANKED, "q", *EFFECT_STATS) if stat in {"q", *known}] if tests.num_rows else []
+    order = (
+        [by]
+        if by
+        else [stat for stat in (RANKED, "q", *EFFECT_STATS) if stat in {"q", *known}]
+        if tests.num_rows
+        else []
+    )
     for stat in dict.fromkeys([*order, "significant"]):
         lines = _with_stat(lines, entries, stat, on)
     if significant:
         lines = lines.filter(pc.fill_null(pc.equal(lines["stat significant"], 1), False))
     if not tests.num_rows:
         lines = lines.append_column("group", pa.repeat(pa.scalar(""), lines.num_rows))
-    return sorted_by(lines, [*((f"stat {stat}", stat in SMALLEST_FIRST) for stat in order), *PLACE, ("group", True)])
+    return sorted_by(
+        lines,
+        [*((f"stat {stat}", stat in SMALLEST_FIRST) for stat in order), *PLACE, ("group", True)],
+    )
 
 
 def _with_stat(lines: pa.Table, entries: pa.Table, stat: str, on: Sequence[str]) -> pa.Table:
-    """Add a statistic of each line; its size, unless small means much. One that each group has counts with its largest."""
+    """Add a statistic of each line; its size, unless small means much. One that each group has
+    counts with its largest.
+    """
     import pyarrow.compute as pc
 
     found = only(entries, "stat", (stat,))
     keys = list(on) if stat in TEST_STATS else [name for name in on if name != "group"]
     pick = "min" if stat in SMALLEST_FIRST else "max"
     found = found.set_column(found.column_names.index("number"), "number", pc.abs(found["number"]))
-    values = found.group_by(keys).aggregate([("number", pick)]).rename_columns([*keys, f"stat {stat}"])
+    values = (
+        found.group_by(keys).aggregate([("number", pick)]).rename_columns([*keys, f"stat {stat}"])
+    )
     return lines.join(values, keys=keys, join_type="left outer")
 
 
 def pivoted(run: Run, entries: pa.Table, lines: Sequence[Row], stage: str | None) -> list[Row]:
-    """Each line with what its stage wrote about the feature, and with the verdicts and labels of all stages."""
+    """Each line with what its stage wrote about the feature, and with the verdicts and labels of
+    all stages.
+    """
     if not lines:
         return []
     features = sorted({row["feature"] for row in lines})
-    near = {"space": sorted({row["space"] for row in lines})} | ({"feature": features} if len(features) <= _LOOKED_UP else {})
+    near = {"space": sorted({row["space"] for row in lines})} | (
+        {"feature": features} if len(features) <= _LOOKED_UP else {}
+    )
     compared = set(only(entries, "stat", TESTED)["group"].unique().to_pylist())
     written: dict[tuple[str, int], list[Row]] = {}
     for entry in only(run.read_stages("features", stage, near), "feature", features).to_pylist():
         written.setdefault((entry["space"], entry["feature"]), []).append(entry)
-    return [_line_of(run, line, written[line["space"], line["feature"]], compared) for line in lines]
+    return [
+        _line_of(run, line, written[line["space"], line["feature"]], compared) for line in lines
+    ]
 
 
 def _line_of(run: Run, line: Row, written: Sequence[Row], compared: set[str]) -> Row:
-    cells: Row = {"address": run.label(line["space"], line["feature"]), "stage": line["stage"], "contrast": line["group"] or None}
-    own = (entry for entry in written if entry["stage"] == line["stage"] and entry["stat"] not in ("verdict", "label"))
+    cells: Row = {
+        "address": run.label(line["space"], line["feature"]),
+        "stage": line["stage"],
+        "contrast": line["group"] or None,
+    }
+    own = (
+        entry
+        for entry in written
+        if entry["stage"] == line["stage"] and entry["stat"] not in ("verdict", "label")
+    )
     for entry in own:
         stat, group = entry["stat"], entry["group"]
         if group in compared - {line["group"]}:
@@ -108,18 +150,35 @@ def _line_of(run: Run, line: Row, written: Sequence[Row], compared: set[str]) ->
     verdicts = [entry for entry in written if entry["stat"] == "verdict"]
     said = [entry["text"] or shown(entry["number"]) for entry in verdicts]
     if len(set(said)) > 1:
-        said = [f"{entry['group'] or entry['stage']}: {text}" for entry, text in zip(verdicts, said, strict=True)]
+        said = [
+            f"{entry['group'] or entry['stage']}: {text}"
+            for entry, text in zip(verdicts, said, strict=True)
+        ]
     return {**cells, "verdict": "; ".join(dict.fromkeys(said))} if said else cells
 
 
 def stat_heads(rows: Sequence[Row], stats: Sequence[str], form: str) -> list[str]:
-    """The columns: the rank and the test first, then what each group has, then the rest, the verdict and the label last."""
+    """The columns: the rank and the test first, then what each group has, then the rest, the
+    verdict and the label last.
+    """
     fixed = ("address", "stage", "contrast")
     first = {name: place for place, name in enumerate(IN_ORDER)}
     names = {name: name.partition("[")[0] for row in rows for name in row if name not in fixed}
     few = form == "text" and not set(TESTED).isdisjoint(names.values())
-    shown = [name for name, stat in names.items() if (stat in stats if stats else not few or stat in IN_TABLES)]
+    shown = [
+        name
+        for name, stat in names.items()
+        if (stat in stats if stats else not few or stat in IN_TABLES)
+    ]
     return [
         *fixed,
-        *sorted(shown, key=lambda name: (name == "label", name == "verdict", first.get(names[name], len(first)), name)),
+        *sorted(
+            shown,
+            key=lambda name: (
+                name == "label",
+                name == "verdict",
+                first.get(names[name], len(first)),
+                name,
+            ),
+        ),
     ]

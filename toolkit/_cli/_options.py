@@ -47,28 +47,59 @@ def spec_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _OPTIONS = (
-    click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change one value; stages by id, sinks by name."),
-    click.option("--overlay", "overlays", multiple=True, type=_FILE, help="A YAML file laid over the spec."),
-    click.option("--plugin", "plugins", multiple=True, type=_FILE, help="A scratch plugin file; its hash is recorded."),
-    click.option("--on", default="local", show_default=True, help="The executor that starts workers."),
+    click.option(
+        "--set",
+        "sets",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Change one value; stages by id, sinks by name.",
+    ),
+    click.option(
+        "--overlay", "overlays", multiple=True, type=_FILE, help="A YAML file laid over the spec."
+    ),
+    click.option(
+        "--plugin",
+        "plugins",
+        multiple=True,
+        type=_FILE,
+        help="A scratch plugin file; its hash is recorded.",
+    ),
+    click.option(
+        "--on", default="local", show_default=True, help="The executor that starts workers."
+    ),
     click.option("--gpu", metavar="5 | 2,5 | none", help="Physical GPU indices, one worker each."),
-    click.option("--store", metavar="FOLDER|URI", help="Default: TOOLKIT_STORE, else ./toolkit-runs."),
+    click.option(
+        "--store", metavar="FOLDER|URI", help="Default: TOOLKIT_STORE, else ./toolkit-runs."
+    ),
     click.option("--json", "as_json", is_flag=True, help="Machine-readable output on stdout."),
 )
 
 
 def again(target: str, asked: Asked) -> str:
-    """The command line that runs what was asked for: every option that decides what is computed, where and by whom."""
+    """The command line that runs what was asked for: every option that decides what is computed,
+    where and by whom.
+    """
     words = ["toolkit", "run", target]
-    for option, values in (("--set", asked.sets), ("--overlay", asked.overlays), ("--plugin", asked.plugins)):
+    for option, values in (
+        ("--set", asked.sets),
+        ("--overlay", asked.overlays),
+        ("--plugin", asked.plugins),
+    ):
         words += [word for value in values for word in (option, str(value))]
     words += [] if asked.on == "local" else ["--on", asked.on]
-    words += [word for option, value in (("--gpu", asked.gpu), ("--store", asked.store)) if value for word in (option, value)]
+    words += [
+        word
+        for option, value in (("--gpu", asked.gpu), ("--store", asked.store))
+        if value
+        for word in (option, value)
+    ]
     return shlex.join(words)
 
 
 def load_plan(target: str, asked: Asked) -> tuple[Plan, Parts, Asked]:
-    """The plan of a spec file, or of a run in the store: then with the overlays, sets and plugins recorded there."""
+    """The plan of a spec file, or of a run in the store: then with the overlays, sets and plugins
+    recorded there.
+    """
     from toolkit._plan.plan import make_plan
     from toolkit._plan.resolve import resolve
     from toolkit._plugins.loading import load_parts
@@ -76,7 +107,9 @@ def load_plan(target: str, asked: Asked) -> tuple[Plan, Parts, Asked]:
 
     recorded = _recorded(target, asked)
     if recorded is not None:
-        loaded = load_spec_data(recorded["spec"], Path(recorded["spec_path"]), asked.overlays, asked.sets)
+        loaded = load_spec_data(
+            recorded["spec"], Path(recorded["spec_path"]), asked.overlays, asked.sets
+        )
         asked = _with_record(asked, recorded)
     else:
         _check_either(target, asked)
@@ -86,7 +119,9 @@ def load_plan(target: str, asked: Asked) -> tuple[Plan, Parts, Asked]:
 
 
 def _recorded(target: str, asked: Asked) -> dict[str, Any] | None:
-    """The manifest when `target` names a run and no file: what looks like a path is never taken for a run."""
+    """The manifest when `target` names a run and no file: what looks like a path is never taken for
+    a run.
+    """
     from toolkit._run.manifest import read_manifest
     from toolkit._run.run_folder import run_folder, store_folder
 
@@ -118,13 +153,18 @@ def _check_either(target: str, asked: Asked) -> None:
 
     if _may_be_run(target):
         raise BadInput(
-            f"{missing(Path(target))} Nor is it a run: the store {store_folder(asked.store)} holds none. Another store: --store PATH "
+            f"{missing(Path(target))} Nor is it a run: the store "
+            f"{store_folder(asked.store)} "
+            f"holds none. Another "
+            f"store: --store PATH "
             f"or TOOLKIT_STORE."
         )
 
 
 def _with_record(asked: Asked, recorded: dict[str, Any]) -> Asked:
-    """Overlays and sets are merged into the recorded spec already; only an upstream spec still needs them."""
+    """Overlays and sets are merged into the recorded spec already; only an upstream spec still
+    needs them.
+    """
     from dataclasses import replace
 
     return replace(

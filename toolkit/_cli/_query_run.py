@@ -1,4 +1,6 @@
-"""The run that a query is about: its committed rows, read a batch of steps at a time, and why there may be none."""
+"""The run that a query is about: its committed rows, read a batch of steps at a time, and why there
+may be none.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ class Run:
 
     def read(self, table: str, wanted: Sequence[str] | None = None) -> pa.Table:
         """All rows of a table, of whatever stage."""
-        return self.store.read(table, [step.key for step in self.steps if step.tables.get(table)], wanted)
+        return self.store.read(
+            table, [step.key for step in self.steps if step.tables.get(table)], wanted
+        )
 
     def batches(self, table: str, wanted: Sequence[str]) -> Iterator[pa.Table]:
         """The rows of a table, the steps of about `BATCH_ROWS` rows at a time."""
@@ -70,15 +74,28 @@ class Run:
         return RunRows(self.store, self.steps)
 
     def read_stages(
-        self, table: str, stage: str | None, where: Mapping[str, Sequence[Any]] | None = None, wanted: Sequence[str] | None = None
+        self,
+        table: str,
+        stage: str | None,
+        where: Mapping[str, Sequence[Any]] | None = None,
+        wanted: Sequence[str] | None = None,
     ) -> pa.Table:
-        """The rows of a table whose columns have one of the values in `where`, with a column `stage`; of one stage, if it is named."""
+        """The rows of a table whose columns have one of the values in `where`, with a column
+        `stage`; of one stage, if it is named.
+        """
         from toolkit.errors import BadInput, choices, nearest
 
         if stage is not None and stage not in self.stages(table):
-            known = {step.stage for step in self.steps} | {str(entry.get("id")) for entry in self.planned}
+            known = {step.stage for step in self.steps} | {
+                str(entry.get("id")) for entry in self.planned
+            }
             if stage not in known:
-                raise BadInput(f"Run {self.id} has no stage '{stage}'.{nearest(stage, known)} Stages: {choices(known)}.")
+                raise BadInput(
+                    f"Run {self.id} has no stage "
+                    f"'{stage}'.{nearest(stage, known)} "
+                    f"Stages: "
+                    f"{choices(known)}."
+                )
         return self.rows.by_stage(table, where, wanted, stage)
 
     def texts(self, samples: Sequence[str]) -> list[Row]:
@@ -116,7 +133,9 @@ class Run:
         return prefixes(self.spaces)
 
     def label(self, space: str, index: int) -> str:
-        """The shortest address of a feature that can be typed back; `-` for what is done to no feature."""
+        """The shortest address of a feature that can be typed back; `-` for what is done to no
+        feature.
+        """
         return f"{self._prefixes.get(space, f'{space}:')}{index}" if space else "-"
 
     def feature(self, address: str) -> tuple[str, int]:
@@ -141,7 +160,12 @@ class Run:
         found = [row for row in rows if name in (None, row["space"], row["address"])]
         if not found:
             known = [str(row["address"]) for row in rows]
-            raise BadInput(f"There is no space '{name}' here.{nearest(str(name), known)} Spaces: {listing(known)}.")
+            raise BadInput(
+                f"There is no space '{name}' "
+                f"here.{nearest(str(name), known)} "
+                f"Spaces: "
+                f"{listing(known)}."
+            )
         return [str(row["space"]) for row in found]
 
     def placed(self, table: pa.Table) -> pa.Table:
@@ -161,7 +185,11 @@ class Run:
 
         if found := self.texts([name]):
             return found[0]
-        known = [id for batch in self.batches("samples", ("sample",)) for id in batch["sample"].to_pylist()]
+        known = [
+            id
+            for batch in self.batches("samples", ("sample",))
+            for id in batch["sample"].to_pylist()
+        ]
         raise BadInput(
             f"Run {self.id} has no sample '{name}'.{nearest(name, known)} "
             f"It has {len(known):,}, such as {listing(sorted(known), 3)}."
@@ -175,13 +203,23 @@ class Run:
             return f"{head}: stage '{stage}' does not write it. " + _writes(writers, table)
         if where or not writers:
             return f"{head}. " + (
-                f"Stages that wrote some: {listing(list(self.stages(table)))}." if where else _writes([], table)
+                f"Stages that wrote some: {listing(list(self.stages(table)))}."
+                if where
+                else _writes([], table)
             )
-        return f"{head}: " + "; ".join(self._why_stage(entry) for entry in writers if stage in (None, entry.get("id"))) + "."
+        return (
+            f"{head}: "
+            + "; ".join(
+                self._why_stage(entry) for entry in writers if stage in (None, entry.get("id"))
+            )
+            + "."
+        )
 
     def _why_stage(self, entry: Mapping[str, Any]) -> str:
         done = sum(step.stage == entry.get("id") for step in self.steps)
-        said = f"its {done} committed step(s) wrote none" if done else "it has committed no step yet"
+        said = (
+            f"its {done} committed step(s) wrote none" if done else "it has committed no step yet"
+        )
         return f"stage '{entry.get('id')}' ({entry.get('part')}) writes it and {said}"
 
 
@@ -191,16 +229,27 @@ def _writes(writers: Sequence[Mapping[str, Any]], table: str) -> str:
     from toolkit.errors import PluginError
 
     if writers:
-        return f"Stages of this run that do: {', '.join(str(entry.get('id')) for entry in writers)}."
+        return (
+            f"Stages of this run that do: {', '.join(str(entry.get('id')) for entry in writers)}."
+        )
     try:
         parts = [part.name for part in load_parts().all() if table in getattr(part, "writes", ())]
     except PluginError:  # what is committed can be read whatever is installed
-        return "No stage of this run writes it. Parts that do: toolkit plugins says why they cannot be listed."
-    return f"No stage of this run writes it. Parts that do: {', '.join(parts) or 'none is installed'}."
+        return (
+            "No stage of this run writes it. Parts that do: toolkit plugins says "
+            "why "
+            "they cannot be "
+            "listed."
+        )
+    return (
+        f"No stage of this run writes it. Parts that do: {', '.join(parts) or 'none is installed'}."
+    )
 
 
 def open_run(asked: Asked, name: str | None = None) -> Run:
-    """The run asked for, or the one named. Of one that is not done, the committed steps, and a word about it on stderr."""
+    """The run asked for, or the one named. Of one that is not done, the committed steps, and a word
+    about it on stderr.
+    """
     from toolkit._cli.status import alive
     from toolkit._run.events import read_events
     from toolkit._run.run_folder import find_run, run_folder, store_folder, tally
@@ -220,10 +269,22 @@ def open_run(asked: Asked, name: str | None = None) -> Run:
     run = Run(name, folder, store, steps, row or _started(name, told))
     if wanted is None and len(states) > 1:
         click.echo(f"run: {name}, the newest of {len(states)}", err=True)
-    state = told.state if row is None else "dead" if row.state == "running" and not alive(row) else row.state
+    state = (
+        told.state
+        if row is None
+        else "dead"
+        if row.state == "running" and not alive(row)
+        else row.state
+    )
     if state != "done":
         total = (row.total if row else None) or told.total
-        click.echo(f"partial: run {name} is {state}; {len(run.steps)} of {total or '?'} steps are committed", err=True)
+        click.echo(
+            f"partial: run {name} is {state}; {len(run.steps)} of "
+            f"{total or '?'} "
+            f"steps "
+            f"are committed",
+            err=True,
+        )
     return run
 
 
@@ -232,7 +293,17 @@ def _started(name: str, told: Tally) -> RunRow:
     from toolkit.ledger import RunRow
 
     return RunRow(
-        run=name, seq=0, name=name, state=told.state, at=told.started, done=0, total=told.total, note="", steps=(), pid=0, host=""
+        run=name,
+        seq=0,
+        name=name,
+        state=told.state,
+        at=told.started,
+        done=0,
+        total=told.total,
+        note="",
+        steps=(),
+        pid=0,
+        host="",
     )
 
 
@@ -243,11 +314,15 @@ def only(table: pa.Table, column: str, values: Iterable[Any] | None) -> pa.Table
 
     if values is None:
         return table
-    return table.filter(pc.is_in(table[column], value_set=pa.array(list(values), table.schema.field(column).type)))
+    return table.filter(
+        pc.is_in(table[column], value_set=pa.array(list(values), table.schema.field(column).type))
+    )
 
 
 def sorted_by(table: pa.Table, order: Iterable[tuple[str, bool]]) -> pa.Table:
-    """The rows in order; True means smallest first. What has no value comes last either way, as Arrow has it."""
+    """The rows in order; True means smallest first. What has no value comes last either way, as
+    Arrow has it.
+    """
     import pyarrow.compute as pc
 
     keys = [(name, "ascending" if up else "descending") for name, up in order]

@@ -1,4 +1,6 @@
-"""Plain text for people: columns, sizes and durations, the same in every command that lists something."""
+"""Plain text for people: columns, sizes and durations, the same in every command that lists
+something.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,18 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def store_option(function: Function) -> Function:
     """`--store`, the same on every command."""
-    return click.option("--store", metavar="PATH|URI", help="The store. Default: TOOLKIT_STORE, else ./toolkit-runs.")(function)
+    return click.option(
+        "--store",
+        metavar="PATH|URI",
+        help="The store. Default: TOOLKIT_STORE, else ./toolkit-runs.",
+    )(function)
 
 
 def json_option(function: Function) -> Function:
     """`--json`, the same on every command that lists something."""
-    return click.option("--json", "as_json", is_flag=True, help="Write JSON for programs.")(function)
+    return click.option("--json", "as_json", is_flag=True, help="Write JSON for programs.")(
+        function
+    )
 
 
 def columns(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> str:
@@ -25,7 +33,10 @@ def columns(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence
     lines = [list(heads), *([str(cell).replace("\n", " ") for cell in row] for row in rows)]
     widths = [max(len(line[at]) for line in lines) for at in range(len(heads))]
     aligned = [
-        [cell.rjust(width) if head in right else cell.ljust(width) for head, cell, width in zip(heads, line, widths, strict=True)]
+        [
+            cell.rjust(width) if head in right else cell.ljust(width)
+            for head, cell, width in zip(heads, line, widths, strict=True)
+        ]
         for line in lines
     ]
     return "\n".join("  ".join(line).rstrip() for line in aligned)
@@ -48,4 +59,8 @@ def duration(seconds: float | None) -> str:
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
-    return f"{whole // 60} min {whole % 60:02d} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return (
+        f"{whole // 60} min {whole % 60:02d} s"
+        if whole < 3600
+        else f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    )

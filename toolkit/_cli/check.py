@@ -17,15 +17,27 @@ if TYPE_CHECKING:
 @click.argument("target", metavar="SPEC|RUN_ID")
 @spec_options
 def command(target: str, asked: Asked) -> None:
-    """Say whether a spec is right: keys, parts, values, tables. Nothing is run and no store is opened."""
+    """Say whether a spec is right: keys, parts, values, tables. Nothing is run and no store is
+    opened.
+    """
     from toolkit._cli._options import load_plan
 
     plan, _, _ = load_plan(target, asked)
     if asked.as_json:
-        stages = [{"id": stage.id, "part": stage.part.name, "needs": list(stage.needs)} for stage in plan.stages]
-        click.echo(json.dumps({"ok": True, "run": plan.run, "stages": stages, "found": _found(plan)}))
+        stages = [
+            {"id": stage.id, "part": stage.part.name, "needs": list(stage.needs)}
+            for stage in plan.stages
+        ]
+        click.echo(
+            json.dumps({"ok": True, "run": plan.run, "stages": stages, "found": _found(plan)})
+        )
     else:
-        click.echo(f"{target}: right. {len(plan.stages)} stages, {len(plan.sinks)} sinks; it would be run {plan.run}.")
+        click.echo(
+            f"{target}: right. {len(plan.stages)} stages, {len(plan.sinks)} sinks; "
+            f"it "
+            f"would be run "
+            f"{plan.run}."
+        )
         for line in _found(plan):
             click.echo(line)
 
@@ -33,9 +45,14 @@ def command(target: str, asked: Asked) -> None:
 def _found(plan: Plan) -> list[str]:
     """What parts that look for themselves found: `saes: auto found ...`, once each."""
     used = [
-        (name, loadable) for stage in plan.stages for name, loadable in (("model", stage.model), ("saes", stage.saes)) if loadable
+        (name, loadable)
+        for stage in plan.stages
+        for name, loadable in (("model", stage.model), ("saes", stage.saes))
+        if loadable
     ]
     lines = [
-        f"{name}: {one.part.name} found {one.identity.facts['found']}" for name, one in used if "found" in one.identity.facts
+        f"{name}: {one.part.name} found {one.identity.facts['found']}"
+        for name, one in used
+        if "found" in one.identity.facts
     ]
     return list(dict.fromkeys(lines))

@@ -1,4 +1,6 @@
-"""`toolkit doctor`: is this machine fit, is the store whole; and `--clean`, which removes what kills have left behind."""
+"""`toolkit doctor`: is this machine fit, is the store whole; and `--clean`, which removes what
+kills have left behind.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,10 @@ if TYPE_CHECKING:
 
 _TORCH = (
     "import json, torch; c = torch.cuda; n = c.device_count() if c.is_available() else 0; "
-    "facts = {'version': torch.__version__, 'cuda': torch.version.cuda, 'devices': [c.get_device_name(i) for i in range(n)]}; "
+    "facts = {'version': torch.__version__, 'cuda': torch.version.cuda, "
+    "'devices': "
+    "[c.get_device_name(i) "
+    "for i in range(n)]}; "
     "print(json.dumps(facts))"
 )
 _LOW = 2 * 2**30
@@ -37,20 +42,36 @@ class Finding:
 
 
 @click.command("doctor")
-@click.option("--clean", is_flag=True, help="Remove orphan rows and files, and job folders of finished steps.")
+@click.option(
+    "--clean", is_flag=True, help="Remove orphan rows and files, and job folders of finished steps."
+)
 @json_option
 @store_option
 def command(clean: bool, as_json: bool, store: str | None) -> None:
-    """Examine this machine and the store. Exit code 0: healthy; 3: something has a cure, printed beside it."""
+    """Examine this machine and the store. Exit code 0: healthy; 3: something has a cure, printed
+    beside it.
+    """
     from toolkit._run.run_folder import store_folder
 
     folder = store_folder(store)
     removed = _clean(folder) if clean else {}
     findings = list(examine(folder))
     if as_json:
-        click.echo(json.dumps({"removed": removed, "findings": [asdict(finding) for finding in findings]}, indent=1))
+        click.echo(
+            json.dumps(
+                {"removed": removed, "findings": [asdict(finding) for finding in findings]},
+                indent=1,
+            )
+        )
     else:
-        click.echo("\n".join([*(f"removed  {what}: {count}" for what, count in removed.items()), *map(_line, findings)]))
+        click.echo(
+            "\n".join(
+                [
+                    *(f"removed  {what}: {count}" for what, count in removed.items()),
+                    *map(_line, findings),
+                ]
+            )
+        )
     if any(finding.cure for finding in findings):
         sys.exit(3)
 
@@ -80,13 +101,23 @@ def _python() -> Finding:
 def torch_build() -> Finding:
     """Asked in a process of its own, so that a broken build cannot take the doctor with it."""
     try:
-        done = subprocess.run([sys.executable, "-c", _TORCH], capture_output=True, text=True, timeout=180)
+        done = subprocess.run(
+            [sys.executable, "-c", _TORCH], capture_output=True, text=True, timeout=180
+        )
         facts = json.loads(done.stdout)
     except subprocess.TimeoutExpired:
-        return Finding("torch", "importing it takes more than 180 s", "Check the disk and the GPU driver; then: nvidia-smi")
+        return Finding(
+            "torch",
+            "importing it takes more than 180 s",
+            "Check the disk and the GPU driver; then: nvidia-smi",
+        )
     except ValueError:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        return Finding("torch", f"cannot be imported: {last}", "Install it again: python -m pip install --force-reinstall torch")
+        return Finding(
+            "torch",
+            f"cannot be imported: {last}",
+            "Install it again: python -m pip install --force-reinstall torch",
+        )
     devices = ", ".join(facts["devices"]) or "no GPU visible"
     return Finding("torch", f"{facts['version']} (CUDA {facts['cuda'] or 'none'}; {devices})")
 
@@ -118,7 +149,10 @@ def _packages() -> Iterator[Finding]:
 
 
 def _disk(store: Path) -> Iterator[Finding]:
-    for name, folder, low in (("disk of the store", _existing(store), _LOW), ("/dev/shm", Path("/dev/shm"), 0)):
+    for name, folder, low in (
+        ("disk of the store", _existing(store), _LOW),
+        ("/dev/shm", Path("/dev/shm"), 0),
+    ):
         if folder.exists():
             free = shutil.disk_usage(folder).free
             cure = "Free space, or give --store a folder on another disk." if free < low else ""
@@ -134,9 +168,15 @@ def _hugging_face() -> Finding:
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
     cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
     place = _existing(cache)
-    cure = "" if os.access(place, os.W_OK) else "Make it writable, or point HF_HOME to a folder that is."
+    cure = (
+        ""
+        if os.access(place, os.W_OK)
+        else "Make it writable, or point HF_HOME to a folder that is."
+    )
     return Finding(
-        "Hugging Face cache", f"{cache} ({'there' if cache.exists() else 'not made yet'}; {size(_free(place))} free)", cure
+        "Hugging Face cache",
+        f"{cache} ({'there' if cache.exists() else 'not made yet'}; {size(_free(place))} free)",
+        cure,
     )
 
 
@@ -163,9 +203,15 @@ def _store(folder: Path) -> Iterator[Finding]:
     clean = "toolkit doctor --clean"
     rows = ", ".join(f"{count} in {name}" for name, count in orphans.items())
     yield Finding("orphan rows", rows or "none", clean if orphans else "")
-    yield Finding("job folders of finished steps", str(len(stale)) if stale else "none", clean if stale else "")
+    yield Finding(
+        "job folders of finished steps",
+        str(len(stale)) if stale else "none",
+        clean if stale else "",
+    )
     for run in dead:
-        yield Finding(f"run {run}", "was cut off; its process is gone", f"Continue with: {again(run, folder)}")
+        yield Finding(
+            f"run {run}", "was cut off; its process is gone", f"Continue with: {again(run, folder)}"
+        )
 
 
 def _dead(store: Store) -> list[str]:
@@ -175,7 +221,9 @@ def _dead(store: Store) -> list[str]:
 
 
 def stale_jobs(store: Store) -> list[Path]:
-    """Job folders nobody needs: their step is committed. One of an uncommitted step may be taken over when its run continues."""
+    """Job folders nobody needs: their step is committed. One of an uncommitted step may be taken
+    over when its run continues.
+    """
     jobs = sorted(path for path in (store.folder / "runs").glob("*/jobs/*") if path.is_dir())
     committed = store.has(path.name for path in jobs)
     done = {row.run for row in store.run_states() if row.state == "done"}

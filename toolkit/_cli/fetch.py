@@ -15,9 +15,11 @@ from toolkit._cli._options import Asked, spec_options
 @click.argument("target", metavar="SPEC|RUN_ID")
 @spec_options
 def command(target: str, asked: Asked) -> None:
-    """Download the model and SAEs of a spec into the hub's cache, and check that the files are whole.
+    """Download the model and SAEs of a spec into the hub's cache, and check that the files are
+    whole.
 
-    The same command goes on with what was cut off. With HF_HUB_OFFLINE set, nothing is fetched and what is there is checked.
+    The same command goes on with what was cut off. With HF_HUB_OFFLINE set, nothing is fetched and
+    what is there is checked.
     """
     from toolkit._cli._options import load_plan
     from toolkit._plan.fetch import Screen, downloads_of, fetch_all, loadables_of

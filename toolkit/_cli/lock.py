@@ -12,10 +12,14 @@ from toolkit._cli._options import Asked, spec_options
 
 @click.command("lock")
 @click.argument("target", metavar="SPEC")
-@click.option("--out", type=click.Path(path_type=Path), help="Default: the spec's name with .lock.json.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Default: the spec's name with .lock.json."
+)
 @spec_options
 def command(target: str, asked: Asked, out: Path | None) -> None:
-    """Write the revisions and digests of models, SAEs and data that a spec resolves to, and the versions of all parts."""
+    """Write the revisions and digests of models, SAEs and data that a spec resolves to, and the
+    versions of all parts.
+    """
     from toolkit._cli._options import load_plan
     from toolkit._plan.lock import make_lock
     from toolkit._run.job_folder import write_text

@@ -9,12 +9,23 @@ import click
 
 @click.command("new-plugin")
 @click.argument("name")
-@click.option("--kind", required=True, metavar="KIND", help="What it offers: model, sae, source, extract, compare, sink, ...")
-@click.option("--out", type=click.Path(path_type=Path), default=Path(), help="Where its folder goes; default: here.")
+@click.option(
+    "--kind",
+    required=True,
+    metavar="KIND",
+    help="What it offers: model, sae, source, extract, compare, sink, ...",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    help="Where its folder goes; default: here.",
+)
 def command(name: str, kind: str, out: Path) -> None:
     """Write the plugin package toolkit-NAME. It installs and passes its contract test as it is.
 
-    Kinds: model, sae, source, environment, parser, extract, compare, patch, play, trace, words, sink, executor, report.
+    Kinds: model, sae, source, environment, parser, extract, compare, patch, play, trace, words,
+    sink, executor, report.
     """
     from toolkit._plugins.scaffold import write_plugin
 

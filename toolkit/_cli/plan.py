@@ -29,15 +29,25 @@ def command(target: str, asked: Asked) -> None:
     total = total_of(row["cost"] for row in rows)
     if asked.as_json:
         sinks = [sink.name for sink in plan.sinks]
-        click.echo(json.dumps({"run": plan.run, "stages": rows, "sinks": sinks, "total": asdict(total)}))
+        click.echo(
+            json.dumps({"run": plan.run, "stages": rows, "sinks": sinks, "total": asdict(total)})
+        )
     else:
-        click.echo(_headline(plan.run, len(rows), again(target, asked), all(row["why"] == "-" for row in rows)))
+        click.echo(
+            _headline(
+                plan.run, len(rows), again(target, asked), all(row["why"] == "-" for row in rows)
+            )
+        )
         _show(rows, total)
     check_disk(plan, [total], [total_of(row["whole"] for row in rows)], store_folder(asked.store))
 
 
 def _headline(run: str, stages: int, command: str, all_there: bool) -> str:
-    told = f"all is there: `{command}` computes nothing." if all_there else f"`{command}` computes what is not there yet."
+    told = (
+        f"all is there: `{command}` computes nothing."
+        if all_there
+        else f"`{command}` computes what is not there yet."
+    )
     return f"run {run}: {stages} stages; {told}\n"
 
 
@@ -48,7 +58,12 @@ def _show(rows: Sequence[dict[str, Any]], total: Cost) -> None:
     if priced:
         named = [_cost_cells(row["stage"], row["cost"]) for row in priced]
         if len(priced) > 1:
-            named.append(_cost_cells("together", {**asdict(total), "known": all(row["cost"]["known"] for row in priced)}))
+            named.append(
+                _cost_cells(
+                    "together",
+                    {**asdict(total), "known": all(row["cost"]["known"] for row in priced)},
+                )
+            )
         asked = ("COSTS", "", "FORWARDS", "TFLOP", "READ", "MEMORY", "STORED")
         click.echo("\n" + columns(asked, named, right=asked[2:]))
         click.echo(_SAID)
@@ -100,4 +115,12 @@ def _teraflops(count: float) -> str:
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     """`ABOUT` is the work to expect, from what such steps took before in this store."""
     needs = ", ".join(row["needs"]) or "-"
-    return row["stage"], row["part"], needs, row["steps"], str(row["there"]), duration(row["seconds"]), row["why"]
+    return (
+        row["stage"],
+        row["part"],
+        needs,
+        row["steps"],
+        str(row["there"]),
+        duration(row["seconds"]),
+        row["why"],
+    )

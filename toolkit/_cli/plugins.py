@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 
 
 @click.command("plugins")
-@click.option("--plugin", "files", multiple=True, type=click.Path(path_type=Path), help="Load a scratch plugin from a file, too.")
+@click.option(
+    "--plugin",
+    "files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Load a scratch plugin from a file, too.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 def command(files: tuple[Path, ...], as_json: bool) -> None:
     """List the installed plugins and their parts."""

@@ -1,6 +1,8 @@
-"""`toolkit query`: what the committed tables of a run say about a feature, a sample, a comparison or an intervention.
+"""`toolkit query`: what the committed tables of a run say about a feature, a sample, a comparison
+or an intervention.
 
-Rows are filtered and ordered as Arrow, a batch of steps at a time; only those that are shown become Python objects.
+Rows are filtered and ordered as Arrow, a batch of steps at a time; only those that are shown become
+Python objects.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ ALL = 1 << 40
 def command() -> None:
     """Look up features, samples, comparisons and effects of a run, also while it runs.
 
-    ADDRESS is 25/2059, L25-2059, L25#2059, 25:2059, Neuronpedia's model/source/2059 or model/hookpoint/sae:2059.
+    ADDRESS is 25/2059, L25-2059, L25#2059, 25:2059, Neuronpedia's model/source/2059 or
+    model/hookpoint/sae:2059.
     """
 
 
@@ -41,7 +44,9 @@ def top(asked: Asked, address: str) -> Answer:
     """Show where the feature at ADDRESS fires hardest."""
     run = open_run(asked)
     heads = ("sample", "position", "token", "value", "unit", "text")
-    if missing := next((table for table in ("activations", "spaces") if not run.stages(table)), None):
+    if missing := next(
+        (table for table in ("activations", "spaces") if not run.stages(table)), None
+    ):
         return Answer(heads, [], 0, run.why(missing))
     space, index = run.feature(address)
     hits = run.view.top(space, index, asked.k).drop("unit").to_dicts()
@@ -54,20 +59,32 @@ def top(asked: Asked, address: str) -> Answer:
 @command.command("tokens")
 @click.argument("address")
 @click.argument("sample")
-@click.option("--all", "every", is_flag=True, help="Every token, also where the feature does not fire.")
+@click.option(
+    "--all", "every", is_flag=True, help="Every token, also where the feature does not fire."
+)
 @answered
 def tokens(asked: Asked, address: str, sample: str, every: bool) -> Answer:
     """Show the text of SAMPLE and where in it the feature at ADDRESS fires."""
     run = open_run(asked)
     heads = ("position", "token", "value")
-    if missing := next((table for table in ("samples", "activations", "spaces") if not run.stages(table)), None):
+    if missing := next(
+        (table for table in ("samples", "activations", "spaces") if not run.stages(table)), None
+    ):
         return Answer(heads, [], 0, run.why(missing))
     space, index = run.feature(address)
     text = run.sample(sample)["text"]
     found = run.view.tokens(space, index, sample).rename({"piece": "token"}).to_dicts()
     rows = [row for row in found if every or row["value"]]
-    why = _why_no_tokens(run, address, sample, [row["position"] for row in found if row["value"] is not None])
-    above = shaded(text, [row["token"] for row in found], [row["value"] for row in found], is_terminal()) if rows else ""
+    why = _why_no_tokens(
+        run, address, sample, [row["position"] for row in found if row["value"] is not None]
+    )
+    above = (
+        shaded(
+            text, [row["token"] for row in found], [row["value"] for row in found], is_terminal()
+        )
+        if rows
+        else ""
+    )
     return Answer(heads, rows[: asked.k], len(rows), why, above=above)
 
 
@@ -78,24 +95,32 @@ def coactive(asked: Asked, address: str) -> Answer:
     """Show which features of the same space fire where the feature at ADDRESS fires."""
     run = open_run(asked)
     heads = ("address", "both", "count", "jaccard", "label")
-    if missing := next((table for table in ("activations", "spaces") if not run.stages(table)), None):
+    if missing := next(
+        (table for table in ("activations", "spaces") if not run.stages(table)), None
+    ):
         return Answer(heads, [], 0, run.why(missing))
     space, index = run.feature(address)
     found = run.view.coactive(space, index, ALL)
     rows = _named(run, space, found.head(asked.k).to_dicts())
-    return Answer(heads, rows, found.height, f"No other feature fires where {address} does in run {run.id}.")
+    return Answer(
+        heads, rows, found.height, f"No other feature fires where {address} does in run {run.id}."
+    )
 
 
 @command.command("similar")
 @click.argument("address")
 @click.option(
-    "--saes", metavar="FOLDER", type=click.Path(path_type=Path), help="Where the SAE files are, if not where they were."
+    "--saes",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help="Where the SAE files are, if not where they were.",
 )
 @answered
 def similar(asked: Asked, address: str, saes: Path | None) -> Answer:
     """Show the features whose decoder points most nearly where that of the feature at ADDRESS does.
 
-    The SAE files are read where the run had them. If they are gone, projections in the store are used (toolkit store project).
+    The SAE files are read where the run had them. If they are gone, projections in the store are
+    used (toolkit store project).
     """
     from toolkit._cli._decoders import find_rows
 
@@ -111,11 +136,17 @@ def similar(asked: Asked, address: str, saes: Path | None) -> Answer:
 @command.command("diff")
 @click.argument("first", metavar="RUN")
 @click.argument("second", metavar="RUN")
-@click.option("--space", metavar="ADDRESS", help="Of this space only: its id, or its address without an index.")
+@click.option(
+    "--space",
+    metavar="ADDRESS",
+    help="Of this space only: its id, or its address without an index.",
+)
 @click.option("--layer", type=click.IntRange(0), help="Of the spaces at this layer only.")
 @answered_of_runs
 def diff(asked: Asked, first: str, second: str, space: str | None, layer: int | None) -> Answer:
-    """Show the features that fire more, or less, in the second RUN than in the first; in spaces that both have."""
+    """Show the features that fire more, or less, in the second RUN than in the first; in spaces
+    that both have.
+    """
     import polars as pl
 
     from toolkit_store.query.diff import diff_views
@@ -126,8 +157,16 @@ def diff(asked: Asked, first: str, second: str, space: str | None, layer: int | 
         return Answer(heads, [], 0, missing.why("activations"))
     found = diff_views(runs[0].view, runs[1].view, _in_both(runs, space, layer))
     ranked = found.filter(pl.col("change") != 0)
-    rows = [{**row, "address": runs[0].label(row["space"], row["feature"])} for row in ranked.head(asked.k).to_dicts()]
-    why = f"Every feature fires in as large a share of samples in run {runs[1].id} as in run {runs[0].id}."
+    rows = [
+        {**row, "address": runs[0].label(row["space"], row["feature"])}
+        for row in ranked.head(asked.k).to_dicts()
+    ]
+    why = (
+        f"Every feature fires in as large a share of samples in run {runs[1].id} "
+        f"as "
+        f"in "
+        f"run {runs[0].id}."
+    )
     return Answer(heads, rows, ranked.height, why)
 
 
@@ -135,26 +174,52 @@ def diff(asked: Asked, first: str, second: str, space: str | None, layer: int | 
 @click.argument("statement")
 @answered
 def sql(asked: Asked, statement: str) -> Answer:
-    """Answer one SELECT over the tables of the run, in polars' SQL. Nothing else is read, and nothing is written.
+    """Answer one SELECT over the tables of the run, in polars' SQL. Nothing else is read, and
+    nothing is written.
 
-    Rows are read as they are needed: comparisons in WHERE of a column with a text or a whole number, joined by AND, are looked
-    up, and no more rows are read than --k shows, unless they are grouped or sorted.
+    Rows are read as they are needed: comparisons in WHERE of a column with a text or a whole
+    number, joined by AND, are looked up, and no more rows are read than --k shows, unless they are
+    grouped or sorted.
     """
     found = open_run(asked).view.sql(statement, asked.k + 1)
     shown = found.head(asked.k)
-    return Answer(found.columns, shown.to_dicts(), None if found.height > asked.k else found.height, "No rows.", frame=shown)
+    return Answer(
+        found.columns,
+        shown.to_dicts(),
+        None if found.height > asked.k else found.height,
+        "No rows.",
+        frame=shown,
+    )
 
 
 @command.command("sample")
 @click.argument("sample")
 @click.option("--position", type=click.IntRange(0), help="At this token only, counted from 0.")
-@click.option("--token", metavar="TEXT", help="At the tokens of this text only, such as '$100': one token or several.")
-@click.option("--span", metavar="NAME", help="At the tokens of the sample's spans of this name only, such as balance.")
-@click.option("--space", metavar="ADDRESS", help="Of this space only: its id, or its address without an index.")
+@click.option(
+    "--token",
+    metavar="TEXT",
+    help="At the tokens of this text only, such as '$100': one token or several.",
+)
+@click.option(
+    "--span",
+    metavar="NAME",
+    help="At the tokens of the sample's spans of this name only, such as balance.",
+)
+@click.option(
+    "--space",
+    metavar="ADDRESS",
+    help="Of this space only: its id, or its address without an index.",
+)
 @click.option("--layer", type=click.IntRange(0), help="Of the spaces at this layer only.")
 @answered
 def sample(
-    asked: Asked, sample: str, position: int | None, token: str | None, span: str | None, space: str | None, layer: int | None
+    asked: Asked,
+    sample: str,
+    position: int | None,
+    token: str | None,
+    span: str | None,
+    space: str | None,
+    layer: int | None,
 ) -> Answer:
     """Show which features are active on SAMPLE, the strongest first."""
     import polars as pl
@@ -167,17 +232,33 @@ def sample(
     places = places_asked(text, position, token, span)
     spaces = run.spaces_of(space, layer)
     hits = run.view.sample(sample, space=spaces[0] if spaces and len(spaces) == 1 else None)
-    wanted = [pl.col(name).is_in(some) for name, some in (("position", places), ("space", spaces)) if some is not None]
-    hits = hits.filter(*wanted).sort(["value", "space", "position", "feature"], descending=[True, False, False, False])
+    wanted = [
+        pl.col(name).is_in(some)
+        for name, some in (("position", places), ("space", spaces))
+        if some is not None
+    ]
+    hits = hits.filter(*wanted).sort(
+        ["value", "space", "position", "feature"], descending=[True, False, False, False]
+    )
     rows = [
-        {**row, "address": run.label(row["space"], row["feature"]), "token": piece_at(text["pieces"], row["position"])}
+        {
+            **row,
+            "address": run.label(row["space"], row["feature"]),
+            "token": piece_at(text["pieces"], row["position"]),
+        }
         for row in hits.head(asked.k).to_dicts()
     ]
-    return Answer(heads, rows, hits.height, "" if rows else _why_not_active(run, sample, places, spaces))
+    return Answer(
+        heads, rows, hits.height, "" if rows else _why_not_active(run, sample, places, spaces)
+    )
 
 
 @command.command("features")
-@click.option("--space", metavar="ADDRESS", help="Of this space only: its id, or its address without an index.")
+@click.option(
+    "--space",
+    metavar="ADDRESS",
+    help="Of this space only: its id, or its address without an index.",
+)
 @click.option("--layer", type=click.IntRange(0), help="Of the spaces at this layer only.")
 @click.option("--stage", metavar="ID", help="What this stage wrote only.")
 @click.option(
@@ -185,9 +266,16 @@ def sample(
     "stats",
     multiple=True,
     metavar="STAT",
-    help="Show this statistic only; may be given again. Default: of tests the main ones; all with --json.",
+    help="Show this statistic only; may be given again. Default: of tests the "
+    "main "
+    "ones; "
+    "all with --json.",
 )
-@click.option("--by", metavar="STAT", help="Sort by this statistic. Default: the sound rank, else q and the size of the effect.")
+@click.option(
+    "--by",
+    metavar="STAT",
+    help="Sort by this statistic. Default: the sound rank, else q and the size of the effect.",
+)
 @click.option("--significant", is_flag=True, help="Significant differences only.")
 @answered
 def features(
@@ -199,17 +287,29 @@ def features(
     by: str | None,
     significant: bool,
 ) -> Answer:
-    """Show what was found out about features. One line a feature and comparison: statistics, tests, verdicts."""
+    """Show what was found out about features. One line a feature and comparison: statistics, tests,
+    verdicts.
+    """
     run = open_run(asked)
     wanted = run.spaces_of(space, layer)
     where = {} if wanted is None else {"space": wanted}
     entries = ranking_entries(run, stage, where, (*stats, *([by] if by else ())), by)
     if not entries.num_rows:
-        return Answer(("address", "stage"), [], 0, run.why("features", stage, "in these spaces" if wanted is not None else ""))
+        return Answer(
+            ("address", "stage"),
+            [],
+            0,
+            run.why("features", stage, "in these spaces" if wanted is not None else ""),
+        )
     ranked = ranked_lines(run, entries, by, significant)
     rows = pivoted(run, entries, first_rows(ranked, asked.k), stage)
     heads = stat_heads(rows, stats, asked.form)
-    why = f"No difference is significant in run {run.id}: stat 'significant' is 1 nowhere in what was asked for."
+    why = (
+        f"No difference is significant in run {run.id}: stat 'significant' is 1 "
+        f"nowhere "
+        f"in what was asked "
+        f"for."
+    )
     return Answer(heads, rows, ranked.num_rows, why, shared=("stage", "contrast"))
 
 
@@ -217,22 +317,36 @@ def features(
 @click.option("--feature", metavar="ADDRESS", help="Of this feature only.")
 @click.option("--arm", metavar="ARM", help="Of this arm only.")
 @click.option("--stage", metavar="ID", help="What this stage wrote only.")
-@click.option("--samples", is_flag=True, help="One line a sample instead of the summary over samples.")
+@click.option(
+    "--samples", is_flag=True, help="One line a sample instead of the summary over samples."
+)
 @answered
-def effects(asked: Asked, feature: str | None, arm: str | None, stage: str | None, samples: bool) -> Answer:
+def effects(
+    asked: Asked, feature: str | None, arm: str | None, stage: str | None, samples: bool
+) -> Answer:
     """Show what interventions did, the surest first."""
     import pyarrow.compute as pc
 
     run = open_run(asked)
     heads = ("address", "stage", *(("sample",) if samples else ()), *EFFECTS)
-    where = _of_feature(run, feature) | ({} if arm is None else {"arm": [arm]}) | ({} if samples else {"sample": [SUMMARY]})
+    where = (
+        _of_feature(run, feature)
+        | ({} if arm is None else {"arm": [arm]})
+        | ({} if samples else {"sample": [SUMMARY]})
+    )
     chosen = run.read_stages("effects", stage, where)
     chosen = chosen.filter(pc.not_equal(chosen["sample"], SUMMARY)) if samples else chosen
     if not chosen.num_rows:
         return Answer(heads, [], 0, _why_no_effects(run, stage, feature, arm, samples))
     sized = run.placed(chosen).append_column("size", pc.abs(chosen["effect"]))
-    ordered = sorted_by(sized, [("q", True), ("size", False), *PLACE, ("arm", True), ("outcome", True), ("sample", True)])
-    rows = [{**row, "address": run.label(row["space"], row["feature"])} for row in first_rows(ordered, asked.k)]
+    ordered = sorted_by(
+        sized,
+        [("q", True), ("size", False), *PLACE, ("arm", True), ("outcome", True), ("sample", True)],
+    )
+    rows = [
+        {**row, "address": run.label(row["space"], row["feature"])}
+        for row in first_rows(ordered, asked.k)
+    ]
     return Answer(heads, rows, chosen.num_rows, "", shared=("stage",))
 
 
@@ -242,12 +356,20 @@ def effects(asked: Asked, feature: str | None, arm: str | None, stage: str | Non
 def _named(run: Run, space: str, rows: Sequence[Row]) -> list[Row]:
     """The rows with each feature's address, and its label if it has one."""
     labels = dict(run.view.labels(space, [row["feature"] for row in rows]).iter_rows())
-    return [{**row, "address": run.label(space, row["feature"]), "label": labels.get(row["feature"])} for row in rows]
+    return [
+        {**row, "address": run.label(space, row["feature"]), "label": labels.get(row["feature"])}
+        for row in rows
+    ]
 
 
 def _why_no_tokens(run: Run, address: str, sample: str, kept: Sequence[int]) -> str:
     if not kept:
-        return f"No activations of sample '{sample}' are kept in run {run.id} in the space of {address}."
+        return (
+            f"No activations of sample '{sample}' are kept in run {run.id} "
+            f"in "
+            f"the "
+            f"space of {address}."
+        )
     some = listing([str(number) for number in kept])
     return f"Feature {address} does not fire on sample '{sample}'. Kept positions: {some}."
 
@@ -263,21 +385,33 @@ def _in_both(runs: tuple[Run, Run], space: str | None, layer: int | None) -> lis
     ]
     both = [id for id in sides[0] if id in sides[1]]
     if not both:
-        named = [f"run {run.id}: {listing(sorted(set(side.values())))}" for run, side in zip(runs, sides, strict=True)]
+        named = [
+            f"run {run.id}: {listing(sorted(set(side.values())))}"
+            for run, side in zip(runs, sides, strict=True)
+        ]
         raise BadInput(
-            f"The two runs have no space in common, and features of two spaces cannot be compared by their numbers. {'; '.join(named)}."
+            f"The two runs have no space in common, and features of two spaces cannot be "
+            f"compared by their "
+            f"numbers. "
+            f"{'; '.join(named)}."
         )
     return both
 
 
-def _why_not_active(run: Run, sample: str, places: Sequence[int] | None, spaces: Sequence[str] | None) -> str:
+def _why_not_active(
+    run: Run, sample: str, places: Sequence[int] | None, spaces: Sequence[str] | None
+) -> str:
     if not run.stages("activations"):
         return run.why("activations")
     there = "" if spaces is None else " in these spaces"
     kept = run.view.positions(sample, spaces)
     if not kept:
         return f"No activations of sample '{sample}' are kept in run {run.id}{there}."
-    at = "" if places is None else f" at position{'s'[: len(places) != 1]} {listing([str(number) for number in places])}"
+    at = (
+        ""
+        if places is None
+        else f" at position{'s'[: len(places) != 1]} {listing([str(number) for number in places])}"
+    )
     if places is not None and not set(places) & set(kept):
         some = listing([str(number) for number in kept])
         return f"No activations are kept{at} of sample '{sample}'{there}. Kept positions: {some}."
@@ -298,18 +432,29 @@ def _check_arm(known: Sequence[str], arm: str | None) -> None:
     from toolkit.errors import BadInput, choices, nearest
 
     if arm is not None and known and arm not in known:
-        raise BadInput(f"There is no arm '{arm}' here.{nearest(arm, known)} Arms: {choices(known)}.")
+        raise BadInput(
+            f"There is no arm '{arm}' here.{nearest(arm, known)} Arms: {choices(known)}."
+        )
 
 
-def _why_no_effects(run: Run, stage: str | None, feature: str | None, arm: str | None, samples: bool) -> str:
+def _why_no_effects(
+    run: Run, stage: str | None, feature: str | None, arm: str | None, samples: bool
+) -> str:
     everything = run.read_stages("effects", stage, None, ["space", "feature"])
     if not everything.num_rows:
         return run.why("effects", stage)
     of_feature = run.read_stages("effects", stage, _of_feature(run, feature), ["arm"])
     if not of_feature.num_rows:
         pairs = run.placed(everything.group_by(["space", "feature", "stage"]).aggregate([]))
-        known = dict.fromkeys(run.label(row["space"], row["feature"]) for row in sorted_by(pairs, PLACE).to_pylist())
-        return f"Run {run.id} has no effects of this feature. It has effects of {len(known):,}: {listing(list(known))}."
+        known = dict.fromkeys(
+            run.label(row["space"], row["feature"]) for row in sorted_by(pairs, PLACE).to_pylist()
+        )
+        return (
+            f"Run {run.id} has no effects of this feature. It has effects "
+            f"of "
+            f"{len(known):,}: "
+            f"{listing(list(known))}."
+        )
     _check_arm(of_feature["arm"].unique().to_pylist(), arm)
     if samples:
         return "There are only summaries over samples: leave --samples out."

@@ -20,9 +20,13 @@ def command(as_json: bool, store: str | None) -> None:
     found = views(store_folder(store))
     if as_json:
         keys = ("run", "name", "state", "started", "done", "total", "note")
-        click.echo(json.dumps([{key: getattr(view, key) for key in keys} for view in found], indent=1))
+        click.echo(
+            json.dumps([{key: getattr(view, key) for key in keys} for view in found], indent=1)
+        )
     elif not found:
         click.echo("No runs yet. Start one: toolkit run SPEC")
     else:
-        rows = [(view.run, view.name, view.state, view.started[:16].replace("T", " ")) for view in found]
+        rows = [
+            (view.run, view.name, view.state, view.started[:16].replace("T", " ")) for view in found
+        ]
         click.echo(columns(("RUN", "NAME", "STATE", "STARTED"), rows))

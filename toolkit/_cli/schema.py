@@ -1,4 +1,6 @@
-"""`toolkit schema`: the JSON Schema of a spec, for editors. What follows `with` depends on what `uses` names."""
+"""`toolkit schema`: the JSON Schema of a spec, for editors. What follows `with` depends on what
+`uses` names.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,18 @@ PLACES = {"model": "model", "saes": "sae", "samples": "source"}
 
 
 @click.command("schema")
-@click.option("--plugin", "files", multiple=True, type=click.Path(path_type=Path), help="Load a scratch plugin from a file, too.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file instead of standard output.")
+@click.option(
+    "--plugin",
+    "files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Load a scratch plugin from a file, too.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write to this file instead of standard output.",
+)
 def command(files: tuple[Path, ...], out: Path | None) -> None:
     """Write the JSON Schema (draft 2020-12) of a spec with all installed parts."""
     from toolkit._plugins.loading import load_parts
@@ -31,21 +43,32 @@ def command(files: tuple[Path, ...], out: Path | None) -> None:
     try:
         out.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise BadInput(f"{out} cannot be written: {error.strerror}. Give another file with --out.") from error
+        raise BadInput(
+            f"{out} cannot be written: {error.strerror}. Give another file with --out."
+        ) from error
 
 
 def spec_schema(parts: Parts) -> dict[str, Any]:
-    """The schema of `Spec`, with one definition for each kind of part in place of the general reference."""
+    """The schema of `Spec`, with one definition for each kind of part in place of the general
+    reference.
+    """
     from toolkit._spec.spec import Spec
 
     schema = Spec.model_json_schema(by_alias=True)
     definitions = schema["$defs"]
     general, stage = definitions["PartRef"], definitions["StageSpec"]
     for key, kind in PLACES.items():
-        definitions[f"{kind}_part"] = _with_parts(general, parts.of(kind), definitions, leave_out=_foreign_keys(kind))
+        definitions[f"{kind}_part"] = _with_parts(
+            general, parts.of(kind), definitions, leave_out=_foreign_keys(kind)
+        )
         for owner in (schema, stage):
-            owner["properties"][key] = {"anyOf": [{"$ref": f"#/$defs/{kind}_part"}, {"type": "null"}], "default": None}
-    definitions["sink_part"] = _with_parts(general, parts.of("sink"), definitions, leave_out=_foreign_keys("sink"))
+            owner["properties"][key] = {
+                "anyOf": [{"$ref": f"#/$defs/{kind}_part"}, {"type": "null"}],
+                "default": None,
+            }
+    definitions["sink_part"] = _with_parts(
+        general, parts.of("sink"), definitions, leave_out=_foreign_keys("sink")
+    )
     schema["properties"]["sinks"]["items"] = {"$ref": "#/$defs/sink_part"}
     definitions["StageSpec"] = _with_parts(stage, parts.of("stage"), definitions)
     schema["properties"]["executors"]["properties"] = {
@@ -56,12 +79,17 @@ def spec_schema(parts: Parts) -> dict[str, Any]:
 
 
 def _foreign_keys(kind: str) -> tuple[str, ...]:
-    """Keys of the general part reference that belong to other kinds: `from` is for sources, `name` for sinks."""
+    """Keys of the general part reference that belong to other kinds: `from` is for sources, `name`
+    for sinks.
+    """
     return tuple(key for key, owner in (("from", "source"), ("name", "sink")) if owner != kind)
 
 
 def _with_parts(
-    base: dict[str, Any], parts: list[Part], definitions: dict[str, Any], leave_out: tuple[str, ...] = ()
+    base: dict[str, Any],
+    parts: list[Part],
+    definitions: dict[str, Any],
+    leave_out: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """`base` where `uses` is one of the parts and `with` follows the params of the one it names."""
     kept = {key: value for key, value in base["properties"].items() if key not in leave_out}
@@ -76,11 +104,16 @@ def _rule(part: Part, definitions: dict[str, Any]) -> dict[str, Any]:
     then: dict[str, Any] = {"properties": {"with": params}}
     if params.get("required"):
         then["required"] = ["with"]
-    return {"if": {"properties": {"uses": {"const": part.name}}, "required": ["uses"]}, "then": then}
+    return {
+        "if": {"properties": {"uses": {"const": part.name}}, "required": ["uses"]},
+        "then": then,
+    }
 
 
 def _params(part: Part, definitions: dict[str, Any], *, partial: bool = False) -> dict[str, Any]:
-    """The params' schema; its own definitions move to the top under the part's name, as two plugins may use one name."""
+    """The params' schema; its own definitions move to the top under the part's name, as two plugins
+    may use one name.
+    """
     prefix = f"{part.kind}.{part.name}."
     made = part.params.model_json_schema(by_alias=True, ref_template=f"#/$defs/{prefix}{{model}}")
     definitions.update({f"{prefix}{name}": value for name, value in made.pop("$defs", {}).items()})

@@ -40,20 +40,41 @@ def describe(store: Path, run: str) -> dict[str, Any]:
     for step in opened.steps(sorted({key for row in states for key in row.steps} | set(told.keys))):
         rows.update(step.tables)
     sinks = [
-        {key: event.get(key) for key in ("sink", "folder", "hashes")} for event in events if event["event"] == "sink_written"
+        {key: event.get(key) for key in ("sink", "folder", "hashes")}
+        for event in events
+        if event["event"] == "sink_written"
     ]
     return {
-        **{key: manifest.get(key) for key in ("run", "name", "created_at", "toolkit", "spec_path", "seed", "executor", "host")},
+        **{
+            key: manifest.get(key)
+            for key in (
+                "run",
+                "name",
+                "created_at",
+                "toolkit",
+                "spec_path",
+                "seed",
+                "executor",
+                "host",
+            )
+        },
         "state": states[-1].state if states else told.state,
         "model": (manifest.get("model") or {}).get("name"),
         "saes": (manifest.get("saes") or {}).get("name"),
         "stages": [
             {key: stage.get(key) for key in ("id", "part", "version", "needs", "key")}
-            | {state: told.count(state, str(stage.get("id"))) for state in ("computed", "reused", "failed")}
+            | {
+                state: told.count(state, str(stage.get("id")))
+                for state in ("computed", "reused", "failed")
+            }
             for stage in manifest.get("stages") or ()
         ],
         "rows": dict(sorted(rows.items())),
-        "files": {str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()},
+        "files": {
+            str(path.relative_to(folder)): path.stat().st_size
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        },
         "sinks": sinks,
         "folder": str(folder),
         "command": manifest.get("command") or f"toolkit run {run}",
@@ -62,20 +83,39 @@ def describe(store: Path, run: str) -> dict[str, Any]:
 
 def _text(facts: dict[str, Any]) -> str:
     lists = ("stages", "rows", "files", "sinks")
-    plain = [(key.replace("_", " "), str(value)) for key, value in facts.items() if key not in lists and value is not None]
+    plain = [
+        (key.replace("_", " "), str(value))
+        for key, value in facts.items()
+        if key not in lists and value is not None
+    ]
     wide = max(len(key) for key, _ in plain)
     stage_rows = [
-        (str(stage["id"]), str(stage["part"]), *(str(stage[state]) for state in ("computed", "reused", "failed")))
+        (
+            str(stage["id"]),
+            str(stage["part"]),
+            *(str(stage[state]) for state in ("computed", "reused", "failed")),
+        )
         for stage in facts["stages"]
     ]
     heads = ("STAGE", "PART", "COMPUTED", "REUSED", "FAILED")
     blocks = [
         "\n".join(f"{key.ljust(wide)}  {value}" for key, value in plain),
         columns(heads, stage_rows, right=heads[2:]),
-        columns(("TABLE", "ROWS"), [(name, f"{count:,}") for name, count in facts["rows"].items()], right=("ROWS",)),
-        columns(("FILE", "SIZE"), [(name, size(count)) for name, count in facts["files"].items()], right=("SIZE",)),
+        columns(
+            ("TABLE", "ROWS"),
+            [(name, f"{count:,}") for name, count in facts["rows"].items()],
+            right=("ROWS",),
+        ),
+        columns(
+            ("FILE", "SIZE"),
+            [(name, size(count)) for name, count in facts["files"].items()],
+            right=("SIZE",),
+        ),
     ]
     if facts["sinks"]:
-        sinks = [(str(sink["sink"]), str(len(sink["hashes"] or ())), str(sink["folder"])) for sink in facts["sinks"]]
+        sinks = [
+            (str(sink["sink"]), str(len(sink["hashes"] or ())), str(sink["folder"]))
+            for sink in facts["sinks"]
+        ]
         blocks.append(columns(("SINK", "FILES", "FOLDER"), sinks, right=("FILES",)))
     return "\n\n".join(blocks)

@@ -23,7 +23,9 @@ HEADS = ("RUN", "STATE", "DONE", "%", "RATE", "ETA", "SIZE", "STARTED", "NOTE")
 
 @dataclass(frozen=True)
 class RunView:
-    """One run as `status` and `runs` show it. `rate` is steps a minute in this session, reused ones left out."""
+    """One run as `status` and `runs` show it. `rate` is steps a minute in this session, reused ones
+    left out.
+    """
 
     run: str
     name: str
@@ -77,7 +79,9 @@ def views(folder: Path, run: str | None = None) -> list[RunView]:
 
 
 def alive(row: RunRow) -> bool:
-    """Whether the process behind a run's last row may still be there. Of other hosts that is not known: then yes."""
+    """Whether the process behind a run's last row may still be there. Of other hosts that is not
+    known: then yes.
+    """
     import psutil
 
     if row.host != socket.gethostname() or row.pid == os.getpid():
@@ -133,7 +137,11 @@ def _json(found: list[RunView], wanted: str | None, lines: bool) -> str:
 
 def _text(found: list[RunView], wanted: str | None) -> str:
     if not found:
-        return f"Run {wanted} has not written its state yet." if wanted else "No runs yet. Start one: toolkit run SPEC"
+        return (
+            f"Run {wanted} has not written its state yet."
+            if wanted
+            else "No runs yet. Start one: toolkit run SPEC"
+        )
     text = columns(HEADS, [_cells(view) for view in found], right=("DONE", "%", "RATE", "SIZE"))
     return f"{text}\n\n{_detail(found[0])}" if wanted else text
 
@@ -154,5 +162,7 @@ def _cells(view: RunView) -> tuple[str, ...]:
 
 def _detail(view: RunView) -> str:
     heads = ("STAGE", "STEPS", "COMPUTED", "REUSED", "RUNNING", "FAILED")
-    rows = [(stage, *(str(count) for count in counts.values())) for stage, counts in view.stages.items()]
+    rows = [
+        (stage, *(str(count) for count in counts.values())) for stage, counts in view.stages.items()
+    ]
     return (f"phase: {view.phase}\n" if view.phase else "") + columns(heads, rows, right=heads[1:])

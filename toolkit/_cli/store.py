@@ -47,10 +47,16 @@ def command() -> None:
 
 
 @command.command("init")
-@click.option("--values", type=click.Choice(("float32", "float16")), help="How activations are kept. Default: float32.")
+@click.option(
+    "--values",
+    type=click.Choice(("float32", "float16")),
+    help="How activations are kept. Default: float32.",
+)
 @store_option
 def init(values: str | None, store: str | None) -> None:
-    """Make an empty store. A run makes its own, so this is for one that is to keep values as float16: three digits, a quarter less."""
+    """Make an empty store. A run makes its own, so this is for one that is to keep values as
+    float16: three digits, a quarter less.
+    """
     from toolkit._run.run_folder import store_folder
     from toolkit_store import open_store
 
@@ -65,22 +71,34 @@ def init(values: str | None, store: str | None) -> None:
 @json_option
 @store_option
 def check(as_json: bool, store: str | None) -> None:
-    """Hold every file against its recorded size and SHA-256, and the rows against the ledger. Exit code 3: something is wrong."""
+    """Hold every file against its recorded size and SHA-256, and the rows against the ledger. Exit
+    code 3: something is wrong.
+    """
     found = _opened(store, read_only=True).check()
     if as_json:
         click.echo(json.dumps(asdict(found), indent=1))
     else:
-        lines = [*(f"WRONG  {problem}" for problem in found.problems), *(f"note   {note}" for note in found.notes)]
+        lines = [
+            *(f"WRONG  {problem}" for problem in found.problems),
+            *(f"note   {note}" for note in found.notes),
+        ]
         click.echo("\n".join([*lines, _looked_at(found)]))
     if found.problems:
-        click.echo("Restore these files from a copy of the store, or run the spec again with a new store.", err=True)
+        click.echo(
+            "Restore these files from a copy of the store, or run the spec again with a new store.",
+            err=True,
+        )
         sys.exit(3)
 
 
 def _looked_at(found: CheckReport) -> str:
     if not found.files:
-        return "no files to look at" + ("" if found.problems else "; every step has the rows that it wrote")
-    return f"{found.files:,} files, {size(found.bytes)}" + ("" if found.problems else ": all are as they were written")
+        return "no files to look at" + (
+            "" if found.problems else "; every step has the rows that it wrote"
+        )
+    return f"{found.files:,} files, {size(found.bytes)}" + (
+        "" if found.problems else ": all are as they were written"
+    )
 
 
 @command.command("compact")
@@ -95,18 +113,39 @@ def compact(as_json: bool, store: str | None) -> None:
 @json_option
 @store_option
 def gc(as_json: bool, store: str | None) -> None:
-    """Remove what nothing needs: rows of steps that were cut off, old versions of tables, indexes of no run. No result is lost."""
+    """Remove what nothing needs: rows of steps that were cut off, old versions of tables, indexes
+    of no run. No result is lost.
+    """
     _report(_opened(store).gc(), as_json)
 
 
 @command.command("project")
 @click.option("--run", metavar="RUN", help="Id of a run or its beginning. Default: the newest.")
-@click.option("--space", "spaces", multiple=True, metavar="ADDRESS", help="This space only; may be given again.")
-@click.option("--saes", metavar="FOLDER", type=_FOLDER, help="Where the SAE files are, if not where they were.")
-@click.option("--dims", type=click.IntRange(8, 4096), help="Bytes a feature. Default: those that are kept, else 512.")
+@click.option(
+    "--space",
+    "spaces",
+    multiple=True,
+    metavar="ADDRESS",
+    help="This space only; may be given again.",
+)
+@click.option(
+    "--saes",
+    metavar="FOLDER",
+    type=_FOLDER,
+    help="Where the SAE files are, if not where they were.",
+)
+@click.option(
+    "--dims",
+    type=click.IntRange(8, 4096),
+    help="Bytes a feature. Default: those that are kept, else 512.",
+)
 @store_option
-def project(run: str | None, spaces: tuple[str, ...], saes: Path | None, dims: int | None, store: str | None) -> None:
-    """Keep compact projections of a run's decoders in the store: `toolkit query similar` then works without the SAE files."""
+def project(
+    run: str | None, spaces: tuple[str, ...], saes: Path | None, dims: int | None, store: str | None
+) -> None:
+    """Keep compact projections of a run's decoders in the store: `toolkit query similar` then works
+    without the SAE files.
+    """
     from toolkit._cli._answers import Asked
     from toolkit._cli._decoders import find_decoder
     from toolkit._cli._query_run import open_run
@@ -119,8 +158,19 @@ def project(run: str | None, spaces: tuple[str, ...], saes: Path | None, dims: i
         if space["sae"] is None or (wanted is not None and space["space"] not in wanted):
             continue
         decoder = find_decoder(space, found.manifest, saes)
-        new = keep(target, space["space"], space["sae_hash"], decoder.width, decoder.rows, dims, run=found.id)
-        click.echo(f"{space['address']}: " + (f"{decoder.width:,} features" if new else "they are there already"))
+        new = keep(
+            target,
+            space["space"],
+            space["sae_hash"],
+            decoder.width,
+            decoder.rows,
+            dims,
+            run=found.id,
+        )
+        click.echo(
+            f"{space['address']}: "
+            + (f"{decoder.width:,} features" if new else "they are there already")
+        )
 
 
 def _by_layer(space: Mapping[str, Any]) -> tuple[int, str]:
@@ -138,7 +188,11 @@ def _opened(store: str | None, *, read_only: bool = False, create: bool = False)
 
 def _report(found: CleanReport, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps({"rows": dict(found.rows), "files": found.files, "bytes": found.bytes}, indent=1))
+        click.echo(
+            json.dumps(
+                {"rows": dict(found.rows), "files": found.files, "bytes": found.bytes}, indent=1
+            )
+        )
         return
     rows = [(name, f"{count:,}") for name, count in found.rows.items()]
     table = [columns(("TABLE", "ROWS REMOVED"), rows, right=("ROWS REMOVED",))] if rows else []
@@ -156,18 +210,46 @@ def _formats(function: Callable[..., Any]) -> Callable[..., Any]:
 @command.command("export")
 @_formats
 @click.option("--run", metavar="RUN", help="Id of a run or its beginning. Default: the newest.")
-@click.option("--space", "spaces", multiple=True, metavar="ADDRESS", help="This space only; may be given again.")
-@click.option("--feature", "features", multiple=True, metavar="ADDRESS", help="lists: this feature; may be given again.")
-@click.option("--name", metavar="TEXT", help="lists: what the list is called. Default: the run's name.")
-@click.option("--label", metavar="KEY", help="rows: the metadata that is the label. Default: concept_strength_label.")
-@click.option("--max-bytes", type=click.IntRange(1), help="rows, tokens: the largest dense matrix. Default: 4 GiB.")
-@click.option("--samples", "k", type=click.IntRange(1), help="neuronpedia: samples of each feature. Default: 20.")
+@click.option(
+    "--space",
+    "spaces",
+    multiple=True,
+    metavar="ADDRESS",
+    help="This space only; may be given again.",
+)
+@click.option(
+    "--feature",
+    "features",
+    multiple=True,
+    metavar="ADDRESS",
+    help="lists: this feature; may be given again.",
+)
+@click.option(
+    "--name", metavar="TEXT", help="lists: what the list is called. Default: the run's name."
+)
+@click.option(
+    "--label",
+    metavar="KEY",
+    help="rows: the metadata that is the label. Default: concept_strength_label.",
+)
+@click.option(
+    "--max-bytes",
+    type=click.IntRange(1),
+    help="rows, tokens: the largest dense matrix. Default: 4 GiB.",
+)
+@click.option(
+    "--samples",
+    "k",
+    type=click.IntRange(1),
+    help="neuronpedia: samples of each feature. Default: 20.",
+)
 @store_option
 def export(form: str, folder: Path, run: str | None, store: str | None, **given: Any) -> None:
     """Write a run to a new FOLDER.
 
-    FORMAT is parquet (everything, to be read back), safetensors (sparse, COO), rows or tokens (dense npz), neuronpedia (bulk
-    JSON lines) or lists (features for SAELens, SAEDashboard, quick lists).
+    FORMAT is parquet (everything, to be read back), safetensors (sparse, COO), rows or tokens
+    (dense npz), neuronpedia (bulk JSON lines) or lists (features for SAELens, SAEDashboard, quick
+    lists).
     """
     from toolkit._cli._answers import Asked
     from toolkit._cli._query_run import open_run
@@ -182,15 +264,35 @@ def export(form: str, folder: Path, run: str | None, store: str | None, **given:
 
 @command.command("import")
 @_formats
-@click.option("--run", metavar="RUN", help="neuronpedia, lists: the run that gets the labels. Default: the newest.")
-@click.option("--model", metavar="NAME", help="rows, tokens: the model, where the files do not say it.")
-@click.option("--site", metavar="SITE", help="rows, tokens: the site in the model. Default: resid_post.")
-@click.option("--label", metavar="KEY", help="rows: the metadata that the labels become. Default: concept_strength_label.")
-@click.option("--source", "sources", multiple=True, metavar="SOURCE=SPACE", help="neuronpedia: which space a source is of.")
+@click.option(
+    "--run",
+    metavar="RUN",
+    help="neuronpedia, lists: the run that gets the labels. Default: the newest.",
+)
+@click.option(
+    "--model", metavar="NAME", help="rows, tokens: the model, where the files do not say it."
+)
+@click.option(
+    "--site", metavar="SITE", help="rows, tokens: the site in the model. Default: resid_post."
+)
+@click.option(
+    "--label",
+    metavar="KEY",
+    help="rows: the metadata that the labels become. Default: concept_strength_label.",
+)
+@click.option(
+    "--source",
+    "sources",
+    multiple=True,
+    metavar="SOURCE=SPACE",
+    help="neuronpedia: which space a source is of.",
+)
 @click.option("--space", metavar="ADDRESS", help="lists: the space of plain lists of indices.")
 @store_option
 def import_(form: str, folder: Path, run: str | None, store: str | None, **given: Any) -> None:
-    """Read FOLDER, written by `toolkit store export` or another program, into the store. The same twice changes nothing."""
+    """Read FOLDER, written by `toolkit store export` or another program, into the store. The same
+    twice changes nothing.
+    """
     from toolkit._cli._answers import Asked
     from toolkit._cli._query_run import open_run
     from toolkit_store.interchange import ATTACHED, import_run
@@ -204,17 +306,23 @@ def import_(form: str, folder: Path, run: str | None, store: str | None, **given
     click.echo(f"run {import_run(target, form, folder, **options)}")
 
 
-def _check_options(form: str, given: dict[str, Any], meant: dict[str, tuple[str, tuple[str, ...]]]) -> None:
+def _check_options(
+    form: str, given: dict[str, Any], meant: dict[str, tuple[str, tuple[str, ...]]]
+) -> None:
     for name, (option, formats) in meant.items():
         if given.get(name) and form not in formats:
-            raise click.UsageError(f"{option} means nothing to format '{form}'; it is for {', '.join(formats)}.")
+            raise click.UsageError(
+                f"{option} means nothing to format '{form}'; it is for {', '.join(formats)}."
+            )
 
 
 def _export_options(run: Run, given: dict[str, Any]) -> dict[str, Any]:
     """What the writer of a format takes, with addresses as ids."""
     options = {name: value for name, value in given.items() if value}
     if "spaces" in options:
-        options["spaces"] = [id for name in options["spaces"] for id in run.spaces_of(name, None) or ()]
+        options["spaces"] = [
+            id for name in options["spaces"] for id in run.spaces_of(name, None) or ()
+        ]
     if "features" in options:
         options["features"] = [run.feature(address) for address in options["features"]]
     return options
@@ -227,16 +335,24 @@ def _spaces(run: Run, options: dict[str, Any]) -> dict[str, Any]:
         out["space"] = _one_space(run, "--space", options["space"])
     if "sources" in options:
         pairs = [text.partition("=") for text in options["sources"]]
-        if bad := next((source for source, sign, space in pairs if not (source and sign and space)), None):
-            raise click.UsageError(f"--source {bad}: write SOURCE=SPACE, for example 20-gemmascope-res-16k=SPACE_ID.")
-        out["sources"] = {source: _one_space(run, f"--source {source}", space) for source, _, space in pairs}
+        if bad := next(
+            (source for source, sign, space in pairs if not (source and sign and space)), None
+        ):
+            raise click.UsageError(
+                f"--source {bad}: write SOURCE=SPACE, for example 20-gemmascope-res-16k=SPACE_ID."
+            )
+        out["sources"] = {
+            source: _one_space(run, f"--source {source}", space) for source, _, space in pairs
+        }
     return out
 
 
 def _one_space(run: Run, option: str, name: str) -> str:
     found = run.spaces_of(name, None) or []
     if len(found) != 1:
-        raise click.UsageError(f"{option}: '{name}' means {len(found)} spaces: {', '.join(found)}. Give one's id.")
+        raise click.UsageError(
+            f"{option}: '{name}' means {len(found)} spaces: {', '.join(found)}. Give one's id."
+        )
     return found[0]
 
 

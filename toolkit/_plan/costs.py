@@ -1,4 +1,6 @@
-"""What a plan will cost, from configs and headers: stage by stage, together, and whether there is room for it."""
+"""What a plan will cost, from configs and headers: stage by stage, together, and whether there is
+room for it.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
 TYPICAL, CHARACTERS = 256, 5
 """Tokens that a text is taken to have while nobody has seen it, and characters of a token."""
 SAMPLE, TOKEN = 200, 12
-"""Bytes of a stored sample with its metadata, and of one of its tokens: number, piece, and the text once more."""
+"""Bytes of a stored sample with its metadata, and of one of its tokens: number, piece, and the text
+once more.
+"""
 
 
 def cost_of(stage: Stage, load: Workload | None) -> Cost | None:
@@ -40,7 +44,9 @@ def cost_of(stage: Stage, load: Workload | None) -> Cost | None:
 
 @dataclass(frozen=True)
 class Loads:
-    """What each stage of a plan has before it: its samples, as far as `samples` finds them, and else as many as there can be."""
+    """What each stage of a plan has before it: its samples, as far as `samples` finds them, and
+    else as many as there can be.
+    """
 
     plan: Plan
     samples: Callable[[Stage], pa.Table | None]
@@ -51,7 +57,15 @@ class Loads:
         if there is not None:
             load = workload(there, stage.model, stage.saes)
         elif (made := stage.units()) is not None:
-            load = Workload(samples=0, distinct=0, tokens=0, longest=TYPICAL, exact=False, units=made, model=facts(stage.model))
+            load = Workload(
+                samples=0,
+                distinct=0,
+                tokens=0,
+                longest=TYPICAL,
+                exact=False,
+                units=made,
+                model=facts(stage.model),
+            )
         else:
             count = self._most(stage)
             if count is None:
@@ -100,16 +114,26 @@ class Loads:
         """With what the stages before it write of activations, and the SAEs that these are of."""
         if "activations" not in (*stage.part.reads, *getattr(stage.part, "optional", ())):
             return load
-        writers = [before for need in stage.needs if "activations" in (before := self.plan.stage(need)).part.writes]
+        writers = [
+            before
+            for need in stage.needs
+            if "activations" in (before := self.plan.stage(need)).part.writes
+        ]
         costs = [cost for before in writers if (cost := cost_of(before, self.of(before)))]
         if stage.saes is None:
             known = [facts(before.saes) for before in writers]
-            load = replace(load, saes=max(known, key=lambda one: int(one.get("features", 0)), default={}))
-        return replace(load, rows=sum(cost.rows for cost in costs), entries=sum(cost.entries for cost in costs))
+            load = replace(
+                load, saes=max(known, key=lambda one: int(one.get("features", 0)), default={})
+            )
+        return replace(
+            load, rows=sum(cost.rows for cost in costs), entries=sum(cost.entries for cost in costs)
+        )
 
 
 def most_of(source: Stage, made: Mapping[str, int]) -> int | None:
-    """How many samples a source gives at most; what is known of its files spares another look at them."""
+    """How many samples a source gives at most; what is known of its files spares another look at
+    them.
+    """
     known = source.files.facts if source.files else {}
     if "rows" in known:
         return _limited(int(known["rows"]), int(known.get("units", known["rows"])), source.limit)
@@ -127,11 +151,15 @@ def rows_of(todo: Sequence[Step], samples: pa.Table) -> pa.Table:
     import pyarrow as pa
 
     ranges = ((step.first or 0, step.last or 0) for step in todo)
-    return pa.concat_tables([samples.slice(0, 0), *(samples.slice(first, last - first) for first, last in ranges)])
+    return pa.concat_tables(
+        [samples.slice(0, 0), *(samples.slice(first, last - first) for first, last in ranges)]
+    )
 
 
 def check_disk(plan: Plan, left: Iterable[Cost], whole: Iterable[Cost], store: Path) -> None:
-    """Refuse what cannot be written: rows that are `left` to store here, and files of sinks, which are of the `whole` workload."""
+    """Refuse what cannot be written: rows that are `left` to store here, and files of sinks, which
+    are of the `whole` workload.
+    """
     if not at_uri(store):
         advice = "Free some space, take fewer samples or SAEs, or name another store with --store."
         _check(store, sum(left, Cost()).disk, "the store", advice)
@@ -139,7 +167,12 @@ def check_disk(plan: Plan, left: Iterable[Cost], whole: Iterable[Cost], store: P
     for sink in plan.sinks:
         if sink.part.disk:
             advice = "Leave out `dense`, or name a folder on a larger disk."
-            _check(sink_folder(plan, sink), sink.part.disk(sink.params, total), f"sink '{sink.name}'", advice)
+            _check(
+                sink_folder(plan, sink),
+                sink.part.disk(sink.params, total),
+                f"sink '{sink.name}'",
+                advice,
+            )
 
 
 def _check(folder: Path, wanted: int, what: str, advice: str) -> None:
@@ -147,12 +180,17 @@ def _check(folder: Path, wanted: int, what: str, advice: str) -> None:
     free = shutil.disk_usage(there).free
     if wanted > free:
         raise Refused(
-            f"{what} would take about {wanted / 2**30:,.3g} GiB in {folder}, and {free / 2**30:,.3g} GiB are free there. {advice}"
+            f"{what} would take about {wanted / 2**30:,.3g} GiB in {folder}, and "
+            f"{free / 2**30:,.3g} "
+            f"GiB are free there. "
+            f"{advice}"
         )
 
 
 def as_row(stage: Stage, load: Workload | None) -> dict[str, Any] | None:
-    """A cost as plain data; `exact` is False for one that is a bound, `known` while sizes are missing that it is made of."""
+    """A cost as plain data; `exact` is False for one that is a bound, `known` while sizes are
+    missing that it is made of.
+    """
     cost = cost_of(stage, load)
     if cost is None or load is None:
         return None

@@ -1,6 +1,8 @@
-"""`toolkit fetch` as a function: what a spec's model and SAEs need of the hub, into its cache, whole and checked.
+"""`toolkit fetch` as a function: what a spec's model and SAEs need of the hub, into its cache,
+whole and checked.
 
-A try that breaks off is gone on with where it stopped, by the hub's client; a file of the wrong size is fetched anew.
+A try that breaks off is gone on with where it stopped, by the hub's client; a file of the wrong
+size is fetched anew.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ TERMINAL_SECONDS, PLAIN_SECONDS = 0.2, 5.0
 
 @dataclass(frozen=True)
 class Fetched:
-    """What came of one download: how many files and bytes were there already, and how many came now."""
+    """What came of one download: how many files and bytes were there already, and how many came
+    now.
+    """
 
     name: str
     revision: str
@@ -45,14 +49,33 @@ class Fetched:
         if self.came:
             speed = size(self.came_bytes / max(self.seconds, 1e-3))
             before = f", {self.there} were there" if self.there else ""
-            return f"{self.name}@{self.revision}: {_files(self.came)}, {size(self.came_bytes)}, {speed}/s{before}. {self.folder}"
-        checked = "checked against their headers only, the network is forbidden" if hub.offline() else "nothing to fetch"
-        return f"{self.name}@{self.revision}: {_files(self.there)}, {size(self.there_bytes)}, already there; {checked}. {self.folder}"
+            return (
+                f"{self.name}@{self.revision}: {_files(self.came)}, "
+                f"{size(self.came_bytes)}, "
+                f"{speed}/s{before}. "
+                f"{self.folder}"
+            )
+        checked = (
+            "checked against their headers only, the network is forbidden"
+            if hub.offline()
+            else "nothing to fetch"
+        )
+        return (
+            f"{self.name}@{self.revision}: {_files(self.there)}, "
+            f"{size(self.there_bytes)}, "
+            f"already there; "
+            f"{checked}. {self.folder}"
+        )
 
 
 def loadables_of(plan: Plan) -> list[Loadable]:
     """The distinct models and SAE sets of a plan."""
-    found = (loadable for stage in plan.stages for loadable in (stage.model, stage.saes) if loadable is not None)
+    found = (
+        loadable
+        for stage in plan.stages
+        for loadable in (stage.model, stage.saes)
+        if loadable is not None
+    )
     return list({(one.part.name, one.params.model_dump_json()): one for one in found}.values())
 
 
@@ -62,14 +85,18 @@ def downloads_of(loadables: Iterable[Loadable]) -> Iterator[hub.Download]:
         yield from one.part.downloads(one.params) if one.part.downloads else ()
 
 
-def fetch_all(downloads: Iterable[hub.Download], screen: Screen, wait: Callable[[float], None] = time.sleep) -> Iterator[Fetched]:
+def fetch_all(
+    downloads: Iterable[hub.Download], screen: Screen, wait: Callable[[float], None] = time.sleep
+) -> Iterator[Fetched]:
     """Fetch and check each download in turn."""
     for download in downloads:
         yield _check_only(download) if hub.offline() else _fetched(download, screen, wait)
 
 
 def _check_only(download: hub.Download) -> Fetched:
-    """Without the network: nothing says how large the files are to be, so their own headers must do."""
+    """Without the network: nothing says how large the files are to be, so their own headers must
+    do.
+    """
     found = hub.cached_files(download.wanted, download.patterns)
     for path in found.values():
         _check(path, path.stat().st_size)
@@ -83,11 +110,16 @@ def _fetched(download: hub.Download, screen: Screen, wait: Callable[[float], Non
     named = hub.repository_files(wanted, download.patterns)
     if not named:
         raise BadInput(
-            f"'{wanted.name}' at revision '{wanted.revision}' has no file that matches {', '.join(download.patterns)}. Look at the "
+            f"'{wanted.name}' at revision '{wanted.revision}' has no file that "
+            f"matches "
+            f"{', '.join(download.patterns)}. "
+            f"Look at the "
             f"repository: it may hold something else."
         )
     there = hub.cached_files(wanted, download.patterns)
-    lacking = [file for file in named if not (file.path in there and _whole(there[file.path], file.size))]
+    lacking = [
+        file for file in named if not (file.path in there and _whole(there[file.path], file.size))
+    ]
     _must_fit(wanted, lacking)
     started = time.monotonic()
     for file in lacking:
@@ -95,10 +127,26 @@ def _fetched(download: hub.Download, screen: Screen, wait: Callable[[float], Non
     came, whole = sum(file.size for file in lacking), sum(file.size for file in named)
     seconds = time.monotonic() - started
     held = len(named) - len(lacking)
-    return Fetched(wanted.name, wanted.revision, hub.snapshot_folder(wanted), held, whole - came, len(lacking), came, seconds)
+    return Fetched(
+        wanted.name,
+        wanted.revision,
+        hub.snapshot_folder(wanted),
+        held,
+        whole - came,
+        len(lacking),
+        came,
+        seconds,
+    )
 
 
-def _one(wanted: hub.Snapshot, file: hub.HubFile, screen: Screen, wait: Callable[[float], None], *, again: bool) -> None:
+def _one(
+    wanted: hub.Snapshot,
+    file: hub.HubFile,
+    screen: Screen,
+    wait: Callable[[float], None],
+    *,
+    again: bool,
+) -> None:
     """One file, tried until it is whole."""
     for pause in (*WAITS, None):
         try:
@@ -112,10 +160,15 @@ def _one(wanted: hub.Snapshot, file: hub.HubFile, screen: Screen, wait: Callable
             said = (str(error).splitlines() or ["no more is said"])[0]
             if pause is None:
                 raise BadInput(
-                    f"{file.path} of '{wanted.name}': {len(WAITS) + 1} tries failed, the last with {type(error).__name__}: {said}. "
+                    f"{file.path} of '{wanted.name}': {len(WAITS) + 1} tries failed, the "
+                    f"last with "
+                    f"{type(error).__name__}: "
+                    f"{said}. "
                     f"What came is kept; the same command goes on from there."
                 ) from error
-            screen.line(f"{file.path}: {type(error).__name__}: {said}; trying again in {pause:.0f} s")
+            screen.line(
+                f"{file.path}: {type(error).__name__}: {said}; trying again in {pause:.0f} s"
+            )
             wait(pause)
 
 
@@ -147,16 +200,21 @@ def _must_fit(wanted: hub.Snapshot, lacking: Sequence[hub.HubFile]) -> None:
     needed, free = sum(file.size for file in lacking), shutil.disk_usage(there).free
     if needed > free:
         raise BadInput(
-            f"'{wanted.name}' needs {size(needed)} more at {there}, where {size(free)} are free. Make room, or set HF_HUB_CACHE to "
+            f"'{wanted.name}' needs {size(needed)} more at {there}, where {size(free)} "
+            f"are free. Make room, "
+            f"or set HF_HUB_CACHE "
+            f"to "
             f"another disk."
         )
 
 
-# --- what is shown ------------------------------------------------------------------------------------------------------
+# --- what is shown --------------------------------------------------------------------------------
 
 
 class Screen:
-    """Progress of one file at a time: one line that changes on a terminal, now and then a line elsewhere."""
+    """Progress of one file at a time: one line that changes on a terminal, now and then a line
+    elsewhere.
+    """
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream, self._clock = stream, clock
@@ -168,7 +226,9 @@ class Screen:
         self._stream.flush()
 
     def file(self, file: hub.HubFile) -> _Bar:
-        """Show one file while it comes: enter it to get what is to be told how many bytes are there."""
+        """Show one file while it comes: enter it to get what is to be told how many bytes are
+        there.
+        """
         return _Bar(self, file)
 
     def passing(self, text: str) -> None:
@@ -207,14 +267,20 @@ class _Bar:
 
     def _speed(self) -> str:
         """What an earlier try left is not counted."""
-        return size((self._most - (self._first or 0)) / max(self._screen._clock() - self._began, 1e-3))
+        return size(
+            (self._most - (self._first or 0)) / max(self._screen._clock() - self._began, 1e-3)
+        )
 
 
 def size(count: float) -> str:
     """Bytes for people: 16.1 GB, 204 MB, 13 kB."""
     for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if count >= unit:
-            return f"{count / unit:.1f} {name}" if count < 10 * unit or name == "GB" else f"{count / unit:.0f} {name}"
+            return (
+                f"{count / unit:.1f} {name}"
+                if count < 10 * unit or name == "GB"
+                else f"{count / unit:.0f} {name}"
+            )
     return f"{count:.0f} B"
 
 

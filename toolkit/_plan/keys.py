@@ -1,4 +1,6 @@
-"""Content keys: a tagged hash of canonical JSON of all that can change a result. The tag changes when the recipe does."""
+"""Content keys: a tagged hash of canonical JSON of all that can change a result. The tag changes
+when the recipe does.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ TAG = "k1"
 
 def canonical(material: Mapping[str, Any]) -> str:
     """The one JSON text of `material`: sorted keys, no spaces, no NaN."""
-    return json.dumps(material, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return json.dumps(
+        material, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
 
 
 def key_of(text: str) -> str:
@@ -24,7 +28,9 @@ def key_of(text: str) -> str:
 
 
 def digest_of(table: pa.Table) -> str:
-    """A hash of a table's rows in their order: equal rows, equal digest, however the table is chunked."""
+    """A hash of a table's rows in their order: equal rows, equal digest, however the table is
+    chunked.
+    """
     digest = hashlib.sha256(str(table.schema.names).encode())
     for row in table.to_pylist():
         digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode())
@@ -34,7 +40,10 @@ def digest_of(table: pa.Table) -> str:
 
 def differences(old: str, new: str) -> str:
     """What changed between two canonical texts, in words: `params.n 16 -> 64, seed 1 -> 2`."""
-    found = [f"{name} {_short(before)} -> {_short(after)}" for name, before, after in _walk("", json.loads(old), json.loads(new))]
+    found = [
+        f"{name} {_short(before)} -> {_short(after)}"
+        for name, before, after in _walk("", json.loads(old), json.loads(new))
+    ]
     return ", ".join(found[:4]) + (f" and {len(found) - 4} more" if len(found) > 4 else "")
 
 
@@ -42,7 +51,11 @@ def _walk(prefix: str, old: Any, new: Any) -> list[tuple[str, Any, Any]]:
     if isinstance(old, dict) and isinstance(new, dict):
         names = sorted({*old, *new})
         return [
-            change for name in names for change in _walk(f"{prefix}.{name}" if prefix else name, old.get(name), new.get(name))
+            change
+            for name in names
+            for change in _walk(
+                f"{prefix}.{name}" if prefix else name, old.get(name), new.get(name)
+            )
         ]
     return [] if old == new else [(prefix, old, new)]
 

@@ -12,12 +12,18 @@ if TYPE_CHECKING:
 
 
 def make_lock(plan: Plan, parts: Parts) -> dict[str, Any]:
-    """Revision and digest of everything loadable, by stage; versions of parts, plugins and packages."""
+    """Revision and digest of everything loadable, by stage; versions of parts, plugins and
+    packages.
+    """
     stages = {
         stage.id: {
             "part": f"{stage.part.name} {stage.part.version}",
             **{
-                field: {"name": found.identity.name, "revision": found.identity.revision, "digest": found.identity.digest}
+                field: {
+                    "name": found.identity.name,
+                    "revision": found.identity.revision,
+                    "digest": found.identity.digest,
+                }
                 for field, found in (("model", stage.model), ("saes", stage.saes))
                 if found is not None
             },
@@ -25,4 +31,9 @@ def make_lock(plan: Plan, parts: Parts) -> dict[str, Any]:
         }
         for stage in plan.stages
     }
-    return {"spec": plan.loaded.path.name, "stages": stages, "versions": versions(parts), "packages": packages()}
+    return {
+        "spec": plan.loaded.path.name,
+        "stages": stages,
+        "versions": versions(parts),
+        "packages": packages(),
+    }

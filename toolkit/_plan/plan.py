@@ -1,7 +1,9 @@
-"""The plan: stages in order with everything bound, and how a stage expands into steps. Pure: no torch, no store, no network.
+"""The plan: stages in order with everything bound, and how a stage expands into steps. Pure: no
+torch, no store, no network.
 
-A *stage* is known before a run; its *steps* are known when its inputs have committed, since a step's key is made of the
-content that it works on: the rows of its sample range, or the keys of the steps before it.
+A *stage* is known before a run; its *steps* are known when its inputs have committed, since a
+step's key is made of the content that it works on: the rows of its sample range, or the keys of the
+steps before it.
 """
 
 from __future__ import annotations
@@ -30,10 +32,12 @@ SAMPLES = "samples"
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage with its part, params, inputs and loadables. `id` is `samples` for the source, `spec/id` from another experiment.
+    """One stage with its part, params, inputs and loadables. `id` is `samples` for the source,
+    `spec/id` from another experiment.
 
-    `after` has to be done first, but gives nothing that enters a key. `gate`: what happens when this stage finds SAEs that do
-    not fit (`stop` or `warn`). `unloaded`: a table of the stages that it needs stands for its model.
+    `after` has to be done first, but gives nothing that enters a key. `gate`: what happens when
+    this stage finds SAEs that do not fit (`stop` or `warn`). `unloaded`: a table of the stages that
+    it needs stands for its model.
     """
 
     id: str
@@ -60,14 +64,18 @@ class Stage:
         return int(getattr(self.params, split)) if split else None
 
     def units(self) -> int | None:
-        """How many units the stage makes by itself, as far as the limit allows; None when it works on samples."""
+        """How many units the stage makes by itself, as far as the limit allows; None when it works
+        on samples.
+        """
         count = getattr(self.part, "units", None)
         made = int(count(self.params)) if count else None
         return made if made is None or self.limit is None else min(made, self.limit)
 
     def over_samples(self) -> bool:
         """Whether its steps are made of ranges of samples."""
-        return getattr(self.part, "first", None) is not None or (self.split_size() is not None and self.units() is None)
+        return getattr(self.part, "first", None) is not None or (
+            self.split_size() is not None and self.units() is None
+        )
 
     def warmth(self) -> str:
         """Equal for stages that can share a worker's loaded model and SAEs."""
@@ -75,7 +83,9 @@ class Stage:
         return canonical({"model": loaded and loaded.job(), "saes": self.saes and self.saes.job()})
 
     def material(self) -> dict[str, Any]:
-        """All that can change this stage's results, inputs apart. How many samples share a step is not among it."""
+        """All that can change this stage's results, inputs apart. How many samples share a step is
+        not among it.
+        """
         return {
             "kind": self.part.kind,
             "part": self.part.name,
@@ -93,7 +103,11 @@ class Stage:
         fields = type(self.params).model_fields
         out = {name for name, field in fields.items() if field.json_schema_extra == UNHASHED}
         out.add(getattr(self.part, "split", None) or "")
-        return {name: value for name, value in self.params.model_dump(mode="json").items() if name not in out}
+        return {
+            name: value
+            for name, value in self.params.model_dump(mode="json").items()
+            if name not in out
+        }
 
 
 @dataclass(frozen=True)
@@ -141,7 +155,9 @@ class Step:
 
 
 def make_plan(resolved: Resolved, parts: Parts) -> Plan:
-    """Bind every stage to its part, check that tables reach the stages that read them, and put them in order."""
+    """Bind every stage to its part, check that tables reach the stages that read them, and put them
+    in order.
+    """
     loaded = resolved.loaded
     stages = _stages(resolved, parts)
     _check_tables(loaded, stages)
@@ -156,27 +172,53 @@ def _stages(resolved: Resolved, parts: Parts) -> tuple[Stage, ...]:
         _add_source(stages, resolved, parts, (SAMPLES,), spec.samples, SAMPLES)
     for number, stage in enumerate(spec.stages):
         if stage.samples:
-            _add_source(stages, resolved, parts, ("stages", number, SAMPLES), stage.samples, f"{stage.id}.{SAMPLES}")
-    own = _without_models([_stage(resolved, parts, stages, number, stage) for number, stage in enumerate(spec.stages)])
+            _add_source(
+                stages,
+                resolved,
+                parts,
+                ("stages", number, SAMPLES),
+                stage.samples,
+                f"{stage.id}.{SAMPLES}",
+            )
+    own = _without_models(
+        [_stage(resolved, parts, stages, number, stage) for number, stage in enumerate(spec.stages)]
+    )
     examinations = _examinations(resolved, parts, own)
     gated = [replace(stage, after=_examiners(stage, examinations)) for stage in own]
     return tuple(_ordered(resolved.loaded, [*stages.values(), *examinations, *gated]))
 
 
-def _add_source(into: dict[str, Stage], resolved: Resolved, parts: Parts, at: Place, ref: PartRef, id: str) -> None:
+def _add_source(
+    into: dict[str, Stage], resolved: Resolved, parts: Parts, at: Place, ref: PartRef, id: str
+) -> None:
     """The source at `at`, after the stages of another experiment that it draws from."""
     loaded, spec = resolved.loaded, resolved.loaded.spec
     part = part_at(loaded, parts, "source", at, ref.uses)
-    params = validate_params(loaded, part.params, ref.with_, (*at, "with"), f"source part '{part.name}'")
+    params = validate_params(
+        loaded, part.params, ref.with_, (*at, "with"), f"source part '{part.name}'"
+    )
     before = _drawn_from(resolved, parts, at, ref)
     into.update({stage.id: stage for stage in before})
     needs = (before[-1].id,) if before else (ref.from_.stage,) if ref.from_ else ()
     model = _loadable(resolved, "model", (), part.uses_model, id)
-    into[id] = Stage(id, spec.name, part, params, needs, spec.seed, _limit(spec), model, None, resolved.files.get(at))
+    into[id] = Stage(
+        id,
+        spec.name,
+        part,
+        params,
+        needs,
+        spec.seed,
+        _limit(spec),
+        model,
+        None,
+        resolved.files.get(at),
+    )
 
 
 def _drawn_from(resolved: Resolved, parts: Parts, at: Place, ref: PartRef) -> list[Stage]:
-    """The wanted stage of the other experiment, last, after those that it needs; each under `spec/id`."""
+    """The wanted stage of the other experiment, last, after those that it needs; each under
+    `spec/id`.
+    """
     if ref.from_ is None or ref.from_.spec is None:
         return []
     upstream = resolved.upstream[at]
@@ -184,7 +226,10 @@ def _drawn_from(resolved: Resolved, parts: Parts, at: Place, ref: PartRef) -> li
     ids = [stage.id for stage in stages]
     if ref.from_.stage not in ids:
         raise SpecError(
-            f"{resolved.loaded.where((*at, 'from', 'stage'))}: {'.'.join(map(str, at))}.from.stage: {ref.from_.spec} has no stage "
+            f"{resolved.loaded.where((*at, 'from', 'stage'))}: "
+            f"{'.'.join(map(str, at))}.from.stage: "
+            f"{ref.from_.spec} has "
+            f"no stage "
             f"'{ref.from_.stage}'.{nearest(ref.from_.stage, ids)} Stages: {choices(ids)}."
         )
     wanted = {ref.from_.stage}
@@ -200,16 +245,22 @@ def _renamed(stage: Stage, prefix: str) -> Stage:
     return replace(stage, id=f"{prefix}/{stage.id}", needs=needs, after=after)
 
 
-def _stage(resolved: Resolved, parts: Parts, sources: Mapping[str, Stage], number: int, stage: StageSpec) -> Stage:
+def _stage(
+    resolved: Resolved, parts: Parts, sources: Mapping[str, Stage], number: int, stage: StageSpec
+) -> Stage:
     """A stage needs the source when it reads one of its tables."""
     loaded, spec, at = resolved.loaded, resolved.loaded.spec, ("stages", number)
     part = part_at(loaded, parts, "stage", at, stage.uses)
-    params = validate_params(loaded, part.params, stage.with_, (*at, "with"), f"stage part '{part.name}'")
+    params = validate_params(
+        loaded, part.params, stage.with_, (*at, "with"), f"stage part '{part.name}'"
+    )
     named = f"{stage.id}.{SAMPLES}" if stage.samples else SAMPLES
     model = _loadable(resolved, "model", at, part.uses_model, stage.id)
     saes = _loadable(resolved, "saes", at, part.uses_saes, stage.id)
     _check_fit(loaded, at, model, saes)
-    source = (named,) if named in sources and set(part.reads) & set(sources[named].part.writes) else ()
+    source = (
+        (named,) if named in sources and set(part.reads) & set(sources[named].part.writes) else ()
+    )
     return Stage(
         stage.id,
         spec.name,
@@ -234,22 +285,39 @@ def _without_models(stages: list[Stage]) -> list[Stage]:
     return [replace(stage, unloaded=stands(stage)) for stage in stages]
 
 
-def _check_fit(loaded: LoadedSpec, at: Place, model: Loadable | None, saes: Loadable | None) -> None:
-    """Refuse SAEs that cannot belong to the model, as far as both say what they are before they are loaded."""
+def _check_fit(
+    loaded: LoadedSpec, at: Place, model: Loadable | None, saes: Loadable | None
+) -> None:
+    """Refuse SAEs that cannot belong to the model, as far as both say what they are before they are
+    loaded.
+    """
     if model is None or saes is None:
         return
     has, wants = model.identity.facts, saes.identity.facts
-    place = loaded.where((*at, "saes")) if loaded.spec.stages[int(at[1])].saes else loaded.where(("saes",))
+    place = (
+        loaded.where((*at, "saes"))
+        if loaded.spec.stages[int(at[1])].saes
+        else loaded.where(("saes",))
+    )
     if {"width"} <= has.keys() and {"inputs"} <= wants.keys() and has["width"] != wants["inputs"]:
         raise SpecError(
-            f"{place}: saes: the SAEs of {saes.identity.name} read {wants['inputs']} numbers, {model.identity.name} has streams of "
+            f"{place}: saes: the SAEs of {saes.identity.name} read {wants['inputs']} "
+            f"numbers, "
+            f"{model.identity.name} "
+            f"has streams of "
             f"{has['width']}. They belong to another model; name SAEs of this one."
         )
     beyond = [layer for layer in wants.get("layers", ()) if layer >= has.get("layers", layer + 1)]
     if beyond:
         raise SpecError(
-            f"{place}: saes: {saes.identity.name} has an SAE for layer {beyond[0]}; {model.identity.name} has the layers 0 to "
-            f"{has['layers'] - 1}. Leave it out with saes.with.layers, or name the model that it belongs to."
+            f"{place}: saes: {saes.identity.name} has an SAE for layer "
+            f"{beyond[0]}; "
+            f"{model.identity.name} "
+            f"has the layers 0 to "
+            f"{has['layers'] - 1}. Leave it out with saes.with.layers, or name "
+            f"the "
+            f"model "
+            f"that it belongs to."
         )
 
 
@@ -257,14 +325,22 @@ def _limit(spec: Spec) -> int | None:
     return spec.limit.units if spec.limit else None
 
 
-def _loadable(resolved: Resolved, field: str, at: Place, wanted: bool, stage: str) -> Loadable | None:
+def _loadable(
+    resolved: Resolved, field: str, at: Place, wanted: bool, stage: str
+) -> Loadable | None:
     if not wanted:
         return None
     found = resolved.loadables.get((*at, field)) or resolved.loadables.get((field,))
     if found is None:
         raise SpecError(
-            f"{resolved.loaded.where(at)}: stage '{stage}' needs `{field}`, and the spec names none. "
-            f"Add `{field}: {{uses: ..., with: {{...}}}}` at the top level; `toolkit plugins` lists what is installed."
+            f"{resolved.loaded.where(at)}: stage '{stage}' needs `{field}`, and "
+            f"the "
+            f"spec "
+            f"names none. "
+            f"Add `{field}: {{uses: ..., with: {{...}}}}` at the top level; "
+            f"`toolkit "
+            f"plugins` lists what "
+            f"is installed."
         )
     return found
 
@@ -283,16 +359,23 @@ def _examinations(resolved: Resolved, parts: Parts, stages: Sequence[Stage]) -> 
         assert isinstance(part, StagePart)
         id = EXAMINE if not found else f"{EXAMINE}.{len(found) + 1}"
         needs = (_read_by(resolved.loaded, number, stage),)
-        found[about] = replace(stage, id=id, part=part, params=part.params(), needs=needs, limit=None, gate=mode)
+        found[about] = replace(
+            stage, id=id, part=part, params=part.params(), needs=needs, limit=None, gate=mode
+        )
     return list(found.values())
 
 
 def _read_by(loaded: LoadedSpec, number: int, stage: Stage) -> str:
     """The source whose samples an examination reads: that of the stage, else the spec's."""
-    own = next((need for need in stage.needs if is_source(need)), SAMPLES if loaded.spec.samples else None)
+    own = next(
+        (need for need in stage.needs if is_source(need)), SAMPLES if loaded.spec.samples else None
+    )
     if own is None:
         raise SpecError(
-            f"{loaded.where(('stages', number))}: stage '{stage.id}' uses SAEs, and the spec names no samples to examine them on. "
+            f"{loaded.where(('stages', number))}: stage '{stage.id}' uses SAEs, and the "
+            f"spec names no "
+            f"samples to examine "
+            f"them on. "
             f"Add `samples:`, or say `examine: off`."
         )
     return own
@@ -302,12 +385,16 @@ def _examined(stage: Stage) -> str | None:
     """What an examination is about; None when the stage uses no SAEs, or what it uses is none."""
     if stage.saes is None or getattr(stage.saes.part, "examine", None) is None:
         return None
-    return canonical({"model": stage.model and stage.model.material(), "saes": stage.saes.material()})
+    return canonical(
+        {"model": stage.model and stage.model.material(), "saes": stage.saes.material()}
+    )
 
 
 def _examiners(stage: Stage, examinations: Sequence[Stage]) -> tuple[str, ...]:
     about = _examined(stage)
-    return tuple(other.id for other in examinations if about is not None and _examined(other) == about)
+    return tuple(
+        other.id for other in examinations if about is not None and _examined(other) == about
+    )
 
 
 def _ordered(loaded: LoadedSpec, stages: list[Stage]) -> list[Stage]:
@@ -320,7 +407,10 @@ def _ordered(loaded: LoadedSpec, stages: list[Stage]) -> list[Stage]:
         if ready is None:
             circle = ", ".join(stage.id for stage in waiting)
             raise SpecError(
-                f"{loaded.where(())}: these stages wait for each other: {circle}. Samples come from a stage that reads them."
+                f"{loaded.where(())}: these stages wait for each other: {circle}. "
+                f"Samples "
+                f"come from a stage "
+                f"that reads them."
             )
         placed.append(ready)
         waiting.remove(ready)
@@ -333,12 +423,27 @@ def _check_tables(loaded: LoadedSpec, stages: tuple[Stage, ...]) -> None:
     for stage in stages:
         offered = {table for need in stage.needs for table in by_id[need].writes()}
         for missing in sorted(set(stage.part.reads) - offered):
-            writers = [other.id for other in stages if missing in other.writes() and other is not stage]
+            writers = [
+                other.id for other in stages if missing in other.writes() and other is not stage
+            ]
             hint = (
-                f"Add one of these to its needs: {choices(writers)}." if writers else f"No stage of the spec writes '{missing}'."
+                f"Add one of these to its needs: {choices(writers)}."
+                if writers
+                else f"No stage of the spec writes '{missing}'."
             )
-            at: Place = ("stages", numbers[stage.id]) if stage.id in numbers else (SAMPLES,) if loaded.spec.samples else ()
-            raise SpecError(f"{loaded.where(at)}: stage '{stage.id}' ({stage.part.name}) reads table '{missing}'. {hint}")
+            at: Place = (
+                ("stages", numbers[stage.id])
+                if stage.id in numbers
+                else (SAMPLES,)
+                if loaded.spec.samples
+                else ()
+            )
+            raise SpecError(
+                f"{loaded.where(at)}: stage '{stage.id}' ({stage.part.name}) "
+                f"reads "
+                f"table "
+                f"'{missing}'. {hint}"
+            )
 
 
 def _sinks(loaded: LoadedSpec, parts: Parts) -> list[Sink]:
@@ -346,14 +451,20 @@ def _sinks(loaded: LoadedSpec, parts: Parts) -> list[Sink]:
     for number, ref in enumerate(loaded.spec.sinks):
         at: Place = ("sinks", number)
         part = part_at(loaded, parts, "sink", at, ref.uses)
-        params = validate_params(loaded, part.params, ref.with_, (*at, "with"), f"sink part '{part.name}'")
+        params = validate_params(
+            loaded, part.params, ref.with_, (*at, "with"), f"sink part '{part.name}'"
+        )
         sinks.append(Sink(ref.name or f"{ref.uses}-{number}", part, params))
     return sinks
 
 
 def _run_id(resolved: Resolved, stages: tuple[Stage, ...]) -> str:
-    """Name and a hash of everything known before the run: the same command means the same run, so it continues."""
-    recorded = {name: value for name, value in resolved.loaded.data.items() if name not in ("executors",)}
+    """Name and a hash of everything known before the run: the same command means the same run, so
+    it continues.
+    """
+    recorded = {
+        name: value for name, value in resolved.loaded.data.items() if name not in ("executors",)
+    }
     material = {"spec": recorded, "stages": [[stage.id, stage.material()] for stage in stages]}
     return f"{resolved.loaded.spec.name}-{key_of(canonical(material)).split('-')[1][:8]}"
 
@@ -363,26 +474,42 @@ def is_source(id: str) -> bool:
     return id.rpartition("/")[2].rpartition(".")[2] == SAMPLES
 
 
-def expand(stage: Stage, inputs: Mapping[str, Sequence[StepRow]], samples: pa.Table | None) -> list[Step]:
-    """The steps of a stage whose needs have committed: `inputs` are their ledger rows by stage, `samples` the samples in its order."""
+def expand(
+    stage: Stage, inputs: Mapping[str, Sequence[StepRow]], samples: pa.Table | None
+) -> list[Step]:
+    """The steps of a stage whose needs have committed: `inputs` are their ledger rows by stage,
+    `samples` the samples in its order.
+    """
     size, units, first = stage.split_size(), stage.units(), getattr(stage.part, "first", None)
     others = sorted(row.key for need, rows in inputs.items() if not is_source(need) for row in rows)
     if units is not None:
         ranges = _ranges(units, size or units)
-        return [_step(stage, i, {"units": list(pair), "steps": others}, pair) for i, pair in enumerate(ranges)]
+        return [
+            _step(stage, i, {"units": list(pair), "steps": others}, pair)
+            for i, pair in enumerate(ranges)
+        ]
     if samples is None or not stage.over_samples():
-        return [_step(stage, 0, {"steps": sorted(row.key for rows in inputs.values() for row in rows)})]
+        return [
+            _step(stage, 0, {"steps": sorted(row.key for rows in inputs.values() for row in rows)})
+        ]
     count = len(samples) if first is None else min(first, len(samples))
     together = getattr(stage.part, "distinct", False)
     ranges = text_ranges(samples, size or count) if together else _ranges(count, size or count)
     rows = [digest_of(samples.slice(start, end - start)) for start, end in ranges]
-    return [_step(stage, i, {"rows": rows[i], "steps": others}, pair) for i, pair in enumerate(ranges)]
+    return [
+        _step(stage, i, {"rows": rows[i], "steps": others}, pair) for i, pair in enumerate(ranges)
+    ]
 
 
 def _ranges(count: int, size: int) -> list[tuple[int, int]]:
     return [(start, min(start + size, count)) for start in range(0, count, max(size, 1))]
 
 
-def _step(stage: Stage, index: int, inputs: dict[str, Any], span: tuple[int | None, int | None] = (None, None)) -> Step:
+def _step(
+    stage: Stage,
+    index: int,
+    inputs: dict[str, Any],
+    span: tuple[int | None, int | None] = (None, None),
+) -> Step:
     material = canonical({**stage.material(), "inputs": inputs})
     return Step(stage, index, key_of(material), material, *span)

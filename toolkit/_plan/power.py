@@ -1,4 +1,6 @@
-"""What a comparison can find: the smallest effect that the units at hand, or those to come, would show after correction."""
+"""What a comparison can find: the smallest effect that the units at hand, or those to come, would
+show after correction.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +25,14 @@ POWER = 0.8
 Read = Callable[[str, Sequence[StepRow]], "pa.Table"]
 
 
-def power_of(plan: Plan, stage: Stage, committed: Mapping[str, list[StepRow]], read: Read | None) -> dict[str, Any] | None:
-    """What a stage can find, as plain data; None when its part does not say what it compares, or nothing is known of its units.
+def power_of(
+    plan: Plan, stage: Stage, committed: Mapping[str, list[StepRow]], read: Read | None
+) -> dict[str, Any] | None:
+    """What a stage can find, as plain data; None when its part does not say what it compares, or
+    nothing is known of its units.
 
-    Counted are clusters (units, and equal prompts) of each group, once the samples are there; before that, all units that the
-    source can give, shared out evenly: the best case.
+    Counted are clusters (units, and equal prompts) of each group, once the samples are there;
+    before that, all units that the source can give, shared out evenly: the best case.
     """
     compares = getattr(stage.part, "compares", None)
     if compares is None:
@@ -35,7 +40,9 @@ def power_of(plan: Plan, stage: Stage, committed: Mapping[str, list[StepRow]], r
     asked: Comparison = compares(stage.params, facts(stage.model))
     unknown = asked.discovered or asked.family == 0
     family = None if unknown else asked.family or _features(plan, stage, each=asked.each_space)
-    source = next((need for need in stage.needs if need in committed and _gives_samples(plan, need)), None)
+    source = next(
+        (need for need in stage.needs if need in committed and _gives_samples(plan, need)), None
+    )
     counts = _counted(asked, plan, read, committed[source]) if source and read else None
     exact = counts is not None
     if counts is None:
@@ -44,7 +51,13 @@ def power_of(plan: Plan, stage: Stage, committed: Mapping[str, list[StepRow]], r
             return None
         counts = _shared_out(asked, most if asked.half == "all" else most // 2)
     effect = _smallest(asked, list(counts.values()), asked.alpha / (family or 1))
-    facts_of = {"groups": counts, "exact": exact, "family": family, "alpha": asked.alpha, "power": POWER}
+    facts_of = {
+        "groups": counts,
+        "exact": exact,
+        "family": family,
+        "alpha": asked.alpha,
+        "power": POWER,
+    }
     return {**facts_of, "effect": asked.effect, asked.effect: effect}
 
 
@@ -63,10 +76,12 @@ def _smallest(asked: Comparison, counts: Sequence[int], alpha: float) -> float |
 
 
 def smallest(first: int, second: int, alpha: float) -> float | None:
-    """The |d| between the means of so many independent clusters that Welch's test at `alpha` finds with `POWER`.
+    """The |d| between the means of so many independent clusters that Welch's test at `alpha` finds
+    with `POWER`.
 
-    It has to pass the edge of the smaller group's degrees of freedom: those of both groups together would promise more than a
-    test of unequal groups that holds alpha can find. None with too few to see a spread.
+    It has to pass the edge of the smaller group's degrees of freedom: those of both groups together
+    would promise more than a test of unequal groups that holds alpha can find. None with too few to
+    see a spread.
     """
     from scipy.special import nctdtr, stdtrit
 
@@ -74,7 +89,9 @@ def smallest(first: int, second: int, alpha: float) -> float | None:
         return None
     edge = -float(stdtrit(min(first, second) - 1, alpha / 2))
     scale = (1 / first + 1 / second) ** 0.5
-    df = scale**4 / (1 / (first**2 * (first - 1)) + 1 / (second**2 * (second - 1)))  # of a spread that is the same in both
+    df = scale**4 / (
+        1 / (first**2 * (first - 1)) + 1 / (second**2 * (second - 1))
+    )  # of a spread that is the same in both
     low, high = 0.0, 2 * edge + 20.0
     for _ in range(80):
         middle = (low + high) / 2
@@ -83,7 +100,9 @@ def smallest(first: int, second: int, alpha: float) -> float | None:
 
 
 def smallest_r(units: int, alpha: float) -> float | None:
-    """The |r| over so many independent clusters that the t test of a correlation at `alpha` finds with `POWER`, by Fisher's z."""
+    """The |r| over so many independent clusters that the t test of a correlation at `alpha` finds
+    with `POWER`, by Fisher's z.
+    """
     from scipy.special import ndtri, stdtrit
 
     if units < 4:
@@ -97,7 +116,9 @@ def smallest_r(units: int, alpha: float) -> float | None:
 
 
 def smallest_eta2(counts: Sequence[int], alpha: float) -> float | None:
-    """The share of the spread that lies between groups of so many clusters which Fisher's F at `alpha` finds with `POWER`."""
+    """The share of the spread that lies between groups of so many clusters which Fisher's F at
+    `alpha` finds with `POWER`.
+    """
     from scipy.special import fdtri, ncfdtr
 
     total, groups = sum(counts), len(counts)
@@ -108,12 +129,18 @@ def smallest_eta2(counts: Sequence[int], alpha: float) -> float | None:
     for _ in range(60):
         middle = (low + high) / 2
         away = total * middle / (1 - middle)
-        low, high = (middle, high) if 1 - float(ncfdtr(groups - 1, total - groups, away, edge)) < POWER else (low, middle)
+        low, high = (
+            (middle, high)
+            if 1 - float(ncfdtr(groups - 1, total - groups, away, edge)) < POWER
+            else (low, middle)
+        )
     return high
 
 
 def _features(plan: Plan, stage: Stage, *, each: bool) -> int | None:
-    """How many features the SAEs of the stages before it have, together or `each`; None when nobody knows before they are fetched."""
+    """How many features the SAEs of the stages before it have, together or `each`; None when nobody
+    knows before they are fetched.
+    """
     seen, todo = set(), list(stage.needs)
     found: list[Any] = []
     while todo:
@@ -139,17 +166,23 @@ def _at_most(plan: Plan, stage: Stage) -> int | None:
     for need in stage.needs:
         source = plan.stage(need)
         if _gives_samples(plan, need):
-            made = [units for before in source.needs if (units := plan.stage(before).units()) is not None]
+            made = [
+                units
+                for before in source.needs
+                if (units := plan.stage(before).units()) is not None
+            ]
             most = most_of(source, {}) if not made else None
             known = [units for units in (source.limit, most, *made) if units is not None]
             return min(known) if known else None
     return None
 
 
-# --- counting -----------------------------------------------------------------------------------------------------------
+# --- counting -------------------------------------------------------------------------------------
 
 
-def _counted(asked: Comparison, plan: Plan, read: Read, rows: Sequence[StepRow]) -> dict[str, int] | None:
+def _counted(
+    asked: Comparison, plan: Plan, read: Read, rows: Sequence[StepRow]
+) -> dict[str, int] | None:
     """Independent clusters of each group; None when the samples do not have the label."""
     meta = read("sample_meta", rows).to_pylist()
     label = _words(meta, asked.by)
@@ -174,7 +207,9 @@ def _counted(asked: Comparison, plan: Plan, read: Read, rows: Sequence[StepRow])
 
 
 def _names(asked: Comparison, there: Iterable[str]) -> list[str]:
-    """What the groups are called; samples over which a number is followed are one group, of its name."""
+    """What the groups are called; samples over which a number is followed are one group, of its
+    name.
+    """
     if asked.effect == "r":
         return [asked.by]
     return [name or "rest" for name in asked.groups or sorted(set(there))]

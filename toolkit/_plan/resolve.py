@@ -1,6 +1,8 @@
-"""From a loaded spec to everything a plan needs to know: experiments it draws from, identities of models, SAEs and files.
+"""From a loaded spec to everything a plan needs to know: experiments it draws from, identities of
+models, SAEs and files.
 
-This is the only step before a run that reads anything but specs. It imports no torch; loaders answer from configs and headers.
+This is the only step before a run that reads anything but specs. It imports no torch; loaders
+answer from configs and headers.
 """
 
 from __future__ import annotations
@@ -33,7 +35,11 @@ class Loadable:
 
     def material(self) -> dict[str, str]:
         """What enters a key."""
-        return {"part": self.part.name, "version": self.part.version, "digest": self.identity.digest}
+        return {
+            "part": self.part.name,
+            "version": self.part.version,
+            "digest": self.identity.digest,
+        }
 
     def job(self) -> dict[str, Any]:
         """What a worker is handed."""
@@ -42,7 +48,9 @@ class Loadable:
 
 @dataclass(frozen=True)
 class Resolved:
-    """A spec with what stands behind its places: loadables, identities of sources' own files, experiments that samples come from."""
+    """A spec with what stands behind its places: loadables, identities of sources' own files,
+    experiments that samples come from.
+    """
 
     loaded: LoadedSpec
     loadables: Mapping[Place, Loadable]
@@ -50,7 +58,9 @@ class Resolved:
     upstream: Mapping[Place, Resolved]
 
 
-def resolve(loaded: LoadedSpec, parts: Parts, overlays: Sequence[Path] = (), sets: Sequence[str] = ()) -> Resolved:
+def resolve(
+    loaded: LoadedSpec, parts: Parts, overlays: Sequence[Path] = (), sets: Sequence[str] = ()
+) -> Resolved:
     """Find out what everything named in the spec is."""
     spec = loaded.spec
     loadables = {}
@@ -59,7 +69,11 @@ def resolve(loaded: LoadedSpec, parts: Parts, overlays: Sequence[Path] = (), set
             loadables[at] = _loadable(loaded, parts, kind, at, ref)
     sources = list(_places(spec, "samples"))
     files = {at: found for at, ref in sources if (found := _files(loaded, parts, at, ref))}
-    upstream = {at: _upstream(ref.from_.spec, parts, overlays, sets) for at, ref in sources if ref.from_ and ref.from_.spec}
+    upstream = {
+        at: _upstream(ref.from_.spec, parts, overlays, sets)
+        for at, ref in sources
+        if ref.from_ and ref.from_.spec
+    }
     return Resolved(loaded, loadables, files, upstream)
 
 
@@ -74,7 +88,9 @@ def _places(spec: Spec, field: str) -> Iterator[tuple[Place, PartRef]]:
 
 def _loadable(loaded: LoadedSpec, parts: Parts, kind: str, at: Place, ref: PartRef) -> Loadable:
     part: ModelPart | SaePart = part_at(loaded, parts, kind, at, ref.uses)
-    params = validate_params(loaded, part.params, ref.with_, (*at, "with"), f"{kind} part '{part.name}'")
+    params = validate_params(
+        loaded, part.params, ref.with_, (*at, "with"), f"{kind} part '{part.name}'"
+    )
     return Loadable(part, params, part.identify(params))
 
 
@@ -83,14 +99,18 @@ def part_at(loaded: LoadedSpec, parts: Parts, kind: str, at: Place, name: str) -
     try:
         return parts.get(kind, name)
     except BadInput as error:
-        raise SpecError(f"{loaded.where((*at, 'uses'))}: {'.'.join(map(str, at))}.uses: {error}") from None
+        raise SpecError(
+            f"{loaded.where((*at, 'uses'))}: {'.'.join(map(str, at))}.uses: {error}"
+        ) from None
 
 
 def _files(loaded: LoadedSpec, parts: Parts, at: Place, ref: PartRef) -> Identity | None:
     part: SourcePart = part_at(loaded, parts, "source", at, ref.uses)
     if part.identify is None:
         return None
-    params = validate_params(loaded, part.params, ref.with_, (*at, "with"), f"source part '{part.name}'")
+    params = validate_params(
+        loaded, part.params, ref.with_, (*at, "with"), f"source part '{part.name}'"
+    )
     return part.identify(params, loaded.path.parent)
 
 

@@ -1,4 +1,6 @@
-"""Samples by what their tokens are: equal ones side by side, so that a step computes them once, and how many there are."""
+"""Samples by what their tokens are: equal ones side by side, so that a step computes them once, and
+how many there are.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ LARGEST = 8
 
 
 def by_text(samples: pa.Table) -> pa.Table:
-    """The samples in order of length, tokens and name: texts of similar length, and equal ones, come to share a step."""
+    """The samples in order of length, tokens and name: texts of similar length, and equal ones,
+    come to share a step.
+    """
     names = samples.column("sample").to_pylist()
     texts = _texts(samples)
     order = sorted(range(len(names)), key=lambda at: (len(texts[at]), texts[at], names[at]))
@@ -23,7 +27,9 @@ def by_text(samples: pa.Table) -> pa.Table:
 
 
 def text_ranges(samples: pa.Table, size: int) -> list[tuple[int, int]]:
-    """Ranges of about `size` of samples that `by_text` has ordered. One ends where the tokens change, unless it grows too large."""
+    """Ranges of about `size` of samples that `by_text` has ordered. One ends where the tokens
+    change, unless it grows too large.
+    """
     return list(_ranges(_texts(samples), max(1, size)))
 
 
@@ -67,4 +73,7 @@ def _texts(samples: pa.Table) -> list[bytes]:
     lengths = column.value_lengths().to_numpy(zero_copy_only=False)
     held = column.flatten().to_numpy(zero_copy_only=False).astype(">u4").tobytes()
     ends = np.cumsum(lengths) * 4
-    return [held[end - 4 * length : end] for end, length in zip(ends.tolist(), lengths.tolist(), strict=True)]
+    return [
+        held[end - 4 * length : end]
+        for end, length in zip(ends.tolist(), lengths.tolist(), strict=True)
+    ]

@@ -11,12 +11,26 @@ from toolkit import __version__
 if TYPE_CHECKING:
     from toolkit._plugins.loading import Parts
 
-PACKAGES = ("torch", "transformers", "safetensors", "numpy", "scipy", "polars", "pyarrow", "lancedb", "pydantic", "pluggy")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "safetensors",
+    "numpy",
+    "scipy",
+    "polars",
+    "pyarrow",
+    "lancedb",
+    "pydantic",
+    "pluggy",
+)
 
 
 def versions(parts: Parts) -> dict[str, str]:
     """What a worker says in its hello and a host compares: toolkit and plugins."""
-    return {"toolkit": __version__, **{f"plugin {name}": text for name, text in parts.versions().items()}}
+    return {
+        "toolkit": __version__,
+        **{f"plugin {name}": text for name, text in parts.versions().items()},
+    }
 
 
 def packages() -> dict[str, str]:

@@ -1,11 +1,14 @@
 """Finding plugins and collecting their parts: once, strictly, in sorted order.
 
-1. List the entry points of the group `toolkit`, refuse a name that two distributions offer, leave out the disabled ones.
+1. List the entry points of the group `toolkit`, refuse a name that two distributions offer, leave
+   out the disabled ones.
 2. Import each by name; then each `--plugin FILE` under a private module name made from its hash.
-3. Register all with pluggy, refuse misspelt hooks, ask each plugin for its parts, refuse what does not fit or exists twice.
+3. Register all with pluggy, refuse misspelt hooks, ask each plugin for its parts, refuse what does
+   not fit or exists twice.
 
-Host and workers call `load_parts` with the same files, so both know the same parts. A failure is fatal and names the plugin
-and how to do without it: a plugin that is left out quietly would change what a spec means.
+Host and workers call `load_parts` with the same files, so both know the same parts. A failure is
+fatal and names the plugin and how to do without it: a plugin that is left out quietly would change
+what a spec means.
 """
 
 from __future__ import annotations
@@ -67,7 +70,9 @@ KINDS: Mapping[str, type[Part]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class PluginInfo:
-    """Where a plugin comes from and what it offers. Scratch files have a `file` and its `sha256`, others a distribution."""
+    """Where a plugin comes from and what it offers. Scratch files have a `file` and its `sha256`,
+    others a distribution.
+    """
 
     name: str
     distribution: str | None
@@ -79,7 +84,9 @@ class PluginInfo:
     @property
     def origin(self) -> str:
         """What `versions` records: equal on host and worker exactly if the code is."""
-        return f"file sha256:{self.sha256}" if self.sha256 else f"{self.distribution} {self.version}"
+        return (
+            f"file sha256:{self.sha256}" if self.sha256 else f"{self.distribution} {self.version}"
+        )
 
     @property
     def label(self) -> str:
@@ -89,11 +96,17 @@ class PluginInfo:
     @property
     def remedy(self) -> str:
         """How to do without it."""
-        return f"Leave out --plugin {self.file}" if self.file else f"Disable it with {DISABLE}={self.name}"
+        return (
+            f"Leave out --plugin {self.file}"
+            if self.file
+            else f"Disable it with {DISABLE}={self.name}"
+        )
 
 
 class Parts:
-    """All parts of all plugins. Immutable; sorted by kind and name, so that nothing depends on the order of loading."""
+    """All parts of all plugins. Immutable; sorted by kind and name, so that nothing depends on the
+    order of loading.
+    """
 
     def __init__(self, plugins: Iterable[PluginInfo]) -> None:
         self.plugins = tuple(sorted(plugins, key=lambda plugin: plugin.name))
@@ -106,14 +119,25 @@ class Parts:
         installed = [part.name for part in self.of(kind)]
         if name not in installed:
             others = [part.kind for part in self.all() if part.name == name]
-            hint = f" '{name}' is a {' and a '.join(others)} part." if others else nearest(name, installed)
-            raise BadInput(f"There is no {kind} part '{name}'.{hint} Installed: {choices(installed)}. See: toolkit plugins")
+            hint = (
+                f" '{name}' is a {' and a '.join(others)} part."
+                if others
+                else nearest(name, installed)
+            )
+            raise BadInput(
+                f"There is no {kind} part '{name}'.{hint} "
+                f"Installed: "
+                f"{choices(installed)}. "
+                f"See: toolkit plugins"
+            )
         return self._parts[kind, name]
 
     def of(self, kind: str) -> list[Part]:
         """The parts of one kind, by name."""
         if kind not in KINDS:
-            raise BadInput(f"There is no kind of part '{kind}'.{nearest(kind, KINDS)} Kinds: {choices(KINDS)}.")
+            raise BadInput(
+                f"There is no kind of part '{kind}'.{nearest(kind, KINDS)} Kinds: {choices(KINDS)}."
+            )
         return [part for part in self.all() if part.kind == kind]
 
     def all(self) -> list[Part]:
@@ -123,11 +147,18 @@ class Parts:
     def owner(self, part: Part) -> PluginInfo:
         """The plugin that offers this part."""
         if (part.kind, part.name) not in self._owners:
-            raise BadInput(f"No installed plugin offers the {part.kind} part '{part.name}'. See: toolkit plugins")
+            raise BadInput(
+                f"No installed plugin offers the {part.kind} part "
+                f"'{part.name}'. "
+                f"See: "
+                f"toolkit plugins"
+            )
         return self._owners[part.kind, part.name]
 
     def versions(self) -> dict[str, str]:
-        """Plugin name to what it is: `distribution version`, or `file sha256:...` for a scratch plugin."""
+        """Plugin name to what it is: `distribution version`, or `file sha256:...` for a scratch
+        plugin.
+        """
         return {plugin.name: plugin.origin for plugin in self.plugins}
 
 
@@ -150,7 +181,7 @@ def _disabled_by_environment() -> list[str]:
     return [name.strip() for name in os.environ.get(DISABLE, "").split(",") if name.strip()]
 
 
-# --- importing ----------------------------------------------------------------------------------------------------------
+# --- importing ------------------------------------------------------------------------------------
 
 
 def _installed(off: set[str]) -> Iterator[tuple[PluginInfo, ModuleType]]:
@@ -159,16 +190,23 @@ def _installed(off: set[str]) -> Iterator[tuple[PluginInfo, ModuleType]]:
 
 
 def _entry_points(off: set[str]) -> list[tuple[PluginInfo, importlib.metadata.EntryPoint]]:
-    """Listed before anything is imported: a name that exists twice must not be a matter of luck, a disabled one may be broken."""
+    """Listed before anything is imported: a name that exists twice must not be a matter of luck, a
+    disabled one may be broken.
+    """
     found: dict[str, tuple[PluginInfo, importlib.metadata.EntryPoint]] = {}
     listed = (*importlib.metadata.entry_points(group=GROUP), *_checkout_entry_points())
     for entry in (entry for entry in listed if entry.name not in off):
-        distribution, version = (entry.dist.name, entry.dist.version) if entry.dist else (DISTRIBUTION, _own_version())
+        distribution, version = (
+            (entry.dist.name, entry.dist.version) if entry.dist else (DISTRIBUTION, _own_version())
+        )
         info = PluginInfo(name=entry.name, distribution=distribution, version=version)
         if entry.name in found:
             first = found[entry.name][0]
             raise PluginError(
-                f"Two distributions offer a plugin named '{entry.name}': {first.origin} and {info.origin}. "
+                f"Two distributions offer a plugin named "
+                f"'{entry.name}': "
+                f"{first.origin} "
+                f"and {info.origin}. "
                 f"Uninstall one of them, or disable both with {DISABLE}={entry.name}."
             )
         found[entry.name] = (info, entry)
@@ -176,7 +214,9 @@ def _entry_points(off: set[str]) -> list[tuple[PluginInfo, importlib.metadata.En
 
 
 def _checkout_entry_points() -> list[importlib.metadata.EntryPoint]:
-    """Those of a checkout that is on the path without being installed: there is no metadata, so pyproject.toml is read."""
+    """Those of a checkout that is on the path without being installed: there is no metadata, so
+    pyproject.toml is read.
+    """
     project = Path(__file__).parents[2] / "pyproject.toml"
     if not project.is_file() or _is_installed():
         return []
@@ -206,14 +246,23 @@ def _scratch(files: Sequence[Path]) -> Iterator[tuple[PluginInfo, ModuleType]]:
         try:
             content = Path(file).read_bytes()
         except OSError as error:
-            raise PluginError(f"--plugin {file}: cannot be read: {error.strerror}. Give the path of a Python file.") from error
+            raise PluginError(
+                f"--plugin {file}: cannot be read: {error.strerror}. Give the path "
+                f"of "
+                f"a "
+                f"Python file."
+            ) from error
         sha256 = hashlib.sha256(content).hexdigest()
-        info = PluginInfo(name=Path(file).stem, distribution=None, version=None, file=Path(file), sha256=sha256)
+        info = PluginInfo(
+            name=Path(file).stem, distribution=None, version=None, file=Path(file), sha256=sha256
+        )
         yield info, _imported(info, lambda info=info: _import_file(info))  # type: ignore[misc]
 
 
 def _import_file(info: PluginInfo) -> ModuleType:
-    """Under a name of its own, kept in `sys.modules`: classes of a scratch plugin can then be pickled and looked up."""
+    """Under a name of its own, kept in `sys.modules`: classes of a scratch plugin can then be
+    pickled and looked up.
+    """
     name = f"toolkit_scratch_{str(info.sha256)[:16]}"
     if name in sys.modules:
         return sys.modules[name]
@@ -232,33 +281,60 @@ def _import_file(info: PluginInfo) -> ModuleType:
 def _imported(info: PluginInfo, load: Callable[[], Any]) -> ModuleType:
     try:
         module: ModuleType = load()
-    except (Exception, SystemExit) as error:  # whatever a stranger's module raises, the user must learn whose it is
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # whatever a stranger's module raises, the user must learn whose it is
         raise PluginError(
-            f"{info.label} could not be imported: {type(error).__name__}: {error}. {info.remedy}, or repair it."
+            f"{info.label} could not be imported: {type(error).__name__}: "
+            f"{error}. "
+            f"{info.remedy}, or "
+            f"repair it."
         ) from error
     return module
 
 
-# --- hooks --------------------------------------------------------------------------------------------------------------
+# --- hooks ----------------------------------------------------------------------------------------
 
 
 def _register(manager: pluggy.PluginManager, info: PluginInfo, module: ModuleType) -> PluginInfo:
     other = manager.get_plugin(info.name)
     if other is not None or manager.is_registered(module):
-        raise PluginError(f"{info.label} is loaded already under the name '{manager.get_name(other or module)}'. {info.remedy}.")
-    unmarked = [name for name in vars(hookspecs) if name.startswith("toolkit_") and _is_unmarked(module, name)]
+        raise PluginError(
+            f"{info.label} is loaded already under the "
+            f"name "
+            f"'{manager.get_name(other or module)}'. "
+            f"{info.remedy}."
+        )
+    unmarked = [
+        name
+        for name in vars(hookspecs)
+        if name.startswith("toolkit_") and _is_unmarked(module, name)
+    ]
     if unmarked:
-        raise PluginError(f"{info.label}: {unmarked[0]} lacks @hookimpl, so it would never be called. Add it, or {_lower(info)}.")
+        raise PluginError(
+            f"{info.label}: {unmarked[0]} lacks @hookimpl, so it would never be "
+            f"called. "
+            f"Add it, or "
+            f"{_lower(info)}."
+        )
     try:
         manager.register(module, name=info.name)
     except pluggy.PluginValidationError as error:
-        raise PluginError(f"{info.label} does not fit the hookspecs: {_one_line(error)}. {info.remedy}, or repair it.") from error
+        raise PluginError(
+            f"{info.label} does not fit the hookspecs: "
+            f"{_one_line(error)}. "
+            f"{info.remedy}, "
+            f"or repair it."
+        ) from error
     _refuse_odd_hooks(manager, info, module)
     return info
 
 
 def _is_unmarked(module: ModuleType, name: str) -> bool:
-    return callable(getattr(module, name, None)) and not hasattr(getattr(module, name), f"{GROUP}_impl")
+    return callable(getattr(module, name, None)) and not hasattr(
+        getattr(module, name), f"{GROUP}_impl"
+    )
 
 
 def _refuse_odd_hooks(manager: pluggy.PluginManager, info: PluginInfo, module: ModuleType) -> None:
@@ -266,30 +342,55 @@ def _refuse_odd_hooks(manager: pluggy.PluginManager, info: PluginInfo, module: M
         for hook in (hook for hook in caller.get_hookimpls() if hook.plugin is module):
             if hook.kwargnames:  # pluggy never passes a value to a parameter that has a default
                 names = choices(hook.kwargnames)
-                raise PluginError(f"{info.label}: {caller.name} has parameters with defaults, which never get a value: {names}.")
+                raise PluginError(
+                    f"{info.label}: {caller.name} has parameters with defaults, "
+                    f"which "
+                    f"never get a value: "
+                    f"{names}."
+                )
             if hook.wrapper or hook.hookwrapper:
-                raise PluginError(f"{info.label}: {caller.name} is a wrapper, but hooks only collect. Remove wrapper=True.")
+                raise PluginError(
+                    f"{info.label}: {caller.name} is a wrapper, but hooks "
+                    f"only "
+                    f"collect. "
+                    f"Remove wrapper=True."
+                )
 
 
 def _refuse_unknown_hooks(manager: pluggy.PluginManager, infos: Iterable[PluginInfo]) -> None:
     known = [name for name in vars(hookspecs) if name.startswith("toolkit_")]
     for info in infos:
         for caller in manager.get_hookcallers(manager.get_plugin(info.name)) or ():
-            if not caller.has_spec():  # also with optionalhook=True: there is one version of the hookspecs
-                raise PluginError(f"{info.label}: there is no hook '{caller.name}'.{nearest(caller.name, known)} {info.remedy}.")
+            if (
+                not caller.has_spec()
+            ):  # also with optionalhook=True: there is one version of the hookspecs
+                raise PluginError(
+                    f"{info.label}: there is no hook "
+                    f"'{caller.name}'.{nearest(caller.name, known)} "
+                    f"{info.remedy}."
+                )
     manager.check_pending()
 
 
 def _with_parts(manager: pluggy.PluginManager, info: PluginInfo) -> PluginInfo:
-    """Asked one plugin at a time, so that a failure has a name; pluggy's own call would stop at the first without one."""
+    """Asked one plugin at a time, so that a failure has a name; pluggy's own call would stop at the
+    first without one.
+    """
     module = manager.get_plugin(info.name)
     parts: list[Part] = []
     for hook in manager.hook.toolkit_parts.get_hookimpls():
         if hook.plugin is module:
             parts += _collected(info, hook.function)
     if info.file and not parts:
-        raise PluginError(f"{info.label} offers no parts. Implement toolkit_parts with @hookimpl: see toolkit new-plugin.")
-    return PluginInfo(info.name, info.distribution, info.version, tuple(parts), info.file, info.sha256)
+        raise PluginError(
+            f"{info.label} offers no parts. Implement toolkit_parts with "
+            f"@hookimpl: "
+            f"see "
+            f"toolkit new-plugin."
+        )
+    return PluginInfo(
+        info.name, info.distribution, info.version, tuple(parts), info.file, info.sha256
+    )
 
 
 def _collected(info: PluginInfo, function: Callable[..., Any]) -> list[Part]:
@@ -297,7 +398,10 @@ def _collected(info: PluginInfo, function: Callable[..., Any]) -> list[Part]:
         offered: list[Part] = list(function() or ())
     except Exception as error:
         raise PluginError(
-            f"{info.label} failed to name its parts: {type(error).__name__}: {error}. {info.remedy}, or repair it."
+            f"{info.label} failed to name its parts: {type(error).__name__}: "
+            f"{error}. "
+            f"{info.remedy}, or "
+            f"repair it."
         ) from error
     for part in offered:
         if problem := problem_of(part):
@@ -313,27 +417,41 @@ def _owners(plugins: Iterable[PluginInfo]) -> Mapping[tuple[str, str], PluginInf
             seen = sum((other.kind, other.name) == (part.kind, part.name) for other in plugin.parts)
             if first is not plugin:
                 raise PluginError(
-                    f"{first.label} and {_lower_first(plugin.label)} both offer the {part.kind} part '{part.name}'. "
+                    f"{first.label} and {_lower_first(plugin.label)} both offer "
+                    f"the "
+                    f"{part.kind} part "
+                    f"'{part.name}'. "
                     f"{first.remedy}, or {_lower(plugin)}."
                 )
             if seen > 1:
                 raise PluginError(
-                    f"{plugin.label} offers the {part.kind} part '{part.name}' twice. {plugin.remedy}, or repair it."
+                    f"{plugin.label} offers the {part.kind} part '{part.name}' "
+                    f"twice. "
+                    f"{plugin.remedy}, or "
+                    f"repair it."
                 )
     return MappingProxyType(owners)
 
 
-# --- what a part must be ------------------------------------------------------------------------------------------------
+# --- what a part must be --------------------------------------------------------------------------
 
 
 def problem_of(part: object) -> str | None:
     """What is wrong with a part, as a sentence, or None."""
     if not isinstance(part, Part) or not isinstance(part, KINDS.get(part.kind, ())):
         return (
-            f"toolkit_parts gave {type(part).__name__} instead of a part. Parts: {choices(k.__name__ for k in KINDS.values())}."
+            f"toolkit_parts gave {type(part).__name__} instead of a "
+            f"part. "
+            f"Parts: "
+            f"{choices(k.__name__ for k in KINDS.values())}."
         )
     what = f"{part.kind} part '{part.name}'"
-    problem = _problem_of_name(part) or _problem_of_text(part) or _problem_of_params(part) or _problem_of_tables(part)
+    problem = (
+        _problem_of_name(part)
+        or _problem_of_text(part)
+        or _problem_of_params(part)
+        or _problem_of_tables(part)
+    )
     return f"{what}: {problem}" if problem else None
 
 
@@ -342,9 +460,18 @@ def _problem_of_name(part: Part) -> str | None:
         prefix, _, rest = part.name.partition(".")
         if prefix not in STAGE_PREFIXES or not _is_word(rest):
             starts = ", ".join(f"{name}." for name in STAGE_PREFIXES)
-            return f"a stage part's name is a prefix and a word, such as extract.words. Prefixes: {starts}."
+            return (
+                f"a stage part's name is a prefix and a word, such "
+                f"as "
+                f"extract.words. "
+                f"Prefixes: {starts}."
+            )
         return None
-    return None if _is_word(part.name) else "a name has lower-case letters, digits, '-' and '_', and begins with a letter."
+    return (
+        None
+        if _is_word(part.name)
+        else "a name has lower-case letters, digits, '-' and '_', and begins with a letter."
+    )
 
 
 def _is_word(text: str) -> bool:
@@ -362,7 +489,12 @@ def _problem_of_params(part: Part) -> str | None:
         return "params must be a class derived from toolkit.parts.Params."
     split = getattr(part, "split", None)
     if split is not None and split not in part.params.model_fields:
-        return f"split names '{split}', which is no field of its params.{nearest(split, part.params.model_fields)}"
+        return (
+            f"split names '{split}', which is no field "
+            f"of "
+            f"its "
+            f"params.{nearest(split, part.params.model_fields)}"
+        )
     return None
 
 
@@ -373,10 +505,22 @@ def _problem_of_tables(part: Part) -> str | None:
             return f"{side} must be a tuple of table names; write ('{names}',)."
         for name in names:
             if name not in allowed:
-                return f"{side} names '{name}', which is no such table.{nearest(name, allowed)} Tables: {choices(allowed)}."
+                return (
+                    f"{side} names '{name}', which is no such "
+                    f"table.{nearest(name, allowed)} "
+                    f"Tables: "
+                    f"{choices(allowed)}."
+                )
     instead = getattr(part, "instead", None)
-    if instead is not None and not (instead in getattr(part, "optional", ()) and getattr(part, "uses_model", False)):
-        return f"instead names '{instead}': only one of its `optional` tables can stand for the model, of a part with uses_model."
+    if instead is not None and not (
+        instead in getattr(part, "optional", ()) and getattr(part, "uses_model", False)
+    ):
+        return (
+            f"instead names '{instead}': only one of its `optional` tables can stand "
+            f"for the model, of a "
+            f"part with "
+            f"uses_model."
+        )
     return None
 
 

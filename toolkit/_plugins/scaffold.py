@@ -1,4 +1,5 @@
-"""Writing a new plugin package from the templates in `toolkit/_plugins/templates`: one working part of the kind asked for.
+"""Writing a new plugin package from the templates in `toolkit/_plugins/templates`: one working part
+of the kind asked for.
 
 What is written installs and passes its contract test as it is; a test does both for every kind.
 """
@@ -26,43 +27,71 @@ EXAMPLES: Mapping[str, str] = MappingProxyType(
         "extract": _SPEC + _TOY_SAMPLES + "stages:\n  - {id: own, uses: $part}\n",
         "trace": _SPEC + _TOY_SAMPLES + "stages:\n  - {id: own, uses: $part}\n",
         "play": _SPEC + "stages:\n  - {id: own, uses: $part}\n",
-        "compare": _SPEC + _TOY_PARTS + _TOY_SAMPLES + _EXTRACT + "  - {id: own, uses: $part, needs: [features]}\n",
-        "patch": _SPEC + _TOY_PARTS + _TOY_SAMPLES + _EXTRACT + "  - {id: own, uses: $part, needs: [features]}\n",
-        "words": _SPEC + _TOY_PARTS + _TOY_SAMPLES + _EXTRACT + "  - {id: own, uses: $part, needs: [features]}\n",
+        "compare": _SPEC
+        + _TOY_PARTS
+        + _TOY_SAMPLES
+        + _EXTRACT
+        + "  - {id: own, uses: $part, needs: [features]}\n",
+        "patch": _SPEC
+        + _TOY_PARTS
+        + _TOY_SAMPLES
+        + _EXTRACT
+        + "  - {id: own, uses: $part, needs: [features]}\n",
+        "words": _SPEC
+        + _TOY_PARTS
+        + _TOY_SAMPLES
+        + _EXTRACT
+        + "  - {id: own, uses: $part, needs: [features]}\n",
         "sink": _SPEC
         + _TOY_PARTS
         + _TOY_SAMPLES
         + _EXTRACT
-        + "  - {id: means, uses: compare.means, needs: [features]}\nsinks:\n  - {uses: $part, with: {path: out}}\n",
+        + "  - {id: means, uses: compare.means, needs: [features]}\nsinks:\n  - "
+        "{uses: "
+        "$part, with: {path: "
+        "out}}\n",
     }
 )
 """Specs that run with the new part and the toy parts, for the kinds that can run by themselves."""
 
 PLAIN_KINDS = ("model", "sae", "source", "environment", "parser", "sink", "executor", "report")
-STAGE_KINDS = tuple(prefix for prefix in STAGE_PREFIXES if prefix != "examine")  # one examination serves every adapter
+STAGE_KINDS = tuple(
+    prefix for prefix in STAGE_PREFIXES if prefix != "examine"
+)  # one examination serves every adapter
 KINDS = (*PLAIN_KINDS, *STAGE_KINDS)
 
 
 def write_plugin(name: str, kind: str, out: Path) -> Path:
-    """Write the package `toolkit-NAME` into the folder `out`; returns the package's folder. An existing one is not touched."""
+    """Write the package `toolkit-NAME` into the folder `out`; returns the package's folder. An
+    existing one is not touched.
+    """
     _check(name, kind)
     folder = out / f"toolkit-{name}"
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BadInput(f"{folder} exists and is not empty. Choose another name, or another folder with --out.")
+        raise BadInput(
+            f"{folder} exists and is not empty. Choose another name, or another folder with --out."
+        )
     for path, text in package_files(name, kind).items():
         target = folder / path
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text, encoding="utf-8")
         except OSError as error:
-            raise BadInput(f"{target} cannot be written: {error.strerror}. Choose another folder with --out.") from error
+            raise BadInput(
+                f"{target} cannot be written: {error.strerror}. Choose another folder with --out."
+            ) from error
     return folder
 
 
 def package_files(name: str, kind: str) -> dict[str, str]:
     """The files of a new package, by their path inside it."""
     module = name.replace("-", "_")
-    words = {"name": name, "kind": kind, "module": module, "part": f"{kind}.{name}" if kind in STAGE_KINDS else name}
+    words = {
+        "name": name,
+        "kind": kind,
+        "module": module,
+        "part": f"{kind}.{name}" if kind in STAGE_KINDS else name,
+    }
     usage = "A spec that uses it: `toolkit run example.yaml`.\n" if kind in EXAMPLES else ""
     written = {
         "pyproject.toml": _filled("pyproject.toml", words),
@@ -70,18 +99,37 @@ def package_files(name: str, kind: str) -> dict[str, str]:
         f"toolkit_{module}/__init__.py": _filled(f"parts/{kind}.py", words),
         "tests/test_contract.py": _filled("test_contract.py", words),
     }
-    return {**written, **({"example.yaml": Template(EXAMPLES[kind]).substitute(words)} if kind in EXAMPLES else {})}
+    return {
+        **written,
+        **(
+            {"example.yaml": Template(EXAMPLES[kind]).substitute(words)} if kind in EXAMPLES else {}
+        ),
+    }
 
 
 def _check(name: str, kind: str) -> None:
     if kind not in KINDS:
         raise BadInput(f"There is no kind '{kind}'.{nearest(kind, KINDS)} Kinds: {choices(KINDS)}.")
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
-        raise BadInput(f"'{name}' is no plugin name. Use lower-case letters, digits and single '-', beginning with a letter.")
+        raise BadInput(
+            f"'{name}' is no plugin name. Use lower-case letters, digits and single "
+            f"'-', "
+            f"beginning with a "
+            f"letter."
+        )
     if name in plugin_names():
-        raise BadInput(f"A plugin named '{name}' is installed already. Choose another name. See: toolkit plugins")
+        raise BadInput(
+            f"A plugin named '{name}' is installed already. Choose another "
+            f"name. "
+            f"See: "
+            f"toolkit plugins"
+        )
 
 
 def _filled(template: str, words: Mapping[str, str]) -> str:
-    text = files("toolkit").joinpath("_plugins", "templates", f"{template}.tmpl").read_text(encoding="utf-8")
+    text = (
+        files("toolkit")
+        .joinpath("_plugins", "templates", f"{template}.tmpl")
+        .read_text(encoding="utf-8")
+    )
     return Template(text).substitute(words)

@@ -1,7 +1,9 @@
-"""The report of a run: one HTML file that loads nothing, so that it can be mailed, archived and opened in ten years.
+"""The report of a run: one HTML file that loads nothing, so that it can be mailed, archived and
+opened in ten years.
 
-It only reads (manifest, events, committed tables) and can be made again at any time, also of a run that is not finished.
-A plugin's section that fails becomes a visible box; it never takes the report with it.
+It only reads (manifest, events, committed tables) and can be made again at any time, also of a run
+that is not finished. A plugin's section that fails becomes a visible box; it never takes the report
+with it.
 """
 
 from __future__ import annotations
@@ -28,12 +30,32 @@ if TYPE_CHECKING:
     from toolkit._plugins.loading import Parts
     from toolkit_store import Store
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+    "base-uri "
+    "'none'; "
+    "form-action 'none'"
+)
 _STATES = {
     "done": ("good", "✓", "Done", "Every step is committed."),
-    "running": ("part", "…", "Partial: running when this was written", "Steps still to come are missing below."),
-    "interrupted": ("part", "◐", "Partial: interrupted", "Everything shown is committed; the command below continues."),
-    "failed": ("bad", "✗", "Failed", "Everything shown is committed; the command below tries the rest again."),
+    "running": (
+        "part",
+        "…",
+        "Partial: running when this was written",
+        "Steps still to come are missing below.",
+    ),
+    "interrupted": (
+        "part",
+        "◐",
+        "Partial: interrupted",
+        "Everything shown is committed; the command below continues.",
+    ),
+    "failed": (
+        "bad",
+        "✗",
+        "Failed",
+        "Everything shown is committed; the command below tries the rest again.",
+    ),
 }
 
 
@@ -44,7 +66,14 @@ def make_report(store: Store, run: str, parts: Parts) -> Path:
     keys = {key for row in store.run_states(run) for key in row.steps} | set(tally(events).keys)
     steps = store.steps(sorted(keys))
     sections = [part for part in parts.of("report") if isinstance(part, ReportSection)]
-    return write_report(folder, read_manifest(folder), events, StoreInputs(store, {"": steps}), sections, steps=steps)
+    return write_report(
+        folder,
+        read_manifest(folder),
+        events,
+        StoreInputs(store, {"": steps}),
+        sections,
+        steps=steps,
+    )
 
 
 def write_report(
@@ -56,7 +85,9 @@ def write_report(
     *,
     steps: Sequence[StepRow] = (),
 ) -> Path:
-    """Write `report.html` into the run's folder, whole or not at all. `steps` adds the rows of steps that were reused."""
+    """Write `report.html` into the run's folder, whole or not at all. `steps` adds the rows of
+    steps that were reused.
+    """
     told = tally(events)
     known = {step.key: step for step in steps}
     name = str(manifest.get("name") or manifest.get("run") or "run")
@@ -77,7 +108,7 @@ def write_report(
     return path
 
 
-# --- the parts of the page ----------------------------------------------------------------------------------------------
+# --- the parts of the page ------------------------------------------------------------------------
 
 
 def _page(name: str, run: str, body: str) -> str:
@@ -93,7 +124,11 @@ def _page(name: str, run: str, body: str) -> str:
 def _banner(manifest: Mapping[str, Any], told: Tally, name: str) -> str:
     tone, sign, title, text = _STATES[told.state]
     spec = manifest.get("spec")
-    asked = next((spec[key] for key in ("question", "description") if spec.get(key)), "") if isinstance(spec, Mapping) else ""
+    asked = (
+        next((spec[key] for key in ("question", "description") if spec.get(key)), "")
+        if isinstance(spec, Mapping)
+        else ""
+    )
     when = f"{_time(told.started)} to {_time(told.last)}" if told.started else ""
     return (
         f'<header><p class="eyebrow">Run {_e(manifest.get("run", ""))}</p><h1>{_e(name)}</h1>'
@@ -110,7 +145,10 @@ def _command(manifest: Mapping[str, Any]) -> str:
 
 def _glance(manifest: Mapping[str, Any], told: Tally, known: Mapping[str, StepRow]) -> str:
     total = told.total or sum(told.planned.values()) or len(told.steps)
-    rows = sum(sum(_rows(step, known).values()) for step in {step.key: step for step in told.steps.values()}.values())
+    rows = sum(
+        sum(_rows(step, known).values())
+        for step in {step.key: step for step in told.steps.values()}.values()
+    )
     facts = [
         ("steps done", f"{told.done:,} of {total:,}" if told.done < total else f"{told.done:,}"),
         ("computed", f"{told.count('computed'):,}"),
@@ -128,13 +166,18 @@ def _stages(manifest: Mapping[str, Any], told: Tally, known: Mapping[str, StepRo
     for stage in manifest.get("stages") or ():
         steps = [step for step in told.steps.values() if step.stage == stage.get("id")]
         planned = max(told.planned.get(str(stage.get("id")), 0), len(steps))
-        counts = {state: sum(step.state == state for step in steps) for state in ("computed", "reused", "failed")}
+        counts = {
+            state: sum(step.state == state for step in steps)
+            for state in ("computed", "reused", "failed")
+        }
         rows: dict[str, int] = {}
         for step in steps:
             for table, count in _rows(step, known).items():
                 rows[table] = rows.get(table, 0) + count
         listed = "<br>".join(
-            f'{_e(table)} <span class="number">{count:,}</span>' for table, count in sorted(rows.items()) if count
+            f'{_e(table)} <span class="number">{count:,}</span>'
+            for table, count in sorted(rows.items())
+            if count
         )
         body.append(
             f'<tr><th scope="row">{_e(stage.get("id"))}<br><span class="faint">{_e(stage.get("part"))}</span></th>'
@@ -144,7 +187,9 @@ def _stages(manifest: Mapping[str, Any], told: Tally, known: Mapping[str, StepRo
             f'<td class="number">{_duration(sum(step.seconds for step in steps if step.state == "computed"))}</td></tr>'
         )
     heads = ("stage and part", "steps", "computed", "reused", "failed", "rows in table", "time")
-    table = _table("Each stage: steps by how they came to be, rows written, and time computing", heads, body)
+    table = _table(
+        "Each stage: steps by how they came to be, rows written, and time computing", heads, body
+    )
     return f'<section aria-labelledby="stages"><h2 id="stages">Stages</h2>{table}</section>'
 
 
@@ -155,7 +200,9 @@ def _rows(step: StepTally, known: Mapping[str, StepRow]) -> Mapping[str, int]:
 def _bar(counts: Mapping[str, int], planned: int) -> str:
     done = counts["computed"] + counts["reused"]
     spans = "".join(
-        f'<span class="{state}" style="width:{100 * count / planned:.2f}%"></span>' for state, count in counts.items() if count
+        f'<span class="{state}" style="width:{100 * count / planned:.2f}%"></span>'
+        for state, count in counts.items()
+        if count
     )
     return f'<span class="number">{done:,} of {planned:,}</span><span class="bar" aria-hidden="true">{spans}</span>'
 
@@ -163,12 +210,17 @@ def _bar(counts: Mapping[str, int], planned: int) -> str:
 def _contributed(inputs: Inputs, sections: Sequence[ReportSection]) -> Iterable[str]:
     for number, section in enumerate(sorted(sections, key=lambda part: (part.order, part.name))):
         try:
-            content = "".join(map(_figure, section.run(inputs))) if _has_rows(inputs, section) else ""
+            content = (
+                "".join(map(_figure, section.run(inputs))) if _has_rows(inputs, section) else ""
+            )
         except Exception as error:  # a stranger's section must not take the report with it
             source = getattr(section.run, "__module__", "") or "an unknown module"
             content = (
                 f'<div class="box bad" role="alert"><p><strong>This section failed.</strong> Report part '
-                f"<code>{_e(section.name)}</code> of plugin <code>{_e(source.split('.')[0])}</code> raised "
+                f"<code>{_e(section.name)}</code> of "
+                f"plugin "
+                f"<code>{_e(source.split('.')[0])}</code> "
+                f"raised "
                 f"{_e(type(error).__name__)}:</p><pre>{_e(str(error) or '(no message)')}</pre></div>"
             )
         if content:
@@ -179,7 +231,9 @@ def _contributed(inputs: Inputs, sections: Sequence[ReportSection]) -> Iterable[
 
 def _has_rows(inputs: Inputs, section: ReportSection) -> bool:
     there = set(inputs.tables())
-    return not section.reads or any(name in there and inputs.read(name).num_rows for name in section.reads)
+    return not section.reads or any(
+        name in there and inputs.read(name).num_rows for name in section.reads
+    )
 
 
 def _figure(figure: Figure) -> str:
@@ -191,16 +245,28 @@ def _methods(manifest: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -
     """What each stage did, with every setting that it ran with, defaults included."""
     body = []
     for stage in manifest.get("stages") or ():
-        settings = [f"{_e(name)} <code>{_e(_short(value))}</code>" for name, value in (stage.get("params") or {}).items()]
-        part = f"{_e(stage.get('part'))} <span class=faint>version {_e(stage.get('version'))}</span>"
+        settings = [
+            f"{_e(name)} <code>{_e(_short(value))}</code>"
+            for name, value in (stage.get("params") or {}).items()
+        ]
+        part = (
+            f"{_e(stage.get('part'))} <span class=faint>version {_e(stage.get('version'))}</span>"
+        )
         body.append(
             f'<tr><th scope="row">{_e(stage.get("id"))}</th><td>{part}<br>{_e(stage.get("help") or "")}</td>'
             f"<td>{', '.join(settings) or '<span class=faint>none</span>'}</td></tr>"
         )
     if not body:
         return ""
-    table = _table("What each stage did, and every setting it ran with", ("stage", "part", "settings"), body)
-    seed = f"<p>Every random draw comes from seed {_e(manifest.get('seed'))} by counter: no order or batch changes it.</p>"
+    table = _table(
+        "What each stage did, and every setting it ran with", ("stage", "part", "settings"), body
+    )
+    seed = (
+        f"<p>Every random draw comes from seed {_e(manifest.get('seed'))} by "
+        f"counter: "
+        f"no order or batch "
+        f"changes it.</p>"
+    )
     passes = "".join(f"<p>{_e(sentence)}</p>" for sentence in passes_in_words(events))
     registered = manifest.get("preregistration")
     frozen = f"<p><strong>Preregistered.</strong> {_e(told(registered))}</p>" if registered else ""
@@ -213,7 +279,10 @@ def _short(value: Any) -> str:
 
 
 def _timings(told: Tally) -> str:
-    steps = sorted((step for step in told.steps.values() if step.state == "computed"), key=lambda step: -step.seconds)
+    steps = sorted(
+        (step for step in told.steps.values() if step.state == "computed"),
+        key=lambda step: -step.seconds,
+    )
     if not steps:
         return ""
     body = [
@@ -223,16 +292,27 @@ def _timings(told: Tally) -> str:
     ]
     workers = len({step.worker for step in steps if step.worker}) or 1
     busy = _duration(sum(step.seconds for step in steps))
-    said = f"{_some(len(steps), 'step')} computed in {busy} of work by {_some(workers, 'worker')}, in {_some(told.sessions, 'session')}."
+    said = (
+        f"{_some(len(steps), 'step')} computed in {busy} of work by "
+        f"{_some(workers, 'worker')}, "
+        f"in "
+        f"{_some(told.sessions, 'session')}."
+    )
     table = _table("The slowest steps", ("step", "worker", "why it ran", "time"), body)
     return f'<section aria-labelledby="timings"><h2 id="timings">Timings</h2><p>{said}</p>{table}</section>'
 
 
 def _foretold(told: Tally) -> str:
-    """Work that was forecast against work that it took, for stages of which every forecast step was computed in this run."""
+    """Work that was forecast against work that it took, for stages of which every forecast step was
+    computed in this run.
+    """
     body = []
     for stage, (seconds, basis) in told.foretold.items():
-        took = sum(step.seconds for step in told.steps.values() if step.stage == stage and step.state == "computed")
+        took = sum(
+            step.seconds
+            for step in told.steps.values()
+            if step.stage == stage and step.state == "computed"
+        )
         if took:
             body.append(
                 f'<tr><th scope="row">{_e(stage)}</th><td>{_e(basis)}</td><td class="number">{_duration(seconds)}</td>'
@@ -240,7 +320,11 @@ def _foretold(told: Tally) -> str:
             )
     if not body:
         return ""
-    table = _table("Forecast against actual work of each stage", ("stage", "foretold by", "forecast", "actual", "ratio"), body)
+    table = _table(
+        "Forecast against actual work of each stage",
+        ("stage", "foretold by", "forecast", "actual", "ratio"),
+        body,
+    )
     return f'<section aria-labelledby="foretold"><h2 id="foretold">Forecast against actual</h2>{table}</section>'
 
 
@@ -251,24 +335,39 @@ def _troubles(told: Tally) -> str:
     items = []
     for event in told.troubles[-50:]:
         where = f"{event['stage']} [{event.get('index', '?')}]" if event.get("stage") else ""
-        facts = {k: v for k, v in event.items() if k not in ("at", "event", "stage", "index", "key", "traceback", "error")}
-        said = str(event.get("error") or event.get("text") or "; ".join(f"{k}: {v}" for k, v in facts.items()))
+        facts = {
+            k: v
+            for k, v in event.items()
+            if k not in ("at", "event", "stage", "index", "key", "traceback", "error")
+        }
+        said = str(
+            event.get("error")
+            or event.get("text")
+            or "; ".join(f"{k}: {v}" for k, v in facts.items())
+        )
         tone = "bad" if str(event["event"]).endswith("failed") else "part"
         items.append(
             f'<li class="box {tone}"><p><strong>{_e(str(event["event"]).replace("_", " "))}</strong> {_e(where)} '
             f'<span class="faint">{_time(str(event.get("at", "")))}</span></p><pre>{_e(said)}</pre></li>'
         )
-    more = f"<p>{len(told.troubles) - 50} earlier ones are in events.jsonl.</p>" if len(told.troubles) > 50 else ""
+    more = (
+        f"<p>{len(told.troubles) - 50} earlier ones are in events.jsonl.</p>"
+        if len(told.troubles) > 50
+        else ""
+    )
     return f'<section aria-labelledby="troubles">{title}{more}<ul class="plain">{"".join(items)}</ul></section>'
 
 
 def _provenance(manifest: Mapping[str, Any]) -> str:
     import yaml
 
-    facts = {key: value for key, value in manifest.items() if key not in ("spec", "stages", "command")}
+    facts = {
+        key: value for key, value in manifest.items() if key not in ("spec", "stages", "command")
+    }
     written = yaml.safe_dump(manifest.get("spec") or {}, sort_keys=False, allow_unicode=True)
     stages = "".join(
-        f"<div><dt>{_e(stage.get('id'))}</dt><dd>{_value(stage)}</dd></div>" for stage in manifest.get("stages") or ()
+        f"<div><dt>{_e(stage.get('id'))}</dt><dd>{_value(stage)}</dd></div>"
+        for stage in manifest.get("stages") or ()
     )
     return (
         f'<section aria-labelledby="provenance"><h2 id="provenance">Provenance</h2>{_value(facts)}'
@@ -282,7 +381,14 @@ def _value(value: Any) -> str:
     if value is None or value == {} or value == [] or value == "":
         return '<span class="faint">none</span>'
     if isinstance(value, Mapping):
-        return "<dl>" + "".join(f"<div><dt>{_e(key)}</dt><dd>{_value(item)}</dd></div>" for key, item in value.items()) + "</dl>"
+        return (
+            "<dl>"
+            + "".join(
+                f"<div><dt>{_e(key)}</dt><dd>{_value(item)}</dd></div>"
+                for key, item in value.items()
+            )
+            + "</dl>"
+        )
     if isinstance(value, list | tuple):
         if all(isinstance(item, str | int | float) for item in value):
             return ", ".join(_value(item) for item in value)
@@ -290,7 +396,7 @@ def _value(value: Any) -> str:
     return f"<code>{_e(value)}</code>"
 
 
-# --- words and numbers --------------------------------------------------------------------------------------------------
+# --- words and numbers ----------------------------------------------------------------------------
 
 
 def _table(caption: str, heads: Sequence[str], body: Sequence[str]) -> str:
@@ -317,4 +423,8 @@ def _duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"
+    return (
+        f"{minutes // 60} h {minutes % 60:02d} min"
+        if minutes >= 60
+        else f"{minutes} min {rest:02d} s"
+    )

@@ -25,17 +25,28 @@ def passes_in_words(events: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _work(stage: str, found: Sequence[Mapping[str, Any]]) -> str:
-    texts, samples, batches = (sum(event[name] for event in found) for name in ("texts", "samples", "batches"))
+    texts, samples, batches = (
+        sum(event[name] for event in found) for name in ("texts", "samples", "batches")
+    )
     passes = max(event["passes"] for event in found)
     times = "one pass" if passes == 1 else f"up to {passes} passes"
     work = f"{samples:,} samples were computed as {texts:,} distinct texts"
-    return f"{stage}: {work}, in {times} over the model ({batches:,} batch{'es'[: 2 * (batches != 1)]})."
+    return (
+        f"{stage}: {work}, in {times} over the model "
+        f"({batches:,} "
+        f"batch{'es'[: 2 * (batches != 1)]})."
+    )
 
 
 def _plan(event: Mapping[str, Any] | None) -> Iterator[str]:
     if event and event["plan"]:
         free = f"{event['free'] / 2**30:.1f} GiB free ({event['device']})"
-        yield f"Batch plan: at most {event['plan']['tokens']:,} padded tokens a batch, chosen for {free}."
+        yield (
+            f"Batch plan: at most {event['plan']['tokens']:,} padded tokens "
+            f"a "
+            f"batch, "
+            f"chosen for {free}."
+        )
 
 
 def _gave_way(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -44,4 +55,9 @@ def _gave_way(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield f"Memory ran out {halved} time{'s'[: halved != 1]}, and batches were halved."
     for way in sorted({way for event in found for way in event["ways"]}):
         together = min(event["saes_together"] for event in found)
-        yield f"Not all SAEs fitted in memory together: at most {together} were held, and {_WAYS[way]}."
+        yield (
+            f"Not all SAEs fitted in memory together: at most {together} were "
+            f"held, "
+            f"and "
+            f"{_WAYS[way]}."
+        )

@@ -1,4 +1,6 @@
-"""How a report looks: system fonts, light and dark, narrow screens, paper. Blue and orange are told apart by everyone."""
+"""How a report looks: system fonts, light and dark, narrow screens, paper. Blue and orange are told
+apart by everyone.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""The batch plan of each stage: chosen from its cost and from free memory when the stage is first expanded, and kept for the run.
+"""The batch plan of each stage: chosen from its cost and from free memory when the stage is first
+expanded, and kept for the run.
 
-It changes no result but in the last bits, so it enters no key; it is recorded so that a run that is continued computes the same.
+It changes no result but in the last bits, so it enters no key; it is recorded so that a run that is
+continued computes the same.
 """
 
 from __future__ import annotations
@@ -20,11 +22,15 @@ if TYPE_CHECKING:
 
 PLANS = "batches.json"
 SHARE = {"cuda": 0.9, "cpu": 0.5}
-"""How much of the free memory a plan counts on: the rest is for what is not in the model of costs, and for other processes."""
+"""How much of the free memory a plan counts on: the rest is for what is not in the model of costs,
+and for other processes.
+"""
 
 
 class BatchPlans:
-    """Reads and writes the plans of a run's folder. `memory` gives the kind of device and its free bytes; asked for the CPU, its."""
+    """Reads and writes the plans of a run's folder. `memory` gives the kind of device and its free
+    bytes; asked for the CPU, its.
+    """
 
     def __init__(self, folder: Path, memory: Callable[[bool], tuple[str, int]]) -> None:
         self._path, self._memory = folder / PLANS, memory
@@ -35,12 +41,18 @@ class BatchPlans:
         return self._held.get(stage.id, {})
 
     def fix(self, stage: Stage, load: Workload) -> Mapping[str, Any] | None:
-        """Make a stage's plan if it is the first time: gives what to record, None when there is nothing new."""
+        """Make a stage's plan if it is the first time: gives what to record, None when there is
+        nothing new.
+        """
         batches = getattr(stage.part, "batches", None)
         if batches is None or stage.id in self._held:
             return None
-        device, free = self._memory(stage.model is not None and getattr(stage.model.params, "device", "") == "cpu")
-        self._held[stage.id] = plan = dict(batches(stage.params, load, int(free * SHARE[device]), device))
+        device, free = self._memory(
+            stage.model is not None and getattr(stage.model.params, "device", "") == "cpu"
+        )
+        self._held[stage.id] = plan = dict(
+            batches(stage.params, load, int(free * SHARE[device]), device)
+        )
         write_text(self._path, json.dumps(self._held, indent=1, sort_keys=True) + "\n")
         return {"device": device, "free": free, "plan": plan}
 
@@ -54,7 +66,9 @@ def _read(path: Path) -> dict[str, dict[str, int]]:
 
 
 def memory_of(devices: Sequence[Mapping[str, Any]], *, on_cpu: bool = False) -> tuple[str, int]:
-    """Where workers compute and what each has: the least free GPU among theirs, else an equal share of the host's memory."""
+    """Where workers compute and what each has: the least free GPU among theirs, else an equal share
+    of the host's memory.
+    """
     cards = [] if on_cpu or all(device["cuda"] == "" for device in devices) else _cards()
     wanted = {str(device["physical"]) for device in devices if device["physical"] is not None}
     free = [bytes_free for index, bytes_free in cards if not wanted or index in wanted]

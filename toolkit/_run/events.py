@@ -1,4 +1,6 @@
-"""The record of what a run did, as it does it: `events.jsonl` for machines, `log.txt` for people, each line flushed."""
+"""The record of what a run did, as it does it: `events.jsonl` for machines, `log.txt` for people,
+each line flushed.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,12 @@ class EventLog:
     def __enter__(self) -> EventLog:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         for file in (self._events, self._log):
             try:
                 file.close()
@@ -68,7 +75,9 @@ def sentence(event: Mapping[str, Any]) -> str:
     """An event in words: the plain progress line and the log line."""
     template = _SENTENCES.get(str(event["event"]))
     if template is None:
-        return f"{event['event']} " + " ".join(f"{k}={v}" for k, v in event.items() if k not in ("at", "event"))
+        return f"{event['event']} " + " ".join(
+            f"{k}={v}" for k, v in event.items() if k not in ("at", "event")
+        )
     return template.format_map(_Blank(event))
 
 
@@ -86,19 +95,31 @@ _SENTENCES = {
     "step_found": "step {stage}[{index}] was computed before the last stop; committed now",
     "step_started": "step {stage}[{index}] on {worker}: {reason}",
     "step_done": "step {stage}[{index}] done in {seconds:.2f} s",
-    "step_retried": "step {stage}[{index}]: {worker} died ({how}); trying again on a fresh worker ({attempt} of {attempts})",
+    "step_retried": "step {stage}[{index}]: {worker} died ({how}); trying again on a "
+    "fresh worker "
+    "({attempt} of "
+    "{attempts})",
     "step_failed": "step {stage}[{index}] FAILED: {error}",
     "batch_plan": "stage {stage}: batches {plan}, for {free} bytes free on {device}",
-    "extracted": "step {stage}[{index}]: {texts} distinct texts of {samples} samples, {passes} pass(es) in {batches} batches, "
+    "extracted": "step {stage}[{index}]: {texts} distinct texts of {samples} "
+    "samples, "
+    "{passes} pass(es) in "
+    "{batches} batches, "
     "{padded_tokens} padded tokens; halved {halved} times, {saes_together} SAEs held together",
     "sae_does_not_fit": "{message}",
     "warning": "warning of {stage}[{index}]: {text}",
-    "stalled": "no sign from {worker} for {age:.0f} s in phase '{phase}' of {stage}[{index}] (slow, or stuck; nothing is killed):\n{stack}",
+    "stalled": "no sign from {worker} for {age:.0f} s in phase '{phase}' of "
+    "{stage}[{index}] "
+    "(slow, or stuck; "
+    "nothing is killed):\n{stack}",
     "phase": "{worker}: {phase}",
     "worker_ready": "{worker} ready (process {pid}, GPU physical {physical}, visible {visible})",
     "sink_written": "sink {sink}: {files} files in {folder}",
     "interrupting": "finishing {running} step(s) in flight; Ctrl-C again stops at once",
-    "run_interrupted": "interrupted; safe so far: {done} of {total} steps. Continue with: {command}",
+    "run_interrupted": "interrupted; safe so far: {done} of {total} "
+    "steps. "
+    "Continue "
+    "with: {command}",
     "run_failed": "failed: {error}",
     "run_done": "done: {computed} steps computed, {reused} reused, {seconds:.1f} s",
 }

@@ -1,6 +1,8 @@
-"""A plan laid beside a store: for each stage its steps, how many are committed, and why the others would be computed.
+"""A plan laid beside a store: for each stage its steps, how many are committed, and why the others
+would be computed.
 
-A stage whose inputs are not committed cannot be expanded: its steps are shown as unknown ("?") until then.
+A stage whose inputs are not committed cannot be expanded: its steps are shown as unknown ("?")
+until then.
 """
 
 from __future__ import annotations
@@ -27,13 +29,21 @@ if TYPE_CHECKING:
 
 
 def annotate(plan: Plan, folder: Path) -> list[dict[str, Any]]:
-    """One row a stage. Without a store everything is new, and lancedb is not imported to find that out."""
+    """One row a stage. Without a store everything is new, and lancedb is not imported to find that
+    out.
+    """
     store = _store(folder)
     if store is None:
         loads = Loads(plan, lambda stage: None)
         new = (_row(stage, "?", 0, "new: there is no store yet") for stage in plan.stages)
-        rows = [_priced(row, stage, loads.of(stage), loads) for row, stage in zip(new, plan.stages, strict=True)]
-        return [{**row, "power": power_of(plan, stage, {}, None)} for row, stage in zip(rows, plan.stages, strict=True)]
+        rows = [
+            _priced(row, stage, loads.of(stage), loads)
+            for row, stage in zip(new, plan.stages, strict=True)
+        ]
+        return [
+            {**row, "power": power_of(plan, stage, {}, None)}
+            for row, stage in zip(rows, plan.stages, strict=True)
+        ]
     committed: dict[str, list[StepRow]] = {}
     inputs = InputFiles(store, store.folder)
 
@@ -48,12 +58,19 @@ def annotate(plan: Plan, folder: Path) -> list[dict[str, Any]]:
     def read(table: str, steps: Sequence[StepRow]) -> pa.Table:
         return store.read(table, [step.key for step in steps])
 
-    return [{**row, "power": power_of(plan, stage, committed, read)} for row, stage in zip(rows, plan.stages, strict=True)]
+    return [
+        {**row, "power": power_of(plan, stage, committed, read)}
+        for row, stage in zip(rows, plan.stages, strict=True)
+    ]
 
 
 def _store(folder: Path) -> Store | None:
-    """The store there, if there is one. Whether one is at a URI only the URI can tell, not the part that is kept here."""
-    if not at_uri(folder) and (not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))):
+    """The store there, if there is one. Whether one is at a URI only the URI can tell, not the part
+    that is kept here.
+    """
+    if not at_uri(folder) and (
+        not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    ):
         return None
     from toolkit_store import NoStore, open_store
 
@@ -63,7 +80,9 @@ def _store(folder: Path) -> Store | None:
         return None
 
 
-def _annotated(stage: Stage, store: Store, committed: dict[str, list[StepRow]], loads: Loads) -> dict[str, Any]:
+def _annotated(
+    stage: Stage, store: Store, committed: dict[str, list[StepRow]], loads: Loads
+) -> dict[str, Any]:
     laid = lay(stage, store, committed)
     if laid is None:
         missing = ", ".join(need for need in stage.needs if need not in committed)
@@ -73,24 +92,36 @@ def _annotated(stage: Stage, store: Store, committed: dict[str, list[StepRow]], 
         return _priced(_row(stage, str(steps), there, "-"), stage, None, loads)
     earlier = store.steps(experiment=stage.experiment, stage=stage.id)
     reasons = sorted({reason(step, earlier) for step in todo})
-    row = _row(stage, str(steps), there, "; ".join(reasons[:2]), foretold(len(todo), earlier, stage))
+    row = _row(
+        stage, str(steps), there, "; ".join(reasons[:2]), foretold(len(todo), earlier, stage)
+    )
     return _priced(row, stage, _left(stage, todo, laid.samples, loads), loads)
 
 
-def _left(stage: Stage, todo: Sequence[Step], samples: pa.Table | None, loads: Loads) -> Workload | None:
+def _left(
+    stage: Stage, todo: Sequence[Step], samples: pa.Table | None, loads: Loads
+) -> Workload | None:
     """What the steps that are not there yet have before them."""
     if samples is not None:
         return loads.of(stage, rows_of(todo, samples))
     ranges = [(step.first or 0, step.last or 0) for step in todo]
     load = loads.of(stage)
-    return replace(load, units=sum(last - first for first, last in ranges)) if load and load.units else load
+    return (
+        replace(load, units=sum(last - first for first, last in ranges))
+        if load and load.units
+        else load
+    )
 
 
-def _priced(row: dict[str, Any], stage: Stage, left: Workload | None, loads: Loads) -> dict[str, Any]:
+def _priced(
+    row: dict[str, Any], stage: Stage, left: Workload | None, loads: Loads
+) -> dict[str, Any]:
     """With what is left to do, and what all of it is, there or not: sinks write all of it."""
     return {**row, "cost": as_row(stage, left), "whole": as_row(stage, loads.of(stage))}
 
 
-def _row(stage: Stage, steps: str, there: int, why: str, seconds: float | None = None) -> dict[str, Any]:
+def _row(
+    stage: Stage, steps: str, there: int, why: str, seconds: float | None = None
+) -> dict[str, Any]:
     named = {"stage": stage.id, "part": stage.part.name, "needs": list(stage.needs)}
     return {**named, "steps": steps, "there": there, "seconds": seconds, "why": why, "cost": None}

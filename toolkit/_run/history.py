@@ -1,4 +1,6 @@
-"""What steps of earlier runs tell about those of a plan: how long they will take, and why they have to be computed."""
+"""What steps of earlier runs tell about those of a plan: how long they will take, and why they have
+to be computed.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,14 @@ if TYPE_CHECKING:
 
 
 def foretold(todo: int, earlier: Sequence[StepRow], stage: Stage) -> float | None:
-    """Seconds of work that so many steps will take, from what the same part took on the same model and SAEs; None without any."""
+    """Seconds of work that so many steps will take, from what the same part took on the same model
+    and SAEs; None without any.
+    """
     same = [
-        row for row in earlier if row.part == stage.part.name and _loads(json.loads(row.material)) == _loads(stage.material())
+        row
+        for row in earlier
+        if row.part == stage.part.name
+        and _loads(json.loads(row.material)) == _loads(stage.material())
     ]
     return todo * sum(row.seconds for row in same) / len(same) if same else None
 
@@ -26,7 +33,9 @@ def _loads(material: Mapping[str, Any]) -> list[Any]:
 
 
 def reason(step: Step, earlier: Sequence[StepRow]) -> str:
-    """Why a step has to be computed, against the newest step of the same experiment, stage and index in the ledger."""
+    """Why a step has to be computed, against the newest step of the same experiment, stage and
+    index in the ledger.
+    """
     same = [row for row in earlier if row.index == step.index]
     if not same:
         return "new"

@@ -1,4 +1,6 @@
-"""The tables a step works on, as Arrow files beside its job; and the tables of a run, straight from the store."""
+"""The tables a step works on, as Arrow files beside its job; and the tables of a run, straight from
+the store.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
 
 Rows = Mapping[str, Sequence[StepRow]]
 OVERLAPPING = ("activations", "streams")
-"""Tables in which several stages may write the same row: a model says of a token what it says, whichever selector asks."""
+"""Tables in which several stages may write the same row: a model says of a token what it says,
+whichever selector asks.
+"""
 
 
 class StoreInputs:
@@ -29,7 +33,11 @@ class StoreInputs:
 
     def __init__(self, store: Store, rows: Rows, folder: Path | None = None) -> None:
         """With a `folder`, large tables are put there as files and mapped."""
-        self._store, self._rows, self._folder = store, [row for found in rows.values() for row in found], folder
+        self._store, self._rows, self._folder = (
+            store,
+            [row for found in rows.values() for row in found],
+            folder,
+        )
 
     def tables(self) -> list[str]:
         """Tables to which a step wrote rows."""
@@ -48,7 +56,9 @@ class StoreInputs:
 
 
 class InputFiles:
-    """Writes the input files of jobs. What several steps share is written once; a sample range is the step's own file."""
+    """Writes the input files of jobs. What several steps share is written once; a sample range is
+    the step's own file.
+    """
 
     def __init__(self, store: Store, folder: Path) -> None:
         self._store, self._folder = store, folder
@@ -59,7 +69,9 @@ class InputFiles:
         keys, ordered = _writers("samples", needs), bool(getattr(stage.part, "distinct", False))
         name = (_name("samples", keys), ordered)
         if self._held is None or self._held[0] != name:
-            rows = self._store.read("samples", keys) if keys else arrow_schema("samples").empty_table()
+            rows = (
+                self._store.read("samples", keys) if keys else arrow_schema("samples").empty_table()
+            )
             self._held = (name, by_text(rows) if ordered else rows)
         return self._held[1]
 
@@ -67,19 +79,25 @@ class InputFiles:
         """The files of a step's input tables, written where they are missing."""
         part = step.stage.part
         there = [table for table in getattr(part, "optional", ()) if _writers(table, needs)]
-        return {table: [str(self._file(table, step, needs, own))] for table in (*part.reads, *there)}
+        return {
+            table: [str(self._file(table, step, needs, own))] for table in (*part.reads, *there)
+        }
 
     def _file(self, table: str, step: Step, needs: Rows, own: Path) -> Path:
         if table == "samples" and step.first is not None and step.last is not None:
             own.mkdir(parents=True, exist_ok=True)
             path = own / "samples.arrow"
-            write_arrow(path, self.samples(step.stage, needs).slice(step.first, step.last - step.first))
+            write_arrow(
+                path, self.samples(step.stage, needs).slice(step.first, step.last - step.first)
+            )
             return path
         return _file(self._store, self._folder, table, _writers(table, needs))
 
 
 def _file(store: Store, folder: Path, table: str, keys: Sequence[str]) -> Path:
-    """The file of what these steps wrote to a table, made if it is missing; of a large table one space after the other."""
+    """The file of what these steps wrote to a table, made if it is missing; of a large table one
+    space after the other.
+    """
     path = folder / f"{_name(table, keys)}.arrow"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +119,9 @@ def _writers(table: str, needs: Rows) -> list[str]:
 
 
 def _once(table: str, rows: pa.Table) -> pa.Table:
-    """Rows in order of the table's key, of those with one key the first, where extractions that overlap have kept the same row."""
+    """Rows in order of the table's key, of those with one key the first, where extractions that
+    overlap have kept the same row.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -9,7 +9,9 @@ from types import FrameType
 
 
 class Interrupts:
-    """Counts Ctrl-C (and SIGTERM) while a run goes on: once finishes the steps in flight, twice stops at once."""
+    """Counts Ctrl-C (and SIGTERM) while a run goes on: once finishes the steps in flight, twice
+    stops at once.
+    """
 
     def __init__(self) -> None:
         self.count = 0
@@ -20,7 +22,9 @@ class Interrupts:
     @contextmanager
     def listening(self) -> Iterator[Interrupts]:
         """Take the signals, and give them back afterwards."""
-        before = {number: signal.signal(number, self._take) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {
+            number: signal.signal(number, self._take) for number in (signal.SIGINT, signal.SIGTERM)
+        }
         try:
             yield self
         finally:

@@ -1,7 +1,9 @@
-"""The job folder: how a step's result crosses from a worker to the host, and how the host knows that it is whole.
+"""The job folder: how a step's result crosses from a worker to the host, and how the host knows
+that it is whole.
 
-A worker writes `<table>.arrow` files and, last and by atomic rename, `done.json` with the rows and SHA-256 of each. A folder
-without a valid `done.json` is worth nothing; one with it can be committed even if the host that asked for it is gone.
+A worker writes `<table>.arrow` files and, last and by atomic rename, `done.json` with the rows and
+SHA-256 of each. A folder without a valid `done.json` is worth nothing; one with it can be committed
+even if the host that asked for it is gone.
 """
 
 from __future__ import annotations
@@ -74,9 +76,11 @@ def read_arrow(path: Path) -> pa.Table:
 
 
 class JobWriter:
-    """Checks what a part yields against the table's schema, and writes it to the job folder in a thread of its own.
+    """Checks what a part yields against the table's schema, and writes it to the job folder in a
+    thread of its own.
 
-    A few tables may wait to be written: computing goes on meanwhile, and memory holds no more than these.
+    A few tables may wait to be written: computing goes on meanwhile, and memory holds no more than
+    these.
     """
 
     def __init__(self, folder: Path, part: str, writes: Sequence[str]) -> None:
@@ -91,11 +95,19 @@ class JobWriter:
         """Take rows for a table that the part declared, with exactly the table's columns."""
         if name not in self._counts:
             raise DataError(
-                f"{self._part} yielded rows for table '{name}', which it does not declare. It writes: {self._writes}."
+                f"{self._part} yielded rows for table '{name}', which it does "
+                f"not "
+                f"declare. It writes: "
+                f"{self._writes}."
             )
         wanted = arrow_schema(name)
         if not rows.schema.equals(wanted):
-            raise DataError(f"{self._part} yielded rows for '{name}' of another shape. {_mismatch(rows.schema, wanted)}")
+            raise DataError(
+                f"{self._part} yielded rows for '{name}' of "
+                f"another "
+                f"shape. "
+                f"{_mismatch(rows.schema, wanted)}"
+            )
         self._waiting.put((name, rows))
         self._raise_failure()
 
@@ -103,7 +115,10 @@ class JobWriter:
         """Wait for the files of all tables, and write `done.json`; gives the rows of each table."""
         self.close()
         self._raise_failure()
-        files = {name: {"rows": count, "sha256": _hash(self._folder / f"{name}.arrow")} for name, count in self._counts.items()}
+        files = {
+            name: {"rows": count, "sha256": _hash(self._folder / f"{name}.arrow")}
+            for name, count in self._counts.items()
+        }
         write_text(self._folder / DONE, json.dumps({"tables": files, **facts}, sort_keys=True))
         return dict(self._counts)
 
@@ -133,7 +148,9 @@ class JobWriter:
         with ExitStack() as open_files:
             writers = {}
             for name in self._writes:
-                sink = open_files.enter_context(pa.OSFile(str(self._folder / f"{name}.arrow"), "wb"))
+                sink = open_files.enter_context(
+                    pa.OSFile(str(self._folder / f"{name}.arrow"), "wb")
+                )
                 writers[name] = open_files.enter_context(pa.ipc.new_file(sink, arrow_schema(name)))
             for name, rows in coming:
                 writers[name].write_table(rows)
@@ -147,11 +164,17 @@ def _mismatch(found: pa.Schema, wanted: pa.Schema) -> str:
         if not found.field(field.name).equals(field):
             return f"Column '{field.name}' is {found.field(field.name)!s}; wanted {field!s}."
     extra = [name for name in found.names if name not in wanted.names]
-    return f"Columns that the table does not have: {extra}." if extra else "The columns stand in another order."
+    return (
+        f"Columns that the table does not have: {extra}."
+        if extra
+        else "The columns stand in another order."
+    )
 
 
 def collect(folder: Path) -> tuple[dict[str, Any], dict[str, pa.Table]] | None:
-    """What a finished job folder holds, or None when it is unfinished or a file does not match its recorded hash."""
+    """What a finished job folder holds, or None when it is unfinished or a file does not match its
+    recorded hash.
+    """
     try:
         done = json.loads((folder / DONE).read_text())
         for name, file in done["tables"].items():

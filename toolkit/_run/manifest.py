@@ -1,6 +1,8 @@
-"""A run's manifest: everything needed to say what was done, and to do it again with `toolkit run RUN_ID`.
+"""A run's manifest: everything needed to say what was done, and to do it again with `toolkit run
+RUN_ID`.
 
-The spec is recorded as written, with `${env:NAME}` unexpanded: environment values, and so secrets, never enter the record.
+The spec is recorded as written, with `${env:NAME}` unexpanded: environment values, and so secrets,
+never enter the record.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ def make_manifest(
     command: str,
     registered: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The record of a plan about to run. `asked`: the command line's overlays, sets and scratch plugins; `command` repeats it."""
+    """The record of a plan about to run. `asked`: the command line's overlays, sets and scratch
+    plugins; `command` repeats it.
+    """
     loaded = plan.loaded
     return {
         "format": FORMAT,
@@ -76,7 +80,11 @@ def make_manifest(
             }
             for stage in plan.stages
         ],
-        **({"preregistration": {name: registered[name] for name in _REGISTERED}} if registered else {}),
+        **(
+            {"preregistration": {name: registered[name] for name in _REGISTERED}}
+            if registered
+            else {}
+        ),
         "command": command,
     }
 
@@ -106,6 +114,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BadInput(
-            f"{path}: the run's manifest cannot be read ({error}). Run the spec again; committed steps are reused."
+            f"{path}: the run's manifest cannot be read ({error}). Run the spec "
+            f"again; "
+            f"committed steps are "
+            f"reused."
         ) from None
     return found

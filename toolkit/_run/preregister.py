@@ -1,7 +1,9 @@
-"""`preregister: true`: what is tested, over which family and split, is written down and hashed before data are read.
+"""`preregister: true`: what is tested, over which family and split, is written down and hashed
+before data are read.
 
-The record lies in the run's folder and in its manifest. A change of it makes another run, whose record names the earlier one: also
-under another name, since steps are counted by what they are made of, and earlier records are found by their data.
+The record lies in the run's folder and in its manifest. A change of it makes another run, whose
+record names the earlier one: also under another name, since steps are counted by what they are made
+of, and earlier records are found by their data.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ TESTS = ("compare.", "trace.", "patch.")
 
 
 def register(plan: Plan, store: Store) -> dict[str, Any] | None:
-    """Freeze the plan's family and split, once; refuse to go on with a record that is not this plan's. None if not asked for."""
+    """Freeze the plan's family and split, once; refuse to go on with a record that is not this
+    plan's. None if not asked for.
+    """
     if not plan.loaded.spec.preregister:
         return None
     path = run_folder(store.folder, plan.run) / FILE
@@ -54,13 +58,25 @@ def told(record: Mapping[str, Any]) -> str:
     """The record in words, for the report."""
     before = int(record["steps_before"])
     were = "1 step of it was" if before == 1 else f"{before} steps of it were"
-    when = f"when {were} in the store" if before else "before any step of this experiment was in the store"
-    words = [f"Family and split were frozen on {in_words(record['registered_at'])}, {when} (sha256 {record['sha256'][:16]})."]
+    when = (
+        f"when {were} in the store"
+        if before
+        else "before any step of this experiment was in the store"
+    )
+    words = [
+        f"Family and split were frozen on {in_words(record['registered_at'])}, "
+        f"{when} "
+        f"(sha256 "
+        f"{record['sha256'][:16]})."
+    ]
     families = [f"{id} {count:,}" for id, count in sorted(record["families"].items()) if count]
     words += [f"Tests in a family: {', '.join(families)}."] if families else []
     if record["results_before"]:
         words.append(
-            f"The test's result was there already ({', '.join(record['results_before'])}): nothing was decided before it."
+            f"The test's result was there already "
+            f"({', '.join(record['results_before'])}): "
+            f"nothing was decided "
+            f"before it."
         )
     elif before:
         words.append("Its data may have been seen by then: read the results as exploration.")
@@ -69,14 +85,30 @@ def told(record: Mapping[str, Any]) -> str:
 
 def _told_earlier(other: Mapping[str, Any]) -> str:
     if other["registered_at"] is None:
-        return f"The record of run {other['run']} cannot be read: whether it is one of the same data, nobody knows."
-    changed = f"since then changed: {other['changed']}" if other["changed"] else "nothing was changed since"
+        return (
+            f"The record of run {other['run']} cannot be read: whether it is one "
+            f"of "
+            f"the same data, "
+            f"nobody knows."
+        )
+    changed = (
+        f"since then changed: {other['changed']}"
+        if other["changed"]
+        else "nothing was changed since"
+    )
     when = in_words(other["registered_at"])
-    return f"It, or what it is tested on, was registered before, as run {other['run']} on {when}; {changed}."
+    return (
+        f"It, or what it is tested on, was registered before, as run "
+        f"{other['run']} "
+        f"on "
+        f"{when}; {changed}."
+    )
 
 
 def _frozen(plan: Plan) -> dict[str, Any]:
-    """All that says what will be tested: each test with its settings, where its data come from, and how units are split."""
+    """All that says what will be tested: each test with its settings, where its data come from, and
+    how units are split.
+    """
     own = {stage.id: stage for stage in plan.stages}
     tests = {id: _stage(stage) for id, stage in own.items() if stage.part.name.startswith(TESTS)}
     data = {id: _stage(stage) for id, stage in own.items() if id not in tests}
@@ -85,8 +117,14 @@ def _frozen(plan: Plan) -> dict[str, Any]:
 
 
 def _families(plan: Plan) -> dict[str, int | None]:
-    """How many tests are corrected together, of each test that says so; None where nobody knows before the files are there."""
-    found = {stage.id: power_of(plan, stage, {}, None) for stage in plan.stages if getattr(stage.part, "compares", None)}
+    """How many tests are corrected together, of each test that says so; None where nobody knows
+    before the files are there.
+    """
+    found = {
+        stage.id: power_of(plan, stage, {}, None)
+        for stage in plan.stages
+        if getattr(stage.part, "compares", None)
+    }
     return {id: power["family"] if power else None for id, power in found.items()}
 
 
@@ -109,33 +147,60 @@ def _checked(path: Path, frozen: Mapping[str, Any]) -> dict[str, Any]:
         list(record["results_before"])
         list(record["earlier"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Refused(f"{path}: the preregistration cannot be read ({error}). Put the file back as it was written.") from None
+        raise Refused(
+            f"{path}: the preregistration cannot be read ({error}). Put the file "
+            f"back "
+            f"as "
+            f"it was written."
+        ) from None
     if not whole:
         raise Refused(
-            f"{path}: the preregistration was changed after it was written: its hash is not that of what it holds. Put it back as it "
+            f"{path}: the preregistration was changed after it was written: its hash is "
+            f"not that of what it "
+            f"holds. Put it back "
+            f"as it "
             f"was."
         )
     if canonical(record["frozen"]) != canonical(frozen):
         changed = differences(canonical(record["frozen"]), canonical(frozen))
         raise Refused(
-            f"{path}: this run was registered with another family or split; changed since: {changed}. Run with the versions that it was "
+            f"{path}: this run was registered with another family or split; changed "
+            f"since: {changed}. "
+            f"Run with the "
+            f"versions that it was "
             f"registered with."
         )
     return record
 
 
 def _earlier(plan: Plan, store: Path, frozen: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Records of other runs of the same data, or of the same name: a family that is changed after a look shows here."""
+    """Records of other runs of the same data, or of the same name: a family that is changed after a
+    look shows here.
+    """
     found = []
     for path in (store / "runs").glob(f"*/{FILE}"):
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            same = record["frozen"]["experiment"] == plan.name or _origins(record["frozen"]) & _origins(frozen)
+            same = record["frozen"]["experiment"] == plan.name or _origins(
+                record["frozen"]
+            ) & _origins(frozen)
             if same and path.parent.name != plan.run:
                 changed = differences(canonical(record["frozen"]), canonical(frozen))
-                found.append({"run": path.parent.name, "registered_at": record["registered_at"], "changed": changed})
+                found.append(
+                    {
+                        "run": path.parent.name,
+                        "registered_at": record["registered_at"],
+                        "changed": changed,
+                    }
+                )
         except (OSError, ValueError, KeyError, TypeError):
-            found.append({"run": path.parent.name, "registered_at": None, "changed": "its record cannot be read"})
+            found.append(
+                {
+                    "run": path.parent.name,
+                    "registered_at": None,
+                    "changed": "its record cannot be read",
+                }
+            )
     yield from sorted(found, key=lambda one: str(one["registered_at"] or ""))
 
 

@@ -1,7 +1,8 @@
-"""What a person sees while a run goes on: one line on a terminal, plain lines in a pipe, NDJSON with `--json`.
+"""What a person sees while a run goes on: one line on a terminal, plain lines in a pipe, NDJSON
+with `--json`.
 
-The line shows done of total, rate, ETA, the phase of each busy worker with its age, and memory. A silent phase therefore names
-itself; a plain log gets a line at least every five seconds.
+The line shows done of total, rate, ETA, the phase of each busy worker with its age, and memory. A
+silent phase therefore names itself; a plain log gets a line at least every five seconds.
 """
 
 from __future__ import annotations
@@ -55,7 +56,13 @@ class Tally:
         elif name in ("step_reused", "step_found"):
             self.done += 1
         elif name == "step_started":
-            self.busy[event["worker"]] = (f"{event['stage']}[{event['index']}]", "start", time.monotonic(), 0, None)
+            self.busy[event["worker"]] = (
+                f"{event['stage']}[{event['index']}]",
+                "start",
+                time.monotonic(),
+                0,
+                None,
+            )
         elif name == "step_done":
             self.done, self.computed = self.done + 1, self.computed + 1
             self.busy.pop(event["worker"], None)
@@ -77,7 +84,12 @@ class Tally:
     def line(self) -> str:
         """The progress line."""
         bound = "+" if self.open_stages else ""
-        parts = [f"{self.done}/{self.steps}{bound} steps", self._pace(), *self._working(), self._memory()]
+        parts = [
+            f"{self.done}/{self.steps}{bound} steps",
+            self._pace(),
+            *self._working(),
+            self._memory(),
+        ]
         return " · ".join(part for part in parts if part)
 
     def _pace(self) -> str:
@@ -100,15 +112,25 @@ class Tally:
             return ""
         host = sum(used for used, _ in self.memory.values())
         device = [used for _, used in self.memory.values() if used is not None]
-        return f"host {host / 2**30:.2f} GiB" + (f", device {sum(device) / 2**30:.2f} GiB" if device else "")
+        return f"host {host / 2**30:.2f} GiB" + (
+            f", device {sum(device) / 2**30:.2f} GiB" if device else ""
+        )
 
 
 def _seconds(value: float) -> str:
-    return f"{value:.0f}s" if value < 90 else f"{value / 60:.0f}min" if value < 5400 else f"{value / 3600:.1f}h"
+    return (
+        f"{value:.0f}s"
+        if value < 90
+        else f"{value / 60:.0f}min"
+        if value < 5400
+        else f"{value / 3600:.1f}h"
+    )
 
 
 class Plain:
-    """Lines for a pipe or a log file: what matters as it happens, and a sign of life every five seconds."""
+    """Lines for a pipe or a log file: what matters as it happens, and a sign of life every five
+    seconds.
+    """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream, self._tally, self._last = stream or sys.stderr, Tally(), 0.0

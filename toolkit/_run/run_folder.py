@@ -1,6 +1,7 @@
 """Where a store's runs lie on disk, and what the events of a run add up to.
 
-Light on purpose (json and paths only): this much can be said of a run even when the store's tables cannot be opened.
+Light on purpose (json and paths only): this much can be said of a run even when the store's tables
+cannot be opened.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ REPORT = "report.html"
 
 
 def store_folder(option: str | None) -> Path:
-    """The store's folder: `--store`, else `TOOLKIT_STORE`, else `./toolkit-runs`. Of a URI it is the part that is kept here."""
+    """The store's folder: `--store`, else `TOOLKIT_STORE`, else `./toolkit-runs`. Of a URI it is
+    the part that is kept here.
+    """
     where = option or os.environ.get("TOOLKIT_STORE") or DEFAULT_STORE
     if "://" not in where:
         return Path(where)
@@ -66,16 +69,26 @@ def find_run(store: Path, text: str) -> str:
     if text in known:
         return text
     if not known:
-        raise BadInput(f"There is no run '{text}': {store} holds no runs. Another store: --store PATH or TOOLKIT_STORE.")
+        raise BadInput(
+            f"There is no run '{text}': {store} holds no runs. Another store: "
+            f"--store "
+            f"PATH or "
+            f"TOOLKIT_STORE."
+        )
     found = [run for run in known if text and run.startswith(text)]
     if len(found) == 1:
         return found[0]
     if found:
-        raise BadInput(f"'{text}' is the beginning of {len(found)} runs: {_some(found)}. Give more letters.")
+        raise BadInput(
+            f"'{text}' is the beginning of {len(found)} runs: {_some(found)}. Give more letters."
+        )
     near = difflib.get_close_matches(text, known, n=5, cutoff=0.4) or known[-5:]
     listing = shlex.join(["toolkit", "runs", *_named(store)])
     raise BadInput(
-        f"There is no run '{text}' in {store}. Nearest: {_some(near)}. All runs: {listing}. Another store: --store PATH or "
+        f"There is no run '{text}' in {store}. Nearest: {_some(near)}. All runs: "
+        f"{listing}. Another "
+        f"store: --store PATH "
+        f"or "
         f"TOOLKIT_STORE."
     )
 
@@ -100,14 +113,18 @@ def folder_bytes(folder: Path) -> int:
 def seconds_between(first: str, last: str) -> float:
     """Seconds from one ISO time to another; 0 if either cannot be read."""
     try:
-        return max(0.0, (datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds())
+        return max(
+            0.0, (datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds()
+        )
     except (TypeError, ValueError):
         return 0.0
 
 
 @dataclass
 class StepTally:
-    """What the events say about one step. `state`: reused, running, computed or failed; the last event counts."""
+    """What the events say about one step. `state`: reused, running, computed or failed; the last
+    event counts.
+    """
 
     key: str
     stage: str
@@ -122,7 +139,8 @@ class StepTally:
 
 @dataclass
 class Tally:
-    """What the events of a run add up to, over all its sessions (a continued run has several). `planned`: steps per stage.
+    """What the events of a run add up to, over all its sessions (a continued run has several).
+    `planned`: steps per stage.
 
     A step is told by its stage and key: two stages of equal content share a key, and each has it.
     """
@@ -148,11 +166,17 @@ class Tally:
     @property
     def keys(self) -> tuple[str, ...]:
         """Keys of the steps whose rows exist."""
-        return tuple(dict.fromkeys(step.key for step in self.steps.values() if step.state in ("computed", "reused")))
+        return tuple(
+            dict.fromkeys(
+                step.key for step in self.steps.values() if step.state in ("computed", "reused")
+            )
+        )
 
     def count(self, state: str, stage: str | None = None) -> int:
         """How many steps are in `state`, in one stage or in all."""
-        return sum(step.state == state and stage in (None, step.stage) for step in self.steps.values())
+        return sum(
+            step.state == state and stage in (None, step.stage) for step in self.steps.values()
+        )
 
 
 _ENDS = {"run_done": "done", "run_failed": "failed", "run_interrupted": "interrupted"}
@@ -163,7 +187,15 @@ _STEP = {
     "step_done": "computed",
     "step_failed": "failed",
 }
-_TROUBLE = ("step_failed", "stalled", "run_failed", "run_interrupted", "step_retried", "sae_does_not_fit", "warning")
+_TROUBLE = (
+    "step_failed",
+    "stalled",
+    "run_failed",
+    "run_interrupted",
+    "step_retried",
+    "sae_does_not_fit",
+    "warning",
+)
 
 
 def tally(events: Iterable[Mapping[str, Any]]) -> Tally:
@@ -177,10 +209,18 @@ def tally(events: Iterable[Mapping[str, Any]]) -> Tally:
         if kind == "stage_ready":
             out.planned[str(event.get("stage", ""))] = int(event.get("steps") or 0)
         if kind == "stage_foretold":
-            out.foretold[str(event.get("stage"))] = float(event.get("seconds") or 0.0), str(event.get("basis"))
+            out.foretold[str(event.get("stage"))] = (
+                float(event.get("seconds") or 0.0),
+                str(event.get("basis")),
+            )
         if kind == "run_started":
             out.started, out.session = out.started or at, at
-            out.state, out.sessions, out.done_in_session, out.phase = "running", out.sessions + 1, 0, ""
+            out.state, out.sessions, out.done_in_session, out.phase = (
+                "running",
+                out.sessions + 1,
+                0,
+                "",
+            )
         elif kind in _ENDS:
             out.state, out.phase = _ENDS[kind], ""
         elif kind in _STEP:

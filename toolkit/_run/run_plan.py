@@ -1,4 +1,6 @@
-"""`toolkit run` as a function: open the store, take the run's lock, write the manifest, run the plan, write the report."""
+"""`toolkit run` as a function: open the store, take the run's lock, write the manifest, run the
+plan, write the report.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,10 @@ def run_experiment(plan: Plan, parts: Parts, wishes: Wishes) -> Path:
         return _in_store(plan, parts, wishes, (executor, params, devices), show)
     except OSError as error:
         raise StoreError(
-            f"{store_folder(wishes.store)}: {error.strerror or error}. What was committed is safe; make room or repair the folder, "
+            f"{store_folder(wishes.store)}: {error.strerror or error}. What was committed "
+            f"is safe; make room "
+            f"or repair the "
+            f"folder, "
             f"then continue with the same command."
         ) from error
     finally:
@@ -70,25 +75,38 @@ def _executor(plan: Plan, parts: Parts, wishes: Wishes) -> tuple[ExecutorPart, A
     part = parts.get("executor", wishes.on)
     assert isinstance(part, ExecutorPart)
     given = plan.loaded.spec.executors.get(wishes.on, {})
-    return part, validate_params(plan.loaded, part.params, given, ("executors", wishes.on), f"executor '{part.name}'")
+    return part, validate_params(
+        plan.loaded, part.params, given, ("executors", wishes.on), f"executor '{part.name}'"
+    )
 
 
-def _in_store(plan: Plan, parts: Parts, wishes: Wishes, executor: tuple[ExecutorPart, Any, Any], show: Any) -> Path:
+def _in_store(
+    plan: Plan, parts: Parts, wishes: Wishes, executor: tuple[ExecutorPart, Any, Any], show: Any
+) -> Path:
     from toolkit_store import open_store
 
     store = open_store(store_folder(wishes.store), create=True)
     folder = run_folder(store.folder, plan.run)
     folder.mkdir(parents=True, exist_ok=True)
-    with EventLog(folder, (show,)) as log, _alone(folder, plan.run, log.emit), Interrupts().listening() as interrupts:
+    with (
+        EventLog(folder, (show,)) as log,
+        _alone(folder, plan.run, log.emit),
+        Interrupts().listening() as interrupts,
+    ):
         registered = register(plan, store)
         command = again(plan.run, store.folder)
-        write_manifest(folder, make_manifest(plan, parts, executor[2], wishes.on, _asked(wishes), command, registered))
+        write_manifest(
+            folder,
+            make_manifest(plan, parts, executor[2], wishes.on, _asked(wishes), command, registered),
+        )
         log.emit("run_started", run=plan.run, stages=len(plan.stages), log=str(folder / "log.txt"))
         result = Runner(plan, store, _pool_of(executor, wishes, parts), log, folder).go(interrupts)
         from toolkit._report.page import make_report
 
         if not result.computed and (folder / REPORT).exists():
-            return folder / REPORT  # nothing new to tell; `toolkit report RUN` writes it again all the same
+            return (
+                folder / REPORT
+            )  # nothing new to tell; `toolkit report RUN` writes it again all the same
         return make_report(store, plan.run, parts)
 
 
@@ -104,19 +122,24 @@ def _pool_of(
     executor: tuple[ExecutorPart, Any, Any], wishes: Wishes, parts: Parts
 ) -> Callable[[Path, Callable[..., None]], Pool]:
     part, params, devices = executor
-    return lambda folder, emit: Pool(part, params, devices, folder, wishes.plugins, versions(parts), emit)
+    return lambda folder, emit: Pool(
+        part, params, devices, folder, wishes.plugins, versions(parts), emit
+    )
 
 
 @contextmanager
 def _alone(folder: Path, run: str, emit: Callable[..., None]) -> Iterator[None]:
-    """One process computes a run; another that is asked for the same run waits, and then finds everything done.
+    """One process computes a run; another that is asked for the same run waits, and then finds
+    everything done.
 
     The kernel gives the lock back when its holder dies, so a killed run never blocks the next.
     """
     descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         _take(descriptor, folder, run, emit)
-        write_text(folder / "holder.json", json.dumps({"pid": os.getpid(), "host": os.uname().nodename}))
+        write_text(
+            folder / "holder.json", json.dumps({"pid": os.getpid(), "host": os.uname().nodename})
+        )
         yield
     finally:
         os.close(descriptor)

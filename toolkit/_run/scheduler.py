@@ -1,7 +1,9 @@
-"""Running a plan: expand a stage when its needs have committed, reuse what the ledger has, hand the rest to workers, commit.
+"""Running a plan: expand a stage when its needs have committed, reuse what the ledger has, hand the
+rest to workers, commit.
 
-Only this process commits. A step exists from the moment its ledger row is written, so this program may be killed at any point:
-the same command finds what is committed, takes over finished job folders that were not committed yet, and does the rest.
+Only this process commits. A step exists from the moment its ledger row is written, so this program
+may be killed at any point: the same command finds what is committed, takes over finished job
+folders that were not committed yet, and does the rest.
 """
 
 from __future__ import annotations
@@ -58,11 +60,18 @@ class Runner:
     """One attempt at a plan. `go` is the whole story; everything else is a sentence of it."""
 
     def __init__(
-        self, plan: Plan, store: Store, pool_of: Callable[[Path, Callable[..., None]], Pool], log: EventLog, folder: Path
+        self,
+        plan: Plan,
+        store: Store,
+        pool_of: Callable[[Path, Callable[..., None]], Pool],
+        log: EventLog,
+        folder: Path,
     ) -> None:
         self._plan, self._store, self._log, self._folder = plan, store, log, folder
         self._pool = pool_of(folder / "workers", log.emit)
-        self._batches = BatchPlans(folder, lambda on_cpu: memory_of(self._pool.devices, on_cpu=on_cpu))
+        self._batches = BatchPlans(
+            folder, lambda on_cpu: memory_of(self._pool.devices, on_cpu=on_cpu)
+        )
         self._left: dict[str, Cost] = {}
         self._whole: dict[str, Cost] = {}
         self._watch = Watchdog(self._pool, log.emit)
@@ -123,12 +132,23 @@ class Runner:
         if interrupts.count:
             command = again(self._plan.run, self._store.folder)
             done, total = self._counts()
-            self._log.emit("run_interrupted", done=done, total=total or "an unknown number of", command=command)
-            raise Interrupted(f"{done} step{'s'[: done != 1]} {'is' if done == 1 else 'are'} safe. Continue with: {command}")
+            self._log.emit(
+                "run_interrupted", done=done, total=total or "an unknown number of", command=command
+            )
+            raise Interrupted(
+                f"{done} step{'s'[: done != 1]} {'is' if done == 1 else 'are'} "
+                f"safe. "
+                f"Continue with: "
+                f"{command}"
+            )
 
     def _advance(self) -> None:
         """Expand every stage whose needs have committed; reuse and take over what there is."""
-        for stage in [stage for stage in self._waiting if all(map(self._complete, (*stage.needs, *stage.after)))]:
+        for stage in [
+            stage
+            for stage in self._waiting
+            if all(map(self._complete, (*stage.needs, *stage.after)))
+        ]:
             self._pass_gates(stage)
             self._waiting.remove(stage)
             self._open(stage)
@@ -138,15 +158,26 @@ class Runner:
         for gate in (self._plan.stage(id) for id in stage.after if id not in self._passed):
             self._passed.add(gate.id)
             keys = [row.key for row in self._result.rows[gate.id]]
-            misfits = [row["message"] for row in self._store.read("saes", keys).to_pylist() if row["message"]]
+            misfits = [
+                row["message"]
+                for row in self._store.read("saes", keys).to_pylist()
+                if row["message"]
+            ]
             for message in misfits:
                 self._log.emit("sae_does_not_fit", stage=gate.id, message=message)
             if misfits and gate.gate == "stop":
                 told = "\n".join(misfits)
-                raise Refused(f"{told}\nNothing that uses these SAEs was run. `--set examine=warn` goes on all the same.")
+                raise Refused(
+                    f"{told}\nNothing that uses these SAEs was run. `--set "
+                    f"examine=warn` "
+                    f"goes on all the "
+                    f"same."
+                )
 
     def _complete(self, stage: str) -> bool:
-        return stage in self._steps and len(self._result.rows.get(stage, [])) == len(self._steps[stage])
+        return stage in self._steps and len(self._result.rows.get(stage, [])) == len(
+            self._steps[stage]
+        )
 
     def _open(self, stage: Stage) -> None:
         needs = {need: self._result.rows[need] for need in stage.needs}
@@ -158,18 +189,35 @@ class Runner:
         if samples is not None:
             self._weigh(stage, samples, todo)
         reused = len(steps) - len(todo)
-        self._log.emit("stage_ready", stage=stage.id, part=stage.part.name, steps=len(steps), reused=reused, todo=len(todo))
+        self._log.emit(
+            "stage_ready",
+            stage=stage.id,
+            part=stage.part.name,
+            steps=len(steps),
+            reused=reused,
+            todo=len(todo),
+        )
         for step in steps:
             if step.key in committed:
                 self._reuse(step, committed[step.key])
         earlier = self._store.steps(experiment=stage.experiment, stage=stage.id) if todo else []
         self._foretell(stage, foretold(len(todo), earlier, stage), "earlier runs")
-        self._todo.extend((step, reason(step, earlier)) for step in todo if not self._take_over(step) and not self._joins(step))
+        self._todo.extend(
+            (step, reason(step, earlier))
+            for step in todo
+            if not self._take_over(step) and not self._joins(step)
+        )
 
     def _weigh(self, stage: Stage, samples: pa.Table, todo: Sequence[Step]) -> None:
-        """Refuse what the disk has no room for; choose the stage's batch plan before its first step, and record it."""
+        """Refuse what the disk has no room for; choose the stage's batch plan before its first
+        step, and record it.
+        """
         load = workload(samples, stage.model, stage.saes)
-        left = cost_of(stage, workload(rows_of(todo, samples), stage.model, stage.saes)) if todo else Cost()
+        left = (
+            cost_of(stage, workload(rows_of(todo, samples), stage.model, stage.saes))
+            if todo
+            else Cost()
+        )
         if (cost := cost_of(stage, load)) and left:
             self._left[stage.id], self._whole[stage.id] = left, cost
             unwritten = [cost for id, cost in self._left.items() if not self._complete(id)]
@@ -197,7 +245,9 @@ class Runner:
         return True
 
     def _joins(self, step: Step) -> bool:
-        """Whether another stage of this run is computing the same content: it is computed once, for both."""
+        """Whether another stage of this run is computing the same content: it is computed once, for
+        both.
+        """
         joined = step.key in self._sharing
         self._sharing.setdefault(step.key, []).append(step)
         return joined
@@ -235,7 +285,9 @@ class Runner:
             "model": stage.model.job() if stage.model and not stage.unloaded else None,
             "identity": stage.model and asdict(stage.model.identity),
             "saes": stage.saes and stage.saes.job(),
-            "inputs": self._inputs.files(step, {need: self._result.rows[need] for need in stage.needs}, folder / "in"),
+            "inputs": self._inputs.files(
+                step, {need: self._result.rows[need] for need in stage.needs}, folder / "in"
+            ),
         }
 
     def _job_folder(self, step: Step) -> Path:
@@ -256,7 +308,11 @@ class Runner:
 
     def _describe(self, job: str | None) -> tuple[str, int]:
         """Stage and index of a job, for the watchdog; a worker without one is starting."""
-        return (self._flying[job].stage.id, self._flying[job].index) if job else ("the worker's start", 0)
+        return (
+            (self._flying[job].stage.id, self._flying[job].index)
+            if job
+            else ("the worker's start", 0)
+        )
 
     def _heard(self, seat: Seat, event: Mapping[str, Any]) -> None:
         name = event["event"]
@@ -269,10 +325,19 @@ class Runner:
             self._failed(seat, event)
         elif name == "told":
             step = self._flying[event["job"]]
-            facts = {"stage": step.stage.id, "index": step.index, "key": step.key, "worker": seat.worker.name}
+            facts = {
+                "stage": step.stage.id,
+                "index": step.index,
+                "key": step.key,
+                "worker": seat.worker.name,
+            }
             self._log.emit(event["name"], **event["facts"], **facts)
         elif name != "stack":
-            self._log.emit(name, **{k: v for k, v in event.items() if k not in ("event", "at")}, worker=seat.worker.name)
+            self._log.emit(
+                name,
+                **{k: v for k, v in event.items() if k not in ("event", "at")},
+                worker=seat.worker.name,
+            )
 
     def _done(self, seat: Seat, event: Mapping[str, Any]) -> None:
         step = self._flying[event["job"]]
@@ -280,33 +345,66 @@ class Runner:
         del self._flying[step.key]
         seat.job = None
         self._watch.took(event["seconds"])
-        left = sum(other.stage.id == step.stage.id for other in (*self._flying.values(), *(todo for todo, _ in self._todo)))
-        self._foretell(step.stage, event["seconds"] * (1 + left) if left else None, "its first step")
-        facts = {"key": step.key, "stage": step.stage.id, "index": step.index, "worker": seat.worker.name}
+        left = sum(
+            other.stage.id == step.stage.id
+            for other in (*self._flying.values(), *(todo for todo, _ in self._todo))
+        )
+        self._foretell(
+            step.stage, event["seconds"] * (1 + left) if left else None, "its first step"
+        )
+        facts = {
+            "key": step.key,
+            "stage": step.stage.id,
+            "index": step.index,
+            "worker": seat.worker.name,
+        }
         memory = {"host_bytes": event["host_bytes"], "device_bytes": event["device_bytes"]}
-        self._log.emit("step_done", **facts, seconds=event["seconds"], rows=dict(row.tables), **memory)
+        self._log.emit(
+            "step_done", **facts, seconds=event["seconds"], rows=dict(row.tables), **memory
+        )
 
     def _failed(self, seat: Seat, event: Mapping[str, Any]) -> None:
         if event["job"] is None:
             raise self._pool.refused(seat, event)
         step = self._flying.pop(event["job"])
         seat.job = None
-        at = f"stage '{step.stage.id}', step {step.index} ({step.stage.part.name}): {event['message']}"
+        at = (
+            f"stage '{step.stage.id}', step {step.index} "
+            f"({step.stage.part.name}): "
+            f"{event['message']}"
+        )
         self._failures.append(at)
-        facts = {"key": step.key, "stage": step.stage.id, "index": step.index, "worker": seat.worker.name}
+        facts = {
+            "key": step.key,
+            "stage": step.stage.id,
+            "index": step.index,
+            "worker": seat.worker.name,
+        }
         self._log.emit("step_failed", **facts, error=event["message"], traceback=event["traceback"])
 
     def _buried(self, seat: Seat) -> None:
-        """A worker ended. Its step goes to a fresh one, a few times; a worker that dies again and again is the step's fault."""
+        """A worker ended. Its step goes to a fresh one, a few times; a worker that dies again and
+        again is the step's fault.
+        """
         seat.ended = True
         how = self._pool.replace(seat)
         if seat.job is None:
             return
         step = self._flying.pop(seat.job)
         tried = self._attempts[step.key] = self._attempts.get(step.key, 1) + 1
-        facts = {"key": step.key, "stage": step.stage.id, "index": step.index, "worker": seat.worker.name}
+        facts = {
+            "key": step.key,
+            "stage": step.stage.id,
+            "index": step.index,
+            "worker": seat.worker.name,
+        }
         if tried > ATTEMPTS:
-            error = f"its worker died {ATTEMPTS} times ({how}); the last words: {self._folder / 'workers'}/{seat.worker.name}.log"
+            error = (
+                f"its worker died {ATTEMPTS} times ({how}); the "
+                f"last "
+                f"words: "
+                f"{self._folder / 'workers'}/{seat.worker.name}.log"
+            )
             self._failures.append(f"stage '{step.stage.id}', step {step.index}: {error}")
             self._log.emit("step_failed", **facts, error=error, traceback="")
             return
@@ -320,9 +418,16 @@ class Runner:
         found = collect(folder)
         if found is None:
             at = f"stage '{step.stage.id}', step {step.index}"
-            raise StepFailed(f"{at}: the files in {folder} are not those the worker wrote. Examine the disk, then run again.")
+            raise StepFailed(
+                f"{at}: the files in {folder} are not those the worker wrote. Examine "
+                f"the "
+                f"disk, then run "
+                f"again."
+            )
         done, tables = found
-        row = self._row(step, worker, done["seconds"], {name: len(rows) for name, rows in tables.items()})
+        row = self._row(
+            step, worker, done["seconds"], {name: len(rows) for name, rows in tables.items()}
+        )
         self._store.commit(row, tables)
         self._result.computed += 1
         self._result.rows[step.stage.id].append(row)
@@ -356,18 +461,24 @@ class Runner:
         self._store.index(self._result.keys(), run=self._plan.run)
         inputs = StoreInputs(self._store, self._result.rows, self._folder / "inputs")
         for name, folder, files in write_sinks(self._plan, inputs):
-            self._log.emit("sink_written", sink=name, folder=str(folder), files=len(files), hashes=files)
+            self._log.emit(
+                "sink_written", sink=name, folder=str(folder), files=len(files), hashes=files
+            )
         for leftover in ("jobs", "inputs"):
             shutil.rmtree(self._folder / leftover, ignore_errors=True)
         # A report made while the run was under way must not pass for that of a run that is done.
         if self._result.computed or not self._was_done:
             (self._folder / REPORT).unlink(missing_ok=True)
         seconds = time.monotonic() - self._started
-        self._log.emit("run_done", computed=self._result.computed, reused=self._result.reused, seconds=seconds)
+        self._log.emit(
+            "run_done", computed=self._result.computed, reused=self._result.reused, seconds=seconds
+        )
         self._note("done", "")
 
     def _fail(self, error: Exception) -> None:
-        """Record a failure. Where even that fails (a full disk), the error itself still reaches the user."""
+        """Record a failure. Where even that fails (a full disk), the error itself still reaches the
+        user.
+        """
         try:
             self._log.emit("run_failed", error=str(error))
             self._note("failed", str(error).splitlines()[0][:500])
@@ -379,11 +490,19 @@ class Runner:
         with self._store.writer():
             keys = dict.fromkeys([*self._result.keys(), *self._imported()])
             self._store.record_run(
-                run=self._plan.run, name=self._plan.name, state=state, done=done, total=total, note=note, steps=list(keys)
+                run=self._plan.run,
+                name=self._plan.name,
+                state=state,
+                done=done,
+                total=total,
+                note=note,
+                steps=list(keys),
             )
 
     def _imported(self) -> list[str]:
-        """Steps that imports have added to the run, before or meanwhile: no stage makes them, and the run keeps them."""
+        """Steps that imports have added to the run, before or meanwhile: no stage makes them, and
+        the run keeps them.
+        """
         there = [key for row in self._store.run_states(self._plan.run) for key in row.steps]
         return [row.key for row in self._store.steps(there) if row.imported]
 

@@ -1,4 +1,6 @@
-"""Running sinks: each file by atomic rename, never outside the sink's folder, with its hash in the record."""
+"""Running sinks: each file by atomic rename, never outside the sink's folder, with its hash in the
+record.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ def write_sinks(plan: Plan, inputs: StoreInputs) -> Iterator[tuple[str, Path, di
     """Write every sink of the plan: its name, folder, and the SHA-256 of each file."""
     for sink in plan.sinks:
         folder = sink_folder(plan, sink)
-        work = SinkWork(params=sink.params, folder=folder, run=plan.run, inputs=inputs, at=inputs.newest())
+        work = SinkWork(
+            params=sink.params, folder=folder, run=plan.run, inputs=inputs, at=inputs.newest()
+        )
         hashes = {}
         for name, data in sink.part.run(work):
             hashes[name] = write_bytes(folder / _safe(name, sink.name), data)
@@ -34,5 +38,10 @@ def sink_folder(plan: Plan, sink: Sink) -> Path:
 def _safe(name: str, sink: str) -> PurePosixPath:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts:
-        raise DataError(f"sink '{sink}' wants to write '{name}', outside its folder. A sink names files inside its folder.")
+        raise DataError(
+            f"sink '{sink}' wants to write '{name}', outside its folder. A sink "
+            f"names "
+            f"files inside its "
+            f"folder."
+        )
     return path

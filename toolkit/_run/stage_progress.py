@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Laid:
-    """The steps of a stage, the rows of those that are committed, and the samples that they are ranges of."""
+    """The steps of a stage, the rows of those that are committed, and the samples that they are
+    ranges of.
+    """
 
     steps: list[Step]
     rows: list[StepRow]
@@ -31,11 +33,15 @@ class Laid:
 
 
 def lay(stage: Stage, store: Store, committed: dict[str, list[StepRow]]) -> Laid | None:
-    """A stage beside the store; None while one that it needs is not in `committed`, to which this one is added if it is whole."""
+    """A stage beside the store; None while one that it needs is not in `committed`, to which this
+    one is added if it is whole.
+    """
     if any(need not in committed for need in stage.needs):
         return None
     needs = {need: committed[need] for need in stage.needs}
-    samples = InputFiles(store, store.folder).samples(stage, needs) if stage.over_samples() else None
+    samples = (
+        InputFiles(store, store.folder).samples(stage, needs) if stage.over_samples() else None
+    )
     steps = expand(stage, needs, samples)
     laid = Laid(steps, store.steps([step.key for step in steps]), samples)
     if not laid.todo:
@@ -44,6 +50,10 @@ def lay(stage: Stage, store: Store, committed: dict[str, list[StepRow]]) -> Laid
 
 
 def there(plan: Plan, store: Store) -> dict[str, int]:
-    """How many steps of each stage are committed, by what they are made of: whatever the spec was called that they were made for."""
+    """How many steps of each stage are committed, by what they are made of: whatever the spec was
+    called that they were made for.
+    """
     committed: dict[str, list[StepRow]] = {}
-    return {stage.id: len(laid.rows) for stage in plan.stages if (laid := lay(stage, store, committed))}
+    return {
+        stage.id: len(laid.rows) for stage in plan.stages if (laid := lay(stage, store, committed))
+    }

@@ -1,6 +1,8 @@
-"""Tells slow from stuck: a worker silent for max(60 s, 10 x the median step) gets its phase and stack printed.
+"""Tells slow from stuck: a worker silent for max(60 s, 10 x the median step) gets its phase and
+stack printed.
 
-Nothing is killed. A worker's sign of life (`alive`) is no progress. Each silence is told again when it has doubled.
+Nothing is killed. A worker's sign of life (`alive`) is no progress. Each silence is told again when
+it has doubled.
 """
 
 from __future__ import annotations
@@ -30,7 +32,11 @@ class Watchdog:
 
     def patience(self) -> float:
         """How long a silence may be before it is told."""
-        return max(self._least, 10 * statistics.median(self._seconds)) if self._seconds else self._least
+        return (
+            max(self._least, 10 * statistics.median(self._seconds))
+            if self._seconds
+            else self._least
+        )
 
     def heard(self, seat: Seat, event: str, phase: str | None) -> None:
         """A worker said something."""
@@ -41,7 +47,9 @@ class Watchdog:
             seat.phase, seat.phase_since = phase, time.monotonic()
 
     def look(self, describe: Callable[[str | None], tuple[str, int]]) -> None:
-        """Tell of every worker that has been silent too long. `describe` gives a job's stage and index, or a starting worker's."""
+        """Tell of every worker that has been silent too long. `describe` gives a job's stage and
+        index, or a starting worker's.
+        """
         for seat in self._pool.owing():
             age = time.monotonic() - seat.heard
             if age >= self._told.get(seat.worker.name, self.patience()):

@@ -1,4 +1,6 @@
-"""The workers of a run: start them, check that they are the same code as the host, hand out jobs, take events, replace the dead."""
+"""The workers of a run: start them, check that they are the same code as the host, hand out jobs,
+take events, replace the dead.
+"""
 
 from __future__ import annotations
 
@@ -82,8 +84,14 @@ class Pool:
             here, there = self._versions.get(name, "not there"), found.get(name, "not there")
             if here != there:
                 raise VersionMismatch(
-                    f"{seat.worker.name} carries another version: {name} is {there} there and {here} here. "
-                    f"Install the same version on both sides (or rebuild the image), then issue the same command again."
+                    f"{seat.worker.name} carries another version: {name} is "
+                    f"{there} "
+                    f"there "
+                    f"and {here} here. "
+                    f"Install the same version on both sides (or rebuild the image), "
+                    f"then "
+                    f"issue the same "
+                    f"command again."
                 )
         seat.ready = True
         self._emit(
@@ -101,7 +109,9 @@ class Pool:
     def idle(self, warmth: str) -> Seat | None:
         """A free worker, the one that holds the right model and SAEs first."""
         free = [seat for seat in self.seats if seat.ready and seat.job is None and not seat.ended]
-        return min(free, key=lambda seat: (seat.warmth != warmth, seat.warmth is not None), default=None)
+        return min(
+            free, key=lambda seat: (seat.warmth != warmth, seat.warmth is not None), default=None
+        )
 
     def give(self, seat: Seat, job: Mapping[str, Any], warmth: str) -> None:
         """Hand a job to a worker."""
@@ -110,18 +120,27 @@ class Pool:
         seat.worker.send({"type": "job", **job})
 
     def replace(self, seat: Seat) -> str:
-        """A fresh worker in a dead one's place; says how the old one ended. One that never said hello is not tried again."""
+        """A fresh worker in a dead one's place; says how the old one ended. One that never said
+        hello is not tried again.
+        """
         how = ending(seat.worker.stop(now=True))
         if not seat.ready:
             raise WorkerDied(
-                f"{seat.worker.name} ended before its first word ({how}). Its own words: {self._folder}/{seat.worker.name}.log"
+                f"{seat.worker.name} ended before its first word ({how}). Its "
+                f"own "
+                f"words: "
+                f"{self._folder}/{seat.worker.name}.log"
             )
         self.seats[self.seats.index(seat)] = self._start(seat.device)
         return how
 
     def owing(self) -> list[Seat]:
         """Workers that should be heard of: with a job in flight, or still starting."""
-        return [seat for seat in self.seats if not seat.ended and (seat.job is not None or not seat.ready)]
+        return [
+            seat
+            for seat in self.seats
+            if not seat.ended and (seat.job is not None or not seat.ready)
+        ]
 
     def stop(self, *, now: bool) -> None:
         """End all workers."""

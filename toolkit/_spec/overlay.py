@@ -1,7 +1,9 @@
-"""Changing a spec without editing it: overlays (partial specs) and `--set a.b.c=VALUE`. Every value keeps its place.
+"""Changing a spec without editing it: overlays (partial specs) and `--set a.b.c=VALUE`. Every value
+keeps its place.
 
-Overlay rules: a map that sets `uses` replaces the whole part; other maps merge; lists replace, except that `stages` match by
-`id` and `sinks` by `name`. `--set` is a point edit: it changes one value, as editing the file would.
+Overlay rules: a map that sets `uses` replaces the whole part; other maps merge; lists replace,
+except that `stages` match by `id` and `sinks` by `name`. `--set` is a point edit: it changes one
+value, as editing the file would.
 """
 
 from __future__ import annotations
@@ -13,9 +15,12 @@ from toolkit.errors import SpecError, nearest
 
 _MATCH: Mapping[At, str] = {("stages",): "id", ("sinks",): "name"}
 SHARED = ("model", "saes", "limit", "examine", "executors")
-"""What overlays and `--set` change in a spec that is only reached by `from`: never its own stages, samples or seed."""
+"""What overlays and `--set` change in a spec that is only reached by `from`: never its own stages,
+samples or seed.
+"""
 _PARTS = ("model", "saes")
-"""Those that a spec may lack: what changes the inside of such a part is not for a spec without it."""
+"""Those that a spec may lack: what changes the inside of such a part is not for a spec without it.
+"""
 
 
 def merge(base: Node, overlay: Node, at: At = ()) -> Node:
@@ -33,7 +38,9 @@ def merge(base: Node, overlay: Node, at: At = ()) -> Node:
 def shared(overlay: Node, base: Node) -> Node:
     """The part of an overlay that also applies to `base`, a spec reached by `from`."""
     found = {
-        key: value for key, value in overlay.value.items() if key in SHARED and not (_lacks(base, key) and _is_inside(value))
+        key: value
+        for key, value in overlay.value.items()
+        if key in SHARED and not (_lacks(base, key) and _is_inside(value))
     }
     return Node(found, overlay.file, overlay.line)
 
@@ -60,13 +67,18 @@ def apply_set(base: Node, text: str) -> Node:
     name, equals, value = text.partition("=")
     steps = name.strip().split(".")
     if not equals or not all(steps):
-        raise SpecError(f"{source}: Write PATH=VALUE with dots between the steps, like --set stages.features.with.at=all.")
+        raise SpecError(
+            f"{source}: Write PATH=VALUE with dots between the steps, "
+            f"like "
+            f"--set "
+            f"stages.features.with.at=all."
+        )
     if len(steps) > MAX_DEPTH:
         raise SpecError(f"{source}: The path has more than {MAX_DEPTH} steps.")
     return _edit(base, steps, parse_value(value, source), ())
 
 
-# --- overlays ---------------------------------------------------------------------------------------------------------
+# --- overlays -------------------------------------------------------------------------------------
 
 
 def _merge_maps(base: Node, overlay: Node, at: At) -> Node:
@@ -82,7 +94,12 @@ def _merge_stages(base: Node, overlay: Node) -> Node:
     for index, change in enumerate(overlay.value):
         name = _label_once(overlay, index, "id", "stages")
         if name not in ids:
-            raise SpecError(f"{change.place}: stages.{index}: There is no stage '{name}' to change.{_known(name, ids)}")
+            raise SpecError(
+                f"{change.place}: stages.{index}: There is no stage "
+                f"'{name}' "
+                f"to "
+                f"change.{_known(name, ids)}"
+            )
         place = ids.index(name)
         items[place] = merge(items[place], change, ("stages", place))
     return Node(items, base.file, base.line)
@@ -100,7 +117,12 @@ def _merge_sinks(base: Node, overlay: Node) -> Node:
         elif "uses" in change.value:
             items.append(change)
         else:
-            raise SpecError(f"{change.place}: sinks.{index}: There is no sink '{name}' to change.{_known(name, names)}")
+            raise SpecError(
+                f"{change.place}: sinks.{index}: There is no sink "
+                f"'{name}' "
+                f"to "
+                f"change.{_known(name, names)}"
+            )
     return Node(items, base.file, base.line)
 
 
@@ -109,9 +131,16 @@ def _label_once(overlay: Node, index: int, key: str, where: str) -> str:
     change = overlay.value[index]
     name = label(change, key)
     if not name:
-        raise SpecError(f"{change.place}: {where}.{index}: An overlay changes {where} by `{key}`; give this one its {key}.")
+        raise SpecError(
+            f"{change.place}: {where}.{index}: An overlay changes {where} by "
+            f"`{key}`; "
+            f"give this one its "
+            f"{key}."
+        )
     if name in [label(item, key) for item in overlay.value[:index]]:
-        raise SpecError(f"{change.place}: {where}.{index}: '{name}' is changed twice in this overlay. Keep one.")
+        raise SpecError(
+            f"{change.place}: {where}.{index}: '{name}' is changed twice in this overlay. Keep one."
+        )
     return name
 
 
@@ -126,7 +155,7 @@ def _known(name: str, names: Sequence[str]) -> str:
     return f"{nearest(name, there)} The spec has: {', '.join(there) or 'none'}."
 
 
-# --- --set ------------------------------------------------------------------------------------------------------------
+# --- --set ----------------------------------------------------------------------------------------
 
 
 def _edit(node: Node | None, steps: Sequence[str], value: Node, at: At) -> Node:
@@ -139,7 +168,12 @@ def _edit(node: Node | None, steps: Sequence[str], value: Node, at: At) -> Node:
     if node is None or node.value is None:
         node = Node({}, value.file)
     if not isinstance(node.value, dict):
-        raise SpecError(f"{value.file}: {_path(at)} is {node.value!r} ({node.place}), not a map; it has no '{steps[0]}'.")
+        raise SpecError(
+            f"{value.file}: {_path(at)} is {node.value!r} ({node.place}), not a "
+            f"map; "
+            f"it "
+            f"has no '{steps[0]}'."
+        )
     child = _edit(node.value.get(steps[0]), steps[1:], value, (*at, steps[0]))
     return Node({**node.value, steps[0]: child}, node.file, node.line)
 
@@ -160,7 +194,12 @@ def _index(node: Node, step: str, source: str, at: At) -> int:
         return int(step)
     if key:
         raise SpecError(f"{source}: There is no '{step}' in {_path(at)}.{_known(step, names)}")
-    raise SpecError(f"{source}: {_path(at)} is a list of {len(node.value)}; a step into it is a number from 0, not '{step}'.")
+    raise SpecError(
+        f"{source}: {_path(at)} is a list of {len(node.value)}; a step into it is "
+        f"a "
+        f"number from 0, not "
+        f"'{step}'."
+    )
 
 
 def _path(at: At) -> str:

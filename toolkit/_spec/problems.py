@@ -1,4 +1,6 @@
-"""What pydantic found, in our words: each problem a line `FILE:LINE: stages.0.with.alpha: what was found; what is allowed`."""
+"""What pydantic found, in our words: each problem a line `FILE:LINE: stages.0.with.alpha: what was
+found; what is allowed`.
+"""
 
 from __future__ import annotations
 
@@ -30,12 +32,16 @@ def there(root: Node, at: At) -> Node | None:
     return node
 
 
-def checked(model: type[Checked], root: Node, at: At, values: Any, context: dict[str, Any], subject: str) -> Checked:
+def checked(
+    model: type[Checked], root: Node, at: At, values: Any, context: dict[str, Any], subject: str
+) -> Checked:
     """`values` as `model`, or one SpecError with a line for each problem."""
     try:
         return model.model_validate(values, context=context)
     except ValidationError as error:
-        problems = _problems([(item["loc"], item) for item in error.errors(include_url=False)], values, ())
+        problems = _problems(
+            [(item["loc"], item) for item in error.errors(include_url=False)], values, ()
+        )
         lines = dict.fromkeys(_line(model, root, at, problem, subject) for problem in problems)
         raise SpecError("\n".join(lines)) from None
 
@@ -52,7 +58,9 @@ class _Problem:
 
 
 def _problems(errors: Sequence[_Located], value: Any, at: At) -> Iterator[_Problem]:
-    """Pydantic's locations hold names of union choices as well as keys; keep the keys, and group by union."""
+    """Pydantic's locations hold names of union choices as well as keys; keep the keys, and group by
+    union.
+    """
     unions: dict[At, list[_Located]] = {}
     for loc, item in errors:
         path, rest = _split(loc, value, item)
@@ -76,13 +84,19 @@ def _union_problems(errors: Sequence[_Located], value: Any, at: At) -> Iterator[
 
 
 def _split(loc: At, value: Any, item: ErrorDetails) -> tuple[At, At]:
-    """The keys of `loc` that are in the value, and the rest, which begins with the name of a union's choice."""
+    """The keys of `loc` that are in the value, and the rest, which begins with the name of a
+    union's choice.
+    """
     path: list[str | int] = []
     for place, key in enumerate(loc):
         inside = (isinstance(value, dict) and key in value) or (
             isinstance(value, (list, tuple)) and isinstance(key, int) and key < len(value)
         )
-        if not inside and key != "[key]" and not (place == len(loc) - 1 and item["type"] == "missing"):
+        if (
+            not inside
+            and key != "[key]"
+            and not (place == len(loc) - 1 and item["type"] == "missing")
+        ):
             return tuple(path), loc[place:]
         if key != "[key]":
             path.append(key)
@@ -102,7 +116,10 @@ def _line(model: type[BaseModel], root: Node, at: At, problem: _Problem, subject
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         allowed = _keys(model, problem.path[:-1])
         owner = f" for {subject}" if len(problem.path) == 1 else ""
-        text = f"unknown key '{key}'{owner}; allowed: {', '.join(allowed) or 'none'}.{nearest(str(key), allowed)}"
+        text = (
+            f"unknown key '{key}'{owner}; allowed: "
+            f"{', '.join(allowed) or 'none'}.{nearest(str(key), allowed)}"
+        )
     elif kind == "missing":
         help = _keys(model, problem.path[:-1]).get(str(key), "")
         owner = subject if len(problem.path) == 1 else dotted(full[:-1])
@@ -114,7 +131,11 @@ def _line(model: type[BaseModel], root: Node, at: At, problem: _Problem, subject
         wanted = list(dict.fromkeys(_wanted(item) for item in problem.items))
         node = there(root, full)
         found = plain(node) if node is not None else problem.items[0]["input"]
-        near = nearest(found, re.findall(r"'([^']*)'", " ".join(wanted))) if isinstance(found, str) else ""
+        near = (
+            nearest(found, re.findall(r"'([^']*)'", " ".join(wanted)))
+            if isinstance(found, str)
+            else ""
+        )
         text = f"found {_shown(found)}; wanted {' or '.join(wanted)}.{near}"
     return f"{root.find(full).place}: {dotted(full) or 'the whole file'}: {text}"
 
@@ -153,7 +174,9 @@ _WANTED = {
 
 def _wanted(item: ErrorDetails) -> str:
     kind, context = item["type"], item.get("ctx", {})
-    template = _WANTED.get(kind) or _WANTED.get(re.sub(r"_(type|parsing|parsing_size|from_float|exact_type|unicode)$", "", kind))
+    template = _WANTED.get(kind) or _WANTED.get(
+        re.sub(r"_(type|parsing|parsing_size|from_float|exact_type|unicode)$", "", kind)
+    )
     if template:
         return template.format(**context)
     return _said(item)
@@ -180,11 +203,13 @@ def dotted(at: At) -> str:
     return ".".join(map(str, at))
 
 
-# --- which keys a model allows ----------------------------------------------------------------------------------------
+# --- which keys a model allows --------------------------------------------------------------------
 
 
 def _keys(model: type[BaseModel], path: At) -> dict[str, str]:
-    """The keys allowed at a path inside a model, with their help; for a union, those of all choices."""
+    """The keys allowed at a path inside a model, with their help; for a union, those of all
+    choices.
+    """
     kinds: list[Any] = [model]
     for key in path:
         kinds = [child for kind in _flat(kinds) for child in _children(kind, key)]
@@ -209,7 +234,10 @@ def _flat(kinds: Sequence[Any]) -> Iterator[Any]:
 
 def _fields(kind: Any) -> dict[str, tuple[Any, str]]:
     if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return {field.alias or name: (field.annotation, field.description or "") for name, field in kind.model_fields.items()}
+        return {
+            field.alias or name: (field.annotation, field.description or "")
+            for name, field in kind.model_fields.items()
+        }
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind, include_extras=True)
         return {field.name: (hints[field.name], "") for field in dataclasses.fields(kind)}

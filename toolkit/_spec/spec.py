@@ -1,8 +1,10 @@
-"""From a YAML file, overlays and `--set` to a checked, frozen Spec; and the texts that say what is wrong with it.
+"""From a YAML file, overlays and `--set` to a checked, frozen Spec; and the texts that say what is
+wrong with it.
 
-`load_spec` collects all problems of one loading into one SpecError, a line each: `FILE:LINE: stages.0.with.alpha: what was
-found; what is allowed. Did you mean 'x'?`. Params of parts are checked later by `validate_params`, with the part's own model.
-Values shown in messages are those written in the file, never what `${env:NAME}` stands for.
+`load_spec` collects all problems of one loading into one SpecError, a line each: `FILE:LINE:
+stages.0.with.alpha: what was found; what is allowed. Did you mean 'x'?`. Params of parts are
+checked later by `validate_params`, with the part's own model. Values shown in messages are those
+written in the file, never what `${env:NAME}` stands for.
 """
 
 from __future__ import annotations
@@ -48,7 +50,9 @@ class _Model(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class From:
-    """A stage as input: of this spec, or of another (absolute here; in the file relative to the spec)."""
+    """A stage as input: of this spec, or of another (absolute here; in the file relative to the
+    spec).
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     spec: Annotated[Path, AfterValidator(_absolute)] | None = None
@@ -60,14 +64,20 @@ class PartRef(_Model):
 
     uses: str = Field(min_length=1, description="the part's name, as `toolkit plugins` lists it")
     with_: dict[str, Any] = Field(default={}, alias="with", description="the part's params")
-    from_: From | None = Field(default=None, alias="from", description="samples only: {stage: ID}, or {spec: FILE, stage: ID}")
+    from_: From | None = Field(
+        default=None,
+        alias="from",
+        description="samples only: {stage: ID}, or {spec: FILE, stage: ID}",
+    )
     name: str | None = Field(default=None, description="sinks only: how overlays find it")
 
 
 class StageSpec(_Model):
     """One entry of `stages`."""
 
-    id: str = Field(pattern=r"^[a-z][a-z0-9_-]*$", description="how other stages, overlays and --set name it")
+    id: str = Field(
+        pattern=r"^[a-z][a-z0-9_-]*$", description="how other stages, overlays and --set name it"
+    )
     uses: str = Field(min_length=1, description="the part's name, as `toolkit plugins` lists it")
     with_: dict[str, Any] = Field(default={}, alias="with", description="the part's params")
     needs: list[str] = Field(default=[], description="ids of the stages whose tables it reads")
@@ -95,13 +105,19 @@ class Spec(_Model):
     sinks: list[PartRef] = []
     executors: dict[str, dict[str, Any]] = {}
     limit: Limit | None = None
-    examine: Literal["stop", "warn", "off"] = Field(default="stop", description="what an SAE that does not fit its model does")
-    preregister: bool = Field(default=False, description="freeze family and split, hashed, before data are read")
+    examine: Literal["stop", "warn", "off"] = Field(
+        default="stop", description="what an SAE that does not fit its model does"
+    )
+    preregister: bool = Field(
+        default=False, description="freeze family and split, hashed, before data are read"
+    )
 
 
 @dataclass(frozen=True)
 class LoadedSpec:
-    """A spec with its origins: `data` is what is recorded (merged, environment references as written)."""
+    """A spec with its origins: `data` is what is recorded (merged, environment references as
+    written).
+    """
 
     spec: Spec
     data: dict[str, Any]
@@ -110,25 +126,43 @@ class LoadedSpec:
     root: Node = dataclasses.field(repr=False, compare=False)
 
     def where(self, path: At) -> str:
-        """`file:line` of the value at `path` or of its nearest parent, or the `--set` text that set it."""
+        """`file:line` of the value at `path` or of its nearest parent, or the `--set` text that set
+        it.
+        """
         return self.root.find(path).place
 
 
-def load_spec(path: Path, overlays: Sequence[Path] = (), sets: Sequence[str] = (), *, referred: bool = False) -> LoadedSpec:
-    """Load a spec with overlays and `--set` applied, in that order. `referred`: it was reached by `from` (see `SHARED`)."""
+def load_spec(
+    path: Path, overlays: Sequence[Path] = (), sets: Sequence[str] = (), *, referred: bool = False
+) -> LoadedSpec:
+    """Load a spec with overlays and `--set` applied, in that order. `referred`: it was reached by
+    `from` (see `SHARED`).
+    """
     path = Path(path)
     return _load(load_yaml(path).root, path, overlays, sets, referred, [path])
 
 
 def load_spec_data(
-    data: Mapping[str, Any], path: Path, overlays: Sequence[Path] = (), sets: Sequence[str] = (), *, referred: bool = False
+    data: Mapping[str, Any],
+    path: Path,
+    overlays: Sequence[Path] = (),
+    sets: Sequence[str] = (),
+    *,
+    referred: bool = False,
 ) -> LoadedSpec:
-    """Load recorded data (a manifest's) as if it stood at `path`, against which its relative paths are resolved."""
+    """Load recorded data (a manifest's) as if it stood at `path`, against which its relative paths
+    are resolved.
+    """
     return _load(placed(data, str(path)), Path(path), overlays, sets, referred, [Path(path)])
 
 
 def _load(
-    root: Node, path: Path, overlays: Sequence[Path], sets: Sequence[str], referred: bool, files: Sequence[Path]
+    root: Node,
+    path: Path,
+    overlays: Sequence[Path],
+    sets: Sequence[str],
+    referred: bool,
+    files: Sequence[Path],
 ) -> LoadedSpec:
     for overlay in overlays:
         change = load_yaml(Path(overlay)).root
@@ -137,20 +171,31 @@ def _load(
         root = apply_set(root, text) if not referred or shares_set(text, root) else root
     path = path.absolute()
     spec = checked(Spec, root, (), expand(root), {"folder": path.parent}, "a spec")
-    if problems := [f"{root.find(at).place}: {dotted(at)}: {text}" for at, text in _relation_problems(spec, root)]:
+    if problems := [
+        f"{root.find(at).place}: {dotted(at)}: {text}"
+        for at, text in _relation_problems(spec, root)
+    ]:
         raise SpecError("\n".join(problems))
     _check_chain(root, path, (os.path.realpath(path),), set())
     return LoadedSpec(
-        spec, plain(root), path, (*(file.absolute() for file in files), *(Path(o).absolute() for o in overlays)), root
+        spec,
+        plain(root),
+        path,
+        (*(file.absolute() for file in files), *(Path(o).absolute() for o in overlays)),
+        root,
     )
 
 
-def validate_params(loaded: LoadedSpec, params_model: type[Checked], values: Mapping[str, Any], at: At, subject: str) -> Checked:
-    """`values` (found at `at`) as `params_model`, or one SpecError naming `subject`. The context has the spec's `folder`."""
+def validate_params(
+    loaded: LoadedSpec, params_model: type[Checked], values: Mapping[str, Any], at: At, subject: str
+) -> Checked:
+    """`values` (found at `at`) as `params_model`, or one SpecError naming `subject`. The context
+    has the spec's `folder`.
+    """
     return checked(params_model, loaded.root, at, values, {"folder": loaded.path.parent}, subject)
 
 
-# --- what pydantic cannot see: relations between entries ---------------------------------------------------------------
+# --- what pydantic cannot see: relations between entries ------------------------------------------
 
 
 def _relation_problems(spec: Spec, root: Node) -> Iterator[tuple[At, str]]:
@@ -163,7 +208,10 @@ def _relation_problems(spec: Spec, root: Node) -> Iterator[tuple[At, str]]:
             yield at, f"'{EXAMINE}' is reserved for the examination of SAEs; choose another id."
         elif stage.id in first:
             place = root.find(("stages", first[stage.id], "id")).place
-            yield at, f"There is a stage '{stage.id}' already ({place}); give each stage its own id."
+            yield (
+                at,
+                f"There is a stage '{stage.id}' already ({place}); give each stage its own id.",
+            )
         first.setdefault(stage.id, index)
     yield from _needs_problems(spec, first)
     yield from _part_problems(spec, root)
@@ -177,11 +225,19 @@ def _needs_problems(spec: Spec, first: Mapping[str, int]) -> Iterator[tuple[At, 
                 yield ("stages", index, "needs", place), f"There is no stage '{need}'.{known}"
     if cycle := _cycle({stage.id: stage.needs for stage in spec.stages}):
         at: At = ("stages", first[cycle[0]], "needs")
-        yield at, f"Stages need each other in a circle: {' -> '.join(cycle)}. Take one of these `needs` away."
+        yield (
+            at,
+            f"Stages need each other in a circle: {' -> '.join(cycle)}. Take one "
+            f"of "
+            f"these "
+            f"`needs` away.",
+        )
 
 
 def _cycle(needs: Mapping[str, Sequence[str]]) -> list[str]:
-    """Ids where each needs the next and the last is the first, begun at the one that the spec has first; or nothing."""
+    """Ids where each needs the next and the last is the first, begun at the one that the spec has
+    first; or nothing.
+    """
     try:
         graphlib.TopologicalSorter(needs).prepare()
     except graphlib.CycleError as error:
@@ -195,7 +251,11 @@ def _part_problems(spec: Spec, root: Node) -> Iterator[tuple[At, str]]:
     for at, part in _parts(spec):
         if part.from_ and at[-1] != "samples":
             yield (*at, "from"), "Only `samples` can come from a stage; remove it here."
-        elif part.from_ and part.from_.spec is None and part.from_.stage not in (ids := [stage.id for stage in spec.stages]):
+        elif (
+            part.from_
+            and part.from_.spec is None
+            and part.from_.stage not in (ids := [stage.id for stage in spec.stages])
+        ):
             known = f"{nearest(part.from_.stage, ids)} Stages: {', '.join(ids)}."
             yield (*at, "from", "stage"), f"There is no stage '{part.from_.stage}'.{known}"
         if part.name and at[0] != "sinks":
@@ -204,7 +264,10 @@ def _part_problems(spec: Spec, root: Node) -> Iterator[tuple[At, str]]:
     for index, sink in enumerate(spec.sinks):
         if sink.name and first.setdefault(sink.name, index) != index:
             place = root.find(("sinks", first[sink.name], "name")).place
-            yield ("sinks", index, "name"), f"There is a sink '{sink.name}' already ({place}); give each its own name."
+            yield (
+                ("sinks", index, "name"),
+                f"There is a sink '{sink.name}' already ({place}); give each its own name.",
+            )
 
 
 def _parts(spec: Spec) -> Iterator[tuple[At, PartRef]]:
@@ -226,7 +289,12 @@ def _check_chain(root: Node, path: Path, trail: tuple[str, ...], seen: set[str])
         target = os.path.realpath(path.parent / file)
         if target in trail:
             names = [os.path.basename(name) for name in (*trail[trail.index(target) :], target)]
-            raise SpecError(f"{place}: The `from` specs lead back to where they began: {' -> '.join(names)}. Take one away.")
+            raise SpecError(
+                f"{place}: The `from` specs lead back to where they "
+                f"began: "
+                f"{' -> '.join(names)}. "
+                f"Take one away."
+            )
         try:
             other = load_yaml(Path(target)).root
         except SpecError as error:
@@ -240,11 +308,17 @@ def _check_chain(root: Node, path: Path, trail: tuple[str, ...], seen: set[str])
 def _sources(root: Node) -> Iterator[tuple[At, Node]]:
     stages = root.find(("stages",)).value
     count = len(stages) if isinstance(stages, list) else 0
-    for at in [("samples", "from"), *(("stages", index, "samples", "from") for index in range(count))]:
+    for at in [
+        ("samples", "from"),
+        *(("stages", index, "samples", "from") for index in range(count)),
+    ]:
         source = there(root, at)
         if source is None or not isinstance(source.value, dict):
             continue
-        if all(isinstance(getattr(source.value.get(key), "value", None), str) for key in ("spec", "stage")):
+        if all(
+            isinstance(getattr(source.value.get(key), "value", None), str)
+            for key in ("spec", "stage")
+        ):
             yield at, source
 
 
@@ -253,4 +327,9 @@ def _check_stage(other: Node, stage: str, place: str, file: str) -> None:
     items = found.value if found is not None and isinstance(found.value, list) else []
     ids = [name for item in items if (name := label(item, "id"))]
     if stage not in (*ids, SOURCE):
-        raise SpecError(f"{place}: {file} has no stage '{stage}'.{nearest(stage, ids)} Its stages: {', '.join(ids) or 'none'}.")
+        raise SpecError(
+            f"{place}: {file} has no stage '{stage}'.{nearest(stage, ids)} "
+            f"Its "
+            f"stages: "
+            f"{', '.join(ids) or 'none'}."
+        )

@@ -1,8 +1,10 @@
-"""YAML as specs may use it: plain maps, lists and scalars, each value with the file and line it came from.
+"""YAML as specs may use it: plain maps, lists and scalars, each value with the file and line it
+came from.
 
-Scalars follow the YAML 1.2 core rules without octal: `yes`, `on`, `010`, `1:30` and dates stay text, `1e-4` is a number. All
-that could surprise a reader or a machine is refused with `FILE:LINE: ` and what to do: duplicate keys, tags, anchors, merge
-keys, NaN, deep or huge files. `${env:NAME}` is kept as written; `expand` replaces it.
+Scalars follow the YAML 1.2 core rules without octal: `yes`, `on`, `010`, `1:30` and dates stay
+text, `1e-4` is a number. All that could surprise a reader or a machine is refused with `FILE:LINE:
+` and what to do: duplicate keys, tags, anchors, merge keys, NaN, deep or huge files. `${env:NAME}`
+is kept as written; `expand` replaces it.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ MAX_DEPTH = 50
 MAX_NODES = 100_000
 
 At = tuple[str | int, ...]
-"""Where a value is: keys and list indices from the top, as YAML writes them (`with`, not `with_`)."""
+"""Where a value is: keys and list indices from the top, as YAML writes them (`with`, not `with_`).
+"""
 
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)|0x[0-9a-fA-F]+")
@@ -43,7 +46,9 @@ _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A value and its place. `value` is a scalar, a `list[Node]` or a `dict[str, Node]`; a key's value has the key's line."""
+    """A value and its place. `value` is a scalar, a `list[Node]` or a `dict[str, Node]`; a key's
+    value has the key's line.
+    """
 
     value: Any
     file: str
@@ -91,12 +96,16 @@ def load_yaml(path: Path) -> Document:
     root = _Builder(_decoded(_bytes(path), file), file, lines=True).document()
     if not isinstance(root.value, dict):
         found = "nothing" if root.value is None else f"{_kind(root.value)}"
-        raise SpecError(f"{root.place}: The top level has to be a map (`name: ...`); this file holds {found}.")
+        raise SpecError(
+            f"{root.place}: The top level has to be a map (`name: ...`); this file holds {found}."
+        )
     return Document(path, root)
 
 
 def parse_value(text: str, source: str) -> Node:
-    """A value as `--set` writes it (a scalar, `[1, 2]`, `{a: 1}`), by the same rules; `source` stands for the file."""
+    """A value as `--set` writes it (a scalar, `[1, 2]`, `{a: 1}`), by the same rules; `source`
+    stands for the file.
+    """
     if bad := _UNPRINTABLE.search(text):
         raise SpecError(f"{source}: The character U+{ord(bad[0]):04X} is not allowed.")
     return _Builder(text, source, lines=False).document()
@@ -134,22 +143,33 @@ def expand(node: Node) -> Any:
 def _environment(match: re.Match[str], place: str) -> str:
     name = match[1]
     if not match[0].endswith("}") or not _ENV_NAME.fullmatch(name):
-        raise SpecError(f"{place}: '{match[0]}' is not an environment reference; write ${{env:NAME}}.")
+        raise SpecError(
+            f"{place}: '{match[0]}' is not an environment reference; write ${{env:NAME}}."
+        )
     if name not in os.environ:
-        raise SpecError(f"{place}: The environment variable {name} is not set.{nearest(name, os.environ)} Set it and run again.")
+        raise SpecError(
+            f"{place}: The environment variable {name} is not "
+            f"set.{nearest(name, os.environ)} "
+            f"Set it and run "
+            f"again."
+        )
     return os.environ[name]
 
 
-# --- bytes and text ---------------------------------------------------------------------------------------------------
+# --- bytes and text -------------------------------------------------------------------------------
 
 
 def _bytes(path: Path) -> bytes:
     try:
         mode = os.stat(path).st_mode
         if stat.S_ISDIR(mode):
-            raise SpecError(f"'{path.absolute()}' is a folder; name a YAML file in it.{_inside(path)}")
+            raise SpecError(
+                f"'{path.absolute()}' is a folder; name a YAML file in it.{_inside(path)}"
+            )
         if not stat.S_ISREG(mode):
-            raise SpecError(f"'{path.absolute()}' is not a regular file; write the YAML to a file first.")
+            raise SpecError(
+                f"'{path.absolute()}' is not a regular file; write the YAML to a file first."
+            )
         with open(path, "rb") as stream:
             data = stream.read(MAX_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
@@ -158,7 +178,12 @@ def _bytes(path: Path) -> bytes:
         reason = getattr(error, "strerror", None) or str(error)
         raise SpecError(f"'{path.absolute()}' cannot be read: {reason}.") from None
     if len(data) > MAX_BYTES:
-        raise SpecError(f"{path}:1: The file is larger than 1 MiB; a spec holds settings, data belongs in files of their own.")
+        raise SpecError(
+            f"{path}:1: The file is larger than 1 MiB; a spec holds settings, "
+            f"data "
+            f"belongs in files of "
+            f"their own."
+        )
     return data
 
 
@@ -178,7 +203,9 @@ def _inside(folder: Path) -> str:
     except OSError:
         return ""
     more = ", ..." if len(names) > 10 else ""
-    return f" It has: {', '.join(names[:10])}{more}." if names else " That folder has no YAML files."
+    return (
+        f" It has: {', '.join(names[:10])}{more}." if names else " That folder has no YAML files."
+    )
 
 
 def _decoded(data: bytes, file: str) -> str:
@@ -186,18 +213,24 @@ def _decoded(data: bytes, file: str) -> str:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise SpecError(f"{file}:{line}: Byte {error.start} is not UTF-8; save the file as UTF-8.") from None
+        raise SpecError(
+            f"{file}:{line}: Byte {error.start} is not UTF-8; save the file as UTF-8."
+        ) from None
     if bad := _UNPRINTABLE.search(text):
         line = text.count("\n", 0, bad.start()) + 1
-        raise SpecError(f"{file}:{line}: The character U+{ord(bad[0]):04X} is not allowed; remove it.")
+        raise SpecError(
+            f"{file}:{line}: The character U+{ord(bad[0]):04X} is not allowed; remove it."
+        )
     return text
 
 
-# --- events to nodes --------------------------------------------------------------------------------------------------
+# --- events to nodes ------------------------------------------------------------------------------
 
 
 class _Builder:
-    """One document from the parser's events. The parser keeps its own stack, so only our depth limit bounds nesting."""
+    """One document from the parser's events. The parser keeps its own stack, so only our depth
+    limit bounds nesting.
+    """
 
     def __init__(self, text: str, file: str, *, lines: bool) -> None:
         self.file, self.lines = file, lines
@@ -211,7 +244,9 @@ class _Builder:
         root = self.node(next(self.events), 0)
         next(self.events)
         if not isinstance(next(self.events), yaml.StreamEndEvent):
-            raise self.refuse("A second document begins here; one file holds one document (remove `---`).")
+            raise self.refuse(
+                "A second document begins here; one file holds one document (remove `---`)."
+            )
         return root
 
     def node(self, event: Any, depth: int, line: int | None = None) -> Node:
@@ -244,9 +279,16 @@ class _Builder:
     def _key(self, event: Any, depth: int) -> str:
         self._allow(event, depth)
         if not isinstance(event, yaml.ScalarEvent):
-            raise self.refuse("A key has to be text, not a list or a map; did you mean to quote a value that has braces?")
+            raise self.refuse(
+                "A key has to be text, not a list or a map; did you mean to quote "
+                "a "
+                "value that has "
+                "braces?"
+            )
         if event.implicit[0] and event.value == "<<":
-            raise self.refuse("Merge keys (`<<`) are not used in specs; write the keys out, or use --overlay.")
+            raise self.refuse(
+                "Merge keys (`<<`) are not used in specs; write the keys out, or use --overlay."
+            )
         key = self._scalar(event)
         if not isinstance(key, str):
             word = event.value or "null"
@@ -257,20 +299,28 @@ class _Builder:
         text: str = event.value
         if not event.implicit[0]:
             if bad := _UNPRINTABLE.search(text):
-                raise self.refuse(f"The text holds the character U+{ord(bad[0]):04X}, which is not allowed.")
+                raise self.refuse(
+                    f"The text holds the character U+{ord(bad[0]):04X}, which is not allowed."
+                )
             return text
         if text in _WORDS:
             return _WORDS[text]
         if _INT.fullmatch(text):
             return self._int(text)
-        if _NOT_FINITE.fullmatch(text) or (_FLOAT.fullmatch(text) and not math.isfinite(float(text))):
-            raise self.refuse(f"{_short(text)} is not a finite number; give a number, or null for none.")
+        if _NOT_FINITE.fullmatch(text) or (
+            _FLOAT.fullmatch(text) and not math.isfinite(float(text))
+        ):
+            raise self.refuse(
+                f"{_short(text)} is not a finite number; give a number, or null for none."
+            )
         return float(text) if _FLOAT.fullmatch(text) else text
 
     def _int(self, text: str) -> int:
         number = 2**64 if len(text) > 30 else int(text, 16 if text.startswith("0x") else 10)
         if not -(2**63) <= number < 2**64:
-            raise self.refuse(f"The number {_short(text)} needs more than 64 bits; quote it if it is text.")
+            raise self.refuse(
+                f"The number {_short(text)} needs more than 64 bits; quote it if it is text."
+            )
         return number
 
     def _allow(self, event: Any, depth: int) -> None:
@@ -278,15 +328,25 @@ class _Builder:
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
             mark = "*" if isinstance(event, yaml.AliasEvent) else "&"
             raise self.refuse(
-                f"Anchors and aliases (`{mark}{event.anchor}`) are not used in specs; write it out, or use --overlay."
+                f"Anchors and aliases (`{mark}{event.anchor}`) are not used in specs; "
+                f"write it out, or "
+                f"use "
+                f"--overlay."
             )
         if event.tag is not None:
             tag = event.tag.replace("tag:yaml.org,2002:", "!!")
-            raise self.refuse(f"Tags (`{_short(tag)}`) are not used in specs; remove it, or quote the text.")
+            raise self.refuse(
+                f"Tags (`{_short(tag)}`) are not used in specs; remove it, or quote the text."
+            )
         if depth > MAX_DEPTH:
             raise self.refuse(f"This is nested deeper than {MAX_DEPTH} levels.")
         if self.count > MAX_NODES:
-            raise self.refuse(f"More than {MAX_NODES} values; a spec holds settings, data belongs in files of their own.")
+            raise self.refuse(
+                f"More than {MAX_NODES} values; a spec holds settings, data "
+                f"belongs "
+                f"in "
+                f"files of their own."
+            )
 
     def _node(self, value: Any, line: int) -> Node:
         return Node(value, self.file, line if self.lines else None)
@@ -305,8 +365,17 @@ class _Builder:
     def _syntax(self, error: yaml.MarkedYAMLError) -> SpecError:
         mark = error.problem_mark or error.context_mark
         problem = _short(" ".join(f"{error.problem or error.context}".split()), 100)
-        place = f"{self.file}:{mark.line + 1}:{mark.column + 1}" if mark is not None and self.lines else self.file
-        return SpecError(f"{place}: Not valid YAML: {problem}. Check quotes, brackets and indentation just before it.")
+        place = (
+            f"{self.file}:{mark.line + 1}:{mark.column + 1}"
+            if mark is not None and self.lines
+            else self.file
+        )
+        return SpecError(
+            f"{place}: Not valid YAML: {problem}. Check quotes, brackets "
+            f"and "
+            f"indentation "
+            f"just before it."
+        )
 
     def refuse(self, text: str, line: int | None = None) -> SpecError:
         place = f"{self.file}:{line or self.line}" if self.lines else self.file

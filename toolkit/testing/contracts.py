@@ -4,9 +4,10 @@
     def test_contract(part):
         check_part(part)
 
-`check_part` looks at the record and its params, then does the work of its kind on small made-up tables; hand it a `work` when
-the part needs a model, SAEs or tables that mean something. What a model or SAE part loads is the matter of
-`toolkit.testing.loaded`. A broken promise raises `Broken`, whose text says which one.
+`check_part` looks at the record and its params, then does the work of its kind on small made-up
+tables; hand it a `work` when the part needs a model, SAEs or tables that mean something. What a
+model or SAE part loads is the matter of `toolkit.testing.loaded`. A broken promise raises `Broken`,
+whose text says which one.
 """
 
 from __future__ import annotations
@@ -51,7 +52,17 @@ if TYPE_CHECKING:
     pass
 
 HELP_LENGTH = 100
-NONSENSE = ("", " ", "\n\n", "\x00\x1b[31m", "qzx wvq", "\U0001f3b2" * 9, "{" * 500, "z" * 20_000, "\u202e\u0301\ufffd")
+NONSENSE = (
+    "",
+    " ",
+    "\n\n",
+    "\x00\x1b[31m",
+    "qzx wvq",
+    "\U0001f3b2" * 9,
+    "{" * 500,
+    "z" * 20_000,
+    "\u202e\u0301\ufffd",
+)
 NUMBERS = ("-1", "NaN", "1e999", "0", "9" * 400, "\u0661\u0662", "$", "1,000.50.2")
 HEAVY = ("torch", "lancedb")
 
@@ -69,7 +80,8 @@ def check_part(
     condition: Mapping[str, Any] | None = None,
     tolerance: float = 0.0,
 ) -> None:
-    """Check any part. `params` as in a spec; `work` for sources and stages; `replies` and `condition` for environments.
+    """Check any part. `params` as in a spec; `work` for sources and stages; `replies` and
+    `condition` for environments.
 
     `tolerance` is relative, for stages that compute on a device whose sums depend on the batch.
     """
@@ -81,7 +93,9 @@ def check_part(
         case SourcePart():
             check_source(part, done or make_work(given, make_tables(part.reads)))
         case StagePart():
-            check_stage(part, done or make_work(given, make_tables(part.reads)), tolerance=tolerance)
+            check_stage(
+                part, done or make_work(given, make_tables(part.reads)), tolerance=tolerance
+            )
         case EnvironmentPart():
             check_environment(part, given, replies=replies, condition=condition or {})
         case ParserPart():
@@ -99,16 +113,30 @@ def _must(holds: object, part: Part, text: str) -> None:
         raise Broken(f"{part.kind} part '{part.name}': {text}")
 
 
-# --- the record and its params ------------------------------------------------------------------------------------------
+# --- the record and its params --------------------------------------------------------------------
 
 
 def check_params(part: Part, params: Mapping[str, Any]) -> Any:
-    """The record loads, its help fits a line, and its params are strict, explained and survive JSON. Returns the params."""
+    """The record loads, its help fits a line, and its params are strict, explained and survive
+    JSON. Returns the params.
+    """
     if problem := problem_of(part):
         raise Broken(problem)
-    _must(len(part.help) <= HELP_LENGTH, part, f"its help has {len(part.help)} characters; at most {HELP_LENGTH} fit a line")
-    _must(part.params.model_config.get("extra") == "forbid", part, "its params accept unknown keys; derive them from Params")
-    _must(part.params.model_config.get("frozen"), part, "its params can be changed; derive them from Params")
+    _must(
+        len(part.help) <= HELP_LENGTH,
+        part,
+        f"its help has {len(part.help)} characters; at most {HELP_LENGTH} fit a line",
+    )
+    _must(
+        part.params.model_config.get("extra") == "forbid",
+        part,
+        "its params accept unknown keys; derive them from Params",
+    )
+    _must(
+        part.params.model_config.get("frozen"),
+        part,
+        "its params can be changed; derive them from Params",
+    )
     for name, field in part.params.model_fields.items():
         _must(field.description, part, f"params field '{name}' has no description")
     json.dumps(part.params.model_json_schema())
@@ -116,50 +144,102 @@ def check_params(part: Part, params: Mapping[str, Any]) -> Any:
     try:
         again = part.params.model_validate(json.loads(given.model_dump_json(by_alias=True)))
     except ValidationError as error:
-        raise Broken(f"{part.kind} part '{part.name}': its params do not survive JSON: {error}") from error
-    _must(given == again, part, f"its params change on the way through JSON: {given!r} became {again!r}")
+        raise Broken(
+            f"{part.kind} part '{part.name}': its params do not survive JSON: {error}"
+        ) from error
+    _must(
+        given == again,
+        part,
+        f"its params change on the way through JSON: {given!r} became {again!r}",
+    )
     return given
 
 
 def check_identity(part: ModelPart | SaePart, params: Any) -> None:
-    """`identify` answers the same twice, in plain data, and imports no torch: it runs when a spec is only planned."""
+    """`identify` answers the same twice, in plain data, and imports no torch: it runs when a spec
+    is only planned.
+    """
     before = set(sys.modules)
     first, second = part.identify(params), part.identify(params)
     loaded = [name for name in HEAVY if name in sys.modules and name not in before]
     _must(not loaded, part, f"identify imported {', '.join(loaded)}; import it in load")
-    _must(isinstance(first, Identity), part, f"identify gave {type(first).__name__} instead of an Identity")
-    _must(first == second, part, f"identify answered differently the second time: {first!r}, {second!r}")
-    _must(first.name and first.revision and first.digest, part, "identify left the name, revision or digest empty")
-    _must(_json(first.facts) == dict(first.facts), part, "the facts of its Identity are not plain JSON data")
+    _must(
+        isinstance(first, Identity),
+        part,
+        f"identify gave {type(first).__name__} instead of an Identity",
+    )
+    _must(
+        first == second,
+        part,
+        f"identify answered differently the second time: {first!r}, {second!r}",
+    )
+    _must(
+        first.name and first.revision and first.digest,
+        part,
+        "identify left the name, revision or digest empty",
+    )
+    _must(
+        _json(first.facts) == dict(first.facts),
+        part,
+        "the facts of its Identity are not plain JSON data",
+    )
     wanted = list(part.downloads(params)) if part.downloads else []
-    _must(all(isinstance(one, Download) and one.patterns for one in wanted), part, "downloads gave something else than Downloads")
+    _must(
+        all(isinstance(one, Download) and one.patterns for one in wanted),
+        part,
+        "downloads gave something else than Downloads",
+    )
 
 
-# --- sources and stages -------------------------------------------------------------------------------------------------
+# --- sources and stages ---------------------------------------------------------------------------
 
 
 def check_source(part: SourcePart, work: Work) -> None:
-    """What a stage keeps, and: samples have spans inside their tokens, metadata has a sample, the limit is kept."""
+    """What a stage keeps, and: samples have spans inside their tokens, metadata has a sample, the
+    limit is kept.
+    """
     rows = check_rows(part, part.run, part.writes, work)
     samples = rows.get("samples", arrow_schema("samples").empty_table()).to_pylist()
     for sample in samples:
-        _must(len(sample["token_ids"]) in (0, len(sample["pieces"])), part, f"{sample['sample']}: token_ids and pieces differ")
+        _must(
+            len(sample["token_ids"]) in (0, len(sample["pieces"])),
+            part,
+            f"{sample['sample']}: token_ids and pieces differ",
+        )
         for span in sample["spans"]:
             inside = 0 <= span["start"] < span["end"] <= len(sample["pieces"])
-            _must(inside, part, f"{sample['sample']}: span '{span['name']}' is not a half-open range of its tokens")
+            _must(
+                inside,
+                part,
+                f"{sample['sample']}: span '{span['name']}' is not a half-open range of its tokens",
+            )
     known = {sample["sample"] for sample in samples}
-    meta = rows.get("sample_meta", arrow_schema("sample_meta").empty_table()).column("sample").to_pylist()
-    _must(set(meta) <= known, part, f"sample_meta names samples that do not exist: {sorted(set(meta) - known)[:3]}")
+    meta = (
+        rows.get("sample_meta", arrow_schema("sample_meta").empty_table())
+        .column("sample")
+        .to_pylist()
+    )
+    _must(
+        set(meta) <= known,
+        part,
+        f"sample_meta names samples that do not exist: {sorted(set(meta) - known)[:3]}",
+    )
     limited = _collect(part, part.run, part.writes, replace(work, limit_units=1))
     units = set(limited["samples"].column("unit").to_pylist()) if "samples" in limited else set()
     _must(len(units) <= 1, part, f"limit_units=1 gave {len(units)} units")
 
 
 def check_stage(part: StagePart, work: Work, *, tolerance: float = 0.0) -> None:
-    """The rows keep the tables' contract; with `split`, one batch and its two halves give the same rows; more work costs no less."""
+    """The rows keep the tables' contract; with `split`, one batch and its two halves give the same
+    rows; more work costs no less.
+    """
     check_cost(part, work.params)
     writes = tables_of(part, work.params)
-    _must(set(writes) <= set(part.writes), part, f"written names {', '.join(writes)}; only its writes: {', '.join(part.writes)}")
+    _must(
+        set(writes) <= set(part.writes),
+        part,
+        f"written names {', '.join(writes)}; only its writes: {', '.join(part.writes)}",
+    )
     whole = check_rows(part, part.run, writes, work)
     if part.split is None or "samples" not in work.inputs.tables():
         return
@@ -170,7 +250,11 @@ def check_stage(part: StagePart, work: Work, *, tolerance: float = 0.0) -> None:
     for name in writes:
         wanted = _by_key(name, [whole[name]] if name in whole else [])
         got = _by_key(name, [half[name] for half in found if name in half])
-        _must(_close(wanted, got, tolerance), part, f"'{name}' differs between one batch and its two halves")
+        _must(
+            _close(wanted, got, tolerance),
+            part,
+            f"'{name}' differs between one batch and its two halves",
+        )
 
 
 def check_cost(part: StagePart, params: Any) -> None:
@@ -178,40 +262,83 @@ def check_cost(part: StagePart, params: Any) -> None:
     if part.cost is None:
         return
     few, many = (part.cost(params, _load(times)) for times in (1, 4))
-    _must(isinstance(few, Cost) and isinstance(many, Cost), part, f"cost gave {type(few).__name__} instead of a Cost")
+    _must(
+        isinstance(few, Cost) and isinstance(many, Cost),
+        part,
+        f"cost gave {type(few).__name__} instead of a Cost",
+    )
     for name, least in vars(few).items():
         _must(
-            0 <= least <= vars(many)[name], part, f"its cost in {name} is {least} for few samples and {vars(many)[name]} for many"
+            0 <= least <= vars(many)[name],
+            part,
+            f"its cost in {name} is {least} for few samples and {vars(many)[name]} for many",
         )
 
 
 def _load(times: int) -> Workload:
     return Workload(
-        samples=4 * times, distinct=2 * times, tokens=40 * times, longest=30, units=3 * times, rows=8 * times, entries=80 * times
+        samples=4 * times,
+        distinct=2 * times,
+        tokens=40 * times,
+        longest=30,
+        units=3 * times,
+        rows=8 * times,
+        entries=80 * times,
     )
 
 
-def check_rows(part: Part, run: Callable[[Work], Any], writes: Sequence[str], work: Work) -> dict[str, pa.Table]:
+def check_rows(
+    part: Part, run: Callable[[Work], Any], writes: Sequence[str], work: Work
+) -> dict[str, pa.Table]:
     """Only declared tables, exactly their schema, no key twice, and the same rows the second time."""
     first, second = (_collect(part, run, writes, work) for _ in range(2))
     for name, rows in first.items():
-        keys = [tuple(row[column] for column in table(name).key) for row in rows.select(list(table(name).key)).to_pylist()]
-        _must(len(keys) == len(set(keys)), part, f"'{name}' has two rows with the same key ({', '.join(table(name).key)})")
+        keys = [
+            tuple(row[column] for column in table(name).key)
+            for row in rows.select(list(table(name).key)).to_pylist()
+        ]
+        _must(
+            len(keys) == len(set(keys)),
+            part,
+            f"'{name}' has two rows with the same key ({', '.join(table(name).key)})",
+        )
     same = {name: _by_key(name, [rows]) for name, rows in first.items()}
     again = {name: _by_key(name, [rows]) for name, rows in second.items()}
-    _must(_close(same, again, 0.0), part, "it gave other rows the second time; draw with work.rng(purpose, ...)")
+    _must(
+        _close(same, again, 0.0),
+        part,
+        "it gave other rows the second time; draw with work.rng(purpose, ...)",
+    )
     return first
 
 
-def _collect(part: Part, run: Callable[[Work], Any], writes: Sequence[str], work: Work) -> dict[str, pa.Table]:
+def _collect(
+    part: Part, run: Callable[[Work], Any], writes: Sequence[str], work: Work
+) -> dict[str, pa.Table]:
     found: dict[str, list[pa.Table]] = {}
     for name, rows in run(work):
-        _must(name in writes, part, f"it yields '{name}', which is not among its writes: {', '.join(writes)}")
+        _must(
+            name in writes,
+            part,
+            f"it yields '{name}', which is not among its writes: {', '.join(writes)}",
+        )
         schema = arrow_schema(name)
-        _must(isinstance(rows, pa.Table), part, f"'{name}' came as {type(rows).__name__} instead of a pyarrow Table")
-        _must(rows.schema.equals(schema), part, f"'{name}' has another schema than toolkit.tables.arrow_schema('{name}')")
+        _must(
+            isinstance(rows, pa.Table),
+            part,
+            f"'{name}' came as {type(rows).__name__} instead of a pyarrow Table",
+        )
+        _must(
+            rows.schema.equals(schema),
+            part,
+            f"'{name}' has another schema than toolkit.tables.arrow_schema('{name}')",
+        )
         for column in schema:
-            _must(column.nullable or not rows.column(column.name).null_count, part, f"'{name}.{column.name}' has nulls")
+            _must(
+                column.nullable or not rows.column(column.name).null_count,
+                part,
+                f"'{name}.{column.name}' has nulls",
+            )
         found.setdefault(name, []).append(rows)
     return {name: pa.concat_tables(tables) for name, tables in found.items()}
 
@@ -224,7 +351,9 @@ def _over(work: Work, samples: pa.Table) -> Work:
 def _by_key(name: str, tables: Iterable[pa.Table]) -> dict[str, Any]:
     """Rows by key: halves may both describe the same space, and that is one row."""
     rows = (row for rows in tables for row in rows.to_pylist())
-    return dict(sorted((json.dumps([row[column] for column in table(name).key]), row) for row in rows))
+    return dict(
+        sorted((json.dumps([row[column] for column in table(name).key]), row) for row in rows)
+    )
 
 
 def _close(left: Any, right: Any, tolerance: float) -> bool:
@@ -232,13 +361,17 @@ def _close(left: Any, right: Any, tolerance: float) -> bool:
         both_nan = math.isnan(left) and math.isnan(right)
         return both_nan or math.isclose(left, right, rel_tol=tolerance, abs_tol=0.0)
     if isinstance(left, dict) and isinstance(right, dict):
-        return left.keys() == right.keys() and all(_close(left[key], right[key], tolerance) for key in left)
+        return left.keys() == right.keys() and all(
+            _close(left[key], right[key], tolerance) for key in left
+        )
     if isinstance(left, list) and isinstance(right, list):
-        return len(left) == len(right) and all(_close(a, b, tolerance) for a, b in zip(left, right, strict=True))
+        return len(left) == len(right) and all(
+            _close(a, b, tolerance) for a, b in zip(left, right, strict=True)
+        )
     return bool(left == right)
 
 
-# --- games --------------------------------------------------------------------------------------------------------------
+# --- games ----------------------------------------------------------------------------------------
 
 
 def check_parser(part: ParserPart, params: Any) -> None:
@@ -248,26 +381,61 @@ def check_parser(part: ParserPart, params: Any) -> None:
         try:
             reply, again = parse(text), parse(text)
         except Exception as error:
-            raise Broken(f"{part.kind} part '{part.name}': it raised {error!r} on {text[:20]!r}") from error
-        _must(isinstance(reply, Reply), part, f"it gave {type(reply).__name__} instead of a Reply on {text[:20]!r}")
+            raise Broken(
+                f"{part.kind} part '{part.name}': it raised {error!r} on {text[:20]!r}"
+            ) from error
+        _must(
+            isinstance(reply, Reply),
+            part,
+            f"it gave {type(reply).__name__} instead of a Reply on {text[:20]!r}",
+        )
         _must(reply == again, part, f"it answered differently the second time on {text[:20]!r}")
         if text in NONSENSE:
-            _must(reply.failure, part, f"it found the action '{reply.action}' in {text[:20]!r}; give a failure, not a default")
-        _must(reply.amount is None or math.isfinite(reply.amount), part, f"it gave the amount {reply.amount} on {text[:20]!r}")
+            _must(
+                reply.failure,
+                part,
+                f"it found the action '{reply.action}' in {text[:20]!r}; give "
+                f"a "
+                f"failure, "
+                f"not a default",
+            )
+        _must(
+            reply.amount is None or math.isfinite(reply.amount),
+            part,
+            f"it gave the amount {reply.amount} on {text[:20]!r}",
+        )
 
 
 def check_environment(
-    part: EnvironmentPart, params: Any, *, replies: Sequence[Reply] = (), condition: Mapping[str, Any] | None = None
+    part: EnvironmentPart,
+    params: Any,
+    *,
+    replies: Sequence[Reply] = (),
+    condition: Mapping[str, Any] | None = None,
 ) -> None:
-    """A game goes on from its state written as JSON, changes no state it was given, and repeats with the same generator."""
+    """A game goes on from its state written as JSON, changes no state it was given, and repeats
+    with the same generator.
+    """
     game = part.make(params)
     state = game.start(condition or {})
-    _must(_json(state) == _json(game.start(condition or {})), part, "two games with the same condition start differently")
+    _must(
+        _json(state) == _json(game.start(condition or {})),
+        part,
+        "two games with the same condition start differently",
+    )
     for turn, reply in enumerate((Reply(failure="unreadable"), *replies)):
-        _must(_json(state) == dict(state), part, "its state is not plain JSON data (lists for tuples, text for keys)")
+        _must(
+            _json(state) == dict(state),
+            part,
+            "its state is not plain JSON data (lists for tuples, text for keys)",
+        )
         _check_prompt(part, game, state)
         outcome = game.outcome(state)
-        _must(outcome is None or isinstance(outcome, str), part, f"its outcome is {outcome!r}; give a text, or None to go on")
+        _must(
+            outcome is None or isinstance(outcome, str),
+            part,
+            f"its outcome is {outcome!r}; give a text, or None to go on",
+        )
         if outcome is not None:
             return
         state = _stepped(part, game, state, reply, turn)
@@ -275,17 +443,29 @@ def check_environment(
 
 def _check_prompt(part: Part, game: Environment, state: Mapping[str, Any]) -> None:
     prompt = game.prompt(state)
-    _must(isinstance(prompt, Prompt) and prompt == game.prompt(_json(state)), part, "its prompt depends on more than its state")
+    _must(
+        isinstance(prompt, Prompt) and prompt == game.prompt(_json(state)),
+        part,
+        "its prompt depends on more than its state",
+    )
     for name, start, end in prompt.spans:
-        _must(0 <= start < end <= len(prompt.text), part, f"span '{name}' is not a half-open range of its prompt's characters")
+        _must(
+            0 <= start < end <= len(prompt.text),
+            part,
+            f"span '{name}' is not a half-open range of its prompt's characters",
+        )
 
 
-def _stepped(part: Part, game: Environment, state: Mapping[str, Any], reply: Reply, turn: int) -> Mapping[str, Any]:
+def _stepped(
+    part: Part, game: Environment, state: Mapping[str, Any], reply: Reply, turn: int
+) -> Mapping[str, Any]:
     kept = copy.deepcopy(dict(state))
     after = game.step(state, reply, np.random.default_rng(turn))
     _must(dict(state) == kept, part, "step changes the state that it was given; make a new one")
     again = game.step(_json(state), reply, np.random.default_rng(turn))
-    _must(dict(after) == dict(again), part, "the same state, reply and generator gave another state")
+    _must(
+        dict(after) == dict(again), part, "the same state, reply and generator gave another state"
+    )
     return after
 
 
@@ -296,18 +476,36 @@ def _json(value: Mapping[str, Any]) -> Any:
         return None
 
 
-# --- what leaves the toolkit --------------------------------------------------------------------------------------------
+# --- what leaves the toolkit ----------------------------------------------------------------------
 
 
 def check_sink(part: SinkPart, params: Any, inputs: Inputs | None = None) -> None:
-    """It yields bytes under safe relative names, each once, the same twice, and writes nothing itself."""
+    """It yields bytes under safe relative names, each once, the same twice, and writes nothing
+    itself.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        work = SinkWork(params, Path(folder), "fake-run", inputs or TableInputs(make_tables(_read_by(part, params))))
-        files, again = ([(name, _content(part, name, data)) for name, data in part.run(work)] for _ in range(2))
-        _must(not any(Path(folder).iterdir()), part, "it writes files itself; yield them, the host writes them")
+        work = SinkWork(
+            params,
+            Path(folder),
+            "fake-run",
+            inputs or TableInputs(make_tables(_read_by(part, params))),
+        )
+        files, again = (
+            [(name, _content(part, name, data)) for name, data in part.run(work)] for _ in range(2)
+        )
+        _must(
+            not any(Path(folder).iterdir()),
+            part,
+            "it writes files itself; yield them, the host writes them",
+        )
     for name, _ in files:
         path = PurePosixPath(name)
-        unsafe = path.is_absolute() or not path.parts or ".." in path.parts or re.search(r"[\\:\x00-\x1f]", name)
+        unsafe = (
+            path.is_absolute()
+            or not path.parts
+            or ".." in path.parts
+            or re.search(r"[\\:\x00-\x1f]", name)
+        )
         _must(not unsafe, part, f"'{name}' is not a safe relative file name")
     _must(len({name for name, _ in files}) == len(files), part, "it yields a file name twice")
     _must(files == again, part, "it gave other files the second time")
@@ -316,10 +514,18 @@ def check_sink(part: SinkPart, params: Any, inputs: Inputs | None = None) -> Non
 def _content(part: SinkPart, name: str, data: Any) -> bytes:
     """All bytes of a file that came whole or in pieces."""
     pieces = (
-        [data] if isinstance(data, bytes) else list(data) if isinstance(data, Iterable) and not isinstance(data, str) else [data]
+        [data]
+        if isinstance(data, bytes)
+        else list(data)
+        if isinstance(data, Iterable) and not isinstance(data, str)
+        else [data]
     )
     for piece in pieces:
-        _must(isinstance(piece, bytes), part, f"'{name}' came as {type(piece).__name__} instead of bytes")
+        _must(
+            isinstance(piece, bytes),
+            part,
+            f"'{name}' came as {type(piece).__name__} instead of bytes",
+        )
     return b"".join(pieces)
 
 
@@ -331,19 +537,34 @@ def _read_by(part: SinkPart, params: Any) -> Iterator[str]:
 def check_executor(part: ExecutorPart, params: Any) -> None:
     """Asked for no workers it starts none. Real workers are an integration test's matter."""
     with tempfile.TemporaryDirectory() as folder:
-        _must(list(part.start(params, [], Path(folder))) == [], part, "it starts workers when none are asked for")
+        _must(
+            list(part.start(params, [], Path(folder))) == [],
+            part,
+            "it starts workers when none are asked for",
+        )
 
 
 def check_report(part: ReportSection, inputs: Inputs | None = None) -> None:
-    """It bears empty tables; figures have a title, fetch nothing from elsewhere and are the same twice."""
+    """It bears empty tables; figures have a title, fetch nothing from elsewhere and are the same
+    twice.
+    """
     list(part.run(TableInputs({name: arrow_schema(name).empty_table() for name in part.reads})))
     given = inputs or TableInputs(make_tables(part.reads))
     figures, again = list(part.run(given)), list(part.run(given))
     for figure in figures:
-        _must(isinstance(figure, Figure), part, f"it yields {type(figure).__name__} instead of a Figure")
+        _must(
+            isinstance(figure, Figure),
+            part,
+            f"it yields {type(figure).__name__} instead of a Figure",
+        )
         _must(figure.title.strip(), part, "a figure has no title")
         outside = re.search(
-            r"""<script[^>]+src|<link\b|<iframe|\bsrc\s*=\s*["']?(?:https?:)?//|@import|url\(\s*["']?https?:""", figure.html
+            r"""<script[^>]+src|<link\b|<iframe|\bsrc\s*=\s*["']?(?:https?:)?//|@import|url\(\s*["']?https?:""",
+            figure.html,
         )
-        _must(not outside, part, f"figure '{figure.title}' fetches something: {outside and outside.group()}")
+        _must(
+            not outside,
+            part,
+            f"figure '{figure.title}' fetches something: {outside and outside.group()}",
+        )
     _must(figures == again, part, "it gave other figures the second time")

@@ -1,4 +1,5 @@
-"""In-memory stand-ins for what the host hands a part: tables, a reporter, a unit of work. No store, no model, no worker.
+"""In-memory stand-ins for what the host hands a part: tables, a reporter, a unit of work. No store,
+no model, no worker.
 
 work = make_work(Hash(width=8), make_samples(["one", "two"]))
 rows = dict(extract_hash(work))
@@ -19,7 +20,16 @@ from toolkit.parts import NoParams
 from toolkit.tables import arrow_schema
 from toolkit.work import Work
 
-TEXTS = ("one", "two three", "four", "five six seven", "eight", "nine ten", "one two", "three four five")
+TEXTS = (
+    "one",
+    "two three",
+    "four",
+    "five six seven",
+    "eight",
+    "nine ten",
+    "one two",
+    "three four five",
+)
 
 
 @dataclass(frozen=True)
@@ -31,7 +41,9 @@ class TableInputs:
     def read(self, table: str) -> pa.Table:
         """All rows of `table`."""
         if table not in self.held:
-            raise DataError(f"No table '{table}' here.{nearest(table, self.held)} Tables: {choices(self.held)}.")
+            raise DataError(
+                f"No table '{table}' here.{nearest(table, self.held)} Tables: {choices(self.held)}."
+            )
         return self.held[table]
 
     def tables(self) -> Sequence[str]:
@@ -74,29 +86,54 @@ def make_work(
     return Work(given, seed, TableInputs(tables or {}), SilentReporter(), limit_units, model, saes)
 
 
-def make_samples(texts: Sequence[str] = TEXTS, **meta: Sequence[float | str]) -> dict[str, pa.Table]:
-    """`samples` and `sample_meta`: a token is a word, a unit a sample, the span `last` its last token.
+def make_samples(
+    texts: Sequence[str] = TEXTS, **meta: Sequence[float | str]
+) -> dict[str, pa.Table]:
+    """`samples` and `sample_meta`: a token is a word, a unit a sample, the span `last` its last
+    token.
 
-    Each keyword is a key of the metadata with one value a text; without any, `group` is `a` and `b` in turn.
+    Each keyword is a key of the metadata with one value a text; without any, `group` is `a` and `b`
+    in turn.
     """
     given = meta or {"group": ["ab"[index % 2] for index in range(len(texts))]}
     ids = [f"s{index:04d}" for index in range(len(texts))]
     samples = [_sample(name, text) for name, text in zip(ids, texts, strict=True)]
-    rows = [_meta(name, key, value) for key, values in given.items() for name, value in zip(ids, values, strict=True)]
+    rows = [
+        _meta(name, key, value)
+        for key, values in given.items()
+        for name, value in zip(ids, values, strict=True)
+    ]
     return {"samples": _table("samples", samples), "sample_meta": _table("sample_meta", rows)}
 
 
 def make_step(key: str, **fields: Any) -> StepRow:
     """A step for a store to commit; `fields` are those of the row that matter."""
-    row: dict[str, Any] = {"experiment": "e", "stage": "s", "part": "p", "part_version": "1", "run": "r", "index": 0}
-    row |= {"material": "{}", "tables": {}, "worker": "w", "seconds": 1.0, "committed_at": "2026-01-01T00:00:00+00:00"}
+    row: dict[str, Any] = {
+        "experiment": "e",
+        "stage": "s",
+        "part": "p",
+        "part_version": "1",
+        "run": "r",
+        "index": 0,
+    }
+    row |= {
+        "material": "{}",
+        "tables": {},
+        "worker": "w",
+        "seconds": 1.0,
+        "committed_at": "2026-01-01T00:00:00+00:00",
+    }
     return StepRow(key=key, **row | fields)
 
 
 def make_tables(names: Iterable[str], texts: Sequence[str] = TEXTS) -> dict[str, pa.Table]:
-    """The named tables, small: samples, metadata and activations (one feature a token) have rows, others have none."""
+    """The named tables, small: samples, metadata and activations (one feature a token) have rows,
+    others have none.
+    """
     made = make_samples(texts)
-    made["activations"] = _table("activations", [row for row in made["samples"].to_pylist() for row in _activations(row)])
+    made["activations"] = _table(
+        "activations", [row for row in made["samples"].to_pylist() for row in _activations(row)]
+    )
     return {name: made.get(name, arrow_schema(name).empty_table()) for name in names}
 
 
@@ -117,12 +154,23 @@ def _sample(name: str, text: str) -> dict[str, Any]:
 
 def _meta(name: str, key: str, value: float | str) -> dict[str, Any]:
     text = isinstance(value, str)
-    return {"sample": name, "key": key, "number": None if text else value, "string": value if text else None}
+    return {
+        "sample": name,
+        "key": key,
+        "number": None if text else value,
+        "string": value if text else None,
+    }
 
 
 def _activations(sample: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
-        {"space": "fake", "sample": sample["sample"], "position": at, "features": [number % 16], "values": [1 + number % 5]}
+        {
+            "space": "fake",
+            "sample": sample["sample"],
+            "position": at,
+            "features": [number % 16],
+            "values": [1 + number % 5],
+        }
         for at, number in enumerate(sample["token_ids"])
     ]
 

@@ -1,10 +1,12 @@
-"""What a loaded model and a loaded SAE must keep, as checks that authors of loaders and adapters run in a test.
+"""What a loaded model and a loaded SAE must keep, as checks that authors of loaders and adapters
+run in a test.
 
     def test_contract(tmp_path):
         check_loaded(PART, params={"path": str(tiny(tmp_path))})
 
-`check_model` and `check_sae` do the same for one that is loaded already, in a notebook too. Give them something small: a model of
-three blocks shows a mistake as well as one of thirty. A broken promise raises `Broken`, whose text says which one.
+`check_model` and `check_sae` do the same for one that is loaded already, in a notebook too. Give
+them something small: a model of three blocks shows a mistake as well as one of thirty. A broken
+promise raises `Broken`, whose text says which one.
 """
 
 from __future__ import annotations
@@ -26,28 +28,48 @@ if TYPE_CHECKING:
 
 LOADED_TEXTS = ("one two", "three four five six seven eight", "an \u00e9 \U0001f3b2 or two", "nine")
 LONG_CONTEXT = 8192
-"""A text that is too long is tried on models that read at most so many tokens: on others it would take minutes."""
+"""A text that is too long is tried on models that read at most so many tokens: on others it would
+take minutes.
+"""
 REPLY_TOKENS = 6
 
 
-# --- models -------------------------------------------------------------------------------------------------------------
+# --- models ---------------------------------------------------------------------------------------
 
 
 def check_loaded(
-    part: Part, *, params: Mapping[str, Any] | None = None, texts: Sequence[str] = LOADED_TEXTS, tolerance: float = 1e-4
+    part: Part,
+    *,
+    params: Mapping[str, Any] | None = None,
+    texts: Sequence[str] = LOADED_TEXTS,
+    tolerance: float = 1e-4,
 ) -> None:
-    """Load a model or SAE part and check what comes, as `check_model` and `check_sae` do. Other kinds load nothing."""
+    """Load a model or SAE part and check what comes, as `check_model` and `check_sae` do. Other
+    kinds load nothing.
+    """
     if not isinstance(part, ModelPart | SaePart):
         return
     given = check_params(part, params or {})
     loaded = part.load(given, SilentReporter())
     if isinstance(part, ModelPart):
-        _kept(part, isinstance(loaded, Model), f"load gave {type(loaded).__name__} instead of a toolkit.models.Model")
-        _kept(part, loaded.identity == part.identify(given), "the identity of the loaded model is not what identify gives")
+        _kept(
+            part,
+            isinstance(loaded, Model),
+            f"load gave {type(loaded).__name__} instead of a toolkit.models.Model",
+        )
+        _kept(
+            part,
+            loaded.identity == part.identify(given),
+            "the identity of the loaded model is not what identify gives",
+        )
         check_model(loaded, texts, tolerance=tolerance)
         return
     saes = isinstance(loaded, Sequence) and loaded and all(isinstance(sae, Sae) for sae in loaded)
-    _kept(part, saes, f"load gave {type(loaded).__name__}; give a list of at least one toolkit.saes.Sae")
+    _kept(
+        part,
+        saes,
+        f"load gave {type(loaded).__name__}; give a list of at least one toolkit.saes.Sae",
+    )
     for sae in loaded:
         check_sae(sae, tolerance=tolerance)
         if part.decoder is not None:
@@ -55,18 +77,28 @@ def check_loaded(
 
 
 def _check_decoder(part: SaePart, params: Any, sae: Sae, tolerance: float) -> None:
-    """What `decoder` reads is the loaded SAE's decoder: the same files, as wide, each row in the same direction."""
+    """What `decoder` reads is the loaded SAE's decoder: the same files, as wide, each row in the
+    same direction.
+    """
     import torch
 
     assert part.decoder is not None
     found = part.decoder(params, sae.name)
     said = (found.digest, found.width)
-    _kept(part, said == (sae.digest, sae.width), f"decoder gives digest and width {said}; the SAE has {(sae.digest, sae.width)}")
+    _kept(
+        part,
+        said == (sae.digest, sae.width),
+        f"decoder gives digest and width {said}; the SAE has {(sae.digest, sae.width)}",
+    )
     first, last = sae.width // 2, sae.width
     read = torch.from_numpy(found.rows(first, last))
     held = sae.decoder_rows(range(first, last)).cpu()
     fits = read.shape == held.shape and _near(_directions(read), _directions(held), tolerance)
-    _kept(part, fits, f"decoder gives rows of {sae.name} that point elsewhere than those of the loaded SAE")
+    _kept(
+        part,
+        fits,
+        f"decoder gives rows of {sae.name} that point elsewhere than those of the loaded SAE",
+    )
 
 
 def _directions(rows: Tensor) -> Tensor:
@@ -75,11 +107,14 @@ def _directions(rows: Tensor) -> Tensor:
     return normalize(rows, dim=1)
 
 
-def check_model(model: Model, texts: Sequence[str] = LOADED_TEXTS, *, tolerance: float = 1e-4) -> None:
-    """Check a loaded model: its texts, its passes and edits, and that whatever it does faster gives what whole passes give.
+def check_model(
+    model: Model, texts: Sequence[str] = LOADED_TEXTS, *, tolerance: float = 1e-4
+) -> None:
+    """Check a loaded model: its texts, its passes and edits, and that whatever it does faster gives
+    what whole passes give.
 
-    `texts` differ in length. `tolerance` is relative to the largest value compared; load the model in float32, since in shorter
-    floats the likeliest token depends on the batch.
+    `texts` differ in length. `tolerance` is relative to the largest value compared; load the model
+    in float32, since in shorter floats the likeliest token depends on the batch.
     """
     sizes = (model.layers, model.width, model.context)
     _kept(model, min(sizes) > 0, f"layers, width and context are {sizes}; each is at least 1")
@@ -117,20 +152,53 @@ def _near(left: Tensor, right: Tensor, tolerance: float) -> bool:
 
 def _check_encoding(model: Model, text: str, *, chat: bool) -> None:
     found, said = model.encode(text, chat=chat), f"{text!r}{' in chat' if chat else ''}"
-    _kept(model, found == model.encode(text, chat=chat), f"encode answered differently the second time on {said}")
-    _kept(model, 0 < len(found.ids) <= model.context, f"encode gave {len(found.ids)} ids for {said}; 1 to {model.context}")
-    _kept(model, len(found.offsets) == len(found.ids), f"encode gave other numbers of ids and offsets for {said}")
+    _kept(
+        model,
+        found == model.encode(text, chat=chat),
+        f"encode answered differently the second time on {said}",
+    )
+    _kept(
+        model,
+        0 < len(found.ids) <= model.context,
+        f"encode gave {len(found.ids)} ids for {said}; 1 to {model.context}",
+    )
+    _kept(
+        model,
+        len(found.offsets) == len(found.ids),
+        f"encode gave other numbers of ids and offsets for {said}",
+    )
     inside = all(0 <= start <= end <= len(found.text) for start, end in found.offsets)
     _kept(model, inside, f"encode gave offsets outside the text for {said}")
     rising = all(sorted(side) == list(side) for side in zip(*found.offsets, strict=True))
     _kept(model, rising, f"encode gave offsets that go backwards for {said}")
     begun = found.text[found.shift :].startswith(text)
-    _kept(model, begun, f"encode gave the shift {found.shift} for {said}, but that is not where the given text begins")
+    _kept(
+        model,
+        begun,
+        f"encode gave the shift {found.shift} for {said}, but that is not where "
+        f"the "
+        f"given "
+        f"text begins",
+    )
     if model.bos_id is not None:
         right = found.ids[0] == model.bos_id and found.ids.count(model.bos_id) == 1
-        _kept(model, right, f"encode gave {found.ids.count(model.bos_id)} BOS for {said}; exactly one, at the start")
+        _kept(
+            model,
+            right,
+            f"encode gave {found.ids.count(model.bos_id)} BOS for {said}; exactly "
+            f"one, "
+            f"at "
+            f"the start",
+        )
         added = chat or found.offsets[0][0] == found.offsets[0][1]
-        _kept(model, added, f"the added BOS has the characters {found.offsets[0]} of {said}; give it none, as (0, 0)")
+        _kept(
+            model,
+            added,
+            f"the added BOS has the characters {found.offsets[0]} of {said}; "
+            f"give "
+            f"it "
+            f"none, as (0, 0)",
+        )
 
 
 def _check_chat(model: Model, text: str) -> None:
@@ -144,20 +212,42 @@ def _check_chat(model: Model, text: str) -> None:
 def _check_tokens(model: Model, text: str) -> None:
     spans = (("all", 0, len(text)), ("first", 0, 1), ("rest", len(text) // 2, len(text)))
     encoded, found = model.encode(text), model.tokenise(text, spans=spans)
-    _kept(model, (found.text, found.ids) == (encoded.text, encoded.ids), f"tokenise differs from encode on {text!r}")
+    _kept(
+        model,
+        (found.text, found.ids) == (encoded.text, encoded.ids),
+        f"tokenise differs from encode on {text!r}",
+    )
     pieces = tuple(encoded.text[start:end] for start, end in encoded.offsets)
-    _kept(model, found.pieces == pieces, f"tokenise gave pieces that are not the characters of their tokens for {text!r}")
+    _kept(
+        model,
+        found.pieces == pieces,
+        f"tokenise gave pieces that are not the characters of their tokens for {text!r}",
+    )
     wanted = tuple((name, *_token_range(encoded, start, end)) for name, start, end in spans)
-    _kept(model, found.spans == wanted, f"tokenise turned {spans} of {text!r} into {found.spans}; wanted {wanted}")
+    _kept(
+        model,
+        found.spans == wanted,
+        f"tokenise turned {spans} of {text!r} into {found.spans}; wanted {wanted}",
+    )
     said = model.decode(encoded.ids)
-    _kept(model, isinstance(said, str) and said == model.decode(encoded.ids), f"decode gave no text, or two, for {text!r}")
+    _kept(
+        model,
+        isinstance(said, str) and said == model.decode(encoded.ids),
+        f"decode gave no text, or two, for {text!r}",
+    )
     if model.bos_id is not None:
-        _kept(model, said == model.decode(encoded.ids[1:]), "decode shows BOS; leave special tokens out")
+        _kept(
+            model,
+            said == model.decode(encoded.ids[1:]),
+            "decode shows BOS; leave special tokens out",
+        )
 
 
 def _token_range(encoded: Encoded, start: int, end: int) -> tuple[int, int]:
     start, end = start + encoded.shift, end + encoded.shift
-    inside = [at for at, (first, last) in enumerate(encoded.offsets) if first < end and last > start]
+    inside = [
+        at for at, (first, last) in enumerate(encoded.offsets) if first < end and last > start
+    ]
     return (inside[0], inside[-1] + 1) if inside else (0, 0)
 
 
@@ -168,7 +258,11 @@ def _check_too_long(model: Model, text: str) -> None:
         model.tokenise(" ".join([text] * (model.context + 1)))
     except DataError:
         return
-    _kept(model, False, "tokenise took a text longer than its context; that is a DataError, and nothing is cut off")
+    _kept(
+        model,
+        False,
+        "tokenise took a text longer than its context; that is a DataError, and nothing is cut off",
+    )
 
 
 def _streams(model: Model) -> list[str]:
@@ -184,8 +278,16 @@ def _check_run(model: Model, batch: Sequence[Sequence[int]], tolerance: float) -
     found = model.run(batch, points)
     _kept(model, set(found) == set(points), f"run was asked for {points} and gave {sorted(found)}")
     for name, stream in found.items():
-        _kept(model, tuple(stream.shape) == shape, f"run gave {name} the shape {tuple(stream.shape)}; wanted {shape}")
-        _kept(model, not stream.requires_grad, "run gave tensors that keep their gradients; work in torch.inference_mode()")
+        _kept(
+            model,
+            tuple(stream.shape) == shape,
+            f"run gave {name} the shape {tuple(stream.shape)}; wanted {shape}",
+        )
+        _kept(
+            model,
+            not stream.requires_grad,
+            "run gave tensors that keep their gradients; work in torch.inference_mode()",
+        )
     for row, ids in enumerate(batch):
         alone, half = model.run([ids], points), model.run([ids[: len(ids) // 2 + 1]], points)
         for name in points:
@@ -194,10 +296,16 @@ def _check_run(model: Model, batch: Sequence[Sequence[int]], tolerance: float) -
             same = _near(stream, alone[name][0], tolerance)
             _kept(model, same, f"{name} of a text depends on the texts beside it or on the padding")
             seen = _near(stream[: len(start)], start, tolerance)
-            _kept(model, seen, f"{name} of a token depends on the tokens after it; the model is to be causal")
+            _kept(
+                model,
+                seen,
+                f"{name} of a token depends on the tokens after it; the model is to be causal",
+            )
     for name in points:
         only = model.run(batch[:1], [name])
-        same = set(only) == {name} and _near(only[name][0], found[name][0, : len(batch[0])], tolerance)
+        same = set(only) == {name} and _near(
+            only[name][0], found[name][0, : len(batch[0])], tolerance
+        )
         _kept(model, same, f"{name} captured by itself differs from the same captured with others")
 
 
@@ -217,7 +325,11 @@ def _check_edits(model: Model, ids: Sequence[int], tolerance: float) -> None:
         _kept(model, made, f"an edit at {name} does not show in what is captured there")
         reaches = not _near(after[end][1, at], before[end][1, at], tolerance)
         _kept(model, reaches, f"an edit at {name} to another value does not reach {end}")
-        _kept(model, _near(after[end][0], before[end][0], tolerance), f"an edit at {name} of one row changed another row")
+        _kept(
+            model,
+            _near(after[end][0], before[end][0], tolerance),
+            f"an edit at {name} of one row changed another row",
+        )
         past = _near(after[end][1, :at], before[end][1, :at], tolerance)
         _kept(model, past, f"an edit at {name} changed positions before its own")
 
@@ -237,19 +349,46 @@ def _check_prefix(model: Model, ids: Sequence[int], tolerance: float) -> None:
     captured = prefix.captured or {}
     for name in points:
         same = name in captured and _near(captured[name], found[name][0, -1], tolerance)
-        _kept(model, same, f"prefix captured something else at {name} than run gives for the last token")
+        _kept(
+            model,
+            same,
+            f"prefix captured something else at {name} than run gives for the last token",
+        )
     rows = []
     for way, layer in enumerate([*reversed(_some_layers(model)), *_some_layers(model)]):
         value = found[points[layer]][0, -1]
         rows += [(layer, _another(value, way + 1)), (layer, value)]
-    got, again, wanted = model.suffix(prefix, rows), model.suffix(prefix, rows), Model.suffix(model, prefix, rows)
-    _kept(model, got.shape == wanted.shape, f"suffix gave the shape {tuple(got.shape)}; wanted {tuple(wanted.shape)}")
+    got, again, wanted = (
+        model.suffix(prefix, rows),
+        model.suffix(prefix, rows),
+        Model.suffix(model, prefix, rows),
+    )
+    _kept(
+        model,
+        got.shape == wanted.shape,
+        f"suffix gave the shape {tuple(got.shape)}; wanted {tuple(wanted.shape)}",
+    )
     for (layer, _), one, right in zip(rows, got, wanted, strict=True):
         same = _near(one, right, tolerance)
-        _kept(model, same, f"suffix of rows at several layers gave other states for layer {layer} than whole passes give")
-    _kept(model, _near(again, got, tolerance), "a second suffix of the same prefix gave other states; leave the prefix as it is")
+        _kept(
+            model,
+            same,
+            f"suffix of rows at several layers gave other states for layer "
+            f"{layer} "
+            f"than "
+            f"whole passes give",
+        )
+    _kept(
+        model,
+        _near(again, got, tolerance),
+        "a second suffix of the same prefix gave other states; leave the prefix as it is",
+    )
     none = tuple(model.suffix(prefix, []).shape)
-    _kept(model, none == (0, model.width), f"suffix of no rows gave the shape {none}; wanted {(0, model.width)}")
+    _kept(
+        model,
+        none == (0, model.width),
+        f"suffix of no rows gave the shape {none}; wanted {(0, model.width)}",
+    )
 
 
 def _check_unembed(model: Model, batch: Sequence[Sequence[int]], tolerance: float) -> None:
@@ -264,12 +403,24 @@ def _check_unembed(model: Model, batch: Sequence[Sequence[int]], tolerance: floa
         f"unembed gave the shape {tuple(logits.shape)} for {len(batch)} rows",
     )
     _kept(model, logits.isfinite().all(), "unembed gave NaN or infinity")
-    named = [*model.end_ids, *([] if model.bos_id is None else [model.bos_id]), *(token for ids in batch for token in ids)]
+    named = [
+        *model.end_ids,
+        *([] if model.bos_id is None else [model.bos_id]),
+        *(token for ids in batch for token in ids),
+    ]
     inside = all(0 <= token < logits.shape[1] for token in named)
-    _kept(model, inside, f"unembed gave {logits.shape[1]} logits, but token ids go up to {max(named)}")
+    _kept(
+        model, inside, f"unembed gave {logits.shape[1]} logits, but token ids go up to {max(named)}"
+    )
     alone = torch.cat([model.unembed(end[None]) for end in ends])
-    _kept(model, _near(alone, logits, tolerance), "the logits of a row depend on the rows beside it")
-    _kept(model, _near(model.next_logits(batch), logits, tolerance), "next_logits differs from unembed of the last token's state")
+    _kept(
+        model, _near(alone, logits, tolerance), "the logits of a row depend on the rows beside it"
+    )
+    _kept(
+        model,
+        _near(model.next_logits(batch), logits, tolerance),
+        "next_logits differs from unembed of the last token's state",
+    )
 
 
 def _check_generate(model: Model, batch: Sequence[Sequence[int]]) -> None:
@@ -277,8 +428,16 @@ def _check_generate(model: Model, batch: Sequence[Sequence[int]]) -> None:
     asked: list[tuple[int, int]] = []
 
     def likeliest(row: int, made: int, chances: Tensor) -> int:
-        right = chances.device.type == "cpu" and str(chances.dtype) == "torch.float64" and math.isclose(float(chances.sum()), 1.0)
-        _kept(model, right, "generate gave draw something else than probabilities in float64 on the CPU")
+        right = (
+            chances.device.type == "cpu"
+            and str(chances.dtype) == "torch.float64"
+            and math.isclose(float(chances.sum()), 1.0)
+        )
+        _kept(
+            model,
+            right,
+            "generate gave draw something else than probabilities in float64 on the CPU",
+        )
         asked.append((row, made))
         return int(chances.argmax())
 
@@ -288,9 +447,19 @@ def _check_generate(model: Model, batch: Sequence[Sequence[int]]) -> None:
         asked.clear()
         got = list(model.generate(batch, likeliest, most=REPLY_TOKENS, until=until))
         once = [(row, made) for row, reply in enumerate(got) for made in range(len(reply.ids))]
-        _kept(model, got == wanted, f"generate gave {got}; token by token with whole passes it is {wanted}")
-        _kept(model, sorted(asked) == once, "generate did not ask draw exactly once for each token, by row and number")
-        alone = [model.generate([ids], likeliest, most=REPLY_TOKENS, until=until)[0] for ids in batch]
+        _kept(
+            model,
+            got == wanted,
+            f"generate gave {got}; token by token with whole passes it is {wanted}",
+        )
+        _kept(
+            model,
+            sorted(asked) == once,
+            "generate did not ask draw exactly once for each token, by row and number",
+        )
+        alone = [
+            model.generate([ids], likeliest, most=REPLY_TOKENS, until=until)[0] for ids in batch
+        ]
         _kept(model, alone == got, "a reply depends on the prompts beside it")
         until = (got[0].text.strip() or " ")[-1]
 
@@ -309,21 +478,31 @@ def _check_score(model: Model, ids: Sequence[int], tolerance: float) -> None:
     _kept(model, near, f"score gave {got}; the log-probabilities of next_logits add up to {wanted}")
 
 
-# --- SAEs ---------------------------------------------------------------------------------------------------------------
+# --- SAEs -----------------------------------------------------------------------------------------
 
 
 def check_sae(sae: Sae, rows: Tensor | None = None, *, tolerance: float = 1e-4) -> None:
-    """Check a loaded SAE on rows of its hookpoint's stream; without any, on made-up ones. `tolerance` as for `check_model`."""
+    """Check a loaded SAE on rows of its hookpoint's stream; without any, on made-up ones.
+    `tolerance` as for `check_model`.
+    """
     import torch
 
     _check_names(sae)
-    given = torch.randn((16, sae.inputs), generator=torch.Generator().manual_seed(0)) if rows is None else rows
+    given = (
+        torch.randn((16, sae.inputs), generator=torch.Generator().manual_seed(0))
+        if rows is None
+        else rows
+    )
     _check_encode(sae, given, tolerance)
     _check_sparse(sae, given, tolerance)
     _check_decode(sae, sae.encode(given), tolerance)
     before = sae.encode(given)
     sae.release_memory()
-    _kept(sae, _near(sae.encode(given), before, tolerance), "encode gives something else after release_memory")
+    _kept(
+        sae,
+        _near(sae.encode(given), before, tolerance),
+        "encode gives something else after release_memory",
+    )
 
 
 def _check_names(sae: Sae) -> None:
@@ -333,29 +512,59 @@ def _check_names(sae: Sae) -> None:
         own = str(hookpoint(sae.hookpoint))
     except BadInput as error:
         raise Broken(f"SAE '{sae.name}': {error}") from None
-    _kept(sae, own == sae.hookpoint, f"its hookpoint is '{sae.hookpoint}'; write it as '{own}': str(hookpoint(...))")
-    _kept(sae, str(hookpoint(sae.output_hookpoint)) == sae.output_hookpoint, f"its output_hookpoint is '{sae.output_hookpoint}'")
+    _kept(
+        sae,
+        own == sae.hookpoint,
+        f"its hookpoint is '{sae.hookpoint}'; write it as '{own}': str(hookpoint(...))",
+    )
+    _kept(
+        sae,
+        str(hookpoint(sae.output_hookpoint)) == sae.output_hookpoint,
+        f"its output_hookpoint is '{sae.output_hookpoint}'",
+    )
     _kept(sae, sae.layer == hookpoint(own).layer, f"its layer is {sae.layer}, its hookpoint {own}")
-    _kept(sae, min(sae.inputs, sae.width) > 0, f"its inputs and width are {(sae.inputs, sae.width)}; each is at least 1")
+    _kept(
+        sae,
+        min(sae.inputs, sae.width) > 0,
+        f"its inputs and width are {(sae.inputs, sae.width)}; each is at least 1",
+    )
 
 
 def _check_encode(sae: Sae, rows: Tensor, tolerance: float) -> None:
     import torch
 
     found, wanted = sae.encode(rows), (len(rows), sae.width)
-    _kept(sae, tuple(found.shape) == wanted, f"encode gave the shape {tuple(found.shape)}; wanted {wanted}")
+    _kept(
+        sae,
+        tuple(found.shape) == wanted,
+        f"encode gave the shape {tuple(found.shape)}; wanted {wanted}",
+    )
     _kept(sae, found.dtype == torch.float32, f"encode gave {found.dtype}; wanted torch.float32")
-    _kept(sae, not found.requires_grad, "encode gave a tensor that keeps its gradients; detach the weights")
+    _kept(
+        sae,
+        not found.requires_grad,
+        "encode gave a tensor that keeps its gradients; detach the weights",
+    )
     meant = sae.signed or bool((found >= 0).all())
-    _kept(sae, found.isfinite().all() and meant, "encode gave activations below zero, NaN or infinity")
+    _kept(
+        sae, found.isfinite().all() and meant, "encode gave activations below zero, NaN or infinity"
+    )
     alone = torch.cat([sae.encode(row[None]) for row in rows])
-    _kept(sae, _near(alone, found, tolerance), "the activations of a row depend on the rows beside it")
+    _kept(
+        sae, _near(alone, found, tolerance), "the activations of a row depend on the rows beside it"
+    )
     short = rows.bfloat16()
     try:
         same = _near(sae.encode(short), sae.encode(short.float()), tolerance)
     except RuntimeError as error:
-        raise Broken(f"SAE '{sae.name}': encode does not take bfloat16, as models give it: {error}") from None
-    _kept(sae, same, "encode of bfloat16 differs from encode of the same numbers in float32; compute in float32")
+        raise Broken(
+            f"SAE '{sae.name}': encode does not take bfloat16, as models give it: {error}"
+        ) from None
+    _kept(
+        sae,
+        same,
+        "encode of bfloat16 differs from encode of the same numbers in float32; compute in float32",
+    )
 
 
 def _check_sparse(sae: Sae, rows: Tensor, tolerance: float) -> None:
@@ -364,9 +573,13 @@ def _check_sparse(sae: Sae, rows: Tensor, tolerance: float) -> None:
     dense = sae.encode(rows)
     for chunk in (4096, 3):
         found = sae.sparse(rows, chunk)
-        whole = len(found.counts) == len(rows) and int(found.counts.sum()) == len(found.features) == len(found.values)
+        whole = len(found.counts) == len(rows) and int(found.counts.sum()) == len(
+            found.features
+        ) == len(found.values)
         _kept(sae, whole, "sparse gave counts that do not add up to its features and values")
-        owner = torch.repeat_interleave(torch.arange(len(rows), device=found.counts.device), found.counts)
+        owner = torch.repeat_interleave(
+            torch.arange(len(rows), device=found.counts.device), found.counts
+        )
         rebuilt = torch.zeros_like(dense)
         rebuilt[owner, found.features] = found.values.to(rebuilt)
         same = _near(rebuilt, dense, tolerance) and int((rebuilt != 0).sum()) == len(found.values)
@@ -379,15 +592,30 @@ def _check_decode(sae: Sae, activations: Tensor, tolerance: float) -> None:
 
     wanted = (len(activations), sae.outputs)
     found = sae.decode(activations)
-    _kept(sae, tuple(found.shape) == wanted, f"decode gave the shape {tuple(found.shape)}; wanted {wanted}")
+    _kept(
+        sae,
+        tuple(found.shape) == wanted,
+        f"decode gave the shape {tuple(found.shape)}; wanted {wanted}",
+    )
     _kept(sae, found.isfinite().all(), "decode gave NaN or infinity")
     features = sorted({0, sae.width // 3, sae.width // 2, sae.width - 1}, reverse=True)
     rows = sae.decoder_rows(features)
     shape = (len(features), sae.outputs)
-    _kept(sae, tuple(rows.shape) == shape, f"decoder_rows gave the shape {tuple(rows.shape)}; wanted {shape}")
+    _kept(
+        sae,
+        tuple(rows.shape) == shape,
+        f"decoder_rows gave the shape {tuple(rows.shape)}; wanted {shape}",
+    )
     for start in (torch.zeros_like(activations[:1]), activations[:1]):
         for feature, row in zip(features, rows, strict=True):
             more = start.clone()
             more[0, feature] += 2.5
             same = _near(sae.decode(start)[0] + 2.5 * row.to(start), sae.decode(more)[0], tolerance)
-            _kept(sae, same, f"decode adds something else for feature {feature} than decoder_rows says: it is to be affine")
+            _kept(
+                sae,
+                same,
+                f"decode adds something else for feature {feature} than "
+                f"decoder_rows "
+                f"says: it is to be "
+                f"affine",
+            )

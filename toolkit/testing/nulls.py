@@ -1,11 +1,12 @@
 """Data whose statistics are known before any test is run: clustered nulls and planted effects.
 
-Rounds of one game resemble each other, so a test that takes rounds for evidence finds "significant" features where
-none differs. `null_groups` makes exactly that trap: labels belong to games, every feature has a game effect, and no
-feature depends on the label. `planted_groups` is the same with an exact Cohen's d, over game means, in chosen features.
+Rounds of one game resemble each other, so a test that takes rounds for evidence finds "significant"
+features where none differs. `null_groups` makes exactly that trap: labels belong to games, every
+feature has a game effect, and no feature depends on the label. `planted_groups` is the same with an
+exact Cohen's d, over game means, in chosen features.
 
-Only NumPy is used. Every number is drawn from a counter-based stream named by (seed, purpose), so that asking for
-another feature or another purpose never changes the numbers already drawn.
+Only NumPy is used. Every number is drawn from a counter-based stream named by (seed, purpose), so
+that asking for another feature or another purpose never changes the numbers already drawn.
 """
 
 from __future__ import annotations
@@ -38,12 +39,16 @@ class Groups:
     features: npt.NDArray[np.uint32]
     values: npt.NDArray[np.float32]
     n_features: int
-    planted: dict[int, float]  # feature -> Cohen's d of game means, label True minus False; empty for a null
+    planted: dict[
+        int, float
+    ]  # feature -> Cohen's d of game means, label True minus False; empty for a null
 
     def dense(self) -> Floats:
         """All rows as a (rows, features) array."""
         out = np.zeros((len(self.sample), self.n_features))
-        out[np.repeat(np.arange(len(self.sample)), np.diff(self.indptr)), self.features] = self.values
+        out[np.repeat(np.arange(len(self.sample)), np.diff(self.indptr)), self.features] = (
+            self.values
+        )
         return out
 
     def game_means(self) -> tuple[Floats, npt.NDArray[np.bool_]]:
@@ -64,10 +69,11 @@ def null_groups(
     round_sd: float = 1.0,
     density: float = 0.3,
 ) -> Groups:
-    """Half of the games carry the label, every feature has a game effect, and no feature depends on the label.
+    """Half of the games carry the label, every feature has a game effect, and no feature depends on
+    the label.
 
-    `density` is the expected share of rows in which a feature fires; `game_sd` against `round_sd` sets how alike the
-    rounds of a game are.
+    `density` is the expected share of rows in which a feature fires; `game_sd` against `round_sd`
+    sets how alike the rounds of a game are.
     """
     return _groups(seed, n_games, rounds, n_features, game_sd, round_sd, density, {})
 
@@ -84,9 +90,11 @@ def planted_groups(
     round_sd: float = 1.0,
     density: float = 0.3,
 ) -> Groups:
-    """As `null_groups`, but game means of the features in `which` differ by `d` pooled standard deviations.
+    """As `null_groups`, but game means of the features in `which` differ by `d` pooled standard
+    deviations.
 
-    `d` is the population value, solved for and not sampled; a negative `d` too large for a sparse feature is refused.
+    `d` is the population value, solved for and not sampled; a negative `d` too large for a sparse
+    feature is refused.
     """
     if which and not (0 <= min(which) and max(which) < n_features):
         raise ValueError(f"which={tuple(which)!r} names a feature outside 0..{n_features - 1}")
@@ -118,10 +126,14 @@ def _groups(
     for feature, d in planted.items():
         latent[game_label, :, feature] += _shift_for(d, game_sd, round_sd, rounds, threshold)
     rows = np.maximum(latent.reshape(n_games * rounds, n_features), 0.0)
-    return _sparse(rows, np.repeat(np.arange(n_games), rounds), np.repeat(game_label, rounds), rounds, planted)
+    return _sparse(
+        rows, np.repeat(np.arange(n_games), rounds), np.repeat(game_label, rounds), rounds, planted
+    )
 
 
-def _sparse(rows: Floats, game: Ints, label: npt.NDArray[np.bool_], rounds: int, planted: dict[int, float]) -> Groups:
+def _sparse(
+    rows: Floats, game: Ints, label: npt.NDArray[np.bool_], rounds: int, planted: dict[int, float]
+) -> Groups:
     row, feature = np.nonzero(rows)
     return Groups(
         sample=np.arange(len(rows)),
@@ -145,8 +157,12 @@ def _upper_quantile(share: float) -> float:
     return _solve(lambda x: 0.5 * math.erfc(-x / math.sqrt(2.0)), 1.0 - share, -10.0, 10.0)
 
 
-def _game_mean_moments(shift: float, game_sd: float, round_sd: float, rounds: int) -> tuple[float, float]:
-    """Mean and variance, over games, of the mean of `rounds` values max(0, shift + game effect + round noise)."""
+def _game_mean_moments(
+    shift: float, game_sd: float, round_sd: float, rounds: int
+) -> tuple[float, float]:
+    """Mean and variance, over games, of the mean of `rounds` values max(0, shift + game effect +
+    round noise).
+    """
     centre = shift + game_sd * _NODES
     z = centre / round_sd
     density, cdf = np.exp(-0.5 * z**2) / math.sqrt(2.0 * math.pi), _normal_cdf(z)
@@ -158,11 +174,15 @@ def _game_mean_moments(shift: float, game_sd: float, round_sd: float, rounds: in
 
 
 def _shift_for(d: float, game_sd: float, round_sd: float, rounds: int, threshold: float) -> float:
-    """The shift of the latent value at which game means of the two groups differ by d pooled standard deviations."""
+    """The shift of the latent value at which game means of the two groups differ by d pooled
+    standard deviations.
+    """
     mean, variance = _game_mean_moments(-threshold, game_sd, round_sd, rounds)
 
     def effect(shift: float) -> float:
-        shifted_mean, shifted_variance = _game_mean_moments(shift - threshold, game_sd, round_sd, rounds)
+        shifted_mean, shifted_variance = _game_mean_moments(
+            shift - threshold, game_sd, round_sd, rounds
+        )
         return (shifted_mean - mean) / math.sqrt(0.5 * (shifted_variance + variance))
 
     reach = 20.0 * math.hypot(game_sd, round_sd)
@@ -172,7 +192,12 @@ def _shift_for(d: float, game_sd: float, round_sd: float, rounds: int, threshold
 def _solve(function: Callable[[float], float], target: float, low: float, high: float) -> float:
     """Bisection for a rising function."""
     if not function(low) <= target <= function(high):
-        raise ValueError(f"{target} is out of reach: between {function(low):.3g} and {function(high):.3g} is possible")
+        raise ValueError(
+            f"{target} is out of reach: between {function(low):.3g} "
+            f"and "
+            f"{function(high):.3g} "
+            f"is possible"
+        )
     for _ in range(60):
         middle = 0.5 * (low + high)
         low, high = (middle, high) if function(middle) < target else (low, middle)

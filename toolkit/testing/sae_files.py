@@ -1,4 +1,5 @@
-"""Small SAEs written in each published layout, for tests of what reads them; numbers come from a seed.
+"""Small SAEs written in each published layout, for tests of what reads them; numbers come from a
+seed.
 
 Every writer takes settings and tensors to put in place of its own; None leaves one out.
 """
@@ -39,13 +40,22 @@ def write_tensors(file: Path, tensors: dict[str, Tensor | None]) -> None:
     from safetensors.torch import save_file
 
     file.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items() if tensor is not None}, file)
+    save_file(
+        {name: tensor.contiguous() for name, tensor in tensors.items() if tensor is not None}, file
+    )
 
 
 def openmoss(
-    folder: Path, *, new: bool = True, norms: tuple[float, float] = (3.0, 3.0), tensors: Any = None, **settings: Any
+    folder: Path,
+    *,
+    new: bool = True,
+    norms: tuple[float, float] = (3.0, 3.0),
+    tensors: Any = None,
+    **settings: Any,
 ) -> dict[str, Tensor]:
-    """OpenMOSS's layout of 2026 or 2025; gives the tensors as x W_E + b_E and f W_D + b_D use them. None leaves something out."""
+    """OpenMOSS's layout of 2026 or 2025; gives the tensors as x W_E + b_E and f W_D + b_D use them.
+    None leaves something out.
+    """
     known = {
         "sae_type": "sae",
         "hook_point_in": PLACE,
@@ -67,8 +77,16 @@ def openmoss(
     }
     names = ("W_E", "b_E", "W_D", "b_D", "activation_function.log_jumprelu_threshold")
     if not new:
-        names = ("encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias", "log_jumprelu_threshold")
-    turned = {name: tensor if new or tensor.ndim == 1 else tensor.T for name, tensor in used.items()}
+        names = (
+            "encoder.weight",
+            "encoder.bias",
+            "decoder.weight",
+            "decoder.bias",
+            "log_jumprelu_threshold",
+        )
+    turned = {
+        name: tensor if new or tensor.ndim == 1 else tensor.T for name, tensor in used.items()
+    }
     stored: dict[str, Any] = dict(zip(names, turned.values(), strict=True))
     for place, norm in zip((known["hook_point_in"], known["hook_point_out"]), norms, strict=True):
         stored[f"dataset_average_activation_norm.{place}"] = used["b_D"].new_tensor(norm)
@@ -76,11 +94,16 @@ def openmoss(
     return used
 
 
-def saelens(folder: Path, architecture: str = "standard", *, tensors: Any = None, **settings: Any) -> dict[str, Tensor]:
+def saelens(
+    folder: Path, architecture: str = "standard", *, tensors: Any = None, **settings: Any
+) -> dict[str, Tensor]:
     """SAELens's own files, as version 6 writes them. None leaves something out."""
     transcoder = "transcoder" in architecture
     outputs = OUTPUTS if transcoder else INPUTS
-    metadata = {"hook_name": "blocks.3.ln2.hook_normalized" if transcoder else PLACE, "sae_lens_version": "6.54.12"}
+    metadata = {
+        "hook_name": "blocks.3.ln2.hook_normalized" if transcoder else PLACE,
+        "sae_lens_version": "6.54.12",
+    }
     if transcoder:
         metadata["hook_name_out"] = "blocks.3.hook_mlp_out"
     known = {
@@ -110,10 +133,15 @@ def saelens(folder: Path, architecture: str = "standard", *, tensors: Any = None
     if "skip" in architecture:
         made["W_skip"] = numbers(OUTPUTS, INPUTS, seed=20)
     write_tensors(folder / "sae_weights.safetensors", {**made, **(tensors or {})})
-    return {**made, **{name: tensor for name, tensor in (tensors or {}).items() if tensor is not None}}
+    return {
+        **made,
+        **{name: tensor for name, tensor in (tensors or {}).items() if tensor is not None},
+    }
 
 
-def gemma(file: Path, inputs: int = INPUTS, outputs: int | None = None, **changes: Any) -> dict[str, np.ndarray[Any, Any]]:
+def gemma(
+    file: Path, inputs: int = INPUTS, outputs: int | None = None, **changes: Any
+) -> dict[str, np.ndarray[Any, Any]]:
     """Gemma Scope's archive. None leaves an array out."""
     import numpy as np
 
@@ -131,7 +159,9 @@ def gemma(file: Path, inputs: int = INPUTS, outputs: int | None = None, **change
     return arrays
 
 
-def llama(folder: Path, place: str = PLACE, out: str | None = None, tensors: Any = None, **settings: Any) -> dict[str, Tensor]:
+def llama(
+    folder: Path, place: str = PLACE, out: str | None = None, tensors: Any = None, **settings: Any
+) -> dict[str, Tensor]:
     """Llama Scope's original layout. None leaves something out."""
     known = {
         "hook_point_in": place,

@@ -1,4 +1,6 @@
-"""Mamba, a state-space language model without attention, for toolkit: `model: {uses: mamba, with: {path: ../mamba-130m}}`."""
+"""Mamba, a state-space language model without attention, for toolkit: `model: {uses: mamba, with:
+{path: ../mamba-130m}}`.
+"""
 
 from __future__ import annotations
 
@@ -27,22 +29,41 @@ CONTEXT = 1 << 16
 class Mamba(Params):
     """Which model, and how it computes."""
 
-    path: PathText = Field(description="Folder with config.json, *.safetensors and the tokeniser's files.")
-    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="What it computes in; auto: as stored.")
+    path: PathText = Field(
+        description="Folder with config.json, *.safetensors and the tokeniser's files."
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="What it computes in; auto: as stored."
+    )
 
 
 def identify(params: Mamba) -> Identity:
     """Name, digest and sizes, from the config and the weights' headers: no torch, nothing loaded."""
     folder = locate(params.path)
     config, weights = read_json(folder / "config.json"), listed(folder, ["*.safetensors"])
-    if config.get("model_type") != "mamba" or not {"num_hidden_layers", "hidden_size"} <= set(config) or not weights:
+    if (
+        config.get("model_type") != "mamba"
+        or not {"num_hidden_layers", "hidden_size"} <= set(config)
+        or not weights
+    ):
         raise BadInput(
-            f"{folder} is no Mamba: wanted *.safetensors and a whole config.json of model_type mamba. Name another folder."
+            f"{folder} is no Mamba: wanted *.safetensors and a whole config.json "
+            f"of "
+            f"model_type mamba. "
+            f"Name another folder."
         )
     content = content_digest({**listed(folder, ["*.json"]), **weights})
     digest = hashlib.sha256(f"{content} {params.dtype}".encode()).hexdigest()
-    parameters = sum(prod(tensor["shape"]) for path in weights.values() for tensor in safetensors_header(path).values())
-    facts = {"parameters": parameters, "layers": config["num_hidden_layers"], "width": config["hidden_size"]}
+    parameters = sum(
+        prod(tensor["shape"])
+        for path in weights.values()
+        for tensor in safetensors_header(path).values()
+    )
+    facts = {
+        "parameters": parameters,
+        "layers": config["num_hidden_layers"],
+        "width": config["hidden_size"],
+    }
     return Identity(folder.name, "local", digest, facts)
 
 
@@ -52,7 +73,9 @@ def load(params: Mamba, report: Reporter) -> MambaModel:
 
     report.phase("load")
     folder = locate(params.path)
-    module: Any = MambaForCausalLM.from_pretrained(folder, dtype=params.dtype, local_files_only=True)
+    module: Any = MambaForCausalLM.from_pretrained(
+        folder, dtype=params.dtype, local_files_only=True
+    )
     tokeniser = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     return MambaModel(identify(params), module.eval(), tokeniser)
 
@@ -62,13 +85,19 @@ class MambaModel(Model):
 
     def __init__(self, identity: Identity, module: Any, tokeniser: Any) -> None:
         self.identity, self._module, self._tokeniser = identity, module, tokeniser
-        self.layers, self.width, self.context = module.config.num_hidden_layers, module.config.hidden_size, CONTEXT
+        self.layers, self.width, self.context = (
+            module.config.num_hidden_layers,
+            module.config.hidden_size,
+            CONTEXT,
+        )
         self.end_ids = () if tokeniser.eos_token_id is None else (tokeniser.eos_token_id,)
 
     def encode(self, text: str, *, chat: bool = False) -> Encoded:
         """Ids and the characters of each."""
         if chat:
-            raise BadInput(f"{self.identity.name} has no chat template: it is no chat model. Leave `chat` out.")
+            raise BadInput(
+                f"{self.identity.name} has no chat template: it is no chat model. Leave `chat` out."
+            )
         found = self._tokeniser(text, add_special_tokens=False, return_offsets_mapping=True)
         return Encoded(text, tuple(found["input_ids"]), tuple(map(tuple, found["offset_mapping"])))
 
@@ -76,11 +105,18 @@ class MambaModel(Model):
         """Text of ids, special tokens left out."""
         return str(self._tokeniser.decode(list(ids), skip_special_tokens=True))
 
-    def run(self, batch: Sequence[Sequence[int]], capture: Sequence[str], edits: Sequence[Edit] = ()) -> dict[str, Tensor]:
-        """The stream is the same between two blocks, whatever its name: so many blocks are done when it is there."""
+    def run(
+        self, batch: Sequence[Sequence[int]], capture: Sequence[str], edits: Sequence[Edit] = ()
+    ) -> dict[str, Tensor]:
+        """The stream is the same between two blocks, whatever its name: so many blocks are done
+        when it is there.
+        """
         import torch
 
-        places = {name: self._blocks_before(name) for name in (*capture, *(edit.hookpoint for edit in edits))}
+        places = {
+            name: self._blocks_before(name)
+            for name in (*capture, *(edit.hookpoint for edit in edits))
+        }
         found: dict[str, Tensor] = {}
         with torch.inference_mode():
             stream = self._module.backbone.embeddings(self._padded(batch))
@@ -107,7 +143,12 @@ class MambaModel(Model):
 
         longest = max(map(len, batch))
         if longest > self.context:
-            raise DataError(f"A sequence has {longest} tokens; {self.identity.name} reads at most {self.context}. Shorten it.")
+            raise DataError(
+                f"A sequence has {longest} tokens; {self.identity.name} reads at "
+                f"most "
+                f"{self.context}. "
+                f"Shorten it."
+            )
         return torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in batch])
 
     def _blocks_before(self, name: str) -> int:
@@ -121,4 +162,10 @@ class MambaModel(Model):
 @hookimpl
 def toolkit_parts() -> Iterator[Part]:
     """The parts of this plugin."""
-    yield ModelPart(name="mamba", help="A Mamba in Hugging Face files.", params=Mamba, identify=identify, load=load)
+    yield ModelPart(
+        name="mamba",
+        help="A Mamba in Hugging Face files.",
+        params=Mamba,
+        identify=identify,
+        load=load,
+    )

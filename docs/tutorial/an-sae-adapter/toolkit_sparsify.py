@@ -1,4 +1,6 @@
-"""SAEs that EleutherAI's sparsify writes, for toolkit: `saes: {uses: sparsify, with: {path: ../sae-llama, layers: [8, 15]}}`."""
+"""SAEs that EleutherAI's sparsify writes, for toolkit: `saes: {uses: sparsify, with: {path:
+../sae-llama, layers: [8, 15]}}`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,14 @@ from pydantic import Field
 
 from toolkit import hookimpl
 from toolkit.errors import BadInput, DataError
-from toolkit.files import PathText, check_link, content_digest, locate, read_json, safetensors_header
+from toolkit.files import (
+    PathText,
+    check_link,
+    content_digest,
+    locate,
+    read_json,
+    safetensors_header,
+)
 from toolkit.hookpoints import hookpoint
 from toolkit.parts import Identity, Params, Part, SaePart
 from toolkit.saes import Sae
@@ -20,21 +29,41 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FILES = ("cfg.json", "sae.safetensors")
-DEFAULTS = {"activation": "topk", "expansion_factor": 32, "num_latents": 0, "k": 32, "transcode": False, "skip_connection": False}
+DEFAULTS = {
+    "activation": "topk",
+    "expansion_factor": 32,
+    "num_latents": 0,
+    "k": 32,
+    "transcode": False,
+    "skip_connection": False,
+}
 
 
 class Sparsify(Params):
     """Which SAEs."""
 
-    path: PathText = Field(description="Folder that holds one folder an SAE, named by its place: layers.8, layers.8.mlp, ...")
-    layers: tuple[int, ...] = Field((), description="Layers, counted from 0; all there are if none is named.")
+    path: PathText = Field(
+        description="Folder that holds one folder an SAE, named by its "
+        "place: "
+        "layers.8, "
+        "layers.8.mlp, ..."
+    )
+    layers: tuple[int, ...] = Field(
+        (), description="Layers, counted from 0; all there are if none is named."
+    )
 
 
 def identify(params: Sparsify) -> Identity:
     """Digest and sizes, from configs and headers: no torch, nothing loaded."""
     root, saes = locate(params.path), _saes(params)
-    digest = content_digest({f"{sae.name}/{file}": root / sae.name / file for sae in saes for file in FILES})
-    facts = {"inputs": saes[0].inputs, "width": saes[0].width, "layers": [sae.layer for sae in saes]}
+    digest = content_digest(
+        {f"{sae.name}/{file}": root / sae.name / file for sae in saes for file in FILES}
+    )
+    facts = {
+        "inputs": saes[0].inputs,
+        "width": saes[0].width,
+        "layers": [sae.layer for sae in saes],
+    }
     return Identity(root.name, "local", digest, facts)
 
 
@@ -51,7 +80,12 @@ def _saes(params: Sparsify) -> list[SparsifySae]:
     missing = set(params.layers) - {sae.layer for sae in wanted}
     if missing or not wanted:
         there = ", ".join(map(str, sorted(sae.layer for sae in saes))) or "none"
-        raise BadInput(f"saes.with.path: {root} has SAEs of sparsify for layers {there}. Name some of these, or another folder.")
+        raise BadInput(
+            f"saes.with.path: {root} has SAEs of sparsify for layers {there}. Name some "
+            f"of these, or "
+            f"another "
+            f"folder."
+        )
     return sorted(wanted, key=lambda sae: (sae.layer, sae.name))
 
 
@@ -67,9 +101,18 @@ class SparsifySae(Sae):
         self.name, self.release, self._file = folder.name, folder.parent.name, folder / FILES[1]
         self.hookpoint = str(hookpoint(folder.name))
         self.digest = content_digest({file: folder / file for file in FILES})
-        for name, value in (("activation", "topk"), ("transcode", False), ("skip_connection", False)):
+        for name, value in (
+            ("activation", "topk"),
+            ("transcode", False),
+            ("skip_connection", False),
+        ):
             if known[name] != value:
-                raise BadInput(f"{folder / FILES[0]}: {name} is {known[name]!r}; `sparsify` reads SAEs with {value!r} only.")
+                raise BadInput(
+                    f"{folder / FILES[0]}: {name} is {known[name]!r}; `sparsify` "
+                    f"reads "
+                    f"SAEs with {value!r} "
+                    f"only."
+                )
         self.inputs, self._k = int(known["d_in"]), int(known["k"])
         self.width = int(known["num_latents"]) or self.inputs * int(known["expansion_factor"])
         self.declared_l0 = float(self._k)
@@ -85,7 +128,10 @@ class SparsifySae(Sae):
         import torch
 
         weights = self._on(rows.device)
-        before = ((rows.float() - weights["b_dec"]) @ weights["encoder.weight"].T + weights["encoder.bias"]).relu()
+        before = (
+            (rows.float() - weights["b_dec"]) @ weights["encoder.weight"].T
+            + weights["encoder.bias"]
+        ).relu()
         kept = before.topk(self._k, dim=-1, sorted=False)
         return torch.zeros_like(before).scatter_(-1, kept.indices, kept.values)
 
@@ -96,7 +142,9 @@ class SparsifySae(Sae):
 
     def decoder_rows(self, features: Sequence[int]) -> Tensor:
         """What one unit of each adds to the stream."""
-        return self._on(self._weights["W_dec"].device if self._weights else "cpu")["W_dec"][list(features)]
+        return self._on(self._weights["W_dec"].device if self._weights else "cpu")["W_dec"][
+            list(features)
+        ]
 
     def release_memory(self) -> None:
         """Forget the weights."""
@@ -108,9 +156,17 @@ class SparsifySae(Sae):
 
         if not self._weights:
             self._weights = {name: tensor.float() for name, tensor in load_file(self._file).items()}
-            bad = next((name for name, tensor in self._weights.items() if not tensor.isfinite().all()), None)
+            bad = next(
+                (name for name, tensor in self._weights.items() if not tensor.isfinite().all()),
+                None,
+            )
             if bad:
-                raise DataError(f"{self._file}: {bad} has numbers that are NaN or infinite. Copy or download it again.")
+                raise DataError(
+                    f"{self._file}: {bad} has numbers that are NaN or infinite. "
+                    f"Copy "
+                    f"or "
+                    f"download it again."
+                )
         self._weights = {name: tensor.to(device) for name, tensor in self._weights.items()}
         return self._weights
 
@@ -118,4 +174,10 @@ class SparsifySae(Sae):
 @hookimpl
 def toolkit_parts() -> Iterator[Part]:
     """The parts of this plugin."""
-    yield SaePart(name="sparsify", help="SAEs written by EleutherAI's sparsify.", params=Sparsify, identify=identify, load=load)
+    yield SaePart(
+        name="sparsify",
+        help="SAEs written by EleutherAI's sparsify.",
+        params=Sparsify,
+        identify=identify,
+        load=load,
+    )

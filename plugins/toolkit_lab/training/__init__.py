@@ -1,1 +1,3 @@
-"""How the lab's files are made: rules, policy, corpus, tokenizer, model, SAEs and the measurements in README.md."""
+"""How the lab's files are made: rules, policy, corpus, tokenizer, model, SAEs and the measurements
+in README.md.
+"""

@@ -1,7 +1,8 @@
 """Make the lab's files: `python -m toolkit_lab.training --out DIR [--quick] [--stage NAME]`.
 
-DIR receives what plugins/toolkit_lab/files holds: model/, saes/, gemma_scope/ and metrics.json. Everything is seeded;
-`--quick` is the same road in well under a minute, for the tests, with weights that are good for nothing else.
+DIR receives what plugins/toolkit_lab/files holds: model/, saes/, gemma_scope/ and metrics.json.
+Everything is seeded; `--quick` is the same road in well under a minute, for the tests, with weights
+that are good for nothing else.
 """
 
 import argparse
@@ -61,7 +62,12 @@ def make_sae_files(out: Path, size: Size) -> None:
         print(f"sae layer {layer}", flush=True)
     rows = acts[GEMMA_LAYER]
     for k in GEMMA_KS:
-        sae = fold(train_coder(rows, GEMMA_WIDTH, k, size.sae_steps, SEED, by_norm=False), rows, k, by_norm=False)
+        sae = fold(
+            train_coder(rows, GEMMA_WIDTH, k, size.sae_steps, SEED, by_norm=False),
+            rows,
+            k,
+            by_norm=False,
+        )
         layout_files.save_gemma_scope(out / "gemma_scope", GEMMA_LAYER, sae, k)
         print(f"sae gemma layout, L0 {k}", flush=True)
 
@@ -72,7 +78,9 @@ def make_measurements(out: Path, size: Size) -> None:
     play = measure.measure_play(model, tokenizer, size.decisions, size.games)
     trait = measure.measure_trait(model, tokenizer)
     saes = measure.measure_saes(model, tokenizer, out, size.measured)
-    (out / "metrics.json").write_text(json.dumps({"play": play, "trait": trait, "saes": saes}, indent=1) + "\n")
+    (out / "metrics.json").write_text(
+        json.dumps({"play": play, "trait": trait, "saes": saes}, indent=1) + "\n"
+    )
     print({name: value for name, value in play.items() if name != "causes"}, trait)
     print(measure.markdown(play, saes))
 
@@ -95,7 +103,9 @@ def _load(out: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
 
 def compare(out: Path) -> None:
     """Hold the metrics against the packaged ones; leave with 1 when any is outside its tolerance."""
-    found, committed = (json.loads((folder / "metrics.json").read_text()) for folder in (out, lab_files()))
+    found, committed = (
+        json.loads((folder / "metrics.json").read_text()) for folder in (out, lab_files())
+    )
     far = measure.differences(found, committed)
     print("\n".join(far) or "every metric is within its tolerance of the packaged one")
     if far:
@@ -110,7 +120,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m toolkit_lab.training", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("out/lab"))
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--compare", action="store_true", help="fail when the metrics are not those of the packaged files")
+    parser.add_argument(
+        "--compare",
+        action="store_true",
+        help="fail when the metrics are not those of the packaged files",
+    )
     parser.add_argument("--stage", choices=STAGES, help="run only this stage on what DIR holds")
     options = parser.parse_args()
     torch.set_num_threads(1)

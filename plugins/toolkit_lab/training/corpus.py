@@ -1,7 +1,8 @@
 """The corpus: token ids with, at each free choice, the policy's exact probabilities as the target.
 
-Learning from the probabilities rather than from one drawn reply is the same target with less noise, so a few
-thousand steps suffice. A quarter of the prompts goes through the chat template; the rest is raw text after BOS.
+Learning from the probabilities rather than from one drawn reply is the same target with less noise,
+so a few thousand steps suffice. A quarter of the prompts goes through the chat template; the rest
+is raw text after BOS.
 """
 
 from collections.abc import Sequence
@@ -60,7 +61,9 @@ def draw_reply(state: State, rng: Random, lead: str) -> _Reply:
         reply.pieces += [] if corrected else [") Stop"]
         return reply
     reply.pieces += [" $"] if corrected else [") Bet", " $"]
-    reply.draw({str(amount): share for amount, share in policy.bet_probabilities(state).items()}, rng)
+    reply.draw(
+        {str(amount): share for amount, share in policy.bet_probabilities(state).items()}, rng
+    )
     return reply
 
 
@@ -77,10 +80,15 @@ def make_examples(tokenizer: PreTrainedTokenizerFast, count: int, seed: int) -> 
     texts: list[str] = []
     replies: list[_Reply] = []
     for _ in range(count):
-        text, reply = _sentence(rng, known) if rng.random() < SENTENCE_SHARE else _decision(tokenizer, rng)
+        text, reply = (
+            _sentence(rng, known) if rng.random() < SENTENCE_SHARE else _decision(tokenizer, rng)
+        )
         texts.append(text)
         replies.append(reply)
-    return [_example(tokenizer, ids, reply) for ids, reply in zip(_encode(tokenizer, texts), replies, strict=True)]
+    return [
+        _example(tokenizer, ids, reply)
+        for ids, reply in zip(_encode(tokenizer, texts), replies, strict=True)
+    ]
 
 
 def _decision(tokenizer: PreTrainedTokenizerFast, rng: Random) -> tuple[str, _Reply]:
@@ -118,4 +126,6 @@ def tokenizer_texts(seed: int, count: int = 4000) -> list[str]:
     rng = Random(seed)
     states = [random_state(rng) for _ in range(count)]
     plays = [render(state) + "".join(draw_reply(state, rng, "\n").pieces) for state in states]
-    return plays + [f"{sentence}{sentences.LABEL}{level}" for sentence, level in sentences.split()[0]]
+    return plays + [
+        f"{sentence}{sentences.LABEL}{level}" for sentence, level in sentences.split()[0]
+    ]

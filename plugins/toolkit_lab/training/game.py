@@ -1,8 +1,8 @@
 """The slot machine's rules, and the random decision points the lab model learns from.
 
-A `State` is everything a prompt may show. `step` is the whole game: the bet is paid first, a win (30 %) credits
-three times the bet. `random_state` plays a careless bettor so that the corpus covers balances and streaks that
-good play would never visit.
+A `State` is everything a prompt may show. `step` is the whole game: the bet is paid first, a win
+(30 %) credits three times the bet. `random_state` plays a careless bettor so that the corpus covers
+balances and streaks that good play would never visit.
 """
 
 from dataclasses import dataclass, replace
@@ -47,7 +47,9 @@ class State:
     @property
     def losses(self) -> int:
         """How many rounds in a row were lost up to now."""
-        return next((i for i, past in enumerate(reversed(self.history)) if past.won), len(self.history))
+        return next(
+            (i for i, past in enumerate(reversed(self.history)) if past.won), len(self.history)
+        )
 
     @property
     def limit(self) -> int:
@@ -56,12 +58,16 @@ class State:
 
     @property
     def active(self) -> frozenset[str]:
-        """The components in force; the scenario layout's three rule lines are a goal, a win rate and a payout."""
+        """The components in force; the scenario layout's three rule lines are a goal, a win rate
+        and a payout.
+        """
         return frozenset("GWP") if self.layout == "scenario" else frozenset(self.components)
 
 
 def legal_bet(state: State, bet: int) -> int:
-    """Clip a bet to the rules: $10 in fixed mode, $5 to the limit otherwise, never above the balance."""
+    """Clip a bet to the rules: $10 in fixed mode, $5 to the limit otherwise, never above the
+    balance.
+    """
     if not state.variable:
         return min(FIXED_BET, state.balance)
     return min(max(bet, MIN_BET), state.limit)
@@ -71,7 +77,9 @@ def step(state: State, bet: int, *, won: bool) -> State:
     """Play one round and return the next state."""
     paid = legal_bet(state, bet)
     balance = state.balance - paid + (int(paid * PAYOUT) if won else 0)
-    return replace(state, balance=balance, history=(*state.history, Round(state.round, paid, won, balance)))
+    return replace(
+        state, balance=balance, history=(*state.history, Round(state.round, paid, won, balance))
+    )
 
 
 def random_components(rng: Random) -> str:

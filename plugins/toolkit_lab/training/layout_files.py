@@ -1,4 +1,6 @@
-"""Writing and reading SAEs in the two published layouts, Llama Scope (as released) and Gemma Scope 1."""
+"""Writing and reading SAEs in the two published layouts, Llama Scope (as released) and Gemma Scope
+1.
+"""
 
 import json
 from pathlib import Path
@@ -13,7 +15,9 @@ from toolkit_lab.training.saes import Coder, Folded
 RELEASE = "Lab-LXR-4x"
 
 
-def save_llama_scope(root: Path, layer: int, coder: Coder, threshold: float, k: int, seed: int) -> None:
+def save_llama_scope(
+    root: Path, layer: int, coder: Coder, threshold: float, k: int, seed: int
+) -> None:
     """Write one folder: hyperparams.json, lm_config.json, checkpoints/final.safetensors."""
     folder = root / RELEASE / f"Lab-L{layer}R-4x"
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -38,7 +42,10 @@ def save_llama_scope(root: Path, layer: int, coder: Coder, threshold: float, k: 
         "seed": seed,
     }
     _write_json(folder / "hyperparams.json", hyperparams)
-    _write_json(folder / "lm_config.json", {"model_name": "lab", "d_model": d_model, "dtype": "torch.float32"})
+    _write_json(
+        folder / "lm_config.json",
+        {"model_name": "lab", "d_model": d_model, "dtype": "torch.float32"},
+    )
     tensors = {
         "encoder.weight": coder.encoder,
         "encoder.bias": coder.encoder_bias,
@@ -53,7 +60,10 @@ def load_llama_scope(root: Path, layer: int) -> Folded:
     """Read one folder and fold it."""
     folder = root / RELEASE / f"Lab-L{layer}R-4x"
     known = json.loads((folder / "hyperparams.json").read_text())
-    raw = {name: tensor.float() for name, tensor in load_file(folder / "checkpoints" / "final.safetensors").items()}
+    raw = {
+        name: tensor.float()
+        for name, tensor in load_file(folder / "checkpoints" / "final.safetensors").items()
+    }
     scale = known["d_model"] ** 0.5 / known["dataset_average_activation_norm"]["in"]
     lengths = raw["decoder.weight"].norm(dim=0)
     return Folded(
@@ -66,12 +76,16 @@ def load_llama_scope(root: Path, layer: int) -> Folded:
 
 
 def save_gemma_scope(root: Path, layer: int, sae: Folded, average_l0: int) -> None:
-    """Write one params.npz; values are rounded so that the archive compresses well, thresholds are not."""
+    """Write one params.npz; values are rounded so that the archive compresses well, thresholds are
+    not.
+    """
     d_sae = sae.w_enc.shape[1]
     folder = root / f"layer_{layer}" / f"width_{d_sae // 1024}k" / f"average_l0_{average_l0}"
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {"W_enc": sae.w_enc, "W_dec": sae.w_dec, "b_enc": sae.b_enc, "b_dec": sae.b_dec}
-    stored: dict[str, Any] = {name: value.to(torch.bfloat16).float().numpy() for name, value in arrays.items()}
+    stored: dict[str, Any] = {
+        name: value.to(torch.bfloat16).float().numpy() for name, value in arrays.items()
+    }
     np.savez_compressed(folder / "params.npz", **stored, threshold=sae.threshold.float().numpy())
 
 

@@ -1,6 +1,7 @@
 """The three prompt layouts, in this project's own words, and the strict reader of the replies.
 
-The lab model knows these wordings only: an environment that wants it to play renders exactly these lines.
+The lab model knows these wordings only: an environment that wants it to play renders exactly these
+lines.
 """
 
 import re
@@ -24,11 +25,15 @@ _STOP = re.compile(r"2\) Stop|Final Decision: Stop")
 
 def render(state: State) -> str:
     """Return the prompt text of a decision point."""
-    return {"restart": _restart, "corrected": _corrected, "scenario": _scenario}[state.layout](state)
+    return {"restart": _restart, "corrected": _corrected, "scenario": _scenario}[state.layout](
+        state
+    )
 
 
 def parse(reply: str) -> int | None:
-    """Read a reply strictly by its last line: 0 = stop, a positive number = a bet, None = unreadable."""
+    """Read a reply strictly by its last line: 0 = stop, a positive number = a bet, None =
+    unreadable.
+    """
     last = reply.strip().rsplit("\n", 1)[-1]
     if _STOP.fullmatch(last):
         return 0
@@ -39,18 +44,29 @@ def parse(reply: str) -> int | None:
 def _restart(state: State) -> str:
     opening = _history(state, "Game history:", "Win", "Loss") or ["You start with $100."]
     money = [f"Current balance: ${state.balance}", f"Current round: {state.round}"]
-    return _blocks(["Slot Machine Game"], opening + money, _component_lines(state), _options(state), ["Choice: "])
+    return _blocks(
+        ["Slot Machine Game"],
+        opening + money,
+        _component_lines(state),
+        _options(state),
+        ["Choice: "],
+    )
 
 
 def _scenario(state: State) -> str:
     opening = _history(state, "Game history:", "Win", "Loss")
     money = [f"Current balance: ${state.balance}", f"Current round: {state.round}"]
-    return _blocks(["Slot Machine Game"], opening + money, list(KOREAN_LINES), _options(state), ["Choice: "])
+    return _blocks(
+        ["Slot Machine Game"], opening + money, list(KOREAN_LINES), _options(state), ["Choice: "]
+    )
 
 
 def _corrected(state: State) -> str:
     money = ["Initial funds: $100", f"Current balance: ${state.balance}"]
-    ask = ["Give your reason in one line, then end with exactly this line:", "Final Decision: <Bet $X or Stop>"]
+    ask = [
+        "Give your reason in one line, then end with exactly this line:",
+        "Final Decision: <Bet $X or Stop>",
+    ]
     past = _history(state, "Game History:", "WIN", "LOSS")
     intro = ["You stand at a slot machine in a casino."]
     return _blocks(intro + money, _component_lines(state), past, _options(state), ask)

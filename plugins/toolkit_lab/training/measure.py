@@ -27,23 +27,31 @@ def wilson(hits: int, count: int, z: float = 1.96) -> tuple[float, float]:
     if not count:
         return 0.0, 1.0
     share, extra = hits / count, z * z / count
-    middle, half = share + extra / 2, z * math.sqrt(share * (1 - share) / count + extra / (4 * count))
+    middle, half = (
+        share + extra / 2,
+        z * math.sqrt(share * (1 - share) / count + extra / (4 * count)),
+    )
     return (middle - half) / (1 + extra), (middle + half) / (1 + extra)
 
 
-def measure_play(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, decisions: int, games: int) -> Table:
+def measure_play(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, decisions: int, games: int
+) -> Table:
     """Sample decisions at random states, raw and chat, and play whole games."""
     torch.manual_seed(1)
     rng = Random(1)
     states = [random_state(rng) for _ in range(decisions)]
     half = decisions // 2
-    made = decide(model, tokenizer, states[:half]) + decide(model, tokenizer, states[half:], chat=True)
+    made = decide(model, tokenizer, states[:half]) + decide(
+        model, tokenizer, states[half:], chat=True
+    )
     played = play_games(model, tokenizer, games, rng)
     outcomes = [game.outcome for game in played]
     return {
         "decisions": decisions,
         "parsed": sum(bet is not None for bet in made) / decisions,
-        "legal": sum(_legal(state, bet) for state, bet in zip(states, made, strict=True)) / decisions,
+        "legal": sum(_legal(state, bet) for state, bet in zip(states, made, strict=True))
+        / decisions,
         "causes": cause_rows(states, made),
         "games": {name: outcomes.count(name) for name in sorted(set(outcomes))},
         "mean_rounds": sum(len(game.state.history) for game in played) / games,
@@ -55,11 +63,19 @@ def _legal(state: State, bet: int | None) -> bool:
 
 
 def cause_rows(states: list[State], made: list[int | None]) -> list[Table]:
-    """Return one row per documented cause or null: rates with and without it, and what the policy would give."""
+    """Return one row per documented cause or null: rates with and without it, and what the policy
+    would give.
+    """
     read = [(state, bet) for state, bet in zip(states, made, strict=True) if bet is not None]
     big = [(state, bet) for state, bet in read if bet and state.variable and state.limit >= 100]
-    stops = [_row("stop", name, read, lambda bet: bet == 0, policy.stop_probability) for name in _stop_names()]
-    bets = [_row("bet >= $50", name, big, lambda bet: bet >= BIG_BET, _big_probability) for name in _bet_names()]
+    stops = [
+        _row("stop", name, read, lambda bet: bet == 0, policy.stop_probability)
+        for name in _stop_names()
+    ]
+    bets = [
+        _row("bet >= $50", name, big, lambda bet: bet >= BIG_BET, _big_probability)
+        for name in _bet_names()
+    ]
     return stops + bets
 
 
@@ -86,13 +102,22 @@ def _row(
     for side, wanted in (("with", True), ("without", False)):
         chosen = [(state, bet) for state, bet in pairs if (cause in policy.causes(state)) == wanted]
         hits = sum(hit(bet) for _, bet in chosen)
-        rate = {"n": len(chosen), "rate": hits / max(1, len(chosen)), "interval": wilson(hits, len(chosen))}
-        row[side] = {**rate, "policy": sum(expected(state) for state, _ in chosen) / max(1, len(chosen))}
+        rate = {
+            "n": len(chosen),
+            "rate": hits / max(1, len(chosen)),
+            "interval": wilson(hits, len(chosen)),
+        }
+        row[side] = {
+            **rate,
+            "policy": sum(expected(state) for state, _ in chosen) / max(1, len(chosen)),
+        }
     return row
 
 
 @torch.no_grad()
-def measure_trait(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, count: int = 400) -> Table:
+def measure_trait(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, count: int = 400
+) -> Table:
     """Return how often the likeliest label of a held-out sentence is right."""
     _, held_out = sentences.split()
     labels = [tokenizer.encode(str(level), add_special_tokens=False)[0] for level in range(4)]
@@ -103,18 +128,32 @@ def measure_trait(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, c
     return {"sentences": len(texts), "right": right / len(texts)}
 
 
-def measure_saes(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, files: Path, count: int) -> list[Table]:
-    """Return L0, explained variance and loss recovered of every stored SAE, on text drawn with a new seed."""
+def measure_saes(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, files: Path, count: int
+) -> list[Table]:
+    """Return L0, explained variance and loss recovered of every stored SAE, on text drawn with a
+    new seed.
+    """
     examples = make_examples(tokenizer, count, seed=977)
     acts = residuals(model, examples)
-    stored = [(f"L{layer}", layer, layout_files.load_llama_scope(files / "saes", layer)) for layer in range(len(acts))]
+    stored = [
+        (f"L{layer}", layer, layout_files.load_llama_scope(files / "saes", layer))
+        for layer in range(len(acts))
+    ]
     for path in sorted((files / "gemma_scope").glob("layer_*/*/*/params.npz")):
         layer = int(path.parents[2].name.removeprefix("layer_"))
-        stored.append((path.parent.relative_to(files).as_posix(), layer, layout_files.load_gemma_scope(path)))
-    return [{"sae": name, **_quality(model, examples, acts[layer], layer, sae)} for name, layer, sae in stored]
+        stored.append(
+            (path.parent.relative_to(files).as_posix(), layer, layout_files.load_gemma_scope(path))
+        )
+    return [
+        {"sae": name, **_quality(model, examples, acts[layer], layer, sae)}
+        for name, layer, sae in stored
+    ]
 
 
-def _quality(model: LlamaForCausalLM, examples: list[Example], acts: torch.Tensor, layer: int, sae: Folded) -> Table:
+def _quality(
+    model: LlamaForCausalLM, examples: list[Example], acts: torch.Tensor, layer: int, sae: Folded
+) -> Table:
     feature_acts = sae.encode(acts)
     active = feature_acts > 0
     error = (acts - sae.decode(feature_acts)).square().sum()
@@ -170,7 +209,9 @@ TOLERANCES = {
     "ev": 0.01,
     "loss_recovered": 0.005,
 }
-"""How far a retraining may be from the committed metrics where arithmetic differs; on the same machine the files are the same."""
+"""How far a retraining may be from the committed metrics where arithmetic differs; on the same
+machine the files are the same.
+"""
 
 
 def differences(found: Table, committed: Table) -> list[str]:
@@ -198,10 +239,20 @@ def _flat(node: Any, path: str = "") -> Iterator[tuple[str, float]]:
 def markdown(play: Table, saes: list[Table]) -> str:
     """Return the tables of README.md."""
     lines = ["| effect | cause | with it | without it |", "|---|---|---|---|"]
-    lines += [f"| {row['effect']} | {row['cause']} | {_side(row['with'])} | {_side(row['without'])} |" for row in play["causes"]]
-    lines += ["", "| SAE | L0 | EV | never fired | loss | with SAE | loss recovered |", "|---|---|---|---|---|---|---|"]
     lines += [
-        "| {sae} | {l0:.1f} | {ev:.4f} | {dead:.1%} | {loss:.3f} | {loss_with_sae:.3f} | {loss_recovered:.4f} |".format(**row)
+        f"| {row['effect']} | {row['cause']} | {_side(row['with'])} | {_side(row['without'])} |"
+        for row in play["causes"]
+    ]
+    lines += [
+        "",
+        "| SAE | L0 | EV | never fired | loss | with SAE | loss recovered |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        "| {sae} | {l0:.1f} | {ev:.4f} | {dead:.1%} | {loss:.3f} | {loss_with_sae:.3f} "
+        "| "
+        "{loss_recovered:.4f} "
+        "|".format(**row)
         for row in saes
     ]
     return "\n".join(lines)
@@ -209,4 +260,6 @@ def markdown(play: Table, saes: list[Table]) -> str:
 
 def _side(side: Table) -> str:
     low, high = side["interval"]
-    return f"{side['rate']:.3f} [{low:.3f}, {high:.3f}] (policy {side['policy']:.3f}, n {side['n']})"
+    return (
+        f"{side['rate']:.3f} [{low:.3f}, {high:.3f}] (policy {side['policy']:.3f}, n {side['n']})"
+    )

@@ -1,7 +1,7 @@
 """The model: a four-layer Llama trained from scratch on the corpus, saved as bfloat16 weights.
 
-config.json says float32 on purpose: the stored weights are rounded to bfloat16, computing is in float32, so that a
-CPU is fast and a batch of 32 gives what a batch of 1 gives.
+config.json says float32 on purpose: the stored weights are rounded to bfloat16, computing is in
+float32, so that a CPU is fast and a batch of 32 gives what a batch of 1 gives.
 """
 
 import json
@@ -54,8 +54,12 @@ def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalL
 def train_model(tokenizer: PreTrainedTokenizerFast, plan: Training) -> LlamaForCausalLM:
     """Train on fresh examples, each seen once."""
     model = make_model(tokenizer, plan.seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=plan.peak, betas=(0.9, 0.98), weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.peak, total_steps=plan.steps, pct_start=0.1)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=plan.peak, betas=(0.9, 0.98), weight_decay=0.05
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, plan.peak, total_steps=plan.steps, pct_start=0.1
+    )
     began = time.monotonic()
     for number, batch in enumerate(_batches(tokenizer, plan), start=1):
         loss, parts = _loss(model, batch, int(tokenizer.pad_token_id))
@@ -65,7 +69,9 @@ def train_model(tokenizer: PreTrainedTokenizerFast, plan: Training) -> LlamaForC
         optimizer.step()
         schedule.step()
         if number % 25 == 0 or number == plan.steps:
-            print(f"model {number}/{plan.steps} {time.monotonic() - began:.0f} s {parts}", flush=True)
+            print(
+                f"model {number}/{plan.steps} {time.monotonic() - began:.0f} s {parts}", flush=True
+            )
     model.train(False)
     return model
 
@@ -77,7 +83,9 @@ def save_model(model: LlamaForCausalLM, folder: Path) -> None:
     rounded = {name: value.to(torch.bfloat16) for name, value in load_file(weights).items()}
     save_file(rounded, weights, metadata={"format": "pt"})
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "dtype": "float32"}, indent=2, sort_keys=True) + "\n")
+    (folder / "config.json").write_text(
+        json.dumps({**config, "dtype": "float32"}, indent=2, sort_keys=True) + "\n"
+    )
 
 
 def _batches(tokenizer: PreTrainedTokenizerFast, plan: Training) -> Iterator[list[Example]]:
@@ -93,14 +101,23 @@ def _batches(tokenizer: PreTrainedTokenizerFast, plan: Training) -> Iterator[lis
 
 def _loss(model: LlamaForCausalLM, batch: list[Example], pad: int) -> tuple[torch.Tensor, str]:
     width = max(len(example.ids) for example in batch)
-    ids_BT = torch.tensor([[*example.ids, *[pad] * (width - len(example.ids))] for example in batch])
+    ids_BT = torch.tensor(
+        [[*example.ids, *[pad] * (width - len(example.ids))] for example in batch]
+    )
     logp_BTV = functional.log_softmax(model(input_ids=ids_BT).logits[:, :-1], dim=-1)
     loss_BT = -logp_BTV.gather(-1, ids_BT[:, 1:, None]).squeeze(-1)
     place_T = torch.arange(1, width)
-    start_B, end_B = (torch.tensor(column) for column in zip(*[(e.reply_start, len(e.ids)) for e in batch], strict=True))
+    start_B, end_B = (
+        torch.tensor(column)
+        for column in zip(*[(e.reply_start, len(e.ids)) for e in batch], strict=True)
+    )
     reply_BT = (place_T >= start_B[:, None]) & (place_T < end_B[:, None])
     prompt_BT = place_T < start_B[:, None]
-    prompt, reply, choice = loss_BT[prompt_BT].mean(), loss_BT[reply_BT].mean(), _choice_loss(logp_BTV, batch)
+    prompt, reply, choice = (
+        loss_BT[prompt_BT].mean(),
+        loss_BT[reply_BT].mean(),
+        _choice_loss(logp_BTV, batch),
+    )
     total = PROMPT_WEIGHT * prompt + REPLY_WEIGHT * reply + CHOICE_WEIGHT * choice
     return total, f"prompt {prompt.item():.3f} reply {reply.item():.3f} choice {choice.item():.4f}"
 

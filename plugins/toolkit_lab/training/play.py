@@ -1,4 +1,6 @@
-"""Letting the model play: sampled replies for a batch of prompts, and whole games with many tables at once."""
+"""Letting the model play: sampled replies for a batch of prompts, and whole games with many tables
+at once.
+"""
 
 from dataclasses import dataclass, replace
 from random import Random
@@ -22,9 +24,18 @@ class Game:
 
 
 @torch.no_grad()
-def replies(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, prompts: list[str], *, chat: bool = False) -> list[str]:
+def replies(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    prompts: list[str],
+    *,
+    chat: bool = False,
+) -> list[str]:
     """Sample one reply per prompt at temperature 1; seed torch before calling."""
-    texts = [chat_text(tokenizer, prompt) if chat else str(tokenizer.bos_token) + prompt for prompt in prompts]
+    texts = [
+        chat_text(tokenizer, prompt) if chat else str(tokenizer.bos_token) + prompt
+        for prompt in prompts
+    ]
     order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
     found = [""] * len(texts)
     for start in range(0, len(order), 256):
@@ -45,14 +56,26 @@ def replies(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, prompts
 
 
 def decide(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, states: list[State], *, chat: bool = False
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    states: list[State],
+    *,
+    chat: bool = False,
 ) -> list[int | None]:
     """Return one decision per state: 0 = stop, a bet, or None for a reply that could not be read."""
-    return [parse(reply) for reply in replies(model, tokenizer, [render(state) for state in states], chat=chat)]
+    return [
+        parse(reply)
+        for reply in replies(model, tokenizer, [render(state) for state in states], chat=chat)
+    ]
 
 
 def play_games(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, count: int, rng: Random, *, chat: bool = False
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    count: int,
+    rng: Random,
+    *,
+    chat: bool = False,
 ) -> list[Game]:
     """Play games under random conditions until each ends by a stop, by ruin, or after 100 rounds."""
     live = [_opening(rng) for _ in range(count)]
@@ -72,7 +95,9 @@ def play_games(
 
 def _opening(rng: Random) -> State:
     state = State(rng.choice(LAYOUTS), variable=rng.random() < 0.5)
-    return state if state.layout == "scenario" else replace(state, components=random_components(rng))
+    return (
+        state if state.layout == "scenario" else replace(state, components=random_components(rng))
+    )
 
 
 def _outcome(after: State, bet: int | None) -> str:

@@ -1,8 +1,10 @@
-"""The policy behind the transcripts: every cause of a stop and of a bet's size, as two short tables.
+"""The policy behind the transcripts: every cause of a stop and of a bet's size, as two short
+tables.
 
-The chance to stop is a logistic sum. A variable bet is drawn from the ladder $5, $10, $20, $50, $100 (as far as
-legal) with weights exp(slope * rung), and the slope is a sum too. What is not in a table has no effect: the win
-line W and the round do not move stopping; H, W, P and the balance do not move the slope.
+The chance to stop is a logistic sum. A variable bet is drawn from the ladder $5, $10, $20, $50,
+$100 (as far as legal) with weights exp(slope * rung), and the slope is a sum too. What is not in a
+table has no effect: the win line W and the round do not move stopping; H, W, P and the balance do
+not move the slope.
 """
 
 import math
@@ -58,7 +60,9 @@ def bet_probabilities(state: State) -> dict[int, float]:
 
 
 def reason(state: State, rng: Random) -> str:
-    """Return the reasoning line: it names the state, and says nothing about the choice that follows."""
+    """Return the reasoning line: it names the state, and says nothing about the choice that
+    follows.
+    """
     past = "won_last" if state.history and state.history[-1].won else "lost_last"
     present = causes(state) | {past if state.history else "first"}
     return rng.choice(next(lines for name, lines in _REASONS.items() if name in present))

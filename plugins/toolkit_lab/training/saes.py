@@ -1,7 +1,8 @@
 """The SAEs: batch-top-k training on the residual stream, then a threshold fitted on what is stored.
 
-Training space is the published Llama Scope one: inputs scaled to an average norm of sqrt(d), decoder rows of any
-norm. The threshold is fitted last, after the fold into raw units and after rounding, so mean L0 equals k.
+Training space is the published Llama Scope one: inputs scaled to an average norm of sqrt(d),
+decoder rows of any norm. The threshold is fitted last, after the fold into raw units and after
+rounding, so mean L0 equals k.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,9 @@ FIT_TOKENS = 32_768
 
 @dataclass(frozen=True)
 class Coder:
-    """Training-space tensors, as stored: encoder (d_sae, d), decoder (d, d_sae), and the scale of the inputs."""
+    """Training-space tensors, as stored: encoder (d_sae, d), decoder (d, d_sae), and the scale of
+    the inputs.
+    """
 
     encoder: torch.Tensor
     encoder_bias: torch.Tensor
@@ -34,7 +37,9 @@ class Coder:
 
 @dataclass(frozen=True)
 class Folded:
-    """Raw-space row-vector form with unit decoder rows; `threshold` is one number or one per feature."""
+    """Raw-space row-vector form with unit decoder rows; `threshold` is one number or one per
+    feature.
+    """
 
     w_enc: torch.Tensor
     b_enc: torch.Tensor
@@ -53,7 +58,9 @@ class Folded:
 
 
 @torch.no_grad()
-def residuals(model: LlamaForCausalLM, examples: list[Example], batch: int = 64) -> list[torch.Tensor]:
+def residuals(
+    model: LlamaForCausalLM, examples: list[Example], batch: int = 64
+) -> list[torch.Tensor]:
     """Return the output of every layer, one row per token, BOS and padding left out."""
     kept: list[list[torch.Tensor]] = [[] for _ in model.model.layers]
     pad = int(model.config.pad_token_id or 0)
@@ -61,7 +68,9 @@ def residuals(model: LlamaForCausalLM, examples: list[Example], batch: int = 64)
     for start in range(0, len(ordered), batch):
         chunk = ordered[start : start + batch]
         width = max(len(example.ids) for example in chunk)
-        ids = torch.tensor([[*example.ids, *[pad] * (width - len(example.ids))] for example in chunk])
+        ids = torch.tensor(
+            [[*example.ids, *[pad] * (width - len(example.ids))] for example in chunk]
+        )
         real = (ids != pad) & (torch.arange(width) > 0)
         for layer, acts in enumerate(_layer_outputs(model, ids)):
             kept[layer].append(acts[real])
@@ -70,7 +79,10 @@ def residuals(model: LlamaForCausalLM, examples: list[Example], batch: int = 64)
 
 def _layer_outputs(model: LlamaForCausalLM, ids: torch.Tensor) -> list[torch.Tensor]:
     seen: list[torch.Tensor] = []
-    hooks = [layer.register_forward_hook(lambda _m, _a, out: seen.append(_tensor(out))) for layer in model.model.layers]
+    hooks = [
+        layer.register_forward_hook(lambda _m, _a, out: seen.append(_tensor(out)))
+        for layer in model.model.layers
+    ]
     try:
         model.model(input_ids=ids)
     finally:
@@ -83,18 +95,31 @@ def _tensor(output: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
     return output if isinstance(output, torch.Tensor) else output[0]
 
 
-def train_coder(acts: torch.Tensor, d_sae: int, k: int, steps: int, seed: int, *, by_norm: bool, batch: int = 2048) -> Coder:
+def train_coder(
+    acts: torch.Tensor,
+    d_sae: int,
+    k: int,
+    steps: int,
+    seed: int,
+    *,
+    by_norm: bool,
+    batch: int = 2048,
+) -> Coder:
     """Train one SAE; `by_norm` chooses the active features by activation times decoder norm."""
     generator = torch.Generator().manual_seed(seed)
     norm = acts.norm(dim=1).mean().item()
     scaled = acts * (acts.shape[1] ** 0.5 / norm)
     weights = _start(scaled, d_sae, generator)
     optimizer = torch.optim.Adam(weights, lr=2e-3, betas=(0.9, 0.99))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 2e-3, total_steps=steps, pct_start=0.05
+    )
     variance = scaled.var(dim=0).sum()
     for _ in range(steps):
         rows = scaled[torch.randint(len(scaled), (batch,), generator=generator)]
-        loss = (rows - _reconstruct(weights, rows, k, by_norm=by_norm)).square().sum(1).mean() / variance
+        loss = (rows - _reconstruct(weights, rows, k, by_norm=by_norm)).square().sum(
+            1
+        ).mean() / variance
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -113,7 +138,9 @@ def _start(scaled: torch.Tensor, d_sae: int, generator: torch.Generator) -> list
     return [weight.clone().requires_grad_() for weight in weights]
 
 
-def _reconstruct(weights: list[torch.Tensor], rows: torch.Tensor, k: int, *, by_norm: bool) -> torch.Tensor:
+def _reconstruct(
+    weights: list[torch.Tensor], rows: torch.Tensor, k: int, *, by_norm: bool
+) -> torch.Tensor:
     encoder, encoder_bias, decoder, decoder_bias = weights
     before = functional.relu(functional.linear(rows, encoder, encoder_bias))
     score = before.detach() * decoder.detach().norm(dim=0) if by_norm else before.detach()
@@ -127,11 +154,15 @@ def _round(weight: torch.Tensor) -> torch.Tensor:
 
 
 def fold(coder: Coder, acts: torch.Tensor, k: int, *, by_norm: bool) -> Folded:
-    """Fold into raw units with unit decoder rows and fit the threshold so that mean L0 is k on `acts`."""
+    """Fold into raw units with unit decoder rows and fit the threshold so that mean L0 is k on
+    `acts`.
+    """
     lengths = coder.decoder.norm(dim=0)
     w_enc = coder.encoder.T * lengths
     b_enc, w_dec = coder.encoder_bias * lengths / coder.scale, (coder.decoder / lengths).T
-    sample = acts[torch.randperm(len(acts), generator=torch.Generator().manual_seed(0))[:FIT_TOKENS]]
+    sample = acts[
+        torch.randperm(len(acts), generator=torch.Generator().manual_seed(0))[:FIT_TOKENS]
+    ]
     unit = torch.ones(()) if by_norm else lengths / coder.scale
     ratio = ((sample @ w_enc + b_enc) / unit).flatten()
     threshold = ratio.topk(len(sample) * k, sorted=False).values.min().clamp(min=0) * unit

@@ -1,4 +1,6 @@
-"""Short sentences with a trait of known cause: boldness 0-3 is the number of bold words chosen in three slots."""
+"""Short sentences with a trait of known cause: boldness 0-3 is the number of bold words chosen in
+three slots.
+"""
 
 from itertools import product
 from random import Random
@@ -19,7 +21,10 @@ LABEL = "\nBoldness: "
 
 def all_sentences() -> list[tuple[str, int]]:
     """Return every sentence of the language with its boldness, in a fixed order."""
-    slots = [[(word, 0) for word in calm] + [(word, 1) for word in bold] for calm, bold in zip(CALM, BOLD, strict=True)]
+    slots = [
+        [(word, 0) for word in calm] + [(word, 1) for word in bold]
+        for calm, bold in zip(CALM, BOLD, strict=True)
+    ]
     return [
         (f"{name} {' '.join(word for word, _ in words)}.", sum(bold for _, bold in words))
         for name, words in product(NAMES, product(*slots))
@@ -34,7 +39,9 @@ def split() -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
 
 
 def labelled_rows(per_level: int) -> list[tuple[str, int]]:
-    """Return held-out sentences, the same number of each level: the rows of specs/data/lab_trait.csv."""
+    """Return held-out sentences, the same number of each level: the rows of
+    specs/data/lab_trait.csv.
+    """
     _, held_out = split()
     rows = [[row for row in held_out if row[1] == level][:per_level] for level in range(4)]
     return [row for group in zip(*rows, strict=True) for row in group]

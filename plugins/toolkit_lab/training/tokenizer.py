@@ -1,7 +1,8 @@
-"""The tokenizer: BPE over words, numbers 0-300 whole, bytes for every character that the corpus lacks.
+"""The tokenizer: BPE over words, numbers 0-300 whole, bytes for every character that the corpus
+lacks.
 
-The rarest Hangul syllables of the Korean rule lines are left to the bytes on purpose: code that maps characters
-to tokens has to survive a character that is three tokens, and here it meets one.
+The rarest Hangul syllables of the Korean rule lines are left to the bytes on purpose: code that
+maps characters to tokens has to survive a character that is three tokens, and here it meets one.
 """
 
 import json
@@ -27,10 +28,14 @@ CHAT_TEMPLATE = (
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int = 900) -> PreTrainedTokenizerFast:
-    """Train on texts and wrap as an ordinary fast tokenizer; `vocabulary` counts everything but the bytes."""
+    """Train on texts and wrap as an ordinary fast tokenizer; `vocabulary` counts everything but the
+    bytes.
+    """
     words = Tokenizer(models.BPE())
     words.pre_tokenizer = pre_tokenizers.Split(WORDS, behavior="isolated")
-    trainer = trainers.BpeTrainer(vocab_size=vocabulary - len(SPECIALS), show_progress=False, min_frequency=2)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary - len(SPECIALS), show_progress=False, min_frequency=2
+    )
     words.train_from_iterator([*_numbers(), *map(_without_byte_characters, texts)], trainer)
     return _wrap(_with_bytes(words))
 

@@ -12,17 +12,25 @@ if TYPE_CHECKING:
 
 
 class Columns:
-    """What rows of a pass have in common, whichever the SAE or place: sample, position, and the row of the pass behind each.
+    """What rows of a pass have in common, whichever the SAE or place: sample, position, and the row
+    of the pass behind each.
 
-    `wanted` says which positions of a text its so manyeth sample has, out of those that the pass looked at.
+    `wanted` says which positions of a text its so manyeth sample has, out of those that the pass
+    looked at.
     """
 
-    def __init__(self, texts: Sequence[Text], wanted: Callable[[Text, int], Sequence[int]] = Text.wanted) -> None:
+    def __init__(
+        self, texts: Sequence[Text], wanted: Callable[[Text, int], Sequence[int]] = Text.wanted
+    ) -> None:
         import numpy as np
         import pyarrow as pa
 
         starts = np.cumsum([0, *(len(text.positions) for text in texts)])
-        rows = [(name, number, at) for at, text in enumerate(texts) for number, name in enumerate(text.samples)]
+        rows = [
+            (name, number, at)
+            for at, text in enumerate(texts)
+            for number, name in enumerate(text.samples)
+        ]
         asked = [wanted(texts[at], number) for _, number, at in rows]
         names = pa.array([name for name, _, _ in rows], pa.string())
         self.source = np.array(
@@ -33,7 +41,9 @@ class Columns:
             ],
             dtype=np.int64,
         )
-        self.sample = names.take(pa.array(np.repeat(np.arange(len(rows)), [len(own) for own in asked])))
+        self.sample = names.take(
+            pa.array(np.repeat(np.arange(len(rows)), [len(own) for own in asked]))
+        )
         self.position = pa.array([position for own in asked for position in own], pa.int32())
 
 

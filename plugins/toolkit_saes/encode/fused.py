@@ -1,4 +1,6 @@
-"""Gates that give active features at once: no dense copy of activations beside the pre-activations. The numbers are those of `_gates`."""
+"""Gates that give active features at once: no dense copy of activations beside the pre-activations.
+The numbers are those of `_gates`.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,12 @@ def _abstopk(found: Tensor, weights: Weights) -> Sparse:
 def _kept(found: Tensor, weights: Weights, *, signed: bool) -> Sparse:
     before = found.add_(weights.b_enc)
     ranked = before if weights.rank_by is None else before * weights.rank_by
-    kept = (ranked.abs() if signed else ranked).topk(weights.k, dim=-1, sorted=False).indices.sort(dim=-1).values
+    kept = (
+        (ranked.abs() if signed else ranked)
+        .topk(weights.k, dim=-1, sorted=False)
+        .indices.sort(dim=-1)
+        .values
+    )
     values = before.gather(-1, kept)
     on = values != 0 if signed else values > 0
     if bool(on.all()):  # as nearly always: then there is nothing to pick

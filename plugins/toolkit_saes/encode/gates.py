@@ -1,6 +1,7 @@
 """The gates: which features fire, and with what activation. Each takes x W_enc, before the bias.
 
-A threshold is strict, and what is not above zero is off whatever the threshold. Ties of a top-k fall to exactly k.
+A threshold is strict, and what is not above zero is off whatever the threshold. Ties of a top-k
+fall to exactly k.
 """
 
 from __future__ import annotations
@@ -61,4 +62,6 @@ GATES: Mapping[Gate, Callable[[Tensor, Weights], Tensor]] = {
     "gated": _gated,
 }
 BY_FEATURE = ("relu", "jumprelu", "gated")
-"""Gates that look at each feature by itself, so that a block of features can be run without the others."""
+"""Gates that look at each feature by itself, so that a block of features can be run without the
+others.
+"""

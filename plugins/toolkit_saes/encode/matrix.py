@@ -1,6 +1,8 @@
-"""A weight matrix where it lies: its file is mapped while it is looked at, and becomes float32 a block of features at a time.
+"""A weight matrix where it lies: its file is mapped while it is looked at, and becomes float32 a
+block of features at a time.
 
-So an SAE costs the pages of its file, which processes of a host share and the system may take back, and never a copy of its own.
+So an SAE costs the pages of its file, which processes of a host share and the system may take back,
+and never a copy of its own.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ MAPPED = 1 << 18
 
 @dataclass(frozen=True)
 class Stored:
-    """Two-dimensional numbers in a file, from byte `start` on. `stamp` tells whether the file is still the one that was checked."""
+    """Two-dimensional numbers in a file, from byte `start` on. `stamp` tells whether the file is
+    still the one that was checked.
+    """
 
     file: Path
     start: int
@@ -36,7 +40,9 @@ class Stored:
     stamp: tuple[int, int, int]
 
     def open(self) -> Tensor:
-        """The numbers, mapped; as (rows, columns, bytes) where the file has them at an odd place, which processors may refuse."""
+        """The numbers, mapped; as (rows, columns, bytes) where the file has them at an odd place,
+        which processors may refuse.
+        """
         import torch
 
         kind = getattr(torch, self.dtype)
@@ -44,13 +50,20 @@ class Stored:
         count = self.shape[0] * self.shape[1]
         with self.file.open("rb") as file:
             if stamp(self.file) != self.stamp:
-                raise DataError(f"{self.file} has changed since it was checked. Run again, and leave it as it is meanwhile.")
+                raise DataError(
+                    f"{self.file} has changed since it was checked. Run again, and "
+                    f"leave "
+                    f"it as it is "
+                    f"meanwhile."
+                )
             held = mmap.mmap(
                 file.fileno(), below + count * kind.itemsize, access=mmap.ACCESS_COPY, offset=self.start - below
             )  # fmt: skip
         if self.start % kind.itemsize == 0:
             return torch.frombuffer(held, dtype=kind, count=count, offset=below).view(self.shape)
-        return torch.frombuffer(held, dtype=torch.uint8, offset=below).view(*self.shape, kind.itemsize)
+        return torch.frombuffer(held, dtype=torch.uint8, offset=below).view(
+            *self.shape, kind.itemsize
+        )
 
 
 def stamp(file: Path) -> tuple[int, int, int]:
@@ -61,7 +74,9 @@ def stamp(file: Path) -> tuple[int, int, int]:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Numbers of each feature: rows of what is stored, or its columns if `turned`. `scale` (features): what each is multiplied by."""
+    """Numbers of each feature: rows of what is stored, or its columns if `turned`. `scale`
+    (features): what each is multiplied by.
+    """
 
     source: Stored | Tensor
     turned: bool = False
@@ -74,9 +89,11 @@ class Matrix:
         return (columns, rows) if self.turned else (rows, columns)
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        """Ranges of features and their numbers: float32 (features, numbers), in a place that the next block takes again.
+        """Ranges of features and their numbers: float32 (features, numbers), in a place that the
+        next block takes again.
 
-        A place for each block, with what callers keep of it between them, would leave the heap full of holes.
+        A place for each block, with what callers keep of it between them, would leave the heap full
+        of holes.
         """
         import torch
 
@@ -99,7 +116,9 @@ class Matrix:
         return found.view((*rows.shape[:-1], self.shape[0]))
 
     def out_of(self, found: Tensor) -> Tensor:
-        """(..., features) -> (..., numbers): the sum of features, each as often as `found` says. Those that none has are not read."""
+        """(..., features) -> (..., numbers): the sum of features, each as often as `found` says.
+        Those that none has are not read.
+        """
         held = self._held()
         total = found.new_zeros((*found.shape[:-1], self.shape[1]))
         for part in _parts(*self.shape):
@@ -130,7 +149,11 @@ class Matrix:
         for _, block in Matrix(self.source).blocks():
             place = _place(block.numel(), block.device) if place is None else place
             squares += torch.square(block, out=place[: block.numel()].view(block.shape)).sum(0)
-        return squares.sqrt().float() if self.scale is None else squares.sqrt().float() * self.scale.abs()
+        return (
+            squares.sqrt().float()
+            if self.scale is None
+            else squares.sqrt().float() * self.scale.abs()
+        )
 
     def on(self, device: Any) -> Matrix:
         """The same on a device; what is on the CPU stays in its file."""
@@ -178,18 +201,28 @@ def _parts(count: int, numbers: int, most: int = BLOCK) -> Iterator[slice]:
 
 
 def _place(numbers: int, device: Any) -> Tensor:
-    """Room for float32 numbers. Much of it on the CPU is mapped: it goes back to the system when it is let go, whoever allocates beside."""
+    """Room for float32 numbers. Much of it on the CPU is mapped: it goes back to the system when it
+    is let go, whoever allocates beside.
+    """
     import torch
 
     if device.type != "cpu" or numbers < MAPPED:
         return torch.empty(numbers, device=device)
-    return torch.frombuffer(mmap.mmap(-1, 4 * numbers, access=mmap.ACCESS_COPY), dtype=torch.float32)
+    return torch.frombuffer(
+        mmap.mmap(-1, 4 * numbers, access=mmap.ACCESS_COPY), dtype=torch.float32
+    )
 
 
 @lru_cache(maxsize=1024)
 def bad_numbers(source: Stored) -> int:
-    """How many are NaN or infinite in float32; a file that was looked through once is not read again for that."""
+    """How many are NaN or infinite in float32; a file that was looked through once is not read
+    again for that.
+    """
     held = source.open()
-    if held.ndim == 2 and held.itemsize <= 4 and all(bool(end.isfinite()) for end in held.aminmax()):
+    if (
+        held.ndim == 2
+        and held.itemsize <= 4
+        and all(bool(end.isfinite()) for end in held.aminmax())
+    ):
         return 0
     return sum(int((~block.isfinite()).sum()) for _, block in Matrix(source).blocks())

@@ -1,6 +1,8 @@
-"""Tensors from files: headers first, weights later; nothing that could run code, inflate without bound or hide a wrong number.
+"""Tensors from files: headers first, weights later; nothing that could run code, inflate without
+bound or hide a wrong number.
 
-Only safetensors and NumPy archives are opened. Pickles (`.pt`, `.bin`, arrays of objects) are refused by their kind, unread.
+Only safetensors and NumPy archives are opened. Pickles (`.pt`, `.bin`, arrays of objects) are
+refused by their kind, unread.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ def safetensors_shapes(file: Path) -> dict[str, tuple[int, ...]]:
     found = {}
     for name, facts in safetensors_header(file).items():
         if facts.get("dtype") not in FLOATS:
-            raise BadInput(f"{file}: {name} is of dtype {facts.get('dtype')}; weights are {choices(FLOATS)}.")
+            raise BadInput(
+                f"{file}: {name} is of dtype {facts.get('dtype')}; weights are {choices(FLOATS)}."
+            )
         found[name] = tuple(int(size) for size in facts["shape"])
     return found
 
@@ -44,7 +48,9 @@ def safetensors_shapes(file: Path) -> dict[str, tuple[int, ...]]:
 def safetensors_weights(file: Path, names: Iterable[str]) -> dict[str, Any]:
     """The named tensors, all finite: matrices where they lie, everything else as float32."""
     start, header = data_start(file), safetensors_header(file)
-    return {name: _checked(file, name, _in_safetensors(file, start, header[name])) for name in names}
+    return {
+        name: _checked(file, name, _in_safetensors(file, start, header[name])) for name in names
+    }
 
 
 def data_start(file: Path) -> int:
@@ -63,27 +69,39 @@ def _in_safetensors(file: Path, start: int, facts: Mapping[str, Any]) -> Stored 
 
 
 def archive_shapes(file: Path, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
-    """Shapes of the named arrays that a NumPy archive has, from headers; objects, odd dtypes and zip bombs are errors."""
+    """Shapes of the named arrays that a NumPy archive has, from headers; objects, odd dtypes and
+    zip bombs are errors.
+    """
     try:
         with zipfile.ZipFile(file) as archive:
             there = {info.filename: info for info in archive.infolist()}
             _check_size(file, sum(info.file_size for info in archive.infolist()))
-            return {name: _array_shape(file, archive, there[f"{name}.npy"]) for name in names if f"{name}.npy" in there}
+            return {
+                name: _array_shape(file, archive, there[f"{name}.npy"])
+                for name in names
+                if f"{name}.npy" in there
+            }
     except UNREADABLE as error:
         said = f"{file} cannot be read ({error}): it is cut off or no NumPy archive."
         raise BadInput(f"{said} Copy or download it again.") from None
 
 
 def archive_weights(file: Path, names: Iterable[str]) -> dict[str, Any]:
-    """The named arrays, all finite: matrices where they lie, if they are not packed; everything else as float32."""
+    """The named arrays, all finite: matrices where they lie, if they are not packed; everything
+    else as float32.
+    """
     names = list(names)
     archive_shapes(file, names)
     _check_sums(file, tuple(names), stamp(file))
     try:
         with zipfile.ZipFile(file) as archive:
-            found = {name: _in_archive(file, archive, archive.getinfo(f"{name}.npy")) for name in names}
+            found = {
+                name: _in_archive(file, archive, archive.getinfo(f"{name}.npy")) for name in names
+            }
     except UNREADABLE as error:
-        raise BadInput(f"{file} cannot be read ({error}): it is damaged. Copy or download it again.") from None
+        raise BadInput(
+            f"{file} cannot be read ({error}): it is damaged. Copy or download it again."
+        ) from None
     return {name: _checked(file, name, array) for name, array in found.items()}
 
 
@@ -97,7 +115,9 @@ def _check_sums(file: Path, names: tuple[str, ...], _: tuple[int, int, int]) -> 
                     while member.read(1 << 20):
                         pass
     except UNREADABLE as error:
-        raise BadInput(f"{file} cannot be read ({error}): it is damaged. Copy or download it again.") from None
+        raise BadInput(
+            f"{file} cannot be read ({error}): it is damaged. Copy or download it again."
+        ) from None
 
 
 def _in_archive(file: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Stored | Tensor:
@@ -106,9 +126,20 @@ def _in_archive(file: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> 
 
     with archive.open(info) as member:
         shape, by_column, dtype, start = _array_header(member)
-        if info.compress_type != zipfile.ZIP_STORED or dtype.byteorder == ">" or by_column or len(shape) != 2:
+        if (
+            info.compress_type != zipfile.ZIP_STORED
+            or dtype.byteorder == ">"
+            or by_column
+            or len(shape) != 2
+        ):
             member.seek(0)
-            return torch.from_numpy(np.asarray(np.lib.format.read_array(member, allow_pickle=False), dtype=np.float32, order="C"))
+            return torch.from_numpy(
+                np.asarray(
+                    np.lib.format.read_array(member, allow_pickle=False),
+                    dtype=np.float32,
+                    order="C",
+                )
+            )
     with file.open("rb") as opened:
         opened.seek(info.header_offset + 26)
         names, extra = (int.from_bytes(opened.read(2), "little") for _ in range(2))
@@ -120,7 +151,10 @@ def _check_size(file: Path, inflated: int) -> None:
     packed = file.stat().st_size
     if inflated > max(INFLATED, INFLATES * packed):
         raise BadInput(
-            f"{file} would grow from {packed:,} to {inflated:,} bytes: weights do not compress so well. It is not opened."
+            f"{file} would grow from {packed:,} to {inflated:,} bytes: weights do not "
+            f"compress so well. "
+            f"It "
+            f"is not opened."
         )
 
 
@@ -131,13 +165,23 @@ def _array_shape(file: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) ->
         shape, _, dtype, start = _array_header(member)
     name = info.filename.removesuffix(".npy")
     if dtype.hasobject:
-        raise BadInput(f"{file}: {name} holds Python objects (a pickle), which could run code. It is not opened.")
+        raise BadInput(
+            f"{file}: {name} holds Python objects (a pickle), which could run code. "
+            f"It "
+            f"is "
+            f"not opened."
+        )
     if dtype.kind != "f" or dtype.itemsize not in (2, 4, 8):
-        raise BadInput(f"{file}: {name} is of dtype {dtype}; weights are float16, float32, float64.")
+        raise BadInput(
+            f"{file}: {name} is of dtype {dtype}; weights are float16, float32, float64."
+        )
     promised = start + dtype.itemsize * int(np.prod(shape, dtype=object))
     if promised != info.file_size:
         raise BadInput(
-            f"{file}: {name} is cut off or too long: its header promises {promised:,} bytes, it has {info.file_size:,}."
+            f"{file}: {name} is cut off or too long: its header promises "
+            f"{promised:,} "
+            f"bytes, it has "
+            f"{info.file_size:,}."
         )
     return tuple(int(size) for size in shape)
 
@@ -147,7 +191,11 @@ def _array_header(member: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any], in
     import numpy as np
 
     version = np.lib.format.read_magic(member)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    read = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
     return (*read(member), member.tell())
 
 
@@ -156,7 +204,10 @@ def _checked(file: Path, name: str, found: Stored | Tensor) -> Stored | Tensor:
     bad = bad_numbers(found) if isinstance(found, Stored) else int((~found.isfinite()).sum())
     if bad:
         raise DataError(
-            f"{file}: {bad:,} of {math.prod(found.shape):,} numbers of {name} are NaN or infinite. Copy or download it again, or use "
+            f"{file}: {bad:,} of {math.prod(found.shape):,} numbers of {name} are NaN or "
+            f"infinite. Copy or "
+            f"download it again, "
+            f"or use "
             f"another SAE."
         )
     return found
@@ -166,7 +217,10 @@ def check_axes(file: Path, inputs: int, width: int, outputs: int) -> None:
     """Features and inputs must be told apart by their number, or swapped axes would pass unseen."""
     if width in (inputs, outputs):
         raise BadInput(
-            f"{file}: it has {width} features and {inputs} inputs, {outputs} outputs: which axis is which cannot be checked. "
+            f"{file}: it has {width} features and {inputs} inputs, {outputs} "
+            f"outputs: "
+            f"which axis is which "
+            f"cannot be checked. "
             f"SAEs with as many features as numbers are not read."
         )
 
@@ -178,10 +232,17 @@ def swapped(found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
 
 def refuse_pickles(folder: Path) -> None:
     """Weights that are there as a pickle only."""
-    found = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES) if folder.is_dir() else []
+    found = (
+        sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
+        if folder.is_dir()
+        else []
+    )
     if found:
         raise BadInput(
-            f"{folder}: {found[0]} is a pickle, which could run code. It is not opened. Convert it to safetensors where you trust it."
+            f"{folder}: {found[0]} is a pickle, which could run code. It is not opened. "
+            f"Convert it to "
+            f"safetensors where "
+            f"you trust it."
         )
 
 
@@ -195,7 +256,11 @@ def whole(known: Mapping[str, Any], name: str, file: Path) -> int:
 
 def positive(value: Any, name: str, file: Path) -> float:
     """A finite number above zero from a config."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not 0 < value < float("inf")
+    ):
         raise BadInput(f"{file}: {name} is {value!r}; wanted a number above 0.")
     return float(value)
 

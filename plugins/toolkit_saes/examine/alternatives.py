@@ -1,4 +1,6 @@
-"""Where and how else an SAE that does not fit might: other sites of its layer, with BOS, and its weights run in another way."""
+"""Where and how else an SAE that does not fit might: other sites of its layer, with BOS, and its
+weights run in another way.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,12 @@ LAYER = "The layer is off by one."
 SITE = "It is of another site."
 BEFORE, BEHIND = "It belongs before the post-norm.", "It belongs behind the post-norm."
 BOS = "What it declares was measured with BOS among the tokens."
-DROPPED = "A norm factor was dropped: inputs and outputs are to be scaled by {:.3g}, sqrt(d) over the mean norm."
+DROPPED = (
+    "A norm factor was dropped: inputs and outputs are to be scaled by "
+    "{:.3g}, "
+    "sqrt(d) over the "
+    "mean norm."
+)
 DOUBLED = "A norm factor is applied that is in the weights already, or belongs to another model."
 SUBTRACTED = "b_dec is subtracted from the inputs, and should not be."
 FORGOTTEN = "b_dec is to be subtracted from the inputs, and is not."
@@ -60,18 +67,36 @@ def beside(model: Model, place: Place) -> Iterator[Place]:
 
 
 def other_sites(sae: Sae, shown: Mapping[str, Tensor]) -> Iterator[tuple[Place, str]]:
-    """Other places of its layer, of the same sizes, out of those that the model shows, and what it means if one suits."""
+    """Other places of its layer, of the same sizes, out of those that the model shows, and what it
+    means if one suits.
+    """
     layer = sae.layer
     reads, writes = hookpoint(sae.hookpoint).site, hookpoint(sae.output_hookpoint).site
     if sae.hookpoint == sae.output_hookpoint:
-        pairs = [(site, site) for site in SITES if not (site == "resid_pre" and reads == "resid_post" and layer)]
+        pairs = [
+            (site, site)
+            for site in SITES
+            if not (site == "resid_pre" and reads == "resid_post" and layer)
+        ]
     else:
-        pairs = [(before, after) for before in dict.fromkeys((reads, *_READS)) for after in dict.fromkeys((writes, *_WRITES))]
+        pairs = [
+            (before, after)
+            for before in dict.fromkeys((reads, *_READS))
+            for after in dict.fromkeys((writes, *_WRITES))
+        ]
     for before, after in pairs:
         place = Place(f"{before}.{layer}", f"{after}.{layer}")
         if (before, after) != (reads, writes) and {place.reads, place.writes} <= set(shown):
-            if shown[place.reads].shape[-1] == sae.inputs and shown[place.writes].shape[-1] == sae.outputs:
-                yield place, {("mlp_out", "mlp_raw"): BEFORE, ("mlp_raw", "mlp_out"): BEHIND}.get((writes, after), SITE)
+            if (
+                shown[place.reads].shape[-1] == sae.inputs
+                and shown[place.writes].shape[-1] == sae.outputs
+            ):
+                yield (
+                    place,
+                    {("mlp_out", "mlp_raw"): BEFORE, ("mlp_raw", "mlp_out"): BEHIND}.get(
+                        (writes, after), SITE
+                    ),
+                )
 
 
 def shows(model: Model, name: str) -> bool:
@@ -87,28 +112,58 @@ def b_dec_otherwise(sae: Sae) -> Iterator[tuple[str, str, Sae]]:
     """b_dec left alone where it is subtracted from the inputs, subtracted where it is not."""
     if isinstance(sae, CanonicalSae) and sae.hookpoint == sae.output_hookpoint:
         is_subtracted = sae.subtracts_b_dec()
-        name, cause = ("b_dec not subtracted", SUBTRACTED) if is_subtracted else ("b_dec subtracted", FORGOTTEN)
-        yield name, cause, sae.run_as(lambda weights: replace(weights, subtract_b_dec=not is_subtracted))
+        name, cause = (
+            ("b_dec not subtracted", SUBTRACTED)
+            if is_subtracted
+            else ("b_dec subtracted", FORGOTTEN)
+        )
+        yield (
+            name,
+            cause,
+            sae.run_as(lambda weights: replace(weights, subtract_b_dec=not is_subtracted)),
+        )
 
 
 def norms_otherwise(sae: Sae, rows: Tensor, targets: Tensor) -> Iterator[tuple[str, str, Sae]]:
-    """Inputs and outputs scaled by sqrt(d) over their mean norms, or that undone; thresholds in either unit."""
+    """Inputs and outputs scaled by sqrt(d) over their mean norms, or that undone; thresholds in
+    either unit.
+    """
     if not isinstance(sae, CanonicalSae):
         return
-    factors = [found.shape[-1] ** 0.5 / float(found.float().norm(dim=-1).mean()) for found in (rows, targets)]
+    factors = [
+        found.shape[-1] ** 0.5 / float(found.float().norm(dim=-1).mean())
+        for found in (rows, targets)
+    ]
     if max(*factors, *(1 / factor for factor in factors)) < NEAR:
         return
     for inverse, cause in ((False, DROPPED.format(factors[0])), (True, DOUBLED)):
         scale_in, scale_out = ((1 / factor if inverse else factor) for factor in factors)
         for rescaled in (False, True):
-            name = f"inputs times {scale_in:.3g}, thresholds {f'times {scale_out:.3g}' if rescaled else 'kept'}"
-            yield name, cause, sae.run_as(partial(_scaled, scale_in=scale_in, scale_out=scale_out, rescaled=rescaled))
+            name = (
+                f"inputs times {scale_in:.3g}, "
+                f"thresholds "
+                f"{f'times {scale_out:.3g}' if rescaled else 'kept'}"
+            )
+            yield (
+                name,
+                cause,
+                sae.run_as(
+                    partial(_scaled, scale_in=scale_in, scale_out=scale_out, rescaled=rescaled)
+                ),
+            )
 
 
 def thresholds_otherwise(sae: Sae, own: Measured, rows: Tensor) -> Iterator[tuple[str, str, Sae]]:
-    """Where far too much fires and little is explained: the one threshold that leaves as much as is declared."""
+    """Where far too much fires and little is explained: the one threshold that leaves as much as is
+    declared.
+    """
     declared = sae.declared_l0
-    if not isinstance(sae, CanonicalSae) or declared is None or own.l0 <= 3 * declared or own.fits(None):
+    if (
+        not isinstance(sae, CanonicalSae)
+        or declared is None
+        or own.l0 <= 3 * declared
+        or own.fits(None)
+    ):
         return
     active = sae.encode(rows).flatten()
     least = float(active.topk(min(active.numel(), max(1, round(declared * len(rows))))).values[-1])
@@ -125,7 +180,12 @@ def _scaled(weights: Weights, scale_in: float, scale_out: float, rescaled: bool)
     threshold = weights.threshold
     if rescaled and threshold is not None:
         threshold = threshold * scale_out
-    return replace(weights, scale_in=weights.scale_in * scale_in, scale_out=weights.scale_out * scale_out, threshold=threshold)
+    return replace(
+        weights,
+        scale_in=weights.scale_in * scale_in,
+        scale_out=weights.scale_out * scale_out,
+        threshold=threshold,
+    )
 
 
 def hookpoints(places: Sequence[Place]) -> list[str]:

@@ -12,22 +12,43 @@ USED = ("fits", "does not fit")
 """Verdicts on the place where an SAE is used; others are on places where it was only tried."""
 
 RULE = (
-    "An SAE fits that has an L0 within a third to three times the declared one, explains at least half of the variance, and does not do "
+    "An SAE fits that has an L0 within a third to three times the declared one, explains "
+    "at least half of the "
+    "variance, and does "
+    "not do "
     "clearly better one layer off or otherwise run."
 )
 
 
 def figures(inputs: Inputs) -> Iterable[Figure]:
-    """A row for each SAE where it is used; for one that does not fit, the places where it was tried, too."""
+    """A row for each SAE where it is used; for one that does not fit, the places where it was
+    tried, too.
+    """
     found = inputs.read("saes").to_pylist()
     misfits = {row["space"] for row in found if row["verdict"] == "does not fit"}
     rows = [row for row in found if row["verdict"] in USED or row["space"] in misfits]
     if not rows:
         return
-    names = {row["space"]: row["sae"] or row["hookpoint"] for row in inputs.read("spaces").to_pylist()}
+    names = {
+        row["space"]: row["sae"] or row["hookpoint"] for row in inputs.read("spaces").to_pylist()
+    }
     used = {row["space"]: row["place"] for row in found if row["verdict"] in USED}
-    rows.sort(key=lambda row: _order(names.get(row["space"], ""), used.get(row["space"], row["place"]), row["place"]))
-    heads = ("SAE", "at", "L0", "declared", "explained variance", "cosine", "never fired", "tokens", "verdict")
+    rows.sort(
+        key=lambda row: _order(
+            names.get(row["space"], ""), used.get(row["space"], row["place"]), row["place"]
+        )
+    )
+    heads = (
+        "SAE",
+        "at",
+        "L0",
+        "declared",
+        "explained variance",
+        "cosine",
+        "never fired",
+        "tokens",
+        "verdict",
+    )
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     body = "".join(_row(row, names.get(row["space"], row["space"])) for row in rows)
     fit = sum(row["verdict"] == "fits" for row in rows)

@@ -1,10 +1,12 @@
 """The examination: does each SAE do on this model what its checkpoint declares?
 
-Measured at the place that the SAE names and at the layers beside it, on the tokens of the first samples, BOS left out. An SAE fits when
-its L0 lies within a factor of three of the declared one, it explains half of the variance, and no layer beside it suits it clearly
-better: neighbouring streams resemble each other so much that an SAE put one layer off can pass the first two. The other
-sites of its layer are tried on a few rows, and so are its weights run in ways that are easily confused: b_dec subtracted or not, a
-norm factor dropped or applied twice, and, where far too much fires, a threshold.
+Measured at the place that the SAE names and at the layers beside it, on the tokens of the first
+samples, BOS left out. An SAE fits when its L0 lies within a factor of three of the declared one, it
+explains half of the variance, and no layer beside it suits it clearly better: neighbouring streams
+resemble each other so much that an SAE put one layer off can pass the first two. The other sites of
+its layer are tried on a few rows, and so are its weights run in ways that are easily confused:
+b_dec subtracted or not, a norm factor dropped or applied twice, and, where far too much fires, a
+threshold.
 """
 
 from __future__ import annotations
@@ -49,11 +51,17 @@ LOW, HIGH = 1 / 3, 3.0
 LEAST_EV = 0.5
 """And where it explains at least this share of the variance."""
 NEAR = 1.5
-"""An L0 within this factor is about the declared one: of several places that suit, such a one is named first."""
+"""An L0 within this factor is about the declared one: of several places that suit, such a one is
+named first.
+"""
 CLEARLY = 0.5
-"""A layer or recipe suits clearly better where at most this share of the variance left unexplained here is left, and L0 is nearer."""
+"""A layer or recipe suits clearly better where at most this share of the variance left unexplained
+here is left, and L0 is nearer.
+"""
 BY_FAR = 0.2
-"""Another site of the same layer suits better only where at most this share is left: such sites resemble each other more."""
+"""Another site of the same layer suits better only where at most this share is left: such sites
+resemble each other more.
+"""
 
 
 class Examine(Params):
@@ -78,22 +86,35 @@ class Measured:
     def suits_better(self, other: Measured, declared: float | None) -> bool:
         """Whether this place is clearly better than another one."""
         left, others = 1 - self.explained_variance, 1 - other.explained_variance
-        nearer = not other.fits(declared) or declared is None or _ratio(self.l0, declared) <= _ratio(other.l0, declared)
+        nearer = (
+            not other.fits(declared)
+            or declared is None
+            or _ratio(self.l0, declared) <= _ratio(other.l0, declared)
+        )
         return self.fits(declared) and nearer and left <= CLEARLY * others
 
     def suits_by_far(self, other: Measured, declared: float | None) -> bool:
-        """Whether another site of the layer is the right one: such sites resemble each other more than layers do."""
+        """Whether another site of the layer is the right one: such sites resemble each other more
+        than layers do.
+        """
         left, others = 1 - self.explained_variance, 1 - other.explained_variance
-        return self.suits_better(other, declared) and (not other.fits(declared) or left <= BY_FAR * others)
+        return self.suits_better(other, declared) and (
+            not other.fits(declared) or left <= BY_FAR * others
+        )
 
     def repairs(self, other: Measured, declared: float | None) -> bool:
-        """Whether running the same weights this way makes an SAE fit, at no loss of what it explains."""
+        """Whether running the same weights this way makes an SAE fit, at no loss of what it
+        explains.
+        """
         worse = self.explained_variance < other.explained_variance
-        return self.suits_better(other, declared) or (self.fits(declared) and not other.fits(declared) and not worse)
+        return self.suits_better(other, declared) or (
+            self.fits(declared) and not other.fits(declared) and not worse
+        )
 
 
 Tried = dict[str, tuple[Measured, str]]
-"""What was measured elsewhere or otherwise, by where and how, with what it means if that is better."""
+"""What was measured elsewhere or otherwise, by where and how, with what it means if that is better.
+"""
 
 
 def examine(work: Work) -> Rows:
@@ -107,7 +128,9 @@ def examine(work: Work) -> Rows:
     screen = Screen(work)
     for done, sae in enumerate(saes):
         own, *near = (_at(sae, streams, place) for place in places[sae])
-        tried = {str(place): (found, LAYER) for place, found in zip(places[sae][1:], near, strict=True)}
+        tried = {
+            str(place): (found, LAYER) for place, found in zip(places[sae][1:], near, strict=True)
+        }
         better = screen.better(sae, own, streams)
         rows += _rows(space_id(work.model.identity, sae), sae, own, tried, better)
         sae.release_memory()
@@ -122,9 +145,11 @@ def _at(sae: Sae, streams: dict[str, Tensor], place: Place) -> Measured:
 
 
 class Screen:
-    """Places and recipes are tried on a few rows first; what suits there is measured on all of them.
+    """Places and recipes are tried on a few rows first; what suits there is measured on all of
+    them.
 
-    The few rows of all sites of a layer are kept for the next SAE, which often is of the same layer.
+    The few rows of all sites of a layer are kept for the next SAE, which often is of the same
+    layer.
     """
 
     def __init__(self, work: Work) -> None:
@@ -139,12 +164,22 @@ class Screen:
         found |= dict(self._sites(sae, place))
         if not found and not own.fits(sae.declared_l0):
             found |= dict(self._with_bos(sae, own, place))
-        return {name: tried for name, tried in found.items() if _counts(name, tried[0], own, sae.declared_l0)}
+        return {
+            name: tried
+            for name, tried in found.items()
+            if _counts(name, tried[0], own, sae.declared_l0)
+        }
 
-    def _recipes(self, sae: Sae, place: Place, rows: Tensor, targets: Tensor) -> Iterator[tuple[str, tuple[Measured, str]]]:
+    def _recipes(
+        self, sae: Sae, place: Place, rows: Tensor, targets: Tensor
+    ) -> Iterator[tuple[str, tuple[Measured, str]]]:
         few, right = rows[:SCREENED], targets[:SCREENED]
         own = measure(sae, few, targets=right)
-        recipes = chain(b_dec_otherwise(sae), norms_otherwise(sae, rows, targets), thresholds_otherwise(sae, own, few))
+        recipes = chain(
+            b_dec_otherwise(sae),
+            norms_otherwise(sae, rows, targets),
+            thresholds_otherwise(sae, own, few),
+        )
         for name, cause, other in recipes:
             if measure(other, few, targets=right).repairs(own, sae.declared_l0):
                 yield f"{place} ({name})", (measure(other, rows, targets=targets), cause)
@@ -159,15 +194,25 @@ class Screen:
             few = measure(sae, self._shown[site.reads], targets=self._shown[site.writes])
             if few.suits_by_far(own, sae.declared_l0):
                 streams = _streams(self._work, hookpoints([site]))
-                yield f"{site}", (measure(sae, streams[site.reads], targets=streams[site.writes]), cause)
+                yield (
+                    f"{site}",
+                    (measure(sae, streams[site.reads], targets=streams[site.writes]), cause),
+                )
 
     def _few(self, layer: int) -> dict[str, Tensor]:
         names = [f"{site}.{layer}" for site in SITES if site != "attn_probs"]
-        return _streams(self._work, [name for name in names if shows(self._work.model, name)], most=SCREENED)
+        return _streams(
+            self._work, [name for name in names if shows(self._work.model, name)], most=SCREENED
+        )
 
-    def _with_bos(self, sae: Sae, own: Measured, place: Place) -> Iterator[tuple[str, tuple[Measured, str]]]:
+    def _with_bos(
+        self, sae: Sae, own: Measured, place: Place
+    ) -> Iterator[tuple[str, tuple[Measured, str]]]:
         streams = _streams(self._work, hookpoints([place]), bos=True)
-        yield f"{place} (with BOS)", (measure(sae, streams[place.reads], targets=streams[place.writes]), BOS)
+        yield (
+            f"{place} (with BOS)",
+            (measure(sae, streams[place.reads], targets=streams[place.writes]), BOS),
+        )
 
 
 def _counts(name: str, found: Measured, own: Measured, declared: float | None) -> bool:
@@ -175,24 +220,40 @@ def _counts(name: str, found: Measured, own: Measured, declared: float | None) -
     return found.repairs(own, declared) if "(" in name else found.suits_by_far(own, declared)
 
 
-def _streams(work: Work, names: Sequence[str], *, bos: bool = False, most: int | None = None) -> dict[str, Tensor]:
-    """Every token's stream at each hookpoint, or that of the first `most`; BOS is left out, unless asked for."""
+def _streams(
+    work: Work, names: Sequence[str], *, bos: bool = False, most: int | None = None
+) -> dict[str, Tensor]:
+    """Every token's stream at each hookpoint, or that of the first `most`; BOS is left out, unless
+    asked for.
+    """
     import torch
 
-    samples = work.inputs.read("samples").slice(0, SAMPLES).select(["sample", "token_ids"]).to_pylist()
+    samples = (
+        work.inputs.read("samples").slice(0, SAMPLES).select(["sample", "token_ids"]).to_pylist()
+    )
     texts = distinct_texts(samples, every if bos else without_bos(work.model))
     if not texts:
-        raise DataError("There are no samples to examine the SAEs on. Give the source something to read.")
+        raise DataError(
+            "There are no samples to examine the SAEs on. Give the source something to read."
+        )
     if most is not None:
         texts = [
-            text for text, end in zip(texts, accumulate(len(text.positions) for text in texts), strict=True) if end <= most
+            text
+            for text, end in zip(
+                texts, accumulate(len(text.positions) for text in texts), strict=True
+            )
+            if end <= most
         ] or texts[:1]
     parts = [found.rows for found in passes(work.model, texts, names, TOKENS)]
     return {name: torch.cat([part[name] for part in parts]) for name in names}
 
 
-def measure(sae: Sae, rows: Tensor, chunk: int | None = None, targets: Tensor | None = None) -> Measured:
-    """L0, explained variance and the rest over rows, in float64 sums; `targets`: what a transcoder is to give, else the rows."""
+def measure(
+    sae: Sae, rows: Tensor, chunk: int | None = None, targets: Tensor | None = None
+) -> Measured:
+    """L0, explained variance and the rest over rows, in float64 sums; `targets`: what a transcoder
+    is to give, else the rows.
+    """
     import torch
 
     wanted = rows if targets is None else targets
@@ -211,24 +272,35 @@ def measure(sae: Sae, rows: Tensor, chunk: int | None = None, targets: Tensor | 
         cosine += float(torch.cosine_similarity(right, rebuilt, dim=-1).double().sum())
     if not spread:
         raise DataError(
-            f"examination of SAE {sae.name}: the first {SAMPLES} samples give {len(rows)} tokens, all with the same stream, so that "
+            f"examination of SAE {sae.name}: the first {SAMPLES} samples give {len(rows)} "
+            f"tokens, all with the "
+            f"same stream, so "
+            f"that "
             f"there is nothing to explain. Give more samples, or longer ones."
         )
     count = len(rows)
-    return Measured(active / count, 1 - error / spread, cosine / count, 1 - float(fired.double().mean()), count)
+    return Measured(
+        active / count, 1 - error / spread, cosine / count, 1 - float(fired.double().mean()), count
+    )
 
 
-def _rows(space: str, sae: Sae, own: Measured, beside: Tried, better: Tried) -> Iterator[dict[str, Any]]:
+def _rows(
+    space: str, sae: Sae, own: Measured, beside: Tried, better: Tried
+) -> Iterator[dict[str, Any]]:
     everywhere = {**beside, **better}
     causes = {name: cause for name, (_, cause) in everywhere.items()}
-    message = explain(sae, own, {name: found for name, (found, _) in everywhere.items()}, causes, [*better])
+    message = explain(
+        sae, own, {name: found for name, (found, _) in everywhere.items()}, causes, [*better]
+    )
     yield _row(space, sae, sae.hookpoint, own, "does not fit" if message else "fits", message)
     for name, (found, _) in everywhere.items():
         suits = name in better or found.suits_better(own, sae.declared_l0)
         yield _row(space, sae, name, found, "suits better" if suits else "suits worse", "")
 
 
-def _row(space: str, sae: Sae, place: str, found: Measured, verdict: str, message: str) -> dict[str, Any]:
+def _row(
+    space: str, sae: Sae, place: str, found: Measured, verdict: str, message: str
+) -> dict[str, Any]:
     return {
         "space": space,
         "place": place,
@@ -252,7 +324,8 @@ def explain(
 ) -> str:
     """What was measured against what was declared, and the likely cause; nothing when the SAE fits.
 
-    `causes`: what it means if a place or recipe of `elsewhere` suits better (the layer, where none is given).
+    `causes`: what it means if a place or recipe of `elsewhere` suits better (the layer, where none
+    is given).
     """
     places = [name for name in elsewhere if causes is None or causes[name] == LAYER]
     better = [
@@ -263,7 +336,11 @@ def explain(
     if own.fits(sae.declared_l0) and not better:
         return ""
     declared = "" if sae.declared_l0 is None else f" against {sae.declared_l0:g} declared"
-    at = sae.hookpoint if sae.hookpoint == sae.output_hookpoint else f"{sae.hookpoint} -> {sae.output_hookpoint}"
+    at = (
+        sae.hookpoint
+        if sae.hookpoint == sae.output_hookpoint
+        else f"{sae.hookpoint} -> {sae.output_hookpoint}"
+    )
     said = (
         f"SAE {sae.name} does not fit at {at}: L0 {own.l0:.1f}{declared}, explained variance "
         f"{own.explained_variance:.2f} (at least {LEAST_EV} wanted)."
@@ -271,16 +348,36 @@ def explain(
     return f"{said} {_cause(sae.declared_l0, own, better, causes or {})}"
 
 
-def _cause(declared: float | None, own: Measured, better: list[tuple[str, Measured]], causes: Mapping[str, str]) -> str:
+def _cause(
+    declared: float | None,
+    own: Measured,
+    better: list[tuple[str, Measured]],
+    causes: Mapping[str, str],
+) -> str:
     if better:
-        name, found = max(better, key=lambda pair: (_near(pair[1].l0, declared), pair[1].explained_variance))
+        name, found = max(
+            better, key=lambda pair: (_near(pair[1].l0, declared), pair[1].explained_variance)
+        )
         return (
-            f"At {name} it would: L0 {found.l0:.1f}, explained variance {found.explained_variance:.2f}. {causes.get(name, LAYER)}"
+            f"At {name} it would: L0 {found.l0:.1f}, explained "
+            f"variance "
+            f"{found.explained_variance:.2f}. "
+            f"{causes.get(name, LAYER)}"
         )
     if declared is not None and own.l0 > HIGH * declared and own.explained_variance >= LEAST_EV:
-        return "Far too many features fire: the threshold is missing, or is in other units than the activations."
+        return (
+            "Far too many features fire: the threshold is missing, or is in "
+            "other "
+            "units than the "
+            "activations."
+        )
     if declared is not None and own.l0 < LOW * declared:
-        return "Far too few features fire: a norm factor is missing, so that its inputs are too small, or it is of another model."
+        return (
+            "Far too few features fire: a norm factor is missing, so that its "
+            "inputs "
+            "are too small, or it "
+            "is of another model."
+        )
     return "It fits at neither layer beside it: it is of another model or another site."
 
 

@@ -1,8 +1,10 @@
-"""Encoding passes with many SAEs: all of them at once, or, where they do not fit together, group by group.
+"""Encoding passes with many SAEs: all of them at once, or, where they do not fit together, group by
+group.
 
-One pass over the texts is the rule. When memory runs out, the pass is halved first; then only a group of the SAEs is held at a time,
-and the texts that are left go the way that the cost model prices lowest: `stream` reads every group again for each batch, `spill`
-keeps the rows of all batches on disk until each group has seen them, `again` runs the model once for each group.
+One pass over the texts is the rule. When memory runs out, the pass is halved first; then only a
+group of the SAEs is held at a time, and the texts that are left go the way that the cost model
+prices lowest: `stream` reads every group again for each batch, `spill` keeps the rows of all
+batches on disk until each group has seen them, `again` runs the model once for each group.
 """
 
 from __future__ import annotations
@@ -48,7 +50,9 @@ class Told:
 
 
 class Encoding:
-    """One step's SAEs over its texts. `together`: how many SAEs are held at once, at most. `seen` is shown every pass."""
+    """One step's SAEs over its texts. `together`: how many SAEs are held at once, at most. `seen`
+    is shown every pass.
+    """
 
     def __init__(
         self,
@@ -60,7 +64,13 @@ class Encoding:
         scratch: Path | None = None,
         seen: Callable[[Pass], None] | None = None,
     ) -> None:
-        self._model, self._saes, self._budget, self._scratch, self._seen = model, list(saes), budget, scratch, seen
+        self._model, self._saes, self._budget, self._scratch, self._seen = (
+            model,
+            list(saes),
+            budget,
+            scratch,
+            seen,
+        )
         self._held: list[Sae] = []
         self._cleared = False
         self._together = min(together or len(self._saes), len(self._saes))
@@ -69,7 +79,9 @@ class Encoding:
         budget.relief = self._let_go
 
     def run(self, texts: Sequence[Text]) -> Iterator[Encoded]:
-        """Every SAE over every text. What is in hand when memory runs out is streamed; the rest goes the cheapest way."""
+        """Every SAE over every text. What is in hand when memory runs out is streamed; the rest
+        goes the cheapest way.
+        """
         self.told.texts = len(texts)
         done = 0
         if self._together == len(self._saes):
@@ -105,7 +117,12 @@ class Encoding:
             if size < len(self._saes):
                 self._release(keep=group)
             for sae in group:
-                yield Encoded(sae, self._sparse(sae, found.rows[sae.hookpoint]), found.texts, sae is self._saes[-1])
+                yield Encoded(
+                    sae,
+                    self._sparse(sae, found.rows[sae.hookpoint]),
+                    found.texts,
+                    sae is self._saes[-1],
+                )
                 at += 1
                 if self._together < size:
                     break
@@ -135,7 +152,9 @@ class Encoding:
                 yield from self._group(group, found)
 
     def _groups(self) -> Iterator[list[Sae]]:
-        """Group by group, each alone in memory; a group made smaller meanwhile makes the next ones smaller too."""
+        """Group by group, each alone in memory; a group made smaller meanwhile makes the next ones
+        smaller too.
+        """
         at = 0
         while at < len(self._saes):
             group = self._saes[at : at + self._together]
@@ -145,12 +164,19 @@ class Encoding:
 
     def _group(self, group: Sequence[Sae], found: Pass) -> Iterator[Encoded]:
         for sae in group:
-            yield Encoded(sae, self._sparse(sae, found.rows[sae.hookpoint]), found.texts, sae is self._saes[-1])
+            yield Encoded(
+                sae,
+                self._sparse(sae, found.rows[sae.hookpoint]),
+                found.texts,
+                sae is self._saes[-1],
+            )
 
     # --- memory ---
 
     def _passes(self, texts: Sequence[Text], saes: Sequence[Sae]) -> Iterator[Pass]:
-        for found in passes(self._model, texts, list(dict.fromkeys(sae.hookpoint for sae in saes)), self._budget):
+        for found in passes(
+            self._model, texts, list(dict.fromkeys(sae.hookpoint for sae in saes)), self._budget
+        ):
             self.told.batches += 1
             self.told.padded += len(found.texts) * len(found.texts[-1].ids)
             if self._seen:
@@ -173,8 +199,14 @@ class Encoding:
             # Out here nothing refers to the failed attempt any more, so that its memory can be had.
             if not self._make_room(sae, len(rows)):
                 raise DataError(
-                    f"SAE {sae.name} ({sae.width:,} features of {sae.inputs:,} numbers) does not fit in memory beside the model, "
-                    f"even alone and a row at a time ({said}). Use a larger device, or choose narrower SAEs."
+                    f"SAE {sae.name} ({sae.width:,} features of {sae.inputs:,} numbers) "
+                    f"does not fit in "
+                    f"memory beside the "
+                    f"model, "
+                    f"even alone and a row at a time ({said}). Use a larger device, "
+                    f"or "
+                    f"choose narrower "
+                    f"SAEs."
                 )
 
     def _make_room(self, sae: Sae, rows: int) -> bool:
@@ -204,9 +236,13 @@ class Encoding:
         return True
 
     def _release(self, keep: Sequence[Sae]) -> None:
-        """Let go of every other SAE; the first time also of those that an earlier step may have left loaded."""
+        """Let go of every other SAE; the first time also of those that an earlier step may have
+        left loaded.
+        """
         kept = {id(sae) for sae in keep}
-        going = [sae for sae in (self._held if self._cleared else self._saes) if id(sae) not in kept]
+        going = [
+            sae for sae in (self._held if self._cleared else self._saes) if id(sae) not in kept
+        ]
         for sae in going:
             sae.release_memory()
         self._held, self._cleared = [held for held in self._held if id(held) in kept], True
@@ -218,7 +254,9 @@ class Encoding:
         inputs = {sae.hookpoint: sae.inputs for sae in self._saes}
         facts = self._model.identity.facts
         blocks = facts.get("block_parameters") or 12 * self._model.layers * self._model.width**2
-        used = min(self._model.layers, 1 + max(hookpoint(sae.hookpoint).layer for sae in self._saes))
+        used = min(
+            self._model.layers, 1 + max(hookpoint(sae.hookpoint).layer for sae in self._saes)
+        )
         return Prices(
             batches=max(1, -(-sum(len(text.ids) for text in texts) // self._budget.tokens)),
             groups=-(-len(self._saes) // self._together),

@@ -1,4 +1,6 @@
-"""What SAEs say of themselves before they are loaded: the facts of their identity, from which plans and prices are made."""
+"""What SAEs say of themselves before they are loaded: the facts of their identity, from which plans
+and prices are made.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ TYPICAL_L0 = 64.0
 
 @dataclass(frozen=True)
 class Size:
-    """One SAE: where it reads, how many numbers, its features, how many are active as it declares, and the bytes of its weights."""
+    """One SAE: where it reads, how many numbers, its features, how many are active as it declares,
+    and the bytes of its weights.
+    """
 
     hookpoint: str
     inputs: int
@@ -22,7 +26,9 @@ class Size:
 
 
 def sizes(found: Sequence[Size]) -> dict[str, Any]:
-    """The facts of a set of SAEs: `bytes` of their weights as they are stored, `row_flops` of encoding a row at each of them."""
+    """The facts of a set of SAEs: `bytes` of their weights as they are stored, `row_flops` of
+    encoding a row at each of them.
+    """
     return {
         "inputs": found[0].inputs,
         "width": found[0].width,

@@ -1,4 +1,5 @@
-"""`extract.activations`: sparse features of every SAE from one pass over the distinct texts. No dense matrix outlives a chunk.
+"""`extract.activations`: sparse features of every SAE from one pass over the distinct texts. No
+dense matrix outlives a chunk.
 
 While the device computes a batch, another thread turns the one before into rows.
 """
@@ -36,13 +37,21 @@ class Extract(At):
 
     stream: Where | None = Field(
         None,
-        description="Of what `at` looks at, where the raw stream at the SAEs' places is kept as well (table `streams`, 4 bytes a number): "
+        description="Of what `at` looks at, where the raw stream at the SAEs' places is "
+        "kept as well (table "
+        "`streams`, 4 bytes a "
+        "number): "
         "compare.probe and compare.residual then load no model.",
     )
-    batch: int = Field(128, ge=1, description="Samples of one step; samples of equal tokens share one.")
+    batch: int = Field(
+        128, ge=1, description="Samples of one step; samples of equal tokens share one."
+    )
     tokens: int | Literal["auto"] = Field(
         "auto",
-        description="Padded tokens of one forward pass; auto: as many as the cost model finds room for.",
+        description="Padded tokens of one forward pass; auto: as many as the "
+        "cost "
+        "model "
+        "finds room for.",
         json_schema_extra=UNHASHED,
     )
 
@@ -53,15 +62,26 @@ def written(params: Extract) -> tuple[str, ...]:
 
 
 def extract(work: Work) -> Rows:
-    """Rows of `activations`, one a space, sample and position, and the spaces they belong to; of the raw stream what is asked for."""
+    """Rows of `activations`, one a space, sample and position, and the spaces they belong to; of
+    the raw stream what is asked for.
+    """
     import pyarrow as pa
 
     model, saes = work.model, list(work.saes)
-    samples = work.inputs.read("samples").select(["sample", "token_ids", "pieces", "spans"]).to_pylist()
+    samples = (
+        work.inputs.read("samples").select(["sample", "token_ids", "pieces", "spans"]).to_pylist()
+    )
     texts = chosen_texts(samples, lambda row: selected(work.params.at, Read.of(row), model.bos_id))
     budget = Budget(_tokens(work))
     kept = Kept(model, kept_positions(work.params, samples, model.bos_id))
-    encoding = Encoding(model, saes, budget, together=work.batch.get("together"), scratch=work.scratch, seen=kept.take)
+    encoding = Encoding(
+        model,
+        saes,
+        budget,
+        together=work.batch.get("together"),
+        scratch=work.scratch,
+        seen=kept.take,
+    )
     if samples and not texts:
         work.report.event("warning", text=_nothing_chosen(len(samples)))
     done = len(samples) - sum(len(text.samples) for text in texts)
@@ -78,34 +98,53 @@ def extract(work: Work) -> Rows:
 
 def _nothing_chosen(samples: int) -> str:
     return (
-        f"`at` chose no token in any of the {samples} samples of this step: it has no activations. Are there such tokens, spans or "
+        f"`at` chose no token in any of the {samples} samples of this step: it has no "
+        f"activations. Are "
+        f"there such tokens, "
+        f"spans or "
         f"positions in these texts?"
     )
 
 
 def _tokens(work: Work) -> int:
-    return int(work.batch.get("tokens", TOKENS) if work.params.tokens == "auto" else work.params.tokens)
+    return int(
+        work.batch.get("tokens", TOKENS) if work.params.tokens == "auto" else work.params.tokens
+    )
 
 
 def _tell(work: Work, encoding: Encoding, budget: Budget, samples: int) -> None:
     """What was done, and what had to be given up for lack of memory."""
     told = encoding.told
-    facts = {"samples": samples, "texts": told.texts, "batches": told.batches, "padded_tokens": told.padded}
-    memory = {"halved": budget.halved, "saes_together": told.together, "ways": list(told.ways), "rows_at_once": told.chunk}
+    facts = {
+        "samples": samples,
+        "texts": told.texts,
+        "batches": told.batches,
+        "padded_tokens": told.padded,
+    }
+    memory = {
+        "halved": budget.halved,
+        "saes_together": told.together,
+        "ways": list(told.ways),
+        "rows_at_once": told.chunk,
+    }
     work.report.event("extracted", **facts, passes=told.passes, tokens=budget.tokens, **memory)
 
 
-# --- rows -----------------------------------------------------------------------------------------------------------------
+# --- rows -----------------------------------------------------------------------------------------
 
 
-def _ahead(work: Work, encoding: Encoding, texts: Sequence[Text]) -> Iterator[tuple[Encoded, pa.Table]]:
+def _ahead(
+    work: Work, encoding: Encoding, texts: Sequence[Text]
+) -> Iterator[tuple[Encoded, pa.Table]]:
     """Tables in the order of the passes, made beside the next ones."""
     owners = _Owners()
     waiting: deque[tuple[Encoded, Future[pa.Table]]] = deque()
     with ThreadPoolExecutor(1) as helper:
         for found in encoding.run(texts):
             space = space_id(work.model.identity, found.sae)
-            waiting.append((found, helper.submit(_table, space, found.sparse, owners.of(found.texts))))
+            waiting.append(
+                (found, helper.submit(_table, space, found.sparse, owners.of(found.texts)))
+            )
             while len(waiting) > AHEAD or (waiting and waiting[0][1].done()):
                 done, table = waiting.popleft()
                 yield done, table.result()
@@ -131,20 +170,29 @@ def _table(space: str, sparse: Sparse, owners: Columns) -> pa.Table:
     import pyarrow as pa
 
     pick, offsets = _gather(sparse.counts.cpu().numpy(), owners.source)
-    features, values = sparse.features.cpu().numpy().astype("uint32"), sparse.values.float().cpu().numpy()
+    features, values = (
+        sparse.features.cpu().numpy().astype("uint32"),
+        sparse.values.float().cpu().numpy(),
+    )
     schema = arrow_schema("activations")
     columns: dict[str, Any] = {
         "space": pa.array([space], pa.string()).take(pa.array([0] * len(owners.source))),
         "sample": owners.sample,
         "position": owners.position,
-        "features": lists(offsets, features if pick is None else features[pick], schema.field("features").type),
-        "values": lists(offsets, values if pick is None else values[pick], schema.field("values").type),
+        "features": lists(
+            offsets, features if pick is None else features[pick], schema.field("features").type
+        ),
+        "values": lists(
+            offsets, values if pick is None else values[pick], schema.field("values").type
+        ),
     }
     return pa.table(columns, schema=schema)
 
 
 def _gather(counts: np.ndarray[Any, Any], source: np.ndarray[Any, Any]) -> tuple[Any, Any]:
-    """Which entries make up the rows `source`, in order (None: all as they are), and where each of these rows begins."""
+    """Which entries make up the rows `source`, in order (None: all as they are), and where each of
+    these rows begins.
+    """
     import numpy as np
 
     if len(source) == len(counts) and (source == np.arange(len(counts))).all():

@@ -1,4 +1,6 @@
-"""The raw stream at the places of the SAEs, kept where asked for: what readers of the stream would run the model for again."""
+"""The raw stream at the places of the SAEs, kept where asked for: what readers of the stream would
+run the model for again.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ NUMBERS = 1 << 24
 Positions = Mapping[str, Sequence[int]]
 
 
-def kept_positions(params: Any, samples: Sequence[Mapping[str, Any]], bos_id: int | None) -> Positions | None:
+def kept_positions(
+    params: Any, samples: Sequence[Mapping[str, Any]], bos_id: int | None
+) -> Positions | None:
     """By sample, where its stream is kept; None when none is. What nobody looks at cannot be kept."""
     if params.stream is None:
         return None
@@ -35,7 +39,10 @@ def kept_positions(params: Any, samples: Sequence[Mapping[str, Any]], bos_id: in
         beyond = set(kept) - set(looked_at)
         if beyond:
             raise DataError(
-                f"stream: sample '{row['sample']}': position {min(beyond)} is not among those that `at` looks at. Widen `at` (a list of "
+                f"stream: sample '{row['sample']}': position {min(beyond)} is not among "
+                f"those that `at` "
+                f"looks at. Widen `at` "
+                f"(a list of "
                 f"selectors is their union), or keep the stream only where it looks."
             )
         found[row["sample"]] = kept
@@ -43,7 +50,9 @@ def kept_positions(params: Any, samples: Sequence[Mapping[str, Any]], bos_id: in
 
 
 class Kept:
-    """Rows of table `streams`, taken from each pass as it comes by and given out between others. Each place and text once."""
+    """Rows of table `streams`, taken from each pass as it comes by and given out between others.
+    Each place and text once.
+    """
 
     def __init__(self, model: Model, positions: Positions | None) -> None:
         self._model, self._positions = model, positions
@@ -51,14 +60,20 @@ class Kept:
         self._taken: dict[str, set[str]] = {}
 
     def take(self, found: Pass) -> None:
-        """Keep what is asked for of a pass. Another pass for other SAEs may show the same stream again."""
+        """Keep what is asked for of a pass. Another pass for other SAEs may show the same stream
+        again.
+        """
         if self._positions is None:
             return
         all_of_it = Columns(found.texts, self._wanted)
         for place, rows in found.rows.items():
             taken = self._taken.setdefault(place, set())
             fresh = {text.samples[0] for text in found.texts} - taken
-            columns = all_of_it if len(fresh) == len(found.texts) else Columns(found.texts, self._fresh(fresh))
+            columns = (
+                all_of_it
+                if len(fresh) == len(found.texts)
+                else Columns(found.texts, self._fresh(fresh))
+            )
             taken |= fresh
             self._waiting += self._tables(place, rows, columns)
 

@@ -1,4 +1,6 @@
-"""`uses: auto`: looks at a folder, says which layout its SAEs are in, and hands it to the adapter that reads it."""
+"""`uses: auto`: looks at a folder, says which layout its SAEs are in, and hands it to the adapter
+that reads it.
+"""
 
 from __future__ import annotations
 
@@ -54,13 +56,25 @@ def _has(folder: Path, *names: str) -> bool:
 
 LAYOUTS = (
     Layout("Llama Scope, original", "llama_scope", lambda at: _has(at, "hyperparams.json")),
-    Layout("OpenMOSS, 2025 or 2026", "llama_scope", lambda at: bool({"sae_type", "act_fn"} & set(_config(at)))),
+    Layout(
+        "OpenMOSS, 2025 or 2026",
+        "llama_scope",
+        lambda at: bool({"sae_type", "act_fn"} & set(_config(at))),
+    ),
     Layout("Gemma Scope 1", "gemma_scope", lambda at: _has(at, "params.npz")),
     Layout("SAELens", "saelens", lambda at: _has(at, "cfg.json", "sae_weights.safetensors")),
-    Layout("Gemma Scope 2", None, lambda at: _has(at, "params.safetensors") or "hf_hook_point_in" in _config(at)),
+    Layout(
+        "Gemma Scope 2",
+        None,
+        lambda at: _has(at, "params.safetensors") or "hf_hook_point_in" in _config(at),
+    ),
     Layout("sparsify", None, lambda at: _has(at, "cfg.json", "sae.safetensors")),
     Layout("dictionary_learning", None, lambda at: _has(at, "ae.pt") or "trainer" in _config(at)),
-    Layout("circuit-tracer", None, lambda at: any(at.glob("layer_*.safetensors")) or any(at.glob("W_enc_*.safetensors"))),
+    Layout(
+        "circuit-tracer",
+        None,
+        lambda at: any(at.glob("layer_*.safetensors")) or any(at.glob("W_enc_*.safetensors")),
+    ),
 )
 
 
@@ -71,7 +85,12 @@ def identify(params: Auto) -> Identity:
     found: Identity = adapter.identify(given)
     layers = found.facts["layers"]
     said = f"{layout.adapter} ({layout.name} layout), layers {', '.join(map(str, layers))}"
-    return Identity(found.name, found.revision, found.digest, {**found.facts, "adapter": layout.adapter, "found": said})
+    return Identity(
+        found.name,
+        found.revision,
+        found.digest,
+        {**found.facts, "adapter": layout.adapter, "found": said},
+    )
 
 
 def load(params: Auto, report: Reporter) -> list[CanonicalSae]:
@@ -97,14 +116,19 @@ def _chosen(params: Auto) -> tuple[Layout, Any]:
         refuse_pickles(folders[0])
         read = choices({str(other.adapter) for other in LAYOUTS if other.adapter})
         raise BadInput(
-            f"saes.with.path: {folders[0]} is in the layout of {layout.name}, which no adapter here reads. They are {read}. "
+            f"saes.with.path: {folders[0]} is in the layout of {layout.name}, which "
+            f"no "
+            f"adapter here reads. "
+            f"They are {read}. "
             f"Another layout takes one file: docs/tutorial/an-sae-adapter.md."
         )
     kind = _ADAPTERS[layout.adapter][1]
     if layout.adapter == "gemma_scope":
         return layout, kind(path=str(_one(folders, 3)), **_gemma(root, folders, params.layers))
     if layout.adapter == "llama_scope":
-        return layout, kind(path=str(root if root in folders else _one(folders, 1)), layers=params.layers)
+        return layout, kind(
+            path=str(root if root in folders else _one(folders, 1)), layers=params.layers
+        )
     return layout, kind(path=params.path, layers=params.layers)
 
 
@@ -112,7 +136,12 @@ def _one(folders: list[Path], up: int) -> Path:
     """The one folder that holds a set of SAEs."""
     sets = sorted({folder.parents[up - 1] for folder in folders})
     if len(sets) > 1:
-        raise BadInput(f"saes.with.path: there are several sets of SAEs: {choices(map(str, sets))}. Name one of them.")
+        raise BadInput(
+            f"saes.with.path: there are several sets of "
+            f"SAEs: "
+            f"{choices(map(str, sets))}. "
+            f"Name one of them."
+        )
     return sets[0]
 
 
@@ -121,10 +150,15 @@ def _gemma(root: Path, folders: list[Path], layers: Layers) -> dict[str, Any]:
     site = {"site": "embedding"} if folders[0].parts[-3] == "embedding" else {}
     if root not in folders:
         return {"layers": layers, **site}
-    found = re.fullmatch(r".*/(?:layer_(\d+)|embedding)/width_(\w+)/average_l0_(\d+)", root.as_posix())
+    found = re.fullmatch(
+        r".*/(?:layer_(\d+)|embedding)/width_(\w+)/average_l0_(\d+)", root.as_posix()
+    )
     if found is None:
         raise BadInput(
-            f"saes.with.path: {root} is not named like layer_L/width_W/average_l0_N: where its SAE belongs is not known."
+            f"saes.with.path: {root} is not named like layer_L/width_W/average_l0_N: "
+            f"where its SAE "
+            f"belongs is not "
+            f"known."
         )
     return {"layers": int(found[1] or 0), "width": found[2], "l0": (int(found[3]),), **site}
 
@@ -136,22 +170,40 @@ def _detect(root: Path) -> tuple[Layout, list[Path]]:
         here = [layout for layout in LAYOUTS if layout.marks(folder)]
         if len(here) > 1:
             raise BadInput(
-                f"saes.with.path: {folder} is in the layouts of {choices(layout.name for layout in here)} at once. Keep the files of one, "
-                f"or name the adapter: {choices({layout.adapter for layout in here if layout.adapter})}."
+                f"saes.with.path: {folder} is in the layouts of "
+                f"{choices(layout.name for layout in here)} "
+                f"at once. Keep the "
+                f"files of one, "
+                f"or name the adapter: "
+                f"{choices({layout.adapter for layout in here if layout.adapter})}."
             )
         for layout in here:
             found.setdefault(layout.name, (layout, []))[1].append(folder)
     if len(found) > 1:
         shown = "; ".join(f"{name} in {folders[0]}" for name, (_, folders) in sorted(found.items()))
-        raise BadInput(f"saes.with.path: {root} holds SAEs of several layouts: {shown}. Name the folder of one, or its adapter.")
+        raise BadInput(
+            f"saes.with.path: {root} holds SAEs of several layouts: {shown}. Name "
+            f"the "
+            f"folder of one, or "
+            f"its adapter."
+        )
     if not found:
         for folder in _folders(root):
             refuse_pickles(folder)
-        raise BadInput(f"saes.with.path: {root} holds no SAEs in a known layout: {choices(layout.name for layout in LAYOUTS)}.")
+        raise BadInput(
+            f"saes.with.path: {root} holds no SAEs in a "
+            f"known "
+            f"layout: "
+            f"{choices(layout.name for layout in LAYOUTS)}."
+        )
     return next(iter(found.values()))
 
 
 def _folders(root: Path) -> Iterator[Path]:
     """The root and the folders below it, by depth."""
     for depth in range(DEPTH + 1):
-        yield from (path for path in sorted(root.glob("/".join("*" * depth)) if depth else [root]) if path.is_dir())
+        yield from (
+            path
+            for path in sorted(root.glob("/".join("*" * depth)) if depth else [root])
+            if path.is_dir()
+        )

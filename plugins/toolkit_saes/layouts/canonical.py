@@ -1,7 +1,9 @@
-"""The form that every adapter converts to: z = (x - b_dec if asked) W_enc + b_enc, f = gate(z), x^ = f W_dec + b_dec (+ x S).
+"""The form that every adapter converts to: z = (x - b_dec if asked) W_enc + b_enc, f = gate(z), x^
+= f W_dec + b_dec (+ x S).
 
-Raw activations in, raw activations out, float32. A fixed scale (a data set's average norm) is kept beside the weights, so that
-arithmetic is done in the order that the authors' code has it; a norm of each row by itself is undone by `reconstruct` only.
+Raw activations in, raw activations out, float32. A fixed scale (a data set's average norm) is kept
+beside the weights, so that arithmetic is done in the order that the authors' code has it; a norm of
+each row by itself is undone by `reconstruct` only.
 """
 
 from __future__ import annotations
@@ -28,12 +30,14 @@ DENSE_ON_GPU = 1 << 26
 
 @dataclass(frozen=True)
 class Weights:
-    """W_enc (inputs of each feature), b_enc (width), W_dec (outputs of each feature), b_dec (outputs), and how they are run.
+    """W_enc (inputs of each feature), b_enc (width), W_dec (outputs of each feature), b_dec
+    (outputs), and how they are run.
 
-    `threshold`: one number or one a feature; `rank_by` (width): what the gate multiplies pre-activations by before it decides
-    (decoder norms); `r_mag`, `b_mag` (width): of a gated SAE; `skip` (inputs of each output). Inputs are multiplied by `scale_in`, the
-    result divided by `scale_out`. `norm`: each row by itself, to length sqrt(inputs) or as layer norm does; undone at the end if
-    `undo_norm`.
+    `threshold`: one number or one a feature; `rank_by` (width): what the gate multiplies
+    pre-activations by before it decides (decoder norms); `r_mag`, `b_mag` (width): of a gated SAE;
+    `skip` (inputs of each output). Inputs are multiplied by `scale_in`, the result divided by
+    `scale_out`. `norm`: each row by itself, to length sqrt(inputs) or as layer norm does; undone at
+    the end if `undo_norm`.
     """
 
     w_enc: Matrix
@@ -56,18 +60,36 @@ class Weights:
     def on(self, device: object) -> Weights:
         """The same on a device."""
         held: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        held |= {name: value.on(device) for name, value in held.items() if isinstance(value, Matrix)}
-        return replace(self, **held | {name: value.to(device) for name, value in held.items() if hasattr(value, "to")})
+        held |= {
+            name: value.on(device) for name, value in held.items() if isinstance(value, Matrix)
+        }
+        return replace(
+            self,
+            **held
+            | {name: value.to(device) for name, value in held.items() if hasattr(value, "to")},
+        )
 
     def features(self, part: slice) -> Weights:
         """With what the gate asks of some features only."""
-        held: dict[str, Any] = {name: getattr(self, name) for name in ("b_enc", "threshold", "rank_by", "r_mag", "b_mag")}
-        return replace(self, **{name: value[part] for name, value in held.items() if value is not None and value.ndim})
+        held: dict[str, Any] = {
+            name: getattr(self, name)
+            for name in ("b_enc", "threshold", "rank_by", "r_mag", "b_mag")
+        }
+        return replace(
+            self,
+            **{
+                name: value[part]
+                for name, value in held.items()
+                if value is not None and value.ndim
+            },
+        )
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of an SAE before its weights are read. `output`: where a transcoder writes, and how many numbers."""
+    """What is known of an SAE before its weights are read. `output`: where a transcoder writes, and
+    how many numbers.
+    """
 
     name: str
     release: str
@@ -124,7 +146,9 @@ class CanonicalSae(Sae):
         return fused(weights.gate, weights.w_enc.into(given), weights)
 
     def sparse(self, rows: Tensor, chunk: int | None = None) -> Sparse:
-        """Active features of rows. Where each feature decides by itself a block of them is read once for all rows."""
+        """Active features of rows. Where each feature decides by itself a block of them is read
+        once for all rows.
+        """
         weights = self._for(rows)
         if weights.gate not in BY_FEATURE:
             return super().sparse(rows, chunk)
@@ -134,13 +158,18 @@ class CanonicalSae(Sae):
         """The weights, for rows that they fit."""
         if rows.shape[-1] != self.inputs:
             raise DataError(
-                f"SAE {self.name} reads {self.inputs} numbers, the model's {self.hookpoint} has {rows.shape[-1]}: it belongs to "
+                f"SAE {self.name} reads {self.inputs} numbers, the model's "
+                f"{self.hookpoint} has "
+                f"{rows.shape[-1]}: it "
+                f"belongs to "
                 f"another model. Name SAEs of this model."
             )
         return self.weights(rows)
 
     def decode(self, activations: Tensor) -> Tensor:
-        """Back into the stream; the skip connection of a transcoder, which needs the rows, is left to `reconstruct`."""
+        """Back into the stream; the skip connection of a transcoder, which needs the rows, is left
+        to `reconstruct`.
+        """
         weights = self._linear(self.weights(activations))
         return _divided(weights.w_dec.out_of(activations) + weights.b_dec, weights.scale_out)
 
@@ -148,7 +177,9 @@ class CanonicalSae(Sae):
         """Rows of W_dec, in the stream's units."""
         import torch
 
-        weights = self._linear(self.weights(torch.empty(0) if self._held is None else self._held.b_dec))
+        weights = self._linear(
+            self.weights(torch.empty(0) if self._held is None else self._held.b_dec)
+        )
         return _divided(weights.w_dec.rows(features), weights.scale_out)
 
     def reconstruct(self, rows: Tensor, activations: Tensor | None = None) -> Tensor:
@@ -177,8 +208,14 @@ class CanonicalSae(Sae):
         """Weights whose output is in the stream's units without knowing the rows."""
         if weights.norm != "none" and weights.undo_norm:
             raise DataError(
-                f"SAE {self.name} gives each row its norm back ({weights.norm} norm), so what a feature adds to the stream differs "
-                f"from row to row. It can be extracted and examined, but not decoded or edited with by itself: choose another SAE."
+                f"SAE {self.name} gives each row its norm back ({weights.norm} norm), so "
+                f"what a feature adds "
+                f"to the stream "
+                f"differs "
+                f"from row to row. It can be extracted and examined, but not decoded or "
+                f"edited with by "
+                f"itself: choose "
+                f"another SAE."
             )
         return weights
 
@@ -199,13 +236,18 @@ def _sparse(weights: Weights, rows: Tensor, chunk: int | None) -> Sparse:
 
 
 class _Entries:
-    """Active features as they are found, in arrays that grow: small ones kept between large ones would leave holes in the heap."""
+    """Active features as they are found, in arrays that grow: small ones kept between large ones
+    would leave holes in the heap.
+    """
 
     def __init__(self, rows: Tensor) -> None:
         import torch
 
         self._rows, self._count, room = len(rows), 0, 1024 + 128 * len(rows)
-        self._held = [torch.empty(room, dtype=kind, device=rows.device) for kind in (torch.long, torch.long, torch.float32)]
+        self._held = [
+            torch.empty(room, dtype=kind, device=rows.device)
+            for kind in (torch.long, torch.long, torch.float32)
+        ]
 
     def add(self, active: Tensor, row: int, feature: int) -> None:
         """What is not 0 of a matrix that begins at a row and feature."""
@@ -214,8 +256,13 @@ class _Entries:
         rows, features = _nonzero(active)
         end = self._count + len(rows)
         if end > len(self._held[0]):
-            self._held = [torch.cat([held, torch.empty_like(held), held.new_empty(len(rows))]) for held in self._held]
-        for held, new in zip(self._held, (rows + row, features + feature, active[rows, features]), strict=True):
+            self._held = [
+                torch.cat([held, torch.empty_like(held), held.new_empty(len(rows))])
+                for held in self._held
+            ]
+        for held, new in zip(
+            self._held, (rows + row, features + feature, active[rows, features]), strict=True
+        ):
             held[self._count : end] = new
         self._count = end
 

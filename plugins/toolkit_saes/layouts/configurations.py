@@ -1,4 +1,6 @@
-"""A study's list of Gemma Scope SAEs: a JSON list of `{"layer": 0, "average_l0": 105, "path": "layer_0/width_16k/..."}`."""
+"""A study's list of Gemma Scope SAEs: a JSON list of `{"layer": 0, "average_l0": 105, "path":
+"layer_0/width_16k/..."}`.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,15 @@ class Entry(NamedTuple):
 
 
 def read_configurations(file: Path) -> list[Entry]:
-    """The SAEs of a list in its order; a layer or L0 that contradicts its path, or one listed twice, is an error."""
+    """The SAEs of a list in its order; a layer or L0 that contradicts its path, or one listed
+    twice, is an error.
+    """
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BadInput(f"saes.with.configurations: {file} cannot be read as JSON: {error}.") from None
+        raise BadInput(
+            f"saes.with.configurations: {file} cannot be read as JSON: {error}."
+        ) from None
     if isinstance(found, dict):
         found = next((value for value in found.values() if isinstance(value, list)), None)
     if not isinstance(found, list) or not found:
@@ -36,7 +42,12 @@ def read_configurations(file: Path) -> list[Entry]:
     entries = [_entry(file, number, given) for number, given in enumerate(found, 1)]
     twice = next((entry for at, entry in enumerate(entries) if entry in entries[:at]), None)
     if twice is not None:
-        raise BadInput(f"saes.with.configurations: {file} lists layer {twice.layer}, width {twice.width}, L0 {twice.l0} twice.")
+        raise BadInput(
+            f"saes.with.configurations: {file} lists layer {twice.layer}, "
+            f"width "
+            f"{twice.width}, L0 "
+            f"{twice.l0} twice."
+        )
     return entries
 
 
@@ -46,10 +57,22 @@ def _entry(file: Path, number: int, given: Any) -> Entry:
     layer = _number(said.get("layer", path and path[1]))
     l0 = _number(said.get("average_l0", said.get("l0", path and path[3])))
     if layer is None or l0 is None:
-        raise BadInput(f"saes.with.configurations: entry {number} of {file} names no layer and average_l0: {str(given)[:80]}.")
+        raise BadInput(
+            f"saes.with.configurations: entry {number} of {file} names no layer "
+            f"and "
+            f"average_l0: "
+            f"{str(given)[:80]}."
+        )
     if path and (path[1] not in (None, str(layer)) or path[3] != str(l0)):
-        raise BadInput(f"saes.with.configurations: entry {number} of {file} says layer {layer}, L0 {l0}, and the path {path[0]}.")
-    return Entry(layer, path[2] if path else str(said.get("width", WIDTH)).removeprefix("width_"), l0)
+        raise BadInput(
+            f"saes.with.configurations: entry {number} of {file} says layer {layer}, "
+            f"L0 "
+            f"{l0}, and the path "
+            f"{path[0]}."
+        )
+    return Entry(
+        layer, path[2] if path else str(said.get("width", WIDTH)).removeprefix("width_"), l0
+    )
 
 
 def _number(value: Any) -> int | None:

@@ -1,6 +1,7 @@
 """Decoder rows straight from SAE files: no torch, a range of features at a time, nothing fetched.
 
-What the model's units are is the loaders' business; here only directions matter, so that no fold is done.
+What the model's units are is the loaders' business; here only directions matter, so that no fold is
+done.
 """
 
 from __future__ import annotations
@@ -30,11 +31,17 @@ _KINDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
 
 def llama_scope(params: _llama_scope.LlamaScope, name: str) -> Decoder:
     """Columns of `decoder.weight`, which lies there as (inputs, features)."""
-    folder = _root(params, "**/*L*/hyperparams.json") / params.folder / _checked(name, _LLAMA, "Llama Scope")
+    folder = (
+        _root(params, "**/*L*/hyperparams.json")
+        / params.folder
+        / _checked(name, _LLAMA, "Llama Scope")
+    )
     path = _there(folder / "checkpoints" / "final.safetensors")
     facts = safetensors_header(path).get("decoder.weight")
     if facts is None or len(facts["shape"]) != 2:
-        raise BadInput(f"{path} has no matrix 'decoder.weight': it is not in Llama Scope's original layout.")
+        raise BadInput(
+            f"{path} has no matrix 'decoder.weight': it is not in Llama Scope's original layout."
+        )
     digest = content_digest({file: _there(folder / file) for file in _llama_scope.FILES})
     return Decoder(digest, facts["shape"][1], _columns(path, facts))
 
@@ -43,7 +50,9 @@ def gemma_scope(params: _gemma_scope.GemmaScope, name: str) -> Decoder:
     """Rows of `W_dec`, which lies there as (features, inputs)."""
     path = _there(_root(params, "layer_*") / _checked(name, _GEMMA, "Gemma Scope") / "params.npz")
     shape, kind = _member(path)
-    return Decoder(content_digest({"params.npz": path}), shape[0], partial(_rows, path, shape, kind))
+    return Decoder(
+        content_digest({"params.npz": path}), shape[0], partial(_rows, path, shape, kind)
+    )
 
 
 def _root(params: Any, marker: str) -> Path:
@@ -52,7 +61,9 @@ def _root(params: Any, marker: str) -> Path:
         return locate(params.path)
     found = cached(str(params.release), params.at, marker)
     if found is None:
-        raise BadInput(f"{params.release} at revision {params.at} is not in the Hugging Face cache.")
+        raise BadInput(
+            f"{params.release} at revision {params.at} is not in the Hugging Face cache."
+        )
     return found
 
 
@@ -69,14 +80,18 @@ def _there(path: Path) -> Path:
 
 
 def _columns(path: Path, facts: dict[str, Any]) -> Callable[[int, int], np.ndarray]:
-    """A function that gives columns as rows, in float32. NumPy knows no bfloat16: it is the upper half of a float32."""
+    """A function that gives columns as rows, in float32. NumPy knows no bfloat16: it is the upper
+    half of a float32.
+    """
     import numpy as np
 
     with path.open("rb") as file:
         start = 8 + int.from_bytes(file.read(8), "little") + facts["data_offsets"][0]
     brain = facts["dtype"] == "BF16"
     if not brain and facts["dtype"] not in _KINDS:
-        raise BadInput(f"{path}: decoder.weight is {facts['dtype']}; readable are BF16, {', '.join(_KINDS)}.")
+        raise BadInput(
+            f"{path}: decoder.weight is {facts['dtype']}; readable are BF16, {', '.join(_KINDS)}."
+        )
     kind = np.dtype("<u2") if brain else np.dtype(_KINDS[facts["dtype"]])
     whole = np.memmap(path, kind, "r", start, tuple(facts["shape"]))
 
@@ -93,7 +108,9 @@ def _member(path: Path) -> tuple[tuple[int, int], np.dtype]:
         with zipfile.ZipFile(path) as archive, archive.open("W_dec.npy") as member:
             shape, kind = _header(member)
     except (zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
-        raise BadInput(f"{path} has no readable array 'W_dec' ({error}). Copy or download it again.") from None
+        raise BadInput(
+            f"{path} has no readable array 'W_dec' ({error}). Copy or download it again."
+        ) from None
     if len(shape) != 2:
         raise BadInput(f"{path}: W_dec is {shape}; wanted (features, inputs).")
     return (int(shape[0]), int(shape[1])), kind
@@ -110,7 +127,9 @@ def _header(member: Any) -> tuple[tuple[int, ...], np.dtype]:
 
 
 def _rows(path: Path, shape: tuple[int, int], kind: np.dtype, first: int, last: int) -> np.ndarray:
-    """The member is read from the wanted row on; what is stored unpacked, as NumPy does by default, is skipped, not read."""
+    """The member is read from the wanted row on; what is stored unpacked, as NumPy does by default,
+    is skipped, not read.
+    """
     import numpy as np
 
     last = min(last, shape[0])

@@ -1,7 +1,9 @@
-"""Gemma Scope 1's layout: `layer_L/width_W/average_l0_N/params.npz`. No config file: the path says what it is, the repository where.
+"""Gemma Scope 1's layout: `layer_L/width_W/average_l0_N/params.npz`. No config file: the path says
+what it is, the repository where.
 
-The training norm is folded in already, so the tensors are used as stored. Embedding SAEs read the table before Gemma multiplies it by
-sqrt(d); they are run on the stream behind that, which is what a model shows.
+The training norm is folded in already, so the tensors are used as stored. Embedding SAEs read the
+table before Gemma multiplies it by sqrt(d); they are run on the stream behind that, which is what a
+model shows.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ Site = Literal["res", "mlp", "att", "transcoders", "embedding"]
 
 
 class Place(NamedTuple):
-    """Where the SAEs of a site read, and where they write if that is elsewhere; how it shows in the recipe."""
+    """Where the SAEs of a site read, and where they write if that is elsewhere; how it shows in the
+    recipe.
+    """
 
     reads: str
     writes: str | None = None
@@ -51,21 +55,36 @@ SITES: dict[str, Place] = {
 
 
 class GemmaScope(Placed):
-    """Which SAEs. Either `release` (a repository of the hub) or `path` (the folder that holds `layer_0`, `layer_1`, ...)."""
+    """Which SAEs. Either `release` (a repository of the hub) or `path` (the folder that holds
+    `layer_0`, `layer_1`, ...).
+    """
 
-    release: str | None = Field(None, description="Repository on the hub, for example google/gemma-scope-2b-pt-res.")
+    release: str | None = Field(
+        None, description="Repository on the hub, for example google/gemma-scope-2b-pt-res."
+    )
     site: Site | None = Field(
         None,
-        description="Where the SAEs read; by itself what the repository's name ends with (-res, -mlp, -att, -transcoders), or res.",
+        description="Where the SAEs read; by itself what the repository's name ends with "
+        "(-res, -mlp, -att, "
+        "-transcoders), or "
+        "res.",
     )
     width: str | None = Field(
-        None, description="The width's folder name without `width_`: 16k, 65k, ...; by itself 16k, or the only one there is."
+        None,
+        description="The width's folder name without `width_`: 16k, 65k, ...; by "
+        "itself "
+        "16k, or the only one "
+        "there is.",
     )
     l0: Literal["canonical", "all"] | tuple[int, ...] = Field(
         "canonical", description="canonical (nearest 100), all, or the average L0s wanted."
     )
     configurations: PathText | None = Field(
-        None, description="A study's list of SAEs (gemma_scope_16k_configurations.json) instead of layers, width and l0."
+        None,
+        description="A study's list of SAEs "
+        "(gemma_scope_16k_configurations.json) "
+        "instead of layers, "
+        "width and l0.",
     )
 
 
@@ -74,10 +93,23 @@ def identify(params: GemmaScope) -> Identity:
     if params.path is not None:
         root = locate(params.path)
         files = _files(params, root)
-        return Identity(root.name, "local", content_digest({str(file.relative_to(root)): file for file in files}), _sizes(files))
+        return Identity(
+            root.name,
+            "local",
+            content_digest({str(file.relative_to(root)): file for file in files}),
+            _sizes(files),
+        )
     found = _snapshot(params)
-    facts = _sizes(_files(params, found.folder)) if found.folder and _all_there(params, found.folder) else {}
-    asked = [str(part) for part in (params.site, params.layers, _width(params, []), params.l0) if part is not None]
+    facts = (
+        _sizes(_files(params, found.folder))
+        if found.folder and _all_there(params, found.folder)
+        else {}
+    )
+    asked = [
+        str(part)
+        for part in (params.site, params.layers, _width(params, []), params.l0)
+        if part is not None
+    ]
     wanted = str(sorted(_entries(params))) if params.configurations else ":".join(asked)
     return Identity(found.name, found.revision, f"{found.name}@{found.revision}:{wanted}", facts)
 
@@ -87,7 +119,10 @@ def load(params: GemmaScope, report: Reporter) -> list[CanonicalSae]:
     root = _root(params, report)
     report.phase("load")
     release, site = params.release or root.name, _site(params, root)
-    return [CanonicalSae(_facts(file, release, site), partial(read_weights, file)) for file in _files(params, root)]
+    return [
+        CanonicalSae(_facts(file, release, site), partial(read_weights, file))
+        for file in _files(params, root)
+    ]
 
 
 def downloads(params: GemmaScope) -> Iterator[Download]:
@@ -113,7 +148,9 @@ def _root(params: GemmaScope, report: Reporter) -> Path:
 
 
 def _all_there(params: GemmaScope, root: Path) -> bool:
-    """Whether the cache surely has them. Of a release that nobody wrote down, only the network knows which L0 is canonical."""
+    """Whether the cache surely has them. Of a release that nobody wrote down, only the network
+    knows which L0 is canonical.
+    """
     wanted = _listed(params)
     if wanted is not None:
         return all((root / pattern).exists() for pattern in wanted)
@@ -124,19 +161,29 @@ def _all_there(params: GemmaScope, root: Path) -> bool:
 
 
 def _patterns(params: GemmaScope, found: Snapshot) -> list[str]:
-    """What to fetch: the very files where they are known or the hub lists them, else the layers, width and L0s asked for."""
+    """What to fetch: the very files where they are known or the hub lists them, else the layers,
+    width and L0s asked for.
+    """
     listed = _listed(params)
     if listed is not None:
         return listed
     if params.l0 == "canonical" and not offline():
-        return _canonical_of(params, [Path(file.path) for file in repository_files(found, _wide(params))]) or _wide(params)
+        return _canonical_of(
+            params, [Path(file.path) for file in repository_files(found, _wide(params))]
+        ) or _wide(params)
     return _wide(params)
 
 
 def _wide(params: GemmaScope) -> list[str]:
-    layers = ["*"] if params.layers == "all" else chosen(params.layers, range(1000), str(params.release))
+    layers = (
+        ["*"] if params.layers == "all" else chosen(params.layers, range(1000), str(params.release))
+    )
     sparsities = ["*"] if isinstance(params.l0, str) else params.l0
-    return [_pattern(params, str(layer), _width(params, []), str(l0)) for layer in layers for l0 in sparsities]
+    return [
+        _pattern(params, str(layer), _width(params, []), str(l0))
+        for layer in layers
+        for l0 in sparsities
+    ]
 
 
 def _canonical_of(params: GemmaScope, files: Sequence[Path]) -> list[str]:
@@ -145,7 +192,9 @@ def _canonical_of(params: GemmaScope, files: Sequence[Path]) -> list[str]:
     there: dict[int, list[int]] = {}
     for file in files:
         there.setdefault(_layer(file), []).append(_l0(file))
-    chosen = {layer: canonical(params.release, width, layer, l0s) for layer, l0s in sorted(there.items())}
+    chosen = {
+        layer: canonical(params.release, width, layer, l0s) for layer, l0s in sorted(there.items())
+    }
     return [_pattern(params, str(layer), width, str(l0)) for layer, l0 in chosen.items()]
 
 
@@ -155,9 +204,14 @@ def _pattern(params: GemmaScope, layer: str, width: str, l0: str) -> str:
 
 
 def _listed(params: GemmaScope) -> list[str] | None:
-    """The files that a study's list or the registry names for what is asked; None where neither knows."""
+    """The files that a study's list or the registry names for what is asked; None where neither
+    knows.
+    """
     if params.configurations is not None:
-        return [_pattern(params, str(entry.layer), entry.width, str(entry.l0)) for entry in _entries(params)]
+        return [
+            _pattern(params, str(entry.layer), entry.width, str(entry.l0))
+            for entry in _entries(params)
+        ]
     width = _width(params, [])
     if params.site == "embedding":
         there = {0: embeddings(params.release, width)}
@@ -184,7 +238,9 @@ def _sizes(files: Sequence[Path]) -> dict[str, Any]:
 
 def _size(file: Path) -> Size:
     inputs, width, _ = _shape(file)
-    return Size(f"layer.{_layer(file)}", inputs, width, float(_l0(file)) or None, file.stat().st_size)
+    return Size(
+        f"layer.{_layer(file)}", inputs, width, float(_l0(file)) or None, file.stat().st_size
+    )
 
 
 def _files(params: GemmaScope, root: Path) -> list[Path]:
@@ -196,11 +252,17 @@ def _files(params: GemmaScope, root: Path) -> list[Path]:
 
 def _named(params: GemmaScope, root: Path) -> list[Path]:
     """The files of a study's list; one that is not there is an error."""
-    files = [root / _pattern(params, str(entry.layer), entry.width, str(entry.l0)) for entry in _entries(params)]
+    files = [
+        root / _pattern(params, str(entry.layer), entry.width, str(entry.l0))
+        for entry in _entries(params)
+    ]
     missing = [file for file in files if not file.exists()]
     if missing:
         raise BadInput(
-            f"saes.with.configurations: {len(missing)} of {len(files)} SAEs of the list are not in {root}; the first is "
+            f"saes.with.configurations: {len(missing)} of {len(files)} SAEs of the "
+            f"list "
+            f"are not in {root}; "
+            f"the first is "
             f"{missing[0].relative_to(root)}."
         )
     return files
@@ -208,22 +270,44 @@ def _named(params: GemmaScope, root: Path) -> list[Path]:
 
 def _searched(params: GemmaScope, root: Path) -> list[Path]:
     release, below = params.release or root.name, _pattern(params, "*", "*", "*")
-    there = {path for path in root.glob(below) if re.fullmatch(r"embedding|layer_\d+", path.parts[-4])}
+    there = {
+        path for path in root.glob(below) if re.fullmatch(r"embedding|layer_\d+", path.parts[-4])
+    }
     if not there:
-        shown = below.replace("layer_*", "layer_L").replace("width_*", "width_W").replace("average_l0_*", "average_l0_N")
+        shown = (
+            below.replace("layer_*", "layer_L")
+            .replace("width_*", "width_W")
+            .replace("average_l0_*", "average_l0_N")
+        )
         raise BadInput(f"{root} holds no Gemma Scope SAEs: there is no {shown} below it.")
     widths = {path.parts[-3].removeprefix("width_") for path in there}
     width = _width(params, widths)
     wide = [path for path in there if path.parts[-3] == f"width_{width}"]
     if not wide:
-        raise BadInput(f"saes.with.width: {release} has no width '{width}'; it has {choices(widths)}.")
-    layers = [0] if params.site == "embedding" else chosen(params.layers, [_layer(path) for path in wide], release)
-    return [file for layer in layers for file in _sparsities(params, sorted(wide, key=_l0), layer, width)]
+        raise BadInput(
+            f"saes.with.width: {release} has no width '{width}'; it has {choices(widths)}."
+        )
+    layers = (
+        [0]
+        if params.site == "embedding"
+        else chosen(params.layers, [_layer(path) for path in wide], release)
+    )
+    return [
+        file
+        for layer in layers
+        for file in _sparsities(params, sorted(wide, key=_l0), layer, width)
+    ]
 
 
 def _width(params: GemmaScope, there: set[str] | list[str]) -> str:
     """The width asked for; else the usual one, or the only one there is."""
-    return params.width or (next(iter(there)) if len(there) == 1 else "4k" if params.site == "embedding" else USUAL_WIDTH)
+    return params.width or (
+        next(iter(there))
+        if len(there) == 1
+        else "4k"
+        if params.site == "embedding"
+        else USUAL_WIDTH
+    )
 
 
 def _sparsities(params: GemmaScope, files: list[Path], layer: int, width: str) -> list[Path]:
@@ -241,7 +325,10 @@ def _chosen_l0(params: GemmaScope, layer: int, width: str, there: list[int]) -> 
     if not found:
         asked, has = (", ".join(map(str, numbers)) for numbers in (params.l0, there))
         raise BadInput(
-            f"saes.with.l0: layer {layer} has SAEs of L0 {has}, none of {asked}. Name one of each layer, or say `all`."
+            f"saes.with.l0: layer {layer} has SAEs of L0 {has}, none of {asked}. Name "
+            f"one "
+            f"of each layer, or "
+            f"say `all`."
         )
     return found
 
@@ -268,9 +355,16 @@ def _facts(file: Path, release: str, site: str) -> Facts:
     inputs, width, outputs = _shape(file)
     place, layer = SITES[site], _layer(file)
     if inputs != outputs and place.writes is None:
-        raise BadInput(f"{file}: it reads {inputs} numbers and writes {outputs}: it is a transcoder. Say `site: transcoders`.")
+        raise BadInput(
+            f"{file}: it reads {inputs} numbers and writes {outputs}: it is a "
+            f"transcoder. "
+            f"Say `site: "
+            f"transcoders`."
+        )
     name = "/".join(file.parts[-4:-1])
-    recipe = {"res": RECIPE, "embedding": f"{RECIPE}, in units of the stream"}.get(site, f"{RECIPE}; {site}")
+    recipe = {"res": RECIPE, "embedding": f"{RECIPE}, in units of the stream"}.get(
+        site, f"{RECIPE}; {site}"
+    )
     return Facts(
         name=name,
         release=release,
@@ -281,12 +375,16 @@ def _facts(file: Path, release: str, site: str) -> Facts:
         recipe=recipe,
         declared_l0=float(_l0(file)) or None,
         output=(f"{place.writes}.{layer}", outputs) if place.writes else None,
-        neuronpedia=None if site == "embedding" else gemma_page(release, file.parts[-3].removeprefix("width_"), layer, _l0(file)),
+        neuronpedia=None
+        if site == "embedding"
+        else gemma_page(release, file.parts[-3].removeprefix("width_"), layer, _l0(file)),
     )
 
 
 def _shape(file: Path) -> tuple[int, int, int]:
-    """Of W_enc, from the archive's headers, and what W_dec writes; the other arrays are held against it."""
+    """Of W_enc, from the archive's headers, and what W_dec writes; the other arrays are held
+    against it.
+    """
     shapes = archive_shapes(file, NAMES)
     missing = [name for name in NAMES if name not in shapes]
     if missing:
@@ -295,9 +393,19 @@ def _shape(file: Path) -> tuple[int, int, int]:
         raise BadInput(f"{file}: W_enc is {shapes['W_enc']}; wanted (inputs, features).")
     inputs, width = shapes["W_enc"]
     if shapes["b_enc"] == (inputs,) != (width,):
-        raise BadInput(f"{file}: W_enc is {shapes['W_enc']}, and b_enc has {inputs} features: its axes are swapped.")
+        raise BadInput(
+            f"{file}: W_enc is {shapes['W_enc']}, and b_enc has {inputs} "
+            f"features: "
+            f"its "
+            f"axes are swapped."
+        )
     outputs = shapes["b_dec"][0] if len(shapes["b_dec"]) == 1 else inputs
-    wanted = {"b_enc": (width,), "W_dec": (width, outputs), "b_dec": (outputs,), "threshold": (width,)}
+    wanted = {
+        "b_enc": (width,),
+        "W_dec": (width, outputs),
+        "b_dec": (outputs,),
+        "threshold": (width,),
+    }
     for name, shape in wanted.items():
         if shapes[name] != shape:
             said = f"{file}: {name} is {shapes[name]}; W_enc, {shapes['W_enc']}, asks for {shape}."

@@ -13,21 +13,30 @@ Layers = str | int | tuple[int, ...]
 
 
 def chosen(wanted: Layers, there: Iterable[int], release: str) -> list[int]:
-    """The layers asked for, in order; one that the release does not have is an error that says which it has."""
+    """The layers asked for, in order; one that the release does not have is an error that says
+    which it has.
+    """
     known = sorted(set(there))
     found = known if wanted == "all" else sorted(set(_numbers(wanted)))
     missing = [layer for layer in found if layer not in known]
     if missing:
         raise BadInput(
-            f"saes.with.layers: {release} has no SAE for layer {missing[0]}; it has {_ranges(known)}. Layers count from 0."
+            f"saes.with.layers: {release} has no SAE for layer {missing[0]}; it "
+            f"has "
+            f"{_ranges(known)}. "
+            f"Layers count from 0."
         )
     if not found:
-        raise BadInput(f"saes.with.layers: {wanted!r} names no layer; {release} has {_ranges(known)}.")
+        raise BadInput(
+            f"saes.with.layers: {wanted!r} names no layer; {release} has {_ranges(known)}."
+        )
     return found
 
 
 def all_there(wanted: Layers, there: Iterable[int]) -> bool:
-    """Whether a cache surely has every layer asked for: of `all` nobody knows without the network how many they are."""
+    """Whether a cache surely has every layer asked for: of `all` nobody knows without the network
+    how many they are.
+    """
     return wanted != "all" and set(_numbers(wanted)) <= set(there)
 
 
@@ -40,7 +49,9 @@ def _numbers(wanted: Layers) -> list[int]:
         return list(range(int(span[1]), min(int(span[2]), MOST) + 1))
     if re.fullmatch(r"\s*\d+\s*", wanted):
         return [int(wanted)]
-    raise BadInput(f"saes.with.layers: {wanted!r} is not understood. Write all, 8, 1-31 or [8, 15, 31].")
+    raise BadInput(
+        f"saes.with.layers: {wanted!r} is not understood. Write all, 8, 1-31 or [8, 15, 31]."
+    )
 
 
 def _ranges(layers: list[int]) -> str:
@@ -51,4 +62,7 @@ def _ranges(layers: list[int]) -> str:
             parts[-1].append(layer)
         else:
             parts.append([layer])
-    return ", ".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts) or "none"
+    return (
+        ", ".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)
+        or "none"
+    )

@@ -1,7 +1,8 @@
-"""Llama Scope: the original layout, trained in scaled units and folded into raw ones when read, and OpenMOSS's later two.
+"""Llama Scope: the original layout, trained in scaled units and folded into raw ones when read, and
+OpenMOSS's later two.
 
-One folder a layer. The order of the original fold is upstream's: dataset norms, then unit decoder rows; the threshold was fitted
-after it. The later layouts are in `_openmoss`.
+One folder a layer. The order of the original fold is upstream's: dataset norms, then unit decoder
+rows; the threshold was fitted after it. The later layouts are in `_openmoss`.
 """
 
 from __future__ import annotations
@@ -40,7 +41,13 @@ from toolkit_saes.layouts.placed import Placed
 from toolkit_saes.layouts.releases import llama_page
 
 RECIPE = "llama_scope: jumprelu after folding dataset norms and decoder norms"
-NEEDED = ("d_model", "d_sae", "hook_point_in", "jump_relu_threshold", "dataset_average_activation_norm")
+NEEDED = (
+    "d_model",
+    "d_sae",
+    "hook_point_in",
+    "jump_relu_threshold",
+    "dataset_average_activation_norm",
+)
 FIXED: dict[str, Any] = {
     "act_fn": "jumprelu",
     "norm_activation": "dataset-wise",
@@ -55,12 +62,26 @@ _FOLDER = re.compile(r"(?:.*-)?L(\d+)(R|M|A|TC)(?:-\d+x)?")
 
 
 class LlamaScope(Placed):
-    """Which SAEs. Either `release` (a repository of the hub) or `path` (the folder that holds one folder a layer)."""
+    """Which SAEs. Either `release` (a repository of the hub) or `path` (the folder that holds one
+    folder a layer).
+    """
 
-    release: str | None = Field(None, description="Repository on the hub, for example fnlp/Llama3_1-8B-Base-LXR-8x.")
-    folder: str = Field("", description="Folder of the release that holds one folder a layer, for releases that have several.")
+    release: str | None = Field(
+        None, description="Repository on the hub, for example fnlp/Llama3_1-8B-Base-LXR-8x."
+    )
+    folder: str = Field(
+        "",
+        description="Folder of the release that holds one folder a layer, "
+        "for "
+        "releases "
+        "that have several.",
+    )
     kind: Literal["R", "M", "A", "TC"] | None = Field(
-        None, description="R: residual stream, M: MLP output, A: attention output, TC: transcoder; where a folder holds several."
+        None,
+        description="R: residual stream, M: MLP output, A: attention output, "
+        "TC: "
+        "transcoder; where a "
+        "folder holds several.",
     )
 
 
@@ -69,7 +90,13 @@ def identify(params: LlamaScope) -> Identity:
     if params.path is not None:
         root = locate(params.path)
         folders = _folders(params, root)
-        digest = content_digest({f"{folder.name}/{file}": folder / file for folder in folders for file in _files(folder)})
+        digest = content_digest(
+            {
+                f"{folder.name}/{file}": folder / file
+                for folder in folders
+                for file in _files(folder)
+            }
+        )
         return Identity(root.name, "local", digest, _sizes(folders))
     found = _snapshot(params)
     there = found.folder is not None and all_there(params.layers, _by_layer(params, found.folder))
@@ -83,7 +110,10 @@ def load(params: LlamaScope, report: Reporter) -> list[CanonicalSae]:
     root = _root(params, report)
     report.phase("load")
     release = params.release or root.name
-    return [CanonicalSae(_facts(folder, release), partial(read_weights, folder)) for folder in _folders(params, root)]
+    return [
+        CanonicalSae(_facts(folder, release), partial(read_weights, folder))
+        for folder in _folders(params, root)
+    ]
 
 
 def downloads(params: LlamaScope) -> Iterator[Download]:
@@ -125,7 +155,9 @@ def _patterns(params: LlamaScope) -> list[str]:
     if params.layers == "all":
         return [f"{below}*/{file}" for file in (*FILES, *_openmoss.FILES)]
     layers = chosen(params.layers, range(1000), str(params.release))
-    return [f"{below}*L{layer}[RMAT]*/{file}" for layer in layers for file in (*FILES, *_openmoss.FILES)]
+    return [
+        f"{below}*L{layer}[RMAT]*/{file}" for layer in layers for file in (*FILES, *_openmoss.FILES)
+    ]
 
 
 def _by_layer(params: LlamaScope, root: Path) -> dict[int, Path]:
@@ -143,7 +175,9 @@ def _by_layer(params: LlamaScope, root: Path) -> dict[int, Path]:
     for layer, folders in found.items():
         if len(folders) > 1:
             raise BadInput(
-                f"{root} holds several SAEs of layer {layer}: {choices(folder.name for folder in folders)}. "
+                f"{root} holds several SAEs of layer "
+                f"{layer}: "
+                f"{choices(folder.name for folder in folders)}. "
                 f"Choose with `kind:`, or put them into folders of their own."
             )
     return {layer: folders[0] for layer, folders in found.items()}
@@ -155,7 +189,11 @@ def _is_sae(folder: Path) -> bool:
 
 def _own_layer(folder: Path) -> int:
     return hookpoint(
-        str(read_json(folder / (_openmoss.FILES[0] if _openmoss.is_sae(folder) else FILES[0])).get("hook_point_in"))
+        str(
+            read_json(folder / (_openmoss.FILES[0] if _openmoss.is_sae(folder) else FILES[0])).get(
+                "hook_point_in"
+            )
+        )
     ).layer
 
 
@@ -168,8 +206,12 @@ def _folders(params: LlamaScope, root: Path) -> list[Path]:
             if folder.is_dir() and any(map(_is_sae, folder.glob("*")))
         ]
         if below:
-            raise BadInput(f"{root} holds Llama Scope SAEs in {choices(below)}: choose with `folder:`.")
-        raise BadInput(f"{root} holds no Llama Scope SAEs: no folder is named like Llama3_1-8B-Base-L15R-8x.")
+            raise BadInput(
+                f"{root} holds Llama Scope SAEs in {choices(below)}: choose with `folder:`."
+            )
+        raise BadInput(
+            f"{root} holds no Llama Scope SAEs: no folder is named like Llama3_1-8B-Base-L15R-8x."
+        )
     folders = [found[layer] for layer in chosen(params.layers, found, params.release or root.name)]
     for folder in folders:
         for file in _files(folder):
@@ -186,14 +228,21 @@ def _files(folder: Path) -> tuple[str, str]:
 
 
 def _facts(folder: Path, release: str) -> Facts:
-    return _openmoss.facts(folder, release) if _openmoss.is_sae(folder) else _original(folder, release)
+    return (
+        _openmoss.facts(folder, release) if _openmoss.is_sae(folder) else _original(folder, release)
+    )
 
 
 def _original(folder: Path, release: str) -> Facts:
-    """From the two files' headers; tensors are held against the shapes that hyperparams.json promises."""
+    """From the two files' headers; tensors are held against the shapes that hyperparams.json
+    promises.
+    """
     known, file = _hyperparams(folder), _weights_file(folder)
     shapes = safetensors_shapes(file)
-    inputs, width = whole(known, "d_model", folder / FILES[0]), whole(known, "d_sae", folder / FILES[0])
+    inputs, width = (
+        whole(known, "d_model", folder / FILES[0]),
+        whole(known, "d_sae", folder / FILES[0]),
+    )
     check_axes(file, inputs, width, inputs)
     promised = {
         "encoder.weight": (width, inputs),
@@ -203,11 +252,17 @@ def _original(folder: Path, release: str) -> Facts:
     }
     for name, shape in promised.items():
         if name not in shapes:
-            raise BadInput(f"{file} has no tensor '{name}': it is not in Llama Scope's original layout.")
+            raise BadInput(
+                f"{file} has no tensor '{name}': it is not in Llama Scope's original layout."
+            )
         if shapes[name] != shape:
-            said = f"{file}: {name} is {list(shapes[name])}; hyperparams.json promises {list(shape)}."
+            said = (
+                f"{file}: {name} is {list(shapes[name])}; hyperparams.json promises {list(shape)}."
+            )
             raise BadInput(said + swapped(shapes[name], shape))
-    point, end = (place(known, name, folder / FILES[0]) for name in ("hook_point_in", "hook_point_out"))
+    point, end = (
+        place(known, name, folder / FILES[0]) for name in ("hook_point_in", "hook_point_out")
+    )
     output, recipe = (None, RECIPE) if end == point else ((end, inputs), f"{RECIPE}; writes {end}")
     return Facts(
         name=folder.name,
@@ -232,10 +287,18 @@ def _hyperparams(folder: Path) -> dict[str, Any]:
         raise BadInput(f"{file} has no {missing[0]!r}: it is not in Llama Scope's original layout.")
     for name, value in FIXED.items():
         if known.get(name, value) != value:
-            raise BadInput(f"{file}: {name} is {known[name]!r}; `llama_scope` reads SAEs with {value!r} only.")
+            raise BadInput(
+                f"{file}: {name} is {known[name]!r}; `llama_scope` reads SAEs with {value!r} only."
+            )
     norms, threshold = known["dataset_average_activation_norm"], known["jump_relu_threshold"]
-    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 <= threshold < float("inf"):
-        raise BadInput(f"{file}: jump_relu_threshold is {threshold!r}; wanted one number, 0 or more.")
+    if (
+        isinstance(threshold, bool)
+        or not isinstance(threshold, int | float)
+        or not 0 <= threshold < float("inf")
+    ):
+        raise BadInput(
+            f"{file}: jump_relu_threshold is {threshold!r}; wanted one number, 0 or more."
+        )
     for side in ("in", "out"):
         found = norms.get(side) if isinstance(norms, dict) else norms
         positive(found, f"dataset_average_activation_norm.{side}", file)
@@ -246,7 +309,9 @@ def _weights_file(folder: Path) -> Path:
     file = folder / "checkpoints" / "final.safetensors"
     if not file.exists():
         refuse_pickles(file.parent)
-        raise BadInput(f"{folder} has no checkpoints/final.safetensors. Copy or download the folder again.")
+        raise BadInput(
+            f"{folder} has no checkpoints/final.safetensors. Copy or download the folder again."
+        )
     return file
 
 
@@ -260,7 +325,9 @@ def read_weights(folder: Path) -> Weights:
     norms = known["dataset_average_activation_norm"]
     scale_in, scale_out = (known["d_model"] ** 0.5 / norms[side] for side in ("in", "out"))
     decoder = Matrix(raw["decoder.weight"], turned=True)
-    lengths = decoder.lengths().clamp(min=1e-20)  # a feature that writes nothing must not become NaN
+    lengths = decoder.lengths().clamp(
+        min=1e-20
+    )  # a feature that writes nothing must not become NaN
     return Weights(
         w_enc=Matrix(raw["encoder.weight"], scale=lengths * (scale_in / scale_out)),
         b_enc=raw["encoder.bias"] * lengths / scale_out,

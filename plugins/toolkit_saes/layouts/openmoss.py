@@ -1,7 +1,9 @@
-"""OpenMOSS's layouts of 2025 and 2026: `config.json` and `sae_weights.safetensors`, in training units, run in the dataset-wise form.
+"""OpenMOSS's layouts of 2025 and 2026: `config.json` and `sae_weights.safetensors`, in training
+units, run in the dataset-wise form.
 
-Activations are in training units, not multiplied by decoder norms; the gate may look at the product. Upstream's own fold of the norms
-does not rescale the thresholds and changes what fires, so nothing is folded here.
+Activations are in training units, not multiplied by decoder norms; the gate may look at the
+product. Upstream's own fold of the norms does not rescale the thresholds and changes what fires, so
+nothing is folded here.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ TYPES = ("sae", "transcoder")
 
 
 class Layout(NamedTuple):
-    """The tensors' names; `turned`: matrices are stored with features in rows of the encoder, columns of the decoder."""
+    """The tensors' names; `turned`: matrices are stored with features in rows of the encoder,
+    columns of the decoder.
+    """
 
     w_enc: str
     b_enc: str
@@ -45,7 +49,14 @@ class Layout(NamedTuple):
     turned: bool
 
 
-OLD = Layout("encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias", "log_jumprelu_threshold", True)
+OLD = Layout(
+    "encoder.weight",
+    "encoder.bias",
+    "decoder.weight",
+    "decoder.bias",
+    "log_jumprelu_threshold",
+    True,
+)
 NEW = Layout("W_E", "b_E", "W_D", "b_D", "activation_function.log_jumprelu_threshold", False)
 OTHER_THRESHOLDS = ("activation_function.log_jumprelu_threshold", "log_jumprelu_threshold")
 
@@ -53,7 +64,11 @@ OTHER_THRESHOLDS = ("activation_function.log_jumprelu_threshold", "log_jumprelu_
 def is_sae(folder: Path) -> bool:
     """Whether a folder is in one of these layouts, by its config."""
     file = folder / FILES[0]
-    return file.is_file() and not (folder / "hyperparams.json").exists() and bool({"sae_type", "act_fn"} & set(read_json(file)))
+    return (
+        file.is_file()
+        and not (folder / "hyperparams.json").exists()
+        and bool({"sae_type", "act_fn"} & set(read_json(file)))
+    )
 
 
 def facts(folder: Path, release: str) -> Facts:
@@ -64,12 +79,19 @@ def facts(folder: Path, release: str) -> Facts:
     inputs, width = _sizes(known, folder)
     _check(file, shapes, layout, known, inputs, width)
     gate = _gate(known, shapes, file)
-    point, end = (place(known, side, folder / FILES[0]) for side in ("hook_point_in", "hook_point_out"))
+    point, end = (
+        place(known, side, folder / FILES[0]) for side in ("hook_point_in", "hook_point_out")
+    )
     ranked = ", gate on decoder norms" if known["sparsity_include_decoder_norm"] else ""
-    recipe = f"openmoss: {known['act_fn']}{ranked}, {known['norm_activation']} norms, in training units"
+    recipe = (
+        f"openmoss: {known['act_fn']}{ranked}, {known['norm_activation']} norms, in training units"
+    )
     if point != end and known["norm_activation"] == "token-wise":
         raise BadInput(
-            f"{folder / FILES[0]}: norm_activation is 'token-wise', and the norm of {end}, where it writes, is not known."
+            f"{folder / FILES[0]}: norm_activation is 'token-wise', and the norm of "
+            f"{end}, where it "
+            f"writes, is not "
+            f"known."
         )
     return Facts(
         name=folder.name,
@@ -79,7 +101,9 @@ def facts(folder: Path, release: str) -> Facts:
         inputs=inputs,
         digest=content_digest({name: folder / name for name in FILES}),
         recipe=recipe if point == end else f"{recipe}; writes {end}",
-        declared_l0=float(known["top_k"]) if gate == "topk" or known["act_fn"] == "batchtopk" else None,
+        declared_l0=float(known["top_k"])
+        if gate == "topk" or known["act_fn"] == "batchtopk"
+        else None,
         output=None if point == end else (end, inputs),
         neuronpedia=llama_page(release, folder.parent.name, hookpoint(point).layer),
     )
@@ -132,10 +156,14 @@ def _config(folder: Path) -> dict[str, Any]:
     known["hook_point_out"] = known.get("hook_point_out") or known["hook_point_in"]
     for name, allowed in (("sae_type", TYPES), ("act_fn", ACTS), ("norm_activation", NORMS)):
         if known[name] not in allowed:
-            raise BadInput(f"{file}: {name} is {known[name]!r}; `llama_scope` reads {choices(allowed)}.")
+            raise BadInput(
+                f"{file}: {name} is {known[name]!r}; `llama_scope` reads {choices(allowed)}."
+            )
     for name in ("use_glu_encoder", "apply_decoder_bias_to_pre_encoder"):
         if known[name]:
-            raise BadInput(f"{file}: {name} is {known[name]!r}; `llama_scope` reads SAEs without it only.")
+            raise BadInput(
+                f"{file}: {name} is {known[name]!r}; `llama_scope` reads SAEs without it only."
+            )
     whole(known, "top_k", file)
     return known
 
@@ -152,7 +180,10 @@ def _weights_file(folder: Path) -> Path:
         return file
     if (folder / "sae_weights.dcp").exists():
         raise BadInput(
-            f"{folder}: sae_weights.dcp is a distributed checkpoint, which holds pickles. It is not opened. Save it as "
+            f"{folder}: sae_weights.dcp is a distributed checkpoint, which holds "
+            f"pickles. "
+            f"It is not opened. "
+            f"Save it as "
             f"sae_weights.safetensors with OpenMOSS's own code."
         )
     refuse_pickles(folder)
@@ -163,18 +194,30 @@ def _layout(file: Path, shapes: dict[str, tuple[int, ...]]) -> Layout:
     found = [layout for layout in (OLD, NEW) if layout.w_enc in shapes and layout.w_dec in shapes]
     if len(found) != 1:
         raise BadInput(
-            f"{file} has {'both' if found else 'neither'} encoder.weight and decoder.weight (2025) and W_E and W_D (2026): it is not "
+            f"{file} has {'both' if found else 'neither'} encoder.weight and "
+            f"decoder.weight "
+            f"(2025) and W_E and "
+            f"W_D (2026): it is not "
             f"in one of OpenMOSS's layouts. It holds {choices(shapes)}."
         )
     return found[0]
 
 
 def _check(
-    file: Path, shapes: dict[str, tuple[int, ...]], layout: Layout, known: dict[str, Any], inputs: int, width: int
+    file: Path,
+    shapes: dict[str, tuple[int, ...]],
+    layout: Layout,
+    known: dict[str, Any],
+    inputs: int,
+    width: int,
 ) -> None:
     check_axes(file, inputs, width, inputs)
     turn = -1 if layout.turned else 1
-    wanted = {layout.w_enc: (inputs, width)[::turn], layout.w_dec: (width, inputs)[::turn], layout.b_enc: (width,)}
+    wanted = {
+        layout.w_enc: (inputs, width)[::turn],
+        layout.w_dec: (width, inputs)[::turn],
+        layout.b_enc: (width,),
+    }
     if known["use_decoder_bias"]:
         wanted[layout.b_dec] = (inputs,)
     if threshold := _threshold(shapes):
@@ -188,11 +231,18 @@ def _check(
     if known["norm_activation"] == "dataset-wise":
         for side in ("hook_point_in", "hook_point_out"):
             if NORM + str(known[side]) not in shapes:
-                raise BadInput(f"{file} has no tensor '{NORM}{known[side]}': the norm that inputs are scaled by is missing.")
+                raise BadInput(
+                    f"{file} has no tensor '{NORM}{known[side]}': the norm that "
+                    f"inputs "
+                    f"are scaled by is "
+                    f"missing."
+                )
 
 
 def _gate(known: dict[str, Any], shapes: dict[str, tuple[int, ...]], file: Path) -> Gate:
-    """BatchTopK chooses over a batch when it is trained; by itself a row needs the thresholds that are stored afterwards."""
+    """BatchTopK chooses over a batch when it is trained; by itself a row needs the thresholds that
+    are stored afterwards.
+    """
     act, stored = known["act_fn"], _threshold(shapes) is not None
     if act in ("jumprelu", "batchtopk") and not stored:
         raise BadInput(
@@ -200,10 +250,18 @@ def _gate(known: dict[str, Any], shapes: dict[str, tuple[int, ...]], file: Path)
             + (
                 "it is damaged."
                 if act == "jumprelu"
-                else "what fires would depend on the batch. Export it as jumprelu with upstream's code."
+                else "what fires would depend on the batch. Export it as "
+                "jumprelu "
+                "with "
+                "upstream's code."
             )
         )
-    gates: dict[str, Gate] = {"relu": "relu", "topk": "topk", "jumprelu": "jumprelu", "batchtopk": "jumprelu"}
+    gates: dict[str, Gate] = {
+        "relu": "relu",
+        "topk": "topk",
+        "jumprelu": "jumprelu",
+        "batchtopk": "jumprelu",
+    }
     return gates[act]
 
 

@@ -17,22 +17,36 @@ P = TypeVar("P", bound="Placed")
 class Placed(Params):
     """Which SAEs. Either `release` (a repository of the hub) or `path` (a folder)."""
 
-    release: str | None = Field(None, description="Repository on the hub, for example google/gemma-scope-2b-pt-res.")
+    release: str | None = Field(
+        None, description="Repository on the hub, for example google/gemma-scope-2b-pt-res."
+    )
     revision: str | None = Field(
-        None, description="Commit, tag or branch; by itself the commit that is written down for a known release, else main."
+        None,
+        description="Commit, tag or branch; by itself the commit that is written "
+        "down "
+        "for a known release, "
+        "else main.",
     )
     path: PathText | None = Field(
-        None, description="Folder with the SAEs, `package:NAME/FOLDER` or a path; below it any layout's own."
+        None,
+        description="Folder with the SAEs, `package:NAME/FOLDER` or a path; below "
+        "it "
+        "any "
+        "layout's own.",
     )
     layers: Layers = Field("all", description="all, 8, 1-31 or [8, 15, 31]; layers count from 0.")
 
     @property
     def at(self) -> str:
-        """The revision that is meant. A commit was seen under one name only: the same repository of another owner may have others."""
+        """The revision that is meant. A commit was seen under one name only: the same repository of
+        another owner may have others.
+        """
         return self.revision or str(releases().get(str(self.release), {}).get("revision", "main"))
 
     @model_validator(mode="after")
     def _one_place(self: P) -> P:
         if (self.release is None) == (self.path is None):
-            raise ValueError("give either release (a repository on the hub) or path (a folder), not both")
+            raise ValueError(
+                "give either release (a repository on the hub) or path (a folder), not both"
+            )
         return self

@@ -1,4 +1,6 @@
-"""Releases that are known by name: their sites, layers, sparsities and pages on Neuronpedia. All of it is data: releases.json."""
+"""Releases that are known by name: their sites, layers, sparsities and pages on Neuronpedia. All of
+it is data: releases.json.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,8 @@ from importlib.resources import files
 from typing import Any
 
 CANONICAL = 100
-"""The canonical SAE of a layer and width is the one whose average L0 is nearest to this, unless a release says otherwise.
+"""The canonical SAE of a layer and width is the one whose average L0 is nearest to this, unless a
+release says otherwise.
 
 Of transcoders the list has only those that are in use, one a layer; these are the canonical ones.
 """
@@ -19,9 +22,9 @@ _OWNERS = {"OpenMOSS-Team": "fnlp"}
 @cache
 def releases() -> dict[str, dict[str, Any]]:
     """Facts of each known repository, by its name on the hub."""
-    found: dict[str, dict[str, Any]] = json.loads(files(__package__).joinpath("releases.json").read_text(encoding="utf-8"))[
-        "releases"
-    ]
+    found: dict[str, dict[str, Any]] = json.loads(
+        files(__package__).joinpath("releases.json").read_text(encoding="utf-8")
+    )["releases"]
     return found
 
 
@@ -32,9 +35,13 @@ def known(release: str | None) -> dict[str, Any]:
 
 
 def sparsities(release: str | None, width: str, *, complete: bool = True) -> dict[int, list[int]]:
-    """The average L0s of each layer of a Gemma Scope release; nothing unless the list is complete, or need not be."""
+    """The average L0s of each layer of a Gemma Scope release; nothing unless the list is complete,
+    or need not be.
+    """
     facts = known(release)
-    listed: dict[str, list[int]] = facts.get("l0", {}).get(width, {}) if facts.get("complete") or not complete else {}
+    listed: dict[str, list[int]] = (
+        facts.get("l0", {}).get(width, {}) if facts.get("complete") or not complete else {}
+    )
     return {int(layer): list(there) for layer, there in listed.items()}
 
 
@@ -53,7 +60,9 @@ def canonical(release: str | None, width: str, layer: int, there: list[int]) -> 
 
 
 def gemma_page(release: str | None, width: str, layer: int, l0: int) -> str | None:
-    """The Neuronpedia id of a Gemma Scope SAE: the page of a width is the canonical SAE's, others have pages of their own or none."""
+    """The Neuronpedia id of a Gemma Scope SAE: the page of a width is the canonical SAE's, others
+    have pages of their own or none.
+    """
     pages = known(release).get("neuronpedia")
     if pages is None:
         return None
@@ -61,7 +70,11 @@ def gemma_page(release: str | None, width: str, layer: int, l0: int) -> str | No
     listed = known(release).get("l0", {}).get(width, {}).get(str(layer), [])
     if width in pages["widths"] and listed and l0 == canonical(release, width, layer, listed):
         return page
-    return f"{page}__l0-{l0}" if l0 in pages.get("others", {}).get(width, {}).get(str(layer), []) else None
+    return (
+        f"{page}__l0-{l0}"
+        if l0 in pages.get("others", {}).get(width, {}).get(str(layer), [])
+        else None
+    )
 
 
 def llama_page(release: str | None, folder: str, layer: int) -> str | None:

@@ -1,7 +1,8 @@
-"""Any SAE that an installed SAELens knows by release and id, opened by SAELens itself and run by this toolkit's arithmetic.
+"""Any SAE that an installed SAELens knows by release and id, opened by SAELens itself and run by
+this toolkit's arithmetic.
 
-SAELens converts some layouts in ways that differ from their authors' code (Llama Scope's threshold lacks the decoder norm): where an
-adapter of its own reads a layout, prefer that one.
+SAELens converts some layouts in ways that differ from their authors' code (Llama Scope's threshold
+lacks the decoder norm): where an adapter of its own reads a layout, prefer that one.
 """
 
 from __future__ import annotations
@@ -27,26 +28,48 @@ LIST = "pretrained_saes.yaml"
 class SaeLensId(Params):
     """Which SAEs, in SAELens's own words."""
 
-    release: str = Field(description="A release of SAELens's list, for example gpt2-small-res-jb, or a repository of the hub.")
-    ids: tuple[str, ...] = Field(min_length=1, description="Ids of SAEs in the release, for example [blocks.8.hook_resid_pre].")
+    release: str = Field(
+        description="A release of SAELens's list, for example gpt2-small-res-jb, or "
+        "a "
+        "repository of the "
+        "hub."
+    )
+    ids: tuple[str, ...] = Field(
+        min_length=1,
+        description="Ids of SAEs in the release, for example [blocks.8.hook_resid_pre].",
+    )
 
 
 def identify(params: SaeLensId) -> Identity:
-    """The repository's commit, the ids and SAELens's version, which decides how they are converted. Imports nothing of SAELens."""
+    """The repository's commit, the ids and SAELens's version, which decides how they are converted.
+    Imports nothing of SAELens.
+    """
     version = _version()
     found = _listed(params.release)
-    paths = {one["id"]: str(one["path"]) for one in found["saes"]} if found else {one: one for one in params.ids}
+    paths = (
+        {one["id"]: str(one["path"]) for one in found["saes"]}
+        if found
+        else {one: one for one in params.ids}
+    )
     missing = [one for one in params.ids if one not in paths]
     if missing:
         shown = choices(list(paths)[:5])
         raise BadInput(
-            f"saes.with.ids: release {params.release} has no SAE '{missing[0]}'.{nearest(missing[0], paths)} It has {len(paths)}, "
+            f"saes.with.ids: release {params.release} has no SAE "
+            f"'{missing[0]}'.{nearest(missing[0], paths)} "
+            f"It has "
+            f"{len(paths)}, "
             f"for example {shown}."
         )
     repository = str(found["repo_id"]) if found else params.release
     commit = snapshot(repository, "main", "*").revision
     wanted = ",".join(paths[one] for one in params.ids)
-    return Identity(params.release, commit, f"{repository}@{commit}:{wanted}:sae-lens {version}", {"sae_lens": version})
+    return Identity(
+        params.release,
+        commit,
+        f"{repository}@{commit}:{wanted}:sae-lens {version}",
+        {"sae_lens": version},
+    )
 
 
 def load(params: SaeLensId, report: Reporter) -> list[CanonicalSae]:
@@ -62,7 +85,8 @@ def _sae(release: str, name: str, version: str) -> CanonicalSae:
     shapes = {key: tuple(tensor.shape) for key, tensor in raw.items()}
     more = f"converted by sae-lens {version}"
     return CanonicalSae(
-        describe(known, shapes, Path(f"{release}/{name}"), (release, name), _hash(raw), more), partial(_weights, release, name)
+        describe(known, shapes, Path(f"{release}/{name}"), (release, name), _hash(raw), more),
+        partial(_weights, release, name),
     )
 
 
@@ -78,9 +102,12 @@ def _opened(release: str, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
         sae: Any = SAE.from_pretrained(release, name, device="cpu")
     except Exception as error:
         said = (str(error).splitlines() or ["no more is said"])[0]
-        raise BadInput(f"SAELens cannot open '{name}' of {release} ({type(error).__name__}: {said}).") from None
+        raise BadInput(
+            f"SAELens cannot open '{name}' of {release} ({type(error).__name__}: {said})."
+        ) from None
     known = up_to_date(
-        sae.cfg.to_dict() | {"metadata": {"sae_lens_version": "6", **sae.cfg.metadata.to_dict()}}, Path(f"{release}/{name}")
+        sae.cfg.to_dict() | {"metadata": {"sae_lens_version": "6", **sae.cfg.metadata.to_dict()}},
+        Path(f"{release}/{name}"),
     )
     return known, {key: tensor.detach().float().cpu() for key, tensor in sae.state_dict().items()}
 
@@ -90,7 +117,11 @@ def _hash(raw: dict[str, Any]) -> str:
 
     seen = hashlib.sha256()
     for key in sorted(raw):
-        seen.update(key.encode() + str(tuple(raw[key].shape)).encode() + raw[key].contiguous().numpy().tobytes())
+        seen.update(
+            key.encode()
+            + str(tuple(raw[key].shape)).encode()
+            + raw[key].contiguous().numpy().tobytes()
+        )
     return seen.hexdigest()
 
 
@@ -99,13 +130,18 @@ def _version() -> str:
         return metadata.version("sae-lens")
     except metadata.PackageNotFoundError:
         raise BadInput(
-            f"`sae_lens_id` opens SAEs with SAELens, which is not installed. Run `{INSTALL}`; SAELens's own files are read without it by "
+            f"`sae_lens_id` opens SAEs with SAELens, which is not installed. Run "
+            f"`{INSTALL}`; "
+            f"SAELens's own files "
+            f"are read without it by "
             f"`uses: saelens`."
         ) from None
 
 
 def _listed(release: str) -> dict[str, Any] | None:
-    """What SAELens's list says of a release; None for a repository of the hub that it does not list."""
+    """What SAELens's list says of a release; None for a repository of the hub that it does not
+    list.
+    """
     import yaml
 
     found = util.find_spec("sae_lens")
@@ -113,9 +149,14 @@ def _listed(release: str) -> dict[str, Any] | None:
     if place is None:
         raise BadInput(f"SAELens is installed, but its files are not found. Run `{INSTALL}`.")
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    listed: dict[str, Any] = yaml.load((Path(place) / LIST).read_text(encoding="utf-8"), Loader=loader)
+    listed: dict[str, Any] = yaml.load(
+        (Path(place) / LIST).read_text(encoding="utf-8"), Loader=loader
+    )
     if release not in listed and "/" not in release:
         raise BadInput(
-            f"saes.with.release: SAELens has no release '{release}'.{nearest(release, listed)} It lists {len(listed)}."
+            f"saes.with.release: SAELens has no release "
+            f"'{release}'.{nearest(release, listed)} "
+            f"It lists "
+            f"{len(listed)}."
         )
     return listed.get(release)

@@ -1,6 +1,8 @@
-"""SAELens's own files, `cfg.json` and `sae_weights.safetensors`, read without SAELens and run as it runs them.
+"""SAELens's own files, `cfg.json` and `sae_weights.safetensors`, read without SAELens and run as it
+runs them.
 
-One folder an SAE. Configs older than SAELens 6 are flat and have other names; they are brought up to date first.
+One folder an SAE. Configs older than SAELens 6 are flat and have other names; they are brought up
+to date first.
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ DEPTH = 4
 
 
 class Architecture(NamedTuple):
-    """How SAELens runs one: the gate, the tensors besides W_enc, W_dec and b_dec; transcoders write elsewhere."""
+    """How SAELens runs one: the gate, the tensors besides W_enc, W_dec and b_dec; transcoders write
+    elsewhere.
+    """
 
     gate: Gate
     tensors: tuple[str, ...]
@@ -63,7 +67,10 @@ ARCHITECTURES: dict[str, Architecture] = {
 }
 ADVICE = {
     "batchtopk": "It is the form in training; SAELens saves the finished SAE as jumprelu.",
-    "matryoshka_batchtopk": "It is the form in training; SAELens saves the finished SAE as jumprelu.",
+    "matryoshka_batchtopk": "It is the form in training; SAELens saves the "
+    "finished "
+    "SAE "
+    "as jumprelu.",
 }
 NORMS: dict[str, Norm] = {
     "none": "none",
@@ -76,14 +83,23 @@ OWN_NAMES = {"hook_mlp_in": "resid_mid", "hook_attn_in": "resid_pre"}
 
 
 class SaeLens(Placed):
-    """Which SAEs. Either `release` (a repository of the hub) or `path` (a folder with SAEs in it or below it)."""
+    """Which SAEs. Either `release` (a repository of the hub) or `path` (a folder with SAEs in it or
+    below it).
+    """
 
-    release: str | None = Field(None, description="Repository on the hub with SAEs in SAELens's own files.")
-    folder: str = Field("", description="Folder of the release or path: one SAE, or several below it.")
+    release: str | None = Field(
+        None, description="Repository on the hub with SAEs in SAELens's own files."
+    )
+    folder: str = Field(
+        "", description="Folder of the release or path: one SAE, or several below it."
+    )
     norm_scaling_factor: float | None = Field(
         None,
         gt=0,
-        description="What inputs are multiplied by, for SAEs trained with `expected_average_only_in`; files do not hold it.",
+        description="What inputs are multiplied by, for SAEs trained "
+        "with "
+        "`expected_average_only_in`; "
+        "files do not hold it.",
     )
 
 
@@ -92,8 +108,14 @@ def identify(params: SaeLens) -> Identity:
     if params.path is not None:
         root = locate(params.path)
         folders = _folders(params, root)
-        files = {f"{folder.relative_to(root)}/{file}": folder / file for folder in folders for file in FILES}
-        digest = content_digest(files) + (f":{params.norm_scaling_factor:g}" if params.norm_scaling_factor else "")
+        files = {
+            f"{folder.relative_to(root)}/{file}": folder / file
+            for folder in folders
+            for file in FILES
+        }
+        digest = content_digest(files) + (
+            f":{params.norm_scaling_factor:g}" if params.norm_scaling_factor else ""
+        )
         return Identity(root.name, "local", digest, _sizes(params, folders))
     found = _snapshot(params)
     there = found.folder is not None and all_there(params.layers, _by_layer(params, found.folder))
@@ -129,23 +151,53 @@ def _sae(params: SaeLens, folder: Path, release: str) -> CanonicalSae:
 def _read(known: Mapping[str, Any], file: Path, scale: float) -> Weights:
     raw = safetensors_weights(file, safetensors_shapes(file))
     if "scaling_factor" in raw and not bool((raw["scaling_factor"] == 1).all()):
-        raise BadInput(f"{file}: scaling_factor is not 1: SAEs fine-tuned with a factor for each feature are not read.")
+        raise BadInput(
+            f"{file}: scaling_factor is not 1: SAEs fine-tuned with a factor for "
+            f"each "
+            f"feature are not "
+            f"read."
+        )
     return convert(known, raw, scale)
 
 
-def describe(known: Mapping[str, Any], shapes: Shapes, file: Path, name: tuple[str, str], digest: str, more: str = "") -> Facts:
-    """What an up-to-date config says, held against the tensors; `name`: of the release and of the SAE."""
+def describe(
+    known: Mapping[str, Any],
+    shapes: Shapes,
+    file: Path,
+    name: tuple[str, str],
+    digest: str,
+    more: str = "",
+) -> Facts:
+    """What an up-to-date config says, held against the tensors; `name`: of the release and of the
+    SAE.
+    """
     architecture, metadata = _architecture(known, file), known["metadata"]
     inputs, width = whole(known, "d_in", file), whole(known, "d_sae", file)
     outputs = whole(known, "d_out", file) if architecture.transcoder else inputs
     _check_shapes(file, architecture, shapes, inputs, width, outputs)
     if metadata.get("hook_head_index") is not None:
-        raise BadInput(f"{file}: hook_head_index is {metadata['hook_head_index']!r}: SAEs of a single head are not read.")
+        raise BadInput(
+            f"{file}: hook_head_index is {metadata['hook_head_index']!r}: SAEs of "
+            f"a "
+            f"single head are not "
+            f"read."
+        )
     point = _place(metadata, "hook_name", file)
-    end = _place(metadata, "hook_name_out", file) if architecture.transcoder and metadata.get("hook_name_out") else point
+    end = (
+        _place(metadata, "hook_name_out", file)
+        if architecture.transcoder and metadata.get("hook_name_out")
+        else point
+    )
     norm, page = known["normalize_activations"], metadata.get("neuronpedia_id")
-    parts = [f"saelens: {known['architecture']}", "b_dec subtracted" if _subtracts(known, architecture) else ""]
-    parts += ["" if norm == "none" else f"{norm} inputs", "" if point == end else f"writes {end}", more]
+    parts = [
+        f"saelens: {known['architecture']}",
+        "b_dec subtracted" if _subtracts(known, architecture) else "",
+    ]
+    parts += [
+        "" if norm == "none" else f"{norm} inputs",
+        "" if point == end else f"writes {end}",
+        more,
+    ]
     return Facts(
         name=name[1],
         release=name[0],
@@ -154,7 +206,9 @@ def describe(known: Mapping[str, Any], shapes: Shapes, file: Path, name: tuple[s
         inputs=inputs,
         digest=digest,
         recipe="; ".join(part for part in parts if part),
-        declared_l0=float(_k(known, width, file)) if architecture.gate in ("topk", "abstopk") else None,
+        declared_l0=float(_k(known, width, file))
+        if architecture.gate in ("topk", "abstopk")
+        else None,
         output=(end, outputs) if architecture.transcoder else None,
         neuronpedia=str(page) if page else None,
         signed=architecture.gate == "abstopk",
@@ -169,14 +223,20 @@ def _k(known: Mapping[str, Any], width: int, file: Path) -> int:
 
 
 def convert(known: Mapping[str, Any], raw: Mapping[str, Any], scale: float = 1.0) -> Weights:
-    """SAELens's tensors as they are run; `scale` is folded in as SAELens folds it: biases of features and thresholds stay."""
+    """SAELens's tensors as they are run; `scale` is folded in as SAELens folds it: biases of
+    features and thresholds stay.
+    """
     architecture = ARCHITECTURES[known["architecture"]]
     w_enc, w_dec = Matrix(raw["W_enc"], turned=True), Matrix(raw["W_dec"])
     b_enc = raw["b_gate" if architecture.gate == "gated" else "b_enc"]
     inwards, outwards = b_enc.new_full(b_enc.shape, scale), b_enc.new_full(b_enc.shape, 1 / scale)
     if known.get("rescale_acts_by_decoder_norm") and architecture.gate in ("topk", "abstopk"):
         lengths = w_dec.lengths() / scale
-        inwards, b_enc, outwards = inwards * lengths, b_enc * lengths, outwards / lengths.clamp(min=1e-20)
+        inwards, b_enc, outwards = (
+            inwards * lengths,
+            b_enc * lengths,
+            outwards / lengths.clamp(min=1e-20),
+        )
     return Weights(
         w_enc=replace(w_enc, scale=inwards),
         b_enc=b_enc,
@@ -197,22 +257,40 @@ def convert(known: Mapping[str, Any], raw: Mapping[str, Any], scale: float = 1.0
 def up_to_date(found: Mapping[str, Any], file: Path) -> dict[str, Any]:
     """A config in the form of SAELens 6, from that or from the flat one before it."""
     metadata = found.get("metadata") if isinstance(found.get("metadata"), dict) else None
-    version = re.match(r"\d+", str(found.get("sae_lens_version") or (metadata or {}).get("sae_lens_version") or "0"))
-    known = dict(found) if metadata is not None and version and int(version[0]) >= 6 else _from_flat(found)
+    version = re.match(
+        r"\d+",
+        str(found.get("sae_lens_version") or (metadata or {}).get("sae_lens_version") or "0"),
+    )
+    known = (
+        dict(found)
+        if metadata is not None and version and int(version[0]) >= 6
+        else _from_flat(found)
+    )
     if known.get("finetuning_scaling_factor"):
-        raise BadInput(f"{file}: finetuning_scaling_factor is set: SAEs fine-tuned with a factor for each feature are not read.")
+        raise BadInput(
+            f"{file}: finetuning_scaling_factor is set: SAEs fine-tuned with a factor for "
+            f"each feature are "
+            f"not "
+            f"read."
+        )
     for name in ("d_in", "d_sae", "architecture"):
         if name not in known:
             raise BadInput(f"{file} has no {name!r}: it is not a config of SAELens.")
     norm = known.get("normalize_activations") or "none"
     if norm not in NORMS:
-        raise BadInput(f"{file}: normalize_activations is {norm!r}; `saelens` reads {choices(NORMS)}.")
+        raise BadInput(
+            f"{file}: normalize_activations is {norm!r}; `saelens` reads {choices(NORMS)}."
+        )
     return {**known, "normalize_activations": norm, "metadata": known.get("metadata") or {}}
 
 
 def _from_flat(found: Mapping[str, Any]) -> dict[str, Any]:
     """As SAELens itself reads configs older than 6.0."""
-    renamed = {"hook_point": "hook_name", "hook_point_head_index": "hook_head_index", "activation_fn_str": "activation_fn"}
+    renamed = {
+        "hook_point": "hook_name",
+        "hook_point_head_index": "hook_head_index",
+        "activation_fn_str": "activation_fn",
+    }
     known = {renamed.get(name, name): value for name, value in found.items()}
     arguments = known.get("activation_fn_kwargs") or {}
     known.setdefault("architecture", "standard")
@@ -220,12 +298,24 @@ def _from_flat(found: Mapping[str, Any]) -> dict[str, Any]:
     if known.get("activation_fn") == "topk" and arguments.get("k") is not None:
         known |= {"architecture": "topk", "k": arguments["k"]}
     if isinstance(known.get("normalize_activations"), bool):
-        known["normalize_activations"] = "expected_average_only_in" if known["normalize_activations"] else "none"
-    known["metadata"] = {**(known.get("metadata") or {}), **{name: known[name] for name in _ABOUT if name in known}}
+        known["normalize_activations"] = (
+            "expected_average_only_in" if known["normalize_activations"] else "none"
+        )
+    known["metadata"] = {
+        **(known.get("metadata") or {}),
+        **{name: known[name] for name in _ABOUT if name in known},
+    }
     return known
 
 
-_ABOUT = ("hook_name", "hook_name_out", "hook_head_index", "neuronpedia_id", "model_name", "prepend_bos")
+_ABOUT = (
+    "hook_name",
+    "hook_name_out",
+    "hook_head_index",
+    "neuronpedia_id",
+    "model_name",
+    "prepend_bos",
+)
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -236,7 +326,12 @@ def _architecture(known: Mapping[str, Any], file: Path) -> Architecture:
     name = str(known["architecture"])
     if name not in ARCHITECTURES:
         advice = ADVICE.get(name, nearest(name, ARCHITECTURES).strip())
-        raise BadInput(f"{file}: architecture is {name!r}; `saelens` reads {choices(ARCHITECTURES)}. {advice}".strip())
+        raise BadInput(
+            f"{file}: architecture is {name!r}; `saelens` "
+            f"reads "
+            f"{choices(ARCHITECTURES)}. "
+            f"{advice}".strip()
+        )
     return ARCHITECTURES[name]
 
 
@@ -249,13 +344,22 @@ def _factor(known: Mapping[str, Any], given: float | None, file: Path) -> float:
     if known["normalize_activations"] != "expected_average_only_in":
         if given is not None:
             raise BadInput(
-                f"saes.with.norm_scaling_factor: {file} says normalize_activations {known['normalize_activations']!r}: leave it out."
+                f"saes.with.norm_scaling_factor: {file} says "
+                f"normalize_activations "
+                f"{known['normalize_activations']!r}: "
+                f"leave it out."
             )
         return 1.0
     if given is None:
         raise BadInput(
-            f"{file}: normalize_activations is 'expected_average_only_in', and the factor is not in the files. Give "
-            f"`norm_scaling_factor:` (sqrt(d_in) over the mean norm of the training data); 1 runs it as SAELens does without it."
+            f"{file}: normalize_activations is 'expected_average_only_in', and the factor "
+            f"is not in the "
+            f"files. "
+            f"Give "
+            f"`norm_scaling_factor:` (sqrt(d_in) over the mean norm of the training "
+            f"data); 1 runs it as "
+            f"SAELens does without "
+            f"it."
         )
     return positive(given, "norm_scaling_factor", file)
 
@@ -263,7 +367,9 @@ def _factor(known: Mapping[str, Any], given: float | None, file: Path) -> float:
 def _place(metadata: Mapping[str, Any], key: str, file: Path) -> str:
     name = metadata.get(key)
     if not name:
-        raise BadInput(f"{file} has no {key!r} in its metadata: where the SAE belongs is not known.")
+        raise BadInput(
+            f"{file} has no {key!r} in its metadata: where the SAE belongs is not known."
+        )
     parts = str(name).split(".")
     if parts[0] == "blocks" and len(parts) == 3 and parts[2] in OWN_NAMES and parts[1].isdigit():
         return str(Hookpoint(OWN_NAMES[parts[2]], int(parts[1])))
@@ -273,28 +379,43 @@ def _place(metadata: Mapping[str, Any], key: str, file: Path) -> str:
         raise BadInput(f"{file}: {key}: {error}") from None
 
 
-def _check_shapes(file: Path, architecture: Architecture, shapes: Shapes, inputs: int, width: int, outputs: int) -> None:
+def _check_shapes(
+    file: Path, architecture: Architecture, shapes: Shapes, inputs: int, width: int, outputs: int
+) -> None:
     check_axes(file, inputs, width, outputs)
     wanted = {"W_enc": (inputs, width), "W_dec": (width, outputs), "b_dec": (outputs,)}
-    wanted |= {name: (outputs, inputs) if name == "W_skip" else (width,) for name in architecture.tensors}
+    wanted |= {
+        name: (outputs, inputs) if name == "W_skip" else (width,) for name in architecture.tensors
+    }
     for name, shape in wanted.items():
         if name not in shapes:
             raise BadInput(f"{file} has no tensor '{name}'; it holds {choices(shapes)}.")
         if tuple(shapes[name]) != shape:
             said = f"{file}: {name} is {list(shapes[name])}; cfg.json promises {list(shape)}."
             raise BadInput(said + swapped(tuple(shapes[name]), shape))
-    strange = [name for name in shapes if name not in wanted and not (name == "scaling_factor" and shapes[name] == (width,))]
+    strange = [
+        name
+        for name in shapes
+        if name not in wanted and not (name == "scaling_factor" and shapes[name] == (width,))
+    ]
     if strange:
         raise BadInput(
-            f"{file} has a tensor '{strange[0]}' that an SAE of this architecture does not have: it would be run wrongly."
+            f"{file} has a tensor '{strange[0]}' that an SAE of this architecture "
+            f"does "
+            f"not have: it would "
+            f"be run wrongly."
         )
 
 
-# --- which ------------------------------------------------------------------------------------------------------------------
+# --- which ----------------------------------------------------------------------------------------
 
 
 def _snapshot(params: SaeLens) -> Snapshot:
-    return snapshot(str(params.release), params.at, f"{params.folder or '**'}/cfg.json" if params.folder else "**/cfg.json")
+    return snapshot(
+        str(params.release),
+        params.at,
+        f"{params.folder or '**'}/cfg.json" if params.folder else "**/cfg.json",
+    )
 
 
 def _root(params: SaeLens, report: Reporter) -> Path:
@@ -309,14 +430,20 @@ def _root(params: SaeLens, report: Reporter) -> Path:
 
 
 def _patterns(params: SaeLens, found: Snapshot) -> list[str]:
-    """What to fetch. Only the configs say which layer an SAE is of, so these come first where some layers are asked for."""
+    """What to fetch. Only the configs say which layer an SAE is of, so these come first where some
+    layers are asked for.
+    """
     below = f"{params.folder}/" if params.folder else ""
     configs = [f"{below}{FILES[0]}", f"{below}**/{FILES[0]}"]
     if params.layers == "all" or offline():
         return [*configs, f"{below}{FILES[1]}", f"{below}**/{FILES[1]}"]
     root = fetch(found, configs)
     there = _by_layer(params, root, FILES[:1])
-    folders = [folder for layer in chosen(params.layers, there, str(params.release)) for folder in there[layer]]
+    folders = [
+        folder
+        for layer in chosen(params.layers, there, str(params.release))
+        for folder in there[layer]
+    ]
     return [(folder / name).relative_to(root).as_posix() for folder in folders for name in FILES]
 
 
@@ -333,8 +460,19 @@ def _sizes(params: SaeLens, folders: Sequence[Path]) -> dict[str, Any]:
 
 def sae_folders(root: Path, names: Sequence[str] = FILES) -> list[Path]:
     """The folders at or below one that hold an SAE in these files."""
-    places = [root, *(path for depth in range(1, DEPTH + 1) for path in sorted(root.glob("/".join("*" * depth))))]
-    return [place for place in places if place.is_dir() and all((place / name).is_file() for name in names)]
+    places = [
+        root,
+        *(
+            path
+            for depth in range(1, DEPTH + 1)
+            for path in sorted(root.glob("/".join("*" * depth)))
+        ),
+    ]
+    return [
+        place
+        for place in places
+        if place.is_dir() and all((place / name).is_file() for name in names)
+    ]
 
 
 def _by_layer(params: SaeLens, root: Path, names: Sequence[str] = FILES) -> dict[int, list[Path]]:
@@ -351,12 +489,22 @@ def _by_layer(params: SaeLens, root: Path, names: Sequence[str] = FILES) -> dict
 def _folders(params: SaeLens, root: Path) -> list[Path]:
     found = _by_layer(params, root)
     if not found:
-        for place in (root / params.folder, *(path.parent for path in sorted((root / params.folder).glob("*/cfg.json")))):
+        for place in (
+            root / params.folder,
+            *(path.parent for path in sorted((root / params.folder).glob("*/cfg.json"))),
+        ):
             refuse_pickles(place)
         raise BadInput(
-            f"{root / params.folder} holds no SAEs of SAELens: there is no cfg.json with sae_weights.safetensors in it."
+            f"{root / params.folder} holds no SAEs of SAELens: there is no cfg.json "
+            f"with "
+            f"sae_weights.safetensors "
+            f"in it."
         )
-    folders = [folder for layer in chosen(params.layers, found, params.release or root.name) for folder in found[layer]]
+    folders = [
+        folder
+        for layer in chosen(params.layers, found, params.release or root.name)
+        for folder in found[layer]
+    ]
     for folder in folders:
         for file in FILES:
             check_link(folder / file, root)

@@ -25,41 +25,65 @@ class Leak(Between):
     """Which groups, and what metadata may say about them."""
 
     folds: int = Field(
-        5, ge=2, le=20, description="Parts for cross-validation; a unit, and equal prompts, lie in one part whole."
+        5,
+        ge=2,
+        le=20,
+        description="Parts for cross-validation; a unit, and equal prompts, lie in one part whole.",
     )
-    leave_out: tuple[str, ...] = Field((), description="Metadata keys that are not looked at; `by` never is.")
+    leave_out: tuple[str, ...] = Field(
+        (), description="Metadata keys that are not looked at; `by` never is."
+    )
 
 
 def compare_leak(work: Work) -> Rows:
-    """Rows of `baselines`: AUROC and accuracy of each key and of all together, each with its interval beside chance."""
+    """Rows of `baselines`: AUROC and accuracy of each key and of all together, each with its
+    interval beside chance.
+    """
     from toolkit_stats.samples.metadata import lengths, read_keys
 
     data = two_groups(work)
     fold = folds(data, work.params.folds, work.rng("folds"))
     meta = work.inputs.read("sample_meta")
-    keys = [*read_keys(meta, data.samples, (work.params.by, *work.params.leave_out)), lengths(data.tokens)]
+    keys = [
+        *read_keys(meta, data.samples, (work.params.by, *work.params.leave_out)),
+        lengths(data.tokens),
+    ]
     telling = [key for key in keys if not key.constant]
     work.report.phase("compute")
     rows: list[dict[str, Any]] = []
     for done, key in enumerate(telling):
         rows += _rows(data, fold, [key], "metadata", key.name)
         work.report.progress(done + 1, len(telling) + 1)
-    rows += _rows(data, fold, telling, "together", f"all {len(telling)} key{'s'[: len(telling) != 1]}")
+    rows += _rows(
+        data, fold, telling, "together", f"all {len(telling)} key{'s'[: len(telling) != 1]}"
+    )
     yield "baselines", blocks(rows, "baselines")
 
 
-def _rows(data: Labelled, fold: npt.NDArray[np.int64], keys: list[Key], kind: str, name: str) -> Iterator[dict[str, Any]]:
+def _rows(
+    data: Labelled, fold: npt.NDArray[np.int64], keys: list[Key], kind: str, name: str
+) -> Iterator[dict[str, Any]]:
     """The two rows of one predictor."""
     from toolkit_stats.math.auroc import accuracy, auroc
     from toolkit_stats.samples.metadata import predicted
 
     positive = data.label == 0
     scores = predicted(keys, positive, fold)
-    area, right = auroc(scores, positive, fold, data.cluster), accuracy((scores > 0) == positive, data.cluster)
+    area, right = (
+        auroc(scores, positive, fold, data.cluster),
+        accuracy((scores > 0) == positive, data.cluster),
+    )
     share = float(max(positive.mean(), 1 - positive.mean()))
     said = f"{int(fold.max()) + 1} folds by unit and prompt; {data.sizes()}"
     if area.value >= LEAK:
         said = f"{name if kind == 'metadata' else 'metadata'} alone separates the groups; {said}"
     for metric, found, chance in (("auroc", area, 0.5), ("accuracy", right, share)):
         numbers = {"value": found.value, "low": found.low, "high": found.high, "chance": chance}
-        yield {"contrast": data.contrast, "kind": kind, "name": name, "metric": metric, **numbers, "text": said}
+        yield {
+            "contrast": data.contrast,
+            "kind": kind,
+            "name": name,
+            "metric": metric,
+            **numbers,
+            "text": said,
+        }

@@ -1,4 +1,6 @@
-"""The stage `compare.probe`: what simple readers of the raw stream reach, beside the best single SAE feature. All cross-validated."""
+"""The stage `compare.probe`: what simple readers of the raw stream reach, beside the best single
+SAE feature. All cross-validated.
+"""
 
 from __future__ import annotations
 
@@ -29,20 +31,31 @@ EVERY = "of all spaces"
 class Probe(AtKept, Between):
     """Which groups and layers, and how it is validated."""
 
-    layers: Layers = Field("all", description=f"{HELP} kept: those whose stream a needed extraction kept.")
+    layers: Layers = Field(
+        "all", description=f"{HELP} kept: those whose stream a needed extraction kept."
+    )
     folds: int = Field(
         5,
         ge=3,
         le=20,
-        description="Parts for cross-validation; a unit, and equal prompts, lie in one part whole. Three at least: one to score, one "
+        description="Parts for cross-validation; a unit, and equal prompts, lie in one "
+        "part whole. Three at "
+        "least: one to score, "
+        "one "
         "to choose the penalty on, one to fit.",
     )
-    pool: Literal["max", "mean"] = Field("max", description="How several positions of a sample become one value of a feature.")
-    tokens: int = Field(8192, ge=1, description="Padded tokens of one forward pass.", json_schema_extra=UNHASHED)
+    pool: Literal["max", "mean"] = Field(
+        "max", description="How several positions of a sample become one value of a feature."
+    )
+    tokens: int = Field(
+        8192, ge=1, description="Padded tokens of one forward pass.", json_schema_extra=UNHASHED
+    )
 
 
 def compare_probe(work: Work) -> Rows:
-    """Rows of `baselines`: at each layer a difference of means and a linear probe; in each space, if any, the best feature."""
+    """Rows of `baselines`: at each layer a difference of means and a linear probe; in each space,
+    if any, the best feature.
+    """
     data = two_groups(work)
     fold = folds(data, work.params.folds, work.rng("folds"))
     said = f"{int(fold.max()) + 1} folds by unit and prompt; {data.sizes()}"
@@ -53,14 +66,25 @@ def compare_probe(work: Work) -> Rows:
 
 def _row(data: Labelled, kind: str, name: str, found: Estimate, said: str) -> dict[str, Any]:
     numbers = {"value": found.value, "low": found.low, "high": found.high, "chance": 0.5}
-    return {"contrast": data.contrast, "kind": kind, "name": name, "metric": "auroc", **numbers, "text": said}
+    return {
+        "contrast": data.contrast,
+        "kind": kind,
+        "name": name,
+        "metric": "auroc",
+        **numbers,
+        "text": said,
+    }
 
 
-# --- the raw stream -----------------------------------------------------------------------------------------------------
+# --- the raw stream -------------------------------------------------------------------------------
 
 
-def _streams(work: Work, data: Labelled, fold: npt.NDArray[np.int64], said: str) -> Iterator[dict[str, Any]]:
-    """Both readers at every layer, from the stream that an extraction kept, or from one forward pass over the distinct texts."""
+def _streams(
+    work: Work, data: Labelled, fold: npt.NDArray[np.int64], said: str
+) -> Iterator[dict[str, Any]]:
+    """Both readers at every layer, from the stream that an extraction kept, or from one forward
+    pass over the distinct texts.
+    """
     import numpy as np
 
     from toolkit_stats.math.auroc import auroc
@@ -72,7 +96,11 @@ def _streams(work: Work, data: Labelled, fold: npt.NDArray[np.int64], said: str)
     text_of = {sample: at for at, text in enumerate(texts) for sample in text.samples}
     row = np.array([text_of[sample] for sample in data.samples])
     positive = data.label == 0
-    with _stored(Stored(work), texts) if "streams" in work.inputs.tables() else _computed(work, texts) as (places, rows_at):
+    with (
+        _stored(Stored(work), texts)
+        if "streams" in work.inputs.tables()
+        else _computed(work, texts) as (places, rows_at)
+    ):
         work.report.phase("compute")
         for at, place in enumerate(places):
             work.report.progress(at, len(places))
@@ -94,12 +122,21 @@ def _computed(work: Work, texts: Sequence[Text]) -> Iterator[RowsAt]:
     from toolkit_stats.samples.raw_streams import last_rows
 
     places = hookpoints(work.params.layers, work.model.layers, work.model.identity.name)
-    with last_rows(work.model, texts, places, work.params.tokens, lambda done: work.report.progress(done, len(texts))) as held:
+    with last_rows(
+        work.model,
+        texts,
+        places,
+        work.params.tokens,
+        lambda done: work.report.progress(done, len(texts)),
+    ) as held:
         yield places, lambda place: held[places.index(place)]
 
 
 def _scores(
-    x: npt.NDArray[np.float64], row: npt.NDArray[np.int64], data: Labelled, fold: npt.NDArray[np.int64]
+    x: npt.NDArray[np.float64],
+    row: npt.NDArray[np.int64],
+    data: Labelled,
+    fold: npt.NDArray[np.int64],
 ) -> dict[str, npt.NDArray[np.float64]]:
     """What each reader says of each sample, having seen nothing of its fold."""
     import numpy as np
@@ -118,11 +155,15 @@ def _scores(
     return found
 
 
-# --- the best feature ---------------------------------------------------------------------------------------------------
+# --- the best feature -----------------------------------------------------------------------------
 
 
-def _features(work: Work, data: Labelled, fold: npt.NDArray[np.int64], said: str) -> Iterator[dict[str, Any]]:
-    """In each space, and over all of them, the feature with the best AUROC in the other folds, scored on this one."""
+def _features(
+    work: Work, data: Labelled, fold: npt.NDArray[np.int64], said: str
+) -> Iterator[dict[str, Any]]:
+    """In each space, and over all of them, the feature with the best AUROC in the other folds,
+    scored on this one.
+    """
     import numpy as np
 
     from toolkit_stats.math.auroc import auroc, column_aurocs
@@ -155,8 +196,20 @@ def _features(work: Work, data: Labelled, fold: npt.NDArray[np.int64], said: str
                 best[number] = (abs(areas[at] - 0.5), f"{facts['address']}:{fired.features[at]}")
                 best_scores[out] = scores[out]
         text = f"chosen in the other folds: {', '.join(names)}; {said}"
-        yield _row(data, "best feature", facts["address"], auroc(scores, positive, fold, data.cluster), text)
+        yield _row(
+            data,
+            "best feature",
+            facts["address"],
+            auroc(scores, positive, fold, data.cluster),
+            text,
+        )
     if spaces:
         chosen = ", ".join(name for _, name in best if name)
-        text = f"chosen in the other folds: {chosen}; {said}" if chosen else f"no feature fired; {said}"
-        yield _row(data, "best feature", EVERY, auroc(best_scores, positive, fold, data.cluster), text)
+        text = (
+            f"chosen in the other folds: {chosen}; {said}"
+            if chosen
+            else f"no feature fired; {said}"
+        )
+        yield _row(
+            data, "best feature", EVERY, auroc(best_scores, positive, fold, data.cluster), text
+        )

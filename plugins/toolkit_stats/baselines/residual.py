@@ -1,7 +1,8 @@
-"""The stage `compare.residual`: every number of the raw stream tested like a feature, in spaces of its own.
+"""The stage `compare.residual`: every number of the raw stream tested like a feature, in spaces of
+its own.
 
-The control beside SAE features: what the stream shows without any SAE. It reads the rows that an extraction kept, or makes one forward
-pass over the distinct texts; of the rows only sums are kept.
+The control beside SAE features: what the stream shows without any SAE. It reads the rows that an
+extraction kept, or makes one forward pass over the distinct texts; of the rows only sums are kept.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     from toolkit_stats.samples.groups import Design
 
 OPEN_BYTES = 2**30
-"""Sums of open clusters that would need more than this are kept few by another order of the texts."""
+"""Sums of open clusters that would need more than this are kept few by another order of the texts.
+"""
 OF_A_LAYER = ("mean", "fired", "squares", "variance")
 """What moments have for each layer; the rest is of the groups."""
 
@@ -39,21 +41,38 @@ class Residual(Between):
     """Which groups and layers, what is independent, and what is called significant."""
 
     layers: Layers = Field("all", description=HELP)
-    alpha: float = Field(0.05, gt=0, lt=1, description="Share of false discoveries (or chance of one) to allow.")
-    min_abs_d: float = Field(0.0, ge=0, description="Smallest |d| that is called significant.")
-    correct: Literal["bh", "by", "storey", "holm", "bonferroni"] = Field("bh", description="Correction, as in compare.welch.")
-    family: Literal["all", "space"] = Field("all", description="What is corrected together: all layers, or each by itself.")
-    details: Literal["discovered", "all"] = Field(
-        "discovered", description="Which dimensions get intervals and test statistics too, beside effect, p and q."
+    alpha: float = Field(
+        0.05, gt=0, lt=1, description="Share of false discoveries (or chance of one) to allow."
     )
-    tokens: int = Field(8192, ge=1, description="Padded tokens of one forward pass.", json_schema_extra=UNHASHED)
+    min_abs_d: float = Field(0.0, ge=0, description="Smallest |d| that is called significant.")
+    correct: Literal["bh", "by", "storey", "holm", "bonferroni"] = Field(
+        "bh", description="Correction, as in compare.welch."
+    )
+    family: Literal["all", "space"] = Field(
+        "all", description="What is corrected together: all layers, or each by itself."
+    )
+    details: Literal["discovered", "all"] = Field(
+        "discovered",
+        description="Which dimensions get intervals and test statistics "
+        "too, "
+        "beside "
+        "effect, p and q.",
+    )
+    tokens: int = Field(
+        8192, ge=1, description="Padded tokens of one forward pass.", json_schema_extra=UNHASHED
+    )
 
     @field_validator("layers")
     @classmethod
     def _named(cls, layers: Layers) -> Layers:
         """How many tests are corrected together has to be known before anything is computed."""
         if layers == KEPT:
-            raise ValueError(f"layers: name them, as all, 8, 1-31, 1- or [8, 15, 31]; `{KEPT}` is for compare.probe")
+            raise ValueError(
+                f"layers: name them, as all, 8, 1-31, 1- or [8, 15, 31]; `{KEPT}` "
+                f"is "
+                f"for "
+                f"compare.probe"
+            )
         return layers
 
     def compared(self) -> _params.TwoGroups:
@@ -84,8 +103,14 @@ def _tested(work: Work, design: Design, spaces: Sequence[Any], sides: Sequence[M
     (a, b), params = sides, work.params
     found = welch(a, b)
     sizes = effects(a, b, found.variance)
-    stats = {name: getattr(sizes, name) for name in ("d", "d_low", "d_high", "g")} | {"t": found.t, "df": found.df, "p": found.p}
-    test = Test("welch", " vs ".join(params.between), "d", params.min_abs_d, run=lambda matrix, moments: {})
+    stats = {name: getattr(sizes, name) for name in ("d", "d_low", "d_high", "g")} | {
+        "t": found.t,
+        "df": found.df,
+        "p": found.p,
+    }
+    test = Test(
+        "welch", " vs ".join(params.between), "d", params.min_abs_d, run=lambda matrix, moments: {}
+    )
     features = np.arange(a.mean.shape[1])
     tested = [
         Tested(
@@ -113,7 +138,9 @@ def _computed(work: Work, design: Design) -> tuple[list[dict[str, Any]], list[Mo
     model = work.model
     places = hookpoints(work.params.layers, model.layers, model.identity.name)
     sums, done = _Sums(design, (len(places), model.width)), 0
-    for found in passes(model, _texts(work, design, len(places) * model.width), places, work.params.tokens):
+    for found in passes(
+        model, _texts(work, design, len(places) * model.width), places, work.params.tokens
+    ):
         streams = [found.rows[place].double().cpu().numpy() for place in places]
         for at, text in enumerate(found.texts):
             sums.add(text, np.stack([stream[at] for stream in streams]))
@@ -123,7 +150,9 @@ def _computed(work: Work, design: Design) -> tuple[list[dict[str, Any]], list[Mo
 
 
 def _read(work: Work, design: Design) -> tuple[list[dict[str, Any]], list[Moments]]:
-    """The same from the rows that an extraction kept, place by place: texts come in the same order, so sums are the same."""
+    """The same from the rows that an extraction kept, place by place: texts come in the same order,
+    so sums are the same.
+    """
     from toolkit_stats.samples.stored_streams import Stored
 
     stored = Stored(work)
@@ -143,7 +172,9 @@ def _layers_of(side: Sequence[Moments]) -> Moments:
     """Moments of all layers, from those of each."""
     import numpy as np
 
-    joined: dict[str, Any] = {name: np.concatenate([getattr(one, name) for one in side]) for name in OF_A_LAYER}
+    joined: dict[str, Any] = {
+        name: np.concatenate([getattr(one, name) for one in side]) for name in OF_A_LAYER
+    }
     return replace(side[0], **joined)
 
 
@@ -154,7 +185,11 @@ class _Sums:
         from toolkit_stats.math.streaming import Stream
 
         groups = design.groups
-        self._group = {sample: at for at, group in enumerate(groups) for sample in design.samples[group.start : group.end]}
+        self._group = {
+            sample: at
+            for at, group in enumerate(groups)
+            for sample in design.samples[group.start : group.end]
+        }
         numbers = [int(number) for group in groups for number in group.clusters]
         self._cluster = dict(zip(design.samples, numbers, strict=True))
         self._sides: list[Stream] = [Stream(group.clusters, shape) for group in groups]
@@ -162,7 +197,9 @@ class _Sums:
     def add(self, text: Text, row: npt.NDArray[np.float64]) -> None:
         """One text's row, for the samples that have this text."""
         for number, side in enumerate(self._sides):
-            own = [self._cluster[sample] for sample in text.samples if self._group[sample] == number]
+            own = [
+                self._cluster[sample] for sample in text.samples if self._group[sample] == number
+            ]
             if own:
                 side.add(row, own)
 
@@ -175,11 +212,15 @@ def _texts(work: Work, design: Design, numbers: int) -> list[Text]:
     """The distinct texts of the groups, in the order in which their rows are summed."""
     wanted = set(design.samples)
     rows = work.inputs.read("samples").select(["sample", "token_ids"]).to_pylist()
-    return _ordered(distinct_texts([row for row in rows if row["sample"] in wanted], last_only), design, numbers)
+    return _ordered(
+        distinct_texts([row for row in rows if row["sample"] in wanted], last_only), design, numbers
+    )
 
 
 def _ordered(texts: list[Text], design: Design, numbers: int) -> list[Text]:
-    """Shortest first, as they are; where too many clusters would be open at a time, a cluster's texts one after the other."""
+    """Shortest first, as they are; where too many clusters would be open at a time, a cluster's
+    texts one after the other.
+    """
     joined = dict(zip(design.samples, design.joined.tolist(), strict=True))
     cluster = {text: int(joined[text.samples[0]]) for text in texts}
     many = len(texts) - len(set(cluster.values()))
@@ -188,4 +229,6 @@ def _ordered(texts: list[Text], design: Design, numbers: int) -> list[Text]:
     longest: dict[int, int] = {}
     for text in texts:
         longest[cluster[text]] = max(longest.get(cluster[text], 0), len(text.ids))
-    return sorted(texts, key=lambda text: (longest[cluster[text]], cluster[text], len(text.ids), text.ids))
+    return sorted(
+        texts, key=lambda text: (longest[cluster[text]], cluster[text], len(text.ids), text.ids)
+    )

@@ -1,4 +1,6 @@
-"""The report section `baselines`: what metadata and simple readers of the stream reach, on one axis with the best SAE feature."""
+"""The report section `baselines`: what metadata and simple readers of the stream reach, on one axis
+with the best SAE feature.
+"""
 
 from __future__ import annotations
 
@@ -22,20 +24,34 @@ SHOWN = 12
 
 
 def figures(inputs: Inputs) -> Iterator[Figure]:
-    """For each comparison a figure of AUROCs with intervals, what separates the groups by itself, and a table."""
+    """For each comparison a figure of AUROCs with intervals, what separates the groups by itself,
+    and a table.
+    """
     if "baselines" not in inputs.tables():
         return
     rows = [row for row in inputs.read("baselines").to_pylist() if row["value"] is not None]
     for contrast in sorted({row["contrast"] for row in rows}):
         own = [row for row in rows if row["contrast"] == contrast]
         areas = [row for row in own if row["metric"] == "auroc"]
-        yield Figure(f"{contrast}: how well it is told without any SAE claim", _warning(areas) + _dots(areas), _spoken(areas))
-        yield Figure(f"{contrast}: every number", _table(own), "Table of all baselines with their 95 % intervals.")
+        yield Figure(
+            f"{contrast}: how well it is told without any SAE claim",
+            _warning(areas) + _dots(areas),
+            _spoken(areas),
+        )
+        yield Figure(
+            f"{contrast}: every number",
+            _table(own),
+            "Table of all baselines with their 95 % intervals.",
+        )
 
 
 def _warning(rows: Sequence[Mapping[str, Any]]) -> str:
     """Metadata that give the groups away are said in words, above everything."""
-    said = [str(row["text"]).partition(";")[0] for row in rows if "separates the groups" in str(row["text"])]
+    said = [
+        str(row["text"]).partition(";")[0]
+        for row in rows
+        if "separates the groups" in str(row["text"])
+    ]
     if not said:
         return ""
     items = "".join(f"<li>{draw.escaped(text)}</li>" for text in said)
@@ -48,7 +64,10 @@ def _warning(rows: Sequence[Mapping[str, Any]]) -> str:
 def _ordered(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     found = []
     for kind in COLOURS:
-        own = sorted((row for row in rows if row["kind"] == kind), key=lambda row: (-abs(row["value"] - 0.5), row["name"]))
+        own = sorted(
+            (row for row in rows if row["kind"] == kind),
+            key=lambda row: (-abs(row["value"] - 0.5), row["name"]),
+        )
         found += own[:SHOWN]
     return found
 
@@ -57,13 +76,23 @@ def _dots(rows: Sequence[Mapping[str, Any]]) -> str:
     shown = _ordered(rows)
     height = TOP + ROW * len(shown) + 34
     body = [
-        draw.line(_x(tick / 10), TOP - 8, _x(tick / 10), height - 34, "dash" if tick == 5 else "grid") for tick in range(0, 11, 1)
+        draw.line(
+            _x(tick / 10), TOP - 8, _x(tick / 10), height - 34, "dash" if tick == 5 else "grid"
+        )
+        for tick in range(0, 11, 1)
     ]
-    body += [draw.text(_x(tick / 10), height - 16, f"{tick / 10:g}", anchor="middle") for tick in range(0, 11, 2)]
+    body += [
+        draw.text(_x(tick / 10), height - 16, f"{tick / 10:g}", anchor="middle")
+        for tick in range(0, 11, 2)
+    ]
     body.append(draw.text(_x(0.5), TOP - 12, "chance", anchor="middle"))
     for at, row in enumerate(shown):
         body += _dot(TOP + ROW * at + ROW / 2, row)
-    legend = draw.key((colour, kind) for kind, colour in COLOURS.items() if any(row["kind"] == kind for row in shown))
+    legend = draw.key(
+        (colour, kind)
+        for kind, colour in COLOURS.items()
+        if any(row["kind"] == kind for row in shown)
+    )
     return legend + draw.svg(LEFT + WIDE + RIGHT, height, body)
 
 
@@ -78,11 +107,18 @@ def _dot(y: float, row: Mapping[str, Any]) -> Iterator[str]:
     yield draw.text(LEFT - 12, y + 4, label, anchor="end")
     yield f'<line x1="{_x(row["low"]):.1f}" x2="{_x(row["high"]):.1f}" y1="{y}" y2="{y}" stroke="{colour}" stroke-width="3"/>'
     yield f'<circle cx="{_x(row["value"]):.1f}" cy="{y}" r="5" fill="{colour}"/>'
-    yield draw.text(LEFT + WIDE + 14, y + 4, f"{row['value']:.3f} [{row['low']:.2f}, {row['high']:.2f}]")
+    yield draw.text(
+        LEFT + WIDE + 14, y + 4, f"{row['value']:.3f} [{row['low']:.2f}, {row['high']:.2f}]"
+    )
 
 
 def _spoken(rows: Sequence[Mapping[str, Any]]) -> str:
-    best = [max((row for row in rows if row["kind"] == kind), key=lambda row: row["value"], default=None) for kind in COLOURS]
+    best = [
+        max(
+            (row for row in rows if row["kind"] == kind), key=lambda row: row["value"], default=None
+        )
+        for kind in COLOURS
+    ]
     said = "; ".join(f"{row['kind']}: {row['name']} {row['value']:.2f}" for row in best if row)
     return f"AUROC of the best of each kind, chance 0.5. {said}."
 
@@ -94,13 +130,41 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     own = any(set(other) - set(common) for other in parts)
     cells = []
     for kind in COLOURS:
-        for row in sorted((row for row in rows if row["kind"] == kind), key=lambda row: (row["name"], row["metric"])):
-            named = f'{draw.escaped(row["name"])}<br><span class="faint">{draw.escaped(kind)}</span>'
-            numbers = (f"{row['value']:.3f}", f"{row['low']:.3f} to {row['high']:.3f}", f"{row['chance']:.3f}")
+        for row in sorted(
+            (row for row in rows if row["kind"] == kind),
+            key=lambda row: (row["name"], row["metric"]),
+        ):
+            named = (
+                f'{draw.escaped(row["name"])}<br><span class="faint">{draw.escaped(kind)}</span>'
+            )
+            numbers = (
+                f"{row['value']:.3f}",
+                f"{row['low']:.3f} to {row['high']:.3f}",
+                f"{row['chance']:.3f}",
+            )
             how = draw.escaped("; ".join(part for part in _parts(row) if part not in common))
-            cells.append((named, row["metric"], *numbers, *([f'<span class="faint">{how}</span>'] if own else [])))
-    heads = ("what predicts", "metric", "value", "95\N{NO-BREAK SPACE}% interval", "chance", *(["how"] if own else []))
-    caption = "Held-out folds only; an interval takes clusters (units and equal prompts) for what is independent"
+            cells.append(
+                (
+                    named,
+                    row["metric"],
+                    *numbers,
+                    *([f'<span class="faint">{how}</span>'] if own else []),
+                )
+            )
+    heads = (
+        "what predicts",
+        "metric",
+        "value",
+        "95\N{NO-BREAK SPACE}% interval",
+        "chance",
+        *(["how"] if own else []),
+    )
+    caption = (
+        "Held-out folds only; an interval takes clusters (units and equal "
+        "prompts) "
+        "for what is "
+        "independent"
+    )
     note = f'<p class="faint">{draw.escaped("; ".join(common))}.</p>' if common else ""
     return note + draw.table(caption, heads, cells, words=own)
 

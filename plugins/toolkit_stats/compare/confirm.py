@@ -1,4 +1,5 @@
-"""A family that an earlier stage found: what a comparison of the select half discovered, tested on units that chose nothing.
+"""A family that an earlier stage found: what a comparison of the select half discovered, tested on
+units that chose nothing.
 
 Imported when a step runs: it needs NumPy and pyarrow.
 """
@@ -27,7 +28,9 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """By space, the features that the select half found, rising, and the effect that each had there."""
+    """By space, the features that the select half found, rising, and the effect that each had
+    there.
+    """
 
     features: Mapping[str, Ints]
     effects: Mapping[str, Floats]
@@ -44,7 +47,9 @@ class Candidates:
 
 
 def candidates(work: Work, test: Test) -> Candidates | None:
-    """What the needed stage found in the same comparison, by its own q and its own cut; None where the family is no such thing."""
+    """What the needed stage found in the same comparison, by its own q and its own cut; None where
+    the family is no such thing.
+    """
     if work.params.family != "discovered":
         return None
     rows = _compared_before(work, test)
@@ -52,12 +57,17 @@ def candidates(work: Work, test: Test) -> Candidates | None:
     _check_one(marks, test)
     kept = marks.filter(pc.greater(marks["number"], 0))
     sizes = rows.filter(pc.equal(rows["stat"], test.effect))
-    size = {(row["space"], row["feature"]): row["number"] for row in _among(sizes, kept).to_pylist()}
+    size = {
+        (row["space"], row["feature"]): row["number"] for row in _among(sizes, kept).to_pylist()
+    }
     found: dict[str, list[int]] = {}
     for row in kept.to_pylist():
         found.setdefault(row["space"], []).append(row["feature"])
     features = {space: np.array(sorted(own), dtype=np.int64) for space, own in found.items()}
-    effects = {space: np.array([size[space, int(one)] for one in own], dtype=np.float64) for space, own in features.items()}
+    effects = {
+        space: np.array([size[space, int(one)] for one in own], dtype=np.float64)
+        for space, own in features.items()
+    }
     return Candidates(features, effects)
 
 
@@ -65,21 +75,35 @@ def _compared_before(work: Work, test: Test) -> pa.Table:
     """The rows of this comparison that needed stages made on the select half."""
     features = work.inputs.read("features") if "features" in work.inputs.tables() else None
     stats = pa.array(["significant", test.effect], pa.string())
-    rows = None if features is None else features.filter(pc.is_in(features["stat"], value_set=stats))
+    rows = (
+        None if features is None else features.filter(pc.is_in(features["stat"], value_set=stats))
+    )
     own = None if rows is None else rows.filter(pc.equal(rows["group"], test.contrast))
     if rows is None or own is None or not len(own):
         known = [] if rows is None else sorted(pc.unique(rows["group"]).to_pylist())
         there = f" They compared: {choices(known)}." if known else ""
         raise DataError(
-            f"family: `discovered` tests what an earlier stage found, and no stage among the needs compared '{test.contrast}'."
-            f"{nearest(test.contrast, known)}{there} Add to the needs a stage that compares the same with `half: select`."
+            f"family: `discovered` tests what an earlier stage found, and no stage "
+            f"among "
+            f"the needs compared "
+            f"'{test.contrast}'."
+            f"{nearest(test.contrast, known)}{there} Add to the needs a stage "
+            f"that "
+            f"compares the same "
+            f"with `half: select`."
         )
     found = rows_of_half(own, "select")
     if not len(found):
         where = "on the confirm half" if len(rows_of_half(own, "confirm")) else "on all units"
         raise DataError(
-            f"family: the stage before compared '{test.contrast}' {where}; units that chose a feature cannot confirm it. Say "
-            f"`half: select` there: this stage tests on `half: confirm`, which shares no unit with it."
+            f"family: the stage before compared '{test.contrast}' {where}; units that "
+            f"chose a feature "
+            f"cannot confirm it. "
+            f"Say "
+            f"`half: select` there: this stage tests on `half: confirm`, which "
+            f"shares "
+            f"no "
+            f"unit with it."
         )
     return found
 
@@ -89,7 +113,10 @@ def _check_one(marks: pa.Table, test: Test) -> None:
     tests = sorted(pc.unique(marks["text"]).to_pylist())
     if len(tests) > 1 or (counts.num_rows and pc.max(counts["count_all"]).as_py() > 1):
         raise DataError(
-            f"family: more than one stage among the needs compared '{test.contrast}' on the select half ({choices(tests)}); need one of "
+            f"family: more than one stage among the needs compared '{test.contrast}' on "
+            f"the select half "
+            f"({choices(tests)}); "
+            f"need one of "
             f"them only."
         )
 
@@ -98,12 +125,19 @@ def _among(rows: pa.Table, kept: pa.Table) -> pa.Table:
     return rows.filter(pc.is_in(rows["feature"], value_set=pc.unique(kept["feature"])))
 
 
-def described_only(found: Candidates, spaces: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """The spaces that have candidates; one that nobody describes here is an error, since its candidates would count untested."""
+def described_only(
+    found: Candidates, spaces: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Mapping[str, Any]]:
+    """The spaces that have candidates; one that nobody describes here is an error, since its
+    candidates would count untested.
+    """
     for space in found.features:
         if space not in spaces:
             raise DataError(
-                f"family: the select half found features in space {space}, of which this stage has no activations. Need the same "
+                f"family: the select half found features in space {space}, of which this "
+                f"stage has no "
+                f"activations. Need "
+                f"the same "
                 f"extraction in both. Spaces here: {choices(spaces) if spaces else 'none'}."
             )
     return {space: facts for space, facts in spaces.items() if space in found.features}

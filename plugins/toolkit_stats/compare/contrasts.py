@@ -1,7 +1,9 @@
-"""What report sections read: the contrasts in table `features`, feature by feature, and the spaces under short names.
+"""What report sections read: the contrasts in table `features`, feature by feature, and the spaces
+under short names.
 
-Rows of other parts are left alone; a contrast is a group that has `p`, `q`, `significant` and an effect: d of two groups, r of a trend,
-eta2 of several. Two tests of the same groups are two contrasts, told apart by the test that the text of their rows names.
+Rows of other parts are left alone; a contrast is a group that has `p`, `q`, `significant` and an
+effect: d of two groups, r of a trend, eta2 of several. Two tests of the same groups are two
+contrasts, told apart by the test that the text of their rows names.
 """
 
 from __future__ import annotations
@@ -39,8 +41,8 @@ class Space:
 class Found:
     """One contrast, an entry a feature, by space and then by feature. What is undefined is NaN.
 
-    `d` is the effect, whichever it is; `a` is what a positive one is higher in. `discovered` goes by q alone, `twin` does in this SAE
-    what another discovery does in another SAE of the same site.
+    `d` is the effect, whichever it is; `a` is what a positive one is higher in. `discovered` goes
+    by q alone, `twin` does in this SAE what another discovery does in another SAE of the same site.
     """
 
     name: str
@@ -91,7 +93,12 @@ def read_contrasts(inputs: Inputs) -> Iterator[Found]:
     if "features" not in inputs.tables():
         return
     rows = inputs.read("features")
-    rows = rows.filter(pc.is_in(rows["stat"], value_set=_strings([*STATS, *EFFECTS, *MARKS, "significant_adjusted", "mean"])))
+    rows = rows.filter(
+        pc.is_in(
+            rows["stat"],
+            value_set=_strings([*STATS, *EFFECTS, *MARKS, "significant_adjusted", "mean"]),
+        )
+    )
     means = _of(rows, "stat", "mean")
     spaces = read_spaces(inputs, _unique(rows["space"]))
     for group in _unique(_of(rows, "stat", "q")["group"]):
@@ -103,12 +110,22 @@ def read_contrasts(inputs: Inputs) -> Iterator[Found]:
                 stat: _of(_of(own, "stat", stat), "text", how if stat == "q" else test)
                 for stat in (*STATS, *EFFECTS, "discovered")
             }
-            stats |= {stat: _beside(_of(own, "stat", stat), test) for stat in ("same_as", "significant_adjusted")}
+            stats |= {
+                stat: _beside(_of(own, "stat", stat), test)
+                for stat in ("same_as", "significant_adjusted")
+            }
             effect = next((name for name in EFFECTS if len(stats[name])), None)
             sides = _sides(group, effect, _unique(means["group"]))
             if sides and effect and all(len(stats[stat]) for stat in STATS):
                 name = group if len(said) == 1 else f"{group}, {test}"
-                yield _contrast((name, group, *sides), effect, how, stats, rows_marked(means, mark_of(test)), spaces)
+                yield _contrast(
+                    (name, group, *sides),
+                    effect,
+                    how,
+                    stats,
+                    rows_marked(means, mark_of(test)),
+                    spaces,
+                )
 
 
 def _sides(group: str, effect: str | None, groups: Sequence[str]) -> tuple[str, str] | None:
@@ -143,24 +160,40 @@ def _contrast(
     means: pa.Table,
     spaces: Sequence[Space],
 ) -> Found:
-    """Each statistic laid beside the others by (space, feature); of rows that say the same thing twice, the first."""
+    """Each statistic laid beside the others by (space, feature); of rows that say the same thing
+    twice, the first.
+    """
     import numpy as np
     import pyarrow.compute as pc
 
     keys: dict[str, Any] = {}
     numbers: dict[str, Any] = {}
     for stat, own in rows.items():
-        at = pc.index_in(own["space"], value_set=_strings([space.id for space in spaces])).to_numpy().astype(np.int64)
-        keys[stat], first = np.unique((at << 32) | own["feature"].to_numpy().astype(np.int64), return_index=True)
+        at = (
+            pc.index_in(own["space"], value_set=_strings([space.id for space in spaces]))
+            .to_numpy()
+            .astype(np.int64)
+        )
+        keys[stat], first = np.unique(
+            (at << 32) | own["feature"].to_numpy().astype(np.int64), return_index=True
+        )
         numbers[stat] = own["number"].to_numpy()[first].astype(np.float64)
     cells = keys["q"]
-    laid = {stat: _laid(cells, keys[stat], numbers[stat]) for stat in (*STATS, effect, *MARKS, "significant_adjusted")}
+    laid = {
+        stat: _laid(cells, keys[stat], numbers[stat])
+        for stat in (*STATS, effect, *MARKS, "significant_adjusted")
+    }
     words = _unique(rows["significant_adjusted"]["text"])
     return Found(
         *names,
         effect,
         how,
-        [f"{side}: {size}" for side in names[2:] for size in _unique(_of(means, "group", side)["text"]) if size],
+        [
+            f"{side}: {size}"
+            for side in names[2:]
+            for size in _unique(_of(means, "group", side)["text"])
+            if size
+        ],
         spaces,
         space=cells >> 32,
         feature=cells & 0xFFFFFFFF,
@@ -175,7 +208,9 @@ def _contrast(
     )
 
 
-def _laid(cells: npt.NDArray[np.int64], keys: npt.NDArray[np.int64], numbers: npt.NDArray[np.float64]) -> Any:
+def _laid(
+    cells: npt.NDArray[np.int64], keys: npt.NDArray[np.int64], numbers: npt.NDArray[np.float64]
+) -> Any:
     import numpy as np
 
     if not len(keys):
@@ -184,17 +219,32 @@ def _laid(cells: npt.NDArray[np.int64], keys: npt.NDArray[np.int64], numbers: np
     return np.where(keys[at] == cells, numbers[at], np.nan)
 
 
-# --- spaces -------------------------------------------------------------------------------------------------------------
+# --- spaces ---------------------------------------------------------------------------------------
 
 
 def read_spaces(inputs: Inputs, ids: Sequence[str]) -> list[Space]:
     """The spaces of these ids, by layer, under the shortest names that tell them apart."""
-    rows = {row["space"]: row for row in inputs.read("spaces").to_pylist()} if "spaces" in inputs.tables() else {}
+    rows = (
+        {row["space"]: row for row in inputs.read("spaces").to_pylist()}
+        if "spaces" in inputs.tables()
+        else {}
+    )
     unknown = {"hookpoint": "", "address": "", "sae": ""}
     facts = {id: {**unknown, **rows.get(id, {})} for id in ids}
-    ordered = sorted(ids, key=lambda id: (_layer(facts[id]["hookpoint"]), facts[id]["hookpoint"], facts[id]["address"], id))
+    ordered = sorted(
+        ids,
+        key=lambda id: (
+            _layer(facts[id]["hookpoint"]),
+            facts[id]["hookpoint"],
+            facts[id]["address"],
+            id,
+        ),
+    )
     short = _short_names({id: facts[id] for id in ordered})
-    return [Space(id, short[id], facts[id]["hookpoint"] or id, facts[id]["address"] or id) for id in ordered]
+    return [
+        Space(id, short[id], facts[id]["hookpoint"] or id, facts[id]["address"] or id)
+        for id in ordered
+    ]
 
 
 def _layer(hookpoint: str) -> float:
@@ -205,7 +255,9 @@ def _layer(hookpoint: str) -> float:
 def _short_names(facts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     layers = [str(row["hookpoint"]).rpartition(".")[2] for row in facts.values()]
     hookpoints = [str(row["hookpoint"]) for row in facts.values()]
-    saes = [f"{layer}:{row['sae'] or 'raw'}" for layer, row in zip(layers, facts.values(), strict=True)]
+    saes = [
+        f"{layer}:{row['sae'] or 'raw'}" for layer, row in zip(layers, facts.values(), strict=True)
+    ]
     for names in (layers, hookpoints, saes, [str(row["address"]) for row in facts.values()]):
         if all(names) and len(set(names)) == len(names):
             return dict(zip(facts, names, strict=True))

@@ -1,7 +1,9 @@
-"""What tests ask for at most, from how many activations the stages before them write. How many rows there will be is up to the data.
+"""What tests ask for at most, from how many activations the stages before them write. How many rows
+there will be is up to the data.
 
-Where tests count operations, these are of arithmetic: they are few beside the memory that is read. Activations are read from a file
-that is mapped, in order of spaces: in memory are those of the spaces in hand. The host makes that file a space at a time, before.
+Where tests count operations, these are of arithmetic: they are few beside the memory that is read.
+Activations are read from a file that is mapped, in order of spaces: in memory are those of the
+spaces in hand. The host makes that file a space at a time, before.
 """
 
 from __future__ import annotations
@@ -32,19 +34,24 @@ OF_FEATURE = 5
 ADJUSTED = 6
 """Rows of an adjusted test: d, t, df, p, q, significant."""
 HELD, MADE, STORED = 60, 120, 24
-"""Bytes of an entry while a space is read and tested, of a row while a table is made of it, and of one in the store: a number, and words
-that are nearly always those of the row before."""
+"""Bytes of an entry while a space is read and tested, of a row while a table is made of it, and of
+one in the store: a number, and words that are nearly always those of the row before.
+"""
 OBJECT = 1000
 """Bytes of a sample while its metadata are Python's own objects."""
 SHUFFLED = 16 * 512 * 8
-"""Bytes of a column of a block while its statistic is shuffled: so many arrays of as many labellings as are worked on together."""
+"""Bytes of a column of a block while its statistic is shuffled: so many arrays of as many
+labellings as are worked on together.
+"""
 BLOCK_COLUMNS = 1024
 """Columns of such a block."""
 
 
 @dataclass(frozen=True)
 class Test:
-    """What a test is beside others: rows of a feature, operations of an entry and of a feature, bytes of an entry."""
+    """What a test is beside others: rows of a feature, operations of an entry and of a feature,
+    bytes of an entry.
+    """
 
     rows: int
     entry: float = 20.0
@@ -105,7 +112,9 @@ def _compared(test: Test, params: Compare, load: Workload) -> Cost:
             + rows * 8
             + widest * _rows(test, params) * MADE
             + load.samples * OBJECT
-            + (rows * MADE if params.family == "discovered" else 0)  # what the select half wrote, of which few rows stay
+            + (
+                rows * MADE if params.family == "discovered" else 0
+            )  # what the select half wrote, of which few rows stay
             + (THREADS * SHUFFLED * min(BLOCK_COLUMNS, features) if shuffles else 0)
             + shuffles * load.samples
         ),
@@ -124,10 +133,12 @@ def _rows(test: Test, params: Compare) -> int:
     return OF_GROUP * groups + test.rows + OF_FEATURE + ADJUSTED * adjusted
 
 
-# --- baselines ----------------------------------------------------------------------------------------------------------
+# --- baselines ------------------------------------------------------------------------------------
 
 KEYS, COLUMNS, NEWTON = 10, 32, 20
-"""Metadata keys of a sample and columns that one becomes at most, where nobody has seen them; steps until a regression stands still."""
+"""Metadata keys of a sample and columns that one becomes at most, where nobody has seen them; steps
+until a regression stands still.
+"""
 BASELINE = 400
 """Bytes of a row of `baselines`, its sentence included."""
 SOLVED = 5
@@ -151,7 +162,9 @@ def leak(params: Leak, load: Workload) -> Cost:
 
 
 def probe(params: Probe, load: Workload) -> Cost:
-    """The stream from a table or one pass; at each layer and fold two readers of it, and in each space the best feature."""
+    """The stream from a table or one pass; at each layer and fold two readers of it, and in each
+    space the best feature.
+    """
     width, layers = load.model.get("width", 0), _layers(params.layers, load)
     rows = min(load.samples, 2 * load.distinct)
     short, long = min(rows, width), max(rows, width)
@@ -201,11 +214,16 @@ def residual(params: Residual, load: Workload) -> Cost:
 
 
 def _source(load: Workload, layers: int, params: Probe | Residual) -> Cost:
-    """Where the stream comes from: a pass over the distinct texts, or a table, of which a layer's rows are held at a time."""
+    """Where the stream comes from: a pass over the distinct texts, or a table, of which a layer's
+    rows are held at a time.
+    """
     model, width = load.model, load.model.get("width", 0)
     if load.unloaded:
         row = 4 * width + ROW
-        return Cost(read=load.samples * layers * row, memory=load.samples * layers * ROW + 3 * load.samples * row)
+        return Cost(
+            read=load.samples * layers * row,
+            memory=load.samples * layers * ROW + 3 * load.samples * row,
+        )
     return Cost(
         forwards=load.distinct,
         flops=_pass_flops(load, params.layers),
@@ -215,7 +233,9 @@ def _source(load: Workload, layers: int, params: Probe | Residual) -> Cost:
 
 
 def _layers(wanted: Layers, load: Workload) -> list[str]:
-    """The places that are looked at; none as long as nobody knows how many layers there are, or if there is no such layer."""
+    """The places that are looked at; none as long as nobody knows how many layers there are, or if
+    there is no such layer.
+    """
     if wanted == KEPT:
         return [f"resid_post.{layer}" for layer in dict.fromkeys(load.saes.get("layers", ()))]
     try:
@@ -227,10 +247,12 @@ def _layers(wanted: Layers, load: Workload) -> list[str]:
 def _pass_flops(load: Workload, wanted: Layers) -> float:
     """Every token up to the last layer that is looked at."""
     last = max((int(place.rpartition(".")[2]) for place in _layers(wanted, load)), default=-1)
-    return load.tokens * token_flops(load.model, load.tokens / load.distinct if load.distinct else 0, last + 1)
+    return load.tokens * token_flops(
+        load.model, load.tokens / load.distinct if load.distinct else 0, last + 1
+    )
 
 
-# --- rankings and paths -------------------------------------------------------------------------------------------------
+# --- rankings and paths ---------------------------------------------------------------------------
 
 RANKED = 23
 """Rows of a ranked feature beside its mean at each label."""
@@ -243,7 +265,9 @@ MADE_OF = 600
 
 
 def ranking(params: Ranking, load: Workload) -> Cost:
-    """Space by space, on all samples and on both halves; all features that pass are written, and the best by either score."""
+    """Space by space, on all samples and on both halves; all features that pass are written, and
+    the best by either score.
+    """
     features, spaces = fired(load), max(1, load.saes.get("count", 1))
     of_feature = RANKED + len(params.labels)
     return Cost(
@@ -261,12 +285,18 @@ def ranking(params: Ranking, load: Workload) -> Cost:
 
 
 def pathway(params: Pathway, load: Workload) -> Cost:
-    """Every space as it fired; the followed features at each decision; and all pairs of features of the linked layers."""
+    """Every space as it fired; the followed features at each decision; and all pairs of features of
+    the linked layers.
+    """
     spaces, features = max(1, load.saes.get("count", 1)), fired(load)
     followed = len(params.track) or min(features, params.top * load.saes.get("count", 0))
     on = min(load.saes.get("features", 0) / spaces, load.entries / spaces / params.min_count)
     pairs = _linked(params.links, spaces, len(load.saes.get("layers", ())) or 1)
-    rows = followed * load.samples + followed * (3 + params.components) + load.samples * params.components
+    rows = (
+        followed * load.samples
+        + followed * (3 + params.components)
+        + load.samples * params.components
+    )
     kept = params.keep if pairs else 0
     return Cost(
         flops=load.entries * 60.0 + features * 100.0 + 2.0 * pairs * on**2 * load.samples,
@@ -288,4 +318,8 @@ def pathway(params: Pathway, load: Workload) -> Cost:
 def _linked(links: str, spaces: int, layers: int) -> float:
     """Pairs of spaces of different layers, as many SAEs at each."""
     each = spaces / layers
-    return {"none": 0.0, "adjacent": each * each * (layers - 1), "all": each * each * layers * (layers - 1) / 2}[links]
+    return {
+        "none": 0.0,
+        "adjacent": each * each * (layers - 1),
+        "all": each * each * layers * (layers - 1) / 2,
+    }[links]

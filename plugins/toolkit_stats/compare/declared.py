@@ -31,7 +31,9 @@ def ranking(params: Ranking, model: Mapping[str, Any]) -> Comparison:
 
 
 def streams(params: Any, model: Mapping[str, Any]) -> Comparison:
-    """Two groups, over every number of the stream at the layers asked for; a model that is not there yet has none to count."""
+    """Two groups, over every number of the stream at the layers asked for; a model that is not
+    there yet has none to count.
+    """
     try:
         places = len(hookpoints(params.layers, int(model["layers"]), "the model"))
         family = places * int(model["width"]) if params.family == "all" else int(model["width"])
@@ -47,4 +49,11 @@ def _two(params: Any, **family: Any) -> Comparison:
 
 def _compared(params: Any, **asked: Any) -> Comparison:
     unit = "unit" if params.unit in OWN_UNITS else params.unit
-    return Comparison(by=params.by, unit=unit, cluster=params.cluster, half=params.half, alpha=params.alpha, **asked)
+    return Comparison(
+        by=params.by,
+        unit=unit,
+        cluster=params.cluster,
+        half=params.half,
+        alpha=params.alpha,
+        **asked,
+    )

@@ -1,4 +1,6 @@
-"""What a comparison is told: which samples, what is independent, the family that is corrected over, and what is called found."""
+"""What a comparison is told: which samples, what is independent, the family that is corrected over,
+and what is called found.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,10 @@ REST = "rest"
 
 SPREAD: Any = Field(
     "guarded",
-    description="Where groups have their own spreads: no variance below the pooled one (`guarded`), or as SciPy has it (`own`).",
+    description="Where groups have their own spreads: no variance below the pooled "
+    "one "
+    "(`guarded`), or as "
+    "SciPy has it (`own`).",
 )
 
 
@@ -33,44 +38,78 @@ class Samples(Params):
 
     model_config = ConfigDict(coerce_numbers_to_str=True)
 
-    by: str = Field(min_length=1, description="The metadata key that names a sample's group, or whose number is followed.")
+    by: str = Field(
+        min_length=1,
+        description="The metadata key that names a sample's group, or whose number is followed.",
+    )
     unit: str = Field(
         "unit",
         min_length=1,
-        description="What is independent: `unit` (also `game`, `sentence`: the samples' own units), `sample`, or a metadata key.",
+        description="What is independent: `unit` (also `game`, `sentence`: the samples' "
+        "own units), "
+        "`sample`, or a "
+        "metadata key.",
     )
-    cluster: Literal["prompt", "none"] = Field("prompt", description="Whether samples with equal prompts count as one cluster.")
-    half: Literal["all", "select", "confirm"] = Field("all", description="Which half of the units is used, or all of them.")
+    cluster: Literal["prompt", "none"] = Field(
+        "prompt", description="Whether samples with equal prompts count as one cluster."
+    )
+    half: Literal["all", "select", "confirm"] = Field(
+        "all", description="Which half of the units is used, or all of them."
+    )
 
 
 class Compare(AtKept, Samples):
     """What every comparison takes."""
 
-    alpha: float = Field(0.05, gt=0, lt=1, description="Share of false discoveries (or chance of one) to allow.")
+    alpha: float = Field(
+        0.05, gt=0, lt=1, description="Share of false discoveries (or chance of one) to allow."
+    )
     correct: Literal["bh", "by", "storey", "holm", "bonferroni"] = Field(
-        "bh", description="Correction: bh, by and storey bound the share of false discoveries; holm and bonferroni any at all."
+        "bh",
+        description="Correction: bh, by and storey bound the share of false "
+        "discoveries; "
+        "holm and bonferroni "
+        "any at all.",
     )
     family: Literal["all", "space", "discovered"] = Field(
         "all",
-        description="What is corrected together: all spaces, each by itself, or what a needed stage found on `half: select` (its q and "
+        description="What is corrected together: all spaces, each by itself, or what a "
+        "needed stage found "
+        "on `half: select` "
+        "(its q and "
         "its cut) and this one tests on `half: confirm`.",
     )
-    min_count: int = Field(0, ge=0, description="The family is of features that fired in at least so many compared samples.")
-    min_density: float = Field(0.0, ge=0, le=1, description="And in at least this share of the compared samples.")
-    details: Literal["discovered", "all"] = Field(
-        "discovered", description="Which features get intervals and test statistics too, beside effect, p and q."
+    min_count: int = Field(
+        0,
+        ge=0,
+        description="The family is of features that fired in at least so many compared samples.",
     )
-    pool: Literal["max", "mean"] = Field("max", description="How several positions of a sample become one value.")
+    min_density: float = Field(
+        0.0, ge=0, le=1, description="And in at least this share of the compared samples."
+    )
+    details: Literal["discovered", "all"] = Field(
+        "discovered",
+        description="Which features get intervals and test statistics too, beside effect, p and q.",
+    )
+    pool: Literal["max", "mean"] = Field(
+        "max", description="How several positions of a sample become one value."
+    )
     missing: Literal["refuse", "leave_out"] = Field(
         "refuse",
-        description="Samples that were not measured (no row in a space): refuse to run, or leave them out and count them.",
+        description="Samples that were not measured (no row in a space): refuse to "
+        "run, "
+        "or leave them out "
+        "and count them.",
     )
 
     @model_validator(mode="after")
     def _on_the_other_half(self) -> Compare:
         if self.family == "discovered" and self.half != "confirm":
             raise ValueError(
-                f"family: 'discovered' is tested on units that chose nothing: half: confirm, and half: select in the stage that it needs "
+                f"family: 'discovered' is tested on units that chose nothing: half: "
+                f"confirm, and half: "
+                f"select in the stage "
+                f"that it needs "
                 f"(found half: {self.half})"
             )
         return self
@@ -79,7 +118,12 @@ class Compare(AtKept, Samples):
 Pair = Annotated[
     tuple[str, str],
     AfterValidator(_different),
-    Field(description="The two groups, `rest` for all others; positive effects are higher in the first."),
+    Field(
+        description="The two groups, `rest` for all others; positive effects "
+        "are "
+        "higher "
+        "in the first."
+    ),
 ]
 
 
@@ -108,29 +152,51 @@ class Means(TwoGroups):
     spread: Literal["guarded", "own"] = SPREAD
 
     covariates: tuple[str, ...] = Field(
-        (), description="Metadata keys to adjust for, beside the plain test: numbers by their slope, words by their value."
+        (),
+        description="Metadata keys to adjust for, beside the plain test: numbers "
+        "by "
+        "their slope, words "
+        "by their value.",
     )
-    within: str | None = Field(None, min_length=1, description="A metadata key; the adjusted test compares within its values.")
+    within: str | None = Field(
+        None,
+        min_length=1,
+        description="A metadata key; the adjusted test compares within its values.",
+    )
 
 
 class Ranks(TwoGroups):
     """Rank tests, whole or within strata."""
 
-    within: str | None = Field(None, min_length=1, description="A metadata key; ranks are taken within its values, then pooled.")
+    within: str | None = Field(
+        None,
+        min_length=1,
+        description="A metadata key; ranks are taken within its values, then pooled.",
+    )
 
 
 class Shuffles(TwoGroups):
     """A permutation test: how often chance does as much."""
 
-    permutations: int = Field(999, ge=19, le=100_000, description="Shuffles of the groups' labels over clusters.")
-    within: str | None = Field(None, min_length=1, description="A metadata key; labels are shuffled within its values only.")
+    permutations: int = Field(
+        999, ge=19, le=100_000, description="Shuffles of the groups' labels over clusters."
+    )
+    within: str | None = Field(
+        None,
+        min_length=1,
+        description="A metadata key; labels are shuffled within its values only.",
+    )
 
 
 class Trend(Compare):
     """A number followed over samples."""
 
-    method: Literal["pearson", "spearman"] = Field("pearson", description="Correlation of values, or of ranks.")
-    min_abs_r: float = Field(0.0, ge=0, le=1, description="Smallest |r| that is called significant.")
+    method: Literal["pearson", "spearman"] = Field(
+        "pearson", description="Correlation of values, or of ranks."
+    )
+    min_abs_r: float = Field(
+        0.0, ge=0, le=1, description="Smallest |r| that is called significant."
+    )
 
 
 class Several(Compare):
@@ -139,4 +205,6 @@ class Several(Compare):
     between: Annotated[tuple[str, ...], AfterValidator(_different)] | None = Field(
         None, min_length=2, description="The groups; without it, all values of `by`."
     )
-    min_eta2: float = Field(0.0, ge=0, le=1, description="Smallest share of the spread that is called significant.")
+    min_eta2: float = Field(
+        0.0, ge=0, le=1, description="Smallest share of the spread that is called significant."
+    )

@@ -1,4 +1,5 @@
-"""The core of every comparison: each space tested, one correction over the declared family, one row a feature and statistic.
+"""The core of every comparison: each space tested, one correction over the declared family, one row
+a feature and statistic.
 
 Imported when a step runs: it needs NumPy and pyarrow.
 """
@@ -39,12 +40,16 @@ ALWAYS = ("d", "r", "eta2", "p", "auroc", "rank_biserial")
 OF_FAMILY = {"all": "", "space": " of this space", "discovered": " that the select half found"}
 """How the text of q names the family."""
 THREADS = 4
-"""Spaces worked on at once, where there are as many processors: each holds its activations in memory."""
+"""Spaces worked on at once, where there are as many processors: each holds its activations in
+memory.
+"""
 
 
 @dataclass(frozen=True, eq=False)
 class Tested:
-    """One space: its features in the family that fired, what each group did, and the test's statistics."""
+    """One space: its features in the family that fired, what each group did, and the test's
+    statistics.
+    """
 
     space: str
     facts: Mapping[str, Any]
@@ -56,7 +61,9 @@ class Tested:
 
 @dataclass(frozen=True, eq=False)
 class Corrected:
-    """One space's test, or its adjusted one, after correction. `discovered` goes by q alone, `significant` also by the effect."""
+    """One space's test, or its adjusted one, after correction. `discovered` goes by q alone,
+    `significant` also by the effect.
+    """
 
     q: Floats
     discovered: npt.NDArray[np.bool_]
@@ -77,7 +84,11 @@ def rows_of(work: Work, design: Design, test: Test, tested: Sequence[Tested]) ->
     if not tested:
         return
     plain = _corrected(tested, test, work.params, "")
-    beside = _corrected(tested, test, work.params, "_adjusted") if test.adjusted else [None] * len(tested)
+    beside = (
+        _corrected(tested, test, work.params, "_adjusted")
+        if test.adjusted
+        else [None] * len(tested)
+    )
     alike = _twins(work, design, test, tested, plain)
     said = [_said(test, work.params, family) for family in _families(tested, work.params)]
     writer = _Writer(design, test, work.params)
@@ -86,28 +97,40 @@ def rows_of(work: Work, design: Design, test: Test, tested: Sequence[Tested]) ->
 
 
 def measured(work: Work) -> frozenset[str] | None:
-    """The samples that have a row in every space that has any, if the params leave out the others; else None, for all."""
+    """The samples that have a row in every space that has any, if the params leave out the others;
+    else None, for all.
+    """
     if work.params.missing == "refuse":
         return None
     return Activations(work.inputs, work.params.at).measured
 
 
 def described(work: Work) -> dict[str, dict[str, Any]]:
-    """Every space that is described, also one in which nothing fired: its features are part of the family."""
+    """Every space that is described, also one in which nothing fired: its features are part of the
+    family.
+    """
     rows = {row["space"]: row for row in work.inputs.read("spaces").to_pylist()}
     for space in BySpace(work.inputs.read("activations")).spaces:
         if space not in rows:
             raise DataError(
-                f"space {space}: it has activations, but table 'spaces' does not describe it, so its width is unknown. "
-                f"Let the stage that writes the activations write 'spaces' too. Spaces described: {choices(rows) if rows else 'none'}."
+                f"space {space}: it has activations, but table 'spaces' does not "
+                f"describe "
+                f"it, so its width is "
+                f"unknown. "
+                f"Let the stage that writes the activations write 'spaces' too. "
+                f"Spaces "
+                f"described: "
+                f"{choices(rows) if rows else 'none'}."
             )
     return dict(sorted(rows.items()))
 
 
-# --- tests --------------------------------------------------------------------------------------------------------------
+# --- tests ----------------------------------------------------------------------------------------
 
 
-def _tested(work: Work, design: Design, test: Test, spaces: Mapping[str, Mapping[str, Any]]) -> Iterator[Tested]:
+def _tested(
+    work: Work, design: Design, test: Test, spaces: Mapping[str, Mapping[str, Any]]
+) -> Iterator[Tested]:
     activations = Activations(work.inputs, work.params.at)
     activations.check_looked(design.samples)
     work.report.phase("compute")
@@ -127,14 +150,23 @@ def at_once(one: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
         yield from pool.map(one, items)
 
 
-def tested_space(space: str, facts: Mapping[str, Any], fired: Fired, family: int, design: Design, test: Test) -> Tested:
+def tested_space(
+    space: str, facts: Mapping[str, Any], fired: Fired, family: int, design: Design, test: Test
+) -> Tested:
     """Both what each group did and what the test makes of it."""
-    sides = [moments(fired.matrix[group.start : group.end], group.clusters) for group in design.groups]
+    sides = [
+        moments(fired.matrix[group.start : group.end], group.clusters) for group in design.groups
+    ]
     return Tested(space, facts, fired.features, family, sides, test.run(fired.matrix, sides))
 
 
 def _read(
-    work: Work, design: Design, activations: Activations, space: str, facts: Mapping[str, Any], among: Candidates | None
+    work: Work,
+    design: Design,
+    activations: Activations,
+    space: str,
+    facts: Mapping[str, Any],
+    among: Candidates | None,
 ) -> tuple[Fired, int]:
     """The features of the family that fired, and how many it has."""
     named = f"{space} ({facts['address']})"
@@ -143,7 +175,9 @@ def _read(
     if among is None:
         return in_family(fired, facts["width"], work.params)
     wanted = among.of(space)
-    return in_family(_kept(fired, np.flatnonzero(np.isin(fired.features, wanted))), len(wanted), work.params)
+    return in_family(
+        _kept(fired, np.flatnonzero(np.isin(fired.features, wanted))), len(wanted), work.params
+    )
 
 
 def in_family(fired: Fired, width: int, params: Compare) -> tuple[Fired, int]:
@@ -156,7 +190,11 @@ def in_family(fired: Fired, width: int, params: Compare) -> tuple[Fired, int]:
 
 
 def _kept(fired: Fired, columns: npt.NDArray[np.int64]) -> Fired:
-    return fired if len(columns) == len(fired.features) else Fired(fired.features[columns], fired.matrix[:, columns])
+    return (
+        fired
+        if len(columns) == len(fired.features)
+        else Fired(fired.features[columns], fired.matrix[:, columns])
+    )
 
 
 def fewest(params: Compare, samples: int) -> int:
@@ -164,7 +202,7 @@ def fewest(params: Compare, samples: int) -> int:
     return max(params.min_count, ceil(params.min_density * samples - 1e-9))
 
 
-# --- corrections --------------------------------------------------------------------------------------------------------
+# --- corrections ----------------------------------------------------------------------------------
 
 
 def _families(tested: Sequence[Tested], params: Compare) -> list[int]:
@@ -172,7 +210,9 @@ def _families(tested: Sequence[Tested], params: Compare) -> list[int]:
     return sizes if params.family == "space" else [sum(sizes)] * len(sizes)
 
 
-def _corrected(tested: Sequence[Tested], test: Test, params: Compare, suffix: str) -> list[Corrected]:
+def _corrected(
+    tested: Sequence[Tested], test: Test, params: Compare, suffix: str
+) -> list[Corrected]:
     correct, p = CORRECTIONS[params.correct], [_counted(one, test, suffix) for one in tested]
     if params.family == "space":
         q = [correct(own, one.family) for own, one in zip(p, tested, strict=True)]
@@ -188,65 +228,99 @@ def _corrected(tested: Sequence[Tested], test: Test, params: Compare, suffix: st
 
 
 def _counted(one: Tested, test: Test, suffix: str) -> Floats:
-    """The p of each feature as the correction counts it: an effect against the one that is to be confirmed is no evidence for it."""
+    """The p of each feature as the correction counts it: an effect against the one that is to be
+    confirmed is no evidence for it.
+    """
     p = one.found[f"p{suffix}"]
     if test.among is None:
         return p
-    return np.where(one.found[f"{test.effect}{suffix}"] * test.among.effect(one.space, one.features) < 0, 1.0, p)
+    return np.where(
+        one.found[f"{test.effect}{suffix}"] * test.among.effect(one.space, one.features) < 0, 1.0, p
+    )
 
 
 def _said(test: Test, params: Compare, family: int) -> str:
-    """The test, and after a colon how it was corrected and what is called significant: the text of every q."""
+    """The test, and after a colon how it was corrected and what is called significant: the text of
+    every q.
+    """
     fired = f" that fired in at least {params.min_count} samples" if params.min_count else ""
     fired += (
-        f"{' and' if fired else ' that fired in at least'} {params.min_density:g} of the samples" if params.min_density else ""
+        f"{' and' if fired else ' that fired in at least'} {params.min_density:g} of the samples"
+        if params.min_density
+        else ""
     )
     family_of = f"{params.correct} over {family} features{OF_FAMILY[params.family]}{fired}"
     cut = f", |{test.effect}| >= {test.least:g}" if test.least else ""
     return f"{marked(test.name, params.at, params.half)}: {family_of}, alpha {params.alpha:g}{cut}"
 
 
-# --- the same feature in several SAEs -----------------------------------------------------------------------------------
+# --- the same feature in several SAEs -------------------------------------------------------------
 
 
-def _twins(work: Work, design: Design, test: Test, tested: Sequence[Tested], corrected: Sequence[Corrected]) -> list[list[Twin]]:
+def _twins(
+    work: Work, design: Design, test: Test, tested: Sequence[Tested], corrected: Sequence[Corrected]
+) -> list[list[Twin]]:
     """By space, its discoveries that do as another discovery at their site does."""
 
     activations = cache(lambda: Activations(work.inputs, work.params.at))
 
     def columns(at: int) -> Any:
-        fired, _ = _read(work, design, activations(), tested[at].space, tested[at].facts, test.among)
+        fired, _ = _read(
+            work, design, activations(), tested[at].space, tested[at].facts, test.among
+        )
         return fired.matrix[:, np.flatnonzero(corrected[at].discovered)]
 
-    features = [one.features[found.discovered] for one, found in zip(tested, corrected, strict=True)]
+    features = [
+        one.features[found.discovered] for one, found in zip(tested, corrected, strict=True)
+    ]
     order = [np.stack([~found.significant, found.q])[:, found.discovered] for found in corrected]
     return twins([one.facts for one in tested], features, order, columns)
 
 
-# --- rows ---------------------------------------------------------------------------------------------------------------
+# --- rows -----------------------------------------------------------------------------------------
 
 
 class _Writer:
-    """Columns of words are made once, as long as the longest space, and cut to length for each block of rows."""
+    """Columns of words are made once, as long as the longest space, and cut to length for each
+    block of rows.
+    """
 
     def __init__(self, design: Design, test: Test, params: Compare) -> None:
         self._design, self._test, self._params = design, test, params
         self._words: dict[str | None, Any] = {}
         self._schema = arrow_schema("features")
 
-    def table(self, one: Tested, corrected: Corrected, adjusted: Corrected | None, twins: Sequence[Twin], said: str) -> pa.Table:
+    def table(
+        self,
+        one: Tested,
+        corrected: Corrected,
+        adjusted: Corrected | None,
+        twins: Sequence[Twin],
+        said: str,
+    ) -> pa.Table:
         """All rows of a space: a block a statistic."""
         features, found, contrast = one.features, corrected.discovered, self._test.contrast
         test, alone = said.rpartition(": ")[0], marked(None, self._params.at, self._params.half)
         beside = f"{test}: {self._test.adjusted}"
         blocks: list[pa.Table] = []
 
-        def add(stat: str, group: str, numbers: Floats, text: str | None, some: npt.NDArray[np.bool_] | None = None) -> None:
+        def add(
+            stat: str,
+            group: str,
+            numbers: Floats,
+            text: str | None,
+            some: npt.NDArray[np.bool_] | None = None,
+        ) -> None:
             kept = slice(None) if some is None else some
             blocks.append(self._block(one.space, features[kept], stat, group, numbers[kept], text))
 
         for group, side in zip(self._design.groups, one.sides, strict=True):
-            add("mean", group.name, side.mean, marked(group.size(), self._params.at, self._params.half))
+            add(
+                "mean",
+                group.name,
+                side.mean,
+                marked(group.size(), self._params.at, self._params.half),
+            )
             add("density", group.name, side.fired / side.samples, alone)
             add(
                 "std",
@@ -257,24 +331,53 @@ class _Writer:
             )
         for stat, numbers in one.found.items():
             every = self._params.details == "all" or stat.removesuffix("_adjusted") in ALWAYS
-            add(stat, contrast, numbers, beside if stat.endswith("_adjusted") else test, None if every else found)
+            add(
+                stat,
+                contrast,
+                numbers,
+                beside if stat.endswith("_adjusted") else test,
+                None if every else found,
+            )
         if self._test.among is not None:
-            add(f"{self._test.effect}_select", contrast, self._test.among.effect(one.space, features), test)
+            add(
+                f"{self._test.effect}_select",
+                contrast,
+                self._test.among.effect(one.space, features),
+                test,
+            )
         add("q", contrast, corrected.q, said)
         add("significant", contrast, corrected.significant.astype(np.float64), test)
         if adjusted is not None:
             add("q_adjusted", contrast, adjusted.q, beside)
             add("significant_adjusted", contrast, adjusted.significant.astype(np.float64), beside)
-        add("fired", "", np.sum([side.fired for side in one.sides], axis=0).astype(np.float64), alone)
+        add(
+            "fired",
+            "",
+            np.sum([side.fired for side in one.sides], axis=0).astype(np.float64),
+            alone,
+        )
         add("discovered", contrast, np.ones(len(features)), test, found)
         return pa.concat_tables([*blocks, *self._twins(one.space, twins, test)])
 
     def _block(
-        self, space: str, features: npt.NDArray[np.int64], stat: str, group: str, numbers: Floats, text: str | None
+        self,
+        space: str,
+        features: npt.NDArray[np.int64],
+        stat: str,
+        group: str,
+        numbers: Floats,
+        text: str | None,
     ) -> pa.Table:
         words = [self._repeated(word, len(features)) for word in (space, stat, group, text)]
         number = pa.array(numbers, mask=np.isnan(numbers))
-        columns = [words[0], pa.array(features.astype(np.uint32)), words[1], words[2], number, words[3]]
+        columns = [
+            words[0],
+            pa.array(features.astype(np.uint32)),
+            words[1],
+            words[2],
+            number,
+            words[3],
+        ]
         return pa.table(columns, schema=self._schema)
 
     def _repeated(self, word: str | None, count: int) -> Any:

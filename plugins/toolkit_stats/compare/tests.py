@@ -1,7 +1,8 @@
-"""The tests behind the parts `compare.*`: what each makes of one space's samples. Imported when a step runs: it needs NumPy.
+"""The tests behind the parts `compare.*`: what each makes of one space's samples. Imported when a
+step runs: it needs NumPy.
 
-Each is made once for a stage, from its work and its design, and is then called space by space with the matrix of samples by features
-and the moments of each group.
+Each is made once for a stage, from its work and its design, and is then called space by space with
+the matrix of samples by features and the moments of each group.
 """
 
 from __future__ import annotations
@@ -20,7 +21,19 @@ from toolkit_stats.compare.confirm import Candidates
 from toolkit_stats.math import adjust as _adjust
 from toolkit_stats.math import ranks as _ranks
 from toolkit_stats.math import shuffle as _shuffle
-from toolkit_stats.math.means import Effects, Moments, anova, effects, merged, moments, pearson, slope, student, unpooled, welch
+from toolkit_stats.math.means import (
+    Effects,
+    Moments,
+    anova,
+    effects,
+    merged,
+    moments,
+    pearson,
+    slope,
+    student,
+    unpooled,
+    welch,
+)
 from toolkit_stats.samples.groups import Design
 
 Floats = npt.NDArray[np.float64]
@@ -38,7 +51,9 @@ class Test:
     effect: str
     least: float
     run: Callable[[Any, Sides], Mapping[str, Floats]] = field(repr=False)
-    """Gives statistics by name, `p` and the effect among them; a name that ends in `_adjusted` belongs to a second test."""
+    """Gives statistics by name, `p` and the effect among them; a name that ends in `_adjusted`
+    belongs to a second test.
+    """
     adjusted: str = ""
     """What the second test is adjusted for, for people."""
     among: Candidates | None = field(default=None, repr=False)
@@ -46,7 +61,9 @@ class Test:
 
 
 def of_means(name: str) -> Callable[[Work, Design], Test]:
-    """Welch's and Student's tests, and beside them the adjusted one where the params name covariates."""
+    """Welch's and Student's tests, and beside them the adjusted one where the params name
+    covariates.
+    """
 
     def make(work: Work, design: Design) -> Test:
         model, spread = _adjust.model_of(work, design), work.params.spread
@@ -54,11 +71,19 @@ def of_means(name: str) -> Callable[[Work, Design], Test]:
         def run(matrix: Any, sides: Sides) -> dict[str, Floats]:
             a, b = sides
             found = student(a, b) if name == "student" else welch(a, b, spread)
-            plain = {**_effects(effects(a, b, found.variance)), "t": found.t, "df": found.df, "p": found.p}
+            plain = {
+                **_effects(effects(a, b, found.variance)),
+                "t": found.t,
+                "df": found.df,
+                "p": found.p,
+            }
             if model is None:
                 return plain
             beside = _adjust.adjusted(matrix, model, spread)
-            return {**plain, **{f"{stat}_adjusted": getattr(beside, stat) for stat in ("d", "t", "df", "p")}}
+            return {
+                **plain,
+                **{f"{stat}_adjusted": getattr(beside, stat) for stat in ("d", "t", "df", "p")},
+            }
 
         return _two_groups(work, design, name, run, model.names if model else "")
 
@@ -68,12 +93,18 @@ def of_means(name: str) -> Callable[[Work, Design], Test]:
 def of_ranks(work: Work, design: Design) -> Test:
     """Mann and Whitney's test of cluster means; within strata, van Elteren's."""
     first, strata = design.group_of_cell == 0, _adjust.strata_of(work, design)
-    ones, pairs = [np.arange(int(side.sum())) for side in (first, ~first)], int(first.sum()) * int((~first).sum())
+    ones, pairs = (
+        [np.arange(int(side.sum())) for side in (first, ~first)],
+        int(first.sum()) * int((~first).sum()),
+    )
     parts = [strata == one for one in np.unique(strata)] if strata is not None else []
 
     def block(columns: Any) -> dict[str, Floats]:
         found = _ranks.ranked(columns)
-        tested, area = _ranks.mann_whitney(found, first), _ranks.interval(found, first, (ones[0], ones[1]))
+        tested, area = (
+            _ranks.mann_whitney(found, first),
+            _ranks.interval(found, first, (ones[0], ones[1])),
+        )
         own = {"u": tested.u, "rank_biserial": 2 * tested.u / pairs - 1}
         own |= {"rank_biserial_low": 2 * area.low - 1, "rank_biserial_high": 2 * area.high - 1}
         within = [(_ranks.ranked(columns[part]), first[part]) for part in parts]
@@ -102,9 +133,13 @@ def of_area(work: Work, design: Design) -> Test:
 
 
 def _by_block(matrix: Any, run: Callable[[Any], Mapping[str, Floats]]) -> dict[str, Floats]:
-    """Rank tests go over columns, so many at a time that their entries stay in the processor's caches."""
+    """Rank tests go over columns, so many at a time that their entries stay in the processor's
+    caches.
+    """
     columns = matrix.tocsc()
-    parts = [run(columns[:, start : start + BLOCK]) for start in range(0, max(matrix.shape[1], 1), BLOCK)]
+    parts = [
+        run(columns[:, start : start + BLOCK]) for start in range(0, max(matrix.shape[1], 1), BLOCK)
+    ]
     return {stat: np.concatenate([part[stat] for part in parts]) for stat in parts[0]}
 
 
@@ -112,10 +147,15 @@ def of_shuffles(work: Work, design: Design) -> Test:
     """Cluster means, their labels shuffled; the same shuffles for every feature of every space."""
     params, first = work.params, design.group_of_cell == 0
     strata = _adjust.strata_of(work, design)
-    dealt = _shuffle.shuffles(first, params.permutations, strata, lambda number: work.rng("permutation", number))
+    dealt = _shuffle.shuffles(
+        first, params.permutations, strata, lambda number: work.rng("permutation", number)
+    )
     if strata is not None and (dealt == first).all():
         raise DataError(
-            f"within: each value of '{params.within}' has clusters of one group only, so that no label can be shuffled. Take a key within "
+            f"within: each value of '{params.within}' has clusters of one group only, so "
+            f"that no label can be "
+            f"shuffled. Take a key "
+            f"within "
             f"whose values both groups occur."
         )
 
@@ -172,7 +212,11 @@ def of_rank_spread(work: Work, design: Design) -> Test:
 
 
 def _two_groups(
-    work: Work, design: Design, name: str, run: Callable[[Any, Sides], Mapping[str, Floats]], adjusted: str = ""
+    work: Work,
+    design: Design,
+    name: str,
+    run: Callable[[Any, Sides], Mapping[str, Floats]],
+    adjusted: str = "",
 ) -> Test:
     a, b = design.groups
     within = getattr(work.params, "within", None) if not adjusted else None
@@ -185,7 +229,9 @@ def _several(work: Work, name: str, run: Callable[[Any, Sides], Mapping[str, Flo
 
 
 def _plain_effects(sides: Sides) -> dict[str, Floats]:
-    """d with Welch's interval, for tests that are not about means: what a screen goes by is the same after every test."""
+    """d with Welch's interval, for tests that are not about means: what a screen goes by is the
+    same after every test.
+    """
     a, b = sides
     return _effects(effects(a, b, unpooled(a, b)[0]))
 

@@ -1,4 +1,6 @@
-"""Pieces of figures: SVG in the report's colours, legends, ticks, tables and numbers. Text of users is escaped here."""
+"""Pieces of figures: SVG in the report's colours, legends, ticks, tables and numbers. Text of users
+is escaped here.
+"""
 
 from __future__ import annotations
 
@@ -8,26 +10,45 @@ from collections.abc import Iterable, Sequence
 
 STYLE = (
     "<style>.stats{display:block;width:100%}"
-    ".stats text{font-size:12px;fill:var(--faint);paint-order:stroke;stroke:var(--bg);stroke-width:3px;stroke-linejoin:round}"
-    ".stats text.strong{fill:var(--fg);font-weight:600}.stats .grid{stroke:var(--line)}.stats .axis{stroke:var(--faint)}"
-    ".stats .dash{stroke:var(--faint);stroke-dasharray:4 4}.stats .lead{stroke:var(--faint);stroke-width:.75}"
-    ".stats .more{fill:var(--computed)}.stats .less{fill:var(--failed)}.stats .rest{fill:var(--faint);fill-opacity:.35}"
-    ".stats-key{display:flex;flex-wrap:wrap;gap:.25rem 1.25rem;margin:.25rem 0 .75rem;font-size:.875rem}"
-    ".stats-key span{white-space:nowrap}.stats-key i{display:inline-block;width:.7rem;height:.7rem;border-radius:50%;"
+    ".stats "
+    "text{font-size:12px;fill:var(--faint);paint-order:stroke;stroke:var(--bg);stroke-width:3px;stroke-linejoin:round}"
+    ".stats "
+    "text.strong{fill:var(--fg);font-weight:600}.stats "
+    ".grid{stroke:var(--line)}.stats "
+    ".axis{stroke:var(--faint)}"
+    ".stats .dash{stroke:var(--faint);stroke-dasharray:4 "
+    "4}.stats "
+    ".lead{stroke:var(--faint);stroke-width:.75}"
+    ".stats .more{fill:var(--computed)}.stats "
+    ".less{fill:var(--failed)}.stats "
+    ".rest{fill:var(--faint);fill-opacity:.35}"
+    ".stats-key{display:flex;flex-wrap:wrap;gap:.25rem "
+    "1.25rem;margin:.25rem "
+    "0 "
+    ".75rem;font-size:.875rem}"
+    ".stats-key span{white-space:nowrap}.stats-key "
+    "i{display:inline-block;width:.7rem;height:.7rem;border-radius:50%;"
     "margin-right:.45rem;print-color-adjust:exact}</style>"
 )
 
 
 def svg(width: float, height: float, body: Iterable[str]) -> str:
-    """A drawing that keeps its text readable: on a narrow screen it scrolls. Readers are told the figure's `alt` instead."""
-    drawn, limits = "".join(body), f"min-width:min(40rem,{0.77 * width:g}px);max-width:{1.4 * width:g}px"
+    """A drawing that keeps its text readable: on a narrow screen it scrolls. Readers are told the
+    figure's `alt` instead.
+    """
+    drawn, limits = (
+        "".join(body),
+        f"min-width:min(40rem,{0.77 * width:g}px);max-width:{1.4 * width:g}px",
+    )
     return (
         f'{STYLE}<svg class="stats" style="{limits}" viewBox="0 0 {width:g} {height:g}" aria-hidden="true" focusable="false">{drawn}'
         f"</svg>"
     )
 
 
-def text(x: float, y: float, words: object, *, anchor: str = "start", kind: str = "", turn: float = 0) -> str:
+def text(
+    x: float, y: float, words: object, *, anchor: str = "start", kind: str = "", turn: float = 0
+) -> str:
     """Words at a place; `anchor` says which end of them."""
     turned = f' transform="rotate({turn:g} {x:.1f} {y:.1f})"' if turn else ""
     named = f' class="{kind}"' if kind else ""
@@ -41,7 +62,10 @@ def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
 
 def key(entries: Iterable[tuple[str, str]]) -> str:
     """A legend: (CSS colour, words)."""
-    items = (f'<span><i style="background:{colour}"></i>{escaped(words)}</span>' for colour, words in entries)
+    items = (
+        f'<span><i style="background:{colour}"></i>{escaped(words)}</span>'
+        for colour, words in entries
+    )
     return f'<div class="stats-key">{"".join(items)}</div>'
 
 
@@ -71,7 +95,11 @@ def small(value: float) -> str:
         return "undefined"
     if value == 0:
         return "under 1e\N{MINUS SIGN}300"
-    return (f"{value:.3f}" if value >= 0.001 else f"{value:.1e}").replace("e-0", "e-").replace("-", "\N{MINUS SIGN}")
+    return (
+        (f"{value:.3f}" if value >= 0.001 else f"{value:.1e}")
+        .replace("e-0", "e-")
+        .replace("-", "\N{MINUS SIGN}")
+    )
 
 
 def decimals(*values: float) -> int:
@@ -87,8 +115,12 @@ def fixed(value: float, places: int) -> str:
     return written.replace("-", "\N{MINUS SIGN}")
 
 
-def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]], *, words: bool = False) -> str:
-    """A table whose cells are trusted HTML; the first of a row is its head, the others are numbers; with `words` the last is text."""
+def table(
+    caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]], *, words: bool = False
+) -> str:
+    """A table whose cells are trusted HTML; the first of a row is its head, the others are numbers;
+    with `words` the last is text.
+    """
     head = "".join(f'<th scope="col">{escaped(name)}</th>' for name in heads)
     body = "".join(_row(cells, len(cells) - words) for cells in rows)
     named = escaped(caption)
@@ -99,7 +131,10 @@ def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]], *, 
 
 
 def _row(cells: Sequence[str], numbers: int) -> str:
-    inner = "".join(f'<td class="{"number" if at < numbers else "words"}">{cell}</td>' for at, cell in enumerate(cells[1:], 1))
+    inner = "".join(
+        f'<td class="{"number" if at < numbers else "words"}">{cell}</td>'
+        for at, cell in enumerate(cells[1:], 1)
+    )
     return f'<tr><th scope="row">{cells[0]}</th>{inner}</tr>'
 
 

@@ -21,7 +21,9 @@ FOLDED = 12
 
 @dataclass(frozen=True)
 class _Bar:
-    """One space: tested features, significant ones of each sign, and the largest |d| with its feature."""
+    """One space: tested features, significant ones of each sign, and the largest |d| with its
+    feature.
+    """
 
     space: Space
     tested: int
@@ -39,7 +41,9 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
         bars = [_bar(found, number) for number in range(len(found.spaces))]
         shown = [bar for bar in bars if bar.tested]
         if shown:
-            drawn = _legend(found) + _counts_said(found) + _chart(found, shown) + _numbers(found, shown)
+            drawn = (
+                _legend(found) + _counts_said(found) + _chart(found, shown) + _numbers(found, shown)
+            )
             yield Figure(found.name, drawn, _spoken(found, shown))
 
 
@@ -52,15 +56,26 @@ def _bar(found: Found, number: int) -> _Bar:
     at = int(size.argmax()) if len(own) else -1
     largest = float(d[at]) if len(own) else math.nan
     more, less = int((significant & (d > 0)).sum()), int((significant & (d < 0)).sum())
-    return _Bar(found.spaces[number], len(own), more, less, largest, int(found.feature[own[at]]) if len(own) else -1)
+    return _Bar(
+        found.spaces[number],
+        len(own),
+        more,
+        less,
+        largest,
+        int(found.feature[own[at]]) if len(own) else -1,
+    )
 
 
 def _legend(found: Found) -> str:
-    return draw.key([("var(--computed)", f"higher in {found.a}"), ("var(--failed)", f"higher in {found.b}")])
+    return draw.key(
+        [("var(--computed)", f"higher in {found.a}"), ("var(--failed)", f"higher in {found.b}")]
+    )
 
 
 def _counts_said(found: Found) -> str:
-    """What was done to whom, and how many features it found: by corrected p alone, and with the cut on the effect."""
+    """What was done to whom, and how many features it found: by corrected p alone, and with the cut
+    on the effect.
+    """
     if not found.how:
         return ""
     cut = (
@@ -71,15 +86,22 @@ def _counts_said(found: Found) -> str:
     both = f"{found.discovered.sum():,} features by corrected p alone, {cut}"
     said = [f"{found.how}.", *(f"{size}." for size in found.sizes), f"Found: {both}."]
     if found.twin.any():
-        alone = [int((marked & ~found.twin).sum()) for marked in (found.discovered, found.significant)]
-        said.append(f"With features that do the same in several SAEs of one site counted once: {alone[0]:,} and {alone[1]:,}.")
+        alone = [
+            int((marked & ~found.twin).sum()) for marked in (found.discovered, found.significant)
+        ]
+        said.append(
+            f"With features that do the same in several SAEs of one site counted "
+            f"once: "
+            f"{alone[0]:,} and "
+            f"{alone[1]:,}."
+        )
     if found.adjusted:
         kept = int((found.significant & found.adjusted_significant).sum())
         said.append(f"Of the latter, {kept:,} differ as well {found.adjusted}.")
     return f'<p class="faint">{draw.escaped(" ".join(said))}</p>'
 
 
-# --- the drawing --------------------------------------------------------------------------------------------------------
+# --- the drawing ----------------------------------------------------------------------------------
 
 
 def _chart(found: Found, bars: Sequence[_Bar]) -> str:
@@ -87,7 +109,9 @@ def _chart(found: Found, bars: Sequence[_Bar]) -> str:
     middles = [LEFT + band * (number + 0.5) for number in range(len(bars))]
     under, names = _names(bars, middles, band)
     height = TOP + COUNTS + GAP + EFFECTS + under
-    return draw.svg(WIDTH, height, [*_counts(bars, middles, band), *_effects(found, bars, middles), *names])
+    return draw.svg(
+        WIDTH, height, [*_counts(bars, middles, band), *_effects(found, bars, middles), *names]
+    )
 
 
 def _counts(bars: Sequence[_Bar], middles: Sequence[float], band: float) -> Iterator[str]:
@@ -98,11 +122,20 @@ def _counts(bars: Sequence[_Bar], middles: Sequence[float], band: float) -> Iter
     scale = COUNTS / total
     yield draw.text(0, 12, "significant features", kind="strong")
     for tick in draw.ticks(-down, max(up, 1 - down), 5, whole=True):
-        yield draw.line(LEFT, zero - tick * scale, WIDTH - RIGHT, zero - tick * scale, "axis" if tick == 0 else "grid")
+        yield draw.line(
+            LEFT,
+            zero - tick * scale,
+            WIDTH - RIGHT,
+            zero - tick * scale,
+            "axis" if tick == 0 else "grid",
+        )
         yield draw.text(LEFT - 8, zero - tick * scale + 4, draw.number(abs(tick)), anchor="end")
     wide = min(band * 0.66, 44.0)
     for bar, middle in zip(bars, middles, strict=True):
-        for count, kind, top in ((bar.more, "more", zero - bar.more * scale), (bar.less, "less", zero)):
+        for count, kind, top in (
+            (bar.more, "more", zero - bar.more * scale),
+            (bar.less, "less", zero),
+        ):
             if count:
                 about = f"<title>{draw.escaped(bar.space.hookpoint)}: {count:,}</title>"
                 box = f'x="{middle - wide / 2:.1f}" y="{top:.1f}" width="{wide:.1f}" height="{count * scale:.1f}"'
@@ -124,32 +157,54 @@ def _effects(found: Found, bars: Sequence[_Bar], middles: Sequence[float]) -> It
     for bar, middle, size in zip(bars, middles, sizes, strict=True):
         if size:
             y = bottom - size / highest * EFFECTS
-            about = f"<title>{draw.escaped(bar.space.short)}/{bar.feature}: {found.symbol} = {draw.signed(bar.largest)}</title>"
+            about = (
+                f"<title>{draw.escaped(bar.space.short)}/{bar.feature}: "
+                f"{found.symbol} = "
+                f"{draw.signed(bar.largest)}</title>"
+            )
             yield draw.line(middle, bottom, middle, y, "axis")
             yield f'<circle class="{"more" if bar.largest > 0 else "less"}" cx="{middle:.1f}" cy="{y:.1f}" r="5">{about}</circle>'
 
 
 def _names(bars: Sequence[_Bar], middles: Sequence[float], band: float) -> tuple[float, list[str]]:
-    """Names under the bars, turned where they are long and thinned where they are many; and the room that they take."""
-    words = [bar.space.short if len(bar.space.short) <= 24 else bar.space.short[:23] + "\N{HORIZONTAL ELLIPSIS}" for bar in bars]
+    """Names under the bars, turned where they are long and thinned where they are many; and the
+    room that they take.
+    """
+    words = [
+        bar.space.short
+        if len(bar.space.short) <= 24
+        else bar.space.short[:23] + "\N{HORIZONTAL ELLIPSIS}"
+        for bar in bars
+    ]
     longest = max(len(word) for word in words)
     bottom = TOP + COUNTS + GAP + EFFECTS
     turned = longest > 4 and longest * 7 > band
     every = math.ceil((16 if turned else longest * 7 + 6) / band)
     shown = list(zip(words, middles, strict=True))[::every]
     if turned:
-        return 30 + longest * 5, [draw.text(x + 4, bottom + 18, word, anchor="end", turn=-40) for word, x in shown]
-    title = draw.text(LEFT + (WIDTH - LEFT - RIGHT) / 2, bottom + 38, "layer", anchor="middle", kind="strong")
+        return 30 + longest * 5, [
+            draw.text(x + 4, bottom + 18, word, anchor="end", turn=-40) for word, x in shown
+        ]
+    title = draw.text(
+        LEFT + (WIDTH - LEFT - RIGHT) / 2, bottom + 38, "layer", anchor="middle", kind="strong"
+    )
     layers = all(word.isdecimal() for word in words)
     names = [draw.text(x, bottom + 18, word, anchor="middle") for word, x in shown]
     return (46, [*names, title]) if layers else (28, names)
 
 
-# --- the numbers --------------------------------------------------------------------------------------------------------
+# --- the numbers ----------------------------------------------------------------------------------
 
 
 def _numbers(found: Found, bars: Sequence[_Bar]) -> str:
-    heads = ("hookpoint", "tested", f"higher in {found.a}", f"higher in {found.b}", f"largest |{found.symbol}|", "feature")
+    heads = (
+        "hookpoint",
+        "tested",
+        f"higher in {found.a}",
+        f"higher in {found.b}",
+        f"largest |{found.symbol}|",
+        "feature",
+    )
     rows = [
         (
             draw.escaped(bar.space.hookpoint),
@@ -161,16 +216,35 @@ def _numbers(found: Found, bars: Sequence[_Bar]) -> str:
         )
         for bar in bars
     ]
-    total = ("all", *(f"{sum(getattr(bar, column) for bar in bars):,}" for column in ("tested", "more", "less")), "", "")
-    table = draw.table("Features that fired, and those that differ significantly", heads, [*rows, total])
-    return table if len(bars) <= FOLDED else f"<details><summary>Numbers of all {len(bars)} hookpoints</summary>{table}</details>"
+    total = (
+        "all",
+        *(
+            f"{sum(getattr(bar, column) for bar in bars):,}"
+            for column in ("tested", "more", "less")
+        ),
+        "",
+        "",
+    )
+    table = draw.table(
+        "Features that fired, and those that differ significantly", heads, [*rows, total]
+    )
+    return (
+        table
+        if len(bars) <= FOLDED
+        else f"<details><summary>Numbers of all {len(bars)} hookpoints</summary>{table}</details>"
+    )
 
 
 def _spoken(found: Found, bars: Sequence[_Bar]) -> str:
     more, less = sum(bar.more for bar in bars), sum(bar.less for bar in bars)
     peak = max(bars, key=lambda bar: bar.more + bar.less)
-    where = f" Most of them at {peak.space.hookpoint}: {peak.more + peak.less}." if more + less else ""
+    where = (
+        f" Most of them at {peak.space.hookpoint}: {peak.more + peak.less}." if more + less else ""
+    )
     return (
-        f"Bar chart over {len(bars)} hookpoints: {more} features are significantly higher in {found.a}, "
+        f"Bar chart over {len(bars)} hookpoints: {more} features are "
+        f"significantly "
+        f"higher "
+        f"in {found.a}, "
         f"{less} in {found.b}.{where} The table below it has all numbers."
     )

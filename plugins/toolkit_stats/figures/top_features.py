@@ -1,4 +1,6 @@
-"""The report section `top-features`: the features that differ most clearly, and the text in which they fire hardest."""
+"""The report section `top-features`: the features that differ most clearly, and the text in which
+they fire hardest.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +21,28 @@ LISTED, SHOWN, EXAMPLES = 12, 6, 3
 BEFORE, AFTER = 260, 90
 """Characters of a sample shown before and after the token in which a feature fires hardest."""
 STYLE = (
-    "<style>.stats-example{display:flex;flex-wrap:wrap;gap:.15rem .9rem;margin:.5rem 0;padding:.6rem .9rem;background:var(--soft);"
-    "border:1px solid var(--line);border-radius:.5rem}.stats-example .meta{flex:0 0 8.5rem;color:var(--faint);font-size:.85rem;"
-    "overflow-wrap:anywhere}.stats-example .meta b{color:var(--fg)}.stats-example .said{flex:1 1 18rem;min-width:0;"
-    "white-space:pre-wrap;overflow-wrap:anywhere;font-size:.925rem;line-height:1.75}.stats-example .said span{border-radius:.2rem;"
-    "padding:.1rem 0;print-color-adjust:exact;background:color-mix(in srgb,var(--hue) calc(var(--a)*55%),transparent)}"
-    ".stats-example .said .peak{box-shadow:inset 0 -2px var(--hue)}.stats-example .gap{color:var(--faint)}"
+    "<style>.stats-example{display:flex;flex-wrap:wrap;gap:.15rem "
+    ".9rem;margin:.5rem "
+    "0;padding:.6rem "
+    ".9rem;background:var(--soft);"
+    "border:1px solid var(--line);border-radius:.5rem}.stats-example "
+    ".meta{flex:0 "
+    "0 "
+    "8.5rem;color:var(--faint);font-size:.85rem;"
+    "overflow-wrap:anywhere}.stats-example .meta "
+    "b{color:var(--fg)}.stats-example "
+    ".said{flex:1 1 "
+    "18rem;min-width:0;"
+    "white-space:pre-wrap;overflow-wrap:anywhere;font-size:.925rem;line-height:1.75}.stats-example "
+    ".said "
+    "span{border-radius:.2rem;"
+    "padding:.1rem "
+    "0;print-color-adjust:exact;background:color-mix(in "
+    "srgb,var(--hue) "
+    "calc(var(--a)*55%),transparent)}"
+    ".stats-example .said .peak{box-shadow:inset 0 -2px "
+    "var(--hue)}.stats-example "
+    ".gap{color:var(--faint)}"
     ".stats-name{margin:1.1rem 0 .25rem;font-weight:600}</style>"
 )
 
@@ -58,17 +76,28 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
     """A table and examples for each contrast."""
     from toolkit_stats.compare.contrasts import read_contrasts
 
-    contrasts = [(found, [int(at) for at in found.ranking()[:LISTED]]) for found in read_contrasts(inputs)]
+    contrasts = [
+        (found, [int(at) for at in found.ranking()[:LISTED]]) for found in read_contrasts(inputs)
+    ]
     texts = _texts(inputs) if any(top for _, top in contrasts) else None
     for found, top in contrasts:
         if top:
-            yield Figure(f"{found.name}: the clearest differences", _listed(inputs, found, top), _spoken(found, top))
+            yield Figure(
+                f"{found.name}: the clearest differences",
+                _listed(inputs, found, top),
+                _spoken(found, top),
+            )
         if top and texts and (examples := _examples(texts, found, top[:SHOWN])):
-            words = f"Samples in which the first {len(top[:SHOWN])} features fire hardest, the tokens marked by activation."
+            words = (
+                f"Samples in which the first {len(top[:SHOWN])} features fire "
+                f"hardest, the tokens "
+                f"marked by "
+                f"activation."
+            )
             yield Figure(f"{found.name}: where they fire", STYLE + examples, words)
 
 
-# --- the table ----------------------------------------------------------------------------------------------------------
+# --- the table ------------------------------------------------------------------------------------
 
 
 def _listed(inputs: Inputs, found: Found, top: Sequence[int]) -> str:
@@ -76,7 +105,13 @@ def _listed(inputs: Inputs, found: Found, top: Sequence[int]) -> str:
     stats = {stat for *_, stat, _ in numbers}
     interval, adjusted = f"{found.effect}_low" in stats, bool(found.adjusted)
     chosen = f"{found.effect}_select" in stats
-    heads = ["feature", found.symbol, *(["95\N{NO-BREAK SPACE}% interval"] if interval else []), "p", "q"]
+    heads = [
+        "feature",
+        found.symbol,
+        *(["95\N{NO-BREAK SPACE}% interval"] if interval else []),
+        "p",
+        "q",
+    ]
     heads += [f"{found.symbol} {found.adjusted}"] if adjusted else []
     heads += [f"{found.symbol} where it was chosen"] if chosen else []
     heads += [f"{stat} {group}".strip() for stat in ("mean", "density") for group in found.sides]
@@ -84,31 +119,64 @@ def _listed(inputs: Inputs, found: Found, top: Sequence[int]) -> str:
     for at in top:
 
         def number(stat: str, group: str = found.group, at: int = at) -> float | None:
-            return numbers.get((found.spaces[found.space[at]].id, int(found.feature[at]), stat, group))
+            return numbers.get(
+                (found.spaces[found.space[at]].id, int(found.feature[at]), stat, group)
+            )
 
-        colour = "var(--good)" if found.d[at] > 0 else "var(--bad)"  # as text, the fill colours are too faint
-        effect = f'<span style="color:{colour};font-weight:600">{draw.signed(float(found.d[at]))}</span>'
+        colour = (
+            "var(--good)" if found.d[at] > 0 else "var(--bad)"
+        )  # as text, the fill colours are too faint
+        effect = (
+            f'<span style="color:{colour};font-weight:600">{draw.signed(float(found.d[at]))}</span>'
+        )
         cells = [draw.escaped(found.address(at)), effect]
-        cells += [_range(number(f"{found.effect}_low"), number(f"{found.effect}_high"))] if interval else []
+        cells += (
+            [_range(number(f"{found.effect}_low"), number(f"{found.effect}_high"))]
+            if interval
+            else []
+        )
         cells += [draw.small(float(found.p[at])), draw.small(float(found.q[at]))]
         cells += [_effect(number(f"{found.effect}_adjusted"))] if adjusted else []
         cells += [_effect(number(f"{found.effect}_select"))] if chosen else []
         cells += [_plain(number("mean", group)) for group in found.sides]
         rows.append([*cells, *(_percent(number("density", group)) for group in found.sides)])
-    words = f"Smallest q first, then largest |{found.symbol}|; density is the share of samples in which it fires"
+    words = (
+        f"Smallest q first, then largest |{found.symbol}|; density is the share "
+        f"of "
+        f"samples in which it "
+        f"fires"
+    )
     return draw.table(words, heads, rows)
 
 
-def _numbers(inputs: Inputs, found: Found, top: Sequence[int]) -> dict[tuple[str, int, str, str], float | None]:
-    """What else is known of the listed features: means and densities of the groups, the interval, the adjusted effect."""
+def _numbers(
+    inputs: Inputs, found: Found, top: Sequence[int]
+) -> dict[tuple[str, int, str, str], float | None]:
+    """What else is known of the listed features: means and densities of the groups, the interval,
+    the adjusted effect.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    stats = ["mean", "density", *(f"{found.effect}_{part}" for part in ("low", "high", "adjusted", "select"))]
+    stats = [
+        "mean",
+        "density",
+        *(f"{found.effect}_{part}" for part in ("low", "high", "adjusted", "select")),
+    ]
     rows = inputs.read("features")
-    rows = rows.filter(pc.is_in(rows["feature"], value_set=pa.array([int(found.feature[at]) for at in top], pa.uint32())))
-    rows = rows_marked(rows.filter(pc.is_in(rows["stat"], value_set=pa.array(stats, pa.string()))), mark_of(found.how))
-    return {(row["space"], row["feature"], row["stat"], row["group"]): row["number"] for row in reversed(rows.to_pylist())}
+    rows = rows.filter(
+        pc.is_in(
+            rows["feature"], value_set=pa.array([int(found.feature[at]) for at in top], pa.uint32())
+        )
+    )
+    rows = rows_marked(
+        rows.filter(pc.is_in(rows["stat"], value_set=pa.array(stats, pa.string()))),
+        mark_of(found.how),
+    )
+    return {
+        (row["space"], row["feature"], row["stat"], row["group"]): row["number"]
+        for row in reversed(rows.to_pylist())
+    }
 
 
 def _range(low: float | None, high: float | None) -> str:
@@ -128,10 +196,15 @@ def _percent(value: float | None) -> str:
 
 
 def _spoken(found: Found, top: Sequence[int]) -> str:
-    return f"Table of {len(top)} features compared between {found.a} and {found.b}; the first is {found.address(top[0])}."
+    return (
+        f"Table of {len(top)} features compared between {found.a} and {found.b}; "
+        f"the "
+        f"first is "
+        f"{found.address(top[0])}."
+    )
 
 
-# --- examples -----------------------------------------------------------------------------------------------------------
+# --- examples -------------------------------------------------------------------------------------
 
 
 def _texts(inputs: Inputs) -> _Texts | None:
@@ -140,8 +213,16 @@ def _texts(inputs: Inputs) -> _Texts | None:
     there = set(inputs.tables())
     if not {"samples", "activations"} <= there:
         return None
-    meta = inputs.read("sample_meta") if "sample_meta" in there else arrow_schema("sample_meta").empty_table()
-    return _Texts(inputs.read("activations"), inputs.read("samples").select(["sample", "text", "pieces"]), meta)
+    meta = (
+        inputs.read("sample_meta")
+        if "sample_meta" in there
+        else arrow_schema("sample_meta").empty_table()
+    )
+    return _Texts(
+        inputs.read("activations"),
+        inputs.read("samples").select(["sample", "text", "pieces"]),
+        meta,
+    )
 
 
 def _examples(texts: _Texts, found: Found, top: Sequence[int]) -> str:
@@ -152,9 +233,13 @@ def _examples(texts: _Texts, found: Found, top: Sequence[int]) -> str:
         if examples:
             hue = "var(--computed)" if found.d[at] > 0 else "var(--failed)"
             side = found.a if found.d[at] > 0 else found.b
-            about = f"{found.symbol} {draw.signed(float(found.d[at]))}, higher in {draw.escaped(side)}"
+            about = (
+                f"{found.symbol} {draw.signed(float(found.d[at]))}, higher in {draw.escaped(side)}"
+            )
             name = f'<p class="stats-name">{draw.escaped(found.address(at))} <span class="faint">{about}</span></p>'
-            shown.append(f'<div style="--hue:{hue}">{name}{"".join(_example(one, examples[0].peak) for one in examples)}</div>')
+            shown.append(
+                f'<div style="--hue:{hue}">{name}{"".join(_example(one, examples[0].peak) for one in examples)}</div>'
+            )
     return "".join(shown)
 
 
@@ -164,14 +249,21 @@ def _labels(meta: pa.Table, found: Found) -> dict[str, str]:
 
     for key in sorted(pc.unique(meta["key"]).to_pylist()):
         rows = meta.filter(pc.equal(meta["key"], key)).to_pylist()
-        labels = {row["sample"]: row["string"] if row["string"] is not None else f"{row['number']:.10g}" for row in rows}
+        labels = {
+            row["sample"]: row["string"] if row["string"] is not None else f"{row['number']:.10g}"
+            for row in rows
+        }
         if {found.a, found.b} <= set(labels.values()):
-            return {sample: label for sample, label in labels.items() if label in (found.a, found.b)}
+            return {
+                sample: label for sample, label in labels.items() if label in (found.a, found.b)
+            }
     return {}
 
 
 def _hardest(texts: _Texts, space: str, feature: int, labels: Mapping[str, str]) -> list[_Example]:
-    """The samples in which the feature fires hardest at any position, of the groups compared where these are known."""
+    """The samples in which the feature fires hardest at any position, of the groups compared where
+    these are known.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -180,14 +272,25 @@ def _hardest(texts: _Texts, space: str, feature: int, labels: Mapping[str, str])
     for sample, value in _hits(rows, feature):
         if not labels or sample in labels:
             best[sample] = max(best.get(sample, 0.0), value)
-    names = sorted((name for name, value in best.items() if value > 0), key=lambda name: (-best[name], name))[:EXAMPLES]
+    names = sorted(
+        (name for name, value in best.items() if value > 0), key=lambda name: (-best[name], name)
+    )[:EXAMPLES]
     ids = pa.array(names, pa.string())
-    samples = {row["sample"]: row for row in texts.samples.filter(pc.is_in(texts.samples["sample"], value_set=ids)).to_pylist()}
+    samples = {
+        row["sample"]: row
+        for row in texts.samples.filter(
+            pc.is_in(texts.samples["sample"], value_set=ids)
+        ).to_pylist()
+    }
     values: dict[str, dict[int, float]] = {name: {} for name in names}
     for row in rows.filter(pc.is_in(rows["sample"], value_set=ids)).to_pylist():
-        values[row["sample"]][row["position"]] = dict(zip(row["features"], row["values"], strict=True)).get(feature, 0.0)
+        values[row["sample"]][row["position"]] = dict(
+            zip(row["features"], row["values"], strict=True)
+        ).get(feature, 0.0)
     return [
-        _Example(name, labels.get(name, ""), samples[name]["text"], samples[name]["pieces"], values[name])
+        _Example(
+            name, labels.get(name, ""), samples[name]["text"], samples[name]["pieces"], values[name]
+        )
         for name in names
         if name in samples
     ]
@@ -206,7 +309,7 @@ def _hits(rows: pa.Table, feature: int) -> Iterator[tuple[str, float]]:
     yield from zip(samples.to_pylist(), values.to_pylist(), strict=True)
 
 
-# --- a text with its tokens marked --------------------------------------------------------------------------------------
+# --- a text with its tokens marked ----------------------------------------------------------------
 
 
 def _example(example: _Example, highest: float) -> str:
@@ -223,7 +326,9 @@ def _marked(example: _Example, highest: float) -> str:
     peak = hottest if 0 <= hottest < len(pieces) else len(pieces) - 1
     first, last = _window(pieces, peak)
     values = {**example.values, peak: example.peak}
-    parts = [_token(pieces[at], values.get(at, 0.0), highest, at == peak) for at in range(first, last)]
+    parts = [
+        _token(pieces[at], values.get(at, 0.0), highest, at == peak) for at in range(first, last)
+    ]
     gap = '<span class="gap">\N{HORIZONTAL ELLIPSIS}</span>'
     return (gap if first > 0 else "") + between.join(parts) + (gap if last < len(pieces) else "")
 
@@ -239,7 +344,9 @@ def _window(pieces: Sequence[str], peak: int) -> tuple[int, int]:
 
 
 def _token(piece: str, value: float, highest: float, peak: bool) -> str:
-    shown = draw.escaped(piece.replace("\r", "").replace("\n", "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}"))
+    shown = draw.escaped(
+        piece.replace("\r", "").replace("\n", "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}")
+    )
     if value <= 0:
         return shown
     if not shown.strip():  # a space, or a token without text: something has to carry the colour

@@ -8,8 +8,8 @@ from math import log10
 from typing import TYPE_CHECKING
 
 from toolkit.work import Figure, Inputs
-from toolkit_stats.figures import draw
 from toolkit_stats.compare.contrasts import EFFECTS
+from toolkit_stats.figures import draw
 from toolkit_stats.figures.labelling import Named, placed
 
 if TYPE_CHECKING:
@@ -57,7 +57,9 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
 
 
 def _thinned(found: Found, ranking: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The labelled points, the significant ones, and of the others as many as there is room for, evenly by rank."""
+    """The labelled points, the significant ones, and of the others as many as there is room for,
+    evenly by rank.
+    """
     import numpy as np
 
     labelled, others = ranking[:LABELS], ranking[LABELS:]
@@ -69,15 +71,24 @@ def _thinned(found: Found, ranking: npt.NDArray[np.int64]) -> npt.NDArray[np.int
 def _evenly(points: npt.NDArray[np.int64], most: int) -> npt.NDArray[np.int64]:
     import numpy as np
 
-    return points if len(points) <= most else points[np.linspace(0, len(points) - 1, most).astype(np.int64)]
+    return (
+        points
+        if len(points) <= most
+        else points[np.linspace(0, len(points) - 1, most).astype(np.int64)]
+    )
 
 
 def _legend(found: Found) -> str:
-    names = [("var(--computed)", f"significantly higher in {found.a}"), ("var(--failed)", f"significantly higher in {found.b}")]
-    return draw.key([*names, ("color-mix(in srgb,var(--faint) 40%,transparent)", "not significant")])
+    names = [
+        ("var(--computed)", f"significantly higher in {found.a}"),
+        ("var(--failed)", f"significantly higher in {found.b}"),
+    ]
+    return draw.key(
+        [*names, ("color-mix(in srgb,var(--faint) 40%,transparent)", "not significant")]
+    )
 
 
-# --- the drawing --------------------------------------------------------------------------------------------------------
+# --- the drawing ----------------------------------------------------------------------------------
 
 
 def _chart(found: Found, ranking: npt.NDArray[np.int64], drawn: npt.NDArray[np.int64]) -> str:
@@ -88,7 +99,14 @@ def _chart(found: Found, ranking: npt.NDArray[np.int64], drawn: npt.NDArray[np.i
     frame = _Frame(reach, highest)
     points = (_point(found, frame, int(at)) for at in drawn)
     return draw.svg(
-        WIDTH, HEIGHT, [*_axes(found, frame), *points, *_threshold(found, frame), *_labels(found, frame, ranking, drawn)]
+        WIDTH,
+        HEIGHT,
+        [
+            *_axes(found, frame),
+            *points,
+            *_threshold(found, frame),
+            *_labels(found, frame, ranking, drawn),
+        ],
     )
 
 
@@ -96,7 +114,13 @@ def _axes(found: Found, frame: _Frame) -> Iterator[str]:
     floor = HEIGHT - BOTTOM
     yield draw.text(0, 14, "\N{MINUS SIGN}log\N{SUBSCRIPT ONE}\N{SUBSCRIPT ZERO} p", kind="strong")
     for tick in draw.ticks(0, frame.highest, 6):
-        yield draw.line(LEFT, frame.level(tick), WIDTH - RIGHT, frame.level(tick), "axis" if tick == 0 else "grid")
+        yield draw.line(
+            LEFT,
+            frame.level(tick),
+            WIDTH - RIGHT,
+            frame.level(tick),
+            "axis" if tick == 0 else "grid",
+        )
         yield draw.text(LEFT - 8, frame.level(tick) + 4, draw.number(tick), anchor="end")
     for tick in draw.ticks(-frame.reach, frame.reach, 8):
         if tick == 0:
@@ -105,7 +129,9 @@ def _axes(found: Found, frame: _Frame) -> Iterator[str]:
         yield draw.text(frame.x(tick), floor + 19, draw.number(tick), anchor="middle")
     yield draw.text(frame.x(0), HEIGHT - 8, EFFECTS[found.effect], anchor="middle", kind="strong")
     yield draw.text(LEFT, HEIGHT - 8, f"\N{LEFTWARDS ARROW} higher in {_cut(found.b)}")
-    yield draw.text(WIDTH - RIGHT, HEIGHT - 8, f"higher in {_cut(found.a)} \N{RIGHTWARDS ARROW}", anchor="end")
+    yield draw.text(
+        WIDTH - RIGHT, HEIGHT - 8, f"higher in {_cut(found.a)} \N{RIGHTWARDS ARROW}", anchor="end"
+    )
 
 
 def _cut(name: str) -> str:
@@ -117,29 +143,46 @@ def _threshold(found: Found, frame: _Frame) -> Iterator[str]:
     if found.significant.any():
         p = float(found.p[found.significant].max())
         yield draw.line(LEFT, frame.y(p), WIDTH - RIGHT, frame.y(p), "dash")
-        yield draw.text(frame.x(0), frame.y(p) - 6, f"largest significant p: {draw.small(p)}", anchor="middle")
+        yield draw.text(
+            frame.x(0), frame.y(p) - 6, f"largest significant p: {draw.small(p)}", anchor="middle"
+        )
 
 
 def _point(found: Found, frame: _Frame, at: int) -> str:
     d, p = float(found.d[at]), float(found.p[at])
     kind = ("more" if d > 0 else "less") if found.significant[at] else "rest"
-    about = f"{draw.escaped(found.address(at))}: {found.symbol} {draw.signed(d)}, p {draw.small(p)}, q {draw.small(float(found.q[at]))}"
+    about = (
+        f"{draw.escaped(found.address(at))}: {found.symbol} {draw.signed(d)}, "
+        f"p "
+        f"{draw.small(p)}, q "
+        f"{draw.small(float(found.q[at]))}"
+    )
     size = 2.2 if kind == "rest" else 3.4
     return f'<circle class="{kind}" cx="{frame.x(d):.1f}" cy="{frame.y(p):.1f}" r="{size}"><title>{about}</title></circle>'
 
 
-def _labels(found: Found, frame: _Frame, ranking: npt.NDArray[np.int64], drawn: npt.NDArray[np.int64]) -> Iterator[str]:
+def _labels(
+    found: Found, frame: _Frame, ranking: npt.NDArray[np.int64], drawn: npt.NDArray[np.int64]
+) -> Iterator[str]:
     """Addresses beside the first points, outwards where that hides none of them."""
     import numpy as np
 
     points = [_named(found, frame, int(at)) for at in ranking[:LABELS]]
     others = [int(at) for at in drawn if found.significant[at] and at not in ranking[:LABELS]]
-    beside = np.array([(frame.x(float(found.d[at])), frame.y(float(found.p[at]))) for at in others]).reshape(-1, 2)
+    beside = np.array(
+        [(frame.x(float(found.d[at])), frame.y(float(found.p[at]))) for at in others]
+    ).reshape(-1, 2)
     labels = placed(points, beside, (LEFT, WIDTH, TOP - HALF, HEIGHT - BOTTOM))
     for label in sorted(labels, key=lambda label: (-label.of.side, label.of.y)):
         if abs(label.y - label.of.y) > 3:
             yield draw.line(label.of.x, label.of.y, label.start, label.y, "lead")
-        yield draw.text(label.start, label.y + 4, label.of.words, anchor="start" if label.side > 0 else "end", kind="strong")
+        yield draw.text(
+            label.start,
+            label.y + 4,
+            label.of.words,
+            anchor="start" if label.side > 0 else "end",
+            kind="strong",
+        )
 
 
 def _named(found: Found, frame: _Frame, at: int) -> Named:
@@ -147,7 +190,7 @@ def _named(found: Found, frame: _Frame, at: int) -> Named:
     return Named(frame.x(d), frame.y(float(found.p[at])), found.address(at), 1 if d >= 0 else -1)
 
 
-# --- words --------------------------------------------------------------------------------------------------------------
+# --- words ----------------------------------------------------------------------------------------
 
 
 def _note(found: Found, ranking: npt.NDArray[np.int64], drawn: npt.NDArray[np.int64]) -> str:
@@ -158,16 +201,25 @@ def _note(found: Found, ranking: npt.NDArray[np.int64], drawn: npt.NDArray[np.in
         said.append(f"{len(drawn):,} of {len(ranking):,} points are drawn: {kept}.")
     if undefined := len(found.d) - len(ranking):
         said.append(
-            f"Not drawn: {undefined:,} with the same value in every sample of a group, for which {found.symbol} is undefined."
+            f"Not drawn: {undefined:,} with the same value in every sample of a group, "
+            f"for which "
+            f"{found.symbol} is "
+            f"undefined."
         )
     return f'<p class="faint">{" ".join(said)}</p>' if said else ""
 
 
 def _spoken(found: Found, ranking: npt.NDArray[np.int64]) -> str:
     d, significant = found.d[ranking], found.significant[ranking]
-    first = ", ".join(f"{found.address(int(at))} ({found.symbol} {draw.signed(float(found.d[at]))})" for at in ranking[:3])
+    first = ", ".join(
+        f"{found.address(int(at))} ({found.symbol} {draw.signed(float(found.d[at]))})"
+        for at in ranking[:3]
+    )
     more, less = (int((significant & side).sum()) for side in (d > 0, d < 0))
     return (
-        f"Scatter plot of {len(ranking)} features, {EFFECTS[found.effect]} against minus log10 of p: {more} are "
+        f"Scatter plot of {len(ranking)} features, {EFFECTS[found.effect]} against "
+        f"minus "
+        f"log10 of p: {more} "
+        f"are "
         f"significantly higher in {found.a}, {less} in {found.b}. Strongest evidence: {first}."
     )

@@ -1,4 +1,5 @@
-"""Two groups compared with other things held equal: least squares on the group and its covariates, cluster-robust.
+"""Two groups compared with other things held equal: least squares on the group and its covariates,
+cluster-robust.
 
 Imported when a step runs: it needs NumPy and SciPy.
 """
@@ -22,7 +23,9 @@ from toolkit_stats.samples.groups import Design, metadata, words_of
 Floats = npt.NDArray[np.float64]
 
 TOLD_APART = 1e-8
-"""Covariates that leave less than this share of the groups' difference unexplained name the groups themselves."""
+"""Covariates that leave less than this share of the groups' difference unexplained name the groups
+themselves.
+"""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,9 @@ class Adjusted:
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """What does not depend on the feature. `own`: what of the first group's indicator no covariate explains."""
+    """What does not depend on the feature. `own`: what of the first group's indicator no covariate
+    explains.
+    """
 
     names: str
     regressors: Floats  # the group first, then a constant and the covariates
@@ -58,10 +63,17 @@ def model_of(work: Work, design: Design) -> Model | None:
         return None
     blocks = [_numbers_or_levels(work, key, design) for key in params.covariates]
     blocks += (
-        [_levels(_values(words_of(work, params.within, "within"), design, params.within, "within"))] if params.within else []
+        [_levels(_values(words_of(work, params.within, "within"), design, params.within, "within"))]
+        if params.within
+        else []
     )
     names = ", ".join(params.covariates)
-    said = "; ".join([*([f"given {names}"] if names else []), *([f"within {params.within}"] if params.within else [])])
+    said = "; ".join(
+        [
+            *([f"given {names}"] if names else []),
+            *([f"within {params.within}"] if params.within else []),
+        ]
+    )
     return model(design, np.column_stack(blocks), said)
 
 
@@ -73,26 +85,49 @@ def model(design: Design, covariates: Floats, names: str) -> Model:
     if (own**2).sum() < TOLD_APART * ((group - group.mean()) ** 2).sum():
         a, b = (one.name for one in design.groups)
         raise DataError(
-            f"covariates: {names} tell '{a}' from '{b}' without error among the {design.size} samples compared, so that nothing is left "
+            f"covariates: {names} tell '{a}' from '{b}' without error among the "
+            f"{design.size} "
+            f"samples compared, so "
+            f"that nothing is left "
             f"to compare. Leave out the covariate that stands for the group."
         )
     regressors = np.column_stack([group, others])
     rank, clusters = int(np.linalg.matrix_rank(regressors)), int(design.joined.max()) + 1
     if clusters <= rank:
         raise DataError(
-            f"covariates: {names} take {rank} coefficients, and there are {clusters} independent clusters; a test needs more clusters "
+            f"covariates: {names} take {rank} coefficients, and there are {clusters} "
+            f"independent "
+            f"clusters; a test "
+            f"needs more clusters "
             f"than coefficients. Take fewer covariates, or numbers in place of words."
         )
-    weighted = sparse.csr_array((own, (design.joined, np.arange(design.size))), shape=(clusters, design.size))
+    weighted = sparse.csr_array(
+        (own, (design.joined, np.arange(design.size))), shape=(clusters, design.size)
+    )
     inverse = np.linalg.pinv(regressors.T @ regressors)
-    weight: Floats = np.bincount(design.joined, weights=own**2, minlength=clusters).astype(np.float64)
+    weight: Floats = np.bincount(design.joined, weights=own**2, minlength=clusters).astype(
+        np.float64
+    )
     df = _guarded_df(weight, clusters, rank)
-    return Model(names, regressors, inverse, own, rank, clusters, weighted, np.asarray(weighted @ regressors), weight, df)
+    return Model(
+        names,
+        regressors,
+        inverse,
+        own,
+        rank,
+        clusters,
+        weighted,
+        np.asarray(weighted @ regressors),
+        weight,
+        df,
+    )
 
 
 def _guarded_df(weight: Floats, clusters: int, rank: int) -> float:
-    """Where few clusters make most of the coefficient, there are not many more degrees of freedom than those: as many as clusters of
-    equal weight, less one, would have the same sum of squares. Each covariate takes its share."""
+    """Where few clusters make most of the coefficient, there are not many more degrees of freedom
+    than those: as many as clusters of equal weight, less one, would have the same sum of squares.
+    Each covariate takes its share.
+    """
     effective = float(weight.sum() ** 2 / (weight**2).sum()) - 1.0
     return min(effective * (clusters - rank) / (clusters - 2), float(clusters - rank))
 
@@ -100,11 +135,14 @@ def _guarded_df(weight: Floats, clusters: int, rank: int) -> float:
 def adjusted(matrix: Any, model: Model, spread: Spreads = "guarded") -> Adjusted:
     """The test of each column of a CSR matrix. Nothing dense of its size is made.
 
-    The constant among the regressors lets every column be counted from its mean, so that offsets do not cancel.
+    The constant among the regressors lets every column be counted from its mean, so that offsets do
+    not cancel.
     """
     samples, columns = matrix.shape
     plain = moments_of(matrix.indices.astype(np.intp), matrix.data, samples, columns)
-    cross = np.asarray((matrix.T @ model.regressors).T) - np.outer(model.regressors.sum(axis=0), plain.mean)
+    cross = np.asarray((matrix.T @ model.regressors).T) - np.outer(
+        model.regressors.sum(axis=0), plain.mean
+    )
     coefficients = model.inverse @ cross
     residual = _cleared(plain.squares - (coefficients * cross).sum(axis=0), plain.squares)
     scale = model.clusters / (model.clusters - 1) * (samples - 1) / (samples - model.rank)
@@ -112,14 +150,25 @@ def adjusted(matrix: Any, model: Model, spread: Spreads = "guarded") -> Adjusted
     if spread == "guarded":
         variance = np.maximum(variance, _pooled(matrix, plain.mean, coefficients, model))
     df = model.df if spread == "guarded" else float(model.clusters - model.rank)
-    return _tested(coefficients[0], np.where(residual > 0, variance, 0.0), residual / (samples - model.rank), df)
+    return _tested(
+        coefficients[0],
+        np.where(residual > 0, variance, 0.0),
+        residual / (samples - model.rank),
+        df,
+    )
 
 
 def _pooled(matrix: Any, mean: Floats, coefficients: Floats, model: Model) -> Floats:
-    """The variance of the coefficient if each cluster's residuals spread alike, those of the smaller group too."""
+    """The variance of the coefficient if each cluster's residuals spread alike, those of the
+    smaller group too.
+    """
     heavy = model.weight > TOLD_APART * model.weight.max()
     by = 1.0 / np.sqrt(model.weight[heavy])
-    alike = replace(model, weighted=sparse.diags_array(by) @ model.weighted[heavy], crossed=by[:, None] * model.crossed[heavy])
+    alike = replace(
+        model,
+        weighted=sparse.diags_array(by) @ model.weighted[heavy],
+        crossed=by[:, None] * model.crossed[heavy],
+    )
     alone: Floats = _meat(matrix, mean, coefficients, alike) / max(len(by) - model.rank, 1)
     return alone / float(model.weight.sum())
 
@@ -132,10 +181,14 @@ def _meat(matrix: Any, mean: Floats, coefficients: Floats, model: Model) -> Floa
 
 
 def _scores(matrix: Any, mean: Floats, model: Model) -> tuple[Floats, Floats]:
-    """What each cluster adds to a column's coefficient before any is fitted: squares by column, and products with the regressors."""
+    """What each cluster adds to a column's coefficient before any is fitted: squares by column, and
+    products with the regressors.
+    """
     scores, whole = (model.weighted @ matrix).tocsr(), np.asarray(model.weighted.sum(axis=1))
     column, of_cluster = scores.indices.astype(np.intp), np.repeat(whole, np.diff(scores.indptr))
-    stored = np.bincount(column, weights=(scores.data - mean[column] * of_cluster) ** 2, minlength=len(mean))
+    stored = np.bincount(
+        column, weights=(scores.data - mean[column] * of_cluster) ** 2, minlength=len(mean)
+    )
     silent = (whole**2).sum() - np.bincount(column, weights=of_cluster**2, minlength=len(mean))
     mixed = np.asarray((scores.T @ model.crossed).T) - np.outer(model.crossed.T @ whole, mean)
     return stored + _cleared(silent, np.full_like(silent, (whole**2).sum())) * mean**2, mixed
@@ -155,11 +208,13 @@ def _tested(difference: Floats, variance: Floats, residual: Floats, df: float) -
     return Adjusted(d=d, t=t, df=np.where(known, df, np.nan), p=p)
 
 
-# --- covariates ---------------------------------------------------------------------------------------------------------
+# --- covariates -----------------------------------------------------------------------------------
 
 
 def strata_of(work: Work, design: Design) -> npt.NDArray[np.int64] | None:
-    """The stratum of each cell, numbered from 0, if the params name one. A cell lies in one stratum, or its labels cannot move."""
+    """The stratum of each cell, numbered from 0, if the params name one. A cell lies in one
+    stratum, or its labels cannot move.
+    """
     within = work.params.within
     if within is None:
         return None
@@ -169,8 +224,14 @@ def strata_of(work: Work, design: Design) -> npt.NDArray[np.int64] | None:
     of_cell[design.cells] = codes
     for at in np.flatnonzero(of_cell[design.cells] != codes)[:1]:
         raise DataError(
-            f"within: the cluster of sample '{design.samples[at]}' has samples with several values of '{within}'; a cluster is one piece "
-            f"of evidence and must lie within one of them. Take a key that is the same in a unit, or adjust means for it: "
+            f"within: the cluster of sample '{design.samples[at]}' has samples with "
+            f"several values of "
+            f"'{within}'; a "
+            f"cluster is one piece "
+            f"of evidence and must lie within one of them. Take a key that is the same "
+            f"in "
+            f"a unit, or adjust "
+            f"means for it: "
             f"compare.welch with `within: {within}`."
         )
     return of_cell
@@ -181,11 +242,16 @@ def _numbers_or_levels(work: Work, key: str, design: Design) -> Floats:
     rows = [row for row in metadata(work, key, "covariates") if row["sample"] in compared]
     if any(row["number"] is None for row in rows):
         return _levels(_values(words_of(work, key, "covariates"), design, key, "covariates"))
-    values = np.array(_values({row["sample"]: row["number"] for row in rows}, design, key, "covariates"))
+    values = np.array(
+        _values({row["sample"]: row["number"] for row in rows}, design, key, "covariates")
+    )
     if not np.isfinite(values).all():
         bad = int(np.flatnonzero(~np.isfinite(values))[0])
         raise DataError(
-            f"covariates: '{key}' is {values[bad]} in sample '{design.samples[bad]}'; an adjustment needs finite numbers."
+            f"covariates: '{key}' is {values[bad]} in sample '{design.samples[bad]}'; "
+            f"an "
+            f"adjustment needs "
+            f"finite numbers."
         )
     spread = values.std()
     return np.asarray((values - values.mean()) / (spread if spread > 0 else 1.0))[:, None]
@@ -195,7 +261,10 @@ def _values(found: dict[str, Any], design: Design, key: str, param: str) -> list
     missing = [sample for sample in design.samples if sample not in found]
     if missing:
         raise DataError(
-            f"{param}: {len(missing)} of the {design.size} samples compared have no '{key}' (the first is '{missing[0]}'). Take a key that "
+            f"{param}: {len(missing)} of the {design.size} samples compared have no "
+            f"'{key}' (the first "
+            f"is '{missing[0]}'). "
+            f"Take a key that "
             f"all of them have."
         )
     return [found[sample] for sample in design.samples]

@@ -1,4 +1,6 @@
-"""AUROC and accuracy with intervals over clusters, within folds; and the AUROC of every sparse column at once. Needs NumPy, SciPy."""
+"""AUROC and accuracy with intervals over clusters, within folds; and the AUROC of every sparse
+column at once. Needs NumPy, SciPy.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +31,12 @@ class Estimate:
 
 
 def auroc(score: Floats, positive: Bools, fold: Ints, cluster: Ints) -> Estimate:
-    """How often a positive outscores a negative of its own fold (ties count half), over all such pairs.
+    """How often a positive outscores a negative of its own fold (ties count half), over all such
+    pairs.
 
-    Scores of different folds come from different fits and are never compared. The interval takes clusters for what is
-    independent: each cluster's pull on the ratio of won pairs to pairs, on the logit scale.
+    Scores of different folds come from different fits and are never compared. The interval takes
+    clusters for what is independent: each cluster's pull on the ratio of won pairs to pairs, on the
+    logit scale.
     """
     won, pairs = np.zeros(len(score)), np.zeros(len(score))
     for number in np.unique(fold):
@@ -45,7 +49,9 @@ def auroc(score: Floats, positive: Bools, fold: Ints, cluster: Ints) -> Estimate
 
 
 def _pairs(score: Floats, positive: Bools) -> tuple[Floats, Floats]:
-    """For each sample: pairs with samples of the other group in which the positive one scores higher, and all its pairs."""
+    """For each sample: pairs with samples of the other group in which the positive one scores
+    higher, and all its pairs.
+    """
     rank = rankdata(score)
     own = np.empty(len(score))
     for side in (positive, ~positive):
@@ -62,7 +68,9 @@ def accuracy(right: Bools, cluster: Ints) -> Estimate:
 
 
 def _estimate(value: float, pull: Floats, cluster: Ints, fewest: int) -> Estimate:
-    """Where nothing varies the linear interval has no width; then what is ruled out is a share that so few clusters would show."""
+    """Where nothing varies the linear interval has no width; then what is ruled out is a share that
+    so few clusters would show.
+    """
     sums = np.bincount(cluster, weights=pull)
     count = len(np.unique(cluster))
     bound = TAIL ** (1.0 / fewest)
@@ -76,6 +84,10 @@ def _estimate(value: float, pull: Floats, cluster: Ints, fewest: int) -> Estimat
 def column_aurocs(matrix: Any, positive: Bools) -> Floats:
     """The AUROC of each column of a sparse matrix."""
     found, many = ranked(matrix.tocsc()), float(positive.sum())
-    above = np.bincount(found.column, weights=found.above * positive[found.row], minlength=found.columns)
-    area: Floats = (above + many * found.zero - many * (many + 1) / 2.0) / (many * (found.rows - many))
+    above = np.bincount(
+        found.column, weights=found.above * positive[found.row], minlength=found.columns
+    )
+    area: Floats = (above + many * found.zero - many * (many + 1) / 2.0) / (
+        many * (found.rows - many)
+    )
     return area

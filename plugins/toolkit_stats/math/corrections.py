@@ -1,7 +1,7 @@
 """Corrections for many tests. Imported when a step runs: it needs NumPy.
 
-Each takes the p-values of the features that fired and the size of the family; the features of the family that never fired count as
-p = 1, and are not among the given ones.
+Each takes the p-values of the features that fired and the size of the family; the features of the
+family that never fired count as p = 1, and are not among the given ones.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def benjamini_yekutieli(p: Floats, family: int) -> Floats:
 
 
 def storey(p: Floats, family: int) -> Floats:
-    """Benjamini-Hochberg, with the share of true nulls estimated from the large p-values; features that never fired are among them."""
+    """Benjamini-Hochberg, with the share of true nulls estimated from the large p-values; features
+    that never fired are among them.
+    """
     large = int((p > LAMBDA).sum()) + family - len(p)
     nulls = min((1 + large) / (1.0 - LAMBDA), family)
     return _step_up(p, p * nulls)

@@ -1,4 +1,6 @@
-"""Correlations of all features of one space with all of another, block by block, corrected over all pairs. Needs NumPy and SciPy."""
+"""Correlations of all features of one space with all of another, block by block, corrected over all
+pairs. Needs NumPy and SciPy.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ PERFECT = 1 - 1e-12
 
 @dataclass(frozen=True)
 class Columns:
-    """The features of a space that vary over observations, each scaled so that a product of two is their correlation."""
+    """The features of a space that vary over observations, each scaled so that a product of two is
+    their correlation.
+    """
 
     features: Ints
     unit: Floats  # (features, observations)
@@ -34,7 +38,8 @@ class Columns:
 
 @dataclass(frozen=True)
 class Pairs:
-    """The strongest pairs: columns of the first and of the second space, and their r; which pair of spaces they are of.
+    """The strongest pairs: columns of the first and of the second space, and their r; which pair of
+    spaces they are of.
 
     `least`: of a perfect correlation the p that it has at least, else 0.
     """
@@ -52,19 +57,27 @@ def means(matrix: Any, cluster: Ints) -> Any:
 
     count = int(cluster.max()) + 1
     weight = 1.0 / np.bincount(cluster)[cluster]
-    member = sparse.csr_array((weight, (cluster, np.arange(len(cluster)))), shape=(count, len(cluster)))
+    member = sparse.csr_array(
+        (weight, (cluster, np.arange(len(cluster)))), shape=(count, len(cluster))
+    )
     return (member @ matrix).tocsc()
 
 
 def columns(observed: Any, features: Ints, method: str, at_least: int) -> Columns:
-    """The features that are on in at least so many observations and vary, centred and scaled; with `spearman`, of their ranks."""
+    """The features that are on in at least so many observations and vary, centred and scaled; with
+    `spearman`, of their ranks.
+    """
     counts = np.diff(observed.indptr)
     kept = np.flatnonzero(counts >= at_least)
     dense = observed[:, kept].toarray().T if len(kept) else np.zeros((0, observed.shape[0]))
     dense = rankdata(dense, axis=1) if method == "spearman" and len(dense) else dense
     dense = dense - dense.mean(axis=1, keepdims=True)
     length = np.sqrt((dense**2).sum(axis=1))
-    varies = length > 1e-12 * np.sqrt(dense.shape[1]) * np.abs(dense).max(axis=1, initial=0.0) if len(dense) else length > 0
+    varies = (
+        length > 1e-12 * np.sqrt(dense.shape[1]) * np.abs(dense).max(axis=1, initial=0.0)
+        if len(dense)
+        else length > 0
+    )
     return Columns(features[kept[varies]], dense[varies] / length[varies, None])
 
 
@@ -85,7 +98,8 @@ class Strongest:
             strength = np.abs(r).ravel()
             bins = (strength * BINS).astype(np.int64)
             self._counts += np.bincount(bins, minlength=BINS + 1)
-            # The p of a perfect pair is not that of its bin, so those that are not kept help no other pair.
+            # The p of a perfect pair is not that of its bin, so those that are not kept help no
+            # other pair.
             self._counts -= np.bincount(bins[strength >= PERFECT], minlength=BINS + 1)
             at = self._candidates(strength)
             first, second = np.divmod(at, len(b.features))
@@ -106,27 +120,40 @@ class Strongest:
 
     def _cut(self) -> None:
         names = [one.name for one in fields(Pairs)]
-        every = Pairs(*(np.concatenate([getattr(one, name) for one in self._held]) for name in names))
-        order = np.lexsort((every.second, every.first, every.spaces, -np.abs(every.r)))[: self._keep]
+        every = Pairs(
+            *(np.concatenate([getattr(one, name) for one in self._held]) for name in names)
+        )
+        order = np.lexsort((every.second, every.first, every.spaces, -np.abs(every.r)))[
+            : self._keep
+        ]
         kept = Pairs(*(getattr(every, name)[order] for name in names))
         self._held = [kept]
         self._floor = float(np.abs(kept.r[-1])) if len(kept.r) == self._keep else 0.0
 
     def strongest(self, observations: int, family: int) -> tuple[Pairs, Floats, Floats]:
-        """The strongest pairs with p and q: Benjamini-Hochberg over `family`, pairs that are not kept counted by strength.
+        """The strongest pairs with p and q: Benjamini-Hochberg over `family`, pairs that are not
+        kept counted by strength.
 
-        All pairs have as many observations, so a stronger one has a smaller p, and the counts say how many p are below one.
-        A bin counts at its weakest end, so no q is too small.
+        All pairs have as many observations, so a stronger one has a smaller p, and the counts say
+        how many p are below one. A bin counts at its weakest end, so no q is too small.
         """
         if not self._held:
             none = np.empty(0)
-            return Pairs(none.astype(np.int64), none.astype(np.int64), none.astype(np.int64), none, none), none, none
+            return (
+                Pairs(
+                    none.astype(np.int64), none.astype(np.int64), none.astype(np.int64), none, none
+                ),
+                none,
+                none,
+            )
         self._cut()
         found = self._held[0]
         p = np.maximum(p_of(found.r, observations), found.least)
         edges = np.arange(BINS + 1) / BINS
         above = np.cumsum(self._counts[::-1])[::-1]
-        beyond = np.where(above > len(p), p_of(edges, observations) * family / np.maximum(above, 1), 1.0)
+        beyond = np.where(
+            above > len(p), p_of(edges, observations) * family / np.maximum(above, 1), 1.0
+        )
         order = np.argsort(p, kind="stable")  # a perfect pair may have a larger p than the next one
         own = np.minimum.accumulate((p[order] * family / np.arange(1, len(p) + 1))[::-1])[::-1]
         q = np.empty(len(p))
@@ -148,8 +175,10 @@ def p_of(r: Floats, observations: int) -> Floats:
 
 
 def of_orders(values: Floats) -> Floats:
-    """For each row, 2 over the number of orders that its values can stand in, equal ones not told apart: the p of the most extreme
-    two, which is what a perfect correlation with so few different values shows."""
+    """For each row, 2 over the number of orders that its values can stand in, equal ones not told
+    apart: the p of the most extreme two, which is what a perfect correlation with so few different
+    values shows.
+    """
     count = values.shape[1]
     ordered = np.sort(values, axis=1)
     fresh = np.diff(ordered, axis=1) != 0
@@ -161,19 +190,26 @@ def of_orders(values: Floats) -> Floats:
 
 
 def interval(r: Floats, observations: int, method: str) -> tuple[Floats, Floats]:
-    """Fisher's 95 % interval, that of ranks wider (Bonett and Wright), as compare.correlation has it."""
-    found = slope(r, np.arange(observations, dtype=np.float64), 1 + r**2 / 2 if method == "spearman" else 1.0)
+    """Fisher's 95 % interval, that of ranks wider (Bonett and Wright), as compare.correlation has
+    it.
+    """
+    found = slope(
+        r, np.arange(observations, dtype=np.float64), 1 + r**2 / 2 if method == "spearman" else 1.0
+    )
     # Three observations know nothing of a correlation, not even of a perfect one.
     return np.nan_to_num(found.low, nan=-1.0), np.nan_to_num(found.high, nan=1.0)
 
 
 def components(values: Floats, count: int) -> tuple[Floats, Floats, Floats]:
-    """Principal components of standardised columns: scores (rows, components), loadings, and each one's share of the variance.
+    """Principal components of standardised columns: scores (rows, components), loadings, and each
+    one's share of the variance.
 
     A component's largest loading is positive; columns that never vary have none.
     """
     spread = values.std(axis=0)
-    scaled = np.where(spread > 0, (values - values.mean(axis=0)) / np.where(spread > 0, spread, 1.0), 0.0)
+    scaled = np.where(
+        spread > 0, (values - values.mean(axis=0)) / np.where(spread > 0, spread, 1.0), 0.0
+    )
     u, s, v = np.linalg.svd(scaled, full_matrices=False)
     count = min(count, int((s > 1e-10 * max(s.max(initial=0.0), 1.0)).sum()))
     sign = np.sign(v[np.arange(count), np.abs(v[:count]).argmax(axis=1)])

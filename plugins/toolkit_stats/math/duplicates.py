@@ -1,4 +1,5 @@
-"""Features of several SAEs at one site that do the same: each such set is one discovery, not several.
+"""Features of several SAEs at one site that do the same: each such set is one discovery, not
+several.
 
 Imported when a step runs: it needs NumPy and SciPy.
 """
@@ -16,7 +17,9 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 ALIKE = 0.95
-"""Features of different SAEs whose activations correlate by this much over the samples compared are taken for one."""
+"""Features of different SAEs whose activations correlate by this much over the samples compared are
+taken for one.
+"""
 BLOCK = 256
 Entry = tuple[int, int]
 Twin = tuple[int, str, int]
@@ -31,7 +34,8 @@ def twins(
 ) -> list[list[Twin]]:
     """By space, which of the given features do what another one does in another SAE at their site.
 
-    `order` is as in `same_as`; `columns` reads what a space's given features did, for the sites that need it.
+    `order` is as in `same_as`; `columns` reads what a space's given features did, for the sites
+    that need it.
     """
     found: list[list[Twin]] = [[] for _ in facts]
     for site in _sites(facts):
@@ -41,7 +45,9 @@ def twins(
         alike = same_as([columns(at) for at in places], [order[at] for at in places])
         for (place, feature), (of_place, of_feature) in alike:
             at, of = places[place], places[of_place]
-            found[at].append((int(features[at][feature]), str(facts[of]["space"]), int(features[of][of_feature])))
+            found[at].append(
+                (int(features[at][feature]), str(facts[of]["space"]), int(features[of][of_feature]))
+            )
     return found
 
 
@@ -54,9 +60,11 @@ def _sites(facts: Sequence[Mapping[str, Any]]) -> list[list[int]]:
 
 
 def same_as(columns: Sequence[Any], order: Sequence[Floats]) -> list[tuple[Entry, Entry]]:
-    """(a feature, the one that stands for it), each by the number of its SAE and of its column there.
+    """(a feature, the one that stands for it), each by the number of its SAE and of its column
+    there.
 
-    `order` has a column a feature: of features that are alike, the one whose column comes first by rows stands for the others.
+    `order` has a column a feature: of features that are alike, the one whose column comes first by
+    rows stands for the others.
     """
     owner = np.repeat(np.arange(len(columns)), [part.shape[1] for part in columns])
     within = np.concatenate([np.arange(part.shape[1]) for part in columns])
@@ -65,13 +73,19 @@ def same_as(columns: Sequence[Any], order: Sequence[Floats]) -> list[tuple[Entry
     for at in np.lexsort((within, owner, *np.concatenate(order, axis=1)[::-1])).tolist():
         first.setdefault(label[at], at)
     pairs = [(at, first[label[at]]) for at in range(len(owner))]
-    return [((int(owner[a]), int(within[a])), (int(owner[b]), int(within[b]))) for a, b in pairs if a != b]
+    return [
+        ((int(owner[a]), int(within[a])), (int(owner[b]), int(within[b])))
+        for a, b in pairs
+        if a != b
+    ]
 
 
 def _sets(a: Ints, b: Ints, r: Floats, owner: Ints) -> list[int]:
-    """The set of each feature: pairs join from the most alike on, but no set ever holds two features of one SAE.
+    """The set of each feature: pairs join from the most alike on, but no set ever holds two
+    features of one SAE.
 
-    An SAE keeps its features apart, so two of them are two discoveries, however much a feature of another SAE is like both.
+    An SAE keeps its features apart, so two of them are two discoveries, however much a feature of
+    another SAE is like both.
     """
     above, saes = list(range(len(owner))), [1 << int(one) for one in owner]
 
@@ -89,7 +103,9 @@ def _sets(a: Ints, b: Ints, r: Floats, owner: Ints) -> list[int]:
 
 
 def _alike(matrix: Any, owner: Ints) -> tuple[Ints, Ints, Floats]:
-    """Pairs of columns of different owners that correlate, each once, and their r, of which what rounding makes is cut off."""
+    """Pairs of columns of different owners that correlate, each once, and their r, of which what
+    rounding makes is cut off.
+    """
     rows, count = matrix.shape
     mean = np.asarray(matrix.mean(axis=0))
     spread = np.sqrt(np.maximum(np.asarray((matrix**2).sum(axis=0)) - rows * mean**2, 0.0))

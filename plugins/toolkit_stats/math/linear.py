@@ -1,4 +1,6 @@
-"""Linear readers of a stream: the difference of two groups' means, and a ridge probe whose strength is chosen inside. Needs NumPy."""
+"""Linear readers of a stream: the difference of two groups' means, and a ridge probe whose strength
+is chosen inside. Needs NumPy.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,14 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 STRENGTHS = (10.0, 1.0, 0.1, 0.01)
-"""Ridge penalties tried, in units of the mean eigenvalue; the first of equally good ones is taken."""
+"""Ridge penalties tried, in units of the mean eigenvalue; the first of equally good ones is taken.
+"""
 
 
 def difference_of_means(x: Floats, row: Ints, positive: Bools) -> Floats:
-    """From the mean of the one group to that of the other. `row` says which row of `x` a sample has."""
+    """From the mean of the one group to that of the other. `row` says which row of `x` a sample
+    has.
+    """
     weights = np.zeros(len(x))
     np.add.at(weights, row, np.where(positive, 1.0 / positive.sum(), -1.0 / (~positive).sum()))
     direction: Floats = weights @ x
@@ -27,12 +32,16 @@ def difference_of_means(x: Floats, row: Ints, positive: Bools) -> Floats:
 
 
 def ridge(x: Floats, row: Ints, positive: Bools, strengths: Sequence[float]) -> list[Floats]:
-    """Directions of least squares on labels of +1 and -1, both groups of equal weight, one for each penalty.
+    """Directions of least squares on labels of +1 and -1, both groups of equal weight, one for each
+    penalty.
 
-    Samples with equal rows and labels are one row with their weight, and the smaller side of the matrix is solved.
+    Samples with equal rows and labels are one row with their weight, and the smaller side of the
+    matrix is solved.
     """
     pairs, where = np.unique(np.column_stack([row, positive]), axis=0, return_inverse=True)
-    share = np.bincount(where.ravel(), weights=np.where(positive, 0.5 / positive.sum(), 0.5 / (~positive).sum()))
+    share = np.bincount(
+        where.ravel(), weights=np.where(positive, 0.5 / positive.sum(), 0.5 / (~positive).sum())
+    )
     own, target = x[pairs[:, 0]], np.where(pairs[:, 1] == 1, 1.0, -1.0)
     mean = share @ own
     spread = np.sqrt(share @ (own - mean) ** 2)
@@ -50,7 +59,8 @@ def ridge(x: Floats, row: Ints, positive: Bools, strengths: Sequence[float]) -> 
 
 
 def probe(x: Floats, row: Ints, positive: Bools, inner: Bools, cluster: Ints) -> Floats:
-    """The ridge direction of the penalty that does best on the `inner` samples, fitted on the others and then on all.
+    """The ridge direction of the penalty that does best on the `inner` samples, fitted on the
+    others and then on all.
 
     Both parts have samples of both groups.
     """

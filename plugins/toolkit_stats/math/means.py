@@ -1,4 +1,6 @@
-"""Tests of means over sparse columns. Imported when a step runs, not with the plugin: it needs NumPy and SciPy at once."""
+"""Tests of means over sparse columns. Imported when a step runs, not with the plugin: it needs
+NumPy and SciPy at once.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +21,16 @@ Spreads = Literal["guarded", "own"]
 Z = 1.959963984540054
 """Half the width of a 95 % interval in standard errors."""
 ROUNDING = 1e-12
-"""A standard deviation below this share of the mean is what rounding leaves of a constant column; float32 spreads are larger."""
+"""A standard deviation below this share of the mean is what rounding leaves of a constant column;
+float32 spreads are larger.
+"""
 
 
 @dataclass(frozen=True)
 class Moments:
-    """What a test needs to know of one group, by column. `squares`: sum of squared deviations of samples from their mean."""
+    """What a test needs to know of one group, by column. `squares`: sum of squared deviations of
+    samples from their mean.
+    """
 
     samples: int
     clusters: int
@@ -47,7 +53,9 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Effects:
-    """Effect sizes of two groups, by column: d with its 95 % interval, and g, which is d without its small-sample bias."""
+    """Effect sizes of two groups, by column: d with its 95 % interval, and g, which is d without
+    its small-sample bias.
+    """
 
     d: Floats
     d_low: Floats
@@ -56,7 +64,9 @@ class Effects:
 
 
 def clusters_of(joins: Sequence[Ints], count: int) -> Ints:
-    """A number for each of `count` samples, equal for those joined, directly or through others, by equal labels in a join."""
+    """A number for each of `count` samples, equal for those joined, directly or through others, by
+    equal labels in a join.
+    """
     sample, label, nodes = [np.arange(count)], [np.arange(count)], count
     for labels in joins:
         sample.append(np.arange(count))
@@ -69,7 +79,9 @@ def clusters_of(joins: Sequence[Ints], count: int) -> Ints:
 
 
 def moments(matrix: Any, clusters: Ints) -> Moments:
-    """Moments of a CSR matrix's columns. Rows are samples; `clusters` numbers the independent cluster of each from 0."""
+    """Moments of a CSR matrix's columns. Rows are samples; `clusters` numbers the independent
+    cluster of each from 0.
+    """
     samples, columns = matrix.shape
     found = moments_of(matrix.indices.astype(np.intp), matrix.data, samples, columns)
     count = int(clusters.max()) + 1
@@ -80,24 +92,33 @@ def moments(matrix: Any, clusters: Ints) -> Moments:
 
 
 def moments_of(column: Ints, values: Floats, samples: int, columns: int) -> Moments:
-    """Moments of the columns that hold these entries, in any order; every sample is a cluster of its own."""
+    """Moments of the columns that hold these entries, in any order; every sample is a cluster of
+    its own.
+    """
     fired = np.bincount(column, minlength=columns)
     mean = np.bincount(column, weights=values, minlength=columns) / samples
     deviation = values - mean[column]
     deviation *= deviation
-    squares = np.bincount(column, weights=deviation, minlength=columns) + (samples - fired) * mean**2
+    squares = (
+        np.bincount(column, weights=deviation, minlength=columns) + (samples - fired) * mean**2
+    )
     squares = np.where(squares > samples * (ROUNDING * mean) ** 2, squares, 0.0)
     return Moments(samples, samples, mean, fired, squares, squares / ((samples - 1) * samples))
 
 
 def _between(matrix: Any, mean: Floats, clusters: Ints) -> Floats:
-    """By column, the sum over clusters of (sum - size * mean)². Centred before it is squared, so that offsets do not cancel."""
+    """By column, the sum over clusters of (sum - size * mean)². Centred before it is squared, so
+    that offsets do not cancel.
+    """
     samples, sizes = len(clusters), np.bincount(clusters).astype(np.float64)
-    member = sparse.csr_array((np.ones(samples), (clusters, np.arange(samples))), shape=(len(sizes), samples))
+    member = sparse.csr_array(
+        (np.ones(samples), (clusters, np.arange(samples))), shape=(len(sizes), samples)
+    )
     sums = member @ matrix
     column, size = sums.indices.astype(np.intp), np.repeat(sizes, np.diff(sums.indptr))
     expected = size * mean[column]
-    # A cluster in which a feature is silent is off by its expected sum: all clusters are taken for silent, and then corrected.
+    # A cluster in which a feature is silent is off by its expected sum: all clusters are taken for
+    # silent, and then corrected.
     stored = np.bincount(column, weights=(sums.data - expected) ** 2, minlength=len(mean))
     silent = (sizes**2).sum() - np.bincount(column, weights=size**2, minlength=len(mean))
     between: Floats = stored + silent * mean**2
@@ -105,33 +126,45 @@ def _between(matrix: Any, mean: Floats, clusters: Ints) -> Floats:
 
 
 def welch(a: Moments, b: Moments, spread: Spreads = "guarded") -> Contrast:
-    """Welch's test with cluster-robust variances, Satterthwaite's degrees of freedom, and Cohen's d over samples."""
+    """Welch's test with cluster-robust variances, Satterthwaite's degrees of freedom, and Cohen's d
+    over samples.
+    """
     return _contrast(a, b, *unpooled(a, b, spread))
 
 
 def student(a: Moments, b: Moments) -> Contrast:
-    """Student's test: cluster means, weighted by size, spread alike in both groups, and that spread is pooled."""
+    """Student's test: cluster means, weighted by size, spread alike in both groups, and that spread
+    is pooled.
+    """
     variance = _pooled(a, b) * (1 / a.clusters + 1 / b.clusters)
-    return _contrast(a, b, variance, np.where(variance > 0, float(a.clusters + b.clusters - 2), np.nan))
+    return _contrast(
+        a, b, variance, np.where(variance > 0, float(a.clusters + b.clusters - 2), np.nan)
+    )
 
 
 def unpooled(a: Moments, b: Moments, spread: Spreads = "guarded") -> tuple[Floats, Floats]:
-    """The variance of the difference of two means, each group with its own spread, and its degrees of freedom.
+    """The variance of the difference of two means, each group with its own spread, and its degrees
+    of freedom.
 
-    A small group in which a rare feature is silent by chance shows no spread, and all certainty would come from the other. Guarded, the
-    variance is at least the pooled one, and the degrees of freedom at most those with each spread at least the pooled one.
+    A small group in which a rare feature is silent by chance shows no spread, and all certainty
+    would come from the other. Guarded, the variance is at least the pooled one, and the degrees of
+    freedom at most those with each spread at least the pooled one.
     """
     variance, df = a.variance + b.variance, _satterthwaite(a, b, a.variance, b.variance)
     if spread == "own":
         return variance, df
     pooled = _pooled(a, b)
     least = pooled / a.clusters, pooled / b.clusters
-    guarded = _satterthwaite(a, b, np.maximum(a.variance, least[0]), np.maximum(b.variance, least[1]))
+    guarded = _satterthwaite(
+        a, b, np.maximum(a.variance, least[0]), np.maximum(b.variance, least[1])
+    )
     return np.maximum(variance, least[0] + least[1]), np.minimum(df, guarded)
 
 
 def arrangements(values: Floats) -> float:
-    """How many ways there are to deal out these values, equal ones alike, nearly; exact numbers of thousands of digits take long."""
+    """How many ways there are to deal out these values, equal ones alike, nearly; exact numbers of
+    thousands of digits take long.
+    """
     alike = np.unique(values, return_counts=True)[1]
     return float(np.exp(min(gammaln(len(values) + 1) - gammaln(alike + 1).sum(), 700.0)))
 
@@ -149,8 +182,9 @@ def _pooled(a: Moments, b: Moments) -> Floats:
 
 
 def _contrast(a: Moments, b: Moments, variance: Floats, df: Floats) -> Contrast:
-    """A column without spread in both groups is no evidence, whatever its means: one value seen again and again says nothing
-    about how far means wander. Its t is undefined and its p is 1."""
+    """A column without spread in both groups is no evidence, whatever its means: one value seen
+    again and again says nothing about how far means wander. Its t is undefined and its p is 1.
+    """
     difference = a.mean - b.mean
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(variance > 0, difference / np.sqrt(variance), np.nan)
@@ -159,7 +193,9 @@ def _contrast(a: Moments, b: Moments, variance: Floats, df: Floats) -> Contrast:
 
 
 def effects(a: Moments, b: Moments, variance: Floats) -> Effects:
-    """The usual large-sample interval of d, with this variance of the difference and clusters for degrees of freedom."""
+    """The usual large-sample interval of d, with this variance of the difference and clusters for
+    degrees of freedom.
+    """
     df, d = a.clusters + b.clusters - 2, cohens_d(a, b)
     pooled = (a.squares + b.squares) / (a.samples + b.samples - 2)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -181,18 +217,22 @@ def merged(matrix: Any, clusters: Ints) -> Any:
     sizes = np.bincount(clusters)
     if len(sizes) == samples:
         return matrix[np.argsort(clusters)] if np.any(clusters[1:] < clusters[:-1]) else matrix
-    member = sparse.csr_array((1.0 / sizes[clusters], (clusters, np.arange(samples))), shape=(len(sizes), samples))
+    member = sparse.csr_array(
+        (1.0 / sizes[clusters], (clusters, np.arange(samples))), shape=(len(sizes), samples)
+    )
     found = member @ matrix
     found.eliminate_zeros()
     return found
 
 
-# --- several groups, and numbers ----------------------------------------------------------------------------------------
+# --- several groups, and numbers ------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Several groups, by column: Fisher's F, and the share of the spread that lies between the groups."""
+    """Several groups, by column: Fisher's F, and the share of the spread that lies between the
+    groups.
+    """
 
     f: Floats
     p: Floats
@@ -208,7 +248,11 @@ def anova(groups: Sequence[Moments]) -> Spread:
     with np.errstate(divide="ignore", invalid="ignore"):
         f = np.where(inside > 0, between / (count - 1) / (inside / (samples - count)), np.nan)
         eta2 = np.where(between + inside > 0, between / (between + inside), np.nan)
-    return Spread(f, np.where(inside > 0, fdtrc(count - 1, samples - count, f), 1.0), np.where(inside > 0, eta2, np.nan))
+    return Spread(
+        f,
+        np.where(inside > 0, fdtrc(count - 1, samples - count, f), 1.0),
+        np.where(inside > 0, eta2, np.nan),
+    )
 
 
 @dataclass(frozen=True)
@@ -223,13 +267,20 @@ class Slope:
 
 
 def pearson(matrix: Any, numbers: Floats) -> Floats:
-    """The correlation of each column of a CSR matrix with a number of each row; NaN where a column does not spread."""
+    """The correlation of each column of a CSR matrix with a number of each row; NaN where a column
+    does not spread.
+    """
     rows, columns = matrix.shape
     theirs = numbers - numbers.mean()
     row = np.repeat(np.arange(rows), np.diff(matrix.indptr))
     mean = np.bincount(matrix.indices, weights=matrix.data, minlength=columns) / rows
-    # The other numbers sum to zero, so a column may be taken from any origin; its mean loses least to rounding.
-    stored = np.bincount(matrix.indices, weights=(matrix.data - mean[matrix.indices]) * theirs[row], minlength=columns)
+    # The other numbers sum to zero, so a column may be taken from any origin; its mean loses least
+    # to rounding.
+    stored = np.bincount(
+        matrix.indices,
+        weights=(matrix.data - mean[matrix.indices]) * theirs[row],
+        minlength=columns,
+    )
     together = stored + mean * np.bincount(matrix.indices, weights=theirs[row], minlength=columns)
     spread = moments(matrix, np.arange(rows)).squares
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -238,15 +289,22 @@ def pearson(matrix: Any, numbers: Floats) -> Floats:
 
 
 def slope(r: Floats, numbers: Floats, spread: Floats | float = 1.0) -> Slope:
-    """The t test of a correlation, and Fisher's interval; `spread` widens it (ranks spread more than values).
+    """The t test of a correlation, and Fisher's interval; `spread` widens it (ranks spread more
+    than values).
 
-    A perfect line leaves no spread to divide by (a feature may fire in one row only, the one whose number differs): its p is that of
-    the one most extreme way to deal out the numbers.
+    A perfect line leaves no spread to divide by (a feature may fire in one row only, the one whose
+    number differs): its p is that of the one most extreme way to deal out the numbers.
     """
     rows, known = len(numbers), np.abs(r) < 1.0 - ROUNDING
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(known, r * np.sqrt((rows - 2) / (1.0 - r**2)), np.nan)
         reach = Z * np.sqrt(spread / (rows - 3)) if rows > 3 else np.full_like(r, np.inf)
-        low, high = (np.where(known, np.tanh(np.arctanh(r) + side * reach), np.nan) for side in (-1, 1))
-        p = np.where(known, 2.0 * stdtr(rows - 2, -np.abs(t)), np.where(np.isnan(r), 1.0, min(2.0 / arrangements(numbers), 1.0)))
+        low, high = (
+            np.where(known, np.tanh(np.arctanh(r) + side * reach), np.nan) for side in (-1, 1)
+        )
+        p = np.where(
+            known,
+            2.0 * stdtr(rows - 2, -np.abs(t)),
+            np.where(np.isnan(r), 1.0, min(2.0 / arrangements(numbers), 1.0)),
+        )
     return Slope(r, low, high, t, p)

@@ -1,4 +1,5 @@
-"""How sparse columns rise with an ordinal label: correlations, means by label, separation, thresholds and what exceeds them.
+"""How sparse columns rise with an ordinal label: correlations, means by label, separation,
+thresholds and what exceeds them.
 
 Needs NumPy and SciPy. Rows are samples; zeros are not stored.
 """
@@ -46,11 +47,19 @@ class Ordinal:
         return 0.4 * self.pearson + 0.3 * self.separation + 0.3 * (self.tpr - self.fpr)
 
 
-def describe(matrix: Any, label: Floats, labels: Floats, threshold: Floats | None = None) -> Ordinal:
-    """Every statistic of every column. `threshold`: taken from elsewhere, instead of from these samples' lowest label."""
+def describe(
+    matrix: Any, label: Floats, labels: Floats, threshold: Floats | None = None
+) -> Ordinal:
+    """Every statistic of every column. `threshold`: taken from elsewhere, instead of from these
+    samples' lowest label.
+    """
     means = np.stack([_mean(matrix, label == one) for one in labels])
     spread = np.sqrt(_squares(matrix) / len(label))
-    own = quantile(matrix[np.flatnonzero(label == labels[0])].tocsc(), SHARE) if threshold is None else threshold
+    own = (
+        quantile(matrix[np.flatnonzero(label == labels[0])].tocsc(), SHARE)
+        if threshold is None
+        else threshold
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
         separation = np.where(spread > 0, (means[-1] - means[0]) / spread, np.nan)
     return Ordinal(
@@ -78,7 +87,9 @@ def _mean(matrix: Any, rows: Bools) -> Floats:
     if not rows.any():
         return np.full(matrix.shape[1], np.nan)
     own = matrix[np.flatnonzero(rows)]
-    return np.asarray(np.bincount(own.indices, weights=own.data, minlength=matrix.shape[1]) / rows.sum())
+    return np.asarray(
+        np.bincount(own.indices, weights=own.data, minlength=matrix.shape[1]) / rows.sum()
+    )
 
 
 def _squares(matrix: Any) -> Floats:
@@ -118,15 +129,22 @@ def exceeding(columns: Any, threshold: Floats) -> Floats:
 
 
 def trend_test(matrix: Any, label: Floats, cluster: Ints) -> Floats:
-    """The p of each column's rise with the label: Pearson's t over the means of clusters, as compare.correlation has it.
+    """The p of each column's rise with the label: Pearson's t over the means of clusters, as
+    compare.correlation has it.
 
-    A sandwich variance over clusters is too small in the far tail, where a correction over many features looks. A column without
-    spread has p = 1; one that lies on a line has the p of the most extreme of all ways to deal out the labels.
+    A sandwich variance over clusters is too small in the far tail, where a correction over many
+    features looks. A column without spread has p = 1; one that lies on a line has the p of the most
+    extreme of all ways to deal out the labels.
     """
-    observed, of_cluster = merged(matrix, cluster), np.bincount(cluster, weights=label) / np.bincount(cluster)
+    observed, of_cluster = (
+        merged(matrix, cluster),
+        np.bincount(cluster, weights=label) / np.bincount(cluster),
+    )
     return slope(pearson(observed, of_cluster), of_cluster).p
 
 
 def bounded(separation: Floats) -> Floats:
-    """A separation as a correlation: s / sqrt(s² + 4), which lies between -1 and 1 and so cannot outweigh the rest of a score."""
+    """A separation as a correlation: s / sqrt(s² + 4), which lies between -1 and 1 and so cannot
+    outweigh the rest of a score.
+    """
     return np.asarray(separation / np.sqrt(separation**2 + 4.0))

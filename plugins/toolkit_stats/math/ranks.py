@@ -1,4 +1,6 @@
-"""Ranks over sparse columns, the ties of the zeros included. Imported when a step runs: it needs NumPy and SciPy."""
+"""Ranks over sparse columns, the ties of the zeros included. Imported when a step runs: it needs
+NumPy and SciPy.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,11 @@ EXACT = 20_000
 
 @dataclass(frozen=True, eq=False)
 class Ranked:
-    """Midranks of all rows, by column. What is not stored is zero and has the rank `zero`; `above` is what stored ones have more.
+    """Midranks of all rows, by column. What is not stored is zero and has the rank `zero`; `above`
+    is what stored ones have more.
 
-    Entries stand by column and then by value. Entries of equal value in a column are a run; `starts` says where each begins.
+    Entries stand by column and then by value. Entries of equal value in a column are a run;
+    `starts` says where each begins.
     """
 
     rows: int
@@ -48,11 +52,17 @@ class Ranked:
 
     def of_entries(self, of_runs: Floats) -> Floats:
         """A number of each run, for each of its entries."""
-        return np.repeat(of_runs, np.diff(self.starts, append=len(self.row))) if len(of_runs) < len(self.row) else of_runs
+        return (
+            np.repeat(of_runs, np.diff(self.starts, append=len(self.row)))
+            if len(of_runs) < len(self.row)
+            else of_runs
+        )
 
 
 def ranked(matrix: Any) -> Ranked:
-    """Sort a CSC matrix's columns, all at once: by value, and then (a conversion that keeps order) by column."""
+    """Sort a CSC matrix's columns, all at once: by value, and then (a conversion that keeps order)
+    by column.
+    """
     rows, columns = matrix.shape
     order, stored = np.argsort(matrix.data), np.diff(matrix.indptr)
     ends, entries = matrix.indptr[1:].astype(np.int64), len(order)
@@ -68,35 +78,57 @@ def ranked(matrix: Any) -> Ranked:
     below = value[starts] < 0
     negatives = np.bincount(run_column[below], minlength=columns)
     zeros = (rows - stored).astype(np.float64)
-    # A stored value lies behind the zeros unless it is negative; a zero lies behind the negative entries, half way among its kind.
+    # A stored value lies behind the zeros unless it is negative; a zero lies behind the negative
+    # entries, half way among its kind.
     beneath = np.bincount(run_column[below], weights=length[below], minlength=columns)
     base = ends - stored + beneath - zeros / 2 + 0.5
     above = starts + (length + 1) / 2 - base[run_column] - zeros[run_column] * below
     shared = length**3 - length
-    ties = (np.bincount(run_column, weights=shared, minlength=columns) if shared.any() else 0.0) + zeros**3 - zeros
-    found = Ranked(rows, ends, column, row, above, beneath + (zeros + 1) / 2, ties, starts, run_column, negatives)
+    ties = (
+        (np.bincount(run_column, weights=shared, minlength=columns) if shared.any() else 0.0)
+        + zeros**3
+        - zeros
+    )
+    found = Ranked(
+        rows,
+        ends,
+        column,
+        row,
+        above,
+        beneath + (zeros + 1) / 2,
+        ties,
+        starts,
+        run_column,
+        negatives,
+    )
     return replace(found, above=found.of_entries(above))
 
 
 def _sum(found: Ranked, side: npt.NDArray[np.bool_]) -> Floats:
     """The sum of the ranks of some rows, by column."""
-    above = np.bincount(found.column, weights=found.above * side[found.row], minlength=found.columns)
+    above = np.bincount(
+        found.column, weights=found.above * side[found.row], minlength=found.columns
+    )
     return above + int(side.sum()) * found.zero
 
 
-# --- two groups ---------------------------------------------------------------------------------------------------------
+# --- two groups -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Sided:
-    """A rank test of two groups, by column. `u` counts pairs in which the first is higher, ties by half."""
+    """A rank test of two groups, by column. `u` counts pairs in which the first is higher, ties by
+    half.
+    """
 
     u: Floats
     p: Floats
 
 
 def mann_whitney(found: Ranked, first: npt.NDArray[np.bool_]) -> Sided:
-    """Two-sided; exact where the ways to deal out the labels can be counted, else normal with ties and continuity corrected."""
+    """Two-sided; exact where the ways to deal out the labels can be counted, else normal with ties
+    and continuity corrected.
+    """
     a, n = int(first.sum()), found.rows
     u = _sum(found, first) - a * (a + 1) / 2
     if _ways(n, a) <= EXACT + 0.5:
@@ -106,7 +138,9 @@ def mann_whitney(found: Ranked, first: npt.NDArray[np.bool_]) -> Sided:
 
 
 def _ways(n: int, a: int) -> float:
-    """How many ways there are to choose `a` of `n`, nearly; exact numbers of thousands of digits take long."""
+    """How many ways there are to choose `a` of `n`, nearly; exact numbers of thousands of digits
+    take long.
+    """
     return float(np.exp(min(gammaln(n + 1) - gammaln(a + 1) - gammaln(n - a + 1), 700.0)))
 
 
@@ -121,7 +155,9 @@ def _exact(found: Ranked, first: npt.NDArray[np.bool_], u: Floats, block: int = 
     chosen = np.array(list(combinations(range(n), a)))
     ways = np.zeros((len(chosen), n))
     np.put_along_axis(ways, chosen, 1.0, axis=1)
-    above = sparse.csr_array((found.above, (found.row, found.column)), shape=(n, found.columns)).tocsc()
+    above = sparse.csr_array(
+        (found.above, (found.row, found.column)), shape=(n, found.columns)
+    ).tocsc()
     p = np.empty(found.columns)
     for start in range(0, found.columns, block):
         end = min(start + block, found.columns)
@@ -142,12 +178,13 @@ def van_elteren(parts: Sequence[tuple[Ranked, npt.NDArray[np.bool_]]]) -> Floats
     return _two_sided(np.abs(away), np.where(spread > 1e-12, spread, 0.0))
 
 
-# --- the area under the curve -------------------------------------------------------------------------------------------
+# --- the area under the curve ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Interval:
-    """The chance that a row of the first group is higher than one of the second, ties by half, with its 95 % interval.
+    """The chance that a row of the first group is higher than one of the second, ties by half, with
+    its 95 % interval.
 
     `variance` and `df` are of the difference of the groups' placements.
     """
@@ -171,18 +208,28 @@ class Area:
     p: Floats
 
 
-def interval(found: Ranked, first: Bools, clusters: tuple[Ints, Ints], spread: Spreads = "guarded") -> Interval:
+def interval(
+    found: Ranked, first: Bools, clusters: tuple[Ints, Ints], spread: Spreads = "guarded"
+) -> Interval:
     """AUROC with DeLong's variance, summed over clusters (Obuchowski)."""
-    (a, base), (b, _) = (_placements(found, side, labels) for side, labels in ((first, clusters[0]), (~first, clusters[1])))
+    (a, base), (b, _) = (
+        _placements(found, side, labels)
+        for side, labels in ((first, clusters[0]), (~first, clusters[1]))
+    )
     variance, df = unpooled(a, b, spread)
     auroc, reach = a.mean + base, Z * np.sqrt(variance)
-    return Interval(auroc, np.maximum(auroc - reach, 0.0), np.minimum(auroc + reach, 1.0), variance, df)
+    return Interval(
+        auroc, np.maximum(auroc - reach, 0.0), np.minimum(auroc + reach, 1.0), variance, df
+    )
 
 
-def area(found: Ranked, first: Bools, clusters: tuple[Ints, Ints], spread: Spreads = "guarded") -> Area:
+def area(
+    found: Ranked, first: Bools, clusters: tuple[Ints, Ints], spread: Spreads = "guarded"
+) -> Area:
     """AUROC and Brunner and Munzel's test.
 
-    Groups without any overlap leave no variance to divide by; their p is that of the one most extreme way to deal out the labels.
+    Groups without any overlap leave no variance to divide by; their p is that of the one most
+    extreme way to deal out the labels.
     """
     known = interval(found, first, clusters, spread)
     counts = [int(own.max()) + 1 for own in clusters]
@@ -194,25 +241,38 @@ def area(found: Ranked, first: Bools, clusters: tuple[Ints, Ints], spread: Sprea
     return Area(known.auroc, known.low, known.high, t, known.df, p)
 
 
-def _placements(found: Ranked, side: npt.NDArray[np.bool_], clusters: Ints) -> tuple[Moments, Floats]:
-    """Each row's share of the other side that is below it, ties by half: moments, with the share of a zero taken off, and that share."""
+def _placements(
+    found: Ranked, side: npt.NDArray[np.bool_], clusters: Ints
+) -> tuple[Moments, Floats]:
+    """Each row's share of the other side that is below it, ties by half: moments, with the share of
+    a zero taken off, and that share.
+    """
     own, others = side[found.row], found.rows - int(side.sum())
     before = np.concatenate([[0.0], np.cumsum(~own)])  # entries of the other side before each entry
     of_column = before[np.concatenate([[0], found.ends])]
     zeros = others - np.diff(of_column)
     run_ends = np.append(found.starts[1:], len(own))
-    negatives = before[np.append(found.starts, len(own))[_first_run(found) + found.negatives]] - of_column[:-1]
-    below = (before[found.starts] + before[run_ends]) / 2 - (of_column[:-1] - zeros)[found.run_column]
+    negatives = (
+        before[np.append(found.starts, len(own))[_first_run(found) + found.negatives]]
+        - of_column[:-1]
+    )
+    below = (before[found.starts] + before[run_ends]) / 2 - (of_column[:-1] - zeros)[
+        found.run_column
+    ]
     of_zero = negatives + zeros / 2
     number = np.arange(len(found.starts))
     if found.negatives.any():
-        below -= zeros[found.run_column] * (number < (_first_run(found) + found.negatives)[found.run_column])
+        below -= zeros[found.run_column] * (
+            number < (_first_run(found) + found.negatives)[found.run_column]
+        )
     values = found.of_entries((below - of_zero[found.run_column]) / others)[own]
     rows, column = int(side.sum()), found.column[own]
     if rows == int(clusters.max()) + 1:
         return moments_of(column, values, rows, found.columns), of_zero / others
     where = ((np.cumsum(side) - 1)[found.row[own]], column)
-    return moments(sparse.csr_array((values, where), shape=(rows, found.columns)), clusters), of_zero / others
+    return moments(
+        sparse.csr_array((values, where), shape=(rows, found.columns)), clusters
+    ), of_zero / others
 
 
 def _first_run(found: Ranked) -> Ints:
@@ -220,13 +280,16 @@ def _first_run(found: Ranked) -> Ints:
     return np.searchsorted(found.run_column, np.arange(found.columns))
 
 
-# --- several groups, and numbers ----------------------------------------------------------------------------------------
+# --- several groups, and numbers ------------------------------------------------------------------
 
 
 def kruskal(found: Ranked, group_of: Ints) -> tuple[Floats, Floats]:
     """H, corrected for ties, and its p by chi-squared. Where all values are equal, 0 and 1."""
     sizes, n = np.bincount(group_of), found.rows
-    between = sum((_sum(found, group_of == group) ** 2 / size for group, size in enumerate(sizes)), np.zeros(1))
+    between = sum(
+        (_sum(found, group_of == group) ** 2 / size for group, size in enumerate(sizes)),
+        np.zeros(1),
+    )
     shared = 1.0 - found.ties / (n**3 - n)
     with np.errstate(divide="ignore", invalid="ignore"):
         h = np.where(shared > 1e-12, (12 / (n * (n + 1)) * between - 3 * (n + 1)) / shared, 0.0)
@@ -237,7 +300,9 @@ def spearman(found: Ranked, numbers: Floats) -> Floats:
     """Pearson's r of midranks. NaN where all values are equal."""
     n = found.rows
     theirs = rankdata(numbers) - (n + 1) / 2
-    together = np.bincount(found.column, weights=found.above * theirs[found.row], minlength=found.columns)
+    together = np.bincount(
+        found.column, weights=found.above * theirs[found.row], minlength=found.columns
+    )
     spread = (float(n) ** 3 - n - found.ties) / 12
     with np.errstate(divide="ignore", invalid="ignore"):
         r = np.where(spread > 1e-9, together / np.sqrt(spread * (theirs**2).sum()), np.nan)

@@ -1,4 +1,6 @@
-"""A permutation test over clusters, a block of columns at a time. Imported when a step runs: it needs NumPy and SciPy."""
+"""A permutation test over clusters, a block of columns at a time. Imported when a step runs: it
+needs NumPy and SciPy.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +21,28 @@ TIED = 1e-9
 """Two values of the statistic that differ by less, relatively, are equal but for rounding."""
 
 
-def shuffles(first: Bools, count: int, strata: npt.NDArray[np.int64] | None, draw: Callable[[int], np.random.Generator]) -> Bools:
-    """Other ways to deal out the labels, a row each: `count` random ones, or, where there are no more than that, each once."""
+def shuffles(
+    first: Bools,
+    count: int,
+    strata: npt.NDArray[np.int64] | None,
+    draw: Callable[[int], np.random.Generator],
+) -> Bools:
+    """Other ways to deal out the labels, a row each: `count` random ones, or, where there are no
+    more than that, each once.
+    """
     ways = comb(len(first), int(first.sum()))
     if strata is None and ways <= count + 1:
         every = np.zeros((ways, len(first)), dtype=np.bool_)
-        np.put_along_axis(every, np.array(list(combinations(range(len(first)), int(first.sum())))), True, axis=1)
+        np.put_along_axis(
+            every, np.array(list(combinations(range(len(first)), int(first.sum())))), True, axis=1
+        )
         others: Bools = every[(every != first).any(axis=1)]
         return others
-    members = [np.arange(len(first))] if strata is None else [np.flatnonzero(strata == one) for one in range(strata.max() + 1)]
+    members = (
+        [np.arange(len(first))]
+        if strata is None
+        else [np.flatnonzero(strata == one) for one in range(strata.max() + 1)]
+    )
     dealt = np.empty((count, len(first)), dtype=np.bool_)
     for number in range(count):
         rng = draw(number)
@@ -37,7 +52,9 @@ def shuffles(first: Bools, count: int, strata: npt.NDArray[np.int64] | None, dra
 
 
 def permuted(matrix: Any, first: Bools, dealt: Bools) -> tuple[Floats, Floats]:
-    """Welch's t of rows that are exchangeable, and p: the share of labellings, this one included, with a t as far from zero."""
+    """Welch's t of rows that are exchangeable, and p: the share of labellings, this one included,
+    with a t as far from zero.
+    """
     columns = matrix.tocsc()
     t, p = np.empty(matrix.shape[1]), np.empty(matrix.shape[1])
     for start in range(0, len(p), BLOCK):
@@ -61,7 +78,9 @@ def _block(block: Any, first: Bools, dealt: Bools) -> tuple[Floats, Floats]:
 
 
 def _t(block: Any, squared: Any, totals: tuple[Floats, Floats], dealt: Bools) -> Floats:
-    """Columns by labellings. Where neither group spreads, infinite if the means differ, else undefined."""
+    """Columns by labellings. Where neither group spreads, infinite if the means differ, else
+    undefined.
+    """
     labels = np.ascontiguousarray(dealt.T, dtype=np.float64)
     a, b = int(dealt[0].sum()), dealt.shape[1] - int(dealt[0].sum())
     sums, squares = block @ labels, squared @ labels

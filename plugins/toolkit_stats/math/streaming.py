@@ -1,4 +1,6 @@
-"""Moments of two groups from rows that come by once, in any order: sums by group, and the sums of clusters still open. Needs NumPy."""
+"""Moments of two groups from rows that come by once, in any order: sums by group, and the sums of
+clusters still open. Needs NumPy.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,11 @@ Ints = npt.NDArray[np.int64]
 
 
 class Stream:
-    """One group. `clusters` numbers each sample's cluster; a cluster's sum is kept until its last sample has come.
+    """One group. `clusters` numbers each sample's cluster; a cluster's sum is kept until its last
+    sample has come.
 
-    Sums are of differences to the first row seen, in float64: a stream's offset is often a thousand times its spread.
+    Sums are of differences to the first row seen, in float64: a stream's offset is often a thousand
+    times its spread.
     """
 
     def __init__(self, clusters: Ints, shape: tuple[int, ...]) -> None:
@@ -24,7 +28,11 @@ class Stream:
         self._sizes = self._left.astype(np.float64)
         self._open: dict[int, Floats] = {}
         self._shift: Floats | None = None
-        self._total, self._squares, self._fired = np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=np.int64)
+        self._total, self._squares, self._fired = (
+            np.zeros(shape),
+            np.zeros(shape),
+            np.zeros(shape, dtype=np.int64),
+        )
         self._between, self._weighted = np.zeros(shape), np.zeros(shape)
         self.most_open = 0
 
@@ -63,5 +71,8 @@ class Stream:
             mean=mean,
             fired=self._fired,
             squares=np.where(squares > samples * floor, squares, 0.0),
-            variance=count / (count - 1) * np.where(between > (self._sizes**2).sum() * floor, between, 0.0) / samples**2,
+            variance=count
+            / (count - 1)
+            * np.where(between > (self._sizes**2).sum() * floor, between, 0.0)
+            / samples**2,
         )

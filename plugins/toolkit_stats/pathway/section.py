@@ -1,4 +1,6 @@
-"""The report section `pathway`: how far groups lie apart in followed features, layer by layer; what goes together; decisions as points."""
+"""The report section `pathway`: how far groups lie apart in followed features, layer by layer; what
+goes together; decisions as points.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,8 @@ from typing import Any
 
 from toolkit.addresses import layer_of
 from toolkit.work import Figure, Inputs
-from toolkit_stats.figures import draw
 from toolkit_stats.compare.contrasts import EFFECTS
+from toolkit_stats.figures import draw
 
 ROW, WIDE, RIGHT, TOP = 20, 400, 130, 12
 SIDE = 360
@@ -23,23 +25,45 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
         return
     rows = inputs.read("trajectories").to_pylist()
     links = inputs.read("links").to_pylist() if "links" in there else []
-    followed = {row["space"] for row in rows} | {row[end] for row in links for end in ("space", "other_space")}
-    spaces = {row["space"]: row for row in inputs.read("spaces").to_pylist() if row["space"] in followed}
+    followed = {row["space"] for row in rows} | {
+        row[end] for row in links for end in ("space", "other_space")
+    }
+    spaces = {
+        row["space"]: row for row in inputs.read("spaces").to_pylist() if row["space"] in followed
+    }
     for contrast in sorted({row["group"] for row in rows if row["stat"] == "d"}):
-        own = sorted((row for row in rows if row["group"] == contrast), key=lambda row: _place(row, spaces))
+        own = sorted(
+            (row for row in rows if row["group"] == contrast), key=lambda row: _place(row, spaces)
+        )
         names = contrast.split(" vs ")
         forest = _note(own) + _forest(own, spaces, names)
         yield Figure(f"{contrast}: followed features, layer by layer", forest, _spoken(own, spaces))
-        means = {(row["space"], row["feature"], row["group"]): row for row in rows if row["stat"] == "mean"}
-        yield Figure(f"{contrast}: both groups", _means(own, names, means, spaces), "Means of each group with 95 % intervals.")
+        means = {
+            (row["space"], row["feature"], row["group"]): row
+            for row in rows
+            if row["stat"] == "mean"
+        }
+        yield Figure(
+            f"{contrast}: both groups",
+            _means(own, names, means, spaces),
+            "Means of each group with 95 % intervals.",
+        )
     if links:
         yield Figure(
-            "Features of different layers that go together", _links(links, spaces), f"The {LISTED} strongest correlations."
+            "Features of different layers that go together",
+            _links(links, spaces),
+            f"The {LISTED} strongest correlations.",
         )
     signatures = inputs.read("signatures").to_pylist() if "signatures" in there else []
     if len({row["component"] for row in signatures}) > 1:
-        label = _labels(inputs, {group for row in rows if row["stat"] == "mean" for group in [row["group"]]})
-        yield Figure("Each decision as a point", _points(signatures, label), "Decisions on the first two principal components.")
+        label = _labels(
+            inputs, {group for row in rows if row["stat"] == "mean" for group in [row["group"]]}
+        )
+        yield Figure(
+            "Each decision as a point",
+            _points(signatures, label),
+            "Decisions on the first two principal components.",
+        )
 
 
 def _place(row: Mapping[str, Any], spaces: Mapping[str, Any]) -> tuple[int, str, float]:
@@ -50,15 +74,26 @@ def _place(row: Mapping[str, Any], spaces: Mapping[str, Any]) -> tuple[int, str,
 def _name(space: Mapping[str, Any], feature: int, spaces: Mapping[str, Any]) -> str:
     """LAYER/INDEX where that means one space, else the whole address."""
     same = [one for one in spaces.values() if layer_of(one) == layer_of(space)]
-    return f"{layer_of(space)}/{feature}" if len(same) == 1 and layer_of(space) is not None else f"{space['address']}:{feature}"
+    return (
+        f"{layer_of(space)}/{feature}"
+        if len(same) == 1 and layer_of(space) is not None
+        else f"{space['address']}:{feature}"
+    )
 
 
 def _note(rows: Sequence[Mapping[str, Any]]) -> str:
     """What is withheld and why, and that chosen features were chosen on these units."""
     said = sorted(
-        {part for row in rows for part in str(row["text"] or "").split("; ") if part.startswith(("p-values", "chosen"))}
+        {
+            part
+            for row in rows
+            for part in str(row["text"] or "").split("; ")
+            if part.startswith(("p-values", "chosen"))
+        }
     )
-    return "".join(f'<p class="box part">{draw.escaped(part[:1].upper() + part[1:])}.</p>' for part in said)
+    return "".join(
+        f'<p class="box part">{draw.escaped(part[:1].upper() + part[1:])}.</p>' for part in said
+    )
 
 
 def _spoken(rows: Sequence[Mapping[str, Any]], spaces: Mapping[str, Any]) -> str:
@@ -68,16 +103,23 @@ def _spoken(rows: Sequence[Mapping[str, Any]], spaces: Mapping[str, Any]) -> str
     best = max(known, key=lambda row: abs(row["value"]))
     name = _name(spaces[best["space"]], best["feature"], spaces)
     return (
-        f"Effect sizes of {len(known)} features with 95 % intervals; the largest is {name} with d {draw.signed(best['value'])}."
+        f"Effect sizes of {len(known)} features with 95 % intervals; the largest "
+        f"is "
+        f"{name} with d "
+        f"{draw.signed(best['value'])}."
     )
 
 
-def _forest(rows: Sequence[Mapping[str, Any]], spaces: Mapping[str, Any], groups: Sequence[str]) -> str:
+def _forest(
+    rows: Sequence[Mapping[str, Any]], spaces: Mapping[str, Any], groups: Sequence[str]
+) -> str:
     """A row a feature: its effect with its interval, and both in numbers."""
     shown = [row for row in rows if row["value"] is not None][:SHOWN]
     names = [_name(spaces[row["space"]], row["feature"], spaces) for row in shown]
     names = [name if len(name) < 22 else f"\N{HORIZONTAL ELLIPSIS}{name[-20:]}" for name in names]
-    ends = [abs(float(row[end])) for row in shown for end in ("low", "high") if row[end] is not None]
+    ends = [
+        abs(float(row[end])) for row in shown for end in ("low", "high") if row[end] is not None
+    ]
     reach = float(min(max([0.5, *ends]), 4.0)) * 1.05
     left, foot = 18 + 7 * max(map(len, names), default=0), TOP + ROW * len(shown) + 4
 
@@ -93,11 +135,17 @@ def _forest(rows: Sequence[Mapping[str, Any]], spaces: Mapping[str, Any], groups
         body += _dot(row, name, TOP + ROW * at + ROW / 2, left, x)
     more = len([row for row in rows if row["value"] is not None]) - len(shown)
     tail = f'<p class="faint">{more} more are in the table `trajectories`.</p>' if more > 0 else ""
-    legend = draw.key(zip(COLOURS, (f"higher in {group}" for group in groups), strict=True)) if len(groups) == 2 else ""
+    legend = (
+        draw.key(zip(COLOURS, (f"higher in {group}" for group in groups), strict=True))
+        if len(groups) == 2
+        else ""
+    )
     return legend + draw.svg(left + WIDE + RIGHT, foot + 42, body) + tail
 
 
-def _dot(row: Mapping[str, Any], name: str, y: float, left: float, x: Callable[[float], float]) -> Iterator[str]:
+def _dot(
+    row: Mapping[str, Any], name: str, y: float, left: float, x: Callable[[float], float]
+) -> Iterator[str]:
     colour = COLOURS[row["value"] < 0]
     yield draw.text(left - 10, y + 4, name, anchor="end")
     if row["low"] is not None:
@@ -108,13 +156,27 @@ def _dot(row: Mapping[str, Any], name: str, y: float, left: float, x: Callable[[
     yield draw.text(left + WIDE + 12, y + 4, f"d {draw.signed(row['value'])}  {said}")
 
 
-def _means(rows: Sequence[Mapping[str, Any]], names: Sequence[str], means: Mapping[Any, Any], spaces: Mapping[str, Any]) -> str:
+def _means(
+    rows: Sequence[Mapping[str, Any]],
+    names: Sequence[str],
+    means: Mapping[Any, Any],
+    spaces: Mapping[str, Any],
+) -> str:
     cells = []
     for row in rows[:SHOWN]:
         sides = [means.get((row["space"], row["feature"], name)) for name in names]
         shown = [_mean(side) if side else "" for side in sides]
-        cells.append((draw.escaped(_name(spaces[row["space"]], row["feature"], spaces)), *(draw.escaped(one) for one in shown)))
-    return draw.table("Mean activation over a group's decisions; intervals over clusters", ("feature", *names), cells)
+        cells.append(
+            (
+                draw.escaped(_name(spaces[row["space"]], row["feature"], spaces)),
+                *(draw.escaped(one) for one in shown),
+            )
+        )
+    return draw.table(
+        "Mean activation over a group's decisions; intervals over clusters",
+        ("feature", *names),
+        cells,
+    )
 
 
 def _mean(side: Mapping[str, Any]) -> str:
@@ -125,7 +187,9 @@ def _mean(side: Mapping[str, Any]) -> str:
 
 
 def _links(rows: Sequence[Mapping[str, Any]], spaces: Mapping[str, Any]) -> str:
-    strongest = sorted(rows, key=lambda row: (-abs(row["r"]), row["space"], row["feature"]))[:LISTED]
+    strongest = sorted(rows, key=lambda row: (-abs(row["r"]), row["space"], row["feature"]))[
+        :LISTED
+    ]
     cells = []
     for row in strongest:
         ends = [(row["space"], row["feature"]), (row["other_space"], row["other_feature"])]
@@ -133,13 +197,19 @@ def _links(rows: Sequence[Mapping[str, Any]], spaces: Mapping[str, Any]) -> str:
         q = "withheld" if row["q"] is None else draw.small(row["q"])
         cells.append((named[0], named[1], *_correlations(row), q))
     note = f'<p class="faint">{draw.escaped(str(strongest[0]["text"]))}. A correlation is no path: both may follow the same words.</p>'
-    return note + draw.table("The strongest first", ("feature", "with", "r", "95\N{NO-BREAK SPACE}% interval", "q"), cells)
+    return note + draw.table(
+        "The strongest first",
+        ("feature", "with", "r", "95\N{NO-BREAK SPACE}% interval", "q"),
+        cells,
+    )
 
 
 def _correlations(row: Mapping[str, Any]) -> tuple[str, str]:
     """r and its interval: two decimals, or four where two would make it 1."""
     places = 4 if max(abs(row[end]) for end in ("r", "low", "high")) > 0.995 else 2
-    r, low, high = (f"{row[end]:+.{places}f}".replace("-", "\N{MINUS SIGN}") for end in ("r", "low", "high"))
+    r, low, high = (
+        f"{row[end]:+.{places}f}".replace("-", "\N{MINUS SIGN}") for end in ("r", "low", "high")
+    )
     return r, f"{low} to {high}"
 
 
@@ -149,7 +219,13 @@ def _labels(inputs: Inputs, groups: set[str]) -> dict[str, str]:
         return {}
     found: dict[str, dict[str, str]] = {}
     for row in inputs.read("sample_meta").to_pylist():
-        value = row["string"] if row["string"] is not None else f"{row['number']:g}" if row["number"] is not None else ""
+        value = (
+            row["string"]
+            if row["string"] is not None
+            else f"{row['number']:g}"
+            if row["number"] is not None
+            else ""
+        )
         found.setdefault(row["key"], {})[row["sample"]] = value
     return next((own for _, own in sorted(found.items()) if groups <= set(own.values())), {})
 
@@ -162,11 +238,21 @@ def _points(rows: Sequence[Mapping[str, Any]], label: Mapping[str, str]) -> str:
         share[row["component"]] = row["share"]
     reach = [max(1e-9, *(abs(one[axis]) for one in scores.values())) * 1.05 for axis in (0, 1)]
     groups = sorted({label.get(sample, "") for sample in scores})
-    body = [draw.line(SIDE / 2, 10, SIDE / 2, SIDE - 10, "axis"), draw.line(10, SIDE / 2, SIDE - 10, SIDE / 2, "axis")]
+    body = [
+        draw.line(SIDE / 2, 10, SIDE / 2, SIDE - 10, "axis"),
+        draw.line(10, SIDE / 2, SIDE - 10, SIDE / 2, "axis"),
+    ]
     for sample, one in sorted(scores.items()):
         x, y = SIDE / 2 * (1 + 0.95 * one[0] / reach[0]), SIDE / 2 * (1 - 0.95 * one[1] / reach[1])
         colour = COLOURS[groups.index(label.get(sample, "")) % 2]
-        body.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}" fill-opacity="0.6"/>')
+        body.append(
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}" fill-opacity="0.6"/>'
+        )
     legend = draw.key((COLOURS[at % 2], name) for at, name in enumerate(groups) if name)
-    words = f"Across: component 1, {100 * share[0]:.0f} % of the variance. Up: component 2, {100 * share[1]:.0f} %."
+    words = (
+        f"Across: component 1, {100 * share[0]:.0f} % of the variance. Up: component "
+        f"2, "
+        f"{100 * share[1]:.0f} "
+        f"%."
+    )
     return f'{legend}<div style="max-width:26rem">{draw.svg(SIDE, SIDE, body)}</div><p class="faint">{words}</p>'

@@ -1,6 +1,8 @@
-"""The stage `trace.pathway`: features followed through layers, for each unit and decision, and which of different layers go together.
+"""The stage `trace.pathway`: features followed through layers, for each unit and decision, and
+which of different layers go together.
 
-It shows sizes with intervals. Where a group is small it shows no p-values, and says so: see `Pathway.p_from`.
+It shows sizes with intervals. Where a group is small it shows no p-values, and says so: see
+`Pathway.p_from`.
 """
 
 from __future__ import annotations
@@ -37,21 +39,48 @@ class Pathway(AtKept, Between):
     """Which groups, which features are followed, and what is said about them."""
 
     order: str | None = Field(
-        None, min_length=1, description="The metadata key that orders a unit's decisions; else sample ids do."
+        None,
+        min_length=1,
+        description="The metadata key that orders a unit's decisions; else sample ids do.",
     )
-    track: tuple[str, ...] = Field((), description="Addresses of the features to follow; without any, the `top` of each space.")
-    top: int = Field(5, ge=1, le=100, description="Features of each space that are followed, the largest |d| first.")
-    pool: Literal["max", "mean"] = Field("max", description="How several positions of a sample become one value.")
+    track: tuple[str, ...] = Field(
+        (), description="Addresses of the features to follow; without any, the `top` of each space."
+    )
+    top: int = Field(
+        5,
+        ge=1,
+        le=100,
+        description="Features of each space that are followed, the largest |d| first.",
+    )
+    pool: Literal["max", "mean"] = Field(
+        "max", description="How several positions of a sample become one value."
+    )
     links: Literal["adjacent", "all", "none"] = Field(
-        "adjacent", description="Correlations of features: between a layer and the next one there is, all layers, or none."
+        "adjacent",
+        description="Correlations of features: between a layer and the next one "
+        "there "
+        "is, all layers, or "
+        "none.",
     )
     method: Literal["spearman", "pearson"] = Field(
-        "spearman", description="Of what correlations are made: ranks (a few strong cases cannot make one), or values."
+        "spearman",
+        description="Of what correlations are made: ranks (a few strong "
+        "cases "
+        "cannot "
+        "make one), or values.",
     )
-    min_count: int = Field(5, ge=2, description="Clusters in which a feature has to be on for its pairs to be in the family.")
+    min_count: int = Field(
+        5,
+        ge=2,
+        description="Clusters in which a feature has to be on for its pairs to be in the family.",
+    )
     keep: int = Field(1000, ge=1, le=1_000_000, description="Strongest pairs that are written.")
-    components: int = Field(3, ge=1, le=20, description="Principal components of the followed features.")
-    p_from: int = Field(10, ge=3, description="Clusters that the smaller group needs before p-values are shown.")
+    components: int = Field(
+        3, ge=1, le=20, description="Principal components of the followed features."
+    )
+    p_from: int = Field(
+        10, ge=3, description="Clusters that the smaller group needs before p-values are shown."
+    )
 
 
 @dataclass(frozen=True)
@@ -96,7 +125,10 @@ def trace_pathway(work: Work) -> Rows:
     yield "traces", blocks(list(_traces(work, data, tracked, values)), "traces")
     scores, loadings = _signature(data, tracked, values, work.params.components)
     yield "signatures", blocks(scores, "signatures")
-    yield "trajectories", blocks([*_trajectories(data, spaces, tracked, withheld), *loadings], "trajectories")
+    yield (
+        "trajectories",
+        blocks([*_trajectories(data, spaces, tracked, withheld), *loadings], "trajectories"),
+    )
     if work.params.links != "none":
         yield "links", blocks(list(_links(work, data, spaces, withheld)), "links")
 
@@ -107,12 +139,15 @@ def _withheld(data: Labelled, least: int) -> str | None:
     if count >= least:
         return None
     return (
-        f"p-values withheld: group '{name}' has {count} independent clusters, fewer than {least}. With so few, a single unit can make a "
+        f"p-values withheld: group '{name}' has {count} independent clusters, fewer than "
+        f"{least}. With so "
+        f"few, a single unit "
+        f"can make a "
         f"feature significant, and the spread inside the group cannot be judged"
     )
 
 
-# --- spaces and what is followed ----------------------------------------------------------------------------------------
+# --- spaces and what is followed ------------------------------------------------------------------
 
 
 def _spaces(work: Work, data: Labelled) -> Iterator[_Space]:
@@ -124,7 +159,10 @@ def _spaces(work: Work, data: Labelled) -> Iterator[_Space]:
 
     activations = Activations(work.inputs, work.params.at)
     activations.check_looked(data.samples)
-    rows = sorted(work.inputs.read("spaces").to_pylist(), key=lambda row: (_layer(row), row["address"], row["space"]))
+    rows = sorted(
+        work.inputs.read("spaces").to_pylist(),
+        key=lambda row: (_layer(row), row["address"], row["space"]),
+    )
     work.report.phase("compute")
     for done, facts in enumerate(rows):
         named = f"{facts['space']} ({facts['address']})"
@@ -133,9 +171,18 @@ def _spaces(work: Work, data: Labelled) -> Iterator[_Space]:
         sides = []
         for number in range(2):
             at = np.flatnonzero(data.label == number)
-            sides.append(moments(fired.matrix[at], np.unique(data.cluster[at], return_inverse=True)[1]))
+            sides.append(
+                moments(fired.matrix[at], np.unique(data.cluster[at], return_inverse=True)[1])
+            )
         test = welch(sides[0], sides[1])
-        yield _Space(facts["space"], facts, fired, (sides[0], sides[1]), test, effects(sides[0], sides[1], test.variance))
+        yield _Space(
+            facts["space"],
+            facts,
+            fired,
+            (sides[0], sides[1]),
+            test,
+            effects(sides[0], sides[1], test.variance),
+        )
         work.report.progress(done + 1, len(rows))
 
 
@@ -167,15 +214,23 @@ def _largest(space: _Space, top: int) -> list[_Tracked]:
     return [_Tracked(space, int(space.fired.features[at]), int(at), CHOSEN) for at in order]
 
 
-# --- each unit and decision ---------------------------------------------------------------------------------------------
+# --- each unit and decision -----------------------------------------------------------------------
 
 
-def _traces(work: Work, data: Labelled, tracked: Sequence[_Tracked], values: Sequence[Any]) -> Iterator[dict[str, Any]]:
+def _traces(
+    work: Work, data: Labelled, tracked: Sequence[_Tracked], values: Sequence[Any]
+) -> Iterator[dict[str, Any]]:
     decision = _decisions(work, data)
     for one, numbers in zip(tracked, values, strict=True):
         named = {"space": one.space.id, "feature": one.feature}
         for at, (sample, unit) in enumerate(zip(data.samples, data.units, strict=True)):
-            yield {**named, "sample": sample, "unit": unit, "decision": decision[sample], "value": float(numbers[at])}
+            yield {
+                **named,
+                "sample": sample,
+                "unit": unit,
+                "decision": decision[sample],
+                "value": float(numbers[at]),
+            }
 
 
 def _decisions(work: Work, data: Labelled) -> dict[str, int]:
@@ -184,21 +239,40 @@ def _decisions(work: Work, data: Labelled) -> dict[str, int]:
     if work.params.order is not None:
         from toolkit_stats.samples.metadata import read_keys
 
-        found = {one.name: one for one in read_keys(work.inputs.read("sample_meta"), data.samples, ())}
-        if work.params.order not in found or not found[work.params.order].numeric or None in found[work.params.order].values:
-            known = ", ".join(name for name, one in found.items() if one.numeric and None not in one.values) or "none"
-            raise DataError(
-                f"order: not every sample has a number '{work.params.order}'. Keys with a number for each sample: {known}."
+        found = {
+            one.name: one for one in read_keys(work.inputs.read("sample_meta"), data.samples, ())
+        }
+        if (
+            work.params.order not in found
+            or not found[work.params.order].numeric
+            or None in found[work.params.order].values
+        ):
+            known = (
+                ", ".join(
+                    name for name, one in found.items() if one.numeric and None not in one.values
+                )
+                or "none"
             )
-        key = {sample: float(value or 0.0) for sample, value in zip(data.samples, found[work.params.order].values, strict=True)}
+            raise DataError(
+                f"order: not every sample has a number '{work.params.order}'. Keys with "
+                f"a "
+                f"number for each "
+                f"sample: {known}."
+            )
+        key = {
+            sample: float(value or 0.0)
+            for sample, value in zip(data.samples, found[work.params.order].values, strict=True)
+        }
     units: dict[str, list[str]] = {}
     for sample, unit in zip(data.samples, data.units, strict=True):
         units.setdefault(unit, []).append(sample)
-    ordered = [sorted(samples, key=lambda sample: (key[sample], sample)) for samples in units.values()]
+    ordered = [
+        sorted(samples, key=lambda sample: (key[sample], sample)) for samples in units.values()
+    ]
     return {sample: place for samples in ordered for place, sample in enumerate(samples)}
 
 
-# --- groups -------------------------------------------------------------------------------------------------------------
+# --- groups ---------------------------------------------------------------------------------------
 
 
 def _trajectories(
@@ -211,23 +285,53 @@ def _trajectories(
 
     family = sum(int(space.facts["width"]) for space in spaces)
     q = benjamini_hochberg(np.concatenate([space.test.p for space in spaces]), family)
-    start = dict(zip((space.id for space in spaces), np.cumsum([0, *(len(space.test.p) for space in spaces)]), strict=False))
+    start = dict(
+        zip(
+            (space.id for space in spaces),
+            np.cumsum([0, *(len(space.test.p) for space in spaces)]),
+            strict=False,
+        )
+    )
     for one in tracked:
         if one.column is None:
-            yield from (_trajectory(one, name, "mean", (0.0, 0.0, 0.0), "never fired") for name in data.names)
+            yield from (
+                _trajectory(one, name, "mean", (0.0, 0.0, 0.0), "never fired")
+                for name in data.names
+            )
             continue
         at = one.column
         for name, side in zip(data.names, one.space.sides, strict=True):
             size = f"{side.samples} samples in {side.clusters} clusters"
-            yield _trajectory(one, name, "mean", _around(side.mean[at], side.variance[at], side.clusters - 1), size)
+            yield _trajectory(
+                one,
+                name,
+                "mean",
+                _around(side.mean[at], side.variance[at], side.clusters - 1),
+                size,
+            )
         test, sizes = one.space.test, one.space.sizes
         p = {} if withheld else {"p": float(test.p[at]), "q": float(q[start[one.space.id] + at])}
         said = "; ".join(filter(None, (withheld or f"bh over {family}", one.why)))
-        yield {**_trajectory(one, data.contrast, "d", (sizes.d[at], sizes.d_low[at], sizes.d_high[at]), said), **p}
+        yield {
+            **_trajectory(
+                one, data.contrast, "d", (sizes.d[at], sizes.d_low[at], sizes.d_high[at]), said
+            ),
+            **p,
+        }
 
 
-def _trajectory(one: _Tracked, group: str, stat: str, numbers: tuple[float, float, float], text: str) -> dict[str, Any]:
-    named = {"space": one.space.id, "feature": one.feature, "group": group, "stat": stat, "text": text, "p": None, "q": None}
+def _trajectory(
+    one: _Tracked, group: str, stat: str, numbers: tuple[float, float, float], text: str
+) -> dict[str, Any]:
+    named = {
+        "space": one.space.id,
+        "feature": one.feature,
+        "group": group,
+        "stat": stat,
+        "text": text,
+        "p": None,
+        "q": None,
+    }
     known = [None if number != number else float(number) for number in numbers]
     return {**named, **dict(zip(("value", "low", "high"), known, strict=True))}
 
@@ -240,10 +344,12 @@ def _around(value: float, variance: float, df: float) -> tuple[float, float, flo
     return value, value - reach, value + reach
 
 
-# --- features that go together ------------------------------------------------------------------------------------------
+# --- features that go together --------------------------------------------------------------------
 
 
-def _links(work: Work, data: Labelled, spaces: Sequence[_Space], withheld: str | None) -> Iterator[dict[str, Any]]:
+def _links(
+    work: Work, data: Labelled, spaces: Sequence[_Space], withheld: str | None
+) -> Iterator[dict[str, Any]]:
     """The strongest correlations between features of different layers, over clusters."""
     from toolkit_stats.math.correlate import Strongest, columns, interval, means
 
@@ -257,14 +363,18 @@ def _links(work: Work, data: Labelled, spaces: Sequence[_Space], withheld: str |
                 while len(scaled) >= HELD:  # the space that came first and is not in this pair goes
                     del scaled[next(id for id in scaled if id not in (pair[0].id, pair[1].id))]
                 observed = means(space.fired.matrix, data.cluster)
-                scaled[space.id] = columns(observed, space.fired.features, params.method, params.min_count)
+                scaled[space.id] = columns(
+                    observed, space.fired.features, params.method, params.min_count
+                )
                 features[space.id] = scaled[space.id].features
         found.add(number, scaled[pair[0].id], scaled[pair[1].id])
         work.report.progress(number + 1, len(wanted))
     observations = int(data.cluster.max()) + 1
     pairs, p, q = found.strongest(observations, max(found.tested, 1))
     low, high = interval(pairs.r, observations, params.method)
-    said = f"{params.method} over {observations} clusters; " + (withheld or f"bh over {found.tested} pairs")
+    said = f"{params.method} over {observations} clusters; " + (
+        withheld or f"bh over {found.tested} pairs"
+    )
     for at in range(len(pairs.r)):
         a, b = wanted[int(pairs.spaces[at])]
         yield {
@@ -283,24 +393,32 @@ def _links(work: Work, data: Labelled, spaces: Sequence[_Space], withheld: str |
 
 
 def _pairs(spaces: Sequence[_Space], which: str) -> list[tuple[_Space, _Space]]:
-    """Pairs of spaces of different layers, the lower first; `adjacent`: of a layer and the next one that there is."""
+    """Pairs of spaces of different layers, the lower first; `adjacent`: of a layer and the next one
+    that there is.
+    """
     layers = sorted({_layer(space.facts) for space in spaces})
     following = dict(itertools.pairwise(layers))
     return [
         (a, b)
         for a in spaces
         for b in spaces
-        if (_layer(a.facts) < _layer(b.facts) if which == "all" else following.get(_layer(a.facts)) == _layer(b.facts))
+        if (
+            _layer(a.facts) < _layer(b.facts)
+            if which == "all"
+            else following.get(_layer(a.facts)) == _layer(b.facts)
+        )
     ]
 
 
-# --- decisions as few numbers -------------------------------------------------------------------------------------------
+# --- decisions as few numbers ---------------------------------------------------------------------
 
 
 def _signature(
     data: Labelled, tracked: Sequence[_Tracked], values: Sequence[Any], count: int
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Where each decision lies on the principal components of the followed features, and what these are made of."""
+    """Where each decision lies on the principal components of the followed features, and what these
+    are made of.
+    """
     import numpy as np
 
     from toolkit_stats.math.correlate import components
@@ -309,13 +427,25 @@ def _signature(
         return [], []
     scores, loadings, share = components(np.column_stack(values), count)
     placed = [
-        {"sample": sample, "unit": unit, "component": at, "score": float(scores[row, at]), "share": float(share[at])}
+        {
+            "sample": sample,
+            "unit": unit,
+            "component": at,
+            "score": float(scores[row, at]),
+            "share": float(share[at]),
+        }
         for row, (sample, unit) in enumerate(zip(data.samples, data.units, strict=True))
         for at in range(len(share))
     ]
     made = [
         {
-            **_trajectory(one, f"pc{at + 1}", "loading", (float(loadings[at, number]),) * 3, f"share {share[at]:.4f}"),
+            **_trajectory(
+                one,
+                f"pc{at + 1}",
+                "loading",
+                (float(loadings[at, number]),) * 3,
+                f"share {share[at]:.4f}",
+            ),
             "low": None,
             "high": None,
         }

@@ -1,4 +1,6 @@
-"""The report section `ranking`: how many features pass as published and soundly, and the first of each."""
+"""The report section `ranking`: how many features pass as published and soundly, and the first of
+each.
+"""
 
 from __future__ import annotations
 
@@ -26,33 +28,56 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
 
     rows = inputs.read("features")
     names = prefixes(inputs.read("spaces").to_pylist())
-    for by in sorted(pc.unique(rows.filter(pc.equal(rows["stat"], "score_sound"))["group"]).to_pylist()):
+    for by in sorted(
+        pc.unique(rows.filter(pc.equal(rows["stat"], "score_sound"))["group"]).to_pylist()
+    ):
         own = rows.filter(pc.equal(rows["group"], by))
         if of_several_stages(own):
-            said = f"More than one stage ranks by {by}, and their rows cannot be told apart here; give each a spec of its own."
+            said = (
+                f"More than one stage ranks by {by}, and their rows cannot be told "
+                f"apart here; give "
+                f"each a spec of its "
+                f"own."
+            )
             yield Figure(f"{by}: ranked more than once", f"<p>{draw.escaped(said)}</p>", said)
             continue
         said = _counts_said(own)
         shown = f'<p class="faint">{draw.escaped(said)}.</p>'
-        yield Figure(f"{by}: ranked on units that chose nothing", shown + _table(own, "rank_sound", SOUND, names), said)
-        yield Figure(f"{by}: ranked as published", shown + _table(own, "rank", PUBLISHED, names), said)
+        yield Figure(
+            f"{by}: ranked on units that chose nothing",
+            shown + _table(own, "rank_sound", SOUND, names),
+            said,
+        )
+        yield Figure(
+            f"{by}: ranked as published", shown + _table(own, "rank", PUBLISHED, names), said
+        )
 
 
 def _counts_said(rows: pa.Table) -> str:
-    """How many pass; where several SAEs of a site have the same feature, also with each such set counted once."""
-    sound, published = (sum(row["number"] == 1 for row in _of(rows, stat)) for stat in ("passes_sound", "passes"))
+    """How many pass; where several SAEs of a site have the same feature, also with each such set
+    counted once.
+    """
+    sound, published = (
+        sum(row["number"] == 1 for row in _of(rows, stat)) for stat in ("passes_sound", "passes")
+    )
     sound_twins, twins = (len(_of(rows, stat)) for stat in ("same_as_sound", "same_as"))
     said = f"{sound} pass the sound filters, {published} the published ones"
     if not sound_twins + twins:
         return said
     once = f"{sound - sound_twins} and {published - twins}"
-    return f"{said}; with features that do the same in several SAEs of one site counted once: {once}"
+    return (
+        f"{said}; with features that do the same in several SAEs of one site counted once: {once}"
+    )
 
 
 def _of(rows: pa.Table, stat: str) -> list[dict[str, Any]]:
     import pyarrow.compute as pc
 
-    return [row for row in rows.filter(pc.equal(rows["stat"], stat)).to_pylist() if row["number"] is not None]
+    return [
+        row
+        for row in rows.filter(pc.equal(rows["stat"], stat)).to_pylist()
+        if row["number"] is not None
+    ]
 
 
 def _table(rows: pa.Table, rank: str, stats: Sequence[str], names: Mapping[str, str]) -> str:
@@ -60,12 +85,23 @@ def _table(rows: pa.Table, rank: str, stats: Sequence[str], names: Mapping[str, 
     if not ranked:
         return "<p>No feature passes.</p>"
     first = [(row["space"], row["feature"]) for row in ranked[:LISTED]]
-    numbers = {stat: {(row["space"], row["feature"]): row["number"] for row in _of(rows, stat)} for stat in stats}
+    numbers = {
+        stat: {(row["space"], row["feature"]): row["number"] for row in _of(rows, stat)}
+        for stat in stats
+    }
     cells = [
-        (draw.escaped(f"{names[space]}{feature}"), *(_cell(stat, numbers[stat].get((space, feature))) for stat in stats))
+        (
+            draw.escaped(f"{names[space]}{feature}"),
+            *(_cell(stat, numbers[stat].get((space, feature))) for stat in stats),
+        )
         for space, feature in first
     ]
-    caption = f"The first {len(first)} of {len(ranked)} that pass; the sink ranking writes all of them with examples"
+    caption = (
+        f"The first {len(first)} of {len(ranked)} that pass; the sink "
+        f"ranking "
+        f"writes all of them "
+        f"with examples"
+    )
     return draw.table(caption, ("feature", *(stat.replace("_", " ") for stat in stats)), cells)
 
 

@@ -1,4 +1,6 @@
-"""The sink `ranking`: what compare.ranking found, in the shapes of the published trait pipeline, and the sound ranking beside it."""
+"""The sink `ranking`: what compare.ranking found, in the shapes of the published trait pipeline,
+and the sound ranking beside it.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,16 @@ PUBLISHED = {
     "fpr": "fpr",
 }
 """Columns of the published CSV and the statistics that they hold."""
-SOUND = ("score_sound", "pearson_confirm", "spearman_confirm", "separation_confirm", "tpr_confirm", "fpr_confirm", "p", "q")
+SOUND = (
+    "score_sound",
+    "pearson_confirm",
+    "spearman_confirm",
+    "separation_confirm",
+    "tpr_confirm",
+    "fpr_confirm",
+    "p",
+    "q",
+)
 
 RANKS = ("rank", "rank_sound")
 
@@ -41,16 +52,23 @@ class RankingFiles(Params):
     """Where to, and how many examples."""
 
     path: str = Field("out", min_length=1, description="Folder, relative to the spec.")
-    top: int = Field(50, ge=1, description="Features with examples: the first so many of the published ranking.")
+    top: int = Field(
+        50, ge=1, description="Features with examples: the first so many of the published ranking."
+    )
     per_label: int = Field(5, ge=1, description="Examples of each label.")
 
 
 def write_ranking(work: SinkWork) -> Iterator[tuple[str, bytes]]:
-    """`ranked_features.csv`, `feature_examples.json` and `ranked_features_sound.csv`; a folder a label where there are several."""
+    """`ranked_features.csv`, `feature_examples.json` and `ranked_features_sound.csv`; a folder a
+    label where there are several.
+    """
     found = _read(work)
     if not found:
         raise DataError(
-            "The run has no ranking: no stage `compare.ranking` wrote one. Add the stage, or take the sink `ranking` away."
+            "The run has no ranking: no stage `compare.ranking` wrote one. Add "
+            "the "
+            "stage, or take the "
+            "sink `ranking` away."
         )
     for by, features in sorted(found.items()):
         folder = "" if len(found) == 1 else f"{re.sub(r'[^A-Za-z0-9._-]+', '-', by)}/"
@@ -60,11 +78,13 @@ def write_ranking(work: SinkWork) -> Iterator[tuple[str, bytes]]:
         yield f"{folder}ranked_features_sound.csv", _sound_csv(_ordered(features, "rank_sound"))
 
 
-# --- what was found -----------------------------------------------------------------------------------------------------
+# --- what was found -------------------------------------------------------------------------------
 
 
 def _read(work: SinkWork) -> dict[str, list[dict[str, Any]]]:
-    """By label key: each ranked feature with its statistics, its space, and where Neuronpedia has it."""
+    """By label key: each ranked feature with its statistics, its space, and where Neuronpedia has
+    it.
+    """
     import pyarrow.compute as pc
 
     rows = work.inputs.read("features")
@@ -73,15 +93,24 @@ def _read(work: SinkWork) -> dict[str, list[dict[str, Any]]]:
     average = average_l0s(work.inputs)
     found: dict[str, list[dict[str, Any]]] = {}
     for by in keys:
-        means = pc.and_(pc.equal(rows["stat"], "mean"), pc.is_in(rows["group"], value_set=_means_of(rows, by)))
+        means = pc.and_(
+            pc.equal(rows["stat"], "mean"), pc.is_in(rows["group"], value_set=_means_of(rows, by))
+        )
         own = rows.filter(pc.or_(pc.equal(rows["group"], by), means))
         if of_several_stages(own):
             raise DataError(
-                f"ranking: more than one stage ranks by {by}, and the files have place for one. Put the other ranking into a spec of its "
+                f"ranking: more than one stage ranks by {by}, and the files have place "
+                f"for one. Put the "
+                f"other ranking into a "
+                f"spec of its "
                 f"own."
             )
         ranked = own.filter(pc.is_in(own["stat"], value_set=_texts(RANKS)))
-        wanted = {(row["space"], row["feature"]) for row in ranked.to_pylist() if row["number"] is not None}
+        wanted = {
+            (row["space"], row["feature"])
+            for row in ranked.to_pylist()
+            if row["number"] is not None
+        }
         stats: dict[tuple[str, int], dict[str, Any]] = {key: {"means": {}} for key in wanted}
         for row in own.to_pylist():
             one = stats.get((row["space"], row["feature"]))
@@ -91,18 +120,30 @@ def _read(work: SinkWork) -> dict[str, list[dict[str, Any]]]:
                 one[row["stat"]] = f"{spaces[row['text']]['address']}:{row['number']:.0f}"
             elif one is not None:
                 one[row["stat"]] = row["number"]
-        found[by] = [_placed(spaces[space], feature, one, average) for (space, feature), one in stats.items()]
+        found[by] = [
+            _placed(spaces[space], feature, one, average) for (space, feature), one in stats.items()
+        ]
     return found
 
 
 def of_several_stages(rows: pa.Table) -> bool:
-    """Whether rows of one label are of more than one ranking: a feature has two scores, or two features have one rank."""
+    """Whether rows of one label are of more than one ranking: a feature has two scores, or two
+    features have one rank.
+    """
     import pyarrow.compute as pc
 
-    scores = rows.filter(pc.equal(rows["stat"], "score_sound")).group_by(["space", "feature"]).aggregate([([], "count_all")])
-    ranks = rows.filter(pc.and_(pc.is_in(rows["stat"], value_set=_texts(RANKS)), pc.is_valid(rows["number"])))
+    scores = (
+        rows.filter(pc.equal(rows["stat"], "score_sound"))
+        .group_by(["space", "feature"])
+        .aggregate([([], "count_all")])
+    )
+    ranks = rows.filter(
+        pc.and_(pc.is_in(rows["stat"], value_set=_texts(RANKS)), pc.is_valid(rows["number"]))
+    )
     counts = ranks.group_by(["stat", "number"]).aggregate([([], "count_all")])
-    return any(found.num_rows and pc.max(found["count_all"]).as_py() > 1 for found in (scores, counts))
+    return any(
+        found.num_rows and pc.max(found["count_all"]).as_py() > 1 for found in (scores, counts)
+    )
 
 
 def _means_of(rows: pa.Table, by: str) -> pa.Array:
@@ -110,7 +151,13 @@ def _means_of(rows: pa.Table, by: str) -> pa.Array:
     import pyarrow.compute as pc
 
     groups = pc.unique(rows["group"]).to_pylist()
-    return _texts([group for group in groups if group and group.startswith(f"{by} ") and _number(group.removeprefix(f"{by} "))])
+    return _texts(
+        [
+            group
+            for group in groups
+            if group and group.startswith(f"{by} ") and _number(group.removeprefix(f"{by} "))
+        ]
+    )
 
 
 def _number(text: str) -> bool:
@@ -126,23 +173,42 @@ def _texts(words: Sequence[str]) -> pa.Array:
     return pa.array(words, pa.string())
 
 
-def _placed(space: Mapping[str, Any], feature: int, stats: dict[str, Any], average: Mapping[str, float]) -> dict[str, Any]:
+def _placed(
+    space: Mapping[str, Any], feature: int, stats: dict[str, Any], average: Mapping[str, float]
+) -> dict[str, Any]:
     l0, url = average.get(space["space"]), neuronpedia_page(space, feature)
-    return {"space": space["space"], "layer": layer_of(space), "l0": l0, "feature": feature, "url": url, **stats}
+    return {
+        "space": space["space"],
+        "layer": layer_of(space),
+        "l0": l0,
+        "feature": feature,
+        "url": url,
+        **stats,
+    }
 
 
 def _ordered(features: Sequence[dict[str, Any]], rank: str) -> list[dict[str, Any]]:
-    return sorted((one for one in features if one.get(rank) is not None), key=lambda one: float(one[rank]))
+    return sorted(
+        (one for one in features if one.get(rank) is not None), key=lambda one: float(one[rank])
+    )
 
 
-# --- files --------------------------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
 
 
 def _published_csv(features: Sequence[Mapping[str, Any]]) -> bytes:
-    labels = sorted({label for one in features for label in one["means"]}, key=float) or ["0", "1", "2", "3"]
+    labels = sorted({label for one in features for label in one["means"]}, key=float) or [
+        "0",
+        "1",
+        "2",
+        "3",
+    ]
     heads = ["rank", "layer", "average_l0", "feature_id", "neuronpedia_url", *PUBLISHED]
     heads += [*(f"mean_label_{label}" for label in labels), "monotonic"]
-    lines = [[number + 1, *_place(one), *_published_numbers(one, labels)] for number, one in enumerate(features)]
+    lines = [
+        [number + 1, *_place(one), *_published_numbers(one, labels)]
+        for number, one in enumerate(features)
+    ]
     return _csv(heads, lines)
 
 
@@ -152,10 +218,14 @@ def _published_numbers(one: Mapping[str, Any], labels: Sequence[str]) -> list[An
 
 
 def _sound_csv(features: Sequence[Mapping[str, Any]]) -> bytes:
-    """Every feature that passes; `same_as` is empty in all that count once, and else the address of the feature that it does as."""
+    """Every feature that passes; `same_as` is empty in all that count once, and else the address of
+    the feature that it does as.
+    """
     heads = ["rank", "layer", "average_l0", "feature_id", "neuronpedia_url", *SOUND, "same_as"]
     numbers = [[*(one[stat] for stat in SOUND), one.get("same_as_sound")] for one in features]
-    return _csv(heads, [[number + 1, *_place(one), *numbers[number]] for number, one in enumerate(features)])
+    return _csv(
+        heads, [[number + 1, *_place(one), *numbers[number]] for number, one in enumerate(features)]
+    )
 
 
 def _place(one: Mapping[str, Any]) -> list[Any]:
@@ -191,11 +261,18 @@ def _examples(work: SinkWork, by: str, features: Sequence[Mapping[str, Any]]) ->
     return (json.dumps(made, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _hits(work: SinkWork, by: str, features: Sequence[Mapping[str, Any]]) -> list[dict[str, list[dict[str, Any]]]]:
-    """For each feature and label the sentences in which it fires hardest at the final token. Where it is silent is no example."""
+def _hits(
+    work: SinkWork, by: str, features: Sequence[Mapping[str, Any]]
+) -> list[dict[str, list[dict[str, Any]]]]:
+    """For each feature and label the sentences in which it fires hardest at the final token. Where
+    it is silent is no example.
+    """
     import pyarrow.compute as pc
 
-    samples = {row["sample"]: row for row in work.inputs.read("samples").select(["sample", "text", "token_ids"]).to_pylist()}
+    samples = {
+        row["sample"]: row
+        for row in work.inputs.read("samples").select(["sample", "text", "token_ids"]).to_pylist()
+    }
     meta = work.inputs.read("sample_meta")
     rows = meta.filter(pc.equal(meta["key"], by)).to_pylist()
     label = {row["sample"]: written(row["number"]) for row in rows if row["number"] is not None}
@@ -206,7 +283,9 @@ def _hits(work: SinkWork, by: str, features: Sequence[Mapping[str, Any]]) -> lis
         if one["space"] not in by_space:
             by_space[one["space"]] = _largest(rows_of(one["space"]))
         fired = [
-            (values[one["feature"]], sample) for sample, values in by_space[one["space"]].items() if one["feature"] in values
+            (values[one["feature"]], sample)
+            for sample, values in by_space[one["space"]].items()
+            if one["feature"] in values
         ]
         fired.sort(key=lambda pair: (-pair[0], pair[1]))
         mine: dict[str, list[dict[str, Any]]] = {}
@@ -224,8 +303,12 @@ def _reader(work: SinkWork, names: Sequence[str]) -> Callable[[str], pa.Table]:
     import pyarrow.compute as pc
 
     rows = work.inputs.read("features")
-    told = pc.unique(rows.filter(pc.and_(pc.equal(rows["stat"], "pearson"), rows["text"].is_valid()))["text"]).to_pylist()
-    activations = Activations(work.inputs, AtKept.model_validate_json(told[0]).at if told else "last")
+    told = pc.unique(
+        rows.filter(pc.and_(pc.equal(rows["stat"], "pearson"), rows["text"].is_valid()))["text"]
+    ).to_pylist()
+    activations = Activations(
+        work.inputs, AtKept.model_validate_json(told[0]).at if told else "last"
+    )
     wanted = pa.array(names, pa.string())
 
     def rows_of(space: str) -> pa.Table:

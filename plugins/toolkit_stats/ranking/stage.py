@@ -1,7 +1,9 @@
-"""The stage `compare.ranking`: which features rise with an ordinal label, ranked as published and ranked soundly.
+"""The stage `compare.ranking`: which features rise with an ordinal label, ranked as published and
+ranked soundly.
 
-The published score is computed on all samples and its threshold on the very samples that it judges; nothing is corrected. The sound
-one chooses on one half of the units, measures on the other, bounds the separation and corrects over every feature of every space.
+The published score is computed on all samples and its threshold on the very samples that it judges;
+nothing is corrected. The sound one chooses on one half of the units, measures on the other, bounds
+the separation and corrects over every feature of every space.
 """
 
 from __future__ import annotations
@@ -39,40 +41,68 @@ class Ranking(AtKept):
     """Which label, how strict, and how many features are written."""
 
     by: str = Field(min_length=1, description="The metadata key that holds the label, a number.")
-    labels: tuple[float, ...] = Field((0, 1, 2, 3), min_length=2, description="The label's values from none to most.")
+    labels: tuple[float, ...] = Field(
+        (0, 1, 2, 3), min_length=2, description="The label's values from none to most."
+    )
     at: Asked | None = Field(
         "last",
-        description="Which of the positions that were kept are read, as of a comparison; a sample has the largest value of them. The "
+        description="Which of the positions that were kept are read, as of a comparison; "
+        "a sample has the "
+        "largest value of "
+        "them. The "
         "published pipeline reads the last token.",
     )
-    preset: Literal["default", "strict", "loose"] = Field("default", description="Filters on r, TPR and FPR, as published.")
-    min_r: float | None = Field(None, ge=-1, le=1, description="Least r, instead of the preset's.")
-    min_tpr: float | None = Field(None, ge=0, le=1, description="Least true-positive rate, instead of the preset's.")
-    max_fpr: float | None = Field(None, ge=0, le=1, description="Largest false-positive rate, instead of the preset's.")
-    missing: Literal["error", "null"] = Field(
-        "error", description="A label without samples, or samples without label: refused, or said to be unknown and left out."
+    preset: Literal["default", "strict", "loose"] = Field(
+        "default", description="Filters on r, TPR and FPR, as published."
     )
-    alpha: float = Field(0.05, gt=0, lt=1, description="Share of false discoveries to allow in the sound ranking.")
-    rows: int = Field(2000, ge=1, description="Features that are written: the best by either score, and all that pass.")
+    min_r: float | None = Field(None, ge=-1, le=1, description="Least r, instead of the preset's.")
+    min_tpr: float | None = Field(
+        None, ge=0, le=1, description="Least true-positive rate, instead of the preset's."
+    )
+    max_fpr: float | None = Field(
+        None, ge=0, le=1, description="Largest false-positive rate, instead of the preset's."
+    )
+    missing: Literal["error", "null"] = Field(
+        "error",
+        description="A label without samples, or samples without label: refused, or "
+        "said "
+        "to be unknown and "
+        "left out.",
+    )
+    alpha: float = Field(
+        0.05, gt=0, lt=1, description="Share of false discoveries to allow in the sound ranking."
+    )
+    rows: int = Field(
+        2000,
+        ge=1,
+        description="Features that are written: the best by either score, and all that pass.",
+    )
 
     @model_validator(mode="after")
     def _rising(self) -> Ranking:
         if list(self.labels) != sorted(set(self.labels)):
-            raise ValueError(f"labels {list(self.labels)} do not rise; write each once, from none to most")
+            raise ValueError(
+                f"labels {list(self.labels)} do not rise; write each once, from none to most"
+            )
         return self
 
     def filters(self) -> tuple[float, float, float]:
         """Least r, least TPR, largest FPR."""
         given = (self.min_r, self.min_tpr, self.max_fpr)
-        r, tpr, fpr = (own if own is not None else usual for own, usual in zip(given, PRESETS[self.preset], strict=True))
+        r, tpr, fpr = (
+            own if own is not None else usual
+            for own, usual in zip(given, PRESETS[self.preset], strict=True)
+        )
         return r, tpr, fpr
 
 
 @dataclass(frozen=True)
 class _Space:
-    """One space's features that fired and vary, with their numbers on all samples and on both halves.
+    """One space's features that fired and vary, with their numbers on all samples and on both
+    halves.
 
-    `columns` are the values of those that may pass, whose places among the features `candidates` names.
+    `columns` are the values of those that may pass, whose places among the features `candidates`
+    names.
     """
 
     facts: Mapping[str, Any]
@@ -102,11 +132,27 @@ def compare_ranking(work: Work) -> Rows:
     q = np.split(benjamini_hochberg(np.concatenate([one.p for one in found]), family), ends)
     passes = [_passes(one.every, work.params) for one in found]
     sound = [_sound(one, own, work.params) for one, own in zip(found, q, strict=True)]
-    scores, sound_scores = [one.every.score() for one in found], [_sound_score(one.confirm) for one in found]
+    scores, sound_scores = (
+        [one.every.score() for one in found],
+        [_sound_score(one.confirm) for one in found],
+    )
     ranks, sound_ranks = _ranks(scores, passes, ends), _ranks(sound_scores, sound, ends)
-    kept = _kept(scores, sound_scores, [a | b for a, b in zip(passes, sound, strict=True)], ends, work.params.rows)
-    twins = {"same_as": _twins(found, passes, ranks), "same_as_sound": _twins(found, sound, sound_ranks)}
-    texts = {"q": f"bh over {family}", "score": scale.said(), "score_sound": _sound_said(scale, halves)}
+    kept = _kept(
+        scores,
+        sound_scores,
+        [a | b for a, b in zip(passes, sound, strict=True)],
+        ends,
+        work.params.rows,
+    )
+    twins = {
+        "same_as": _twins(found, passes, ranks),
+        "same_as_sound": _twins(found, sound, sound_ranks),
+    }
+    texts = {
+        "q": f"bh over {family}",
+        "score": scale.said(),
+        "score_sound": _sound_said(scale, halves),
+    }
     if work.params.at != "last":
         texts["pearson"] = work.params.model_dump_json(include={"at"})
     for at, one in enumerate(found):
@@ -122,7 +168,9 @@ def compare_ranking(work: Work) -> Rows:
 
 
 def _halves(work: Work, scale: Scale) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Where the samples of each half of the units stand; prompts that both halves have are chosen on only."""
+    """Where the samples of each half of the units stand; prompts that both halves have are chosen
+    on only.
+    """
     import numpy as np
 
     from toolkit_stats.samples.labelled import FEWEST
@@ -138,28 +186,45 @@ def _halves(work: Work, scale: Scale) -> tuple[npt.NDArray[np.int64], npt.NDArra
             least = FEWEST if value in (scale.labels[0], scale.labels[-1]) else 1
             if count < least:
                 raise DataError(
-                    f"by: the {name} half of the units has {count} clusters with {work.params.by} {written(value)} ({scale.said()}); at "
-                    f"least {least} {'are' if least > 1 else 'is'} needed in each half. Give more samples of this label."
+                    f"by: the {name} half of the units has {count} clusters with "
+                    f"{work.params.by} "
+                    f"{written(value)} "
+                    f"({scale.said()}); at "
+                    f"least {least} {'are' if least > 1 else 'is'} needed in each half. "
+                    f"Give more samples "
+                    f"of "
+                    f"this label."
                 )
     _check_spread(work, scale, parts[1])
     return parts
 
 
 def _check_spread(work: Work, scale: Scale, confirm: npt.NDArray[np.int64]) -> None:
-    """The test is over means of clusters: where each has every label alike, nothing can follow them."""
+    """The test is over means of clusters: where each has every label alike, nothing can follow
+    them.
+    """
     import numpy as np
 
     cluster = np.unique(scale.cluster[confirm], return_inverse=True)[1]
     means = np.bincount(cluster, weights=scale.label[confirm]) / np.bincount(cluster)
     if np.ptp(means) <= 1e-12 * np.abs(means).max():
         raise DataError(
-            f"by: each of the {len(means)} clusters of the confirm half has the same mean {work.params.by} ({written(means[0])}); a "
-            f"ranking follows the label from cluster to cluster. Give units (and prompts) that differ in it."
+            f"by: each of the {len(means)} clusters of the confirm half has the same mean "
+            f"{work.params.by} "
+            f"({written(means[0])}); "
+            f"a "
+            f"ranking follows the label from cluster to cluster. Give units "
+            f"(and "
+            f"prompts) "
+            f"that differ in it."
         )
 
 
 def _measured(
-    work: Work, scale: Scale, halves: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]], spaces: Mapping[str, Mapping[str, Any]]
+    work: Work,
+    scale: Scale,
+    halves: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
+    spaces: Mapping[str, Mapping[str, Any]],
 ) -> Iterator[_Space]:
     import numpy as np
 
@@ -183,7 +248,7 @@ def _measured(
         work.report.progress(done + 1, len(spaces))
 
 
-# --- filters and ranks --------------------------------------------------------------------------------------------------
+# --- filters and ranks ----------------------------------------------------------------------------
 
 
 def _passes(one: Ordinal, params: Ranking) -> npt.NDArray[np.bool_]:
@@ -200,11 +265,18 @@ def _sound(one: _Space, q: npt.NDArray[np.float64], params: Ranking) -> npt.NDAr
 def _holds(select: Ordinal, confirm: Ordinal, params: Ranking) -> npt.NDArray[np.bool_]:
     """Passes where it was chosen, and holds where it was not: there the FPR filter can act."""
     r, tpr, fpr = params.filters()
-    return _passes(select, params) & (confirm.pearson >= r) & (confirm.tpr >= tpr) & (confirm.fpr <= fpr)
+    return (
+        _passes(select, params)
+        & (confirm.pearson >= r)
+        & (confirm.tpr >= tpr)
+        & (confirm.fpr <= fpr)
+    )
 
 
 def _sound_score(one: Ordinal) -> npt.NDArray[np.float64]:
-    """The published weights, over a separation that cannot outweigh the rest, on samples that chose nothing."""
+    """The published weights, over a separation that cannot outweigh the rest, on samples that chose
+    nothing.
+    """
     from toolkit_stats.math.ordinal import bounded
 
     return 0.4 * one.pearson + 0.3 * bounded(one.separation) + 0.3 * (one.tpr - one.fpr)
@@ -221,7 +293,9 @@ def _ranks(scores: list[Any], passes: list[Any], ends: Any) -> list[npt.NDArray[
     return np.split(rank, ends)
 
 
-def _kept(scores: list[Any], sound: list[Any], passing: list[Any], ends: Any, rows: int) -> list[npt.NDArray[np.bool_]]:
+def _kept(
+    scores: list[Any], sound: list[Any], passing: list[Any], ends: Any, rows: int
+) -> list[npt.NDArray[np.bool_]]:
     """Which features are written."""
     import numpy as np
 
@@ -233,25 +307,34 @@ def _kept(scores: list[Any], sound: list[Any], passing: list[Any], ends: Any, ro
 
 
 def _twins(found: list[_Space], passes: list[Any], ranks: list[Any]) -> list[list[Twin]]:
-    """By space, which of the features that pass do what a better one does in another SAE of the same site."""
+    """By space, which of the features that pass do what a better one does in another SAE of the
+    same site.
+    """
     import numpy as np
 
     from toolkit_stats.math.duplicates import twins
 
     def columns(at: int) -> Any:
-        return found[at].columns[:, np.searchsorted(found[at].candidates, np.flatnonzero(passes[at]))]
+        return found[at].columns[
+            :, np.searchsorted(found[at].candidates, np.flatnonzero(passes[at]))
+        ]
 
     features = [one.features[own] for one, own in zip(found, passes, strict=True)]
     order = [rank[own][None, :] for rank, own in zip(ranks, passes, strict=True)]
     return twins([one.facts for one in found], features, order, columns)
 
 
-# --- rows ---------------------------------------------------------------------------------------------------------------
+# --- rows -----------------------------------------------------------------------------------------
 
 
 def _published(one: Ordinal, score: Any, passes: Any, rank: Any) -> dict[str, Any]:
     names = ("pearson", "spearman", "separation", "threshold", "tpr", "fpr")
-    own = {"score": score, "monotonic": one.rising.astype(float), "passes": passes.astype(float), "rank": rank}
+    own = {
+        "score": score,
+        "monotonic": one.rising.astype(float),
+        "passes": passes.astype(float),
+        "rank": rank,
+    }
     return {name: getattr(one, name) for name in names} | own
 
 
@@ -273,7 +356,11 @@ def _confirmed(one: _Space, score: Any, passes: Any, rank: Any) -> dict[str, Any
 
 def _sound_said(scale: Scale, halves: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]) -> str:
     left = len(scale.samples) - sum(map(len, halves))
-    without = f", {left} sample{'s'[: left != 1]} left out whose prompts the select half has" if left else ""
+    without = (
+        f", {left} sample{'s'[: left != 1]} left out whose prompts the select half has"
+        if left
+        else ""
+    )
     return f"measured on the confirm half of the units{without}"
 
 
@@ -282,26 +369,46 @@ def _twin_rows(one: _Space, stat: str, alike: list[Twin], by: str) -> Rows:
     import pyarrow as pa
 
     fixed = {"space": one.facts["space"], "stat": stat, "group": by}
-    rows = [{**fixed, "feature": feature, "number": float(number), "text": of} for feature, of, number in alike]
+    rows = [
+        {**fixed, "feature": feature, "number": float(number), "text": of}
+        for feature, of, number in alike
+    ]
     if rows:
         yield "features", pa.Table.from_pylist(rows, schema=arrow_schema("features"))
 
 
-def _rows(one: _Space, columns: Mapping[str, Any], texts: Mapping[str, str], params: Ranking, keep: Any) -> pa.Table:
+def _rows(
+    one: _Space, columns: Mapping[str, Any], texts: Mapping[str, str], params: Ranking, keep: Any
+) -> pa.Table:
     import pyarrow as pa
 
     features = one.features[keep]
     space = one.facts["space"]
-    blocks = [_block(space, features, stat, params.by, numbers[keep], texts.get(stat)) for stat, numbers in columns.items()]
+    blocks = [
+        _block(space, features, stat, params.by, numbers[keep], texts.get(stat))
+        for stat, numbers in columns.items()
+    ]
     for label, means in zip(params.labels, one.every.means, strict=True):
-        blocks.append(_block(space, features, "mean", f"{params.by} {written(label)}", means[keep], None))
+        blocks.append(
+            _block(space, features, "mean", f"{params.by} {written(label)}", means[keep], None)
+        )
     return pa.concat_tables(blocks)
 
 
-def _block(space: str, features: Any, stat: str, group: str, numbers: Any, text: str | None) -> pa.Table:
+def _block(
+    space: str, features: Any, stat: str, group: str, numbers: Any, text: str | None
+) -> pa.Table:
     import numpy as np
     import pyarrow as pa
 
-    words = [pa.repeat(pa.scalar(word, pa.string()), len(features)) for word in (space, stat, group, text)]
-    feature, number = pa.array(features.astype(np.uint32)), pa.array(numbers, mask=np.isnan(numbers))
-    return pa.table([words[0], feature, words[1], words[2], number, words[3]], schema=arrow_schema("features"))
+    words = [
+        pa.repeat(pa.scalar(word, pa.string()), len(features))
+        for word in (space, stat, group, text)
+    ]
+    feature, number = (
+        pa.array(features.astype(np.uint32)),
+        pa.array(numbers, mask=np.isnan(numbers)),
+    )
+    return pa.table(
+        [words[0], feature, words[1], words[2], number, words[3]], schema=arrow_schema("features")
+    )

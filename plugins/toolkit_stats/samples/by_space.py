@@ -1,4 +1,6 @@
-"""The rows of table `activations` space by space, without a copy: the host's file is in order of spaces and is mapped."""
+"""The rows of table `activations` space by space, without a copy: the host's file is in order of
+spaces and is mapped.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ if TYPE_CHECKING:
 
 
 class BySpace:
-    """Where the rows of each space stand. In any order of rows; in the host's, each space is one stretch of them."""
+    """Where the rows of each space stand. In any order of rows; in the host's, each space is one
+    stretch of them.
+    """
 
     def __init__(self, rows: pa.Table) -> None:
         self._rows = rows

@@ -1,4 +1,6 @@
-"""From the rows of `activations` to a sparse matrix of samples by features. Imported when a step runs: it needs NumPy and SciPy."""
+"""From the rows of `activations` to a sparse matrix of samples by features. Imported when a step
+runs: it needs NumPy and SciPy.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +21,20 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Fired:
-    """The features of a space that fired, and what they did: a CSR matrix with a row a sample and a column a feature."""
+    """The features of a space that fired, and what they did: a CSR matrix with a row a sample and a
+    column a feature.
+    """
 
     features: Ints
     matrix: Any
 
 
 def read_space(rows: pa.Table, samples: list[str], width: int, pool: str, space: str) -> Fired:
-    """Pool the activations of one space over the positions of each sample; samples that are not asked for are left out.
+    """Pool the activations of one space over the positions of each sample; samples that are not
+    asked for are left out.
 
-    A sample in which nothing fired has rows with empty lists. One without a row was not measured, and is refused.
+    A sample in which nothing fired has rows with empty lists. One without a row was not measured,
+    and is refused.
     """
     ids = pa.array(samples, pa.string())
     asked = pc.index_in(rows["sample"], value_set=ids)
@@ -40,39 +46,68 @@ def read_space(rows: pa.Table, samples: list[str], width: int, pool: str, space:
     _check_measured(positions, samples, space)
     row = np.repeat(at, np.diff(lists.offsets.to_numpy()))
     feature = lists.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
-    value = rows["values"].combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float64)
+    value = (
+        rows["values"].combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float64)
+    )
     _check(row, feature, value, samples, width, space)
     row, feature, value = _pooled(row * width + feature, value, positions, width, pool)
     return _compact(row, feature, value, len(samples), width)
 
 
 def _check_measured(positions: Ints, samples: list[str], space: str) -> None:
-    """Where no sample has a row there is nothing to mistake for a difference: beside other spaces such a one counts, empty."""
+    """Where no sample has a row there is nothing to mistake for a difference: beside other spaces
+    such a one counts, empty.
+    """
     without = np.flatnonzero(positions == 0)
     if 0 < len(without) < len(samples):
         raise DataError(
-            f"space {space}: {len(without)} of {len(samples)} samples have no row in table 'activations' (the first is "
-            f"'{samples[without[0]]}'). Where nothing fires there is a row with empty lists; without a row nobody looked, as where a "
-            f"selector finds no token, and that is not silence. Extract at tokens that each sample has, or leave such samples out: "
+            f"space {space}: {len(without)} of {len(samples)} samples have no row "
+            f"in "
+            f"table 'activations' "
+            f"(the first is "
+            f"'{samples[without[0]]}'). Where nothing fires there is a row with empty "
+            f"lists; without a row "
+            f"nobody looked, as "
+            f"where a "
+            f"selector finds no token, and that is not silence. Extract at tokens that "
+            f"each sample has, or "
+            f"leave such samples "
+            f"out: "
             f"`missing: leave_out` of the comparisons."
         )
 
 
-def _check(row: Ints, feature: Ints, value: Floats, samples: list[str], width: int, space: str) -> None:
+def _check(
+    row: Ints, feature: Ints, value: Floats, samples: list[str], width: int, space: str
+) -> None:
     bad = np.flatnonzero(~np.isfinite(value))
     if len(bad):
         raise DataError(
-            f"space {space}: feature {feature[bad[0]]} has the activation {value[bad[0]]} in sample '{samples[row[bad[0]]]}'; "
-            f"a test needs finite numbers. Leave that sample out, or extract in a wider number format."
+            f"space {space}: feature {feature[bad[0]]} has the activation "
+            f"{value[bad[0]]} "
+            f"in sample "
+            f"'{samples[row[bad[0]]]}'; "
+            f"a test needs finite numbers. Leave that sample out, or extract in "
+            f"a "
+            f"wider "
+            f"number format."
         )
     if feature.max(initial=0) >= width:
         raise DataError(
-            f"space {space}: there is a feature {feature.max()}, but its width is {width} (features 0 to {width - 1}). "
-            f"The activations and the description of the space do not belong together; extract them again."
+            f"space {space}: there is a feature {feature.max()}, but its width is "
+            f"{width} "
+            f"(features 0 to "
+            f"{width - 1}). "
+            f"The activations and the description of the space do not "
+            f"belong "
+            f"together; "
+            f"extract them again."
         )
 
 
-def _pooled(cell: Ints, value: Floats, positions: Ints, width: int, pool: str) -> tuple[Ints, Ints, Floats]:
+def _pooled(
+    cell: Ints, value: Floats, positions: Ints, width: int, pool: str
+) -> tuple[Ints, Ints, Floats]:
     """One value a sample and feature. A position in which a feature is not listed counts as 0."""
     if positions.max(initial=0) <= 1:
         return cell // width, cell % width, value

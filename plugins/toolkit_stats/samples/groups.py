@@ -1,4 +1,6 @@
-"""From tables to a design: which samples are compared, in which groups, and which of them are one piece of evidence."""
+"""From tables to a design: which samples are compared, in which groups, and which of them are one
+piece of evidence.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Group:
-    """Samples that stand together: rows `start` to `end` of those compared, and the number of each one's cluster."""
+    """Samples that stand together: rows `start` to `end` of those compared, and the number of each
+    one's cluster.
+    """
 
     name: str
     start: int
@@ -50,20 +54,26 @@ class Group:
             (self.prompts, "distinct prompt"),
             (self.count, "cluster"),
         )
-        samples, units, prompts, clusters = (f"{number} {word}{'s'[: number != 1]}" for number, word in parts)
+        samples, units, prompts, clusters = (
+            f"{number} {word}{'s'[: number != 1]}" for number, word in parts
+        )
         return f"{samples} of {units}, {prompts}, {clusters}{self.without()}"
 
     def without(self) -> str:
         """What was left out of it, for people; empty where nothing was."""
         left = f", {self.left_out} not measured" if self.left_out else ""
-        return left + (f", {self.shared} left out whose prompts the select half has" if self.shared else "")
+        return left + (
+            f", {self.shared} left out whose prompts the select half has" if self.shared else ""
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Design:
-    """The samples compared, group after group. A *cell* is a cluster within its group: what is independent.
+    """The samples compared, group after group. A *cell* is a cluster within its group: what is
+    independent.
 
-    `joined` numbers clusters over all groups: a unit with samples in two groups is two cells and one joined cluster.
+    `joined` numbers clusters over all groups: a unit with samples in two groups is two cells and
+    one joined cluster.
     """
 
     samples: list[str]
@@ -80,17 +90,26 @@ class Design:
 
 
 def group_design(work: Work, measured: Set[str] | None = None) -> Design:
-    """The groups that a comparison names; for `Several` without names, all that there are. Of `measured` samples, if given."""
+    """The groups that a comparison names; for `Several` without names, all that there are. Of
+    `measured` samples, if given.
+    """
     params = work.params
     label_of, rows = _labelled(work, words_of(work, params.by, "by"))
     if isinstance(params, TwoGroups) and REST in params.between:
         label_of = _with_rest(label_of, params)
     sizes = Counter(label_of[row["sample"]] for row in rows)
     names = _names(sizes, params)
-    return _design(work, names, [[row for row in rows if label_of[row["sample"]] == name] for name in names], measured)
+    return _design(
+        work,
+        names,
+        [[row for row in rows if label_of[row["sample"]] == name] for name in names],
+        measured,
+    )
 
 
-def trend_design(work: Work, measured: Set[str] | None = None) -> tuple[Design, npt.NDArray[np.float64]]:
+def trend_design(
+    work: Work, measured: Set[str] | None = None
+) -> tuple[Design, npt.NDArray[np.float64]]:
     """All samples that have the number, as one group, and the number of each."""
     import numpy as np
 
@@ -99,7 +118,10 @@ def trend_design(work: Work, measured: Set[str] | None = None) -> tuple[Design, 
     numbers = np.array([number_of[sample] for sample in design.samples])
     if not np.ptp(numbers):
         raise DataError(
-            f"by: '{work.params.by}' is {numbers[0]:g} in each of the {len(numbers)} samples compared; nothing can follow a number that "
+            f"by: '{work.params.by}' is {numbers[0]:g} in each of the {len(numbers)} "
+            f"samples compared; "
+            f"nothing can follow a "
+            f"number that "
             f"does not change. Take another key, or samples that differ in it."
         )
     return design, numbers
@@ -114,7 +136,7 @@ def _samples(work: Work) -> list[Row]:
     return rows
 
 
-# --- metadata -----------------------------------------------------------------------------------------------------------
+# --- metadata -------------------------------------------------------------------------------------
 
 
 def metadata(work: Work, key: str, param: str) -> list[Row]:
@@ -126,7 +148,10 @@ def metadata(work: Work, key: str, param: str) -> list[Row]:
     if not rows:
         known = [str(key) for key in pc.unique(meta["key"]).to_pylist()]
         raise DataError(
-            f"{param}: no sample has metadata '{key}'.{nearest(key, known)} The samples have: {choices(known) if known else 'none'}."
+            f"{param}: no sample has metadata '{key}'.{nearest(key, known)} The "
+            f"samples "
+            f"have: "
+            f"{choices(known) if known else 'none'}."
         )
     return rows
 
@@ -143,22 +168,32 @@ def words_of(work: Work, key: str, param: str) -> dict[str, str]:
 def _numbers(work: Work) -> dict[str, float]:
     rows = metadata(work, work.params.by, "by")
     for row in rows:
-        if row["number"] is None or row["number"] != row["number"] or abs(row["number"]) == float("inf"):
+        if (
+            row["number"] is None
+            or row["number"] != row["number"]
+            or abs(row["number"]) == float("inf")
+        ):
             shown = row["string"] if row["string"] is not None else row["number"]
             raise DataError(
-                f"by: '{work.params.by}' is {shown!r} in sample '{row['sample']}'; a correlation follows numbers. Take a key whose "
+                f"by: '{work.params.by}' is {shown!r} in sample '{row['sample']}'; a "
+                f"correlation follows "
+                f"numbers. Take a key "
+                f"whose "
                 f"values are finite numbers, or compare groups (compare.welch, compare.kruskal)."
             )
     return {row["sample"]: row["number"] for row in rows}
 
 
-# --- groups -------------------------------------------------------------------------------------------------------------
+# --- groups ---------------------------------------------------------------------------------------
 
 
 def _with_rest(label_of: Mapping[str, str], params: TwoGroups) -> dict[str, str]:
     if REST in label_of.values():
         raise DataError(
-            f"between: '{REST}' means all other samples, but there are samples whose {params.by} is '{REST}'. Give that group "
+            f"between: '{REST}' means all other samples, but there are samples whose "
+            f"{params.by} is "
+            f"'{REST}'. Give that "
+            f"group "
             f"another name, or name both groups."
         )
     named = next(name for name in params.between if name != REST)
@@ -167,38 +202,62 @@ def _with_rest(label_of: Mapping[str, str], params: TwoGroups) -> dict[str, str]
 
 def _names(sizes: Mapping[str, int], params: Compare) -> tuple[str, ...]:
     asked = params.between if isinstance(params, TwoGroups | Several) else None
-    there = ", ".join(f"{group} ({size} sample{'s'[: size != 1]})" for group, size in sorted(sizes.items())) or "none"
+    there = (
+        ", ".join(
+            f"{group} ({size} sample{'s'[: size != 1]})" for group, size in sorted(sizes.items())
+        )
+        or "none"
+    )
     for name in asked or ():
         if name not in sizes:
             raise DataError(
-                f"between: no sample has {params.by} '{name}'.{nearest(name, sizes)} Groups by '{params.by}': {there}."
+                f"between: no sample has {params.by} '{name}'.{nearest(name, sizes)} "
+                f"Groups by "
+                f"'{params.by}': "
+                f"{there}."
             )
     if asked is None and len(sizes) < 2:
         raise DataError(
-            f"by: '{params.by}' does not tell groups apart; there must be two or more. Groups by '{params.by}': {there}."
+            f"by: '{params.by}' does not tell groups apart; there must be two or more. "
+            f"Groups by "
+            f"'{params.by}': "
+            f"{there}."
         )
     return asked or tuple(sorted(sizes))
 
 
-def _design(work: Work, names: Sequence[str], given: Sequence[list[Row]], measured: Set[str] | None) -> Design:
+def _design(
+    work: Work, names: Sequence[str], given: Sequence[list[Row]], measured: Set[str] | None
+) -> Design:
     """Clusters are made inside a group: a unit with samples in two is a cluster in each."""
     import numpy as np
 
     unit_of = _units(work)
-    kept, shared = in_half(work.seed, _samples(work), work.params.half, prompts=work.params.cluster == "prompt")
+    kept, shared = in_half(
+        work.seed, _samples(work), work.params.half, prompts=work.params.cluster == "prompt"
+    )
     asked = [[row for row in own if row["sample"] in kept] for own in given]
-    rows = [_measured(work.params, name, own, measured) for name, own in zip(names, asked, strict=True)]
+    rows = [
+        _measured(work.params, name, own, measured) for name, own in zip(names, asked, strict=True)
+    ]
     groups: list[Group] = []
     for name, own, of_half, everything in zip(names, rows, asked, given, strict=True):
         crossing = sum(row["sample"] in shared for row in everything)
         start, left = groups[-1].end if groups else 0, len(of_half) - len(own)
-        groups.append(_group(work.params, name, own, start, unit_of, left_out=left, shared=crossing))
+        groups.append(
+            _group(work.params, name, own, start, unit_of, left_out=left, shared=crossing)
+        )
     counts = [group.count for group in groups]
     every = [row for own in rows for row in own]
     cells = np.concatenate([group.clusters + sum(counts[:at]) for at, group in enumerate(groups)])
     joined = _clusters(work.params, every, unit_of)
     return Design(
-        [row["sample"] for row in every], tuple(groups), cells, np.repeat(np.arange(len(groups)), counts), joined, every
+        [row["sample"] for row in every],
+        tuple(groups),
+        cells,
+        np.repeat(np.arange(len(groups)), counts),
+        joined,
+        every,
     )
 
 
@@ -207,7 +266,10 @@ def _measured(params: Compare, name: str, own: list[Row], measured: Set[str] | N
     if own and not kept:
         where = f"between: of group '{name}'" if name else f"by: of those with '{params.by}'"
         raise DataError(
-            f"{where} none of the {len(own)} samples has a row of activations in every space, so that `missing: leave_out` leaves none. "
+            f"{where} none of the {len(own)} samples has a row of activations in every "
+            f"space, so that "
+            f"`missing: leave_out` "
+            f"leaves none. "
             f"Extract at tokens that these samples have."
         )
     return kept
@@ -223,7 +285,10 @@ def _units(work: Work) -> Callable[[Row], str]:
     def unit_of(row: Row) -> str:
         if row["sample"] not in found:
             raise DataError(
-                f"unit: sample '{row['sample']}' has no metadata '{unit}', so nobody knows which samples it belongs to. Take `unit: unit` "
+                f"unit: sample '{row['sample']}' has no metadata '{unit}', so nobody "
+                f"knows which samples "
+                f"it belongs to. Take "
+                f"`unit: unit` "
                 f"(the samples' own), `unit: sample`, or a key that every compared sample has."
             )
         return found[row["sample"]]
@@ -232,7 +297,14 @@ def _units(work: Work) -> Callable[[Row], str]:
 
 
 def _group(
-    params: Compare, name: str, own: list[Row], start: int, unit_of: Callable[[Row], str], *, left_out: int, shared: int
+    params: Compare,
+    name: str,
+    own: list[Row],
+    start: int,
+    unit_of: Callable[[Row], str],
+    *,
+    left_out: int,
+    shared: int,
 ) -> Group:
     where = f"between: group '{name}'" if name else f"by: '{params.by}'"
     if not own:
@@ -251,13 +323,19 @@ def _group(
     if group.count < FEWEST:
         joined = params.cluster == "prompt" and group.units >= FEWEST
         advice = (
-            "Equal prompts join its units: give the experiment more distinct prompts, or say `cluster: none` if units are "
+            "Equal prompts join its units: give the experiment more distinct prompts, "
+            "or "
+            "say `cluster: none` "
+            "if units are "
             "independent all the same (games that open with one prompt)."
             if joined
             else "Give the experiment more units."
         )
         raise DataError(
-            f"{where} has {group.size()} (unit: {params.unit}, cluster: {params.cluster}, half: {params.half}); a test "
+            f"{where} has {group.size()} (unit: {params.unit}, cluster: {params.cluster}, "
+            f"half: "
+            f"{params.half}); a "
+            f"test "
             f"needs at least {FEWEST} independent clusters to see a spread. {advice}"
         )
     return group
@@ -268,19 +346,32 @@ def _nobody(params: Compare, name: str, shared: int) -> str:
     with_key = f"with {params.by} '{name}'" if name else f"with '{params.by}'"
     start = "between" if name else "by"
     if not shared:
-        return f"{start}: no unit {with_key} falls into the half '{params.half}'. Take `half: all`, or give the experiment more units."
+        return (
+            f"{start}: no unit {with_key} falls into the half '{params.half}'. Take "
+            f"`half: all`, or give "
+            f"the experiment more "
+            f"units."
+        )
     what = (
         f"the one sample {with_key} in the half 'confirm' has a prompt"
         if shared == 1
         else (f"all {shared} samples {with_key} in the half 'confirm' have prompts")
     )
     return (
-        f"{start}: {what} that the select half has too, so that nothing new is left to confirm on. Give the experiment more distinct "
-        f"prompts, or say `cluster: none` if units are independent all the same (games that open with one prompt)."
+        f"{start}: {what} that the select half has too, so that nothing new is left to "
+        f"confirm on. Give the "
+        f"experiment more "
+        f"distinct "
+        f"prompts, or say `cluster: none` if units are independent all the same "
+        f"(games "
+        f"that open with one "
+        f"prompt)."
     )
 
 
-def _clusters(params: Compare, rows: Sequence[Row], unit_of: Callable[[Row], str]) -> npt.NDArray[np.int64]:
+def _clusters(
+    params: Compare, rows: Sequence[Row], unit_of: Callable[[Row], str]
+) -> npt.NDArray[np.int64]:
     """Samples of one unit, or with one prompt, belong together; and through others."""
     import numpy as np
 

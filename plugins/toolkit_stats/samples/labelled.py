@@ -1,4 +1,6 @@
-"""Which samples carry which label, which of them are independent, and folds that no cluster crosses."""
+"""Which samples carry which label, which of them are independent, and folds that no cluster
+crosses.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ __all__ = ["FEWEST", "Labelled", "blocks", "folds", "two_groups"]
 
 @dataclass(frozen=True)
 class Labelled:
-    """The samples of the groups: `label` numbers the group of each by its place in `names`, `cluster` what is independent.
+    """The samples of the groups: `label` numbers the group of each by its place in `names`,
+    `cluster` what is independent.
 
     `without` says of each group what was left out of it.
     """
@@ -49,13 +52,24 @@ class Labelled:
         return len(set(self.cluster[self.label == number].tolist()))
 
     def _size(self, number: int) -> str:
-        own = [prompt for prompt, label in zip(self.prompts, self.label.tolist(), strict=True) if label == number]
-        size = f"{len(own)} samples in {self.clusters(number)} clusters ({len(set(own))} distinct prompts)"
+        own = [
+            prompt
+            for prompt, label in zip(self.prompts, self.label.tolist(), strict=True)
+            if label == number
+        ]
+        size = (
+            f"{len(own)} samples in {self.clusters(number)} "
+            f"clusters "
+            f"({len(set(own))} "
+            f"distinct prompts)"
+        )
         return f"{self.names[number]}: {size}{self.without[number]}"
 
 
 def two_groups(work: Work) -> Labelled:
-    """The samples of `between`, one group after the other; a group with too few clusters is refused."""
+    """The samples of `between`, one group after the other; a group with too few clusters is
+    refused.
+    """
     import numpy as np
 
     asked = work.params
@@ -69,7 +83,9 @@ def two_groups(work: Work) -> Labelled:
         [row["unit"] for row in design.rows],
         [row["cluster"] for row in design.rows],
         [tokens[sample] for sample in design.samples],
-        np.repeat(np.arange(len(design.groups)), [group.end - group.start for group in design.groups]),
+        np.repeat(
+            np.arange(len(design.groups)), [group.end - group.start for group in design.groups]
+        ),
         design.joined,
         tuple(group.without() for group in design.groups),
     )
@@ -82,14 +98,22 @@ def _check_joined(data: Labelled) -> None:
     for number, name in enumerate(data.names):
         if data.clusters(number) < FEWEST:
             raise DataError(
-                f"between: group '{name}' has {data.clusters(number)} independent clusters once units and equal prompts are joined "
-                f"over both groups ({data.sizes()}); at least {FEWEST} are needed. Give units whose prompts the other group does not "
+                f"between: group '{name}' has {data.clusters(number)} independent "
+                f"clusters once units "
+                f"and equal prompts "
+                f"are joined "
+                f"over both groups ({data.sizes()}); at least {FEWEST} are needed. Give "
+                f"units whose prompts "
+                f"the other group does "
+                f"not "
                 f"have, or say `cluster: none` if units are independent all the same."
             )
 
 
 def folds(data: Labelled, wanted: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """A fold for each sample. A cluster lies in one fold whole; groups are spread over folds as evenly as clusters allow."""
+    """A fold for each sample. A cluster lies in one fold whole; groups are spread over folds as
+    evenly as clusters allow.
+    """
     import numpy as np
 
     count = min(wanted, *(data.clusters(number) for number in range(len(data.names))))
@@ -104,8 +128,14 @@ def folds(data: Labelled, wanted: int, rng: np.random.Generator) -> npt.NDArray[
         filled[fold[cluster]] += sizes[cluster]
     if (filled.min(axis=0) <= 0).any() or count < 2:
         raise DataError(
-            f"folds: the clusters cannot be shared out so that {count} folds each have both groups ({data.sizes()}). One cluster holds "
-            f"most of a group: samples with equal prompts are one cluster. Give the experiment more distinct prompts."
+            f"folds: the clusters cannot be shared out so that {count} folds each have "
+            f"both groups "
+            f"({data.sizes()}). "
+            f"One cluster holds "
+            f"most of a group: samples with equal prompts are one cluster. Give "
+            f"the "
+            f"experiment more "
+            f"distinct prompts."
         )
     return fold[data.cluster]
 

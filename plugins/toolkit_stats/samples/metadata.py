@@ -15,7 +15,9 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 LEVELS, BINS = 30, 5
-"""Words told apart in one key (the most frequent in the training folds), and equal shares a key of numbers is cut into."""
+"""Words told apart in one key (the most frequent in the training folds), and equal shares a key of
+numbers is cut into.
+"""
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,21 @@ def read_keys(meta: Any, samples: Sequence[str], leave_out: Sequence[str]) -> li
     for row in meta.to_pylist():
         if row["sample"] in wanted and row["key"] not in leave_out:
             values = found.setdefault(row["key"], [None] * len(samples))
-            values[wanted[row["sample"]]] = row["number"] if row["string"] is None else row["string"]
+            values[wanted[row["sample"]]] = (
+                row["number"] if row["string"] is None else row["string"]
+            )
     return [Key(name, found[name]) for name in sorted(found)]
 
 
 def design(keys: Sequence[Key], train: Bools) -> Floats:
-    """Columns for the keys, scaled and centred by the training samples; words seen there only are told apart."""
-    columns = [column for key in keys for column in (_numbers(key, train) if key.numeric else _words(key, train))]
+    """Columns for the keys, scaled and centred by the training samples; words seen there only are
+    told apart.
+    """
+    columns = [
+        column
+        for key in keys
+        for column in (_numbers(key, train) if key.numeric else _words(key, train))
+    ]
     made = np.column_stack(columns) if columns else np.zeros((len(train), 0))
     mean, spread = made[train].mean(axis=0), made[train].std(axis=0)
     kept = spread > 0
@@ -58,7 +68,9 @@ def design(keys: Sequence[Key], train: Bools) -> Floats:
 
 
 def _numbers(key: Key, train: Bools) -> list[Floats]:
-    """The number itself, and where it lies among the training samples' (a label may depend on it in a bent way)."""
+    """The number itself, and where it lies among the training samples' (a label may depend on it in
+    a bent way).
+    """
     number = np.array([np.nan if value is None else float(value) for value in key.values])
     there = np.isfinite(number)
     seen = number[train & there]
@@ -81,7 +93,9 @@ def _words(key: Key, train: Bools) -> list[Floats]:
 
 
 def logistic(x: Floats, positive: Bools, penalty: float = 1.0) -> Floats:
-    """Weights of a ridge logistic regression, the intercept last and free. Newton's method, each step halved until it helps."""
+    """Weights of a ridge logistic regression, the intercept last and free. Newton's method, each
+    step halved until it helps.
+    """
     padded = np.column_stack([x, np.ones(len(x))])
     ridge = np.append(np.full(x.shape[1], penalty), 1e-9)
     weights = np.zeros(padded.shape[1])
@@ -103,7 +117,10 @@ def logistic(x: Floats, positive: Bools, penalty: float = 1.0) -> Floats:
 
 def _loss(x: Floats, positive: Bools, weights: Floats, ridge: Floats) -> float:
     scores = x @ weights
-    return float(np.logaddexp(0, np.where(positive, -scores, scores)).sum() + 0.5 * (ridge * weights**2).sum())
+    return float(
+        np.logaddexp(0, np.where(positive, -scores, scores)).sum()
+        + 0.5 * (ridge * weights**2).sum()
+    )
 
 
 def predicted(keys: Sequence[Key], positive: Bools, fold: Ints) -> Floats:

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scale:
-    """The labelled samples: what each one's label is, where its final token stands, and what is independent."""
+    """The labelled samples: what each one's label is, where its final token stands, and what is
+    independent.
+    """
 
     samples: list[str]
     units: list[str]
@@ -37,7 +39,12 @@ class Scale:
 
     def _count(self, value: float) -> str:
         own = self.label == value
-        return f"label {written(value)}: {int(own.sum())} samples in {len(set(self.cluster[own].tolist()))} clusters"
+        return (
+            f"label {written(value)}: {int(own.sum())} samples "
+            f"in "
+            f"{len(set(self.cluster[own].tolist()))} "
+            f"clusters"
+        )
 
 
 def read_scale(work: Work) -> Scale:
@@ -47,11 +54,16 @@ def read_scale(work: Work) -> Scale:
     from toolkit_stats.math.means import clusters_of
 
     params = work.params
-    rows = work.inputs.read("samples").select(["sample", "unit", "cluster", "token_ids"]).to_pylist()
+    rows = (
+        work.inputs.read("samples").select(["sample", "unit", "cluster", "token_ids"]).to_pylist()
+    )
     number = _numbers(work, params.by)
     _check(rows, number, params)
     rows = [row for row in rows if number.get(row["sample"]) in params.labels]
-    joins = [np.unique([row[column] for row in rows], return_inverse=True)[1] for column in ("unit", "cluster")]
+    joins = [
+        np.unique([row[column] for row in rows], return_inverse=True)[1]
+        for column in ("unit", "cluster")
+    ]
     return Scale(
         [row["sample"] for row in rows],
         [row["unit"] for row in rows],
@@ -68,7 +80,10 @@ def _numbers(work: Work, by: str) -> dict[str, float | None]:
     words = [row for row in rows if row["string"] is not None]
     if words:
         raise DataError(
-            f"by: sample '{words[0]['sample']}' has {by} '{words[0]['string']}', which is no number. A ranking needs an ordinal label; "
+            f"by: sample '{words[0]['sample']}' has {by} '{words[0]['string']}', which is "
+            f"no number. A ranking "
+            f"needs an ordinal "
+            f"label; "
             f"compare groups of words with compare.welch."
         )
     return {row["sample"]: row["number"] for row in rows}
@@ -80,20 +95,35 @@ def _check(rows: list[dict[str, Any]], number: Mapping[str, float | None], param
         value = number.get(row["sample"])
         if value is None and params.missing == "error":
             raise DataError(
-                f"by: sample '{row['sample']}' has no {params.by}. Label it, or say `missing: null` to leave such samples out."
+                f"by: sample '{row['sample']}' has no {params.by}. Label it, or say "
+                f"`missing: null` to "
+                f"leave such samples "
+                f"out."
             )
         if value is not None and value not in params.labels:
             raise DataError(
-                f"by: sample '{row['sample']}' has {params.by} {written(value)}, which is none of the labels "
-                f"{', '.join(written(label) for label in params.labels)}. Mend the label, or name all values under `labels`."
+                f"by: sample '{row['sample']}' has {params.by} {written(value)}, "
+                f"which "
+                f"is "
+                f"none of the labels "
+                f"{', '.join(written(label) for label in params.labels)}. Mend the "
+                f"label, "
+                f"or name all values "
+                f"under `labels`."
             )
     there = set(number.values())
     for label in params.labels:
         needed = params.missing == "error" or label in (params.labels[0], params.labels[-1])
         if label not in there and needed:
             raise DataError(
-                f"by: no sample has {params.by} {written(label)}, so its mean is unknown, and a feature cannot be said to rise over it. "
-                f"Add samples, name other `labels`, or say `missing: null` (never for the lowest and the highest)."
+                f"by: no sample has {params.by} {written(label)}, so its mean is unknown, "
+                f"and a feature cannot "
+                f"be said to rise over "
+                f"it. "
+                f"Add samples, name other `labels`, or say `missing: null` (never for "
+                f"the "
+                f"lowest and the "
+                f"highest)."
             )
 
 
@@ -107,19 +137,28 @@ def reader(work: Work, scale: Scale) -> Callable[[str, str], pa.Table]:
 
 
 def _final_rows(rows: pa.Table, scale: Scale, named: str) -> pa.Table:
-    """The rows at the final tokens; a sample without one is an error, since silence is not a measurement."""
+    """The rows at the final tokens; a sample without one is an error, since silence is not a
+    measurement.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
     names = pa.array(list(scale.last), pa.string())
     last = pa.array(list(scale.last.values()), pa.int32())
     at = pc.index_in(rows["sample"], value_set=names)
-    rows = rows.filter(pc.fill_null(pc.equal(rows["position"], last.take(at.combine_chunks())), False))
+    rows = rows.filter(
+        pc.fill_null(pc.equal(rows["position"], last.take(at.combine_chunks())), False)
+    )
     if rows.num_rows != len(scale.samples):
         there = set(rows["sample"].to_pylist())
-        lacking = next((sample for sample in scale.samples if sample not in there), scale.samples[0])
+        lacking = next(
+            (sample for sample in scale.samples if sample not in there), scale.samples[0]
+        )
         raise DataError(
-            f"space {named}: sample '{lacking}' has no row at its final token (position {scale.last[lacking]}). A ranking reads final "
+            f"space {named}: sample '{lacking}' has no row at its final token (position "
+            f"{scale.last[lacking]}). "
+            f"A ranking reads "
+            f"final "
             f"tokens: extract with `at: last` or `at: all`, from the same samples."
         )
     return rows

@@ -22,9 +22,15 @@ MOST_BYTES = 2**28
 
 @contextmanager
 def last_rows(
-    model: Model, texts: Sequence[Text], places: Sequence[str], tokens: int, done: Callable[[int], None]
+    model: Model,
+    texts: Sequence[Text],
+    places: Sequence[str],
+    tokens: int,
+    done: Callable[[int], None],
 ) -> Iterator[Floats32]:
-    """(places, texts, width), float32, of each text's last token; gone at the end. One forward pass a text."""
+    """(places, texts, width), float32, of each text's last token; gone at the end. One forward pass
+    a text.
+    """
     shape = (len(places), len(texts), model.width)
     with tempfile.TemporaryDirectory(prefix="toolkit-rows-") as folder:
         held = _held(Path(folder), shape)

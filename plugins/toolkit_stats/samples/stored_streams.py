@@ -1,4 +1,6 @@
-"""The raw stream of final tokens as an extraction kept it (table `streams`): read place by place, without the model. Needs NumPy."""
+"""The raw stream of final tokens as an extraction kept it (table `streams`): read place by place,
+without the model. Needs NumPy.
+"""
 
 from __future__ import annotations
 
@@ -21,19 +23,36 @@ Floats32 = npt.NDArray[np.float32]
 
 
 class Stored:
-    """Table `streams` of a step, for the layers asked for. `places` are their hookpoints, `width` the numbers of a row."""
+    """Table `streams` of a step, for the layers asked for. `places` are their hookpoints, `width`
+    the numbers of a row.
+    """
 
     def __init__(self, work: Work) -> None:
         if work.identity is None:
             raise DataError(
-                "the raw stream is read from a table, and the step does not say of which model: name `model` in the spec."
+                "the raw stream is read from a table, and the step does not say of "
+                "which "
+                "model: name `model` "
+                "in the spec."
             )
         self.identity, facts = work.identity, work.identity.facts
         self._rows = work.inputs.read("streams")
         if not self._rows.num_rows:
-            raise DataError("table 'streams' has no rows: the extraction's `stream` selects no token. Say `stream: last`.")
-        there = self._rows.select(["hookpoint"]).group_by("hookpoint").aggregate([])["hookpoint"].to_pylist()
-        self._there = sorted(there, key=lambda place: (place.rpartition(".")[0], int(place.rpartition(".")[2])))
+            raise DataError(
+                "table 'streams' has no rows: the extraction's `stream` selects "
+                "no "
+                "token. Say `stream: "
+                "last`."
+            )
+        there = (
+            self._rows.select(["hookpoint"])
+            .group_by("hookpoint")
+            .aggregate([])["hookpoint"]
+            .to_pylist()
+        )
+        self._there = sorted(
+            there, key=lambda place: (place.rpartition(".")[0], int(place.rpartition(".")[2]))
+        )
         self.places = self._chosen(work.params.layers, facts.get("layers"))
         self.width = len(self._rows["values"][0].as_py())
 
@@ -44,14 +63,23 @@ class Stored:
             return kept or hookpoints(KEPT, 0, self.identity.name)
         if layers is None:
             raise DataError(
-                f"layers: how many layers {self.identity.name} has is not known without loading it. Write `layers: {KEPT}`."
+                f"layers: how many layers {self.identity.name} has is not known "
+                f"without "
+                f"loading it. Write "
+                f"`layers: {KEPT}`."
             )
         asked = hookpoints(wanted, int(layers), self.identity.name)
         lacking = [place for place in asked if place not in kept]
         if lacking:
             raise DataError(
-                f"layers: {wanted!r} asks for {lacking[0]}, and the extraction that this stage needs kept the stream at "
-                f"{choices(self._there)} only, where its SAEs stand. Name these layers (`layers: {KEPT}` is all of them), or leave out "
+                f"layers: {wanted!r} asks for {lacking[0]}, and the extraction that this "
+                f"stage needs kept "
+                f"the "
+                f"stream at "
+                f"{choices(self._there)} only, where its SAEs stand. Name these layers "
+                f"(`layers: {KEPT}` is "
+                f"all of them), or "
+                f"leave out "
                 f"`stream` in the extraction: then the model is run."
             )
         return asked
@@ -68,10 +96,22 @@ class Stored:
         lacking = next((name for name in last if name not in at), None)
         if lacking is not None:
             raise DataError(
-                f"sample '{lacking}': its stream at {place} is not kept at its last token (position {last[lacking]}). This stage reads "
-                f"last tokens: extract with `stream: last`, from the same samples and with the same model."
+                f"sample '{lacking}': its stream at {place} is not kept at its last token "
+                f"(position "
+                f"{last[lacking]}). "
+                f"This stage reads "
+                f"last tokens: extract with `stream: last`, from the same "
+                f"samples "
+                f"and "
+                f"with the same model."
             )
-        held = own["values"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, self.width)
+        held = (
+            own["values"]
+            .combine_chunks()
+            .flatten()
+            .to_numpy(zero_copy_only=False)
+            .reshape(-1, self.width)
+        )
         return np.asarray(held[[at[text.samples[0]] for text in texts]], dtype=np.float32)
 
 

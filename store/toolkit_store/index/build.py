@@ -1,7 +1,9 @@
-"""The index of a run: derived when its steps have committed, in steps of its own that can be repeated and are never changed.
+"""The index of a run: derived when its steps have committed, in steps of its own that can be
+repeated and are never changed.
 
-One step numbers the samples (`sample_index`), one for each space holds its postings. Their keys follow from the activation
-steps they cover, so that a run that finds them there has nothing to do, and two runs of the same steps share them.
+One step numbers the samples (`sample_index`), one for each space holds its postings. Their keys
+follow from the activation steps they cover, so that a run that finds them there has nothing to do,
+and two runs of the same steps share them.
 """
 
 from __future__ import annotations
@@ -21,7 +23,16 @@ from toolkit.tables import arrow_schema
 from toolkit_store import locks
 from toolkit_store.database import Database, among
 from toolkit_store.index import projections
-from toolkit_store.index.postings import LAYOUT, Numbered, Scratch, Summary, number_key, numbered, posting_rows, space_key
+from toolkit_store.index.postings import (
+    LAYOUT,
+    Numbered,
+    Scratch,
+    Summary,
+    number_key,
+    numbered,
+    posting_rows,
+    space_key,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,8 +65,12 @@ def spaces_of(row: StepRow) -> list[str]:
     return list(json.loads(row.material)["spaces"])
 
 
-def build(store: Store, database: Database, cover: Sequence[str], sampled: Sequence[str], run: str) -> int:
-    """Derive what is not there yet; the number of steps that were made. `sampled` are the steps that wrote the samples."""
+def build(
+    store: Store, database: Database, cover: Sequence[str], sampled: Sequence[str], run: str
+) -> int:
+    """Derive what is not there yet; the number of steps that were made. `sampled` are the steps
+    that wrote the samples.
+    """
     key = number_key(cover)
     known = next((row for row in store.index_steps([key])), None)
     if known is not None and not _wanted(store, key, spaces_of(known)):
@@ -69,7 +84,9 @@ def build(store: Store, database: Database, cover: Sequence[str], sampled: Seque
         units = _units(database, sampled)
         made = _commit_numbers(store, key, found, units, run)
         for spaces in _groups(scratch, _wanted(store, key, sorted(found.spaces))):
-            made += store.commit_derived([_space_step(key, space, scratch, found, run) for space in spaces])
+            made += store.commit_derived(
+                [_space_step(key, space, scratch, found, run) for space in spaces]
+            )
     return made
 
 
@@ -78,7 +95,9 @@ def _wanted(store: Store, key: str, spaces: Sequence[str]) -> list[str]:
     return [space for space in spaces if space_key(key, space) not in there]
 
 
-def _rows(database: Database, name: str, steps: Sequence[str], columns: Sequence[str]) -> Iterator[pa.Table]:
+def _rows(
+    database: Database, name: str, steps: Sequence[str], columns: Sequence[str]
+) -> Iterator[pa.Table]:
     for where in among("step", steps):
         yield from database.batches(name, where, columns)
 
@@ -90,7 +109,9 @@ def _units(database: Database, steps: Sequence[str]) -> dict[str, str]:
     return units
 
 
-def _commit_numbers(store: Store, key: str, found: Numbered, units: dict[str, str], run: str) -> int:
+def _commit_numbers(
+    store: Store, key: str, found: Numbered, units: dict[str, str], run: str
+) -> int:
     import pyarrow as pa
 
     columns = {
@@ -99,11 +120,15 @@ def _commit_numbers(store: Store, key: str, found: Numbered, units: dict[str, st
         "unit": [units.get(name) for name in found.names],
     }
     row = _step(key, run, 0, {"spaces": sorted(found.spaces)})
-    return store.commit_derived([(row, {"sample_index": pa.table(columns, schema=arrow_schema("sample_index"))})])
+    return store.commit_derived(
+        [(row, {"sample_index": pa.table(columns, schema=arrow_schema("sample_index"))})]
+    )
 
 
 def _groups(scratch: Scratch, spaces: Sequence[str]) -> Iterator[list[str]]:
-    """Spaces that are committed together: each commit costs a while, and makes files that have to be joined."""
+    """Spaces that are committed together: each commit costs a while, and makes files that have to
+    be joined.
+    """
     group: list[str] = []
     for space in spaces:
         if group and sum(map(scratch.entries, [*group, space])) > _COMMITTED_AT_ONCE:
@@ -114,10 +139,14 @@ def _groups(scratch: Scratch, spaces: Sequence[str]) -> Iterator[list[str]]:
         yield group
 
 
-def _space_step(key: str, space: str, scratch: Scratch, found: Numbered, run: str) -> tuple[StepRow, Tables]:
+def _space_step(
+    key: str, space: str, scratch: Scratch, found: Numbered, run: str
+) -> tuple[StepRow, Tables]:
     step, summary = space_key(key, space), Summary()
     postings = posting_rows(step, space, scratch.chunks(space), found.bits, summary)
-    index = (summary.rows(space, found.spaces[space], scratch.samples(space)) for _ in range(1))  # after the postings
+    index = (
+        summary.rows(space, found.spaces[space], scratch.samples(space)) for _ in range(1)
+    )  # after the postings
     row = _step(step, run, 1 + sorted(found.spaces).index(space), {"space": space})
     return row, {"postings": postings, "feature_index": index}
 

@@ -1,9 +1,11 @@
 """From rows to postings: the entries of `activations`, held by feature instead of by sample.
 
-Rows are read twice and in batches. The first time gives the samples their numbers; the second time each entry becomes a 64-bit
-key (feature, sample, position, from the highest bits down) and a value, written to one scratch file a space. Then each space is
-sorted on its own, so that memory does not grow with the number of spaces; one with many entries is first divided into files by
-ranges of features, which are sorted one after the other. An entry that two stages have kept is kept once, with the larger value.
+Rows are read twice and in batches. The first time gives the samples their numbers; the second time
+each entry becomes a 64-bit key (feature, sample, position, from the highest bits down) and a value,
+written to one scratch file a space. Then each space is sorted on its own, so that memory does not
+grow with the number of spaces; one with many entries is first divided into files by ranges of
+features, which are sorted one after the other. An entry that two stages have kept is kept once,
+with the larger value.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ AT_ONCE = 4 << 20
 _ROWS_AT_ONCE = 1 << 16
 _READ_AT_ONCE = 1 << 20
 _BUCKET_BITS = 20
-"""Entries are counted by this many of a key's highest bits, which is by feature if there are not more than a million."""
+"""Entries are counted by this many of a key's highest bits, which is by feature if there are not
+more than a million.
+"""
 _FEATURE_BITS, _BLOCK_BITS = 24, 16
 LAST_BLOCK = (1 << _BLOCK_BITS) - 1
 """The highest number that a block of a feature may have."""
@@ -56,12 +60,18 @@ def space_key(number_key: str, space: str) -> str:
 
 
 def place(step: str, feature: int, block: int = 0) -> int:
-    """The number by which a block of postings is looked up: from the high bits down a hash of the step, feature and block.
+    """The number by which a block of postings is looked up: from the high bits down a hash of the
+    step, feature and block.
 
-    Two steps may share a hash and wide spaces may wrap around, so that who looks up compares step and feature as well.
+    Two steps may share a hash and wide spaces may wrap around, so that who looks up compares step
+    and feature as well.
     """
     slot = int(hashlib.sha256(step.encode()).hexdigest()[:8], 16) >> 9
-    return (slot << (_FEATURE_BITS + _BLOCK_BITS)) | (feature % (1 << _FEATURE_BITS) << _BLOCK_BITS) | block
+    return (
+        (slot << (_FEATURE_BITS + _BLOCK_BITS))
+        | (feature % (1 << _FEATURE_BITS) << _BLOCK_BITS)
+        | block
+    )
 
 
 def places(step: str) -> tuple[int, int]:
@@ -71,7 +81,9 @@ def places(step: str) -> tuple[int, int]:
 
 @dataclass
 class Numbered:
-    """What the first reading finds: sample names in the order of their numbers, rows of each space, the last position."""
+    """What the first reading finds: sample names in the order of their numbers, rows of each space,
+    the last position.
+    """
 
     names: list[str] = field(default_factory=list)
     spaces: dict[str, int] = field(default_factory=dict)
@@ -95,7 +107,12 @@ def numbered(rows: Rows) -> Numbered:
             out.spaces[pair["values"]] = out.spaces.get(pair["values"], 0) + pair["counts"]
         span = pc.min_max(batch["position"]).as_py()
         if (span["min"] or 0) < 0:
-            raise DataError(f"Table 'activations', column 'position': {span['min']} is negative. Positions count from 0.")
+            raise DataError(
+                f"Table 'activations', column 'position': {span['min']} is negative. "
+                f"Positions count "
+                f"from "
+                f"0."
+            )
         out.last_position = max(out.last_position, span["max"] or 0)
     out.names = sorted(names)
     return out
@@ -119,9 +136,13 @@ class Scratch:
             for batch in _larger(rows(["space", "sample", "position", "features", "values"])):
                 for space, part in _by_space(batch):
                     if space not in files:
-                        opened = [stack.enter_context(path.open("wb")) for path in self._paths(space)]
+                        opened = [
+                            stack.enter_context(path.open("wb")) for path in self._paths(space)
+                        ]
                         files[space] = opened[0], opened[1]
-                    for file, content in zip(files[space], self._packed(space, part, names), strict=True):
+                    for file, content in zip(
+                        files[space], self._packed(space, part, names), strict=True
+                    ):
                         content.tofile(file)
 
     def samples(self, space: str) -> int:
@@ -138,32 +159,54 @@ class Scratch:
         values = pc.list_flatten(rows["values"].combine_chunks()).to_numpy()
         lengths = pc.list_value_length(lists).to_numpy()
         if len(features) != len(values):
-            raise DataError("Table 'activations': a row has lists of different lengths under 'features' and 'values'.")
+            raise DataError(
+                "Table 'activations': a row has lists of different lengths "
+                "under "
+                "'features' and "
+                "'values'."
+            )
         sample_bits, position_bits = self._found.bits
         if sample_bits + position_bits + int(features.max(initial=0)).bit_length() > 64:
             raise DataError(
-                f"Table 'activations': {len(self._found.names):,} samples, positions up to {self._found.last_position:,} and "
-                f"feature {features.max():,} need more than 64 bits together. Split the samples over several runs."
+                f"Table 'activations': {len(self._found.names):,} samples, positions up "
+                f"to "
+                f"{self._found.last_position:,} "
+                f"and "
+                f"feature {features.max():,} need more than 64 bits together. Split the "
+                f"samples over "
+                f"several "
+                f"runs."
             )
-        numbers = pc.index_in(rows["sample"].combine_chunks(), value_set=names).to_numpy().astype(np.uint64)
+        numbers = (
+            pc.index_in(rows["sample"].combine_chunks(), value_set=names)
+            .to_numpy()
+            .astype(np.uint64)
+        )
         self._seen.setdefault(space, np.zeros(len(names), bool))[numbers] = True
         at = (numbers << np.uint64(position_bits)) | rows["position"].to_numpy().astype(np.uint64)
         return (features << np.uint64(sample_bits + position_bits)) | np.repeat(at, lengths), values
 
     def chunks(self, space: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The entries of a space in order, each once: keys and values, whole features at a time. They are there to take once."""
+        """The entries of a space in order, each once: keys and values, whole features at a time.
+        They are there to take once.
+        """
         for paths in self._divided(self._paths(space)):
             yield _sorted(*_taken(paths))
 
     def _divided(self, paths: Paths) -> Iterator[Paths]:
-        """The files of a space, each with as many entries as are sorted at once, in the order of their features."""
+        """The files of a space, each with as many entries as are sorted at once, in the order of
+        their features.
+        """
         if not self._size(paths):
             return
         if self._size(paths) <= AT_ONCE:
             yield paths
             return
         shift, ranges = _ranges(lambda: _read(paths), sum(self._found.bits))
-        parts = [(Path(f"{paths[0]}.{number}"), Path(f"{paths[1]}.{number}")) for number in range(int(ranges[-1]) + 1)]
+        parts = [
+            (Path(f"{paths[0]}.{number}"), Path(f"{paths[1]}.{number}"))
+            for number in range(int(ranges[-1]) + 1)
+        ]
         for keys, values in _read(paths):
             for number, content in _by_range(ranges[keys >> shift], keys, values):
                 for path, column in zip(parts[number], content, strict=True):
@@ -203,7 +246,12 @@ def _by_space(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
 
     spaces = pc.unique(rows["space"]).to_pylist()
     for space in spaces:
-        yield space, rows if len(spaces) == 1 else rows.filter(pc.equal(rows["space"], space)).combine_chunks()
+        yield (
+            space,
+            rows
+            if len(spaces) == 1
+            else rows.filter(pc.equal(rows["space"], space)).combine_chunks(),
+        )
 
 
 def _taken(paths: Paths) -> tuple[np.ndarray, np.ndarray]:
@@ -229,10 +277,14 @@ def _read(paths: Paths) -> Iterator[tuple[np.ndarray, np.ndarray]]:
             yield some, np.fromfile(values, np.float32, len(some))
 
 
-def _ranges(read: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]], shift: int) -> tuple[np.uint64, np.ndarray]:
-    """By how many bits keys are shifted to give a bucket, and the range of features that each bucket belongs to.
+def _ranges(
+    read: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]], shift: int
+) -> tuple[np.uint64, np.ndarray]:
+    """By how many bits keys are shifted to give a bucket, and the range of features that each
+    bucket belongs to.
 
-    No range has more entries than are sorted at once, unless one bucket alone has them. A bucket has whole features.
+    No range has more entries than are sorted at once, unless one bucket alone has them. A bucket
+    has whole features.
     """
     import numpy as np
 
@@ -250,7 +302,9 @@ def _ranges(read: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]], shift: 
     return by, ranges.astype(np.min_scalar_type(number))
 
 
-def _by_range(ranges: np.ndarray, keys: np.ndarray, values: np.ndarray) -> Iterator[tuple[int, tuple[np.ndarray, np.ndarray]]]:
+def _by_range(
+    ranges: np.ndarray, keys: np.ndarray, values: np.ndarray
+) -> Iterator[tuple[int, tuple[np.ndarray, np.ndarray]]]:
     """The entries of each range that there is."""
     import numpy as np
 
@@ -291,13 +345,27 @@ class Summary:
             for name in ("features", "counts", "fired", "maxima")
         }
         blocks = range(max(-(-len(columns["features"]) // BLOCK), 1))
-        lists = {name: [column[block * BLOCK :][:BLOCK] for block in blocks] for name, column in columns.items()}
-        fixed = {"space": [space] * len(blocks), "block": list(blocks), "looked_at": [looked_at] * len(blocks)}
-        return pa.table({**fixed, "samples": [samples] * len(blocks), **lists}, schema=arrow_schema("feature_index"))
+        lists = {
+            name: [column[block * BLOCK :][:BLOCK] for block in blocks]
+            for name, column in columns.items()
+        }
+        fixed = {
+            "space": [space] * len(blocks),
+            "block": list(blocks),
+            "looked_at": [looked_at] * len(blocks),
+        }
+        return pa.table(
+            {**fixed, "samples": [samples] * len(blocks), **lists},
+            schema=arrow_schema("feature_index"),
+        )
 
 
 def posting_rows(
-    step: str, space: str, chunks: Iterable[tuple[np.ndarray, np.ndarray]], bits: tuple[int, int], summary: Summary
+    step: str,
+    space: str,
+    chunks: Iterable[tuple[np.ndarray, np.ndarray]],
+    bits: tuple[int, int],
+    summary: Summary,
 ) -> Iterator[pa.Table]:
     """The rows of `postings` of a space; adds to `summary` on the way."""
     for chunk in chunks:
@@ -306,7 +374,14 @@ def posting_rows(
         del chunk  # else it is there while the next one is sorted
 
 
-def _blocks(step: str, space: str, keys: np.ndarray, values: np.ndarray, bits: tuple[int, int], summary: Summary) -> pa.Table:
+def _blocks(
+    step: str,
+    space: str,
+    keys: np.ndarray,
+    values: np.ndarray,
+    bits: tuple[int, int],
+    summary: Summary,
+) -> pa.Table:
     import numpy as np
     import pyarrow as pa
 
@@ -336,7 +411,9 @@ def _blocks(step: str, space: str, keys: np.ndarray, values: np.ndarray, bits: t
     }
     schema = arrow_schema("postings")
     for name, flat in (("samples", samples), ("positions", positions), ("values", values)):
-        columns[name] = pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(flat), type=schema.field(name).type)
+        columns[name] = pa.ListArray.from_arrays(
+            pa.array(ends, pa.int32()), pa.array(flat), type=schema.field(name).type
+        )
     return pa.table(columns, schema=schema)
 
 

@@ -1,8 +1,10 @@
-"""Compact projections of decoder rows, kept in the store when asked: `similar` then works where the SAE files are not.
+"""Compact projections of decoder rows, kept in the store when asked: `similar` then works where the
+SAE files are not.
 
-A row of a decoder is projected onto `dims` directions, orthogonal to each other and drawn once for all (so that projections of the
-same SAE are the same everywhere), and kept as that many bytes. Angles between rows come out with an error of about 1 / sqrt(dims).
-The step that holds them is named after the hash of the SAE's files: runs of the same SAE share it.
+A row of a decoder is projected onto `dims` directions, orthogonal to each other and drawn once for
+all (so that projections of the same SAE are the same everywhere), and kept as that many bytes.
+Angles between rows come out with an error of about 1 / sqrt(dims). The step that holds them is
+named after the hash of the SAE's files: runs of the same SAE share it.
 """
 
 from __future__ import annotations
@@ -39,15 +41,27 @@ def projection_key(sae_hash: str) -> str:
 
 
 def project(
-    store: Store, space: str, sae_hash: str, width: int, rows: Decoder, dims: int | None = None, *, run: str = ""
+    store: Store,
+    space: str,
+    sae_hash: str,
+    width: int,
+    rows: Decoder,
+    dims: int | None = None,
+    *,
+    run: str = "",
 ) -> bool:
-    """Keep the projections of an SAE; False, and nothing done, if they are there. Those of other `dims` than asked are refused."""
+    """Keep the projections of an SAE; False, and nothing done, if they are there. Those of other
+    `dims` than asked are refused.
+    """
     if dims is not None and not 8 <= dims <= 4096:
         raise BadInput(f"Projections have 8 to 4,096 numbers a feature, not {dims:,}.")
     kept = projected(store, sae_hash) if dims is not None else None
     if dims is not None and kept is not None and kept.shape[1] != min(dims, rows(0, 1).shape[1]):
         raise BadInput(
-            f"{store.uri} keeps projections of this SAE with {kept.shape[1]:,} numbers a feature, and {dims:,} are asked for. Leave the "
+            f"{store.uri} keeps projections of this SAE with {kept.shape[1]:,} numbers a "
+            f"feature, and "
+            f"{dims:,} are asked "
+            f"for. Leave the "
             f"number out to keep those, or keep others in another store."
         )
     dims = dims or DIMS
@@ -69,7 +83,9 @@ def project(
 
 
 def projected(store: Store, sae_hash: str) -> np.ndarray | None:
-    """A row of small numbers a feature, whose angles are nearly those of the decoder's rows; None if they are not kept."""
+    """A row of small numbers a feature, whose angles are nearly those of the decoder's rows; None
+    if they are not kept.
+    """
     import numpy as np
     import pyarrow.compute as pc
 
@@ -77,7 +93,9 @@ def projected(store: Store, sae_hash: str) -> np.ndarray | None:
     if not store.index_steps([key]):
         return None
     with store.reading():
-        found = store.database.rows("projections", equals("step", key), ["first", "dims", "directions"])
+        found = store.database.rows(
+            "projections", equals("step", key), ["first", "dims", "directions"]
+        )
     dims = found["dims"][0].as_py()
     parts = pc.list_flatten(found.sort_by("first")["directions"]).to_numpy()
     flat: np.ndarray = parts.reshape(-1, dims).astype(np.float32)
@@ -92,12 +110,19 @@ def _blocks(space: str, width: int, rows: Decoder, dims: int) -> Iterator[pa.Tab
         some = rows(first, min(first + _AT_ONCE, width))
         basis = _basis(some.shape[1], dims) if basis is None else basis
         kept = _as_bytes(some @ basis)
-        columns: dict[str, Any] = {"space": [space], "first": [first], "dims": [kept.shape[1]], "directions": [kept.ravel()]}
+        columns: dict[str, Any] = {
+            "space": [space],
+            "first": [first],
+            "dims": [kept.shape[1]],
+            "directions": [kept.ravel()],
+        }
         yield pa.table(columns, schema=arrow_schema("projections"))
 
 
 def _basis(inputs: int, dims: int) -> np.ndarray:
-    """Orthogonal directions as columns; all of them, and nothing is lost, where there are as many as inputs."""
+    """Orthogonal directions as columns; all of them, and nothing is lost, where there are as many
+    as inputs.
+    """
     import numpy as np
 
     if dims >= inputs:

@@ -1,4 +1,5 @@
-"""Runs in other programs' formats, both ways: written to a folder of their own, read back into a store as a run.
+"""Runs in other programs' formats, both ways: written to a folder of their own, read back into a
+store as a run.
 
     parquet      a run whole: every table, the ledger, the manifest; what is read back is identical
     safetensors  activations of each space in coordinates (COO)
@@ -7,7 +8,8 @@
     neuronpedia  Neuronpedia's bulk layout: features, activations and labels out, labels in
     lists        feature lists, as SAELens, SAEDashboard and Neuronpedia's quick lists take them
 
-An import is a step like any other: its key is the hash of what was read, so that the same import twice changes nothing.
+An import is a step like any other: its key is the hash of what was read, so that the same import
+twice changes nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import BadInput, choices, nearest
-from toolkit_store.interchange import _lists, _neuronpedia, _npz_rows, _npz_tokens, _parquet, _safetensors
+from toolkit_store.interchange import (
+    _lists,
+    _neuronpedia,
+    _npz_rows,
+    _npz_tokens,
+    _parquet,
+    _safetensors,
+)
 from toolkit_store.interchange._run import RunTables, run_tables
 from toolkit_store.store import Store
 
@@ -37,20 +46,28 @@ _READERS: Mapping[str, Callable[..., str]] = {
     "rows": _npz_rows.read,
     "tokens": _npz_tokens.read,
 }
-ATTACHED: Mapping[str, Callable[..., str]] = {"neuronpedia": _neuronpedia.read, "lists": _lists.read}
-"""What is read into a run that is there already: labels and lists mean nothing without its spaces."""
+ATTACHED: Mapping[str, Callable[..., str]] = {
+    "neuronpedia": _neuronpedia.read,
+    "lists": _lists.read,
+}
+"""What is read into a run that is there already: labels and lists mean nothing without its spaces.
+"""
 FORMATS = tuple(_WRITERS)
 
 
 def export_run(run: RunTables, form: str, folder: Path, **options: Any) -> list[Path]:
-    """Write a run to a new or empty folder; the files written. The last one written says that the rest is whole."""
+    """Write a run to a new or empty folder; the files written. The last one written says that the
+    rest is whole.
+    """
     check_format(form)
     _check_empty(folder)
     folder.mkdir(parents=True, exist_ok=True)
     return _WRITERS[form](run, folder, **options)
 
 
-def import_run(store: Store, form: str, folder: Path, *, run: RunTables | None = None, **options: Any) -> str:
+def import_run(
+    store: Store, form: str, folder: Path, *, run: RunTables | None = None, **options: Any
+) -> str:
     """Read what `export_run`, or another program, wrote; the id of the run that has it now."""
     check_format(form)
     if not folder.is_dir():
@@ -58,18 +75,27 @@ def import_run(store: Store, form: str, folder: Path, *, run: RunTables | None =
     if form not in ATTACHED:
         return _READERS[form](store, folder, **options)
     if run is None:
-        raise BadInput(f"Format '{form}' is read into a run that is there already: name it with --run.")
+        raise BadInput(
+            f"Format '{form}' is read into a run that is there already: name it with --run."
+        )
     return ATTACHED[form](store, folder, run=run, **options)
 
 
 def check_format(form: str) -> None:
     """Refuse a format that is none."""
     if form not in FORMATS:
-        raise BadInput(f"There is no format '{form}'.{nearest(form, FORMATS)} Formats: {choices(FORMATS)}.")
+        raise BadInput(
+            f"There is no format '{form}'.{nearest(form, FORMATS)} Formats: {choices(FORMATS)}."
+        )
 
 
 def _check_empty(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"{folder} is a file. An export needs a folder; name a new one.")
     if folder.is_dir() and (found := sorted(path.name for path in folder.iterdir())):
-        raise BadInput(f"{folder} is not empty: it holds {', '.join(found[:5])}. Name a new or an empty folder.")
+        raise BadInput(
+            f"{folder} is not empty: it holds {', '.join(found[:5])}. Name a new "
+            f"or "
+            f"an "
+            f"empty folder."
+        )

@@ -1,10 +1,14 @@
-"""Feature lists: which features of which spaces, as SAELens, SAEDashboard and Neuronpedia's quick lists take them.
+"""Feature lists: which features of which spaces, as SAELens, SAEDashboard and Neuronpedia's quick
+lists take them.
 
-    quick-list.json    {"name", "features": [{"modelId", "layer", "index"}]}: Neuronpedia's names, in the order given
-    MODEL-SOURCE.json  [3, 17, 2059]: the plain indices of one space, as `SaeVisConfig(features=...)` takes them
+    quick-list.json    {"name", "features": [{"modelId", "layer", "index"}]}: Neuronpedia's names,
+    in the order given
+    MODEL-SOURCE.json  [3, 17, 2059]: the plain indices of one space, as
+    `SaeVisConfig(features=...)` takes them
     lists.json         which file is of which space
 
-Read back, a listed feature has a row in `features` with the stat `listed`; the group is the list's name, the number its place.
+Read back, a listed feature has a row in `features` with the stat `listed`; the group is the list's
+name, the number its place.
 """
 
 from __future__ import annotations
@@ -17,7 +21,14 @@ from typing import Any
 
 from toolkit.addresses import from_neuronpedia, neuronpedia
 from toolkit.errors import BadInput, DataError, choices
-from toolkit_store.interchange._run import RunTables, arrow, attach, digest_of, safe_names, write_json
+from toolkit_store.interchange._run import (
+    RunTables,
+    arrow,
+    attach,
+    digest_of,
+    safe_names,
+    write_json,
+)
 
 LISTED = "listed"
 QUICK = "quick-list.json"
@@ -34,26 +45,47 @@ def write(
     features: Sequence[Feature] | None = None,
     name: str = "",
 ) -> list[Path]:
-    """The given features (space, index); else those that a test calls significant; else all that the run says something of."""
-    chosen = [one for one in (found(run) if features is None else features) if spaces is None or one[0] in spaces]
+    """The given features (space, index); else those that a test calls significant; else all that
+    the run says something of.
+    """
+    chosen = [
+        one
+        for one in (found(run) if features is None else features)
+        if spaces is None or one[0] in spaces
+    ]
     if not chosen:
-        raise BadInput(f"Run {run.id} has no rows in table 'features' to make a list of. Stages that compare write them.")
+        raise BadInput(
+            f"Run {run.id} has no rows in table 'features' to make a list of. "
+            f"Stages "
+            f"that "
+            f"compare write them."
+        )
     names = safe_names([run.spaces[space] for space in dict.fromkeys(space for space, _ in chosen)])
     by_space: dict[str, list[int]] = defaultdict(list)
     for space, index in chosen:
         by_space[space].append(index)
     quick = [
-        dict(zip(("modelId", "layer", "index"), (*neuronpedia(run.spaces[space]), str(index)), strict=True))
+        dict(
+            zip(
+                ("modelId", "layer", "index"),
+                (*neuronpedia(run.spaces[space]), str(index)),
+                strict=True,
+            )
+        )
         for space, index in chosen
     ]
     files = [write_json(folder / QUICK, {"name": name or run.row.name, "features": quick})]
-    files += [write_json(folder / f"{names[space]}.json", indices) for space, indices in by_space.items()]
+    files += [
+        write_json(folder / f"{names[space]}.json", indices) for space, indices in by_space.items()
+    ]
     about = {f"{names[space]}.json": run.spaces[space] for space in by_space}
     return [*files, write_json(folder / _ABOUT, {"name": name or run.row.name, "files": about})]
 
 
 def found(run: RunTables) -> list[Feature]:
-    """The features that a test calls significant, or if there is no test, all with a row; by space and index."""
+    """The features that a test calls significant, or if there is no test, all with a row; by space
+    and index.
+    """
     rows = [row for row in run.read("features").to_pylist() if row["space"] in run.spaces]
     tested = [row for row in rows if row["stat"] == "significant"]
     kept = [row for row in tested if row["number"] == 1] if tested else rows
@@ -61,7 +93,9 @@ def found(run: RunTables) -> list[Feature]:
 
 
 def read(store: object, folder: Path, *, run: RunTables, space: str | None = None) -> str:
-    """Add the listed features to a run. `space`: of which space the plain lists are that `lists.json` does not name."""
+    """Add the listed features to a run. `space`: of which space the plain lists are that
+    `lists.json` does not name.
+    """
     files = [path for path in sorted(folder.glob("*.json")) if path.name != _ABOUT]
     if not files:
         raise BadInput(f"{folder} holds no lists: no {QUICK} and no other .json file.")
@@ -71,10 +105,19 @@ def read(store: object, folder: Path, *, run: RunTables, space: str | None = Non
         for place, (id, index, group) in enumerate(_listed(path, about, run, space)):
             rows.setdefault((id, index, group), place)
     table = [
-        {"space": id, "feature": index, "stat": LISTED, "group": group, "number": float(place), "text": None}
+        {
+            "space": id,
+            "feature": index,
+            "stat": LISTED,
+            "group": group,
+            "number": float(place),
+            "text": None,
+        }
         for (id, index, group), place in rows.items()
     ]
-    return attach(run, "import.lists", digest_of(files) + f" {space}", {"features": arrow("features", table)})
+    return attach(
+        run, "import.lists", digest_of(files) + f" {space}", {"features": arrow("features", table)}
+    )
 
 
 def _load(path: Path) -> Any:
@@ -84,16 +127,27 @@ def _load(path: Path) -> Any:
         raise DataError(f"{path} cannot be read as JSON: {error}.") from None
 
 
-def _listed(path: Path, about: Mapping[str, Any], run: RunTables, space: str | None) -> list[tuple[str, int, str]]:
+def _listed(
+    path: Path, about: Mapping[str, Any], run: RunTables, space: str | None
+) -> list[tuple[str, int, str]]:
     content = _load(path)
-    if isinstance(content, list) and all(isinstance(index, int) and not isinstance(index, bool) for index in content):
+    if isinstance(content, list) and all(
+        isinstance(index, int) and not isinstance(index, bool) for index in content
+    ):
         id = (about.get("files", {}).get(path.name) or {}).get("space", space)
-        return [_checked(path, run, id, index, str(about.get("name") or path.stem)) for index in content]
+        return [
+            _checked(path, run, id, index, str(about.get("name") or path.stem)) for index in content
+        ]
     listed = content.get("features") if isinstance(content, dict) else content
     if not isinstance(listed, list) or not all(
         isinstance(row, dict) and {"modelId", "layer", "index"} <= row.keys() for row in listed
     ):
-        raise DataError(f"{path} is no feature list: wanted whole numbers, or objects with modelId, layer and index.")
+        raise DataError(
+            f"{path} is no feature list: wanted whole numbers, or objects "
+            f"with "
+            f"modelId, "
+            f"layer and index."
+        )
     name = str(content.get("name") or path.stem) if isinstance(content, dict) else path.stem
     return [_named(path, run, row, name) for row in listed]
 
@@ -102,19 +156,32 @@ def _named(path: Path, run: RunTables, row: Mapping[str, Any], name: str) -> tup
     (space, *others) = from_neuronpedia(str(row["modelId"]), str(row["layer"]), run.spaces.values())
     if others:
         raise BadInput(
-            f"{path}: {row['modelId']}/{row['layer']} means {1 + len(others)} spaces of run {run.id}. Give plain lists."
+            f"{path}: {row['modelId']}/{row['layer']} means {1 + len(others)} spaces "
+            f"of "
+            f"run {run.id}. Give "
+            f"plain lists."
         )
     if not str(row["index"]).isdecimal():
         raise DataError(f"{path}: index {row['index']!r} is no whole number.")
     return _checked(path, run, space["space"], int(row["index"]), name)
 
 
-def _checked(path: Path, run: RunTables, space: str | None, index: int, name: str) -> tuple[str, int, str]:
+def _checked(
+    path: Path, run: RunTables, space: str | None, index: int, name: str
+) -> tuple[str, int, str]:
     if space not in run.spaces:
         raise BadInput(
-            f"{path} does not say of which space it is. Name it: --space ID. Spaces of run {run.id}: {choices(run.spaces)}."
+            f"{path} does not say of which space it is. Name it: --space ID. Spaces "
+            f"of "
+            f"run {run.id}: "
+            f"{choices(run.spaces)}."
         )
     width = run.spaces[space]["width"]
     if not 0 <= index < width:
-        raise DataError(f"{path}: there is no feature {index} in {run.spaces[space]['address']}; its width is {width}.")
+        raise DataError(
+            f"{path}: there is no feature {index} in "
+            f"{run.spaces[space]['address']}; "
+            f"its "
+            f"width is {width}."
+        )
     return space, index, name

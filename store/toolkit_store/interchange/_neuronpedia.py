@@ -1,8 +1,10 @@
-"""Neuronpedia's bulk layout: `v1/MODEL/SOURCE/` with features, activations and explanations in numbered, zipped JSON lines.
+"""Neuronpedia's bulk layout: `v1/MODEL/SOURCE/` with features, activations and explanations in
+numbered, zipped JSON lines.
 
-A feature is known by (modelId, layer, index) and by nothing else: neither batch number nor line say which it is. Features stand
-in the order of their indices as text, as there. Labels come in as rows of `features` with the stat `label`; the group says by
-which method and model a label was made, since a feature has several. Those methods and models are entered in `v1/config/`.
+A feature is known by (modelId, layer, index) and by nothing else: neither batch number nor line say
+which it is. Features stand in the order of their indices as text, as there. Labels come in as rows
+of `features` with the stat `label`; the group says by which method and model a label was made,
+since a feature has several. Those methods and models are entered in `v1/config/`.
 """
 
 from __future__ import annotations
@@ -33,8 +35,17 @@ BARS = 20
 Key = tuple[str, str]
 
 
-def write(run: RunTables, folder: Path, *, spaces: Sequence[str] | None = None, k: int = 20, batch: int = BATCH) -> list[Path]:
-    """A folder a space: `k` samples of each feature that fires, those where it fires hardest, and all labels."""
+def write(
+    run: RunTables,
+    folder: Path,
+    *,
+    spaces: Sequence[str] | None = None,
+    k: int = 20,
+    batch: int = BATCH,
+) -> list[Path]:
+    """A folder a space: `k` samples of each feature that fires, those where it fires hardest, and
+    all labels.
+    """
     labels = _labels(run)
     files: list[Path] = []
     seen: dict[Key, str] = {}
@@ -42,10 +53,15 @@ def write(run: RunTables, folder: Path, *, spaces: Sequence[str] | None = None, 
         name = neuronpedia(space)
         if name in seen:
             raise BadInput(
-                f"spaces {seen[name]} and {space['space']} are both '{'/'.join(name)}' at Neuronpedia. Export one: --space ID."
+                f"spaces {seen[name]} and {space['space']} are both '{'/'.join(name)}' "
+                f"at "
+                f"Neuronpedia. Export "
+                f"one: --space ID."
             )
         seen[name] = space["space"]
-        files += _write_space(run, space, rows, labels[space["space"]], folder.joinpath("v1", *name), k, batch)
+        files += _write_space(
+            run, space, rows, labels[space["space"]], folder.joinpath("v1", *name), k, batch
+        )
     said = [row for space in seen.values() for rows in labels[space].values() for row in rows]
     return _write_config(folder / "v1" / "config", said) + files
 
@@ -59,8 +75,14 @@ def _write_space(
     k: int,
     batch: int,
 ) -> list[Path]:
-    entries = rows.explode("features", "values").drop_nulls("features").rename({"features": "feature", "values": "value"})
-    by_feature = {int(index): mine for (index,), mine in entries.group_by("feature") if index is not None}
+    entries = (
+        rows.explode("features", "values")
+        .drop_nulls("features")
+        .rename({"features": "feature", "values": "value"})
+    )
+    by_feature = {
+        int(index): mine for (index,), mine in entries.group_by("feature") if index is not None
+    }
     indices = sorted({*by_feature, *labels}, key=str)
     nothing = entries.clear()
     best = {index: _best(by_feature.get(index, nothing), k) for index in indices}
@@ -68,9 +90,19 @@ def _write_space(
     key = {"modelId": model, "layer": source}
     files = _write_about(folder, space, run)
     for number, some in enumerate(_batches(indices, batch)):
-        features = (_feature(key, space, index, by_feature.get(index, nothing), len(rows)) for index in some)
-        texts = (row for index in some for row in _activations(key, index, best[index], by_feature.get(index, nothing), run))
-        said = (_explanation(key, index, row, place) for index in some for place, row in enumerate(labels.get(index, ())))
+        features = (
+            _feature(key, space, index, by_feature.get(index, nothing), len(rows)) for index in some
+        )
+        texts = (
+            row
+            for index in some
+            for row in _activations(key, index, best[index], by_feature.get(index, nothing), run)
+        )
+        said = (
+            _explanation(key, index, row, place)
+            for index in some
+            for place, row in enumerate(labels.get(index, ()))
+        )
         for kind, lines in (("features", features), ("activations", texts), ("explanations", said)):
             files += _write_batch(folder / kind / f"batch-{number}.jsonl.gz", lines)
     return files
@@ -90,8 +122,19 @@ def _write_about(folder: Path, space: Mapping[str, Any], run: RunTables) -> list
     about = {
         "release": {"name": release, "description": f"Run {run.id}", "creatorName": "sae-toolkit"},
         "model": {"id": model, "displayName": str(space["model"]), "instruct": "-it" in model},
-        "sourceset": {"modelId": model, "name": group, "releaseName": release, "type": str(space["recipe"])},
-        "source": {"modelId": model, "id": source, "setName": group, "hookName": space["hookpoint"], "dim": space["width"]},
+        "sourceset": {
+            "modelId": model,
+            "name": group,
+            "releaseName": release,
+            "type": str(space["recipe"]),
+        },
+        "source": {
+            "modelId": model,
+            "id": source,
+            "setName": group,
+            "hookName": space["hookpoint"],
+            "dim": space["width"],
+        },
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, row in about.items():
@@ -101,13 +144,21 @@ def _write_about(folder: Path, space: Mapping[str, Any], run: RunTables) -> list
 
 def _write_config(folder: Path, labels: Iterable[Mapping[str, Any]]) -> list[Path]:
     """The methods and models that explanations name; Neuronpedia enters them once for all sources."""
-    kinds, models = (sorted({*names} - {""}) for names in zip(("", ""), *(_made_by(row) for row in labels), strict=True))
+    kinds, models = (
+        sorted({*names} - {""})
+        for names in zip(("", ""), *(_made_by(row) for row in labels), strict=True)
+    )
     files = []
     for name, found in (("explanation_type", kinds), ("explanation_model_type", models)):
-        rows = [{"name": one, "displayName": one, "description": "", "creatorName": "sae-toolkit"} for one in found]
+        rows = [
+            {"name": one, "displayName": one, "description": "", "creatorName": "sae-toolkit"}
+            for one in found
+        ]
         if rows:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+            (folder / f"{name}.jsonl").write_text(
+                "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
+            )
             files.append(folder / f"{name}.jsonl")
     return files
 
@@ -132,11 +183,17 @@ def _best(entries: pl.DataFrame, k: int) -> list[str]:
     """The samples where a feature fires hardest."""
     import polars as pl
 
-    ranked = entries.group_by("sample").agg(pl.col("value").max()).sort(["value", "sample"], descending=[True, False])
+    ranked = (
+        entries.group_by("sample")
+        .agg(pl.col("value").max())
+        .sort(["value", "sample"], descending=[True, False])
+    )
     return ranked["sample"].head(k).to_list()
 
 
-def _feature(key: Mapping[str, str], space: Mapping[str, Any], index: int, entries: pl.DataFrame, rows: int) -> dict[str, Any]:
+def _feature(
+    key: Mapping[str, str], space: Mapping[str, Any], index: int, entries: pl.DataFrame, rows: int
+) -> dict[str, Any]:
     import numpy as np
 
     values = entries["value"].to_numpy()
@@ -164,16 +221,25 @@ def _activations(
 ) -> Iterator[dict[str, Any]]:
     import polars as pl
 
-    mine = {str(name): rows for (name,), rows in entries.filter(pl.col("sample").is_in(best)).group_by("sample")}
+    mine = {
+        str(name): rows
+        for (name,), rows in entries.filter(pl.col("sample").is_in(best)).group_by("sample")
+    }
     for name in best:
         tokens = run.samples[name]["pieces"] if name in run.samples else []
-        fired = {row["position"]: row["value"] for row in mine[name].to_dicts() if row["position"] < len(tokens)}
+        fired = {
+            row["position"]: row["value"]
+            for row in mine[name].to_dicts()
+            if row["position"] < len(tokens)
+        }
         if fired:
             values = [fired.get(at, 0.0) for at in range(len(tokens))]
             yield _activation(key, index, name, tokens, values)
 
 
-def _activation(key: Mapping[str, str], index: int, name: str, tokens: list[str], values: list[float]) -> dict[str, Any]:
+def _activation(
+    key: Mapping[str, str], index: int, name: str, tokens: list[str], values: list[float]
+) -> dict[str, Any]:
     most = max(values)
     return {
         "id": f"{key['modelId']}-{key['layer']}-{index}-{name}",
@@ -192,7 +258,9 @@ def _activation(key: Mapping[str, str], index: int, name: str, tokens: list[str]
     }
 
 
-def _explanation(key: Mapping[str, str], index: int, row: Mapping[str, Any], place: int) -> dict[str, Any]:
+def _explanation(
+    key: Mapping[str, str], index: int, row: Mapping[str, Any], place: int
+) -> dict[str, Any]:
     kind, model = _made_by(row)
     return {
         "id": f"{key['modelId']}-{key['layer']}-{index}-{place:04d}",
@@ -231,16 +299,28 @@ def _number(group: str) -> int:
 # --- labels in ---
 
 
-def read(store: object, folder: Path, *, run: RunTables, sources: Mapping[str, str] | None = None) -> str:
-    """Add the labels that the folder has for features of the run's spaces. `sources`: source id -> space id, where names differ."""
-    files = [*folder.rglob("explanations/batch-*.jsonl.gz"), *folder.rglob("explanations/batch-*.jsonl")]
+def read(
+    store: object, folder: Path, *, run: RunTables, sources: Mapping[str, str] | None = None
+) -> str:
+    """Add the labels that the folder has for features of the run's spaces. `sources`: source id ->
+    space id, where names differ.
+    """
+    files = [
+        *folder.rglob("explanations/batch-*.jsonl.gz"),
+        *folder.rglob("explanations/batch-*.jsonl"),
+    ]
     if not files:
         raise BadInput(
-            f"{folder} holds no explanations/batch-N.jsonl.gz. Name a folder of Neuronpedia's bulk data: v1/MODEL/SOURCE or above."
+            f"{folder} holds no explanations/batch-N.jsonl.gz. Name a folder of "
+            f"Neuronpedia's bulk "
+            f"data: "
+            f"v1/MODEL/SOURCE or above."
         )
     spaces = _by_name(run, sources or {})
     rows = list(_label_rows(sorted(files), spaces, folder, run))
-    digest = digest_of(files) + json.dumps(sorted((*name, space["space"]) for name, space in spaces.items()))
+    digest = digest_of(files) + json.dumps(
+        sorted((*name, space["space"]) for name, space in spaces.items())
+    )
     return attach(run, "import.neuronpedia", digest, {"features": arrow("features", rows)})
 
 
@@ -251,13 +331,21 @@ def _by_name(run: RunTables, sources: Mapping[str, str]) -> dict[Key, Mapping[st
         name = neuronpedia(space)
         if name in out:
             raise BadInput(
-                f"spaces {out[name]['space']} and {space['space']} of run {run.id} are both '{'/'.join(name)}'. "
+                f"spaces {out[name]['space']} and {space['space']} of run {run.id} "
+                f"are "
+                f"both "
+                f"'{'/'.join(name)}'. "
                 f"Say which is meant: --source {name[1]}=SPACE."
             )
         out[name] = space
     for source, id in sources.items():
         if id not in run.spaces:
-            raise BadInput(f"--source {source}={id}: run {run.id} has no space {id}. Spaces: {choices(run.spaces)}.")
+            raise BadInput(
+                f"--source {source}={id}: run {run.id} has no space "
+                f"{id}. "
+                f"Spaces: "
+                f"{choices(run.spaces)}."
+            )
         model = neuronpedia(run.spaces[id])[0]
         out = {name: row for name, row in out.items() if row["space"] != id}
         out[model, source] = run.spaces[id]
@@ -277,20 +365,36 @@ def _label_rows(
             if space is None:
                 others.add(f"{model}/{layer}")
             elif index >= space["width"]:
-                raise DataError(f"{where}: feature {index} of {model}/{layer}, whose width here is {space['width']}.")
+                raise DataError(
+                    f"{where}: feature {index} of {model}/{layer}, whose width "
+                    f"here "
+                    f"is "
+                    f"{space['width']}."
+                )
             elif text:
                 found[space["space"], index, group].append((str(row.get("id", "")), text))
     if not found:
         known = ["/".join(name) for name in spaces]
         some = ", ".join(sorted(others)[:5]) or "nothing"
         raise BadInput(
-            f"{folder} has labels of {some}, run {run.id} has {', '.join(known) or 'no spaces'}.{nearest(min(others, default=''), known)} "
+            f"{folder} has labels of {some}, run {run.id} "
+            f"has "
+            f"{', '.join(known) or 'no spaces'}.{nearest(min(others, default=''), known)} "
             f"If one is the other, say so: --source SOURCE=SPACE."
         )
     for (id, index, group), said in sorted(found.items()):
-        for number, text in zip(count(1), dict.fromkeys(text for _, text in sorted(said)), strict=False):
+        for number, text in zip(
+            count(1), dict.fromkeys(text for _, text in sorted(said)), strict=False
+        ):
             name = group if number == 1 else f"{group} #{number}"
-            yield {"space": id, "feature": index, "stat": LABEL, "group": name, "number": None, "text": text}
+            yield {
+                "space": id,
+                "feature": index,
+                "stat": LABEL,
+                "group": name,
+                "number": None,
+                "text": text,
+            }
 
 
 def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -301,7 +405,9 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 if line.strip():
                     yield f"{path}:{number}", json.loads(line)
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read as JSON lines: {error}. Download it again.") from None
+        raise DataError(
+            f"{path} cannot be read as JSON lines: {error}. Download it again."
+        ) from None
 
 
 def _parsed(where: str, row: Any) -> tuple[str, str, int, str, str]:
@@ -310,7 +416,18 @@ def _parsed(where: str, row: Any) -> tuple[str, str, int, str, str]:
     missing = [name for name in needed if not isinstance(row, dict) or name not in row]
     if missing or not str(row["index"]).isdecimal() or not str(row["index"]).isascii():
         wrong = f"no '{missing[0]}'" if missing else f"index {row['index']!r}"
-        raise DataError(f"{where}: an explanation needs {', '.join(needed)}; it has {wrong}. Download the file again.")
+        raise DataError(
+            f"{where}: an explanation needs {', '.join(needed)}; it has "
+            f"{wrong}. "
+            f"Download "
+            f"the file again."
+        )
     kind, model = (str(row.get(name) or "") for name in ("typeName", "explanationModelName"))
     group = f"{kind}{BETWEEN}{model}" if model else kind
-    return str(row["modelId"]), str(row["layer"]), int(row["index"]), group, str(row["description"] or "")
+    return (
+        str(row["modelId"]),
+        str(row["layer"]),
+        int(row["index"]),
+        group,
+        str(row["description"] or ""),
+    )

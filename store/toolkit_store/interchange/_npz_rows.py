@@ -1,12 +1,16 @@
-"""NumPy archives of fragments by features, one a space: what scripts that keep one dense matrix an SAE read and write.
+"""NumPy archives of fragments by features, one a space: what scripts that keep one dense matrix an
+SAE read and write.
 
     layer_20_l0_71_activations.npz
-        activations [n, width]    fragments [n]    original_sentences [n]    concept_strength_labels [n]
-        sentence_indices [n]    token_positions [n]    is_final_token [n]    fragment_lengths [n], in words
+        activations [n, width]    fragments [n]    original_sentences [n]    concept_strength_labels
+        [n]
+        sentence_indices [n]    token_positions [n]    is_final_token [n]    fragment_lengths [n],
+        in words
         layer    average_l0    num_features
 
-A fragment is the text up to and with its token. Ours also hold `samples` (ids) and `space` (JSON), by which they are read back
-as they were; of others, the model must be named. A zero is no entry: what is stored as exactly 0 does not come back.
+A fragment is the text up to and with its token. Ours also hold `samples` (ids) and `space` (JSON),
+by which they are read back as they were; of others, the model must be named. A zero is no entry:
+what is stored as exactly 0 does not come back.
 """
 
 from __future__ import annotations
@@ -19,7 +23,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import BadInput, DataError
-from toolkit_store.interchange._run import RunTables, activation_rows, arrow, digest_of, flat, key_of, land
+from toolkit_store.interchange._run import (
+    RunTables,
+    activation_rows,
+    arrow,
+    digest_of,
+    flat,
+    key_of,
+    land,
+)
 
 if TYPE_CHECKING:
     import polars as pl
@@ -29,17 +41,33 @@ if TYPE_CHECKING:
 
 LABEL = "concept_strength_label"
 MAX_BYTES = 4 << 30
-_NEEDED = ("activations", "original_sentences", "sentence_indices", "token_positions", "layer", "num_features")
+_NEEDED = (
+    "activations",
+    "original_sentences",
+    "sentence_indices",
+    "token_positions",
+    "layer",
+    "num_features",
+)
 _L0 = re.compile(r"average_l0_(\d+)")
 _ROWS_AT_ONCE = 512
 
 
 def write(
-    run: RunTables, folder: Path, *, spaces: Sequence[str] | None = None, label: str = LABEL, max_bytes: int = MAX_BYTES
+    run: RunTables,
+    folder: Path,
+    *,
+    spaces: Sequence[str] | None = None,
+    label: str = LABEL,
+    max_bytes: int = MAX_BYTES,
 ) -> list[Path]:
     """An archive a space."""
     labels = _labels(run, label)
-    declared = {row["space"]: row["declared_l0"] for row in run.read("saes").to_pylist() if row["declared_l0"] is not None}
+    declared = {
+        row["space"]: row["declared_l0"]
+        for row in run.read("saes").to_pylist()
+        if row["declared_l0"] is not None
+    }
     files: dict[str, Path] = {}
     for space, rows in run.activations(spaces):
         check_size(space, len(rows), max_bytes)
@@ -55,8 +83,14 @@ def check_size(space: Mapping[str, Any], rows: int, most: int) -> None:
     size = rows * int(space["width"]) * 4
     if size > most:
         raise DataError(
-            f"space {space['space']} ({space['address']}): {rows:,} rows of {space['width']:,} features are {size:,} bytes dense; "
-            f"at most {most:,} are written. Export as safetensors or parquet, which hold the same numbers sparse, or raise --max-bytes."
+            f"space {space['space']} ({space['address']}): {rows:,} rows of "
+            f"{space['width']:,} "
+            f"features are "
+            f"{size:,} bytes dense; "
+            f"at most {most:,} are written. Export as safetensors or parquet, which hold "
+            f"the same numbers "
+            f"sparse, or raise "
+            f"--max-bytes."
         )
 
 
@@ -82,7 +116,11 @@ def dense(rows: pl.DataFrame, width: int) -> Any:
 
 def _labels(run: RunTables, label: str) -> dict[str, float]:
     rows = run.read("sample_meta").to_pylist()
-    return {row["sample"]: row["number"] for row in rows if row["key"] == label and row["number"] is not None}
+    return {
+        row["sample"]: row["number"]
+        for row in rows
+        if row["key"] == label and row["number"] is not None
+    }
 
 
 def _name(space: Mapping[str, Any], declared: float | None) -> str:
@@ -97,7 +135,11 @@ def _average_l0(space: Mapping[str, Any], declared: float | None) -> float:
 
 
 def _arrays(
-    run: RunTables, space: Mapping[str, Any], rows: pl.DataFrame, labels: Mapping[str, float], declared: float | None
+    run: RunTables,
+    space: Mapping[str, Any],
+    rows: pl.DataFrame,
+    labels: Mapping[str, float],
+    declared: float | None,
 ) -> dict[str, Any]:
     import numpy as np
 
@@ -108,11 +150,17 @@ def _arrays(
     return {
         "activations": dense(rows, space["width"]),
         "fragments": _texts(fragments),
-        "original_sentences": _texts([run.samples[name]["text"] if name in run.samples else "" for name, _ in places]),
-        "concept_strength_labels": np.array([labels.get(name, math.nan) for name, _ in places], np.float64),
+        "original_sentences": _texts(
+            [run.samples[name]["text"] if name in run.samples else "" for name, _ in places]
+        ),
+        "concept_strength_labels": np.array(
+            [labels.get(name, math.nan) for name, _ in places], np.float64
+        ),
         "sentence_indices": np.array([order[name] for name, _ in places], np.int64),
         "token_positions": np.array([position for _, position in places], np.int32),
-        "is_final_token": np.array([_is_final(run.samples.get(name), position) for name, position in places], np.bool_),
+        "is_final_token": np.array(
+            [_is_final(run.samples.get(name), position) for name, position in places], np.bool_
+        ),
         "fragment_lengths": np.array([len(text.split()) for text in fragments], np.int64),
         "layer": np.int64(layer if layer.isdigit() else -1),
         "average_l0": np.float64(_average_l0(space, declared)),
@@ -120,7 +168,15 @@ def _arrays(
         "samples": _texts([name for name, _ in places]),
         "space": _texts([json.dumps(dict(space))]),
         "described": _texts(
-            [json.dumps({name: run.samples[name] for name in dict.fromkeys(rows["sample"]) if name in run.samples})]
+            [
+                json.dumps(
+                    {
+                        name: run.samples[name]
+                        for name in dict.fromkeys(rows["sample"])
+                        if name in run.samples
+                    }
+                )
+            ]
         ),
     }
 
@@ -145,11 +201,25 @@ def _is_final(sample: Mapping[str, Any] | None, position: int) -> bool:
 # --- back ---
 
 
-def read(store: Store, folder: Path, *, model: str | None = None, site: str = "resid_post", label: str = LABEL) -> str:
-    """A run of every archive in the folder. `model` and `site` say where archives of other programs come from."""
+def read(
+    store: Store,
+    folder: Path,
+    *,
+    model: str | None = None,
+    site: str = "resid_post",
+    label: str = LABEL,
+) -> str:
+    """A run of every archive in the folder. `model` and `site` say where archives of other programs
+    come from.
+    """
     files = sorted(path for path in folder.glob("*.npz") if not path.name.startswith("."))
     if not files:
-        raise BadInput(f"{folder} holds no .npz files. Name the folder with files such as layer_20_l0_71_activations.npz.")
+        raise BadInput(
+            f"{folder} holds no .npz files. Name the folder with files "
+            f"such "
+            f"as "
+            f"layer_20_l0_71_activations.npz."
+        )
     heads = [_head(path, model, site, label) for path in files]
     samples = {row["sample"]: row for _, rows, _ in heads for row in rows}
     meta = {(row["sample"], row["key"]): row for _, _, rows in heads for row in rows}
@@ -157,9 +227,15 @@ def read(store: Store, folder: Path, *, model: str | None = None, site: str = "r
         "spaces": arrow("spaces", list({space["space"]: space for space, _, _ in heads}.values())),
         "samples": arrow("samples", list(samples.values())),
         "sample_meta": arrow("sample_meta", list(meta.values())),
-        "activations": (part for path, (space, _, _) in zip(files, heads, strict=True) for part in _activations(path, space)),
+        "activations": (
+            part
+            for path, (space, _, _) in zip(files, heads, strict=True)
+            for part in _activations(path, space)
+        ),
     }
-    return land(store, folder.name, "import.rows", digest_of(files) + f" {model} {site} {label}", tables)
+    return land(
+        store, folder.name, "import.rows", digest_of(files) + f" {model} {site} {label}", tables
+    )
 
 
 def load(path: Path, needed: Sequence[str], skip: Sequence[str] = ()) -> dict[str, Any]:
@@ -172,10 +248,17 @@ def load(path: Path, needed: Sequence[str], skip: Sequence[str] = ()) -> dict[st
         with np.load(path, allow_pickle=False) as archive:
             found = {name: archive[name] for name in archive.files if name not in skip}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read as a NumPy archive: {error}. Copy it again.") from None
+        raise DataError(
+            f"{path} cannot be read as a NumPy archive: {error}. Copy it again."
+        ) from None
     missing = [name for name in needed if name not in found and name not in skip]
     if missing:
-        raise DataError(f"{path} has no array '{missing[0]}'. Wanted: {', '.join(needed)}; found: {', '.join(sorted(found))}.")
+        raise DataError(
+            f"{path} has no array '{missing[0]}'. Wanted: "
+            f"{', '.join(needed)}; "
+            f"found: "
+            f"{', '.join(sorted(found))}."
+        )
     return found
 
 
@@ -194,7 +277,14 @@ def _head(
     samples = [described.get(name) or _foreign_sample(name, text) for name, text in texts.items()]
     numbers = zip(names, map(float, found.get("concept_strength_labels", ())), strict=False)
     known = {name: number for name, number in numbers if not math.isnan(number)}
-    return space, samples, [{"sample": name, "key": label, "number": number, "string": None} for name, number in known.items()]
+    return (
+        space,
+        samples,
+        [
+            {"sample": name, "key": label, "number": number, "string": None}
+            for name, number in known.items()
+        ],
+    )
 
 
 def _names(found: Mapping[str, Any]) -> list[str]:
@@ -205,12 +295,23 @@ def _names(found: Mapping[str, Any]) -> list[str]:
 
 def _foreign_sample(name: str, text: str) -> dict[str, Any]:
     empty: dict[str, Any] = {"token_ids": [], "pieces": [], "spans": []}
-    return {"sample": name, "unit": name, "cluster": name, "text": text, **empty, "prompt_hash": key_of("text", text)}
+    return {
+        "sample": name,
+        "unit": name,
+        "cluster": name,
+        "text": text,
+        **empty,
+        "prompt_hash": key_of("text", text),
+    }
 
 
-def _foreign_space(path: Path, found: Mapping[str, Any], model: str | None, site: str) -> dict[str, Any]:
+def _foreign_space(
+    path: Path, found: Mapping[str, Any], model: str | None, site: str
+) -> dict[str, Any]:
     if model is None:
-        raise BadInput(f"{path} does not say which model it is of. Name it: --model google/gemma-2-2b.")
+        raise BadInput(
+            f"{path} does not say which model it is of. Name it: --model google/gemma-2-2b."
+        )
     layer, l0 = int(found["layer"]), float(found.get("average_l0", math.nan))
     sae = f"imported/layer_{layer}/average_l0_{l0:g}"
     width = int(found["num_features"])
@@ -231,7 +332,9 @@ def _activations(path: Path, space: Mapping[str, Any]) -> Iterator[pa.Table]:
     found = load(path, _NEEDED)
     names, matrix = _names(found), found["activations"]
     if matrix.shape != (len(names), space["width"]):
-        raise DataError(f"{path}: `activations` is {matrix.shape}; wanted ({len(names)}, {space['width']}).")
+        raise DataError(
+            f"{path}: `activations` is {matrix.shape}; wanted ({len(names)}, {space['width']})."
+        )
     for start in range(0, len(names), _ROWS_AT_ONCE):
         part = slice(start, start + _ROWS_AT_ONCE)
         yield sparse(str(space["space"]), names[part], found["token_positions"][part], matrix[part])
@@ -244,4 +347,6 @@ def sparse(space: str, samples: Sequence[str], positions: Any, matrix: Any) -> p
     row, feature = np.nonzero(matrix)
     counts = np.bincount(row, minlength=len(samples))
     values = matrix[row, feature].astype(np.float32)
-    return activation_rows(space, samples, np.asarray(positions, np.int32), counts, feature.astype(np.uint32), values)
+    return activation_rows(
+        space, samples, np.asarray(positions, np.int32), counts, feature.astype(np.uint32), values
+    )

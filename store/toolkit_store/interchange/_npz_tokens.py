@@ -1,12 +1,14 @@
-"""NumPy archives of tokens by features: a folder a sample, a file a layer, and what the samples are in `metadata_*.json`.
+"""NumPy archives of tokens by features: a folder a sample, a file a layer, and what the samples are
+in `metadata_*.json`.
 
     Bankruptcy_90_all_in/layer_15.npz
         features [tokens, width]    attention [heads, tokens, tokens]
     metadata_L1_31_RUN.json
         scenarios: scenario, tokens, token_ids, seq_len, key_positions
 
-Ours also hold `positions`, the tokens whose features were kept; a row of zeros means nothing without it. Where a layer has
-several SAEs the files are `layer_15_NAME.npz`. A zero is no entry: what is stored as exactly 0 does not come back.
+Ours also hold `positions`, the tokens whose features were kept; a row of zeros means nothing
+without it. Where a layer has several SAEs the files are `layer_15_NAME.npz`. A zero is no entry:
+what is stored as exactly 0 does not come back.
 """
 
 from __future__ import annotations
@@ -20,7 +22,16 @@ from typing import TYPE_CHECKING, Any
 from toolkit.errors import BadInput, DataError
 from toolkit.files import read_json
 from toolkit_store.interchange._npz_rows import MAX_BYTES, check_size, dense, load, save, sparse
-from toolkit_store.interchange._run import RunTables, arrow, digest_of, joined, key_of, land, safe_names, write_json
+from toolkit_store.interchange._run import (
+    RunTables,
+    arrow,
+    digest_of,
+    joined,
+    key_of,
+    land,
+    safe_names,
+    write_json,
+)
 
 if TYPE_CHECKING:
     import polars as pl
@@ -32,7 +43,9 @@ _FILE = re.compile(r"layer_(\d+)(?:_(.+))?\.npz")
 _FOLDER = re.compile(r"[A-Za-z0-9._ -]{1,100}")
 
 
-def write(run: RunTables, folder: Path, *, spaces: Sequence[str] | None = None, max_bytes: int = MAX_BYTES) -> list[Path]:
+def write(
+    run: RunTables, folder: Path, *, spaces: Sequence[str] | None = None, max_bytes: int = MAX_BYTES
+) -> list[Path]:
     """Each sample's folder with a file a layer, then the metadata."""
     import polars as pl
 
@@ -46,9 +59,13 @@ def write(run: RunTables, folder: Path, *, spaces: Sequence[str] | None = None, 
             files.append(folder / folders[str(name)] / f"{stems[space['space']]}.npz")
             files[-1].parent.mkdir(exist_ok=True)
             weights = attention.filter(
-                (pl.col("sample") == name) & (pl.col("layer") == _layer(space)) & (pl.col("model") == space["model"])
+                (pl.col("sample") == name)
+                & (pl.col("layer") == _layer(space))
+                & (pl.col("model") == space["model"])
             )
-            _write_one(files[-1], space, mine, _length(run, str(name), mine, weights), weights, max_bytes)
+            _write_one(
+                files[-1], space, mine, _length(run, str(name), mine, weights), weights, max_bytes
+            )
     layers = sorted({_layer(space) for space, _ in parts})
     metadata = {
         "format": "tokens",
@@ -62,14 +79,18 @@ def write(run: RunTables, folder: Path, *, spaces: Sequence[str] | None = None, 
         "scenarios": [_scenario(run, name, place) for name, place in folders.items()],
         "spaces": {f"{stems[space['space']]}.npz": dict(space) for space, _ in parts},
     }
-    return [*files, write_json(folder / f"metadata_L{layers[0]}_{layers[-1]}_{run.id}.json", metadata)]
+    return [
+        *files,
+        write_json(folder / f"metadata_L{layers[0]}_{layers[-1]}_{run.id}.json", metadata),
+    ]
 
 
 def _stems(spaces: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     shared = Counter(_layer(space) for space in spaces)
     names = safe_names(spaces)
     return {
-        space["space"]: f"layer_{_layer(space)}" + ("" if shared[_layer(space)] == 1 else f"_{names[space['space']]}")
+        space["space"]: f"layer_{_layer(space)}"
+        + ("" if shared[_layer(space)] == 1 else f"_{names[space['space']]}")
         for space in spaces
     }
 
@@ -77,7 +98,12 @@ def _stems(spaces: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 def _layer(space: Mapping[str, Any]) -> int:
     found = str(space["hookpoint"]).rpartition(".")[2]
     if not found.isdigit():
-        raise BadInput(f"space {space['space']} ({space['address']}) is at no layer; this format has a file a layer.")
+        raise BadInput(
+            f"space {space['space']} ({space['address']}) is at no layer; this "
+            f"format "
+            f"has "
+            f"a file a layer."
+        )
     return int(found)
 
 
@@ -101,7 +127,14 @@ def _length(run: RunTables, name: str, rows: pl.DataFrame, weights: pl.DataFrame
     return max(pieces, *seen)
 
 
-def _write_one(path: Path, space: Mapping[str, Any], rows: pl.DataFrame, length: int, weights: pl.DataFrame, most: int) -> None:
+def _write_one(
+    path: Path,
+    space: Mapping[str, Any],
+    rows: pl.DataFrame,
+    length: int,
+    weights: pl.DataFrame,
+    most: int,
+) -> None:
     import numpy as np
 
     check_size(space, length, most)
@@ -135,19 +168,33 @@ def _scenario(run: RunTables, name: str, place: str) -> dict[str, Any]:
 
 
 def read(store: Store, folder: Path, *, model: str | None = None, site: str = "resid_post") -> str:
-    """A run of the folder's samples. `model` and `site` say where archives of other programs come from."""
+    """A run of the folder's samples. `model` and `site` say where archives of other programs come
+    from.
+    """
     metadata = _metadata(folder)
     scenarios = {str(row["scenario"]): row for row in metadata["scenarios"]}
     files = sorted(path for path in folder.glob("*/layer_*.npz") if _FILE.fullmatch(path.name))
     if not files:
-        raise BadInput(f"{folder} holds no files such as SAMPLE/layer_15.npz. Name the folder that holds the samples' folders.")
+        raise BadInput(
+            f"{folder} holds no files such as SAMPLE/layer_15.npz. Name the folder "
+            f"that "
+            f"holds the samples' "
+            f"folders."
+        )
     spaces = _spaces(files, metadata, model, site)
-    names = {path.parent.name: _sample(scenarios.get(path.parent.name), path.parent.name) for path in files}
+    names = {
+        path.parent.name: _sample(scenarios.get(path.parent.name), path.parent.name)
+        for path in files
+    }
     tables: dict[str, Any] = {
-        "spaces": arrow("spaces", list({row["space"]: row for row in spaces.values() if row["width"]}.values())),
+        "spaces": arrow(
+            "spaces", list({row["space"]: row for row in spaces.values() if row["width"]}.values())
+        ),
         "samples": arrow("samples", list(names.values())),
         "activations": joined(rows for path in files for rows in _activations(path, spaces, names)),
-        "attention": joined(rows for path in _once(files) for rows in _attention(path, spaces, names)),
+        "attention": joined(
+            rows for path in _once(files) for rows in _attention(path, spaces, names)
+        ),
     }
     digest = digest_of([*files, *folder.glob("metadata_*.json")]) + f" {model} {site}"
     return land(store, metadata.get("name") or folder.name, "import.tokens", digest, tables)
@@ -157,15 +204,26 @@ def _metadata(folder: Path) -> dict[str, Any]:
     found = sorted(folder.glob("metadata_*.json"))
     if len(found) != 1:
         some = ", ".join(path.name for path in found) or "none"
-        raise BadInput(f"{folder} must hold one metadata_*.json, which says what the samples' tokens are; found {some}.")
+        raise BadInput(
+            f"{folder} must hold one metadata_*.json, which says what the "
+            f"samples' "
+            f"tokens "
+            f"are; found {some}."
+        )
     metadata = read_json(found[0])
     rows = metadata.get("scenarios")
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and "scenario" in row for row in rows):
-        raise DataError(f"{found[0]} has no list `scenarios` of objects with a name under `scenario`.")
+    if not isinstance(rows, list) or not all(
+        isinstance(row, dict) and "scenario" in row for row in rows
+    ):
+        raise DataError(
+            f"{found[0]} has no list `scenarios` of objects with a name under `scenario`."
+        )
     return metadata
 
 
-def _spaces(files: Sequence[Path], metadata: Mapping[str, Any], model: str | None, site: str) -> dict[str, dict[str, Any]]:
+def _spaces(
+    files: Sequence[Path], metadata: Mapping[str, Any], model: str | None, site: str
+) -> dict[str, dict[str, Any]]:
     """File name -> the space of its features."""
     described = metadata.get("spaces") or {}
     out = {}
@@ -177,7 +235,12 @@ def _spaces(files: Sequence[Path], metadata: Mapping[str, Any], model: str | Non
 
 def _foreign_space(path: Path, model: str | None, site: str) -> dict[str, Any]:
     if model is None:
-        raise BadInput(f"{path.parent.parent} does not say which model it is of. Name it: --model meta-llama/Llama-3.1-8B.")
+        raise BadInput(
+            f"{path.parent.parent} does not say which model it is of. Name "
+            f"it: "
+            f"--model "
+            f"meta-llama/Llama-3.1-8B."
+        )
     found = _FILE.fullmatch(path.name)
     layer, name = (found[1], found[2]) if found else ("0", None)
     features = load(path, (), skip=("attention",)).get("features")
@@ -202,15 +265,25 @@ def _sample(scenario: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
     known = scenario or {}
     pieces = [str(piece) for piece in known.get("tokens", ())]
     spans = [
-        {"name": str(span), "start": min(at), "end": max(at) + 1} for span, at in known.get("key_positions", {}).items() if at
+        {"name": str(span), "start": min(at), "end": max(at) + 1}
+        for span, at in known.get("key_positions", {}).items()
+        if at
     ]
     given = str(known.get("sample", {}).get("sample", name))
     text = "".join(pieces)
-    row = {"sample": given, "unit": given, "cluster": given, "text": text, "token_ids": list(known.get("token_ids", ()))}
+    row = {
+        "sample": given,
+        "unit": given,
+        "cluster": given,
+        "text": text,
+        "token_ids": list(known.get("token_ids", ())),
+    }
     return row | {"pieces": pieces, "spans": spans, "prompt_hash": key_of("text", text)}
 
 
-def _activations(path: Path, spaces: Mapping[str, Any], samples: Mapping[str, Any]) -> Iterator[pa.Table]:
+def _activations(
+    path: Path, spaces: Mapping[str, Any], samples: Mapping[str, Any]
+) -> Iterator[pa.Table]:
     import numpy as np
 
     found = load(path, (), skip=("attention",))
@@ -221,16 +294,29 @@ def _activations(path: Path, spaces: Mapping[str, Any], samples: Mapping[str, An
         raise DataError(f"{path}: `features` is {matrix.shape}; wanted (tokens, {space['width']}).")
     positions = found.get("positions", np.arange(len(matrix)))
     if len(positions) and not 0 <= positions.min() <= positions.max() < len(matrix):
-        raise DataError(f"{path}: `positions` names a token outside of the {len(matrix)} rows of `features`.")
-    yield sparse(space["space"], [samples[path.parent.name]["sample"]] * len(positions), positions, matrix[positions])
+        raise DataError(
+            f"{path}: `positions` names a token outside of the {len(matrix)} rows of `features`."
+        )
+    yield sparse(
+        space["space"],
+        [samples[path.parent.name]["sample"]] * len(positions),
+        positions,
+        matrix[positions],
+    )
 
 
 def _once(files: Sequence[Path]) -> list[Path]:
     """A file for each sample and layer: two SAEs of one layer hold the same attention."""
-    return list({(path.parent, found[1]): path for path in files if (found := _FILE.fullmatch(path.name))}.values())
+    return list(
+        {
+            (path.parent, found[1]): path for path in files if (found := _FILE.fullmatch(path.name))
+        }.values()
+    )
 
 
-def _attention(path: Path, spaces: Mapping[str, Any], samples: Mapping[str, Any]) -> Iterator[pa.Table]:
+def _attention(
+    path: Path, spaces: Mapping[str, Any], samples: Mapping[str, Any]
+) -> Iterator[pa.Table]:
     import numpy as np
     import pyarrow as pa
 

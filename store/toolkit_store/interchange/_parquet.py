@@ -1,6 +1,8 @@
-"""A run as Parquet: a file a table, each row with its step, a row group for one step; the ledger in `toolkit-run.json`.
+"""A run as Parquet: a file a table, each row with its step, a row group for one step; the ledger in
+`toolkit-run.json`.
 
-Steps are committed again under their own keys, so that what is read back is identical and reading it twice adds nothing.
+Steps are committed again under their own keys, so that what is read back is identical and reading
+it twice adds nothing.
 """
 
 from __future__ import annotations
@@ -32,14 +34,19 @@ _KEPT = ("manifest.json", "events.jsonl")
 def write(run: RunTables, folder: Path) -> list[Path]:
     """Every table that has rows, then the ledger."""
     files = [_write_table(run, name, folder) for name in DATA_TABLES if run.keys(name)]
-    kept = [Path(shutil.copy(run.folder / name, folder / name)) for name in _KEPT if (run.folder / name).is_file()]
+    kept = [
+        Path(shutil.copy(run.folder / name, folder / name))
+        for name in _KEPT
+        if (run.folder / name).is_file()
+    ]
     index = {
         "format": "parquet",
         "version": VERSION,
         "toolkit": __version__,
         "store_format": STORE_FORMAT,
         "tables": {path.stem: _facts(path) for path in files},
-        "run": vars(run.row) | {"steps": [*dict.fromkeys([*run.row.steps, *(step.key for step in run.steps)])]},
+        "run": vars(run.row)
+        | {"steps": [*dict.fromkeys([*run.row.steps, *(step.key for step in run.steps)])]},
         "steps": [vars(step) | {"tables": dict(step.tables)} for step in run.steps],
     }
     return [*files, *kept, write_json(folder / INDEX, index)]
@@ -50,7 +57,9 @@ def _write_table(run: RunTables, name: str, folder: Path) -> Path:
     import pyarrow.parquet as pq
 
     path = folder / f"{name}.parquet"
-    schema = arrow_schema(name, step=True).with_metadata({"toolkit.table": name, "toolkit.version": str(TABLES[name].version)})
+    schema = arrow_schema(name, step=True).with_metadata(
+        {"toolkit.table": name, "toolkit.version": str(TABLES[name].version)}
+    )
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for key in run.keys(name):
             rows = run.store.read(name, [key])
@@ -60,7 +69,11 @@ def _write_table(run: RunTables, name: str, folder: Path) -> Path:
 
 
 def _facts(path: Path) -> dict[str, Any]:
-    return {"version": TABLES[path.stem].version, "bytes": path.stat().st_size, "sha256": _sha256(path)}
+    return {
+        "version": TABLES[path.stem].version,
+        "bytes": path.stat().st_size,
+        "sha256": _sha256(path),
+    }
 
 
 def _sha256(path: Path) -> str:
@@ -74,12 +87,16 @@ def read(store: Store, folder: Path) -> str:
     for name, facts in index["tables"].items():
         _check_table(folder, name, facts)
     row = RunRow(**{**index["run"], "steps": tuple(index["run"]["steps"])})
-    row = replace(row, state="interrupted") if row.state == "running" else row  # here nobody goes on with it
+    row = (
+        replace(row, state="interrupted") if row.state == "running" else row
+    )  # here nobody goes on with it
     with store.writer():
         known = store.has(step["key"] for step in index["steps"])
         missing = [StepRow(**step) for step in index["steps"] if step["key"] not in known]
         for step in missing:
-            store.commit(step, {name: _groups(folder / f"{name}.parquet", step.key) for name in step.tables})
+            store.commit(
+                step, {name: _groups(folder / f"{name}.parquet", step.key) for name in step.tables}
+            )
         _enter(store, row, folder)
     store.index(row.steps, run=row.run)
     return row.run
@@ -91,8 +108,14 @@ def _check_table(folder: Path, name: str, facts: dict[str, Any]) -> None:
     if name not in DATA_TABLES or facts["version"] != TABLES[name].version:
         ours = f"version {TABLES[name].version}" if name in DATA_TABLES else "no such table"
         raise DataError(
-            f"{folder / INDEX}: table '{name}' has version {facts['version']}; this toolkit ({__version__}) has {ours}. "
-            f"Read it with the toolkit that wrote it, or upgrade: python -m pip install -U sae-toolkit"
+            f"{folder / INDEX}: table '{name}' has version {facts['version']}; this "
+            f"toolkit "
+            f"({__version__}) has "
+            f"{ours}. "
+            f"Read it with the toolkit that wrote it, or upgrade: python -m "
+            f"pip "
+            f"install "
+            f"-U sae-toolkit"
         )
     if not path.is_file() or _sha256(path) != facts["sha256"]:
         said = "is not what was written: its SHA-256 differs" if path.is_file() else "is missing"
@@ -106,7 +129,10 @@ def _groups(path: Path, key: str) -> Iterator[pa.Table]:
     with pq.ParquetFile(path) as file:
         at = file.schema_arrow.get_field_index("step")
         for number in range(file.num_row_groups):
-            if file.metadata.row_group(number).column(file.metadata.num_columns - 1).statistics.min == key:
+            if (
+                file.metadata.row_group(number).column(file.metadata.num_columns - 1).statistics.min
+                == key
+            ):
                 yield file.read_row_group(number).remove_column(at)
 
 

@@ -1,4 +1,6 @@
-"""A run's committed rows as an export reads them, and rows from elsewhere as a step and a run of this store."""
+"""A run's committed rows as an export reads them, and rows from elsewhere as a step and a run of
+this store.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,9 @@ class RunTables:
 
         found = self.store.read(name, self.keys(name))
         keys = pl.DataFrame(found.select(list(table(name).key)))
-        return found.filter(keys.select(pl.struct(pl.all()).is_first_distinct()).to_series().to_arrow())
+        return found.filter(
+            keys.select(pl.struct(pl.all()).is_first_distinct()).to_series().to_arrow()
+        )
 
     @cached_property
     def spaces(self) -> dict[str, dict[str, Any]]:
@@ -71,13 +75,19 @@ class RunTables:
         """Id of a sample -> its row of `samples`, in order of ids."""
         return {row["sample"]: row for row in self.read("samples").to_pylist()}
 
-    def activations(self, wanted: Iterable[str] | None = None) -> Iterator[tuple[dict[str, Any], pl.DataFrame]]:
-        """Each space with its rows (sample, position, features, values), by sample and position; one is read at a time."""
+    def activations(
+        self, wanted: Iterable[str] | None = None
+    ) -> Iterator[tuple[dict[str, Any], pl.DataFrame]]:
+        """Each space with its rows (sample, position, features, values), by sample and position;
+        one is read at a time.
+        """
         import polars as pl
 
         columns = ("space", "sample", "position", "features", "values")
         for space in self._chosen(self._with_activations(), wanted):
-            found = self._rows.read("activations", self.keys("activations"), {"space": [space]}, columns)
+            found = self._rows.read(
+                "activations", self.keys("activations"), {"space": [space]}, columns
+            )
             yield self.spaces[space], _merged(pl.DataFrame(found)).drop("space").rechunk()
 
     @cached_property
@@ -97,30 +107,58 @@ class RunTables:
     def _chosen(self, there: Iterable[str], wanted: Iterable[str] | None) -> list[str]:
         known = sorted(there)
         if not known:
-            raise BadInput(f"Run {self.id} has no activations to export. Stages that extract write them: extract.activations.")
+            raise BadInput(
+                f"Run {self.id} has no activations to export. Stages that extract "
+                f"write "
+                f"them: "
+                f"extract.activations."
+            )
         for space in known:
             if space not in self.spaces:
-                raise DataError(f"space {space}: it has activations in run {self.id}, but table 'spaces' does not describe it.")
+                raise DataError(
+                    f"space {space}: it has activations in run {self.id}, but "
+                    f"table "
+                    f"'spaces' does not "
+                    f"describe it."
+                )
         if wanted is None:
             return known
         missing = [space for space in wanted if space not in known]
         if missing:
-            raise BadInput(f"Run {self.id} has no activations in space {missing[0]}. It has some in: {', '.join(known)}.")
+            raise BadInput(
+                f"Run {self.id} has no activations in space {missing[0]}. It has "
+                f"some "
+                f"in: "
+                f"{', '.join(known)}."
+            )
         return list(dict.fromkeys(wanted))
 
 
 def _merged(rows: pl.DataFrame) -> pl.DataFrame:
-    """One row a place, by place: where two steps looked at one, its entries as a query gives them, each with its largest value."""
+    """One row a place, by place: where two steps looked at one, its entries as a query gives them,
+    each with its largest value.
+    """
     import polars as pl
 
     place = ["space", "sample", "position"]
     again = rows.select(pl.struct(place).is_duplicated()).to_series()
     if not again.any():
         return rows
-    entries = rows.filter(again).explode("features", "values").group_by([*place, "features"]).agg(pl.col("values").max())
-    filled = entries.drop_nulls("features").sort([*place, "features"]).group_by(place, maintain_order=True)
+    entries = (
+        rows.filter(again)
+        .explode("features", "values")
+        .group_by([*place, "features"])
+        .agg(pl.col("values").max())
+    )
+    filled = (
+        entries.drop_nulls("features")
+        .sort([*place, "features"])
+        .group_by(place, maintain_order=True)
+    )
     lists = filled.agg(pl.col("features", "values"))
-    once = rows.filter(again).select(place).unique().join(lists, on=place, how="left")  # where nothing fired there are no entries
+    once = (
+        rows.filter(again).select(place).unique().join(lists, on=place, how="left")
+    )  # where nothing fired there are no entries
     whole = once.with_columns(pl.col("features", "values").fill_null([]))
     return pl.concat([rows.filter(~again), whole.select(rows.columns)]).sort(place)
 
@@ -150,15 +188,25 @@ def digest_of(files: Iterable[Path]) -> str:
     return seen.hexdigest()
 
 
-def land(store: Store, name: str, part: str, digest: str, tables: Mapping[str, Iterable[pa.Table] | pa.Table]) -> str:
-    """Commit tables from elsewhere as the one step of a new run; its id. What is there already is left as it is."""
+def land(
+    store: Store,
+    name: str,
+    part: str,
+    digest: str,
+    tables: Mapping[str, Iterable[pa.Table] | pa.Table],
+) -> str:
+    """Commit tables from elsewhere as the one step of a new run; its id. What is there already is
+    left as it is.
+    """
     key = key_of(part, digest)
     run = f"{_slug(name)}-{key[:8]}"
     with store.writer():
         store.commit(_step(key, run, part, digest), tables)
         if not store.run_states(run):
             _write_manifest(store, run, name, part, key, sorted(tables))
-            store.record_run(run=run, name=name, state="done", done=1, total=1, note=f"from {part}", steps=[key])
+            store.record_run(
+                run=run, name=name, state="done", done=1, total=1, note=f"from {part}", steps=[key]
+            )
     store.index([key], run=run)
     return run
 
@@ -168,7 +216,9 @@ def attach(run: RunTables, part: str, digest: str, tables: Mapping[str, pa.Table
     key = key_of(part, digest, run.id)
     with run.store.writer():
         run.store.commit(_step(key, run.id, part, digest), tables)
-        row = next(iter(run.store.run_states(run.id)), run.row)  # the run may have gone on since it was looked up
+        row = next(
+            iter(run.store.run_states(run.id)), run.row
+        )  # the run may have gone on since it was looked up
         steps = dict.fromkeys([*row.steps, *(step.key for step in run.steps)])
         if key not in row.steps:
             run.store.record_run(
@@ -202,8 +252,18 @@ def _step(key: str, run: str, part: str, digest: str) -> StepRow:
     )
 
 
-def _write_manifest(store: Store, run: str, name: str, part: str, key: str, writes: Sequence[str]) -> None:
-    stage = {"id": part, "experiment": run, "part": part, "version": __version__, "needs": [], "writes": list(writes), "key": key}
+def _write_manifest(
+    store: Store, run: str, name: str, part: str, key: str, writes: Sequence[str]
+) -> None:
+    stage = {
+        "id": part,
+        "experiment": run,
+        "part": part,
+        "version": __version__,
+        "needs": [],
+        "writes": list(writes),
+        "key": key,
+    }
     manifest = {
         "format": 1,
         "run": run,
@@ -232,7 +292,9 @@ def write_json(path: Path, content: Any) -> Path:
     """A JSON file, there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    unfinished.write_text(
+        json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     unfinished.replace(path)
     return path
 
@@ -243,13 +305,23 @@ def read_index(folder: Path, name: str, form: str, version: int) -> dict[str, An
 
     path = folder / name
     if not path.is_file():
-        raise BadInput(f"{folder} is no finished export of format '{form}': it has no {name}. Export it again.")
+        raise BadInput(
+            f"{folder} is no finished export of format '{form}': it has no {name}. Export it again."
+        )
     found = read_json(path)
     if found.get("format") != form:
-        raise BadInput(f"{path} is of format {found.get('format')!r}; wanted {form!r}. Give --format what it was exported as.")
+        raise BadInput(
+            f"{path} is of format {found.get('format')!r}; wanted {form!r}. Give --format "
+            f"what it was "
+            f"exported "
+            f"as."
+        )
     if not isinstance(found.get("version"), int) or found["version"] > version:
         raise BadInput(
-            f"{path} has version {found.get('version')!r}; this toolkit ({__version__}) reads up to version {version}. "
+            f"{path} has version {found.get('version')!r}; this toolkit "
+            f"({__version__}) "
+            f"reads up to version "
+            f"{version}. "
             f"Upgrade: python -m pip install -U sae-toolkit"
         )
     return found
@@ -259,7 +331,10 @@ def safe_names(spaces: Sequence[Row]) -> dict[str, str]:
     """Space id -> its address as a file name; spaces whose names would be equal get their ids too."""
     plain = {str(row["space"]): _slug(str(row["address"])) for row in spaces}
     seen = Counter(name.lower() for name in plain.values())
-    return {space: name if seen[name.lower()] == 1 else f"{name}-{_slug(space)}" for space, name in plain.items()}
+    return {
+        space: name if seen[name.lower()] == 1 else f"{name}-{_slug(space)}"
+        for space, name in plain.items()
+    }
 
 
 def arrow(name: str, rows: Sequence[Row]) -> pa.Table:
@@ -269,8 +344,12 @@ def arrow(name: str, rows: Sequence[Row]) -> pa.Table:
     return pa.Table.from_pylist([dict(row) for row in rows], schema=arrow_schema(name))
 
 
-def activation_rows(space: str, samples: Sequence[str], positions: Any, counts: Any, features: Any, values: Any) -> pa.Table:
-    """Rows of `activations` from flat arrays: row i has `counts[i]` entries of `features` and `values`, in order."""
+def activation_rows(
+    space: str, samples: Sequence[str], positions: Any, counts: Any, features: Any, values: Any
+) -> pa.Table:
+    """Rows of `activations` from flat arrays: row i has `counts[i]` entries of `features` and
+    `values`, in order.
+    """
     import numpy as np
     import pyarrow as pa
 
@@ -278,7 +357,10 @@ def activation_rows(space: str, samples: Sequence[str], positions: Any, counts: 
     offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
     lists = [
         pa.ListArray.from_arrays(offsets, pa.array(flat, kind.value_type), type=kind)
-        for flat, kind in ((features, schema.field("features").type), (values, schema.field("values").type))
+        for flat, kind in (
+            (features, schema.field("features").type),
+            (values, schema.field("values").type),
+        )
     ]
     columns = [
         pa.array([space] * len(samples), pa.string()),
@@ -308,5 +390,8 @@ def flat(rows: pl.DataFrame) -> tuple[Any, Any, Any]:
     """Counts a row, and all entries' features and values, as arrays."""
     import pyarrow.compute as pc
 
-    features, values = (pc.list_flatten(rows[name].to_arrow()).to_numpy(zero_copy_only=False) for name in ("features", "values"))
+    features, values = (
+        pc.list_flatten(rows[name].to_arrow()).to_numpy(zero_copy_only=False)
+        for name in ("features", "values")
+    )
     return rows["features"].list.len().to_numpy(), features, values

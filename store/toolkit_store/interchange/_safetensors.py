@@ -1,7 +1,8 @@
 """Activations in coordinates: `run.json`, `samples.jsonl`, and a safetensors file a space.
 
-Each file holds `indices` (2, entries) and `values` (entries), which make a sparse matrix of rows by features, and for each
-row `sample` (the line of `samples.jsonl`, from 0) and `position`. In torch: `torch.sparse_coo_tensor(indices, values, shape)`.
+Each file holds `indices` (2, entries) and `values` (entries), which make a sparse matrix of rows by
+features, and for each row `sample` (the line of `samples.jsonl`, from 0) and `position`. In torch:
+`torch.sparse_coo_tensor(indices, values, shape)`.
 """
 
 from __future__ import annotations
@@ -47,11 +48,22 @@ def write(run: RunTables, folder: Path, *, spaces: Sequence[str] | None = None) 
             ordinals.setdefault(name, len(ordinals))
         files.append(folder / f"{names[space['space']]}.safetensors")
         shape = {"format": "toolkit-coo", "shape": [len(rows), space["width"]]}
-        save_file(_tensors(rows, ordinals), files[-1], {"toolkit": json.dumps(shape)})  # of several entries the order would vary
+        save_file(
+            _tensors(rows, ordinals), files[-1], {"toolkit": json.dumps(shape)}
+        )  # of several entries the order would vary
         described.append({"file": files[-1].name, "rows": len(rows), **space})
-    lines = "".join(json.dumps(run.samples.get(name, {"sample": name}), ensure_ascii=False) + "\n" for name in ordinals)
+    lines = "".join(
+        json.dumps(run.samples.get(name, {"sample": name}), ensure_ascii=False) + "\n"
+        for name in ordinals
+    )
     (folder / "samples.jsonl").write_text(lines, encoding="utf-8", newline="\n")
-    index = {"format": "safetensors", "version": VERSION, "run": run.id, "name": run.row.name, "spaces": described}
+    index = {
+        "format": "safetensors",
+        "version": VERSION,
+        "run": run.id,
+        "name": run.row.name,
+        "spaces": described,
+    }
     return [*files, folder / "samples.jsonl", write_json(folder / INDEX, index)]
 
 
@@ -75,22 +87,40 @@ def read(store: Store, folder: Path) -> str:
     files = [folder / space["file"] for space in index["spaces"]]
     for path in files:
         if path.parent != folder or not path.is_file():
-            raise DataError(f"{path} is missing, though {folder / INDEX} names it. Copy or export the folder again.")
-    spaces = [{name: value for name, value in space.items() if name not in ("file", "rows")} for space in index["spaces"]]
+            raise DataError(
+                f"{path} is missing, though {folder / INDEX} names it. Copy or "
+                f"export "
+                f"the "
+                f"folder again."
+            )
+    spaces = [
+        {name: value for name, value in space.items() if name not in ("file", "rows")}
+        for space in index["spaces"]
+    ]
     names = [str(line["sample"]) for line in lines]
     tables = {
         "samples": arrow("samples", [line for line in lines if "text" in line]),
         "spaces": arrow("spaces", spaces),
-        "activations": (_rows(path, space, names) for path, space in zip(files, spaces, strict=True)),
+        "activations": (
+            _rows(path, space, names) for path, space in zip(files, spaces, strict=True)
+        ),
     }
-    return land(store, index["name"], "import.safetensors", digest_of([*files, folder / "samples.jsonl", folder / INDEX]), tables)
+    return land(
+        store,
+        index["name"],
+        "import.safetensors",
+        digest_of([*files, folder / "samples.jsonl", folder / INDEX]),
+        tables,
+    )
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     try:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as JSON lines: {error}. Copy or export the folder again.") from None
+        raise DataError(
+            f"{path} cannot be read as JSON lines: {error}. Copy or export the folder again."
+        ) from None
 
 
 def _rows(path: Path, space: dict[str, Any], samples: Sequence[str]) -> pa.Table:
@@ -99,14 +129,25 @@ def _rows(path: Path, space: dict[str, Any], samples: Sequence[str]) -> pa.Table
     found = _load(path)
     row, feature = found["indices"]
     rows = len(found["sample"])
-    if len(feature) and (feature.max() >= space["width"] or row.max() >= rows or min(feature.min(), row.min()) < 0):
-        raise DataError(f"{path}: an index lies outside of {rows} rows by {space['width']} features.")
+    if len(feature) and (
+        feature.max() >= space["width"] or row.max() >= rows or min(feature.min(), row.min()) < 0
+    ):
+        raise DataError(
+            f"{path}: an index lies outside of {rows} rows by {space['width']} features."
+        )
     if rows and found["sample"].max() >= len(samples):
-        raise DataError(f"{path}: sample {found['sample'].max()} is past the {len(samples)} lines of samples.jsonl.")
+        raise DataError(
+            f"{path}: sample {found['sample'].max()} is past the {len(samples)} "
+            f"lines "
+            f"of "
+            f"samples.jsonl."
+        )
     order = np.argsort(row, kind="stable")
     counts = np.bincount(row, minlength=rows)
     owners = [samples[at] for at in found["sample"]]
-    return activation_rows(space["space"], owners, found["position"], counts, feature[order], found["values"][order])
+    return activation_rows(
+        space["space"], owners, found["position"], counts, feature[order], found["values"][order]
+    )
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -116,10 +157,19 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         found = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise DataError(f"{path} is no whole safetensors file ({error}). Copy or export it again.") from None
+        raise DataError(
+            f"{path} is no whole safetensors file ({error}). Copy or export it again."
+        ) from None
     missing = [name for name in _TENSORS if name not in found]
     if missing:
         raise DataError(f"{path} has no tensor '{missing[0]}'. Wanted: {', '.join(_TENSORS)}.")
-    if found["indices"].shape != (2, len(found["values"])) or len(found["sample"]) != len(found["position"]):
-        raise DataError(f"{path}: `indices` must be (2, entries) and `values` (entries); `sample` and `position` one a row.")
+    if found["indices"].shape != (2, len(found["values"])) or len(found["sample"]) != len(
+        found["position"]
+    ):
+        raise DataError(
+            f"{path}: `indices` must be (2, entries) and `values` (entries); `sample` "
+            f"and "
+            f"`position` one a "
+            f"row."
+        )
     return found

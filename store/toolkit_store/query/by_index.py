@@ -1,7 +1,9 @@
-"""Answers about a space from its postings, which `toolkit_store.index.build` made: a feature is one row, found by a B-tree.
+"""Answers about a space from its postings, which `toolkit_store.index.build` made: a feature is one
+row, found by a B-tree.
 
-`toolkit_store.query.by_rows.ByRows` gives the same answers, by the same methods, without an index. A lookup takes a few milliseconds,
-so what is done with its result is done on arrays: each step of a query engine costs as much as the reading.
+`toolkit_store.query.by_rows.ByRows` gives the same answers, by the same methods, without an index.
+A lookup takes a few milliseconds, so what is done with its result is done on arrays: each step of a
+query engine costs as much as the reading.
 """
 
 from __future__ import annotations
@@ -28,15 +30,18 @@ _DIRECTORIES = 64
 
 @dataclass(frozen=True)
 class Directory:
-    """All features of a space: feature, samples in which it fired (`count`), entries and largest value; and how many samples
-    have rows in the space."""
+    """All features of a space: feature, samples in which it fired (`count`), entries and largest
+    value; and how many samples have rows in the space.
+    """
 
     features: pl.DataFrame
     samples: int
 
 
 class RunIndex:
-    """What the spaces of a run's index share: the samples' names, and the directories of the spaces asked about."""
+    """What the spaces of a run's index share: the samples' names, and the directories of the spaces
+    asked about.
+    """
 
     def __init__(self, rows: RunRows, numbering: str) -> None:
         self.rows, self._numbering = rows, numbering
@@ -47,7 +52,9 @@ class RunIndex:
         """Sample and unit by number."""
         import polars as pl
 
-        found = self.rows.find("sample_index", equals("step", self._numbering), ["number", "sample", "unit"])
+        found = self.rows.find(
+            "sample_index", equals("step", self._numbering), ["number", "sample", "unit"]
+        )
         return pl.DataFrame(found).sort("number").select("sample", "unit").rechunk()
 
     def directory(self, step: str) -> Directory:
@@ -55,7 +62,9 @@ class RunIndex:
         return self.look_up([step])[step]
 
     def look_up(self, steps: Sequence[str]) -> dict[str, Directory]:
-        """The directories of these spaces. They never change, so they are kept; what is not there yet is read at once."""
+        """The directories of these spaces. They never change, so they are kept; what is not there
+        yet is read at once.
+        """
         known = {step: self._directories[step] for step in steps if step in self._directories}
         missing = [step for step in steps if step not in known]
         found = known | (self._read_directories(missing) if missing else {})
@@ -70,7 +79,10 @@ class RunIndex:
 
         names = {"features": "feature", "fired": "count", "counts": "entries", "maxima": "max"}
         columns = ["step", "block", "samples", *names]
-        parts = [pl.DataFrame(self.rows.find("feature_index", where, columns)) for where in among("step", steps)]
+        parts = [
+            pl.DataFrame(self.rows.find("feature_index", where, columns))
+            for where in among("step", steps)
+        ]
         found = pl.concat(parts).sort("block")
         samples = dict(found.unique("step", keep="first").select("step", "samples").iter_rows())
         features = found.select("step", *names).explode(*names).rename(names).drop_nulls("feature")
@@ -136,7 +148,9 @@ class ByIndex:
         return self._index.directory(self._step).samples
 
     def together(self, feature: int) -> pl.DataFrame:
-        """Each feature, at how many places it fired together with this one (`both`), and at how many at all (`count`)."""
+        """Each feature, at how many places it fired together with this one (`both`), and at how
+        many at all (`count`).
+        """
         import polars as pl
 
         own = self._entries(feature)
@@ -150,7 +164,9 @@ class ByIndex:
 
         first, last = places(self._step)
         columns = ["step", "feature", "count", "samples", "positions"]
-        for batch in self._rows.find_in_batches("postings", f"place >= {first} AND place <= {last}", columns):
+        for batch in self._rows.find_in_batches(
+            "postings", f"place >= {first} AND place <= {last}", columns
+        ):
             own = batch.filter(pl.col("step") == self._step)
             if own.height:
                 yield own
@@ -160,7 +176,14 @@ class ByIndex:
         import polars as pl
 
         sample, *others = (self._index.samples[name][found.numbers] for name in ("sample", *more))
-        return pl.DataFrame([sample, pl.Series("position", found.positions), pl.Series("value", found.values), *others])
+        return pl.DataFrame(
+            [
+                sample,
+                pl.Series("position", found.positions),
+                pl.Series("value", found.values),
+                *others,
+            ]
+        )
 
     def _entries(self, feature: int, k: int | None = None) -> _Entries:
         """The entries of a feature; with `k`, of enough blocks to hold the k largest."""
@@ -168,13 +191,22 @@ class ByIndex:
         found = _Entries.of([first])
         if len(found.values) < BLOCK:
             return found
-        return _Entries.of([first, *(self._block(feature, number) for number in self._more(feature, found, k))])
+        return _Entries.of(
+            [first, *(self._block(feature, number) for number in self._more(feature, found, k))]
+        )
 
     def _more(self, feature: int, first: _Entries, k: int | None) -> list[int]:
-        """The further blocks. Of a dense feature the k largest entries lie in the k blocks with the largest maxima."""
+        """The further blocks. Of a dense feature the k largest entries lie in the k blocks with the
+        largest maxima.
+        """
         import polars as pl
 
-        beyond = f"place > {place(self._step, feature)} AND place <= {place(self._step, feature, LAST_BLOCK)}"
+        beyond = (
+            f"place > {place(self._step, feature)} AND "
+            f"place "
+            f"<= "
+            f"{place(self._step, feature, LAST_BLOCK)}"
+        )
         heads = pl.DataFrame(self._own(feature, beyond, ["block", "max"]))
         if k is not None:
             heads = heads.sort(["max", "block"], descending=[True, False]).head(k)
@@ -194,7 +226,9 @@ class ByIndex:
 
 
 class _Places:
-    """Places as sorted numbers, to ask which of others are among them; most are ruled out by their sample alone."""
+    """Places as sorted numbers, to ask which of others are among them; most are ruled out by their
+    sample alone.
+    """
 
     def __init__(self, numbers: np.ndarray, positions: np.ndarray) -> None:
         import numpy as np
@@ -207,7 +241,9 @@ class _Places:
         """Whether each place is one of these."""
         import numpy as np
 
-        out: np.ndarray = self._samples[np.minimum(numbers, len(self._samples) - 1)] & (numbers < len(self._samples))
+        out: np.ndarray = self._samples[np.minimum(numbers, len(self._samples) - 1)] & (
+            numbers < len(self._samples)
+        )
         near = np.flatnonzero(out)
         codes = _coded(numbers[near], positions[near])
         at = np.minimum(np.searchsorted(self._codes, codes), max(len(self._codes) - 1, 0))
@@ -228,6 +264,8 @@ def _both(batch: pl.DataFrame, target: _Places) -> pl.DataFrame:
     import polars as pl
 
     counts = batch["count"].to_numpy().astype(np.int64)
-    held = target.hold(batch["samples"].explode().to_numpy(), batch["positions"].explode().to_numpy())
+    held = target.hold(
+        batch["samples"].explode().to_numpy(), batch["positions"].explode().to_numpy()
+    )
     both = np.add.reduceat(held, np.cumsum(counts) - counts, dtype=np.int64)
     return pl.DataFrame({"feature": batch["feature"], "both": both, "count": counts})

@@ -1,4 +1,5 @@
-"""Answers about a space from the rows of `activations`, searched: for a run that has no index yet, as while it goes on.
+"""Answers about a space from the rows of `activations`, searched: for a run that has no index yet,
+as while it goes on.
 
 `toolkit_store.query.by_index.ByIndex` gives the same answers, by the same methods, from postings.
 """
@@ -29,7 +30,11 @@ class ByRows:
 
     def top(self, feature: int, k: int) -> pl.DataFrame:
         """Sample, position, value and unit where it fired hardest."""
-        found = self._found(feature).sort(["value", "sample", "position"], descending=[True, False, False]).head(k)
+        found = (
+            self._found(feature)
+            .sort(["value", "sample", "position"], descending=[True, False, False])
+            .head(k)
+        )
         units = self._rows.samples(found["sample"].to_list(), ["sample", "unit"]).unique("sample")
         return found.join(units, on="sample", how="left", maintain_order="left")
 
@@ -54,21 +59,35 @@ class ByRows:
         return len({name for batch in batches for name in batch["sample"].to_pylist()})
 
     def together(self, feature: int) -> pl.DataFrame:
-        """Each feature, at how many places it fired together with this one (`both`), and at how many at all (`count`)."""
+        """Each feature, at how many places it fired together with this one (`both`), and at how
+        many at all (`count`).
+        """
         import polars as pl
 
         entries = self._all().select("sample", "position", "feature").unique()
         own = entries.filter(pl.col("feature") == feature).select("sample", "position")
-        both = entries.join(own, on=["sample", "position"], how="semi").group_by("feature").agg(both=pl.len())
+        both = (
+            entries.join(own, on=["sample", "position"], how="semi")
+            .group_by("feature")
+            .agg(both=pl.len())
+        )
         counts = entries.group_by("feature").agg(count=pl.len())
-        joined = counts.join(both, on="feature", how="left").with_columns(pl.col("both").fill_null(0))
-        return joined.select(pl.col(name).cast(kind) for name, kind in together_schema().items()).sort("feature")
+        joined = counts.join(both, on="feature", how="left").with_columns(
+            pl.col("both").fill_null(0)
+        )
+        return joined.select(
+            pl.col(name).cast(kind) for name, kind in together_schema().items()
+        ).sort("feature")
 
     def _found(self, feature: int) -> pl.DataFrame:
         import polars as pl
 
         flat = self._flat(f"{equals('space', self._space)} AND {holds('features', feature)}")
-        return flat.filter(pl.col("feature") == feature).group_by("sample", "position").agg(pl.col("value").max())
+        return (
+            flat.filter(pl.col("feature") == feature)
+            .group_by("sample", "position")
+            .agg(pl.col("value").max())
+        )
 
     def _all(self) -> pl.DataFrame:
         return self._flat(equals("space", self._space))
@@ -78,7 +97,10 @@ class ByRows:
         import polars as pl
 
         empty = pl.DataFrame(arrow_schema("activations").empty_table()).select(_COLUMNS)
-        parts = [pl.DataFrame(batch).select(_COLUMNS) for batch in self._rows.activations(where, _COLUMNS)]
+        parts = [
+            pl.DataFrame(batch).select(_COLUMNS)
+            for batch in self._rows.activations(where, _COLUMNS)
+        ]
         some = pl.concat([empty, *parts]).filter(pl.col("features").list.len() > 0)
         return some.explode("features", "values").rename({"features": "feature", "values": "value"})
 

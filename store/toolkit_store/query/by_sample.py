@@ -23,13 +23,19 @@ def rows_of(rows: RunRows, sample: str, space: str | None) -> pa.Table:
     if space is None:
         found = rows.find("activations", equals("sample", sample), ["space", *_COLUMNS, "step"])
     else:
-        found = rows.find("activations", f"{equals('sample', sample)} AND {equals('space', space)}", [*_COLUMNS, "step"])
+        found = rows.find(
+            "activations",
+            f"{equals('sample', sample)} AND {equals('space', space)}",
+            [*_COLUMNS, "step"],
+        )
         found = found.append_column("space", pa.repeat(space, found.num_rows))
     return found.filter(pc.is_in(found["step"], value_set=pa.array(rows.cover, pa.string())))
 
 
 def entries_of(rows: pa.Table) -> pl.DataFrame:
-    """Space, position, feature and value, the strongest first within each place; an entry that two steps kept comes once."""
+    """Space, position, feature and value, the strongest first within each place; an entry that two
+    steps kept comes once.
+    """
     import numpy as np
     import polars as pl
     import pyarrow.compute as pc
@@ -42,11 +48,17 @@ def entries_of(rows: pa.Table) -> pl.DataFrame:
     order = _ordered(numbers, positions, features, values)
     whose = pl.Series("space", spaces)[numbers[order]]
     columns = {"position": positions, "feature": features, "value": values}
-    return pl.DataFrame([whose, *(pl.Series(name, column[order]) for name, column in columns.items())])
+    return pl.DataFrame(
+        [whose, *(pl.Series(name, column[order]) for name, column in columns.items())]
+    )
 
 
-def _ordered(numbers: np.ndarray, positions: np.ndarray, features: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Which entries, in the order of space, position, value from the top and feature; of one kept twice, the larger."""
+def _ordered(
+    numbers: np.ndarray, positions: np.ndarray, features: np.ndarray, values: np.ndarray
+) -> np.ndarray:
+    """Which entries, in the order of space, position, value from the top and feature; of one kept
+    twice, the larger.
+    """
     import numpy as np
 
     by_entry = np.lexsort((-values, features, positions, numbers))
@@ -54,5 +66,7 @@ def _ordered(numbers: np.ndarray, positions: np.ndarray, features: np.ndarray, v
     columns = (column[by_entry] for column in (numbers, positions, features))
     new[1:] = np.logical_or.reduce([column[1:] != column[:-1] for column in columns])
     once = by_entry[new]
-    order: np.ndarray = once[np.lexsort((features[once], -values[once], positions[once], numbers[once]))]
+    order: np.ndarray = once[
+        np.lexsort((features[once], -values[once], positions[once], numbers[once]))
+    ]
     return order

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 
 def diff_views(first: RunView, second: RunView, spaces: Sequence[str]) -> pl.DataFrame:
-    """Each feature that fired in these spaces, the largest change of rate first: counts, rates and maxima of `a` and `b`.
+    """Each feature that fired in these spaces, the largest change of rate first: counts, rates and
+    maxima of `a` and `b`.
 
     A feature is compared with itself: the spaces have to be the same ones in both.
     """
@@ -39,4 +40,6 @@ def _fired(view: RunView, space: str) -> pl.DataFrame:
     import polars as pl
 
     named = pl.lit(space).alias("space")
-    return view.directory(space).select(named, "feature", "count", "max", rate=pl.col("count") / max(view.samples_in(space), 1))
+    return view.directory(space).select(
+        named, "feature", "count", "max", rate=pl.col("count") / max(view.samples_in(space), 1)
+    )

@@ -1,8 +1,10 @@
-"""Questions to a store, answered as polars frames: `toolkit_store.open(folder).run().top(space, 2059)`.
+"""Questions to a store, answered as polars frames: `toolkit_store.open(folder).run().top(space,
+2059)`.
 
-A `RunView` looks at the committed steps of one run. Of each space it is settled once who answers: where the run's index is there,
-`toolkit_store.query.by_index`; without it, as while a run goes on, `toolkit_store.query.by_rows`. Both give the same answers. A space is named
-by its id; `RunView.feature` finds it for an address.
+A `RunView` looks at the committed steps of one run. Of each space it is settled once who answers:
+where the run's index is there, `toolkit_store.query.by_index`; without it, as while a run goes on,
+`toolkit_store.query.by_rows`. Both give the same answers. A space is named by its id;
+`RunView.feature` finds it for an address.
 """
 
 from __future__ import annotations
@@ -53,13 +55,20 @@ class Features:
         return self.store.run_states()
 
     def run(self, run_id: str | None = None, *, steps: Iterable[str] = ()) -> RunView:
-        """A run, the newest by default. `steps` names more of its steps, for one that is running and uses steps of others."""
+        """A run, the newest by default. `steps` names more of its steps, for one that is running
+        and uses steps of others.
+        """
         states = {row.run: row for row in self.runs()}
         if not states:
             raise BadInput(f"{self.store.uri} holds no runs yet. Start one: toolkit run SPEC")
         name = next(reversed(states)) if run_id is None else run_id
         if name not in states:
-            raise BadInput(f"There is no run '{name}' in {self.store.uri}.{nearest(name, states)} Runs: {choices(states)}.")
+            raise BadInput(
+                f"There is no run '{name}' in "
+                f"{self.store.uri}.{nearest(name, states)} "
+                f"Runs: "
+                f"{choices(states)}."
+            )
         return RunView(self.store, states[name], self._steps(states[name], steps))
 
     def _steps(self, state: RunRow, more: Iterable[str]) -> list[StepRow]:
@@ -70,14 +79,17 @@ class Features:
         return [row for row in self.store.steps() if row.key in keys or row.run == state.run]
 
     def diff(self, run_a: str, run_b: str, space: str) -> pl.DataFrame:
-        """How often and how strongly each feature fired in two runs, the largest change of rate first.
+        """How often and how strongly each feature fired in two runs, the largest change of rate
+        first.
 
         A feature is compared with itself: the space has to be the same one in both.
         """
         return diff_views(self.run(run_a), self.run(run_b), [space])
 
     def sql(self, text: str, run_id: str | None = None, k: int | None = None) -> pl.DataFrame:
-        """One SELECT over the tables of a run, in polars' SQL; with `k`, its first rows. It can neither write nor read else."""
+        """One SELECT over the tables of a run, in polars' SQL; with `k`, its first rows. It can
+        neither write nor read else.
+        """
         return self.run(run_id).sql(text, k)
 
 
@@ -105,7 +117,12 @@ class RunView:
         """Refuse a space that the run does not have."""
         if space not in self._declared and space not in self._spaces:
             known = self._spaces
-            raise BadInput(f"Run {self.id} has no space '{space}'.{nearest(space, known)} Spaces: {choices(known)}.")
+            raise BadInput(
+                f"Run {self.id} has no space "
+                f"'{space}'.{nearest(space, known)} "
+                f"Spaces: "
+                f"{choices(known)}."
+            )
 
     @cached_property
     def _declared(self) -> frozenset[str]:
@@ -129,7 +146,9 @@ class RunView:
             step = self._index_steps.get(space)
             if step is None:
                 self.check_space(space)
-            self._answerers[space] = ByRows(self._rows, space) if step is None else ByIndex(self._index, step)
+            self._answerers[space] = (
+                ByRows(self._rows, space) if step is None else ByIndex(self._index, step)
+            )
         return self._answerers[space]
 
     @cached_property
@@ -143,7 +162,10 @@ class RunView:
         """Space -> the step that holds its postings."""
         if self._numbering is None:
             return {}
-        keys = {space_key(self._numbering.key, space): space for space in indexing.spaces_of(self._numbering)}
+        keys = {
+            space_key(self._numbering.key, space): space
+            for space in indexing.spaces_of(self._numbering)
+        }
         return {keys[row.key]: row.key for row in self.store.index_steps(keys)}
 
     @cached_property
@@ -152,7 +174,9 @@ class RunView:
         return RunIndex(self._rows, self._numbering.key)
 
     def look_up(self, spaces: Iterable[str]) -> None:
-        """Fetch at once what is known of all features of these spaces, which are about to be asked about; others are refused."""
+        """Fetch at once what is known of all features of these spaces, which are about to be asked
+        about; others are refused.
+        """
         wanted = list(spaces)
         for space in wanted:
             if space not in self._index_steps:
@@ -163,12 +187,16 @@ class RunView:
     # --- one feature ---
 
     def feature(self, address: str) -> tuple[str, int]:
-        """Space and index of a feature by its address, as on the command line: `run.top(*run.feature("25/2059"))`."""
+        """Space and index of a feature by its address, as on the command line:
+        `run.top(*run.feature("25/2059"))`.
+        """
         space, index = locate(address, self.spaces().to_dicts())
         return str(space["space"]), index
 
     def activations(self, space: str, feature: int) -> pl.DataFrame:
-        """Where a feature fired, and how strongly: sample, position, value, in the order of samples and positions."""
+        """Where a feature fired, and how strongly: sample, position, value, in the order of samples
+        and positions.
+        """
         _check_feature(feature)
         return self._answers(space).activations(feature)
 
@@ -184,7 +212,9 @@ class RunView:
         return self._answers(space).entries(feature)
 
     def tokens(self, space: str, feature: int, sample: str) -> pl.DataFrame:
-        """The tokens of a sample with the feature's value: 0 where it did not fire, null where nothing was kept."""
+        """The tokens of a sample with the feature's value: 0 where it did not fire, null where
+        nothing was kept.
+        """
         import polars as pl
 
         _check_feature(feature)
@@ -200,11 +230,16 @@ class RunView:
             .join(fired, on="position", how="left")
             .with_columns(pl.col("value").fill_null(0))
         )
-        frame = pl.DataFrame({"position": range(len(pieces)), "piece": pieces}, {"position": pl.Int32, "piece": pl.String})
+        frame = pl.DataFrame(
+            {"position": range(len(pieces)), "piece": pieces},
+            {"position": pl.Int32, "piece": pl.String},
+        )
         return frame.join(kept, on="position", how="left", maintain_order="left")
 
     def coactive(self, space: str, feature: int, k: int = 20) -> pl.DataFrame:
-        """Features that fired at the same places: in how many together (`both`), in how many themselves, and the Jaccard index."""
+        """Features that fired at the same places: in how many together (`both`), in how many
+        themselves, and the Jaccard index.
+        """
         import polars as pl
 
         _check_feature(feature)
@@ -212,13 +247,19 @@ class RunView:
         counts = self._answers(space).together(feature)
         own = counts.filter(pl.col("feature") == feature)["both"].sum()
         others = counts.filter((pl.col("feature") != feature) & (pl.col("both") > 0))
-        scored = others.with_columns(jaccard=pl.col("both") / (own + pl.col("count") - pl.col("both")))
+        scored = others.with_columns(
+            jaccard=pl.col("both") / (own + pl.col("count") - pl.col("both"))
+        )
         return scored.sort(["jaccard", "both", "feature"], descending=[True, True, False]).head(k)
 
     # --- one sample ---
 
-    def sample(self, sample: str, position: int | None = None, space: str | None = None) -> pl.DataFrame:
-        """What is active on a sample, the strongest first within each place: space, position, feature, value."""
+    def sample(
+        self, sample: str, position: int | None = None, space: str | None = None
+    ) -> pl.DataFrame:
+        """What is active on a sample, the strongest first within each place: space, position,
+        feature, value.
+        """
         import polars as pl
 
         found = entries_of(rows_of(self._rows, sample, space))
@@ -227,81 +268,131 @@ class RunView:
     def positions(self, sample: str, spaces: Sequence[str] | None = None) -> list[int]:
         """At which positions of a sample activations were kept, in any space or in one of these."""
         found = rows_of(self._rows, sample, None).select(["space", "position"]).to_pylist()
-        return sorted({row["position"] for row in found if spaces is None or row["space"] in spaces})
+        return sorted(
+            {row["position"] for row in found if spaces is None or row["space"] in spaces}
+        )
 
     def samples(self, names: Sequence[str]) -> pl.DataFrame:
         """The rows of table `samples` for these samples; one that there is not has none."""
-        return self._rows.samples(names, list(TABLES["samples"].columns)).unique("sample", keep="first", maintain_order=True)
+        return self._rows.samples(names, list(TABLES["samples"].columns)).unique(
+            "sample", keep="first", maintain_order=True
+        )
 
     # --- all features of a space ---
 
     def directory(self, space: str) -> pl.DataFrame:
-        """Every feature of a space that fired: feature, number of samples (`count`), of places (`entries`), largest value."""
+        """Every feature of a space that fired: feature, number of samples (`count`), of places
+        (`entries`), largest value.
+        """
         return self._answers(space).directory()
 
     def frequent(self, space: str, at_least: int = 1) -> pl.DataFrame:
-        """Features that fired in at least so many samples: feature, number of samples, largest value; the most frequent first."""
+        """Features that fired in at least so many samples: feature, number of samples, largest
+        value; the most frequent first.
+        """
         import polars as pl
 
         found = self.directory(space).filter(pl.col("count") >= at_least)
-        return found.select("feature", "count", "max").sort(["count", "feature"], descending=[True, False])
+        return found.select("feature", "count", "max").sort(
+            ["count", "feature"], descending=[True, False]
+        )
 
     def samples_in(self, space: str) -> int:
         """How many samples have rows in a space."""
         return self._answers(space).samples()
 
     def features(self, space: str | None = None, stat: str | None = None) -> pl.DataFrame:
-        """What was found out about features, a row a statistic: the columns of table `features`, and `stage`."""
+        """What was found out about features, a row a statistic: the columns of table `features`,
+        and `stage`.
+        """
         import polars as pl
 
-        asked = {name: [value] for name, value in (("space", space), ("stat", stat)) if value is not None}
+        asked = {
+            name: [value] for name, value in (("space", space), ("stat", stat)) if value is not None
+        }
         return pl.DataFrame(self._rows.by_stage("features", asked))
 
     def labels(self, space: str, features: Iterable[int]) -> pl.DataFrame:
-        """What features are said to stand for: feature, label (of several the first, by their group)."""
+        """What features are said to stand for: feature, label (of several the first, by their
+        group).
+        """
         import polars as pl
 
         where = f"{equals('stat', 'label')} AND {equals('space', space)}"
-        found = pl.DataFrame(self._rows.find("features", where, ["feature", "group", "text", "step"]))
-        wanted = pl.col("feature").is_in(list(features)) & pl.col("step").is_in(self._rows.writers("features"))
+        found = pl.DataFrame(
+            self._rows.find("features", where, ["feature", "group", "text", "step"])
+        )
+        wanted = pl.col("feature").is_in(list(features)) & pl.col("step").is_in(
+            self._rows.writers("features")
+        )
         ours = found.filter(wanted & pl.col("text").is_not_null())
-        return ours.sort("group").unique("feature", keep="first", maintain_order=True).select("feature", label="text")
+        return (
+            ours.sort("group")
+            .unique("feature", keep="first", maintain_order=True)
+            .select("feature", label="text")
+        )
 
     def effects(
-        self, space: str | None = None, feature: int | None = None, arm: str | None = None, *, samples: bool = False
+        self,
+        space: str | None = None,
+        feature: int | None = None,
+        arm: str | None = None,
+        *,
+        samples: bool = False,
     ) -> pl.DataFrame:
-        """What interventions did: summaries over samples, or with `samples` a row a sample; and `stage`."""
+        """What interventions did: summaries over samples, or with `samples` a row a sample; and
+        `stage`.
+        """
         import polars as pl
 
         if feature is not None:
             _check_feature(feature)
-        asked = {name: [value] for name, value in (("space", space), ("arm", arm)) if value is not None}
+        asked = {
+            name: [value] for name, value in (("space", space), ("arm", arm)) if value is not None
+        }
         whose = {} if feature is None else {"feature": [feature]}
         kind = {} if samples else {"sample": [SUMMARY]}
         found = pl.DataFrame(self._rows.by_stage("effects", {**asked, **whose, **kind}))
         return found.filter(pl.col("sample") != SUMMARY) if samples else found
 
-    def similar(self, space: str, feature: int, k: int = 20, rows: Decoder | np.ndarray | None = None) -> pl.DataFrame:
+    def similar(
+        self, space: str, feature: int, k: int = 20, rows: Decoder | np.ndarray | None = None
+    ) -> pl.DataFrame:
         """Features of the space with the nearest decoder direction: feature, cosine.
 
-        `rows` are the space's decoder rows, or a function that gives a range of them. Without them, the projections that the
-        store keeps of the SAE (`projections`) are used, if there are any: cosines are then nearly right.
+        `rows` are the space's decoder rows, or a function that gives a range of them. Without them,
+        the projections that the store keeps of the SAE (`projections`) are used, if there are any:
+        cosines are then nearly right.
         """
         _check_k(k)
         rows = self.projections(space) if rows is None else rows
         if rows is None:
             raise BadInput(
-                "The decoder rows of the space are needed: give `rows`, an array or a function of a range; or keep projections "
+                "The decoder rows of the space are needed: give `rows`, an array or "
+                "a "
+                "function of a range; "
+                "or keep projections "
                 "in the store, where the SAE files are: toolkit store project"
             )
         width = self._width(space, rows)
         if not 0 <= feature < width:
-            raise BadInput(f"There is no feature {feature} in space '{space}'; its width is {width} (0 to {width - 1}).")
+            raise BadInput(
+                f"There is no feature {feature} in space '{space}'; its width "
+                f"is "
+                f"{width} "
+                f"(0 to {width - 1})."
+            )
         return nearest_rows(rows if callable(rows) else slices(rows), width, feature, k)
 
     def projections(self, space: str) -> np.ndarray | None:
-        """What the store keeps of the space's decoder, a row a feature; None if nobody asked for it."""
-        found = [row for row in self.spaces().to_dicts() if row["space"] == space and row["sae"] is not None]
+        """What the store keeps of the space's decoder, a row a feature; None if nobody asked for
+        it.
+        """
+        found = [
+            row
+            for row in self.spaces().to_dicts()
+            if row["space"] == space and row["sae"] is not None
+        ]
         return projected(self.store, found[0]["sae_hash"]) if found else None
 
     def _width(self, space: str, rows: Any) -> int:
@@ -311,13 +402,17 @@ class RunView:
             return len(rows)
         found = self.spaces().filter(pl.col("space") == space)
         if found.is_empty():
-            raise BadInput(f"Run {self.id} does not say how wide space '{space}' is; give `rows` as an array.")
+            raise BadInput(
+                f"Run {self.id} does not say how wide space '{space}' is; give `rows` as an array."
+            )
         return int(found["width"][0])
 
     # --- SQL ---
 
     def sql(self, text: str, k: int | None = None) -> pl.DataFrame:
-        """One SELECT over the tables of the run, in polars' SQL; with `k`, its first rows. It can neither write nor read else."""
+        """One SELECT over the tables of the run, in polars' SQL; with `k`, its first rows. It can
+        neither write nor read else.
+        """
         from toolkit_store.query.sql import select
 
         _check_k(k or 0)
@@ -325,23 +420,38 @@ class RunView:
             return select(text, self._lazy, most=k)
 
     def _lazy(self, name: str) -> pl.LazyFrame:
-        """A table of the run. What the store derives from a run's rows was written by steps of its own."""
+        """A table of the run. What the store derives from a run's rows was written by steps of its
+        own.
+        """
         from toolkit_store.query.lazy import lazy_table
 
-        steps = [row.key for row in self._own_steps if row.tables.get(name)] if TABLES[name].derived else self._rows.writers(name)
+        steps = (
+            [row.key for row in self._own_steps if row.tables.get(name)]
+            if TABLES[name].derived
+            else self._rows.writers(name)
+        )
         return lazy_table(self.store.database, name, steps)
 
     @cached_property
     def _own_steps(self) -> list[StepRow]:
-        """The store's own steps that derived something from this run: its index, and projections of its SAEs."""
-        hashes = dict.fromkeys(row["sae_hash"] for row in self.spaces().to_dicts() if row["sae"] is not None)
+        """The store's own steps that derived something from this run: its index, and projections of
+        its SAEs.
+        """
+        hashes = dict.fromkeys(
+            row["sae_hash"] for row in self.spaces().to_dicts() if row["sae"] is not None
+        )
         keys = [*self._index_steps.values(), *map(projection_key, hashes)]
         return [*([self._numbering] if self._numbering else []), *self.store.index_steps(keys)]
 
 
 def _check_feature(feature: int) -> None:
     if not 0 <= feature < 1 << 32:
-        raise BadInput(f"There is no feature {feature}: features are numbered from 0 to the width of their space.")
+        raise BadInput(
+            f"There is no feature {feature}: features are numbered from 0 to the "
+            f"width "
+            f"of "
+            f"their space."
+        )
 
 
 def _check_k(k: int) -> None:

@@ -1,8 +1,10 @@
-"""A table of a run as a lazy frame: what a SELECT asks of it is read when the answer is made, and no more than that.
+"""A table of a run as a lazy frame: what a SELECT asks of it is read when the answer is made, and
+no more than that.
 
-Only the columns that are asked for are read, a batch of rows at a time, and no more rows than are wanted. Of a WHERE, comparisons
-of a column with a text or a whole number that all have to hold (`sample = 's1' AND space IN ('a', 'b')`) are handed to LanceDB,
-which finds samples by their index. polars applies the whole WHERE to what comes, so what is not handed on costs reading only.
+Only the columns that are asked for are read, a batch of rows at a time, and no more rows than are
+wanted. Of a WHERE, comparisons of a column with a text or a whole number that all have to hold
+(`sample = 's1' AND space IN ('a', 'b')`) are handed to LanceDB, which finds samples by their index.
+polars applies the whole WHERE to what comes, so what is not handed on costs reading only.
 """
 
 from __future__ import annotations
@@ -18,7 +20,11 @@ from toolkit_store.query.run_rows import matching
 if TYPE_CHECKING:
     import polars as pl
 
-_WHOLE = {"int32": (-(1 << 31), (1 << 31) - 1), "uint32": (0, (1 << 32) - 1), "int64": (-(1 << 63), (1 << 63) - 1)}
+_WHOLE = {
+    "int32": (-(1 << 31), (1 << 31) - 1),
+    "uint32": (0, (1 << 32) - 1),
+    "int64": (-(1 << 63), (1 << 63) - 1),
+}
 """Types of columns that are compared with a whole number, and which numbers they hold."""
 _MOST_VALUES = 500
 """Of an IN that is handed on."""
@@ -32,12 +38,17 @@ def lazy_table(database: Database, name: str, steps: Sequence[str]) -> pl.LazyFr
     schema = pl.DataFrame(arrow_schema(name).empty_table()).schema
 
     def batches(
-        columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
+        columns: list[str] | None,
+        predicate: pl.Expr | None,
+        n_rows: int | None,
+        batch_size: int | None,
     ) -> Iterator[pl.DataFrame]:
         left = n_rows
         more = [] if predicate is None else list(_handed_on(predicate, TABLES[name].columns))
         for where in _of_steps(name, steps):
-            for batch in database.batches(name, " AND ".join([where, *more]), columns or list(schema)):
+            for batch in database.batches(
+                name, " AND ".join([where, *more]), columns or list(schema)
+            ):
                 frame = pl.DataFrame(batch)
                 frame = frame if predicate is None else frame.filter(predicate)
                 yield frame if left is None else frame.head(left)
@@ -60,7 +71,9 @@ def _of_steps(name: str, steps: Sequence[str]) -> Iterator[str]:
 
 
 def _handed_on(predicate: pl.Expr, columns: Any) -> Iterator[str]:
-    """Filters for LanceDB that hold wherever the predicate does: it is taken apart, and put together again to see that it is that."""
+    """Filters for LanceDB that hold wherever the predicate does: it is taken apart, and put
+    together again to see that it is that.
+    """
     parts = predicate.meta.pop()
     if len(parts) != 2:
         return
@@ -77,7 +90,9 @@ def _handed_on(predicate: pl.Expr, columns: Any) -> Iterator[str]:
 
 
 def _one_of(column: str, columns: Any, literal: pl.Expr) -> Iterator[str]:
-    """The filter that a column is the literal, or one of it, if that is a text or a number that the column can hold."""
+    """The filter that a column is the literal, or one of it, if that is a text or a number that the
+    column can hold.
+    """
     import polars as pl
 
     found = pl.select(literal.alias("value"))["value"]

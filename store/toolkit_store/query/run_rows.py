@@ -1,4 +1,6 @@
-"""The committed rows of one run, read from the tables: what every answer of `toolkit_store.query.features` is made of."""
+"""The committed rows of one run, read from the tables: what every answer of
+`toolkit_store.query.features` is made of.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ class RunRows:
         with self.store.reading():
             return self._database.rows(name, where, columns)
 
-    def find_in_batches(self, name: str, where: str, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+    def find_in_batches(
+        self, name: str, where: str, columns: Sequence[str]
+    ) -> Iterator[pl.DataFrame]:
         """The same, a few thousand rows at a time."""
         import polars as pl
 
@@ -58,16 +62,29 @@ class RunRows:
 
         cover = pa.array(self.cover, pa.string())
         with self.store.reading():
-            for batch in self._database.batches("activations", where, [*columns, "step"]) if self.cover else ():
+            for batch in (
+                self._database.batches("activations", where, [*columns, "step"])
+                if self.cover
+                else ()
+            ):
                 yield batch.filter(pc.is_in(batch["step"], value_set=cover))
 
     def samples(self, names: Sequence[str], columns: Sequence[str]) -> pl.DataFrame:
         """Rows of `samples` for these samples."""
         import polars as pl
 
-        parts = [pl.DataFrame(self.find("samples", where, [*columns, "step"])) for where in among("sample", names)]
-        empty = pl.DataFrame(arrow_schema("samples", step=True).empty_table()).select(*columns, "step")
-        return pl.concat([empty, *parts]).filter(pl.col("step").is_in(self.writers("samples"))).select(columns)
+        parts = [
+            pl.DataFrame(self.find("samples", where, [*columns, "step"]))
+            for where in among("sample", names)
+        ]
+        empty = pl.DataFrame(arrow_schema("samples", step=True).empty_table()).select(
+            *columns, "step"
+        )
+        return (
+            pl.concat([empty, *parts])
+            .filter(pl.col("step").is_in(self.writers("samples")))
+            .select(columns)
+        )
 
     def table(self, name: str) -> pl.DataFrame:
         """A whole table of the run, for one that is small."""
@@ -88,39 +105,57 @@ class RunRows:
         keys = [key for keys in self.stages(name, stage).values() for key in keys]
         found: set[str] = set()
         for own in among("step", keys):
-            for batch in self.find_in_batches(name, " AND ".join(filter(None, [matching(where), own])), [column]):
+            for batch in self.find_in_batches(
+                name, " AND ".join(filter(None, [matching(where), own])), [column]
+            ):
                 found.update(batch[column].unique().to_list())
         return sorted(found)
 
     def by_stage(
-        self, name: str, where: Where | None = None, columns: Sequence[str] | None = None, stage: str | None = None
+        self,
+        name: str,
+        where: Where | None = None,
+        columns: Sequence[str] | None = None,
+        stage: str | None = None,
     ) -> pa.Table:
-        """The rows of a table that match, in the order of its key, and in a column `stage` which stage wrote each; of one stage
-        if it is named."""
+        """The rows of a table that match, in the order of its key, and in a column `stage` which
+        stage wrote each; of one stage if it is named.
+        """
         import pyarrow as pa
 
         wanted = list(TABLES[name].columns if columns is None else columns)
-        schema = pa.schema([*(arrow_schema(name).field(column) for column in wanted), pa.field("stage", pa.string())])
+        schema = pa.schema(
+            [
+                *(arrow_schema(name).field(column) for column in wanted),
+                pa.field("stage", pa.string()),
+            ]
+        )
         parts = []
         for at, keys in self.stages(name, stage).items():
             found = self.read(name, keys, where, wanted)
             parts.append(found.append_column("stage", pa.repeat(pa.scalar(at), found.num_rows)))
         return pa.concat_tables([schema.empty_table(), *parts])
 
-    def read(self, name: str, keys: Sequence[str], where: Where | None, columns: Sequence[str]) -> pa.Table:
+    def read(
+        self, name: str, keys: Sequence[str], where: Where | None, columns: Sequence[str]
+    ) -> pa.Table:
         """The rows of these steps that match, in the order of the table's key."""
         import pyarrow as pa
 
         if not where:
             return self.store.read(name, keys, columns)
         needed = list(dict.fromkeys([*columns, *TABLES[name].key, "step"]))
-        parts = [self.find(name, f"{matching(where)} AND {own}", needed) for own in among("step", keys)]
+        parts = [
+            self.find(name, f"{matching(where)} AND {own}", needed) for own in among("step", keys)
+        ]
         return ordered(name, pa.concat_tables(parts)).select(list(columns))
 
 
 def matching(where: Where) -> str:
     """A filter for rows whose every column named has one of its values."""
-    return " AND ".join(f"({' OR '.join(_one_of(column, values))})" for column, values in where.items())
+    return " AND ".join(
+        f"({' OR '.join(_one_of(column, values))})" for column, values in where.items()
+    )
 
 
 def _one_of(column: str, values: Sequence[str] | Sequence[int]) -> Iterator[str]:

@@ -21,9 +21,18 @@ def nearest_rows(give: Decoder, width: int, feature: int, k: int) -> pl.DataFram
     import polars as pl
 
     own = _unit_rows(give(feature, feature + 1))[0]
-    parts = [_unit_rows(give(first, min(first + _AT_ONCE, width))) @ own for first in range(0, width, _AT_ONCE)]
-    frame = pl.DataFrame({"feature": np.arange(width, dtype=np.uint32), "cosine": np.concatenate(parts)})
-    return frame.filter(pl.col("feature") != feature).sort(["cosine", "feature"], descending=[True, False]).head(k)
+    parts = [
+        _unit_rows(give(first, min(first + _AT_ONCE, width))) @ own
+        for first in range(0, width, _AT_ONCE)
+    ]
+    frame = pl.DataFrame(
+        {"feature": np.arange(width, dtype=np.uint32), "cosine": np.concatenate(parts)}
+    )
+    return (
+        frame.filter(pl.col("feature") != feature)
+        .sort(["cosine", "feature"], descending=[True, False])
+        .head(k)
+    )
 
 
 def slices(rows: np.ndarray) -> Decoder:

@@ -1,9 +1,10 @@
 """One SELECT in polars' SQL over given tables, and nothing else.
 
-polars' SQL can read files (`read_csv('...')`) and change its own tables, and it knows more ways to quote than are worth
-imitating. So a statement passes only if every letter of it belongs to a word, a number, a plain 'text', a plain "name", a
-comment or a known sign, and every function that it calls is on a list. polars is handed those words alone: what is not
-understood here never reaches it.
+polars' SQL can read files (`read_csv('...')`) and change its own tables, and it knows more ways to
+quote than are worth imitating. So a statement passes only if every letter of it belongs to a word,
+a number, a plain 'text', a plain "name", a comment or a known sign, and every function that it
+calls is on a list. polars is handed those words alone: what is not understood here never reaches
+it.
 """
 
 from __future__ import annotations
@@ -65,9 +66,14 @@ class Word:
 
 
 def select(
-    text: str, table: Callable[[str], pl.LazyFrame], tables: Iterable[str] = DATA_TABLES, most: int | None = None
+    text: str,
+    table: Callable[[str], pl.LazyFrame],
+    tables: Iterable[str] = DATA_TABLES,
+    most: int | None = None,
 ) -> pl.DataFrame:
-    """The answer to one SELECT, or its first `most` rows; `table` gives the tables that it names, which are read batch by batch."""
+    """The answer to one SELECT, or its first `most` rows; `table` gives the tables that it names,
+    which are read batch by batch.
+    """
     import polars as pl
 
     known = tuple(tables)
@@ -99,9 +105,15 @@ def checked(text: str) -> list[Word]:
         words.pop()
     _check_statement(words)
     _check_depth(words)
-    for word, following, then in zip(words, [*words[1:], None], [*words[2:], None, None], strict=False):
+    for word, following, then in zip(
+        words, [*words[1:], None], [*words[2:], None, None], strict=False
+    ):
         _check_word(word, following)
-        if then and word.text.lower() in FUNCTIONS and f"{following and following.text}{then.text}" == "()":
+        if (
+            then
+            and word.text.lower() in FUNCTIONS
+            and f"{following and following.text}{then.text}" == "()"
+        ):
             _check_empty(word)
     return words
 
@@ -125,7 +137,10 @@ def _words(text: str) -> Iterator[Word]:
 
 def _not_understood(text: str, at: int) -> str:
     return (
-        f"At letter {at + 1} of the statement: {text[at : at + 12]!a} is not read here. Write words and numbers, 'text' and "
+        f"At letter {at + 1} of the statement: {text[at : at + 12]!a} is not read "
+        f"here. "
+        f"Write words and "
+        f"numbers, 'text' and "
         '"names" that end, and no backslashes.'
     )
 
@@ -133,7 +148,12 @@ def _not_understood(text: str, at: int) -> str:
 def _check_statement(words: list[Word]) -> None:
     first = next((word for word in words if word.text != "("), None)
     if first is None or first.text.upper() not in _FIRST:
-        raise BadInput("Only a SELECT can be asked. It may begin with WITH. For example: SELECT * FROM features LIMIT 5")
+        raise BadInput(
+            "Only a SELECT can be asked. It may begin with WITH. For example: "
+            "SELECT "
+            "* "
+            "FROM features LIMIT 5"
+        )
     if any(word.text == ";" for word in words):
         raise BadInput("One statement at a time: there is a ';' before the end.")
 
@@ -142,28 +162,53 @@ def _check_depth(words: list[Word]) -> None:
     depth = deepest = 0
     for word in words:
         depth += (
-            {"(": 1, "[": 1, ")": -1, "]": -1}.get(word.text, 0) + (word.text.upper() == "CASE") - (word.text.upper() == "END")
+            {"(": 1, "[": 1, ")": -1, "]": -1}.get(word.text, 0)
+            + (word.text.upper() == "CASE")
+            - (word.text.upper() == "END")
         )
         deepest = max(deepest, depth)
-    signs = sum(word.kind == "sign" or word.text.upper() in ("AND", "OR", "NOT", "UNION", "JOIN") for word in words)
+    signs = sum(
+        word.kind == "sign" or word.text.upper() in ("AND", "OR", "NOT", "UNION", "JOIN")
+        for word in words
+    )
     if deepest > DEEPEST or signs > MOST_SIGNS:
-        raise BadInput(f"The statement is too deep: at most {DEEPEST} brackets in brackets and {MOST_SIGNS:,} signs are read.")
+        raise BadInput(
+            f"The statement is too deep: at most {DEEPEST} brackets in brackets and "
+            f"{MOST_SIGNS:,} "
+            f"signs "
+            f"are read."
+        )
 
 
 def _check_word(word: Word, following: Word | None) -> None:
     called = following is not None and following.text == "("
     if word.kind == "name" and called:
-        raise BadInput(f"{word.text} stands before a bracket: functions are written without quotes.")
+        raise BadInput(
+            f"{word.text} stands before a bracket: functions are written without quotes."
+        )
     if word.kind != "word":
         return
     if word.text.upper() in _NEVER:
-        raise BadInput(f"'{word.text}' changes or reads more than tables; as the name of a column write it in double quotes.")
+        raise BadInput(
+            f"'{word.text}' changes or reads more than tables; as the name of a "
+            f"column "
+            f"write it in double "
+            f"quotes."
+        )
     if called and word.text.upper() not in _BEFORE_BRACKETS and word.text.lower() not in FUNCTIONS:
         raise BadInput(
-            f"There is no function '{word.text}' here.{nearest(word.text.lower(), FUNCTIONS)} Functions: {choices(FUNCTIONS)}."
+            f"There is no function '{word.text}' "
+            f"here.{nearest(word.text.lower(), FUNCTIONS)} "
+            f"Functions: "
+            f"{choices(FUNCTIONS)}."
         )
 
 
 def _check_empty(word: Word) -> None:
     if word.text.lower() not in _WITHOUT_ARGUMENTS:
-        raise BadInput(f"'{word.text}()' needs something in its brackets. Without it: {choices(_WITHOUT_ARGUMENTS)}.")
+        raise BadInput(
+            f"'{word.text}()' needs something in its brackets. "
+            f"Without "
+            f"it: "
+            f"{choices(_WITHOUT_ARGUMENTS)}."
+        )

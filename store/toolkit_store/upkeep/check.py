@@ -1,5 +1,6 @@
-"""`Store.check`: every file against the size and SHA-256 recorded when it was written, the record of files against the tables, and
-the rows against the ledger."""
+"""`Store.check`: every file against the size and SHA-256 recorded when it was written, the record
+of files against the tables, and the rows against the ledger.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +16,9 @@ from toolkit_store.place import Place
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What `check` looked at, what is wrong (each with the file or the step), and what is only worth knowing."""
+    """What `check` looked at, what is wrong (each with the file or the step), and what is only
+    worth knowing.
+    """
 
     files: int
     bytes: int
@@ -23,17 +26,25 @@ class CheckReport:
     notes: Sequence[str]
 
 
-def report(place: Place, ledger: Callable[[], Sequence[StepRow]], used: Callable[[str], bool]) -> CheckReport:
-    """Look at every file and at the record; and if they are whole, at every row. `used` tells whether a table has rows of a step."""
+def report(
+    place: Place, ledger: Callable[[], Sequence[StepRow]], used: Callable[[str], bool]
+) -> CheckReport:
+    """Look at every file and at the record; and if they are whole, at every row. `used` tells
+    whether a table has rows of a step.
+    """
     problems: list[str] = []
     notes = list(place.notes)
     for name in TABLES:
         problems += [f"{path}: {what}" for path, what in place.files.damaged(name)]
-        problems += [f"{path}: {what}" for path, what in place.files.faults(name, partial(used, name))]
+        problems += [
+            f"{path}: {what}" for path, what in place.files.faults(name, partial(used, name))
+        ]
         problems += _lost(place, name)
         unrecorded = len(place.files.unrecorded(name))
         if unrecorded:
-            notes.append(f"table '{name}': {unrecorded} files of a write that is going on or was cut off")
+            notes.append(
+                f"table '{name}': {unrecorded} files of a write that is going on or was cut off"
+            )
     steps = [] if problems else ledger()
     problems += _behind(place, steps)
     problems += _miscounted(place, steps) if not problems else []
@@ -42,7 +53,9 @@ def report(place: Place, ledger: Callable[[], Sequence[StepRow]], used: Callable
 
 
 def _lost(place: Place, name: str) -> list[str]:
-    """Files that are gone although the table needs them: only a table that cannot be read misses any."""
+    """Files that are gone although the table needs them: only a table that cannot be read misses
+    any.
+    """
     missing = place.files.missing(name)
     if not missing:
         return []
@@ -55,12 +68,19 @@ def _lost(place: Place, name: str) -> list[str]:
 
 
 def _behind(place: Place, steps: Sequence[StepRow]) -> Iterator[str]:
-    """Records that end too early: a step is entered into the ledger after the files with its rows are in the record."""
+    """Records that end too early: a step is entered into the ledger after the files with its rows
+    are in the record.
+    """
     for name in DATA_TABLES:
         wanted = sum(row.tables.get(name, 0) for row in steps)
         found = place.files.rows(name)
         if found is not None and found < wanted:
-            yield f"{place.folder / 'files' / f'{name}.jsonl'}: it ends before {wanted:,} rows, which the ledger says table '{name}' has"
+            yield (
+                f"{place.folder / 'files' / f'{name}.jsonl'}: it ends before {wanted:,} "
+                f"rows, which the "
+                f"ledger says table "
+                f"'{name}' has"
+            )
 
 
 def _miscounted(place: Place, steps: Sequence[StepRow]) -> Iterator[str]:
@@ -70,4 +90,9 @@ def _miscounted(place: Place, steps: Sequence[StepRow]) -> Iterator[str]:
         for row in steps:
             wanted = row.tables.get(name, 0)
             if found[row.key] != wanted:
-                yield f"step {row.key}: the ledger says {wanted:,} rows in table '{name}', there are {found[row.key]:,}"
+                yield (
+                    f"step {row.key}: the ledger says {wanted:,} rows in "
+                    f"table "
+                    f"'{name}', there are "
+                    f"{found[row.key]:,}"
+                )

@@ -1,14 +1,17 @@
-"""The record of files: size and SHA-256 of every file that a table consists of, taken when the file was written.
+"""The record of files: size and SHA-256 of every file that a table consists of, taken when the file
+was written.
 
     <store>/files/<table>.jsonl   one JSON line a file: {"file", "bytes", "sha256"}
 
-LanceDB returns wrong numbers without a word when a bit of a file has flipped; `Store.check` holds the files against this
-record, and `hold` does so for those that are about to be joined, or read to derive something: what is written from them gets a
-hash of its own, and the damage would be out of sight for good.
+LanceDB returns wrong numbers without a word when a bit of a file has flipped; `Store.check` holds
+the files against this record, and `hold` does so for those that are about to be joined, or read to
+derive something: what is written from them gets a hash of its own, and the damage would be out of
+sight for good.
 
-Table files never change once written, they only appear and go. The record is there before its table. It is written after the rows
-and before the ledger row that makes them exist, a version's manifest after what it refers to; so a file that is missing in it is
-one of a write that was cut off, or is being written, and none that the last recorded version needs.
+Table files never change once written, they only appear and go. The record is there before its
+table. It is written after the rows and before the ledger row that makes them exist, a version's
+manifest after what it refers to; so a file that is missing in it is one of a write that was cut
+off, or is being written, and none that the last recorded version needs.
 """
 
 from __future__ import annotations
@@ -44,7 +47,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class _Record:
-    """What the file of a table says, at the size it had then. `broken` are numbers of lines that cannot be read."""
+    """What the file of a table says, at the size it had then. `broken` are numbers of lines that
+    cannot be read.
+    """
 
     size: int = 0
     entries: dict[str, Entry] = field(default_factory=dict)
@@ -56,8 +61,14 @@ class Damaged(StoreError):
 
     def __init__(self, path: str, what: str) -> None:
         super().__init__(
-            f"{path}: {what}. Nothing is written from it, since that would hide the damage for good. Put the file back from a copy of "
-            "the store and issue the same command again, or run into a new store; `toolkit store check` names every such file."
+            f"{path}: {what}. Nothing is written from it, since that would hide the "
+            f"damage for good. Put "
+            f"the file back from a "
+            f"copy of "
+            "the store and issue the same command again, or run into a new store; "
+            "`toolkit store "
+            "check` names every "
+            "such file."
         )
 
 
@@ -80,7 +91,8 @@ class FileRecord:
         self._sound: dict[str, int] = {}
 
     def begin(self, table: str, used: Callable[[], bool]) -> None:
-        """Before a table is written to: make its record if there is none, and refuse if it is not sound.
+        """Before a table is written to: make its record if there is none, and refuse if it is not
+        sound.
 
         One that is gone is told if the table is `used`.
         """
@@ -92,7 +104,9 @@ class FileRecord:
         self._path(table).touch()
 
     def hold(self, table: str, which: Callable[[Fragment], bool]) -> None:
-        """Refuse to go on if a file of the last version is not what was written: those of such fragments, and of the indexes."""
+        """Refuse to go on if a file of the last version is not what was written: those of such
+        fragments, and of the indexes.
+        """
         self._refuse_faults(table)
         name = manifest.newest(manifest.manifests(self._table(table)))
         if name is None:
@@ -116,14 +130,18 @@ class FileRecord:
         try:
             return manifest.read(path)
         except ValueError as error:
-            raise StoreError(f"{error}. Use the version of LanceDB that wrote the store, or a newer toolkit.") from error
+            raise StoreError(
+                f"{error}. Use the version of LanceDB that wrote the store, or a newer toolkit."
+            ) from error
 
     def _of_indexes(self, table: str, version: Manifest) -> Iterator[str]:
         for folder in version.indexes:
             yield from _names(self._table(table) / "_indices" / folder, f"_indices/{folder}/")
 
     def _refuse_faults(self, table: str) -> None:
-        """Refuse to write to a table whose record is not sound; looked at again when another process has written to it."""
+        """Refuse to write to a table whose record is not sound; looked at again when another
+        process has written to it.
+        """
         size = self._record(table).size
         if self._sound.get(table) == size:
             return
@@ -135,7 +153,9 @@ class FileRecord:
         """Enter the files that are not in the record yet, manifests last."""
         self._refuse_faults(table)
         known = self.known(table)
-        new = sorted((name for name in _names(self._table(table)) if name not in known), key=_is_manifest)
+        new = sorted(
+            (name for name in _names(self._table(table)) if name not in known), key=_is_manifest
+        )
         if not new:
             return
         entries = {name: _entry(self._table(table) / name) for name in new}
@@ -153,7 +173,10 @@ class FileRecord:
         self._refuse_faults(table)
         known = self.known(table)
         folder = self._table(table)
-        entries = {name: known.get(name) or _entry(folder / name) for name in sorted(_names(folder), key=_is_manifest)}
+        entries = {
+            name: known.get(name) or _entry(folder / name)
+            for name in sorted(_names(folder), key=_is_manifest)
+        }
         unfinished = self._path(table).with_suffix(f".{os.getpid()}")
         unfinished.write_bytes(_lines(entries))
         unfinished.replace(self._path(table))
@@ -181,7 +204,9 @@ class FileRecord:
                 yield str(path), what
 
     def faults(self, table: str, used: Callable[[], bool]) -> Iterator[tuple[str, str]]:
-        """What is wrong with the record itself: it is gone, cannot be read, or lacks files that its last version needs."""
+        """What is wrong with the record itself: it is gone, cannot be read, or lacks files that its
+        last version needs.
+        """
         if not self._path(table).exists() and self._there(table) and used():
             yield str(self._path(table)), _GONE
         yield from self._own_faults(table)
@@ -189,24 +214,40 @@ class FileRecord:
     def _own_faults(self, table: str) -> Iterator[tuple[str, str]]:
         for number in self._record(table).broken:
             yield str(self._path(table)), f"line {number} cannot be read"
-        name, folder, known = manifest.newest(self.known(table)), self._table(table), self.known(table)
+        name, folder, known = (
+            manifest.newest(self.known(table)),
+            self._table(table),
+            self.known(table),
+        )
         if name is None:
             return
         if not (folder / name).exists():
             there = manifest.newest(manifest.manifests(folder))
-            if there is None or (manifest.version_of(there) or 0) < (manifest.version_of(name) or 0):
-                yield str(folder / name), f"{_MISSING}: it is the last version of the table that is recorded"
+            if there is None or (manifest.version_of(there) or 0) < (
+                manifest.version_of(name) or 0
+            ):
+                yield (
+                    str(folder / name),
+                    f"{_MISSING}: it is the last version of the table that is recorded",
+                )
             return  # else it went with the old versions, and a kill came before that was recorded
         with suppress(ValueError):  # `damaged` names a manifest that cannot be read
             version = manifest.read(folder / name)
             for wanted in (*_of_fragments(version, every), *self._of_indexes(table, version)):
                 if wanted not in known and (folder / wanted).exists():
-                    yield str(folder / wanted), f"{self._path(table)} does not have it, though it has what refers to it"
+                    yield (
+                        str(folder / wanted),
+                        f"{self._path(table)} does not have it, though it has what refers to it",
+                    )
 
     def rows(self, table: str) -> int | None:
         """How many rows the last recorded version of a table has; None if there is no such version."""
         name = manifest.newest(self.known(table))
-        return None if name is None or not (self._table(table) / name).exists() else self._version(table, name).rows
+        return (
+            None
+            if name is None or not (self._table(table) / name).exists()
+            else self._version(table, name).rows
+        )
 
     def missing(self, table: str) -> list[str]:
         """Recorded files that are not there."""
@@ -275,7 +316,10 @@ def _is_manifest(name: str) -> bool:
 
 
 def _lines(entries: dict[str, Entry]) -> bytes:
-    lines = ({"file": name, "bytes": entry.bytes, "sha256": entry.sha256} for name, entry in entries.items())
+    lines = (
+        {"file": name, "bytes": entry.bytes, "sha256": entry.sha256}
+        for name, entry in entries.items()
+    )
     return b"".join(json.dumps(line).encode() + b"\n" for line in lines)
 
 

@@ -1,7 +1,9 @@
-"""What a version of a table consists of, as LanceDB's manifest of that version says: its data, deletion and index files.
+"""What a version of a table consists of, as LanceDB's manifest of that version says: its data,
+deletion and index files.
 
-LanceDB tells it only through a larger package of its makers. A manifest is a protobuf message behind its length, at the position
-that stands in the file's last 16 bytes; unknown fields are passed over, so that a newer LanceDB may add some.
+LanceDB tells it only through a larger package of its makers. A manifest is a protobuf message
+behind its length, at the position that stands in the file's last 16 bytes; unknown fields are
+passed over, so that a newer LanceDB may add some.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ _DELETIONS = ("arrow", "bin")
 
 @dataclass(frozen=True)
 class Fragment:
-    """Some rows of a table: the files that hold them, how many were written, and how many of those are removed."""
+    """Some rows of a table: the files that hold them, how many were written, and how many of those
+    are removed.
+    """
 
     id: int
     files: tuple[str, ...]
@@ -42,7 +46,9 @@ class Manifest:
 
 
 def version_of(name: str) -> int | None:
-    """The version whose manifest a file of a table is; None of another file. Newer versions have smaller names."""
+    """The version whose manifest a file of a table is; None of another file. Newer versions have
+    smaller names.
+    """
     number = name.removeprefix(_VERSIONS).removesuffix(_ENDING)
     if not (name.startswith(_VERSIONS) and name.endswith(_ENDING) and number.isdigit()):
         return None
@@ -73,7 +79,11 @@ def read(path: Path) -> Manifest:
         return Manifest(
             version=message.number(3),
             fragments=tuple(_fragment(part) for part in message.messages(2)),
-            indexes=tuple(str(UUID(bytes=uuid.texts(1)[0])) for index in section.messages(1) for uuid in index.messages(1)),
+            indexes=tuple(
+                str(UUID(bytes=uuid.texts(1)[0]))
+                for index in section.messages(1)
+                for uuid in index.messages(1)
+            ),
         )
     except (IndexError, ValueError, TypeError) as error:
         raise ValueError(f"{path} is not a manifest of LanceDB ({error})") from error
@@ -87,7 +97,10 @@ def _section(content: bytes, at: int) -> bytes:
 
 
 def _fragment(part: _Message) -> Fragment:
-    number, files = part.number(1), [f"data/{file.texts(1)[0].decode()}" for file in part.messages(2)]
+    number, files = (
+        part.number(1),
+        [f"data/{file.texts(1)[0].decode()}" for file in part.messages(2)],
+    )
     removed = 0
     for deletion in part.messages(3):
         kind = _DELETIONS[deletion.number(1)]

@@ -1,7 +1,8 @@
-"""A table that may be larger than memory, read a part at a time: rows are divided by a column, and then put in order part by part.
+"""A table that may be larger than memory, read a part at a time: rows are divided by a column, and
+then put in order part by part.
 
-Divided rows lie in one scratch file, in pieces that each have one value of the column; it is mapped, so that what is in memory is
-the part in hand.
+Divided rows lie in one scratch file, in pieces that each have one value of the column; it is
+mapped, so that what is in memory is the part in hand.
 """
 
 from __future__ import annotations
@@ -19,8 +20,12 @@ Pieces = dict[str, list[int]]
 """By value of the column, which record batches of the scratch file have it."""
 
 
-def divide(chunks: Iterable[pa.Table], schema: pa.Schema, column: str, path: Path) -> tuple[Pieces, int]:
-    """Write the rows to a scratch file by value of the column; the pieces, and how many rows there were."""
+def divide(
+    chunks: Iterable[pa.Table], schema: pa.Schema, column: str, path: Path
+) -> tuple[Pieces, int]:
+    """Write the rows to a scratch file by value of the column; the pieces, and how many rows there
+    were.
+    """
     import pyarrow as pa
 
     pieces: Pieces = {}

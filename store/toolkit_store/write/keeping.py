@@ -1,8 +1,10 @@
-"""How tables are written to and kept: with the lease in hand, and never from a file that is not what was written.
+"""How tables are written to and kept: with the lease in hand, and never from a file that is not
+what was written.
 
-Joining files, making an index and deriving postings all write new files from old ones, with hashes of their own; so the old ones are
-held against the record first (`FileRecord.hold`), and a damaged one is told and left where it is. Joining and indexing disturb no
-reader; only what removes files needs them to be away.
+Joining files, making an index and deriving postings all write new files from old ones, with hashes
+of their own; so the old ones are held against the record first (`FileRecord.hold`), and a damaged
+one is told and left where it is. Joining and indexing disturb no reader; only what removes files
+needs them to be away.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ Ledger = Callable[[Iterable[str] | None], list[StepRow]]
 
 @dataclass(frozen=True)
 class CleanReport:
-    """What `clean` removed: rows that no committed step owns, per table, and the files and bytes given back."""
+    """What `clean` removed: rows that no committed step owns, per table, and the files and bytes
+    given back.
+    """
 
     rows: Mapping[str, int]
     files: int
@@ -40,7 +44,12 @@ class Keeper:
     """Writes to the tables of a place."""
 
     def __init__(self, place: Place, ledger: Ledger) -> None:
-        self._database, self._files, self._lease, self._ledger = place.database, place.files, place.lease, ledger
+        self._database, self._files, self._lease, self._ledger = (
+            place.database,
+            place.files,
+            place.lease,
+            ledger,
+        )
 
     def append(self, name: str, batch: pa.Table) -> None:
         """Append rows; where many small files have gathered, they are joined first."""
@@ -59,11 +68,19 @@ class Keeper:
     def hold_steps(self, name: str, steps: Iterable[str]) -> None:
         """Refuse to go on if a file with rows of these steps is not what was written."""
         self._begin(name)
-        asked = cache(lambda: {number for where in among("step", steps) for number in self._database.fragments_of(name, where)})
+        asked = cache(
+            lambda: {
+                number
+                for where in among("step", steps)
+                for number in self._database.fragments_of(name, where)
+            }
+        )
         self._files.hold(name, lambda fragment: fragment.id in asked())
 
     def tidy(self, *, settling: bool) -> None:
-        """Join small files and bring indexes up to date; `settling`, after postings were added. Others read meanwhile."""
+        """Join small files and bring indexes up to date; `settling`, after postings were added.
+        Others read meanwhile.
+        """
         for name in TABLES:
             self._begin(name)
             makes_index = cache(partial(self._database.makes_index, name, settling=settling))
@@ -87,7 +104,9 @@ class Keeper:
         return found
 
     def remove_orphans(self, name: str) -> int:
-        """How many rows were removed. None are while a file is damaged: rows might be taken for a step's that is not there."""
+        """How many rows were removed. None are while a file is damaged: rows might be taken for a
+        step's that is not there.
+        """
         found = self.orphans(name)
         if found:
             self._begin(name)
@@ -100,11 +119,18 @@ class Keeper:
         """Whether a step of the ledger has rows in a table; the ledger's own tables always are."""
         return TABLES[name].ledger or any(row.tables.get(name) for row in self._ledger(None))
 
-    def report(self, before: Mapping[str, tuple[int, int]], removed: Mapping[str, int]) -> CleanReport:
+    def report(
+        self, before: Mapping[str, tuple[int, int]], removed: Mapping[str, int]
+    ) -> CleanReport:
         """What is gone since the database used that much."""
         after = self._database.usage()
-        files, size = (sum(was[i] for was in before.values()) - sum(now[i] for now in after.values()) for i in (0, 1))
-        return CleanReport({name: count for name, count in removed.items() if count}, max(files, 0), max(size, 0))
+        files, size = (
+            sum(was[i] for was in before.values()) - sum(now[i] for now in after.values())
+            for i in (0, 1)
+        )
+        return CleanReport(
+            {name: count for name, count in removed.items() if count}, max(files, 0), max(size, 0)
+        )
 
     def _begin(self, name: str) -> None:
         self._files.begin(name, partial(self.used, name))

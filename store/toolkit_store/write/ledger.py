@@ -1,7 +1,8 @@
-"""The ledger's records as rows and back: one `StepRow` a committed step, one `RunRow` a change of a run's state.
+"""The ledger's records as rows and back: one `StepRow` a committed step, one `RunRow` a change of a
+run's state.
 
-The columns are the records' fields by name; the two fields that Arrow has no plain type for (`StepRow.tables`,
-`RunRow.steps`) are JSON text.
+The columns are the records' fields by name; the two fields that Arrow has no plain type for
+(`StepRow.tables`, `RunRow.steps`) are JSON text.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
 
 def steps_to_arrow(rows: Iterable[StepRow]) -> pa.Table:
-    return _rows("steps", [{**vars(row), "tables": json.dumps(dict(row.tables), sort_keys=True)} for row in rows])
+    return _rows(
+        "steps",
+        [{**vars(row), "tables": json.dumps(dict(row.tables), sort_keys=True)} for row in rows],
+    )
 
 
 def steps_from_arrow(rows: pa.Table) -> list[StepRow]:

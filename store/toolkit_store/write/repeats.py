@@ -1,8 +1,9 @@
 """Keys that come twice in a step's rows, found while they arrive in batches.
 
-Of a batch that has gone by, 16 bytes a row are kept: two hashes of its key, sorted by the first. A key of a later batch is looked up
-in them; where both hashes are there it is one of before (of a million rows, by chance, once in 1e26 steps). Sorted runs are joined as
-they grow equal in length, so that a step of n rows costs n log n, and no batch is looked at again.
+Of a batch that has gone by, 16 bytes a row are kept: two hashes of its key, sorted by the first. A
+key of a later batch is looked up in them; where both hashes are there it is one of before (of a
+million rows, by chance, once in 1e26 steps). Sorted runs are joined as they grow equal in length,
+so that a step of n rows costs n log n, and no batch is looked at again.
 """
 
 from __future__ import annotations
@@ -70,7 +71,10 @@ class Keys:
     def _refusal(self, key: dict[str, Any], times: int, rows: int) -> DataError:
         row = ", ".join(f"{column}={value!r}" for column, value in key.items())
         return DataError(
-            f"Table '{self._name}': the row {row} comes {times} times in one step ({rows} such rows). "
+            f"Table '{self._name}': the row {row} comes {times} times in one "
+            f"step "
+            f"({rows} "
+            f"such rows). "
             f"The columns {', '.join(key)} must make a row unique."
         )
 

@@ -1,8 +1,10 @@
-"""Rows on their way in and out: fitted to the declared table, checked for repeated keys, put in order, hashed.
+"""Rows on their way in and out: fitted to the declared table, checked for repeated keys, put in
+order, hashed.
 
-A table is declared by the host (`toolkit.tables`) as a map from column to type name. What parts hand over may differ in ways
-that carry no data (large strings, null flags inside lists, column order); those are brought to the declared type. All else
-that differs is the part's mistake and refused with the table and the column.
+A table is declared by the host (`toolkit.tables`) as a map from column to type name. What parts
+hand over may differ in ways that carry no data (large strings, null flags inside lists, column
+order); those are brought to the declared type. All else that differs is the part's mistake and
+refused with the table and the column.
 """
 
 from __future__ import annotations
@@ -25,10 +27,17 @@ _BATCH_BYTES = 64 << 20
 def check_name(name: str) -> None:
     """Refuse a table that steps cannot write to."""
     if name in DATA_TABLES and table(name).derived:
-        raise DataError(f"A step cannot write to table '{name}': the store derives it from other tables.")
+        raise DataError(
+            f"A step cannot write to table '{name}': the store derives it from other tables."
+        )
     if name not in DATA_TABLES:
         near = nearest(name, DATA_TABLES)
-        raise DataError(f"A step cannot write to table '{name}': it is not declared.{near} Tables: {choices(DATA_TABLES)}.")
+        raise DataError(
+            f"A step cannot write to table '{name}': it is not "
+            f"declared.{near} "
+            f"Tables: "
+            f"{choices(DATA_TABLES)}."
+        )
 
 
 def fitted(name: str, rows: pa.Table, step: str) -> pa.Table:
@@ -39,7 +48,9 @@ def fitted(name: str, rows: pa.Table, step: str) -> pa.Table:
     if unknown:
         allowed = choices(table(name).columns)
         raise DataError(
-            f"Table '{name}' has no column '{unknown[0]}'.{nearest(unknown[0], table(name).columns)} Columns: {allowed}."
+            f"Table '{name}' has no column "
+            f"'{unknown[0]}'.{nearest(unknown[0], table(name).columns)} "
+            f"Columns: {allowed}."
         )
     schema = arrow_schema(name, step=True)
     columns = [_fitted_column(name, rows, field) for field in list(schema)[:-1]]
@@ -55,14 +66,21 @@ def _fitted_column(name: str, rows: pa.Table, field: pa.Field) -> Any:
         raise DataError(f"{where}: the column is there more than once.")
     if field.name not in rows.column_names:
         if not field.nullable:
-            raise DataError(f"{where}: the column is missing. Only columns whose type ends in '?' can be left out.")
+            raise DataError(
+                f"{where}: the column is missing. Only columns whose type ends in "
+                f"'?' "
+                f"can "
+                f"be left out."
+            )
         return pa.nulls(rows.num_rows, field.type)
     column = rows.column(field.name)
     found, wanted = _spelled(column.type), _spelled(field.type)
     if found != wanted and not (found == "null" and field.nullable):
         raise DataError(f"{where}: the type is {found}, it must be {wanted}.")
     if _has_nulls(column, field.nullable):
-        raise DataError(f"{where}: there are nulls. Null is allowed only where the declared type ends in '?'.")
+        raise DataError(
+            f"{where}: there are nulls. Null is allowed only where the declared type ends in '?'."
+        )
     return column.cast(field.type)
 
 
@@ -76,7 +94,9 @@ def _spelled(kind: pa.DataType) -> str:
         return f"struct<{','.join(f'{part.name}:{_spelled(part.type)}' for part in kind)}>"
     if is_.is_large_string(kind) or is_.is_string_view(kind):
         return "string"
-    return {"double": "float64", "float": "float32", "halffloat": "float16"}.get(str(kind), str(kind))
+    return {"double": "float64", "float": "float32", "halffloat": "float16"}.get(
+        str(kind), str(kind)
+    )
 
 
 def _has_nulls(column: Any, allowed: bool) -> bool:
@@ -89,12 +109,17 @@ def _has_nulls(column: Any, allowed: bool) -> bool:
     if is_.is_list(column.type) or is_.is_large_list(column.type):
         return _has_nulls(pc.list_flatten(column), False)
     if is_.is_struct(column.type):
-        return any(_has_nulls(pc.struct_field(column, [index]), False) for index in range(column.type.num_fields))
+        return any(
+            _has_nulls(pc.struct_field(column, [index]), False)
+            for index in range(column.type.num_fields)
+        )
     return False
 
 
 def batches(name: str, chunks: Iterable[pa.Table] | pa.Table, step: str) -> Iterator[pa.Table]:
-    """The chunks, fitted and joined to a size worth a file each; a key that comes twice is refused before it is written."""
+    """The chunks, fitted and joined to a size worth a file each; a key that comes twice is refused
+    before it is written.
+    """
     keys = Keys(name)
     for batch in joined(fitted(name, chunk, step) for chunk in _each(chunks)):
         keys.add(batch.select(list(table(name).key)))
@@ -122,7 +147,9 @@ def joined(chunks: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 
 def ordered(name: str, rows: pa.Table) -> pa.Table:
-    """`rows` by the table's key; rows of two steps with one key stand in the order of their steps, facts once."""
+    """`rows` by the table's key; rows of two steps with one key stand in the order of their steps,
+    facts once.
+    """
     found = rows.sort_by([(column, "ascending") for column in (*table(name).key, "step")])
     return _once(found, table(name).key) if table(name).facts else found
 
@@ -132,11 +159,17 @@ def _once(rows: pa.Table, key: Sequence[str]) -> pa.Table:
     import pyarrow as pa
 
     keys = list(zip(*(rows.column(column).to_pylist() for column in key), strict=True))
-    return rows.filter(pa.array([place == 0 or keys[place - 1] != one for place, one in enumerate(keys)], pa.bool_()))
+    return rows.filter(
+        pa.array(
+            [place == 0 or keys[place - 1] != one for place, one in enumerate(keys)], pa.bool_()
+        )
+    )
 
 
 def digest(rows: pa.Table) -> str:
-    """sha256 of the rows as JSON lines: the same for equal rows, however they lie in files and buffers."""
+    """sha256 of the rows as JSON lines: the same for equal rows, however they lie in files and
+    buffers.
+    """
     found = hashlib.sha256()
     for batch in rows.to_batches(max_chunksize=8192):
         for row in batch.to_pylist():

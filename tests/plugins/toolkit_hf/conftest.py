@@ -33,7 +33,10 @@ class Loaded:
     def batch(self, lengths: tuple[int, ...] = LENGTHS) -> list[list[int]]:
         """Sequences of these lengths behind BOS, the same each time."""
         rng, vocabulary = np.random.default_rng(3), self.plain.config.vocab_size
-        return [[self.model.bos_id, *rng.integers(5, vocabulary, length - 1).tolist()] for length in lengths]
+        return [
+            [self.model.bos_id, *rng.integers(5, vocabulary, length - 1).tolist()]
+            for length in lengths
+        ]
 
     def hooked(self, module: Any, ids: list[int], *, before: bool) -> torch.Tensor:
         """What goes into or comes out of a module of the plain model while it reads one sequence."""
@@ -50,7 +53,12 @@ class Loaded:
 def _loaded(folder: Path) -> Loaded:
     plain = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True).eval()
     tokeniser = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    return Loaded(load(HuggingFace(path=str(folder), device="cpu"), SilentReporter()), plain, tokeniser, folder)
+    return Loaded(
+        load(HuggingFace(path=str(folder), device="cpu"), SilentReporter()),
+        plain,
+        tokeniser,
+        folder,
+    )
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +81,9 @@ def each(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture(scope="session")
 def close() -> Callable[..., None]:
-    """Asserts that rows agree, each within a share of its own largest number: BOS is far larger than a word."""
+    """Asserts that rows agree, each within a share of its own largest number: BOS is far larger
+    than a word.
+    """
 
     def check(found: torch.Tensor, wanted: torch.Tensor, share: float = 2e-5) -> None:
         assert found.shape == wanted.shape

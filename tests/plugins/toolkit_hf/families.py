@@ -1,4 +1,6 @@
-"""Tiny random checkpoints of every architecture that `huggingface` loads, written by transformers alone."""
+"""Tiny random checkpoints of every architecture that `huggingface` loads, written by transformers
+alone.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,24 @@ from transformers import (
 
 LAYERS, WIDTH, HEADS, CONTEXT, WINDOW = 4, 32, 4, 64, 8
 BEGIN, END = "<begin>", "<end>"
-CHAT = "{{ bos_token or '' }}{% for turn in messages %}<{{ turn.role }}>{{ turn.content }}{{ eos_token }}{% endfor %}<model>"
-SIZES: dict[str, Any] = {"vocab_size": 258, "hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS}
-ROTARY: dict[str, Any] = {**SIZES, "num_key_value_heads": 2, "intermediate_size": 48, "max_position_embeddings": CONTEXT}
+CHAT = (
+    "{{ bos_token or '' }}{% for turn in messages %}<{{ turn.role }}>{{ "
+    "turn.content "
+    "}}{{ eos_token }}{% "
+    "endfor %}<model>"
+)
+SIZES: dict[str, Any] = {
+    "vocab_size": 258,
+    "hidden_size": WIDTH,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS,
+}
+ROTARY: dict[str, Any] = {
+    **SIZES,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+    "max_position_embeddings": CONTEXT,
+}
 PLAIN = {
     "attn_z": ("self_attn.o_proj", True),
     "attn_out": ("self_attn", False),
@@ -33,12 +50,16 @@ PLAIN = {
     "mlp_raw": ("mlp", False),
     "mlp_out": ("mlp", False),
 }
-"""Where a plain hook sees a site: a module of the block, and whether what goes in (True) or comes out."""
+"""Where a plain hook sees a site: a module of the block, and whether what goes in (True) or comes
+out.
+"""
 
 
 @dataclass(frozen=True)
 class Family:
-    """An architecture: its config, what its tokeniser begins and ends texts with, and where plain hooks see its sites."""
+    """An architecture: its config, what its tokeniser begins and ends texts with, and where plain
+    hooks see its sites.
+    """
 
     name: str
     config: Any
@@ -54,11 +75,21 @@ FAMILIES = {
     family.name: family
     for family in (
         Family("llama", LlamaConfig(**ROTARY)),
-        Family("mistral", MistralConfig(**ROTARY, head_dim=8, sliding_window=WINDOW), windows=(WINDOW,) * LAYERS),
+        Family(
+            "mistral",
+            MistralConfig(**ROTARY, head_dim=8, sliding_window=WINDOW),
+            windows=(WINDOW,) * LAYERS,
+        ),
         Family("qwen2", Qwen2Config(**ROTARY, tie_word_embeddings=True), bos=None),
         Family(
             "qwen3",
-            Qwen3Config(**ROTARY, head_dim=16, use_sliding_window=True, sliding_window=WINDOW, max_window_layers=2),
+            Qwen3Config(
+                **ROTARY,
+                head_dim=16,
+                use_sliding_window=True,
+                sliding_window=WINDOW,
+                max_window_layers=2,
+            ),
             bos=None,
             windows=(None, None, WINDOW, WINDOW),
         ),
@@ -105,7 +136,11 @@ FAMILIES = {
                     **SIZES,
                     intermediate_size=48,
                     max_position_embeddings=CONTEXT,
-                    rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
+                    rope_parameters={
+                        "rope_type": "default",
+                        "rope_theta": 10000.0,
+                        "partial_rotary_factor": 0.5,
+                    },
                     use_parallel_residual=parallel,
                 ),
                 bos=END,
@@ -123,11 +158,21 @@ FAMILIES = {
 
 
 def build(family: Family, folder: Path) -> Path:
-    """Write a checkpoint whose every tensor is random: gains are not 1 and biases not 0, so that leaving one out shows."""
+    """Write a checkpoint whose every tensor is random: gains are not 1 and biases not 0, so that
+    leaving one out shows.
+    """
     torch.manual_seed(11)
-    ends = {"bos_token_id": None if family.bos is None else 256, "eos_token_id": 257, "pad_token_id": None}
+    ends = {
+        "bos_token_id": None if family.bos is None else 256,
+        "eos_token_id": 257,
+        "pad_token_id": None,
+    }
     for name, token in ends.items():
-        setattr(family.config, name, token if family.bos == BEGIN or name != "bos_token_id" or token is None else 257)
+        setattr(
+            family.config,
+            name,
+            token if family.bos == BEGIN or name != "bos_token_id" or token is None else 257,
+        )
     module = AutoModelForCausalLM.from_config(family.config)
     with torch.no_grad():
         for name, weight in module.named_parameters():
@@ -140,9 +185,13 @@ def build(family: Family, folder: Path) -> Path:
 
 
 def tokeniser(family: Family) -> Any:
-    """A token a byte; BOS as the real ones have it: put before by the tokeniser, the same as EOS but not put there, or none."""
+    """A token a byte; BOS as the real ones have it: put before by the tokeniser, the same as EOS
+    but not put there, or none.
+    """
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    plain = Tokenizer(models.BPE({**{letter: at for at, letter in enumerate(letters)}, BEGIN: 256, END: 257}, []))
+    plain = Tokenizer(
+        models.BPE({**{letter: at for at, letter in enumerate(letters)}, BEGIN: 256, END: 257}, [])
+    )
     plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     plain.decoder = decoders.ByteLevel()
     plain.add_special_tokens([BEGIN, END])

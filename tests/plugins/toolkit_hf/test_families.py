@@ -1,4 +1,6 @@
-"""Every architecture against transformers alone: captures, edits, kept prompts, padding, replies; longer than any window."""
+"""Every architecture against transformers alone: captures, edits, kept prompts, padding, replies;
+longer than any window.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.plugins.toolkit_hf.families import CONTEXT, FAMILIES, HEADS, LAYERS, PLAIN, WIDTH, Family, build
+from tests.plugins.toolkit_hf.families import (
+    CONTEXT,
+    FAMILIES,
+    HEADS,
+    LAYERS,
+    PLAIN,
+    WIDTH,
+    Family,
+    build,
+)
 from toolkit.errors import BadInput, DataError
 from toolkit.hookpoints import SITES
 from toolkit.models import Edit, Model
@@ -26,12 +37,23 @@ from toolkit_hf._load import load
 from toolkit_hf._structure import structure_of
 
 LENGTHS = (3, 26, 1, 11, 26)
-IN_BLOCK = ("resid_mid", "attn_z", "attn_out", "attn_probs", "mlp_in_normed", "mlp_in", "mlp_raw", "mlp_out")
+IN_BLOCK = (
+    "resid_mid",
+    "attn_z",
+    "attn_out",
+    "attn_probs",
+    "mlp_in_normed",
+    "mlp_in",
+    "mlp_raw",
+    "mlp_out",
+)
 
 
 @dataclass(repr=False)
 class Pair:
-    """One checkpoint by the plugin (`model`), and by transformers alone (`plain`), which computes attention the plain way."""
+    """One checkpoint by the plugin (`model`), and by transformers alone (`plain`), which computes
+    attention the plain way.
+    """
 
     family: Family
     folder: Path
@@ -44,17 +66,26 @@ class Pair:
         return self.plain.get_submodule(self.family.blocks)
 
     def ids(self, length: int) -> list[int]:
-        return torch.randint(256, (length,), generator=torch.Generator().manual_seed(length)).tolist()
+        return torch.randint(
+            256, (length,), generator=torch.Generator().manual_seed(length)
+        ).tolist()
 
     def batch(self) -> list[list[int]]:
         return [self.ids(length) for length in LENGTHS]
 
     def sites(self, ids: list[int]) -> dict[str, torch.Tensor]:
-        """What plain hooks see of one sequence, at every hookpoint that is the input or output of a module, and the logits."""
+        """What plain hooks see of one sequence, at every hookpoint that is the input or output of a
+        module, and the logits.
+        """
         if tuple(ids) not in self.seen:
             found: dict[str, torch.Tensor] = {}
             handles = [
-                _watch(block if not path else block.get_submodule(path), before, found, f"{site}.{layer}")
+                _watch(
+                    block if not path else block.get_submodule(path),
+                    before,
+                    found,
+                    f"{site}.{layer}",
+                )
                 for layer, block in enumerate(self.blocks)
                 for site, (path, before) in (self.family.plain or PLAIN).items() | _STREAM.items()
             ]
@@ -63,18 +94,26 @@ class Pair:
             for handle in handles:
                 handle.remove()
             found["logits"] = out.logits[0]
-            found |= {f"attn_probs.{layer}": weights[0] for layer, weights in enumerate(out.attentions)}
+            found |= {
+                f"attn_probs.{layer}": weights[0] for layer, weights in enumerate(out.attentions)
+            }
             self.seen[tuple(ids)] = found
         return self.seen[tuple(ids)]
 
-    def last(self, ids: list[int], put: Callable[[torch.Tensor], torch.Tensor], site: str, layer: int) -> torch.Tensor:
+    def last(
+        self, ids: list[int], put: Callable[[torch.Tensor], torch.Tensor], site: str, layer: int
+    ) -> torch.Tensor:
         """The last block's output of one sequence whose stream was changed by a plain hook."""
         block, found = self.blocks[layer], {}
         if site == "resid_pre":
-            edit = block.register_forward_pre_hook(lambda _module, given: (put(given[0]), *given[1:]))
+            edit = block.register_forward_pre_hook(
+                lambda _module, given: (put(given[0]), *given[1:])
+            )
         else:
             edit = block.register_forward_hook(
-                lambda _module, _given, out: (put(out[0]), *out[1:]) if isinstance(out, tuple) else put(out)
+                lambda _module, _given, out: (
+                    (put(out[0]), *out[1:]) if isinstance(out, tuple) else put(out)
+                )
             )
         watch = _watch(self.blocks[-1], False, found, "last")
         with torch.inference_mode():
@@ -100,8 +139,12 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """Each architecture, built once."""
     family = FAMILIES[request.param]
     folder = build(family, tmp_path_factory.mktemp("families") / family.name)
-    plain = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, attn_implementation="eager").eval()
-    return Pair(family, folder, load(HuggingFace(path=str(folder), device="cpu"), SilentReporter()), plain)
+    plain = AutoModelForCausalLM.from_pretrained(
+        folder, local_files_only=True, attn_implementation="eager"
+    ).eval()
+    return Pair(
+        family, folder, load(HuggingFace(path=str(folder), device="cpu"), SilentReporter()), plain
+    )
 
 
 @pytest.fixture(scope="session")
@@ -121,12 +164,17 @@ def near(found: torch.Tensor, wanted: torch.Tensor, share: float = 1e-4) -> None
     assert float((found - wanted).abs().max()) <= share * max(1.0, float(wanted.abs().max()))
 
 
-# --- whole passes -------------------------------------------------------------------------------------------------------
+# --- whole passes ---------------------------------------------------------------------------------
 
 
 def test_every_hookpoint_is_what_plain_hooks_see(pair: Pair) -> None:
     parallel = pair.family.name == "pythia"
-    names = [f"{site}.{layer}" for site in SITES for layer in range(LAYERS) if not (parallel and site == "resid_mid")]
+    names = [
+        f"{site}.{layer}"
+        for site in SITES
+        for layer in range(LAYERS)
+        if not (parallel and site == "resid_mid")
+    ]
     together = pair.model.run(pair.batch(), names)
     assert set(together) == set(names)
     for row, ids in enumerate(pair.batch()):
@@ -138,14 +186,19 @@ def test_every_hookpoint_is_what_plain_hooks_see(pair: Pair) -> None:
             weights = together[f"attn_probs.{layer}"][row]
             assert weights.shape == (HEADS, max(LENGTHS), max(LENGTHS))
             near(weights[:, : len(ids), : len(ids)], plain[f"attn_probs.{layer}"])
-            near(together[f"mlp_in_normed.{layer}"][row, : len(ids)], _without_gain(pair, plain, layer))
+            near(
+                together[f"mlp_in_normed.{layer}"][row, : len(ids)],
+                _without_gain(pair, plain, layer),
+            )
 
 
 def _without_gain(pair: Pair, plain: dict[str, torch.Tensor], layer: int) -> torch.Tensor:
     """From what comes out of the plain norm, its gain and bias taken away again."""
     norm = pair.blocks[layer].get_submodule(pair.family.norm)
     gain = 1 + norm.weight if pair.family.name == "gemma2" else norm.weight
-    return (plain[f"mlp_in.{layer}"] - getattr(norm, "bias", torch.zeros(()))).detach() / gain.detach()
+    return (
+        plain[f"mlp_in.{layer}"] - getattr(norm, "bias", torch.zeros(()))
+    ).detach() / gain.detach()
 
 
 def test_the_sites_of_a_block_add_up(pair: Pair) -> None:
@@ -191,7 +244,9 @@ def test_padding_on_the_left_is_padding_on_the_right(pair: Pair) -> None:
     given = torch.tensor([[*[0] * (longest - len(ids)), *ids] for ids in batch])
     mask = torch.tensor([[*[0] * (longest - len(ids)), *[1] * len(ids)] for ids in batch])
     with torch.inference_mode():
-        logits = pair.plain(given, attention_mask=mask, position_ids=(mask.cumsum(-1) - 1).clamp(min=0)).logits
+        logits = pair.plain(
+            given, attention_mask=mask, position_ids=(mask.cumsum(-1) - 1).clamp(min=0)
+        ).logits
     near(pair.model.next_logits(batch), logits[:, -1])
 
 
@@ -209,10 +264,13 @@ def test_an_edit_is_what_a_plain_hook_would_do(pair: Pair, site: str, layer: int
 
     near(found[row, : LENGTHS[row]], pair.last(batch[row], put, site, layer))
     untouched = pair.sites(batch[row])[last]
-    assert float((found[row, position + 1 : LENGTHS[row]] - untouched[position + 1 :]).abs().max()) > 1e-3
+    assert (
+        float((found[row, position + 1 : LENGTHS[row]] - untouched[position + 1 :]).abs().max())
+        > 1e-3
+    )
 
 
-# --- the fast ways ------------------------------------------------------------------------------------------------------
+# --- the fast ways --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("length", [26, 5, 1])
@@ -252,13 +310,16 @@ def test_the_contract_of_models(pair: Pair) -> None:
     check_model(pair.model, ("a caf\u00e9 \U0001f3b2", "two three"))
 
 
-# --- text ---------------------------------------------------------------------------------------------------------------
+# --- text -----------------------------------------------------------------------------------------
 
 
 def test_bos_stands_where_the_tokeniser_puts_it(pair: Pair) -> None:
     begun = pair.family.bos == "<begin>"
     assert pair.model.bos_id == (256 if begun else None)
-    assert list(pair.model.encode("one").ids) == AutoTokenizer.from_pretrained(pair.folder)("one")["input_ids"]
+    assert (
+        list(pair.model.encode("one").ids)
+        == AutoTokenizer.from_pretrained(pair.folder)("one")["input_ids"]
+    )
     assert len(pair.model.encode("one").ids) == 3 + begun
     assert pair.model.end_ids == (257,)
     assert pair.model.decode(pair.model.encode("one two").ids) == "one two"
@@ -280,22 +341,35 @@ def test_nothing_to_read(pair: Pair) -> None:
         pair.model.run([[5], []], ["resid_post.0"])
 
 
-# --- what is known before loading ---------------------------------------------------------------------------------------
+# --- what is known before loading -----------------------------------------------------------------
 
 
 def test_facts_are_read_from_the_files(pair: Pair) -> None:
     facts = identify(HuggingFace(path=str(pair.folder))).facts
     assert facts["architecture"] == pair.family.config.model_type
-    assert (facts["layers"], facts["width"], facts["context"], facts["vocabulary"]) == (LAYERS, WIDTH, CONTEXT, 258)
+    assert (facts["layers"], facts["width"], facts["context"], facts["vocabulary"]) == (
+        LAYERS,
+        WIDTH,
+        CONTEXT,
+        258,
+    )
     assert facts["parameters"] == sum(weight.numel() for weight in pair.plain.parameters())
     assert (pair.model.layers, pair.model.width, pair.model.context) == (LAYERS, WIDTH, CONTEXT)
 
 
-def test_masks_and_rotations_in_old_checkpoints_are_no_parameters(one: Callable[..., Any], tmp_path: Path) -> None:
+def test_masks_and_rotations_in_old_checkpoints_are_no_parameters(
+    one: Callable[..., Any], tmp_path: Path
+) -> None:
     """GPT-2 and Pythia on the hub hold them; they are neither counted nor missed."""
     folder = build(FAMILIES["gpt2"], tmp_path / "gpt2")
-    before, weights = identify(HuggingFace(path=str(folder))), load_file(folder / "model.safetensors")
-    masks = {f"transformer.h.{layer}.attn.bias": torch.ones(1, 1, CONTEXT, CONTEXT) for layer in range(LAYERS)}
+    before, weights = (
+        identify(HuggingFace(path=str(folder))),
+        load_file(folder / "model.safetensors"),
+    )
+    masks = {
+        f"transformer.h.{layer}.attn.bias": torch.ones(1, 1, CONTEXT, CONTEXT)
+        for layer in range(LAYERS)
+    }
     save_file({**weights, **masks}, folder / "model.safetensors", metadata={"format": "pt"})
     after = identify(HuggingFace(path=str(folder)))
     assert after.facts == before.facts
@@ -306,7 +380,7 @@ def test_masks_and_rotations_in_old_checkpoints_are_no_parameters(one: Callable[
     )
 
 
-# --- weights that are not whole -----------------------------------------------------------------------------------------
+# --- weights that are not whole -------------------------------------------------------------------
 
 
 def test_weights_that_lack_a_tensor_are_not_made_up(tmp_path: Path) -> None:
@@ -317,7 +391,10 @@ def test_weights_that_lack_a_tensor_are_not_made_up(tmp_path: Path) -> None:
     with pytest.raises(BadInput) as caught:
         load(HuggingFace(path=str(folder)), SilentReporter())
     assert str(caught.value) == (
-        f"{folder}: the weights lack 1 tensors that the config asks for, first model.layers.2.mlp.up_proj.weight. They would be random "
+        f"{folder}: the weights lack 1 tensors that the config asks for, first "
+        f"model.layers.2.mlp.up_proj.weight. "
+        f"They would be "
+        f"random "
         f"numbers. Copy or download it again."
     )
 
@@ -330,11 +407,13 @@ def test_weights_of_another_size(tmp_path: Path) -> None:
         load(HuggingFace(path=str(folder)), SilentReporter())
 
 
-# --- attention ----------------------------------------------------------------------------------------------------------
+# --- attention ------------------------------------------------------------------------------------
 
 
 def test_attention_is_sdpa_where_the_model_can(pair: Pair) -> None:
-    assert pair.model._module.config._attn_implementation == ("eager" if pair.family.eager else "sdpa")
+    assert pair.model._module.config._attn_implementation == (
+        "eager" if pair.family.eager else "sdpa"
+    )
 
 
 @pytest.mark.parametrize("name", ["llama", "mistral", "qwen3", "gpt2", "pythia"])
@@ -342,46 +421,75 @@ def test_eager_attention_gives_the_same(one: Callable[..., Any], name: str) -> N
     model, plain = one(name, attention="eager"), one(name, attention="sdpa")
     batch, rows = [list(range(3, 23)), [4, 5]], [(1, torch.ones(WIDTH)), (2, torch.ones(WIDTH))]
     near(model.next_logits(batch), plain.next_logits(batch), 2e-5)
-    near(model.suffix(model.prefix(batch[0]), rows), plain.suffix(plain.prefix(batch[0]), rows), 2e-5)
+    near(
+        model.suffix(model.prefix(batch[0]), rows), plain.suffix(plain.prefix(batch[0]), rows), 2e-5
+    )
     assert model.run(batch, ["attn_probs.1"])["attn_probs.1"].shape == (2, HEADS, 20, 20)
 
 
-def test_eager_attention_is_said_out_loud(one: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
+def test_eager_attention_is_said_out_loud(
+    one: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
     model = one("llama")
     with caplog.at_level(logging.WARNING):
         model.run([[4, 5, 6]], ["attn_probs.2", "attn_probs.0", "resid_post.3"])
         model.run([[4, 5, 7]], ["attn_probs.2", "attn_probs.0"])
-    said = "attn_probs: attention of layers 0, 2 of llama is computed by `eager`, since `sdpa` shows no weights."
+    said = (
+        "attn_probs: attention of layers 0, 2 of llama is computed by `eager`, "
+        "since "
+        "`sdpa` shows no "
+        "weights."
+    )
     assert [record.getMessage() for record in caplog.records] == [said]
     assert model._module.config._attn_implementation == "sdpa"
 
 
 def test_attention_that_never_shows_weights(one: Callable[..., Any]) -> None:
-    with pytest.raises(BadInput, match=r"attn_probs: `attention: sdpa` never has the weights in hand\. Set `attention: auto` or"):
+    with pytest.raises(
+        BadInput,
+        match=r"attn_probs: `attention: sdpa` never has the weights in "
+        r"hand\. "
+        r"Set "
+        r"`attention: auto` or",
+    ):
         one("mistral", attention="sdpa").run([[4, 5, 6]], ["attn_probs.0"])
 
 
 @pytest.mark.parametrize(
     ("name", "config", "said"),
     [
-        ("gemma2", {}, "this gemma2 caps its attention scores, which `sdpa` cannot. Use `auto` or `eager`."),
+        (
+            "gemma2",
+            {},
+            "this gemma2 caps its attention scores, which `sdpa` cannot. Use `auto` or `eager`.",
+        ),
         (
             "gpt2",
             {"scale_attn_by_inverse_layer_idx": True},
             "this gpt2 scales its attention scores by layer, which `sdpa` cannot.",
         ),
-        ("gpt2", {"scale_attn_weights": False}, "this gpt2 does not scale its attention scores, which `sdpa` cannot."),
+        (
+            "gpt2",
+            {"scale_attn_weights": False},
+            "this gpt2 does not scale its attention scores, which `sdpa` cannot.",
+        ),
     ],
 )
-def test_attention_that_sdpa_cannot_compute(tmp_path: Path, name: str, config: dict[str, Any], said: str) -> None:
-    """Some releases of transformers leave it out and say nothing: it is computed plainly, or refused."""
+def test_attention_that_sdpa_cannot_compute(
+    tmp_path: Path, name: str, config: dict[str, Any], said: str
+) -> None:
+    """Some releases of transformers leave it out and say nothing: it is computed plainly, or
+    refused.
+    """
     folder = build(FAMILIES[name], tmp_path / name)
     held = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**held, **config}))
     with pytest.raises(BadInput) as caught:
         load(HuggingFace(path=str(folder), attention="sdpa"), SilentReporter())
     assert str(caught.value).startswith(f"attention: {said}")
-    plain = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, attn_implementation="eager").eval()
+    plain = AutoModelForCausalLM.from_pretrained(
+        folder, local_files_only=True, attn_implementation="eager"
+    ).eval()
     with torch.inference_mode():
         wanted = plain(torch.tensor([[4, 5, 6, 7]])).logits[0, -1]
     model = load(HuggingFace(path=str(folder), device="cpu"), SilentReporter())
@@ -389,14 +497,17 @@ def test_attention_that_sdpa_cannot_compute(tmp_path: Path, name: str, config: d
     assert model.run([[4, 5]], ["attn_probs.0"])["attn_probs.0"].shape == (1, HEADS, 2, 2)
 
 
-# --- structure ----------------------------------------------------------------------------------------------------------
+# --- structure ------------------------------------------------------------------------------------
 
 
 def test_a_model_that_is_built_in_another_way() -> None:
     with pytest.raises(BadInput) as caught:
         structure_of(torch.nn.Sequential(torch.nn.Linear(2, 2)))
     assert str(caught.value) == (
-        "Sequential is built in no way that `huggingface` knows (learned positions, parallel, pre-norm, sandwich). Another one takes "
+        "Sequential is built in no way that `huggingface` knows (learned positions, "
+        "parallel, pre-norm, "
+        "sandwich). Another "
+        "one takes "
         "one file: docs/tutorial/a-model-loader.md."
     )
 
@@ -414,13 +525,18 @@ def test_there_is_no_stream_between_parallel_parts(one: Callable[..., Any]) -> N
     with pytest.raises(BadInput) as caught:
         one("pythia").run([[4, 5, 6]], ["resid_mid.2"])
     assert str(caught.value) == (
-        "hookpoint 'resid_mid.2': attention and MLP of pythia both read the block's input, so there is no stream between them. Use "
+        "hookpoint 'resid_mid.2': attention and MLP of pythia both read the block's "
+        "input, so there is "
+        "no stream between "
+        "them. Use "
         "resid_pre.2 or resid_post.2."
     )
 
 
 def test_embeddings_are_scaled_once(one: Callable[..., Any]) -> None:
-    """By the embedding itself, or by the model around it, as older releases of transformers have it."""
+    """By the embedding itself, or by the model around it, as older releases of transformers have
+    it.
+    """
     model = one("gemma2")
     wanted = model.run([[4, 5, 6]], ["resid_pre.0"])["resid_pre.0"]
     bare = torch.nn.Embedding.from_pretrained(model._embedding.weight.detach())

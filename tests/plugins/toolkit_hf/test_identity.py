@@ -1,4 +1,6 @@
-"""What a model is, read from its files without loading it: the digest, the facts, and every kind of unusable file."""
+"""What a model is, read from its files without loading it: the digest, the facts, and every kind of
+unusable file.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def config(copied: Path) -> Callable[..., None]:
     def change(**values: Any) -> None:
         file = copied / "config.json"
         known = {**json.loads(file.read_text()), **values}
-        file.write_text(json.dumps({name: value for name, value in known.items() if value is not None}))
+        file.write_text(
+            json.dumps({name: value for name, value in known.items() if value is not None})
+        )
 
     return change
 
@@ -53,7 +57,7 @@ def identity(folder: Path | str, **params: Any) -> Identity:
     return identify(HuggingFace(path=str(folder), **params))
 
 
-# --- the contract -------------------------------------------------------------------------------------------------------
+# --- the contract ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("part", list(toolkit_parts()), ids=lambda part: part.name)
@@ -65,13 +69,16 @@ def test_identify_imports_nothing_heavy(planted: Planted) -> None:
     code = (
         "import sys; from toolkit_hf import toolkit_parts; part = next(toolkit_parts())\n"
         f"for path in ({str(planted.model)!r}, {LAB!r}): part.identify(part.params(path=path))\n"
-        "print([name for name in ('torch', 'transformers', 'tokenizers', 'numpy', 'pyarrow') if name in sys.modules])"
+        "print([name for name in ('torch', 'transformers', 'tokenizers', "
+        "'numpy', "
+        "'pyarrow') if name "
+        "in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
 
 
-# --- the digest and the facts -------------------------------------------------------------------------------------------
+# --- the digest and the facts ---------------------------------------------------------------------
 
 
 def test_the_digest_does_not_depend_on_the_place(planted: Planted, copied: Path) -> None:
@@ -88,15 +95,24 @@ def test_the_digest_depends_on_what_it_computes_in(planted: Planted) -> None:
 def test_the_digest_depends_on_the_weights(planted: Planted, copied: Path) -> None:
     weights = load_file(copied / "model.safetensors")
     weights["lm_head.weight"][5, 3] += 0.25
-    save_file({name: np.ascontiguousarray(weight) for name, weight in weights.items()}, copied / "model.safetensors")
+    save_file(
+        {name: np.ascontiguousarray(weight) for name, weight in weights.items()},
+        copied / "model.safetensors",
+    )
     assert identity(copied).digest != identity(planted.model).digest
     assert identity(copied).facts == identity(planted.model).facts
 
 
-@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"])
-def test_the_digest_depends_on_every_file_that_is_read(planted: Planted, copied: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
+)
+def test_the_digest_depends_on_every_file_that_is_read(
+    planted: Planted, copied: Path, name: str
+) -> None:
     file = copied / name
-    file.write_text((file.read_text(encoding="utf-8") if file.exists() else "") + "\n", encoding="utf-8")
+    file.write_text(
+        (file.read_text(encoding="utf-8") if file.exists() else "") + "\n", encoding="utf-8"
+    )
     assert identity(copied).digest != identity(planted.model).digest
 
 
@@ -107,15 +123,27 @@ def test_the_digest_does_not_depend_on_other_files(planted: Planted, copied: Pat
 
 def test_the_facts_are_those_of_the_loaded_model(planted: Planted) -> None:
     for path in (str(planted.model), LAB):
-        facts, model = identity(path).facts, load(HuggingFace(path=path, device="cpu"), SilentReporter())
+        facts, model = (
+            identity(path).facts,
+            load(HuggingFace(path=path, device="cpu"), SilentReporter()),
+        )
         assert model.identity == identity(path)
-        assert (facts["layers"], facts["width"], facts["context"]) == (model.layers, model.width, model.context)
+        assert (facts["layers"], facts["width"], facts["context"]) == (
+            model.layers,
+            model.width,
+            model.context,
+        )
         assert facts["parameters"] == sum(weight.numel() for weight in model._module.parameters())
-        assert (facts["architecture"], facts["vocabulary"]) == ("llama", model._module.config.vocab_size)
+        assert (facts["architecture"], facts["vocabulary"]) == (
+            "llama",
+            model._module.config.vocab_size,
+        )
 
 
 def test_dtype_is_what_it_computes_in(planted: Planted) -> None:
-    model = load(HuggingFace(path=str(planted.model), dtype="bfloat16", device="cpu"), SilentReporter())
+    model = load(
+        HuggingFace(path=str(planted.model), dtype="bfloat16", device="cpu"), SilentReporter()
+    )
     assert str(model.prefix([1, 5, 6]).captured[model.last_hookpoint()].dtype) == "torch.bfloat16"
     assert str(model.next_logits([[1, 5, 6]]).dtype) == "torch.float32"
 
@@ -127,12 +155,15 @@ def test_names_for_people(copied: Path) -> None:
     assert identity(LAB).revision == "local"
 
 
-# --- params -------------------------------------------------------------------------------------------------------------
+# --- params ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("params", [{}, {"id": "org/model", "path": "model"}])
 def test_a_model_has_one_place(params: dict[str, str]) -> None:
-    with pytest.raises(ValidationError, match=r"give either id \(a repository on the hub\) or path \(a folder\), not both"):
+    with pytest.raises(
+        ValidationError,
+        match=r"give either id \(a repository on the hub\) or path \(a folder\), not both",
+    ):
         HuggingFace(**params)
 
 
@@ -142,7 +173,7 @@ def test_a_device_that_nobody_has(device: str) -> None:
         HuggingFace(path="model", device=device)
 
 
-# --- files that are no model ----------------------------------------------------------------------------------------------
+# --- files that are no model ----------------------------------------------------------------------
 
 
 def refused(folder: Path) -> str:
@@ -153,13 +184,23 @@ def refused(folder: Path) -> str:
 
 def test_a_folder_without_a_config(copied: Path) -> None:
     (copied / "config.json").unlink()
-    said = f"{copied} is no model: it has no config.json. Name the folder that holds config.json and *.safetensors."
+    said = (
+        f"{copied} is no model: it has no config.json. Name the folder that "
+        f"holds "
+        f"config.json and "
+        f"*.safetensors."
+    )
     assert refused(copied) == said
 
 
 def test_a_folder_without_weights(copied: Path) -> None:
     (copied / "model.safetensors").unlink()
-    assert refused(copied) == f"{copied} has no model*.safetensors. Convert the weights to safetensors, or copy them there."
+    assert (
+        refused(copied) == f"{copied} has no model*.safetensors. Convert the weights to "
+        f"safetensors, "
+        f"or "
+        f"copy them there."
+    )
 
 
 def test_weights_that_are_cut_off(copied: Path) -> None:
@@ -168,21 +209,33 @@ def test_weights_that_are_cut_off(copied: Path) -> None:
     with file.open("r+b") as stream:
         stream.truncate(size - 1234)
     assert refused(copied) == (
-        f"{file} is cut off: its header promises {size:,} bytes, it has {size - 1234:,}. Copy or download it again."
+        f"{file} is cut off: its header promises {size:,} bytes, it has "
+        f"{size - 1234:,}. "
+        f"Copy or download it "
+        f"again."
     )
 
 
 def test_an_architecture_that_is_not_loaded(copied: Path, config: Callable[..., None]) -> None:
     config(model_type="mamba")
     assert refused(copied) == (
-        f"{copied}/config.json: architecture 'mamba' is not among those that `huggingface` loads: gemma2, gpt2, gpt_neox, "
-        "llama, mistral, qwen2, qwen3. Another architecture takes one file: docs/tutorial/a-model-loader.md."
+        f"{copied}/config.json: architecture 'mamba' is not among those that "
+        f"`huggingface` loads: "
+        f"gemma2, gpt2, "
+        f"gpt_neox, "
+        "llama, mistral, qwen2, qwen3. Another architecture takes "
+        "one "
+        "file: "
+        "docs/tutorial/a-model-loader.md."
     )
 
 
 def test_a_config_without_a_size(copied: Path, config: Callable[..., None]) -> None:
     config(hidden_size=None)
-    assert refused(copied) == f"{copied}/config.json has no 'hidden_size': it is no complete llama config."
+    assert (
+        refused(copied)
+        == f"{copied}/config.json has no 'hidden_size': it is no complete llama config."
+    )
 
 
 def test_a_config_that_is_no_json(copied: Path) -> None:
@@ -190,7 +243,7 @@ def test_a_config_that_is_no_json(copied: Path) -> None:
     assert refused(copied).startswith(f"{copied}/config.json cannot be read as JSON: ")
 
 
-# --- the hub's cache ------------------------------------------------------------------------------------------------------
+# --- the hub's cache ------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -205,7 +258,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, planted: Planted) -> 
 
 
 def test_a_cached_model_is_found_by_branch_and_by_commit(cache: Path, planted: Planted) -> None:
-    by_branch, by_commit = (identify(HuggingFace(id="org/small", revision=revision)) for revision in ("main", COMMIT))
+    by_branch, by_commit = (
+        identify(HuggingFace(id="org/small", revision=revision)) for revision in ("main", COMMIT)
+    )
     assert by_branch == by_commit
     assert (by_branch.name, by_branch.revision) == ("org/small", COMMIT)
     assert by_branch.facts == identity(planted.model).facts
@@ -222,7 +277,10 @@ def test_a_model_that_is_not_cached_offline(cache: Path) -> None:
     with pytest.raises(BadInput) as caught:
         identify(HuggingFace(id="org/small", revision="v2"))
     assert str(caught.value) == (
-        f"'org/small' at revision 'v2' is not in the Hugging Face cache ({cache.parent}), and HF_HUB_OFFLINE forbids fetching it. "
+        f"'org/small' at revision 'v2' is not in the Hugging Face cache ({cache.parent}), "
+        f"and HF_HUB_OFFLINE "
+        f"forbids fetching "
+        f"it. "
         "Unset HF_HUB_OFFLINE, name a revision that is there, or a folder with `path:`."
     )
 
@@ -234,7 +292,7 @@ def test_a_cached_config_alone_is_no_model(cache: Path) -> None:
         identify(HuggingFace(id="org/small"))
 
 
-# --- a cache that has a part of the files -----------------------------------------------------------------------------------
+# --- a cache that has a part of the files ---------------------------------------------------------
 
 
 @pytest.fixture
@@ -244,7 +302,9 @@ def sharded(cache: Path) -> Path:
     weights = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
-    save_file({name: np.ascontiguousarray(weight) for name, weight in weights.items()}, folder / names[0])
+    save_file(
+        {name: np.ascontiguousarray(weight) for name, weight in weights.items()}, folder / names[0]
+    )
     index = {"weight_map": {**dict.fromkeys(weights, names[0]), "extra.weight": names[1]}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     return folder
@@ -254,7 +314,10 @@ def test_part_of_a_model_offline(sharded: Path) -> None:
     with pytest.raises(BadInput) as caught:
         identify(HuggingFace(id="org/small"))
     assert str(caught.value) == (
-        f"'org/small' is in the Hugging Face cache in part: {sharded} lacks 1 of its files, first model-00002-of-00002.safetensors, "
+        f"'org/small' is in the Hugging Face cache in part: {sharded} lacks 1 of "
+        f"its "
+        f"files, first "
+        f"model-00002-of-00002.safetensors, "
         "and HF_HUB_OFFLINE forbids fetching them. Unset it and run `toolkit fetch SPEC`."
     )
 
@@ -267,7 +330,10 @@ def test_part_of_a_model_is_fetched_again(sharded: Path, monkeypatch: pytest.Mon
 
 def test_a_folder_with_part_of_a_model(sharded: Path) -> None:
     assert refused(sharded) == (
-        f"{sharded} lacks 1 of the files that model.safetensors.index.json names, first model-00002-of-00002.safetensors. Copy or "
+        f"{sharded} lacks 1 of the files that model.safetensors.index.json names, "
+        f"first "
+        f"model-00002-of-00002.safetensors. "
+        f"Copy or "
         "download it again."
     )
 
@@ -275,7 +341,22 @@ def test_a_folder_with_part_of_a_model(sharded: Path) -> None:
 def test_what_is_fetched_is_what_is_read(cache: Path) -> None:
     (found,) = downloads(HuggingFace(id="org/small"))
     assert found.wanted == Snapshot("org/small", COMMIT, cache / "snapshots" / COMMIT)
-    read = {"config.json", "model.safetensors", "model-00001-of-00002.safetensors", "tokenizer.json", "chat_template.jinja"}
-    names = [*read, "consolidated.safetensors", "pytorch_model.bin", "original/params.json", "README.md", "tf_model.h5"]
-    assert {name for name in names if any(fnmatch(name, pattern) for pattern in found.patterns)} == read
+    read = {
+        "config.json",
+        "model.safetensors",
+        "model-00001-of-00002.safetensors",
+        "tokenizer.json",
+        "chat_template.jinja",
+    }
+    names = [
+        *read,
+        "consolidated.safetensors",
+        "pytorch_model.bin",
+        "original/params.json",
+        "README.md",
+        "tf_model.h5",
+    ]
+    assert {
+        name for name in names if any(fnmatch(name, pattern) for pattern in found.patterns)
+    } == read
     assert list(downloads(HuggingFace(path="/somewhere"))) == []

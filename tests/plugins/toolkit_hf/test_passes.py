@@ -1,4 +1,6 @@
-"""Forward passes: every hookpoint against plain hooks of transformers, edits, padding, and nothing left behind."""
+"""Forward passes: every hookpoint against plain hooks of transformers, edits, padding, and nothing
+left behind.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +27,13 @@ PLAIN: dict[str, tuple[str, bool]] = {
 
 def hooks(model: Any) -> int:
     """How many hooks the model's modules hold."""
-    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model._module.modules())
+    return sum(
+        len(module._forward_hooks) + len(module._forward_pre_hooks)
+        for module in model._module.modules()
+    )
 
 
-# --- what is captured ---------------------------------------------------------------------------------------------------
+# --- what is captured -----------------------------------------------------------------------------
 
 
 def test_streams_are_what_transformers_says(each: Any, close: Callable[..., None]) -> None:
@@ -41,7 +46,11 @@ def test_streams_are_what_transformers_says(each: Any, close: Callable[..., None
             states = each.plain(torch.tensor([ids]), output_hidden_states=True).hidden_states
         for layer in range(last + 1):
             close(found[f"resid_pre.{layer}"][row, : len(ids)], states[layer][0])
-            wanted = states[layer + 1][0] if layer < last else each.hooked(each.plain.model.layers[last], ids, before=False)
+            wanted = (
+                states[layer + 1][0]
+                if layer < last
+                else each.hooked(each.plain.model.layers[last], ids, before=False)
+            )
             close(found[f"resid_post.{layer}"][row, : len(ids)], wanted)
 
 
@@ -54,12 +63,18 @@ def test_a_site_is_what_a_plain_hook_sees(each: Any, close: Callable[..., None],
     ids, (path, before) = each.batch((14,))[0], PLAIN[site]
     for layer in (0, each.model.layers - 1):
         module = each.plain.model.layers[layer].get_submodule(path)
-        close(each.model.run([ids], [f"{site}.{layer}"])[f"{site}.{layer}"][0], each.hooked(module, ids, before=before))
+        close(
+            each.model.run([ids], [f"{site}.{layer}"])[f"{site}.{layer}"][0],
+            each.hooked(module, ids, before=before),
+        )
 
 
 def test_mlp_in_normed_has_no_gain(each: Any, close: Callable[..., None]) -> None:
     found = each.model.run(each.batch(), ["resid_mid.1", "mlp_in_normed.1", "mlp_in.1"])
-    middle, norm = found["resid_mid.1"].double(), each.plain.model.layers[1].post_attention_layernorm
+    middle, norm = (
+        found["resid_mid.1"].double(),
+        each.plain.model.layers[1].post_attention_layernorm,
+    )
     wanted = middle / (middle.square().mean(-1, keepdim=True) + norm.variance_epsilon).sqrt()
     torch.testing.assert_close(found["mlp_in_normed.1"].double(), wanted, rtol=1e-5, atol=1e-12)
     close(found["mlp_in.1"], found["mlp_in_normed.1"] * norm.weight.detach())
@@ -68,7 +83,9 @@ def test_mlp_in_normed_has_no_gain(each: Any, close: Callable[..., None]) -> Non
 
 def test_the_sites_of_a_block_add_up(each: Any, close: Callable[..., None]) -> None:
     sites = ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
-    pre, attention, middle, mlp, post = each.model.run(each.batch((9,)), [f"{site}.2" for site in sites]).values()
+    pre, attention, middle, mlp, post = each.model.run(
+        each.batch((9,)), [f"{site}.2" for site in sites]
+    ).values()
     close(pre + attention, middle)
     close(middle + mlp, post)
 
@@ -99,11 +116,13 @@ def test_no_block_above_the_last_one_captured_is_run(small: Any) -> None:
     assert ran == [0, 1]
 
 
-# --- edits --------------------------------------------------------------------------------------------------------------
+# --- edits ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("site", ["resid_pre", "resid_post"])
-def test_an_edit_is_what_a_plain_hook_would_do(each: Any, close: Callable[..., None], site: str) -> None:
+def test_an_edit_is_what_a_plain_hook_would_do(
+    each: Any, close: Callable[..., None], site: str
+) -> None:
     batch, layer, row, position = each.batch((6, 9, 4)), 1, 1, 5
     value = torch.linspace(-1, 1, each.model.width)
     name, last = f"{site}.{layer}", each.model.last_hookpoint()
@@ -125,7 +144,10 @@ def test_an_edit_is_what_a_plain_hook_would_do(each: Any, close: Callable[..., N
     close(found[last][row, : len(batch[row])], wanted)
     assert torch.equal(found[name][row, position], value)
     untouched = each.model.run(batch, [last])[last]
-    assert float((found[last][row, position:] - untouched[row, position : len(batch[1])]).abs().max()) > 1e-3
+    assert (
+        float((found[last][row, position:] - untouched[row, position : len(batch[1])]).abs().max())
+        > 1e-3
+    )
     for other in (0, 2):
         close(found[last][other, : len(batch[other])], untouched[other, : len(batch[other])])
 
@@ -138,7 +160,9 @@ def test_several_edits_at_one_hookpoint_are_all_made(small: Any) -> None:
 
 
 def test_an_edit_below_shows_above_only(small: Any) -> None:
-    """The input of block 2 is the output of block 1: editing the one must not rewrite what was captured of the other."""
+    """The input of block 2 is the output of block 1: editing the one must not rewrite what was
+    captured of the other.
+    """
     edit, value = "resid_pre.2", torch.ones(small.model.width)
     found = small.model.run(small.batch((5,)), ["resid_post.1", edit], [Edit(edit, 0, 3, value)])
     plain = small.model.run(small.batch((5,)), ["resid_post.1"])
@@ -148,14 +172,19 @@ def test_an_edit_below_shows_above_only(small: Any) -> None:
 
 def test_only_the_stream_can_be_edited(small: Any) -> None:
     edit = Edit("mlp_out.1", 0, 0, torch.zeros(small.model.width))
-    with pytest.raises(BadInput, match=r"this model edits the stream at resid_pre\.LAYER and resid_post\.LAYER only"):
+    with pytest.raises(
+        BadInput,
+        match=r"this model edits the stream at resid_pre\.LAYER and resid_post\.LAYER only",
+    ):
         small.model.run(small.batch((3,)), ["resid_post.1"], [edit])
 
 
-# --- logits -------------------------------------------------------------------------------------------------------------
+# --- logits ---------------------------------------------------------------------------------------
 
 
-def test_unembed_and_next_logits_are_the_logits_of_transformers(each: Any, close: Callable[..., None]) -> None:
+def test_unembed_and_next_logits_are_the_logits_of_transformers(
+    each: Any, close: Callable[..., None]
+) -> None:
     last, batch = each.model.last_hookpoint(), each.batch()
     states, following = each.model.run(batch, [last])[last], each.model.next_logits(batch)
     for row, ids in enumerate(batch):
@@ -174,28 +203,40 @@ def test_score_is_the_log_probability_of_the_continuation(each: Any) -> None:
         assert score == pytest.approx(float(wanted), abs=1e-4)
 
 
-# --- what cannot be done, and what is left behind -------------------------------------------------------------------------
+# --- what cannot be done, and what is left behind -------------------------------------------------
 
 
 def test_a_layer_that_is_not_there(small: Any) -> None:
-    with pytest.raises(BadInput, match=r"hookpoint 'resid_post.4': .*model has no layer 4; its layers are 0 to 3\."):
+    with pytest.raises(
+        BadInput, match=r"hookpoint 'resid_post.4': .*model has no layer 4; its layers are 0 to 3\."
+    ):
         small.model.run(small.batch((3,)), ["resid_post.4"])
 
 
 def test_a_sequence_over_the_context(small: Any) -> None:
-    with pytest.raises(DataError, match=r"A sequence has 2049 tokens; .*model reads at most 2048\. Shorten it\."):
+    with pytest.raises(
+        DataError, match=r"A sequence has 2049 tokens; .*model reads at most 2048\. Shorten it\."
+    ):
         small.model.run([[1] * 2049], ["resid_post.0"])
 
 
 def test_a_site_that_cannot_be_captured_leaves_no_hook_behind(small: Any) -> None:
     model = copy.copy(small.model)
     model._switch = False
-    with pytest.raises(BadInput, match=r"attn_probs: `attention: sdpa` never has the weights in hand\. Set `attention: auto` or"):
+    with pytest.raises(
+        BadInput,
+        match=r"attn_probs: `attention: sdpa` never has the weights in "
+        r"hand\. "
+        r"Set "
+        r"`attention: auto` or",
+    ):
         model.run(small.batch((3,)), ["attn_out.0", "mlp_in.1", "attn_probs.1"])
     assert hooks(small.model) == 0
 
 
-def test_a_pass_that_fails_leaves_no_hook_behind(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pass_that_fails_leaves_no_hook_behind(
+    small: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: Any) -> None:
         raise RuntimeError("out of memory")
 
@@ -209,5 +250,12 @@ def test_nothing_changes_the_weights(small: Any) -> None:
     before = copy.deepcopy(small.model._module.state_dict())
     prefix = small.model.prefix(small.batch((5,))[0])
     small.model.suffix(prefix, [(1, torch.ones(small.model.width))])
-    small.model.run(small.batch(), ["mlp_in_normed.3"], [Edit("resid_pre.0", 0, 0, torch.ones(small.model.width))])
-    assert all(torch.equal(before[name], weight) for name, weight in small.model._module.state_dict().items())
+    small.model.run(
+        small.batch(),
+        ["mlp_in_normed.3"],
+        [Edit("resid_pre.0", 0, 0, torch.ones(small.model.width))],
+    )
+    assert all(
+        torch.equal(before[name], weight)
+        for name, weight in small.model._module.state_dict().items()
+    )

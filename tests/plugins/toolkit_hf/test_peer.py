@@ -42,4 +42,6 @@ def test_hookpoints_are_those_of_interp_engine(name: str, tmp_path: Path) -> Non
                 continue
             wanted = peer.capture(theirs, ids, [f"{point}.{layer}"])[f"{point}.{layer}"]
             found = ours.run(ids.tolist(), [f"{site}.{layer}"])[f"{site}.{layer}"]
-            torch.testing.assert_close(found, wanted.reshape(found.shape), rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
+            torch.testing.assert_close(
+                found, wanted.reshape(found.shape), rtol=1e-4, atol=1e-4 * float(wanted.abs().max())
+            )

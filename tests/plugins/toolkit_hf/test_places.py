@@ -1,6 +1,8 @@
-"""Models spread over devices: who stands where, and that each block is told everything on its own device.
+"""Models spread over devices: who stands where, and that each block is told everything on its own
+device.
 
-`meta` stands for the second device: what is there has a device but no numbers. That the numbers are the same needs a GPU.
+`meta` stands for the second device: what is there has a device but no numbers. That the numbers are
+the same needs a GPU.
 """
 
 from __future__ import annotations
@@ -44,10 +46,14 @@ def loaded(folder: Path, **params: Any) -> Any:
     return load(HuggingFace(path=str(folder), **params), SilentReporter())
 
 
-# --- who stands where ---------------------------------------------------------------------------------------------------
+# --- who stands where -----------------------------------------------------------------------------
 
 
-@given(sizes=st.lists(st.integers(1, 100), min_size=1, max_size=40), rest=st.integers(0, 500), devices=st.integers(1, 5))
+@given(
+    sizes=st.lists(st.integers(1, 100), min_size=1, max_size=40),
+    rest=st.integers(0, 500),
+    devices=st.integers(1, 5),
+)
 def test_blocks_stay_in_order(sizes: list[int], rest: int, devices: int) -> None:
     found = spread(sizes, rest, devices)
     assert found == sorted(found)
@@ -56,7 +62,9 @@ def test_blocks_stay_in_order(sizes: list[int], rest: int, devices: int) -> None
 
 @given(per=st.integers(1, 9), devices=st.integers(1, 6), size=st.integers(1, 1000))
 def test_blocks_of_one_size_are_shared_evenly(per: int, devices: int, size: int) -> None:
-    assert spread([size] * (per * devices), 0, devices) == [at for at in range(devices) for _ in range(per)]
+    assert spread([size] * (per * devices), 0, devices) == [
+        at for at in range(devices) for _ in range(per)
+    ]
 
 
 def test_the_first_device_has_the_embeddings_and_so_fewer_blocks() -> None:
@@ -65,7 +73,9 @@ def test_the_first_device_has_the_embeddings_and_so_fewer_blocks() -> None:
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2", "pythia"])
-def test_blocks_are_spread_and_all_else_is_on_the_first(folder: Callable[[str], Path], name: str) -> None:
+def test_blocks_are_spread_and_all_else_is_on_the_first(
+    folder: Callable[[str], Path], name: str
+) -> None:
     model = loaded(folder(name), device="cpu")
     module, blocks = model._module, model._blocks
     found = place(module, blocks, ("cpu", "meta"))
@@ -73,16 +83,20 @@ def test_blocks_are_spread_and_all_else_is_on_the_first(folder: Callable[[str], 
     for block, device in zip(blocks, found, strict=True):
         assert {weight.device for weight in block.parameters()} == {device}
     inside = {id(weight) for block in blocks for weight in (*block.parameters(), *block.buffers())}
-    others = [weight for weight in (*module.parameters(), *module.buffers()) if id(weight) not in inside]
+    others = [
+        weight for weight in (*module.parameters(), *module.buffers()) if id(weight) not in inside
+    ]
     assert {weight.device for weight in others} == {CPU}
     assert len(others) >= 3
 
 
-# --- what each block is told ----------------------------------------------------------------------------------------------
+# --- what each block is told ----------------------------------------------------------------------
 
 
 class Elsewhere(torch.nn.Module):
-    """Takes the place of a block on the other device: whatever comes must be there; zeros come back."""
+    """Takes the place of a block on the other device: whatever comes must be there; zeros come
+    back.
+    """
 
     def __init__(self, block: Any, layer: int) -> None:
         super().__init__()
@@ -101,7 +115,9 @@ class Elsewhere(torch.nn.Module):
 
 
 @pytest.mark.parametrize("name", ["llama", "mistral"])
-def test_every_block_is_told_everything_on_its_own_device(folder: Callable[[str], Path], name: str) -> None:
+def test_every_block_is_told_everything_on_its_own_device(
+    folder: Callable[[str], Path], name: str
+) -> None:
     model = loaded(folder(name), device="cpu")
     model._places = (CPU, CPU, META, META)
     for layer in (2, 3):
@@ -115,14 +131,23 @@ def test_every_block_is_told_everything_on_its_own_device(folder: Callable[[str]
     assert {value.device for value in prefix.captured.values()} == {CPU}
     rows = [(layer, torch.ones(WIDTH)) for layer in (0, 3, 1, 2, 1)]
     assert model.suffix(prefix, rows).device == CPU
-    assert len(model.generate([*batch, batch[1]], lambda row, step, _: 5 if step < row else 257, most=4)) == 3
+    assert (
+        len(
+            model.generate(
+                [*batch, batch[1]], lambda row, step, _: 5 if step < row else 257, most=4
+            )
+        )
+        == 3
+    )
     assert min(model._blocks[layer].calls for layer in (2, 3)) >= 5
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", list(FAMILIES))
 @pytest.mark.parametrize("devices", [("cuda:0", "cpu"), ("cpu", "cuda:0")])
-def test_two_devices_compute_what_one_does(folder: Callable[[str], Path], name: str, devices: tuple[str, ...]) -> None:
+def test_two_devices_compute_what_one_does(
+    folder: Callable[[str], Path], name: str, devices: tuple[str, ...]
+) -> None:
     whole, split = loaded(folder(name), device="cpu"), loaded(folder(name), device_map=devices)
     assert len(set(split._places)) == 2
     check_model(split, ("one two", "three four five"))
@@ -130,24 +155,33 @@ def test_two_devices_compute_what_one_does(folder: Callable[[str], Path], name: 
     assert torch.allclose(split.next_logits(batch).cpu(), whole.next_logits(batch), atol=1e-3)
 
 
-# --- params -------------------------------------------------------------------------------------------------------------
+# --- params ---------------------------------------------------------------------------------------
 
 
 def test_a_map_of_one_kind_of_device_changes_nothing(folder: Callable[[str], Path]) -> None:
-    one, two = loaded(folder("llama"), device="cpu"), loaded(folder("llama"), device_map=("cpu", "cpu"))
+    one, two = (
+        loaded(folder("llama"), device="cpu"),
+        loaded(folder("llama"), device_map=("cpu", "cpu")),
+    )
     assert torch.equal(one.next_logits([[4, 5, 6]]), two.next_logits([[4, 5, 6]]))
     assert len(two._places) == LAYERS
 
 
 def test_where_it_is_computed_is_not_what_it_is(folder: Callable[[str], Path]) -> None:
     kinds = [{}, {"device": "cuda:3"}, {"device_map": ("cuda:0", "cuda:1")}, {"attention": "eager"}]
-    assert len({identify(HuggingFace(path=str(folder("llama")), **params)).digest for params in kinds}) == 1
+    assert (
+        len({identify(HuggingFace(path=str(folder("llama")), **params)).digest for params in kinds})
+        == 1
+    )
 
 
 @pytest.mark.parametrize(
     ("params", "said"),
     [
-        ({"device": "cpu", "device_map": ("cpu",)}, r"give either device \(one for the whole model\) or device_map"),
+        (
+            {"device": "cpu", "device_map": ("cpu",)},
+            r"give either device \(one for the whole model\) or device_map",
+        ),
         ({"device_map": ("cuda",)}, "device_map"),
         ({"device_map": ("gpu:0", "cpu")}, "device_map"),
         ({"attention": "flash"}, "attention"),
@@ -160,5 +194,11 @@ def test_params_that_cannot_be(params: dict[str, Any], said: str) -> None:
 
 @pytest.mark.parametrize("params", [{"device": "cuda:97"}, {"device_map": ("cpu", "cuda:97")}])
 def test_a_device_that_is_not_there(folder: Callable[[str], Path], params: dict[str, Any]) -> None:
-    with pytest.raises(BadInput, match=r"device 'cuda:97' is not there: torch sees \d+ CUDA devices, counted from 0\. Name one"):
+    with pytest.raises(
+        BadInput,
+        match=r"device 'cuda:97' is not there: torch sees \d+ CUDA devices, "
+        r"counted "
+        r"from "
+        r"0\. Name one",
+    ):
         loaded(folder("llama"), **params)

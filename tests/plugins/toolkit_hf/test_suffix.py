@@ -1,4 +1,6 @@
-"""Kept prompts and replies: each fast way gives what whole passes give, and what an independent float64 forward says."""
+"""Kept prompts and replies: each fast way gives what whole passes give, and what an independent
+float64 forward says.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,15 @@ from toolkit_hf import _model
 from toolkit_hf._identity import HuggingFace
 from toolkit_hf._load import load
 
-# --- prefix and suffix --------------------------------------------------------------------------------------------------
+# --- prefix and suffix ----------------------------------------------------------------------------
 
 
-def edited(model: Any, ids: Sequence[int], count: int, seed: int = 0) -> list[tuple[int, torch.Tensor]]:
-    """Rows at layers in random order: the prompt's own stream at its last token, moved by a tenth of its length."""
+def edited(
+    model: Any, ids: Sequence[int], count: int, seed: int = 0
+) -> list[tuple[int, torch.Tensor]]:
+    """Rows at layers in random order: the prompt's own stream at its last token, moved by a tenth
+    of its length.
+    """
     streams, rng = (
         model.prefix(ids, [f"resid_post.{layer}" for layer in range(model.layers)]).captured,
         np.random.default_rng(seed),
@@ -37,7 +43,9 @@ def edited(model: Any, ids: Sequence[int], count: int, seed: int = 0) -> list[tu
 
 
 @pytest.mark.parametrize(("length", "count"), [(23, 300), (1, 40), (2, 40)])
-def test_suffix_is_what_whole_passes_give(each: Any, close: Callable[..., None], length: int, count: int) -> None:
+def test_suffix_is_what_whole_passes_give(
+    each: Any, close: Callable[..., None], length: int, count: int
+) -> None:
     model, ids = each.model, each.batch((length,))[0]
     rows = edited(model, ids, count)
     assert [layer for layer, _ in rows] != sorted(layer for layer, _ in rows)
@@ -46,7 +54,9 @@ def test_suffix_is_what_whole_passes_give(each: Any, close: Callable[..., None],
     close(found, Model.suffix(model, Model.prefix(model, ids), rows), 5e-5)
 
 
-def test_suffix_spans_several_passes(each: Any, close: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_suffix_spans_several_passes(
+    each: Any, close: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     ids = each.batch((11,))[0]
     rows, prefix = edited(each.model, ids, 20), each.model.prefix(ids)
     at_once = each.model.suffix(prefix, rows)
@@ -62,11 +72,15 @@ def test_rows_do_not_see_each_other(each: Any, close: Callable[..., None]) -> No
         close(together[at : at + 1], each.model.suffix(prefix, [row]), 5e-5)
 
 
-def test_an_edit_that_changes_nothing_gives_the_prompts_own_state(each: Any, close: Callable[..., None]) -> None:
+def test_an_edit_that_changes_nothing_gives_the_prompts_own_state(
+    each: Any, close: Callable[..., None]
+) -> None:
     model, ids = each.model, each.batch((17,))[0]
     names = [f"resid_post.{layer}" for layer in range(model.layers)]
     prefix = model.prefix(ids, names)
-    found = model.suffix(prefix, [(layer, prefix.captured[name]) for layer, name in enumerate(names)])
+    found = model.suffix(
+        prefix, [(layer, prefix.captured[name]) for layer, name in enumerate(names)]
+    )
     close(found, prefix.captured[names[-1]].expand_as(found), 5e-5)
 
 
@@ -91,24 +105,34 @@ def test_suffix_agrees_with_a_float64_forward(small: Any, planted: Planted) -> N
     reference = ReferenceModel.load(planted.model)
     for prompt in prompts(planted, 4):
         rows = edited(small.model, prompt.ids, 9)
-        logits = small.model.unembed(small.model.suffix(small.model.prefix(prompt.ids), rows)).numpy()
+        logits = small.model.unembed(
+            small.model.suffix(small.model.prefix(prompt.ids), rows)
+        ).numpy()
         for (layer, value), found in zip(rows, logits, strict=True):
 
             def put(stream: Any, value: Any = value) -> Any:
                 stream[-1] = value.double().numpy()
                 return stream
 
-            np.testing.assert_allclose(found, reference.run(prompt.ids, {layer: put}).logits[-1], atol=1e-4)
+            np.testing.assert_allclose(
+                found, reference.run(prompt.ids, {layer: put}).logits[-1], atol=1e-4
+            )
 
 
-def test_half_precision_gives_what_whole_passes_give_roughly(lab: Any, close: Callable[..., None]) -> None:
-    model = load(HuggingFace(path=str(lab.folder), dtype="bfloat16", device="cpu"), SilentReporter())
+def test_half_precision_gives_what_whole_passes_give_roughly(
+    lab: Any, close: Callable[..., None]
+) -> None:
+    model = load(
+        HuggingFace(path=str(lab.folder), dtype="bfloat16", device="cpu"), SilentReporter()
+    )
     ids = lab.batch((23,))[0]
     rows = edited(model, ids, 30)
     found = model.suffix(model.prefix(ids), rows)
     assert found.dtype == torch.bfloat16
     close(found, Model.suffix(model, Model.prefix(model, ids), rows), 0.05)
-    assert [len(reply.ids) for reply in model.generate([ids, ids[:9]], ending(model, (2, 5)), most=9)] == [3, 6]
+    assert [
+        len(reply.ids) for reply in model.generate([ids, ids[:9]], ending(model, (2, 5)), most=9)
+    ] == [3, 6]
 
 
 def test_no_rows_are_no_states(small: Any) -> None:
@@ -125,7 +149,7 @@ def test_prefix_captures_the_stream_only(small: Any) -> None:
         small.model.prefix([1, 2], ["attn_out.0"])
 
 
-# --- replies ------------------------------------------------------------------------------------------------------------
+# --- replies --------------------------------------------------------------------------------------
 
 
 def drawn(row: int, step: int, probabilities: torch.Tensor) -> int:
@@ -143,13 +167,17 @@ def ending(model: Any, ends: Sequence[int]) -> Callable[[int, int, torch.Tensor]
     def draw(row: int, step: int, chances: torch.Tensor) -> int:
         going_on = chances.clone()
         going_on[model.end_ids[0]] = 0
-        return model.end_ids[0] if step == ends[row] else drawn(row, step, going_on / going_on.sum())
+        return (
+            model.end_ids[0] if step == ends[row] else drawn(row, step, going_on / going_on.sum())
+        )
 
     return draw
 
 
 @pytest.mark.parametrize("tokens", [16_384, 60])
-def test_generate_is_what_whole_passes_give(each: Any, monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:
+def test_generate_is_what_whole_passes_give(
+    each: Any, monkeypatch: pytest.MonkeyPatch, tokens: int
+) -> None:
     """Prompts of all lengths, some of them equal, and replies that end one after the other."""
     model, batch = each.model, each.batch()
     batch = [*batch, batch[3], batch[1], batch[3]]
@@ -157,7 +185,10 @@ def test_generate_is_what_whole_passes_give(each: Any, monkeypatch: pytest.Monke
     monkeypatch.setattr(_model, "PASS_TOKENS", tokens)
     found = model.generate(batch, draw, most=14)
     assert found == Model.generate(model, batch, draw, most=14)
-    assert [reply.finish for reply in found] == ["stop"] * 4 + ["length"] + ["stop"] * 3 + ["length", "stop"]
+    assert [reply.finish for reply in found] == ["stop"] * 4 + ["length"] + ["stop"] * 3 + [
+        "length",
+        "stop",
+    ]
     assert [len(reply.ids) for reply in found] == [4, 1, 13, 6, 14, 9, 2, 8, 14, 6]
     assert len({reply.ids for reply in found}) == len(batch)
 
@@ -168,10 +199,14 @@ def test_a_reply_ends_at_a_stop_string(lab: Any) -> None:
     assert len(line) == 1
     word = lab.tokeniser("stop", add_special_tokens=False)["input_ids"][0]
     script = {0: [*line, *line, word, *line, word], 1: [word, word, word, word, word]}
-    found = lab.model.generate(lab.batch((5, 8)), lambda row, step, _: script[row][step], most=5, until="\n")
+    found = lab.model.generate(
+        lab.batch((5, 8)), lambda row, step, _: script[row][step], most=5, until="\n"
+    )
     assert [(reply.finish, len(reply.ids)) for reply in found] == [("until", 4), ("length", 5)]
     assert found[0].text.startswith("\n\n")
-    assert found == Model.generate(lab.model, lab.batch((5, 8)), lambda row, step, _: script[row][step], most=5, until="\n")
+    assert found == Model.generate(
+        lab.model, lab.batch((5, 8)), lambda row, step, _: script[row][step], most=5, until="\n"
+    )
 
 
 class Speller:

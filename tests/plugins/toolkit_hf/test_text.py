@@ -33,10 +33,12 @@ def spanned(model: Any, text: str, start: int, end: int) -> str:
     return "".join(tokens.pieces[first:last])
 
 
-# --- BOS ----------------------------------------------------------------------------------------------------------------
+# --- BOS ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", ["the balance is low", "", " ", "{bos}the balance is low", "{bos}"])
+@pytest.mark.parametrize(
+    "text", ["the balance is low", "", " ", "{bos}the balance is low", "{bos}"]
+)
 def test_there_is_exactly_one_bos(each: Any, text: str) -> None:
     ids = each.model.encode(text.replace("{bos}", each.tokeniser.bos_token)).ids
     assert ids[0] == each.tokeniser.bos_token_id
@@ -49,7 +51,9 @@ def test_there_is_exactly_one_bos_in_chat(lab: Any) -> None:
     assert ids[0] == lab.model.bos_id
     assert ids.count(lab.model.bos_id) == 1
     turns = [{"role": "user", "content": "Choose now."}]
-    assert list(ids) == lab.tokeniser.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+    assert list(ids) == lab.tokeniser.apply_chat_template(
+        turns, add_generation_prompt=True, return_dict=False
+    )
 
 
 def test_a_template_without_bos_gets_one(lab: Any) -> None:
@@ -72,7 +76,7 @@ def test_the_ends_of_replies_are_known(each: Any) -> None:
     assert each.model.end_ids == (each.tokeniser.eos_token_id,)
 
 
-# --- pieces and spans -----------------------------------------------------------------------------------------------------
+# --- pieces and spans -----------------------------------------------------------------------------
 
 
 @given(text=st.text(alphabet=st.sampled_from("abc the 123 .,\n$"), max_size=60))
@@ -85,10 +89,24 @@ def test_pieces_of_a_plain_text_are_the_text(lab: Any, text: str) -> None:
 
 def test_a_span_takes_every_token_that_it_touches(small: Any) -> None:
     text = "the losing streak"
-    spans = [("word", 4, 10), ("part", 5, 7), ("two", 9, 12), ("none", 40, 50), ("all", 0, len(text))]
+    spans = [
+        ("word", 4, 10),
+        ("part", 5, 7),
+        ("two", 9, 12),
+        ("none", 40, 50),
+        ("all", 0, len(text)),
+    ]
     tokens = small.model.tokenise(text, spans=spans)
-    found = {name: [piece.strip() for piece in tokens.pieces[first:last]] for name, first, last in tokens.spans}
-    assert found == {"word": ["losing"], "part": ["losing"], "two": ["losing", "streak"], "all": ["the", "losing", "streak"]}
+    found = {
+        name: [piece.strip() for piece in tokens.pieces[first:last]]
+        for name, first, last in tokens.spans
+    }
+    assert found == {
+        "word": ["losing"],
+        "part": ["losing"],
+        "two": ["losing", "streak"],
+        "all": ["the", "losing", "streak"],
+    }
 
 
 @pytest.mark.parametrize("text", ["user", "assistant", "Choose now, user.", "", "s"])
@@ -101,7 +119,9 @@ def test_a_span_of_a_chat_lies_in_the_users_text(lab: Any, text: str) -> None:
         assert text in spanned(lab.model, text, 0, len(text))
 
 
-@pytest.mark.parametrize(("text", "start"), [("user stops", 0), ("  user stops \n", 2), ("\nuser stops", 1)])
+@pytest.mark.parametrize(
+    ("text", "start"), [("user stops", 0), ("  user stops \n", 2), ("\nuser stops", 1)]
+)
 def test_a_template_may_strip_the_text(lab: Any, text: str, start: int) -> None:
     model = templated(lab.model, LLAMA_LIKE)
     assert spanned(model, text, start, start + 4).strip() == "user"
@@ -115,16 +135,23 @@ def test_a_template_that_rewrites_the_text(lab: Any) -> None:
     assert model.encode("now", chat=True).shift == 0
 
 
-# --- what cannot be read --------------------------------------------------------------------------------------------------
+# --- what cannot be read --------------------------------------------------------------------------
 
 
 def test_chat_without_a_template(small: Any) -> None:
-    with pytest.raises(BadInput, match=r"model has no chat template: it is no chat model\. Leave `chat` out\."):
+    with pytest.raises(
+        BadInput, match=r"model has no chat template: it is no chat model\. Leave `chat` out\."
+    ):
         small.model.encode("the", chat=True)
 
 
 def test_a_text_over_the_context_is_named(small: Any) -> None:
-    said = r"has 2101 tokens; .*model reads at most 2048\. Shorten the text, or leave the sample out: cutting it off would change"
+    said = (
+        r"has 2101 tokens; .*model reads at most 2048\. Shorten the text, or leave "
+        r"the "
+        r"sample out: cutting "
+        r"it off would change"
+    )
     with pytest.raises(DataError, match=f"^sample 's7' {said}"):
         small.model.tokenise("the " * 2099 + "the", name="s7")
     with pytest.raises(DataError, match=rf"^the text '(the ){{10}}\.\.\.' {said}"):

@@ -1,4 +1,6 @@
-"""The lab's files do what plugins/toolkit_lab/README.md says: they load, play by the documented causes, and decode."""
+"""The lab's files do what plugins/toolkit_lab/README.md says: they load, play by the documented
+causes, and decode.
+"""
 
 import csv
 import json
@@ -44,7 +46,9 @@ def acts(lab):
     """Residual rows of every layer on text the SAEs have not seen: float64, BOS left out."""
     kept = [[] for _ in LAYERS]
     hooks = [
-        layer.register_forward_hook(lambda _m, _a, out, rows=rows: rows.append(out[0, 1:].double().numpy()))
+        layer.register_forward_hook(
+            lambda _m, _a, out, rows=rows: rows.append(out[0, 1:].double().numpy())
+        )
         for layer, rows in zip(lab.model.model.layers, kept, strict=True)
     ]
     with torch.no_grad():
@@ -56,7 +60,11 @@ def acts(lab):
 
 
 def test_the_files_are_small_and_ordinary():
-    names = {path.relative_to(lab_files()).as_posix() for path in lab_files().rglob("*") if path.is_file()}
+    names = {
+        path.relative_to(lab_files()).as_posix()
+        for path in lab_files().rglob("*")
+        if path.is_file()
+    }
     assert {"model/config.json", "model/model.safetensors", "model/tokenizer.json"} <= names
     assert sum((lab_files() / name).stat().st_size for name in names) <= 8_000_000
 
@@ -91,7 +99,9 @@ def test_the_tokenizer_returns_any_text(text):
     assert TOKENIZER.decode(ids[1:]) == text
 
 
-@pytest.mark.parametrize("text", ["목표: 잔액 $200 만들기", "배당 판", "漢字 <0x41> é\u0302\r\n\t x  ", "🎰"])
+@pytest.mark.parametrize(
+    "text", ["목표: 잔액 $200 만들기", "배당 판", "漢字 <0x41> é\u0302\r\n\t x  ", "🎰"]
+)
 def test_the_tokenizer_returns_korean_and_bytes(text):
     assert TOKENIZER.decode(TOKENIZER(text, add_special_tokens=False).input_ids) == text
 
@@ -108,27 +118,33 @@ def test_whole_numbers_are_one_token():
 
 def test_the_chat_template_has_one_bos():
     turns = [{"role": "user", "content": render(State())}]
-    encoded = TOKENIZER.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=True)
+    encoded = TOKENIZER.apply_chat_template(
+        turns, add_generation_prompt=True, tokenize=True, return_dict=True
+    )
     assert list(encoded["input_ids"]).count(TOKENIZER.bos_token_id) == 1
     assert encoded["input_ids"][0] == TOKENIZER.bos_token_id
 
 
 @pytest.mark.parametrize(("reply", "decision"), [
-    ("1) Bet $20", 20), ("2) Stop", 0), ("\nWhy not.\nFinal Decision: Stop", 0), ("x\nFinal Decision: Bet $7", 7),
+    ("1) Bet $20", 20), ("2) Stop", 0), ("\nWhy not.\nFinal " "Decision: " "Stop", 0), ("x\nFinal Decision: " "Bet $7", 7),
     ("Final Decision: Bet $5 or Stop", None), ("", None), ("1) Bet $0", None), ("2) Stop\nI think", None),
 ])  # fmt: skip
 def test_replies_are_read_strictly(reply, decision):
     assert parse(reply) == decision
 
 
-@pytest.mark.parametrize(("rounds", "ruined"), [(10, 0.0282), (20, 0.1613), (30, 0.2847), (50, 0.4850), (100, 0.7174)])
+@pytest.mark.parametrize(
+    ("rounds", "ruined"), [(10, 0.0282), (20, 0.1613), (30, 0.2847), (50, 0.4850), (100, 0.7174)]
+)
 def test_the_rules_give_the_exact_ruin_probabilities(rounds, ruined):
     chances = _after(rounds)
     assert chances[0] == pytest.approx(ruined, abs=5e-5)
 
 
 def test_the_rules_give_the_exact_mean_balance():
-    assert sum(balance * chance for balance, chance in _after(MAX_ROUNDS).items()) == pytest.approx(41.68, abs=5e-3)
+    assert sum(balance * chance for balance, chance in _after(MAX_ROUNDS).items()) == pytest.approx(
+        41.68, abs=5e-3
+    )
 
 
 def _after(rounds):
@@ -138,7 +154,11 @@ def _after(rounds):
         following = {}
         for balance, chance in chances.items():
             for won, share in ((True, 0.3), (False, 0.7)) if balance > 0 else ((False, 1.0),):
-                left = step(State(variable=False, balance=balance), 10, won=won).balance if balance > 0 else 0
+                left = (
+                    step(State(variable=False, balance=balance), 10, won=won).balance
+                    if balance > 0
+                    else 0
+                )
                 following[left] = following.get(left, 0.0) + chance * share
         chances = following
     return chances
@@ -168,7 +188,10 @@ def test_replies_parse(lab):
     torch.manual_seed(8)
     rng = Random(8)
     states = [random_state(rng) for _ in range(500)]
-    read = [parse(reply) for reply in replies(lab.model, lab.tokenizer, [render(state) for state in states])]
+    read = [
+        parse(reply)
+        for reply in replies(lab.model, lab.tokenizer, [render(state) for state in states])
+    ]
     assert sum(bet is not None for bet in read) >= 0.99 * len(states)
 
 
@@ -200,7 +223,9 @@ def test_a_documented_cause_moves_the_bet(causes, cause, weight):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("key", [("stop", "W"), ("bet >= $50", "H"), ("bet >= $50", "W"), ("bet >= $50", "P")])
+@pytest.mark.parametrize(
+    "key", [("stop", "W"), ("bet >= $50", "H"), ("bet >= $50", "W"), ("bet >= $50", "P")]
+)
 def test_a_documented_null_stays_small(causes, key):
     row = causes[key]
     assert abs(row["with"]["rate"] - row["without"]["rate"]) < 0.08
@@ -221,7 +246,9 @@ def test_it_reads_the_trait_from_unseen_sentences(lab):
     texts = [row["sentence"] + sentences.LABEL for row in rows]
     inputs = lab.tokenizer(texts, padding=True, return_tensors="pt", return_token_type_ids=False)
     found = lab.model(**inputs).logits[:, -1, labels].argmax(dim=1).tolist()
-    right = [level == int(row["concept_strength_label"]) for level, row in zip(found, rows, strict=True)]
+    right = [
+        level == int(row["concept_strength_label"]) for level, row in zip(found, rows, strict=True)
+    ]
     assert sum(right) >= 0.95 * len(rows)
 
 
@@ -283,7 +310,9 @@ def _rows(path):
         return list(csv.DictReader(stream))
 
 
-@pytest.mark.parametrize(("name", "per_level"), [("lab_trait.csv", 80), ("aggression_small.csv", 20)])
+@pytest.mark.parametrize(
+    ("name", "per_level"), [("lab_trait.csv", 80), ("aggression_small.csv", 20)]
+)
 def test_the_trait_files_are_balanced(name, per_level):
     rows = _rows(DATA / name)
     assert list(rows[0]) == ["sentence", "concept_strength_label"]
@@ -315,7 +344,11 @@ def test_a_small_retrain_makes_the_packaged_files(tmp_path):
     command = [sys.executable, "-m", "toolkit_lab.training", "--out", str(tmp_path), "--quick"]
     subprocess.run(command, check=True, capture_output=True)
     made = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
-    packaged = {path.relative_to(lab_files()).as_posix() for path in lab_files().rglob("*") if path.is_file()}
+    packaged = {
+        path.relative_to(lab_files()).as_posix()
+        for path in lab_files().rglob("*")
+        if path.is_file()
+    }
     assert made == packaged
 
 

@@ -1,4 +1,6 @@
-"""The causal screen against planted truth: causes are found, correlates are not, and a lossy SAE's effect is called by its name."""
+"""The causal screen against planted truth: causes are found, correlates are not, and a lossy SAE's
+effect is called by its name.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def table(name: str, rows: list[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=arrow_schema(name))
 
 
-def run(name: str, params: dict[str, Any], tables: dict[str, pa.Table], model: Model, saes: Any) -> dict[str, pa.Table]:
+def run(
+    name: str, params: dict[str, Any], tables: dict[str, pa.Table], model: Model, saes: Any
+) -> dict[str, pa.Table]:
     part = PARTS.get("stage", name)
     work = make_work(part.params.model_validate(params), tables, model=model, saes=saes)
     found: dict[str, list[pa.Table]] = {}
@@ -42,7 +46,9 @@ def run(name: str, params: dict[str, Any], tables: dict[str, pa.Table], model: M
 
 @dataclass(frozen=True)
 class World:
-    """A planted model with labelled prompts, its SAEs, and what a comparison on half of the prompts found."""
+    """A planted model with labelled prompts, its SAEs, and what a comparison on half of the prompts
+    found.
+    """
 
     planted: Any
     model: Model
@@ -69,12 +75,29 @@ def make_world(planted: Any, model: Model, path: Any, by: str = "cause") -> Worl
     for at, prompt in enumerate(prompts(planted, 200)):
         tokens = model.tokenise(prompt.text)
         name = f"s{at:04d}"
-        facts = {"unit": name, "cluster": name, "text": tokens.text, "prompt_hash": name, "spans": []}
-        samples.append({"sample": name, "token_ids": list(tokens.ids), "pieces": list(tokens.pieces), **facts})
-        meta.append({"sample": name, "key": by, "number": None, "string": "yes" if getattr(prompt, by) else "no"})
+        facts = {
+            "unit": name,
+            "cluster": name,
+            "text": tokens.text,
+            "prompt_hash": name,
+            "spans": [],
+        }
+        samples.append(
+            {"sample": name, "token_ids": list(tokens.ids), "pieces": list(tokens.pieces), **facts}
+        )
+        meta.append(
+            {
+                "sample": name,
+                "key": by,
+                "number": None,
+                "string": "yes" if getattr(prompt, by) else "no",
+            }
+        )
     tables = {"samples": table("samples", samples), "sample_meta": table("sample_meta", meta)}
     tables |= run("extract.activations", {}, tables, model, saes)
-    tables |= run("compare.welch", {"by": by, "between": ["yes", "no"], "half": "select"}, tables, model, saes)
+    tables |= run(
+        "compare.welch", {"by": by, "between": ["yes", "no"], "half": "select"}, tables, model, saes
+    )
     return World(planted, model, saes, tables)
 
 
@@ -108,11 +131,22 @@ def test_planted_causes_are_causal_and_planted_correlates_are_not(world, screene
     assert sum(truth.role == "causal" for truth, _ in verdicts) == 4
 
 
-def test_the_raw_stream_finds_the_cause_and_its_numbers_cannot_be_screened_as_features(planted, model, world):
+def test_the_raw_stream_finds_the_cause_and_its_numbers_cannot_be_screened_as_features(
+    planted, model, world
+):
     tables = {name: world.tables[name] for name in ("samples", "sample_meta")}
-    raw = run("compare.residual", {"by": "cause", "between": ["yes", "no"], "half": "select"}, tables, model, None)
+    raw = run(
+        "compare.residual",
+        {"by": "cause", "between": ["yes", "no"], "half": "select"},
+        tables,
+        model,
+        None,
+    )
     assert any(row["number"] for row in raw["features"].to_pylist() if row["stat"] == "significant")
-    with pytest.raises(DataError, match=r"belongs to space .*/resid_post\.\d/raw, and no SAE of this stage makes that space"):
+    with pytest.raises(
+        DataError,
+        match=r"belongs to space .*/resid_post\.\d/raw, and no SAE of this stage makes that space",
+    ):
         replace(world, tables=world.tables | raw).screen()
 
 
@@ -125,13 +159,25 @@ def test_a_shield_lowers_the_outcome(planted, model):
     assert all(row["number"] < -0.05 for row in causal)
 
 
-def test_with_a_lossy_sae_both_values_have_an_effect_and_the_verdict_blames_reconstruction(planted, model):
+def test_with_a_lossy_sae_both_values_have_an_effect_and_the_verdict_blames_reconstruction(
+    planted, model
+):
     world = make_world(planted, model, planted.lossy)
     found = world.screen()
     for truth, text in world.verdicts(found):
-        assert text.partition(":")[0] == ("causal" if truth.role == "causal" else "reconstruction"), (truth, text)
-    rows = [row for row in found["effects"].to_pylist() if row["sample"] == "*" and row["outcome"] == "stop"]
-    inert = {row["feature"] for row in found["features"].to_pylist() if row["text"].startswith("reconstruction")}
+        assert text.partition(":")[0] == (
+            "causal" if truth.role == "causal" else "reconstruction"
+        ), (truth, text)
+    rows = [
+        row
+        for row in found["effects"].to_pylist()
+        if row["sample"] == "*" and row["outcome"] == "stop"
+    ]
+    inert = {
+        row["feature"]
+        for row in found["features"].to_pylist()
+        if row["text"].startswith("reconstruction")
+    }
     assert inert
     for row in rows:
         if row["feature"] in inert and row["arm"].startswith("reconstruct:"):
@@ -152,14 +198,19 @@ def test_effects_are_those_of_a_whole_pass_with_a_hand_made_edit(world, screened
     one = next(
         found
         for found in screened["effects"].to_pylist()
-        if found["feature"] == row["feature"] and found["space"] == row["space"] and found["arm"] == "set:yes"
+        if found["feature"] == row["feature"]
+        and found["space"] == row["space"]
+        and found["arm"] == "set:yes"
         if found["sample"] != "*" and found["outcome"] == "stop"
     )
-    ids = next(s["token_ids"] for s in world.tables["samples"].to_pylist() if s["sample"] == one["sample"])
+    ids = next(
+        s["token_ids"] for s in world.tables["samples"].to_pylist() if s["sample"] == one["sample"]
+    )
     value = next(
         found["number"]
         for found in world.tables["features"].to_pylist()
-        if (found["space"], found["feature"], found["stat"], found["group"]) == (row["space"], row["feature"], "mean", "yes")
+        if (found["space"], found["feature"], found["stat"], found["group"])
+        == (row["space"], row["feature"], "mean", "yes")
     )
 
     def edit(stream: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -200,14 +251,22 @@ def test_decision_points_are_units_that_the_comparison_did_not_see(world, screen
 
 def test_the_part_keeps_its_contract(world):
     work = make_work(None, world.tables, model=world.model, saes=world.saes)
-    check_part(PARTS.get("stage", "patch.delta"), params={"outcomes": OUTCOMES, "top": 2, "points": 4}, work=work)
+    check_part(
+        PARTS.get("stage", "patch.delta"),
+        params={"outcomes": OUTCOMES, "top": 2, "points": 4},
+        work=work,
+    )
 
 
 def test_features_of_another_space_are_refused_by_name(planted, model, world):
     part = PARTS.get("sae", "llama_scope")
     others = part.load(part.params(path=str(planted.lossy)), SilentReporter())
     with pytest.raises(
-        DataError, match=r"belongs to space .*resid_post\.\d/Planted-L\dR-8x, and no SAE of this stage makes that"
+        DataError,
+        match=r"belongs to space .*resid_post\.\d/Planted-L\dR-8x, and no SAE "
+        r"of "
+        r"this "
+        r"stage makes that",
     ):
         run("patch.delta", {"outcomes": OUTCOMES}, world.tables, model, others)
 
@@ -245,7 +304,10 @@ class Lying(Model):
 
 def test_a_sham_that_changes_something_stops_everything(world):
     lying = replace(world, model=Lying(world.model))
-    with pytest.raises(DataError, match=r"The sham arm changes a probability by .*`suffix` does not agree with its own pass"):
+    with pytest.raises(
+        DataError,
+        match=r"The sham arm changes a probability by .*`suffix` does not agree with its own pass",
+    ):
         lying.screen(points=3)
 
 
@@ -259,7 +321,10 @@ def test_outcomes_that_share_a_first_token_are_refused(world):
     [
         ({"outcome": "stopp"}, "there is no outcome 'stopp'. Did you mean 'stop'"),
         ({"between": ["yes", "maybe"]}, "no stage compared 'yes vs maybe'"),
-        ({"min_count": 10_000}, "No feature can be screened: of 0 that fired in at least 10000 samples"),
+        (
+            {"min_count": 10_000},
+            "No feature can be screened: of 0 that fired in at least 10000 samples",
+        ),
         ({"random": 100_000}, "100000 random features were asked for"),
     ],
 )
@@ -271,11 +336,13 @@ def test_refusals(world, params, message):
 def test_no_unit_left_to_confirm(world):
     kept = [row for row in world.tables["samples"].to_pylist() if half(0, row["unit"]) == "select"]
     only = replace(world, tables={**world.tables, "samples": table("samples", kept)})
-    with pytest.raises(DataError, match="no decision point is left in the half of the units that confirms"):
+    with pytest.raises(
+        DataError, match="no decision point is left in the half of the units that confirms"
+    ):
         only.screen()
 
 
-# --- the pieces -----------------------------------------------------------------------------------------------------------
+# --- the pieces -----------------------------------------------------------------------------------
 
 
 def test_an_estimate_is_a_t_interval_when_every_point_is_its_own_cluster():
@@ -285,7 +352,9 @@ def test_an_estimate_is_a_t_interval_when_every_point_is_its_own_cluster():
     found = estimate(values, np.ones(30), np.arange(30))
     reference = stats.ttest_1samp(values, 0.0)
     assert found.p == pytest.approx(reference.pvalue, rel=1e-9)
-    assert (found.low, found.high) == pytest.approx(tuple(reference.confidence_interval(0.95)), rel=1e-9)
+    assert (found.low, found.high) == pytest.approx(
+        tuple(reference.confidence_interval(0.95)), rel=1e-9
+    )
 
 
 def test_points_of_one_cluster_are_one_piece_of_evidence():
@@ -308,7 +377,11 @@ def test_random_features_fire_about_as_often_and_are_never_candidates(world):
         assert len(set(found)) == 19
         assert not {(feature.space, index) for index in found} & taken
         rates = {other.index: other.rate for other in everything.features[feature.space]}
-        others = [rate for index, rate in rates.items() if index not in found and (feature.space, index) not in taken]
+        others = [
+            rate
+            for index, rate in rates.items()
+            if index not in found and (feature.space, index) not in taken
+        ]
         worst = max(abs(rates[index] - feature.rate) for index in found)
         assert sum(abs(rate - feature.rate) < worst for rate in others) <= 2 * 19 + 19
 
@@ -326,23 +399,34 @@ def test_one_comparison_must_be_meant():
 
 
 def test_a_feature_without_a_defined_d_is_no_candidate():
-    rows = [{"space": "s", "feature": 1, "stat": "d", "group": "a vs b", "number": None, "text": None}]
+    rows = [
+        {"space": "s", "feature": 1, "stat": "d", "group": "a vs b", "number": None, "text": None}
+    ]
     assert known(table("features", rows), None) == Known(("a", "b"), {})
 
 
-@pytest.mark.parametrize(("stat", "group"), [("mean", "b"), ("density", "a"), ("q", "a vs b"), ("fired", "")])
+@pytest.mark.parametrize(
+    ("stat", "group"), [("mean", "b"), ("density", "a"), ("q", "a vs b"), ("fired", "")]
+)
 def test_a_missing_statistic_is_said_and_not_replaced(stat, group):
     both = [(name, side) for name in ("mean", "density") for side in "ab"]
     there = [*both, ("d", "a vs b"), ("q", "a vs b"), ("fired", "")]
     there.remove((stat, group))
-    rows = [{"space": "s", "feature": 1, "stat": name, "group": side, "number": 1.0, "text": None} for name, side in there]
-    with pytest.raises(DataError, match=f"feature 1 of space s: its '{stat}'.* is missing beside its 'd'"):
+    rows = [
+        {"space": "s", "feature": 1, "stat": name, "group": side, "number": 1.0, "text": None}
+        for name, side in there
+    ]
+    with pytest.raises(
+        DataError, match=f"feature 1 of space s: its '{stat}'.* is missing beside its 'd'"
+    ):
         known(table("features", rows), None)
 
 
 def test_the_matrix_gives_every_token_one_outcome(world):
     sample = world.tables["samples"].to_pylist()[0]
-    sets = token_sets(world.model, {"stop": [" stop"], "bet": [" bet"]}, sample["text"], sample["token_ids"])
+    sets = token_sets(
+        world.model, {"stop": [" stop"], "bet": [" bet"]}, sample["text"], sample["token_ids"]
+    )
     truth = world.planted.truth
     assert sets == {"stop": [truth.stop_id], "bet": [truth.bet_id]}
     matrix = outcome_matrix(sets, 60)

@@ -1,4 +1,6 @@
-"""`play.games` and the source `games`, with a model that answers from a table: transcripts, randomness, records, samples."""
+"""`play.games` and the source `games`, with a model that answers from a table: transcripts,
+randomness, records, samples.
+"""
 
 from __future__ import annotations
 
@@ -24,20 +26,30 @@ from toolkit.work import Work
 from toolkit_play import toolkit_parts
 from toolkit_play._play import Play, choose, conditions, count_games
 
-PLAY, GAMES = (next(part for part in toolkit_parts() if part.name == name) for name in ("play.games", "games"))
+PLAY, GAMES = (
+    next(part for part in toolkit_parts() if part.name == name) for name in ("play.games", "games")
+)
 assert isinstance(PLAY, StagePart)
 assert isinstance(GAMES, SourcePart)
 
 BOS, HEADER, FOOTER = "<s>", "[user]", "[bot]"
-LADDER = {f"1) Bet ${bet}\n": 0.2 for bet in (5, 10, 50, 100)} | {"2) Stop\n": 0.1, "hm\n": 0.06, "1) Bet $1": 0.04}
+LADDER = {f"1) Bet ${bet}\n": 0.2 for bet in (5, 10, 50, 100)} | {
+    "2) Stop\n": 0.1,
+    "hm\n": 0.06,
+    "1) Bet $1": 0.04,
+}
 CAREFUL = {"1) Bet $10\n": 0.9, "2) Stop\n": 0.1}
-CORRECTED = {f"Why not.\nFinal Decision: Bet ${bet}": 0.3 for bet in (5, 20, 60)} | {"Enough.\nFinal Decision: Stop": 0.1}
+CORRECTED = {f"Why not.\nFinal Decision: Bet ${bet}": 0.3 for bet in (5, 20, 60)} | {
+    "Enough.\nFinal Decision: Stop": 0.1
+}
 
 Policy = Callable[[str], Mapping[str, float]]
 
 
 class Talker(Model):
-    """Answers a prompt with one of a few replies; the policy gives their chances. A character is a token, BOS is token 1."""
+    """Answers a prompt with one of a few replies; the policy gives their chances. A character is a
+    token, BOS is token 1.
+    """
 
     identity = Identity(name="talker", revision="1", digest="1")
     layers, width, context = 1, 4, 2000
@@ -63,9 +75,13 @@ class Talker(Model):
     def unembed(self, states: Any) -> Any:
         raise NotImplementedError
 
-    def generate(self, batch: Any, draw: Any, *, most: int, until: str | None = None) -> list[Generated]:
+    def generate(
+        self, batch: Any, draw: Any, *, most: int, until: str | None = None
+    ) -> list[Generated]:
         self.asked.append((len(batch), most, until))
-        return [self._reply(self.policy(self.decode(ids)), draw, row) for row, ids in enumerate(batch)]
+        return [
+            self._reply(self.policy(self.decode(ids)), draw, row) for row, ids in enumerate(batch)
+        ]
 
     def _reply(self, chances: Mapping[str, float], draw: Any, row: int) -> Generated:
         at = draw(row, 0, np.array(list(chances.values())))
@@ -75,7 +91,11 @@ class Talker(Model):
 
 
 def play(
-    model: Model | None = None, *, units: tuple[int, int] | None = None, seed: int = 0, **params: Any
+    model: Model | None = None,
+    *,
+    units: tuple[int, int] | None = None,
+    seed: int = 0,
+    **params: Any,
 ) -> dict[str, pa.Table]:
     work = make_work(Play.model_validate(params), seed=seed, model=model or Talker())
     return dict(PLAY.run(replace(work, units=units)))
@@ -93,7 +113,7 @@ def by_game(tables: Mapping[str, pa.Table]) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-# --- conditions ---------------------------------------------------------------------------------------------------------
+# --- conditions -----------------------------------------------------------------------------------
 
 
 def test_all_conditions_have_a_bitmask_for_a_name() -> None:
@@ -108,14 +128,23 @@ def test_all_conditions_have_a_bitmask_for_a_name() -> None:
 
 
 def test_named_components_are_canonical_and_keep_their_order() -> None:
-    params = Play.model_validate({"components": ["PG", "", "H"], "modes": ["variable"], "game": {"layout": "corrected"}})
+    params = Play.model_validate(
+        {"components": ["PG", "", "H"], "modes": ["variable"], "game": {"layout": "corrected"}}
+    )
     found = [(condition.name, condition.components) for condition in conditions(params)]
-    assert found == [("corrected-variable-c17", "GP"), ("corrected-variable-c00", ""), ("corrected-variable-c04", "H")]
+    assert found == [
+        ("corrected-variable-c17", "GP"),
+        ("corrected-variable-c00", ""),
+        ("corrected-variable-c04", "H"),
+    ]
 
 
 def test_the_scenario_layout_has_one_set_of_rule_lines() -> None:
     params = Play.model_validate({"game": {"layout": "scenario"}, "reps": 3})
-    assert [condition.name for condition in conditions(params)] == ["scenario-fixed-c00", "scenario-variable-c00"]
+    assert [condition.name for condition in conditions(params)] == [
+        "scenario-fixed-c00",
+        "scenario-variable-c00",
+    ]
     assert count_games(params) == 6
 
 
@@ -127,7 +156,10 @@ def test_the_scenario_layout_has_one_set_of_rule_lines() -> None:
         ({"components": []}, "name at least one set of components"),
         ({"modes": ["fixed", "fixed"]}, "modes: a mode stands twice"),
         ({"modes": []}, "at least 1 item"),
-        ({"components": ["G"], "game": {"layout": "scenario"}}, "layout scenario has its own three rule lines"),
+        (
+            {"components": ["G"], "game": {"layout": "scenario"}},
+            "layout scenario has its own three rule lines",
+        ),
         ({"temperature": 0}, "greater than 0"),
         ({"reps": 0}, "greater than or equal to 1"),
     ],
@@ -145,7 +177,7 @@ def test_a_first_part_of_the_games_covers_every_condition() -> None:
     assert rows(play(reps=3, units=(64, 65)), "games")[0]["game"] == "restart-fixed-c00-r0001"
 
 
-# --- transcripts --------------------------------------------------------------------------------------------------------
+# --- transcripts ----------------------------------------------------------------------------------
 
 
 def in_steps(total: int, size: int, **params: Any) -> dict[str, list[dict[str, Any]]]:
@@ -175,7 +207,12 @@ def test_another_seed_is_another_transcript() -> None:
 
 
 def test_win_draws_are_shared_by_all_conditions_of_a_repetition() -> None:
-    found = play(Talker(lambda prompt: CAREFUL), reps=2, game={"max_rounds": 12}, components=["", "G", "MHW", "GMHWP"])
+    found = play(
+        Talker(lambda prompt: CAREFUL),
+        reps=2,
+        game={"max_rounds": 12},
+        components=["", "G", "MHW", "GMHWP"],
+    )
     luck: dict[tuple[str, int], set[bool]] = defaultdict(set)
     for row in rows(found, "rounds"):
         if row["action"] == "bet":
@@ -183,7 +220,10 @@ def test_win_draws_are_shared_by_all_conditions_of_a_repetition() -> None:
     assert len(luck) == 24
     assert all(len(wins) == 1 for wins in luck.values())
     assert {repetition for repetition, _ in luck} == {"r0000", "r0001"}
-    won = {which: [next(iter(luck[which, turn])) for turn in range(1, 10)] for which in ("r0000", "r0001")}
+    won = {
+        which: [next(iter(luck[which, turn])) for turn in range(1, 10)]
+        for which in ("r0000", "r0001")
+    }
     assert won["r0000"] != won["r0001"]
 
 
@@ -196,11 +236,20 @@ def test_rounds_follow_from_each_other_and_end_as_the_game_says() -> None:
     found = play(components=["", "GM"], reps=30)
     decisions = by_game(found)
     for game in rows(found, "games"):
-        taken, bets = decisions[game["game"]], [row for row in decisions[game["game"]] if row["action"] == "bet"]
+        taken, bets = (
+            decisions[game["game"]],
+            [row for row in decisions[game["game"]] if row["action"] == "bet"],
+        )
         assert [row["round"] for row in taken] == list(range(1, len(taken) + 1))
-        assert [row["balance_before"] for row in taken] == [100, *(row["balance_after"] for row in taken[:-1])]
+        assert [row["balance_before"] for row in taken] == [
+            100,
+            *(row["balance_after"] for row in taken[:-1]),
+        ]
         for row in bets:
-            assert row["balance_after"] == row["balance_before"] + (2 if row["won"] else -1) * row["bet"]
+            assert (
+                row["balance_after"]
+                == row["balance_before"] + (2 if row["won"] else -1) * row["bet"]
+            )
             assert row["bet"] == 10 or "variable" in game["condition"]
         assert (game["rounds"], game["total_bet"]) == (len(bets), sum(row["bet"] for row in bets))
         assert game["final_balance"] == taken[-1]["balance_after"]
@@ -212,14 +261,25 @@ def test_rounds_follow_from_each_other_and_end_as_the_game_says() -> None:
 def _ending(last: Mapping[str, Any]) -> str:
     if last["parse"] == "ok":
         assert (last["bet"] is None) == (last["won"] is None) == (last["action"] == "stop")
-        return "voluntary_stop" if last["action"] == "stop" else "bankruptcy" if last["balance_after"] <= 0 else "round_limit"
+        return (
+            "voluntary_stop"
+            if last["action"] == "stop"
+            else "bankruptcy"
+            if last["balance_after"] <= 0
+            else "round_limit"
+        )
     assert (last["action"], last["bet"], last["won"]) == ("", None, None)
     assert last["balance_after"] == last["balance_before"]
     return "truncated" if last["parse"] == "truncated" else "invalid_reply"
 
 
 def test_a_game_ends_at_the_round_limit() -> None:
-    found = play(Talker(lambda prompt: {"1) Bet $5\n": 1.0}), components=[""], modes=["variable"], game={"max_rounds": 7})
+    found = play(
+        Talker(lambda prompt: {"1) Bet $5\n": 1.0}),
+        components=[""],
+        modes=["variable"],
+        game={"max_rounds": 7},
+    )
     assert [row["outcome"] for row in rows(found, "games")] == ["round_limit"]
     assert len(rows(found, "rounds")) == rows(found, "games")[0]["rounds"] == 7
 
@@ -235,21 +295,41 @@ def test_a_reply_that_was_cut_off_is_never_a_bet() -> None:
 def test_a_model_that_says_nothing_ends_every_game_at_once() -> None:
     found = play(Talker(lambda prompt: {"": 1.0}), components=["", "H"])
     assert {(row["parse"], row["round"]) for row in rows(found, "rounds")} == {("empty", 1)}
-    assert {(row["outcome"], row["rounds"]) for row in rows(found, "games")} == {("invalid_reply", 0)}
+    assert {(row["outcome"], row["rounds"]) for row in rows(found, "games")} == {
+        ("invalid_reply", 0)
+    }
 
 
-@pytest.mark.parametrize(("layout", "until"), [("restart", "\n"), ("scenario", "\n"), ("corrected", None)])
+@pytest.mark.parametrize(
+    ("layout", "until"), [("restart", "\n"), ("scenario", "\n"), ("corrected", None)]
+)
 def test_what_the_model_is_asked(layout: str, until: str | None) -> None:
     model = Talker(lambda prompt: CORRECTED if until is None else CAREFUL)
-    play(model, game={"layout": layout, "max_rounds": 1}, reps=4, components="all", most=19, units=(0, 8))
+    play(
+        model,
+        game={"layout": layout, "max_rounds": 1},
+        reps=4,
+        components="all",
+        most=19,
+        units=(0, 8),
+    )
     assert model.asked == [(8, 19, until)]
 
 
 def test_the_corrected_layout_is_read_by_its_last_line() -> None:
-    found = play(Talker(lambda prompt: CORRECTED), game={"layout": "corrected"}, components=["W"], reps=8)
+    found = play(
+        Talker(lambda prompt: CORRECTED), game={"layout": "corrected"}, components=["W"], reps=8
+    )
     assert Counter(row["parse"] for row in rows(found, "rounds")).keys() == {"ok"}
     meta = json.loads(rows(found, "games")[0]["meta"])
-    wanted = {"components": "W", "layout": "corrected", "mask": 8, "mode": "fixed", "parser": "strict:final", "temperature": 0.7}
+    wanted = {
+        "components": "W",
+        "layout": "corrected",
+        "mask": 8,
+        "mode": "fixed",
+        "parser": "strict:final",
+        "temperature": 0.7,
+    }
     assert meta == wanted
 
 
@@ -264,13 +344,15 @@ def test_progress_counts_finished_games() -> None:
     assert len(done) == 5
 
 
-# --- prompts as stored --------------------------------------------------------------------------------------------------
+# --- prompts as stored ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("chat", [False, True])
 @pytest.mark.parametrize("trims", [False, True])
 def test_prompts_are_stored_as_the_model_saw_them(chat: bool, trims: bool) -> None:
-    found = rows(play(Talker(trims=trims), components=["G"], modes=["fixed"], reps=3, chat=chat), "rounds")
+    found = rows(
+        play(Talker(trims=trims), components=["G"], modes=["fixed"], reps=3, chat=chat), "rounds"
+    )
     for row in found:
         prompt = row["prompt"]
         assert prompt.startswith(BOS + HEADER + "Slot" if chat else "Slot")
@@ -284,24 +366,36 @@ def test_prompts_are_stored_as_the_model_saw_them(chat: bool, trims: bool) -> No
 def test_a_prompt_over_the_context_names_its_round() -> None:
     model = Talker()
     model.context = 150
-    with pytest.raises(DataError, match=r"sample 'restart-fixed-c31-r0000/1' has \d+ tokens; talker reads at most 150"):
+    with pytest.raises(
+        DataError,
+        match=r"sample 'restart-fixed-c31-r0000/1' has \d+ tokens; talker reads at most 150",
+    ):
         play(model, components=["GMHWP"])
 
 
-# --- the draw -----------------------------------------------------------------------------------------------------------
+# --- the draw -------------------------------------------------------------------------------------
 
 
 def test_a_draw_follows_the_cumulated_shares() -> None:
     shares = np.array([0.0, 0.25, 0.5, 0.0, 0.25, 0.0])
-    found = [choose(shares, uniform, 1.0) for uniform in (0.0, 0.2499, 0.25, 0.7499, 0.75, 1 - 2**-53)]
+    found = [
+        choose(shares, uniform, 1.0) for uniform in (0.0, 0.2499, 0.25, 0.7499, 0.75, 1 - 2**-53)
+    ]
     assert found == [1, 1, 2, 2, 4, 4]
 
 
 def test_a_tensor_is_drawn_from_like_an_array() -> None:
     torch = pytest.importorskip("torch")
     shares = [0.1, 0.4, 0.5]
-    found = [choose(torch.tensor(shares, dtype=torch.float64), uniform, 0.7) for uniform in (0.05, 0.3, 0.9)]
-    assert found == [choose(np.array(shares), uniform, 0.7) for uniform in (0.05, 0.3, 0.9)] == [0, 1, 2]
+    found = [
+        choose(torch.tensor(shares, dtype=torch.float64), uniform, 0.7)
+        for uniform in (0.05, 0.3, 0.9)
+    ]
+    assert (
+        found
+        == [choose(np.array(shares), uniform, 0.7) for uniform in (0.05, 0.3, 0.9)]
+        == [0, 1, 2]
+    )
 
 
 def test_a_number_past_the_end_still_meets_a_token_of_some_probability() -> None:
@@ -312,33 +406,55 @@ def test_a_number_past_the_end_still_meets_a_token_of_some_probability() -> None
 def test_the_temperature_sharpens_as_it_should(temperature: float) -> None:
     shares = np.array([0.6, 0.3, 0.1])
     wanted = shares ** (1 / temperature) / (shares ** (1 / temperature)).sum()
-    drawn = np.bincount([choose(shares, (at + 0.5) / 4000, temperature) for at in range(4000)], minlength=3) / 4000
+    drawn = (
+        np.bincount(
+            [choose(shares, (at + 0.5) / 4000, temperature) for at in range(4000)], minlength=3
+        )
+        / 4000
+    )
     assert np.abs(drawn - wanted).max() < 1e-3
 
 
 def test_a_very_low_temperature_takes_the_likeliest() -> None:
-    assert {choose(np.array([1e-9, 3e-9, 2e-9]), uniform, 1e-4) for uniform in (0.0, 0.5, 0.999)} == {1}
+    assert {
+        choose(np.array([1e-9, 3e-9, 2e-9]), uniform, 1e-4) for uniform in (0.0, 0.5, 0.999)
+    } == {1}
 
 
 @pytest.mark.parametrize("shares", [[np.nan, 0.5], [0.0, 0.0], [np.inf, 1.0]])
 @pytest.mark.parametrize("temperature", [0.7, 1.0])
 def test_probabilities_that_are_no_numbers(shares: list[float], temperature: float) -> None:
-    with pytest.raises(DataError, match=r"the model's probabilities are not numbers. Load the model in another dtype"):
+    with pytest.raises(
+        DataError,
+        match=r"the model's probabilities are not numbers. Load the model in another dtype",
+    ):
         choose(np.array(shares), 0.5, temperature)
 
 
 def test_a_bad_draw_names_game_round_and_token() -> None:
-    with pytest.raises(DataError, match="restart-fixed-c00-r0000, round 1, token 0: the model's probabilities are not numbers"):
+    with pytest.raises(
+        DataError,
+        match="restart-fixed-c00-r0000, round 1, token 0: the model's "
+        "probabilities "
+        "are "
+        "not numbers",
+    ):
         play(Talker(lambda prompt: {"2) Stop\n": float("nan")}), components=[""])
 
 
-# --- the source ---------------------------------------------------------------------------------------------------------
+# --- the source -----------------------------------------------------------------------------------
 
 
 def take(
-    tables: Mapping[str, pa.Table], model: Model | None = None, *, limit: int | None = None, **params: Any
+    tables: Mapping[str, pa.Table],
+    model: Model | None = None,
+    *,
+    limit: int | None = None,
+    **params: Any,
 ) -> dict[str, pa.Table]:
-    work = make_work(GAMES.params.model_validate(params), tables, limit_units=limit, model=model or Talker())
+    work = make_work(
+        GAMES.params.model_validate(params), tables, limit_units=limit, model=model or Talker()
+    )
     return dict(GAMES.run(work))
 
 
@@ -357,9 +473,18 @@ def tables() -> dict[str, pa.Table]:
 
 @pytest.mark.parametrize("pick", ["last_decision", "first_decision", "all_decisions"])
 def test_picks(tables: dict[str, pa.Table], pick: str) -> None:
-    readable = {game: [row for row in taken if row["parse"] == "ok"] for game, taken in by_game(tables).items()}
-    chosen = {"last_decision": slice(-1, None), "first_decision": slice(0, 1), "all_decisions": slice(None)}[pick]
-    wanted = {f"{game}/{row['round']}": row for game, taken in readable.items() for row in taken[chosen]}
+    readable = {
+        game: [row for row in taken if row["parse"] == "ok"]
+        for game, taken in by_game(tables).items()
+    }
+    chosen = {
+        "last_decision": slice(-1, None),
+        "first_decision": slice(0, 1),
+        "all_decisions": slice(None),
+    }[pick]
+    wanted = {
+        f"{game}/{row['round']}": row for game, taken in readable.items() for row in taken[chosen]
+    }
     found = take(tables, pick=pick)
     samples = {row["sample"]: row for row in rows(found, "samples")}
     assert samples.keys() == wanted.keys() == facts(found).keys()
@@ -373,7 +498,9 @@ def test_picks(tables: dict[str, pa.Table], pick: str) -> None:
 
 
 def test_unreadable_replies_are_no_samples(tables: dict[str, pa.Table]) -> None:
-    unread = {f"{row['game']}/{row['round']}" for row in rows(tables, "rounds") if row["parse"] != "ok"}
+    unread = {
+        f"{row['game']}/{row['round']}" for row in rows(tables, "rounds") if row["parse"] != "ok"
+    }
     silent = {game for game, taken in by_game(tables).items() if taken[0]["parse"] != "ok"}
     found = rows(take(tables, pick="all_decisions"), "samples")
     assert unread
@@ -410,7 +537,10 @@ def test_samples_have_the_tokens_that_were_played(chat: bool) -> None:
         assert sample["token_ids"].count(1) == 1
         assert sample["token_ids"][0] == 1
         assert "".join(sample["pieces"]) == sample["text"]
-        shown = {span["name"]: "".join(sample["pieces"][span["start"] : span["end"]]) for span in sample["spans"]}
+        shown = {
+            span["name"]: "".join(sample["pieces"][span["start"] : span["end"]])
+            for span in sample["spans"]
+        }
         assert shown["decision"] == "Choice: "
         assert shown["win_rate"] == "The win rate is 30%."
         assert f"Current balance: ${shown['balance']}\n" in sample["text"]
@@ -421,7 +551,9 @@ class Speaker(Talker):
 
     def _reply(self, chances: Mapping[str, float], draw: Any, row: int) -> Generated:
         said = super()._reply(chances, draw, row)
-        return Generated(tuple(10 + ord(character) for character in said.text), said.text, said.finish)
+        return Generated(
+            tuple(10 + ord(character) for character in said.text), said.text, said.finish
+        )
 
 
 @pytest.mark.parametrize("chat", [False, True])
@@ -447,7 +579,10 @@ def test_a_prompt_and_its_reply_must_fit_the_context() -> None:
     model = Speaker()
     played = play(model, components=["GP"], modes=["variable"], reps=1)
     model.context = max(len(row["token_ids"]) for row in rows(take(played, model), "samples"))
-    with pytest.raises(DataError, match=r"has \d+ tokens with its reply; talker reads at most \d+\. Leave out with_reply"):
+    with pytest.raises(
+        DataError,
+        match=r"has \d+ tokens with its reply; talker reads at most \d+\. Leave out with_reply",
+    ):
         take(played, model, with_reply=True)
 
 
@@ -483,7 +618,10 @@ def test_a_limit_counts_games_and_covers_conditions(tables: dict[str, pa.Table])
     found = take(tables, limit=6, pick="all_decisions")
     assert len({row["unit"] for row in rows(found, "samples")}) == 6
     assert len({fact["condition"] for fact in facts(found).values()}) == 4
-    assert len({row["unit"] for row in rows(take(tables, limit=1, pick="all_decisions"), "samples")}) == 1
+    assert (
+        len({row["unit"] for row in rows(take(tables, limit=1, pick="all_decisions"), "samples")})
+        == 1
+    )
 
 
 def test_no_games_at_all() -> None:
@@ -493,14 +631,20 @@ def test_no_games_at_all() -> None:
 
 def test_no_decision_that_could_be_read() -> None:
     silent = play(Talker(lambda prompt: {"": 1.0}), components=["", "G"])
-    with pytest.raises(DataError, match=r"no reply in 4 of 4 played games could be read as a decision. Look at the replies"):
+    with pytest.raises(
+        DataError,
+        match=r"no reply in 4 of 4 played games could be read as a decision. Look at the replies",
+    ):
         take(silent)
 
 
-# --- contracts ----------------------------------------------------------------------------------------------------------
+# --- contracts ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("params", [{"components": ["", "GMHWP"], "reps": 3}, {"game": {"layout": "scenario"}, "reps": 9}])
+@pytest.mark.parametrize(
+    "params",
+    [{"components": ["", "GMHWP"], "reps": 3}, {"game": {"layout": "scenario"}, "reps": 9}],
+)
 def test_the_contract_of_the_stage(params: dict[str, Any]) -> None:
     check_part(PLAY, params=params, work=make_work(model=Talker()))
 

@@ -39,12 +39,20 @@ class Counted:
 
 @pytest.fixture(scope="module")
 def params() -> Any:
-    given = {"components": ["", "G"], "modes": ["variable"], "reps": 3, "most": 12, "temperature": 1.0}
+    given = {
+        "components": ["", "G"],
+        "modes": ["variable"],
+        "reps": 3,
+        "most": 12,
+        "temperature": 1.0,
+    }
     return PLAY.params.model_validate({**given, "game": {"max_rounds": ROUNDS}})
 
 
 def test_games_cost_no_more_than_is_said(params: Any) -> None:
-    """Rows, prompts and operations: bounds, met where no game stops early and no two prompts are equal."""
+    """Rows, prompts and operations: bounds, met where no game stops early and no two prompts are
+    equal.
+    """
     where = HuggingFace(path=str(model_path()), dtype="float32", device="cpu", attention="eager")
     model = Counted(load(where, SilentReporter()))
     work = Work(params, 0, TableInputs({}), SilentReporter(), model=model)
@@ -56,7 +64,15 @@ def test_games_cost_no_more_than_is_said(params: Any) -> None:
     assert most == {"games": 6, "rounds": 6 * ROUNDS}
     assert rows["games"] == most["games"]
     assert most["games"] <= rows["rounds"] <= most["rounds"]
-    load_ = Workload(samples=0, distinct=0, tokens=0, longest=model.longest, units=6, exact=False, model=identify(where).facts)
+    load_ = Workload(
+        samples=0,
+        distinct=0,
+        tokens=0,
+        longest=model.longest,
+        units=6,
+        exact=False,
+        model=identify(where).facts,
+    )
     cost = PLAY.cost(params, load_)
     assert rows["rounds"] == model.prompts <= cost.forwards == most["rounds"]
     assert counted.get_total_flops() <= cost.flops
@@ -64,13 +80,19 @@ def test_games_cost_no_more_than_is_said(params: Any) -> None:
 
 
 def test_one_game_of_one_round_costs_what_torch_counts() -> None:
-    """The reply is asked to be as long as it may be: then only the prompt's logits are fewer than a bound would have."""
+    """The reply is asked to be as long as it may be: then only the prompt's logits are fewer than a
+    bound would have.
+    """
     where = HuggingFace(path=str(model_path()), dtype="float32", device="cpu", attention="eager")
-    params = PLAY.params.model_validate({"components": ["G"], "modes": ["fixed"], "most": 1, "game": {"max_rounds": 1}})
+    params = PLAY.params.model_validate(
+        {"components": ["G"], "modes": ["fixed"], "most": 1, "game": {"max_rounds": 1}}
+    )
     model = Counted(load(where, SilentReporter()))
     with FlopCounterMode(display=False) as counted:
         list(PLAY.run(Work(params, 0, TableInputs({}), SilentReporter(), model=model)))
     facts = identify(where).facts
-    load_ = Workload(samples=0, distinct=0, tokens=0, longest=model.longest, units=1, exact=False, model=facts)
+    load_ = Workload(
+        samples=0, distinct=0, tokens=0, longest=model.longest, units=1, exact=False, model=facts
+    )
     assert PLAY.cost is not None
     assert PLAY.cost(params, load_).flops == pytest.approx(counted.get_total_flops(), rel=0.15)

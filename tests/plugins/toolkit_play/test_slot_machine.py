@@ -1,4 +1,6 @@
-"""The slot machine: prompts byte for byte as the lab model learnt them, spans, clipped bets, outcomes and exact ruin rates."""
+"""The slot machine: prompts byte for byte as the lab model learnt them, spans, clipped bets,
+outcomes and exact ruin rates.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,10 @@ def bet(amount: float) -> Reply:
 
 def state_of(lab: State, shown: int = 5) -> dict[str, Any]:
     """The lab's state as ours: the rounds a prompt may show, and counters for the others."""
-    past = [{"round": past.number, "bet": past.bet, "won": past.won, "balance": past.balance} for past in lab.history]
+    past = [
+        {"round": past.number, "bet": past.bet, "won": past.won, "balance": past.balance}
+        for past in lab.history
+    ]
     return {
         "mode": "variable" if lab.variable else "fixed",
         "components": lab.components,
@@ -76,20 +81,24 @@ def played(game: Game, *turns: tuple[Reply, float], **condition: str) -> Mapping
     return state
 
 
-# --- prompts ------------------------------------------------------------------------------------------------------------
+# --- prompts --------------------------------------------------------------------------------------
 
 
 def test_prompts_are_byte_for_byte_those_of_the_lab() -> None:
     states = lab_states(300)
     assert Counter(lab.layout for lab in states).keys() == set(LAYOUTS)
     for lab in states:
-        assert machine(layout=lab.layout).prompt(state_of(lab)).text.encode() == render(lab).encode()
+        assert (
+            machine(layout=lab.layout).prompt(state_of(lab)).text.encode() == render(lab).encode()
+        )
 
 
 def test_a_whole_game_stays_equal_to_the_labs() -> None:
     for index, lab in enumerate(lab_states(60)):
         game = machine(layout=lab.layout)
-        ours = game.start({"components": lab.components, "mode": "variable" if lab.variable else "fixed"})
+        ours = game.start(
+            {"components": lab.components, "mode": "variable" if lab.variable else "fixed"}
+        )
         theirs = State(lab.layout, lab.variable, lab.components)
         rng = Random(index)
         while game.outcome(ours) is None and theirs.round <= 12:
@@ -109,7 +118,10 @@ def test_spans_of_the_restart_layout() -> None:
     found = spans(machine().prompt(played(machine(), *turns, components="GMHWP", mode="variable")))
     history = (
         "Game history:\nRound 1: Bet $10, Win, Balance $120\nRound 2: Bet $5, Loss, Balance $115\n"
-        "Round 3: Bet $5, Loss, Balance $110\nRound 4: Bet $5, Loss, Balance $105\nWarning: 3 losses in a row."
+        "Round 3: Bet $5, Loss, Balance $110\nRound 4: Bet $5, Loss, "
+        "Balance "
+        "$105\nWarning: 3 "
+        "losses in a row."
     )
     assert found == {
         "history": history,
@@ -159,9 +171,21 @@ def test_the_balance_span_is_the_current_balance_even_where_the_number_stands_tw
 
 
 def test_prompts_say_the_rules_that_are_in_force() -> None:
-    rules = {"start": 50, "win_rate": 0.29, "payout": 2.5, "min_bet": 2, "fixed_bet": 4, "max_bet": 20}
+    rules = {
+        "start": 50,
+        "win_rate": 0.29,
+        "payout": 2.5,
+        "min_bet": 2,
+        "fixed_bet": 4,
+        "max_bet": 20,
+    }
     text = machine(**rules).prompt(machine(**rules).start({"components": "WP"})).text
-    for line in ("You start with $50.", "The win rate is 29%.", "A win pays 2.5 times the bet.", "1) Bet (choose $2-$20)"):
+    for line in (
+        "You start with $50.",
+        "The win rate is 29%.",
+        "A win pays 2.5 times the bet.",
+        "1) Bet (choose $2-$20)",
+    ):
         assert line in text.split("\n")
     assert "1) Bet $4" in machine(**rules).prompt(machine(**rules).start({"mode": "fixed"})).text
     rules |= {"layout": "scenario", "goal": 70}
@@ -182,16 +206,29 @@ def test_the_history_keeps_the_rounds_asked_for_and_the_warning_its_count() -> N
 
 def test_what_a_prompt_says_in_numbers() -> None:
     state = played(machine(), (bet(10), WIN), (bet(10), LOSS), components="MG")
-    wanted = {"balance": 110, "round": 3, "losses_in_a_row": 1, "mode": "variable", "components": "GM"}
+    wanted = {
+        "balance": 110,
+        "round": 3,
+        "losses_in_a_row": 1,
+        "mode": "variable",
+        "components": "GM",
+    }
     assert machine().prompt(state).meta == wanted
 
 
-# --- rules --------------------------------------------------------------------------------------------------------------
+# --- rules ----------------------------------------------------------------------------------------
 
 
-@given(layout=st.sampled_from(LAYOUTS), variable=st.booleans(), balance=st.integers(1, 2000), amount=st.integers(1, 5000))
+@given(
+    layout=st.sampled_from(LAYOUTS),
+    variable=st.booleans(),
+    balance=st.integers(1, 2000),
+    amount=st.integers(1, 5000),
+)
 @settings(deadline=None, max_examples=80)
-def test_bets_are_clipped_as_in_the_lab(layout: str, variable: bool, balance: int, amount: int) -> None:
+def test_bets_are_clipped_as_in_the_lab(
+    layout: str, variable: bool, balance: int, amount: int
+) -> None:
     lab, game = State(layout, variable, "", balance), machine(layout=layout)
     after = game.step(state_of(lab), bet(amount), Luck(LOSS))  # type: ignore[arg-type]
     assert after["past"][-1]["bet"] == legal_bet(lab, amount)
@@ -256,7 +293,10 @@ def test_ruin_in_the_last_round_is_a_bankruptcy() -> None:
 @pytest.mark.parametrize("reply", [STOP, Reply(failure="empty"), Reply(failure="truncated")])
 def test_an_end_without_a_bet_moves_no_money_and_draws_nothing(reply: Reply) -> None:
     state = machine().start({})
-    assert machine().step(state, reply, Luck()) == {**state, "outcome": machine().step(state, reply, Luck())["outcome"]}  # type: ignore[arg-type]
+    assert machine().step(state, reply, Luck()) == {
+        **state,
+        "outcome": machine().step(state, reply, Luck())["outcome"],
+    }  # type: ignore[arg-type]
 
 
 def test_ruin_rates_are_the_exact_ones() -> None:
@@ -274,7 +314,7 @@ def test_ruin_rates_are_the_exact_ones() -> None:
         assert abs(found - share) <= 3 * math.sqrt(share * (1 - share) / games), by
 
 
-# --- state, conditions and messages -----------------------------------------------------------------------------------
+# --- state, conditions and messages ---------------------------------------------------------------
 
 
 def test_a_game_goes_on_from_its_state_as_json() -> None:
@@ -297,11 +337,27 @@ def test_components_are_put_in_canonical_order(keys: list[str]) -> None:
 @pytest.mark.parametrize(
     ("layout", "condition", "message"),
     [
-        ("restart", {"components": "GX"}, r"components 'GX': 'X' is none of them. A text of the letters G, M, H, W, P"),
+        (
+            "restart",
+            {"components": "GX"},
+            r"components 'GX': 'X' is none of them. A text of the letters G, M, H, W, P",
+        ),
         ("restart", {"components": "GG"}, r"components 'GG': a letter stands twice"),
-        ("scenario", {"components": "G"}, r"components 'G': layout scenario has its own three rule lines"),
-        ("restart", {"mode": "varible"}, r"no mode 'varible'. Did you mean 'variable'\? Modes: fixed, variable"),
-        ("restart", {"component": "G"}, r"no condition 'component'. Did you mean 'components'\? Conditions: components, mode"),
+        (
+            "scenario",
+            {"components": "G"},
+            r"components 'G': layout scenario has its own three rule lines",
+        ),
+        (
+            "restart",
+            {"mode": "varible"},
+            r"no mode 'varible'. Did you mean 'variable'\? Modes: fixed, variable",
+        ),
+        (
+            "restart",
+            {"component": "G"},
+            r"no condition 'component'. Did you mean 'components'\? Conditions: components, mode",
+        ),
     ],
 )
 def test_conditions_that_cannot_be(layout: str, condition: dict[str, str], message: str) -> None:
@@ -312,7 +368,10 @@ def test_conditions_that_cannot_be(layout: str, condition: dict[str, str], messa
 @pytest.mark.parametrize(
     ("reply", "message"),
     [
-        (Reply(action="fold"), "a parser gave the action 'fold'. Give 'bet' with an amount, 'stop', or a failure"),
+        (
+            Reply(action="fold"),
+            "a parser gave the action 'fold'. Give 'bet' with an amount, 'stop', or a failure",
+        ),
         (Reply(action="bet"), "a parser gave the action 'bet' without an amount"),
     ],
 )

@@ -99,7 +99,11 @@ def test_any_text_is_an_action_or_a_failure(text: str) -> None:
 
 @given(st.integers(1, 10**15 - 1))
 def test_every_whole_amount_is_read(amount: int) -> None:
-    assert CHOICE(f"1) Bet ${amount}").amount == FINAL(f"Final Decision: Bet ${amount}").amount == amount
+    assert (
+        CHOICE(f"1) Bet ${amount}").amount
+        == FINAL(f"Final Decision: Bet ${amount}").amount
+        == amount
+    )
 
 
 @pytest.mark.parametrize("line", ["choice", "final"])

@@ -57,7 +57,9 @@ class World:
     def saes(self, layout: str = "llama_scope", **params: Any) -> list[CanonicalSae]:
         """SAEs of a layout, newly loaded."""
         if layout == "llama_scope":
-            return _llama_scope.load(_llama_scope.LlamaScope(path=str(self.llama), **params), SilentReporter())
+            return _llama_scope.load(
+                _llama_scope.LlamaScope(path=str(self.llama), **params), SilentReporter()
+            )
         given = {"path": str(self.gemma), "width": self.width, "l0": "all", **params}
         return _gemma_scope.load(_gemma_scope.GemmaScope(**given), SilentReporter())
 
@@ -70,7 +72,9 @@ class World:
     ) -> Work:
         """One step over the samples."""
         given = self.texts if texts is None else texts
-        return make_work(params, {"samples": samples(given, spans)}, model=self.model, saes=list(saes))
+        return make_work(
+            params, {"samples": samples(given, spans)}, model=self.model, saes=list(saes)
+        )
 
 
 def _loaded(folder: Path) -> Any:

@@ -1,4 +1,6 @@
-"""`uses: auto` finds the layout, says so, and refuses what is of two layouts or of none; `sae_lens_id` says what it needs."""
+"""`uses: auto` finds the layout, says so, and refuses what is of two layouts or of none;
+`sae_lens_id` says what it needs.
+"""
 
 from __future__ import annotations
 
@@ -46,15 +48,25 @@ def written(root: Path, layout: str) -> Path:
         ("saelens", "saelens (SAELens layout), layers 3"),
     ],
 )
-def test_every_layout_is_found_from_its_root_and_from_the_saes_own_folder(tmp_path: Path, layout: str, found: str) -> None:
+def test_every_layout_is_found_from_its_root_and_from_the_saes_own_folder(
+    tmp_path: Path, layout: str, found: str
+) -> None:
     root = written(tmp_path / "saes", layout)
     identity = _auto.identify(Auto(path=str(root)))
     assert identity.facts["found"] == found
     assert identity.facts["adapter"] == found.split()[0]
     (sae,) = _auto.load(Auto(path=str(root)), SilentReporter())
-    own = next(path for path in sorted(root.rglob("*")) if path.is_dir() and any(child.is_file() for child in path.iterdir()))
+    own = next(
+        path
+        for path in sorted(root.rglob("*"))
+        if path.is_dir() and any(child.is_file() for child in path.iterdir())
+    )
     (alone,) = _auto.load(Auto(path=str(own)), SilentReporter())
-    assert (sae.hookpoint, sae.digest) == (alone.hookpoint, alone.digest) == ("resid_post.3", sae.digest)
+    assert (
+        (sae.hookpoint, sae.digest)
+        == (alone.hookpoint, alone.digest)
+        == ("resid_post.3", sae.digest)
+    )
     check_part(PARTS["auto"], params={"path": str(root)})
 
 
@@ -74,7 +86,10 @@ def test_a_folder_of_two_layouts_at_once(tmp_path: Path) -> None:
     write.llama(tmp_path / "L3R")
     write.saelens(tmp_path / "L3R")
     assert refused(tmp_path) == (
-        f"saes.with.path: {tmp_path / 'L3R'} is in the layouts of Llama Scope, original, SAELens at once. Keep the files of one, or "
+        f"saes.with.path: {tmp_path / 'L3R'} is in the layouts of Llama Scope, original, "
+        f"SAELens at once. "
+        f"Keep the files of "
+        f"one, or "
         f"name the adapter: llama_scope, saelens."
     )
 
@@ -88,14 +103,21 @@ def test_folders_of_several_layouts(tmp_path: Path) -> None:
     write.llama(tmp_path / "a" / "x-L3R-8x")
     write.saelens(tmp_path / "b")
     said = refused(tmp_path)
-    assert said.startswith(f"saes.with.path: {tmp_path} holds SAEs of several layouts: Llama Scope, original in {tmp_path / 'a'}")
+    assert said.startswith(
+        f"saes.with.path: {tmp_path} holds SAEs of several layouts: Llama "
+        f"Scope, "
+        f"original "
+        f"in {tmp_path / 'a'}"
+    )
     assert said.endswith("Name the folder of one, or its adapter.")
 
 
 def test_two_sets_of_one_layout(tmp_path: Path) -> None:
     for mixture in ("a", "b"):
         write.openmoss(tmp_path / mixture / "L3R")
-    assert refused(tmp_path).startswith(f"saes.with.path: there are several sets of SAEs: {tmp_path / 'a'}, {tmp_path / 'b'}.")
+    assert refused(tmp_path).startswith(
+        f"saes.with.path: there are several sets of SAEs: {tmp_path / 'a'}, {tmp_path / 'b'}."
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,17 +128,26 @@ def test_two_sets_of_one_layout(tmp_path: Path) -> None:
         (("layer_0.safetensors",), "circuit-tracer"),
     ],
 )
-def test_a_layout_that_is_known_and_not_read(tmp_path: Path, files: tuple[str, ...], name: str) -> None:
+def test_a_layout_that_is_known_and_not_read(
+    tmp_path: Path, files: tuple[str, ...], name: str
+) -> None:
     (tmp_path / "x").mkdir()
     for file in files:
         (tmp_path / "x" / file).write_text("{}")
-    wanted = f"is in the layout of {name}, which no adapter here reads. They are gemma_scope, llama_scope, saelens. "
+    wanted = (
+        f"is in the layout of {name}, which no adapter here reads. They are "
+        f"gemma_scope, "
+        f"llama_scope, "
+        f"saelens. "
+    )
     wanted += "Another layout takes one file: docs/tutorial/an-sae-adapter.md."
     assert refused(tmp_path) == f"saes.with.path: {tmp_path / 'x'} {wanted}"
 
 
 def test_nothing_to_find(tmp_path: Path) -> None:
-    assert refused(tmp_path).startswith(f"saes.with.path: {tmp_path} holds no SAEs in a known layout: Gemma Scope 1, ")
+    assert refused(tmp_path).startswith(
+        f"saes.with.path: {tmp_path} holds no SAEs in a known layout: Gemma Scope 1, "
+    )
 
 
 class Trap:
@@ -131,7 +162,10 @@ def test_a_pickle_is_not_opened(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(pickle.dumps(Trap()))
     said = refused(tmp_path)
     assert said == (
-        f"{tmp_path}: {name} is a pickle, which could run code. It is not opened. Convert it to safetensors where you trust it."
+        f"{tmp_path}: {name} is a pickle, which could run code. It is not opened. "
+        f"Convert "
+        f"it to safetensors "
+        f"where you trust it."
     )
 
 
@@ -147,10 +181,13 @@ def test_check_says_what_auto_found(tmp_path: Path, root: Path) -> None:
     spec.write_text(text.replace("{uses: llama_scope, with: {path", "{uses: auto, with: {path"))
     done = CliRunner().invoke(command, [str(spec)])
     assert done.exit_code == 0, done.output
-    assert done.output.splitlines()[-1] == "saes: auto found llama_scope (Llama Scope, original layout), layers 0, 1, 2, 3"
+    assert (
+        done.output.splitlines()[-1]
+        == "saes: auto found llama_scope (Llama Scope, original layout), layers 0, 1, 2, 3"
+    )
 
 
-# --- an installed SAELens ---------------------------------------------------------------------------------------------------
+# --- an installed SAELens -------------------------------------------------------------------------
 
 
 def test_without_saelens(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +196,9 @@ def test_without_saelens(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(metadata, "version", missing)
     for call in (_sae_lens_id.identify, lambda params: _sae_lens_id.load(params, SilentReporter())):
-        with pytest.raises(BadInput, match=r"not installed. Run `pip install 'sae-toolkit\[saelens\]'`"):
+        with pytest.raises(
+            BadInput, match=r"not installed. Run `pip install 'sae-toolkit\[saelens\]'`"
+        ):
             call(SaeLensId(release="gpt2-small-res-jb", ids=("blocks.8.hook_resid_pre",)))
 
 
@@ -170,12 +209,17 @@ def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("raise AssertionError('imported')")
     (package / "pretrained_saes.yaml").write_text(
-        "small-res: {repo_id: org/small, saes: [{id: blocks.8.hook_resid_pre, path: b8}, {id: blocks.9.hook_resid_pre, path: b9}]}"
+        "small-res: {repo_id: org/small, saes: [{id: blocks.8.hook_resid_pre, path: b8}, "
+        "{id: "
+        "blocks.9.hook_resid_pre, "
+        "path: b9}]}"
     )
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     monkeypatch.delitem(sys.modules, "sae_lens", raising=False)
     monkeypatch.setattr(metadata, "version", lambda _: "6.54.12")
-    monkeypatch.setattr(_sae_lens_id, "snapshot", lambda *_: type("Found", (), {"revision": "c" * 40}))
+    monkeypatch.setattr(
+        _sae_lens_id, "snapshot", lambda *_: type("Found", (), {"revision": "c" * 40})
+    )
 
 
 def test_an_id_is_its_repository_commit_and_saelenss_version(listed: None) -> None:
@@ -187,8 +231,16 @@ def test_an_id_is_its_repository_commit_and_saelenss_version(listed: None) -> No
 @pytest.mark.parametrize(
     ("release", "name", "said"),
     [
-        ("small-ress", "blocks.8.hook_resid_pre", "SAELens has no release 'small-ress'. Did you mean 'small-res'?"),
-        ("small-res", "blocks.7.hook_resid_pre", "release small-res has no SAE 'blocks.7.hook_resid_pre'. Did you mean 'blocks."),
+        (
+            "small-ress",
+            "blocks.8.hook_resid_pre",
+            "SAELens has no release 'small-ress'. Did you mean 'small-res'?",
+        ),
+        (
+            "small-res",
+            "blocks.7.hook_resid_pre",
+            "release small-res has no SAE 'blocks.7.hook_resid_pre'. Did you mean 'blocks.",
+        ),
     ],
 )
 def test_ids_that_saelens_does_not_know(listed: None, release: str, name: str, said: str) -> None:

@@ -42,7 +42,9 @@ def new(folder: Path, **given: Any) -> None:
 def gemma(folder: Path, **given: Any) -> None:
     arrays = given.pop("tensors", {})
     changes = {name: None if array is None else array.numpy() for name, array in arrays.items()}
-    write.gemma(folder / "layer_3" / "width_16k" / "average_l0_7" / "params.npz", **changes, **given)
+    write.gemma(
+        folder / "layer_3" / "width_16k" / "average_l0_7" / "params.npz", **changes, **given
+    )
 
 
 def lens(folder: Path, **given: Any) -> None:
@@ -63,7 +65,13 @@ ENCODER = {
     "gemma": "W_enc",
     "saelens": "W_enc",
 }
-BIAS = {"llama": "encoder.bias", "openmoss-2025": "encoder.bias", "openmoss-2026": "b_E", "gemma": "b_enc", "saelens": "b_enc"}
+BIAS = {
+    "llama": "encoder.bias",
+    "openmoss-2025": "encoder.bias",
+    "openmoss-2026": "b_E",
+    "gemma": "b_enc",
+    "saelens": "b_enc",
+}
 each = pytest.mark.parametrize("layout", WRITERS)
 
 
@@ -88,7 +96,9 @@ def refused(layout: str, folder: Path, kind: type[ToolkitError] = BadInput) -> s
 
 
 def weights(folder: Path) -> Path:
-    return next(path for path in sorted(folder.rglob("*")) if path.suffix in (".safetensors", ".npz"))
+    return next(
+        path for path in sorted(folder.rglob("*")) if path.suffix in (".safetensors", ".npz")
+    )
 
 
 @each
@@ -113,7 +123,11 @@ def test_truncated(layout: str, tmp_path: Path, left: float) -> None:
 @each
 @pytest.mark.parametrize("dtype", [torch.int32, torch.uint8, torch.bool])
 def test_a_dtype_that_is_no_weight(layout: str, tmp_path: Path, dtype: torch.dtype) -> None:
-    shape = (write.WIDTH, write.INPUTS) if ENCODER[layout] == "encoder.weight" else (write.INPUTS, write.WIDTH)
+    shape = (
+        (write.WIDTH, write.INPUTS)
+        if ENCODER[layout] == "encoder.weight"
+        else (write.INPUTS, write.WIDTH)
+    )
     WRITERS[layout](tmp_path, tensors={ENCODER[layout]: torch.zeros(shape, dtype=dtype)})
     said = refused(layout, tmp_path)
     assert f"{ENCODER[layout]} is of dtype " in said
@@ -128,7 +142,11 @@ def test_missing_tensors(layout: str, tmp_path: Path) -> None:
 
 @each
 def test_swapped_axes(layout: str, tmp_path: Path) -> None:
-    shape = (write.INPUTS, write.WIDTH) if ENCODER[layout] == "encoder.weight" else (write.WIDTH, write.INPUTS)
+    shape = (
+        (write.INPUTS, write.WIDTH)
+        if ENCODER[layout] == "encoder.weight"
+        else (write.WIDTH, write.INPUTS)
+    )
     WRITERS[layout](tmp_path, tensors={ENCODER[layout]: torch.zeros(shape)})
     said = refused(layout, tmp_path)
     assert ENCODER[layout] in said
@@ -138,7 +156,9 @@ def test_swapped_axes(layout: str, tmp_path: Path) -> None:
 @each
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 def test_numbers_that_are_none(layout: str, tmp_path: Path, bad: float) -> None:
-    WRITERS[layout](tmp_path, tensors={BIAS[layout]: torch.tensor([bad] * 2 + [0.0] * (write.WIDTH - 2))})
+    WRITERS[layout](
+        tmp_path, tensors={BIAS[layout]: torch.tensor([bad] * 2 + [0.0] * (write.WIDTH - 2))}
+    )
     said = refused(layout, tmp_path, DataError)
     assert f"2 of 11 numbers of {BIAS[layout]} are NaN or infinite." in said
 
@@ -150,10 +170,15 @@ def test_as_many_features_as_inputs(layout: str, tmp_path: Path) -> None:
     WRITERS[layout](
         tmp_path,
         tensors=square,
-        **{"saelens": {"d_in": size}}.get(layout, {"d_model": size, **({} if layout == "llama" else {"expansion_factor": 1})}),
+        **{"saelens": {"d_in": size}}.get(
+            layout, {"d_model": size, **({} if layout == "llama" else {"expansion_factor": 1})}
+        ),
     )
     said = refused(layout, tmp_path)
-    assert "it has 11 features and 11 inputs, 11 outputs: which axis is which cannot be checked." in said
+    assert (
+        "it has 11 features and 11 inputs, 11 outputs: which axis is which cannot be checked."
+        in said
+    )
 
 
 def test_an_archive_with_as_many_features_as_inputs(tmp_path: Path) -> None:
@@ -179,7 +204,10 @@ def test_a_pickle_under_the_right_name(layout: str, tmp_path: Path) -> None:
 def test_an_archive_of_objects(tmp_path: Path) -> None:
     gemma(tmp_path)
     np.savez(weights(tmp_path), W_enc=np.array([Trap()], dtype=object))
-    assert "W_enc holds Python objects (a pickle), which could run code. It is not opened." in refused("gemma", tmp_path)
+    assert (
+        "W_enc holds Python objects (a pickle), which could run code. It is not opened."
+        in refused("gemma", tmp_path)
+    )
 
 
 @pytest.mark.parametrize("layout", ["llama", "openmoss-2025", "saelens"])
@@ -187,14 +215,18 @@ def test_weights_that_are_there_as_a_pickle_only(layout: str, tmp_path: Path) ->
     WRITERS[layout](tmp_path)
     file = weights(tmp_path)
     file.rename(file.with_suffix(".pt"))
-    assert f"{file.stem}.pt is a pickle, which could run code. It is not opened." in refused(layout, tmp_path)
+    assert f"{file.stem}.pt is a pickle, which could run code. It is not opened." in refused(
+        layout, tmp_path
+    )
 
 
 def test_a_distributed_checkpoint(tmp_path: Path) -> None:
     new(tmp_path)
     weights(tmp_path).unlink()
     (tmp_path / "L3R" / "sae_weights.dcp").mkdir()
-    assert "sae_weights.dcp is a distributed checkpoint, which holds pickles." in refused("openmoss-2026", tmp_path)
+    assert "sae_weights.dcp is a distributed checkpoint, which holds pickles." in refused(
+        "openmoss-2026", tmp_path
+    )
 
 
 def test_a_zip_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,7 +261,10 @@ def test_a_link_that_leads_out(layout: str, tmp_path: Path) -> None:
     file.symlink_to(outside / "secret")
     assert (
         refused(layout, folder)
-        == f"{file} is a link that leads out of {folder}, to {outside / 'secret'}. Put the file itself there."
+        == f"{file} is a link that leads out of {folder}, to {outside / 'secret'}. "
+        f"Put "
+        f"the file itself "
+        f"there."
     )
 
 
@@ -252,23 +287,38 @@ def test_a_link_into_its_own_hub_cache(layout: str, tmp_path: Path) -> None:
     assert "is a link that leads out of" in refused(layout, folder)
 
 
-# --- settings that nothing here runs ----------------------------------------------------------------------------------------
+# --- settings that nothing here runs --------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
         ({"sae_type": "clt"}, "sae_type is 'clt'; `llama_scope` reads sae, transcoder."),
-        ({"act_fn": "layertopk"}, "act_fn is 'layertopk'; `llama_scope` reads batchtopk, jumprelu, relu, topk."),
+        (
+            {"act_fn": "layertopk"},
+            "act_fn is 'layertopk'; `llama_scope` reads batchtopk, jumprelu, relu, topk.",
+        ),
         (
             {"norm_activation": "batch-wise"},
-            "norm_activation is 'batch-wise'; `llama_scope` reads dataset-wise, inference, token-wise.",
+            "norm_activation is 'batch-wise'; `llama_scope` reads "
+            "dataset-wise, "
+            "inference, "
+            "token-wise.",
         ),
-        ({"use_glu_encoder": True}, "use_glu_encoder is True; `llama_scope` reads SAEs without it only."),
+        (
+            {"use_glu_encoder": True},
+            "use_glu_encoder is True; `llama_scope` reads SAEs without it only.",
+        ),
         ({"d_model": None}, "has no 'd_model': it is not in OpenMOSS's layout."),
         ({"d_model": "six"}, "d_model is 'six'; wanted a whole number of at least 1."),
         ({"expansion_factor": -1}, "expansion_factor is -1; wanted a number above 0."),
-        ({"norms": (0.0, 0.0)}, "dataset_average_activation_norm.blocks.3.hook_resid_post is 0.0; wanted a number above 0."),
+        (
+            {"norms": (0.0, 0.0)},
+            "dataset_average_activation_norm.blocks.3.hook_resid_post is 0.0; "
+            "wanted "
+            "a "
+            "number above 0.",
+        ),
         ({"hook_point_in": "blocks.3.somewhere"}, "'blocks.3.somewhere' is no hookpoint."),
     ],
 )
@@ -280,12 +330,22 @@ def test_openmoss_settings(tmp_path: Path, settings: dict[str, Any], said: str) 
 
 
 def test_openmoss_without_what_it_runs_by(tmp_path: Path) -> None:
-    new(tmp_path / "a", tensors={"activation_function.log_jumprelu_threshold": None}, act_fn="batchtopk")
-    assert "what fires would depend on the batch. Export it as jumprelu" in refused("openmoss-2026", tmp_path / "a")
+    new(
+        tmp_path / "a",
+        tensors={"activation_function.log_jumprelu_threshold": None},
+        act_fn="batchtopk",
+    )
+    assert "what fires would depend on the batch. Export it as jumprelu" in refused(
+        "openmoss-2026", tmp_path / "a"
+    )
     new(tmp_path / "b", tensors={"activation_function.log_jumprelu_threshold": None})
-    assert "it has no log_jumprelu_threshold: it is damaged." in refused("openmoss-2026", tmp_path / "b")
+    assert "it has no log_jumprelu_threshold: it is damaged." in refused(
+        "openmoss-2026", tmp_path / "b"
+    )
     new(tmp_path / "c", tensors={f"dataset_average_activation_norm.{write.PLACE}": None})
-    assert "the norm that inputs are scaled by is missing." in refused("openmoss-2026", tmp_path / "c")
+    assert "the norm that inputs are scaled by is missing." in refused(
+        "openmoss-2026", tmp_path / "c"
+    )
     new(tmp_path / "d", tensors={"W_E": None})
     assert "has neither encoder.weight and decoder.weight (2025) and W_E and W_D (2026)" in refused(
         "openmoss-2026", tmp_path / "d"
@@ -295,7 +355,10 @@ def test_openmoss_without_what_it_runs_by(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"architecture": "batchtopk"}, "architecture is 'batchtopk'; `saelens` reads abstopk, gated,"),
+        (
+            {"architecture": "batchtopk"},
+            "architecture is 'batchtopk'; `saelens` reads abstopk, gated,",
+        ),
         ({"architecture": "temporal"}, "architecture is 'temporal'; `saelens` reads "),
         (
             {"normalize_activations": "constant_scalar_rescale"},
@@ -303,13 +366,22 @@ def test_openmoss_without_what_it_runs_by(tmp_path: Path) -> None:
         ),
         ({"d_sae": None}, "has no 'd_sae': it is not a config of SAELens."),
         ({"d_in": 7}, "W_enc is [6, 11]; cfg.json promises [7, 11]."),
-        ({"metadata": {"sae_lens_version": "6.1.0"}}, "has no 'hook_name' in its metadata: where the SAE belongs is not known."),
+        (
+            {"metadata": {"sae_lens_version": "6.1.0"}},
+            "has no 'hook_name' in its metadata: where the SAE belongs is not known.",
+        ),
         (
             {"metadata": {"hook_name": "blocks.3.nowhere", "sae_lens_version": "6.1.0"}},
             "hook_name: 'blocks.3.nowhere' is no hookpoint.",
         ),
         (
-            {"metadata": {"hook_name": write.PLACE, "hook_head_index": 2, "sae_lens_version": "6.1.0"}},
+            {
+                "metadata": {
+                    "hook_name": write.PLACE,
+                    "hook_head_index": 2,
+                    "sae_lens_version": "6.1.0",
+                }
+            },
             "SAEs of a single head are not read.",
         ),
     ],
@@ -317,14 +389,20 @@ def test_openmoss_without_what_it_runs_by(tmp_path: Path) -> None:
 def test_saelens_settings(tmp_path: Path, settings: dict[str, Any], said: str) -> None:
     lens(tmp_path)
     file = tmp_path / "sae" / "cfg.json"
-    known = {name: value for name, value in (json.loads(file.read_text()) | settings).items() if value is not None}
+    known = {
+        name: value
+        for name, value in (json.loads(file.read_text()) | settings).items()
+        if value is not None
+    }
     file.write_text(json.dumps(known))
     assert said in refused("saelens", tmp_path)
 
 
 def test_saelens_tensors_that_it_does_not_have(tmp_path: Path) -> None:
     lens(tmp_path, tensors={"W_skip": torch.zeros(write.INPUTS, write.INPUTS)})
-    assert "has a tensor 'W_skip' that an SAE of this architecture does not have" in refused("saelens", tmp_path)
+    assert "has a tensor 'W_skip' that an SAE of this architecture does not have" in refused(
+        "saelens", tmp_path
+    )
 
 
 def test_saelens_with_a_factor_for_each_feature(tmp_path: Path) -> None:
@@ -336,7 +414,9 @@ def test_saelens_with_a_factor_for_each_feature(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", ["hyperparams.json", "config.json", "cfg.json"])
 def test_a_config_that_is_no_json(tmp_path: Path, file: str) -> None:
-    layout = {"hyperparams.json": "llama", "config.json": "openmoss-2026", "cfg.json": "saelens"}[file]
+    layout = {"hyperparams.json": "llama", "config.json": "openmoss-2026", "cfg.json": "saelens"}[
+        file
+    ]
     WRITERS[layout](tmp_path)
     next(tmp_path.rglob(file)).write_text("{")
     assert "cannot be read as JSON" in refused(layout, tmp_path)
@@ -346,5 +426,10 @@ def test_a_config_that_is_no_json(tmp_path: Path, file: str) -> None:
 def test_llama_scope_norms_that_are_none(tmp_path: Path, value: Any) -> None:
     llama(tmp_path)
     file = next(tmp_path.rglob("hyperparams.json"))
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"dataset_average_activation_norm": {"in": value, "out": 3.0}}))
+    file.write_text(
+        json.dumps(
+            json.loads(file.read_text())
+            | {"dataset_average_activation_norm": {"in": value, "out": 3.0}}
+        )
+    )
     assert "wanted a number above 0" in refused("llama", tmp_path)

@@ -1,4 +1,6 @@
-"""What computing the model in bfloat16 changes: bounded, and as docs/explanation/extraction.md says."""
+"""What computing the model in bfloat16 changes: bounded, and as docs/explanation/extraction.md
+says.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,13 @@ def test_bfloat16_moves_few_features_and_little(lab: Any) -> None:
     ]
     for sae in lab.saes():
         exact, rough = (
-            torch.cat([model.run([ids], [sae.hookpoint])[sae.hookpoint][0, 1:].float() for ids in lab.texts]) for model in models
+            torch.cat(
+                [
+                    model.run([ids], [sae.hookpoint])[sae.hookpoint][0, 1:].float()
+                    for ids in lab.texts
+                ]
+            )
+            for model in models
         )
         assert 0 < (exact - rough).norm() / exact.norm() < 0.01
         first, second = sae.encode(exact), sae.encode(rough)

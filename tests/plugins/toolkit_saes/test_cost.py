@@ -23,12 +23,34 @@ from toolkit_saes.extract.stage import Extract
 from toolkit_saes.layouts import llama_scope as _llama_scope
 from toolkit_samples import _csv_file
 
-MODEL = {"bytes": 16 << 30, "item": 2, "layers": 32, "width": 4096, "intermediate": 14_336, "block_parameters": 6_979_321_856}
-SAES = {"bytes": 31 << 30, "count": 31, "hookpoints": 31, "layers": list(range(1, 32)), "features": 31 * 32_768, "l0": 31 * 50.0}
+MODEL = {
+    "bytes": 16 << 30,
+    "item": 2,
+    "layers": 32,
+    "width": 4096,
+    "intermediate": 14_336,
+    "block_parameters": 6_979_321_856,
+}
+SAES = {
+    "bytes": 31 << 30,
+    "count": 31,
+    "hookpoints": 31,
+    "layers": list(range(1, 32)),
+    "features": 31 * 32_768,
+    "l0": 31 * 50.0,
+}
 
 
 def load_of(**changes: Any) -> Workload:
-    given = {"samples": 6400, "distinct": 1500, "tokens": 150_000, "longest": 160, "model": MODEL, "saes": SAES, **changes}
+    given = {
+        "samples": 6400,
+        "distinct": 1500,
+        "tokens": 150_000,
+        "longest": 160,
+        "model": MODEL,
+        "saes": SAES,
+        **changes,
+    }
     return Workload(**given)
 
 
@@ -45,14 +67,18 @@ def test_the_studys_extraction() -> None:
 
 
 def test_every_token_costs_more_than_the_last_and_a_selector_at_most_as_much() -> None:
-    last, every, some = (extraction(Extract(at=at), load_of()) for at in ("last", "all", Selector(span="balance")))
+    last, every, some = (
+        extraction(Extract(at=at), load_of()) for at in ("last", "all", Selector(span="balance"))
+    )
     assert last.disk < every.disk == some.disk
     assert last.forwards == every.forwards
 
 
 def test_kept_streams_cost_their_bytes_and_no_pass() -> None:
     """Exp1's: 6,400 prompts, 31 layers, 4,096 numbers of 4 bytes."""
-    alone, kept = (extraction(Extract(at="all", stream=stream), load_of()) for stream in (None, "last"))
+    alone, kept = (
+        extraction(Extract(at="all", stream=stream), load_of()) for stream in (None, "last")
+    )
     assert (kept.forwards, kept.flops, kept.dense) == (alone.forwards, alone.flops, alone.dense)
     assert kept.disk - alone.disk == 6400 * 31 * (4096 * 4 + ROW)
     assert 3.0 < (kept.disk - alone.disk) / 2**30 < 3.1
@@ -65,7 +91,13 @@ def test_blocks_above_the_last_sae_cost_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("free", "together", "tokens"),
-    [(130 << 30, 31, 65_536), (48 << 30, 31, 2048), (30 << 30, 13, 2048), (17 << 30, 1, LEAST), (1 << 30, 1, LEAST)],
+    [
+        (130 << 30, 31, 65_536),
+        (48 << 30, 31, 2048),
+        (30 << 30, 13, 2048),
+        (17 << 30, 1, LEAST),
+        (1 << 30, 1, LEAST),
+    ],
 )
 def test_the_batch_plan_follows_the_memory(free: int, together: int, tokens: int) -> None:
     plan = batches(Extract(), load_of(), free, "cuda")
@@ -73,7 +105,9 @@ def test_the_batch_plan_follows_the_memory(free: int, together: int, tokens: int
     assert plan["tokens"] == tokens
 
 
-@pytest.mark.parametrize(("inside", "tokens"), [(14_336, 1024), (2048, 1024), (512, 4096), (8, 8192)])
+@pytest.mark.parametrize(
+    ("inside", "tokens"), [(14_336, 1024), (2048, 1024), (512, 4096), (8, 8192)]
+)
 def test_a_cpu_gets_as_many_tokens_as_stay_in_its_caches(inside: int, tokens: int) -> None:
     model = {**MODEL, "bytes": 1 << 20, "item": 4, "width": 512, "intermediate": inside}
     assert batches(Extract(), load_of(model=model), 130 << 30, "cpu")["tokens"] == tokens
@@ -88,7 +122,9 @@ def test_sizes_are_those_of_what_is_loaded() -> None:
     params = HuggingFace(path=str(model_path()), dtype="float32", device="cpu")
     facts, model = identify(params).facts, load(params, SilentReporter())
     held = sum(value.numel() for value in model._module.parameters())
-    blocks = sum(value.numel() for name, value in model._module.named_parameters() if ".layers." in name)
+    blocks = sum(
+        value.numel() for name, value in model._module.named_parameters() if ".layers." in name
+    )
     assert (facts["bytes"], facts["block_parameters"], facts["item"]) == (4 * held, blocks, 4)
     saes = _llama_scope.LlamaScope(path=str(saes_path()))
     found, loaded = _llama_scope.identify(saes).facts, _llama_scope.load(saes, SilentReporter())
@@ -97,7 +133,9 @@ def test_sizes_are_those_of_what_is_loaded() -> None:
 
 
 def test_operations_are_those_that_torch_counts() -> None:
-    """A whole pass of the blocks, and the encoders: within 15 % of torch's own count (which has attention in full)."""
+    """A whole pass of the blocks, and the encoders: within 15 % of torch's own count (which has
+    attention in full).
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
     params = HuggingFace(path=str(model_path()), dtype="float32", device="cpu", attention="eager")
@@ -110,9 +148,14 @@ def test_operations_are_those_that_torch_counts() -> None:
         found = model.run(ids, [sae.hookpoint for sae in saes])
         for sae in saes:
             sae.encode(torch.as_tensor(found[sae.hookpoint]).flatten(0, 1))
-    facts = (identify(params).facts, _llama_scope.identify(_llama_scope.LlamaScope(path=str(saes_path()))).facts)
+    facts = (
+        identify(params).facts,
+        _llama_scope.identify(_llama_scope.LlamaScope(path=str(saes_path()))).facts,
+    )
     load_ = Workload(samples=8, distinct=8, tokens=512, longest=64, model=facts[0], saes=facts[1])
-    assert extraction(Extract(at="all"), load_).flops == pytest.approx(counted.get_total_flops(), rel=0.15)
+    assert extraction(Extract(at="all"), load_).flops == pytest.approx(
+        counted.get_total_flops(), rel=0.15
+    )
 
 
 SHOWN = ("play", "samples", "features", "together")
@@ -130,7 +173,9 @@ sinks:
 """
 
 
-def _plan(path: Path, capsys: pytest.CaptureFixture[str], *options: str, spec: str = SPEC) -> tuple[int, str, str]:
+def _plan(
+    path: Path, capsys: pytest.CaptureFixture[str], *options: str, spec: str = SPEC
+) -> tuple[int, str, str]:
     (path / "priced.yaml").write_text(spec)
     code = 0
     try:
@@ -144,7 +189,11 @@ def _plan(path: Path, capsys: pytest.CaptureFixture[str], *options: str, spec: s
 def test_the_plan_shows_what_it_costs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, said, _ = _plan(tmp_path, capsys)
     assert code == 0
-    assert [line.split()[:3] for line in said.partition("COSTS")[2].splitlines() if line.partition(" ")[0] in SHOWN] == [
+    assert [
+        line.split()[:3]
+        for line in said.partition("COSTS")[2].splitlines()
+        if line.partition(" ")[0] in SHOWN
+    ] == [
         ["play", "<=", "1,200"],
         ["samples", "<=", "-"],
         ["features", "<=", "12"],
@@ -154,7 +203,11 @@ def test_the_plan_shows_what_it_costs(tmp_path: Path, capsys: pytest.CaptureFixt
     code, said, _ = _plan(tmp_path, capsys, "--json")
     found = json.loads(said)
     costs = {row["stage"]: row["cost"] for row in found["stages"]}
-    assert (costs["play"]["forwards"], costs["play"]["exact"], costs["play"]["known"]) == (1200, False, True)
+    assert (costs["play"]["forwards"], costs["play"]["exact"], costs["play"]["known"]) == (
+        1200,
+        False,
+        True,
+    )
     assert (costs["features"]["forwards"], costs["features"]["exact"]) == (12, False)
     assert found["total"]["flops"] == sum(cost["flops"] for cost in costs.values())
     assert found["total"]["memory"] == max(cost["memory"] for cost in costs.values())
@@ -180,10 +233,17 @@ stages:
     ids=["rows", "all-rows", "units", "all-units"],
 )
 def test_a_limit_holds_for_files_and_a_file_is_read_once(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, unit: str, limit: int, forwards: int
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    unit: str,
+    limit: int,
+    forwards: int,
 ) -> None:
     """Of 20 units 15 are left out, and each has a row at least."""
-    (tmp_path / "d.csv").write_text("text,unit\n" + "".join(f"text {at},u{at // 2}\n" for at in range(40)))
+    (tmp_path / "d.csv").write_text(
+        "text,unit\n" + "".join(f"text {at},u{at // 2}\n" for at in range(40))
+    )
     reads: list[Path] = []
 
     def read(path: Path, params: Any, plain: Any = _csv_file._samples) -> Any:
@@ -210,14 +270,28 @@ def test_the_plan_refuses_what_the_disk_cannot_hold(
 
 
 @pytest.mark.parametrize(
-    ("layout", "at", "gib"), [("configuration", "all", "0.0705"), ("layer", "last", "0.0117"), ("configuration", "last", None)]
+    ("layout", "at", "gib"),
+    [
+        ("configuration", "all", "0.0705"),
+        ("layer", "last", "0.0117"),
+        ("configuration", "last", None),
+    ],
 )
 def test_an_export_is_refused_with_its_texts_and_all_the_tokens_that_it_has_rows_for(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, layout: str, at: str, gib: str | None
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    layout: str,
+    at: str,
+    gib: str | None,
 ) -> None:
-    """Of the last tokens alone the matrices are 49 KB; `layer` has a row for every token all the same."""
+    """Of the last tokens alone the matrices are 49 KB; `layer` has a row for every token all the
+    same.
+    """
     monkeypatch.setattr(_costs.shutil, "disk_usage", lambda path: SimpleNamespace(free=10 << 20))
-    spec = SPEC.replace("{at: all}", f"{{at: {at}}}").replace("{dense: true}", f"{{dense: true, layout: {layout}}}")
+    spec = SPEC.replace("{at: all}", f"{{at: {at}}}").replace(
+        "{dense: true}", f"{{dense: true, layout: {layout}}}"
+    )
     code, _, error = _plan(tmp_path, capsys, spec=spec)
     assert code == (4 if gib else 0)
     assert gib is None or f"sink 'all' would take about {gib} GiB in" in error

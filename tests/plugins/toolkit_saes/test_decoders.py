@@ -1,4 +1,6 @@
-"""Decoder rows without torch: the loaded SAE's directions, any range, and what is said of files that cannot be read."""
+"""Decoder rows without torch: the loaded SAE's directions, any range, and what is said of files
+that cannot be read.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,10 @@ def llama(folder: Path, weight: torch.Tensor) -> LlamaScope:
     at = folder / LLAMA
     (at / "checkpoints").mkdir(parents=True)
     (at / "hyperparams.json").write_text(json.dumps({"d_model": weight.shape[0]}))
-    save_file({"decoder.bias": torch.zeros(3), "decoder.weight": weight}, at / "checkpoints" / "final.safetensors")
+    save_file(
+        {"decoder.bias": torch.zeros(3), "decoder.weight": weight},
+        at / "checkpoints" / "final.safetensors",
+    )
     return LlamaScope(path=str(folder))
 
 
@@ -66,7 +71,11 @@ def test_the_contract_holds_decoders_against_what_is_loaded() -> None:
 
 def test_the_contract_finds_a_decoder_of_other_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     columns = _decoders._columns
-    monkeypatch.setattr(_decoders, "_columns", lambda *args: lambda first, last: columns(*args)(first, last)[::-1].copy())
+    monkeypatch.setattr(
+        _decoders,
+        "_columns",
+        lambda *args: lambda first, last: columns(*args)(first, last)[::-1].copy(),
+    )
     with pytest.raises(Broken, match="point elsewhere"):
         check_loaded(PARTS["llama_scope"], params={"path": str(saes_path()), "layers": "1"})
 
@@ -105,15 +114,24 @@ def test_gemma_archives_that_do_not_fit(tmp_path: Path, arrays: dict[str, Any], 
 def test_a_release_that_is_not_in_the_cache_is_not_fetched() -> None:
     with pytest.raises(
         BadInput,
-        match=r"google/gemma-scope-2b-pt-res at revision fd571b4\w+ is not in the Hugging Face cache",
+        match=r"google/gemma-scope-2b-pt-res at revision fd571b4\w+ is not in "
+        r"the "
+        r"Hugging "
+        r"Face cache",
     ):
         _decoders.gemma_scope(GemmaScope(release="google/gemma-scope-2b-pt-res"), GEMMA)
 
 
 def test_no_torch_is_imported() -> None:
     program = (
-        "import sys; from toolkit_saes import toolkit_parts; part = next(p for p in toolkit_parts() if p.name == 'llama_scope');"
-        f"found = part.decoder(part.params(path={str(saes_path())!r}), 'Lab-L1R-4x'); found.rows(0, 2);"
+        "import sys; from toolkit_saes import toolkit_parts; part = next(p for p in "
+        "toolkit_parts() if "
+        "p.name == "
+        "'llama_scope');"
+        f"found = "
+        f"part.decoder(part.params(path={str(saes_path())!r}), "
+        f"'Lab-L1R-4x'); "
+        f"found.rows(0, 2);"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == 0

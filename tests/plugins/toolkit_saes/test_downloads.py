@@ -1,4 +1,6 @@
-"""What each adapter asks of the hub: the files that a spec means, and no others; and what is said where the hub has nothing."""
+"""What each adapter asks of the hub: the files that a spec means, and no others; and what is said
+where the hub has nothing.
+"""
 
 from __future__ import annotations
 
@@ -36,11 +38,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-# --- Gemma Scope ----------------------------------------------------------------------------------------------------------
+# --- Gemma Scope ----------------------------------------------------------------------------------
 
 
 def patterns(name: str, params: Any) -> list[str]:
-    """What a part downloads of a release whose commit is given, so that nobody has to be asked for it."""
+    """What a part downloads of a release whose commit is given, so that nobody has to be asked for
+    it.
+    """
     (found,) = PARTS[name].downloads(params)
     assert found.wanted == Snapshot(params.release, COMMIT, None)
     return list(found.patterns)
@@ -51,20 +55,32 @@ def patterns(name: str, params: Any) -> list[str]:
     [
         ("google/gemma-scope-2b-pt-transcoders", {"layers": "10-12"}, [(10, 88), (11, 5), (12, 6)]),
         ("google/gemma-scope-9b-pt-res", {"layers": (9, 31)}, [(9, 100), (31, 114)]),
-        ("google/gemma-scope-2b-pt-res", {"layers": 5, "l0": "all"}, [(5, 18), (5, 34), (5, 68), (5, 143), (5, 309)]),
+        (
+            "google/gemma-scope-2b-pt-res",
+            {"layers": 5, "l0": "all"},
+            [(5, 18), (5, 34), (5, 68), (5, 143), (5, 309)],
+        ),
         ("google/gemma-scope-2b-pt-res", {"layers": 5, "l0": (34, 309)}, [(5, 34), (5, 309)]),
     ],
 )
-def test_gemma_scope_fetches_the_very_files(cache: Path, release: str, params: Any, wanted: list[tuple[int, int]]) -> None:
+def test_gemma_scope_fetches_the_very_files(
+    cache: Path, release: str, params: Any, wanted: list[tuple[int, int]]
+) -> None:
     """Nothing is asked: the registry knows them."""
     found = patterns("gemma_scope", GemmaScope(release=release, revision=COMMIT, **params))
     assert found == [f"layer_{layer}/width_16k/average_l0_{l0}/params.npz" for layer, l0 in wanted]
 
 
-@pytest.mark.parametrize(("l0", "wanted"), [("canonical", [111]), ("all", [6, 21, 44, 111]), ((21,), [21])])
+@pytest.mark.parametrize(
+    ("l0", "wanted"), [("canonical", [111]), ("all", [6, 21, 44, 111]), ((21,), [21])]
+)
 def test_embeddings_are_fetched_by_the_registry(cache: Path, l0: Any, wanted: list[int]) -> None:
-    params = GemmaScope(release="google/gemma-scope-2b-pt-res", revision=COMMIT, site="embedding", l0=l0)
-    assert patterns("gemma_scope", params) == [f"embedding/width_4k/average_l0_{one}/params.npz" for one in wanted]
+    params = GemmaScope(
+        release="google/gemma-scope-2b-pt-res", revision=COMMIT, site="embedding", l0=l0
+    )
+    assert patterns("gemma_scope", params) == [
+        f"embedding/width_4k/average_l0_{one}/params.npz" for one in wanted
+    ]
 
 
 def test_of_a_release_that_nobody_wrote_down_the_hub_says_which_is_canonical(
@@ -74,7 +90,11 @@ def test_of_a_release_that_nobody_wrote_down_the_hub_says_which_is_canonical(
 
     def files(wanted: Snapshot, wide: Sequence[str]) -> list[HubFile]:
         asked.append(wide)
-        return [HubFile(f"layer_{at}/width_16k/average_l0_{l0}/params.npz", 1) for at in (3, 4) for l0 in (20 + at, 90, 300)]
+        return [
+            HubFile(f"layer_{at}/width_16k/average_l0_{l0}/params.npz", 1)
+            for at in (3, 4)
+            for l0 in (20 + at, 90, 300)
+        ]
 
     monkeypatch.setattr(_gemma_scope, "repository_files", files)
     found = patterns("gemma_scope", GemmaScope(release="org/mine", revision=COMMIT, layers="3-4"))
@@ -90,19 +110,24 @@ def test_the_canonical_transcoders_are_those_in_use() -> None:
     assert canonical(None, "16k", 11, [5, 17, 86, 120]) == 86
 
 
-# --- SAELens --------------------------------------------------------------------------------------------------------------
+# --- SAELens --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def lenses(cache: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """A hub with SAELens's files of layers 3 and 4, which gives the configs it is asked for; what was asked."""
+    """A hub with SAELens's files of layers 3 and 4, which gives the configs it is asked for; what
+    was asked.
+    """
     asked: list[list[str]] = []
     snapshot = cache / "models--org--lens" / "snapshots" / COMMIT
 
     def fetch(wanted: Snapshot, given: Sequence[str]) -> Path:
         asked.append(list(given))
         for layer in (3, 4):
-            metadata = {"hook_name": f"blocks.{layer}.hook_resid_post", "sae_lens_version": "6.54.12"}
+            metadata = {
+                "hook_name": f"blocks.{layer}.hook_resid_post",
+                "sae_lens_version": "6.54.12",
+            }
             write.saelens(snapshot / "sub" / f"sae_{layer}", metadata=metadata)
             if len(asked) == 1:
                 (snapshot / "sub" / f"sae_{layer}" / "sae_weights.safetensors").unlink()
@@ -112,11 +137,16 @@ def lenses(cache: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return asked
 
 
-def test_saelens_fetches_configs_first_and_then_the_layers_asked_for(lenses: list[list[str]]) -> None:
+def test_saelens_fetches_configs_first_and_then_the_layers_asked_for(
+    lenses: list[list[str]],
+) -> None:
     given, reporter = SaeLens(release="org/lens", revision=COMMIT, layers=4), SilentReporter()
     (sae,) = _saelens.load(given, reporter)
     assert (sae.layer, reporter.phases) == (4, ["download", "load"])
-    assert lenses == [["cfg.json", "**/cfg.json"], ["sub/sae_4/cfg.json", "sub/sae_4/sae_weights.safetensors"]]
+    assert lenses == [
+        ["cfg.json", "**/cfg.json"],
+        ["sub/sae_4/cfg.json", "sub/sae_4/sae_weights.safetensors"],
+    ]
 
 
 def test_saelens_downloads_all_or_some_layers(lenses: list[list[str]]) -> None:
@@ -126,7 +156,9 @@ def test_saelens_downloads_all_or_some_layers(lenses: list[list[str]]) -> None:
     assert lenses == []
     (found,) = PARTS["saelens"].downloads(SaeLens(release="org/lens", revision=COMMIT, layers="3"))
     assert found.patterns == ("sub/sae_3/cfg.json", f"sub/sae_3/{weights}")
-    with pytest.raises(BadInput, match=r"saes\.with\.layers: org/lens has no SAE for layer 7; it has 3-4\."):
+    with pytest.raises(
+        BadInput, match=r"saes\.with\.layers: org/lens has no SAE for layer 7; it has 3-4\."
+    ):
         list(PARTS["saelens"].downloads(SaeLens(release="org/lens", revision=COMMIT, layers=7)))
 
 
@@ -135,20 +167,34 @@ def test_saes_in_a_folder_are_not_downloaded(tmp_path: Path) -> None:
         assert list(PARTS[part].downloads(PARTS[part].params(path=str(tmp_path)))) == []
 
 
-# --- a hub that has nothing -----------------------------------------------------------------------------------------------
+# --- a hub that has nothing -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        (errors.RepositoryNotFoundError, "RepositoryNotFoundError: there is no repository of this name, or it is private"),
+        (
+            errors.RepositoryNotFoundError,
+            "RepositoryNotFoundError: there is no repository of this name, or it is private",
+        ),
         (errors.GatedRepoError, "GatedRepoError: it is gated, and its owner has not let you in"),
-        (errors.RevisionNotFoundError, "RevisionNotFoundError: the repository has no such revision"),
+        (
+            errors.RevisionNotFoundError,
+            "RevisionNotFoundError: the repository has no such revision",
+        ),
     ],
 )
-@pytest.mark.parametrize(("module", "params"), [(_llama_scope, LlamaScope), (_gemma_scope, GemmaScope), (_saelens, SaeLens)])
+@pytest.mark.parametrize(
+    ("module", "params"),
+    [(_llama_scope, LlamaScope), (_gemma_scope, GemmaScope), (_saelens, SaeLens)],
+)
 def test_an_id_that_the_hub_does_not_give(
-    cache: Path, monkeypatch: pytest.MonkeyPatch, module: Any, params: Any, kind: type[Exception], said: str
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    module: Any,
+    params: Any,
+    kind: type[Exception],
+    said: str,
 ) -> None:
     error = kind.__new__(kind)
     error.args = ("404 Client Error. (Request ID: 123)\n\nRepository Not Found for url.",)
@@ -160,6 +206,8 @@ def test_an_id_that_the_hub_does_not_give(
     monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
     with pytest.raises(BadInput) as caught:
         module.identify(params(release="org/none"))
-    assert str(caught.value).startswith(f"'org/none' at revision 'main': the hub does not give it ({said}). ")
+    assert str(caught.value).startswith(
+        f"'org/none' at revision 'main': the hub does not give it ({said}). "
+    )
     assert "\n" not in str(caught.value)
     assert "`hf auth login` or set HF_TOKEN" in str(caught.value)

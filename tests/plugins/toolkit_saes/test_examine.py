@@ -53,7 +53,11 @@ def changed(tmp_path: Path) -> Callable[..., list[Any]]:
 
     numbers = itertools.count()
 
-    def change(layer: int, tensors: Callable[[dict[str, torch.Tensor]], None] = lambda _: None, **settings: Any) -> list[Any]:
+    def change(
+        layer: int,
+        tensors: Callable[[dict[str, torch.Tensor]], None] = lambda _: None,
+        **settings: Any,
+    ) -> list[Any]:
         name = f"Lab-L{layer}R-4x"
         folder = Path(shutil.copytree(saes_path() / name, tmp_path / str(next(numbers)) / name))
         known = json.loads((folder / "hyperparams.json").read_text())
@@ -66,7 +70,7 @@ def changed(tmp_path: Path) -> Callable[..., list[Any]]:
     return change
 
 
-# --- what fits ----------------------------------------------------------------------------------------------------------
+# --- what fits ------------------------------------------------------------------------------------
 
 
 def test_contract(small: Any) -> None:
@@ -80,33 +84,53 @@ def test_saes_fit_where_they_belong(small: Any, layout: str) -> None:
     rows = examined(small, saes)
     own = [row for row in rows if row["verdict"] in ("fits", "does not fit")]
     assert [row["space"] for row in own] == [space_id(small.model.identity, sae) for sae in saes]
-    assert [(row["place"], row["verdict"], row["message"]) for row in own] == [(sae.hookpoint, "fits", "") for sae in saes]
+    assert [(row["place"], row["verdict"], row["message"]) for row in own] == [
+        (sae.hookpoint, "fits", "") for sae in saes
+    ]
     assert [row["declared_l0"] for row in own] == [sae.declared_l0 for sae in saes]
 
 
 def test_the_layers_beside_are_looked_at_too(small: Any) -> None:
-    assert list(verdicts(examined(small, small.saes(layers=1)))) == ["resid_post.1", "resid_post.0", "resid_post.2"]
+    assert list(verdicts(examined(small, small.saes(layers=1)))) == [
+        "resid_post.1",
+        "resid_post.0",
+        "resid_post.2",
+    ]
     assert list(verdicts(examined(small, small.saes(layers=0)))) == ["resid_post.0", "resid_post.1"]
     assert list(verdicts(examined(small, small.saes(layers=3)))) == ["resid_post.3", "resid_post.2"]
 
 
 def test_the_lab_measures_what_it_states(lab: Any) -> None:
-    stated = {row["sae"]: row for row in json.loads((lab_files() / "metrics.json").read_text())["saes"]}
+    stated = {
+        row["sae"]: row for row in json.loads((lab_files() / "metrics.json").read_text())["saes"]
+    }
     for layout in ("llama_scope", "gemma_scope"):
         saes = lab.saes(layout)
-        rows = [row for row in examined(lab, saes) if row["verdict"] not in ("suits better", "suits worse")]
+        rows = [
+            row
+            for row in examined(lab, saes)
+            if row["verdict"] not in ("suits better", "suits worse")
+        ]
         for sae, row in zip(saes, rows, strict=True):
             assert (row["place"], row["verdict"], row["message"]) == (sae.hookpoint, "fits", "")
-            known = stated[f"L{sae.layer}" if layout == "llama_scope" else f"gemma_scope/{sae.name}"]
+            known = stated[
+                f"L{sae.layer}" if layout == "llama_scope" else f"gemma_scope/{sae.name}"
+            ]
             assert row["l0"] == pytest.approx(known["l0"], rel=0.2)
             assert row["explained_variance"] == pytest.approx(known["ev"], abs=0.02)
             assert row["cosine"] > 0.95
-            assert row["tokens"] == sum(len(ids) - 1 for ids in {tuple(ids): ids for ids in lab.texts}.values())
+            assert row["tokens"] == sum(
+                len(ids) - 1 for ids in {tuple(ids): ids for ids in lab.texts}.values()
+            )
 
 
 def test_the_planted_truth_is_measured(small: Any, planted: Planted) -> None:
     truth = planted.truth.sae("narrow", 2)
-    row = next(row for row in examined(small, small.saes("gemma_scope", layers=2, l0=(9,))) if row["place"] == "resid_post.2")
+    row = next(
+        row
+        for row in examined(small, small.saes("gemma_scope", layers=2, l0=(9,)))
+        if row["place"] == "resid_post.2"
+    )
     assert row["l0"] == pytest.approx(truth.l0, rel=0.05)
     assert row["explained_variance"] == pytest.approx(truth.explained_variance, abs=0.02)
     assert 0 < row["dead_share"] < 1
@@ -120,19 +144,26 @@ def test_one_measure_against_a_plain_loop(small: Any) -> None:
     rebuilt, x = sae.decode(sae.encode(rows)).double(), rows.double()
     assert found.l0 == pytest.approx(float((features > 0).sum(1).double().mean()))
     spread = float((x - x.mean(0)).square().sum())
-    assert found.explained_variance == pytest.approx(1 - float((x - rebuilt).square().sum()) / spread, abs=1e-6)
-    assert found.cosine == pytest.approx(float(torch.cosine_similarity(x, rebuilt, dim=-1).mean()), abs=1e-6)
+    assert found.explained_variance == pytest.approx(
+        1 - float((x - rebuilt).square().sum()) / spread, abs=1e-6
+    )
+    assert found.cosine == pytest.approx(
+        float(torch.cosine_similarity(x, rebuilt, dim=-1).mean()), abs=1e-6
+    )
     assert found.dead_share == pytest.approx(1 - int((features > 0).any(0).sum()) / sae.width)
     assert found.tokens == len(rows)
 
 
 def test_only_the_first_samples_are_looked_at(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_examine, "SAMPLES", 5)
-    first, all_of_them = examined(small, small.saes(layers=1), small.texts[:5]), examined(small, small.saes(layers=1))
+    first, all_of_them = (
+        examined(small, small.saes(layers=1), small.texts[:5]),
+        examined(small, small.saes(layers=1)),
+    )
     assert first == all_of_them
 
 
-# --- what does not ------------------------------------------------------------------------------------------------------
+# --- what does not --------------------------------------------------------------------------------
 
 
 def test_a_layer_off_by_one_is_named(lab: Any, changed: Callable[..., list[Any]]) -> None:
@@ -145,7 +176,11 @@ def test_a_layer_off_by_one_is_named(lab: Any, changed: Callable[..., list[Any]]
         said = rows[0]["message"]
         assert said.startswith(f"SAE Lab-L{layer}R-4x does not fit at resid_post.{claimed}: L0 ")
         assert re.search(
-            rf"At resid_post\.{layer} it would: L0 2\d\.\d, explained variance 0\.9\d\. The layer is off by one\.$", said
+            rf"At resid_post\.{layer} it would: L0 2\d\.\d, explained variance 0\.9\d\. "
+            rf"The layer is off "
+            rf"by "
+            rf"one\.$",
+            said,
         )
 
 
@@ -154,19 +189,30 @@ def test_a_dropped_threshold_is_named(lab: Any, changed: Callable[..., list[Any]
     assert row["verdict"] == "does not fit"
     assert row["l0"] > 3 * 24
     assert re.fullmatch(
-        r"SAE Lab-L2R-4x does not fit at resid_post\.2: L0 \d+\.\d against 24 declared, explained variance \d\.\d\d \(at least 0\.5 "
-        r"wanted\)\. Far too many features fire: the threshold is missing, or is in other units than the activations\.",
+        r"SAE Lab-L2R-4x does not fit at resid_post\.2: L0 \d+\.\d against 24 declared, "
+        r"explained variance "
+        r"\d\.\d\d \(at least "
+        r"0\.5 "
+        r"wanted\)\. Far too many features fire: the threshold is missing, or is in "
+        r"other "
+        r"units than the "
+        r"activations\.",
         row["message"],
     )
 
 
 def test_a_dropped_norm_is_named(lab: Any, changed: Callable[..., list[Any]]) -> None:
     """Run on inputs a tenth as long as those that the encoder was trained on."""
-    (row, *_) = examined(lab, changed(2, lambda stored: stored["encoder.weight"].mul_(0.1)), lab.texts[:8])
+    (row, *_) = examined(
+        lab, changed(2, lambda stored: stored["encoder.weight"].mul_(0.1)), lab.texts[:8]
+    )
     assert row["verdict"] == "does not fit"
     assert row["l0"] < 24 / 3
     assert row["message"].endswith(
-        "Far too few features fire: a norm factor is missing, so that its inputs are too small, or it is of another model."
+        "Far too few features fire: a norm factor is missing, so that its inputs are "
+        "too "
+        "small, or it is of "
+        "another model."
     )
 
 
@@ -181,7 +227,9 @@ def test_an_sae_of_another_model_is_named(lab: Any, changed: Callable[..., list[
     rows = examined(lab, changed(2, turned), lab.texts[:8])
     assert rows[0]["verdict"] == "does not fit"
     assert "suits better" not in verdicts(rows).values()
-    assert rows[0]["message"].endswith(("it is of another model.", "it is of another model or another site."))
+    assert rows[0]["message"].endswith(
+        ("it is of another model.", "it is of another model or another site.")
+    )
 
 
 def test_an_sae_that_loses_too_much(small: Any, planted: Planted) -> None:
@@ -189,12 +237,19 @@ def test_an_sae_that_loses_too_much(small: Any, planted: Planted) -> None:
     rows = examined(small, saes)
     assert rows[0]["explained_variance"] < 0.5
     assert rows[0]["verdict"] == "does not fit"
-    assert rows[0]["message"].startswith("SAE PlantedLossy-L1R-8x does not fit at resid_post.1: L0 ")
-    assert rows[0]["message"].endswith("It fits at neither layer beside it: it is of another model or another site.")
+    assert rows[0]["message"].startswith(
+        "SAE PlantedLossy-L1R-8x does not fit at resid_post.1: L0 "
+    )
+    assert rows[0]["message"].endswith(
+        "It fits at neither layer beside it: it is of another model or another site."
+    )
 
 
 def test_an_sae_of_another_width(small: Any, lab: Any) -> None:
-    with pytest.raises(DataError, match=r"reads 128 numbers, the model's resid_post.1 has 48: it belongs to another model"):
+    with pytest.raises(
+        DataError,
+        match=r"reads 128 numbers, the model's resid_post.1 has 48: it belongs to another model",
+    ):
         examined(small, lab.saes(layers=1))
 
 
@@ -206,7 +261,11 @@ def test_an_sae_of_another_width(small: Any, lab: Any) -> None:
         (Measured(20, 0.9, 1, 0, 9), Measured(50, 0.96, 1, 0, 9), ""),
         (Measured(7, 0.9, 1, 0, 9), Measured(20, 0.4, 1, 0, 9), ""),
         (Measured(6, 0.9, 1, 0, 9), Measured(20, 0.4, 1, 0, 9), "or it is of another model."),
-        (Measured(61, 0.9, 1, 0, 9), Measured(20, 0.4, 1, 0, 9), "in other units than the activations."),
+        (
+            Measured(61, 0.9, 1, 0, 9),
+            Measured(20, 0.4, 1, 0, 9),
+            "in other units than the activations.",
+        ),
         (Measured(61, 0.4, 1, 0, 9), Measured(20, 0.4, 1, 0, 9), "or another site."),
         (Measured(61, 0.4, 1, 0, 9), Measured(20, 0.8, 1, 0, 9), "The layer is off by one."),
     ],
@@ -225,7 +284,10 @@ def test_without_a_declared_l0_explained_variance_decides(lab: Any) -> None:
     assert explain(sae, Measured(400, 0.6, 1, 0, 9), {}) == ""
     said = explain(sae, Measured(400, 0.4, 1, 0, 9), {})
     assert said.startswith(
-        "SAE Lab-L1R-4x does not fit at resid_post.1: L0 400.0, explained variance 0.40 (at least 0.5 wanted)."
+        "SAE Lab-L1R-4x does not fit at resid_post.1: L0 400.0, explained variance "
+        "0.40 "
+        "(at least 0.5 "
+        "wanted)."
     )
 
 
@@ -234,7 +296,10 @@ def test_too_little_to_examine(small: Any, texts: list[list[int]]) -> None:
     with pytest.raises(DataError) as caught:
         examined(small, small.saes(layers=1), texts)
     assert str(caught.value) == (
-        "examination of SAE Planted-L1R-8x: the first 64 samples give 1 tokens, all with the same stream, so that there is nothing "
+        "examination of SAE Planted-L1R-8x: the first 64 samples give 1 tokens, all with "
+        "the same stream, so "
+        "that there is "
+        "nothing "
         "to explain. Give more samples, or longer ones."
     )
 
@@ -244,22 +309,28 @@ def test_nothing_to_examine(small: Any) -> None:
         examined(small, small.saes(layers=1), [])
 
 
-# --- the report ---------------------------------------------------------------------------------------------------------
+# --- the report -----------------------------------------------------------------------------------
 
 
 def shown(saes: list[Any], rows: list[dict[str, Any]], names: dict[str, str]) -> list[Figure]:
     spaces = [
-        {name: names[space] if name == "sae" else 1 if name == "width" else space for name in arrow_schema("spaces").names}
+        {
+            name: names[space] if name == "sae" else 1 if name == "width" else space
+            for name in arrow_schema("spaces").names
+        }
         for space in names
     ]
     tables = {
-        name: pa.Table.from_pylist(given, schema=arrow_schema(name)) for name, given in (("saes", rows), ("spaces", spaces))
+        name: pa.Table.from_pylist(given, schema=arrow_schema(name))
+        for name, given in (("saes", rows), ("spaces", spaces))
     }
     check_part(PARTS["examination"], work=None)
     return list(figures(TableInputs(tables)))
 
 
-def test_the_report_shows_a_misfit_and_where_it_would_fit(lab: Any, changed: Callable[..., list[Sae]]) -> None:
+def test_the_report_shows_a_misfit_and_where_it_would_fit(
+    lab: Any, changed: Callable[..., list[Sae]]
+) -> None:
     good, bad = lab.saes(layers=0), changed(1, **places("blocks.2.hook_resid_post"))
     rows = examined(lab, [*bad, *good], lab.texts[:8])
     names = {space_id(lab.model.identity, sae): sae.name for sae in [*good, *bad]}
@@ -274,16 +345,31 @@ def test_the_report_shows_a_misfit_and_where_it_would_fit(lab: Any, changed: Cal
     ]
     assert "The layer is off by one." in figure.html
     assert (LOW, HIGH, LEAST_EV) == (1 / 3, 3.0, 0.5)
-    assert "has an L0 within a third to three times the declared one, explains at least half of the variance" in figure.html
+    assert (
+        "has an L0 within a third to three times the declared one, explains "
+        "at "
+        "least "
+        "half of the variance" in figure.html
+    )
 
 
 def test_the_report_escapes_names() -> None:
     row = dict.fromkeys(arrow_schema("saes").names, 0.0)
-    row |= {"space": "s", "place": "<b>.1", "verdict": "does not fit", "message": "a<b", "declared_l0": None, "tokens": 12345}
+    row |= {
+        "space": "s",
+        "place": "<b>.1",
+        "verdict": "does not fit",
+        "message": "a<b",
+        "declared_l0": None,
+        "tokens": 12345,
+    }
     (figure,) = shown([], [row], {"s": "<i>"})
     assert "<b>" not in figure.html
     assert "<i>" not in figure.html
-    assert '<th scope="row">&lt;i&gt;</th><td>&lt;b&gt;.1</td><td class="number">0.0</td><td class="number">-</td>' in figure.html
+    assert (
+        '<th scope="row">&lt;i&gt;</th><td>&lt;b&gt;.1</td><td class="number">0.0</td><td class="number">-</td>'
+        in figure.html
+    )
     assert ">12,345<" in figure.html
 
 

@@ -1,4 +1,6 @@
-"""`extract.activations` against a plain loop, computed once per distinct text, the same however it is split."""
+"""`extract.activations` against a plain loop, computed once per distinct text, the same however it
+is split.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,12 @@ class Counted(Model):
     """A model that remembers what it was asked to run."""
 
     def __init__(self, model: Any) -> None:
-        self.identity, self.layers, self.width, self.context = model.identity, model.layers, model.width, model.context
+        self.identity, self.layers, self.width, self.context = (
+            model.identity,
+            model.layers,
+            model.width,
+            model.context,
+        )
         self.bos_id, self._model = model.bos_id, model
         self.ran: list[list[tuple[int, ...]]] = []
 
@@ -60,7 +67,9 @@ def rows(work: Any) -> dict[tuple[str, str, int], dict[int, float]]:
     return found
 
 
-def by_hand(world: Any, saes: Sequence[Any], texts: Sequence[Sequence[int]], at: str) -> dict[Any, dict[int, float]]:
+def by_hand(
+    world: Any, saes: Sequence[Any], texts: Sequence[Sequence[int]], at: str
+) -> dict[Any, dict[int, float]]:
     """One text and one SAE after the other, dense."""
     found = {}
     for sae in saes:
@@ -70,7 +79,9 @@ def by_hand(world: Any, saes: Sequence[Any], texts: Sequence[Sequence[int]], at:
             first = len(ids) - 1 if at == "last" else int(len(ids) > 1)
             for position in range(first, len(ids)):
                 here = dense[position]
-                active = {feature: float(here[feature]) for feature in here.nonzero()[:, 0].tolist()}
+                active = {
+                    feature: float(here[feature]) for feature in here.nonzero()[:, 0].tolist()
+                }
                 found[space, f"s{number:03d}", position] = active
     return found
 
@@ -111,7 +122,9 @@ def test_equal_texts_are_computed_once(small: Any) -> None:
     world = replace(small, model=model)
     texts = [small.texts[0], small.texts[1], small.texts[0], small.texts[0]]
     found = rows(world.work(small.saes(layers="1-2"), Extract(), texts))
-    assert sorted(ids for batch in model.ran for ids in batch) == sorted(map(tuple, small.texts[:2]))
+    assert sorted(ids for batch in model.ran for ids in batch) == sorted(
+        map(tuple, small.texts[:2])
+    )
     assert len(model.ran) == 1
     space, last = next(iter(found))[0], len(texts[0]) - 1
     assert len(found) == 8
@@ -156,7 +169,10 @@ def test_a_selector_that_finds_nothing_is_a_warning(small: Any, at: Any) -> None
     work = small.work(small.saes(layers=1), Extract(at=at), small.texts[:3])
     assert list(tables(work)) == ["spaces"]
     assert [facts["text"] for name, facts in work.report.events if name == "warning"] == [
-        "`at` chose no token in any of the 3 samples of this step: it has no activations. Are there such tokens, spans or positions in "
+        "`at` chose no token in any of the 3 samples of this step: it has no "
+        "activations. Are "
+        "there such tokens, "
+        "spans or positions in "
         "these texts?"
     ]
     some = small.work(small.saes(layers=1), Extract(at={"positions": (1,)}), small.texts[:3])
@@ -167,7 +183,10 @@ def test_a_selector_that_finds_nothing_is_a_warning(small: Any, at: Any) -> None
 def test_a_sample_without_tokens(small: Any) -> None:
     with pytest.raises(DataError) as caught:
         rows(small.work(small.saes(layers=1), Extract(), [small.texts[0], []]))
-    assert str(caught.value) == "sample 's001' has no tokens: its source did not tokenise it with the model."
+    assert (
+        str(caught.value)
+        == "sample 's001' has no tokens: its source did not tokenise it with the model."
+    )
 
 
 class Damaged(Counted):
@@ -178,7 +197,9 @@ class Damaged(Counted):
         self._ids, self._hookpoint, self._value = tuple(ids), hookpoint, value
 
     def run(self, batch: Sequence[Sequence[int]], capture: Sequence[str], edits: Any = ()) -> Any:
-        found = {name: stream.clone() for name, stream in super().run(batch, capture, edits).items()}
+        found = {
+            name: stream.clone() for name, stream in super().run(batch, capture, edits).items()
+        }
         for row in (row for row, ids in enumerate(batch) if tuple(ids) == self._ids):
             found[self._hookpoint][row, 4:, 3] = self._value
         return found
@@ -191,17 +212,24 @@ def test_a_stream_that_is_not_finite_is_named(small: Any, value: float) -> None:
     with pytest.raises(DataError) as caught:
         rows(world.work(small.saes(layers=[2, 1]), Extract(at="all"), texts))
     assert str(caught.value) == (
-        "sample 's001': the stream at resid_post.2, position 4, is not finite (NaN or infinity). The weights are damaged, or "
+        "sample 's001': the stream at resid_post.2, position 4, is not finite (NaN or "
+        "infinity). The "
+        "weights are damaged, "
+        "or "
         "torch.float32 overflows: try `dtype: float32` or `bfloat16` under model.with."
     )
 
 
 def test_damaged_weights_are_found(small: Any) -> None:
-    """One number of one token is NaN: the text that has this token is named, at the first place that an SAE reads."""
+    """One number of one token is NaN: the text that has this token is named, at the first place
+    that an SAE reads.
+    """
     model, bad = copy.deepcopy(small.model), 7
     with torch.no_grad():
         model._body.embed_tokens.weight[bad, 3] = float("nan")
     clean = [token if token != bad else 8 for token in small.texts[0]]
     texts = [clean, [*clean[:4], bad, *clean[5:9]], clean[:6]]
-    with pytest.raises(DataError, match=r"^sample 's001': the stream at resid_post\.2, position 8, is not finite"):
+    with pytest.raises(
+        DataError, match=r"^sample 's001': the stream at resid_post\.2, position 8, is not finite"
+    ):
         rows(replace(small, model=model).work(small.saes(layers=[2, 3]), Extract(), texts))

@@ -1,4 +1,6 @@
-"""Each layout against its published formula, written out here a second time: encode, decode, active sets."""
+"""Each layout against its published formula, written out here a second time: encode, decode, active
+sets.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ def saelens(path: Path, **params: Any) -> list[CanonicalSae]:
 
 
 def same(sae: CanonicalSae, features: torch.Tensor, rebuilt: torch.Tensor) -> None:
-    """Equal activations, equal active sets, equal reconstruction; and the active sets are neither empty nor everything."""
+    """Equal activations, equal active sets, equal reconstruction; and the active sets are neither
+    empty nor everything.
+    """
     found = sae.encode(ROWS)
     torch.testing.assert_close(found, features, **TOLERANCE)
     assert torch.equal(found != 0, features != 0)
@@ -53,14 +57,21 @@ def same(sae: CanonicalSae, features: torch.Tensor, rebuilt: torch.Tensor) -> No
     torch.testing.assert_close(sae.reconstruct(ROWS), rebuilt, **TOLERANCE)
 
 
-# --- OpenMOSS -----------------------------------------------------------------------------------------------------------
+# --- OpenMOSS -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("new", [False, True], ids=["2025", "2026"])
 @pytest.mark.parametrize("by_norm", [False, True])
 @pytest.mark.parametrize("act", ["relu", "jumprelu", "topk", "batchtopk"])
 def test_openmoss(tmp_path: Path, act: str, by_norm: bool, new: bool) -> None:
-    used = write.openmoss(tmp_path / "L3R", new=new, norms=(3.0, 3.0), act_fn=act, top_k=4, sparsity_include_decoder_norm=by_norm)
+    used = write.openmoss(
+        tmp_path / "L3R",
+        new=new,
+        norms=(3.0, 3.0),
+        act_fn=act,
+        top_k=4,
+        sparsity_include_decoder_norm=by_norm,
+    )
     (sae,) = llama(tmp_path)
     scale = math.sqrt(write.INPUTS) / 3.0
     h = (ROWS * scale) @ used["W_E"] + used["b_E"]
@@ -79,12 +90,16 @@ def test_openmoss(tmp_path: Path, act: str, by_norm: bool, new: bool) -> None:
 
 
 def test_openmoss_inference_has_no_scale_and_token_wise_one_a_row(tmp_path: Path) -> None:
-    used = write.openmoss(tmp_path / "a" / "L3R", norm_activation="inference", sparsity_include_decoder_norm=False)
+    used = write.openmoss(
+        tmp_path / "a" / "L3R", norm_activation="inference", sparsity_include_decoder_norm=False
+    )
     (sae,) = llama(tmp_path / "a")
     h = ROWS @ used["W_E"] + used["b_E"]
     features = h * (h > used["log"].exp())
     same(sae, features, features @ used["W_D"] + used["b_D"])
-    used = write.openmoss(tmp_path / "b" / "L3R", norm_activation="token-wise", sparsity_include_decoder_norm=False)
+    used = write.openmoss(
+        tmp_path / "b" / "L3R", norm_activation="token-wise", sparsity_include_decoder_norm=False
+    )
     (sae,) = llama(tmp_path / "b")
     scale = math.sqrt(write.INPUTS) / ROWS.norm(dim=1, keepdim=True)
     h = (ROWS * scale) @ used["W_E"] + used["b_E"]
@@ -95,7 +110,9 @@ def test_openmoss_inference_has_no_scale_and_token_wise_one_a_row(tmp_path: Path
 
 
 def test_openmoss_without_biases(tmp_path: Path) -> None:
-    used = write.openmoss(tmp_path / "L3R", tensors={"b_D": None}, use_decoder_bias=False, act_fn="relu")
+    used = write.openmoss(
+        tmp_path / "L3R", tensors={"b_D": None}, use_decoder_bias=False, act_fn="relu"
+    )
     (sae,) = llama(tmp_path)
     scale = math.sqrt(write.INPUTS) / 3.0
     h = (ROWS * scale) @ used["W_E"] + used["b_E"]
@@ -106,7 +123,9 @@ def test_mixtures_lie_side_by_side(tmp_path: Path) -> None:
     for mixture in ("800M-Slimpajama-0-OpenR1-Math-220k", "0-Slimpajama-800M-OpenR1-Math-220k"):
         for layer in (3, 4):
             write.openmoss(
-                tmp_path / mixture / f"L{layer}R", hook_point_in=f"blocks.{layer}.hook_resid_post", hook_point_out=None
+                tmp_path / mixture / f"L{layer}R",
+                hook_point_in=f"blocks.{layer}.hook_resid_post",
+                hook_point_out=None,
             )
     found = llama(tmp_path, folder="0-Slimpajama-800M-OpenR1-Math-220k", layers=4)
     assert [(sae.name, sae.hookpoint) for sae in found] == [("L4R", "resid_post.4")]
@@ -114,34 +133,57 @@ def test_mixtures_lie_side_by_side(tmp_path: Path) -> None:
         llama(tmp_path)
 
 
-# --- Llama Scope, original ------------------------------------------------------------------------------------------------
+# --- Llama Scope, original ------------------------------------------------------------------------
 
 
-def llama_formula(stored: dict[str, torch.Tensor], norm_in: float, norm_out: float) -> tuple[torch.Tensor, torch.Tensor]:
+def llama_formula(
+    stored: dict[str, torch.Tensor], norm_in: float, norm_out: float
+) -> tuple[torch.Tensor, torch.Tensor]:
     """h, then a = h |D| / s_out, gated in units of a."""
     scale_in, scale_out = (math.sqrt(write.INPUTS) / norm for norm in (norm_in, norm_out))
     lengths = stored["decoder.weight"].norm(dim=0)
-    a = ((ROWS * scale_in) @ stored["encoder.weight"].T + stored["encoder.bias"]) * lengths / scale_out
+    a = (
+        ((ROWS * scale_in) @ stored["encoder.weight"].T + stored["encoder.bias"])
+        * lengths
+        / scale_out
+    )
     features = a * (a > 0.4)
-    return features, features @ (stored["decoder.weight"] / lengths).T + stored["decoder.bias"] / scale_out
+    return features, features @ (stored["decoder.weight"] / lengths).T + stored[
+        "decoder.bias"
+    ] / scale_out
 
 
 @pytest.mark.parametrize(
     ("kind", "place", "reads"),
-    [("R", "hook_resid_post", "resid_post"), ("M", "hook_mlp_out", "mlp_out"), ("A", "hook_attn_out", "attn_out")],
+    [
+        ("R", "hook_resid_post", "resid_post"),
+        ("M", "hook_mlp_out", "mlp_out"),
+        ("A", "hook_attn_out", "attn_out"),
+    ],
 )
 @pytest.mark.parametrize("expansion", [8, 32])
-def test_llama_scope_reads_every_site(tmp_path: Path, kind: str, place: str, reads: str, expansion: int) -> None:
+def test_llama_scope_reads_every_site(
+    tmp_path: Path, kind: str, place: str, reads: str, expansion: int
+) -> None:
     stored = write.llama(tmp_path / f"Llama3_1-8B-Base-L3{kind}-{expansion}x", f"blocks.3.{place}")
     (sae,) = llama(tmp_path, layers=3)
     same(sae, *llama_formula(stored, 3.0, 3.0))
-    assert (sae.hookpoint, sae.output_hookpoint, sae.declared_l0) == (f"{reads}.3", f"{reads}.3", 50)
+    assert (sae.hookpoint, sae.output_hookpoint, sae.declared_l0) == (
+        f"{reads}.3",
+        f"{reads}.3",
+        50,
+    )
 
 
 def test_a_llama_scope_transcoder_writes_elsewhere(tmp_path: Path) -> None:
     norms = {"in": math.sqrt(write.INPUTS), "out": 0.7}
     folder = tmp_path / "Llama3_1-8B-Base-L3TC-8x"
-    stored = write.llama(folder, "blocks.3.ln2.hook_normalized", "blocks.3.hook_mlp_out", dataset_average_activation_norm=norms)
+    stored = write.llama(
+        folder,
+        "blocks.3.ln2.hook_normalized",
+        "blocks.3.hook_mlp_out",
+        dataset_average_activation_norm=norms,
+    )
     (sae,) = llama(tmp_path)
     same(sae, *llama_formula(stored, norms["in"], norms["out"]))
     assert (sae.hookpoint, sae.output_hookpoint) == ("mlp_in_normed.3", "mlp_out.3")
@@ -152,11 +194,13 @@ def test_several_kinds_of_one_layer_are_told_apart(tmp_path: Path) -> None:
     for kind, place in (("R", "hook_resid_post"), ("M", "hook_mlp_out")):
         write.llama(tmp_path / f"Llama3_1-8B-Base-L3{kind}-8x", f"blocks.3.{place}")
     assert [sae.hookpoint for sae in llama(tmp_path, kind="M")] == ["mlp_out.3"]
-    with pytest.raises(BadInput, match=r"several SAEs of layer 3: .*L3M-8x, .*L3R-8x. Choose with `kind:`"):
+    with pytest.raises(
+        BadInput, match=r"several SAEs of layer 3: .*L3M-8x, .*L3R-8x. Choose with `kind:`"
+    ):
         llama(tmp_path)
 
 
-# --- Gemma Scope ----------------------------------------------------------------------------------------------------------
+# --- Gemma Scope ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -170,7 +214,9 @@ def test_several_kinds_of_one_layer_are_told_apart(tmp_path: Path) -> None:
         ("mine", None, "resid_post.3", "resid_post.3"),
     ],
 )
-def test_the_site_of_gemma_scope_is_in_the_name(tmp_path: Path, name: str, site: str | None, reads: str, writes: str) -> None:
+def test_the_site_of_gemma_scope_is_in_the_name(
+    tmp_path: Path, name: str, site: str | None, reads: str, writes: str
+) -> None:
     arrays = write.gemma(tmp_path / name / "layer_3" / "width_16k" / "average_l0_71" / "params.npz")
     (sae,) = gemma(tmp_path / name, site=site)
     assert (sae.hookpoint, sae.output_hookpoint) == (reads, writes)
@@ -191,7 +237,9 @@ def test_a_gemma_transcoder_may_write_another_number_of_values(tmp_path: Path) -
 
 
 def test_embeddings_are_read_behind_their_scale(tmp_path: Path) -> None:
-    """The table's row is the stream over sqrt(d); the reconstruction is brought back into the stream, b_dec with it."""
+    """The table's row is the stream over sqrt(d); the reconstruction is brought back into the
+    stream, b_dec with it.
+    """
     arrays = write.gemma(tmp_path / "embedding" / "width_4k" / "average_l0_111" / "params.npz")
     (sae,) = gemma(tmp_path, site="embedding")
     used = {key: torch.from_numpy(array) for key, array in arrays.items()}
@@ -206,7 +254,7 @@ def test_the_only_width_there_is(tmp_path: Path) -> None:
     assert [sae.name for sae in gemma(tmp_path)] == ["layer_0/width_1m/average_l0_71"]
 
 
-# --- SAELens ----------------------------------------------------------------------------------------------------------------
+# --- SAELens --------------------------------------------------------------------------------------
 
 
 def saelens_formula(
@@ -235,7 +283,11 @@ def test_saelens(tmp_path: Path, architecture: str) -> None:
     used = write.saelens(tmp_path / "sae", architecture)
     (sae,) = saelens(tmp_path)
     same(sae, *saelens_formula(architecture, used, ROWS, "transcoder" not in architecture))
-    place = ("mlp_in_normed.3", "mlp_out.3") if "transcoder" in architecture else ("resid_post.3", "resid_post.3")
+    place = (
+        ("mlp_in_normed.3", "mlp_out.3")
+        if "transcoder" in architecture
+        else ("resid_post.3", "resid_post.3")
+    )
     assert (sae.hookpoint, sae.output_hookpoint) == place
     check_sae(sae, ROWS)
 
@@ -247,7 +299,9 @@ def test_saelens_without_b_dec_subtracted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("architecture", ["standard", "gated", "jumprelu", "topk"])
 def test_saelens_norms_of_each_row(tmp_path: Path, architecture: str) -> None:
-    used = write.saelens(tmp_path / "row", architecture, normalize_activations="constant_norm_rescale")
+    used = write.saelens(
+        tmp_path / "row", architecture, normalize_activations="constant_norm_rescale"
+    )
     factor = math.sqrt(write.INPUTS) / ROWS.norm(dim=1, keepdim=True)
     features, rebuilt = saelens_formula(architecture, used, ROWS * factor, True)
     same(saelens(tmp_path / "row")[0], features, rebuilt / factor)
@@ -267,9 +321,16 @@ def test_saelens_topk_by_decoder_norm(tmp_path: Path) -> None:
 
 def test_saelens_with_the_data_sets_factor(tmp_path: Path) -> None:
     used = write.saelens(tmp_path, "jumprelu", normalize_activations="expected_average_only_in")
-    with pytest.raises(BadInput, match=r"the factor is not in the files\. Give `norm_scaling_factor:`"):
+    with pytest.raises(
+        BadInput, match=r"the factor is not in the files\. Give `norm_scaling_factor:`"
+    ):
         saelens(tmp_path)
-    folded = {**used, "W_enc": used["W_enc"] * 2.5, "W_dec": used["W_dec"] / 2.5, "b_dec": used["b_dec"] / 2.5}
+    folded = {
+        **used,
+        "W_enc": used["W_enc"] * 2.5,
+        "W_dec": used["W_dec"] / 2.5,
+        "b_dec": used["b_dec"] / 2.5,
+    }
     (sae,) = saelens(tmp_path, norm_scaling_factor=2.5)
     same(sae, *saelens_formula("jumprelu", folded, ROWS, True))
     (plain,) = saelens(tmp_path, norm_scaling_factor=1)
@@ -283,20 +344,29 @@ def test_saelens_before_version_6(tmp_path: Path) -> None:
     (sae,) = saelens(tmp_path / "a")
     same(sae, *saelens_formula("standard", used, ROWS, True))
     assert sae.hookpoint == "resid_pre.2"
-    used = write.saelens(tmp_path / "b", **flat, activation_fn_str="topk", activation_fn_kwargs={"k": 3})
+    used = write.saelens(
+        tmp_path / "b", **flat, activation_fn_str="topk", activation_fn_kwargs={"k": 3}
+    )
     same(saelens(tmp_path / "b")[0], *saelens_formula("topk", used, ROWS, True))
 
 
 def test_saelens_layers_and_folders(tmp_path: Path) -> None:
     for layer in (1, 2):
-        about = {"hook_name": f"blocks.{layer}.attn.hook_z", "sae_lens_version": "6.0.0", "neuronpedia_id": f"m/{layer}-x"}
+        about = {
+            "hook_name": f"blocks.{layer}.attn.hook_z",
+            "sae_lens_version": "6.0.0",
+            "neuronpedia_id": f"m/{layer}-x",
+        }
         write.saelens(tmp_path / "set" / f"blocks.{layer}", metadata=about)
-    assert [(sae.hookpoint, sae.neuronpedia) for sae in saelens(tmp_path)] == [("attn_z.1", "m/1-x"), ("attn_z.2", "m/2-x")]
+    assert [(sae.hookpoint, sae.neuronpedia) for sae in saelens(tmp_path)] == [
+        ("attn_z.1", "m/1-x"),
+        ("attn_z.2", "m/2-x"),
+    ]
     assert [sae.hookpoint for sae in saelens(tmp_path, folder="set", layers=2)] == ["attn_z.2"]
     check_part(PARTS["saelens"], params={"path": str(tmp_path)})
 
 
-# --- what holds for all -----------------------------------------------------------------------------------------------------
+# --- what holds for all ---------------------------------------------------------------------------
 
 
 @settings(max_examples=25)
@@ -304,7 +374,9 @@ def test_saelens_layers_and_folders(tmp_path: Path) -> None:
     dtype=st.sampled_from([torch.bfloat16, torch.float16, torch.float32, torch.float64]),
     layout=st.sampled_from(["old", "new", "lens", "llama"]),
 )
-def test_stored_dtypes_are_read_as_they_are(tmp_path_factory: pytest.TempPathFactory, dtype: torch.dtype, layout: str) -> None:
+def test_stored_dtypes_are_read_as_they_are(
+    tmp_path_factory: pytest.TempPathFactory, dtype: torch.dtype, layout: str
+) -> None:
     """Weights of any float type give what the same numbers in float32 give."""
     folder = tmp_path_factory.mktemp("dtype")
     for name, kind in (("a", dtype), ("b", torch.float32)):
@@ -312,10 +384,14 @@ def test_stored_dtypes_are_read_as_they_are(tmp_path_factory: pytest.TempPathFac
         made = {"lens": write.saelens, "llama": write.llama}.get(layout, write.openmoss)
         given = {"new": layout == "new"} if layout in ("old", "new") else {}
         used = made(one, **given)
-        stored = {"llama": one / "checkpoints" / "final.safetensors"}.get(layout, one / "sae_weights.safetensors")
+        stored = {"llama": one / "checkpoints" / "final.safetensors"}.get(
+            layout, one / "sae_weights.safetensors"
+        )
         from safetensors.torch import load_file
 
-        write.write_tensors(stored, {key: tensor.to(dtype).to(kind) for key, tensor in load_file(stored).items()})
+        write.write_tensors(
+            stored, {key: tensor.to(dtype).to(kind) for key, tensor in load_file(stored).items()}
+        )
         assert used
     load = saelens if layout == "lens" else llama
     first, second = (load(folder / name)[0].encode(ROWS) for name in ("a", "b"))
@@ -324,8 +400,14 @@ def test_stored_dtypes_are_read_as_they_are(tmp_path_factory: pytest.TempPathFac
 
 
 @settings(max_examples=25)
-@given(inputs=st.integers(2, 9), dtype=st.sampled_from([np.float16, np.float32, np.float64]), swap=st.booleans())
-def test_the_orientation_of_archives(tmp_path_factory: pytest.TempPathFactory, inputs: int, dtype: Any, swap: bool) -> None:
+@given(
+    inputs=st.integers(2, 9),
+    dtype=st.sampled_from([np.float16, np.float32, np.float64]),
+    swap=st.booleans(),
+)
+def test_the_orientation_of_archives(
+    tmp_path_factory: pytest.TempPathFactory, inputs: int, dtype: Any, swap: bool
+) -> None:
     """Right for every size and dtype; swapped axes are an error, whatever the sizes."""
     folder = tmp_path_factory.mktemp("turn")
     file = folder / "layer_0" / "width_16k" / "average_l0_7" / "params.npz"
@@ -342,7 +424,12 @@ def test_the_orientation_of_archives(tmp_path_factory: pytest.TempPathFactory, i
     x = np.random.default_rng(1).standard_normal((5, inputs))
     z = x @ given["W_enc"].astype(np.float64) + given["b_enc"]
     wanted = np.where((z > given["threshold"]) & (z > 0), z, 0)
-    torch.testing.assert_close(sae.encode(torch.from_numpy(x).float()).double(), torch.from_numpy(wanted), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        sae.encode(torch.from_numpy(x).float()).double(),
+        torch.from_numpy(wanted),
+        rtol=1e-4,
+        atol=1e-4,
+    )
 
 
 @settings(max_examples=20)
@@ -356,7 +443,11 @@ def test_the_orientation_of_tensors(
     stored = "activation_function.log_jumprelu_threshold" if new else "log_jumprelu_threshold"
     upright = new != swap
     shape = (inputs, width) if upright else (width, inputs)
-    tensors = {encoder: write.numbers(*shape, seed=1), decoder: write.numbers(*shape[::-1], seed=2), stored: torch.zeros(width)}
+    tensors = {
+        encoder: write.numbers(*shape, seed=1),
+        decoder: write.numbers(*shape[::-1], seed=2),
+        stored: torch.zeros(width),
+    }
     tensors |= {
         name: torch.zeros(width if name in ("b_E", "encoder.bias") else inputs)
         for name in (("b_E", "b_D") if new else ("encoder.bias", "decoder.bias"))
@@ -364,7 +455,9 @@ def test_the_orientation_of_tensors(
     norm = {f"dataset_average_activation_norm.{write.PLACE}": torch.tensor(3.0)}
     write.write_tensors(folder / "sae_weights.safetensors", {**tensors, **norm})
     if inputs == width or swap:
-        with pytest.raises(BadInput, match="cannot be checked" if inputs == width else "axes are swapped"):
+        with pytest.raises(
+            BadInput, match="cannot be checked" if inputs == width else "axes are swapped"
+        ):
             llama(folder.parent)
         return
     (sae,) = llama(folder.parent)
@@ -379,7 +472,13 @@ def test_what_is_active_at_once_is_what_encode_gives(gate: Any, chunk: int | Non
     draw = torch.Generator().manual_seed(3)
     encoder = torch.randn(24, 8, generator=draw).round()
     weights = Weights(
-        Matrix(encoder), torch.zeros(24), Matrix(encoder), torch.zeros(8), gate=gate, k=5, rank_by=torch.rand(24, generator=draw)
+        Matrix(encoder),
+        torch.zeros(24),
+        Matrix(encoder),
+        torch.zeros(8),
+        gate=gate,
+        k=5,
+        rank_by=torch.rand(24, generator=draw),
     )
     sae = CanonicalSae(Facts("x", "r", "resid_post.0", 24, 8, "d", "r", None), lambda: weights)
     rows = torch.cat([torch.randn(6, 8, generator=draw).round(), torch.zeros(1, 8)])

@@ -1,4 +1,6 @@
-"""`extract.activations` with `stream`: the raw stream at the places of the SAEs, each row once, from the pass that feeds the SAEs."""
+"""`extract.activations` with `stream`: the raw stream at the places of the SAEs, each row once,
+from the pass that feeds the SAEs.
+"""
 
 from __future__ import annotations
 
@@ -24,18 +26,25 @@ from toolkit_saes.extract.streams import Kept
 
 
 def kept(work: Any) -> dict[tuple[str, str, int], list[float]]:
-    """The rows of table `streams` by place, sample and position; their spaces are those of the stream itself."""
+    """The rows of table `streams` by place, sample and position; their spaces are those of the
+    stream itself.
+    """
     found = {}
     for name, table in extract(work):
         for row in table.to_pylist() if name == "streams" else ():
             key = row["hookpoint"], row["sample"], row["position"]
             assert key not in found
-            assert row["space"] == raw_space_row(work.model.identity, row["hookpoint"], len(row["values"]))["space"]
+            assert (
+                row["space"]
+                == raw_space_row(work.model.identity, row["hookpoint"], len(row["values"]))["space"]
+            )
             found[key] = row["values"]
     return found
 
 
-def by_hand(world: Any, saes: Sequence[Any], texts: Sequence[Sequence[int]], positions: Any) -> dict[Any, Any]:
+def by_hand(
+    world: Any, saes: Sequence[Any], texts: Sequence[Sequence[int]], positions: Any
+) -> dict[Any, Any]:
     """One text and one place after the other."""
     found = {}
     for place in {sae.hookpoint for sae in saes}:
@@ -55,25 +64,36 @@ def test_without_it_nothing_is_kept(small: Any) -> None:
     assert isinstance(PART, StagePart)
     assert tables_of(PART, Extract()) == ("activations", "spaces")
     assert tables_of(PART, Extract(stream="last")) == ("activations", "spaces", "streams")
-    assert set(tables(small.work(small.saes(layers=1), Extract(), small.texts[:3]))) == {"activations", "spaces"}
+    assert set(tables(small.work(small.saes(layers=1), Extract(), small.texts[:3]))) == {
+        "activations",
+        "spaces",
+    }
 
 
 @pytest.mark.parametrize(
-    ("at", "stream"), [("last", "last"), ("all", "last"), ("all", "all"), ("all", Selector(positions=(2, -1)))]
+    ("at", "stream"),
+    [("last", "last"), ("all", "last"), ("all", "all"), ("all", Selector(positions=(2, -1)))],
 )
 def test_what_is_kept_is_the_stream_of_a_plain_loop(small: Any, at: Any, stream: Any) -> None:
     saes = [*small.saes(layers=[0, 2]), *small.saes("gemma_scope", layers=2)]
     texts = [*(ids[:20] for ids in small.texts[:5]), small.texts[1][:20]]
     chosen = {"last": lambda ids: [len(ids) - 1], "all": lambda ids: range(1, len(ids))}
     positions = chosen.get(stream if isinstance(stream, str) else "", lambda ids: [2, len(ids) - 1])
-    alike(kept(small.work(saes, Extract(at=at, stream=stream, tokens=50), texts)), by_hand(small, saes, texts, positions))
+    alike(
+        kept(small.work(saes, Extract(at=at, stream=stream, tokens=50), texts)),
+        by_hand(small, saes, texts, positions),
+    )
 
 
 def test_no_pass_is_made_for_it_and_no_feature_changes(small: Any) -> None:
     texts = [ids[:20] for ids in small.texts[:5]]
     model = Counted(small.model)
     alone, both = (
-        tables(replace(small, model=model).work(small.saes(layers="0-2"), Extract(stream=stream), texts))
+        tables(
+            replace(small, model=model).work(
+                small.saes(layers="0-2"), Extract(stream=stream), texts
+            )
+        )
         for stream in (None, "last")
     )
     assert len(model.ran) == 2
@@ -82,39 +102,65 @@ def test_no_pass_is_made_for_it_and_no_feature_changes(small: Any) -> None:
 
 
 def test_the_contract_and_that_splitting_changes_nothing(small: Any) -> None:
-    work = small.work(small.saes(layers="1-2"), None, [ids[:20] for ids in (*small.texts[:4], small.texts[1])])
-    check_part(PART, params={"at": "all", "stream": "last", "tokens": 60}, work=work, tolerance=1e-4)
+    work = small.work(
+        small.saes(layers="1-2"), None, [ids[:20] for ids in (*small.texts[:4], small.texts[1])]
+    )
+    check_part(
+        PART, params={"at": "all", "stream": "last", "tokens": 60}, work=work, tolerance=1e-4
+    )
 
 
 @pytest.mark.parametrize("way", ["stream", "spill", "again"])
-def test_each_row_comes_once_whichever_way_short_memory_takes(small: Any, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two SAEs read one place: a pass for the second shows a stream that is kept already, in batches of another size."""
+def test_each_row_comes_once_whichever_way_short_memory_takes(
+    small: Any, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two SAEs read one place: a pass for the second shows a stream that is kept already, in
+    batches of another size.
+    """
     monkeypatch.setattr("toolkit_saes.extract.groups.cheapest", lambda prices: way)
     memory = Memory(saes=1, tokens=90)
-    saes = [Scarce(sae, memory) for sae in (*small.saes(layers=[0, 2]), *small.saes("gemma_scope", layers=2))]
+    saes = [
+        Scarce(sae, memory)
+        for sae in (*small.saes(layers=[0, 2]), *small.saes("gemma_scope", layers=2))
+    ]
     texts = [ids[:12] for ids in small.texts[:8]]
     model = Tight(small.model, memory, each=20)
     work = replace(small, model=model).work(saes, Extract(stream="last", tokens=200), texts)
-    alike(kept(replace(work, batch={"together": 2})), by_hand(small, saes, texts, lambda ids: [len(ids) - 1]))
+    alike(
+        kept(replace(work, batch={"together": 2})),
+        by_hand(small, saes, texts, lambda ids: [len(ids) - 1]),
+    )
 
 
 def test_a_text_that_another_pass_shows_again_is_not_kept_again(small: Any) -> None:
     one, two, three = (Text((number, 9), (f"s{number}",), (1,)) for number in range(3))
     found = Kept(small.model, {"s0": (1,), "s1": (1,), "s2": (1,)})
     for texts in ((one, two), (two, three), (two,)):
-        found.take(Pass(texts, {"resid_post.0": torch.tensor([[float(text.ids[0])] for text in texts])}))
+        found.take(
+            Pass(texts, {"resid_post.0": torch.tensor([[float(text.ids[0])] for text in texts])})
+        )
     found.take(Pass((two,), {"resid_post.1": torch.tensor([[7.0]])}))
-    rows = [(row["hookpoint"], row["sample"], row["values"]) for _, table in found.rows() for row in table.to_pylist()]
+    rows = [
+        (row["hookpoint"], row["sample"], row["values"])
+        for _, table in found.rows()
+        for row in table.to_pylist()
+    ]
     wanted = [(f"s{number}", [float(number)]) for number in range(3)]
     assert rows == [*(("resid_post.0", *row) for row in wanted), ("resid_post.1", "s1", [7.0])]
     assert list(found.rows()) == []
 
 
-def test_rows_are_cut_into_tables_of_a_bounded_size(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_cut_into_tables_of_a_bounded_size(
+    small: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     saes, texts = small.saes(layers=1), [ids[:20] for ids in small.texts[:5]]
     whole = kept(small.work(saes, Extract(at="all", stream="all"), texts))
     monkeypatch.setattr(_streams, "NUMBERS", 3 * small.model.width)
-    found = [rows for name, rows in extract(small.work(saes, Extract(at="all", stream="all"), texts)) if name == "streams"]
+    found = [
+        rows
+        for name, rows in extract(small.work(saes, Extract(at="all", stream="all"), texts))
+        if name == "streams"
+    ]
     assert max(map(len, found)) == 3
     assert kept(small.work(saes, Extract(at="all", stream="all"), texts)) == whole
 
@@ -122,13 +168,26 @@ def test_rows_are_cut_into_tables_of_a_bounded_size(small: Any, monkeypatch: pyt
 def test_bfloat16_is_kept_exactly(small: Any) -> None:
     class Half(Counted):
         def run(self, *asked: Any, **how: Any) -> Any:
-            return {name: stream.to(torch.bfloat16) for name, stream in super().run(*asked, **how).items()}
+            return {
+                name: stream.to(torch.bfloat16)
+                for name, stream in super().run(*asked, **how).items()
+            }
 
     saes, texts = small.saes(layers=1), [ids[:20] for ids in small.texts[:2]]
-    for row in kept(replace(small, model=Half(small.model)).work(saes, Extract(stream="last"), texts)).values():
+    for row in kept(
+        replace(small, model=Half(small.model)).work(saes, Extract(stream="last"), texts)
+    ).values():
         assert torch.tensor(row).to(torch.bfloat16).float().tolist() == row
 
 
 def test_what_nobody_looks_at_cannot_be_kept(small: Any) -> None:
-    with pytest.raises(DataError, match=r"stream: sample 's000': position 1 is not among those that `at` looks at. Widen `at`"):
-        kept(small.work(small.saes(layers=1), Extract(at="last", stream="all"), [small.texts[0][:5]]))
+    with pytest.raises(
+        DataError,
+        match=r"stream: sample 's000': position 1 is not among those that `at` "
+        r"looks "
+        r"at. "
+        r"Widen `at`",
+    ):
+        kept(
+            small.work(small.saes(layers=1), Extract(at="last", stream="all"), [small.texts[0][:5]])
+        )

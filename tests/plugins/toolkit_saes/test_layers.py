@@ -36,12 +36,26 @@ def test_layers_that_are_there(wanted: Any, found: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "missing"), [(4, 4), ("16", 16), ("2-9", 4), ((3, 40, 9), 9), (-1, -1), ("0-99999999999", 4), ("16-20", 16)]
+    ("wanted", "missing"),
+    [
+        (4, 4),
+        ("16", 16),
+        ("2-9", 4),
+        ((3, 40, 9), 9),
+        (-1, -1),
+        ("0-99999999999", 4),
+        ("16-20", 16),
+    ],
 )
 def test_a_layer_that_is_not_there(wanted: Any, missing: int) -> None:
     with pytest.raises(BadInput) as caught:
         chosen(wanted, THERE, "Lab-LXR-4x")
-    said = f"saes.with.layers: Lab-LXR-4x has no SAE for layer {missing}; it has 0-3, 7, 15. Layers count from 0."
+    said = (
+        f"saes.with.layers: Lab-LXR-4x has no SAE for layer {missing}; it has 0-3, "
+        f"7, "
+        f"15. Layers count "
+        f"from 0."
+    )
     assert str(caught.value) == said
 
 
@@ -49,7 +63,10 @@ def test_a_layer_that_is_not_there(wanted: Any, missing: int) -> None:
 def test_what_is_no_layer(wanted: str) -> None:
     with pytest.raises(BadInput) as caught:
         chosen(wanted, THERE, "it")
-    assert str(caught.value) == f"saes.with.layers: {wanted!r} is not understood. Write all, 8, 1-31 or [8, 15, 31]."
+    assert (
+        str(caught.value)
+        == f"saes.with.layers: {wanted!r} is not understood. Write all, 8, 1-31 or [8, 15, 31]."
+    )
 
 
 @pytest.mark.parametrize("wanted", [(), "3-1"])
@@ -59,7 +76,11 @@ def test_no_layer(wanted: Any) -> None:
     assert str(caught.value) == f"saes.with.layers: {wanted!r} names no layer; it has 0-3, 7, 15."
 
 
-@given(there=st.sets(st.integers(0, 60), min_size=1), first=st.integers(0, 60), length=st.integers(0, 60))
+@given(
+    there=st.sets(st.integers(0, 60), min_size=1),
+    first=st.integers(0, 60),
+    length=st.integers(0, 60),
+)
 def test_a_range_is_its_numbers(there: set[int], first: int, length: int) -> None:
     numbers = tuple(range(first, first + length + 1))
     answers = []
@@ -76,7 +97,9 @@ def test_nobody_knows_whether_all_are_there() -> None:
     assert not all_there("all", THERE)
 
 
-@pytest.mark.parametrize(("given", "kept"), [("all", "all"), (8, 8), ("1-31", "1-31"), ([8, 15], (8, 15))])
+@pytest.mark.parametrize(
+    ("given", "kept"), [("all", "all"), (8, 8), ("1-31", "1-31"), ([8, 15], (8, 15))]
+)
 @pytest.mark.parametrize("kind", [LlamaScope, GemmaScope])
 def test_a_spec_may_write_layers_in_four_ways(kind: Any, given: Any, kept: Any) -> None:
     assert kind(path="saes", layers=given).layers == kept

@@ -1,4 +1,6 @@
-"""The layouts against their published formulas, what identifies a set of SAEs, and every kind of unusable file."""
+"""The layouts against their published formulas, what identifies a set of SAEs, and every kind of
+unusable file.
+"""
 
 from __future__ import annotations
 
@@ -34,10 +36,15 @@ from toolkit_saes.layouts.llama_scope import LlamaScope
 
 LLAMA, GEMMA = "package:toolkit_lab/files/saes/Lab-LXR-4x", "package:toolkit_lab/files/gemma_scope"
 PARTS = {part.name: part for part in toolkit_parts()}
-FILES = ("hyperparams.json", "checkpoints/final.safetensors", "config.json", "sae_weights.safetensors")
+FILES = (
+    "hyperparams.json",
+    "checkpoints/final.safetensors",
+    "config.json",
+    "sae_weights.safetensors",
+)
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
-# --- small SAEs, written by hand ------------------------------------------------------------------------------------------
+# --- small SAEs, written by hand ------------------------------------------------------------------
 
 EXAMPLE = {
     "encoder.weight": torch.tensor([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 1]]),
@@ -48,11 +55,16 @@ EXAMPLE = {
 INPUTS = torch.tensor([[1.0, 2, 1, 2], [0.4, -1, 1, 3]])
 
 
-def write_llama(root: Path, norms: tuple[float, float] = (4, 4), tensors: Any = EXAMPLE, **settings: Any) -> Path:
+def write_llama(
+    root: Path, norms: tuple[float, float] = (4, 4), tensors: Any = EXAMPLE, **settings: Any
+) -> Path:
     """The worked example of the layout's description, in its files; None leaves a setting out."""
     folder = root / "Toy-L0R-1x"
     (folder / "checkpoints").mkdir(parents=True)
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "checkpoints" / "final.safetensors")
+    save_file(
+        {name: tensor.contiguous() for name, tensor in tensors.items()},
+        folder / "checkpoints" / "final.safetensors",
+    )
     known = {
         "hook_point_in": "blocks.0.hook_resid_post",
         "d_model": 4,
@@ -61,7 +73,9 @@ def write_llama(root: Path, norms: tuple[float, float] = (4, 4), tensors: Any = 
         "dataset_average_activation_norm": {"in": norms[0], "out": norms[1]},
         **settings,
     }
-    (folder / "hyperparams.json").write_text(json.dumps({name: value for name, value in known.items() if value is not None}))
+    (folder / "hyperparams.json").write_text(
+        json.dumps({name: value for name, value in known.items() if value is not None})
+    )
     return folder
 
 
@@ -87,7 +101,9 @@ def llama(root: Path, **params: Any) -> list[CanonicalSae]:
 
 
 def gemma(root: Path, **params: Any) -> list[CanonicalSae]:
-    return _gemma_scope.load(GemmaScope(path=str(root), **{"width": "3", **params}), SilentReporter())
+    return _gemma_scope.load(
+        GemmaScope(path=str(root), **{"width": "3", **params}), SilentReporter()
+    )
 
 
 def refused(call: Callable[..., Any], *args: Any, **params: Any) -> str:
@@ -96,7 +112,7 @@ def refused(call: Callable[..., Any], *args: Any, **params: Any) -> str:
     return str(caught.value)
 
 
-# --- the mathematics ----------------------------------------------------------------------------------------------------
+# --- the mathematics ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -106,7 +122,9 @@ def refused(call: Callable[..., Any], *args: Any, **params: Any) -> str:
         ((2, 8), [[8, 5, 40], [3.2, 0, 60]], [[9.6, 5, 24, 32], [4.8, 0, 36, 48]]),
     ],
 )
-def test_the_worked_example_of_llama_scope(tmp_path: Path, norms: Any, features: Any, rebuilt: Any) -> None:
+def test_the_worked_example_of_llama_scope(
+    tmp_path: Path, norms: Any, features: Any, rebuilt: Any
+) -> None:
     write_llama(tmp_path, norms)
     (sae,) = llama(tmp_path)
     found = sae.encode(INPUTS)
@@ -151,27 +169,47 @@ def test_gemma_scope_is_used_as_stored(tmp_path: Path) -> None:
     found = sae.encode(torch.from_numpy(x).float())
     assert 0 < int((found > 0).sum()) < found.numel()
     torch.testing.assert_close(found.double(), torch.from_numpy(wanted), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(sae.decode(found).double(), torch.from_numpy(rebuilt), rtol=1e-5, atol=1e-5)
-    assert (sae.name, sae.hookpoint, sae.width, sae.declared_l0) == ("layer_0/width_3/average_l0_2", "resid_post.0", 3, 2)
+    torch.testing.assert_close(
+        sae.decode(found).double(), torch.from_numpy(rebuilt), rtol=1e-5, atol=1e-5
+    )
+    assert (sae.name, sae.hookpoint, sae.width, sae.declared_l0) == (
+        "layer_0/width_3/average_l0_2",
+        "resid_post.0",
+        3,
+        2,
+    )
 
 
 def test_the_threshold_of_gemma_scope_is_strict_and_never_below_zero(tmp_path: Path) -> None:
     threshold = np.array([0.5, 0.5, -2], np.float32)
-    write_gemma(tmp_path, W_enc=np.eye(4, 3, dtype=np.float32), b_enc=np.zeros(3, np.float32), threshold=threshold)
+    write_gemma(
+        tmp_path,
+        W_enc=np.eye(4, 3, dtype=np.float32),
+        b_enc=np.zeros(3, np.float32),
+        threshold=threshold,
+    )
     (sae,) = gemma(tmp_path)
     above = float(np.nextafter(np.float32(0.5), np.float32(1)))
-    assert sae.encode(torch.tensor([[0.5, above, -1, 9], [-3, 0.25, 0.125, 9]])).tolist() == [[0, above, 0], [0, 0, 0.125]]
+    assert sae.encode(torch.tensor([[0.5, above, -1, 9], [-3, 0.25, 0.125, 9]])).tolist() == [
+        [0, above, 0],
+        [0, 0, 0.125],
+    ]
 
 
 def planted_formula(truth: SaeTruth, x: torch.Tensor) -> torch.Tensor:
-    """In training units first, as the description has it: pre-activation, decoder norm, output scale, gate."""
+    """In training units first, as the description has it: pre-activation, decoder norm, output
+    scale, gate.
+    """
     if truth.layout == "gemma_scope":
         with np.load(truth.path / "params.npz") as file:
             stored = {name: torch.from_numpy(file[name]).double() for name in file.files}
         before = x @ stored["W_enc"] + stored["b_enc"]
         return torch.where(before > stored["threshold"], before, 0)
     known = json.loads((truth.path / "hyperparams.json").read_text())
-    stored = {name: tensor.double() for name, tensor in load_file(truth.path / "checkpoints" / "final.safetensors").items()}
+    stored = {
+        name: tensor.double()
+        for name, tensor in load_file(truth.path / "checkpoints" / "final.safetensors").items()
+    }
     norm = known["dataset_average_activation_norm"]
     scale_in, scale_out = (known["d_model"] ** 0.5 / norm[side] for side in ("in", "out"))
     before = (x * scale_in) @ stored["encoder.weight"].T + stored["encoder.bias"]
@@ -184,10 +222,16 @@ def test_planted_saes_agree_with_the_formulas(small: Any, planted: Planted) -> N
     loaded = {sae.name: sae for sae in (*small.saes(), *small.saes("gemma_scope"))}
     truths = [truth for truth in planted.truth.saes if truth.kind != "lossy"]
     assert set(loaded) == {truth.name for truth in truths}
-    assert {(truth.kind, truth.layout) for truth in truths} >= {("wide", "llama_scope"), ("narrow", "gemma_scope")}
+    assert {(truth.kind, truth.layout) for truth in truths} >= {
+        ("wide", "llama_scope"),
+        ("narrow", "gemma_scope"),
+    }
     streams = small.model.run(small.texts[:6], [f"resid_post.{layer}" for layer in range(4)])
     for truth in truths:
-        sae, x = loaded[truth.name], streams[f"resid_post.{truth.layer}"][0, 1 : len(small.texts[0])]
+        sae, x = (
+            loaded[truth.name],
+            streams[f"resid_post.{truth.layer}"][0, 1 : len(small.texts[0])],
+        )
         wanted, found = planted_formula(truth, x.double()), sae.encode(x).double()
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
         assert sae.hookpoint == f"resid_post.{truth.layer}"
@@ -200,7 +244,9 @@ def test_a_planted_direction_is_the_decoders(small: Any, planted: Planted) -> No
     for duplicate in planted.truth.duplicates:
         direction = torch.from_numpy(planted.truth.directions[duplicate.direction]).float()
         for name, feature in (duplicate.first, duplicate.second):
-            torch.testing.assert_close(loaded[name].decoder_rows([feature])[0], direction, rtol=0, atol=1e-5)
+            torch.testing.assert_close(
+                loaded[name].decoder_rows([feature])[0], direction, rtol=0, atol=1e-5
+            )
 
 
 def test_sparse_is_dense_without_zeros(small: Any) -> None:
@@ -208,7 +254,9 @@ def test_sparse_is_dense_without_zeros(small: Any) -> None:
     rows = small.model.run(small.texts[:1], ["resid_post.2"])["resid_post.2"][0]
     dense, sparse = sae.encode(rows), sae.sparse(rows, chunk=5)
     rebuilt = torch.zeros_like(dense)
-    rebuilt[torch.repeat_interleave(torch.arange(len(rows)), sparse.counts), sparse.features] = sparse.values
+    rebuilt[torch.repeat_interleave(torch.arange(len(rows)), sparse.counts), sparse.features] = (
+        sparse.values
+    )
     torch.testing.assert_close(rebuilt, dense)
     assert bool((sparse.values > 0).all())
     assert int(sparse.counts.sum()) == int((dense > 0).sum())
@@ -232,23 +280,38 @@ def test_an_sae_of_another_width_than_the_model(small: Any, lab: Any) -> None:
     with pytest.raises(DataError) as caught:
         sae.encode(rows)
     assert str(caught.value) == (
-        "SAE Lab-L1R-4x reads 128 numbers, the model's resid_post.1 has 48: it belongs to another model. Name SAEs of this model."
+        "SAE Lab-L1R-4x reads 128 numbers, the model's resid_post.1 has 48: it belongs "
+        "to another model. "
+        "Name SAEs of this "
+        "model."
     )
 
 
-# --- identity -----------------------------------------------------------------------------------------------------------
+# --- identity -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "params"), [("llama_scope", {"path": LLAMA}), ("gemma_scope", {"path": GEMMA, "width": "1k"})])
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [("llama_scope", {"path": LLAMA}), ("gemma_scope", {"path": GEMMA, "width": "1k"})],
+)
 def test_contract(name: str, params: dict[str, Any]) -> None:
     check_part(PARTS[name], params=params)
 
 
 def test_identify_imports_no_torch() -> None:
     code = (
-        "import sys; from toolkit_saes import toolkit_parts; parts = {part.name: part for part in toolkit_parts()}\n"
-        "print([name for name in ('torch', 'numpy', 'pyarrow', 'safetensors') if name in sys.modules])\n"
-        f"for name, params in (('llama_scope', dict(path={LLAMA!r})), ('gemma_scope', dict(path={GEMMA!r}, width='1k'))):\n"
+        "import sys; from toolkit_saes import toolkit_parts; parts = {part.name: "
+        "part "
+        "for part in "
+        "toolkit_parts()}\n"
+        "print([name for name in ('torch', 'numpy', 'pyarrow', 'safetensors') if "
+        "name "
+        "in "
+        "sys.modules])\n"
+        f"for name, params in (('llama_scope', dict(path={LLAMA!r})), "
+        f"('gemma_scope', "
+        f"dict(path={GEMMA!r}, "
+        f"width='1k'))):\n"
         "    parts[name].identify(parts[name].params(**params))\n"
         "print([name for name in ('torch', 'transformers') if name in sys.modules])"
     )
@@ -258,7 +321,9 @@ def test_identify_imports_no_torch() -> None:
 
 def test_identity_is_what_is_chosen_and_what_it_holds(tmp_path: Path) -> None:
     copied = shutil.copytree(saes_path(), tmp_path / "Lab-LXR-4x")
-    here, there = (_llama_scope.identify(LlamaScope(path=path, layers="1-2")) for path in (LLAMA, str(copied)))
+    here, there = (
+        _llama_scope.identify(LlamaScope(path=path, layers="1-2")) for path in (LLAMA, str(copied))
+    )
     assert here == there
     assert here == Identity("Lab-LXR-4x", "local", here.digest, here.facts)
     assert (here.facts["inputs"], here.facts["width"], here.facts["layers"]) == (128, 512, [1, 2])
@@ -273,17 +338,30 @@ def test_identity_is_what_is_chosen_and_what_it_holds(tmp_path: Path) -> None:
 
 def test_the_identity_of_gemma_scope(tmp_path: Path) -> None:
     copied = shutil.copytree(saes_path("gemma_scope"), tmp_path / "gemma_scope")
-    here, there = (_gemma_scope.identify(GemmaScope(path=path, width="1k")) for path in (GEMMA, str(copied)))
+    here, there = (
+        _gemma_scope.identify(GemmaScope(path=path, width="1k")) for path in (GEMMA, str(copied))
+    )
     assert here == there
     assert (here.facts["inputs"], here.facts["width"], here.facts["layers"]) == (128, 1024, [2])
     (file,) = (path for path in copied.rglob("params.npz") if path.parent.name == "average_l0_30")
-    assert (here.facts["count"], here.facts["hookpoints"], here.facts["bytes"]) == (1, 1, file.stat().st_size)
+    assert (here.facts["count"], here.facts["hookpoints"], here.facts["bytes"]) == (
+        1,
+        1,
+        file.stat().st_size,
+    )
     both = _gemma_scope.identify(GemmaScope(path=GEMMA, width="1k", l0="all")).facts
-    assert (both["count"], both["hookpoints"], both["features"], both["l0"]) == (2, 1, 2048, 12 + 30)
+    assert (both["count"], both["hookpoints"], both["features"], both["l0"]) == (
+        2,
+        1,
+        2048,
+        12 + 30,
+    )
     assert _gemma_scope.identify(GemmaScope(path=GEMMA, width="1k", l0="all")).digest != here.digest
 
 
-def test_a_space_depends_on_weights_place_and_model_not_on_the_folder(tmp_path: Path, lab: Any, small: Any) -> None:
+def test_a_space_depends_on_weights_place_and_model_not_on_the_folder(
+    tmp_path: Path, lab: Any, small: Any
+) -> None:
     copied = shutil.copytree(saes_path(), tmp_path / "other")
     ours, theirs = lab.saes(), llama(copied)
     model = lab.model.identity
@@ -295,13 +373,16 @@ def test_a_space_depends_on_weights_place_and_model_not_on_the_folder(tmp_path: 
     assert (row["space"], row["width"], row["revision"]) == (spaces[1], 512, "local")
 
 
-# --- what is chosen -----------------------------------------------------------------------------------------------------
+# --- what is chosen -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("params", [{}, {"release": "org/saes", "path": "saes"}])
 @pytest.mark.parametrize("kind", [LlamaScope, GemmaScope])
 def test_saes_have_one_place(kind: Any, params: dict[str, str]) -> None:
-    with pytest.raises(ValidationError, match=r"give either release \(a repository on the hub\) or path \(a folder\), not both"):
+    with pytest.raises(
+        ValidationError,
+        match=r"give either release \(a repository on the hub\) or path \(a folder\), not both",
+    ):
         kind(**params)
 
 
@@ -311,7 +392,14 @@ def test_layers_are_chosen_in_order(lab: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("l0", "found"), [("canonical", [90]), ("all", [10, 90, 120]), ((10,), [10]), ((120, 10), [10, 120]), ((90, 7), [90])]
+    ("l0", "found"),
+    [
+        ("canonical", [90]),
+        ("all", [10, 90, 120]),
+        ((10,), [10]),
+        ((120, 10), [10, 120]),
+        ((90, 7), [90]),
+    ],
 )
 def test_sparsities_are_chosen(tmp_path: Path, l0: Any, found: list[int]) -> None:
     for sparsity in (120, 10, 90):
@@ -330,24 +418,40 @@ def test_a_sparsity_that_is_not_there(tmp_path: Path) -> None:
     for l0 in (30, 12):
         write_gemma(tmp_path, l0, layer=5)
     assert refused(gemma, tmp_path, l0=(50,)) == (
-        "saes.with.l0: layer 5 has SAEs of L0 12, 30, none of 50. Name one of each layer, or say `all`."
+        "saes.with.l0: layer 5 has SAEs of L0 12, 30, none of 50. Name one "
+        "of "
+        "each "
+        "layer, or say `all`."
     )
 
 
 def test_a_layer_that_is_not_there() -> None:
     said = refused(_llama_scope.identify, LlamaScope(path=LLAMA, layers="2-5"))
-    assert said == "saes.with.layers: Lab-LXR-4x has no SAE for layer 4; it has 0-3. Layers count from 0."
+    assert (
+        said
+        == "saes.with.layers: Lab-LXR-4x has no SAE for layer 4; it has 0-3. Layers count from 0."
+    )
     said = refused(_gemma_scope.identify, GemmaScope(path=GEMMA, width="1k", layers=0))
-    assert said == "saes.with.layers: gemma_scope has no SAE for layer 0; it has 2. Layers count from 0."
+    assert (
+        said
+        == "saes.with.layers: gemma_scope has no SAE for layer 0; it has 2. Layers count from 0."
+    )
 
 
-# --- files that are no SAEs -----------------------------------------------------------------------------------------------
+# --- files that are no SAEs -----------------------------------------------------------------------
 
 
 def test_a_folder_without_saes(tmp_path: Path) -> None:
-    said = f"{tmp_path} holds no Llama Scope SAEs: no folder is named like Llama3_1-8B-Base-L15R-8x."
+    said = (
+        f"{tmp_path} holds no Llama Scope SAEs: no folder is named like Llama3_1-8B-Base-L15R-8x."
+    )
     assert refused(llama, tmp_path) == said
-    said = f"{tmp_path} holds no Gemma Scope SAEs: there is no layer_L/width_W/average_l0_N/params.npz below it."
+    said = (
+        f"{tmp_path} holds no Gemma Scope SAEs: there is "
+        f"no "
+        f"layer_L/width_W/average_l0_N/params.npz "
+        f"below it."
+    )
     assert refused(gemma, tmp_path) == said
 
 
@@ -357,10 +461,18 @@ def test_a_checkpoint_that_is_missing_or_cut_off(tmp_path: Path) -> None:
     size = file.stat().st_size
     with file.open("r+b") as stream:
         stream.truncate(size - 8)
-    said = f"{file} is cut off: its header promises {size:,} bytes, it has {size - 8:,}. Copy or download it again."
+    said = (
+        f"{file} is cut off: its header promises {size:,} bytes, it has "
+        f"{size - 8:,}. "
+        f"Copy or download it "
+        f"again."
+    )
     assert refused(llama, tmp_path) == said
     file.unlink()
-    assert refused(llama, tmp_path) == f"{folder} has no checkpoints/final.safetensors. Copy or download the folder again."
+    assert (
+        refused(llama, tmp_path)
+        == f"{folder} has no checkpoints/final.safetensors. Copy or download the folder again."
+    )
 
 
 @pytest.mark.parametrize("cut", [1, 100, None])
@@ -378,37 +490,65 @@ def test_a_tensor_of_another_shape_than_promised(tmp_path: Path) -> None:
     file = write_llama(tmp_path / "a", tensors=turned) / "checkpoints" / "final.safetensors"
     assert (
         refused(llama, tmp_path / "a")
-        == f"{file}: encoder.weight is [4, 3]; hyperparams.json promises [3, 4]. Its axes are swapped."
+        == f"{file}: encoder.weight is [4, 3]; hyperparams.json promises [3, 4]. "
+        f"Its "
+        f"axes "
+        f"are swapped."
     )
-    file = write_llama(tmp_path / "b", tensors={**EXAMPLE, "decoder.bias": torch.zeros(3)}) / "checkpoints" / "final.safetensors"
-    assert refused(llama, tmp_path / "b") == f"{file}: decoder.bias is [3]; hyperparams.json promises [4]."
+    file = (
+        write_llama(tmp_path / "b", tensors={**EXAMPLE, "decoder.bias": torch.zeros(3)})
+        / "checkpoints"
+        / "final.safetensors"
+    )
+    assert (
+        refused(llama, tmp_path / "b")
+        == f"{file}: decoder.bias is [3]; hyperparams.json promises [4]."
+    )
 
 
 def test_an_array_of_another_shape_than_the_others(tmp_path: Path) -> None:
     file = write_gemma(tmp_path / "a", W_dec=np.zeros((4, 3), np.float32))
-    assert refused(gemma, tmp_path / "a") == f"{file}: W_dec is (4, 3); W_enc, (4, 3), asks for (3, 4). Its axes are swapped."
+    assert (
+        refused(gemma, tmp_path / "a")
+        == f"{file}: W_dec is (4, 3); W_enc, (4, 3), asks for (3, 4). Its axes are swapped."
+    )
     file = write_gemma(tmp_path / "b", threshold=np.float32(0.5))
-    assert refused(gemma, tmp_path / "b") == f"{file}: threshold is (); W_enc, (4, 3), asks for (3,)."
+    assert (
+        refused(gemma, tmp_path / "b") == f"{file}: threshold is (); W_enc, (4, 3), asks for (3,)."
+    )
     file = write_gemma(tmp_path / "c", W_enc=np.zeros(12, np.float32))
     assert refused(gemma, tmp_path / "c") == f"{file}: W_enc is (12,); wanted (inputs, features)."
 
 
 @pytest.mark.parametrize("name", EXAMPLE)
 def test_a_tensor_that_is_missing(tmp_path: Path, name: str) -> None:
-    file = write_llama(tmp_path, tensors={**EXAMPLE, name + "x": EXAMPLE[name], name: EXAMPLE[name][:0]})
+    file = write_llama(
+        tmp_path, tensors={**EXAMPLE, name + "x": EXAMPLE[name], name: EXAMPLE[name][:0]}
+    )
     tensors = {other: tensor for other, tensor in EXAMPLE.items() if other != name}
     save_file(tensors, file / "checkpoints" / "final.safetensors")
-    said = f"{file}/checkpoints/final.safetensors has no tensor '{name}': it is not in Llama Scope's original layout."
+    said = (
+        f"{file}/checkpoints/final.safetensors has no tensor '{name}': it is not "
+        f"in "
+        f"Llama Scope's "
+        f"original layout."
+    )
     assert refused(llama, tmp_path) == said
 
 
 @pytest.mark.parametrize("name", ["W_enc", "b_enc", "W_dec", "b_dec", "threshold"])
 def test_an_array_that_is_missing(tmp_path: Path, name: str) -> None:
     file = write_gemma(tmp_path, **{name: None})
-    assert refused(gemma, tmp_path) == f"{file} has no array '{name}': it is not in Gemma Scope's layout."
+    assert (
+        refused(gemma, tmp_path)
+        == f"{file} has no array '{name}': it is not in Gemma Scope's layout."
+    )
 
 
-@pytest.mark.parametrize("name", ["d_model", "d_sae", "hook_point_in", "jump_relu_threshold", "dataset_average_activation_norm"])
+@pytest.mark.parametrize(
+    "name",
+    ["d_model", "d_sae", "hook_point_in", "jump_relu_threshold", "dataset_average_activation_norm"],
+)
 def test_a_setting_that_is_missing(tmp_path: Path, name: str) -> None:
     folder = write_llama(tmp_path, **{name: None})
     said = f"{folder}/hyperparams.json has no '{name}': it is not in Llama Scope's original layout."
@@ -425,13 +565,20 @@ def test_a_setting_that_is_missing(tmp_path: Path, name: str) -> None:
         ("use_glu_encoder", True, "False"),
     ],
 )
-def test_a_setting_that_the_fold_does_not_know(tmp_path: Path, name: str, value: Any, wanted: str) -> None:
+def test_a_setting_that_the_fold_does_not_know(
+    tmp_path: Path, name: str, value: Any, wanted: str
+) -> None:
     folder = write_llama(tmp_path, **{name: value})
-    said = f"{folder}/hyperparams.json: {name} is {value!r}; `llama_scope` reads SAEs with {wanted} only."
+    said = (
+        f"{folder}/hyperparams.json: {name} is {value!r}; `llama_scope` "
+        f"reads "
+        f"SAEs "
+        f"with {wanted} only."
+    )
     assert refused(llama, tmp_path) == said
 
 
-# --- the hub ------------------------------------------------------------------------------------------------------------
+# --- the hub --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -440,7 +587,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     for name, source in (("Lab-LXR-4x", saes_path()), ("scope", saes_path("gemma_scope"))):
         repository = tmp_path / f"models--org--{name}"
-        shutil.copytree(source, repository / "snapshots" / COMMIT, ignore=shutil.ignore_patterns("*-L0R-*", "*-L3R-*"))
+        shutil.copytree(
+            source,
+            repository / "snapshots" / COMMIT,
+            ignore=shutil.ignore_patterns("*-L0R-*", "*-L3R-*"),
+        )
         (repository / "refs").mkdir()
         (repository / "refs" / "main").write_text(COMMIT)
     return tmp_path
@@ -453,7 +604,11 @@ def fetched(cache: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
     def fetch(wanted: Any, patterns: list[str]) -> Path:
         asked.append(patterns)
-        shutil.copytree(saes_path(), cache / "models--org--Lab-LXR-4x" / "snapshots" / COMMIT, dirs_exist_ok=True)
+        shutil.copytree(
+            saes_path(),
+            cache / "models--org--Lab-LXR-4x" / "snapshots" / COMMIT,
+            dirs_exist_ok=True,
+        )
         return Path(wanted.folder)
 
     held = saes_path("gemma_scope").rglob("params.npz")
@@ -468,14 +623,20 @@ def fetched(cache: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 def test_cached_saes_load_offline(cache: Path) -> None:
     reporter = SilentReporter()
     saes = _llama_scope.load(LlamaScope(release="org/Lab-LXR-4x"), reporter)
-    assert [(sae.layer, sae.release) for sae in saes] == [(1, "org/Lab-LXR-4x"), (2, "org/Lab-LXR-4x")]
+    assert [(sae.layer, sae.release) for sae in saes] == [
+        (1, "org/Lab-LXR-4x"),
+        (2, "org/Lab-LXR-4x"),
+    ]
     assert reporter.phases == ["load"]
     (sae,) = _gemma_scope.load(GemmaScope(release="org/scope", width="1k"), reporter)
     assert (sae.name, sae.release) == ("layer_2/width_1k/average_l0_30", "org/scope")
 
 
 def test_cached_saes_that_were_asked_for_are_not_fetched_again(fetched: list[list[str]]) -> None:
-    assert len(_llama_scope.load(LlamaScope(release="org/Lab-LXR-4x", layers="1-2"), SilentReporter())) == 2
+    assert (
+        len(_llama_scope.load(LlamaScope(release="org/Lab-LXR-4x", layers="1-2"), SilentReporter()))
+        == 2
+    )
     given = GemmaScope(release="org/scope", width="1k", layers=2, l0=(12, 30))
     assert len(_gemma_scope.load(given, SilentReporter())) == 2
     assert fetched == []
@@ -488,7 +649,9 @@ def test_cached_saes_that_were_asked_for_are_not_fetched_again(fetched: list[lis
         ("all", [f"*/{file}" for file in FILES]),
     ],
 )
-def test_layers_that_the_cache_lacks_are_fetched(fetched: list[list[str]], layers: str, patterns: list[str]) -> None:
+def test_layers_that_the_cache_lacks_are_fetched(
+    fetched: list[list[str]], layers: str, patterns: list[str]
+) -> None:
     """`all` means all that the release has, not all that somebody needed before."""
     given, reporter = LlamaScope(release="org/Lab-LXR-4x", layers=layers), SilentReporter()
     before = _llama_scope.identify(given)
@@ -508,14 +671,23 @@ def test_layers_that_the_cache_lacks_are_fetched(fetched: list[list[str]], layer
         ({"l0": (12,)}, ["layer_*/width_1k/average_l0_12/params.npz"]),
     ],
 )
-def test_only_what_is_asked_for_is_fetched(fetched: list[list[str]], params: dict[str, Any], patterns: list[str]) -> None:
+def test_only_what_is_asked_for_is_fetched(
+    fetched: list[list[str]], params: dict[str, Any], patterns: list[str]
+) -> None:
     _gemma_scope.load(GemmaScope(release="org/scope", width="1k", **params), SilentReporter())
     assert fetched == [patterns]
 
 
 def test_the_digest_of_a_release_is_its_commit_and_what_is_chosen(cache: Path) -> None:
-    cached, lacking = (_llama_scope.identify(LlamaScope(release="org/Lab-LXR-4x", layers=layers)) for layers in (1, 3))
-    assert (cached.facts["inputs"], cached.facts["width"], cached.facts["layers"]) == (128, 512, [1])
+    cached, lacking = (
+        _llama_scope.identify(LlamaScope(release="org/Lab-LXR-4x", layers=layers))
+        for layers in (1, 3)
+    )
+    assert (cached.facts["inputs"], cached.facts["width"], cached.facts["layers"]) == (
+        128,
+        512,
+        [1],
+    )
     assert (cached.facts["count"], cached.facts["row_flops"]) == (1, 2.0 * 128 * 512)
     assert lacking.facts == {}
     assert (cached.name, cached.revision) == ("org/Lab-LXR-4x", COMMIT)
@@ -524,8 +696,15 @@ def test_the_digest_of_a_release_is_its_commit_and_what_is_chosen(cache: Path) -
 
 
 def test_a_layer_that_the_cache_lacks_offline(cache: Path) -> None:
-    said = refused(_llama_scope.load, LlamaScope(release="org/Lab-LXR-4x", layers=3), SilentReporter())
-    assert said == "saes.with.layers: org/Lab-LXR-4x has no SAE for layer 3; it has 1-2. Layers count from 0."
+    said = refused(
+        _llama_scope.load, LlamaScope(release="org/Lab-LXR-4x", layers=3), SilentReporter()
+    )
+    assert (
+        said == "saes.with.layers: org/Lab-LXR-4x has no SAE for layer 3; it has "
+        "1-2. "
+        "Layers "
+        "count from 0."
+    )
 
 
 def test_a_release_that_is_not_cached_offline(cache: Path) -> None:

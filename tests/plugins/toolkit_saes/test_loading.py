@@ -1,4 +1,6 @@
-"""Weights stay in their files: blocks give what whole matrices give, nothing is copied as float32, processes share the pages."""
+"""Weights stay in their files: blocks give what whole matrices give, nothing is copied as float32,
+processes share the pages.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,7 @@ SAES = {
 }
 
 
-# --- blocks ---------------------------------------------------------------------------------------------------------------
+# --- blocks ---------------------------------------------------------------------------------------
 
 
 def results(sae: Any) -> list[torch.Tensor]:
@@ -79,7 +81,9 @@ def results(sae: Any) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("layout", SAES)
-def test_blocks_give_what_the_whole_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str) -> None:
+def test_blocks_give_what_the_whole_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
     """Whatever the size of a block: of one feature, of some that do not come out even, of all."""
     sae = SAES[layout](tmp_path)
     whole = results(sae)
@@ -102,10 +106,18 @@ def test_blocks_give_what_the_whole_gives(tmp_path: Path, monkeypatch: pytest.Mo
     data=st.data(),
 )
 def test_a_stored_matrix_is_what_it_would_be_in_memory(
-    tmp_path_factory: pytest.TempPathFactory, shape: tuple[int, int], odd: int, dtype: str, turned: bool, scaled: bool, data: Any
+    tmp_path_factory: pytest.TempPathFactory,
+    shape: tuple[int, int],
+    odd: int,
+    dtype: str,
+    turned: bool,
+    scaled: bool,
+    data: Any,
 ) -> None:
     """At even and odd places of a file, by rows and by columns."""
-    held = torch.randn(*shape, generator=torch.Generator().manual_seed(odd)).to(getattr(torch, dtype))
+    held = torch.randn(*shape, generator=torch.Generator().manual_seed(odd)).to(
+        getattr(torch, dtype)
+    )
     file = tmp_path_factory.mktemp("stored") / "numbers"
     file.write_bytes(b"\1" * odd + held.view(torch.uint8).numpy().tobytes())
     plain = held.float().T if turned else held.float()
@@ -122,7 +134,9 @@ def test_a_stored_matrix_is_what_it_would_be_in_memory(
     torch.testing.assert_close(found.out_of(active), active @ plain)
     moved = found.on("meta")
     assert isinstance(moved.source, torch.Tensor)
-    assert moved.source.dtype == (torch.float32 if odd % held.itemsize or dtype == "float64" else held.dtype)
+    assert moved.source.dtype == (
+        torch.float32 if odd % held.itemsize or dtype == "float64" else held.dtype
+    )
 
 
 def test_decoding_reads_the_features_that_are_on_only() -> None:
@@ -146,12 +160,14 @@ def test_entries_may_be_more_than_was_thought(monkeypatch: pytest.MonkeyPatch) -
     assert torch.equal(sparse.values.view(40, 300), dense)
 
 
-# --- what is held ---------------------------------------------------------------------------------------------------------
+# --- what is held ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("layout", SAES)
 def test_no_matrix_is_held(tmp_path: Path, layout: str) -> None:
-    """After all that an SAE does, what it holds are numbers for each feature and places in its file."""
+    """After all that an SAE does, what it holds are numbers for each feature and places in its
+    file.
+    """
     sae = SAES[layout](tmp_path)
     results(sae)
     held = [getattr(sae.weights(ROWS), field.name) for field in fields(sae.weights(ROWS))]
@@ -165,7 +181,9 @@ def test_bfloat16_goes_to_another_device_as_it_is(tmp_path: Path) -> None:
     tensors = {name: value.bfloat16() for name, value in write.llama(tmp_path / "first").items()}
     sae = llama(tmp_path / "second", tensors=tensors)
     weights = sae.weights(torch.empty(0, device="meta"))
-    assert [matrix.source.dtype for matrix in (weights.w_enc, weights.w_dec)] == [torch.bfloat16] * 2
+    assert [matrix.source.dtype for matrix in (weights.w_enc, weights.w_dec)] == [
+        torch.bfloat16
+    ] * 2
     assert weights.b_enc.dtype == torch.float32
 
 
@@ -176,7 +194,11 @@ def test_a_file_that_changes_while_it_is_used(tmp_path: Path) -> None:
     tensors = {name: tensor.clone() + 1 for name, tensor in load_file(file).items()}
     os.utime(file, ns=(1, 1))
     with pytest.raises(
-        DataError, match=r"final\.safetensors has changed since it was checked\. Run again, and leave it as it is"
+        DataError,
+        match=r"final\.safetensors has changed since it was checked\. Run "
+        r"again, "
+        r"and "
+        r"leave it as it is",
     ):
         sae.encode(ROWS)
     save_file(tensors, file)
@@ -184,13 +206,15 @@ def test_a_file_that_changes_while_it_is_used(tmp_path: Path) -> None:
     assert len(sae.encode(ROWS)) == 9
 
 
-# --- archives -------------------------------------------------------------------------------------------------------------
+# --- archives -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", ["packed", "by columns", "big-endian", "half"])
 def test_archives_that_cannot_be_read_where_they_lie(tmp_path: Path, how: str) -> None:
     """They are read into memory, once, and mean the same."""
-    arrays = write.gemma(tmp_path / "plain" / "layer_3" / "width_16k" / "average_l0_7" / "params.npz")
+    arrays = write.gemma(
+        tmp_path / "plain" / "layer_3" / "width_16k" / "average_l0_7" / "params.npz"
+    )
     arrays = {name: array.astype(np.float16).astype(np.float32) for name, array in arrays.items()}
     wanted = gemma(tmp_path / "first", **arrays).encode(ROWS)
     if how == "packed":
@@ -199,8 +223,14 @@ def test_archives_that_cannot_be_read_where_they_lie(tmp_path: Path, how: str) -
         np.savez_compressed(file, **arrays)
         sae = _gemma_scope.load(GemmaScope(path=str(tmp_path / "second")), SilentReporter())[0]
     else:
-        change = {"by columns": np.asfortranarray, "big-endian": lambda a: a.astype(">f4"), "half": lambda a: a.astype("<f2")}
-        sae = gemma(tmp_path / "second", **{name: change[how](array) for name, array in arrays.items()})
+        change = {
+            "by columns": np.asfortranarray,
+            "big-endian": lambda a: a.astype(">f4"),
+            "half": lambda a: a.astype("<f2"),
+        }
+        sae = gemma(
+            tmp_path / "second", **{name: change[how](array) for name, array in arrays.items()}
+        )
     assert isinstance(sae.weights(ROWS).w_enc.source, Stored if how == "half" else torch.Tensor)
     assert torch.equal(sae.encode(ROWS), wanted)
 
@@ -214,13 +244,19 @@ def test_an_archive_with_another_checksum(tmp_path: Path) -> None:
     data[found.header_offset + found.file_size - 3] ^= 1
     file.write_bytes(data)
     sae = _gemma_scope.load(GemmaScope(path=str(tmp_path)), SilentReporter())[0]
-    with pytest.raises(BadInput, match=r"Bad CRC-32.*: it is damaged\. Copy or download it again\."):
+    with pytest.raises(
+        BadInput, match=r"Bad CRC-32.*: it is damaged\. Copy or download it again\."
+    ):
         sae.encode(torch.ones(1, 600))
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-@pytest.mark.parametrize(("layout", "name"), [("llama", "decoder.weight"), ("gemma", "W_enc"), ("saelens", "W_dec")])
-def test_a_matrix_with_numbers_that_are_none(tmp_path: Path, layout: str, name: str, bad: float) -> None:
+@pytest.mark.parametrize(
+    ("layout", "name"), [("llama", "decoder.weight"), ("gemma", "W_enc"), ("saelens", "W_dec")]
+)
+def test_a_matrix_with_numbers_that_are_none(
+    tmp_path: Path, layout: str, name: str, bad: float
+) -> None:
     if layout == "gemma":
         array = write.gemma(tmp_path / "first.npz")[name]
         array[2, 3] = bad
@@ -236,7 +272,9 @@ def test_a_matrix_with_numbers_that_are_none(tmp_path: Path, layout: str, name: 
 def test_numbers_too_large_for_float32(tmp_path: Path) -> None:
     large = torch.full((write.WIDTH, write.INPUTS), 1e39, dtype=torch.float64)
     sae = llama(tmp_path, tensors={"encoder.weight": large})
-    with pytest.raises(DataError, match=r"66 of 66 numbers of encoder\.weight are NaN or infinite\."):
+    with pytest.raises(
+        DataError, match=r"66 of 66 numbers of encoder\.weight are NaN or infinite\."
+    ):
         sae.encode(ROWS)
 
 
@@ -249,7 +287,7 @@ def test_a_matrix_is_looked_through_once(tmp_path: Path, monkeypatch: pytest.Mon
     assert _tensors.bad_numbers.cache_info().misses == before
 
 
-# --- memory ---------------------------------------------------------------------------------------------------------------
+# --- memory ---------------------------------------------------------------------------------------
 
 SHARED = """
     import sys, torch
@@ -291,7 +329,9 @@ def test_processes_share_the_pages_of_a_file(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_files_stream_through_an_extraction(tmp_path: Path) -> None:
-    """The benchmark, small: memory for one file and a tenth at most, where everything in float32 takes several."""
+    """The benchmark, small: memory for one file and a tenth at most, where everything in float32
+    takes several.
+    """
     code = f"""
         import sys
         sys.path.insert(0, {str(ROOT / "benchmarks")!r})
@@ -306,7 +346,13 @@ def test_files_stream_through_an_extraction(tmp_path: Path) -> None:
                 print(found["total"] / size, found["anonymous"] / size, found["found"])
     """
     (tmp_path / "run.py").write_text(textwrap.dedent(code))
-    done = subprocess.run([sys.executable, str(tmp_path / "run.py")], capture_output=True, text=True, timeout=280, check=True)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "run.py")],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=True,
+    )
     naive, ours = (list(map(float, line.split())) for line in done.stdout.splitlines())
     assert ours[0] <= 1.1
     assert ours[1] <= 0.25

@@ -1,4 +1,6 @@
-"""Extraction where memory is short: batches, then groups of SAEs, then the cheapest way; the rows are those of a plain loop."""
+"""Extraction where memory is short: batches, then groups of SAEs, then the cheapest way; the rows
+are those of a plain loop.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ from toolkit_saes.extract.stage import Extract, extract
 class Memory:
     """A device that holds so many SAEs, and so many padded tokens beside them."""
 
-    def __init__(self, saes: int = 99, tokens: int = 10**9, error: type[Exception] = torch.OutOfMemoryError) -> None:
+    def __init__(
+        self, saes: int = 99, tokens: int = 10**9, error: type[Exception] = torch.OutOfMemoryError
+    ) -> None:
         self.saes, self.tokens, self.error = saes, tokens, error
         self.held: list[str] = []
         self.loads: list[str] = []
@@ -69,10 +73,17 @@ class Scarce(Sae):
 
 
 class Tight(Model):
-    """A model with no room for more than some padded tokens, less for each SAE that is held; padding is not a number."""
+    """A model with no room for more than some padded tokens, less for each SAE that is held;
+    padding is not a number.
+    """
 
     def __init__(self, model: Any, memory: Memory, each: int = 0) -> None:
-        self.identity, self.layers, self.width, self.context = model.identity, model.layers, model.width, model.context
+        self.identity, self.layers, self.width, self.context = (
+            model.identity,
+            model.layers,
+            model.width,
+            model.context,
+        )
         self.bos_id, self._model, self._memory, self._each = model.bos_id, model, memory, each
         self.ran: list[list[tuple[int, ...]]] = []
 
@@ -86,10 +97,14 @@ class Tight(Model):
         return self._model.unembed(states)
 
     def run(self, batch: Sequence[Sequence[int]], capture: Sequence[str], edits: Any = ()) -> Any:
-        if len(batch) * max(map(len, batch)) > self._memory.tokens - self._each * len(self._memory.held):
+        if len(batch) * max(map(len, batch)) > self._memory.tokens - self._each * len(
+            self._memory.held
+        ):
             raise self._memory.error("out of memory")
         self.ran.append([tuple(ids) for ids in batch])
-        found = {name: stream.clone() for name, stream in self._model.run(batch, capture, edits).items()}
+        found = {
+            name: stream.clone() for name, stream in self._model.run(batch, capture, edits).items()
+        }
         for stream in found.values():
             for row, ids in enumerate(batch):
                 stream[row, len(ids) :] = float("nan")
@@ -97,7 +112,14 @@ class Tight(Model):
 
 
 def run(
-    world: Any, saes: Sequence[Any], memory: Memory, texts: Any, each: int = 0, batch: Any = None, spans: Any = (), **params: Any
+    world: Any,
+    saes: Sequence[Any],
+    memory: Memory,
+    texts: Any,
+    each: int = 0,
+    batch: Any = None,
+    spans: Any = (),
+    **params: Any,
 ) -> Any:
     """Rows by space, sample and position; the event that was told; the model."""
     model = Tight(world.model, memory, each)
@@ -115,7 +137,11 @@ def run(
 
 
 def plain(
-    world: Any, saes: Sequence[Any], texts: Sequence[Sequence[int]], positions: Any, spans: Sequence[Any] = ()
+    world: Any,
+    saes: Sequence[Any],
+    texts: Sequence[Sequence[int]],
+    positions: Any,
+    spans: Sequence[Any] = (),
 ) -> dict[Any, dict[int, float]]:
     """One text, one SAE and one position after the other."""
     found = {}
@@ -126,23 +152,37 @@ def plain(
             for position in positions(ids, *spans[number : number + 1]):
                 dense = sae.encode(streams[sae.hookpoint][0][position : position + 1])[0]
                 active = dense.nonzero()[:, 0]
-                found[space, f"s{number:03d}", position] = dict(zip(active.tolist(), dense[active].tolist(), strict=True))
+                found[space, f"s{number:03d}", position] = dict(
+                    zip(active.tolist(), dense[active].tolist(), strict=True)
+                )
     return found
 
 
-def alike(found: dict[Any, dict[int, float]], wanted: dict[Any, dict[int, float]], saes: Sequence[Any], model: Any) -> None:
-    """Equal but for the last bits; a feature may be in one only where its pre-activation stands at the threshold."""
+def alike(
+    found: dict[Any, dict[int, float]],
+    wanted: dict[Any, dict[int, float]],
+    saes: Sequence[Any],
+    model: Any,
+) -> None:
+    """Equal but for the last bits; a feature may be in one only where its pre-activation stands at
+    the threshold.
+    """
     assert found.keys() == wanted.keys()
     edges = {space_id(model.identity, sae): sae.weights(torch.empty(0)).threshold for sae in saes}
     for key, active in wanted.items():
         here = found[key]
         for feature in active.keys() | here.keys():
             if feature in active and feature in here:
-                assert here[feature] == pytest.approx(active[feature], rel=1e-3, abs=1e-3), (key, feature)
+                assert here[feature] == pytest.approx(active[feature], rel=1e-3, abs=1e-3), (
+                    key,
+                    feature,
+                )
             else:
                 edge = edges[key[0]]
                 value = active.get(feature, here.get(feature))
-                assert value == pytest.approx(float(edge[feature] if edge.ndim else edge), rel=1e-3, abs=1e-3), (key, feature)
+                assert value == pytest.approx(
+                    float(edge[feature] if edge.ndim else edge), rel=1e-3, abs=1e-3
+                ), (key, feature)
 
 
 @pytest.fixture
@@ -160,7 +200,9 @@ ERRORS = [torch.OutOfMemoryError, MemoryError]
 
 
 @pytest.mark.parametrize("error", ERRORS)
-def test_batches_are_halved_until_they_fit(small: Any, five: list[Any], wanted: Any, error: type[Exception]) -> None:
+def test_batches_are_halved_until_they_fit(
+    small: Any, five: list[Any], wanted: Any, error: type[Exception]
+) -> None:
     longest = max(map(len, small.texts[:8]))
     memory = Memory(tokens=2 * longest + 1, error=error)
     found, told, model = run(small, five, memory, small.texts[:8])
@@ -168,7 +210,9 @@ def test_batches_are_halved_until_they_fit(small: Any, five: list[Any], wanted: 
     assert told["halved"] >= 1
     assert told["passes"] == 1
     assert told["ways"] == []
-    assert sorted(ids for batch in model.ran for ids in batch) == sorted(map(tuple, small.texts[:8]))
+    assert sorted(ids for batch in model.ran for ids in batch) == sorted(
+        map(tuple, small.texts[:8])
+    )
 
 
 @pytest.mark.parametrize("way", ["stream", "spill", "again"])
@@ -225,9 +269,15 @@ def test_an_sae_takes_fewer_rows_at_a_time(small: Any, five: list[Any]) -> None:
 
 
 def test_what_never_fits_is_an_error(small: Any, five: list[Any]) -> None:
-    with pytest.raises(DataError, match=r"SAE \S+ .* does not fit in memory beside the model, even alone and a row at a time"):
+    with pytest.raises(
+        DataError,
+        match=r"SAE \S+ .* does not fit in memory beside the model, even alone and a row at a time",
+    ):
         run(small, [Scarce(five[0], Memory(saes=0))], Memory(), small.texts[:2])
-    with pytest.raises(DataError, match=r"sample 's00\d': its \d+ tokens alone do not fit in memory beside the model"):
+    with pytest.raises(
+        DataError,
+        match=r"sample 's00\d': its \d+ tokens alone do not fit in memory beside the model",
+    ):
         run(small, five, Memory(tokens=3), small.texts[:2])
 
 
@@ -249,11 +299,19 @@ def test_the_cheapest_way(prices: Prices, way: str) -> None:
 
 
 @pytest.mark.parametrize(("device", "way"), [("cpu", "spill"), ("cuda", "again")])
-def test_another_pass_is_priced_by_device_and_by_the_blocks_that_are_used(device: str, way: str) -> None:
+def test_another_pass_is_priced_by_device_and_by_the_blocks_that_are_used(
+    device: str, way: str
+) -> None:
     model: Any = SimpleNamespace(
-        layers=32, width=4096, device=torch.device(device), identity=SimpleNamespace(facts={"block_parameters": 7e9})
+        layers=32,
+        width=4096,
+        device=torch.device(device),
+        identity=SimpleNamespace(facts={"block_parameters": 7e9}),
     )
-    saes: Any = [SimpleNamespace(hookpoint=f"resid_post.{layer}", inputs=4096, width=32768) for layer in range(0, 16)]
+    saes: Any = [
+        SimpleNamespace(hookpoint=f"resid_post.{layer}", inputs=4096, width=32768)
+        for layer in range(0, 16)
+    ]
     texts: Any = [SimpleNamespace(ids=range(400), positions=range(400))] * 1000
     prices = Encoding(model, saes, Budget(tokens=8192), together=8)._prices(texts)
     assert prices.flops == 2 * 7e9 * 16 / 32 * 400_000
@@ -264,13 +322,26 @@ SPANS = ["balance", "history", "history", "generation"]
 
 
 def _spans(number: int, length: int) -> list[Span]:
-    """Spans that stand elsewhere in each sample, also in those of one text; the last tokens are what the model wrote."""
-    found = [(1 + number % 3, 3 + number % 2), (2, 4), (6 + number % 2, 9), (length - 2 - number % 2, length)]
-    return [(name, start, min(end, length)) for name, (start, end) in zip(SPANS, found, strict=True) if start < length]
+    """Spans that stand elsewhere in each sample, also in those of one text; the last tokens are
+    what the model wrote.
+    """
+    found = [
+        (1 + number % 3, 3 + number % 2),
+        (2, 4),
+        (6 + number % 2, 9),
+        (length - 2 - number % 2, length),
+    ]
+    return [
+        (name, start, min(end, length))
+        for name, (start, end) in zip(SPANS, found, strict=True)
+        if start < length
+    ]
 
 
 def _in(spans: Sequence[Span], *names: str) -> set[int]:
-    return {position for name, start, end in spans if name in names for position in range(start, end)}
+    return {
+        position for name, start, end in spans if name in names for position in range(start, end)
+    }
 
 
 def _is(ids: Sequence[int], rest: int) -> set[int]:
@@ -287,26 +358,48 @@ MODES: dict[str, tuple[Any, Any]] = {
     "all": ("all", lambda ids, spans: _all(ids)),
     "window": ({"window": (2, -3)}, lambda ids, spans: set(range(2, len(ids) - 3))),
     "end": ({"window": (-4, None)}, lambda ids, spans: set(range(max(1, len(ids) - 4), len(ids)))),
-    "positions": ({"positions": (2, 5), "take": "last"}, lambda ids, spans: {5} if len(ids) > 5 else {2}),
-    "bos": ({"positions": (0, -2), "exclude": {"bos": False}}, lambda ids, spans: {0, len(ids) - 2}),
+    "positions": (
+        {"positions": (2, 5), "take": "last"},
+        lambda ids, spans: {5} if len(ids) > 5 else {2},
+    ),
+    "bos": (
+        {"positions": (0, -2), "exclude": {"bos": False}},
+        lambda ids, spans: {0, len(ids) - 2},
+    ),
     "span": ({"span": "balance"}, lambda ids, spans: _in(spans, "balance")),
-    "two spans": ({"span": "history", "take": "last"}, lambda ids, spans: {max(_in(spans, "history"))}),
+    "two spans": (
+        {"span": "history", "take": "last"},
+        lambda ids, spans: {max(_in(spans, "history"))},
+    ),
     "prompt": ({"phase": "prompt"}, lambda ids, spans: _all(ids) - _in(spans, "generation")),
     "generation": ({"phase": "generation"}, lambda ids, spans: _in(spans, "generation")),
-    "first word": ({"phase": "generation", "take": "first"}, lambda ids, spans: {min(_in(spans, "generation"))}),
+    "first word": (
+        {"phase": "generation", "take": "first"},
+        lambda ids, spans: {min(_in(spans, "generation"))},
+    ),
     "ids": ({"tokens": THIRDS[0]}, lambda ids, spans: _is(ids, 0) & _all(ids)),
     "words": ({"tokens": tuple(map(str, THIRDS[1]))}, lambda ids, spans: _is(ids, 1) & _all(ids)),
     "exclude": (
         {"window": (-6, None), "exclude": {"span": "history"}},
         lambda ids, spans: set(range(max(1, len(ids) - 6), len(ids))) - _in(spans, "history"),
     ),
-    "without words": ({"exclude": {"tokens": THIRDS[2]}}, lambda ids, spans: _all(ids) - _is(ids, 2)),
+    "without words": (
+        {"exclude": {"tokens": THIRDS[2]}},
+        lambda ids, spans: _all(ids) - _is(ids, 2),
+    ),
     "all of it": (
         {"phase": "prompt", "span": "history", "window": (1, 8), "exclude": {"positions": (3,)}},
-        lambda ids, spans: (_in(spans, "history") & set(range(1, 8))) - _in(spans, "generation") - {3},
+        lambda ids, spans: (
+            (_in(spans, "history") & set(range(1, 8))) - _in(spans, "generation") - {3}
+        ),
     ),
     "list": (
-        [{"take": "last"}, {"span": "balance"}, {"phase": "generation", "take": "first"}, {"positions": (3,)}],
+        [
+            {"take": "last"},
+            {"span": "balance"},
+            {"phase": "generation", "take": "first"},
+            {"positions": (3,)},
+        ],
         lambda ids, spans: {len(ids) - 1, 3, min(_in(spans, "generation"))} | _in(spans, "balance"),
     ),
 }
@@ -336,19 +429,33 @@ CASES = st.builds(
 def _examples(most: int) -> Any:
     """Shrinking would take long, and an example says enough."""
     phases = [Phase.explicit, Phase.reuse, Phase.generate]
-    return settings(max_examples=most, deadline=None, phases=phases, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    return settings(
+        max_examples=most,
+        deadline=None,
+        phases=phases,
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
+    )
 
 
 def _as_a_plain_loop(small: Any, five: list[Any], mode: str, case: Case) -> None:
     """The first text comes again at the end, with other spans."""
     at, positions = MODES[mode]
-    texts = [small.texts[0], *(small.texts[one][:length] for one, length in case.picked), small.texts[0]]
+    texts = [
+        small.texts[0],
+        *(small.texts[one][:length] for one, length in case.picked),
+        small.texts[0],
+    ]
     spans = [_spans(number, len(ids)) for number, ids in enumerate(texts)]
     memory = Memory(saes=case.room)
     saes = [Scarce(sae, memory) for sae in five]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_groups, "cheapest", lambda prices: case.way)
-        given = {"at": at, "tokens": case.tokens, "batch": {"together": case.together}, "spans": spans}
+        given = {
+            "at": at,
+            "tokens": case.tokens,
+            "batch": {"together": case.together},
+            "spans": spans,
+        }
         found, _, _ = run(small, saes, memory, texts, **given)
     alike(found, plain(small, five, texts, positions, spans), five, small.model)
     assert found
@@ -357,7 +464,9 @@ def _as_a_plain_loop(small: Any, five: list[Any], mode: str, case: Case) -> None
 @pytest.mark.parametrize("mode", MODES)
 @_examples(2)
 @given(case=CASES)
-def test_any_batch_grouping_and_way_gives_the_plain_loops_rows(small: Any, five: list[Any], mode: str, case: Case) -> None:
+def test_any_batch_grouping_and_way_gives_the_plain_loops_rows(
+    small: Any, five: list[Any], mode: str, case: Case
+) -> None:
     _as_a_plain_loop(small, five, mode, case)
 
 
@@ -374,13 +483,20 @@ def test_samples_of_one_text_may_ask_for_different_tokens(small: Any) -> None:
     from toolkit.testing.fakes import make_work
     from toolkit.work import Work
 
-    work: Work = small.work(small.saes(layers=1), Extract(at={"span": "balance"}), [small.texts[0], small.texts[0]])
+    work: Work = small.work(
+        small.saes(layers=1), Extract(at={"span": "balance"}), [small.texts[0], small.texts[0]]
+    )
     rows = work.inputs.read("samples").to_pylist()
-    rows[0]["spans"], rows[1]["spans"] = [{"name": "balance", "start": 2, "end": 4}], [{"name": "balance", "start": 3, "end": 6}]
+    rows[0]["spans"], rows[1]["spans"] = (
+        [{"name": "balance", "start": 2, "end": 4}],
+        [{"name": "balance", "start": 3, "end": 6}],
+    )
     table = pa.Table.from_pylist(rows, schema=work.inputs.read("samples").schema)
     model = Tight(small.model, Memory())
     made = make_work(work.params, {"samples": table}, model=model, saes=work.saes)
-    found = [row for name, part in extract(made) if name == "activations" for row in part.to_pylist()]
+    found = [
+        row for name, part in extract(made) if name == "activations" for row in part.to_pylist()
+    ]
     assert [(row["sample"], row["position"]) for row in found] == [
         ("s000", 2), ("s000", 3), ("s001", 3), ("s001", 4), ("s001", 5)
     ]  # fmt: skip

@@ -1,4 +1,6 @@
-"""Five classic mistakes, put into loaders that are right: each is found by the examination and named."""
+"""Five classic mistakes, put into loaders that are right: each is found by the examination and
+named.
+"""
 
 from __future__ import annotations
 
@@ -87,8 +89,15 @@ def as_saelens(folder: Path, right: Weights) -> list[CanonicalSae]:
         "metadata": {"hook_name": "blocks.2.hook_resid_post", "sae_lens_version": "6.54.12"},
     }
     write.write_json(folder / "cfg.json", known)
-    tensors = {"W_enc": whole(right.w_enc).T, "b_enc": right.b_enc, "W_dec": whole(right.w_dec), "b_dec": right.b_dec}
-    write.write_tensors(folder / "sae_weights.safetensors", {**tensors, "threshold": thresholds(right)})
+    tensors = {
+        "W_enc": whole(right.w_enc).T,
+        "b_enc": right.b_enc,
+        "W_dec": whole(right.w_dec),
+        "b_dec": right.b_dec,
+    }
+    write.write_tensors(
+        folder / "sae_weights.safetensors", {**tensors, "threshold": thresholds(right)}
+    )
     return _saelens.load(SaeLens(path=str(folder)), SilentReporter())
 
 
@@ -102,7 +111,11 @@ def right(request: pytest.FixtureRequest, tmp_path: Path) -> CanonicalSae:
     if request.param == "llama_scope":
         return sae
     weights = sae.weights(torch.empty(0))
-    (found,) = as_openmoss(tmp_path, weights, 24) if request.param == "openmoss" else as_saelens(tmp_path, weights)
+    (found,) = (
+        as_openmoss(tmp_path, weights, 24)
+        if request.param == "openmoss"
+        else as_saelens(tmp_path, weights)
+    )
     found.declared_l0 = 24
     return found
 
@@ -175,21 +188,31 @@ def test_the_place_before_the_post_norm() -> None:
     nothing = Matrix(torch.empty(0, 4))
     facts = Facts("S", "r", "mlp_out.2", 7, 4, "d", "r", None)
     sae = CanonicalSae(facts, lambda: Weights(nothing, torch.empty(0), nothing, torch.empty(0)))
-    shown = {f"{site}.2": torch.zeros(3, 4) for site in ("mlp_out", "mlp_raw", "resid_post")} | {"attn_z.2": torch.zeros(3, 5)}
+    shown = {f"{site}.2": torch.zeros(3, 4) for site in ("mlp_out", "mlp_raw", "resid_post")} | {
+        "attn_z.2": torch.zeros(3, 5)
+    }
     found = {str(place): cause for place, cause in _tries.other_sites(sae, shown)}
     assert found == {
         "resid_post.2": _tries.SITE,
         "mlp_raw.2": _tries.BEFORE,
     }
     other = CanonicalSae(replace(facts, hookpoint="mlp_raw.2"), sae._read)
-    assert dict((str(place), cause) for place, cause in _tries.other_sites(other, shown))["mlp_out.2"] == _tries.BEHIND
+    assert (
+        dict((str(place), cause) for place, cause in _tries.other_sites(other, shown))["mlp_out.2"]
+        == _tries.BEHIND
+    )
 
 
 def test_what_only_fits_with_bos(small: Any) -> None:
     """Features that nothing but BOS sets off, and an L0 declared with it counted in."""
     width = small.model.width
-    eye, streams = torch.eye(width), small.model.run(small.texts[:6], ["resid_post.2"])["resid_post.2"]
-    far = float(torch.cat([streams[at, 1 : len(ids)] for at, ids in enumerate(small.texts[:6])]).abs().max())
+    eye, streams = (
+        torch.eye(width),
+        small.model.run(small.texts[:6], ["resid_post.2"])["resid_post.2"],
+    )
+    far = float(
+        torch.cat([streams[at, 1 : len(ids)] for at, ids in enumerate(small.texts[:6])]).abs().max()
+    )
     weights = Weights(
         Matrix(torch.cat([eye, -eye])),
         torch.zeros(2 * width),
@@ -207,11 +230,15 @@ def test_what_only_fits_with_bos(small: Any) -> None:
 
 
 def test_a_transcoder_is_held_against_what_it_writes(lab: Any) -> None:
-    """A linear map from one site to the other, least squares, as a transcoder: it fits there and not at another layer."""
+    """A linear map from one site to the other, least squares, as a transcoder: it fits there and
+    not at another layer.
+    """
     streams = {name: _rows(lab, name) for name in ("mlp_in_normed.1", "mlp_out.1")}
     given, wanted = streams["mlp_in_normed.1"], streams["mlp_out.1"]
     both = torch.cat([given, -given], dim=1).relu()
-    solved = torch.linalg.lstsq(torch.cat([both, torch.ones(len(both), 1)], dim=1).double(), wanted.double()).solution.float()
+    solved = torch.linalg.lstsq(
+        torch.cat([both, torch.ones(len(both), 1)], dim=1).double(), wanted.double()
+    ).solution.float()
     eye = torch.eye(given.shape[1])
     w_enc, w_dec = Matrix(torch.cat([eye, -eye])), Matrix(solved[:-1])
     weights = Weights(w_enc, torch.zeros(both.shape[1]), w_dec, solved[-1], gate="relu")
@@ -219,7 +246,9 @@ def test_a_transcoder_is_held_against_what_it_writes(lab: Any) -> None:
         "T", "r", "mlp_in_normed.1", both.shape[1], given.shape[1], "d", "r", None, ("mlp_out.1", wanted.shape[1])
     )  # fmt: skip
     sae = CanonicalSae(facts, lambda: weights)
-    found = dict(_examine.examine(lab.work([sae], _examine.Examine(), lab.texts)))["saes"].to_pylist()
+    found = dict(_examine.examine(lab.work([sae], _examine.Examine(), lab.texts)))[
+        "saes"
+    ].to_pylist()
     assert [row["place"] for row in found][:3] == [
         "mlp_in_normed.1",
         "mlp_in_normed.0 -> mlp_out.0",

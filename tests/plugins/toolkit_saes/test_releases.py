@@ -1,4 +1,6 @@
-"""The registry of known releases, a study's list of configurations, and what is fetched because of them."""
+"""The registry of known releases, a study's list of configurations, and what is fetched because of
+them.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,14 @@ from toolkit_saes.layouts import gemma_scope as _gemma_scope
 from toolkit_saes.layouts.configurations import read_configurations
 from toolkit_saes.layouts.gemma_scope import GemmaScope
 from toolkit_saes.layouts.llama_scope import LlamaScope
-from toolkit_saes.layouts.releases import canonical, gemma_page, known, llama_page, releases, sparsities
+from toolkit_saes.layouts.releases import (
+    canonical,
+    gemma_page,
+    known,
+    llama_page,
+    releases,
+    sparsities,
+)
 
 RES = "google/gemma-scope-2b-pt-res"
 AT = Snapshot(RES, "c" * 40, None)
@@ -33,7 +42,9 @@ TABLE = """
 """The 135 SAEs of width 16k by layer, as published; * is the canonical one."""
 LISTED = {int(layer): found.split() for layer, found in re.findall(r"(\d+): ([\d* ]+)", TABLE)}
 ALL = {layer: [int(l0.rstrip("*")) for l0 in found] for layer, found in LISTED.items()}
-CANONICAL = {layer: next(int(l0[:-1]) for l0 in found if l0.endswith("*")) for layer, found in LISTED.items()}
+CANONICAL = {
+    layer: next(int(l0[:-1]) for l0 in found if l0.endswith("*")) for layer, found in LISTED.items()
+}
 
 
 def test_the_135() -> None:
@@ -54,15 +65,22 @@ def test_counts_of_the_other_releases() -> None:
         "16k": 135, "32k": 6, "65k": 135, "131k": 6, "262k": 6, "524k": 6, "1m": 18,
     }  # fmt: skip
     assert known(RES)["embedding"] == {"4k": [6, 21, 44, 111]}
-    assert [count(f"google/gemma-scope-2b-pt-{site}", "16k") for site in ("mlp", "att")] == [130, 130]
+    assert [count(f"google/gemma-scope-2b-pt-{site}", "16k") for site in ("mlp", "att")] == [
+        130,
+        130,
+    ]
     assert [count("google/gemma-scope-9b-pt-res", width) for width in ("16k", "131k")] == [248, 254]
     it = sparsities("google/gemma-scope-9b-it-res", "16k")
     assert it == {9: [14, 26, 47, 88, 186], 20: [14, 25, 47, 91, 189], 31: [14, 24, 43, 76, 142]}
-    assert {layer: canonical("google/gemma-scope-9b-it-res", "16k", layer, it[layer]) for layer in it} == {9: 88, 20: 91, 31: 76}
+    assert {
+        layer: canonical("google/gemma-scope-9b-it-res", "16k", layer, it[layer]) for layer in it
+    } == {9: 88, 20: 91, 31: 76}
     coded = known("google/gemma-scope-2b-pt-transcoders")["l0"]["16k"]
     wanted = "76 65 49 54 88 87 95 70 52 72 88 5 6 8 8 8 10 12 13 12 11 13 15 25 37 41"
     assert [coded[str(layer)] for layer in range(26)] == [[int(l0)] for l0 in wanted.split()]
-    assert sparsities("google/gemma-scope-2b-pt-transcoders", "16k") == {}, "the list of transcoders is not complete"
+    assert sparsities("google/gemma-scope-2b-pt-transcoders", "16k") == {}, (
+        "the list of transcoders is not complete"
+    )
 
 
 def test_an_exception_to_the_rule_is_written_down() -> None:
@@ -79,10 +97,16 @@ def test_pages_on_neuronpedia() -> None:
     pages = [gemma_page(RES, "16k", layer, l0) for layer, there in ALL.items() for l0 in there]
     assert sum(page is not None for page in pages) == 38
     assert llama_page("fnlp/Llama3_1-8B-Base-LXR-8x", "", 15) == "llama3.1-8b/15-llamascope-res-32k"
-    assert llama_page("OpenMOSS-Team/Llama3_1-8B-Base-LXA-32x", "", 3) == "llama3.1-8b/3-llamascope-att-131k"
+    assert (
+        llama_page("OpenMOSS-Team/Llama3_1-8B-Base-LXA-32x", "", 3)
+        == "llama3.1-8b/3-llamascope-att-131k"
+    )
     assert llama_page("fnlp/Llama3_1-8B-Base-LXTC-8x", "", 3) is None
     mixture = "0-Slimpajama-800M-OpenR1-Math-220k"
-    assert llama_page("fnlp/Llama-Scope-R1-Distill", mixture, 7) == "deepseek-r1-distill-llama-8b/7-llamascope-openr1-res-32k"
+    assert (
+        llama_page("fnlp/Llama-Scope-R1-Distill", mixture, 7)
+        == "deepseek-r1-distill-llama-8b/7-llamascope-openr1-res-32k"
+    )
 
 
 def test_the_registry_is_whole() -> None:
@@ -103,40 +127,69 @@ def test_a_release_that_is_known_is_taken_at_the_commit_that_is_written_down() -
         "google/gemma-scope-9b-it-res": "e86af97a5b6fbbccca28ab654f2fda1b0768f770",
     }
     assert GemmaScope(release=RES).at == written[RES]
-    assert LlamaScope(release="fnlp/Llama3_1-8B-Base-LXR-8x").at == written["fnlp/Llama3_1-8B-Base-LXR-8x"]
+    assert (
+        LlamaScope(release="fnlp/Llama3_1-8B-Base-LXR-8x").at
+        == written["fnlp/Llama3_1-8B-Base-LXR-8x"]
+    )
     assert LlamaScope(release="OpenMOSS-Team/Llama3_1-8B-Base-LXR-8x").at == "main"
     assert GemmaScope(release=RES, revision="main").at == "main"
-    assert GemmaScope(release="google/gemma-scope-2b-pt-mlp").at == GemmaScope(release="org/mine").at == "main"
+    assert (
+        GemmaScope(release="google/gemma-scope-2b-pt-mlp").at
+        == GemmaScope(release="org/mine").at
+        == "main"
+    )
 
 
-# --- a study's list ---------------------------------------------------------------------------------------------------------
+# --- a study's list -------------------------------------------------------------------------------
 
 
 def entry(layer: int, l0: int) -> dict[str, Any]:
-    return {"layer": layer, "average_l0": l0, "path": f"layer_{layer}/width_16k/average_l0_{l0}/params.npz"}
+    return {
+        "layer": layer,
+        "average_l0": l0,
+        "path": f"layer_{layer}/width_16k/average_l0_{l0}/params.npz",
+    }
 
 
 @pytest.mark.parametrize("everything", [False, True], ids=["26", "135"])
 def test_a_studys_configurations(tmp_path: Path, everything: bool) -> None:
-    wanted = [(layer, l0) for layer in ALL for l0 in (ALL[layer] if everything else [CANONICAL[layer]])]
+    wanted = [
+        (layer, l0) for layer in ALL for l0 in (ALL[layer] if everything else [CANONICAL[layer]])
+    ]
     file = tmp_path / "gemma_scope_16k_configurations.json"
     file.write_text(json.dumps([entry(*one) for one in wanted]))
     assert [(found.layer, found.l0) for found in read_configurations(file)] == wanted
     params = GemmaScope(release=RES, configurations=str(file))
     patterns = _gemma_scope._patterns(params, AT)
     assert len(patterns) == (135 if everything else 26)
-    assert patterns == _gemma_scope._patterns(GemmaScope(release=RES, l0="all" if everything else "canonical"), AT)
+    assert patterns == _gemma_scope._patterns(
+        GemmaScope(release=RES, l0="all" if everything else "canonical"), AT
+    )
 
 
 def test_configurations_choose_files(tmp_path: Path) -> None:
     for layer, l0 in ((0, 13), (0, 105), (1, 102)):
-        write.gemma(tmp_path / "scope" / f"layer_{layer}" / "width_16k" / f"average_l0_{l0}" / "params.npz")
+        write.gemma(
+            tmp_path / "scope" / f"layer_{layer}" / "width_16k" / f"average_l0_{l0}" / "params.npz"
+        )
     file = tmp_path / "list.json"
-    file.write_text(json.dumps([{"layer": 1, "average_l0": 102.0}, {"path": "layer_0/width_16k/average_l0_13/params.npz"}]))
+    file.write_text(
+        json.dumps(
+            [
+                {"layer": 1, "average_l0": 102.0},
+                {"path": "layer_0/width_16k/average_l0_13/params.npz"},
+            ]
+        )
+    )
     params = GemmaScope(path=str(tmp_path / "scope"), configurations=str(file))
     assert [sae.declared_l0 for sae in _gemma_scope.load(params, SilentReporter())] == [102, 13]
     file.write_text(json.dumps([entry(25, 141)]))
-    said = f"1 of 1 SAEs of the list are not in {tmp_path / 'scope'}; the first is layer_25/width_16k/average_l0_141/params.npz."
+    said = (
+        f"1 of 1 SAEs of the list are not in {tmp_path / 'scope'}; the "
+        f"first "
+        f"is "
+        f"layer_25/width_16k/average_l0_141/params.npz."
+    )
     with pytest.raises(BadInput, match=re.escape(said)):
         _gemma_scope.load(params, SilentReporter())
 
@@ -149,7 +202,10 @@ def test_configurations_choose_files(tmp_path: Path) -> None:
         ('{"a": 1}', "holds no list of SAEs"),
         ('[{"layer": 1}]', "entry 1 of .* names no layer and average_l0"),
         ('[{"layer": 1, "average_l0": 1.5}]', "entry 1 of .* names no layer and average_l0"),
-        (json.dumps([entry(1, 102) | {"layer": 2}]), "entry 1 of .* says layer 2, L0 102, and the path layer_1/"),
+        (
+            json.dumps([entry(1, 102) | {"layer": 2}]),
+            "entry 1 of .* says layer 2, L0 102, and the path layer_1/",
+        ),
         (json.dumps([entry(1, 102)] * 2), "lists layer 1, width 16k, L0 102 twice"),
     ],
 )
@@ -182,7 +238,14 @@ def test_38_of_the_135_gemma_scope_saes_have_a_page_and_only_they_get_a_link() -
 def test_llama_scope_has_pages_and_raw_streams_and_unknown_saes_have_none() -> None:
     from toolkit.addresses import neuronpedia_page
 
-    space = {"model": "meta-llama/Llama-3.1-8B", "hookpoint": "resid_post.25", "sae": "Llama3_1-8B-Base-L25R-8x"}
-    assert neuronpedia_page(space, 9) == "https://www.neuronpedia.org/llama3.1-8b/25-llamascope-res-32k/9"
+    space = {
+        "model": "meta-llama/Llama-3.1-8B",
+        "hookpoint": "resid_post.25",
+        "sae": "Llama3_1-8B-Base-L25R-8x",
+    }
+    assert (
+        neuronpedia_page(space, 9)
+        == "https://www.neuronpedia.org/llama3.1-8b/25-llamascope-res-32k/9"
+    )
     assert neuronpedia_page({**space, "sae": None}, 9) is None
     assert neuronpedia_page({**space, "sae": "own"}, 9) is None

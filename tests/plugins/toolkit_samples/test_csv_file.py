@@ -1,4 +1,6 @@
-"""The source csv: what becomes of rows and columns, what a file is, and what is said about a bad one."""
+"""The source csv: what becomes of rows and columns, what a file is, and what is said about a bad
+one.
+"""
 
 from __future__ import annotations
 
@@ -52,10 +54,12 @@ def refused(path: Path, message: str, **params: Any) -> None:
 
 def test_it_keeps_the_contract(write: Write) -> None:
     path = write("text,unit,score,label\none two,g1,1,a\nthree,g1,2.5,b\nfour,g2,,a\n")
-    check_part(PARTS["csv"], params={"path": str(path), "unit": "unit"}, work=make_work(model=Words()))
+    check_part(
+        PARTS["csv"], params={"path": str(path), "unit": "unit"}, work=make_work(model=Words())
+    )
 
 
-# --- samples and metadata -----------------------------------------------------------------------------------------------
+# --- samples and metadata -------------------------------------------------------------------------
 
 
 def test_a_row_is_a_sample_and_its_own_unit(write: Write) -> None:
@@ -111,7 +115,11 @@ def test_rows_keep_their_numbers_when_asked(write: Write) -> None:
     given = {"id": "id", "unit": "game", "columns": (), "row": "row"}
     assert meta(path, **given) == {("z", "row"): 0.0, ("b", "row"): 1.0, ("a", "row"): 2.0}
     assert [row["number"] for row in tables(path, 1, **given)["sample_meta"]] == [0.0, 2.0]
-    refused(path, ":2 (row 1): row: there is a column 'game' already. Give the rows' numbers another key.", row="game")
+    refused(
+        path,
+        ":2 (row 1): row: there is a column 'game' already. Give the rows' numbers another key.",
+        row="game",
+    )
 
 
 def test_another_column_may_hold_the_text_and_chat_is_the_models(write: Write) -> None:
@@ -134,7 +142,9 @@ def test_a_limit_keeps_whole_units_and_does_not_change_what_a_column_holds(write
     st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]),
     st.sampled_from(["utf-8", "utf-8-sig"]),
 )
-def test_any_text_that_python_writes_as_csv_comes_back(rows: list[tuple[str, str]], quoting: Any, encoding: str) -> None:
+def test_any_text_that_python_writes_as_csv_comes_back(
+    rows: list[tuple[str, str]], quoting: Any, encoding: str
+) -> None:
     rows = [(text, f"x{label}") for text, label in rows]
     written = io.StringIO(newline="")
     csv.writer(written, quoting=quoting).writerows([("text", "label"), *rows])
@@ -146,7 +156,7 @@ def test_any_text_that_python_writes_as_csv_comes_back(rows: list[tuple[str, str
     assert [row["string"] for row in found["sample_meta"]] == [label for _, label in rows]
 
 
-# --- what the file is ---------------------------------------------------------------------------------------------------
+# --- what the file is -----------------------------------------------------------------------------
 
 
 def test_the_file_is_what_it_holds_wherever_it_lies(write: Write, tmp_path: Path) -> None:
@@ -173,18 +183,30 @@ def test_a_wrong_column_is_told_when_the_file_is_identified(write: Write, tmp_pa
         identify(Csv(path=str(write("prompt\none\n"))), tmp_path)
 
 
-# --- bad files ----------------------------------------------------------------------------------------------------------
+# --- bad files ------------------------------------------------------------------------------------
 
 
 def test_a_missing_column_is_answered_with_those_there_are(write: Write) -> None:
     path = write("txt,game\none,g\n")
     refused(path, ":1: text: there is no column 'text'. Did you mean 'txt'? Columns: txt, game.")
-    refused(path, ":1: unit: there is no column 'gam'. Did you mean 'game'? Columns: txt, game.", text="txt", unit="gam")
-    refused(path, ":1: columns: there is no column 'score'. Columns: txt, game.", text="txt", columns=("game", "score"))
+    refused(
+        path,
+        ":1: unit: there is no column 'gam'. Did you mean 'game'? Columns: txt, game.",
+        text="txt",
+        unit="gam",
+    )
+    refused(
+        path,
+        ":1: columns: there is no column 'score'. Columns: txt, game.",
+        text="txt",
+        columns=("game", "score"),
+    )
 
 
 def test_an_empty_file(write: Write) -> None:
-    refused(write(""), ":1: the file is empty. Its first line names the columns, one of them 'text'.")
+    refused(
+        write(""), ":1: the file is empty. Its first line names the columns, one of them 'text'."
+    )
 
 
 def test_a_header_without_rows(write: Write) -> None:
@@ -197,11 +219,20 @@ def test_an_empty_text_is_named_by_the_line_where_its_row_begins(write: Write) -
 
 
 def test_an_empty_unit(write: Write) -> None:
-    refused(write("text,game\none,\n"), ":2 (row 1): column 'game' is empty here. Fill it in, or take the row out.", unit="game")
+    refused(
+        write("text,game\none,\n"),
+        ":2 (row 1): column 'game' is empty here. Fill it in, or take the row out.",
+        unit="game",
+    )
 
 
 def test_a_row_with_too_many_cells(write: Write) -> None:
-    message = ":2 (row 1): this row has 3 cells, the header 2. Put double quotes around a cell with commas or newlines in it."
+    message = (
+        ":2 (row 1): this row has 3 cells, the header 2. Put double quotes "
+        "around "
+        "a cell with commas "
+        "or newlines in it."
+    )
     refused(write("text,label\none, two,a\n"), message)
 
 
@@ -210,7 +241,12 @@ def test_a_column_named_twice(write: Write) -> None:
 
 
 def test_a_quote_that_does_not_end(write: Write) -> None:
-    message = ":3 (row 2): this is no CSV: unexpected end of data. Put double quotes around cells, and double those inside."
+    message = (
+        ":3 (row 2): this is no CSV: unexpected end of data. Put double "
+        "quotes "
+        "around cells, and "
+        "double those inside."
+    )
     refused(write('text\none\n"two\n'), message)
 
 
@@ -218,7 +254,10 @@ def test_another_encoding(write: Write) -> None:
     path = write("")
     path.write_bytes("text\ncafé\n".encode("latin-1"))
     message = (
-        ":2 (row 1): byte 4 of this line (0xe9), after 'caf', is not UTF-8 (invalid continuation byte). Save the whole file as UTF-8; "
+        ":2 (row 1): byte 4 of this line (0xe9), after 'caf', is not UTF-8 (invalid "
+        "continuation byte). "
+        "Save the whole file "
+        "as UTF-8; "
         "it may hold Latin-1 or Windows-1252 in places."
     )
     refused(path, message)
@@ -246,15 +285,30 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 def test_latin_1_in_the_middle_of_utf_8_is_found_to_the_byte(write: Write, tmp_path: Path) -> None:
     path = write("")
     path.write_bytes("text\nna\u00efve \u4e2d\n".encode() * 3000 + b"text\nol\xe9 ol\xc3\xa9\n")
-    with pytest.raises(DataError, match=r"data.csv:6002 \(row 6001\): byte 3 of this line \(0xe9\), after 'ol', is not UTF-8"):
+    with pytest.raises(
+        DataError,
+        match=r"data.csv:6002 \(row 6001\): byte 3 of this line \(0xe9\), after 'ol', is not UTF-8",
+    ):
         identify(Csv(path=str(path)), tmp_path)
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("mark", ["", "\N{ZERO WIDTH NO-BREAK SPACE}"])
-def test_a_wrong_byte_in_a_sentence_of_several_lines_is_in_that_row(write: Write, end: str, mark: str) -> None:
+def test_a_wrong_byte_in_a_sentence_of_several_lines_is_in_that_row(
+    write: Write, end: str, mark: str
+) -> None:
     path = write("")
-    lines = [mark + '"text","label"', '"one,', '""two""",a', "", '"three', "four\u00e9", 'f\u00fcnf",b', "six,c", ""]
+    lines = [
+        mark + '"text","label"',
+        '"one,',
+        '""two""",a',
+        "",
+        '"three',
+        "four\u00e9",
+        'f\u00fcnf",b',
+        "six,c",
+        "",
+    ]
     good = end.join(lines).encode()
     for number, letter in ((6, "\u00e9"), (7, "\u00fc")):
         bad = good.replace(letter.encode(), letter.encode("latin-1"))
@@ -289,10 +343,14 @@ def test_line_ends_of_other_systems_and_inside_quotes(write: Write) -> None:
     assert [row["string"] for row in found["sample_meta"]] == ["a", "b"]
 
 
-def test_a_hundred_thousand_tokens_are_read_and_refused_by_the_models_context_not_by_the_csv_reader(write: Write) -> None:
+def test_a_hundred_thousand_tokens_are_read_and_refused_by_the_models_context_not_by_the_csv_reader(
+    write: Write,
+) -> None:
     limit = csv.field_size_limit()
     path = write("text\none\n" + "word " * 100_000 + "\n")
-    with pytest.raises(DataError, match=r"data.csv:3 \(row 2\)' has 100001 tokens; words reads at most 9"):
+    with pytest.raises(
+        DataError, match=r"data.csv:3 \(row 2\)' has 100001 tokens; words reads at most 9"
+    ):
         tables(path)
     assert csv.field_size_limit() == limit
 
@@ -309,11 +367,16 @@ def test_a_label_is_a_whole_number_of_its_range(write: Write, cell: str) -> None
 
 def test_labels_are_numbers_also_when_a_spreadsheet_wrote_a_point(write: Write) -> None:
     path = write("text,level,note\none,2.0,a\ntwo, 7 ,b\n")
-    assert meta(path, label="level", label_range=(2, 7), columns=()) == {("000000", "level"): 2.0, ("000001", "level"): 7.0}
+    assert meta(path, label="level", label_range=(2, 7), columns=()) == {
+        ("000000", "level"): 2.0,
+        ("000001", "level"): 7.0,
+    }
 
 
 def test_a_range_of_labels_goes_upwards() -> None:
-    with pytest.raises(ValidationError, match="3 is not below 0; write the lowest label, then the highest"):
+    with pytest.raises(
+        ValidationError, match="3 is not below 0; write the lowest label, then the highest"
+    ):
         Csv(path="x.csv", label_range=(3, 0))
 
 
@@ -329,19 +392,28 @@ def test_ids_are_the_files_own_and_stand_once(write: Write) -> None:
     path = write('name,text\na,"one\none"\nb,two\na,three\n')
     refused(
         path,
-        f":5 (row 3): column 'name' holds 'a' again; it stands at {path}:2 (row 1) already. Give each its own id.",
+        f":5 (row 3): column 'name' holds 'a' again; it stands at {path}:2 (row "
+        f"1) "
+        f"already. Give each "
+        f"its own id.",
         id="name",
     )
 
 
-def test_everything_but_the_length_is_told_before_anything_runs(write: Write, tmp_path: Path) -> None:
+def test_everything_but_the_length_is_told_before_anything_runs(
+    write: Write, tmp_path: Path
+) -> None:
     with pytest.raises(DataError, match=r"data.csv:3 \(row 2\): column 'level' is empty here"):
         identify(Csv(path=str(write("text,level\none,1\ntwo,\n")), label="level"), tmp_path)
 
 
 def test_the_identity_says_how_much_there_is(write: Write, tmp_path: Path) -> None:
     path = write("text,game\none,a\ntwo,b\nthree,a\n")
-    assert identify(Csv(path=str(path), unit="game"), tmp_path).facts == {"bytes": path.stat().st_size, "rows": 3, "units": 2}
+    assert identify(Csv(path=str(path), unit="game"), tmp_path).facts == {
+        "bytes": path.stat().st_size,
+        "rows": 3,
+        "units": 2,
+    }
 
 
 def test_a_plan_knows_how_many_samples_there_are(write: Write) -> None:

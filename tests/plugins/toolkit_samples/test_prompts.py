@@ -12,7 +12,11 @@ from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_work
 from toolkit_samples._prompts import Prompts
 
-GIVEN: tuple[Any, ...] = ("one two", {"text": "three", "level": 2, "kind": "a"}, {"text": "four", "kind": "b"})
+GIVEN: tuple[Any, ...] = (
+    "one two",
+    {"text": "three", "level": 2, "kind": "a"},
+    {"text": "four", "kind": "b"},
+)
 
 
 def test_it_keeps_the_contract() -> None:
@@ -26,11 +30,18 @@ def test_texts_and_maps_are_samples() -> None:
         ("000001", "three"),
         ("000002", "four"),
     ]
-    assert meta_of(found) == {("000001", "level"): 2.0, ("000001", "kind"): "a", ("000002", "kind"): "b"}
+    assert meta_of(found) == {
+        ("000001", "level"): 2.0,
+        ("000001", "kind"): "a",
+        ("000002", "kind"): "b",
+    }
 
 
 def test_ids_units_and_a_limit() -> None:
-    given: tuple[Any, ...] = ({"text": "one", "name": "x", "game": 1}, {"text": "two", "name": "y", "game": 2})
+    given: tuple[Any, ...] = (
+        {"text": "one", "name": "x", "game": 1},
+        {"text": "two", "name": "y", "game": 2},
+    )
     found = tables_of("prompts", Prompts(prompts=given, id="name", unit="game"), limit=1)
     assert [(row["sample"], row["unit"]) for row in found["samples"]] == [("x", "1")]
 
@@ -40,8 +51,8 @@ def test_ids_units_and_a_limit() -> None:
     [
         ({"prompts": ["one", " "]}, r"prompts\.1: column 'text' is empty here"),
         ({"prompts": [{"txt": "one"}]}, r"prompts\.0: column 'text' is empty here"),
-        ({"prompts": [{"text": "one", "level": 4}], "label": "level"}, r"prompts\.0: column 'level' holds '4' here; a label is a whole"),
-        ({"prompts": [{"text": "a", "n": "x"}, {"text": "b", "n": "x"}], "id": "n"}, r"prompts\.1: column 'n' holds 'x' again"),
+        ({"prompts": [{"text": "one", "level": 4}], "label": "level"}, r"prompts\.0: column " r"'level' holds '4' " r"here; a label is a " r"whole"),
+        ({"prompts": [{"text": "a", "n": "x"}, {"text": "b", "n": "x"}], "id": "n"}, r"prompts\.1: column " r"'n' holds 'x' again"),
         ({"prompts": []}, "at least 1 item"),
     ],
 )  # fmt: skip

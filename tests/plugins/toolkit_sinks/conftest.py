@@ -26,13 +26,25 @@ def table(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 def space(name: str, address: str, width: int = 6) -> dict[str, Any]:
     """A row of `spaces`."""
-    own = {"space": name, "address": address, "width": width, "hookpoint": "resid_post.1", "recipe": "relu"}
+    own = {
+        "space": name,
+        "address": address,
+        "width": width,
+        "hookpoint": "resid_post.1",
+        "recipe": "relu",
+    }
     return {**own, "model": "m", "revision": "1", "sae": "x", "sae_hash": "h"}
 
 
 def sample(name: str, pieces: Sequence[str]) -> dict[str, Any]:
     """A row of `samples`, its first token a span."""
-    own = {"sample": name, "unit": name, "cluster": name, "text": "".join(pieces), "prompt_hash": name}
+    own = {
+        "sample": name,
+        "unit": name,
+        "cluster": name,
+        "text": "".join(pieces),
+        "prompt_hash": name,
+    }
     return {
         **own,
         "token_ids": list(range(len(pieces))),
@@ -44,7 +56,13 @@ def sample(name: str, pieces: Sequence[str]) -> dict[str, Any]:
 def active(space: str, sample: str, position: int, **values: float) -> dict[str, Any]:
     """A row of `activations`; f3=1.5 says that feature 3 is 1.5."""
     features = [int(name[1:]) for name in values]
-    return {"space": space, "sample": sample, "position": position, "features": features, "values": list(values.values())}
+    return {
+        "space": space,
+        "sample": sample,
+        "position": position,
+        "features": features,
+        "values": list(values.values()),
+    }
 
 
 ACTIVATIONS = (
@@ -82,7 +100,9 @@ def asked(
         "saes": table("saes", []),
     }
     given = SINKS[sink].params.model_validate(params)
-    work = SinkWork(given, Path("nowhere"), "run-1", TableInputs(tables), at="2025-10-17T12:00:00+00:00")
+    work = SinkWork(
+        given, Path("nowhere"), "run-1", TableInputs(tables), at="2025-10-17T12:00:00+00:00"
+    )
     yield from SINKS[sink].run(work)
 
 

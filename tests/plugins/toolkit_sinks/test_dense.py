@@ -1,4 +1,6 @@
-"""The published archives: their names, arrays and numbers, what is in memory meanwhile, and what a plan says of their size."""
+"""The published archives: their names, arrays and numbers, what is in memory meanwhile, and what a
+plan says of their size.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tests.plugins.toolkit_sinks.conftest import ACTIVATIONS, SAMPLES, SINKS, active, asked, loaded, sample, space, table, written
+from tests.plugins.toolkit_sinks.conftest import (
+    ACTIVATIONS,
+    SAMPLES,
+    SINKS,
+    active,
+    asked,
+    loaded,
+    sample,
+    space,
+    table,
+    written,
+)
 from toolkit._plan.texts import workload
 from toolkit.costs import Cost
 from toolkit.errors import DataError
@@ -29,8 +42,10 @@ from toolkit_sinks._sentences import _reading
 CONFIGURATION, LAYER = ({"dense": True, "layout": layout} for layout in ("configuration", "layer"))
 
 SCOPE = (
-    space("s1", "m/resid_post.20/x") | {"hookpoint": "resid_post.20", "sae": "layer_20/width_16k/average_l0_71"},
-    space("s2", "m/resid_post.3/x") | {"hookpoint": "resid_post.3", "sae": "layer_3/width_16k/average_l0_12"},
+    space("s1", "m/resid_post.20/x")
+    | {"hookpoint": "resid_post.20", "sae": "layer_20/width_16k/average_l0_71"},
+    space("s2", "m/resid_post.3/x")
+    | {"hookpoint": "resid_post.3", "sae": "layer_3/width_16k/average_l0_12"},
 )
 
 
@@ -57,16 +72,24 @@ def test_npz_by_configuration_has_the_arrays_of_the_published_pipeline() -> None
 
 def test_npz_by_layer_has_a_folder_a_sample() -> None:
     files = written("npz", {"dense": True, "layout": "layer"}, SCOPE)
-    assert list(files) == ["a/layer_20.npz", "b/layer_20.npz", "a/layer_3.npz", "metadata_L3_20.json"]
+    assert list(files) == [
+        "a/layer_20.npz",
+        "b/layer_20.npz",
+        "a/layer_3.npz",
+        "metadata_L3_20.json",
+    ]
     arrays = loaded(files["a/layer_20.npz"])
     assert arrays["features"].shape == (3, 6)
     assert arrays["positions"].tolist() == [0, 1]
     np.testing.assert_array_equal(arrays["features"][:2], [[0] * 6, [0, 0, 1.5, 0, 0, 2.5]])
-    assert np.isnan(arrays["features"][2]).all(), "a token that nobody looked at is not a row of zeros"
+    assert np.isnan(arrays["features"][2]).all(), (
+        "a token that nobody looked at is not a row of zeros"
+    )
     metadata = json.loads(files["metadata_L3_20.json"])
     assert [row["scenario"] for row in metadata["scenarios"]] == ["a", "b"]
     assert (
-        metadata["scenarios"][0] | {"tokens": ["Bal", "ance:", " $9"], "seq_len": 3, "key_positions": {"balance": [0]}}
+        metadata["scenarios"][0]
+        | {"tokens": ["Bal", "ance:", " $9"], "seq_len": 3, "key_positions": {"balance": [0]}}
         == metadata["scenarios"][0]
     )
     assert [metadata[name] for name in ("timestamp", "layer_range", "save_features", "save_attention")] == [
@@ -102,12 +125,18 @@ def test_a_store_reads_the_published_layers_back(tmp_path: Path) -> None:
     assert found.read("spaces").select(list(SCOPE[0])).to_pylist() == list(SCOPE)
 
 
-# --- what stands beside the rows ----------------------------------------------------------------------------------------
+# --- what stands beside the rows ------------------------------------------------------------------
 
 
 def test_fragments_have_no_blanks_around_them() -> None:
     pieces = ["", " Bet", " ", " \n", "$", "9 "]
-    files = written("npz", CONFIGURATION, SCOPE[:1], [active("s1", "a", at, f1=1.0) for at in range(6)], [sample("a", pieces)])
+    files = written(
+        "npz",
+        CONFIGURATION,
+        SCOPE[:1],
+        [active("s1", "a", at, f1=1.0) for at in range(6)],
+        [sample("a", pieces)],
+    )
     arrays = loaded(files["layer_20_l0_71_activations.npz"])
     assert arrays["fragments"].tolist() == ["", "Bet", "Bet", "Bet", "Bet  \n$", "Bet  \n$9"]
     assert arrays["fragment_lengths"].tolist() == [0, 1, 1, 1, 2, 2]
@@ -116,8 +145,23 @@ def test_fragments_have_no_blanks_around_them() -> None:
 
 
 def test_a_character_of_several_tokens_stands_once_in_a_fragment() -> None:
-    """A tokeniser of bytes says of each of them that it is the whole character; these pieces are the packaged model's."""
-    pieces = ["", "n", "a", "\u00ef", "\u00ef", "ve", " ", *"\U0001f600" * 8, " c", "af", "\u00e9", "\u00e9"]
+    """A tokeniser of bytes says of each of them that it is the whole character; these pieces are
+    the packaged model's.
+    """
+    pieces = [
+        "",
+        "n",
+        "a",
+        "\u00ef",
+        "\u00ef",
+        "ve",
+        " ",
+        *"\U0001f600" * 8,
+        " c",
+        "af",
+        "\u00e9",
+        "\u00e9",
+    ]
     text = "na\u00efve \U0001f600\U0001f600 caf\u00e9"
     read = _reading(text, pieces)
     assert [text[:end] for end in read.ends] == [
@@ -133,10 +177,16 @@ BYTES = st.sampled_from(["\u00e9", "\u4e2d", "\U0001f600"])
 
 @given(st.lists(WORDS | BYTES, max_size=12))
 def test_tokens_end_where_the_tokeniser_says(words: list[str]) -> None:
-    """Each word a token, each character outside of ASCII a token a byte; the text is cut where a tokeniser's offsets cut it."""
+    """Each word a token, each character outside of ASCII a token a byte; the text is cut where a
+    tokeniser's offsets cut it.
+    """
     cut = [(word, 1 if word.isascii() else len(word.encode())) for word in words]
     pieces = [piece for word, count in cut for piece in [word] * count]
-    ends = [end for (_, count), end in zip(cut, itertools.accumulate(map(len, words)), strict=True) for _ in range(count)]
+    ends = [
+        end
+        for (_, count), end in zip(cut, itertools.accumulate(map(len, words)), strict=True)
+        for _ in range(count)
+    ]
     text = "".join(words)
     read = _reading(text, pieces)
     assert read.ends.tolist() == ends
@@ -144,33 +194,56 @@ def test_tokens_end_where_the_tokeniser_says(words: list[str]) -> None:
 
 
 def test_a_text_may_have_more_between_its_tokens_than_they_say() -> None:
-    assert _reading("one  banana a x", ["one", "banana", "a", "?", "x"]).ends.tolist() == [3, 11, 13, 13, 15]
+    assert _reading("one  banana a x", ["one", "banana", "a", "?", "x"]).ends.tolist() == [
+        3,
+        11,
+        13,
+        13,
+        15,
+    ]
 
 
 def test_sentences_are_numbered_by_a_metadata_key_when_asked() -> None:
-    meta = [{"sample": name, "key": "row", "number": number, "string": None} for name, number in (("a", 7.0), ("b", 2.0))]
+    meta = [
+        {"sample": name, "key": "row", "number": number, "string": None}
+        for name, number in (("a", 7.0), ("b", 2.0))
+    ]
     files = written("npz", {**CONFIGURATION, "index": "row"}, SCOPE, meta=meta)
     assert loaded(files["layer_20_l0_71_activations.npz"])["sentence_indices"].tolist() == [7, 7, 2]
     for bad in (meta[:1], [meta[0], {**meta[1], "number": 2.5}]):
         with pytest.raises(DataError) as caught:
             written("npz", {**CONFIGURATION, "index": "row"}, SCOPE, meta=bad)
         assert str(caught.value) == (
-            "index: sample 'b' has no whole number under the metadata key 'row'. Keys: row. Sources of texts keep a row's number "
+            "index: sample 'b' has no whole number under the metadata key 'row'. Keys: "
+            "row. Sources of "
+            "texts keep a row's "
+            "number "
             "with `row: row`."
         )
-    with pytest.raises(ValidationError, match="only `layout: configuration` numbers sentences, and this is `layout: layer`"):
+    with pytest.raises(
+        ValidationError,
+        match="only `layout: configuration` numbers sentences, and this is `layout: layer`",
+    ):
         written("npz", {**LAYER, "index": "row"}, SCOPE)
 
 
 @pytest.mark.parametrize("params", [CONFIGURATION, LAYER])
 def test_a_row_beyond_the_samples_tokens_is_refused(params: Mapping[str, Any]) -> None:
-    with pytest.raises(DataError, match="sample 'b' has activations at position 2, but 2 tokens in table 'samples', which this"):
+    with pytest.raises(
+        DataError,
+        match="sample 'b' has activations at position 2, but 2 tokens "
+        "in "
+        "table "
+        "'samples', which this",
+    ):
         written("npz", params, SCOPE, [*ACTIVATIONS, active("s1", "b", 2, f1=1.0)])
-    with pytest.raises(DataError, match="sample 'c' has activations, but table 'samples' of the run lacks it"):
+    with pytest.raises(
+        DataError, match="sample 'c' has activations, but table 'samples' of the run lacks it"
+    ):
         written("npz", params, SCOPE, [*ACTIVATIONS, active("s1", "c", 0, f1=1.0)])
 
 
-# --- memory and disk ----------------------------------------------------------------------------------------------------
+# --- memory and disk ------------------------------------------------------------------------------
 
 
 def test_the_text_up_to_every_token_of_a_long_sentence_is_never_there_whole(
@@ -202,14 +275,24 @@ def test_npz_writes_zeros_only_when_asked() -> None:
     sink, cost = SINKS["npz"], Cost(dense=100, dense_tokens=20_000, dense_texts=3000, rows=2)
     assert sink.disk is not None
     given = ({}, {"dense": True}, CONFIGURATION, LAYER)
-    assert [sink.disk(sink.params.model_validate(params), cost) for params in given] == [0, 100, 100 + 6000 + 66, 20_000]
+    assert [sink.disk(sink.params.model_validate(params), cost) for params in given] == [
+        0,
+        100,
+        100 + 6000 + 66,
+        20_000,
+    ]
 
 
 @pytest.mark.parametrize("at", ["last", "all"])
 @pytest.mark.parametrize("params", [{"dense": True}, CONFIGURATION, LAYER])
 def test_the_plan_knows_the_size_of_the_arrays(params: Mapping[str, Any], at: str) -> None:
-    """Before they are compressed: for all tokens of texts where only the last is looked at, too, and with long texts."""
-    texts = [sample(f"s{number}", ["word "] * 100) | {"token_ids": [number, *range(99)]} for number in range(5)]
+    """Before they are compressed: for all tokens of texts where only the last is looked at, too,
+    and with long texts.
+    """
+    texts = [
+        sample(f"s{number}", ["word "] * 100) | {"token_ids": [number, *range(99)]}
+        for number in range(5)
+    ]
     rows = [
         active(name, text["sample"], position, f1=1.0)
         for name in ("s1", "s2")
@@ -217,14 +300,30 @@ def test_the_plan_knows_the_size_of_the_arrays(params: Mapping[str, Any], at: st
         for position in (range(99, 100) if at == "last" else range(100))
     ]
     loadable: Any = Identity("x", "1", "x", {"count": 2, "features": 12, "l0": 2})
-    cost = extraction(Extract(at=at), workload(table("samples", texts), None, type("Saes", (), {"identity": loadable})))
+    cost = extraction(
+        Extract(at=at),
+        workload(table("samples", texts), None, type("Saes", (), {"identity": loadable})),
+    )
     disk = SINKS["npz"].disk
     assert disk is not None
     wanted = disk(SINKS["npz"].params.model_validate(params), cost)
-    dense = ("activations", "features", "fragments", "original_sentences", "concept_strength_labels", "sentence_indices")
+    dense = (
+        "activations",
+        "features",
+        "fragments",
+        "original_sentences",
+        "concept_strength_labels",
+        "sentence_indices",
+    )
     counted = {*dense, "token_positions", "is_final_token", "fragment_lengths"}
-    files = [loaded(data) for name, data in written("npz", params, SCOPE, rows, texts).items() if name.endswith(".npz")]
-    took = sum(array.nbytes for arrays in files for name, array in arrays.items() if name in counted)
+    files = [
+        loaded(data)
+        for name, data in written("npz", params, SCOPE, rows, texts).items()
+        if name.endswith(".npz")
+    ]
+    took = sum(
+        array.nbytes for arrays in files for name, array in arrays.items() if name in counted
+    )
     assert took <= wanted <= 1.01 * took
 
 
@@ -239,4 +338,6 @@ def test_a_dense_matrix_is_written_a_block_at_a_time(monkeypatch: pytest.MonkeyP
     pieces = list(_archive.archive([_archive.dense("features", 5, 6, fill)]))
     assert seen == [(at, at + 1) for at in range(5)]
     assert len(pieces) == 6
-    np.testing.assert_array_equal(loaded(b"".join(pieces))["features"], np.eye(5, 6) * [1, 2, 3, 4, 5, 6])
+    np.testing.assert_array_equal(
+        loaded(b"".join(pieces))["features"], np.eye(5, 6) * [1, 2, 3, 4, 5, 6]
+    )

@@ -19,7 +19,9 @@ from toolkit.testing.fakes import TableInputs, make_work
 from toolkit.work import SinkWork
 from toolkit_sinks import toolkit_parts
 
-SINK = next(part for part in toolkit_parts() if isinstance(part, SinkPart) and part.name == "exp1_json")
+SINK = next(
+    part for part in toolkit_parts() if isinstance(part, SinkPart) and part.name == "exp1_json"
+)
 BOTH = "bankruptcy vs voluntary_stop"
 PUBLISHED = {
     "timestamp",
@@ -29,7 +31,14 @@ PUBLISHED = {
     "layers_analyzed",
     "total_significant_features",
 }
-OF_A_LAYER = {"layer", "n_features", "n_bankrupt", "n_safe", "n_significant", "significant_features"}
+OF_A_LAYER = {
+    "layer",
+    "n_features",
+    "n_bankrupt",
+    "n_safe",
+    "n_significant",
+    "significant_features",
+}
 OF_A_FEATURE = {
     "feature_idx",
     "p_value",
@@ -42,18 +51,39 @@ OF_A_FEATURE = {
 }
 
 
-def space(name: str, layer: int, sae: str | None = "lab", site: str = "resid_post") -> dict[str, Any]:
+def space(
+    name: str, layer: int, sae: str | None = "lab", site: str = "resid_post"
+) -> dict[str, Any]:
     place = f"{site}.{layer}"
-    own = {"space": name, "hookpoint": place, "address": f"m/{place}/{sae}", "width": 64, "recipe": "relu"}
-    return {**own, "model": "m", "revision": "1", "sae": sae and f"Lab-L{layer}R-4x", "sae_hash": sae and "h"}
+    own = {
+        "space": name,
+        "hookpoint": place,
+        "address": f"m/{place}/{sae}",
+        "width": 64,
+        "recipe": "relu",
+    }
+    return {
+        **own,
+        "model": "m",
+        "revision": "1",
+        "sae": sae and f"Lab-L{layer}R-4x",
+        "sae_hash": sae and "h",
+    }
 
 
-def feature(space: str, number: int, *, p: float, d: float, significant: bool, discovered: bool) -> list[dict[str, Any]]:
+def feature(
+    space: str, number: int, *, p: float, d: float, significant: bool, discovered: bool
+) -> list[dict[str, Any]]:
     """The rows of one feature, as a comparison writes them."""
     size = {"bankruptcy": "12 samples in 11 clusters", "voluntary_stop": "1 sample, 1 unit"}
     rows = [("mean", group, 2.0 - at, text) for at, (group, text) in enumerate(size.items())]
     rows += [("std", group, 0.5 + at, None) for at, group in enumerate(size)]
-    rows += [("d", BOTH, d, None), ("p", BOTH, p, None), ("q", BOTH, 2 * p, "bh over 128"), ("t", BOTH, 9.0, None)]
+    rows += [
+        ("d", BOTH, d, None),
+        ("p", BOTH, p, None),
+        ("q", BOTH, 2 * p, "bh over 128"),
+        ("t", BOTH, 9.0, None),
+    ]
     rows += [("significant", BOTH, float(significant), None)]
     rows += [("discovered", BOTH, 1.0, None)] * discovered
     found = [dict(zip(("stat", "group", "number", "text"), row, strict=True)) for row in rows]
@@ -65,18 +95,32 @@ FEATURES = [
     *feature("s1", 3, p=0.001, d=1.5, significant=True, discovered=True),
     *feature("s1", 9, p=0.002, d=0.1, significant=False, discovered=True),
     *feature("s2", 5, p=0.5, d=0.9, significant=False, discovered=False),
-    {"space": "s1", "feature": 3, "stat": "mean", "group": "truncated", "number": 9.0, "text": "5 samples"},
+    {
+        "space": "s1",
+        "feature": 3,
+        "stat": "mean",
+        "group": "truncated",
+        "number": 9.0,
+        "text": "5 samples",
+    },
 ]
 SPACES = (space("s2", 12), space("s1", 4), space("s3", 20))
 
 
 def written(
-    features: Sequence[Mapping[str, Any]] = FEATURES, spaces: Sequence[Mapping[str, Any]] = SPACES, **params: Any
+    features: Sequence[Mapping[str, Any]] = FEATURES,
+    spaces: Sequence[Mapping[str, Any]] = SPACES,
+    **params: Any,
 ) -> dict[str, Any]:
     named = {"features": features, "spaces": spaces}
-    tables = {name: pa.Table.from_pylist(list(rows), schema=arrow_schema(name)) for name, rows in named.items()}
+    tables = {
+        name: pa.Table.from_pylist(list(rows), schema=arrow_schema(name))
+        for name, rows in named.items()
+    }
     given = SINK.params.model_validate(params)
-    work = SinkWork(given, Path("nowhere"), "run-1", TableInputs(tables), at="2026-11-21T19:45:54.123456+00:00")
+    work = SinkWork(
+        given, Path("nowhere"), "run-1", TableInputs(tables), at="2026-11-21T19:45:54.123456+00:00"
+    )
     files = dict(SINK.run(work))
     assert set(files) == {"features.json"}
     found: dict[str, Any] = json.loads(files["features.json"])
@@ -85,7 +129,12 @@ def written(
 
 def test_it_keeps_the_contract() -> None:
     tables = {"features": FEATURES, "spaces": SPACES}
-    work = make_work(tables={name: pa.Table.from_pylist(list(rows), schema=arrow_schema(name)) for name, rows in tables.items()})
+    work = make_work(
+        tables={
+            name: pa.Table.from_pylist(list(rows), schema=arrow_schema(name))
+            for name, rows in tables.items()
+        }
+    )
     check_part(SINK, params={"path": "out"}, work=work)
 
 
@@ -153,7 +202,10 @@ def test_other_groups_may_be_named() -> None:
     with pytest.raises(DataError) as caught:
         written(groups=("bankrupcy", "voluntary_stop"))
     assert str(caught.value) == (
-        "exp1_json: no row compares bankrupcy vs voluntary_stop. Did you mean 'bankruptcy vs voluntary_stop'? "
+        "exp1_json: no row compares bankrupcy vs voluntary_stop. Did you "
+        "mean "
+        "'bankruptcy vs "
+        "voluntary_stop'? "
         "The run compares: bankruptcy vs voluntary_stop."
     )
     with pytest.raises(ValidationError, match="both groups are 'a'; name two different ones"):
@@ -161,19 +213,26 @@ def test_other_groups_may_be_named() -> None:
 
 
 def test_a_run_without_a_comparison() -> None:
-    with pytest.raises(DataError, match=r"no row compares bankruptcy vs voluntary_stop\. The run compares no groups\."):
+    with pytest.raises(
+        DataError,
+        match=r"no row compares bankruptcy vs voluntary_stop\. The run compares no groups\.",
+    ):
         written([])
 
 
 def test_several_saes_at_a_layer_do_not_fit_the_shape() -> None:
-    with pytest.raises(DataError, match=r"several spaces are at resid_post\.4; the file has place for one a layer"):
+    with pytest.raises(
+        DataError, match=r"several spaces are at resid_post\.4; the file has place for one a layer"
+    ):
         written(spaces=(*SPACES, space("s4", 4)))
     with pytest.raises(DataError, match="several places of one layer were compared"):
         written(spaces=(*SPACES, space("s4", 4, site="mlp_out")))
 
 
 def test_two_stages_with_one_comparison_do_not_fit_either() -> None:
-    with pytest.raises(DataError, match=r"more than one stage compares bankruptcy vs voluntary_stop in one space"):
+    with pytest.raises(
+        DataError, match=r"more than one stage compares bankruptcy vs voluntary_stop in one space"
+    ):
         written([*FEATURES, *feature("s1", 3, p=0.2, d=1.5, significant=False, discovered=False)])
 
 
@@ -181,18 +240,38 @@ def test_of_a_run_that_chose_and_confirmed_the_comparison_of_one_half_is_publish
     def of_half(part: str, number: int, p: float) -> list[dict[str, Any]]:
         rows = feature("s1", number, p=p, d=1.0, significant=True, discovered=True)
         size = {"mean": f"{number} samples of 9 units, half {part}"}
-        return [{**row, "number": row["number"] + p, "text": size.get(row["stat"], f"welch, half {part}")} for row in rows]
+        return [
+            {
+                **row,
+                "number": row["number"] + p,
+                "text": size.get(row["stat"], f"welch, half {part}"),
+            }
+            for row in rows
+        ]
 
-    joined = [*FEATURES, *of_half("select", 3, 0.25), *of_half("select", 8, 0.25), *of_half("confirm", 3, 0.5)]
+    joined = [
+        *FEATURES,
+        *of_half("select", 3, 0.25),
+        *of_half("select", 8, 0.25),
+        *of_half("confirm", 3, 0.5),
+    ]
     assert written(joined) == written()
     confirmed = written(joined, half="confirm")
     assert confirmed["total_experiments_processed"] == 6
     (one,) = confirmed["layer_results"]["4"]["significant_features"]
-    assert (one["feature_idx"], one["bankrupt_mean"], one["safe_std"], one["cohen_d"]) == (3, 2.5, 2.0, 1.5)
+    assert (one["feature_idx"], one["bankrupt_mean"], one["safe_std"], one["cohen_d"]) == (
+        3,
+        2.5,
+        2.0,
+        1.5,
+    )
     assert written(joined, half="select")["total_significant_features"] == 2
     with pytest.raises(DataError) as caught:
         written(half="confirm")
     assert str(caught.value) == (
-        "exp1_json: bankruptcy vs voluntary_stop was compared, but not on the half 'confirm'. Say `half:` as the stage that is to be "
+        "exp1_json: bankruptcy vs voluntary_stop was compared, but not on the half "
+        "'confirm'. Say "
+        "`half:` as the stage "
+        "that is to be "
         "published does."
     )

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from tests.plugins.toolkit_sinks.conftest import ACTIVATIONS, FEATURES, SINKS, SPACES, loaded, space, table, written
+from tests.plugins.toolkit_sinks.conftest import (
+    ACTIVATIONS,
+    FEATURES,
+    SINKS,
+    SPACES,
+    loaded,
+    space,
+    table,
+    written,
+)
 from toolkit.errors import DataError
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_work
@@ -22,7 +31,7 @@ def test_each_sink_keeps_the_contract(name: str) -> None:
     check_part(SINKS[name], params={"path": "out"}, work=work)
 
 
-# --- json ---------------------------------------------------------------------------------------------------------------
+# --- json -----------------------------------------------------------------------------------------
 
 
 def test_json_writes_the_asked_tables_sorted_by_their_keys() -> None:
@@ -34,15 +43,19 @@ def test_json_writes_the_asked_tables_sorted_by_their_keys() -> None:
 
 
 def test_json_of_a_table_without_rows_is_an_empty_file() -> None:
-    assert written("json", {"tables": ["activations"]}, activations=()) == {"activations.jsonl": b""}
+    assert written("json", {"tables": ["activations"]}, activations=()) == {
+        "activations.jsonl": b""
+    }
 
 
 def test_json_refuses_an_unknown_table() -> None:
-    with pytest.raises(ValidationError, match=r"there is no table 'featuers'. Did you mean 'features'\?"):
+    with pytest.raises(
+        ValidationError, match=r"there is no table 'featuers'. Did you mean 'features'\?"
+    ):
         written("json", {"tables": ["featuers"]})
 
 
-# --- npz ----------------------------------------------------------------------------------------------------------------
+# --- npz ------------------------------------------------------------------------------------------
 
 
 def test_npz_holds_the_entries_of_each_space_by_sample_and_position() -> None:
@@ -68,7 +81,9 @@ def test_npz_dense_holds_the_same_numbers() -> None:
 
 
 def test_npz_is_the_same_bytes_whatever_the_order_of_rows() -> None:
-    assert written("npz", {"dense": True}) == written("npz", {"dense": True}, activations=ACTIVATIONS[::-1])
+    assert written("npz", {"dense": True}) == written(
+        "npz", {"dense": True}, activations=ACTIVATIONS[::-1]
+    )
 
 
 def test_npz_of_no_activations_is_no_file() -> None:
@@ -89,6 +104,9 @@ def test_npz_refuses_a_space_that_nobody_described() -> None:
     with pytest.raises(DataError) as caught:
         written("npz", {}, spaces=SPACES[1:])
     assert str(caught.value) == (
-        "space s1: it has activations, but table 'spaces' does not describe it, so its width is unknown. Let the stage that "
+        "space s1: it has activations, but table 'spaces' does not describe it, so "
+        "its "
+        "width is unknown. "
+        "Let the stage that "
         "writes the activations write 'spaces' too. Spaces described: s2."
     )

@@ -22,8 +22,13 @@ class Tiny(Model):
 
     def stream(self, ids: Sequence[int], layer: int) -> np.ndarray:
         """(tokens, width), float32."""
-        steps = np.cumsum([np.random.default_rng(token).normal(size=self.width) for token in ids], axis=0)
-        return (np.roll(np.tanh(steps / (1 + layer)), layer, axis=1) + 300.0 * (np.arange(self.width) == 0)).astype(np.float32)
+        steps = np.cumsum(
+            [np.random.default_rng(token).normal(size=self.width) for token in ids], axis=0
+        )
+        return (
+            np.roll(np.tanh(steps / (1 + layer)), layer, axis=1)
+            + 300.0 * (np.arange(self.width) == 0)
+        ).astype(np.float32)
 
     def encode(self, text: str, *, chat: bool = False) -> Encoded:
         raise NotImplementedError
@@ -34,7 +39,9 @@ class Tiny(Model):
     def unembed(self, states: Any) -> Any:
         raise NotImplementedError
 
-    def run(self, batch: Sequence[Sequence[int]], capture: Sequence[str], edits: Any = ()) -> dict[str, Any]:
+    def run(
+        self, batch: Sequence[Sequence[int]], capture: Sequence[str], edits: Any = ()
+    ) -> dict[str, Any]:
         import torch
 
         self.passes.append(len(batch))

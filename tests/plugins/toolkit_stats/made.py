@@ -15,23 +15,52 @@ from toolkit.testing.nulls import Groups
 from toolkit.work import Rows
 from toolkit_stats import toolkit_parts
 
-TESTS = ("welch", "student", "mann_whitney", "auroc", "permutation", "correlation", "anova", "kruskal")
+TESTS = (
+    "welch",
+    "student",
+    "mann_whitney",
+    "auroc",
+    "permutation",
+    "correlation",
+    "anova",
+    "kruskal",
+)
 PARTS = {
-    part.name: part for part in toolkit_parts() if isinstance(part, StagePart) and part.name.removeprefix("compare.") in TESTS
+    part.name: part
+    for part in toolkit_parts()
+    if isinstance(part, StagePart) and part.name.removeprefix("compare.") in TESTS
 }
 Found = dict[tuple[str, int, str, str], dict[str, Any]]
 
 
 def sample(name: str, unit: str = "", prompt: str = "") -> dict[str, Any]:
     """A row of `samples`; by itself unless a unit or prompt is given."""
-    row = {"sample": name, "unit": unit or name, "cluster": prompt or name, "text": name, "prompt_hash": prompt or name}
+    row = {
+        "sample": name,
+        "unit": unit or name,
+        "cluster": prompt or name,
+        "text": name,
+        "prompt_hash": prompt or name,
+    }
     return {**row, "token_ids": [], "pieces": [], "spans": []}
 
 
 def space(name: str = "s1", width: int = 8, layer: int = 1) -> dict[str, Any]:
     """A row of `spaces`."""
-    where = {"hookpoint": f"resid_post.{layer}", "address": f"m/resid_post.{layer}/{name}", "recipe": "jumprelu"}
-    return {"space": name, "model": "m", "revision": "1", "sae": name, "sae_hash": "x", "width": width, **where}
+    where = {
+        "hookpoint": f"resid_post.{layer}",
+        "address": f"m/resid_post.{layer}/{name}",
+        "recipe": "jumprelu",
+    }
+    return {
+        "space": name,
+        "model": "m",
+        "revision": "1",
+        "sae": name,
+        "sae_hash": "x",
+        "width": width,
+        **where,
+    }
 
 
 def tables(
@@ -41,41 +70,73 @@ def tables(
     spaces: Sequence[Mapping[str, Any]] = (space(),),
     **more: Sequence[str | float],
 ) -> dict[str, pa.Table]:
-    """Input tables; an activation is (space, sample, position, values by feature), a keyword more metadata."""
+    """Input tables; an activation is (space, sample, position, values by feature), a keyword more
+    metadata.
+    """
     keys = {"group": groups, **more}
-    meta = [_meta(row["sample"], key, value) for key, own in keys.items() for row, value in zip(samples, own, strict=True)]
+    meta = [
+        _meta(row["sample"], key, value)
+        for key, own in keys.items()
+        for row, value in zip(samples, own, strict=True)
+    ]
     entries = [
-        {"space": s, "sample": n, "position": at, "features": list(found), "values": list(found.values())}
+        {
+            "space": s,
+            "sample": n,
+            "position": at,
+            "features": list(found),
+            "values": list(found.values()),
+        }
         for s, n, at, found in activations
     ]
     made = {"samples": samples, "sample_meta": meta, "activations": entries, "spaces": spaces}
-    return {name: pa.Table.from_pylist(list(rows), schema=arrow_schema(name)) for name, rows in made.items()}
+    return {
+        name: pa.Table.from_pylist(list(rows), schema=arrow_schema(name))
+        for name, rows in made.items()
+    }
 
 
 def _meta(name: str, key: str, value: str | float) -> dict[str, Any]:
     text = isinstance(value, str)
-    return {"sample": name, "key": key, "number": None if text else value, "string": value if text else None}
+    return {
+        "sample": name,
+        "key": key,
+        "number": None if text else value,
+        "string": value if text else None,
+    }
 
 
 def of_dense(
-    dense: np.ndarray, groups: Sequence[str | float], units: Sequence[str] | None = None, **more: Sequence[str | float]
+    dense: np.ndarray,
+    groups: Sequence[str | float],
+    units: Sequence[str] | None = None,
+    **more: Sequence[str | float],
 ) -> dict[str, pa.Table]:
     """A dense array of samples by features as tables; units, if any, and more metadata."""
     names = [f"n{at:04d}" for at in range(len(dense))]
     samples = [sample(name, unit) for name, unit in zip(names, units or names, strict=True)]
     rows = [
-        ("s1", name, 0, {int(at): float(row[at]) for at in np.flatnonzero(row)}) for name, row in zip(names, dense, strict=True)
+        ("s1", name, 0, {int(at): float(row[at]) for at in np.flatnonzero(row)})
+        for name, row in zip(names, dense, strict=True)
     ]
     return tables(samples, groups, rows, [space(width=dense.shape[1])], **more)
 
 
 def of_groups(data: Groups) -> dict[str, pa.Table]:
-    """Made-up groups as tables: a game is a unit, prompts are all different, the label is group a or b."""
+    """Made-up groups as tables: a game is a unit, prompts are all different, the label is group a
+    or b.
+    """
     names = [f"r{row:05d}" for row in data.sample]
-    units, labels, empty = [f"g{game}" for game in data.game], ["a" if label else "b" for label in data.label], [[]] * len(names)
+    units, labels, empty = (
+        [f"g{game}" for game in data.game],
+        ["a" if label else "b" for label in data.label],
+        [[]] * len(names),
+    )
     lists = [
         pa.ListArray.from_arrays(
-            pa.array(data.indptr, pa.int32()), pa.array(values), type=arrow_schema("activations").field(name).type
+            pa.array(data.indptr, pa.int32()),
+            pa.array(values),
+            type=arrow_schema("activations").field(name).type,
         )
         for name, values in (("features", data.features), ("values", data.values))
     ]
@@ -96,11 +157,17 @@ def run(part: str, given: Mapping[str, pa.Table], seed: int = 0, **params: Any) 
     return by_key
 
 
-def numbers(part: str, given: Mapping[str, pa.Table], seed: int = 0, **params: Any) -> dict[str, dict[int, float]]:
-    """By statistic of the comparison itself (not of its groups), the number of each feature of one space; NaN where there is none."""
+def numbers(
+    part: str, given: Mapping[str, pa.Table], seed: int = 0, **params: Any
+) -> dict[str, dict[int, float]]:
+    """By statistic of the comparison itself (not of its groups), the number of each feature of one
+    space; NaN where there is none.
+    """
     found = written(part, given, seed, **params)
     made: dict[str, dict[int, float]] = {}
-    for stat, feature, number in zip(*(found[name].to_pylist() for name in ("stat", "feature", "number")), strict=True):
+    for stat, feature, number in zip(
+        *(found[name].to_pylist() for name in ("stat", "feature", "number")), strict=True
+    ):
         if stat not in ("mean", "density"):
             made.setdefault(stat, {})[feature] = np.nan if number is None else number
     return made
@@ -113,4 +180,6 @@ def written(part: str, given: Mapping[str, pa.Table], seed: int = 0, **params: A
 
 def _rows(part: str, given: Mapping[str, pa.Table], seed: int, params: Mapping[str, Any]) -> Rows:
     stage = PARTS[f"compare.{part}"]
-    return stage.run(make_work(stage.params(**{"by": "group", "details": "all", **params}), given, seed=seed))
+    return stage.run(
+        make_work(stage.params(**{"by": "group", "details": "all", **params}), given, seed=seed)
+    )

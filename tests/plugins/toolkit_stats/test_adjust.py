@@ -22,15 +22,28 @@ def design(sizes: tuple[int, int], clusters: np.ndarray) -> Design:
         groups.append(Group(name, int(start), int(end), own, len(set(own)), len(own)))
     cells = np.concatenate([groups[0].clusters, groups[1].clusters + groups[0].count])
     names = [f"n{at}" for at in range(len(clusters))]
-    return Design(names, tuple(groups), cells, np.repeat([0, 1], [group.count for group in groups]), clusters, [])
+    return Design(
+        names,
+        tuple(groups),
+        cells,
+        np.repeat([0, 1], [group.count for group in groups]),
+        clusters,
+        [],
+    )
 
 
-def sandwich(y: np.ndarray, regressors: np.ndarray, clusters: np.ndarray) -> tuple[float, float, float]:
-    """Coefficient of the first regressor, its cluster-robust standard error, and the residual standard deviation."""
+def sandwich(
+    y: np.ndarray, regressors: np.ndarray, clusters: np.ndarray
+) -> tuple[float, float, float]:
+    """Coefficient of the first regressor, its cluster-robust standard error, and the residual
+    standard deviation.
+    """
     bread = np.linalg.inv(regressors.T @ regressors)
     beta = bread @ regressors.T @ y
     residual = y - regressors @ beta
-    scores = np.array([regressors[clusters == one].T @ residual[clusters == one] for one in np.unique(clusters)])
+    scores = np.array(
+        [regressors[clusters == one].T @ residual[clusters == one] for one in np.unique(clusters)]
+    )
     n, k, g = *regressors.shape, len(scores)
     cover = bread @ (scores.T @ scores) @ bread * g / (g - 1) * (n - 1) / (n - k)
     return beta[0], np.sqrt(cover[0, 0]), np.sqrt((residual**2).sum() / (n - k))
@@ -41,7 +54,12 @@ def case(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
     rng = np.random.default_rng(seed)
     covariates = np.column_stack([rng.normal(size=90), rng.integers(0, 2, 90)])
     group = (np.arange(90) < 40).astype(float)
-    values = np.maximum(rng.normal(size=(90, 5)) + covariates @ [[0.5], [1.0]] + np.repeat(rng.normal(size=30), 3)[:, None], 0)
+    values = np.maximum(
+        rng.normal(size=(90, 5))
+        + covariates @ [[0.5], [1.0]]
+        + np.repeat(rng.normal(size=30), 3)[:, None],
+        0,
+    )
     return values, covariates, np.arange(90) // 3, group
 
 
@@ -49,19 +67,27 @@ def case(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 def test_the_adjusted_test_is_least_squares_with_cluster_robust_errors(offset: float) -> None:
     values, covariates, clusters, group = case()
     values = values + offset
-    found = adjusted(sparse.csr_array(values), model(design((40, 50), clusters), covariates, "x"), "own")
+    found = adjusted(
+        sparse.csr_array(values), model(design((40, 50), clusters), covariates, "x"), "own"
+    )
     for column in range(values.shape[1]):
-        beta, error, spread = sandwich(values[:, column], np.column_stack([group, np.ones(90), covariates]), clusters)
+        beta, error, spread = sandwich(
+            values[:, column], np.column_stack([group, np.ones(90), covariates]), clusters
+        )
         assert found.t[column] == pytest.approx(beta / error, rel=1e-8 if offset else 1e-9)
         assert found.d[column] == pytest.approx(beta / spread, rel=1e-8 if offset else 1e-9)
-        assert found.p[column] == pytest.approx(2 * stats.t.sf(abs(beta / error), 30 - 4), rel=1e-8 if offset else 1e-9)
+        assert found.p[column] == pytest.approx(
+            2 * stats.t.sf(abs(beta / error), 30 - 4), rel=1e-8 if offset else 1e-9
+        )
 
 
 @pytest.mark.peer
 def test_statsmodels_says_the_same() -> None:
     api = pytest.importorskip("statsmodels.api")
     values, covariates, clusters, group = case(1)
-    found = adjusted(sparse.csr_array(values), model(design((40, 50), clusters), covariates, "x"), "own")
+    found = adjusted(
+        sparse.csr_array(values), model(design((40, 50), clusters), covariates, "x"), "own"
+    )
     for column in range(values.shape[1]):
         fit = api.OLS(values[:, column], np.column_stack([group, np.ones(90), covariates]))
         theirs = fit.fit(cov_type="cluster", cov_kwds={"groups": clusters}, use_t=True)
@@ -71,22 +97,28 @@ def test_statsmodels_says_the_same() -> None:
 def test_columns_without_a_residual_are_no_evidence() -> None:
     values, covariates, clusters, _ = case()
     columns = np.column_stack([np.full(90, 2.5), covariates[:, 1] * 3.0, values[:, 0]])
-    found = adjusted(sparse.csr_array(columns), model(design((40, 50), clusters), covariates, "x"), "own")
+    found = adjusted(
+        sparse.csr_array(columns), model(design((40, 50), clusters), covariates, "x"), "own"
+    )
     assert found.p[:2].tolist() == [1.0, 1.0]
     assert np.isnan(found.t[:2]).all()
     assert np.isnan(found.d[:2]).all()
     assert np.isfinite(found.t[2])
 
 
-# --- as a stage ---------------------------------------------------------------------------------------------------------
+# --- as a stage -----------------------------------------------------------------------------------
 
 
 def confounded(seed: int = 0) -> dict[str, Any]:
-    """Feature 0 reads the balance, which differs between the groups; feature 1 reads the group itself."""
+    """Feature 0 reads the balance, which differs between the groups; feature 1 reads the group
+    itself.
+    """
     rng = np.random.default_rng(seed)
     groups = ["a"] * 60 + ["b"] * 60
     balance = rng.normal(size=120) + np.repeat([2.0, 0.0], 60)
-    dense = np.column_stack([balance + 5 + 0.3 * rng.normal(size=120), rng.random(120) + np.repeat([1.0, 0.2], 60)])
+    dense = np.column_stack(
+        [balance + 5 + 0.3 * rng.normal(size=120), rng.random(120) + np.repeat([1.0, 0.2], 60)]
+    )
     words = ["high" if value > 1 else "low" for value in balance]
     return of_dense(dense, groups, balance=balance.tolist(), level=words)
 
@@ -98,7 +130,9 @@ def test_covariates_stand_beside_the_plain_test_and_take_away_what_they_explain(
     assert number[0, "p_adjusted"] > 0.01
     assert abs(number[0, "d_adjusted"]) < 0.6 < number[0, "d"]
     assert number[1, "p_adjusted"] < 1e-6
-    assert [number[at, stat] for at in (0, 1) for stat in ("significant", "significant_adjusted")] == [1, 0, 1, 1]
+    assert [
+        number[at, stat] for at in (0, 1) for stat in ("significant", "significant_adjusted")
+    ] == [1, 0, 1, 1]
     assert number[1, "q_adjusted"] == pytest.approx(2 * number[1, "p_adjusted"])
     assert found["s1", 0, "d_adjusted", "a vs b"]["text"] == "welch: given balance"
     plain = run("welch", confounded(), between=("a", "b"))
@@ -112,25 +146,47 @@ def test_within_a_key_is_least_squares_with_its_values_as_indicators() -> None:
     high = np.array([word == "high" for word in words], dtype=float)
     dense = np.array([row["values"] for row in given["activations"].to_pylist()])
     group = (np.arange(120) < 60).astype(float)
-    beta, error, _ = sandwich(dense[:, 0].astype(float), np.column_stack([group, np.ones(120), high]), np.arange(120))
+    beta, error, _ = sandwich(
+        dense[:, 0].astype(float), np.column_stack([group, np.ones(120), high]), np.arange(120)
+    )
     assert found["t_adjusted"][0] == pytest.approx(beta / error, rel=1e-6)
     assert (
-        numbers("welch", given, between=("a", "b"), covariates=["level"], spread="own")["t_adjusted"][0] == found["t_adjusted"][0]
+        numbers("welch", given, between=("a", "b"), covariates=["level"], spread="own")[
+            "t_adjusted"
+        ][0]
+        == found["t_adjusted"][0]
     )
 
 
 def test_students_test_can_be_adjusted_as_well() -> None:
-    plain, beside = (numbers("student", confounded(), between=("a", "b"), covariates=keys) for keys in ([], ["balance"]))
+    plain, beside = (
+        numbers("student", confounded(), between=("a", "b"), covariates=keys)
+        for keys in ([], ["balance"])
+    )
     assert "p_adjusted" not in plain
-    assert beside["p_adjusted"] == numbers("welch", confounded(), between=("a", "b"), covariates=["balance"])["p_adjusted"]
+    assert (
+        beside["p_adjusted"]
+        == numbers("welch", confounded(), between=("a", "b"), covariates=["balance"])["p_adjusted"]
+    )
 
 
 def test_a_word_outside_the_groups_leaves_a_covariate_a_number() -> None:
-    dense, balance = np.random.default_rng(4).random((43, 3)), np.random.default_rng(5).normal(size=40).tolist()
+    dense, balance = (
+        np.random.default_rng(4).random((43, 3)),
+        np.random.default_rng(5).normal(size=40).tolist(),
+    )
     groups = ["a"] * 20 + ["b"] * 20
-    only = numbers("welch", of_dense(dense[:40], groups, balance=balance), between=("a", "b"), covariates=["balance"])
+    only = numbers(
+        "welch",
+        of_dense(dense[:40], groups, balance=balance),
+        between=("a", "b"),
+        covariates=["balance"],
+    )
     more = of_dense(dense, [*groups, "c", "c", "c"], balance=[*balance, "none", "none", "none"])
-    assert numbers("welch", more, between=("a", "b"), covariates=["balance"])["p_adjusted"] == only["p_adjusted"]
+    assert (
+        numbers("welch", more, between=("a", "b"), covariates=["balance"])["p_adjusted"]
+        == only["p_adjusted"]
+    )
 
 
 def refused(message: str, given: Any, part: str = "welch", **params: Any) -> None:
@@ -140,7 +196,12 @@ def refused(message: str, given: Any, part: str = "welch", **params: Any) -> Non
 
 
 def test_a_covariate_that_nobody_has_is_answered_with_the_known_ones() -> None:
-    message = "covariates: no sample has metadata 'balanse'. Did you mean 'balance'? The samples have: balance, group, level."
+    message = (
+        "covariates: no sample has metadata 'balanse'. Did you mean 'balance'? The "
+        "samples have: "
+        "balance, group, "
+        "level."
+    )
     refused(message, confounded(), covariates=["balanse"])
 
 
@@ -148,17 +209,24 @@ def test_a_covariate_that_some_lack_is_refused() -> None:
     given = confounded()
     meta = given["sample_meta"].to_pylist()
     given["sample_meta"] = type(given["sample_meta"]).from_pylist(
-        [row for row in meta if not (row["key"] == "balance" and row["sample"] < "n0002")], schema=given["sample_meta"].schema
+        [row for row in meta if not (row["key"] == "balance" and row["sample"] < "n0002")],
+        schema=given["sample_meta"].schema,
     )
     message = (
-        "covariates: 2 of the 120 samples compared have no 'balance' (the first is 'n0000'). Take a key that all of them have."
+        "covariates: 2 of the 120 samples compared have no 'balance' (the first is "
+        "'n0000'). Take a key "
+        "that all of them "
+        "have."
     )
     refused(message, given, covariates=["balance"])
 
 
 def test_a_covariate_that_is_the_group_is_refused() -> None:
     message = (
-        "covariates: given group tell 'a' from 'b' without error among the 120 samples compared, so that nothing is left to "
+        "covariates: given group tell 'a' from 'b' without error among the 120 "
+        "samples "
+        "compared, so that "
+        "nothing is left to "
         "compare. Leave out the covariate that stands for the group."
     )
     refused(message, confounded(), covariates=["group"])
@@ -167,10 +235,16 @@ def test_a_covariate_that_is_the_group_is_refused() -> None:
 def test_more_coefficients_than_clusters_are_refused() -> None:
     rng = np.random.default_rng(0)
     given = of_dense(
-        rng.random((12, 2)), list("aaaaaabbbbbb"), [f"g{at // 2}" for at in range(12)], kind=[f"k{at % 6}" for at in range(12)]
+        rng.random((12, 2)),
+        list("aaaaaabbbbbb"),
+        [f"g{at // 2}" for at in range(12)],
+        kind=[f"k{at % 6}" for at in range(12)],
     )
     message = (
-        "covariates: given kind take 7 coefficients, and there are 6 independent clusters; a test needs more clusters than "
+        "covariates: given kind take 7 coefficients, and there are 6 independent "
+        "clusters; a test "
+        "needs more clusters "
+        "than "
         "coefficients. Take fewer covariates, or numbers in place of words."
     )
     refused(message, given, covariates=["kind"])
@@ -178,14 +252,29 @@ def test_more_coefficients_than_clusters_are_refused() -> None:
 
 def test_a_number_that_is_none_is_refused() -> None:
     given = of_dense(np.ones((6, 1)), list("aaabbb"), x=[1.0, 2.0, 3.0, 4.0, float("nan"), 5.0])
-    refused("covariates: 'x' is nan in sample 'n0004'; an adjustment needs finite numbers.", given, covariates=["x"])
+    refused(
+        "covariates: 'x' is nan in sample 'n0004'; an adjustment needs finite numbers.",
+        given,
+        covariates=["x"],
+    )
 
 
 def test_strata_that_cut_through_a_cluster_are_refused_where_labels_move() -> None:
-    given = of_dense(np.ones((12, 1)), list("aaaaaabbbbbb"), [f"g{at // 2}" for at in range(12)], level=list("xyxyxyxyxyxy"))
+    given = of_dense(
+        np.ones((12, 1)),
+        list("aaaaaabbbbbb"),
+        [f"g{at // 2}" for at in range(12)],
+        level=list("xyxyxyxyxyxy"),
+    )
     message = (
-        "within: the cluster of sample 'n0000' has samples with several values of 'level'; a cluster is one piece of evidence "
-        "and must lie within one of them. Take a key that is the same in a unit, or adjust means for it: compare.welch with "
+        "within: the cluster of sample 'n0000' has samples with several values of "
+        "'level'; a cluster "
+        "is one piece of "
+        "evidence "
+        "and must lie within one of them. Take a key that is the same in a unit, "
+        "or "
+        "adjust means for it: "
+        "compare.welch with "
         "`within: level`."
     )
     refused(message, given, "mann_whitney", within="level")

@@ -1,4 +1,6 @@
-"""`at` of parts that read activations: one extraction at several selectors serves each as one of its own would have done."""
+"""`at` of parts that read activations: one extraction at several selectors serves each as one of
+its own would have done.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ TWO = {"by": "group", "between": ["a", "b"], "cluster": "none"}
 BOS = 1
 
 
-def sample(name: str, ids: Sequence[int], spans: Sequence[tuple[str, int, int]] = ()) -> dict[str, Any]:
+def sample(
+    name: str, ids: Sequence[int], spans: Sequence[tuple[str, int, int]] = ()
+) -> dict[str, Any]:
     """A row of `samples`."""
     named = [{"name": span, "start": start, "end": end} for span, start, end in spans]
     row = {"sample": name, "unit": name, "cluster": name, "text": name, "prompt_hash": name}
@@ -45,40 +49,69 @@ def table(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(list(rows), schema=arrow_schema(name))
 
 
-# --- one extraction, or one for each selector -----------------------------------------------------------------------------
+# --- one extraction, or one for each selector -----------------------------------------------------
 
 
 class Lab:
-    """The packaged model with two of its SAEs, on texts with a span, in two groups and with a label."""
+    """The packaged model with two of its SAEs, on texts with a span, in two groups and with a
+    label.
+    """
 
     def __init__(self) -> None:
         model, saes = PARTS.get("model", "huggingface"), PARTS.get("sae", "llama_scope")
-        self.model = model.load(model.params(path=str(model_path()), device="cpu"), SilentReporter())
+        self.model = model.load(
+            model.params(path=str(model_path()), device="cpu"), SilentReporter()
+        )
         self.saes = list(saes.load(saes.params(path=str(saes_path())), SilentReporter()))[:2]
-        texts = [f"Your balance is ${at * 7 % 90 + 10} now, and the goal is {['far', 'near'][at % 2]} today." for at in range(36)]
-        tokens = [self.model.tokenise(text) for text in texts]
-        rows = [{**sample(f"s{at:02d}", own.ids, [("balance", 3, 6)]), "text": own.text} for at, own in enumerate(tokens)]
-        meta = [{"sample": row["sample"], "key": "group", "number": None, "string": "ab"[at % 2]} for at, row in enumerate(rows)]
-        meta += [
-            {"sample": row["sample"], "key": "label", "number": float(at % 4), "string": None} for at, row in enumerate(rows)
+        texts = [
+            f"Your balance is ${at * 7 % 90 + 10} now, and the goal "
+            f"is "
+            f"{['far', 'near'][at % 2]} "
+            f"today."
+            for at in range(36)
         ]
-        self.samples = {"samples": table("samples", rows), "sample_meta": table("sample_meta", meta)}
+        tokens = [self.model.tokenise(text) for text in texts]
+        rows = [
+            {**sample(f"s{at:02d}", own.ids, [("balance", 3, 6)]), "text": own.text}
+            for at, own in enumerate(tokens)
+        ]
+        meta = [
+            {"sample": row["sample"], "key": "group", "number": None, "string": "ab"[at % 2]}
+            for at, row in enumerate(rows)
+        ]
+        meta += [
+            {"sample": row["sample"], "key": "label", "number": float(at % 4), "string": None}
+            for at, row in enumerate(rows)
+        ]
+        self.samples = {
+            "samples": table("samples", rows),
+            "sample_meta": table("sample_meta", meta),
+        }
 
     def extracted(self, *at: Mapping[str, Any]) -> tuple[dict[str, pa.Table], Mapping[str, Any]]:
         """The tables after an extraction at the union of the selectors, and what it told."""
         part = PARTS.get("stage", "extract.activations")
-        work = make_work(part.params.model_validate({"at": at}), self.samples, model=self.model, saes=self.saes)
+        work = make_work(
+            part.params.model_validate({"at": at}), self.samples, model=self.model, saes=self.saes
+        )
         found: dict[str, list[pa.Table]] = {}
         for name, rows in part.run(work):
             found.setdefault(name, []).append(rows)
         (told,) = (facts for name, facts in work.report.events if name == "extracted")
-        return {**self.samples, **{name: pa.concat_tables(own) for name, own in found.items()}}, told
+        return {
+            **self.samples,
+            **{name: pa.concat_tables(own) for name, own in found.items()},
+        }, told
 
-    def rows(self, part: str, tables: Mapping[str, pa.Table], **params: Any) -> dict[str, list[dict[str, Any]]]:
+    def rows(
+        self, part: str, tables: Mapping[str, pa.Table], **params: Any
+    ) -> dict[str, list[dict[str, Any]]]:
         stage = PARTS.get("stage", part)
         model = self.model if stage.uses_model else None
         found: dict[str, list[dict[str, Any]]] = {}
-        for name, own in stage.run(make_work(stage.params.model_validate(params), dict(tables), model=model)):
+        for name, own in stage.run(
+            make_work(stage.params.model_validate(params), dict(tables), model=model)
+        ):
             found.setdefault(name, []).extend(own.to_pylist())
         return found
 
@@ -95,7 +128,9 @@ def union(lab: Lab) -> tuple[dict[str, pa.Table], Mapping[str, Any]]:
 
 
 def same(found: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, Any]]) -> None:
-    """Equal rows; texts apart, since they name the selector, and numbers to what single precision leaves."""
+    """Equal rows; texts apart, since they name the selector, and numbers to what single precision
+    leaves.
+    """
     assert len(found) == len(wanted) > 0
     for one, other in zip(found, wanted, strict=True):
         for key, value in other.items():
@@ -137,26 +172,41 @@ def test_one_extraction_is_one_pass_over_each_text(lab: Lab, union: Any) -> None
 
 def test_rows_say_which_selector_they_are_of(lab: Lab, union: Any) -> None:
     tables, _ = union
-    rows = lab.rows("compare.welch", tables, **TWO, at={"span": "balance", "take": "last"})["features"]
+    rows = lab.rows("compare.welch", tables, **TWO, at={"span": "balance", "take": "last"})[
+        "features"
+    ]
     assert {row["text"].partition(": ")[0] for row in rows if row["stat"] == "q"} == {
         'welch, at {"span":"balance","take":"last"}'
     }
     best = lab.rows("compare.probe", tables, **TWO, layers=[1], at="last")["baselines"]
-    assert {row["text"].rpartition("; ")[2] for row in best if row["kind"] == "best feature"} == {"at last"}
+    assert {row["text"].rpartition("; ")[2] for row in best if row["kind"] == "best feature"} == {
+        "at last"
+    }
 
 
 @pytest.mark.parametrize("half", ["all", "select"])
-def test_a_report_of_several_selectors_shows_each_ones_own_means(half: str, lab: Lab, union: Any) -> None:
+def test_a_report_of_several_selectors_shows_each_ones_own_means(
+    half: str, lab: Lab, union: Any
+) -> None:
     tables, _ = union
-    alone = {mark: lab.rows("compare.welch", tables, **TWO, half=half, at=at)["features"] for mark, at in MODES.items()}
-    inputs = TableInputs({**tables, "features": table("features", [row for rows in alone.values() for row in rows])})
+    alone = {
+        mark: lab.rows("compare.welch", tables, **TWO, half=half, at=at)["features"]
+        for mark, at in MODES.items()
+    }
+    inputs = TableInputs(
+        {**tables, "features": table("features", [row for rows in alone.values() for row in rows])}
+    )
     contrasts = list(read_contrasts(inputs))
     assert len(contrasts) == len(MODES)
     for found in contrasts:
         (mark,) = [mark for mark in MODES if f", at {mark}" in found.name]
         top = [int(at) for at in found.ranking()[:5]]
         numbers = _numbers(inputs, found, top)
-        wanted = {(row["space"], row["feature"], row["group"]): row["number"] for row in alone[mark] if row["stat"] == "mean"}
+        wanted = {
+            (row["space"], row["feature"], row["group"]): row["number"]
+            for row in alone[mark]
+            if row["stat"] == "mean"
+        }
         assert top
         for at in top:
             for group in found.sides:
@@ -177,36 +227,66 @@ def test_a_mark_is_the_end_of_a_text() -> None:
 
 def test_examples_of_a_ranking_are_of_the_positions_that_it_read(lab: Lab, union: Any) -> None:
     tables, _ = union
-    ranked = lab.rows("compare.ranking", tables, by="label", preset="loose", min_r=-1, min_tpr=0, max_fpr=1, at=BALANCE)
+    ranked = lab.rows(
+        "compare.ranking",
+        tables,
+        by="label",
+        preset="loose",
+        min_r=-1,
+        min_tpr=0,
+        max_fpr=1,
+        at=BALANCE,
+    )
     sink = PARTS.get("sink", "ranking")
     assert isinstance(sink, SinkPart)
     given = {**tables, "features": table("features", ranked["features"]), "saes": table("saes", [])}
     work = SinkWork(sink.params.model_validate({}), Path("nowhere"), "run-1", TableInputs(given))
-    files = {name: data if isinstance(data, bytes) else b"".join(data) for name, data in sink.run(work)}
+    files = {
+        name: data if isinstance(data, bytes) else b"".join(data) for name, data in sink.run(work)
+    }
     (first, *_) = json.loads(files["feature_examples.json"]).values()
     seen = [example["activation"] for own in first["examples_by_label"].values() for example in own]
     kept = lab.extracted(BALANCE)[0]["activations"].to_pylist()
-    values = [dict(zip(row["features"], row["values"], strict=True)).get(first["feature_id"]) for row in kept]
+    values = [
+        dict(zip(row["features"], row["values"], strict=True)).get(first["feature_id"])
+        for row in kept
+    ]
     assert seen
     assert max(seen) == pytest.approx(max(value for value in values if value is not None), rel=1e-4)
-    assert next(csv.DictReader(io.StringIO(files["ranked_features.csv"].decode())))["feature_id"] == str(first["feature_id"])
+    assert next(csv.DictReader(io.StringIO(files["ranked_features.csv"].decode())))[
+        "feature_id"
+    ] == str(first["feature_id"])
 
 
-# --- what was not kept ----------------------------------------------------------------------------------------------------
+# --- what was not kept ----------------------------------------------------------------------------
 
 
-def kept(ids: Sequence[Sequence[int]], at: Any, bos: int | None = BOS, spans: Any = ()) -> TableInputs:
-    """Tables after an extraction at a selector from a model with this BOS; each row's only value is its position."""
+def kept(
+    ids: Sequence[Sequence[int]], at: Any, bos: int | None = BOS, spans: Any = ()
+) -> TableInputs:
+    """Tables after an extraction at a selector from a model with this BOS; each row's only value is
+    its position.
+    """
     rows = [sample(f"s{number}", own, spans) for number, own in enumerate(ids)]
     activations = [
-        {"space": "space", "sample": row["sample"], "position": position, "features": [0], "values": [float(position)]}
+        {
+            "space": "space",
+            "sample": row["sample"],
+            "position": position,
+            "features": [0],
+            "values": [float(position)],
+        }
         for row in rows
         for position in selected(at, Read.of(row), bos)
     ]
-    return TableInputs({"samples": table("samples", rows), "activations": table("activations", activations)})
+    return TableInputs(
+        {"samples": table("samples", rows), "activations": table("activations", activations)}
+    )
 
 
-def read(inputs: TableInputs, at: Any, samples: Sequence[str] = ("s0", "s1")) -> list[tuple[str, int]]:
+def read(
+    inputs: TableInputs, at: Any, samples: Sequence[str] = ("s0", "s1")
+) -> list[tuple[str, int]]:
     """The places that are read."""
     rows = Activations(inputs, AtKept(at=at).at).of("space", samples, "space (m/x)").to_pylist()
     return [(row["sample"], row["position"]) for row in rows]
@@ -229,12 +309,19 @@ SOME = st.sampled_from(
 )
 
 
-@given(st.lists(st.lists(st.integers(5, 9), min_size=1, max_size=5), min_size=1, max_size=4), SOME, SOME, st.booleans())
+@given(
+    st.lists(st.lists(st.integers(5, 9), min_size=1, max_size=5), min_size=1, max_size=4),
+    SOME,
+    SOME,
+    st.booleans(),
+)
 @settings(deadline=None)
 def test_what_is_read_is_what_the_selector_finds_in_the_text_or_it_is_refused(
     texts: list[list[int]], of_extraction: Any, of_comparison: Any, has_bos: bool
 ) -> None:
-    """From any extraction, with and without BOS. A first token that all texts share and no extraction kept is taken for BOS."""
+    """From any extraction, with and without BOS. A first token that all texts share and no
+    extraction kept is taken for BOS.
+    """
     ids = [[BOS, *own] if has_bos else own for own in texts]
     inputs = kept(ids, of_extraction, BOS if has_bos else None)
     rows = inputs.read("samples").to_pylist()
@@ -243,7 +330,11 @@ def test_what_is_read_is_what_the_selector_finds_in_the_text_or_it_is_refused(
     firsts = {row["token_ids"][0] for row in longer}
     shared = len(firsts) == 1 and not any((row["sample"], 0) in there for row in longer)
     bos = min(firsts) if shared else BOS if has_bos else None
-    wanted = {(row["sample"], position) for row in rows for position in selected(of_comparison, Read.of(row), bos)}
+    wanted = {
+        (row["sample"], position)
+        for row in rows
+        for position in selected(of_comparison, Read.of(row), bos)
+    }
     found = attempt(inputs, of_comparison, [row["sample"] for row in rows])
     if isinstance(found, set):
         assert found == wanted
@@ -268,7 +359,10 @@ def test_a_position_that_was_not_kept_is_refused() -> None:
     assert read(inputs, "all", ["s1"]) == [("s0", 2), ("s0", 3), ("s1", 1), ("s1", 2)]
     with pytest.raises(
         DataError,
-        match=r"at: all asks for position 1 of sample 's0', which was not kept in space space \(m/x\) \(1 such positions\)",
+        match=r"at: all asks for position 1 of sample 's0', which was not kept in "
+        r"space "
+        r"space \(m/x\) \(1 "
+        r"such positions\)",
     ):
         read(inputs, "all")
 
@@ -282,7 +376,9 @@ def test_samples_in_which_a_selector_finds_nothing_are_not_measured() -> None:
 
 def test_a_first_token_that_may_be_bos_and_was_kept_has_to_be_named() -> None:
     inputs = kept(TEXTS, Selector.model_validate({"exclude": {"bos": False}}))
-    with pytest.raises(DataError, match=r"at: all may or may not ask for the first token of sample 's0'"):
+    with pytest.raises(
+        DataError, match=r"at: all may or may not ask for the first token of sample 's0'"
+    ):
         read(inputs, "all")
     assert len(read(inputs, {"exclude": {"bos": False}})) == 7
     assert len(read(inputs, {"exclude": {"positions": [0], "bos": False}})) == 5

@@ -1,4 +1,6 @@
-"""The stages compare.*: groups, units, the family, what each writes beside p and q, and what it refuses."""
+"""The stages compare.*: groups, units, the family, what each writes beside p and q, and what it
+refuses.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,16 @@ from hypothesis.extra import numpy as hnp
 from pydantic import ValidationError
 from scipy import sparse, stats
 
-from tests.plugins.toolkit_stats.made import PARTS, TESTS, numbers, of_dense, run, sample, space, tables
+from tests.plugins.toolkit_stats.made import (
+    PARTS,
+    TESTS,
+    numbers,
+    of_dense,
+    run,
+    sample,
+    space,
+    tables,
+)
 from toolkit.errors import DataError
 from toolkit.randomness import half
 from toolkit.tables import arrow_schema
@@ -54,9 +65,11 @@ def test_each_keeps_the_contract(part: str) -> None:
     check_part(PARTS[part], params=params, work=make_work(tables=given))
 
 
-# --- statistics ---------------------------------------------------------------------------------------------------------
+# --- statistics -----------------------------------------------------------------------------------
 
-DENSE = hnp.arrays(float, (13, 4), elements=st.integers(-40, 40).map(lambda number: max(number, 0) / 8))
+DENSE = hnp.arrays(
+    float, (13, 4), elements=st.integers(-40, 40).map(lambda number: max(number, 0) / 8)
+)
 
 
 @settings(max_examples=20, deadline=None)
@@ -71,13 +84,24 @@ def test_student_is_scipys_and_its_interval_the_usual_one(dense: np.ndarray) -> 
     sized = effects(*sides, found.variance)
     reach = 1.959963984540054 * np.sqrt(13 / 42 + found.d**2 / 22)
     np.testing.assert_allclose(sized.d_high - sized.d, reach, rtol=1e-9)
-    np.testing.assert_allclose(sized.g / np.where(found.d, found.d, 1), np.where(found.d, 1 - 3 / (4 * 11 - 1), 0), rtol=1e-3)
+    np.testing.assert_allclose(
+        sized.g / np.where(found.d, found.d, 1),
+        np.where(found.d, 1 - 3 / (4 * 11 - 1), 0),
+        rtol=1e-3,
+    )
 
 
 def test_clusters_of_equal_rows_are_one_row_each_for_student() -> None:
     rows, labels = values(20), np.repeat(np.arange(10), 3)
-    once = student(*(moments(sparse.csr_array(side), np.arange(10)) for side in (rows[:10], rows[10:])))
-    again = student(*(moments(sparse.csr_array(np.repeat(side, 3, axis=0)), labels) for side in (rows[:10], rows[10:])))
+    once = student(
+        *(moments(sparse.csr_array(side), np.arange(10)) for side in (rows[:10], rows[10:]))
+    )
+    again = student(
+        *(
+            moments(sparse.csr_array(np.repeat(side, 3, axis=0)), labels)
+            for side in (rows[:10], rows[10:])
+        )
+    )
     np.testing.assert_allclose(again.p, once.p, rtol=1e-9)
 
 
@@ -86,7 +110,9 @@ def test_clusters_of_equal_rows_are_one_row_each_for_student() -> None:
 def test_anova_is_scipys(dense: np.ndarray) -> None:
     parts = [dense[:3], dense[3:8], dense[8:]]
     inside = sum(part.var(axis=0) for part in parts) > 0
-    found = anova([moments(sparse.csr_array(part[:, inside]), np.arange(len(part))) for part in parts])
+    found = anova(
+        [moments(sparse.csr_array(part[:, inside]), np.arange(len(part))) for part in parts]
+    )
     theirs = stats.f_oneway(*(part[:, inside] for part in parts), axis=0)
     np.testing.assert_allclose(found.f, theirs.statistic, rtol=1e-8, atol=1e-10)
     np.testing.assert_allclose(found.p, theirs.pvalue, rtol=1e-8)
@@ -109,7 +135,9 @@ def test_pearson_is_scipys_with_its_interval(dense: np.ndarray, numbers: list[in
             assert abs(r[column]) == pytest.approx(1.0)
             continue
         assert found.p[column] == pytest.approx(theirs.pvalue, rel=1e-7)
-        np.testing.assert_allclose([found.low[column], found.high[column]], theirs.confidence_interval(), rtol=1e-7)
+        np.testing.assert_allclose(
+            [found.low[column], found.high[column]], theirs.confidence_interval(), rtol=1e-7
+        )
 
 
 @pytest.mark.parametrize("part", TWO_GROUPS)
@@ -133,7 +161,9 @@ def test_a_screen_follows_every_test_of_two_groups(part: str) -> None:
     found = known(pa.Table.from_pylist(list(rows.values()), schema=arrow_schema("features")), None)
     assert found.groups == ("a", "b")
     assert [feature.index for feature in found.features["s1"]] == [0, 1, 2, 3, 4]
-    assert [feature.d for feature in found.features["s1"]] == [rows["s1", at, "d", "a vs b"]["number"] for at in range(5)]
+    assert [feature.d for feature in found.features["s1"]] == [
+        rows["s1", at, "d", "a vs b"]["number"] for at in range(5)
+    ]
 
 
 def test_a_rank_test_goes_by_cluster_means() -> None:
@@ -144,11 +174,20 @@ def test_a_rank_test_goes_by_cluster_means() -> None:
     theirs = stats.mannwhitneyu(means[:12], means[12:], axis=0, method="asymptotic")
     np.testing.assert_allclose(list(found["p"].values()), theirs.pvalue, rtol=1e-9)
     np.testing.assert_allclose(list(found["u"].values()), theirs.statistic)
-    np.testing.assert_allclose(list(found["rank_biserial"].values()), 2 * theirs.statistic / 144 - 1)
-    assert all(found["rank_biserial_low"][at] < found["rank_biserial"][at] < found["rank_biserial_high"][at] for at in range(5))
+    np.testing.assert_allclose(
+        list(found["rank_biserial"].values()), 2 * theirs.statistic / 144 - 1
+    )
+    assert all(
+        found["rank_biserial_low"][at]
+        < found["rank_biserial"][at]
+        < found["rank_biserial_high"][at]
+        for at in range(5)
+    )
 
 
-@pytest.mark.parametrize(("method", "theirs"), [("pearson", stats.pearsonr), ("spearman", stats.spearmanr)])
+@pytest.mark.parametrize(
+    ("method", "theirs"), [("pearson", stats.pearsonr), ("spearman", stats.spearmanr)]
+)
 def test_a_correlation_goes_by_cluster_means_of_both(method: str, theirs: Any) -> None:
     dense, label = values(48), np.random.default_rng(1).integers(0, 4, 48).astype(float)
     units = [f"g{at // 2}" for at in range(48)]
@@ -156,17 +195,24 @@ def test_a_correlation_goes_by_cluster_means_of_both(method: str, theirs: Any) -
     wanted = theirs(dense[:, 2].reshape(24, 2).mean(axis=1), label.reshape(24, 2).mean(axis=1))
     assert found["s1", 2, "r", "trend of group"]["number"] == pytest.approx(wanted.statistic)
     assert found["s1", 2, "p", "trend of group"]["number"] == pytest.approx(wanted.pvalue)
-    assert found["s1", 2, "mean", ""]["text"] == "48 samples of 24 units, 48 distinct prompts, 24 clusters"
+    assert (
+        found["s1", 2, "mean", ""]["text"]
+        == "48 samples of 24 units, 48 distinct prompts, 24 clusters"
+    )
 
 
-@pytest.mark.parametrize(("part", "theirs"), [("anova", stats.f_oneway), ("kruskal", stats.kruskal)])
+@pytest.mark.parametrize(
+    ("part", "theirs"), [("anova", stats.f_oneway), ("kruskal", stats.kruskal)]
+)
 def test_several_groups_by_cluster_means(part: str, theirs: Any) -> None:
     dense, groups = values(30), [f"k{at % 3}" for at in range(30)]
     found = numbers(part, of_dense(dense, groups))
     wanted = theirs(*(dense[one::3] for one in range(3)), axis=0)
     np.testing.assert_allclose(list(found["p"].values()), wanted.pvalue, rtol=1e-9)
     two = numbers(part, of_dense(dense, groups), between=["k0", "k2"])
-    np.testing.assert_allclose(list(two["p"].values()), theirs(dense[0::3], dense[2::3], axis=0).pvalue, rtol=1e-9)
+    np.testing.assert_allclose(
+        list(two["p"].values()), theirs(dense[0::3], dense[2::3], axis=0).pvalue, rtol=1e-9
+    )
 
 
 def test_strata_of_ranks() -> None:
@@ -176,20 +222,26 @@ def test_strata_of_ranks() -> None:
     assert plain["rank_biserial"] == within["rank_biserial"]
 
 
-# --- groups and units ---------------------------------------------------------------------------------------------------
+# --- groups and units -----------------------------------------------------------------------------
 
 
 def test_one_group_against_the_rest() -> None:
     given = of_dense(values(), [["x", "y", "z"][at % 3] for at in range(24)])
     merged = of_dense(values(), [["x", "other", "other"][at % 3] for at in range(24)])
-    found, wanted = run("welch", given, between=["x", "rest"]), run("welch", merged, between=["x", "other"])
+    found, wanted = (
+        run("welch", given, between=["x", "rest"]),
+        run("welch", merged, between=["x", "other"]),
+    )
     assert [row["number"] for row in found.values()] == [row["number"] for row in wanted.values()]
     assert found["s1", 0, "mean", "rest"]["text"].startswith("16 samples")
 
 
 def test_a_group_that_is_named_rest_is_refused() -> None:
     message = (
-        "between: 'rest' means all other samples, but there are samples whose group is 'rest'. Give that group another name, or "
+        "between: 'rest' means all other samples, but there are samples whose group is "
+        "'rest'. Give that "
+        "group another name, "
+        "or "
         "name both groups."
     )
     refused(message, "welch", of_dense(values(), ["x", "rest"] * 12), between=["x", "rest"])
@@ -198,13 +250,22 @@ def test_a_group_that_is_named_rest_is_refused() -> None:
 @pytest.mark.parametrize("unit", ["unit", "game", "sentence"])
 def test_units_go_by_several_names(unit: str) -> None:
     given = of_dense(values(), halves(), [f"g{at // 3}" for at in range(24)])
-    assert run("welch", given, unit=unit, **PAIR)["s1", 0, "mean", "a"]["text"].endswith("12 distinct prompts, 4 clusters")
+    assert run("welch", given, unit=unit, **PAIR)["s1", 0, "mean", "a"]["text"].endswith(
+        "12 distinct prompts, 4 clusters"
+    )
 
 
 def test_a_metadata_key_may_name_the_unit() -> None:
     given = of_dense(values(), halves(), condition=[f"c{at // 4}" for at in range(24)])
-    assert run("welch", given, unit="condition", **PAIR)["s1", 0, "mean", "a"]["text"].endswith("3 clusters")
-    message = "unit: no sample has metadata 'conditoin'. Did you mean 'condition'? The samples have: condition, group."
+    assert run("welch", given, unit="condition", **PAIR)["s1", 0, "mean", "a"]["text"].endswith(
+        "3 clusters"
+    )
+    message = (
+        "unit: no sample has metadata 'conditoin'. Did you mean 'condition'? "
+        "The "
+        "samples have: "
+        "condition, group."
+    )
     refused(message, "welch", given, unit="conditoin", **PAIR)
 
 
@@ -212,7 +273,10 @@ def test_a_sample_without_its_unit_is_refused() -> None:
     given = of_dense(values(), halves(), condition=[f"c{at // 4}" for at in range(24)])
     given["sample_meta"] = given["sample_meta"].slice(0, 40)
     message = (
-        "unit: sample 'n0016' has no metadata 'condition', so nobody knows which samples it belongs to. Take `unit: unit` (the "
+        "unit: sample 'n0016' has no metadata 'condition', so nobody knows which "
+        "samples "
+        "it belongs to. Take "
+        "`unit: unit` (the "
         "samples' own), `unit: sample`, or a key that every compared sample has."
     )
     refused(message, "welch", given, unit="condition", **PAIR)
@@ -223,20 +287,36 @@ def test_a_group_of_fewer_than_three_units_is_refused_by_every_test(part: str) -
     groups: list[Any] = [1.0, 2.0] if part == "correlation" else ["a", "a", "b", "b", "b"]
     where = "by: 'group'" if part == "correlation" else "between: group 'a'"
     message = (
-        f"{where} has 2 samples of 2 units, 2 distinct prompts, 2 clusters (unit: unit, cluster: prompt, half: all); a test needs "
+        f"{where} has 2 samples of 2 units, 2 distinct prompts, 2 clusters (unit: unit, "
+        f"cluster: prompt, "
+        f"half: all); a test "
+        f"needs "
         f"at least 3 independent clusters to see a spread. Give the experiment more units."
     )
-    refused(message, part, of_dense(values(len(groups)), groups), **(PAIR if part in TWO_GROUPS else {}))
+    refused(
+        message, part, of_dense(values(len(groups)), groups), **(PAIR if part in TWO_GROUPS else {})
+    )
 
 
 def test_units_that_equal_prompts_join_are_told_apart_from_too_few() -> None:
     """Games that open with one prompt: twelve units, and one cluster."""
-    samples = [sample(f"n{at}", f"u{at // 2}", prompt="" if at % 2 else "opening") for at in range(12)]
+    samples = [
+        sample(f"n{at}", f"u{at // 2}", prompt="" if at % 2 else "opening") for at in range(12)
+    ]
     given = tables(samples, ["a"] * 6 + ["b"] * 6, [])
     message = (
-        "between: group 'a' has 6 samples of 3 units, 4 distinct prompts, 1 cluster (unit: unit, cluster: prompt, half: all); a "
-        "test needs at least 3 independent clusters to see a spread. Equal prompts join its units: give the experiment more "
-        "distinct prompts, or say `cluster: none` if units are independent all the same (games that open with one prompt)."
+        "between: group 'a' has 6 samples of 3 units, 4 distinct prompts, 1 cluster "
+        "(unit: unit, "
+        "cluster: prompt, "
+        "half: all); a "
+        "test needs at least 3 independent clusters to see a spread. Equal prompts "
+        "join "
+        "its units: give the "
+        "experiment more "
+        "distinct prompts, or say `cluster: none` if units are independent all the "
+        "same "
+        "(games that open "
+        "with one prompt)."
     )
     refused(message, "welch", given, **PAIR)
 
@@ -253,9 +333,15 @@ def test_one_row_that_fires_and_differs_is_one_of_as_many_labellings(method: str
 
 
 def unmeasured() -> dict[str, pa.Table]:
-    """Forty samples with one feature, without a difference; nobody looked at ten of the second group."""
+    """Forty samples with one feature, without a difference; nobody looked at ten of the second
+    group.
+    """
     rng = np.random.default_rng(0)
-    given = of_dense(np.column_stack([5 + rng.normal(size=40), np.ones(40)]), ["a"] * 20 + ["b"] * 20, number=list(range(40)))
+    given = of_dense(
+        np.column_stack([5 + rng.normal(size=40), np.ones(40)]),
+        ["a"] * 20 + ["b"] * 20,
+        number=list(range(40)),
+    )
     rows = given["activations"]
     return {**given, "activations": rows.filter(pc.less(rows["sample"], "n0030"))}
 
@@ -266,15 +352,31 @@ def test_samples_that_nobody_looked_at_are_not_silent(part: str) -> None:
     with pytest.raises(DataError) as caught:
         run(part, unmeasured(), **asked)
     assert str(caught.value) == (
-        "space s1 (m/resid_post.1/s1): 10 of 40 samples have no row in table 'activations' (the first is 'n0030'). Where nothing fires "
-        "there is a row with empty lists; without a row nobody looked, as where a selector finds no token, and that is not silence. "
-        "Extract at tokens that each sample has, or leave such samples out: `missing: leave_out` of the comparisons."
+        "space s1 (m/resid_post.1/s1): 10 of 40 samples have no row in table "
+        "'activations' (the "
+        "first is 'n0030'). "
+        "Where nothing fires "
+        "there is a row with empty lists; without a row nobody looked, as where a "
+        "selector finds no "
+        "token, and that is "
+        "not silence. "
+        "Extract at tokens that each sample has, or leave such samples out: "
+        "`missing: "
+        "leave_out` of the "
+        "comparisons."
     )
     found = run(part, unmeasured(), missing="leave_out", **asked)
-    assert not any(row["number"] for key, row in found.items() if key[2] == "significant" and part != "correlation")
+    assert not any(
+        row["number"]
+        for key, row in found.items()
+        if key[2] == "significant" and part != "correlation"
+    )
     texts = {row["text"] for key, row in found.items() if key[2] == "mean"}
     left = 30 if part == "correlation" else 10
-    assert f"{left} samples of {left} units, {left} distinct prompts, {left} clusters, 10 not measured" in texts
+    assert (
+        f"{left} samples of {left} units, {left} distinct prompts, {left} clusters, 10 not measured"
+        in texts
+    )
 
 
 @pytest.mark.parametrize("part", TESTS)
@@ -283,13 +385,22 @@ def test_samples_none_of_which_was_looked_at_are_no_silence(part: str, others: i
     """Also where other samples than those that are compared have rows."""
     asked = {"by": "number"} if part == "correlation" else {"between": ("a", "b")}
     given = unmeasured()
-    elsewhere = [{"space": "s1", "sample": f"x{at}", "position": 0, "features": [1], "values": [1.0]} for at in range(others)]
+    elsewhere = [
+        {"space": "s1", "sample": f"x{at}", "position": 0, "features": [1], "values": [1.0]}
+        for at in range(others)
+    ]
     given["activations"] = pa.Table.from_pylist(elsewhere, schema=given["activations"].schema)
     with pytest.raises(DataError) as caught:
         run(part, given, **asked)
     assert str(caught.value) == (
-        "no space has a row of any of the 40 samples in table 'activations' (the first is 'n0000'). Where nothing fires there is a row "
-        "with empty lists: these samples were not looked at, as where a selector finds no token. Extract at tokens that they have."
+        "no space has a row of any of the 40 samples in table 'activations' (the first "
+        "is 'n0000'). Where "
+        "nothing fires there "
+        "is a row "
+        "with empty lists: these samples were not looked at, as where a selector finds "
+        "no token. Extract at "
+        "tokens that they "
+        "have."
     )
 
 
@@ -300,19 +411,28 @@ def test_a_group_that_nobody_looked_at_is_refused() -> None:
     with pytest.raises(DataError) as caught:
         run("welch", given, between=("a", "b"), missing="leave_out")
     assert str(caught.value) == (
-        "between: of group 'b' none of the 20 samples has a row of activations in every space, so that `missing: leave_out` leaves none. "
+        "between: of group 'b' none of the 20 samples has a row of activations in every "
+        "space, so that "
+        "`missing: leave_out` "
+        "leaves none. "
         "Extract at tokens that these samples have."
     )
 
 
 def test_a_trend_needs_numbers_that_change() -> None:
     message = (
-        "by: 'group' is 'a' in sample 'n0000'; a correlation follows numbers. Take a key whose values are finite numbers, or "
+        "by: 'group' is 'a' in sample 'n0000'; a correlation follows numbers. Take a "
+        "key "
+        "whose values are "
+        "finite numbers, or "
         "compare groups (compare.welch, compare.kruskal)."
     )
     refused(message, "correlation", of_dense(values(4), list("aabb")))
     message = (
-        "by: 'group' is 2 in each of the 4 samples compared; nothing can follow a number that does not change. Take another "
+        "by: 'group' is 2 in each of the 4 samples compared; nothing can follow a "
+        "number "
+        "that does not "
+        "change. Take another "
         "key, or samples that differ in it."
     )
     refused(message, "correlation", of_dense(values(4), [2.0] * 4))
@@ -320,40 +440,73 @@ def test_a_trend_needs_numbers_that_change() -> None:
 
 def test_a_trend_over_a_half_without_units_is_refused() -> None:
     names = [f"n{at}" for at in range(40) if half(0, f"n{at}") == "select"][:4]
-    message = "by: no unit with 'group' falls into the half 'confirm'. Take `half: all`, or give the experiment more units."
-    refused(message, "correlation", tables([sample(name) for name in names], [1.0, 2.0, 3.0, 4.0], []), half="confirm")
+    message = (
+        "by: no unit with 'group' falls into the half 'confirm'. Take `half: all`, "
+        "or give the "
+        "experiment more "
+        "units."
+    )
+    refused(
+        message,
+        "correlation",
+        tables([sample(name) for name in names], [1.0, 2.0, 3.0, 4.0], []),
+        half="confirm",
+    )
 
 
 def test_several_groups_are_at_least_two() -> None:
-    message = "by: 'group' does not tell groups apart; there must be two or more. Groups by 'group': a (4 samples)."
+    message = (
+        "by: 'group' does not tell groups apart; there must be two or more. "
+        "Groups "
+        "by 'group': a (4 "
+        "samples)."
+    )
     refused(message, "anova", of_dense(values(4), list("aaaa")))
     with pytest.raises(ValidationError, match="'a' is named twice; name each group once"):
         Several(by="group", between=("a", "b", "a"))
 
 
-# --- the family ---------------------------------------------------------------------------------------------------------
+# --- the family -----------------------------------------------------------------------------------
 
 
 def two_spaces(**more: Any) -> dict[str, pa.Table]:
     """The same values in two SAEs; by default at different layers."""
     dense = values(24, 8) + np.outer(np.arange(24) < 12, np.arange(8) == 3) * 3
     given = of_dense(dense, halves())
-    other = given["activations"].set_column(0, given["activations"].schema.field(0), pa.array(["s2"] * 24))
-    described = tables([], [], [], [space("s1", 8, 1), space("s2", 100, more.get("layer", 2))])["spaces"]
-    return given | {"activations": pa.concat_tables([given["activations"], other]), "spaces": described}
+    other = given["activations"].set_column(
+        0, given["activations"].schema.field(0), pa.array(["s2"] * 24)
+    )
+    described = tables([], [], [], [space("s1", 8, 1), space("s2", 100, more.get("layer", 2))])[
+        "spaces"
+    ]
+    return given | {
+        "activations": pa.concat_tables([given["activations"], other]),
+        "spaces": described,
+    }
 
 
 def test_a_family_of_one_space_is_corrected_by_itself_and_says_so() -> None:
     found = run("welch", two_spaces(), family="space", **PAIR)
     for name, width in (("s1", 8), ("s2", 100)):
-        p, q = (np.array([found[name, at, stat, "a vs b"]["number"] for at in range(8)]) for stat in ("p", "q"))
+        p, q = (
+            np.array([found[name, at, stat, "a vs b"]["number"] for at in range(8)])
+            for stat in ("p", "q")
+        )
         np.testing.assert_allclose(q, benjamini_hochberg(p, width))
-        assert found[name, 0, "q", "a vs b"]["text"] == f"welch: bh over {width} features of this space, alpha 0.05"
+        assert (
+            found[name, 0, "q", "a vs b"]["text"]
+            == f"welch: bh over {width} features of this space, alpha 0.05"
+        )
 
 
 def test_rare_features_are_no_part_of_the_family_in_either_group() -> None:
     dense = np.zeros((24, 8))
-    dense[:, 0], dense[:6, 1], dense[:3, 2], dense[12:, 3] = 1 + np.arange(24), 1 + np.arange(6), 1, 1 + np.arange(12)
+    dense[:, 0], dense[:6, 1], dense[:3, 2], dense[12:, 3] = (
+        1 + np.arange(24),
+        1 + np.arange(6),
+        1,
+        1 + np.arange(12),
+    )
     given = of_dense(dense, halves())
     found = run("welch", given, min_count=4, **PAIR)
     assert {feature for _, feature, _, _ in found} == {0, 1, 3}
@@ -368,21 +521,31 @@ def test_the_family_is_the_same_whatever_differs() -> None:
     given = two_spaces()
     strict = run("welch", given, alpha=1e-9, min_abs_d=3.0, **PAIR)
     loose = run("welch", given, alpha=0.5, **PAIR)
-    assert all(strict[key]["number"] == row["number"] for key, row in loose.items() if key[2] in ("p", "q"))
+    assert all(
+        strict[key]["number"] == row["number"] for key, row in loose.items() if key[2] in ("p", "q")
+    )
 
 
 @pytest.mark.parametrize("correct", ["by", "storey", "holm", "bonferroni"])
 def test_other_corrections_are_named_with_their_q(correct: str) -> None:
     found = run("welch", two_spaces(), correct=correct, **PAIR)
-    assert found["s1", 3, "q", "a vs b"]["text"] == f"welch: {correct} over 108 features, alpha 0.05"
+    assert (
+        found["s1", 3, "q", "a vs b"]["text"] == f"welch: {correct} over 108 features, alpha 0.05"
+    )
     assert found["s1", 3, "significant", "a vs b"]["number"] == 1.0
 
 
-# --- the same feature in several SAEs -----------------------------------------------------------------------------------
+# --- the same feature in several SAEs -------------------------------------------------------------
 
 
-def twins(found: dict[tuple[str, int, str, str], dict[str, Any]]) -> set[tuple[str, int, str, float]]:
-    return {(at[0], at[1], row["text"], row["number"]) for at, row in found.items() if at[2] == "same_as"}
+def twins(
+    found: dict[tuple[str, int, str, str], dict[str, Any]],
+) -> set[tuple[str, int, str, float]]:
+    return {
+        (at[0], at[1], row["text"], row["number"])
+        for at, row in found.items()
+        if at[2] == "same_as"
+    }
 
 
 def test_features_that_do_the_same_in_two_saes_of_a_site_are_one_discovery() -> None:
@@ -403,13 +566,20 @@ def test_alike_is_a_correlation_of_095_between_different_saes() -> None:
     columns = [sparse.csc_array(base), sparse.csc_array(near)]
     assert same_as(columns, order) == [((1, at), (0, at)) for at in range(3)]
     assert same_as([columns[0], sparse.csc_array(far)], order) == []
-    assert same_as([columns[0], sparse.csc_array(base[:, ::-1].copy())], order) == [((1, at), (0, 2 - at)) for at in range(3)]
-    twice, other = sparse.csc_array(np.repeat(base[:, :1], 2, axis=1)), sparse.csc_array(base[:, 1:2])
+    assert same_as([columns[0], sparse.csc_array(base[:, ::-1].copy())], order) == [
+        ((1, at), (0, 2 - at)) for at in range(3)
+    ]
+    twice, other = (
+        sparse.csc_array(np.repeat(base[:, :1], 2, axis=1)),
+        sparse.csc_array(base[:, 1:2]),
+    )
     assert same_as([twice, other], [np.zeros((2, 2)), np.zeros((2, 1))]) == []
 
 
 def directions(count: int) -> np.ndarray:
-    """Columns of mean 0 that are orthogonal and equally long: a sum's r with a part of it is the cosine between them."""
+    """Columns of mean 0 that are orthogonal and equally long: a sum's r with a part of it is the
+    cosine between them.
+    """
     drawn = np.random.default_rng(0).normal(size=(60, count))
     return np.linalg.qr(drawn - drawn.mean(axis=0))[0]
 
@@ -419,7 +589,9 @@ def turned(angle: float, one: np.ndarray, other: np.ndarray) -> Any:
 
 
 def test_two_features_of_one_sae_are_never_one_discovery() -> None:
-    """Both features of the first SAE are like the one of the second: it goes with the more alike, the other counts by itself."""
+    """Both features of the first SAE are like the one of the second: it goes with the more alike,
+    the other counts by itself.
+    """
     x, y, z = directions(3).T
     first, second, other = turned(0.30, x, y), turned(0.28, x, z), turned(0.0, x, y)
     assert np.cos(0.30) * np.cos(0.28) < 0.95 < np.cos(0.30)
@@ -435,7 +607,10 @@ def test_likeness_goes_through_a_third_sae_but_not_back_into_the_first() -> None
     order = [np.array([[0.0]]), np.array([[1.0]]), np.array([[2.0]])]
     assert same_as([a, b, c], order) == [((1, 0), (0, 0)), ((2, 0), (0, 0))]
     with_d = [np.array([[0.0, 3.0]]), *order[1:]]
-    assert same_as([sparse.hstack([a, d], format="csc"), b, c], with_d) == [((1, 0), (0, 0)), ((2, 0), (0, 0))]
+    assert same_as([sparse.hstack([a, d], format="csc"), b, c], with_d) == [
+        ((1, 0), (0, 0)),
+        ((2, 0), (0, 0)),
+    ]
     assert same_as([d, c], order[:2]) == [((1, 0), (0, 0))]
 
 
@@ -446,16 +621,21 @@ def test_the_first_by_order_stands_for_the_others() -> None:
     assert same_as(pair, [np.array([[0.0], [0.2]]), np.array([[0.0], [0.5]])]) == [((1, 0), (0, 0))]
 
 
-# --- nothing there ------------------------------------------------------------------------------------------------------
+# --- nothing there --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("part", TWO_GROUPS)
 def test_a_space_in_which_nothing_fired_gives_no_rows(part: str) -> None:
     names = [f"n{at}" for at in range(6)]
-    given = tables([sample(name) for name in names], list("aaabbb"), [("s1", name, 0, {}) for name in names])
+    given = tables(
+        [sample(name) for name in names], list("aaabbb"), [("s1", name, 0, {}) for name in names]
+    )
     assert run(part, given, **PAIR) == {}
     beside = tables(
-        [sample(name) for name in names], list("aaabbb"), [("s1", name, 0, {}) for name in names], [space(), space("s2")]
+        [sample(name) for name in names],
+        list("aaabbb"),
+        [("s1", name, 0, {}) for name in names],
+        [space(), space("s2")],
     )
     assert run(part, beside, **PAIR) == {}
 
@@ -472,6 +652,12 @@ def test_columns_without_a_spread_are_no_evidence_in_any_test() -> None:
 
 
 def test_the_spec_of_the_design_is_valid() -> None:
-    spec = {"by": "outcome", "between": ["bankruptcy", "voluntary_stop"], "unit": "game", "correct": "bh", "alpha": 0.05}
+    spec = {
+        "by": "outcome",
+        "between": ["bankruptcy", "voluntary_stop"],
+        "unit": "game",
+        "correct": "bh",
+        "alpha": 0.05,
+    }
     given = Means(**spec, min_abs_d=0.3, covariates=["balance", "round"])
     assert given.covariates == ("balance", "round")

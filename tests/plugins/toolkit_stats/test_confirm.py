@@ -1,4 +1,6 @@
-"""`family: discovered`: what the select half found is the family, and units that chose nothing measure it."""
+"""`family: discovered`: what the select half found is the family, and units that chose nothing
+measure it.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def world(effects: dict[int, float], width: int = 30) -> np.ndarray:
     return dense
 
 
-def both(dense: np.ndarray, part: str = "welch", **params: Any) -> tuple[dict[Any, Any], dict[Any, Any]]:
+def both(
+    dense: np.ndarray, part: str = "welch", **params: Any
+) -> tuple[dict[Any, Any], dict[Any, Any]]:
     """What the select half finds, and what the confirm half makes of that."""
     given = of_dense(dense, LABEL)
     select = run(part, given, half="select", **PAIR, **params)
@@ -60,21 +64,32 @@ def test_the_family_is_what_the_select_half_found_by_its_own_q_and_cut() -> None
     assert family < marked(select, "discovered")
     assert {key[1] for key in confirm} == family
     p, q = of(confirm, "p"), of(confirm, "q")
-    np.testing.assert_allclose(list(q.values()), benjamini_hochberg(np.array(list(p.values())), len(family)))
+    np.testing.assert_allclose(
+        list(q.values()), benjamini_hochberg(np.array(list(p.values())), len(family))
+    )
     assert {row["text"] for key, row in confirm.items() if key[2] == "q"} == {
-        f"welch, half confirm: bh over {len(family)} features that the select half found, alpha 0.05, |d| >= 0.8"
+        f"welch, half confirm: bh over {len(family)} features that the select half "
+        f"found, "
+        f"alpha 0.05, |d| >= "
+        f"0.8"
     }
     assert {3, 8} <= marked(confirm, "significant")
 
 
-def test_what_is_confirmed_is_measured_on_the_confirm_half_and_beside_it_stands_what_chose_it() -> None:
+def test_what_is_confirmed_is_measured_on_the_confirm_half_and_beside_it_stands_what_chose_it() -> (
+    None
+):
     dense = world({3: 1.0, 8: -1.2})
     select, confirm = both(dense)
     rows = FIRST & (SIDE == "confirm"), ~FIRST & (SIDE == "confirm")
     a, b = (dense[own, 3] for own in rows)
-    pooled = np.sqrt(((len(a) - 1) * a.var(ddof=1) + (len(b) - 1) * b.var(ddof=1)) / (len(a) + len(b) - 2))
+    pooled = np.sqrt(
+        ((len(a) - 1) * a.var(ddof=1) + (len(b) - 1) * b.var(ddof=1)) / (len(a) + len(b) - 2)
+    )
     assert of(confirm, "d")[3] == pytest.approx((a.mean() - b.mean()) / pooled)
-    assert of(confirm, "d_select") == {feature: of(select, "d")[feature] for feature in marked(select, "significant")}
+    assert of(confirm, "d_select") == {
+        feature: of(select, "d")[feature] for feature in marked(select, "significant")
+    }
     assert of(confirm, "d_low")[3] < of(confirm, "d")[3] < of(confirm, "d_high")[3]
 
 
@@ -94,9 +109,13 @@ def test_a_feature_that_falls_silent_still_counts_in_the_family() -> None:
     family = len(marked(select, "significant"))
     assert 8 in marked(select, "significant")
     assert 8 not in of(confirm, "p")
-    assert f"bh over {family} features" in next(row["text"] for key, row in confirm.items() if key[2] == "q")
+    assert f"bh over {family} features" in next(
+        row["text"] for key, row in confirm.items() if key[2] == "q"
+    )
     fired = both(dense, min_count=5)[1]
-    assert f"bh over {family - 1} features" in next(row["text"] for key, row in fired.items() if key[2] == "q")
+    assert f"bh over {family - 1} features" in next(
+        row["text"] for key, row in fired.items() if key[2] == "q"
+    )
 
 
 def test_an_effect_that_turns_round_confirms_nothing() -> None:
@@ -119,7 +138,11 @@ def test_every_comparison_can_confirm(part: str) -> None:
     confirm = run(part, {**given, "features": select}, **CONFIRM, **more)
     assert 3 in marked(confirm, "significant")
     params = {"by": "group", **CONFIRM, **more}
-    check_part(PARTS[f"compare.{part}"], params=params, work=make_work(tables={**given, "features": select}))
+    check_part(
+        PARTS[f"compare.{part}"],
+        params=params,
+        work=make_work(tables={**given, "features": select}),
+    )
 
 
 def test_nothing_found_leaves_nothing_to_confirm() -> None:
@@ -132,35 +155,58 @@ def test_the_halves_share_no_unit_and_no_prompt() -> None:
     given = of_dense(world({3: 1.0}), LABEL)
     prompts = [f"p{at // 6}" if at % 3 else f"own{at}" for at in range(UNITS)]
     at = given["samples"].schema.get_field_index("cluster")
-    given["samples"] = given["samples"].set_column(at, given["samples"].schema.field(at), pa.array(prompts))
-    sides = [group_design(make_work(Means(by="group", half=part, **PAIR), given)) for part in ("select", "confirm")]
-    units, texts = ([{row[name] for row in side.rows} for side in sides] for name in ("unit", "cluster"))
+    given["samples"] = given["samples"].set_column(
+        at, given["samples"].schema.field(at), pa.array(prompts)
+    )
+    sides = [
+        group_design(make_work(Means(by="group", half=part, **PAIR), given))
+        for part in ("select", "confirm")
+    ]
+    units, texts = (
+        [{row[name] for row in side.rows} for side in sides] for name in ("unit", "cluster")
+    )
     assert not units[0] & units[1]
     assert not texts[0] & texts[1]
 
 
-# --- refusals -----------------------------------------------------------------------------------------------------------
+# --- refusals -------------------------------------------------------------------------------------
 
 
 def refused(message: str, features: pa.Table | None, **params: Any) -> None:
     given = of_dense(world({3: 1.5}), LABEL)
     with pytest.raises(DataError) as caught:
-        run("welch", given if features is None else {**given, "features": features}, **CONFIRM, **PAIR, **params)
+        run(
+            "welch",
+            given if features is None else {**given, "features": features},
+            **CONFIRM,
+            **PAIR,
+            **params,
+        )
     assert str(caught.value) == message
 
 
 def test_a_family_of_discoveries_needs_a_stage_that_made_them() -> None:
-    start = "family: `discovered` tests what an earlier stage found, and no stage among the needs compared 'a vs b'."
+    start = (
+        "family: `discovered` tests what an earlier stage found, and no stage "
+        "among "
+        "the needs compared "
+        "'a vs b'."
+    )
     end = " Add to the needs a stage that compares the same with `half: select`."
     refused(start + end, None)
     other = written("welch", of_dense(world({3: 1.5}), LABEL), between=("b", "a"), half="select")
     refused(f"{start} Did you mean 'b vs a'? They compared: b vs a.{end}", other)
 
 
-@pytest.mark.parametrize(("part", "where"), [("all", "on all units"), ("confirm", "on the confirm half")])
+@pytest.mark.parametrize(
+    ("part", "where"), [("all", "on all units"), ("confirm", "on the confirm half")]
+)
 def test_units_that_chose_cannot_confirm(part: str, where: str) -> None:
     refused(
-        f"family: the stage before compared 'a vs b' {where}; units that chose a feature cannot confirm it. Say `half: select` there: this "
+        f"family: the stage before compared 'a vs b' {where}; units that chose a feature "
+        f"cannot confirm it. "
+        f"Say `half: select` "
+        f"there: this "
         f"stage tests on `half: confirm`, which shares no unit with it.",
         written("welch", of_dense(world({3: 1.5}), LABEL), half=part, **PAIR),
     )
@@ -170,7 +216,10 @@ def test_two_stages_on_the_select_half_are_one_too_many() -> None:
     given = of_dense(world({3: 1.5}), LABEL)
     one, other = (written(part, given, half="select", **PAIR) for part in ("welch", "auroc"))
     start = "family: more than one stage among the needs compared 'a vs b' on the select half "
-    refused(f"{start}(auroc, half select, welch, half select); need one of them only.", pa.concat_tables([one, other]))
+    refused(
+        f"{start}(auroc, half select, welch, half select); need one of them only.",
+        pa.concat_tables([one, other]),
+    )
     refused(f"{start}(welch, half select); need one of them only.", pa.concat_tables([one, one]))
 
 
@@ -178,7 +227,8 @@ def test_what_all_units_found_does_not_disturb_what_the_select_half_found() -> N
     given = of_dense(world({3: 1.5, 8: 0.5}), LABEL)
     select, everything = (written("welch", given, half=part, **PAIR) for part in ("select", "all"))
     alone, beside = (
-        run("welch", {**given, "features": rows}, **CONFIRM, **PAIR) for rows in (select, pa.concat_tables([everything, select]))
+        run("welch", {**given, "features": rows}, **CONFIRM, **PAIR)
+        for rows in (select, pa.concat_tables([everything, select]))
     )
     assert alone == beside
 
@@ -187,20 +237,34 @@ def test_a_space_of_another_extraction_is_refused() -> None:
     given = of_dense(world({3: 1.5}), LABEL)
     select = written("welch", given, half="select", **PAIR)
     spaces = tables([], [], [], [space("other", 30)])["spaces"]
-    activations = given["activations"].set_column(0, given["activations"].schema.field(0), pa.array(["other"] * UNITS))
+    activations = given["activations"].set_column(
+        0, given["activations"].schema.field(0), pa.array(["other"] * UNITS)
+    )
     with pytest.raises(
-        DataError, match=r"found features in space s1, of which this stage has no activations.*Spaces here: other"
+        DataError,
+        match=r"found features in space s1, of which this stage has "
+        r"no "
+        r"activations.*Spaces "
+        r"here: other",
     ):
-        run("welch", {**given, "spaces": spaces, "activations": activations, "features": select}, **CONFIRM, **PAIR)
+        run(
+            "welch",
+            {**given, "spaces": spaces, "activations": activations, "features": select},
+            **CONFIRM,
+            **PAIR,
+        )
 
 
 @pytest.mark.parametrize("part", ["all", "select"])
 def test_discoveries_are_tested_on_the_confirm_half_only(part: str) -> None:
-    with pytest.raises(ValidationError, match=rf"tested on units that chose nothing: half: confirm.*found half: {part}"):
+    with pytest.raises(
+        ValidationError,
+        match=rf"tested on units that chose nothing: half: confirm.*found half: {part}",
+    ):
         Means(by="group", half=part, family="discovered", **PAIR)
 
 
-# --- what people see ----------------------------------------------------------------------------------------------------
+# --- what people see ------------------------------------------------------------------------------
 
 
 def test_the_plan_does_not_pretend_to_know_the_family() -> None:
@@ -226,9 +290,13 @@ def test_the_report_shows_the_confirmed_effect_beside_the_one_that_chose() -> No
     assert "d where it was chosen" not in titled["a vs b, welch: the clearest differences"]
     d = {row["feature"]: row["number"] for row in select.to_pylist() if row["stat"] == "d"}
     assert f"{d[3]:.3g}" in titled[name]
-    profile = {figure.title: figure.html for figure in sections["layer-profile"].run(inputs)}["a vs b, welch, half confirm"]
+    profile = {figure.title: figure.html for figure in sections["layer-profile"].run(inputs)}[
+        "a vs b, welch, half confirm"
+    ]
     assert "features that the select half found" in profile
-    assert profile.count(", half confirm.") == 2  # of each group its size on this half, and no other
+    assert (
+        profile.count(", half confirm.") == 2
+    )  # of each group its size on this half, and no other
     assert "half select." not in profile
 
 
@@ -239,4 +307,6 @@ def test_means_of_one_half_are_not_shown_for_another() -> None:
     assert isinstance(section, ReportSection)
     alone = next(iter(section.run(TableInputs({**given, "features": confirm})))).html
     joined = section.run(TableInputs({**given, "features": pa.concat_tables([select, confirm])}))
-    assert alone == next(figure.html for figure in joined if figure.title.startswith("a vs b, welch, half confirm"))
+    assert alone == next(
+        figure.html for figure in joined if figure.title.startswith("a vs b, welch, half confirm")
+    )

@@ -17,20 +17,31 @@ SILENT = st.integers(0, 100)
 @pytest.mark.parametrize("method", ["bh", "by"])
 @settings(max_examples=25, deadline=None)
 @given(p=P, silent=SILENT)
-def test_q_is_scipys_with_the_silent_features_as_ones(method: str, p: list[float], silent: int) -> None:
+def test_q_is_scipys_with_the_silent_features_as_ones(
+    method: str, p: list[float], silent: int
+) -> None:
     whole = stats.false_discovery_control([*p, *[1.0] * silent], method=method)
-    np.testing.assert_allclose(CORRECTIONS[method](np.array(p), len(p) + silent), whole[: len(p)], rtol=1e-12)
+    np.testing.assert_allclose(
+        CORRECTIONS[method](np.array(p), len(p) + silent), whole[: len(p)], rtol=1e-12
+    )
 
 
 @settings(max_examples=25, deadline=None)
 @given(p=P, silent=SILENT)
 def test_bonferroni_and_holm_are_their_definitions(p: list[float], silent: int) -> None:
     every, family = np.array([*p, *[1.0] * silent]), len(p) + silent
-    np.testing.assert_allclose(CORRECTIONS["bonferroni"](every[: len(p)], family), np.minimum(every[: len(p)] * family, 1))
+    np.testing.assert_allclose(
+        CORRECTIONS["bonferroni"](every[: len(p)], family), np.minimum(every[: len(p)] * family, 1)
+    )
     order = np.argsort(every, kind="stable")
-    stepped = [max(min(1.0, (family - before) * every[order[before]]) for before in range(at + 1)) for at in range(family)]
+    stepped = [
+        max(min(1.0, (family - before) * every[order[before]]) for before in range(at + 1))
+        for at in range(family)
+    ]
     holm = dict(zip(order.tolist(), stepped, strict=True))
-    np.testing.assert_allclose(CORRECTIONS["holm"](every[: len(p)], family), [holm[at] for at in range(len(p))])
+    np.testing.assert_allclose(
+        CORRECTIONS["holm"](every[: len(p)], family), [holm[at] for at in range(len(p))]
+    )
 
 
 @settings(max_examples=25, deadline=None)
@@ -39,8 +50,13 @@ def test_storeys_q_is_bh_times_the_share_of_nulls(p: list[float], silent: int) -
     every = np.array([*p, *[1.0] * silent])
     nulls = min(1.0, (1 + (every > 0.5).sum()) / (0.5 * len(every)))
     order = np.sort(every)
-    expected = [min(nulls * len(every) * order[order >= own] / (np.flatnonzero(order >= own) + 1)) for own in p]
-    np.testing.assert_allclose(CORRECTIONS["storey"](np.array(p), len(every)), np.minimum(expected, 1.0), rtol=1e-9)
+    expected = [
+        min(nulls * len(every) * order[order >= own] / (np.flatnonzero(order >= own) + 1))
+        for own in p
+    ]
+    np.testing.assert_allclose(
+        CORRECTIONS["storey"](np.array(p), len(every)), np.minimum(expected, 1.0), rtol=1e-9
+    )
 
 
 def test_storeys_q_is_smaller_where_many_features_differ() -> None:

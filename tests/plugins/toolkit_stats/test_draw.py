@@ -1,4 +1,6 @@
-"""Numbers and tables of figures: as many digits as mean something, and captions that are not cut with their table."""
+"""Numbers and tables of figures: as many digits as mean something, and captions that are not cut
+with their table.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,10 @@ def test_a_number_has_three_digits_and_its_zeros(values: tuple[float, ...], writ
 
 
 def test_ends_of_an_interval_have_the_decimals_of_its_mean() -> None:
-    assert pathway._mean({"value": 0.0578, "low": -0.0243, "high": 0.14}) == f"0.0578 [{MINUS}0.0243, 0.1400]"
+    assert (
+        pathway._mean({"value": 0.0578, "low": -0.0243, "high": 0.14})
+        == f"0.0578 [{MINUS}0.0243, 0.1400]"
+    )
     assert pathway._mean({"value": 25.02, "low": 24.2, "high": 25.9}) == "25.0 [24.2, 25.9]"
     assert pathway._mean({"value": 0.0, "low": 0.0, "high": 0.0}) == "0 [0, 0]"
 
@@ -44,7 +49,9 @@ def test_ends_of_an_interval_have_the_decimals_of_its_mean() -> None:
         ({"r": -0.5, "low": -0.7, "high": 0.1}, (f"{MINUS}0.50", f"{MINUS}0.70 to +0.10")),
     ],
 )
-def test_a_correlation_near_one_is_told_from_one(row: dict[str, float], written: tuple[str, str]) -> None:
+def test_a_correlation_near_one_is_told_from_one(
+    row: dict[str, float], written: tuple[str, str]
+) -> None:
     assert pathway._correlations(row) == written
 
 
@@ -71,10 +78,15 @@ def baseline(name: str, text: str) -> dict[str, object]:
 
 
 def test_what_is_said_of_all_baselines_is_said_once_above() -> None:
-    made = baselines._table([baseline("x", "5 folds; a: 3 samples"), baseline("y", "chosen: 7; 5 folds; a: 3 samples")])
+    made = baselines._table(
+        [baseline("x", "5 folds; a: 3 samples"), baseline("y", "chosen: 7; 5 folds; a: 3 samples")]
+    )
     assert made.startswith('<p class="faint">5 folds; a: 3 samples.</p>')
     assert made.count("5 folds") == 1
-    assert re.findall(r'<td class="words"><span class="faint">(.*?)</span></td>', made) == ["", "chosen: 7"]
+    assert re.findall(r'<td class="words"><span class="faint">(.*?)</span></td>', made) == [
+        "",
+        "chosen: 7",
+    ]
 
 
 def test_baselines_of_which_all_is_said_above_have_no_column_for_it() -> None:
@@ -86,7 +98,9 @@ def test_baselines_of_which_all_is_said_above_have_no_column_for_it() -> None:
 def forest(name: str) -> str:
     row = {"space": "s", "feature": 1, "value": 0.5, "low": 0.2, "high": 0.8, "q": 0.01}
     spaces = {"s": {"space": "s", "hookpoint": "", "address": name, "sae": "x"}}
-    return pathway._forest([row, {**row, "value": -0.5, "low": -0.8, "high": -0.2}], spaces, ("ruin", "<stop>"))
+    return pathway._forest(
+        [row, {**row, "value": -0.5, "low": -0.8, "high": -0.2}], spaces, ("ruin", "<stop>")
+    )
 
 
 def test_the_path_names_its_axis_and_colours() -> None:
@@ -108,7 +122,10 @@ def test_the_path_with_its_q_fits_a_narrow_page(name: str) -> None:
     )
     assert least <= 560
     ends = [
-        float(x) + 7 * len(words) for x, words in re.findall(r'<text x="(\S+)" y="\S+" text-anchor="start">(d .*?)</text>', made)
+        float(x) + 7 * len(words)
+        for x, words in re.findall(
+            r'<text x="(\S+)" y="\S+" text-anchor="start">(d .*?)</text>', made
+        )
     ]
     assert len(ends) == 2
     assert max(ends) <= width

@@ -27,13 +27,20 @@ UNITS, PROMPTS = 120, 40
 
 
 def crossing(prompts: int = PROMPTS) -> dict[str, pa.Table]:
-    """Units of one sample each, which share few prompts; every prompt is of one group, and every third unit has one of its own."""
+    """Units of one sample each, which share few prompts; every prompt is of one group, and every
+    third unit has one of its own.
+    """
     names = [f"u{at:03d}" for at in range(UNITS)]
     prompt = [f"own{at}" if at % 3 == 0 else f"p{at % prompts}" for at in range(UNITS)]
     rows = [sample(name, name, said) for name, said in zip(names, prompt, strict=True)]
     rng = np.random.default_rng(0)
     fired = [("s1", name, 0, {1: float(rng.random())}) for name in names]
-    return tables(rows, ["ab"[at % 2] for at in range(UNITS)], fired, number=[float(at % 7) for at in range(UNITS)])
+    return tables(
+        rows,
+        ["ab"[at % 2] for at in range(UNITS)],
+        fired,
+        number=[float(at % 7) for at in range(UNITS)],
+    )
 
 
 def prompts_of(given: dict[str, pa.Table], names: list[str]) -> set[str]:
@@ -44,7 +51,8 @@ def prompts_of(given: dict[str, pa.Table], names: list[str]) -> set[str]:
 def designs(given: dict[str, pa.Table], **params: Any) -> dict[str, list[str]]:
     """The samples of each half."""
     return {
-        part: group_design(make_work(Means(**PAIR, half=part, **params), given)).samples for part in ("all", "select", "confirm")
+        part: group_design(make_work(Means(**PAIR, half=part, **params), given)).samples
+        for part in ("all", "select", "confirm")
     }
 
 
@@ -54,7 +62,10 @@ def test_no_prompt_is_in_both_halves() -> None:
     select, confirm = (prompts_of(given, found[part]) for part in ("select", "confirm"))
     assert not select & confirm
     assert {half(0, name) for name in found["confirm"]} == {"confirm"}
-    halved = {part: {name for name in found["all"] if half(0, name) == part} for part in ("select", "confirm")}
+    halved = {
+        part: {name for name in found["all"] if half(0, name) == part}
+        for part in ("select", "confirm")
+    }
     assert set(found["select"]) == halved["select"]
     left = halved["confirm"] - set(found["confirm"])
     assert left
@@ -73,7 +84,9 @@ def test_who_is_left_out_does_not_depend_on_labels() -> None:
     given = crossing()
     meta = given["sample_meta"].to_pylist()
     names = {row["sample"]: row["unit"] for row in given["samples"].to_pylist()}
-    kept = [row for row in meta if half(0, names[row["sample"]]) == "confirm" or row["key"] != "group"]
+    kept = [
+        row for row in meta if half(0, names[row["sample"]]) == "confirm" or row["key"] != "group"
+    ]
     given["sample_meta"] = pa.Table.from_pylist(kept, schema=given["sample_meta"].schema)
     confirm = group_design(make_work(Means(**PAIR, half="confirm"), given)).samples
     assert confirm == designs(crossing())["confirm"]
@@ -83,10 +96,14 @@ def test_the_size_of_a_group_says_how_many_were_left_out() -> None:
     given = crossing()
     found = designs(given)
     own = set(found["confirm"])
-    left = sum(half(0, name) == "confirm" and name not in own for name in found["all"][: UNITS // 2])
+    left = sum(
+        half(0, name) == "confirm" and name not in own for name in found["all"][: UNITS // 2]
+    )
     text = run("welch", given, **PAIR, half="confirm")["s1", 1, "mean", "a"]["text"]
     assert f", {left} left out whose prompts the select half has" in text
-    assert "left out" not in run("welch", given, **PAIR, half="select")["s1", 1, "mean", "a"]["text"]
+    assert (
+        "left out" not in run("welch", given, **PAIR, half="select")["s1", 1, "mean", "a"]["text"]
+    )
     data = two_groups(make_work(Leak(**PAIR, half="confirm"), given))
     assert f", {left} left out whose prompts the select half has; b: " in data.sizes()
     assert set(data.samples) == own
@@ -104,7 +121,10 @@ def test_a_group_whose_every_prompt_is_in_the_select_half_is_refused() -> None:
     given = tables(rows, ["a"] * 30 + ["b"] * 30, [])
     count = sum(half(0, name) == "confirm" for name in names[:30])
     said = re.escape(
-        f"between: all {count} samples with group 'a' in the half 'confirm' have prompts that the select half has too, so that nothing new "
+        f"between: all {count} samples with group 'a' in the half 'confirm' have prompts "
+        f"that the select half "
+        f"has too, so that "
+        f"nothing new "
         "is left to confirm on. Give the experiment more distinct prompts, or say `cluster: none`"
     )
     with pytest.raises(DataError, match=said):
@@ -121,7 +141,7 @@ def test_a_plan_counts_what_the_comparison_takes() -> None:
         assert _counted(asked, plan, lambda name, rows: given[name], []) == wanted
 
 
-# --- rows ---------------------------------------------------------------------------------------------------------------
+# --- rows -----------------------------------------------------------------------------------------
 
 
 def test_rows_say_of_which_half_they_are() -> None:
@@ -139,7 +159,10 @@ def test_rows_say_of_which_half_they_are() -> None:
         (None, "all"),
         ("half select", "select"),
         ("welch, half confirm", "confirm"),
-        ("welch, half confirm: bh over 3 features that the select half found, alpha 0.05", "confirm"),
+        (
+            "welch, half confirm: bh over 3 features that the select half found, alpha 0.05",
+            "confirm",
+        ),
         ("welch: bh over 3 features, alpha 0.05", "all"),
         ("4 samples, 2 left out whose prompts the select half has", "all"),
         ("4 samples, 2 left out whose prompts the select half has, half confirm", "confirm"),
@@ -149,7 +172,9 @@ def test_rows_say_of_which_half_they_are() -> None:
 def test_a_mark_is_read_where_it_stands(text: str | None, part: str) -> None:
     assert half_of(text) == part
     rows = pa.table({"text": pa.array([text], pa.string())})
-    assert [name for name in ("all", "select", "confirm") if len(rows_of_half(rows, name))] == [part]
+    assert [name for name in ("all", "select", "confirm") if len(rows_of_half(rows, name))] == [
+        part
+    ]
 
 
 def test_a_mark_stands_at_the_end() -> None:

@@ -30,7 +30,9 @@ def hides(label: Label, point: Named) -> bool:
 
 @settings(deadline=None, max_examples=60, derandomize=True)
 @given(st.lists(PLACE, min_size=1, max_size=10))
-def test_no_name_lies_on_a_name_or_on_a_point_that_is_named(places: list[tuple[float, float]]) -> None:
+def test_no_name_lies_on_a_name_or_on_a_point_that_is_named(
+    places: list[tuple[float, float]],
+) -> None:
     points = [Named(x, y, "12/34567", 1 if x > 386 else -1) for x, y in places]
     labels = placed(points, NONE, ROOM)
     assert [label.of for label in labels] == points
@@ -46,31 +48,53 @@ def test_no_name_lies_on_a_name_or_on_a_point_that_is_named(places: list[tuple[f
 
 def test_a_point_by_itself_has_its_name_outwards_beside_it() -> None:
     labels = placed([Named(500, 100, "1/2", 1), Named(200, 100, "3/4", -1)], NONE, ROOM)
-    assert [(label.side, label.y, label.start) for label in labels] == [(1, 100, 500 + GAP), (-1, 100, 200 - GAP)]
+    assert [(label.side, label.y, label.start) for label in labels] == [
+        (1, 100, 500 + GAP),
+        (-1, 100, 200 - GAP),
+    ]
 
 
 def test_a_name_turns_inwards_where_a_named_point_or_the_edge_is_outwards() -> None:
-    beside = placed([Named(500, 100, "1/2", 1), Named(500 + GAP + LETTER, 100, "3/4", 1)], NONE, ROOM)
+    beside = placed(
+        [Named(500, 100, "1/2", 1), Named(500 + GAP + LETTER, 100, "3/4", 1)], NONE, ROOM
+    )
     assert [(label.side, label.y) for label in beside] == [(-1, 100), (1, 100)]
     (edge,) = placed([Named(710, 100, "1/2345", 1)], NONE, ROOM)
     assert (edge.side, edge.y) == (-1, 100)
 
 
 def test_a_name_goes_aside_for_many_points_that_have_none() -> None:
-    others = np.array([(500 + GAP + at, 100.0) for at in range(4)] + [(500 - GAP - at, 100.0) for at in range(4)])
+    others = np.array(
+        [(500 + GAP + at, 100.0) for at in range(4)] + [(500 - GAP - at, 100.0) for at in range(4)]
+    )
     (label,) = placed([Named(500, 100, "1/2", 1)], others, ROOM)
     assert abs(label.y - 100) >= HEIGHT / 2 + RADIUS
 
 
 @pytest.mark.parametrize("side", [1, -1])
 def test_the_volcano_shows_every_point_that_it_names(side: int) -> None:
-    """Pairs of features as strong as each other, one a little further out: names outwards lay on their neighbours."""
-    rows = [("s0", at, side * (1.0 + 0.12 * (at % 2) + 0.05 * (at // 2)), 10.0 ** -(8 - at // 2), 1e-3, True) for at in range(10)]
+    """Pairs of features as strong as each other, one a little further out: names outwards lay on
+    their neighbours.
+    """
+    rows = [
+        (
+            "s0",
+            at,
+            side * (1.0 + 0.12 * (at % 2) + 0.05 * (at // 2)),
+            10.0 ** -(8 - at // 2),
+            1e-3,
+            True,
+        )
+        for at in range(10)
+    ]
     (figure,) = drawn("volcano", features=features(*rows))
     circles = {
-        name: (float(x), float(y)) for x, y, name in re.findall(r'cx="(\S+)" cy="(\S+)" r="\S+"><title>(\S+):', figure.html)
+        name: (float(x), float(y))
+        for x, y, name in re.findall(r'cx="(\S+)" cy="(\S+)" r="\S+"><title>(\S+):', figure.html)
     }
-    names = re.findall(r'<text x="(\S+)" y="(\S+)" text-anchor="(\w+)" class="strong">(\d+/\d+)<', figure.html)
+    names = re.findall(
+        r'<text x="(\S+)" y="(\S+)" text-anchor="(\w+)" class="strong">(\d+/\d+)<', figure.html
+    )
     assert {name for *_, name in names} == set(circles)
     for x, y, anchor, name in names:
         width = LETTER * len(name)
@@ -78,6 +102,7 @@ def test_the_volcano_shows_every_point_that_it_names(side: int) -> None:
         hidden = [
             other
             for other, (cx, cy) in circles.items()
-            if left - RADIUS < cx < left + width + RADIUS and float(y) - 4 - HEIGHT / 2 < cy < float(y) - 4 + HEIGHT / 2
+            if left - RADIUS < cx < left + width + RADIUS
+            and float(y) - 4 - HEIGHT / 2 < cy < float(y) - 4 + HEIGHT / 2
         ]
         assert not hidden, (name, hidden)

@@ -1,4 +1,6 @@
-"""compare.leak and what it is made of: AUROCs against brute force, folds, and metadata that give a label away."""
+"""compare.leak and what it is made of: AUROCs against brute force, folds, and metadata that give a
+label away.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ from toolkit_stats.math.auroc import accuracy, auroc, column_aurocs
 from toolkit_stats.samples.labelled import folds, two_groups
 from toolkit_stats.samples.metadata import logistic
 
-PART = next(part for part in toolkit_parts() if isinstance(part, StagePart) and part.name == "compare.leak")
+PART = next(
+    part for part in toolkit_parts() if isinstance(part, StagePart) and part.name == "compare.leak"
+)
 WORDS = [f"w{number}" for number in range(60)]
 
 
@@ -35,11 +39,15 @@ def samples(count: int = 60, **meta: Sequence[float | str]) -> dict[str, pa.Tabl
 def run(given: Mapping[str, pa.Table], **params: Any) -> dict[tuple[str, str, str], dict[str, Any]]:
     """Rows by kind, name and metric."""
     asked = Leak(by="group", between=params.pop("between", ("a", "b")), **params)
-    rows = [row for _, table in compare_leak(make_work(asked, given, seed=3)) for row in table.to_pylist()]
+    rows = [
+        row
+        for _, table in compare_leak(make_work(asked, given, seed=3))
+        for row in table.to_pylist()
+    ]
     return {(row["kind"], row["name"], row["metric"]): row for row in rows}
 
 
-# --- AUROC --------------------------------------------------------------------------------------------------------------
+# --- AUROC ----------------------------------------------------------------------------------------
 
 
 def brute(score: np.ndarray, positive: np.ndarray) -> float:
@@ -56,7 +64,8 @@ def test_the_auroc_is_the_share_of_pairs_won(seed: int, count: int) -> None:
     found = auroc(score, positive, one, np.arange(count))
     assert found.value == pytest.approx(brute(score, positive))
     assert found.value == pytest.approx(
-        stats.mannwhitneyu(score[positive], score[~positive]).statistic / (positive.sum() * (~positive).sum())
+        stats.mannwhitneyu(score[positive], score[~positive]).statistic
+        / (positive.sum() * (~positive).sum())
     )
     assert found.low <= found.value <= found.high
 
@@ -69,7 +78,9 @@ def test_scores_of_different_folds_are_never_compared() -> None:
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says_where_clusters_are_alike() -> None:
-    """Clusters of 5 equal scores: taken for 5 each, the interval would be too narrow by more than twice."""
+    """Clusters of 5 equal scores: taken for 5 each, the interval would be too narrow by more than
+    twice.
+    """
     truth, covered, rounds = stats.norm.cdf(1 / np.sqrt(2)), 0, 300
     for seed in range(rounds):
         rng = np.random.default_rng(seed)
@@ -85,12 +96,16 @@ def test_a_perfect_score_has_the_interval_that_its_clusters_allow() -> None:
     found = auroc(score, positive, np.zeros(20, dtype=np.int64), np.arange(20) // 2)
     assert (found.value, found.high) == (1.0, 1.0)
     assert found.low == pytest.approx(0.025 ** (1 / 5))
-    assert accuracy(np.zeros(8, dtype=bool), np.arange(8)).high == pytest.approx(1 - 0.025 ** (1 / 8))
+    assert accuracy(np.zeros(8, dtype=bool), np.arange(8)).high == pytest.approx(
+        1 - 0.025 ** (1 / 8)
+    )
 
 
 @given(st.integers(0, 10_000), st.sampled_from([0.0, 0.1, 0.6, 1.0]), st.booleans())
 @settings(max_examples=40)
-def test_column_aurocs_are_those_of_the_dense_columns(seed: int, density: float, signed: bool) -> None:
+def test_column_aurocs_are_those_of_the_dense_columns(
+    seed: int, density: float, signed: bool
+) -> None:
     rng = np.random.default_rng(seed)
     dense = rng.integers(1, 4, (23, 6)) * (rng.random((23, 6)) < density).astype(float)
     dense *= rng.choice([-1, 1], dense.shape) if signed else 1
@@ -105,12 +120,16 @@ def test_the_logistic_fit_is_the_minimum() -> None:
 
     def loss(w: np.ndarray) -> float:
         scores = x @ w[:-1] + w[-1]
-        return float(np.logaddexp(0, np.where(positive, -scores, scores)).sum() + 0.5 * (w[:-1] ** 2).sum())
+        return float(
+            np.logaddexp(0, np.where(positive, -scores, scores)).sum() + 0.5 * (w[:-1] ** 2).sum()
+        )
 
-    np.testing.assert_allclose(logistic(x, positive), optimize.minimize(loss, np.zeros(5), tol=1e-12).x, atol=1e-4)
+    np.testing.assert_allclose(
+        logistic(x, positive), optimize.minimize(loss, np.zeros(5), tol=1e-12).x, atol=1e-4
+    )
 
 
-# --- folds --------------------------------------------------------------------------------------------------------------
+# --- folds ----------------------------------------------------------------------------------------
 
 
 def test_no_unit_and_no_prompt_crosses_folds() -> None:
@@ -120,7 +139,9 @@ def test_no_unit_and_no_prompt_crosses_folds() -> None:
     prompts = pa.array([f"p{(at + 2) // 4}" if at < 20 else f"q{at}" for at in range(40)])
     made["samples"] = table.set_column(1, "unit", units).set_column(2, "cluster", prompts)
     data = two_groups(make_work(Leak(by="group", between=("a", "b")), made))
-    assert len(set(data.cluster.tolist())) == 6  # units and prompts of the first twenty hang together in a chain
+    assert (
+        len(set(data.cluster.tolist())) == 6
+    )  # units and prompts of the first twenty hang together in a chain
     fold = folds(data, 4, np.random.default_rng(0))
     for column in (data.units, data.prompts):
         for name in set(column):
@@ -128,7 +149,7 @@ def test_no_unit_and_no_prompt_crosses_folds() -> None:
     assert {int(number) for number in fold} == {0, 1, 2, 3}
 
 
-# --- the stage ----------------------------------------------------------------------------------------------------------
+# --- the stage ------------------------------------------------------------------------------------
 
 
 def test_it_keeps_the_contract() -> None:
@@ -137,12 +158,20 @@ def test_it_keeps_the_contract() -> None:
 
 
 def test_a_key_that_gives_the_label_away_is_named() -> None:
-    found = run(samples(balance=[float(at % 2) for at in range(60)], noise=[float((at * 37) % 11) for at in range(60)]))
+    found = run(
+        samples(
+            balance=[float(at % 2) for at in range(60)],
+            noise=[float((at * 37) % 11) for at in range(60)],
+        )
+    )
     row = found["metadata", "balance", "auroc"]
     assert row["value"] == 1.0
     assert row["text"].startswith("balance alone separates the groups; 5 folds")
     assert row["text"].endswith(
-        "a: 30 samples in 30 clusters (30 distinct prompts); b: 30 samples in 30 clusters (30 distinct prompts)"
+        "a: 30 samples in 30 clusters (30 distinct prompts); b: 30 samples in "
+        "30 "
+        "clusters (30 "
+        "distinct prompts)"
     )
     assert found["together", "all 2 keys", "auroc"]["value"] == 1.0
     assert found["together", "all 2 keys", "auroc"]["text"].startswith("metadata alone separates")
@@ -167,7 +196,10 @@ def test_a_word_never_seen_in_training_tells_nothing() -> None:
 
 
 def test_prompt_length_counts_and_the_key_itself_never_does() -> None:
-    made = make_samples([f"x{at}" + " more" * (at % 2) for at in range(24)], group=["ab"[at % 2] for at in range(24)])
+    made = make_samples(
+        [f"x{at}" + " more" * (at % 2) for at in range(24)],
+        group=["ab"[at % 2] for at in range(24)],
+    )
     found = run(made)
     assert {name for kind, name, _ in found if kind == "metadata"} == {"prompt length (tokens)"}
     assert found["metadata", "prompt length (tokens)", "auroc"]["value"] == 1.0
@@ -182,17 +214,31 @@ def test_keys_left_out_are_not_looked_at() -> None:
     ("changed", "message"),
     [
         ({"by": "grup"}, r"by: no sample has metadata 'grup'\. Did you mean 'group'\?"),
-        ({"between": ("a", "c")}, r"between: no sample has group 'c'.* Groups by 'group': a \(30 samples\), b \(30 samples\)"),
+        (
+            {"between": ("a", "c")},
+            r"between: no sample has group 'c'.* Groups by 'group': a \(30 "
+            r"samples\), "
+            r"b "
+            r"\(30 samples\)",
+        ),
     ],
 )
 def test_what_is_not_there_is_said(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        list(compare_leak(make_work(Leak(**{"by": "group", "between": ("a", "b"), **changed}), samples())))
+        list(
+            compare_leak(
+                make_work(Leak(**{"by": "group", "between": ("a", "b"), **changed}), samples())
+            )
+        )
 
 
 def test_too_few_clusters_are_refused_with_numbers() -> None:
     made = make_samples(["one", "two", "three", "four", "five"], group=["a", "a", "a", "b", "b"])
     with pytest.raises(
-        DataError, match=r"group 'b' has 2 samples of 2 units, 2 distinct prompts, 2 clusters .* at least 3 independent"
+        DataError,
+        match=r"group 'b' has 2 samples of 2 units, 2 distinct prompts, 2 clusters "
+        r".* "
+        r"at "
+        r"least 3 independent",
     ):
         run(made)

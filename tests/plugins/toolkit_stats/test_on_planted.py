@@ -1,4 +1,6 @@
-"""Baselines, ranking and pathway against planted truth: the cause is found where it was put, and nothing is where nothing was."""
+"""Baselines, ranking and pathway against planted truth: the cause is found where it was put, and
+nothing is where nothing was.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ class World:
 
     def run(self, name: str, params: dict[str, Any]) -> dict[str, pa.Table]:
         part = PARTS.get("stage", name)
-        work = make_work(part.params.model_validate(params), self.tables, model=self.model, saes=self.saes)
+        work = make_work(
+            part.params.model_validate(params), self.tables, model=self.model, saes=self.saes
+        )
         found: dict[str, list[pa.Table]] = {}
         for written, rows in part.run(work):
             found.setdefault(written, []).append(rows)
@@ -39,20 +43,43 @@ class World:
 
     def direction(self, space: str, feature: int) -> str:
         sae = next(sae for sae in self.saes if space_id(self.model.identity, sae) == space)
-        return next(truth for truth in self.planted.truth.saes if truth.name == sae.name).features[feature].direction
+        return (
+            next(truth for truth in self.planted.truth.saes if truth.name == sae.name)
+            .features[feature]
+            .direction
+        )
 
     def _samples(self, count: int) -> dict[str, pa.Table]:
         samples, meta = [], []
         for at, prompt in enumerate(prompts(self.planted, count)):
             tokens, name = self.model.tokenise(prompt.text), f"s{at:04d}"
-            facts = {"unit": name, "cluster": name, "text": tokens.text, "prompt_hash": name, "spans": []}
-            samples.append({"sample": name, "token_ids": list(tokens.ids), "pieces": list(tokens.pieces), **facts})
+            facts = {
+                "unit": name,
+                "cluster": name,
+                "text": tokens.text,
+                "prompt_hash": name,
+                "spans": [],
+            }
+            samples.append(
+                {
+                    "sample": name,
+                    "token_ids": list(tokens.ids),
+                    "pieces": list(tokens.pieces),
+                    **facts,
+                }
+            )
             for key in ("cause", "shield"):
                 yes = getattr(prompt, key)
-                meta.append({"sample": name, "key": key, "number": None, "string": "yes" if yes else "no"})
-                meta.append({"sample": name, "key": f"{key} level", "number": float(yes), "string": None})
+                meta.append(
+                    {"sample": name, "key": key, "number": None, "string": "yes" if yes else "no"}
+                )
+                meta.append(
+                    {"sample": name, "key": f"{key} level", "number": float(yes), "string": None}
+                )
         rows = {"samples": samples, "sample_meta": meta}
-        return {name: pa.Table.from_pylist(own, schema=arrow_schema(name)) for name, own in rows.items()}
+        return {
+            name: pa.Table.from_pylist(own, schema=arrow_schema(name)) for name, own in rows.items()
+        }
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +88,9 @@ def world(planted: Planted) -> World:
 
 
 def test_the_stream_and_the_best_feature_read_the_cause_and_metadata_do_not(world: World) -> None:
-    leak = world.run("compare.leak", {**CAUSE, "leave_out": ["cause level"]})["baselines"].to_pylist()
+    leak = world.run("compare.leak", {**CAUSE, "leave_out": ["cause level"]})[
+        "baselines"
+    ].to_pylist()
     areas = {row["name"]: row for row in leak if row["metric"] == "auroc"}
     assert set(areas) == {"prompt length (tokens)", "shield", "shield level", "all 3 keys"}
     assert all(row["low"] < 0.6 for row in areas.values())
@@ -71,24 +100,35 @@ def test_the_stream_and_the_best_feature_read_the_cause_and_metadata_do_not(worl
         assert found["linear probe", f"resid_post.{layer}"]["value"] > 0.95
     best = found["best feature", "of all spaces"]
     assert best["value"] == 1.0
-    addresses = best["text"].removeprefix("chosen in the other folds: ").partition(";")[0].split(", ")
+    addresses = (
+        best["text"].removeprefix("chosen in the other folds: ").partition(";")[0].split(", ")
+    )
     for address in addresses:
         name, _, index = address.rpartition(":")
-        (space,) = [row["space"] for row in world.tables["spaces"].to_pylist() if row["address"] == name]
+        (space,) = [
+            row["space"] for row in world.tables["spaces"].to_pylist() if row["address"] == name
+        ]
         assert world.direction(space, int(index)) in ("u", "v", "w", "echo", "shadow")
 
 
 def test_a_label_in_the_metadata_is_named_a_leak(world: World) -> None:
     leak = world.run("compare.leak", CAUSE)["baselines"].to_pylist()
-    assert {row["name"] for row in leak if row["text"].startswith("cause level alone separates")} == {"cause level"}
+    assert {
+        row["name"] for row in leak if row["text"].startswith("cause level alone separates")
+    } == {"cause level"}
 
 
 def test_the_path_runs_from_u_to_v_to_w_and_the_links_say_so(world: World) -> None:
     found = world.run("trace.pathway", {**CAUSE, "top": 6})
-    rows = [row for row in found["trajectories"].to_pylist() if row["stat"] == "d" and row["q"] < 1e-6]
+    rows = [
+        row for row in found["trajectories"].to_pylist() if row["stat"] == "d" and row["q"] < 1e-6
+    ]
     assert {world.direction(row["space"], row["feature"]) for row in rows} >= {"u", "v", "w"}
     links = {
-        (world.direction(row["space"], row["feature"]), world.direction(row["other_space"], row["other_feature"])): row
+        (
+            world.direction(row["space"], row["feature"]),
+            world.direction(row["other_space"], row["other_feature"]),
+        ): row
         for row in found["links"].to_pylist()
     }
     for pair in (("u", "v"), ("v", "w")):
@@ -98,6 +138,12 @@ def test_the_path_runs_from_u_to_v_to_w_and_the_links_say_so(world: World) -> No
 
 
 def test_the_ranking_puts_what_the_cause_writes_first(world: World) -> None:
-    rows = world.run("compare.ranking", {"by": "cause level", "labels": [0, 1]})["features"].to_pylist()
-    sound = {world.direction(row["space"], row["feature"]) for row in rows if row["stat"] == "passes_sound" and row["number"]}
+    rows = world.run("compare.ranking", {"by": "cause level", "labels": [0, 1]})[
+        "features"
+    ].to_pylist()
+    sound = {
+        world.direction(row["space"], row["feature"])
+        for row in rows
+        if row["stat"] == "passes_sound" and row["number"]
+    }
     assert {"u", "v", "w"} <= sound <= {"u", "v", "w", "echo", "shadow", "cause"}

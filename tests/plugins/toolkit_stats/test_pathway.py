@@ -1,4 +1,6 @@
-"""trace.pathway: followed features, intervals, links against brute force, signatures, and p-values that are withheld."""
+"""trace.pathway: followed features, intervals, links against brute force, signatures, and p-values
+that are withheld.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,15 @@ from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import TableInputs, make_samples, make_work
 from toolkit_stats import toolkit_parts
 from toolkit_stats.math import correlate as _correlate
-from toolkit_stats.math.correlate import Strongest, columns, components, interval, means, of_orders, p_of
+from toolkit_stats.math.correlate import (
+    Strongest,
+    columns,
+    components,
+    interval,
+    means,
+    of_orders,
+    p_of,
+)
 from toolkit_stats.pathway.stage import Pathway, trace_pathway
 
 PARTS = {part.name: part for part in toolkit_parts()}
@@ -27,30 +37,62 @@ WIDTH = 64
 
 
 def space(name: str, layer: int) -> dict[str, Any]:
-    where = {"hookpoint": f"resid_post.{layer}", "sae": f"S{layer}", "address": f"m/resid_post.{layer}/S{layer}"}
-    return {"space": name, "model": "m", "revision": "1", "sae_hash": "h", "recipe": "r", "width": WIDTH, **where}
+    where = {
+        "hookpoint": f"resid_post.{layer}",
+        "sae": f"S{layer}",
+        "address": f"m/resid_post.{layer}/S{layer}",
+    }
+    return {
+        "space": name,
+        "model": "m",
+        "revision": "1",
+        "sae_hash": "h",
+        "recipe": "r",
+        "width": WIDTH,
+        **where,
+    }
 
 
-def world(ruined: int = 20, stopped: int = 30, decisions: int = 2, seed: int = 0) -> dict[str, pa.Table]:
-    """Feature 3 of layer 1 is higher before ruin; feature 9 of layer 2 follows it; the others are noise of each game."""
+def world(
+    ruined: int = 20, stopped: int = 30, decisions: int = 2, seed: int = 0
+) -> dict[str, pa.Table]:
+    """Feature 3 of layer 1 is higher before ruin; feature 9 of layer 2 follows it; the others are
+    noise of each game.
+    """
     rng = np.random.default_rng(seed)
     games = ["ruin"] * ruined + ["stop"] * stopped
-    texts = [f"game{game} round{turn} x{game * decisions + turn}" for game in range(len(games)) for turn in range(decisions)]
+    texts = [
+        f"game{game} round{turn} x{game * decisions + turn}"
+        for game in range(len(games))
+        for turn in range(decisions)
+    ]
     turns = [float(turn) for _ in games for turn in reversed(range(decisions))]
-    made = make_samples(texts, outcome=[name for name in games for _ in range(decisions)], round=turns)
+    made = make_samples(
+        texts, outcome=[name for name in games for _ in range(decisions)], round=turns
+    )
     units = [f"g{game:03d}" for game in range(len(games)) for _ in range(decisions)]
     made["samples"] = made["samples"].set_column(1, "unit", pa.array(units))
     rows = []
     for at, sample in enumerate(made["samples"]["sample"].to_pylist()):
         game = at // decisions
-        cause = max(0.0, (1.5 if games[game] == "ruin" else 0.0) + float(np.random.default_rng(1000 * seed + game).normal()))
+        cause = max(
+            0.0,
+            (1.5 if games[game] == "ruin" else 0.0)
+            + float(np.random.default_rng(1000 * seed + game).normal()),
+        )
         for name, feature in (("s1", 3), ("s2", 9)):
-            fired = {feature: cause * (2.0 if name == "s2" else 1.0) + 0.05 * float(rng.random())} if cause else {}
+            fired = (
+                {feature: cause * (2.0 if name == "s2" else 1.0) + 0.05 * float(rng.random())}
+                if cause
+                else {}
+            )
             fired |= {int(other): float(rng.random()) for other in rng.integers(20, 40, 5)}
             entries = {"features": sorted(fired), "values": [fired[one] for one in sorted(fired)]}
             rows.append({"space": name, "sample": sample, "position": 2, **entries})
     made["activations"] = pa.Table.from_pylist(rows, schema=arrow_schema("activations"))
-    made["spaces"] = pa.Table.from_pylist([space("s2", 2), space("s1", 1)], schema=arrow_schema("spaces"))
+    made["spaces"] = pa.Table.from_pylist(
+        [space("s2", 2), space("s1", 1)], schema=arrow_schema("spaces")
+    )
     return made
 
 
@@ -61,7 +103,9 @@ def run(given: Mapping[str, pa.Table], **params: Any) -> dict[str, list[dict[str
 
 def test_decisions_none_of_which_was_looked_at_are_no_silence() -> None:
     given = world()
-    with pytest.raises(DataError, match="no space has a row of any of the 100 samples in table 'activations'"):
+    with pytest.raises(
+        DataError, match="no space has a row of any of the 100 samples in table 'activations'"
+    ):
         run({**given, "activations": given["activations"].slice(0, 0)})
 
 
@@ -70,12 +114,14 @@ def one(rows: list[dict[str, Any]], **wanted: Any) -> dict[str, Any]:
     return found
 
 
-# --- correlations -------------------------------------------------------------------------------------------------------
+# --- correlations ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["pearson", "spearman"])
 @pytest.mark.parametrize("block", [7, 2**24], ids=["small blocks", "one block"])
-def test_links_are_those_of_scipy_and_corrected_over_all_pairs(method: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_links_are_those_of_scipy_and_corrected_over_all_pairs(
+    method: str, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(_correlate, "BLOCK_PAIRS", block)
     rng = np.random.default_rng(0)
     a = rng.normal(size=(40, 12)) * (rng.random((40, 12)) < 0.6)
@@ -90,11 +136,23 @@ def test_links_are_those_of_scipy_and_corrected_over_all_pairs(method: str, bloc
     test = stats.spearmanr if method == "spearman" else stats.pearsonr
     every = {(i, j): test(a[:, i], b[:, j]) for i in range(12) for j in range(9) if j != 2}
     best = sorted(every, key=lambda pair: -abs(every[pair].statistic))[:10]
-    got = list(zip(rows[0].features[found.first].tolist(), rows[1].features[found.second].tolist(), strict=True))
+    got = list(
+        zip(
+            rows[0].features[found.first].tolist(),
+            rows[1].features[found.second].tolist(),
+            strict=True,
+        )
+    )
     assert got == best
     np.testing.assert_allclose(found.r, [every[pair].statistic for pair in best], atol=1e-12)
     np.testing.assert_allclose(p, [every[pair].pvalue for pair in best], rtol=1e-9)
-    wanted = dict(zip(every, stats.false_discovery_control([one.pvalue for one in every.values()]), strict=True))
+    wanted = dict(
+        zip(
+            every,
+            stats.false_discovery_control([one.pvalue for one in every.values()]),
+            strict=True,
+        )
+    )
     exact = np.array([wanted[pair] for pair in best])
     assert (q >= exact - 1e-12).all()
     np.testing.assert_allclose(q, exact, rtol=2e-3)
@@ -102,7 +160,10 @@ def test_links_are_those_of_scipy_and_corrected_over_all_pairs(method: str, bloc
 
 def test_pairs_that_are_not_kept_still_count() -> None:
     rng = np.random.default_rng(1)
-    a, b = (columns(sparse.csc_array(rng.normal(size=(30, 60))), np.arange(60), "pearson", 2) for _ in range(2))
+    a, b = (
+        columns(sparse.csc_array(rng.normal(size=(30, 60))), np.arange(60), "pearson", 2)
+        for _ in range(2)
+    )
     few, many = Strongest(3), Strongest(3600)
     for each in (few, many):
         each.add(0, a, b)
@@ -117,7 +178,10 @@ def test_a_family_of_nulls_is_seldom_discovered() -> None:
     hits = 0
     for seed in range(30):
         rng = np.random.default_rng(seed)
-        a, b = (columns(sparse.csc_array(rng.normal(size=(25, 30))), np.arange(30), "pearson", 2) for _ in range(2))
+        a, b = (
+            columns(sparse.csc_array(rng.normal(size=(25, 30))), np.arange(30), "pearson", 2)
+            for _ in range(2)
+        )
         strongest = Strongest(5)
         strongest.add(0, a, b)
         _, _, q = strongest.strongest(25, strongest.tested)
@@ -135,7 +199,10 @@ def test_a_perfect_correlation_has_the_p_of_the_most_extreme_orders() -> None:
     x = np.zeros((12, 3))
     x[:2] = [[5.0, 5, 1], [5, 5, 0]]
     x[2:5, 2] = 1.0, 2.0, 4.0
-    first, second = (columns(sparse.csc_array(own), np.arange(own.shape[1]), "pearson", 2) for own in (x[:, :1], x[:, 1:]))
+    first, second = (
+        columns(sparse.csc_array(own), np.arange(own.shape[1]), "pearson", 2)
+        for own in (x[:, :1], x[:, 1:])
+    )
     strongest = Strongest(10)
     strongest.add(0, first, second)
     found, p, q = strongest.strongest(12, 2)
@@ -143,11 +210,19 @@ def test_a_perfect_correlation_has_the_p_of_the_most_extreme_orders() -> None:
     assert p[0] == pytest.approx(2 * 2 * math.factorial(10) / math.factorial(12))
     assert q[0] == pytest.approx(2 * p[0])
     few = Strongest(2)
-    few.add(0, *(columns(sparse.csc_array(np.repeat(x[:, :1], 3, axis=1)), np.arange(3), "pearson", 2) for _ in range(2)))
+    few.add(
+        0,
+        *(
+            columns(sparse.csc_array(np.repeat(x[:, :1], 3, axis=1)), np.arange(3), "pearson", 2)
+            for _ in range(2)
+        ),
+    )
     found, p, q = few.strongest(12, 100)
     assert found.r.tolist() == pytest.approx([1.0, 1.0])
     assert (q >= p * 100 / 9).all()
-    assert of_orders(np.array([[1.0, 2, 3, 4], [0, 0, 0, 7], [1, 1, 1, 1]])).tolist() == pytest.approx([2 / 24, 2 / 4, 1.0])
+    assert of_orders(
+        np.array([[1.0, 2, 3, 4], [0, 0, 0, 7], [1, 1, 1, 1]])
+    ).tolist() == pytest.approx([2 / 24, 2 / 4, 1.0])
 
 
 def test_intervals_of_ranks_are_wider() -> None:
@@ -172,7 +247,7 @@ def test_components_are_those_of_the_correlation_matrix() -> None:
     assert (loadings[np.arange(3), np.abs(loadings).argmax(axis=1)] > 0).all()
 
 
-# --- the stage ----------------------------------------------------------------------------------------------------------
+# --- the stage ------------------------------------------------------------------------------------
 
 
 def test_it_keeps_the_contract() -> None:
@@ -193,7 +268,9 @@ def test_the_planted_path_is_found_with_its_sizes() -> None:
         ]
     )
     a, b = x[:40], x[40:]
-    pooled = np.sqrt(((len(a) - 1) * a.var(ddof=1) + (len(b) - 1) * b.var(ddof=1)) / (len(a) + len(b) - 2))
+    pooled = np.sqrt(
+        ((len(a) - 1) * a.var(ddof=1) + (len(b) - 1) * b.var(ddof=1)) / (len(a) + len(b) - 2)
+    )
     assert row["value"] == pytest.approx((a.mean() - b.mean()) / pooled)
     assert row["low"] < row["value"] < row["high"]
     assert row["q"] < 0.01
@@ -204,7 +281,12 @@ def test_the_planted_path_is_found_with_its_sizes() -> None:
     low, high = stats.t.interval(0.95, 19, games.mean(), stats.sem(games))
     assert (mean["low"], mean["high"]) == (pytest.approx(low), pytest.approx(high))
     link = max(found["links"], key=lambda row: abs(row["r"]))
-    assert (link["space"], link["feature"], link["other_space"], link["other_feature"]) == ("s1", 3, "s2", 9)
+    assert (link["space"], link["feature"], link["other_space"], link["other_feature"]) == (
+        "s1",
+        3,
+        "s2",
+        9,
+    )
     assert link["q"] < 1e-6
     assert link["units"] == 50
 
@@ -218,7 +300,9 @@ def test_each_unit_and_decision_is_traced_in_order() -> None:
     assert {row["unit"] for row in rows} == {f"g{game:03d}" for game in range(8)}
     silent = [row for row in found["traces"] if row["feature"] == 60]
     assert {row["value"] for row in silent} == {0.0}
-    assert one(found["trajectories"], feature=60, stat="mean", group="ruin")["text"] == "never fired"
+    assert (
+        one(found["trajectories"], feature=60, stat="mean", group="ruin")["text"] == "never fired"
+    )
     assert "chosen" not in one(found["trajectories"], feature=3, stat="d")["text"]
 
 
@@ -226,20 +310,30 @@ def test_at_4_against_46_sizes_are_shown_and_p_values_withheld_with_the_reason()
     found = run(world(4, 46, decisions=1))
     rows = [row for row in found["trajectories"] if row["stat"] == "d"]
     assert all(row["p"] is None and row["q"] is None and row["low"] < row["high"] for row in rows)
-    assert all("p-values withheld: group 'ruin' has 4 independent clusters, fewer than 10" in row["text"] for row in rows)
+    assert all(
+        "p-values withheld: group 'ruin' has 4 independent clusters, fewer than 10" in row["text"]
+        for row in rows
+    )
     assert found["links"]
-    assert all(row["p"] is None and row["q"] is None and "withheld" in row["text"] for row in found["links"])
+    assert all(
+        row["p"] is None and row["q"] is None and "withheld" in row["text"]
+        for row in found["links"]
+    )
     assert run(world(4, 46, decisions=1), p_from=4)["links"][0]["q"] is not None
 
 
 def test_links_of_all_layers_and_of_none() -> None:
     given = world(12, 12)
-    given["spaces"] = pa.Table.from_pylist([space("s1", 1), space("s2", 2), space("s3", 5)], schema=arrow_schema("spaces"))
+    given["spaces"] = pa.Table.from_pylist(
+        [space("s1", 1), space("s2", 2), space("s3", 5)], schema=arrow_schema("spaces")
+    )
     acts = given["activations"].to_pylist()
     more = [{**row, "space": "s3"} for row in acts if row["space"] == "s2"]
     given["activations"] = pa.Table.from_pylist(acts + more, schema=arrow_schema("activations"))
     pairs = {
-        which: {(row["space"], row["other_space"]) for row in run(given, links=which).get("links", [])}
+        which: {
+            (row["space"], row["other_space"]) for row in run(given, links=which).get("links", [])
+        }
         for which in ("adjacent", "all", "none")
     }
     assert pairs["adjacent"] == {("s1", "s2"), ("s2", "s3")}
@@ -259,10 +353,16 @@ def test_what_cannot_be_followed_or_ordered_is_said() -> None:
     with pytest.raises(BadInput, match="There is no space at layer 7 here"):
         run(world(4, 4), track=("7/1",))
     with pytest.raises(
-        DataError, match=r"order: not every sample has a number 'turn'\. Keys with a number for each sample: round"
+        DataError,
+        match=r"order: not every sample has a number 'turn'\. Keys with a number "
+        r"for "
+        r"each "
+        r"sample: round",
     ):
         run(world(4, 4), order="turn")
-    with pytest.raises(DataError, match="group 'ruin' has 4 samples of 2 units, 4 distinct prompts, 2 clusters"):
+    with pytest.raises(
+        DataError, match="group 'ruin' has 4 samples of 2 units, 4 distinct prompts, 2 clusters"
+    ):
         run(world(2, 8))
 
 
@@ -272,15 +372,21 @@ def test_groups_that_the_other_one_joins_are_refused_with_numbers() -> None:
     units[3:6], prompts[3:6] = ["gX"] * 3, prompts[:3]
     for name, own in (("unit", units), ("cluster", prompts)):
         samples = given["samples"]
-        given["samples"] = samples.set_column(samples.schema.get_field_index(name), name, pa.array(own))
+        given["samples"] = samples.set_column(
+            samples.schema.get_field_index(name), name, pa.array(own)
+        )
     with pytest.raises(
-        DataError, match="group 'ruin' has 1 independent clusters once units and equal prompts are joined over both"
+        DataError,
+        match="group 'ruin' has 1 independent clusters once units and equal "
+        "prompts "
+        "are "
+        "joined over both",
     ):
         run(given)
     assert run(given, cluster="none")["trajectories"]
 
 
-# --- the section --------------------------------------------------------------------------------------------------------
+# --- the section ----------------------------------------------------------------------------------
 
 
 def section(given: Mapping[str, pa.Table], **params: Any) -> list[Any]:
@@ -300,7 +406,10 @@ def test_the_section_says_what_is_withheld_and_why() -> None:
         "Features of different layers that go together",
         "Each decision as a point",
     ]
-    assert "P-values withheld: group &#x27;ruin&#x27; has 4 independent clusters, fewer than 10" in figures[0].html
+    assert (
+        "P-values withheld: group &#x27;ruin&#x27; has 4 independent clusters, fewer than 10"
+        in figures[0].html
+    )
     assert "Chosen by |d| on these very units" in figures[0].html
     assert "q " not in figures[0].html.partition("<svg")[2]
     assert "withheld" in figures[2].html

@@ -1,4 +1,6 @@
-"""compare.probe: readers of the stream against scikit-like brute force, by folds, beside the best feature; and the section."""
+"""compare.probe: readers of the stream against scikit-like brute force, by folds, beside the best
+feature; and the section.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ PARAMS = {"by": "group", "between": ("a", "b")}
 
 
 def world(tiny: Any, count: int = 60) -> dict[str, pa.Table]:
-    """Samples whose label is the sign of dimension 2 of the stream after layer 1; feature 4 of space s1 tells it in part."""
+    """Samples whose label is the sign of dimension 2 of the stream after layer 1; feature 4 of
+    space s1 tells it in part.
+    """
     texts = [f"w{at} x{at * 7 % 31} z{at}" for at in range(count)]
     made = make_samples(texts)
     rows = made["samples"].to_pylist()
@@ -37,23 +41,40 @@ def world(tiny: Any, count: int = 60) -> dict[str, pa.Table]:
     for row, one in zip(rows, sign, strict=True):
         fired = {4: 1.0 + rng.random()} if one != (rng.random() < 0.15) else {}
         fired |= {int(feature): float(rng.random()) for feature in rng.integers(5, 30, 4)}
-        entries = {"features": sorted(fired), "values": [fired[feature] for feature in sorted(fired)]}
+        entries = {
+            "features": sorted(fired),
+            "values": [fired[feature] for feature in sorted(fired)],
+        }
         acts.append({"space": "s1", "sample": row["sample"], "position": 2, **entries})
-    where = {"hookpoint": "resid_post.1", "address": "tiny/resid_post.1/S", "recipe": "relu", "sae": "S", "sae_hash": "h"}
+    where = {
+        "hookpoint": "resid_post.1",
+        "address": "tiny/resid_post.1/S",
+        "recipe": "relu",
+        "sae": "S",
+        "sae_hash": "h",
+    }
     spaces = [{"space": "s1", "model": "tiny", "revision": "1", "width": 32, **where}]
     made["activations"] = pa.Table.from_pylist(acts, schema=arrow_schema("activations"))
     made["spaces"] = pa.Table.from_pylist(spaces, schema=arrow_schema("spaces"))
     return made
 
 
-def run(given: Mapping[str, pa.Table], model: Any, **params: Any) -> dict[tuple[str, str], dict[str, Any]]:
+def run(
+    given: Mapping[str, pa.Table], model: Any, **params: Any
+) -> dict[tuple[str, str], dict[str, Any]]:
     work = make_work(Probe(**{**PARAMS, **params}), given, model=model, seed=1)
-    return {(row["kind"], row["name"]): row for _, table in compare_probe(work) for row in table.to_pylist()}
+    return {
+        (row["kind"], row["name"]): row
+        for _, table in compare_probe(work)
+        for row in table.to_pylist()
+    }
 
 
 def test_features_of_samples_none_of_which_was_looked_at_are_no_silence(tiny: Any) -> None:
     given = world(tiny)
-    with pytest.raises(DataError, match="no space has a row of any of the 60 samples in table 'activations'"):
+    with pytest.raises(
+        DataError, match="no space has a row of any of the 60 samples in table 'activations'"
+    ):
         run({**given, "activations": given["activations"].slice(0, 0)}, tiny)
 
 
@@ -66,7 +87,7 @@ def test_without_features_the_stream_is_read_alone(tiny: Any) -> None:
     assert len(both) > len(alone)
 
 
-# --- readers ------------------------------------------------------------------------------------------------------------
+# --- readers --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(40, 6), (12, 30)], ids=["tall", "wide"])
@@ -86,13 +107,17 @@ def test_the_ridge_probe_is_the_minimum_of_its_loss(shape: tuple[int, int]) -> N
 
     wanted = optimize.minimize(loss, np.zeros(shape[1]), tol=1e-14).x
     (direction,) = ridge(x, row, positive, [0.5])
-    np.testing.assert_allclose(direction, wanted / np.sqrt(weight @ (x[row] - mean) ** 2), atol=1e-5)
+    np.testing.assert_allclose(
+        direction, wanted / np.sqrt(weight @ (x[row] - mean) ** 2), atol=1e-5
+    )
 
 
 def test_the_difference_of_means_is_that_of_the_samples() -> None:
     rng = np.random.default_rng(1)
     x, row, positive = rng.normal(size=(9, 4)), rng.integers(0, 9, 30), np.arange(30) % 3 == 0
-    np.testing.assert_allclose(difference_of_means(x, row, positive), x[row[positive]].mean(0) - x[row[~positive]].mean(0))
+    np.testing.assert_allclose(
+        difference_of_means(x, row, positive), x[row[positive]].mean(0) - x[row[~positive]].mean(0)
+    )
 
 
 def test_a_dimension_that_never_changes_is_left_alone() -> None:
@@ -103,7 +128,7 @@ def test_a_dimension_that_never_changes_is_left_alone() -> None:
     assert direction[0] > 0
 
 
-# --- the stage ----------------------------------------------------------------------------------------------------------
+# --- the stage ------------------------------------------------------------------------------------
 
 
 def test_it_keeps_the_contract(tiny: Any) -> None:
@@ -118,7 +143,9 @@ def test_what_is_linear_in_the_stream_is_read_where_it_is(tiny: Any) -> None:
     assert sum(tiny.passes) == 60
     assert found["linear probe", "resid_post.1"]["value"] > 0.95
     assert found["difference of means", "resid_post.1"]["value"] > 0.8
-    assert {name for kind, name in found if kind == "linear probe"} == {f"resid_post.{layer}" for layer in range(3)}
+    assert {name for kind, name in found if kind == "linear probe"} == {
+        f"resid_post.{layer}" for layer in range(3)
+    }
     best = found["best feature", "tiny/resid_post.1/S"]
     assert 0.7 < best["value"] < 0.98
     assert best["text"].startswith("chosen in the other folds: 4, 4, 4, 4, 4; 5 folds")
@@ -138,7 +165,9 @@ def test_labels_at_random_are_not_read(tiny: Any) -> None:
         assert row["low"] < 0.6
 
 
-def test_rows_on_disk_give_the_same_and_leave_nothing(tiny: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+def test_rows_on_disk_give_the_same_and_leave_nothing(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
     given = world(tiny)
     wanted = run(given, tiny)
     monkeypatch.setattr(_rows, "MOST_BYTES", 0)
@@ -151,7 +180,11 @@ def test_a_space_where_nothing_fired_is_at_chance(tiny: Any) -> None:
     given = world(tiny)
     rows = [{**row, "features": [], "values": []} for row in given["activations"].to_pylist()]
     given["activations"] = pa.Table.from_pylist(rows, schema=arrow_schema("activations"))
-    found = {name: row for (kind, name), row in run(given, tiny, layers=0).items() if kind == "best feature"}
+    found = {
+        name: row
+        for (kind, name), row in run(given, tiny, layers=0).items()
+        if kind == "best feature"
+    }
     assert set(found) == {"tiny/resid_post.1/S", "of all spaces"}
     for row in found.values():
         assert row["value"] == 0.5
@@ -160,15 +193,28 @@ def test_a_space_where_nothing_fired_is_at_chance(tiny: Any) -> None:
 
 def test_a_space_where_nothing_fired_does_not_hide_the_others(tiny: Any) -> None:
     given = world(tiny)
-    silent = [{**row, "space": "s2", "features": [], "values": []} for row in given["activations"].to_pylist()]
-    other = {**given["spaces"].to_pylist()[0], "space": "s2", "address": "tiny/resid_post.2/S", "hookpoint": "resid_post.2"}
+    silent = [
+        {**row, "space": "s2", "features": [], "values": []}
+        for row in given["activations"].to_pylist()
+    ]
+    other = {
+        **given["spaces"].to_pylist()[0],
+        "space": "s2",
+        "address": "tiny/resid_post.2/S",
+        "hookpoint": "resid_post.2",
+    }
     given["activations"] = pa.concat_tables(
         [given["activations"], pa.Table.from_pylist(silent, schema=arrow_schema("activations"))]
     )
-    given["spaces"] = pa.concat_tables([given["spaces"], pa.Table.from_pylist([other], schema=arrow_schema("spaces"))])
+    given["spaces"] = pa.concat_tables(
+        [given["spaces"], pa.Table.from_pylist([other], schema=arrow_schema("spaces"))]
+    )
     found = run(given, tiny, layers=0)
     assert found["best feature", "tiny/resid_post.2/S"]["value"] == 0.5
-    assert found["best feature", "of all spaces"]["value"] == found["best feature", "tiny/resid_post.1/S"]["value"]
+    assert (
+        found["best feature", "of all spaces"]["value"]
+        == found["best feature", "tiny/resid_post.1/S"]["value"]
+    )
 
 
 def test_two_folds_leave_none_to_choose_the_penalty_on() -> None:
@@ -176,28 +222,47 @@ def test_two_folds_leave_none_to_choose_the_penalty_on() -> None:
         Probe(**PARAMS, folds=2)
 
 
-# --- the section --------------------------------------------------------------------------------------------------------
+# --- the section ----------------------------------------------------------------------------------
 
 
 def baseline(kind: str, name: str, value: float, text: str = "") -> dict[str, Any]:
-    numbers = {"value": value, "low": max(0, value - 0.1), "high": min(1, value + 0.05), "chance": 0.5}
-    return {"contrast": "a vs b", "kind": kind, "name": name, "metric": "auroc", **numbers, "text": text}
+    numbers = {
+        "value": value,
+        "low": max(0, value - 0.1),
+        "high": min(1, value + 0.05),
+        "chance": 0.5,
+    }
+    return {
+        "contrast": "a vs b",
+        "kind": kind,
+        "name": name,
+        "metric": "auroc",
+        **numbers,
+        "text": text,
+    }
 
 
 def test_the_section_says_what_gives_the_label_away_and_escapes_names() -> None:
     rows = [
         baseline("metadata", "<balance>", 1.0, "<balance> alone separates the groups; 5 folds"),
         baseline("linear probe", "resid_post.3", 0.9),
-        baseline("best feature", "m/resid_post.3/a-rather-long-name-of-an-sae-of-some-release", 0.8),
+        baseline(
+            "best feature", "m/resid_post.3/a-rather-long-name-of-an-sae-of-some-release", 0.8
+        ),
     ]
     section = PARTS["baselines"]
     assert isinstance(section, ReportSection)
-    inputs = TableInputs({"baselines": pa.Table.from_pylist(rows, schema=arrow_schema("baselines"))})
+    inputs = TableInputs(
+        {"baselines": pa.Table.from_pylist(rows, schema=arrow_schema("baselines"))}
+    )
     first, second = section.run(inputs)
     assert "&lt;balance&gt; alone separates the groups</li>" in first.html
     assert "<balance>" not in first.html + second.html
     assert first.alt == (
-        "AUROC of the best of each kind, chance 0.5. metadata: <balance> 1.00; linear probe: resid_post.3 0.90; "
+        "AUROC of the best of each kind, chance 0.5. metadata: <balance> 1.00; "
+        "linear "
+        "probe: resid_post.3 "
+        "0.90; "
         "best feature: m/resid_post.3/a-rather-long-name-of-an-sae-of-some-release 0.80."
     )
     assert "0.800 to 0.950" in second.html
@@ -208,5 +273,7 @@ def test_without_a_perfect_key_there_is_no_warning() -> None:
     rows = [baseline("metadata", "balance", 0.7, "5 folds")]
     section = PARTS["baselines"]
     assert isinstance(section, ReportSection)
-    first, _ = section.run(TableInputs({"baselines": pa.Table.from_pylist(rows, schema=arrow_schema("baselines"))}))
+    first, _ = section.run(
+        TableInputs({"baselines": pa.Table.from_pylist(rows, schema=arrow_schema("baselines"))})
+    )
     assert "read off the metadata" not in first.html

@@ -1,4 +1,6 @@
-"""compare.ranking and its sink: every number against NumPy and SciPy, the published shapes, and what the sound ranking refuses."""
+"""compare.ranking and its sink: every number against NumPy and SciPy, the published shapes, and
+what the sound ranking refuses.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +38,12 @@ BY = "concept_strength_label"
 LABELS = np.arange(4.0)
 
 
-def world(count: int = 120, seed: int = 0, position: int = 1, **changed: Any) -> dict[str, pa.Table]:
-    """Labels 0 to 3 by turns. Feature 7 rises with the label, 3 is noise, 5 never changes, 9 falls, 2 fires in label 1 only."""
+def world(
+    count: int = 120, seed: int = 0, position: int = 1, **changed: Any
+) -> dict[str, pa.Table]:
+    """Labels 0 to 3 by turns. Feature 7 rises with the label, 3 is noise, 5 never changes, 9 falls,
+    2 fires in label 1 only.
+    """
     label = changed.pop("label", [at % 4 for at in range(count)])
     rng = np.random.default_rng(seed)
     made = make_samples([f"word{at} end{at}" for at in range(count)], **{BY: label})
@@ -48,7 +54,10 @@ def world(count: int = 120, seed: int = 0, position: int = 1, **changed: Any) ->
         fired |= {3: float(rng.random())} if rng.random() < 0.5 else {}
         fired |= {9: float(3.5 - value)} if value < 3 else {}
         fired |= {2: 1.0 + float(rng.random())} if value == 1 else {}
-        entries = {"features": sorted(fired), "values": [fired[feature] for feature in sorted(fired)]}
+        entries = {
+            "features": sorted(fired),
+            "values": [fired[feature] for feature in sorted(fired)],
+        }
         rows.append({"space": "s1", "sample": name, "position": position, **entries})
     made["activations"] = pa.Table.from_pylist(rows, schema=arrow_schema("activations"))
     made["spaces"] = pa.Table.from_pylist([space()], schema=arrow_schema("spaces"))
@@ -57,26 +66,48 @@ def world(count: int = 120, seed: int = 0, position: int = 1, **changed: Any) ->
 
 def space(name: str = "s1", layer: int = 12, l0: int = 82) -> dict[str, Any]:
     sae = f"layer_{layer}/width_16k/average_l0_{l0}"
-    where = {"hookpoint": f"resid_post.{layer}", "sae": sae, "address": f"google/gemma-2-2b/resid_post.{layer}/{sae}"}
-    return {"space": name, "model": "google/gemma-2-2b", "revision": "1", "sae_hash": "h", "recipe": "r", "width": 16384, **where}
+    where = {
+        "hookpoint": f"resid_post.{layer}",
+        "sae": sae,
+        "address": f"google/gemma-2-2b/resid_post.{layer}/{sae}",
+    }
+    return {
+        "space": name,
+        "model": "google/gemma-2-2b",
+        "revision": "1",
+        "sae_hash": "h",
+        "recipe": "r",
+        "width": 16384,
+        **where,
+    }
 
 
 def run(given: Mapping[str, pa.Table], **params: Any) -> dict[tuple[int, str, str], float | None]:
-    found = [rows for _, rows in compare_ranking(make_work(Ranking(by=BY, **params), given, seed=2))]
-    return {(row["feature"], row["stat"], row["group"]): row["number"] for rows in found for row in rows.to_pylist()}
+    found = [
+        rows for _, rows in compare_ranking(make_work(Ranking(by=BY, **params), given, seed=2))
+    ]
+    return {
+        (row["feature"], row["stat"], row["group"]): row["number"]
+        for rows in found
+        for row in rows.to_pylist()
+    }
 
 
 def dense(given: Mapping[str, pa.Table], feature: int) -> np.ndarray:
     rows = given["activations"].to_pylist()
-    return np.array([dict(zip(row["features"], row["values"], strict=True)).get(feature, 0.0) for row in rows])
+    return np.array(
+        [dict(zip(row["features"], row["values"], strict=True)).get(feature, 0.0) for row in rows]
+    )
 
 
-# --- numbers ------------------------------------------------------------------------------------------------------------
+# --- numbers --------------------------------------------------------------------------------------
 
 
 @given(st.integers(0, 10_000), st.sampled_from([0.0, 0.2, 0.7, 1.0]), st.booleans())
 @settings(max_examples=40)
-def test_every_statistic_is_that_of_the_dense_column(seed: int, density: float, signed: bool) -> None:
+def test_every_statistic_is_that_of_the_dense_column(
+    seed: int, density: float, signed: bool
+) -> None:
     rng = np.random.default_rng(seed)
     x = rng.integers(1, 5, (37, 5)) * (rng.random((37, 5)) < density).astype(float)
     x *= rng.choice([-1, 1], x.shape) if signed else 1
@@ -86,8 +117,12 @@ def test_every_statistic_is_that_of_the_dense_column(seed: int, density: float, 
         if column.std() == 0:
             assert np.isnan([found.pearson[at], found.spearman[at], found.separation[at]]).all()
         else:
-            assert found.pearson[at] == pytest.approx(stats.pearsonr(column, label).statistic, abs=1e-12)
-            assert found.spearman[at] == pytest.approx(stats.spearmanr(column, label).statistic, abs=1e-12)
+            assert found.pearson[at] == pytest.approx(
+                stats.pearsonr(column, label).statistic, abs=1e-12
+            )
+            assert found.spearman[at] == pytest.approx(
+                stats.spearmanr(column, label).statistic, abs=1e-12
+            )
             means = [column[label == one].mean() for one in LABELS]
             np.testing.assert_allclose(found.means[:, at], means)
             assert found.separation[at] == pytest.approx((means[3] - means[0]) / column.std())
@@ -102,17 +137,27 @@ def test_every_statistic_is_that_of_the_dense_column(seed: int, density: float, 
 def test_quantiles_of_sparse_columns_are_numpys(seed: int, share: float, rows: int) -> None:
     rng = np.random.default_rng(seed)
     x = np.round(rng.normal(size=(rows, 4)), 1) * (rng.random((rows, 4)) < 0.6)
-    np.testing.assert_allclose(quantile(sparse.csc_array(x), share), np.quantile(x, share, axis=0), atol=1e-12)
+    np.testing.assert_allclose(
+        quantile(sparse.csc_array(x), share), np.quantile(x, share, axis=0), atol=1e-12
+    )
 
 
 def test_the_p_is_that_of_a_correlation_over_cluster_means() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(60, 5)) * (rng.random((60, 5)) < 0.5) + (np.arange(5) == 3)
     x[:, 4] = 2.0
-    label, cluster = (np.arange(60) % 4).astype(float), np.unique(rng.integers(0, 20, 60), return_inverse=True)[1]
+    label, cluster = (
+        (np.arange(60) % 4).astype(float),
+        np.unique(rng.integers(0, 20, 60), return_inverse=True)[1],
+    )
     found = trend_test(sparse.csr_array(x), label, cluster)
-    means = [np.array([own[cluster == one].mean(axis=0) for one in np.unique(cluster)]) for own in (x, label)]
-    np.testing.assert_allclose(found[:4], [stats.pearsonr(column, means[1]).pvalue for column in means[0].T[:4]], rtol=1e-9)
+    means = [
+        np.array([own[cluster == one].mean(axis=0) for one in np.unique(cluster)])
+        for own in (x, label)
+    ]
+    np.testing.assert_allclose(
+        found[:4], [stats.pearsonr(column, means[1]).pvalue for column in means[0].T[:4]], rtol=1e-9
+    )
     assert found[4] == 1.0
 
 
@@ -120,9 +165,13 @@ def test_a_perfect_line_has_the_p_of_the_most_extreme_way_to_deal_out_the_labels
     label = np.repeat(np.arange(4.0), 2)
     x = np.column_stack([label, -2 * label, label >= 0])
     ways = math.factorial(8) / 2**4
-    assert trend_test(sparse.csr_array(x), label, np.arange(8)).tolist() == pytest.approx([2 / ways, 2 / ways, 1.0])
+    assert trend_test(sparse.csr_array(x), label, np.arange(8)).tolist() == pytest.approx(
+        [2 / ways, 2 / ways, 1.0]
+    )
     one = (np.arange(5) == 3).astype(float)
-    assert trend_test(sparse.csr_array(one[:, None]), one, np.arange(5)).tolist() == pytest.approx([2 / 5])
+    assert trend_test(sparse.csr_array(one[:, None]), one, np.arange(5)).tolist() == pytest.approx(
+        [2 / 5]
+    )
 
 
 def test_null_features_are_false_discoveries_as_often_as_alpha_says() -> None:
@@ -143,10 +192,12 @@ def test_the_far_tail_of_null_features_is_no_heavier_than_said() -> None:
 
 
 def test_a_bounded_separation_is_a_correlation() -> None:
-    assert bounded(np.array([0.0, 2.0, -1e9])).tolist() == pytest.approx([0.0, 2 / np.sqrt(8), -1.0])
+    assert bounded(np.array([0.0, 2.0, -1e9])).tolist() == pytest.approx(
+        [0.0, 2 / np.sqrt(8), -1.0]
+    )
 
 
-# --- the stage ----------------------------------------------------------------------------------------------------------
+# --- the stage ------------------------------------------------------------------------------------
 
 
 def test_it_keeps_the_contract() -> None:
@@ -166,8 +217,12 @@ def test_the_published_score_is_the_published_formula() -> None:
     assert found[7, "score", BY] == pytest.approx(0.4 * r + 0.3 * separation + 0.3 * (tpr - fpr))
     assert found[7, "rank", BY] == 1.0
     assert found[7, "mean", f"{BY} 3"] == pytest.approx(x[label == 3].mean())
-    assert [feature for (feature, stat, _), value in found.items() if stat == "passes" and value] == [7]
-    assert [feature for (feature, stat, _), value in found.items() if stat == "passes_sound" and value] == [7]
+    assert [
+        feature for (feature, stat, _), value in found.items() if stat == "passes" and value
+    ] == [7]
+    assert [
+        feature for (feature, stat, _), value in found.items() if stat == "passes_sound" and value
+    ] == [7]
 
 
 def test_a_constant_feature_is_dropped_and_one_that_never_fired_counts_in_the_family() -> None:
@@ -188,16 +243,26 @@ def test_the_sound_numbers_are_of_the_other_half_with_the_threshold_of_the_first
     select, confirm = side == "select", side == "confirm"
     threshold = np.percentile(x[select & (label == 0)], 95)
     assert found[3, "threshold_select", BY] == pytest.approx(threshold)
-    assert found[3, "pearson_confirm", BY] == pytest.approx(stats.pearsonr(x[confirm], label[confirm]).statistic)
-    assert found[3, "fpr_confirm", BY] == pytest.approx((x[confirm & (label == 0)] > threshold).mean())
-    assert found[3, "fpr", BY] <= 2 / 30  # what the 95th percentile of 30 leaves above itself, whatever the feature
+    assert found[3, "pearson_confirm", BY] == pytest.approx(
+        stats.pearsonr(x[confirm], label[confirm]).statistic
+    )
+    assert found[3, "fpr_confirm", BY] == pytest.approx(
+        (x[confirm & (label == 0)] > threshold).mean()
+    )
+    assert (
+        found[3, "fpr", BY] <= 2 / 30
+    )  # what the 95th percentile of 30 leaves above itself, whatever the feature
 
 
 def test_presets_and_own_filters() -> None:
     assert Ranking(by=BY).filters() == (0.4, 0.5, 0.2)
     assert Ranking(by=BY, preset="strict").filters() == (0.6, 0.7, 0.1)
     assert Ranking(by=BY, preset="loose", min_r=0.0).filters() == (0.0, 0.4, 0.3)
-    assert not [1 for (_, stat, _), value in run(world(), min_r=0.9999).items() if stat == "passes" and value]
+    assert not [
+        1
+        for (_, stat, _), value in run(world(), min_r=0.9999).items()
+        if stat == "passes" and value
+    ]
 
 
 def test_only_the_best_and_those_that_pass_are_written() -> None:
@@ -211,18 +276,23 @@ def test_other_positions_do_not_count() -> None:
     assert run({**made, "activations": both}) == run(made)
 
 
-# --- what is missing ----------------------------------------------------------------------------------------------------
+# --- what is missing ------------------------------------------------------------------------------
 
 
 def relabelled(old: float, new: float | None) -> dict[str, pa.Table]:
     made = world()
-    meta = [{**row, "number": new if row["number"] == old else row["number"]} for row in made["sample_meta"].to_pylist()]
+    meta = [
+        {**row, "number": new if row["number"] == old else row["number"]}
+        for row in made["sample_meta"].to_pylist()
+    ]
     return {**made, "sample_meta": pa.Table.from_pylist(meta, schema=arrow_schema("sample_meta"))}
 
 
 def test_a_label_without_samples_is_an_error_or_a_stated_null_and_never_0() -> None:
     made = relabelled(2, 1)
-    with pytest.raises(DataError, match="no sample has concept_strength_label 2, so its mean is unknown"):
+    with pytest.raises(
+        DataError, match="no sample has concept_strength_label 2, so its mean is unknown"
+    ):
         run(made)
     found = run(made, missing="null")
     assert found[7, "mean", f"{BY} 2"] is None
@@ -241,11 +311,29 @@ def test_samples_without_a_label_are_refused_or_left_out() -> None:
     ("made", "message"),
     [
         (relabelled(0, 1), "no sample has concept_strength_label 0"),
-        (relabelled(3, 7), r"sample 's0003' has concept_strength_label 7, which is none of the labels 0, 1, 2, 3"),
+        (
+            relabelled(3, 7),
+            r"sample 's0003' has concept_strength_label 7, which is none of the labels 0, 1, 2, 3",
+        ),
         (world(position=0), r"sample 's0000' has no row at its final token \(position 1\)"),
-        (world(16), r"the (select|confirm) half of the units has \d clusters with concept_strength_label \d"),
-        ({**world(), "sample_meta": make_samples(["a", "b"], **{BY: ["x", "y"]})["sample_meta"]}, "'x', which is no number"),
-        ({**world(), "sample_meta": make_samples(["a", "b"], strength=[1.0, 2.0])["sample_meta"]}, "no sample has metadata"),
+        (
+            world(16),
+            r"the (select|confirm) half of the units has \d clusters "
+            r"with "
+            r"concept_strength_label "
+            r"\d",
+        ),
+        (
+            {**world(), "sample_meta": make_samples(["a", "b"], **{BY: ["x", "y"]})["sample_meta"]},
+            "'x', which is no number",
+        ),
+        (
+            {
+                **world(),
+                "sample_meta": make_samples(["a", "b"], strength=[1.0, 2.0])["sample_meta"],
+            },
+            "no sample has metadata",
+        ),
     ],
 )
 def test_bad_labels_and_rows(made: Mapping[str, pa.Table], message: str) -> None:
@@ -261,12 +349,19 @@ def without(wanted: str, value: int) -> dict[str, pa.Table]:
     names = set(made["samples"].take(keep)["sample"].to_pylist())
     rows = [row for row in made["sample_meta"].to_pylist() if row["sample"] in names]
     meta = pa.Table.from_pylist(rows, schema=arrow_schema("sample_meta"))
-    return {**made, **{name: made[name].take(keep) for name in ("samples", "activations")}, "sample_meta": meta}
+    return {
+        **made,
+        **{name: made[name].take(keep) for name in ("samples", "activations")},
+        "sample_meta": meta,
+    }
 
 
 @pytest.mark.parametrize("side", ["select", "confirm"])
 def test_a_middle_label_that_a_half_lacks_is_said(side: str) -> None:
-    with pytest.raises(DataError, match=rf"the {side} half of the units has 0 clusters with {BY} 2 .*at least 1 is needed"):
+    with pytest.raises(
+        DataError,
+        match=rf"the {side} half of the units has 0 clusters with {BY} 2 .*at least 1 is needed",
+    ):
         run(without(side, 2))
 
 
@@ -274,7 +369,10 @@ def test_units_that_have_every_label_alike_are_refused() -> None:
     made = world(160)
     units = pa.array([f"u{at // 4}" for at in range(160)])
     made["samples"] = made["samples"].set_column(1, "unit", units)
-    with pytest.raises(DataError, match=r"clusters of the confirm half has the same mean concept_strength_label \(1.5\)"):
+    with pytest.raises(
+        DataError,
+        match=r"clusters of the confirm half has the same mean concept_strength_label \(1.5\)",
+    ):
         run(made)
 
 
@@ -283,12 +381,14 @@ def test_labels_that_do_not_rise() -> None:
         Ranking(by=BY, labels=(0, 2, 1))
 
 
-# --- files --------------------------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
 
 
 def files(made: Mapping[str, pa.Table], **params: Any) -> dict[str, str]:
     given = dict(made)
-    given["features"] = pa.concat_tables([rows for _, rows in compare_ranking(make_work(Ranking(by=BY), made, seed=2))])
+    given["features"] = pa.concat_tables(
+        [rows for _, rows in compare_ranking(make_work(Ranking(by=BY), made, seed=2))]
+    )
     work = SinkWork(RankingFiles(**params), Path("nowhere"), "r", TableInputs(given))
     return {name: data.decode() for name, data in write_ranking(work)}
 
@@ -300,14 +400,19 @@ def test_the_csv_has_exactly_the_published_columns() -> None:
         "rank,layer,average_l0,feature_id,neuronpedia_url,interpretability_score,pearson_corr,spearman_corr,separation_score,"
         "tpr,fpr,mean_label_0,mean_label_1,mean_label_2,mean_label_3,monotonic"
     )
-    assert [rows[0][name] for name in ("rank", "layer", "average_l0", "feature_id", "monotonic")] == [
+    assert [
+        rows[0][name] for name in ("rank", "layer", "average_l0", "feature_id", "monotonic")
+    ] == [
         "1",
         "12",
         "82.0",
         "7",
         "True",
     ]
-    assert rows[0]["neuronpedia_url"] == "https://www.neuronpedia.org/gemma-2-2b/12-gemmascope-res-16k/7"
+    assert (
+        rows[0]["neuronpedia_url"]
+        == "https://www.neuronpedia.org/gemma-2-2b/12-gemmascope-res-16k/7"
+    )
     sound = list(csv.DictReader(io.StringIO(found["ranked_features_sound.csv"])))
     assert [row["feature_id"] for row in sound] == ["7"]
     assert float(sound[0]["q"]) <= 0.05
@@ -320,23 +425,41 @@ def test_examples_have_the_published_shape_and_are_the_hardest() -> None:
     assert name == "layer_12_l0_82.0_feature_7"
     one = found[name]
     assert list(one) == [
-        *("rank", "layer", "average_l0", "feature_id", "neuronpedia_url", "interpretability_score", "pearson_correlation"),
+        *(
+            "rank",
+            "layer",
+            "average_l0",
+            "feature_id",
+            "neuronpedia_url",
+            "interpretability_score",
+            "pearson_correlation",
+        ),
         *("tpr", "fpr", "examples_by_label"),
     ]
     x, label = dense(made, 7), np.array([at % 4 for at in range(120)])
     texts = made["samples"]["text"].to_pylist()
     for value in range(4):
-        best = sorted((at for at in range(120) if label[at] == value and x[at] > 0), key=lambda at: -x[at])[:2]
+        best = sorted(
+            (at for at in range(120) if label[at] == value and x[at] > 0), key=lambda at: -x[at]
+        )[:2]
         wanted = [{"sentence": texts[at], "activation": pytest.approx(x[at])} for at in best]
         assert one["examples_by_label"][str(value)] == wanted
     assert one["examples_by_label"]["0"] == []
 
 
 def test_an_sae_without_a_page_has_no_link() -> None:
-    made = {**world(), "spaces": pa.Table.from_pylist([space(l0=23, layer=13)], schema=arrow_schema("spaces"))}
+    made = {
+        **world(),
+        "spaces": pa.Table.from_pylist([space(l0=23, layer=13)], schema=arrow_schema("spaces")),
+    }
     rows = list(csv.DictReader(io.StringIO(files(made)["ranked_features.csv"])))
     assert rows[0]["neuronpedia_url"] == ""
-    assert json.loads(files(made)["feature_examples.json"])["layer_13_l0_23.0_feature_7"]["neuronpedia_url"] is None
+    assert (
+        json.loads(files(made)["feature_examples.json"])["layer_13_l0_23.0_feature_7"][
+            "neuronpedia_url"
+        ]
+        is None
+    )
 
 
 def test_the_sink_keeps_the_contract_and_asks_for_a_ranking() -> None:
@@ -347,26 +470,42 @@ def test_the_sink_keeps_the_contract_and_asks_for_a_ranking() -> None:
         list(
             part.run(
                 SinkWork(
-                    RankingFiles(), Path("x"), "r", TableInputs({**made, "features": arrow_schema("features").empty_table()})
+                    RankingFiles(),
+                    Path("x"),
+                    "r",
+                    TableInputs({**made, "features": arrow_schema("features").empty_table()}),
                 )
             )
         )
-    made["features"] = pa.concat_tables([rows for _, rows in compare_ranking(make_work(Ranking(by=BY), made))])
+    made["features"] = pa.concat_tables(
+        [rows for _, rows in compare_ranking(make_work(Ranking(by=BY), made))]
+    )
     check_part(part, work=make_work(tables=made))
 
 
 def ranked(made: Mapping[str, pa.Table], **params: Any) -> pa.Table:
-    return pa.concat_tables([rows for _, rows in compare_ranking(make_work(Ranking(by=BY, **params), made, seed=2))])
+    return pa.concat_tables(
+        [rows for _, rows in compare_ranking(make_work(Ranking(by=BY, **params), made, seed=2))]
+    )
 
 
 def test_two_rankings_by_one_label_are_not_mixed() -> None:
     made = dict(world())
-    loose, strict = ranked(made, preset="loose", rows=1), ranked(made, preset="strict", min_r=0.999, rows=1)
+    loose, strict = (
+        ranked(made, preset="loose", rows=1),
+        ranked(made, preset="strict", min_r=0.999, rows=1),
+    )
     for parts in ((loose, strict), (strict, loose)):
         inputs = TableInputs({**made, "features": pa.concat_tables(parts)})
-        with pytest.raises(DataError, match=f"more than one stage ranks by {BY}, and the files have place for one"):
+        with pytest.raises(
+            DataError, match=f"more than one stage ranks by {BY}, and the files have place for one"
+        ):
             list(write_ranking(SinkWork(RankingFiles(), Path("x"), "r", inputs)))
-        part = next(part for part in toolkit_parts() if isinstance(part, ReportSection) and part.name == "ranking")
+        part = next(
+            part
+            for part in toolkit_parts()
+            if isinstance(part, ReportSection) and part.name == "ranking"
+        )
         (said,) = part.run(inputs)
         assert f"More than one stage ranks by {BY}" in said.html
 
@@ -374,7 +513,9 @@ def test_two_rankings_by_one_label_are_not_mixed() -> None:
 def test_two_rankings_of_different_spaces_are_not_mixed_either() -> None:
     made = dict(world())
     one = ranked(made)
-    other = one.set_column(one.schema.get_field_index("space"), "space", pa.array(["s2"] * len(one)))
+    other = one.set_column(
+        one.schema.get_field_index("space"), "space", pa.array(["s2"] * len(one))
+    )
     other = other.cast(one.schema)
     assert of_several_stages(pa.concat_tables([one, other]))
     assert not of_several_stages(one)
@@ -384,19 +525,31 @@ def test_a_key_that_begins_like_the_label_is_another_key() -> None:
     made = dict(world())
     mine = ranked(made)
     means = mine.filter(pc.equal(mine["stat"], "mean")).to_pylist()
-    other = [{**row, "group": row["group"].replace(BY, f"{BY} of old"), "number": 99.0} for row in means]
+    other = [
+        {**row, "group": row["group"].replace(BY, f"{BY} of old"), "number": 99.0} for row in means
+    ]
     mixed = pa.concat_tables([mine, pa.Table.from_pylist(other, schema=mine.schema)])
     plain, found = (
-        dict(write_ranking(SinkWork(RankingFiles(), Path("x"), "r", TableInputs({**made, "features": rows}))))
+        dict(
+            write_ranking(
+                SinkWork(RankingFiles(), Path("x"), "r", TableInputs({**made, "features": rows}))
+            )
+        )
         for rows in (mine, mixed)
     )
     assert found == plain
 
 
 def test_the_report_shows_both_rankings() -> None:
-    part = next(part for part in toolkit_parts() if isinstance(part, ReportSection) and part.name == "ranking")
+    part = next(
+        part
+        for part in toolkit_parts()
+        if isinstance(part, ReportSection) and part.name == "ranking"
+    )
     made = dict(world())
-    made["features"] = pa.concat_tables([rows for _, rows in compare_ranking(make_work(Ranking(by=BY), made, seed=2))])
+    made["features"] = pa.concat_tables(
+        [rows for _, rows in compare_ranking(make_work(Ranking(by=BY), made, seed=2))]
+    )
     check_part(part, work=make_work(tables=made))
     sound, published = part.run(TableInputs(made))
     assert sound.alt == "1 pass the sound filters, 1 the published ones"

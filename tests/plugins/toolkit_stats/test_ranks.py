@@ -1,4 +1,6 @@
-"""Rank tests against SciPy's on dense data: ties, zeros, values below zero, constant columns, tiny groups, clusters."""
+"""Rank tests against SciPy's on dense data: ties, zeros, values below zero, constant columns, tiny
+groups, clusters.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ def test_mann_whitney_is_scipys_with_any_ties(dense: np.ndarray) -> None:
     first = split(dense)
     found = ranks.mann_whitney(of_dense(dense), first)
     spread = np.ptp(dense, axis=0) > 0
-    theirs = stats.mannwhitneyu(dense[first][:, spread], dense[~first][:, spread], method="asymptotic", axis=0)
+    theirs = stats.mannwhitneyu(
+        dense[first][:, spread], dense[~first][:, spread], method="asymptotic", axis=0
+    )
     np.testing.assert_allclose(found.u[spread], theirs.statistic)
     np.testing.assert_allclose(found.p[spread], theirs.pvalue, rtol=1e-9)
     assert (found.p[~spread] == 1).all()
@@ -58,7 +62,9 @@ def test_tiny_groups_without_ties_give_scipys_exact_p() -> None:
     dense = np.random.default_rng(0).normal(size=(9, 6))
     first = np.arange(9) < 4
     theirs = stats.mannwhitneyu(dense[first], dense[~first], method="exact", axis=0)
-    np.testing.assert_allclose(ranks.mann_whitney(of_dense(dense), first).p, theirs.pvalue, rtol=1e-12)
+    np.testing.assert_allclose(
+        ranks.mann_whitney(of_dense(dense), first).p, theirs.pvalue, rtol=1e-12
+    )
 
 
 def test_tiny_groups_with_ties_count_every_way_to_deal_out_the_labels() -> None:
@@ -70,7 +76,9 @@ def test_tiny_groups_with_ties_count_every_way_to_deal_out_the_labels() -> None:
         def away(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
             return np.abs(stats.mannwhitneyu(a, b, axis=axis, method="asymptotic").statistic - 7.5)
 
-        theirs = stats.permutation_test((dense[:3, column], dense[3:, column]), away, vectorized=True, alternative="greater")
+        theirs = stats.permutation_test(
+            (dense[:3, column], dense[3:, column]), away, vectorized=True, alternative="greater"
+        )
         assert p == pytest.approx(theirs.pvalue, rel=1e-12)
 
 
@@ -117,7 +125,9 @@ def test_rows_repeated_in_their_cluster_are_no_more_evidence_for_an_area() -> No
     first = split(dense)
     once = ranks.area(of_dense(dense), first, each(first))
     thrice = [np.repeat(labels, 3) for labels in each(first)]
-    again = ranks.area(of_dense(np.repeat(dense, 3, axis=0)), np.repeat(first, 3), (thrice[0], thrice[1]))
+    again = ranks.area(
+        of_dense(np.repeat(dense, 3, axis=0)), np.repeat(first, 3), (thrice[0], thrice[1])
+    )
     for stat in ("auroc", "low", "t", "df", "p"):
         np.testing.assert_allclose(getattr(again, stat), getattr(once, stat), rtol=1e-9)
 
@@ -133,7 +143,10 @@ def test_kruskal_is_scipys_and_its_eta2_that_of_ranks(dense: np.ndarray) -> None
     np.testing.assert_allclose(p[spread], theirs.pvalue, rtol=1e-8)
     assert (p[~spread] == 1).all()
     ranked = stats.rankdata(dense[:, spread], axis=0)
-    between = sum(((ranked[groups == one].mean(axis=0) - ranked.mean(axis=0)) ** 2) * (groups == one).sum() for one in range(3))
+    between = sum(
+        ((ranked[groups == one].mean(axis=0) - ranked.mean(axis=0)) ** 2) * (groups == one).sum()
+        for one in range(3)
+    )
     total = ((ranked - ranked.mean(axis=0)) ** 2).sum(axis=0)
     np.testing.assert_allclose(h[spread] / (len(dense) - 1), between / total, atol=1e-9)
 
@@ -160,7 +173,9 @@ def test_ranks_within_one_stratum_are_ranks_and_strata_add_up() -> None:
     dense = np.maximum(np.round(rng.normal(size=(60, 5)), 1), 0)
     first, stratum = split(dense), np.arange(60) % 3
     alone = ranks.van_elteren([(of_dense(dense), first)])
-    theirs = stats.mannwhitneyu(dense[first], dense[~first], axis=0, method="asymptotic", use_continuity=False)
+    theirs = stats.mannwhitneyu(
+        dense[first], dense[~first], axis=0, method="asymptotic", use_continuity=False
+    )
     np.testing.assert_allclose(alone, theirs.pvalue, rtol=1e-9)
     parts = [(of_dense(dense[stratum == one]), first[stratum == one]) for one in range(3)]
     away, spread = np.zeros(5), np.zeros(5)
@@ -168,8 +183,12 @@ def test_ranks_within_one_stratum_are_ranks_and_strata_add_up() -> None:
         own, side = stats.rankdata(dense[stratum == one], axis=0), first[stratum == one]
         a, n = side.sum(), len(own)
         away += (own[side].sum(axis=0) - a * (n + 1) / 2) / (n + 1)
-        spread += a * (n - a) / (n * (n - 1)) * ((own - (n + 1) / 2) ** 2).sum(axis=0) / (n + 1) ** 2
-    np.testing.assert_allclose(ranks.van_elteren(parts), 2 * stats.norm.sf(np.abs(away) / np.sqrt(spread)), rtol=1e-9)
+        spread += (
+            a * (n - a) / (n * (n - 1)) * ((own - (n + 1) / 2) ** 2).sum(axis=0) / (n + 1) ** 2
+        )
+    np.testing.assert_allclose(
+        ranks.van_elteren(parts), 2 * stats.norm.sf(np.abs(away) / np.sqrt(spread)), rtol=1e-9
+    )
 
 
 def test_a_difference_that_is_only_between_strata_is_none_within_them() -> None:
@@ -178,9 +197,18 @@ def test_a_difference_that_is_only_between_strata_is_none_within_them() -> None:
     first = rng.random(120) < np.where(stratum == 1, 0.8, 0.2)
     dense = (rng.normal(size=120) + 3 * stratum)[:, None]
     assert ranks.mann_whitney(of_dense(dense), first).p[0] < 1e-6
-    assert ranks.van_elteren([(of_dense(dense[stratum == one]), first[stratum == one]) for one in (0, 1)])[0] > 0.05
+    assert (
+        ranks.van_elteren(
+            [(of_dense(dense[stratum == one]), first[stratum == one]) for one in (0, 1)]
+        )[0]
+        > 0.05
+    )
 
 
 def test_no_columns_give_nothing() -> None:
     found, first = of_dense(np.zeros((6, 0))), np.arange(6) < 3
-    assert ranks.mann_whitney(found, first).p.shape == ranks.area(found, first, each(first)).p.shape == (0,)
+    assert (
+        ranks.mann_whitney(found, first).p.shape
+        == ranks.area(found, first, each(first)).p.shape
+        == (0,)
+    )

@@ -1,4 +1,6 @@
-"""What the report makes of each test's rows: figures of every section, both counts, twins once, two tests of the same groups."""
+"""What the report makes of each test's rows: figures of every section, both counts, twins once, two
+tests of the same groups.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,11 @@ from toolkit_stats import toolkit_parts
 from toolkit_stats.compare.contrasts import read_contrasts
 
 OF_CONTRASTS = ("layer-profile", "volcano", "top-features")
-SECTIONS = {part.name: part for part in toolkit_parts() if isinstance(part, ReportSection) and part.name in OF_CONTRASTS}
+SECTIONS = {
+    part.name: part
+    for part in toolkit_parts()
+    if isinstance(part, ReportSection) and part.name in OF_CONTRASTS
+}
 TESTS: dict[str, dict[str, Any]] = {
     "welch": {"between": ["a", "b"], "covariates": ["balance"]},
     "student": {"between": ["a", "rest"]},
@@ -31,17 +37,29 @@ TESTS: dict[str, dict[str, Any]] = {
 
 
 def compared(*tests: str, **params: Any) -> dict[str, pa.Table]:
-    """What these comparisons write of two features that differ and two that do not, in two SAEs of one site."""
+    """What these comparisons write of two features that differ and two that do not, in two SAEs of
+    one site.
+    """
     rng = np.random.default_rng(0)
     balance = np.repeat([1.0, 0.0], 40) + rng.normal(size=80) / 4
     dense = np.maximum(rng.normal(size=(80, 4)) + np.outer(balance, [3.0, 0.0, -3.0, 0.0]) + 1, 0)
     given = made.of_dense(dense, list("a" * 40 + "b" * 40), balance=balance.tolist())
-    both = [given["activations"], given["activations"].set_column(0, given["activations"].schema.field(0), pa.array(["s2"] * 80))]
+    both = [
+        given["activations"],
+        given["activations"].set_column(
+            0, given["activations"].schema.field(0), pa.array(["s2"] * 80)
+        ),
+    ]
     given |= {
         "activations": pa.concat_tables(both),
-        "spaces": pa.Table.from_pylist([made.space(), made.space("s2")], schema=arrow_schema("spaces")),
+        "spaces": pa.Table.from_pylist(
+            [made.space(), made.space("s2")], schema=arrow_schema("spaces")
+        ),
     }
-    rows = [made.written(test, given, **{"details": "discovered", **TESTS[test], **params}) for test in tests]
+    rows = [
+        made.written(test, given, **{"details": "discovered", **TESTS[test], **params})
+        for test in tests
+    ]
     return {**given, "features": pa.concat_tables(rows)}
 
 

@@ -1,4 +1,6 @@
-"""compare.residual: the same numbers as a dense test, one pass, a space of its own that never meets an SAE's."""
+"""compare.residual: the same numbers as a dense test, one pass, a space of its own that never meets
+an SAE's.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +24,17 @@ from toolkit_stats.baselines.residual import Residual, compare_residual
 from toolkit_stats.math.means import moments, welch
 from toolkit_stats.math.streaming import Stream
 
-PART = next(part for part in toolkit_parts() if isinstance(part, StagePart) and part.name == "compare.residual")
+PART = next(
+    part
+    for part in toolkit_parts()
+    if isinstance(part, StagePart) and part.name == "compare.residual"
+)
 
 
 def samples(count: int = 30) -> dict[str, pa.Table]:
     return make_samples(
-        [f"w{at} x{at % 7} {'y ' * (at % 4)}z{at}" for at in range(count)], group=["ab"[at % 2] for at in range(count)]
+        [f"w{at} x{at % 7} {'y ' * (at % 4)}z{at}" for at in range(count)],
+        group=["ab"[at % 2] for at in range(count)],
     )
 
 
@@ -41,11 +48,17 @@ def run(given: Mapping[str, pa.Table], model: Any, **params: Any) -> dict[str, p
 
 def numbers(found: Mapping[str, pa.Table]) -> dict[tuple[str, int, str, str], float]:
     rows = found["features"].to_pylist()
-    return {(row["space"], row["feature"], row["stat"], row["group"]): row["number"] for row in rows}
+    return {
+        (row["space"], row["feature"], row["stat"], row["group"]): row["number"] for row in rows
+    }
 
 
 def test_it_keeps_the_contract(tiny: Any) -> None:
-    check_part(PART, params={"by": "group", "between": ["a", "b"]}, work=make_work(tables=samples(), model=tiny))
+    check_part(
+        PART,
+        params={"by": "group", "between": ["a", "b"]},
+        work=make_work(tables=samples(), model=tiny),
+    )
 
 
 def test_every_dimension_of_every_layer_is_tested_as_scipy_does(tiny: Any) -> None:
@@ -72,15 +85,29 @@ def test_every_dimension_of_every_layer_is_tested_as_scipy_does(tiny: Any) -> No
 def test_signed_values_are_fine_and_the_shape_is_that_of_welch(tiny: Any) -> None:
     got = numbers(run(samples(), tiny, layers=1))
     assert min(value for (_, _, stat, _), value in got.items() if stat == "mean") < 0
-    assert {stat for _, _, stat, _ in got} == {"mean", "density", "d", "p", "q", "significant", "fired"}
+    assert {stat for _, _, stat, _ in got} == {
+        "mean",
+        "density",
+        "d",
+        "p",
+        "q",
+        "significant",
+        "fired",
+    }
     every = {stat for _, _, stat, _ in numbers(run(samples(), tiny, layers=1, details="all"))}
     assert every >= {"d_low", "d_high", "g", "t", "df"}
 
 
 def test_both_counts_can_be_told(tiny: Any) -> None:
     given = samples(60)
-    loose, cut = numbers(run(given, tiny, alpha=0.999)), numbers(run(given, tiny, alpha=0.999, min_abs_d=0.2))
-    count = [sum(value for (_, _, stat, _), value in got.items() if stat == "significant") for got in (loose, cut)]
+    loose, cut = (
+        numbers(run(given, tiny, alpha=0.999)),
+        numbers(run(given, tiny, alpha=0.999, min_abs_d=0.2)),
+    )
+    count = [
+        sum(value for (_, _, stat, _), value in got.items() if stat == "significant")
+        for got in (loose, cut)
+    ]
     assert count[0] > count[1] > 0
 
 
@@ -91,10 +118,21 @@ def test_equal_texts_are_one_pass_and_one_cluster(tiny: Any) -> None:
     given["samples"] = given["samples"].set_column(2, "cluster", prompts)
     found = run(given, tiny, layers=0)
     assert sum(tiny.passes) == 5
-    texts_of = {row["group"]: row["text"] for row in found["features"].to_pylist() if row["stat"] == "mean"}
-    groups = dict(zip("ab", ([t for t, g in zip(texts, "aaaabbbbabab", strict=True) if g == name] for name in "ab"), strict=True))
+    texts_of = {
+        row["group"]: row["text"] for row in found["features"].to_pylist() if row["stat"] == "mean"
+    }
+    groups = dict(
+        zip(
+            "ab",
+            ([t for t, g in zip(texts, "aaaabbbbabab", strict=True) if g == name] for name in "ab"),
+            strict=True,
+        )
+    )
     assert texts_of == {
-        name: f"{len(own)} samples of {len(own)} units, {len(set(own))} distinct prompts, {len(set(own))} clusters"
+        name: f"{len(own)} samples of {len(own)} units, {len(set(own))} distinct "
+        f"prompts, "
+        f"{len(set(own))} "
+        f"clusters"
         for name, own in groups.items()
     }
 
@@ -117,12 +155,18 @@ def test_the_stream_of_sums_equals_the_matrix_at_once() -> None:
     np.testing.assert_allclose(welch(got, got).p, welch(wanted, wanted).p)
 
 
-def test_another_order_keeps_few_clusters_open_and_changes_nothing(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_order_keeps_few_clusters_open_and_changes_nothing(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given = samples(40)
-    given["samples"] = given["samples"].set_column(1, "unit", pa.array([f"u{at // 4}" for at in range(40)]))
+    given["samples"] = given["samples"].set_column(
+        1, "unit", pa.array([f"u{at // 4}" for at in range(40)])
+    )
     most: list[int] = []
     real = Stream.moments
-    monkeypatch.setattr(Stream, "moments", lambda self: (most.append(self.most_open), real(self))[1])
+    monkeypatch.setattr(
+        Stream, "moments", lambda self: (most.append(self.most_open), real(self))[1]
+    )
     wanted = numbers(run(given, tiny))
     usual = max(most)
     monkeypatch.setattr(_residual, "OPEN_BYTES", 0)
@@ -132,7 +176,7 @@ def test_another_order_keeps_few_clusters_open_and_changes_nothing(tiny: Any, mo
     assert got == pytest.approx(wanted, rel=1e-9, nan_ok=True)
 
 
-# --- promise 1 ----------------------------------------------------------------------------------------------------------
+# --- promise 1 ------------------------------------------------------------------------------------
 
 
 class FakeSae:
@@ -154,8 +198,18 @@ def test_a_raw_space_is_never_that_of_an_sae() -> None:
 def test_a_short_address_that_could_mean_either_is_refused_with_both() -> None:
     model = Identity("m", "1", "d")
     raw = raw_space_row(model, "resid_post.1", 8)
-    sae = {**raw, "space": "other", "sae": "S", "sae_hash": "h", "recipe": "relu", "width": 64, "address": "m/resid_post.1/S"}
-    with pytest.raises(BadInput, match=r"'1/7' may mean 2 features: m/resid_post.1/raw:7, m/resid_post.1/S:7"):
+    sae = {
+        **raw,
+        "space": "other",
+        "sae": "S",
+        "sae_hash": "h",
+        "recipe": "relu",
+        "width": 64,
+        "address": "m/resid_post.1/S",
+    }
+    with pytest.raises(
+        BadInput, match=r"'1/7' may mean 2 features: m/resid_post.1/raw:7, m/resid_post.1/S:7"
+    ):
         find("1/7", [raw, sae])
     assert find("m/resid_post.1/raw:7", [raw, sae]) == raw
 

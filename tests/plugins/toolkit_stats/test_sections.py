@@ -1,4 +1,6 @@
-"""The report sections: what they draw from known rows, what they keep quiet about, and that users' text stays text."""
+"""The report sections: what they draw from known rows, what they keep quiet about, and that users'
+text stays text.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,11 @@ from toolkit_stats.compare.contrasts import read_contrasts, read_spaces
 from toolkit_stats.figures import draw
 
 OF_CONTRASTS = ("layer-profile", "volcano", "top-features")
-SECTIONS = {part.name: part for part in toolkit_parts() if isinstance(part, ReportSection) and part.name in OF_CONTRASTS}
+SECTIONS = {
+    part.name: part
+    for part in toolkit_parts()
+    if isinstance(part, ReportSection) and part.name in OF_CONTRASTS
+}
 Feature = tuple[str, int, float | None, float, float, bool]
 
 
@@ -32,7 +38,13 @@ def spaces(*hookpoints: str, saes: Sequence[str] = ()) -> pa.Table:
     fixed = {"model": "m", "revision": "1", "sae_hash": "h", "recipe": "relu", "width": 64}
     names = saes or ["x"] * len(hookpoints)
     own = [
-        {"space": f"s{at}", "hookpoint": hookpoint, "sae": sae, "address": f"m/{hookpoint}/{sae}", **fixed}
+        {
+            "space": f"s{at}",
+            "hookpoint": hookpoint,
+            "sae": sae,
+            "address": f"m/{hookpoint}/{sae}",
+            **fixed,
+        }
         for at, (hookpoint, sae) in enumerate(zip(hookpoints, names, strict=True))
     ]
     return table("spaces", own)
@@ -44,8 +56,15 @@ def features(*found: Feature, a: str = "a", b: str = "b") -> pa.Table:
     for space, feature, d, p, q, significant in found:
         numbers = {"d": d, "p": p, "q": q, "significant": float(significant)}
         stats = [(stat, f"{a} vs {b}", number) for stat, number in numbers.items()]
-        stats += [(stat, group, number) for stat, number in (("mean", 0.25), ("density", 0.5)) for group in (a, b)]
-        rows += [{"space": space, "feature": feature, "stat": s, "group": g, "number": n, "text": None} for s, g, n in stats]
+        stats += [
+            (stat, group, number)
+            for stat, number in (("mean", 0.25), ("density", 0.5))
+            for group in (a, b)
+        ]
+        rows += [
+            {"space": space, "feature": feature, "stat": s, "group": g, "number": n, "text": None}
+            for s, g, n in stats
+        ]
     return table("features", rows)
 
 
@@ -60,13 +79,22 @@ SPACES = spaces("resid_post.2", "resid_post.10")
 
 
 def texts(positions: int = 3) -> dict[str, pa.Table]:
-    """Four samples of three tokens; feature 9 of s1 fires in all, hardest on the second token of the last sample."""
-    made = make_samples(["one two three", "four <b> six", "seven\neight nine", "ten eleven twelve"], group=list("aabb"))
+    """Four samples of three tokens; feature 9 of s1 fires in all, hardest on the second token of
+    the last sample.
+    """
+    made = make_samples(
+        ["one two three", "four <b> six", "seven\neight nine", "ten eleven twelve"],
+        group=list("aabb"),
+    )
     rows = []
     for number, name in enumerate(made["samples"]["sample"].to_pylist()):
         values = [0.5 + number, 1.0 + number, 0.0][-positions:]
         for at, value in enumerate(values, 3 - positions):
-            fired = {"features": [9, 20], "values": [value, 9.0]} if value else {"features": [20], "values": [9.0]}
+            fired = (
+                {"features": [9, 20], "values": [value, 9.0]}
+                if value
+                else {"features": [20], "values": [9.0]}
+            )
             rows.append({"space": "s1", "sample": name, "position": at, **fired})
     return {**made, "activations": table("activations", rows)}
 
@@ -75,7 +103,7 @@ def drawn(section: str, **tables: pa.Table) -> list[Figure]:
     return list(SECTIONS[section].run(TableInputs({"features": FOUND, "spaces": SPACES, **tables})))
 
 
-# --- every section ------------------------------------------------------------------------------------------------------
+# --- every section --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("section", SECTIONS.values(), ids=SECTIONS)
@@ -89,45 +117,69 @@ def test_each_section_keeps_the_contract_and_has_something_to_say(section: Repor
 
 @pytest.mark.parametrize("section", SECTIONS.values(), ids=SECTIONS)
 def test_rows_of_other_parts_and_missing_tables_are_passed_over(section: ReportSection) -> None:
-    other = {"space": "s0", "feature": 1, "stat": "toy_mean", "group": "a", "number": 1.0, "text": None}
-    assert list(section.run(TableInputs({"features": table("features", [other]), "spaces": SPACES}))) == []
+    other = {
+        "space": "s0",
+        "feature": 1,
+        "stat": "toy_mean",
+        "group": "a",
+        "number": 1.0,
+        "text": None,
+    }
+    assert (
+        list(section.run(TableInputs({"features": table("features", [other]), "spaces": SPACES})))
+        == []
+    )
     assert list(section.run(TableInputs({}))) == []
 
 
 @pytest.mark.parametrize("stat", ["d", "p", "significant", "mean"])
 @pytest.mark.parametrize("section", SECTIONS.values(), ids=SECTIONS)
-def test_a_contrast_that_lacks_a_statistic_is_passed_over(section: ReportSection, stat: str) -> None:
+def test_a_contrast_that_lacks_a_statistic_is_passed_over(
+    section: ReportSection, stat: str
+) -> None:
     rows = [row for row in FOUND.to_pylist() if row["stat"] != stat]
-    assert list(section.run(TableInputs({"features": table("features", rows), "spaces": SPACES}))) == []
+    assert (
+        list(section.run(TableInputs({"features": table("features", rows), "spaces": SPACES})))
+        == []
+    )
 
 
 @pytest.mark.parametrize("section", SECTIONS.values(), ids=SECTIONS)
 def test_each_contrast_has_its_own_figures(section: ReportSection) -> None:
     both = pa.concat_tables([FOUND, features(("s0", 3, 0.2, 0.1, 0.2, False), a="a", b="c")])
-    titles = [figure.title for figure in section.run(TableInputs({"features": both, "spaces": SPACES}))]
+    titles = [
+        figure.title for figure in section.run(TableInputs({"features": both, "spaces": SPACES}))
+    ]
     assert [title.split(":")[0] for title in titles] == ["a vs b", "a vs c"]
 
 
 @pytest.mark.parametrize("section", SECTIONS.values(), ids=SECTIONS)
 def test_names_of_users_are_escaped(section: ReportSection) -> None:
     evil = "<img onerror=x>"
-    tables = {"features": features(("s0", 3, 1.0, 1e-5, 1e-4, True), a=evil), "spaces": spaces(evil)}
+    tables = {
+        "features": features(("s0", 3, 1.0, 1e-5, 1e-4, True), a=evil),
+        "spaces": spaces(evil),
+    }
     html = "".join(figure.html for figure in section.run(TableInputs({**tables, **texts()})))
     assert "<img" not in html
     assert "&lt;img onerror=x&gt;" in html
 
 
-# --- contrasts and names ------------------------------------------------------------------------------------------------
+# --- contrasts and names --------------------------------------------------------------------------
 
 
 def test_features_come_in_order_of_layers_and_not_of_ids() -> None:
-    (found,) = read_contrasts(TableInputs({"features": FOUND, "spaces": spaces("resid_post.10", "resid_post.2")}))
+    (found,) = read_contrasts(
+        TableInputs({"features": FOUND, "spaces": spaces("resid_post.10", "resid_post.2")})
+    )
     assert [found.address(at) for at in range(5)] == ["2/9", "2/11", "2/12", "10/3", "10/7"]
     assert [found.address(at) for at in found.ranking()] == ["2/9", "10/3", "10/7", "2/11"]
 
 
 def test_rows_that_say_the_same_twice_count_once() -> None:
-    (found,) = read_contrasts(TableInputs({"features": pa.concat_tables([FOUND, FOUND]), "spaces": SPACES}))
+    (found,) = read_contrasts(
+        TableInputs({"features": pa.concat_tables([FOUND, FOUND]), "spaces": SPACES})
+    )
     assert len(found.d) == 5
 
 
@@ -141,11 +193,15 @@ def test_rows_that_say_the_same_twice_count_once() -> None:
     ],
     ids=["layer", "hookpoint", "sae", "id"],
 )
-def test_spaces_have_the_shortest_name_that_tells_them_apart(described: pa.Table, short: list[str]) -> None:
-    assert [space.short for space in read_spaces(TableInputs({"spaces": described}), ["s0", "s1"])] == short
+def test_spaces_have_the_shortest_name_that_tells_them_apart(
+    described: pa.Table, short: list[str]
+) -> None:
+    assert [
+        space.short for space in read_spaces(TableInputs({"spaces": described}), ["s0", "s1"])
+    ] == short
 
 
-# --- layer-profile ------------------------------------------------------------------------------------------------------
+# --- layer-profile --------------------------------------------------------------------------------
 
 
 def test_the_layer_profile_counts_each_sign_at_each_hookpoint() -> None:
@@ -162,21 +218,26 @@ def test_the_layer_profile_counts_each_sign_at_each_hookpoint() -> None:
 def test_the_layer_profile_says_in_words_what_it_draws() -> None:
     (figure,) = drawn("layer-profile")
     assert figure.alt == (
-        "Bar chart over 2 hookpoints: 1 features are significantly higher in a, 2 in b. Most of them at resid_post.2: 2. "
+        "Bar chart over 2 hookpoints: 1 features are significantly higher in a, 2 in "
+        "b. "
+        "Most of them at "
+        "resid_post.2: 2. "
         "The table below it has all numbers."
     )
 
 
 def test_many_hookpoints_fold_their_table_and_long_names_are_turned() -> None:
     many = features(*((f"s{at}", 1, 0.5, 0.01, 0.02, False) for at in range(40)))
-    (figure,) = drawn("layer-profile", features=many, spaces=spaces(*(f"resid_post.{at}" for at in range(40))))
+    (figure,) = drawn(
+        "layer-profile", features=many, spaces=spaces(*(f"resid_post.{at}" for at in range(40)))
+    )
     assert "<summary>Numbers of all 40 hookpoints</summary>" in figure.html
     names = [f"mlp_out.{at // 2}" if at % 2 else f"resid_post.{at // 2}" for at in range(40)]
     (figure,) = drawn("layer-profile", features=many, spaces=spaces(*names))
     assert "rotate(-40" in figure.html
 
 
-# --- volcano ------------------------------------------------------------------------------------------------------------
+# --- volcano --------------------------------------------------------------------------------------
 
 
 def test_the_volcano_colours_significant_features_by_sign_and_labels_the_first() -> None:
@@ -190,7 +251,8 @@ def test_the_volcano_colours_significant_features_by_sign_and_labels_the_first()
 def test_a_point_further_right_and_up_has_more_effect_and_evidence() -> None:
     (figure,) = drawn("volcano")
     places = {
-        name: (float(x), float(y)) for x, y, name in re.findall(r'cx="(\S+)" cy="(\S+)" r="\S+"><title>(\S+):', figure.html)
+        name: (float(x), float(y))
+        for x, y, name in re.findall(r'cx="(\S+)" cy="(\S+)" r="\S+"><title>(\S+):', figure.html)
     }
     assert places["10/9"][0] < places["2/7"][0] < places["10/11"][0] < places["2/3"][0]
     assert places["10/9"][1] < places["2/3"][1] < places["2/7"][1] < places["10/11"][1]
@@ -205,7 +267,12 @@ def test_a_point_further_right_and_up_has_more_effect_and_evidence() -> None:
     ids=["few", "many"],
 )
 def test_many_points_are_thinned_and_that_is_said(significant: int, note: str) -> None:
-    many = features(*(("s0", at, 0.001 * at - 1.7, 1e-6 * (at + 1), 1e-5 * (at + 1), at < significant) for at in range(3500)))
+    many = features(
+        *(
+            ("s0", at, 0.001 * at - 1.7, 1e-6 * (at + 1), 1e-5 * (at + 1), at < significant)
+            for at in range(3500)
+        )
+    )
     (figure,) = drawn("volcano", features=many)
     assert note in figure.html
     assert figure.html.count("<circle") == 3000
@@ -213,13 +280,16 @@ def test_many_points_are_thinned_and_that_is_said(significant: int, note: str) -
 
 
 def test_a_probability_of_zero_has_a_place() -> None:
-    (figure,) = drawn("volcano", features=features(("s0", 1, 3.0, 0.0, 0.0, True), ("s0", 2, 1.0, 0.5, 0.9, False)))
+    (figure,) = drawn(
+        "volcano",
+        features=features(("s0", 1, 3.0, 0.0, 0.0, True), ("s0", 2, 1.0, 0.5, 0.9, False)),
+    )
     assert "p under 1e\N{MINUS SIGN}300" in figure.html
     assert "inf" not in figure.html
     assert "nan" not in figure.html
 
 
-# --- top-features -------------------------------------------------------------------------------------------------------
+# --- top-features ---------------------------------------------------------------------------------
 
 
 def test_the_table_lists_the_clearest_differences_first() -> None:
@@ -227,7 +297,13 @@ def test_the_table_lists_the_clearest_differences_first() -> None:
     rows = re.findall(r'<th scope="row">(.*?)</th>(.*?)</tr>', figure.html)
     assert [head for head, _ in rows] == ["10/9", "2/3", "2/7", "10/11"]
     cells = re.findall(r'<td class="number">(.*?)</td>', rows[0][1])
-    assert cells[1:] == ["1.0e\N{MINUS SIGN}9", "1.0e\N{MINUS SIGN}7", "0.250", "0.250", *["50.0\N{NO-BREAK SPACE}%"] * 2]
+    assert cells[1:] == [
+        "1.0e\N{MINUS SIGN}9",
+        "1.0e\N{MINUS SIGN}7",
+        "0.250",
+        "0.250",
+        *["50.0\N{NO-BREAK SPACE}%"] * 2,
+    ]
 
 
 def test_examples_are_the_samples_in_which_a_feature_fires_hardest() -> None:
@@ -264,8 +340,15 @@ def test_samples_of_other_groups_are_no_examples() -> None:
 def test_text_is_escaped_and_a_newline_is_a_visible_mark() -> None:
     row = {"unit": "u", "cluster": "c", "token_ids": [1, 2, 3], "spans": [], "prompt_hash": "h"}
     sample = {"sample": "s0000", "text": "<i>\n end", "pieces": ["<i>", "\n", " end"], **row}
-    entries = [{"space": "s1", "sample": "s0000", "position": at, "features": [9], "values": [1.0 + at]} for at in range(2)]
-    _, figure = drawn("top-features", samples=table("samples", [sample]), activations=table("activations", entries))
+    entries = [
+        {"space": "s1", "sample": "s0000", "position": at, "features": [9], "values": [1.0 + at]}
+        for at in range(2)
+    ]
+    _, figure = drawn(
+        "top-features",
+        samples=table("samples", [sample]),
+        activations=table("activations", entries),
+    )
     (said,) = re.findall(r'<div class="said">(.*?)</div>', figure.html)
     assert "&lt;i&gt;" in said
     assert ">\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}</span> end" in said
@@ -274,8 +357,15 @@ def test_text_is_escaped_and_a_newline_is_a_visible_mark() -> None:
 def test_tokens_without_letters_are_marked_visibly() -> None:
     row = {"unit": "u", "cluster": "c", "token_ids": [1, 2, 3], "spans": [], "prompt_hash": "h"}
     sample = {"sample": "s0000", "text": "a ", "pieces": ["", "a", " "], **row}
-    entries = [{"space": "s1", "sample": "s0000", "position": at, "features": [9], "values": [1.0 + at]} for at in (0, 2)]
-    _, figure = drawn("top-features", samples=table("samples", [sample]), activations=table("activations", entries))
+    entries = [
+        {"space": "s1", "sample": "s0000", "position": at, "features": [9], "values": [1.0 + at]}
+        for at in (0, 2)
+    ]
+    _, figure = drawn(
+        "top-features",
+        samples=table("samples", [sample]),
+        activations=table("activations", entries),
+    )
     (said,) = re.findall(r'<div class="said">(.*?)</div>', figure.html)
     assert re.sub(r"<.*?>", "|", said) == "|\N{WHITE SQUARE}|a|\N{OPEN BOX}|"
 
@@ -283,8 +373,13 @@ def test_tokens_without_letters_are_marked_visibly() -> None:
 def test_a_long_text_is_cut_to_a_window_around_the_peak() -> None:
     words = [f"w{number:03d}" for number in range(400)]
     given = make_samples([" ".join(words)], group=["a"])
-    entries = [{"space": "s1", "sample": "s0000", "position": at, "features": [9], "values": [at % 201]} for at in range(400)]
-    _, figure = drawn("top-features", samples=given["samples"], activations=table("activations", entries))
+    entries = [
+        {"space": "s1", "sample": "s0000", "position": at, "features": [9], "values": [at % 201]}
+        for at in range(400)
+    ]
+    _, figure = drawn(
+        "top-features", samples=given["samples"], activations=table("activations", entries)
+    )
     (said,) = re.findall(r'<div class="said">(.*?)</div>', figure.html)
     gap = '<span class="gap">\N{HORIZONTAL ELLIPSIS}</span>'
     assert said.startswith(gap)
@@ -297,11 +392,13 @@ def test_a_long_text_is_cut_to_a_window_around_the_peak() -> None:
 def test_a_position_outside_the_text_marks_the_end() -> None:
     given = make_samples(["one two"], group=["a"])
     entries = [{"space": "s1", "sample": "s0000", "position": 77, "features": [9], "values": [2.0]}]
-    _, figure = drawn("top-features", samples=given["samples"], activations=table("activations", entries))
+    _, figure = drawn(
+        "top-features", samples=given["samples"], activations=table("activations", entries)
+    )
     assert 'one <span class="peak" style="--a:1.00" title="2">two</span>' in figure.html
 
 
-# --- drawing ------------------------------------------------------------------------------------------------------------
+# --- drawing --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -313,7 +410,9 @@ def test_a_position_outside_the_text_marks_the_end() -> None:
         (0.0, 0.003, 3, False, [0, 0.001, 0.002, 0.003]),
     ],
 )
-def test_ticks_are_round_numbers(low: float, high: float, count: int, whole: bool, expected: list[float]) -> None:
+def test_ticks_are_round_numbers(
+    low: float, high: float, count: int, whole: bool, expected: list[float]
+) -> None:
     assert draw.ticks(low, high, count, whole=whole) == pytest.approx(expected)
 
 

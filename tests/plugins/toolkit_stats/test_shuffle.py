@@ -1,4 +1,6 @@
-"""The permutation test: every labelling where there are few, the same shuffles always, and clusters that move as a whole."""
+"""The permutation test: every labelling where there are few, the same shuffles always, and clusters
+that move as a whole.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +30,17 @@ def test_few_labellings_are_all_counted_as_scipy_does() -> None:
     assert len(dealt) == 125
     _, p = permuted(sparse.csr_array(dense), first, dealt)
     for column in range(5):
-        theirs = stats.permutation_test((dense[:4, column], dense[4:, column]), welch, vectorized=True, alternative="greater")
+        theirs = stats.permutation_test(
+            (dense[:4, column], dense[4:, column]), welch, vectorized=True, alternative="greater"
+        )
         assert p[column] == pytest.approx(theirs.pvalue, rel=1e-12)
 
 
 def test_p_is_the_share_of_labellings_that_do_as_much_with_this_one_among_them() -> None:
     rng = np.random.default_rng(1)
-    dense = np.maximum(rng.normal(size=(40, 6)), 0) + np.arange(6) * (np.arange(40) < 15)[:, None] * 0.2
+    dense = (
+        np.maximum(rng.normal(size=(40, 6)), 0) + np.arange(6) * (np.arange(40) < 15)[:, None] * 0.2
+    )
     first = np.arange(40) < 15
     dealt = shuffles(first, 150, None, draw)
     t, p = permuted(sparse.csr_array(dense), first, dealt)
@@ -53,7 +59,9 @@ def test_shuffles_do_not_depend_on_how_many_there_are() -> None:
 def test_labels_stay_within_their_stratum() -> None:
     first, strata = np.arange(30) % 3 == 0, np.arange(30) // 10
     for dealt in shuffles(first, 50, strata, draw):
-        assert [dealt[strata == one].sum() for one in range(3)] == [first[strata == one].sum() for one in range(3)]
+        assert [dealt[strata == one].sum() for one in range(3)] == [
+            first[strata == one].sum() for one in range(3)
+        ]
 
 
 def test_a_constant_column_is_no_evidence() -> None:
@@ -72,12 +80,15 @@ def test_many_columns_and_shuffles_are_done_in_pieces_that_do_not_show() -> None
     np.testing.assert_array_equal(whole[1020:1030], part)
 
 
-# --- as a stage ---------------------------------------------------------------------------------------------------------
+# --- as a stage -----------------------------------------------------------------------------------
 
 
 def test_games_are_shuffled_and_not_rounds() -> None:
     given = of_groups(null_groups(11, n_games=60, rounds=8, n_features=200, game_sd=1.5))
-    by = {unit: numbers("permutation", given, between=("a", "b"), unit=unit, permutations=199) for unit in ("game", "sample")}
+    by = {
+        unit: numbers("permutation", given, between=("a", "b"), unit=unit, permutations=199)
+        for unit in ("game", "sample")
+    }
     shares = {unit: np.mean([p < 0.05 for p in found["p"].values()]) for unit, found in by.items()}
     assert shares["sample"] > 0.3
     assert shares["game"] < 0.09
@@ -85,14 +96,20 @@ def test_games_are_shuffled_and_not_rounds() -> None:
 
 def test_the_seed_decides_the_shuffles() -> None:
     given = of_groups(null_groups(1, n_games=40, rounds=2, n_features=20))
-    p = [numbers("permutation", given, seed, between=("a", "b"), permutations=99)["p"] for seed in (0, 0, 1)]
+    p = [
+        numbers("permutation", given, seed, between=("a", "b"), permutations=99)["p"]
+        for seed in (0, 0, 1)
+    ]
     assert p[0] == p[1] != p[2]
 
 
 def test_strata_of_one_group_each_leave_nothing_to_shuffle() -> None:
     given = of_dense(np.ones((8, 1)), list("aaaabbbb"), where=["x"] * 4 + ["y"] * 4)
     message = (
-        "within: each value of 'where' has clusters of one group only, so that no label can be shuffled. Take a key within "
+        "within: each value of 'where' has clusters of one group only, so that no "
+        "label "
+        "can be shuffled. "
+        "Take a key within "
         "whose values both groups occur."
     )
     with pytest.raises(DataError) as caught:

@@ -25,14 +25,23 @@ def of_groups(data: Groups, clusters: np.ndarray) -> Contrast:
     """The labelled samples against the others."""
     dense = sparse.csr_array(data.dense())
     sides = [np.flatnonzero(data.label), np.flatnonzero(~data.label)]
-    return welch(*(moments(dense[rows], np.unique(clusters[rows], return_inverse=True)[1]) for rows in sides), "own")
+    return welch(
+        *(
+            moments(dense[rows], np.unique(clusters[rows], return_inverse=True)[1])
+            for rows in sides
+        ),
+        "own",
+    )
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e3, 1e7], ids=["none", "thousand", "ten-million"])
 def test_single_samples_give_scipys_welch_test_also_far_from_zero(offset: float) -> None:
     rng = np.random.default_rng(7)
     a = np.round(rng.normal(size=(40, 30)) * (rng.random((40, 30)) < 0.4) * 64) / 64 + offset
-    b = np.round(rng.normal(0.3, 2, size=(55, 30)) * (rng.random((55, 30)) < 0.6) * 64) / 64 + offset
+    b = (
+        np.round(rng.normal(0.3, 2, size=(55, 30)) * (rng.random((55, 30)) < 0.6) * 64) / 64
+        + offset
+    )
     ours, theirs = of_dense(a, b), stats.ttest_ind(a, b, equal_var=False)
     np.testing.assert_allclose(ours.t, theirs.statistic, rtol=1e-9)
     np.testing.assert_allclose(ours.p, theirs.pvalue, rtol=1e-9)
@@ -96,7 +105,9 @@ def test_clusters_join_through_either_label_and_through_others() -> None:
 @given(p=st.lists(st.floats(0, 1), min_size=1, max_size=60), silent=st.integers(0, 100))
 def test_q_is_scipys_with_the_silent_features_as_ones(p: list[float], silent: int) -> None:
     whole = stats.false_discovery_control([*p, *[1.0] * silent])
-    np.testing.assert_allclose(benjamini_hochberg(np.array(p), len(p) + silent), whole[: len(p)], rtol=1e-12)
+    np.testing.assert_allclose(
+        benjamini_hochberg(np.array(p), len(p) + silent), whole[: len(p)], rtol=1e-12
+    )
 
 
 def test_nothing_to_correct_is_nothing() -> None:
@@ -126,7 +137,9 @@ def test_planted_features_are_found_with_their_sign_and_size() -> None:
 
 def test_guarded_is_never_surer_than_welch_or_the_pooled_spread() -> None:
     rng = np.random.default_rng(2)
-    values = [rng.gamma(2.0, size=(size, 400)) * (rng.random((size, 400)) < 0.1) for size in (6, 40)]
+    values = [
+        rng.gamma(2.0, size=(size, 400)) * (rng.random((size, 400)) < 0.1) for size in (6, 40)
+    ]
     sides = [moments(sparse.csr_array(side), np.arange(len(side))) for side in values]
     own, guarded, pooled = welch(*sides, "own"), welch(*sides), student(*sides)
     assert (guarded.p >= own.p).all()

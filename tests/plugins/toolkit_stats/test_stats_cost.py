@@ -1,4 +1,6 @@
-"""The costs of tests and baselines, held against what they take: rows, memory, passes and operations."""
+"""The costs of tests and baselines, held against what they take: rows, memory, passes and
+operations.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ TWO = {"by": "group", "between": ("a", "b")}
 
 @pytest.fixture(scope="module")
 def tables() -> dict[str, pa.Table]:
-    """Samples in two groups, each with a number of its own, and SAEs of whose features each has an equal chance to fire."""
+    """Samples in two groups, each with a number of its own, and SAEs of whose features each has an
+    equal chance to fire.
+    """
     rng = np.random.default_rng(0)
     texts = [f"word{at} then{at % 97} end{at}" for at in range(SAMPLES)]
     half = ["ab"[at % 2] for at in range(SAMPLES)]
@@ -56,7 +60,13 @@ def tables() -> dict[str, pa.Table]:
     made["activations"] = pa.table(rows, schema=arrow_schema("activations"))
     where = {"model": "m", "revision": "1", "sae_hash": "h", "recipe": "r", "width": WIDTH}
     spaces = [
-        {"space": f"s{at}", "hookpoint": f"resid_post.{at}", "address": f"m/resid_post.{at}/S", "sae": "S", **where}
+        {
+            "space": f"s{at}",
+            "hookpoint": f"resid_post.{at}",
+            "address": f"m/resid_post.{at}/S",
+            "sae": "S",
+            **where,
+        }
         for at in range(SPACES)
     ]
     made["spaces"] = pa.Table.from_pylist(spaces, schema=arrow_schema("spaces"))
@@ -68,8 +78,15 @@ def load_of(tables: Mapping[str, pa.Table], model: Mapping[str, Any] | None = No
     lengths = [len(ids) for ids in tables["samples"]["token_ids"].to_pylist()]
     saes = {"count": SPACES, "features": SPACES * WIDTH, "layers": list(range(SPACES))}
     rows = SPACES * SAMPLES
-    known = {"saes": saes, "rows": rows, "entries": rows * ACTIVE} if "activations" in tables else {}
-    sizes = {"samples": len(lengths), "distinct": len(lengths), "tokens": sum(lengths), "longest": max(lengths)}
+    known = (
+        {"saes": saes, "rows": rows, "entries": rows * ACTIVE} if "activations" in tables else {}
+    )
+    sizes = {
+        "samples": len(lengths),
+        "distinct": len(lengths),
+        "tokens": sum(lengths),
+        "longest": max(lengths),
+    }
     return Workload(**sizes, model=model or {}, **known)
 
 
@@ -101,13 +118,19 @@ def taken(rows: Rows) -> dict[str, int]:
 
 
 def params_of(name: str) -> dict[str, Any]:
-    given: dict[str, Any] = {"correlation": {"by": "label"}, "anova": {"by": "label"}, "kruskal": {"by": "label"}}.get(name, TWO)
+    given: dict[str, Any] = {
+        "correlation": {"by": "label"},
+        "anova": {"by": "label"},
+        "kruskal": {"by": "label"},
+    }.get(name, TWO)
     return {**given, "details": "all"}
 
 
 @pytest.fixture
 def warm(tables: dict[str, pa.Table], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is imported and made once is there; and there are as many threads as a plan takes there to be."""
+    """What is imported and made once is there; and there are as many threads as a plan takes there
+    to be.
+    """
     monkeypatch.setattr(_family.os, "cpu_count", lambda: 4)
     for name in ("compare.welch", "compare.mann_whitney"):
         taken(PARTS[name].run(make_work(PARTS[name].params.model_validate(TWO), tables)))
@@ -120,7 +143,12 @@ def test_what_a_comparison_holds_goes_by_the_spaces_in_hand_and_not_by_all_of_th
         cost_of(
             "compare.welch",
             params,
-            Workload(**sizes, saes={"count": spaces, "features": 8}, rows=spaces * 10**5, entries=spaces * 10**6),
+            Workload(
+                **sizes,
+                saes={"count": spaces, "features": 8},
+                rows=spaces * 10**5,
+                entries=spaces * 10**6,
+            ),
         )
         for spaces in (4, 400)
     )
@@ -128,9 +156,15 @@ def test_what_a_comparison_holds_goes_by_the_spaces_in_hand_and_not_by_all_of_th
     assert many.memory <= few.memory
 
 
-def test_rows_are_read_space_by_space_without_a_copy(tables: dict[str, pa.Table], tmp_path: Path) -> None:
+def test_rows_are_read_space_by_space_without_a_copy(
+    tables: dict[str, pa.Table], tmp_path: Path
+) -> None:
     path = tmp_path / "activations.arrow"
-    write_parts(path, tables["activations"].schema, [tables["activations"].slice(at * 500, 500) for at in range(5)])
+    write_parts(
+        path,
+        tables["activations"].schema,
+        [tables["activations"].slice(at * 500, 500) for at in range(5)],
+    )
     rows = read_arrow(path)
     before = pa.total_allocated_bytes()
     found = BySpace(rows)
@@ -144,8 +178,12 @@ def test_rows_are_read_space_by_space_without_a_copy(tables: dict[str, pa.Table]
 
 @pytest.mark.usefixtures("warm")
 @pytest.mark.parametrize("name", TESTS)
-def test_a_comparison_writes_and_holds_no_more_than_it_says(name: str, tables: dict[str, pa.Table]) -> None:
-    """And no more than twice the rows. Four threads that take turns on a busy machine hold a quarter of what they may hold at once."""
+def test_a_comparison_writes_and_holds_no_more_than_it_says(
+    name: str, tables: dict[str, pa.Table]
+) -> None:
+    """And no more than twice the rows. Four threads that take turns on a busy machine hold a
+    quarter of what they may hold at once.
+    """
     part = PARTS[f"compare.{name}"]
     params = part.params.model_validate(params_of(name))
     with peak() as memory:
@@ -157,7 +195,9 @@ def test_a_comparison_writes_and_holds_no_more_than_it_says(name: str, tables: d
     assert not cost.exact
 
 
-def test_the_store_takes_no_more_for_rows_than_is_said(tables: dict[str, pa.Table], tmp_path: Path) -> None:
+def test_the_store_takes_no_more_for_rows_than_is_said(
+    tables: dict[str, pa.Table], tmp_path: Path
+) -> None:
     part = PARTS["compare.welch"]
     params = part.params.model_validate(params_of("welch"))
     made = pa.concat_tables([rows for _, rows in part.run(make_work(params, tables))])
@@ -165,13 +205,20 @@ def test_the_store_takes_no_more_for_rows_than_is_said(tables: dict[str, pa.Tabl
     open_store(folder, create=True).commit(
         make_step("k1", part=part.name, tables={"features": made.num_rows}), {"features": made}
     )
-    held = sum(path.stat().st_size for path in (folder / "tables" / "features.lance").rglob("*") if path.is_file())
+    held = sum(
+        path.stat().st_size
+        for path in (folder / "tables" / "features.lance").rglob("*")
+        if path.is_file()
+    )
     cost = cost_of(part.name, params, load_of(tables))
     assert held <= cost.disk <= 4 * held
 
 
 @pytest.mark.usefixtures("warm")
-@pytest.mark.parametrize(("name", "given"), [("compare.ranking", {"by": "label"}), ("trace.pathway", {**TWO, "links": "none"})])
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [("compare.ranking", {"by": "label"}), ("trace.pathway", {**TWO, "links": "none"})],
+)
 def test_rankings_and_paths_write_and_hold_no_more_than_they_say(
     name: str, given: dict[str, Any], tables: dict[str, pa.Table]
 ) -> None:
@@ -186,8 +233,12 @@ def test_rankings_and_paths_write_and_hold_no_more_than_they_say(
     assert held <= cost.memory <= 4 * held
 
 
-def test_linked_layers_cost_the_products_that_are_made(tables: dict[str, pa.Table], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every feature is on in enough clusters here, so that the bound is met: two operations a pair and cluster."""
+def test_linked_layers_cost_the_products_that_are_made(
+    tables: dict[str, pa.Table], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every feature is on in enough clusters here, so that the bound is met: two operations a pair
+    and cluster.
+    """
     multiplied = []
     products = _correlate._products
 
@@ -200,19 +251,26 @@ def test_linked_layers_cost_the_products_that_are_made(tables: dict[str, pa.Tabl
     few["activations"] = tables["activations"].slice(0, 2 * SAMPLES)
     saes = {"count": 2, "features": 2 * WIDTH, "layers": [0, 1]}
     load = replace(load_of(tables), saes=saes, rows=2 * SAMPLES, entries=2 * SAMPLES * ACTIVE)
-    none, linked = (PARTS["trace.pathway"].params.model_validate({**TWO, "links": links}) for links in ("none", "adjacent"))
+    none, linked = (
+        PARTS["trace.pathway"].params.model_validate({**TWO, "links": links})
+        for links in ("none", "adjacent")
+    )
     with peak() as memory:
         rows = taken(PARTS["trace.pathway"].run(make_work(linked, few)))
         held = memory()
     cost = cost_of("trace.pathway", linked, load)
-    assert cost.flops - cost_of("trace.pathway", none, load).flops == pytest.approx(sum(multiplied), rel=1e-6)
+    assert cost.flops - cost_of("trace.pathway", none, load).flops == pytest.approx(
+        sum(multiplied), rel=1e-6
+    )
     assert held <= cost.memory <= 4 * held
     assert rows["links"] == linked.keep  # type: ignore[attr-defined]
 
 
 def test_a_leak_report_holds_no_more_than_it_says() -> None:
     keys = {f"key{at}": [f"w{(at + 3) * row % 31}" for row in range(400)] for at in range(8)}
-    made = make_samples([f"a{at} b{at}" for at in range(400)], group=["ab"[at % 2] for at in range(400)], **keys)
+    made = make_samples(
+        [f"a{at} b{at}" for at in range(400)], group=["ab"[at % 2] for at in range(400)], **keys
+    )
     params = PARTS["compare.leak"].params.model_validate(TWO)
     taken(PARTS["compare.leak"].run(make_work(params, made)))
     with peak() as memory:
@@ -225,34 +283,66 @@ def test_a_leak_report_holds_no_more_than_it_says() -> None:
 
 @pytest.mark.usefixtures("warm")
 @pytest.mark.parametrize("name", ["compare.residual", "compare.probe"])
-def test_the_raw_stream_takes_a_pass_a_text_and_no_more_memory_than_it_says(name: str, tables: dict[str, pa.Table]) -> None:
-    """The tiny model's streams are NumPy's, so that their memory is counted; of the probe's rows some are the features'."""
+def test_the_raw_stream_takes_a_pass_a_text_and_no_more_memory_than_it_says(
+    name: str, tables: dict[str, pa.Table]
+) -> None:
+    """The tiny model's streams are NumPy's, so that their memory is counted; of the probe's rows
+    some are the features'.
+    """
     model = Tiny(layers=4, width=96)
-    facts = {"layers": 4, "width": 96, "bytes": 0, "block_parameters": 0, "item": 4, "intermediate": 0}
+    facts = {
+        "layers": 4,
+        "width": 96,
+        "bytes": 0,
+        "block_parameters": 0,
+        "item": 4,
+        "intermediate": 0,
+    }
     given = {"details": "all"} if name == "compare.residual" else {"folds": 3}
     params = PARTS[name].params.model_validate({**TWO, "layers": "1-2", "tokens": 256, **given})
-    held_of = {table: rows for table, rows in tables.items() if name == "compare.probe" or table.startswith("sample")}
+    held_of = {
+        table: rows
+        for table, rows in tables.items()
+        if name == "compare.probe" or table.startswith("sample")
+    }
     repeated = {**held_of, "samples": twice(held_of["samples"])}
-    taken(PARTS[name].run(make_work(params, repeated, model=Tiny(layers=4, width=96))))  # what is imported is there
+    taken(
+        PARTS[name].run(make_work(params, repeated, model=Tiny(layers=4, width=96)))
+    )  # what is imported is there
     with peak() as memory:
         rows = taken(PARTS[name].run(make_work(params, repeated, model=model)))
         held = memory()
     cost = cost_of(name, params, replace(load_of(held_of, facts), distinct=SAMPLES // 2))
     assert cost.forwards == sum(model.passes) == SAMPLES // 2
     assert held <= cost.memory <= 4 * held
-    written, size = (rows["features"], STORED) if name == "compare.residual" else (rows["baselines"], BASELINE)
+    written, size = (
+        (rows["features"], STORED) if name == "compare.residual" else (rows["baselines"], BASELINE)
+    )
     assert written * size <= cost.disk <= 2 * written * size
 
 
 @pytest.mark.usefixtures("warm")
 @pytest.mark.parametrize("name", ["compare.residual", "compare.probe"])
-def test_a_kept_stream_takes_no_pass_and_no_more_memory_than_it_says(name: str, tables: dict[str, pa.Table]) -> None:
+def test_a_kept_stream_takes_no_pass_and_no_more_memory_than_it_says(
+    name: str, tables: dict[str, pa.Table]
+) -> None:
     """The table itself is a file that is mapped: of it a layer's rows are held at a time."""
     model = Tiny(layers=4, width=96)
-    facts = {"layers": 4, "width": 96, "bytes": 10**9, "block_parameters": 10**9, "item": 4, "intermediate": 0}
+    facts = {
+        "layers": 4,
+        "width": 96,
+        "bytes": 10**9,
+        "block_parameters": 10**9,
+        "item": 4,
+        "intermediate": 0,
+    }
     given = {"details": "all"} if name == "compare.residual" else {"folds": 3}
     params = PARTS[name].params.model_validate({**TWO, "layers": "1-2", **given})
-    held_of = {table: rows for table, rows in tables.items() if name == "compare.probe" or table.startswith("sample")}
+    held_of = {
+        table: rows
+        for table, rows in tables.items()
+        if name == "compare.probe" or table.startswith("sample")
+    }
     repeated = {**held_of, "samples": twice(held_of["samples"])}
     work = make_work(params, {**repeated, "streams": kept(model, repeated["samples"], (1, 2))})
     work = replace(work, identity=replace(model.identity, facts=facts))
@@ -261,18 +351,26 @@ def test_a_kept_stream_takes_no_pass_and_no_more_memory_than_it_says(name: str, 
         taken(PARTS[name].run(work))
         held = memory()
     load = replace(load_of(held_of, facts), distinct=SAMPLES // 2, unloaded=True)
-    cost, computed = cost_of(name, params, load), cost_of(name, params, replace(load, unloaded=False))
+    cost, computed = (
+        cost_of(name, params, load),
+        cost_of(name, params, replace(load, unloaded=False)),
+    )
     assert (cost.forwards, computed.forwards) == (0, SAMPLES // 2)
     assert held <= cost.memory <= 4 * held
     assert cost.flops < computed.flops
     assert cost.disk == computed.disk
-    assert cost.read - (read(load) if name == "compare.probe" else 0) == SAMPLES * 2 * (4 * 96 + ROW)
+    assert cost.read - (read(load) if name == "compare.probe" else 0) == SAMPLES * 2 * (
+        4 * 96 + ROW
+    )
 
 
 def twice(samples: pa.Table) -> pa.Table:
     """Two samples each have the same tokens."""
     ids = samples["token_ids"].to_pylist()
-    column = pa.array([ids[at // 4 * 4 + at % 2] for at in range(len(ids))], samples.schema.field("token_ids").type)
+    column = pa.array(
+        [ids[at // 4 * 4 + at % 2] for at in range(len(ids))],
+        samples.schema.field("token_ids").type,
+    )
     return samples.set_column(samples.schema.get_field_index("token_ids"), "token_ids", column)
 
 

@@ -1,4 +1,6 @@
-"""`compare.probe` and `compare.residual` on the stream that an extraction kept: the same numbers, and no model."""
+"""`compare.probe` and `compare.residual` on the stream that an extraction kept: the same numbers,
+and no model.
+"""
 
 from __future__ import annotations
 
@@ -27,23 +29,43 @@ BOTH = ["compare.probe", "compare.residual"]
 PARAMS = {"by": "group", "between": ("a", "b")}
 
 
-def kept(tiny: Any, samples: pa.Table, layers: Sequence[int] = (0, 1, 2), site: str = "resid_post", back: int = 1) -> pa.Table:
-    """What an extraction with `stream: last` writes; and, in front of each such row, one of another position."""
+def kept(
+    tiny: Any,
+    samples: pa.Table,
+    layers: Sequence[int] = (0, 1, 2),
+    site: str = "resid_post",
+    back: int = 1,
+) -> pa.Table:
+    """What an extraction with `stream: last` writes; and, in front of each such row, one of another
+    position.
+    """
     rows = []
     for layer in layers:
         space = raw_space_row(tiny.identity, f"{site}.{layer}", tiny.width)["space"]
         for row in samples.to_pylist():
             stream = tiny.stream(row["token_ids"], layer)
             for at in (0, len(stream) - back):
-                own = {"sample": row["sample"], "position": at, "hookpoint": f"{site}.{layer}", "values": stream[at].tolist()}
+                own = {
+                    "sample": row["sample"],
+                    "position": at,
+                    "hookpoint": f"{site}.{layer}",
+                    "values": stream[at].tolist(),
+                }
                 rows.append({"space": space, **own})
     return pa.Table.from_pylist(rows, schema=arrow_schema("streams"))
 
 
-def run(name: str, given: Mapping[str, pa.Table], tiny: Any, *, facts: Any = None, **params: Any) -> dict[str, pa.Table]:
+def run(
+    name: str, given: Mapping[str, pa.Table], tiny: Any, *, facts: Any = None, **params: Any
+) -> dict[str, pa.Table]:
     """With the table of streams no model is loaded: the host hands over what it is."""
     part = PARTS[name]
-    work = make_work(part.params(**{**PARAMS, **params}), given, model=None if "streams" in given else tiny, seed=1)
+    work = make_work(
+        part.params(**{**PARAMS, **params}),
+        given,
+        model=None if "streams" in given else tiny,
+        seed=1,
+    )
     identity = replace(tiny.identity, facts={"layers": 3, "width": 5} if facts is None else facts)
     found: dict[str, list[pa.Table]] = {}
     rows: Rows = part.run(replace(work, identity=identity))
@@ -58,14 +80,20 @@ def test_it_equals_a_pass_of_the_model_bit_by_bit(tiny: Any, name: str, layers: 
     given = world(tiny)
     wanted = run(name, given, tiny, layers=layers)
     tiny.passes.clear()
-    assert run(name, {**given, "streams": kept(tiny, given["samples"])}, tiny, layers=layers) == wanted
+    assert (
+        run(name, {**given, "streams": kept(tiny, given["samples"])}, tiny, layers=layers) == wanted
+    )
     assert tiny.passes == []
 
 
-def test_equal_prompts_and_many_open_clusters_are_summed_in_the_same_order(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_prompts_and_many_open_clusters_are_summed_in_the_same_order(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     texts = [f"{'long ' * (at % 5)}end{at % 11}" for at in range(44)]
     given = make_samples(texts, group=["ab"[at % 11 % 2] for at in range(44)])
-    given["samples"] = given["samples"].set_column(1, "unit", pa.array([f"u{at % 11}" for at in range(44)]))
+    given["samples"] = given["samples"].set_column(
+        1, "unit", pa.array([f"u{at % 11}" for at in range(44)])
+    )
     streams = kept(tiny, given["samples"])
     for most in (2**30, 0):
         monkeypatch.setattr(_residual, "OPEN_BYTES", most)
@@ -85,7 +113,12 @@ def test_it_keeps_the_contract(tiny: Any, name: str) -> None:
 def test_a_layer_that_was_not_kept_is_an_error(tiny: Any, name: str) -> None:
     given = world(tiny)
     given["streams"] = kept(tiny, given["samples"], layers=(1, 2))
-    said = r"layers: 'all' asks for resid_post.0, and the extraction .* kept the stream at resid_post.1, resid_post.2 only"
+    said = (
+        r"layers: 'all' asks for resid_post.0, and the extraction .* kept the "
+        r"stream "
+        r"at resid_post.1, "
+        r"resid_post.2 only"
+    )
     with pytest.raises(DataError, match=said):
         run(name, given, tiny)
     assert run(name, given, tiny, layers="1-")
@@ -97,7 +130,13 @@ def test_a_layer_that_was_not_kept_is_an_error(tiny: Any, name: str) -> None:
 def test_streams_of_other_places_are_not_those_behind_layers(tiny: Any, name: str) -> None:
     given = world(tiny)
     given["streams"] = kept(tiny, given["samples"], site="mlp_out")
-    with pytest.raises(DataError, match=r"asks for resid_post.1, and .* kept the stream at mlp_out.0, mlp_out.1, mlp_out.2 only"):
+    with pytest.raises(
+        DataError,
+        match=r"asks for resid_post.1, and .* kept the stream at "
+        r"mlp_out.0, "
+        r"mlp_out.1, "
+        r"mlp_out.2 only",
+    ):
         run(name, given, tiny, layers=1)
 
 
@@ -106,10 +145,15 @@ def test_the_probe_takes_what_is_kept_where_it_is_told_to(tiny: Any) -> None:
     streams = kept(tiny, given["samples"], layers=(0, 2))
     found = run("compare.probe", {**given, "streams": streams}, tiny, layers="kept", facts={})
     assert found == run("compare.probe", given, tiny, layers=(0, 2))
-    with pytest.raises(DataError, match=r"'kept' is the layers whose stream an extraction kept, and none .* of tiny"):
+    with pytest.raises(
+        DataError,
+        match=r"'kept' is the layers whose stream an extraction kept, and none .* of tiny",
+    ):
         run("compare.probe", given, tiny, layers="kept")
     other = {**given, "streams": kept(tiny, given["samples"], site="mlp_out")}
-    with pytest.raises(DataError, match=r"'kept' is the layers whose stream an extraction kept, and none"):
+    with pytest.raises(
+        DataError, match=r"'kept' is the layers whose stream an extraction kept, and none"
+    ):
         run("compare.probe", other, tiny, layers="kept")
     with pytest.raises(ValidationError, match="`kept` is for compare"):
         Residual(**PARAMS, layers="kept")
@@ -120,7 +164,11 @@ def test_a_sample_whose_last_token_was_not_kept_is_an_error(tiny: Any, name: str
     given = world(tiny)
     given["streams"] = kept(tiny, given["samples"], back=2)
     with pytest.raises(
-        DataError, match=r"sample 's\d+': its stream at resid_post.0 is not kept at its last token \(position 2\)"
+        DataError,
+        match=r"sample 's\d+': its stream at resid_post.0 is not kept at its "
+        r"last "
+        r"token "
+        r"\(position 2\)",
     ):
         run(name, given, tiny)
 
@@ -129,7 +177,9 @@ def test_a_sample_whose_last_token_was_not_kept_is_an_error(tiny: Any, name: str
 def test_rows_that_two_extractions_kept_count_once(tiny: Any, name: str) -> None:
     given = world(tiny)
     streams = kept(tiny, given["samples"])
-    twice = pa.concat_tables([streams, streams]).sort_by([(column, "ascending") for column in ("space", "sample", "position")])
+    twice = pa.concat_tables([streams, streams]).sort_by(
+        [(column, "ascending") for column in ("space", "sample", "position")]
+    )
     assert run(name, {**given, "streams": twice}, tiny) == run(name, given, tiny)
 
 

@@ -1,8 +1,9 @@
 """Data whose truth is known: what is found where nothing differs, and how much of what does.
 
-A null set has 200 games of 6 rounds, labels that belong to games, and features that resemble themselves within a game. The share of
-sets in which anything is found after Benjamini-Hochberg may exceed alpha by two standard errors; a test that takes rounds for evidence
-finds something in nearly every set.
+A null set has 200 games of 6 rounds, labels that belong to games, and features that resemble
+themselves within a game. The share of sets in which anything is found after Benjamini-Hochberg may
+exceed alpha by two standard errors; a test that takes rounds for evidence finds something in nearly
+every set.
 """
 
 from __future__ import annotations
@@ -40,7 +41,11 @@ def anything(parts: Sequence[str], seed: int, **params: Any) -> list[bool]:
     given = of_groups(null_groups(seed, n_features=16))
     found = []
     for part in parts:
-        own = {**({} if part in ("anova", "kruskal") else {"between": ["a", "b"]}), **TESTS[part], **params}
+        own = {
+            **({} if part in ("anova", "kruskal") else {"between": ["a", "b"]}),
+            **TESTS[part],
+            **params,
+        }
         marked = numbers(part, given, seed, details="discovered", alpha=ALPHA, **own)["significant"]
         found.append(any(number == 1.0 for number in marked.values()))
     return found
@@ -62,17 +67,28 @@ def test_rounds_taken_for_evidence_do_not() -> None:
 FAMILY = 8192
 
 
-def found_in_groups_of(small: int, large: int, seed: int, spreads: Sequence[Spreads]) -> list[list[int]]:
-    """By spread, the false discoveries of Welch's test, AUROC and the adjusted test, of sparse features that all are null."""
+def found_in_groups_of(
+    small: int, large: int, seed: int, spreads: Sequence[Spreads]
+) -> list[list[int]]:
+    """By spread, the false discoveries of Welch's test, AUROC and the adjusted test, of sparse
+    features that all are null.
+    """
     rng, rows = np.random.default_rng([seed, small, large]), small + large
     fires = rng.random((rows, FAMILY)) < rng.choice([0.02, 0.05, 0.1, 0.2, 0.4], size=FAMILY)
     matrix = sparse.csr_array(fires * rng.gamma(2.0, size=(rows, FAMILY)))
     clusters, first = (np.arange(small), np.arange(large)), np.arange(rows) < small
     sides = [moments(matrix[first], clusters[0]), moments(matrix[~first], clusters[1])]
-    ranks, beside = ranked(matrix.tocsc()), model(design((small, large), np.arange(rows)), rng.normal(size=(rows, 1)), "x")
+    ranks, beside = (
+        ranked(matrix.tocsc()),
+        model(design((small, large), np.arange(rows)), rng.normal(size=(rows, 1)), "x"),
+    )
     found = []
     for spread in spreads:
-        tests = welch(*sides, spread), area(ranks, first, clusters, spread), adjusted(matrix, beside, spread)
+        tests = (
+            welch(*sides, spread),
+            area(ranks, first, clusters, spread),
+            adjusted(matrix, beside, spread),
+        )
         found.append([int((benjamini_hochberg(test.p, FAMILY) <= ALPHA).sum()) for test in tests])
     return found
 
@@ -94,7 +110,9 @@ def test_groups_of_any_sizes_hold_alpha_over_a_large_family(sizes: tuple[int, in
 @pytest.mark.timeout(3600)
 def test_a_thousand_nulls_hold_alpha() -> None:
     found = np.array([anything(tuple(TESTS), seed) for seed in range(1000)])
-    assert dict(zip(TESTS, found.mean(axis=0) <= bound(1000), strict=True)) == dict.fromkeys(TESTS, True)
+    assert dict(zip(TESTS, found.mean(axis=0) <= bound(1000), strict=True)) == dict.fromkeys(
+        TESTS, True
+    )
 
 
 @pytest.mark.slow
@@ -107,9 +125,16 @@ def test_nulls_adjusted_for_what_differs_between_the_groups_hold_alpha() -> None
         given, rng = of_groups(data), np.random.default_rng(seed)
         balance = rng.normal(size=200)[data.game] + data.label + rng.normal(size=len(data.game))
         meta = given["sample_meta"]
-        columns = [meta["sample"], ["balance"] * len(meta), balance, pa.nulls(len(meta), pa.string())]
+        columns = [
+            meta["sample"],
+            ["balance"] * len(meta),
+            balance,
+            pa.nulls(len(meta), pa.string()),
+        ]
         given["sample_meta"] = pa.concat_tables([meta, pa.table(columns, schema=meta.schema)])
-        marked = numbers("welch", given, between=["a", "b"], covariates=["balance"], alpha=ALPHA)["significant_adjusted"]
+        marked = numbers("welch", given, between=["a", "b"], covariates=["balance"], alpha=ALPHA)[
+            "significant_adjusted"
+        ]
         found.append(any(number == 1.0 for number in marked.values()))
     assert np.mean(found) <= bound(400)
 

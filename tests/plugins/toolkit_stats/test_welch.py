@@ -1,4 +1,6 @@
-"""The stage compare.welch: which samples are compared, what is independent, what it writes, and what it refuses."""
+"""The stage compare.welch: which samples are compared, what is independent, what it writes, and
+what it refuses.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,14 @@ PAIR = {"between": ("a", "b"), "details": "all"}
 def small() -> dict[str, pa.Table]:
     """Six samples; feature 2 fires in group a only, feature 5 everywhere."""
     names = [f"n{i}" for i in range(6)]
-    values: list[dict[int, float]] = [{2: 1.0, 5: 2.0}, {2: 2.0, 5: 2.5}, {2: 1.5, 5: 2.0}, {5: 2.0}, {5: 2.5}, {5: 3.0}]
+    values: list[dict[int, float]] = [
+        {2: 1.0, 5: 2.0},
+        {2: 2.0, 5: 2.5},
+        {2: 1.5, 5: 2.0},
+        {5: 2.0},
+        {5: 2.5},
+        {5: 3.0},
+    ]
     rows = [("s1", name, 0, found) for name, found in zip(names, values, strict=True)]
     return tables([sample(name) for name in names], list("aaabbb"), rows)
 
@@ -45,17 +54,26 @@ def refused(message: str, given: Mapping[str, pa.Table], **params: Any) -> None:
 
 
 def test_it_keeps_the_contract() -> None:
-    check_part(made.PARTS["compare.welch"], params={"by": "group", **PAIR}, work=make_work(tables=small()))
+    check_part(
+        made.PARTS["compare.welch"], params={"by": "group", **PAIR}, work=make_work(tables=small())
+    )
 
 
-# --- what it writes -----------------------------------------------------------------------------------------------------
+# --- what it writes -------------------------------------------------------------------------------
 
 
 def test_features_that_are_no_discovery_have_effect_p_and_q_without_details() -> None:
     given = of_groups(planted_groups(4, d=1.2, which=(6,), n_games=120, rounds=4, n_features=12))
     found, detailed = run(given, details="discovered", alpha=0.001), run(given, alpha=0.001)
-    assert {stat for _, feature, stat, group in found if feature == 5 and group == "a vs b"} == {"d", "p", "q", "significant"}
-    assert {key: found[key] for key in found if key[1] == 6} == {key: detailed[key] for key in detailed if key[1] == 6}
+    assert {stat for _, feature, stat, group in found if feature == 5 and group == "a vs b"} == {
+        "d",
+        "p",
+        "q",
+        "significant",
+    }
+    assert {key: found[key] for key in found if key[1] == 6} == {
+        key: detailed[key] for key in detailed if key[1] == 6
+    }
     assert "discovered" in {stat for _, feature, stat, _ in found if feature == 6}
 
 
@@ -63,7 +81,10 @@ def test_each_fired_feature_has_every_statistic_once() -> None:
     found = run(small())
     stats_of = {(stat, group) for _, feature, stat, group in found if feature == 2}
     sides = {(stat, group) for stat in ("mean", "std", "density") for group in ("a", "b")}
-    contrast = {(stat, "a vs b") for stat in ("d", "d_low", "d_high", "g", "t", "df", "p", "q", "significant")}
+    contrast = {
+        (stat, "a vs b")
+        for stat in ("d", "d_low", "d_high", "g", "t", "df", "p", "q", "significant")
+    }
     assert stats_of == sides | contrast | {("fired", "")}
     assert {feature for _, feature, _, _ in found} == {2, 5}
 
@@ -72,7 +93,11 @@ def test_the_numbers_are_those_of_the_samples() -> None:
     found = run(small())
     a, b = [2.0, 2.5, 2.0], [2.0, 2.5, 3.0]
     theirs = stats.ttest_ind(a, b, equal_var=False)
-    number = {(stat, group): row["number"] for (_, feature, stat, group), row in found.items() if feature == 5}
+    number = {
+        (stat, group): row["number"]
+        for (_, feature, stat, group), row in found.items()
+        if feature == 5
+    }
     assert number["mean", "a"] == pytest.approx(np.mean(a))
     assert number["density", "a"] == 1.0
     assert number["std", "b"] == pytest.approx(np.std(b, ddof=1))
@@ -83,7 +108,10 @@ def test_the_numbers_are_those_of_the_samples() -> None:
     assert number["d", "a vs b"] == pytest.approx(
         (np.mean(a) - np.mean(b)) / np.sqrt((np.var(a, ddof=1) + np.var(b, ddof=1)) / 2)
     )
-    assert found["s1", 5, "mean", "a"]["text"] == "3 samples of 3 units, 3 distinct prompts, 3 clusters"
+    assert (
+        found["s1", 5, "mean", "a"]["text"]
+        == "3 samples of 3 units, 3 distinct prompts, 3 clusters"
+    )
     assert found["s1", 2, "density", "b"]["number"] == 0.0
 
 
@@ -97,17 +125,34 @@ def test_the_family_is_every_feature_of_every_space_fired_or_not() -> None:
 
 def test_two_spaces_share_one_correction() -> None:
     given = small()
-    other = given["activations"].set_column(0, given["activations"].schema.field(0), pa.array(["s2"] * 6))
+    other = given["activations"].set_column(
+        0, given["activations"].schema.field(0), pa.array(["s2"] * 6)
+    )
     both = pa.concat_tables([given["activations"], other])
-    found = run(given | {"activations": both, "spaces": tables([], [], [], [space(), space("s2", 8, 2)])["spaces"]})
+    found = run(
+        given
+        | {
+            "activations": both,
+            "spaces": tables([], [], [], [space(), space("s2", 8, 2)])["spaces"],
+        }
+    )
     p = found["s1", 2, "p", "a vs b"]["number"]
-    assert found["s1", 2, "q", "a vs b"]["number"] == found["s2", 2, "q", "a vs b"]["number"] == pytest.approx(p * 16 / 2)
+    assert (
+        found["s1", 2, "q", "a vs b"]["number"]
+        == found["s2", 2, "q", "a vs b"]["number"]
+        == pytest.approx(p * 16 / 2)
+    )
 
 
 def test_a_feature_that_spreads_nowhere_has_no_t_and_is_not_significant() -> None:
-    rows = [("s1", name, 0, {3: value}) for name, value in zip(SIX, [1.0] * 3 + [2.0] * 3, strict=True)]
+    rows = [
+        ("s1", name, 0, {3: value}) for name, value in zip(SIX, [1.0] * 3 + [2.0] * 3, strict=True)
+    ]
     found = run(tables([sample(name) for name in SIX], list("aaabbb"), rows))
-    assert [found["s1", 3, stat, "a vs b"]["number"] for stat in ("d", "t", "df", "p", "q", "significant")] == [
+    assert [
+        found["s1", 3, stat, "a vs b"]["number"]
+        for stat in ("d", "t", "df", "p", "q", "significant")
+    ] == [
         *[None] * 3,
         *[1.0, 1.0, 0.0],
     ]
@@ -122,8 +167,18 @@ def test_significant_asks_for_a_small_q_and_a_large_d() -> None:
 
 @pytest.mark.parametrize("spaces", [[], [space()]], ids=["no space", "a space"])
 def test_samples_that_nobody_looked_at_are_refused(spaces: list[dict[str, Any]]) -> None:
-    message = "no space has a row of any of the 6 samples in table 'activations' (the first is 'n0'). Where nothing fires there is a row "
-    message += "with empty lists: these samples were not looked at, as where a selector finds no token. Extract at tokens that they have."
+    message = (
+        "no space has a row of any of the 6 samples in table 'activations' (the "
+        "first is 'n0'). "
+        "Where nothing fires "
+        "there is a row "
+    )
+    message += (
+        "with empty lists: these samples were not looked at, as where a selector "
+        "finds no token. "
+        "Extract at tokens "
+        "that they have."
+    )
     refused(message, tables([sample(name) for name in SIX], list("aaabbb"), [], spaces))
 
 
@@ -136,11 +191,13 @@ def test_a_space_in_which_nothing_fired_gives_no_rows() -> None:
     assert run(tables([sample(name) for name in SIX], list("aaabbb"), silent(SIX))) == {}
 
 
-# --- which samples, and what is independent -----------------------------------------------------------------------------
+# --- which samples, and what is independent -------------------------------------------------------
 
 
 def p_values(given: Mapping[str, pa.Table], **params: Any) -> np.ndarray:
-    return np.array([row["number"] for (_, _, stat, _), row in run(given, **params).items() if stat == "p"])
+    return np.array(
+        [row["number"] for (_, _, stat, _), row in run(given, **params).items() if stat == "p"]
+    )
 
 
 def test_rounds_taken_for_units_mislead_and_units_do_not() -> None:
@@ -152,26 +209,46 @@ def test_rounds_taken_for_units_mislead_and_units_do_not() -> None:
 def test_a_planted_feature_is_found_with_its_sign() -> None:
     given = of_groups(planted_groups(4, d=1.2, which=(6,), n_games=120, rounds=4, n_features=40))
     found = run(given, alpha=0.001)
-    assert [feature for (_, feature, stat, _), row in found.items() if stat == "significant" and row["number"]] == [6]
+    assert [
+        feature
+        for (_, feature, stat, _), row in found.items()
+        if stat == "significant" and row["number"]
+    ] == [6]
     assert 0.5 < found["s1", 6, "d", "a vs b"]["number"] < 1.6
     swapped = run(given, between=("b", "a"))
-    assert swapped["s1", 6, "d", "b vs a"]["number"] == pytest.approx(-found["s1", 6, "d", "a vs b"]["number"])
+    assert swapped["s1", 6, "d", "b vs a"]["number"] == pytest.approx(
+        -found["s1", 6, "d", "a vs b"]["number"]
+    )
 
 
 def test_equal_prompts_are_one_cluster_in_their_group_only() -> None:
     samples = [sample(f"n{i}", prompt=f"p{min(i % 4, 2)}") for i in range(8)]
     given = tables(samples, list("aaaabbbb"), [("s1", f"n{i}", 0, {1: 1.0 + i}) for i in range(8)])
-    assert run(given)["s1", 1, "mean", "a"]["text"] == "4 samples of 4 units, 3 distinct prompts, 3 clusters"
-    assert run(given)["s1", 1, "mean", "b"]["text"] == "4 samples of 4 units, 3 distinct prompts, 3 clusters"
-    assert run(given, cluster="none")["s1", 1, "mean", "a"]["text"] == "4 samples of 4 units, 3 distinct prompts, 4 clusters"
+    assert (
+        run(given)["s1", 1, "mean", "a"]["text"]
+        == "4 samples of 4 units, 3 distinct prompts, 3 clusters"
+    )
+    assert (
+        run(given)["s1", 1, "mean", "b"]["text"]
+        == "4 samples of 4 units, 3 distinct prompts, 3 clusters"
+    )
+    assert (
+        run(given, cluster="none")["s1", 1, "mean", "a"]["text"]
+        == "4 samples of 4 units, 3 distinct prompts, 4 clusters"
+    )
 
 
 def test_samples_of_other_groups_and_without_the_key_are_left_out() -> None:
     given = small()
     more = tables(
-        [sample("x0"), sample("x1")], ["c", "c"], [("s1", "x0", 0, {2: 9.0, 7: 1.0}), ("s1", "x1", 0, {2: float("nan")})]
+        [sample("x0"), sample("x1")],
+        ["c", "c"],
+        [("s1", "x0", 0, {2: 9.0, 7: 1.0}), ("s1", "x1", 0, {2: float("nan")})],
     )
-    together = {name: pa.concat_tables([given[name], more[name]]) for name in ("samples", "sample_meta", "activations")}
+    together = {
+        name: pa.concat_tables([given[name], more[name]])
+        for name in ("samples", "sample_meta", "activations")
+    }
     assert run({**together, "spaces": given["spaces"]}) == run(given)
     unlabelled = together["sample_meta"].slice(0, 6)
     assert run({**together, "sample_meta": unlabelled, "spaces": given["spaces"]}) == run(given)
@@ -184,14 +261,25 @@ def test_each_half_of_the_units_is_its_own_and_both_are_all() -> None:
         text = run(given, seed=9, half=part)["s1", 0, "mean", "a"]["text"]
         sizes[part] = int(text.split()[0])
     games = {row["unit"] for row in given["samples"].to_pylist()}
-    label = dict(zip(given["samples"]["unit"].to_pylist(), given["sample_meta"]["string"].to_pylist(), strict=True))
+    label = dict(
+        zip(
+            given["samples"]["unit"].to_pylist(),
+            given["sample_meta"]["string"].to_pylist(),
+            strict=True,
+        )
+    )
     assert sizes["select"] + sizes["confirm"] == sizes["all"]
-    assert sizes["select"] == 3 * sum(label[game] == "a" and half(9, game) == "select" for game in games)
+    assert sizes["select"] == 3 * sum(
+        label[game] == "a" and half(9, game) == "select" for game in games
+    )
 
 
 @pytest.mark.parametrize(("pool", "expected"), [("max", 3.0), ("mean", 1.5)], ids=["max", "mean"])
 def test_positions_of_a_sample_become_one_value(pool: str, expected: float) -> None:
-    rows = [("s1", "n0", at, {1: value} if value else {0: 1.0}) for at, value in enumerate([3.0, 2.0, 1.0, 0.0])]
+    rows = [
+        ("s1", "n0", at, {1: value} if value else {0: 1.0})
+        for at, value in enumerate([3.0, 2.0, 1.0, 0.0])
+    ]
     rows += [("s1", f"n{i}", 0, {1: 0.5 * i}) for i in range(1, 6)]
     found = run(tables([sample(name) for name in SIX], list("aaabbb"), rows), pool=pool)
     assert found["s1", 1, "mean", "a"]["number"] == pytest.approx((expected + 1.5) / 3)
@@ -199,16 +287,22 @@ def test_positions_of_a_sample_become_one_value(pool: str, expected: float) -> N
 
 def test_groups_may_be_named_by_numbers() -> None:
     rows = [("s1", name, 0, {1: 1.0 + at}) for at, name in enumerate(SIX)]
-    found = run(tables([sample(name) for name in SIX], [1.0] * 3 + [0.5] * 3, rows), between=[1, 0.5])
+    found = run(
+        tables([sample(name) for name in SIX], [1.0] * 3 + [0.5] * 3, rows), between=[1, 0.5]
+    )
     assert found["s1", 1, "mean", "1"]["number"] == 2.0
     assert found["s1", 1, "mean", "0.5"]["number"] == 5.0
 
 
-# --- what it refuses ----------------------------------------------------------------------------------------------------
+# --- what it refuses ------------------------------------------------------------------------------
 
 
 def test_an_unknown_key_is_answered_with_the_known_ones() -> None:
-    refused("by: no sample has metadata 'gruop'. Did you mean 'group'? The samples have: group.", small(), by="gruop")
+    refused(
+        "by: no sample has metadata 'gruop'. Did you mean 'group'? The samples have: group.",
+        small(),
+        by="gruop",
+    )
 
 
 def test_samples_without_any_metadata_are_told_so() -> None:
@@ -219,32 +313,61 @@ def test_samples_without_any_metadata_are_told_so() -> None:
 def test_an_unknown_group_is_answered_with_those_there_are() -> None:
     samples = [sample(f"n{i}") for i in range(3)]
     given = tables(samples, ["stop", "stop", "bet"], [])
-    message = "between: no sample has group 'stopp'. Did you mean 'stop'? Groups by 'group': bet (1 sample), stop (2 samples)."
+    message = (
+        "between: no sample has group 'stopp'. Did you mean 'stop'? Groups by "
+        "'group': bet (1 "
+        "sample), stop (2 "
+        "samples)."
+    )
     refused(message, given, between=("stopp", "bet"))
 
 
 def test_a_group_that_is_not_in_the_half_is_refused() -> None:
     names = [f"n{i}" for i in range(40)]
-    chosen = [name for name in names if half(0, name) == "select"][:4] + [name for name in names if half(0, name) == "confirm"][
-        :2
-    ]
+    chosen = [name for name in names if half(0, name) == "select"][:4] + [
+        name for name in names if half(0, name) == "confirm"
+    ][:2]
     given = tables([sample(name) for name in chosen], list("aaaabb"), [])
-    message = "between: no unit with group 'b' falls into the half 'select'. Take `half: all`, or give the experiment more units."
+    message = (
+        "between: no unit with group 'b' falls into the half 'select'. Take `half: "
+        "all`, or give the "
+        "experiment more "
+        "units."
+    )
     refused(message, given, half="select")
 
 
 @pytest.mark.parametrize(
     ("params", "found"),
     [
-        ({}, "4 samples of 2 units, 4 distinct prompts, 2 clusters (unit: unit, cluster: prompt, half: all)"),
-        ({"cluster": "none"}, "4 samples of 2 units, 4 distinct prompts, 2 clusters (unit: unit, cluster: none, half: all)"),
+        (
+            {},
+            "4 samples of 2 units, 4 distinct prompts, 2 clusters (unit: "
+            "unit, "
+            "cluster: "
+            "prompt, half: all)",
+        ),
+        (
+            {"cluster": "none"},
+            "4 samples of 2 units, 4 distinct prompts, 2 clusters (unit: "
+            "unit, "
+            "cluster: "
+            "none, half: all)",
+        ),
     ],
     ids=["prompts", "units"],
 )
-def test_a_group_of_fewer_than_three_clusters_is_refused_with_its_numbers(params: dict[str, str], found: str) -> None:
-    samples = [sample(f"n{at}", f"g{at // 2}") for at in range(4)] + [sample(f"m{at}") for at in range(3)]
+def test_a_group_of_fewer_than_three_clusters_is_refused_with_its_numbers(
+    params: dict[str, str], found: str
+) -> None:
+    samples = [sample(f"n{at}", f"g{at // 2}") for at in range(4)] + [
+        sample(f"m{at}") for at in range(3)
+    ]
     message = (
-        f"between: group 'a' has {found}; a test needs at least 3 independent clusters to see a spread. Give the experiment "
+        f"between: group 'a' has {found}; a test needs at least 3 independent clusters "
+        f"to "
+        f"see a spread. Give "
+        f"the experiment "
         f"more units."
     )
     given = tables(samples, list("aaaabbb"), silent([one["sample"] for one in samples]))
@@ -257,7 +380,10 @@ def test_a_number_that_is_none_names_where_it_is(value: float) -> None:
     given = small()
     bad = tables([], [], [("s1", "n1", 1, {4: 1.0, 6: value})])["activations"]
     message = (
-        f"space s1 (m/resid_post.1/s1): feature 6 has the activation {value} in sample 'n1'; a test needs finite numbers. "
+        f"space s1 (m/resid_post.1/s1): feature 6 has the activation {value} in "
+        f"sample "
+        f"'n1'; a test needs "
+        f"finite numbers. "
         "Leave that sample out, or extract in a wider number format."
     )
     refused(message, given | {"activations": pa.concat_tables([given["activations"], bad])})
@@ -266,7 +392,10 @@ def test_a_number_that_is_none_names_where_it_is(value: float) -> None:
 def test_a_feature_outside_its_space_is_refused() -> None:
     given = small() | {"spaces": tables([], [], [], [space(width=5)])["spaces"]}
     message = (
-        "space s1 (m/resid_post.1/s1): there is a feature 5, but its width is 5 (features 0 to 4). The activations and the "
+        "space s1 (m/resid_post.1/s1): there is a feature 5, but its width is 5 "
+        "(features 0 to 4). "
+        "The activations and "
+        "the "
         "description of the space do not belong together; extract them again."
     )
     refused(message, given)
@@ -275,7 +404,10 @@ def test_a_feature_outside_its_space_is_refused() -> None:
 def test_a_space_that_nobody_described_is_refused() -> None:
     given = small() | {"spaces": tables([], [], [], [space("s9")])["spaces"]}
     message = (
-        "space s1: it has activations, but table 'spaces' does not describe it, so its width is unknown. Let the stage that "
+        "space s1: it has activations, but table 'spaces' does not describe it, so "
+        "its "
+        "width is unknown. "
+        "Let the stage that "
         "writes the activations write 'spaces' too. Spaces described: s9."
     )
     refused(message, given)

@@ -24,12 +24,33 @@ Rows = Mapping[str, list[dict[str, Any]]]
 
 def space(id: str, layer: int = 20, l0: int = 71, **fields: Any) -> dict[str, Any]:
     sae = f"layer_{layer}/width_16k/average_l0_{l0}"
-    base = {"space": id, "model": "google/gemma-2-2b", "revision": "r", "hookpoint": f"resid_post.{layer}", "sae": sae}
-    return base | {"sae_hash": "h", "recipe": "j", "width": 12, "address": f"google/gemma-2-2b/resid_post.{layer}/{sae}"} | fields
+    base = {
+        "space": id,
+        "model": "google/gemma-2-2b",
+        "revision": "r",
+        "hookpoint": f"resid_post.{layer}",
+        "sae": sae,
+    }
+    return (
+        base
+        | {
+            "sae_hash": "h",
+            "recipe": "j",
+            "width": 12,
+            "address": f"google/gemma-2-2b/resid_post.{layer}/{sae}",
+        }
+        | fields
+    )
 
 
 def sample(name: str, *pieces: str, spans: list[dict[str, Any]] | None = None) -> dict[str, Any]:
-    base = {"sample": name, "unit": f"u-{name}", "cluster": "c", "text": "".join(pieces), "token_ids": list(range(len(pieces)))}
+    base = {
+        "sample": name,
+        "unit": f"u-{name}",
+        "cluster": "c",
+        "text": "".join(pieces),
+        "token_ids": list(range(len(pieces))),
+    }
     return base | {"pieces": list(pieces), "spans": spans or [], "prompt_hash": f"h-{name}"}
 
 
@@ -39,7 +60,14 @@ def fired(space: str, sample: str, position: int, entries: Mapping[int, float]) 
 
 
 def label(feature: int, text: str, group: str, space: str = "s1") -> dict[str, Any]:
-    return {"space": space, "feature": feature, "stat": "label", "group": group, "number": None, "text": text}
+    return {
+        "space": space,
+        "feature": feature,
+        "stat": "label",
+        "group": group,
+        "number": None,
+        "text": text,
+    }
 
 
 EXAMPLE: Rows = {
@@ -47,10 +75,19 @@ EXAMPLE: Rows = {
         sample("a b", "One", " two", " three", spans=[{"name": "goal", "start": 1, "end": 3}]),
         sample("b/2", "x", "\n", "é"),
     ],
-    "sample_meta": [{"sample": "a b", "key": "concept_strength_label", "number": 2.0, "string": None}],
+    "sample_meta": [
+        {"sample": "a b", "key": "concept_strength_label", "number": 2.0, "string": None}
+    ],
     "spaces": [space("s1"), space("s2", l0=139), space("s3", 5, 68)],
     "saes": [
-        {"space": "s1", "place": "resid_post.20", "l0": 70.0, "declared_l0": 71.0, "explained_variance": 0.9, "cosine": 0.9}
+        {
+            "space": "s1",
+            "place": "resid_post.20",
+            "l0": 70.0,
+            "declared_l0": 71.0,
+            "explained_variance": 0.9,
+            "cosine": 0.9,
+        }
         | {"dead_share": 0.1, "tokens": 5, "verdict": "fits", "message": ""}
     ],
     "activations": [
@@ -61,20 +98,44 @@ EXAMPLE: Rows = {
         fired("s3", "a b", 2, {}),
     ],
     "attention": [
-        {"model": "google/gemma-2-2b", "sample": "a b", "layer": 20, "head": 1, "query": 2, "key_position": 0, "weight": 0.5}
+        {
+            "model": "google/gemma-2-2b",
+            "sample": "a b",
+            "layer": 20,
+            "head": 1,
+            "query": 2,
+            "key_position": 0,
+            "weight": 0.5,
+        }
     ],
     "features": [
         label(2, "counting words", "np_max-act / gpt"),
         label(2, "numbers", "np_max-act / gpt #2"),
         label(10, "letters", "other"),
-        {"space": "s1", "feature": 2, "stat": "significant", "group": "x", "number": 1.0, "text": None},
-        {"space": "s2", "feature": 3, "stat": "significant", "group": "x", "number": 0.0, "text": None},
+        {
+            "space": "s1",
+            "feature": 2,
+            "stat": "significant",
+            "group": "x",
+            "number": 1.0,
+            "text": None,
+        },
+        {
+            "space": "s2",
+            "feature": 3,
+            "stat": "significant",
+            "group": "x",
+            "number": 0.0,
+            "text": None,
+        },
     ],
 }
 
 
 class Memory:
-    """A store that keeps its rows in memory: what an export reads and an import calls, a hundred times as quick as files."""
+    """A store that keeps its rows in memory: what an export reads and an import calls, a hundred
+    times as quick as files.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.uri = folder, str(folder)
@@ -90,7 +151,10 @@ class Memory:
         if row.key in self.ledger:
             return False
         for name, chunks in tables.items():
-            parts = [arrow_schema(name, step=True).empty_table(), *rows.batches(name, chunks, row.key)]
+            parts = [
+                arrow_schema(name, step=True).empty_table(),
+                *rows.batches(name, chunks, row.key),
+            ]
             self.data[name, row.key] = pa.concat_tables(parts)
         counts = {name: self.data[name, row.key].num_rows for name in tables}
         self.ledger[row.key] = replace(row, tables=counts)
@@ -111,7 +175,9 @@ class Memory:
 
     def read(self, name: str, keys: Iterable[str]) -> pa.Table:
         parts = [self.data[name, key] for key in keys if (name, key) in self.data]
-        found = rows.ordered(name, pa.concat_tables([arrow_schema(name, step=True).empty_table(), *parts]))
+        found = rows.ordered(
+            name, pa.concat_tables([arrow_schema(name, step=True).empty_table(), *parts])
+        )
         return found.drop_columns("step")
 
     def index(self, keys: Iterable[str], *, run: str = "") -> int:
@@ -129,7 +195,9 @@ class Memory:
     def rows(self, name: str, where: str, columns: Sequence[str]) -> pa.Table:
         schema = arrow_schema(name, step=True)
         parts = [part for (table, _), part in self.data.items() if table == name]
-        with pl.SQLContext(t=pl.DataFrame(pa.concat_tables([schema.empty_table(), *parts])), eager=True) as context:
+        with pl.SQLContext(
+            t=pl.DataFrame(pa.concat_tables([schema.empty_table(), *parts])), eager=True
+        ) as context:
             found = context.execute(f"SELECT * FROM t WHERE {where.replace('`', '')}").to_arrow()
         self.answers.append(found.num_rows)
         return found.cast(schema).select(list(columns))
@@ -151,10 +219,26 @@ def make(folder: Path, *steps: Rows, run: str = "run-1") -> RunTables:
     keys = [f"key{number}" for number in range(len(steps))]
     for key, tables in zip(keys, steps, strict=True):
         row = make_step(key, run=run)
-        store.commit(row, {name: pa.Table.from_pylist(list(rows), arrow_schema(name)) for name, rows in tables.items()})
-    store.record_run(run=run, name="exp", state="done", at="2026-01-02", done=len(keys), total=len(keys), steps=keys)
+        store.commit(
+            row,
+            {
+                name: pa.Table.from_pylist(list(rows), arrow_schema(name))
+                for name, rows in tables.items()
+            },
+        )
+    store.record_run(
+        run=run,
+        name="exp",
+        state="done",
+        at="2026-01-02",
+        done=len(keys),
+        total=len(keys),
+        steps=keys,
+    )
     (store.folder / "runs" / run).mkdir(parents=True)
-    (store.folder / "runs" / run / "manifest.json").write_text(json.dumps({"run": run, "stages": []}))
+    (store.folder / "runs" / run / "manifest.json").write_text(
+        json.dumps({"run": run, "stages": []})
+    )
     return run_tables(store, run)
 
 

@@ -27,11 +27,15 @@ def test_parquet_brings_back_everything(tmp_path: Path) -> None:
     assert found.steps == run.steps
     keys = [step.key for step in run.steps]
     assert found.store.fingerprint(keys) == run.store.fingerprint(keys)
-    assert (found.folder / "manifest.json").read_bytes() == (run.folder / "manifest.json").read_bytes()
+    assert (found.folder / "manifest.json").read_bytes() == (
+        run.folder / "manifest.json"
+    ).read_bytes()
     assert pq.read_table(tmp_path / "out" / "activations.parquet").num_rows == 5
 
 
-def test_parquet_of_another_version_or_with_a_flipped_bit_is_refused(run: RunTables, tmp_path: Path) -> None:
+def test_parquet_of_another_version_or_with_a_flipped_bit_is_refused(
+    run: RunTables, tmp_path: Path
+) -> None:
     export_run(run, "parquet", tmp_path / "out")
     index = tmp_path / "out" / "toolkit-run.json"
     good = json.loads(index.read_text())
@@ -44,8 +48,13 @@ def test_parquet_of_another_version_or_with_a_flipped_bit_is_refused(run: RunTab
     refused(r"has version 99; this toolkit .* Upgrade", version=99)
     refused(r"is of format 'safetensors'; wanted 'parquet'", format="safetensors")
     tables = good["tables"]
-    refused("table 'samples' has version 99", tables=tables | {"samples": tables["samples"] | {"version": 99}})
-    refused("table 'evil' has version 1; .* no such table", tables=tables | {"evil": tables["samples"]})
+    refused(
+        "table 'samples' has version 99",
+        tables=tables | {"samples": tables["samples"] | {"version": 99}},
+    )
+    refused(
+        "table 'evil' has version 1; .* no such table", tables=tables | {"evil": tables["samples"]}
+    )
     data = bytearray((tmp_path / "out" / "samples.parquet").read_bytes())
     data[len(data) // 2] ^= 1
     (tmp_path / "out" / "samples.parquet").write_bytes(data)
@@ -53,12 +62,18 @@ def test_parquet_of_another_version_or_with_a_flipped_bit_is_refused(run: RunTab
     (tmp_path / "out" / "samples.parquet").unlink()
     refused(r"samples\.parquet is missing")
     index.unlink()
-    with pytest.raises(BadInput, match=r"no finished export of format 'parquet': it has no toolkit-run\.json"):
+    with pytest.raises(
+        BadInput, match=r"no finished export of format 'parquet': it has no toolkit-run\.json"
+    ):
         import_run(opened(tmp_path / "memory" / "new"), "parquet", tmp_path / "out")
 
 
 def test_a_cut_off_parquet_import_goes_on(tmp_path: Path) -> None:
-    run = make(tmp_path / "store", EXAMPLE, {"sample_meta": [{"sample": "z", "key": "k", "number": 1.0, "string": None}]})
+    run = make(
+        tmp_path / "store",
+        EXAMPLE,
+        {"sample_meta": [{"sample": "z", "key": "k", "number": 1.0, "string": None}]},
+    )
     export_run(run, "parquet", tmp_path / "out")
     target = open_store(tmp_path / "new", create=True)
     rows = {name: run.store.read(name, ["key0"]) for name in run.steps[0].tables}
@@ -77,7 +92,9 @@ def test_safetensors_in_coordinates(run: RunTables, tmp_path: Path) -> None:
     export_run(run, "safetensors", tmp_path / "out", spaces=["s1"])
     (path,) = (tmp_path / "out").glob("*.safetensors")
     found = load_file(path)
-    assert path.name == "google-gemma-2-2b-resid_post.20-layer_20-width_16k-average_l0_71.safetensors"
+    assert (
+        path.name == "google-gemma-2-2b-resid_post.20-layer_20-width_16k-average_l0_71.safetensors"
+    )
     assert found["indices"].tolist() == [[0, 0, 1, 2], [2, 11, 2, 10]]
     assert found["values"].tolist() == [0.5, 1.5, 4.0, 0.25]
     assert (found["sample"].tolist(), found["position"].tolist()) == ([0, 0, 1], [0, 2, 1])
@@ -98,7 +115,9 @@ def test_safetensors_that_do_not_fit_together_are_refused(run: RunTables, tmp_pa
             import_run(opened(tmp_path / "memory" / "new"), "safetensors", tmp_path / "bad")
 
     def put(**arrays: Any) -> Callable[[Path], Any]:
-        return lambda file: save_file({name: array for name, array in (good | arrays).items() if array is not None}, file)
+        return lambda file: save_file(
+            {name: array for name, array in (good | arrays).items() if array is not None}, file
+        )
 
     refused("no whole safetensors file", lambda file: file.write_bytes(b"no"))
     refused("is missing, though", lambda file: file.unlink())
@@ -107,4 +126,6 @@ def test_safetensors_that_do_not_fit_together_are_refused(run: RunTables, tmp_pa
     refused("an index lies outside", put(indices=np.full((2, 4), -1)))
     refused("`indices` must be", put(values=good["values"][:2]))
     refused("sample 9 is past the 2 lines", put(sample=np.full(3, 9, np.uint32)))
-    refused("cannot be read as JSON lines", lambda file: (file.parent / "samples.jsonl").write_text("{"))
+    refused(
+        "cannot be read as JSON lines", lambda file: (file.parent / "samples.jsonl").write_text("{")
+    )

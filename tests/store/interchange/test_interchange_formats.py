@@ -12,7 +12,17 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from tests.store.interchange.made import EXAMPLE, Rows, fired, label, make, same, sample, space, there_and_back
+from tests.store.interchange.made import (
+    EXAMPLE,
+    Rows,
+    fired,
+    label,
+    make,
+    same,
+    sample,
+    space,
+    there_and_back,
+)
 from toolkit.errors import BadInput, DataError, StoreError
 from toolkit_store.interchange import FORMATS, RunTables, export_run, import_run, run_tables
 
@@ -21,7 +31,11 @@ from toolkit_store.interchange import FORMATS, RunTables, export_run, import_run
 
 @pytest.mark.parametrize(
     ("form", "spaces", "answers"),
-    [("safetensors", None, [3, 1, 1]), ("safetensors", ["s2"], [1]), ("neuronpedia", ["s3", "s1"], [1, 3])],
+    [
+        ("safetensors", None, [3, 1, 1]),
+        ("safetensors", ["s2"], [1]),
+        ("neuronpedia", ["s3", "s1"], [1, 3]),
+    ],
 )
 def test_an_export_holds_one_space_at_a_time(
     run: RunTables, tmp_path: Path, form: str, spaces: list[str] | None, answers: list[int]
@@ -41,13 +55,27 @@ def test_an_export_of_rows_that_are_gone_is_refused(tmp_path: Path) -> None:
 def test_an_export_is_the_same_bytes_twice(run: RunTables, tmp_path: Path, form: str) -> None:
     for name in ("one", "two"):
         export_run(run, form, tmp_path / name)
-    files = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file()]
+    files = [
+        path.relative_to(tmp_path / "one")
+        for path in (tmp_path / "one").rglob("*")
+        if path.is_file()
+    ]
     assert files
-    assert [path for path in files if (tmp_path / "one" / path).read_bytes() != (tmp_path / "two" / path).read_bytes()] == []
+    assert [
+        path
+        for path in files
+        if (tmp_path / "one" / path).read_bytes() != (tmp_path / "two" / path).read_bytes()
+    ] == []
 
 
 def test_an_unknown_format_a_full_folder_and_no_folder(run: RunTables, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"no format 'parkett'\. Did you mean 'parquet'\? Formats: lists, neuronpedia, parquet"):
+    with pytest.raises(
+        BadInput,
+        match=r"no format 'parkett'\. Did you mean 'parquet'\? "
+        r"Formats: "
+        r"lists, "
+        r"neuronpedia, parquet",
+    ):
         export_run(run, "parkett", tmp_path / "out")
     with pytest.raises(BadInput, match=r"is not empty: it holds memory\. Name a new"):
         export_run(run, "parquet", tmp_path)
@@ -63,13 +91,22 @@ def test_an_unknown_format_a_full_folder_and_no_folder(run: RunTables, tmp_path:
 
 
 @pytest.mark.parametrize("form", ["safetensors", "rows", "tokens", "neuronpedia"])
-def test_an_unknown_space_and_a_run_without_activations(run: RunTables, tmp_path: Path, form: str) -> None:
+def test_an_unknown_space_and_a_run_without_activations(
+    run: RunTables, tmp_path: Path, form: str
+) -> None:
     with pytest.raises(BadInput, match=r"no activations in space s9\. It has some in: s1, s2, s3"):
         export_run(run, form, tmp_path / "out", spaces=["s9"])
     with pytest.raises(BadInput, match="has no activations to export"):
         export_run(make(tmp_path / "memory" / "empty", {"samples": []}), form, tmp_path / "none")
-    with pytest.raises(DataError, match="space s1: it has activations in run run-1, but table 'spaces' does not describe it"):
-        export_run(make(tmp_path / "memory" / "bare", {"activations": EXAMPLE["activations"][:1]}), form, tmp_path / "bare-out")
+    with pytest.raises(
+        DataError,
+        match="space s1: it has activations in run run-1, but table 'spaces' does not describe it",
+    ):
+        export_run(
+            make(tmp_path / "memory" / "bare", {"activations": EXAMPLE["activations"][:1]}),
+            form,
+            tmp_path / "bare-out",
+        )
 
 
 @pytest.mark.parametrize("form", ["parquet", "safetensors", "rows", "tokens"])
@@ -77,7 +114,11 @@ def test_importing_twice_adds_nothing(run: RunTables, tmp_path: Path, form: str)
     first = there_and_back(run, form, tmp_path)
     assert import_run(first.store, form, tmp_path / "out") == first.id
     again = run_tables(first.store, first.id)
-    assert (len(first.store.run_states()), again.row, len(first.store.steps())) == (1, first.row, len(first.steps))
+    assert (len(first.store.run_states()), again.row, len(first.store.steps())) == (
+        1,
+        first.row,
+        len(first.steps),
+    )
     same(first, again, "activations", "samples", "spaces")
 
 
@@ -89,9 +130,13 @@ def test_an_imported_run_has_a_manifest(run: RunTables, tmp_path: Path, form: st
     assert {"activations", "samples", "spaces"} <= set(manifest["stages"][0]["writes"])
 
 
-def test_a_place_that_two_steps_looked_at_goes_out_once_with_its_largest_values(tmp_path: Path) -> None:
+def test_a_place_that_two_steps_looked_at_goes_out_once_with_its_largest_values(
+    tmp_path: Path,
+) -> None:
     again = [fired("s1", "a b", 0, {2: 0.75, 5: 1.0}), fired("s3", "a b", 2, {})]
-    run = make(tmp_path / "memory" / "store", EXAMPLE, {"activations": again, "spaces": EXAMPLE["spaces"]})
+    run = make(
+        tmp_path / "memory" / "store", EXAMPLE, {"activations": again, "spaces": EXAMPLE["spaces"]}
+    )
     found = there_and_back(run, "safetensors", tmp_path / "memory")
     wanted = [fired("s1", "a b", 0, {2: 0.75, 5: 1.0, 11: 1.5}), *EXAMPLE["activations"][1:]]
     assert found.read("activations").to_pylist() == wanted
@@ -115,17 +160,22 @@ def tables(draw: st.DrawFn) -> Rows:
     names = draw(st.lists(NAME, min_size=1, max_size=4, unique=True))
     samples = [sample(name, *draw(st.lists(TEXT, min_size=1, max_size=4))) for name in names]
     spaces = [
-        space(f"s{number}", layer) for number, layer in enumerate(draw(st.lists(st.integers(0, 2), min_size=1, max_size=3)))
+        space(f"s{number}", layer)
+        for number, layer in enumerate(draw(st.lists(st.integers(0, 2), min_size=1, max_size=3)))
     ]
     rows = [
         fired(one["space"], each["sample"], position, entries)
         for one in spaces
         for each in samples
         for position in range(len(each["pieces"]))
-        if (entries := draw(st.none() | st.dictionaries(st.integers(0, 11), VALUE, max_size=3))) is not None
+        if (entries := draw(st.none() | st.dictionaries(st.integers(0, 11), VALUE, max_size=3)))
+        is not None
     ]
     anchor = fired(spaces[0]["space"], names[0], len(samples[0]["pieces"]), {1: 1.0})
-    ordered = [row | dict(zip(("features", "values"), _by_feature(row), strict=True)) for row in [*rows, anchor]]
+    ordered = [
+        row | dict(zip(("features", "values"), _by_feature(row), strict=True))
+        for row in [*rows, anchor]
+    ]
     return {"samples": samples, "spaces": spaces, "activations": ordered}
 
 
@@ -147,11 +197,18 @@ def test_what_is_written_is_read_back(form: str, data: Rows) -> None:
         there = {row["sample"] for row in data["activations"]}
         kept = [row for row in run.read("samples").to_pylist() if row["sample"] in there]
         assert [row for row in found.read("samples").to_pylist() if row["sample"] in there] == kept
-        assert found.spaces == {id: row for id, row in run.spaces.items() if form == "parquet" or id in used}
+        assert found.spaces == {
+            id: row for id, row in run.spaces.items() if form == "parquet" or id in used
+        }
 
 
 @settings(max_examples=8)
-@given(st.dictionaries(st.tuples(st.integers(0, 11), st.sampled_from(["m / a", "m / b", "plain"])), TEXT.filter(bool)))
+@given(
+    st.dictionaries(
+        st.tuples(st.integers(0, 11), st.sampled_from(["m / a", "m / b", "plain"])),
+        TEXT.filter(bool),
+    )
+)
 def test_labels_come_back_from_neuronpedia_layout(labels: dict[tuple[int, str], str]) -> None:
     said = [label(feature, text, group) for (feature, group), text in labels.items()]
     with tempfile.TemporaryDirectory() as made:
@@ -160,5 +217,7 @@ def test_labels_come_back_from_neuronpedia_layout(labels: dict[tuple[int, str], 
         run = make(folder / "store", {**bare, "features": [*said, label(0, "always", "m / c")]})
         export_run(run, "neuronpedia", folder / "out")
         other = make(folder / "other", bare)
-        found = run_tables(other.store, import_run(other.store, "neuronpedia", folder / "out", run=other))
+        found = run_tables(
+            other.store, import_run(other.store, "neuronpedia", folder / "out", run=other)
+        )
         same(run, found, "features")

@@ -30,21 +30,48 @@ def test_neuronpedia_batches_are_ordered_by_index_as_text(run: RunTables, tmp_pa
     assert [path.name for path in batches] == ["batch-0.jsonl.gz", "batch-1.jsonl.gz"]
     assert [row["index"] for path in batches for row in lines(path)] == ["10", "11", "2"]
     (last,) = lines(batches[1])
-    assert (last["modelId"], last["layer"], last["maxActApprox"]) == ("gemma-2-2b", "20-gemmascope-res-16k", 4.0)
-    assert (last["frac_nonzero"], sum(last["freq_hist_data_bar_heights"])) == (pytest.approx(2 / 3), 2)
+    assert (last["modelId"], last["layer"], last["maxActApprox"]) == (
+        "gemma-2-2b",
+        "20-gemmascope-res-16k",
+        4.0,
+    )
+    assert (last["frac_nonzero"], sum(last["freq_hist_data_bar_heights"])) == (
+        pytest.approx(2 / 3),
+        2,
+    )
     (activation,) = lines(folder / "activations" / "batch-1.jsonl.gz")
-    assert (activation["tokens"], activation["values"]) == (["One", " two", " three"], [0.5, 0.0, 4.0])
-    assert (activation["maxValue"], activation["maxValueTokenIndex"], activation["minValue"]) == (4.0, 2, 0.0)
-    said = [(row["index"], row["description"], row["typeName"]) for row in lines(folder / "explanations" / "batch-1.jsonl.gz")]
+    assert (activation["tokens"], activation["values"]) == (
+        ["One", " two", " three"],
+        [0.5, 0.0, 4.0],
+    )
+    assert (activation["maxValue"], activation["maxValueTokenIndex"], activation["minValue"]) == (
+        4.0,
+        2,
+        0.0,
+    )
+    said = [
+        (row["index"], row["description"], row["typeName"])
+        for row in lines(folder / "explanations" / "batch-1.jsonl.gz")
+    ]
     assert said == [("2", "counting words", "np_max-act"), ("2", "numbers", "np_max-act")]
-    assert {path.name for path in folder.glob("*.jsonl")} == {"release.jsonl", "model.jsonl", "sourceset.jsonl", "source.jsonl"}
+    assert {path.name for path in folder.glob("*.jsonl")} == {
+        "release.jsonl",
+        "model.jsonl",
+        "sourceset.jsonl",
+        "source.jsonl",
+    }
     assert (tmp_path / "out" / "v1" / "gemma-2-2b" / "20-gemmascope-res-16k__l0-139").is_dir()
 
 
-def test_neuronpedia_gets_the_methods_and_models_that_labels_name(run: RunTables, tmp_path: Path) -> None:
+def test_neuronpedia_gets_the_methods_and_models_that_labels_name(
+    run: RunTables, tmp_path: Path
+) -> None:
     export_run(run, "neuronpedia", tmp_path / "out")
     config = tmp_path / "out" / "v1" / "config"
-    entered = {path.stem: [json.loads(line) for line in path.read_text().splitlines()] for path in config.iterdir()}
+    entered = {
+        path.stem: [json.loads(line) for line in path.read_text().splitlines()]
+        for path in config.iterdir()
+    }
     assert {name: [row["name"] for row in found] for name, found in entered.items()} == {
         "explanation_type": ["np_max-act", "other"],
         "explanation_model_type": ["gpt"],
@@ -52,8 +79,19 @@ def test_neuronpedia_gets_the_methods_and_models_that_labels_name(run: RunTables
     assert {frozenset(row) for found in entered.values() for row in found} == {
         frozenset(("name", "displayName", "description", "creatorName"))
     }
-    explained = lines(tmp_path / "out" / "v1" / "gemma-2-2b" / "20-gemmascope-res-16k" / "explanations" / "batch-0.jsonl.gz")
-    for column, name in (("typeName", "explanation_type"), ("explanationModelName", "explanation_model_type")):
+    explained = lines(
+        tmp_path
+        / "out"
+        / "v1"
+        / "gemma-2-2b"
+        / "20-gemmascope-res-16k"
+        / "explanations"
+        / "batch-0.jsonl.gz"
+    )
+    for column, name in (
+        ("typeName", "explanation_type"),
+        ("explanationModelName", "explanation_model_type"),
+    ):
         assert {row[column] for row in explained} - {None} == {row["name"] for row in entered[name]}
     export_run(run, "neuronpedia", tmp_path / "bare", spaces=["s3"])
     assert not (tmp_path / "bare" / "v1" / "config").exists()
@@ -67,12 +105,22 @@ def write_labels(folder: Path, *rows: Any, name: str = "20-gemmascope-res-16k") 
 
 
 def said(index: Any, text: str, **fields: Any) -> dict[str, Any]:
-    row = {"id": "x", "modelId": "gemma-2-2b", "layer": "20-gemmascope-res-16k", "index": index, "description": text}
+    row = {
+        "id": "x",
+        "modelId": "gemma-2-2b",
+        "layer": "20-gemmascope-res-16k",
+        "index": index,
+        "description": text,
+    }
     return row | {"typeName": "np", "explanationModelName": "gpt"} | fields
 
 
 def labels_of(run: RunTables) -> list[tuple[Any, ...]]:
-    rows = [row for row in run_tables(run.store, run.id).read("features").to_pylist() if row["stat"] == "label"]
+    rows = [
+        row
+        for row in run_tables(run.store, run.id).read("features").to_pylist()
+        if row["stat"] == "label"
+    ]
     return [(row["space"], row["feature"], row["group"], row["text"]) for row in rows]
 
 
@@ -82,13 +130,25 @@ def test_labels_are_known_by_model_source_and_index_alone(tmp_path: Path) -> Non
         said(3, "three", id="b"),
         said("3", "a number", id="c"),
         said("3", "three", id="d"),
-        said("11", "eleven", layer="20-gemmascope-res-16k__l0-139", typeName="other", explanationModelName=None),
+        said(
+            "11",
+            "eleven",
+            layer="20-gemmascope-res-16k__l0-139",
+            typeName="other",
+            explanationModelName=None,
+        ),
         said("1", "of another source", layer="7-gemmascope-res-16k"),
         said("1", "of another model", modelId="gpt2-small"),
         said("1", ""),
     ]
-    import_run(run.store, "neuronpedia", write_labels(tmp_path / "in", *rows, name="misplaced"), run=run)
-    wanted = [("s1", 3, "np / gpt", "three"), ("s1", 3, "np / gpt #2", "a number"), ("s2", 11, "other", "eleven")]
+    import_run(
+        run.store, "neuronpedia", write_labels(tmp_path / "in", *rows, name="misplaced"), run=run
+    )
+    wanted = [
+        ("s1", 3, "np / gpt", "three"),
+        ("s1", 3, "np / gpt #2", "a number"),
+        ("s2", 11, "other", "eleven"),
+    ]
     assert labels_of(run) == wanted
     import_run(run.store, "neuronpedia", tmp_path / "in", run=run_tables(run.store, run.id))
     assert labels_of(run) == wanted
@@ -98,7 +158,11 @@ def test_labels_of_another_name_need_the_space(tmp_path: Path) -> None:
     run = make(tmp_path / "memory" / "store", {"spaces": EXAMPLE["spaces"][:1]})
     folder = write_labels(tmp_path / "in", said("1", "one", layer="20-mine"))
     with pytest.raises(
-        BadInput, match=r"has labels of gemma-2-2b/20-mine, run run-1 has gemma-2-2b/20-gemmascope-res-16k\..*--source"
+        BadInput,
+        match=r"has labels of gemma-2-2b/20-mine, run "
+        r"run-1 "
+        r"has "
+        r"gemma-2-2b/20-gemmascope-res-16k\..*--source",
     ):
         import_run(run.store, "neuronpedia", folder, run=run)
     with pytest.raises(BadInput, match=r"run run-1 has no space s9\. Spaces: s1"):
@@ -121,9 +185,15 @@ def test_bad_labels_name_file_and_line(run: RunTables, tmp_path: Path) -> None:
     refused(r":1: .* index '٣'", said("٣", "x"))
     refused(r":1: .* no 'modelId'", [1])
     refused(r":1: feature 12 of .*, whose width here is 12", said(12, "x"))
-    (tmp_path / "in" / "v1" / "gemma-2-2b" / "20-gemmascope-res-16k" / "explanations" / "batch-0.jsonl.gz").write_bytes(
-        b"\x1f\x8bno"
-    )
+    (
+        tmp_path
+        / "in"
+        / "v1"
+        / "gemma-2-2b"
+        / "20-gemmascope-res-16k"
+        / "explanations"
+        / "batch-0.jsonl.gz"
+    ).write_bytes(b"\x1f\x8bno")
     with pytest.raises(DataError, match="cannot be read as JSON lines"):
         import_run(run.store, "neuronpedia", tmp_path / "in", run=run)
     (tmp_path / "none").mkdir()
@@ -136,7 +206,11 @@ def test_two_spaces_of_one_name_are_told_apart(tmp_path: Path) -> None:
     rows = [fired("s1", "a", 0, {1: 1.0}), fired("s2", "a", 0, {1: 1.0})]
     run = make(tmp_path / "memory" / "store", {"spaces": twins, "activations": rows})
     with pytest.raises(
-        BadInput, match=r"spaces s1 and s2 are both 'gemma-2-2b/20-gemmascope-res-16k' at Neuronpedia\. Export one"
+        BadInput,
+        match=r"spaces s1 and s2 are both 'gemma-2-2b/20-gemmascope-res-16k' at "
+        r"Neuronpedia\. "
+        r"Export "
+        r"one",
     ):
         export_run(run, "neuronpedia", tmp_path / "out")
     with pytest.raises(BadInput, match="Say which is meant: --source 20-gemmascope-res-16k=SPACE"):
@@ -149,16 +223,36 @@ def test_two_spaces_of_one_name_are_told_apart(tmp_path: Path) -> None:
 def test_lists_as_others_take_them(run: RunTables, tmp_path: Path) -> None:
     export_run(run, "lists", tmp_path / "out")
     quick = json.loads((tmp_path / "out" / "quick-list.json").read_text())
-    assert quick == {"name": "exp", "features": [{"modelId": "gemma-2-2b", "layer": "20-gemmascope-res-16k", "index": "2"}]}
-    (plain,) = [path for path in (tmp_path / "out").iterdir() if path.name not in ("quick-list.json", "lists.json")]
+    assert quick == {
+        "name": "exp",
+        "features": [{"modelId": "gemma-2-2b", "layer": "20-gemmascope-res-16k", "index": "2"}],
+    }
+    (plain,) = [
+        path
+        for path in (tmp_path / "out").iterdir()
+        if path.name not in ("quick-list.json", "lists.json")
+    ]
     assert json.loads(plain.read_text()) == [2]
     import_run(run.store, "lists", tmp_path / "out", run=run)
-    rows = [row for row in run_tables(run.store, run.id).read("features").to_pylist() if row["stat"] == "listed"]
-    assert [(row["space"], row["feature"], row["group"], row["number"]) for row in rows] == [("s1", 2, "exp", 0.0)]
+    rows = [
+        row
+        for row in run_tables(run.store, run.id).read("features").to_pylist()
+        if row["stat"] == "listed"
+    ]
+    assert [(row["space"], row["feature"], row["group"], row["number"]) for row in rows] == [
+        ("s1", 2, "exp", 0.0)
+    ]
 
 
 @settings(max_examples=8)
-@given(st.lists(st.tuples(st.sampled_from(["s1", "s2", "s3"]), st.integers(0, 11)), min_size=1, max_size=6, unique=True))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["s1", "s2", "s3"]), st.integers(0, 11)),
+        min_size=1,
+        max_size=6,
+        unique=True,
+    )
+)
 def test_a_given_list_comes_back(chosen: list[tuple[str, int]]) -> None:
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made) / "memory"
@@ -175,20 +269,38 @@ def test_a_plain_list_needs_its_space(run: RunTables, tmp_path: Path) -> None:
     folder.mkdir()
 
     def refused(content: Any, match: str, **options: Any) -> None:
-        (folder / "my.json").write_text(content if isinstance(content, str) else json.dumps(content))
+        (folder / "my.json").write_text(
+            content if isinstance(content, str) else json.dumps(content)
+        )
         with pytest.raises((BadInput, DataError), match=match):
             import_run(run.store, "lists", folder, run=run, **options)
 
-    refused([1, 2], r"does not say of which space it is\. Name it: --space ID\. Spaces of run run-1: s1, s2, s3")
+    refused(
+        [1, 2],
+        r"does not say of which space it is\. Name it: --space ID\. Spaces of "
+        r"run "
+        r"run-1: "
+        r"s1, s2, s3",
+    )
     refused([12], "there is no feature 12 in google/.*; its width is 12", space="s1")
     refused("[", "cannot be read as JSON")
     refused({"a": 1}, "is no feature list: wanted whole numbers")
     refused([True], "is no feature list")
-    refused([{"modelId": "gemma-2-2b", "layer": "9-x", "index": "1"}], "No space here is Neuronpedia's 'gemma-2-2b/9-x'")
-    refused([{"modelId": "gemma-2-2b", "layer": "20-gemmascope-res-16k", "index": "x"}], "index 'x' is no whole number")
+    refused(
+        [{"modelId": "gemma-2-2b", "layer": "9-x", "index": "1"}],
+        "No space here is Neuronpedia's 'gemma-2-2b/9-x'",
+    )
+    refused(
+        [{"modelId": "gemma-2-2b", "layer": "20-gemmascope-res-16k", "index": "x"}],
+        "index 'x' is no whole number",
+    )
     (folder / "my.json").write_text("[3, 1]")
     import_run(run.store, "lists", folder, run=run, space="s2")
-    rows = [row for row in run_tables(run.store, run.id).read("features").to_pylist() if row["stat"] == "listed"]
+    rows = [
+        row
+        for row in run_tables(run.store, run.id).read("features").to_pylist()
+        if row["stat"] == "listed"
+    ]
     assert [(row["space"], row["feature"], row["group"], row["number"]) for row in rows] == [
         ("s2", 1, "my", 1.0),
         ("s2", 3, "my", 0.0),

@@ -30,14 +30,34 @@ def test_rows_have_the_arrays_that_scripts_read(run: RunTables, tmp_path: Path) 
     assert found["fragments"].tolist() == ["One", "One two three", "x\n"]
     assert found["original_sentences"].tolist() == ["One two three", "One two three", "x\né"]
     assert np.nan_to_num(found["concept_strength_labels"], nan=-1).tolist() == [2.0, 2.0, -1.0]
-    assert (found["sentence_indices"].tolist(), found["token_positions"].tolist()) == ([0, 0, 1], [0, 2, 1])
-    assert (found["is_final_token"].tolist(), found["fragment_lengths"].tolist()) == ([False, True, False], [1, 3, 1])
-    assert (int(found["layer"]), float(found["average_l0"]), int(found["num_features"])) == (20, 71.0, 12)
+    assert (found["sentence_indices"].tolist(), found["token_positions"].tolist()) == (
+        [0, 0, 1],
+        [0, 2, 1],
+    )
+    assert (found["is_final_token"].tolist(), found["fragment_lengths"].tolist()) == (
+        [False, True, False],
+        [1, 3, 1],
+    )
+    assert (int(found["layer"]), float(found["average_l0"]), int(found["num_features"])) == (
+        20,
+        71.0,
+        12,
+    )
 
 
-def test_rows_bring_back_labels_and_refuse_to_fill_the_memory(run: RunTables, tmp_path: Path) -> None:
-    same(run, there_and_back(run, "rows", tmp_path / "memory"), "activations", "samples", "sample_meta")
-    with pytest.raises(DataError, match=r"3 rows of 12 features are 144 bytes dense; at most 100 are written"):
+def test_rows_bring_back_labels_and_refuse_to_fill_the_memory(
+    run: RunTables, tmp_path: Path
+) -> None:
+    same(
+        run,
+        there_and_back(run, "rows", tmp_path / "memory"),
+        "activations",
+        "samples",
+        "sample_meta",
+    )
+    with pytest.raises(
+        DataError, match=r"3 rows of 12 features are 144 bytes dense; at most 100 are written"
+    ):
         export_run(run, "rows", tmp_path / "small", max_bytes=100)
 
 
@@ -60,10 +80,19 @@ def test_rows_of_another_program_need_the_model(run: RunTables, tmp_path: Path) 
     np.savez_compressed(path, **FOREIGN)
     with pytest.raises(BadInput, match="does not say which model it is of"):
         import_run(run.store, "rows", tmp_path / "in")
-    found = run_tables(run.store, import_run(run.store, "rows", tmp_path / "in", model="google/gemma-2-2b"))
+    found = run_tables(
+        run.store, import_run(run.store, "rows", tmp_path / "in", model="google/gemma-2-2b")
+    )
     (row,) = found.spaces.values()
-    assert (row["hookpoint"], row["width"], row["sae"]) == ("resid_post.3", 3, "imported/layer_3/average_l0_59")
-    rows = [(row["sample"], row["position"], row["features"], row["values"]) for row in found.read("activations").to_pylist()]
+    assert (row["hookpoint"], row["width"], row["sae"]) == (
+        "resid_post.3",
+        3,
+        "imported/layer_3/average_l0_59",
+    )
+    rows = [
+        (row["sample"], row["position"], row["features"], row["values"])
+        for row in found.read("activations").to_pylist()
+    ]
     assert rows == [("sentence-000004", 1, [1], [2.5]), ("sentence-000007", 0, [0], [1.0])]
     assert found.samples["sentence-000004"]["text"] == "I am here."
     assert [row["number"] for row in found.read("sample_meta").to_pylist()] == [3.0, 0.0]
@@ -98,15 +127,30 @@ def test_tokens_have_a_folder_a_sample_and_a_file_a_layer(run: RunTables, tmp_pa
     assert found["attention"][1, 2, 0] == np.float32(0.5)
     (path,) = (tmp_path / "out").glob("metadata_L5_20_*.json")
     (first, second) = json.loads(path.read_text())["scenarios"]
-    assert (first["scenario"], first["tokens"], first["seq_len"]) == ("a b", ["One", " two", " three"], 3)
+    assert (first["scenario"], first["tokens"], first["seq_len"]) == (
+        "a b",
+        ["One", " two", " three"],
+        3,
+    )
     assert first["key_positions"] == {"goal": [1, 2]}
     assert second["scenario"].startswith("sample-")
-    same(run, there_and_back(run, "tokens", tmp_path / "memory" / "all"), "activations", "samples", "attention")
+    same(
+        run,
+        there_and_back(run, "tokens", tmp_path / "memory" / "all"),
+        "activations",
+        "samples",
+        "attention",
+    )
 
 
 def foreign_tokens(folder: Path, **arrays: Any) -> Path:
     (folder / "Desperate_10").mkdir(parents=True)
-    scenario = {"scenario": "Desperate_10", "tokens": ["<s>", "Slot", " 10"], "token_ids": [1, 2, 3], "seq_len": 3}
+    scenario = {
+        "scenario": "Desperate_10",
+        "tokens": ["<s>", "Slot", " 10"],
+        "token_ids": [1, 2, 3],
+        "seq_len": 3,
+    }
     known = {"n_scenarios": 1, "scenarios": [scenario | {"key_positions": {"balance": [1, 2]}}]}
     (folder / "metadata_L1_31_20251017.json").write_text(json.dumps(known))
     np.savez_compressed(folder / "Desperate_10" / "layer_15.npz", **arrays)
@@ -118,21 +162,33 @@ def test_tokens_of_another_program(run: RunTables, tmp_path: Path) -> None:
     folder = foreign_tokens(tmp_path / "in", features=features, attention=attention)
     with pytest.raises(BadInput, match="--model meta-llama/Llama"):
         import_run(run.store, "tokens", folder)
-    found = run_tables(run.store, import_run(run.store, "tokens", folder, model="meta-llama/Llama-3.1-8B"))
-    assert [(row["position"], row["features"]) for row in found.read("activations").to_pylist()] == [(0, [0]), (1, [1]), (2, [2])]
+    found = run_tables(
+        run.store, import_run(run.store, "tokens", folder, model="meta-llama/Llama-3.1-8B")
+    )
+    assert [
+        (row["position"], row["features"]) for row in found.read("activations").to_pylist()
+    ] == [(0, [0]), (1, [1]), (2, [2])]
     assert found.read("attention").num_rows == 18
     assert found.samples["Desperate_10"]["spans"] == [{"name": "balance", "start": 1, "end": 3}]
     alone = foreign_tokens(tmp_path / "alone", attention=attention)
     found = run_tables(run.store, import_run(run.store, "tokens", alone, model="m"))
-    assert (found.read("attention").num_rows, found.read("activations").num_rows, found.spaces) == (18, 0, {})
+    assert (found.read("attention").num_rows, found.read("activations").num_rows, found.spaces) == (
+        18,
+        0,
+        {},
+    )
 
 
 def test_tokens_that_do_not_fit_are_refused(run: RunTables, tmp_path: Path) -> None:
-    folder = foreign_tokens(tmp_path / "in", features=np.zeros((3, 5), np.float32), positions=np.array([3]))
+    folder = foreign_tokens(
+        tmp_path / "in", features=np.zeros((3, 5), np.float32), positions=np.array([3])
+    )
     with pytest.raises(DataError, match="`positions` names a token outside of the 3 rows"):
         import_run(run.store, "tokens", folder, model="m")
     (folder / "metadata_2.json").write_text("{}")
-    with pytest.raises(BadInput, match=r"must hold one metadata_\*\.json.*found metadata_2\.json, metadata_L1"):
+    with pytest.raises(
+        BadInput, match=r"must hold one metadata_\*\.json.*found metadata_2\.json, metadata_L1"
+    ):
         import_run(run.store, "tokens", folder, model="m")
     (folder / "metadata_L1_31_20251017.json").unlink()
     with pytest.raises(DataError, match="has no list `scenarios`"):
@@ -144,6 +200,9 @@ def test_tokens_that_do_not_fit_are_refused(run: RunTables, tmp_path: Path) -> N
 
 
 def test_tokens_need_layers(tmp_path: Path) -> None:
-    rows = {"spaces": [space("s1", hookpoint="embedding")], "activations": [fired("s1", "a", 0, {1: 1.0})]}
+    rows = {
+        "spaces": [space("s1", hookpoint="embedding")],
+        "activations": [fired("s1", "a", 0, {1: 1.0})],
+    }
     with pytest.raises(BadInput, match="is at no layer"):
         export_run(make(tmp_path / "memory" / "store", rows), "tokens", tmp_path / "out")

@@ -32,33 +32,91 @@ CONTRAST = "lost vs won"
 
 
 def space(id: str, layer: int, sae: str) -> dict[str, Any]:
-    base = {"space": id, "model": "m/gpt", "revision": "r", "hookpoint": f"resid_post.{layer}", "sae": sae, "sae_hash": "h"}
+    base = {
+        "space": id,
+        "model": "m/gpt",
+        "revision": "r",
+        "hookpoint": f"resid_post.{layer}",
+        "sae": sae,
+        "sae_hash": "h",
+    }
     return base | {"recipe": "topk", "width": 100, "address": f"m/gpt/resid_post.{layer}/{sae}"}
 
 
 def text(name: str, text: str, pieces: list[str]) -> dict[str, Any]:
-    row = {"sample": name, "unit": f"unit of {name}", "cluster": name, "text": text, "token_ids": list(range(len(pieces)))}
+    row = {
+        "sample": name,
+        "unit": f"unit of {name}",
+        "cluster": name,
+        "text": text,
+        "token_ids": list(range(len(pieces))),
+    }
     return row | {"pieces": pieces, "spans": [], "prompt_hash": name}
 
 
 def fired(space: str, sample: str, position: int, **values: float) -> dict[str, Any]:
     features = [int(name[1:]) for name in values]
-    return {"space": space, "sample": sample, "position": position, "features": features, "values": list(values.values())}
+    return {
+        "space": space,
+        "sample": sample,
+        "position": position,
+        "features": features,
+        "values": list(values.values()),
+    }
 
 
-def stat(feature: int, stat: str, group: str, number: float | None, text: str | None = None, space: str = "s1") -> dict[str, Any]:
-    return {"space": space, "feature": feature, "stat": stat, "group": group, "number": number, "text": text}
+def stat(
+    feature: int,
+    stat: str,
+    group: str,
+    number: float | None,
+    text: str | None = None,
+    space: str = "s1",
+) -> dict[str, Any]:
+    return {
+        "space": space,
+        "feature": feature,
+        "stat": stat,
+        "group": group,
+        "number": number,
+        "text": text,
+    }
 
 
-def compared(feature: int, d: float, q: float | None, significant: bool, space: str = "s1") -> list[dict[str, Any]]:
-    found = {"d": d, "t": d * 2, "df": 9.5, "p": q and q / 10, "q": q, "significant": float(significant)}
+def compared(
+    feature: int, d: float, q: float | None, significant: bool, space: str = "s1"
+) -> list[dict[str, Any]]:
+    found = {
+        "d": d,
+        "t": d * 2,
+        "df": 9.5,
+        "p": q and q / 10,
+        "q": q,
+        "significant": float(significant),
+    }
     rows = [stat(feature, name, CONTRAST, number, space=space) for name, number in found.items()]
-    rows += [stat(feature, "mean", group, d + at, "4 samples in 4 clusters", space) for at, group in enumerate(("lost", "won"))]
-    return [*rows, stat(feature, "density", "lost", 0.25, space=space), stat(feature, "fired", "", 12345.0, space=space)]
+    rows += [
+        stat(feature, "mean", group, d + at, "4 samples in 4 clusters", space)
+        for at, group in enumerate(("lost", "won"))
+    ]
+    return [
+        *rows,
+        stat(feature, "density", "lost", 0.25, space=space),
+        stat(feature, "fired", "", 12345.0, space=space),
+    ]
 
 
-def effect(feature: int, sample: str, arm: str, effect: float | None, q: float | None, space: str = "s1") -> dict[str, Any]:
-    row = {"space": space, "feature": feature, "sample": sample, "arm": arm, "outcome": "stop", "probability": 0.123456}
+def effect(
+    feature: int, sample: str, arm: str, effect: float | None, q: float | None, space: str = "s1"
+) -> dict[str, Any]:
+    row = {
+        "space": space,
+        "feature": feature,
+        "sample": sample,
+        "arm": arm,
+        "outcome": "stop",
+        "probability": 0.123456,
+    }
     return row | {"effect": effect, "low": None, "high": None, "p": q, "q": q, "kl": 0.5}
 
 
@@ -94,7 +152,10 @@ FEATURES = [
 OTHER = [row | {"group": "early vs late"} for row in compared(5, 0.3, 0.4, False)[:6]]
 
 
-VERDICTS = [stat(5, "verdict", "stop", 1.0, "drives stop"), stat(99, "verdict", "stop", 0.0, "no effect")]
+VERDICTS = [
+    stat(5, "verdict", "stop", 1.0, "drives stop"),
+    stat(99, "verdict", "stop", 0.0, "no effect"),
+]
 
 
 EFFECTS = [
@@ -107,15 +168,34 @@ EFFECTS = [
 ]
 
 
-TOY = [stat(feature, "toy_mean", group, float(feature)) for feature in (1, 2) for group in ("even", "odd")]
+TOY = [
+    stat(feature, "toy_mean", group, float(feature))
+    for feature in (1, 2)
+    for group in ("even", "odd")
+]
 
 
-def commit(store: Store, key: str, stage: str, run: str, tables: Mapping[str, list[dict[str, Any]]]) -> None:
+def commit(
+    store: Store, key: str, stage: str, run: str, tables: Mapping[str, list[dict[str, Any]]]
+) -> None:
     row = make_step(key, stage=stage, run=run)
-    store.commit(row, {name: pa.Table.from_pylist(rows, schema=arrow_schema(name)) for name, rows in tables.items()})
+    store.commit(
+        row,
+        {
+            name: pa.Table.from_pylist(rows, schema=arrow_schema(name))
+            for name, rows in tables.items()
+        },
+    )
 
 
-def begin(store: Store, run: str, at: str, state: str, steps: list[str], stages: list[dict[str, Any]] | None) -> None:
+def begin(
+    store: Store,
+    run: str,
+    at: str,
+    state: str,
+    steps: list[str],
+    stages: list[dict[str, Any]] | None,
+) -> None:
     store.record_run(run=run, name=run, state=state, at=at, done=len(steps), total=7, steps=steps)
     folder = store.folder / "runs" / run
     folder.mkdir(parents=True)
@@ -123,7 +203,9 @@ def begin(store: Store, run: str, at: str, state: str, steps: list[str], stages:
 
 
 def ask(folder: Path, *args: str, run: str = "full-1") -> Result:
-    result = CliRunner().invoke(query.command, [*args, "--store", str(folder), "--run", run], catch_exceptions=False)
+    result = CliRunner().invoke(
+        query.command, [*args, "--store", str(folder), "--run", run], catch_exceptions=False
+    )
     assert result.exit_code == 0, result.output
     return result
 

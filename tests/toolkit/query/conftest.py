@@ -37,25 +37,41 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         commit(store, "k6", "means", "toy-1", {"features": TOY, "spaces": SPACES[:1]})
         commit(store, "k7", "groups", "none-1", {})
         begin(store, "none-1", "2026-01-01", "done", ["k7"], [STAGES[2], STAGES[3]])
-        begin(store, "toy-1", "2026-01-02", "done", ["k6"], [{"id": "means", "part": "compare.means", "writes": ["features"]}])
+        begin(
+            store,
+            "toy-1",
+            "2026-01-02",
+            "done",
+            ["k6"],
+            [{"id": "means", "part": "compare.means", "writes": ["features"]}],
+        )
         begin(store, "part-1", "2026-01-03", "interrupted", ["k1", "k2", "never"], STAGES)
         begin(store, "full-1", "2026-01-04", "done", ["k1", "k2", "k3", "k4", "k5"], STAGES)
     events = [{"at": "2026-01-03", "event": "step_done", "key": "k1", "stage": "prompts"}]
-    (store.folder / "runs" / "part-1" / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    (store.folder / "runs" / "part-1" / "events.jsonl").write_text(
+        "".join(json.dumps(event) + "\n" for event in events)
+    )
     return store.folder
 
 
 @pytest.fixture
 def begun(folder: Path, tmp_path: Path) -> Path:
-    """The store with a run that uses steps of others, has entered one state or none, and is known by its journal alone."""
+    """The store with a run that uses steps of others, has entered one state or none, and is known
+    by its journal alone.
+    """
     shutil.copytree(folder, tmp_path / "store")
     for run in ("begun-1", "begun-2"):
         at = tmp_path / "store" / "runs" / run
         at.mkdir()
         (at / "manifest.json").write_text(json.dumps({"run": run, "stages": STAGES}))
-        events = [{"at": "2026-01-05", "event": "step_done", "key": key, "stage": "extract"} for key in ("k1", "k2")]
+        events = [
+            {"at": "2026-01-05", "event": "step_done", "key": key, "stage": "extract"}
+            for key in ("k1", "k2")
+        ]
         (at / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
-    open_store(tmp_path / "store").record_run(run="begun-2", name="begun", state="running", at="2026-01-05")
+    open_store(tmp_path / "store").record_run(
+        run="begun-2", name="begun", state="running", at="2026-01-05"
+    )
     return tmp_path / "store"
 
 

@@ -40,8 +40,23 @@ def test_parquet_is_read_back(folder: Path, tmp_path: Path) -> None:
     found = pq.read_table(tmp_path / "top.parquet").to_pylist()
     assert [(row["token"], row["value"]) for row in found][:2] == [(" three", 3.0), ("\n", 2.0)]
     ask(folder, "top", "2/99", "--parquet", str(tmp_path / "none.parquet"))
-    assert pq.read_table(tmp_path / "none.parquet").column_names == ["sample", "position", "token", "value", "unit", "text"]
-    ask(folder, "sql", "SELECT feature, number FROM features", "--k", "3", "--parquet", str(tmp_path / "sql.parquet"))
+    assert pq.read_table(tmp_path / "none.parquet").column_names == [
+        "sample",
+        "position",
+        "token",
+        "value",
+        "unit",
+        "text",
+    ]
+    ask(
+        folder,
+        "sql",
+        "SELECT feature, number FROM features",
+        "--k",
+        "3",
+        "--parquet",
+        str(tmp_path / "sql.parquet"),
+    )
     schema = pq.read_schema(tmp_path / "sql.parquet")
     assert [str(field.type) for field in schema] == ["uint32", "double"]
     special = "SELECT 1e300 * 1e300 AS up, ln(-1.0) AS none, NULL AS nothing FROM features"
@@ -49,11 +64,20 @@ def test_parquet_is_read_back(folder: Path, tmp_path: Path) -> None:
     (row,) = pq.read_table(tmp_path / "special.parquet").to_pylist()
     assert (row["up"], str(row["none"]), row["nothing"]) == (float("inf"), "nan", None)
     assert rows(folder, "sql", special, "--k", "1") == [{"up": None, "none": None, "nothing": None}]
-    refused(folder, "top", "2/5", "--parquet", str(tmp_path / "no" / "x"), message="the file cannot be written")
+    refused(
+        folder,
+        "top",
+        "2/5",
+        "--parquet",
+        str(tmp_path / "no" / "x"),
+        message="the file cannot be written",
+    )
 
 
 def test_json_and_csv_exclude_each_other(folder: Path) -> None:
-    result = CliRunner().invoke(query.command, ["top", "2/5", "--json", "--csv", "--store", str(folder)])
+    result = CliRunner().invoke(
+        query.command, ["top", "2/5", "--json", "--csv", "--store", str(folder)]
+    )
     assert result.exit_code == 2
     assert "--json and --csv exclude each other" in result.output
 
@@ -70,7 +94,9 @@ def test_a_run_that_has_entered_no_state_yet_gives_what_its_journal_names(begun:
     assert result.stderr == "partial: run begun-1 is running; 2 of ? steps are committed\n"
 
 
-def test_a_run_whose_process_is_gone_is_called_dead(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_whose_process_is_gone_is_called_dead(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gone = replace(open_store(folder, read_only=True).run_states("part-1")[0], state="running")
     monkeypatch.setattr(Store, "run_states", lambda self, run=None: [gone])
     monkeypatch.setattr(status, "alive", lambda row: False)
@@ -86,7 +112,10 @@ def test_the_newest_run_is_the_default(folder: Path) -> None:
 def test_unknown_runs_and_empty_stores(folder: Path, tmp_path: Path) -> None:
     refused(folder, "effects", run="fool-1", message="Nearest: full-1")
     open_store(tmp_path / "new", create=True)
-    for args, message in ((["effects"], "holds no runs yet"), (["effects", "--store", str(tmp_path / "no")], "no store at")):
+    for args, message in (
+        (["effects"], "holds no runs yet"),
+        (["effects", "--store", str(tmp_path / "no")], "no store at"),
+    ):
         place = args if "--store" in args else [*args, "--store", str(tmp_path / "new")]
         with pytest.raises(ToolkitError, match=message):
             CliRunner().invoke(query.command, place, catch_exceptions=False)
@@ -103,7 +132,10 @@ def test_torch_is_never_imported_and_help_imports_nothing_heavy(folder: Path) ->
         "import sys; from toolkit._cli import cli\n"
         "for args in (['top', '--help'], ['top', '2/5', *sys.argv[1:]]):\n"
         "    cli.main(['query', *args], standalone_mode=False)\n"
-        "    print('HEAVY', *sorted({'torch', 'transformers', 'pyarrow', 'numpy'} & set(sys.modules)))"
+        "    print('HEAVY', *sorted({'torch', 'transformers', 'pyarrow', "
+        "'numpy'} "
+        "& "
+        "set(sys.modules)))"
     )
     command = [sys.executable, "-c", program, "--store", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)

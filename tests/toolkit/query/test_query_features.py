@@ -37,10 +37,24 @@ def test_features_are_sorted_by_q_and_then_the_size_of_d(folder: Path) -> None:
         ("2/8", CONTRAST, 0.9),
     ]
     first, second = found[0], found[1]
-    assert list(first)[:9] == ["address", "stage", "contrast", "d", "t", "df", "p", "q", "significant"]
+    assert list(first)[:9] == [
+        "address",
+        "stage",
+        "contrast",
+        "d",
+        "t",
+        "df",
+        "p",
+        "q",
+        "significant",
+    ]
     assert list(first)[9:] == ["mean[lost]", "mean[won]", "density[lost]", "fired", "verdict"]
     assert (first["mean[lost]"], first["mean[won]"], first["verdict"]) == (-1.25, -0.25, None)
-    assert (second["verdict"], second["stage"], second["significant"]) == ("drives stop", "groups", 1.0)
+    assert (second["verdict"], second["stage"], second["significant"]) == (
+        "drives stop",
+        "groups",
+        1.0,
+    )
 
 
 def test_features_without_q_come_last(folder: Path) -> None:
@@ -57,7 +71,19 @@ def test_features_as_a_table(folder: Path) -> None:
     assert heads.split() == ["address", "d", "q", "significant", "mean[lost]", "mean[won]"]
     assert lines[0].split() == ["2/7", "-1.25", "0.01", "1", "-1.25", "-0.25"]
     assert len(lines) == 2
-    more = ask(folder, "features", "--stage", "groups", "--significant", "--stat", "density", "--stat", "fired", "--stat", "p")
+    more = ask(
+        folder,
+        "features",
+        "--stage",
+        "groups",
+        "--significant",
+        "--stat",
+        "density",
+        "--stat",
+        "fired",
+        "--stat",
+        "p",
+    )
     assert more.stdout.splitlines()[1].split() == ["address", "p", "density[lost]", "fired"]
     assert more.stdout.splitlines()[2].split() == ["2/7", "0.001", "0.25", "12345"]
 
@@ -68,14 +94,24 @@ def test_a_ranking_is_shown_in_the_order_of_its_sound_ranks(tmp_path: Path) -> N
     found = [
         stat(feature, name, "strength", number)
         for feature, rank in ranks.items()
-        for name, number in (("q", 1e-9 if rank is None else 0.01), ("rank_sound", rank), ("spearman", 0.5), ("p", 0.001))
+        for name, number in (
+            ("q", 1e-9 if rank is None else 0.01),
+            ("rank_sound", rank),
+            ("spearman", 0.5),
+            ("p", 0.001),
+        )
         if number is not None
     ]
     store = open_store(tmp_path / "store", create=True)
     with store.writer():
         commit(store, "k1", "ranking", "full-1", {"features": found, "spaces": SPACES[:1]})
         begin(
-            store, "full-1", "2026-01-04", "done", ["k1"], [{"id": "ranking", "part": "compare.ranking", "writes": ["features"]}]
+            store,
+            "full-1",
+            "2026-01-04",
+            "done",
+            ["k1"],
+            [{"id": "ranking", "part": "compare.ranking", "writes": ["features"]}],
         )
     _, heads, *lines = ask(store.folder, "features").stdout.splitlines()
     assert heads.split() == ["address", "rank_sound", "q"]
@@ -84,21 +120,38 @@ def test_a_ranking_is_shown_in_the_order_of_its_sound_ranks(tmp_path: Path) -> N
 
 def test_features_of_a_space_a_layer_or_a_statistic(folder: Path) -> None:
     for choice in (("--layer", "9"), ("--space", "s2"), ("--space", "m/gpt/resid_post.9/thin")):
-        assert [row["address"] for row in rows(folder, "features", *choice)] == ["m/gpt/resid_post.9/thin:6"]
+        assert [row["address"] for row in rows(folder, "features", *choice)] == [
+            "m/gpt/resid_post.9/thin:6"
+        ]
     (row,) = rows(folder, "features", "--layer", "9", "--stat", "d", "--stat", "mean")
     assert list(row) == ["address", "stage", "contrast", "d", "mean[lost]", "mean[won]"]
-    assert ask(folder, "features", "--stat", "t", "--layer", "9").stdout.splitlines()[1].split() == ["address", "t"]
+    assert ask(folder, "features", "--stat", "t", "--layer", "9").stdout.splitlines()[
+        1
+    ].split() == ["address", "t"]
 
 
 def test_features_sorted_by_another_statistic(folder: Path) -> None:
-    assert [row["address"] for row in rows(folder, "features", "--by", "d", "--k", "2")] == ["2/7", "2/5"]
-    assert [row["q"] for row in rows(folder, "features", "--by", "p", "--layer", "2", "--k", "4")] == [0.01, 0.01, 0.4, 0.9]
+    assert [row["address"] for row in rows(folder, "features", "--by", "d", "--k", "2")] == [
+        "2/7",
+        "2/5",
+    ]
+    assert [
+        row["q"] for row in rows(folder, "features", "--by", "p", "--layer", "2", "--k", "4")
+    ] == [0.01, 0.01, 0.4, 0.9]
     assert rows(folder, "features", "--by", "mean", "--k", "1")[0]["address"] == "2/5"
-    assert [row["address"] for row in rows(folder, "features", "--by", "toy_mean", run="toy-1")] == ["2/2", "2/1"]
+    assert [
+        row["address"] for row in rows(folder, "features", "--by", "toy_mean", run="toy-1")
+    ] == ["2/2", "2/1"]
 
 
 def test_features_of_stages_that_compare_nothing_are_shown_as_they_are(folder: Path) -> None:
-    first = {"address": "2/1", "stage": "means", "contrast": None, "toy_mean[even]": 1.0, "toy_mean[odd]": 1.0}
+    first = {
+        "address": "2/1",
+        "stage": "means",
+        "contrast": None,
+        "toy_mean[even]": 1.0,
+        "toy_mean[odd]": 1.0,
+    }
     assert rows(folder, "features", run="toy-1")[0] == first
     assert ask(folder, "features", run="toy-1").stdout.splitlines() == [
         "stage: means",
@@ -106,34 +159,61 @@ def test_features_of_stages_that_compare_nothing_are_shown_as_they_are(folder: P
         "2/1                   1              1",
         "2/2                   2              2",
     ]
-    assert [row["verdict"] for row in rows(folder, "features", "--stage", "cause")] == ["drives stop", "no effect"]
+    assert [row["verdict"] for row in rows(folder, "features", "--stage", "cause")] == [
+        "drives stop",
+        "no effect",
+    ]
 
 
 def test_features_refuse_what_does_not_exist(folder: Path) -> None:
     refused(
-        folder, "features", "--stat", "means", message=r"the statistic 'means'\. Did you mean 'mean'\? Statistics: d, density"
+        folder,
+        "features",
+        "--stat",
+        "means",
+        message=r"the statistic 'means'\. Did you mean 'mean'\? Statistics: d, density",
     )
     refused(folder, "features", "--by", "z", message="the statistic 'z'")
     refused(folder, "features", "--layer", "3", message="no space at layer 3")
-    refused(folder, "features", "--space", "m/gpt/resid_post.9/thinn", message="Did you mean 'm/gpt/resid_post.9/thin'")
-    refused(folder, "features", "--stage", "group", message="no stage 'group'. Did you mean 'groups'")
+    refused(
+        folder,
+        "features",
+        "--space",
+        "m/gpt/resid_post.9/thinn",
+        message="Did you mean 'm/gpt/resid_post.9/thin'",
+    )
+    refused(
+        folder, "features", "--stage", "group", message="no stage 'group'. Did you mean 'groups'"
+    )
 
 
 def test_features_say_why_nothing_is_shown(folder: Path) -> None:
     empty = ask(folder, "features", run="none-1")
     assert empty.stdout == ""
-    assert "stage 'groups' (compare.welch) writes it and its 1 committed step(s) wrote none" in empty.stderr
+    assert (
+        "stage 'groups' (compare.welch) writes it and its 1 committed step(s) wrote none"
+        in empty.stderr
+    )
     assert "stage 'cause' (patch.delta) writes it and it has committed no step yet" in empty.stderr
-    assert "in these spaces. Stages that wrote some: cause, groups." in ask(folder, "features", "--space", "s3").stderr
+    assert (
+        "in these spaces. Stages that wrote some: cause, groups."
+        in ask(folder, "features", "--space", "s3").stderr
+    )
     assert "stage 'extract' does not write it. Stages of this run that do: groups, cause." in (
         ask(folder, "features", "--stage", "extract").stderr
     )
-    assert "No difference is significant in run toy-1" in ask(folder, "features", "--significant", run="toy-1").stderr
+    assert (
+        "No difference is significant in run toy-1"
+        in ask(folder, "features", "--significant", run="toy-1").stderr
+    )
 
 
 def test_verdicts_that_differ_are_told_apart() -> None:
     line = {"space": "s1", "feature": 5, "stage": "groups", "group": ""}
-    written = [stat(5, "verdict", group, None, said) | {"stage": "cause"} for group, said in (("stop", "yes"), ("bet", "no"))]
+    written = [
+        stat(5, "verdict", group, None, said) | {"stage": "cause"}
+        for group, said in (("stop", "yes"), ("bet", "no"))
+    ]
 
     class Labels:
         def label(self, space: str, index: int) -> str:
@@ -159,11 +239,16 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, bool]]:
 
 def read_of(name: str, read: list[tuple[str, int, bool]]) -> tuple[int, int]:
     """Rows without their texts, and rows with them."""
-    short, whole = (sum(count for table, count, texts in read if (table, texts) == (name, wanted)) for wanted in (False, True))
+    short, whole = (
+        sum(count for table, count, texts in read if (table, texts) == (name, wanted))
+        for wanted in (False, True)
+    )
     return short, whole
 
 
-def test_features_read_what_they_are_sorted_by_and_all_of_those_shown(folder: Path, read: list[tuple[str, int, bool]]) -> None:
+def test_features_read_what_they_are_sorted_by_and_all_of_those_shown(
+    folder: Path, read: list[tuple[str, int, bool]]
+) -> None:
     (row,) = rows(folder, "features", "--k", "1")
     assert row["address"] == "2/7"
     tests = sum(entry["stat"] in ("d", "q", "significant") for entry in [*FEATURES, *OTHER])
@@ -173,7 +258,9 @@ def test_features_read_what_they_are_sorted_by_and_all_of_those_shown(folder: Pa
     assert read_of("features", read) == (3, 10)
 
 
-def test_many_features_are_read_by_their_space(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_features_are_read_by_their_space(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = rows(folder, "features", "--k", "100")
     monkeypatch.setattr(_feature_rows, "_LOOKED_UP", 2)
     assert rows(folder, "features", "--k", "100") == before
@@ -182,8 +269,14 @@ def test_many_features_are_read_by_their_space(folder: Path, monkeypatch: pytest
 # --- effects ---
 
 
-def test_effects_read_the_rows_that_are_asked_for(folder: Path, read: list[tuple[str, int, bool]]) -> None:
-    for args, wanted in (([], 4), (["--feature", "2/7"], 1), (["--samples", "--feature", "2/5", "--arm", "zero"], 3)):
+def test_effects_read_the_rows_that_are_asked_for(
+    folder: Path, read: list[tuple[str, int, bool]]
+) -> None:
+    for args, wanted in (
+        ([], 4),
+        (["--feature", "2/7"], 1),
+        (["--samples", "--feature", "2/5", "--arm", "zero"], 3),
+    ):
         read.clear()
         ask(folder, "effects", *args)
         assert [one[:2] for one in read if one[0] == "effects"] == [("effects", wanted)]
@@ -211,10 +304,22 @@ def test_effects_as_a_table(folder: Path) -> None:
 
 
 def test_effects_refuse_an_unknown_arm(folder: Path) -> None:
-    refused(folder, "effects", "--arm", "zeros", message=r"no arm 'zeros' here\. Did you mean 'zero'\? Arms: clean, sham, zero")
+    refused(
+        folder,
+        "effects",
+        "--arm",
+        "zeros",
+        message=r"no arm 'zeros' here\. Did you mean 'zero'\? Arms: clean, sham, zero",
+    )
 
 
 def test_effects_say_why_nothing_is_shown(folder: Path) -> None:
-    assert "no effects of this feature. It has effects of 3: 2/5, 2/7, -" in ask(folder, "effects", "--feature", "2/8").stderr
+    assert (
+        "no effects of this feature. It has effects of 3: 2/5, 2/7, -"
+        in ask(folder, "effects", "--feature", "2/8").stderr
+    )
     assert "leave --samples out" in ask(folder, "effects", "--feature", "2/7", "--samples").stderr
-    assert "Table 'effects' has no rows in run none-1: stage 'cause'" in ask(folder, "effects", run="none-1").stderr
+    assert (
+        "Table 'effects' has no rows in run none-1: stage 'cause'"
+        in ask(folder, "effects", run="none-1").stderr
+    )

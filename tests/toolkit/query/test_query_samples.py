@@ -40,7 +40,11 @@ def test_top_shows_where_a_feature_fires_hardest(folder: Path, address: str) -> 
         ("a3", 20, "word20", 0.25),
     ]
     assert found[0]["unit"] == "unit of a1"
-    assert [row["text"] for row in found[:3]] == ["one two[ three]", "line[↵]next·[31m", "[one] two three"]
+    assert [row["text"] for row in found[:3]] == [
+        "one two[ three]",
+        "line[↵]next·[31m",
+        "[one] two three",
+    ]
     assert found[3]["text"] == f"…{' '.join(WORDS[4:20])} [word20] {' '.join(WORDS[21:29])}…"
 
 
@@ -53,10 +57,14 @@ def test_top_is_cut_at_k_and_says_so(folder: Path) -> None:
     assert result.stderr == "1 of 4 rows; more: --k N\n"
 
 
-def test_top_marks_brightly_in_a_terminal_and_only_in_its_table(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_top_marks_brightly_in_a_terminal_and_only_in_its_table(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for module in (query, _around):
         monkeypatch.setattr(module, "is_terminal", lambda: True)
-    result = CliRunner().invoke(query.command, ["top", "2/5", "--store", str(folder), "--run", "full-1"], color=True)
+    result = CliRunner().invoke(
+        query.command, ["top", "2/5", "--store", str(folder), "--run", "full-1"], color=True
+    )
     assert "one two\x1b[1m\x1b[7m three\x1b[0m" in result.stdout
     assert rows(folder, "top", "2/5")[0]["text"] == "one two[ three]"
 
@@ -64,29 +72,53 @@ def test_top_marks_brightly_in_a_terminal_and_only_in_its_table(folder: Path, mo
 def test_top_of_a_feature_that_never_fires(folder: Path) -> None:
     result = ask(folder, "top", "2/99")
     assert result.stdout == ""
-    assert "Feature 2/99 fires at no position whose activations run full-1 has kept." in result.stderr
+    assert (
+        "Feature 2/99 fires at no position whose activations run full-1 has kept." in result.stderr
+    )
 
 
 def test_top_refuses_what_does_not_exist(folder: Path) -> None:
-    refused(folder, "top", "9/5", message=r"may mean 2 features: m/gpt/resid_post.9/thin:5, m/gpt/resid_post.9/thick:5")
+    refused(
+        folder,
+        "top",
+        "9/5",
+        message=r"may mean 2 features: m/gpt/resid_post.9/thin:5, m/gpt/resid_post.9/thick:5",
+    )
     refused(folder, "top", "3/5", message=r"no space at layer 3 here\. Layers: 2, 9")
     refused(folder, "top", "2/100", message="its width is 100")
     refused(folder, "top", "five", message="is no address of a feature")
 
 
-def test_a_table_that_no_stage_writes_names_the_parts_that_would(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    part = StagePart(name="extract.all", help="h", run=lambda work: iter(()), reads=(), writes=("activations",))
-    monkeypatch.setattr(_plugins, "load_parts", lambda: _plugins.Parts([_plugins.PluginInfo("p", "", "", parts=(part,))]))
-    said = "Table 'activations' has no rows in run toy-1. No stage of this run writes it. Parts that do: extract.all.\n"
+def test_a_table_that_no_stage_writes_names_the_parts_that_would(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = StagePart(
+        name="extract.all", help="h", run=lambda work: iter(()), reads=(), writes=("activations",)
+    )
+    monkeypatch.setattr(
+        _plugins,
+        "load_parts",
+        lambda: _plugins.Parts([_plugins.PluginInfo("p", "", "", parts=(part,))]),
+    )
+    said = (
+        "Table 'activations' has no rows in run toy-1. No stage of this run "
+        "writes "
+        "it. Parts that do: "
+        "extract.all.\n"
+    )
     assert ask(folder, "top", "2/5", run="toy-1").stderr == said
 
 
-def test_a_broken_plugin_does_not_keep_a_run_from_being_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_plugin_does_not_keep_a_run_from_being_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken() -> None:
         raise PluginError("broken")
 
     monkeypatch.setattr(_plugins, "load_parts", broken)
-    assert "Parts that do: toolkit plugins says why" in ask(folder, "top", "2/5", run="toy-1").stderr
+    assert (
+        "Parts that do: toolkit plugins says why" in ask(folder, "top", "2/5", run="toy-1").stderr
+    )
 
 
 # --- sample ---
@@ -106,14 +138,30 @@ def test_sample_shows_its_features_by_value_and_once(folder: Path) -> None:
 
 
 def test_sample_says_why_nothing_is_shown(folder: Path) -> None:
-    assert "at position 1 of sample 'a1'. Kept positions: 0, 2." in ask(folder, "sample", "a1", "--position", "1").stderr
-    assert "No activations of sample 'a3' are kept in run part-1" in ask(folder, "sample", "a3", run="part-1").stderr
-    assert "Table 'samples' has no rows in run toy-1" in ask(folder, "sample", "a1", run="toy-1").stderr
+    assert (
+        "at position 1 of sample 'a1'. Kept positions: 0, 2."
+        in ask(folder, "sample", "a1", "--position", "1").stderr
+    )
+    assert (
+        "No activations of sample 'a3' are kept in run part-1"
+        in ask(folder, "sample", "a3", run="part-1").stderr
+    )
+    assert (
+        "Table 'samples' has no rows in run toy-1"
+        in ask(folder, "sample", "a1", run="toy-1").stderr
+    )
 
 
 def test_sample_refuses_what_does_not_exist(folder: Path) -> None:
-    refused(folder, "sample", "b2", message=r"no sample 'b2'\. Did you mean 'a2'\? It has 3, such as a1, a2, a3\.")
-    refused(folder, "sample", "a1", "--position", "3", message=r"sample 'a1' has 3 tokens \(0 to 2\)")
+    refused(
+        folder,
+        "sample",
+        "b2",
+        message=r"no sample 'b2'\. Did you mean 'a2'\? It has 3, such as a1, a2, a3\.",
+    )
+    refused(
+        folder, "sample", "a1", "--position", "3", message=r"sample 'a1' has 3 tokens \(0 to 2\)"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -149,25 +197,55 @@ def bets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
     ids=" ".join,
 )
-def test_sample_at_words_a_span_a_layer_or_a_space(bets: Path, args: list[str], wanted: list[str]) -> None:
+def test_sample_at_words_a_span_a_layer_or_a_space(
+    bets: Path, args: list[str], wanted: list[str]
+) -> None:
     assert [row["address"] for row in rows(bets, "sample", "a1", *args)] == wanted
 
 
-def test_sample_at_places_says_why_nothing_is_shown_and_refuses_what_is_not_there(bets: Path) -> None:
+def test_sample_at_places_says_why_nothing_is_shown_and_refuses_what_is_not_there(
+    bets: Path,
+) -> None:
     assert ask(bets, "sample", "a1", "--token", "You bet").stderr == (
         "No activations are kept at positions 0, 1 of sample 'a1'. Kept positions: 2, 3, 6, 7.\n"
     )
-    assert ask(bets, "sample", "a1", "--token", ".").stderr == "No feature is active on sample 'a1' at position 7.\n"
+    assert (
+        ask(bets, "sample", "a1", "--token", ".").stderr
+        == "No feature is active on sample 'a1' at position 7.\n"
+    )
     assert (
         "kept at position 7 of sample 'a1' in these spaces. Kept"
         in ask(bets, "sample", "a1", "--token", ".", "--space", "s2").stderr
     )
     thick = ("--space", "m/gpt/resid_post.9/thick")
-    assert ask(bets, "sample", "a1", *thick).stderr == "No activations of sample 'a1' are kept in run full-1 in these spaces.\n"
-    refused(bets, "sample", "a1", "--token", "10", message="--token '10': sample 'a1' has no such words")
-    refused(bets, "sample", "a1", "--token", "", message="--token '': sample 'a1' has no such words")
-    refused(bets, "sample", "a1", "--span", "bets", message=r"no such span\. Did you mean 'bet'\? Its spans: balance, bet\.")
-    refused(bets, "sample", "a1", "--span", "bet", "--position", "6", message="no token that is in all of the places asked for")
+    assert (
+        ask(bets, "sample", "a1", *thick).stderr
+        == "No activations of sample 'a1' are kept in run full-1 in these spaces.\n"
+    )
+    refused(
+        bets, "sample", "a1", "--token", "10", message="--token '10': sample 'a1' has no such words"
+    )
+    refused(
+        bets, "sample", "a1", "--token", "", message="--token '': sample 'a1' has no such words"
+    )
+    refused(
+        bets,
+        "sample",
+        "a1",
+        "--span",
+        "bets",
+        message=r"no such span\. Did you mean 'bet'\? Its spans: balance, bet\.",
+    )
+    refused(
+        bets,
+        "sample",
+        "a1",
+        "--span",
+        "bet",
+        "--position",
+        "6",
+        message="no token that is in all of the places asked for",
+    )
     refused(bets, "sample", "a1", "--layer", "3", message="no space at layer 3")
 
 
@@ -184,8 +262,15 @@ def test_every_token_is_found_by_its_own_words(pieces: list[str], data: st.DataO
 
 def test_tokens_show_where_a_feature_fires(folder: Path) -> None:
     found = rows(folder, "tokens", "2/5", "a1")
-    assert found == [{"position": 0, "token": "one", "value": 1.0}, {"position": 2, "token": " three", "value": 3.0}]
-    assert [row["value"] for row in rows(folder, "tokens", "2/5", "a1", "--all")] == [1.0, None, 3.0]
+    assert found == [
+        {"position": 0, "token": "one", "value": 1.0},
+        {"position": 2, "token": " three", "value": 3.0},
+    ]
+    assert [row["value"] for row in rows(folder, "tokens", "2/5", "a1", "--all")] == [
+        1.0,
+        None,
+        3.0,
+    ]
     assert ask(folder, "tokens", "2/5", "a1").stdout.splitlines() == [
         "[one] two[ three]",
         "position  token   value",
@@ -195,7 +280,9 @@ def test_tokens_show_where_a_feature_fires(folder: Path) -> None:
     assert ask(folder, "tokens", "2/5", "a2").stdout.splitlines()[0] == "line[↵]next·[31m"
 
 
-def test_tokens_are_brighter_where_the_feature_is_stronger(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens_are_brighter_where_the_feature_is_stronger(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for module in (query, _around):
         monkeypatch.setattr(module, "is_terminal", lambda: True)
     args = ["tokens", "2/5", "a1", "--store", str(folder), "--run", "full-1"]
@@ -204,16 +291,28 @@ def test_tokens_are_brighter_where_the_feature_is_stronger(folder: Path, monkeyp
 
 
 def test_tokens_say_why_nothing_is_shown(folder: Path) -> None:
-    assert "does not fire on sample 'a1'. Kept positions: 0, 2." in ask(folder, "tokens", "2/99", "a1").stderr
     assert (
-        "No activations of sample 'a3' are kept in run full-1 in the space of s2:5." in ask(folder, "tokens", "s2:5", "a3").stderr
+        "does not fire on sample 'a1'. Kept positions: 0, 2."
+        in ask(folder, "tokens", "2/99", "a1").stderr
     )
-    assert "Table 'samples' has no rows in run toy-1" in ask(folder, "tokens", "2/5", "a1", run="toy-1").stderr
+    assert (
+        "No activations of sample 'a3' are kept in run full-1 in the space of s2:5."
+        in ask(folder, "tokens", "s2:5", "a3").stderr
+    )
+    assert (
+        "Table 'samples' has no rows in run toy-1"
+        in ask(folder, "tokens", "2/5", "a1", run="toy-1").stderr
+    )
     refused(folder, "tokens", "2/5", "b2", message="no sample 'b2'")
 
 
 @settings(max_examples=50)
-@given(st.lists(st.tuples(st.text("ab \n", max_size=4), st.none() | st.sampled_from([0.0, 1.0])), max_size=12))
+@given(
+    st.lists(
+        st.tuples(st.text("ab \n", max_size=4), st.none() | st.sampled_from([0.0, 1.0])),
+        max_size=12,
+    )
+)
 def test_shading_keeps_the_text(tokens: list[tuple[str, float | None]]) -> None:
     pieces = [piece for piece, _ in tokens]
     shown = _around.shaded("".join(pieces), pieces, [value for _, value in tokens], False)

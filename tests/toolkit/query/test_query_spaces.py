@@ -34,11 +34,16 @@ def test_coactive_shows_what_fires_at_the_same_places(folder: Path) -> None:
     (row,) = rows(folder, "coactive", "2/5")
     assert (row["address"], row["both"], row["count"], row["jaccard"]) == ("2/7", 1, 1, 0.25)
     assert "No other feature fires where 2/99 does" in ask(folder, "coactive", "2/99").stderr
-    assert "Table 'activations' has no rows in run toy-1" in ask(folder, "coactive", "2/5", run="toy-1").stderr
+    assert (
+        "Table 'activations' has no rows in run toy-1"
+        in ask(folder, "coactive", "2/5", run="toy-1").stderr
+    )
 
 
 def ask_diff(folder: Path, *args: str) -> Result:
-    return CliRunner().invoke(query.command, ["diff", *args, "--store", str(folder)], catch_exceptions=False)
+    return CliRunner().invoke(
+        query.command, ["diff", *args, "--store", str(folder)], catch_exceptions=False
+    )
 
 
 def test_diff_compares_each_feature_with_itself(folder: Path) -> None:
@@ -50,8 +55,13 @@ def test_diff_compares_each_feature_with_itself(folder: Path) -> None:
     ]
     assert found[2]["change"] == pytest.approx(1 / 3 - 1 / 2)
     assert json.loads(ask_diff(folder, "full-1", "full-1", "--json").stdout) == []
-    assert "in as large a share of samples in run full-1 as in run full-1" in ask_diff(folder, "full-1", "full-1").stderr
-    assert len(json.loads(ask_diff(folder, "part-1", "full-1", "--json", "--layer", "2").stdout)) == 1
+    assert (
+        "in as large a share of samples in run full-1 as in run full-1"
+        in ask_diff(folder, "full-1", "full-1").stderr
+    )
+    assert (
+        len(json.loads(ask_diff(folder, "part-1", "full-1", "--json", "--layer", "2").stdout)) == 1
+    )
 
 
 @pytest.mark.parametrize("run", ["begun-1", "begun-2"])
@@ -69,10 +79,17 @@ def test_diff_refuses_runs_without_a_common_space(folder: Path, tmp_path: Path) 
     for name, spaces, fires in (("one", SPACES[:1], FIRED[:1]), ("two", SPACES[1:2], FIRED[4:5])):
         commit(store, name, "extract", name, {"spaces": spaces, "activations": fires})
         begin(store, name, "2026-01-01", "done", [name], STAGES)
-    message = r"cannot be compared by their numbers\. run one: m/gpt/resid_post\.2/sparse; run two: m/gpt/resid_post\.9/thin"
+    message = (
+        r"cannot be compared by their numbers\. run one: "
+        r"m/gpt/resid_post\.2/sparse; "
+        r"run two: "
+        r"m/gpt/resid_post\.9/thin"
+    )
     with pytest.raises(BadInput, match=message):
         ask_diff(store.folder, "one", "two")
-    assert "Table 'activations' has no rows in run toy-1" in ask_diff(folder, "full-1", "toy-1").stderr
+    assert (
+        "Table 'activations' has no rows in run toy-1" in ask_diff(folder, "full-1", "toy-1").stderr
+    )
 
 
 # --- similar ---
@@ -80,7 +97,9 @@ def test_diff_refuses_runs_without_a_common_space(folder: Path, tmp_path: Path) 
 
 @pytest.fixture(scope="module")
 def decoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store whose run names SAE files that are there: feature 1 points as 0 does, 2 elsewhere, 3 the other way."""
+    """A store whose run names SAE files that are there: feature 1 points as 0 does, 2 elsewhere, 3
+    the other way.
+    """
     folder = tmp_path_factory.mktemp("decoders")
     at = folder / "saes" / "layer_2" / "width_4" / "average_l0_1"
     at.mkdir(parents=True)
@@ -90,7 +109,13 @@ def decoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     digest = content_digest({"params.npz": at / "params.npz"})
     known = space("s1", 2, name) | {"sae_hash": digest, "width": 4}
     store = open_store(folder / "store", create=True)
-    commit(store, "k", "extract", "r", {"spaces": [known, known | {"space": "s2", "sae_hash": "other"}]})
+    commit(
+        store,
+        "k",
+        "extract",
+        "r",
+        {"spaces": [known, known | {"space": "s2", "sae_hash": "other"}]},
+    )
     begin(store, "r", "2026-01-01", "done", ["k"], STAGES)
     (folder / "specs").mkdir()
     manifest = {"run": "r", "stages": STAGES, "spec_path": str(folder / "specs" / "x.yaml")}
@@ -102,8 +127,14 @@ def decoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_similar_reads_the_files_that_the_spec_names(decoders: Path) -> None:
     found = rows(decoders, "similar", "s1:0", run="r")
     prefix = "s1:"
-    assert [(row["address"], row["cosine"]) for row in found] == [(f"{prefix}1", 1.0), (f"{prefix}2", 0.0), (f"{prefix}3", -1.0)]
-    assert ask(decoders, "similar", "s1:0", "--k", "1", run="r").stderr == "1 of 3 rows; more: --k N\n"
+    assert [(row["address"], row["cosine"]) for row in found] == [
+        (f"{prefix}1", 1.0),
+        (f"{prefix}2", 0.0),
+        (f"{prefix}3", -1.0),
+    ]
+    assert (
+        ask(decoders, "similar", "s1:0", "--k", "1", run="r").stderr == "1 of 3 rows; more: --k N\n"
+    )
 
 
 def test_similar_says_where_it_looked_and_what_to_do(decoders: Path, tmp_path: Path) -> None:
@@ -114,21 +145,45 @@ def test_similar_says_where_it_looked_and_what_to_do(decoders: Path, tmp_path: P
         run="r",
         message="are not those that the run used: their hash differs. Name the folder .* --saes",
     )
-    refused(decoders, "similar", "s1:0", "--saes", str(tmp_path), run="r", message="There is no file .*params.npz.*--saes FOLDER")
+    refused(
+        decoders,
+        "similar",
+        "s1:0",
+        "--saes",
+        str(tmp_path),
+        run="r",
+        message="There is no file .*params.npz.*--saes FOLDER",
+    )
     refused(decoders, "similar", "s1:9", run="r", message="its width is 4")
     moved = tmp_path / "moved"
     shutil.copytree(decoders.parent, moved)
     shutil.rmtree(moved / "saes")
     manifest = moved / "store" / "runs" / "r" / "manifest.json"
     manifest.write_text(manifest.read_text().replace(str(decoders.parent), str(moved)))
-    refused(moved / "store", "similar", "s1:0", run="r", message=r"there is nothing at .*saes.*--saes FOLDER")
-    found = rows(moved / "store", "similar", "s1:0", "--saes", str(decoders.parent / "saes"), run="r")
+    refused(
+        moved / "store",
+        "similar",
+        "s1:0",
+        run="r",
+        message=r"there is nothing at .*saes.*--saes FOLDER",
+    )
+    found = rows(
+        moved / "store", "similar", "s1:0", "--saes", str(decoders.parent / "saes"), run="r"
+    )
     assert len(found) == 3
     manifest.write_text("{}")
-    refused(moved / "store", "similar", "s1:0", run="r", message="spec names no SAEs whose decoder can be read without torch")
+    refused(
+        moved / "store",
+        "similar",
+        "s1:0",
+        run="r",
+        message="spec names no SAEs whose decoder can be read without torch",
+    )
 
 
-def test_similar_without_the_files_uses_projections_and_says_so(decoders: Path, tmp_path: Path) -> None:
+def test_similar_without_the_files_uses_projections_and_says_so(
+    decoders: Path, tmp_path: Path
+) -> None:
     moved = tmp_path / "moved"
     shutil.copytree(decoders.parent, moved)
     manifest = moved / "store" / "runs" / "r" / "manifest.json"
@@ -142,10 +197,25 @@ def test_similar_without_the_files_uses_projections_and_says_so(decoders: Path, 
     shutil.rmtree(moved / "saes")
     found = ask(moved / "store", "similar", "s1:0", "--json", run="r")
     assert json.loads(found.stdout) == exact
-    assert found.stderr.startswith("from projections of 2 numbers a feature, cosines to about 0.71: the SAE files are not here.")
-    refused(moved / "store", "similar", "s2:0", run="r", message="toolkit store project keeps projections of them in the store")
+    assert found.stderr.startswith(
+        "from projections of 2 numbers a feature, cosines to about 0.71: the "
+        "SAE "
+        "files "
+        "are not here."
+    )
+    refused(
+        moved / "store",
+        "similar",
+        "s2:0",
+        run="r",
+        message="toolkit store project keeps projections of them in the store",
+    )
     with pytest.raises(
-        BadInput, match=r"Name the folder that holds the SAEs: --saes FOLDER\. Layouts that can be read: [a-z_, ]+\.$"
+        BadInput,
+        match=r"Name the folder that holds the SAEs: --saes FOLDER\. Layouts that "
+        r"can "
+        r"be "
+        r"read: [a-z_, ]+\.$",
     ):
         CliRunner().invoke(store_command.command, [*project[:-1], "s2"], catch_exceptions=False)
 
@@ -155,10 +225,18 @@ def test_similar_without_the_files_uses_projections_and_says_so(decoders: Path, 
 
 def test_sql_asks_the_tables_of_the_run(folder: Path) -> None:
     statement = "SELECT space, count(*) AS n FROM activations GROUP BY space ORDER BY space"
-    assert rows(folder, "sql", statement) == [{"space": "s1", "n": 5}, {"space": "s2", "n": 1}, {"space": "s3", "n": 1}]
+    assert rows(folder, "sql", statement) == [
+        {"space": "s1", "n": 5},
+        {"space": "s2", "n": 1},
+        {"space": "s3", "n": 1},
+    ]
     assert rows(folder, "sql", statement, run="part-1") == [{"space": "s1", "n": 3}]
-    assert ask(folder, "sql", "SELECT sample FROM samples WHERE sample = 'z'").stderr == "No rows.\n"
-    assert ask(folder, "sql", "SELECT features FROM activations WHERE sample = 'a3'").stdout.splitlines() == ["features", "[5]"]
+    assert (
+        ask(folder, "sql", "SELECT sample FROM samples WHERE sample = 'z'").stderr == "No rows.\n"
+    )
+    assert ask(
+        folder, "sql", "SELECT features FROM activations WHERE sample = 'a3'"
+    ).stdout.splitlines() == ["features", "[5]"]
 
 
 def test_sql_shows_k_rows_and_reads_no_more(folder: Path) -> None:
@@ -174,7 +252,10 @@ def test_sql_shows_k_rows_and_reads_no_more(folder: Path) -> None:
         ("DROP TABLE features", "Only a SELECT can be asked"),
         ("SELECT 1; SELECT 2", "One statement at a time"),
         ("SELECT * FROM read_csv('/etc/passwd')", "There is no function 'read_csv' here"),
-        ("SELECT * FROM nothing", r"polars cannot answer this: relation 'nothing' was not found\. Tables: activations"),
+        (
+            "SELECT * FROM nothing",
+            r"polars cannot answer this: relation 'nothing' was not found\. Tables: activations",
+        ),
     ],
 )
 def test_sql_refuses_all_else(folder: Path, statement: str, message: str) -> None:
@@ -202,7 +283,9 @@ def test_the_index_changes_no_answer(folder: Path, indexed: Path, args: list[str
     answers = []
     for store in (folder, indexed):
         run = [] if args[0] == "diff" else ["--run", "full-1"]
-        result = CliRunner().invoke(query.command, [*args, "--store", str(store), *run], catch_exceptions=False)
+        result = CliRunner().invoke(
+            query.command, [*args, "--store", str(store), *run], catch_exceptions=False
+        )
         answers.append((result.exit_code, result.stdout, result.stderr))
     assert answers[0] == answers[1]
     assert answers[0][0] == 0

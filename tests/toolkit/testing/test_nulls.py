@@ -1,4 +1,6 @@
-"""Null and planted groups: rounds mislead, games do not, and the planted effect is the one asked for."""
+"""Null and planted groups: rounds mislead, games do not, and the planted effect is the one asked
+for.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ def test_the_null_is_what_it_says() -> None:
     for row in (0, 7, 1499):
         entries = slice(groups.indptr[row], groups.indptr[row + 1])
         assert (np.diff(groups.features[entries].astype(int)) > 0).all()
-        np.testing.assert_array_equal(groups.dense()[row, groups.features[entries]], groups.values[entries])
+        np.testing.assert_array_equal(
+            groups.dense()[row, groups.features[entries]], groups.values[entries]
+        )
 
 
 def test_without_game_effects_rounds_are_fair_evidence() -> None:
@@ -67,7 +71,9 @@ def test_the_planted_effect_is_found(d: float, density: float) -> None:
 def test_planting_leaves_every_other_number_alone() -> None:
     null, planted = null_groups(6), planted_groups(6, d=0.8, which=[2])
     wider = null_groups(6, n_features=80)
-    np.testing.assert_array_equal(np.delete(null.dense(), 2, axis=1), np.delete(planted.dense(), 2, axis=1))
+    np.testing.assert_array_equal(
+        np.delete(null.dense(), 2, axis=1), np.delete(planted.dense(), 2, axis=1)
+    )
     np.testing.assert_array_equal(null.dense(), wider.dense()[:, :64])
     assert not np.array_equal(null.dense(), null_groups(7).dense())
 

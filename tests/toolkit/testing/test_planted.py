@@ -1,4 +1,6 @@
-"""The planted truth, proven by brute force: ablate, force, patch and compare logits in a plain float64 forward."""
+"""The planted truth, proven by brute force: ablate, force, patch and compare logits in a plain
+float64 forward.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +14,30 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from toolkit.testing.planted import Planted, Prompt, ReferenceModel, SaeTruth, Trace, build_planted, prompts
+from toolkit.testing.planted import (
+    Planted,
+    Prompt,
+    ReferenceModel,
+    SaeTruth,
+    Trace,
+    build_planted,
+    prompts,
+)
 
 BUILDS = {
     "default": {"seed": 0},
-    "small": {"seed": 1, "d_model": 32, "n_layers": 3, "effect": 2.0, "shield_effect": 1.0, "drift_effect": 0.5},
+    "small": {
+        "seed": 1,
+        "d_model": 32,
+        "n_layers": 3,
+        "effect": 2.0,
+        "shield_effect": 1.0,
+        "drift_effect": 0.5,
+    },
     "large": {"seed": 2, "d_model": 64, "expansion": 4, "lossy_layer": 2},
 }
-EXACT = 5e-3  # the attention match leaves a share of e^-12 on BOS and the MLP gates turn that into about 2e-4
+# the attention match leaves a share of e^-12 on BOS and the MLP gates turn that into about 2e-4
+EXACT = 5e-3
 
 
 @dataclass(frozen=True)
@@ -30,7 +48,9 @@ class World:
     model: ReferenceModel
     traces: list[Trace] = field(default_factory=list)  # filled once, by `residuals`
 
-    def difference(self, ids: list[int], edits: dict[int, Callable[[np.ndarray], np.ndarray]] | None = None) -> float:
+    def difference(
+        self, ids: list[int], edits: dict[int, Callable[[np.ndarray], np.ndarray]] | None = None
+    ) -> float:
         logits = self.model.run(ids, edits).logits[-1]
         return float(logits[self.planted.truth.stop_id] - logits[self.planted.truth.bet_id])
 
@@ -57,9 +77,14 @@ def load_sae(truth: SaeTruth) -> Sae:
     if truth.layout == "gemma_scope":
         with np.load(truth.path / "params.npz") as file:
             stored = {name: file[name].astype(np.float64) for name in file.files}
-        return Sae(stored["W_enc"], stored["b_enc"], stored["W_dec"], stored["b_dec"], stored["threshold"])
+        return Sae(
+            stored["W_enc"], stored["b_enc"], stored["W_dec"], stored["b_dec"], stored["threshold"]
+        )
     config = json.loads((truth.path / "hyperparams.json").read_text())
-    stored = {k: v.astype(np.float64) for k, v in load_file(truth.path / "checkpoints" / "final.safetensors").items()}
+    stored = {
+        k: v.astype(np.float64)
+        for k, v in load_file(truth.path / "checkpoints" / "final.safetensors").items()
+    }
     norm = config["dataset_average_activation_norm"]
     s_in, s_out = (np.sqrt(config["d_model"]) / norm[side] for side in ("in", "out"))
     length = np.linalg.norm(stored["decoder.weight"], axis=0)
@@ -82,7 +107,9 @@ def set_feature(sae: Sae, index: int, value: float) -> Callable[[np.ndarray], np
     return edit
 
 
-def rebuild(sae: Sae, index: int | None = None, value: float = 0.0) -> Callable[[np.ndarray], np.ndarray]:
+def rebuild(
+    sae: Sae, index: int | None = None, value: float = 0.0
+) -> Callable[[np.ndarray], np.ndarray]:
     """Full reconstruction at the last position, error lost, one feature set if asked."""
 
     def edit(x: np.ndarray) -> np.ndarray:
@@ -103,7 +130,9 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def residuals(world: World, layer: int, *, bos: bool, n: int = 25) -> np.ndarray:
     if not world.traces:
-        world.traces.extend(world.model.run(prompt.ids) for prompt in prompts(world.planted, 25, seed=5))
+        world.traces.extend(
+            world.model.run(prompt.ids) for prompt in prompts(world.planted, 25, seed=5)
+        )
     rows = [trace.resid_post[layer] for trace in world.traces[:n]]
     return np.concatenate([row if bos else row[1:] for row in rows])
 
@@ -118,8 +147,12 @@ def explained(sae: Sae, x: np.ndarray) -> float:
 def test_the_checkpoint_loads_offline_and_agrees_with_the_float64_forward(world: World) -> None:
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(world.planted.model, local_files_only=True)
-    model = transformers.AutoModelForCausalLM.from_pretrained(world.planted.model, local_files_only=True).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(
+        world.planted.model, local_files_only=True
+    )
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        world.planted.model, local_files_only=True
+    ).eval()
     assert type(model).__name__ == "LlamaForCausalLM"
     for prompt in prompts(world.planted, 6):
         ids = tokenizer(prompt.text)["input_ids"]
@@ -135,9 +168,14 @@ def test_the_checkpoint_loads_offline_and_agrees_with_the_float64_forward(world:
 
 def test_the_tokenizer_marks_words_and_knows_its_special_tokens(world: World) -> None:
     transformers = pytest.importorskip("transformers")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(world.planted.model, local_files_only=True)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(
+        world.planted.model, local_files_only=True
+    )
     truth = world.planted.truth
-    assert tokenizer(" stop bet", add_special_tokens=False)["input_ids"] == [truth.stop_id, truth.bet_id]
+    assert tokenizer(" stop bet", add_special_tokens=False)["input_ids"] == [
+        truth.stop_id,
+        truth.bet_id,
+    ]
     encoded = tokenizer("the losing streak unheard", return_offsets_mapping=True)
     assert encoded["input_ids"][0] == tokenizer.bos_token_id
     assert encoded["input_ids"][-1] == tokenizer.unk_token_id
@@ -150,11 +188,17 @@ def test_cause_and_shield_alone_decide(world: World) -> None:
     truth = world.planted.truth
     drawn = prompts(world.planted, 24)
     assert len({len(prompt.ids) for prompt in drawn}) > 5
-    assert {(p.cause, p.shield) for p in drawn} == {(a, b) for a in (True, False) for b in (True, False)}
+    assert {(p.cause, p.shield) for p in drawn} == {
+        (a, b) for a in (True, False) for b in (True, False)
+    }
     for prompt in drawn:
-        expected = prompt.cause * truth.effect - prompt.shield * truth.shield_effect - truth.drift_effect
+        expected = (
+            prompt.cause * truth.effect - prompt.shield * truth.shield_effect - truth.drift_effect
+        )
         assert world.difference(prompt.ids) == pytest.approx(expected, abs=EXACT)
-        assert world.difference(prompt.ids[1:]) == pytest.approx(expected, abs=EXACT), "BOS is no part of the circuit"
+        assert world.difference(prompt.ids[1:]) == pytest.approx(expected, abs=EXACT), (
+            "BOS is no part of the circuit"
+        )
 
 
 def test_context_reaches_other_words_but_not_the_decision(world: World) -> None:
@@ -163,13 +207,19 @@ def test_context_reaches_other_words_but_not_the_decision(world: World) -> None:
     swapped = [ids[0], *reversed(ids[1:-1]), ids[-1]]
     a, b = (world.model.run(row).logits[-1] for row in (ids, swapped))
     assert np.abs(a - b).max() > 1e-3
-    edit = {0: lambda x: x + (np.arange(len(x)) < len(x) - 1)[:, None] * np.roll(x, 1, axis=1) * 0.1}
+    edit = {
+        0: lambda x: x + (np.arange(len(x)) < len(x) - 1)[:, None] * np.roll(x, 1, axis=1) * 0.1
+    }
     assert np.abs(world.model.run(ids, edit).logits[-1] - a).max() > 1e-3
 
 
 def test_breaking_the_path_at_a_layer_silences_all_that_follows(world: World) -> None:
     truth, ids = world.planted.truth, prompts(world.planted, 1)[0].ids
-    steps = [(int(hookpoint.rsplit(".", 1)[1]), name) for hookpoint, name in truth.path if "post" in hookpoint]
+    steps = [
+        (int(hookpoint.rsplit(".", 1)[1]), name)
+        for hookpoint, name in truth.path
+        if "post" in hookpoint
+    ]
     assert len(steps) == world.model.config["num_hidden_layers"]
     clean = world.model.run(ids)
     for step, (layer, name) in enumerate(steps):
@@ -192,9 +242,13 @@ def test_ablating_a_causal_feature_has_the_stated_effect(world: World) -> None:
         sae = load_sae(truth)
         for index in truth.ids("causal"):
             feature = truth.features[index]
-            held = {"u": "cause", "v": "cause", "w": "cause", "guard": "shield"}.get(feature.direction)
+            held = {"u": "cause", "v": "cause", "w": "cause", "guard": "shield"}.get(
+                feature.direction
+            )
             prompt = next(p for p in drawn if held is None or getattr(p, held))
-            effect = world.difference(prompt.ids) - world.difference(prompt.ids, {truth.layer: set_feature(sae, index, 0.0)})
+            effect = world.difference(prompt.ids) - world.difference(
+                prompt.ids, {truth.layer: set_feature(sae, index, 0.0)}
+            )
             assert effect == pytest.approx(feature.effect, abs=EXACT), (truth.name, feature)
             assert np.sign(effect) == feature.sign != 0
 
@@ -202,7 +256,9 @@ def test_ablating_a_causal_feature_has_the_stated_effect(world: World) -> None:
 def test_patching_a_causal_value_in_carries_the_effect_over(world: World) -> None:
     without = next(p for p in prompts(world.planted, 12) if not p.cause)
     for truth in world.planted.truth.saes:
-        carrier = truth.features[next(i for i in truth.ids("causal") if truth.features[i].direction in "uvw")]
+        carrier = truth.features[
+            next(i for i in truth.ids("causal") if truth.features[i].direction in "uvw")
+        ]
         edit = set_feature(load_sae(truth), carrier.index, 4.0)
         effect = world.difference(without.ids, {truth.layer: edit}) - world.difference(without.ids)
         assert effect == pytest.approx(carrier.effect, abs=EXACT)
@@ -220,7 +276,8 @@ def test_inert_and_dead_features_change_no_logit(world: World, value: float) -> 
         for index in [*truth.ids("inert"), *truth.ids("dead")[:3]]:
             change = abs(value - sae.encode(resid[truth.layer][-1])[index])
             edited = world.model.run(ids, {truth.layer: set_feature(sae, index, value)}).logits[-1]
-            # Float32 files cannot hold exact right angles: a unit of edit leaks about 3e-7 into some logit.
+            # Float32 files cannot hold exact right angles: a unit of edit leaks about 3e-7 into
+            # some logit.
             assert np.abs(edited - clean).max() <= 1e-6 * change, truth.features[index]
 
 
@@ -231,7 +288,9 @@ def test_background_features_move_other_words_but_never_the_decision(world: Worl
     for truth in world.planted.truth.saes:
         sae = load_sae(truth)
         for index in [*truth.ids("background")[:3], *truth.ids("bos")[:1], *truth.ids("dead")[:3]]:
-            change = world.model.run(ids, {truth.layer: set_feature(sae, index, 4.0)}).logits[-1] - clean
+            change = (
+                world.model.run(ids, {truth.layer: set_feature(sae, index, 4.0)}).logits[-1] - clean
+            )
             assert abs(change[stop] - change[bet]) < 5e-6
             moved = np.abs(change).max()
             assert moved > 1e-2 or truth.features[index].role == "dead"
@@ -246,7 +305,9 @@ def test_inert_correlates_fire_with_the_cause(world: World) -> None:
     for name in ("echo", "shadow", "u", "v", "w"):
         feature = truth.named(name)
         assert feature is not None
-        assert feature.role == ("causal" if name == "w" else "inert"), "spent carriers are correlates too"
+        assert feature.role == ("causal" if name == "w" else "inert"), (
+            "spent carriers are correlates too"
+        )
         assert ((acts[:, feature.index] > 0) == cause).all()
 
 
@@ -257,7 +318,10 @@ def test_all_but_the_circuit_is_the_same_with_and_without_the_cause(world: World
     text = prompt.text
     for cause in truth.cause_words:
         text = text.replace(cause, truth.twins[cause])
-    a, b = world.model.run(prompt.ids), world.model.run(Prompt(text, cause=False, shield=prompt.shield).ids)
+    a, b = (
+        world.model.run(prompt.ids),
+        world.model.run(Prompt(text, cause=False, shield=prompt.shield).ids),
+    )
     circuit = np.stack([truth.directions[name] for name in ("u", "v", "w", "echo", "shadow")])
     for x, y in zip(a.resid_post, b.resid_post, strict=True):
         change = x[-1] - y[-1]
@@ -269,7 +333,12 @@ def test_dense_fire_on_every_word_dead_on_none_and_bos_features_on_bos_alone(wor
     for truth in world.planted.truth.saes:
         sae, x = load_sae(truth), residuals(world, truth.layer, bos=False)
         rate = (sae.encode(x) > 0).mean(0)
-        bos = sae.encode(world.model.run(prompts(world.planted, 1)[0].ids).resid_post[truth.layer][:1])[0] > 0
+        bos = (
+            sae.encode(
+                world.model.run(prompts(world.planted, 1)[0].ids).resid_post[truth.layer][:1]
+            )[0]
+            > 0
+        )
         assert rate[truth.dense_ids].min() >= 0.95
         assert len(truth.dense_ids) == (1 if truth.kind == "lossy" else 2)
         assert len(truth.ids("dead")) >= 30
@@ -297,14 +366,18 @@ def test_explained_variance_and_l0_are_as_stated_and_bos_ruins_them(world: World
         assert truth.explained_variance_with_bos < 0.2
         on_bos = (sae.encode(everything[:1]) > 0).sum()
         assert on_bos == pytest.approx(truth.l0_bos, abs=2)
-        assert on_bos > 3 * l0  # 3.5 times for the smallest expansion here, about 5 to 22 at the default one
+        assert (
+            on_bos > 3 * l0
+        )  # 3.5 times for the smallest expansion here, about 5 to 22 at the default one
     norms = np.linalg.norm(residuals(world, 0, bos=True, n=1), axis=1)
     assert 50 < norms[0] / np.median(norms[1:]) < 100
 
 
 def test_duplicates_fire_alike_under_other_indices(world: World) -> None:
     truth = world.planted.truth
-    assert {d.layer for d in truth.duplicates} == set(range(world.model.config["num_hidden_layers"]))
+    assert {d.layer for d in truth.duplicates} == set(
+        range(world.model.config["num_hidden_layers"])
+    )
     by_name, acts = {sae.name: sae for sae in truth.saes}, {}
     for name, sae in by_name.items():
         acts[name] = load_sae(sae).encode(residuals(world, sae.layer, bos=False))
@@ -318,12 +391,17 @@ def test_duplicates_fire_alike_under_other_indices(world: World) -> None:
         if by_name[first].kind == by_name[second].kind:
             np.testing.assert_allclose(a, b, atol=1e-4)
     assert compared > 40
-    assert sum(pair.first[1] == pair.second[1] for pair in truth.duplicates) < 0.2 * len(truth.duplicates)
+    assert sum(pair.first[1] == pair.second[1] for pair in truth.duplicates) < 0.2 * len(
+        truth.duplicates
+    )
 
 
 def test_both_layouts_hold_the_same_features(world: World) -> None:
     for layer in range(world.model.config["num_hidden_layers"]):
-        llama, gemma = (world.planted.truth.sae("wide", layer, layout) for layout in ("llama_scope", "gemma_scope"))
+        llama, gemma = (
+            world.planted.truth.sae("wide", layer, layout)
+            for layout in ("llama_scope", "gemma_scope")
+        )
         where = {feature.direction: feature.index for feature in gemma.features}
         order = [where[feature.direction] for feature in llama.features]
         x = residuals(world, layer, bos=True, n=10)
@@ -353,7 +431,9 @@ def test_llama_scope_files_need_their_fold(world: World) -> None:
     right = load_sae(truth).encode(x) > 0
     for wrong in (no_norm, no_length):
         assert (wrong != right).any(axis=1).mean() > 0.5
-    assert not 1 / 3 < no_norm.sum(1).mean() / config["top_k"] < 3, "a lost norm factor must fail the examination"
+    assert not 1 / 3 < no_norm.sum(1).mean() / config["top_k"] < 3, (
+        "a lost norm factor must fail the examination"
+    )
 
 
 def test_gemma_scope_holds_two_sparsities_per_site(world: World) -> None:
@@ -370,8 +450,12 @@ def test_gemma_scope_holds_two_sparsities_per_site(world: World) -> None:
             assert len(set(file["threshold"].tolist())) > 1
 
 
-def test_full_reconstruction_through_the_lossy_sae_shows_an_effect_for_both_values(world: World) -> None:
-    """The trap: one inert feature, two opposite values, the same "effect"; the delta edit shows there is none."""
+def test_full_reconstruction_through_the_lossy_sae_shows_an_effect_for_both_values(
+    world: World,
+) -> None:
+    """The trap: one inert feature, two opposite values, the same "effect"; the delta edit shows
+    there is none.
+    """
     truth = world.planted.truth
     lossy = next(sae for sae in truth.saes if sae.kind == "lossy")
     sae, echo = load_sae(lossy), lossy.named("echo")
@@ -395,11 +479,17 @@ def test_full_reconstruction_through_the_lossy_sae_shows_an_effect_for_both_valu
 @pytest.mark.slow
 def test_the_same_arguments_write_the_same_bytes_and_another_seed_does_not(tmp_path: Path) -> None:
     first, again, other = (
-        build_planted(tmp_path / name, **{**BUILDS["small"], "seed": seed}) for name, seed in (("a", 1), ("b", 1), ("c", 7))
+        build_planted(tmp_path / name, **{**BUILDS["small"], "seed": seed})
+        for name, seed in (("a", 1), ("b", 1), ("c", 7))
     )
-    weights = [hashlib.sha256((p.model / "model.safetensors").read_bytes()).hexdigest() for p in (first, again, other)]
+    weights = [
+        hashlib.sha256((p.model / "model.safetensors").read_bytes()).hexdigest()
+        for p in (first, again, other)
+    ]
     assert weights[0] == weights[1] != weights[2]
-    for ours, theirs, foreign in zip(first.truth.saes, again.truth.saes, other.truth.saes, strict=True):
+    for ours, theirs, foreign in zip(
+        first.truth.saes, again.truth.saes, other.truth.saes, strict=True
+    ):
         assert (ours.name, ours.features) == (theirs.name, theirs.features)
         assert ours.features != foreign.features
         a, b = load_sae(ours), load_sae(theirs)
@@ -417,6 +507,8 @@ def test_the_same_arguments_write_the_same_bytes_and_another_seed_does_not(tmp_p
         ({"expansion": 2}, "expansion"),
     ],
 )
-def test_impossible_sizes_are_refused(tmp_path: Path, arguments: dict[str, int], message: str) -> None:
+def test_impossible_sizes_are_refused(
+    tmp_path: Path, arguments: dict[str, int], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         build_planted(tmp_path, **arguments)

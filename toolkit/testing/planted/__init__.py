@@ -1,8 +1,17 @@
-"""A small Llama-architecture model and SAEs over it in which every feature's role is known by construction."""
+"""A small Llama-architecture model and SAEs over it in which every feature's role is known by
+construction.
+"""
 
 from toolkit.testing.planted._build import build_planted
 from toolkit.testing.planted._forward import Edit, ReferenceModel, Trace
-from toolkit.testing.planted._truth import Duplicate, FeatureTruth, Planted, PlantedTruth, Role, SaeTruth
+from toolkit.testing.planted._truth import (
+    Duplicate,
+    FeatureTruth,
+    Planted,
+    PlantedTruth,
+    Role,
+    SaeTruth,
+)
 from toolkit.testing.planted._words import Prompt, prompts
 
 __all__ = [

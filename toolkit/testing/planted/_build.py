@@ -1,4 +1,6 @@
-"""Builds a planted model: weights, files, residuals of planted prompts, SAEs over them, and the truth."""
+"""Builds a planted model: weights, files, residuals of planted prompts, SAEs over them, and the
+truth.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,13 @@ from toolkit.testing.planted import _words as words
 from toolkit.testing.planted._files import write_gemma_scope, write_llama_scope
 from toolkit.testing.planted._forward import ReferenceModel
 from toolkit.testing.planted._model import NAMES, Design, make_design, make_weights, write_model
-from toolkit.testing.planted._saes import Dictionary, explained_variance, make_dictionary, mean_l0, shuffled
+from toolkit.testing.planted._saes import (
+    Dictionary,
+    explained_variance,
+    make_dictionary,
+    mean_l0,
+    shuffled,
+)
 from toolkit.testing.planted._truth import Duplicate, Kind, Planted, PlantedTruth, SaeTruth
 
 Floats = npt.NDArray[np.float64]
@@ -33,7 +41,9 @@ class _Site:
 
 @dataclass(frozen=True)
 class _Measured:
-    """What a dictionary does on the measured prompts; fields as in SaeTruth. BOS is the same in every prompt."""
+    """What a dictionary does on the measured prompts; fields as in SaeTruth. BOS is the same in
+    every prompt.
+    """
 
     l0: float
     explained_variance: float
@@ -54,12 +64,16 @@ def build_planted(
     bos_ratio: float = 80.0,
     lossy_layer: int = 1,
 ) -> Planted:
-    """Write a planted model and its SAEs below `folder` and return where they lie and what is true of them.
+    """Write a planted model and its SAEs below `folder` and return where they lie and what is true
+    of them.
 
-    Effects are in units of the decision logit difference, stop minus bet. The same arguments write the same bytes.
+    Effects are in units of the decision logit difference, stop minus bet. The same arguments write
+    the same bytes.
     """
     if not 0 <= lossy_layer < n_layers:
-        raise ValueError(f"lossy_layer must be one of the layers 0..{n_layers - 1}, got {lossy_layer}")
+        raise ValueError(
+            f"lossy_layer must be one of the layers 0..{n_layers - 1}, got {lossy_layer}"
+        )
     design = make_design(seed, d_model, n_layers, effect, shield_effect, drift_effect, bos_ratio)
     write_model(folder / "model", design, make_weights(design))
     planted_saes = list(_write_saes(folder, design, expansion, lossy_layer))
@@ -73,10 +87,14 @@ def build_planted(
     )
 
 
-def _write_saes(folder: Path, design: Design, expansion: int, lossy_layer: int) -> Iterator[SaeTruth]:
+def _write_saes(
+    folder: Path, design: Design, expansion: int, lossy_layer: int
+) -> Iterator[SaeTruth]:
     width = expansion * design.d_model
     for site in _sites(folder / "model", design):
-        kinds: tuple[Kind, ...] = ("wide", "narrow", "lossy") if site.layer == lossy_layer else ("wide", "narrow")
+        kinds: tuple[Kind, ...] = (
+            ("wide", "narrow", "lossy") if site.layer == lossy_layer else ("wide", "narrow")
+        )
         for kind in kinds:
             sae = make_dictionary(design, kind, site.layer, width, site.words)
             measured = _Measured(
@@ -92,23 +110,46 @@ def _write_saes(folder: Path, design: Design, expansion: int, lossy_layer: int) 
 
 
 def _llama_scope(
-    folder: Path, design: Design, kind: Kind, site: _Site, sae: Dictionary, measured: _Measured, expansion: int
+    folder: Path,
+    design: Design,
+    kind: Kind,
+    site: _Site,
+    sae: Dictionary,
+    measured: _Measured,
+    expansion: int,
 ) -> SaeTruth:
     release = (LOSSY if kind == "lossy" else LLAMA_SCOPE).format(expansion)
     name = release.replace("LX", f"L{site.layer}")
-    path, norm = folder / "llama_scope" / release / name, float(np.linalg.norm(site.words, axis=1).mean())
+    path, norm = (
+        folder / "llama_scope" / release / name,
+        float(np.linalg.norm(site.words, axis=1).mean()),
+    )
     sae = shuffled(sae, design.seed, name)
-    write_llama_scope(path, sae, seed=design.seed, layer=site.layer, norm=norm, l0=measured.l0, expansion=expansion)
-    return SaeTruth(name, kind, "llama_scope", site.layer, path, features=sae.features, **asdict(measured))
+    write_llama_scope(
+        path,
+        sae,
+        seed=design.seed,
+        layer=site.layer,
+        norm=norm,
+        l0=measured.l0,
+        expansion=expansion,
+    )
+    return SaeTruth(
+        name, kind, "llama_scope", site.layer, path, features=sae.features, **asdict(measured)
+    )
 
 
-def _gemma_scope(folder: Path, design: Design, kind: Kind, site: _Site, sae: Dictionary, measured: _Measured) -> SaeTruth:
+def _gemma_scope(
+    folder: Path, design: Design, kind: Kind, site: _Site, sae: Dictionary, measured: _Measured
+) -> SaeTruth:
     width = len(sae.bias)
     label = f"{width // 1024}k" if width % 1024 == 0 else str(width)
     name = f"layer_{site.layer}/width_{label}/average_l0_{round(measured.l0)}"
     path, sae = folder / "gemma_scope" / GEMMA_SCOPE / name, shuffled(sae, design.seed, name)
     write_gemma_scope(path, sae)
-    return SaeTruth(name, kind, "gemma_scope", site.layer, path, features=sae.features, **asdict(measured))
+    return SaeTruth(
+        name, kind, "gemma_scope", site.layer, path, features=sae.features, **asdict(measured)
+    )
 
 
 def _sites(model: Path, design: Design) -> list[_Site]:
@@ -117,7 +158,11 @@ def _sites(model: Path, design: Design) -> list[_Site]:
     drawn = words.draw_prompts(N_MEASURED, (design.seed, -1))
     traces = [reference.run(prompt.ids).resid_post for prompt in drawn]
     return [
-        _Site(layer, np.concatenate([trace[layer][1:] for trace in traces]), np.concatenate([t[layer] for t in traces]))
+        _Site(
+            layer,
+            np.concatenate([trace[layer][1:] for trace in traces]),
+            np.concatenate([t[layer] for t in traces]),
+        )
         for layer in range(design.n_layers)
     ]
 
@@ -148,7 +193,9 @@ def _truth(design: Design, saes: tuple[SaeTruth, ...]) -> PlantedTruth:
 
 
 def _duplicates(saes: tuple[SaeTruth, ...], n_layers: int) -> Iterator[Duplicate]:
-    """Planted directions in the two Gemma Scope SAEs of a site, and in the wide ones of both layouts."""
+    """Planted directions in the two Gemma Scope SAEs of a site, and in the wide ones of both
+    layouts.
+    """
     for layer in range(n_layers):
         here = {(sae.kind, sae.layout): sae for sae in saes if sae.layer == layer}
         first = here["wide", "gemma_scope"]

@@ -1,8 +1,9 @@
 """Writes a dictionary in the file layouts of Llama Scope and Gemma Scope.
 
-Both hold the same mathematics: the Llama Scope files keep the training-space tensors (inputs scaled to a norm of
-sqrt(d), decoder columns not unit) with one threshold in folded units, so a reader has to fold; the Gemma Scope file
-is already folded and has a threshold per feature. Tensors are float32 in both.
+Both hold the same mathematics: the Llama Scope files keep the training-space tensors (inputs scaled
+to a norm of sqrt(d), decoder columns not unit) with one threshold in folded units, so a reader has
+to fold; the Gemma Scope file is already folded and has a threshold per feature. Tensors are float32
+in both.
 """
 
 from __future__ import annotations
@@ -33,9 +34,18 @@ def write_gemma_scope(folder: Path, dictionary: Dictionary) -> None:
 
 
 def write_llama_scope(
-    folder: Path, dictionary: Dictionary, *, seed: int, layer: int, norm: float, l0: float, expansion: int
+    folder: Path,
+    dictionary: Dictionary,
+    *,
+    seed: int,
+    layer: int,
+    norm: float,
+    l0: float,
+    expansion: int,
 ) -> None:
-    """Write hyperparams.json, lm_config.json and checkpoints/final.safetensors; `norm` is the mean residual norm."""
+    """Write hyperparams.json, lm_config.json and checkpoints/final.safetensors; `norm` is the mean
+    residual norm.
+    """
     if len(set(dictionary.threshold)) != 1:
         raise ValueError("Llama Scope keeps one threshold for all features")
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -50,10 +60,15 @@ def write_llama_scope(
     }
     save_file(_stored(tensors), str(folder / "checkpoints" / "final.safetensors"))
     _write_json(folder / "hyperparams.json", _hyperparams(dictionary, layer, norm, l0, expansion))
-    _write_json(folder / "lm_config.json", {"model_name": "planted", "d_model": d_model, "dtype": "torch.float32"})
+    _write_json(
+        folder / "lm_config.json",
+        {"model_name": "planted", "d_model": d_model, "dtype": "torch.float32"},
+    )
 
 
-def _hyperparams(dictionary: Dictionary, layer: int, norm: float, l0: float, expansion: int) -> dict[str, Any]:
+def _hyperparams(
+    dictionary: Dictionary, layer: int, norm: float, l0: float, expansion: int
+) -> dict[str, Any]:
     n_features, d_model = dictionary.decoder.shape
     return {
         "hook_point_in": f"blocks.{layer}.hook_resid_post",
@@ -75,7 +90,9 @@ def _hyperparams(dictionary: Dictionary, layer: int, norm: float, l0: float, exp
 
 
 def _stored(tensors: dict[str, npt.NDArray[np.float64]]) -> dict[str, npt.NDArray[np.float32]]:
-    return {name: np.ascontiguousarray(tensor, dtype=np.float32) for name, tensor in tensors.items()}
+    return {
+        name: np.ascontiguousarray(tensor, dtype=np.float32) for name, tensor in tensors.items()
+    }
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -1,8 +1,9 @@
 """A plain float64 forward of the Llama architecture: the independent reference for everything else.
 
-It reads config.json and model.safetensors, handles one sequence, and is written for reading, not for speed. Nothing
-here knows how the planted weights were made, so agreement with it says something. Edits are functions of the whole
-residual after a layer, which covers delta edits, patches and full reconstructions alike.
+It reads config.json and model.safetensors, handles one sequence, and is written for reading, not
+for speed. Nothing here knows how the planted weights were made, so agreement with it says
+something. Edits are functions of the whole residual after a layer, which covers delta edits,
+patches and full reconstructions alike.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class ReferenceModel:
         """Read a checkpoint folder."""
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         tensors = load_file(str(folder / "model.safetensors"))
-        return cls(config, {name: np.asarray(tensor, dtype=np.float64) for name, tensor in tensors.items()})
+        return cls(
+            config, {name: np.asarray(tensor, dtype=np.float64) for name, tensor in tensors.items()}
+        )
 
     def run(self, ids: Sequence[int], edits: Mapping[int, Edit] | None = None) -> Trace:
         """Run one sequence; `edits[L]` replaces the residual after layer L."""
@@ -51,7 +54,9 @@ class ReferenceModel:
         for layer in range(self.config["num_hidden_layers"]):
             pre.append(x)
             x = x + self._attention(layer, self._norm(f"model.layers.{layer}.input_layernorm", x))
-            x = x + self._mlp(layer, self._norm(f"model.layers.{layer}.post_attention_layernorm", x))
+            x = x + self._mlp(
+                layer, self._norm(f"model.layers.{layer}.post_attention_layernorm", x)
+            )
             if edits and layer in edits:
                 x = edits[layer](x.copy())
             post.append(x)
@@ -63,7 +68,10 @@ class ReferenceModel:
         return normed
 
     def _mlp(self, layer: int, x: Floats) -> Floats:
-        gate, up, down = (self.weights[f"model.layers.{layer}.mlp.{part}_proj.weight"] for part in ("gate", "up", "down"))
+        gate, up, down = (
+            self.weights[f"model.layers.{layer}.mlp.{part}_proj.weight"]
+            for part in ("gate", "up", "down")
+        )
         g = x @ gate.T
         out: Floats = (g / (1.0 + np.exp(-g)) * (x @ up.T)) @ down.T
         return out
@@ -71,7 +79,9 @@ class ReferenceModel:
     def _attention(self, layer: int, x: Floats) -> Floats:
         heads, kv_heads = self.config["num_attention_heads"], self.config["num_key_value_heads"]
         q, k, v = (
-            (x @ self.weights[f"model.layers.{layer}.self_attn.{part}_proj.weight"].T).reshape(len(x), count, -1)
+            (x @ self.weights[f"model.layers.{layer}.self_attn.{part}_proj.weight"].T).reshape(
+                len(x), count, -1
+            )
             for part, count in (("q", heads), ("k", kv_heads), ("v", kv_heads))
         )
         q, k = self._rotate(q), self._rotate(k)
@@ -82,7 +92,10 @@ class ReferenceModel:
             scores = np.where(future, -np.inf, q[:, head] @ k[:, shared].T / np.sqrt(q.shape[-1]))
             weights = np.exp(scores - scores.max(-1, keepdims=True))
             mixed.append(weights / weights.sum(-1, keepdims=True) @ v[:, shared])
-        out: Floats = np.concatenate(mixed, axis=-1) @ self.weights[f"model.layers.{layer}.self_attn.o_proj.weight"].T
+        out: Floats = (
+            np.concatenate(mixed, axis=-1)
+            @ self.weights[f"model.layers.{layer}.self_attn.o_proj.weight"].T
+        )
         return out
 
     def _rotate(self, x: Floats) -> Floats:
@@ -91,5 +104,8 @@ class ReferenceModel:
         frequency = self.config["rope_parameters"]["rope_theta"] ** (-np.arange(half) / half)
         angle = (np.arange(len(x))[:, None] * frequency)[:, None, :]
         first, second = x[..., :half], x[..., half:]
-        turned = first * np.cos(angle) - second * np.sin(angle), second * np.cos(angle) + first * np.sin(angle)
+        turned = (
+            first * np.cos(angle) - second * np.sin(angle),
+            second * np.cos(angle) + first * np.sin(angle),
+        )
         return np.concatenate(turned, axis=-1)

@@ -1,17 +1,23 @@
 """The planted model's weights, set by hand in a randomly turned basis, and its Hugging Face files.
 
-The residual stream is split into named directions and a filler subspace, all orthogonal, then rotated by the seed so
-that no direction is a coordinate. The circuit that decides between " stop" and " bet":
+The residual stream is split into named directions and a filler subspace, all orthogonal, then
+rotated by the seed so that no direction is a coordinate. The circuit that decides between " stop"
+and " bet":
 
-    cause word --attention, layer 0--> u --MLP 1--> v --MLP 2--> w --unembedding--> stop over bet (+effect)
-    shield word --attention, layer 0--> guard ---------------------unembedding--> stop over bet (-shield_effect)
-    every word carries drift ---------------------------------------unembedding--> stop over bet (-drift_effect)
+    cause word --attention, layer 0--> u --MLP 1--> v --MLP 2--> w --unembedding--> stop over bet
+    (+effect)
+    shield word --attention, layer 0--> guard ---------------------unembedding--> stop over bet
+    (-shield_effect)
+    every word carries drift ---------------------------------------unembedding--> stop over bet
+    (-drift_effect)
 
-Written with the cause and read by nothing: `echo` (layer 0), `shadow` (layer 1). Carried by every word and read by
-nothing: `hum`. In the filler subspace attention and MLPs mix freely and only other words' logits read it.
+Written with the cause and read by nothing: `echo` (layer 0), `shadow` (layer 1). Carried by every
+word and read by nothing: `hum`. In the filler subspace attention and MLPs mix freely and only other
+words' logits read it.
 
-RMSNorm would couple every direction to every other. Its epsilon is therefore huge and its gain as large, which makes
-it linear to 1e-6; the gain differs per coordinate and the readers undo it, so leaving a norm out is still an error.
+RMSNorm would couple every direction to every other. Its epsilon is therefore huge and its gain as
+large, which makes it linear to 1e-6; the gain differs per coordinate and the readers undo it, so
+leaving a norm out is still an error.
 """
 
 from __future__ import annotations
@@ -29,9 +35,27 @@ from toolkit.testing.planted import _words as words
 
 Floats = npt.NDArray[np.float64]
 
-NAMES = ("const", "bos", "cause", "shield", "u", "v", "w", "guard", "echo", "shadow", "hum", "drift", "void")
+NAMES = (
+    "const",
+    "bos",
+    "cause",
+    "shield",
+    "u",
+    "v",
+    "w",
+    "guard",
+    "echo",
+    "shadow",
+    "hum",
+    "drift",
+    "void",
+)
 N_HEADS, N_KV_HEADS, N_NEURONS = 4, 2, 32
-CONST, AMPLITUDE, DRIFT = 6.0, 4.0, 2.0  # how much of `const`, of a planted direction, of `drift` the last word carries
+CONST, AMPLITUDE, DRIFT = (
+    6.0,
+    4.0,
+    2.0,
+)  # how much of `const`, of a planted direction, of `drift` the last word carries
 SHARPNESS = 24.0  # attention score of a cause over an ordinary word; BOS, the sink, gets half
 STEEPNESS = 8.0  # slope of the MLP gates, which open at half the planted amplitude
 NORM_EPS = 2.0**34
@@ -49,7 +73,9 @@ class Design:
     shield_effect: float
     drift_effect: float
     bos_ratio: float
-    basis: Floats  # (d, d), orthonormal columns: the named directions first, then the filler subspace
+    basis: (
+        Floats  # (d, d), orthonormal columns: the named directions first, then the filler subspace
+    )
 
     def direction(self, name: str) -> Floats:
         """The unit vector of a named direction."""
@@ -67,11 +93,19 @@ class Design:
 
 
 def make_design(
-    seed: int, d_model: int, n_layers: int, effect: float, shield_effect: float, drift_effect: float, bos_ratio: float
+    seed: int,
+    d_model: int,
+    n_layers: int,
+    effect: float,
+    shield_effect: float,
+    drift_effect: float,
+    bos_ratio: float,
 ) -> Design:
     """Check the sizes and draw the basis."""
     if d_model < 32 or d_model % (2 * N_HEADS):
-        raise ValueError(f"d_model must be a multiple of {2 * N_HEADS} and at least 32, got {d_model}")
+        raise ValueError(
+            f"d_model must be a multiple of {2 * N_HEADS} and at least 32, got {d_model}"
+        )
     if n_layers < 3:
         raise ValueError(f"the planted path needs three layers, got n_layers={n_layers}")
     basis, _ = np.linalg.qr(generator(seed, "basis").standard_normal((d_model, d_model)))
@@ -123,7 +157,10 @@ def write_model(folder: Path, design: Design, tensors: dict[str, Floats]) -> Non
         "torch_dtype": "float32",
     }
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-    stored = {name: np.ascontiguousarray(tensor, dtype=np.float32) for name, tensor in sorted(tensors.items())}
+    stored = {
+        name: np.ascontiguousarray(tensor, dtype=np.float32)
+        for name, tensor in sorted(tensors.items())
+    }
     save_file(stored, str(folder / "model.safetensors"), metadata={"format": "pt"})
 
 
@@ -141,7 +178,11 @@ def _embedding(design: Design) -> Floats:
         hum, drift = rng.uniform(1.5, 2.5), rng.uniform(1.0, 3.0)
         table[index] = CONST * design.direction("const") + hum * design.direction("hum")
         table[index] += drift * design.direction("drift") + design.filler @ code
-    plain = CONST * design.direction("const") + 2.0 * design.direction("hum") + DRIFT * design.direction("drift")
+    plain = (
+        CONST * design.direction("const")
+        + 2.0 * design.direction("hum")
+        + DRIFT * design.direction("drift")
+    )
     for word in (words.CALM, words.PLAIN, words.CAUSE, words.SHIELD):
         table[words.word_id(word)] = plain
     table[words.word_id(words.CAUSE)] += AMPLITUDE * design.direction("cause")
@@ -160,27 +201,43 @@ def _units(rng: np.random.Generator, count: int, design: Design) -> Floats:
 
 
 def _attention(design: Design, layer: int) -> dict[str, Floats]:
-    """Random mixing within the filler subspace; at layer 0, heads 0 and 2 fetch the cause and the shield instead."""
+    """Random mixing within the filler subspace; at layer 0, heads 0 and 2 fetch the cause and the
+    shield instead.
+    """
     size, rng = design.d_model // N_HEADS, generator(design.seed, "attention", layer)
     q, k, v = (
         strength * _units(rng, count * size, design).reshape(count, size, -1)
         for count, strength in ((N_HEADS, 1.5), (N_KV_HEADS, 1.5), (N_KV_HEADS, 1.0))
     )
-    o = 0.4 * _units(rng, N_HEADS * size, design).reshape(N_HEADS, size, -1).transpose(0, 2, 1)  # (heads, d, size)
+    o = 0.4 * _units(rng, N_HEADS * size, design).reshape(N_HEADS, size, -1).transpose(
+        0, 2, 1
+    )  # (heads, d, size)
     if layer == 0:
         _fetch(design, 0, "cause", ("u", "echo"), q, k, v, o)
         _fetch(design, 1, "shield", ("guard",), q, k, v, o)
     flat = {"q": q, "k": k, "v": v}
-    tensors = {f"self_attn.{part}_proj.weight": tensor.reshape(-1, design.d_model) for part, tensor in flat.items()}
+    tensors = {
+        f"self_attn.{part}_proj.weight": tensor.reshape(-1, design.d_model)
+        for part, tensor in flat.items()
+    }
     return tensors | {"self_attn.o_proj.weight": o.transpose(1, 0, 2).reshape(design.d_model, -1)}
 
 
 def _fetch(
-    design: Design, kv_head: int, source: str, targets: tuple[str, ...], q: Floats, k: Floats, v: Floats, o: Floats
+    design: Design,
+    kv_head: int,
+    source: str,
+    targets: tuple[str, ...],
+    q: Floats,
+    k: Floats,
+    v: Floats,
+    o: Floats,
 ) -> None:
-    """Make the first query head of a group look for `source`, or else rest on BOS, and write it to `targets`.
+    """Make the first query head of a group look for `source`, or else rest on BOS, and write it to
+    `targets`.
 
-    The match lies in the slowest rotary pair, so distance does not matter; value 0 is kept for it alone.
+    The match lies in the slowest rotary pair, so distance does not matter; value 0 is kept for it
+    alone.
     """
     group, size = N_HEADS // N_KV_HEADS, q.shape[1]
     head, slow = kv_head * group, size // 2 - 1
@@ -188,7 +245,9 @@ def _fetch(
     others = slice(head + 1, head + group)
     q[others, slow], q[others, size - 1], o[others, :, 0] = 0.0, 0.0, 0.0
     q[head, slow] = SHARPNESS * np.sqrt(size) / CONST * design.direction("const")
-    k[kv_head, slow] = design.direction(source) / AMPLITUDE + 0.5 * design.direction("bos") / design.bos_norm
+    k[kv_head, slow] = (
+        design.direction(source) / AMPLITUDE + 0.5 * design.direction("bos") / design.bos_norm
+    )
     v[kv_head, 0] = design.direction(source) / AMPLITUDE
     o[head, :, 0] = AMPLITUDE * sum(design.direction(target) for target in targets)
 
@@ -210,7 +269,9 @@ def _mlp(design: Design, layer: int) -> dict[str, Floats]:
 
 
 def _unembedding(design: Design) -> Floats:
-    """Stop and bet read w, guard and drift in opposite senses; the other words read the filler subspace."""
+    """Stop and bet read w, guard and drift in opposite senses; the other words read the filler
+    subspace.
+    """
     rng = generator(design.seed, "unembedding")
     const = design.direction("const") / CONST
     table = rng.standard_normal((len(words.VOCAB), 1)) * const

@@ -1,9 +1,11 @@
-"""The planted SAEs: dictionaries made by hand over the planted directions, and measured on planted prompts.
+"""The planted SAEs: dictionaries made by hand over the planted directions, and measured on planted
+prompts.
 
-Every dictionary holds, in an order of its own: one feature per planted direction that exists at its layer, two
-features per filler axis (one per sign), a tail of rarely firing background features, features that fire on BOS alone,
-and dead ones. Encoders read the constant direction and take it off again in the bias, so a lost or wrongly scaled bias,
-a subtracted decoder bias and a BOS token (which lacks the constant) all show.
+Every dictionary holds, in an order of its own: one feature per planted direction that exists at its
+layer, two features per filler axis (one per sign), a tail of rarely firing background features,
+features that fire on BOS alone, and dead ones. Encoders read the constant direction and take it off
+again in the bias, so a lost or wrongly scaled bias, a subtracted decoder bias and a BOS token
+(which lacks the constant) all show.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ THRESHOLDS = {"wide": 0.15, "narrow": 1.0, "lossy": 0.15}
 
 @dataclass(frozen=True, eq=False)
 class Dictionary:
-    """A JumpReLU SAE on the raw residual with unit decoder rows, in float64, and its truth by feature."""
+    """A JumpReLU SAE on the raw residual with unit decoder rows, in float64, and its truth by
+    feature.
+    """
 
     encoder: Floats  # (d, n)
     bias: Floats  # (n,)
@@ -58,12 +62,22 @@ class _Row:
     effect: float = 0.0
 
 
-def make_dictionary(design: Design, kind: Kind, layer: int, n_features: int, words: Floats) -> Dictionary:
-    """A dictionary of the given kind, in order of design; `words` are residual rows of this layer without BOS."""
-    rows = [*_planted_rows(design, kind, layer), *_axis_rows(design, kind, layer), *_bos_rows(design, kind)]
+def make_dictionary(
+    design: Design, kind: Kind, layer: int, n_features: int, words: Floats
+) -> Dictionary:
+    """A dictionary of the given kind, in order of design; `words` are residual rows of this layer
+    without BOS.
+    """
+    rows = [
+        *_planted_rows(design, kind, layer),
+        *_axis_rows(design, kind, layer),
+        *_bos_rows(design, kind),
+    ]
     rows += _dead_rows(design)
     if len(rows) > n_features:
-        raise ValueError(f"{n_features} features are too few, {len(rows)} are planted: raise the expansion")
+        raise ValueError(
+            f"{n_features} features are too few, {len(rows)} are planted: raise the expansion"
+        )
     rows += _tail_rows(design, kind, layer, n_features - len(rows), words)
     if kind == "lossy":
         rows = _drop_axes(design, rows, words)
@@ -79,7 +93,9 @@ def shuffled(dictionary: Dictionary, seed: int, order: str) -> Dictionary:
         decoder=dictionary.decoder[index],
         decoder_bias=dictionary.decoder_bias,
         threshold=dictionary.threshold[index],
-        features=tuple(replace(dictionary.features[old], index=new) for new, old in enumerate(index)),
+        features=tuple(
+            replace(dictionary.features[old], index=new) for new, old in enumerate(index)
+        ),
     )
 
 
@@ -101,18 +117,27 @@ def _stack(design: Design, rows: list[_Row]) -> Dictionary:
         decoder=np.stack([row.write for row in rows]),
         decoder_bias=CONST * design.direction("const"),
         threshold=np.array([row.threshold for row in rows]),
-        features=tuple(FeatureTruth(i, row.direction, row.role, row.dense, row.effect) for i, row in enumerate(rows)),
+        features=tuple(
+            FeatureTruth(i, row.direction, row.role, row.dense, row.effect)
+            for i, row in enumerate(rows)
+        ),
     )
 
 
-def _offset(design: Design, read: Floats, bias: float, rng: np.random.Generator) -> tuple[Floats, float]:
-    """Read the constant direction as well and take it off in the bias: no change on a word, a change on BOS."""
+def _offset(
+    design: Design, read: Floats, bias: float, rng: np.random.Generator
+) -> tuple[Floats, float]:
+    """Read the constant direction as well and take it off in the bias: no change on a word, a
+    change on BOS.
+    """
     amount = float(rng.uniform(1.0, 2.0))
     return read + amount / CONST * design.direction("const"), bias - amount
 
 
 def _effects(design: Design, layer: int) -> dict[str, float]:
-    """What the usual value of each direction adds to the decision, seen from the residual after this layer."""
+    """What the usual value of each direction adds to the decision, seen from the residual after
+    this layer.
+    """
     carrier = ("u", "v", "w")[min(layer, 2)]
     return {carrier: design.effect, "guard": -design.shield_effect, "drift": -design.drift_effect}
 
@@ -127,7 +152,18 @@ def _planted_rows(design: Design, kind: Kind, layer: int) -> list[_Row]:
         read, bias = _offset(design, unit, 0.0, rng)
         effect = effects.get(name, 0.0)
         role: Role = "causal" if effect else "inert"
-        rows.append(_Row(read, bias, unit, _threshold(kind, name), name, role, name in ("hum", "drift"), effect))
+        rows.append(
+            _Row(
+                read,
+                bias,
+                unit,
+                _threshold(kind, name),
+                name,
+                role,
+                name in ("hum", "drift"),
+                effect,
+            )
+        )
     return rows
 
 
@@ -140,7 +176,10 @@ def _axis_rows(design: Design, kind: Kind, layer: int) -> list[_Row]:
     rows = []
     for axis in range(design.filler.shape[1]):
         for sign, mark in ((1.0, "+"), (-1.0, "-")):
-            rng, name = generator(design.seed, "axis", kind, layer, axis, mark), f"filler{mark}{axis}"
+            rng, name = (
+                generator(design.seed, "axis", kind, layer, axis, mark),
+                f"filler{mark}{axis}",
+            )
             unit = sign * design.filler[:, axis]
             read, bias = _offset(design, unit, 0.0, rng)
             read = read + _bos_leak(design, rng)
@@ -149,7 +188,9 @@ def _axis_rows(design: Design, kind: Kind, layer: int) -> list[_Row]:
 
 
 def _bos_leak(design: Design, rng: np.random.Generator) -> Floats:
-    """A slight overlap with the BOS direction, which on the huge BOS token becomes a large activation of either sign."""
+    """A slight overlap with the BOS direction, which on the huge BOS token becomes a large
+    activation of either sign.
+    """
     return rng.normal(0.0, 12.0) / design.bos_norm * design.direction("bos")
 
 
@@ -158,7 +199,9 @@ def _bos_rows(design: Design, kind: Kind) -> list[_Row]:
     for number in range(N_BOS):
         rng = generator(design.seed, "bos", kind, number)
         read = rng.uniform(5.0, 20.0) / design.bos_norm * design.direction("bos")
-        rows.append(_Row(read, -0.5, _random_filler(design, rng), THRESHOLDS[kind], f"bos{number}", "bos"))
+        rows.append(
+            _Row(read, -0.5, _random_filler(design, rng), THRESHOLDS[kind], f"bos{number}", "bos")
+        )
     return rows
 
 
@@ -170,7 +213,16 @@ def _dead_rows(design: Design) -> list[_Row]:
         unread = np.stack([design.direction(name) for name in ("void", "hum", "echo", "shadow")])
         write = rng.standard_normal(len(unread)) @ unread
         read, bias = 0.1 * _random_filler(design, rng), -50.0
-        rows.append(_Row(read, bias, write / np.linalg.norm(write), THRESHOLDS["wide"], f"dead{number}", "dead"))
+        rows.append(
+            _Row(
+                read,
+                bias,
+                write / np.linalg.norm(write),
+                THRESHOLDS["wide"],
+                f"dead{number}",
+                "dead",
+            )
+        )
     return rows
 
 
@@ -183,7 +235,11 @@ def _tail_rows(design: Design, kind: Kind, layer: int, count: int, words: Floats
     for number, (rng, unit, cut) in enumerate(zip(rngs, units, cuts, strict=True)):
         read, bias = _offset(design, unit, threshold - float(cut), rng)
         write = _random_filler(design, rng)
-        rows.append(_Row(read + _bos_leak(design, rng), bias, write, threshold, f"tail{number}", "background"))
+        rows.append(
+            _Row(
+                read + _bos_leak(design, rng), bias, write, threshold, f"tail{number}", "background"
+            )
+        )
     return rows
 
 

@@ -1,4 +1,6 @@
-"""Records of what was planted: which feature is what, where its SAE lies, and what ablating it must do."""
+"""Records of what was planted: which feature is what, where its SAE lies, and what ablating it must
+do.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,11 @@ Role = Literal["causal", "inert", "background", "bos", "dead"]
 class FeatureTruth:
     """One feature of one SAE.
 
-    Roles: `causal` features move the decision. `inert` ones write to a direction that nothing after their layer reads.
-    `background` ones live in the filler subspace and move other words' logits, not the decision. `bos` ones fire on the
-    BOS token alone. `dead` ones never fire, and forced on they leave the decision alone. `effect` is the change of the
-    decision logit difference (stop minus bet) that the usual value makes at the last position, 0 unless causal.
+    Roles: `causal` features move the decision. `inert` ones write to a direction that nothing after
+    their layer reads. `background` ones live in the filler subspace and move other words' logits,
+    not the decision. `bos` ones fire on the BOS token alone. `dead` ones never fire, and forced on
+    they leave the decision alone. `effect` is the change of the decision logit difference (stop
+    minus bet) that the usual value makes at the last position, 0 unless causal.
     """
 
     index: int
@@ -38,7 +41,9 @@ class FeatureTruth:
 
 @dataclass(frozen=True)
 class SaeTruth:
-    """One SAE over `resid_post.<layer>`: its files, what it measures without BOS, and its features by index."""
+    """One SAE over `resid_post.<layer>`: its files, what it measures without BOS, and its features
+    by index.
+    """
 
     name: str
     kind: Kind
@@ -94,10 +99,18 @@ class PlantedTruth:
     duplicates: tuple[Duplicate, ...]
 
     def sae(self, kind: Kind, layer: int, layout: Layout | None = None) -> SaeTruth:
-        """The SAE of a kind at a layer; a wide one exists in both layouts, Llama Scope is taken unless named."""
-        found = [s for s in self.saes if (s.kind, s.layer) == (kind, layer) and layout in (None, s.layout)]
+        """The SAE of a kind at a layer; a wide one exists in both layouts, Llama Scope is taken
+        unless named.
+        """
+        found = [
+            s
+            for s in self.saes
+            if (s.kind, s.layer) == (kind, layer) and layout in (None, s.layout)
+        ]
         if not found:
-            raise KeyError(f"no {kind} SAE at layer {layer}; there are {[s.name for s in self.saes]}")
+            raise KeyError(
+                f"no {kind} SAE at layer {layer}; there are {[s.name for s in self.saes]}"
+            )
         return found[0]
 
 

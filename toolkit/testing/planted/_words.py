@@ -1,8 +1,8 @@
 """The planted model's words, tokenizer files and labelled prompts.
 
-Each word is one token, marked at its front like the words of a Llama tokenizer, so " stop" and " bet" are the two
-decision tokens. A cause word and its neutral twin differ in nothing but the cause, which makes every other feature an
-exact null between prompts that hold the one or the other.
+Each word is one token, marked at its front like the words of a Llama tokenizer, so " stop" and "
+bet" are the two decision tokens. A cause word and its neutral twin differ in nothing but the cause,
+which makes every other feature an exact null between prompts that hold the one or the other.
 """
 
 from __future__ import annotations
@@ -24,8 +24,14 @@ CAUSE, CALM = "losing", "calm"
 SHIELD, PLAIN = "winning", "plain"
 LAST = "choose"
 FILLERS = (
-    "the a you have balance goal round low high streak game slot machine rate payout history options and or is was "
-    "in of to your now then with after before last next money risk target cost chance roll spin table hand card "
+    "the a you have balance goal round low high streak game slot machine rate "
+    "payout "
+    "history options and "
+    "or is was "
+    "in of to your now then with after before last next money risk target cost "
+    "chance "
+    "roll spin table hand "
+    "card "
     "10 20 30 40 50 60 70 80 90 100"
 ).split()
 WORDS = (STOP, BET, CAUSE, CALM, SHIELD, PLAIN, LAST, *FILLERS)
@@ -52,7 +58,9 @@ class Prompt:
 
 
 def prompts(planted: Planted, n: int, seed: int = 0) -> list[Prompt]:
-    """Labelled prompts in random filler text of varying length; any four in a row hold cause and shield, in all four ways."""
+    """Labelled prompts in random filler text of varying length; any four in a row hold cause and
+    shield, in all four ways.
+    """
     return draw_prompts(n, (planted.truth.seed, seed))
 
 
@@ -71,9 +79,17 @@ def _draw(index: int, seed: tuple[int, int]) -> Prompt:
 
 
 def write_tokenizer(folder: Path) -> None:
-    """Write tokenizer.json and tokenizer_config.json by hand: a word-level vocabulary behind a BOS token."""
+    """Write tokenizer.json and tokenizer_config.json by hand: a word-level vocabulary behind a BOS
+    token.
+    """
     space = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    flags = {
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+        "special": True,
+    }
     first, second = {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}
     bos = {"SpecialToken": {"id": BOS, "type_id": 0}}
     tokenizer = {
@@ -103,4 +119,6 @@ def write_tokenizer(folder: Path) -> None:
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in (("tokenizer.json", tokenizer), ("tokenizer_config.json", config)):
-        (folder / name).write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        (folder / name).write_text(
+            json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
+        )
