@@ -23,7 +23,7 @@ _OWNERS = {"OpenMOSS-Team": "fnlp"}
 def releases() -> dict[str, dict[str, Any]]:
     """Facts of each known repository, by its name on the hub."""
     found: dict[str, dict[str, Any]] = json.loads(
-        files(__package__).joinpath("releases.json").read_text(encoding="utf-8")
+        files("toolkit_saes").joinpath("releases.json").read_text(encoding="utf-8")
     )["releases"]
     return found
 
