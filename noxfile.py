@@ -216,10 +216,8 @@ def _chromium(session: nox.Session) -> str:
         found = shutil.which("chromium")
     if found is None:
         session.error(
-            "There is no Chromium. Install it (apt-get install chromium), or "
-            "set "
-            "TOOLKIT_CHROMIUM to "
-            "its program."
+            "There is no Chromium. Install it (apt-get install chromium), or set TOOLKIT_CHROMIUM "
+            "to its program."
         )
     return found
 

@@ -80,17 +80,13 @@ def ask_duckdb(path: Path) -> list[Query]:
     return [
         run("SELECT sample, position, value FROM by_feature WHERE layer = ? AND feature = ?"),
         run(
-            f"SELECT sample, position, value FROM by_feature WHERE layer = ? AND "
-            f"feature "
-            f"= ? ORDER BY value "
-            f"DESC LIMIT {TOP}"
+            "SELECT sample, position, value FROM by_feature WHERE layer = ? AND feature = ? ORDER "
+            f"BY value DESC LIMIT {TOP}"
         ),
         run("SELECT feature, value FROM by_sample WHERE layer = ? AND sample = ?"),
         run(
-            f"SELECT feature, count(*) n, max(value) FROM by_feature WHERE layer = ? "
-            f"GROUP BY feature "
-            f"HAVING n >= "
-            f"{AT_LEAST}"
+            "SELECT feature, count(*) n, max(value) FROM by_feature WHERE layer = ? GROUP BY "
+            f"feature HAVING n >= {AT_LEAST}"
         ),
     ]
 

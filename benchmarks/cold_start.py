@@ -47,9 +47,7 @@ def main() -> None:
     medians = measure(rounds)
     floor = medians["python -c pass"]
     print(
-        f"cold start, median of {rounds} interleaved rounds, {os.cpu_count()} "
-        f"cores, "
-        f"Python "
+        f"cold start, median of {rounds} interleaved rounds, {os.cpu_count()} cores, Python "
         f"{sys.version.split()[0]}"
     )
     print(f"{'command':30} {'seconds':>8} {'x bare':>7} {'target':>7}")

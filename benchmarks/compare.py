@@ -233,22 +233,16 @@ def main() -> None:
     rows = sum(len(table) for _, table in rows_of(works["welch"], design, tests["welch"], tested))
     size = _write(works["welch"], design, tests["welch"], tested)
     print(
-        f"{asked.samples} samples, {asked.layers} layers of {asked.width} features, L0 "
-        f"{asked.l0}: "
-        f"{len(design.group_of_cell)} "
-        f"clusters"
+        f"{asked.samples} samples, {asked.layers} layers of {asked.width} features, L0 {asked.l0}: "
+        f"{len(design.group_of_cell)} clusters"
     )
     print(
-        f"largest difference from SciPy's p: {_error(layers[0], dense, split):.1e}; "
-        f"median of "
-        f"{asked.rounds} "
-        f"interleaved rounds"
+        f"largest difference from SciPy's p: {_error(layers[0], dense, split):.1e}; median of "
+        f"{asked.rounds} interleaved rounds"
     )
     print(
-        f"write: {rows:,} rows, {size / 2**20:,.0f} MiB; SciPy timed on {columns} "
-        f"columns "
-        f"and multiplied by "
-        f"{scale:,.0f}"
+        f"write: {rows:,} rows, {size / 2**20:,.0f} MiB; SciPy timed on {columns} columns and "
+        f"multiplied by {scale:,.0f}"
     )
     for name, seconds in median.items():
         base = ways[name][0]

@@ -255,16 +255,12 @@ def main() -> None:
     if peer := _saelens(model, saes):
         ways["saelens"] = peer
     size = (
-        f"{LAYERS} layers, width {WIDTH}, {LAYERS} x {FEATURES:,} "
-        f"features, "
-        f"{torch.get_num_threads()} "
-        f"threads"
+        f"{LAYERS} layers, width {WIDTH}, {LAYERS} x {FEATURES:,} features, "
+        f"{torch.get_num_threads()} threads"
     )
     print(
-        f"{len(prompts)} prompts of 96 to 128 tokens, {size}; median "
-        f"of "
-        f"{options.rounds} "
-        f"interleaved rounds"
+        f"{len(prompts)} prompts of 96 to 128 tokens, {size}; median of {options.rounds} "
+        "interleaved rounds"
     )
     print(f"batch plan: {_plan(model, saes, prompts)}")
     for at in options.at or ("last", "all"):
@@ -294,10 +290,8 @@ def _compare(
     print(f"\n{at} token(s)")
     for name, seconds in each.items():
         print(
-            f"{name:8} {seconds:8.2f} s   {seconds / each['lean']:6.2f} x lean  "
-            f" "
-            f"{seconds / each['floor']:6.2f} "
-            f"x floor"
+            f"{name:8} {seconds:8.2f} s   {seconds / each['lean']:6.2f} x lean   "
+            f"{seconds / each['floor']:6.2f} x floor"
         )
 
 

@@ -175,10 +175,8 @@ def main() -> None:
     options = parser.parse_args()
     if not options.tiny and not torch.cuda.is_available():
         print(
-            "no GPU here: nothing was measured. `--tiny` runs the same on the CPU, at "
-            "a "
-            "size that says "
-            "nothing."
+            "no GPU here: nothing was measured. `--tiny` runs the same on the CPU, at a size that "
+            "says nothing."
         )
         return
     size, device = (TINY, "cpu") if options.tiny else (LLAMA, "cuda")
@@ -190,10 +188,8 @@ def main() -> None:
 def _measure(size: Sizes, device: str) -> None:
     name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
     print(
-        f"{name}, torch {torch.__version__}; {size.layers} layers, width "
-        f"{size.width}, "
-        f"{size.prompts} "
-        f"prompts"
+        f"{name}, torch {torch.__version__}; {size.layers} layers, width {size.width}, "
+        f"{size.prompts} prompts"
     )
     rate = _rate(size.product, device)
     model, saes, prompts = _model(size, device), _saes(size, device), _prompts(size)
@@ -254,32 +250,24 @@ def _say(
 ) -> None:
     if len(prompts) < size.prompts:
         print(
-            f"stopped after {SPENT:.0f} s: {len(prompts)} of {size.prompts} "
-            f"prompts, "
-            f"the "
-            f"shortest ones"
+            f"stopped after {SPENT:.0f} s: {len(prompts)} of {size.prompts} prompts, the shortest "
+            "ones"
         )
     cost = extraction(Extract(at="last"), _load(model, saes, prompts))
     tokens = sum(map(len, prompts))
     print(
-        f"{seconds:.1f} s, {len(prompts)} forwards, {tokens / seconds:,.0f} "
-        f"tokens/s, "
-        f"{rows:,} rows "
-        f"written"
+        f"{seconds:.1f} s, {len(prompts)} forwards, {tokens / seconds:,.0f} tokens/s, {rows:,} "
+        "rows written"
     )
     print(
-        f"{cost.flops / seconds / 1e12:.4g} TFLOP/s, {cost.flops / seconds / rate:.1%} "
-        f"of "
-        f"a {size.product}^3 "
-        f"bfloat16 product's"
+        f"{cost.flops / seconds / 1e12:.4g} TFLOP/s, {cost.flops / seconds / rate:.1%} of a "
+        f"{size.product}^3 bfloat16 product's"
     )
     print(f"that product: {rate / 1e12:.4g} TFLOP/s")
     if torch.cuda.is_available():
         print(
-            f"peak memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB; the cost "
-            f"model says "
-            f"{cost.memory / 2**30:.1f} "
-            f"GiB"
+            f"peak memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB; the cost model says "
+            f"{cost.memory / 2**30:.1f} GiB"
         )
 
 

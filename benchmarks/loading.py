@@ -58,10 +58,8 @@ def _must_fit(folder: Path, needed: int) -> None:
     )
     if needed > free:
         raise SystemExit(
-            f"{needed / 1e9:.1f} GB are needed at {folder}, {free / 1e9:.1f} GB are "
-            f"free: "
-            f"fewer --layers, or "
-            f"--folder elsewhere."
+            f"{needed / 1e9:.1f} GB are needed at {folder}, {free / 1e9:.1f} GB are free: fewer "
+            "--layers, or --folder elsewhere."
         )
 
 
@@ -343,9 +341,7 @@ def main() -> None:
         size = files_of(root)[0].stat().st_size
         print(
             f"{options.layers} files of {size / 1e6:.0f} MB ({options.inputs} inputs, "
-            f"{options.width} "
-            f"features), "
-            f"{options.rows} rows, "
+            f"{options.width} features), {options.rows} rows, "
             f"{'cold' if options.cold else 'page cache as it is'}"
         )
         found = run(
@@ -364,15 +360,10 @@ def main() -> None:
 def _line(each: dict[str, Any], layers: int, size: int, limit: float) -> str:
     speed = layers * size / each["seconds"] / 1e6
     return (
-        f"{each['way']:9} {each['seconds'] / layers:7.3f} s a file, "
-        f"{each['busy'] / layers:6.3f} "
-        f"s of CPU "
-        f"{speed:7.0f} MB/s "
-        f"{each['seconds'] / limit:6.2f} x read   peak: "
-        f"{each['total'] / size:5.2f} "
-        f"files, anonymous "
-        f"{each['anonymous'] / size:5.2f}, "
-        f"mapped {each['mapped'] / size:5.2f}   {each['found']:,} found"
+        f"{each['way']:9} {each['seconds'] / layers:7.3f} s a file, {each['busy'] / layers:6.3f} s "
+        f"of CPU {speed:7.0f} MB/s {each['seconds'] / limit:6.2f} x read   peak: "
+        f"{each['total'] / size:5.2f} files, anonymous {each['anonymous'] / size:5.2f}, mapped "
+        f"{each['mapped'] / size:5.2f}   {each['found']:,} found"
     )
 
 

@@ -83,10 +83,8 @@ def main() -> None:
     each = {name: statistics.median(times) for name, times in took.items()}
     size = f"{TOKENS} tokens, {LAYERS} layers, width {WIDTH}, {torch.get_num_threads()} threads"
     print(
-        f"{options.edits} edits, {size}; largest difference {error:.1e}; median "
-        f"of "
-        f"{options.rounds} "
-        f"interleaved rounds"
+        f"{options.edits} edits, {size}; largest difference {error:.1e}; median of "
+        f"{options.rounds} interleaved rounds"
     )
     for name, seconds in each.items():
         print(f"{name:8} {1e3 * seconds:9.3f} ms an edit   {seconds / each['ours']:8.2f} x ours")

@@ -103,10 +103,8 @@ def _params(part: Part) -> Iterator[str]:
             else f"`{field.get_default(call_default_factory=True)!r}`"
         )
         yield (
-            f"| `{shown}` | `{_type(field.annotation)}` | {_cell(default)} "
-            f"| "
-            f"{_cell(field.description or '')} "
-            f"|"
+            f"| `{shown}` | `{_type(field.annotation)}` | {_cell(default)} | "
+            f"{_cell(field.description or '')} |"
         )
 
 

@@ -67,10 +67,8 @@ def test_help_imports_no_validation_and_no_arrow(tmp_path: Path) -> None:
     program = (
         "import sys; from toolkit._cli import cli; cli.main(['--help'], standalone_mode=False);"
         + (
-            "sys.exit(' '.join(sorted({'pyarrow', 'numpy', 'pydantic', 'yaml', 'rich'} "
-            "& "
-            "set(sys.modules))) "
-            "or 0)"
+            "sys.exit(' '.join(sorted({'pyarrow', 'numpy', 'pydantic', 'yaml', 'rich'} & "
+            "set(sys.modules))) or 0)"
         )
     )
     done = subprocess.run(

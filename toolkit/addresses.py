@@ -19,9 +19,7 @@ from toolkit.errors import BadInput, nearest
 from toolkit.hookpoints import Hookpoint, hookpoint
 
 FORMS = (
-    "25/2059, L25-2059, L25#2059, 25:2059, Neuronpedia's model/source/2059, or "
-    "in "
-    "full "
+    "25/2059, L25-2059, L25#2059, 25:2059, Neuronpedia's model/source/2059, or in full "
     "model/hookpoint/sae:2059"
 )
 """The allowed forms, for messages and help."""
@@ -119,10 +117,8 @@ def locate(address: Address | str, spaces: Iterable[Space]) -> tuple[Space, int]
     if index >= found[0]["width"]:
         name, width = found[0]["address"], found[0]["width"]
         raise BadInput(
-            f"'{address}': there is no feature {index} in {name}; its width is "
-            f"{width} "
-            f"(0 "
-            f"to {width - 1})."
+            f"'{address}': there is no feature {index} in {name}; its width is {width} (0 to "
+            f"{width - 1})."
         )
     return found[0], index
 
@@ -189,8 +185,7 @@ def at_layer(spaces: Iterable[Space], layer: int) -> list[Space]:
     if not found:
         known = sorted({number for row in rows if (number := layer_of(row)) is not None})
         raise BadInput(
-            f"There is no space at layer {layer} here. "
-            f"Layers: "
+            f"There is no space at layer {layer} here. Layers: "
             f"{', '.join(map(str, known)) or '(none)'}."
         )
     return found

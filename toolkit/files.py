@@ -48,10 +48,8 @@ def locate(text: str) -> Path:
     found = util.find_spec(package) if package.isidentifier() else None
     if found is None or not found.submodule_search_locations:
         raise BadInput(
-            f"{text}: there is no installed package '{package}'. Install it, or "
-            f"name "
-            f"a "
-            f"folder instead."
+            f"{text}: there is no installed package '{package}'. Install it, or name a folder "
+            "instead."
         )
     return _there(Path(next(iter(found.submodule_search_locations))) / rest, text)
 
@@ -63,8 +61,7 @@ def _there(path: Path, text: str) -> Path:
     names = sorted(entry.name for entry in near.iterdir()) if near else []
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     raise BadInput(
-        f"{text}: there is nothing at {path}. {near} "
-        f"holds: "
+        f"{text}: there is nothing at {path}. {near} holds: "
         f"{', '.join(names[:SHOWN]) or 'nothing'}{more}."
     )
 
@@ -129,10 +126,8 @@ def safetensors_header(path: Path) -> dict[str, dict[str, Any]]:
     if size != wanted:
         how = "cut off" if size < wanted else "too long"
         raise BadInput(
-            f"{path} is {how}: its header promises {wanted:,} bytes, it has "
-            f"{size:,}. "
-            f"Copy or download it "
-            f"again."
+            f"{path} is {how}: its header promises {wanted:,} bytes, it has {size:,}. Copy or "
+            "download it again."
         )
     return header
 

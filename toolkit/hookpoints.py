@@ -79,8 +79,6 @@ def hookpoint(text: str) -> Hookpoint:
         return Hookpoint(_MODULES[found[2]], int(found[1]))
     site = text.partition(".")[0]
     raise BadInput(
-        f"'{text}' is no hookpoint.{nearest(site, SITES)} Write SITE.LAYER, layers "
-        f"counted from 0; "
-        f"sites: "
-        f"{choices(SITES)}."
+        f"'{text}' is no hookpoint.{nearest(site, SITES)} Write SITE.LAYER, layers counted from 0; "
+        f"sites: {choices(SITES)}."
     )

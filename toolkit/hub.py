@@ -42,13 +42,8 @@ def snapshot(name: str, revision: str, marker: str) -> Snapshot:
     if offline():
         raise BadInput(
             f"'{name}' at revision '{revision}' is not in the Hugging Face cache "
-            f"({_cache_folder()}), "
-            f"and HF_HUB_OFFLINE "
-            f"forbids "
-            f"fetching it. Unset HF_HUB_OFFLINE, name a revision that is there, "
-            f"or "
-            f"a "
-            f"folder with `path:`."
+            f"({_cache_folder()}), and HF_HUB_OFFLINE forbids fetching it. Unset HF_HUB_OFFLINE, "
+            "name a revision that is there, or a folder with `path:`."
         )
     return Snapshot(
         name, revision if re.fullmatch(r"[0-9a-f]{40}", revision) else _commit(name, revision), None
@@ -188,14 +183,9 @@ def _unreachable(name: str, revision: str, error: Exception) -> str:
         (str(error).splitlines() or ["no more is said"])[0],
     )
     return (
-        f"'{name}' at revision '{revision}': the hub does not give it "
-        f"({type(error).__name__}: "
-        f"{said}). For a gated "
-        f"repository "
-        f"accept its terms, then run `hf auth login` or set HF_TOKEN; without a "
-        f"network "
-        f"name a folder with "
-        f"`path:`."
+        f"'{name}' at revision '{revision}': the hub does not give it ({type(error).__name__}: "
+        f"{said}). For a gated repository accept its terms, then run `hf auth login` or set "
+        "HF_TOKEN; without a network name a folder with `path:`."
     )
 
 

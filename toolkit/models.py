@@ -151,11 +151,9 @@ class Model(ABC):
         if len(encoded.ids) > self.context:
             of = f"sample '{name}'" if name else f"the text '{text[:40]}...'"
             raise DataError(
-                f"{of} has {len(encoded.ids)} tokens; {self.identity.name} reads at "
-                f"most "
-                f"{self.context}. "
-                f"Shorten the text, "
-                f"or leave the sample out: cutting it off would change what is asked."
+                f"{of} has {len(encoded.ids)} tokens; {self.identity.name} reads at most "
+                f"{self.context}. Shorten the text, or leave the sample out: cutting it off would "
+                "change what is asked."
             )
         ranges = tuple(_token_span(span, encoded) for span in spans)
         pieces = tuple(encoded.text[start:end] for start, end in encoded.offsets)

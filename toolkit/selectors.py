@@ -81,10 +81,8 @@ class Places(Params):
     def _two(cls, given: Any) -> Any:
         if given is not None and not (isinstance(given, list | tuple) and len(given) == 2):
             raise ValueError(
-                f"found {given}; wanted two numbers: the first position, and the "
-                f"first "
-                f"left out (null: no "
-                f"end)"
+                f"found {given}; wanted two numbers: the first position, and the first left out "
+                "(null: no end)"
             )
         return given
 
@@ -94,10 +92,8 @@ class Places(Params):
         first, last = given or (None, None)
         if first is not None and last is not None and (first < 0) == (last < 0) and first >= last:
             raise ValueError(
-                f"the window [{first}, {last}] is empty: the second number is "
-                f"the "
-                f"first "
-                f"position left out"
+                f"the window [{first}, {last}] is empty: the second number is the first position "
+                "left out"
             )
         return given
 
@@ -159,9 +155,7 @@ class At(Params):
                 for word in get_close_matches(given, _WORDS, n=1, cutoff=0.5)
             ]
             raise ValueError(
-                f"found the text '{given}'; wanted `last`, `all`, a selector or a "
-                f"list "
-                f"of "
+                f"found the text '{given}'; wanted `last`, `all`, a selector or a list of "
                 f"selectors.{''.join(near)}"
             )
         return given
@@ -230,11 +224,9 @@ def _phase(selector: Selector, text: Read) -> set[int]:
     written = _inside(text, GENERATION)
     if selector.phase == "generation" and not written:
         raise DataError(
-            f"sample '{text.sample}' holds no generated tokens, and the selector asks for "
-            f"`phase: generation`. "
-            f"Take samples that "
-            f"hold "
-            f"replies: source `games` gives them with `with_reply: true`."
+            f"sample '{text.sample}' holds no generated tokens, and the selector asks for `phase: "
+            "generation`. Take samples that hold replies: source `games` gives them with "
+            "`with_reply: true`."
         )
     everything = set(range(len(text.ids)))
     return (
@@ -279,11 +271,8 @@ def _check_span(name: str, text: Read) -> None:
     if name not in there and name not in SPANS:
         known = there | set(SPANS)
         raise DataError(
-            f"sample '{text.sample}' has no span '{name}'.{nearest(name, known)} "
-            f"Its "
-            f"spans: "
-            f"{', '.join(sorted(there)) or 'none'}. "
-            f"Names that a sample may lack: {choices(SPANS)}."
+            f"sample '{text.sample}' has no span '{name}'.{nearest(name, known)} Its spans: "
+            f"{', '.join(sorted(there)) or 'none'}. Names that a sample may lack: {choices(SPANS)}."
         )
 
 

@@ -81,10 +81,8 @@ def chosen_texts(
     for sample in samples:
         if not sample["token_ids"]:
             raise DataError(
-                f"sample '{sample['sample']}' has no tokens: its source did "
-                f"not "
-                f"tokenise "
-                f"it with the model."
+                f"sample '{sample['sample']}' has no tokens: its source did not tokenise it with "
+                "the model."
             )
         owners.setdefault(tuple(sample["token_ids"]), []).append(
             (sample["sample"], tuple(choose(sample)))
@@ -150,14 +148,9 @@ def _fitting(
             budget.halve(len(chunk) * len(chunk[-1].ids))
         elif not (budget.relief and budget.relief()):
             raise DataError(
-                f"sample '{chunk[0].samples[0]}': its {len(chunk[0].ids)} tokens alone do "
-                f"not fit in memory "
-                f"beside the model "
-                f"({said}). "
-                f"Use a larger device, spread the model over several "
-                f"(device_map), "
-                f"or "
-                f"load it in bfloat16."
+                f"sample '{chunk[0].samples[0]}': its {len(chunk[0].ids)} tokens alone do not fit "
+                f"in memory beside the model ({said}). Use a larger device, spread the model over "
+                "several (device_map), or load it in bfloat16."
             )
         free_memory()
 
@@ -212,11 +205,6 @@ def _say_where(
     at = int((~values.isfinite()).any(dim=-1).nonzero()[0])
     raise DataError(
         f"sample '{chunk[int(row[at])].samples[0]}': the stream at {name}, position "
-        f"{int(position[at])}, "
-        f"is not finite (NaN "
-        f"or "
-        f"infinity). The weights are damaged, or {values.dtype} overflows: try `dtype: "
-        f"float32` or "
-        f"`bfloat16` under "
-        f"model.with."
+        f"{int(position[at])}, is not finite (NaN or infinity). The weights are damaged, or "
+        f"{values.dtype} overflows: try `dtype: float32` or `bfloat16` under model.with."
     )

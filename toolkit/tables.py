@@ -88,10 +88,8 @@ _ALL = (
     _table(
         "streams",
         "space sample position",
-        "the raw stream where an extraction was asked to keep it; the space is that "
-        "of "
-        "the stream itself, "
-        "no SAE's",
+        "the raw stream where an extraction was asked to keep it; the space is that of the stream "
+        "itself, no SAE's",
         space="string",
         sample="string",
         position="int32",
@@ -101,9 +99,7 @@ _ALL = (
     _table(
         "postings",
         "space feature block",
-        "the same entries by feature, in blocks of at most 65,536; samples by "
-        "their "
-        "number in "
+        "the same entries by feature, in blocks of at most 65,536; samples by their number in "
         "`sample_index`",
         "derived",
         space="string",
@@ -120,10 +116,8 @@ _ALL = (
     _table(
         "feature_index",
         "space block",
-        "how often each feature of a space fired: entries, samples, largest value; "
-        "and "
-        "how much was looked "
-        "at",
+        "how often each feature of a space fired: entries, samples, largest value; and how much "
+        "was looked at",
         "derived",
         space="string",
         block="uint32",
@@ -146,10 +140,8 @@ _ALL = (
     _table(
         "projections",
         "space first",
-        "compact decoder directions, for `similar` without the SAE files: so many "
-        "bytes "
-        "a feature, from the "
-        "feature `first`",
+        "compact decoder directions, for `similar` without the SAE files: so many bytes a feature, "
+        "from the feature `first`",
         "derived",
         space="string",
         first="uint32",
@@ -187,10 +179,8 @@ _ALL = (
     _table(
         "baselines",
         "contrast kind name metric",
-        "what predicts a label without any claimed feature: metadata, a probe, "
-        "a "
-        "difference of means; "
-        "beside chance",
+        "what predicts a label without any claimed feature: metadata, a probe, a difference of "
+        "means; beside chance",
         contrast="string",
         kind="string",
         name="string",
@@ -204,10 +194,8 @@ _ALL = (
     _table(
         "trajectories",
         "space feature group stat",
-        "a tracked feature in one group of units, or between two: mean, density, d "
-        "or "
-        "loading, with its "
-        "interval",
+        "a tracked feature in one group of units, or between two: mean, density, d or loading, "
+        "with its interval",
         space="string",
         feature="uint32",
         group="string",

@@ -90,10 +90,8 @@ class _FileInputs:
 
         if table not in self._files:
             raise DataError(
-                f"Table '{table}' is not among this stage's inputs: "
-                f"{sorted(self._files)}. "
-                f"Declare it in "
-                f"`reads`."
+                f"Table '{table}' is not among this stage's inputs: {sorted(self._files)}. Declare "
+                "it in `reads`."
             )
         return pa.concat_tables([read_arrow(Path(file)) for file in self._files[table]])
 

@@ -92,10 +92,8 @@ class HuggingFace(Params):
             )
         if self.device_map and self.device != "auto":
             raise ValueError(
-                "give either device (one for the whole model) or device_map "
-                "(several "
-                "for "
-                "its blocks), not both"
+                "give either device (one for the whole model) or device_map (several for its "
+                "blocks), not both"
             )
         return self
 
@@ -124,14 +122,9 @@ def repository(params: HuggingFace) -> Snapshot:
     missing = _missing(found.folder) if found.folder else []
     if missing and offline():
         raise BadInput(
-            f"'{found.name}' is in the Hugging Face cache in part: {found.folder} "
-            f"lacks "
-            f"{len(missing)} of "
-            f"its files, first "
-            f"{missing[0]}, and HF_HUB_OFFLINE forbids fetching them. Unset it and "
-            f"run "
-            f"`toolkit fetch "
-            f"SPEC`."
+            f"'{found.name}' is in the Hugging Face cache in part: {found.folder} lacks "
+            f"{len(missing)} of its files, first {missing[0]}, and HF_HUB_OFFLINE forbids fetching "
+            "them. Unset it and run `toolkit fetch SPEC`."
         )
     return Snapshot(found.name, found.revision, None) if missing else found
 
@@ -153,20 +146,16 @@ def _missing(folder: Path) -> list[str]:
 def _of_folder(folder: Path, name: str, revision: str, dtype: str) -> Identity:
     if not (folder / "config.json").exists():
         raise BadInput(
-            f"{folder} is no model: it has no config.json. Name the folder that "
-            f"holds "
-            f"config.json and "
-            f"*.safetensors."
+            f"{folder} is no model: it has no config.json. Name the folder that holds config.json "
+            "and *.safetensors."
         )
     config = read_json(folder / "config.json")
     weights = listed(folder, WEIGHTS)
     missing = _missing(folder)
     if missing:
         raise BadInput(
-            f"{folder} lacks {len(missing)} of the files that {INDEX} names, first "
-            f"{missing[0]}. Copy "
-            f"or download it "
-            f"again."
+            f"{folder} lacks {len(missing)} of the files that {INDEX} names, first {missing[0]}. "
+            "Copy or download it again."
         )
     if not weights:
         raise BadInput(
@@ -224,10 +213,8 @@ def _facts(folder: Path, config: dict[str, Any], parameters: int) -> dict[str, A
     if kind not in SUPPORTED:
         raise BadInput(
             f"{folder / 'config.json'}: architecture '{kind}' is not among those that "
-            f"`huggingface` "
-            f"loads: "
-            f"{choices(SUPPORTED)}. "
-            f"Another architecture takes one file: docs/tutorial/a-model-loader.md."
+            f"`huggingface` loads: {choices(SUPPORTED)}. Another architecture takes one file: "
+            "docs/tutorial/a-model-loader.md."
         )
     sizes: dict[str, int] = {}
     for ours, names in SIZES.items():

@@ -56,11 +56,8 @@ def _module(folder: Path, params: HuggingFace) -> Any:
     missing = sorted(told["missing_keys"])
     if missing:
         raise BadInput(
-            f"{folder}: the weights lack {len(missing)} tensors that the config asks for, "
-            f"first {missing[0]}. "
-            f"They would be "
-            f"random "
-            f"numbers. Copy or download it again."
+            f"{folder}: the weights lack {len(missing)} tensors that the config asks for, first "
+            f"{missing[0]}. They would be random numbers. Copy or download it again."
         )
     return module.eval()
 
@@ -79,10 +76,8 @@ def _attention(asked: str, config: Any) -> str:
     why = next((text for text, holds in beyond.items() if holds), None)
     if asked == "sdpa" and why:
         raise BadInput(
-            f"attention: this {config.model_type} {why}, which `sdpa` cannot. "
-            f"Use "
-            f"`auto` "
-            f"or `eager`."
+            f"attention: this {config.model_type} {why}, which `sdpa` cannot. Use `auto` or "
+            "`eager`."
         )
     return ("eager" if why else "sdpa") if asked == "auto" else asked
 

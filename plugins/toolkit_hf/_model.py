@@ -319,10 +319,8 @@ class CausalModel(Model):
     def _must_fit(self, longest: int) -> None:
         if longest > self.context:
             raise DataError(
-                f"A sequence has {longest} tokens; {self.identity.name} reads at "
-                f"most "
-                f"{self.context}. "
-                f"Shorten it."
+                f"A sequence has {longest} tokens; {self.identity.name} reads at most "
+                f"{self.context}. Shorten it."
             )
 
     def _embedded(self, ids: Tensor, positions: Tensor) -> Tensor:
@@ -357,18 +355,14 @@ class CausalModel(Model):
         point = hookpoint(name)
         if point.layer >= self.layers:
             raise BadInput(
-                f"hookpoint '{name}': {self.identity.name} has no layer "
-                f"{point.layer}; "
-                f"its layers are 0 to "
-                f"{self.layers - 1}."
+                f"hookpoint '{name}': {self.identity.name} has no layer {point.layer}; its layers "
+                f"are 0 to {self.layers - 1}."
             )
         if point.site == "resid_mid" and self._parallel:
             raise BadInput(
-                f"hookpoint '{name}': attention and MLP of {self.identity.name} both read "
-                f"the block's input, "
-                f"so there is no "
-                f"stream "
-                f"between them. Use resid_pre.{point.layer} or resid_post.{point.layer}."
+                f"hookpoint '{name}': attention and MLP of {self.identity.name} both read the "
+                f"block's input, so there is no stream between them. Use resid_pre.{point.layer} "
+                f"or resid_post.{point.layer}."
             )
         return point
 
@@ -415,19 +409,15 @@ class CausalModel(Model):
             return
         if not self._switch:
             raise BadInput(
-                "attn_probs: `attention: sdpa` never has the weights in hand. "
-                "Set "
-                "`attention: auto` or "
-                "`eager`."
+                "attn_probs: `attention: sdpa` never has the weights in hand. Set `attention: "
+                "auto` or `eager`."
             )
         if tuple(sorted(layers)) in self._said:
             return
         self._said.add(tuple(sorted(layers)))
         logging.getLogger(__name__).warning(
-            "attn_probs: attention of layers %s of %s is computed by `eager`, "
-            "since "
-            "`sdpa` shows no "
-            "weights.",
+            "attn_probs: attention of layers %s of %s is computed by `eager`, since `sdpa` shows "
+            "no weights.",
             ", ".join(map(str, sorted(layers))),
             self.identity.name,
         )

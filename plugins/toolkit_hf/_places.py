@@ -53,11 +53,8 @@ def _device(name: str) -> torch.device:
     )
     if not there or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
         raise BadInput(
-            f"device '{name}' is not there: torch sees {torch.cuda.device_count()} "
-            f"CUDA "
-            f"devices, counted "
-            f"from 0. "
-            f"Name one of those, `cpu`, or `auto`."
+            f"device '{name}' is not there: torch sees {torch.cuda.device_count()} CUDA devices, "
+            "counted from 0. Name one of those, `cpu`, or `auto`."
         )
     return device
 

@@ -106,11 +106,9 @@ def structure_of(module: Any) -> Structure:
         if _fits(module, structure):
             return structure
     raise BadInput(
-        f"{type(module).__name__} is built in no way that "
-        f"`huggingface` "
-        f"knows "
-        f"({choices(one.name for one in STRUCTURES)}). "
-        f"Another one takes one file: docs/tutorial/a-model-loader.md."
+        f"{type(module).__name__} is built in no way that `huggingface` knows "
+        f"({choices(one.name for one in STRUCTURES)}). Another one takes one file: "
+        "docs/tutorial/a-model-loader.md."
     )
 
 

@@ -58,17 +58,13 @@ def _groups(contrasts: Sequence[str], between: tuple[str, str] | None) -> tuple[
     asked = " vs ".join(between) if between else None
     if asked is not None and asked not in contrasts:
         raise DataError(
-            f"between: no stage compared "
-            f"'{asked}'.{nearest(asked, contrasts)} "
-            f"Comparisons: "
+            f"between: no stage compared '{asked}'.{nearest(asked, contrasts)} Comparisons: "
             f"{choices(contrasts)}."
         )
     if asked is None and len(contrasts) != 1:
         raise DataError(
-            f"between: the needed stages made {len(contrasts)} comparisons "
-            f"({choices(contrasts)}); "
-            f"name the groups of "
-            f"one."
+            f"between: the needed stages made {len(contrasts)} comparisons ({choices(contrasts)}); "
+            "name the groups of one."
         )
     first, _, second = (asked or contrasts[0]).partition(" vs ")
     return first, second
@@ -80,14 +76,9 @@ def _feature(
     def number(stat: str, group: str) -> float:
         if found.get((stat, group)) is None:
             raise DataError(
-                f"feature {index} of space {space}: its "
-                f"'{stat}'{f' of {group}' if group else ''} "
-                f"is missing beside "
-                f"its 'd'. A screen "
-                f"needs what `compare.welch` writes (mean, density, d, q, "
-                f"fired); "
-                f"compare "
-                f"the groups again."
+                f"feature {index} of space {space}: its '{stat}'{f' of {group}' if group else ''} "
+                "is missing beside its 'd'. A screen needs what `compare.welch` writes (mean, "
+                "density, d, q, fired); compare the groups again."
             )
         return found[stat, group]
 
@@ -111,11 +102,9 @@ def chosen(
     if not passing:
         best = min((feature.q for feature in fired), default=1.0)
         raise DataError(
-            f"No feature can be screened: of {len(fired)} that fired in at least "
-            f"{min_count} samples "
-            f"none has q <= "
-            f"{alpha:g} and "
-            f"|d| >= {min_abs_d:g} (smallest q: {best:.3g}). Compare more units, or raise alpha."
+            f"No feature can be screened: of {len(fired)} that fired in at least {min_count} "
+            f"samples none has q <= {alpha:g} and |d| >= {min_abs_d:g} (smallest q: {best:.3g}). "
+            "Compare more units, or raise alpha."
         )
     return sorted(passing, key=lambda feature: (-abs(feature.d), feature.space, feature.index))[
         :top
@@ -142,11 +131,8 @@ def matched(
     ]
     if len(others) < count:
         raise DataError(
-            f"random: {count} random features were asked for, the space of feature "
-            f"{feature.index} has "
-            f"{len(others)} others "
-            f"that "
-            f"fired. Ask for fewer."
+            f"random: {count} random features were asked for, the space of feature {feature.index} "
+            f"has {len(others)} others that fired. Ask for fewer."
         )
     near = sorted(others, key=lambda other: (abs(other.rate - feature.rate), other.index))[
         : 3 * count

@@ -92,10 +92,8 @@ def _points(work: Work) -> list[Point]:
         rows = [row for row in rows if half(work.seed, row["unit"]) == "confirm"]
     if not rows:
         raise DataError(
-            "half: no decision point is left in the half of the units that "
-            "confirms. "
-            "Play more games, or "
-            "`half: all`."
+            "half: no decision point is left in the half of the units that confirms. Play more "
+            "games, or `half: all`."
         )
     seen: dict[str, int] = {}
     ranked: list[tuple[int, int, dict[str, Any]]] = []
@@ -143,9 +141,7 @@ def _check_outcome(params: Delta) -> None:
     if params.outcome is not None and params.outcome not in params.outcomes:
         near = nearest(params.outcome, params.outcomes)
         raise BadInput(
-            f"outcome: there is no outcome "
-            f"'{params.outcome}'.{near} "
-            f"Outcomes: "
+            f"outcome: there is no outcome '{params.outcome}'.{near} Outcomes: "
             f"{choices(params.outcomes)}."
         )
 
@@ -162,20 +158,14 @@ def _saes(work: Work, features: Sequence[Feature]) -> dict[str, Sae]:
             }
             raise DataError(
                 f"feature {feature.index} belongs to space "
-                f"{addresses.get(feature.space, feature.space)}, "
-                f"and no SAE of this "
-                f"stage "
-                f"makes that space with {work.model.identity.name}. Patch with the "
-                f"model "
-                f"and SAEs that the "
-                f"features come from."
+                f"{addresses.get(feature.space, feature.space)}, and no SAE of this stage makes "
+                f"that space with {work.model.identity.name}. Patch with the model and SAEs that "
+                "the features come from."
             )
         if not there[feature.space].hookpoint.startswith("resid_post."):
             raise DataError(
-                f"{there[feature.space].name} reads "
-                f"{there[feature.space].hookpoint}; "
-                f"patch.delta edits "
-                f"resid_post only."
+                f"{there[feature.space].name} reads {there[feature.space].hookpoint}; patch.delta "
+                "edits resid_post only."
             )
     return {feature.space: there[feature.space] for feature in features}
 
@@ -291,14 +281,9 @@ def _check_sham(
     )
     if worst > SHAM_TOLERANCE:
         raise DataError(
-            f"The sham arm changes a probability by {worst:.2g} (at most "
-            f"{SHAM_TOLERANCE:g} "
-            f"allowed) over "
-            f"{len(points)} points: "
-            f"{screen.model.identity.name}'s `suffix` does not agree with its own pass. "
-            f"Its loader is at "
-            f"fault, or its dtype "
-            f"too coarse."
+            f"The sham arm changes a probability by {worst:.2g} (at most {SHAM_TOLERANCE:g} "
+            f"allowed) over {len(points)} points: {screen.model.identity.name}'s `suffix` does not "
+            "agree with its own pass. Its loader is at fault, or its dtype too coarse."
         )
 
 

@@ -28,11 +28,9 @@ def token_sets(
             token = _first_token(model, prompt, ids, text)
             if owner.setdefault(token, name) != name:
                 raise BadInput(
-                    f"outcomes: '{name}' ({text!r}) and '{owner[token]}' begin with the "
-                    f"same token, so the "
-                    f"next token does not "
-                    f"tell "
-                    f"them apart. Give continuations that differ from their first token on."
+                    f"outcomes: '{name}' ({text!r}) and '{owner[token]}' begin with the same "
+                    "token, so the next token does not tell them apart. Give continuations that "
+                    "differ from their first token on."
                 )
     return {
         name: sorted(token for token, whose in owner.items() if whose == name) for name in outcomes

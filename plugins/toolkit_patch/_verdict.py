@@ -304,10 +304,8 @@ def verdict(judge: Judge, arms: Mapping[str, Mapping[str, Any]]) -> str:
     ):
         both = " and ".join(signed(row["effect"]) for row in rebuilt)
         return (
-            f"reconstruction: with the whole stream rebuilt both values move "
-            f"P({about}) ({both}); "
-            f"with the error kept: "
-            f"{moved}"
+            f"reconstruction: with the whole stream rebuilt both values move P({about}) ({both}); "
+            f"with the error kept: {moved}"
         )
     return f"no effect: {swapped}"
 

@@ -79,10 +79,8 @@ class Play(Params):
             raise ValueError("modes: a mode stands twice")
         if self.game.layout == "scenario" and self.components != "all" and any(self.components):
             raise ValueError(
-                "components: layout scenario has its own three rule lines; write "
-                "'all' "
-                "or leave components "
-                "out"
+                "components: layout scenario has its own three rule lines; write 'all' or leave "
+                "components out"
             )
         return self
 
@@ -241,10 +239,8 @@ def choose(probabilities: Any, uniform: float, temperature: float) -> int:
     highest = given.max()
     if not 0 < highest < np.inf:
         raise DataError(
-            "the model's probabilities are not numbers. Load the model in another "
-            "dtype "
-            "(float32 or "
-            "bfloat16)."
+            "the model's probabilities are not numbers. Load the model in another dtype (float32 "
+            "or bfloat16)."
         )
     # Divided by the highest, so that a low temperature cannot underflow them all.
     weights = given if temperature == 1 else (given / highest) ** (1 / temperature)

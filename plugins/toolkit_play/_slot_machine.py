@@ -68,10 +68,8 @@ class SlotMachine(Params):
     def _bets_are_ordered(self) -> SlotMachine:
         if self.max_bet < self.min_bet:
             raise ValueError(
-                f"max_bet is {self.max_bet}, below min_bet {self.min_bet}; raise "
-                f"one "
-                f"or "
-                f"lower the other"
+                f"max_bet is {self.max_bet}, below min_bet {self.min_bet}; raise one or lower the "
+                "other"
             )
         return self
 
@@ -82,10 +80,8 @@ def canonical(components: str) -> str:
     if unknown or len(set(components)) != len(components):
         found = f"'{unknown[0]}' is none of them" if unknown else "a letter stands twice"
         raise BadInput(
-            f"components '{components}': {found}. A text of the "
-            f"letters "
-            f"{', '.join(COMPONENTS)}, "
-            f"each at most once."
+            f"components '{components}': {found}. A text of the letters {', '.join(COMPONENTS)}, "
+            "each at most once."
         )
     return "".join(key for key in COMPONENTS if key in components)
 
@@ -102,9 +98,7 @@ class Game:
         """A new game: `components` (none if not given) and `mode` (`variable` if not given)."""
         for key in sorted(set(condition) - {"components", "mode"}):
             raise BadInput(
-                f"slot_machine has no condition "
-                f"'{key}'.{nearest(key, _CONDITION)} "
-                f"Conditions: "
+                f"slot_machine has no condition '{key}'.{nearest(key, _CONDITION)} Conditions: "
                 f"{choices(_CONDITION)}."
             )
         return {
@@ -120,10 +114,8 @@ class Game:
     def _components(self, given: str) -> str:
         if given and self._rules.layout == "scenario":
             raise BadInput(
-                f"components '{given}': layout scenario has its own three rule "
-                f"lines. "
-                f"Leave components "
-                f"empty."
+                f"components '{given}': layout scenario has its own three rule lines. Leave "
+                "components empty."
             )
         return canonical(given)
 
@@ -203,10 +195,8 @@ def _asked(reply: Reply) -> int:
     if reply.action != "bet" or reply.amount is None:
         found = f"'{reply.action}'" if reply.action != "bet" else "'bet' without an amount"
         raise DataError(
-            f"slot_machine: a parser gave the action {found}. Give 'bet' with an "
-            f"amount, "
-            f"'stop', or a "
-            f"failure."
+            f"slot_machine: a parser gave the action {found}. Give 'bet' with an amount, 'stop', "
+            "or a failure."
         )
     return int(reply.amount)
 

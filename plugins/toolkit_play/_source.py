@@ -125,15 +125,10 @@ def _kept(work: Work, games: Mapping[str, _Row], picked: Mapping[str, Any]) -> l
     readable = [game for game in thinned if game in picked]
     if not readable:
         raise DataError(
-            f"games: no reply in {len(thinned)} of {len(games)} played games could "
-            f"be "
-            f"read as a decision. "
-            f"Look at the replies "
-            f"in table rounds (columns reply, parse, finish): the layout, the chat "
-            f"template or the most "
-            f"new tokens may not "
-            f"suit "
-            f"the model. Play again, or lower every."
+            f"games: no reply in {len(thinned)} of {len(games)} played games could be read as a "
+            "decision. Look at the replies in table rounds (columns reply, parse, finish): the "
+            "layout, the chat template or the most new tokens may not suit the model. Play again, "
+            "or lower every."
         )
     early = sorted(readable, key=lambda game: (games[game]["repetition"], game))
     return sorted(early[: work.limit_units])
@@ -163,11 +158,8 @@ def _with_reply(model: Model, prompt: Tokens, row: _Row) -> Tokens:
     ids = [*prompt.ids, *row["reply_ids"]]
     if len(ids) > model.context:
         raise DataError(
-            f"sample '{_name(row)}' has {len(ids)} tokens with its reply; "
-            f"{model.identity.name} "
-            f"reads at most "
-            f"{model.context}. "
-            f"Leave out with_reply, or play with a smaller `most`."
+            f"sample '{_name(row)}' has {len(ids)} tokens with its reply; {model.identity.name} "
+            f"reads at most {model.context}. Leave out with_reply, or play with a smaller `most`."
         )
     pieces = _pieces(model, row["reply_ids"])
     spans = (*prompt.spans, (GENERATION, len(prompt.ids), len(ids)))

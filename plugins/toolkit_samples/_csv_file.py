@@ -106,10 +106,8 @@ def _lines(path: Path, errors: str = "strict") -> Iterator[tuple[int, list[str]]
         except csv.Error as error:
             where = f"{path}:{begun} (row {row})" if row else f"{path}:{begun}"
             raise DataError(
-                f"{where}: this is no CSV: {error}. Put double quotes around "
-                f"cells, "
-                f"and "
-                f"double those inside."
+                f"{where}: this is no CSV: {error}. Put double quotes around cells, and double "
+                "those inside."
             ) from None
 
 
@@ -126,17 +124,13 @@ def _long_cells() -> Iterator[None]:
 def _check_header(path: Path, header: Sequence[str], params: Csv) -> None:
     if not header:
         raise DataError(
-            f"{path}:1: the file is empty. Its first line names the columns, one "
-            f"of "
-            f"them "
+            f"{path}:1: the file is empty. Its first line names the columns, one of them "
             f"'{params.text}'."
         )
     if twice := [name for name, count in Counter(header).items() if count > 1]:
         raise DataError(
-            f"{path}:1: there are {header.count(twice[0])} columns "
-            f"'{twice[0]}'. "
-            f"Give "
-            f"each its own name."
+            f"{path}:1: there are {header.count(twice[0])} columns '{twice[0]}'. Give each its own "
+            "name."
         )
     for field, name in params.named():
         if name not in header:

@@ -61,9 +61,7 @@ def _bad_byte(line: bytes, error: UnicodeDecodeError, *, first: bool) -> str:
     before = line[max(0, error.start - 20) : error.start].decode("utf-8", "ignore")
     after = f", after {before!r}," if before else ""
     return (
-        f"byte {error.start + 1} of this line (0x{line[error.start]:02x}){after} is "
-        f"not "
-        f"UTF-8 "
-        f"({error.reason}). "
-        f"Save the whole file as UTF-8; it may hold Latin-1 or Windows-1252 in places."
+        f"byte {error.start + 1} of this line (0x{line[error.start]:02x}){after} is not UTF-8 "
+        f"({error.reason}). Save the whole file as UTF-8; it may hold Latin-1 or Windows-1252 in "
+        "places."
     )

@@ -64,9 +64,7 @@ def _samples(path: Path, params: Jsonl) -> list[Sample]:
     found = [(place, _object(place, line, whole)) for place, line, whole in _lines(path)]
     if not found:
         raise DataError(
-            f"{path}:1: the file is empty. Write a JSON object a line, with "
-            f"the "
-            f"key "
+            f"{path}:1: the file is empty. Write a JSON object a line, with the key "
             f"'{params.text}'."
         )
     there = list(dict.fromkeys(key for _, given in found for key in given))
@@ -96,15 +94,11 @@ def _object(place: str, line: str, whole: bool) -> dict[str, Any]:
         if not whole:
             raise DataError(
                 f"{place}: the file is cut off in the middle of this line, at character "
-                f"{len(line)}. Copy "
-                f"or "
-                f"write it again."
+                f"{len(line)}. Copy or write it again."
             ) from None
         raise DataError(
             f"{place}: this line is no JSON: {error.msg.removesuffix(' at')} at character "
-            f"{error.colno}. "
-            f"Write "
-            f"an object a line."
+            f"{error.colno}. Write an object a line."
         ) from None
     except _Twice as error:
         raise DataError(f"{place}: {error}") from None
@@ -152,8 +146,8 @@ def _cell(place: str, key: str, value: Any) -> Cell:
         raise DataError(
             f"{place}: '{key}' holds "
             f"{KINDS[type(value)] if isinstance(value, dict | list) else 'a number too large'}; "
-            f"metadata "
-            f"are texts and numbers. Name the keys you want with `columns`, or write it as a text."
+            "metadata are texts and numbers. Name the keys you want with `columns`, or write it "
+            "as a text."
         )
     return number
 
@@ -172,10 +166,8 @@ def _encodable(place: str, key: str, value: str) -> str:
         value.encode()
     except UnicodeEncodeError as error:
         raise DataError(
-            f"{place}: '{key}' holds half a surrogate pair "
-            f"(\\u{ord(value[error.start]):04x}) "
-            f"at character "
-            f"{error.start + 1}; that is "
-            f"no text. Write the file again with whole characters."
+            f"{place}: '{key}' holds half a surrogate pair (\\u{ord(value[error.start]):04x}) at "
+            f"character {error.start + 1}; that is no text. Write the file again with whole "
+            "characters."
         ) from None
     return value

@@ -127,9 +127,7 @@ def samples_of(rows: Sequence[Row], params: Texts) -> list[Sample]:
         if name in first:
             raise DataError(
                 f"{row.place}: column '{params.id}' holds '{name}' again; it stands at "
-                f"{first[name]} "
-                f"already. Give each "
-                f"its own id."
+                f"{first[name]} already. Give each its own id."
             )
         first[name] = row.place
         found.append(
@@ -162,9 +160,7 @@ def tables(work: Work, every: Sequence[Sample]) -> Rows:
 def missing_column(place: str, field: str, name: str, there: Sequence[str]) -> DataError:
     """The error for a column that a param names and that is not there."""
     return DataError(
-        f"{place}: {field}: there is no column "
-        f"'{name}'.{nearest(name, there)} "
-        f"Columns: "
+        f"{place}: {field}: there is no column '{name}'.{nearest(name, there)} Columns: "
         f"{', '.join(there)}."
     )
 
@@ -175,10 +171,8 @@ def missing_column(place: str, field: str, name: str, there: Sequence[str]) -> D
 def _check_number(row: Row, key: str | None) -> None:
     if key in row.cells:
         raise DataError(
-            f"{row.place}: row: there is a column '{key}' already. Give the "
-            f"rows' "
-            f"numbers "
-            f"another key."
+            f"{row.place}: row: there is a column '{key}' already. Give the rows' numbers another "
+            "key."
         )
 
 
@@ -186,10 +180,8 @@ def _check_text(row: Row, column: str) -> None:
     text = row.cells.get(column)
     if isinstance(text, float):
         raise DataError(
-            f"{row.place}: column '{column}' holds the number {text:g}; wanted a "
-            f"text. "
-            f"Put quotes around "
-            f"it."
+            f"{row.place}: column '{column}' holds the number {text:g}; wanted a text. Put quotes "
+            "around it."
         )
     if text is None or not text.strip():
         raise _empty(row, column)
@@ -204,11 +196,8 @@ def _check_label(row: Row, params: Texts) -> None:
     if number is None or not number.is_integer() or not low <= number <= high:
         found = "is empty" if cell is None else f"holds {_shown(cell)}"
         raise DataError(
-            f"{row.place}: column '{params.label}' {found} here; a label is a whole "
-            f"number from {low} "
-            f"to "
-            f"{high}. "
-            f"Correct it, or take the row out; a missing label is never a 0."
+            f"{row.place}: column '{params.label}' {found} here; a label is a whole number from "
+            f"{low} to {high}. Correct it, or take the row out; a missing label is never a 0."
         )
 
 

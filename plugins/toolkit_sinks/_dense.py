@@ -215,9 +215,7 @@ def _layer(space: Mapping[str, Any]) -> int:
     found = str(space["hookpoint"]).rpartition(".")[2]
     if not found.isdigit():
         raise DataError(
-            f"space {space['space']} ({space['address']}) is at no layer, which this "
-            f"layout names files "
-            f"by. Use `layout: "
-            f"space`."
+            f"space {space['space']} ({space['address']}) is at no layer, which this layout names "
+            "files by. Use `layout: space`."
         )
     return int(found)

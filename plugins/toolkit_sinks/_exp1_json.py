@@ -102,10 +102,8 @@ def _of_the_comparison(features: pa.Table, params: Exp1Json) -> pa.Table:
     if anywhere and not len(tested):
         units = "all units" if params.half == "all" else f"the half '{params.half}'"
         raise DataError(
-            f"exp1_json: {params.contrast} was compared, but not on {units}. Say `half:` "
-            f"as the stage that is "
-            f"to be published "
-            f"does."
+            f"exp1_json: {params.contrast} was compared, but not on {units}. Say `half:` as the "
+            "stage that is to be published does."
         )
     if not len(tested):
         known = sorted(
@@ -122,11 +120,9 @@ def _of_the_comparison(features: pa.Table, params: Exp1Json) -> pa.Table:
     )
     if counts.num_rows and pc.max(counts["count_all"]).as_py() > 1:
         raise DataError(
-            f"exp1_json: more than one stage compares {params.contrast} in one space "
-            f"(half: "
-            f"{params.half}), and "
-            f"the file has place for "
-            f"one. Put the other comparison into a spec of its own."
+            f"exp1_json: more than one stage compares {params.contrast} in one space (half: "
+            f"{params.half}), and the file has place for one. Put the other comparison into a spec "
+            "of its own."
         )
     return rows
 
@@ -150,10 +146,10 @@ def _layers(spaces: pa.Table, rows: pa.Table) -> dict[int, dict[str, Any]]:
     layers = {hookpoint(row["hookpoint"]).layer: row for row in wanted}
     if twice is not None or len(layers) < len(wanted):
         raise DataError(
-            f"exp1_json: "
+            "exp1_json: "
             f"{'several spaces are at ' + twice if twice else 'several places of one layer were compared'}; "
-            f"the file has "
-            f"place for one a layer. Take the sink `json`, which keeps the space in every row."
+            "the file has place for one a layer. Take the sink `json`, which keeps the space in "
+            "every row."
         )
     return layers
 

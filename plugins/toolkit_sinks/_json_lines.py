@@ -17,9 +17,7 @@ from toolkit.work import SinkWork
 def _known(name: str) -> str:
     if name not in DATA_TABLES:
         raise ValueError(
-            f"there is no table "
-            f"'{name}'.{nearest(name, DATA_TABLES)} "
-            f"Tables: "
+            f"there is no table '{name}'.{nearest(name, DATA_TABLES)} Tables: "
             f"{choices(DATA_TABLES)}"
         )
     return name

@@ -49,17 +49,13 @@ class Npz(Params):
     def _asked_for(self) -> Npz:
         if self.layout != "space" and not self.dense:
             raise ValueError(
-                f"layout: {self.layout} writes every zero, which takes a lot of room. "
-                f"Say "
-                f"`dense: true` as "
-                f"well"
+                f"layout: {self.layout} writes every zero, which takes a lot of room. Say `dense: "
+                "true` as well"
             )
         if self.index and self.layout != "configuration":
             raise ValueError(
-                f"index: only `layout: configuration` numbers sentences, and this is "
-                f"`layout: "
-                f"{self.layout}`. "
-                f"Leave it out"
+                "index: only `layout: configuration` numbers sentences, and this is `layout: "
+                f"{self.layout}`. Leave it out"
             )
         return self
 
@@ -106,14 +102,9 @@ def _spaces(table: pa.Table, wanted: Sequence[str]) -> dict[str, dict[str, Any]]
     for space in wanted:
         if space not in rows:
             raise DataError(
-                f"space {space}: it has activations, but table 'spaces' does not "
-                f"describe "
-                f"it, so its width is "
-                f"unknown. "
-                f"Let the stage that writes the activations write 'spaces' too. "
-                f"Spaces "
-                f"described: "
-                f"{choices(rows) if rows else 'none'}."
+                f"space {space}: it has activations, but table 'spaces' does not describe it, so "
+                "its width is unknown. Let the stage that writes the activations write 'spaces' "
+                f"too. Spaces described: {choices(rows) if rows else 'none'}."
             )
     return rows
 

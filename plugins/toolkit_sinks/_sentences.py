@@ -67,10 +67,8 @@ class Sentences:
         """A row of `samples`."""
         if name not in self._samples:
             raise DataError(
-                f"sample '{name}' has activations, but table 'samples' of the run "
-                f"lacks "
-                f"it: its tokens are "
-                f"unknown."
+                f"sample '{name}' has activations, but table 'samples' of the run lacks it: its "
+                "tokens are unknown."
             )
         return self._samples[name]
 
@@ -100,14 +98,9 @@ class Sentences:
             last = int(entries.positions[ranges[at + 1] - 1])
             if last >= self.tokens(name):
                 raise DataError(
-                    f"sample '{name}' has activations at position {last}, but "
-                    f"{self.tokens(name)} "
-                    f"tokens in table "
-                    f"'samples', which "
-                    f"this layout puts beside them. Use `layout: space`, or let the "
-                    f"samples' source "
-                    f"give "
-                    f"`pieces`."
+                    f"sample '{name}' has activations at position {last}, but {self.tokens(name)} "
+                    "tokens in table 'samples', which this layout puts beside them. Use `layout: "
+                    "space`, or let the samples' source give `pieces`."
                 )
 
     def _numbered(self, index: str) -> dict[str, int]:
@@ -118,14 +111,9 @@ class Sentences:
                 keys = sorted({row["key"] for row in self._meta})
                 hint = "" if index in keys else nearest(index, keys)
                 raise DataError(
-                    f"index: sample '{name}' has no whole number under the metadata "
-                    f"key "
-                    f"'{index}'.{hint} "
-                    f"Keys: "
-                    f"{', '.join(keys) or 'none'}. Sources of texts keep a "
-                    f"row's "
-                    f"number "
-                    f"with `row: {index}`."
+                    f"index: sample '{name}' has no whole number under the metadata key "
+                    f"'{index}'.{hint} Keys: {', '.join(keys) or 'none'}. Sources of texts keep a "
+                    f"row's number with `row: {index}`."
                 )
         return {name: int(found[name]) for name in self._samples}
 

@@ -398,10 +398,8 @@ class Database:
         largest = _largest(rows["values"])
         if _HALF_MAX < largest < float("inf"):
             raise DataError(
-                f"A value of {largest:g} is too large for float16, in which this "
-                f"store "
-                f"keeps values; use "
-                f"one with float32."
+                f"A value of {largest:g} is too large for float16, in which this store keeps "
+                "values; use one with float32."
             )
         return rows.cast(_halved(rows.schema))
 

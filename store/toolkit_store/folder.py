@@ -72,10 +72,8 @@ def prepare(path: str | Path, *, create: bool, read_only: bool, values: str | No
         _make(folder, values or VALUES[0])
     else:
         raise StoreNotUsable(
-            f"There is no store at {folder}. A run makes one; check --store "
-            f"and "
-            f"TOOLKIT_STORE, or "
-            f"run a spec first."
+            f"There is no store at {folder}. A run makes one; check --store and TOOLKIT_STORE, or "
+            "run a spec first."
         )
     if not read_only:
         _check_writable(folder)
@@ -88,11 +86,8 @@ def make_local(folder: Path) -> None:
         (folder / "runs").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreNotUsable(
-            f"The local part of the store cannot be made at {folder}: "
-            f"{error.strerror or error}. "
-            f"Start from a folder "
-            f"that can be "
-            "written to."
+            f"The local part of the store cannot be made at {folder}: {error.strerror or error}. "
+            "Start from a folder that can be written to."
         ) from error
 
 
@@ -113,10 +108,8 @@ def _exists(folder: Path) -> bool:
         names = sorted(os.listdir(folder)) if folder.exists() else []
     except OSError as error:
         raise StoreNotUsable(
-            f"The store at {folder} cannot be opened: {error.strerror}. Check "
-            f"the "
-            f"folder's "
-            f"permissions."
+            f"The store at {folder} cannot be opened: {error.strerror}. Check the folder's "
+            "permissions."
         ) from error
     if MARKER in names:
         return True
@@ -128,10 +121,8 @@ def _exists(folder: Path) -> bool:
             f" and {len(foreign) - 5} more" if len(foreign) > 5 else ""
         )
         raise StoreNotUsable(
-            f"The folder {folder} is not a store: it has no {MARKER} and holds {found}. "
-            f"Give --store an "
-            f"empty or a new "
-            f"folder."
+            f"The folder {folder} is not a store: it has no {MARKER} and holds {found}. Give "
+            "--store an empty or a new folder."
         )
     return False
 
@@ -145,11 +136,8 @@ def _check_values(folder: Path, values: str | None) -> None:
     found = values_of(folder)
     if values not in (None, found):
         raise StoreNotUsable(
-            f"The store at {folder} keeps values as {found}, not as {values}; that is "
-            f"settled when a "
-            f"store "
-            f"is made. "
-            "Give --store a new folder, or leave the choice out."
+            f"The store at {folder} keeps values as {found}, not as {values}; that is settled when "
+            "a store is made. Give --store a new folder, or leave the choice out."
         )
 
 
@@ -160,10 +148,8 @@ def _make(folder: Path, values: str) -> None:
         _make_folders(folder)
     except OSError as error:
         raise StoreNotUsable(
-            f"A store cannot be made at {folder}: {error.strerror or error}. Give --store "
-            f"a folder that can "
-            f"be "
-            f"written to."
+            f"A store cannot be made at {folder}: {error.strerror or error}. Give --store a folder "
+            "that can be written to."
         ) from error
 
 
@@ -213,11 +199,8 @@ def _check_format(folder: Path, read_only: bool) -> None:
     found = _read_format(folder)
     if found > STORE_FORMAT:
         raise StoreNotUsable(
-            f"The store at {folder} has format {found}; this toolkit "
-            f"({__version__}) "
-            f"reads up to format "
-            f"{STORE_FORMAT}. "
-            "Upgrade: python -m pip install -U sae-toolkit"
+            f"The store at {folder} has format {found}; this toolkit ({__version__}) reads up to "
+            f"format {STORE_FORMAT}. Upgrade: python -m pip install -U sae-toolkit"
         )
     if found < STORE_FORMAT and not (read_only and found in READABLE):
         _migrate_all(folder, found, read_only)
@@ -237,9 +220,7 @@ def _migrate_all(folder: Path, found: int, read_only: bool) -> None:
 
 def _check_migration(folder: Path, version: int, read_only: bool) -> None:
     where = (
-        f"The store at {folder} has format {version}, this toolkit "
-        f"({__version__}) "
-        f"writes format "
+        f"The store at {folder} has format {version}, this toolkit ({__version__}) writes format "
         f"{STORE_FORMAT}"
     )
     if version not in MIGRATIONS:
@@ -248,10 +229,8 @@ def _check_migration(folder: Path, version: int, read_only: bool) -> None:
         )
     if read_only:
         raise StoreNotUsable(
-            f"{where}, and it was opened for reading only. Open it once for "
-            f"writing: "
-            f"that "
-            f"migrates it."
+            f"{where}, and it was opened for reading only. Open it once for writing: that migrates "
+            "it."
         )
 
 
@@ -262,11 +241,8 @@ def _check_writable(folder: Path) -> None:
         _probe(folder / "locks")
     except OSError as error:
         raise StoreNotUsable(
-            f"The store at {folder} cannot be written to: {error.strerror or error}. "
-            "Make it writable, free space, or give --store another "
-            "folder; "
-            "reading "
-            "commands still work."
+            f"The store at {folder} cannot be written to: {error.strerror or error}. Make it "
+            "writable, free space, or give --store another folder; reading commands still work."
         ) from error
 
 

@@ -147,10 +147,8 @@ def _locked(path: Path, kind: int, wait_s: float, on_wait: OnWait | None) -> int
         file = _open(path)
     except OSError as error:
         raise StoreError(
-            f"The lock {path} cannot be opened: {error.strerror}. Check the "
-            f"store's "
-            f"permissions and "
-            f"space."
+            f"The lock {path} cannot be opened: {error.strerror}. Check the store's permissions "
+            "and space."
         ) from error
     try:
         _wait(file, path, kind, wait_s, on_wait)
@@ -173,11 +171,8 @@ def _wait(file: int, path: Path, kind: int, wait_s: float, on_wait: OnWait | Non
         holder = os.pread(file, 200, 0).decode("utf-8", "replace").strip() or "another process"
         if time.monotonic() >= end:
             raise InUse(
-                f"The store at {path.parent.parent} is in use by {holder}, "
-                f"still "
-                f"after "
-                f"{wait_s:g} s. "
-                "Wait for it to end, or stop it, and issue the same command again."
+                f"The store at {path.parent.parent} is in use by {holder}, still after {wait_s:g} "
+                "s. Wait for it to end, or stop it, and issue the same command again."
             )
         if on_wait and not told:
             on_wait(f"Waiting for {holder} to finish with the store at {path.parent.parent}")

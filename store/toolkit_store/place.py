@@ -107,10 +107,8 @@ class _AtUri:
     """Tables at a URI. Nobody knows its readers, so files go a day after they were last needed."""
 
     notes: tuple[str, ...] = (
-        "the files at a URI have no record of sizes and hashes here; an "
-        "object "
-        "store "
-        "checks its own",
+        "the files at a URI have no record of sizes and hashes here; an object store checks its "
+        "own",
     )
 
     def __init__(

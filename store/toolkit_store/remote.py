@@ -59,11 +59,8 @@ def prepare(database: Database, *, create: bool, read_only: bool, values: str | 
     """The marker of the store there, made if asked for; else the error that says what to do."""
     if set(database.uri) & set(" %?#\t\n"):
         raise StoreNotUsable(
-            f"The store's URI {database.uri!r} has letters that LanceDB reads in two "
-            f"ways. Give --store a "
-            f"URI without blanks, "
-            f"%, ? "
-            "and #."
+            f"The store's URI {database.uri!r} has letters that LanceDB reads in two ways. Give "
+            "--store a URI without blanks, %, ? and #."
         )
     if values not in (None, *VALUES):
         raise BadInput(f"A store keeps values as {choices(VALUES)}, not as '{values}'.")
@@ -73,17 +70,13 @@ def prepare(database: Database, *, create: bool, read_only: bool, values: str | 
     if table is None and names:
         found = ", ".join(names[:5])
         raise StoreNotUsable(
-            f"{database.uri} is not a store: it has no table '{TABLE}' and "
-            f"holds "
-            f"{found}. "
-            f"Give another URI."
+            f"{database.uri} is not a store: it has no table '{TABLE}' and holds {found}. Give "
+            "another URI."
         )
     if table is None and (read_only or not create):
         raise NoStore(
-            f"There is no store at {database.uri}. A run makes one; check "
-            f"--store "
-            f"and "
-            f"TOOLKIT_STORE."
+            f"There is no store at {database.uri}. A run makes one; check --store and "
+            "TOOLKIT_STORE."
         )
     with _reached(database):
         found_marker = _seen(table if table is not None else _made(database, values or VALUES[0]))
@@ -118,19 +111,14 @@ def _seen(table: Any) -> Marker:
 def _check(database: Database, found: Marker, values: str | None) -> None:
     if found.format != STORE_FORMAT:
         raise StoreNotUsable(
-            f"The store at {database.uri} has format {found.format}, this toolkit "
-            f"({__version__}) uses "
-            f"format "
-            f"{STORE_FORMAT}. "
-            f"It was made by {found.made_by}. Use that version, or give --store a new URI."
+            f"The store at {database.uri} has format {found.format}, this toolkit ({__version__}) "
+            f"uses format {STORE_FORMAT}. It was made by {found.made_by}. Use that version, or "
+            "give --store a new URI."
         )
     if values not in (None, found.values):
         raise StoreNotUsable(
-            f"The store at {database.uri} keeps values as {found.values}, not as "
-            f"{values}; that is "
-            f"settled when a store "
-            f"is made. "
-            "Give --store a new URI, or leave the choice out."
+            f"The store at {database.uri} keeps values as {found.values}, not as {values}; that is "
+            "settled when a store is made. Give --store a new URI, or leave the choice out."
         )
 
 
@@ -148,11 +136,8 @@ def _reached(database: Database) -> Iterator[None]:
 
 _SCHEME = "Begin --store with one of these schemes, or name a folder."
 _ADDRESS = (
-    "Check the address, the network and the credentials, which are read from "
-    "the "
-    "environment (for s3: "
-    "AWS_ACCESS_KEY_ID "
-    "and its kin)."
+    "Check the address, the network and the credentials, which are read from the environment (for "
+    "s3: AWS_ACCESS_KEY_ID and its kin)."
 )
 
 
@@ -190,14 +175,9 @@ def _taken(database: Database, wait_s: float, on_wait: OnWait | None) -> Hold:
             last = None
         elif time.monotonic() >= end:
             raise InUse(
-                f"The store at {database.uri} is in use by {found.holder}, still after "
-                f"{wait_s:g} s. Wait "
-                f"for it to end, or "
-                f"stop "
-                f"it, and issue the same command again. If it was killed, the store is "
-                f"free {EXPIRES_S:g} "
-                f"s "
-                f"after that."
+                f"The store at {database.uri} is in use by {found.holder}, still after {wait_s:g} "
+                "s. Wait for it to end, or stop it, and issue the same command again. If it was "
+                f"killed, the store is free {EXPIRES_S:g} s after that."
             )
         elif on_wait and not told:
             on_wait(f"Waiting for {found.holder} to finish with the store at {database.uri}")
@@ -210,9 +190,7 @@ def _try(database: Database, table: Any, found: Marker) -> Hold | None:
     started, epoch = time.monotonic(), found.epoch + 1
     holder = f"process {os.getpid()} on {socket.gethostname()}"
     where = (
-        f"epoch = {found.epoch} AND beat = {found.beat} AND "
-        f"holder "
-        f"= "
+        f"epoch = {found.epoch} AND beat = {found.beat} AND holder = "
         f"'{found.holder.replace(chr(39), chr(39) * 2)}'"
     )
     try:
@@ -244,11 +222,9 @@ class Hold:
         """Refuse to go on when another process may have the lease by now."""
         if self._lost or time.monotonic() - self._at > EXPIRES_S / 2:
             raise StoreError(
-                f"The lease of the store at {self._uri} is lost: it could not be renewed "
-                f"for "
-                f"{time.monotonic() - self._at:.0f} "
-                f"s. "
-                "Check the network and issue the same command again."
+                f"The lease of the store at {self._uri} is lost: it could not be renewed for "
+                f"{time.monotonic() - self._at:.0f} s. Check the network and issue the same "
+                "command again."
             )
 
     def let_go(self) -> None:

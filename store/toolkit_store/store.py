@@ -71,10 +71,8 @@ class Store:
         """The lease to write. Hold it over a run; each commit inside enters it again at no cost."""
         if self.read_only:
             raise StoreError(
-                f"The store at {self.uri} was opened for reading only; open "
-                f"it "
-                f"without "
-                f"read_only to write."
+                f"The store at {self.uri} was opened for reading only; open it without read_only "
+                "to write."
             )
         return self._lease.held(wait_s, on_wait)
 
@@ -436,11 +434,8 @@ def _keeping(uri: str) -> Iterator[None]:
         raise
     except (StoreError, OSError) as error:
         raise StoreError(
-            f"The store at {uri} could not be brought in order: {error} What was "
-            f"committed is safe; "
-            f"free space and issue "
-            f"the same "
-            "command again."
+            f"The store at {uri} could not be brought in order: {error} What was committed is "
+            "safe; free space and issue the same command again."
         ) from error
 
 
@@ -449,9 +444,7 @@ def _columns(name: str, columns: Sequence[str] | None) -> list[str]:
     for column in columns or ():
         if column not in allowed:
             raise BadInput(
-                f"Table '{name}' has no column "
-                f"'{column}'.{nearest(column, allowed)} "
-                f"Columns: "
+                f"Table '{name}' has no column '{column}'.{nearest(column, allowed)} Columns: "
                 f"{choices(allowed)}."
             )
     return list(allowed if columns is None else columns)

@@ -75,9 +75,7 @@ class Tutorial:
         """
         site = spec.parent / "site"
         pip = (
-            "pip install -q --no-deps --no-index "
-            "--no-build-isolation "
-            "--no-cache-dir "
+            "pip install -q --no-deps --no-index --no-build-isolation --no-cache-dir "
             "--target".split()
         )
         subprocess.run(

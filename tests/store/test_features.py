@@ -482,10 +482,8 @@ def test_sql_sees_the_rows_of_the_run(features: toolkit_store.Features) -> None:
         2
     ]  # facts are counted once
     counted = (
-        "WITH a AS (SELECT space, position FROM activations WHERE sample = 's1') "
-        "SELECT space FROM a "
-        "ORDER BY space LIMIT "
-        "1"
+        "WITH a AS (SELECT space, position FROM activations WHERE sample = 's1') SELECT space FROM "
+        "a ORDER BY space LIMIT 1"
     )
     assert features.sql(counted)["space"].to_list() == ["A"]
     joined = (

@@ -58,10 +58,8 @@ def ask(text: str) -> pl.DataFrame:
         ),
         ("SELECT unnest(features) AS feature FROM activations", [(1,), (2,)]),
         (
-            "SELECT feature FROM features WHERE feature IN (SELECT feature "
-            "FROM "
-            "features "
-            "WHERE feature < 2)",
+            "SELECT feature FROM features WHERE feature IN (SELECT feature FROM features WHERE "
+            "feature < 2)",
             [(1,)],
         ),
         ('SELECT 1 AS "drop"', [(1,)]),
@@ -197,27 +195,21 @@ def test_long_statements_do_not_end_the_process() -> None:
     own.
     """
     program = (
-        "import polars as pl\nfrom toolkit.errors import "
-        "BadInput\nfrom "
-        "toolkit_store.query.sql "
-        "import select\n"
-        "texts = ['SELECT ' + '+'.join(['1'] * 990), 'SELECT ' + '- ' * 950 + '1', ' "
-        "UNION ALL "
-        "'.join(['SELECT 1'] "
-        "* 900),\n"
-        "    'SELECT ' + '(' * 30 + '1' + ')' * 30, 'SELECT * FROM features WHERE ' + ' "
-        "OR "
-        "'.join(['feature=1'] "
-        "* 490),\n"
-        "    'SELECT ' + 'CASE WHEN true THEN ' * 29 + '1' + ' END' * 29, 'SELECT ' "
-        "+ "
-        "'NOT ' * 950 + "
-        "'TRUE']\n"
-        "for text in texts:\n    try:\n        select(text, lambda "
-        "name: "
-        "pl.LazyFrame({'feature': "
-        "[1]}))\n"
-        "    except BadInput:\n        pass\n    print('went on')\n"
+        "import polars as pl\n"
+        "from toolkit.errors import BadInput\n"
+        "from toolkit_store.query.sql import select\n"
+        "texts = ['SELECT ' + '+'.join(['1'] * 990), 'SELECT ' + '- ' * 950 + '1', ' UNION ALL "
+        "'.join(['SELECT 1'] * 900),\n"
+        "    'SELECT ' + '(' * 30 + '1' + ')' * 30, 'SELECT * FROM features WHERE ' + ' OR "
+        "'.join(['feature=1'] * 490),\n"
+        "    'SELECT ' + 'CASE WHEN true THEN ' * 29 + '1' + ' END' * 29, 'SELECT ' + 'NOT ' * 950 "
+        "+ 'TRUE']\n"
+        "for text in texts:\n"
+        "    try:\n"
+        "        select(text, lambda name: pl.LazyFrame({'feature': [1]}))\n"
+        "    except BadInput:\n"
+        "        pass\n"
+        "    print('went on')\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=False

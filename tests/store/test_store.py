@@ -71,10 +71,8 @@ def printed(code: str) -> str:
 
 def test_import_is_light() -> None:
     code = (
-        "import sys, toolkit_store; print([m for m in ('lancedb', "
-        "'pyarrow', "
-        "'torch') "
-        "if m in sys.modules])"
+        "import sys, toolkit_store; print([m for m in ('lancedb', 'pyarrow', 'torch') if m in "
+        "sys.modules])"
     )
     assert printed(code).strip() == "[]"
 

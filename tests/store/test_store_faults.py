@@ -191,10 +191,8 @@ def check_two_and_two(where: Path | str, undisturbed: dict[str, str]) -> None:
 def test_writer_waits_tells_who_and_gives_up(tmp_path: Path) -> None:
     store = open_store(tmp_path / "store", create=True)
     hold = (
-        f"with t.open_store({store.uri!r}).writer(): "
-        f"print('held', "
-        f"flush=True); "
-        f"sys.stdin.readline()"
+        f"with t.open_store({store.uri!r}).writer(): print('held', flush=True); "
+        "sys.stdin.readline()"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     code = f"import sys, toolkit_store as t\n{hold}"

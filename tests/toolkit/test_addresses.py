@@ -357,9 +357,7 @@ def test_a_prefix_finds_its_own_space(places: list[tuple[str, str]]) -> None:
 
 def test_import_is_light() -> None:
     code = (
-        "import sys, toolkit.addresses; print([m for m in ('numpy', "
-        "'pyarrow', "
-        "'torch') if m in "
+        "import sys, toolkit.addresses; print([m for m in ('numpy', 'pyarrow', 'torch') if m in "
         "sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -116,9 +116,7 @@ def test_what_is_there_is_not_fetched_again(fake: Hub) -> None:
     (found,), shown, _ = fetched(ALL)
     assert (fake.asked, shown, found.came, found.there) == ([], "", 0, 2)
     said = (
-        f"org/model@{COMMIT}: 2 files, {len(WEIGHTS) + 2} B, already there; nothing "
-        f"to "
-        f"fetch. "
+        f"org/model@{COMMIT}: 2 files, {len(WEIGHTS) + 2} B, already there; nothing to fetch. "
         f"{found.folder}"
     )
     assert found.sentence() == said
@@ -159,10 +157,8 @@ def test_what_does_not_fit_the_disk_is_not_begun(
     with pytest.raises(BadInput) as caught:
         fetched(ALL)
     said = (
-        f"'org/model' needs {len(WEIGHTS) + 2} B more at {fake.cache}, where 50 B "
-        f"are "
-        f"free. Make room, or "
-        f"set HF_HUB_CACHE to"
+        f"'org/model' needs {len(WEIGHTS) + 2} B more at {fake.cache}, where 50 B are free. Make "
+        "room, or set HF_HUB_CACHE to"
     )
     assert str(caught.value).startswith(said)
     assert fake.asked == []
@@ -203,11 +199,8 @@ def test_a_hub_that_stays_away(fake: Hub) -> None:
     with pytest.raises(BadInput) as caught:
         fetched(Download(WANTED, ("*.safetensors",)))
     assert str(caught.value) == (
-        "model.safetensors of 'org/model': 5 tries failed, the last with "
-        "ConnectionError: no "
-        "route. What came is "
-        "kept; the same "
-        "command goes on from there."
+        "model.safetensors of 'org/model': 5 tries failed, the last with ConnectionError: no "
+        "route. What came is kept; the same command goes on from there."
     )
     assert len(fake.asked) == 5
 

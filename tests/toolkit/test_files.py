@@ -172,10 +172,8 @@ def test_a_file_of_another_length_than_promised(weights: Path, change: int, how:
     with weights.open("r+b") as stream:
         stream.truncate(size + change)
     said = (
-        f"{weights} is {how}: its header promises {size:,} bytes, it has "
-        f"{size + change:,}. "
-        f"Copy or download it "
-        f"again."
+        f"{weights} is {how}: its header promises {size:,} bytes, it has {size + change:,}. Copy "
+        "or download it again."
     )
     assert message(safetensors_header, weights) == said
 

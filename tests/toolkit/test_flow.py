@@ -161,10 +161,8 @@ def test_saes_that_nothing_can_be_examined_on_are_refused(toolkit, house):
     result = toolkit.run("check", spec, "--plugin", PLUGIN)
     assert result.returncode == 2
     assert (
-        "stage 'trace' uses SAEs, and the spec names no samples to examine them on. "
-        "Add "
-        "`samples:`, or say "
-        "`examine: off`." in (result.stderr)
+        "stage 'trace' uses SAEs, and the spec names no samples to examine them on. Add "
+        "`samples:`, or say `examine: off`." in (result.stderr)
     )
 
 

@@ -110,11 +110,9 @@ def test_what_is_not_cached_offline(cache: Path, name: str, revision: str, marke
     with pytest.raises(BadInput) as caught:
         snapshot(name, revision, marker)
     assert str(caught.value) == (
-        f"'{name}' at revision '{revision}' is not in the Hugging Face cache "
-        f"({cache.parent}), "
-        f"and HF_HUB_OFFLINE "
-        f"forbids fetching "
-        "it. Unset HF_HUB_OFFLINE, name a revision that is there, or a folder with `path:`."
+        f"'{name}' at revision '{revision}' is not in the Hugging Face cache ({cache.parent}), and "
+        "HF_HUB_OFFLINE forbids fetching it. Unset HF_HUB_OFFLINE, name a revision that is there, "
+        "or a folder with `path:`."
     )
 
 
@@ -133,14 +131,9 @@ def test_a_hub_that_does_not_answer(cache: Path, hub: Hub) -> None:
     with pytest.raises(BadInput) as caught:
         snapshot("org/model", "dev", "config.json")
     assert str(caught.value) == (
-        "'org/model' at revision 'dev': the hub does not give it (ConnectionError: no "
-        "route). For a gated "
-        "repository accept "
-        "its "
-        "terms, then run `hf auth login` or set HF_TOKEN; without a network "
-        "name "
-        "a "
-        "folder with `path:`."
+        "'org/model' at revision 'dev': the hub does not give it (ConnectionError: no route). For "
+        "a gated repository accept its terms, then run `hf auth login` or set HF_TOKEN; without a "
+        "network name a folder with `path:`."
     )
 
 

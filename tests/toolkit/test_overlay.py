@@ -71,10 +71,8 @@ def test_stages_match_by_id_and_sinks_by_name() -> None:
     [
         (
             "overlay_unknown_stage.yaml",
-            ":2: stages.0: There is no stage 'group' to change. Did you mean "
-            "'groups'? "
-            "The spec has: "
-            "features, groups.",
+            ":2: stages.0: There is no stage 'group' to change. Did you mean 'groups'? The spec "
+            "has: features, groups.",
         ),
         (
             "overlay_without_id.yaml",
@@ -86,10 +84,8 @@ def test_stages_match_by_id_and_sinks_by_name() -> None:
         ),
         (
             "overlay_unknown_sink.yaml",
-            ":2: sinks.0: There is no sink 'ouch' to change. Did you mean "
-            "'out'? "
-            "The "
-            "spec has: out.",
+            ":2: sinks.0: There is no sink 'ouch' to change. Did you mean 'out'? The spec has: "
+            "out.",
         ),
     ],
 )
@@ -170,10 +166,8 @@ def test_set_changes_one_value(text: str, at: list[str | int], value: Any) -> No
         ("seed.x=1", f"seed is 42 ({GOOD}:3), not a map; it has no 'x'."),
         (
             "stages.feature.with=1",
-            "There is no 'feature' in stages. Did you mean 'features'? The "
-            "spec "
-            "has: "
-            "features, groups.",
+            "There is no 'feature' in stages. Did you mean 'features'? The spec has: features, "
+            "groups.",
         ),
         (
             "sinks.ouch.with=1",

@@ -100,9 +100,7 @@ def test_a_distribution_is_named_with_its_version(found: Found) -> None:
 
 def test_loading_is_light() -> None:
     code = (
-        "import sys; from toolkit._plugins.loading import "
-        "load_parts; "
-        "load_parts(); "
+        "import sys; from toolkit._plugins.loading import load_parts; load_parts(); "
         "print(*sys.modules)"
     )
     done = subprocess.run(
@@ -200,11 +198,8 @@ def test_a_scratch_file_that_fails(body: str, error: str, tmp_path: Path) -> Non
 def test_an_installed_plugin_that_fails_to_import(found: Found) -> None:
     found.add("toolkit-own", "own", "import no_such_module_here")
     assert refused() == (
-        "Plugin 'own' (from toolkit-own 1.2) could not be imported: "
-        "ModuleNotFoundError: "
-        "No module named "
-        "'no_such_module_here'. "
-        "Disable it with TOOLKIT_DISABLE_PLUGINS=own, or repair it."
+        "Plugin 'own' (from toolkit-own 1.2) could not be imported: ModuleNotFoundError: No module "
+        "named 'no_such_module_here'. Disable it with TOOLKIT_DISABLE_PLUGINS=own, or repair it."
     )
 
 
@@ -223,10 +218,8 @@ def test_two_plugins_with_one_part(found: Found) -> None:
     text = refused()
     assert "Plugin 'own' (from toolkit-own 1.2) and plugin 'toy' (from sae-toolkit " in text
     assert (
-        "both offer the source part 'count'. Disable it "
-        "with "
-        "TOOLKIT_DISABLE_PLUGINS=own, "
-        "or disable it with" in text
+        "both offer the source part 'count'. Disable it with TOOLKIT_DISABLE_PLUGINS=own, or "
+        "disable it with" in text
     )
 
 
@@ -291,9 +284,7 @@ def test_hooks_that_do_not_fit(body: str, message: str, tmp_path: Path) -> None:
 
 
 STAGE = (
-    "StagePart(name='{name}', help='x', params=Own, run=run, "
-    "reads={reads}, "
-    "writes={writes}, "
+    "StagePart(name='{name}', help='x', params=Own, run=run, reads={reads}, writes={writes}, "
     "split={split})"
 )
 PARTS = [
@@ -322,20 +313,14 @@ PARTS = [
         "must be a tuple of table names; write ('samples',).",
     ),
     (
-        "StagePart(name='extract.a', help='x', run=run, reads=(), "
-        "writes=(), "
-        "uses_model=True, "
+        "StagePart(name='extract.a', help='x', run=run, reads=(), writes=(), uses_model=True, "
         "instead='streams')",
-        "instead names 'streams': only one of its `optional` tables can stand for "
-        "the "
-        "model, of a part "
-        "with uses_model.",
+        "instead names 'streams': only one of its `optional` tables can stand for the model, of a "
+        "part with uses_model.",
     ),
     (
-        "StagePart(name='extract.a', help='x', run=run, reads=(), "
-        "writes=(), "
-        "optional=('streams',), "
-        "instead='streams')",
+        "StagePart(name='extract.a', help='x', run=run, reads=(), writes=(), "
+        "optional=('streams',), instead='streams')",
         "only one of its `optional` tables can stand for the model",
     ),
     (

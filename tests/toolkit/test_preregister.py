@@ -63,10 +63,8 @@ def test_family_and_split_are_written_down_before_anything_is_computed_and_anoth
     }
     page = (folder / "report.html").read_text()
     assert (
-        f"frozen on {found['registered_at'][:19].replace('T', ' ')} UTC, before any "
-        f"step "
-        f"of this experiment "
-        f"was in the store" in page
+        f"frozen on {found['registered_at'][:19].replace('T', ' ')} UTC, before any step of this "
+        "experiment was in the store" in page
     )
     assert found["sha256"][:16] in page
 
@@ -188,10 +186,8 @@ def test_an_earlier_record_that_cannot_be_read_is_told(
     found = register(other, store)
     assert found is not None
     assert (
-        f"The record of run {plan.run} cannot be read: whether it is one of "
-        f"the "
-        f"same "
-        f"data, nobody knows." in told(found)
+        f"The record of run {plan.run} cannot be read: whether it is one of the same data, nobody "
+        "knows." in told(found)
     )
     assert "registered before" not in told(found)
 

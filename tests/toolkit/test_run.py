@@ -114,12 +114,13 @@ def test_samples_may_come_from_a_stage_of_another_experiment(toolkit, toy, tmp_p
     second = tmp_path / "second.yaml"
     (tmp_path / "plug.py").write_text(_DRAWS)
     second.write_text(
-        "version: 1\nname: second\nsamples: {uses: again, from: "
-        "{spec: "
-        "first.yaml, "
-        "stage: groups}}\n"
-        "stages:\n  - {id: more, uses: extract.hash}\n"
-        "model: {uses: toy}\nsaes: {uses: toy}\n"
+        "version: 1\n"
+        "name: second\n"
+        "samples: {uses: again, from: {spec: first.yaml, stage: groups}}\n"
+        "stages:\n"
+        "  - {id: more, uses: extract.hash}\n"
+        "model: {uses: toy}\n"
+        "saes: {uses: toy}\n"
     )
     result = toolkit.run("run", second, "--plugin", tmp_path / "plug.py")
     assert result.returncode == 0, result.stderr
@@ -256,10 +257,8 @@ def test_a_worker_of_another_version_is_refused(toolkit, toy, tmp_path):
     result = toolkit.run("run", toy(), "--plugin", tmp_path / "other.py", "--on", "other")
     assert result.returncode == 2
     assert (
-        f"toolkit is 0.0.1 there and {package.__version__} here. Install the "
-        f"same "
-        f"version "
-        f"on both sides" in result.stderr
+        f"toolkit is 0.0.1 there and {package.__version__} here. Install the same version on both "
+        "sides" in result.stderr
     )
 
 

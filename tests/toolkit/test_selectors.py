@@ -107,9 +107,7 @@ def test_words_that_mean_nothing(words: dict[str, Any], message: str) -> None:
 def test_a_word_that_is_no_selector_is_told_what_may_be_meant(word: str, meant: str) -> None:
     hint = f" Did you mean `{meant}`?" if meant else ""
     wanted = (
-        f"found the text '{word}'; wanted `last`, `all`, a selector or a "
-        f"list "
-        f"of "
+        f"found the text '{word}'; wanted `last`, `all`, a selector or a list of "
         f"selectors{f'.{hint}' if hint else ''}"
     )
     with pytest.raises(ValidationError, match=re.escape(wanted)):
@@ -119,10 +117,8 @@ def test_a_word_that_is_no_selector_is_told_what_may_be_meant(word: str, meant: 
 @pytest.mark.parametrize("window", [[5], [5, 6, 7], 5, []])
 def test_a_window_is_two_numbers(window: Any) -> None:
     wanted = (
-        f"found {window}; wanted two numbers: the first position, and the "
-        f"first "
-        f"left "
-        f"out (null: no end)"
+        f"found {window}; wanted two numbers: the first position, and the first left out (null: no "
+        "end)"
     )
     with pytest.raises(ValidationError, match=re.escape(wanted)):
         At.model_validate({"at": {"window": window}})
@@ -132,11 +128,9 @@ def test_a_span_of_its_own_name_must_be_there() -> None:
     with pytest.raises(DataError) as caught:
         chosen(span="balanse")
     assert str(caught.value) == (
-        "sample 's1' has no span 'balanse'. Did you mean 'balance'? Its "
-        "spans: "
-        "balance, "
-        "generation, options. "
-        "Names that a sample may lack: balance, decision, goal, history, options, payout, win_rate."
+        "sample 's1' has no span 'balanse'. Did you mean 'balance'? Its spans: balance, "
+        "generation, options. Names that a sample may lack: balance, decision, goal, history, "
+        "options, payout, win_rate."
     )
 
 

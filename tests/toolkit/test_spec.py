@@ -33,41 +33,29 @@ def refusal(path: Path, **more: Any) -> str:
 
 REFUSED = {
     "unknown_key.yaml": [
-        ":3: sede: unknown key 'sede' for a spec; allowed: version, name, seed, model, "
-        "saes, samples, "
-        "stages, sinks, "
-        "executors, "
-        "limit, examine, preregister. Did you mean 'seed'?"
+        ":3: sede: unknown key 'sede' for a spec; allowed: version, name, seed, model, saes, "
+        "samples, stages, sinks, executors, limit, examine, preregister. Did you mean 'seed'?"
     ],
     "many_problems.yaml": [
         ":1: version: found 2; wanted 1.",
-        ":2: name: found the text 'a b'; wanted text that "
-        "matches "
+        ":2: name: found the text 'a b'; wanted text that matches "
         "^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$.",
         ":3: seed: found true; wanted a whole number.",
         ":5: stages.0.id: found the text 'Features'; wanted text that matches ^[a-z][a-z0-9_-]*$.",
-        ":5: stages.0.wth: unknown key 'wth'; allowed: id, uses, with, needs, "
-        "model, "
-        "saes, samples. Did "
-        "you mean 'with'?",
-        ":6: stages.1.uses: missing; stages.1 needs 'uses' (the part's name, "
-        "as "
-        "`toolkit "
-        "plugins` lists it).",
+        ":5: stages.0.wth: unknown key 'wth'; allowed: id, uses, with, needs, model, saes, "
+        "samples. Did you mean 'with'?",
+        ":6: stages.1.uses: missing; stages.1 needs 'uses' (the part's name, as `toolkit plugins` "
+        "lists it).",
         ":6: stages.1.needs: found the text 'features'; wanted a list.",
         ":7: limit.units: found 0; wanted at least 1.",
     ],
     "unknown_need.yaml": [
-        ":5: stages.1.needs.0: There is no stage 'feature'. Did you mean "
-        "'features'? "
-        "Stages: features, "
-        "groups.",
+        ":5: stages.1.needs.0: There is no stage 'feature'. Did you mean 'features'? Stages: "
+        "features, groups.",
     ],
     "circle.yaml": [
-        ":4: stages.0.needs: Stages need each other in a circle: one -> three -> two "
-        "-> "
-        "one. Take one of "
-        "these `needs` away."
+        ":4: stages.0.needs: Stages need each other in a circle: one -> three -> two -> one. Take "
+        "one of these `needs` away."
     ],
     "double_stage.yaml": [
         ":5: stages.1.id: There is a stage 'one' already ({file}:4); give each stage its own id."
@@ -90,10 +78,8 @@ REFUSED = {
         ":5: samples.from.spec: There is no file '{folder}/goood.yaml'. Did you mean 'good.yaml'?",
     ],
     "from_unknown_stage.yaml": [
-        ":5: samples.from.stage: good.yaml has no stage 'feature'. Did you mean "
-        "'features'? Its "
-        "stages: features, "
-        "groups.",
+        ":5: samples.from.stage: good.yaml has no stage 'feature'. Did you mean 'features'? Its "
+        "stages: features, groups.",
     ],
 }
 
@@ -110,11 +96,8 @@ def test_refusals_say_file_line_field_and_what_is_allowed(name: str) -> None:
 
 def test_a_loop_of_specs_is_refused() -> None:
     assert refusal(RESOURCES / "loop_a.yaml") == (
-        f"{RESOURCES / 'loop_b.yaml'}:6: stages.0.samples.from.spec: The `from` "
-        f"specs "
-        f"lead back to where "
-        f"they began: "
-        "loop_a.yaml -> loop_b.yaml -> loop_a.yaml. Take one away."
+        f"{RESOURCES / 'loop_b.yaml'}:6: stages.0.samples.from.spec: The `from` specs lead back to "
+        "where they began: loop_a.yaml -> loop_b.yaml -> loop_a.yaml. Take one away."
     )
 
 
@@ -146,10 +129,8 @@ def test_from_is_resolved_against_the_spec_not_the_working_folder(
 def test_two_stages_may_read_the_same_other_spec(tmp_path: Path) -> None:
     (tmp_path / "first.yaml").write_text("version: 1\nname: a\nstages: [{id: play, uses: x}]\n")
     stage = (
-        "  - {{id: {}, uses: x, samples: {{uses: games, from: "
-        "{{spec: "
-        "first.yaml, "
-        "stage: play}}}}}}\n"
+        "  - {{id: {}, uses: x, samples: {{uses: games, from: {{spec: first.yaml, stage: "
+        "play}}}}}}\n"
     )
     (tmp_path / "b.yaml").write_text(
         "version: 1\nname: b\nstages:\n" + stage.format("one") + stage.format("two")

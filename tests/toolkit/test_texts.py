@@ -277,18 +277,14 @@ def test_passes_in_words() -> None:
         "plan": {"tokens": 8192},
     }
     assert list(passes_in_words([plan, told])) == [
-        "f: 6,400 samples were computed as 1,500 distinct texts, in one pass "
-        "over "
-        "the "
-        "model (20 batches). "
-        "Batch plan: at most 8,192 padded tokens a batch, chosen for 80.0 GiB free (cuda)."
+        "f: 6,400 samples were computed as 1,500 distinct texts, in one pass over the model (20 "
+        "batches). Batch plan: at most 8,192 padded tokens a batch, chosen for 80.0 GiB free "
+        "(cuda)."
     ]
     short = {**told, "halved": 1, "ways": ["again"], "passes": 3, "saes_together": 11}
     assert next(iter(passes_in_words([short]))).endswith(
-        "in up to 3 passes over the model (20 batches). Memory ran out 1 time, and "
-        "batches were halved. "
-        "Not all SAEs fitted "
-        "in memory "
-        "together: at most 11 were held, and the model was run once for each group of SAEs."
+        "in up to 3 passes over the model (20 batches). Memory ran out 1 time, and batches were "
+        "halved. Not all SAEs fitted in memory together: at most 11 were held, and the model was "
+        "run once for each group of SAEs."
     )
     assert list(passes_in_words([])) == []

@@ -220,10 +220,13 @@ def test_lines_are_those_of_keys_and_items_or_the_nearest_parent(tmp_path: Path)
     found = load_yaml(
         written(
             tmp_path,
-            "\ufeffname: a\nstages:\n  - id: x\n    with:\n      alpha: 1\n  - "
-            "{id: "
-            "y,\n "
-            "    uses: z}\n",
+            "\ufeffname: a\n"
+            "stages:\n"
+            "  - id: x\n"
+            "    with:\n"
+            "      alpha: 1\n"
+            "  - {id: y,\n"
+            "     uses: z}\n",
         )
     )
     assert [

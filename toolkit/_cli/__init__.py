@@ -55,9 +55,7 @@ class _Lazy(click.Group):
             from toolkit.errors import choices, nearest
 
             ctx.fail(
-                f"There is no command "
-                f"'{args[0]}'.{nearest(args[0], COMMANDS)} "
-                f"Commands: "
+                f"There is no command '{args[0]}'.{nearest(args[0], COMMANDS)} Commands: "
                 f"{choices(COMMANDS)}."
             )
         return super().resolve_command(ctx, args)

@@ -146,10 +146,8 @@ def _write_parquet(answer: Answer, asked: Asked) -> None:
         frame.write_parquet(asked.file or "")
     except OSError as error:
         raise BadInput(
-            f"--parquet {asked.file}: the file cannot be written: {error}. Name a file "
-            f"in "
-            f"a folder that is "
-            f"there."
+            f"--parquet {asked.file}: the file cannot be written: {error}. Name a file in a folder "
+            "that is there."
         ) from None
 
 

@@ -106,9 +106,7 @@ def places_asked(
     found = set(range(len(pieces)))
     if position is not None and position >= len(pieces):
         raise BadInput(
-            f"--position {position}: sample '{name}' has {len(pieces)} tokens "
-            f"(0 "
-            f"to "
+            f"--position {position}: sample '{name}' has {len(pieces)} tokens (0 to "
             f"{len(pieces) - 1})."
         )
     if position is not None:
@@ -116,20 +114,16 @@ def places_asked(
     if token is not None:
         if not token or not (there := places_of(token, sample["text"], pieces)):
             raise BadInput(
-                f"--token {token!r}: sample '{name}' has no such words. Its tokens: "
-                f"toolkit query "
-                f"tokens "
-                f"ADDRESS {name} --all"
+                f"--token {token!r}: sample '{name}' has no such words. Its tokens: toolkit query "
+                f"tokens ADDRESS {name} --all"
             )
         found &= set(there)
     if span is not None:
         known = {one["name"]: range(one["start"], one["end"]) for one in sample["spans"]}
         if span not in known:
             raise BadInput(
-                f"--span {span}: sample '{name}' has no such "
-                f"span.{nearest(span, known)} "
-                f"Its spans: "
-                f"{', '.join(sorted(known)) or 'none'}."
+                f"--span {span}: sample '{name}' has no such span.{nearest(span, known)} Its "
+                f"spans: {', '.join(sorted(known)) or 'none'}."
             )
         found &= {
             at
@@ -139,10 +133,8 @@ def places_asked(
         }
     if not found:
         raise BadInput(
-            f"Sample '{name}' has no token that is in all of the places asked for. "
-            f"Leave "
-            f"one of the options "
-            f"out."
+            f"Sample '{name}' has no token that is in all of the places asked for. Leave one of "
+            "the options out."
         )
     return sorted(found) if any(one is not None for one in (position, token, span)) else None
 

@@ -34,11 +34,8 @@ def find_rows(space: Mapping[str, Any], run: Run, folder: Path | None) -> Any:
             raise BadInput(f"{error} {_ELSEWHERE}") from None
         near = 1 / kept.shape[1] ** 0.5
         click.echo(
-            f"from projections of {kept.shape[1]} numbers a feature, cosines to "
-            f"about "
-            f"{near:.2f}: the SAE "
-            f"files are not here. "
-            f"({str(error).partition(' Name the folder')[0]})",
+            f"from projections of {kept.shape[1]} numbers a feature, cosines to about {near:.2f}: "
+            f"the SAE files are not here. ({str(error).partition(' Name the folder')[0]})",
             err=True,
         )
         return kept
@@ -55,10 +52,8 @@ def find_decoder(
 
     if space["sae"] is None:
         raise BadInput(
-            f"{space['address']} is a raw residual: its features are directions "
-            f"already, "
-            f"and no decoder says "
-            f"more."
+            f"{space['address']} is a raw residual: its features are directions already, and no "
+            "decoder says more."
         )
     parts = load_parts()
     candidates = list(_of_folder(parts, folder) if folder else _of_spec(parts, manifest))
@@ -74,19 +69,15 @@ def find_decoder(
     )
     known = sorted(part.name for part in _parts(parts))
     raise BadInput(
-        f"The decoder of {space['address']} cannot be read here. {said} Name the "
-        f"folder "
-        f"that holds the "
-        f"SAEs: "
-        f"--saes FOLDER. Layouts that can be read: {', '.join(known) or '(none installed)'}."
+        f"The decoder of {space['address']} cannot be read here. {said} Name the folder that holds "
+        "the SAEs: --saes FOLDER. Layouts that can be read: "
+        f"{', '.join(known) or '(none installed)'}."
     )
 
 
 _ELSEWHERE = (
-    "Where the files are, toolkit store project keeps projections of them in "
-    "the store, for "
-    "machines without the "
-    "files."
+    "Where the files are, toolkit store project keeps projections of them in the store, for "
+    "machines without the files."
 )
 
 

@@ -50,9 +50,7 @@ def ranking_entries(
     columns = ("space", "feature", "stat", "group", "number")
     if known and (unknown := next((stat for stat in asked if stat not in known), None)):
         raise BadInput(
-            f"No feature here has the statistic "
-            f"'{unknown}'.{nearest(unknown, known)} "
-            f"Statistics: "
+            f"No feature here has the statistic '{unknown}'.{nearest(unknown, known)} Statistics: "
             f"{choices(known)}."
         )
     if not set(TESTED) & set(known):

@@ -153,11 +153,8 @@ def _check_either(target: str, asked: Asked) -> None:
 
     if _may_be_run(target):
         raise BadInput(
-            f"{missing(Path(target))} Nor is it a run: the store "
-            f"{store_folder(asked.store)} "
-            f"holds none. Another "
-            f"store: --store PATH "
-            f"or TOOLKIT_STORE."
+            f"{missing(Path(target))} Nor is it a run: the store {store_folder(asked.store)} holds "
+            "none. Another store: --store PATH or TOOLKIT_STORE."
         )
 
 

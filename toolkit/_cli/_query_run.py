@@ -91,9 +91,7 @@ class Run:
             }
             if stage not in known:
                 raise BadInput(
-                    f"Run {self.id} has no stage "
-                    f"'{stage}'.{nearest(stage, known)} "
-                    f"Stages: "
+                    f"Run {self.id} has no stage '{stage}'.{nearest(stage, known)} Stages: "
                     f"{choices(known)}."
                 )
         return self.rows.by_stage(table, where, wanted, stage)
@@ -161,9 +159,7 @@ class Run:
         if not found:
             known = [str(row["address"]) for row in rows]
             raise BadInput(
-                f"There is no space '{name}' "
-                f"here.{nearest(str(name), known)} "
-                f"Spaces: "
+                f"There is no space '{name}' here.{nearest(str(name), known)} Spaces: "
                 f"{listing(known)}."
             )
         return [str(row["space"]) for row in found]
@@ -236,10 +232,8 @@ def _writes(writers: Sequence[Mapping[str, Any]], table: str) -> str:
         parts = [part.name for part in load_parts().all() if table in getattr(part, "writes", ())]
     except PluginError:  # what is committed can be read whatever is installed
         return (
-            "No stage of this run writes it. Parts that do: toolkit plugins says "
-            "why "
-            "they cannot be "
-            "listed."
+            "No stage of this run writes it. Parts that do: toolkit plugins says why they cannot "
+            "be listed."
         )
     return (
         f"No stage of this run writes it. Parts that do: {', '.join(parts) or 'none is installed'}."
@@ -279,10 +273,8 @@ def open_run(asked: Asked, name: str | None = None) -> Run:
     if state != "done":
         total = (row.total if row else None) or told.total
         click.echo(
-            f"partial: run {name} is {state}; {len(run.steps)} of "
-            f"{total or '?'} "
-            f"steps "
-            f"are committed",
+            f"partial: run {name} is {state}; {len(run.steps)} of {total or '?'} steps are "
+            "committed",
             err=True,
         )
     return run

@@ -33,9 +33,7 @@ def command(target: str, asked: Asked) -> None:
         )
     else:
         click.echo(
-            f"{target}: right. {len(plan.stages)} stages, {len(plan.sinks)} sinks; "
-            f"it "
-            f"would be run "
+            f"{target}: right. {len(plan.stages)} stages, {len(plan.sinks)} sinks; it would be run "
             f"{plan.run}."
         )
         for line in _found(plan):

@@ -22,12 +22,9 @@ if TYPE_CHECKING:
     from toolkit_store import Store
 
 _TORCH = (
-    "import json, torch; c = torch.cuda; n = c.device_count() if c.is_available() else 0; "
-    "facts = {'version': torch.__version__, 'cuda': torch.version.cuda, "
-    "'devices': "
-    "[c.get_device_name(i) "
-    "for i in range(n)]}; "
-    "print(json.dumps(facts))"
+    "import json, torch; c = torch.cuda; n = c.device_count() if c.is_available() else 0; facts = "
+    "{'version': torch.__version__, 'cuda': torch.version.cuda, 'devices': [c.get_device_name(i) "
+    "for i in range(n)]}; print(json.dumps(facts))"
 )
 _LOW = 2 * 2**30
 

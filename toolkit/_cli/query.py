@@ -162,10 +162,8 @@ def diff(asked: Asked, first: str, second: str, space: str | None, layer: int | 
         for row in ranked.head(asked.k).to_dicts()
     ]
     why = (
-        f"Every feature fires in as large a share of samples in run {runs[1].id} "
-        f"as "
-        f"in "
-        f"run {runs[0].id}."
+        f"Every feature fires in as large a share of samples in run {runs[1].id} as in run "
+        f"{runs[0].id}."
     )
     return Answer(heads, rows, ranked.height, why)
 
@@ -305,10 +303,8 @@ def features(
     rows = pivoted(run, entries, first_rows(ranked, asked.k), stage)
     heads = stat_heads(rows, stats, asked.form)
     why = (
-        f"No difference is significant in run {run.id}: stat 'significant' is 1 "
-        f"nowhere "
-        f"in what was asked "
-        f"for."
+        f"No difference is significant in run {run.id}: stat 'significant' is 1 nowhere in what "
+        "was asked for."
     )
     return Answer(heads, rows, ranked.num_rows, why, shared=("stage", "contrast"))
 
@@ -365,10 +361,8 @@ def _named(run: Run, space: str, rows: Sequence[Row]) -> list[Row]:
 def _why_no_tokens(run: Run, address: str, sample: str, kept: Sequence[int]) -> str:
     if not kept:
         return (
-            f"No activations of sample '{sample}' are kept in run {run.id} "
-            f"in "
-            f"the "
-            f"space of {address}."
+            f"No activations of sample '{sample}' are kept in run {run.id} in the space of "
+            f"{address}."
         )
     some = listing([str(number) for number in kept])
     return f"Feature {address} does not fire on sample '{sample}'. Kept positions: {some}."
@@ -390,10 +384,8 @@ def _in_both(runs: tuple[Run, Run], space: str | None, layer: int | None) -> lis
             for run, side in zip(runs, sides, strict=True)
         ]
         raise BadInput(
-            f"The two runs have no space in common, and features of two spaces cannot be "
-            f"compared by their "
-            f"numbers. "
-            f"{'; '.join(named)}."
+            "The two runs have no space in common, and features of two spaces cannot be compared "
+            f"by their numbers. {'; '.join(named)}."
         )
     return both
 
@@ -450,9 +442,7 @@ def _why_no_effects(
             run.label(row["space"], row["feature"]) for row in sorted_by(pairs, PLACE).to_pylist()
         )
         return (
-            f"Run {run.id} has no effects of this feature. It has effects "
-            f"of "
-            f"{len(known):,}: "
+            f"Run {run.id} has no effects of this feature. It has effects of {len(known):,}: "
             f"{listing(list(known))}."
         )
     _check_arm(of_feature["arm"].unique().to_pylist(), arm)

@@ -181,9 +181,7 @@ def _check(folder: Path, wanted: int, what: str, advice: str) -> None:
     if wanted > free:
         raise Refused(
             f"{what} would take about {wanted / 2**30:,.3g} GiB in {folder}, and "
-            f"{free / 2**30:,.3g} "
-            f"GiB are free there. "
-            f"{advice}"
+            f"{free / 2**30:,.3g} GiB are free there. {advice}"
         )
 
 

@@ -50,10 +50,8 @@ class Fetched:
             speed = size(self.came_bytes / max(self.seconds, 1e-3))
             before = f", {self.there} were there" if self.there else ""
             return (
-                f"{self.name}@{self.revision}: {_files(self.came)}, "
-                f"{size(self.came_bytes)}, "
-                f"{speed}/s{before}. "
-                f"{self.folder}"
+                f"{self.name}@{self.revision}: {_files(self.came)}, {size(self.came_bytes)}, "
+                f"{speed}/s{before}. {self.folder}"
             )
         checked = (
             "checked against their headers only, the network is forbidden"
@@ -61,10 +59,8 @@ class Fetched:
             else "nothing to fetch"
         )
         return (
-            f"{self.name}@{self.revision}: {_files(self.there)}, "
-            f"{size(self.there_bytes)}, "
-            f"already there; "
-            f"{checked}. {self.folder}"
+            f"{self.name}@{self.revision}: {_files(self.there)}, {size(self.there_bytes)}, already "
+            f"there; {checked}. {self.folder}"
         )
 
 
@@ -110,11 +106,8 @@ def _fetched(download: hub.Download, screen: Screen, wait: Callable[[float], Non
     named = hub.repository_files(wanted, download.patterns)
     if not named:
         raise BadInput(
-            f"'{wanted.name}' at revision '{wanted.revision}' has no file that "
-            f"matches "
-            f"{', '.join(download.patterns)}. "
-            f"Look at the "
-            f"repository: it may hold something else."
+            f"'{wanted.name}' at revision '{wanted.revision}' has no file that matches "
+            f"{', '.join(download.patterns)}. Look at the repository: it may hold something else."
         )
     there = hub.cached_files(wanted, download.patterns)
     lacking = [
@@ -160,11 +153,9 @@ def _one(
             said = (str(error).splitlines() or ["no more is said"])[0]
             if pause is None:
                 raise BadInput(
-                    f"{file.path} of '{wanted.name}': {len(WAITS) + 1} tries failed, the "
-                    f"last with "
-                    f"{type(error).__name__}: "
-                    f"{said}. "
-                    f"What came is kept; the same command goes on from there."
+                    f"{file.path} of '{wanted.name}': {len(WAITS) + 1} tries failed, the last with "
+                    f"{type(error).__name__}: {said}. What came is kept; the same command goes on "
+                    "from there."
                 ) from error
             screen.line(
                 f"{file.path}: {type(error).__name__}: {said}; trying again in {pause:.0f} s"
@@ -200,11 +191,8 @@ def _must_fit(wanted: hub.Snapshot, lacking: Sequence[hub.HubFile]) -> None:
     needed, free = sum(file.size for file in lacking), shutil.disk_usage(there).free
     if needed > free:
         raise BadInput(
-            f"'{wanted.name}' needs {size(needed)} more at {there}, where {size(free)} "
-            f"are free. Make room, "
-            f"or set HF_HUB_CACHE "
-            f"to "
-            f"another disk."
+            f"'{wanted.name}' needs {size(needed)} more at {there}, where {size(free)} are free. "
+            "Make room, or set HF_HUB_CACHE to another disk."
         )
 
 

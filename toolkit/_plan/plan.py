@@ -227,9 +227,7 @@ def _drawn_from(resolved: Resolved, parts: Parts, at: Place, ref: PartRef) -> li
     if ref.from_.stage not in ids:
         raise SpecError(
             f"{resolved.loaded.where((*at, 'from', 'stage'))}: "
-            f"{'.'.join(map(str, at))}.from.stage: "
-            f"{ref.from_.spec} has "
-            f"no stage "
+            f"{'.'.join(map(str, at))}.from.stage: {ref.from_.spec} has no stage "
             f"'{ref.from_.stage}'.{nearest(ref.from_.stage, ids)} Stages: {choices(ids)}."
         )
     wanted = {ref.from_.stage}
@@ -301,23 +299,16 @@ def _check_fit(
     )
     if {"width"} <= has.keys() and {"inputs"} <= wants.keys() and has["width"] != wants["inputs"]:
         raise SpecError(
-            f"{place}: saes: the SAEs of {saes.identity.name} read {wants['inputs']} "
-            f"numbers, "
-            f"{model.identity.name} "
-            f"has streams of "
-            f"{has['width']}. They belong to another model; name SAEs of this one."
+            f"{place}: saes: the SAEs of {saes.identity.name} read {wants['inputs']} numbers, "
+            f"{model.identity.name} has streams of {has['width']}. They belong to another model; "
+            "name SAEs of this one."
         )
     beyond = [layer for layer in wants.get("layers", ()) if layer >= has.get("layers", layer + 1)]
     if beyond:
         raise SpecError(
-            f"{place}: saes: {saes.identity.name} has an SAE for layer "
-            f"{beyond[0]}; "
-            f"{model.identity.name} "
-            f"has the layers 0 to "
-            f"{has['layers'] - 1}. Leave it out with saes.with.layers, or name "
-            f"the "
-            f"model "
-            f"that it belongs to."
+            f"{place}: saes: {saes.identity.name} has an SAE for layer {beyond[0]}; "
+            f"{model.identity.name} has the layers 0 to {has['layers'] - 1}. Leave it out with "
+            "saes.with.layers, or name the model that it belongs to."
         )
 
 
@@ -333,14 +324,9 @@ def _loadable(
     found = resolved.loadables.get((*at, field)) or resolved.loadables.get((field,))
     if found is None:
         raise SpecError(
-            f"{resolved.loaded.where(at)}: stage '{stage}' needs `{field}`, and "
-            f"the "
-            f"spec "
-            f"names none. "
-            f"Add `{field}: {{uses: ..., with: {{...}}}}` at the top level; "
-            f"`toolkit "
-            f"plugins` lists what "
-            f"is installed."
+            f"{resolved.loaded.where(at)}: stage '{stage}' needs `{field}`, and the spec names "
+            f"none. Add `{field}: {{uses: ..., with: {{...}}}}` at the top level; `toolkit "
+            "plugins` lists what is installed."
         )
     return found
 
@@ -372,11 +358,8 @@ def _read_by(loaded: LoadedSpec, number: int, stage: Stage) -> str:
     )
     if own is None:
         raise SpecError(
-            f"{loaded.where(('stages', number))}: stage '{stage.id}' uses SAEs, and the "
-            f"spec names no "
-            f"samples to examine "
-            f"them on. "
-            f"Add `samples:`, or say `examine: off`."
+            f"{loaded.where(('stages', number))}: stage '{stage.id}' uses SAEs, and the spec names "
+            "no samples to examine them on. Add `samples:`, or say `examine: off`."
         )
     return own
 
@@ -407,10 +390,8 @@ def _ordered(loaded: LoadedSpec, stages: list[Stage]) -> list[Stage]:
         if ready is None:
             circle = ", ".join(stage.id for stage in waiting)
             raise SpecError(
-                f"{loaded.where(())}: these stages wait for each other: {circle}. "
-                f"Samples "
-                f"come from a stage "
-                f"that reads them."
+                f"{loaded.where(())}: these stages wait for each other: {circle}. Samples come "
+                "from a stage that reads them."
             )
         placed.append(ready)
         waiting.remove(ready)
@@ -439,9 +420,7 @@ def _check_tables(loaded: LoadedSpec, stages: tuple[Stage, ...]) -> None:
                 else ()
             )
             raise SpecError(
-                f"{loaded.where(at)}: stage '{stage.id}' ({stage.part.name}) "
-                f"reads "
-                f"table "
+                f"{loaded.where(at)}: stage '{stage.id}' ({stage.part.name}) reads table "
                 f"'{missing}'. {hint}"
             )
 

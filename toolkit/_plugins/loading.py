@@ -125,10 +125,8 @@ class Parts:
                 else nearest(name, installed)
             )
             raise BadInput(
-                f"There is no {kind} part '{name}'.{hint} "
-                f"Installed: "
-                f"{choices(installed)}. "
-                f"See: toolkit plugins"
+                f"There is no {kind} part '{name}'.{hint} Installed: {choices(installed)}. See: "
+                "toolkit plugins"
             )
         return self._parts[kind, name]
 
@@ -148,10 +146,8 @@ class Parts:
         """The plugin that offers this part."""
         if (part.kind, part.name) not in self._owners:
             raise BadInput(
-                f"No installed plugin offers the {part.kind} part "
-                f"'{part.name}'. "
-                f"See: "
-                f"toolkit plugins"
+                f"No installed plugin offers the {part.kind} part '{part.name}'. See: toolkit "
+                "plugins"
             )
         return self._owners[part.kind, part.name]
 
@@ -203,11 +199,9 @@ def _entry_points(off: set[str]) -> list[tuple[PluginInfo, importlib.metadata.En
         if entry.name in found:
             first = found[entry.name][0]
             raise PluginError(
-                f"Two distributions offer a plugin named "
-                f"'{entry.name}': "
-                f"{first.origin} "
-                f"and {info.origin}. "
-                f"Uninstall one of them, or disable both with {DISABLE}={entry.name}."
+                f"Two distributions offer a plugin named '{entry.name}': {first.origin} and "
+                f"{info.origin}. Uninstall one of them, or disable both with "
+                f"{DISABLE}={entry.name}."
             )
         found[entry.name] = (info, entry)
     return list(found.values())
@@ -247,10 +241,8 @@ def _scratch(files: Sequence[Path]) -> Iterator[tuple[PluginInfo, ModuleType]]:
             content = Path(file).read_bytes()
         except OSError as error:
             raise PluginError(
-                f"--plugin {file}: cannot be read: {error.strerror}. Give the path "
-                f"of "
-                f"a "
-                f"Python file."
+                f"--plugin {file}: cannot be read: {error.strerror}. Give the path of a Python "
+                "file."
             ) from error
         sha256 = hashlib.sha256(content).hexdigest()
         info = PluginInfo(
@@ -286,10 +278,8 @@ def _imported(info: PluginInfo, load: Callable[[], Any]) -> ModuleType:
         SystemExit,
     ) as error:  # whatever a stranger's module raises, the user must learn whose it is
         raise PluginError(
-            f"{info.label} could not be imported: {type(error).__name__}: "
-            f"{error}. "
-            f"{info.remedy}, or "
-            f"repair it."
+            f"{info.label} could not be imported: {type(error).__name__}: {error}. {info.remedy}, "
+            "or repair it."
         ) from error
     return module
 
@@ -301,9 +291,7 @@ def _register(manager: pluggy.PluginManager, info: PluginInfo, module: ModuleTyp
     other = manager.get_plugin(info.name)
     if other is not None or manager.is_registered(module):
         raise PluginError(
-            f"{info.label} is loaded already under the "
-            f"name "
-            f"'{manager.get_name(other or module)}'. "
+            f"{info.label} is loaded already under the name '{manager.get_name(other or module)}'. "
             f"{info.remedy}."
         )
     unmarked = [
@@ -313,19 +301,15 @@ def _register(manager: pluggy.PluginManager, info: PluginInfo, module: ModuleTyp
     ]
     if unmarked:
         raise PluginError(
-            f"{info.label}: {unmarked[0]} lacks @hookimpl, so it would never be "
-            f"called. "
-            f"Add it, or "
+            f"{info.label}: {unmarked[0]} lacks @hookimpl, so it would never be called. Add it, or "
             f"{_lower(info)}."
         )
     try:
         manager.register(module, name=info.name)
     except pluggy.PluginValidationError as error:
         raise PluginError(
-            f"{info.label} does not fit the hookspecs: "
-            f"{_one_line(error)}. "
-            f"{info.remedy}, "
-            f"or repair it."
+            f"{info.label} does not fit the hookspecs: {_one_line(error)}. {info.remedy}, or "
+            "repair it."
         ) from error
     _refuse_odd_hooks(manager, info, module)
     return info
@@ -343,17 +327,13 @@ def _refuse_odd_hooks(manager: pluggy.PluginManager, info: PluginInfo, module: M
             if hook.kwargnames:  # pluggy never passes a value to a parameter that has a default
                 names = choices(hook.kwargnames)
                 raise PluginError(
-                    f"{info.label}: {caller.name} has parameters with defaults, "
-                    f"which "
-                    f"never get a value: "
-                    f"{names}."
+                    f"{info.label}: {caller.name} has parameters with defaults, which never get a "
+                    f"value: {names}."
                 )
             if hook.wrapper or hook.hookwrapper:
                 raise PluginError(
-                    f"{info.label}: {caller.name} is a wrapper, but hooks "
-                    f"only "
-                    f"collect. "
-                    f"Remove wrapper=True."
+                    f"{info.label}: {caller.name} is a wrapper, but hooks only collect. Remove "
+                    "wrapper=True."
                 )
 
 
@@ -383,10 +363,8 @@ def _with_parts(manager: pluggy.PluginManager, info: PluginInfo) -> PluginInfo:
             parts += _collected(info, hook.function)
     if info.file and not parts:
         raise PluginError(
-            f"{info.label} offers no parts. Implement toolkit_parts with "
-            f"@hookimpl: "
-            f"see "
-            f"toolkit new-plugin."
+            f"{info.label} offers no parts. Implement toolkit_parts with @hookimpl: see toolkit "
+            "new-plugin."
         )
     return PluginInfo(
         info.name, info.distribution, info.version, tuple(parts), info.file, info.sha256
@@ -398,10 +376,8 @@ def _collected(info: PluginInfo, function: Callable[..., Any]) -> list[Part]:
         offered: list[Part] = list(function() or ())
     except Exception as error:
         raise PluginError(
-            f"{info.label} failed to name its parts: {type(error).__name__}: "
-            f"{error}. "
-            f"{info.remedy}, or "
-            f"repair it."
+            f"{info.label} failed to name its parts: {type(error).__name__}: {error}. "
+            f"{info.remedy}, or repair it."
         ) from error
     for part in offered:
         if problem := problem_of(part):
@@ -417,18 +393,13 @@ def _owners(plugins: Iterable[PluginInfo]) -> Mapping[tuple[str, str], PluginInf
             seen = sum((other.kind, other.name) == (part.kind, part.name) for other in plugin.parts)
             if first is not plugin:
                 raise PluginError(
-                    f"{first.label} and {_lower_first(plugin.label)} both offer "
-                    f"the "
-                    f"{part.kind} part "
-                    f"'{part.name}'. "
-                    f"{first.remedy}, or {_lower(plugin)}."
+                    f"{first.label} and {_lower_first(plugin.label)} both offer the {part.kind} "
+                    f"part '{part.name}'. {first.remedy}, or {_lower(plugin)}."
                 )
             if seen > 1:
                 raise PluginError(
-                    f"{plugin.label} offers the {part.kind} part '{part.name}' "
-                    f"twice. "
-                    f"{plugin.remedy}, or "
-                    f"repair it."
+                    f"{plugin.label} offers the {part.kind} part '{part.name}' twice. "
+                    f"{plugin.remedy}, or repair it."
                 )
     return MappingProxyType(owners)
 
@@ -440,9 +411,7 @@ def problem_of(part: object) -> str | None:
     """What is wrong with a part, as a sentence, or None."""
     if not isinstance(part, Part) or not isinstance(part, KINDS.get(part.kind, ())):
         return (
-            f"toolkit_parts gave {type(part).__name__} instead of a "
-            f"part. "
-            f"Parts: "
+            f"toolkit_parts gave {type(part).__name__} instead of a part. Parts: "
             f"{choices(k.__name__ for k in KINDS.values())}."
         )
     what = f"{part.kind} part '{part.name}'"
@@ -461,10 +430,8 @@ def _problem_of_name(part: Part) -> str | None:
         if prefix not in STAGE_PREFIXES or not _is_word(rest):
             starts = ", ".join(f"{name}." for name in STAGE_PREFIXES)
             return (
-                f"a stage part's name is a prefix and a word, such "
-                f"as "
-                f"extract.words. "
-                f"Prefixes: {starts}."
+                "a stage part's name is a prefix and a word, such as extract.words. Prefixes: "
+                f"{starts}."
             )
         return None
     return (
@@ -490,9 +457,7 @@ def _problem_of_params(part: Part) -> str | None:
     split = getattr(part, "split", None)
     if split is not None and split not in part.params.model_fields:
         return (
-            f"split names '{split}', which is no field "
-            f"of "
-            f"its "
+            f"split names '{split}', which is no field of its "
             f"params.{nearest(split, part.params.model_fields)}"
         )
     return None
@@ -506,20 +471,16 @@ def _problem_of_tables(part: Part) -> str | None:
         for name in names:
             if name not in allowed:
                 return (
-                    f"{side} names '{name}', which is no such "
-                    f"table.{nearest(name, allowed)} "
-                    f"Tables: "
-                    f"{choices(allowed)}."
+                    f"{side} names '{name}', which is no such table.{nearest(name, allowed)} "
+                    f"Tables: {choices(allowed)}."
                 )
     instead = getattr(part, "instead", None)
     if instead is not None and not (
         instead in getattr(part, "optional", ()) and getattr(part, "uses_model", False)
     ):
         return (
-            f"instead names '{instead}': only one of its `optional` tables can stand "
-            f"for the model, of a "
-            f"part with "
-            f"uses_model."
+            f"instead names '{instead}': only one of its `optional` tables can stand for the "
+            "model, of a part with uses_model."
         )
     return None
 

@@ -31,10 +31,8 @@ if TYPE_CHECKING:
     from toolkit_store import Store
 
 POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
-    "base-uri "
-    "'none'; "
-    "form-action 'none'"
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action "
+    "'none'"
 )
 _STATES = {
     "done": ("good", "✓", "Done", "Every step is committed."),
@@ -262,10 +260,8 @@ def _methods(manifest: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -
         "What each stage did, and every setting it ran with", ("stage", "part", "settings"), body
     )
     seed = (
-        f"<p>Every random draw comes from seed {_e(manifest.get('seed'))} by "
-        f"counter: "
-        f"no order or batch "
-        f"changes it.</p>"
+        f"<p>Every random draw comes from seed {_e(manifest.get('seed'))} by counter: no order or "
+        "batch changes it.</p>"
     )
     passes = "".join(f"<p>{_e(sentence)}</p>" for sentence in passes_in_words(events))
     registered = manifest.get("preregistration")
@@ -293,9 +289,7 @@ def _timings(told: Tally) -> str:
     workers = len({step.worker for step in steps if step.worker}) or 1
     busy = _duration(sum(step.seconds for step in steps))
     said = (
-        f"{_some(len(steps), 'step')} computed in {busy} of work by "
-        f"{_some(workers, 'worker')}, "
-        f"in "
+        f"{_some(len(steps), 'step')} computed in {busy} of work by {_some(workers, 'worker')}, in "
         f"{_some(told.sessions, 'session')}."
     )
     table = _table("The slowest steps", ("step", "worker", "why it ran", "time"), body)

@@ -32,8 +32,7 @@ def _work(stage: str, found: Sequence[Mapping[str, Any]]) -> str:
     times = "one pass" if passes == 1 else f"up to {passes} passes"
     work = f"{samples:,} samples were computed as {texts:,} distinct texts"
     return (
-        f"{stage}: {work}, in {times} over the model "
-        f"({batches:,} "
+        f"{stage}: {work}, in {times} over the model ({batches:,} "
         f"batch{'es'[: 2 * (batches != 1)]})."
     )
 
@@ -42,10 +41,8 @@ def _plan(event: Mapping[str, Any] | None) -> Iterator[str]:
     if event and event["plan"]:
         free = f"{event['free'] / 2**30:.1f} GiB free ({event['device']})"
         yield (
-            f"Batch plan: at most {event['plan']['tokens']:,} padded tokens "
-            f"a "
-            f"batch, "
-            f"chosen for {free}."
+            f"Batch plan: at most {event['plan']['tokens']:,} padded tokens a batch, chosen for "
+            f"{free}."
         )
 
 
@@ -56,8 +53,6 @@ def _gave_way(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for way in sorted({way for event in found for way in event["ways"]}):
         together = min(event["saes_together"] for event in found)
         yield (
-            f"Not all SAEs fitted in memory together: at most {together} were "
-            f"held, "
-            f"and "
+            f"Not all SAEs fitted in memory together: at most {together} were held, and "
             f"{_WAYS[way]}."
         )

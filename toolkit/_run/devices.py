@@ -35,10 +35,8 @@ def _numbers(gpu: str) -> list[int]:
         chosen = [int(text) for text in gpu.split(",")]
     except ValueError:
         raise BadInput(
-            f"--gpu {gpu}: write physical indices, such as `--gpu 5` or `--gpu "
-            f"2,5`, "
-            f"or "
-            f"`--gpu none`."
+            f"--gpu {gpu}: write physical indices, such as `--gpu 5` or `--gpu 2,5`, or `--gpu "
+            "none`."
         ) from None
     if len(set(chosen)) != len(chosen) or min(chosen) < 0:
         raise BadInput(f"--gpu {gpu}: each index once, counted from 0.")
@@ -55,11 +53,9 @@ def _visible(card: int, allowed: list[str] | None, environ: Mapping[str, str]) -
         return card
     if str(card) not in allowed:
         raise BadInput(
-            f"--gpu {card}: "
-            f"CUDA_VISIBLE_DEVICES={environ['CUDA_VISIBLE_DEVICES']!r} "
-            f"allows only "
-            f"{', '.join(allowed) or 'no GPU'}. "
-            f"--gpu counts physical cards. Choose one of those, or unset CUDA_VISIBLE_DEVICES."
+            f"--gpu {card}: CUDA_VISIBLE_DEVICES={environ['CUDA_VISIBLE_DEVICES']!r} allows only "
+            f"{', '.join(allowed) or 'no GPU'}. --gpu counts physical cards. Choose one of those, "
+            "or unset CUDA_VISIBLE_DEVICES."
         )
     return allowed.index(str(card))
 

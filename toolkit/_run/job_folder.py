@@ -95,17 +95,13 @@ class JobWriter:
         """Take rows for a table that the part declared, with exactly the table's columns."""
         if name not in self._counts:
             raise DataError(
-                f"{self._part} yielded rows for table '{name}', which it does "
-                f"not "
-                f"declare. It writes: "
-                f"{self._writes}."
+                f"{self._part} yielded rows for table '{name}', which it does not declare. It "
+                f"writes: {self._writes}."
             )
         wanted = arrow_schema(name)
         if not rows.schema.equals(wanted):
             raise DataError(
-                f"{self._part} yielded rows for '{name}' of "
-                f"another "
-                f"shape. "
+                f"{self._part} yielded rows for '{name}' of another shape. "
                 f"{_mismatch(rows.schema, wanted)}"
             )
         self._waiting.put((name, rows))

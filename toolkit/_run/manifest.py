@@ -114,9 +114,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BadInput(
-            f"{path}: the run's manifest cannot be read ({error}). Run the spec "
-            f"again; "
-            f"committed steps are "
-            f"reused."
+            f"{path}: the run's manifest cannot be read ({error}). Run the spec again; committed "
+            "steps are reused."
         ) from None
     return found

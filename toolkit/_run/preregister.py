@@ -64,19 +64,15 @@ def told(record: Mapping[str, Any]) -> str:
         else "before any step of this experiment was in the store"
     )
     words = [
-        f"Family and split were frozen on {in_words(record['registered_at'])}, "
-        f"{when} "
-        f"(sha256 "
+        f"Family and split were frozen on {in_words(record['registered_at'])}, {when} (sha256 "
         f"{record['sha256'][:16]})."
     ]
     families = [f"{id} {count:,}" for id, count in sorted(record["families"].items()) if count]
     words += [f"Tests in a family: {', '.join(families)}."] if families else []
     if record["results_before"]:
         words.append(
-            f"The test's result was there already "
-            f"({', '.join(record['results_before'])}): "
-            f"nothing was decided "
-            f"before it."
+            f"The test's result was there already ({', '.join(record['results_before'])}): nothing "
+            "was decided before it."
         )
     elif before:
         words.append("Its data may have been seen by then: read the results as exploration.")
@@ -86,10 +82,8 @@ def told(record: Mapping[str, Any]) -> str:
 def _told_earlier(other: Mapping[str, Any]) -> str:
     if other["registered_at"] is None:
         return (
-            f"The record of run {other['run']} cannot be read: whether it is one "
-            f"of "
-            f"the same data, "
-            f"nobody knows."
+            f"The record of run {other['run']} cannot be read: whether it is one of the same data, "
+            "nobody knows."
         )
     changed = (
         f"since then changed: {other['changed']}"
@@ -98,10 +92,8 @@ def _told_earlier(other: Mapping[str, Any]) -> str:
     )
     when = in_words(other["registered_at"])
     return (
-        f"It, or what it is tested on, was registered before, as run "
-        f"{other['run']} "
-        f"on "
-        f"{when}; {changed}."
+        f"It, or what it is tested on, was registered before, as run {other['run']} on {when}; "
+        f"{changed}."
     )
 
 
@@ -148,27 +140,19 @@ def _checked(path: Path, frozen: Mapping[str, Any]) -> dict[str, Any]:
         list(record["earlier"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Refused(
-            f"{path}: the preregistration cannot be read ({error}). Put the file "
-            f"back "
-            f"as "
-            f"it was written."
+            f"{path}: the preregistration cannot be read ({error}). Put the file back as it was "
+            "written."
         ) from None
     if not whole:
         raise Refused(
-            f"{path}: the preregistration was changed after it was written: its hash is "
-            f"not that of what it "
-            f"holds. Put it back "
-            f"as it "
-            f"was."
+            f"{path}: the preregistration was changed after it was written: its hash is not that "
+            "of what it holds. Put it back as it was."
         )
     if canonical(record["frozen"]) != canonical(frozen):
         changed = differences(canonical(record["frozen"]), canonical(frozen))
         raise Refused(
-            f"{path}: this run was registered with another family or split; changed "
-            f"since: {changed}. "
-            f"Run with the "
-            f"versions that it was "
-            f"registered with."
+            f"{path}: this run was registered with another family or split; changed since: "
+            f"{changed}. Run with the versions that it was registered with."
         )
     return record
 

@@ -70,10 +70,8 @@ def find_run(store: Path, text: str) -> str:
         return text
     if not known:
         raise BadInput(
-            f"There is no run '{text}': {store} holds no runs. Another store: "
-            f"--store "
-            f"PATH or "
-            f"TOOLKIT_STORE."
+            f"There is no run '{text}': {store} holds no runs. Another store: --store PATH or "
+            "TOOLKIT_STORE."
         )
     found = [run for run in known if text and run.startswith(text)]
     if len(found) == 1:
@@ -85,11 +83,8 @@ def find_run(store: Path, text: str) -> str:
     near = difflib.get_close_matches(text, known, n=5, cutoff=0.4) or known[-5:]
     listing = shlex.join(["toolkit", "runs", *_named(store)])
     raise BadInput(
-        f"There is no run '{text}' in {store}. Nearest: {_some(near)}. All runs: "
-        f"{listing}. Another "
-        f"store: --store PATH "
-        f"or "
-        f"TOOLKIT_STORE."
+        f"There is no run '{text}' in {store}. Nearest: {_some(near)}. All runs: {listing}. "
+        "Another store: --store PATH or TOOLKIT_STORE."
     )
 
 

@@ -61,11 +61,8 @@ def run_experiment(plan: Plan, parts: Parts, wishes: Wishes) -> Path:
         return _in_store(plan, parts, wishes, (executor, params, devices), show)
     except OSError as error:
         raise StoreError(
-            f"{store_folder(wishes.store)}: {error.strerror or error}. What was committed "
-            f"is safe; make room "
-            f"or repair the "
-            f"folder, "
-            f"then continue with the same command."
+            f"{store_folder(wishes.store)}: {error.strerror or error}. What was committed is safe; "
+            "make room or repair the folder, then continue with the same command."
         ) from error
     finally:
         show.close()

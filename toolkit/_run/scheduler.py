@@ -136,10 +136,8 @@ class Runner:
                 "run_interrupted", done=done, total=total or "an unknown number of", command=command
             )
             raise Interrupted(
-                f"{done} step{'s'[: done != 1]} {'is' if done == 1 else 'are'} "
-                f"safe. "
-                f"Continue with: "
-                f"{command}"
+                f"{done} step{'s'[: done != 1]} {'is' if done == 1 else 'are'} safe. Continue "
+                f"with: {command}"
             )
 
     def _advance(self) -> None:
@@ -168,10 +166,9 @@ class Runner:
             if misfits and gate.gate == "stop":
                 told = "\n".join(misfits)
                 raise Refused(
-                    f"{told}\nNothing that uses these SAEs was run. `--set "
-                    f"examine=warn` "
-                    f"goes on all the "
-                    f"same."
+                    f"{told}\n"
+                    "Nothing that uses these SAEs was run. `--set examine=warn` goes on all the "
+                    "same."
                 )
 
     def _complete(self, stage: str) -> bool:
@@ -400,9 +397,7 @@ class Runner:
         }
         if tried > ATTEMPTS:
             error = (
-                f"its worker died {ATTEMPTS} times ({how}); the "
-                f"last "
-                f"words: "
+                f"its worker died {ATTEMPTS} times ({how}); the last words: "
                 f"{self._folder / 'workers'}/{seat.worker.name}.log"
             )
             self._failures.append(f"stage '{step.stage.id}', step {step.index}: {error}")
@@ -419,10 +414,8 @@ class Runner:
         if found is None:
             at = f"stage '{step.stage.id}', step {step.index}"
             raise StepFailed(
-                f"{at}: the files in {folder} are not those the worker wrote. Examine "
-                f"the "
-                f"disk, then run "
-                f"again."
+                f"{at}: the files in {folder} are not those the worker wrote. Examine the disk, "
+                "then run again."
             )
         done, tables = found
         row = self._row(

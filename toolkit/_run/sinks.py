@@ -39,9 +39,7 @@ def _safe(name: str, sink: str) -> PurePosixPath:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts:
         raise DataError(
-            f"sink '{sink}' wants to write '{name}', outside its folder. A sink "
-            f"names "
-            f"files inside its "
-            f"folder."
+            f"sink '{sink}' wants to write '{name}', outside its folder. A sink names files inside "
+            "its folder."
         )
     return path

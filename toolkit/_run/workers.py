@@ -84,14 +84,9 @@ class Pool:
             here, there = self._versions.get(name, "not there"), found.get(name, "not there")
             if here != there:
                 raise VersionMismatch(
-                    f"{seat.worker.name} carries another version: {name} is "
-                    f"{there} "
-                    f"there "
-                    f"and {here} here. "
-                    f"Install the same version on both sides (or rebuild the image), "
-                    f"then "
-                    f"issue the same "
-                    f"command again."
+                    f"{seat.worker.name} carries another version: {name} is {there} there and "
+                    f"{here} here. Install the same version on both sides (or rebuild the image), "
+                    "then issue the same command again."
                 )
         seat.ready = True
         self._emit(
@@ -126,9 +121,7 @@ class Pool:
         how = ending(seat.worker.stop(now=True))
         if not seat.ready:
             raise WorkerDied(
-                f"{seat.worker.name} ended before its first word ({how}). Its "
-                f"own "
-                f"words: "
+                f"{seat.worker.name} ended before its first word ({how}). Its own words: "
                 f"{self._folder}/{seat.worker.name}.log"
             )
         self.seats[self.seats.index(seat)] = self._start(seat.device)

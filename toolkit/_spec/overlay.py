@@ -68,10 +68,8 @@ def apply_set(base: Node, text: str) -> Node:
     steps = name.strip().split(".")
     if not equals or not all(steps):
         raise SpecError(
-            f"{source}: Write PATH=VALUE with dots between the steps, "
-            f"like "
-            f"--set "
-            f"stages.features.with.at=all."
+            f"{source}: Write PATH=VALUE with dots between the steps, like --set "
+            "stages.features.with.at=all."
         )
     if len(steps) > MAX_DEPTH:
         raise SpecError(f"{source}: The path has more than {MAX_DEPTH} steps.")
@@ -95,9 +93,7 @@ def _merge_stages(base: Node, overlay: Node) -> Node:
         name = _label_once(overlay, index, "id", "stages")
         if name not in ids:
             raise SpecError(
-                f"{change.place}: stages.{index}: There is no stage "
-                f"'{name}' "
-                f"to "
+                f"{change.place}: stages.{index}: There is no stage '{name}' to "
                 f"change.{_known(name, ids)}"
             )
         place = ids.index(name)
@@ -118,9 +114,7 @@ def _merge_sinks(base: Node, overlay: Node) -> Node:
             items.append(change)
         else:
             raise SpecError(
-                f"{change.place}: sinks.{index}: There is no sink "
-                f"'{name}' "
-                f"to "
+                f"{change.place}: sinks.{index}: There is no sink '{name}' to "
                 f"change.{_known(name, names)}"
             )
     return Node(items, base.file, base.line)
@@ -132,10 +126,8 @@ def _label_once(overlay: Node, index: int, key: str, where: str) -> str:
     name = label(change, key)
     if not name:
         raise SpecError(
-            f"{change.place}: {where}.{index}: An overlay changes {where} by "
-            f"`{key}`; "
-            f"give this one its "
-            f"{key}."
+            f"{change.place}: {where}.{index}: An overlay changes {where} by `{key}`; give this "
+            f"one its {key}."
         )
     if name in [label(item, key) for item in overlay.value[:index]]:
         raise SpecError(
@@ -169,10 +161,8 @@ def _edit(node: Node | None, steps: Sequence[str], value: Node, at: At) -> Node:
         node = Node({}, value.file)
     if not isinstance(node.value, dict):
         raise SpecError(
-            f"{value.file}: {_path(at)} is {node.value!r} ({node.place}), not a "
-            f"map; "
-            f"it "
-            f"has no '{steps[0]}'."
+            f"{value.file}: {_path(at)} is {node.value!r} ({node.place}), not a map; it has no "
+            f"'{steps[0]}'."
         )
     child = _edit(node.value.get(steps[0]), steps[1:], value, (*at, steps[0]))
     return Node({**node.value, steps[0]: child}, node.file, node.line)
@@ -195,10 +185,8 @@ def _index(node: Node, step: str, source: str, at: At) -> int:
     if key:
         raise SpecError(f"{source}: There is no '{step}' in {_path(at)}.{_known(step, names)}")
     raise SpecError(
-        f"{source}: {_path(at)} is a list of {len(node.value)}; a step into it is "
-        f"a "
-        f"number from 0, not "
-        f"'{step}'."
+        f"{source}: {_path(at)} is a list of {len(node.value)}; a step into it is a number from 0, "
+        f"not '{step}'."
     )
 
 

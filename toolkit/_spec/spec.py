@@ -227,10 +227,8 @@ def _needs_problems(spec: Spec, first: Mapping[str, int]) -> Iterator[tuple[At, 
         at: At = ("stages", first[cycle[0]], "needs")
         yield (
             at,
-            f"Stages need each other in a circle: {' -> '.join(cycle)}. Take one "
-            f"of "
-            f"these "
-            f"`needs` away.",
+            f"Stages need each other in a circle: {' -> '.join(cycle)}. Take one of these `needs` "
+            "away.",
         )
 
 
@@ -290,10 +288,8 @@ def _check_chain(root: Node, path: Path, trail: tuple[str, ...], seen: set[str])
         if target in trail:
             names = [os.path.basename(name) for name in (*trail[trail.index(target) :], target)]
             raise SpecError(
-                f"{place}: The `from` specs lead back to where they "
-                f"began: "
-                f"{' -> '.join(names)}. "
-                f"Take one away."
+                f"{place}: The `from` specs lead back to where they began: {' -> '.join(names)}. "
+                "Take one away."
             )
         try:
             other = load_yaml(Path(target)).root
@@ -328,8 +324,6 @@ def _check_stage(other: Node, stage: str, place: str, file: str) -> None:
     ids = [name for item in items if (name := label(item, "id"))]
     if stage not in (*ids, SOURCE):
         raise SpecError(
-            f"{place}: {file} has no stage '{stage}'.{nearest(stage, ids)} "
-            f"Its "
-            f"stages: "
+            f"{place}: {file} has no stage '{stage}'.{nearest(stage, ids)} Its stages: "
             f"{', '.join(ids) or 'none'}."
         )

@@ -148,10 +148,8 @@ def _environment(match: re.Match[str], place: str) -> str:
         )
     if name not in os.environ:
         raise SpecError(
-            f"{place}: The environment variable {name} is not "
-            f"set.{nearest(name, os.environ)} "
-            f"Set it and run "
-            f"again."
+            f"{place}: The environment variable {name} is not set.{nearest(name, os.environ)} Set "
+            "it and run again."
         )
     return os.environ[name]
 
@@ -179,10 +177,8 @@ def _bytes(path: Path) -> bytes:
         raise SpecError(f"'{path.absolute()}' cannot be read: {reason}.") from None
     if len(data) > MAX_BYTES:
         raise SpecError(
-            f"{path}:1: The file is larger than 1 MiB; a spec holds settings, "
-            f"data "
-            f"belongs in files of "
-            f"their own."
+            f"{path}:1: The file is larger than 1 MiB; a spec holds settings, data belongs in "
+            "files of their own."
         )
     return data
 
@@ -280,9 +276,7 @@ class _Builder:
         self._allow(event, depth)
         if not isinstance(event, yaml.ScalarEvent):
             raise self.refuse(
-                "A key has to be text, not a list or a map; did you mean to quote "
-                "a "
-                "value that has "
+                "A key has to be text, not a list or a map; did you mean to quote a value that has "
                 "braces?"
             )
         if event.implicit[0] and event.value == "<<":
@@ -328,10 +322,8 @@ class _Builder:
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
             mark = "*" if isinstance(event, yaml.AliasEvent) else "&"
             raise self.refuse(
-                f"Anchors and aliases (`{mark}{event.anchor}`) are not used in specs; "
-                f"write it out, or "
-                f"use "
-                f"--overlay."
+                f"Anchors and aliases (`{mark}{event.anchor}`) are not used in specs; write it "
+                "out, or use --overlay."
             )
         if event.tag is not None:
             tag = event.tag.replace("tag:yaml.org,2002:", "!!")
@@ -342,10 +334,8 @@ class _Builder:
             raise self.refuse(f"This is nested deeper than {MAX_DEPTH} levels.")
         if self.count > MAX_NODES:
             raise self.refuse(
-                f"More than {MAX_NODES} values; a spec holds settings, data "
-                f"belongs "
-                f"in "
-                f"files of their own."
+                f"More than {MAX_NODES} values; a spec holds settings, data belongs in files of "
+                "their own."
             )
 
     def _node(self, value: Any, line: int) -> Node:
@@ -371,10 +361,8 @@ class _Builder:
             else self.file
         )
         return SpecError(
-            f"{place}: Not valid YAML: {problem}. Check quotes, brackets "
-            f"and "
-            f"indentation "
-            f"just before it."
+            f"{place}: Not valid YAML: {problem}. Check quotes, brackets and indentation just "
+            "before it."
         )
 
     def refuse(self, text: str, line: int | None = None) -> SpecError:

@@ -394,10 +394,8 @@ def check_parser(part: ParserPart, params: Any) -> None:
             _must(
                 reply.failure,
                 part,
-                f"it found the action '{reply.action}' in {text[:20]!r}; give "
-                f"a "
-                f"failure, "
-                f"not a default",
+                f"it found the action '{reply.action}' in {text[:20]!r}; give a failure, not a "
+                "default",
             )
         _must(
             reply.amount is None or math.isfinite(reply.amount),

@@ -175,29 +175,23 @@ def _check_encoding(model: Model, text: str, *, chat: bool) -> None:
     _kept(
         model,
         begun,
-        f"encode gave the shift {found.shift} for {said}, but that is not where "
-        f"the "
-        f"given "
-        f"text begins",
+        f"encode gave the shift {found.shift} for {said}, but that is not where the given text "
+        "begins",
     )
     if model.bos_id is not None:
         right = found.ids[0] == model.bos_id and found.ids.count(model.bos_id) == 1
         _kept(
             model,
             right,
-            f"encode gave {found.ids.count(model.bos_id)} BOS for {said}; exactly "
-            f"one, "
-            f"at "
-            f"the start",
+            f"encode gave {found.ids.count(model.bos_id)} BOS for {said}; exactly one, at the "
+            "start",
         )
         added = chat or found.offsets[0][0] == found.offsets[0][1]
         _kept(
             model,
             added,
-            f"the added BOS has the characters {found.offsets[0]} of {said}; "
-            f"give "
-            f"it "
-            f"none, as (0, 0)",
+            f"the added BOS has the characters {found.offsets[0]} of {said}; give it none, as (0, "
+            "0)",
         )
 
 
@@ -373,10 +367,8 @@ def _check_prefix(model: Model, ids: Sequence[int], tolerance: float) -> None:
         _kept(
             model,
             same,
-            f"suffix of rows at several layers gave other states for layer "
-            f"{layer} "
-            f"than "
-            f"whole passes give",
+            f"suffix of rows at several layers gave other states for layer {layer} than whole "
+            "passes give",
         )
     _kept(
         model,
@@ -614,8 +606,6 @@ def _check_decode(sae: Sae, activations: Tensor, tolerance: float) -> None:
             _kept(
                 sae,
                 same,
-                f"decode adds something else for feature {feature} than "
-                f"decoder_rows "
-                f"says: it is to be "
-                f"affine",
+                f"decode adds something else for feature {feature} than decoder_rows says: it is "
+                "to be affine",
             )

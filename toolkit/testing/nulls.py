@@ -193,10 +193,8 @@ def _solve(function: Callable[[float], float], target: float, low: float, high: 
     """Bisection for a rising function."""
     if not function(low) <= target <= function(high):
         raise ValueError(
-            f"{target} is out of reach: between {function(low):.3g} "
-            f"and "
-            f"{function(high):.3g} "
-            f"is possible"
+            f"{target} is out of reach: between {function(low):.3g} and {function(high):.3g} is "
+            "possible"
         )
     for _ in range(60):
         middle = 0.5 * (low + high)

@@ -47,10 +47,8 @@ def identify(params: Mamba) -> Identity:
         or not weights
     ):
         raise BadInput(
-            f"{folder} is no Mamba: wanted *.safetensors and a whole config.json "
-            f"of "
-            f"model_type mamba. "
-            f"Name another folder."
+            f"{folder} is no Mamba: wanted *.safetensors and a whole config.json of model_type "
+            "mamba. Name another folder."
         )
     content = content_digest({**listed(folder, ["*.json"]), **weights})
     digest = hashlib.sha256(f"{content} {params.dtype}".encode()).hexdigest()
@@ -144,10 +142,8 @@ class MambaModel(Model):
         longest = max(map(len, batch))
         if longest > self.context:
             raise DataError(
-                f"A sequence has {longest} tokens; {self.identity.name} reads at "
-                f"most "
-                f"{self.context}. "
-                f"Shorten it."
+                f"A sequence has {longest} tokens; {self.identity.name} reads at most "
+                f"{self.context}. Shorten it."
             )
         return torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in batch])
 

@@ -81,10 +81,8 @@ def _saes(params: Sparsify) -> list[SparsifySae]:
     if missing or not wanted:
         there = ", ".join(map(str, sorted(sae.layer for sae in saes))) or "none"
         raise BadInput(
-            f"saes.with.path: {root} has SAEs of sparsify for layers {there}. Name some "
-            f"of these, or "
-            f"another "
-            f"folder."
+            f"saes.with.path: {root} has SAEs of sparsify for layers {there}. Name some of these, "
+            "or another folder."
         )
     return sorted(wanted, key=lambda sae: (sae.layer, sae.name))
 
@@ -108,10 +106,8 @@ class SparsifySae(Sae):
         ):
             if known[name] != value:
                 raise BadInput(
-                    f"{folder / FILES[0]}: {name} is {known[name]!r}; `sparsify` "
-                    f"reads "
-                    f"SAEs with {value!r} "
-                    f"only."
+                    f"{folder / FILES[0]}: {name} is {known[name]!r}; `sparsify` reads SAEs with "
+                    f"{value!r} only."
                 )
         self.inputs, self._k = int(known["d_in"]), int(known["k"])
         self.width = int(known["num_latents"]) or self.inputs * int(known["expansion_factor"])
@@ -162,10 +158,8 @@ class SparsifySae(Sae):
             )
             if bad:
                 raise DataError(
-                    f"{self._file}: {bad} has numbers that are NaN or infinite. "
-                    f"Copy "
-                    f"or "
-                    f"download it again."
+                    f"{self._file}: {bad} has numbers that are NaN or infinite. Copy or download "
+                    "it again."
                 )
         self._weights = {name: tensor.to(device) for name, tensor in self._weights.items()}
         return self._weights

@@ -249,10 +249,8 @@ def markdown(play: Table, saes: list[Table]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     lines += [
-        "| {sae} | {l0:.1f} | {ev:.4f} | {dead:.1%} | {loss:.3f} | {loss_with_sae:.3f} "
-        "| "
-        "{loss_recovered:.4f} "
-        "|".format(**row)
+        "| {sae} | {l0:.1f} | {ev:.4f} | {dead:.1%} | {loss:.3f} | {loss_with_sae:.3f} | "
+        "{loss_recovered:.4f} |".format(**row)
         for row in saes
     ]
     return "\n".join(lines)

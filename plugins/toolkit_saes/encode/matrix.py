@@ -51,10 +51,8 @@ class Stored:
         with self.file.open("rb") as file:
             if stamp(self.file) != self.stamp:
                 raise DataError(
-                    f"{self.file} has changed since it was checked. Run again, and "
-                    f"leave "
-                    f"it as it is "
-                    f"meanwhile."
+                    f"{self.file} has changed since it was checked. Run again, and leave it as it "
+                    "is meanwhile."
                 )
             held = mmap.mmap(
                 file.fileno(), below + count * kind.itemsize, access=mmap.ACCESS_COPY, offset=self.start - below

@@ -151,10 +151,8 @@ def _check_size(file: Path, inflated: int) -> None:
     packed = file.stat().st_size
     if inflated > max(INFLATED, INFLATES * packed):
         raise BadInput(
-            f"{file} would grow from {packed:,} to {inflated:,} bytes: weights do not "
-            f"compress so well. "
-            f"It "
-            f"is not opened."
+            f"{file} would grow from {packed:,} to {inflated:,} bytes: weights do not compress so "
+            "well. It is not opened."
         )
 
 
@@ -166,10 +164,8 @@ def _array_shape(file: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) ->
     name = info.filename.removesuffix(".npy")
     if dtype.hasobject:
         raise BadInput(
-            f"{file}: {name} holds Python objects (a pickle), which could run code. "
-            f"It "
-            f"is "
-            f"not opened."
+            f"{file}: {name} holds Python objects (a pickle), which could run code. It is not "
+            "opened."
         )
     if dtype.kind != "f" or dtype.itemsize not in (2, 4, 8):
         raise BadInput(
@@ -178,10 +174,8 @@ def _array_shape(file: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) ->
     promised = start + dtype.itemsize * int(np.prod(shape, dtype=object))
     if promised != info.file_size:
         raise BadInput(
-            f"{file}: {name} is cut off or too long: its header promises "
-            f"{promised:,} "
-            f"bytes, it has "
-            f"{info.file_size:,}."
+            f"{file}: {name} is cut off or too long: its header promises {promised:,} bytes, it "
+            f"has {info.file_size:,}."
         )
     return tuple(int(size) for size in shape)
 
@@ -204,11 +198,8 @@ def _checked(file: Path, name: str, found: Stored | Tensor) -> Stored | Tensor:
     bad = bad_numbers(found) if isinstance(found, Stored) else int((~found.isfinite()).sum())
     if bad:
         raise DataError(
-            f"{file}: {bad:,} of {math.prod(found.shape):,} numbers of {name} are NaN or "
-            f"infinite. Copy or "
-            f"download it again, "
-            f"or use "
-            f"another SAE."
+            f"{file}: {bad:,} of {math.prod(found.shape):,} numbers of {name} are NaN or infinite. "
+            "Copy or download it again, or use another SAE."
         )
     return found
 
@@ -217,11 +208,8 @@ def check_axes(file: Path, inputs: int, width: int, outputs: int) -> None:
     """Features and inputs must be told apart by their number, or swapped axes would pass unseen."""
     if width in (inputs, outputs):
         raise BadInput(
-            f"{file}: it has {width} features and {inputs} inputs, {outputs} "
-            f"outputs: "
-            f"which axis is which "
-            f"cannot be checked. "
-            f"SAEs with as many features as numbers are not read."
+            f"{file}: it has {width} features and {inputs} inputs, {outputs} outputs: which axis "
+            "is which cannot be checked. SAEs with as many features as numbers are not read."
         )
 
 
@@ -239,10 +227,8 @@ def refuse_pickles(folder: Path) -> None:
     )
     if found:
         raise BadInput(
-            f"{folder}: {found[0]} is a pickle, which could run code. It is not opened. "
-            f"Convert it to "
-            f"safetensors where "
-            f"you trust it."
+            f"{folder}: {found[0]} is a pickle, which could run code. It is not opened. Convert it "
+            "to safetensors where you trust it."
         )
 
 

@@ -26,9 +26,7 @@ SITE = "It is of another site."
 BEFORE, BEHIND = "It belongs before the post-norm.", "It belongs behind the post-norm."
 BOS = "What it declares was measured with BOS among the tokens."
 DROPPED = (
-    "A norm factor was dropped: inputs and outputs are to be scaled by "
-    "{:.3g}, "
-    "sqrt(d) over the "
+    "A norm factor was dropped: inputs and outputs are to be scaled by {:.3g}, sqrt(d) over the "
     "mean norm."
 )
 DOUBLED = "A norm factor is applied that is in the weights already, or belongs to another model."
@@ -140,8 +138,7 @@ def norms_otherwise(sae: Sae, rows: Tensor, targets: Tensor) -> Iterator[tuple[s
         scale_in, scale_out = ((1 / factor if inverse else factor) for factor in factors)
         for rescaled in (False, True):
             name = (
-                f"inputs times {scale_in:.3g}, "
-                f"thresholds "
+                f"inputs times {scale_in:.3g}, thresholds "
                 f"{f'times {scale_out:.3g}' if rescaled else 'kept'}"
             )
             yield (

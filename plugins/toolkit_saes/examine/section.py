@@ -12,11 +12,8 @@ USED = ("fits", "does not fit")
 """Verdicts on the place where an SAE is used; others are on places where it was only tried."""
 
 RULE = (
-    "An SAE fits that has an L0 within a third to three times the declared one, explains "
-    "at least half of the "
-    "variance, and does "
-    "not do "
-    "clearly better one layer off or otherwise run."
+    "An SAE fits that has an L0 within a third to three times the declared one, explains at least "
+    "half of the variance, and does not do clearly better one layer off or otherwise run."
 )
 
 

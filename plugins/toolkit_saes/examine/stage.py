@@ -272,11 +272,9 @@ def measure(
         cosine += float(torch.cosine_similarity(right, rebuilt, dim=-1).double().sum())
     if not spread:
         raise DataError(
-            f"examination of SAE {sae.name}: the first {SAMPLES} samples give {len(rows)} "
-            f"tokens, all with the "
-            f"same stream, so "
-            f"that "
-            f"there is nothing to explain. Give more samples, or longer ones."
+            f"examination of SAE {sae.name}: the first {SAMPLES} samples give {len(rows)} tokens, "
+            "all with the same stream, so that there is nothing to explain. Give more samples, or "
+            "longer ones."
         )
     count = len(rows)
     return Measured(
@@ -359,24 +357,18 @@ def _cause(
             better, key=lambda pair: (_near(pair[1].l0, declared), pair[1].explained_variance)
         )
         return (
-            f"At {name} it would: L0 {found.l0:.1f}, explained "
-            f"variance "
-            f"{found.explained_variance:.2f}. "
-            f"{causes.get(name, LAYER)}"
+            f"At {name} it would: L0 {found.l0:.1f}, explained variance "
+            f"{found.explained_variance:.2f}. {causes.get(name, LAYER)}"
         )
     if declared is not None and own.l0 > HIGH * declared and own.explained_variance >= LEAST_EV:
         return (
-            "Far too many features fire: the threshold is missing, or is in "
-            "other "
-            "units than the "
+            "Far too many features fire: the threshold is missing, or is in other units than the "
             "activations."
         )
     if declared is not None and own.l0 < LOW * declared:
         return (
-            "Far too few features fire: a norm factor is missing, so that its "
-            "inputs "
-            "are too small, or it "
-            "is of another model."
+            "Far too few features fire: a norm factor is missing, so that its inputs are too "
+            "small, or it is of another model."
         )
     return "It fits at neither layer beside it: it is of another model or another site."
 

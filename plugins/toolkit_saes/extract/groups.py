@@ -199,14 +199,9 @@ class Encoding:
             # Out here nothing refers to the failed attempt any more, so that its memory can be had.
             if not self._make_room(sae, len(rows)):
                 raise DataError(
-                    f"SAE {sae.name} ({sae.width:,} features of {sae.inputs:,} numbers) "
-                    f"does not fit in "
-                    f"memory beside the "
-                    f"model, "
-                    f"even alone and a row at a time ({said}). Use a larger device, "
-                    f"or "
-                    f"choose narrower "
-                    f"SAEs."
+                    f"SAE {sae.name} ({sae.width:,} features of {sae.inputs:,} numbers) does not "
+                    f"fit in memory beside the model, even alone and a row at a time ({said}). Use "
+                    "a larger device, or choose narrower SAEs."
                 )
 
     def _make_room(self, sae: Sae, rows: int) -> bool:

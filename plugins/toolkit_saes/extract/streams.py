@@ -39,11 +39,9 @@ def kept_positions(
         beyond = set(kept) - set(looked_at)
         if beyond:
             raise DataError(
-                f"stream: sample '{row['sample']}': position {min(beyond)} is not among "
-                f"those that `at` "
-                f"looks at. Widen `at` "
-                f"(a list of "
-                f"selectors is their union), or keep the stream only where it looks."
+                f"stream: sample '{row['sample']}': position {min(beyond)} is not among those that "
+                "`at` looks at. Widen `at` (a list of selectors is their union), or keep the "
+                "stream only where it looks."
             )
         found[row["sample"]] = kept
     return found

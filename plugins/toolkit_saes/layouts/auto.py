@@ -116,11 +116,9 @@ def _chosen(params: Auto) -> tuple[Layout, Any]:
         refuse_pickles(folders[0])
         read = choices({str(other.adapter) for other in LAYOUTS if other.adapter})
         raise BadInput(
-            f"saes.with.path: {folders[0]} is in the layout of {layout.name}, which "
-            f"no "
-            f"adapter here reads. "
-            f"They are {read}. "
-            f"Another layout takes one file: docs/tutorial/an-sae-adapter.md."
+            f"saes.with.path: {folders[0]} is in the layout of {layout.name}, which no adapter "
+            f"here reads. They are {read}. Another layout takes one file: "
+            "docs/tutorial/an-sae-adapter.md."
         )
     kind = _ADAPTERS[layout.adapter][1]
     if layout.adapter == "gemma_scope":
@@ -137,10 +135,8 @@ def _one(folders: list[Path], up: int) -> Path:
     sets = sorted({folder.parents[up - 1] for folder in folders})
     if len(sets) > 1:
         raise BadInput(
-            f"saes.with.path: there are several sets of "
-            f"SAEs: "
-            f"{choices(map(str, sets))}. "
-            f"Name one of them."
+            f"saes.with.path: there are several sets of SAEs: {choices(map(str, sets))}. Name one "
+            "of them."
         )
     return sets[0]
 
@@ -155,10 +151,8 @@ def _gemma(root: Path, folders: list[Path], layers: Layers) -> dict[str, Any]:
     )
     if found is None:
         raise BadInput(
-            f"saes.with.path: {root} is not named like layer_L/width_W/average_l0_N: "
-            f"where its SAE "
-            f"belongs is not "
-            f"known."
+            f"saes.with.path: {root} is not named like layer_L/width_W/average_l0_N: where its SAE "
+            "belongs is not known."
         )
     return {"layers": int(found[1] or 0), "width": found[2], "l0": (int(found[3]),), **site}
 
@@ -171,10 +165,8 @@ def _detect(root: Path) -> tuple[Layout, list[Path]]:
         if len(here) > 1:
             raise BadInput(
                 f"saes.with.path: {folder} is in the layouts of "
-                f"{choices(layout.name for layout in here)} "
-                f"at once. Keep the "
-                f"files of one, "
-                f"or name the adapter: "
+                f"{choices(layout.name for layout in here)} at once. Keep the files of one, or "
+                "name the adapter: "
                 f"{choices({layout.adapter for layout in here if layout.adapter})}."
             )
         for layout in here:
@@ -182,18 +174,14 @@ def _detect(root: Path) -> tuple[Layout, list[Path]]:
     if len(found) > 1:
         shown = "; ".join(f"{name} in {folders[0]}" for name, (_, folders) in sorted(found.items()))
         raise BadInput(
-            f"saes.with.path: {root} holds SAEs of several layouts: {shown}. Name "
-            f"the "
-            f"folder of one, or "
-            f"its adapter."
+            f"saes.with.path: {root} holds SAEs of several layouts: {shown}. Name the folder of "
+            "one, or its adapter."
         )
     if not found:
         for folder in _folders(root):
             refuse_pickles(folder)
         raise BadInput(
-            f"saes.with.path: {root} holds no SAEs in a "
-            f"known "
-            f"layout: "
+            f"saes.with.path: {root} holds no SAEs in a known layout: "
             f"{choices(layout.name for layout in LAYOUTS)}."
         )
     return next(iter(found.values()))

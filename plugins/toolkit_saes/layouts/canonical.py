@@ -158,11 +158,8 @@ class CanonicalSae(Sae):
         """The weights, for rows that they fit."""
         if rows.shape[-1] != self.inputs:
             raise DataError(
-                f"SAE {self.name} reads {self.inputs} numbers, the model's "
-                f"{self.hookpoint} has "
-                f"{rows.shape[-1]}: it "
-                f"belongs to "
-                f"another model. Name SAEs of this model."
+                f"SAE {self.name} reads {self.inputs} numbers, the model's {self.hookpoint} has "
+                f"{rows.shape[-1]}: it belongs to another model. Name SAEs of this model."
             )
         return self.weights(rows)
 
@@ -208,14 +205,9 @@ class CanonicalSae(Sae):
         """Weights whose output is in the stream's units without knowing the rows."""
         if weights.norm != "none" and weights.undo_norm:
             raise DataError(
-                f"SAE {self.name} gives each row its norm back ({weights.norm} norm), so "
-                f"what a feature adds "
-                f"to the stream "
-                f"differs "
-                f"from row to row. It can be extracted and examined, but not decoded or "
-                f"edited with by "
-                f"itself: choose "
-                f"another SAE."
+                f"SAE {self.name} gives each row its norm back ({weights.norm} norm), so what a "
+                "feature adds to the stream differs from row to row. It can be extracted and "
+                "examined, but not decoded or edited with by itself: choose another SAE."
             )
         return weights
 

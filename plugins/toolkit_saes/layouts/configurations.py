@@ -43,9 +43,7 @@ def read_configurations(file: Path) -> list[Entry]:
     twice = next((entry for at, entry in enumerate(entries) if entry in entries[:at]), None)
     if twice is not None:
         raise BadInput(
-            f"saes.with.configurations: {file} lists layer {twice.layer}, "
-            f"width "
-            f"{twice.width}, L0 "
+            f"saes.with.configurations: {file} lists layer {twice.layer}, width {twice.width}, L0 "
             f"{twice.l0} twice."
         )
     return entries
@@ -58,17 +56,13 @@ def _entry(file: Path, number: int, given: Any) -> Entry:
     l0 = _number(said.get("average_l0", said.get("l0", path and path[3])))
     if layer is None or l0 is None:
         raise BadInput(
-            f"saes.with.configurations: entry {number} of {file} names no layer "
-            f"and "
-            f"average_l0: "
+            f"saes.with.configurations: entry {number} of {file} names no layer and average_l0: "
             f"{str(given)[:80]}."
         )
     if path and (path[1] not in (None, str(layer)) or path[3] != str(l0)):
         raise BadInput(
-            f"saes.with.configurations: entry {number} of {file} says layer {layer}, "
-            f"L0 "
-            f"{l0}, and the path "
-            f"{path[0]}."
+            f"saes.with.configurations: entry {number} of {file} says layer {layer}, L0 {l0}, and "
+            f"the path {path[0]}."
         )
     return Entry(
         layer, path[2] if path else str(said.get("width", WIDTH)).removeprefix("width_"), l0

@@ -259,11 +259,8 @@ def _named(params: GemmaScope, root: Path) -> list[Path]:
     missing = [file for file in files if not file.exists()]
     if missing:
         raise BadInput(
-            f"saes.with.configurations: {len(missing)} of {len(files)} SAEs of the "
-            f"list "
-            f"are not in {root}; "
-            f"the first is "
-            f"{missing[0].relative_to(root)}."
+            f"saes.with.configurations: {len(missing)} of {len(files)} SAEs of the list are not in "
+            f"{root}; the first is {missing[0].relative_to(root)}."
         )
     return files
 
@@ -325,10 +322,8 @@ def _chosen_l0(params: GemmaScope, layer: int, width: str, there: list[int]) -> 
     if not found:
         asked, has = (", ".join(map(str, numbers)) for numbers in (params.l0, there))
         raise BadInput(
-            f"saes.with.l0: layer {layer} has SAEs of L0 {has}, none of {asked}. Name "
-            f"one "
-            f"of each layer, or "
-            f"say `all`."
+            f"saes.with.l0: layer {layer} has SAEs of L0 {has}, none of {asked}. Name one of each "
+            "layer, or say `all`."
         )
     return found
 
@@ -356,10 +351,8 @@ def _facts(file: Path, release: str, site: str) -> Facts:
     place, layer = SITES[site], _layer(file)
     if inputs != outputs and place.writes is None:
         raise BadInput(
-            f"{file}: it reads {inputs} numbers and writes {outputs}: it is a "
-            f"transcoder. "
-            f"Say `site: "
-            f"transcoders`."
+            f"{file}: it reads {inputs} numbers and writes {outputs}: it is a transcoder. Say "
+            "`site: transcoders`."
         )
     name = "/".join(file.parts[-4:-1])
     recipe = {"res": RECIPE, "embedding": f"{RECIPE}, in units of the stream"}.get(
@@ -394,10 +387,8 @@ def _shape(file: Path) -> tuple[int, int, int]:
     inputs, width = shapes["W_enc"]
     if shapes["b_enc"] == (inputs,) != (width,):
         raise BadInput(
-            f"{file}: W_enc is {shapes['W_enc']}, and b_enc has {inputs} "
-            f"features: "
-            f"its "
-            f"axes are swapped."
+            f"{file}: W_enc is {shapes['W_enc']}, and b_enc has {inputs} features: its axes are "
+            "swapped."
         )
     outputs = shapes["b_dec"][0] if len(shapes["b_dec"]) == 1 else inputs
     wanted = {

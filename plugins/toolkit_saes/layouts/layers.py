@@ -21,10 +21,8 @@ def chosen(wanted: Layers, there: Iterable[int], release: str) -> list[int]:
     missing = [layer for layer in found if layer not in known]
     if missing:
         raise BadInput(
-            f"saes.with.layers: {release} has no SAE for layer {missing[0]}; it "
-            f"has "
-            f"{_ranges(known)}. "
-            f"Layers count from 0."
+            f"saes.with.layers: {release} has no SAE for layer {missing[0]}; it has "
+            f"{_ranges(known)}. Layers count from 0."
         )
     if not found:
         raise BadInput(

@@ -175,10 +175,9 @@ def _by_layer(params: LlamaScope, root: Path) -> dict[int, Path]:
     for layer, folders in found.items():
         if len(folders) > 1:
             raise BadInput(
-                f"{root} holds several SAEs of layer "
-                f"{layer}: "
-                f"{choices(folder.name for folder in folders)}. "
-                f"Choose with `kind:`, or put them into folders of their own."
+                f"{root} holds several SAEs of layer {layer}: "
+                f"{choices(folder.name for folder in folders)}. Choose with `kind:`, or put them "
+                "into folders of their own."
             )
     return {layer: folders[0] for layer, folders in found.items()}
 

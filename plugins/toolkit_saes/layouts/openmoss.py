@@ -88,10 +88,8 @@ def facts(folder: Path, release: str) -> Facts:
     )
     if point != end and known["norm_activation"] == "token-wise":
         raise BadInput(
-            f"{folder / FILES[0]}: norm_activation is 'token-wise', and the norm of "
-            f"{end}, where it "
-            f"writes, is not "
-            f"known."
+            f"{folder / FILES[0]}: norm_activation is 'token-wise', and the norm of {end}, where "
+            "it writes, is not known."
         )
     return Facts(
         name=folder.name,
@@ -180,11 +178,8 @@ def _weights_file(folder: Path) -> Path:
         return file
     if (folder / "sae_weights.dcp").exists():
         raise BadInput(
-            f"{folder}: sae_weights.dcp is a distributed checkpoint, which holds "
-            f"pickles. "
-            f"It is not opened. "
-            f"Save it as "
-            f"sae_weights.safetensors with OpenMOSS's own code."
+            f"{folder}: sae_weights.dcp is a distributed checkpoint, which holds pickles. It is "
+            "not opened. Save it as sae_weights.safetensors with OpenMOSS's own code."
         )
     refuse_pickles(folder)
     raise BadInput(f"{folder} has no sae_weights.safetensors. Copy or download the folder again.")
@@ -194,11 +189,9 @@ def _layout(file: Path, shapes: dict[str, tuple[int, ...]]) -> Layout:
     found = [layout for layout in (OLD, NEW) if layout.w_enc in shapes and layout.w_dec in shapes]
     if len(found) != 1:
         raise BadInput(
-            f"{file} has {'both' if found else 'neither'} encoder.weight and "
-            f"decoder.weight "
-            f"(2025) and W_E and "
-            f"W_D (2026): it is not "
-            f"in one of OpenMOSS's layouts. It holds {choices(shapes)}."
+            f"{file} has {'both' if found else 'neither'} encoder.weight and decoder.weight (2025) "
+            "and W_E and W_D (2026): it is not in one of OpenMOSS's layouts. It holds "
+            f"{choices(shapes)}."
         )
     return found[0]
 
@@ -232,10 +225,8 @@ def _check(
         for side in ("hook_point_in", "hook_point_out"):
             if NORM + str(known[side]) not in shapes:
                 raise BadInput(
-                    f"{file} has no tensor '{NORM}{known[side]}': the norm that "
-                    f"inputs "
-                    f"are scaled by is "
-                    f"missing."
+                    f"{file} has no tensor '{NORM}{known[side]}': the norm that inputs are scaled "
+                    "by is missing."
                 )
 
 

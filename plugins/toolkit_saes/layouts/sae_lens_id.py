@@ -56,10 +56,7 @@ def identify(params: SaeLensId) -> Identity:
         shown = choices(list(paths)[:5])
         raise BadInput(
             f"saes.with.ids: release {params.release} has no SAE "
-            f"'{missing[0]}'.{nearest(missing[0], paths)} "
-            f"It has "
-            f"{len(paths)}, "
-            f"for example {shown}."
+            f"'{missing[0]}'.{nearest(missing[0], paths)} It has {len(paths)}, for example {shown}."
         )
     repository = str(found["repo_id"]) if found else params.release
     commit = snapshot(repository, "main", "*").revision
@@ -130,11 +127,8 @@ def _version() -> str:
         return metadata.version("sae-lens")
     except metadata.PackageNotFoundError:
         raise BadInput(
-            f"`sae_lens_id` opens SAEs with SAELens, which is not installed. Run "
-            f"`{INSTALL}`; "
-            f"SAELens's own files "
-            f"are read without it by "
-            f"`uses: saelens`."
+            f"`sae_lens_id` opens SAEs with SAELens, which is not installed. Run `{INSTALL}`; "
+            "SAELens's own files are read without it by `uses: saelens`."
         ) from None
 
 
@@ -154,9 +148,7 @@ def _listed(release: str) -> dict[str, Any] | None:
     )
     if release not in listed and "/" not in release:
         raise BadInput(
-            f"saes.with.release: SAELens has no release "
-            f"'{release}'.{nearest(release, listed)} "
-            f"It lists "
-            f"{len(listed)}."
+            f"saes.with.release: SAELens has no release '{release}'.{nearest(release, listed)} It "
+            f"lists {len(listed)}."
         )
     return listed.get(release)

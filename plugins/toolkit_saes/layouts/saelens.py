@@ -152,10 +152,8 @@ def _read(known: Mapping[str, Any], file: Path, scale: float) -> Weights:
     raw = safetensors_weights(file, safetensors_shapes(file))
     if "scaling_factor" in raw and not bool((raw["scaling_factor"] == 1).all()):
         raise BadInput(
-            f"{file}: scaling_factor is not 1: SAEs fine-tuned with a factor for "
-            f"each "
-            f"feature are not "
-            f"read."
+            f"{file}: scaling_factor is not 1: SAEs fine-tuned with a factor for each feature are "
+            "not read."
         )
     return convert(known, raw, scale)
 
@@ -177,10 +175,8 @@ def describe(
     _check_shapes(file, architecture, shapes, inputs, width, outputs)
     if metadata.get("hook_head_index") is not None:
         raise BadInput(
-            f"{file}: hook_head_index is {metadata['hook_head_index']!r}: SAEs of "
-            f"a "
-            f"single head are not "
-            f"read."
+            f"{file}: hook_head_index is {metadata['hook_head_index']!r}: SAEs of a single head "
+            "are not read."
         )
     point = _place(metadata, "hook_name", file)
     end = (
@@ -268,10 +264,8 @@ def up_to_date(found: Mapping[str, Any], file: Path) -> dict[str, Any]:
     )
     if known.get("finetuning_scaling_factor"):
         raise BadInput(
-            f"{file}: finetuning_scaling_factor is set: SAEs fine-tuned with a factor for "
-            f"each feature are "
-            f"not "
-            f"read."
+            f"{file}: finetuning_scaling_factor is set: SAEs fine-tuned with a factor for each "
+            "feature are not read."
         )
     for name in ("d_in", "d_sae", "architecture"):
         if name not in known:
@@ -327,9 +321,7 @@ def _architecture(known: Mapping[str, Any], file: Path) -> Architecture:
     if name not in ARCHITECTURES:
         advice = ADVICE.get(name, nearest(name, ARCHITECTURES).strip())
         raise BadInput(
-            f"{file}: architecture is {name!r}; `saelens` "
-            f"reads "
-            f"{choices(ARCHITECTURES)}. "
+            f"{file}: architecture is {name!r}; `saelens` reads {choices(ARCHITECTURES)}. "
             f"{advice}".strip()
         )
     return ARCHITECTURES[name]
@@ -344,22 +336,15 @@ def _factor(known: Mapping[str, Any], given: float | None, file: Path) -> float:
     if known["normalize_activations"] != "expected_average_only_in":
         if given is not None:
             raise BadInput(
-                f"saes.with.norm_scaling_factor: {file} says "
-                f"normalize_activations "
-                f"{known['normalize_activations']!r}: "
-                f"leave it out."
+                f"saes.with.norm_scaling_factor: {file} says normalize_activations "
+                f"{known['normalize_activations']!r}: leave it out."
             )
         return 1.0
     if given is None:
         raise BadInput(
-            f"{file}: normalize_activations is 'expected_average_only_in', and the factor "
-            f"is not in the "
-            f"files. "
-            f"Give "
-            f"`norm_scaling_factor:` (sqrt(d_in) over the mean norm of the training "
-            f"data); 1 runs it as "
-            f"SAELens does without "
-            f"it."
+            f"{file}: normalize_activations is 'expected_average_only_in', and the factor is not "
+            "in the files. Give `norm_scaling_factor:` (sqrt(d_in) over the mean norm of the "
+            "training data); 1 runs it as SAELens does without it."
         )
     return positive(given, "norm_scaling_factor", file)
 
@@ -400,10 +385,8 @@ def _check_shapes(
     ]
     if strange:
         raise BadInput(
-            f"{file} has a tensor '{strange[0]}' that an SAE of this architecture "
-            f"does "
-            f"not have: it would "
-            f"be run wrongly."
+            f"{file} has a tensor '{strange[0]}' that an SAE of this architecture does not have: "
+            "it would be run wrongly."
         )
 
 
@@ -495,10 +478,8 @@ def _folders(params: SaeLens, root: Path) -> list[Path]:
         ):
             refuse_pickles(place)
         raise BadInput(
-            f"{root / params.folder} holds no SAEs of SAELens: there is no cfg.json "
-            f"with "
-            f"sae_weights.safetensors "
-            f"in it."
+            f"{root / params.folder} holds no SAEs of SAELens: there is no cfg.json with "
+            "sae_weights.safetensors in it."
         )
     folders = [
         folder

@@ -68,10 +68,8 @@ class Residual(Between):
         """How many tests are corrected together has to be known before anything is computed."""
         if layers == KEPT:
             raise ValueError(
-                f"layers: name them, as all, 8, 1-31, 1- or [8, 15, 31]; `{KEPT}` "
-                f"is "
-                f"for "
-                f"compare.probe"
+                f"layers: name them, as all, 8, 1-31, 1- or [8, 15, 31]; `{KEPT}` is for "
+                "compare.probe"
             )
         return layers
 

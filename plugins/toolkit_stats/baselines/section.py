@@ -160,9 +160,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
         *(["how"] if own else []),
     )
     caption = (
-        "Held-out folds only; an interval takes clusters (units and equal "
-        "prompts) "
-        "for what is "
+        "Held-out folds only; an interval takes clusters (units and equal prompts) for what is "
         "independent"
     )
     note = f'<p class="faint">{draw.escaped("; ".join(common))}.</p>' if common else ""

@@ -83,27 +83,17 @@ def _compared_before(work: Work, test: Test) -> pa.Table:
         known = [] if rows is None else sorted(pc.unique(rows["group"]).to_pylist())
         there = f" They compared: {choices(known)}." if known else ""
         raise DataError(
-            f"family: `discovered` tests what an earlier stage found, and no stage "
-            f"among "
-            f"the needs compared "
-            f"'{test.contrast}'."
-            f"{nearest(test.contrast, known)}{there} Add to the needs a stage "
-            f"that "
-            f"compares the same "
-            f"with `half: select`."
+            "family: `discovered` tests what an earlier stage found, and no stage among the needs "
+            f"compared '{test.contrast}'.{nearest(test.contrast, known)}{there} Add to the needs a "
+            "stage that compares the same with `half: select`."
         )
     found = rows_of_half(own, "select")
     if not len(found):
         where = "on the confirm half" if len(rows_of_half(own, "confirm")) else "on all units"
         raise DataError(
-            f"family: the stage before compared '{test.contrast}' {where}; units that "
-            f"chose a feature "
-            f"cannot confirm it. "
-            f"Say "
-            f"`half: select` there: this stage tests on `half: confirm`, which "
-            f"shares "
-            f"no "
-            f"unit with it."
+            f"family: the stage before compared '{test.contrast}' {where}; units that chose a "
+            "feature cannot confirm it. Say `half: select` there: this stage tests on `half: "
+            "confirm`, which shares no unit with it."
         )
     return found
 
@@ -113,11 +103,8 @@ def _check_one(marks: pa.Table, test: Test) -> None:
     tests = sorted(pc.unique(marks["text"]).to_pylist())
     if len(tests) > 1 or (counts.num_rows and pc.max(counts["count_all"]).as_py() > 1):
         raise DataError(
-            f"family: more than one stage among the needs compared '{test.contrast}' on "
-            f"the select half "
-            f"({choices(tests)}); "
-            f"need one of "
-            f"them only."
+            f"family: more than one stage among the needs compared '{test.contrast}' on the select "
+            f"half ({choices(tests)}); need one of them only."
         )
 
 
@@ -134,10 +121,8 @@ def described_only(
     for space in found.features:
         if space not in spaces:
             raise DataError(
-                f"family: the select half found features in space {space}, of which this "
-                f"stage has no "
-                f"activations. Need "
-                f"the same "
-                f"extraction in both. Spaces here: {choices(spaces) if spaces else 'none'}."
+                f"family: the select half found features in space {space}, of which this stage has "
+                "no activations. Need the same extraction in both. Spaces here: "
+                f"{choices(spaces) if spaces else 'none'}."
             )
     return {space: facts for space, facts in spaces.items() if space in found.features}

@@ -106,11 +106,8 @@ class Compare(AtKept, Samples):
     def _on_the_other_half(self) -> Compare:
         if self.family == "discovered" and self.half != "confirm":
             raise ValueError(
-                f"family: 'discovered' is tested on units that chose nothing: half: "
-                f"confirm, and half: "
-                f"select in the stage "
-                f"that it needs "
-                f"(found half: {self.half})"
+                "family: 'discovered' is tested on units that chose nothing: half: confirm, and "
+                f"half: select in the stage that it needs (found half: {self.half})"
             )
         return self
 

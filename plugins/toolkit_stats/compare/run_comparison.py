@@ -113,14 +113,9 @@ def described(work: Work) -> dict[str, dict[str, Any]]:
     for space in BySpace(work.inputs.read("activations")).spaces:
         if space not in rows:
             raise DataError(
-                f"space {space}: it has activations, but table 'spaces' does not "
-                f"describe "
-                f"it, so its width is "
-                f"unknown. "
-                f"Let the stage that writes the activations write 'spaces' too. "
-                f"Spaces "
-                f"described: "
-                f"{choices(rows) if rows else 'none'}."
+                f"space {space}: it has activations, but table 'spaces' does not describe it, so "
+                "its width is unknown. Let the stage that writes the activations write 'spaces' "
+                f"too. Spaces described: {choices(rows) if rows else 'none'}."
             )
     return dict(sorted(rows.items()))
 

@@ -152,11 +152,8 @@ def of_shuffles(work: Work, design: Design) -> Test:
     )
     if strata is not None and (dealt == first).all():
         raise DataError(
-            f"within: each value of '{params.within}' has clusters of one group only, so "
-            f"that no label can be "
-            f"shuffled. Take a key "
-            f"within "
-            f"whose values both groups occur."
+            f"within: each value of '{params.within}' has clusters of one group only, so that no "
+            "label can be shuffled. Take a key within whose values both groups occur."
         )
 
     def run(matrix: Any, sides: Sides) -> dict[str, Floats]:

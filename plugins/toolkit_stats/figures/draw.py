@@ -9,26 +9,16 @@ import math
 from collections.abc import Iterable, Sequence
 
 STYLE = (
-    "<style>.stats{display:block;width:100%}"
-    ".stats "
-    "text{font-size:12px;fill:var(--faint);paint-order:stroke;stroke:var(--bg);stroke-width:3px;stroke-linejoin:round}"
-    ".stats "
-    "text.strong{fill:var(--fg);font-weight:600}.stats "
-    ".grid{stroke:var(--line)}.stats "
-    ".axis{stroke:var(--faint)}"
-    ".stats .dash{stroke:var(--faint);stroke-dasharray:4 "
-    "4}.stats "
-    ".lead{stroke:var(--faint);stroke-width:.75}"
-    ".stats .more{fill:var(--computed)}.stats "
+    "<style>.stats{display:block;width:100%}.stats "
+    "text{font-size:12px;fill:var(--faint);paint-order:stroke;stroke:var(--bg);stroke-width:3px;stroke-linejoin:round}.stats "
+    "text.strong{fill:var(--fg);font-weight:600}.stats .grid{stroke:var(--line)}.stats "
+    ".axis{stroke:var(--faint)}.stats .dash{stroke:var(--faint);stroke-dasharray:4 4}.stats "
+    ".lead{stroke:var(--faint);stroke-width:.75}.stats .more{fill:var(--computed)}.stats "
     ".less{fill:var(--failed)}.stats "
-    ".rest{fill:var(--faint);fill-opacity:.35}"
-    ".stats-key{display:flex;flex-wrap:wrap;gap:.25rem "
-    "1.25rem;margin:.25rem "
-    "0 "
-    ".75rem;font-size:.875rem}"
-    ".stats-key span{white-space:nowrap}.stats-key "
-    "i{display:inline-block;width:.7rem;height:.7rem;border-radius:50%;"
-    "margin-right:.45rem;print-color-adjust:exact}</style>"
+    ".rest{fill:var(--faint);fill-opacity:.35}.stats-key{display:flex;flex-wrap:wrap;gap:.25rem "
+    "1.25rem;margin:.25rem 0 .75rem;font-size:.875rem}.stats-key "
+    "span{white-space:nowrap}.stats-key "
+    "i{display:inline-block;width:.7rem;height:.7rem;border-radius:50%;margin-right:.45rem;print-color-adjust:exact}</style>"
 )
 
 

@@ -90,10 +90,8 @@ def _counts_said(found: Found) -> str:
             int((marked & ~found.twin).sum()) for marked in (found.discovered, found.significant)
         ]
         said.append(
-            f"With features that do the same in several SAEs of one site counted "
-            f"once: "
-            f"{alone[0]:,} and "
-            f"{alone[1]:,}."
+            "With features that do the same in several SAEs of one site counted once: "
+            f"{alone[0]:,} and {alone[1]:,}."
         )
     if found.adjusted:
         kept = int((found.significant & found.adjusted_significant).sum())
@@ -158,8 +156,7 @@ def _effects(found: Found, bars: Sequence[_Bar], middles: Sequence[float]) -> It
         if size:
             y = bottom - size / highest * EFFECTS
             about = (
-                f"<title>{draw.escaped(bar.space.short)}/{bar.feature}: "
-                f"{found.symbol} = "
+                f"<title>{draw.escaped(bar.space.short)}/{bar.feature}: {found.symbol} = "
                 f"{draw.signed(bar.largest)}</title>"
             )
             yield draw.line(middle, bottom, middle, y, "axis")
@@ -242,9 +239,6 @@ def _spoken(found: Found, bars: Sequence[_Bar]) -> str:
         f" Most of them at {peak.space.hookpoint}: {peak.more + peak.less}." if more + less else ""
     )
     return (
-        f"Bar chart over {len(bars)} hookpoints: {more} features are "
-        f"significantly "
-        f"higher "
-        f"in {found.a}, "
-        f"{less} in {found.b}.{where} The table below it has all numbers."
+        f"Bar chart over {len(bars)} hookpoints: {more} features are significantly higher in "
+        f"{found.a}, {less} in {found.b}.{where} The table below it has all numbers."
     )

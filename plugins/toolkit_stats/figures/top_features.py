@@ -21,29 +21,17 @@ LISTED, SHOWN, EXAMPLES = 12, 6, 3
 BEFORE, AFTER = 260, 90
 """Characters of a sample shown before and after the token in which a feature fires hardest."""
 STYLE = (
-    "<style>.stats-example{display:flex;flex-wrap:wrap;gap:.15rem "
-    ".9rem;margin:.5rem "
-    "0;padding:.6rem "
-    ".9rem;background:var(--soft);"
-    "border:1px solid var(--line);border-radius:.5rem}.stats-example "
-    ".meta{flex:0 "
-    "0 "
-    "8.5rem;color:var(--faint);font-size:.85rem;"
-    "overflow-wrap:anywhere}.stats-example .meta "
-    "b{color:var(--fg)}.stats-example "
-    ".said{flex:1 1 "
-    "18rem;min-width:0;"
-    "white-space:pre-wrap;overflow-wrap:anywhere;font-size:.925rem;line-height:1.75}.stats-example "
-    ".said "
-    "span{border-radius:.2rem;"
-    "padding:.1rem "
-    "0;print-color-adjust:exact;background:color-mix(in "
-    "srgb,var(--hue) "
-    "calc(var(--a)*55%),transparent)}"
-    ".stats-example .said .peak{box-shadow:inset 0 -2px "
-    "var(--hue)}.stats-example "
-    ".gap{color:var(--faint)}"
-    ".stats-name{margin:1.1rem 0 .25rem;font-weight:600}</style>"
+    "<style>.stats-example{display:flex;flex-wrap:wrap;gap:.15rem .9rem;margin:.5rem "
+    "0;padding:.6rem .9rem;background:var(--soft);border:1px solid "
+    "var(--line);border-radius:.5rem}.stats-example .meta{flex:0 0 "
+    "8.5rem;color:var(--faint);font-size:.85rem;overflow-wrap:anywhere}.stats-example .meta "
+    "b{color:var(--fg)}.stats-example .said{flex:1 1 "
+    "18rem;min-width:0;white-space:pre-wrap;overflow-wrap:anywhere;font-size:.925rem;line-height:1.75}.stats-example "
+    ".said span{border-radius:.2rem;padding:.1rem "
+    "0;print-color-adjust:exact;background:color-mix(in srgb,var(--hue) "
+    "calc(var(--a)*55%),transparent)}.stats-example .said .peak{box-shadow:inset 0 -2px "
+    "var(--hue)}.stats-example .gap{color:var(--faint)}.stats-name{margin:1.1rem 0 "
+    ".25rem;font-weight:600}</style>"
 )
 
 
@@ -89,10 +77,8 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
             )
         if top and texts and (examples := _examples(texts, found, top[:SHOWN])):
             words = (
-                f"Samples in which the first {len(top[:SHOWN])} features fire "
-                f"hardest, the tokens "
-                f"marked by "
-                f"activation."
+                f"Samples in which the first {len(top[:SHOWN])} features fire hardest, the tokens "
+                "marked by activation."
             )
             yield Figure(f"{found.name}: where they fire", STYLE + examples, words)
 
@@ -141,10 +127,8 @@ def _listed(inputs: Inputs, found: Found, top: Sequence[int]) -> str:
         cells += [_plain(number("mean", group)) for group in found.sides]
         rows.append([*cells, *(_percent(number("density", group)) for group in found.sides)])
     words = (
-        f"Smallest q first, then largest |{found.symbol}|; density is the share "
-        f"of "
-        f"samples in which it "
-        f"fires"
+        f"Smallest q first, then largest |{found.symbol}|; density is the share of samples in "
+        "which it fires"
     )
     return draw.table(words, heads, rows)
 
@@ -197,9 +181,7 @@ def _percent(value: float | None) -> str:
 
 def _spoken(found: Found, top: Sequence[int]) -> str:
     return (
-        f"Table of {len(top)} features compared between {found.a} and {found.b}; "
-        f"the "
-        f"first is "
+        f"Table of {len(top)} features compared between {found.a} and {found.b}; the first is "
         f"{found.address(top[0])}."
     )
 

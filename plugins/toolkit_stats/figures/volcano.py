@@ -152,9 +152,7 @@ def _point(found: Found, frame: _Frame, at: int) -> str:
     d, p = float(found.d[at]), float(found.p[at])
     kind = ("more" if d > 0 else "less") if found.significant[at] else "rest"
     about = (
-        f"{draw.escaped(found.address(at))}: {found.symbol} {draw.signed(d)}, "
-        f"p "
-        f"{draw.small(p)}, q "
+        f"{draw.escaped(found.address(at))}: {found.symbol} {draw.signed(d)}, p {draw.small(p)}, q "
         f"{draw.small(float(found.q[at]))}"
     )
     size = 2.2 if kind == "rest" else 3.4
@@ -201,10 +199,8 @@ def _note(found: Found, ranking: npt.NDArray[np.int64], drawn: npt.NDArray[np.in
         said.append(f"{len(drawn):,} of {len(ranking):,} points are drawn: {kept}.")
     if undefined := len(found.d) - len(ranking):
         said.append(
-            f"Not drawn: {undefined:,} with the same value in every sample of a group, "
-            f"for which "
-            f"{found.symbol} is "
-            f"undefined."
+            f"Not drawn: {undefined:,} with the same value in every sample of a group, for which "
+            f"{found.symbol} is undefined."
         )
     return f'<p class="faint">{" ".join(said)}</p>' if said else ""
 
@@ -217,9 +213,7 @@ def _spoken(found: Found, ranking: npt.NDArray[np.int64]) -> str:
     )
     more, less = (int((significant & side).sum()) for side in (d > 0, d < 0))
     return (
-        f"Scatter plot of {len(ranking)} features, {EFFECTS[found.effect]} against "
-        f"minus "
-        f"log10 of p: {more} "
-        f"are "
-        f"significantly higher in {found.a}, {less} in {found.b}. Strongest evidence: {first}."
+        f"Scatter plot of {len(ranking)} features, {EFFECTS[found.effect]} against minus log10 of "
+        f"p: {more} are significantly higher in {found.a}, {less} in {found.b}. Strongest "
+        f"evidence: {first}."
     )

@@ -85,21 +85,17 @@ def model(design: Design, covariates: Floats, names: str) -> Model:
     if (own**2).sum() < TOLD_APART * ((group - group.mean()) ** 2).sum():
         a, b = (one.name for one in design.groups)
         raise DataError(
-            f"covariates: {names} tell '{a}' from '{b}' without error among the "
-            f"{design.size} "
-            f"samples compared, so "
-            f"that nothing is left "
-            f"to compare. Leave out the covariate that stands for the group."
+            f"covariates: {names} tell '{a}' from '{b}' without error among the {design.size} "
+            "samples compared, so that nothing is left to compare. Leave out the covariate that "
+            "stands for the group."
         )
     regressors = np.column_stack([group, others])
     rank, clusters = int(np.linalg.matrix_rank(regressors)), int(design.joined.max()) + 1
     if clusters <= rank:
         raise DataError(
-            f"covariates: {names} take {rank} coefficients, and there are {clusters} "
-            f"independent "
-            f"clusters; a test "
-            f"needs more clusters "
-            f"than coefficients. Take fewer covariates, or numbers in place of words."
+            f"covariates: {names} take {rank} coefficients, and there are {clusters} independent "
+            "clusters; a test needs more clusters than coefficients. Take fewer covariates, or "
+            "numbers in place of words."
         )
     weighted = sparse.csr_array(
         (own, (design.joined, np.arange(design.size))), shape=(clusters, design.size)
@@ -224,15 +220,10 @@ def strata_of(work: Work, design: Design) -> npt.NDArray[np.int64] | None:
     of_cell[design.cells] = codes
     for at in np.flatnonzero(of_cell[design.cells] != codes)[:1]:
         raise DataError(
-            f"within: the cluster of sample '{design.samples[at]}' has samples with "
-            f"several values of "
-            f"'{within}'; a "
-            f"cluster is one piece "
-            f"of evidence and must lie within one of them. Take a key that is the same "
-            f"in "
-            f"a unit, or adjust "
-            f"means for it: "
-            f"compare.welch with `within: {within}`."
+            f"within: the cluster of sample '{design.samples[at]}' has samples with several values "
+            f"of '{within}'; a cluster is one piece of evidence and must lie within one of them. "
+            "Take a key that is the same in a unit, or adjust means for it: compare.welch with "
+            f"`within: {within}`."
         )
     return of_cell
 
@@ -248,10 +239,8 @@ def _numbers_or_levels(work: Work, key: str, design: Design) -> Floats:
     if not np.isfinite(values).all():
         bad = int(np.flatnonzero(~np.isfinite(values))[0])
         raise DataError(
-            f"covariates: '{key}' is {values[bad]} in sample '{design.samples[bad]}'; "
-            f"an "
-            f"adjustment needs "
-            f"finite numbers."
+            f"covariates: '{key}' is {values[bad]} in sample '{design.samples[bad]}'; an "
+            "adjustment needs finite numbers."
         )
     spread = values.std()
     return np.asarray((values - values.mean()) / (spread if spread > 0 else 1.0))[:, None]
@@ -261,11 +250,8 @@ def _values(found: dict[str, Any], design: Design, key: str, param: str) -> list
     missing = [sample for sample in design.samples if sample not in found]
     if missing:
         raise DataError(
-            f"{param}: {len(missing)} of the {design.size} samples compared have no "
-            f"'{key}' (the first "
-            f"is '{missing[0]}'). "
-            f"Take a key that "
-            f"all of them have."
+            f"{param}: {len(missing)} of the {design.size} samples compared have no '{key}' (the "
+            f"first is '{missing[0]}'). Take a key that all of them have."
         )
     return [found[sample] for sample in design.samples]
 

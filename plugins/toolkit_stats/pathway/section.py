@@ -103,9 +103,7 @@ def _spoken(rows: Sequence[Mapping[str, Any]], spaces: Mapping[str, Any]) -> str
     best = max(known, key=lambda row: abs(row["value"]))
     name = _name(spaces[best["space"]], best["feature"], spaces)
     return (
-        f"Effect sizes of {len(known)} features with 95 % intervals; the largest "
-        f"is "
-        f"{name} with d "
+        f"Effect sizes of {len(known)} features with 95 % intervals; the largest is {name} with d "
         f"{draw.signed(best['value'])}."
     )
 
@@ -250,9 +248,7 @@ def _points(rows: Sequence[Mapping[str, Any]], label: Mapping[str, str]) -> str:
         )
     legend = draw.key((COLOURS[at % 2], name) for at, name in enumerate(groups) if name)
     words = (
-        f"Across: component 1, {100 * share[0]:.0f} % of the variance. Up: component "
-        f"2, "
-        f"{100 * share[1]:.0f} "
-        f"%."
+        f"Across: component 1, {100 * share[0]:.0f} % of the variance. Up: component 2, "
+        f"{100 * share[1]:.0f} %."
     )
     return f'{legend}<div style="max-width:26rem">{draw.svg(SIDE, SIDE, body)}</div><p class="faint">{words}</p>'

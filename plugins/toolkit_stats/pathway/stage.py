@@ -139,11 +139,9 @@ def _withheld(data: Labelled, least: int) -> str | None:
     if count >= least:
         return None
     return (
-        f"p-values withheld: group '{name}' has {count} independent clusters, fewer than "
-        f"{least}. With so "
-        f"few, a single unit "
-        f"can make a "
-        f"feature significant, and the spread inside the group cannot be judged"
+        f"p-values withheld: group '{name}' has {count} independent clusters, fewer than {least}. "
+        "With so few, a single unit can make a feature significant, and the spread inside the "
+        "group cannot be judged"
     )
 
 
@@ -254,10 +252,8 @@ def _decisions(work: Work, data: Labelled) -> dict[str, int]:
                 or "none"
             )
             raise DataError(
-                f"order: not every sample has a number '{work.params.order}'. Keys with "
-                f"a "
-                f"number for each "
-                f"sample: {known}."
+                f"order: not every sample has a number '{work.params.order}'. Keys with a number "
+                f"for each sample: {known}."
             )
         key = {
             sample: float(value or 0.0)

@@ -34,10 +34,8 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
         own = rows.filter(pc.equal(rows["group"], by))
         if of_several_stages(own):
             said = (
-                f"More than one stage ranks by {by}, and their rows cannot be told "
-                f"apart here; give "
-                f"each a spec of its "
-                f"own."
+                f"More than one stage ranks by {by}, and their rows cannot be told apart here; "
+                "give each a spec of its own."
             )
             yield Figure(f"{by}: ranked more than once", f"<p>{draw.escaped(said)}</p>", said)
             continue
@@ -97,10 +95,8 @@ def _table(rows: pa.Table, rank: str, stats: Sequence[str], names: Mapping[str, 
         for space, feature in first
     ]
     caption = (
-        f"The first {len(first)} of {len(ranked)} that pass; the sink "
-        f"ranking "
-        f"writes all of them "
-        f"with examples"
+        f"The first {len(first)} of {len(ranked)} that pass; the sink ranking writes all of them "
+        "with examples"
     )
     return draw.table(caption, ("feature", *(stat.replace("_", " ") for stat in stats)), cells)
 

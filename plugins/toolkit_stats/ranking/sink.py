@@ -65,10 +65,8 @@ def write_ranking(work: SinkWork) -> Iterator[tuple[str, bytes]]:
     found = _read(work)
     if not found:
         raise DataError(
-            "The run has no ranking: no stage `compare.ranking` wrote one. Add "
-            "the "
-            "stage, or take the "
-            "sink `ranking` away."
+            "The run has no ranking: no stage `compare.ranking` wrote one. Add the stage, or take "
+            "the sink `ranking` away."
         )
     for by, features in sorted(found.items()):
         folder = "" if len(found) == 1 else f"{re.sub(r'[^A-Za-z0-9._-]+', '-', by)}/"
@@ -99,11 +97,8 @@ def _read(work: SinkWork) -> dict[str, list[dict[str, Any]]]:
         own = rows.filter(pc.or_(pc.equal(rows["group"], by), means))
         if of_several_stages(own):
             raise DataError(
-                f"ranking: more than one stage ranks by {by}, and the files have place "
-                f"for one. Put the "
-                f"other ranking into a "
-                f"spec of its "
-                f"own."
+                f"ranking: more than one stage ranks by {by}, and the files have place for one. "
+                "Put the other ranking into a spec of its own."
             )
         ranked = own.filter(pc.is_in(own["stat"], value_set=_texts(RANKS)))
         wanted = {

@@ -186,14 +186,10 @@ def _halves(work: Work, scale: Scale) -> tuple[npt.NDArray[np.int64], npt.NDArra
             least = FEWEST if value in (scale.labels[0], scale.labels[-1]) else 1
             if count < least:
                 raise DataError(
-                    f"by: the {name} half of the units has {count} clusters with "
-                    f"{work.params.by} "
-                    f"{written(value)} "
-                    f"({scale.said()}); at "
-                    f"least {least} {'are' if least > 1 else 'is'} needed in each half. "
-                    f"Give more samples "
-                    f"of "
-                    f"this label."
+                    f"by: the {name} half of the units has {count} clusters with {work.params.by} "
+                    f"{written(value)} ({scale.said()}); at least {least} "
+                    f"{'are' if least > 1 else 'is'} needed in each half. Give more samples of "
+                    "this label."
                 )
     _check_spread(work, scale, parts[1])
     return parts
@@ -210,13 +206,8 @@ def _check_spread(work: Work, scale: Scale, confirm: npt.NDArray[np.int64]) -> N
     if np.ptp(means) <= 1e-12 * np.abs(means).max():
         raise DataError(
             f"by: each of the {len(means)} clusters of the confirm half has the same mean "
-            f"{work.params.by} "
-            f"({written(means[0])}); "
-            f"a "
-            f"ranking follows the label from cluster to cluster. Give units "
-            f"(and "
-            f"prompts) "
-            f"that differ in it."
+            f"{work.params.by} ({written(means[0])}); a ranking follows the label from cluster to "
+            "cluster. Give units (and prompts) that differ in it."
         )
 
 

@@ -61,19 +61,11 @@ def _check_measured(positions: Ints, samples: list[str], space: str) -> None:
     without = np.flatnonzero(positions == 0)
     if 0 < len(without) < len(samples):
         raise DataError(
-            f"space {space}: {len(without)} of {len(samples)} samples have no row "
-            f"in "
-            f"table 'activations' "
-            f"(the first is "
-            f"'{samples[without[0]]}'). Where nothing fires there is a row with empty "
-            f"lists; without a row "
-            f"nobody looked, as "
-            f"where a "
-            f"selector finds no token, and that is not silence. Extract at tokens that "
-            f"each sample has, or "
-            f"leave such samples "
-            f"out: "
-            f"`missing: leave_out` of the comparisons."
+            f"space {space}: {len(without)} of {len(samples)} samples have no row in table "
+            f"'activations' (the first is '{samples[without[0]]}'). Where nothing fires there is a "
+            "row with empty lists; without a row nobody looked, as where a selector finds no "
+            "token, and that is not silence. Extract at tokens that each sample has, or leave "
+            "such samples out: `missing: leave_out` of the comparisons."
         )
 
 
@@ -83,25 +75,15 @@ def _check(
     bad = np.flatnonzero(~np.isfinite(value))
     if len(bad):
         raise DataError(
-            f"space {space}: feature {feature[bad[0]]} has the activation "
-            f"{value[bad[0]]} "
-            f"in sample "
-            f"'{samples[row[bad[0]]]}'; "
-            f"a test needs finite numbers. Leave that sample out, or extract in "
-            f"a "
-            f"wider "
-            f"number format."
+            f"space {space}: feature {feature[bad[0]]} has the activation {value[bad[0]]} in "
+            f"sample '{samples[row[bad[0]]]}'; a test needs finite numbers. Leave that sample out, "
+            "or extract in a wider number format."
         )
     if feature.max(initial=0) >= width:
         raise DataError(
-            f"space {space}: there is a feature {feature.max()}, but its width is "
-            f"{width} "
-            f"(features 0 to "
-            f"{width - 1}). "
-            f"The activations and the description of the space do not "
-            f"belong "
-            f"together; "
-            f"extract them again."
+            f"space {space}: there is a feature {feature.max()}, but its width is {width} "
+            f"(features 0 to {width - 1}). The activations and the description of the space do not "
+            "belong together; extract them again."
         )
 
 

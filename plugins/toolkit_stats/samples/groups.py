@@ -118,11 +118,9 @@ def trend_design(
     numbers = np.array([number_of[sample] for sample in design.samples])
     if not np.ptp(numbers):
         raise DataError(
-            f"by: '{work.params.by}' is {numbers[0]:g} in each of the {len(numbers)} "
-            f"samples compared; "
-            f"nothing can follow a "
-            f"number that "
-            f"does not change. Take another key, or samples that differ in it."
+            f"by: '{work.params.by}' is {numbers[0]:g} in each of the {len(numbers)} samples "
+            "compared; nothing can follow a number that does not change. Take another key, or "
+            "samples that differ in it."
         )
     return design, numbers
 
@@ -148,9 +146,7 @@ def metadata(work: Work, key: str, param: str) -> list[Row]:
     if not rows:
         known = [str(key) for key in pc.unique(meta["key"]).to_pylist()]
         raise DataError(
-            f"{param}: no sample has metadata '{key}'.{nearest(key, known)} The "
-            f"samples "
-            f"have: "
+            f"{param}: no sample has metadata '{key}'.{nearest(key, known)} The samples have: "
             f"{choices(known) if known else 'none'}."
         )
     return rows
@@ -175,11 +171,9 @@ def _numbers(work: Work) -> dict[str, float]:
         ):
             shown = row["string"] if row["string"] is not None else row["number"]
             raise DataError(
-                f"by: '{work.params.by}' is {shown!r} in sample '{row['sample']}'; a "
-                f"correlation follows "
-                f"numbers. Take a key "
-                f"whose "
-                f"values are finite numbers, or compare groups (compare.welch, compare.kruskal)."
+                f"by: '{work.params.by}' is {shown!r} in sample '{row['sample']}'; a correlation "
+                "follows numbers. Take a key whose values are finite numbers, or compare groups "
+                "(compare.welch, compare.kruskal)."
             )
     return {row["sample"]: row["number"] for row in rows}
 
@@ -190,11 +184,8 @@ def _numbers(work: Work) -> dict[str, float]:
 def _with_rest(label_of: Mapping[str, str], params: TwoGroups) -> dict[str, str]:
     if REST in label_of.values():
         raise DataError(
-            f"between: '{REST}' means all other samples, but there are samples whose "
-            f"{params.by} is "
-            f"'{REST}'. Give that "
-            f"group "
-            f"another name, or name both groups."
+            f"between: '{REST}' means all other samples, but there are samples whose {params.by} "
+            f"is '{REST}'. Give that group another name, or name both groups."
         )
     named = next(name for name in params.between if name != REST)
     return {sample: label if label == named else REST for sample, label in label_of.items()}
@@ -211,17 +202,13 @@ def _names(sizes: Mapping[str, int], params: Compare) -> tuple[str, ...]:
     for name in asked or ():
         if name not in sizes:
             raise DataError(
-                f"between: no sample has {params.by} '{name}'.{nearest(name, sizes)} "
-                f"Groups by "
-                f"'{params.by}': "
-                f"{there}."
+                f"between: no sample has {params.by} '{name}'.{nearest(name, sizes)} Groups by "
+                f"'{params.by}': {there}."
             )
     if asked is None and len(sizes) < 2:
         raise DataError(
-            f"by: '{params.by}' does not tell groups apart; there must be two or more. "
-            f"Groups by "
-            f"'{params.by}': "
-            f"{there}."
+            f"by: '{params.by}' does not tell groups apart; there must be two or more. Groups by "
+            f"'{params.by}': {there}."
         )
     return asked or tuple(sorted(sizes))
 
@@ -266,11 +253,8 @@ def _measured(params: Compare, name: str, own: list[Row], measured: Set[str] | N
     if own and not kept:
         where = f"between: of group '{name}'" if name else f"by: of those with '{params.by}'"
         raise DataError(
-            f"{where} none of the {len(own)} samples has a row of activations in every "
-            f"space, so that "
-            f"`missing: leave_out` "
-            f"leaves none. "
-            f"Extract at tokens that these samples have."
+            f"{where} none of the {len(own)} samples has a row of activations in every space, so "
+            "that `missing: leave_out` leaves none. Extract at tokens that these samples have."
         )
     return kept
 
@@ -285,11 +269,9 @@ def _units(work: Work) -> Callable[[Row], str]:
     def unit_of(row: Row) -> str:
         if row["sample"] not in found:
             raise DataError(
-                f"unit: sample '{row['sample']}' has no metadata '{unit}', so nobody "
-                f"knows which samples "
-                f"it belongs to. Take "
-                f"`unit: unit` "
-                f"(the samples' own), `unit: sample`, or a key that every compared sample has."
+                f"unit: sample '{row['sample']}' has no metadata '{unit}', so nobody knows which "
+                "samples it belongs to. Take `unit: unit` (the samples' own), `unit: sample`, or "
+                "a key that every compared sample has."
             )
         return found[row["sample"]]
 
@@ -323,20 +305,16 @@ def _group(
     if group.count < FEWEST:
         joined = params.cluster == "prompt" and group.units >= FEWEST
         advice = (
-            "Equal prompts join its units: give the experiment more distinct prompts, "
-            "or "
-            "say `cluster: none` "
-            "if units are "
-            "independent all the same (games that open with one prompt)."
+            "Equal prompts join its units: give the experiment more distinct prompts, or say "
+            "`cluster: none` if units are independent all the same (games that open with one "
+            "prompt)."
             if joined
             else "Give the experiment more units."
         )
         raise DataError(
-            f"{where} has {group.size()} (unit: {params.unit}, cluster: {params.cluster}, "
-            f"half: "
-            f"{params.half}); a "
-            f"test "
-            f"needs at least {FEWEST} independent clusters to see a spread. {advice}"
+            f"{where} has {group.size()} (unit: {params.unit}, cluster: {params.cluster}, half: "
+            f"{params.half}); a test needs at least {FEWEST} independent clusters to see a spread. "
+            f"{advice}"
         )
     return group
 
@@ -347,10 +325,8 @@ def _nobody(params: Compare, name: str, shared: int) -> str:
     start = "between" if name else "by"
     if not shared:
         return (
-            f"{start}: no unit {with_key} falls into the half '{params.half}'. Take "
-            f"`half: all`, or give "
-            f"the experiment more "
-            f"units."
+            f"{start}: no unit {with_key} falls into the half '{params.half}'. Take `half: all`, "
+            "or give the experiment more units."
         )
     what = (
         f"the one sample {with_key} in the half 'confirm' has a prompt"
@@ -358,14 +334,9 @@ def _nobody(params: Compare, name: str, shared: int) -> str:
         else (f"all {shared} samples {with_key} in the half 'confirm' have prompts")
     )
     return (
-        f"{start}: {what} that the select half has too, so that nothing new is left to "
-        f"confirm on. Give the "
-        f"experiment more "
-        f"distinct "
-        f"prompts, or say `cluster: none` if units are independent all the same "
-        f"(games "
-        f"that open with one "
-        f"prompt)."
+        f"{start}: {what} that the select half has too, so that nothing new is left to confirm on. "
+        "Give the experiment more distinct prompts, or say `cluster: none` if units are "
+        "independent all the same (games that open with one prompt)."
     )
 
 

@@ -58,10 +58,8 @@ class Labelled:
             if label == number
         ]
         size = (
-            f"{len(own)} samples in {self.clusters(number)} "
-            f"clusters "
-            f"({len(set(own))} "
-            f"distinct prompts)"
+            f"{len(own)} samples in {self.clusters(number)} clusters ({len(set(own))} distinct "
+            "prompts)"
         )
         return f"{self.names[number]}: {size}{self.without[number]}"
 
@@ -98,15 +96,10 @@ def _check_joined(data: Labelled) -> None:
     for number, name in enumerate(data.names):
         if data.clusters(number) < FEWEST:
             raise DataError(
-                f"between: group '{name}' has {data.clusters(number)} independent "
-                f"clusters once units "
-                f"and equal prompts "
-                f"are joined "
-                f"over both groups ({data.sizes()}); at least {FEWEST} are needed. Give "
-                f"units whose prompts "
-                f"the other group does "
-                f"not "
-                f"have, or say `cluster: none` if units are independent all the same."
+                f"between: group '{name}' has {data.clusters(number)} independent clusters once "
+                f"units and equal prompts are joined over both groups ({data.sizes()}); at least "
+                f"{FEWEST} are needed. Give units whose prompts the other group does not have, or "
+                "say `cluster: none` if units are independent all the same."
             )
 
 
@@ -128,14 +121,9 @@ def folds(data: Labelled, wanted: int, rng: np.random.Generator) -> npt.NDArray[
         filled[fold[cluster]] += sizes[cluster]
     if (filled.min(axis=0) <= 0).any() or count < 2:
         raise DataError(
-            f"folds: the clusters cannot be shared out so that {count} folds each have "
-            f"both groups "
-            f"({data.sizes()}). "
-            f"One cluster holds "
-            f"most of a group: samples with equal prompts are one cluster. Give "
-            f"the "
-            f"experiment more "
-            f"distinct prompts."
+            f"folds: the clusters cannot be shared out so that {count} folds each have both groups "
+            f"({data.sizes()}). One cluster holds most of a group: samples with equal prompts are "
+            "one cluster. Give the experiment more distinct prompts."
         )
     return fold[data.cluster]
 

@@ -8,10 +8,8 @@ from toolkit.errors import DataError
 
 Layers = str | int | tuple[int, ...]
 HELP = (
-    "all, 8, 1-31, 1- (to the last) or [8, 15, 31]; layers count from 0, and "
-    "a "
-    "layer's place is its "
-    "output."
+    "all, 8, 1-31, 1- (to the last) or [8, 15, 31]; layers count from 0, and a layer's place is "
+    "its output."
 )
 KEPT = "kept"
 """Layers whose stream an extraction kept; a model alone has none."""
@@ -22,11 +20,9 @@ def hookpoints(wanted: Layers, layers: int, model: str) -> list[str]:
     """The streams after the layers asked for; one that the model does not have is an error."""
     if wanted == KEPT:
         raise DataError(
-            f"layers: {wanted!r} is the layers whose stream an extraction kept, and none "
-            f"that this stage "
-            f"needs kept any of "
-            f"{model}: add "
-            f"one to `needs` that has `stream: last`, or name layers."
+            f"layers: {wanted!r} is the layers whose stream an extraction kept, and none that this "
+            f"stage needs kept any of {model}: add one to `needs` that has `stream: last`, or name "
+            "layers."
         )
     numbers = list(range(layers)) if wanted == "all" else sorted(set(_numbers(wanted, layers)))
     missing = [number for number in numbers if not 0 <= number < layers]
@@ -46,8 +42,6 @@ def _numbers(wanted: Layers, layers: int) -> list[int]:
     if re.fullmatch(r"\s*\d+\s*", wanted):
         return [int(wanted)]
     raise DataError(
-        f"layers: {wanted!r} is not understood. Write all, 8, 1-31, 1- (to the "
-        f"last), "
-        f"[8, "
-        f"15, 31] or {KEPT}."
+        f"layers: {wanted!r} is not understood. Write all, 8, 1-31, 1- (to the last), [8, 15, 31] "
+        f"or {KEPT}."
     )

@@ -40,10 +40,8 @@ class Scale:
     def _count(self, value: float) -> str:
         own = self.label == value
         return (
-            f"label {written(value)}: {int(own.sum())} samples "
-            f"in "
-            f"{len(set(self.cluster[own].tolist()))} "
-            f"clusters"
+            f"label {written(value)}: {int(own.sum())} samples in "
+            f"{len(set(self.cluster[own].tolist()))} clusters"
         )
 
 
@@ -80,11 +78,8 @@ def _numbers(work: Work, by: str) -> dict[str, float | None]:
     words = [row for row in rows if row["string"] is not None]
     if words:
         raise DataError(
-            f"by: sample '{words[0]['sample']}' has {by} '{words[0]['string']}', which is "
-            f"no number. A ranking "
-            f"needs an ordinal "
-            f"label; "
-            f"compare groups of words with compare.welch."
+            f"by: sample '{words[0]['sample']}' has {by} '{words[0]['string']}', which is no "
+            "number. A ranking needs an ordinal label; compare groups of words with compare.welch."
         )
     return {row["sample"]: row["number"] for row in rows}
 
@@ -95,35 +90,23 @@ def _check(rows: list[dict[str, Any]], number: Mapping[str, float | None], param
         value = number.get(row["sample"])
         if value is None and params.missing == "error":
             raise DataError(
-                f"by: sample '{row['sample']}' has no {params.by}. Label it, or say "
-                f"`missing: null` to "
-                f"leave such samples "
-                f"out."
+                f"by: sample '{row['sample']}' has no {params.by}. Label it, or say `missing: "
+                "null` to leave such samples out."
             )
         if value is not None and value not in params.labels:
             raise DataError(
-                f"by: sample '{row['sample']}' has {params.by} {written(value)}, "
-                f"which "
-                f"is "
-                f"none of the labels "
-                f"{', '.join(written(label) for label in params.labels)}. Mend the "
-                f"label, "
-                f"or name all values "
-                f"under `labels`."
+                f"by: sample '{row['sample']}' has {params.by} {written(value)}, which is none of "
+                f"the labels {', '.join(written(label) for label in params.labels)}. Mend the "
+                "label, or name all values under `labels`."
             )
     there = set(number.values())
     for label in params.labels:
         needed = params.missing == "error" or label in (params.labels[0], params.labels[-1])
         if label not in there and needed:
             raise DataError(
-                f"by: no sample has {params.by} {written(label)}, so its mean is unknown, "
-                f"and a feature cannot "
-                f"be said to rise over "
-                f"it. "
-                f"Add samples, name other `labels`, or say `missing: null` (never for "
-                f"the "
-                f"lowest and the "
-                f"highest)."
+                f"by: no sample has {params.by} {written(label)}, so its mean is unknown, and a "
+                "feature cannot be said to rise over it. Add samples, name other `labels`, or say "
+                "`missing: null` (never for the lowest and the highest)."
             )
 
 
@@ -156,9 +139,7 @@ def _final_rows(rows: pa.Table, scale: Scale, named: str) -> pa.Table:
         )
         raise DataError(
             f"space {named}: sample '{lacking}' has no row at its final token (position "
-            f"{scale.last[lacking]}). "
-            f"A ranking reads "
-            f"final "
-            f"tokens: extract with `at: last` or `at: all`, from the same samples."
+            f"{scale.last[lacking]}). A ranking reads final tokens: extract with `at: last` or "
+            "`at: all`, from the same samples."
         )
     return rows

@@ -51,10 +51,8 @@ class AtKept(Params):
     def _some_selector(cls, given: Asked | None) -> Asked | None:
         if given == ():
             raise ValueError(
-                "the list of selectors is empty; leave `at` out to read "
-                "every "
-                "position "
-                "that was kept"
+                "the list of selectors is empty; leave `at` out to read every position that was "
+                "kept"
             )
         return given
 
@@ -132,23 +130,15 @@ class Activations:
         """
         if self._chosen is None and not _any_among(self._samples, samples):
             raise DataError(
-                f"no space has a row of any of the {len(samples)} samples in table "
-                f"'activations' (the "
-                f"first is "
-                f"'{samples[0]}'). Where "
-                f"nothing fires there is a row with empty lists: these samples were "
-                f"not "
-                f"looked at, as where "
-                f"a selector finds no "
-                f"token. Extract at tokens that they have."
+                f"no space has a row of any of the {len(samples)} samples in table 'activations' "
+                f"(the first is '{samples[0]}'). Where nothing fires there is a row with empty "
+                "lists: these samples were not looked at, as where a selector finds no token. "
+                "Extract at tokens that they have."
             )
         if self._chosen is not None and self._chosen.samples.isdisjoint(samples):
             raise DataError(
-                f"at: {self._chosen.at} finds no token in any of the {len(samples)} "
-                f"samples (the first "
-                f"is '{samples[0]}'). "
-                f"Ask for tokens "
-                f"that they have."
+                f"at: {self._chosen.at} finds no token in any of the {len(samples)} samples (the "
+                f"first is '{samples[0]}'). Ask for tokens that they have."
             )
 
     def of(self, space: str, samples: Sequence[str], named: str) -> pa.Table:
@@ -223,15 +213,10 @@ class _Chosen:
                 int(lacking[0] % self._stride),
             )
             raise DataError(
-                f"at: {self.at} asks for position {position} of sample '{sample}', which "
-                f"was not kept in "
-                f"space {named} "
-                f"({len(lacking)} "
-                f"such positions). Only what the extraction looked at can be read: add "
-                f"this selector to its "
-                f"`at` (a list is the "
-                f"union "
-                f"of its selectors), or ask for positions that were kept."
+                f"at: {self.at} asks for position {position} of sample '{sample}', which was not "
+                f"kept in space {named} ({len(lacking)} such positions). Only what the extraction "
+                "looked at can be read: add this selector to its `at` (a list is the union of its "
+                "selectors), or ask for positions that were kept."
             )
 
 
@@ -251,15 +236,10 @@ def _bos(texts: Sequence[Read], rows: pa.Table, at: Asked) -> int | None:
     )
     if unsure is not None:
         raise DataError(
-            f"at: {shown(at)} may or may not ask for the first token of sample "
-            f"'{unsure.sample}': "
-            f"each text begins "
-            f"with it, so that it may "
-            f"be BOS, which a selector leaves out, and the extraction kept it. Say which "
-            f"is meant: `exclude: "
-            f"{{bos: false}}` "
-            f"reads it, "
-            f"`exclude: {{positions: [0], bos: false}}` leaves it out."
+            f"at: {shown(at)} may or may not ask for the first token of sample '{unsure.sample}': "
+            "each text begins with it, so that it may be BOS, which a selector leaves out, and "
+            "the extraction kept it. Say which is meant: `exclude: {bos: false}` reads it, "
+            "`exclude: {positions: [0], bos: false}` leaves it out."
         )
     return None
 

@@ -30,19 +30,15 @@ class Stored:
     def __init__(self, work: Work) -> None:
         if work.identity is None:
             raise DataError(
-                "the raw stream is read from a table, and the step does not say of "
-                "which "
-                "model: name `model` "
-                "in the spec."
+                "the raw stream is read from a table, and the step does not say of which model: "
+                "name `model` in the spec."
             )
         self.identity, facts = work.identity, work.identity.facts
         self._rows = work.inputs.read("streams")
         if not self._rows.num_rows:
             raise DataError(
-                "table 'streams' has no rows: the extraction's `stream` selects "
-                "no "
-                "token. Say `stream: "
-                "last`."
+                "table 'streams' has no rows: the extraction's `stream` selects no token. Say "
+                "`stream: last`."
             )
         there = (
             self._rows.select(["hookpoint"])
@@ -63,24 +59,17 @@ class Stored:
             return kept or hookpoints(KEPT, 0, self.identity.name)
         if layers is None:
             raise DataError(
-                f"layers: how many layers {self.identity.name} has is not known "
-                f"without "
-                f"loading it. Write "
-                f"`layers: {KEPT}`."
+                f"layers: how many layers {self.identity.name} has is not known without loading "
+                f"it. Write `layers: {KEPT}`."
             )
         asked = hookpoints(wanted, int(layers), self.identity.name)
         lacking = [place for place in asked if place not in kept]
         if lacking:
             raise DataError(
-                f"layers: {wanted!r} asks for {lacking[0]}, and the extraction that this "
-                f"stage needs kept "
-                f"the "
-                f"stream at "
-                f"{choices(self._there)} only, where its SAEs stand. Name these layers "
-                f"(`layers: {KEPT}` is "
-                f"all of them), or "
-                f"leave out "
-                f"`stream` in the extraction: then the model is run."
+                f"layers: {wanted!r} asks for {lacking[0]}, and the extraction that this stage "
+                f"needs kept the stream at {choices(self._there)} only, where its SAEs stand. Name "
+                f"these layers (`layers: {KEPT}` is all of them), or leave out `stream` in the "
+                "extraction: then the model is run."
             )
         return asked
 
@@ -97,13 +86,8 @@ class Stored:
         if lacking is not None:
             raise DataError(
                 f"sample '{lacking}': its stream at {place} is not kept at its last token "
-                f"(position "
-                f"{last[lacking]}). "
-                f"This stage reads "
-                f"last tokens: extract with `stream: last`, from the same "
-                f"samples "
-                f"and "
-                f"with the same model."
+                f"(position {last[lacking]}). This stage reads last tokens: extract with `stream: "
+                "last`, from the same samples and with the same model."
             )
         held = (
             own["values"]

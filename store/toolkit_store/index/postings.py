@@ -108,10 +108,8 @@ def numbered(rows: Rows) -> Numbered:
         span = pc.min_max(batch["position"]).as_py()
         if (span["min"] or 0) < 0:
             raise DataError(
-                f"Table 'activations', column 'position': {span['min']} is negative. "
-                f"Positions count "
-                f"from "
-                f"0."
+                f"Table 'activations', column 'position': {span['min']} is negative. Positions "
+                "count from 0."
             )
         out.last_position = max(out.last_position, span["max"] or 0)
     out.names = sorted(names)
@@ -160,22 +158,15 @@ class Scratch:
         lengths = pc.list_value_length(lists).to_numpy()
         if len(features) != len(values):
             raise DataError(
-                "Table 'activations': a row has lists of different lengths "
-                "under "
-                "'features' and "
+                "Table 'activations': a row has lists of different lengths under 'features' and "
                 "'values'."
             )
         sample_bits, position_bits = self._found.bits
         if sample_bits + position_bits + int(features.max(initial=0)).bit_length() > 64:
             raise DataError(
-                f"Table 'activations': {len(self._found.names):,} samples, positions up "
-                f"to "
-                f"{self._found.last_position:,} "
-                f"and "
-                f"feature {features.max():,} need more than 64 bits together. Split the "
-                f"samples over "
-                f"several "
-                f"runs."
+                f"Table 'activations': {len(self._found.names):,} samples, positions up to "
+                f"{self._found.last_position:,} and feature {features.max():,} need more than 64 "
+                "bits together. Split the samples over several runs."
             )
         numbers = (
             pc.index_in(rows["sample"].combine_chunks(), value_set=names)

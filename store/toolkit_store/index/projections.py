@@ -58,11 +58,9 @@ def project(
     kept = projected(store, sae_hash) if dims is not None else None
     if dims is not None and kept is not None and kept.shape[1] != min(dims, rows(0, 1).shape[1]):
         raise BadInput(
-            f"{store.uri} keeps projections of this SAE with {kept.shape[1]:,} numbers a "
-            f"feature, and "
-            f"{dims:,} are asked "
-            f"for. Leave the "
-            f"number out to keep those, or keep others in another store."
+            f"{store.uri} keeps projections of this SAE with {kept.shape[1]:,} numbers a feature, "
+            f"and {dims:,} are asked for. Leave the number out to keep those, or keep others in "
+            "another store."
         )
     dims = dims or DIMS
     row = StepRow(

@@ -94,8 +94,6 @@ def _check_empty(folder: Path) -> None:
         raise BadInput(f"{folder} is a file. An export needs a folder; name a new one.")
     if folder.is_dir() and (found := sorted(path.name for path in folder.iterdir())):
         raise BadInput(
-            f"{folder} is not empty: it holds {', '.join(found[:5])}. Name a new "
-            f"or "
-            f"an "
-            f"empty folder."
+            f"{folder} is not empty: it holds {', '.join(found[:5])}. Name a new or an empty "
+            "folder."
         )

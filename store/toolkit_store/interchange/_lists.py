@@ -55,10 +55,8 @@ def write(
     ]
     if not chosen:
         raise BadInput(
-            f"Run {run.id} has no rows in table 'features' to make a list of. "
-            f"Stages "
-            f"that "
-            f"compare write them."
+            f"Run {run.id} has no rows in table 'features' to make a list of. Stages that compare "
+            "write them."
         )
     names = safe_names([run.spaces[space] for space in dict.fromkeys(space for space, _ in chosen)])
     by_space: dict[str, list[int]] = defaultdict(list)
@@ -143,10 +141,8 @@ def _listed(
         isinstance(row, dict) and {"modelId", "layer", "index"} <= row.keys() for row in listed
     ):
         raise DataError(
-            f"{path} is no feature list: wanted whole numbers, or objects "
-            f"with "
-            f"modelId, "
-            f"layer and index."
+            f"{path} is no feature list: wanted whole numbers, or objects with modelId, layer and "
+            "index."
         )
     name = str(content.get("name") or path.stem) if isinstance(content, dict) else path.stem
     return [_named(path, run, row, name) for row in listed]
@@ -156,10 +152,8 @@ def _named(path: Path, run: RunTables, row: Mapping[str, Any], name: str) -> tup
     (space, *others) = from_neuronpedia(str(row["modelId"]), str(row["layer"]), run.spaces.values())
     if others:
         raise BadInput(
-            f"{path}: {row['modelId']}/{row['layer']} means {1 + len(others)} spaces "
-            f"of "
-            f"run {run.id}. Give "
-            f"plain lists."
+            f"{path}: {row['modelId']}/{row['layer']} means {1 + len(others)} spaces of run "
+            f"{run.id}. Give plain lists."
         )
     if not str(row["index"]).isdecimal():
         raise DataError(f"{path}: index {row['index']!r} is no whole number.")
@@ -171,17 +165,13 @@ def _checked(
 ) -> tuple[str, int, str]:
     if space not in run.spaces:
         raise BadInput(
-            f"{path} does not say of which space it is. Name it: --space ID. Spaces "
-            f"of "
-            f"run {run.id}: "
-            f"{choices(run.spaces)}."
+            f"{path} does not say of which space it is. Name it: --space ID. Spaces of run "
+            f"{run.id}: {choices(run.spaces)}."
         )
     width = run.spaces[space]["width"]
     if not 0 <= index < width:
         raise DataError(
-            f"{path}: there is no feature {index} in "
-            f"{run.spaces[space]['address']}; "
-            f"its "
-            f"width is {width}."
+            f"{path}: there is no feature {index} in {run.spaces[space]['address']}; its width is "
+            f"{width}."
         )
     return space, index, name

@@ -53,10 +53,8 @@ def write(
         name = neuronpedia(space)
         if name in seen:
             raise BadInput(
-                f"spaces {seen[name]} and {space['space']} are both '{'/'.join(name)}' "
-                f"at "
-                f"Neuronpedia. Export "
-                f"one: --space ID."
+                f"spaces {seen[name]} and {space['space']} are both '{'/'.join(name)}' at "
+                "Neuronpedia. Export one: --space ID."
             )
         seen[name] = space["space"]
         files += _write_space(
@@ -311,10 +309,8 @@ def read(
     ]
     if not files:
         raise BadInput(
-            f"{folder} holds no explanations/batch-N.jsonl.gz. Name a folder of "
-            f"Neuronpedia's bulk "
-            f"data: "
-            f"v1/MODEL/SOURCE or above."
+            f"{folder} holds no explanations/batch-N.jsonl.gz. Name a folder of Neuronpedia's bulk "
+            "data: v1/MODEL/SOURCE or above."
         )
     spaces = _by_name(run, sources or {})
     rows = list(_label_rows(sorted(files), spaces, folder, run))
@@ -331,19 +327,14 @@ def _by_name(run: RunTables, sources: Mapping[str, str]) -> dict[Key, Mapping[st
         name = neuronpedia(space)
         if name in out:
             raise BadInput(
-                f"spaces {out[name]['space']} and {space['space']} of run {run.id} "
-                f"are "
-                f"both "
-                f"'{'/'.join(name)}'. "
-                f"Say which is meant: --source {name[1]}=SPACE."
+                f"spaces {out[name]['space']} and {space['space']} of run {run.id} are both "
+                f"'{'/'.join(name)}'. Say which is meant: --source {name[1]}=SPACE."
             )
         out[name] = space
     for source, id in sources.items():
         if id not in run.spaces:
             raise BadInput(
-                f"--source {source}={id}: run {run.id} has no space "
-                f"{id}. "
-                f"Spaces: "
+                f"--source {source}={id}: run {run.id} has no space {id}. Spaces: "
                 f"{choices(run.spaces)}."
             )
         model = neuronpedia(run.spaces[id])[0]
@@ -366,9 +357,7 @@ def _label_rows(
                 others.add(f"{model}/{layer}")
             elif index >= space["width"]:
                 raise DataError(
-                    f"{where}: feature {index} of {model}/{layer}, whose width "
-                    f"here "
-                    f"is "
+                    f"{where}: feature {index} of {model}/{layer}, whose width here is "
                     f"{space['width']}."
                 )
             elif text:
@@ -377,10 +366,9 @@ def _label_rows(
         known = ["/".join(name) for name in spaces]
         some = ", ".join(sorted(others)[:5]) or "nothing"
         raise BadInput(
-            f"{folder} has labels of {some}, run {run.id} "
-            f"has "
-            f"{', '.join(known) or 'no spaces'}.{nearest(min(others, default=''), known)} "
-            f"If one is the other, say so: --source SOURCE=SPACE."
+            f"{folder} has labels of {some}, run {run.id} has "
+            f"{', '.join(known) or 'no spaces'}.{nearest(min(others, default=''), known)} If one "
+            "is the other, say so: --source SOURCE=SPACE."
         )
     for (id, index, group), said in sorted(found.items()):
         for number, text in zip(
@@ -417,10 +405,8 @@ def _parsed(where: str, row: Any) -> tuple[str, str, int, str, str]:
     if missing or not str(row["index"]).isdecimal() or not str(row["index"]).isascii():
         wrong = f"no '{missing[0]}'" if missing else f"index {row['index']!r}"
         raise DataError(
-            f"{where}: an explanation needs {', '.join(needed)}; it has "
-            f"{wrong}. "
-            f"Download "
-            f"the file again."
+            f"{where}: an explanation needs {', '.join(needed)}; it has {wrong}. Download the file "
+            "again."
         )
     kind, model = (str(row.get(name) or "") for name in ("typeName", "explanationModelName"))
     group = f"{kind}{BETWEEN}{model}" if model else kind

@@ -83,14 +83,9 @@ def check_size(space: Mapping[str, Any], rows: int, most: int) -> None:
     size = rows * int(space["width"]) * 4
     if size > most:
         raise DataError(
-            f"space {space['space']} ({space['address']}): {rows:,} rows of "
-            f"{space['width']:,} "
-            f"features are "
-            f"{size:,} bytes dense; "
-            f"at most {most:,} are written. Export as safetensors or parquet, which hold "
-            f"the same numbers "
-            f"sparse, or raise "
-            f"--max-bytes."
+            f"space {space['space']} ({space['address']}): {rows:,} rows of {space['width']:,} "
+            f"features are {size:,} bytes dense; at most {most:,} are written. Export as "
+            "safetensors or parquet, which hold the same numbers sparse, or raise --max-bytes."
         )
 
 
@@ -215,10 +210,8 @@ def read(
     files = sorted(path for path in folder.glob("*.npz") if not path.name.startswith("."))
     if not files:
         raise BadInput(
-            f"{folder} holds no .npz files. Name the folder with files "
-            f"such "
-            f"as "
-            f"layer_20_l0_71_activations.npz."
+            f"{folder} holds no .npz files. Name the folder with files such as "
+            "layer_20_l0_71_activations.npz."
         )
     heads = [_head(path, model, site, label) for path in files]
     samples = {row["sample"]: row for _, rows, _ in heads for row in rows}
@@ -254,9 +247,7 @@ def load(path: Path, needed: Sequence[str], skip: Sequence[str] = ()) -> dict[st
     missing = [name for name in needed if name not in found and name not in skip]
     if missing:
         raise DataError(
-            f"{path} has no array '{missing[0]}'. Wanted: "
-            f"{', '.join(needed)}; "
-            f"found: "
+            f"{path} has no array '{missing[0]}'. Wanted: {', '.join(needed)}; found: "
             f"{', '.join(sorted(found))}."
         )
     return found

@@ -99,10 +99,8 @@ def _layer(space: Mapping[str, Any]) -> int:
     found = str(space["hookpoint"]).rpartition(".")[2]
     if not found.isdigit():
         raise BadInput(
-            f"space {space['space']} ({space['address']}) is at no layer; this "
-            f"format "
-            f"has "
-            f"a file a layer."
+            f"space {space['space']} ({space['address']}) is at no layer; this format has a file a "
+            "layer."
         )
     return int(found)
 
@@ -176,10 +174,8 @@ def read(store: Store, folder: Path, *, model: str | None = None, site: str = "r
     files = sorted(path for path in folder.glob("*/layer_*.npz") if _FILE.fullmatch(path.name))
     if not files:
         raise BadInput(
-            f"{folder} holds no files such as SAMPLE/layer_15.npz. Name the folder "
-            f"that "
-            f"holds the samples' "
-            f"folders."
+            f"{folder} holds no files such as SAMPLE/layer_15.npz. Name the folder that holds the "
+            "samples' folders."
         )
     spaces = _spaces(files, metadata, model, site)
     names = {
@@ -205,10 +201,8 @@ def _metadata(folder: Path) -> dict[str, Any]:
     if len(found) != 1:
         some = ", ".join(path.name for path in found) or "none"
         raise BadInput(
-            f"{folder} must hold one metadata_*.json, which says what the "
-            f"samples' "
-            f"tokens "
-            f"are; found {some}."
+            f"{folder} must hold one metadata_*.json, which says what the samples' tokens are; "
+            f"found {some}."
         )
     metadata = read_json(found[0])
     rows = metadata.get("scenarios")
@@ -236,10 +230,8 @@ def _spaces(
 def _foreign_space(path: Path, model: str | None, site: str) -> dict[str, Any]:
     if model is None:
         raise BadInput(
-            f"{path.parent.parent} does not say which model it is of. Name "
-            f"it: "
-            f"--model "
-            f"meta-llama/Llama-3.1-8B."
+            f"{path.parent.parent} does not say which model it is of. Name it: --model "
+            "meta-llama/Llama-3.1-8B."
         )
     found = _FILE.fullmatch(path.name)
     layer, name = (found[1], found[2]) if found else ("0", None)

@@ -108,14 +108,9 @@ def _check_table(folder: Path, name: str, facts: dict[str, Any]) -> None:
     if name not in DATA_TABLES or facts["version"] != TABLES[name].version:
         ours = f"version {TABLES[name].version}" if name in DATA_TABLES else "no such table"
         raise DataError(
-            f"{folder / INDEX}: table '{name}' has version {facts['version']}; this "
-            f"toolkit "
-            f"({__version__}) has "
-            f"{ours}. "
-            f"Read it with the toolkit that wrote it, or upgrade: python -m "
-            f"pip "
-            f"install "
-            f"-U sae-toolkit"
+            f"{folder / INDEX}: table '{name}' has version {facts['version']}; this toolkit "
+            f"({__version__}) has {ours}. Read it with the toolkit that wrote it, or upgrade: "
+            "python -m pip install -U sae-toolkit"
         )
     if not path.is_file() or _sha256(path) != facts["sha256"]:
         said = "is not what was written: its SHA-256 differs" if path.is_file() else "is missing"

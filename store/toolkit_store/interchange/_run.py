@@ -108,27 +108,21 @@ class RunTables:
         known = sorted(there)
         if not known:
             raise BadInput(
-                f"Run {self.id} has no activations to export. Stages that extract "
-                f"write "
-                f"them: "
-                f"extract.activations."
+                f"Run {self.id} has no activations to export. Stages that extract write them: "
+                "extract.activations."
             )
         for space in known:
             if space not in self.spaces:
                 raise DataError(
-                    f"space {space}: it has activations in run {self.id}, but "
-                    f"table "
-                    f"'spaces' does not "
-                    f"describe it."
+                    f"space {space}: it has activations in run {self.id}, but table 'spaces' does "
+                    "not describe it."
                 )
         if wanted is None:
             return known
         missing = [space for space in wanted if space not in known]
         if missing:
             raise BadInput(
-                f"Run {self.id} has no activations in space {missing[0]}. It has "
-                f"some "
-                f"in: "
+                f"Run {self.id} has no activations in space {missing[0]}. It has some in: "
                 f"{', '.join(known)}."
             )
         return list(dict.fromkeys(wanted))
@@ -311,18 +305,13 @@ def read_index(folder: Path, name: str, form: str, version: int) -> dict[str, An
     found = read_json(path)
     if found.get("format") != form:
         raise BadInput(
-            f"{path} is of format {found.get('format')!r}; wanted {form!r}. Give --format "
-            f"what it was "
-            f"exported "
-            f"as."
+            f"{path} is of format {found.get('format')!r}; wanted {form!r}. Give --format what it "
+            "was exported as."
         )
     if not isinstance(found.get("version"), int) or found["version"] > version:
         raise BadInput(
-            f"{path} has version {found.get('version')!r}; this toolkit "
-            f"({__version__}) "
-            f"reads up to version "
-            f"{version}. "
-            f"Upgrade: python -m pip install -U sae-toolkit"
+            f"{path} has version {found.get('version')!r}; this toolkit ({__version__}) reads up "
+            f"to version {version}. Upgrade: python -m pip install -U sae-toolkit"
         )
     return found
 

@@ -88,10 +88,8 @@ def read(store: Store, folder: Path) -> str:
     for path in files:
         if path.parent != folder or not path.is_file():
             raise DataError(
-                f"{path} is missing, though {folder / INDEX} names it. Copy or "
-                f"export "
-                f"the "
-                f"folder again."
+                f"{path} is missing, though {folder / INDEX} names it. Copy or export the folder "
+                "again."
             )
     spaces = [
         {name: value for name, value in space.items() if name not in ("file", "rows")}
@@ -137,10 +135,8 @@ def _rows(path: Path, space: dict[str, Any], samples: Sequence[str]) -> pa.Table
         )
     if rows and found["sample"].max() >= len(samples):
         raise DataError(
-            f"{path}: sample {found['sample'].max()} is past the {len(samples)} "
-            f"lines "
-            f"of "
-            f"samples.jsonl."
+            f"{path}: sample {found['sample'].max()} is past the {len(samples)} lines of "
+            "samples.jsonl."
         )
     order = np.argsort(row, kind="stable")
     counts = np.bincount(row, minlength=rows)
@@ -167,9 +163,7 @@ def _load(path: Path) -> dict[str, Any]:
         found["position"]
     ):
         raise DataError(
-            f"{path}: `indices` must be (2, entries) and `values` (entries); `sample` "
-            f"and "
-            f"`position` one a "
-            f"row."
+            f"{path}: `indices` must be (2, entries) and `values` (entries); `sample` and "
+            "`position` one a row."
         )
     return found

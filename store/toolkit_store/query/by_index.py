@@ -202,9 +202,7 @@ class ByIndex:
         import polars as pl
 
         beyond = (
-            f"place > {place(self._step, feature)} AND "
-            f"place "
-            f"<= "
+            f"place > {place(self._step, feature)} AND place <= "
             f"{place(self._step, feature, LAST_BLOCK)}"
         )
         heads = pl.DataFrame(self._own(feature, beyond, ["block", "max"]))

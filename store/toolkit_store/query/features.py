@@ -64,9 +64,7 @@ class Features:
         name = next(reversed(states)) if run_id is None else run_id
         if name not in states:
             raise BadInput(
-                f"There is no run '{name}' in "
-                f"{self.store.uri}.{nearest(name, states)} "
-                f"Runs: "
+                f"There is no run '{name}' in {self.store.uri}.{nearest(name, states)} Runs: "
                 f"{choices(states)}."
             )
         return RunView(self.store, states[name], self._steps(states[name], steps))
@@ -118,9 +116,7 @@ class RunView:
         if space not in self._declared and space not in self._spaces:
             known = self._spaces
             raise BadInput(
-                f"Run {self.id} has no space "
-                f"'{space}'.{nearest(space, known)} "
-                f"Spaces: "
+                f"Run {self.id} has no space '{space}'.{nearest(space, known)} Spaces: "
                 f"{choices(known)}."
             )
 
@@ -368,19 +364,15 @@ class RunView:
         rows = self.projections(space) if rows is None else rows
         if rows is None:
             raise BadInput(
-                "The decoder rows of the space are needed: give `rows`, an array or "
-                "a "
-                "function of a range; "
-                "or keep projections "
-                "in the store, where the SAE files are: toolkit store project"
+                "The decoder rows of the space are needed: give `rows`, an array or a function of "
+                "a range; or keep projections in the store, where the SAE files are: toolkit store "
+                "project"
             )
         width = self._width(space, rows)
         if not 0 <= feature < width:
             raise BadInput(
-                f"There is no feature {feature} in space '{space}'; its width "
-                f"is "
-                f"{width} "
-                f"(0 to {width - 1})."
+                f"There is no feature {feature} in space '{space}'; its width is {width} (0 to "
+                f"{width - 1})."
             )
         return nearest_rows(rows if callable(rows) else slices(rows), width, feature, k)
 
@@ -447,10 +439,8 @@ class RunView:
 def _check_feature(feature: int) -> None:
     if not 0 <= feature < 1 << 32:
         raise BadInput(
-            f"There is no feature {feature}: features are numbered from 0 to the "
-            f"width "
-            f"of "
-            f"their space."
+            f"There is no feature {feature}: features are numbered from 0 to the width of their "
+            "space."
         )
 
 

@@ -149,10 +149,8 @@ def _check_statement(words: list[Word]) -> None:
     first = next((word for word in words if word.text != "("), None)
     if first is None or first.text.upper() not in _FIRST:
         raise BadInput(
-            "Only a SELECT can be asked. It may begin with WITH. For example: "
-            "SELECT "
-            "* "
-            "FROM features LIMIT 5"
+            "Only a SELECT can be asked. It may begin with WITH. For example: SELECT * FROM "
+            "features LIMIT 5"
         )
     if any(word.text == ";" for word in words):
         raise BadInput("One statement at a time: there is a ';' before the end.")
@@ -173,10 +171,8 @@ def _check_depth(words: list[Word]) -> None:
     )
     if deepest > DEEPEST or signs > MOST_SIGNS:
         raise BadInput(
-            f"The statement is too deep: at most {DEEPEST} brackets in brackets and "
-            f"{MOST_SIGNS:,} "
-            f"signs "
-            f"are read."
+            f"The statement is too deep: at most {DEEPEST} brackets in brackets and {MOST_SIGNS:,} "
+            "signs are read."
         )
 
 
@@ -190,25 +186,19 @@ def _check_word(word: Word, following: Word | None) -> None:
         return
     if word.text.upper() in _NEVER:
         raise BadInput(
-            f"'{word.text}' changes or reads more than tables; as the name of a "
-            f"column "
-            f"write it in double "
-            f"quotes."
+            f"'{word.text}' changes or reads more than tables; as the name of a column write it in "
+            "double quotes."
         )
     if called and word.text.upper() not in _BEFORE_BRACKETS and word.text.lower() not in FUNCTIONS:
         raise BadInput(
-            f"There is no function '{word.text}' "
-            f"here.{nearest(word.text.lower(), FUNCTIONS)} "
-            f"Functions: "
-            f"{choices(FUNCTIONS)}."
+            f"There is no function '{word.text}' here.{nearest(word.text.lower(), FUNCTIONS)} "
+            f"Functions: {choices(FUNCTIONS)}."
         )
 
 
 def _check_empty(word: Word) -> None:
     if word.text.lower() not in _WITHOUT_ARGUMENTS:
         raise BadInput(
-            f"'{word.text}()' needs something in its brackets. "
-            f"Without "
-            f"it: "
+            f"'{word.text}()' needs something in its brackets. Without it: "
             f"{choices(_WITHOUT_ARGUMENTS)}."
         )

@@ -76,10 +76,8 @@ def _behind(place: Place, steps: Sequence[StepRow]) -> Iterator[str]:
         found = place.files.rows(name)
         if found is not None and found < wanted:
             yield (
-                f"{place.folder / 'files' / f'{name}.jsonl'}: it ends before {wanted:,} "
-                f"rows, which the "
-                f"ledger says table "
-                f"'{name}' has"
+                f"{place.folder / 'files' / f'{name}.jsonl'}: it ends before {wanted:,} rows, "
+                f"which the ledger says table '{name}' has"
             )
 
 
@@ -91,8 +89,6 @@ def _miscounted(place: Place, steps: Sequence[StepRow]) -> Iterator[str]:
             wanted = row.tables.get(name, 0)
             if found[row.key] != wanted:
                 yield (
-                    f"step {row.key}: the ledger says {wanted:,} rows in "
-                    f"table "
-                    f"'{name}', there are "
+                    f"step {row.key}: the ledger says {wanted:,} rows in table '{name}', there are "
                     f"{found[row.key]:,}"
                 )

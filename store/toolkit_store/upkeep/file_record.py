@@ -61,14 +61,9 @@ class Damaged(StoreError):
 
     def __init__(self, path: str, what: str) -> None:
         super().__init__(
-            f"{path}: {what}. Nothing is written from it, since that would hide the "
-            f"damage for good. Put "
-            f"the file back from a "
-            f"copy of "
-            "the store and issue the same command again, or run into a new store; "
-            "`toolkit store "
-            "check` names every "
-            "such file."
+            f"{path}: {what}. Nothing is written from it, since that would hide the damage for "
+            "good. Put the file back from a copy of the store and issue the same command again, "
+            "or run into a new store; `toolkit store check` names every such file."
         )
 
 

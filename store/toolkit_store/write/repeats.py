@@ -71,11 +71,8 @@ class Keys:
     def _refusal(self, key: dict[str, Any], times: int, rows: int) -> DataError:
         row = ", ".join(f"{column}={value!r}" for column, value in key.items())
         return DataError(
-            f"Table '{self._name}': the row {row} comes {times} times in one "
-            f"step "
-            f"({rows} "
-            f"such rows). "
-            f"The columns {', '.join(key)} must make a row unique."
+            f"Table '{self._name}': the row {row} comes {times} times in one step ({rows} such "
+            f"rows). The columns {', '.join(key)} must make a row unique."
         )
 
 

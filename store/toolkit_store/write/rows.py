@@ -33,9 +33,7 @@ def check_name(name: str) -> None:
     if name not in DATA_TABLES:
         near = nearest(name, DATA_TABLES)
         raise DataError(
-            f"A step cannot write to table '{name}': it is not "
-            f"declared.{near} "
-            f"Tables: "
+            f"A step cannot write to table '{name}': it is not declared.{near} Tables: "
             f"{choices(DATA_TABLES)}."
         )
 
@@ -67,10 +65,8 @@ def _fitted_column(name: str, rows: pa.Table, field: pa.Field) -> Any:
     if field.name not in rows.column_names:
         if not field.nullable:
             raise DataError(
-                f"{where}: the column is missing. Only columns whose type ends in "
-                f"'?' "
-                f"can "
-                f"be left out."
+                f"{where}: the column is missing. Only columns whose type ends in '?' can be left "
+                "out."
             )
         return pa.nulls(rows.num_rows, field.type)
     column = rows.column(field.name)

@@ -25,10 +25,8 @@ from transformers import (
 LAYERS, WIDTH, HEADS, CONTEXT, WINDOW = 4, 32, 4, 64, 8
 BEGIN, END = "<begin>", "<end>"
 CHAT = (
-    "{{ bos_token or '' }}{% for turn in messages %}<{{ turn.role }}>{{ "
-    "turn.content "
-    "}}{{ eos_token }}{% "
-    "endfor %}<model>"
+    "{{ bos_token or '' }}{% for turn in messages %}<{{ turn.role }}>{{ turn.content }}{{ "
+    "eos_token }}{% endfor %}<model>"
 )
 SIZES: dict[str, Any] = {
     "vocab_size": 258,

@@ -392,10 +392,8 @@ def test_weights_that_lack_a_tensor_are_not_made_up(tmp_path: Path) -> None:
         load(HuggingFace(path=str(folder)), SilentReporter())
     assert str(caught.value) == (
         f"{folder}: the weights lack 1 tensors that the config asks for, first "
-        f"model.layers.2.mlp.up_proj.weight. "
-        f"They would be "
-        f"random "
-        f"numbers. Copy or download it again."
+        "model.layers.2.mlp.up_proj.weight. They would be random numbers. Copy or download it "
+        "again."
     )
 
 
@@ -435,10 +433,8 @@ def test_eager_attention_is_said_out_loud(
         model.run([[4, 5, 6]], ["attn_probs.2", "attn_probs.0", "resid_post.3"])
         model.run([[4, 5, 7]], ["attn_probs.2", "attn_probs.0"])
     said = (
-        "attn_probs: attention of layers 0, 2 of llama is computed by `eager`, "
-        "since "
-        "`sdpa` shows no "
-        "weights."
+        "attn_probs: attention of layers 0, 2 of llama is computed by `eager`, since `sdpa` shows "
+        "no weights."
     )
     assert [record.getMessage() for record in caplog.records] == [said]
     assert model._module.config._attn_implementation == "sdpa"
@@ -504,11 +500,8 @@ def test_a_model_that_is_built_in_another_way() -> None:
     with pytest.raises(BadInput) as caught:
         structure_of(torch.nn.Sequential(torch.nn.Linear(2, 2)))
     assert str(caught.value) == (
-        "Sequential is built in no way that `huggingface` knows (learned positions, "
-        "parallel, pre-norm, "
-        "sandwich). Another "
-        "one takes "
-        "one file: docs/tutorial/a-model-loader.md."
+        "Sequential is built in no way that `huggingface` knows (learned positions, parallel, "
+        "pre-norm, sandwich). Another one takes one file: docs/tutorial/a-model-loader.md."
     )
 
 
@@ -525,11 +518,8 @@ def test_there_is_no_stream_between_parallel_parts(one: Callable[..., Any]) -> N
     with pytest.raises(BadInput) as caught:
         one("pythia").run([[4, 5, 6]], ["resid_mid.2"])
     assert str(caught.value) == (
-        "hookpoint 'resid_mid.2': attention and MLP of pythia both read the block's "
-        "input, so there is "
-        "no stream between "
-        "them. Use "
-        "resid_pre.2 or resid_post.2."
+        "hookpoint 'resid_mid.2': attention and MLP of pythia both read the block's input, so "
+        "there is no stream between them. Use resid_pre.2 or resid_post.2."
     )
 
 

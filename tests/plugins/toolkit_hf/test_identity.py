@@ -69,10 +69,8 @@ def test_identify_imports_nothing_heavy(planted: Planted) -> None:
     code = (
         "import sys; from toolkit_hf import toolkit_parts; part = next(toolkit_parts())\n"
         f"for path in ({str(planted.model)!r}, {LAB!r}): part.identify(part.params(path=path))\n"
-        "print([name for name in ('torch', 'transformers', 'tokenizers', "
-        "'numpy', "
-        "'pyarrow') if name "
-        "in sys.modules])"
+        "print([name for name in ('torch', 'transformers', 'tokenizers', 'numpy', 'pyarrow') if "
+        "name in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
@@ -185,10 +183,8 @@ def refused(folder: Path) -> str:
 def test_a_folder_without_a_config(copied: Path) -> None:
     (copied / "config.json").unlink()
     said = (
-        f"{copied} is no model: it has no config.json. Name the folder that "
-        f"holds "
-        f"config.json and "
-        f"*.safetensors."
+        f"{copied} is no model: it has no config.json. Name the folder that holds config.json and "
+        "*.safetensors."
     )
     assert refused(copied) == said
 
@@ -209,24 +205,17 @@ def test_weights_that_are_cut_off(copied: Path) -> None:
     with file.open("r+b") as stream:
         stream.truncate(size - 1234)
     assert refused(copied) == (
-        f"{file} is cut off: its header promises {size:,} bytes, it has "
-        f"{size - 1234:,}. "
-        f"Copy or download it "
-        f"again."
+        f"{file} is cut off: its header promises {size:,} bytes, it has {size - 1234:,}. Copy or "
+        "download it again."
     )
 
 
 def test_an_architecture_that_is_not_loaded(copied: Path, config: Callable[..., None]) -> None:
     config(model_type="mamba")
     assert refused(copied) == (
-        f"{copied}/config.json: architecture 'mamba' is not among those that "
-        f"`huggingface` loads: "
-        f"gemma2, gpt2, "
-        f"gpt_neox, "
-        "llama, mistral, qwen2, qwen3. Another architecture takes "
-        "one "
-        "file: "
-        "docs/tutorial/a-model-loader.md."
+        f"{copied}/config.json: architecture 'mamba' is not among those that `huggingface` loads: "
+        "gemma2, gpt2, gpt_neox, llama, mistral, qwen2, qwen3. Another architecture takes one "
+        "file: docs/tutorial/a-model-loader.md."
     )
 
 
@@ -277,11 +266,9 @@ def test_a_model_that_is_not_cached_offline(cache: Path) -> None:
     with pytest.raises(BadInput) as caught:
         identify(HuggingFace(id="org/small", revision="v2"))
     assert str(caught.value) == (
-        f"'org/small' at revision 'v2' is not in the Hugging Face cache ({cache.parent}), "
-        f"and HF_HUB_OFFLINE "
-        f"forbids fetching "
-        f"it. "
-        "Unset HF_HUB_OFFLINE, name a revision that is there, or a folder with `path:`."
+        f"'org/small' at revision 'v2' is not in the Hugging Face cache ({cache.parent}), and "
+        "HF_HUB_OFFLINE forbids fetching it. Unset HF_HUB_OFFLINE, name a revision that is there, "
+        "or a folder with `path:`."
     )
 
 
@@ -314,11 +301,9 @@ def test_part_of_a_model_offline(sharded: Path) -> None:
     with pytest.raises(BadInput) as caught:
         identify(HuggingFace(id="org/small"))
     assert str(caught.value) == (
-        f"'org/small' is in the Hugging Face cache in part: {sharded} lacks 1 of "
-        f"its "
-        f"files, first "
-        f"model-00002-of-00002.safetensors, "
-        "and HF_HUB_OFFLINE forbids fetching them. Unset it and run `toolkit fetch SPEC`."
+        f"'org/small' is in the Hugging Face cache in part: {sharded} lacks 1 of its files, first "
+        "model-00002-of-00002.safetensors, and HF_HUB_OFFLINE forbids fetching them. Unset it and "
+        "run `toolkit fetch SPEC`."
     )
 
 
@@ -330,11 +315,8 @@ def test_part_of_a_model_is_fetched_again(sharded: Path, monkeypatch: pytest.Mon
 
 def test_a_folder_with_part_of_a_model(sharded: Path) -> None:
     assert refused(sharded) == (
-        f"{sharded} lacks 1 of the files that model.safetensors.index.json names, "
-        f"first "
-        f"model-00002-of-00002.safetensors. "
-        f"Copy or "
-        "download it again."
+        f"{sharded} lacks 1 of the files that model.safetensors.index.json names, first "
+        "model-00002-of-00002.safetensors. Copy or download it again."
     )
 
 

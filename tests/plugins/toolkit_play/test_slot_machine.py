@@ -117,11 +117,12 @@ def test_spans_of_the_restart_layout() -> None:
     turns = [(bet(10), WIN), (bet(5), LOSS), (bet(5), LOSS), (bet(5), LOSS)]
     found = spans(machine().prompt(played(machine(), *turns, components="GMHWP", mode="variable")))
     history = (
-        "Game history:\nRound 1: Bet $10, Win, Balance $120\nRound 2: Bet $5, Loss, Balance $115\n"
-        "Round 3: Bet $5, Loss, Balance $110\nRound 4: Bet $5, Loss, "
-        "Balance "
-        "$105\nWarning: 3 "
-        "losses in a row."
+        "Game history:\n"
+        "Round 1: Bet $10, Win, Balance $120\n"
+        "Round 2: Bet $5, Loss, Balance $115\n"
+        "Round 3: Bet $5, Loss, Balance $110\n"
+        "Round 4: Bet $5, Loss, Balance $105\n"
+        "Warning: 3 losses in a row."
     )
     assert found == {
         "history": history,

@@ -86,11 +86,8 @@ def test_a_folder_of_two_layouts_at_once(tmp_path: Path) -> None:
     write.llama(tmp_path / "L3R")
     write.saelens(tmp_path / "L3R")
     assert refused(tmp_path) == (
-        f"saes.with.path: {tmp_path / 'L3R'} is in the layouts of Llama Scope, original, "
-        f"SAELens at once. "
-        f"Keep the files of "
-        f"one, or "
-        f"name the adapter: llama_scope, saelens."
+        f"saes.with.path: {tmp_path / 'L3R'} is in the layouts of Llama Scope, original, SAELens "
+        "at once. Keep the files of one, or name the adapter: llama_scope, saelens."
     )
 
 
@@ -104,10 +101,8 @@ def test_folders_of_several_layouts(tmp_path: Path) -> None:
     write.saelens(tmp_path / "b")
     said = refused(tmp_path)
     assert said.startswith(
-        f"saes.with.path: {tmp_path} holds SAEs of several layouts: Llama "
-        f"Scope, "
-        f"original "
-        f"in {tmp_path / 'a'}"
+        f"saes.with.path: {tmp_path} holds SAEs of several layouts: Llama Scope, original in "
+        f"{tmp_path / 'a'}"
     )
     assert said.endswith("Name the folder of one, or its adapter.")
 
@@ -135,10 +130,8 @@ def test_a_layout_that_is_known_and_not_read(
     for file in files:
         (tmp_path / "x" / file).write_text("{}")
     wanted = (
-        f"is in the layout of {name}, which no adapter here reads. They are "
-        f"gemma_scope, "
-        f"llama_scope, "
-        f"saelens. "
+        f"is in the layout of {name}, which no adapter here reads. They are gemma_scope, "
+        "llama_scope, saelens. "
     )
     wanted += "Another layout takes one file: docs/tutorial/an-sae-adapter.md."
     assert refused(tmp_path) == f"saes.with.path: {tmp_path / 'x'} {wanted}"
@@ -162,10 +155,8 @@ def test_a_pickle_is_not_opened(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(pickle.dumps(Trap()))
     said = refused(tmp_path)
     assert said == (
-        f"{tmp_path}: {name} is a pickle, which could run code. It is not opened. "
-        f"Convert "
-        f"it to safetensors "
-        f"where you trust it."
+        f"{tmp_path}: {name} is a pickle, which could run code. It is not opened. Convert it to "
+        "safetensors where you trust it."
     )
 
 
@@ -209,10 +200,8 @@ def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("raise AssertionError('imported')")
     (package / "pretrained_saes.yaml").write_text(
-        "small-res: {repo_id: org/small, saes: [{id: blocks.8.hook_resid_pre, path: b8}, "
-        "{id: "
-        "blocks.9.hook_resid_pre, "
-        "path: b9}]}"
+        "small-res: {repo_id: org/small, saes: [{id: blocks.8.hook_resid_pre, path: b8}, {id: "
+        "blocks.9.hook_resid_pre, path: b9}]}"
     )
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     monkeypatch.delitem(sys.modules, "sae_lens", raising=False)

@@ -300,9 +300,7 @@ def test_a_link_into_its_own_hub_cache(layout: str, tmp_path: Path) -> None:
         ),
         (
             {"norm_activation": "batch-wise"},
-            "norm_activation is 'batch-wise'; `llama_scope` reads "
-            "dataset-wise, "
-            "inference, "
+            "norm_activation is 'batch-wise'; `llama_scope` reads dataset-wise, inference, "
             "token-wise.",
         ),
         (
@@ -314,10 +312,8 @@ def test_a_link_into_its_own_hub_cache(layout: str, tmp_path: Path) -> None:
         ({"expansion_factor": -1}, "expansion_factor is -1; wanted a number above 0."),
         (
             {"norms": (0.0, 0.0)},
-            "dataset_average_activation_norm.blocks.3.hook_resid_post is 0.0; "
-            "wanted "
-            "a "
-            "number above 0.",
+            "dataset_average_activation_norm.blocks.3.hook_resid_post is 0.0; wanted a number "
+            "above 0.",
         ),
         ({"hook_point_in": "blocks.3.somewhere"}, "'blocks.3.somewhere' is no hookpoint."),
     ],

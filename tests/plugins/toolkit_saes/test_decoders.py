@@ -125,13 +125,8 @@ def test_a_release_that_is_not_in_the_cache_is_not_fetched() -> None:
 def test_no_torch_is_imported() -> None:
     program = (
         "import sys; from toolkit_saes import toolkit_parts; part = next(p for p in "
-        "toolkit_parts() if "
-        "p.name == "
-        "'llama_scope');"
-        f"found = "
-        f"part.decoder(part.params(path={str(saes_path())!r}), "
-        f"'Lab-L1R-4x'); "
-        f"found.rows(0, 2);"
-        "sys.exit('torch' in sys.modules)"
+        "toolkit_parts() if p.name == 'llama_scope');found = "
+        f"part.decoder(part.params(path={str(saes_path())!r}), 'Lab-L1R-4x'); found.rows(0, "
+        "2);sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == 0

@@ -209,10 +209,8 @@ def test_a_dropped_norm_is_named(lab: Any, changed: Callable[..., list[Any]]) ->
     assert row["verdict"] == "does not fit"
     assert row["l0"] < 24 / 3
     assert row["message"].endswith(
-        "Far too few features fire: a norm factor is missing, so that its inputs are "
-        "too "
-        "small, or it is of "
-        "another model."
+        "Far too few features fire: a norm factor is missing, so that its inputs are too small, or "
+        "it is of another model."
     )
 
 
@@ -284,10 +282,8 @@ def test_without_a_declared_l0_explained_variance_decides(lab: Any) -> None:
     assert explain(sae, Measured(400, 0.6, 1, 0, 9), {}) == ""
     said = explain(sae, Measured(400, 0.4, 1, 0, 9), {})
     assert said.startswith(
-        "SAE Lab-L1R-4x does not fit at resid_post.1: L0 400.0, explained variance "
-        "0.40 "
-        "(at least 0.5 "
-        "wanted)."
+        "SAE Lab-L1R-4x does not fit at resid_post.1: L0 400.0, explained variance 0.40 (at least "
+        "0.5 wanted)."
     )
 
 
@@ -296,11 +292,8 @@ def test_too_little_to_examine(small: Any, texts: list[list[int]]) -> None:
     with pytest.raises(DataError) as caught:
         examined(small, small.saes(layers=1), texts)
     assert str(caught.value) == (
-        "examination of SAE Planted-L1R-8x: the first 64 samples give 1 tokens, all with "
-        "the same stream, so "
-        "that there is "
-        "nothing "
-        "to explain. Give more samples, or longer ones."
+        "examination of SAE Planted-L1R-8x: the first 64 samples give 1 tokens, all with the same "
+        "stream, so that there is nothing to explain. Give more samples, or longer ones."
     )
 
 
@@ -346,10 +339,8 @@ def test_the_report_shows_a_misfit_and_where_it_would_fit(
     assert "The layer is off by one." in figure.html
     assert (LOW, HIGH, LEAST_EV) == (1 / 3, 3.0, 0.5)
     assert (
-        "has an L0 within a third to three times the declared one, explains "
-        "at "
-        "least "
-        "half of the variance" in figure.html
+        "has an L0 within a third to three times the declared one, explains at least half of the "
+        "variance" in figure.html
     )
 
 

@@ -169,11 +169,8 @@ def test_a_selector_that_finds_nothing_is_a_warning(small: Any, at: Any) -> None
     work = small.work(small.saes(layers=1), Extract(at=at), small.texts[:3])
     assert list(tables(work)) == ["spaces"]
     assert [facts["text"] for name, facts in work.report.events if name == "warning"] == [
-        "`at` chose no token in any of the 3 samples of this step: it has no "
-        "activations. Are "
-        "there such tokens, "
-        "spans or positions in "
-        "these texts?"
+        "`at` chose no token in any of the 3 samples of this step: it has no activations. Are "
+        "there such tokens, spans or positions in these texts?"
     ]
     some = small.work(small.saes(layers=1), Extract(at={"positions": (1,)}), small.texts[:3])
     rows(some)
@@ -212,11 +209,9 @@ def test_a_stream_that_is_not_finite_is_named(small: Any, value: float) -> None:
     with pytest.raises(DataError) as caught:
         rows(world.work(small.saes(layers=[2, 1]), Extract(at="all"), texts))
     assert str(caught.value) == (
-        "sample 's001': the stream at resid_post.2, position 4, is not finite (NaN or "
-        "infinity). The "
-        "weights are damaged, "
-        "or "
-        "torch.float32 overflows: try `dtype: float32` or `bfloat16` under model.with."
+        "sample 's001': the stream at resid_post.2, position 4, is not finite (NaN or infinity). "
+        "The weights are damaged, or torch.float32 overflows: try `dtype: float32` or `bfloat16` "
+        "under model.with."
     )
 
 

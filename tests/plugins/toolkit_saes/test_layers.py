@@ -51,10 +51,8 @@ def test_a_layer_that_is_not_there(wanted: Any, missing: int) -> None:
     with pytest.raises(BadInput) as caught:
         chosen(wanted, THERE, "Lab-LXR-4x")
     said = (
-        f"saes.with.layers: Lab-LXR-4x has no SAE for layer {missing}; it has 0-3, "
-        f"7, "
-        f"15. Layers count "
-        f"from 0."
+        f"saes.with.layers: Lab-LXR-4x has no SAE for layer {missing}; it has 0-3, 7, 15. Layers "
+        "count from 0."
     )
     assert str(caught.value) == said
 

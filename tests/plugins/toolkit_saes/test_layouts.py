@@ -280,10 +280,8 @@ def test_an_sae_of_another_width_than_the_model(small: Any, lab: Any) -> None:
     with pytest.raises(DataError) as caught:
         sae.encode(rows)
     assert str(caught.value) == (
-        "SAE Lab-L1R-4x reads 128 numbers, the model's resid_post.1 has 48: it belongs "
-        "to another model. "
-        "Name SAEs of this "
-        "model."
+        "SAE Lab-L1R-4x reads 128 numbers, the model's resid_post.1 has 48: it belongs to another "
+        "model. Name SAEs of this model."
     )
 
 
@@ -300,18 +298,12 @@ def test_contract(name: str, params: dict[str, Any]) -> None:
 
 def test_identify_imports_no_torch() -> None:
     code = (
-        "import sys; from toolkit_saes import toolkit_parts; parts = {part.name: "
-        "part "
-        "for part in "
-        "toolkit_parts()}\n"
-        "print([name for name in ('torch', 'numpy', 'pyarrow', 'safetensors') if "
-        "name "
-        "in "
+        "import sys; from toolkit_saes import toolkit_parts; parts = {part.name: part for part "
+        "in toolkit_parts()}\n"
+        "print([name for name in ('torch', 'numpy', 'pyarrow', 'safetensors') if name in "
         "sys.modules])\n"
-        f"for name, params in (('llama_scope', dict(path={LLAMA!r})), "
-        f"('gemma_scope', "
-        f"dict(path={GEMMA!r}, "
-        f"width='1k'))):\n"
+        f"for name, params in (('llama_scope', dict(path={LLAMA!r})), ('gemma_scope', "
+        f"dict(path={GEMMA!r}, width='1k'))):\n"
         "    parts[name].identify(parts[name].params(**params))\n"
         "print([name for name in ('torch', 'transformers') if name in sys.modules])"
     )
@@ -418,10 +410,8 @@ def test_a_sparsity_that_is_not_there(tmp_path: Path) -> None:
     for l0 in (30, 12):
         write_gemma(tmp_path, l0, layer=5)
     assert refused(gemma, tmp_path, l0=(50,)) == (
-        "saes.with.l0: layer 5 has SAEs of L0 12, 30, none of 50. Name one "
-        "of "
-        "each "
-        "layer, or say `all`."
+        "saes.with.l0: layer 5 has SAEs of L0 12, 30, none of 50. Name one of each layer, or say "
+        "`all`."
     )
 
 
@@ -447,10 +437,8 @@ def test_a_folder_without_saes(tmp_path: Path) -> None:
     )
     assert refused(llama, tmp_path) == said
     said = (
-        f"{tmp_path} holds no Gemma Scope SAEs: there is "
-        f"no "
-        f"layer_L/width_W/average_l0_N/params.npz "
-        f"below it."
+        f"{tmp_path} holds no Gemma Scope SAEs: there is no "
+        "layer_L/width_W/average_l0_N/params.npz below it."
     )
     assert refused(gemma, tmp_path) == said
 
@@ -462,10 +450,8 @@ def test_a_checkpoint_that_is_missing_or_cut_off(tmp_path: Path) -> None:
     with file.open("r+b") as stream:
         stream.truncate(size - 8)
     said = (
-        f"{file} is cut off: its header promises {size:,} bytes, it has "
-        f"{size - 8:,}. "
-        f"Copy or download it "
-        f"again."
+        f"{file} is cut off: its header promises {size:,} bytes, it has {size - 8:,}. Copy or "
+        "download it again."
     )
     assert refused(llama, tmp_path) == said
     file.unlink()
@@ -528,10 +514,8 @@ def test_a_tensor_that_is_missing(tmp_path: Path, name: str) -> None:
     tensors = {other: tensor for other, tensor in EXAMPLE.items() if other != name}
     save_file(tensors, file / "checkpoints" / "final.safetensors")
     said = (
-        f"{file}/checkpoints/final.safetensors has no tensor '{name}': it is not "
-        f"in "
-        f"Llama Scope's "
-        f"original layout."
+        f"{file}/checkpoints/final.safetensors has no tensor '{name}': it is not in Llama Scope's "
+        "original layout."
     )
     assert refused(llama, tmp_path) == said
 
@@ -570,10 +554,8 @@ def test_a_setting_that_the_fold_does_not_know(
 ) -> None:
     folder = write_llama(tmp_path, **{name: value})
     said = (
-        f"{folder}/hyperparams.json: {name} is {value!r}; `llama_scope` "
-        f"reads "
-        f"SAEs "
-        f"with {wanted} only."
+        f"{folder}/hyperparams.json: {name} is {value!r}; `llama_scope` reads SAEs with {wanted} "
+        "only."
     )
     assert refused(llama, tmp_path) == said
 

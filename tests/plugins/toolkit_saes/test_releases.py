@@ -185,10 +185,8 @@ def test_configurations_choose_files(tmp_path: Path) -> None:
     assert [sae.declared_l0 for sae in _gemma_scope.load(params, SilentReporter())] == [102, 13]
     file.write_text(json.dumps([entry(25, 141)]))
     said = (
-        f"1 of 1 SAEs of the list are not in {tmp_path / 'scope'}; the "
-        f"first "
-        f"is "
-        f"layer_25/width_16k/average_l0_141/params.npz."
+        f"1 of 1 SAEs of the list are not in {tmp_path / 'scope'}; the first is "
+        "layer_25/width_16k/average_l0_141/params.npz."
     )
     with pytest.raises(BadInput, match=re.escape(said)):
         _gemma_scope.load(params, SilentReporter())

@@ -228,10 +228,8 @@ def test_an_empty_unit(write: Write) -> None:
 
 def test_a_row_with_too_many_cells(write: Write) -> None:
     message = (
-        ":2 (row 1): this row has 3 cells, the header 2. Put double quotes "
-        "around "
-        "a cell with commas "
-        "or newlines in it."
+        ":2 (row 1): this row has 3 cells, the header 2. Put double quotes around a cell with "
+        "commas or newlines in it."
     )
     refused(write("text,label\none, two,a\n"), message)
 
@@ -242,9 +240,7 @@ def test_a_column_named_twice(write: Write) -> None:
 
 def test_a_quote_that_does_not_end(write: Write) -> None:
     message = (
-        ":3 (row 2): this is no CSV: unexpected end of data. Put double "
-        "quotes "
-        "around cells, and "
+        ":3 (row 2): this is no CSV: unexpected end of data. Put double quotes around cells, and "
         "double those inside."
     )
     refused(write('text\none\n"two\n'), message)
@@ -254,11 +250,8 @@ def test_another_encoding(write: Write) -> None:
     path = write("")
     path.write_bytes("text\ncafé\n".encode("latin-1"))
     message = (
-        ":2 (row 1): byte 4 of this line (0xe9), after 'caf', is not UTF-8 (invalid "
-        "continuation byte). "
-        "Save the whole file "
-        "as UTF-8; "
-        "it may hold Latin-1 or Windows-1252 in places."
+        ":2 (row 1): byte 4 of this line (0xe9), after 'caf', is not UTF-8 (invalid continuation "
+        "byte). Save the whole file as UTF-8; it may hold Latin-1 or Windows-1252 in places."
     )
     refused(path, message)
 
@@ -392,10 +385,8 @@ def test_ids_are_the_files_own_and_stand_once(write: Write) -> None:
     path = write('name,text\na,"one\none"\nb,two\na,three\n')
     refused(
         path,
-        f":5 (row 3): column 'name' holds 'a' again; it stands at {path}:2 (row "
-        f"1) "
-        f"already. Give each "
-        f"its own id.",
+        f":5 (row 3): column 'name' holds 'a' again; it stands at {path}:2 (row 1) already. Give "
+        "each its own id.",
         id="name",
     )
 

@@ -104,10 +104,8 @@ def test_columns_choose_and_nested_values_are_none_of_them(write: Write) -> None
     path = write('{"text": "one", "a": 1, "deep": {"b": [1, 2]}}\n')
     assert meta_of(tables(path, columns=("a",))) == {("000000", "a"): 1.0}
     message = (
-        ":1: 'deep' holds an object; metadata are texts and numbers. Name the keys "
-        "you want with "
-        "`columns`, or write "
-        "it as a text."
+        ":1: 'deep' holds an object; metadata are texts and numbers. Name the keys you want with "
+        "`columns`, or write it as a text."
     )
     refused(path, message)
 
@@ -148,10 +146,8 @@ def test_a_file_cut_off_in_the_middle_of_a_line_is_told_before_anything_runs(
     path = write('{"text": "one"}\n{"text": "two", "lab')
     refused(
         path,
-        ":2: the file is cut off in the middle of this line, at character 20. "
-        "Copy "
-        "or "
-        "write it again.",
+        ":2: the file is cut off in the middle of this line, at character 20. Copy or write it "
+        "again.",
     )
     with pytest.raises(DataError, match="cut off in the middle"):
         identify(Jsonl(path=str(path)), tmp_path)

@@ -214,11 +214,8 @@ def test_sentences_are_numbered_by_a_metadata_key_when_asked() -> None:
         with pytest.raises(DataError) as caught:
             written("npz", {**CONFIGURATION, "index": "row"}, SCOPE, meta=bad)
         assert str(caught.value) == (
-            "index: sample 'b' has no whole number under the metadata key 'row'. Keys: "
-            "row. Sources of "
-            "texts keep a row's "
-            "number "
-            "with `row: row`."
+            "index: sample 'b' has no whole number under the metadata key 'row'. Keys: row. "
+            "Sources of texts keep a row's number with `row: row`."
         )
     with pytest.raises(
         ValidationError,

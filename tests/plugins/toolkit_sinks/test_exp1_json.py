@@ -202,11 +202,8 @@ def test_other_groups_may_be_named() -> None:
     with pytest.raises(DataError) as caught:
         written(groups=("bankrupcy", "voluntary_stop"))
     assert str(caught.value) == (
-        "exp1_json: no row compares bankrupcy vs voluntary_stop. Did you "
-        "mean "
-        "'bankruptcy vs "
-        "voluntary_stop'? "
-        "The run compares: bankruptcy vs voluntary_stop."
+        "exp1_json: no row compares bankrupcy vs voluntary_stop. Did you mean 'bankruptcy vs "
+        "voluntary_stop'? The run compares: bankruptcy vs voluntary_stop."
     )
     with pytest.raises(ValidationError, match="both groups are 'a'; name two different ones"):
         SINK.params.model_validate({"groups": ("a", "a")})
@@ -269,9 +266,6 @@ def test_of_a_run_that_chose_and_confirmed_the_comparison_of_one_half_is_publish
     with pytest.raises(DataError) as caught:
         written(half="confirm")
     assert str(caught.value) == (
-        "exp1_json: bankruptcy vs voluntary_stop was compared, but not on the half "
-        "'confirm'. Say "
-        "`half:` as the stage "
-        "that is to be "
-        "published does."
+        "exp1_json: bankruptcy vs voluntary_stop was compared, but not on the half 'confirm'. Say "
+        "`half:` as the stage that is to be published does."
     )

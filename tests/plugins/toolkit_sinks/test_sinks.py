@@ -104,9 +104,7 @@ def test_npz_refuses_a_space_that_nobody_described() -> None:
     with pytest.raises(DataError) as caught:
         written("npz", {}, spaces=SPACES[1:])
     assert str(caught.value) == (
-        "space s1: it has activations, but table 'spaces' does not describe it, so "
-        "its "
-        "width is unknown. "
-        "Let the stage that "
-        "writes the activations write 'spaces' too. Spaces described: s2."
+        "space s1: it has activations, but table 'spaces' does not describe it, so its width is "
+        "unknown. Let the stage that writes the activations write 'spaces' too. Spaces described: "
+        "s2."
     )

@@ -197,10 +197,8 @@ def refused(message: str, given: Any, part: str = "welch", **params: Any) -> Non
 
 def test_a_covariate_that_nobody_has_is_answered_with_the_known_ones() -> None:
     message = (
-        "covariates: no sample has metadata 'balanse'. Did you mean 'balance'? The "
-        "samples have: "
-        "balance, group, "
-        "level."
+        "covariates: no sample has metadata 'balanse'. Did you mean 'balance'? The samples have: "
+        "balance, group, level."
     )
     refused(message, confounded(), covariates=["balanse"])
 
@@ -213,21 +211,16 @@ def test_a_covariate_that_some_lack_is_refused() -> None:
         schema=given["sample_meta"].schema,
     )
     message = (
-        "covariates: 2 of the 120 samples compared have no 'balance' (the first is "
-        "'n0000'). Take a key "
-        "that all of them "
-        "have."
+        "covariates: 2 of the 120 samples compared have no 'balance' (the first is 'n0000'). Take "
+        "a key that all of them have."
     )
     refused(message, given, covariates=["balance"])
 
 
 def test_a_covariate_that_is_the_group_is_refused() -> None:
     message = (
-        "covariates: given group tell 'a' from 'b' without error among the 120 "
-        "samples "
-        "compared, so that "
-        "nothing is left to "
-        "compare. Leave out the covariate that stands for the group."
+        "covariates: given group tell 'a' from 'b' without error among the 120 samples compared, "
+        "so that nothing is left to compare. Leave out the covariate that stands for the group."
     )
     refused(message, confounded(), covariates=["group"])
 
@@ -241,11 +234,9 @@ def test_more_coefficients_than_clusters_are_refused() -> None:
         kind=[f"k{at % 6}" for at in range(12)],
     )
     message = (
-        "covariates: given kind take 7 coefficients, and there are 6 independent "
-        "clusters; a test "
-        "needs more clusters "
-        "than "
-        "coefficients. Take fewer covariates, or numbers in place of words."
+        "covariates: given kind take 7 coefficients, and there are 6 independent clusters; a test "
+        "needs more clusters than coefficients. Take fewer covariates, or numbers in place of "
+        "words."
     )
     refused(message, given, covariates=["kind"])
 
@@ -267,15 +258,9 @@ def test_strata_that_cut_through_a_cluster_are_refused_where_labels_move() -> No
         level=list("xyxyxyxyxyxy"),
     )
     message = (
-        "within: the cluster of sample 'n0000' has samples with several values of "
-        "'level'; a cluster "
-        "is one piece of "
-        "evidence "
-        "and must lie within one of them. Take a key that is the same in a unit, "
-        "or "
-        "adjust means for it: "
-        "compare.welch with "
-        "`within: level`."
+        "within: the cluster of sample 'n0000' has samples with several values of 'level'; a "
+        "cluster is one piece of evidence and must lie within one of them. Take a key that is the "
+        "same in a unit, or adjust means for it: compare.welch with `within: level`."
     )
     refused(message, given, "mann_whitney", within="level")
     refused(message, given, "permutation", within="level")

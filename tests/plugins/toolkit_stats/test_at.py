@@ -64,10 +64,8 @@ class Lab:
         )
         self.saes = list(saes.load(saes.params(path=str(saes_path())), SilentReporter()))[:2]
         texts = [
-            f"Your balance is ${at * 7 % 90 + 10} now, and the goal "
-            f"is "
-            f"{['far', 'near'][at % 2]} "
-            f"today."
+            f"Your balance is ${at * 7 % 90 + 10} now, and the goal is {['far', 'near'][at % 2]} "
+            "today."
             for at in range(36)
         ]
         tokens = [self.model.tokenise(text) for text in texts]

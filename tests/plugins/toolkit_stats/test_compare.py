@@ -238,11 +238,8 @@ def test_one_group_against_the_rest() -> None:
 
 def test_a_group_that_is_named_rest_is_refused() -> None:
     message = (
-        "between: 'rest' means all other samples, but there are samples whose group is "
-        "'rest'. Give that "
-        "group another name, "
-        "or "
-        "name both groups."
+        "between: 'rest' means all other samples, but there are samples whose group is 'rest'. "
+        "Give that group another name, or name both groups."
     )
     refused(message, "welch", of_dense(values(), ["x", "rest"] * 12), between=["x", "rest"])
 
@@ -261,9 +258,7 @@ def test_a_metadata_key_may_name_the_unit() -> None:
         "3 clusters"
     )
     message = (
-        "unit: no sample has metadata 'conditoin'. Did you mean 'condition'? "
-        "The "
-        "samples have: "
+        "unit: no sample has metadata 'conditoin'. Did you mean 'condition'? The samples have: "
         "condition, group."
     )
     refused(message, "welch", given, unit="conditoin", **PAIR)
@@ -273,11 +268,9 @@ def test_a_sample_without_its_unit_is_refused() -> None:
     given = of_dense(values(), halves(), condition=[f"c{at // 4}" for at in range(24)])
     given["sample_meta"] = given["sample_meta"].slice(0, 40)
     message = (
-        "unit: sample 'n0016' has no metadata 'condition', so nobody knows which "
-        "samples "
-        "it belongs to. Take "
-        "`unit: unit` (the "
-        "samples' own), `unit: sample`, or a key that every compared sample has."
+        "unit: sample 'n0016' has no metadata 'condition', so nobody knows which samples it "
+        "belongs to. Take `unit: unit` (the samples' own), `unit: sample`, or a key that every "
+        "compared sample has."
     )
     refused(message, "welch", given, unit="condition", **PAIR)
 
@@ -287,11 +280,9 @@ def test_a_group_of_fewer_than_three_units_is_refused_by_every_test(part: str) -
     groups: list[Any] = [1.0, 2.0] if part == "correlation" else ["a", "a", "b", "b", "b"]
     where = "by: 'group'" if part == "correlation" else "between: group 'a'"
     message = (
-        f"{where} has 2 samples of 2 units, 2 distinct prompts, 2 clusters (unit: unit, "
-        f"cluster: prompt, "
-        f"half: all); a test "
-        f"needs "
-        f"at least 3 independent clusters to see a spread. Give the experiment more units."
+        f"{where} has 2 samples of 2 units, 2 distinct prompts, 2 clusters (unit: unit, cluster: "
+        "prompt, half: all); a test needs at least 3 independent clusters to see a spread. Give "
+        "the experiment more units."
     )
     refused(
         message, part, of_dense(values(len(groups)), groups), **(PAIR if part in TWO_GROUPS else {})
@@ -305,18 +296,10 @@ def test_units_that_equal_prompts_join_are_told_apart_from_too_few() -> None:
     ]
     given = tables(samples, ["a"] * 6 + ["b"] * 6, [])
     message = (
-        "between: group 'a' has 6 samples of 3 units, 4 distinct prompts, 1 cluster "
-        "(unit: unit, "
-        "cluster: prompt, "
-        "half: all); a "
-        "test needs at least 3 independent clusters to see a spread. Equal prompts "
-        "join "
-        "its units: give the "
-        "experiment more "
-        "distinct prompts, or say `cluster: none` if units are independent all the "
-        "same "
-        "(games that open "
-        "with one prompt)."
+        "between: group 'a' has 6 samples of 3 units, 4 distinct prompts, 1 cluster (unit: unit, "
+        "cluster: prompt, half: all); a test needs at least 3 independent clusters to see a "
+        "spread. Equal prompts join its units: give the experiment more distinct prompts, or say "
+        "`cluster: none` if units are independent all the same (games that open with one prompt)."
     )
     refused(message, "welch", given, **PAIR)
 
@@ -352,17 +335,10 @@ def test_samples_that_nobody_looked_at_are_not_silent(part: str) -> None:
     with pytest.raises(DataError) as caught:
         run(part, unmeasured(), **asked)
     assert str(caught.value) == (
-        "space s1 (m/resid_post.1/s1): 10 of 40 samples have no row in table "
-        "'activations' (the "
-        "first is 'n0030'). "
-        "Where nothing fires "
-        "there is a row with empty lists; without a row nobody looked, as where a "
-        "selector finds no "
-        "token, and that is "
-        "not silence. "
-        "Extract at tokens that each sample has, or leave such samples out: "
-        "`missing: "
-        "leave_out` of the "
+        "space s1 (m/resid_post.1/s1): 10 of 40 samples have no row in table 'activations' (the "
+        "first is 'n0030'). Where nothing fires there is a row with empty lists; without a row "
+        "nobody looked, as where a selector finds no token, and that is not silence. Extract at "
+        "tokens that each sample has, or leave such samples out: `missing: leave_out` of the "
         "comparisons."
     )
     found = run(part, unmeasured(), missing="leave_out", **asked)
@@ -393,14 +369,9 @@ def test_samples_none_of_which_was_looked_at_are_no_silence(part: str, others: i
     with pytest.raises(DataError) as caught:
         run(part, given, **asked)
     assert str(caught.value) == (
-        "no space has a row of any of the 40 samples in table 'activations' (the first "
-        "is 'n0000'). Where "
-        "nothing fires there "
-        "is a row "
-        "with empty lists: these samples were not looked at, as where a selector finds "
-        "no token. Extract at "
-        "tokens that they "
-        "have."
+        "no space has a row of any of the 40 samples in table 'activations' (the first is "
+        "'n0000'). Where nothing fires there is a row with empty lists: these samples were not "
+        "looked at, as where a selector finds no token. Extract at tokens that they have."
     )
 
 
@@ -411,29 +382,20 @@ def test_a_group_that_nobody_looked_at_is_refused() -> None:
     with pytest.raises(DataError) as caught:
         run("welch", given, between=("a", "b"), missing="leave_out")
     assert str(caught.value) == (
-        "between: of group 'b' none of the 20 samples has a row of activations in every "
-        "space, so that "
-        "`missing: leave_out` "
-        "leaves none. "
-        "Extract at tokens that these samples have."
+        "between: of group 'b' none of the 20 samples has a row of activations in every space, so "
+        "that `missing: leave_out` leaves none. Extract at tokens that these samples have."
     )
 
 
 def test_a_trend_needs_numbers_that_change() -> None:
     message = (
-        "by: 'group' is 'a' in sample 'n0000'; a correlation follows numbers. Take a "
-        "key "
-        "whose values are "
-        "finite numbers, or "
-        "compare groups (compare.welch, compare.kruskal)."
+        "by: 'group' is 'a' in sample 'n0000'; a correlation follows numbers. Take a key whose "
+        "values are finite numbers, or compare groups (compare.welch, compare.kruskal)."
     )
     refused(message, "correlation", of_dense(values(4), list("aabb")))
     message = (
-        "by: 'group' is 2 in each of the 4 samples compared; nothing can follow a "
-        "number "
-        "that does not "
-        "change. Take another "
-        "key, or samples that differ in it."
+        "by: 'group' is 2 in each of the 4 samples compared; nothing can follow a number that does "
+        "not change. Take another key, or samples that differ in it."
     )
     refused(message, "correlation", of_dense(values(4), [2.0] * 4))
 
@@ -441,10 +403,8 @@ def test_a_trend_needs_numbers_that_change() -> None:
 def test_a_trend_over_a_half_without_units_is_refused() -> None:
     names = [f"n{at}" for at in range(40) if half(0, f"n{at}") == "select"][:4]
     message = (
-        "by: no unit with 'group' falls into the half 'confirm'. Take `half: all`, "
-        "or give the "
-        "experiment more "
-        "units."
+        "by: no unit with 'group' falls into the half 'confirm'. Take `half: all`, or give the "
+        "experiment more units."
     )
     refused(
         message,
@@ -456,10 +416,8 @@ def test_a_trend_over_a_half_without_units_is_refused() -> None:
 
 def test_several_groups_are_at_least_two() -> None:
     message = (
-        "by: 'group' does not tell groups apart; there must be two or more. "
-        "Groups "
-        "by 'group': a (4 "
-        "samples)."
+        "by: 'group' does not tell groups apart; there must be two or more. Groups by 'group': a "
+        "(4 samples)."
     )
     refused(message, "anova", of_dense(values(4), list("aaaa")))
     with pytest.raises(ValidationError, match="'a' is named twice; name each group once"):

@@ -68,10 +68,8 @@ def test_the_family_is_what_the_select_half_found_by_its_own_q_and_cut() -> None
         list(q.values()), benjamini_hochberg(np.array(list(p.values())), len(family))
     )
     assert {row["text"] for key, row in confirm.items() if key[2] == "q"} == {
-        f"welch, half confirm: bh over {len(family)} features that the select half "
-        f"found, "
-        f"alpha 0.05, |d| >= "
-        f"0.8"
+        f"welch, half confirm: bh over {len(family)} features that the select half found, alpha "
+        "0.05, |d| >= 0.8"
     }
     assert {3, 8} <= marked(confirm, "significant")
 
@@ -187,10 +185,8 @@ def refused(message: str, features: pa.Table | None, **params: Any) -> None:
 
 def test_a_family_of_discoveries_needs_a_stage_that_made_them() -> None:
     start = (
-        "family: `discovered` tests what an earlier stage found, and no stage "
-        "among "
-        "the needs compared "
-        "'a vs b'."
+        "family: `discovered` tests what an earlier stage found, and no stage among the needs "
+        "compared 'a vs b'."
     )
     end = " Add to the needs a stage that compares the same with `half: select`."
     refused(start + end, None)
@@ -203,11 +199,9 @@ def test_a_family_of_discoveries_needs_a_stage_that_made_them() -> None:
 )
 def test_units_that_chose_cannot_confirm(part: str, where: str) -> None:
     refused(
-        f"family: the stage before compared 'a vs b' {where}; units that chose a feature "
-        f"cannot confirm it. "
-        f"Say `half: select` "
-        f"there: this "
-        f"stage tests on `half: confirm`, which shares no unit with it.",
+        f"family: the stage before compared 'a vs b' {where}; units that chose a feature cannot "
+        "confirm it. Say `half: select` there: this stage tests on `half: confirm`, which shares "
+        "no unit with it.",
         written("welch", of_dense(world({3: 1.5}), LABEL), half=part, **PAIR),
     )
 

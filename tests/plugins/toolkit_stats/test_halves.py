@@ -121,11 +121,9 @@ def test_a_group_whose_every_prompt_is_in_the_select_half_is_refused() -> None:
     given = tables(rows, ["a"] * 30 + ["b"] * 30, [])
     count = sum(half(0, name) == "confirm" for name in names[:30])
     said = re.escape(
-        f"between: all {count} samples with group 'a' in the half 'confirm' have prompts "
-        f"that the select half "
-        f"has too, so that "
-        f"nothing new "
-        "is left to confirm on. Give the experiment more distinct prompts, or say `cluster: none`"
+        f"between: all {count} samples with group 'a' in the half 'confirm' have prompts that the "
+        "select half has too, so that nothing new is left to confirm on. Give the experiment more "
+        "distinct prompts, or say `cluster: none`"
     )
     with pytest.raises(DataError, match=said):
         run("welch", given, **PAIR, half="confirm")

@@ -168,9 +168,7 @@ def test_a_key_that_gives_the_label_away_is_named() -> None:
     assert row["value"] == 1.0
     assert row["text"].startswith("balance alone separates the groups; 5 folds")
     assert row["text"].endswith(
-        "a: 30 samples in 30 clusters (30 distinct prompts); b: 30 samples in "
-        "30 "
-        "clusters (30 "
+        "a: 30 samples in 30 clusters (30 distinct prompts); b: 30 samples in 30 clusters (30 "
         "distinct prompts)"
     )
     assert found["together", "all 2 keys", "auroc"]["value"] == 1.0

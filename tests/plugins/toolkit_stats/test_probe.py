@@ -259,11 +259,9 @@ def test_the_section_says_what_gives_the_label_away_and_escapes_names() -> None:
     assert "&lt;balance&gt; alone separates the groups</li>" in first.html
     assert "<balance>" not in first.html + second.html
     assert first.alt == (
-        "AUROC of the best of each kind, chance 0.5. metadata: <balance> 1.00; "
-        "linear "
-        "probe: resid_post.3 "
-        "0.90; "
-        "best feature: m/resid_post.3/a-rather-long-name-of-an-sae-of-some-release 0.80."
+        "AUROC of the best of each kind, chance 0.5. metadata: <balance> 1.00; linear probe: "
+        "resid_post.3 0.90; best feature: "
+        "m/resid_post.3/a-rather-long-name-of-an-sae-of-some-release 0.80."
     )
     assert "0.800 to 0.950" in second.html
     check_part(section, work=make_work(tables={"baselines": inputs.read("baselines")}))

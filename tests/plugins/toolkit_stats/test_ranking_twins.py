@@ -102,11 +102,8 @@ def test_a_feature_of_three_sparsities_counts_once() -> None:
 def test_the_report_counts_both_ways() -> None:
     for figure in SECTION.run(TableInputs(ranked(several(ONE_SITE)))):
         assert figure.alt == (
-            "4 pass the sound filters, 4 the published ones; with features that do the "
-            "same in several SAEs "
-            "of one site counted "
-            "once: 2 "
-            "and 2"
+            "4 pass the sound filters, 4 the published ones; with features that do the same in "
+            "several SAEs of one site counted once: 2 and 2"
         )
         assert figure.alt in figure.html
 

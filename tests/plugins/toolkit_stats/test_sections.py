@@ -218,11 +218,8 @@ def test_the_layer_profile_counts_each_sign_at_each_hookpoint() -> None:
 def test_the_layer_profile_says_in_words_what_it_draws() -> None:
     (figure,) = drawn("layer-profile")
     assert figure.alt == (
-        "Bar chart over 2 hookpoints: 1 features are significantly higher in a, 2 in "
-        "b. "
-        "Most of them at "
-        "resid_post.2: 2. "
-        "The table below it has all numbers."
+        "Bar chart over 2 hookpoints: 1 features are significantly higher in a, 2 in b. Most of "
+        "them at resid_post.2: 2. The table below it has all numbers."
     )
 
 

@@ -106,11 +106,8 @@ def test_the_seed_decides_the_shuffles() -> None:
 def test_strata_of_one_group_each_leave_nothing_to_shuffle() -> None:
     given = of_dense(np.ones((8, 1)), list("aaaabbbb"), where=["x"] * 4 + ["y"] * 4)
     message = (
-        "within: each value of 'where' has clusters of one group only, so that no "
-        "label "
-        "can be shuffled. "
-        "Take a key within "
-        "whose values both groups occur."
+        "within: each value of 'where' has clusters of one group only, so that no label can be "
+        "shuffled. Take a key within whose values both groups occur."
     )
     with pytest.raises(DataError) as caught:
         numbers("permutation", given, between=("a", "b"), within="where")

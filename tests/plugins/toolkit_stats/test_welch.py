@@ -168,16 +168,12 @@ def test_significant_asks_for_a_small_q_and_a_large_d() -> None:
 @pytest.mark.parametrize("spaces", [[], [space()]], ids=["no space", "a space"])
 def test_samples_that_nobody_looked_at_are_refused(spaces: list[dict[str, Any]]) -> None:
     message = (
-        "no space has a row of any of the 6 samples in table 'activations' (the "
-        "first is 'n0'). "
-        "Where nothing fires "
-        "there is a row "
+        "no space has a row of any of the 6 samples in table 'activations' (the first is 'n0'). "
+        "Where nothing fires there is a row "
     )
     message += (
-        "with empty lists: these samples were not looked at, as where a selector "
-        "finds no token. "
-        "Extract at tokens "
-        "that they have."
+        "with empty lists: these samples were not looked at, as where a selector finds no token. "
+        "Extract at tokens that they have."
     )
     refused(message, tables([sample(name) for name in SIX], list("aaabbb"), [], spaces))
 
@@ -314,10 +310,8 @@ def test_an_unknown_group_is_answered_with_those_there_are() -> None:
     samples = [sample(f"n{i}") for i in range(3)]
     given = tables(samples, ["stop", "stop", "bet"], [])
     message = (
-        "between: no sample has group 'stopp'. Did you mean 'stop'? Groups by "
-        "'group': bet (1 "
-        "sample), stop (2 "
-        "samples)."
+        "between: no sample has group 'stopp'. Did you mean 'stop'? Groups by 'group': bet (1 "
+        "sample), stop (2 samples)."
     )
     refused(message, given, between=("stopp", "bet"))
 
@@ -329,10 +323,8 @@ def test_a_group_that_is_not_in_the_half_is_refused() -> None:
     ][:2]
     given = tables([sample(name) for name in chosen], list("aaaabb"), [])
     message = (
-        "between: no unit with group 'b' falls into the half 'select'. Take `half: "
-        "all`, or give the "
-        "experiment more "
-        "units."
+        "between: no unit with group 'b' falls into the half 'select'. Take `half: all`, or give "
+        "the experiment more units."
     )
     refused(message, given, half="select")
 
@@ -342,17 +334,13 @@ def test_a_group_that_is_not_in_the_half_is_refused() -> None:
     [
         (
             {},
-            "4 samples of 2 units, 4 distinct prompts, 2 clusters (unit: "
-            "unit, "
-            "cluster: "
-            "prompt, half: all)",
+            "4 samples of 2 units, 4 distinct prompts, 2 clusters (unit: unit, cluster: prompt, "
+            "half: all)",
         ),
         (
             {"cluster": "none"},
-            "4 samples of 2 units, 4 distinct prompts, 2 clusters (unit: "
-            "unit, "
-            "cluster: "
-            "none, half: all)",
+            "4 samples of 2 units, 4 distinct prompts, 2 clusters (unit: unit, cluster: none, "
+            "half: all)",
         ),
     ],
     ids=["prompts", "units"],
@@ -364,11 +352,8 @@ def test_a_group_of_fewer_than_three_clusters_is_refused_with_its_numbers(
         sample(f"m{at}") for at in range(3)
     ]
     message = (
-        f"between: group 'a' has {found}; a test needs at least 3 independent clusters "
-        f"to "
-        f"see a spread. Give "
-        f"the experiment "
-        f"more units."
+        f"between: group 'a' has {found}; a test needs at least 3 independent clusters to see a "
+        "spread. Give the experiment more units."
     )
     given = tables(samples, list("aaaabbb"), silent([one["sample"] for one in samples]))
     refused(message, given, **params)
@@ -380,11 +365,8 @@ def test_a_number_that_is_none_names_where_it_is(value: float) -> None:
     given = small()
     bad = tables([], [], [("s1", "n1", 1, {4: 1.0, 6: value})])["activations"]
     message = (
-        f"space s1 (m/resid_post.1/s1): feature 6 has the activation {value} in "
-        f"sample "
-        f"'n1'; a test needs "
-        f"finite numbers. "
-        "Leave that sample out, or extract in a wider number format."
+        f"space s1 (m/resid_post.1/s1): feature 6 has the activation {value} in sample 'n1'; a "
+        "test needs finite numbers. Leave that sample out, or extract in a wider number format."
     )
     refused(message, given | {"activations": pa.concat_tables([given["activations"], bad])})
 
@@ -392,11 +374,9 @@ def test_a_number_that_is_none_names_where_it_is(value: float) -> None:
 def test_a_feature_outside_its_space_is_refused() -> None:
     given = small() | {"spaces": tables([], [], [], [space(width=5)])["spaces"]}
     message = (
-        "space s1 (m/resid_post.1/s1): there is a feature 5, but its width is 5 "
-        "(features 0 to 4). "
-        "The activations and "
-        "the "
-        "description of the space do not belong together; extract them again."
+        "space s1 (m/resid_post.1/s1): there is a feature 5, but its width is 5 (features 0 to 4). "
+        "The activations and the description of the space do not belong together; extract them "
+        "again."
     )
     refused(message, given)
 
@@ -404,11 +384,9 @@ def test_a_feature_outside_its_space_is_refused() -> None:
 def test_a_space_that_nobody_described_is_refused() -> None:
     given = small() | {"spaces": tables([], [], [], [space("s9")])["spaces"]}
     message = (
-        "space s1: it has activations, but table 'spaces' does not describe it, so "
-        "its "
-        "width is unknown. "
-        "Let the stage that "
-        "writes the activations write 'spaces' too. Spaces described: s9."
+        "space s1: it has activations, but table 'spaces' does not describe it, so its width is "
+        "unknown. Let the stage that writes the activations write 'spaces' too. Spaces described: "
+        "s9."
     )
     refused(message, given)
 

@@ -132,9 +132,7 @@ def test_torch_is_never_imported_and_help_imports_nothing_heavy(folder: Path) ->
         "import sys; from toolkit._cli import cli\n"
         "for args in (['top', '--help'], ['top', '2/5', *sys.argv[1:]]):\n"
         "    cli.main(['query', *args], standalone_mode=False)\n"
-        "    print('HEAVY', *sorted({'torch', 'transformers', 'pyarrow', "
-        "'numpy'} "
-        "& "
+        "    print('HEAVY', *sorted({'torch', 'transformers', 'pyarrow', 'numpy'} & "
         "set(sys.modules)))"
     )
     command = [sys.executable, "-c", program, "--store", str(folder)]

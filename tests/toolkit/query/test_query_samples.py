@@ -101,10 +101,8 @@ def test_a_table_that_no_stage_writes_names_the_parts_that_would(
         lambda: _plugins.Parts([_plugins.PluginInfo("p", "", "", parts=(part,))]),
     )
     said = (
-        "Table 'activations' has no rows in run toy-1. No stage of this run "
-        "writes "
-        "it. Parts that do: "
-        "extract.all.\n"
+        "Table 'activations' has no rows in run toy-1. No stage of this run writes it. Parts that "
+        "do: extract.all.\n"
     )
     assert ask(folder, "top", "2/5", run="toy-1").stderr == said
 

@@ -24,15 +24,9 @@ CAUSE, CALM = "losing", "calm"
 SHIELD, PLAIN = "winning", "plain"
 LAST = "choose"
 FILLERS = (
-    "the a you have balance goal round low high streak game slot machine rate "
-    "payout "
-    "history options and "
-    "or is was "
-    "in of to your now then with after before last next money risk target cost "
-    "chance "
-    "roll spin table hand "
-    "card "
-    "10 20 30 40 50 60 70 80 90 100"
+    "the a you have balance goal round low high streak game slot machine rate payout history "
+    "options and or is was in of to your now then with after before last next money risk target "
+    "cost chance roll spin table hand card 10 20 30 40 50 60 70 80 90 100"
 ).split()
 WORDS = (STOP, BET, CAUSE, CALM, SHIELD, PLAIN, LAST, *FILLERS)
 VOCAB = {token: index for index, token in enumerate((*SPECIAL, *("▁" + word for word in WORDS)))}
