@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from toolkit.work import Environment, Figure, Inputs, Reply, Reporter, Rows, SinkWork, Work, Worker
+from toolkit.work import (
+    Environment,
+    Figure,
+    Finding,
+    Inputs,
+    Reply,
+    Reporter,
+    Rows,
+    SinkWork,
+    Work,
+    Worker,
+)
 
 if TYPE_CHECKING:
     from toolkit.costs import Comparison, Cost, Workload
@@ -62,99 +73,115 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelPart(Part):
-    """A model loader. `identify` reads no weights and imports no torch; `load` runs in a worker.
-
-    `downloads` names what `load` would fetch from the hub, for `toolkit fetch`.
-    """
+    """A model loader."""
 
     kind: ClassVar[str] = "model"
     identify: Callable[[Any], Identity]
+    """Which model it is: reads no weights, imports no torch."""
     load: Callable[[Any, Reporter], Any]
+    """Loads a `toolkit.models.Model`; runs in a worker."""
     downloads: Callable[[Any], Iterable[Download]] | None = None
+    """What `load` would fetch from the hub, for `toolkit fetch`."""
+    device: Callable[[Any], str] | None = None
+    """Where these params put the model: `cpu`, `cuda` or `auto`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SaePart(Part):
-    """An SAE adapter. `identify` names the spaces' files; `load` runs in a worker and gives a list
-    of `toolkit.saes.Sae`.
-
-    `examine` names the stage part that looks at them before any use; None only for what is no SAE.
-    `decoder` reads the decoder of one SAE, by its name, from files that are there already: without
-    torch and without the network. `downloads` names what `load` would fetch from the hub, for
-    `toolkit fetch`.
-    """
+    """An SAE adapter."""
 
     kind: ClassVar[str] = "sae"
     identify: Callable[[Any], Identity]
+    """Which SAEs these are and which files hold them: reads no weights, imports no torch."""
     load: Callable[[Any, Reporter], Any]
+    """Loads a list of `toolkit.saes.Sae`; runs in a worker."""
     downloads: Callable[[Any], Iterable[Download]] | None = None
+    """What `load` would fetch from the hub, for `toolkit fetch`."""
     examine: str | None = "examine.saes"
+    """The stage part that examines them before any use; None only for stand-ins."""
     decoder: Callable[[Any, str], Decoder] | None = None
+    """Reads the decoder of one SAE, by its name, from local files: no torch, no network."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourcePart(Part):
-    """Where samples come from: yields `samples` and `sample_meta`. With `reads`, from another
-    experiment's tables.
+class Steps:
+    """How a stage is cut into steps. By default it is one."""
 
-    `most` says how many samples it gives at most, given the most rows of each table of the stage
-    that it reads (None: nobody knows). `identify` says what its files are; where its facts tell
-    `rows` (and `units`), nobody asks `most`.
+    size: str | None = None
+    """The param that says how many samples (or units) one step has."""
+    units: Callable[[Any], int] | None = None
+    """For a stage that makes its own units, such as games: how many these params ask for. Each
+    step gets its range of them as `Work.units`, and the host keeps the spec's `limit`.
     """
+    sample_limit: int | None = None
+    """The stage reads only the first so many samples; a change in the others does not rerun it."""
+    group_equal_texts: bool = False
+    """Samples with equal token ids go to the same step, so that each text is computed once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimates:
+    """What a part can say before it runs. Each field is optional; `toolkit plan` prints them."""
+
+    cost: Callable[[Any, Workload], Cost] | None = None
+    """What this much work needs."""
+    max_rows: Callable[[Any, Mapping[str, int]], Mapping[str, int] | None] | None = None
+    """The most rows that it writes to each table, given the most rows of each table that it reads
+    and, for a stage that makes its own units, their number as `units`. None: unknown.
+    """
+    batch_plan: Callable[[Any, Workload, int, str], Mapping[str, int]] | None = None
+    """The batch sizes for so many bytes of free memory on a device (`cuda` or `cpu`). They are
+    fixed once for a stage of a run and reach its steps as `Work.batch`.
+    """
+    comparison: Callable[[Any, Mapping[str, Any]], Comparison] | None = None
+    """Which groups it will compare, from the params and the facts of the model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TablePart(Part):
+    """A part that reads tables and writes tables: the base of sources and stages."""
+
+    run: Callable[[Work], Rows]
+    """Does the work of one step: yields table names and rows."""
+    reads: tuple[str, ...] = ()
+    """Tables that it needs; a spec where no needed stage writes them is refused."""
+    optional: tuple[str, ...] = ()
+    """Tables that it also reads where a needed stage writes them."""
+    writes: tuple[str, ...] = ()
+    """Tables that it may write."""
+    writes_for: Callable[[Any], Sequence[str]] | None = None
+    """Which of `writes` these params write, if not all."""
+    uses_model: bool = False
+    """Whether it needs a loaded model."""
+    uses_saes: bool = False
+    """Whether it needs loaded SAEs."""
+    replaces_model: str | None = None
+    """An optional table that makes the model unnecessary: where it is there, none is loaded."""
+    steps: Steps = Steps()
+    """How it is cut into steps."""
+    estimates: Estimates = Estimates()
+    """What it can say before it runs."""
+
+    def tables(self, params: Any) -> tuple[str, ...]:
+        """The tables that it writes with these params."""
+        return tuple(self.writes_for(params)) if self.writes_for else self.writes
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourcePart(TablePart):
+    """Where samples come from: files, the spec itself, or (with `reads`) tables of a stage."""
 
     kind: ClassVar[str] = "source"
-    run: Callable[[Work], Rows]
-    reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ("samples", "sample_meta")
     identify: Callable[[Any, Path], Identity] | None = None
-    uses_model: bool = False
-    most: Callable[[Any, Mapping[str, int]], int | None] | None = None
+    """What its files are. Facts `rows` and `units` count their samples, if known."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class StagePart(Part):
-    """A stage: reads tables, writes tables; `optional` ones it reads where a stage that it needs
-    has written them.
-
-    `written` says which of `writes` these params write, where not all. `instead` names an optional
-    table that stands for the model: where a stage that it needs writes it, no model is loaded.
-
-    `split` names the param that holds the samples of one step, or None for one step. A stage that
-    makes its own units (games, say) gives their number as `units(params)`; `split` then counts
-    units, the host keeps the spec's limit, and each step is handed its range as `work.units`;
-    `most(params, units)` tells how many rows of which table so many units give at most. `first`: it
-    looks at the first so many samples only, and is not run again when others change. `distinct`:
-    samples of equal tokens share a step, so that they are computed once.
-
-    `cost` says what so much work asks for; `batches` gives the batch plan for so many bytes of free
-    memory on a device (`cuda` or `cpu`), which is fixed for a stage of a run and handed to its
-    steps as `work.batch`. `compares` says, from the params and the facts of the model, which groups
-    will be compared.
-    """
+class StagePart(TablePart):
+    """A stage of an experiment: extracts, compares, patches, plays, measures."""
 
     kind: ClassVar[str] = "stage"
-    run: Callable[[Work], Rows]
-    reads: tuple[str, ...]
-    writes: tuple[str, ...]
-    optional: tuple[str, ...] = ()
-    written: Callable[[Any], Sequence[str]] | None = None
-    instead: str | None = None
-    split: str | None = None
-    units: Callable[[Any], int] | None = None
-    most: Callable[[Any, int], Mapping[str, int]] | None = None
-    first: int | None = None
-    distinct: bool = False
-    uses_model: bool = False
-    uses_saes: bool = False
-    cost: Callable[[Any, Workload], Cost] | None = None
-    batches: Callable[[Any, Workload, int, str], Mapping[str, int]] | None = None
-    compares: Callable[[Any, Mapping[str, Any]], Comparison] | None = None
-
-
-def tables_of(part: SourcePart | StagePart, params: Any) -> tuple[str, ...]:
-    """The tables that a part writes with these params."""
-    written = getattr(part, "written", None)
-    return tuple(written(params)) if written else part.writes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,23 +204,30 @@ class ParserPart(Part):
 class SinkPart(Part):
     """An export. Yields (file name, bytes), or pieces of bytes for large ones; the host writes each
     by atomic rename, with its hash.
-
-    `disk` says how many bytes it will write, given the cost of the stages before it; a run that has
-    no room for them is refused.
     """
 
     kind: ClassVar[str] = "sink"
     run: Callable[[SinkWork], Iterable[tuple[str, bytes | Iterable[bytes]]]]
+    """Yields file names and their bytes."""
     reads: tuple[str, ...] = ()
+    """Tables that it exports."""
     disk: Callable[[Any, Cost], int] | None = None
+    """How many bytes it will write, given the cost of the stages before it; a run without room for
+    them is refused.
+    """
+    disk_advice: str = "Name a folder on a larger disk."
+    """What to do when there is no room."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutorPart(Part):
-    """Starts workers. `start(params, count, folder)` returns them; each then says hello."""
+    """Starts workers, here or elsewhere."""
 
     kind: ClassVar[str] = "executor"
     start: Callable[[Any, Sequence[Mapping[str, Any]], Path], Sequence[Worker]]
+    """`start(params, devices, folder)`: one worker for each device; each then says hello."""
+    workers: Callable[[Any], int] = lambda params: 1
+    """How many workers these params ask for, where no GPUs are named."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,3 +241,5 @@ class ReportSection(Part):
     reads: tuple[str, ...]
     run: Callable[[Inputs], Iterable[Figure]]
     order: int = 50
+    findings: Callable[[Inputs], Iterable[Finding]] | None = None
+    """The section's results as sentences; the first few end `toolkit run` and open the report."""

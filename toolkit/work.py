@@ -109,6 +109,24 @@ class Figure:
     alt: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One result in a sentence. Reports, the end of a run and `--json` print the same ones."""
+
+    sentence: str
+    """The result in plain words, with its number."""
+    number: float | None = None
+    """The number itself, such as an effect or an AUROC."""
+    interval: tuple[float, float] | None = None
+    """Its confidence interval."""
+    n: int | None = None
+    """How many independent units it rests on."""
+    baseline: str = ""
+    """What reaches the same without SAE features, such as `balance alone reaches AUROC 0.850`."""
+    rank: int = 50
+    """Findings are shown in ascending rank."""
+
+
 @dataclass(frozen=True)
 class Prompt:
     """A rendered prompt; spans are (name, first character, past-last character)."""

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from toolkit.errors import ToolkitError
-from toolkit.parts import Identity, tables_of
+from toolkit.parts import Identity
 from toolkit.work import Work
 
 if TYPE_CHECKING:
@@ -239,7 +239,7 @@ def _run(
         model=loaded.get(parts, "model", job["model"], report),
         saes=loaded.get(parts, "sae", job["saes"], report),
     )
-    writer = JobWriter(Path(job["folder"]), part.name, tables_of(part, work.params))
+    writer = JobWriter(Path(job["folder"]), part.name, part.tables(work.params))
     report.phase("compute")
     try:
         for name, rows in part.run(work):

@@ -23,4 +23,5 @@ def toolkit_parts() -> Iterator[Part]:
         identify=identify,
         load=load,
         downloads=downloads,
+        device=lambda params: params.device,
     )

@@ -20,4 +20,5 @@ def toolkit_parts() -> Iterator[Part]:
         help="Worker processes on this machine.",
         params=_executor.Local,
         start=_executor.start,
+        workers=lambda params: params.workers,
     )

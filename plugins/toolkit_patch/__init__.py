@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from toolkit import hookimpl
-from toolkit.parts import Part, ReportSection, StagePart
+from toolkit.parts import Estimates, Part, ReportSection, StagePart
 
 from . import _cost, _delta, _section
 from ._params import Delta
@@ -22,7 +22,7 @@ def toolkit_parts() -> Iterator[Part]:
         "reconstruction arms.",
         params=Delta,
         run=_delta.patch,
-        cost=_cost.screening,
+        estimates=Estimates(cost=_cost.screening),
         reads=("samples", "features", "spaces"),
         writes=("effects", "features"),
         uses_model=True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from toolkit import hookimpl
-from toolkit.parts import EnvironmentPart, ParserPart, Part, SourcePart, StagePart
+from toolkit.parts import EnvironmentPart, Estimates, ParserPart, Part, SourcePart, StagePart, Steps
 
 from . import _cost, _play, _slot_machine, _source, _strict
 
@@ -32,10 +32,8 @@ def toolkit_parts() -> Iterator[Part]:
         run=_play.play,
         reads=(),
         writes=("games", "rounds"),
-        split="batch",
-        units=_play.count_games,
-        most=_cost.most,
-        cost=_cost.playing,
+        steps=Steps(size="batch", units=_play.count_games),
+        estimates=Estimates(max_rows=_cost.max_rows, cost=_cost.playing),
         uses_model=True,
     )
     yield SourcePart(
@@ -45,5 +43,5 @@ def toolkit_parts() -> Iterator[Part]:
         run=_source.decisions,
         reads=("games", "rounds"),
         uses_model=True,
-        most=_source.most,
+        estimates=Estimates(max_rows=_source.max_rows),
     )

@@ -19,8 +19,9 @@ CHANCES = 24
 """Bytes of a token's probability while it is drawn: as logits, and in float64."""
 
 
-def most(params: Play, games: int) -> Mapping[str, int]:
-    """The rows of so many games: one for each round that they can have."""
+def max_rows(params: Play, available: Mapping[str, int]) -> Mapping[str, int]:
+    """The most rows of so many games: each plays all its rounds."""
+    games = available["units"]
     return {"games": games, "rounds": games * params.game.max_rounds}
 
 
@@ -29,7 +30,7 @@ def playing(params: Play, load: Workload) -> Cost:
     be.
     """
     model, prompt = load.model, load.longest
-    rounds = most(params, load.units)["rounds"]
+    rounds = max_rows(params, {"units": load.units})["rounds"]
     side_by_side = min(params.batch, load.units)
     written = prompt + params.most
     through = (prompt + params.most - 1) * token_flops(model, written)

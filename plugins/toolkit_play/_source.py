@@ -63,10 +63,10 @@ class Games(Params):
     )
 
 
-def most(params: Games, made: Mapping[str, int]) -> int | None:
+def max_rows(params: Games, available: Mapping[str, int]) -> Mapping[str, int] | None:
     """One decision a game, or every round that the games can have."""
-    there = made.get("rounds" if params.pick == "all_decisions" else "games")
-    return None if there is None else -(-there // params.every)
+    there = available.get("rounds" if params.pick == "all_decisions" else "games")
+    return None if there is None else {"samples": -(-there // params.every)}
 
 
 def decisions(work: Work) -> Rows:

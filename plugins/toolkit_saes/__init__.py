@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from toolkit import hookimpl
-from toolkit.parts import Part, ReportSection, SaePart, StagePart
+from toolkit.parts import Estimates, Part, ReportSection, SaePart, StagePart, Steps
 from toolkit_saes.examine import section as _section
 from toolkit_saes.examine import stage as _examine
 from toolkit_saes.extract import costs as _cost
@@ -95,8 +95,8 @@ def _stages() -> Iterator[Part]:
         run=_examine.examine,
         reads=("samples",),
         writes=("saes", "spaces"),
-        first=_examine.SAMPLES,
-        cost=_cost.examination,
+        steps=Steps(sample_limit=_examine.SAMPLES),
+        estimates=Estimates(cost=_cost.examination),
         uses_model=True,
         uses_saes=True,
     )
@@ -107,11 +107,9 @@ def _stages() -> Iterator[Part]:
         run=_extract.extract,
         reads=("samples",),
         writes=("activations", "spaces", "streams"),
-        written=_extract.written,
-        split="batch",
-        distinct=True,
-        cost=_cost.extraction,
-        batches=_cost.batches,
+        writes_for=_extract.written,
+        steps=Steps(size="batch", group_equal_texts=True),
+        estimates=Estimates(cost=_cost.extraction, batch_plan=_cost.batches),
         uses_model=True,
         uses_saes=True,
     )

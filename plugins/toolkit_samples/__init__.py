@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from toolkit import hookimpl
-from toolkit.parts import Part, SourcePart
+from toolkit.parts import Estimates, Part, SourcePart
 
 from . import _csv_file, _jsonl_file, _prompts
 
@@ -18,7 +18,7 @@ def toolkit_parts() -> Iterator[Part]:
         help="Samples from a CSV file: a text a row, other columns as metadata.",
         params=_csv_file.Csv,
         run=_csv_file.read_samples,
-        most=_csv_file.most,
+        estimates=Estimates(max_rows=_csv_file.max_rows),
         identify=_csv_file.identify,
         uses_model=True,
     )
@@ -27,7 +27,7 @@ def toolkit_parts() -> Iterator[Part]:
         help="Samples from a file of JSON lines: an object a line, its keys as columns.",
         params=_jsonl_file.Jsonl,
         run=_jsonl_file.read_samples,
-        most=_jsonl_file.most,
+        estimates=Estimates(max_rows=_jsonl_file.max_rows),
         identify=_jsonl_file.identify,
         uses_model=True,
     )
@@ -36,6 +36,6 @@ def toolkit_parts() -> Iterator[Part]:
         help="Samples written in the spec itself: texts, with metadata if wanted.",
         params=_prompts.Prompts,
         run=_prompts.read_samples,
-        most=_prompts.most,
+        estimates=Estimates(max_rows=_prompts.max_rows),
         uses_model=True,
     )

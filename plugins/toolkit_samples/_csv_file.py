@@ -43,9 +43,9 @@ def identify(params: Csv, folder: Path) -> Identity:
     return identity(path, _samples(path, params))
 
 
-def most(params: Csv, made: Mapping[str, int]) -> int:
+def max_rows(params: Csv, available: Mapping[str, int]) -> Mapping[str, int]:
     """How many samples the file holds: `plan` knows before anything runs."""
-    return len(_samples(the_file(params.path, "CSV"), params))
+    return {"samples": len(_samples(the_file(params.path, "CSV"), params))}
 
 
 def read_samples(work: Work) -> Rows:

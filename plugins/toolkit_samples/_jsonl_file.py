@@ -50,9 +50,9 @@ def identify(params: Jsonl, folder: Path) -> Identity:
     return identity(path, _samples(path, params))
 
 
-def most(params: Jsonl, made: Mapping[str, int]) -> int:
+def max_rows(params: Jsonl, available: Mapping[str, int]) -> Mapping[str, int]:
     """How many samples the file holds: `plan` knows before anything runs."""
-    return len(_samples(the_file(params.path, "JSONL"), params))
+    return {"samples": len(_samples(the_file(params.path, "JSONL"), params))}
 
 
 def read_samples(work: Work) -> Rows:

@@ -32,9 +32,9 @@ class Prompts(Texts):
         return self
 
 
-def most(params: Prompts, made: Mapping[str, int]) -> int:
+def max_rows(params: Prompts, available: Mapping[str, int]) -> Mapping[str, int]:
     """How many texts the spec holds."""
-    return len(params.prompts)
+    return {"samples": len(params.prompts)}
 
 
 def read_samples(work: Work) -> Rows:

@@ -26,6 +26,7 @@ def toolkit_parts() -> Iterator[Part]:
         run=_npz.write_npz,
         reads=("activations", "spaces", "samples", "sample_meta", "saes"),
         disk=_npz.disk,
+        disk_advice="Leave out `dense`, or name a folder on a larger disk.",
     )
     yield SinkPart(
         name="exp1_json",

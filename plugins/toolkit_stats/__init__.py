@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from toolkit import hookimpl
-from toolkit.parts import Part, ReportSection, SinkPart, StagePart
+from toolkit.parts import Estimates, Part, ReportSection, SinkPart, StagePart
 from toolkit_stats.baselines import leak as _leak
 from toolkit_stats.baselines import probe as _probe
 from toolkit_stats.baselines import residual as _residual
@@ -117,8 +117,7 @@ def _comparisons() -> Iterator[Part]:
             reads=("samples", "sample_meta", "activations", "spaces"),
             optional=("features",),
             writes=("features",),
-            cost=_cost.comparison(name),
-            compares=_compares.features,
+            estimates=Estimates(cost=_cost.comparison(name), comparison=_compares.features),
         )
 
 
@@ -132,7 +131,7 @@ def _baselines() -> Iterator[Part]:
         "cross-validation.",
         params=_leak.Leak,
         run=_leak.compare_leak,
-        cost=_cost.leak,
+        estimates=Estimates(cost=_cost.leak),
         version="2",
         reads=("samples", "sample_meta"),
         writes=("baselines",),
@@ -145,11 +144,11 @@ def _baselines() -> Iterator[Part]:
         "feature.",
         params=_probe.Probe,
         run=_probe.compare_probe,
-        cost=_cost.probe,
+        estimates=Estimates(cost=_cost.probe),
         version="2",
         reads=("samples", "sample_meta"),
         optional=("activations", "spaces", "streams"),
-        instead="streams",
+        replaces_model="streams",
         writes=("baselines",),
         uses_model=True,
     )
@@ -161,14 +160,13 @@ def _baselines() -> Iterator[Part]:
         "spaces of its own.",
         params=_residual.Residual,
         run=_residual.compare_residual,
-        cost=_cost.residual,
+        estimates=Estimates(cost=_cost.residual, comparison=_compares.streams),
         version="3",
         reads=("samples", "sample_meta"),
         optional=("streams",),
-        instead="streams",
+        replaces_model="streams",
         writes=("features", "spaces"),
         uses_model=True,
-        compares=_compares.streams,
     )
     yield ReportSection(
         name="baselines",
@@ -189,8 +187,7 @@ def _paths_and_ranks() -> Iterator[Part]:
         help="Which features rise with an ordinal label: ranked as published, and soundly.",
         params=_ranking.Ranking,
         run=_ranking.compare_ranking,
-        cost=_cost.ranking,
-        compares=_compares.ranking,
+        estimates=Estimates(cost=_cost.ranking, comparison=_compares.ranking),
         version="2",
         reads=("samples", "sample_meta", "activations", "spaces"),
         writes=("features",),
@@ -215,7 +212,7 @@ def _paths_and_ranks() -> Iterator[Part]:
         help="Features followed through layers for each unit and decision, and which go together.",
         params=_pathway.Pathway,
         run=_pathway.trace_pathway,
-        cost=_cost.pathway,
+        estimates=Estimates(cost=_cost.pathway),
         version="3",
         reads=("samples", "sample_meta", "activations", "spaces"),
         writes=("traces", "trajectories", "links", "signatures"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from toolkit import hookimpl
-from toolkit.parts import ModelPart, Part, ReportSection, SaePart, SourcePart, StagePart
+from toolkit.parts import ModelPart, Part, ReportSection, SaePart, SourcePart, StagePart, Steps
 
 from . import _parts
 
@@ -45,7 +45,7 @@ def toolkit_parts() -> Iterator[Part]:
         run=_parts.extract_hash,
         reads=("samples",),
         writes=("activations", "spaces"),
-        split="batch",
+        steps=Steps(size="batch"),
         uses_model=True,
         uses_saes=True,
     )

@@ -9,7 +9,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from toolkit import hookimpl
-from toolkit.parts import UNHASHED, Identity, Params, SaePart, SourcePart, StagePart
+from toolkit.parts import UNHASHED, Identity, Params, SaePart, SourcePart, StagePart, Steps
 from toolkit.tables import arrow_schema
 
 
@@ -98,8 +98,7 @@ def toolkit_parts():
         run=play,
         reads=(),
         writes=("games",),
-        split="batch",
-        units=lambda params: params.games,
+        steps=Steps(size="batch", units=lambda params: params.games),
     )
     yield SourcePart(
         name="house_games",
@@ -123,7 +122,7 @@ def toolkit_parts():
         run=look,
         reads=("samples",),
         writes=("saes",),
-        first=3,
+        steps=Steps(sample_limit=3),
         uses_saes=True,
     )
     yield StagePart(

@@ -21,6 +21,7 @@ from toolkit.costs import Cost
 from toolkit.errors import DataError
 from toolkit.parts import (
     EnvironmentPart,
+    Estimates,
     ExecutorPart,
     Identity,
     ModelPart,
@@ -31,6 +32,7 @@ from toolkit.parts import (
     SinkPart,
     SourcePart,
     StagePart,
+    Steps,
 )
 from toolkit.tables import DATA_TABLES, arrow_schema
 from toolkit.testing.contracts import Broken, check_part
@@ -220,21 +222,24 @@ def test_batch_invariance() -> None:
         yield "activations", pa.Table.from_pylist(made, schema=arrow_schema("activations"))
 
     broken(replace(HASH, run=mean), "'activations' differs between one batch and its two halves")
-    check_part(replace(HASH, run=mean, split=None))
+    check_part(replace(HASH, run=mean, steps=Steps(size=None)))
     check_part(replace(HASH, run=mean), tolerance=0.5)
 
 
 def test_costs() -> None:
-    check_part(replace(HASH, cost=lambda params, load: Cost(forwards=load.distinct)))
-    broken(
-        replace(HASH, cost=lambda params, load: {"flops": 1}), "cost gave dict instead of a Cost"
+    check_part(
+        replace(HASH, estimates=Estimates(cost=lambda params, load: Cost(forwards=load.distinct)))
     )
     broken(
-        replace(HASH, cost=lambda params, load: Cost(disk=-1)),
+        replace(HASH, estimates=Estimates(cost=lambda params, load: {"flops": 1})),
+        "cost gave dict instead of a Cost",
+    )
+    broken(
+        replace(HASH, estimates=Estimates(cost=lambda params, load: Cost(disk=-1))),
         "its cost in disk is -1 for few samples",
     )
     broken(
-        replace(HASH, cost=lambda params, load: Cost(flops=1 / load.samples)),
+        replace(HASH, estimates=Estimates(cost=lambda params, load: Cost(flops=1 / load.samples))),
         "its cost in flops is 0.25 for few samples",
     )
 

@@ -285,7 +285,7 @@ def test_hooks_that_do_not_fit(body: str, message: str, tmp_path: Path) -> None:
 
 STAGE = (
     "StagePart(name='{name}', help='x', params=Own, run=run, reads={reads}, writes={writes}, "
-    "split={split})"
+    "steps=Steps(size={split}))"
 )
 PARTS = [
     (
@@ -314,18 +314,18 @@ PARTS = [
     ),
     (
         "StagePart(name='extract.a', help='x', run=run, reads=(), writes=(), uses_model=True, "
-        "instead='streams')",
-        "instead names 'streams': only one of its `optional` tables can stand for the model, of a "
-        "part with uses_model.",
+        "replaces_model='streams')",
+        "replaces_model names 'streams': it must be one of the part's `optional` tables, and the "
+        "part must have uses_model.",
     ),
     (
         "StagePart(name='extract.a', help='x', run=run, reads=(), writes=(), "
-        "optional=('streams',), instead='streams')",
-        "only one of its `optional` tables can stand for the model",
+        "optional=('streams',), replaces_model='streams')",
+        "it must be one of the part's `optional` tables",
     ),
     (
         STAGE.format(name="extract.a", reads=(), writes=(), split="'m'"),
-        "split names 'm', which is no field of its params.",
+        "steps.size names 'm', which is no field of its params.",
     ),
     (
         "SourcePart(name='Mine', help='x', run=run)",

@@ -200,8 +200,8 @@ def test_trends_rankings_and_several_groups_say_what_they_compare(
 ) -> None:
     part = {part.name: part for part in toolkit_parts()}[name]
     assert isinstance(part, StagePart)
-    assert part.compares is not None
-    asked = part.compares(part.params.model_validate(given), {})
+    assert part.estimates.comparison is not None
+    asked = part.estimates.comparison(part.params.model_validate(given), {})
     assert (asked.groups, asked.effect, asked.half, asked.by) == (groups, effect, half, "g")
 
 
@@ -253,8 +253,8 @@ def test_comparisons_tell_the_plan_what_is_independent() -> None:
     for name in ("compare.welch", "compare.residual"):
         part = parts[name]
         assert isinstance(part, StagePart)
-        assert part.compares is not None
-        asked = part.compares(part.params.model_validate(given), {})
+        assert part.estimates.comparison is not None
+        asked = part.estimates.comparison(part.params.model_validate(given), {})
         assert (asked.unit, asked.cluster, asked.groups) == ("unit", "none", ("a", None))
 
 
@@ -276,7 +276,7 @@ def test_units_and_equal_prompts_hold_samples_together() -> None:
 COUNTED = '''
 from toolkit import hookimpl
 from toolkit.costs import Comparison
-from toolkit.parts import Params, StagePart
+from toolkit.parts import Estimates, Params, StagePart
 
 
 class Two(Params):
@@ -292,7 +292,7 @@ def toolkit_parts():
         run=lambda work: iter(()),
         reads=("samples", "sample_meta"),
         writes=("features",),
-        compares=lambda params, model: Comparison(by="group", groups=("even", None), family=model.get("family", 40)),
+        estimates=Estimates(comparison=lambda params, model: Comparison(by="group", groups=("even", None), family=model.get("family", 40))),
     )
 '''
 

@@ -23,7 +23,7 @@ from toolkit._run import batch_plans as _batches
 from toolkit._run.batch_plans import BatchPlans, memory_of
 from toolkit.costs import Cost, Workload
 from toolkit.errors import Refused
-from toolkit.parts import SourcePart, StagePart
+from toolkit.parts import Estimates, SourcePart, StagePart, Steps
 from toolkit.tables import arrow_schema
 from toolkit_store import local_part
 
@@ -71,7 +71,7 @@ def test_a_slice_of_samples_is_read_as_it_stands() -> None:
 
 
 def stage(**changes: Any) -> Any:
-    part = SimpleNamespace(batches=lambda params, load, free, device: {"tokens": free}, name="x")
+    part = part_of(batch_plan=lambda params, load, free, device: {"tokens": free})
     given = {
         "id": "features",
         "part": part,
@@ -100,7 +100,7 @@ def test_a_batch_plan_is_made_once_for_a_run(tmp_path: Path) -> None:
     assert again.fix(stage(), load) is None
     assert again.of(stage()) == plans.of(stage()) == {"tokens": 900}
     assert again.of(stage(id="other")) == {}
-    on_cpu = SimpleNamespace(params=SimpleNamespace(device="cpu"))
+    on_cpu = SimpleNamespace(part=SimpleNamespace(device=lambda params: "cpu"), params=None)
     again.fix(stage(id="other", model=on_cpu), load)
     assert asked == [False, True]
     assert json.loads((tmp_path / "batches.json").read_text()) == {
@@ -130,7 +130,9 @@ def test_what_the_disk_cannot_hold_is_refused(
     sink = SimpleNamespace(
         name="dense",
         params=SimpleNamespace(path="out"),
-        part=SimpleNamespace(disk=lambda params, cost: cost.dense),
+        part=SimpleNamespace(
+            disk=lambda params, cost: cost.dense, disk_advice="Leave out `dense`."
+        ),
     )
     plan: Any = SimpleNamespace(sinks=[sink], loaded=SimpleNamespace(path=tmp_path / "x.yaml"))
     some = [Cost(dense=2 << 30, disk=1 << 30), Cost(dense=2 << 30)]
@@ -148,7 +150,18 @@ def test_what_the_disk_cannot_hold_is_refused(
 
 
 def part_of(run: Any = None, **fields: Any) -> StagePart:
-    return StagePart(name="x", help="x", run=run, **{"reads": ("samples",), "writes": (), **fields})
+    """A part whose step and estimate fields are given beside its own."""
+    steps = {name: fields.pop(name) for name in ("sample_limit", "units") if name in fields}
+    names = ("cost", "max_rows", "batch_plan")
+    estimates = {name: fields.pop(name) for name in names if name in fields}
+    return StagePart(
+        name="x",
+        help="x",
+        run=run,
+        steps=Steps(**steps),
+        estimates=Estimates(**estimates),
+        **{"reads": ("samples",), "writes": (), **fields},
+    )
 
 
 def plan_of(*stages: Any) -> Any:
@@ -156,20 +169,22 @@ def plan_of(*stages: Any) -> Any:
 
 
 def source_of(most: Any) -> SourcePart:
-    return SourcePart(name="s", help="s", run=lambda work: iter(()), most=most)
+    return SourcePart(
+        name="s", help="s", run=lambda work: iter(()), estimates=Estimates(max_rows=most)
+    )
 
 
 def test_bounds_come_from_the_source() -> None:
     none = {"saes": None, "units": lambda: None}
     played = part_of(
-        most=lambda params, units: {"games": units, "rounds": 7 * units},
+        max_rows=lambda params, made: {"games": made["units"], "rounds": 7 * made["units"]},
         writes=("games", "rounds"),
         reads=(),
     )
     play = stage(id="play", part=played, saes=None, units=lambda: 12)
     source = stage(
         id="samples",
-        part=source_of(lambda params, made: made.get("rounds")),
+        part=source_of(lambda params, made: {"samples": made["rounds"]}),
         needs=("play",),
         **none,
     )
@@ -177,7 +192,7 @@ def test_bounds_come_from_the_source() -> None:
     load = loads.of(stage(needs=("samples",), part=part_of(), **none))
     assert load is not None
     assert (load.samples, load.distinct, load.exact) == (84, 84, False)
-    first = loads.of(stage(needs=("samples",), part=part_of(first=5), **none))
+    first = loads.of(stage(needs=("samples",), part=part_of(sample_limit=5), **none))
     assert first is not None
     assert first.samples == 5
     own = loads.of(play)
@@ -198,7 +213,7 @@ def test_a_stage_is_told_of_the_activations_that_it_reads() -> None:
     there.
     """
     none = {"saes": None, "units": lambda: None}
-    source = stage(id="samples", part=source_of(lambda params, made: 40), **none)
+    source = stage(id="samples", part=source_of(lambda params, made: {"samples": 40}), **none)
     price = lambda params, load: Cost(rows=2 * load.distinct, entries=10 * load.distinct)  # noqa: E731
     saes = SimpleNamespace(identity=SimpleNamespace(facts={"count": 2, "features": 64}))
     extracting = part_of(cost=price, writes=("activations", "spaces"))

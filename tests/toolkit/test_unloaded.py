@@ -54,10 +54,10 @@ def toolkit_parts():
     yield ModelPart(name="heavy", help="x", identify=lambda params: Identity("heavy", "1", "d", {"layers": 3}), load=load)
     yield StagePart(
         name="extract.kept", help="x", params=Keeps, run=keep, reads=("samples",), writes=("spaces", "streams"),
-        written=lambda params: ("spaces", "streams") if params.keep else ("spaces",),
+        writes_for=lambda params: ("spaces", "streams") if params.keep else ("spaces",),
     )
     yield StagePart(
-        name="compare.look", help="x", run=look, reads=("samples",), optional=("streams",), instead="streams", writes=("baselines",),
+        name="compare.look", help="x", run=look, reads=("samples",), optional=("streams",), replaces_model="streams", writes=("baselines",),
         uses_model=True,
     )
     yield StagePart(name="compare.must", help="x", run=look, reads=("streams",), writes=("baselines",))
@@ -100,7 +100,7 @@ def test_without_the_table_it_is_loaded(toolkit: Toolkit, tmp_path: Path) -> Non
 
 def test_a_table_that_the_params_do_not_write_reaches_nobody(
     toolkit: Toolkit, tmp_path: Path
-) -> None:  # noqa: F811
+) -> None:
     spec, plugin = written(tmp_path, keep=False, uses="compare.must")
     done = toolkit.run("check", spec, "--plugin", plugin)
     assert done.returncode != 0

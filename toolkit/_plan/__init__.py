@@ -1,0 +1,1 @@
+"""From a spec to a plan: names resolved, stages ordered, keys, costs. No torch, no store."""

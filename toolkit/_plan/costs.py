@@ -38,7 +38,7 @@ def cost_of(stage: Stage, load: Workload | None) -> Cost | None:
     if isinstance(stage.part, SourcePart):
         size = load.samples * SAMPLE + load.tokens * TOKEN
         return Cost(memory=size, disk=size)
-    price = getattr(stage.part, "cost", None)
+    price = stage.part.estimates.cost
     return price(stage.params, load) if price else None
 
 
@@ -87,7 +87,7 @@ class Loads:
         if stage.units() is not None or isinstance(stage.part, SourcePart):
             return None
         found = self.samples(stage)
-        first = getattr(stage.part, "first", None)
+        first = stage.part.steps.sample_limit
         return found if found is None or first is None else found.slice(0, first)
 
     def _most(self, stage: Stage) -> int | None:
@@ -98,7 +98,7 @@ class Loads:
         known = [count for count in counts if count is not None]
         if not known or len(known) < len(counts):
             return None
-        first = getattr(stage.part, "first", None)
+        first = stage.part.steps.sample_limit
         return min(sum(known), first) if first else sum(known)
 
     def _given(self, source: Stage) -> int | None:
@@ -106,13 +106,14 @@ class Loads:
         made: dict[str, int] = {}
         for need in source.needs:
             before = self.plan.stage(need)
-            units, tell = before.units(), getattr(before.part, "most", None)
-            made |= tell(before.params, units) if tell and units is not None else {}
-        return most_of(source, made)
+            units, max_rows = before.units(), before.part.estimates.max_rows
+            if max_rows and units is not None:
+                made |= max_rows(before.params, {"units": units}) or {}
+        return max_samples(source, made)
 
     def _with_activations(self, stage: Stage, load: Workload) -> Workload:
         """With what the stages before it write of activations, and the SAEs that these are of."""
-        if "activations" not in (*stage.part.reads, *getattr(stage.part, "optional", ())):
+        if "activations" not in (*stage.part.reads, *stage.part.optional):
             return load
         writers = [
             before
@@ -130,15 +131,16 @@ class Loads:
         )
 
 
-def most_of(source: Stage, made: Mapping[str, int]) -> int | None:
+def max_samples(source: Stage, made: Mapping[str, int]) -> int | None:
     """How many samples a source gives at most; what is known of its files spares another look at
     them.
     """
     known = source.files.facts if source.files else {}
     if "rows" in known:
         return _limited(int(known["rows"]), int(known.get("units", known["rows"])), source.limit)
-    most = getattr(source.part, "most", None)
-    return most(source.params, made) if most else None
+    max_rows = source.part.estimates.max_rows
+    rows = max_rows(source.params, made) if max_rows else None
+    return rows["samples"] if rows else None
 
 
 def _limited(rows: int, units: int, limit: int | None) -> int:
@@ -166,12 +168,11 @@ def check_disk(plan: Plan, left: Iterable[Cost], whole: Iterable[Cost], store: P
     total = sum(whole, Cost())
     for sink in plan.sinks:
         if sink.part.disk:
-            advice = "Leave out `dense`, or name a folder on a larger disk."
             _check(
                 sink_folder(plan, sink),
                 sink.part.disk(sink.params, total),
                 f"sink '{sink.name}'",
-                advice,
+                sink.part.disk_advice,
             )
 
 

@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from toolkit import hub
 from toolkit.errors import BadInput, DataError
@@ -64,7 +64,7 @@ class Fetched:
         )
 
 
-def loadables_of(plan: Plan) -> list[Loadable]:
+def loadables_of(plan: Plan) -> list[Loadable[Any]]:
     """The distinct models and SAE sets of a plan."""
     found = (
         loadable
@@ -75,7 +75,7 @@ def loadables_of(plan: Plan) -> list[Loadable]:
     return list({(one.part.name, one.params.model_dump_json()): one for one in found}.values())
 
 
-def downloads_of(loadables: Iterable[Loadable]) -> Iterator[hub.Download]:
+def downloads_of(loadables: Iterable[Loadable[Any]]) -> Iterator[hub.Download]:
     """What they read of the hub; a part that names nothing fetches for itself when it loads."""
     for one in loadables:
         yield from one.part.downloads(one.params) if one.part.downloads else ()

@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from toolkit._plan.keys import canonical, digest_of, key_of
-from toolkit._plan.resolve import Loadable, Place, Resolved, part_at
+from toolkit._plan.resolve import Loadable, Resolved, SpecPath, part_at
 from toolkit._plan.texts import text_ranges
 from toolkit._spec.spec import EXAMINE, LoadedSpec, validate_params
 from toolkit.errors import SpecError, choices, nearest
 from toolkit.ledger import StepRow
-from toolkit.parts import UNHASHED, Identity, SaePart, SinkPart, SourcePart, StagePart, tables_of
+from toolkit.parts import UNHASHED, Identity, ModelPart, SaePart, SinkPart, SourcePart, StagePart
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,8 +47,8 @@ class Stage:
     needs: tuple[str, ...]
     seed: int
     limit: int | None = None
-    model: Loadable | None = None
-    saes: Loadable | None = None
+    model: Loadable[ModelPart] | None = None
+    saes: Loadable[SaePart] | None = None
     files: Identity | None = None
     after: tuple[str, ...] = ()
     gate: str | None = None
@@ -56,24 +56,24 @@ class Stage:
 
     def writes(self) -> tuple[str, ...]:
         """The tables that it writes with its params."""
-        return tables_of(self.part, self.params)
+        return self.part.tables(self.params)
 
     def split_size(self) -> int | None:
         """Samples (or units) of one step, or None when the stage is a single step."""
-        split = getattr(self.part, "split", None)
-        return int(getattr(self.params, split)) if split else None
+        size = self.part.steps.size
+        return int(getattr(self.params, size)) if size else None
 
     def units(self) -> int | None:
         """How many units the stage makes by itself, as far as the limit allows; None when it works
         on samples.
         """
-        count = getattr(self.part, "units", None)
+        count = self.part.steps.units
         made = int(count(self.params)) if count else None
         return made if made is None or self.limit is None else min(made, self.limit)
 
     def over_samples(self) -> bool:
         """Whether its steps are made of ranges of samples."""
-        return getattr(self.part, "first", None) is not None or (
+        return self.part.steps.sample_limit is not None or (
             self.split_size() is not None and self.units() is None
         )
 
@@ -102,7 +102,7 @@ class Stage:
         """Without the size of a step and what a part marked as unable to change results."""
         fields = type(self.params).model_fields
         out = {name for name, field in fields.items() if field.json_schema_extra == UNHASHED}
-        out.add(getattr(self.part, "split", None) or "")
+        out.add(self.part.steps.size or "")
         return {
             name: value
             for name, value in self.params.model_dump(mode="json").items()
@@ -189,7 +189,7 @@ def _stages(resolved: Resolved, parts: Parts) -> tuple[Stage, ...]:
 
 
 def _add_source(
-    into: dict[str, Stage], resolved: Resolved, parts: Parts, at: Place, ref: PartRef, id: str
+    into: dict[str, Stage], resolved: Resolved, parts: Parts, at: SpecPath, ref: PartRef, id: str
 ) -> None:
     """The source at `at`, after the stages of another experiment that it draws from."""
     loaded, spec = resolved.loaded, resolved.loaded.spec
@@ -215,7 +215,7 @@ def _add_source(
     )
 
 
-def _drawn_from(resolved: Resolved, parts: Parts, at: Place, ref: PartRef) -> list[Stage]:
+def _drawn_from(resolved: Resolved, parts: Parts, at: SpecPath, ref: PartRef) -> list[Stage]:
     """The wanted stage of the other experiment, last, after those that it needs; each under
     `spec/id`.
     """
@@ -266,7 +266,7 @@ def _stage(
         params,
         (*source, *(need for need in stage.needs if need not in source)),
         spec.seed,
-        _limit(spec) if part.name.startswith("play.") else None,
+        _limit(spec) if part.steps.units else None,
         model,
         saes,
     )
@@ -277,14 +277,14 @@ def _without_models(stages: list[Stage]) -> list[Stage]:
     writes = {stage.id: stage.writes() for stage in stages}
 
     def stands(stage: Stage) -> bool:
-        instead = getattr(stage.part, "instead", None)
-        return instead is not None and any(instead in writes.get(need, ()) for need in stage.needs)
+        table = stage.part.replaces_model
+        return table is not None and any(table in writes.get(need, ()) for need in stage.needs)
 
     return [replace(stage, unloaded=stands(stage)) for stage in stages]
 
 
 def _check_fit(
-    loaded: LoadedSpec, at: Place, model: Loadable | None, saes: Loadable | None
+    loaded: LoadedSpec, at: SpecPath, model: Loadable[Any] | None, saes: Loadable[Any] | None
 ) -> None:
     """Refuse SAEs that cannot belong to the model, as far as both say what they are before they are
     loaded.
@@ -317,8 +317,8 @@ def _limit(spec: Spec) -> int | None:
 
 
 def _loadable(
-    resolved: Resolved, field: str, at: Place, wanted: bool, stage: str
-) -> Loadable | None:
+    resolved: Resolved, field: str, at: SpecPath, wanted: bool, stage: str
+) -> Loadable[Any] | None:
     if not wanted:
         return None
     found = resolved.loadables.get((*at, field)) or resolved.loadables.get((field,))
@@ -340,7 +340,6 @@ def _examinations(resolved: Resolved, parts: Parts, stages: Sequence[Stage]) -> 
         if mode == "off" or about is None or about in found:
             continue
         assert stage.saes is not None
-        assert isinstance(stage.saes.part, SaePart)
         part = parts.get("stage", str(stage.saes.part.examine))
         assert isinstance(part, StagePart)
         id = EXAMINE if not found else f"{EXAMINE}.{len(found) + 1}"
@@ -366,7 +365,7 @@ def _read_by(loaded: LoadedSpec, number: int, stage: Stage) -> str:
 
 def _examined(stage: Stage) -> str | None:
     """What an examination is about; None when the stage uses no SAEs, or what it uses is none."""
-    if stage.saes is None or getattr(stage.saes.part, "examine", None) is None:
+    if stage.saes is None or stage.saes.part.examine is None:
         return None
     return canonical(
         {"model": stage.model and stage.model.material(), "saes": stage.saes.material()}
@@ -412,7 +411,7 @@ def _check_tables(loaded: LoadedSpec, stages: tuple[Stage, ...]) -> None:
                 if writers
                 else f"No stage of the spec writes '{missing}'."
             )
-            at: Place = (
+            at: SpecPath = (
                 ("stages", numbers[stage.id])
                 if stage.id in numbers
                 else (SAMPLES,)
@@ -428,7 +427,7 @@ def _check_tables(loaded: LoadedSpec, stages: tuple[Stage, ...]) -> None:
 def _sinks(loaded: LoadedSpec, parts: Parts) -> list[Sink]:
     sinks = []
     for number, ref in enumerate(loaded.spec.sinks):
-        at: Place = ("sinks", number)
+        at: SpecPath = ("sinks", number)
         part = part_at(loaded, parts, "sink", at, ref.uses)
         params = validate_params(
             loaded, part.params, ref.with_, (*at, "with"), f"sink part '{part.name}'"
@@ -459,7 +458,7 @@ def expand(
     """The steps of a stage whose needs have committed: `inputs` are their ledger rows by stage,
     `samples` the samples in its order.
     """
-    size, units, first = stage.split_size(), stage.units(), getattr(stage.part, "first", None)
+    size, units, first = stage.split_size(), stage.units(), stage.part.steps.sample_limit
     others = sorted(row.key for need, rows in inputs.items() if not is_source(need) for row in rows)
     if units is not None:
         ranges = _ranges(units, size or units)
@@ -472,7 +471,7 @@ def expand(
             _step(stage, 0, {"steps": sorted(row.key for rows in inputs.values() for row in rows)})
         ]
     count = len(samples) if first is None else min(first, len(samples))
-    together = getattr(stage.part, "distinct", False)
+    together = stage.part.steps.group_equal_texts
     ranges = text_ranges(samples, size or count) if together else _ranges(count, size or count)
     rows = [digest_of(samples.slice(start, end - start)) for start, end in ranges]
     return [

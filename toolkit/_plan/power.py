@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import atanh, tanh
 from typing import TYPE_CHECKING, Any
 
-from toolkit._plan.costs import most_of
+from toolkit._plan.costs import max_samples
 from toolkit._plan.texts import facts
 from toolkit.costs import Comparison
 from toolkit.halves import in_half
@@ -34,7 +34,7 @@ def power_of(
     Counted are clusters (units, and equal prompts) of each group, once the samples are there;
     before that, all units that the source can give, shared out evenly: the best case.
     """
-    compares = getattr(stage.part, "compares", None)
+    compares = stage.part.estimates.comparison
     if compares is None:
         return None
     asked: Comparison = compares(stage.params, facts(stage.model))
@@ -171,7 +171,7 @@ def _at_most(plan: Plan, stage: Stage) -> int | None:
                 for before in source.needs
                 if (units := plan.stage(before).units()) is not None
             ]
-            most = most_of(source, {}) if not made else None
+            most = max_samples(source, {}) if not made else None
             known = [units for units in (source.limit, most, *made) if units is not None]
             return min(known) if known else None
     return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from toolkit._spec.spec import LoadedSpec, load_spec, validate_params
 from toolkit.errors import BadInput, SpecError
@@ -22,14 +22,15 @@ if TYPE_CHECKING:
     from toolkit._plugins.loading import Parts
     from toolkit._spec.spec import PartRef, Spec
 
-Place = tuple[str | int, ...]
+SpecPath = tuple[str | int, ...]
+Loader = TypeVar("Loader", ModelPart, SaePart)
 
 
 @dataclass(frozen=True)
-class Loadable:
+class Loadable(Generic[Loader]):
     """A model or SAE set that a worker is to load: the part, its params and what it is."""
 
-    part: ModelPart | SaePart
+    part: Loader
     params: BaseModel
     identity: Identity
 
@@ -53,9 +54,9 @@ class Resolved:
     """
 
     loaded: LoadedSpec
-    loadables: Mapping[Place, Loadable]
-    files: Mapping[Place, Identity]
-    upstream: Mapping[Place, Resolved]
+    loadables: Mapping[SpecPath, Loadable[Any]]
+    files: Mapping[SpecPath, Identity]
+    upstream: Mapping[SpecPath, Resolved]
 
 
 def resolve(
@@ -77,7 +78,7 @@ def resolve(
     return Resolved(loaded, loadables, files, upstream)
 
 
-def _places(spec: Spec, field: str) -> Iterator[tuple[Place, PartRef]]:
+def _places(spec: Spec, field: str) -> Iterator[tuple[SpecPath, PartRef]]:
     """Where the spec names a part under `field`: at the top and in stages that override it."""
     if getattr(spec, field) is not None:
         yield (field,), getattr(spec, field)
@@ -86,7 +87,9 @@ def _places(spec: Spec, field: str) -> Iterator[tuple[Place, PartRef]]:
             yield ("stages", number, field), getattr(stage, field)
 
 
-def _loadable(loaded: LoadedSpec, parts: Parts, kind: str, at: Place, ref: PartRef) -> Loadable:
+def _loadable(
+    loaded: LoadedSpec, parts: Parts, kind: str, at: SpecPath, ref: PartRef
+) -> Loadable[Any]:
     part: ModelPart | SaePart = part_at(loaded, parts, kind, at, ref.uses)
     params = validate_params(
         loaded, part.params, ref.with_, (*at, "with"), f"{kind} part '{part.name}'"
@@ -94,7 +97,7 @@ def _loadable(loaded: LoadedSpec, parts: Parts, kind: str, at: Place, ref: PartR
     return Loadable(part, params, part.identify(params))
 
 
-def part_at(loaded: LoadedSpec, parts: Parts, kind: str, at: Place, name: str) -> Any:
+def part_at(loaded: LoadedSpec, parts: Parts, kind: str, at: SpecPath, name: str) -> Any:
     """The part a spec names at `at`; an unknown one is an error with file, line and field."""
     try:
         return parts.get(kind, name)
@@ -104,7 +107,7 @@ def part_at(loaded: LoadedSpec, parts: Parts, kind: str, at: Place, name: str) -
         ) from None
 
 
-def _files(loaded: LoadedSpec, parts: Parts, at: Place, ref: PartRef) -> Identity | None:
+def _files(loaded: LoadedSpec, parts: Parts, at: SpecPath, ref: PartRef) -> Identity | None:
     part: SourcePart = part_at(loaded, parts, "source", at, ref.uses)
     if part.identify is None:
         return None

@@ -1,0 +1,1 @@
+"""Finding and importing plugins, checking their parts, and scaffolding a new one."""

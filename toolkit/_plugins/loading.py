@@ -43,6 +43,7 @@ from toolkit.parts import (
     SinkPart,
     SourcePart,
     StagePart,
+    TablePart,
 )
 from toolkit.tables import DATA_TABLES, TABLES
 
@@ -454,11 +455,11 @@ def _problem_of_text(part: Part) -> str | None:
 def _problem_of_params(part: Part) -> str | None:
     if not (isinstance(part.params, type) and issubclass(part.params, BaseModel)):
         return "params must be a class derived from toolkit.parts.Params."
-    split = getattr(part, "split", None)
-    if split is not None and split not in part.params.model_fields:
+    size = part.steps.size if isinstance(part, TablePart) else None
+    if size is not None and size not in part.params.model_fields:
         return (
-            f"split names '{split}', which is no field of its "
-            f"params.{nearest(split, part.params.model_fields)}"
+            f"steps.size names '{size}', which is no field of its "
+            f"params.{nearest(size, part.params.model_fields)}"
         )
     return None
 
@@ -474,14 +475,13 @@ def _problem_of_tables(part: Part) -> str | None:
                     f"{side} names '{name}', which is no such table.{nearest(name, allowed)} "
                     f"Tables: {choices(allowed)}."
                 )
-    instead = getattr(part, "instead", None)
-    if instead is not None and not (
-        instead in getattr(part, "optional", ()) and getattr(part, "uses_model", False)
-    ):
-        return (
-            f"instead names '{instead}': only one of its `optional` tables can stand for the "
-            "model, of a part with uses_model."
-        )
+    table = part.replaces_model if isinstance(part, TablePart) else None
+    if isinstance(part, TablePart) and table is not None:
+        if table not in part.optional or not part.uses_model:
+            return (
+                f"replaces_model names '{table}': it must be one of the part's `optional` tables, "
+                "and the part must have uses_model."
+            )
     return None
 
 

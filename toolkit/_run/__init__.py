@@ -1,0 +1,1 @@
+"""Running a plan: scheduling steps, talking to workers, committing to the store."""

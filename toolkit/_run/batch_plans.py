@@ -44,17 +44,21 @@ class BatchPlans:
         """Make a stage's plan if it is the first time: gives what to record, None when there is
         nothing new.
         """
-        batches = getattr(stage.part, "batches", None)
-        if batches is None or stage.id in self._held:
+        batch_plan = stage.part.estimates.batch_plan
+        if batch_plan is None or stage.id in self._held:
             return None
-        device, free = self._memory(
-            stage.model is not None and getattr(stage.model.params, "device", "") == "cpu"
-        )
+        device, free = self._memory(_on_cpu(stage))
         self._held[stage.id] = plan = dict(
-            batches(stage.params, load, int(free * SHARE[device]), device)
+            batch_plan(stage.params, load, int(free * SHARE[device]), device)
         )
         write_text(self._path, json.dumps(self._held, indent=1, sort_keys=True) + "\n")
         return {"device": device, "free": free, "plan": plan}
+
+
+def _on_cpu(stage: Stage) -> bool:
+    """Whether the spec itself puts the stage's model on the CPU."""
+    device = stage.model and stage.model.part.device
+    return bool(stage.model and device and device(stage.model.params) == "cpu")
 
 
 def _read(path: Path) -> dict[str, dict[str, int]]:

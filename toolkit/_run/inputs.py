@@ -66,7 +66,7 @@ class InputFiles:
 
     def samples(self, stage: Stage, needs: Rows) -> pa.Table:
         """The samples that the needed stages offer, in the order that the stage's ranges count in."""
-        keys, ordered = _writers("samples", needs), bool(getattr(stage.part, "distinct", False))
+        keys, ordered = _writers("samples", needs), stage.part.steps.group_equal_texts
         name = (_name("samples", keys), ordered)
         if self._held is None or self._held[0] != name:
             rows = (
@@ -78,7 +78,7 @@ class InputFiles:
     def files(self, step: Step, needs: Rows, own: Path) -> dict[str, list[str]]:
         """The files of a step's input tables, written where they are missing."""
         part = step.stage.part
-        there = [table for table in getattr(part, "optional", ()) if _writers(table, needs)]
+        there = [table for table in part.optional if _writers(table, needs)]
         return {
             table: [str(self._file(table, step, needs, own))] for table in (*part.reads, *there)
         }

@@ -89,7 +89,7 @@ def make_manifest(
     }
 
 
-def _identity(loadable: Loadable | None) -> dict[str, Any] | None:
+def _identity(loadable: Loadable[Any] | None) -> dict[str, Any] | None:
     if loadable is None:
         return None
     found = loadable.identity

@@ -115,7 +115,7 @@ def _families(plan: Plan) -> dict[str, int | None]:
     found = {
         stage.id: power_of(plan, stage, {}, None)
         for stage in plan.stages
-        if getattr(stage.part, "compares", None)
+        if stage.part.estimates.comparison
     }
     return {id: power["family"] if power else None for id, power in found.items()}
 

@@ -55,7 +55,7 @@ class Wishes(Protocol):
 def run_experiment(plan: Plan, parts: Parts, wishes: Wishes) -> Path:
     """Run the plan to its report, whose path is given."""
     executor, params = _executor(plan, parts, wishes)
-    devices = _devices.pick(wishes.gpu, os.environ, getattr(params, "workers", 1))
+    devices = _devices.pick(wishes.gpu, os.environ, executor.workers(params))
     show = display(wishes.as_json)
     try:
         return _in_store(plan, parts, wishes, (executor, params, devices), show)

@@ -42,7 +42,6 @@ from toolkit.parts import (
     SinkPart,
     SourcePart,
     StagePart,
-    tables_of,
 )
 from toolkit.tables import arrow_schema, table
 from toolkit.testing.fakes import TableInputs, make_tables, make_work
@@ -234,14 +233,14 @@ def check_stage(part: StagePart, work: Work, *, tolerance: float = 0.0) -> None:
     rows; more work costs no less.
     """
     check_cost(part, work.params)
-    writes = tables_of(part, work.params)
+    writes = part.tables(work.params)
     _must(
         set(writes) <= set(part.writes),
         part,
         f"written names {', '.join(writes)}; only its writes: {', '.join(part.writes)}",
     )
     whole = check_rows(part, part.run, writes, work)
-    if part.split is None or "samples" not in work.inputs.tables():
+    if part.steps.size is None or "samples" not in work.inputs.tables():
         return
     samples = work.inputs.read("samples")
     middle = samples.num_rows // 2
@@ -259,9 +258,9 @@ def check_stage(part: StagePart, work: Work, *, tolerance: float = 0.0) -> None:
 
 def check_cost(part: StagePart, params: Any) -> None:
     """The cost of nothing known is none below zero, and four times as many samples cost no less."""
-    if part.cost is None:
+    if part.estimates.cost is None:
         return
-    few, many = (part.cost(params, _load(times)) for times in (1, 4))
+    few, many = (part.estimates.cost(params, _load(times)) for times in (1, 4))
     _must(
         isinstance(few, Cost) and isinstance(many, Cost),
         part,

@@ -1,0 +1,1 @@
+"""Encoding and decoding with SAE weights held as float32 blocks."""

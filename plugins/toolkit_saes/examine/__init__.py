@@ -1,0 +1,1 @@
+"""The stage `examine.saes`: does an SAE fit its model?"""

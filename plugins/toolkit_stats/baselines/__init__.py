@@ -1,0 +1,1 @@
+"""What metadata and the raw stream reach without any SAE: leak, probe, residual."""

@@ -1,0 +1,1 @@
+"""The stages `compare.*` that test features between groups."""

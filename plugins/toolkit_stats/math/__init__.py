@@ -1,0 +1,1 @@
+"""Statistics over arrays: NumPy and SciPy only, no tables and no params."""

@@ -1,0 +1,1 @@
+"""Features followed through the layers: stage and report section."""

@@ -1,0 +1,1 @@
+"""Features ranked by an ordinal label: stage, report section and sink."""

@@ -1,0 +1,1 @@
+"""Indexes derived from committed rows: postings and projections."""

@@ -1,0 +1,1 @@
+"""Checking what a store holds against what was written."""

@@ -598,13 +598,17 @@ def test_pieces_of_a_reply_are_its_text_though_a_character_takes_several_tokens(
 
 
 def test_how_many_samples_there_will_be_at_most() -> None:
-    assert GAMES.most is not None
+    assert GAMES.estimates.max_rows is not None
     params = GAMES.params.model_validate
     made = {"games": 10, "rounds": 70}
-    assert GAMES.most(params({}), made) == 10
-    assert GAMES.most(params({"every": 3}), made) == 4
-    assert GAMES.most(params({"pick": "all_decisions"}), made) == 70
-    assert GAMES.most(params({"pick": "all_decisions"}), {}) is GAMES.most(params({}), {}) is None
+    assert GAMES.estimates.max_rows(params({}), made) == {"samples": 10}
+    assert GAMES.estimates.max_rows(params({"every": 3}), made) == {"samples": 4}
+    assert GAMES.estimates.max_rows(params({"pick": "all_decisions"}), made) == {"samples": 70}
+    assert (
+        GAMES.estimates.max_rows(params({"pick": "all_decisions"}), {})
+        is GAMES.estimates.max_rows(params({}), {})
+        is None
+    )
 
 
 def test_every_nth_game_in_the_order_of_names(tables: dict[str, pa.Table]) -> None:
@@ -658,5 +662,5 @@ def test_the_contract_of_the_source(tables: dict[str, pa.Table], pick: str) -> N
 def test_without_a_range_the_limit_bounds_the_games() -> None:
     work = make_work(Play.model_validate({"reps": 2}), model=Talker(), limit_units=5)
     assert dict(PLAY.run(work))["games"].num_rows == 5
-    assert PLAY.units is not None
-    assert PLAY.units(Play.model_validate({"reps": 2})) == 128
+    assert PLAY.steps.units is not None
+    assert PLAY.steps.units(Play.model_validate({"reps": 2})) == 128

@@ -58,9 +58,9 @@ def test_games_cost_no_more_than_is_said(params: Any) -> None:
     work = Work(params, 0, TableInputs({}), SilentReporter(), model=model)
     with FlopCounterMode(display=False) as counted:
         rows = {name: table.num_rows for name, table in PLAY.run(work)}
-    assert PLAY.most is not None
-    assert PLAY.cost is not None
-    most = PLAY.most(params, 6)
+    assert PLAY.estimates.max_rows is not None
+    assert PLAY.estimates.cost is not None
+    most = PLAY.estimates.max_rows(params, {"units": 6})
     assert most == {"games": 6, "rounds": 6 * ROUNDS}
     assert rows["games"] == most["games"]
     assert most["games"] <= rows["rounds"] <= most["rounds"]
@@ -73,7 +73,7 @@ def test_games_cost_no_more_than_is_said(params: Any) -> None:
         exact=False,
         model=identify(where).facts,
     )
-    cost = PLAY.cost(params, load_)
+    cost = PLAY.estimates.cost(params, load_)
     assert rows["rounds"] == model.prompts <= cost.forwards == most["rounds"]
     assert counted.get_total_flops() <= cost.flops
     assert not cost.exact
@@ -94,5 +94,7 @@ def test_one_game_of_one_round_costs_what_torch_counts() -> None:
     load_ = Workload(
         samples=0, distinct=0, tokens=0, longest=model.longest, units=1, exact=False, model=facts
     )
-    assert PLAY.cost is not None
-    assert PLAY.cost(params, load_).flops == pytest.approx(counted.get_total_flops(), rel=0.15)
+    assert PLAY.estimates.cost is not None
+    assert PLAY.estimates.cost(params, load_).flops == pytest.approx(
+        counted.get_total_flops(), rel=0.15
+    )

@@ -15,7 +15,7 @@ import torch
 from tests.plugins.toolkit_saes.test_extract import PART, Counted, tables
 from tests.plugins.toolkit_saes.test_memory import Memory, Scarce, Tight
 from toolkit.errors import DataError
-from toolkit.parts import StagePart, tables_of
+from toolkit.parts import StagePart
 from toolkit.saes import raw_space_row
 from toolkit.selectors import Selector
 from toolkit.streams import Pass, Text
@@ -62,8 +62,8 @@ def alike(found: dict[Any, Any], wanted: dict[Any, Any]) -> None:
 
 def test_without_it_nothing_is_kept(small: Any) -> None:
     assert isinstance(PART, StagePart)
-    assert tables_of(PART, Extract()) == ("activations", "spaces")
-    assert tables_of(PART, Extract(stream="last")) == ("activations", "spaces", "streams")
+    assert PART.tables(Extract()) == ("activations", "spaces")
+    assert PART.tables(Extract(stream="last")) == ("activations", "spaces", "streams")
     assert set(tables(small.work(small.saes(layers=1), Extract(), small.texts[:3]))) == {
         "activations",
         "spaces",

@@ -408,6 +408,6 @@ def test_the_identity_says_how_much_there_is(write: Write, tmp_path: Path) -> No
 
 
 def test_a_plan_knows_how_many_samples_there_are(write: Write) -> None:
-    most = PARTS["csv"].most
+    most = PARTS["csv"].estimates.max_rows
     assert most is not None
-    assert most(Csv(path=str(write("text\none\ntwo\n"))), {}) == 2
+    assert most(Csv(path=str(write("text\none\ntwo\n"))), {}) == {"samples": 2}

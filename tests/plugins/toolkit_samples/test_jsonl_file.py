@@ -248,6 +248,6 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
 
 
 def test_a_plan_knows_how_many_samples_there_are(write: Write) -> None:
-    most = PARTS["jsonl"].most
+    most = PARTS["jsonl"].estimates.max_rows
     assert most is not None
-    assert most(Jsonl(path=str(write('{"text": "one"}\n{"text": "two"}\n'))), {}) == 2
+    assert most(Jsonl(path=str(write('{"text": "one"}\n{"text": "two"}\n'))), {}) == {"samples": 2}

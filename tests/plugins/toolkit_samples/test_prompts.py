@@ -62,6 +62,6 @@ def test_what_is_wrong_is_told_by_check(params: dict[str, Any], message: str) ->
 
 
 def test_a_plan_knows_how_many_samples_there_are() -> None:
-    most = PARTS["prompts"].most
+    most = PARTS["prompts"].estimates.max_rows
     assert most is not None
-    assert most(Prompts(prompts=GIVEN), {}) == 3
+    assert most(Prompts(prompts=GIVEN), {}) == {"samples": 3}

@@ -92,8 +92,8 @@ def load_of(tables: Mapping[str, pa.Table], model: Mapping[str, Any] | None = No
 
 def cost_of(name: str, params: Any, load: Workload) -> Cost:
     part = PARTS[name]
-    assert part.cost is not None
-    return part.cost(params, load)
+    assert part.estimates.cost is not None
+    return part.estimates.cost(params, load)
 
 
 @contextmanager
