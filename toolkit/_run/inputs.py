@@ -84,11 +84,12 @@ class InputFiles:
         }
 
     def _file(self, table: str, step: Step, needs: Rows, own: Path) -> Path:
-        if table == "samples" and step.first is not None and step.last is not None:
+        ranged = step.first is not None and step.last is not None
+        if table == "samples" and ranged and step.stage.over_samples():
             own.mkdir(parents=True, exist_ok=True)
             path = own / "samples.arrow"
             write_arrow(
-                path, self.samples(step.stage, needs).slice(step.first, step.last - step.first)
+                path, self.samples(step.stage, needs).slice(step.first or 0, (step.last or 0) - (step.first or 0))
             )
             return path
         return _file(self._store, self._folder, table, _writers(table, needs))

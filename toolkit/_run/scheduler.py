@@ -279,6 +279,7 @@ class Runner:
             "limit": stage.limit,
             "batch": dict(self._batches.of(stage)),
             "units": [step.first, step.last] if stage.units() is not None else None,
+            "features": [step.first, step.last] if stage.features() is not None else None,
             "model": stage.model.job() if stage.model and not stage.unloaded else None,
             "identity": stage.model and asdict(stage.model.identity),
             "saes": stage.saes and stage.saes.job(),
