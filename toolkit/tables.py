@@ -178,11 +178,12 @@ _ALL = (
     ),
     _table(
         "screens",
-        "space feature contrast outcome",
+        "space feature comparison outcome",
         "one screened feature: its specific effect over all decision points, what random directions "
         "do there, and its control arms",
         space="string",
         feature="uint32",
+        comparison="string",
         contrast="string",
         outcome="string",
         value_a="float64",
@@ -218,11 +219,12 @@ _ALL = (
     ),
     _table(
         "verdicts",
-        "space feature contrast outcome",
+        "space feature comparison outcome",
         "the verdict on a screened feature, with its reason and its p-value corrected over the "
         "declared family",
         space="string",
         feature="uint32",
+        comparison="string",
         contrast="string",
         outcome="string",
         verdict="string",
