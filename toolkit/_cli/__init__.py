@@ -77,10 +77,12 @@ def cli(ctx: click.Context, debug: bool) -> None:
 def main(args: list[str] | None = None) -> None:
     """Entry point of the `toolkit` command: exits with the codes of the documentation."""
     from toolkit.errors import ToolkitError
+    from toolkit.terminal import echo, printable
 
     try:
         code = cli.main(args=args, prog_name="toolkit", standalone_mode=False)
     except click.ClickException as error:
+        error.message = printable(error.message)
         error.show()
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
@@ -92,6 +94,6 @@ def main(args: list[str] | None = None) -> None:
     except ToolkitError as error:
         if "--debug" in (sys.argv if args is None else args):
             raise
-        click.echo(f"error: {error}", err=True)
+        echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
