@@ -33,7 +33,7 @@ def test_what_a_terminal_obeys_is_written_as_an_escape(text: str, shown: str) ->
 
 
 def test_words_of_any_script_newlines_and_tabs_stay() -> None:
-    text = "naïve\tשלום 日本語 👩\u200d🔬 می\u200cخواهم\n"
+    text = "naïve\t\u05e9\u05dc 日本語 👩\u200d🔬 \u0645\u06cc\u200c\u062e\n"
     assert printable(text) == text
 
 

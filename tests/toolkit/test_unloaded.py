@@ -99,7 +99,8 @@ def test_without_the_table_it_is_loaded(toolkit: Toolkit, tmp_path: Path) -> Non
 
 
 def test_a_table_that_the_params_do_not_write_reaches_nobody(
-    toolkit: Toolkit, tmp_path: Path
+    toolkit: Toolkit,  # noqa: F811
+    tmp_path: Path,
 ) -> None:
     spec, plugin = written(tmp_path, keep=False, uses="compare.must")
     done = toolkit.run("check", spec, "--plugin", plugin)
