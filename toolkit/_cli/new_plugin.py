@@ -1,4 +1,4 @@
-"""`toolkit new-plugin`: write an installable package with one working part and its contract test."""
+"""`toolkit new-plugin`: write an installable plugin package that passes its contract test."""
 
 from __future__ import annotations
 
