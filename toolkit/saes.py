@@ -116,7 +116,7 @@ class Sae(ABC):
         return int(self.hookpoint.rpartition(".")[2])
 
     def sparse(self, rows: Tensor, chunk: int | None = None) -> Sparse:
-        """Active features of rows, a chunk at a time, so that no dense matrix of all rows is made."""
+        """Active features of rows, a chunk at a time: no dense matrix of all rows is made."""
         size = chunk or max(
             1, (DENSE if rows.device.type == "cpu" else LONGER * DENSE) // self.width
         )

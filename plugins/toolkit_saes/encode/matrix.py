@@ -55,8 +55,11 @@ class Stored:
                     "is meanwhile."
                 )
             held = mmap.mmap(
-                file.fileno(), below + count * kind.itemsize, access=mmap.ACCESS_COPY, offset=self.start - below
-            )  # fmt: skip
+                file.fileno(),
+                below + count * kind.itemsize,
+                access=mmap.ACCESS_COPY,
+                offset=self.start - below,
+            )
         if self.start % kind.itemsize == 0:
             return torch.frombuffer(held, dtype=kind, count=count, offset=below).view(self.shape)
         return torch.frombuffer(held, dtype=torch.uint8, offset=below).view(

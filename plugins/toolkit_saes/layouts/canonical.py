@@ -106,7 +106,7 @@ class Facts:
 
 
 class CanonicalSae(Sae):
-    """An SAE whose weights are read when they are first needed, and moved to where its inputs are."""
+    """An SAE that reads its weights when they are first used, on the device of its inputs."""
 
     def __init__(self, facts: Facts, read: Callable[[], Weights]) -> None:
         self.name, self.release, self.hookpoint = facts.name, facts.release, facts.hookpoint

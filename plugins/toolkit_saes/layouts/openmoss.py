@@ -135,7 +135,7 @@ def read_weights(folder: Path) -> Weights:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    """config.json with upstream's defaults; what these layouts can hold besides SAEs is an error."""
+    """config.json with upstream's defaults; kinds of models that are not SAEs are refused."""
     file = folder / FILES[0]
     known = {
         "sae_type": "sae",

@@ -153,7 +153,7 @@ def test_the_contract_holds(sae: Any) -> None:
 
 
 def test_matrices_stay_in_the_file(sae: Any) -> None:
-    """Columns and rows of chosen features load nothing else, and are the same once all is loaded."""
+    """Reading chosen features loads nothing else; they are the same once everything is loaded."""
     sae.release_memory()
     before = [sae.encoder_columns([3, 1]), sae.encoder_bias([3, 1])]
     assert sae._held is None
