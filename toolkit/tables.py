@@ -179,7 +179,8 @@ _ALL = (
     _table(
         "screens",
         "space feature comparison outcome",
-        "one screened feature: its specific effect over all decision points, what random directions "
+        "one screened feature: its specific effect over all decision points, what random "
+        "directions "
         "do there, and its control arms",
         space="string",
         feature="uint32",

@@ -89,7 +89,10 @@ class InputFiles:
             own.mkdir(parents=True, exist_ok=True)
             path = own / "samples.arrow"
             write_arrow(
-                path, self.samples(step.stage, needs).slice(step.first or 0, (step.last or 0) - (step.first or 0))
+                path,
+                self.samples(step.stage, needs).slice(
+                    step.first or 0, (step.last or 0) - (step.first or 0)
+                ),
             )
             return path
         return _file(self._store, self._folder, table, _writers(table, needs))
