@@ -280,7 +280,7 @@ def _stage(
 
 
 def _without_models(stages: list[Stage]) -> list[Stage]:
-    """The stages, those without a model for which a stage that they need writes what stands for it."""
+    """The stages; one whose model a table of a needed stage replaces loads none."""
     writes = {stage.id: stage.writes() for stage in stages}
 
     def stands(stage: Stage) -> bool:

@@ -65,7 +65,7 @@ class InputFiles:
         self._held: tuple[tuple[str, bool], pa.Table] | None = None
 
     def samples(self, stage: Stage, needs: Rows) -> pa.Table:
-        """The samples that the needed stages offer, in the order that the stage's ranges count in."""
+        """The samples of the needed stages, in the order in which ranges of the stage count."""
         keys, ordered = _writers("samples", needs), stage.part.steps.group_equal_texts
         name = (_name("samples", keys), ordered)
         if self._held is None or self._held[0] != name:
