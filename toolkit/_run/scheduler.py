@@ -223,7 +223,7 @@ class Runner:
             self._log.emit("batch_plan", stage=stage.id, **fixed)
 
     def _foretell(self, stage: Stage, seconds: float | None, basis: str) -> None:
-        """Say once how long a stage's steps will take: the report compares it with the actual time."""
+        """Say once how long a stage's steps will take; the report compares the actual time."""
         if seconds is not None and stage.id not in self._foretold:
             self._foretold.add(stage.id)
             self._log.emit("stage_foretold", stage=stage.id, seconds=seconds, basis=basis)
