@@ -1,19 +1,46 @@
-"""Outcomes as exact probabilities of the next token, where an outcome is a set of tokens; what no
-set holds is `other`.
+"""Outcomes as exact probabilities of the next token. An outcome is a set of tokens; what no set
+holds is `other`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from toolkit.errors import BadInput
-from toolkit.models import Model
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from toolkit.models import Model
+
 OTHER = "other"
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Names of the outcomes, `other` last, and the tokens of all but that."""
+
+    names: tuple[str, ...]
+    tokens: tuple[tuple[int, ...], ...]
+
+    def probabilities(self, logp: Tensor) -> Tensor:
+        """(rows, vocabulary) log-probabilities -> (rows, outcomes), float64."""
+        import torch
+
+        listed = torch.stack(
+            [logp[:, list(tokens)].double().exp().sum(1) for tokens in self.tokens], dim=1
+        )
+        return torch.cat((listed, 1 - listed.sum(1, keepdim=True)), dim=1)
+
+
+def read_outcomes(
+    model: Model, outcomes: Mapping[str, Sequence[str]], prompt: str, ids: Sequence[int]
+) -> Outcomes:
+    """The outcomes, each by the first tokens of its continuations behind this prompt."""
+    sets = token_sets(model, outcomes, prompt, ids)
+    return Outcomes((*sets, OTHER), tuple(tuple(tokens) for tokens in sets.values()))
 
 
 def token_sets(
@@ -45,14 +72,3 @@ def _first_token(model: Model, prompt: str, ids: Sequence[int], text: str) -> in
     if not alone:
         raise BadInput(f"outcomes: the continuation {text!r} has no tokens.")
     return int(alone[0])
-
-
-def outcome_matrix(sets: Mapping[str, Sequence[int]], vocabulary: int) -> Tensor:
-    """(vocabulary, outcomes + other): 1 where a token belongs to an outcome."""
-    import torch
-
-    matrix = torch.zeros(vocabulary, len(sets) + 1, dtype=torch.float64)
-    for column, tokens in enumerate(sets.values()):
-        matrix[list(tokens), column] = 1.0
-    matrix[:, -1] = 1.0 - matrix[:, :-1].sum(dim=1)
-    return matrix
