@@ -76,8 +76,8 @@ def build(
     if known is not None and not _wanted(store, key, spaces_of(known)):
         return 0
     with _scratch(store.folder / "scratch") as folder, store.reading():
-        store.hold("activations", cover)
-        store.hold("samples", sampled)
+        store.verify("activations")
+        store.verify("samples")
         found = numbered(lambda columns: _rows(database, "activations", cover, columns))
         scratch = Scratch(folder, found)
         scratch.fill(lambda columns: _rows(database, "activations", cover, columns))
