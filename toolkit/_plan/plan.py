@@ -71,11 +71,18 @@ class Stage:
         made = int(count(self.params)) if count else None
         return made if made is None or self.limit is None else min(made, self.limit)
 
+    def features(self) -> int | None:
+        """How many features the stage works on at most, for one that is cut by features."""
+        count = self.part.steps.features
+        if count is None:
+            return None
+        return int(count(self.params, self.saes.identity.facts if self.saes else {}))
+
     def over_samples(self) -> bool:
         """Whether its steps are made of ranges of samples."""
-        return self.part.steps.sample_limit is not None or (
-            self.split_size() is not None and self.units() is None
-        )
+        if self.units() is not None or self.features() is not None:
+            return False
+        return self.part.steps.sample_limit is not None or self.split_size() is not None
 
     def warmth(self) -> str:
         """Equal for stages that can share a worker's loaded model and SAEs."""
@@ -273,7 +280,7 @@ def _stage(
 
 
 def _without_models(stages: list[Stage]) -> list[Stage]:
-    """The stages; one needs no model where a stage before it writes the table that replaces it."""
+    """The stages; one whose model a table of a needed stage replaces loads none."""
     writes = {stage.id: stage.writes() for stage in stages}
 
     def stands(stage: Stage) -> bool:
@@ -459,6 +466,12 @@ def expand(
     """
     size, units, first = stage.split_size(), stage.units(), stage.part.steps.sample_limit
     others = sorted(row.key for need, rows in inputs.items() if not is_source(need) for row in rows)
+    if (features := stage.features()) is not None:
+        every = sorted(row.key for rows in inputs.values() for row in rows)
+        return [
+            _step(stage, i, {"features": list(pair), "steps": every}, pair)
+            for i, pair in enumerate(_ranges(features, size or features))
+        ]
     if units is not None:
         ranges = _ranges(units, size or units)
         return [
