@@ -35,36 +35,40 @@ OF_MODEL = ("blocks", "embedding", "norm", "rotary", "positions")
 class Family(Params):
     """Paths of modules, as `get_submodule` takes them; an empty path: there is no such module."""
 
-    name: str = Field("custom", description="A name for messages.")
+    name: str = Field(default="custom", description="A name for messages.")
     blocks: str = Field(description="The list of blocks, for example model.layers.")
     embedding: str = Field(description="The token embedding, for example model.embed_tokens.")
     norm: str = Field(description="The norm between the last block and the head: model.norm.")
-    rotary: str = Field("", description="What makes rotary positions: model.rotary_emb.")
-    positions: str = Field("", description="The embedding of learned positions: transformer.wpe.")
+    rotary: str = Field(default="", description="What makes rotary positions: model.rotary_emb.")
+    positions: str = Field(
+        default="", description="The embedding of learned positions: transformer.wpe."
+    )
     attention: str = Field(description="In a block: the attention, for example self_attn.")
     attention_end: str = Field(
         description="In a block: the projection that reads all heads, self_attn.o_proj."
     )
-    attention_after: str = Field("", description="In a block: a norm behind the attention.")
+    attention_after: str = Field(default="", description="In a block: a norm behind the attention.")
     mlp: str = Field(description="In a block: the MLP, for example mlp.")
     mlp_norm: str = Field(
-        "", description="In a block: the norm before the MLP, post_attention_layernorm."
+        default="", description="In a block: the norm before the MLP, post_attention_layernorm."
     )
-    mlp_after: str = Field("", description="In a block: a norm behind the MLP.")
+    mlp_after: str = Field(default="", description="In a block: a norm behind the MLP.")
     keys: str = Field(
-        "past_key_values", description="The argument of a block that takes keys of past positions."
+        default="past_key_values",
+        description="The argument of a block that takes keys of past positions.",
     )
     scaled: bool = Field(
-        False, description="Whether embeddings are multiplied by the root of the width (Gemma)."
+        default=False,
+        description="Whether embeddings are multiplied by the root of the width (Gemma).",
     )
     embedding_factor: str = Field(
-        "", description="Key of config.json: what embeddings are multiplied by (Granite)."
+        default="", description="Key of config.json: what embeddings are multiplied by (Granite)."
     )
     branch_factor: str = Field(
-        "",
+        default="",
         description="Key of config.json: what attention and MLP are multiplied by before they "
         "enter the stream (Granite).",
     )
     logits_divisor: str = Field(
-        "", description="Key of config.json: what logits are divided by (Granite)."
+        default="", description="Key of config.json: what logits are divided by (Granite)."
     )
