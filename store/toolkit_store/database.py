@@ -48,8 +48,8 @@ _LARGE_FILE = 16 << 20
 joining takes memory.
 """
 _AT_ONCE = timedelta(milliseconds=1)
-"""The youngest old version that `drop_old` removes; LanceDB warns of zero, and the caller holds both
-locks.
+"""The youngest old version that `drop_old` removes; LanceDB warns of zero, and the caller holds
+both locks.
 """
 _A_DAY = timedelta(days=1)
 _OF_THIS_MACHINE = ("file:", "file-object-store:", "memory:", "shared-memory:")

@@ -33,7 +33,10 @@ def flipped(content: bytes, draw: random.Random) -> bytes:
     return bytes(byte ^ (1 << bit % 8 if at == bit // 8 else 0) for at, byte in enumerate(content))
 
 
-WAYS_BACK = "(?i)put the file back from a copy|put back the file from a copy|put them back from a copy|--store"
+WAYS_BACK = (
+    "(?i)put the file back from a copy|put back the file from a copy|put them "
+    "back from a copy|--store"
+)
 WAYS: dict[str, Callable[[bytes, random.Random], bytes | None]] = {
     "a bit flipped": flipped,
     "cut": lambda content, draw: content[: draw.randrange(len(content))],

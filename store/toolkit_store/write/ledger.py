@@ -53,7 +53,8 @@ def _json(text: str, what: str) -> Any:
         return json.loads(text)
     except ValueError as error:
         raise StoreError(
-            f"The ledger cannot be read: {what} are not JSON ({error}). `toolkit store check` names "
+            f"The ledger cannot be read: {what} are not JSON ({error}). `toolkit store "
+            f"check` names "
             "files that are not what was written; put them back from a copy of the store."
         ) from error
 
