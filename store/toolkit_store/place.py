@@ -30,7 +30,9 @@ def local_part(uri: str) -> Path:
 
 
 def uri_of(path: str | Path) -> str | None:
-    """The URI that `path` is, or whose local part it is; None for a folder with everything in it."""
+    """The URI that `path` is, or whose local part it is; None for a folder with everything in
+    it.
+    """
     if "://" in str(path):
         return str(path).rstrip("/")
     name = Path(path).name

@@ -200,7 +200,9 @@ class Store:
         pid: int | None = None,
         host: str | None = None,
     ) -> RunRow:
-        """Append a change of a run's state; time, process and host are this process's unless given."""
+        """Append a change of a run's state; time, process and host are this process's unless
+        given.
+        """
         with self.writer(), self._lease.turn:
             past = self.database.rows("runs", equals("run", run), ["seq"]).column("seq").to_pylist()
             row = RunRow(

@@ -1,4 +1,6 @@
-"""The store without accidents: opening and refusing, committing, reading back, hashing, cleaning."""
+"""The store without accidents: opening and refusing, committing, reading back, hashing,
+cleaning.
+"""
 
 from __future__ import annotations
 

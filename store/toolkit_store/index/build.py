@@ -173,7 +173,9 @@ def _step(key: str, run: str, index: int, material: dict[str, Any]) -> StepRow:
 
 @contextmanager
 def _scratch(parent: Path) -> Iterator[Path]:
-    """A folder that is removed at the end; its lock tells `sweep` that somebody still works in it."""
+    """A folder that is removed at the end; its lock tells `sweep` that somebody still works in
+    it.
+    """
     try:
         parent.mkdir(exist_ok=True)
         sweep(parent)
