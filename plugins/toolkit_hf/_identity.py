@@ -18,6 +18,8 @@ from toolkit.files import PathText, content_digest, listed, locate, read_json, s
 from toolkit.hub import Download, Snapshot, offline, snapshot
 from toolkit.parts import UNHASHED, Identity, Params
 
+from ._published import published_facts
+
 SUPPORTED = ("gemma2", "gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3")
 """Architectures that were held against transformers, hookpoint by hookpoint. Their modules are
 found by structure.
@@ -109,7 +111,7 @@ def identify(params: HuggingFace) -> Identity:
     facts = (
         _of_folder(found.folder, found.name, found.revision, params.dtype).facts
         if found.folder
-        else {}
+        else published_facts(found.name, found.revision, params.dtype)
     )
     return Identity(
         found.name, found.revision, _digest(f"{found.name}@{found.revision}", params.dtype), facts
@@ -120,7 +122,8 @@ def repository(params: HuggingFace) -> Snapshot:
     """The model's repository at one commit. A cache that has only some of its weights' files does
     not have it.
     """
-    found = snapshot(str(params.id), params.revision, MARKER)
+    published = bool(published_facts(str(params.id), params.revision, params.dtype))
+    found = snapshot(str(params.id), params.revision, MARKER, published=published)
     missing = _missing(found.folder) if found.folder else []
     if missing and offline():
         raise BadInput(
