@@ -299,21 +299,18 @@ def _check_fit(
     if model is None or saes is None:
         return
     has, wants = model.identity.facts, saes.identity.facts
-    place = (
-        loaded.where((*at, "saes"))
-        if loaded.spec.stages[int(at[1])].saes
-        else loaded.where(("saes",))
-    )
+    path = (*at, "saes") if loaded.spec.stages[int(at[1])].saes else ("saes",)
+    place = f"{loaded.where(path)}: {'.'.join(map(str, path))}"
     if {"width"} <= has.keys() and {"inputs"} <= wants.keys() and has["width"] != wants["inputs"]:
         raise SpecError(
-            f"{place}: saes: the SAEs of {saes.identity.name} read {wants['inputs']} numbers, "
+            f"{place}: the SAEs of {saes.identity.name} read {wants['inputs']} numbers, "
             f"{model.identity.name} has streams of {has['width']}. They belong to another model; "
             "name SAEs of this one."
         )
     beyond = [layer for layer in wants.get("layers", ()) if layer >= has.get("layers", layer + 1)]
     if beyond:
         raise SpecError(
-            f"{place}: saes: {saes.identity.name} has an SAE for layer {beyond[0]}; "
+            f"{place}: {saes.identity.name} has an SAE for layer {beyond[0]}; "
             f"{model.identity.name} has the layers 0 to {has['layers'] - 1}. Leave it out with "
             "saes.with.layers, or name the model that it belongs to."
         )
@@ -448,7 +445,9 @@ def _run_id(resolved: Resolved, stages: tuple[Stage, ...]) -> str:
     it continues.
     """
     recorded = {
-        name: value for name, value in resolved.loaded.data.items() if name not in ("executors",)
+        name: value
+        for name, value in resolved.loaded.data.items()
+        if name not in ("executors", "question", "description")
     }
     material = {"spec": recorded, "stages": [[stage.id, stage.material()] for stage in stages]}
     return f"{resolved.loaded.spec.name}-{key_of(canonical(material)).split('-')[1][:8]}"
