@@ -55,6 +55,7 @@ class Work:
     `model` is None. `units` is the half-open range of units that this step makes, for a part that
     says how many there are (`StagePart.units`). `batch` is the stage's batch plan
     (`StagePart.batches`), empty without one; `scratch` a folder for files that go with the step.
+    `step` is the key of the step, from which ids of rows are made.
     """
 
     params: Any
@@ -68,6 +69,7 @@ class Work:
     batch: Mapping[str, int] = field(default_factory=dict)
     scratch: Path | None = None
     identity: Identity | None = None
+    step: str = ""
 
     def rng(self, purpose: str, *counters: int | str) -> np.random.Generator:
         """A generator that depends on the seed, the purpose and the counters alone: never on order

@@ -114,7 +114,7 @@ def _points(work: Work) -> list[Point]:
 
 def _screen(work: Work, points: Sequence[Point]) -> Screen:
     params, model = work.params, work.model
-    everything = known(work.inputs.read("features"), params.between)
+    everything = known(work.inputs, params.between)
     features = chosen(
         everything,
         top=params.top,

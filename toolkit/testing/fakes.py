@@ -149,6 +149,7 @@ def _sample(name: str, text: str) -> dict[str, Any]:
         "pieces": pieces,
         "spans": [{"name": "last", "start": len(pieces) - 1, "end": len(pieces)}] if pieces else [],
         "prompt_hash": digest,
+        "bos": False,
     }
 
 

@@ -107,7 +107,12 @@ def _tested(work: Work, design: Design, spaces: Sequence[Any], sides: Sequence[M
         "p": found.p,
     }
     test = Test(
-        "welch", " vs ".join(params.between), "d", params.min_abs_d, run=lambda matrix, moments: {}
+        "welch",
+        " vs ".join(params.between),
+        "d",
+        params.min_abs_d,
+        "compare.residual",
+        run=lambda matrix, moments: {},
     )
     features = np.arange(a.mean.shape[1])
     tested = [

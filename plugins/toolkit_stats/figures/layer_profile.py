@@ -80,7 +80,7 @@ def _counts_said(found: Found) -> str:
         return ""
     cut = (
         f"{found.significant.sum():,} with the cut on the effect"
-        if f", |{found.effect}| >= " in found.how
+        if found.comparison.min_effect
         else "no cut on the effect"
     )
     both = f"{found.discovered.sum():,} features by corrected p alone, {cut}"

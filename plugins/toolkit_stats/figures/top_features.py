@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from toolkit.comparisons import rows_of
 from toolkit.work import Figure, Inputs
 from toolkit_stats.figures import draw
-from toolkit_stats.samples.positions import mark_of, rows_marked
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -147,19 +147,13 @@ def _numbers(
         "density",
         *(f"{found.effect}_{part}" for part in ("low", "high", "adjusted", "select")),
     ]
-    rows = inputs.read("features")
-    rows = rows.filter(
-        pc.is_in(
-            rows["feature"], value_set=pa.array([int(found.feature[at]) for at in top], pa.uint32())
-        )
-    )
-    rows = rows_marked(
-        rows.filter(pc.is_in(rows["stat"], value_set=pa.array(stats, pa.string()))),
-        mark_of(found.how),
-    )
+    features = pa.array([int(found.feature[at]) for at in top], pa.uint32())
+    rows = rows_of(inputs.read("features"), found.comparison)
+    rows = rows.filter(pc.is_in(rows["feature"], value_set=features))
+    rows = rows.filter(pc.is_in(rows["stat"], value_set=pa.array(stats, pa.string())))
     return {
         (row["space"], row["feature"], row["stat"], row["group"]): row["number"]
-        for row in reversed(rows.to_pylist())
+        for row in rows.to_pylist()
     }
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.plugins.toolkit_stats.made import run, sample, tables
 from toolkit._plan.power import _counted
-from toolkit.costs import Comparison
+from toolkit.costs import PlannedComparison
 from toolkit.errors import DataError
 from toolkit.halves import half_of, in_half, marked, rows_of_half
 from toolkit.randomness import half
@@ -133,7 +133,7 @@ def test_a_plan_counts_what_the_comparison_takes() -> None:
     given = crossing()
     plan: Any = SimpleNamespace(loaded=SimpleNamespace(spec=SimpleNamespace(seed=0)))
     for cluster in ("prompt", "none"):
-        asked = Comparison(by="group", groups=("a", "b"), half="confirm", cluster=cluster)
+        asked = PlannedComparison(by="group", groups=("a", "b"), half="confirm", cluster=cluster)
         design = group_design(make_work(Means(**PAIR, half="confirm", cluster=cluster), given))
         wanted = {group.name: group.count for group in design.groups}
         assert _counted(asked, plan, lambda name, rows: given[name], []) == wanted
