@@ -64,10 +64,13 @@ class Exp1Json(Params):
 
 def write_exp1_json(work: SinkWork) -> Iterator[tuple[str, bytes]]:
     """One file: totals, and for each layer its significant features, the least p first."""
-    comparison = _chosen(read_comparisons(work.inputs), work.params)
-    rows = rows_of(work.inputs.read("features"), comparison)
+    import pyarrow as pa
+
+    chosen = _chosen(read_comparisons(work.inputs), work.params)
+    features = work.inputs.read("features")
+    rows = pa.concat_tables([rows_of(features, comparison) for comparison in chosen])
     layers = _layers(work.inputs.read("spaces"), rows)
-    size_of = {group.name: group.samples for group in comparison.groups}
+    size_of = {group.name: group.samples for group in chosen[0].groups}
     sizes = [size_of[group] for group in work.params.groups]
     results = {
         str(layer): _layer(layer, facts, rows, work.params, sizes)
@@ -89,16 +92,17 @@ def write_exp1_json(work: SinkWork) -> Iterator[tuple[str, bytes]]:
     yield FILE, (json.dumps(found, indent=1) + "\n").encode()
 
 
-def _chosen(comparisons: Sequence[Comparison], params: Exp1Json) -> Comparison:
-    """The comparison that is published; another stage that made the same one is an error."""
+def _chosen(comparisons: Sequence[Comparison], params: Exp1Json) -> list[Comparison]:
+    """The comparison that is published, of each stage that made it for other spaces; two in one
+    space are an error.
+    """
     of_groups = [one for one in comparisons if one.effect == "d"]
     same = [one for one in of_groups if one.group_names == params.groups]
     if not same:
         known = sorted({one.name for one in of_groups})
         there = f" The run compares: {choices(known)}." if known else " The run compares no groups."
         raise DataError(
-            f"exp1_json: no stage compares {params.contrast}.{nearest(params.contrast, known)}"
-            f"{there}"
+            f"exp1_json: no row compares {params.contrast}.{nearest(params.contrast, known)}{there}"
         )
     found = [one for one in same if one.half == params.half]
     if not found:
@@ -107,14 +111,15 @@ def _chosen(comparisons: Sequence[Comparison], params: Exp1Json) -> Comparison:
             f"exp1_json: {params.contrast} was compared, but not on {units}. Say `half:` as the "
             "stage that is to be published does."
         )
-    if len(found) > 1:
+    spaces = Counter(space for one in found for space in one.tested)
+    if max(spaces.values(), default=1) > 1:
         labels = choices([one.label for one in found])
         raise DataError(
-            f"exp1_json: more than one stage compares {params.contrast} (half: {params.half}; "
-            f"{labels}), and the file has room for one. Put the other comparison into a spec of "
-            "its own."
+            f"exp1_json: more than one stage compares {params.contrast} in one space (half: "
+            f"{params.half}; {labels}), and the file has room for one. Put the other comparison "
+            "into a spec of its own."
         )
-    return found[0]
+    return found
 
 
 def _layers(spaces: pa.Table, rows: pa.Table) -> dict[int, dict[str, Any]]:

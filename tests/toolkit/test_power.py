@@ -138,7 +138,9 @@ def test_what_is_counted_is_what_the_comparison_takes_for_independent() -> None:
         "1000000": 15,
         "0.1234567": 15,
     }
-    assert counted(PlannedComparison(by="g", groups=groups, cluster="none", unit="sample"), key) == {
+    assert counted(
+        PlannedComparison(by="g", groups=groups, cluster="none", unit="sample"), key
+    ) == {
         "1000000": 30,
         "0.1234567": 30,
     }
@@ -146,7 +148,9 @@ def test_what_is_counted_is_what_the_comparison_takes_for_independent() -> None:
         "1000000": 3,
         "0.1234567": 3,
     }
-    assert counted(PlannedComparison(by="g", groups=groups, cluster="none", unit="month"), key) is None
+    assert (
+        counted(PlannedComparison(by="g", groups=groups, cluster="none", unit="month"), key) is None
+    )
 
 
 def test_units_are_counted_of_a_number_and_of_several_groups() -> None:
@@ -159,7 +163,10 @@ def test_units_are_counted_of_a_number_and_of_several_groups() -> None:
         "1": 10,
         "2": 10,
     }
-    assert counted(PlannedComparison(**free, groups=("0", "1"), effect="eta2"), key) == {"0": 10, "1": 10}
+    assert counted(PlannedComparison(**free, groups=("0", "1"), effect="eta2"), key) == {
+        "0": 10,
+        "1": 10,
+    }
     assert counted(PlannedComparison(by="h", groups=None, effect="r"), key) is None
     half = counted(PlannedComparison(**free, groups=None, effect="r", half="confirm"), key)
     assert half is not None

@@ -139,7 +139,7 @@ def again(work):
     ids = [f"f{n}" for n in sorted(set(work.inputs.read("features").column("feature").to_pylist()))]
     hashes = [hashlib.sha256(i.encode()).hexdigest() for i in ids]
     empty = [[] for _ in ids]
-    yield "samples", pa.table([ids, ids, ids, ids, empty, empty, empty, hashes], schema=arrow_schema("samples"))
+    yield "samples", pa.table([ids, ids, ids, ids, empty, empty, empty, hashes, [None] * len(ids)], schema=arrow_schema("samples"))
 
 @hookimpl
 def toolkit_parts():

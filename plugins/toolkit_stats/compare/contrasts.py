@@ -124,7 +124,7 @@ def read_contrasts(inputs: Inputs) -> Iterator[Found]:
             stat: _of(rows, stat)
             for stat in (*STATS, comparison.effect, *MARKS, "significant_adjusted")
         }
-        if all(len(stats[stat]) for stat in STATS):
+        if all(len(stats[stat]) for stat in (*STATS, comparison.effect)):
             spaces = read_spaces(inputs, _unique(rows["space"]))
             yield _contrast(comparison, names[comparison.id], stats, spaces)
 

@@ -81,6 +81,8 @@ def compare(work: Work, design: Design, test: Test) -> Rows:
 
 def rows_of(work: Work, design: Design, test: Test, tested: Sequence[Tested]) -> Rows:
     """One correction over all that was tested, and the rows, space by space."""
+    comparison = recorded_comparison(work, design, test, tested)
+    yield "comparisons", comparison.table()
     if not tested:
         return
     plain = _corrected(tested, test, work.params, "")
@@ -90,8 +92,6 @@ def rows_of(work: Work, design: Design, test: Test, tested: Sequence[Tested]) ->
         else [None] * len(tested)
     )
     alike = _twins(work, design, test, tested, plain)
-    comparison = recorded_comparison(work, design, test, tested)
-    yield "comparisons", comparison.table()
     writer = _Writer(design, test, work.params, comparison.id)
     for one, own, other, twin in zip(tested, plain, beside, alike, strict=True):
         yield "features", writer.table(one, own, other, twin)
