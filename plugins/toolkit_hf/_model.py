@@ -20,13 +20,14 @@ from toolkit.errors import BadInput, DataError
 from toolkit.hookpoints import Hookpoint, hookpoint
 from toolkit.models import Draw, Edit, Encoded, Generated, Model, Prefix, Reply, as_probabilities
 
-from ._structure import listen, structure_of, tensor
+from ._structure import factor, family_of, listen, tensor
 from ._text import bos_of, encode, end_ids
 from ._turn import Turn, Window, additive, causal, grown, own_column, window_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from toolkit.families import Family
     from toolkit.parts import Identity
 
 SUFFIX_ROWS = 256
@@ -82,6 +83,7 @@ class CausalModel(Model):
         places: Sequence[torch.device] = (),
         *,
         switch: bool = True,
+        family: Family | None = None,
     ) -> None:
         self.identity, self._module, self._tokeniser, self._switch = (
             identity,
@@ -90,17 +92,20 @@ class CausalModel(Model):
             switch,
         )
         self._said: set[tuple[int, ...]] = set()
-        self._built = structure_of(module)
-        self._body, config = module.get_submodule(self._built.body), module.config
-        self._blocks = module.get_submodule(self._built.blocks)
-        attentions = [block.get_submodule(self._built.attention) for block in self._blocks]
+        self._family, config = family_of(module, family), module.config
+        self._blocks = module.get_submodule(self._family.blocks)
+        attentions = [block.get_submodule(self._family.attention) for block in self._blocks]
         self._windows = tuple(window_of(attention, config) for attention in attentions)
+        rotary = self._family.rotary and module.get_submodule(self._family.rotary)
+        by_kind = bool(rotary) and isinstance(getattr(rotary, "layer_types", None), list)
+        self._kinds = tuple(attention.layer_type if by_kind else None for attention in attentions)
+        self._branch = factor(config, self._family.branch_factor)
         self._parallel = bool(getattr(self._blocks[0], "use_parallel_residual", False))
         self.layers, self.width = int(config.num_hidden_layers), int(config.hidden_size)
         self.context = int(config.max_position_embeddings)
         self.end_ids = end_ids(module, tokeniser)
         self.bos_id = tokeniser.bos_token_id if bos_of(tokeniser) else None
-        self._embedding = module.get_submodule(self._built.embedding)
+        self._embedding = module.get_submodule(self._family.embedding)
         self.device = self._embedding.weight.device
         self._places = tuple(places) or (self.device,) * self.layers
 
@@ -144,14 +149,15 @@ class CausalModel(Model):
     def unembed(self, states: Tensor) -> Tensor:
         """Final norm, head and the cap of the logits if there is one, in float32."""
         norm, head = (
-            self._module.get_submodule(self._built.norm),
+            self._module.get_submodule(self._family.norm),
             self._module.get_output_embeddings(),
         )
         logits: Tensor = head(norm(states.to(self.device, self._module.dtype)))
         cap = getattr(self._module.config, "final_logit_softcapping", None)
         if cap is not None:
             logits = torch.tanh(logits / cap) * cap
-        return logits.float()
+        divisor = factor(self._module.config, self._family.logits_divisor)
+        return (logits if divisor == 1 else logits / divisor).float()
 
     @torch.inference_mode()
     def prefix(self, ids: Sequence[int], capture: Sequence[str] = ()) -> Prefix:
@@ -326,30 +332,37 @@ class CausalModel(Model):
     def _embedded(self, ids: Tensor, positions: Tensor) -> Tensor:
         """What goes into the first block."""
         stream: Tensor = self._embedding(ids)
-        if self._built.scaled and not hasattr(self._embedding, "embed_scale"):
+        if self._family.scaled and not hasattr(self._embedding, "embed_scale"):
             stream = stream * torch.tensor(
                 self.width**0.5, dtype=stream.dtype, device=stream.device
             )
-        if self._built.positions:
-            stream = stream + self._module.get_submodule(self._built.positions)(positions)
+        embedding = factor(self._module.config, self._family.embedding_factor)
+        if embedding != 1:
+            stream = stream * embedding
+        if self._family.positions:
+            stream = stream + self._module.get_submodule(self._family.positions)(positions)
         return stream
 
     def _turn(self, positions: Tensor, seen: Callable[[Window], Tensor | None]) -> Turn:
         """What blocks are told: `seen` says which keys each query sees through a window."""
         like = torch.empty(0, dtype=self._module.dtype, device=self.device)
-        rotary = self._built.rotary and self._module.get_submodule(self._built.rotary)
+        rotations: dict[str | None, tuple[Tensor, ...]] = {}
+        if self._family.rotary:
+            rotary = self._module.get_submodule(self._family.rotary)
+            for kind in set(self._kinds):
+                rotations[kind] = rotary(like, positions, *([kind] if kind else []))
         shown = {window: seen(window) for window in set(self._windows)}
         masks = {
             window: None if mask is None else additive(mask, self._module.dtype)
             for window, mask in shown.items()
         }
-        return Turn(positions, rotary(like, positions) if rotary else (), masks)
+        return Turn(positions, rotations, masks)
 
     def _through(self, layer: int, stream: Tensor, turn: Turn, keys: Keys | None = None) -> Tensor:
         """One block, where it stands."""
         place = self._places[layer]
-        told = {**turn.at(place).told(self._windows[layer]), self._built.keys: keys}
-        return tensor(self._blocks[layer](stream.to(place), **told))
+        given = turn.at(place).arguments(self._windows[layer], self._kinds[layer])
+        return tensor(self._blocks[layer](stream.to(place), **given, **{self._family.keys: keys}))
 
     def _checked(self, name: str) -> Hookpoint:
         point = hookpoint(name)
@@ -363,6 +376,11 @@ class CausalModel(Model):
                 f"hookpoint '{name}': attention and MLP of {self.identity.name} both read the "
                 f"block's input, so there is no stream between them. Use resid_pre.{point.layer} "
                 f"or resid_post.{point.layer}."
+            )
+        if point.site == "mlp_in_normed" and not self._family.mlp_norm:
+            raise BadInput(
+                f"hookpoint '{name}': the MLP of {self.identity.name} reads the stream without a "
+                f"norm before it. Use mlp_in.{point.layer} or resid_mid.{point.layer}."
             )
         return point
 
@@ -383,7 +401,7 @@ class CausalModel(Model):
             if point.layer == layer and point.site not in STREAM
         }
         handles = [
-            listen(self._built, point.site, self._blocks[layer], keeper(name))
+            listen(self._family, point.site, self._blocks[layer], keeper(name), self._branch)
             for name, point in inside.items()
         ]
         try:

@@ -22,10 +22,12 @@ Window = int | None
 
 @dataclass(frozen=True)
 class Turn:
-    """`masks` has one for each window among the model's blocks."""
+    """`masks` has one for each window among the model's blocks, `rotations` one for each kind of
+    block that the model's rotary positions tell apart (Gemma 3), else one under None.
+    """
 
     positions: Tensor
-    rotations: tuple[Tensor, ...]
+    rotations: Mapping[str | None, tuple[Tensor, ...]]
     masks: Mapping[Window, Tensor | None]
     _copies: dict[torch.device, Turn] = field(default_factory=dict, repr=False, compare=False)
 
@@ -34,7 +36,10 @@ class Turn:
         if place == self.positions.device:
             return self
         if place not in self._copies:
-            rotations = tuple(part.to(place) for part in self.rotations)
+            rotations = {
+                kind: tuple(part.to(place) for part in parts)
+                for kind, parts in self.rotations.items()
+            }
             masks = {
                 window: mask if mask is None else mask.to(place)
                 for window, mask in self.masks.items()
@@ -48,14 +53,20 @@ class Turn:
             window: mask if mask is None else mask[:, :, :rows, :keys]
             for window, mask in self.masks.items()
         }
-        return Turn(
-            self.positions[:, :rows], tuple(part[:, :rows] for part in self.rotations), masks
-        )
+        rotations = {
+            kind: tuple(part[:, :rows] for part in parts) for kind, parts in self.rotations.items()
+        }
+        return Turn(self.positions[:, :rows], rotations, masks)
 
-    def told(self, window: Window) -> dict[str, Any]:
-        """As a block takes it."""
-        rotations = {"position_embeddings": self.rotations} if self.rotations else {}
-        return {"attention_mask": self.masks[window], "position_ids": self.positions, **rotations}
+    def arguments(self, window: Window, kind: str | None = None) -> dict[str, Any]:
+        """As a block takes them."""
+        found: dict[str, Any] = {
+            "attention_mask": self.masks[window],
+            "position_ids": self.positions,
+        }
+        if self.rotations:
+            found["position_embeddings"] = self.rotations[kind]
+        return found
 
 
 def window_of(attention: Any, config: Any) -> Window:

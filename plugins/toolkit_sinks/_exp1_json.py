@@ -140,9 +140,9 @@ def _layers(spaces: pa.Table, rows: pa.Table) -> dict[int, dict[str, Any]]:
     )
     layers = {hookpoint(row["hookpoint"]).layer: row for row in wanted}
     if twice is not None or len(layers) < len(wanted):
+        several = f"spaces are at {twice}" if twice else "places of one layer were compared"
         raise DataError(
-            "exp1_json: "
-            f"{'several spaces are at ' + twice if twice else 'several places of one layer were compared'}; "
+            f"exp1_json: several {several}; "
             "the file has place for one a layer. Take the sink `json`, which keeps the space in "
             "every row."
         )

@@ -299,7 +299,11 @@ def toolkit_parts():
         run=lambda work: iter(()),
         reads=("samples", "sample_meta"),
         writes=("features",),
-        estimates=Estimates(comparison=lambda params, model: PlannedComparison(by="group", groups=("even", None), family=model.get("family", 40))),
+        estimates=Estimates(
+            comparison=lambda params, model: PlannedComparison(
+                by="group", groups=("even", None), family=model.get("family", 40)
+            )
+        ),
     )
 '''
 

@@ -91,7 +91,7 @@ def compare_residual(work: Work) -> Rows:
 
 
 def _tested(work: Work, design: Design, spaces: Sequence[Any], sides: Sequence[Moments]) -> Rows:
-    """Welch's test of every dimension of every layer, corrected and written as that of features is."""
+    """Welch's test of every dimension of every layer, corrected and written as for features."""
     import numpy as np
 
     from toolkit_stats.compare.run_comparison import Tested, rows_of

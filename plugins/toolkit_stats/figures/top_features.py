@@ -26,7 +26,8 @@ STYLE = (
     "var(--line);border-radius:.5rem}.stats-example .meta{flex:0 0 "
     "8.5rem;color:var(--faint);font-size:.85rem;overflow-wrap:anywhere}.stats-example .meta "
     "b{color:var(--fg)}.stats-example .said{flex:1 1 "
-    "18rem;min-width:0;white-space:pre-wrap;overflow-wrap:anywhere;font-size:.925rem;line-height:1.75}.stats-example "
+    "18rem;min-width:0;white-space:pre-wrap;overflow-wrap:anywhere;font-size:.925rem;"
+    "line-height:1.75}.stats-example "
     ".said span{border-radius:.2rem;padding:.1rem "
     "0;print-color-adjust:exact;background:color-mix(in srgb,var(--hue) "
     "calc(var(--a)*55%),transparent)}.stats-example .said .peak{box-shadow:inset 0 -2px "
@@ -46,7 +47,7 @@ class _Texts:
 
 @dataclass(frozen=True)
 class _Example:
-    """A sample in which a feature fires, with its activation at each position that was looked at."""
+    """A sample in which a feature fires, with its activation at each position that was read."""
 
     name: str
     label: str
@@ -212,10 +213,11 @@ def _examples(texts: _Texts, found: Found, top: Sequence[int]) -> str:
             about = (
                 f"{found.symbol} {draw.signed(float(found.d[at]))}, higher in {draw.escaped(side)}"
             )
-            name = f'<p class="stats-name">{draw.escaped(found.address(at))} <span class="faint">{about}</span></p>'
-            shown.append(
-                f'<div style="--hue:{hue}">{name}{"".join(_example(one, examples[0].peak) for one in examples)}</div>'
-            )
+            address = draw.escaped(found.address(at))
+            faint = f'<span class="faint">{about}</span>'
+            name = f'<p class="stats-name">{address} {faint}</p>'
+            shown = "".join(_example(one, examples[0].peak) for one in examples)
+            shown.append(f'<div style="--hue:{hue}">{name}{shown}</div>')
     return "".join(shown)
 
 
@@ -291,7 +293,9 @@ def _hits(rows: pa.Table, feature: int) -> Iterator[tuple[str, float]]:
 def _example(example: _Example, highest: float) -> str:
     label = f"<b>{draw.escaped(example.label)}</b><br>" if example.label else ""
     about = f"{label}{draw.escaped(example.name)}<br>peak {example.peak:.3g}"
-    return f'<div class="stats-example"><div class="meta">{about}</div><div class="said">{_marked(example, highest)}</div></div>'
+    meta = f'<div class="meta">{about}</div>'
+    said = f'<div class="said">{_marked(example, highest)}</div>'
+    return f'<div class="stats-example">{meta}{said}</div>'
 
 
 def _marked(example: _Example, highest: float) -> str:

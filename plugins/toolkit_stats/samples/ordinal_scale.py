@@ -59,7 +59,7 @@ class Scale:
 
 
 def read_scale(work: Work) -> Scale:
-    """The labelled samples; what the labels lack is refused, or left out where the params say so."""
+    """The labelled samples; missing labels are refused, or left out where the params say so."""
     import numpy as np
 
     from toolkit_stats.math.means import clusters_of

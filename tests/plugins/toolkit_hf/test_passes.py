@@ -108,7 +108,7 @@ def test_no_block_above_the_last_one_captured_is_run(small: Any) -> None:
     ran: list[int] = []
     handles = [
         block.register_forward_hook(lambda *_, layer=layer: ran.append(layer))
-        for layer, block in enumerate(small.model._body.layers)
+        for layer, block in enumerate(small.model._blocks)
     ]
     small.model.run(small.batch((3,)), ["resid_post.1", "mlp_out.0"])
     for handle in handles:
@@ -240,7 +240,7 @@ def test_a_pass_that_fails_leaves_no_hook_behind(
     def fail(*_: Any) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(small.model._body.layers[1].mlp, "forward", fail)
+    monkeypatch.setattr(small.model._blocks[1].mlp, "forward", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
         small.model.run(small.batch((3,)), ["attn_out.0", "mlp_in.1", "resid_mid.2"])
     assert hooks(small.model) == 0

@@ -244,8 +244,8 @@ def test_two_stages_with_one_comparison_do_not_fit_either() -> None:
     other = replace(compared(test="auroc"), id="c-other")
     with pytest.raises(
         DataError,
-        match=r"more than one stage compares bankruptcy vs voluntary_stop in one space \(half: all; "
-        r"auroc, welch\)",
+        match=r"more than one stage compares bankruptcy vs voluntary_stop in one space \(half: "
+        r"all; auroc, welch\)",
     ):
         written(comparisons=(compared(), other))
 

@@ -334,7 +334,8 @@ def test_tokens_are_marked_by_their_activation_and_the_peak_is_underlined() -> N
     _, figure = drawn("top-features", **texts())
     (first, *_) = re.findall(r'<div class="said">(.*?)</div>', figure.html)
     assert first == (
-        '<span style="--a:0.88" title="3.5">ten</span> <span class="peak" style="--a:1.00" title="4">eleven</span> twelve'
+        '<span style="--a:0.88" title="3.5">ten</span> '
+        '<span class="peak" style="--a:1.00" title="4">eleven</span> twelve'
     )
 
 
