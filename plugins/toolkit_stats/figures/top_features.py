@@ -216,8 +216,8 @@ def _examples(texts: _Texts, found: Found, top: Sequence[int]) -> str:
             address = draw.escaped(found.address(at))
             faint = f'<span class="faint">{about}</span>'
             name = f'<p class="stats-name">{address} {faint}</p>'
-            shown = "".join(_example(one, examples[0].peak) for one in examples)
-            shown.append(f'<div style="--hue:{hue}">{name}{shown}</div>')
+            drawn = "".join(_example(one, examples[0].peak) for one in examples)
+            shown.append(f'<div style="--hue:{hue}">{name}{drawn}</div>')
     return "".join(shown)
 
 
