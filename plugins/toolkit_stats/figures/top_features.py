@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from toolkit.comparisons import rows_of
+from toolkit.tables import written
 from toolkit.work import Figure, Inputs
 from toolkit_stats.figures import draw
 
@@ -222,20 +223,18 @@ def _examples(texts: _Texts, found: Found, top: Sequence[int]) -> str:
 
 
 def _labels(meta: pa.Table, found: Found) -> dict[str, str]:
-    """Each compared sample's group, from the metadata key that has both groups among its values."""
+    """Each compared sample's group: its value of the key that the comparison is by."""
     import pyarrow.compute as pc
 
-    for key in sorted(pc.unique(meta["key"]).to_pylist()):
-        rows = meta.filter(pc.equal(meta["key"], key)).to_pylist()
-        labels = {
-            row["sample"]: row["string"] if row["string"] is not None else f"{row['number']:.10g}"
-            for row in rows
-        }
-        if {found.a, found.b} <= set(labels.values()):
-            return {
-                sample: label for sample, label in labels.items() if label in (found.a, found.b)
-            }
-    return {}
+    names = set(found.comparison.group_names)
+    rows = meta.filter(pc.equal(meta["key"], found.comparison.by)).to_pylist()
+    labels = {}
+    for row in rows:
+        number = row["number"]
+        label = row["string"] if row["string"] is not None else written(number)
+        if not names or label in names or "rest" in names:
+            labels[row["sample"]] = label
+    return labels
 
 
 def _hardest(texts: _Texts, space: str, feature: int, labels: Mapping[str, str]) -> list[_Example]:
