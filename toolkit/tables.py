@@ -19,8 +19,8 @@ from toolkit.errors import BadInput, choices, nearest
 if TYPE_CHECKING:
     import pyarrow as pa
 
-STORE_FORMAT = 4
-"""Version of the whole set. A store written by a higher one is refused, by a lower one migrated."""
+STORE_FORMAT = 1
+"""Version of the whole set. A store of another one is refused."""
 
 
 @dataclass(frozen=True)
