@@ -58,7 +58,7 @@ def _summary(path: Path) -> str:
 
 
 def begin(name: str, source: str, out: Path) -> Path:
-    """Write the folder `out/NAME`: the spec `source`, what it reads, a README. Returns the folder."""
+    """Write the folder `out/NAME`: the spec `source`, what it reads, a README; returns it."""
     shipped = _find(source)
     if not _NAME.fullmatch(name):
         raise BadInput(
