@@ -79,9 +79,9 @@ def begin(name: str, source: str, out: Path) -> Path:
         files[LAB_OVERLAY] = overlay.read_text(encoding="utf-8")
     files["README.md"] = _readme(name, shipped, files)
     try:
-        for relative, text in files.items():
-            (folder / relative).parent.mkdir(parents=True, exist_ok=True)
-            (folder / relative).write_text(text, encoding="utf-8")
+        for file, text in files.items():
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_text(text, encoding="utf-8")
     except OSError as error:
         raise BadInput(f"{folder} cannot be written: {error.strerror or error}.") from error
     load_spec(folder / f"{name}.yaml")
