@@ -126,7 +126,7 @@ def _comparison(
 
 
 def _column(rows: pa.Table, spaces: Sequence[str], stat: str, group: str) -> tuple[Array, Array]:
-    """Sorted keys (space << 32 | feature) of the defined numbers of a statistic, and the numbers."""
+    """Sorted keys (space << 32 | feature) of a statistic where it is defined, and its numbers."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc

@@ -27,11 +27,18 @@ if TYPE_CHECKING:
     from .passes import Reading
 
     Floats = np.ndarray[Any, np.dtype[np.float64]]
+    Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 LENGTHS = 12
 """Lengths at which a direction is tried at a point; more are read off a curve through these."""
 FEWEST = 19
 """Directions without which a share of 5 % cannot be told."""
+PASS_PROMPTS = 16
+"""Prompts that are read in a pass to see which features fire."""
+BLOCK = 128
+"""Directions that are tried together; candidates that cannot pass any more are left out of the next
+ones.
+"""
 TAIL = 0.1
 """Share of the mixtures from which their tail is fitted."""
 
@@ -50,32 +57,61 @@ class Pool:
 
 
 def feature_pool(
-    sae: Sae, everything: Features, space: int, family: np.ndarray[Any, Any], most: int
+    sae: Sae,
+    everything: Features,
+    space: int,
+    family: Ints,
+    live: Ints,
+    most: int,
+    rng: np.random.Generator,
 ) -> Pool:
-    """Decoder rows of features of the space that are not screened: those whose firing rate is
-    nearest to a candidate's, at most `most`.
+    """Decoder rows of features of the space that fire (`live`) and are not screened, in an order
+    drawn by seed. Of more than `most`, those whose firing rate is nearest to a candidate's.
     """
     import numpy as np
     import torch
 
     rows = everything.of_space(space)
     candidates = np.intersect1d(rows, family)
-    others = np.setdiff1d(rows, family)
-    rates = np.sort(everything.rate[candidates])
-    right = np.searchsorted(rates, everything.rate[others]).clip(0, len(rates) - 1)
-    left = (right - 1).clip(0)
-    gap = np.minimum(
-        abs(everything.rate[others] - rates[right]), abs(everything.rate[others] - rates[left])
-    )
-    chosen = np.sort(others[np.lexsort((everything.feature[others], gap))][:most])
+    others = np.setdiff1d(live, everything.feature[candidates])
+    rate = np.zeros(int(max(live.max(initial=0), everything.feature[rows].max())) + 1)
+    rate[everything.feature[rows]] = everything.rate[rows]
+    gap = _distance(np.sort(everything.rate[candidates]), rate[others])
+    chosen = np.sort(others[np.lexsort((others, gap))][:most])
     if len(chosen) < FEWEST:
         raise DataError(
-            f"null: {len(chosen)} features of space {everything.spaces[space]} fired and are no "
+            f"null: {len(chosen)} features of space {everything.spaces[space]} fire and are no "
             f"candidates; at least {FEWEST} are needed. Screen fewer features, or set `null: "
             "directions`."
         )
-    found = sae.decoder_rows(everything.feature[chosen].tolist()).float()
+    found = sae.decoder_rows(rng.permutation(chosen).tolist()).float()
     return Pool("features", torch.nn.functional.normalize(found, dim=1))
+
+
+def _distance(rates: Floats, others: Floats) -> Floats:
+    """How far each is from the nearest of some sorted rates."""
+    import numpy as np
+
+    right = np.searchsorted(rates, others).clip(0, len(rates) - 1)
+    left = (right - 1).clip(0)
+    return np.asarray(np.minimum(abs(others - rates[right]), abs(others - rates[left])))
+
+
+def live_features(model: Model, sae: Sae, prompts: Sequence[Sequence[int]], fired: Ints) -> Ints:
+    """Features that fire at any token of the prompts, BOS left out, beside those that `fired` in the
+    comparison.
+    """
+    import numpy as np
+
+    found = [np.asarray(fired, dtype=np.int64)]
+    for start in range(0, len(prompts), PASS_PROMPTS):
+        batch = prompts[start : start + PASS_PROMPTS]
+        streams = model.run(batch, [sae.hookpoint])[sae.hookpoint]
+        for row, ids in zip(streams, batch, strict=True):
+            first = int(ids[0] == model.bos_id)
+            active = sae.sparse(row[first : len(ids)].float()).features
+            found.append(np.unique(active.cpu().numpy()))
+    return np.unique(np.concatenate(found))
 
 
 def mixture_pool(
@@ -99,7 +135,7 @@ def effects_at(
     column: int,
     reading: Reading,
     sae: Sae,
-    pool: Pool,
+    directions: Tensor,
     lengths: Floats,
 ) -> Floats:
     """(R, C): the specific effect of each direction at one point, where `lengths` (C, 2) are how
@@ -113,10 +149,10 @@ def effects_at(
     nodes = _nodes(lengths)
     stream = reading.streams[sae.hookpoint]
     steps = torch.from_numpy(nodes).to(stream)
-    moved = stream + (steps[:, None, None] * pool.directions.to(stream)).reshape(-1, len(stream))
+    moved = stream + (steps[:, None, None] * directions.to(stream)).reshape(-1, len(stream))
     layers = torch.full((len(moved),), sae.layer)
     chances, _ = push(model, outcomes, reading, layers, moved)
-    curves = chances[:, column].reshape(len(nodes), len(pool))
+    curves = chances[:, column].reshape(len(nodes), len(directions))
     return np.asarray(
         _read_off(nodes, curves, lengths[:, 0]) - _read_off(nodes, curves, lengths[:, 1])
     ).T
@@ -146,18 +182,21 @@ def _read_off(nodes: Floats, curves: Floats, lengths: Floats) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class Against:
-    """Candidates against their pool: how many directions do at least as much, the p of that, and
-    the range in which 95 % of the directions lie.
+    """One candidate against its pool: how many of the directions that were tried do at least as
+    much, the p of that, and the range in which 95 % of them lie.
     """
 
-    beyond: np.ndarray[Any, Any]
-    p: Floats
-    low: Floats
-    high: Floats
+    null: str
+    directions: int
+    beyond: int
+    p_directions: float
+    null_low: float
+    null_high: float
 
 
-def compare(pool: Pool, null: Floats, effects: Floats) -> Against:
-    """`null` (R, C) and `effects` (C,) are means over the same points.
+def compare(pool: Pool, null: Floats, effect: float) -> Against:
+    """A candidate's `effect` against that of each direction that was tried (R,), means over the same
+    points.
 
     Of features the p is a rank: (1 + those that do as much) / (1 + all), exact if the candidate's
     row is one like theirs. Mixtures have no end of rows; beyond their largest the tail goes on as
@@ -165,26 +204,28 @@ def compare(pool: Pool, null: Floats, effects: Floats) -> Against:
     """
     import numpy as np
 
-    beyond = (abs(null) >= abs(effects)).sum(axis=0)
+    beyond = int((abs(null) >= abs(effect)).sum())
     p = (1 + beyond) / (1 + len(null))
-    if pool.kind == "directions":
-        p = np.where(beyond == 0, np.minimum(p, _tails(abs(null), abs(effects))), p)
-    low, high = np.quantile(null, (0.025, 0.975), axis=0)
-    return Against(beyond, p, low, high)
+    if pool.kind == "directions" and not beyond:
+        p = min(p, _tail(abs(null), abs(effect)))
+    low, high = np.quantile(null, (0.025, 0.975))
+    return Against(pool.kind, len(null), beyond, p, float(low), float(high))
 
 
-def _tails(sizes: Floats, effects: Floats) -> Floats:
-    """Exponential tails above the largest tenth of the sizes."""
+def may_pass(pool: Pool, beyond: Ints, alpha: float) -> Any:
+    """Which candidates can still have a p of at most alpha, whatever the other directions do."""
+    return (1 + beyond) / (1 + len(pool)) <= alpha
+
+
+def _tail(sizes: Floats, effect: float) -> float:
+    """An exponential tail above the largest tenth of the sizes."""
     import numpy as np
 
-    cut = np.quantile(sizes, 1 - TAIL, axis=0)
-    above = np.where(sizes > cut, sizes - cut, 0.0)
-    scale = above.sum(axis=0) / np.maximum((sizes > cut).sum(axis=0), 1)
-    reach = np.maximum(effects - cut, 0.0)
-    found: Floats = TAIL * np.exp(
-        -np.divide(reach, scale, out=np.zeros_like(reach), where=scale > 0)
-    )
-    return found
+    cut = float(np.quantile(sizes, 1 - TAIL))
+    above = sizes[sizes > cut] - cut
+    if not len(above) or effect <= cut:
+        return 1.0
+    return float(TAIL * np.exp(-(effect - cut) / above.mean()))
 
 
 def kind_of(

@@ -50,11 +50,11 @@ class Measured:
         return found
 
 
-Held = Mapping[int, tuple[str, int, "Against"]]
-"""By space: the kind of the null, its directions, and what candidates are against it."""
+Held = Mapping[int, "Against"]
+"""By candidate: what random directions do, for those that were held against them."""
 
 
-def screen_rows(screen: Screen, measured: Measured, against: Held, passing: Any) -> pa.Table:
+def screen_rows(screen: Screen, measured: Measured, against: Held) -> pa.Table:
     """One row a feature."""
     import numpy as np
     import pyarrow as pa
@@ -87,7 +87,7 @@ def screen_rows(screen: Screen, measured: Measured, against: Held, passing: Any)
         "low": specific.low,
         "high": specific.high,
         "p_units": specific.p,
-        **_null_columns(screen, against, passing),
+        **_null_columns(len(screen.mine), against),
         "kl": measured.mean(np.maximum(*measured.kl.values())),
         "sham": sham,
         "set_a": moved["set_a"],
@@ -105,37 +105,15 @@ def screen_rows(screen: Screen, measured: Measured, against: Held, passing: Any)
     )
 
 
-def _null_columns(screen: Screen, against: Held, passing: Any) -> dict[str, list[Any]]:
+def _null_columns(count: int, against: Held) -> dict[str, list[Any]]:
     """What random directions do, for the features that were held against them."""
     names = ("null", "directions", "beyond", "null_low", "null_high", "p_directions")
-    count = len(screen.mine)
     columns: dict[str, list[Any]] = {name: [None] * count for name in names}
     columns["directions"] = [0] * count
-    for member, kind, size, facts in _each_held(screen, against, passing):
-        columns["null"][member], columns["directions"][member] = kind, size
-        for name in names[2:]:
-            columns[name][member] = facts[name]
+    for member, found in against.items():
+        for name in names:
+            columns[name][member] = getattr(found, name)
     return columns
-
-
-def _each_held(
-    screen: Screen, against: Held, passing: Any
-) -> Iterator[tuple[int, str, int, dict[str, Any]]]:
-    """(candidate, kind of null, directions, results) of every passing candidate."""
-    for space, (kind, size, found) in against.items():
-        members = screen.candidates.of_space(space)
-        for place, member in enumerate(members[passing[members]].tolist()):
-            yield (
-                member,
-                kind,
-                size,
-                {
-                    "beyond": int(found.beyond[place]),
-                    "null_low": float(found.low[place]),
-                    "null_high": float(found.high[place]),
-                    "p_directions": float(found.p[place]),
-                },
-            )
 
 
 def _p_of_reconstructions(screen: Screen, measured: Measured) -> Any:
@@ -167,9 +145,7 @@ def _specific_of(measured: Measured, arms: Sequence[str], column: int) -> Any:
 # --- effects --------------------------------------------------------------------------------------
 
 
-def effect_rows(
-    screen: Screen, measured: Measured, against: Held, passing: Any, kept: Any
-) -> pa.Table:
+def effect_rows(screen: Screen, measured: Measured, against: Held, kept: Any) -> pa.Table:
     """Rows of every arm and outcome: over all points, and for each of them."""
     import numpy as np
     import pyarrow as pa
@@ -181,10 +157,8 @@ def effect_rows(
     for member in members:
         rows += _summaries(screen, measured, member)
         rows += _points(screen, measured, member)
-    kept_members = set(members)
-    for member, _, _, facts in _each_held(screen, against, passing):
-        if member in kept_members:
-            rows.append(_null_row(screen, measured, member, facts))
+        if member in against:
+            rows.append(_null_row(screen, measured, member, against[member]))
     return pa.Table.from_pylist(rows, schema=arrow_schema("effects"))
 
 
@@ -242,18 +216,15 @@ def _summary(
     }
 
 
-def _null_row(
-    screen: Screen, measured: Measured, member: int, facts: Mapping[str, Any]
-) -> dict[str, Any]:
+def _null_row(screen: Screen, measured: Measured, member: int, found: Against) -> dict[str, Any]:
     """Random directions of equal length: the range of 95 % of them as the interval."""
-    middle = (facts["null_low"] + facts["null_high"]) / 2
     return {
         **_key(screen, member, ALL, "random", screen.params.about),
         "probability": float(measured.mean(measured.base[None, :, screen.column])[0]),
-        "effect": middle,
-        "low": facts["null_low"],
-        "high": facts["null_high"],
-        "p": facts["p_directions"],
+        "effect": (found.null_low + found.null_high) / 2,
+        "low": found.null_low,
+        "high": found.null_high,
+        "p": found.p_directions,
         "q": None,
         "kl": None,
     }

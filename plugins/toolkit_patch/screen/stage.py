@@ -18,10 +18,10 @@ from toolkit.saes import space_id
 from .arms import SETS, SpaceEdits, check_sites, rows_of_arms
 from .candidates import Features, family, read_features
 from .estimates import estimate
+from .null import hold_against_directions
 from .outcomes import Outcomes, read_outcomes
 from .passes import Reading, push, read_prompt
 from .points import Point, clusters_of, decision_points, weights_of
-from .pool import Against, Pool, compare, effects_at, feature_pool, kind_of, mixture_pool
 from .rows import Measured, effect_rows, screen_rows
 
 if TYPE_CHECKING:
@@ -74,10 +74,10 @@ def patch(work: Work) -> Rows:
     measured = _measure(screen)
     passing = abs(measured.specific.mean) >= screen.params.min_effect
     passing &= measured.specific.p <= screen.params.alpha
-    against = _hold_against_directions(screen, passing)
-    yield "screens", screen_rows(screen, measured, against, passing)
+    against = hold_against_directions(screen, passing)
+    yield "screens", screen_rows(screen, measured, against)
     kept = passing if screen.params.keep == "passing" else passing | True
-    yield "effects", effect_rows(screen, measured, against, passing, kept)
+    yield "effects", effect_rows(screen, measured, against, kept)
 
 
 def _prepare(work: Work) -> Screen | None:
@@ -163,7 +163,7 @@ def _measure(screen: Screen) -> Measured:
         base[number] = reading.chances
         for edits in spaces:
             fires[edits.members, number] = (edits.own_values(reading) > 0).cpu().numpy()
-        for edits, arm, there, moved in _push_all(screen, reading, spaces):
+        for edits, arm, there, moved in push_all(screen, reading, spaces):
             chances[arm][edits.members, number] = there
             if arm in SETS:
                 kl[arm][edits.members, number] = moved
@@ -175,7 +175,7 @@ def _measure(screen: Screen) -> Measured:
     return Measured(chances, base, kl, fires, weights, clusters, specific)
 
 
-def _push_all(screen: Screen, reading: Reading, spaces: Sequence[SpaceEdits]) -> Any:
+def push_all(screen: Screen, reading: Reading, spaces: Sequence[SpaceEdits]) -> Any:
     """All edits of a point together, rows of several layers in a batch: (edits, arm, probabilities,
     divergences).
     """
@@ -249,79 +249,3 @@ def _check_sham(screen: Screen, sham: Any, base: Any) -> None:
             f"allowed) over {len(screen.points)} points: {screen.model.identity.name}'s `suffix` "
             "does not agree with its own pass. Its loader is at fault, or its dtype too coarse."
         )
-
-
-# --- random directions ----------------------------------------------------------------------------
-
-
-def _hold_against_directions(screen: Screen, passing: Any) -> dict[int, tuple[str, int, Against]]:
-    """By space, what its passing candidates are against their pool: `Against` has an entry for each
-    of them, in order.
-    """
-    import numpy as np
-
-    spaces = np.unique(screen.candidates.space[passing]).tolist()
-    if not spaces:
-        return {}
-    kind = kind_of(screen.params.null, screen.everything, screen.family, spaces)
-    pools = {space: _pool(screen, space, kind) for space in spaces}
-    order = screen.work.rng("patch.direction_points").permutation(len(screen.points))
-    chosen = np.sort(order[: screen.params.direction_points]).tolist()
-    edits = {space: _passing_edits(screen, space, passing) for space in spaces}
-    nulls: dict[int, list[Any]] = {space: [] for space in spaces}
-    own: dict[int, list[Any]] = {space: [] for space in spaces}
-    screen.work.report.phase("compute")
-    for done, number in enumerate(chosen):
-        reading = screen.read(screen.points[number])
-        for space in spaces:
-            null, effect = _at_point(screen, reading, edits[space], pools[space])
-            nulls[space].append(null)
-            own[space].append(effect)
-        screen.work.report.progress(done + 1, len(chosen))
-    weights = weights_of([screen.points[number] for number in chosen])
-    found = {}
-    for space in spaces:
-        null = np.average(np.stack(nulls[space]), axis=0, weights=weights)
-        effects = np.average(np.stack(own[space]), axis=0, weights=weights)
-        found[space] = (kind, len(pools[space]), compare(pools[space], null, effects))
-    return found
-
-
-def _pool(screen: Screen, space: int, kind: str) -> Pool:
-    sae, most = screen.saes[space], screen.params.directions
-    if kind == "features":
-        return feature_pool(sae, screen.everything, space, screen.family, most)
-    rng = screen.work.rng("patch.mixtures", screen.everything.spaces[space])
-    return mixture_pool(sae, screen.everything, space, most, rng)
-
-
-def _passing_edits(screen: Screen, space: int, passing: Any) -> SpaceEdits:
-    import torch
-
-    sae = screen.saes[space]
-    members = screen.candidates.of_space(space)
-    members = members[passing[members]]
-    features = screen.candidates.feature[members].tolist()
-    rows = sae.decoder_rows(features).float()
-    values = torch.from_numpy(screen.candidates.values[members]).to(rows)
-    return SpaceEdits(sae, members, torch.tensor(features), values, rows, None, None)
-
-
-def _at_point(screen: Screen, reading: Reading, edits: SpaceEdits, pool: Pool) -> tuple[Any, Any]:
-    """The specific effects of all directions (R, C), and of the candidates themselves (C,)."""
-    change = edits.values - edits.own_values(reading)[:, None]
-    lengths = (change * edits.rows.norm(dim=1, keepdim=True)).double().cpu().numpy()
-    null = effects_at(
-        screen.model, screen.outcomes, screen.column, reading, edits.sae, pool, lengths
-    )
-    measured = {
-        arm: there[:, screen.column]
-        for _, arm, there, _ in _push_all(_without_arms(screen), reading, [edits])
-    }
-    return null, measured["set_a"] - measured["set_b"]
-
-
-def _without_arms(screen: Screen) -> Screen:
-    from dataclasses import replace
-
-    return replace(screen, params=screen.params.model_copy(update={"arms": ()}))

@@ -42,13 +42,14 @@ def _line(number: int, row: Row, reach: float, tones: Tones) -> str:
     if row["null_low"] is not None:
         left, right = _x(row["null_low"], reach), _x(row["null_high"], reach)
         band = (
-            f'<rect x="{left:.1f}" y="{y - 9:.1f}" width="{max(right - left, 1.5):.1f}" height="18" '
-            'fill="var(--faint)" opacity="0.3"/>'
+            f'<rect x="{left:.1f}" y="{y - 9:.1f}" width="{max(right - left, 1.5):.1f}" '
+            'height="18" fill="var(--faint)" opacity="0.3"/>'
         )
     low, high = _x(row["low"], reach), _x(row["high"], reach)
     return (
         f"<g><title>{name}: {html.escape(row['verdict'])}: {html.escape(row['reason'])}</title>"
-        f'<text x="{LEFT - 10}" y="{y + 4:.1f}" text-anchor="end" fill="var(--fg)">{name}</text>{band}'
+        f'<text x="{LEFT - 10}" y="{y + 4:.1f}" text-anchor="end" fill="var(--fg)">'
+        f"{name}</text>{band}"
         f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{y:.1f}" y2="{y:.1f}" stroke="{tone}" '
         f'stroke-width="3"/><circle cx="{_x(row["effect"], reach):.1f}" cy="{y:.1f}" r="5" '
         f'fill="{tone}"/><text x="{LEFT + WIDE + RIGHT}" y="{y + 4:.1f}" fill="{tone}">'

@@ -12,14 +12,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import DataError
-
 from toolkit_patch.screen.estimates import corrected
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from toolkit.work import Rows, Work
-
     from toolkit_patch.screen.params import Verdicts
 
     Row = Mapping[str, Any]
@@ -117,7 +115,7 @@ def verdict_of(row: Row, q: float, params: Verdicts) -> tuple[str, str]:
 
 
 def _beside_directions(row: Row, q: float, params: Verdicts, moved: str) -> tuple[str, str]:
-    null = "other features that fire as often" if row["null"] == "features" else "random directions"
+    null = "other features" if row["null"] == "features" else "random directions"
     beside = f"{row['beyond']} of {row['directions']} {null} move it as much"
     tail = f"(q {q:.2g} over {row['family']} features)"
     if q <= params.alpha:
