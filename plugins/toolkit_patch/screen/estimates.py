@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     Floats = np.ndarray[Any, np.dtype[np.float64]]
     Ints = np.ndarray[Any, np.dtype[np.int64]]
 
+NOISE = 1e-6
+"""Differences of probabilities up to this are rounding, and count as none."""
 ROUNDS = 1000
 """Rounds of the bootstrap."""
 DRAWN = 1 << 24
@@ -32,7 +34,7 @@ class Estimate:
 
 def estimate(values: Floats, weights: Floats, clusters: Ints, rng: np.random.Generator) -> Estimate:
     """(K, P) values -> weighted means; intervals by a bootstrap of whole clusters, p by a
-    cluster-robust t. Values that do not differ at all are no evidence: p is 1.
+    cluster-robust t. Where all are rounding, or equal, there is no evidence: p is 1.
     """
     import numpy as np
     from scipy import special
@@ -43,7 +45,7 @@ def estimate(values: Floats, weights: Floats, clusters: Ints, rng: np.random.Gen
     if count < 2:
         return Estimate(means, means, means, np.ones(len(means)))
     errors = np.sqrt(count / (count - 1) * (sums**2).sum(axis=1)) / weights.sum()
-    moves = errors > 1e-12 * np.maximum(abs(means), 1e-300)
+    moves = (errors > 1e-12 * abs(means)) & (abs(values).max(axis=1) > NOISE)
     ratios = np.divide(abs(means), errors, out=np.zeros_like(means), where=moves)
     p = np.where(moves, 2 * special.stdtr(count - 1, -ratios), 1.0)
     low, high = _bootstrap(values * weights, weights, clusters, count, rng)

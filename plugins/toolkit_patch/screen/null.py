@@ -100,8 +100,8 @@ def _edits_of(screen: Screen, space: int, passing: Any) -> SpaceEdits:
 
 
 def _own(screen: Screen, edits: SpaceEdits, numbers: list[int]) -> tuple[Floats, Floats]:
-    """The candidates' specific effects over these points (C,), and how far their two values move the
-    stream at each (points, C, 2).
+    """The candidates' specific effects over these points (C,), and how far their two values move
+    the stream at each point (points, C, 2).
     """
     import numpy as np
 

@@ -98,8 +98,8 @@ def _distance(rates: Floats, others: Floats) -> Floats:
 
 
 def live_features(model: Model, sae: Sae, prompts: Sequence[Sequence[int]], fired: Ints) -> Ints:
-    """Features that fire at any token of the prompts, BOS left out, beside those that `fired` in the
-    comparison.
+    """Features that fire at any token of the prompts, BOS left out, or `fired` in the samples of
+    the comparison.
     """
     import numpy as np
 
@@ -195,8 +195,8 @@ class Against:
 
 
 def compare(pool: Pool, null: Floats, effect: float) -> Against:
-    """A candidate's `effect` against that of each direction that was tried (R,), means over the same
-    points.
+    """A candidate's `effect` against that of each direction that was tried (R,), both means over
+    the same points.
 
     Of features the p is a rank: (1 + those that do as much) / (1 + all), exact if the candidate's
     row is one like theirs. Mixtures have no end of rows; beyond their largest the tail goes on as

@@ -26,6 +26,7 @@ from .rows import Measured, effect_rows, screen_rows
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
     from toolkit.models import Model
     from toolkit.saes import Sae
@@ -213,12 +214,23 @@ def _space_edits(screen: Screen, space: int) -> SpaceEdits:
         chosen = [_random_feature(screen, space, int(feature)) for feature in features]
         others = torch.nn.functional.normalize(sae.decoder_rows(chosen).float(), dim=1) * lengths
     if "random_direction" in arms:
-        rng = screen.work.rng("patch.direction", screen.candidates.spaces[space])
-        drawn = torch.from_numpy(rng.standard_normal((len(features), rows.shape[1]))).to(rows)
+        drawn = _random_directions(screen, space, features.tolist(), rows)
         directions = torch.nn.functional.normalize(drawn, dim=1) * lengths
     values = torch.from_numpy(screen.candidates.values[members]).to(rows)
     index = torch.tensor(features.tolist(), dtype=torch.long)
     return SpaceEdits(sae, members, index, values, rows, others, directions)
+
+
+def _random_directions(screen: Screen, space: int, features: Sequence[int], like: Tensor) -> Tensor:
+    """One normal vector for each feature."""
+    import torch
+
+    name, width = screen.candidates.spaces[space], like.shape[1]
+    drawn = [
+        torch.from_numpy(screen.work.rng("patch.direction", name, feature).standard_normal(width))
+        for feature in features
+    ]
+    return torch.stack(drawn).to(like)
 
 
 def _random_feature(screen: Screen, space: int, feature: int) -> int:
