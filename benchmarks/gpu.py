@@ -30,7 +30,7 @@ from toolkit.costs import Workload
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_work
 from toolkit.work import Work
-from toolkit_hf._model import CausalModel
+from toolkit_hf.engine import CausalModel
 from toolkit_saes.encode.matrix import Matrix
 from toolkit_saes.extract.costs import batches, extraction
 from toolkit_saes.extract.sizes import Size, sizes

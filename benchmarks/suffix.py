@@ -21,7 +21,7 @@ import torch
 from _random_model import stand_in
 
 from toolkit.models import Model
-from toolkit_hf._model import CausalModel
+from toolkit_hf.engine import CausalModel
 
 LAYERS, WIDTH, TOKENS, NAIVE = 8, 512, 300, 8
 
