@@ -33,7 +33,7 @@ def _edits(count: int) -> list[tuple[int, torch.Tensor]]:
 
 def _floor(model: CausalModel, edits: list[tuple[int, torch.Tensor]]) -> None:
     """Every weight matrix of a block times the rows that pass it."""
-    layers = model._body.layers
+    layers = model.decoder.blocks
     for layer in range(LAYERS):
         rows = torch.stack([row for start, row in edits if start < layer] or [torch.zeros(WIDTH)])
         block = layers[layer]

@@ -16,6 +16,7 @@ PUBLIC = {"toolkit"} | {
     for name in (
         "addresses",
         "errors",
+        "families",
         "files",
         "halves",
         "hookpoints",

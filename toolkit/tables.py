@@ -19,8 +19,8 @@ from toolkit.errors import BadInput, choices, nearest
 if TYPE_CHECKING:
     import pyarrow as pa
 
-STORE_FORMAT = 4
-"""Version of the whole set. A store written by a higher one is refused, by a lower one migrated."""
+STORE_FORMAT = 1
+"""Version of the whole set. A store of another one is refused."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +175,67 @@ _ALL = (
         p="float64?",
         q="float64?",
         kl="float64?",
+    ),
+    _table(
+        "screens",
+        "space feature comparison outcome",
+        "one screened feature: its specific effect over all decision points, what random "
+        "directions "
+        "do there, and its control arms",
+        space="string",
+        feature="uint32",
+        comparison="string",
+        contrast="string",
+        outcome="string",
+        value_a="float64",
+        value_b="float64",
+        d="float64?",
+        fired="uint32",
+        fired_here="uint32",
+        points="uint32",
+        clusters="uint32",
+        probability="float64",
+        effect="float64",
+        low="float64",
+        high="float64",
+        p_units="float64",
+        null="string?",
+        directions="uint32",
+        beyond="uint32?",
+        null_low="float64?",
+        null_high="float64?",
+        p_directions="float64?",
+        kl="float64",
+        sham="float64",
+        set_a="float64",
+        set_b="float64",
+        reconstruct="float64?",
+        reconstruct_a="float64?",
+        reconstruct_b="float64?",
+        p_reconstruct="float64?",
+        random_feature="float64?",
+        random_direction="float64?",
+        edits="uint64",
+        family="uint32",
+    ),
+    _table(
+        "verdicts",
+        "space feature comparison outcome",
+        "the verdict on a screened feature, with its reason and its p-value corrected over the "
+        "declared family",
+        space="string",
+        feature="uint32",
+        comparison="string",
+        contrast="string",
+        outcome="string",
+        verdict="string",
+        reason="string",
+        effect="float64",
+        low="float64",
+        high="float64",
+        p="float64",
+        q="float64",
+        family="uint32",
     ),
     _table(
         "baselines",

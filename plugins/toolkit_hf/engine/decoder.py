@@ -14,12 +14,14 @@ import torch
 
 from toolkit.errors import BadInput, DataError
 from toolkit.hookpoints import Hookpoint, hookpoint
-from toolkit_hf._structure import structure_of, tensor
+from toolkit_hf._structure import factor, family_of, tensor
 
 from .inputs import PassInputs, Window, additive, causal, window_of
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from toolkit.families import Family
 
 
 class Decoder:
@@ -28,19 +30,29 @@ class Decoder:
     """
 
     def __init__(
-        self, module: Any, name: str, context: int, places: Sequence[torch.device] = ()
+        self,
+        module: Any,
+        name: str,
+        context: int,
+        places: Sequence[torch.device] = (),
+        family: Family | None = None,
     ) -> None:
         self.module, self.name, self.context = module, name, context
         self.config = module.config
-        self.structure = structure_of(module)
-        self.body = module.get_submodule(self.structure.body)
-        self.blocks = module.get_submodule(self.structure.blocks)
-        self.attentions = [block.get_submodule(self.structure.attention) for block in self.blocks]
+        self.family = family_of(module, family)
+        self.blocks = module.get_submodule(self.family.blocks)
+        self.attentions = [block.get_submodule(self.family.attention) for block in self.blocks]
         self.windows = tuple(window_of(attention, self.config) for attention in self.attentions)
+        rotary = self.family.rotary and module.get_submodule(self.family.rotary)
+        by_kind = bool(rotary) and isinstance(getattr(rotary, "layer_types", None), list)
+        self.kinds = tuple(
+            attention.layer_type if by_kind else None for attention in self.attentions
+        )
+        self.branch_factor = factor(self.config, self.family.branch_factor)
         self.is_parallel = bool(getattr(self.blocks[0], "use_parallel_residual", False))
         self.layers, self.width = len(self.blocks), int(self.config.hidden_size)
-        self.embedding = module.get_submodule(self.structure.embedding)
-        self.norm = module.get_submodule(self.structure.norm)
+        self.embedding = module.get_submodule(self.family.embedding)
+        self.norm = module.get_submodule(self.family.norm)
         self.device: torch.device = self.embedding.weight.device
         self.dtype: torch.dtype = module.dtype
         self.places = tuple(places) or (self.device,) * self.layers
@@ -84,12 +96,15 @@ class Decoder:
     def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
         """What goes into the first block."""
         stream: Tensor = self.embedding(ids)
-        if self.structure.scaled and not hasattr(self.embedding, "embed_scale"):
+        if self.family.scaled and not hasattr(self.embedding, "embed_scale"):
             stream = stream * torch.tensor(
                 self.width**0.5, dtype=stream.dtype, device=stream.device
             )
-        if self.structure.positions:
-            stream = stream + self.module.get_submodule(self.structure.positions)(positions)
+        multiplier = factor(self.config, self.family.embedding_factor)
+        if multiplier != 1:
+            stream = stream * multiplier
+        if self.family.positions:
+            stream = stream + self.module.get_submodule(self.family.positions)(positions)
         return stream
 
     def inputs(
@@ -97,13 +112,17 @@ class Decoder:
     ) -> PassInputs:
         """What blocks get: `visible` says which keys each query sees through a window."""
         like = torch.empty(0, dtype=self.dtype, device=self.device)
-        rotary = self.structure.rotary and self.module.get_submodule(self.structure.rotary)
+        rotations: dict[str | None, tuple[Tensor, ...]] = {}
+        if self.family.rotary:
+            rotary = self.module.get_submodule(self.family.rotary)
+            for kind in set(self.kinds):
+                rotations[kind] = rotary(like, positions, *([kind] if kind else []))
         shown = {window: visible(window) for window in set(self.windows)}
         masks = {
             window: None if mask is None else additive(mask, self.dtype)
             for window, mask in shown.items()
         }
-        return PassInputs(positions, rotary(like, positions) if rotary else (), masks)
+        return PassInputs(positions, rotations, masks)
 
     # --- through a block ---
 
@@ -112,7 +131,8 @@ class Decoder:
     ) -> Tensor:
         """One block, where it stands. `more` reaches the attention function."""
         device = self.places[layer]
-        given = {**inputs.on(device).arguments(self.windows[layer]), self.structure.keys: keys}
+        given = inputs.on(device).arguments(self.windows[layer], self.kinds[layer])
+        given[self.family.keys] = keys
         return tensor(self.blocks[layer](stream.to(device), **given, **more))
 
     @contextmanager
@@ -140,5 +160,10 @@ class Decoder:
                 f"hookpoint '{name}': attention and MLP of {self.name} both read the block's "
                 f"input, so there is no stream between them. Use resid_pre.{point.layer} or "
                 f"resid_post.{point.layer}."
+            )
+        if point.site == "mlp_in_normed" and not self.family.mlp_norm:
+            raise BadInput(
+                f"hookpoint '{name}': the MLP of {self.name} reads the stream without a norm "
+                f"before it. Use mlp_in.{point.layer} or resid_mid.{point.layer}."
             )
         return point

@@ -22,10 +22,12 @@ Window = int | None
 
 @dataclass(frozen=True)
 class PassInputs:
-    """`masks` has one for each window among the model's blocks."""
+    """`masks` has one for each window among the model's blocks, `rotations` one for each kind of
+    block that the model's rotary positions tell apart (Gemma 3), else one under None.
+    """
 
     positions: Tensor
-    rotations: tuple[Tensor, ...]
+    rotations: Mapping[str | None, tuple[Tensor, ...]]
     masks: Mapping[Window, Tensor | None]
     _copies: dict[torch.device, PassInputs] = field(default_factory=dict, repr=False, compare=False)
 
@@ -34,7 +36,10 @@ class PassInputs:
         if device == self.positions.device:
             return self
         if device not in self._copies:
-            rotations = tuple(part.to(device) for part in self.rotations)
+            rotations = {
+                kind: tuple(part.to(device) for part in parts)
+                for kind, parts in self.rotations.items()
+            }
             masks = {
                 window: mask if mask is None else mask.to(device)
                 for window, mask in self.masks.items()
@@ -42,10 +47,15 @@ class PassInputs:
             self._copies[device] = PassInputs(self.positions.to(device), rotations, masks)
         return self._copies[device]
 
-    def arguments(self, window: Window) -> dict[str, Any]:
-        """As a block takes it."""
-        rotations = {"position_embeddings": self.rotations} if self.rotations else {}
-        return {"attention_mask": self.masks[window], "position_ids": self.positions, **rotations}
+    def arguments(self, window: Window, kind: str | None = None) -> dict[str, Any]:
+        """As a block takes them."""
+        given: dict[str, Any] = {
+            "attention_mask": self.masks[window],
+            "position_ids": self.positions,
+        }
+        if self.rotations:
+            given["position_embeddings"] = self.rotations[kind]
+        return given
 
 
 def window_of(attention: Any, config: Any) -> Window:

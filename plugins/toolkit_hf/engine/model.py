@@ -12,6 +12,7 @@ import torch
 from toolkit.edits import Edit, check_targets
 from toolkit.errors import BadInput
 from toolkit.models import Encoded, Model, Prefix
+from toolkit_hf._structure import factor
 from toolkit_hf._text import bos_of, encode, end_ids
 
 from .decoder import Decoder
@@ -22,6 +23,7 @@ from .sites import EDITABLE, Sites
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from toolkit.families import Family
     from toolkit.parts import Identity
 
 DRAW_TOLERANCE = {torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 3e-2}
@@ -43,6 +45,7 @@ class CausalModel(Model):
         places: Sequence[torch.device] = (),
         *,
         switch: bool = True,
+        family: Family | None = None,
     ) -> None:
         self.identity, self._module, self._tokeniser, self._switch = (
             identity,
@@ -52,7 +55,7 @@ class CausalModel(Model):
         )
         self._warned: set[tuple[int, ...]] = set()
         self.context = int(module.config.max_position_embeddings)
-        self.decoder = Decoder(module, identity.name, self.context, places)
+        self.decoder = Decoder(module, identity.name, self.context, places, family)
         self.layers, self.width = self.decoder.layers, self.decoder.width
         self.device = self.decoder.device
         self.editable = tuple(
@@ -100,7 +103,8 @@ class CausalModel(Model):
         cap = getattr(self._module.config, "final_logit_softcapping", None)
         if cap is not None:
             logits = torch.tanh(logits / cap) * cap
-        return logits.float()
+        divisor = factor(self._module.config, self.decoder.family.logits_divisor)
+        return (logits if divisor == 1 else logits / divisor).float()
 
     @torch.inference_mode()
     def prefix(self, ids: Sequence[int], capture: Sequence[str] = ()) -> Prefix:

@@ -109,27 +109,33 @@ class Sites:
 
     def _listen(self, point: Hookpoint, tell: Callable[[Hookpoint, Tensor], Any]) -> Any:
         block = self._decoder.blocks[point.layer]
-        return listen(self._decoder.structure, point.site, block, lambda value: tell(point, value))
+        scale = self._decoder.branch_factor
+        return listen(
+            self._decoder.family, point.site, block, lambda value: tell(point, value), scale
+        )
 
     # --- edits inside a block ---
 
     def _edit_hook(self, point: Hookpoint, stream: Tensor) -> Any:
-        structure, block = self._decoder.structure, self._decoder.blocks[point.layer]
-        after_attention = structure.attention_after or structure.attention
+        family, block = self._decoder.family, self._decoder.blocks[point.layer]
         if point.site not in EDITABLE:  # edits read it, none changes it
             return self._listen(point, lambda at, value: self._editing.apply(str(at), value))
         if point.site == "resid_mid":
-            return self._edit_middle(point, block.get_submodule(after_attention), stream)
-        path = {
-            "attn_z": structure.attention_end,
-            "attn_out": after_attention,
-            "mlp_in": structure.mlp_norm,
-            "mlp_raw": structure.mlp,
-            "mlp_out": structure.mlp_after or structure.mlp,
-        }[point.site]
-        module = block.get_submodule(path)
-        if point.site == "attn_z":
+            module = block.get_submodule(family.attention_after or family.attention)
+            return module.register_forward_hook(self._changed_middle(point, stream))
+        inputs = {"attn_z": family.attention_end}
+        if not family.mlp_norm:
+            inputs["mlp_in"] = family.mlp
+        outputs = {
+            "attn_out": family.attention_after or family.attention,
+            "mlp_in": family.mlp_norm,
+            "mlp_raw": family.mlp,
+            "mlp_out": family.mlp_after or family.mlp,
+        }
+        if point.site in inputs:
+            module = block.get_submodule(inputs[point.site])
             return module.register_forward_pre_hook(self._changed_input(point))
+        module = block.get_submodule(outputs[point.site])
         return module.register_forward_hook(self._changed_output(point))
 
     def _changed_input(self, point: Hookpoint) -> Callable[..., Any]:
@@ -139,23 +145,30 @@ class Sites:
         return hook
 
     def _changed_output(self, point: Hookpoint) -> Callable[..., Any]:
+        """What enters the stream is seen as it does so, times the factor of a branch."""
+        scale = self._decoder.branch_factor if point.site in ("attn_out", "mlp_out") else 1.0
+
         def hook(_module: Any, _given: Any, out: Any) -> Any:
-            return _replaced(out, self._editing.apply(str(point), tensor(out)))
+            value = tensor(out)
+            if scale == 1.0:
+                return _replaced(out, self._editing.apply(str(point), value))
+            return _replaced(out, self._editing.apply(str(point), value * scale) / scale)
 
         return hook
 
-    def _edit_middle(self, point: Hookpoint, module: Any, stream: Tensor) -> Any:
+    def _changed_middle(self, point: Hookpoint, stream: Tensor) -> Callable[..., Any]:
         """The stream between attention and MLP is read twice, by the norm and by the sum behind
         the MLP, so its edit is made on what attention adds to it.
         """
+        scale = self._decoder.branch_factor
 
         def hook(_module: Any, _given: Any, out: Any) -> Any:
             added = tensor(out)
-            before = stream.to(added.device) + added
+            before = stream.to(added.device) + added * scale
             after = self._editing.apply(str(point), before)
-            return _replaced(out, added + (after - before))
+            return _replaced(out, added + (after - before) / scale)
 
-        return module.register_forward_hook(hook)
+        return hook
 
 
 def _replaced(output: Any, value: Tensor) -> Any:
