@@ -15,6 +15,7 @@ PUBLIC = {"toolkit"} | {
     f"toolkit.{name}"
     for name in (
         "addresses",
+        "encoders",
         "errors",
         "families",
         "files",

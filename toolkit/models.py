@@ -158,6 +158,11 @@ class Model(ABC):
     results.
     """
 
+    causal: bool = True
+    """Whether a token sees only what stands before it. `toolkit.encoders.Encoder` is for the
+    others.
+    """
+
     # --- working defaults ---
 
     def tokenise(
