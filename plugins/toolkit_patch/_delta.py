@@ -67,7 +67,7 @@ class Outcome:
 
 
 def patch(work: Work) -> Rows:
-    """Rows of `effects` for each point and summed up (sample `*`), and a verdict for each feature."""
+    """Rows of `effects` for each point and summed up (sample `*`), and each feature's verdict."""
     points = _points(work)
     screen = _screen(work, points)
     found: dict[tuple[Feature, str], list[Outcome]] = {}

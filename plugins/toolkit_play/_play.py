@@ -85,7 +85,7 @@ class Play(Params):
 
 @dataclass(frozen=True)
 class Condition:
-    """What games of one kind have in common. `mask` names the components: bit 0 is G, bit 4 is P."""
+    """What games of one kind share. `mask` names the components: bit 0 is G, bit 4 is P."""
 
     layout: str
     mode: str

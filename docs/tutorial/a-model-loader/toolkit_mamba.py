@@ -39,7 +39,7 @@ class Mamba(Params):
 
 
 def identify(params: Mamba) -> Identity:
-    """Name, digest and sizes, from the config and the weights' headers: no torch, nothing loaded."""
+    """Name, digest and sizes, from config and weights' headers: no torch, nothing loaded."""
     folder = locate(params.path)
     config, weights = read_json(folder / "config.json"), listed(folder, ["*.safetensors"])
     if (
