@@ -43,13 +43,14 @@ PASS_ROWS = 64
 @dataclass(frozen=True)
 class Tokens:
     """A text as the model reads it: `pieces` are the parts of `text` that stand behind `ids`; spans
-    count tokens.
+    count tokens; `bos` says whether the first token is the model's BOS.
     """
 
     text: str
     ids: tuple[int, ...]
     pieces: tuple[str, ...]
     spans: tuple[Span, ...] = ()
+    bos: bool = False
 
 
 @dataclass(frozen=True)
@@ -181,9 +182,9 @@ class Model(ABC):
             )
         ranges = tuple(_token_span(span, encoded) for span in spans)
         pieces = tuple(encoded.text[start:end] for start, end in encoded.offsets)
-        return Tokens(
-            encoded.text, encoded.ids, pieces, tuple(span for span in ranges if span is not None)
-        )
+        spans = tuple(span for span in ranges if span is not None)
+        bos = len(encoded.ids) > 0 and encoded.ids[0] == self.bos_id
+        return Tokens(encoded.text, encoded.ids, pieces, spans, bos)
 
     def editing(self, batch: Sequence[Sequence[int]], edits: Sequence[Edit]) -> Editing:
         """The edits of one pass over whole sequences, for `run`: hand `apply` the stream at each
