@@ -15,9 +15,11 @@ PUBLIC = {"toolkit"} | {
     f"toolkit.{name}"
     for name in (
         "addresses",
+        "encoders",
         "errors",
         "families",
         "files",
+        "comparisons",
         "halves",
         "hookpoints",
         "hub",

@@ -125,6 +125,9 @@ def check_model(
     _check_too_long(model, texts[0])
     batch = [list(model.encode(text).ids) for text in texts]
     _check_run(model, batch, tolerance)
+    if not model.causal:
+        _check_encoder(model, max(batch, key=len), tolerance)
+        return
     _check_edits(model, max(batch, key=len), tolerance)
     _check_prefix(model, max(batch, key=len), tolerance)
     _check_unembed(model, batch, tolerance)
@@ -169,8 +172,14 @@ def _check_encoding(model: Model, text: str, *, chat: bool) -> None:
     )
     inside = all(0 <= start <= end <= len(found.text) for start, end in found.offsets)
     _kept(model, inside, f"encode gave offsets outside the text for {said}")
-    rising = all(sorted(side) == list(side) for side in zip(*found.offsets, strict=True))
-    _kept(model, rising, f"encode gave offsets that go backwards for {said}")
+    for before, after in zip(found.offsets, found.offsets[1:], strict=False):
+        _kept(
+            model,
+            before[0] <= after[0] and before[1] <= after[1],
+            f"encode gave offsets that go backwards for {said}: {before}, then {after}. A token "
+            "without characters (an added BOS or SEP) stands where the text has come to: "
+            f"{(before[1], before[1])}",
+        )
     begun = found.text[found.shift :].startswith(text)
     _kept(
         model,
@@ -289,11 +298,12 @@ def _check_run(model: Model, batch: Sequence[Sequence[int]], tolerance: float) -
             _kept(model, stream.isfinite().all(), f"run gave NaN or infinity at {name}")
             same = _near(stream, alone[name][0], tolerance)
             _kept(model, same, f"{name} of a text depends on the texts beside it or on the padding")
-            seen = _near(stream[: len(start)], start, tolerance)
+            seen = not model.causal or _near(stream[: len(start)], start, tolerance)
             _kept(
                 model,
                 seen,
-                f"{name} of a token depends on the tokens after it; the model is to be causal",
+                f"{name} of a token depends on the tokens after it; the model is to be causal. An "
+                "encoder is a toolkit.encoders.Encoder",
             )
     for name in points:
         only = model.run(batch[:1], [name])
@@ -324,8 +334,27 @@ def _check_edits(model: Model, ids: Sequence[int], tolerance: float) -> None:
             _near(after[end][0], before[end][0], tolerance),
             f"an edit at {name} of one row changed another row",
         )
-        past = _near(after[end][1, :at], before[end][1, :at], tolerance)
+        past = not model.causal or _near(after[end][1, :at], before[end][1, :at], tolerance)
         _kept(model, past, f"an edit at {name} changed positions before its own")
+
+
+def _check_encoder(model: Model, ids: Sequence[int], tolerance: float) -> None:
+    """Edits where it makes any, and a refusal of what needs a next token."""
+    try:
+        _check_edits(model, ids, tolerance)
+    except BadInput as error:
+        _kept(model, "edits" in str(error), f"an edit was refused without its name: {error}")
+    for method in ("prefix", "suffix", "generate", "score", "unembed"):
+        try:
+            getattr(model, method)(ids, [])
+        except BadInput as error:
+            _kept(
+                model,
+                model.identity.name in str(error) and method in str(error),
+                f"{method} was refused without the names of method and model: {error}",
+            )
+        else:
+            _kept(model, False, f"{method} gave something, but an encoder has no next token")
 
 
 def _another(value: Tensor, way: int = 1) -> Tensor:
