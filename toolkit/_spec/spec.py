@@ -136,7 +136,7 @@ class LoadedSpec:
     secrets: Secrets = dataclasses.field(default=NONE, repr=False, compare=False)
 
     def written(self, path: At, params: BaseModel) -> dict[str, Any]:
-        """Those of `params` that hold environment values, by field name, as the spec writes them."""
+        """The params that hold environment values, by field name, as the spec writes them."""
         node = there(self.root, path)
         if node is None or not isinstance(node.value, dict):
             return {}
