@@ -7,10 +7,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from toolkit.costs import ROW, Cost, head_flops, key_bytes, token_bytes, token_flops
+from toolkit.readout import TILE_NUMBERS
 
 from .arms import rows_of_arms
 from .params import family_size
-from .passes import LOGITS, ROWS
+from .passes import ROWS
 from .pool import LENGTHS
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def screening(params: Delta, load: Workload) -> Cost:
     held = min(features, params.step) * (
         prompts * arms * (len(params.outcomes) + 1) * ITEM + 3 * model.get("width", 0) * ITEM
     )
-    pushed = ROWS * model.get("width", 0) * 12 + LOGITS * 16
+    pushed = ROWS * model.get("width", 0) * 12 + TILE_NUMBERS * 16
     known = saes.get("features", 0) * KNOWN
     point = load.longest * (token_bytes(model, layers) + key_bytes(model))
     return Cost(

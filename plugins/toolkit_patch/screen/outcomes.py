@@ -4,16 +4,20 @@ holds is `other`.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import BadInput
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import numpy as np
 
     from toolkit.models import Model
+    from toolkit.readout import Readout
+
+    Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 OTHER = "other"
 
@@ -25,14 +29,19 @@ class Outcomes:
     names: tuple[str, ...]
     tokens: tuple[tuple[int, ...], ...]
 
-    def probabilities(self, logp: Tensor) -> Tensor:
-        """(rows, vocabulary) log-probabilities -> (rows, outcomes), float64."""
-        import torch
+    @property
+    def listed(self) -> list[int]:
+        """All tokens of all outcomes."""
+        return [token for tokens in self.tokens for token in tokens]
 
-        listed = torch.stack(
-            [logp[:, list(tokens)].double().exp().sum(1) for tokens in self.tokens], dim=1
-        )
-        return torch.cat((listed, 1 - listed.sum(1, keepdim=True)), dim=1)
+    def probabilities(self, readout: Readout) -> Floats:
+        """(rows, outcomes), from a readout of the listed tokens."""
+        import numpy as np
+
+        single = readout.probabilities().cpu().numpy()
+        ends = np.cumsum([0, *(len(tokens) for tokens in self.tokens)])
+        sums = [single[:, first:last].sum(axis=1) for first, last in itertools.pairwise(ends)]
+        return np.stack([*sums, 1 - np.sum(sums, axis=0)], axis=1)
 
 
 def read_outcomes(

@@ -18,21 +18,19 @@ if TYPE_CHECKING:
 
     Floats = np.ndarray[Any, np.dtype[np.float64]]
 
-LOGITS = 1 << 23
-"""Logits of a tile: 64 MB in float64. Nothing of the size of all rows x vocabulary is made."""
-ROWS = 4096
+ROWS = 8192
 """Streams that are pushed at a time."""
 
 
 @dataclass(frozen=True)
 class Reading:
     """An unedited prompt: what the model keeps for suffixes, the last token's stream at each
-    hookpoint in float32, and the next token's distribution.
+    hookpoint in float32, the last block's state, and the probabilities of the outcomes.
     """
 
     prefix: Prefix
     streams: Mapping[str, Tensor]
-    logp: Tensor
+    state: Tensor
     chances: Floats
 
 
@@ -42,9 +40,10 @@ def read_prompt(
     """The prompt's own pass."""
     prefix = model.prefix(ids, sorted(hookpoints))
     assert prefix.captured is not None
-    logp = _log_probabilities(model, prefix.captured[model.last_hookpoint()][None])
+    state = prefix.captured[model.last_hookpoint()]
     streams = {name: prefix.captured[name].float() for name in hookpoints}
-    return Reading(prefix, streams, logp, outcomes.probabilities(logp)[0].cpu().numpy())
+    chances = outcomes.probabilities(model.readout(state[None], outcomes.listed))
+    return Reading(prefix, streams, state, chances[0])
 
 
 def push(
@@ -52,36 +51,16 @@ def push(
 ) -> tuple[Floats, Floats]:
     """(rows, width) streams at the last token, each after its block of `layers` (rows,) ->
     probabilities of the outcomes (rows, outcomes), and the divergence of each next-token
-    distribution from the unedited one.
+    distribution from the unedited one. Nothing of the size of rows x vocabulary is held.
     """
     import numpy as np
 
     chances, divergences = [], []
-    tile = max(1, LOGITS // reading.logp.shape[-1])
     for start in range(0, len(streams), ROWS):
-        states = model.suffix(
-            reading.prefix,
-            list(
-                zip(
-                    layers[start : start + ROWS].tolist(),
-                    streams[start : start + ROWS],
-                    strict=True,
-                )
-            ),
-        )
-        for first in range(0, len(states), tile):
-            logp = _log_probabilities(model, states[first : first + tile])
-            chances.append(outcomes.probabilities(logp).cpu().numpy())
-            divergence = (reading.logp.exp() * (reading.logp - logp)).sum(-1)
-            divergences.append(divergence.cpu().numpy())
-    width = len(outcomes.names)
-    return (
-        np.concatenate(chances) if chances else np.empty((0, width)),
-        np.concatenate(divergences) if divergences else np.empty(0),
-    )
-
-
-def _log_probabilities(model: Model, states: Tensor) -> Tensor:
-    import torch
-
-    return torch.log_softmax(model.unembed(states).double(), dim=-1)
+        chunk = slice(start, start + ROWS)
+        states = model.suffix(reading.prefix, layers[chunk], streams[chunk])
+        out = model.readout(states, outcomes.listed, reading.state)
+        assert out.kl is not None
+        chances.append(outcomes.probabilities(out))
+        divergences.append(out.kl.cpu().numpy())
+    return np.concatenate(chances), np.concatenate(divergences)

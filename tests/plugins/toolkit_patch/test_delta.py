@@ -236,6 +236,9 @@ class Lying(Model):
     def unembed(self, states):
         return self._model.unembed(states)
 
+    def readout(self, states, tokens, base=None):
+        return self._model.readout(states, tokens, base)
+
     def last_hookpoint(self):
         return self._model.last_hookpoint()
 
