@@ -1,5 +1,5 @@
-"""Candidates that pass on their own are held against random directions, block by block: a candidate
-that so many directions have beaten that it cannot pass is left out of the next blocks.
+"""Candidates that pass on their own are held against random directions. A candidate that some of
+them have beaten so often that it cannot pass is not held against the others.
 """
 
 from __future__ import annotations
@@ -54,16 +54,16 @@ def _of_space(screen: Screen, space: int, passing: Any, kind: str) -> dict[int, 
     effects, lengths = _own(screen, edits, numbers)
     nulls: list[list[Floats]] = [[] for _ in effects]
     beyond, live = np.zeros(len(effects), int), np.arange(len(effects))
-    for first in range(0, len(pool), BLOCK):
-        block = pool.directions[first : first + BLOCK]
+    for first, last in ((0, BLOCK), (BLOCK, len(pool))):
+        block = pool.directions[first:last]
+        if not len(block) or not len(live):
+            break
         found = _try(screen, edits, numbers, block, lengths[:, live])
         for place, column in zip(live.tolist(), found.T, strict=True):
             nulls[place].append(column)
             beyond[place] += int((abs(column) >= abs(effects[place])).sum())
         live = live[may_pass(pool, beyond[live], screen.params.alpha)]
-        screen.work.report.progress(min(first + BLOCK, len(pool)), len(pool))
-        if not len(live):
-            break
+        screen.work.report.progress(min(last, len(pool)), len(pool))
     return {
         member: compare(pool, np.concatenate(nulls[place]), float(effects[place]))
         for place, member in enumerate(edits.members.tolist())

@@ -92,7 +92,7 @@ class Delta(Params):
         999, ge=19, description="Random directions for each space at most, shared by its features."
     )
     direction_points: int = Field(
-        120, ge=2, description="Decision points at which random directions are tried, at most."
+        60, ge=2, description="Decision points at which random directions are tried, at most."
     )
     keep: Literal["passing", "all"] = Field(
         "passing", description="Which features get rows for single decision points in `effects`."

@@ -36,8 +36,8 @@ FEWEST = 19
 PASS_PROMPTS = 16
 """Prompts that are read in a pass to see which features fire."""
 BLOCK = 128
-"""Directions that are tried together; candidates that cannot pass any more are left out of the next
-ones.
+"""Directions that every candidate is held against; the others are tried for those that can still
+pass.
 """
 TAIL = 0.1
 """Share of the mixtures from which their tail is fitted."""
