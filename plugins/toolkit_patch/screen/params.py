@@ -8,9 +8,9 @@ from pydantic import Field, model_validator
 
 from toolkit.parts import Params
 
-ARMS = ("reconstruct", "random_feature", "random_direction")
-"""Control arms that a spec may leave out. The sham and the values of both groups always run."""
 Arm = Literal["reconstruct", "random_feature", "random_direction"]
+ARMS: tuple[Arm, ...] = ("reconstruct", "random_feature", "random_direction")
+"""Control arms that a spec may leave out. The sham and the values of both groups always run."""
 
 
 class Candidates(Params):
@@ -57,7 +57,8 @@ class Delta(Params):
         None, description="The two groups whose means are the values; as compared."
     )
     candidates: Candidates = Field(
-        Candidates(), description="Which features are screened: a rule, addresses, or `all`."
+        default_factory=lambda: Candidates.model_validate({}),
+        description="Which features are screened: a rule, addresses, or `all`.",
     )
     points: int = Field(
         200, ge=2, description="Decision points at most; one of each unit before a second of any."

@@ -175,7 +175,7 @@ def _read_off(nodes: Floats, curves: Floats, lengths: Floats) -> Floats:
 
     places = np.searchsorted(nodes, lengths).clip(0, len(nodes) - 1)
     if (nodes[places] == lengths).all():
-        return curves[places]
+        return np.asarray(curves[places])
     found: Floats = PchipInterpolator(nodes, curves, axis=0)(lengths)
     return found
 
