@@ -162,7 +162,7 @@ def test_features_of_an_encoder_are_extracted_and_compared(folder: Path, tmp_pat
                 "with": {"by": "kind", "between": ["ab", "xy"]},
             },
         ],
-        "sinks": [{"uses": "json", "with": {"path": "out"}}],
+        "sinks": [{"uses": "json", "with": {"path": "out", "tables": ["activations", "features"]}}],
     }
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
     plugin = Path(tiny_bert.__file__)
