@@ -19,6 +19,7 @@ PUBLIC = {"toolkit"} | {
         "errors",
         "families",
         "files",
+        "comparisons",
         "halves",
         "hookpoints",
         "hub",

@@ -28,13 +28,14 @@ Span = tuple[str, int, int]
 @dataclass(frozen=True)
 class Tokens:
     """A text as the model reads it: `pieces` are the parts of `text` that stand behind `ids`; spans
-    count tokens.
+    count tokens; `bos` says whether the first token is the model's BOS.
     """
 
     text: str
     ids: tuple[int, ...]
     pieces: tuple[str, ...]
     spans: tuple[Span, ...] = ()
+    bos: bool = False
 
 
 @dataclass(frozen=True)
@@ -162,9 +163,9 @@ class Model(ABC):
             )
         ranges = tuple(_token_span(span, encoded) for span in spans)
         pieces = tuple(encoded.text[start:end] for start, end in encoded.offsets)
-        return Tokens(
-            encoded.text, encoded.ids, pieces, tuple(span for span in ranges if span is not None)
-        )
+        spans = tuple(span for span in ranges if span is not None)
+        bos = len(encoded.ids) > 0 and encoded.ids[0] == self.bos_id
+        return Tokens(encoded.text, encoded.ids, pieces, spans, bos)
 
     def last_hookpoint(self) -> str:
         """Where `unembed` takes its rows from."""

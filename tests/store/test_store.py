@@ -38,7 +38,11 @@ def example(name: str) -> pa.Table:
             [{"name": "n", "start": 0, "end": 4_000_000_000}],
             [],
         ],
+        "list<struct<space:string,features:uint32>>": [[{"space": "s", "features": 3}], []],
     }
+    groups = TABLES["comparisons"].columns["groups"]
+    counts = ("samples", "units", "prompts", "clusters", "not_measured", "shared")
+    values[groups] = [[{"name": "a", **dict.fromkeys(counts, 7)}], []]
     columns = {}
     for column, kind in TABLES[name].columns.items():
         plain = kind.rstrip("?")
