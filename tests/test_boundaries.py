@@ -15,6 +15,7 @@ PUBLIC = {"toolkit"} | {
     f"toolkit.{name}"
     for name in (
         "addresses",
+        "edits",
         "encoders",
         "errors",
         "families",
@@ -25,6 +26,7 @@ PUBLIC = {"toolkit"} | {
         "hub",
         "hookspecs",
         "models",
+        "readout",
         "costs",
         "neuronpedia",
         "processes",
@@ -34,6 +36,7 @@ PUBLIC = {"toolkit"} | {
         "work",
         "saes",
         "selectors",
+        "sessions",
         "streams",
         "tables",
         "testing",
