@@ -94,9 +94,20 @@ def test_hookpoints_are_what_hooks_see(bert: Any, folder: Path) -> None:
             )
 
 
-@pytest.mark.parametrize(
-    "method", ["unembed", "prefix", "suffix", "next_logits", "generate", "score"]
+NEED_A_NEXT_TOKEN = (
+    "unembed",
+    "prefix",
+    "suffix",
+    "edited_states",
+    "next_logits",
+    "readout",
+    "session",
+    "generate",
+    "score",
 )
+
+
+@pytest.mark.parametrize("method", NEED_A_NEXT_TOKEN)
 def test_what_needs_a_next_token_is_refused(bert: Any, method: str) -> None:
     with pytest.raises(BadInput) as caught:
         getattr(bert, method)([2, 5, 3], [])

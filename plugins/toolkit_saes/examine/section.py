@@ -81,6 +81,5 @@ def _row(row: dict[str, object], name: str) -> str:
     said = html.escape(str(row["verdict"]) + (f": {row['message']}" if row["message"] else ""))
     place = html.escape(str(row["place"]))
     return (
-        f'<tr><th scope="row">{html.escape(name)}</th>'
-        f"<td>{place}</td>{cells}<td>{said}</td></tr>"
+        f'<tr><th scope="row">{html.escape(name)}</th><td>{place}</td>{cells}<td>{said}</td></tr>'
     )
