@@ -42,7 +42,7 @@ def snapshot(name: str, revision: str, marker: str) -> Snapshot:
     if offline():
         raise BadInput(
             f"'{name}' at revision '{revision}' is not in the Hugging Face cache "
-            f"({_cache_folder()}), and HF_HUB_OFFLINE forbids fetching it. Unset HF_HUB_OFFLINE, "
+            f"({cache_folder()}), and HF_HUB_OFFLINE forbids fetching it. Unset HF_HUB_OFFLINE, "
             "name a revision that is there, or a folder with `path:`."
         )
     return Snapshot(
@@ -203,10 +203,11 @@ def cached(name: str, revision: str, marker: str) -> Path | None:
 
 
 def _repository(name: str) -> Path:
-    return _cache_folder() / f"models--{name.replace('/', '--')}"
+    return cache_folder() / f"models--{name.replace('/', '--')}"
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
+    """The folder of the hub's cache."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE)
