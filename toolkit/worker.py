@@ -267,6 +267,7 @@ def _run(parts: Parts, loaded: _Loaded, job: Mapping[str, Any], report: _Reporte
     work = Work(
         params=part.params.model_validate(job["params"]),
         seed=job["seed"],
+        step=job["job"],
         inputs=_FileInputs(job["inputs"]),
         report=report,
         limit_units=job["limit"],

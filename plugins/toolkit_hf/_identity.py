@@ -19,6 +19,8 @@ from toolkit.files import PathText, content_digest, listed, locate, read_json, s
 from toolkit.hub import Download, Snapshot, offline, snapshot
 from toolkit.parts import UNHASHED, Identity, Params
 
+from ._published import published_facts
+
 SUPPORTED = (
     "gemma2",
     "gemma3_text",
@@ -126,7 +128,9 @@ def identify(params: HuggingFace) -> Identity:
         return _of_folder(folder, _name(params.path), "local", params)
     found = repository(params)
     facts = (
-        _of_folder(found.folder, found.name, found.revision, params).facts if found.folder else {}
+        _of_folder(found.folder, found.name, found.revision, params).facts
+        if found.folder
+        else published_facts(found.name, found.revision, params.dtype)
     )
     return Identity(
         found.name, found.revision, _digest(f"{found.name}@{found.revision}", params), facts
@@ -137,7 +141,8 @@ def repository(params: HuggingFace) -> Snapshot:
     """The model's repository at one commit. A cache that has only some of its weights' files does
     not have it.
     """
-    found = snapshot(str(params.id), params.revision, MARKER)
+    published = bool(published_facts(str(params.id), params.revision, params.dtype))
+    found = snapshot(str(params.id), params.revision, MARKER, published=published)
     missing = _missing(found.folder) if found.folder else []
     if missing and offline():
         raise BadInput(

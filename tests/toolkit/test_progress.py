@@ -20,6 +20,7 @@ from toolkit._run.event_log import EventLog, read_events
 from toolkit._run.events import as_json, read_run_event
 from toolkit._run.progress import RunProgress, progress_of
 from toolkit.errors import ToolkitError
+from toolkit.secrets import Secrets
 
 STARTED = ev.RunStarted(run="r", stages=2, log="log.txt")
 READY = ev.StageReady(stage="a", part="p", steps=4, reused=1, todo=3)
@@ -220,3 +221,15 @@ def test_a_terminal_gets_bars(toy, tmp_path, colour):
     assert b"stage groups (compare.means): 1 steps, 0 reused, 1 to compute" in shown
     assert "━".encode() in shown
     assert (b"\x1b[38;5;" in shown or b"\x1b[3" in shown) == colour
+
+
+def test_values_of_the_environment_are_neither_logged_nor_shown(tmp_path):
+    shown: list[ev.RunEvent] = []
+    secrets = Secrets({"TOKEN": "hush-hush"})
+    place = {"key": "k", "stage": "a", "index": 0, "worker": "w"}
+    with EventLog(tmp_path, (shown.append,), secrets) as log:
+        log.emit(ev.PartEvent(**place, name="x", facts={"url": ["https://hush-hush@host"]}))
+        log.emit(ev.StepFailed(**place, error="no hush-hush", traceback="hush-hush"))
+    texts = [path.read_text() for path in tmp_path.iterdir()]
+    assert "hush-hush" not in "".join([*texts, *map(str, shown)])
+    assert "${env:TOKEN}@host" in str(shown[0])

@@ -28,6 +28,7 @@ from toolkit.parts import (
     SourcePart,
     StagePart,
 )
+from toolkit.secrets import NONE, Secrets, keyed_hash
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,6 +65,7 @@ class Stage:
     unloaded: bool = False
     on: str = ""
     """The executor whose workers compute it; enters no key."""
+    hidden: Mapping[str, Any] = field(default_factory=dict)
 
     def writes(self) -> tuple[str, ...]:
         """The tables that it writes with its params."""
@@ -116,13 +118,19 @@ class Stage:
             "files": self.files and self.files.digest,
         }
 
+    def recorded_params(self) -> dict[str, Any]:
+        """The params as they may be written down: environment values as the spec refers to them."""
+        return {**self.params.model_dump(mode="json"), **self.hidden}
+
     def _hashed_params(self) -> dict[str, Any]:
-        """Without the size of a step and what a part marked as unable to change results."""
+        """Without the size of a step and what a part marked as unable to change results; with a
+        keyed hash for what the environment gave.
+        """
         fields = type(self.params).model_fields
         out = {name for name, field in fields.items() if field.json_schema_extra == UNHASHED}
         out.add(self.part.steps.size or "")
         return {
-            name: value
+            name: keyed_hash(canonical({name: value})) if name in self.hidden else value
             for name, value in self.params.model_dump(mode="json").items()
             if name not in out
         }
@@ -153,6 +161,7 @@ class Plan:
     run: str
     stages: tuple[Stage, ...]
     sinks: tuple[Sink, ...]
+    secrets: Secrets = NONE
     executors: Mapping[str, Executor] = field(default_factory=dict)
     """Those that the spec's `executors`, a stage's `on` or `--on` names."""
 
@@ -191,7 +200,8 @@ def make_plan(resolved: Resolved, parts: Parts, on: str = "local") -> Plan:
     _check_tables(loaded, stages)
     sinks = tuple(_sinks(loaded, parts))
     executors = _executors(loaded, parts, stages)
-    return Plan(loaded, _run_id(resolved, stages), stages, sinks, executors)
+    run = _run_id(resolved, stages)
+    return Plan(loaded, run, stages, sinks, resolved.secrets(), executors)
 
 
 def _stages(resolved: Resolved, parts: Parts) -> tuple[Stage, ...]:
@@ -241,6 +251,7 @@ def _add_source(
         model,
         None,
         resolved.files.get(at),
+        hidden=loaded.written((*at, "with"), params),
     )
 
 
@@ -299,6 +310,7 @@ def _stage(
         model,
         saes,
         on=stage.on or "",
+        hidden=loaded.written((*at, "with"), params),
     )
 
 
@@ -372,7 +384,14 @@ def _examinations(resolved: Resolved, parts: Parts, stages: Sequence[Stage]) -> 
         id = EXAMINE if not found else f"{EXAMINE}.{len(found) + 1}"
         needs = (_read_by(resolved.loaded, number, stage),)
         found[about] = replace(
-            stage, id=id, part=part, params=part.params(), needs=needs, limit=None, gate=mode
+            stage,
+            id=id,
+            part=part,
+            params=part.params(),
+            needs=needs,
+            limit=None,
+            gate=mode,
+            hidden={},
         )
     return list(found.values())
 

@@ -79,7 +79,7 @@ class Committer:
                 state=state,
                 done=done,
                 total=total,
-                note=note,
+                note=self._plan.secrets.hide(note),
                 steps=list(dict.fromkeys([*queue.keys(), *self._imported()])),
             )
 

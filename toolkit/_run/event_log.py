@@ -5,12 +5,14 @@ flushed.
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from toolkit._run.events import Listener, RunEvent, as_json, now, read_run_event
 from toolkit.errors import ToolkitError
+from toolkit.secrets import NONE, Secrets
 
 EVENTS, LOG = "events.jsonl", "log.txt"
 
@@ -18,7 +20,11 @@ EVENTS, LOG = "events.jsonl", "log.txt"
 class EventLog:
     """Writes each event to both files and hands it to the listeners: the display, `--json`."""
 
-    def __init__(self, folder: Path, listeners: tuple[Listener, ...]) -> None:
+    def __init__(
+        self, folder: Path, listeners: tuple[Listener, ...], secrets: Secrets = NONE
+    ) -> None:
+        """Values of `secrets` are written and shown as the spec refers to them."""
+        self._secrets = secrets
         self._events = (folder / EVENTS).open("a", encoding="utf-8", buffering=1)
         self._log = (folder / LOG).open("a", encoding="utf-8", buffering=1)
         self._listeners = listeners
@@ -40,12 +46,20 @@ class EventLog:
 
     def emit(self, event: RunEvent) -> None:
         """Record one event and show it."""
-        dated = replace(event, at=now())
+        dated = replace(event, at=now(), **self._hidden(event))
         if dated.recorded:
             self._events.write(json.dumps(as_json(dated)) + "\n")
             self._log.write(f"{dated.at} {dated.sentence()}\n")
         for listener in self._listeners:
             _show(listener, dated)
+
+    def _hidden(self, event: RunEvent) -> dict[str, Any]:
+        """The fields of an event that hold a secret, without it."""
+        if not self._secrets.values:
+            return {}
+        values = {field.name: getattr(event, field.name) for field in fields(event)}
+        hidden = {name: self._secrets.hide_in(value) for name, value in values.items()}
+        return {name: value for name, value in hidden.items() if value != values[name]}
 
 
 def _show(listener: Listener, event: RunEvent) -> None:

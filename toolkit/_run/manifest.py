@@ -72,7 +72,7 @@ def make_manifest(
                 "part": stage.part.name,
                 "version": stage.part.version,
                 "help": stage.part.help,
-                "params": stage.params.model_dump(mode="json"),
+                "params": stage.recorded_params(),
                 "needs": list(stage.needs),
                 "on": stage.on,
                 "writes": list(stage.writes()),

@@ -78,7 +78,7 @@ def _run_in(
     store = open_store(store_path, create=True)
     folder = run_folder(store.folder, plan.run)
     folder.mkdir(parents=True, exist_ok=True)
-    with EventLog(folder, (show,)) as log:
+    with EventLog(folder, (show,), plan.secrets) as log:
 
         def on_wait(pid: int | None, host: str | None) -> None:
             log.emit(ev.RunWaiting(run=plan.run, pid=pid, host=host))
