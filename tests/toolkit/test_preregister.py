@@ -44,7 +44,7 @@ def record(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_family_and_split_are_written_down_before_anything_is_computed_and_another_family_is_another_run(
+def test_family_and_split_are_written_first_and_another_family_is_another_run(
     toolkit, frozen
 ) -> None:
     folder = ran(toolkit, frozen())

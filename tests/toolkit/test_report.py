@@ -141,7 +141,8 @@ def test_captions_stand_outside_of_what_scrolls(tmp_path: Path) -> None:
     page = written(tmp_path)
     assert "<caption" not in page
     captions = re.findall(
-        r'<p class="caption">(.*?)</p><div class="scroll" role="region" tabindex="0" aria-label="(.*?)"><table>',
+        r'<p class="caption">(.*?)</p><div class="scroll" role="region" tabindex="0" '
+        r'aria-label="(.*?)"><table>',
         page,
     )
     assert len(captions) == page.count("<table>") > 1

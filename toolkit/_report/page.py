@@ -128,9 +128,12 @@ def _page(name: str, run: str, body: str) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n<meta name="color-scheme" content="light dark">\n'
-        f'<link rel="icon" href="data:,">\n<title>{_e(name)} · {_e(run)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n'
-        f'<a class="skip" href="#main">Skip to the content</a>\n<main id="main">\n{body}\n</main>\n</body>\n</html>\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n<meta '
+        'name="color-scheme" content="light dark">\n'
+        f'<link rel="icon" href="data:,">\n<title>{_e(name)} · {_e(run)}</title>\n<style>'
+        f"{CSS}</style>\n</head>\n<body>\n"
+        f'<a class="skip" href="#main">Skip to the content</a>\n<main id="main">'
+        f"\n{body}\n</main>\n</body>\n</html>\n"
     )
 
 
@@ -146,9 +149,11 @@ def _banner(manifest: Mapping[str, Any], run: RunProgress, name: str) -> str:
     return (
         f'<header><p class="eyebrow">Run {_e(manifest.get("run", ""))}</p><h1>{_e(name)}</h1>'
         + (f'<p class="asked">{_e(asked)}</p>' if asked else "")
-        + f'<p class="banner {tone}" role="status"><span class="sign" aria-hidden="true">{sign}</span>'
+        + f'<p class="banner {tone}" role="status"><span class="sign" aria-hidden="true">'
+        f"{sign}</span>"
         f'<span><strong>{title}.</strong> {text}</span></p><p class="faint">{when}</p>'
-        f'<h2 class="small">Repeat or continue</h2><pre class="command"><code>{_e(_command(manifest))}</code></pre></header>'
+        f'<h2 class="small">Repeat or continue</h2><pre class="command"><code>'
+        f"{_e(_command(manifest))}</code></pre></header>"
     )
 
 
@@ -171,7 +176,10 @@ def _glance(run: RunProgress, known: Mapping[str, StepRow]) -> str:
         ("time", _duration(seconds_between(run.started, run.last))),
     ]
     tiles = "".join(f"<div><dt>{label}</dt><dd>{_e(value)}</dd></div>" for label, value in facts)
-    return f'<section aria-labelledby="glance"><h2 id="glance">At a glance</h2><dl class="tiles">{tiles}</dl></section>'
+    return (
+        f'<section aria-labelledby="glance"><h2 id="glance">At a glance</h2><dl '
+        f'class="tiles">{tiles}</dl></section>'
+    )
 
 
 def _stages(manifest: Mapping[str, Any], run: RunProgress, known: Mapping[str, StepRow]) -> str:
@@ -194,11 +202,15 @@ def _stages(manifest: Mapping[str, Any], run: RunProgress, known: Mapping[str, S
             if count
         )
         body.append(
-            f'<tr><th scope="row">{_e(stage.get("id"))}<br><span class="faint">{_e(stage.get("part"))}</span></th>'
+            f'<tr><th scope="row">{_e(stage.get("id"))}<br><span class="faint">'
+            f"{_e(stage.get('part'))}</span></th>"
             f'<td>{_bar(counts, planned)}</td><td class="number">{counts["computed"]:,}</td>'
-            f'<td class="number">{counts["reused"]:,}</td><td class="number">{counts["failed"]:,}</td>'
+            f'<td class="number">{counts["reused"]:,}</td><td class="number">'
+            f"{counts['failed']:,}</td>"
             f"<td>{listed or '<span class=faint>none</span>'}</td>"
-            f'<td class="number">{_duration(sum(step.seconds for step in steps if step.state == "computed"))}</td></tr>'
+            f'<td class="number">'
+            f"{_duration(sum(step.seconds for step in steps if step.state == 'computed'))}</td>"
+            f"</tr>"
         )
     heads = ("stage and part", "steps", "computed", "reused", "failed", "rows in table", "time")
     table = _table(
@@ -218,7 +230,10 @@ def _bar(counts: Mapping[str, int], planned: int) -> str:
         for state, count in counts.items()
         if count
     )
-    return f'<span class="number">{done:,} of {planned:,}</span><span class="bar" aria-hidden="true">{spans}</span>'
+    return (
+        f'<span class="number">{done:,} of {planned:,}</span><span class="bar" '
+        f'aria-hidden="true">{spans}</span>'
+    )
 
 
 def _contributed(inputs: Inputs, sections: Sequence[ReportSection]) -> Iterable[str]:
@@ -230,22 +245,30 @@ def _contributed(inputs: Inputs, sections: Sequence[ReportSection]) -> Iterable[
         except Exception as error:  # a stranger's section must not take the report with it
             source = getattr(section.run, "__module__", "") or "an unknown module"
             content = (
-                f'<div class="box bad" role="alert"><p><strong>This section failed.</strong> Report part '
+                f'<div class="box bad" role="alert"><p><strong>This section failed.</strong> '
+                f"Report part "
                 f"<code>{_e(section.name)}</code> of "
                 f"plugin "
                 f"<code>{_e(source.split('.')[0])}</code> "
                 f"raised "
-                f"{_e(type(error).__name__)}:</p><pre>{_e(str(error) or '(no message)')}</pre></div>"
+                f"{_e(type(error).__name__)}:</p><pre>{_e(str(error) or '(no message)')}</pre>"
+                f"</div>"
             )
         if content:
             label = f"section-{number}"
             note = f'<p class="faint">{_e(section.help)}</p>' if section.help else ""
-            yield f'<section aria-labelledby="{label}"><h2 id="{label}">{_e(section.title)}</h2>{note}{content}</section>'
+            yield (
+                f'<section aria-labelledby="{label}"><h2 id="{label}">{_e(section.title)}</h2>'
+                f"{note}{content}</section>"
+            )
 
 
 def _figure(figure: Figure) -> str:
     spoken = f'<p class="spoken">{_e(figure.alt)}</p>' if figure.alt else ""
-    return f'<div class="figure"><h3>{_e(figure.title)}</h3>{spoken}<div class="scroll" tabindex="0">{figure.html}</div></div>'
+    return (
+        f'<div class="figure"><h3>{_e(figure.title)}</h3>{spoken}<div class="scroll" '
+        f'tabindex="0">{figure.html}</div></div>'
+    )
 
 
 def _methods(manifest: Mapping[str, Any], summaries: Iterable[str]) -> str:
@@ -260,7 +283,8 @@ def _methods(manifest: Mapping[str, Any], summaries: Iterable[str]) -> str:
             f"{_e(stage.get('part'))} <span class=faint>version {_e(stage.get('version'))}</span>"
         )
         body.append(
-            f'<tr><th scope="row">{_e(stage.get("id"))}</th><td>{part}<br>{_e(stage.get("help") or "")}</td>'
+            f'<tr><th scope="row">{_e(stage.get("id"))}</th><td>{part}<br>'
+            f"{_e(stage.get('help') or '')}</td>"
             f"<td>{', '.join(settings) or '<span class=faint>none</span>'}</td></tr>"
         )
     if not body:
@@ -277,7 +301,10 @@ def _methods(manifest: Mapping[str, Any], summaries: Iterable[str]) -> str:
     frozen = (
         f"<p><strong>Preregistered.</strong> {_e(describe(registered))}</p>" if registered else ""
     )
-    return f'<section aria-labelledby="methods"><h2 id="methods">Methods</h2>{frozen}{seed}{table}{passes}</section>'
+    return (
+        f'<section aria-labelledby="methods"><h2 id="methods">Methods</h2>'
+        f"{frozen}{seed}{table}{passes}</section>"
+    )
 
 
 def _short(value: Any) -> str:
@@ -304,7 +331,10 @@ def _timings(run: RunProgress) -> str:
         f"{_some(run.sessions, 'session')}."
     )
     table = _table("The slowest steps", ("step", "worker", "why it ran", "time"), body)
-    return f'<section aria-labelledby="timings"><h2 id="timings">Timings</h2><p>{said}</p>{table}</section>'
+    return (
+        f'<section aria-labelledby="timings"><h2 id="timings">Timings</h2><p>{said}</p>'
+        f"{table}</section>"
+    )
 
 
 def _forecasts(run: RunProgress) -> str:
@@ -321,8 +351,10 @@ def _forecasts(run: RunProgress) -> str:
         if took and counts.forecast is not None:
             seconds, basis = counts.forecast.seconds, counts.forecast.basis
             body.append(
-                f'<tr><th scope="row">{_e(stage)}</th><td>{_e(basis)}</td><td class="number">{_duration(seconds)}</td>'
-                f'<td class="number">{_duration(took)}</td><td class="number">{seconds / took:.2f}</td></tr>'
+                f'<tr><th scope="row">{_e(stage)}</th><td>{_e(basis)}</td><td class="number">'
+                f"{_duration(seconds)}</td>"
+                f'<td class="number">{_duration(took)}</td><td class="number">'
+                f"{seconds / took:.2f}</td></tr>"
             )
     if not body:
         return ""
@@ -331,7 +363,10 @@ def _forecasts(run: RunProgress) -> str:
         ("stage", "forecast by", "forecast", "actual", "ratio"),
         body,
     )
-    return f'<section aria-labelledby="forecast"><h2 id="forecast">Forecast against actual</h2>{table}</section>'
+    return (
+        f'<section aria-labelledby="forecast"><h2 id="forecast">Forecast against actual</h2>'
+        f"{table}</section>"
+    )
 
 
 def _troubles(run: RunProgress) -> str:
@@ -399,7 +434,8 @@ def _value(value: Any) -> str:
 def _table(caption: str, heads: Sequence[str], body: Sequence[str]) -> str:
     head = "".join(f'<th scope="col">{_e(name)}</th>' for name in heads)
     return (
-        f'<p class="caption">{_e(caption)}</p><div class="scroll" role="region" tabindex="0" aria-label="{_e(caption)}"><table>'
+        f'<p class="caption">{_e(caption)}</p><div class="scroll" role="region" tabindex="0" '
+        f'aria-label="{_e(caption)}"><table>'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
     )
 

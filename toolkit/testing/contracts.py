@@ -290,7 +290,7 @@ def _load(times: int) -> Workload:
 def check_rows(
     part: Part, run: Callable[[Work], Any], writes: Sequence[str], work: Work
 ) -> dict[str, pa.Table]:
-    """Only declared tables, exactly their schema, no key twice, and the same rows the second time."""
+    """Only declared tables, exactly their schema, no key twice, and equal rows the second time."""
     first, second = (_collect(part, run, writes, work) for _ in range(2))
     for name, rows in first.items():
         keys = [
@@ -375,7 +375,7 @@ def _close(left: Any, right: Any, tolerance: float) -> bool:
 
 
 def check_parser(part: ParserPart, params: Any) -> None:
-    """It never raises, whatever the text; and text without an action is a failure, never a default."""
+    """It never raises, whatever the text; text without an action is a failure, never a default."""
     parse = part.make(params)
     for text in (*NONSENSE, *NUMBERS):
         try:
