@@ -47,7 +47,7 @@ def identify(params: Jsonl, folder: Path) -> Identity:
     runs.
     """
     path = the_file(params.path, "JSONL")
-    return identity(path, _samples(path, params))
+    return identity(path, _samples(path, params), params)
 
 
 def max_rows(params: Jsonl, available: Mapping[str, int]) -> Mapping[str, int]:

@@ -134,7 +134,7 @@ def test_the_file_is_what_it_holds(write: Write, tmp_path: Path) -> None:
     path = write('{"text": "one"}\n')
     found = identify(Jsonl(path=str(path)), tmp_path)
     assert found.digest == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert found.facts == {"bytes": 16, "rows": 1, "units": 1}
+    assert found.facts == {"bytes": 16, "rows": 1, "units": 1, "labels": {}}
 
 
 # --- bad files ------------------------------------------------------------------------------------
