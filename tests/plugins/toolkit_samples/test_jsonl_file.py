@@ -171,20 +171,20 @@ def test_every_other_place_in_which_a_file_may_be_cut_is_noticed(write: Write) -
     [
         (
             "{'text': 1}",
-            "this line is no JSON: Expecting property name enclosed in double quotes at "
-            "character 2. Write an object a line.",
+            "this line is not JSON: Expecting property name enclosed in double quotes at "
+            "character 2. Write one object per line.",
         ),
         (
             '{"text": "o',
-            "this line is no JSON: Unterminated string starting at character 10. Write "
-            "an object a line.",
+            "this line is not JSON: Unterminated string starting at character 10. Write "
+            "one object per line.",
         ),
         ('["one"]', 'this line holds a list; wanted a JSON object, like {"text": ...}.'),
         ("null", 'this line holds null; wanted a JSON object, like {"text": ...}.'),
         ('{"text": "one", "text": "two"}', "the key 'text' stands twice in one object. Keep one."),
         (
             '{"text": "one", "x": NaN}',
-            "NaN is no number that JSON knows. Leave the key out, or write null.",
+            "NaN is not a number in JSON. Leave the key out, or write null.",
         ),
         ('{"text": "  "}', "column 'text' is empty here. Fill it in, or take the row out."),
         ('{"text": null}', "column 'text' is empty here. Fill it in, or take the row out."),
@@ -200,7 +200,10 @@ def test_every_other_place_in_which_a_file_may_be_cut_is_noticed(write: Write) -
             "'x' holds a number too large; metadata are texts and numbers. Name the keys "
             "you want with `columns`, or write it as a text.",
         ),
-        ("[" * 100_000, "lists or objects lie too deep in this line. Write a flat object a line."),
+        (
+            "[" * 100_000,
+            "lists or objects lie too deep in this line. Write one flat object per line.",
+        ),
     ],
 )
 def test_a_bad_line_is_named(write: Write, line: str, message: str) -> None:
