@@ -107,6 +107,7 @@ def load_plan(target: str, asked: Asked) -> tuple[Plan, Parts, Asked]:
 
     recorded = _recorded(target, asked)
     if recorded is not None:
+        _check_runnable(target, recorded)
         loaded = load_spec_data(
             recorded["spec"], Path(recorded["spec_path"]), asked.overlays, asked.sets
         )
@@ -131,6 +132,28 @@ def _recorded(target: str, asked: Asked) -> dict[str, Any] | None:
     if not run_folder(folder, target).is_dir():
         return read_manifest(run_folder(folder, _find(folder, target)))
     return read_manifest(run_folder(folder, target))
+
+
+_RECORDED = (
+    ("run", str),
+    ("spec", dict),
+    ("spec_path", str),
+    ("overlays", list),
+    ("sets", list),
+    ("plugins", dict),
+)
+"""What a manifest must have to be run again."""
+
+
+def _check_runnable(target: str, recorded: dict[str, Any]) -> None:
+    """Refuse a run that was imported without its spec, or whose manifest is not one."""
+    for name, kind in _RECORDED:
+        if not isinstance(recorded.get(name), kind):
+            raise BadInput(
+                f"Run {target} cannot be run again: its manifest has no '{name}'. A run that was "
+                "imported from another program's files has results and no spec; look at them with "
+                "toolkit query."
+            )
 
 
 def _may_be_run(target: str) -> bool:
@@ -160,13 +183,15 @@ def _check_either(target: str, asked: Asked) -> None:
 
 def _with_record(asked: Asked, recorded: dict[str, Any]) -> Asked:
     """Overlays and sets are merged into the recorded spec already; only an upstream spec still
-    needs them.
+    needs them. Recorded scratch plugins are not loaded: they must be named again.
     """
     from dataclasses import replace
 
+    from toolkit._plugins.recorded import check_recorded
+
+    check_recorded(recorded["run"], recorded["plugins"], asked.plugins)
     return replace(
         asked,
         overlays=(*(Path(path) for path in recorded["overlays"]), *asked.overlays),
         sets=(*recorded["sets"], *asked.sets),
-        plugins=(*(Path(path) for path in recorded["plugin_files"]), *asked.plugins),
     )
