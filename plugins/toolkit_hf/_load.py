@@ -18,9 +18,9 @@ def load(params: HuggingFace, report: Reporter) -> Any:
     from transformers import AutoTokenizer
     from transformers.utils import logging
 
-    from ._model import CausalModel
     from ._places import place
     from ._structure import family_of
+    from .engine import CausalModel
 
     folder = _folder(params, report)
     report.phase("load")
