@@ -1,4 +1,4 @@
-"""A record loads no code: scratch plugins of a run are named again, and must be the recorded ones."""
+"""A record loads no code: scratch plugins of a run are named again, and are the recorded ones."""
 
 from __future__ import annotations
 
