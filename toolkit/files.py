@@ -181,7 +181,8 @@ def _tensor_bytes(facts: dict[str, Any]) -> int:
             raise ValueError(f"{number!r} is no whole number")
     if any(number < 0 for number in facts["shape"]):
         raise ValueError("a shape below zero")
-    return -(-TENSOR_BITS[facts["dtype"]] * math.prod(facts["shape"]) // 8)
+    bits: int = TENSOR_BITS[facts["dtype"]] * math.prod(facts["shape"])
+    return -(-bits // 8)
 
 
 def _laid_out(
