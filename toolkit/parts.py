@@ -143,6 +143,22 @@ class Estimates:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LabelUse:
+    """A metadata key that a part's params name, and the values of it that they name."""
+
+    field: str
+    """The param that names the key."""
+    key: str
+    values_field: str | None = None
+    """The param that names values of it, such as groups to compare."""
+    values: tuple[str, ...] = ()
+
+
+Labels = Mapping[str, Sequence[str] | None]
+"""Metadata keys of samples, each with all its values; None where these are many or unknown."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TablePart(Part):
     """A part that reads tables and writes tables: the base of sources and stages."""
 
@@ -162,6 +178,8 @@ class TablePart(Part):
     """Whether it needs loaded SAEs."""
     replaces_model: str | None = None
     """An optional table that makes the model unnecessary: where it is there, none is loaded."""
+    label_uses: Callable[[Any], Iterable[LabelUse]] | None = None
+    """The metadata keys that these params name; `toolkit check` looks for them in the samples."""
     steps: Steps = Steps()
     """How it is cut into steps."""
     estimates: Estimates = Estimates()
@@ -183,7 +201,11 @@ class SourcePart(TablePart):
     kind: ClassVar[str] = "source"
     writes: tuple[str, ...] = ("samples", "sample_meta")
     identify: Callable[[Any, Path], Identity] | None = None
-    """What its files are. Facts `rows` and `units` count their samples, if known."""
+    """What its files are. Facts `rows` and `units` count their samples, if known; fact `labels`
+    has their metadata keys, as `labels` does.
+    """
+    labels: Callable[[Any], Labels] | None = None
+    """The metadata keys of its samples, where the params alone tell."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from toolkit._plan.keys import canonical, digest_of, key_of
+from toolkit._plan.labels import check_labels
 from toolkit._plan.resolve import Loadable, Resolved, SpecPath, part_at
 from toolkit._plan.texts import text_ranges
 from toolkit._spec.spec import EXAMINE, LoadedSpec, validate_params
@@ -198,6 +199,7 @@ def make_plan(resolved: Resolved, parts: Parts, on: str = "local") -> Plan:
     loaded = resolved.loaded
     stages = tuple(replace(stage, on=stage.on or on) for stage in _stages(resolved, parts))
     _check_tables(loaded, stages)
+    check_labels(loaded, stages)
     sinks = tuple(_sinks(loaded, parts))
     executors = _executors(loaded, parts, stages)
     run = _run_id(resolved, stages)
