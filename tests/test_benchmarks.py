@@ -1,4 +1,4 @@
-"""The benchmark for GPUs runs: small on a CPU, and without a GPU it says that nothing was measured."""
+"""Benchmarks run in small: that for GPUs also on a CPU, where it says that nothing was measured."""
 
 from __future__ import annotations
 

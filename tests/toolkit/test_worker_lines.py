@@ -229,7 +229,7 @@ def test_a_question_on_the_terminal_is_refused_with_the_cure(toolkit: Any, odd: 
     assert "asked a question on the terminal, and a worker has none. Settle it" in result.stderr
 
 
-# --- Ctrl-C where no worker is busy ----------------------------------------------------------------
+# --- Ctrl-C where no worker is busy ---------------------------------------------------------------
 
 SLOW_END = """
 import time
@@ -286,7 +286,7 @@ def test_ctrl_c_is_obeyed_while_another_process_holds_the_store(toolkit: Any, to
 
     store = open_store(toolkit.store, create=True)
     with store.writer():
-        err = interrupted(toolkit, toolkit.start("run", toy(n=6)), "waiting for it to end")
+        err = interrupted(toolkit, toolkit.start("run", toy(n=6)), "Waiting for process")
     assert "Interrupted: 0 steps are safe. Continue with: toolkit run toy-" in err
 
 
