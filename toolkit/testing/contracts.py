@@ -299,11 +299,7 @@ def _load(times: int) -> Workload:
 def check_rows(
     part: Part, run: Callable[[Work], Any], writes: Sequence[str], work: Work
 ) -> dict[str, pa.Table]:
-<<<<<<< HEAD
-    """Only declared tables, exactly their schema, no key twice, and the same rows a second time."""
-=======
     """Only declared tables, exactly their schema, no key twice, and equal rows the second time."""
->>>>>>> main
     first, second = (_collect(part, run, writes, work) for _ in range(2))
     for name, rows in first.items():
         keys = [
