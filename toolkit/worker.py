@@ -112,7 +112,7 @@ class _Loaded:
             self._held.pop(kind, None)
             report.phase(f"load {kind}")
             part = parts.get(kind, wanted["part"])
-            params = part.params.model_validate(wanted["params"])
+            params = part.params.model_validate(wanted["params"], context={"parts": parts})
             self._held[kind] = (name, part.load(params, report))  # type: ignore[attr-defined]
         return self._held[kind][1]
 
@@ -227,7 +227,7 @@ def _run(
     started = time.monotonic()
     part: Any = parts.get(job["kind"], job["part"])
     work = Work(
-        params=part.params.model_validate(job["params"]),
+        params=part.params.model_validate(job["params"], context={"parts": parts}),
         seed=job["seed"],
         inputs=_FileInputs(job["inputs"]),
         report=report,

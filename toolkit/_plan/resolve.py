@@ -92,7 +92,7 @@ def _loadable(
 ) -> Loadable[Any]:
     part: ModelPart | SaePart = part_at(loaded, parts, kind, at, ref.uses)
     params = validate_params(
-        loaded, part.params, ref.with_, (*at, "with"), f"{kind} part '{part.name}'"
+        loaded, part.params, ref.with_, (*at, "with"), f"{kind} part '{part.name}'", parts
     )
     return Loadable(part, params, part.identify(params))
 
@@ -112,7 +112,7 @@ def _files(loaded: LoadedSpec, parts: Parts, at: SpecPath, ref: PartRef) -> Iden
     if part.identify is None:
         return None
     params = validate_params(
-        loaded, part.params, ref.with_, (*at, "with"), f"source part '{part.name}'"
+        loaded, part.params, ref.with_, (*at, "with"), f"source part '{part.name}'", parts
     )
     return part.identify(params, loaded.path.parent)
 

@@ -73,7 +73,7 @@ def _executor(plan: Plan, parts: Parts, wishes: Wishes) -> tuple[ExecutorPart, A
     assert isinstance(part, ExecutorPart)
     given = plan.loaded.spec.executors.get(wishes.on, {})
     return part, validate_params(
-        plan.loaded, part.params, given, ("executors", wishes.on), f"executor '{part.name}'"
+        plan.loaded, part.params, given, ("executors", wishes.on), f"executor '{part.name}'", parts
     )
 
 
