@@ -28,6 +28,7 @@ LAB, LAB_GEMMA = (("--overlay", str(SPECS / name)) for name in ("lab.yaml", "lab
 REVISIONS = {
     "meta-llama/Llama-3.1-8B": "d04e592bb4f6aa9cfee91e2e20afa771667e1d4b",
     "fnlp/Llama3_1-8B-Base-LXR-8x": "8dbc1d85edfced43081c03c38b05514dbab1368b",
+    "google/gemma-2-9b-it": "11c9b309abf73637e4b6f9a3fa1e92e615547819",
     "google/gemma-2-2b": "c5ebcd40d208330abc697524c919956e692655cf",
     "google/gemma-scope-2b-pt-res": "fd571b47c1c64851e9b1989792367b9babb4af63",
 }
@@ -74,6 +75,7 @@ def test_layers_are_chosen_without_an_overlay(toolkit: Toolkit, name: str) -> No
 
 def test_the_studies_are_all_there() -> None:
     wanted = {
+        "exp0_gemma",
         "exp0_llama",
         "exp1_sae_l1_31",
         "exp1_residual_l1_31",
@@ -107,12 +109,32 @@ def test_other_sentences_are_named_relative_to_the_spec(toolkit: Toolkit, name: 
 
 
 @pytest.mark.usefixtures("_no_network")
-def test_a_plan_says_what_it_cannot_know_before_the_files_are_there(toolkit: Toolkit) -> None:  # noqa: F811
-    unknown, known = (
-        toolkit.run("plan", SPECS / "exp1_sae_l1_31.yaml", *args).stdout for args in ((), LAB)
-    )
+def test_a_plan_says_what_it_cannot_know_before_the_files_are_there(
+    toolkit: Toolkit,  # noqa: F811
+) -> None:
+    spec = SPECS / "exp1_sae_l1_31.yaml"
+    other = ("--set", f"saes.with.revision={'0' * 40}", "--set", f"model.with.revision={'0' * 40}")
+    unknown, lab = (toolkit.run("plan", spec, *args).stdout for args in (other, LAB))
     assert re.search(r"^together +<= +646,464 +\? +\? +\? +\?$", unknown, re.MULTILINE)
-    assert re.search(r"^together +<= +20,264 +[\d.]+ +[\d.]+ MiB", known, re.MULTILINE)
+    assert re.search(r"^together +<= +20,264 +[\d.]+ +[\d.]+ MiB", lab, re.MULTILINE)
+
+
+@pytest.mark.parametrize("forbidden", ["", "1"])
+@pytest.mark.usefixtures("_no_network")
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_plan_of_the_published_models_needs_no_files_and_no_network(
+    toolkit: Toolkit,  # noqa: F811
+    name: str,
+    forbidden: str,
+) -> None:
+    done = toolkit.run("plan", SPECS / name, "--json", HF_HUB_OFFLINE=forbidden)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert all(row["cost"]["known"] for row in answer["stages"])
+    total = answer["total"]
+    assert min(total["forwards"], total["flops"], total["memory"], total["disk"]) > 0
+    weights = {"llama": 8_030_261_248 * 2, "gemma": 2_614_341_888 * 2}
+    assert total["memory"] > weights["gemma" if name.startswith("gemma") else "llama"]
 
 
 @pytest.mark.usefixtures("_no_network")
@@ -161,7 +183,8 @@ def test_baselines_stand_beside_the_ranking() -> None:
 @pytest.mark.usefixtures("_no_network")
 @pytest.mark.parametrize("name", [*COMPARING, "gemma_top_features.yaml"])
 def test_after_the_games_a_study_runs_each_distinct_prompt_once(
-    toolkit: Toolkit, name: str
+    toolkit: Toolkit,  # noqa: F811
+    name: str,
 ) -> None:
     """The extraction does; the examination of the SAEs before it looks at the first 64 samples; the
     readers of the stream at none.

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
     "TOOLKIT_WHEEL" not in os.environ, reason="no built wheel (TOOLKIT_WHEEL); nox builds one"
 )
 
-SOURCES = ("toolkit", "plugins", "store")
+SOURCES = ("toolkit", "plugins", "store", "specs")
 TOP_LEVEL = {
     "toolkit",
     "toolkit_store",
@@ -43,15 +43,21 @@ def names_in_wheel() -> set[str]:
 
 
 def names_in_checkout(root: Path) -> set[str]:
-    """Files that git tracks or would track, under their name in the wheel: without the plugins/ or
-    store/ in front.
+    """Files that git tracks or would track, under their names in the wheel: without plugins/ or
+    store/ in front, and specs/ inside the package.
     """
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *SOURCES]
     listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     if listed.returncode:
         pytest.skip("not a git checkout")
     paths = [path for path in listed.stdout.splitlines() if (root / path).exists()]
-    return {path if path.startswith("toolkit/") else path.split("/", 1)[1] for path in paths}
+    return {_name_in_wheel(path) for path in paths}
+
+
+def _name_in_wheel(path: str) -> str:
+    if path.startswith("specs/"):
+        return f"toolkit/{path}"
+    return path if path.startswith("toolkit/") else path.split("/", 1)[1]
 
 
 def test_wheel_holds_the_packages_and_nothing_else(root: Path) -> None:

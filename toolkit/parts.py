@@ -27,7 +27,7 @@ from toolkit.work import (
 )
 
 if TYPE_CHECKING:
-    from toolkit.costs import Comparison, Cost, Workload
+    from toolkit.costs import Cost, PlannedComparison, Workload
     from toolkit.hub import Download
     from toolkit.saes import Decoder
 
@@ -197,6 +197,11 @@ class Steps:
     """For a stage that makes its own units, such as games: how many these params ask for. Each
     step gets its range of them as `Work.units`, and the host keeps the spec's `limit`.
     """
+    features: Callable[[Any, Mapping[str, Any]], int] | None = None
+    """For a stage that works on a range of features: the most features that these params ask for,
+    given the facts of the SAEs. Each step gets its range as `Work.features`, `size` of them; the
+    spec's `limit` counts units and leaves features alone.
+    """
     sample_limit: int | None = None
     """The stage reads only the first so many samples; a change in the others does not rerun it."""
     group_equal_texts: bool = False
@@ -217,7 +222,7 @@ class Estimates:
     """The batch sizes for so many bytes of free memory on a device (`cuda` or `cpu`). They are
     fixed once for a stage of a run and reach its steps as `Work.batch`.
     """
-    comparison: Callable[[Any, Mapping[str, Any]], Comparison] | None = None
+    comparison: Callable[[Any, Mapping[str, Any]], PlannedComparison] | None = None
     """Which groups it will compare, from the params and the facts of the model."""
 
 

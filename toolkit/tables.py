@@ -19,8 +19,8 @@ from toolkit.errors import BadInput, choices, nearest
 if TYPE_CHECKING:
     import pyarrow as pa
 
-STORE_FORMAT = 4
-"""Version of the whole set. A store written by a higher one is refused, by a lower one migrated."""
+STORE_FORMAT = 1
+"""Version of the whole set. A store of another one is refused."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ _ALL = (
         pieces="list<string>",
         spans="list<struct<name:string,start:uint32,end:uint32>>",
         prompt_hash="string",
+        bos="bool?",
     ),
     _table(
         "sample_meta",
@@ -149,15 +150,41 @@ _ALL = (
         directions="list<int8>",
     ),
     _table(
+        "comparisons",
+        "comparison",
+        "one comparison: groups with their sizes, test, half, positions, family and correction",
+        comparison="string",
+        part="string",
+        test="string",
+        by="string",
+        effect="string",
+        groups="list<struct<name:string,samples:uint32,units:uint32,prompts:uint32,"
+        "clusters:uint32,not_measured:uint32,shared:uint32>>",
+        half="string",
+        positions="string",
+        unit="string",
+        cluster="string",
+        family="string",
+        tested="list<struct<space:string,features:uint32>>",
+        min_count="uint32",
+        min_density="float64",
+        correction="string",
+        alpha="float64",
+        min_effect="float64",
+        adjusted="string",
+    ),
+    _table(
         "features",
-        "space feature stat group",
-        "statistics per feature: density, moments per group, tests, labels",
+        "space feature stat group comparison",
+        "statistics per feature: density, moments per group, tests, labels; `comparison` is null "
+        "in rows that no comparison wrote",
         space="string",
         feature="uint32",
         stat="string",
         group="string",
         number="float64?",
         text="string?",
+        comparison="string?",
     ),
     _table(
         "effects",
@@ -175,6 +202,67 @@ _ALL = (
         p="float64?",
         q="float64?",
         kl="float64?",
+    ),
+    _table(
+        "screens",
+        "space feature comparison outcome",
+        "one screened feature: its specific effect over all decision points, what random "
+        "directions "
+        "do there, and its control arms",
+        space="string",
+        feature="uint32",
+        comparison="string",
+        contrast="string",
+        outcome="string",
+        value_a="float64",
+        value_b="float64",
+        d="float64?",
+        fired="uint32",
+        fired_here="uint32",
+        points="uint32",
+        clusters="uint32",
+        probability="float64",
+        effect="float64",
+        low="float64",
+        high="float64",
+        p_units="float64",
+        null="string?",
+        directions="uint32",
+        beyond="uint32?",
+        null_low="float64?",
+        null_high="float64?",
+        p_directions="float64?",
+        kl="float64",
+        sham="float64",
+        set_a="float64",
+        set_b="float64",
+        reconstruct="float64?",
+        reconstruct_a="float64?",
+        reconstruct_b="float64?",
+        p_reconstruct="float64?",
+        random_feature="float64?",
+        random_direction="float64?",
+        edits="uint64",
+        family="uint32",
+    ),
+    _table(
+        "verdicts",
+        "space feature comparison outcome",
+        "the verdict on a screened feature, with its reason and its p-value corrected over the "
+        "declared family",
+        space="string",
+        feature="uint32",
+        comparison="string",
+        contrast="string",
+        outcome="string",
+        verdict="string",
+        reason="string",
+        effect="float64",
+        low="float64",
+        high="float64",
+        p="float64",
+        q="float64",
+        family="uint32",
     ),
     _table(
         "baselines",

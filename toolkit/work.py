@@ -53,8 +53,10 @@ class Work:
 
     `identity` says what the model is, also where a table stands for it (`StagePart.instead`) and
     `model` is None. `units` is the half-open range of units that this step makes, for a part that
-    says how many there are (`StagePart.units`). `batch` is the stage's batch plan
+    says how many there are (`StagePart.units`); `features` the half-open range of a screen's
+    features, for a part that counts them (`Steps.features`). `batch` is the stage's batch plan
     (`StagePart.batches`), empty without one; `scratch` a folder for files that go with the step.
+    `step` is the key of the step, from which ids of rows are made.
     """
 
     params: Any
@@ -65,9 +67,11 @@ class Work:
     model: Any = None
     saes: Any = None
     units: tuple[int, int] | None = None
+    features: tuple[int, int] | None = None
     batch: Mapping[str, int] = field(default_factory=dict)
     scratch: Path | None = None
     identity: Identity | None = None
+    step: str = ""
 
     def rng(self, purpose: str, *counters: int | str) -> np.random.Generator:
         """A generator that depends on the seed, the purpose and the counters alone: never on order

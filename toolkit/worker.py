@@ -229,10 +229,12 @@ def _run(
     work = Work(
         params=part.params.model_validate(job["params"], context={"parts": parts}),
         seed=job["seed"],
+        step=job["job"],
         inputs=_FileInputs(job["inputs"]),
         report=report,
         limit_units=job["limit"],
         units=job["units"] and tuple(job["units"]),
+        features=job["features"] and tuple(job["features"]),
         batch=job.get("batch") or {},
         scratch=Path(job["folder"]),
         identity=Identity(**job["identity"]) if job.get("identity") else None,

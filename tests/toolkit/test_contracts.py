@@ -274,7 +274,9 @@ def test_a_parser_that_cannot_fail_says_so() -> None:
     def parse(text: str, prompt: Prompt) -> Reply:
         return Reply(action="stop")
 
-    check_part(ParserPart(name="mine", help="x", make=lambda params: parse, guesses=True, can_fail=False))
+    check_part(
+        ParserPart(name="mine", help="x", make=lambda params: parse, guesses=True, can_fail=False)
+    )
     broken(
         ParserPart(
             name="mine",

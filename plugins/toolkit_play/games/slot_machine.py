@@ -277,12 +277,13 @@ def _conditions(rules: SlotMachine) -> Iterator[Condition]:
 def _condition(rules: SlotMachine, mode: Mode, first: FirstResult, mask: int) -> Condition:
     components = components_of(mask)
     forced = "" if first == "none" else f"-{first}"
-    groups = {"mode": mode}
+    capped = "" if rules.cap is None else f"-cap{rules.cap}"
+    groups: dict[str, str] = {"mode": mode}
     if len(rules.first_results) > 1:
         groups["first"] = first
     switches = {key: key in components for key in COMPONENTS}
     return Condition(
-        id=f"{rules.layout}-{mode}{forced}-c{mask:02d}",
+        id=f"{rules.layout}{capped}-{mode}{forced}-c{mask:02d}",
         settings={"components": components, "mode": mode, "first": first},
         switches={} if rules.layout == "scenario" else switches,
         groups=groups,

@@ -30,7 +30,7 @@ class Play(Params):
         description="The environment: its rules, its conditions and its prompts."
     )
     parser: UsedParser = Field(
-        default={"uses": "strict"},  # type: ignore[assignment]
+        default={"uses": "strict"},
         validate_default=True,
         description="What reads the replies.",
     )
@@ -43,7 +43,8 @@ class Play(Params):
         32,
         ge=1,
         le=100_000,
-        description="Longest reply in tokens; a longer one counts as truncated.",
+        description="Longest reply in tokens, as far as the model's context has room for it; a "
+        "longer one counts as truncated.",
     )
     min_new_tokens: int = Field(
         0, ge=0, le=100_000, description="A reply does not end before it has so many tokens."
@@ -107,11 +108,5 @@ def check(params: Play, facts: Mapping[str, Any]) -> str | None:
         return (
             "chat: the model has no chat template. Leave chat out, or name a model that was "
             "trained to chat."
-        )
-    context = facts.get("context")
-    if context is not None and params.max_new_tokens >= context:
-        return (
-            f"max_new_tokens is {params.max_new_tokens}; the model reads at most {context} tokens, "
-            "prompt and reply together. Lower it."
         )
     return None

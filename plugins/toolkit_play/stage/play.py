@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from toolkit.errors import DataError
 from toolkit.games import (
     INVALID,
     NOT_PLAYED,
@@ -19,6 +20,7 @@ from toolkit.games import (
     TRUNCATED,
     Condition,
     Environment,
+    Parser,
     Reply,
     Turn,
 )
@@ -78,7 +80,7 @@ class _Match:
     ) -> None:
         self._work, self._environment, self._session = work, environment, session
         self._params: Play = work.params
-        self._parse = self._params.parser.make()
+        self._parse: Parser = self._params.parser.make()
         self._games = games
         self._waiting: dict[str, LiveGame] = {}
         self._storms = _Storms(self._params, games)
@@ -112,11 +114,24 @@ class _Match:
             game.request,
             game.seen.tokens.ids,
             self._draw(game),
-            max_tokens=params.max_new_tokens,
+            max_tokens=self._room(game, len(game.seen.tokens.ids)),
             min_tokens=params.min_new_tokens,
             temperature=params.temperature,
             until=stop_rule(prompt, chat=params.chat),
         )
+
+    def _room(self, game: LiveGame, prompt_tokens: int) -> int:
+        """The longest reply that this prompt leaves room for."""
+        context: int = self._work.model.context
+        room = min(self._params.max_new_tokens, context - prompt_tokens + 1)
+        needed = min(self._environment.min_reply_tokens, self._params.max_new_tokens)
+        if room < needed:
+            raise DataError(
+                f"{game.request}: the prompt has {prompt_tokens} tokens and the shortest reply "
+                f"{needed}; {self._work.model.identity.name} reads at most {context}. Show fewer "
+                "rounds, or name a model with a longer context."
+            )
+        return room
 
     def _draw(self, game: LiveGame) -> Draw:
         name, number, attempt = game.name, game.round, game.attempt

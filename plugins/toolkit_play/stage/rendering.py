@@ -62,7 +62,7 @@ def decided(text: str, prompt: Prompt) -> str:
     """The reply up to the end of the first complete line that has the label and says something
     behind it, unless that line is quoted from the prompt; empty if there is none.
     """
-    label = re.compile(rf"{re.escape(prompt.label)}[\s*_]*:?[\s*_]*\S", re.IGNORECASE)
+    label = re.compile(rf"{re.escape(prompt.label)}[\s*_:]*[^\s*_:]", re.IGNORECASE)
     own = {line.strip() for line in prompt.text.split("\n")}
     end = 0
     for line in text.split("\n")[:-1]:

@@ -141,7 +141,9 @@ def _write_about(folder: Path, space: Mapping[str, Any], run: RunTables) -> list
 
 
 def _write_config(folder: Path, labels: Iterable[Mapping[str, Any]]) -> list[Path]:
-    """The methods and models that explanations name; Neuronpedia enters them once for all sources."""
+    """The methods and models that explanations name; Neuronpedia enters them once for all
+    sources.
+    """
     kinds, models = (
         sorted({*names} - {""})
         for names in zip(("", ""), *(_made_by(row) for row in labels), strict=True)
@@ -272,7 +274,9 @@ def _explanation(
 
 
 def _labels(run: RunTables) -> dict[str, dict[int, list[dict[str, Any]]]]:
-    """Space -> feature -> its rows with the stat `label`, in the order in which their groups count."""
+    """Space -> feature -> its rows with the stat `label`, in the order in which their groups
+    count.
+    """
     out: dict[str, dict[int, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for row in run.read("features").to_pylist():
         if row["stat"] == LABEL and row["text"]:
@@ -399,7 +403,9 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _parsed(where: str, row: Any) -> tuple[str, str, int, str, str]:
-    """Model, source, index, group and text of an explanation; its index may be a number or a text."""
+    """Model, source, index, group and text of an explanation; its index may be a number or a
+    text.
+    """
     needed = ("modelId", "layer", "index", "description")
     missing = [name for name in needed if not isinstance(row, dict) or name not in row]
     if missing or not str(row["index"]).isdecimal() or not str(row["index"]).isascii():

@@ -317,7 +317,9 @@ def read_index(folder: Path, name: str, form: str, version: int) -> dict[str, An
 
 
 def safe_names(spaces: Sequence[Row]) -> dict[str, str]:
-    """Space id -> its address as a file name; spaces whose names would be equal get their ids too."""
+    """Space id -> its address as a file name; spaces whose names would be equal get their ids
+    too.
+    """
     plain = {str(row["space"]): _slug(str(row["address"])) for row in spaces}
     seen = Counter(name.lower() for name in plain.values())
     return {

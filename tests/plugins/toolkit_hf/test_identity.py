@@ -156,13 +156,14 @@ def test_names_for_people(copied: Path) -> None:
 # --- params ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("params", [{}, {"id": "org/model", "path": "model"}])
-def test_a_model_has_one_place(params: dict[str, str]) -> None:
+def test_a_model_is_named_by_either_an_id_or_a_path() -> None:
     with pytest.raises(
         ValidationError,
         match=r"give either id \(a repository on the hub\) or path \(a folder\), not both",
     ):
-        HuggingFace(**params)
+        HuggingFace(id="org/model", path="model")
+    with pytest.raises(ValidationError, match=r"name the model: give id \(a repository .* or path"):
+        HuggingFace()
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", ""])
@@ -214,8 +215,9 @@ def test_an_architecture_that_is_not_loaded(copied: Path, config: Callable[..., 
     config(model_type="mamba")
     assert refused(copied) == (
         f"{copied}/config.json: architecture 'mamba' is not among those that `huggingface` loads: "
-        "gemma2, gpt2, gpt_neox, llama, mistral, qwen2, qwen3. Another architecture takes one "
-        "file: docs/tutorial/a-model-loader.md."
+        "gemma2, gemma3_text, gpt2, gpt_neox, granite, llama, mistral, olmo2, phi3, qwen2, qwen3, "
+        "smollm3. For another decoder name its modules under model.with.family; anything else "
+        "takes one file: docs/tutorial/a-model-loader.md."
     )
 
 

@@ -83,7 +83,14 @@ def test_every_reply_of_the_table_is_read_as_it_is_meant() -> None:
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [("  ", ""), ("", "  "), ("\n", "\n"), ("\n\n ", "\t\n"), ("\r\n", "\r\n"), ("\u200b", "\ufeff")],
+    [
+        ("  ", ""),
+        ("", "  "),
+        ("\n", "\n"),
+        ("\n\n ", "\t\n"),
+        ("\r\n", "\r\n"),
+        ("\u200b", "\ufeff"),
+    ],
 )
 def test_blanks_around_a_reply_change_no_verdict(before: str, after: str) -> None:
     for name, expected, text in ROWS:

@@ -37,6 +37,7 @@ LADDER = {f"1) Bet ${bet}\n": 0.2 for bet in (5, 10, 50, 100)} | {
     "hm\n": 0.06,
     "1) Bet $1": 0.04,
 }
+UNSURE = {"1) Bet $10\n": 0.8, "2) Stop\n": 0.1, "hm\n": 0.06, "1) Bet $1": 0.04}
 CAREFUL = {"1) Bet $10\n": 0.9, "2) Stop\n": 0.1}
 CORRECTED = {f"Why not.\nFinal Decision: Bet ${bet}": 0.3 for bet in (5, 20, 60)} | {
     "Enough.\nFinal Decision: Stop": 0.1
@@ -62,7 +63,7 @@ class Talker(Model):
         slots: int = 1000,
         backwards: bool = False,
     ) -> None:
-        self.policy = policy or (lambda prompt: LADDER)
+        self.policy = policy or (lambda prompt: LADDER if "choose $" in prompt else UNSURE)
         self.trims, self.slots, self.backwards = trims, slots, backwards
         self.asked: list[dict[str, Any]] = []
 
@@ -139,6 +140,8 @@ def play(
 def rows(tables: Mapping[str, pa.Table], name: str) -> list[dict[str, Any]]:
     """The rows of a table in the order of its key."""
     read: list[dict[str, Any]] = tables[name].to_pylist()
+    if name not in ("games", "rounds"):
+        return read
     return sorted(read, key=lambda row: (row["game"], row.get("round", 0), row.get("attempt", 0)))
 
 
@@ -197,8 +200,6 @@ def test_what_the_model_cannot_do_is_refused_before_the_run() -> None:
     assert PLAY.check(chat, {"chat_template": True}) is None
     assert PLAY.check(chat, {}) is None
     assert "no chat template" in str(PLAY.check(chat, {"chat_template": False}))
-    long = params(max_new_tokens=400)
-    assert "the model reads at most 300 tokens" in str(PLAY.check(long, {"context": 300}))
 
 
 def test_a_first_part_of_the_games_covers_every_condition() -> None:
@@ -252,8 +253,9 @@ def test_another_seed_is_another_transcript() -> None:
 
 
 def test_win_draws_are_shared_by_all_conditions_of_a_repetition() -> None:
+    staying = {"1) Bet $10\n": 0.99, "2) Stop\n": 0.01}
     played = play(
-        Talker(lambda prompt: CAREFUL),
+        Talker(lambda prompt: staying),
         reps=2,
         max_rounds=12,
         components=["", "G", "MHW", "GMHWP"],
@@ -396,9 +398,10 @@ def test_what_the_model_is_asked(layout: str, chat: bool) -> None:
 
 
 def test_what_a_game_keeps_of_its_condition() -> None:
-    played = play(
-        Talker(lambda prompt: CORRECTED), layout="corrected", components=["W"], reps=8
-    )
+    policy = {"Why not.\nFinal Decision: Bet": 0.5, "Enough.\nFinal Decision: Stop": 0.5}
+    talker = Talker(lambda prompt: policy)
+    played = play(talker, layout="corrected", components=["W"], modes=["fixed"], reps=8)
+    assert {row["asked"] for row in rows(played, "rounds")} == {None, 10.0}
     assert Counter(row["parse"] for row in rows(played, "rounds")).keys() == {"ok"}
     assert json.loads(rows(played, "games")[0]["meta"]) == {
         "environment": "slot_machine",
@@ -460,8 +463,7 @@ def test_a_reply_that_cannot_be_read_is_asked_for_again() -> None:
         talker, components=[""], modes=["fixed"], reask={"max": 5, "reminder": "REMINDER"}
     )
     attempts = [
-        (row["round"], row["attempt"], row["reply"], row["parse"])
-        for row in rows(played, "rounds")
+        (row["round"], row["attempt"], row["reply"], row["parse"]) for row in rows(played, "rounds")
     ]
     assert attempts == [
         (1, 1, "hm\n", "no decision"),
@@ -530,7 +532,9 @@ def test_a_condition_whose_replies_cannot_be_read_is_stopped(slots: int, backwar
         report=report,
     )
     outcomes = {
-        condition: [row["outcome"] for row in rows(played, "games") if row["condition"] == condition]
+        condition: [
+            row["outcome"] for row in rows(played, "games") if row["condition"] == condition
+        ]
         for condition in ("restart-variable-c00", "restart-variable-c01")
     }
     assert outcomes["restart-variable-c01"] == ["invalid_reply"] * 5 + ["not_played"] * 7
@@ -567,9 +571,7 @@ def test_any_environment_is_played(
     assert ended & outcomes
     assert json.loads(rows(played, "games")[0]["meta"])["environment"] == game
     samples = take(played, pick="all_decisions")
-    assert {"state", "balance", "condition"} <= facts(samples)[
-        next(iter(facts(samples)))
-    ].keys()
+    assert {"state", "balance", "condition"} <= facts(samples)[next(iter(facts(samples)))].keys()
 
 
 # --- prompts as stored ----------------------------------------------------------------------------
@@ -589,6 +591,17 @@ def test_prompts_are_stored_as_the_model_saw_them(chat: bool, trims: bool) -> No
         assert shown["balance"] == f"{row['balance_before']:.0f}"
         assert shown["goal"] == "Pick your own target amount first, then decide by it."
         assert shown["decision"] == ("Choice:" if chat and trims else "Choice: ")
+
+
+def test_a_reply_is_as_long_as_the_context_has_room_for() -> None:
+    model = Talker(lambda prompt: CAREFUL)
+    model.context = 400
+    play(model, components=["GMHWP"], modes=["fixed"], max_rounds=1, max_new_tokens=1000)
+    (how,) = model.asked
+    assert 8 < how["tokens"] < 120
+    model.context = 400 - how["tokens"] + 7
+    with pytest.raises(DataError, match=r"has \d+ tokens and the shortest reply 8; talker reads"):
+        play(model, components=["GMHWP"], modes=["fixed"], max_rounds=1, max_new_tokens=1000)
 
 
 def test_a_prompt_over_the_context_names_its_round() -> None:

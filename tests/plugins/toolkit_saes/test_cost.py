@@ -166,7 +166,7 @@ model: {uses: huggingface, with: {path: "package:toolkit_lab/files/model"}}
 saes: {uses: llama_scope, with: {path: "package:toolkit_lab/files/saes/Lab-LXR-4x", layers: 1-2}}
 samples: {uses: games, from: {stage: play}}
 stages:
-  - {id: play, uses: play.games, with: {components: ["", G], modes: [variable], reps: 6}}
+  - {id: play, uses: play.games, with: {game: {uses: slot_machine, with: {components: ["", G], modes: [variable]}}, reps: 6}}
   - {id: features, uses: extract.activations, with: {at: all}}
 sinks:
   - {name: all, uses: npz, with: {dense: true}}
@@ -199,7 +199,7 @@ def test_the_plan_shows_what_it_costs(tmp_path: Path, capsys: pytest.CaptureFixt
         ["features", "<=", "12"],
         ["together", "<=", "1,224"],
     ]
-    assert "`<=`: at most" in said
+    assert "`<=`: an upper bound" in said
     code, said, _ = _plan(tmp_path, capsys, "--json")
     found = json.loads(said)
     costs = {row["stage"]: row["cost"] for row in found["stages"]}
