@@ -23,11 +23,11 @@ from toolkit.work import (
     Rows,
     SinkWork,
     Work,
-    Worker,
 )
 
 if TYPE_CHECKING:
     from toolkit.costs import Cost, PlannedComparison, Workload
+    from toolkit.executors import Worker, WorkerRequest
     from toolkit.hub import Download
     from toolkit.saes import Decoder
 
@@ -227,6 +227,22 @@ class Estimates:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LabelUse:
+    """A metadata key that a part's params name, and the values of it that they name."""
+
+    field: str
+    """The param that names the key."""
+    key: str
+    values_field: str | None = None
+    """The param that names values of it, such as groups to compare."""
+    values: tuple[str, ...] = ()
+
+
+Labels = Mapping[str, Sequence[str] | None]
+"""Metadata keys of samples, each with all its values; None where these are many or unknown."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TablePart(Part):
     """A part that reads tables and writes tables: the base of sources and stages."""
 
@@ -248,10 +264,16 @@ class TablePart(Part):
     """An optional table that makes the model unnecessary: where it is there, none is loaded."""
     check: Callable[[Any, Mapping[str, Any]], str | None] | None = None
     """What is wrong with these params on a model of these facts, as a sentence; None if nothing."""
+    label_uses: Callable[[Any], Iterable[LabelUse]] | None = None
+    """The metadata keys that these params name; `toolkit check` looks for them in the samples."""
     steps: Steps = Steps()
     """How it is cut into steps."""
     estimates: Estimates = Estimates()
     """What it can say before it runs."""
+    summary: Callable[[Sequence[Mapping[str, Any]]], str] | None = None
+    """What the facts that its steps reported (`work.report.event`, with the event's `name` among
+    them) say together, in sentences for the report's Methods.
+    """
 
     def tables(self, params: Any) -> tuple[str, ...]:
         """The tables that it writes with these params."""
@@ -265,7 +287,11 @@ class SourcePart(TablePart):
     kind: ClassVar[str] = "source"
     writes: tuple[str, ...] = ("samples", "sample_meta")
     identify: Callable[[Any, Path], Identity] | None = None
-    """What its files are. Facts `rows` and `units` count their samples, if known."""
+    """What its files are. Facts `rows` and `units` count their samples, if known; fact `labels`
+    has their metadata keys, as `labels` does.
+    """
+    labels: Callable[[Any], Labels] | None = None
+    """The metadata keys of its samples, where the params alone tell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -321,10 +347,18 @@ class ExecutorPart(Part):
     """Starts workers, here or elsewhere."""
 
     kind: ClassVar[str] = "executor"
-    start: Callable[[Any, Sequence[Mapping[str, Any]], Path], Sequence[Worker]]
-    """`start(params, devices, folder)`: one worker for each device; each then says hello."""
+    start: Callable[[Any, WorkerRequest], Worker]
+    """`start(params, request)`: starts one worker, which then says hello."""
     workers: Callable[[Any], int] = lambda params: 1
     """How many workers these params ask for, where no GPUs are named."""
+    gpus: Callable[[Any], str | None] = lambda params: None
+    """Which GPUs these params ask for, as `--gpu` writes it; None leaves the choice open."""
+    local_gpus: bool = True
+    """Whether its workers run on the GPUs of this machine. Then the host finds the UUIDs, refuses a
+    GPU that is not there, and starts one worker for each.
+    """
+    command: Callable[[Any, WorkerRequest], str] | None = None
+    """The command line that starts such a worker, for `toolkit run --dry-run`; starts nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -447,6 +447,7 @@ _ALL = (
         worker="string",
         seconds="float64",
         committed_at="string",
+        origin="string",
     ),
     _table(
         "runs",

@@ -129,19 +129,3 @@ class Finding:
     """What reaches the same without SAE features, such as `balance alone reaches AUROC 0.850`."""
     rank: int = 50
     """Findings are shown in ascending rank."""
-
-
-class Worker(Protocol):
-    """One running worker process, wherever it is. The executor made it; the host talks to it in
-    JSON lines.
-    """
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def device(self) -> Mapping[str, Any]: ...
-
-    def send(self, message: Mapping[str, Any]) -> None: ...
-    def events(self) -> Iterator[Mapping[str, Any]]: ...
-    def stack(self) -> str: ...
-    def stop(self, *, now: bool = False) -> int | None: ...

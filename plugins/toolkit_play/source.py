@@ -156,7 +156,8 @@ def _with_reply(model: Model, prompt: Tokens, row: _Row) -> Tokens:
     if len(ids) > model.context:
         raise DataError(
             f"sample '{_name(row)}' has {len(ids)} tokens with its reply; {model.identity.name} "
-            f"reads at most {model.context}. Leave out with_reply, or play with a smaller max_new_tokens."
+            f"reads at most {model.context}. Leave out with_reply, or play with a smaller "
+            f"max_new_tokens."
         )
     pieces = _pieces(model, row["reply_ids"])
     spans = (*prompt.spans, (GENERATION, len(prompt.ids), len(ids)))

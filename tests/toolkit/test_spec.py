@@ -404,7 +404,9 @@ def test_a_number_is_written_as_a_number_everywhere(tmp_path: Path, text: str) -
     path.write_text(f"version: 1\nname: a\nmodel: {{uses: x, with: {values}}}")
     loaded = load_spec(path)
     with pytest.raises(SpecError) as caught:
-        validate_params(loaded, Sizes, loaded.spec.model.with_, ("model", "with"), "part x")
+        validate_params(
+            loaded, Sizes, loaded.spec.model.with_, ("model", "with"), "part x", NoParts()
+        )
     lines = str(caught.value).split("\n")
     assert [line.split(": ")[1] for line in lines] == ["model.with.size", "model.with.share"]
     with pytest.raises(SpecError, match="seed"):

@@ -13,7 +13,7 @@ from .slot_machine import SlotMachine, fixed_bet, highest_bet
 
 @dataclass(frozen=True)
 class _Piece:
-    """One or more lines of a prompt. A named one is a span, which begins after `skip` characters."""
+    """One or more lines of a prompt. A named one is a span that begins behind `skip` of them."""
 
     text: str
     span: str = ""

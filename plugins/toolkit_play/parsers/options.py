@@ -1,4 +1,4 @@
-"""Naming the options of a prompt: what a phrase in normal text begins with, and what it mentions."""
+"""Naming the options of a prompt: what a phrase begins with, and what a text mentions."""
 
 from __future__ import annotations
 

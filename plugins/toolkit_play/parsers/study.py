@@ -1,12 +1,13 @@
-"""The four parsers of the published gambling study, rewritten from what is known of them, with their
-misreadings. They are for judging stored replies again, not for new games: three of them turn a
-reply that says nothing into a bet of $10.
+"""The four parsers of the published gambling study, rewritten from what is known of them, with
+their misreadings. They are for judging stored replies again, not for new games: three of them turn
+a reply that says nothing into a bet of $10.
 
 | part | used for | known misreadings |
 |---|---|---|
 | `study_exp1` | the 6,400 games behind Exp1 | `$12 ` reads as a stop; an empty reply is a $10 bet |
 | `study_exp0` | Exp0 and Exp2 | `2 ` anywhere is a stop; no decision is a $10 bet |
-| `study_api` | games over an interface | `Final Decision` in the reasoning is read; bet before stop |
+| `study_api` | games over an interface | `Final Decision` in the reasoning is read; bet before stop
+|
 | `study_v3` | the runs of 2026 | only `$` amounts of 5 to 100; anything else is invalid |
 """
 

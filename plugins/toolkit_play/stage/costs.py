@@ -13,7 +13,8 @@ from .params import Play
 ROUND, GAME = 500, 300
 """Bytes of a round beside its prompt and reply (its state is the most), and of a game."""
 READ, DRAWN = 5, 8
-"""Bytes of a token of a prompt, stored as text, and of one of a reply, stored as text and number."""
+"""Bytes of a token of a prompt, stored as text, and of one of a reply, stored as text and number.
+"""
 CHANCES = 24
 """Bytes of a token's probability while it is drawn: as logits, and in float64."""
 

@@ -24,7 +24,6 @@ from toolkit.games import (
     Reply,
     Turn,
 )
-
 from toolkit.tables import arrow_schema
 from toolkit.work import Rows, Work
 

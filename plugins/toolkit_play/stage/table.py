@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.games import Condition, Environment, Reply, State, Turn, state_hash
 
-
 from .params import Play
 from .rendering import SeenPrompt
 

@@ -521,7 +521,7 @@ def test_components_are_put_in_canonical_order(keys: list[str]) -> None:
         (
             "restart",
             {"component": "G"},
-            r"no setting 'component'. Did you mean 'components'\? Settings: components, first, mode",
+            r"no setting 'component'. Did you mean 'components'\? Settings: components, first",
         ),
     ],
 )
