@@ -35,6 +35,7 @@ def toolkit_parts() -> Iterator[Part]:
         help="Says which screened features are causal, corrected over all that were screened.",
         params=Verdicts,
         run=judge,
+        estimates=Estimates(cost=cost.judging),
         reads=("screens",),
         writes=("verdicts",),
     )

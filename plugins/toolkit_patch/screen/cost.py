@@ -17,8 +17,10 @@ from .pool import LENGTHS
 if TYPE_CHECKING:
     from toolkit.costs import Workload
 
-    from .params import Delta
+    from .params import Delta, Verdicts
 
+JUDGED = 200
+"""Bytes of a row of `verdicts`."""
 ITEM = 4
 """Bytes of a probability that is held for a candidate, a point and an arm."""
 SCREEN_ROW = 320
@@ -60,3 +62,11 @@ def screening(params: Delta, load: Workload) -> Cost:
         + min(features, 64) * (points * arms + 2 * arms) * (len(params.outcomes) + 1) * ROW,
         exact=False,
     )
+
+
+def judging(params: Verdicts, load: Workload) -> Cost:
+    """A pass over the rows of a screen: one row of `verdicts` for each, as many as features at
+    most.
+    """
+    features = load.saes.get("features", 0)
+    return Cost(memory=features * JUDGED * 2, disk=features * JUDGED, exact=False)
