@@ -15,11 +15,13 @@ PUBLIC = {"toolkit"} | {
     f"toolkit.{name}"
     for name in (
         "addresses",
+        "engines",
         "errors",
         "files",
         "halves",
         "hookpoints",
         "hub",
+        "images",
         "hookspecs",
         "models",
         "costs",
