@@ -161,7 +161,8 @@ def test_baselines_stand_beside_the_ranking() -> None:
 @pytest.mark.usefixtures("_no_network")
 @pytest.mark.parametrize("name", [*COMPARING, "gemma_top_features.yaml"])
 def test_after_the_games_a_study_runs_each_distinct_prompt_once(
-    toolkit: Toolkit, name: str
+    toolkit: Toolkit,  # noqa: F811
+    name: str,
 ) -> None:
     """The extraction does; the examination of the SAEs before it looks at the first 64 samples; the
     readers of the stream at none.

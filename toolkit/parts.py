@@ -113,6 +113,11 @@ class Steps:
     """For a stage that makes its own units, such as games: how many these params ask for. Each
     step gets its range of them as `Work.units`, and the host keeps the spec's `limit`.
     """
+    features: Callable[[Any, Mapping[str, Any]], int] | None = None
+    """For a stage that works on a range of features: the most features that these params ask for,
+    given the facts of the SAEs. Each step gets its range as `Work.features`, `size` of them; the
+    spec's `limit` counts units and leaves features alone.
+    """
     sample_limit: int | None = None
     """The stage reads only the first so many samples; a change in the others does not rerun it."""
     group_equal_texts: bool = False

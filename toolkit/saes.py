@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from toolkit.errors import DataError
+
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
@@ -70,6 +72,11 @@ class Sae(ABC):
     """Its id on Neuronpedia, `MODEL/SOURCE`, where it has pages there."""
     signed: bool = False
     """Whether activations below zero are meant."""
+    pointwise: bool = False
+    """Whether each feature is decided by its own pre-activation z and threshold t alone: z where
+    z > t, else 0 (ReLU, JumpReLU, gated). False where features compete (TopK, BatchTopK). A skip
+    connection does not matter here: it adds the same whatever the features are.
+    """
 
     @abstractmethod
     def encode(self, rows: Tensor) -> Tensor:
@@ -82,7 +89,7 @@ class Sae(ABC):
         """
 
     @abstractmethod
-    def decoder_rows(self, features: Sequence[int]) -> Tensor:
+    def decoder_rows(self, features: Sequence[int] | Tensor) -> Tensor:
         """What one unit of each feature adds at the output: (len(features), outputs)."""
 
     @property
@@ -109,7 +116,7 @@ class Sae(ABC):
         return int(self.hookpoint.rpartition(".")[2])
 
     def sparse(self, rows: Tensor, chunk: int | None = None) -> Sparse:
-        """Active features of rows, a chunk at a time, so that no dense matrix of all rows is made."""
+        """Active features of rows, a chunk at a time: no dense matrix of all rows is made."""
         size = chunk or max(
             1, (DENSE if rows.device.type == "cpu" else LONGER * DENSE) // self.width
         )
@@ -122,6 +129,52 @@ class Sae(ABC):
         where it can be had cheaper.
         """
         return without_zeros(self.encode(rows))
+
+    # --- chosen features, without the others: what an edit of one feature needs ---
+
+    def normalise(self, rows: Tensor) -> Tensor:
+        """Rows as `encoder_columns` reads them, float32. Override where each row is divided by a
+        norm of its own; factors that are the same for all rows belong into columns and biases.
+        """
+        return rows.float()
+
+    def encoder_columns(self, features: Sequence[int] | Tensor) -> Tensor:
+        """What each chosen feature reads: (len(features), inputs), float32, in the units of
+        `normalise`, with every constant norm factor folded in.
+        """
+        raise self._without_columns()
+
+    def encoder_bias(self, features: Sequence[int] | Tensor) -> Tensor:
+        """What is added to `normalise(rows) @ encoder_columns(features).T`: (len(features),)."""
+        raise self._without_columns()
+
+    def thresholds(self, features: Sequence[int] | Tensor) -> Tensor:
+        """What a pre-activation must exceed for its feature to fire, at least 0:
+        (len(features),). Only a pointwise SAE has thresholds.
+        """
+        raise self._without_columns()
+
+    def preactivations(self, rows: Tensor, features: Sequence[int] | Tensor) -> Tensor:
+        """(n, inputs) -> (n, len(features)): what the gate compares with the thresholds."""
+        columns, bias = self.encoder_columns(features), self.encoder_bias(features)
+        given = self.normalise(rows)
+        return given @ columns.to(given.device).T + bias.to(given.device)
+
+    def activations_of(self, rows: Tensor, features: Sequence[int] | Tensor) -> Tensor:
+        """(n, inputs) -> (n, len(features)): what `encode` gives for the chosen features. A
+        pointwise SAE reads their columns only.
+        """
+        if not self.pointwise:
+            return self.encode(rows)[:, features]
+        before = self.preactivations(rows, features)
+        return before * (before > self.thresholds(features).to(before.device))
+
+    def _without_columns(self) -> DataError:
+        return DataError(
+            f"SAE {self.name} gives no encoder columns, so single features cannot be edited "
+            "without the whole SAE. Its adapter has to override encoder_columns, encoder_bias and "
+            "thresholds of toolkit.saes.Sae."
+        )
 
     def release_memory(self) -> None:
         """Let the weights go; they are read again when needed."""

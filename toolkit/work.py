@@ -53,7 +53,8 @@ class Work:
 
     `identity` says what the model is, also where a table stands for it (`StagePart.instead`) and
     `model` is None. `units` is the half-open range of units that this step makes, for a part that
-    says how many there are (`StagePart.units`). `batch` is the stage's batch plan
+    says how many there are (`StagePart.units`); `features` the half-open range of a screen's
+    features, for a part that counts them (`Steps.features`). `batch` is the stage's batch plan
     (`StagePart.batches`), empty without one; `scratch` a folder for files that go with the step.
     """
 
@@ -65,6 +66,7 @@ class Work:
     model: Any = None
     saes: Any = None
     units: tuple[int, int] | None = None
+    features: tuple[int, int] | None = None
     batch: Mapping[str, int] = field(default_factory=dict)
     scratch: Path | None = None
     identity: Identity | None = None

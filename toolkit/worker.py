@@ -233,6 +233,7 @@ def _run(
         report=report,
         limit_units=job["limit"],
         units=job["units"] and tuple(job["units"]),
+        features=job["features"] and tuple(job["features"]),
         batch=job.get("batch") or {},
         scratch=Path(job["folder"]),
         identity=Identity(**job["identity"]) if job.get("identity") else None,

@@ -86,7 +86,9 @@ class HuggingFace(Params):
 
     @model_validator(mode="after")
     def _one_place(self) -> HuggingFace:
-        if (self.id is None) == (self.path is None):
+        if self.id is None and self.path is None:
+            raise ValueError("name the model: give id (a repository on the hub) or path (a folder)")
+        if self.id is not None and self.path is not None:
             raise ValueError(
                 "give either id (a repository on the hub) or path (a folder), not both"
             )

@@ -490,6 +490,7 @@ class Small(Sae):
 
     name, hookpoint, release, digest, recipe = "small", "resid_post.1", "r", "d", "relu"
     width, inputs = 12, 8
+    pointwise = True
 
     def __init__(self) -> None:
         drawn = torch.randn(
@@ -502,6 +503,18 @@ class Small(Sae):
 
     def decode(self, activations: Tensor) -> Tensor:
         return activations @ self.decoder + 1
+
+    def encoder_columns(self, features: Sequence[int]) -> Tensor:
+        return self.encoder.T[list(features)]
+
+    def encoder_bias(self, features: Sequence[int]) -> Tensor:
+        return torch.zeros(len(features))
+
+    def thresholds(self, features: Sequence[int]) -> Tensor:
+        return torch.zeros(len(features))
+
+    def activations_of(self, rows: Tensor, features: Sequence[int]) -> Tensor:
+        return self.encode(rows)[:, list(features)]
 
     def decoder_rows(self, features: Sequence[int]) -> Tensor:
         return self.decoder[list(features)]
@@ -605,6 +618,24 @@ SAES: list[tuple[type[Small], str]] = [
     (
         other("decoder_rows", lambda self, features: self.decoder),
         "decoder_rows gave the shape (12, 8); wanted (4, 8)",
+    ),
+    (
+        other(
+            "activations_of", lambda self, rows, features: RIGHT.encode(rows)[:, sorted(features)]
+        ),
+        "activations_of gave other activations than encode",
+    ),
+    (
+        other("activations_of", lambda self, rows, features: RIGHT.encode(rows)),
+        "activations_of gave the shape (16, 12); wanted (16, 4)",
+    ),
+    (
+        other("encoder_columns", lambda self, features: self.encoder[:, features]),
+        "gave the shapes (8, 4), (4,), (4,); wanted (4, 8), (4,), (4,)",
+    ),
+    (
+        other("encoder_bias", lambda self, features: torch.ones(len(features))),
+        "its pre-activations above their thresholds are not what encode gives",
     ),
     (Forgetful, "encode gives something else after release_memory"),
 ]

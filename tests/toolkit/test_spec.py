@@ -10,6 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
+from toolkit._plan.plan import make_plan
+from toolkit._plan.resolve import resolve
+from toolkit._plugins.loading import load_parts
 from toolkit._spec.spec import From, LoadedSpec, Spec, load_spec, load_spec_data, validate_params
 from toolkit.errors import SpecError
 from toolkit.parts import Params
@@ -33,8 +36,9 @@ def refusal(path: Path, **more: Any) -> str:
 
 REFUSED = {
     "unknown_key.yaml": [
-        ":3: sede: unknown key 'sede' for a spec; allowed: version, name, seed, model, saes, "
-        "samples, stages, sinks, executors, limit, examine, preregister. Did you mean 'seed'?"
+        ":3: sede: unknown key 'sede' for a spec; allowed: version, name, question, "
+        "description, seed, model, saes, samples, stages, sinks, executors, limit, examine, "
+        "preregister. Did you mean 'seed'?"
     ],
     "many_problems.yaml": [
         ":1: version: found 2; wanted 1.",
@@ -231,30 +235,58 @@ def params_of(text: str, params: type[Params] = Welch) -> Params:
         ("{}", ["with.by: missing; compare.welch needs 'by' (the metadata key to group by)."]),
         (
             "{by: x, alhpa: 1}",
-            ["with.alhpa: unknown key 'alhpa' for compare.welch; " "allowed: " "by, " "alpha, " "at, " "sizes, exact, width, " "spans. "
-             "Did you mean 'alpha'?"],
+            [
+                "with.alhpa: unknown key 'alhpa' for compare.welch; allowed: by, alpha, "
+                "at, sizes, exact, width, spans. "
+                "Did you mean 'alpha'?"
+            ],
         ),
         ("{by: x, alpha: much}", ["with.alpha: found the text 'much'; wanted a number."]),
         ("{by: null}", ["with.by: found nothing (null); wanted text."]),
         ("{by: [a]}", ["with.by: found a list of 1; wanted text."]),
         ("{by: x, exact: maybe}", ["with.exact: found the text 'maybe'; wanted true or false."]),
-        ("{by: x, at: lst}", ["with.at: found the text 'lst'; wanted " "'last' " "or " "'all' " "or " "a map. Did you mean " "'last'?"]),
-        ("{by: x, at: {phase: promt}}", ["with.at.phase: found " "the " "text " "'promt'; " "wanted " "'prompt' or " "'generation'. "
-                                         "Did you mean 'prompt'?"]),
-        ("{by: x, at: {span: s, tke: last}}", ["with.at.tke: unknown " "key " "'tke'; " "allowed: " "span, take, phase. "
-                                              "Did you mean 'take'?"]),
+        (
+            "{by: x, at: lst}",
+            [
+                "with.at: found the text 'lst'; wanted 'last' or 'all' or a map. Did you "
+                "mean 'last'?"
+            ],
+        ),
+        (
+            "{by: x, at: {phase: promt}}",
+            [
+                "with.at.phase: found the text 'promt'; wanted 'prompt' or 'generation'. "
+                "Did you mean 'prompt'?"
+            ],
+        ),
+        (
+            "{by: x, at: {span: s, tke: last}}",
+            ["with.at.tke: unknown key 'tke'; allowed: span, take, phase. Did you mean 'take'?"],
+        ),
         ("{by: x, sizes: [1, b]}", ["with.sizes.1: found the text 'b'; wanted a whole number."]),
         ("{by: x, sizes: [1, 2, 3]}", ["with.sizes: found a list of 3; wanted at most 2 of them."]),
-        ("{by: x, width: wide}", ["with.width: found the " "text " "'wide'; " "wanted " "a " "whole " "number or a list."]),
-        ("{by: x, width: [1, wide]}", ["with.width.1: found " "the " "text " "'wide'; " "wanted " "a " "whole number."]),
-        ("{by: x, spans: {a: {}}}", ["with.spans.a.span: " "missing; " "stages.1.with.spans.a " "needs 'span'."]),
-        ("{alpha: [], exact: 3}", [
-            "with.by: missing; compare.welch needs 'by' (the metadata key to group by).",
-            "with.alpha: found a list of 0; wanted a number.",
-            "with.exact: found 3; wanted true or false.",
-        ]),
+        (
+            "{by: x, width: wide}",
+            ["with.width: found the text 'wide'; wanted a whole number or a list."],
+        ),
+        (
+            "{by: x, width: [1, wide]}",
+            ["with.width.1: found the text 'wide'; wanted a whole number."],
+        ),
+        (
+            "{by: x, spans: {a: {}}}",
+            ["with.spans.a.span: missing; stages.1.with.spans.a needs 'span'."],
+        ),
+        (
+            "{alpha: [], exact: 3}",
+            [
+                "with.by: missing; compare.welch needs 'by' (the metadata key to group by).",
+                "with.alpha: found a list of 0; wanted a number.",
+                "with.exact: found 3; wanted true or false.",
+            ],
+        ),
     ],
-)  # fmt: skip
+)
 def test_params_refusals(text: str, lines: list[str]) -> None:
     with pytest.raises(SpecError) as caught:
         params_of(text)
@@ -266,13 +298,25 @@ def test_params_refusals(text: str, lines: list[str]) -> None:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("{at: frist}", "with.at: found the text 'frist'; wanted " "`last`, " "`all`, " "a " "selector or a list " "of selectors. Did " "you mean "
-                        "`{take: first}`?"),
-        ("{at: [{window: [1]}]}", "with.at.0.window: found [1]; wanted " "two " "numbers: " "the " "first position, and " "the first left out " "(null: no "
-                                  "end)."),
-        ("{at: {window: [3, 1]}}", "with.at.window: the window [3, 1] " "is " "empty: " "the " "second number is the " "first position left " "out."),
+        (
+            "{at: frist}",
+            "with.at: found the text 'frist'; wanted `last`, `all`, a selector or a list "
+            "of selectors. Did you mean "
+            "`{take: first}`?",
+        ),
+        (
+            "{at: [{window: [1]}]}",
+            "with.at.0.window: found [1]; wanted two numbers: the first position, and "
+            "the first left out (null: no "
+            "end).",
+        ),
+        (
+            "{at: {window: [3, 1]}}",
+            "with.at.window: the window [3, 1] is empty: the second number is the first "
+            "position left out.",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_a_part_says_of_its_params_stands_as_it_is(text: str, line: str) -> None:
     with pytest.raises(SpecError) as caught:
         params_of(text, At)
@@ -336,3 +380,55 @@ def test_any_data_loads_or_is_refused_with_its_place(
     assert isinstance(found, LoadedSpec) or all(
         line.startswith(f"{path}: ") for line in refused.split("\n")
     )
+
+
+@pytest.mark.parametrize("text", ["010", "1_000", '"010"', '"5"', "0o17"])
+def test_a_number_is_written_as_a_number_everywhere(tmp_path: Path, text: str) -> None:
+    class Sizes(Params):
+        size: int = Field(1, description="A size.")
+        share: float = Field(1.0, description="A share.")
+
+    path = tmp_path / "a.yaml"
+    for line in (f"seed: {text}", f"limit: {{units: {text}}}"):
+        path.write_text(f"version: 1\nname: a\n{line}\n")
+        with pytest.raises(SpecError, match=r"a\.yaml:3: .*: found the text .*; wanted a "):
+            load_spec(path)
+    values = f"{{size: {text}, share: {text}}}"
+    path.write_text(f"version: 1\nname: a\nmodel: {{uses: x, with: {values}}}")
+    loaded = load_spec(path)
+    with pytest.raises(SpecError) as caught:
+        validate_params(loaded, Sizes, loaded.spec.model.with_, ("model", "with"), "part x")
+    lines = str(caught.value).split("\n")
+    assert [line.split(": ")[1] for line in lines] == ["model.with.size", "model.with.share"]
+    with pytest.raises(SpecError, match="seed"):
+        load_spec(path, sets=[f"seed={text}"])
+
+
+@pytest.mark.parametrize("text", ["yes", '"true"', "1", '"0"'])
+def test_a_truth_value_is_true_or_false(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(f"version: 1\nname: a\npreregister: {text}\n")
+    with pytest.raises(
+        SpecError, match=r"a\.yaml:3: preregister: found .*; wanted true or false\."
+    ):
+        load_spec(path)
+
+
+def test_what_the_environment_gives_may_be_a_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOOLKIT_TEST_UNITS", "12")
+    path = tmp_path / "a.yaml"
+    path.write_text("version: 1\nname: a\nlimit: {units: '${env:TOOLKIT_TEST_UNITS}'}\n")
+    assert load_spec(path).spec.limit.units == 12
+
+
+def test_question_and_description_are_kept_and_change_no_run(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("version: 1\nname: a\nquestion: Why?\ndescription: Because.\n")
+    loaded = load_spec(path)
+    assert (loaded.spec.question, loaded.spec.description) == ("Why?", "Because.")
+    parts = load_parts(())
+    plain = load_spec_data({"version": 1, "name": "a"}, path)
+    runs = {make_plan(resolve(one, parts), parts).run for one in (loaded, plain)}
+    assert len(runs) == 1

@@ -51,16 +51,20 @@ def look(work):
 
 @hookimpl
 def toolkit_parts():
-    yield ModelPart(name="heavy", help="x", identify=lambda params: Identity("heavy", "1", "d", {"layers": 3}), load=load)
+    known = Identity("heavy", "1", "d", {"layers": 3})
+    yield ModelPart(name="heavy", help="x", identify=lambda params: known, load=load)
     yield StagePart(
-        name="extract.kept", help="x", params=Keeps, run=keep, reads=("samples",), writes=("spaces", "streams"),
+        name="extract.kept", help="x", params=Keeps, run=keep,
+        reads=("samples",), writes=("spaces", "streams"),
         writes_for=lambda params: ("spaces", "streams") if params.keep else ("spaces",),
     )
     yield StagePart(
-        name="compare.look", help="x", run=look, reads=("samples",), optional=("streams",), replaces_model="streams", writes=("baselines",),
-        uses_model=True,
+        name="compare.look", help="x", run=look, reads=("samples",), optional=("streams",),
+        replaces_model="streams", writes=("baselines",), uses_model=True,
     )
-    yield StagePart(name="compare.must", help="x", run=look, reads=("streams",), writes=("baselines",))
+    yield StagePart(
+        name="compare.must", help="x", run=look, reads=("streams",), writes=("baselines",)
+    )
 """
 
 
@@ -82,7 +86,10 @@ def written(folder: Path, keep: bool, uses: str = "compare.look") -> tuple[Path,
     return paths
 
 
-def test_no_model_is_loaded_where_a_table_stands_for_it(toolkit: Toolkit, tmp_path: Path) -> None:  # noqa: F811
+def test_no_model_is_loaded_where_a_table_stands_for_it(
+    toolkit: Toolkit,  # noqa: F811
+    tmp_path: Path,
+) -> None:
     spec, plugin = written(tmp_path, keep=True)
     done = toolkit.run("run", spec, "--plugin", plugin)
     assert done.returncode == 0, done.stderr
@@ -99,7 +106,8 @@ def test_without_the_table_it_is_loaded(toolkit: Toolkit, tmp_path: Path) -> Non
 
 
 def test_a_table_that_the_params_do_not_write_reaches_nobody(
-    toolkit: Toolkit, tmp_path: Path
+    toolkit: Toolkit,  # noqa: F811
+    tmp_path: Path,
 ) -> None:
     spec, plugin = written(tmp_path, keep=False, uses="compare.must")
     done = toolkit.run("check", spec, "--plugin", plugin)
@@ -166,7 +174,8 @@ def test_tests_on_a_stream_of_unknown_width_are_not_taken_for_as_many_as_feature
     monkeypatch.delenv(
         "HF_HUB_OFFLINE"
     )  # the model is named at a commit, and nothing is asked of the network
-    saes = 'saes={uses: llama_scope, with: {path: "package:toolkit_lab/files/saes/Lab-LXR-4x", layers: all}}'
+    folder = "package:toolkit_lab/files/saes/Lab-LXR-4x"
+    saes = f'saes={{uses: llama_scope, with: {{path: "{folder}", layers: all}}}}'
     plan = make_plan(
         resolve(load_spec(SPECS / "exp1_residual_l1_31.yaml", (), [saes]), PARTS), PARTS
     )

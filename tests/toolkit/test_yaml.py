@@ -109,10 +109,25 @@ def test_a_large_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_many_values_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert MAX_NODES == 100_000
+    assert MAX_NODES == 20_000
     monkeypatch.setattr("toolkit._spec.yaml.MAX_NODES", 1000)
     path = written(tmp_path, "a:\n" + "- 1\n" * 1000)
-    assert refusal(path).startswith(f"{path}:999: More than 1000 values; ")
+    assert refusal(path).startswith(f"{path}:999: More than 1,000 values. ")
+
+
+def test_a_long_list_is_refused_before_all_of_it_is_read(tmp_path: Path) -> None:
+    path = written(tmp_path, "a: [" + "1," * 400_000 + "1]")
+    read = []
+
+    class Counting(yaml.SafeLoader):
+        def get_event(self) -> object:
+            read.append(1)
+            return super().get_event()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(yaml, "SafeLoader", Counting)
+        assert "More than 20,000 values." in refusal(path)
+    assert len(read) < 20_100
 
 
 def test_a_missing_file_names_the_path_tried_and_near_names(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ class's exit code.
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 
 import click
@@ -78,11 +79,14 @@ def cli(ctx: click.Context, debug: bool) -> None:
 def main(args: list[str] | None = None) -> None:
     """Entry point of the `toolkit` command: exits with the codes of the documentation."""
     from toolkit.errors import ToolkitError
+    from toolkit.terminal import echo
 
     try:
         code = cli.main(args=args, prog_name="toolkit", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(file=shown)
+        echo(shown.getvalue(), err=True, nl=False)
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
@@ -93,6 +97,6 @@ def main(args: list[str] | None = None) -> None:
     except ToolkitError as error:
         if "--debug" in (sys.argv if args is None else args):
             raise
-        click.echo(f"error: {error}", err=True)
+        echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     sys.exit(code if isinstance(code, int) else 0)

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
+from toolkit.terminal import cell
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -29,13 +31,13 @@ def json_option(function: Function) -> Function:
 
 
 def columns(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> str:
-    """A table in plain text; the columns named in `right` are aligned to the right."""
-    lines = [list(heads), *([str(cell).replace("\n", " ") for cell in row] for row in rows)]
+    """A table in plain text, one line per row; the columns named in `right` are aligned right."""
+    lines = [[cell(text) for text in line] for line in (heads, *rows)]
     widths = [max(len(line[at]) for line in lines) for at in range(len(heads))]
     aligned = [
         [
-            cell.rjust(width) if head in right else cell.ljust(width)
-            for head, cell, width in zip(heads, line, widths, strict=True)
+            text.rjust(width) if head in right else text.ljust(width)
+            for head, text, width in zip(heads, line, widths, strict=True)
         ]
         for line in lines
     ]

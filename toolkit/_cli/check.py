@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from toolkit._cli._options import Asked, spec_options
+from toolkit.terminal import echo
 
 if TYPE_CHECKING:
     from toolkit._plan.plan import Plan
@@ -28,16 +29,14 @@ def command(target: str, asked: Asked) -> None:
             {"id": stage.id, "part": stage.part.name, "needs": list(stage.needs)}
             for stage in plan.stages
         ]
-        click.echo(
-            json.dumps({"ok": True, "run": plan.run, "stages": stages, "found": _found(plan)})
-        )
+        echo(json.dumps({"ok": True, "run": plan.run, "stages": stages, "found": _found(plan)}))
     else:
-        click.echo(
+        echo(
             f"{target}: right. {len(plan.stages)} stages, {len(plan.sinks)} sinks; it would be run "
             f"{plan.run}."
         )
         for line in _found(plan):
-            click.echo(line)
+            echo(line)
 
 
 def _found(plan: Plan) -> list[str]:

@@ -9,6 +9,7 @@ import sys
 import click
 
 from toolkit._cli._options import Asked, spec_options
+from toolkit.terminal import echo
 
 
 @click.command("fetch")
@@ -29,8 +30,8 @@ def command(target: str, asked: Asked) -> None:
     for one in fetch_all(downloads_of(loadables_of(plan)), Screen(sys.stderr)):
         found.append({**dataclasses.asdict(one), "folder": str(one.folder)})
         if not asked.as_json:
-            click.echo(one.sentence())
+            echo(one.sentence())
     if asked.as_json:
-        click.echo(json.dumps({"ok": True, "downloads": found}))
+        echo(json.dumps({"ok": True, "downloads": found}))
     elif not found:
-        click.echo(f"{target}: nothing to fetch; its model and SAEs are not on the hub.")
+        echo(f"{target}: nothing to fetch; its model and SAEs are not on the hub.")

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from toolkit._cli._options import Asked, spec_options
+from toolkit.terminal import echo
 
 
 @click.command("lock")
@@ -28,4 +29,4 @@ def command(target: str, asked: Asked, out: Path | None) -> None:
     text = json.dumps(make_lock(plan, parts), indent=1, sort_keys=True) + "\n"
     path = out or Path(target).with_suffix(".lock.json")
     write_text(path, text)
-    click.echo(str(path))
+    echo(str(path))

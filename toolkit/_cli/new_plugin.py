@@ -1,10 +1,12 @@
-"""`toolkit new-plugin`: write an installable package with one working part and its contract test."""
+"""`toolkit new-plugin`: write an installable plugin package that passes its contract test."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import click
+
+from toolkit.terminal import echo
 
 
 @click.command("new-plugin")
@@ -30,8 +32,8 @@ def command(name: str, kind: str, out: Path) -> None:
     from toolkit._plugins.scaffold import write_plugin
 
     folder = write_plugin(name, kind, out)
-    click.echo(f"Wrote {folder}. Next:")
-    click.echo(f"  cd {folder}")
-    click.echo("  pip install --no-deps --no-build-isolation -e .")
-    click.echo("  python -m pytest")
-    click.echo("  toolkit plugins")
+    echo(f"Wrote {folder}. Next:")
+    echo(f"  cd {folder}")
+    echo("  pip install --no-deps --no-build-isolation -e .")
+    echo("  python -m pytest")
+    echo("  toolkit plugins")

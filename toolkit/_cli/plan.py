@@ -12,6 +12,7 @@ import click
 from toolkit._cli._options import Asked, spec_options
 from toolkit._cli._text import columns, duration, size
 from toolkit.costs import Cost
+from toolkit.terminal import echo
 
 
 @click.command("plan")
@@ -29,11 +30,9 @@ def command(target: str, asked: Asked) -> None:
     total = total_of(row["cost"] for row in rows)
     if asked.as_json:
         sinks = [sink.name for sink in plan.sinks]
-        click.echo(
-            json.dumps({"run": plan.run, "stages": rows, "sinks": sinks, "total": asdict(total)})
-        )
+        echo(json.dumps({"run": plan.run, "stages": rows, "sinks": sinks, "total": asdict(total)}))
     else:
-        click.echo(
+        echo(
             _headline(
                 plan.run, len(rows), again(target, asked), all(row["why"] == "-" for row in rows)
             )
@@ -53,7 +52,7 @@ def _headline(run: str, stages: int, command: str, all_there: bool) -> str:
 
 def _show(rows: Sequence[dict[str, Any]], total: Cost) -> None:
     heads = ("STAGE", "PART", "NEEDS", "STEPS", "THERE", "ABOUT", "WHY THE REST IS COMPUTED")
-    click.echo(columns(heads, [_cells(row) for row in rows]))
+    echo(columns(heads, [_cells(row) for row in rows]))
     priced = [row for row in rows if row["cost"]]
     if priced:
         named = [_cost_cells(row["stage"], row["cost"]) for row in priced]
@@ -65,21 +64,21 @@ def _show(rows: Sequence[dict[str, Any]], total: Cost) -> None:
                 )
             )
         asked = ("COSTS", "", "FORWARDS", "TFLOP", "READ", "MEMORY", "STORED")
-        click.echo("\n" + columns(asked, named, right=asked[2:]))
-        click.echo(_SAID)
+        echo("\n" + columns(asked, named, right=asked[2:]))
+        echo(_COSTS)
     powered = [_power_cells(row["stage"], row["power"]) for row in rows if row["power"]]
     if powered:
         finds = ("FINDS", "UNITS", "FAMILY", "SMALLEST EFFECT")
-        click.echo("\n" + columns(finds, powered, right=finds[2:]))
-        click.echo(_POWER)
+        echo("\n" + columns(finds, powered, right=finds[2:]))
+        echo(_POWER)
 
 
 EFFECTS = {"d": "|d|", "r": "|r|", "eta2": "eta2"}
 _POWER = """
-What would be found 4 times out of 5 where nothing else is found yet (alpha over the family): |d|, a difference between units' means in
-standard deviations; |r|, a correlation over units; eta2, the share of the spread between units that lies between groups. Units with
-equal prompts count once. `<=`: the samples are not there yet, and groups of equal size are the
-best case."""
+The smallest effect found 4 times out of 5 if nothing else is discovered (alpha shared over the
+family): |d| is a difference between the means of units in standard deviations, |r| a correlation
+over units, eta2 the share of the variance between units that lies between groups. Units with equal
+prompts count once. `<=`: the samples do not exist yet; groups of equal size are the best case."""
 
 
 def _power_cells(name: str, power: dict[str, Any]) -> tuple[str, ...]:
@@ -91,10 +90,11 @@ def _power_cells(name: str, power: dict[str, Any]) -> tuple[str, ...]:
     return name, units, family, effect
 
 
-_SAID = """
-What is left to compute, from configs and headers. `<=`: at most, taking texts that are not there yet for 256 tokens, games to go to
-their last round, and every feature to be found; FORWARDS are texts that a model reads, MEMORY that of one worker, STORED is before
-compression. `?`: the files of the model or of the SAEs are not there (`toolkit fetch SPEC` gets them)."""
+_COSTS = """
+What is left to compute, from configs and headers. `<=`: an upper bound. Texts that do not exist yet
+count as 256 tokens, games go to their last round, and every feature is found. FORWARDS are texts
+that the model reads, MEMORY is that of one worker, STORED is before compression. `?`: the sizes of
+the model or the SAEs are not known until their files are here (`toolkit fetch SPEC`)."""
 
 
 def _cost_cells(name: str, cost: dict[str, Any]) -> tuple[str, ...]:

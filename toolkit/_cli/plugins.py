@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from toolkit.terminal import echo
+
 if TYPE_CHECKING:
     from toolkit._plugins.loading import Parts
 
@@ -27,16 +29,16 @@ def command(files: tuple[Path, ...], as_json: bool) -> None:
 
     listed = describe(load_parts(files))
     if as_json:
-        click.echo(json.dumps(listed, indent=2))
+        echo(json.dumps(listed, indent=2))
         return
     for plugin in listed:
-        click.echo(f"{plugin['name']}  ({plugin['origin']})")
+        echo(f"{plugin['name']}  ({plugin['origin']})")
         width = max((len(part["kind"]) + len(part["name"]) for part in plugin["parts"]), default=0)
         for part in plugin["parts"]:
             gap = " " * (width - len(part["kind"]) - len(part["name"]))
-            click.echo(f"  {part['kind']} {part['name']}{gap}  {part['help']}")
+            echo(f"  {part['kind']} {part['name']}{gap}  {part['help']}")
         if not plugin["parts"]:
-            click.echo("  (no parts)")
+            echo("  (no parts)")
 
 
 def describe(parts: Parts) -> list[dict[str, Any]]:

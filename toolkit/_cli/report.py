@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from toolkit._cli._text import store_option
+from toolkit.terminal import echo
 
 
 @click.command("report")
@@ -19,4 +20,4 @@ def command(run: str, store: str | None) -> None:
 
     folder = store_folder(store)
     wanted = find_run(folder, run)
-    click.echo(make_report(open_store(folder, read_only=True), wanted, load_parts()))
+    echo(make_report(open_store(folder, read_only=True), wanted, load_parts()))

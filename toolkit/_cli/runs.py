@@ -7,6 +7,7 @@ import json
 import click
 
 from toolkit._cli._text import columns, json_option, store_option
+from toolkit.terminal import echo
 
 
 @click.command("runs")
@@ -20,13 +21,11 @@ def command(as_json: bool, store: str | None) -> None:
     found = views(store_folder(store))
     if as_json:
         keys = ("run", "name", "state", "started", "done", "total", "note")
-        click.echo(
-            json.dumps([{key: getattr(view, key) for key in keys} for view in found], indent=1)
-        )
+        echo(json.dumps([{key: getattr(view, key) for key in keys} for view in found], indent=1))
     elif not found:
-        click.echo("No runs yet. Start one: toolkit run SPEC")
+        echo("No runs yet. Start one: toolkit run SPEC")
     else:
         rows = [
             (view.run, view.name, view.state, view.started[:16].replace("T", " ")) for view in found
         ]
-        click.echo(columns(("RUN", "NAME", "STATE", "STARTED"), rows))
+        echo(columns(("RUN", "NAME", "STATE", "STARTED"), rows))

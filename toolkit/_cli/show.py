@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from toolkit._cli._text import columns, json_option, size, store_option
+from toolkit.terminal import echo
 
 
 @click.command("show")
@@ -22,7 +23,7 @@ def command(run: str, as_json: bool, store: str | None) -> None:
 
     folder = store_folder(store)
     facts = describe(folder, find_run(folder, run))
-    click.echo(json.dumps(facts, indent=1) if as_json else _text(facts))
+    echo(json.dumps(facts, indent=1) if as_json else _text(facts))
 
 
 def describe(store: Path, run: str) -> dict[str, Any]:

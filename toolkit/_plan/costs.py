@@ -32,7 +32,7 @@ once more.
 
 
 def cost_of(stage: Stage, load: Workload | None) -> Cost | None:
-    """What a stage asks for; None when its part does not say, or nothing is known of its samples."""
+    """What a stage needs; None if its part does not say or its samples are unknown."""
     if load is None:
         return None
     if isinstance(stage.part, SourcePart):

@@ -71,11 +71,18 @@ class Stage:
         made = int(count(self.params)) if count else None
         return made if made is None or self.limit is None else min(made, self.limit)
 
+    def features(self) -> int | None:
+        """How many features the stage works on at most, for one that is cut by features."""
+        count = self.part.steps.features
+        if count is None:
+            return None
+        return int(count(self.params, self.saes.identity.facts if self.saes else {}))
+
     def over_samples(self) -> bool:
         """Whether its steps are made of ranges of samples."""
-        return self.part.steps.sample_limit is not None or (
-            self.split_size() is not None and self.units() is None
-        )
+        if self.units() is not None or self.features() is not None:
+            return False
+        return self.part.steps.sample_limit is not None or self.split_size() is not None
 
     def warmth(self) -> str:
         """Equal for stages that can share a worker's loaded model and SAEs."""
@@ -273,7 +280,7 @@ def _stage(
 
 
 def _without_models(stages: list[Stage]) -> list[Stage]:
-    """The stages, those without a model for which a stage that they need writes what stands for it."""
+    """The stages; one whose model a table of a needed stage replaces loads none."""
     writes = {stage.id: stage.writes() for stage in stages}
 
     def stands(stage: Stage) -> bool:
@@ -292,21 +299,18 @@ def _check_fit(
     if model is None or saes is None:
         return
     has, wants = model.identity.facts, saes.identity.facts
-    place = (
-        loaded.where((*at, "saes"))
-        if loaded.spec.stages[int(at[1])].saes
-        else loaded.where(("saes",))
-    )
+    path = (*at, "saes") if loaded.spec.stages[int(at[1])].saes else ("saes",)
+    place = f"{loaded.where(path)}: {'.'.join(map(str, path))}"
     if {"width"} <= has.keys() and {"inputs"} <= wants.keys() and has["width"] != wants["inputs"]:
         raise SpecError(
-            f"{place}: saes: the SAEs of {saes.identity.name} read {wants['inputs']} numbers, "
+            f"{place}: the SAEs of {saes.identity.name} read {wants['inputs']} numbers, "
             f"{model.identity.name} has streams of {has['width']}. They belong to another model; "
             "name SAEs of this one."
         )
     beyond = [layer for layer in wants.get("layers", ()) if layer >= has.get("layers", layer + 1)]
     if beyond:
         raise SpecError(
-            f"{place}: saes: {saes.identity.name} has an SAE for layer {beyond[0]}; "
+            f"{place}: {saes.identity.name} has an SAE for layer {beyond[0]}; "
             f"{model.identity.name} has the layers 0 to {has['layers'] - 1}. Leave it out with "
             "saes.with.layers, or name the model that it belongs to."
         )
@@ -441,7 +445,9 @@ def _run_id(resolved: Resolved, stages: tuple[Stage, ...]) -> str:
     it continues.
     """
     recorded = {
-        name: value for name, value in resolved.loaded.data.items() if name not in ("executors",)
+        name: value
+        for name, value in resolved.loaded.data.items()
+        if name not in ("executors", "question", "description")
     }
     material = {"spec": recorded, "stages": [[stage.id, stage.material()] for stage in stages]}
     return f"{resolved.loaded.spec.name}-{key_of(canonical(material)).split('-')[1][:8]}"
@@ -460,6 +466,12 @@ def expand(
     """
     size, units, first = stage.split_size(), stage.units(), stage.part.steps.sample_limit
     others = sorted(row.key for need, rows in inputs.items() if not is_source(need) for row in rows)
+    if (features := stage.features()) is not None:
+        every = sorted(row.key for rows in inputs.values() for row in rows)
+        return [
+            _step(stage, i, {"features": list(pair), "steps": every}, pair)
+            for i, pair in enumerate(_ranges(features, size or features))
+        ]
     if units is not None:
         ranges = _ranges(units, size or units)
         return [

@@ -62,7 +62,7 @@ def power_of(
 
 
 def _shared_out(asked: Comparison, units: int) -> dict[str, int]:
-    """Groups of equal size; of groups that nobody has named, two, which show the smallest effect."""
+    """Groups of equal size; two if the spec names none, as two show the smallest effect."""
     names = _names(asked, ("one", "another"))
     return {name: units // len(names) for name in names}
 

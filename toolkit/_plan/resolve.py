@@ -7,13 +7,15 @@ answer from configs and headers.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from toolkit._spec.spec import LoadedSpec, load_spec, validate_params
-from toolkit.errors import BadInput, SpecError
+from toolkit.errors import BadInput, DataError, SpecError
 from toolkit.parts import Identity, ModelPart, SaePart, SourcePart
 
 if TYPE_CHECKING:
@@ -94,7 +96,42 @@ def _loadable(
     params = validate_params(
         loaded, part.params, ref.with_, (*at, "with"), f"{kind} part '{part.name}'"
     )
-    return Loadable(part, params, part.identify(params))
+    with _placed_errors(loaded, at, ref):
+        return Loadable(part, params, part.identify(params))
+
+
+@contextmanager
+def _placed_errors(loaded: LoadedSpec, at: SpecPath, ref: PartRef) -> Iterator[None]:
+    """Say where in the spec the value stands that a part could not use."""
+    try:
+        yield
+    except SpecError:
+        raise
+    except (BadInput, DataError) as error:
+        text = str(error)
+        path = _blamed(at, ref, text)
+        field = ".".join(map(str, path))
+        text = text.removeprefix(f"{at[-1]}.with.{path[-1]}: ")
+        kind = SpecError if isinstance(error, BadInput) else DataError
+        raise kind(f"{loaded.where(path)}: {field}: {text}") from None
+
+
+def _blamed(at: SpecPath, ref: PartRef, message: str) -> SpecPath:
+    """The param that an error is about: the one it names, else the one whose value it quotes."""
+    named = re.match(r"(?:[a-z]+\.with\.|\S+:\d+: )([A-Za-z0-9_]+): ", message)
+    if named and named[1] in ref.with_:
+        return (*at, "with", named[1])
+    quoted = [
+        (len(value), key)
+        for key, value in ref.with_.items()
+        if isinstance(value, str) and len(value) > 1 and _last_part(value) in message
+    ]
+    return (*at, "with", max(quoted)[1]) if quoted else at
+
+
+def _last_part(value: str) -> str:
+    """What an error would quote of a path or a repository's name."""
+    return value.rstrip("/").rpartition("/")[2]
 
 
 def part_at(loaded: LoadedSpec, parts: Parts, kind: str, at: SpecPath, name: str) -> Any:
@@ -114,7 +151,8 @@ def _files(loaded: LoadedSpec, parts: Parts, at: SpecPath, ref: PartRef) -> Iden
     params = validate_params(
         loaded, part.params, ref.with_, (*at, "with"), f"source part '{part.name}'"
     )
-    return part.identify(params, loaded.path.parent)
+    with _placed_errors(loaded, at, ref):
+        return part.identify(params, loaded.path.parent)
 
 
 def _upstream(spec: Path, parts: Parts, overlays: Sequence[Path], sets: Sequence[str]) -> Resolved:

@@ -1,4 +1,4 @@
-"""Versions of what can change a result: the toolkit, every plugin, and the packages that compute."""
+"""Versions of what can change a result: the toolkit, all plugins and the packages that compute."""
 
 from __future__ import annotations
 

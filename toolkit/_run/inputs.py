@@ -65,7 +65,7 @@ class InputFiles:
         self._held: tuple[tuple[str, bool], pa.Table] | None = None
 
     def samples(self, stage: Stage, needs: Rows) -> pa.Table:
-        """The samples that the needed stages offer, in the order that the stage's ranges count in."""
+        """The samples of the needed stages, in the order in which ranges of the stage count."""
         keys, ordered = _writers("samples", needs), stage.part.steps.group_equal_texts
         name = (_name("samples", keys), ordered)
         if self._held is None or self._held[0] != name:
@@ -84,11 +84,15 @@ class InputFiles:
         }
 
     def _file(self, table: str, step: Step, needs: Rows, own: Path) -> Path:
-        if table == "samples" and step.first is not None and step.last is not None:
+        ranged = step.first is not None and step.last is not None
+        if table == "samples" and ranged and step.stage.over_samples():
             own.mkdir(parents=True, exist_ok=True)
             path = own / "samples.arrow"
             write_arrow(
-                path, self.samples(step.stage, needs).slice(step.first, step.last - step.first)
+                path,
+                self.samples(step.stage, needs).slice(
+                    step.first or 0, (step.last or 0) - (step.first or 0)
+                ),
             )
             return path
         return _file(self._store, self._folder, table, _writers(table, needs))

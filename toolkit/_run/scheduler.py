@@ -223,7 +223,7 @@ class Runner:
             self._log.emit("batch_plan", stage=stage.id, **fixed)
 
     def _foretell(self, stage: Stage, seconds: float | None, basis: str) -> None:
-        """Say how long a stage's steps will take, once: the report holds it against what they took."""
+        """Say once how long a stage's steps will take; the report compares the actual time."""
         if seconds is not None and stage.id not in self._foretold:
             self._foretold.add(stage.id)
             self._log.emit("stage_foretold", stage=stage.id, seconds=seconds, basis=basis)
@@ -279,6 +279,7 @@ class Runner:
             "limit": stage.limit,
             "batch": dict(self._batches.of(stage)),
             "units": [step.first, step.last] if stage.units() is not None else None,
+            "features": [step.first, step.last] if stage.features() is not None else None,
             "model": stage.model.job() if stage.model and not stage.unloaded else None,
             "identity": stage.model and asdict(stage.model.identity),
             "saes": stage.saes and stage.saes.job(),

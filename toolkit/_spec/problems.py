@@ -37,13 +37,16 @@ def checked(
 ) -> Checked:
     """`values` as `model`, or one SpecError with a line for each problem."""
     try:
-        return model.model_validate(values, context=context)
+        found = model.model_validate(values, context=context)
     except ValidationError as error:
         problems = _problems(
             [(item["loc"], item) for item in error.errors(include_url=False)], values, ()
         )
         lines = dict.fromkeys(_line(model, root, at, problem, subject) for problem in problems)
         raise SpecError("\n".join(lines)) from None
+    if conversions := [_converted_line(root, *pair) for pair in _converted(found, root, at)]:
+        raise SpecError("\n".join(conversions))
+    return found
 
 
 _Located = tuple[At, ErrorDetails]
@@ -201,6 +204,68 @@ def _shown(value: Any) -> str:
 
 def dotted(at: At) -> str:
     return ".".join(map(str, at))
+
+
+# --- values that pydantic would read as another kind ----------------------------------------------
+
+_NUMBER = re.compile(r"[-+]?[0-9][0-9_.eE+-]*")
+_TRUTH = ("true", "false", "yes", "no", "on", "off", "y", "n", "t", "f", "0", "1")
+
+
+def _converted(found: Any, root: Node, at: At) -> Iterator[tuple[At, Any]]:
+    """Where a spec has text, a number or a truth value and pydantic made another of these of it:
+    `"010"` a number, `yes` a truth value. What `${env:NAME}` stands for is always text, and may be
+    converted.
+    """
+    node = there(root, at)
+    if node is None or _of_environment(node.value):
+        return
+    if isinstance(node.value, dict):
+        for key in node.value:
+            yield from _converted(_child(found, key), root, (*at, key))
+    elif isinstance(node.value, list) and isinstance(found, (list, tuple)):
+        for index, item in enumerate(found[: len(node.value)]):
+            yield from _converted(item, root, (*at, index))
+    elif _other_kind(node.value, found):
+        yield at, found
+
+
+def _of_environment(value: Any) -> bool:
+    return isinstance(value, str) and "${env:" in value
+
+
+def _child(found: Any, key: str) -> Any:
+    """What became of a map's key: an attribute (which may have an alias) or an item."""
+    if isinstance(found, BaseModel):
+        fields = type(found).model_fields.items()
+        return getattr(
+            found, next((name for name, field in fields if field.alias == key), key), None
+        )
+    if isinstance(found, Mapping):
+        return found.get(key)
+    return getattr(found, key, None) if dataclasses.is_dataclass(found) else None
+
+
+def _other_kind(written: Any, found: Any) -> bool:
+    if isinstance(found, bool):
+        return not isinstance(written, bool) and (
+            isinstance(written, (int, float)) or str(written).lower() in _TRUTH
+        )
+    if isinstance(found, (int, float)):
+        text = isinstance(written, str) and _NUMBER.fullmatch(written)
+        return isinstance(written, bool) or bool(text)
+    return False
+
+
+def _converted_line(root: Node, at: At, found: Any) -> str:
+    if isinstance(found, bool):
+        advice = "true or false"
+    elif isinstance(root.find(at).value, str):
+        advice = "a number, without quotes, underscores or leading zeros"
+    else:
+        advice = "a number"
+    shown = _shown(root.find(at).value)
+    return f"{root.find(at).place}: {dotted(at)}: found {shown}; wanted {advice}."
 
 
 # --- which keys a model allows --------------------------------------------------------------------

@@ -97,14 +97,22 @@ class Spec(_Model):
 
     version: Literal[1] = Field(description="of the spec format: 1")
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", description="of the experiment")
-    seed: Whole = Field(default=0, ge=0)
-    model: PartRef | None = None
-    saes: PartRef | None = None
-    samples: PartRef | None = None
-    stages: list[StageSpec] = []
-    sinks: list[PartRef] = []
-    executors: dict[str, dict[str, Any]] = {}
-    limit: Limit | None = None
+    question: str | None = Field(
+        default=None, max_length=500, description="what the experiment asks; opens the report"
+    )
+    description: str | None = Field(
+        default=None, max_length=5000, description="what a reader should know of the experiment"
+    )
+    seed: Whole = Field(default=0, ge=0, description="of everything random")
+    model: PartRef | None = Field(default=None, description="the model of every stage")
+    saes: PartRef | None = Field(default=None, description="the SAEs of every stage")
+    samples: PartRef | None = Field(default=None, description="the source of every stage")
+    stages: list[StageSpec] = Field(default=[], description="what is done, one entry per stage")
+    sinks: list[PartRef] = Field(default=[], description="exports that are written after a run")
+    executors: dict[str, dict[str, Any]] = Field(
+        default={}, description="params of the executors that --on names"
+    )
+    limit: Limit | None = Field(default=None, description="makes a run smaller")
     examine: Literal["stop", "warn", "off"] = Field(
         default="stop", description="what an SAE that does not fit its model does"
     )

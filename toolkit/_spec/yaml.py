@@ -25,7 +25,7 @@ from toolkit.errors import SpecError, nearest
 
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 50
-MAX_NODES = 100_000
+MAX_NODES = 20_000
 
 At = tuple[str | int, ...]
 """Where a value is: keys and list indices from the top, as YAML writes them (`with`, not `with_`).
@@ -334,8 +334,8 @@ class _Builder:
             raise self.refuse(f"This is nested deeper than {MAX_DEPTH} levels.")
         if self.count > MAX_NODES:
             raise self.refuse(
-                f"More than {MAX_NODES} values; a spec holds settings, data belongs in files of "
-                "their own."
+                f"More than {MAX_NODES:,} values. A spec holds settings; put data into a file of "
+                "its own and name that file."
             )
 
     def _node(self, value: Any, line: int) -> Node:

@@ -487,6 +487,7 @@ def check_sae(sae: Sae, rows: Tensor | None = None, *, tolerance: float = 1e-4) 
     )
     _check_encode(sae, given, tolerance)
     _check_sparse(sae, given, tolerance)
+    _check_chosen(sae, given, tolerance)
     _check_decode(sae, sae.encode(given), tolerance)
     before = sae.encode(given)
     sae.release_memory()
@@ -576,6 +577,37 @@ def _check_sparse(sae: Sae, rows: Tensor, tolerance: float) -> None:
         rebuilt[owner, found.features] = found.values.to(rebuilt)
         same = _near(rebuilt, dense, tolerance) and int((rebuilt != 0).sum()) == len(found.values)
         _kept(sae, same, "sparse gave other activations than encode")
+
+
+def _check_chosen(sae: Sae, rows: Tensor, tolerance: float) -> None:
+    """Chosen features by themselves are what `encode` gives for them."""
+    features = sorted({0, sae.width // 3, sae.width // 2, sae.width - 1}, reverse=True)
+    wanted, found = sae.encode(rows)[:, features], sae.activations_of(rows, features)
+    _kept(
+        sae,
+        tuple(found.shape) == tuple(wanted.shape),
+        f"activations_of gave the shape {tuple(found.shape)}; wanted {tuple(wanted.shape)}",
+    )
+    _kept(sae, _near(found, wanted, tolerance), "activations_of gave other activations than encode")
+    if not sae.pointwise:
+        return
+    columns, count = sae.encoder_columns(features), len(features)
+    shapes = [tuple(columns.shape), tuple(sae.encoder_bias(features).shape)]
+    shapes.append(tuple(sae.thresholds(features).shape))
+    allowed = [(count, sae.inputs), (count,), (count,)]
+    _kept(
+        sae,
+        shapes == allowed,
+        "encoder_columns, encoder_bias and thresholds gave the shapes "
+        f"{shapes[0]}, {shapes[1]}, {shapes[2]}; wanted {allowed[0]}, {allowed[1]}, {allowed[2]}",
+    )
+    before, limits = sae.preactivations(rows, features), sae.thresholds(features)
+    fired = before * (before > limits.to(before.device))
+    _kept(
+        sae,
+        _near(fired, wanted, tolerance),
+        "it is pointwise, and its pre-activations above their thresholds are not what encode gives",
+    )
 
 
 def _check_decode(sae: Sae, activations: Tensor, tolerance: float) -> None:

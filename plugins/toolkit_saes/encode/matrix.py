@@ -55,8 +55,11 @@ class Stored:
                     "is meanwhile."
                 )
             held = mmap.mmap(
-                file.fileno(), below + count * kind.itemsize, access=mmap.ACCESS_COPY, offset=self.start - below
-            )  # fmt: skip
+                file.fileno(),
+                below + count * kind.itemsize,
+                access=mmap.ACCESS_COPY,
+                offset=self.start - below,
+            )
         if self.start % kind.itemsize == 0:
             return torch.frombuffer(held, dtype=kind, count=count, offset=below).view(self.shape)
         return torch.frombuffer(held, dtype=torch.uint8, offset=below).view(
@@ -130,12 +133,12 @@ class Matrix:
                 total += share[..., used] @ self._taken(held, used + part.start)
         return total
 
-    def rows(self, features: Sequence[int]) -> Tensor:
-        """The numbers of some features."""
+    def rows(self, features: Sequence[int] | Tensor) -> Tensor:
+        """The numbers of some features; of a mapped file only their pages are read."""
         import torch
 
         held = self._held()
-        return self._taken(held, torch.tensor(list(features), dtype=torch.long, device=held.device))
+        return self._taken(held, torch.as_tensor(features, dtype=torch.long, device=held.device))
 
     def lengths(self) -> Tensor:
         """The length of each feature."""

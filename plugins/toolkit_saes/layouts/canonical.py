@@ -69,7 +69,7 @@ class Weights:
             | {name: value.to(device) for name, value in held.items() if hasattr(value, "to")},
         )
 
-    def features(self, part: slice) -> Weights:
+    def features(self, part: slice | Tensor) -> Weights:
         """With what the gate asks of some features only."""
         held: dict[str, Any] = {
             name: getattr(self, name)
@@ -102,18 +102,21 @@ class Facts:
     output: tuple[str, int] | None = None
     neuronpedia: str | None = None
     signed: bool = False
+    pointwise: bool = True
 
 
 class CanonicalSae(Sae):
-    """An SAE whose weights are read when they are first needed, and moved to where its inputs are."""
+    """An SAE that reads its weights when they are first used, on the device of its inputs."""
 
     def __init__(self, facts: Facts, read: Callable[[], Weights]) -> None:
         self.name, self.release, self.hookpoint = facts.name, facts.release, facts.hookpoint
         self.width, self.inputs, self.digest = facts.width, facts.inputs, facts.digest
         self.recipe, self.declared_l0 = facts.recipe, facts.declared_l0
         self.neuronpedia, self.signed = facts.neuronpedia, facts.signed
+        self.pointwise = facts.pointwise
         self._facts, self._read = facts, read
         self._held: Weights | None = None
+        self._mapped: Weights | None = None
 
     @property
     def output_hookpoint(self) -> str:
@@ -127,11 +130,11 @@ class CanonicalSae(Sae):
 
     def subtracts_b_dec(self) -> bool:
         """Whether its inputs lose b_dec first."""
-        return (self._held or self._read()).subtract_b_dec
+        return self._in_file().subtract_b_dec
 
     def run_as(self, change: Callable[[Weights], Weights]) -> CanonicalSae:
         """The same weights, run in another way."""
-        return CanonicalSae(self._facts, lambda: change(self._held or self._read()))
+        return CanonicalSae(self._facts, lambda: change(self._in_file()))
 
     def encode(self, rows: Tensor) -> Tensor:
         """What the gate lets through."""
@@ -170,14 +173,70 @@ class CanonicalSae(Sae):
         weights = self._linear(self.weights(activations))
         return _divided(weights.w_dec.out_of(activations) + weights.b_dec, weights.scale_out)
 
-    def decoder_rows(self, features: Sequence[int]) -> Tensor:
+    def decoder_rows(self, features: Sequence[int] | Tensor) -> Tensor:
         """Rows of W_dec, in the stream's units."""
-        import torch
+        weights = self._linear(self._in_file())
+        return _divided(weights.w_dec.rows(self._checked(features)), weights.scale_out)
 
-        weights = self._linear(
-            self.weights(torch.empty(0) if self._held is None else self._held.b_dec)
-        )
-        return _divided(weights.w_dec.rows(features), weights.scale_out)
+    def normalise(self, rows: Tensor) -> Tensor:
+        """Rows divided by a norm of their own, where the SAE has that; constant factors are in the
+        columns.
+        """
+        weights, rows = self._in_file(), rows.float()
+        if weights.norm == "none":
+            return rows
+        return _normed(rows * weights.scale_in, weights.norm)[0]
+
+    def encoder_columns(self, features: Sequence[int] | Tensor) -> Tensor:
+        """Columns of W_enc, read from the file alone."""
+        weights, chosen = self._in_file(), self._checked(features)
+        columns = weights.w_enc.rows(chosen)
+        if weights.norm == "none":  # else `normalise` has multiplied by it
+            columns = columns * weights.scale_in
+        if weights.gate == "gated":
+            columns = columns * _magnitude(weights, chosen)[:, None]
+        return columns
+
+    def encoder_bias(self, features: Sequence[int] | Tensor) -> Tensor:
+        """Biases, less what a subtracted b_dec takes away."""
+        weights, chosen = self._in_file(), self._checked(features)
+        own = weights.features(chosen.to(weights.b_enc.device))
+        taken = weights.w_enc.rows(chosen) @ weights.b_dec if weights.subtract_b_dec else 0.0
+        if weights.gate != "gated":
+            return own.b_enc - taken
+        assert own.b_mag is not None
+        return own.b_mag - taken * _magnitude(weights, chosen)
+
+    def thresholds(self, features: Sequence[int] | Tensor) -> Tensor:
+        """In units of pre-activations, whatever the gate ranks by."""
+        weights, chosen = self._in_file(), self._checked(features)
+        if weights.gate not in BY_FEATURE:
+            raise DataError(
+                f"SAE {self.name} has no thresholds: its gate ({weights.gate}) lets features "
+                "compete. Use `activations_of`, which encodes whole rows."
+            )
+        own = weights.features(chosen.to(weights.b_enc.device))
+        if weights.gate == "relu":
+            return own.b_enc.new_zeros(len(chosen))
+        if weights.gate == "gated":
+            assert own.b_mag is not None
+            return (own.b_mag - own.b_enc * _magnitude(weights, chosen)).clamp(min=0)
+        assert own.threshold is not None
+        lowest = own.threshold.clamp(min=0).expand(len(chosen))
+        if own.rank_by is None:
+            return lowest
+        return (lowest / own.rank_by).nan_to_num(nan=float("inf"), posinf=float("inf"))
+
+    def activations_of(self, rows: Tensor, features: Sequence[int] | Tensor) -> Tensor:
+        """By the arithmetic of `encode`, so that features fire here exactly where they fire there,
+        up to the rounding of a product.
+        """
+        weights, chosen = self._in_file(), self._checked(features)
+        if weights.gate not in BY_FEATURE:
+            return self.encode(rows)[:, chosen.to(rows.device)]
+        given, _ = _prepared(weights, rows.to(weights.b_enc.device))
+        own = weights.features(chosen.to(weights.b_enc.device))
+        return GATES[weights.gate](given @ weights.w_enc.rows(chosen).T, own).to(rows.device)
 
     def reconstruct(self, rows: Tensor, activations: Tensor | None = None) -> Tensor:
         """Encoded and decoded, with the skip connection, each row's norm put back."""
@@ -192,14 +251,37 @@ class CanonicalSae(Sae):
 
     def release_memory(self) -> None:
         """Forget the weights."""
-        self._held = None
+        self._held = self._mapped = None
 
     def weights(self, like: Tensor) -> Weights:
         """The weights where `like` is."""
         held = self._held
         if held is None or held.b_dec.device != like.device:
-            held = self._held = self._read().on(like.device)
+            held = self._held = (self._mapped or self._read()).on(like.device)
+            self._mapped = None
         return held
+
+    def _in_file(self) -> Weights:
+        """The weights where they are loaded, else mapped from their file: matrices stay there."""
+        if self._held is not None:
+            return self._held
+        if self._mapped is None:
+            self._mapped = self._read()
+        return self._mapped
+
+    def _checked(self, features: Sequence[int] | Tensor) -> Tensor:
+        """Features as an index; one that the SAE does not have is an error."""
+        import torch
+
+        chosen = torch.as_tensor(features if hasattr(features, "device") else list(features))
+        chosen = chosen.to(torch.long)
+        wrong = chosen[(chosen < 0) | (chosen >= self.width)]
+        if len(wrong):
+            raise DataError(
+                f"SAE {self.name} has no feature {int(wrong[0])}; its features are 0 to "
+                f"{self.width - 1}."
+            )
+        return chosen
 
     def _linear(self, weights: Weights) -> Weights:
         """Weights whose output is in the stream's units without knowing the rows."""
@@ -210,6 +292,12 @@ class CanonicalSae(Sae):
                 "examined, but not decoded or edited with by itself: choose another SAE."
             )
         return weights
+
+
+def _magnitude(weights: Weights, features: Tensor) -> Tensor:
+    """What a gated SAE multiplies the columns of its gate by."""
+    assert weights.r_mag is not None
+    return weights.r_mag[features.to(weights.r_mag.device)].exp()
 
 
 def _divided(rows: Tensor, by: float) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from toolkit.errors import BadInput, choices
 from toolkit.files import content_digest, read_json
 from toolkit.hookpoints import hookpoint
-from toolkit_saes.encode.gates import Gate
+from toolkit_saes.encode.gates import BY_FEATURE, Gate
 from toolkit_saes.encode.matrix import Matrix
 from toolkit_saes.encode.tensors import (
     check_axes,
@@ -104,6 +104,7 @@ def facts(folder: Path, release: str) -> Facts:
         else None,
         output=None if point == end else (end, inputs),
         neuronpedia=llama_page(release, folder.parent.name, hookpoint(point).layer),
+        pointwise=gate in BY_FEATURE,
     )
 
 
@@ -134,7 +135,7 @@ def read_weights(folder: Path) -> Weights:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    """config.json with upstream's defaults; what these layouts can hold besides SAEs is an error."""
+    """config.json with upstream's defaults; kinds of models that are not SAEs are refused."""
     file = folder / FILES[0]
     known = {
         "sae_type": "sae",

@@ -45,7 +45,11 @@ class Placed(Params):
 
     @model_validator(mode="after")
     def _one_place(self: P) -> P:
-        if (self.release is None) == (self.path is None):
+        if self.release is None and self.path is None:
+            raise ValueError(
+                "name the SAEs: give release (a repository on the hub) or path (a folder)"
+            )
+        if self.release is not None and self.path is not None:
             raise ValueError(
                 "give either release (a repository on the hub) or path (a folder), not both"
             )

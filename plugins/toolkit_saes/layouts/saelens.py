@@ -22,7 +22,7 @@ from toolkit.hookpoints import Hookpoint, hookpoint
 from toolkit.hub import Download, Snapshot, fetch, offline, snapshot
 from toolkit.parts import Identity
 from toolkit.work import Reporter
-from toolkit_saes.encode.gates import Gate
+from toolkit_saes.encode.gates import BY_FEATURE, Gate
 from toolkit_saes.encode.matrix import Matrix
 from toolkit_saes.encode.tensors import (
     Shapes,
@@ -208,6 +208,7 @@ def describe(
         output=(end, outputs) if architecture.transcoder else None,
         neuronpedia=str(page) if page else None,
         signed=architecture.gate == "abstopk",
+        pointwise=architecture.gate in BY_FEATURE,
     )
 
 

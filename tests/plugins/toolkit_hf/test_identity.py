@@ -156,13 +156,14 @@ def test_names_for_people(copied: Path) -> None:
 # --- params ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("params", [{}, {"id": "org/model", "path": "model"}])
-def test_a_model_has_one_place(params: dict[str, str]) -> None:
+def test_a_model_is_named_by_either_an_id_or_a_path() -> None:
     with pytest.raises(
         ValidationError,
         match=r"give either id \(a repository on the hub\) or path \(a folder\), not both",
     ):
-        HuggingFace(**params)
+        HuggingFace(id="org/model", path="model")
+    with pytest.raises(ValidationError, match=r"name the model: give id \(a repository .* or path"):
+        HuggingFace()
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", ""])

@@ -199,7 +199,7 @@ def test_the_plan_shows_what_it_costs(tmp_path: Path, capsys: pytest.CaptureFixt
         ["features", "<=", "12"],
         ["together", "<=", "1,224"],
     ]
-    assert "`<=`: at most" in said
+    assert "`<=`: an upper bound" in said
     code, said, _ = _plan(tmp_path, capsys, "--json")
     found = json.loads(said)
     costs = {row["stage"]: row["cost"] for row in found["stages"]}

@@ -368,14 +368,15 @@ def test_a_space_depends_on_weights_place_and_model_not_on_the_folder(
 # --- what is chosen -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("params", [{}, {"release": "org/saes", "path": "saes"}])
 @pytest.mark.parametrize("kind", [LlamaScope, GemmaScope])
-def test_saes_have_one_place(kind: Any, params: dict[str, str]) -> None:
+def test_saes_are_named_by_either_a_release_or_a_path(kind: Any) -> None:
     with pytest.raises(
         ValidationError,
         match=r"give either release \(a repository on the hub\) or path \(a folder\), not both",
     ):
-        kind(**params)
+        kind(release="org/saes", path="saes")
+    with pytest.raises(ValidationError, match=r"name the SAEs: give release \(.* or path"):
+        kind()
 
 
 def test_layers_are_chosen_in_order(lab: Any) -> None:

@@ -1,0 +1,73 @@
+"""What the code imports is what `pip install` brings: every third-party import is declared."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+SOURCES = ("toolkit", "plugins", "store")
+PART_OF = {"pydantic_core": "pydantic"}
+"""Modules of another distribution that a declared one pins to exactly one version."""
+
+
+def declared() -> set[str]:
+    """Distributions that the project or one of its extras asks for."""
+    extras = PROJECT["optional-dependencies"].values()
+    lines = [*PROJECT["dependencies"], *(line for extra in extras for line in extra)]
+    return {normal(re.split(r"[\s\[<>=!~;]", line)[0]) for line in lines}
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Top-level names of the modules that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.module.split(".")[0]
+
+
+def third_party() -> dict[str, Path]:
+    """Each module that is neither ours nor Python's, with a file that imports it."""
+    found: dict[str, Path] = {}
+    for source in SOURCES:
+        for path in sorted((ROOT / source).rglob("*.py")):
+            for name in imported(path):
+                if name not in sys.stdlib_module_names and not name.startswith("toolkit"):
+                    found.setdefault(name, path)
+    return found
+
+
+def test_every_third_party_import_is_declared() -> None:
+    provides = metadata.packages_distributions()
+    found = third_party()
+    assert {"torch", "yaml", "click", "huggingface_hub"} <= found.keys()
+    undeclared = {
+        name: str(path.relative_to(ROOT))
+        for name, path in found.items()
+        if not declared()
+        & {normal(PART_OF.get(one, one)) for one in [name, *provides.get(name, ())]}
+    }
+    assert undeclared == {}
+
+
+def test_every_requirement_has_a_pin_that_fits() -> None:
+    from packaging.requirements import Requirement
+
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+    by_name = {normal(name): version for name, version in pins.items()}
+    for line in PROJECT["dependencies"]:
+        wanted = Requirement(line)
+        version = by_name[normal(wanted.name)]
+        assert wanted.specifier.contains(version), line
