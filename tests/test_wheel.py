@@ -20,7 +20,9 @@ pytestmark = pytest.mark.skipif(
     "TOOLKIT_WHEEL" not in os.environ, reason="no built wheel (TOOLKIT_WHEEL); nox builds one"
 )
 
-SOURCES = ("toolkit", "plugins", "store")
+SOURCES = ("toolkit", "plugins", "store", "containers")
+INCLUDED = {"containers/": "toolkit/_images/containers/"}
+"""Folders of the checkout that ship inside the package, and their names there."""
 TOP_LEVEL = {
     "toolkit",
     "toolkit_store",
@@ -51,7 +53,14 @@ def names_in_checkout(root: Path) -> set[str]:
     if listed.returncode:
         pytest.skip("not a git checkout")
     paths = [path for path in listed.stdout.splitlines() if (root / path).exists()]
-    return {path if path.startswith("toolkit/") else path.split("/", 1)[1] for path in paths}
+    return {_name_in_wheel(path) for path in paths}
+
+
+def _name_in_wheel(path: str) -> str:
+    for folder, inside in INCLUDED.items():
+        if path.startswith(folder):
+            return inside + path.removeprefix(folder)
+    return path if path.startswith("toolkit/") else path.split("/", 1)[1]
 
 
 def test_wheel_holds_the_packages_and_nothing_else(root: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -71,7 +71,7 @@ def list_images(as_json: bool) -> None:
     from toolkit.images import read_lock, read_recipes, user_lock
 
     recipes, locked = read_recipes(), read_lock()
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "image": name,
             "pinned": locked[name].image if name in locked else None,
