@@ -24,6 +24,7 @@ PUBLIC = {"toolkit"} | {
         "images",
         "hookspecs",
         "models",
+        "containers",
         "costs",
         "neuronpedia",
         "processes",

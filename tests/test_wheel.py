@@ -26,6 +26,8 @@ INCLUDED = {"containers/": "toolkit/_images/containers/"}
 TOP_LEVEL = {
     "toolkit",
     "toolkit_store",
+    "toolkit_apptainer",
+    "toolkit_docker",
     "toolkit_hf",
     "toolkit_lab",
     "toolkit_local",

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_SECONDS = 600
 """How long one call may take: building and loading an image are single calls."""
+OLDEST_API = "1.40"
 
 
 def connect(timeout: int = TIMEOUT_SECONDS) -> DockerClient:
@@ -19,12 +20,15 @@ def connect(timeout: int = TIMEOUT_SECONDS) -> DockerClient:
     import docker
     from docker.errors import DockerException
 
+    # The version is negotiated by `ping`: `version="auto"` would leak a socket when nobody answers.
+    client = docker.DockerClient.from_env(timeout=timeout, version=OLDEST_API)
     try:
-        client = docker.from_env(timeout=timeout, version="auto")
         client.ping()
+        client.close()
+        return docker.DockerClient.from_env(timeout=timeout, version="auto")
     except (DockerException, OSError) as error:
+        client.close()
         raise BadInput(unreachable(error)) from None
-    return client
 
 
 def socket_name() -> str:

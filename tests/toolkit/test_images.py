@@ -59,9 +59,7 @@ def test_tags_and_unknown_names_are_refused(name: str, lock: Any) -> None:
         (yaml.safe_dump({"cpu": pinned("python:3.11")}), "'python:3.11' is not a pin"),
     ],
 )
-def test_a_damaged_lock_is_refused_with_its_path(
-    text: str, message: str, tmp_path: Path
-) -> None:
+def test_a_damaged_lock_is_refused_with_its_path(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "images.yaml"
     path.write_text(text)
     with pytest.raises(BadInput) as error:
