@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import BadInput
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
 
 TIMEOUT_SECONDS = 600
 """How long one call may take: building and loading an image are single calls."""
-OLDEST_API = "1.40"
 
 
 def connect(timeout: int = TIMEOUT_SECONDS) -> DockerClient:
@@ -20,15 +20,19 @@ def connect(timeout: int = TIMEOUT_SECONDS) -> DockerClient:
     import docker
     from docker.errors import DockerException
 
-    # The version is negotiated by `ping`: `version="auto"` would leak a socket when nobody answers.
-    client = docker.DockerClient.from_env(timeout=timeout, version=OLDEST_API)
     try:
-        client.ping()
-        client.close()
-        return docker.DockerClient.from_env(timeout=timeout, version="auto")
+        _knock(socket_name())
+        return docker.from_env(timeout=timeout, version="auto")
     except (DockerException, OSError) as error:
-        client.close()
         raise BadInput(unreachable(error)) from None
+
+
+def _knock(name: str) -> None:
+    """Open and close a local socket: the SDK leaves it open where nobody answers."""
+    if name.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(10)
+            probe.connect(name.removeprefix("unix://"))
 
 
 def socket_name() -> str:

@@ -1,4 +1,4 @@
-"""Starting a worker's container: created from a pin, never pulled, closed to all but its folders."""
+"""Starting a worker's container: created from a pin, never pulled, closed to all but folders."""
 
 from __future__ import annotations
 
