@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import nox
@@ -220,6 +221,24 @@ def _chromium(session: nox.Session) -> str:
             "to its program."
         )
     return found
+
+
+@nox.session(venv_backend="none")
+def containers(session: nox.Session) -> None:
+    """Run stages in containers on engines of the session's own (root on Debian or Ubuntu)."""
+    engines = {"TOOLKIT_TEST_ENGINE": "cpu", "TOOLKIT_TEST_ENGINE_GPU": "gpu"}
+    script = str(ROOT / "containers" / "engine.sh")
+    with tempfile.TemporaryDirectory(prefix="tk-") as scratch:
+        folders = {name: Path(scratch) / kind for name, kind in engines.items()}
+        try:
+            for name, kind in engines.items():
+                session.run("bash", script, "up", str(folders[name]), kind, external=True)
+            hosts = {name: f"unix://{folder}/docker.sock" for name, folder in folders.items()}
+            wheels = str(ROOT / ".nox" / "wheelhouse")
+            _pytest(session, "-m", "docker", **hosts, TOOLKIT_TEST_WHEELHOUSE=wheels)
+        finally:
+            for folder in folders.values():
+                session.run("bash", script, "down", str(folder), external=True)
 
 
 @nox.session
