@@ -33,7 +33,7 @@ from toolkit.costs import Workload
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_work
 from toolkit.work import Work
-from toolkit_hf._model import CausalModel
+from toolkit_hf.engine import CausalModel
 from toolkit_saes.encode.matrix import Matrix
 from toolkit_saes.extract.costs import batches
 from toolkit_saes.extract.sizes import Size, sizes
@@ -122,7 +122,7 @@ def _floor(
         rows = torch.randn(sum(map(len, batch)), WIDTH)
         picked = rows[: len(batch)] if at == "last" else rows
         for layer, encoder in enumerate(held):
-            block = model._body.layers[layer]
+            block = model.decoder.blocks[layer]
             for part in (
                 block.self_attn.q_proj,
                 block.self_attn.k_proj,
@@ -198,10 +198,20 @@ def _saelens(model: CausalModel, saes: Sequence[CanonicalSae]) -> Callable[..., 
     from transformer_lens import HookedTransformer, HookedTransformerConfig
 
     config = HookedTransformerConfig(
-        n_layers=LAYERS, d_model=WIDTH, n_ctx=2048, d_head=WIDTH // 8, n_heads=8, d_mlp=4 * WIDTH, d_vocab=1024,
-        act_fn="silu", gated_mlp=True, normalization_type="RMS", positional_embedding_type="rotary", final_rms=True,
+        n_layers=LAYERS,
+        d_model=WIDTH,
+        n_ctx=2048,
+        d_head=WIDTH // 8,
+        n_heads=8,
+        d_mlp=4 * WIDTH,
+        d_vocab=1024,
+        act_fn="silu",
+        gated_mlp=True,
+        normalization_type="RMS",
+        positional_embedding_type="rotary",
+        final_rms=True,
         rotary_dim=WIDTH // 8,
-    )  # fmt: skip
+    )
     peer, names = (
         HookedTransformer(config),
         [f"blocks.{layer}.hook_resid_post" for layer in range(LAYERS)],

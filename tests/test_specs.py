@@ -107,12 +107,32 @@ def test_other_sentences_are_named_relative_to_the_spec(toolkit: Toolkit, name: 
 
 
 @pytest.mark.usefixtures("_no_network")
-def test_a_plan_says_what_it_cannot_know_before_the_files_are_there(toolkit: Toolkit) -> None:  # noqa: F811
-    unknown, known = (
-        toolkit.run("plan", SPECS / "exp1_sae_l1_31.yaml", *args).stdout for args in ((), LAB)
-    )
+def test_a_plan_says_what_it_cannot_know_before_the_files_are_there(
+    toolkit: Toolkit,  # noqa: F811
+) -> None:
+    spec = SPECS / "exp1_sae_l1_31.yaml"
+    other = ("--set", f"saes.with.revision={'0' * 40}", "--set", f"model.with.revision={'0' * 40}")
+    unknown, lab = (toolkit.run("plan", spec, *args).stdout for args in (other, LAB))
     assert re.search(r"^together +<= +646,464 +\? +\? +\? +\?$", unknown, re.MULTILINE)
-    assert re.search(r"^together +<= +20,264 +[\d.]+ +[\d.]+ MiB", known, re.MULTILINE)
+    assert re.search(r"^together +<= +20,264 +[\d.]+ +[\d.]+ MiB", lab, re.MULTILINE)
+
+
+@pytest.mark.parametrize("forbidden", ["", "1"])
+@pytest.mark.usefixtures("_no_network")
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_plan_of_the_published_models_needs_no_files_and_no_network(
+    toolkit: Toolkit,  # noqa: F811
+    name: str,
+    forbidden: str,
+) -> None:
+    done = toolkit.run("plan", SPECS / name, "--json", HF_HUB_OFFLINE=forbidden)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert all(row["cost"]["known"] for row in answer["stages"])
+    total = answer["total"]
+    assert min(total["forwards"], total["flops"], total["memory"], total["disk"]) > 0
+    weights = {"llama": 8_030_261_248 * 2, "gemma": 2_614_341_888 * 2}
+    assert total["memory"] > weights["gemma" if name.startswith("gemma") else "llama"]
 
 
 @pytest.mark.usefixtures("_no_network")

@@ -20,8 +20,8 @@ pytestmark = pytest.mark.skipif(
     "TOOLKIT_WHEEL" not in os.environ, reason="no built wheel (TOOLKIT_WHEEL); nox builds one"
 )
 
-SOURCES = ("toolkit", "plugins", "store", "containers")
-INCLUDED = {"containers/": "toolkit/_images/containers/"}
+SOURCES = ("toolkit", "plugins", "store", "specs", "containers")
+INCLUDED = {"specs/": "toolkit/specs/", "containers/": "toolkit/_images/containers/"}
 """Folders of the checkout that ship inside the package, and their names there."""
 TOP_LEVEL = {
     "toolkit",
@@ -47,8 +47,8 @@ def names_in_wheel() -> set[str]:
 
 
 def names_in_checkout(root: Path) -> set[str]:
-    """Files that git tracks or would track, under their name in the wheel: without the plugins/ or
-    store/ in front.
+    """Files that git tracks or would track, under their names in the wheel: without plugins/ or
+    store/ in front, and specs/ inside the package.
     """
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *SOURCES]
     listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)

@@ -53,7 +53,7 @@ class Workload:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class PlannedComparison:
     """What a stage will compare, so that a plan can say what effect it would find.
 
     `effect` says how: `d` of two groups by a metadata key, of which a group None is every other

@@ -32,21 +32,26 @@ class Download:
     patterns: tuple[str, ...]
 
 
-def snapshot(name: str, revision: str, marker: str) -> Snapshot:
+def snapshot(name: str, revision: str, marker: str, *, published: bool = False) -> Snapshot:
     """The commit behind a revision and its folder in the cache, if that has the file `marker` (a
-    glob pattern).
+    glob pattern). `published`: sizes of this commit are known without its files, so that it can be
+    planned with even where the network is forbidden.
     """
     found = cached(name, revision, marker)
     if found is not None:
         return Snapshot(name, found.name, found)
-    if offline():
-        raise BadInput(
-            f"'{name}' at revision '{revision}' is not in the Hugging Face cache "
-            f"({_cache_folder()}), and HF_HUB_OFFLINE forbids fetching it. Unset HF_HUB_OFFLINE, "
-            "name a revision that is there, or a folder with `path:`."
-        )
-    return Snapshot(
-        name, revision if re.fullmatch(r"[0-9a-f]{40}", revision) else _commit(name, revision), None
+    pinned = re.fullmatch(r"[0-9a-f]{40}", revision) is not None
+    if offline() and not (published and pinned):
+        raise BadInput(not_cached(name, revision))
+    return Snapshot(name, revision if pinned else _commit(name, revision), None)
+
+
+def not_cached(name: str, revision: str) -> str:
+    """The message for a repository that is not here while the network is forbidden."""
+    return (
+        f"'{name}' at revision '{revision}' is not in the Hugging Face cache ({_cache_folder()}), "
+        "and HF_HUB_OFFLINE forbids fetching it. Unset HF_HUB_OFFLINE, name a revision that is "
+        "there, or a folder with `path:`."
     )
 
 
@@ -171,6 +176,7 @@ MEANS = {
     "RevisionNotFoundError": "the repository has no such revision",
     "EntryNotFoundError": "the repository has no such file",
     "LocalTokenNotFoundError": "there is no token",
+    "LocalEntryNotFoundError": "it is not in the cache and cannot be fetched now",
 }
 """What the hub's answers mean; the client's own texts begin with a number and the id of a request.
 """

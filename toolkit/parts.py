@@ -27,7 +27,7 @@ from toolkit.work import (
 )
 
 if TYPE_CHECKING:
-    from toolkit.costs import Comparison, Cost, Workload
+    from toolkit.costs import Cost, PlannedComparison, Workload
     from toolkit.hub import Download
     from toolkit.saes import Decoder
 
@@ -138,7 +138,7 @@ class Estimates:
     """The batch sizes for so many bytes of free memory on a device (`cuda` or `cpu`). They are
     fixed once for a stage of a run and reach its steps as `Work.batch`.
     """
-    comparison: Callable[[Any, Mapping[str, Any]], Comparison] | None = None
+    comparison: Callable[[Any, Mapping[str, Any]], PlannedComparison] | None = None
     """Which groups it will compare, from the params and the facts of the model."""
 
 

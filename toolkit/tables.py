@@ -19,8 +19,8 @@ from toolkit.errors import BadInput, choices, nearest
 if TYPE_CHECKING:
     import pyarrow as pa
 
-STORE_FORMAT = 4
-"""Version of the whole set. A store written by a higher one is refused, by a lower one migrated."""
+STORE_FORMAT = 1
+"""Version of the whole set. A store of another one is refused."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ _ALL = (
         pieces="list<string>",
         spans="list<struct<name:string,start:uint32,end:uint32>>",
         prompt_hash="string",
+        bos="bool?",
     ),
     _table(
         "sample_meta",
@@ -149,15 +150,41 @@ _ALL = (
         directions="list<int8>",
     ),
     _table(
+        "comparisons",
+        "comparison",
+        "one comparison: groups with their sizes, test, half, positions, family and correction",
+        comparison="string",
+        part="string",
+        test="string",
+        by="string",
+        effect="string",
+        groups="list<struct<name:string,samples:uint32,units:uint32,prompts:uint32,"
+        "clusters:uint32,not_measured:uint32,shared:uint32>>",
+        half="string",
+        positions="string",
+        unit="string",
+        cluster="string",
+        family="string",
+        tested="list<struct<space:string,features:uint32>>",
+        min_count="uint32",
+        min_density="float64",
+        correction="string",
+        alpha="float64",
+        min_effect="float64",
+        adjusted="string",
+    ),
+    _table(
         "features",
-        "space feature stat group",
-        "statistics per feature: density, moments per group, tests, labels",
+        "space feature stat group comparison",
+        "statistics per feature: density, moments per group, tests, labels; `comparison` is null "
+        "in rows that no comparison wrote",
         space="string",
         feature="uint32",
         stat="string",
         group="string",
         number="float64?",
         text="string?",
+        comparison="string?",
     ),
     _table(
         "effects",
@@ -399,6 +426,7 @@ _ALL = (
         worker="string",
         seconds="float64",
         committed_at="string",
+        origin="string",
     ),
     _table(
         "runs",

@@ -56,6 +56,7 @@ class Work:
     says how many there are (`StagePart.units`); `features` the half-open range of a screen's
     features, for a part that counts them (`Steps.features`). `batch` is the stage's batch plan
     (`StagePart.batches`), empty without one; `scratch` a folder for files that go with the step.
+    `step` is the key of the step, from which ids of rows are made.
     """
 
     params: Any
@@ -70,6 +71,7 @@ class Work:
     batch: Mapping[str, int] = field(default_factory=dict)
     scratch: Path | None = None
     identity: Identity | None = None
+    step: str = ""
 
     def rng(self, purpose: str, *counters: int | str) -> np.random.Generator:
         """A generator that depends on the seed, the purpose and the counters alone: never on order

@@ -229,6 +229,7 @@ def _run(
     work = Work(
         params=part.params.model_validate(job["params"]),
         seed=job["seed"],
+        step=job["job"],
         inputs=_FileInputs(job["inputs"]),
         report=report,
         limit_units=job["limit"],

@@ -18,7 +18,7 @@ def toolkit_parts() -> Iterator[Part]:
     """Every part of this subject."""
     yield ModelPart(
         name="huggingface",
-        help="Llama, Gemma 2, GPT-2, Qwen 2.5 or 3, Mistral or Pythia in Hugging Face files.",
+        help="Decoders in Hugging Face files: Llama, Gemma, Qwen, GPT-2 and others (see `family`).",
         params=HuggingFace,
         identify=identify,
         load=load,

@@ -14,14 +14,31 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from toolkit.errors import BadInput, choices
+from toolkit.families import Family
 from toolkit.files import PathText, content_digest, listed, locate, read_json, safetensors_header
 from toolkit.hub import Download, Snapshot, offline, snapshot
 from toolkit.parts import UNHASHED, Identity, Params
 
-SUPPORTED = ("gemma2", "gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3")
-"""Architectures that were held against transformers, hookpoint by hookpoint. Their modules are
-found by structure.
+from ._published import published_facts
+
+SUPPORTED = (
+    "gemma2",
+    "gemma3_text",
+    "gpt2",
+    "gpt_neox",
+    "granite",
+    "llama",
+    "mistral",
+    "olmo2",
+    "phi3",
+    "qwen2",
+    "qwen3",
+    "smollm3",
+)
+"""Architectures that tests hold against transformers, hookpoint by hookpoint. Others need `family`.
 """
+ROPE_BY_LENGTH = ("dynamic", "longrope")
+"""Rotary positions whose angles depend on the longest text of a batch."""
 WEIGHTS = ("model*.safetensors",)
 """What transformers reads; some repositories have the same weights once more under other names."""
 MARKER = WEIGHTS[0]
@@ -75,6 +92,10 @@ class HuggingFace(Params):
         "`device`.",
         json_schema_extra=UNHASHED,
     )
+    family: Family | None = Field(
+        None,
+        description="Names of the model's modules, for a decoder that `huggingface` does not know.",
+    )
     attention: Literal["auto", "sdpa", "eager"] = Field(
         "auto",
         description="How attention is computed; auto: sdpa where the model can, "
@@ -104,15 +125,15 @@ def identify(params: HuggingFace) -> Identity:
     """Name, revision and digest; sizes from the config and the weights' headers."""
     if params.path is not None:
         folder = locate(params.path)
-        return _of_folder(folder, _name(params.path), "local", params.dtype)
+        return _of_folder(folder, _name(params.path), "local", params)
     found = repository(params)
     facts = (
-        _of_folder(found.folder, found.name, found.revision, params.dtype).facts
+        _of_folder(found.folder, found.name, found.revision, params).facts
         if found.folder
-        else {}
+        else published_facts(found.name, found.revision, params.dtype)
     )
     return Identity(
-        found.name, found.revision, _digest(f"{found.name}@{found.revision}", params.dtype), facts
+        found.name, found.revision, _digest(f"{found.name}@{found.revision}", params), facts
     )
 
 
@@ -120,7 +141,8 @@ def repository(params: HuggingFace) -> Snapshot:
     """The model's repository at one commit. A cache that has only some of its weights' files does
     not have it.
     """
-    found = snapshot(str(params.id), params.revision, MARKER)
+    published = bool(published_facts(str(params.id), params.revision, params.dtype))
+    found = snapshot(str(params.id), params.revision, MARKER, published=published)
     missing = _missing(found.folder) if found.folder else []
     if missing and offline():
         raise BadInput(
@@ -145,7 +167,7 @@ def _missing(folder: Path) -> list[str]:
     return sorted(name for name in named if not (folder / name).exists())
 
 
-def _of_folder(folder: Path, name: str, revision: str, dtype: str) -> Identity:
+def _of_folder(folder: Path, name: str, revision: str, params: HuggingFace) -> Identity:
     if not (folder / "config.json").exists():
         raise BadInput(
             f"{folder} is no model: it has no config.json. Name the folder that holds config.json "
@@ -165,10 +187,10 @@ def _of_folder(folder: Path, name: str, revision: str, dtype: str) -> Identity:
         )
     digest = content_digest({**listed(folder, READ), **weights})
     facts = {
-        **_facts(folder, config, sum(_count(path) for path in weights.values())),
-        **_size(config, weights.values(), dtype),
+        **_facts(folder, config, sum(map(_count, weights.values())), params.family),
+        **_size(config, weights.values(), params.dtype),
     }
-    return Identity(name, revision, _digest(digest, dtype), facts)
+    return Identity(name, revision, _digest(digest, params), facts)
 
 
 def _size(config: dict[str, Any], weights: Iterable[Path], dtype: str) -> dict[str, Any]:
@@ -210,13 +232,24 @@ def _stored(files: Iterable[Path]) -> str:
     return found.most_common(1)[0][0] if found else "F32"
 
 
-def _facts(folder: Path, config: dict[str, Any], parameters: int) -> dict[str, Any]:
+def _facts(
+    folder: Path, config: dict[str, Any], parameters: int, family: Family | None
+) -> dict[str, Any]:
     kind = str(config.get("model_type"))
-    if kind not in SUPPORTED:
+    if kind not in SUPPORTED and family is None:
         raise BadInput(
             f"{folder / 'config.json'}: architecture '{kind}' is not among those that "
-            f"`huggingface` loads: {choices(SUPPORTED)}. Another architecture takes one file: "
+            f"`huggingface` loads: {choices(SUPPORTED)}. For another decoder name its modules "
+            "under model.with.family; anything else takes one file: "
             "docs/tutorial/a-model-loader.md."
+        )
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    turned = str(rope.get("rope_type", rope.get("type"))) if isinstance(rope, dict) else ""
+    if turned in ROPE_BY_LENGTH:
+        raise BadInput(
+            f"{folder / 'config.json'}: rotary positions of type '{turned}' depend on the longest "
+            "text of a batch, so a text would not give the same activations in other company. Use "
+            "a variant of the model without them."
         )
     sizes: dict[str, int] = {}
     for ours, names in SIZES.items():
@@ -239,9 +272,12 @@ def _count(path: Path, *, in_blocks: bool = False) -> int:
     )
 
 
-def _digest(content: str, dtype: str) -> str:
-    """What it computes in changes results, so it is part of what the model is."""
-    return hashlib.sha256(f"{content} {dtype}".encode()).hexdigest()
+def _digest(content: str, params: HuggingFace) -> str:
+    """What it computes in and what its hookpoints mean change results, so they are part of what
+    the model is.
+    """
+    named = f" {params.family.model_dump_json()}" if params.family else ""
+    return hashlib.sha256(f"{content} {params.dtype}{named}".encode()).hexdigest()
 
 
 def _name(path: str) -> str:

@@ -18,9 +18,9 @@ def load(params: HuggingFace, report: Reporter) -> Any:
     from transformers import AutoTokenizer
     from transformers.utils import logging
 
-    from ._model import CausalModel
     from ._places import place
-    from ._structure import structure_of
+    from ._structure import family_of
+    from .engine import CausalModel
 
     folder = _folder(params, report)
     report.phase("load")
@@ -28,9 +28,20 @@ def load(params: HuggingFace, report: Reporter) -> Any:
     identity = identify(params)
     module = _module(folder, params)
     tokeniser = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    blocks = module.get_submodule(structure_of(module).blocks)
+    family = family_of(module, params.family)
+    blocks = module.get_submodule(family.blocks)
+    if not all(
+        getattr(block.get_submodule(family.attention), "is_causal", True) for block in blocks
+    ):
+        raise BadInput(
+            f"{folder}: attention of this {module.config.model_type} looks at later tokens too: it "
+            "is an encoder. `huggingface` loads decoders; an encoder takes one file: "
+            "docs/tutorial/a-model-loader.md."
+        )
     places = place(module, blocks, params.device_map or (params.device,))
-    return CausalModel(identity, module, tokeniser, places, switch=params.attention == "auto")
+    return CausalModel(
+        identity, module, tokeniser, places, switch=params.attention == "auto", family=family
+    )
 
 
 def _module(folder: Path, params: HuggingFace) -> Any:

@@ -1,14 +1,14 @@
-"""Where a model's modules are, found by what it has and not by what it is called, and how each site
-of a block is seen.
+"""Families of decoders that are known by the names of their modules, and which module shows each
+site of a block.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import BadInput, choices
+from toolkit.families import IN_BLOCK, OF_MODEL, Family
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,37 +16,7 @@ if TYPE_CHECKING:
 Tell = Callable[["Tensor"], None]
 
 
-@dataclass(frozen=True)
-class Structure:
-    """One way to build a model, as paths of modules: those of `_IN_BLOCK` begin at a block, the
-    others at the model.
-
-    An empty path: this way has no such module. `scaled`: embeddings are multiplied by the root of
-    the width, by the embedding itself or (in older releases of transformers) by the model.
-    """
-
-    name: str
-    body: str
-    blocks: str
-    embedding: str
-    norm: str
-    attention: str
-    attention_end: str
-    mlp_norm: str
-    mlp: str
-    rotary: str = ""
-    positions: str = ""
-    attention_after: str = ""
-    """Between attention and the stream."""
-    mlp_after: str = ""
-    """Between the MLP and the stream."""
-    keys: str = "past_key_values"
-    """What a block calls the keys of past positions."""
-    scaled: bool = False
-
-
 _ROTARY: dict[str, Any] = {
-    "body": "model",
     "blocks": "model.layers",
     "embedding": "model.embed_tokens",
     "norm": "model.norm",
@@ -56,19 +26,31 @@ _ROTARY: dict[str, Any] = {
     "mlp": "mlp",
 }
 
-STRUCTURES = (
-    Structure(
-        "sandwich",
+FAMILIES = (
+    Family(
+        name="sandwich",
         **_ROTARY,
         attention_after="post_attention_layernorm",
         mlp_norm="pre_feedforward_layernorm",
         mlp_after="post_feedforward_layernorm",
         scaled=True,
     ),
-    Structure("pre-norm", **_ROTARY, mlp_norm="post_attention_layernorm"),
-    Structure(
-        "learned positions",
-        body="transformer",
+    Family(
+        name="post-norm",
+        **_ROTARY,
+        attention_after="post_attention_layernorm",
+        mlp_after="post_feedforward_layernorm",
+    ),
+    Family(
+        name="pre-norm",
+        **_ROTARY,
+        mlp_norm="post_attention_layernorm",
+        embedding_factor="embedding_multiplier",
+        branch_factor="residual_multiplier",
+        logits_divisor="logits_scaling",
+    ),
+    Family(
+        name="learned positions",
         blocks="transformer.h",
         embedding="transformer.wte",
         positions="transformer.wpe",
@@ -78,9 +60,8 @@ STRUCTURES = (
         mlp_norm="ln_2",
         mlp="mlp",
     ),
-    Structure(
-        "parallel",
-        body="gpt_neox",
+    Family(
+        name="parallel",
         blocks="gpt_neox.layers",
         embedding="gpt_neox.embed_in",
         norm="gpt_neox.final_layer_norm",
@@ -92,39 +73,50 @@ STRUCTURES = (
         keys="layer_past",
     ),
 )
-"""Llama, Mistral and Qwen are `pre-norm`; Gemma 2 is `sandwich`, GPT-2 `learned positions`, Pythia
-`parallel`. A model has the first one whose modules are all there: the more particular come first.
+"""Gemma 2 and 3 are `sandwich`; OLMo 2 is `post-norm`; Llama, Mistral, Qwen, Phi-3, SmolLM3 and
+Granite (whose config has the three factors) are `pre-norm`; GPT-2 is `learned positions`, Pythia
+`parallel`. A model has the first family whose modules are all there: the more particular first.
 """
 
-_IN_BLOCK = ("attention", "attention_end", "mlp_norm", "mlp", "attention_after", "mlp_after")
-_NO_PATH = ("name", "keys", "scaled")
 
-
-def structure_of(module: Any) -> Structure:
-    """How a model is built."""
-    for structure in STRUCTURES:
-        if _fits(module, structure):
-            return structure
+def family_of(module: Any, given: Family | None = None) -> Family:
+    """How a model names its modules: as given, else as a known family does."""
+    if given is not None:
+        _check(module, given)
+        return given
+    for family in FAMILIES:
+        if _missing(module, family) is None:
+            return family
     raise BadInput(
-        f"{type(module).__name__} is built in no way that `huggingface` knows "
-        f"({choices(one.name for one in STRUCTURES)}). Another one takes one file: "
+        f"{type(module).__name__} names its modules like no family that `huggingface` knows "
+        f"({choices(family.name for family in FAMILIES)}). Name them under model.with.family: "
         "docs/tutorial/a-model-loader.md."
     )
 
 
-def _fits(module: Any, structure: Structure) -> bool:
-    paths = {
-        field.name: getattr(structure, field.name)
-        for field in fields(structure)
-        if field.name not in _NO_PATH
-    }
-    if not all(_has(module, path) for name, path in paths.items() if name not in _IN_BLOCK):
-        return False
-    block = module.get_submodule(structure.blocks)[0]
-    return all(_has(block, path) for name, path in paths.items() if name in _IN_BLOCK)
+def _check(module: Any, family: Family) -> None:
+    """Every path that a spec names has to lead to a module."""
+    missing = _missing(module, family)
+    if missing is not None:
+        raise BadInput(
+            f"model.with.family.{missing}: {type(module).__name__} has no module "
+            f"'{getattr(family, missing)}'"
+            + (f" in {family.blocks}.0. " if missing in IN_BLOCK else ". ")
+            + "Print the model to see its modules' names."
+        )
+
+
+def _missing(module: Any, family: Family) -> str | None:
+    """The first field whose path leads nowhere."""
+    for name in OF_MODEL:
+        if not _has(module, getattr(family, name)):
+            return name
+    block = module.get_submodule(family.blocks)[0]
+    return next((name for name in IN_BLOCK if not _has(block, getattr(family, name))), None)
 
 
 def _has(module: Any, path: str) -> bool:
+    """Whether a path leads to a module; the empty path, which stands for none, counts."""
     try:
         module.get_submodule(path)
     except AttributeError:
@@ -132,12 +124,22 @@ def _has(module: Any, path: str) -> bool:
     return True
 
 
+def factor(config: Any, key: str) -> float:
+    """A number that a family's config may have; 1 where the family or config has none."""
+    found = getattr(config, key, None) if key else None
+    return 1.0 if found is None else float(found)
+
+
 # --- sites ----------------------------------------------------------------------------------------
 
 
-def listen(structure: Structure, site: str, block: Any, tell: Tell) -> Any:
-    """Tell what a site shows whenever the block runs; the handle ends it."""
-    return SITES[site](structure, block, tell)
+def listen(family: Family, site: str, block: Any, tell: Tell, scale: float = 1.0) -> Any:
+    """Tell what a site shows whenever the block runs; the handle ends it. `scale`: what attention
+    and MLP are multiplied by before they enter the stream.
+    """
+    if scale != 1.0 and site in ("attn_out", "mlp_out"):
+        return SITES[site](family, block, lambda value: tell(value * scale))
+    return SITES[site](family, block, tell)
 
 
 def _before(module: Any, tell: Tell) -> Any:
@@ -168,22 +170,38 @@ def _epsilon(norm: Any) -> float:
     return float(norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps)
 
 
-def _before_gain(structure: Structure, block: Any, tell: Tell) -> Any:
-    norm = block.get_submodule(structure.mlp_norm)
+def _before_gain(family: Family, block: Any, tell: Tell) -> Any:
+    norm = block.get_submodule(family.mlp_norm)
     return _before(norm, lambda value: tell(_normed(norm, value)))
 
 
-SITES: Mapping[str, Callable[[Structure, Any, Tell], Any]] = {
-    "attn_z": lambda at, block, tell: _before(block.get_submodule(at.attention_end), tell),
-    "attn_probs": lambda at, block, tell: _weights(block.get_submodule(at.attention), tell),
-    "attn_out": lambda at, block, tell: _after(
-        block.get_submodule(at.attention_after or at.attention), tell
-    ),
-    "resid_mid": lambda at, block, tell: _before(block.get_submodule(at.mlp_norm), tell),
+def _attention_output(family: Family, block: Any, tell: Tell) -> Any:
+    return _after(block.get_submodule(family.attention_after or family.attention), tell)
+
+
+def _stream_before_mlp(family: Family, block: Any, tell: Tell) -> Any:
+    return _before(block.get_submodule(family.mlp_norm or family.mlp), tell)
+
+
+def _mlp_input(family: Family, block: Any, tell: Tell) -> Any:
+    if not family.mlp_norm:
+        return _before(block.get_submodule(family.mlp), tell)
+    return _after(block.get_submodule(family.mlp_norm), tell)
+
+
+def _mlp_output(family: Family, block: Any, tell: Tell) -> Any:
+    return _after(block.get_submodule(family.mlp_after or family.mlp), tell)
+
+
+SITES: Mapping[str, Callable[[Family, Any, Tell], Any]] = {
+    "attn_z": lambda names, block, tell: _before(block.get_submodule(names.attention_end), tell),
+    "attn_probs": lambda names, block, tell: _weights(block.get_submodule(names.attention), tell),
+    "attn_out": _attention_output,
+    "resid_mid": _stream_before_mlp,
     "mlp_in_normed": _before_gain,
-    "mlp_in": lambda at, block, tell: _after(block.get_submodule(at.mlp_norm), tell),
-    "mlp_raw": lambda at, block, tell: _after(block.get_submodule(at.mlp), tell),
-    "mlp_out": lambda at, block, tell: _after(block.get_submodule(at.mlp_after or at.mlp), tell),
+    "mlp_in": _mlp_input,
+    "mlp_raw": lambda names, block, tell: _after(block.get_submodule(names.mlp), tell),
+    "mlp_out": _mlp_output,
 }
 """Sites inside a block, and the module that shows each."""
 

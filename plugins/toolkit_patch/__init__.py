@@ -23,7 +23,7 @@ def toolkit_parts() -> Iterator[Part]:
         params=Delta,
         run=_delta.patch,
         estimates=Estimates(cost=_cost.screening),
-        reads=("samples", "features", "spaces"),
+        reads=("samples", "features", "comparisons", "spaces"),
         writes=("effects", "features"),
         uses_model=True,
         uses_saes=True,

@@ -8,11 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from toolkit.comparisons import Comparison, read_comparisons, rows_of
 from toolkit.errors import DataError, choices, nearest
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+
+    from toolkit.work import Inputs
 
 
 @dataclass(frozen=True)
@@ -38,40 +41,53 @@ class Known:
     features: Mapping[str, Sequence[Feature]]
 
 
-def known(features: pa.Table, between: tuple[str, str] | None) -> Known:
+def known(inputs: Inputs, between: tuple[str, str] | None) -> Known:
     """Read what `compare.welch` wrote; without `between`, of the one comparison there is."""
+    comparison = _comparison(read_comparisons(inputs), between)
     stats: dict[tuple[str, int], dict[tuple[str, str], float]] = {}
-    for row in features.to_pylist():
-        stats.setdefault((row["space"], row["feature"]), {})[row["stat"], row["group"]] = row[
-            "number"
-        ]
-    contrasts = sorted({group for found in stats.values() for stat, group in found if stat == "d"})
-    groups = _groups(contrasts, between)
+    for row in rows_of(inputs.read("features"), comparison).to_pylist():
+        of_feature = stats.setdefault((row["space"], row["feature"]), {})
+        of_feature[row["stat"], row["group"]] = row["number"]
+    first, second = comparison.group_names
     made: dict[str, list[Feature]] = {}
     for (space, index), found in sorted(stats.items()):
-        if found.get(("d", " vs ".join(groups))) is not None:
-            made.setdefault(space, []).append(_feature(space, index, found, groups))
-    return Known(groups, made)
+        if found.get(("d", comparison.name)) is not None:
+            feature = _feature(space, index, found, (first, second), comparison.name)
+            made.setdefault(space, []).append(feature)
+    return Known((first, second), made)
 
 
-def _groups(contrasts: Sequence[str], between: tuple[str, str] | None) -> tuple[str, str]:
-    asked = " vs ".join(between) if between else None
-    if asked is not None and asked not in contrasts:
+def _comparison(comparisons: Sequence[Comparison], between: tuple[str, str] | None) -> Comparison:
+    """The comparison whose features are screened: rows of two are never mixed."""
+    of_groups = [one for one in comparisons if one.effect == "d"]
+    names = sorted({one.name for one in of_groups})
+    same = [one for one in of_groups if between is None or one.group_names == tuple(between)]
+    if between is not None and not same:
+        asked = " vs ".join(between)
         raise DataError(
-            f"between: no stage compared '{asked}'.{nearest(asked, contrasts)} Comparisons: "
-            f"{choices(contrasts)}."
+            f"between: no stage compared '{asked}'.{nearest(asked, names)} Comparisons: "
+            f"{choices(names) if names else 'none'}."
         )
-    if asked is None and len(contrasts) != 1:
+    if len({one.group_names for one in same}) != 1:
         raise DataError(
-            f"between: the needed stages made {len(contrasts)} comparisons ({choices(contrasts)}); "
-            "name the groups of one."
+            f"between: the needed stages made {len(names)} comparisons "
+            f"({choices(names) if names else 'none'}); name the groups of one."
         )
-    first, _, second = (asked or contrasts[0]).partition(" vs ")
-    return first, second
+    if len(same) > 1:
+        labels = choices([one.label for one in same])
+        raise DataError(
+            f"needs: {len(same)} of the needed stages compared '{same[0].name}' ({labels}), and "
+            "their numbers differ. Need only the stage whose features are to be screened."
+        )
+    return same[0]
 
 
 def _feature(
-    space: str, index: int, found: Mapping[tuple[str, str], float], groups: tuple[str, str]
+    space: str,
+    index: int,
+    found: Mapping[tuple[str, str], float],
+    groups: tuple[str, str],
+    contrast: str,
 ) -> Feature:
     def number(stat: str, group: str) -> float:
         if found.get((stat, group)) is None:
@@ -82,7 +98,6 @@ def _feature(
             )
         return found[stat, group]
 
-    contrast = " vs ".join(groups)
     means, rates = ([number(stat, group) for group in groups] for stat in ("mean", "density"))
     fired, d, q = int(number("fired", "")), number("d", contrast), number("q", contrast)
     return Feature(space, index, (means[0], means[1]), sum(rates) / 2, fired, d, q)

@@ -67,7 +67,7 @@ class Outcome:
 
 
 def patch(work: Work) -> Rows:
-    """Rows of `effects` for each point and summed up (sample `*`), and a verdict for each feature."""
+    """Rows of `effects` for each point and summed up (sample `*`); a verdict for each feature."""
     points = _points(work)
     screen = _screen(work, points)
     found: dict[tuple[Feature, str], list[Outcome]] = {}
@@ -114,7 +114,7 @@ def _points(work: Work) -> list[Point]:
 
 def _screen(work: Work, points: Sequence[Point]) -> Screen:
     params, model = work.params, work.model
-    everything = known(work.inputs.read("features"), params.between)
+    everything = known(work.inputs, params.between)
     features = chosen(
         everything,
         top=params.top,
@@ -214,9 +214,8 @@ def _at_point(screen: Screen, point: Point) -> Iterator[tuple[tuple[Feature, str
             for feature in screen.features
             for edit in _edits(screen, feature, own[feature.space])
         ]
-    states = model.suffix(
-        prefix, [(screen.saes[feature.space].layer, row) for feature, _, row in edits]
-    )
+    layers = torch.tensor([screen.saes[feature.space].layer for feature, _, _ in edits])
+    states = model.suffix(prefix, layers, torch.stack([row for _, _, row in edits]))
     base = torch.log_softmax(
         model.unembed(prefix.captured[model.last_hookpoint()][None]).double().cpu(), dim=-1
     )

@@ -11,21 +11,19 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from toolkit.errors import BadInput, DataError
-from toolkit.models import Draw, Generated, Model, Span, Tokens
+from toolkit.models import Model, Span, Tokens
 from toolkit.parts import Params
+from toolkit.sessions import Generated
 from toolkit.tables import arrow_schema
 from toolkit.work import Prompt, Reply, Rows, Work
 
 from ._slot_machine import COMPONENTS, TRUNCATED, Game, SlotMachine, canonical
 from ._strict import Strict, make
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class Play(Params):
@@ -87,7 +85,7 @@ class Play(Params):
 
 @dataclass(frozen=True)
 class Condition:
-    """What games of one kind have in common. `mask` names the components: bit 0 is G, bit 4 is P."""
+    """What games of one kind share. `mask` names the components: bit 0 is G, bit 4 is P."""
 
     layout: str
     mode: str
@@ -196,7 +194,11 @@ def _play_round(
     until = "\n" if decision_line(params) == "choice" else None
     batch = [list(one.tokens.ids) for one in seen]
     replies: list[Generated] = work.model.generate(
-        batch, _draw(work, live), most=params.most, until=until
+        batch,
+        _draw(work, live),
+        max_tokens=params.most,
+        temperature=params.temperature,
+        until=until,
     )
     for table, prompt, reply in zip(live, seen, replies, strict=True):
         _take(work, game, table, prompt, reply, _judge(parse, reply))
@@ -215,16 +217,10 @@ def _see(model: Model, prompt: Prompt, table: _Table, *, chat: bool) -> _Seen:
     return _Seen(tokens, tuple(span for span in moved if span[1] < span[2]))
 
 
-def _draw(work: Work, live: Sequence[_Table]) -> Draw:
-    def draw(row: int, count: int, probabilities: Tensor) -> int:
+def _draw(work: Work, live: Sequence[_Table]) -> Callable[[int, int], float]:
+    def draw(row: int, count: int) -> float:
         table = live[row]
-        uniform = work.rng("play.token", table.game, table.state["round"], count).random()
-        try:
-            return choose(probabilities, uniform, work.params.temperature)
-        except DataError as error:
-            raise DataError(
-                f"{table.game}, round {table.state['round']}, token {count}: {error}"
-            ) from error
+        return float(work.rng("play.token", table.game, table.state["round"], count).random())
 
     return draw
 

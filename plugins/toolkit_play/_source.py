@@ -163,7 +163,8 @@ def _with_reply(model: Model, prompt: Tokens, row: _Row) -> Tokens:
         )
     pieces = _pieces(model, row["reply_ids"])
     spans = (*prompt.spans, (GENERATION, len(prompt.ids), len(ids)))
-    return Tokens(prompt.text + "".join(pieces), tuple(ids), (*prompt.pieces, *pieces), spans)
+    text = prompt.text + "".join(pieces)
+    return Tokens(text, tuple(ids), (*prompt.pieces, *pieces), spans, prompt.bos)
 
 
 def _pieces(model: Model, ids: Sequence[int]) -> list[str]:
@@ -193,6 +194,7 @@ def _sample(row: _Row, tokens: Tokens) -> dict[str, Any]:
         "pieces": tokens.pieces,
         "spans": [{"name": name, "start": start, "end": end} for name, start, end in tokens.spans],
         "prompt_hash": row["prompt_hash"],
+        "bos": tokens.bos,
     }
 
 

@@ -260,6 +260,7 @@ def _sample(sample: Sample, tokens: Tokens) -> dict[str, Any]:
         "pieces": tokens.pieces,
         "spans": [],
         "prompt_hash": digest,
+        "bos": tokens.bos,
     }
 
 

@@ -36,5 +36,5 @@ def toolkit_parts() -> Iterator[Part]:
         "published.",
         params=_exp1_json.Exp1Json,
         run=_exp1_json.write_exp1_json,
-        reads=("features", "spaces"),
+        reads=("features", "comparisons", "spaces"),
     )

@@ -9,15 +9,14 @@ significant.
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
+from toolkit.comparisons import Comparison, read_comparisons, rows_of
 from toolkit.errors import DataError, choices, nearest
-from toolkit.halves import rows_of_half
 from toolkit.hookpoints import hookpoint
 from toolkit.parts import Params
 from toolkit.work import SinkWork
@@ -65,9 +64,14 @@ class Exp1Json(Params):
 
 def write_exp1_json(work: SinkWork) -> Iterator[tuple[str, bytes]]:
     """One file: totals, and for each layer its significant features, the least p first."""
-    rows = _of_the_comparison(work.inputs.read("features"), work.params)
+    import pyarrow as pa
+
+    chosen = _chosen(read_comparisons(work.inputs), work.params)
+    features = work.inputs.read("features")
+    rows = pa.concat_tables([rows_of(features, comparison) for comparison in chosen])
     layers = _layers(work.inputs.read("spaces"), rows)
-    sizes = [_size(rows, group) for group in work.params.groups]
+    size_of = {group.name: group.samples for group in chosen[0].groups}
+    sizes = [size_of[group] for group in work.params.groups]
     results = {
         str(layer): _layer(layer, facts, rows, work.params, sizes)
         for layer, facts in sorted(layers.items())
@@ -76,7 +80,7 @@ def write_exp1_json(work: SinkWork) -> Iterator[tuple[str, bytes]]:
         "timestamp": stamp(work.at),
         "feature_type": _kind(layers),
         "sae_source": _source(layers),
-        "total_experiments_processed": sum(size or 0 for size in sizes),
+        "total_experiments_processed": sum(sizes),
         "layers_analyzed": sorted(layers),
         "total_significant_features": sum(one["n_significant"] for one in results.values()),
         "total_significant_by_p": _total([one["n_significant_by_p"] for one in results.values()]),
@@ -88,43 +92,34 @@ def write_exp1_json(work: SinkWork) -> Iterator[tuple[str, bytes]]:
     yield FILE, (json.dumps(found, indent=1) + "\n").encode()
 
 
-def _of_the_comparison(features: pa.Table, params: Exp1Json) -> pa.Table:
-    """The rows of one comparison; another stage that made the same one is an error."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    rows = features.filter(
-        pc.is_in(features["group"], value_set=pa.array([params.contrast, *params.groups]))
-    )
-    anywhere = pc.any(pc.equal(rows["group"], params.contrast)).as_py()
-    rows = rows_of_half(rows, params.half)
-    tested = rows.filter(pc.equal(rows["group"], params.contrast))
-    if anywhere and not len(tested):
+def _chosen(comparisons: Sequence[Comparison], params: Exp1Json) -> list[Comparison]:
+    """The comparison that is published, of each stage that made it for other spaces; two in one
+    space are an error.
+    """
+    of_groups = [one for one in comparisons if one.effect == "d"]
+    same = [one for one in of_groups if one.group_names == params.groups]
+    if not same:
+        known = sorted({one.name for one in of_groups})
+        there = f" The run compares: {choices(known)}." if known else " The run compares no groups."
+        raise DataError(
+            f"exp1_json: no row compares {params.contrast}.{nearest(params.contrast, known)}{there}"
+        )
+    found = [one for one in same if one.half == params.half]
+    if not found:
         units = "all units" if params.half == "all" else f"the half '{params.half}'"
         raise DataError(
             f"exp1_json: {params.contrast} was compared, but not on {units}. Say `half:` as the "
             "stage that is to be published does."
         )
-    if not len(tested):
-        known = sorted(
-            group for group in pc.unique(features["group"]).to_pylist() if " vs " in group
-        )
-        there = f" The run compares: {choices(known)}." if known else " The run compares no groups."
-        raise DataError(
-            f"exp1_json: no row compares {params.contrast}.{nearest(params.contrast, known)}{there}"
-        )
-    counts = (
-        tested.filter(pc.equal(tested["stat"], "q"))
-        .group_by(["space", "feature"])
-        .aggregate([([], "count_all")])
-    )
-    if counts.num_rows and pc.max(counts["count_all"]).as_py() > 1:
+    spaces = Counter(space for one in found for space in one.tested)
+    if max(spaces.values(), default=1) > 1:
+        labels = choices([one.label for one in found])
         raise DataError(
             f"exp1_json: more than one stage compares {params.contrast} in one space (half: "
-            f"{params.half}), and the file has place for one. Put the other comparison into a spec "
-            "of its own."
+            f"{params.half}; {labels}), and the file has room for one. Put the other comparison "
+            "into a spec of its own."
         )
-    return rows
+    return found
 
 
 def _layers(spaces: pa.Table, rows: pa.Table) -> dict[int, dict[str, Any]]:
@@ -145,9 +140,9 @@ def _layers(spaces: pa.Table, rows: pa.Table) -> dict[int, dict[str, Any]]:
     )
     layers = {hookpoint(row["hookpoint"]).layer: row for row in wanted}
     if twice is not None or len(layers) < len(wanted):
+        several = f"spaces are at {twice}" if twice else "places of one layer were compared"
         raise DataError(
-            "exp1_json: "
-            f"{'several spaces are at ' + twice if twice else 'several places of one layer were compared'}; "
+            f"exp1_json: several {several}; "
             "the file has place for one a layer. Take the sink `json`, which keeps the space in "
             "every row."
         )
@@ -159,19 +154,8 @@ def _total(counts: Sequence[int | None]) -> int | None:
     return sum(known) if len(known) == len(counts) else None
 
 
-def _size(rows: pa.Table, group: str) -> int | None:
-    """How many samples a group has, as the rows of its means say."""
-    import pyarrow.compute as pc
-
-    own = rows.filter(
-        pc.and_(pc.equal(rows["stat"], "mean"), pc.equal(rows["group"], group))
-    ).slice(0, 1)
-    found = re.match(r"(\d+) samples?\b", str(own["text"][0])) if len(own) else None
-    return int(found[1]) if found else None
-
-
 def _layer(
-    layer: int, space: Mapping[str, Any], rows: pa.Table, params: Exp1Json, sizes: list[int | None]
+    layer: int, space: Mapping[str, Any], rows: pa.Table, params: Exp1Json, sizes: list[int]
 ) -> dict[str, Any]:
     import pyarrow.compute as pc
 

@@ -34,7 +34,7 @@ def toolkit_parts() -> Iterator[Part]:
         name="layer-profile",
         title="Layers",
         help="How many features differ at each layer, in which direction, and how strongly.",
-        reads=("features", "spaces"),
+        reads=("features", "comparisons", "spaces"),
         run=_layer_profile.figures,
         order=20,
     )
@@ -42,7 +42,7 @@ def toolkit_parts() -> Iterator[Part]:
         name="volcano",
         title="Effect and evidence",
         help="Each feature's effect size against the strength of the evidence for it.",
-        reads=("features", "spaces"),
+        reads=("features", "comparisons", "spaces"),
         run=_volcano.figures,
         order=21,
     )
@@ -50,7 +50,7 @@ def toolkit_parts() -> Iterator[Part]:
         name="top-features",
         title="Top features",
         help="The features that differ most clearly, and the samples in which they fire hardest.",
-        reads=("features", "spaces", "activations", "samples", "sample_meta"),
+        reads=("features", "comparisons", "spaces", "activations", "samples", "sample_meta"),
         run=_top_features.figures,
         order=22,
     )
@@ -115,8 +115,8 @@ def _comparisons() -> Iterator[Part]:
             run=run,
             version="4" if name == "welch" else "3",
             reads=("samples", "sample_meta", "activations", "spaces"),
-            optional=("features",),
-            writes=("features",),
+            optional=("features", "comparisons"),
+            writes=("features", "comparisons"),
             estimates=Estimates(cost=_cost.comparison(name), comparison=_compares.features),
         )
 
@@ -165,7 +165,7 @@ def _baselines() -> Iterator[Part]:
         reads=("samples", "sample_meta"),
         optional=("streams",),
         replaces_model="streams",
-        writes=("features", "spaces"),
+        writes=("features", "comparisons", "spaces"),
         uses_model=True,
     )
     yield ReportSection(
@@ -190,13 +190,13 @@ def _paths_and_ranks() -> Iterator[Part]:
         estimates=Estimates(cost=_cost.ranking, comparison=_compares.ranking),
         version="2",
         reads=("samples", "sample_meta", "activations", "spaces"),
-        writes=("features",),
+        writes=("features", "comparisons"),
     )
     yield ReportSection(
         name="ranking",
         title="Features that rise with the label",
         help="How many pass as published and soundly, and the first of each.",
-        reads=("features", "spaces"),
+        reads=("features", "comparisons", "spaces"),
         run=_ranking_section.figures,
         order=23,
     )
@@ -205,7 +205,7 @@ def _paths_and_ranks() -> Iterator[Part]:
         help="Rankings as ranked_features.csv and feature_examples.json, the published shapes.",
         params=_ranking_sink.RankingFiles,
         run=_ranking_sink.write_ranking,
-        reads=("features", "spaces", "samples", "sample_meta", "activations"),
+        reads=("features", "comparisons", "spaces", "samples", "sample_meta", "activations"),
     )
     yield StagePart(
         name="trace.pathway",

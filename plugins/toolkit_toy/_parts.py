@@ -87,7 +87,18 @@ def count(work: Work) -> Rows:
     ids = [f"n{i:06d}" for i in range(n)]
     hashes = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
     empty: list[list[Any]] = [[] for _ in ids]
-    columns = [ids, ids, hashes, texts, empty, [text.split() for text in texts], empty, hashes]
+    pieces = [text.split() for text in texts]
+    columns = {
+        "sample": ids,
+        "unit": ids,
+        "cluster": hashes,
+        "text": texts,
+        "token_ids": empty,
+        "pieces": pieces,
+        "spans": empty,
+        "prompt_hash": hashes,
+        "bos": [False] * n,
+    }
     yield "samples", pa.table(columns, schema=arrow_schema("samples"))
     groups = ["even" if i % 2 == 0 else "odd" for i in range(n)]
     yield (

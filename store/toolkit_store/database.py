@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.errors import DataError, StoreError
 from toolkit.tables import TABLES, arrow_schema
 from toolkit_store.background import background
-from toolkit_store.lance import lancedb, without_blobs
+from toolkit_store.lance import lancedb, reason, without_blobs
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,13 +48,17 @@ _LARGE_FILE = 16 << 20
 joining takes memory.
 """
 _AT_ONCE = timedelta(milliseconds=1)
-"""The youngest old version that `tidy` removes; LanceDB warns of zero, and the caller holds both
-locks.
+"""The youngest old version that `drop_old` removes; LanceDB warns of zero, and the caller holds
+both locks.
 """
 _A_DAY = timedelta(days=1)
 _OF_THIS_MACHINE = ("file:", "file-object-store:", "memory:", "shared-memory:")
 _RETRIES = MappingProxyType({"client_max_retries": "3", "client_retry_timeout": "30"})
 """Without them a dead address is called for three minutes."""
+_RESTORE = (
+    " `toolkit store check` names files that are not what was written; put them back from a copy "
+    "of the store, or run into a new store: --store."
+)
 _HALF_MAX = 65504.0
 _CACHE_BYTES = 256 << 20
 _BATCH_ROWS, _LONG_BATCH_ROWS = 8192, 256
@@ -158,52 +162,44 @@ class Database:
             if found is not None and found.count_rows(where):
                 found.delete(where)
 
-    def tidy(self, name: str) -> None:
+    def compact(self, name: str) -> None:
         """Join small files and bring the indexes up to date."""
         with self._explained("clean", name):
-            found = self._table(name)
-            if found is not None:
-                found.optimize()
-                for column in self._lacks(name, found):
-                    self._index(found, column)
+            table = self._table(name)
+            if table is not None:
+                table.optimize()
+                for column in self._lacks(name, table):
+                    self._index(table, column)
 
-    def settle(self, name: str) -> None:
-        """`tidy` after postings were added: where those have made large files, only their indexes
-        are brought up to date.
+    def reindex(self, name: str) -> None:
+        """`compact` after postings were added: where those have made large files, only their
+        indexes are brought up to date.
 
         They are made anew, which reads a number and a key a row; LanceDB brings none up to date
         without joining files.
         """
         with self._explained("clean", name):
-            found = self._table(name)
-            if found is not None and _is_large(name, found):
-                for column in self._to_index(name, found):
-                    self._index(found, column)
+            table = self._table(name)
+            if table is not None and _is_large(name, table):
+                for column in self._to_index(name, table):
+                    self._index(table, column)
                 return
-        self.tidy(name)
+        self.compact(name)
 
-    def drop_old(self, name: str, *, settling: bool) -> None:
-        """Remove old versions and what cut-off writes left; `settling`, not of large postings,
+    def drop_old(self, name: str, *, reindexing: bool) -> None:
+        """Remove old versions and what cut-off writes left; `reindexing`, not of large postings,
         which LanceDB would join with that.
 
         In a folder nobody else may be at the table; elsewhere nobody can know that, and a day has
         to pass.
         """
         with self._explained("clean", name):
-            found = self._table(name)
-            if found is not None and not (settling and _is_large(name, found)):
+            table = self._table(name)
+            if table is not None and not (reindexing and _is_large(name, table)):
                 here = self._folder is not None
-                found.optimize(
+                table.optimize(
                     cleanup_older_than=_AT_ONCE if here else _A_DAY, delete_unverified=here
                 )
-
-    def makes_index(self, name: str, *, settling: bool) -> bool:
-        """Whether `tidy`, or `settle`, will read a column of all rows to make an index."""
-        with self._explained("read", name):
-            found = self._table(name)
-            return found is not None and bool(
-                (settling and _is_large(name, found)) or self._lacks(name, found)
-            )
 
     def _lacks(self, name: str, found: Any) -> list[str]:
         there = {column for index in found.list_indices() for column in index.columns}
@@ -308,23 +304,6 @@ class Database:
             found = self._table(name)
             return 0 if found is None else int(found.count_rows())
 
-    def fragments_of(self, name: str, where: str) -> set[int]:
-        """The fragments of a table in which there are such rows."""
-        import pyarrow.compute as pc
-
-        fragments: set[int] = set()
-        with self._explained("read", name):
-            query = self._query(name, where, ["step"])
-            for batch in (
-                query.with_row_id(True).to_batches(batch_size=_BATCH_ROWS)
-                if query is not None
-                else ()
-            ):
-                fragments.update(
-                    pc.unique(pc.shift_right(batch["_rowid"], 32)).to_pylist()
-                )  # the row's number is below
-        return fragments
-
     def indexed(self, name: str) -> bool:
         """Whether the table's indexes have all its rows."""
         with self._explained("read", name):
@@ -421,7 +400,10 @@ class Database:
         except (OSError, RuntimeError, ValueError) as error:
             self._tables.pop(name, None)
             self._readers.pop(name, None)
-            raise StoreError(f"Could not {verb} table '{name}' in {self.uri}: {error}.") from error
+            advice = _RESTORE if verb == "read" else ""
+            raise StoreError(
+                f"Could not {verb} table '{name}' in {self.uri}: {reason(error)}.{advice}"
+            ) from error
 
 
 @cache

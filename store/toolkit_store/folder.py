@@ -1,4 +1,4 @@
-"""A store's folder: how it is recognised, made, refused and brought up to date.
+"""A store's folder: how it is recognised, made and refused.
 
     <store>/toolkit-store.json   the marker: {"format", "made_by", "made_at", "values"}; a folder
     with it is a store
@@ -15,58 +15,28 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from toolkit import __version__
 from toolkit.errors import BadInput, StoreNotUsable, choices
-from toolkit.tables import STORE_FORMAT, TABLES
-from toolkit_store import locks
-from toolkit_store.upkeep.file_record import FileRecord
+from toolkit.tables import STORE_FORMAT
 
 MARKER = "toolkit-store.json"
-READABLE = (1, 2, 3)
-"""Older formats that can be read as they are."""
 VALUES = ("float32", "float16")
 
 
-def _to_format_2(folder: Path) -> None:
-    """Format 1 had no postings, though it declared them, and no record of files."""
-    shutil.rmtree(folder / "tables" / "postings.lance", ignore_errors=True)
-    _make_folders(folder)
-    record = FileRecord(folder / "tables", folder / "files")
-    for name in TABLES:
-        record.renew(name)
-
-
-def _with_newer_tables(folder: Path) -> None:
-    """Formats 2 and 3 lacked tables that later ones have; each is made when its first rows come."""
-    _make_folders(folder)
-
-
-MIGRATIONS: dict[int, Callable[[Path], None]] = {
-    1: _to_format_2,
-    2: _with_newer_tables,
-    3: _with_newer_tables,
-}
-"""Format found -> what turns such a store into the next format. Each must be safe to repeat after a
-kill.
-"""
-
-
 def prepare(path: str | Path, *, create: bool, read_only: bool, values: str | None = None) -> Path:
-    """The folder of a store that can be used as asked, made or migrated if needed; else the error
+    """The folder of a store that can be used as asked, made if needed; else the error
     that says what to do.
     """
     folder = _absolute(path)
     if values not in (None, *VALUES):
         raise BadInput(f"A store keeps values as {choices(VALUES)}, not as '{values}'.")
     if _exists(folder):
-        _check_format(folder, read_only)
+        _check_format(folder)
         _check_values(folder, values)
     elif create and not read_only:
         _make(folder, values or VALUES[0])
@@ -129,7 +99,13 @@ def _exists(folder: Path) -> bool:
 
 def values_of(folder: Path) -> str:
     """The type in which a store keeps the values of activations."""
-    return str(_read_marker(folder).get("values", VALUES[0]))
+    values = _read_marker(folder).get("values")
+    if values not in VALUES:
+        raise StoreNotUsable(
+            f"The marker {folder / MARKER} says that values are kept as {values!r}; it must be "
+            f"{choices(VALUES)}. {_RESTORE}"
+        )
+    return str(values)
 
 
 def _check_values(folder: Path, values: str | None) -> None:
@@ -195,42 +171,17 @@ def _read_format(folder: Path) -> int:
 _RESTORE = "Put back the file from a copy of the store, or give --store a new folder."
 
 
-def _check_format(folder: Path, read_only: bool) -> None:
-    found = _read_format(folder)
-    if found > STORE_FORMAT:
+def _check_format(folder: Path) -> None:
+    number = _read_format(folder)
+    if number > STORE_FORMAT:
         raise StoreNotUsable(
-            f"The store at {folder} has format {found}; this toolkit ({__version__}) reads up to "
+            f"The store at {folder} has format {number}; this toolkit ({__version__}) reads "
             f"format {STORE_FORMAT}. Upgrade: python -m pip install -U sae-toolkit"
         )
-    if found < STORE_FORMAT and not (read_only and found in READABLE):
-        _migrate_all(folder, found, read_only)
-
-
-def _migrate_all(folder: Path, found: int, read_only: bool) -> None:
-    """Bring a store up to date while nobody writes to it; another process may have done so while
-    this one waited.
-    """
-    for version in range(found, STORE_FORMAT):
-        _check_migration(folder, version, read_only)
-    with locks.lease(folder / "locks" / "writer.lock").held(60.0, None):
-        for version in range(_read_format(folder), STORE_FORMAT):
-            MIGRATIONS[version](folder)
-        _write_marker(folder, values_of(folder))
-
-
-def _check_migration(folder: Path, version: int, read_only: bool) -> None:
-    where = (
-        f"The store at {folder} has format {version}, this toolkit ({__version__}) writes format "
-        f"{STORE_FORMAT}"
-    )
-    if version not in MIGRATIONS:
+    if number < STORE_FORMAT:
         raise StoreNotUsable(
-            f"{where} and knows no way from one to the other. Give --store a new folder."
-        )
-    if read_only:
-        raise StoreNotUsable(
-            f"{where}, and it was opened for reading only. Open it once for writing: that migrates "
-            "it."
+            f"The store at {folder} has format {number}; this toolkit ({__version__}) reads "
+            f"format {STORE_FORMAT} and converts none. Give --store a new folder."
         )
 
 

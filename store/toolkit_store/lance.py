@@ -9,6 +9,7 @@ out afterwards: whoever imports it later gets it whole.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -45,6 +46,12 @@ def lancedb() -> Any:
         import lancedb
 
     return lancedb
+
+
+def reason(error: BaseException) -> str:
+    """What LanceDB says, without the place in its own source."""
+    text = " ".join(str(error).split()).removeprefix("lance error: ")
+    return re.sub(r",? \S+\.rs:\d+:\d+", "", text)[:300].rstrip(".")
 
 
 def without_blobs(query: Any) -> Any:

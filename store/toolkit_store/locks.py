@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -27,6 +29,34 @@ class InUse(StoreError):
 
 OnWait = Callable[[str], None]
 _POLL_S = 0.05
+_TELL_EVERY_S = 60.0
+
+
+def log_wait(message: str) -> None:
+    """Say on stderr what is waited for."""
+    logging.getLogger("toolkit_store").warning(message)
+
+
+class Wait:
+    """Waiting for a lock: says once a minute who has it, and gives up after `wait_s` seconds."""
+
+    def __init__(self, uri: object, wait_s: float | None, on_wait: OnWait | None) -> None:
+        self._uri, self._wait_s, self._on_wait = uri, wait_s, on_wait
+        self._begin = time.monotonic()
+        self._next = self._begin
+
+    def go_on(self, holder: str, advice: str = "") -> None:
+        """Refuse to wait for longer, or say who is waited for if that is due."""
+        now = time.monotonic()
+        if self._wait_s is not None and now >= self._begin + self._wait_s:
+            raise InUse(
+                f"The store at {self._uri} is in use by {holder}, still after {self._wait_s:g} s. "
+                f"Wait for it to end, or stop it, and issue the same command again.{advice}"
+            )
+        if self._on_wait and now >= self._next:
+            waited = f", waited {now - self._begin:.0f} s" if now - self._begin >= 1 else ""
+            self._on_wait(f"Waiting for {holder} to finish with the store at {self._uri}{waited}")
+            self._next = now + _TELL_EVERY_S
 
 
 class Hold(Protocol):
@@ -39,8 +69,8 @@ class Hold(Protocol):
         """Give it up."""
 
 
-Take = Callable[[float, OnWait | None], Hold]
-"""Waits so many seconds for a lock, then gives up naming who has it."""
+Take = Callable[[float | None, OnWait | None], Hold]
+"""Waits for a lock; after so many seconds, if any are given, gives up naming who has it."""
 
 
 class Lease:
@@ -69,10 +99,8 @@ class Lease:
             self._hold.check()
 
     @contextlib.contextmanager
-    def held(self, wait_s: float, on_wait: OnWait | None) -> Iterator[None]:
-        """Hold the lease inside the block; wait for another process to let it go, then give up
-        naming that process.
-        """
+    def held(self, wait_s: float | None, on_wait: OnWait | None) -> Iterator[None]:
+        """Hold the lease inside the block, after another process has let it go."""
         with self._guard:
             if self._depth == 0:
                 self._hold = self._take(wait_s, on_wait)
@@ -101,7 +129,7 @@ def lease(path: Path) -> Lease:
 class _FileHold:
     """A lock file in hand: the kernel takes it away from nobody."""
 
-    def __init__(self, path: Path, wait_s: float, on_wait: OnWait | None) -> None:
+    def __init__(self, path: Path, wait_s: float | None, on_wait: OnWait | None) -> None:
         self._file = _locked(path, fcntl.LOCK_EX, wait_s, on_wait)
         _sign(self._file)
 
@@ -131,7 +159,7 @@ def alone(path: Path, wait_s: float) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _file_lock(path: Path, kind: int, wait_s: float) -> Iterator[None]:
+def _file_lock(path: Path, kind: int, wait_s: float | None) -> Iterator[None]:
     file = _locked(path, kind, wait_s, None)
     try:
         if kind == fcntl.LOCK_EX:
@@ -141,7 +169,7 @@ def _file_lock(path: Path, kind: int, wait_s: float) -> Iterator[None]:
         os.close(file)
 
 
-def _locked(path: Path, kind: int, wait_s: float, on_wait: OnWait | None) -> int:
+def _locked(path: Path, kind: int, wait_s: float | None, on_wait: OnWait | None) -> int:
     """A descriptor that holds the lock; closing it lets go."""
     try:
         file = _open(path)
@@ -164,19 +192,11 @@ def _open(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
 
 
-def _wait(file: int, path: Path, kind: int, wait_s: float, on_wait: OnWait | None) -> None:
-    end = time.monotonic() + wait_s
-    told = False
+def _wait(file: int, path: Path, kind: int, wait_s: float | None, on_wait: OnWait | None) -> None:
+    waiting = Wait(path.parent.parent, wait_s, on_wait)
     while not _try(file, kind):
         holder = os.pread(file, 200, 0).decode("utf-8", "replace").strip() or "another process"
-        if time.monotonic() >= end:
-            raise InUse(
-                f"The store at {path.parent.parent} is in use by {holder}, still after {wait_s:g} "
-                "s. Wait for it to end, or stop it, and issue the same command again."
-            )
-        if on_wait and not told:
-            on_wait(f"Waiting for {holder} to finish with the store at {path.parent.parent}")
-            told = True
+        waiting.go_on(holder)
         time.sleep(_POLL_S)
 
 
@@ -192,4 +212,6 @@ def _sign(file: int) -> None:
     """Write who holds the lock. On a full or read-only disk the lock holds all the same."""
     with contextlib.suppress(OSError):
         os.ftruncate(file, 0)
-        os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        since = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
+        holder = f"process {os.getpid()} on {socket.gethostname()} since {since}"
+        os.pwrite(file, holder.encode(), 0)

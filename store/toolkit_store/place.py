@@ -20,7 +20,6 @@ from urllib.parse import quote, unquote
 from toolkit_store import folder, locks, remote
 from toolkit_store.database import Database
 from toolkit_store.upkeep.file_record import Entry, FileRecord
-from toolkit_store.upkeep.lance_manifest import Fragment
 
 _LOCAL_PART = "toolkit-runs@"
 
@@ -31,7 +30,9 @@ def local_part(uri: str) -> Path:
 
 
 def uri_of(path: str | Path) -> str | None:
-    """The URI that `path` is, or whose local part it is; None for a folder with everything in it."""
+    """The URI that `path` is, or whose local part it is; None for a folder with everything in
+    it.
+    """
     if "://" in str(path):
         return str(path).rstrip("/")
     name = Path(path).name
@@ -39,7 +40,7 @@ def uri_of(path: str | Path) -> str | None:
 
 
 def placed(path: str | Path, *, create: bool, read_only: bool, values: str | None) -> Place:
-    """The place of a store that can be used as asked, made or migrated if needed; else the error
+    """The place of a store that can be used as asked, made if needed; else the error
     that says what to do.
     """
     uri = uri_of(path)
@@ -54,14 +55,15 @@ class Record(Protocol):
     """What `toolkit_store.upkeep.file_record.FileRecord` does."""
 
     def begin(self, table: str, used: Callable[[], bool]) -> None: ...
-    def hold(self, table: str, which: Callable[[Fragment], bool]) -> None: ...
+    def verify(self, table: str) -> None: ...
     def note(self, table: str) -> None: ...
+    def begin_removal(self, table: str) -> None: ...
     def renew(self, table: str) -> None: ...
-    def rows(self, table: str) -> int | None: ...
     def faults(self, table: str, used: Callable[[], bool]) -> Iterator[tuple[str, str]]: ...
     def known(self, table: str) -> dict[str, Entry]: ...
     def damaged(self, table: str) -> Iterator[tuple[str, str]]: ...
     def missing(self, table: str) -> list[str]: ...
+    def removing(self, table: str) -> bool: ...
     def unrecorded(self, table: str) -> list[str]: ...
 
 
@@ -135,17 +137,16 @@ class _NoRecord:
 
     def begin(self, table: str, used: Callable[[], bool]) -> None: ...
 
-    def hold(self, table: str, which: Callable[[Fragment], bool]) -> None: ...
-
-    def rows(self, table: str) -> int | None:
-        return None
-
-    def faults(self, table: str, used: Callable[[], bool]) -> Iterator[tuple[str, str]]:
-        return iter(())
+    def verify(self, table: str) -> None: ...
 
     def note(self, table: str) -> None: ...
 
+    def begin_removal(self, table: str) -> None: ...
+
     def renew(self, table: str) -> None: ...
+
+    def faults(self, table: str, used: Callable[[], bool]) -> Iterator[tuple[str, str]]:
+        return iter(())
 
     def known(self, table: str) -> dict[str, Entry]:
         return {}
@@ -155,6 +156,9 @@ class _NoRecord:
 
     def missing(self, table: str) -> list[str]:
         return []
+
+    def removing(self, table: str) -> bool:
+        return False
 
     def unrecorded(self, table: str) -> list[str]:
         return []

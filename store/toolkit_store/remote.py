@@ -14,7 +14,6 @@ refuses such a step, since its rows are more than the ledger says, and `Store.ch
 from __future__ import annotations
 
 import os
-import re
 import socket
 import threading
 import time
@@ -29,7 +28,8 @@ from toolkit.errors import BadInput, StoreError, StoreNotUsable, choices
 from toolkit.tables import STORE_FORMAT
 from toolkit_store.database import Database
 from toolkit_store.folder import VALUES
-from toolkit_store.locks import InUse, Lease, OnWait
+from toolkit_store.lance import reason
+from toolkit_store.locks import Lease, OnWait, Wait
 
 TABLE = "toolkit_store"
 BEAT_S, EXPIRES_S, POLL_S = 5.0, 30.0, 0.25
@@ -127,7 +127,7 @@ def _reached(database: Database) -> Iterator[None]:
     try:
         yield
     except _ERRORS as error:
-        why = _why(error)
+        why = reason(error)
         advice = _SCHEME if "for scheme" in why else _ADDRESS
         raise StoreNotUsable(
             f"The store at {database.uri} cannot be reached: {why}. {advice}"
@@ -141,12 +141,6 @@ _ADDRESS = (
 )
 
 
-def _why(error: BaseException) -> str:
-    """What LanceDB says, without the place in its own source."""
-    text = " ".join(str(error).split()).removeprefix("lance error: ")
-    return re.sub(r",? \S+\.rs:\d+:\d+", "", text)[:300].rstrip(".")
-
-
 # --- the lease ---
 
 
@@ -155,13 +149,14 @@ def lease(database: Database) -> Lease:
     return Lease.shared(database.uri, lambda wait_s, on_wait: _taken(database, wait_s, on_wait))
 
 
-def _taken(database: Database, wait_s: float, on_wait: OnWait | None) -> Hold:
+def _taken(database: Database, wait_s: float | None, on_wait: OnWait | None) -> Hold:
     """The lease, once nobody has it or its holder has been silent for too long."""
     with _reached(database):
         table = _opened(database)
     if table is None:
         raise StoreNotUsable(f"The store at {database.uri} is gone.")
-    end, told, last, since = time.monotonic() + wait_s, False, None, time.monotonic()
+    waiting = Wait(database.uri, wait_s, on_wait)
+    last, since = None, time.monotonic()
     while True:
         with _reached(database):
             found = _seen(table)
@@ -173,22 +168,17 @@ def _taken(database: Database, wait_s: float, on_wait: OnWait | None) -> Hold:
             if hold is not None:
                 return hold
             last = None
-        elif time.monotonic() >= end:
-            raise InUse(
-                f"The store at {database.uri} is in use by {found.holder}, still after {wait_s:g} "
-                "s. Wait for it to end, or stop it, and issue the same command again. If it was "
-                f"killed, the store is free {EXPIRES_S:g} s after that."
-            )
-        elif on_wait and not told:
-            on_wait(f"Waiting for {found.holder} to finish with the store at {database.uri}")
-            told = True
+        else:
+            advice = f" If it was killed, the store is free {EXPIRES_S:g} s after that."
+            waiting.go_on(found.holder, advice)
         time.sleep(POLL_S)
 
 
 def _try(database: Database, table: Any, found: Marker) -> Hold | None:
     """The lease, unless somebody was faster."""
     started, epoch = time.monotonic(), found.epoch + 1
-    holder = f"process {os.getpid()} on {socket.gethostname()}"
+    now = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
+    holder = f"process {os.getpid()} on {socket.gethostname()} since {now}"
     where = (
         f"epoch = {found.epoch} AND beat = {found.beat} AND holder = "
         f"'{found.holder.replace(chr(39), chr(39) * 2)}'"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -24,11 +24,12 @@ from toolkit_store import locks
 from toolkit_store.database import BITMAPS_FROM, INDEXES, Database, among, equals
 from toolkit_store.index import build as indexing
 from toolkit_store.index.postings import number_key, space_key
+from toolkit_store.locks import OnWait
 from toolkit_store.place import Place, placed
 from toolkit_store.upkeep import check as checking
 from toolkit_store.upkeep.check import CheckReport
 from toolkit_store.upkeep.file_record import Damaged
-from toolkit_store.write import dividing, ledger, rows
+from toolkit_store.write import by_space, ledger, rows
 from toolkit_store.write.keeping import CleanReport, Keeper
 
 if TYPE_CHECKING:
@@ -62,19 +63,32 @@ class Store:
         self._place, self._files, self._lease = place, place.files, place.lease
         self._keeper = Keeper(place, self._steps)
         self._present: dict[str, tuple[int, set[str]]] = {}
+        self._sound = False
 
     # --- writing ---
 
     def writer(
-        self, *, wait_s: float = 60.0, on_wait: Callable[[str], None] | None = None
+        self, *, wait_s: float | None = None, on_wait: OnWait = locks.log_wait
     ) -> AbstractContextManager[None]:
-        """The lease to write. Hold it over a run; each commit inside enters it again at no cost."""
+        """The lease to write. Hold it over a run; each commit inside enters it again at no cost.
+
+        While another process has it, `on_wait` says once a minute who has it and since when; after
+        `wait_s` seconds, if given, `InUse` is raised.
+        """
         if self.read_only:
             raise StoreError(
                 f"The store at {self.uri} was opened for reading only; open it without read_only "
                 "to write."
             )
-        return self._lease.held(wait_s, on_wait)
+        return self._writing(wait_s, on_wait)
+
+    @contextmanager
+    def _writing(self, wait_s: float | None, on_wait: OnWait) -> Iterator[None]:
+        with self._lease.held(wait_s, on_wait):
+            if not self._sound:
+                self._keeper.verify_tables()
+                self._sound = True
+            yield
 
     def commit(self, row: StepRow, tables: Tables) -> bool:
         """Keep a step's rows and enter it into the ledger; False, and nothing written, if it is
@@ -83,28 +97,29 @@ class Store:
         `row.tables` is filled in here with the rows written, so that the ledger is right by
         construction.
         """
-        for name in tables:
-            rows.check_name(name)
-        return self.commit_derived([(row, tables)]) == 1
+        return self.commit_many([(row, tables)]) == 1
+
+    def commit_many(self, steps: Sequence[tuple[StepRow, Tables]]) -> int:
+        """`commit` for several steps, which are entered at once, or none: rows of one table make
+        one write, however many steps they are of. How many steps were new.
+        """
+        for _, tables in steps:
+            for name in tables:
+                rows.check_name(name)
+        return self.commit_derived(steps)
 
     def commit_derived(self, steps: Sequence[tuple[StepRow, Tables]]) -> int:
-        """`commit` for the store's own steps, which write the tables that it derives; several are
-        entered at once, or none.
-
-        The steps write to the same tables, one table after the other. How many were new is given
-        back.
-        """
+        """`commit_many` for the store's own steps, which write the tables that it derives."""
         with self.writer(), self._lease.turn:
             known = self._known([row.key for row, _ in steps])
-            new = [(row, tables) for row, tables in steps if row.key not in known]
-            counts: dict[str, dict[str, int]] = {row.key: {} for row, _ in new}
-            for name in new[0][1] if new else ():
-                for key, count in self._take(
-                    name, [(row.key, tables[name]) for row, tables in new]
-                ).items():
+            new = {row.key: (row, tables) for row, tables in steps if row.key not in known}
+            counts: dict[str, dict[str, int]] = {key: {} for key in new}
+            for name in dict.fromkeys(name for _, tables in new.values() for name in tables):
+                parts = [(key, tables[name]) for key, (_, tables) in new.items() if name in tables]
+                for key, count in self._take(name, parts).items():
                     counts[key][name] = count
             if new:
-                self._enter([replace(row, tables=counts[row.key]) for row, _ in new])
+                self._enter([replace(row, tables=counts[key]) for key, (row, _) in new.items()])
         return len(new)
 
     def _enter(self, new: Sequence[StepRow]) -> None:
@@ -131,7 +146,8 @@ class Store:
             with self._taking(keys[0]):
                 self._files.note(name)
                 if present is not None:
-                    self._present[name] = self.database.version(name), present | set(keys)
+                    present.update(keys)
+                    self._present[name] = self.database.version(name), present
         return counts
 
     def _counting(
@@ -184,7 +200,9 @@ class Store:
         pid: int | None = None,
         host: str | None = None,
     ) -> RunRow:
-        """Append a change of a run's state; time, process and host are this process's unless given."""
+        """Append a change of a run's state; time, process and host are this process's unless
+        given.
+        """
         with self.writer(), self._lease.turn:
             past = self.database.rows("runs", equals("run", run), ["seq"]).column("seq").to_pylist()
             row = RunRow(
@@ -221,14 +239,12 @@ class Store:
             self, self.database, cover, [row.key for row in found if row.tables.get("samples")], run
         )
         if not all(map(self.database.indexed, INDEXES)):
-            self._compact(settling=True)
+            self._compact(reindexing=True)
         return made
 
-    def hold(self, name: str, steps: Iterable[str]) -> None:
-        """Refuse to derive anything from these steps' rows if a file with some of them is not what
-        was written.
-        """
-        self._keeper.hold_steps(name, steps)
+    def verify(self, name: str) -> None:
+        """Refuse to derive anything from a table of which a file is not what was written."""
+        self._keeper.verify(name)
 
     # --- reading ---
 
@@ -273,7 +289,7 @@ class Store:
         with self.reading():
             return self._read(table, steps, wanted).select(wanted)
 
-    def divided(self, table: str, steps: Iterable[str], scratch: Path) -> Iterator[pa.Table]:
+    def read_by_space(self, table: str, steps: Iterable[str], scratch: Path) -> Iterator[pa.Table]:
         """What `read` gives, a part for each value of the first column of the key: memory holds one
         part, `scratch` (a file) the others.
         """
@@ -286,9 +302,9 @@ class Store:
                     for where in among("step", owners)
                     for chunk in self.database.batches(table, where)
                 )
-                pieces, found = dividing.divide(chunks, schema, schema.names[0], scratch)
+                pieces, found = by_space.divide(chunks, schema, schema.names[0], scratch)
             self._check_count(table, found, sum(owners.values()))
-            for part in dividing.parts(pieces, scratch):
+            for part in by_space.parts(pieces, scratch):
                 yield rows.ordered(table, part).select(_columns(table, None))
         finally:
             scratch.unlink(missing_ok=True)
@@ -333,10 +349,10 @@ class Store:
         with self.writer(wait_s=wait_s), self._lease.turn, _keeping(self.uri):
             before = self.database.usage()
             removed = {name: self._keeper.remove_orphans(name) for name in DATA_TABLES}
-            self._keeper.tidy(settling=False)
+            self._keeper.compact(reindexing=False)
             indexing.sweep(self.folder / "scratch")
             with self._place.alone(wait_s):
-                self._keeper.drop_old(settling=False)
+                self._keeper.drop_old(reindexing=False)
             self._present.clear()
             return self._keeper.report(before, removed)
 
@@ -344,14 +360,14 @@ class Store:
         """Join small files and bring indexes up to date; old versions go as well unless somebody is
         reading just then.
         """
-        return self._compact(settling=False)
+        return self._compact(reindexing=False)
 
-    def _compact(self, *, settling: bool) -> CleanReport:
+    def _compact(self, *, reindexing: bool) -> CleanReport:
         with self.writer(), self._lease.turn, _keeping(self.uri):
             before = self.database.usage()
-            self._keeper.tidy(settling=settling)
+            self._keeper.compact(reindexing=reindexing)
             with suppress(locks.InUse), self._place.alone(0):
-                self._keeper.drop_old(settling=settling)
+                self._keeper.drop_old(reindexing=reindexing)
             self._present.clear()
             return self._keeper.report(before, {})
 
@@ -388,7 +404,7 @@ class Store:
         against the ledger.
         """
         with self.reading():
-            return checking.report(self._place, lambda: self._steps(None), self._keeper.used)
+            return checking.report(self._place, lambda: self._steps(None), self._keeper.used_tables)
 
     # --- without locks, for the above ---
 

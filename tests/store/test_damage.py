@@ -4,7 +4,8 @@ derived from.
 
 from __future__ import annotations
 
-import json
+import re
+import shutil
 import struct
 from collections.abc import Callable
 from functools import partial
@@ -18,8 +19,8 @@ from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_step
 from toolkit_store import Store, locks, open_store
 from toolkit_store.database import Database
-from toolkit_store.upkeep import lance_manifest as manifest
-from toolkit_store.upkeep.file_record import FileRecord, every
+from toolkit_store.upkeep import file_record
+from toolkit_store.upkeep.file_record import FileRecord
 
 VALUE = 1.5
 
@@ -135,10 +136,10 @@ def test_an_index_is_not_derived_from_a_file_that_is_gone_or_shorter(store: Stor
     sound = path.read_bytes()
     path.write_bytes(sound[:-1])
     with pytest.raises(StoreError, match=rf"{path}: it has {len(sound) - 1:,} bytes"):
-        store._files.hold("activations", every)
+        store.verify("activations")
     path.unlink()
     with pytest.raises(StoreError, match=rf"{path}: it is missing"):
-        store._files.hold("activations", every)
+        store.verify("activations")
 
 
 def test_orphans_are_not_removed_from_a_damaged_table(store: Store) -> None:
@@ -154,31 +155,20 @@ def test_orphans_are_not_removed_from_a_damaged_table(store: Store) -> None:
     assert store.clean().rows == {"activations": 1}
 
 
-def test_only_files_that_are_read_are_held(store: Store) -> None:
+def test_a_file_is_hashed_again_when_it_has_changed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str] = []
+    entry = file_record._entry
+    monkeypatch.setattr(file_record, "_entry", lambda path: hashed.append(path.name) or entry(path))
+    other = open_store(store.folder)
+    other.verify("activations")
+    assert len(hashed) == len(other._files.known("activations"))
+    other.verify("activations")
+    assert len(hashed) == len(other._files.known("activations"))
     flip(data_file(store))
-    store._keeper.hold_steps("activations", ["l"])
     with pytest.raises(StoreError, match="its SHA-256 is"):
-        store._keeper.hold_steps("activations", ["k"])
-
-
-def test_a_manifest_says_which_files_a_version_has(store: Store) -> None:
-    store.index(["k", "l"])
-    store.commit(make_step("m"), {"activations": acts("m")})
-    store.database.delete("activations", "step = 'k'")
-    table = store.folder / "tables" / "activations.lance"
-    found = manifest.read(table / str(manifest.newest(manifest.manifests(table))))
-    assert (found.version, found.rows) == (store.database.version("activations"), 2)
-    assert [(fragment.rows, fragment.removed) for fragment in found.fragments] == [(2, 1), (1, 0)]
-    assert {path.name for path in (table / "_indices").iterdir()} >= set(found.indexes)
-    assert len(found.indexes) == 1
-    names = [name for fragment in found.fragments for name in fragment.files]
-    assert [name.split("/")[0] for name in names] == ["data", "_deletions", "data"]
-    assert all((table / name).is_file() for name in names)
-    newest = (table / str(manifest.newest(manifest.manifests(table)))).read_bytes()
-    for cut in (b"", b"LANC" * 8, newest[:90]):
-        (table / "x").write_bytes(cut)
-        with pytest.raises(ValueError, match="is not a manifest of LanceDB"):
-            manifest.read(table / "x")
+        other.verify("activations")
 
 
 # --- the record ---
@@ -222,69 +212,94 @@ def test_the_record_of_a_table_without_rows_of_a_step_is_made(store: Store) -> N
     assert open_store(store.folder).check().problems == []
 
 
-@pytest.mark.parametrize("line", [0, 2, -1])
-def test_a_line_that_cannot_be_read_is_a_problem(store: Store, line: int) -> None:
-    lines = record(store).read_bytes().splitlines(keepends=True)
-    lines[line] = lines[line].replace(b'"sha256"', b'"sha25v"')
-    record(store).write_bytes(b"".join(lines))
+def seal(content: bytes) -> bytes:
+    return content[: content.index(b"\n") + 1]
+
+
+SPOILT: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "emptied": (lambda content: b"", "its first line cannot be read"),
+    "cut after its first line": (seal, r"it ends [\d,]+ bytes before its end"),
+    "cut after a line": (
+        lambda content: content[: content.rindex(b"\n", 0, -1) + 1],
+        r"it ends [\d,]+ bytes before its end",
+    ),
+    "without its first line": (
+        lambda content: content.removeprefix(seal(content)),
+        "its first line cannot be read",
+    ),
+    "with another hash": (
+        lambda content: content.replace(b'"sha256": "', b'"sha256": "0', 2)[: len(content)],
+        "its first line",
+    ),
+    "with another name": (
+        lambda content: content.replace(b"data/", b"date/", 1),
+        "its SHA-256 is not the one in its first line",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_a_record_that_is_not_as_it_was_written_is_a_problem(store: Store, how: str) -> None:
+    """Also with a flipped value: the record that would name it must not be trusted."""
+    spoil, what = SPOILT[how]
+    sound, path = record(store).read_bytes(), data_file(store)
+    value = flip(path)
+    record(store).write_bytes(spoil(sound))
     again = open_store(store.folder)
-    wanted = f"{record(store)}: line {line % len(lines) + 1} cannot be read"
-    assert again.check().problems[0] == wanted
-    with pytest.raises(StoreError, match=wanted):
-        again.commit(make_step("m"), {"activations": acts("m")})
-
-
-def test_a_record_that_ends_too_early_is_a_problem(store: Store) -> None:
-    lines = record(store).read_bytes().splitlines(keepends=True)
-    last = next(
-        at for at, line in enumerate(lines) if manifest.version_of(json.loads(line)["file"]) == 1
-    )
-    record(store).write_bytes(b"".join(lines[: last + 1]))
-    assert open_store(store.folder).check().problems == [
-        f"{record(store)}: it ends before 2 rows, which the ledger says table 'activations' has"
-    ]
-
-
-def test_a_file_that_the_last_version_needs_must_be_in_the_record(store: Store) -> None:
-    path = data_file(store)
-    content = record(store).read_text()
-    record(store).write_text(content.replace(path.name, path.name.replace("0", "2", 1)))
-    again, what = (
-        open_store(store.folder),
-        f"{path}: {record(store)} does not have it, though it has what refers to it",
-    )
-    assert again.check().problems == [what]
-    for write in (again.compact, partial(again.commit, make_step("m"), {"activations": acts("m")})):
-        with pytest.raises(StoreError, match=what):
+    (problem,) = again.check().problems
+    assert re.match(f"{record(store)}: {what}", problem)
+    for write in (
+        again.compact,
+        again.clean,
+        partial(again.commit, make_step("m"), {"activations": acts("m")}),
+    ):
+        with pytest.raises(StoreError, match=f"{record(store)}: {what}"):
             write()
+    record(store).write_bytes(sound)
+    path.write_bytes(value)
+    assert open_store(store.folder).check().problems == []
+
+
+def test_a_table_that_is_gone_is_a_problem(store: Store) -> None:
+    """With its record or without: nothing is written beside it, so no run says that it is done."""
+    shutil.rmtree(store.folder / "tables" / "activations.lance")
+    assert "it is missing" in open_store(store.folder).check().problems[0]
+    with pytest.raises(StoreError, match="it is missing"):
+        open_store(store.folder).record_run(run="r", name="n", state="done")
+    record(store).unlink()
+    assert open_store(store.folder).check().problems == [
+        f"{record(store)}: the record of the table's files is gone"
+    ]
+    with pytest.raises(StoreError, match="the record of the table's files is gone"):
+        open_store(store.folder).record_run(run="r", name="n", state="done")
 
 
 def test_the_last_version_must_be_there(store: Store) -> None:
     """LanceDB goes back to the one before without a word."""
     table = store.folder / "tables" / "steps.lance"
-    name = str(manifest.newest(manifest.manifests(table)))
+    name = str(file_record.newest(file_record._manifests(table)))
     (table / name).unlink()
     again, what = (
         open_store(store.folder),
         f"{table / name}: it is missing: it is the last version of the table that is recorded",
     )
-    assert again.check().problems == [what]
+    assert what in again.check().problems
     with pytest.raises(StoreError, match=what):
         again.commit(make_step("m"), {"activations": acts("m")})
 
 
-def test_manifests_are_recorded_last(store: Store) -> None:
-    """So a record that was cut off while it was written lacks nothing that its last version needs."""
-    names = [json.loads(line)["file"] for line in record(store).read_text().splitlines()]
-    at = next(place for place, name in enumerate(names) if name.startswith("_versions/"))
-    assert any(name.startswith("data/") for name in names[:at])
-    whole = record(store).read_bytes()
-    for size in range(0, len(whole), 7):
-        record(store).write_bytes(whole[:size])
-        faults = FileRecord(store.folder / "tables", store.folder / "files").faults(
-            "activations", lambda: True
-        )
-        assert list(faults) == []
+def test_a_record_that_was_cut_off_while_it_grew_is_as_it_was_before(store: Store) -> None:
+    before = record(store).read_bytes()
+    store.commit(make_step("m"), {"activations": acts("m")})
+    after = record(store).read_bytes()
+    assert after.startswith(before[len(seal(before)) :], len(seal(before)))
+    for size in range(len(before), len(after), 7):
+        record(store).write_bytes(seal(before) + after[len(seal(before)) : size])
+        files = FileRecord(store.folder / "tables", store.folder / "files")
+        assert list(files.faults("activations", lambda: True)) == []
+        assert len(files.unrecorded("activations")) == 3
+    assert open_store(store.folder).commit(make_step("n"), {"activations": acts("n")})
+    assert open_store(store.folder).check().problems == []
 
 
 def test_a_kill_between_removing_old_versions_and_recording_it_is_no_fault(
@@ -292,8 +307,8 @@ def test_a_kill_between_removing_old_versions_and_recording_it_is_no_fault(
 ) -> None:
     monkeypatch.setattr(store._files, "renew", lambda table: None)
     with store.writer():
-        store.database.tidy("activations")
-        store._keeper.drop_old(settling=False)
+        store.database.compact("activations")
+        store._keeper.drop_old(reindexing=False)
     again = open_store(store.folder)
     assert again.check().problems == []
     assert again.commit(make_step("m"), {"activations": acts("m")})
@@ -306,21 +321,21 @@ def test_a_kill_between_removing_old_versions_and_recording_it_is_no_fault(
 
 def test_readers_read_while_files_are_joined(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    tidy = Database.tidy
+    compact = Database.compact
 
     def beside(self: Database, name: str) -> None:
-        tidy(self, name)
+        compact(self, name)
         with locks._file_lock(
             store.folder / "locks" / "readers.lock", locks.fcntl.LOCK_SH, 0
         ):  # waits for nobody
             read.append(name)
 
-    monkeypatch.setattr(Database, "tidy", beside)
+    monkeypatch.setattr(Database, "compact", beside)
     store.compact()
     store.clean()
     store.index(["k", "l"])
     assert read.count("activations") == 3
-    assert read.count("postings") == 3
+    assert read.count("postings") == 1
     assert values(store) == {VALUE, 0.5}
 
 

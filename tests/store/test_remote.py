@@ -250,11 +250,9 @@ def test_a_holder_that_is_silent_loses_the_lease_and_finds_out(uri: str) -> None
     store = open_store(uri, create=True)
     silent = taken(uri, 0)
     silent._end.set()  # as when its process is stopped
-    heard: list[str] = []
+    holder, heard = remote._seen(silent._table).holder, list[str]()
     with store.writer(wait_s=20, on_wait=heard.append):
-        assert heard == [
-            f"Waiting for {remote._seen(silent._table).holder} to finish with the store at {uri}"
-        ]
+        assert heard == [f"Waiting for {holder} to finish with the store at {uri}"]
         fill(store)
     with pytest.raises(
         StoreError, match=r"The lease of the store at .* is lost: it could not be renewed"

@@ -1,4 +1,6 @@
-"""What a large table costs: steps by an index, long rows a few at a time, each key looked at once."""
+"""What a large table costs: steps by an index, long rows a few at a time, each key looked at
+once.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The store without accidents: opening and refusing, committing, reading back, hashing, cleaning."""
+"""The store without accidents: opening and refusing, committing, reading back, hashing,
+cleaning.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,11 @@ def example(name: str) -> pa.Table:
             [{"name": "n", "start": 0, "end": 4_000_000_000}],
             [],
         ],
+        "list<struct<space:string,features:uint32>>": [[{"space": "s", "features": 3}], []],
     }
+    groups = TABLES["comparisons"].columns["groups"]
+    counts = ("samples", "units", "prompts", "clusters", "not_measured", "shared")
+    values[groups] = [[{"name": "a", **dict.fromkeys(counts, 7)}], []]
     columns = {}
     for column, kind in TABLES[name].columns.items():
         plain = kind.rstrip("?")
@@ -172,26 +178,13 @@ def test_file_is_refused(tmp_path: Path) -> None:
             f'{{"format": {STORE_FORMAT + 1}}}',
             rf"has format {STORE_FORMAT + 1}; .* Upgrade: python -m pip install -U sae-toolkit",
         ),
-        ('{"format": 0}', "knows no way"),
+        ('{"format": 0}', r"has format 0; .* Give --store a new folder"),
     ],
 )
 def test_bad_marker(store: Store, text: str, message: str) -> None:
     (store.folder / "toolkit-store.json").write_text(text)
     with pytest.raises(StoreNotUsable, match=message):
         open_store(store.folder)
-
-
-def test_older_store_is_migrated_when_opened_for_writing(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (store.folder / "toolkit-store.json").write_text('{"format": 0}')
-    seen: list[Path] = []
-    monkeypatch.setitem(folder.MIGRATIONS, 0, seen.append)
-    with pytest.raises(StoreNotUsable, match="opened for reading only"):
-        open_store(store.folder, read_only=True)
-    open_store(store.folder)
-    open_store(store.folder)
-    assert seen == [store.folder]
 
 
 def test_read_only_medium(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from unittest import mock
 
 import pyarrow as pa
 import pytest
@@ -19,7 +21,7 @@ import pytest
 from toolkit.errors import StoreError, StoreNotUsable
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_step
-from toolkit_store import Store, open_store
+from toolkit_store import Store, locks, open_store
 from toolkit_store import open as open_features
 from toolkit_store.index.postings import number_key, space_key
 from toolkit_store.lance import lancedb
@@ -188,7 +190,7 @@ def check_two_and_two(where: Path | str, undisturbed: dict[str, str]) -> None:
     assert store.check().problems == []
 
 
-def test_writer_waits_tells_who_and_gives_up(tmp_path: Path) -> None:
+def test_writer_waits_and_says_for_whom_and_since_when(tmp_path: Path) -> None:
     store = open_store(tmp_path / "store", create=True)
     hold = (
         f"with t.open_store({store.uri!r}).writer(): print('held', flush=True); "
@@ -214,9 +216,22 @@ def test_writer_waits_tells_who_and_gives_up(tmp_path: Path) -> None:
             pass
         assert len(heard) == 1
         assert f"process {other.pid} on" in heard[0]
-        other.kill()
+        told: list[str] = []
+        with (
+            mock.patch.object(locks, "_TELL_EVERY_S", 0.2),
+            mock.patch.object(locks, "_POLL_S", 0.01),
+            store.writer(on_wait=lambda message: told.append(message) or tell_thrice(told, other)),
+        ):
+            assert commit(store, "after the wait")
+        assert re.search(rf"^Waiting for process {other.pid} on .* since 20\d\d-", told[0])
+        assert len(told) == 3
     with store.writer(wait_s=5), open_store(store.folder).writer(wait_s=0):
         assert commit(store, "k")
+
+
+def tell_thrice(told: list[str], other: subprocess.Popen[bytes]) -> None:
+    if len(told) == 3:
+        other.kill()
 
 
 def kill_often(place: Path, undisturbed: dict[str, str], kills: int, seed: int) -> Counter[str]:

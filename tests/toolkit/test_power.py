@@ -24,7 +24,7 @@ from toolkit._plan.power import (
     smallest_eta2,
     smallest_r,
 )
-from toolkit.costs import Comparison
+from toolkit.costs import PlannedComparison
 from toolkit.parts import StagePart
 from toolkit_stats import toolkit_parts
 from toolkit_store import open_store
@@ -114,7 +114,7 @@ def test_more_units_show_less_and_too_few_nothing() -> None:
     assert several == sorted(several, reverse=True)
 
 
-def counted(asked: Comparison, key: dict[str, Any]) -> dict[str, int] | None:
+def counted(asked: PlannedComparison, key: dict[str, Any]) -> dict[str, int] | None:
     samples = [{"sample": f"s{at}", "unit": f"u{at // 2}", "cluster": "same"} for at in range(60)]
     meta = [
         {"sample": f"s{at}", "string": None, "number": None, **row(at)}
@@ -132,52 +132,59 @@ def test_what_is_counted_is_what_the_comparison_takes_for_independent() -> None:
         "day": lambda at: {"key": "day", "string": f"d{at // 10}"},
     }
     groups = ("1000000", "0.1234567")
-    assert counted(Comparison(by="g", groups=("1e+06", None)), key) is None
-    assert counted(Comparison(by="g", groups=groups), key) == {"1000000": 1, "0.1234567": 1}
-    assert counted(Comparison(by="g", groups=groups, cluster="none"), key) == {
+    assert counted(PlannedComparison(by="g", groups=("1e+06", None)), key) is None
+    assert counted(PlannedComparison(by="g", groups=groups), key) == {"1000000": 1, "0.1234567": 1}
+    assert counted(PlannedComparison(by="g", groups=groups, cluster="none"), key) == {
         "1000000": 15,
         "0.1234567": 15,
     }
-    assert counted(Comparison(by="g", groups=groups, cluster="none", unit="sample"), key) == {
+    assert counted(
+        PlannedComparison(by="g", groups=groups, cluster="none", unit="sample"), key
+    ) == {
         "1000000": 30,
         "0.1234567": 30,
     }
-    assert counted(Comparison(by="g", groups=groups, cluster="none", unit="day"), key) == {
+    assert counted(PlannedComparison(by="g", groups=groups, cluster="none", unit="day"), key) == {
         "1000000": 3,
         "0.1234567": 3,
     }
-    assert counted(Comparison(by="g", groups=groups, cluster="none", unit="month"), key) is None
+    assert (
+        counted(PlannedComparison(by="g", groups=groups, cluster="none", unit="month"), key) is None
+    )
 
 
 def test_units_are_counted_of_a_number_and_of_several_groups() -> None:
     key = {"g": lambda at: {"key": "g", "number": float(at // 20)}}
     free = {"by": "g", "cluster": "none"}
-    assert counted(Comparison(**free, groups=None, effect="r"), key) == {"g": 30}
-    assert counted(Comparison(**free, groups=("0", "2"), effect="r"), key) == {"g": 20}
-    assert counted(Comparison(**free, groups=None, effect="eta2"), key) == {
+    assert counted(PlannedComparison(**free, groups=None, effect="r"), key) == {"g": 30}
+    assert counted(PlannedComparison(**free, groups=("0", "2"), effect="r"), key) == {"g": 20}
+    assert counted(PlannedComparison(**free, groups=None, effect="eta2"), key) == {
         "0": 10,
         "1": 10,
         "2": 10,
     }
-    assert counted(Comparison(**free, groups=("0", "1"), effect="eta2"), key) == {"0": 10, "1": 10}
-    assert counted(Comparison(by="h", groups=None, effect="r"), key) is None
-    half = counted(Comparison(**free, groups=None, effect="r", half="confirm"), key)
+    assert counted(PlannedComparison(**free, groups=("0", "1"), effect="eta2"), key) == {
+        "0": 10,
+        "1": 10,
+    }
+    assert counted(PlannedComparison(by="h", groups=None, effect="r"), key) is None
+    half = counted(PlannedComparison(**free, groups=None, effect="r", half="confirm"), key)
     assert half is not None
     assert 0 < half["g"] < 30
 
 
 def test_units_that_are_to_come_are_shared_out_over_the_groups() -> None:
-    assert _shared_out(Comparison(by="g", groups=("a", None)), 21) == {"a": 10, "rest": 10}
-    assert _shared_out(Comparison(by="g", groups=("a", "b", "c"), effect="eta2"), 21) == {
+    assert _shared_out(PlannedComparison(by="g", groups=("a", None)), 21) == {"a": 10, "rest": 10}
+    assert _shared_out(PlannedComparison(by="g", groups=("a", "b", "c"), effect="eta2"), 21) == {
         "a": 7,
         "b": 7,
         "c": 7,
     }
-    assert _shared_out(Comparison(by="g", groups=None, effect="eta2"), 21) == {
+    assert _shared_out(PlannedComparison(by="g", groups=None, effect="eta2"), 21) == {
         "another": 10,
         "one": 10,
     }
-    assert _shared_out(Comparison(by="g", groups=None, effect="r"), 21) == {"g": 21}
+    assert _shared_out(PlannedComparison(by="g", groups=None, effect="r"), 21) == {"g": 21}
 
 
 @pytest.mark.parametrize(
@@ -275,7 +282,7 @@ def test_units_and_equal_prompts_hold_samples_together() -> None:
 
 COUNTED = '''
 from toolkit import hookimpl
-from toolkit.costs import Comparison
+from toolkit.costs import PlannedComparison
 from toolkit.parts import Estimates, Params, StagePart
 
 
@@ -292,7 +299,11 @@ def toolkit_parts():
         run=lambda work: iter(()),
         reads=("samples", "sample_meta"),
         writes=("features",),
-        estimates=Estimates(comparison=lambda params, model: Comparison(by="group", groups=("even", None), family=model.get("family", 40))),
+        estimates=Estimates(
+            comparison=lambda params, model: PlannedComparison(
+                by="group", groups=("even", None), family=model.get("family", 40)
+            )
+        ),
     )
 '''
 

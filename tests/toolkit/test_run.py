@@ -139,11 +139,14 @@ def again(work):
     ids = [f"f{n}" for n in sorted(set(work.inputs.read("features").column("feature").to_pylist()))]
     hashes = [hashlib.sha256(i.encode()).hexdigest() for i in ids]
     empty = [[] for _ in ids]
-    yield "samples", pa.table([ids, ids, ids, ids, empty, empty, empty, hashes], schema=arrow_schema("samples"))
+    columns = [ids, ids, ids, ids, empty, empty, empty, hashes, [None] * len(ids)]
+    yield "samples", pa.table(columns, schema=arrow_schema("samples"))
 
 @hookimpl
 def toolkit_parts():
-    yield SourcePart(name="again", help="A sample for each feature.", run=again, reads=("features",))
+    yield SourcePart(
+        name="again", help="A sample for each feature.", run=again, reads=("features",)
+    )
 """
 
 
@@ -277,7 +280,10 @@ sys.stdin.read()
 
 def start(params, devices, folder):
     import os
-    return [PipedWorker("w", [sys.executable, "-c", HELLO], folder / "w.log", os.environ, device) for device in devices]
+    hello = [sys.executable, "-c", HELLO]
+    return [
+        PipedWorker("w", hello, folder / "w.log", os.environ, device) for device in devices
+    ]
 
 @hookimpl
 def toolkit_parts():

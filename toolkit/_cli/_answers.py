@@ -1,4 +1,6 @@
-"""What a query answers, and how it is printed: a table for people, or JSON, CSV or a Parquet file."""
+"""What a query answers, and how it is printed: a table for people, or JSON, CSV or a Parquet
+file.
+"""
 
 from __future__ import annotations
 
@@ -182,7 +184,9 @@ def _table(answer: Answer, rows: Sequence[Row]) -> str:
 
 
 def one_line(text: str) -> str:
-    """The text on one line: line ends as a visible mark, and nothing in it that steers a terminal."""
+    """The text on one line: line ends as a visible mark, and nothing in it that steers a
+    terminal.
+    """
     return "".join(
         letter if letter.isprintable() else {"\n": "↵", "\t": " ", "\xa0": " "}.get(letter, "·")
         for letter in text

@@ -1,4 +1,6 @@
-"""Text around a token, and the tokens in it marked: brightly in a terminal, in brackets elsewhere."""
+"""Text around a token, and the tokens in it marked: brightly in a terminal, in brackets
+elsewhere.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Statistics of features as lines for people: ranked, and each with what all stages wrote about it."""
+"""Statistics of features as lines for people: ranked, and each with what all stages wrote about
+it.
+"""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def command(files: tuple[Path, ...], out: Path | None) -> None:
     from toolkit._plugins.loading import load_parts
     from toolkit.errors import BadInput
 
-    text = json.dumps(spec_schema(load_parts(files)), indent=2) + "\n"
+    text = schema_text(load_parts(files))
     if out is None:
         click.echo(text, nl=False)
         return
@@ -46,6 +46,11 @@ def command(files: tuple[Path, ...], out: Path | None) -> None:
         raise BadInput(
             f"{out} cannot be written: {error.strerror}. Give another file with --out."
         ) from error
+
+
+def schema_text(parts: Parts) -> str:
+    """The schema as it is written to a file."""
+    return json.dumps(spec_schema(parts), indent=2) + "\n"
 
 
 def spec_schema(parts: Parts) -> dict[str, Any]:

@@ -94,6 +94,8 @@ def _check_only(download: hub.Download) -> Fetched:
     do.
     """
     found = hub.cached_files(download.wanted, download.patterns)
+    if not found:
+        raise BadInput(hub.not_cached(download.wanted.name, download.wanted.revision))
     for path in found.values():
         _check(path, path.stat().st_size)
     sizes = sum(path.stat().st_size for path in found.values())

@@ -9,7 +9,7 @@ steps before it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from toolkit._plan.keys import canonical, digest_of, key_of
@@ -19,6 +19,7 @@ from toolkit._spec.spec import EXAMINE, LoadedSpec, validate_params
 from toolkit.errors import SpecError, choices, nearest
 from toolkit.ledger import StepRow
 from toolkit.parts import UNHASHED, Identity, ModelPart, SaePart, SinkPart, SourcePart, StagePart
+from toolkit.secrets import NONE, Secrets, keyed_hash
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,6 +54,7 @@ class Stage:
     after: tuple[str, ...] = ()
     gate: str | None = None
     unloaded: bool = False
+    hidden: Mapping[str, Any] = field(default_factory=dict)
 
     def writes(self) -> tuple[str, ...]:
         """The tables that it writes with its params."""
@@ -105,13 +107,19 @@ class Stage:
             "files": self.files and self.files.digest,
         }
 
+    def recorded_params(self) -> dict[str, Any]:
+        """The params as they may be written down: environment values as the spec refers to them."""
+        return {**self.params.model_dump(mode="json"), **self.hidden}
+
     def _hashed_params(self) -> dict[str, Any]:
-        """Without the size of a step and what a part marked as unable to change results."""
+        """Without the size of a step and what a part marked as unable to change results; with a
+        keyed hash for what the environment gave.
+        """
         fields = type(self.params).model_fields
         out = {name for name, field in fields.items() if field.json_schema_extra == UNHASHED}
         out.add(self.part.steps.size or "")
         return {
-            name: value
+            name: keyed_hash(canonical({name: value})) if name in self.hidden else value
             for name, value in self.params.model_dump(mode="json").items()
             if name not in out
         }
@@ -134,6 +142,7 @@ class Plan:
     run: str
     stages: tuple[Stage, ...]
     sinks: tuple[Sink, ...]
+    secrets: Secrets = NONE
 
     @property
     def name(self) -> str:
@@ -169,7 +178,7 @@ def make_plan(resolved: Resolved, parts: Parts) -> Plan:
     stages = _stages(resolved, parts)
     _check_tables(loaded, stages)
     sinks = tuple(_sinks(loaded, parts))
-    return Plan(loaded, _run_id(resolved, stages), stages, sinks)
+    return Plan(loaded, _run_id(resolved, stages), stages, sinks, resolved.secrets())
 
 
 def _stages(resolved: Resolved, parts: Parts) -> tuple[Stage, ...]:
@@ -219,6 +228,7 @@ def _add_source(
         model,
         None,
         resolved.files.get(at),
+        hidden=loaded.written((*at, "with"), params),
     )
 
 
@@ -276,6 +286,7 @@ def _stage(
         _limit(spec) if part.steps.units else None,
         model,
         saes,
+        hidden=loaded.written((*at, "with"), params),
     )
 
 
@@ -349,7 +360,14 @@ def _examinations(resolved: Resolved, parts: Parts, stages: Sequence[Stage]) -> 
         id = EXAMINE if not found else f"{EXAMINE}.{len(found) + 1}"
         needs = (_read_by(resolved.loaded, number, stage),)
         found[about] = replace(
-            stage, id=id, part=part, params=part.params(), needs=needs, limit=None, gate=mode
+            stage,
+            id=id,
+            part=part,
+            params=part.params(),
+            needs=needs,
+            limit=None,
+            gate=mode,
+            hidden={},
         )
     return list(found.values())
 

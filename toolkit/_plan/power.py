@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit._plan.costs import max_samples
 from toolkit._plan.texts import facts
-from toolkit.costs import Comparison
+from toolkit.costs import PlannedComparison
 from toolkit.halves import in_half
 from toolkit.ledger import StepRow
 from toolkit.tables import written
@@ -37,7 +37,7 @@ def power_of(
     compares = stage.part.estimates.comparison
     if compares is None:
         return None
-    asked: Comparison = compares(stage.params, facts(stage.model))
+    asked: PlannedComparison = compares(stage.params, facts(stage.model))
     unknown = asked.discovered or asked.family == 0
     family = None if unknown else asked.family or _features(plan, stage, each=asked.each_space)
     source = next(
@@ -61,13 +61,13 @@ def power_of(
     return {**facts_of, "effect": asked.effect, asked.effect: effect}
 
 
-def _shared_out(asked: Comparison, units: int) -> dict[str, int]:
+def _shared_out(asked: PlannedComparison, units: int) -> dict[str, int]:
     """Groups of equal size; two if the spec names none, as two show the smallest effect."""
     names = _names(asked, ("one", "another"))
     return {name: units // len(names) for name in names}
 
 
-def _smallest(asked: Comparison, counts: Sequence[int], alpha: float) -> float | None:
+def _smallest(asked: PlannedComparison, counts: Sequence[int], alpha: float) -> float | None:
     if asked.effect == "r":
         return smallest_r(counts[0], alpha)
     if asked.effect == "eta2":
@@ -181,7 +181,7 @@ def _at_most(plan: Plan, stage: Stage) -> int | None:
 
 
 def _counted(
-    asked: Comparison, plan: Plan, read: Read, rows: Sequence[StepRow]
+    asked: PlannedComparison, plan: Plan, read: Read, rows: Sequence[StepRow]
 ) -> dict[str, int] | None:
     """Independent clusters of each group; None when the samples do not have the label."""
     meta = read("sample_meta", rows).to_pylist()
@@ -206,7 +206,7 @@ def _counted(
     return {name: _clusters(pairs) for name, pairs in held.items()}
 
 
-def _names(asked: Comparison, there: Iterable[str]) -> list[str]:
+def _names(asked: PlannedComparison, there: Iterable[str]) -> list[str]:
     """What the groups are called; samples over which a number is followed are one group, of its
     name.
     """
@@ -215,7 +215,7 @@ def _names(asked: Comparison, there: Iterable[str]) -> list[str]:
     return [name or "rest" for name in asked.groups or sorted(set(there))]
 
 
-def _group_of(asked: Comparison, value: str) -> str | None:
+def _group_of(asked: PlannedComparison, value: str) -> str | None:
     """The group of a sample with that value; None if it is in none."""
     named = asked.groups is None or value in asked.groups
     if asked.effect == "r":
@@ -223,7 +223,7 @@ def _group_of(asked: Comparison, value: str) -> str | None:
     return value if named else "rest" if None in (asked.groups or ()) else None
 
 
-def _held(asked: Comparison, unit: str, prompt: str) -> tuple[str, str]:
+def _held(asked: PlannedComparison, unit: str, prompt: str) -> tuple[str, str]:
     """What a sample holds together: its unit, and its prompt where equal ones join."""
     return f"u{unit}", f"p{prompt}" if asked.cluster == "prompt" else f"u{unit}"
 

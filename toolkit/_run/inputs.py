@@ -106,7 +106,7 @@ def _file(store: Store, folder: Path, table: str, keys: Sequence[str]) -> Path:
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         if _large(table):
-            parts = store.divided(table, keys, path.with_suffix(".parts"))
+            parts = store.read_by_space(table, keys, path.with_suffix(".parts"))
             write_parts(path, arrow_schema(table), (_once(table, part) for part in parts))
         else:
             write_arrow(path, _once(table, store.read(table, keys)))

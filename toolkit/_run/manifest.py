@@ -71,7 +71,7 @@ def make_manifest(
                 "part": stage.part.name,
                 "version": stage.part.version,
                 "help": stage.part.help,
-                "params": stage.params.model_dump(mode="json"),
+                "params": stage.recorded_params(),
                 "needs": list(stage.needs),
                 "writes": list(stage.writes()),
                 "key": key_of(canonical(stage.material())),

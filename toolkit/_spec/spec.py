@@ -22,8 +22,9 @@ from pydantic_core import PydanticCustomError
 
 from toolkit._spec.overlay import apply_set, label, merge, shared, shares_set
 from toolkit._spec.problems import Checked, checked, dotted, there
-from toolkit._spec.yaml import At, Node, expand, load_yaml, placed, plain
+from toolkit._spec.yaml import At, Node, expand, load_yaml, placed, plain, references
 from toolkit.errors import SpecError, nearest
+from toolkit.secrets import NONE, Secrets
 
 SOURCE = "samples"
 EXAMINE = "examine"
@@ -132,6 +133,19 @@ class LoadedSpec:
     path: Path
     files: tuple[Path, ...]
     root: Node = dataclasses.field(repr=False, compare=False)
+    secrets: Secrets = dataclasses.field(default=NONE, repr=False, compare=False)
+
+    def written(self, path: At, params: BaseModel) -> dict[str, Any]:
+        """The params that hold environment values, by field name, as the spec writes them."""
+        node = there(self.root, path)
+        if node is None or not isinstance(node.value, dict):
+            return {}
+        names = {field.alias or name: name for name, field in type(params).model_fields.items()}
+        return {
+            names[key]: plain(value)
+            for key, value in node.value.items()
+            if key in names and next(references(value), None) is not None
+        }
 
     def where(self, path: At) -> str:
         """`file:line` of the value at `path` or of its nearest parent, or the `--set` text that set
@@ -191,6 +205,7 @@ def _load(
         path,
         (*(file.absolute() for file in files), *(Path(o).absolute() for o in overlays)),
         root,
+        Secrets({name: os.environ[name] for name in references(root)}),
     )
 
 

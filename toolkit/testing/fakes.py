@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from toolkit.comparisons import ComparedGroup, Comparison
 from toolkit.errors import DataError, choices, nearest
 from toolkit.ledger import StepRow
 from toolkit.parts import NoParams
@@ -83,7 +84,46 @@ def make_work(
 ) -> Work:
     """One step over `tables`, as a stage's or source's function gets it."""
     given = NoParams() if params is None else params
-    return Work(given, seed, TableInputs(tables or {}), SilentReporter(), limit_units, model, saes)
+    step = hashlib.sha256(f"{type(given).__name__} {given!r} {seed}".encode()).hexdigest()
+    return Work(
+        given,
+        seed,
+        TableInputs(tables or {}),
+        SilentReporter(),
+        limit_units,
+        model,
+        saes,
+        step=step,
+    )
+
+
+def make_comparison(*groups: str, **fields: Any) -> Comparison:
+    """What a stage recorded of a comparison of these groups; `fields` are those that matter."""
+    sides = tuple(
+        ComparedGroup(name=name, samples=9, units=9, prompts=9, clusters=9) for name in groups
+    )
+    facts: dict[str, Any] = {
+        "id": " vs ".join(groups),
+        "part": "compare.welch",
+        "test": "welch",
+        "by": "group",
+        "effect": "d",
+        "groups": sides,
+        "half": "all",
+        "positions": "",
+        "unit": "unit",
+        "cluster": "prompt",
+        "family": "all",
+        "tested": {},
+        "correction": "bh",
+        "alpha": 0.05,
+    }
+    return Comparison(**{**facts, **fields})
+
+
+def make_comparisons(*comparisons: Comparison) -> pa.Table:
+    """Table `comparisons` with these rows."""
+    return _table("comparisons", [comparison.row() for comparison in comparisons])
 
 
 def make_samples(
@@ -149,6 +189,7 @@ def _sample(name: str, text: str) -> dict[str, Any]:
         "pieces": pieces,
         "spans": [{"name": "last", "start": len(pieces) - 1, "end": len(pieces)}] if pieces else [],
         "prompt_hash": digest,
+        "bos": False,
     }
 
 

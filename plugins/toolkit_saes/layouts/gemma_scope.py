@@ -28,6 +28,7 @@ from toolkit_saes.layouts.canonical import CanonicalSae, Facts, Weights
 from toolkit_saes.layouts.configurations import Entry, read_configurations
 from toolkit_saes.layouts.layers import all_there, chosen
 from toolkit_saes.layouts.placed import Placed
+from toolkit_saes.layouts.published import gemma_scope_facts
 from toolkit_saes.layouts.releases import canonical, embeddings, gemma_page, known, sparsities
 
 RECIPE = "gemma_scope: jumprelu, thresholds per feature, used as stored"
@@ -103,7 +104,7 @@ def identify(params: GemmaScope) -> Identity:
     facts = (
         _sizes(_files(params, found.folder))
         if found.folder and _all_there(params, found.folder)
-        else {}
+        else gemma_scope_facts(str(params.release), _listed(params) or ())
     )
     asked = [
         str(part)
@@ -133,7 +134,9 @@ def downloads(params: GemmaScope) -> Iterator[Download]:
 
 
 def _snapshot(params: GemmaScope) -> Snapshot:
-    return snapshot(str(params.release), params.at, _pattern(params, "*", "*", "*"))
+    published = known(params.release).get("revision") == params.at
+    pattern = _pattern(params, "*", "*", "*")
+    return snapshot(str(params.release), params.at, pattern, published=published)
 
 
 def _root(params: GemmaScope, report: Reporter) -> Path:

@@ -38,7 +38,8 @@ from toolkit_saes.layouts import openmoss as _openmoss
 from toolkit_saes.layouts.canonical import CanonicalSae, Facts, Weights
 from toolkit_saes.layouts.layers import all_there, chosen
 from toolkit_saes.layouts.placed import Placed
-from toolkit_saes.layouts.releases import llama_page
+from toolkit_saes.layouts.published import llama_scope_facts
+from toolkit_saes.layouts.releases import known, llama_page
 
 RECIPE = "llama_scope: jumprelu after folding dataset norms and decoder norms"
 NEEDED = (
@@ -100,7 +101,11 @@ def identify(params: LlamaScope) -> Identity:
         return Identity(root.name, "local", digest, _sizes(folders))
     found = _snapshot(params)
     there = found.folder is not None and all_there(params.layers, _by_layer(params, found.folder))
-    facts = _sizes(_folders(params, found.folder)) if found.folder and there else {}
+    facts = (
+        _sizes(_folders(params, found.folder))
+        if found.folder and there
+        else llama_scope_facts(str(params.release), params.layers)
+    )
     wanted = ":".join(filter(None, (params.folder, params.kind, str(params.layers))))
     return Identity(found.name, found.revision, f"{found.name}@{found.revision}:{wanted}", facts)
 
@@ -124,7 +129,8 @@ def downloads(params: LlamaScope) -> Iterator[Download]:
 
 def _snapshot(params: LlamaScope) -> Snapshot:
     below = f"{params.folder}/" if params.folder else ""
-    return snapshot(str(params.release), params.at, f"{below}*L*/*.json")
+    published = known(params.release).get("revision") == params.at
+    return snapshot(str(params.release), params.at, f"{below}*L*/*.json", published=published)
 
 
 def _root(params: LlamaScope, report: Reporter) -> Path:

@@ -91,7 +91,7 @@ def compare_residual(work: Work) -> Rows:
 
 
 def _tested(work: Work, design: Design, spaces: Sequence[Any], sides: Sequence[Moments]) -> Rows:
-    """Welch's test of every dimension of every layer, corrected and written as that of features is."""
+    """Welch's test of every dimension of every layer, corrected and written as for features."""
     import numpy as np
 
     from toolkit_stats.compare.run_comparison import Tested, rows_of
@@ -107,7 +107,12 @@ def _tested(work: Work, design: Design, spaces: Sequence[Any], sides: Sequence[M
         "p": found.p,
     }
     test = Test(
-        "welch", " vs ".join(params.between), "d", params.min_abs_d, run=lambda matrix, moments: {}
+        "welch",
+        " vs ".join(params.between),
+        "d",
+        params.min_abs_d,
+        "compare.residual",
+        run=lambda matrix, moments: {},
     )
     features = np.arange(a.mean.shape[1])
     tested = [

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from toolkit.comparisons import read_comparisons, rows_of
 from toolkit.errors import DataError, choices, nearest
-from toolkit.halves import rows_of_half
 from toolkit.work import Work
 
 if TYPE_CHECKING:
@@ -54,7 +54,6 @@ def candidates(work: Work, test: Test) -> Candidates | None:
         return None
     rows = _compared_before(work, test)
     marks = rows.filter(pc.equal(rows["stat"], "significant"))
-    _check_one(marks, test)
     kept = marks.filter(pc.greater(marks["number"], 0))
     sizes = rows.filter(pc.equal(rows["stat"], test.effect))
     size = {
@@ -72,40 +71,35 @@ def candidates(work: Work, test: Test) -> Candidates | None:
 
 
 def _compared_before(work: Work, test: Test) -> pa.Table:
-    """The rows of this comparison that needed stages made on the select half."""
-    features = work.inputs.read("features") if "features" in work.inputs.tables() else None
-    stats = pa.array(["significant", test.effect], pa.string())
-    rows = (
-        None if features is None else features.filter(pc.is_in(features["stat"], value_set=stats))
-    )
-    own = None if rows is None else rows.filter(pc.equal(rows["group"], test.contrast))
-    if rows is None or own is None or not len(own):
-        known = [] if rows is None else sorted(pc.unique(rows["group"]).to_pylist())
+    """The rows of this comparison that a needed stage made on the select half."""
+    every = read_comparisons(work.inputs)
+    same = [one for one in every if one.name == test.contrast and one.by == work.params.by]
+    if not same:
+        known = sorted({one.name for one in every})
         there = f" They compared: {choices(known)}." if known else ""
         raise DataError(
             "family: `discovered` tests what an earlier stage found, and no stage among the needs "
             f"compared '{test.contrast}'.{nearest(test.contrast, known)}{there} Add to the needs a "
             "stage that compares the same with `half: select`."
         )
-    found = rows_of_half(own, "select")
-    if not len(found):
-        where = "on the confirm half" if len(rows_of_half(own, "confirm")) else "on all units"
+    selecting = [one for one in same if one.half == "select"]
+    if not selecting:
+        confirmed = any(one.half == "confirm" for one in same)
+        where = "on the confirm half" if confirmed else "on all units"
         raise DataError(
             f"family: the stage before compared '{test.contrast}' {where}; units that chose a "
             "feature cannot confirm it. Say `half: select` there: this stage tests on `half: "
             "confirm`, which shares no unit with it."
         )
-    return found
-
-
-def _check_one(marks: pa.Table, test: Test) -> None:
-    counts = marks.group_by(["space", "feature"]).aggregate([([], "count_all")])
-    tests = sorted(pc.unique(marks["text"]).to_pylist())
-    if len(tests) > 1 or (counts.num_rows and pc.max(counts["count_all"]).as_py() > 1):
+    if len(selecting) > 1:
+        labels = sorted(one.describe() for one in selecting)
         raise DataError(
             f"family: more than one stage among the needs compared '{test.contrast}' on the select "
-            f"half ({choices(tests)}); need one of them only."
+            f"half ({choices(labels)}); need one of them only."
         )
+    features = rows_of(work.inputs.read("features"), selecting[0])
+    stats = pa.array(["significant", test.effect], pa.string())
+    return features.filter(pc.is_in(features["stat"], value_set=stats))
 
 
 def _among(rows: pa.Table, kept: pa.Table) -> pa.Table:

@@ -1,9 +1,9 @@
 """What report sections read: the contrasts in table `features`, feature by feature, and the spaces
 under short names.
 
-Rows of other parts are left alone; a contrast is a group that has `p`, `q`, `significant` and an
-effect: d of two groups, r of a trend, eta2 of several. Two tests of the same groups are two
-contrasts, told apart by the test that the text of their rows names.
+A contrast is one row of table `comparisons` with its rows of `features`: `p`, `q`, `significant`
+and an effect, which is d of two groups, r of a trend, eta2 of several. Rows of other parts are left
+alone.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from toolkit_stats.samples.positions import mark_of, rows_marked
+from toolkit.comparisons import Comparison, distinct_labels, read_comparisons, rows_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,17 +41,15 @@ class Space:
 class Found:
     """One contrast, an entry a feature, by space and then by feature. What is undefined is NaN.
 
-    `d` is the effect, whichever it is; `a` is what a positive one is higher in. `discovered` goes
-    by q alone, `twin` does in this SAE what another discovery does in another SAE of the same site.
+    `name` tells it from the other contrasts of the run. `d` is the effect, whichever it is; `a` is
+    what a positive one is higher in. `discovered` goes by q alone, `twin` does in this SAE what
+    another discovery does in another SAE of the same site.
     """
 
+    comparison: Comparison
     name: str
-    group: str
     a: str
     b: str
-    effect: str
-    how: str
-    sizes: Sequence[str]
     spaces: Sequence[Space]
     space: npt.NDArray[np.int64]
     feature: npt.NDArray[np.int64]
@@ -61,8 +59,35 @@ class Found:
     significant: npt.NDArray[np.bool_]
     discovered: npt.NDArray[np.bool_]
     twin: npt.NDArray[np.bool_]
-    adjusted: str
     adjusted_significant: npt.NDArray[np.bool_]
+
+    @property
+    def group(self) -> str:
+        """The group of its rows in table `features`."""
+        return self.comparison.name
+
+    @property
+    def effect(self) -> str:
+        """The statistic that is the effect."""
+        return self.comparison.effect
+
+    @property
+    def how(self) -> str:
+        """The test, and how it was corrected."""
+        return self.comparison.describe()
+
+    @property
+    def sizes(self) -> list[str]:
+        """The groups, and what stands behind their numbers."""
+        return [
+            f"{group.name or self.comparison.by}: {group.describe()}"
+            for group in self.comparison.groups
+        ]
+
+    @property
+    def adjusted(self) -> str:
+        """What the second test is adjusted for; empty without one."""
+        return self.comparison.adjusted
 
     @property
     def sides(self) -> tuple[str, ...]:
@@ -88,122 +113,68 @@ class Found:
 
 def read_contrasts(inputs: Inputs) -> Iterator[Found]:
     """Every contrast in `features`, in order of their names."""
-    import pyarrow.compute as pc
-
     if "features" not in inputs.tables():
         return
-    rows = inputs.read("features")
-    rows = rows.filter(
-        pc.is_in(
-            rows["stat"],
-            value_set=_strings([*STATS, *EFFECTS, *MARKS, "significant_adjusted", "mean"]),
-        )
-    )
-    means = _of(rows, "stat", "mean")
-    spaces = read_spaces(inputs, _unique(rows["space"]))
-    for group in _unique(_of(rows, "stat", "q")["group"]):
-        own = _of(rows, "group", group)
-        said = _unique(_of(own, "stat", "q")["text"])
-        for how in said:
-            test = how.rpartition(": ")[0]
-            stats = {
-                stat: _of(_of(own, "stat", stat), "text", how if stat == "q" else test)
-                for stat in (*STATS, *EFFECTS, "discovered")
-            }
-            stats |= {
-                stat: _beside(_of(own, "stat", stat), test)
-                for stat in ("same_as", "significant_adjusted")
-            }
-            effect = next((name for name in EFFECTS if len(stats[name])), None)
-            sides = _sides(group, effect, _unique(means["group"]))
-            if sides and effect and all(len(stats[stat]) for stat in STATS):
-                name = group if len(said) == 1 else f"{group}, {test}"
-                yield _contrast(
-                    (name, group, *sides),
-                    effect,
-                    how,
-                    stats,
-                    rows_marked(means, mark_of(test)),
-                    spaces,
-                )
+    comparisons = [one for one in read_comparisons(inputs) if one.effect in EFFECTS]
+    names = distinct_labels(comparisons)
+    features = inputs.read("features")
+    for comparison in comparisons:
+        rows = rows_of(features, comparison)
+        stats = {
+            stat: _of(rows, stat)
+            for stat in (*STATS, comparison.effect, *MARKS, "significant_adjusted")
+        }
+        if all(len(stats[stat]) for stat in (*STATS, comparison.effect)):
+            spaces = read_spaces(inputs, _unique(rows["space"]))
+            yield _contrast(comparison, names[comparison.id], stats, spaces)
 
 
-def _sides(group: str, effect: str | None, groups: Sequence[str]) -> tuple[str, str] | None:
+def _sides(comparison: Comparison) -> tuple[str, str]:
     """What positive and negative effects are higher in."""
-    if effect == "r":
-        of = group.removeprefix("trend of ")
-        return f"high {of}", f"low {of}"
-    if effect == "eta2":
+    if comparison.effect == "r":
+        return f"high {comparison.by}", f"low {comparison.by}"
+    if comparison.effect == "eta2":
         return "one group or another", "none"
-    return next(((a, b) for a in groups for b in groups if f"{a} vs {b}" == group), None)
+    first, second = comparison.group_names
+    return first, second
 
 
-def _of(rows: pa.Table, column: str, value: str) -> pa.Table:
-    """The rows with that value; an empty one stands for none."""
+def _of(rows: pa.Table, stat: str) -> pa.Table:
     import pyarrow.compute as pc
 
-    return rows.filter(pc.equal(pc.fill_null(rows[column], ""), value))
-
-
-def _beside(rows: pa.Table, test: str) -> pa.Table:
-    """The rows whose text says, after the test, what more is known."""
-    import pyarrow.compute as pc
-
-    return rows.filter(pc.starts_with(pc.fill_null(rows["text"], ""), f"{test}: "))
+    return rows.filter(pc.equal(rows["stat"], stat))
 
 
 def _contrast(
-    names: tuple[str, str, str, str],
-    effect: str,
-    how: str,
-    rows: Mapping[str, pa.Table],
-    means: pa.Table,
-    spaces: Sequence[Space],
+    comparison: Comparison, name: str, rows: Mapping[str, pa.Table], spaces: Sequence[Space]
 ) -> Found:
-    """Each statistic laid beside the others by (space, feature); of rows that say the same thing
-    twice, the first.
-    """
+    """Each statistic beside the others by (space, feature)."""
     import numpy as np
     import pyarrow.compute as pc
 
+    ids = _strings([space.id for space in spaces])
     keys: dict[str, Any] = {}
     numbers: dict[str, Any] = {}
     for stat, own in rows.items():
-        at = (
-            pc.index_in(own["space"], value_set=_strings([space.id for space in spaces]))
-            .to_numpy()
-            .astype(np.int64)
-        )
-        keys[stat], first = np.unique(
-            (at << 32) | own["feature"].to_numpy().astype(np.int64), return_index=True
-        )
+        space = pc.index_in(own["space"], value_set=ids).to_numpy().astype(np.int64)
+        feature = own["feature"].to_numpy().astype(np.int64)
+        keys[stat], first = np.unique((space << 32) | feature, return_index=True)
         numbers[stat] = own["number"].to_numpy()[first].astype(np.float64)
     cells = keys["q"]
-    laid = {
-        stat: _laid(cells, keys[stat], numbers[stat])
-        for stat in (*STATS, effect, *MARKS, "significant_adjusted")
-    }
-    words = _unique(rows["significant_adjusted"]["text"])
+    laid = {stat: _laid(cells, keys[stat], numbers[stat]) for stat in rows}
     return Found(
-        *names,
-        effect,
-        how,
-        [
-            f"{side}: {size}"
-            for side in names[2:]
-            for size in _unique(_of(means, "group", side)["text"])
-            if size
-        ],
+        comparison,
+        name,
+        *_sides(comparison),
         spaces,
         space=cells >> 32,
         feature=cells & 0xFFFFFFFF,
-        d=laid[effect],
+        d=laid[comparison.effect],
         p=laid["p"],
         q=laid["q"],
         significant=laid["significant"] == 1.0,
         discovered=laid["discovered"] == 1.0,
         twin=~np.isnan(laid["same_as"]),
-        adjusted=words[0].removeprefix(f"{how.rpartition(': ')[0]}: ") if words else "",
         adjusted_significant=laid["significant_adjusted"] == 1.0,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from toolkit.costs import Comparison
+from toolkit.costs import PlannedComparison
 from toolkit.errors import DataError
 from toolkit.tables import written
 from toolkit_stats.compare.params import REST, Compare, Several, TwoGroups
@@ -14,7 +14,7 @@ from toolkit_stats.samples.groups import OWN_UNITS
 from toolkit_stats.samples.layers import hookpoints
 
 
-def features(params: Compare, model: Mapping[str, Any]) -> Comparison:
+def features(params: Compare, model: Mapping[str, Any]) -> PlannedComparison:
     """Two groups, several, or a number, over every feature of the SAEs."""
     over = {"each_space": params.family == "space", "discovered": params.family == "discovered"}
     if isinstance(params, TwoGroups):
@@ -24,13 +24,15 @@ def features(params: Compare, model: Mapping[str, Any]) -> Comparison:
     return _compared(params, groups=None, effect="r", **over)
 
 
-def ranking(params: Ranking, model: Mapping[str, Any]) -> Comparison:
+def ranking(params: Ranking, model: Mapping[str, Any]) -> PlannedComparison:
     """The sound ranking: a label followed over the confirm half."""
     labels = tuple(written(label) for label in params.labels)
-    return Comparison(by=params.by, groups=labels, effect="r", half="confirm", alpha=params.alpha)
+    return PlannedComparison(
+        by=params.by, groups=labels, effect="r", half="confirm", alpha=params.alpha
+    )
 
 
-def streams(params: Any, model: Mapping[str, Any]) -> Comparison:
+def streams(params: Any, model: Mapping[str, Any]) -> PlannedComparison:
     """Two groups, over every number of the stream at the layers asked for; a model that is not
     there yet has none to count.
     """
@@ -42,14 +44,14 @@ def streams(params: Any, model: Mapping[str, Any]) -> Comparison:
     return _two(params, family=family)
 
 
-def _two(params: Any, **family: Any) -> Comparison:
+def _two(params: Any, **family: Any) -> PlannedComparison:
     first, second = (None if name == REST else name for name in params.between)
     return _compared(params, groups=(first, second), **family)
 
 
-def _compared(params: Any, **asked: Any) -> Comparison:
+def _compared(params: Any, **asked: Any) -> PlannedComparison:
     unit = "unit" if params.unit in OWN_UNITS else params.unit
-    return Comparison(
+    return PlannedComparison(
         by=params.by,
         unit=unit,
         cluster=params.cluster,

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from toolkit.comparisons import Comparison
 from toolkit.errors import DataError, choices
 from toolkit.tables import arrow_schema
 from toolkit.work import Rows, Work
@@ -30,15 +31,14 @@ from toolkit_stats.math.means import Moments, moments
 from toolkit_stats.samples.by_space import BySpace
 from toolkit_stats.samples.entries import Fired, read_space
 from toolkit_stats.samples.groups import Design
-from toolkit_stats.samples.positions import Activations, marked
+from toolkit_stats.samples.positions import Activations, recorded
 
 Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 T = TypeVar("T")
 R = TypeVar("R")
 ALWAYS = ("d", "r", "eta2", "p", "auroc", "rank_biserial")
 """Statistics that every feature of the family gets that fired."""
-OF_FAMILY = {"all": "", "space": " of this space", "discovered": " that the select half found"}
-"""How the text of q names the family."""
 THREADS = 4
 """Spaces worked on at once, where there are as many processors: each holds its activations in
 memory.
@@ -81,6 +81,8 @@ def compare(work: Work, design: Design, test: Test) -> Rows:
 
 def rows_of(work: Work, design: Design, test: Test, tested: Sequence[Tested]) -> Rows:
     """One correction over all that was tested, and the rows, space by space."""
+    comparison = recorded_comparison(work, design, test, tested)
+    yield "comparisons", comparison.table()
     if not tested:
         return
     plain = _corrected(tested, test, work.params, "")
@@ -90,10 +92,35 @@ def rows_of(work: Work, design: Design, test: Test, tested: Sequence[Tested]) ->
         else [None] * len(tested)
     )
     alike = _twins(work, design, test, tested, plain)
-    said = [_said(test, work.params, family) for family in _families(tested, work.params)]
-    writer = _Writer(design, test, work.params)
-    for one, own, other, twin, words in zip(tested, plain, beside, alike, said, strict=True):
-        yield "features", writer.table(one, own, other, twin, words)
+    writer = _Writer(design, test, work.params, comparison.id)
+    for one, own, other, twin in zip(tested, plain, beside, alike, strict=True):
+        yield "features", writer.table(one, own, other, twin)
+
+
+def recorded_comparison(
+    work: Work, design: Design, test: Test, tested: Sequence[Tested]
+) -> Comparison:
+    """What table `comparisons` says of this stage."""
+    params = work.params
+    return Comparison(
+        part=test.part,
+        test=test.name,
+        by=params.by,
+        effect=test.effect,
+        groups=tuple(group.compared() for group in design.groups),
+        half=params.half,
+        positions=recorded(params.at),
+        unit=params.unit,
+        cluster=params.cluster,
+        family=params.family,
+        tested={one.space: one.family for one in tested},
+        min_count=params.min_count,
+        min_density=params.min_density,
+        correction=params.correct,
+        alpha=params.alpha,
+        min_effect=test.least,
+        adjusted=test.adjusted,
+    ).with_id(work.step)
 
 
 def measured(work: Work) -> frozenset[str] | None:
@@ -200,11 +227,6 @@ def fewest(params: Compare, samples: int) -> int:
 # --- corrections ----------------------------------------------------------------------------------
 
 
-def _families(tested: Sequence[Tested], params: Compare) -> list[int]:
-    sizes = [one.family for one in tested]
-    return sizes if params.family == "space" else [sum(sizes)] * len(sizes)
-
-
 def _corrected(
     tested: Sequence[Tested], test: Test, params: Compare, suffix: str
 ) -> list[Corrected]:
@@ -232,21 +254,6 @@ def _counted(one: Tested, test: Test, suffix: str) -> Floats:
     return np.where(
         one.found[f"{test.effect}{suffix}"] * test.among.effect(one.space, one.features) < 0, 1.0, p
     )
-
-
-def _said(test: Test, params: Compare, family: int) -> str:
-    """The test, and after a colon how it was corrected and what is called significant: the text of
-    every q.
-    """
-    fired = f" that fired in at least {params.min_count} samples" if params.min_count else ""
-    fired += (
-        f"{' and' if fired else ' that fired in at least'} {params.min_density:g} of the samples"
-        if params.min_density
-        else ""
-    )
-    family_of = f"{params.correct} over {family} features{OF_FAMILY[params.family]}{fired}"
-    cut = f", |{test.effect}| >= {test.least:g}" if test.least else ""
-    return f"{marked(test.name, params.at, params.half)}: {family_of}, alpha {params.alpha:g}{cut}"
 
 
 # --- the same feature in several SAEs -------------------------------------------------------------
@@ -280,99 +287,69 @@ class _Writer:
     block of rows.
     """
 
-    def __init__(self, design: Design, test: Test, params: Compare) -> None:
+    def __init__(self, design: Design, test: Test, params: Compare, comparison: str) -> None:
         self._design, self._test, self._params = design, test, params
+        self._comparison = comparison
         self._words: dict[str | None, Any] = {}
         self._schema = arrow_schema("features")
 
     def table(
-        self,
-        one: Tested,
-        corrected: Corrected,
-        adjusted: Corrected | None,
-        twins: Sequence[Twin],
-        said: str,
+        self, one: Tested, corrected: Corrected, adjusted: Corrected | None, twins: Sequence[Twin]
     ) -> pa.Table:
         """All rows of a space: a block a statistic."""
-        features, found, contrast = one.features, corrected.discovered, self._test.contrast
-        test, alone = said.rpartition(": ")[0], marked(None, self._params.at, self._params.half)
-        beside = f"{test}: {self._test.adjusted}"
-        blocks: list[pa.Table] = []
+        blocks = [
+            *self._of_groups(one, corrected.discovered),
+            *self._of_contrast(one, corrected, adjusted),
+            *self._of_twins(one.space, twins),
+        ]
+        return pa.concat_tables(blocks)
 
-        def add(
-            stat: str,
-            group: str,
-            numbers: Floats,
-            text: str | None,
-            some: npt.NDArray[np.bool_] | None = None,
-        ) -> None:
-            kept = slice(None) if some is None else some
-            blocks.append(self._block(one.space, features[kept], stat, group, numbers[kept], text))
-
+    def _of_groups(self, one: Tested, discovered: Mask) -> Iterator[pa.Table]:
+        """What each group did: mean, density and, of discoveries, the spread."""
+        detailed = None if self._params.details == "all" else discovered
         for group, side in zip(self._design.groups, one.sides, strict=True):
-            add(
-                "mean",
-                group.name,
-                side.mean,
-                marked(group.size(), self._params.at, self._params.half),
-            )
-            add("density", group.name, side.fired / side.samples, alone)
-            add(
-                "std",
-                group.name,
-                np.sqrt(side.squares / (side.samples - 1)),
-                alone,
-                None if self._params.details == "all" else found,
-            )
+            spread = np.sqrt(side.squares / (side.samples - 1))
+            yield self._block(one, "mean", group.name, side.mean)
+            yield self._block(one, "density", group.name, side.fired / side.samples)
+            yield self._block(one, "std", group.name, spread, detailed)
+        fired = np.sum([side.fired for side in one.sides], axis=0)
+        yield self._block(one, "fired", "", fired.astype(np.float64))
+
+    def _of_contrast(
+        self, one: Tested, corrected: Corrected, adjusted: Corrected | None
+    ) -> Iterator[pa.Table]:
+        """What the test says of the groups."""
+        contrast, discovered = self._test.contrast, corrected.discovered
         for stat, numbers in one.found.items():
             every = self._params.details == "all" or stat.removesuffix("_adjusted") in ALWAYS
-            add(
-                stat,
-                contrast,
-                numbers,
-                beside if stat.endswith("_adjusted") else test,
-                None if every else found,
-            )
+            yield self._block(one, stat, contrast, numbers, None if every else discovered)
         if self._test.among is not None:
-            add(
-                f"{self._test.effect}_select",
-                contrast,
-                self._test.among.effect(one.space, features),
-                test,
-            )
-        add("q", contrast, corrected.q, said)
-        add("significant", contrast, corrected.significant.astype(np.float64), test)
+            chosen = self._test.among.effect(one.space, one.features)
+            yield self._block(one, f"{self._test.effect}_select", contrast, chosen)
+        yield self._block(one, "q", contrast, corrected.q)
+        significant = corrected.significant.astype(np.float64)
+        yield self._block(one, "significant", contrast, significant)
         if adjusted is not None:
-            add("q_adjusted", contrast, adjusted.q, beside)
-            add("significant_adjusted", contrast, adjusted.significant.astype(np.float64), beside)
-        add(
-            "fired",
-            "",
-            np.sum([side.fired for side in one.sides], axis=0).astype(np.float64),
-            alone,
-        )
-        add("discovered", contrast, np.ones(len(features)), test, found)
-        return pa.concat_tables([*blocks, *self._twins(one.space, twins, test)])
+            significant = adjusted.significant.astype(np.float64)
+            yield self._block(one, "q_adjusted", contrast, adjusted.q)
+            yield self._block(one, "significant_adjusted", contrast, significant)
+        yield self._block(one, "discovered", contrast, np.ones(len(one.features)), discovered)
 
     def _block(
-        self,
-        space: str,
-        features: npt.NDArray[np.int64],
-        stat: str,
-        group: str,
-        numbers: Floats,
-        text: str | None,
+        self, one: Tested, stat: str, group: str, numbers: Floats, kept: Mask | None = None
     ) -> pa.Table:
-        words = [self._repeated(word, len(features)) for word in (space, stat, group, text)]
-        number = pa.array(numbers, mask=np.isnan(numbers))
-        columns = [
-            words[0],
-            pa.array(features.astype(np.uint32)),
-            words[1],
-            words[2],
-            number,
-            words[3],
-        ]
+        """A statistic of all features, or of those that are kept."""
+        features = one.features if kept is None else one.features[kept]
+        numbers = numbers if kept is None else numbers[kept]
+        columns = {
+            "space": self._repeated(one.space, len(features)),
+            "feature": pa.array(features.astype(np.uint32)),
+            "stat": self._repeated(stat, len(features)),
+            "group": self._repeated(group, len(features)),
+            "number": pa.array(numbers, mask=np.isnan(numbers)),
+            "text": self._repeated(None, len(features)),
+            "comparison": self._repeated(self._comparison, len(features)),
+        }
         return pa.table(columns, schema=self._schema)
 
     def _repeated(self, word: str | None, count: int) -> Any:
@@ -381,13 +358,18 @@ class _Writer:
             found = self._words[word] = pa.repeat(pa.scalar(word, pa.string()), count)
         return found[:count]
 
-    def _twins(self, space: str, twins: Sequence[Twin], test: str) -> list[pa.Table]:
-        """The twin's feature, and after the test its space."""
+    def _of_twins(self, space: str, twins: Sequence[Twin]) -> list[pa.Table]:
+        """The twin's feature as the number, its space as the text."""
         if not twins:
             return []
-        fixed = {"space": space, "stat": "same_as", "group": self._test.contrast}
+        fixed = {
+            "space": space,
+            "stat": "same_as",
+            "group": self._test.contrast,
+            "comparison": self._comparison,
+        }
         rows = [
-            {**fixed, "feature": feature, "number": float(number), "text": f"{test}: {of}"}
+            {**fixed, "feature": feature, "number": float(number), "text": of}
             for feature, of, number in sorted(twins)
         ]
         return [pa.Table.from_pylist(rows, schema=self._schema)]

@@ -50,6 +50,7 @@ class Test:
     contrast: str
     effect: str
     least: float
+    part: str
     run: Callable[[Any, Sides], Mapping[str, Floats]] = field(repr=False)
     """Gives statistics by name, `p` and the effect among them; a name that ends in `_adjusted`
     belongs to a second test.
@@ -179,7 +180,14 @@ def of_trend(work: Work, design: Design, numbers: Floats) -> Test:
         found = slope(r, of_cell, 1 + r**2 / 2 if ranks else 1.0)
         return {"r": found.r, "r_low": found.low, "r_high": found.high, "t": found.t, "p": found.p}
 
-    return Test(params.method, f"trend of {params.by}", "r", params.min_abs_r, run)
+    return Test(
+        params.method,
+        f"trend of {params.by}",
+        "r",
+        params.min_abs_r,
+        "compare.correlation",
+        run,
+    )
 
 
 def of_spread(work: Work, design: Design) -> Test:
@@ -217,12 +225,15 @@ def _two_groups(
 ) -> Test:
     a, b = design.groups
     within = getattr(work.params, "within", None) if not adjusted else None
-    name = f"{name} within {within}" if within else name
-    return Test(name, f"{a.name} vs {b.name}", "d", work.params.min_abs_d, run, adjusted)
+    shown = f"{name} within {within}" if within else name
+    part = f"compare.{name.partition(' ')[0]}"
+    least = work.params.min_abs_d
+    return Test(shown, f"{a.name} vs {b.name}", "d", least, part, run, adjusted)
 
 
 def _several(work: Work, name: str, run: Callable[[Any, Sides], Mapping[str, Floats]]) -> Test:
-    return Test(name, f"groups of {work.params.by}", "eta2", work.params.min_eta2, run)
+    least = work.params.min_eta2
+    return Test(name, f"groups of {work.params.by}", "eta2", least, f"compare.{name}", run)
 
 
 def _plain_effects(sides: Sides) -> dict[str, Floats]:

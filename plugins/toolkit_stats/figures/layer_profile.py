@@ -80,7 +80,7 @@ def _counts_said(found: Found) -> str:
         return ""
     cut = (
         f"{found.significant.sum():,} with the cut on the effect"
-        if f", |{found.effect}| >= " in found.how
+        if found.comparison.min_effect
         else "no cut on the effect"
     )
     both = f"{found.discovered.sum():,} features by corrected p alone, {cut}"
@@ -136,7 +136,8 @@ def _counts(bars: Sequence[_Bar], middles: Sequence[float], band: float) -> Iter
         ):
             if count:
                 about = f"<title>{draw.escaped(bar.space.hookpoint)}: {count:,}</title>"
-                box = f'x="{middle - wide / 2:.1f}" y="{top:.1f}" width="{wide:.1f}" height="{count * scale:.1f}"'
+                left, tall = middle - wide / 2, count * scale
+                box = f'x="{left:.1f}" y="{top:.1f}" width="{wide:.1f}" height="{tall:.1f}"'
                 yield f'<rect class="{kind}" {box} rx="1.5">{about}</rect>'
         if not (bar.more or bar.less):
             yield draw.text(middle, zero - 5, "0", anchor="middle")
@@ -160,7 +161,8 @@ def _effects(found: Found, bars: Sequence[_Bar], middles: Sequence[float]) -> It
                 f"{draw.signed(bar.largest)}</title>"
             )
             yield draw.line(middle, bottom, middle, y, "axis")
-            yield f'<circle class="{"more" if bar.largest > 0 else "less"}" cx="{middle:.1f}" cy="{y:.1f}" r="5">{about}</circle>'
+            kind = "more" if bar.largest > 0 else "less"
+            yield f'<circle class="{kind}" cx="{middle:.1f}" cy="{y:.1f}" r="5">{about}</circle>'
 
 
 def _names(bars: Sequence[_Bar], middles: Sequence[float], band: float) -> tuple[float, list[str]]:

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from toolkit.comparisons import rows_of
+from toolkit.tables import written
 from toolkit.work import Figure, Inputs
 from toolkit_stats.figures import draw
-from toolkit_stats.samples.positions import mark_of, rows_marked
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,7 +27,8 @@ STYLE = (
     "var(--line);border-radius:.5rem}.stats-example .meta{flex:0 0 "
     "8.5rem;color:var(--faint);font-size:.85rem;overflow-wrap:anywhere}.stats-example .meta "
     "b{color:var(--fg)}.stats-example .said{flex:1 1 "
-    "18rem;min-width:0;white-space:pre-wrap;overflow-wrap:anywhere;font-size:.925rem;line-height:1.75}.stats-example "
+    "18rem;min-width:0;white-space:pre-wrap;overflow-wrap:anywhere;font-size:.925rem;"
+    "line-height:1.75}.stats-example "
     ".said span{border-radius:.2rem;padding:.1rem "
     "0;print-color-adjust:exact;background:color-mix(in srgb,var(--hue) "
     "calc(var(--a)*55%),transparent)}.stats-example .said .peak{box-shadow:inset 0 -2px "
@@ -46,7 +48,7 @@ class _Texts:
 
 @dataclass(frozen=True)
 class _Example:
-    """A sample in which a feature fires, with its activation at each position that was looked at."""
+    """A sample in which a feature fires, with its activation at each position that was read."""
 
     name: str
     label: str
@@ -147,19 +149,13 @@ def _numbers(
         "density",
         *(f"{found.effect}_{part}" for part in ("low", "high", "adjusted", "select")),
     ]
-    rows = inputs.read("features")
-    rows = rows.filter(
-        pc.is_in(
-            rows["feature"], value_set=pa.array([int(found.feature[at]) for at in top], pa.uint32())
-        )
-    )
-    rows = rows_marked(
-        rows.filter(pc.is_in(rows["stat"], value_set=pa.array(stats, pa.string()))),
-        mark_of(found.how),
-    )
+    features = pa.array([int(found.feature[at]) for at in top], pa.uint32())
+    rows = rows_of(inputs.read("features"), found.comparison)
+    rows = rows.filter(pc.is_in(rows["feature"], value_set=features))
+    rows = rows.filter(pc.is_in(rows["stat"], value_set=pa.array(stats, pa.string())))
     return {
         (row["space"], row["feature"], row["stat"], row["group"]): row["number"]
-        for row in reversed(rows.to_pylist())
+        for row in rows.to_pylist()
     }
 
 
@@ -218,28 +214,27 @@ def _examples(texts: _Texts, found: Found, top: Sequence[int]) -> str:
             about = (
                 f"{found.symbol} {draw.signed(float(found.d[at]))}, higher in {draw.escaped(side)}"
             )
-            name = f'<p class="stats-name">{draw.escaped(found.address(at))} <span class="faint">{about}</span></p>'
-            shown.append(
-                f'<div style="--hue:{hue}">{name}{"".join(_example(one, examples[0].peak) for one in examples)}</div>'
-            )
+            address = draw.escaped(found.address(at))
+            faint = f'<span class="faint">{about}</span>'
+            name = f'<p class="stats-name">{address} {faint}</p>'
+            drawn = "".join(_example(one, examples[0].peak) for one in examples)
+            shown.append(f'<div style="--hue:{hue}">{name}{drawn}</div>')
     return "".join(shown)
 
 
 def _labels(meta: pa.Table, found: Found) -> dict[str, str]:
-    """Each compared sample's group, from the metadata key that has both groups among its values."""
+    """Each compared sample's group: its value of the key that the comparison is by."""
     import pyarrow.compute as pc
 
-    for key in sorted(pc.unique(meta["key"]).to_pylist()):
-        rows = meta.filter(pc.equal(meta["key"], key)).to_pylist()
-        labels = {
-            row["sample"]: row["string"] if row["string"] is not None else f"{row['number']:.10g}"
-            for row in rows
-        }
-        if {found.a, found.b} <= set(labels.values()):
-            return {
-                sample: label for sample, label in labels.items() if label in (found.a, found.b)
-            }
-    return {}
+    names = set(found.comparison.group_names)
+    rows = meta.filter(pc.equal(meta["key"], found.comparison.by)).to_pylist()
+    labels = {}
+    for row in rows:
+        number = row["number"]
+        label = row["string"] if row["string"] is not None else written(number)
+        if not names or label in names or "rest" in names:
+            labels[row["sample"]] = label
+    return labels
 
 
 def _hardest(texts: _Texts, space: str, feature: int, labels: Mapping[str, str]) -> list[_Example]:
@@ -297,7 +292,9 @@ def _hits(rows: pa.Table, feature: int) -> Iterator[tuple[str, float]]:
 def _example(example: _Example, highest: float) -> str:
     label = f"<b>{draw.escaped(example.label)}</b><br>" if example.label else ""
     about = f"{label}{draw.escaped(example.name)}<br>peak {example.peak:.3g}"
-    return f'<div class="stats-example"><div class="meta">{about}</div><div class="said">{_marked(example, highest)}</div></div>'
+    meta = f'<div class="meta">{about}</div>'
+    said = f'<div class="said">{_marked(example, highest)}</div>'
+    return f'<div class="stats-example">{meta}{said}</div>'
 
 
 def _marked(example: _Example, highest: float) -> str:

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from toolkit.addresses import prefixes
+from toolkit.comparisons import distinct_labels, rows_of
 from toolkit.work import Figure, Inputs
 from toolkit_stats.figures import draw
-from toolkit_stats.ranking.sink import of_several_stages
+from toolkit_stats.ranking.sink import rankings
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,30 +25,22 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
     """Two tables for each label that was ranked by."""
     if not {"features", "spaces"} <= set(inputs.tables()):
         return
-    import pyarrow.compute as pc
-
-    rows = inputs.read("features")
+    found = rankings(inputs)
+    titles = distinct_labels(found)
+    features = inputs.read("features")
     names = prefixes(inputs.read("spaces").to_pylist())
-    for by in sorted(
-        pc.unique(rows.filter(pc.equal(rows["stat"], "score_sound"))["group"]).to_pylist()
-    ):
-        own = rows.filter(pc.equal(rows["group"], by))
-        if of_several_stages(own):
-            said = (
-                f"More than one stage ranks by {by}, and their rows cannot be told apart here; "
-                "give each a spec of its own."
-            )
-            yield Figure(f"{by}: ranked more than once", f"<p>{draw.escaped(said)}</p>", said)
-            continue
+    for comparison in found:
+        own, by = rows_of(features, comparison), comparison.by
+        title = by if len(found) == 1 else titles[comparison.id].removeprefix("trend of ")
         said = _counts_said(own)
         shown = f'<p class="faint">{draw.escaped(said)}.</p>'
         yield Figure(
-            f"{by}: ranked on units that chose nothing",
+            f"{title}: ranked on units that chose nothing",
             shown + _table(own, "rank_sound", SOUND, names),
             said,
         )
         yield Figure(
-            f"{by}: ranked as published", shown + _table(own, "rank", PUBLISHED, names), said
+            f"{title}: ranked as published", shown + _table(own, "rank", PUBLISHED, names), said
         )
 
 

@@ -7,20 +7,22 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from toolkit.addresses import layer_of, neuronpedia_page
+from toolkit.comparisons import Comparison, read_comparisons, rows_of
 from toolkit.errors import DataError
 from toolkit.parts import Params
 from toolkit.saes import average_l0s
 from toolkit.tables import written
-from toolkit.work import SinkWork
-from toolkit_stats.samples.positions import Activations, AtKept
+from toolkit.work import Inputs, SinkWork
+from toolkit_stats.ranking.stage import mean_group
+from toolkit_stats.samples.positions import Activations, asked_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -68,104 +70,71 @@ def write_ranking(work: SinkWork) -> Iterator[tuple[str, bytes]]:
             "The run has no ranking: no stage `compare.ranking` wrote one. Add the stage, or take "
             "the sink `ranking` away."
         )
-    for by, features in sorted(found.items()):
+    for comparison, features in found:
+        by = comparison.by
         folder = "" if len(found) == 1 else f"{re.sub(r'[^A-Za-z0-9._-]+', '-', by)}/"
         published = _ordered(features, "rank")
+        examples = _examples(work, comparison, published[: work.params.top])
         yield f"{folder}ranked_features.csv", _published_csv(published)
-        yield f"{folder}feature_examples.json", _examples(work, by, published[: work.params.top])
+        yield f"{folder}feature_examples.json", examples
         yield f"{folder}ranked_features_sound.csv", _sound_csv(_ordered(features, "rank_sound"))
 
 
 # --- what was found -------------------------------------------------------------------------------
 
 
-def _read(work: SinkWork) -> dict[str, list[dict[str, Any]]]:
-    """By label key: each ranked feature with its statistics, its space, and where Neuronpedia has
-    it.
-    """
-    import pyarrow.compute as pc
+def rankings(inputs: Inputs) -> list[Comparison]:
+    """The rankings among the comparisons of a run."""
+    return [one for one in read_comparisons(inputs) if one.part == "compare.ranking"]
 
+
+def _read(work: SinkWork) -> list[tuple[Comparison, list[dict[str, Any]]]]:
+    """Each ranking with its ranked features: statistics, space, and where Neuronpedia has it."""
+    found = rankings(work.inputs)
+    count = Counter(one.by for one in found)
+    twice = next((by for by in count if count[by] > 1), None)
+    if twice is not None:
+        raise DataError(
+            f"ranking: more than one stage ranks by {twice}, and the files have place for one. "
+            "Put the other ranking into a spec of its own."
+        )
     rows = work.inputs.read("features")
-    keys = pc.unique(rows.filter(pc.equal(rows["stat"], "score_sound"))["group"]).to_pylist()
     spaces = {row["space"]: row for row in work.inputs.read("spaces").to_pylist()}
     average = average_l0s(work.inputs)
-    found: dict[str, list[dict[str, Any]]] = {}
-    for by in keys:
-        means = pc.and_(
-            pc.equal(rows["stat"], "mean"), pc.is_in(rows["group"], value_set=_means_of(rows, by))
+    return [
+        (
+            comparison,
+            [
+                _placed(spaces[space], feature, stats, average)
+                for (space, feature), stats in _ranked(rows, comparison, spaces).items()
+            ],
         )
-        own = rows.filter(pc.or_(pc.equal(rows["group"], by), means))
-        if of_several_stages(own):
-            raise DataError(
-                f"ranking: more than one stage ranks by {by}, and the files have place for one. "
-                "Put the other ranking into a spec of its own."
-            )
-        ranked = own.filter(pc.is_in(own["stat"], value_set=_texts(RANKS)))
-        wanted = {
-            (row["space"], row["feature"])
-            for row in ranked.to_pylist()
-            if row["number"] is not None
-        }
-        stats: dict[tuple[str, int], dict[str, Any]] = {key: {"means": {}} for key in wanted}
-        for row in own.to_pylist():
-            one = stats.get((row["space"], row["feature"]))
-            if one is not None and row["stat"] == "mean":
-                one["means"][row["group"].removeprefix(f"{by} ")] = row["number"]
-            elif one is not None and row["stat"].startswith("same_as"):
-                one[row["stat"]] = f"{spaces[row['text']]['address']}:{row['number']:.0f}"
-            elif one is not None:
-                one[row["stat"]] = row["number"]
-        found[by] = [
-            _placed(spaces[space], feature, one, average) for (space, feature), one in stats.items()
-        ]
+        for comparison in found
+    ]
+
+
+def _ranked(
+    features: pa.Table, comparison: Comparison, spaces: Mapping[str, Mapping[str, Any]]
+) -> dict[tuple[str, int], dict[str, Any]]:
+    """By space and feature, the statistics of the features that have a rank."""
+    rows = rows_of(features, comparison).to_pylist()
+    label_of = {mean_group(comparison.by, label): label for label in comparison.group_names}
+    found: dict[tuple[str, int], dict[str, Any]] = {
+        (row["space"], row["feature"]): {"means": {}}
+        for row in rows
+        if row["stat"] in RANKS and row["number"] is not None
+    }
+    for row in rows:
+        stats = found.get((row["space"], row["feature"]))
+        if stats is None:
+            continue
+        if row["stat"] == "mean":
+            stats["means"][label_of[row["group"]]] = row["number"]
+        elif row["stat"].startswith("same_as"):
+            stats[row["stat"]] = f"{spaces[row['text']]['address']}:{row['number']:.0f}"
+        else:
+            stats[row["stat"]] = row["number"]
     return found
-
-
-def of_several_stages(rows: pa.Table) -> bool:
-    """Whether rows of one label are of more than one ranking: a feature has two scores, or two
-    features have one rank.
-    """
-    import pyarrow.compute as pc
-
-    scores = (
-        rows.filter(pc.equal(rows["stat"], "score_sound"))
-        .group_by(["space", "feature"])
-        .aggregate([([], "count_all")])
-    )
-    ranks = rows.filter(
-        pc.and_(pc.is_in(rows["stat"], value_set=_texts(RANKS)), pc.is_valid(rows["number"]))
-    )
-    counts = ranks.group_by(["stat", "number"]).aggregate([([], "count_all")])
-    return any(
-        found.num_rows and pc.max(found["count_all"]).as_py() > 1 for found in (scores, counts)
-    )
-
-
-def _means_of(rows: pa.Table, by: str) -> pa.Array:
-    """The groups that are this key and a number; those of a key that only begins alike are not."""
-    import pyarrow.compute as pc
-
-    groups = pc.unique(rows["group"]).to_pylist()
-    return _texts(
-        [
-            group
-            for group in groups
-            if group and group.startswith(f"{by} ") and _number(group.removeprefix(f"{by} "))
-        ]
-    )
-
-
-def _number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
-
-
-def _texts(words: Sequence[str]) -> pa.Array:
-    import pyarrow as pa
-
-    return pa.array(words, pa.string())
 
 
 def _placed(
@@ -236,9 +205,11 @@ def _csv(heads: Sequence[str], lines: Sequence[Sequence[Any]]) -> bytes:
     return out.getvalue().encode()
 
 
-def _examples(work: SinkWork, by: str, features: Sequence[Mapping[str, Any]]) -> bytes:
+def _examples(
+    work: SinkWork, comparison: Comparison, features: Sequence[Mapping[str, Any]]
+) -> bytes:
     made: dict[str, Any] = {}
-    hits = _hits(work, by, features)
+    hits = _hits(work, comparison, features)
     for number, one in enumerate(features):
         name = f"layer_{one['layer']}_l0_{one['l0']}_feature_{one['feature']}"
         made[name if name not in made else f"{name}_{one['space']}"] = {
@@ -257,7 +228,7 @@ def _examples(work: SinkWork, by: str, features: Sequence[Mapping[str, Any]]) ->
 
 
 def _hits(
-    work: SinkWork, by: str, features: Sequence[Mapping[str, Any]]
+    work: SinkWork, comparison: Comparison, features: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, list[dict[str, Any]]]]:
     """For each feature and label the sentences in which it fires hardest at the final token. Where
     it is silent is no example.
@@ -269,14 +240,14 @@ def _hits(
         for row in work.inputs.read("samples").select(["sample", "text", "token_ids"]).to_pylist()
     }
     meta = work.inputs.read("sample_meta")
-    rows = meta.filter(pc.equal(meta["key"], by)).to_pylist()
+    rows = meta.filter(pc.equal(meta["key"], comparison.by)).to_pylist()
     label = {row["sample"]: written(row["number"]) for row in rows if row["number"] is not None}
-    rows_of = _reader(work, [sample for sample in samples if sample in label])
+    read = _reader(work, comparison, [sample for sample in samples if sample in label])
     found = []
     by_space: dict[str, dict[str, dict[int, float]]] = {}
     for one in features:
         if one["space"] not in by_space:
-            by_space[one["space"]] = _largest(rows_of(one["space"]))
+            by_space[one["space"]] = _largest(read(one["space"]))
         fired = [
             (values[one["feature"]], sample)
             for sample, values in by_space[one["space"]].items()
@@ -292,25 +263,21 @@ def _hits(
     return found
 
 
-def _reader(work: SinkWork, names: Sequence[str]) -> Callable[[str], pa.Table]:
+def _reader(
+    work: SinkWork, comparison: Comparison, names: Sequence[str]
+) -> Callable[[str], pa.Table]:
     """What gives the rows of a space in these samples, at the positions that the ranking read."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    rows = work.inputs.read("features")
-    told = pc.unique(
-        rows.filter(pc.and_(pc.equal(rows["stat"], "pearson"), rows["text"].is_valid()))["text"]
-    ).to_pylist()
-    activations = Activations(
-        work.inputs, AtKept.model_validate_json(told[0]).at if told else "last"
-    )
+    activations = Activations(work.inputs, asked_of(comparison.positions))
     wanted = pa.array(names, pa.string())
 
-    def rows_of(space: str) -> pa.Table:
+    def read(space: str) -> pa.Table:
         found = activations.of(space, names, space)
         return found.filter(pc.is_in(found["sample"], value_set=wanted))
 
-    return rows_of
+    return read
 
 
 def _largest(rows: pa.Table) -> dict[str, dict[int, float]]:

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
+from toolkit.comparisons import Comparison
 from toolkit.errors import DataError
 from toolkit.randomness import half
 from toolkit.tables import arrow_schema, written
 from toolkit.work import Rows, Work
 from toolkit_stats.samples.ordinal_scale import Scale, read_scale, reader
-from toolkit_stats.samples.positions import Asked, AtKept
+from toolkit_stats.samples.positions import Asked, AtKept, recorded
 
 if TYPE_CHECKING:
     import numpy as np
@@ -148,13 +149,8 @@ def compare_ranking(work: Work) -> Rows:
         "same_as": _twins(found, passes, ranks),
         "same_as_sound": _twins(found, sound, sound_ranks),
     }
-    texts = {
-        "q": f"bh over {family}",
-        "score": scale.said(),
-        "score_sound": _sound_said(scale, halves),
-    }
-    if work.params.at != "last":
-        texts["pearson"] = work.params.model_dump_json(include={"at"})
+    comparison = _recorded(work, scale, halves, spaces)
+    yield "comparisons", comparison.table()
     for at, one in enumerate(found):
         columns = {
             **_published(one.every, scores[at], passes[at], ranks[at]),
@@ -162,9 +158,39 @@ def compare_ranking(work: Work) -> Rows:
             "p": one.p,
             "q": q[at],
         }
-        yield "features", _rows(one, columns, texts, work.params, kept[at])
+        yield "features", _rows(one, columns, comparison, work.params, kept[at])
         for stat, alike in twins.items():
-            yield from _twin_rows(one, stat, alike[at], work.params.by)
+            yield from _twin_rows(one, stat, alike[at], comparison)
+
+
+def _recorded(
+    work: Work,
+    scale: Scale,
+    halves: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
+    spaces: Mapping[str, Mapping[str, Any]],
+) -> Comparison:
+    """What table `comparisons` says of it; samples are `shared` where the select half has the
+    prompts of the confirm half.
+    """
+    import numpy as np
+
+    used = np.zeros(len(scale.samples), dtype=bool)
+    used[np.concatenate(halves)] = True
+    return Comparison(
+        part="compare.ranking",
+        test="ranking",
+        by=work.params.by,
+        effect="score_sound",
+        groups=tuple(scale.group(float(value), used) for value in scale.labels),
+        half="confirm",
+        positions=recorded(work.params.at),
+        unit="unit",
+        cluster="prompt",
+        family="all",
+        tested={space: int(row["width"]) for space, row in spaces.items()},
+        correction="bh",
+        alpha=work.params.alpha,
+    ).with_id(work.step)
 
 
 def _halves(work: Work, scale: Scale) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -345,21 +371,16 @@ def _confirmed(one: _Space, score: Any, passes: Any, rank: Any) -> dict[str, Any
     }
 
 
-def _sound_said(scale: Scale, halves: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]) -> str:
-    left = len(scale.samples) - sum(map(len, halves))
-    without = (
-        f", {left} sample{'s'[: left != 1]} left out whose prompts the select half has"
-        if left
-        else ""
-    )
-    return f"measured on the confirm half of the units{without}"
-
-
-def _twin_rows(one: _Space, stat: str, alike: list[Twin], by: str) -> Rows:
+def _twin_rows(one: _Space, stat: str, alike: list[Twin], comparison: Comparison) -> Rows:
     """The twin's feature, and as text its space."""
     import pyarrow as pa
 
-    fixed = {"space": one.facts["space"], "stat": stat, "group": by}
+    fixed = {
+        "space": one.facts["space"],
+        "stat": stat,
+        "group": comparison.by,
+        "comparison": comparison.id,
+    }
     rows = [
         {**fixed, "feature": feature, "number": float(number), "text": of}
         for feature, of, number in alike
@@ -369,37 +390,42 @@ def _twin_rows(one: _Space, stat: str, alike: list[Twin], by: str) -> Rows:
 
 
 def _rows(
-    one: _Space, columns: Mapping[str, Any], texts: Mapping[str, str], params: Ranking, keep: Any
+    one: _Space, columns: Mapping[str, Any], comparison: Comparison, params: Ranking, keep: Any
 ) -> pa.Table:
     import pyarrow as pa
 
-    features = one.features[keep]
-    space = one.facts["space"]
-    blocks = [
-        _block(space, features, stat, params.by, numbers[keep], texts.get(stat))
-        for stat, numbers in columns.items()
-    ]
+    features, space = one.features[keep], one.facts["space"]
+
+    def block(stat: str, group: str, numbers: Any) -> pa.Table:
+        return _block(space, features, stat, group, numbers[keep], comparison.id)
+
+    blocks = [block(stat, params.by, numbers) for stat, numbers in columns.items()]
     for label, means in zip(params.labels, one.every.means, strict=True):
-        blocks.append(
-            _block(space, features, "mean", f"{params.by} {written(label)}", means[keep], None)
-        )
+        blocks.append(block("mean", mean_group(params.by, written(label)), means))
     return pa.concat_tables(blocks)
 
 
+def mean_group(by: str, label: str) -> str:
+    """The group of the mean of a label's samples."""
+    return f"{by} {label}"
+
+
 def _block(
-    space: str, features: Any, stat: str, group: str, numbers: Any, text: str | None
+    space: str, features: Any, stat: str, group: str, numbers: Any, comparison: str
 ) -> pa.Table:
     import numpy as np
     import pyarrow as pa
 
-    words = [
-        pa.repeat(pa.scalar(word, pa.string()), len(features))
-        for word in (space, stat, group, text)
-    ]
-    feature, number = (
-        pa.array(features.astype(np.uint32)),
-        pa.array(numbers, mask=np.isnan(numbers)),
-    )
-    return pa.table(
-        [words[0], feature, words[1], words[2], number, words[3]], schema=arrow_schema("features")
-    )
+    def repeated(word: str | None) -> pa.Array:
+        return pa.repeat(pa.scalar(word, pa.string()), len(features))
+
+    columns = {
+        "space": repeated(space),
+        "feature": pa.array(features.astype(np.uint32)),
+        "stat": repeated(stat),
+        "group": repeated(group),
+        "number": pa.array(numbers, mask=np.isnan(numbers)),
+        "text": repeated(None),
+        "comparison": repeated(comparison),
+    }
+    return pa.table(columns, schema=arrow_schema("features"))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from toolkit.comparisons import ComparedGroup
 from toolkit.errors import DataError, choices, nearest
 from toolkit.halves import in_half
 from toolkit.tables import written
@@ -46,25 +47,25 @@ class Group:
         """How many independent clusters it has."""
         return int(self.clusters.max()) + 1
 
+    def compared(self) -> ComparedGroup:
+        """What table `comparisons` records of it."""
+        return ComparedGroup(
+            name=self.name,
+            samples=self.end - self.start,
+            units=self.units,
+            prompts=self.prompts,
+            clusters=self.count,
+            not_measured=self.left_out,
+            shared=self.shared,
+        )
+
     def size(self) -> str:
         """What stands behind its numbers, for people."""
-        parts = (
-            (self.end - self.start, "sample"),
-            (self.units, "unit"),
-            (self.prompts, "distinct prompt"),
-            (self.count, "cluster"),
-        )
-        samples, units, prompts, clusters = (
-            f"{number} {word}{'s'[: number != 1]}" for number, word in parts
-        )
-        return f"{samples} of {units}, {prompts}, {clusters}{self.without()}"
+        return self.compared().describe()
 
     def without(self) -> str:
         """What was left out of it, for people; empty where nothing was."""
-        left = f", {self.left_out} not measured" if self.left_out else ""
-        return left + (
-            f", {self.shared} left out whose prompts the select half has" if self.shared else ""
-        )
+        return self.compared().describe_left_out()
 
 
 @dataclass(frozen=True, eq=False)

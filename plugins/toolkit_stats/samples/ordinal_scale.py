@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from toolkit.comparisons import ComparedGroup
 from toolkit.errors import DataError
 from toolkit.tables import written
 from toolkit.work import Work
@@ -37,6 +38,18 @@ class Scale:
         """How many samples and clusters each label has, for people."""
         return "; ".join(self._count(float(value)) for value in self.labels)
 
+    def group(self, value: float, used: npt.NDArray[np.bool_]) -> ComparedGroup:
+        """What table `comparisons` records of a label; samples outside `used` are shared."""
+        rows = [int(row) for row in (self.label == value).nonzero()[0]]
+        return ComparedGroup(
+            name=written(value),
+            samples=len(rows),
+            units=len({self.units[row] for row in rows}),
+            prompts=len({self.prompts[row] for row in rows}),
+            clusters=len({int(self.cluster[row]) for row in rows}),
+            shared=sum(not used[row] for row in rows),
+        )
+
     def _count(self, value: float) -> str:
         own = self.label == value
         return (
@@ -46,7 +59,7 @@ class Scale:
 
 
 def read_scale(work: Work) -> Scale:
-    """The labelled samples; what the labels lack is refused, or left out where the params say so."""
+    """The labelled samples; missing labels are refused, or left out where the params say so."""
     import numpy as np
 
     from toolkit_stats.math.means import clusters_of

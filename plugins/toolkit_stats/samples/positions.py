@@ -4,10 +4,8 @@ applied to rows instead of tokens.
 One extraction at the union of several selectors thus serves a comparison each. What was not kept
 cannot be read, and is refused.
 
-A selector leaves BOS out, and tables do not say which token it is. A loader puts it first in every
-text and nowhere else. So it is there if all texts begin with one token. If the extraction left that
-token out it is taken for BOS; its activations are the same in every text anyway, since nothing
-stands before it.
+A selector leaves BOS out; column `bos` of table `samples` says which texts begin with it. Samples
+that no model tokenised here (an import) may not say so: a selector that depends on it is refused.
 """
 
 from __future__ import annotations
@@ -19,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, field_validator
 
 from toolkit.errors import DataError
-from toolkit.halves import marked as of_half
 from toolkit.parts import Params
 from toolkit.selectors import Read, Selector, selected
 from toolkit_stats.samples.by_space import BySpace
@@ -58,44 +55,33 @@ class AtKept(Params):
 
 
 def shown(at: Asked | None) -> str:
-    """The selector in few words, for texts beside numbers; empty for every position. It holds no `:
-    `, after which texts go on.
-    """
+    """The selector for people; empty for every position."""
     if at is None or isinstance(at, str):
         return at or ""
-    plain = [
-        one.model_dump(mode="json", exclude_defaults=True)
-        for one in ([at] if isinstance(at, Selector) else at)
-    ]
-    return json.dumps(
-        plain[0] if isinstance(at, Selector) else plain, separators=(",", ":")
-    ).replace(": ", ":\\u0020")
+    return json.dumps(_plain(at), separators=(",", ":"))
 
 
-def marked(text: str | None, at: Asked | None, half: str) -> str | None:
-    """The text of a row of a comparison of these positions and that half; every position goes
-    without saying, and so do all units.
-    """
-    said = f"at {shown(at)}" if at is not None else None
-    return of_half(f"{text}, {said}" if text and said else text or said, half)
+def _plain(at: Asked) -> Any:
+    """The selector as plain data, without what is the default."""
+    if isinstance(at, str):
+        return at
+    if isinstance(at, Selector):
+        return at.model_dump(mode="json", exclude_defaults=True)
+    return [one.model_dump(mode="json", exclude_defaults=True) for one in at]
 
 
-def mark_of(text: str | None) -> str:
-    """The positions and the half that a row's text is marked with; empty without a mark."""
-    plain = text or ""
-    head = f", {plain.rpartition(': ')[0] or plain}"
-    return head[
-        min((at for at in map(head.find, (", at ", ", half ")) if at >= 0), default=len(head)) :
-    ]
+def recorded(at: Asked | None) -> str:
+    """The selector as table `comparisons` records it: JSON, empty for every position."""
+    if at is None:
+        return ""
+    return json.dumps(_plain(at), separators=(",", ":"))
 
 
-def rows_marked(rows: pa.Table, mark: str) -> pa.Table:
-    """The rows of `features` with that mark. Few texts stand in many rows."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    texts = [text for text in pc.unique(rows["text"]).to_pylist() if mark_of(text) == mark]
-    return rows.filter(pc.is_in(rows["text"], value_set=pa.array(texts, pa.string())))
+def asked_of(positions: str) -> Asked | None:
+    """The selector that table `comparisons` records."""
+    if not positions:
+        return None
+    return AtKept.model_validate({"at": json.loads(positions)}).at
 
 
 class Activations:
@@ -104,7 +90,7 @@ class Activations:
     def __init__(self, inputs: Inputs, at: Asked | None) -> None:
         rows = inputs.read("activations")
         self._samples, self._by_space = rows["sample"], BySpace(rows)
-        self._chosen = None if at is None else _Chosen(inputs.read("samples"), rows, at)
+        self._chosen = None if at is None else _Chosen(inputs.read("samples"), at)
 
     @property
     def spaces(self) -> list[str]:
@@ -162,7 +148,7 @@ class _Chosen:
     times `_stride`, and the position.
     """
 
-    def __init__(self, table: pa.Table, rows: pa.Table, at: Asked) -> None:
+    def __init__(self, table: pa.Table, at: Asked) -> None:
         import numpy as np
         import pyarrow as pa
 
@@ -170,8 +156,8 @@ class _Chosen:
             Read.of(row)
             for row in table.select(["sample", "token_ids", "pieces", "spans"]).to_pylist()
         ]
-        bos = _bos(texts, rows, at)
-        found = [selected(at, text, bos) for text in texts]
+        begins = table["bos"].to_pylist()
+        found = [_selected(at, text, bos) for text, bos in zip(texts, begins, strict=True)]
         self._names = pa.array([text.sample for text in texts], pa.string())
         self._stride = max((len(text.ids) for text in texts), default=0) + 1
         places = [
@@ -220,37 +206,20 @@ class _Chosen:
             )
 
 
-def _bos(texts: Sequence[Read], rows: pa.Table, at: Asked) -> int | None:
-    """The token that a selector leaves out at the start; None without one."""
-    longer = [text for text in texts if len(text.ids) > 1]
-    firsts = {text.ids[0] for text in longer}
-    if len(firsts) != 1:
-        return None
-    first = firsts.pop()
-    if not _first_kept(longer, rows):
-        return first
-    if any(first in text.ids[1:] for text in longer):
-        return None
-    unsure = next(
-        (text for text in longer if selected(at, text, first) != selected(at, text, None)), None
-    )
-    if unsure is not None:
+def _selected(at: Asked, text: Read, bos: bool | None) -> tuple[int, ...]:
+    """The positions that the selector finds. `bos`: whether the text begins with BOS, None where
+    nobody recorded it.
+    """
+    first = text.ids[0] if text.ids else None
+    without = selected(at, text, None)
+    if bos is False:
+        return without
+    found = selected(at, text, first)
+    if bos is None and found != without:
         raise DataError(
-            f"at: {shown(at)} may or may not ask for the first token of sample '{unsure.sample}': "
-            "each text begins with it, so that it may be BOS, which a selector leaves out, and "
-            "the extraction kept it. Say which is meant: `exclude: {bos: false}` reads it, "
-            "`exclude: {positions: [0], bos: false}` leaves it out."
+            f"at: {shown(at)} depends on whether sample '{text.sample}' begins with BOS, which a "
+            "selector leaves out, and its row of table 'samples' does not say (column 'bos' is "
+            "null). Say which is meant: `exclude: {bos: false}` reads the first token, `exclude: "
+            "{positions: [0], bos: false}` leaves it out."
         )
-    return None
-
-
-def _first_kept(longer: Sequence[Read], rows: pa.Table) -> bool:
-    """Whether the first token of some text of several was kept."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    first = rows.select(["sample"]).filter(pc.equal(rows["position"], 0))
-    found: Any = pc.any(
-        pc.is_in(first["sample"], value_set=pa.array([text.sample for text in longer], pa.string()))
-    )
-    return bool(found.as_py())
+    return found

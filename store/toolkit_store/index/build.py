@@ -76,8 +76,8 @@ def build(
     if known is not None and not _wanted(store, key, spaces_of(known)):
         return 0
     with _scratch(store.folder / "scratch") as folder, store.reading():
-        store.hold("activations", cover)
-        store.hold("samples", sampled)
+        store.verify("activations")
+        store.verify("samples")
         found = numbered(lambda columns: _rows(database, "activations", cover, columns))
         scratch = Scratch(folder, found)
         scratch.fill(lambda columns: _rows(database, "activations", cover, columns))
@@ -173,7 +173,9 @@ def _step(key: str, run: str, index: int, material: dict[str, Any]) -> StepRow:
 
 @contextmanager
 def _scratch(parent: Path) -> Iterator[Path]:
-    """A folder that is removed at the end; its lock tells `sweep` that somebody still works in it."""
+    """A folder that is removed at the end; its lock tells `sweep` that somebody still works in
+    it.
+    """
     try:
         parent.mkdir(exist_ok=True)
         sweep(parent)

@@ -216,7 +216,9 @@ class ByIndex:
         return self._own(feature, f"place = {place(self._step, feature, number)}", _LISTS)
 
     def _own(self, feature: int, where: str, columns: Sequence[str]) -> pa.Table:
-        """Blocks of this feature: places are hashes, so another step or feature may have the same."""
+        """Blocks of this feature: places are hashes, so another step or feature may have the
+        same.
+        """
         found = self._rows.find("postings", where, ["step", "feature", *columns])
         owners = zip(found["step"].to_pylist(), found["feature"].to_pylist(), strict=True)
         own = [number for number, owner in enumerate(owners) if owner == (self._step, feature)]

@@ -70,7 +70,9 @@ class Features:
         return RunView(self.store, states[name], self._steps(states[name], steps))
 
     def _steps(self, state: RunRow, more: Iterable[str]) -> list[StepRow]:
-        """Of a run that is not done, also those that it has committed since its state was written."""
+        """Of a run that is not done, also those that it has committed since its state was
+        written.
+        """
         keys = {*state.steps, *more}
         if state.state == "done":
             return self.store.steps(sorted(keys))

@@ -5,6 +5,7 @@ of files against the tables, and the rows against the ledger.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -27,17 +28,21 @@ class CheckReport:
 
 
 def report(
-    place: Place, ledger: Callable[[], Sequence[StepRow]], used: Callable[[str], bool]
+    place: Place, ledger: Callable[[], Sequence[StepRow]], used_tables: Callable[[], set[str]]
 ) -> CheckReport:
-    """Look at every file and at the record; and if they are whole, at every row. `used` tells
-    whether a table has rows of a step.
+    """Look at every file and at the record; and if they are whole, at every row. `used_tables`
+    tells which tables have rows of a step.
     """
     problems: list[str] = []
     notes = list(place.notes)
+    used: set[str] = set()
+    with suppress(StoreError):  # a ledger that cannot be read has a damaged file, which is named
+        used = used_tables()
     for name in TABLES:
         problems += [f"{path}: {what}" for path, what in place.files.damaged(name)]
         problems += [
-            f"{path}: {what}" for path, what in place.files.faults(name, partial(used, name))
+            f"{path}: {what}"
+            for path, what in place.files.faults(name, partial(used.__contains__, name))
         ]
         problems += _lost(place, name)
         unrecorded = len(place.files.unrecorded(name))
@@ -46,39 +51,37 @@ def report(
                 f"table '{name}': {unrecorded} files of a write that is going on or was cut off"
             )
     steps = [] if problems else ledger()
-    problems += _behind(place, steps)
-    problems += _miscounted(place, steps) if not problems else []
+    problems += _miscounted(place, steps)
+    notes += _imported(steps)
     sizes = [entry.bytes for name in TABLES for entry in place.files.known(name).values()]
     return CheckReport(len(sizes), sum(sizes), problems, notes)
 
 
 def _lost(place: Place, name: str) -> list[str]:
-    """Files that are gone although the table needs them: only a table that cannot be read misses
-    any.
+    """Recorded files that are gone. Where removing old versions was cut off, only a table that
+    cannot be read misses any.
     """
     missing = place.files.missing(name)
+    folder = place.folder / "tables" / f"{name}.lance"
+    if not place.files.removing(name):
+        return [f"{folder / path}: it is missing" for path in missing]
     if not missing:
         return []
     try:
         for _ in place.database.batches(name):
             pass
     except StoreError as error:
-        return [f"{place.folder / 'tables' / f'{name}.lance' / missing[0]}: it is missing. {error}"]
+        return [f"{folder / missing[0]}: it is missing. {error}"]
     return []
 
 
-def _behind(place: Place, steps: Sequence[StepRow]) -> Iterator[str]:
-    """Records that end too early: a step is entered into the ledger after the files with its rows
-    are in the record.
-    """
-    for name in DATA_TABLES:
-        wanted = sum(row.tables.get(name, 0) for row in steps)
-        found = place.files.rows(name)
-        if found is not None and found < wanted:
-            yield (
-                f"{place.folder / 'files' / f'{name}.jsonl'}: it ends before {wanted:,} rows, "
-                f"which the ledger says table '{name}' has"
-            )
+def _imported(steps: Sequence[StepRow]) -> list[str]:
+    """Steps that were not computed into this store: their rows are as good as the export."""
+    origins = [step.origin for step in steps if step.origin]
+    if not origins:
+        return []
+    count = "1 step was" if len(origins) == 1 else f"{len(origins):,} steps were"
+    return [f"{count} imported, not computed here: {', '.join(sorted(set(origins))[:5])}"]
 
 
 def _miscounted(place: Place, steps: Sequence[StepRow]) -> Iterator[str]:

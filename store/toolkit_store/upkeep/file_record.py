@@ -1,17 +1,20 @@
 """The record of files: size and SHA-256 of every file that a table consists of, taken when the file
 was written.
 
-    <store>/files/<table>.jsonl   one JSON line a file: {"file", "bytes", "sha256"}
+    <store>/files/<table>.jsonl   a seal, then one JSON line per file: {"file", "bytes", "sha256"}
 
-LanceDB returns wrong numbers without a word when a bit of a file has flipped; `Store.check` holds
-the files against this record, and `hold` does so for those that are about to be joined, or read to
-derive something: what is written from them gets a hash of its own, and the damage would be out of
-sight for good.
+LanceDB returns wrong numbers without a word when a bit of a file has flipped. So `Store.check`
+compares every file with this record, and `verify` does so before files are joined, indexed or
+derived from: what is written from them gets a hash of its own, and the damage would be hidden for
+good.
 
-Table files never change once written, they only appear and go. The record is there before its
-table. It is written after the rows and before the ledger row that makes them exist, a version's
-manifest after what it refers to; so a file that is missing in it is one of a write that was cut
-off, or is being written, and none that the last recorded version needs.
+Table files never change once written; they only appear and disappear. The record exists before its
+table. It is written after the rows and before the ledger row that makes them exist, so a file that
+is not in the record belongs to a write that is going on or was cut off.
+
+The seal holds the length and the SHA-256 of the lines that count, and is written after them: lines
+beyond it belong to a write that was cut off, fewer lines than it says are damage. It also says
+whether files are being removed: only then may a recorded file be missing.
 """
 
 from __future__ import annotations
@@ -19,22 +22,27 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from toolkit.errors import StoreError
-from toolkit_store.upkeep import lance_manifest as manifest
-from toolkit_store.upkeep.lance_manifest import Fragment, Manifest
 
 _CHUNK = 1 << 20
-_JOINED_BELOW = 1 << 20
-"""Rows below which LanceDB joins a file with others."""
+_SEAL_BYTES = 160
+"""Length of the seal's line: it is rewritten in place."""
 _REWRITTEN = ("latest_version_hint.json",)
 """LanceDB's only file that changes in place; it saves a listing and holds no data."""
+_VERSIONS, _ENDING = "_versions/", ".manifest"
+_LAST_NUMBER = (1 << 64) - 1
 _GONE = "the record of the table's files is gone"
 _MISSING = "it is missing"
+_READS = 3
+"""How often a record that does not match its seal is read before it counts as damaged: another
+process may be writing it."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +51,6 @@ class Entry:
 
     bytes: int
     sha256: str
-
-
-@dataclass(frozen=True)
-class _Record:
-    """What the file of a table says, at the size it had then. `broken` are numbers of lines that
-    cannot be read.
-    """
-
-    size: int = 0
-    entries: dict[str, Entry] = field(default_factory=dict)
-    broken: tuple[int, ...] = ()
 
 
 class Damaged(StoreError):
@@ -67,195 +64,215 @@ class Damaged(StoreError):
         )
 
 
-def joined(fragment: Fragment) -> bool:
-    """Whether LanceDB reads this fragment when it joins files."""
-    return fragment.rows < _JOINED_BELOW or fragment.removed > 0
+@dataclass
+class _Record:
+    """A record as it was last read or written. `fault` says why it cannot be trusted."""
 
+    seal: bytes = b""
+    entries: dict[str, Entry] = field(default_factory=dict)
+    hash: Any = field(default_factory=hashlib.sha256)
+    length: int = 0
+    removing: bool = False
+    newest: str | None = None
+    fault: str | None = None
 
-def every(fragment: Fragment) -> bool:
-    """All fragments."""
-    return True
+    def add(self, entries: dict[str, Entry]) -> bytes:
+        """Take entries in; their lines."""
+        lines = _lines(entries)
+        self.entries.update(entries)
+        self.hash.update(lines)
+        self.length += len(lines)
+        self.newest = newest([*entries, *([self.newest] if self.newest else [])])
+        return lines
+
+    def sealed(self) -> bytes:
+        """The seal for what was taken in so far."""
+        self.seal = _seal(self.length, self.hash.hexdigest(), self.removing)
+        return self.seal
 
 
 class FileRecord:
-    """The record of the tables below `tables`, kept in `folder`."""
+    """The records of the tables below `tables`, kept in `folder`."""
 
     def __init__(self, tables: Path, folder: Path) -> None:
         self.tables, self.folder = tables, folder
-        self._known: dict[str, _Record] = {}
-        self._sound: dict[str, int] = {}
+        self._records: dict[str, _Record] = {}
+        self._verified: dict[str, tuple[int, int, int, int]] = {}
+
+    # --- writing ---
 
     def begin(self, table: str, used: Callable[[], bool]) -> None:
-        """Before a table is written to: make its record if there is none, and refuse if it is not
-        sound.
+        """Make a record before a table is first written to; refuse a record that is not sound.
 
-        One that is gone is told if the table is `used`.
+        `used` tells whether a committed step has rows in the table: its record must be there.
         """
         if self._path(table).exists():
             self._refuse_faults(table)
             return
-        if self._there(table) and used():
+        if used():
             raise Damaged(str(self._path(table)), _GONE)
-        self._path(table).touch()
-
-    def hold(self, table: str, which: Callable[[Fragment], bool]) -> None:
-        """Refuse to go on if a file of the last version is not what was written: those of such
-        fragments, and of the indexes.
-        """
-        self._refuse_faults(table)
-        name = manifest.newest(manifest.manifests(self._table(table)))
-        if name is None:
-            return
-        self._hold_one(table, name)
-        version = self._version(table, name)
-        for wanted in (*_of_fragments(version, which), *self._of_indexes(table, version)):
-            self._hold_one(table, wanted)
-
-    def _hold_one(self, table: str, name: str) -> None:
-        entry = self.known(table).get(name)  # a file without one is of the write that is going on
-        path = self._table(table) / name
-        if entry is None:
-            return
-        what = _MISSING if not path.exists() else _difference(path, entry)
-        if what:
-            raise Damaged(str(path), what)
-
-    def _version(self, table: str, name: str) -> Manifest:
-        path = self._table(table) / name
-        try:
-            return manifest.read(path)
-        except ValueError as error:
-            raise StoreError(
-                f"{error}. Use the version of LanceDB that wrote the store, or a newer toolkit."
-            ) from error
-
-    def _of_indexes(self, table: str, version: Manifest) -> Iterator[str]:
-        for folder in version.indexes:
-            yield from _names(self._table(table) / "_indices" / folder, f"_indices/{folder}/")
-
-    def _refuse_faults(self, table: str) -> None:
-        """Refuse to write to a table whose record is not sound; looked at again when another
-        process has written to it.
-        """
-        size = self._record(table).size
-        if self._sound.get(table) == size:
-            return
-        for path, what in self._own_faults(table):
-            raise Damaged(path, what)
-        self._sound[table] = size
+        self._replace(table, {})
 
     def note(self, table: str) -> None:
-        """Enter the files that are not in the record yet, manifests last."""
+        """Enter the files that are not in the record yet."""
         self._refuse_faults(table)
-        known = self.known(table)
-        new = sorted(
-            (name for name in _names(self._table(table)) if name not in known), key=_is_manifest
-        )
+        record = self._record(table)
+        folder = self._table(table)
+        new = sorted(name for name in _names(folder) if name not in record.entries)
         if not new:
             return
-        entries = {name: _entry(self._table(table) / name) for name in new}
-        path = self._path(table)
-        with path.open("ab") as file:
-            file.truncate(_whole_lines(path))  # without a line that was cut off
+        with self._path(table).open("r+b") as file:
+            file.truncate(_SEAL_BYTES + record.length)  # without lines that were cut off
             file.seek(0, os.SEEK_END)
-            file.write(_lines(entries))
-            file.flush()
-            self._known[table] = _Record(file.tell(), {**known, **entries})
-            self._sound[table] = file.tell()
+            file.write(record.add({name: self._hashed(folder / name) for name in new}))
+            _flush(file)
+            file.seek(0)
+            file.write(record.sealed())
+
+    def begin_removal(self, table: str) -> None:
+        """Say that files of old versions are being removed, until `renew`."""
+        self._refuse_faults(table)
+        if not self._path(table).exists():
+            return
+        record = self._record(table)
+        record.removing = True
+        with self._path(table).open("r+b") as file:
+            file.write(record.sealed())
+            _flush(file)
 
     def renew(self, table: str) -> None:
         """Write the record anew, without the files that are gone."""
         self._refuse_faults(table)
-        known = self.known(table)
-        folder = self._table(table)
-        entries = {
-            name: known.get(name) or _entry(folder / name)
-            for name in sorted(_names(folder), key=_is_manifest)
-        }
+        if not self._path(table).exists():
+            return
+        known, folder = self.known(table), self._table(table)
+        self._replace(
+            table, {name: known.get(name) or self._hashed(folder / name) for name in _names(folder)}
+        )
+
+    def _replace(self, table: str, entries: dict[str, Entry]) -> None:
+        record = _Record()
+        lines = record.add(entries)
         unfinished = self._path(table).with_suffix(f".{os.getpid()}")
-        unfinished.write_bytes(_lines(entries))
+        with unfinished.open("wb") as file:
+            file.write(record.sealed() + lines)
+            _flush(file)
         unfinished.replace(self._path(table))
-        self._known.pop(table, None)
+        self._records[table] = record
+
+    def _hashed(self, path: Path) -> Entry:
+        """The entry of a file that was just written."""
+        state = _state(path)
+        entry = _entry(path)
+        self._verified[str(path)] = state
+        return entry
+
+    # --- checking ---
+
+    def verify(self, table: str) -> None:
+        """Refuse to go on if a file of the table is not what was written.
+
+        A file is hashed once per process, and again when its size or times have changed.
+        """
+        self._refuse_faults(table)
+        for name, entry in self.known(table).items():
+            path = self._table(table) / name
+            what = self._changed(table, path, entry)
+            if what:
+                raise Damaged(str(path), what)
+
+    def _changed(self, table: str, path: Path, entry: Entry) -> str | None:
+        try:
+            state = _state(path)
+        except FileNotFoundError:
+            return None if self._record(table).removing else _MISSING
+        if self._verified.get(str(path)) == state:
+            return None
+        what = _difference(path, entry)
+        if what is None:
+            self._verified[str(path)] = state
+        return what
+
+    def damaged(self, table: str) -> Iterator[tuple[str, str]]:
+        """Files that are not what was written, and how they differ; every file is hashed."""
+        for name, entry in self.known(table).items():
+            path = self._table(table) / name
+            what = _difference(path, entry)
+            if what:  # a file that is gone is named by `missing`
+                yield str(path), what
+
+    def faults(self, table: str, used: Callable[[], bool]) -> Iterator[tuple[str, str]]:
+        """What is wrong with the record itself: it is gone, is not as it was written, or its last
+        version is gone.
+        """
+        if not self._path(table).exists():
+            if used():
+                yield str(self._path(table)), _GONE
+            return
+        record = self._record(table)
+        if record.fault:
+            yield str(self._path(table)), record.fault
+        elif record.newest and not self._has_version(table, record.newest):
+            path = self._table(table) / record.newest
+            yield str(path), f"{_MISSING}: it is the last version of the table that is recorded"
+
+    def _has_version(self, table: str, name: str) -> bool:
+        """Whether a version is there, or was removed because there are later ones."""
+        if (self._table(table) / name).exists():
+            return True
+        there = newest(_manifests(self._table(table)))
+        return there is not None and (version_of(there) or 0) > (version_of(name) or 0)
+
+    def _refuse_faults(self, table: str) -> None:
+        for path, what in self.faults(table, lambda: False):
+            raise Damaged(path, what)
+
+    # --- what is recorded ---
 
     def known(self, table: str) -> dict[str, Entry]:
         """The recorded files."""
         return self._record(table).entries
-
-    def _record(self, table: str) -> _Record:
-        """What the record says; read again when another process has written to it."""
-        path = self._path(table)
-        size = path.stat().st_size if path.exists() else 0
-        cached = self._known.get(table)
-        if cached is None or cached.size != size:
-            cached = self._known[table] = _parsed(path, size) if size else _Record()
-        return cached
-
-    def damaged(self, table: str) -> Iterator[tuple[str, str]]:
-        """Files that are not what was written, and how they differ."""
-        for name, entry in self.known(table).items():
-            path = self._table(table) / name
-            what = _difference(path, entry)
-            if what:  # a file that is gone is told by `missing`
-                yield str(path), what
-
-    def faults(self, table: str, used: Callable[[], bool]) -> Iterator[tuple[str, str]]:
-        """What is wrong with the record itself: it is gone, cannot be read, or lacks files that its
-        last version needs.
-        """
-        if not self._path(table).exists() and self._there(table) and used():
-            yield str(self._path(table)), _GONE
-        yield from self._own_faults(table)
-
-    def _own_faults(self, table: str) -> Iterator[tuple[str, str]]:
-        for number in self._record(table).broken:
-            yield str(self._path(table)), f"line {number} cannot be read"
-        name, folder, known = (
-            manifest.newest(self.known(table)),
-            self._table(table),
-            self.known(table),
-        )
-        if name is None:
-            return
-        if not (folder / name).exists():
-            there = manifest.newest(manifest.manifests(folder))
-            if there is None or (manifest.version_of(there) or 0) < (
-                manifest.version_of(name) or 0
-            ):
-                yield (
-                    str(folder / name),
-                    f"{_MISSING}: it is the last version of the table that is recorded",
-                )
-            return  # else it went with the old versions, and a kill came before that was recorded
-        with suppress(ValueError):  # `damaged` names a manifest that cannot be read
-            version = manifest.read(folder / name)
-            for wanted in (*_of_fragments(version, every), *self._of_indexes(table, version)):
-                if wanted not in known and (folder / wanted).exists():
-                    yield (
-                        str(folder / wanted),
-                        f"{self._path(table)} does not have it, though it has what refers to it",
-                    )
-
-    def rows(self, table: str) -> int | None:
-        """How many rows the last recorded version of a table has; None if there is no such version."""
-        name = manifest.newest(self.known(table))
-        return (
-            None
-            if name is None or not (self._table(table) / name).exists()
-            else self._version(table, name).rows
-        )
 
     def missing(self, table: str) -> list[str]:
         """Recorded files that are not there."""
         there = set(_names(self._table(table)))
         return [name for name in self.known(table) if name not in there]
 
+    def removing(self, table: str) -> bool:
+        """Whether files are being removed, or that was cut off: recorded files may be missing."""
+        return self._record(table).removing
+
     def unrecorded(self, table: str) -> list[str]:
         """Files that are not in the record."""
         known = self.known(table)
         return [name for name in _names(self._table(table)) if name not in known]
 
-    def _there(self, table: str) -> bool:
-        return bool(manifest.manifests(self._table(table)))
+    def _record(self, table: str) -> _Record:
+        """The record; read again when another process has written to it."""
+        cached = self._records.get(table)
+        if cached is None or cached.seal != self._read_seal(table):
+            cached = self._records[table] = self._read(table)
+        return cached
+
+    def _read_seal(self, table: str) -> bytes:
+        try:
+            with self._path(table).open("rb") as file:
+                return file.read(_SEAL_BYTES)
+        except FileNotFoundError:
+            return b""
+
+    def _read(self, table: str) -> _Record:
+        path = self._path(table)
+        record = _Record()
+        for attempt in range(_READS):
+            try:
+                record = _parsed(path.read_bytes())
+            except FileNotFoundError:
+                return _Record()
+            if record.fault is None:
+                break
+            time.sleep(0.01 * attempt)
+        return record
 
     def _table(self, table: str) -> Path:
         return self.tables / f"{table}.lance"
@@ -264,50 +281,90 @@ class FileRecord:
         return self.folder / f"{table}.jsonl"
 
 
+# --- versions of a table ---
+
+
+def version_of(name: str) -> int | None:
+    """The version whose manifest a file of a table is; None of another file. Newer versions have
+    smaller names.
+    """
+    number = name.removeprefix(_VERSIONS).removesuffix(_ENDING)
+    if not (name.startswith(_VERSIONS) and name.endswith(_ENDING) and number.isdigit()):
+        return None
+    return _LAST_NUMBER - int(number) if len(number) == len(str(_LAST_NUMBER)) else int(number)
+
+
+def newest(names: Iterable[str]) -> str | None:
+    """Of a table's files, the manifest of the last version."""
+    versions = {name: version for name in names if (version := version_of(name)) is not None}
+    return max(versions, key=versions.__getitem__, default=None)
+
+
+def _manifests(table: Path) -> list[str]:
+    try:
+        return [_VERSIONS + name for name in os.listdir(table / _VERSIONS)]
+    except FileNotFoundError:
+        return []
+
+
+# --- files ---
+
+
 def _names(folder: Path, below: str = "") -> Iterator[str]:
     try:
         entries = list(os.scandir(folder))
     except FileNotFoundError:
         return
-    for entry in sorted(entries, key=lambda entry: entry.name):
+    for entry in entries:
         if entry.is_dir(follow_symlinks=False):
             yield from _names(Path(entry.path), f"{below}{entry.name}/")
         elif entry.name not in _REWRITTEN:
             yield below + entry.name
 
 
+def _state(path: Path) -> tuple[int, int, int, int]:
+    """What changes when a file does."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
 def _entry(path: Path) -> Entry:
-    found, size = hashlib.sha256(), 0
+    content, size = hashlib.sha256(), 0
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
-            found.update(chunk)
+            content.update(chunk)
             size += len(chunk)
-    return Entry(size, found.hexdigest())
+    return Entry(size, content.hexdigest())
 
 
 def _difference(path: Path, entry: Entry) -> str | None:
     """How a file differs from what was written; None if it does not, or is gone."""
     try:
-        found = _entry(path)
+        now = _entry(path)
     except FileNotFoundError:
         return None
     except OSError as error:
         return f"it cannot be read: {error.strerror}"
-    if found.bytes != entry.bytes:
-        return f"it has {found.bytes:,} bytes, {entry.bytes:,} were written"
-    if found.sha256 != entry.sha256:
-        return f"its SHA-256 is {found.sha256[:16]}…, what was written had {entry.sha256[:16]}…"
+    if now.bytes != entry.bytes:
+        return f"it has {now.bytes:,} bytes, {entry.bytes:,} were written"
+    if now.sha256 != entry.sha256:
+        return f"its SHA-256 is {now.sha256[:16]}…, what was written had {entry.sha256[:16]}…"
     return None
 
 
-def _of_fragments(version: Manifest, which: Callable[[Fragment], bool]) -> Iterator[str]:
-    for fragment in version.fragments:
-        if which(fragment):
-            yield from fragment.files
+def _flush(file: Any) -> None:
+    """Have what was written on the disk."""
+    file.flush()
+    with suppress(OSError):  # some file systems cannot
+        os.fdatasync(file.fileno())
 
 
-def _is_manifest(name: str) -> bool:
-    return manifest.version_of(name) is not None
+# --- lines ---
+
+
+def _seal(length: int, digest: str, removing: bool) -> bytes:
+    seal = json.dumps({"length": length, "sha256": digest, "removing": removing})
+    return seal.encode().ljust(_SEAL_BYTES - 1) + b"\n"
 
 
 def _lines(entries: dict[str, Entry]) -> bytes:
@@ -318,23 +375,22 @@ def _lines(entries: dict[str, Entry]) -> bytes:
     return b"".join(json.dumps(line).encode() + b"\n" for line in lines)
 
 
-def _parsed(path: Path, size: int) -> _Record:
-    """The whole lines; one that was cut off has no end and names a file that is noted again."""
-    entries: dict[str, Entry] = {}
-    broken: list[int] = []
-    content = path.read_bytes()[:size]
-    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), 1):
-        try:
-            row = json.loads(line)
-            entries[str(row["file"])] = Entry(int(row["bytes"]), str(row["sha256"]))
-        except (ValueError, KeyError, TypeError):
-            broken.append(number)
-    return _Record(size, entries, tuple(broken))
-
-
-def _whole_lines(path: Path) -> int:
-    """Where the last line ends that was not cut off."""
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(size - 1, 0))
-        return size if file.read(1) in (b"\n", b"") else path.read_bytes().rfind(b"\n") + 1
+def _parsed(content: bytes) -> _Record:
+    """The lines that the seal counts."""
+    try:
+        seal = json.loads(content[:_SEAL_BYTES])
+        length, digest, removing = int(seal["length"]), str(seal["sha256"]), bool(seal["removing"])
+    except (ValueError, KeyError, TypeError):
+        return _Record(fault="its first line cannot be read")
+    if _seal(length, digest, removing) != content[:_SEAL_BYTES]:
+        return _Record(fault="its first line is not as it was written")
+    lines = content[_SEAL_BYTES : _SEAL_BYTES + length]
+    if len(lines) < length:
+        return _Record(fault=f"it ends {length - len(lines):,} bytes before its end")
+    if hashlib.sha256(lines).hexdigest() != digest:
+        return _Record(fault="its SHA-256 is not the one in its first line")
+    record = _Record(removing=removing)
+    rows = map(json.loads, lines.splitlines())
+    record.add({row["file"]: Entry(row["bytes"], row["sha256"]) for row in rows})
+    record.sealed()
+    return record

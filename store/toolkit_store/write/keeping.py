@@ -2,25 +2,27 @@
 what was written.
 
 Joining files, making an index and deriving postings all write new files from old ones, with hashes
-of their own; so the old ones are held against the record first (`FileRecord.hold`), and a damaged
-one is told and left where it is. Joining and indexing disturb no reader; only what removes files
-needs them to be away.
+of their own; so the files of the table are verified first (`FileRecord.verify`), and a damaged one
+is named and left as it is. Joining and indexing disturb no reader; only removing files needs
+readers to be away.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING
 
 from toolkit.ledger import StepRow
-from toolkit.tables import TABLES
+from toolkit.tables import DATA_TABLES, TABLES
 from toolkit_store.database import among
+from toolkit_store.locks import InUse
 from toolkit_store.place import Place
-from toolkit_store.upkeep.file_record import every, joined
-from toolkit_store.upkeep.lance_manifest import Fragment
+from toolkit_store.upkeep.file_record import Damaged
+from toolkit_store.write import ledger
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,21 +45,22 @@ class CleanReport:
 class Keeper:
     """Writes to the tables of a place."""
 
-    def __init__(self, place: Place, ledger: Ledger) -> None:
-        self._database, self._files, self._lease, self._ledger = (
-            place.database,
-            place.files,
-            place.lease,
-            ledger,
-        )
+    def __init__(self, place: Place, steps: Ledger) -> None:
+        self._place = place
+        self._database, self._files, self._lease = place.database, place.files, place.lease
+        self._ledger = steps
 
     def append(self, name: str, batch: pa.Table) -> None:
-        """Append rows; where many small files have gathered, they are joined first."""
+        """Append rows; where many small files have gathered, they are joined first, and the old
+        ones removed unless somebody is reading.
+        """
         self._lease.check()
         self._begin(name)
         if self._database.crowded(name):
-            self._files.hold(name, joined)
+            self._files.verify(name)
             self._database.join(name)
+            with suppress(InUse), self._place.alone(0):
+                self._remove_old(name, reindexing=False)
         self._database.append(name, batch)
 
     def delete(self, name: str, where: str) -> None:
@@ -65,59 +68,74 @@ class Keeper:
         self._lease.check()
         self._database.delete(name, where)
 
-    def hold_steps(self, name: str, steps: Iterable[str]) -> None:
-        """Refuse to go on if a file with rows of these steps is not what was written."""
+    def verify(self, name: str) -> None:
+        """Refuse to go on if a file of the table is not what was written."""
         self._begin(name)
-        asked = cache(
-            lambda: {
-                number
-                for where in among("step", steps)
-                for number in self._database.fragments_of(name, where)
-            }
-        )
-        self._files.hold(name, lambda fragment: fragment.id in asked())
+        self._files.verify(name)
 
-    def tidy(self, *, settling: bool) -> None:
-        """Join small files and bring indexes up to date; `settling`, after postings were added.
+    def verify_tables(self) -> None:
+        """Refuse to write to a store in which a table, or its record, is gone or not sound."""
+        used = self.used_tables()
+        for name in TABLES:
+            for path, what in self._files.faults(name, partial(used.__contains__, name)):
+                raise Damaged(path, what)
+
+    def compact(self, *, reindexing: bool) -> None:
+        """Join small files and bring indexes up to date; `reindexing`, after postings were added.
         Others read meanwhile.
         """
-        for name in TABLES:
-            self._begin(name)
-            makes_index = cache(partial(self._database.makes_index, name, settling=settling))
-            self._files.hold(name, _joined_or(makes_index))
+        for name in self._tables():
+            self.verify(name)
+        for name in self._tables():
             self._lease.check()
-            (self._database.settle if settling else self._database.tidy)(name)
+            (self._database.reindex if reindexing else self._database.compact)(name)
             self._files.note(name)
 
-    def drop_old(self, *, settling: bool) -> None:
+    def drop_old(self, *, reindexing: bool) -> None:
         """Remove what no read needs any more; nobody may be reading."""
-        for name in TABLES:
-            self._database.drop_old(name, settling=settling)
-            self._files.renew(name)
+        for name in self._tables():
+            self._remove_old(name, reindexing=reindexing)
+
+    def _tables(self) -> list[str]:
+        """The tables that are there."""
+        return [name for name in TABLES if self._database.version(name)]
+
+    def _remove_old(self, name: str, *, reindexing: bool) -> None:
+        self._files.begin_removal(name)
+        self._database.drop_old(name, reindexing=reindexing)
+        self._files.renew(name)
 
     def orphans(self, name: str) -> Counter[str]:
         """Step -> rows in `name` that the ledger does not count as that step's."""
-        found = self._database.count_by_step(name)
-        for row in self._ledger(found) if found else []:
+        rows = self._database.count_by_step(name)
+        for row in self._ledger(rows) if rows else []:
             if row.tables.get(name):
-                del found[row.key]
-        return found
+                del rows[row.key]
+        return rows
 
     def remove_orphans(self, name: str) -> int:
         """How many rows were removed. None are while a file is damaged: rows might be taken for a
         step's that is not there.
         """
-        found = self.orphans(name)
-        if found:
-            self._begin(name)
-            self._files.hold(name, every)
-        for where in among("step", found):
+        orphans = self.orphans(name)
+        if orphans:
+            self.verify(name)
+        for where in among("step", orphans):
             self.delete(name, where)
-        return sum(found.values())
+        return sum(orphans.values())
 
     def used(self, name: str) -> bool:
-        """Whether a step of the ledger has rows in a table; the ledger's own tables always are."""
-        return TABLES[name].ledger or any(row.tables.get(name) for row in self._ledger(None))
+        """Whether a step of the ledger has rows in a table, or the ledger's own table is there."""
+        return name in self.used_tables()
+
+    def used_tables(self) -> set[str]:
+        """The tables in which steps of the ledger have rows, and those of the ledger itself."""
+        written = self._database.rows("steps", None, ["tables"])["tables"].unique().to_pylist()
+        counts = [ledger.counts(text, "(unknown)") for text in written]
+        ledgers = {name for name in TABLES if TABLES[name].ledger and self._database.version(name)}
+        return ledgers | {
+            name for name in DATA_TABLES if any(tables.get(name) for tables in counts)
+        }
 
     def report(
         self, before: Mapping[str, tuple[int, int]], removed: Mapping[str, int]
@@ -134,7 +152,3 @@ class Keeper:
 
     def _begin(self, name: str) -> None:
         self._files.begin(name, partial(self.used, name))
-
-
-def _joined_or(every: Callable[[], bool]) -> Callable[[Fragment], bool]:
-    return lambda fragment: joined(fragment) or every()

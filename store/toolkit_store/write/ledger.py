@@ -27,7 +27,9 @@ def steps_to_arrow(rows: Iterable[StepRow]) -> pa.Table:
 
 
 def steps_from_arrow(rows: pa.Table) -> list[StepRow]:
-    return [StepRow(**{**row, "tables": json.loads(row["tables"])}) for row in rows.to_pylist()]
+    return [
+        StepRow(**{**row, "tables": counts(row["tables"], row["key"])}) for row in rows.to_pylist()
+    ]
 
 
 def run_to_arrow(row: RunRow) -> pa.Table:
@@ -35,7 +37,26 @@ def run_to_arrow(row: RunRow) -> pa.Table:
 
 
 def runs_from_arrow(rows: pa.Table) -> list[RunRow]:
-    return [RunRow(**{**row, "steps": tuple(json.loads(row["steps"]))}) for row in rows.to_pylist()]
+    return [
+        RunRow(**{**row, "steps": tuple(_json(row["steps"], f"the steps of run {row['run']}"))})
+        for row in rows.to_pylist()
+    ]
+
+
+def counts(text: str, step: str) -> dict[str, int]:
+    """The rows that a step wrote to each table, from the ledger's text."""
+    return dict(_json(text, f"the tables of step {step}"))
+
+
+def _json(text: str, what: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise StoreError(
+            f"The ledger cannot be read: {what} are not JSON ({error}). `toolkit store "
+            f"check` names "
+            "files that are not what was written; put them back from a copy of the store."
+        ) from error
 
 
 def check_count(table: str, found: int, wanted: int) -> None:

@@ -81,7 +81,9 @@ def _fitted_column(name: str, rows: pa.Table, field: pa.Field) -> Any:
 
 
 def _spelled(kind: pa.DataType) -> str:
-    """A type as `toolkit.tables` writes it, so that large and null-flagged variants read the same."""
+    """A type as `toolkit.tables` writes it, so that large and null-flagged variants read the
+    same.
+    """
     import pyarrow.types as is_
 
     if is_.is_list(kind) or is_.is_large_list(kind):

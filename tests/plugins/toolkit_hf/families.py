@@ -13,14 +13,22 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
+    Gemma3TextConfig,
     GPT2Config,
     GPTNeoXConfig,
+    GraniteConfig,
     LlamaConfig,
     MistralConfig,
+    Olmo2Config,
+    PersimmonConfig,
+    Phi3Config,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
+    SmolLM3Config,
 )
+
+from toolkit.families import Family as Names
 
 LAYERS, WIDTH, HEADS, CONTEXT, WINDOW = 4, 32, 4, 64, 8
 BEGIN, END = "<begin>", "<end>"
@@ -52,6 +60,14 @@ PLAIN = {
 out.
 """
 
+SANDWICH = {
+    **PLAIN,
+    "attn_out": ("post_attention_layernorm", False),
+    "resid_mid": ("pre_feedforward_layernorm", True),
+    "mlp_in": ("pre_feedforward_layernorm", False),
+    "mlp_out": ("post_feedforward_layernorm", False),
+}
+
 
 @dataclass(frozen=True)
 class Family:
@@ -67,6 +83,18 @@ class Family:
     norm: str = "post_attention_layernorm"
     windows: tuple[int | None, ...] = (None,) * LAYERS
     eager: bool = False
+    names: Names | None = None
+    branch: float = 1.0
+    """What attention and MLP are multiplied by before they enter the stream."""
+    unsupported: tuple[str, ...] = ()
+    """Sites that the architecture does not have."""
+    gain: float = 0.0
+    """What is added to the weights of its norms."""
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Params of `huggingface` besides the folder."""
+        return {"family": self.names} if self.names else {}
 
 
 FAMILIES = {
@@ -101,16 +129,11 @@ FAMILIES = {
                 attn_logit_softcapping=2.0,
                 final_logit_softcapping=4.0,
             ),
-            plain={
-                **PLAIN,
-                "attn_out": ("post_attention_layernorm", False),
-                "resid_mid": ("pre_feedforward_layernorm", True),
-                "mlp_in": ("pre_feedforward_layernorm", False),
-                "mlp_out": ("post_feedforward_layernorm", False),
-            },
+            plain=SANDWICH,
             norm="pre_feedforward_layernorm",
             windows=(WINDOW, None, WINDOW, None),
             eager=True,
+            gain=1.0,
         ),
         Family(
             "gpt2",
@@ -126,6 +149,81 @@ FAMILIES = {
                 "mlp_out": ("mlp", False),
             },
             norm="ln_2",
+        ),
+        Family(
+            "gemma3",
+            Gemma3TextConfig(
+                **ROTARY,
+                head_dim=16,
+                query_pre_attn_scalar=8,
+                sliding_window=WINDOW,
+                layer_types=["sliding_attention", "full_attention"] * 2,
+                final_logit_softcapping=4.0,
+            ),
+            plain=SANDWICH,
+            norm="pre_feedforward_layernorm",
+            windows=(WINDOW, None, WINDOW, None),
+            gain=1.0,
+        ),
+        Family(
+            "granite",
+            GraniteConfig(
+                **ROTARY,
+                embedding_multiplier=3.0,
+                residual_multiplier=0.4,
+                attention_multiplier=0.3,
+                logits_scaling=2.5,
+            ),
+            branch=0.4,
+        ),
+        Family(
+            "phi3",
+            Phi3Config(**ROTARY, sliding_window=WINDOW),
+            windows=(WINDOW,) * LAYERS,
+        ),
+        Family(
+            "olmo2",
+            Olmo2Config(**ROTARY),
+            plain={
+                **PLAIN,
+                "attn_out": ("post_attention_layernorm", False),
+                "resid_mid": ("mlp", True),
+                "mlp_in": ("mlp", True),
+                "mlp_out": ("post_feedforward_layernorm", False),
+            },
+            unsupported=("mlp_in_normed",),
+        ),
+        Family(
+            "smollm3",
+            SmolLM3Config(
+                **ROTARY,
+                no_rope_layers=[1, 0, 1, 0],
+                use_sliding_window=True,
+                sliding_window=WINDOW,
+                layer_types=["sliding_attention", "full_attention"] * 2,
+            ),
+            windows=(WINDOW, None, WINDOW, None),
+        ),
+        Family(
+            "persimmon",
+            PersimmonConfig(
+                **{name: value for name, value in ROTARY.items() if name != "num_key_value_heads"}
+            ),
+            plain={
+                **PLAIN,
+                "attn_z": ("self_attn.dense", True),
+            },
+            names=Names(
+                name="persimmon",
+                blocks="model.layers",
+                embedding="model.embed_tokens",
+                norm="model.final_layernorm",
+                rotary="model.rotary_emb",
+                attention="self_attn",
+                attention_end="self_attn.dense",
+                mlp="mlp",
+                mlp_norm="post_attention_layernorm",
+            ),
         ),
         *(
             Family(
@@ -175,7 +273,7 @@ def build(family: Family, folder: Path) -> Path:
     with torch.no_grad():
         for name, weight in module.named_parameters():
             gain = 1.0 if "norm" in name or ".ln_" in name else 0.0
-            own = 0.0 if name.endswith("bias") or family.name == "gemma2" else gain
+            own = 0.0 if name.endswith("bias") else gain - family.gain * gain
             weight.copy_(own + (0.3 if weight.ndim == 2 else 0.2) * torch.randn_like(weight))
     module.save_pretrained(folder)
     tokeniser(family).save_pretrained(folder)

@@ -27,14 +27,16 @@ from tests.plugins.toolkit_hf.families import (
     Family,
     build,
 )
+from toolkit.edits import set_stream
 from toolkit.errors import BadInput, DataError
 from toolkit.hookpoints import SITES
-from toolkit.models import Edit, Model
+from toolkit.models import Model
 from toolkit.testing.fakes import SilentReporter
 from toolkit.testing.loaded import check_model
 from toolkit_hf._identity import HuggingFace, identify
 from toolkit_hf._load import load
-from toolkit_hf._structure import structure_of
+from toolkit_hf._structure import FAMILIES as KNOWN
+from toolkit_hf._structure import family_of
 
 LENGTHS = (3, 26, 1, 11, 26)
 IN_BLOCK = (
@@ -142,9 +144,8 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     plain = AutoModelForCausalLM.from_pretrained(
         folder, local_files_only=True, attn_implementation="eager"
     ).eval()
-    return Pair(
-        family, folder, load(HuggingFace(path=str(folder), device="cpu"), SilentReporter()), plain
-    )
+    params = HuggingFace(path=str(folder), device="cpu", **family.given)
+    return Pair(family, folder, load(params, SilentReporter()), plain)
 
 
 @pytest.fixture(scope="session")
@@ -168,46 +169,47 @@ def near(found: torch.Tensor, wanted: torch.Tensor, share: float = 1e-4) -> None
 
 
 def test_every_hookpoint_is_what_plain_hooks_see(pair: Pair) -> None:
-    parallel = pair.family.name == "pythia"
-    names = [
-        f"{site}.{layer}"
-        for site in SITES
-        for layer in range(LAYERS)
-        if not (parallel and site == "resid_mid")
-    ]
+    without = ("resid_mid",) if pair.family.name == "pythia" else pair.family.unsupported
+    names = [f"{site}.{layer}" for site in SITES for layer in range(LAYERS) if site not in without]
     together = pair.model.run(pair.batch(), names)
     assert set(together) == set(names)
     for row, ids in enumerate(pair.batch()):
         plain = pair.sites(ids)
         for name in names:
-            if not name.startswith(("attn_probs", "mlp_in_normed")):
-                near(together[name][row, : len(ids)], plain[name])
+            if name.startswith(("attn_probs", "mlp_in_normed")):
+                continue
+            scale = pair.family.branch if name.startswith(("attn_out", "mlp_out")) else 1
+            near(together[name][row, : len(ids)], scale * plain[name])
         for layer in range(LAYERS):
             weights = together[f"attn_probs.{layer}"][row]
             assert weights.shape == (HEADS, max(LENGTHS), max(LENGTHS))
             near(weights[:, : len(ids), : len(ids)], plain[f"attn_probs.{layer}"])
-            near(
-                together[f"mlp_in_normed.{layer}"][row, : len(ids)],
-                _without_gain(pair, plain, layer),
-            )
+            if "mlp_in_normed" not in without:
+                near(
+                    together[f"mlp_in_normed.{layer}"][row, : len(ids)],
+                    _without_gain(pair, plain, layer),
+                )
 
 
 def _without_gain(pair: Pair, plain: dict[str, torch.Tensor], layer: int) -> torch.Tensor:
     """From what comes out of the plain norm, its gain and bias taken away again."""
     norm = pair.blocks[layer].get_submodule(pair.family.norm)
-    gain = 1 + norm.weight if pair.family.name == "gemma2" else norm.weight
+    gain = pair.family.gain + norm.weight
     return (
         plain[f"mlp_in.{layer}"] - getattr(norm, "bias", torch.zeros(()))
     ).detach() / gain.detach()
 
 
 def test_the_sites_of_a_block_add_up(pair: Pair) -> None:
-    """What enters the stream is what leaves attention and the MLP: on Gemma 2 behind their norms."""
+    """Attention and MLP enter the stream as `attn_out` and `mlp_out`: on Gemma and OLMo 2 behind
+    their norms, on Granite times the residual multiplier.
+    """
     sites = ("resid_pre", "attn_out", "mlp_out", "resid_post", "mlp_raw")
     found = pair.model.run([pair.ids(26)], [f"{site}.1" for site in sites])
     pre, attention, mlp, post, raw = (found[f"{site}.1"] for site in sites)
     near(pre + attention + mlp, post)
-    assert torch.equal(raw, mlp) is (pair.family.name != "gemma2")
+    changed = ("gemma2", "gemma3", "olmo2", "granite")
+    assert torch.equal(raw, mlp) is (pair.family.name not in changed)
 
 
 def test_attention_keeps_to_its_window(pair: Pair) -> None:
@@ -218,7 +220,7 @@ def test_attention_keeps_to_its_window(pair: Pair) -> None:
         seen = (distance >= 0) & (distance < (window or 26))
         assert bool((weights[:, ~seen] == 0).all())
         assert bool((weights[:, seen] > 0).all())
-        assert pair.model._windows[layer] == window
+        assert pair.model.decoder.windows[layer] == window
 
 
 def test_logits_are_those_of_transformers(pair: Pair) -> None:
@@ -255,7 +257,9 @@ def test_padding_on_the_left_is_padding_on_the_right(pair: Pair) -> None:
 def test_an_edit_is_what_a_plain_hook_would_do(pair: Pair, site: str, layer: int) -> None:
     batch, row, position = pair.batch(), 3, 4
     value, last = torch.linspace(-2, 2, WIDTH), pair.model.last_hookpoint()
-    found = pair.model.run(batch, [last], [Edit(f"{site}.{layer}", row, position, value)])[last]
+    found = pair.model.run(
+        batch, [last], [set_stream(f"{site}.{layer}", [row], [position], value)]
+    )[last]
 
     def put(stream: torch.Tensor) -> torch.Tensor:
         stream = stream.clone()
@@ -276,10 +280,13 @@ def test_an_edit_is_what_a_plain_hook_would_do(pair: Pair, site: str, layer: int
 @pytest.mark.parametrize("length", [26, 5, 1])
 def test_suffix_is_what_whole_passes_give(pair: Pair, length: int) -> None:
     ids, generator = pair.ids(length), torch.Generator().manual_seed(5)
-    rows = [(at % LAYERS, 2 * torch.randn(WIDTH, generator=generator)) for at in range(2 * LAYERS)]
-    found = pair.model.suffix(pair.model.prefix(ids), rows)
-    near(found, Model.suffix(pair.model, Model.prefix(pair.model, ids), rows))
-    for (layer, value), state in list(zip(rows, found, strict=True))[:LAYERS]:
+    layers, rows = (
+        torch.arange(2 * LAYERS) % LAYERS,
+        2 * torch.randn((2 * LAYERS, WIDTH), generator=generator),
+    )
+    found = pair.model.suffix(pair.model.prefix(ids), layers, rows)
+    near(found, Model.suffix(pair.model, Model.prefix(pair.model, ids), layers, rows))
+    for layer, value, state in list(zip(layers.tolist(), rows, found, strict=True))[:LAYERS]:
 
         def put(stream: torch.Tensor, value: torch.Tensor = value) -> torch.Tensor:
             return torch.cat((stream[:, :-1], value[None, None]), dim=1)
@@ -291,7 +298,7 @@ def test_replies_are_those_of_transformers(pair: Pair) -> None:
     """The likeliest tokens, from prompts on both sides of the window to lengths beyond it."""
     model, batch = copy.copy(pair.model), [pair.ids(length) for length in (3, 11, 20)]
     model.end_ids = ()
-    found = model.generate(batch, lambda _row, _step, chances: int(chances.argmax()), most=10)
+    found = model.generate(batch, max_tokens=10)
     for ids, reply in zip(batch, found, strict=True):
         with torch.inference_mode():
             made = pair.plain.generate(
@@ -345,7 +352,7 @@ def test_nothing_to_read(pair: Pair) -> None:
 
 
 def test_facts_are_read_from_the_files(pair: Pair) -> None:
-    facts = identify(HuggingFace(path=str(pair.folder))).facts
+    facts = identify(HuggingFace(path=str(pair.folder), **pair.family.given)).facts
     assert facts["architecture"] == pair.family.config.model_type
     assert (facts["layers"], facts["width"], facts["context"], facts["vocabulary"]) == (
         LAYERS,
@@ -417,10 +424,12 @@ def test_attention_is_sdpa_where_the_model_can(pair: Pair) -> None:
 @pytest.mark.parametrize("name", ["llama", "mistral", "qwen3", "gpt2", "pythia"])
 def test_eager_attention_gives_the_same(one: Callable[..., Any], name: str) -> None:
     model, plain = one(name, attention="eager"), one(name, attention="sdpa")
-    batch, rows = [list(range(3, 23)), [4, 5]], [(1, torch.ones(WIDTH)), (2, torch.ones(WIDTH))]
+    batch, rows = [list(range(3, 23)), [4, 5]], (torch.tensor([1, 2]), torch.ones(2, WIDTH))
     near(model.next_logits(batch), plain.next_logits(batch), 2e-5)
     near(
-        model.suffix(model.prefix(batch[0]), rows), plain.suffix(plain.prefix(batch[0]), rows), 2e-5
+        model.suffix(model.prefix(batch[0]), *rows),
+        plain.suffix(plain.prefix(batch[0]), *rows),
+        2e-5,
     )
     assert model.run(batch, ["attn_probs.1"])["attn_probs.1"].shape == (2, HEADS, 20, 20)
 
@@ -498,20 +507,116 @@ def test_attention_that_sdpa_cannot_compute(
 
 def test_a_model_that_is_built_in_another_way() -> None:
     with pytest.raises(BadInput) as caught:
-        structure_of(torch.nn.Sequential(torch.nn.Linear(2, 2)))
+        family_of(torch.nn.Sequential(torch.nn.Linear(2, 2)))
     assert str(caught.value) == (
-        "Sequential is built in no way that `huggingface` knows (learned positions, parallel, "
-        "pre-norm, sandwich). Another one takes one file: docs/tutorial/a-model-loader.md."
+        "Sequential names its modules like no family that `huggingface` knows (learned positions, "
+        "parallel, post-norm, pre-norm, sandwich). Name them under model.with.family: "
+        "docs/tutorial/a-model-loader.md."
     )
 
 
-def test_structure_is_found_by_what_a_model_has(pair: Pair) -> None:
+OTHER_FAMILIES = {
+    "gemma2": "sandwich",
+    "gemma3": "sandwich",
+    "gpt2": "learned positions",
+    "neox-sequential": "parallel",
+    "olmo2": "post-norm",
+    "pythia": "parallel",
+}
+
+
+def test_a_family_is_known_by_the_modules_of_a_model(pair: Pair) -> None:
     """A class of another name is the same model; one that lacks a norm is not."""
-    found = structure_of(pair.plain)
-    assert found.name == {"gemma2": "sandwich", "gpt2": "learned positions"}.get(
-        pair.family.name, "parallel" if "neox" in pair.family.blocks else "pre-norm"
+    if pair.family.names:
+        with pytest.raises(BadInput, match=r"^PersimmonForCausalLM names its modules like no"):
+            family_of(pair.plain)
+        return
+    found = family_of(pair.plain)
+    assert found.name == OTHER_FAMILIES.get(pair.family.name, "pre-norm")
+    assert family_of(type("Other", (type(pair.plain),), {})(pair.plain.config)) == found
+
+
+# --- families that a spec names -------------------------------------------------------------------
+
+
+def test_a_family_is_a_mapping_of_at_most_30_lines() -> None:
+    names = FAMILIES["persimmon"].names
+    assert names is not None
+    assert len(names.model_dump(exclude_defaults=True)) <= 10
+    assert all(len(family.model_dump(exclude_defaults=True)) <= 14 for family in KNOWN)
+
+
+def test_an_architecture_that_is_not_known_asks_for_a_family(tmp_path: Path) -> None:
+    folder = build(FAMILIES["persimmon"], tmp_path / "persimmon")
+    with pytest.raises(BadInput) as caught:
+        identify(HuggingFace(path=str(folder)))
+    said = str(caught.value)
+    assert said.startswith(f"{folder}/config.json: architecture 'persimmon' is not among those")
+    assert "name its modules under model.with.family" in said
+
+
+@pytest.mark.parametrize(
+    ("field", "path", "said"),
+    [
+        ("norm", "model.norm", "has no module 'model.norm'. Print the model"),
+        ("attention", "attn", "has no module 'attn' in model.layers.0. Print the model"),
+    ],
+)
+def test_a_module_that_is_not_there(tmp_path: Path, field: str, path: str, said: str) -> None:
+    family = FAMILIES["persimmon"]
+    folder = build(family, tmp_path / "persimmon")
+    assert family.names is not None
+    wrong = family.names.model_copy(update={field: path})
+    with pytest.raises(BadInput) as caught:
+        load(HuggingFace(path=str(folder), device="cpu", family=wrong), SilentReporter())
+    assert str(caught.value).startswith(f"model.with.family.{field}: PersimmonForCausalLM {said}")
+
+
+def test_another_mapping_is_another_model(tmp_path: Path) -> None:
+    """Its hookpoints may mean other places."""
+    family = FAMILIES["persimmon"]
+    folder = build(family, tmp_path / "persimmon")
+    assert family.names is not None
+    other = family.names.model_copy(update={"mlp_norm": "input_layernorm"})
+    digests = {
+        identify(HuggingFace(path=str(folder), family=names)).digest
+        for names in (family.names, other)
+    }
+    assert len(digests) == 2
+
+
+def test_positions_that_depend_on_the_batch(tmp_path: Path) -> None:
+    folder = build(FAMILIES["phi3"], tmp_path / "phi3")
+    config = json.loads((folder / "config.json").read_text())
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0], "long_factor": [2.0]}
+    (folder / "config.json").write_text(json.dumps({**config, "rope_parameters": rope}))
+    with pytest.raises(BadInput) as caught:
+        identify(HuggingFace(path=str(folder)))
+    assert str(caught.value) == (
+        f"{folder}/config.json: rotary positions of type 'longrope' depend on the longest text of "
+        "a batch, so a text would not give the same activations in other company. Use a variant "
+        "of the model without them."
     )
-    assert structure_of(type("Other", (type(pair.plain),), {})(pair.plain.config)) == found
+
+
+def test_attention_that_looks_both_ways_is_no_decoder(tmp_path: Path) -> None:
+    folder = build(FAMILIES["gemma3"], tmp_path / "gemma3")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "use_bidirectional_attention": True}))
+    with pytest.raises(BadInput) as caught:
+        load(HuggingFace(path=str(folder), device="cpu"), SilentReporter())
+    assert str(caught.value).startswith(
+        f"{folder}: attention of this gemma3_text looks at later tokens too: it is an encoder."
+    )
+
+
+def test_an_mlp_without_a_norm_before_it(one: Callable[..., Any]) -> None:
+    with pytest.raises(BadInput) as caught:
+        one("olmo2").run([[4, 5, 6]], ["mlp_in_normed.2"])
+    assert str(caught.value) == (
+        "hookpoint 'mlp_in_normed.2': the MLP of olmo2 reads the stream without a norm before it. "
+        "Use mlp_in.2 or resid_mid.2."
+    )
 
 
 def test_there_is_no_stream_between_parallel_parts(one: Callable[..., Any]) -> None:
@@ -529,7 +634,7 @@ def test_embeddings_are_scaled_once(one: Callable[..., Any]) -> None:
     """
     model = one("gemma2")
     wanted = model.run([[4, 5, 6]], ["resid_pre.0"])["resid_pre.0"]
-    bare = torch.nn.Embedding.from_pretrained(model._embedding.weight.detach())
+    bare = torch.nn.Embedding.from_pretrained(model.decoder.embedding.weight.detach())
     near(wanted[0], bare(torch.tensor([4, 5, 6])) * WIDTH**0.5)
-    model._embedding = bare
+    model.decoder.embedding = bare
     near(model.run([[4, 5, 6]], ["resid_pre.0"])["resid_pre.0"], wanted)

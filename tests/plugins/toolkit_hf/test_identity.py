@@ -215,8 +215,9 @@ def test_an_architecture_that_is_not_loaded(copied: Path, config: Callable[..., 
     config(model_type="mamba")
     assert refused(copied) == (
         f"{copied}/config.json: architecture 'mamba' is not among those that `huggingface` loads: "
-        "gemma2, gpt2, gpt_neox, llama, mistral, qwen2, qwen3. Another architecture takes one "
-        "file: docs/tutorial/a-model-loader.md."
+        "gemma2, gemma3_text, gpt2, gpt_neox, granite, llama, mistral, olmo2, phi3, qwen2, qwen3, "
+        "smollm3. For another decoder name its modules under model.with.family; anything else "
+        "takes one file: docs/tutorial/a-model-loader.md."
     )
 
 

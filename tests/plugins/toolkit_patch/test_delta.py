@@ -12,13 +12,20 @@ import pyarrow as pa
 import pytest
 
 from toolkit._plugins.loading import load_parts
+from toolkit.comparisons import Comparison
 from toolkit.errors import BadInput, DataError
 from toolkit.models import Model
 from toolkit.randomness import generator, half
 from toolkit.saes import space_id
 from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
-from toolkit.testing.fakes import SilentReporter, make_work
+from toolkit.testing.fakes import (
+    SilentReporter,
+    TableInputs,
+    make_comparison,
+    make_comparisons,
+    make_work,
+)
 from toolkit.testing.planted import build_planted, prompts
 from toolkit_patch._candidates import Known, chosen, known, matched
 from toolkit_patch._outcomes import outcome_matrix, token_sets
@@ -298,8 +305,8 @@ class Lying(Model):
     def prefix(self, ids, capture=()):
         return self._model.prefix(ids, capture)
 
-    def suffix(self, prefix, rows):
-        return self._model.suffix(prefix, rows) * 1.5
+    def suffix(self, prefix, layers, rows):
+        return self._model.suffix(prefix, layers, rows) * 1.5
 
 
 def test_a_sham_that_changes_something_stops_everything(world):
@@ -369,7 +376,7 @@ def test_values_that_do_not_differ_are_no_evidence():
 
 
 def test_random_features_fire_about_as_often_and_are_never_candidates(world):
-    everything = known(world.tables["features"], None)
+    everything = known(TableInputs(world.tables), None)
     features = chosen(everything, top=4, alpha=0.05, min_abs_d=0.3, min_count=5)
     taken = {(feature.space, feature.index) for feature in features}
     for feature in features:
@@ -386,40 +393,81 @@ def test_random_features_fire_about_as_often_and_are_never_candidates(world):
         assert sum(abs(rate - feature.rate) < worst for rate in others) <= 2 * 19 + 19
 
 
+def compared(*comparisons: Comparison, number: float | None = 1.0) -> dict[str, pa.Table]:
+    """One feature, as these comparisons write it."""
+    rows = []
+    for comparison in comparisons:
+        stats = [(stat, comparison.name) for stat in ("d", "q")]
+        stats += [(stat, group) for stat in ("mean", "density") for group in comparison.group_names]
+        rows += [
+            {
+                "space": "s",
+                "feature": 1,
+                "stat": stat,
+                "group": group,
+                "number": number,
+                "comparison": comparison.id,
+            }
+            for stat, group in [*stats, ("fired", "")]
+        ]
+    return {"features": table("features", rows), "comparisons": make_comparisons(*comparisons)}
+
+
 def test_one_comparison_must_be_meant():
-    blocks = [(stat, f"{a} vs {b}") for a, b in ("ab", "cd") for stat in ("d", "q")]
-    blocks += [(stat, group) for stat in ("mean", "density") for group in "abcd"]
-    rows = [
-        {"space": "s", "feature": 1, "stat": stat, "group": group, "number": 1.0, "text": None}
-        for stat, group in [*blocks, ("fired", "")]
-    ]
+    inputs = TableInputs(compared(make_comparison("a", "b"), make_comparison("c", "d")))
     with pytest.raises(DataError, match=r"the needed stages made 2 comparisons \(a vs b, c vs d\)"):
-        known(table("features", rows), None)
-    assert known(table("features", rows), ("c", "d")).groups == ("c", "d")
+        known(inputs, None)
+    assert known(inputs, ("c", "d")).groups == ("c", "d")
+    with pytest.raises(
+        DataError, match=r"no stage compared 'a vs d'\..* Comparisons: a vs b, c vs d"
+    ):
+        known(inputs, ("a", "d"))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("between", [None, ("a", "b")])
+def test_rows_of_the_two_halves_of_one_contrast_are_never_mixed(order, between):
+    select, confirm = (
+        make_comparison("a", "b", id=half, half=half) for half in ("select", "confirm")
+    )
+    parts = [compared(select, number=2.0), compared(confirm, number=0.01)][::order]
+    both = {name: pa.concat_tables([part[name] for part in parts]) for name in parts[0]}
+    with pytest.raises(
+        DataError,
+        match=r"2 of the needed stages compared 'a vs b' \(welch, half \w+, welch, half \w+\)"
+        r".*Need only the stage",
+    ):
+        known(TableInputs(both), between)
+    beside = {**both, "comparisons": make_comparisons(confirm)}
+    (feature,) = known(TableInputs(beside), between).features["s"]
+    assert (feature.d, feature.values) == (0.01, (0.01, 0.01))
+
+
+def test_a_group_may_be_called_as_a_contrast_is():
+    made = make_comparison("cat vs dog", "mouse")
+    found = known(TableInputs(compared(made)), None)
+    assert found.groups == ("cat vs dog", "mouse")
+    assert found == known(TableInputs(compared(made)), ("cat vs dog", "mouse"))
+    assert [feature.index for feature in found.features["s"]] == [1]
 
 
 def test_a_feature_without_a_defined_d_is_no_candidate():
-    rows = [
-        {"space": "s", "feature": 1, "stat": "d", "group": "a vs b", "number": None, "text": None}
-    ]
-    assert known(table("features", rows), None) == Known(("a", "b"), {})
+    given = compared(make_comparison("a", "b"), number=None)
+    assert known(TableInputs(given), None) == Known(("a", "b"), {})
 
 
 @pytest.mark.parametrize(
     ("stat", "group"), [("mean", "b"), ("density", "a"), ("q", "a vs b"), ("fired", "")]
 )
 def test_a_missing_statistic_is_said_and_not_replaced(stat, group):
-    both = [(name, side) for name in ("mean", "density") for side in "ab"]
-    there = [*both, ("d", "a vs b"), ("q", "a vs b"), ("fired", "")]
-    there.remove((stat, group))
+    given = compared(make_comparison("a", "b"))
     rows = [
-        {"space": "s", "feature": 1, "stat": name, "group": side, "number": 1.0, "text": None}
-        for name, side in there
+        row for row in given["features"].to_pylist() if (row["stat"], row["group"]) != (stat, group)
     ]
     with pytest.raises(
         DataError, match=f"feature 1 of space s: its '{stat}'.* is missing beside its 'd'"
     ):
-        known(table("features", rows), None)
+        known(TableInputs({**given, "features": table("features", rows)}), None)
 
 
 def test_the_matrix_gives_every_token_one_outcome(world):

@@ -17,8 +17,9 @@ import pytest
 from pydantic import ValidationError
 
 from toolkit.errors import DataError
-from toolkit.models import Encoded, Generated, Model
+from toolkit.models import Encoded, Model
 from toolkit.parts import Identity, SourcePart, StagePart
+from toolkit.sessions import Generated
 from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import SilentReporter, TableInputs, make_work
@@ -76,11 +77,23 @@ class Talker(Model):
         raise NotImplementedError
 
     def generate(
-        self, batch: Any, draw: Any, *, most: int, until: str | None = None
+        self,
+        batch: Any,
+        draw: Any = None,
+        *,
+        max_tokens: int,
+        temperature: float = 1.0,
+        until: Any = None,
+        edits: Any = (),
+        budget: Any = None,
     ) -> list[Generated]:
-        self.asked.append((len(batch), most, until))
+        self.asked.append((len(batch), max_tokens, until))
+
+        def drawn(row: int, count: int, shares: Any) -> int:
+            return choose(shares, draw(row, count), temperature)
+
         return [
-            self._reply(self.policy(self.decode(ids)), draw, row) for row, ids in enumerate(batch)
+            self._reply(self.policy(self.decode(ids)), drawn, row) for row, ids in enumerate(batch)
         ]
 
     def _reply(self, chances: Mapping[str, float], draw: Any, row: int) -> Generated:
@@ -429,17 +442,6 @@ def test_probabilities_that_are_no_numbers(shares: list[float], temperature: flo
         match=r"the model's probabilities are not numbers. Load the model in another dtype",
     ):
         choose(np.array(shares), 0.5, temperature)
-
-
-def test_a_bad_draw_names_game_round_and_token() -> None:
-    with pytest.raises(
-        DataError,
-        match="restart-fixed-c00-r0000, round 1, token 0: the model's "
-        "probabilities "
-        "are "
-        "not numbers",
-    ):
-        play(Talker(lambda prompt: {"2) Stop\n": float("nan")}), components=[""])
 
 
 # --- the source -----------------------------------------------------------------------------------

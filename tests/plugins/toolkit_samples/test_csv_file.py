@@ -74,6 +74,7 @@ def test_a_row_is_a_sample_and_its_own_unit(write: Write) -> None:
         "pieces": ["one", " two"],
         "spans": [],
         "prompt_hash": digest,
+        "bos": False,
     }
     assert (second["sample"], second["unit"], second["text"]) == ("000001", "000001", "three")
 

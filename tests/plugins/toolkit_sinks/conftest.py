@@ -50,6 +50,7 @@ def sample(name: str, pieces: Sequence[str]) -> dict[str, Any]:
         "token_ids": list(range(len(pieces))),
         "pieces": list(pieces),
         "spans": [{"name": "balance", "start": 0, "end": 1}],
+        "bos": None,
     }
 
 
@@ -73,7 +74,15 @@ ACTIVATIONS = (
 )
 SPACES = (space("s1", "org/m/resid_post.1/sae: x"), space("s2", "org/m/resid_post.2/x"))
 FEATURES = [
-    {"space": "s", "feature": feature, "stat": "mean", "group": group, "number": 0.5, "text": None}
+    {
+        "space": "s",
+        "feature": feature,
+        "stat": "mean",
+        "group": group,
+        "number": 0.5,
+        "text": None,
+        "comparison": None,
+    }
     for feature, group in ((10, "a"), (2, "b"), (2, "a"))
 ]
 

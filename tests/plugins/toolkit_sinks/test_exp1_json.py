@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
+from toolkit.comparisons import Comparison
 from toolkit.errors import DataError
 from toolkit.parts import SinkPart
 from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
-from toolkit.testing.fakes import TableInputs, make_work
+from toolkit.testing.fakes import TableInputs, make_comparison, make_comparisons, make_work
 from toolkit.work import SinkWork
 from toolkit_sinks import toolkit_parts
 
@@ -71,23 +73,32 @@ def space(
     }
 
 
+def compared(half: str = "all", sizes: Sequence[int] = (12, 1), **fields: Any) -> Comparison:
+    """What a stage recorded of its comparison of both groups."""
+    made = make_comparison("bankruptcy", "voluntary_stop", id=f"c-{half}", half=half, **fields)
+    groups = [replace(group, samples=size) for group, size in zip(made.groups, sizes, strict=True)]
+    return replace(made, groups=tuple(groups), tested={"s1": 64, "s2": 64, "s3": 64})
+
+
 def feature(
-    space: str, number: int, *, p: float, d: float, significant: bool, discovered: bool
+    space: str,
+    number: int,
+    *,
+    p: float,
+    d: float,
+    significant: bool,
+    discovered: bool,
+    comparison: str = "c-all",
 ) -> list[dict[str, Any]]:
     """The rows of one feature, as a comparison writes them."""
-    size = {"bankruptcy": "12 samples in 11 clusters", "voluntary_stop": "1 sample, 1 unit"}
-    rows = [("mean", group, 2.0 - at, text) for at, (group, text) in enumerate(size.items())]
-    rows += [("std", group, 0.5 + at, None) for at, group in enumerate(size)]
-    rows += [
-        ("d", BOTH, d, None),
-        ("p", BOTH, p, None),
-        ("q", BOTH, 2 * p, "bh over 128"),
-        ("t", BOTH, 9.0, None),
-    ]
-    rows += [("significant", BOTH, float(significant), None)]
-    rows += [("discovered", BOTH, 1.0, None)] * discovered
-    found = [dict(zip(("stat", "group", "number", "text"), row, strict=True)) for row in rows]
-    return [{"space": space, "feature": number, **row} for row in found]
+    groups = ("bankruptcy", "voluntary_stop")
+    rows = [("mean", group, 2.0 - at) for at, group in enumerate(groups)]
+    rows += [("std", group, 0.5 + at) for at, group in enumerate(groups)]
+    rows += [("d", BOTH, d), ("p", BOTH, p), ("q", BOTH, 2 * p), ("t", BOTH, 9.0)]
+    rows += [("significant", BOTH, float(significant))]
+    rows += [("discovered", BOTH, 1.0)] * discovered
+    fixed = {"space": space, "feature": number, "comparison": comparison}
+    return [{**fixed, "stat": stat, "group": group, "number": of} for stat, group, of in rows]
 
 
 FEATURES = [
@@ -101,22 +112,32 @@ FEATURES = [
         "stat": "mean",
         "group": "truncated",
         "number": 9.0,
-        "text": "5 samples",
+        "comparison": "another",
     },
 ]
 SPACES = (space("s2", 12), space("s1", 4), space("s3", 20))
 
 
+def made(
+    features: Sequence[Mapping[str, Any]] = FEATURES,
+    spaces: Sequence[Mapping[str, Any]] = SPACES,
+    comparisons: Sequence[Comparison] = (compared(),),
+) -> dict[str, pa.Table]:
+    """The tables of a run."""
+    tables = {
+        name: pa.Table.from_pylist(list(rows), schema=arrow_schema(name))
+        for name, rows in {"features": features, "spaces": spaces}.items()
+    }
+    return {**tables, "comparisons": make_comparisons(*comparisons)}
+
+
 def written(
     features: Sequence[Mapping[str, Any]] = FEATURES,
     spaces: Sequence[Mapping[str, Any]] = SPACES,
+    comparisons: Sequence[Comparison] = (compared(),),
     **params: Any,
 ) -> dict[str, Any]:
-    named = {"features": features, "spaces": spaces}
-    tables = {
-        name: pa.Table.from_pylist(list(rows), schema=arrow_schema(name))
-        for name, rows in named.items()
-    }
+    tables = made(features, spaces, comparisons)
     given = SINK.params.model_validate(params)
     work = SinkWork(
         given, Path("nowhere"), "run-1", TableInputs(tables), at="2026-11-21T19:45:54.123456+00:00"
@@ -128,14 +149,7 @@ def written(
 
 
 def test_it_keeps_the_contract() -> None:
-    tables = {"features": FEATURES, "spaces": SPACES}
-    work = make_work(
-        tables={
-            name: pa.Table.from_pylist(list(rows), schema=arrow_schema(name))
-            for name, rows in tables.items()
-        }
-    )
-    check_part(SINK, params={"path": "out"}, work=work)
+    check_part(SINK, params={"path": "out"}, work=make_work(tables=made()))
 
 
 def test_it_has_every_key_of_the_published_shape() -> None:
@@ -214,7 +228,7 @@ def test_a_run_without_a_comparison() -> None:
         DataError,
         match=r"no row compares bankruptcy vs voluntary_stop\. The run compares no groups\.",
     ):
-        written([])
+        written([], comparisons=())
 
 
 def test_several_saes_at_a_layer_do_not_fit_the_shape() -> None:
@@ -227,24 +241,34 @@ def test_several_saes_at_a_layer_do_not_fit_the_shape() -> None:
 
 
 def test_two_stages_with_one_comparison_do_not_fit_either() -> None:
+    other = replace(compared(test="auroc"), id="c-other")
     with pytest.raises(
-        DataError, match=r"more than one stage compares bankruptcy vs voluntary_stop in one space"
+        DataError,
+        match=r"more than one stage compares bankruptcy vs voluntary_stop in one space \(half: "
+        r"all; auroc, welch\)",
     ):
-        written([*FEATURES, *feature("s1", 3, p=0.2, d=1.5, significant=False, discovered=False)])
+        written(comparisons=(compared(), other))
+
+
+def test_stages_that_compare_the_same_groups_in_other_spaces_are_one_file() -> None:
+    rows = [
+        {**row, "comparison": f"c-{row['space']}"}
+        for row in FEATURES
+        if row["comparison"] == "c-all"
+    ]
+    parts = [
+        replace(compared(), id=f"c-{space}", tested=dict.fromkeys(names, 64))
+        for space, names in (("s1", ["s1", "s3"]), ("s2", ["s2"]))
+    ]
+    assert written(rows, comparisons=parts) == written()
 
 
 def test_of_a_run_that_chose_and_confirmed_the_comparison_of_one_half_is_published() -> None:
-    def of_half(part: str, number: int, p: float) -> list[dict[str, Any]]:
-        rows = feature("s1", number, p=p, d=1.0, significant=True, discovered=True)
-        size = {"mean": f"{number} samples of 9 units, half {part}"}
-        return [
-            {
-                **row,
-                "number": row["number"] + p,
-                "text": size.get(row["stat"], f"welch, half {part}"),
-            }
-            for row in rows
-        ]
+    def of_half(half: str, number: int, p: float) -> list[dict[str, Any]]:
+        rows = feature(
+            "s1", number, p=p, d=1.0, significant=True, discovered=True, comparison=f"c-{half}"
+        )
+        return [{**row, "number": row["number"] + p} for row in rows]
 
     joined = [
         *FEATURES,
@@ -252,8 +276,9 @@ def test_of_a_run_that_chose_and_confirmed_the_comparison_of_one_half_is_publish
         *of_half("select", 8, 0.25),
         *of_half("confirm", 3, 0.5),
     ]
-    assert written(joined) == written()
-    confirmed = written(joined, half="confirm")
+    every = (compared(), compared("select", (8, 8)), compared("confirm", (3, 3)))
+    assert written(joined, comparisons=every) == written()
+    confirmed = written(joined, comparisons=every, half="confirm")
     assert confirmed["total_experiments_processed"] == 6
     (one,) = confirmed["layer_results"]["4"]["significant_features"]
     assert (one["feature_idx"], one["bankrupt_mean"], one["safe_std"], one["cohen_d"]) == (
@@ -262,7 +287,8 @@ def test_of_a_run_that_chose_and_confirmed_the_comparison_of_one_half_is_publish
         2.0,
         1.5,
     )
-    assert written(joined, half="select")["total_significant_features"] == 2
+    chosen = written(joined, comparisons=every, half="select")
+    assert chosen["total_significant_features"] == 2
     with pytest.raises(DataError) as caught:
         written(half="confirm")
     assert str(caught.value) == (

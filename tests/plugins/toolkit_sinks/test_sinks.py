@@ -1,4 +1,6 @@
-"""The sinks: what they write is what the tables hold, in one order and in the same bytes each time."""
+"""The sinks: what they write is what the tables hold, in one order and in the same bytes each
+time.
+"""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from toolkit.comparisons import Comparison, comparisons_of
 from toolkit.parts import StagePart
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_work
@@ -42,7 +43,7 @@ def sample(name: str, unit: str = "", prompt: str = "") -> dict[str, Any]:
         "text": name,
         "prompt_hash": prompt or name,
     }
-    return {**row, "token_ids": [], "pieces": [], "spans": []}
+    return {**row, "token_ids": [], "pieces": [], "spans": [], "bos": False}
 
 
 def space(name: str = "s1", width: int = 8, layer: int = 1) -> dict[str, Any]:
@@ -141,7 +142,7 @@ def of_groups(data: Groups) -> dict[str, pa.Table]:
         for name, values in (("features", data.features), ("values", data.values))
     ]
     columns = {
-        "samples": [names, units, names, names, empty, empty, empty, names],
+        "samples": [names, units, names, names, empty, empty, empty, names, [False] * len(names)],
         "sample_meta": [names, ["group"] * len(names), [None] * len(names), labels],
         "activations": [["s1"] * len(names), names, pa.array([0] * len(names), pa.int32()), *lists],
     }
@@ -151,7 +152,7 @@ def of_groups(data: Groups) -> dict[str, pa.Table]:
 
 def run(part: str, given: Mapping[str, pa.Table], seed: int = 0, **params: Any) -> Found:
     """A comparison's rows by (space, feature, stat, group)."""
-    rows = [row for _, table in _rows(part, given, seed, params) for row in table.to_pylist()]
+    rows = written(part, given, seed, **params).to_pylist()
     by_key = {(row["space"], row["feature"], row["stat"], row["group"]): row for row in rows}
     assert len(by_key) == len(rows)
     return by_key
@@ -174,8 +175,40 @@ def numbers(
 
 
 def written(part: str, given: Mapping[str, pa.Table], seed: int = 0, **params: Any) -> pa.Table:
-    """A comparison's rows as it writes them."""
-    return pa.concat_tables([table for _, table in _rows(part, given, seed, params)])
+    """A comparison's rows of `features` as it writes them."""
+    return outputs(part, given, seed, **params)["features"]
+
+
+def outputs(
+    part: str, given: Mapping[str, pa.Table], seed: int = 0, **params: Any
+) -> dict[str, pa.Table]:
+    """What a comparison writes: `features` and `comparisons`."""
+    return joined(*({name: rows} for name, rows in _rows(part, given, seed, params)))
+
+
+def joined(*parts: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
+    """`features` and `comparisons` of several stages as one that needs them reads them."""
+    return {
+        name: pa.concat_tables(
+            [
+                arrow_schema(name).empty_table(),
+                *(tables[name] for tables in parts if name in tables),
+            ]
+        )
+        for name in ("features", "comparisons")
+    }
+
+
+def compared(part: str, given: Mapping[str, pa.Table], seed: int = 0, **params: Any) -> Comparison:
+    """What a comparison records of itself."""
+    (found,) = comparisons_of(outputs(part, given, seed, **params)["comparisons"])
+    return found
+
+
+def sizes(part: str, given: Mapping[str, pa.Table], seed: int = 0, **params: Any) -> dict[str, str]:
+    """By group, what stands behind its numbers."""
+    groups = compared(part, given, seed, **params).groups
+    return {group.name: group.describe() for group in groups}
 
 
 def _rows(part: str, given: Mapping[str, pa.Table], seed: int, params: Mapping[str, Any]) -> Rows:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import sparse, stats
 
-from tests.plugins.toolkit_stats.made import numbers, of_dense, run
+from tests.plugins.toolkit_stats.made import compared, numbers, of_dense, run
 from toolkit.errors import DataError
 from toolkit_stats.math.adjust import adjusted, model
 from toolkit_stats.samples.groups import Design, Group
@@ -134,9 +134,12 @@ def test_covariates_stand_beside_the_plain_test_and_take_away_what_they_explain(
         number[at, stat] for at in (0, 1) for stat in ("significant", "significant_adjusted")
     ] == [1, 0, 1, 1]
     assert number[1, "q_adjusted"] == pytest.approx(2 * number[1, "p_adjusted"])
-    assert found["s1", 0, "d_adjusted", "a vs b"]["text"] == "welch: given balance"
+    said = compared("welch", confounded(), between=("a", "b"), covariates=["balance"])
+    assert said.adjusted == "given balance"
     plain = run("welch", confounded(), between=("a", "b"))
-    assert {key: found[key] for key in plain} == plain
+    assert {key: found[key]["number"] for key in plain} == {
+        key: row["number"] for key, row in plain.items()
+    }
 
 
 def test_within_a_key_is_least_squares_with_its_values_as_indicators() -> None:

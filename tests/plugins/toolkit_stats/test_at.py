@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from toolkit._plugins.loading import load_parts
+from toolkit.comparisons import comparisons_of
 from toolkit.errors import DataError
 from toolkit.parts import SinkPart
 from toolkit.selectors import Read, Selector, selected
@@ -27,7 +28,7 @@ from toolkit.work import SinkWork
 from toolkit_lab import model_path, saes_path
 from toolkit_stats.compare.contrasts import read_contrasts
 from toolkit_stats.figures.top_features import _numbers
-from toolkit_stats.samples.positions import Activations, AtKept, mark_of, marked, shown
+from toolkit_stats.samples.positions import Activations, AtKept, asked_of, recorded, shown
 
 PARTS = load_parts([])
 LAST, BALANCE, TAIL = {"take": "last"}, {"span": "balance"}, {"window": [-3, None]}
@@ -37,12 +38,16 @@ BOS = 1
 
 
 def sample(
-    name: str, ids: Sequence[int], spans: Sequence[tuple[str, int, int]] = ()
+    name: str,
+    ids: Sequence[int],
+    spans: Sequence[tuple[str, int, int]] = (),
+    bos: bool | None = True,
 ) -> dict[str, Any]:
     """A row of `samples`."""
     named = [{"name": span, "start": start, "end": end} for span, start, end in spans]
     row = {"sample": name, "unit": name, "cluster": name, "text": name, "prompt_hash": name}
-    return {**row, "token_ids": list(ids), "pieces": [f"t{token}" for token in ids], "spans": named}
+    pieces = [f"t{token}" for token in ids]
+    return {**row, "token_ids": list(ids), "pieces": pieces, "spans": named, "bos": bos}
 
 
 def table(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
@@ -134,7 +139,7 @@ def same(found: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, Any]]
         for key, value in other.items():
             if isinstance(value, float):
                 assert one[key] == pytest.approx(value, rel=1e-4, abs=1e-6)
-            elif key != "text":
+            elif key not in ("text", "comparison", "positions"):
                 assert one[key] == value
 
 
@@ -170,12 +175,10 @@ def test_one_extraction_is_one_pass_over_each_text(lab: Lab, union: Any) -> None
 
 def test_rows_say_which_selector_they_are_of(lab: Lab, union: Any) -> None:
     tables, _ = union
-    rows = lab.rows("compare.welch", tables, **TWO, at={"span": "balance", "take": "last"})[
-        "features"
-    ]
-    assert {row["text"].partition(": ")[0] for row in rows if row["stat"] == "q"} == {
-        'welch, at {"span":"balance","take":"last"}'
-    }
+    rows = lab.rows("compare.welch", tables, **TWO, at={"span": "balance", "take": "last"})
+    (comparison,) = comparisons_of(table("comparisons", rows["comparisons"]))
+    assert comparison.label == 'welch, at {"span":"balance","take":"last"}'
+    assert {row["comparison"] for row in rows["features"]} == {comparison.id}
     best = lab.rows("compare.probe", tables, **TWO, layers=[1], at="last")["baselines"]
     assert {row["text"].rpartition("; ")[2] for row in best if row["kind"] == "best feature"} == {
         "at last"
@@ -188,12 +191,14 @@ def test_a_report_of_several_selectors_shows_each_ones_own_means(
 ) -> None:
     tables, _ = union
     alone = {
-        mark: lab.rows("compare.welch", tables, **TWO, half=half, at=at)["features"]
+        mark: lab.rows("compare.welch", tables, **TWO, half=half, at=at)
         for mark, at in MODES.items()
     }
-    inputs = TableInputs(
-        {**tables, "features": table("features", [row for rows in alone.values() for row in rows])}
-    )
+    both = {
+        name: table(name, [row for rows in alone.values() for row in rows[name]])
+        for name in ("features", "comparisons")
+    }
+    inputs = TableInputs({**tables, **both})
     contrasts = list(read_contrasts(inputs))
     assert len(contrasts) == len(MODES)
     for found in contrasts:
@@ -202,7 +207,7 @@ def test_a_report_of_several_selectors_shows_each_ones_own_means(
         numbers = _numbers(inputs, found, top)
         wanted = {
             (row["space"], row["feature"], row["group"]): row["number"]
-            for row in alone[mark]
+            for row in alone[mark]["features"]
             if row["stat"] == "mean"
         }
         assert top
@@ -210,17 +215,24 @@ def test_a_report_of_several_selectors_shows_each_ones_own_means(
             for group in found.sides:
                 where = found.spaces[found.space[at]].id, int(found.feature[at])
                 assert numbers[*where, "mean", group] == wanted[*where, group]
-        assert all(f", at {mark}" in size for size in found.sizes)
 
 
-def test_a_mark_is_the_end_of_a_text() -> None:
-    balance = AtKept(at={"span": "a: b, half select"}).at
-    for text in (None, "welch", "3 samples of 3 units, 1 not measured"):
-        for at, half in ((None, "all"), (None, "select"), ("last", "all"), (balance, "confirm")):
-            found = marked(text, at, half)
-            assert mark_of(found) == mark_of(f"{found or 'welch'}: bh over 3 features, alpha 0.05")
-            assert (mark_of(found) == "") == (at is None and half == "all")
-    assert json.loads(shown(balance)) == {"span": "a: b, half select"}
+@pytest.mark.parametrize(
+    "at",
+    [
+        None,
+        "last",
+        "all",
+        {"span": "a: b, half select"},
+        [BALANCE, LAST],
+        {"exclude": {"bos": False}},
+    ],
+)
+def test_a_recorded_selector_is_read_as_it_was(at: Any) -> None:
+    given = AtKept.model_validate({"at": at}).at
+    assert asked_of(recorded(given)) == given
+    assert (recorded(given) == "") == (at is None)
+    assert shown(given) == recorded(given).strip('"')
 
 
 def test_examples_of_a_ranking_are_of_the_positions_that_it_read(lab: Lab, union: Any) -> None:
@@ -237,7 +249,8 @@ def test_examples_of_a_ranking_are_of_the_positions_that_it_read(lab: Lab, union
     )
     sink = PARTS.get("sink", "ranking")
     assert isinstance(sink, SinkPart)
-    given = {**tables, "features": table("features", ranked["features"]), "saes": table("saes", [])}
+    given = {**tables, "saes": table("saes", [])}
+    given |= {name: table(name, ranked[name]) for name in ("features", "comparisons")}
     work = SinkWork(sink.params.model_validate({}), Path("nowhere"), "run-1", TableInputs(given))
     files = {
         name: data if isinstance(data, bytes) else b"".join(data) for name, data in sink.run(work)
@@ -260,12 +273,19 @@ def test_examples_of_a_ranking_are_of_the_positions_that_it_read(lab: Lab, union
 
 
 def kept(
-    ids: Sequence[Sequence[int]], at: Any, bos: int | None = BOS, spans: Any = ()
+    ids: Sequence[Sequence[int]],
+    at: Any,
+    bos: int | None = BOS,
+    spans: Any = (),
+    known: bool = True,
 ) -> TableInputs:
     """Tables after an extraction at a selector from a model with this BOS; each row's only value is
-    its position.
+    its position. `known`: whether the samples say which of them begin with BOS.
     """
-    rows = [sample(f"s{number}", own, spans) for number, own in enumerate(ids)]
+    rows = [
+        sample(f"s{number}", own, spans, (own[0] == bos) if known else None)
+        for number, own in enumerate(ids)
+    ]
     activations = [
         {
             "space": "space",
@@ -317,17 +337,12 @@ SOME = st.sampled_from(
 def test_what_is_read_is_what_the_selector_finds_in_the_text_or_it_is_refused(
     texts: list[list[int]], of_extraction: Any, of_comparison: Any, has_bos: bool
 ) -> None:
-    """From any extraction, with and without BOS. A first token that all texts share and no
-    extraction kept is taken for BOS.
-    """
+    """From any extraction, with and without BOS."""
     ids = [[BOS, *own] if has_bos else own for own in texts]
-    inputs = kept(ids, of_extraction, BOS if has_bos else None)
+    bos = BOS if has_bos else None
+    inputs = kept(ids, of_extraction, bos)
     rows = inputs.read("samples").to_pylist()
     there = {(row["sample"], row["position"]) for row in inputs.read("activations").to_pylist()}
-    longer = [row for row in rows if len(row["token_ids"]) > 1]
-    firsts = {row["token_ids"][0] for row in longer}
-    shared = len(firsts) == 1 and not any((row["sample"], 0) in there for row in longer)
-    bos = min(firsts) if shared else BOS if has_bos else None
     wanted = {
         (row["sample"], position)
         for row in rows
@@ -336,11 +351,9 @@ def test_what_is_read_is_what_the_selector_finds_in_the_text_or_it_is_refused(
     found = attempt(inputs, of_comparison, [row["sample"] for row in rows])
     if isinstance(found, set):
         assert found == wanted
-    elif "was not kept" in found:
-        assert not wanted <= there
     else:
-        assert "may or may not ask for the first token" in found
-        assert not shared
+        assert "was not kept" in found
+        assert not wanted <= there
 
 
 def attempt(inputs: TableInputs, at: Any, samples: Sequence[str]) -> set[tuple[str, int]] | str:
@@ -372,19 +385,21 @@ def test_samples_in_which_a_selector_finds_nothing_are_not_measured() -> None:
     assert Activations(inputs, None).measured == {"s0", "s1"}
 
 
-def test_a_first_token_that_may_be_bos_and_was_kept_has_to_be_named() -> None:
+def test_bos_is_what_the_samples_say_even_where_the_extraction_kept_it() -> None:
     inputs = kept(TEXTS, Selector.model_validate({"exclude": {"bos": False}}))
-    with pytest.raises(
-        DataError, match=r"at: all may or may not ask for the first token of sample 's0'"
-    ):
+    assert len(read(inputs, "all")) == 5
+    assert len(read(inputs, {"exclude": {"bos": False}})) == 7
+    assert len(read(kept([(5, 6, 5), (5, 7, 8)], "all", None), "all")) == 6
+
+
+def test_a_selector_that_depends_on_a_bos_that_nobody_recorded_is_refused() -> None:
+    everything = Selector.model_validate({"exclude": {"bos": False}})
+    inputs = kept(TEXTS, everything, known=False)
+    with pytest.raises(DataError, match="at: all depends on whether sample 's0' begins with BOS"):
         read(inputs, "all")
     assert len(read(inputs, {"exclude": {"bos": False}})) == 7
     assert len(read(inputs, {"exclude": {"positions": [0], "bos": False}})) == 5
     assert read(inputs, "last") == [("s0", 3), ("s1", 2)]
-
-
-def test_a_first_token_that_stands_elsewhere_too_is_not_bos() -> None:
-    assert len(read(kept([(5, 6, 5), (5, 7, 8)], "all", None), "all")) == 6
 
 
 def test_an_empty_list_of_selectors_is_refused() -> None:

@@ -20,18 +20,20 @@ from scipy import sparse, stats
 from tests.plugins.toolkit_stats.made import (
     PARTS,
     TESTS,
+    compared,
     numbers,
     of_dense,
+    outputs,
     run,
     sample,
+    sizes,
     space,
     tables,
 )
 from toolkit.errors import DataError
 from toolkit.randomness import half
-from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
-from toolkit.testing.fakes import make_work
+from toolkit.testing.fakes import TableInputs, make_work
 from toolkit_patch._candidates import known
 from toolkit_stats.compare.params import Means, Several
 from toolkit_stats.math.corrections import benjamini_hochberg
@@ -158,7 +160,7 @@ def test_a_screen_follows_every_test_of_two_groups(part: str) -> None:
     more = {"covariates": ["balance"]} if part in ("welch", "student") else {}
     given = of_dense(values(), halves(), balance=np.random.default_rng(0).random(24).tolist())
     rows = run(part, given, details="discovered", **PAIR, **more)
-    found = known(pa.Table.from_pylist(list(rows.values()), schema=arrow_schema("features")), None)
+    found = known(TableInputs(outputs(part, given, details="discovered", **PAIR, **more)), None)
     assert found.groups == ("a", "b")
     assert [feature.index for feature in found.features["s1"]] == [0, 1, 2, 3, 4]
     assert [feature.d for feature in found.features["s1"]] == [
@@ -191,14 +193,13 @@ def test_a_rank_test_goes_by_cluster_means() -> None:
 def test_a_correlation_goes_by_cluster_means_of_both(method: str, theirs: Any) -> None:
     dense, label = values(48), np.random.default_rng(1).integers(0, 4, 48).astype(float)
     units = [f"g{at // 2}" for at in range(48)]
-    found = run("correlation", of_dense(dense, label.tolist(), units), method=method)
+    given = of_dense(dense, label.tolist(), units)
+    found = run("correlation", given, method=method)
     wanted = theirs(dense[:, 2].reshape(24, 2).mean(axis=1), label.reshape(24, 2).mean(axis=1))
     assert found["s1", 2, "r", "trend of group"]["number"] == pytest.approx(wanted.statistic)
     assert found["s1", 2, "p", "trend of group"]["number"] == pytest.approx(wanted.pvalue)
-    assert (
-        found["s1", 2, "mean", ""]["text"]
-        == "48 samples of 24 units, 48 distinct prompts, 24 clusters"
-    )
+    size = sizes("correlation", given, method=method)[""]
+    assert size == "48 samples of 24 units, 48 distinct prompts, 24 clusters"
 
 
 @pytest.mark.parametrize(
@@ -233,7 +234,7 @@ def test_one_group_against_the_rest() -> None:
         run("welch", merged, between=["x", "other"]),
     )
     assert [row["number"] for row in found.values()] == [row["number"] for row in wanted.values()]
-    assert found["s1", 0, "mean", "rest"]["text"].startswith("16 samples")
+    assert sizes("welch", given, between=["x", "rest"])["rest"].startswith("16 samples")
 
 
 def test_a_group_that_is_named_rest_is_refused() -> None:
@@ -247,16 +248,13 @@ def test_a_group_that_is_named_rest_is_refused() -> None:
 @pytest.mark.parametrize("unit", ["unit", "game", "sentence"])
 def test_units_go_by_several_names(unit: str) -> None:
     given = of_dense(values(), halves(), [f"g{at // 3}" for at in range(24)])
-    assert run("welch", given, unit=unit, **PAIR)["s1", 0, "mean", "a"]["text"].endswith(
-        "12 distinct prompts, 4 clusters"
-    )
+    size = sizes("welch", given, unit=unit, **PAIR)["a"]
+    assert size.endswith("12 distinct prompts, 4 clusters")
 
 
 def test_a_metadata_key_may_name_the_unit() -> None:
     given = of_dense(values(), halves(), condition=[f"c{at // 4}" for at in range(24)])
-    assert run("welch", given, unit="condition", **PAIR)["s1", 0, "mean", "a"]["text"].endswith(
-        "3 clusters"
-    )
+    assert sizes("welch", given, unit="condition", **PAIR)["a"].endswith("3 clusters")
     message = (
         "unit: no sample has metadata 'conditoin'. Did you mean 'condition'? The samples have: "
         "condition, group."
@@ -347,7 +345,7 @@ def test_samples_that_nobody_looked_at_are_not_silent(part: str) -> None:
         for key, row in found.items()
         if key[2] == "significant" and part != "correlation"
     )
-    texts = {row["text"] for key, row in found.items() if key[2] == "mean"}
+    texts = set(sizes(part, unmeasured(), missing="leave_out", **asked).values())
     left = 30 if part == "correlation" else 10
     assert (
         f"{left} samples of {left} units, {left} distinct prompts, {left} clusters, 10 not measured"
@@ -451,10 +449,8 @@ def test_a_family_of_one_space_is_corrected_by_itself_and_says_so() -> None:
             for stat in ("p", "q")
         )
         np.testing.assert_allclose(q, benjamini_hochberg(p, width))
-        assert (
-            found[name, 0, "q", "a vs b"]["text"]
-            == f"welch: bh over {width} features of this space, alpha 0.05"
-        )
+        said = compared("welch", two_spaces(), family="space", **PAIR).describe(name)
+        assert said == f"welch: bh over {width} features of this space, alpha 0.05"
 
 
 def test_rare_features_are_no_part_of_the_family_in_either_group() -> None:
@@ -469,7 +465,7 @@ def test_rare_features_are_no_part_of_the_family_in_either_group() -> None:
     found = run("welch", given, min_count=4, **PAIR)
     assert {feature for _, feature, _, _ in found} == {0, 1, 3}
     text = "welch: bh over 3 features that fired in at least 4 samples, alpha 0.05"
-    assert found["s1", 0, "q", "a vs b"]["text"] == text
+    assert compared("welch", given, min_count=4, **PAIR).describe() == text
     assert {feature for _, feature, _, _ in run("welch", given, min_density=0.5, **PAIR)} == {0, 3}
     swapped = of_dense(dense, halves()[::-1])
     assert {feature for _, feature, _, _ in run("welch", swapped, min_count=4, **PAIR)} == {0, 1, 3}
@@ -487,9 +483,8 @@ def test_the_family_is_the_same_whatever_differs() -> None:
 @pytest.mark.parametrize("correct", ["by", "storey", "holm", "bonferroni"])
 def test_other_corrections_are_named_with_their_q(correct: str) -> None:
     found = run("welch", two_spaces(), correct=correct, **PAIR)
-    assert (
-        found["s1", 3, "q", "a vs b"]["text"] == f"welch: {correct} over 108 features, alpha 0.05"
-    )
+    said = compared("welch", two_spaces(), correct=correct, **PAIR).describe()
+    assert said == f"welch: {correct} over 108 features, alpha 0.05"
     assert found["s1", 3, "significant", "a vs b"]["number"] == 1.0
 
 
@@ -510,7 +505,7 @@ def test_features_that_do_the_same_in_two_saes_of_a_site_are_one_discovery() -> 
     found = run("welch", two_spaces(layer=1), **PAIR)
     discovered = {key[:2] for key in found if key[2] == "discovered"}
     assert discovered == {("s1", 3), ("s2", 3)}
-    assert twins(found) == {("s2", 3, "welch: s1", 3.0)}
+    assert twins(found) == {("s2", 3, "s1", 3.0)}
     assert twins(run("welch", two_spaces(layer=2), **PAIR)) == set()
 
 

@@ -4,6 +4,7 @@ measure it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,20 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from tests.plugins.toolkit_stats.made import PARTS, TESTS, of_dense, run, space, tables, written
+from tests.plugins.toolkit_stats.made import (
+    PARTS,
+    TESTS,
+    compared,
+    joined,
+    of_dense,
+    outputs,
+    run,
+    space,
+    tables,
+)
 from toolkit.errors import DataError
 from toolkit.parts import ReportSection
 from toolkit.randomness import half
-from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import TableInputs, make_work
 from toolkit_stats import toolkit_parts
@@ -46,8 +56,15 @@ def both(
     """What the select half finds, and what the confirm half makes of that."""
     given = of_dense(dense, LABEL)
     select = run(part, given, half="select", **PAIR, **params)
-    rows = pa.Table.from_pylist(list(select.values()), schema=arrow_schema("features"))
-    return select, run(part, {**given, "features": rows}, **CONFIRM, **PAIR, **params)
+    before = outputs(part, given, half="select", **PAIR, **params)
+    return select, run(part, {**given, **before}, **CONFIRM, **PAIR, **params)
+
+
+def said(dense: np.ndarray, **params: Any) -> str:
+    """How the confirm half says what it did."""
+    given = of_dense(dense, LABEL)
+    before = outputs("welch", given, half="select", **PAIR, **params)
+    return compared("welch", {**given, **before}, **CONFIRM, **PAIR, **params).describe()
 
 
 def marked(found: dict[Any, Any], stat: str) -> set[int]:
@@ -67,10 +84,10 @@ def test_the_family_is_what_the_select_half_found_by_its_own_q_and_cut() -> None
     np.testing.assert_allclose(
         list(q.values()), benjamini_hochberg(np.array(list(p.values())), len(family))
     )
-    assert {row["text"] for key, row in confirm.items() if key[2] == "q"} == {
+    assert said(world({3: 1.0, 8: -1.2, 11: 0.9, 20: 0.75}), min_abs_d=0.8) == (
         f"welch, half confirm: bh over {len(family)} features that the select half found, alpha "
         "0.05, |d| >= 0.8"
-    }
+    )
     assert {3, 8} <= marked(confirm, "significant")
 
 
@@ -107,13 +124,8 @@ def test_a_feature_that_falls_silent_still_counts_in_the_family() -> None:
     family = len(marked(select, "significant"))
     assert 8 in marked(select, "significant")
     assert 8 not in of(confirm, "p")
-    assert f"bh over {family} features" in next(
-        row["text"] for key, row in confirm.items() if key[2] == "q"
-    )
-    fired = both(dense, min_count=5)[1]
-    assert f"bh over {family - 1} features" in next(
-        row["text"] for key, row in fired.items() if key[2] == "q"
-    )
+    assert f"bh over {family} features" in said(dense)
+    assert f"bh over {family - 1} features" in said(dense, min_count=5)
 
 
 def test_an_effect_that_turns_round_confirms_nothing() -> None:
@@ -132,14 +144,14 @@ def test_every_comparison_can_confirm(part: str) -> None:
     groups: list[Any] = np.where(FIRST, 2.0, 1.0).tolist() if part == "correlation" else LABEL
     given = of_dense(np.maximum(world({3: 2.0}), 0), groups)
     more = PAIR if part in ("welch", "student", "mann_whitney", "auroc", "permutation") else {}
-    select = written(part, given, half="select", **more)
-    confirm = run(part, {**given, "features": select}, **CONFIRM, **more)
+    select = outputs(part, given, half="select", **more)
+    confirm = run(part, {**given, **select}, **CONFIRM, **more)
     assert 3 in marked(confirm, "significant")
     params = {"by": "group", **CONFIRM, **more}
     check_part(
         PARTS[f"compare.{part}"],
         params=params,
-        work=make_work(tables={**given, "features": select}),
+        work=make_work(tables={**given, **select}),
     )
 
 
@@ -170,12 +182,12 @@ def test_the_halves_share_no_unit_and_no_prompt() -> None:
 # --- refusals -------------------------------------------------------------------------------------
 
 
-def refused(message: str, features: pa.Table | None, **params: Any) -> None:
+def refused(message: str, before: Mapping[str, pa.Table] | None, **params: Any) -> None:
     given = of_dense(world({3: 1.5}), LABEL)
     with pytest.raises(DataError) as caught:
         run(
             "welch",
-            given if features is None else {**given, "features": features},
+            {**given, **(before or {})},
             **CONFIRM,
             **PAIR,
             **params,
@@ -190,7 +202,7 @@ def test_a_family_of_discoveries_needs_a_stage_that_made_them() -> None:
     )
     end = " Add to the needs a stage that compares the same with `half: select`."
     refused(start + end, None)
-    other = written("welch", of_dense(world({3: 1.5}), LABEL), between=("b", "a"), half="select")
+    other = outputs("welch", of_dense(world({3: 1.5}), LABEL), between=("b", "a"), half="select")
     refused(f"{start} Did you mean 'b vs a'? They compared: b vs a.{end}", other)
 
 
@@ -202,34 +214,40 @@ def test_units_that_chose_cannot_confirm(part: str, where: str) -> None:
         f"family: the stage before compared 'a vs b' {where}; units that chose a feature cannot "
         "confirm it. Say `half: select` there: this stage tests on `half: confirm`, which shares "
         "no unit with it.",
-        written("welch", of_dense(world({3: 1.5}), LABEL), half=part, **PAIR),
+        outputs("welch", of_dense(world({3: 1.5}), LABEL), half=part, **PAIR),
     )
 
 
 def test_two_stages_on_the_select_half_are_one_too_many() -> None:
     given = of_dense(world({3: 1.5}), LABEL)
-    one, other = (written(part, given, half="select", **PAIR) for part in ("welch", "auroc"))
+    one, other = (outputs(part, given, half="select", **PAIR) for part in ("welch", "auroc"))
+    stricter = outputs("welch", given, half="select", alpha=0.01, **PAIR)
     start = "family: more than one stage among the needs compared 'a vs b' on the select half "
     refused(
-        f"{start}(auroc, half select, welch, half select); need one of them only.",
-        pa.concat_tables([one, other]),
+        f"{start}(auroc, half select: bh over 30 features, alpha 0.05, welch, half select: bh over "
+        "30 features, alpha 0.05); need one of them only.",
+        joined(one, other),
     )
-    refused(f"{start}(welch, half select); need one of them only.", pa.concat_tables([one, one]))
+    refused(
+        f"{start}(welch, half select: bh over 30 features, alpha 0.01, welch, half select: bh over "
+        "30 features, alpha 0.05); need one of them only.",
+        joined(one, stricter),
+    )
 
 
 def test_what_all_units_found_does_not_disturb_what_the_select_half_found() -> None:
     given = of_dense(world({3: 1.5, 8: 0.5}), LABEL)
-    select, everything = (written("welch", given, half=part, **PAIR) for part in ("select", "all"))
+    select, everything = (outputs("welch", given, half=part, **PAIR) for part in ("select", "all"))
     alone, beside = (
-        run("welch", {**given, "features": rows}, **CONFIRM, **PAIR)
-        for rows in (select, pa.concat_tables([everything, select]))
+        run("welch", {**given, **before}, **CONFIRM, **PAIR)
+        for before in (select, joined(everything, select))
     )
     assert alone == beside
 
 
 def test_a_space_of_another_extraction_is_refused() -> None:
     given = of_dense(world({3: 1.5}), LABEL)
-    select = written("welch", given, half="select", **PAIR)
+    select = outputs("welch", given, half="select", **PAIR)
     spaces = tables([], [], [], [space("other", 30)])["spaces"]
     activations = given["activations"].set_column(
         0, given["activations"].schema.field(0), pa.array(["other"] * UNITS)
@@ -243,7 +261,7 @@ def test_a_space_of_another_extraction_is_refused() -> None:
     ):
         run(
             "welch",
-            {**given, "spaces": spaces, "activations": activations, "features": select},
+            {**given, "spaces": spaces, "activations": activations, **select},
             **CONFIRM,
             **PAIR,
         )
@@ -269,10 +287,10 @@ def test_the_plan_does_not_pretend_to_know_the_family() -> None:
 
 def test_the_report_shows_the_confirmed_effect_beside_the_one_that_chose() -> None:
     given = of_dense(world({3: 1.0, 8: -1.2}), LABEL)
-    every, select = (written("welch", given, half=part, **PAIR) for part in ("all", "select"))
-    confirm = written("welch", {**given, "features": select}, **CONFIRM, **PAIR)
+    every, select = (outputs("welch", given, half=part, **PAIR) for part in ("all", "select"))
+    confirm = outputs("welch", {**given, **select}, **CONFIRM, **PAIR)
     sections = {part.name: part for part in toolkit_parts() if isinstance(part, ReportSection)}
-    inputs = TableInputs({**given, "features": pa.concat_tables([every, select, confirm])})
+    inputs = TableInputs({**given, **joined(every, select, confirm)})
     titled = {figure.title: figure.html for figure in sections["top-features"].run(inputs)}
     name = "a vs b, welch, half confirm: the clearest differences"
     assert set(titled) >= {
@@ -282,25 +300,26 @@ def test_the_report_shows_the_confirmed_effect_beside_the_one_that_chose() -> No
     }
     assert "d where it was chosen" in titled[name]
     assert "d where it was chosen" not in titled["a vs b, welch: the clearest differences"]
-    d = {row["feature"]: row["number"] for row in select.to_pylist() if row["stat"] == "d"}
+    chosen = select["features"].to_pylist()
+    d = {row["feature"]: row["number"] for row in chosen if row["stat"] == "d"}
     assert f"{d[3]:.3g}" in titled[name]
     profile = {figure.title: figure.html for figure in sections["layer-profile"].run(inputs)}[
         "a vs b, welch, half confirm"
     ]
     assert "features that the select half found" in profile
-    assert (
-        profile.count(", half confirm.") == 2
-    )  # of each group its size on this half, and no other
-    assert "half select." not in profile
+    assert profile.count("welch, half confirm: ") == 1
+    assert "half select" not in profile
+    for group in compared("welch", {**given, **select}, **CONFIRM, **PAIR).groups:
+        assert f"{group.name}: {group.describe()}." in profile
 
 
 def test_means_of_one_half_are_not_shown_for_another() -> None:
     given = of_dense(world({3: 1.0}), LABEL)
-    select, confirm = (written("welch", given, half=part, **PAIR) for part in ("select", "confirm"))
+    select, confirm = (outputs("welch", given, half=part, **PAIR) for part in ("select", "confirm"))
     section = next(part for part in toolkit_parts() if part.name == "top-features")
     assert isinstance(section, ReportSection)
-    alone = next(iter(section.run(TableInputs({**given, "features": confirm})))).html
-    joined = section.run(TableInputs({**given, "features": pa.concat_tables([select, confirm])}))
+    alone = next(iter(section.run(TableInputs({**given, **confirm})))).html
+    both = section.run(TableInputs({**given, **joined(select, confirm)}))
     assert alone == next(
-        figure.html for figure in joined if figure.title.startswith("a vs b, welch, half confirm")
+        figure.html for figure in both if figure.title.startswith("a vs b, welch, half confirm")
     )

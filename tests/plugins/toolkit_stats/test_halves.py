@@ -10,11 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tests.plugins.toolkit_stats.made import run, sample, tables
+from tests.plugins.toolkit_stats.made import joined, outputs, run, sample, sizes, tables
 from toolkit._plan.power import _counted
-from toolkit.costs import Comparison
+from toolkit.comparisons import comparisons_of, distinct_labels, rows_of
+from toolkit.costs import PlannedComparison
 from toolkit.errors import DataError
-from toolkit.halves import half_of, in_half, marked, rows_of_half
+from toolkit.halves import in_half
 from toolkit.randomness import half
 from toolkit.testing.fakes import make_work
 from toolkit_stats.baselines.leak import Leak
@@ -99,11 +100,9 @@ def test_the_size_of_a_group_says_how_many_were_left_out() -> None:
     left = sum(
         half(0, name) == "confirm" and name not in own for name in found["all"][: UNITS // 2]
     )
-    text = run("welch", given, **PAIR, half="confirm")["s1", 1, "mean", "a"]["text"]
+    text = sizes("welch", given, **PAIR, half="confirm")["a"]
     assert f", {left} left out whose prompts the select half has" in text
-    assert (
-        "left out" not in run("welch", given, **PAIR, half="select")["s1", 1, "mean", "a"]["text"]
-    )
+    assert "left out" not in sizes("welch", given, **PAIR, half="select")["a"]
     data = two_groups(make_work(Leak(**PAIR, half="confirm"), given))
     assert f", {left} left out whose prompts the select half has; b: " in data.sizes()
     assert set(data.samples) == own
@@ -133,7 +132,7 @@ def test_a_plan_counts_what_the_comparison_takes() -> None:
     given = crossing()
     plan: Any = SimpleNamespace(loaded=SimpleNamespace(spec=SimpleNamespace(seed=0)))
     for cluster in ("prompt", "none"):
-        asked = Comparison(by="group", groups=("a", "b"), half="confirm", cluster=cluster)
+        asked = PlannedComparison(by="group", groups=("a", "b"), half="confirm", cluster=cluster)
         design = group_design(make_work(Means(**PAIR, half="confirm", cluster=cluster), given))
         wanted = {group.name: group.count for group in design.groups}
         assert _counted(asked, plan, lambda name, rows: given[name], []) == wanted
@@ -142,42 +141,22 @@ def test_a_plan_counts_what_the_comparison_takes() -> None:
 # --- rows -----------------------------------------------------------------------------------------
 
 
-def test_rows_say_of_which_half_they_are() -> None:
+def test_rows_of_two_halves_are_never_mixed() -> None:
+    """Groups, features and statistics are the same; the comparison tells the rows apart."""
     given = crossing()
-    both = {part: run("welch", given, **PAIR, half=part) for part in ("all", "select", "confirm")}
-    joined = pa.Table.from_pylist([row for found in both.values() for row in found.values()])
-    for part, found in both.items():
-        assert rows_of_half(joined, part).to_pylist() == list(found.values())
-        assert {half_of(row["text"]) for row in found.values()} == {part}
-
-
-@pytest.mark.parametrize(
-    ("text", "part"),
-    [
-        (None, "all"),
-        ("half select", "select"),
-        ("welch, half confirm", "confirm"),
-        (
-            "welch, half confirm: bh over 3 features that the select half found, alpha 0.05",
-            "confirm",
-        ),
-        ("welch: bh over 3 features, alpha 0.05", "all"),
-        ("4 samples, 2 left out whose prompts the select half has", "all"),
-        ("4 samples, 2 left out whose prompts the select half has, half confirm", "confirm"),
-        ("welch within another half select", "all"),
-    ],
-)
-def test_a_mark_is_read_where_it_stands(text: str | None, part: str) -> None:
-    assert half_of(text) == part
-    rows = pa.table({"text": pa.array([text], pa.string())})
-    assert [name for name in ("all", "select", "confirm") if len(rows_of_half(rows, name))] == [
-        part
+    both = {
+        part: outputs("welch", given, **PAIR, half=part) for part in ("confirm", "all", "select")
+    }
+    every = joined(*both.values())
+    found = comparisons_of(every["comparisons"])
+    assert [(one.name, one.label) for one in found] == [
+        ("a vs b", "welch"),
+        ("a vs b", "welch, half confirm"),
+        ("a vs b", "welch, half select"),
     ]
-
-
-def test_a_mark_stands_at_the_end() -> None:
-    assert (marked(None, "all"), marked("x", "all")) == (None, "x")
-    assert (marked(None, "select"), marked("x", "confirm")) == ("half select", "x, half confirm")
+    for one in found:
+        assert rows_of(every["features"], one).equals(both[one.half]["features"])
+    assert len(set(distinct_labels(found).values())) == 3
 
 
 def test_all_units_are_all_samples() -> None:

@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy import sparse, stats
 
+from tests.plugins.toolkit_stats.made import joined
+from toolkit.comparisons import comparisons_of
 from toolkit.errors import DataError
 from toolkit.parts import ReportSection, SinkPart, StagePart
 from toolkit.randomness import half
@@ -30,7 +31,7 @@ from toolkit.testing.fakes import TableInputs, make_samples, make_work
 from toolkit.work import SinkWork
 from toolkit_stats import toolkit_parts
 from toolkit_stats.math.ordinal import bounded, describe, quantile, trend_test
-from toolkit_stats.ranking.sink import RankingFiles, of_several_stages, write_ranking
+from toolkit_stats.ranking.sink import RankingFiles, write_ranking
 from toolkit_stats.ranking.stage import Ranking, compare_ranking
 
 PARTS = {part.name: part for part in toolkit_parts() if not isinstance(part, ReportSection)}
@@ -83,13 +84,9 @@ def space(name: str = "s1", layer: int = 12, l0: int = 82) -> dict[str, Any]:
 
 
 def run(given: Mapping[str, pa.Table], **params: Any) -> dict[tuple[int, str, str], float | None]:
-    found = [
-        rows for _, rows in compare_ranking(make_work(Ranking(by=BY, **params), given, seed=2))
-    ]
     return {
         (row["feature"], row["stat"], row["group"]): row["number"]
-        for rows in found
-        for row in rows.to_pylist()
+        for row in ranked(given, **params)["features"].to_pylist()
     }
 
 
@@ -226,10 +223,11 @@ def test_the_published_score_is_the_published_formula() -> None:
 
 
 def test_a_constant_feature_is_dropped_and_one_that_never_fired_counts_in_the_family() -> None:
-    rows = [table for _, table in compare_ranking(make_work(Ranking(by=BY), world()))]
-    found = [row for table in rows for row in table.to_pylist()]
+    tables = ranked(world())
+    found = tables["features"].to_pylist()
     assert 5 not in {row["feature"] for row in found}
-    assert {row["text"] for row in found if row["stat"] == "q"} == {"bh over 16384"}
+    (comparison,) = comparisons_of(tables["comparisons"])
+    assert "bh over 16384 features" in comparison.describe()
     p = sorted(row["number"] for row in found if row["stat"] == "p")
     q = sorted(row["number"] for row in found if row["stat"] == "q")
     assert q[0] == pytest.approx(min(value * 16384 / (at + 1) for at, value in enumerate(p)))
@@ -385,10 +383,7 @@ def test_labels_that_do_not_rise() -> None:
 
 
 def files(made: Mapping[str, pa.Table], **params: Any) -> dict[str, str]:
-    given = dict(made)
-    given["features"] = pa.concat_tables(
-        [rows for _, rows in compare_ranking(make_work(Ranking(by=BY), made, seed=2))]
-    )
+    given = {**made, **ranked(made)}
     work = SinkWork(RankingFiles(**params), Path("nowhere"), "r", TableInputs(given))
     return {name: data.decode() for name, data in write_ranking(work)}
 
@@ -473,20 +468,16 @@ def test_the_sink_keeps_the_contract_and_asks_for_a_ranking() -> None:
                     RankingFiles(),
                     Path("x"),
                     "r",
-                    TableInputs({**made, "features": arrow_schema("features").empty_table()}),
+                    TableInputs({**made, **joined()}),
                 )
             )
         )
-    made["features"] = pa.concat_tables(
-        [rows for _, rows in compare_ranking(make_work(Ranking(by=BY), made))]
-    )
-    check_part(part, work=make_work(tables=made))
+    check_part(part, work=make_work(tables={**made, **ranked(made)}))
 
 
-def ranked(made: Mapping[str, pa.Table], **params: Any) -> pa.Table:
-    return pa.concat_tables(
-        [rows for _, rows in compare_ranking(make_work(Ranking(by=BY, **params), made, seed=2))]
-    )
+def ranked(made: Mapping[str, pa.Table], **params: Any) -> dict[str, pa.Table]:
+    rows = compare_ranking(make_work(Ranking(by=BY, **params), made, seed=2))
+    return joined(*({name: table} for name, table in rows))
 
 
 def test_two_rankings_by_one_label_are_not_mixed() -> None:
@@ -496,7 +487,7 @@ def test_two_rankings_by_one_label_are_not_mixed() -> None:
         ranked(made, preset="strict", min_r=0.999, rows=1),
     )
     for parts in ((loose, strict), (strict, loose)):
-        inputs = TableInputs({**made, "features": pa.concat_tables(parts)})
+        inputs = TableInputs({**made, **joined(*parts)})
         with pytest.raises(
             DataError, match=f"more than one stage ranks by {BY}, and the files have place for one"
         ):
@@ -506,38 +497,25 @@ def test_two_rankings_by_one_label_are_not_mixed() -> None:
             for part in toolkit_parts()
             if isinstance(part, ReportSection) and part.name == "ranking"
         )
-        (said,) = part.run(inputs)
-        assert f"More than one stage ranks by {BY}" in said.html
-
-
-def test_two_rankings_of_different_spaces_are_not_mixed_either() -> None:
-    made = dict(world())
-    one = ranked(made)
-    other = one.set_column(
-        one.schema.get_field_index("space"), "space", pa.array(["s2"] * len(one))
-    )
-    other = other.cast(one.schema)
-    assert of_several_stages(pa.concat_tables([one, other]))
-    assert not of_several_stages(one)
+        titles = [figure.title for figure in part.run(inputs)]
+        assert len(set(titles)) == 4
+        assert all(title.startswith(f"{BY}, ranking, at last, half confirm (") for title in titles)
 
 
 def test_a_key_that_begins_like_the_label_is_another_key() -> None:
     made = dict(world())
+    at = made["sample_meta"].schema.get_field_index("key")
+    keys = [f"{key} of old" if key == BY else key for key in made["sample_meta"]["key"].to_pylist()]
+    old = made["sample_meta"].set_column(at, made["sample_meta"].schema.field(at), pa.array(keys))
+    both = {**made, "sample_meta": pa.concat_tables([made["sample_meta"], old])}
     mine = ranked(made)
-    means = mine.filter(pc.equal(mine["stat"], "mean")).to_pylist()
-    other = [
-        {**row, "group": row["group"].replace(BY, f"{BY} of old"), "number": 99.0} for row in means
-    ]
-    mixed = pa.concat_tables([mine, pa.Table.from_pylist(other, schema=mine.schema)])
+    other = compare_ranking(make_work(Ranking(by=f"{BY} of old"), both, seed=2))
+    two = joined(mine, *({name: table} for name, table in other))
     plain, found = (
-        dict(
-            write_ranking(
-                SinkWork(RankingFiles(), Path("x"), "r", TableInputs({**made, "features": rows}))
-            )
-        )
-        for rows in (mine, mixed)
+        dict(write_ranking(SinkWork(RankingFiles(), Path("x"), "r", TableInputs({**both, **rows}))))
+        for rows in (mine, two)
     )
-    assert found == plain
+    assert {name: found[f"{BY}/{name}"] for name in plain} == plain
 
 
 def test_the_report_shows_both_rankings() -> None:
@@ -546,17 +524,13 @@ def test_the_report_shows_both_rankings() -> None:
         for part in toolkit_parts()
         if isinstance(part, ReportSection) and part.name == "ranking"
     )
-    made = dict(world())
-    made["features"] = pa.concat_tables(
-        [rows for _, rows in compare_ranking(make_work(Ranking(by=BY), made, seed=2))]
-    )
+    made = {**world(), **ranked(world())}
     check_part(part, work=make_work(tables=made))
     sound, published = part.run(TableInputs(made))
     assert sound.alt == "1 pass the sound filters, 1 the published ones"
     assert "12/7" in sound.html
     assert "12/7" in published.html
     assert "12/3" not in sound.html + published.html
-    assert list(part.run(TableInputs({**made, "features": made["features"].slice(0, 0)}))) == []
-    none = make_work(Ranking(by=BY, min_r=0.9999), made, seed=2)
-    made["features"] = pa.concat_tables([rows for _, rows in compare_ranking(none)])
-    assert "No feature passes." in next(iter(part.run(TableInputs(made)))).html
+    assert list(part.run(TableInputs({**made, **joined()}))) == []
+    none = {**made, **ranked(made, min_r=0.9999)}
+    assert "No feature passes." in next(iter(part.run(TableInputs(none)))).html

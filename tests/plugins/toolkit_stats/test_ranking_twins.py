@@ -14,7 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tests.plugins.toolkit_stats.made import joined
 from tests.plugins.toolkit_stats.test_ranking import BY, space, world
+from toolkit.comparisons import comparisons_of
 from toolkit.parts import ReportSection
 from toolkit.randomness import half
 from toolkit.tables import arrow_schema
@@ -63,10 +65,8 @@ def several(spaces: Sequence[Mapping[str, Any]], noise: float = 0.05) -> dict[st
 
 
 def ranked(made: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
-    rows = pa.concat_tables(
-        [rows for _, rows in compare_ranking(make_work(Ranking(by=BY), made, seed=2))]
-    )
-    return {**made, "features": rows}
+    rows = compare_ranking(make_work(Ranking(by=BY), made, seed=2))
+    return {**made, **joined(*({name: table} for name, table in rows))}
 
 
 def twins(made: Mapping[str, pa.Table], stat: str) -> list[tuple[str, int, str, float]]:
@@ -158,13 +158,7 @@ def test_a_sound_ranking_says_how_many_sentences_both_halves_have() -> None:
             at, made["samples"].schema.field(at), pa.array(prompts)
         ),
     }
-    texts = [
-        {
-            row["text"]
-            for row in ranked(given)["features"].to_pylist()
-            if row["stat"] == "score_sound"
-        }
-        for given in (made, shared)
-    ]
-    plain = "measured on the confirm half of the units"
-    assert texts == [{plain}, {f"{plain}, 1 sample left out whose prompts the select half has"}]
+    (before,), (after,) = (comparisons_of(ranked(given)["comparisons"]) for given in (made, shared))
+    assert (before.half, after.half) == ("confirm", "confirm")
+    assert [group.shared for group in before.groups] == [0, 0, 0, 0]
+    assert [group.shared for group in after.groups] == [0, 1, 0, 0]

@@ -57,10 +57,10 @@ def compared(*tests: str, **params: Any) -> dict[str, pa.Table]:
         ),
     }
     rows = [
-        made.written(test, given, **{"details": "discovered", **TESTS[test], **params})
+        made.outputs(test, given, **{"details": "discovered", **TESTS[test], **params})
         for test in tests
     ]
-    return {**given, "features": pa.concat_tables(rows)}
+    return {**given, **made.joined(*rows)}
 
 
 @pytest.mark.parametrize("test", TESTS)

@@ -13,6 +13,7 @@ import pytest
 from scipy import stats
 
 from toolkit.addresses import find
+from toolkit.comparisons import comparisons_of
 from toolkit.errors import BadInput, DataError
 from toolkit.parts import Identity, StagePart
 from toolkit.saes import raw_space_row, space_id
@@ -118,9 +119,8 @@ def test_equal_texts_are_one_pass_and_one_cluster(tiny: Any) -> None:
     given["samples"] = given["samples"].set_column(2, "cluster", prompts)
     found = run(given, tiny, layers=0)
     assert sum(tiny.passes) == 5
-    texts_of = {
-        row["group"]: row["text"] for row in found["features"].to_pylist() if row["stat"] == "mean"
-    }
+    (comparison,) = comparisons_of(found["comparisons"])
+    texts_of = {group.name: group.describe() for group in comparison.groups}
     groups = dict(
         zip(
             "ab",

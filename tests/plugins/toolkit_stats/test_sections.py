@@ -14,7 +14,13 @@ import pytest
 from toolkit.parts import ReportSection
 from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
-from toolkit.testing.fakes import TableInputs, make_samples, make_work
+from toolkit.testing.fakes import (
+    TableInputs,
+    make_comparison,
+    make_comparisons,
+    make_samples,
+    make_work,
+)
 from toolkit.work import Figure
 from toolkit_stats import toolkit_parts
 from toolkit_stats.compare.contrasts import read_contrasts, read_spaces
@@ -62,10 +68,24 @@ def features(*found: Feature, a: str = "a", b: str = "b") -> pa.Table:
             for group in (a, b)
         ]
         rows += [
-            {"space": space, "feature": feature, "stat": s, "group": g, "number": n, "text": None}
+            {
+                "space": space,
+                "feature": feature,
+                "stat": s,
+                "group": g,
+                "number": n,
+                "comparison": f"{a}|{b}",
+            }
             for s, g, n in stats
         ]
     return table("features", rows)
+
+
+def compared(rows: pa.Table) -> dict[str, pa.Table]:
+    """The rows, and the comparisons that they are of."""
+    pairs = [pair for pair in rows["comparison"].unique().to_pylist() if pair]
+    made = (make_comparison(*pair.split("|"), id=pair) for pair in pairs)
+    return {"features": rows, "comparisons": make_comparisons(*made)}
 
 
 FOUND = features(
@@ -99,8 +119,9 @@ def texts(positions: int = 3) -> dict[str, pa.Table]:
     return {**made, "activations": table("activations", rows)}
 
 
-def drawn(section: str, **tables: pa.Table) -> list[Figure]:
-    return list(SECTIONS[section].run(TableInputs({"features": FOUND, "spaces": SPACES, **tables})))
+def drawn(section: str, features: pa.Table = FOUND, **tables: pa.Table) -> list[Figure]:
+    given = {"spaces": SPACES, **compared(features), **tables}
+    return list(SECTIONS[section].run(TableInputs(given)))
 
 
 # --- every section --------------------------------------------------------------------------------
@@ -108,7 +129,7 @@ def drawn(section: str, **tables: pa.Table) -> list[Figure]:
 
 @pytest.mark.parametrize("section", SECTIONS.values(), ids=SECTIONS)
 def test_each_section_keeps_the_contract_and_has_something_to_say(section: ReportSection) -> None:
-    given = TableInputs({"features": FOUND, "spaces": SPACES, **texts()})
+    given = TableInputs({**compared(FOUND), "spaces": SPACES, **texts()})
     check_part(section, work=make_work(tables=given.held))
     figures = list(section.run(given))
     assert figures
@@ -126,20 +147,20 @@ def test_rows_of_other_parts_and_missing_tables_are_passed_over(section: ReportS
         "text": None,
     }
     assert (
-        list(section.run(TableInputs({"features": table("features", [other]), "spaces": SPACES})))
+        list(section.run(TableInputs({**compared(table("features", [other])), "spaces": SPACES})))
         == []
     )
     assert list(section.run(TableInputs({}))) == []
 
 
-@pytest.mark.parametrize("stat", ["d", "p", "significant", "mean"])
+@pytest.mark.parametrize("stat", ["d", "p", "q", "significant"])
 @pytest.mark.parametrize("section", SECTIONS.values(), ids=SECTIONS)
 def test_a_contrast_that_lacks_a_statistic_is_passed_over(
     section: ReportSection, stat: str
 ) -> None:
     rows = [row for row in FOUND.to_pylist() if row["stat"] != stat]
     assert (
-        list(section.run(TableInputs({"features": table("features", rows), "spaces": SPACES})))
+        list(section.run(TableInputs({**compared(table("features", rows)), "spaces": SPACES})))
         == []
     )
 
@@ -148,7 +169,7 @@ def test_a_contrast_that_lacks_a_statistic_is_passed_over(
 def test_each_contrast_has_its_own_figures(section: ReportSection) -> None:
     both = pa.concat_tables([FOUND, features(("s0", 3, 0.2, 0.1, 0.2, False), a="a", b="c")])
     titles = [
-        figure.title for figure in section.run(TableInputs({"features": both, "spaces": SPACES}))
+        figure.title for figure in section.run(TableInputs({**compared(both), "spaces": SPACES}))
     ]
     assert [title.split(":")[0] for title in titles] == ["a vs b", "a vs c"]
 
@@ -157,7 +178,7 @@ def test_each_contrast_has_its_own_figures(section: ReportSection) -> None:
 def test_names_of_users_are_escaped(section: ReportSection) -> None:
     evil = "<img onerror=x>"
     tables = {
-        "features": features(("s0", 3, 1.0, 1e-5, 1e-4, True), a=evil),
+        **compared(features(("s0", 3, 1.0, 1e-5, 1e-4, True), a=evil)),
         "spaces": spaces(evil),
     }
     html = "".join(figure.html for figure in section.run(TableInputs({**tables, **texts()})))
@@ -170,7 +191,7 @@ def test_names_of_users_are_escaped(section: ReportSection) -> None:
 
 def test_features_come_in_order_of_layers_and_not_of_ids() -> None:
     (found,) = read_contrasts(
-        TableInputs({"features": FOUND, "spaces": spaces("resid_post.10", "resid_post.2")})
+        TableInputs({**compared(FOUND), "spaces": spaces("resid_post.10", "resid_post.2")})
     )
     assert [found.address(at) for at in range(5)] == ["2/9", "2/11", "2/12", "10/3", "10/7"]
     assert [found.address(at) for at in found.ranking()] == ["2/9", "10/3", "10/7", "2/11"]
@@ -178,7 +199,7 @@ def test_features_come_in_order_of_layers_and_not_of_ids() -> None:
 
 def test_rows_that_say_the_same_twice_count_once() -> None:
     (found,) = read_contrasts(
-        TableInputs({"features": pa.concat_tables([FOUND, FOUND]), "spaces": SPACES})
+        TableInputs({**compared(pa.concat_tables([FOUND, FOUND])), "spaces": SPACES})
     )
     assert len(found.d) == 5
 
@@ -313,7 +334,8 @@ def test_tokens_are_marked_by_their_activation_and_the_peak_is_underlined() -> N
     _, figure = drawn("top-features", **texts())
     (first, *_) = re.findall(r'<div class="said">(.*?)</div>', figure.html)
     assert first == (
-        '<span style="--a:0.88" title="3.5">ten</span> <span class="peak" style="--a:1.00" title="4">eleven</span> twelve'
+        '<span style="--a:0.88" title="3.5">ten</span> '
+        '<span class="peak" style="--a:1.00" title="4">eleven</span> twelve'
     )
 
 

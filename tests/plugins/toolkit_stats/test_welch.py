@@ -71,8 +71,8 @@ def test_features_that_are_no_discovery_have_effect_p_and_q_without_details() ->
         "q",
         "significant",
     }
-    assert {key: found[key] for key in found if key[1] == 6} == {
-        key: detailed[key] for key in detailed if key[1] == 6
+    assert {key: row["number"] for key, row in found.items() if key[1] == 6} == {
+        key: row["number"] for key, row in detailed.items() if key[1] == 6
     }
     assert "discovered" in {stat for _, feature, stat, _ in found if feature == 6}
 
@@ -108,10 +108,8 @@ def test_the_numbers_are_those_of_the_samples() -> None:
     assert number["d", "a vs b"] == pytest.approx(
         (np.mean(a) - np.mean(b)) / np.sqrt((np.var(a, ddof=1) + np.var(b, ddof=1)) / 2)
     )
-    assert (
-        found["s1", 5, "mean", "a"]["text"]
-        == "3 samples of 3 units, 3 distinct prompts, 3 clusters"
-    )
+    size = made.sizes("welch", small(), **PAIR)["a"]
+    assert size == "3 samples of 3 units, 3 distinct prompts, 3 clusters"
     assert found["s1", 2, "density", "b"]["number"] == 0.0
 
 
@@ -119,7 +117,9 @@ def test_the_family_is_every_feature_of_every_space_fired_or_not() -> None:
     given = small() | {"spaces": tables([], [], [], [space(), space("s2", 1000, 2)])["spaces"]}
     found = run(given)
     p, q = (found["s1", 2, stat, "a vs b"] for stat in ("p", "q"))
-    assert (q["text"], p["text"]) == ("welch: bh over 1008 features, alpha 0.05", "welch")
+    said = made.compared("welch", given, **PAIR)
+    assert said.describe() == "welch: bh over 1008 features, alpha 0.05"
+    assert said.tested == {"s1": 8, "s2": 1000}
     assert q["number"] == pytest.approx(min(1.0, p["number"] * 1008))
 
 
@@ -220,18 +220,10 @@ def test_a_planted_feature_is_found_with_its_sign() -> None:
 def test_equal_prompts_are_one_cluster_in_their_group_only() -> None:
     samples = [sample(f"n{i}", prompt=f"p{min(i % 4, 2)}") for i in range(8)]
     given = tables(samples, list("aaaabbbb"), [("s1", f"n{i}", 0, {1: 1.0 + i}) for i in range(8)])
-    assert (
-        run(given)["s1", 1, "mean", "a"]["text"]
-        == "4 samples of 4 units, 3 distinct prompts, 3 clusters"
-    )
-    assert (
-        run(given)["s1", 1, "mean", "b"]["text"]
-        == "4 samples of 4 units, 3 distinct prompts, 3 clusters"
-    )
-    assert (
-        run(given, cluster="none")["s1", 1, "mean", "a"]["text"]
-        == "4 samples of 4 units, 3 distinct prompts, 4 clusters"
-    )
+    three = "4 samples of 4 units, 3 distinct prompts, 3 clusters"
+    assert made.sizes("welch", given, **PAIR) == {"a": three, "b": three}
+    four = "4 samples of 4 units, 3 distinct prompts, 4 clusters"
+    assert made.sizes("welch", given, **PAIR, cluster="none")["a"] == four
 
 
 def test_samples_of_other_groups_and_without_the_key_are_left_out() -> None:
@@ -254,8 +246,8 @@ def test_each_half_of_the_units_is_its_own_and_both_are_all() -> None:
     given = of_groups(null_groups(1, n_games=40, rounds=3, n_features=10))
     sizes = {}
     for part in ("select", "confirm", "all"):
-        text = run(given, seed=9, half=part)["s1", 0, "mean", "a"]["text"]
-        sizes[part] = int(text.split()[0])
+        groups = made.compared("welch", given, 9, **PAIR, half=part).groups
+        sizes[part] = groups[0].samples
     games = {row["unit"] for row in given["samples"].to_pylist()}
     label = dict(
         zip(

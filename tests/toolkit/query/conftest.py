@@ -1,4 +1,6 @@
-"""The store: a finished run, one that goes on, one that only compares toys, and one without rows."""
+"""The store: a finished run, one that goes on, one that only compares toys, and one without
+rows.
+"""
 
 from __future__ import annotations
 

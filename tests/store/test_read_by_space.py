@@ -71,7 +71,7 @@ def test_the_parts_are_the_rows_that_one_read_gives(values: str, tmp_path: Path)
         filled(tmp_path / "store", values, spaces=3, samples=10, active=4),
         tmp_path / "scratch",
     )
-    parts = list(store.divided("activations", ["a", "b", "unknown"], scratch))
+    parts = list(store.read_by_space("activations", ["a", "b", "unknown"], scratch))
     assert [part["space"].unique().to_pylist() for part in parts] == [
         ["space00"],
         ["space01"],
@@ -83,8 +83,8 @@ def test_the_parts_are_the_rows_that_one_read_gives(values: str, tmp_path: Path)
 
 def test_without_rows_there_are_no_parts(tmp_path: Path) -> None:
     store = filled(tmp_path / "store", spaces=1, samples=2, active=1)
-    assert list(store.divided("activations", ["unknown"], tmp_path / "scratch")) == []
-    assert list(store.divided("features", ["a"], tmp_path / "scratch")) == []
+    assert list(store.read_by_space("activations", ["unknown"], tmp_path / "scratch")) == []
+    assert list(store.read_by_space("features", ["a"], tmp_path / "scratch")) == []
 
 
 def test_rows_that_are_not_as_many_as_the_ledger_says_are_refused_and_nothing_is_left(
@@ -93,7 +93,7 @@ def test_rows_that_are_not_as_many_as_the_ledger_says_are_refused_and_nothing_is
     store = filled(tmp_path / "store", spaces=2, samples=4, active=1)
     store.database.delete("activations", "space = 'space01' AND step = 'a'")
     with pytest.raises(StoreError, match="holds 6 rows of these steps, and the ledger says 8"):
-        list(store.divided("activations", ["a", "b"], tmp_path / "scratch"))
+        list(store.read_by_space("activations", ["a", "b"], tmp_path / "scratch"))
     assert not (tmp_path / "scratch").exists()
 
 
@@ -101,7 +101,7 @@ def test_memory_holds_one_part(tmp_path: Path) -> None:
     store = filled(tmp_path / "store")
     whole = store.read("activations", ["a", "b"]).nbytes
     with peak() as held:
-        for part in store.divided("activations", ["a", "b"], tmp_path / "scratch"):
+        for part in store.read_by_space("activations", ["a", "b"], tmp_path / "scratch"):
             assert part.nbytes < whole / (SPACES / 2)
         # Rows wait in memory until they are worth writing, and are then filtered: that is bounded,
         # whatever the table is.

@@ -1,0 +1,168 @@
+"""The specs that come with the toolkit, and a folder of one's own begun from one of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolkit._spec.spec import load_spec
+from toolkit._spec.yaml import Node, load_yaml
+from toolkit.errors import BadInput, choices, nearest
+
+DEFAULT = "two_groups"
+"""What `toolkit init NAME` begins with."""
+LAB_OVERLAY = "lab.yaml"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A spec that comes with the toolkit."""
+
+    name: str
+    path: Path
+    summary: str
+
+    @property
+    def needs_overlay(self) -> bool:
+        """Whether it names a large model, so that it is tried with the packaged one first."""
+        return "package:toolkit_lab" not in self.path.read_text(encoding="utf-8")
+
+
+def shipped_folder() -> Path:
+    """Where the shipped specs are: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    inside = package / "specs"
+    return inside if inside.is_dir() else package.parent / "specs"
+
+
+def shipped_specs() -> list[Shipped]:
+    """The shipped specs by name, without overlays and the specs of the toolkit's own tests."""
+    paths = sorted(shipped_folder().glob("*.yaml"))
+    named = ((path, load_yaml(path).data) for path in paths)
+    return [
+        Shipped(path.stem, path, data.get("question") or _summary(path))
+        for path, data in named
+        if "name" in data and path.stem != "toy"
+    ]
+
+
+def _summary(path: Path) -> str:
+    """The first sentence of a spec's opening comment."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comments = [line.lstrip("# ") for line in lines if line.startswith("# ")]
+    text = " ".join(line for line in comments if not line.startswith("yaml-language-server"))
+    return re.split(r"(?<=[.?])\s|\s{2,}toolkit", text, maxsplit=1)[0].strip()
+
+
+def begin(name: str, source: str, out: Path) -> Path:
+    """Write the folder `out/NAME`: the spec `source`, what it reads, a README; returns it."""
+    shipped = _find(source)
+    if not _NAME.fullmatch(name):
+        raise BadInput(
+            f"'{name}' cannot name an experiment. Use letters, digits, dots, dashes and "
+            "underscores, a letter or digit first, at most 64."
+        )
+    folder = out / name
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise BadInput(
+            f"{folder} exists and is not empty. Choose another name, or another folder with --out."
+        )
+    files = {f"{name}.yaml": _renamed(shipped, name)}
+    for path in _read_by(shipped.path):
+        relative = path.relative_to(shipped_folder())
+        files[str(relative)] = path.read_text(encoding="utf-8").replace("../out/", "out/")
+    if shipped.needs_overlay:
+        overlay = shipped_folder() / LAB_OVERLAY
+        files[LAB_OVERLAY] = overlay.read_text(encoding="utf-8")
+    files["README.md"] = _readme(name, shipped, files)
+    try:
+        for file, text in files.items():
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"{folder} cannot be written: {error.strerror or error}.") from error
+    load_spec(folder / f"{name}.yaml")
+    return folder
+
+
+def run_command(name: str, source: str) -> str:
+    """The command that runs an experiment begun from `source`, in its folder."""
+    overlay = f" --overlay {LAB_OVERLAY}" if _find(source).needs_overlay else ""
+    return f"toolkit run {name}.yaml{overlay}"
+
+
+def _find(source: str) -> Shipped:
+    known = {shipped.name: shipped for shipped in shipped_specs()}
+    if source not in known:
+        raise BadInput(
+            f"There is no shipped spec '{source}'.{nearest(source, known)} Shipped: "
+            f"{choices(known)}. `toolkit init --list` says what each does."
+        )
+    return known[source]
+
+
+def _renamed(shipped: Shipped, name: str) -> str:
+    """The spec's text under its new name, its commands and exports relative to its own folder."""
+    text = shipped.path.read_text(encoding="utf-8")
+    text = re.sub(rf"(?m)^name: {re.escape(shipped.name)}$", f"name: {name}", text)
+    text = text.replace(f"specs/{shipped.path.name}", f"{name}.yaml").replace("specs/", "")
+    return text.replace("../out/", "out/")
+
+
+def _read_by(spec: Path) -> Iterator[Path]:
+    """The files beside a spec that it reads: data, and specs that its samples come from."""
+    for text in _texts(load_yaml(spec).root):
+        path = spec.parent / text
+        if re.fullmatch(r"[\w./-]+\.(csv|jsonl|yaml)", text) and path.is_file():
+            yield path
+            if path.suffix == ".yaml":
+                yield from _read_by(path)
+
+
+def _texts(node: Node) -> Iterator[str]:
+    if isinstance(node.value, dict):
+        for child in node.value.values():
+            yield from _texts(child)
+    elif isinstance(node.value, list):
+        for child in node.value:
+            yield from _texts(child)
+    elif isinstance(node.value, str):
+        yield node.value
+
+
+def _readme(name: str, shipped: Shipped, files: dict[str, str]) -> str:
+    overlay = f" --overlay {LAB_OVERLAY}" if shipped.needs_overlay else ""
+    listed = "\n".join(f"- `{file}`" for file in sorted(files))
+    real = (
+        f"\nWithout `--overlay {LAB_OVERLAY}` it runs on the models that the spec names; they need "
+        "a GPU and a download:\n\n"
+        f"```bash\ntoolkit fetch {name}.yaml\ntoolkit run {name}.yaml\n```\n"
+        if shipped.needs_overlay
+        else ""
+    )
+    return f"""# {name}
+
+{shipped.summary}
+
+Next, in this folder:
+
+```bash
+toolkit check {name}.yaml{overlay}
+toolkit plan {name}.yaml{overlay}
+toolkit run {name}.yaml{overlay}
+```
+
+The last command runs offline on a CPU, with the small model that comes with the toolkit, and ends
+with the path of a report. Stop it at any time: the same command continues.
+{real}
+Files:
+
+{listed}
+
+To make it your own, edit `{name}.yaml`: its comments say what each entry does. `toolkit plugins`
+lists the parts that `uses` can name. Editors with a YAML language server complete and check the
+spec by `spec.schema.json`; `toolkit schema --out spec.schema.json` renews it.
+"""

@@ -1,0 +1,207 @@
+"""What a comparison is: the rows of table `comparisons`, and the rows of `features` that are of it.
+
+A stage that compares groups writes one row of `comparisons` and marks each of its rows of
+`features` with the row's id. Readers choose rows by that id, never by words; sentences are made
+from the row where people read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from toolkit.work import Inputs
+
+OF_FAMILY = {"all": "", "space": " of this space", "discovered": " that the select half found"}
+"""How a sentence names the family that a correction runs over."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedGroup:
+    """One group of a comparison, and how much evidence stands behind it."""
+
+    name: str
+    samples: int
+    units: int
+    prompts: int
+    clusters: int
+    not_measured: int = 0
+    """Samples that were left out because a space has no row of them."""
+    shared: int = 0
+    """Samples of the confirm half that were left out: the select half has their prompts."""
+
+    def describe(self) -> str:
+        """The sizes, for people."""
+        counts = (
+            (self.samples, "sample"),
+            (self.units, "unit"),
+            (self.prompts, "distinct prompt"),
+            (self.clusters, "cluster"),
+        )
+        samples, units, prompts, clusters = (
+            f"{number} {word}{'s'[: number != 1]}" for number, word in counts
+        )
+        return f"{samples} of {units}, {prompts}, {clusters}{self.describe_left_out()}"
+
+    def describe_left_out(self) -> str:
+        """What was left out, for people; empty where nothing was."""
+        left = f", {self.not_measured} not measured" if self.not_measured else ""
+        if self.shared:
+            left += f", {self.shared} left out whose prompts the select half has"
+        return left
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One comparison that was made: a row of table `comparisons`."""
+
+    id: str = ""
+    part: str
+    """The stage part, such as `compare.welch`."""
+    test: str
+    """The test, such as `welch` or `mann_whitney within round`."""
+    by: str
+    """The metadata key that names the groups, or whose number is followed."""
+    effect: str
+    """The statistic that is the effect: d, r, eta2 or score_sound."""
+    groups: tuple[ComparedGroup, ...]
+    half: str
+    """Which half of the units: all, select or confirm."""
+    positions: str
+    """The selector of the positions that were read, as JSON; empty for all that were kept."""
+    unit: str
+    cluster: str
+    """Which samples are one piece of evidence: prompt, state or none."""
+    family: str
+    """What is corrected together: all, space or discovered."""
+    tested: Mapping[str, int]
+    """By space, how many features the family has there."""
+    min_count: int = 0
+    min_density: float = 0.0
+    correction: str
+    alpha: float
+    min_effect: float = 0.0
+    adjusted: str = ""
+    """What the second, adjusted test is given; empty without one."""
+
+    @property
+    def name(self) -> str:
+        """What is compared: `a vs b`, `trend of KEY`, or `groups of KEY`."""
+        if self.effect == "d":
+            return " vs ".join(group.name for group in self.groups)
+        return f"groups of {self.by}" if self.effect == "eta2" else f"trend of {self.by}"
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """Names of the groups, in order; none where a number is followed."""
+        return tuple(group.name for group in self.groups if group.name)
+
+    @property
+    def label(self) -> str:
+        """Test, positions and half: what tells comparisons of the same groups apart."""
+        read = f", at {shown_positions(self.positions)}" if self.positions else ""
+        half = f", half {self.half}" if self.half != "all" else ""
+        return f"{self.test}{read}{half}"
+
+    def family_of(self, space: str) -> int:
+        """How many features were corrected together with those of a space."""
+        if self.family == "space":
+            return self.tested.get(space, 0)
+        return sum(self.tested.values())
+
+    def describe(self, space: str = "") -> str:
+        """The test, and after a colon how p was corrected and what is called significant."""
+        fired = []
+        if self.min_count:
+            fired.append(f"at least {self.min_count} samples")
+        if self.min_density:
+            fired.append(f"at least {self.min_density:g} of the samples")
+        which = OF_FAMILY.get(self.family, "")
+        if fired:
+            which += f" that fired in {' and '.join(fired)}"
+        cut = f", |{self.effect}| >= {self.min_effect:g}" if self.min_effect else ""
+        sizes = {self.family_of(one) for one in ([space] if space else self.tested)}
+        count = " or ".join(str(size) for size in sorted(sizes)) or "0"
+        return (
+            f"{self.label}: {self.correction} over {count} features{which}, "
+            f"alpha {self.alpha:g}{cut}"
+        )
+
+    def row(self) -> dict[str, Any]:
+        """The row of table `comparisons`."""
+        facts = {field.name: getattr(self, field.name) for field in fields(self)}
+        facts["comparison"] = facts.pop("id")
+        facts["groups"] = [asdict(group) for group in self.groups]
+        facts["tested"] = [
+            {"space": space, "features": count} for space, count in sorted(self.tested.items())
+        ]
+        return facts
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Comparison:
+        """From a row of table `comparisons`."""
+        facts = {key: value for key, value in row.items() if key not in ("comparison", "step")}
+        facts["groups"] = tuple(ComparedGroup(**group) for group in row["groups"])
+        facts["tested"] = {one["space"]: one["features"] for one in row["tested"]}
+        return cls(id=row["comparison"], **facts)
+
+    def with_id(self, step: str) -> Comparison:
+        """With an id made from the key of the step and from all that is recorded here."""
+        facts = json.dumps([step, self.row()], sort_keys=True, separators=(",", ":"))
+        return replace(self, id=hashlib.sha256(facts.encode()).hexdigest()[:16])
+
+    def table(self) -> pa.Table:
+        """The one row, as Arrow."""
+        import pyarrow as pa
+
+        from toolkit.tables import arrow_schema
+
+        return pa.Table.from_pylist([self.row()], schema=arrow_schema("comparisons"))
+
+
+def shown_positions(positions: str) -> str:
+    """The recorded selector for people: `last` and `all` without quotes."""
+    found = json.loads(positions) if positions else ""
+    return found if isinstance(found, str) else positions
+
+
+def read_comparisons(inputs: Inputs) -> list[Comparison]:
+    """Every comparison of the needed stages, each once, by what is compared and how."""
+    if "comparisons" not in inputs.tables():
+        return []
+    return comparisons_of(inputs.read("comparisons"))
+
+
+def comparisons_of(rows: pa.Table) -> list[Comparison]:
+    """The same from the table."""
+    found = {row["comparison"]: Comparison.of(row) for row in rows.to_pylist()}
+    return sorted(found.values(), key=lambda one: (one.name, one.label, one.id))
+
+
+def rows_of(features: pa.Table, comparison: Comparison) -> pa.Table:
+    """The rows of table `features` that a comparison wrote."""
+    import pyarrow.compute as pc
+
+    return features.filter(pc.equal(features["comparison"], comparison.id))
+
+
+def distinct_labels(comparisons: Iterable[Comparison]) -> dict[str, str]:
+    """By id, the shortest name that tells comparisons apart: what is compared, else also how."""
+    every = list(comparisons)
+    names: dict[str, str] = {}
+    for one in every:
+        alike = [other for other in every if other.name == one.name]
+        names[one.id] = one.name if len(alike) == 1 else _among(one, alike)
+    return names
+
+
+def _among(one: Comparison, alike: Sequence[Comparison]) -> str:
+    same = [other.id for other in alike if other.label == one.label]
+    number = f" ({same.index(one.id) + 1})" if len(same) > 1 else ""
+    return f"{one.name}, {one.label}{number}"
