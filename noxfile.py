@@ -242,6 +242,13 @@ def containers(session: nox.Session) -> None:
 
 
 @nox.session
+def image_pins(session: nox.Session) -> None:
+    """Resolve the requirements of both images again, and write them down with their hashes."""
+    session.install("-c", str(CONSTRAINTS), "pip")
+    session.run("python", "containers/write_pins.py", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Run the benchmarks beside their peers (SAELens, DuckDB): `nox -s bench`, or `nox -s bench --
     cold_start` for one.
