@@ -23,11 +23,11 @@ from toolkit.work import (
     Rows,
     SinkWork,
     Work,
-    Worker,
 )
 
 if TYPE_CHECKING:
     from toolkit.costs import Cost, PlannedComparison, Workload
+    from toolkit.executors import Worker, WorkerRequest
     from toolkit.hub import Download
     from toolkit.saes import Decoder
 
@@ -166,6 +166,10 @@ class TablePart(Part):
     """How it is cut into steps."""
     estimates: Estimates = Estimates()
     """What it can say before it runs."""
+    summary: Callable[[Sequence[Mapping[str, Any]]], str] | None = None
+    """What the facts that its steps reported (`work.report.event`, with the event's `name` among
+    them) say together, in sentences for the report's Methods.
+    """
 
     def tables(self, params: Any) -> tuple[str, ...]:
         """The tables that it writes with these params."""
@@ -229,10 +233,18 @@ class ExecutorPart(Part):
     """Starts workers, here or elsewhere."""
 
     kind: ClassVar[str] = "executor"
-    start: Callable[[Any, Sequence[Mapping[str, Any]], Path], Sequence[Worker]]
-    """`start(params, devices, folder)`: one worker for each device; each then says hello."""
+    start: Callable[[Any, WorkerRequest], Worker]
+    """`start(params, request)`: starts one worker, which then says hello."""
     workers: Callable[[Any], int] = lambda params: 1
     """How many workers these params ask for, where no GPUs are named."""
+    gpus: Callable[[Any], str | None] = lambda params: None
+    """Which GPUs these params ask for, as `--gpu` writes it; None leaves the choice open."""
+    local_gpus: bool = True
+    """Whether its workers run on the GPUs of this machine. Then the host finds the UUIDs, refuses a
+    GPU that is not there, and starts one worker for each.
+    """
+    command: Callable[[Any, WorkerRequest], str] | None = None
+    """The command line that starts such a worker, for `toolkit run --dry-run`; starts nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)

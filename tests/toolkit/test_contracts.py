@@ -366,10 +366,15 @@ def test_sinks_that_write_or_change() -> None:
 
 
 def test_executors() -> None:
-    worker: Any = object()
+    def executor(**changes: Any) -> ExecutorPart:
+        worker: Any = object()
+        return ExecutorPart(name="mine", help="x", start=lambda params, request: worker, **changes)
+
+    broken(executor(workers=lambda params: 0), "it asks for 0 workers")
+    broken(executor(gpus=lambda params: [2, 5]), "gpus gives no text, such as '2,5'")
     broken(
-        ExecutorPart(name="mine", help="x", start=lambda params, devices, folder: [worker]),
-        "when none are asked for",
+        executor(command=lambda params, request: str(next(COUNTER))),
+        "its command differs the second time",
     )
 
 

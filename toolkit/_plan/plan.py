@@ -16,9 +16,18 @@ from toolkit._plan.keys import canonical, digest_of, key_of
 from toolkit._plan.resolve import Loadable, Resolved, SpecPath, part_at
 from toolkit._plan.texts import text_ranges
 from toolkit._spec.spec import EXAMINE, LoadedSpec, validate_params
-from toolkit.errors import SpecError, choices, nearest
+from toolkit.errors import BadInput, SpecError, choices, nearest
 from toolkit.ledger import StepRow
-from toolkit.parts import UNHASHED, Identity, ModelPart, SaePart, SinkPart, SourcePart, StagePart
+from toolkit.parts import (
+    UNHASHED,
+    ExecutorPart,
+    Identity,
+    ModelPart,
+    SaePart,
+    SinkPart,
+    SourcePart,
+    StagePart,
+)
 from toolkit.secrets import NONE, Secrets, keyed_hash
 
 if TYPE_CHECKING:
@@ -54,6 +63,8 @@ class Stage:
     after: tuple[str, ...] = ()
     gate: str | None = None
     unloaded: bool = False
+    on: str = ""
+    """The executor whose workers compute it; enters no key."""
     hidden: Mapping[str, Any] = field(default_factory=dict)
 
     def writes(self) -> tuple[str, ...]:
@@ -86,7 +97,7 @@ class Stage:
             return False
         return self.part.steps.sample_limit is not None or self.split_size() is not None
 
-    def warmth(self) -> str:
+    def loaded_key(self) -> str:
         """Equal for stages that can share a worker's loaded model and SAEs."""
         loaded = None if self.unloaded else self.model
         return canonical({"model": loaded and loaded.job(), "saes": self.saes and self.saes.job()})
@@ -135,6 +146,14 @@ class Sink:
 
 
 @dataclass(frozen=True)
+class Executor:
+    """An executor, bound to the params that the spec gives it."""
+
+    part: ExecutorPart
+    params: BaseModel
+
+
+@dataclass(frozen=True)
 class Plan:
     """Stages in an order in which each follows what it needs."""
 
@@ -143,6 +162,8 @@ class Plan:
     stages: tuple[Stage, ...]
     sinks: tuple[Sink, ...]
     secrets: Secrets = NONE
+    executors: Mapping[str, Executor] = field(default_factory=dict)
+    """Those that the spec's `executors`, a stage's `on` or `--on` names."""
 
     @property
     def name(self) -> str:
@@ -170,15 +191,17 @@ class Step:
     last: int | None = None
 
 
-def make_plan(resolved: Resolved, parts: Parts) -> Plan:
+def make_plan(resolved: Resolved, parts: Parts, on: str = "local") -> Plan:
     """Bind every stage to its part, check that tables reach the stages that read them, and put them
-    in order.
+    in order. `on` is the executor of the stages that name none.
     """
     loaded = resolved.loaded
-    stages = _stages(resolved, parts)
+    stages = tuple(replace(stage, on=stage.on or on) for stage in _stages(resolved, parts))
     _check_tables(loaded, stages)
     sinks = tuple(_sinks(loaded, parts))
-    return Plan(loaded, _run_id(resolved, stages), stages, sinks, resolved.secrets())
+    executors = _executors(loaded, parts, stages)
+    run = _run_id(resolved, stages)
+    return Plan(loaded, run, stages, sinks, resolved.secrets(), executors)
 
 
 def _stages(resolved: Resolved, parts: Parts) -> tuple[Stage, ...]:
@@ -286,6 +309,7 @@ def _stage(
         _limit(spec) if part.steps.units else None,
         model,
         saes,
+        on=stage.on or "",
         hidden=loaded.written((*at, "with"), params),
     )
 
@@ -458,6 +482,32 @@ def _sinks(loaded: LoadedSpec, parts: Parts) -> list[Sink]:
     return sinks
 
 
+def _executors(loaded: LoadedSpec, parts: Parts, stages: Sequence[Stage]) -> dict[str, Executor]:
+    """The executors that are named anywhere, with their params; one that is not installed is
+    refused.
+    """
+    named: dict[str, SpecPath] = {name: ("executors", name) for name in loaded.spec.executors}
+    for number, stage in enumerate(loaded.spec.stages):
+        if stage.on is not None:
+            named.setdefault(stage.on, ("stages", number, "on"))
+    executors = {}
+    for name in dict.fromkeys([*named, *(stage.on for stage in stages)]):
+        try:
+            part = parts.get("executor", name)
+        except BadInput as error:
+            if name not in named:
+                raise
+            at = named[name]
+            field = ".".join(map(str, at))
+            raise SpecError(f"{loaded.where(at)}: {field}: {error}") from None
+        assert isinstance(part, ExecutorPart)
+        given = loaded.spec.executors.get(name, {})
+        at = ("executors", name)
+        params = validate_params(loaded, part.params, given, at, f"executor '{name}'")
+        executors[name] = Executor(part, params)
+    return executors
+
+
 def _run_id(resolved: Resolved, stages: tuple[Stage, ...]) -> str:
     """Name and a hash of everything known before the run: the same command means the same run, so
     it continues.
@@ -467,6 +517,11 @@ def _run_id(resolved: Resolved, stages: tuple[Stage, ...]) -> str:
         for name, value in resolved.loaded.data.items()
         if name not in ("executors", "question", "description")
     }
+    if isinstance(recorded.get("stages"), list):  # where a stage is computed makes no other run
+        recorded["stages"] = [
+            {name: value for name, value in stage.items() if name != "on"}
+            for stage in recorded["stages"]
+        ]
     material = {"spec": recorded, "stages": [[stage.id, stage.material()] for stage in stages]}
     return f"{resolved.loaded.spec.name}-{key_of(canonical(material)).split('-')[1][:8]}"
 

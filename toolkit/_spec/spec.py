@@ -82,6 +82,9 @@ class StageSpec(_Model):
     uses: str = Field(min_length=1, description="the part's name, as `toolkit plugins` lists it")
     with_: dict[str, Any] = Field(default={}, alias="with", description="the part's params")
     needs: list[str] = Field(default=[], description="ids of the stages whose tables it reads")
+    on: str | None = Field(
+        default=None, min_length=1, description="the executor of this stage, instead of --on"
+    )
     model: PartRef | None = None
     saes: PartRef | None = None
     samples: PartRef | None = None

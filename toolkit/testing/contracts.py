@@ -29,6 +29,7 @@ from pydantic import ValidationError
 
 from toolkit._plugins.loading import problem_of
 from toolkit.costs import Cost, Workload
+from toolkit.executors import WorkerRequest
 from toolkit.hub import Download
 from toolkit.parts import (
     EnvironmentPart,
@@ -289,7 +290,7 @@ def _load(times: int) -> Workload:
 def check_rows(
     part: Part, run: Callable[[Work], Any], writes: Sequence[str], work: Work
 ) -> dict[str, pa.Table]:
-    """Only declared tables, exactly their schema, no key twice, and the same rows the second time."""
+    """Only declared tables, exactly their schema, no key twice, and equal rows the second time."""
     first, second = (_collect(part, run, writes, work) for _ in range(2))
     for name, rows in first.items():
         keys = [
@@ -374,7 +375,7 @@ def _close(left: Any, right: Any, tolerance: float) -> bool:
 
 
 def check_parser(part: ParserPart, params: Any) -> None:
-    """It never raises, whatever the text; and text without an action is a failure, never a default."""
+    """It never raises, whatever the text; text without an action is a failure, never a default."""
     parse = part.make(params)
     for text in (*NONSENSE, *NUMBERS):
         try:
@@ -532,13 +533,18 @@ def _read_by(part: SinkPart, params: Any) -> Iterator[str]:
 
 
 def check_executor(part: ExecutorPart, params: Any) -> None:
-    """Asked for no workers it starts none. Real workers are an integration test's matter."""
-    with tempfile.TemporaryDirectory() as folder:
-        _must(
-            list(part.start(params, [], Path(folder))) == [],
-            part,
-            "it starts workers when none are asked for",
-        )
+    """It asks for at least one worker, writes GPUs as `--gpu` does, and names its command without
+    starting anything. Real workers are an integration test's matter.
+    """
+    count = part.workers(params)
+    _must(count >= 1, part, f"it asks for {count} workers")
+    gpus = part.gpus(params)
+    _must(gpus is None or isinstance(gpus, str), part, "gpus gives no text, such as '2,5'")
+    if part.command is not None:
+        folder = Path("runs")
+        request = WorkerRequest(name="w", folder=folder, jobs=folder, inputs=folder)
+        lines = {part.command(params, request) for _ in range(2)}
+        _must(len(lines) == 1, part, "its command differs the second time")
 
 
 def check_report(part: ReportSection, inputs: Inputs | None = None) -> None:
