@@ -193,7 +193,7 @@ def slow(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def browser(session: nox.Session) -> None:
-    """Look at reports in headless Chromium; as root on Debian or Ubuntu it is installed if missing."""
+    """Look at reports in headless Chromium; root on Debian or Ubuntu has it installed."""
     _pytest(session, "-m", "browser", TOOLKIT_CHROMIUM=_chromium(session))
 
 

@@ -40,6 +40,12 @@ def mounts_for(request: WorkerRequest) -> list[Mount]:
     return mounts
 
 
+def make_folders(request: WorkerRequest) -> None:
+    """Make the folders that are mounted: an engine refuses those that are not there."""
+    for folder in (request.folder, request.jobs, request.inputs):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
 def folders_of(mounts: list[Mount]) -> Mapping[Path, PurePosixPath]:
     """Host path -> container path, for translating the paths in messages."""
     return {mount.outside: mount.inside for mount in mounts}

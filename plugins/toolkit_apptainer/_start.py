@@ -9,7 +9,7 @@ import shutil
 from pydantic import Field
 from toolkit.executors import GpuChoice, Worker, WorkerRequest, gpu_request
 
-from toolkit.containers import COMMAND, environment_for, folders_of, mounts_for
+from toolkit.containers import COMMAND, environment_for, folders_of, make_folders, mounts_for
 from toolkit.errors import BadInput
 from toolkit.files import PathText, locate
 from toolkit.images import read_lock, user_lock
@@ -55,6 +55,7 @@ def start(params: Apptainer, request: WorkerRequest) -> Worker:
             " or run with `--on local` or `--on docker`."
         )
     locate(_sif(params, request))
+    make_folders(request)
     folders = folders_of(mounts_for(request))
     log = request.folder / f"{request.name}.log"
     environment = {key: value for key, value in os.environ.items() if "TOKEN" not in key}

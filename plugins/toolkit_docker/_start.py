@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.executors import Worker, WorkerRequest
 
-from toolkit.containers import COMMAND, Mount, environment_for, folders_of, mounts_for
+from toolkit.containers import (
+    COMMAND,
+    Mount,
+    environment_for,
+    folders_of,
+    make_folders,
+    mounts_for,
+)
 from toolkit.engines import connect, is_podman
 from toolkit.errors import BadInput
 from toolkit.images import image_reference
@@ -43,6 +50,7 @@ def _started(client: DockerClient, params: Docker, request: WorkerRequest) -> Wo
             "Podman answers in Docker's place, and ignores requests for GPUs without a word: the "
             "stage would run on the CPU. Use Docker, or Podman with CDI by hand."
         )
+    make_folders(request)
     mounts = [*mounts_for(request), *token_mount(request)]
     try:
         container = client.containers.create(

@@ -62,7 +62,7 @@ class ContainerWorker:
         assert self._socket is not None
         with self._log.open("ab") as log:
             output = BufferedReader(_Stdout(self._socket, log))
-            yield from read_events(output, log)  # type: ignore[arg-type]
+            yield from read_events(output, log)
 
     def stop(self, *, now: bool = False) -> str:
         """End the container, kindly by closing its stdin or at once; says how it ended."""

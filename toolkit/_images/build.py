@@ -65,7 +65,7 @@ def build_image(
 
 def write_lock(name: str, image: PinnedImage, path: Path | None = None) -> Path:
     """Pin an image in the user's lock."""
-    from toolkit._run.job_folder import write_text
+    from toolkit._run.atomic import write_text
 
     path = path or user_lock()
     images = {**read_lock(path), name: image}
