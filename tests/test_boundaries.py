@@ -28,6 +28,7 @@ PUBLIC = {"toolkit"} | {
         "hookpoints",
         "hub",
         "images",
+        "games",
         "hookspecs",
         "models",
         "containers",

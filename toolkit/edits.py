@@ -341,6 +341,20 @@ class Tally:
         )
 
 
+@dataclass
+class _ShiftedTally(Tally):
+    """Counts on behalf of an edit of a larger batch, whose rows have higher numbers."""
+
+    to: Tally = field(default_factory=Tally)
+    by: int = 0
+
+    def record(
+        self, rows: Sequence[Hashable], positions: Sequence[int], prompts: Sequence[int]
+    ) -> None:
+        shifted = [row + self.by if isinstance(row, int) else row for row in rows]
+        self.to.record(shifted, positions, prompts)
+
+
 @dataclass(frozen=True, eq=False)
 class Edit:
     """`operation` at `hookpoint` on the tokens of `targets`; by default on all of them.
@@ -363,15 +377,16 @@ class Edit:
         return int(starts.min()) if len(starts) else OPEN_END
 
     def of_rows(self, first: int, last: int) -> Edit:
-        """The same for the rows first:last of a batch, counted from `first`."""
+        """The same for the rows first:last of a batch, counted from `first`. Its tally goes on."""
+        shifted = _ShiftedTally(to=self.tally, by=first)
         if self.targets.rows is None:
-            return self
+            return replace(self, tally=shifted)
         held = (self.targets.rows >= first) & (self.targets.rows < last)
         chosen = Targets(
             self.targets.rows[held] - first,
             *(part[held] for part in (self.targets.starts, self.targets.stops, self.targets.index)),
         )
-        return replace(self, targets=chosen)
+        return replace(self, targets=chosen, tally=shifted)
 
 
 def set_stream(

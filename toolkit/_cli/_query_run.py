@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from toolkit._run.progress import RunProgress
     from toolkit.ledger import RunRow, StepRow
     from toolkit_store import RunView, Store
-    from toolkit_store.query.run_rows import RunRows
+    from toolkit_store.query.committed_rows import CommittedRows
 
 BATCH_ROWS = 100_000
 """Rows read at a time: the activations of a large run do not fit in memory at once."""
@@ -67,11 +67,11 @@ class Run:
             yield self.store.read(table, keys, wanted)
 
     @cached_property
-    def rows(self) -> RunRows:
+    def rows(self) -> CommittedRows:
         """The rows of the run's steps."""
-        from toolkit_store.query.run_rows import RunRows
+        from toolkit_store.query.committed_rows import CommittedRows
 
-        return RunRows(self.store, self.steps)
+        return CommittedRows(self.store, self.steps)
 
     def read_stages(
         self,

@@ -119,4 +119,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{path}: the run's manifest cannot be read ({error}). Run the spec again; committed "
             "steps are reused."
         ) from None
+    if not isinstance(found, dict):
+        raise BadInput(f"{path}: the run's manifest is not a JSON object. Run the spec again.")
     return found

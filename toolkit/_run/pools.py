@@ -18,6 +18,7 @@ from toolkit._run.workers import Inbox, WorkerPool, worker_requests
 from toolkit.errors import BadInput
 from toolkit.executors import WorkerRequest
 from toolkit.gpus import Gpu, choose_gpus, installed_gpus, unresolved_gpus
+from toolkit.secrets import Secrets
 
 if TYPE_CHECKING:
     from toolkit._plan.plan import Executor, Plan, Stage
@@ -86,7 +87,7 @@ def make_pools(plan: Plan, parts: Parts, options: RunOptions, *, rendering: bool
     for name in names:
         executor = plan.executors[name]
         stages = [stage for stage in plan.stages if stage.on == name]
-        template = _template(name, stages, options)
+        template = _template(name, stages, options, plan.secrets)
         gpus = _gpus(executor, options, rendering)
         workers = executor.part.workers(executor.params)
         plans[name] = PoolPlan(executor, worker_requests(template, gpus, workers))
@@ -103,7 +104,9 @@ def in_folder(request: WorkerRequest, folder: Path) -> WorkerRequest:
     )
 
 
-def _template(name: str, stages: Sequence[Stage], options: RunOptions) -> WorkerRequest:
+def _template(
+    name: str, stages: Sequence[Stage], options: RunOptions, secrets: Secrets
+) -> WorkerRequest:
     return WorkerRequest(
         name=name,
         folder=Path("workers"),
@@ -113,6 +116,7 @@ def _template(name: str, stages: Sequence[Stage], options: RunOptions) -> Worker
         files=tuple(dict.fromkeys(_files(stages))),
         model_cache=hub.cache_folder(),
         network=any(map(_may_download, stages)),
+        secrets=secrets.values,
     )
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,12 +18,24 @@ from toolkit.errors import BadInput, DataError
 from toolkit.hookpoints import Hookpoint, hookpoint
 from toolkit_hf._structure import factor, family_of, tensor
 
+from .attention import PLANNED, Heads, Sequences
 from .inputs import PassInputs, Window, additive, causal, window_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from toolkit.families import Family
+
+
+@dataclass
+class _Probe(Sequences):
+    """Finds out whether it is called."""
+
+    was_called: bool = False
+
+    def attend(self, heads: Heads) -> Tensor:
+        self.was_called = True
+        return super().attend(heads)
 
 
 class Decoder:
@@ -60,13 +74,15 @@ class Decoder:
     # --- into a pass ---
 
     def begin(
-        self, batch: Sequence[Sequence[int]], *, explicit: bool = False
+        self, batch: Sequence[Sequence[int]], *, explicit: bool = False, planned: bool = False
     ) -> tuple[Tensor, PassInputs]:
         """Embeddings and inputs of whole sequences. Masks are left out where `sdpa` knows what to
-        do, unless `explicit`.
+        do, unless `explicit`, and where a plan makes its own.
         """
         ids = self.padded(batch)
         positions = torch.arange(ids.shape[1], device=self.device)
+        if planned:
+            return self.embed(ids, positions[None]), self.inputs(positions[None])
         explicit = explicit or self.config._attn_implementation != "sdpa"
 
         def visible(window: Window) -> Tensor | None:
@@ -134,6 +150,20 @@ class Decoder:
         given = inputs.on(device).arguments(self.windows[layer], self.kinds[layer])
         given[self.family.keys] = keys
         return tensor(self.blocks[layer](stream.to(device), **given, **more))
+
+    @cached_property
+    def takes_plans(self) -> bool:
+        """Whether the model's attention asks transformers which implementation to call. One that
+        computes attention by itself knows no plans.
+        """
+        plan = _Probe(self.windows)
+        with torch.inference_mode(), self.attention_by(PLANNED):
+            stream, inputs = self.begin([[0]], planned=True)
+            try:
+                self.run_block(0, stream, inputs, plan=plan)
+            except (TypeError, KeyError, ValueError):
+                return False
+        return plan.was_called
 
     @contextmanager
     def attention_by(self, implementation: str | None) -> Iterator[None]:

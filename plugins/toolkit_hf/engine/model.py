@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,10 +14,10 @@ from toolkit.models import Encoded, Model, Prefix
 from toolkit_hf._structure import factor
 from toolkit_hf._text import bos_of, encode, end_ids
 
+from .attention import PLANNED, Sequences
 from .decoder import Decoder
-from .inputs import Window
-from .keys import Keys
 from .sites import EDITABLE, Sites
+from .suffix import KeptPrompt, edited_rows, last_token_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 
 DRAW_TOLERANCE = {torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 3e-2}
 """By what it computes in: how far cumulated probabilities of two batches may lie apart."""
-SUFFIX_ROWS = 256
-"""Rows of one suffix pass: more share a pass, but each row's mask spans them all."""
 
 
 class CausalModel(Model):
@@ -106,63 +103,42 @@ class CausalModel(Model):
         divisor = factor(self._module.config, self.decoder.family.logits_divisor)
         return (logits if divisor == 1 else logits / divisor).float()
 
+    # --- one prompt, many edits ---
+
     @torch.inference_mode()
     def prefix(self, ids: Sequence[int], capture: Sequence[str] = ()) -> Prefix:
         """One pass that keeps every block's keys; only the last token's stream is kept of what is
         captured.
         """
+        if not self.decoder.takes_plans:
+            return super().prefix(ids, capture)
         names = [*dict.fromkeys((*capture, self.last_hookpoint()))]
         sites = Sites(self.decoder, names, keep=lambda stream: stream[0, -1].to(self.device))
-        keys = Keys(grow=True)
-        stream, inputs = self.decoder.begin([ids])
-        for layer in range(self.layers):
-            stream = sites.before(layer, stream)
-            with sites.inside(layer, stream):
-                stream = self.decoder.run_block(layer, stream, inputs, keys)
-            stream = sites.after(layer, stream)
-        before = {
-            layer: (key[:, :, :-1], value[:, :, :-1]) for layer, (key, value) in keys.held.items()
-        }
-        return Prefix(tuple(ids), Keys(before, grow=False), sites.captured)
+        plan = Sequences(self.decoder.windows, keep=True)
+        stream, inputs = self.decoder.begin([ids], planned=True)
+        with self.decoder.attention_by(PLANNED):
+            for layer in range(self.layers):
+                stream = sites.before(layer, stream)
+                with sites.inside(layer, stream):
+                    stream = self.decoder.run_block(layer, stream, inputs, plan=plan)
+                stream = sites.after(layer, stream)
+        return Prefix(tuple(ids), KeptPrompt(plan.held), sites.captured)
 
     @torch.inference_mode()
     def suffix(self, prefix: Prefix, layers: Tensor, rows: Tensor) -> Tensor:
-        """Blocks above each row's layer, at the last position only, many rows in a pass.
-
-        A row joins the pass above its own layer, so no block computes what an edit cannot reach.
-        """
+        """Blocks above each row's layer, at the last position only, many rows in a pass."""
         self.check_suffix(layers, rows)
-        order = torch.argsort(layers, stable=True)
-        states = torch.empty((len(rows), self.width), dtype=self._module.dtype, device=self.device)
-        for start in range(0, len(order), SUFFIX_ROWS):
-            chosen = order[start : start + SUFFIX_ROWS]
-            states[chosen.to(self.device)] = self._climb(
-                prefix, layers[chosen].tolist(), rows[chosen.to(rows.device)]
-            )
-        return states
+        if prefix.kept is None:
+            return super().suffix(prefix, layers, rows)
+        return last_token_rows(self.decoder, prefix.kept, len(prefix.ids), layers, rows)
 
-    def _climb(self, prefix: Prefix, layers: Sequence[int], rows: Tensor) -> Tensor:
-        """Rows in order of their layers."""
-        past = len(prefix.ids) - 1
-        values = rows.to(self.device, self._module.dtype)
-        positions = torch.full((1, len(rows)), past, device=self.device)
-
-        def visible(count: int, window: Window) -> Tensor:
-            before = past - torch.arange(past, device=self.device)
-            near = before < (window or past + 1)
-            own = torch.eye(count, dtype=torch.bool, device=self.device)
-            return torch.cat((near.expand(count, past), own), dim=1)[None, None]
-
-        done = sum(layer <= layers[0] for layer in layers)
-        stream = values[:done]
-        for layer in range(layers[0] + 1, self.layers):
-            count = len(stream)
-            inputs = self.decoder.inputs(positions[:, :count], partial(visible, count))
-            stream = self.decoder.run_block(layer, stream[None], inputs, prefix.kept)[0]
-            joining = sum(start == layer for start in layers)
-            stream = torch.cat((stream, values[done : done + joining].to(stream.device)))
-            done += joining
-        return stream.to(self.device)
+    @torch.inference_mode()
+    def edited_states(self, prefix: Prefix, edits: Sequence[Edit], count: int) -> Tensor:
+        """Blocks and positions from the first edited one on."""
+        check_targets(edits, [len(prefix.ids)] * count)
+        if prefix.kept is None:
+            return super().edited_states(prefix, edits, count)
+        return edited_rows(self.decoder, prefix.kept, prefix.ids, edits, count)
 
     def _check_weights(self, layers: set[int]) -> None:
         """Only attention that is computed plainly has weights to show."""

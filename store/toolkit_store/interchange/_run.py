@@ -22,7 +22,7 @@ from toolkit.ledger import IMPORTED, RunRow, StepRow, key_of
 from toolkit.tables import arrow_schema, table
 from toolkit_store.database import among
 from toolkit_store.interchange._incoming import check_json_size, checked, widths
-from toolkit_store.query.run_rows import RunRows
+from toolkit_store.query.committed_rows import CommittedRows
 from toolkit_store.write.ledger import check_count
 
 if TYPE_CHECKING:
@@ -92,8 +92,8 @@ class RunTables:
             yield self.spaces[space], _merged(pl.DataFrame(found)).drop("space").rechunk()
 
     @cached_property
-    def _rows(self) -> RunRows:
-        return RunRows(self.store, self.steps)
+    def _rows(self) -> CommittedRows:
+        return CommittedRows(self.store, self.steps)
 
     def _with_activations(self) -> list[str]:
         """The spaces that have rows; all rows have to be there."""

@@ -20,7 +20,7 @@ from toolkit.testing.fakes import SilentReporter
 from toolkit.testing.planted import Planted, ReferenceModel, prompts
 from toolkit_hf._identity import HuggingFace
 from toolkit_hf._load import load
-from toolkit_hf.engine import model as engine_model
+from toolkit_hf.engine import suffix as engine_suffix
 
 # --- prefix and suffix ----------------------------------------------------------------------------
 
@@ -61,7 +61,7 @@ def test_suffix_spans_several_passes(
     ids = each.batch((11,))[0]
     rows, prefix = edited(each.model, ids, 20), each.model.prefix(ids)
     at_once = each.model.suffix(prefix, *rows)
-    monkeypatch.setattr(engine_model, "SUFFIX_ROWS", 3)
+    monkeypatch.setattr(engine_suffix, "TILE_NUMBERS", 3 * 4 * each.model.width)
     close(each.model.suffix(prefix, *rows), at_once, 5e-5)
 
 
