@@ -7,10 +7,10 @@ import shlex
 import shutil
 
 from pydantic import Field
-from toolkit.executors import GpuChoice, Worker, WorkerRequest, gpu_request
 
 from toolkit.containers import COMMAND, environment_for, folders_of, make_folders, mounts_for
 from toolkit.errors import BadInput
+from toolkit.executors import GpuChoice, Worker, WorkerRequest, gpu_request
 from toolkit.files import PathText, locate
 from toolkit.images import read_lock, user_lock
 from toolkit.parts import Params

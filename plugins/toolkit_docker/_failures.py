@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from toolkit.executors import WorkerRequest
-
 from toolkit.errors import BadInput, ToolkitError
+from toolkit.executors import WorkerRequest
 
 if TYPE_CHECKING:
     from docker.errors import APIError

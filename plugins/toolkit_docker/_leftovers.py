@@ -7,6 +7,7 @@ import platform
 from typing import TYPE_CHECKING
 
 import psutil
+
 from toolkit.executors import WorkerRequest
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import re
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
-from toolkit.executors import GpuChoice, gpu_request
 
+from toolkit.executors import GpuChoice, gpu_request
 from toolkit.parts import Params
 
 UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}

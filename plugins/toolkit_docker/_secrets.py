@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from toolkit.executors import WorkerRequest
-
 from toolkit.containers import ROOT, Mount
+from toolkit.executors import WorkerRequest
 
 
 def token_mount(request: WorkerRequest) -> list[Mount]:

@@ -6,8 +6,6 @@ import os
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from toolkit.executors import Worker, WorkerRequest
-
 from toolkit.containers import (
     COMMAND,
     Mount,
@@ -18,6 +16,7 @@ from toolkit.containers import (
 )
 from toolkit.engines import connect, is_podman
 from toolkit.errors import BadInput
+from toolkit.executors import Worker, WorkerRequest
 from toolkit.images import image_reference
 
 from ._failures import create_failure, start_failure
