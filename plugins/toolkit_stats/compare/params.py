@@ -189,7 +189,9 @@ class Trend(Compare):
     """A number followed over samples."""
 
     method: Literal["pearson", "spearman"] = Field(
-        "pearson", description="Correlation of values, or of ranks."
+        "spearman",
+        description="Correlation of ranks, or of values (pearson: where the number is skewed, "
+        "it finds what is not there).",
     )
     min_abs_r: float = Field(
         0.0, ge=0, le=1, description="Smallest |r| that is called significant."
