@@ -20,6 +20,7 @@ PUBLIC = {"toolkit"} | {
         "families",
         "files",
         "comparisons",
+        "figures",
         "halves",
         "hookpoints",
         "hub",

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from toolkit import figures as draw
 from toolkit.work import Figure, Inputs
-from toolkit_stats.figures import draw
 
 ROW, LEFT, WIDE, RIGHT, TOP = 22, 250, 420, 150, 26
 COLOURS = {

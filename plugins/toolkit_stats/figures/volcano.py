@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from math import log10
 from typing import TYPE_CHECKING
 
+from toolkit import figures as draw
 from toolkit.work import Figure, Inputs
 from toolkit_stats.compare.contrasts import EFFECTS
-from toolkit_stats.figures import draw
 from toolkit_stats.figures.labelling import Named, placed
 
 if TYPE_CHECKING:

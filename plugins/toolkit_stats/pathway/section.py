@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from toolkit import figures as draw
 from toolkit.addresses import layer_of
 from toolkit.work import Figure, Inputs
 from toolkit_stats.compare.contrasts import EFFECTS
-from toolkit_stats.figures import draw
 
 ROW, WIDE, RIGHT, TOP = 20, 400, 130, 12
 SIDE = 360

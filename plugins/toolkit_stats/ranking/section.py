@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from toolkit import figures as draw
 from toolkit.addresses import prefixes
 from toolkit.comparisons import distinct_labels, rows_of
 from toolkit.work import Figure, Inputs
-from toolkit_stats.figures import draw
 from toolkit_stats.ranking.sink import rankings
 
 if TYPE_CHECKING:
