@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from toolkit.parts import Identity
-from toolkit_hf._model import CausalModel
+from toolkit_hf.engine import CausalModel
 
 
 class _NoText:

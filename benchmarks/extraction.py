@@ -33,7 +33,7 @@ from toolkit.costs import Workload
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_work
 from toolkit.work import Work
-from toolkit_hf._model import CausalModel
+from toolkit_hf.engine import CausalModel
 from toolkit_saes.encode.matrix import Matrix
 from toolkit_saes.extract.costs import batches
 from toolkit_saes.extract.sizes import Size, sizes
@@ -122,7 +122,7 @@ def _floor(
         rows = torch.randn(sum(map(len, batch)), WIDTH)
         picked = rows[: len(batch)] if at == "last" else rows
         for layer, encoder in enumerate(held):
-            block = model._blocks[layer]
+            block = model.decoder.blocks[layer]
             for part in (
                 block.self_attn.q_proj,
                 block.self_attn.k_proj,

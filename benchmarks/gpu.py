@@ -30,7 +30,7 @@ from toolkit.costs import Workload
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_work
 from toolkit.work import Work
-from toolkit_hf._model import CausalModel
+from toolkit_hf.engine import CausalModel
 from toolkit_saes.encode.matrix import Matrix
 from toolkit_saes.extract.costs import batches, extraction
 from toolkit_saes.extract.sizes import Size, sizes
@@ -104,7 +104,10 @@ def _sae(size: Sizes, layer: int, device: str) -> CanonicalSae:
     )
     scale, nothing = torch.ones(size.features, device=device), torch.zeros(1, device=device)
     held = Weights(
-        Matrix(encoder, scale=scale), torch.zeros(size.features, device=device), Matrix(nothing[None]), nothing,
+        Matrix(encoder, scale=scale),
+        torch.zeros(size.features, device=device),
+        Matrix(nothing[None]),
+        nothing,
         threshold=nothing, norm="row", undo_norm=False,
     )  # fmt: skip
     first = CanonicalSae(facts, lambda: held).encode(torch.randn(64, size.width, device=device))

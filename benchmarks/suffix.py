@@ -21,7 +21,7 @@ import torch
 from _random_model import stand_in
 
 from toolkit.models import Model
-from toolkit_hf._model import CausalModel
+from toolkit_hf.engine import CausalModel
 
 LAYERS, WIDTH, TOKENS, NAIVE = 8, 512, 300, 8
 
@@ -33,7 +33,7 @@ def _edits(count: int) -> list[tuple[int, torch.Tensor]]:
 
 def _floor(model: CausalModel, edits: list[tuple[int, torch.Tensor]]) -> None:
     """Every weight matrix of a block times the rows that pass it."""
-    layers = model._blocks
+    layers = model.decoder.blocks
     for layer in range(LAYERS):
         rows = torch.stack([row for start, row in edits if start < layer] or [torch.zeros(WIDTH)])
         block = layers[layer]

@@ -15,26 +15,33 @@ PUBLIC = {"toolkit"} | {
     f"toolkit.{name}"
     for name in (
         "addresses",
+        "edits",
         "encoders",
         "errors",
+        "executors",
         "families",
         "files",
         "comparisons",
         "figures",
         "halves",
+        "gpus",
         "hookpoints",
         "hub",
+        "games",
         "hookspecs",
         "models",
+        "readout",
         "costs",
         "neuronpedia",
         "processes",
+        "protocol",
         "randomness",
         "ledger",
         "parts",
         "work",
         "saes",
         "selectors",
+        "sessions",
         "streams",
         "tables",
         "testing",
@@ -177,3 +184,40 @@ def test_no_package_marker_directly_in_the_folders() -> None:
         for folder in ("plugins", "store", "tests")
         if (ROOT / folder / "__init__.py").exists()
     ] == []
+
+
+FLOW = ("_spec", "_plugins", "_plan", "_run", "_report", "_flow", "_cli")
+"""The folders of the host in the order of the flow: each imports only those before it."""
+
+
+@pytest.mark.parametrize("path", HOST, ids=label)
+def test_no_folder_of_the_flow_imports_a_later_one(path: Path) -> None:
+    """Also for types only: a later folder that is needed for its types is in the wrong order."""
+    here = path.relative_to(ROOT / "toolkit").parts[0].removesuffix(".py")
+    if here not in FLOW:
+        return
+    later = {f"toolkit.{name}" for name in FLOW[FLOW.index(here) + 1 :]}
+    assert [name for name in _from_toolkit(path) if name in later] == []
+
+
+@pytest.mark.parametrize("path", HOST, ids=label)
+def test_public_modules_import_no_private_one(path: Path) -> None:
+    """But for the program's two doors, and the contract tests, which use the loader's rules."""
+    parts = path.relative_to(ROOT / "toolkit").parts
+    doors = ("__main__.py", "worker.py", "testing")
+    if parts[0].startswith("_") or parts[0] in doors:
+        return
+    assert [name for name in _from_toolkit(path) if name.startswith("toolkit._")] == []
+
+
+def _from_toolkit(path: Path) -> set[str]:
+    """What a file imports of the host, as `toolkit.NAME`."""
+    ours = (name.split(".") for name in imports(path) if package(name) == "toolkit")
+    return {".".join(parts[:2]) for parts in ours if len(parts) > 1}
+
+
+def test_the_plan_is_pure() -> None:
+    """It opens no store and imports no torch, not even inside a function."""
+    for path in sorted((ROOT / "toolkit" / "_plan").rglob("*.py")):
+        heavy = {"toolkit_store", *HEAVY}
+        assert [name for name in imports(path) if package(name) in heavy] == [], label(path)

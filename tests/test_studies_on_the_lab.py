@@ -237,7 +237,11 @@ def test_all_of_exp1_runs_each_distinct_prompt_once(lab: Lab, sae: str, residual
     """Extraction does; then neither the probe nor the control loads a model."""
     told = [*lab.events("exp1_sae_l1_31"), *lab.events("exp1_residual_l1_31")]
     prompts = {tuple(row["token_ids"]) for row in lab.rows("samples", "samples", "exp1_sae_l1_31")}
-    extracted = [event for event in told if event["event"] == "extracted"]
+    extracted = [
+        event["facts"]
+        for event in told
+        if event["event"] == "part_event" and event["name"] == "extracted"
+    ]
     assert sum(event["texts"] for event in extracted) == len(prompts)
     assert {event["passes"] for event in extracted} == {1}
     assert computed(residual, "features") == 0

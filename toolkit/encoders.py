@@ -30,6 +30,18 @@ class Encoder(Model):
         """Refused."""
         raise self._no_next_token("suffix")
 
+    def edited_states(self, *_: Any, **__: Any) -> NoReturn:
+        """Refused."""
+        raise self._no_next_token("edited_states")
+
+    def readout(self, *_: Any, **__: Any) -> NoReturn:
+        """Refused."""
+        raise self._no_next_token("readout")
+
+    def session(self, *_: Any, **__: Any) -> NoReturn:
+        """Refused."""
+        raise self._no_next_token("session")
+
     def next_logits(self, *_: Any, **__: Any) -> NoReturn:
         """Refused."""
         raise self._no_next_token("next_logits")

@@ -49,7 +49,7 @@ def snapshot(name: str, revision: str, marker: str, *, published: bool = False) 
 def not_cached(name: str, revision: str) -> str:
     """The message for a repository that is not here while the network is forbidden."""
     return (
-        f"'{name}' at revision '{revision}' is not in the Hugging Face cache ({_cache_folder()}), "
+        f"'{name}' at revision '{revision}' is not in the Hugging Face cache ({cache_folder()}), "
         "and HF_HUB_OFFLINE forbids fetching it. Unset HF_HUB_OFFLINE, name a revision that is "
         "there, or a folder with `path:`."
     )
@@ -209,10 +209,11 @@ def cached(name: str, revision: str, marker: str) -> Path | None:
 
 
 def _repository(name: str) -> Path:
-    return _cache_folder() / f"models--{name.replace('/', '--')}"
+    return cache_folder() / f"models--{name.replace('/', '--')}"
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
+    """The folder of the hub's cache."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE)

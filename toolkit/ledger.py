@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 IMPORTED = "import"
-"""The worker of a step that was read from files."""
+"""The worker of a step that an import added to a run."""
+_KEY_TAG = "k1"
+"""Changes when the recipe of keys does."""
+
+
+def key_of(material: str) -> str:
+    """The key of a canonical text."""
+    return f"{_KEY_TAG}-{hashlib.sha256(material.encode()).hexdigest()[:32]}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepRow:
     """One committed step. `material` is the canonical JSON whose hash is `key`; `tables` the rows
-    written to each table.
+    written to each table. `origin` is empty for a step that was computed into this store, else it
+    names the export that the step was read from.
     """
 
     key: str
@@ -29,6 +38,7 @@ class StepRow:
     committed_at: str
     first: int | None = None
     last: int | None = None
+    origin: str = ""
 
     @property
     def imported(self) -> bool:

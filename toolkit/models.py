@@ -1,20 +1,26 @@
 """What a model part's `load` gives: the methods that stages call, with working defaults for all
 that can be built from three.
 
-A new architecture writes `encode`, `decode`, `run` and `unembed`; `prefix`/`suffix`, `generate` and
-`score` then work by whole forward passes, and may be overridden by something faster. Tensors are
+A new architecture writes `encode`, `decode`, `run` and `unembed`. Edits at any position, `suffix`,
+sessions, `generate`, `score` and `readout` then work by whole forward passes, and may be overridden
+by something faster that gives the same. What whole passes cannot give (gradients, rows of the
+embedding) is refused with the name of the method that a loader would have to write. Tensors are
 torch's. This module does not import torch before a method needs it: reading the contract is light.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from toolkit.errors import DataError
+from toolkit.edits import Edit, Editing, OnStream, Set, check_targets, tokens
+from toolkit.errors import BadInput, DataError
 from toolkit.hookpoints import Hookpoint
+from toolkit.readout import Readout, Tiles, read_out
+from toolkit.sessions import Generated, Session, Until, WholePassSession
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,6 +29,15 @@ if TYPE_CHECKING:
 
 Span = tuple[str, int, int]
 """A name and a half-open range: of characters in a prompt, of tokens in `Tokens`."""
+Frozen = Literal["attention", "norms", "mlp"]
+"""What gradients take for a constant: attention patterns; the scale of norms; the gates of MLPs
+(activations as multiplication by what they multiplied, products by halves), which with the others
+makes RelP.
+"""
+LOGITS = "logits"
+"""Among what an objective reads: the logits behind each row's last token, (rows, vocabulary)."""
+PASS_ROWS = 64
+"""Rows of a whole pass that stands in for something faster."""
 
 
 @dataclass(frozen=True)
@@ -54,19 +69,9 @@ class Encoded:
 
 
 @dataclass(frozen=True)
-class Edit:
-    """Put `value` in place of the stream at one position of one row of a batch."""
-
-    hookpoint: str
-    row: int
-    position: int
-    value: Tensor
-
-
-@dataclass(frozen=True)
 class Prefix:
     """A prompt whose work is done once: all its tokens, and what the model keeps of them for
-    `suffix`.
+    `suffix` and `edited_states`.
     """
 
     ids: tuple[int, ...]
@@ -76,20 +81,28 @@ class Prefix:
 
 
 @dataclass(frozen=True)
-class Generated:
-    """A reply. `finish`: `stop` (end of text), `until` (a stop string was reached), `length` (cut
-    off).
+class AttentionRows:
+    """Attention of chosen queries. `weights[layer][i]`: (queries of row i, heads, tokens of row i),
+    float32; `captured`: as `run` gives it.
     """
 
-    ids: tuple[int, ...]
-    text: str
-    finish: str
+    weights: Mapping[int, Sequence[Tensor]]
+    captured: Mapping[str, Tensor]
 
 
-Draw = Callable[[int, int, "Tensor"], int]
-"""Chooses the next token: (row, how many tokens the reply has, probabilities in float64 on the CPU)
--> token id.
-"""
+@dataclass(frozen=True)
+class Gradients:
+    """The gradient of each row's objective with respect to the streams at hookpoints, the streams
+    themselves ((rows, longest, width) both), and the objectives (rows,).
+    """
+
+    gradients: Mapping[str, Tensor]
+    streams: Mapping[str, Tensor]
+    objectives: Tensor
+
+
+Objective = Callable[[Mapping[str, "Tensor"]], "Tensor"]
+"""From what it reads (streams by hookpoint, logits under LOGITS) to one number a row."""
 
 
 class Model(ABC):
@@ -132,6 +145,12 @@ class Model(ABC):
     def unembed(self, states: Tensor) -> Tensor:
         """Logits of rows of the last block's output: final norm, head and whatever caps them."""
 
+    editable: tuple[str, ...] = ("resid_pre", "resid_post")
+    """Sites at which `run` makes edits."""
+
+    draw_tolerance: float = 1e-4
+    """How far two ways to compute a cumulated probability may lie apart."""
+
     end_ids: tuple[int, ...] = ()
     """Tokens that end a reply."""
 
@@ -167,61 +186,111 @@ class Model(ABC):
         bos = len(encoded.ids) > 0 and encoded.ids[0] == self.bos_id
         return Tokens(encoded.text, encoded.ids, pieces, spans, bos)
 
+    def editing(self, batch: Sequence[Sequence[int]], edits: Sequence[Edit]) -> Editing:
+        """The edits of one pass over whole sequences, for `run`: hand `apply` the stream at each
+        hookpoint, in the order in which they are computed.
+        """
+        check_targets(edits, [len(ids) for ids in batch])
+        return Editing(
+            edits, batch, editable=self.editable, layers=self.layers, model=self.identity.name
+        )
+
     def last_hookpoint(self) -> str:
         """Where `unembed` takes its rows from."""
         return str(Hookpoint("resid_post", self.layers - 1))
+
+    # --- one prompt, many edits ---
 
     def prefix(self, ids: Sequence[int], capture: Sequence[str] = ()) -> Prefix:
         """Do the work of a prompt once, for many `suffix` calls, and keep its last token's stream
         at `capture`.
         """
-        wanted = [*dict.fromkeys((*capture, self.last_hookpoint()))]
-        found = self.run([ids], wanted)
-        return Prefix(tuple(ids), None, {name: found[name][0, len(ids) - 1] for name in wanted})
+        names = [*dict.fromkeys((*capture, self.last_hookpoint()))]
+        streams = self.run([ids], names)
+        return Prefix(tuple(ids), None, {name: streams[name][0, len(ids) - 1] for name in names})
 
-    def suffix(self, prefix: Prefix, rows: Sequence[tuple[int, Tensor]]) -> Tensor:
-        """Last-token states (one row each) when the stream after block `layer`, at the last token,
-        is `row` instead.
+    def suffix(self, prefix: Prefix, layers: Tensor, rows: Tensor) -> Tensor:
+        """Last-token states, one row each, where the stream after block `layers[i]`, at the last
+        token, is `rows[i]`. `layers`: (n,) int64; `rows`: (n, width); gives (n, width).
         """
         import torch
 
-        if not rows:
-            return torch.empty((0, self.width))
-        at = len(prefix.ids) - 1
-        found = []
-        for start in range(0, len(rows), 64):
-            chunk = rows[start : start + 64]
+        self.check_suffix(layers, rows)
+        last, states = len(prefix.ids) - 1, []
+        for start in range(0, len(layers), PASS_ROWS):
+            chunk, values = layers[start : start + PASS_ROWS], rows[start : start + PASS_ROWS]
             edits = [
-                Edit(f"resid_post.{layer}", row, at, value)
-                for row, (layer, value) in enumerate(chunk)
+                self._set_last(int(layer), (chunk == layer).nonzero()[:, 0].cpu(), last, values)
+                for layer in torch.unique(chunk)
             ]
-            found.append(
-                self.run([prefix.ids] * len(chunk), [self.last_hookpoint()], edits)[
-                    self.last_hookpoint()
-                ][:, at]
-            )
-        return torch.cat(found)
+            states.append(self._last_states([prefix.ids] * len(chunk), edits))
+        return torch.cat(states) if states else torch.empty((0, self.width))
 
-    def next_logits(self, batch: Sequence[Sequence[int]]) -> Tensor:
-        """Logits of the token after each sequence."""
+    def _set_last(self, layer: int, chosen: Tensor, last: int, values: Tensor) -> Edit:
+        """The stream of some rows after a block, at the last token."""
         import torch
 
-        states = self.run(batch, [self.last_hookpoint()])[self.last_hookpoint()]
-        ends = torch.tensor([len(ids) - 1 for ids in batch])
-        return self.unembed(states[torch.arange(len(batch)), ends])
+        targets = tokens(chosen, torch.full((len(chosen),), last))
+        operation = OnStream(Set(values[chosen.to(values.device)]))
+        return Edit(f"resid_post.{layer}", operation, targets)
 
-    def generate(
-        self, batch: Sequence[Sequence[int]], draw: Draw, *, most: int, until: str | None = None
-    ) -> list[Generated]:
-        """Sample replies token by token, at most `most` tokens each; `until` ends a reply that has
-        text before it.
+    def check_suffix(self, layers: Tensor, rows: Tensor) -> None:
+        """One layer of the model for each row of its width."""
+        if tuple(rows.shape) != (len(layers), self.width):
+            raise BadInput(
+                f"suffix: {len(layers)} layers and rows of the shape {tuple(rows.shape)}; give "
+                f"({len(layers)}, {self.width})."
+            )
+        if len(layers) and not 0 <= int(layers.min()) <= int(layers.max()) < self.layers:
+            layer = int(layers.min()) if int(layers.min()) < 0 else int(layers.max())
+            raise BadInput(
+                f"suffix: {self.identity.name} has no layer {layer}; its layers are 0 to "
+                f"{self.layers - 1}."
+            )
+
+    def edited_states(self, prefix: Prefix, edits: Sequence[Edit], count: int) -> Tensor:
+        """Last-token states of `count` copies of the prompt, (count, width). Targets of edits name
+        the copies as rows 0 to count - 1; an edit may stand at any hookpoint and position.
         """
-        replies = [Reply(self, until, most) for _ in batch]
-        while live := [row for row, reply in enumerate(replies) if not reply.finish]:
-            logits = self.next_logits([[*batch[row], *replies[row].ids] for row in live])
-            for row, probabilities in zip(live, as_probabilities(logits), strict=True):
-                replies[row].take(draw(row, len(replies[row].ids), probabilities))
-        return [reply.generated() for reply in replies]
+        import torch
+
+        states = [
+            self._last_states(
+                [prefix.ids] * (min(start + PASS_ROWS, count) - start),
+                [edit.of_rows(start, min(start + PASS_ROWS, count)) for edit in edits],
+            )
+            for start in range(0, count, PASS_ROWS)
+        ]
+        return torch.cat(states) if states else torch.empty((0, self.width))
+
+    def _last_states(self, batch: Sequence[Sequence[int]], edits: Sequence[Edit] = ()) -> Tensor:
+        """Each sequence's last row of the last block's output."""
+        import torch
+
+        states = self.run(batch, [self.last_hookpoint()], edits)[self.last_hookpoint()]
+        ends = torch.tensor([len(ids) - 1 for ids in batch], device=states.device)
+        return states[torch.arange(len(batch), device=states.device), ends]
+
+    # --- logits ---
+
+    def next_logits(self, batch: Sequence[Sequence[int]], edits: Sequence[Edit] = ()) -> Tensor:
+        """Logits of the token after each sequence."""
+        return self.unembed(self._last_states(batch, edits))
+
+    def readout(
+        self, states: Tensor, tokens: Sequence[int] | Tensor, base: Tensor | None = None
+    ) -> Readout:
+        """Of last-token states (n, width): the logits of chosen tokens, the logarithm of the sum of
+        exponentials over the vocabulary, and with `base` (width,) the divergence from its
+        distribution, KL(base || row). Nothing of n x vocabulary is held.
+        """
+        return read_out(self._logit_tiles, states, tokens, base)
+
+    def _logit_tiles(self, states: Tensor) -> Tiles:
+        """(first token, logits of a range of the vocabulary), until all of it is covered. By
+        default all in one.
+        """
+        yield 0, self.unembed(states)
 
     def score(self, ids: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[float]:
         """The log-probability of each continuation after `ids`, exactly."""
@@ -237,42 +306,120 @@ class Model(ABC):
             scores.append(float(logp[torch.arange(len(more)), torch.tensor(list(more))].sum()))
         return scores
 
+    # --- replies ---
 
-class Reply:
-    """A reply under way: takes tokens until it ends."""
+    def session(self, budget: int | None = None) -> Session:
+        """Replies that join and leave at every token; `budget`: tokens kept at a time."""
+        return WholePassSession(self, budget)
 
-    def __init__(self, model: Model, until: str | None, most: int) -> None:
-        self._model, self._until, self._most = model, until, most
-        self.ids: list[int] = []
-        self.finish = ""
+    def generate(
+        self,
+        batch: Sequence[Sequence[int]],
+        draw: Callable[[int, int], float] | None = None,
+        *,
+        max_tokens: int,
+        temperature: float = 1.0,
+        until: Until = None,
+        edits: Sequence[Edit] = (),
+        budget: int | None = None,
+    ) -> list[Generated]:
+        """Replies to all of a batch. `draw(row, n)` is the random number in [0, 1) that chooses
+        token n of a row's reply; None: always the likeliest token.
+        """
+        session = self.session(budget)
+        for row, ids in enumerate(batch):
+            session.submit(
+                row,
+                ids,
+                None if draw is None else partial(draw, row),
+                max_tokens=max_tokens,
+                temperature=temperature,
+                until=until,
+                edits=edits,
+                row=row,
+            )
+        replies = {reply.id: reply for reply in session.run()}
+        return [replies[row] for row in range(len(batch))]
 
-    def take(self, token: int) -> None:
-        """Add one token and see whether that ends the reply."""
-        self.ids.append(token)
-        if token in self._model.end_ids:
-            self.finish = "stop"
-        elif self._until and self._until in _behind(self._model.decode(self.ids), self._until):
-            self.finish = "until"
-        elif len(self.ids) >= self._most:
-            self.finish = "length"
+    # --- attention, gradients and matrices: what a loader may offer ---
 
-    def generated(self) -> Generated:
-        """The reply as a record."""
-        return Generated(tuple(self.ids), self._model.decode(self.ids), self.finish)
+    def attention(
+        self,
+        batch: Sequence[Sequence[int]],
+        queries: Sequence[Sequence[int]],
+        layers: Sequence[int],
+        *,
+        capture: Sequence[str] = (),
+        edits: Sequence[Edit] = (),
+    ) -> AttentionRows:
+        """What the queries (positions of each row) attend to, for every head of some layers, and
+        captures of the same pass. By default from whole `attn_probs`, where `run` shows them.
+        """
+        names = {layer: f"attn_probs.{layer}" for layer in layers}
+        streams = self.run(batch, [*names.values(), *capture], edits)
+        weights = {
+            layer: [
+                streams[name][row][:, list(positions), : len(ids)].transpose(0, 1).float()
+                for row, (ids, positions) in enumerate(zip(batch, queries, strict=True))
+            ]
+            for layer, name in names.items()
+        }
+        return AttentionRows(weights, {name: streams[name] for name in capture})
+
+    def gradients(
+        self,
+        batch: Sequence[Sequence[int]],
+        hookpoints: Sequence[str],
+        objective: Objective,
+        *,
+        reads: Sequence[str] = (LOGITS,),
+        edits: Sequence[Edit] = (),
+        freeze: Collection[Frozen] = (),
+    ) -> Gradients:
+        """Gradients of one number a row with respect to the streams at hookpoints. The objective
+        gets what it `reads`: streams by hookpoint, and LOGITS.
+        """
+        self._refuse("gives no gradients", "gradients")
+
+    def embedding_rows(self, tokens: Sequence[int] | Tensor) -> Tensor:
+        """What each token puts into the stream, (n, width), float32; positions apart."""
+        self._refuse("shows no rows of its embedding", "embedding_rows")
+
+    def unembedding_rows(self, tokens: Sequence[int] | Tensor) -> Tensor:
+        """What each token's logit reads, (n, width), float32: behind `fold_final_norm`."""
+        self._refuse("shows no rows of its unembedding", "unembedding_rows")
+
+    def unembedding_offsets(self, tokens: Sequence[int] | Tensor) -> Tensor:
+        """What each token's logit has without any stream, (n,): the biases of norm and head."""
+        self._refuse("shows no rows of its unembedding", "unembedding_offsets")
+
+    def fold_final_norm(self, parts: Tensor, whole: Tensor | None = None) -> Tensor:
+        """Parts of a last-token stream as `unembedding_rows` reads them: (..., width), float32, by
+        the norm that `whole` (..., width) gets; without it, each part's own. Linear in the parts:
+
+            logit = fold_final_norm(parts, whole) @ unembedding_rows(t) summed over parts
+                    + unembedding_offsets(t), before a cap of logits.
+        """
+        self._refuse("does not say what its final norm does", "fold_final_norm")
+
+    def head_outputs(self, layer: int, z: Tensor) -> Tensor:
+        """What each head of a layer writes: attn_z (..., heads * size) -> (..., heads, width),
+        float32, before a norm behind attention; biases apart.
+        """
+        self._refuse("does not tell its heads apart", "head_outputs")
+
+    def _refuse(self, lacks: str, method: str) -> NoReturn:
+        raise BadInput(
+            f"{self.identity.name} {lacks}: its loader does not override "
+            f"toolkit.models.Model.{method}. Use a loader that does, such as `huggingface`."
+        )
 
 
-def _behind(text: str, start: str) -> str:
-    """Text without what it begins with, however often."""
-    while text.startswith(start):
-        text = text[len(start) :]
-    return text
-
-
-def as_probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Probabilities in float64 on the CPU: where every draw is made, whatever the device."""
+def as_probabilities(logits: Tensor) -> Tensor:
+    """Probabilities in float64 on the CPU."""
     import torch
 
-    return torch.softmax(logits.to("cpu", torch.float64) / temperature, dim=-1)
+    return torch.softmax(logits.to("cpu", torch.float64), dim=-1)
 
 
 def _token_span(span: Span, encoded: Encoded) -> Span | None:

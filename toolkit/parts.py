@@ -11,23 +11,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator
 
+from toolkit.errors import BadInput
+from toolkit.games import Environment, Parser
 from toolkit.work import (
-    Environment,
     Figure,
     Finding,
     Inputs,
-    Reply,
     Reporter,
     Rows,
     SinkWork,
     Work,
-    Worker,
 )
 
 if TYPE_CHECKING:
     from toolkit.costs import Cost, PlannedComparison, Workload
+    from toolkit.executors import Worker, WorkerRequest
     from toolkit.hub import Download
     from toolkit.saes import Decoder
 
@@ -46,6 +46,90 @@ size); it enters no key.
 
 class NoParams(Params):
     """For parts that take none."""
+
+
+class UsedPart(Params):
+    """A part that the params of another part name: `{uses: NAME, with: {...}}`.
+
+    Validation looks the part up among those of the context (`context={"parts": parts}`) and
+    validates `with` as its params. Subclasses say which kind of part they name.
+    """
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+    kind: ClassVar[str] = "part"
+
+    uses: str = Field(min_length=1, description="The part's name, as `toolkit plugins` lists it.")
+    with_: Any = Field(
+        default={}, alias="with", validate_default=True, description="The part's params."
+    )
+    version: str | None = Field(
+        None, description="The part's version; another installed version is refused."
+    )
+    _part: Any = PrivateAttr(None)
+
+    @field_validator("uses")
+    @classmethod
+    def _is_installed(cls, uses: str, info: ValidationInfo) -> str:
+        _looked_up(cls.kind, uses, info.context)
+        return uses
+
+    @field_validator("with_", mode="after")
+    @classmethod
+    def _fits_the_part(cls, given: Any, info: ValidationInfo) -> Any:
+        if "uses" not in info.data:
+            return given
+        part = _looked_up(cls.kind, info.data["uses"], info.context)
+        return part.params.model_validate(given, context=info.context)
+
+    def model_post_init(self, context: Any) -> None:
+        """Bind the part, and record its version, so that it enters the keys of what is made."""
+        part = _looked_up(self.kind, self.uses, context)
+        if self.version not in (None, part.version):
+            raise ValueError(
+                f"version: {self.kind} part '{self.uses}' is installed in version {part.version}, "
+                f"not {self.version}"
+            )
+        object.__setattr__(self, "version", part.version)
+        self._part = part
+
+    @property
+    def part(self) -> Any:
+        """The part itself."""
+        return self._part
+
+
+class UsedEnvironment(UsedPart):
+    """A game that a stage plays."""
+
+    kind: ClassVar[str] = "environment"
+
+    def make(self) -> Environment:
+        """The game, ready to be played."""
+        game: Environment = self.part.make(self.with_)
+        return game
+
+
+class UsedParser(UsedPart):
+    """A parser that reads replies."""
+
+    kind: ClassVar[str] = "parser"
+
+    def make(self) -> Parser:
+        """The function that reads a reply to a prompt."""
+        parse: Parser = self.part.make(self.with_)
+        return parse
+
+
+def _looked_up(kind: str, name: str, context: Any) -> Any:
+    parts = (context or {}).get("parts")
+    if parts is None:
+        raise ValueError(
+            f"the {kind} part '{name}' cannot be looked up: validate with context={{'parts': ...}}"
+        )
+    try:
+        return parts.get(kind, name)
+    except BadInput as error:
+        raise ValueError(str(error)) from None
 
 
 @dataclass(frozen=True)
@@ -143,6 +227,22 @@ class Estimates:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LabelUse:
+    """A metadata key that a part's params name, and the values of it that they name."""
+
+    field: str
+    """The param that names the key."""
+    key: str
+    values_field: str | None = None
+    """The param that names values of it, such as groups to compare."""
+    values: tuple[str, ...] = ()
+
+
+Labels = Mapping[str, Sequence[str] | None]
+"""Metadata keys of samples, each with all its values; None where these are many or unknown."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TablePart(Part):
     """A part that reads tables and writes tables: the base of sources and stages."""
 
@@ -162,10 +262,18 @@ class TablePart(Part):
     """Whether it needs loaded SAEs."""
     replaces_model: str | None = None
     """An optional table that makes the model unnecessary: where it is there, none is loaded."""
+    check: Callable[[Any, Mapping[str, Any]], str | None] | None = None
+    """What is wrong with these params on a model of these facts, as a sentence; None if nothing."""
+    label_uses: Callable[[Any], Iterable[LabelUse]] | None = None
+    """The metadata keys that these params name; `toolkit check` looks for them in the samples."""
     steps: Steps = Steps()
     """How it is cut into steps."""
     estimates: Estimates = Estimates()
     """What it can say before it runs."""
+    summary: Callable[[Sequence[Mapping[str, Any]]], str] | None = None
+    """What the facts that its steps reported (`work.report.event`, with the event's `name` among
+    them) say together, in sentences for the report's Methods.
+    """
 
     def tables(self, params: Any) -> tuple[str, ...]:
         """The tables that it writes with these params."""
@@ -179,7 +287,11 @@ class SourcePart(TablePart):
     kind: ClassVar[str] = "source"
     writes: tuple[str, ...] = ("samples", "sample_meta")
     identify: Callable[[Any, Path], Identity] | None = None
-    """What its files are. Facts `rows` and `units` count their samples, if known."""
+    """What its files are. Facts `rows` and `units` count their samples, if known; fact `labels`
+    has their metadata keys, as `labels` does.
+    """
+    labels: Callable[[Any], Labels] | None = None
+    """The metadata keys of its samples, where the params alone tell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +307,7 @@ class EnvironmentPart(Part):
 
     kind: ClassVar[str] = "environment"
     make: Callable[[Any], Environment]
+    """The game of these params."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +315,12 @@ class ParserPart(Part):
     """Reads a reply: an action or a typed failure."""
 
     kind: ClassVar[str] = "parser"
-    make: Callable[[Any], Callable[[str], Reply]]
+    make: Callable[[Any], Parser]
+    """The function that reads a reply to a prompt."""
+    guesses: bool = False
+    """Whether it gives an action where a reply names none. Only parsers of published studies do."""
+    can_fail: bool = True
+    """Whether a reply can be unreadable to it. Otherwise nothing is ever asked again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,10 +347,18 @@ class ExecutorPart(Part):
     """Starts workers, here or elsewhere."""
 
     kind: ClassVar[str] = "executor"
-    start: Callable[[Any, Sequence[Mapping[str, Any]], Path], Sequence[Worker]]
-    """`start(params, devices, folder)`: one worker for each device; each then says hello."""
+    start: Callable[[Any, WorkerRequest], Worker]
+    """`start(params, request)`: starts one worker, which then says hello."""
     workers: Callable[[Any], int] = lambda params: 1
     """How many workers these params ask for, where no GPUs are named."""
+    gpus: Callable[[Any], str | None] = lambda params: None
+    """Which GPUs these params ask for, as `--gpu` writes it; None leaves the choice open."""
+    local_gpus: bool = True
+    """Whether its workers run on the GPUs of this machine. Then the host finds the UUIDs, refuses a
+    GPU that is not there, and starts one worker for each.
+    """
+    command: Callable[[Any, WorkerRequest], str] | None = None
+    """The command line that starts such a worker, for `toolkit run --dry-run`; starts nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)

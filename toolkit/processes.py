@@ -6,18 +6,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+
+from toolkit.executors import translate_paths
+from toolkit.protocol import WorkerEvent, read_events
 
 
 class PipedWorker:
-    """Implements `toolkit.work.Worker` over stdin and stdout of a child process; stderr goes to a
-    file.
+    """Implements `toolkit.executors.Worker` over stdin and stdout of a child process; stderr and
+    what is no event go to the log.
     """
 
     def __init__(
@@ -26,11 +27,14 @@ class PipedWorker:
         command: Sequence[str],
         log: Path,
         env: Mapping[str, str],
-        device: Mapping[str, Any] | None = None,
+        folders: Mapping[Path, PurePosixPath] | None = None,
     ) -> None:
-        self.name, self.device, self._answer = name, dict(device or {}), threading.Event()
-        self._stack = ""
+        """`folders` are those that the worker sees under another path."""
+        self.name = name
+        self._folders = dict(folders or {})
+        self._sending = threading.Lock()
         log.parent.mkdir(parents=True, exist_ok=True)
+        self._log = log
         with log.open("ab") as stderr:
             self._child = subprocess.Popen(
                 list(command),
@@ -40,7 +44,6 @@ class PipedWorker:
                 env=dict(env),
                 start_new_session=True,
             )
-        self._log = log
 
     @property
     def pid(self) -> int:
@@ -48,46 +51,21 @@ class PipedWorker:
         return self._child.pid
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """One JSON line to the worker. A dead worker is noticed by whoever reads its events."""
+        """Write one JSON line. That a worker is dead is noticed by whoever reads its events."""
         assert self._child.stdin is not None
-        try:
-            self._child.stdin.write((json.dumps(message) + "\n").encode())
+        text = json.dumps(translate_paths(message, self._folders))
+        with self._sending, contextlib.suppress(OSError, ValueError):
+            self._child.stdin.write(f"{text}\n".encode())
             self._child.stdin.flush()
-        except (BrokenPipeError, ValueError):
-            return
 
-    def events(self) -> Iterator[Mapping[str, Any]]:
-        """Events until the worker ends. Lines that are no events (a container engine's own words)
-        are passed over.
-        """
+    def events(self) -> Iterator[WorkerEvent]:
+        """Events until the worker ends."""
         assert self._child.stdout is not None
-        with self._child.stdout as lines:
-            for line in lines:
-                try:
-                    event = json.loads(line)
-                except ValueError:
-                    continue
-                if event.get("event") == "stack":
-                    self._stack = event["text"]
-                    self._answer.set()
-                yield event
+        with self._child.stdout as lines, self._log.open("ab") as log:
+            yield from read_events(lines, log)  # type: ignore[arg-type]
 
-    def stack(self) -> str:
-        """What the worker's main thread is doing. If it cannot answer, its C-level stack is asked
-        for by signal into its log.
-        """
-        self._answer.clear()
-        self.send({"type": "stack"})
-        if self._answer.wait(2.0):
-            return self._stack
-        try:
-            os.kill(self._child.pid, signal.SIGUSR1)
-        except ProcessLookupError:
-            return "the worker is gone"
-        return f"the worker does not answer; its stack is at the end of {self._log}"
-
-    def stop(self, *, now: bool = False) -> int | None:
-        """End the worker: kindly, by closing its stdin, or at once. Gives its exit status."""
+    def stop(self, *, now: bool = False) -> str:
+        """End the worker, kindly by closing its stdin or at once, and say how it ended."""
         assert self._child.stdin is not None
         if now:
             self._child.kill()
@@ -98,4 +76,11 @@ class PipedWorker:
         except subprocess.TimeoutExpired:
             self._child.kill()
             code = self._child.wait()
-        return code
+        return ending(code)
+
+
+def ending(code: int) -> str:
+    """How a process with this exit status ended, in words."""
+    if code == -9:
+        return "killed by signal 9; out of memory?"
+    return f"killed by signal {-code}" if code < 0 else f"exit status {code}"

@@ -3,10 +3,9 @@ lines on stdout.
 
 The same program runs beside the host, in a container or on another machine; it sees job folders and
 never the store. It keeps the last model and SAEs loaded. When stdin closes, the host is gone and
-the worker ends at once. What parts print goes to stderr.
+the worker ends at once. What parts print goes to stderr, and their stdin is empty.
 
-Messages in: `open` (scratch plugins), `job`, `stack`, `close`. Events out: `hello` (versions),
-`phase`, `progress`, `alive`, `told`, `done`, `failed`, `stack`.
+Messages in: `open` (scratch plugins), `job`, `stack`, `close`. Events out: `toolkit.protocol`.
 """
 
 from __future__ import annotations
@@ -14,18 +13,33 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
+import platform
 import queue
 import signal
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from toolkit.errors import ToolkitError
+from toolkit.gpus import installed_gpus, visible_gpus
 from toolkit.parts import Identity
+from toolkit.protocol import (
+    Alive,
+    Done,
+    Failed,
+    Hello,
+    PartSaid,
+    Phase,
+    Progress,
+    Stack,
+    WorkerEvent,
+    as_json,
+)
+from toolkit.secrets import Secrets
 from toolkit.work import Work
 
 if TYPE_CHECKING:
@@ -34,6 +48,8 @@ if TYPE_CHECKING:
     from toolkit._plugins.loading import Parts
 
 ALIVE_SECONDS = 1.0
+FROZEN_SECONDS = 30.0
+"""After so long without any Python code running, the C-level stacks are written to the log."""
 
 
 class _Channel:
@@ -42,9 +58,9 @@ class _Channel:
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._lock = stream, threading.Lock()
 
-    def emit(self, event: str, **facts: Any) -> None:
-        """One line, flushed. A closed pipe means that the host is gone."""
-        line = json.dumps({"event": event, "at": time.time(), **facts})
+    def emit(self, event: WorkerEvent) -> None:
+        """Write one line and flush it. A closed pipe means that the host is gone."""
+        line = json.dumps(as_json(event))
         with self._lock:
             try:
                 self._stream.write(line + "\n")
@@ -62,15 +78,16 @@ class _Reporter:
         self._channel, self._job, self._last = channel, job, 0.0
 
     def phase(self, name: str) -> None:
-        self._channel.emit("phase", job=self._job, phase=name)
+        self._channel.emit(Phase(job=self._job, phase=str(name)))
 
     def progress(self, done: int, total: int | None = None) -> None:
         if done == total or time.monotonic() - self._last >= 0.1:
             self._last = time.monotonic()
-            self._channel.emit("progress", job=self._job, done=done, total=total)
+            count = None if total is None else int(total)
+            self._channel.emit(Progress(job=self._job, done=int(done), total=count))
 
     def event(self, name: str, **facts: Any) -> None:
-        self._channel.emit("told", job=self._job, name=name, facts=facts)
+        self._channel.emit(PartSaid(job=self._job, name=name, facts=facts))
 
 
 class _FileInputs:
@@ -103,64 +120,70 @@ class _Loaded:
         self._held: dict[str, tuple[str, Any]] = {}
 
     def get(
-        self, parts: Parts, kind: str, wanted: Mapping[str, Any] | None, report: _Reporter
+        self, parts: Parts, kind: str, requested: Mapping[str, Any] | None, report: _Reporter
     ) -> Any:
-        if wanted is None:
+        if requested is None:
             return None
-        name = json.dumps(wanted, sort_keys=True)
-        if self._held.get(kind, ("", None))[0] != name:
+        key = json.dumps(requested, sort_keys=True)
+        if self._held.get(kind, ("", None))[0] != key:
             self._held.pop(kind, None)
             report.phase(f"load {kind}")
-            part = parts.get(kind, wanted["part"])
-            params = part.params.model_validate(wanted["params"])
-            self._held[kind] = (name, part.load(params, report))  # type: ignore[attr-defined]
+            part = parts.get(kind, requested["part"])
+            params = part.params.model_validate(requested["params"], context={"parts": parts})
+            self._held[kind] = (key, part.load(params, report))  # type: ignore[attr-defined]
         return self._held[kind][1]
 
 
 def main() -> None:
     """Listen until stdin closes."""
-    channel = _Channel(_take_stdout())
-    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    messages_in, channel = _take_stdin(), _Channel(_take_stdout())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     messages: queue.Queue[dict[str, Any]] = queue.Queue()
-    threading.Thread(target=_listen, args=(channel, messages), daemon=True).start()
+    threading.Thread(target=_listen, args=(messages_in, channel, messages), daemon=True).start()
     threading.Thread(target=_live, args=(channel,), daemon=True).start()
     _serve(channel, messages)
 
 
+def _take_stdin() -> TextIO:
+    """The protocol gets stdin for itself; a part that reads stdin finds it empty."""
+    protocol = os.fdopen(os.dup(0), "r", encoding="utf-8")
+    empty = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(empty, 0)
+    os.close(empty)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)
+    return protocol
+
+
 def _take_stdout() -> TextIO:
     """The protocol gets a copy of stdout; whatever else writes to stdout then lands on stderr."""
-    own = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    protocol = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     sys.stdout = sys.stderr
-    return own
+    return protocol
 
 
-def _listen(channel: _Channel, messages: queue.Queue[dict[str, Any]]) -> None:
-    for line in sys.stdin:
+def _listen(lines: Iterable[str], channel: _Channel, messages: queue.Queue[dict[str, Any]]) -> None:
+    for line in lines:
         message = json.loads(line)
         if message["type"] == "stack":
-            channel.emit("stack", text=_stacks())
+            channel.emit(Stack(text=_main_stack()))
         else:
             messages.put(message)
     os._exit(0)
 
 
-def _stacks() -> str:
-    names = {thread.ident: thread.name for thread in threading.enumerate()}
-    main = threading.main_thread().ident
-    frames = sys._current_frames()
-    order = sorted((ident for ident in frames if names.get(ident)), key=lambda ident: ident != main)
-    return "\n".join(
-        f"thread {names[ident]}:\n{''.join(traceback.format_stack(frames[ident]))}"
-        for ident in order[:1]
-    )
+def _main_stack() -> str:
+    main = threading.main_thread()
+    frame = sys._current_frames().get(main.ident or 0)
+    return f"thread {main.name}:\n{''.join(traceback.format_stack(frame))}"
 
 
 def _live(channel: _Channel) -> None:
+    """Give a sign of life each second. Each one puts off the dump of the C-level stacks."""
     while True:
+        faulthandler.dump_traceback_later(FROZEN_SECONDS)
         time.sleep(ALIVE_SECONDS)
-        channel.emit("alive", **memory())
+        channel.emit(Alive(**memory()))
 
 
 def memory() -> dict[str, int | None]:
@@ -176,58 +199,95 @@ def memory() -> dict[str, int | None]:
     return {"host_bytes": psutil.Process().memory_info().rss, "device_bytes": on_device}
 
 
+class _HidingStream:
+    """A text stream that writes environment values of the spec as references to them."""
+
+    def __init__(self, stream: TextIO, secrets: Secrets) -> None:
+        self._stream, self._secrets = stream, secrets
+
+    def write(self, text: str) -> int:
+        self._stream.write(self._secrets.hide(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _keep_out_of_log(secrets: Secrets) -> None:
+    """What parts print goes to the worker's log, where no secret belongs."""
+    if secrets.values:
+        sys.stderr = sys.stdout = _HidingStream(sys.stderr, secrets)
+
+
 def _serve(channel: _Channel, messages: queue.Queue[dict[str, Any]]) -> None:
     import pyarrow as pa  # every job needs it; paid for here, it does not count as a step's time
 
-    from toolkit._plan.versions import versions
     from toolkit._plugins.loading import load_parts
 
     pa.schema([])
     opening = messages.get()
+    _keep_out_of_log(Secrets(opening.get("secrets", {})))
     try:
         parts = load_parts([Path(file) for file in opening.get("plugins", ())])
     except ToolkitError as error:
-        channel.emit(
-            "failed", job=None, kind=type(error).__name__, message=str(error), traceback=""
-        )
+        channel.emit(Failed(job=None, kind=type(error).__name__, message=str(error)))
         return
-    channel.emit("hello", pid=os.getpid(), versions=versions(parts))
+    channel.emit(_hello(parts))
     loaded = _Loaded()
     while (message := messages.get())["type"] != "close":
         _job(channel, parts, loaded, message)
 
 
+def _hello(parts: Parts) -> Hello:
+    import psutil
+
+    from toolkit._plan.versions import versions
+
+    return Hello(
+        pid=os.getpid(),
+        host=platform.node(),
+        versions=versions(parts),
+        gpus=tuple(visible_gpus(installed_gpus(), os.environ)),
+        free_bytes=int(psutil.virtual_memory().available),
+    )
+
+
 def _job(channel: _Channel, parts: Parts, loaded: _Loaded, job: Mapping[str, Any]) -> None:
-    """Run one job; a failure is told to the host with its kind and traceback, and the worker goes
-    on.
-    """
-    started = time.monotonic()
+    """Run one job. A failure is reported with its kind and traceback, and the worker goes on."""
     try:
-        rows = _run(parts, loaded, job, _Reporter(channel, job["job"]))
+        done = _run(parts, loaded, job, _Reporter(channel, job["job"]))
     except Exception as error:
-        text = str(error) if isinstance(error, ToolkitError) else f"{type(error).__name__}: {error}"
         channel.emit(
-            "failed",
-            job=job["job"],
-            kind=type(error).__name__,
-            message=text,
-            traceback=traceback.format_exc(),
+            Failed(
+                job=job["job"],
+                kind=type(error).__name__,
+                message=_message(error),
+                traceback=traceback.format_exc(),
+            )
         )
     else:
-        channel.emit(
-            "done", job=job["job"], rows=rows, seconds=time.monotonic() - started, **memory()
+        channel.emit(done)
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, ToolkitError):
+        return str(error)
+    if isinstance(error, EOFError):
+        return (
+            f"EOFError: {error}. The part, or a library that it calls, asked a question on the "
+            "terminal, and a worker has none. Settle it beforehand: in the part's params, or in "
+            "the library's settings."
         )
+    return f"{type(error).__name__}: {error}"
 
 
-def _run(
-    parts: Parts, loaded: _Loaded, job: Mapping[str, Any], report: _Reporter
-) -> dict[str, int]:
+def _run(parts: Parts, loaded: _Loaded, job: Mapping[str, Any], report: _Reporter) -> Done:
     from toolkit._run.job_folder import JobWriter
 
-    started = time.monotonic()
+    began = time.monotonic()
     part: Any = parts.get(job["kind"], job["part"])
     work = Work(
-        params=part.params.model_validate(job["params"]),
+        params=part.params.model_validate(job["params"], context={"parts": parts}),
         seed=job["seed"],
         step=job["job"],
         inputs=_FileInputs(job["inputs"]),
@@ -241,6 +301,7 @@ def _run(
         model=loaded.get(parts, "model", job["model"], report),
         saes=loaded.get(parts, "sae", job["saes"], report),
     )
+    ready = time.monotonic()
     writer = JobWriter(Path(job["folder"]), part.name, part.tables(work.params))
     report.phase("compute")
     try:
@@ -249,7 +310,15 @@ def _run(
     finally:
         writer.close()
     report.phase("write")
-    return writer.finish({"key": job["job"], "seconds": time.monotonic() - started})
+    rows_written = writer.finish({"key": job["job"], "seconds": time.monotonic() - ready})
+    seconds = time.monotonic() - ready
+    return Done(
+        job=job["job"],
+        rows=rows_written,
+        seconds=seconds,
+        load_seconds=ready - began,
+        **memory(),
+    )
 
 
 if __name__ == "__main__":

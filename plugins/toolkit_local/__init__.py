@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from toolkit import hookimpl
+from toolkit.executors import gpu_request
 from toolkit.parts import ExecutorPart, Part
 
 from . import _executor
@@ -20,5 +21,7 @@ def toolkit_parts() -> Iterator[Part]:
         help="Worker processes on this machine.",
         params=_executor.Local,
         start=_executor.start,
+        command=_executor.command,
         workers=lambda params: params.workers,
+        gpus=lambda params: gpu_request(params.gpus),
     )

@@ -214,9 +214,8 @@ def _at_point(screen: Screen, point: Point) -> Iterator[tuple[tuple[Feature, str
             for feature in screen.features
             for edit in _edits(screen, feature, own[feature.space])
         ]
-    states = model.suffix(
-        prefix, [(screen.saes[feature.space].layer, row) for feature, _, row in edits]
-    )
+    layers = torch.tensor([screen.saes[feature.space].layer for feature, _, _ in edits])
+    states = model.suffix(prefix, layers, torch.stack([row for _, _, row in edits]))
     base = torch.log_softmax(
         model.unembed(prefix.captured[model.last_hookpoint()][None]).double().cpu(), dim=-1
     )

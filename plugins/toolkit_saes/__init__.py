@@ -12,6 +12,7 @@ from toolkit_saes.examine import section as _section
 from toolkit_saes.examine import stage as _examine
 from toolkit_saes.extract import costs as _cost
 from toolkit_saes.extract import stage as _extract
+from toolkit_saes.extract import summary as _summary
 from toolkit_saes.layouts import auto as _auto
 from toolkit_saes.layouts import decoders as _decoders
 from toolkit_saes.layouts import gemma_scope as _gemma_scope
@@ -87,10 +88,8 @@ def _adapters() -> Iterator[Part]:
 def _stages() -> Iterator[Part]:
     yield StagePart(
         name="examine.saes",
-        help="L0 and explained variance of each SAE on the first samples, "
-        "against "
-        "what "
-        "it declares.",
+        help="L0 and explained variance of each SAE on the first samples, against what it "
+        "declares.",
         params=_examine.Examine,
         run=_examine.examine,
         reads=("samples",),
@@ -110,6 +109,7 @@ def _stages() -> Iterator[Part]:
         writes_for=_extract.written,
         steps=Steps(size="batch", group_equal_texts=True),
         estimates=Estimates(cost=_cost.extraction, batch_plan=_cost.batches),
+        summary=_summary.summary,
         uses_model=True,
         uses_saes=True,
     )

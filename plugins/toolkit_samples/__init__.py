@@ -37,5 +37,6 @@ def toolkit_parts() -> Iterator[Part]:
         params=_prompts.Prompts,
         run=_prompts.read_samples,
         estimates=Estimates(max_rows=_prompts.max_rows),
+        labels=_prompts.labels,
         uses_model=True,
     )

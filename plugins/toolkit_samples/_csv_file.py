@@ -40,7 +40,7 @@ def identify(params: Csv, folder: Path) -> Identity:
     runs.
     """
     path = the_file(params.path, "CSV")
-    return identity(path, _samples(path, params))
+    return identity(path, _samples(path, params), params)
 
 
 def max_rows(params: Csv, available: Mapping[str, int]) -> Mapping[str, int]:

@@ -10,7 +10,7 @@ from toolkit.errors import BadInput, DataError
 from toolkit.files import locate
 from toolkit.parts import Identity
 
-from ._texts import Sample
+from ._texts import Sample, Texts, labels_of
 
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
@@ -23,7 +23,7 @@ def the_file(text: str, kind: str) -> Path:
     return path
 
 
-def identity(path: Path, samples: Sequence[Sample]) -> Identity:
+def identity(path: Path, samples: Sequence[Sample], params: Texts) -> Identity:
     """What a file of samples is: its SHA-256, and how much is in it."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -31,6 +31,7 @@ def identity(path: Path, samples: Sequence[Sample]) -> Identity:
         "bytes": path.stat().st_size,
         "rows": len(samples),
         "units": len({sample.unit for sample in samples}),
+        "labels": labels_of(samples, params),
     }
     return Identity(name=path.name, revision=digest[:12], digest=digest, facts=facts)
 

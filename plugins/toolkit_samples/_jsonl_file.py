@@ -47,7 +47,7 @@ def identify(params: Jsonl, folder: Path) -> Identity:
     runs.
     """
     path = the_file(params.path, "JSONL")
-    return identity(path, _samples(path, params))
+    return identity(path, _samples(path, params), params)
 
 
 def max_rows(params: Jsonl, available: Mapping[str, int]) -> Mapping[str, int]:
@@ -97,24 +97,25 @@ def _object(place: str, line: str, whole: bool) -> dict[str, Any]:
                 f"{len(line)}. Copy or write it again."
             ) from None
         raise DataError(
-            f"{place}: this line is no JSON: {error.msg.removesuffix(' at')} at character "
-            f"{error.colno}. Write an object a line."
+            f"{place}: this line is not JSON: {error.msg.removesuffix(' at')} at character "
+            f"{error.colno}. Write one object per line."
         ) from None
     except _Twice as error:
         raise DataError(f"{place}: {error}") from None
     except RecursionError:
         raise DataError(
-            f"{place}: lists or objects lie too deep in this line. Write a flat object a line."
+            f"{place}: lists or objects lie too deep in this line. Write one flat object per line."
         ) from None
     if not isinstance(found, dict):
         raise DataError(
-            f'{place}: this line holds {KINDS.get(type(found), "null")}; wanted a JSON object, like {{"text": ...}}.'
+            f"{place}: this line holds {KINDS.get(type(found), 'null')}; wanted a JSON object, "
+            'like {"text": ...}.'
         )
     return found
 
 
 def _no_number(name: str) -> float:
-    raise _Twice(f"{name} is no number that JSON knows. Leave the key out, or write null.")
+    raise _Twice(f"{name} is not a number in JSON. Leave the key out, or write null.")
 
 
 def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

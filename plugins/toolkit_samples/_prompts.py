@@ -8,9 +8,10 @@ from typing import Annotated
 from pydantic import Field, StrictFloat, StrictInt, model_validator
 
 from toolkit.errors import DataError
+from toolkit.parts import Labels
 from toolkit.work import Rows, Work
 
-from ._texts import Cell, Row, Sample, Texts, samples_of, tables
+from ._texts import Cell, Row, Sample, Texts, labels_of, samples_of, tables
 
 Given = Annotated[str, Field(min_length=1)] | dict[str, str | StrictInt | StrictFloat]
 
@@ -35,6 +36,11 @@ class Prompts(Texts):
 def max_rows(params: Prompts, available: Mapping[str, int]) -> Mapping[str, int]:
     """How many texts the spec holds."""
     return {"samples": len(params.prompts)}
+
+
+def labels(params: Prompts) -> Labels:
+    """The metadata keys beside the texts."""
+    return labels_of(_samples(params), params)
 
 
 def read_samples(work: Work) -> Rows:

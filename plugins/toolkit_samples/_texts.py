@@ -300,6 +300,23 @@ def _meta(
                 yield {"sample": sample.id, "key": column, "number": number, "string": text}
 
 
+MOST_VALUES = 50
+"""A key with more distinct values is not one of groups; its values are not listed."""
+
+
+def labels_of(samples: Sequence[Sample], params: Texts) -> dict[str, list[str] | None]:
+    """The metadata keys of samples, each with its values as a spec would name them; None where
+    these are many.
+    """
+    values: dict[str, dict[str, None]] = {}
+    for row in _meta(samples, samples, params):
+        text = row["string"] if row["string"] is not None else written(row["number"])
+        values.setdefault(row["key"], {})[text] = None
+    return {
+        key: list(found) if len(found) <= MOST_VALUES else None for key, found in values.items()
+    }
+
+
 def _number(cell: Cell, column: str, params: Texts) -> float | None:
     """A cell as a number; a text is one only where the source has no other, and as a label."""
     if isinstance(cell, float):

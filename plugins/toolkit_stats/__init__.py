@@ -22,6 +22,7 @@ from toolkit_stats.pathway import stage as _pathway
 from toolkit_stats.ranking import section as _ranking_section
 from toolkit_stats.ranking import sink as _ranking_sink
 from toolkit_stats.ranking import stage as _ranking
+from toolkit_stats.samples.label_uses import label_uses
 
 
 @hookimpl
@@ -118,6 +119,7 @@ def _comparisons() -> Iterator[Part]:
             optional=("features", "comparisons"),
             writes=("features", "comparisons"),
             estimates=Estimates(cost=_cost.comparison(name), comparison=_compares.features),
+            label_uses=label_uses,
         )
 
 
@@ -132,6 +134,7 @@ def _baselines() -> Iterator[Part]:
         params=_leak.Leak,
         run=_leak.compare_leak,
         estimates=Estimates(cost=_cost.leak),
+        label_uses=label_uses,
         version="2",
         reads=("samples", "sample_meta"),
         writes=("baselines",),
@@ -145,6 +148,7 @@ def _baselines() -> Iterator[Part]:
         params=_probe.Probe,
         run=_probe.compare_probe,
         estimates=Estimates(cost=_cost.probe),
+        label_uses=label_uses,
         version="2",
         reads=("samples", "sample_meta"),
         optional=("activations", "spaces", "streams"),
@@ -161,6 +165,7 @@ def _baselines() -> Iterator[Part]:
         params=_residual.Residual,
         run=_residual.compare_residual,
         estimates=Estimates(cost=_cost.residual, comparison=_compares.streams),
+        label_uses=label_uses,
         version="3",
         reads=("samples", "sample_meta"),
         optional=("streams",),
@@ -188,6 +193,7 @@ def _paths_and_ranks() -> Iterator[Part]:
         params=_ranking.Ranking,
         run=_ranking.compare_ranking,
         estimates=Estimates(cost=_cost.ranking, comparison=_compares.ranking),
+        label_uses=label_uses,
         version="2",
         reads=("samples", "sample_meta", "activations", "spaces"),
         writes=("features", "comparisons"),
@@ -213,6 +219,7 @@ def _paths_and_ranks() -> Iterator[Part]:
         params=_pathway.Pathway,
         run=_pathway.trace_pathway,
         estimates=Estimates(cost=_cost.pathway),
+        label_uses=label_uses,
         version="3",
         reads=("samples", "sample_meta", "activations", "spaces"),
         writes=("traces", "trajectories", "links", "signatures"),

@@ -14,8 +14,8 @@ from tests.store.test_features import TWO, rows_of, views, write
 from toolkit.errors import BadInput
 from toolkit_store import Store, open_store
 from toolkit_store.query import by_index
+from toolkit_store.query.committed_rows import CommittedRows
 from toolkit_store.query.diff import diff_views
-from toolkit_store.query.run_rows import RunRows
 
 
 @pytest.fixture
@@ -51,9 +51,11 @@ def test_a_diff_of_several_spaces_reads_what_is_known_of_a_run_once(
     features = toolkit_store.open(store.folder)
     apart = [features.diff("one", "two", space) for space in "AB"]
     read: list[str] = []
-    find = RunRows.find
+    find = CommittedRows.find
     monkeypatch.setattr(
-        RunRows, "find", lambda self, name, *rest: read.append(name) or find(self, name, *rest)
+        CommittedRows,
+        "find",
+        lambda self, name, *rest: read.append(name) or find(self, name, *rest),
     )
     together = diff_views(features.run("one"), features.run("two"), ["A", "B"])
     assert read == ["feature_index", "feature_index"]
@@ -68,7 +70,7 @@ def test_the_newest_directories_are_kept(store: Store, monkeypatch: pytest.Monke
     keys = write(store, {"k": rows})
     *_, view = views(store, keys)
     for spaces in ("ABC", "A", "D", "CD", "DCBA"):
-        view.look_up(spaces)
+        view.prefetch(spaces)
         assert [view.frequent(space)["max"].to_list() for space in spaces] == [
             [float("ABCD".index(space) + 1)] for space in spaces
         ]

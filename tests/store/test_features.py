@@ -192,7 +192,7 @@ def compare(view: RunView, model: Model, space: str) -> None:
         hardest = sorted(entries, key=lambda row: (-row[2], row[0], row[1]))
         for k in (2, 20):
             assert rows_of(view.top(space, feature, k).drop("unit")) == hardest[:k]
-        assert rows_of(view.coactive(space, feature)) == together(own, feature)
+        assert rows_of(view.coactive(space, feature)) == coactive_counts(own, feature)
     for sample in {sample for sample, _ in own}:
         active = [
             (space, at, *entry)
@@ -209,7 +209,7 @@ def max_of(own: Mapping[tuple[str, int], Mapping[int, float]], feature: int) -> 
     return max(found[feature] for found in own.values() if feature in found)
 
 
-def together(
+def coactive_counts(
     own: Mapping[tuple[str, int], Mapping[int, float]], feature: int
 ) -> list[tuple[Any, ...]]:
     sets: dict[int, set[tuple[str, int]]] = {}

@@ -24,7 +24,7 @@ from toolkit.testing.fakes import make_step
 from toolkit_store import RunView, open_store
 from toolkit_store.database import Database
 from toolkit_store.index.projections import project
-from toolkit_store.query.run_rows import matching
+from toolkit_store.query.committed_rows import matching
 from toolkit_store.query.similar import slices
 
 SPACE = {

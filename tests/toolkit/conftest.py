@@ -45,6 +45,30 @@ def toy(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
+NVIDIA_SMI = """#!/bin/sh
+i=0
+while [ $i -lt COUNT ]; do
+  echo "$i, GPU-uuid-$i, 00000000:0$i:00.0, Test GPU, 999.1, 81920, 81000"
+  i=$((i + 1))
+done
+"""
+
+
+@pytest.fixture
+def nvidia_smi(tmp_path: Path) -> Callable[[int], str]:
+    """Writes a stand-in for the driver's tool that lists so many GPUs; gives a PATH with it."""
+
+    def write(count: int) -> str:
+        folder = tmp_path / "driver"
+        folder.mkdir(exist_ok=True)
+        tool = folder / "nvidia-smi"
+        tool.write_text(NVIDIA_SMI.replace("COUNT", str(count)))
+        tool.chmod(0o755)
+        return f"{folder}:{os.environ['PATH']}"
+
+    return write
+
+
 class Toolkit:
     """Starts `toolkit` commands; every process it started is dead when the test ends."""
 

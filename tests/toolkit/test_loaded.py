@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from toolkit._plugins.loading import load_parts
+from toolkit.edits import Edit, Editing, OnStream, Set, from_position
 from toolkit.errors import BadInput
 from toolkit.hookpoints import hookpoint
-from toolkit.models import Draw, Edit, Encoded, Generated, Model, Prefix, Span, Tokens
+from toolkit.models import Encoded, Model, Prefix, Span, Tokens
 from toolkit.parts import Identity, ModelPart, SaePart
 from toolkit.saes import Sae, Sparse
+from toolkit.sessions import Generated
 from toolkit.testing.contracts import Broken
 from toolkit.testing.loaded import check_loaded, check_model, check_sae
 
@@ -65,21 +67,20 @@ class Tiny(Model):
     def mixed(self, stream: Tensor) -> Tensor:
         return stream.cumsum(1) / torch.arange(1, stream.shape[1] + 1)[:, None]
 
-    def edited(self, stream: Tensor, layer: int, edits: Sequence[Edit]) -> Tensor:
-        stream = stream.clone()
-        for edit in edits:
-            if hookpoint(edit.hookpoint).layer == layer:
-                stream[edit.row, edit.position] = edit.value
-        return stream
+    editable = ("resid_post",)
+
+    def edited(self, stream: Tensor, layer: int, editing: Editing) -> Tensor:
+        return editing.apply(f"resid_post.{layer}", stream)
 
     def run(
         self, batch: Sequence[Sequence[int]], capture: Sequence[str], edits: Sequence[Edit] = ()
     ) -> dict[str, Tensor]:
+        editing = self.editing(batch, edits)
         longest = max(map(len, batch))
         stream = self.table[torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in batch])]
         found = {}
         for layer, block in enumerate(self.blocks):
-            stream = self.edited(stream + (self.mixed(stream) @ block).tanh(), layer, edits)
+            stream = self.edited(stream + (self.mixed(stream) @ block).tanh(), layer, editing)
             found[f"resid_post.{layer}"] = stream
         return {name: found[name] for name in capture}
 
@@ -146,32 +147,43 @@ class SeesAhead(Tiny):
 
 
 class NoEdits(Tiny):
-    def edited(self, stream: Tensor, layer: int, edits: Sequence[Edit]) -> Tensor:
+    def edited(self, stream: Tensor, layer: int, editing: Editing) -> Tensor:
         return stream
 
 
-class EditsEveryRow(Tiny):
-    def edited(self, stream: Tensor, layer: int, edits: Sequence[Edit]) -> Tensor:
-        every = [replace(edit, row=row) for edit in edits for row in range(len(stream))]
-        return super().edited(stream, layer, every)
+class ChangesEdits(Tiny):
+    """Makes other edits than it is given."""
+
+    @staticmethod
+    def changed(edit: Edit) -> Edit:
+        raise NotImplementedError
+
+    def editing(self, batch: Sequence[Sequence[int]], edits: Sequence[Edit]) -> Editing:
+        return super().editing(batch, [self.changed(edit) for edit in edits])
+
+
+class EditsEveryRow(ChangesEdits):
+    @staticmethod
+    def changed(edit: Edit) -> Edit:
+        (start,) = edit.targets.starts.tolist()
+        return replace(edit, targets=replace(from_position(start), index=edit.targets.index))
 
 
 class EditsThePast(Tiny):
-    def edited(self, stream: Tensor, layer: int, edits: Sequence[Edit]) -> Tensor:
-        stream = stream.clone()
-        for edit in edits:
-            if hookpoint(edit.hookpoint).layer == layer:
-                stream[edit.row, : edit.position + 1] += (
-                    edit.value - stream[edit.row, edit.position]
-                )
-        return stream
+    """What an edit adds at its token, it adds to every token before it."""
+
+    def edited(self, stream: Tensor, layer: int, editing: Editing) -> Tensor:
+        new = super().edited(stream, layer, editing)
+        moved = (new - stream).flip(1).cumsum(1).flip(1)
+        return stream + moved
 
 
-class EditsTwice(Tiny):
-    def edited(self, stream: Tensor, layer: int, edits: Sequence[Edit]) -> Tensor:
-        return super().edited(
-            stream, layer, [replace(edit, value=2 * edit.value) for edit in edits]
-        )
+class EditsTwice(ChangesEdits):
+    @staticmethod
+    def changed(edit: Edit) -> Edit:
+        assert isinstance(edit.operation, OnStream)
+        assert isinstance(edit.operation.change, Set)
+        return replace(edit, operation=OnStream(Set(2 * edit.operation.change.values)))
 
 
 class EditsStay(Tiny):
@@ -180,11 +192,13 @@ class EditsStay(Tiny):
     def run(
         self, batch: Sequence[Sequence[int]], capture: Sequence[str], edits: Sequence[Edit] = ()
     ) -> dict[str, Tensor]:
-        found = super().run(batch, capture)
-        return {
-            name: self.edited(stream, hookpoint(name).layer, edits)
+        editing = self.editing(batch, edits)
+        found = super().run(batch, [f"resid_post.{layer}" for layer in range(self.layers)])
+        shown = {
+            name: self.edited(stream, hookpoint(name).layer, editing)
             for name, stream in found.items()
         }
+        return {name: shown[name] for name in capture}
 
 
 class KeepsGradients(Tiny):
@@ -202,8 +216,9 @@ class FirstToken(Tiny):
 
 
 class SortsRows(Tiny):
-    def suffix(self, prefix: Prefix, rows: Sequence[tuple[int, Tensor]]) -> Tensor:
-        return super().suffix(prefix, sorted(rows, key=lambda row: row[0]))
+    def suffix(self, prefix: Prefix, layers: Tensor, rows: Tensor) -> Tensor:
+        order = layers.argsort(stable=True)
+        return super().suffix(prefix, layers[order], rows[order])
 
 
 class UsesUp(Tiny):
@@ -212,64 +227,48 @@ class UsesUp(Tiny):
     def prefix(self, ids: Sequence[int], capture: Sequence[str] = ()) -> Prefix:
         return replace(super().prefix(ids, capture), kept=[])
 
-    def suffix(self, prefix: Prefix, rows: Sequence[tuple[int, Tensor]]) -> Tensor:
-        found = super().suffix(prefix, rows)
+    def suffix(self, prefix: Prefix, layers: Tensor, rows: Tensor) -> Tensor:
+        found = super().suffix(prefix, layers, rows)
         prefix.kept.append(1)
         return found if len(prefix.kept) == 1 else found + 1
 
 
 class NoRows(Tiny):
-    def suffix(self, prefix: Prefix, rows: Sequence[tuple[int, Tensor]]) -> Tensor:
-        return super().suffix(prefix, rows) if rows else torch.empty(0)
+    def suffix(self, prefix: Prefix, layers: Tensor, rows: Tensor) -> Tensor:
+        return super().suffix(prefix, layers, rows) if len(rows) else torch.empty(0)
 
 
 class SecondGuess(Tiny):
     def generate(
-        self, batch: Sequence[Sequence[int]], draw: Draw, *, most: int, until: str | None = None
+        self, batch: Sequence[Sequence[int]], draw: Any = None, **options: Any
     ) -> list[Generated]:
-        return super().generate(
-            batch,
-            lambda row, made, chances: draw(row, made, chances.flip(0)),
-            most=most,
-            until=until,
-        )
+        return super().generate(batch, lambda row, made: 1 - draw(row, made), **options)
 
 
 class OwnNumbers(Tiny):
     def generate(
-        self, batch: Sequence[Sequence[int]], draw: Draw, *, most: int, until: str | None = None
+        self, batch: Sequence[Sequence[int]], draw: Any = None, **options: Any
     ) -> list[Generated]:
-        return super().generate(
-            batch, lambda row, made, chances: draw(0, made, chances), most=most, until=until
-        )
-
-
-class Singles(Tiny):
-    def generate(
-        self, batch: Sequence[Sequence[int]], draw: Draw, *, most: int, until: str | None = None
-    ) -> list[Generated]:
-        return super().generate(
-            batch,
-            lambda row, made, chances: draw(row, made, chances.float()),
-            most=most,
-            until=until,
-        )
+        found = super().generate(batch, draw, **options)
+        draw(0, 0)
+        return found
 
 
 class NoUntil(Tiny):
     def generate(
-        self, batch: Sequence[Sequence[int]], draw: Draw, *, most: int, until: str | None = None
+        self, batch: Sequence[Sequence[int]], draw: Any = None, **options: Any
     ) -> list[Generated]:
-        return super().generate(batch, draw, most=most)
+        return super().generate(batch, draw, **{**options, "until": None})
 
 
 class Alone(Tiny):
     """By itself a prompt gets one token less."""
 
     def generate(
-        self, batch: Sequence[Sequence[int]], draw: Draw, *, most: int, until: str | None = None
+        self, batch: Sequence[Sequence[int]], draw: Any = None, **options: Any
     ) -> list[Generated]:
-        return super().generate(batch, draw, most=most - (len(batch) == 1), until=until)
+        fewer = options["max_tokens"] - (len(batch) == 1)
+        return super().generate(batch, draw, **{**options, "max_tokens": fewer})
 
 
 def _backwards(self: Tiny, text: str, found: Encoded) -> Encoded:
@@ -391,7 +390,7 @@ MODELS: list[tuple[type[Tiny], str]] = [
         "prefix captured something else",
     ),
     (
-        changed("suffix", lambda self, prefix, rows, found: found[:1]),
+        changed("suffix", lambda self, prefix, layers, rows, found: found[:1]),
         "suffix gave the shape (1, 8); wanted (12, 8)",
     ),
     (
@@ -414,13 +413,12 @@ MODELS: list[tuple[type[Tiny], str]] = [
         "the logits of a row depend on the rows beside it",
     ),
     (
-        changed("next_logits", lambda self, batch, found: found + 1),
+        changed("next_logits", lambda self, batch, *rest: rest[-1] + 1),
         "next_logits differs from unembed of the last token's state",
     ),
     (SecondGuess, "token by token with whole passes it is"),
     (NoUntil, "token by token with whole passes it is"),
     (OwnNumbers, "generate did not ask draw exactly once for each token"),
-    (Singles, "something else than probabilities in float64 on the CPU"),
     (Alone, "a reply depends on the prompts beside it"),
     (
         changed(

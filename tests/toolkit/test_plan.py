@@ -12,8 +12,8 @@ from toolkit._plan.keys import canonical, differences, digest_of, key_of
 from toolkit._plan.plan import expand, make_plan
 from toolkit._plan.resolve import resolve
 from toolkit._plugins.loading import load_parts
-from toolkit._run.history import foretold
-from toolkit._run.job_folder import write_bytes
+from toolkit._run.atomic import write_bytes
+from toolkit._run.history import forecast_seconds
 from toolkit._run.sinks import _safe
 from toolkit._spec.spec import load_spec
 from toolkit.errors import DataError
@@ -105,7 +105,7 @@ def test_a_file_is_whole_or_as_it_was(tmp_path, monkeypatch):
     assert [entry.name for entry in tmp_path.iterdir()] == ["f"]
 
 
-def test_time_is_foretold_from_the_same_part_on_the_same_model_only(toy):
+def test_time_is_forecast_from_the_same_part_on_the_same_model_only(toy):
     stage, other = (
         plan_of(toy()).stage("features"),
         plan_of(toy(), "model.with.salt=9").stage("features"),
@@ -116,5 +116,7 @@ def test_time_is_foretold_from_the_same_part_on_the_same_model_only(toy):
             f"k{seconds}", part=of.part.name, material=canonical(of.material()), seconds=seconds
         )
 
-    assert foretold(3, [took(stage, 2.0), took(stage, 4.0), took(other, 100.0)], stage) == 9.0
-    assert foretold(3, [took(other, 100.0)], stage) is None
+    assert (
+        forecast_seconds(3, [took(stage, 2.0), took(stage, 4.0), took(other, 100.0)], stage) == 9.0
+    )
+    assert forecast_seconds(3, [took(other, 100.0)], stage) is None

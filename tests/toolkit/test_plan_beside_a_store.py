@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from toolkit._plan import costs as _costs
-from toolkit._run import scheduler as _run
+from toolkit._run import disk as _disk
+from toolkit._run import expansion as _expansion
 from toolkit.costs import Cost
 
 
@@ -23,8 +24,8 @@ def test_what_is_there_needs_no_room_in_the_store(
     toolkit: Any, toy: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert toolkit.run("run", toy(n=12)).returncode == 0
-    monkeypatch.setattr(_costs.shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
-    for module in (_costs, _run):
+    monkeypatch.setattr(_disk.shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
+    for module in (_costs, _expansion):
         monkeypatch.setattr(module, "cost_of", priced)
     found = toolkit.run("plan", toy(n=12), "--json")
     rows = {row["stage"]: row for row in json.loads(found.stdout)["stages"]}

@@ -14,7 +14,7 @@ import pytest
 from toolkit._plan.plan import Plan, make_plan
 from toolkit._plan.resolve import resolve
 from toolkit._plugins.loading import load_parts
-from toolkit._run.preregister import _digest, register, told
+from toolkit._run.preregister import _digest, describe, register
 from toolkit._spec.spec import load_spec
 from toolkit.errors import Refused
 from toolkit_store import open_store
@@ -44,7 +44,7 @@ def record(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_family_and_split_are_written_down_before_anything_is_computed_and_another_family_is_another_run(
+def test_family_and_split_are_written_first_and_another_family_is_another_run(
     toolkit, frozen
 ) -> None:
     folder = ran(toolkit, frozen())
@@ -85,9 +85,10 @@ def test_family_and_split_are_written_down_before_anything_is_computed_and_anoth
     found = record(ran(toolkit, renamed))
     assert (found["steps_before"], found["results_before"]) == (1 + 2 + 1, ["groups"])
     assert {one["run"] for one in found["earlier"]} == {folder.name, second.name}
-    assert 'changed: experiment "toy" -> "fresh"' in told(found)
-    assert "The test's result was there already (groups): nothing was decided before it." in told(
-        found
+    assert 'changed: experiment "toy" -> "fresh"' in describe(found)
+    assert (
+        "The test's result was there already (groups): nothing was decided before it."
+        in describe(found)
     )
 
 
@@ -176,7 +177,7 @@ def test_a_record_of_another_family_in_the_runs_folder_says_what_differs(
         register(plan, store)
 
 
-def test_an_earlier_record_that_cannot_be_read_is_told(
+def test_an_earlier_record_that_cannot_be_read_is_named(
     registered: tuple[Plan, Any, Path], frozen: Callable[..., Path]
 ) -> None:
     plan, store, path = registered
@@ -186,10 +187,10 @@ def test_an_earlier_record_that_cannot_be_read_is_told(
     found = register(other, store)
     assert found is not None
     assert (
-        f"The record of run {plan.run} cannot be read: whether it is one of the same data, nobody "
-        "knows." in told(found)
+        f"The record of run {plan.run} cannot be read: whether it is of the same data is unknown."
+        in describe(found)
     )
-    assert "registered before" not in told(found)
+    assert "registered before" not in describe(found)
 
 
 def test_nothing_is_registered_unasked(toy: Callable[..., Path], tmp_path: Path) -> None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
+from toolkit._report.findings import findings_of
 from toolkit._report.page import write_report
-from toolkit.parts import ReportSection
-from toolkit.work import Figure, Inputs
+from toolkit._report.summaries import summaries_of
+from toolkit._run import events as ev
+from toolkit._run.progress import progress_of
+from toolkit.parts import ReportSection, StagePart
+from toolkit.work import Figure, Finding, Inputs
 
 EVIL = "<script>alert(1)</script>"
 MANIFEST = {
@@ -30,45 +36,22 @@ MANIFEST = {
             "key": "k",
         }
     ],
-    "devices": [{"physical": 5, "visible": 0}],
+    "executors": [{"executor": "local", "workers": 1, "gpus": []}],
     "command": "toolkit run r1",
 }
-EVENTS = [
-    {"at": "2026-01-01T00:00:00+00:00", "event": "run_started"},
-    {"at": "2026-01-01T00:00:01+00:00", "event": "stage_ready", "stage": "count", "steps": 3},
-    {
-        "at": "2026-01-01T00:00:02+00:00",
-        "event": "step_reused",
-        "key": "a",
-        "stage": "count",
-        "index": 0,
-    },
-    {
-        "at": "2026-01-01T00:00:03+00:00",
-        "event": "step_started",
-        "key": "b",
-        "stage": "count",
-        "index": 1,
-        "reason": EVIL,
-    },
-    {
-        "at": "2026-01-01T00:00:09+00:00",
-        "event": "step_done",
-        "key": "b",
-        "stage": "count",
-        "index": 1,
-        "seconds": 6,
-        "rows": {"samples": 7},
-    },
-    {
-        "at": "2026-01-01T00:00:10+00:00",
-        "event": "step_failed",
-        "key": "c",
-        "stage": "count",
-        "index": 2,
-        "error": EVIL,
-    },
-    {"at": "2026-01-01T00:00:11+00:00", "event": "run_failed", "error": EVIL},
+PLACE = {"stage": "count", "worker": "w"}
+EVENTS: list[ev.RunEvent] = [
+    ev.RunStarted(at="2026-01-01T00:00:00+00:00", run="r1", stages=1, log="log.txt"),
+    ev.StageReady(
+        at="2026-01-01T00:00:01+00:00", stage="count", part="count", steps=3, reused=1, todo=2
+    ),
+    ev.StepReused(at="2026-01-01T00:00:02+00:00", key="a", stage="count", index=0),
+    ev.StepStarted(at="2026-01-01T00:00:03+00:00", key="b", index=1, reason=EVIL, **PLACE),
+    ev.StepDone(
+        at="2026-01-01T00:00:09+00:00", key="b", index=1, seconds=6, rows={"samples": 7}, **PLACE
+    ),
+    ev.StepFailed(at="2026-01-01T00:00:10+00:00", key="c", index=2, error=EVIL, **PLACE),
+    ev.RunFailed(at="2026-01-01T00:00:11+00:00", error=EVIL),
 ]
 
 
@@ -102,9 +85,7 @@ def section(
     )  # type: ignore[arg-type]
 
 
-def written(
-    folder: Path, *sections: ReportSection, events: list[dict[str, object]] = EVENTS
-) -> str:  # type: ignore[assignment]
+def written(folder: Path, *sections: ReportSection, events: list[ev.RunEvent] = EVENTS) -> str:  # type: ignore[assignment]
     inputs = Tables(
         samples=pa.table({"sample": ["s"]}),
         features=pa.table({"feature": pa.array([], pa.uint32())}),
@@ -151,9 +132,8 @@ def test_state_counts_and_command(tmp_path: Path) -> None:
     assert "Failed." in page
     assert "2 of 3" in page
     assert "toolkit run r1" in page
-    assert "Done." in written(
-        tmp_path, events=[*EVENTS[:5], {"at": "2026-01-01T00:01:00+00:00", "event": "run_done"}]
-    )
+    end = ev.RunDone(at="2026-01-01T00:01:00+00:00", computed=1, reused=1, seconds=60.0)
+    assert "Done." in written(tmp_path, events=[*EVENTS[:5], end])
     assert "Partial" in written(tmp_path, events=EVENTS[:5])  # type: ignore[arg-type]
 
 
@@ -161,7 +141,8 @@ def test_captions_stand_outside_of_what_scrolls(tmp_path: Path) -> None:
     page = written(tmp_path)
     assert "<caption" not in page
     captions = re.findall(
-        r'<p class="caption">(.*?)</p><div class="scroll" role="region" tabindex="0" aria-label="(.*?)"><table>',
+        r'<p class="caption">(.*?)</p><div class="scroll" role="region" tabindex="0" '
+        r'aria-label="(.*?)"><table>',
         page,
     )
     assert len(captions) == page.count("<table>") > 1
@@ -185,25 +166,53 @@ def test_writing_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Monk
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
-def test_a_warning_says_its_text_and_no_more(tmp_path: Path) -> None:
-    events = [
-        {
-            "event": "warning",
-            "at": "",
-            "stage": "count",
-            "index": 0,
-            "text": "nothing there",
-            "worker": "worker-0",
-        }
-    ]
-    page = written(tmp_path, events=[*EVENTS, *events])
-    assert "<pre>nothing there</pre>" in page
-    assert "count [0]" in page
+def test_a_warning_says_where_and_what(tmp_path: Path) -> None:
+    warning = ev.PartWarning(key="a", index=0, text="nothing there", **PLACE)
+    page = written(tmp_path, events=[*EVENTS, warning])
+    assert "<pre>warning of count[0]: nothing there</pre>" in page
 
 
 def test_odd_characters_are_kept_printable(tmp_path: Path) -> None:
-    events = [
-        *EVENTS,
-        json.loads('{"event": "warning", "at": "", "text": "lone \\ud800 and \\u0000"}'),
+    line = (
+        '{"event": "warning", "key": "a", "stage": "count", "index": 0, "worker": "w", '
+        '"text": "lone \\ud800 and \\u0000"}'
+    )
+    event = ev.read_run_event(line)
+    assert event is not None
+    assert "lone \\ud800" in written(tmp_path, events=[*EVENTS, event])
+
+
+def test_findings_are_ranked_and_a_section_that_fails_gives_none() -> None:
+    def finds(*ranks: int) -> Callable[[Inputs], list[Finding]]:
+        return lambda inputs: [Finding(sentence=f"rank {rank}", rank=rank) for rank in ranks]
+
+    def fails(inputs: Inputs) -> list[Finding]:
+        raise RuntimeError("broken")
+
+    sections = [
+        replace(section("a", shows), findings=finds(30, 10)),
+        replace(section("b", shows), findings=fails),
+        replace(section("c", shows), findings=finds(20, 40, 50, 60)),
+        replace(section("d", shows, reads=("features",)), findings=finds(1)),
     ]
-    assert "lone \\ud800" in written(tmp_path, events=events)
+    parts: Any = SimpleNamespace(of=lambda kind: sections)
+    inputs = Tables(samples=pa.table({"sample": ["s"]}), features=pa.table({"feature": []}))
+    found = [finding.sentence for finding in findings_of(inputs, parts)]
+    assert found == ["rank 10", "rank 20", "rank 30", "rank 40", "rank 50"]
+
+
+def test_methods_have_what_a_part_says_of_its_own_events() -> None:
+    def summary(events: Sequence[Mapping[str, Any]]) -> str:
+        return f"{sum(event['texts'] for event in events)} texts."
+
+    part = StagePart(name="extract.x", help="x", run=lambda work: iter(()), summary=summary)
+    facts = [
+        ev.PartEvent(key=key, index=0, name="extracted", facts={"texts": 3}, **PLACE)
+        for key in "ab"
+    ]
+    plan = ev.BatchPlan(stage="count", device="cuda", free=80 << 30, plan={"tokens": 8192})
+    run = progress_of([EVENTS[0], plan, *facts])
+    manifest = {"stages": [{"id": "count", "part": "extract.x"}, {"id": "b", "part": "none"}]}
+    assert list(summaries_of(run, manifest, [part])) == [
+        "count: 6 texts. Batch plan: tokens 8,192, chosen for 80.0 GiB free (cuda)."
+    ]

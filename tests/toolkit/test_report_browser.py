@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from toolkit._report.page import write_report
+from toolkit._run import events as ev
 from toolkit.parts import ReportSection
 from toolkit.work import Figure
 
@@ -32,17 +33,11 @@ class Tables:
 
 @pytest.fixture
 def page(tmp_path: Path) -> Path:
-    events = [
-        {"at": "2026-01-01T00:00:00+00:00", "event": "run_started"},
-        {
-            "at": "2026-01-01T00:00:03+00:00",
-            "event": "step_done",
-            "key": "a",
-            "stage": "count",
-            "index": 0,
-            "seconds": 2.5,
-        },
-        {"at": "2026-01-01T00:00:04+00:00", "event": "run_done"},
+    place = {"key": "a", "stage": "count", "index": 0, "worker": "w"}
+    events: list[ev.RunEvent] = [
+        ev.RunStarted(at="2026-01-01T00:00:00+00:00", run="r1", stages=1, log="log.txt"),
+        ev.StepDone(at="2026-01-01T00:00:03+00:00", seconds=2.5, rows={}, **place),
+        ev.RunDone(at="2026-01-01T00:00:04+00:00", computed=1, reused=0, seconds=4.0),
     ]
     manifest = {
         "run": "r1",

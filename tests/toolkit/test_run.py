@@ -238,7 +238,7 @@ def test_the_event_stream_is_json_on_stdout(toolkit, toy):
     result = toolkit.run("run", toy(), "--json")
     names = [json.loads(line)["event"] for line in result.stdout.splitlines()]
     assert names[0] == "run_started"
-    assert names[-1] == "run_done"
+    assert names[-2:] == ["run_done", "report_written"]
 
 
 @pytest.mark.slow
@@ -274,16 +274,15 @@ from toolkit.parts import ExecutorPart
 HELLO = '''
 import json, sys
 sys.stdin.readline()
-print(json.dumps({"event": "hello", "pid": 1, "versions": {"toolkit": "0.0.1"}}), flush=True)
+hello = {"event": "hello", "pid": 1, "host": "here", "versions": {"toolkit": "0.0.1"}}
+print(json.dumps(hello), flush=True)
 sys.stdin.read()
 '''
 
-def start(params, devices, folder):
+def start(params, request):
     import os
-    hello = [sys.executable, "-c", HELLO]
-    return [
-        PipedWorker("w", hello, folder / "w.log", os.environ, device) for device in devices
-    ]
+    log = request.folder / "w.log"
+    return PipedWorker(request.name, [sys.executable, "-c", HELLO], log, os.environ)
 
 @hookimpl
 def toolkit_parts():
@@ -308,7 +307,7 @@ def toolkit_parts():
             "reads table 'activations'. Add one of these to its needs: features.",
         ),
         (["{spec}", "--on", "moon"], 2, "There is no executor part 'moon'."),
-        (["{spec}", "--gpu", "one"], 2, "--gpu one: write physical indices"),
+        (["{spec}", "--gpu", "one"], 2, "--gpu one: write physical indices or UUIDs"),
         (
             ["{spec}", "--set", "stages.groups.with.by=colour"],
             3,
@@ -365,13 +364,106 @@ def test_a_worker_keeps_model_and_saes_loaded_over_its_steps(toolkit, toy):
     assert loads == ["load model", "load sae"]
 
 
-def test_physical_and_visible_gpu_are_recorded(toolkit, toy):
-    result = toolkit.run("run", toy(), "--gpu", "5", CUDA_VISIBLE_DEVICES="4,5")
+def test_a_gpu_is_passed_by_uuid_checked_and_recorded(toolkit, toy, nvidia_smi):
+    path = nvidia_smi(6)
+    result = toolkit.run("run", toy(), "--gpu", "5", CUDA_VISIBLE_DEVICES="4,5", PATH=path)
     assert result.returncode == 0, result.stderr
     ready = wait_for(toolkit.store, "worker_ready")
-    assert (ready["physical"], ready["visible"]) == (5, 1)
+    assert [gpu["uuid"] for gpu in ready["gpus"]] == ["GPU-uuid-5"]
     (manifest,) = (toolkit.store / "runs").glob("*/manifest.json")
-    assert json.loads(manifest.read_text())["devices"][0]["physical"] == 5
+    (pool,) = json.loads(manifest.read_text())["executors"]
+    assert pool["gpus"][0] == {
+        "index": 5,
+        "uuid": "GPU-uuid-5",
+        "pci": "00000000:05:00.0",
+        "name": "Test GPU",
+        "driver": "999.1",
+        "total_bytes": 80 << 30,
+    }
+
+
+def test_a_worker_that_sees_another_gpu_stops_the_run(toolkit, toy, tmp_path, nvidia_smi):
+    (tmp_path / "blind.py").write_text(_BLIND)
+    args = ("run", toy(), "--plugin", tmp_path / "blind.py", "--on", "blind", "--gpu", "1")
+    result = toolkit.run(*args, PATH=nvidia_smi(2))
+    assert result.returncode == 2
+    assert "blind-0 was to get 1 (Test GPU, GPU-uuid-1) and sees 0 (Test GPU" in result.stderr
+
+
+_BLIND = """
+import os, sys
+from toolkit import hookimpl
+from toolkit.processes import PipedWorker
+from toolkit.parts import ExecutorPart
+
+def start(params, request):
+    env = {**os.environ, "CUDA_VISIBLE_DEVICES": "0"}
+    words = [sys.executable, "-m", "toolkit.worker"]
+    return PipedWorker(request.name, words, request.folder / "w.log", env)
+
+@hookimpl
+def toolkit_parts():
+    yield ExecutorPart(name="blind", help="Passes on the wrong GPU.", start=start)
+"""
+
+
+def test_gpus_of_the_spec_are_honoured(toolkit, toy, nvidia_smi):
+    gpus = ("--set", "executors.local.gpus=[0, 2]", "--dry-run")
+    result = toolkit.run("run", toy(), *gpus, PATH=nvidia_smi(3))
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == [
+        "CUDA_VISIBLE_DEVICES=GPU-uuid-0",
+        "CUDA_VISIBLE_DEVICES=GPU-uuid-2",
+    ]
+    assert not toolkit.store.exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--gpu", "5"), "--gpu 5: there is no such GPU. This machine offers no GPU"),
+        (("--set", "executors.local.gpus=[1]"), "--gpu 1: there is no such GPU."),
+        (("--set", "executors.moon={}"), "executors.moon: There is no executor part 'moon'."),
+        (("--set", "stages.groups.on=moon"), "stages.1.on: There is no executor part 'moon'."),
+    ],
+)
+def test_what_no_worker_can_have_is_refused(toolkit, toy, tmp_path, args, message):
+    result = toolkit.run("run", toy(), *args, PATH=str(tmp_path))
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert not (toolkit.store / "runs").exists()
+
+
+@pytest.mark.slow
+def test_stages_of_one_run_may_have_different_executors(toolkit, toy, tmp_path):
+    (tmp_path / "second.py").write_text(_SECOND)
+    plugin = ("--plugin", tmp_path / "second.py")
+    args = (*plugin, "--set", "stages.groups.on=second")
+    result = toolkit.run("run", toy(), *args)
+    assert result.returncode == 0, result.stderr
+    started = [event for event in events(toolkit.store) if event["event"] == "step_started"]
+    workers = {event["stage"]: event["worker"] for event in started}
+    assert workers == {"samples": "local-0", "features": "local-0", "groups": "second-0"}
+    again = toolkit.run("run", toy(), *plugin)
+    assert "stage groups (compare.means): 1 steps, 1 reused" in again.stderr, "the same run"
+    assert len(list((toolkit.store / "runs").iterdir())) == 1
+
+
+_SECOND = """
+import os, sys
+from toolkit import hookimpl
+from toolkit.processes import PipedWorker
+from toolkit.parts import ExecutorPart
+
+def start(params, request):
+    words = [sys.executable, "-m", "toolkit.worker"]
+    return PipedWorker(request.name, words, request.folder / "w.log", os.environ)
+
+@hookimpl
+def toolkit_parts():
+    yield ExecutorPart(name="second", help="Other processes.", start=start)
+"""
 
 
 @pytest.mark.slow

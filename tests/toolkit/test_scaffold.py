@@ -65,7 +65,7 @@ def test_a_new_model_and_a_new_sae_fit_together(tmp_path: Path) -> None:
     (_, model), (_, (sae,)) = loaded("model", tmp_path), loaded("sae", tmp_path)
     rows = model.run([model.encode("a text").ids], [sae.hookpoint])[sae.hookpoint][0]
     assert sae.decode(sae.encode(rows)).shape == rows.shape == (6, model.width)
-    replies = model.generate([[1, 2]], lambda row, made, chances: int(chances.argmax()), most=3)
+    replies = model.generate([[1, 2]], max_tokens=3)
     assert len(replies[0].ids) == 3
 
 
@@ -74,7 +74,7 @@ def test_a_new_model_and_a_new_sae_fit_together(tmp_path: Path) -> None:
     [
         (
             "model",
-            ("places[edit.hookpoint] == layer", "places[edit.hookpoint] == layer + 1"),
+            ('f"resid_post.{layer}", stream', 'f"resid_post.{layer + 1}", stream'),
             "an edit at resid_post.0 does not show",
         ),
         (

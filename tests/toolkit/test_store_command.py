@@ -18,10 +18,13 @@ from toolkit._cli import query, store
 from toolkit._cli.store import FORMATS
 from toolkit._run.run_folder import store_folder
 from toolkit.errors import BadInput, StoreNotUsable
+from toolkit.ledger import key_of
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_step
 from toolkit_store import Store, interchange, open_store
 
+K1 = key_of("{}")
+"""The key of a step as `make_step` makes it."""
 SAE = "layer_20/width_16k/average_l0_71"
 SPACE = {
     "space": "s1",
@@ -67,9 +70,9 @@ def commit(opened: Store, key: str, tables: Mapping[str, list[dict[str, Any]]] =
 def opened(tmp_path: Path) -> Store:
     """A store with one run."""
     made = open_store(tmp_path / "store", create=True)
-    commit(made, "k1")
+    commit(made, K1)
     made.record_run(
-        run="run-1", name="exp", state="done", at="2026-01-02", done=1, total=1, steps=["k1"]
+        run="run-1", name="exp", state="done", at="2026-01-02", done=1, total=1, steps=[K1]
     )
     (made.folder / "runs" / "run-1").mkdir()
     (made.folder / "runs" / "run-1" / "manifest.json").write_text(
@@ -114,10 +117,9 @@ def test_a_store_at_a_uri(say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     uri = (tmp_path / "bucket" / "store").as_uri()
     assert say("export", "parquet", tmp_path / "out").exit_code == 0
     assert say("import", "parquet", tmp_path / "out", at=uri).stdout == "run run-1\n"
-    assert (
-        say("check", at=uri).stdout.splitlines()[1]
-        == "no files to look at; every step has the rows that it wrote"
-    )
+    lines = say("check", at=uri).stdout.splitlines()
+    assert lines[1].startswith("note   1 step was imported, not computed here: parquet ")
+    assert lines[2] == "no files to look at; every step has the rows that it wrote"
     local = store_folder(uri)
     assert local == Path(f"toolkit-runs@{uri.replace(':', '%3A').replace('/', '%2F')}")
     assert json.loads((local / "runs" / "run-1" / "manifest.json").read_text())["run"] == "run-1"
@@ -130,9 +132,9 @@ def test_a_store_that_keeps_half_of_each_value_is_made_by_command(say: Say, tmp_
     at = tmp_path / "half"
     assert say("init", "--values", "float16", at=at).stdout == f"{at} keeps values as float16\n"
     commit(
-        open_store(at), "k1", {"activations": [{**TABLES["activations"][0], "values": [0.1, 2.0]}]}
+        open_store(at), K1, {"activations": [{**TABLES["activations"][0], "values": [0.1, 2.0]}]}
     )
-    (values,) = open_store(at).read("activations", ["k1"])["values"].to_pylist()
+    (values,) = open_store(at).read("activations", [K1])["values"].to_pylist()
     assert values == [pytest.approx(0.1, rel=1e-3), 2.0]
     assert values[0] != pa.scalar(0.1, pa.float32()).as_py()
     assert say("init", at=at).stdout == f"{at} keeps values as float16\n"
@@ -168,7 +170,7 @@ def test_gc_removes_what_no_step_owns(opened: Store, say: Say) -> None:
         "sample_meta             1",
     ]
     assert json.loads(say("gc", "--json").stdout)["rows"] == {}
-    assert opened.read("activations", ["k1"]).num_rows == 1
+    assert opened.read("activations", [K1]).num_rows == 1
 
 
 def test_decoders_are_kept_layer_by_layer(
@@ -250,7 +252,7 @@ def test_every_format_goes_out_and_comes_in(
             at="2026-01-03",
             done=2,
             total=2,
-            steps=["k1", "k3"],
+            steps=[K1, "k3"],
         )
     said = say("export", form, out, "--run", "run", *options)
     assert said.exit_code == 0

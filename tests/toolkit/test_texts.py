@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit._plan import costs as _costs
-from toolkit._plan.costs import Loads, as_row, check_disk, total_of
+from toolkit._plan.costs import Loads, as_row, total_of
 from toolkit._plan.texts import LARGEST, by_text, text_ranges, workload
-from toolkit._report.passes import passes_in_words
-from toolkit._run import batch_plans as _batches
-from toolkit._run.batch_plans import BatchPlans, memory_of
+from toolkit._run import disk as _disk
+from toolkit._run.batch_plans import BatchPlans
+from toolkit._run.disk import check_disk
+from toolkit._run.events import BatchPlan
 from toolkit.costs import Cost, Workload
 from toolkit.errors import Refused
 from toolkit.parts import Estimates, SourcePart, StagePart, Steps
@@ -93,15 +93,21 @@ def test_a_batch_plan_is_made_once_for_a_run(tmp_path: Path) -> None:
         return "cuda", 1000 * len(asked)
 
     load = Workload(samples=1, distinct=1, tokens=1, longest=1)
-    plans = BatchPlans(tmp_path, memory)
-    assert plans.fix(stage(), load) == {"device": "cuda", "free": 1000, "plan": {"tokens": 900}}
-    assert plans.fix(stage(), load) is None
-    again = BatchPlans(tmp_path, memory)
-    assert again.fix(stage(), load) is None
+    plans = BatchPlans(tmp_path)
+    assert plans.fix(stage(), memory) is None, "nothing is known of its work"
+    plans.expect(stage(), load)
+    chosen = BatchPlan(stage="features", device="cuda", free=1000, plan={"tokens": 900})
+    assert plans.fix(stage(), memory) == chosen
+    assert plans.fix(stage(), memory) is None
+    again = BatchPlans(tmp_path)
+    again.expect(stage(), load)
+    assert again.fix(stage(), memory) is None
     assert again.of(stage()) == plans.of(stage()) == {"tokens": 900}
     assert again.of(stage(id="other")) == {}
     on_cpu = SimpleNamespace(part=SimpleNamespace(device=lambda params: "cpu"), params=None)
-    again.fix(stage(id="other", model=on_cpu), load)
+    other = stage(id="other", model=on_cpu)
+    again.expect(other, load)
+    again.fix(other, memory)
     assert asked == [False, True]
     assert json.loads((tmp_path / "batches.json").read_text()) == {
         "features": {"tokens": 900},
@@ -109,24 +115,10 @@ def test_a_batch_plan_is_made_once_for_a_run(tmp_path: Path) -> None:
     }
 
 
-def test_free_memory_is_that_of_the_workers_cards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_batches.shutil, "which", lambda name: "nvidia-smi")
-    said = SimpleNamespace(stdout="0, 1000\n1, 500\n5, [N/A]\n")
-    monkeypatch.setattr(_batches.subprocess, "run", lambda *asked, **how: said)
-    card = {"cuda": "0", "physical": 0}
-    assert memory_of([card]) == ("cuda", 1000 << 20)
-    assert memory_of([card, {"cuda": "1", "physical": 1}]) == ("cuda", 500 << 20)
-    assert memory_of([{"cuda": None, "physical": None}]) == ("cuda", 500 << 20)
-    assert memory_of([{"cuda": "", "physical": None}])[0] == "cpu"
-    assert memory_of([card], on_cpu=True)[0] == "cpu"
-    monkeypatch.setattr(_batches.shutil, "which", lambda name: None)
-    assert memory_of([card])[0] == "cpu"
-
-
 def test_what_the_disk_cannot_hold_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_costs.shutil, "disk_usage", lambda path: SimpleNamespace(free=5 << 30))
+    monkeypatch.setattr(_disk.shutil, "disk_usage", lambda path: SimpleNamespace(free=5 << 30))
     sink = SimpleNamespace(
         name="dense",
         params=SimpleNamespace(path="out"),
@@ -271,35 +263,3 @@ def test_costs_add_up_and_memory_is_the_peak() -> None:
     assert first + second == Cost(forwards=3, flops=3.0, memory=5, disk=1, read=4, exact=False)
     assert total_of([None, {**first.__dict__, "known": True}]) == first
     assert replace(first, dense=1) + Cost() == replace(first, dense=1)
-
-
-def test_passes_in_words() -> None:
-    told = {
-        "event": "extracted",
-        "stage": "f",
-        "samples": 6400,
-        "texts": 1500,
-        "batches": 20,
-        "passes": 1,
-        "halved": 0,
-        "ways": [],
-    }
-    plan = {
-        "event": "batch_plan",
-        "stage": "f",
-        "device": "cuda",
-        "free": 80 << 30,
-        "plan": {"tokens": 8192},
-    }
-    assert list(passes_in_words([plan, told])) == [
-        "f: 6,400 samples were computed as 1,500 distinct texts, in one pass over the model (20 "
-        "batches). Batch plan: at most 8,192 padded tokens a batch, chosen for 80.0 GiB free "
-        "(cuda)."
-    ]
-    short = {**told, "halved": 1, "ways": ["again"], "passes": 3, "saes_together": 11}
-    assert next(iter(passes_in_words([short]))).endswith(
-        "in up to 3 passes over the model (20 batches). Memory ran out 1 time, and batches were "
-        "halved. Not all SAEs fitted in memory together: at most 11 were held, and the model was "
-        "run once for each group of SAEs."
-    )
-    assert list(passes_in_words([])) == []

@@ -11,6 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from toolkit._cli import doctor, report, runs, show, status
+from toolkit._run import events as ev
+from toolkit._run.events import as_json
 from toolkit._run.run_folder import find_run
 from toolkit.errors import BadInput
 from toolkit.tables import arrow_schema
@@ -50,22 +52,16 @@ def folder(tmp_path: Path) -> Path:
         files = store.folder / "runs" / run
         files.mkdir(parents=True)
         (files / "manifest.json").write_text(json.dumps({**MANIFEST, "run": run}))
-        done = {
-            "at": "2026-01-01T00:00:01+00:00",
-            "event": "step_done",
-            "key": "key1",
-            "stage": "count",
-            "index": 0,
-            "seconds": 1.0,
-        }
-        events = [{"at": "2026-01-01T00:00:00+00:00", "event": "run_started"}]
-        events += (
-            [done, {"at": "2026-01-01T00:00:02+00:00", "event": "run_done"}]
-            if run == "toy-abc1"
-            else []
-        )  # type: ignore[list-item]
+        place = {"key": "key1", "stage": "count", "index": 0, "worker": "w"}
+        events: list[ev.RunEvent] = [
+            ev.RunStarted(at="2026-01-01T00:00:00+00:00", run=run, stages=1, log="log.txt")
+        ]
+        if run == "toy-abc1":
+            done = ev.StepDone(at="2026-01-01T00:00:01+00:00", seconds=1.0, rows={}, **place)
+            end = ev.RunDone(at="2026-01-01T00:00:02+00:00", computed=1, reused=0, seconds=2.0)
+            events += [done, end]
         (files / "events.jsonl").write_text(
-            "".join(json.dumps(event) + "\n" for event in events) + '{"at": "cut o'
+            "".join(json.dumps(as_json(event)) + "\n" for event in events) + '{"at": "cut o'
         )
     return store.folder
 

@@ -78,7 +78,7 @@ def cli(ctx: click.Context, debug: bool) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Entry point of the `toolkit` command: exits with the codes of the documentation."""
-    from toolkit.errors import ToolkitError
+    from toolkit.errors import Interrupted, ToolkitError
     from toolkit.terminal import echo
 
     try:
@@ -91,6 +91,9 @@ def main(args: list[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         sys.exit(130)
+    except Interrupted as error:
+        echo(f"Interrupted: {error}", err=True)
+        sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)

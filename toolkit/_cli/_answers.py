@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolkit._cli._text import columns, json_option, store_option
+from toolkit._cli._text import Styled, columns, json_option, store_option
+from toolkit.terminal import echo, echo_data
 
 if TYPE_CHECKING:
     import polars as pl
@@ -103,7 +104,7 @@ def show(answer: Answer, asked: Asked) -> None:
     if asked.form == "json":
         click.echo(json.dumps(rows, indent=1))
     elif asked.form == "csv":
-        click.echo(_csv(answer.heads, rows), nl=False)
+        echo_data(_csv(answer.heads, rows), nl=False)
     elif asked.form == "parquet":
         _write_parquet(answer, asked)
     else:
@@ -114,7 +115,7 @@ def show(answer: Answer, asked: Asked) -> None:
             nl=bool(answer.above or rows),
         )
     if not rows:
-        click.echo(answer.why, err=True)
+        echo(answer.why, err=True)
     elif answer.total is None:
         click.echo(f"{len(rows):,} rows, and there are more: --k N", err=True)
     elif answer.total > len(rows):
@@ -172,15 +173,17 @@ def _table(answer: Answer, rows: Sequence[Row]) -> str:
     right = [
         head for head in heads if all(isinstance(row[head], int | float | None) for row in rows)
     ]
-    said = [f"{head}: {rows[0][head]}" for head in once if rows[0][head] is not None]
-    # Marked text holds terminal codes, whose line was cleaned when it was cut out.
-    cells = [
-        [row[head] if head == "text" else one_line(shown(row[head])) for head in heads]
-        for row in rows
+    said = [
+        f"{head}: {one_line(shown(rows[0][head]))}" for head in once if rows[0][head] is not None
     ]
+    cells = [[_cell(row[head]) for head in heads] for row in rows]
     return "".join(f"{words}\n" for words in ["   ".join(said)] if words) + columns(
         heads, cells, right=right
     )
+
+
+def _cell(value: Any) -> str:
+    return value if isinstance(value, Styled) else one_line(shown(value))
 
 
 def one_line(text: str) -> str:

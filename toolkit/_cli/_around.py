@@ -12,6 +12,7 @@ import click
 
 from toolkit._cli._answers import Asked, Row, one_line
 from toolkit._cli._query_run import Run
+from toolkit._cli._text import Styled
 
 BEFORE, AFTER = 16, 8
 """Tokens shown on each side of the one that is marked."""
@@ -27,6 +28,7 @@ def with_text(run: Run, hits: Sequence[Row], marked: bool) -> list[Row]:
 def _place(hit: Row, sample: Row, marked: bool) -> Row:
     at, pieces = hit["position"], sample["pieces"]
     text = around(sample["text"], pieces, at, _bright if marked else "[{}]".format)
+    text = Styled(text) if marked else text
     return {**hit, "token": piece_at(pieces, at), "unit": sample["unit"], "text": text}
 
 

@@ -17,10 +17,10 @@ from toolkit._cli._answers import Asked, Row
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from toolkit._run.run_folder import Tally
+    from toolkit._run.progress import RunProgress
     from toolkit.ledger import RunRow, StepRow
     from toolkit_store import RunView, Store
-    from toolkit_store.query.run_rows import RunRows
+    from toolkit_store.query.committed_rows import CommittedRows
 
 BATCH_ROWS = 100_000
 """Rows read at a time: the activations of a large run do not fit in memory at once."""
@@ -67,11 +67,11 @@ class Run:
             yield self.store.read(table, keys, wanted)
 
     @cached_property
-    def rows(self) -> RunRows:
+    def rows(self) -> CommittedRows:
         """The rows of the run's steps."""
-        from toolkit_store.query.run_rows import RunRows
+        from toolkit_store.query.committed_rows import CommittedRows
 
-        return RunRows(self.store, self.steps)
+        return CommittedRows(self.store, self.steps)
 
     def read_stages(
         self,
@@ -245,8 +245,9 @@ def open_run(asked: Asked, name: str | None = None) -> Run:
     about it on stderr.
     """
     from toolkit._cli.status import alive
-    from toolkit._run.events import read_events
-    from toolkit._run.run_folder import find_run, run_folder, store_folder, tally
+    from toolkit._run.event_log import read_events
+    from toolkit._run.progress import progress_of
+    from toolkit._run.run_folder import find_run, run_folder, store_folder
     from toolkit.errors import BadInput
     from toolkit_store import open_store
 
@@ -257,21 +258,21 @@ def open_run(asked: Asked, name: str | None = None) -> Run:
         raise BadInput(f"{folder} holds no runs yet. Start one: toolkit run SPEC")
     wanted = name or asked.run
     name = states[-1].run if wanted is None else find_run(folder, wanted)
-    told = tally(read_events(run_folder(folder, name)))
+    progress = progress_of(read_events(run_folder(folder, name)))
     row = next((row for row in states if row.run == name), None)
-    steps = store.steps(sorted({*(row.steps if row else ()), *told.keys}))
-    run = Run(name, folder, store, steps, row or _started(name, told))
+    steps = store.steps(sorted({*(row.steps if row else ()), *progress.keys}))
+    run = Run(name, folder, store, steps, row or _started(name, progress))
     if wanted is None and len(states) > 1:
         click.echo(f"run: {name}, the newest of {len(states)}", err=True)
     state = (
-        told.state
+        progress.state
         if row is None
         else "dead"
         if row.state == "running" and not alive(row)
         else row.state
     )
     if state != "done":
-        total = (row.total if row else None) or told.total
+        total = (row.total if row else None) or progress.planned
         click.echo(
             f"partial: run {name} is {state}; {len(run.steps)} of {total or '?'} steps are "
             "committed",
@@ -280,7 +281,7 @@ def open_run(asked: Asked, name: str | None = None) -> Run:
     return run
 
 
-def _started(name: str, told: Tally) -> RunRow:
+def _started(name: str, progress: RunProgress) -> RunRow:
     """The state of a run that has written none yet."""
     from toolkit.ledger import RunRow
 
@@ -288,10 +289,10 @@ def _started(name: str, told: Tally) -> RunRow:
         run=name,
         seq=0,
         name=name,
-        state=told.state,
-        at=told.started,
+        state=progress.state,
+        at=progress.started,
         done=0,
-        total=told.total,
+        total=progress.planned,
         note="",
         steps=(),
         pid=0,

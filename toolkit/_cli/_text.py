@@ -30,9 +30,16 @@ def json_option(function: Function) -> Function:
     )
 
 
+class Styled(str):
+    """Text with styles for a terminal, put there by us: what it shows was made printable before."""
+
+
 def columns(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> str:
     """A table in plain text, one line per row; the columns named in `right` are aligned right."""
-    lines = [[cell(text) for text in line] for line in (heads, *rows)]
+    lines = [
+        [text if isinstance(text, Styled) else cell(text) for text in line]
+        for line in (heads, *rows)
+    ]
     widths = [max(len(line[at]) for line in lines) for at in range(len(heads))]
     aligned = [
         [

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from toolkit._cli._options import Asked, spec_options
+from toolkit._cli._options import spec_options
+from toolkit._run.options import RunOptions
 from toolkit.terminal import echo
 
 if TYPE_CHECKING:
@@ -17,14 +18,14 @@ if TYPE_CHECKING:
 @click.command("check")
 @click.argument("target", metavar="SPEC|RUN_ID")
 @spec_options
-def command(target: str, asked: Asked) -> None:
+def command(target: str, options: RunOptions, as_json: bool) -> None:
     """Say whether a spec is right: keys, parts, values, tables. Nothing is run and no store is
     opened.
     """
-    from toolkit._cli._options import load_plan
+    from toolkit import _flow
 
-    plan, _, _ = load_plan(target, asked)
-    if asked.as_json:
+    plan = _flow.plan(target, options).plan
+    if as_json:
         stages = [
             {"id": stage.id, "part": stage.part.name, "needs": list(stage.needs)}
             for stage in plan.stages

@@ -182,7 +182,7 @@ def _free(place: Path) -> int:
 
 
 def _store(folder: Path) -> Iterator[Finding]:
-    from toolkit._run.run_folder import again
+    from toolkit._run.run_folder import resume_command
     from toolkit.errors import ToolkitError
     from toolkit_store import open_store
 
@@ -207,7 +207,9 @@ def _store(folder: Path) -> Iterator[Finding]:
     )
     for run in dead:
         yield Finding(
-            f"run {run}", "was cut off; its process is gone", f"Continue with: {again(run, folder)}"
+            f"run {run}",
+            "was cut off; its process is gone",
+            f"Continue with: {resume_command(run, folder)}",
         )
 
 

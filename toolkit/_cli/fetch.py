@@ -8,30 +8,31 @@ import sys
 
 import click
 
-from toolkit._cli._options import Asked, spec_options
+from toolkit._cli._options import spec_options
+from toolkit._run.options import RunOptions
 from toolkit.terminal import echo
 
 
 @click.command("fetch")
 @click.argument("target", metavar="SPEC|RUN_ID")
 @spec_options
-def command(target: str, asked: Asked) -> None:
+def command(target: str, options: RunOptions, as_json: bool) -> None:
     """Download the model and SAEs of a spec into the hub's cache, and check that the files are
     whole.
 
     The same command goes on with what was cut off. With HF_HUB_OFFLINE set, nothing is fetched and
     what is there is checked.
     """
-    from toolkit._cli._options import load_plan
+    from toolkit import _flow
     from toolkit._plan.fetch import Screen, downloads_of, fetch_all, loadables_of
 
-    plan, _, _ = load_plan(target, asked)
+    plan = _flow.plan(target, options).plan
     found = []
     for one in fetch_all(downloads_of(loadables_of(plan)), Screen(sys.stderr)):
         found.append({**dataclasses.asdict(one), "folder": str(one.folder)})
-        if not asked.as_json:
+        if not as_json:
             echo(one.sentence())
-    if asked.as_json:
+    if as_json:
         echo(json.dumps({"ok": True, "downloads": found}))
     elif not found:
         echo(f"{target}: nothing to fetch; its model and SAEs are not on the hub.")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from toolkit._cli._options import Asked, spec_options
+from toolkit._cli._options import spec_options
+from toolkit._run.options import RunOptions
 from toolkit.terminal import echo
 
 
@@ -17,15 +18,16 @@ from toolkit.terminal import echo
     "--out", type=click.Path(path_type=Path), help="Default: the spec's name with .lock.json."
 )
 @spec_options
-def command(target: str, asked: Asked, out: Path | None) -> None:
+def command(target: str, options: RunOptions, out: Path | None, as_json: bool) -> None:
     """Write the revisions and digests of models, SAEs and data that a spec resolves to, and the
     versions of all parts.
     """
-    from toolkit._cli._options import load_plan
+    from toolkit import _flow
     from toolkit._plan.lock import make_lock
-    from toolkit._run.job_folder import write_text
+    from toolkit._run.atomic import write_text
 
-    plan, parts, _ = load_plan(target, asked)
+    planned = _flow.plan(target, options)
+    plan, parts = planned.plan, planned.parts
     text = json.dumps(make_lock(plan, parts), indent=1, sort_keys=True) + "\n"
     path = out or Path(target).with_suffix(".lock.json")
     write_text(path, text)

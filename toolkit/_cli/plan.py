@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from toolkit._cli._options import Asked, spec_options
+from toolkit._cli._options import spec_options
 from toolkit._cli._text import columns, duration, size
+from toolkit._run.options import RunOptions
 from toolkit.costs import Cost
 from toolkit.terminal import echo
 
@@ -18,27 +19,28 @@ from toolkit.terminal import echo
 @click.command("plan")
 @click.argument("target", metavar="SPEC|RUN_ID")
 @spec_options
-def command(target: str, asked: Asked) -> None:
+def command(target: str, options: RunOptions, as_json: bool) -> None:
     """Say what will run: stages, steps, what the store has already and why the rest is computed."""
-    from toolkit._cli._options import again, load_plan
-    from toolkit._plan.costs import check_disk, total_of
+    from toolkit import _flow
+    from toolkit._plan.costs import total_of
+    from toolkit._run.disk import check_disk
     from toolkit._run.forecast import annotate
     from toolkit._run.run_folder import store_folder
 
-    plan, _, _ = load_plan(target, asked)
-    rows = annotate(plan, store_folder(asked.store))
+    plan = _flow.plan(target, options).plan
+    rows = annotate(plan, store_folder(options.store))
     total = total_of(row["cost"] for row in rows)
-    if asked.as_json:
+    if as_json:
         sinks = [sink.name for sink in plan.sinks]
         echo(json.dumps({"run": plan.run, "stages": rows, "sinks": sinks, "total": asdict(total)}))
     else:
         echo(
             _headline(
-                plan.run, len(rows), again(target, asked), all(row["why"] == "-" for row in rows)
+                plan.run, len(rows), options.command(target), all(row["why"] == "-" for row in rows)
             )
         )
         _show(rows, total)
-    check_disk(plan, [total], [total_of(row["whole"] for row in rows)], store_folder(asked.store))
+    check_disk(plan, [total], [total_of(row["whole"] for row in rows)], store_folder(options.store))
 
 
 def _headline(run: str, stages: int, command: str, all_there: bool) -> str:

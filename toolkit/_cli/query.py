@@ -17,6 +17,7 @@ from toolkit._cli._answers import Answer, Asked, Row, answered, answered_of_runs
 from toolkit._cli._around import is_terminal, marked_in, piece_at, places_asked, shaded, with_text
 from toolkit._cli._feature_rows import PLACE, pivoted, ranked_lines, ranking_entries, stat_heads
 from toolkit._cli._query_run import Run, first_rows, listing, open_run, sorted_by
+from toolkit.terminal import echo
 
 EFFECTS = ("arm", "outcome", "probability", "effect", "low", "high", "p", "q", "kl")
 SUMMARY = "*"
@@ -149,13 +150,20 @@ def diff(asked: Asked, first: str, second: str, space: str | None, layer: int | 
     """
     import polars as pl
 
-    from toolkit_store.query.diff import diff_views
+    from toolkit_store.query.diff import common_spaces, diff_views
 
     runs = open_run(asked, first), open_run(asked, second)
     heads = ("address", "count_a", "count_b", "rate_a", "rate_b", "change", "max_a", "max_b")
     if missing := next((run for run in runs if not run.stages("activations")), None):
         return Answer(heads, [], 0, missing.why("activations"))
-    found = diff_views(runs[0].view, runs[1].view, _in_both(runs, space, layer))
+    common = common_spaces(runs[0].view, runs[1].view, _in_both(runs, space, layer))
+    addresses = {row["space"]: row["address"] for row in runs[0].spaces}
+    left_out = [f"{addresses[id]}: {reason}" for id, reason in common.left_out.items()]
+    for line in left_out:
+        echo(f"left out: {line}", err=True)
+    if not common.spaces:
+        return Answer(heads, [], 0, "The two runs have no space that both looked at alike.")
+    found = diff_views(runs[0].view, runs[1].view, common.spaces)
     ranked = found.filter(pl.col("change") != 0)
     rows = [
         {**row, "address": runs[0].label(row["space"], row["feature"])}

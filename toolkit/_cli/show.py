@@ -28,22 +28,24 @@ def command(run: str, as_json: bool, store: str | None) -> None:
 
 def describe(store: Path, run: str) -> dict[str, Any]:
     """The facts of a run, as `--json` prints them."""
-    from toolkit._run.events import read_events
+    from toolkit._run.event_log import read_events
     from toolkit._run.manifest import read_manifest
-    from toolkit._run.run_folder import run_folder, tally
+    from toolkit._run.progress import progress_of
+    from toolkit._run.run_folder import run_folder
     from toolkit_store import open_store
 
     folder = run_folder(store, run)
-    manifest, events = read_manifest(folder), read_events(folder)
-    told, opened = tally(events), open_store(store, read_only=True)
+    manifest, progress = read_manifest(folder), progress_of(read_events(folder))
+    opened = open_store(store, read_only=True)
     states = opened.run_states(run)
     rows: Counter[str] = Counter()
-    for step in opened.steps(sorted({key for row in states for key in row.steps} | set(told.keys))):
+    for step in opened.steps(
+        sorted({key for row in states for key in row.steps} | set(progress.keys))
+    ):
         rows.update(step.tables)
     sinks = [
-        {key: event.get(key) for key in ("sink", "folder", "hashes")}
-        for event in events
-        if event["event"] == "sink_written"
+        {"sink": event.sink, "folder": event.folder, "hashes": dict(event.hashes)}
+        for event in progress.sinks
     ]
     return {
         **{
@@ -55,17 +57,19 @@ def describe(store: Path, run: str) -> dict[str, Any]:
                 "toolkit",
                 "spec_path",
                 "seed",
-                "executor",
                 "host",
             )
         },
-        "state": states[-1].state if states else told.state,
+        "executors": ", ".join(
+            str(pool.get("executor")) for pool in manifest.get("executors") or ()
+        ),
+        "state": states[-1].state if states else progress.state,
         "model": (manifest.get("model") or {}).get("name"),
         "saes": (manifest.get("saes") or {}).get("name"),
         "stages": [
             {key: stage.get(key) for key in ("id", "part", "version", "needs", "key")}
             | {
-                state: told.count(state, str(stage.get("id")))
+                state: progress.count(state, str(stage.get("id")))
                 for state in ("computed", "reused", "failed")
             }
             for stage in manifest.get("stages") or ()

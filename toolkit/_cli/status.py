@@ -16,6 +16,7 @@ import click
 from toolkit._cli._text import columns, duration, json_option, size, store_option
 
 if TYPE_CHECKING:
+    from toolkit._run.progress import RunProgress, StageCounts
     from toolkit.ledger import RunRow
 
 HEADS = ("RUN", "STATE", "DONE", "%", "RATE", "ETA", "SIZE", "STARTED", "NOTE")
@@ -23,27 +24,25 @@ HEADS = ("RUN", "STATE", "DONE", "%", "RATE", "ETA", "SIZE", "STARTED", "NOTE")
 
 @dataclass(frozen=True)
 class RunView:
-    """One run as `status` and `runs` show it. `rate` is steps a minute in this session, reused ones
-    left out.
-    """
+    """One run as `status` and `runs` show it."""
 
     run: str
     name: str
     state: str
     done: int
     total: int | None
+    """The number of steps; None until every stage is expanded."""
+    percent: int
+    """The done part of the run, in which each stage weighs the same: it never falls."""
     rate: float | None
+    """Steps per minute in this session, reused ones left out."""
     eta_s: float | None
+    """Seconds until the steps that are known now are done."""
     bytes: int
     started: str
     note: str
     phase: str = ""
     stages: dict[str, dict[str, int]] = field(default_factory=dict)
-
-    @property
-    def percent(self) -> str:
-        """Share of the steps that are done, or `-` while their number is unknown."""
-        return f"{100 * self.done / self.total:.0f}" if self.total else "-"
 
 
 @click.command("status")
@@ -96,38 +95,46 @@ def alive(row: RunRow) -> bool:
 
 
 def _view(folder: Path, row: RunRow) -> RunView:
-    from datetime import UTC, datetime
-
-    from toolkit._run.events import read_events
-    from toolkit._run.run_folder import again, folder_bytes, run_folder, seconds_between, tally
+    from toolkit._run.event_log import read_events
+    from toolkit._run.events import now
+    from toolkit._run.progress import progress_of, seconds_between
+    from toolkit._run.run_folder import folder_bytes, resume_command, run_folder
 
     files = run_folder(folder, row.run)
-    told = tally(read_events(files))
-    dead = row.state == "running" and not alive(row)
-    running = row.state == "running" and not dead
-    done = max(row.done, told.done) if running or dead else row.done
-    total = row.total or told.total or (sum(told.planned.values()) or None)
-    spent = seconds_between(told.session, datetime.now(UTC).isoformat() if running else told.last)
-    rate = 60 * told.done_in_session / spent if told.done_in_session and spent else None
-    stages = {
-        stage: {"planned": told.planned.get(stage, 0)}
-        | {state: told.count(state, stage) for state in ("computed", "reused", "running", "failed")}
-        for stage in dict.fromkeys([*told.planned, *(step.stage for step in told.steps.values())])
-    }
+    progress = progress_of(read_events(files))
+    state, note = row.state, row.note
+    if state == "running" and not alive(row):
+        state = "interrupted" if progress.state == "interrupted" else "dead"
+        note = f"continue with: {resume_command(row.run, folder)}"
+    running = state == "running"
+    unfinished = row.state == "running"
+    spent = seconds_between(progress.session, now() if running else progress.last)
+    computed = progress.done_in_session
     return RunView(
         run=row.run,
         name=row.name,
-        state="dead" if dead else row.state,
-        done=done,
-        total=total,
-        rate=rate,
-        eta_s=60 * (total - done) / rate if running and total and rate else None,
+        state=state,
+        done=max(row.done, progress.done) if unfinished else row.done,
+        total=row.total or _total(progress),
+        percent=100 if state == "done" else int(100 * progress.share),
+        rate=60 * computed / spent if computed and spent else None,
+        eta_s=progress.seconds_left(now()) if running else None,
         bytes=folder_bytes(files),
-        started=told.started or row.at,
-        note=f"continue with: {again(row.run, folder)}" if dead else row.note,
-        phase=told.phase if running else "",
-        stages=stages,
+        started=progress.started or row.at,
+        note=note,
+        phase=progress.phase if running else "",
+        stages={name: _counts(stage) for name, stage in progress.stages.items()},
     )
+
+
+def _total(progress: RunProgress) -> int | None:
+    """The number of steps, once every stage is expanded."""
+    return None if progress.open_stages or not progress.planned else progress.planned
+
+
+def _counts(stage: StageCounts) -> dict[str, int]:
+    names = ("planned", "computed", "reused", "running", "failed")
+    return {name: getattr(stage, name) for name in names}
 
 
 def _json(found: list[RunView], wanted: str | None, lines: bool) -> str:
@@ -150,8 +157,8 @@ def _cells(view: RunView) -> tuple[str, ...]:
     return (
         view.run,
         view.state,
-        f"{view.done}/{view.total if view.total is not None else '?'}",
-        view.percent,
+        f"{view.done}/{'?' if view.total is None else view.total}",
+        f"{view.percent}",
         f"{view.rate:.1f}/min" if view.rate else "-",
         duration(view.eta_s),
         size(view.bytes),

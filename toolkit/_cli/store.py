@@ -13,6 +13,7 @@ import click
 
 from toolkit._cli._text import columns, json_option, size, store_option
 from toolkit.addresses import layer_of
+from toolkit.terminal import echo
 
 if TYPE_CHECKING:
     from toolkit._cli._query_run import Run
@@ -61,7 +62,7 @@ def init(values: str | None, store: str | None) -> None:
     from toolkit_store import open_store
 
     made = open_store(store_folder(store), create=True, values=values)
-    click.echo(f"{made.uri} keeps values as {'float16' if made.database.half else 'float32'}")
+    echo(f"{made.uri} keeps values as {'float16' if made.database.half else 'float32'}")
 
 
 # --- keeping house ---
@@ -82,7 +83,7 @@ def check(as_json: bool, store: str | None) -> None:
             *(f"WRONG  {problem}" for problem in found.problems),
             *(f"note   {note}" for note in found.notes),
         ]
-        click.echo("\n".join([*lines, _looked_at(found)]))
+        echo("\n".join([*lines, _looked_at(found)]))
     if found.problems:
         click.echo(
             "Restore these files from a copy of the store, or run the spec again with a new store.",
@@ -167,7 +168,7 @@ def project(
             dims,
             run=found.id,
         )
-        click.echo(
+        echo(
             f"{space['address']}: "
             + (f"{decoder.width:,} features" if new else "they are there already")
         )
@@ -196,7 +197,7 @@ def _report(found: CleanReport, as_json: bool) -> None:
         return
     rows = [(name, f"{count:,}") for name, count in found.rows.items()]
     table = [columns(("TABLE", "ROWS REMOVED"), rows, right=("ROWS REMOVED",))] if rows else []
-    click.echo("\n".join([*table, f"{found.files:,} files fewer, {size(found.bytes)} less"]))
+    echo("\n".join([*table, f"{found.files:,} files fewer, {size(found.bytes)} less"]))
 
 
 # --- other programs' formats ---
@@ -259,7 +260,7 @@ def export(form: str, folder: Path, run: str | None, store: str | None, **given:
     found = open_run(Asked(run, store, "text", 1))
     files = export_run(_tables(found), form, folder, **_export_options(found, given))
     total = sum(path.stat().st_size for path in files)
-    click.echo(f"run {found.id}: {len(files):,} files, {size(total)}, in {folder}")
+    echo(f"run {found.id}: {len(files):,} files, {size(total)}, in {folder}")
 
 
 @command.command("import")
@@ -303,7 +304,7 @@ def import_(form: str, folder: Path, run: str | None, store: str | None, **given
     if form in ATTACHED:
         found = open_run(Asked(run, store, "text", 1))
         options |= {"run": _tables(found, target)} | _spaces(found, options)
-    click.echo(f"run {import_run(target, form, folder, **options)}")
+    echo(f"run {import_run(target, form, folder, **options)}")
 
 
 def _check_options(

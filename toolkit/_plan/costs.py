@@ -1,21 +1,14 @@
-"""What a plan will cost, from configs and headers: stage by stage, together, and whether there is
-room for it.
-"""
+"""What a plan will cost, from configs and headers: stage by stage and together."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit._plan.plan import is_source
 from toolkit._plan.texts import facts, workload
-from toolkit._run.run_folder import at_uri
-from toolkit._run.sinks import sink_folder
 from toolkit.costs import Cost, Workload
-from toolkit.errors import Refused
 from toolkit.parts import SourcePart
 
 if TYPE_CHECKING:
@@ -156,34 +149,6 @@ def rows_of(todo: Sequence[Step], samples: pa.Table) -> pa.Table:
     return pa.concat_tables(
         [samples.slice(0, 0), *(samples.slice(first, last - first) for first, last in ranges)]
     )
-
-
-def check_disk(plan: Plan, left: Iterable[Cost], whole: Iterable[Cost], store: Path) -> None:
-    """Refuse what cannot be written: rows that are `left` to store here, and files of sinks, which
-    are of the `whole` workload.
-    """
-    if not at_uri(store):
-        advice = "Free some space, take fewer samples or SAEs, or name another store with --store."
-        _check(store, sum(left, Cost()).disk, "the store", advice)
-    total = sum(whole, Cost())
-    for sink in plan.sinks:
-        if sink.part.disk:
-            _check(
-                sink_folder(plan, sink),
-                sink.part.disk(sink.params, total),
-                f"sink '{sink.name}'",
-                sink.part.disk_advice,
-            )
-
-
-def _check(folder: Path, wanted: int, what: str, advice: str) -> None:
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    free = shutil.disk_usage(there).free
-    if wanted > free:
-        raise Refused(
-            f"{what} would take about {wanted / 2**30:,.3g} GiB in {folder}, and "
-            f"{free / 2**30:,.3g} GiB are free there. {advice}"
-        )
 
 
 def as_row(stage: Stage, load: Workload | None) -> dict[str, Any] | None:

@@ -9,10 +9,10 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from toolkit.ledger import key_of as key_of
+
 if TYPE_CHECKING:
     import pyarrow as pa
-
-TAG = "k1"
 
 
 def canonical(material: Mapping[str, Any]) -> str:
@@ -20,11 +20,6 @@ def canonical(material: Mapping[str, Any]) -> str:
     return json.dumps(
         material, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
-
-
-def key_of(text: str) -> str:
-    """The key of a canonical text."""
-    return f"{TAG}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 
 def digest_of(table: pa.Table) -> str:

@@ -9,16 +9,27 @@ steps before it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from toolkit._plan.keys import canonical, digest_of, key_of
+from toolkit._plan.labels import check_labels
 from toolkit._plan.resolve import Loadable, Resolved, SpecPath, part_at
 from toolkit._plan.texts import text_ranges
 from toolkit._spec.spec import EXAMINE, LoadedSpec, validate_params
-from toolkit.errors import SpecError, choices, nearest
+from toolkit.errors import BadInput, SpecError, choices, nearest
 from toolkit.ledger import StepRow
-from toolkit.parts import UNHASHED, Identity, ModelPart, SaePart, SinkPart, SourcePart, StagePart
+from toolkit.parts import (
+    UNHASHED,
+    ExecutorPart,
+    Identity,
+    ModelPart,
+    SaePart,
+    SinkPart,
+    SourcePart,
+    StagePart,
+)
+from toolkit.secrets import NONE, Secrets, keyed_hash
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,6 +64,9 @@ class Stage:
     after: tuple[str, ...] = ()
     gate: str | None = None
     unloaded: bool = False
+    on: str = ""
+    """The executor whose workers compute it; enters no key."""
+    hidden: Mapping[str, Any] = field(default_factory=dict)
 
     def writes(self) -> tuple[str, ...]:
         """The tables that it writes with its params."""
@@ -84,7 +98,7 @@ class Stage:
             return False
         return self.part.steps.sample_limit is not None or self.split_size() is not None
 
-    def warmth(self) -> str:
+    def loaded_key(self) -> str:
         """Equal for stages that can share a worker's loaded model and SAEs."""
         loaded = None if self.unloaded else self.model
         return canonical({"model": loaded and loaded.job(), "saes": self.saes and self.saes.job()})
@@ -105,13 +119,19 @@ class Stage:
             "files": self.files and self.files.digest,
         }
 
+    def recorded_params(self) -> dict[str, Any]:
+        """The params as they may be written down: environment values as the spec refers to them."""
+        return {**self.params.model_dump(mode="json"), **self.hidden}
+
     def _hashed_params(self) -> dict[str, Any]:
-        """Without the size of a step and what a part marked as unable to change results."""
+        """Without the size of a step and what a part marked as unable to change results; with a
+        keyed hash for what the environment gave.
+        """
         fields = type(self.params).model_fields
         out = {name for name, field in fields.items() if field.json_schema_extra == UNHASHED}
         out.add(self.part.steps.size or "")
         return {
-            name: value
+            name: keyed_hash(canonical({name: value})) if name in self.hidden else value
             for name, value in self.params.model_dump(mode="json").items()
             if name not in out
         }
@@ -127,6 +147,14 @@ class Sink:
 
 
 @dataclass(frozen=True)
+class Executor:
+    """An executor, bound to the params that the spec gives it."""
+
+    part: ExecutorPart
+    params: BaseModel
+
+
+@dataclass(frozen=True)
 class Plan:
     """Stages in an order in which each follows what it needs."""
 
@@ -134,6 +162,9 @@ class Plan:
     run: str
     stages: tuple[Stage, ...]
     sinks: tuple[Sink, ...]
+    secrets: Secrets = NONE
+    executors: Mapping[str, Executor] = field(default_factory=dict)
+    """Those that the spec's `executors`, a stage's `on` or `--on` names."""
 
     @property
     def name(self) -> str:
@@ -161,15 +192,18 @@ class Step:
     last: int | None = None
 
 
-def make_plan(resolved: Resolved, parts: Parts) -> Plan:
+def make_plan(resolved: Resolved, parts: Parts, on: str = "local") -> Plan:
     """Bind every stage to its part, check that tables reach the stages that read them, and put them
-    in order.
+    in order. `on` is the executor of the stages that name none.
     """
     loaded = resolved.loaded
-    stages = _stages(resolved, parts)
+    stages = tuple(replace(stage, on=stage.on or on) for stage in _stages(resolved, parts))
     _check_tables(loaded, stages)
+    check_labels(loaded, stages)
     sinks = tuple(_sinks(loaded, parts))
-    return Plan(loaded, _run_id(resolved, stages), stages, sinks)
+    executors = _executors(loaded, parts, stages)
+    run = _run_id(resolved, stages)
+    return Plan(loaded, run, stages, sinks, resolved.secrets(), executors)
 
 
 def _stages(resolved: Resolved, parts: Parts) -> tuple[Stage, ...]:
@@ -202,7 +236,7 @@ def _add_source(
     loaded, spec = resolved.loaded, resolved.loaded.spec
     part = part_at(loaded, parts, "source", at, ref.uses)
     params = validate_params(
-        loaded, part.params, ref.with_, (*at, "with"), f"source part '{part.name}'"
+        loaded, part.params, ref.with_, (*at, "with"), f"source part '{part.name}'", parts
     )
     before = _drawn_from(resolved, parts, at, ref)
     into.update({stage.id: stage for stage in before})
@@ -219,6 +253,7 @@ def _add_source(
         model,
         None,
         resolved.files.get(at),
+        hidden=loaded.written((*at, "with"), params),
     )
 
 
@@ -257,12 +292,13 @@ def _stage(
     loaded, spec, at = resolved.loaded, resolved.loaded.spec, ("stages", number)
     part = part_at(loaded, parts, "stage", at, stage.uses)
     params = validate_params(
-        loaded, part.params, stage.with_, (*at, "with"), f"stage part '{part.name}'"
+        loaded, part.params, stage.with_, (*at, "with"), f"stage part '{part.name}'", parts
     )
     named = f"{stage.id}.{SAMPLES}" if stage.samples else SAMPLES
     model = _loadable(resolved, "model", at, part.uses_model, stage.id)
     saes = _loadable(resolved, "saes", at, part.uses_saes, stage.id)
     _check_fit(loaded, at, model, saes)
+    _check_params(loaded, at, part, params, model)
     source = (
         (named,) if named in sources and set(part.reads) & set(sources[named].part.writes) else ()
     )
@@ -276,6 +312,8 @@ def _stage(
         _limit(spec) if part.steps.units else None,
         model,
         saes,
+        on=stage.on or "",
+        hidden=loaded.written((*at, "with"), params),
     )
 
 
@@ -316,6 +354,20 @@ def _check_fit(
         )
 
 
+def _check_params(
+    loaded: LoadedSpec,
+    at: SpecPath,
+    part: StagePart,
+    params: BaseModel,
+    model: Loadable[ModelPart] | None,
+) -> None:
+    """Refuse what the part itself says cannot work on this model."""
+    facts = model.identity.facts if model else {}
+    problem = part.check(params, facts) if part.check else None
+    if problem:
+        raise SpecError(f"{loaded.where((*at, 'with'))}: {'.'.join(map(str, at))}.with: {problem}")
+
+
 def _limit(spec: Spec) -> int | None:
     return spec.limit.units if spec.limit else None
 
@@ -349,7 +401,14 @@ def _examinations(resolved: Resolved, parts: Parts, stages: Sequence[Stage]) -> 
         id = EXAMINE if not found else f"{EXAMINE}.{len(found) + 1}"
         needs = (_read_by(resolved.loaded, number, stage),)
         found[about] = replace(
-            stage, id=id, part=part, params=part.params(), needs=needs, limit=None, gate=mode
+            stage,
+            id=id,
+            part=part,
+            params=part.params(),
+            needs=needs,
+            limit=None,
+            gate=mode,
+            hidden={},
         )
     return list(found.values())
 
@@ -434,10 +493,36 @@ def _sinks(loaded: LoadedSpec, parts: Parts) -> list[Sink]:
         at: SpecPath = ("sinks", number)
         part = part_at(loaded, parts, "sink", at, ref.uses)
         params = validate_params(
-            loaded, part.params, ref.with_, (*at, "with"), f"sink part '{part.name}'"
+            loaded, part.params, ref.with_, (*at, "with"), f"sink part '{part.name}'", parts
         )
         sinks.append(Sink(ref.name or f"{ref.uses}-{number}", part, params))
     return sinks
+
+
+def _executors(loaded: LoadedSpec, parts: Parts, stages: Sequence[Stage]) -> dict[str, Executor]:
+    """The executors that are named anywhere, with their params; one that is not installed is
+    refused.
+    """
+    named: dict[str, SpecPath] = {name: ("executors", name) for name in loaded.spec.executors}
+    for number, stage in enumerate(loaded.spec.stages):
+        if stage.on is not None:
+            named.setdefault(stage.on, ("stages", number, "on"))
+    executors = {}
+    for name in dict.fromkeys([*named, *(stage.on for stage in stages)]):
+        try:
+            part = parts.get("executor", name)
+        except BadInput as error:
+            if name not in named:
+                raise
+            at = named[name]
+            field = ".".join(map(str, at))
+            raise SpecError(f"{loaded.where(at)}: {field}: {error}") from None
+        assert isinstance(part, ExecutorPart)
+        given = loaded.spec.executors.get(name, {})
+        at = ("executors", name)
+        params = validate_params(loaded, part.params, given, at, f"executor '{name}'", parts)
+        executors[name] = Executor(part, params)
+    return executors
 
 
 def _run_id(resolved: Resolved, stages: tuple[Stage, ...]) -> str:
@@ -449,6 +534,11 @@ def _run_id(resolved: Resolved, stages: tuple[Stage, ...]) -> str:
         for name, value in resolved.loaded.data.items()
         if name not in ("executors", "question", "description")
     }
+    if isinstance(recorded.get("stages"), list):  # where a stage is computed makes no other run
+        recorded["stages"] = [
+            {name: value for name, value in stage.items() if name != "on"}
+            for stage in recorded["stages"]
+        ]
     material = {"spec": recorded, "stages": [[stage.id, stage.material()] for stage in stages]}
     return f"{resolved.loaded.spec.name}-{key_of(canonical(material)).split('-')[1][:8]}"
 

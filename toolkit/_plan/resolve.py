@@ -10,13 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from toolkit._spec.spec import LoadedSpec, load_spec, validate_params
 from toolkit.errors import BadInput, DataError, SpecError
 from toolkit.parts import Identity, ModelPart, SaePart, SourcePart
+from toolkit.secrets import Secrets, keyed_hash
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -60,6 +61,10 @@ class Resolved:
     files: Mapping[SpecPath, Identity]
     upstream: Mapping[SpecPath, Resolved]
 
+    def secrets(self) -> Secrets:
+        """The environment values of this spec and those that it draws from."""
+        return self.loaded.secrets.united(other.secrets() for other in self.upstream.values())
+
 
 def resolve(
     loaded: LoadedSpec, parts: Parts, overlays: Sequence[Path] = (), sets: Sequence[str] = ()
@@ -94,10 +99,23 @@ def _loadable(
 ) -> Loadable[Any]:
     part: ModelPart | SaePart = part_at(loaded, parts, kind, at, ref.uses)
     params = validate_params(
-        loaded, part.params, ref.with_, (*at, "with"), f"{kind} part '{part.name}'"
+        loaded, part.params, ref.with_, (*at, "with"), f"{kind} part '{part.name}'", parts
     )
     with _placed_errors(loaded, at, ref):
-        return Loadable(part, params, part.identify(params))
+        identity = _without_secrets(part.identify(params), loaded.secrets)
+        return Loadable(part, params, identity)
+
+
+def _without_secrets(identity: Identity, secrets: Secrets) -> Identity:
+    """An identity is recorded with every row; what came from the environment is not."""
+    digest = identity.digest
+    return replace(
+        identity,
+        name=secrets.hide(identity.name),
+        revision=secrets.hide(identity.revision),
+        digest=digest if secrets.hide(digest) == digest else keyed_hash(digest),
+        facts=secrets.hide_in(identity.facts),
+    )
 
 
 @contextmanager
@@ -149,10 +167,10 @@ def _files(loaded: LoadedSpec, parts: Parts, at: SpecPath, ref: PartRef) -> Iden
     if part.identify is None:
         return None
     params = validate_params(
-        loaded, part.params, ref.with_, (*at, "with"), f"source part '{part.name}'"
+        loaded, part.params, ref.with_, (*at, "with"), f"source part '{part.name}'", parts
     )
     with _placed_errors(loaded, at, ref):
-        return part.identify(params, loaded.path.parent)
+        return _without_secrets(part.identify(params, loaded.path.parent), loaded.secrets)
 
 
 def _upstream(spec: Path, parts: Parts, overlays: Sequence[Path], sets: Sequence[str]) -> Resolved:

@@ -1,5 +1,5 @@
-"""A plan laid beside a store: for each stage its steps, how many are committed, and why the others
-would be computed.
+"""A plan compared with a store: for each stage its steps, how many are committed, and why the
+others would be computed.
 
 A stage whose inputs are not committed cannot be expanded: its steps are shown as unknown ("?")
 until then.
@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from toolkit._plan.costs import Loads, as_row, rows_of
 from toolkit._plan.plan import Plan, Stage, Step, is_source
 from toolkit._plan.power import power_of
-from toolkit._run.history import foretold, reason
+from toolkit._run.history import forecast_seconds, reason
 from toolkit._run.inputs import InputFiles
 from toolkit._run.run_folder import at_uri
-from toolkit._run.stage_progress import lay
+from toolkit._run.stage_progress import compare_with_store
 from toolkit.costs import Workload
 from toolkit.ledger import StepRow
 
@@ -83,19 +83,24 @@ def _store(folder: Path) -> Store | None:
 def _annotated(
     stage: Stage, store: Store, committed: dict[str, list[StepRow]], loads: Loads
 ) -> dict[str, Any]:
-    laid = lay(stage, store, committed)
-    if laid is None:
+    progress = compare_with_store(stage, store, committed)
+    if progress is None:
         missing = ", ".join(need for need in stage.needs if need not in committed)
         return _priced(_row(stage, "?", 0, f"waits for {missing}"), stage, loads.of(stage), loads)
-    todo, steps, there = laid.todo, len(laid.steps), len({row.key for row in laid.rows})
+    todo, steps = progress.todo, len(progress.steps)
+    there = len({row.key for row in progress.rows})
     if not todo:
         return _priced(_row(stage, str(steps), there, "-"), stage, None, loads)
     earlier = store.steps(experiment=stage.experiment, stage=stage.id)
     reasons = sorted({reason(step, earlier) for step in todo})
     row = _row(
-        stage, str(steps), there, "; ".join(reasons[:2]), foretold(len(todo), earlier, stage)
+        stage,
+        str(steps),
+        there,
+        "; ".join(reasons[:2]),
+        forecast_seconds(len(todo), earlier, stage),
     )
-    return _priced(row, stage, _left(stage, todo, laid.samples, loads), loads)
+    return _priced(row, stage, _left(stage, todo, progress.samples, loads), loads)
 
 
 def _left(

@@ -1,5 +1,5 @@
-"""What steps of earlier runs tell about those of a plan: how long they will take, and why they have
-to be computed.
+"""What the ledger's steps say about those of a plan: how long they will take, and why they have to
+be computed.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from toolkit.ledger import StepRow
 
 
-def foretold(todo: int, earlier: Sequence[StepRow], stage: Stage) -> float | None:
+def forecast_seconds(todo: int, earlier: Sequence[StepRow], stage: Stage) -> float | None:
     """Seconds of work that so many steps will take, from what the same part took on the same model
-    and SAEs; None without any.
+    and SAEs; None without any such step.
     """
     same = [
         row

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from toolkit._plan.plan import Stage, Step
 from toolkit._plan.texts import by_text
-from toolkit._run.job_folder import read_arrow, write_arrow, write_parts
+from toolkit._run.atomic import write_arrow, write_parts
+from toolkit._run.job_folder import read_arrow
 from toolkit.ledger import StepRow
 from toolkit.tables import TABLES, arrow_schema
 
@@ -63,6 +64,9 @@ class InputFiles:
     def __init__(self, store: Store, folder: Path) -> None:
         self._store, self._folder = store, folder
         self._held: tuple[tuple[str, bool], pa.Table] | None = None
+        self._samples_of: dict[str, pa.Table] = {}
+        self._paths: dict[tuple[str, str], str] = {}
+        self._tables: dict[str, tuple[str, ...]] = {}
 
     def samples(self, stage: Stage, needs: Rows) -> pa.Table:
         """The samples of the needed stages, in the order in which ranges of the stage count."""
@@ -76,26 +80,30 @@ class InputFiles:
         return self._held[1]
 
     def files(self, step: Step, needs: Rows, own: Path) -> dict[str, list[str]]:
-        """The files of a step's input tables, written where they are missing."""
-        part = step.stage.part
-        there = [table for table in part.optional if _writers(table, needs)]
-        return {
-            table: [str(self._file(table, step, needs, own))] for table in (*part.reads, *there)
-        }
+        """The files of a step's input tables, written where they are missing. What does not depend
+        on the step is found out once for its stage. `own` is the folder of the step's own files.
+        """
+        stage = step.stage
+        if stage.id not in self._tables:
+            there = [table for table in stage.part.optional if _writers(table, needs)]
+            self._tables[stage.id] = (*stage.part.reads, *there)
+        return {table: [self._file(table, step, needs, own)] for table in self._tables[stage.id]}
 
-    def _file(self, table: str, step: Step, needs: Rows, own: Path) -> Path:
-        ranged = step.first is not None and step.last is not None
-        if table == "samples" and ranged and step.stage.over_samples():
+    def _file(self, table: str, step: Step, needs: Rows, own: Path) -> str:
+        stage = step.stage
+        if table == "samples" and step.first is not None and stage.over_samples():
             own.mkdir(parents=True, exist_ok=True)
             path = own / "samples.arrow"
-            write_arrow(
-                path,
-                self.samples(step.stage, needs).slice(
-                    step.first or 0, (step.last or 0) - (step.first or 0)
-                ),
-            )
-            return path
-        return _file(self._store, self._folder, table, _writers(table, needs))
+            if stage.id not in self._samples_of:
+                self._samples_of[stage.id] = self.samples(stage, needs)
+            samples = self._samples_of[stage.id]
+            write_arrow(path, samples.slice(step.first, (step.last or 0) - step.first))
+            return str(path)
+        place = (stage.id, table)
+        if place not in self._paths:
+            shared = _file(self._store, self._folder, table, _writers(table, needs))
+            self._paths[place] = str(shared)
+        return self._paths[place]
 
 
 def _file(store: Store, folder: Path, table: str, keys: Sequence[str]) -> Path:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit._run.atomic import write_text
 from toolkit.errors import DataError
 from toolkit.tables import arrow_schema, table
 
@@ -26,45 +26,6 @@ if TYPE_CHECKING:
 
 DONE = "done.json"
 WAITING = 8
-
-
-def write_text(path: Path, text: str) -> None:
-    """The whole text or nothing: a new file is flushed to disk and renamed into place."""
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, data: bytes | Iterable[bytes]) -> str:
-    """The whole file or nothing, from all its bytes or piece by piece. Gives its SHA-256."""
-    digest = hashlib.sha256()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with scratch.open("wb") as file:
-            for piece in (data,) if isinstance(data, bytes) else data:
-                file.write(piece)
-                digest.update(piece)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
-    return digest.hexdigest()
-
-
-def write_arrow(path: Path, rows: pa.Table) -> None:
-    """One Arrow IPC file; readers map it into memory."""
-    write_parts(path, rows.schema, [rows])
-
-
-def write_parts(path: Path, schema: pa.Schema, parts: Iterable[pa.Table]) -> None:
-    """The same from parts, of which one at a time is in memory."""
-    import pyarrow as pa
-
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    with pa.OSFile(str(scratch), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        for rows in parts:
-            writer.write_table(rows)
-    scratch.replace(path)
 
 
 def read_arrow(path: Path) -> pa.Table:

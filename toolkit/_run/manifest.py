@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING, Any
 from toolkit import __version__
 from toolkit._plan.keys import canonical, key_of
 from toolkit._plan.versions import packages
+from toolkit._run.atomic import write_text
 from toolkit._run.events import now
-from toolkit._run.job_folder import write_text
 from toolkit.errors import BadInput
 
 if TYPE_CHECKING:
     from toolkit._plan.plan import Plan
     from toolkit._plan.resolve import Loadable
     from toolkit._plugins.loading import Parts
+    from toolkit._run.options import RunOptions
 
 FORMAT = 1
 _REGISTERED = ("sha256", "registered_at", "steps_before", "results_before", "families", "earlier")
@@ -34,14 +35,13 @@ _REGISTERED = ("sha256", "registered_at", "steps_before", "results_before", "fam
 def make_manifest(
     plan: Plan,
     parts: Parts,
-    devices: Sequence[Mapping[str, Any]],
-    executor: str,
-    asked: Mapping[str, Any],
+    options: RunOptions,
+    executors: Sequence[Mapping[str, Any]],
     command: str,
     registered: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The record of a plan about to run. `asked`: the command line's overlays, sets and scratch
-    plugins; `command` repeats it.
+    """The record of a plan about to run. `executors` says which workers it may start; `command`
+    repeats it.
     """
     loaded = plan.loaded
     return {
@@ -53,15 +53,16 @@ def make_manifest(
         "spec": loaded.data,
         "spec_path": str(loaded.path),
         "spec_sha256": hashlib.sha256(canonical(loaded.data).encode()).hexdigest(),
-        **asked,
+        "overlays": [str(path.resolve()) for path in options.overlays],
+        "sets": list(options.sets),
+        "plugin_files": [str(path.resolve()) for path in options.plugins],
         "seed": loaded.spec.seed,
         "plugins": parts.versions(),
         "python": sys.version.split()[0],
         "packages": packages(),
         "platform": platform.platform(),
         "host": platform.node(),
-        "executor": executor,
-        "devices": list(devices),
+        "executors": list(executors),
         "model": _identity(next((stage.model for stage in plan.stages if stage.model), None)),
         "saes": _identity(next((stage.saes for stage in plan.stages if stage.saes), None)),
         "stages": [
@@ -71,8 +72,9 @@ def make_manifest(
                 "part": stage.part.name,
                 "version": stage.part.version,
                 "help": stage.part.help,
-                "params": stage.params.model_dump(mode="json"),
+                "params": stage.recorded_params(),
                 "needs": list(stage.needs),
+                "on": stage.on,
                 "writes": list(stage.writes()),
                 "key": key_of(canonical(stage.material())),
                 "model": _identity(stage.model),
@@ -117,4 +119,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{path}: the run's manifest cannot be read ({error}). Run the spec again; committed "
             "steps are reused."
         ) from None
+    if not isinstance(found, dict):
+        raise BadInput(f"{path}: the run's manifest is not a JSON object. Run the spec again.")
     return found

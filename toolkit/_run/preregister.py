@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit._plan.keys import canonical, differences
 from toolkit._plan.power import power_of
-from toolkit._run.events import in_words, now
-from toolkit._run.job_folder import write_text
+from toolkit._run.atomic import write_text
+from toolkit._run.events import now, time_in_words
 from toolkit._run.run_folder import run_folder
-from toolkit._run.stage_progress import there
+from toolkit._run.stage_progress import committed_counts
 from toolkit.errors import Refused
 
 if TYPE_CHECKING:
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from toolkit_store import Store
 
 FILE = "preregistration.json"
-TESTS = ("compare.", "trace.", "patch.")
+DATA = frozenset(
+    ("samples", "sample_meta", "activations", "streams", "spaces", "saes", "games", "rounds")
+)
+"""Tables of what was observed. A stage that writes any other table states results: it is a test."""
 
 
 def register(plan: Plan, store: Store) -> dict[str, Any] | None:
@@ -40,7 +43,7 @@ def register(plan: Plan, store: Store) -> dict[str, Any] | None:
     frozen = _frozen(plan)
     if path.exists():
         return _checked(path, frozen)
-    before = there(plan, store)
+    before = committed_counts(plan, store)
     record: dict[str, Any] = {
         "registered_at": now(),
         "steps_before": sum(before.values()),
@@ -54,7 +57,7 @@ def register(plan: Plan, store: Store) -> dict[str, Any] | None:
     return record
 
 
-def told(record: Mapping[str, Any]) -> str:
+def describe(record: Mapping[str, Any]) -> str:
     """The record in words, for the report."""
     before = int(record["steps_before"])
     were = "1 step of it was" if before == 1 else f"{before} steps of it were"
@@ -64,7 +67,7 @@ def told(record: Mapping[str, Any]) -> str:
         else "before any step of this experiment was in the store"
     )
     words = [
-        f"Family and split were frozen on {in_words(record['registered_at'])}, {when} (sha256 "
+        f"Family and split were frozen on {time_in_words(record['registered_at'])}, {when} (sha256 "
         f"{record['sha256'][:16]})."
     ]
     families = [f"{id} {count:,}" for id, count in sorted(record["families"].items()) if count]
@@ -76,21 +79,21 @@ def told(record: Mapping[str, Any]) -> str:
         )
     elif before:
         words.append("Its data may have been seen by then: read the results as exploration.")
-    return " ".join([*words, *map(_told_earlier, record["earlier"])])
+    return " ".join([*words, *map(_describe_earlier, record["earlier"])])
 
 
-def _told_earlier(other: Mapping[str, Any]) -> str:
+def _describe_earlier(other: Mapping[str, Any]) -> str:
     if other["registered_at"] is None:
         return (
-            f"The record of run {other['run']} cannot be read: whether it is one of the same data, "
-            "nobody knows."
+            f"The record of run {other['run']} cannot be read: whether it is of the same data is "
+            "unknown."
         )
     changed = (
         f"since then changed: {other['changed']}"
         if other["changed"]
         else "nothing was changed since"
     )
-    when = in_words(other["registered_at"])
+    when = time_in_words(other["registered_at"])
     return (
         f"It, or what it is tested on, was registered before, as run {other['run']} on {when}; "
         f"{changed}."
@@ -102,7 +105,7 @@ def _frozen(plan: Plan) -> dict[str, Any]:
     how units are split.
     """
     own = {stage.id: stage for stage in plan.stages}
-    tests = {id: _stage(stage) for id, stage in own.items() if stage.part.name.startswith(TESTS)}
+    tests = {id: _stage(stage) for id, stage in own.items() if not DATA.issuperset(stage.writes())}
     data = {id: _stage(stage) for id, stage in own.items() if id not in tests}
     split = {"seed": plan.loaded.spec.seed, "rule": "toolkit.halves.in_half(seed, samples)"}
     return {"experiment": plan.name, "tests": tests, "data": data, "split": split}

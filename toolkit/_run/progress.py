@@ -1,198 +1,371 @@
-"""What a person sees while a run goes on: one line on a terminal, plain lines in a pipe, NDJSON
-with `--json`.
-
-The line shows done of total, rate, ETA, the phase of each busy worker with its age, and memory. A
-silent phase therefore names itself; a plain log gets a line at least every five seconds.
+"""How far a run is, from its events alone: what the live display, `status`, `show` and the report
+say about it.
 """
 
 from __future__ import annotations
 
-import json
-import sys
-import time
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, TextIO
+from datetime import datetime
+from statistics import fmean
 
-from toolkit._run.events import QUIET, sentence
-
-PLAIN_SECONDS = 5.0
-SHOWN = frozenset(
-    {
-        "run_started",
-        "run_waiting",
-        "stage_ready",
-        "step_retried",
-        "step_failed",
-        "sae_does_not_fit",
-        "warning",
-        "stalled",
-        "sink_written",
-        "interrupting",
-    }
-)
+from toolkit._run import events as ev
+from toolkit._run.events import RunEvent
 
 
 @dataclass
-class Tally:
-    """How far the run is, from its events alone."""
+class StepProgress:
+    """One step, by the last event about it."""
 
-    started: float = field(default_factory=time.monotonic)
-    steps: int = 0
-    done: int = 0
+    key: str
+    stage: str
+    index: int
+    state: str = "running"
+    """`reused`, `running`, `computed` or `failed`."""
+    seconds: float = 0.0
+    worker: str = ""
+    reason: str = ""
+    error: str = ""
+    rows: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class StageCounts:
+    """The steps of one stage."""
+
+    expanded: bool = False
+    """Whether its inputs are committed, so that its steps are known."""
+    planned: int = 0
+    """How many steps it has, once it is expanded."""
     computed: int = 0
-    open_stages: int = 0
-    busy: dict[str, tuple[str, str, float, int, int | None]] = field(default_factory=dict)
-    memory: dict[str, tuple[int, int | None]] = field(default_factory=dict)
+    reused: int = 0
+    running: int = 0
+    failed: int = 0
+    compute_seconds: float = 0.0
+    """Time that its computed steps took, loading apart."""
+    timed: int = 0
+    """How many of its steps that time is of."""
+    forecast: ev.StageForecast | None = None
 
-    def take(self, event: Mapping[str, Any]) -> None:
-        """Count one event in."""
-        name = event["event"]
-        if name == "run_started":
-            self.open_stages = event["stages"]
-        elif name == "stage_ready":
-            self.steps += event["steps"]
-            self.open_stages -= 1
-        elif name in ("step_reused", "step_found"):
-            self.done += 1
-        elif name == "step_started":
-            self.busy[event["worker"]] = (
-                f"{event['stage']}[{event['index']}]",
-                "start",
-                time.monotonic(),
-                0,
-                None,
-            )
-        elif name == "step_done":
-            self.done, self.computed = self.done + 1, self.computed + 1
-            self.busy.pop(event["worker"], None)
-        elif name in ("step_failed", "step_retried"):
-            self.busy.pop(event["worker"], None)
-        self._watch(event)
+    @property
+    def done(self) -> int:
+        """Steps whose rows exist."""
+        return self.computed + self.reused
 
-    def _watch(self, event: Mapping[str, Any]) -> None:
-        worker = str(event.get("worker"))
-        if event.get("host_bytes") is not None:
-            self.memory[worker] = (event["host_bytes"], event.get("device_bytes"))
-        if worker in self.busy:
-            step, phase, since, done, total = self.busy[worker]
-            if event["event"] == "phase":
-                self.busy[worker] = (step, event["phase"], time.monotonic(), done, total)
-            elif event["event"] == "progress":
-                self.busy[worker] = (step, phase, since, event["done"], event["total"])
-
-    def line(self) -> str:
-        """The progress line."""
-        bound = "+" if self.open_stages else ""
-        parts = [
-            f"{self.done}/{self.steps}{bound} steps",
-            self._pace(),
-            *self._working(),
-            self._memory(),
-        ]
-        return " · ".join(part for part in parts if part)
-
-    def _pace(self) -> str:
-        elapsed = time.monotonic() - self.started
-        if not self.computed:
-            return ""
-        rate = self.computed / elapsed
-        eta = "" if self.open_stages else f", ETA {_seconds((self.steps - self.done) / rate)}"
-        return f"{rate:.2g} steps/s{eta}"
-
-    def _working(self) -> list[str]:
-        shown = []
-        for step, phase, since, done, total in list(self.busy.values())[:4]:
-            count = f" {done}/{total}" if total else ""
-            shown.append(f"{step} {phase}{count} {_seconds(time.monotonic() - since)}")
-        return shown
-
-    def _memory(self) -> str:
-        if not self.memory:
-            return ""
-        host = sum(used for used, _ in self.memory.values())
-        device = [used for _, used in self.memory.values() if used is not None]
-        return f"host {host / 2**30:.2f} GiB" + (
-            f", device {sum(device) / 2**30:.2f} GiB" if device else ""
-        )
+    @property
+    def share(self) -> float:
+        """The done part of the stage; 0 while its number of steps is unknown."""
+        if not self.expanded:
+            return 0.0
+        return min(1.0, self.done / self.planned) if self.planned else 1.0
 
 
-def _seconds(value: float) -> str:
-    return (
-        f"{value:.0f}s"
-        if value < 90
-        else f"{value / 60:.0f}min"
-        if value < 5400
-        else f"{value / 3600:.1f}h"
-    )
+@dataclass
+class Busy:
+    """What a worker is doing."""
+
+    step: StepProgress
+    phase: str = "start"
+    since: str = ""
+    """When the phase began."""
+    computing_since: str = ""
+    """When it began to compute; empty while it loads."""
+    done: int = 0
+    total: int | None = None
+    counted_at: str = ""
+    """When it said how much is done."""
 
 
-class Plain:
-    """Lines for a pipe or a log file: what matters as it happens, and a sign of life every five
-    seconds.
+@dataclass
+class RunProgress:
+    """What the events of a run add up to, over all its sessions: a continued run has several.
+
+    A step is named by its stage and key: two stages of equal content share a key, and each has it.
     """
 
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream, self._tally, self._last = stream or sys.stderr, Tally(), 0.0
+    state: str = "running"
+    """`running`, `done`, `failed` or `interrupted`."""
+    stage_count: int = 0
+    """How many stages the plan has, those without known steps included."""
+    stages: dict[str, StageCounts] = field(default_factory=dict)
+    steps: dict[tuple[str, str], StepProgress] = field(default_factory=dict)
+    started: str = ""
+    """When the first session began."""
+    session: str = ""
+    """When the last session began."""
+    last: str = ""
+    """When the last event happened."""
+    sessions: int = 0
+    done_in_session: int = 0
+    phase: str = ""
+    busy: dict[str, Busy] = field(default_factory=dict)
+    memory: dict[str, tuple[int, int | None]] = field(default_factory=dict)
+    """Bytes on the host and on the device, by worker."""
+    troubles: list[RunEvent] = field(default_factory=list)
+    part_events: list[ev.PartEvent] = field(default_factory=list)
+    batch_plans: dict[str, ev.BatchPlan] = field(default_factory=dict)
+    sinks: list[ev.SinkWritten] = field(default_factory=list)
 
-    def __call__(self, event: Mapping[str, Any]) -> None:
-        """Show one event, or the progress line when it is due."""
-        self._tally.take(event)
-        if event["event"] in SHOWN:
-            self._write(sentence(event))
-        elif time.monotonic() - self._last >= PLAIN_SECONDS:
-            self._write(self._tally.line())
+    # --- what is asked ---
 
-    def _write(self, text: str) -> None:
-        self._last = time.monotonic()
-        print(text, file=self._stream, flush=True)
+    @property
+    def done(self) -> int:
+        """Steps whose rows exist: computed here or reused."""
+        return sum(stage.done for stage in self.stages.values())
 
-    def close(self) -> None:
-        """Nothing is kept open."""
+    @property
+    def planned(self) -> int:
+        """Steps of the stages that are expanded."""
+        return sum(stage.planned for stage in self.stages.values())
+
+    @property
+    def open_stages(self) -> int:
+        """Stages whose steps are not known yet."""
+        return max(0, self.stage_count - sum(stage.expanded for stage in self.stages.values()))
+
+    @property
+    def share(self) -> float:
+        """The done part of the run. Each stage weighs the same, expanded or not, so that it never
+        falls when a stage's steps become known.
+        """
+        count = max(self.stage_count, len(self.stages))
+        return sum(stage.share for stage in self.stages.values()) / count if count else 0.0
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys of the steps whose rows exist."""
+        done = (step for step in self.steps.values() if step.state in ("computed", "reused"))
+        return tuple(dict.fromkeys(step.key for step in done))
+
+    def count(self, state: str, stage: str | None = None) -> int:
+        """How many steps are in `state`, in one stage or in all."""
+        names = self.stages if stage is None else [stage]
+        return sum(int(getattr(self.stages.get(name, _NONE), state)) for name in names)
+
+    def seconds_left(self, now: str) -> float | None:
+        """Time until the expanded stages are done; None while nothing is known of a stage that has
+        steps left. Stages that are still to expand come on top.
+        """
+        work = 0.0
+        for name, stage in self.stages.items():
+            left = stage.planned - stage.done
+            if left <= 0:
+                continue
+            step_seconds = self._step_seconds(name, stage)
+            if step_seconds is None:
+                return None
+            work += left * step_seconds - self._spent(name, step_seconds, now)
+        return max(0.0, work) / max(1, len(self.busy))
+
+    def _step_seconds(self, name: str, stage: StageCounts) -> float | None:
+        """The time that one step of a stage takes: as the computed ones did, else as far as one in
+        flight has come, else as forecast.
+        """
+        if stage.timed:
+            return stage.compute_seconds / stage.timed
+        paces = []
+        for busy in self.busy.values():
+            if busy.step.stage == name and busy.total and busy.done and busy.computing_since:
+                spent = seconds_between(busy.computing_since, busy.counted_at)
+                paces.append(spent * busy.total / busy.done)
+        if paces:
+            return fmean(paces)
+        if stage.forecast is not None:
+            return stage.forecast.seconds / max(1, stage.planned - stage.reused)
+        return None
+
+    def _spent(self, name: str, step_seconds: float, now: str) -> float:
+        """Time that the steps in flight have computed already."""
+        since = [busy.computing_since for busy in self.busy.values() if busy.step.stage == name]
+        return sum(min(step_seconds, seconds_between(at, now)) for at in since if at)
+
+    # --- taking events in ---
+
+    def take(self, event: RunEvent) -> None:
+        """Count one event in."""
+        self.last = event.at or self.last
+        _take(event, self)
+
+    def stage(self, name: str) -> StageCounts:
+        """The counts of a stage, made when it is first heard of."""
+        return self.stages.setdefault(name, StageCounts())
 
 
-class Terminal:
-    """One live line under the lines that matter."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.live import Live
-
-        self._console = Console(stderr=True, highlight=False)
-        self._tally = Tally()
-        self._live = Live("starting", console=self._console, refresh_per_second=8, transient=True)
-        self._live.start()
-
-    def __call__(self, event: Mapping[str, Any]) -> None:
-        """Show one event."""
-        from rich.text import Text
-
-        self._tally.take(event)
-        if event["event"] in SHOWN:
-            self._console.print(Text(sentence(event)))
-        self._live.update(Text(self._tally.line(), no_wrap=True, overflow="ellipsis"))
-
-    def close(self) -> None:
-        """Take the live line away."""
-        self._live.stop()
+_NONE = StageCounts()
 
 
-class Json:
-    """The event stream on stdout, one object a line."""
-
-    def __call__(self, event: Mapping[str, Any]) -> None:
-        """Write one event."""
-        print(json.dumps(event), flush=True)
-
-    def close(self) -> None:
-        """Nothing is kept open."""
+def progress_of(events: Iterable[RunEvent]) -> RunProgress:
+    """Add up a run's events."""
+    progress = RunProgress()
+    for event in events:
+        progress.take(event)
+    return progress
 
 
-def display(as_json: bool) -> Plain | Terminal | Json:
-    """The display that fits where stderr goes."""
-    if as_json:
-        return Json()
-    return Terminal() if sys.stderr.isatty() else Plain()
+def seconds_between(first: str, last: str) -> float:
+    """Seconds from one ISO time to another; 0 if either cannot be read."""
+    try:
+        span = datetime.fromisoformat(last) - datetime.fromisoformat(first)
+        return max(0.0, span.total_seconds())
+    except (TypeError, ValueError):
+        return 0.0
 
 
-__all__ = ["QUIET", "Json", "Plain", "Tally", "Terminal", "display"]
+@functools.singledispatch
+def _take(event: RunEvent, run: RunProgress) -> None:
+    """Events that change no count."""
+
+
+@_take.register
+def _(event: ev.RunStarted, run: RunProgress) -> None:
+    run.started, run.session = run.started or event.at, event.at
+    run.state, run.phase, run.stage_count = "running", "", event.stages
+    run.sessions, run.done_in_session = run.sessions + 1, 0
+    run.busy.clear()
+    cut_off = [place for place, step in run.steps.items() if step.state == "running"]
+    for place in cut_off:  # the process that computed them is gone
+        run.stage(place[0]).running -= 1
+        del run.steps[place]
+
+
+@_take.register
+def _(event: ev.StageReady, run: RunProgress) -> None:
+    stage = run.stage(event.stage)
+    stage.expanded, stage.planned = True, event.steps
+
+
+@_take.register
+def _(event: ev.StageForecast, run: RunProgress) -> None:
+    run.stage(event.stage).forecast = event
+
+
+@_take.register
+def _(event: ev.BatchPlan, run: RunProgress) -> None:
+    run.batch_plans[event.stage] = event
+
+
+@_take.register
+def _(event: ev.StepReused, run: RunProgress) -> None:
+    step = _step(run, event)
+    if step.state != "computed":  # else an earlier session of this very run computed it
+        _move(run, step, "reused")
+
+
+@_take.register
+def _(event: ev.StepRecovered, run: RunProgress) -> None:
+    _move(run, _step(run, event), "computed")
+
+
+@_take.register
+def _(event: ev.StepStarted, run: RunProgress) -> None:
+    step = _step(run, event)
+    step.worker, step.reason = event.worker, event.reason
+    _move(run, step, "running")
+    run.busy[event.worker] = Busy(step, since=event.at)
+
+
+@_take.register
+def _(event: ev.StepDone, run: RunProgress) -> None:
+    step = _step(run, event)
+    step.worker, step.seconds, step.rows = event.worker, event.seconds, dict(event.rows)
+    _move(run, step, "computed")
+    stage = run.stage(event.stage)
+    stage.compute_seconds, stage.timed = stage.compute_seconds + event.seconds, stage.timed + 1
+    run.done_in_session += 1
+    _remember(run, event.worker, event.host_bytes, event.device_bytes)
+    run.busy.pop(event.worker, None)
+
+
+@_take.register
+def _(event: ev.StepRetried, run: RunProgress) -> None:
+    run.busy.pop(event.worker, None)
+    run.troubles.append(event)
+
+
+@_take.register
+def _(event: ev.StepFailed, run: RunProgress) -> None:
+    step = _step(run, event)
+    step.worker, step.error = event.worker, event.error
+    _move(run, step, "failed")
+    run.busy.pop(event.worker, None)
+    run.troubles.append(event)
+
+
+@_take.register
+def _(event: ev.WorkerPhase, run: RunProgress) -> None:
+    run.phase = event.phase
+    busy = run.busy.get(event.worker)
+    if busy is not None:
+        busy.phase, busy.since = event.phase, event.at
+        if event.phase == "compute":
+            busy.computing_since = event.at
+
+
+@_take.register
+def _(event: ev.WorkerProgress, run: RunProgress) -> None:
+    busy = run.busy.get(event.worker)
+    if busy is not None:
+        busy.done, busy.total, busy.counted_at = event.done, event.total, event.at
+
+
+@_take.register
+def _(event: ev.AliveSign, run: RunProgress) -> None:
+    if event.worker is not None:
+        _remember(run, event.worker, event.host_bytes, event.device_bytes)
+
+
+@_take.register
+def _(event: ev.PartEvent, run: RunProgress) -> None:
+    run.part_events.append(event)
+
+
+@_take.register
+def _(event: ev.SinkWritten, run: RunProgress) -> None:
+    run.sinks.append(event)
+
+
+@_take.register(ev.Stalled)
+@_take.register(ev.SaeMisfit)
+@_take.register(ev.PartWarning)
+def _(event: RunEvent, run: RunProgress) -> None:
+    run.troubles.append(event)
+
+
+@_take.register
+def _(event: ev.RunDone, run: RunProgress) -> None:
+    run.state, run.phase = "done", ""
+
+
+@_take.register
+def _(event: ev.RunFailed, run: RunProgress) -> None:
+    run.state, run.phase = "failed", ""
+    run.troubles.append(event)
+
+
+@_take.register
+def _(event: ev.RunInterrupted, run: RunProgress) -> None:
+    run.state, run.phase = "interrupted", ""
+    run.troubles.append(event)
+
+
+def _step(run: RunProgress, event: ev.StepEvent) -> StepProgress:
+    """The step of an event; one that is heard of for the first time counts as running."""
+    place = (event.stage, event.key)
+    if place not in run.steps:
+        run.steps[place] = StepProgress(event.key, event.stage, event.index)
+        run.stage(event.stage).running += 1
+    return run.steps[place]
+
+
+def _move(run: RunProgress, step: StepProgress, state: str) -> None:
+    """Change a step's state, and the counts of its stage with it."""
+    stage = run.stage(step.stage)
+    setattr(stage, step.state, getattr(stage, step.state) - 1)
+    setattr(stage, state, getattr(stage, state) + 1)
+    step.state = state
+
+
+def _remember(run: RunProgress, worker: str, host: int | None, device: int | None) -> None:
+    if host is not None:
+        run.memory[worker] = (host, device)

@@ -1,169 +1,159 @@
-"""`toolkit run` as a function: open the store, take the run's lock, write the manifest, run the
-plan, write the report.
+"""Running a plan in a store: lock the run, write its manifest, compute its steps, build the index,
+write the sinks, record the end.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
+import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
-from toolkit._plan.versions import versions
-from toolkit._run import devices as _devices
-from toolkit._run.events import EventLog
-from toolkit._run.interrupts import Interrupts
-from toolkit._run.job_folder import write_text
+from toolkit._run import events as ev
+from toolkit._run.event_log import LOG, EventLog
+from toolkit._run.inputs import StoreInputs
 from toolkit._run.manifest import make_manifest, write_manifest
+from toolkit._run.pools import make_pools
 from toolkit._run.preregister import register
-from toolkit._run.progress import display
-from toolkit._run.run_folder import REPORT, again, run_folder, store_folder
-from toolkit._run.scheduler import Runner
-from toolkit._run.workers import Pool
-from toolkit._spec.spec import validate_params
-from toolkit.errors import Interrupted, StoreError
-from toolkit.parts import ExecutorPart
+from toolkit._run.run_folder import REPORT, resume_command, run_folder, store_folder
+from toolkit._run.run_lock import run_lock
+from toolkit._run.scheduler import Scheduler
+from toolkit._run.sinks import write_sinks
+from toolkit.errors import Interrupted, StoreError, ToolkitError
+from toolkit.ledger import StepRow
 
 if TYPE_CHECKING:
     from toolkit._plan.plan import Plan
     from toolkit._plugins.loading import Parts
+    from toolkit._run.interrupts import Interrupts
+    from toolkit._run.options import RunOptions
+    from toolkit_store import Store
 
 
-class Wishes(Protocol):
-    """How a run is to be carried out; none of it changes results."""
+@dataclass(frozen=True)
+class RunResult:
+    """A run whose steps are all committed."""
 
-    @property
-    def overlays(self) -> Sequence[Path]: ...
-    @property
-    def sets(self) -> Sequence[str]: ...
-    @property
-    def plugins(self) -> Sequence[Path]: ...
-    @property
-    def on(self) -> str: ...
-    @property
-    def gpu(self) -> str | None: ...
-    @property
-    def store(self) -> str | None: ...
-    @property
-    def as_json(self) -> bool: ...
+    run: str
+    store: Store
+    folder: Path
+    """The run's folder."""
+    computed: int
+    """How many of its steps were computed now."""
+    rows: Sequence[StepRow]
+    """The ledger rows of its steps."""
+
+    def inputs(self) -> StoreInputs:
+        """Its tables."""
+        return StoreInputs(self.store, {"": self.rows})
 
 
-def run_experiment(plan: Plan, parts: Parts, wishes: Wishes) -> Path:
-    """Run the plan to its report, whose path is given."""
-    executor, params = _executor(plan, parts, wishes)
-    devices = _devices.pick(wishes.gpu, os.environ, executor.workers(params))
-    show = display(wishes.as_json)
+def run_plan(
+    plan: Plan, parts: Parts, options: RunOptions, show: ev.Listener, interrupts: Interrupts
+) -> RunResult:
+    """Run a plan, or continue it. Raises what stopped it; what is committed stays."""
+    store = store_folder(options.store)
     try:
-        return _in_store(plan, parts, wishes, (executor, params, devices), show)
+        return _run_in(plan, parts, options, show, interrupts, store)
     except OSError as error:
         raise StoreError(
-            f"{store_folder(wishes.store)}: {error.strerror or error}. What was committed is safe; "
-            "make room or repair the folder, then continue with the same command."
+            f"{store}: {error.strerror or error}. What was committed is safe; make room or repair "
+            "the folder, then continue with the same command."
         ) from error
-    finally:
-        show.close()
 
 
-def _executor(plan: Plan, parts: Parts, wishes: Wishes) -> tuple[ExecutorPart, Any]:
-    part = parts.get("executor", wishes.on)
-    assert isinstance(part, ExecutorPart)
-    given = plan.loaded.spec.executors.get(wishes.on, {})
-    return part, validate_params(
-        plan.loaded, part.params, given, ("executors", wishes.on), f"executor '{part.name}'"
-    )
-
-
-def _in_store(
-    plan: Plan, parts: Parts, wishes: Wishes, executor: tuple[ExecutorPart, Any, Any], show: Any
-) -> Path:
+def _run_in(
+    plan: Plan,
+    parts: Parts,
+    options: RunOptions,
+    show: ev.Listener,
+    interrupts: Interrupts,
+    store_path: Path,
+) -> RunResult:
     from toolkit_store import open_store
 
-    store = open_store(store_folder(wishes.store), create=True)
+    pools = make_pools(plan, parts, options)
+    store = open_store(store_path, create=True)
     folder = run_folder(store.folder, plan.run)
     folder.mkdir(parents=True, exist_ok=True)
-    with (
-        EventLog(folder, (show,)) as log,
-        _alone(folder, plan.run, log.emit),
-        Interrupts().listening() as interrupts,
-    ):
-        registered = register(plan, store)
-        command = again(plan.run, store.folder)
-        write_manifest(
-            folder,
-            make_manifest(plan, parts, executor[2], wishes.on, _asked(wishes), command, registered),
+    with EventLog(folder, (show,), plan.secrets) as log:
+
+        def on_wait(pid: int | None, host: str | None) -> None:
+            log.emit(ev.RunWaiting(run=plan.run, pid=pid, host=host))
+
+        with run_lock(folder, interrupts, on_wait):
+            registered = register(plan, store)
+            command = resume_command(plan.run, store.folder)
+            manifest = make_manifest(plan, parts, options, pools.record(), command, registered)
+            write_manifest(folder, manifest)
+            started = ev.RunStarted(run=plan.run, stages=len(plan.stages), log=str(folder / LOG))
+            log.emit(started)
+            inbox, workers = pools.build(folder, log.emit)
+            scheduler = Scheduler(plan, store, folder, workers, inbox, interrupts, log.emit)
+            return _carry_out(scheduler)
+
+
+def _carry_out(scheduler: Scheduler) -> RunResult:
+    """From the run's first state to its last."""
+    plan, store = scheduler.plan, scheduler.store
+    committer, steps = scheduler.committer, scheduler.queue
+    began = time.monotonic()
+    states = store.run_states(plan.run)
+    was_done = bool(states) and states[-1].state == "done"
+    try:
+        committer.record_state("running", "", steps)
+        scheduler.run()
+        _finish(scheduler)
+        scheduler.emit(
+            ev.RunDone(
+                computed=scheduler.computed,
+                reused=scheduler.reused,
+                seconds=time.monotonic() - began,
+            )
         )
-        log.emit("run_started", run=plan.run, stages=len(plan.stages), log=str(folder / "log.txt"))
-        result = Runner(plan, store, _pool_of(executor, wishes, parts), log, folder).go(interrupts)
-        from toolkit._report.page import make_report
-
-        if not result.computed and (folder / REPORT).exists():
-            return (
-                folder / REPORT
-            )  # nothing new to tell; `toolkit report RUN` writes it again all the same
-        return make_report(store, plan.run, parts)
-
-
-def _asked(wishes: Wishes) -> dict[str, Any]:
-    return {
-        "overlays": [str(path.resolve()) for path in wishes.overlays],
-        "sets": list(wishes.sets),
-        "plugin_files": [str(path.resolve()) for path in wishes.plugins],
-    }
+        committer.record_state("done", "", steps)
+    except Interrupted:
+        stopped = scheduler.interruption()
+        if not scheduler.interrupts.abandoned:
+            committer.record_state("interrupted", str(stopped), steps, wait=False)
+        raise stopped from None
+    except (ToolkitError, OSError) as error:
+        error.args = tuple(plan.secrets.hide_in(error.args))
+        _record_failure(scheduler, error)
+        raise
+    if scheduler.computed or not was_done:
+        # A report made while the run was under way must not pass for that of a finished one.
+        (scheduler.folder / REPORT).unlink(missing_ok=True)
+    rows = [row for stage in steps.rows.values() for row in stage]
+    return RunResult(plan.run, store, scheduler.folder, scheduler.computed, rows)
 
 
-def _pool_of(
-    executor: tuple[ExecutorPart, Any, Any], wishes: Wishes, parts: Parts
-) -> Callable[[Path, Callable[..., None]], Pool]:
-    part, params, devices = executor
-    return lambda folder, emit: Pool(
-        part, params, devices, folder, wishes.plugins, versions(parts), emit
-    )
+def _finish(scheduler: Scheduler) -> None:
+    """Build the index and write the sinks; Ctrl-C is obeyed meanwhile."""
+    plan, store, folder = scheduler.plan, scheduler.store, scheduler.folder
+    keys = scheduler.queue.keys()
+
+    def write() -> None:
+        store.index(keys, run=plan.run)
+        inputs = StoreInputs(store, scheduler.queue.rows, folder / "inputs")
+        for name, sink_folder, hashes in write_sinks(plan, inputs):
+            written = ev.SinkWritten(sink=name, folder=str(sink_folder), hashes=hashes)
+            scheduler.emit(written)
+
+    scheduler.interrupts.obey(write)
+    for leftover in ("jobs", "inputs"):
+        shutil.rmtree(folder / leftover, ignore_errors=True)
 
 
-@contextmanager
-def _alone(folder: Path, run: str, emit: Callable[..., None]) -> Iterator[None]:
-    """One process computes a run; another that is asked for the same run waits, and then finds
-    everything done.
-
-    The kernel gives the lock back when its holder dies, so a killed run never blocks the next.
+def _record_failure(scheduler: Scheduler, error: Exception) -> None:
+    """Record a failure. Where even that fails (a full disk), the error itself still reaches the
+    user.
     """
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        _take(descriptor, folder, run, emit)
-        write_text(
-            folder / "holder.json", json.dumps({"pid": os.getpid(), "host": os.uname().nodename})
-        )
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _take(descriptor: int, folder: Path, run: str, emit: Callable[..., None]) -> None:
-    told = False
-    while True:
-        try:
-            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not told:
-                emit("run_waiting", run=run, **_holder(folder))
-            told = True
-            _sleep()
-
-
-def _sleep() -> None:
-    try:
-        time.sleep(0.2)
-    except KeyboardInterrupt:
-        raise Interrupted("stopped waiting; the other process goes on.") from None
-
-
-def _holder(folder: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads((folder / "holder.json").read_text())
-    except (OSError, ValueError):
-        return {"pid": "?", "host": "?"}
-    return found
+        scheduler.emit(ev.RunFailed(error=str(error)))
+        note = (str(error).splitlines() or [type(error).__name__])[0][:500]
+        scheduler.committer.record_state("failed", note, scheduler.queue, wait=False)
+    except (ToolkitError, OSError):
+        return

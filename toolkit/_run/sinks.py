@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from toolkit._run.job_folder import write_bytes
+from toolkit._run.atomic import write_bytes
 from toolkit.errors import DataError
 from toolkit.work import SinkWork
 

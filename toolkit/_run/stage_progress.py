@@ -1,4 +1,4 @@
-"""A stage laid beside a store: its steps, and which of them are committed."""
+"""A stage compared with a store: its steps, and which of them are committed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Laid:
+class StageProgress:
     """The steps of a stage, the rows of those that are committed, and the samples that they are
     ranges of.
     """
@@ -28,13 +28,15 @@ class Laid:
     @property
     def todo(self) -> list[Step]:
         """The steps that are not committed."""
-        there = {row.key for row in self.rows}
-        return [step for step in self.steps if step.key not in there]
+        committed = {row.key for row in self.rows}
+        return [step for step in self.steps if step.key not in committed]
 
 
-def lay(stage: Stage, store: Store, committed: dict[str, list[StepRow]]) -> Laid | None:
-    """A stage beside the store; None while one that it needs is not in `committed`, to which this
-    one is added if it is whole.
+def compare_with_store(
+    stage: Stage, store: Store, committed: dict[str, list[StepRow]]
+) -> StageProgress | None:
+    """The steps of a stage and those that the store has; None while a stage that it needs is not in
+    `committed`. A stage that is whole is added there.
     """
     if any(need not in committed for need in stage.needs):
         return None
@@ -43,17 +45,20 @@ def lay(stage: Stage, store: Store, committed: dict[str, list[StepRow]]) -> Laid
         InputFiles(store, store.folder).samples(stage, needs) if stage.over_samples() else None
     )
     steps = expand(stage, needs, samples)
-    laid = Laid(steps, store.steps([step.key for step in steps]), samples)
-    if not laid.todo:
-        committed[stage.id] = laid.rows
-    return laid
+    progress = StageProgress(steps, store.steps([step.key for step in steps]), samples)
+    if not progress.todo:
+        committed[stage.id] = progress.rows
+    return progress
 
 
-def there(plan: Plan, store: Store) -> dict[str, int]:
+def committed_counts(plan: Plan, store: Store) -> dict[str, int]:
     """How many steps of each stage are committed, by what they are made of: whatever the spec was
     called that they were made for.
     """
     committed: dict[str, list[StepRow]] = {}
-    return {
-        stage.id: len(laid.rows) for stage in plan.stages if (laid := lay(stage, store, committed))
-    }
+    counts = {}
+    for stage in plan.stages:
+        progress = compare_with_store(stage, store, committed)
+        if progress is not None:
+            counts[stage.id] = len(progress.rows)
+    return counts

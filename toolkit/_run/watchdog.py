@@ -1,8 +1,8 @@
-"""Tells slow from stuck: a worker silent for max(60 s, 10 x the median step) gets its phase and
-stack printed.
+"""Tells slow from stuck: of a worker that is silent for max(60 s, 10 x the median step), the phase
+and the stack are shown.
 
-Nothing is killed. A worker's sign of life (`alive`) is no progress. Each silence is told again when
-it has doubled.
+Nothing is killed. A worker's sign of life is no progress. A silence is reported again when it has
+doubled. The stack is asked for over the protocol, and only of a worker that has said hello.
 """
 
 from __future__ import annotations
@@ -10,58 +10,101 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
-from toolkit._run.workers import Pool, Seat
+from toolkit._run.events import RunEvent, Stalled
+from toolkit._run.workers import WorkerSlot
+from toolkit.protocol import Alive, Phase, Stack, WorkerEvent
 
-PROGRESS = frozenset({"hello", "phase", "progress", "done", "failed"})
+ANSWER_SECONDS = 2.0
+"""How long a worker may take to say where it is."""
+RECENT_STEPS = 501
+Place = tuple[str | None, int | None]
+"""Stage and index of a worker's step; of a starting worker, neither."""
+
+
+@dataclass
+class _Question:
+    """A silent worker that was asked for its stack."""
+
+    slot: WorkerSlot
+    place: Place
+    answer_by: float
 
 
 class Watchdog:
-    """Asked now and then; tells through `emit`."""
+    """Looks at the workers now and then, and reports the silent ones."""
 
-    def __init__(self, pool: Pool, emit: Callable[..., None]) -> None:
-        self._pool, self._emit = pool, emit
+    def __init__(self, emit: Callable[[RunEvent], None]) -> None:
+        self._emit = emit
         self._least = float(os.environ.get("TOOLKIT_STALL_SECONDS", "60"))
-        self._seconds: list[float] = []
-        self._told: dict[str, float] = {}
+        self._seconds: deque[float] = deque(maxlen=RECENT_STEPS)
+        self._report_at: dict[str, float] = {}
+        self._questions: dict[str, _Question] = {}
 
-    def took(self, seconds: float) -> None:
-        """A step took so long."""
+    def step_took(self, seconds: float) -> None:
+        """Learn how long steps take."""
         self._seconds.append(seconds)
 
     def patience(self) -> float:
-        """How long a silence may be before it is told."""
-        return (
-            max(self._least, 10 * statistics.median(self._seconds))
-            if self._seconds
-            else self._least
+        """Seconds of silence before a worker is reported."""
+        if not self._seconds:
+            return self._least
+        return max(self._least, 10 * statistics.median(self._seconds))
+
+    def heard(self, slot: WorkerSlot, event: WorkerEvent) -> None:
+        """A worker said something."""
+        name = slot.worker.name
+        if isinstance(event, Stack):
+            question = self._questions.pop(name, None)
+            if question is not None:
+                self._report(question, event.text)
+        elif not isinstance(event, Alive):
+            slot.heard = time.monotonic()
+            self._report_at.pop(name, None)
+            self._questions.pop(name, None)
+        if isinstance(event, Phase):
+            slot.phase, slot.phase_since = event.phase, time.monotonic()
+
+    def look(self, slots: Iterable[WorkerSlot], place_of: Callable[[str | None], Place]) -> None:
+        """Ask every worker that has been silent too long where it is, and report it."""
+        for slot in slots:
+            age = time.monotonic() - slot.heard
+            name = slot.worker.name
+            if slot.awaiting_reply and age >= self._report_at.get(name, self.patience()):
+                self._report_at[name] = 2 * age
+                self._ask(slot, place_of(slot.job))
+        for name, question in list(self._questions.items()):
+            if time.monotonic() >= question.answer_by:
+                del self._questions[name]
+                self._report(question, _no_answer(question.slot))
+
+    def _ask(self, slot: WorkerSlot, place: Place) -> None:
+        question = _Question(slot, place, time.monotonic() + ANSWER_SECONDS)
+        if slot.hello is None:
+            self._report(question, "it has not said hello yet")
+            return
+        self._questions[slot.worker.name] = question
+        slot.worker.send({"type": "stack"})
+
+    def _report(self, question: _Question, stack: str) -> None:
+        slot, moment = question.slot, time.monotonic()
+        stage, index = question.place
+        self._emit(
+            Stalled(
+                worker=slot.worker.name,
+                stage=stage,
+                index=index,
+                phase=slot.phase,
+                phase_seconds=moment - slot.phase_since,
+                age=moment - slot.heard,
+                stack=stack,
+            )
         )
 
-    def heard(self, seat: Seat, event: str, phase: str | None) -> None:
-        """A worker said something."""
-        if event in PROGRESS:
-            seat.heard = time.monotonic()
-            self._told.pop(seat.worker.name, None)
-        if phase is not None:
-            seat.phase, seat.phase_since = phase, time.monotonic()
 
-    def look(self, describe: Callable[[str | None], tuple[str, int]]) -> None:
-        """Tell of every worker that has been silent too long. `describe` gives a job's stage and
-        index, or a starting worker's.
-        """
-        for seat in self._pool.owing():
-            age = time.monotonic() - seat.heard
-            if age >= self._told.get(seat.worker.name, self.patience()):
-                self._told[seat.worker.name] = 2 * age
-                stage, index = describe(seat.job)
-                self._emit(
-                    "stalled",
-                    worker=seat.worker.name,
-                    age=age,
-                    phase=seat.phase,
-                    phase_seconds=time.monotonic() - seat.phase_since,
-                    stage=stage,
-                    index=index,
-                    stack=seat.worker.stack(),
-                )
+def _no_answer(slot: WorkerSlot) -> str:
+    log = slot.request.folder / f"{slot.worker.name}.log"
+    return f"the worker does not answer; if it is frozen, its stack is at the end of {log}"

@@ -1,5 +1,5 @@
-"""The workers of a run: start them, check that they are the same code as the host, hand out jobs,
-take events, replace the dead.
+"""The workers of a run: start them, check that they are what was asked for, hand out jobs, replace
+the dead.
 """
 
 from __future__ import annotations
@@ -8,146 +8,186 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from toolkit.errors import PluginError, VersionMismatch, WorkerDied
+from toolkit._run.events import RunEvent, WorkerReady
+from toolkit.errors import BadInput, PluginError, VersionMismatch, WorkerDied
+from toolkit.executors import Worker, WorkerRequest
+from toolkit.gpus import Gpu
 from toolkit.parts import ExecutorPart
-from toolkit.work import Worker
+from toolkit.protocol import Failed, Hello, WorkerEvent
 
-Message = tuple["Seat", Mapping[str, Any] | None]
-"""A worker's event, or None when the worker has ended."""
+Inbox = queue.Queue[tuple["WorkerSlot", WorkerEvent | None]]
+"""Events of all workers; None when a worker has ended."""
 
 
-@dataclass
-class Seat:
-    """One worker and what it is doing. `warmth` names the model and SAEs it holds."""
+@dataclass(eq=False)
+class WorkerSlot:
+    """One worker and what it is doing."""
 
     worker: Worker
-    device: Mapping[str, Any]
-    ready: bool = False
+    request: WorkerRequest
+    pool: WorkerPool
+    hello: Hello | None = None
+    """What it said first; None while it starts."""
     ended: bool = False
     job: str | None = None
-    warmth: str | None = None
+    """The step that it has."""
+    loaded_key: str | None = None
+    """The model and SAEs that it holds."""
     phase: str = "start"
     phase_since: float = field(default_factory=time.monotonic)
     heard: float = field(default_factory=time.monotonic)
+    """When it last said something other than that it is alive."""
     listener: threading.Thread | None = None
 
+    @property
+    def awaiting_reply(self) -> bool:
+        """Whether it should be heard of: it starts, or has a job."""
+        return not self.ended and (self.job is not None or self.hello is None)
 
-class Pool:
-    """Workers are started when the first job comes: a run that reuses everything starts none."""
+
+class WorkerPool:
+    """The workers of one executor. They are started when the first job comes: a run that reuses
+    everything starts none.
+    """
 
     def __init__(
         self,
         executor: ExecutorPart,
         params: Any,
-        devices: Sequence[Mapping[str, Any]],
-        folder: Path,
-        plugins: Sequence[Path],
+        requests: Sequence[WorkerRequest],
         versions: Mapping[str, str],
-        emit: Callable[..., None],
+        inbox: Inbox,
+        emit: Callable[[RunEvent], None],
     ) -> None:
-        self._executor, self._params, self.devices = executor, params, list(devices)
-        self._folder, self._plugins, self._versions, self._emit = (
-            folder,
-            [str(path.resolve()) for path in plugins],
-            versions,
-            emit,
-        )
-        self.inbox: queue.Queue[Message] = queue.Queue()
-        self.seats: list[Seat] = []
+        self._executor, self._params, self._requests = executor, params, list(requests)
+        self._versions, self._inbox, self._emit = versions, inbox, emit
+        self.slots: list[WorkerSlot] = []
 
-    def start(self, wanted: int) -> None:
-        """As many workers as there is work for, at most one a device."""
-        for device in self.devices[len(self.seats) : wanted]:
-            self.seats.append(self._start(device))
+    def start(self, jobs: int) -> None:
+        """Start as many workers as there are jobs, at most one for each request."""
+        for request in self._requests[len(self.slots) : jobs]:
+            self.slots.append(self._start(request))
 
-    def _start(self, device: Mapping[str, Any]) -> Seat:
-        worker = self._executor.start(self._params, [device], self._folder)[0]
-        seat = Seat(worker, device)
-        worker.send({"type": "open", "plugins": self._plugins})
-        seat.listener = threading.Thread(target=self._listen, args=(seat,), daemon=True)
-        seat.listener.start()
-        return seat
+    def _start(self, request: WorkerRequest) -> WorkerSlot:
+        worker = self._executor.start(self._params, request)
+        slot = WorkerSlot(worker, request, self)
+        plugins = [str(path) for path in request.plugins]
+        worker.send({"type": "open", "plugins": plugins, "secrets": dict(request.secrets)})
+        slot.listener = threading.Thread(target=self._listen, args=(slot,), daemon=True)
+        slot.listener.start()
+        return slot
 
-    def _listen(self, seat: Seat) -> None:
-        for event in seat.worker.events():
-            self.inbox.put((seat, event))
-        self.inbox.put((seat, None))
+    def _listen(self, slot: WorkerSlot) -> None:
+        try:
+            for event in slot.worker.events():
+                self._inbox.put((slot, event))
+        finally:
+            self._inbox.put((slot, None))
 
-    def welcome(self, seat: Seat, event: Mapping[str, Any]) -> None:
-        """Take a worker's hello, if it carries the same toolkit and plugins as the host."""
-        found = event["versions"]
-        for name in sorted({*self._versions, *found}, key=lambda name: (name != "toolkit", name)):
-            here, there = self._versions.get(name, "not there"), found.get(name, "not there")
-            if here != there:
-                raise VersionMismatch(
-                    f"{seat.worker.name} carries another version: {name} is {there} there and "
-                    f"{here} here. Install the same version on both sides (or rebuild the image), "
-                    "then issue the same command again."
-                )
-        seat.ready = True
+    def welcome(self, slot: WorkerSlot, hello: Hello) -> None:
+        """Take a worker's hello, if it has the host's versions and the GPUs that were asked for."""
+        name = slot.worker.name
+        _check_versions(name, self._versions, hello.versions)
+        if slot.request.gpus is not None:
+            _check_gpus(name, slot.request.gpus, hello.gpus)
+        slot.hello, slot.heard = hello, time.monotonic()
         self._emit(
-            "worker_ready",
-            worker=seat.worker.name,
-            pid=event["pid"],
-            physical=seat.device.get("physical"),
-            visible=seat.device.get("visible"),
-        )
-
-    def refused(self, seat: Seat, event: Mapping[str, Any]) -> PluginError:
-        """The error of a worker that could not load its plugins."""
-        return PluginError(f"{seat.worker.name}: {event['message']}")
-
-    def idle(self, warmth: str) -> Seat | None:
-        """A free worker, the one that holds the right model and SAEs first."""
-        free = [seat for seat in self.seats if seat.ready and seat.job is None and not seat.ended]
-        return min(
-            free, key=lambda seat: (seat.warmth != warmth, seat.warmth is not None), default=None
-        )
-
-    def give(self, seat: Seat, job: Mapping[str, Any], warmth: str) -> None:
-        """Hand a job to a worker."""
-        seat.job, seat.warmth = job["job"], warmth
-        seat.phase, seat.phase_since, seat.heard = "start", time.monotonic(), time.monotonic()
-        seat.worker.send({"type": "job", **job})
-
-    def replace(self, seat: Seat) -> str:
-        """A fresh worker in a dead one's place; says how the old one ended. One that never said
-        hello is not tried again.
-        """
-        how = ending(seat.worker.stop(now=True))
-        if not seat.ready:
-            raise WorkerDied(
-                f"{seat.worker.name} ended before its first word ({how}). Its own words: "
-                f"{self._folder}/{seat.worker.name}.log"
+            WorkerReady(
+                worker=name,
+                executor=self._executor.name,
+                pid=hello.pid,
+                host=hello.host,
+                gpus=hello.gpus,
             )
-        self.seats[self.seats.index(seat)] = self._start(seat.device)
+        )
+
+    def idle(self, loaded_key: str) -> WorkerSlot | None:
+        """A free worker, preferring one that holds the right model and SAEs, then an empty one."""
+        free = [slot for slot in self.slots if slot.hello and slot.job is None and not slot.ended]
+
+        def fit(slot: WorkerSlot) -> tuple[bool, bool]:
+            return (slot.loaded_key != loaded_key, slot.loaded_key is not None)
+
+        return min(free, key=fit, default=None)
+
+    def give(self, slot: WorkerSlot, job: Mapping[str, Any], loaded_key: str) -> None:
+        """Hand a job to a worker."""
+        slot.job, slot.loaded_key = job["job"], loaded_key
+        slot.phase, slot.phase_since, slot.heard = "start", time.monotonic(), time.monotonic()
+        slot.worker.send({"type": "job", **job})
+
+    def replace(self, slot: WorkerSlot) -> str:
+        """Start a fresh worker in place of a dead one, and say how that ended. A worker that never
+        said hello is not tried again.
+        """
+        how = slot.worker.stop(now=True)
+        if slot.hello is None:
+            raise WorkerDied(
+                f"{slot.worker.name} ended before its first word ({how}). Its own words: "
+                f"{slot.request.folder}/{slot.worker.name}.log"
+            )
+        self.slots[self.slots.index(slot)] = self._start(slot.request)
         return how
 
-    def owing(self) -> list[Seat]:
-        """Workers that should be heard of: with a job in flight, or still starting."""
-        return [
-            seat
-            for seat in self.seats
-            if not seat.ended and (seat.job is not None or not seat.ready)
-        ]
+    def free_memory(self, slot: WorkerSlot, *, on_cpu: bool) -> tuple[str, int]:
+        """The kind of device that a worker computes on, and the bytes that were free there when it
+        started: of its fullest GPU, else its share of its machine.
+        """
+        assert slot.hello is not None
+        gpus = slot.hello.gpus
+        if gpus and not on_cpu:
+            return "cuda", min(gpu.free_bytes for gpu in gpus)
+        return "cpu", slot.hello.free_bytes // max(1, len(self._requests))
 
     def stop(self, *, now: bool) -> None:
         """End all workers."""
-        for seat in self.seats:
-            seat.worker.stop(now=now)
-        for seat in self.seats:
-            if seat.listener is not None:
-                seat.listener.join(timeout=5)
+        for slot in self.slots:
+            slot.worker.stop(now=now)
+        for slot in self.slots:
+            if slot.listener is not None:
+                slot.listener.join(timeout=5)
 
 
-def ending(code: int | None) -> str:
-    """How a process ended, in words."""
-    if code is None:
-        return "no exit status"
-    if code < 0:
-        return "killed by signal 9; out of memory?" if code == -9 else f"killed by signal {-code}"
-    return f"exit status {code}"
+def worker_requests(
+    template: WorkerRequest, gpus: Sequence[Gpu] | None, workers: int
+) -> list[WorkerRequest]:
+    """One request for each GPU; where none are named, or none are to be used, for each of so many
+    workers.
+    """
+    groups: list[tuple[Gpu, ...] | None]
+    groups = [(gpu,) for gpu in gpus] if gpus else [None if gpus is None else ()] * workers
+    return [
+        replace(template, name=f"{template.name}-{number}", gpus=group)
+        for number, group in enumerate(groups)
+    ]
+
+
+def start_error(slot: WorkerSlot, event: Failed) -> PluginError:
+    """The error of a worker that could not load its plugins."""
+    return PluginError(f"{slot.worker.name}: {event.message}")
+
+
+def _check_versions(name: str, here: Mapping[str, str], there: Mapping[str, str]) -> None:
+    for what in sorted({*here, *there}, key=lambda what: (what != "toolkit", what)):
+        ours, theirs = here.get(what, "not there"), there.get(what, "not there")
+        if ours != theirs:
+            raise VersionMismatch(
+                f"{name} carries another version: {what} is {theirs} there and {ours} here. "
+                "Install the same version on both sides (or rebuild the image), then issue the "
+                "same command again."
+            )
+
+
+def _check_gpus(name: str, requested: Sequence[Gpu], found: Sequence[Gpu]) -> None:
+    if {gpu.uuid for gpu in requested} == {gpu.uuid for gpu in found}:
+        return
+    wanted, seen = (
+        ", ".join(gpu.describe() for gpu in gpus) or "no GPU" for gpus in (requested, found)
+    )
+    raise BadInput(
+        f"{name} was to get {wanted} and sees {seen}. Nothing was run there. Look at the driver "
+        "and at what the executor passes on (nvidia-smi -L on both sides)."
+    )

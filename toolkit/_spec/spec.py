@@ -15,15 +15,16 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from toolkit._spec.overlay import apply_set, label, merge, shared, shares_set
 from toolkit._spec.problems import Checked, checked, dotted, there
-from toolkit._spec.yaml import At, Node, expand, load_yaml, placed, plain
+from toolkit._spec.yaml import At, Node, expand, load_yaml, placed, plain, references
 from toolkit.errors import SpecError, nearest
+from toolkit.secrets import NONE, Secrets
 
 SOURCE = "samples"
 EXAMINE = "examine"
@@ -42,6 +43,14 @@ def _absolute(value: Path, info: ValidationInfo) -> Path:
 
 
 Whole = Annotated[int, BeforeValidator(_whole)]
+
+
+class PartLookup(Protocol):
+    """All installed parts, as far as params need them."""
+
+    def get(self, kind: str, name: str) -> Any:
+        """The part of that kind and name, or BadInput."""
+        ...
 
 
 class _Model(BaseModel):
@@ -81,6 +90,9 @@ class StageSpec(_Model):
     uses: str = Field(min_length=1, description="the part's name, as `toolkit plugins` lists it")
     with_: dict[str, Any] = Field(default={}, alias="with", description="the part's params")
     needs: list[str] = Field(default=[], description="ids of the stages whose tables it reads")
+    on: str | None = Field(
+        default=None, min_length=1, description="the executor of this stage, instead of --on"
+    )
     model: PartRef | None = None
     saes: PartRef | None = None
     samples: PartRef | None = None
@@ -132,6 +144,19 @@ class LoadedSpec:
     path: Path
     files: tuple[Path, ...]
     root: Node = dataclasses.field(repr=False, compare=False)
+    secrets: Secrets = dataclasses.field(default=NONE, repr=False, compare=False)
+
+    def written(self, path: At, params: BaseModel) -> dict[str, Any]:
+        """The params that hold environment values, by field name, as the spec writes them."""
+        node = there(self.root, path)
+        if node is None or not isinstance(node.value, dict):
+            return {}
+        names = {field.alias or name: name for name, field in type(params).model_fields.items()}
+        return {
+            names[key]: plain(value)
+            for key, value in node.value.items()
+            if key in names and next(references(value), None) is not None
+        }
 
     def where(self, path: At) -> str:
         """`file:line` of the value at `path` or of its nearest parent, or the `--set` text that set
@@ -191,16 +216,23 @@ def _load(
         path,
         (*(file.absolute() for file in files), *(Path(o).absolute() for o in overlays)),
         root,
+        Secrets({name: os.environ[name] for name in references(root)}),
     )
 
 
 def validate_params(
-    loaded: LoadedSpec, params_model: type[Checked], values: Mapping[str, Any], at: At, subject: str
+    loaded: LoadedSpec,
+    params_model: type[Checked],
+    values: Mapping[str, Any],
+    at: At,
+    subject: str,
+    parts: PartLookup,
 ) -> Checked:
     """`values` (found at `at`) as `params_model`, or one SpecError naming `subject`. The context
-    has the spec's `folder`.
+    has the spec's `folder`, and the `parts` that params may name.
     """
-    return checked(params_model, loaded.root, at, values, {"folder": loaded.path.parent}, subject)
+    context = {"folder": loaded.path.parent, "parts": parts}
+    return checked(params_model, loaded.root, at, values, context, subject)
 
 
 # --- what pydantic cannot see: relations between entries ------------------------------------------

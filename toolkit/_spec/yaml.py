@@ -140,6 +140,18 @@ def expand(node: Node) -> Any:
     return node.value
 
 
+def references(node: Node) -> Iterator[str]:
+    """The names of the environment variables that a value refers to."""
+    if isinstance(node.value, dict):
+        for child in node.value.values():
+            yield from references(child)
+    elif isinstance(node.value, list):
+        for child in node.value:
+            yield from references(child)
+    elif isinstance(node.value, str):
+        yield from (match[1] for match in _ENV.finditer(node.value))
+
+
 def _environment(match: re.Match[str], place: str) -> str:
     name = match[1]
     if not match[0].endswith("}") or not _ENV_NAME.fullmatch(name):

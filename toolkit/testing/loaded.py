@@ -11,15 +11,18 @@ promise raises `Broken`, whose text says which one.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from toolkit.edits import set_stream
 from toolkit.errors import BadInput, DataError
 from toolkit.hookpoints import Hookpoint, hookpoint
-from toolkit.models import Edit, Encoded, Model
+from toolkit.models import Encoded, Model, Prefix
 from toolkit.parts import ModelPart, Part, SaePart
+from toolkit.randomness import generator
 from toolkit.saes import Sae
+from toolkit.sessions import Generated
 from toolkit.testing.contracts import Broken, check_params
 from toolkit.testing.fakes import SilentReporter
 
@@ -320,11 +323,11 @@ def _check_edits(model: Model, ids: Sequence[int], tolerance: float) -> None:
         points = list(dict.fromkeys((name, end)))
         before = model.run(batch, points)
         value = before[name][1, at].clone()
-        same = model.run(batch, points, [Edit(name, 1, at, value)])
+        same = model.run(batch, points, [set_stream(name, [1], [at], value)])
         for point in points:
             kept = _near(same[point], before[point], tolerance)
             _kept(model, kept, f"an edit at {name} to the value that is there changed {point}")
-        after = model.run(batch, points, [Edit(name, 1, at, _another(value))])
+        after = model.run(batch, points, [set_stream(name, [1], [at], _another(value))])
         made = _near(after[name][1, at], _another(value), tolerance)
         _kept(model, made, f"an edit at {name} does not show in what is captured there")
         reaches = not _near(after[end][1, at], before[end][1, at], tolerance)
@@ -377,25 +380,36 @@ def _check_prefix(model: Model, ids: Sequence[int], tolerance: float) -> None:
             same,
             f"prefix captured something else at {name} than run gives for the last token",
         )
-    rows = []
-    for way, layer in enumerate([*reversed(_some_layers(model)), *_some_layers(model)]):
-        value = found[points[layer]][0, -1]
-        rows += [(layer, _another(value, way + 1)), (layer, value)]
-    got, again, wanted = (
-        model.suffix(prefix, rows),
-        model.suffix(prefix, rows),
-        Model.suffix(model, prefix, rows),
+    _check_suffix(
+        model,
+        prefix,
+        {layer: found[points[layer]][0, -1] for layer in range(len(points))},
+        tolerance,
     )
+
+
+def _check_suffix(
+    model: Model, prefix: Prefix, own: Mapping[int, Tensor], tolerance: float
+) -> None:
+    """Rows at several layers, out of order, half of them the prompt's own."""
+    import torch
+
+    layers, rows = [], []
+    for way, layer in enumerate([*reversed(_some_layers(model)), *_some_layers(model)]):
+        layers += [layer, layer]
+        rows += [_another(own[layer], way + 1), own[layer]]
+    given = torch.tensor(layers), torch.stack(rows)
+    got, again = model.suffix(prefix, *given), model.suffix(prefix, *given)
+    wanted = Model.suffix(model, prefix, *given)
     _kept(
         model,
         got.shape == wanted.shape,
         f"suffix gave the shape {tuple(got.shape)}; wanted {tuple(wanted.shape)}",
     )
-    for (layer, _), one, right in zip(rows, got, wanted, strict=True):
-        same = _near(one, right, tolerance)
+    for layer, state, right in zip(layers, got, wanted, strict=True):
         _kept(
             model,
-            same,
+            _near(state, right, tolerance),
             f"suffix of rows at several layers gave other states for layer {layer} than whole "
             "passes give",
         )
@@ -404,7 +418,7 @@ def _check_prefix(model: Model, ids: Sequence[int], tolerance: float) -> None:
         _near(again, got, tolerance),
         "a second suffix of the same prefix gave other states; leave the prefix as it is",
     )
-    none = tuple(model.suffix(prefix, []).shape)
+    none = tuple(model.suffix(prefix, given[0][:0], given[1][:0]).shape)
     _kept(
         model,
         none == (0, model.width),
@@ -445,32 +459,22 @@ def _check_unembed(model: Model, batch: Sequence[Sequence[int]], tolerance: floa
 
 
 def _check_generate(model: Model, batch: Sequence[Sequence[int]]) -> None:
-    """With the likeliest token, so that each way to compute the same reply gives it."""
+    """Each reply is that of whole passes, whatever is beside it, but for close calls."""
     asked: list[tuple[int, int]] = []
 
-    def likeliest(row: int, made: int, chances: Tensor) -> int:
-        right = (
-            chances.device.type == "cpu"
-            and str(chances.dtype) == "torch.float64"
-            and math.isclose(float(chances.sum()), 1.0)
-        )
-        _kept(
-            model,
-            right,
-            "generate gave draw something else than probabilities in float64 on the CPU",
-        )
+    def draw(row: int, made: int) -> float:
         asked.append((row, made))
-        return int(chances.argmax())
+        return float(generator(0, "contract", row, made).random())
 
     until = None
     for _ in range(2):
-        wanted = Model.generate(model, batch, likeliest, most=REPLY_TOKENS, until=until)
+        wanted = Model.generate(model, batch, draw, max_tokens=REPLY_TOKENS, until=until)
         asked.clear()
-        got = list(model.generate(batch, likeliest, most=REPLY_TOKENS, until=until))
+        got = list(model.generate(batch, draw, max_tokens=REPLY_TOKENS, until=until))
         once = [(row, made) for row, reply in enumerate(got) for made in range(len(reply.ids))]
         _kept(
             model,
-            got == wanted,
+            _same_replies(got, wanted),
             f"generate gave {got}; token by token with whole passes it is {wanted}",
         )
         _kept(
@@ -479,10 +483,28 @@ def _check_generate(model: Model, batch: Sequence[Sequence[int]]) -> None:
             "generate did not ask draw exactly once for each token, by row and number",
         )
         alone = [
-            model.generate([ids], likeliest, most=REPLY_TOKENS, until=until)[0] for ids in batch
+            model.generate(
+                [ids],
+                partial(_as_row, draw, row),
+                max_tokens=REPLY_TOKENS,
+                until=until,
+            )[0]
+            for row, ids in enumerate(batch)
         ]
-        _kept(model, alone == got, "a reply depends on the prompts beside it")
+        _kept(model, _same_replies(alone, got), "a reply depends on the prompts beside it")
         until = (got[0].text.strip() or " ")[-1]
+
+
+def _as_row(draw: Callable[[int, int], float], row: int, _: int, made: int) -> float:
+    return draw(row, made)
+
+
+def _same_replies(left: Sequence[Generated], right: Sequence[Generated]) -> bool:
+    """Ids, text and end of every reply that had no close call."""
+    return len(left) == len(right) and all(
+        a.close_calls or b.close_calls or (a.ids, a.text, a.finish) == (b.ids, b.text, b.finish)
+        for a, b in zip(left, right, strict=True)
+    )
 
 
 def _check_score(model: Model, ids: Sequence[int], tolerance: float) -> None:

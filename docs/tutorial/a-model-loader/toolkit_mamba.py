@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from toolkit import hookimpl
+from toolkit.edits import Edit
 from toolkit.errors import BadInput, DataError
 from toolkit.files import PathText, content_digest, listed, locate, read_json, safetensors_header
 from toolkit.hookpoints import hookpoint
-from toolkit.models import Edit, Encoded, Model
+from toolkit.models import Encoded, Model
 from toolkit.parts import Identity, ModelPart, Params, Part
 from toolkit.work import Reporter
 
@@ -38,7 +39,7 @@ class Mamba(Params):
 
 
 def identify(params: Mamba) -> Identity:
-    """Name, digest and sizes, from the config and the weights' headers: no torch, nothing loaded."""
+    """Name, digest and sizes, from config and weights' headers: no torch, nothing loaded."""
     folder = locate(params.path)
     config, weights = read_json(folder / "config.json"), listed(folder, ["*.safetensors"])
     if (
@@ -111,18 +112,16 @@ class MambaModel(Model):
         """
         import torch
 
-        places = {
-            name: self._blocks_before(name)
-            for name in (*capture, *(edit.hookpoint for edit in edits))
-        }
+        places = {name: self._blocks_before(name) for name in capture}
+        editing = self.editing(batch, edits)
         found: dict[str, Tensor] = {}
         with torch.inference_mode():
             stream = self._module.backbone.embeddings(self._padded(batch))
-            for done in range(max((places[name] for name in capture), default=-1) + 1):
-                stream = self._module.backbone.layers[done - 1](stream) if done else stream
-                for edit in edits:
-                    if places[edit.hookpoint] == done:
-                        stream[edit.row, edit.position] = edit.value.to(stream)
+            for done in range(max(places.values(), default=-1) + 1):
+                if done:
+                    stream = self._module.backbone.layers[done - 1](stream)
+                    stream = editing.apply(f"resid_post.{done - 1}", stream)
+                stream = editing.apply(f"resid_pre.{done}", stream)
                 found.update({name: stream for name in capture if places[name] == done})
         return found
 

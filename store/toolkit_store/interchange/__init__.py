@@ -27,6 +27,7 @@ from toolkit_store.interchange import (
     _parquet,
     _safetensors,
 )
+from toolkit_store.interchange._incoming import reading
 from toolkit_store.interchange._run import RunTables, run_tables
 from toolkit_store.store import Store
 
@@ -60,9 +61,15 @@ def export_run(run: RunTables, form: str, folder: Path, **options: Any) -> list[
     rest is whole.
     """
     check_format(form)
-    _check_empty(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    return _WRITERS[form](run, folder, **options)
+    try:
+        _check_empty(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        return _WRITERS[form](run, folder, **options)
+    except OSError as error:
+        raise BadInput(
+            f"{str(folder)[:200]} cannot be written to: {error.strerror or error}. Name another "
+            "folder."
+        ) from error
 
 
 def import_run(
@@ -70,15 +77,16 @@ def import_run(
 ) -> str:
     """Read what `export_run`, or another program, wrote; the id of the run that has it now."""
     check_format(form)
-    if not folder.is_dir():
-        raise BadInput(f"There is no folder {folder}. Name the folder that holds the files.")
-    if form not in ATTACHED:
-        return _READERS[form](store, folder, **options)
-    if run is None:
+    if form in ATTACHED and run is None:
         raise BadInput(
             f"Format '{form}' is read into a run that is there already: name it with --run."
         )
-    return ATTACHED[form](store, folder, run=run, **options)
+    with reading(folder, form):
+        if not folder.is_dir():
+            raise BadInput(f"There is no folder {folder}. Name the folder that holds the files.")
+        if run is None or form not in ATTACHED:
+            return _READERS[form](store, folder, **options)
+        return ATTACHED[form](store, folder, run=run, **options)
 
 
 def check_format(form: str) -> None:

@@ -14,6 +14,7 @@ name, the number its place.
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any
 
 from toolkit.addresses import from_neuronpedia, neuronpedia
 from toolkit.errors import BadInput, DataError, choices
+from toolkit_store.interchange._incoming import check_json_size
 from toolkit_store.interchange._run import (
     RunTables,
     arrow,
@@ -33,6 +35,8 @@ from toolkit_store.interchange._run import (
 LISTED = "listed"
 QUICK = "quick-list.json"
 _ABOUT = "lists.json"
+
+_INDEX = re.compile("[0-9]{1,9}")
 
 Feature = tuple[str, int]
 
@@ -119,9 +123,10 @@ def read(store: object, folder: Path, *, run: RunTables, space: str | None = Non
 
 
 def _load(path: Path) -> Any:
+    check_json_size(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as JSON: {error}.") from None
 
 
@@ -155,8 +160,8 @@ def _named(path: Path, run: RunTables, row: Mapping[str, Any], name: str) -> tup
             f"{path}: {row['modelId']}/{row['layer']} means {1 + len(others)} spaces of run "
             f"{run.id}. Give plain lists."
         )
-    if not str(row["index"]).isdecimal():
-        raise DataError(f"{path}: index {row['index']!r} is no whole number.")
+    if not _INDEX.fullmatch(str(row["index"])):
+        raise DataError(f"{path}: index {str(row['index'])[:80]!r} is not a whole number.")
     return _checked(path, run, space["space"], int(row["index"]), name)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.addresses import neuronpedia
 from toolkit.errors import BadInput, DataError, choices, nearest
+from toolkit_store.interchange._incoming import read_lines
 from toolkit_store.interchange._run import RunTables, arrow, attach, digest_of
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ BETWEEN = " / "
 BATCH = 1024
 BARS = 20
 """Of the histogram of a feature's values."""
+
+_INDEX = re.compile("[0-9]{1,9}")
 
 Key = tuple[str, str]
 
@@ -390,13 +394,14 @@ def _label_rows(
 
 
 def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    opened = gzip.open if path.suffix == ".gz" else open
     try:
-        with opened(path, "rt", encoding="utf-8", newline="\n") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield f"{path}:{number}", json.loads(line)
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+        if path.suffix == ".gz":
+            with gzip.open(path, "rb") as packed:
+                yield from read_lines(path, packed)  # type: ignore[arg-type]
+        else:
+            with path.open("rb") as file:
+                yield from read_lines(path, file)
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(
             f"{path} cannot be read as JSON lines: {error}. Download it again."
         ) from None
@@ -408,7 +413,7 @@ def _parsed(where: str, row: Any) -> tuple[str, str, int, str, str]:
     """
     needed = ("modelId", "layer", "index", "description")
     missing = [name for name in needed if not isinstance(row, dict) or name not in row]
-    if missing or not str(row["index"]).isdecimal() or not str(row["index"]).isascii():
+    if missing or not _INDEX.fullmatch(str(row["index"])):
         wrong = f"no '{missing[0]}'" if missing else f"index {row['index']!r}"
         raise DataError(
             f"{where}: an explanation needs {', '.join(needed)}; it has {wrong}. Download the file "

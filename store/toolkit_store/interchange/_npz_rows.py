@@ -23,13 +23,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import BadInput, DataError
+from toolkit_store.interchange._incoming import (
+    arrays,
+    check_layer,
+    real_numbers,
+    whole_numbers,
+)
 from toolkit_store.interchange._run import (
     RunTables,
     activation_rows,
     arrow,
     digest_of,
     flat,
-    key_of,
+    id_of,
     land,
 )
 
@@ -235,12 +241,9 @@ def load(path: Path, needed: Sequence[str], skip: Sequence[str] = ()) -> dict[st
     """The arrays of an archive, nothing pickled."""
     import zipfile
 
-    import numpy as np
-
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            found = {name: archive[name] for name in archive.files if name not in skip}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        found = arrays(path, skip)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
         raise DataError(
             f"{path} cannot be read as a NumPy archive: {error}. Copy it again."
         ) from None
@@ -281,7 +284,8 @@ def _head(
 def _names(found: Mapping[str, Any]) -> list[str]:
     if "samples" in found:
         return [str(name) for name in found["samples"]]
-    return [f"sentence-{int(at):06d}" for at in found["sentence_indices"]]
+    numbers = whole_numbers(found["sentence_indices"], "int64", "`sentence_indices`")
+    return [f"sentence-{number:06d}" for number in numbers.tolist()]
 
 
 def _foreign_sample(name: str, text: str) -> dict[str, Any]:
@@ -292,7 +296,7 @@ def _foreign_sample(name: str, text: str) -> dict[str, Any]:
         "cluster": name,
         "text": text,
         **empty,
-        "prompt_hash": key_of("text", text),
+        "prompt_hash": id_of("text", text),
     }
 
 
@@ -303,11 +307,12 @@ def _foreign_space(
         raise BadInput(
             f"{path} does not say which model it is of. Name it: --model google/gemma-2-2b."
         )
-    layer, l0 = int(found["layer"]), float(found.get("average_l0", math.nan))
+    layer = check_layer(int(whole_numbers(found["layer"], "int64", f"{path}, `layer`")), path)
+    l0 = float(found.get("average_l0", math.nan))
     sae = f"imported/layer_{layer}/average_l0_{l0:g}"
     width = int(found["num_features"])
     return {
-        "space": key_of("space", model, site, sae, str(width))[:16],
+        "space": id_of("space", model, site, sae, str(width))[:16],
         "model": model,
         "revision": "unknown",
         "hookpoint": f"{site}.{layer}",
@@ -337,7 +342,6 @@ def sparse(space: str, samples: Sequence[str], positions: Any, matrix: Any) -> p
 
     row, feature = np.nonzero(matrix)
     counts = np.bincount(row, minlength=len(samples))
-    values = matrix[row, feature].astype(np.float32)
-    return activation_rows(
-        space, samples, np.asarray(positions, np.int32), counts, feature.astype(np.uint32), values
-    )
+    values = real_numbers(matrix[row, feature], f"space {space}").astype(np.float32)
+    places = whole_numbers(positions, "int32", f"space {space}, the positions")
+    return activation_rows(space, samples, places, counts, feature.astype(np.uint32), values)

@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import BadInput, DataError
 from toolkit.files import read_json
+from toolkit_store.interchange._incoming import real_numbers, whole_numbers
 from toolkit_store.interchange._npz_rows import MAX_BYTES, check_size, dense, load, save, sparse
 from toolkit_store.interchange._run import (
     RunTables,
     arrow,
     digest_of,
+    id_of,
     joined,
-    key_of,
     land,
     safe_names,
     write_json,
@@ -111,7 +112,7 @@ def _folders(samples: Sequence[str]) -> dict[str, str]:
     return {
         name: name
         if _FOLDER.fullmatch(name) and name.strip(". ") == name and usable[name.lower()] == 1
-        else f"sample-{key_of('folder', name)[:16]}"
+        else f"sample-{id_of('folder', name)[:16]}"
         for name in samples
     }
 
@@ -239,7 +240,7 @@ def _foreign_space(path: Path, model: str | None, site: str) -> dict[str, Any]:
     width = 0 if features is None else features.shape[-1]  # attention alone may have been kept
     sae = f"imported/{name or f'layer_{layer}'}"
     return {
-        "space": key_of("space", model, site, layer, sae, str(width))[:16],
+        "space": id_of("space", model, site, layer, sae, str(width))[:16],
         "model": model,
         "revision": "unknown",
         "hookpoint": f"{site}.{layer}",
@@ -270,7 +271,7 @@ def _sample(scenario: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
         "text": text,
         "token_ids": list(known.get("token_ids", ())),
     }
-    return row | {"pieces": pieces, "spans": spans, "prompt_hash": key_of("text", text)}
+    return row | {"pieces": pieces, "spans": spans, "prompt_hash": id_of("text", text)}
 
 
 def _activations(
@@ -284,7 +285,9 @@ def _activations(
     matrix, space = found["features"], spaces[path.name]
     if matrix.ndim != 2 or matrix.shape[1] != space["width"]:
         raise DataError(f"{path}: `features` is {matrix.shape}; wanted (tokens, {space['width']}).")
-    positions = found.get("positions", np.arange(len(matrix)))
+    positions = whole_numbers(
+        found.get("positions", np.arange(len(matrix))), "int64", f"{path}, `positions`"
+    )
     if len(positions) and not 0 <= positions.min() <= positions.max() < len(matrix):
         raise DataError(
             f"{path}: `positions` names a token outside of the {len(matrix)} rows of `features`."
@@ -317,6 +320,9 @@ def _attention(
     weights = load(path, (), skip=("features", "positions")).get("attention")
     if weights is None:
         return
+    weights = real_numbers(weights, f"{path}, `attention`")
+    if weights.ndim != 3:
+        raise DataError(f"{path}: `attention` is {weights.shape}; wanted (heads, tokens, tokens).")
     head, query, key = np.nonzero(weights)
     space, name = spaces[path.name], samples[path.parent.name]["sample"]
     columns: dict[str, Any] = {

@@ -8,16 +8,18 @@ it twice adds nothing.
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit import __version__
-from toolkit.errors import DataError
-from toolkit.ledger import RunRow, StepRow
+from toolkit.errors import BadInput, DataError
+from toolkit.ledger import RunRow, StepRow, key_of
 from toolkit.tables import DATA_TABLES, STORE_FORMAT, TABLES, arrow_schema
+from toolkit_store.interchange._incoming import MAX_BYTES, check_id, checked, widths
 from toolkit_store.interchange._run import RunTables, read_index, write_json
 
 if TYPE_CHECKING:
@@ -82,62 +84,176 @@ def _sha256(path: Path) -> str:
 
 
 def read(store: Store, folder: Path) -> str:
-    """Commit the run's steps that the store lacks, and enter the run; its id."""
+    """Commit the run's steps that the store lacks, and enter the run; its id.
+
+    What the store computed itself is never replaced: a step that it has is left as it is, and a run
+    that it has under this id must be the very same.
+    """
     index = read_index(folder, INDEX, "parquet", VERSION)
+    row, steps = _run_row(folder, index), _steps(folder, index)
+    if not isinstance(index.get("tables"), dict):
+        raise DataError(f"{folder / INDEX}: 'tables' must name the tables. Export the run again.")
     for name, facts in index["tables"].items():
         _check_table(folder, name, facts)
-    row = RunRow(**{**index["run"], "steps": tuple(index["run"]["steps"])})
-    row = (
-        replace(row, state="interrupted") if row.state == "running" else row
-    )  # here nobody goes on with it
+    for step in steps:
+        _check_step(folder, step, row, index["tables"])
+    origin = f"parquet {_sha256(folder / INDEX)[:16]}"
     with store.writer():
-        known = store.has(step["key"] for step in index["steps"])
-        missing = [StepRow(**step) for step in index["steps"] if step["key"] not in known]
-        for step in missing:
-            store.commit(
-                step, {name: _groups(folder / f"{name}.parquet", step.key) for name in step.tables}
-            )
+        _check_run(store, row, steps)
+        known = store.has(step.key for step in steps)
+        sizes = widths(_spaces(folder, index["tables"]))
+        for step in steps:
+            if step.key not in known:
+                store.commit(replace(step, origin=origin), _rows(folder, step, sizes))
         _enter(store, row, folder)
     store.index(row.steps, run=row.run)
     return row.run
 
 
-def _check_table(folder: Path, name: str, facts: dict[str, Any]) -> None:
+def _run_row(folder: Path, index: dict[str, Any]) -> RunRow:
+    row: RunRow = _as_record(RunRow, index.get("run"), f"{folder / INDEX}, 'run'")
+    check_id("the run's id", row.run, folder / INDEX)
+    for key in row.steps:
+        check_id("a step's key", key, folder / INDEX)
+    # here nobody goes on with it
+    return replace(row, state="interrupted") if row.state == "running" else row
+
+
+def _steps(folder: Path, index: dict[str, Any]) -> list[StepRow]:
+    listed = index.get("steps")
+    if not isinstance(listed, list):
+        raise DataError(f"{folder / INDEX}: 'steps' must be a list. Export the run again.")
+    return [
+        _as_record(StepRow, step, f"{folder / INDEX}, step {number}")
+        for number, step in enumerate(listed)
+    ]
+
+
+def _as_record(kind: type[Any], content: Any, where: str) -> Any:
+    """A record of the ledger from JSON, with every field of the declared type."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(content), strict=True)
+    except (ValidationError, ValueError) as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": ""}
+        field = ".".join(map(str, first["loc"])) or "it"
+        raise DataError(
+            f"{where}: {field}: {first['msg'] or error}. Copy the folder or export the run again."
+        ) from None
+
+
+def _check_step(folder: Path, step: StepRow, row: RunRow, tables: dict[str, Any]) -> None:
+    """The key is that of its material, and its rows are in the files, as many as it says."""
+    where = f"{folder / INDEX}, step {str(step.key)[:80]}"
+    if key_of(step.material) != step.key:
+        raise DataError(
+            f"{where}: its key is not the hash of its material, so these rows are not the result "
+            "of what it names. Export the run again from the store that computed it."
+        )
+    if step.key not in row.steps:
+        raise DataError(f"{where}: the run does not list it. Export the run again.")
+    for name, count in step.tables.items():
+        if count and name not in tables:
+            raise DataError(f"{where}: it has rows in table '{name}', which the export lacks.")
+        found = sum(groups for _, groups in _groups(folder / f"{name}.parquet", step.key))
+        if count and found != count:
+            raise DataError(
+                f"{where}: it has {count:,} rows in table '{name}', and {name}.parquet {found:,}. "
+                "Export the run again."
+            )
+
+
+def _check_run(store: Store, row: RunRow, steps: Sequence[StepRow]) -> None:
+    """An import never changes a run that is there."""
+    states = store.run_states(row.run)
+    same = bool(states) and replace(states[0], seq=0) == replace(row, seq=0)
+    if states and not (same and store.has(row.steps) >= {step.key for step in steps}):
+        raise BadInput(
+            f"The store at {store.uri} has a run {row.run} already, and an import changes none. "
+            "Import into another store: --store PATH."
+        )
+
+
+def _spaces(folder: Path, tables: dict[str, Any]) -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    if "spaces" not in tables:
+        return []
+    rows: list[dict[str, Any]] = pq.read_table(
+        folder / "spaces.parquet", columns=["space", "width"]
+    ).to_pylist()
+    return rows
+
+
+def _rows(folder: Path, step: StepRow, sizes: dict[str, int]) -> dict[str, Iterator[pa.Table]]:
+    return {
+        name: checked(
+            name,
+            _batches(folder / f"{name}.parquet", step.key),
+            sizes,
+            folder / f"{name}.parquet",
+        )
+        for name, count in step.tables.items()
+        if count
+    }
+
+
+def _check_table(folder: Path, name: str, facts: Any) -> None:
     """The table is one of ours, of this version, and its file holds what was written."""
     path = folder / f"{name}.parquet"
-    if name not in DATA_TABLES or facts["version"] != TABLES[name].version:
+    version = facts.get("version") if isinstance(facts, dict) else None
+    if name not in DATA_TABLES or version != TABLES[name].version:
         ours = f"version {TABLES[name].version}" if name in DATA_TABLES else "no such table"
         raise DataError(
-            f"{folder / INDEX}: table '{name}' has version {facts['version']}; this toolkit "
+            f"{folder / INDEX}: table '{name[:80]}' has version {version}; this toolkit "
             f"({__version__}) has {ours}. Read it with the toolkit that wrote it, or upgrade: "
             "python -m pip install -U sae-toolkit"
         )
-    if not path.is_file() or _sha256(path) != facts["sha256"]:
+    if not path.is_file() or _sha256(path) != facts.get("sha256"):
         said = "is not what was written: its SHA-256 differs" if path.is_file() else "is missing"
         raise DataError(f"{path} {said}. Copy the folder or export the run again.")
 
 
-def _groups(path: Path, key: str) -> Iterator[pa.Table]:
-    """The rows of one step, a row group at a time."""
+def _groups(path: Path, key: str) -> Iterator[tuple[int, int]]:
+    """The row groups of one step, and how many rows each has."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
         at = file.schema_arrow.get_field_index("step")
-        for number in range(file.num_row_groups):
-            if (
-                file.metadata.row_group(number).column(file.metadata.num_columns - 1).statistics.min
-                == key
-            ):
-                yield file.read_row_group(number).remove_column(at)
+        for number in range(file.num_row_groups if at >= 0 else 0):
+            group = file.metadata.row_group(number)
+            statistics = group.column(file.metadata.num_columns - 1).statistics
+            if statistics is None or statistics.min != statistics.max:
+                raise DataError(f"{path}: row group {number} is not of one step. Export it again.")
+            if group.total_byte_size > MAX_BYTES:
+                raise DataError(
+                    f"{path}: row group {number} has {group.total_byte_size:,} bytes unpacked; at "
+                    f"most {MAX_BYTES:,} are read."
+                )
+            if statistics.min == key:
+                yield number, group.num_rows
+
+
+def _batches(path: Path, key: str) -> Iterator[pa.Table]:
+    """The rows of one step, some thousands at a time."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    numbers = [number for number, _ in _groups(path, key)]
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(8192, numbers):
+            yield pa.Table.from_batches([batch]).drop_columns("step")
 
 
 def _enter(store: Store, row: RunRow, folder: Path) -> None:
-    """The run with its files, unless the store has this state of it already."""
+    """The run with its files, unless the store has it already."""
+    if store.run_states(row.run):
+        return
     target = store.folder / "runs" / row.run
     for name in _KEPT:
-        if (folder / name).is_file() and not (target / name).exists():
+        kept = folder / name
+        if kept.is_file() and not kept.is_symlink() and not (target / name).exists():
             target.mkdir(parents=True, exist_ok=True)
-            shutil.copy(folder / name, target / name)
-    found = store.run_states(row.run)
-    if not found or (found[0].state, found[0].steps) != (row.state, row.steps):
-        store.record_run(**{name: value for name, value in vars(row).items() if name != "seq"})
+            shutil.copy(kept, target / name)
+    store.record_run(**{name: value for name, value in vars(row).items() if name != "seq"})

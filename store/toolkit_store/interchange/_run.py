@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit import __version__
 from toolkit.errors import BadInput, DataError
-from toolkit.ledger import IMPORTED, RunRow, StepRow
+from toolkit.ledger import IMPORTED, RunRow, StepRow, key_of
 from toolkit.tables import arrow_schema, table
 from toolkit_store.database import among
-from toolkit_store.query.run_rows import RunRows
+from toolkit_store.interchange._incoming import check_json_size, checked, widths
+from toolkit_store.query.committed_rows import CommittedRows
 from toolkit_store.write.ledger import check_count
 
 if TYPE_CHECKING:
@@ -91,8 +92,8 @@ class RunTables:
             yield self.spaces[space], _merged(pl.DataFrame(found)).drop("space").rechunk()
 
     @cached_property
-    def _rows(self) -> RunRows:
-        return RunRows(self.store, self.steps)
+    def _rows(self) -> CommittedRows:
+        return CommittedRows(self.store, self.steps)
 
     def _with_activations(self) -> list[str]:
         """The spaces that have rows; all rows have to be there."""
@@ -168,9 +169,15 @@ def run_tables(store: Store, run: str, also: Iterable[str] = ()) -> RunTables:
 # --- into a store ---
 
 
-def key_of(part: str, digest: str, *more: str) -> str:
-    """The key of an import: what was read, and how."""
-    return hashlib.sha256(json.dumps([part, __version__, digest, *more]).encode()).hexdigest()[:32]
+def id_of(*parts: str) -> str:
+    """An id that follows from these texts."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def _material(part: str, digest: str, run: str = "") -> str:
+    """What the key of an import is the hash of: what was read, and how."""
+    found = {"part": part, "version": __version__, "digest": digest, "run": run}
+    return json.dumps(found, sort_keys=True, separators=(",", ":"))
 
 
 def digest_of(files: Iterable[Path]) -> str:
@@ -192,10 +199,15 @@ def land(
     """Commit tables from elsewhere as the one step of a new run; its id. What is there already is
     left as it is.
     """
-    key = key_of(part, digest)
-    run = f"{_slug(name)}-{key[:8]}"
+    material = _material(part, digest)
+    key = key_of(material)
+    run = f"{_slug(name)[:80]}-{key[-8:]}"
+    sizes = widths(_rows_of(tables, "spaces"))
+    looked_at = {
+        table: checked(table, rows, sizes, f"{part} {name}") for table, rows in tables.items()
+    }
     with store.writer():
-        store.commit(_step(key, run, part, digest), tables)
+        store.commit(_step(key, run, part, material, digest), looked_at)
         if not store.run_states(run):
             _write_manifest(store, run, name, part, key, sorted(tables))
             store.record_run(
@@ -205,11 +217,18 @@ def land(
     return run
 
 
+def _rows_of(tables: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    return tables[name].to_pylist() if name in tables else []
+
+
 def attach(run: RunTables, part: str, digest: str, tables: Mapping[str, pa.Table]) -> str:
     """Commit tables from elsewhere as one more step of a run; the run's id."""
-    key = key_of(part, digest, run.id)
+    material = _material(part, digest, run.id)
+    key = key_of(material)
+    sizes = widths(run.spaces.values())
+    looked_at = {name: checked(name, rows, sizes, part) for name, rows in tables.items()}
     with run.store.writer():
-        run.store.commit(_step(key, run.id, part, digest), tables)
+        run.store.commit(_step(key, run.id, part, material, digest), looked_at)
         row = next(
             iter(run.store.run_states(run.id)), run.row
         )  # the run may have gone on since it was looked up
@@ -229,7 +248,7 @@ def attach(run: RunTables, part: str, digest: str, tables: Mapping[str, pa.Table
     return run.id
 
 
-def _step(key: str, run: str, part: str, digest: str) -> StepRow:
+def _step(key: str, run: str, part: str, material: str, digest: str) -> StepRow:
     return StepRow(
         key=key,
         experiment=run,
@@ -238,11 +257,12 @@ def _step(key: str, run: str, part: str, digest: str) -> StepRow:
         part_version=__version__,
         run=run,
         index=0,
-        material=json.dumps({"part": part, "digest": digest}),
+        material=material,
         tables={},
         worker=IMPORTED,
         seconds=0.0,
         committed_at=_now(),
+        origin=f"{part} {digest[:16]}",
     )
 
 
@@ -302,6 +322,7 @@ def read_index(folder: Path, name: str, form: str, version: int) -> dict[str, An
         raise BadInput(
             f"{folder} is no finished export of format '{form}': it has no {name}. Export it again."
         )
+    check_json_size(path)
     found = read_json(path)
     if found.get("format") != form:
         raise BadInput(

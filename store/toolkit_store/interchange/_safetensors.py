@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import DataError
+from toolkit_store.interchange._incoming import read_lines, real_numbers, whole_numbers
 from toolkit_store.interchange._run import (
     RunTables,
     activation_rows,
@@ -86,7 +87,7 @@ def read(store: Store, folder: Path) -> str:
     lines = _lines(folder / "samples.jsonl")
     files = [folder / space["file"] for space in index["spaces"]]
     for path in files:
-        if path.parent != folder or not path.is_file():
+        if path.parent != folder or path.is_symlink() or not path.is_file():
             raise DataError(
                 f"{path} is missing, though {folder / INDEX} names it. Copy or export the folder "
                 "again."
@@ -113,19 +114,18 @@ def read(store: Store, folder: Path) -> str:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path} cannot be read as JSON lines: {error}. Copy or export the folder again."
-        ) from None
+    with path.open("rb") as file:
+        return [line for _, line in read_lines(path, file)]
 
 
 def _rows(path: Path, space: dict[str, Any], samples: Sequence[str]) -> pa.Table:
     import numpy as np
 
     found = _load(path)
-    row, feature = found["indices"]
+    row, feature = whole_numbers(found["indices"], "int64", f"{path}, `indices`")
+    owners_of = whole_numbers(found["sample"], "int64", f"{path}, `sample`")
+    positions = whole_numbers(found["position"], "int32", f"{path}, `position`")
+    values = real_numbers(found["values"], f"{path}, `values`")
     rows = len(found["sample"])
     if len(feature) and (
         feature.max() >= space["width"] or row.max() >= rows or min(feature.min(), row.min()) < 0
@@ -133,17 +133,14 @@ def _rows(path: Path, space: dict[str, Any], samples: Sequence[str]) -> pa.Table
         raise DataError(
             f"{path}: an index lies outside of {rows} rows by {space['width']} features."
         )
-    if rows and found["sample"].max() >= len(samples):
+    if rows and not 0 <= owners_of.min() <= owners_of.max() < len(samples):
         raise DataError(
-            f"{path}: sample {found['sample'].max()} is past the {len(samples)} lines of "
-            "samples.jsonl."
+            f"{path}: sample {owners_of.max()} is past the {len(samples)} lines of samples.jsonl."
         )
     order = np.argsort(row, kind="stable")
     counts = np.bincount(row, minlength=rows)
-    owners = [samples[at] for at in found["sample"]]
-    return activation_rows(
-        space["space"], owners, found["position"], counts, feature[order], found["values"][order]
-    )
+    owners = [samples[number] for number in owners_of]
+    return activation_rows(space["space"], owners, positions, counts, feature[order], values[order])
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from toolkit_store.database import among, equals
 from toolkit_store.index.postings import BLOCK, LAST_BLOCK, place, places
-from toolkit_store.query.by_rows import together_schema
-from toolkit_store.query.run_rows import RunRows
+from toolkit_store.query.by_rows import coactive_schema
+from toolkit_store.query.committed_rows import CommittedRows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,11 +31,12 @@ _DIRECTORIES = 64
 @dataclass(frozen=True)
 class Directory:
     """All features of a space: feature, samples in which it fired (`count`), entries and largest
-    value; and how many samples have rows in the space.
+    value; and how many samples, and tokens of them, have rows in the space.
     """
 
     features: pl.DataFrame
     samples: int
+    places: int
 
 
 class RunIndex:
@@ -43,7 +44,7 @@ class RunIndex:
     asked about.
     """
 
-    def __init__(self, rows: RunRows, numbering: str) -> None:
+    def __init__(self, rows: CommittedRows, numbering: str) -> None:
         self.rows, self._numbering = rows, numbering
         self._directories: dict[str, Directory] = {}
 
@@ -59,9 +60,9 @@ class RunIndex:
 
     def directory(self, step: str) -> Directory:
         """The directory of a space."""
-        return self.look_up([step])[step]
+        return self.prefetch([step])[step]
 
-    def look_up(self, steps: Sequence[str]) -> dict[str, Directory]:
+    def prefetch(self, steps: Sequence[str]) -> dict[str, Directory]:
         """The directories of these spaces. They never change, so they are kept; what is not there
         yet is read at once.
         """
@@ -78,17 +79,20 @@ class RunIndex:
         import polars as pl
 
         names = {"features": "feature", "fired": "count", "counts": "entries", "maxima": "max"}
-        columns = ["step", "block", "samples", *names]
+        columns = ["step", "block", "samples", "looked_at", *names]
         parts = [
             pl.DataFrame(self.rows.find("feature_index", where, columns))
             for where in among("step", steps)
         ]
         found = pl.concat(parts).sort("block")
-        samples = dict(found.unique("step", keep="first").select("step", "samples").iter_rows())
+        sizes = found.unique("step", keep="first").select("step", "samples", "looked_at")
         features = found.select("step", *names).explode(*names).rename(names).drop_nulls("feature")
         fired = features.partition_by("step", as_dict=True, include_key=False)
         none = features.clear().drop("step")
-        return {step: Directory(fired.get((step,), none), count) for step, count in samples.items()}
+        return {
+            step: Directory(fired.get((step,), none), samples, places)
+            for step, samples, places in sizes.iter_rows()
+        }
 
 
 @dataclass(frozen=True)
@@ -143,11 +147,12 @@ class ByIndex:
         """Feature, samples in which it fired (`count`), entries and largest value."""
         return self._index.directory(self._step).features
 
-    def samples(self) -> int:
-        """How many samples have rows in the space."""
-        return self._index.directory(self._step).samples
+    def looked_at(self) -> tuple[int, int]:
+        """How many samples, and how many of their tokens, have rows in the space."""
+        known = self._index.directory(self._step)
+        return known.samples, known.places
 
-    def together(self, feature: int) -> pl.DataFrame:
+    def coactive_counts(self, feature: int) -> pl.DataFrame:
         """Each feature, at how many places it fired together with this one (`both`), and at how
         many at all (`count`).
         """
@@ -156,7 +161,7 @@ class ByIndex:
         own = self._entries(feature)
         target = _Places(own.numbers, own.positions)
         parts = [_both(batch, target) for batch in self._all_blocks()]
-        found = pl.concat([pl.DataFrame(schema=together_schema()), *parts])
+        found = pl.concat([pl.DataFrame(schema=coactive_schema()), *parts])
         return found.group_by("feature").agg(pl.col("both", "count").sum()).sort("feature")
 
     def _all_blocks(self) -> Iterator[pl.DataFrame]:

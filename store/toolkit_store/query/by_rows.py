@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.tables import arrow_schema
 from toolkit_store.database import equals, holds
-from toolkit_store.query.run_rows import RunRows
+from toolkit_store.query.committed_rows import CommittedRows
 
 if TYPE_CHECKING:
     import polars as pl
@@ -21,7 +21,7 @@ _COLUMNS = ("sample", "position", "features", "values")
 class ByRows:
     """A space of a run, answered from its rows."""
 
-    def __init__(self, rows: RunRows, space: str) -> None:
+    def __init__(self, rows: CommittedRows, space: str) -> None:
         self._rows, self._space = rows, space
 
     def activations(self, feature: int) -> pl.DataFrame:
@@ -53,12 +53,18 @@ class ByRows:
             pl.col("value").max().alias("max"),
         )
 
-    def samples(self) -> int:
-        """How many samples have rows in the space."""
-        batches = self._rows.activations(equals("space", self._space), ["sample"])
-        return len({name for batch in batches for name in batch["sample"].to_pylist()})
+    def looked_at(self) -> tuple[int, int]:
+        """How many samples, and how many of their tokens, have rows in the space."""
+        batches = self._rows.activations(equals("space", self._space), ["sample", "position"])
+        columns = ((batch["sample"], batch["position"]) for batch in batches)
+        places = {
+            place
+            for samples, positions in columns
+            for place in zip(samples.to_pylist(), positions.to_pylist(), strict=True)
+        }
+        return len({sample for sample, _ in places}), len(places)
 
-    def together(self, feature: int) -> pl.DataFrame:
+    def coactive_counts(self, feature: int) -> pl.DataFrame:
         """Each feature, at how many places it fired together with this one (`both`), and at how
         many at all (`count`).
         """
@@ -76,7 +82,7 @@ class ByRows:
             pl.col("both").fill_null(0)
         )
         return joined.select(
-            pl.col(name).cast(kind) for name, kind in together_schema().items()
+            pl.col(name).cast(kind) for name, kind in coactive_schema().items()
         ).sort("feature")
 
     def _found(self, feature: int) -> pl.DataFrame:
@@ -105,8 +111,8 @@ class ByRows:
         return some.explode("features", "values").rename({"features": "feature", "values": "value"})
 
 
-def together_schema() -> dict[str, Any]:
-    """The columns of `together`."""
+def coactive_schema() -> dict[str, Any]:
+    """The columns of `coactive_counts`."""
     import polars as pl
 
     return {"feature": pl.UInt32, "both": pl.Int64, "count": pl.Int64}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from toolkit_store.database import equals
-from toolkit_store.query.run_rows import RunRows
+from toolkit_store.query.committed_rows import CommittedRows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _COLUMNS = ("position", "features", "values")
 
 
-def rows_of(rows: RunRows, sample: str, space: str | None) -> pa.Table:
+def rows_of(rows: CommittedRows, sample: str, space: str | None) -> pa.Table:
     """The rows of a sample, of all spaces or of one."""
     import pyarrow as pa
     import pyarrow.compute as pc

@@ -1,8 +1,14 @@
-"""How two runs differ: how often and how strongly each feature fired in one and in the other."""
+"""How two runs differ: how often and how strongly each feature fired in one and in the other.
+
+Only what both runs looked at is compared: a space that one run never extracted has no rates, and a
+run that kept every token has other rates than one that kept the last token of each sample.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,17 +17,67 @@ if TYPE_CHECKING:
     from toolkit_store.query.features import RunView
 
 
+@dataclass(frozen=True)
+class Common:
+    """The spaces that two runs can be compared in, and of each other one why not."""
+
+    spaces: list[str]
+    left_out: dict[str, str]
+
+
+def common_spaces(first: RunView, second: RunView, spaces: Iterable[str]) -> Common:
+    """Which of these spaces both runs looked at, at the same kind of positions."""
+    chosen = list(spaces)
+    for view in (first, second):
+        view.prefetch(chosen)
+    reasons = {space: _why_not(first, second, space) for space in chosen}
+    return Common(
+        spaces=[space for space, reason in reasons.items() if not reason],
+        left_out={space: reason for space, reason in reasons.items() if reason},
+    )
+
+
+def _why_not(first: RunView, second: RunView, space: str) -> str:
+    """Why two runs cannot be compared in a space; empty if they can."""
+    seen = [view.looked_at(space) for view in (first, second)]
+    for view, (samples, _) in zip((first, second), seen, strict=True):
+        if not samples:
+            return f"run {view.id} looked at no sample there"
+    several = [places > samples for samples, places in seen]
+    if several[0] != several[1]:
+        many, single = (first, second) if several[0] else (second, first)
+        return f"run {many.id} kept several tokens of a sample, run {single.id} one of each"
+    selectors = [_selectors(view) for view in (first, second)]
+    if all(len(found) == 1 for found in selectors) and selectors[0] != selectors[1]:
+        return "; ".join(
+            f"run {view.id} kept the tokens 'at: {found.pop()}'"
+            for view, found in zip((first, second), selectors, strict=True)
+        )
+    return ""
+
+
+def _selectors(view: RunView) -> set[str]:
+    """Which tokens the extractions of a run kept, as their specs say it."""
+    materials = [json.loads(step.material) for step in view.steps if step.tables.get("activations")]
+    return {
+        json.dumps(material["params"]["at"], sort_keys=True)
+        for material in materials
+        if "at" in material.get("params", {})
+    }
+
+
 def diff_views(first: RunView, second: RunView, spaces: Sequence[str]) -> pl.DataFrame:
     """Each feature that fired in these spaces, the largest change of rate first: counts, rates and
     maxima of `a` and `b`.
 
-    A feature is compared with itself: the spaces have to be the same ones in both.
+    A feature is compared with itself: the spaces have to be the same ones in both, and looked at in
+    both (`common_spaces`).
     """
     import polars as pl
 
     sides = []
     for side, view in zip("ab", (first, second), strict=True):
-        view.look_up(spaces)
+        view.prefetch(spaces)
         fired = pl.concat([_fired(view, space) for space in spaces])
         sides.append(fired.rename({name: f"{name}_{side}" for name in ("count", "max", "rate")}))
     both = sides[0].join(sides[1], on=["space", "feature"], how="full", coalesce=True)
@@ -40,6 +96,7 @@ def _fired(view: RunView, space: str) -> pl.DataFrame:
     import polars as pl
 
     named = pl.lit(space).alias("space")
+    samples, _ = view.looked_at(space)
     return view.directory(space).select(
-        named, "feature", "count", "max", rate=pl.col("count") / max(view.samples_in(space), 1)
+        named, "feature", "count", "max", rate=pl.col("count") / samples
     )

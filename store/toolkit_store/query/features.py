@@ -25,8 +25,8 @@ from toolkit_store.index.projections import projected, projection_key
 from toolkit_store.query.by_index import ByIndex, RunIndex
 from toolkit_store.query.by_rows import ByRows
 from toolkit_store.query.by_sample import entries_of, rows_of
-from toolkit_store.query.diff import diff_views
-from toolkit_store.query.run_rows import RunRows
+from toolkit_store.query.committed_rows import CommittedRows
+from toolkit_store.query.diff import common_spaces, diff_views
 from toolkit_store.query.similar import Decoder, nearest_rows, slices
 from toolkit_store.store import Store, open_store
 
@@ -84,7 +84,13 @@ class Features:
 
         A feature is compared with itself: the space has to be the same one in both.
         """
-        return diff_views(self.run(run_a), self.run(run_b), [space])
+        first, second = self.run(run_a), self.run(run_b)
+        reason = common_spaces(first, second, [space]).left_out.get(space)
+        if reason:
+            raise BadInput(
+                f"Runs {run_a} and {run_b} cannot be compared in space '{space}': {reason}."
+            )
+        return diff_views(first, second, [space])
 
     def sql(self, text: str, run_id: str | None = None, k: int | None = None) -> pl.DataFrame:
         """One SELECT over the tables of a run, in polars' SQL; with `k`, its first rows. It can
@@ -99,7 +105,7 @@ class RunView:
     def __init__(self, store: Store, state: RunRow, steps: Sequence[StepRow]) -> None:
         self.store, self.state, self.steps = store, state, steps
         self.id = state.run
-        self._rows = RunRows(store, steps)
+        self._rows = CommittedRows(store, steps)
         self._answerers: dict[str, ByIndex | ByRows] = {}
 
     @property
@@ -171,7 +177,7 @@ class RunView:
         assert self._numbering is not None
         return RunIndex(self._rows, self._numbering.key)
 
-    def look_up(self, spaces: Iterable[str]) -> None:
+    def prefetch(self, spaces: Iterable[str]) -> None:
         """Fetch at once what is known of all features of these spaces, which are about to be asked
         about; others are refused.
         """
@@ -180,7 +186,7 @@ class RunView:
             if space not in self._index_steps:
                 self.check_space(space)
         if steps := [self._index_steps[space] for space in wanted if space in self._index_steps]:
-            self._index.look_up(steps)
+            self._index.prefetch(steps)
 
     # --- one feature ---
 
@@ -242,7 +248,7 @@ class RunView:
 
         _check_feature(feature)
         _check_k(k)
-        counts = self._answers(space).together(feature)
+        counts = self._answers(space).coactive_counts(feature)
         own = counts.filter(pl.col("feature") == feature)["both"].sum()
         others = counts.filter((pl.col("feature") != feature) & (pl.col("both") > 0))
         scored = others.with_columns(
@@ -297,7 +303,11 @@ class RunView:
 
     def samples_in(self, space: str) -> int:
         """How many samples have rows in a space."""
-        return self._answers(space).samples()
+        return self.looked_at(space)[0]
+
+    def looked_at(self, space: str) -> tuple[int, int]:
+        """How many samples, and how many of their tokens, have rows in a space."""
+        return self._answers(space).looked_at()
 
     def features(self, space: str | None = None, stat: str | None = None) -> pl.DataFrame:
         """What was found out about features, a row a statistic: the columns of table `features`,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.tables import TABLES, arrow_schema
 from toolkit_store.database import Database, among, equals
 from toolkit_store.index.postings import places
-from toolkit_store.query.run_rows import matching
+from toolkit_store.query.committed_rows import matching
 
 if TYPE_CHECKING:
     import polars as pl

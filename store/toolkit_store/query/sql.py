@@ -36,21 +36,26 @@ _TOKEN = re.compile(
 )
 _FIRST = ("SELECT", "WITH")
 _NEVER = frozenset(
-    """ALTER ANALYZE ATTACH BEGIN CALL COMMIT COPY CREATE DELETE DESCRIBE DETACH DROP EXECUTE EXPLAIN EXPORT GRANT IMPORT INSERT
-    INSTALL INTO LOAD MERGE OUTFILE PRAGMA PREPARE RENAME REPLACE_TABLE REVOKE SET SHOW TABLE TRUNCATE UPDATE USE VACUUM""".split()
+    """ALTER ANALYZE ATTACH BEGIN CALL COMMIT COPY CREATE DELETE DESCRIBE DETACH DROP EXECUTE
+    EXPLAIN EXPORT GRANT IMPORT INSERT INSTALL INTO LOAD MERGE OUTFILE PRAGMA PREPARE RENAME
+    REPLACE_TABLE REVOKE SET SHOW TABLE TRUNCATE UPDATE USE VACUUM""".split()
 )
 _BEFORE_BRACKETS = frozenset(
-    """ALL AND ANY AS BETWEEN BY CASE DISTINCT ELSE EXCEPT EXISTS FILTER FROM HAVING ILIKE IN INTERSECT JOIN LIKE LIMIT NOT OFFSET
-    ON OR ORDER OVER SELECT THEN UNION USING VALUES WHEN WHERE""".split()
+    """ALL AND ANY AS BETWEEN BY CASE DISTINCT ELSE EXCEPT EXISTS FILTER FROM HAVING ILIKE IN
+    INTERSECT JOIN LIKE LIMIT NOT OFFSET ON OR ORDER OVER SELECT THEN UNION USING VALUES WHEN
+    WHERE""".split()
 )
 FUNCTIONS = frozenset(
-    """abs acos array_agg array_contains array_get array_length array_lower array_max array_mean array_median array_min
-    array_reverse array_sum array_to_string array_unique array_upper asin atan atan2 avg bit_length cast cbrt ceil ceiling
-    char_length coalesce concat concat_ws corr cos count covar covar_pop covar_samp degrees dense_rank div ends_with exp first
-    first_value floor greatest if ifnull initcap lag last last_value lead least left length ln log log10 log1p log2 lower ltrim
-    max median min mod nullif octet_length pi position pow power quantile_cont quantile_disc radians rank regexp_like replace
-    reverse right round row_number rtrim sign sin split_part sqrt starts_with std stddev stddev_samp stdev stdev_samp strpos
-    substr substring sum tan trim try_cast unnest upper var var_samp variance""".split()
+    """abs acos array_agg array_contains array_get array_length array_lower array_max array_mean
+    array_median array_min array_reverse array_sum array_to_string array_unique array_upper
+    asin atan atan2 avg bit_length cast cbrt ceil ceiling char_length coalesce concat
+    concat_ws corr cos count covar covar_pop covar_samp degrees dense_rank div ends_with exp
+    first first_value floor greatest if ifnull initcap lag last last_value lead least left
+    length ln log log10 log1p log2 lower ltrim max median min mod nullif octet_length pi
+    position pow power quantile_cont quantile_disc radians rank regexp_like replace reverse
+    right round row_number rtrim sign sin split_part sqrt starts_with std stddev stddev_samp
+    stdev stdev_samp strpos substr substring sum tan trim try_cast unnest upper var var_samp
+    variance""".split()
 )
 """What may be called: each computes from its arguments alone."""
 _WITHOUT_ARGUMENTS = ("count", "dense_rank", "pi", "rank", "row_number")

@@ -50,7 +50,9 @@ def report(
             notes.append(
                 f"table '{name}': {unrecorded} files of a write that is going on or was cut off"
             )
-    problems += _miscounted(place, ledger()) if not problems else []
+    steps = [] if problems else ledger()
+    problems += _miscounted(place, steps)
+    notes += _imported(steps)
     sizes = [entry.bytes for name in TABLES for entry in place.files.known(name).values()]
     return CheckReport(len(sizes), sum(sizes), problems, notes)
 
@@ -71,6 +73,15 @@ def _lost(place: Place, name: str) -> list[str]:
     except StoreError as error:
         return [f"{folder / missing[0]}: it is missing. {error}"]
     return []
+
+
+def _imported(steps: Sequence[StepRow]) -> list[str]:
+    """Steps that were not computed into this store: their rows are as good as the export."""
+    origins = [step.origin for step in steps if step.origin]
+    if not origins:
+        return []
+    count = "1 step was" if len(origins) == 1 else f"{len(origins):,} steps were"
+    return [f"{count} imported, not computed here: {', '.join(sorted(set(origins))[:5])}"]
 
 
 def _miscounted(place: Place, steps: Sequence[StepRow]) -> Iterator[str]:

@@ -27,9 +27,10 @@ from tests.plugins.toolkit_hf.families import (
     Family,
     build,
 )
+from toolkit.edits import set_stream
 from toolkit.errors import BadInput, DataError
 from toolkit.hookpoints import SITES
-from toolkit.models import Edit, Model
+from toolkit.models import Model
 from toolkit.testing.fakes import SilentReporter
 from toolkit.testing.loaded import check_model
 from toolkit_hf._identity import HuggingFace, identify
@@ -219,7 +220,7 @@ def test_attention_keeps_to_its_window(pair: Pair) -> None:
         seen = (distance >= 0) & (distance < (window or 26))
         assert bool((weights[:, ~seen] == 0).all())
         assert bool((weights[:, seen] > 0).all())
-        assert pair.model._windows[layer] == window
+        assert pair.model.decoder.windows[layer] == window
 
 
 def test_logits_are_those_of_transformers(pair: Pair) -> None:
@@ -256,7 +257,9 @@ def test_padding_on_the_left_is_padding_on_the_right(pair: Pair) -> None:
 def test_an_edit_is_what_a_plain_hook_would_do(pair: Pair, site: str, layer: int) -> None:
     batch, row, position = pair.batch(), 3, 4
     value, last = torch.linspace(-2, 2, WIDTH), pair.model.last_hookpoint()
-    found = pair.model.run(batch, [last], [Edit(f"{site}.{layer}", row, position, value)])[last]
+    found = pair.model.run(
+        batch, [last], [set_stream(f"{site}.{layer}", [row], [position], value)]
+    )[last]
 
     def put(stream: torch.Tensor) -> torch.Tensor:
         stream = stream.clone()
@@ -277,10 +280,13 @@ def test_an_edit_is_what_a_plain_hook_would_do(pair: Pair, site: str, layer: int
 @pytest.mark.parametrize("length", [26, 5, 1])
 def test_suffix_is_what_whole_passes_give(pair: Pair, length: int) -> None:
     ids, generator = pair.ids(length), torch.Generator().manual_seed(5)
-    rows = [(at % LAYERS, 2 * torch.randn(WIDTH, generator=generator)) for at in range(2 * LAYERS)]
-    found = pair.model.suffix(pair.model.prefix(ids), rows)
-    near(found, Model.suffix(pair.model, Model.prefix(pair.model, ids), rows))
-    for (layer, value), state in list(zip(rows, found, strict=True))[:LAYERS]:
+    layers, rows = (
+        torch.arange(2 * LAYERS) % LAYERS,
+        2 * torch.randn((2 * LAYERS, WIDTH), generator=generator),
+    )
+    found = pair.model.suffix(pair.model.prefix(ids), layers, rows)
+    near(found, Model.suffix(pair.model, Model.prefix(pair.model, ids), layers, rows))
+    for layer, value, state in list(zip(layers.tolist(), rows, found, strict=True))[:LAYERS]:
 
         def put(stream: torch.Tensor, value: torch.Tensor = value) -> torch.Tensor:
             return torch.cat((stream[:, :-1], value[None, None]), dim=1)
@@ -292,7 +298,7 @@ def test_replies_are_those_of_transformers(pair: Pair) -> None:
     """The likeliest tokens, from prompts on both sides of the window to lengths beyond it."""
     model, batch = copy.copy(pair.model), [pair.ids(length) for length in (3, 11, 20)]
     model.end_ids = ()
-    found = model.generate(batch, lambda _row, _step, chances: int(chances.argmax()), most=10)
+    found = model.generate(batch, max_tokens=10)
     for ids, reply in zip(batch, found, strict=True):
         with torch.inference_mode():
             made = pair.plain.generate(
@@ -418,10 +424,12 @@ def test_attention_is_sdpa_where_the_model_can(pair: Pair) -> None:
 @pytest.mark.parametrize("name", ["llama", "mistral", "qwen3", "gpt2", "pythia"])
 def test_eager_attention_gives_the_same(one: Callable[..., Any], name: str) -> None:
     model, plain = one(name, attention="eager"), one(name, attention="sdpa")
-    batch, rows = [list(range(3, 23)), [4, 5]], [(1, torch.ones(WIDTH)), (2, torch.ones(WIDTH))]
+    batch, rows = [list(range(3, 23)), [4, 5]], (torch.tensor([1, 2]), torch.ones(2, WIDTH))
     near(model.next_logits(batch), plain.next_logits(batch), 2e-5)
     near(
-        model.suffix(model.prefix(batch[0]), rows), plain.suffix(plain.prefix(batch[0]), rows), 2e-5
+        model.suffix(model.prefix(batch[0]), *rows),
+        plain.suffix(plain.prefix(batch[0]), *rows),
+        2e-5,
     )
     assert model.run(batch, ["attn_probs.1"])["attn_probs.1"].shape == (2, HEADS, 20, 20)
 
@@ -626,7 +634,7 @@ def test_embeddings_are_scaled_once(one: Callable[..., Any]) -> None:
     """
     model = one("gemma2")
     wanted = model.run([[4, 5, 6]], ["resid_pre.0"])["resid_pre.0"]
-    bare = torch.nn.Embedding.from_pretrained(model._embedding.weight.detach())
+    bare = torch.nn.Embedding.from_pretrained(model.decoder.embedding.weight.detach())
     near(wanted[0], bare(torch.tensor([4, 5, 6])) * WIDTH**0.5)
-    model._embedding = bare
+    model.decoder.embedding = bare
     near(model.run([[4, 5, 6]], ["resid_pre.0"])["resid_pre.0"], wanted)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from toolkit.edits import set_stream
 from toolkit.errors import BadInput, DataError
-from toolkit.models import Edit
 from toolkit_hf._structure import SITES
 
 PLAIN: dict[str, tuple[str, bool]] = {
@@ -108,7 +108,7 @@ def test_no_block_above_the_last_one_captured_is_run(small: Any) -> None:
     ran: list[int] = []
     handles = [
         block.register_forward_hook(lambda *_, layer=layer: ran.append(layer))
-        for layer, block in enumerate(small.model._blocks)
+        for layer, block in enumerate(small.model.decoder.blocks)
     ]
     small.model.run(small.batch((3,)), ["resid_post.1", "mlp_out.0"])
     for handle in handles:
@@ -126,7 +126,7 @@ def test_an_edit_is_what_a_plain_hook_would_do(
     batch, layer, row, position = each.batch((6, 9, 4)), 1, 1, 5
     value = torch.linspace(-1, 1, each.model.width)
     name, last = f"{site}.{layer}", each.model.last_hookpoint()
-    found = each.model.run(batch, [name, last], [Edit(name, row, position, value)])
+    found = each.model.run(batch, [name, last], [set_stream(name, [row], [position], value)])
 
     def put(stream: torch.Tensor) -> torch.Tensor:
         stream = stream.clone()
@@ -154,7 +154,9 @@ def test_an_edit_is_what_a_plain_hook_would_do(
 
 def test_several_edits_at_one_hookpoint_are_all_made(small: Any) -> None:
     values = [torch.full((small.model.width,), number) for number in (1.0, 2.0, 3.0)]
-    edits = [Edit("resid_post.0", row, row + 1, value) for row, value in enumerate(values)]
+    edits = [
+        set_stream("resid_post.0", [row], [row + 1], value) for row, value in enumerate(values)
+    ]
     found = small.model.run(small.batch((5, 5, 5)), ["resid_post.0"], edits)["resid_post.0"]
     assert all(torch.equal(found[row, row + 1], value) for row, value in enumerate(values))
 
@@ -164,17 +166,18 @@ def test_an_edit_below_shows_above_only(small: Any) -> None:
     captured of the other.
     """
     edit, value = "resid_pre.2", torch.ones(small.model.width)
-    found = small.model.run(small.batch((5,)), ["resid_post.1", edit], [Edit(edit, 0, 3, value)])
+    found = small.model.run(
+        small.batch((5,)), ["resid_post.1", edit], [set_stream(edit, [0], [3], value)]
+    )
     plain = small.model.run(small.batch((5,)), ["resid_post.1"])
     assert torch.equal(found["resid_post.1"], plain["resid_post.1"])
     assert torch.equal(found[edit][0, 3], value)
 
 
-def test_only_the_stream_can_be_edited(small: Any) -> None:
-    edit = Edit("mlp_out.1", 0, 0, torch.zeros(small.model.width))
+def test_attention_weights_cannot_be_edited(small: Any) -> None:
+    edit = set_stream("attn_probs.1", [0], [0], torch.zeros(small.model.width))
     with pytest.raises(
-        BadInput,
-        match=r"this model edits the stream at resid_pre\.LAYER and resid_post\.LAYER only",
+        BadInput, match=r"edit at 'attn_probs.1': \S*model cannot edit attn_probs. It edits "
     ):
         small.model.run(small.batch((3,)), ["resid_post.1"], [edit])
 
@@ -240,7 +243,7 @@ def test_a_pass_that_fails_leaves_no_hook_behind(
     def fail(*_: Any) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(small.model._blocks[1].mlp, "forward", fail)
+    monkeypatch.setattr(small.model.decoder.blocks[1].mlp, "forward", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
         small.model.run(small.batch((3,)), ["attn_out.0", "mlp_in.1", "resid_mid.2"])
     assert hooks(small.model) == 0
@@ -249,11 +252,11 @@ def test_a_pass_that_fails_leaves_no_hook_behind(
 def test_nothing_changes_the_weights(small: Any) -> None:
     before = copy.deepcopy(small.model._module.state_dict())
     prefix = small.model.prefix(small.batch((5,))[0])
-    small.model.suffix(prefix, [(1, torch.ones(small.model.width))])
+    small.model.suffix(prefix, torch.tensor([1]), torch.ones(1, small.model.width))
     small.model.run(
         small.batch(),
         ["mlp_in_normed.3"],
-        [Edit("resid_pre.0", 0, 0, torch.ones(small.model.width))],
+        [set_stream("resid_pre.0", [0], [0], torch.ones(small.model.width))],
     )
     assert all(
         torch.equal(before[name], weight)

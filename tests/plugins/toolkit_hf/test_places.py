@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tests.plugins.toolkit_hf.families import FAMILIES, LAYERS, WIDTH, build
+from toolkit.edits import set_stream
 from toolkit.errors import BadInput
-from toolkit.models import Edit
 from toolkit.testing.fakes import SilentReporter
 from toolkit.testing.loaded import check_model
 from toolkit_hf._identity import HuggingFace, identify
@@ -77,7 +77,7 @@ def test_blocks_are_spread_and_all_else_is_on_the_first(
     folder: Callable[[str], Path], name: str
 ) -> None:
     model = loaded(folder(name), device="cpu")
-    module, blocks = model._module, model._blocks
+    module, blocks = model._module, model.decoder.blocks
     found = place(module, blocks, ("cpu", "meta"))
     assert set(found) == {CPU, META}
     for block, device in zip(blocks, found, strict=True):
@@ -119,27 +119,20 @@ def test_every_block_is_told_everything_on_its_own_device(
     folder: Callable[[str], Path], name: str
 ) -> None:
     model = loaded(folder(name), device="cpu")
-    model._places = (CPU, CPU, META, META)
+    model.decoder.places = (CPU, CPU, META, META)
     for layer in (2, 3):
-        model._blocks[layer] = Elsewhere(model._blocks[layer], layer)
+        model.decoder.blocks[layer] = Elsewhere(model.decoder.blocks[layer], layer)
     batch = [list(range(3, 17)), [4, 5]]
     names = ["resid_pre.0", "resid_post.1", "resid_pre.2", "resid_post.3", "attn_out.0"]
-    found = model.run(batch, names, [Edit("resid_post.2", 0, 1, torch.ones(WIDTH))])
+    found = model.run(batch, names, [set_stream("resid_post.2", [0], [1], torch.ones(WIDTH))])
     assert {value.device for value in found.values()} == {CPU}
     assert torch.equal(found["resid_post.1"], found["resid_pre.2"])
     prefix = model.prefix(batch[0], ["resid_post.2"])
     assert {value.device for value in prefix.captured.values()} == {CPU}
-    rows = [(layer, torch.ones(WIDTH)) for layer in (0, 3, 1, 2, 1)]
-    assert model.suffix(prefix, rows).device == CPU
-    assert (
-        len(
-            model.generate(
-                [*batch, batch[1]], lambda row, step, _: 5 if step < row else 257, most=4
-            )
-        )
-        == 3
-    )
-    assert min(model._blocks[layer].calls for layer in (2, 3)) >= 5
+    layers = torch.tensor([0, 3, 1, 2, 1])
+    assert model.suffix(prefix, layers, torch.ones(5, WIDTH)).device == CPU
+    assert len(model.generate([*batch, batch[1]], lambda row, step: 0.5, max_tokens=4)) == 3
+    assert min(model.decoder.blocks[layer].calls for layer in (2, 3)) >= 5
 
 
 @pytest.mark.gpu
@@ -149,7 +142,7 @@ def test_two_devices_compute_what_one_does(
     folder: Callable[[str], Path], name: str, devices: tuple[str, ...]
 ) -> None:
     whole, split = loaded(folder(name), device="cpu"), loaded(folder(name), device_map=devices)
-    assert len(set(split._places)) == 2
+    assert len(set(split.decoder.places)) == 2
     check_model(split, ("one two", "three four five"))
     batch = [list(range(3, 23)), [4, 5]]
     assert torch.allclose(split.next_logits(batch).cpu(), whole.next_logits(batch), atol=1e-3)
@@ -164,7 +157,7 @@ def test_a_map_of_one_kind_of_device_changes_nothing(folder: Callable[[str], Pat
         loaded(folder("llama"), device_map=("cpu", "cpu")),
     )
     assert torch.equal(one.next_logits([[4, 5, 6]]), two.next_logits([[4, 5, 6]]))
-    assert len(two._places) == LAYERS
+    assert len(two.decoder.places) == LAYERS
 
 
 def test_where_it_is_computed_is_not_what_it_is(folder: Callable[[str], Path]) -> None:

@@ -305,8 +305,8 @@ class Lying(Model):
     def prefix(self, ids, capture=()):
         return self._model.prefix(ids, capture)
 
-    def suffix(self, prefix, rows):
-        return self._model.suffix(prefix, rows) * 1.5
+    def suffix(self, prefix, layers, rows):
+        return self._model.suffix(prefix, layers, rows) * 1.5
 
 
 def test_a_sham_that_changes_something_stops_everything(world):

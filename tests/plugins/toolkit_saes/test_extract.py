@@ -221,7 +221,7 @@ def test_damaged_weights_are_found(small: Any) -> None:
     """
     model, bad = copy.deepcopy(small.model), 7
     with torch.no_grad():
-        model._body.embed_tokens.weight[bad, 3] = float("nan")
+        model.decoder.embedding.weight[bad, 3] = float("nan")
     clean = [token if token != bad else 8 for token in small.texts[0]]
     texts = [clean, [*clean[:4], bad, *clean[5:9]], clean[:6]]
     with pytest.raises(

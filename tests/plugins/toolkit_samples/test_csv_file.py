@@ -400,12 +400,19 @@ def test_everything_but_the_length_is_told_before_anything_runs(
 
 
 def test_the_identity_says_how_much_there_is(write: Write, tmp_path: Path) -> None:
-    path = write("text,game\none,a\ntwo,b\nthree,a\n")
+    path = write("text,game,mood,odds\none,a,glad,1\ntwo,b,sad,2.5\nthree,a,glad,1.0\n")
     assert identify(Csv(path=str(path), unit="game"), tmp_path).facts == {
         "bytes": path.stat().st_size,
         "rows": 3,
         "units": 2,
+        "labels": {"mood": ["glad", "sad"], "odds": ["1", "2.5"]},
     }
+
+
+def test_a_column_of_many_values_is_none_of_groups(write: Write, tmp_path: Path) -> None:
+    rows = "".join(f"text {number},{number}\n" for number in range(51))
+    path = write(f"text,number\n{rows}")
+    assert identify(Csv(path=str(path)), tmp_path).facts["labels"] == {"number": None}
 
 
 def test_a_plan_knows_how_many_samples_there_are(write: Write) -> None:

@@ -49,7 +49,8 @@ def refused(path: Path, message: str, **params: Any) -> None:
 
 def test_it_keeps_the_contract(write: Write) -> None:
     path = write(
-        '{"text": "one two", "game": "g", "score": 1}\n{"text": "three", "game": "h", "score": null}\n'
+        '{"text": "one two", "game": "g", "score": 1}\n'
+        '{"text": "three", "game": "h", "score": null}\n'
     )
     check_part(
         PARTS["jsonl"], params={"path": str(path), "unit": "game"}, work=make_work(model=Words())
@@ -59,7 +60,8 @@ def test_it_keeps_the_contract(write: Write) -> None:
 def test_a_line_is_a_sample_and_its_other_keys_are_metadata(write: Write) -> None:
     found = tables(
         write(
-            '{"text": "one two", "score": 1.5, "kind": "a"}\r\n\r\n{"kind": "b", "text": "three", "ok": true}'
+            '{"text": "one two", "score": 1.5, "kind": "a"}\r\n\r\n'
+            '{"kind": "b", "text": "three", "ok": true}'
         )
     )
     assert [(row["sample"], row["unit"], row["text"]) for row in found["samples"]] == [
@@ -134,7 +136,7 @@ def test_the_file_is_what_it_holds(write: Write, tmp_path: Path) -> None:
     path = write('{"text": "one"}\n')
     found = identify(Jsonl(path=str(path)), tmp_path)
     assert found.digest == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert found.facts == {"bytes": 16, "rows": 1, "units": 1}
+    assert found.facts == {"bytes": 16, "rows": 1, "units": 1, "labels": {}}
 
 
 # --- bad files ------------------------------------------------------------------------------------
@@ -167,27 +169,43 @@ def test_every_other_place_in_which_a_file_may_be_cut_is_noticed(write: Write) -
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{'text': 1}", "this line is no JSON: Expecting property " "name " "enclosed " "in " "double quotes at " "character 2. Write " "an object a line."),
-        ('{"text": "o', "this line is no JSON: Unterminated " "string " "starting " "at " "character " "10. Write an object " "a line."),
+        (
+            "{'text': 1}",
+            "this line is not JSON: Expecting property name enclosed in double quotes at "
+            "character 2. Write one object per line.",
+        ),
+        (
+            '{"text": "o',
+            "this line is not JSON: Unterminated string starting at character 10. Write "
+            "one object per line.",
+        ),
         ('["one"]', 'this line holds a list; wanted a JSON object, like {"text": ...}.'),
         ("null", 'this line holds null; wanted a JSON object, like {"text": ...}.'),
         ('{"text": "one", "text": "two"}', "the key 'text' stands twice in one object. Keep one."),
-        ('{"text": "one", "x": NaN}', "NaN is no number that " "JSON " "knows. " "Leave " "the " "key " "out, or write null."),
+        (
+            '{"text": "one", "x": NaN}',
+            "NaN is not a number in JSON. Leave the key out, or write null.",
+        ),
         ('{"text": "  "}', "column 'text' is empty here. Fill it in, or take the row out."),
         ('{"text": null}', "column 'text' is empty here. Fill it in, or take the row out."),
         ('{"txt": "one"}', "column 'text' is empty here. Fill it in, or take the row out."),
         ('{"text": 12}', "column 'text' holds the number 12; wanted a text. Put quotes around it."),
         (
             '{"text": "a\\ud800b"}',
-            "'text' holds half a surrogate pair (\\ud800) at character 2; " "that " "is " "no " "text. Write the file " "again with whole " "characters.",
+            "'text' holds half a surrogate pair (\\ud800) at character 2; that is no "
+            "text. Write the file again with whole characters.",
         ),
         (
             '{"text": "one", "x": 1e999}',
-            "'x' holds a number too large; metadata are texts and numbers. " "Name " "the " "keys " "you want with " "`columns`, or write " "it as a text.",
+            "'x' holds a number too large; metadata are texts and numbers. Name the keys "
+            "you want with `columns`, or write it as a text.",
         ),
-        ("[" * 100_000, "lists or objects lie too deep in this line. Write a flat object a line."),
+        (
+            "[" * 100_000,
+            "lists or objects lie too deep in this line. Write one flat object per line.",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_bad_line_is_named(write: Write, line: str, message: str) -> None:
     refused(write(f'{{"text": "fine"}}\n{line}\n'), f":2: {message}")
 

@@ -18,7 +18,8 @@ import pytest
 
 from tests.plugins.toolkit_stats.conftest import Tiny
 from tests.plugins.toolkit_stats.test_stored import kept
-from toolkit._run.job_folder import read_arrow, write_parts
+from toolkit._run.atomic import write_parts
+from toolkit._run.job_folder import read_arrow
 from toolkit.costs import ROW, Cost, Workload
 from toolkit.parts import StagePart
 from toolkit.tables import arrow_schema

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from toolkit.ledger import RunRow, StepRow
+from toolkit.ledger import RunRow, StepRow, key_of
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_step
 from toolkit_store import open_store
@@ -216,9 +216,10 @@ def opened(folder: Path) -> Any:
 def make(folder: Path, *steps: Rows, run: str = "run-1") -> RunTables:
     """A store with one run of the given steps."""
     store = opened(folder)
-    keys = [f"key{number}" for number in range(len(steps))]
-    for key, tables in zip(keys, steps, strict=True):
-        row = make_step(key, run=run)
+    materials = [f'{{"step":{number}}}' for number in range(len(steps))]
+    keys = [key_of(material) for material in materials]
+    for key, material, tables in zip(keys, materials, steps, strict=True):
+        row = make_step(key, run=run, material=material)
         store.commit(
             row,
             {

@@ -292,7 +292,7 @@ def test_a_plain_list_needs_its_space(run: RunTables, tmp_path: Path) -> None:
     )
     refused(
         [{"modelId": "gemma-2-2b", "layer": "20-gemmascope-res-16k", "index": "x"}],
-        "index 'x' is no whole number",
+        "index 'x' is not a whole number",
     )
     (folder / "my.json").write_text("[3, 1]")
     import_run(run.store, "lists", folder, run=run, space="s2")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
@@ -17,15 +18,50 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.toolkit.query.asked import (
+    SAMPLES,
+    SPACES,
+    STAGES,
     ask,
+    begin,
+    commit,
     refused,
     rows,
 )
+from toolkit import terminal
 from toolkit._cli import _answers, _around, _query_run, query, status
 from toolkit.errors import ToolkitError
 from toolkit_store import Store, open_store
 
 # --- all ---
+
+HOSTILE = "\x1b[31mred\x1b]0;title\x07\u202etxt\x9b2J"
+STEERS = ("\x1b", "\x07", "\u202e", "\x9b")
+
+
+def test_nothing_in_a_store_steers_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(tmp_path / "store", create=True)
+    piece = {"text": HOSTILE, "pieces": [HOSTILE], "token_ids": [1], "unit": HOSTILE}
+    told = [{**SAMPLES[0], **piece, "sample": "a"}]
+    fired = [{"space": "s1", "sample": "a", "position": 0, "features": [5], "values": [1.0]}]
+    with store.writer():
+        tables = {"samples": told, "activations": fired, "spaces": SPACES[:1]}
+        commit(store, "k", "extract", "full-1", tables)
+        begin(store, "full-1", "2026-01-01", "done", ["k"], STAGES)
+    queries = (
+        ("top", "2/5"),
+        ("tokens", "2/5", "a"),
+        ("sample", "a"),
+        ("sql", "SELECT * FROM samples"),
+        ("sql", 'SELECT text AS "a\x1b[31m" FROM samples'),
+    )
+    screen = SimpleNamespace(stdout=SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr(terminal, "sys", screen)
+    for words in queries:
+        for form in ([], ["--json"], ["--csv"]):
+            found = ask(store.folder, *words, *form)
+            assert not any(mark in found.stdout + found.stderr for mark in STEERS), (words, form)
 
 
 def test_csv_is_read_back(folder: Path) -> None:

@@ -7,9 +7,11 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner, Result
 
+import toolkit_store
 from tests.toolkit.query.asked import (
     FIRED,
     SPACES,
@@ -25,6 +27,8 @@ from toolkit._cli import query
 from toolkit._cli import store as store_command
 from toolkit.errors import BadInput
 from toolkit.files import content_digest
+from toolkit.tables import arrow_schema
+from toolkit.testing.fakes import make_step
 from toolkit_store import open_store
 
 # --- coactive, diff ---
@@ -48,12 +52,8 @@ def ask_diff(folder: Path, *args: str) -> Result:
 
 def test_diff_compares_each_feature_with_itself(folder: Path) -> None:
     found = json.loads(ask_diff(folder, "part-1", "full", "--json").stdout)
-    assert [(row["address"], row["count_a"], row["count_b"]) for row in found] == [
-        ("m/gpt/resid_post.9/thin:5", 0, 1),
-        ("m/gpt/resid_post.9/thin:6", 0, 1),
-        ("2/7", 1, 1),
-    ]
-    assert found[2]["change"] == pytest.approx(1 / 3 - 1 / 2)
+    assert [(row["address"], row["count_a"], row["count_b"]) for row in found] == [("2/7", 1, 1)]
+    assert found[0]["change"] == pytest.approx(1 / 3 - 1 / 2)
     assert json.loads(ask_diff(folder, "full-1", "full-1", "--json").stdout) == []
     assert (
         "in as large a share of samples in run full-1 as in run full-1"
@@ -62,6 +62,56 @@ def test_diff_compares_each_feature_with_itself(folder: Path) -> None:
     assert (
         len(json.loads(ask_diff(folder, "part-1", "full-1", "--json", "--layer", "2").stdout)) == 1
     )
+
+
+def test_diff_leaves_out_and_names_what_one_run_never_looked_at(folder: Path) -> None:
+    said = ask_diff(folder, "part-1", "full-1").stderr
+    assert "left out: m/gpt/resid_post.9/thin: run part-1 looked at no sample there" in said
+    only = ask_diff(folder, "part-1", "full-1", "--space", "m/gpt/resid_post.9/thin", "--json")
+    assert only.stdout == "[]\n"
+    assert "no space that both looked at alike" in only.stderr
+
+
+def extracted(folder: Path, run: str, positions: list[int], **material: object) -> None:
+    """A run that kept these tokens of one sample."""
+    rows = [
+        {"space": "s1", "sample": "a", "position": at, "features": [1], "values": [1.0]}
+        for at in positions
+    ]
+    store = open_store(folder, create=True)
+    tables = {"activations": rows, "spaces": SPACES[:1]}
+    text = json.dumps({"params": material})
+    store.commit(
+        make_step(f"of-{run}", stage="extract", run=run, material=text),
+        {
+            name: pa.Table.from_pylist(found, schema=arrow_schema(name))
+            for name, found in tables.items()
+        },
+    )
+    begin(store, run, "2026-01-01", "done", [f"of-{run}"], STAGES)
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_diff_does_not_compare_all_tokens_with_the_last(tmp_path: Path, indexed: bool) -> None:
+    folder = tmp_path / "store"
+    extracted(folder, "every", [0, 1, 2], at="all")
+    extracted(folder, "last", [2], at="last")
+    extracted(folder, "span", [2], at={"span": "balance"})
+    if indexed:
+        for run in ("every", "last", "span"):
+            open_store(folder).index([f"of-{run}"], run=run)
+    for first, second in (("every", "last"), ("last", "every")):
+        found = ask_diff(folder, first, second)
+        assert found.stdout == ""
+        assert "run every kept several tokens of a sample, run last one of each" in found.stderr
+    assert (
+        "run last kept the tokens 'at: \"last\"'; "
+        'run span kept the tokens \'at: {"span": "balance"}\''
+        in ask_diff(folder, "last", "span").stderr
+    )
+    assert "left out" not in ask_diff(folder, "last", "last").stderr
+    with pytest.raises(BadInput, match="cannot be compared in space 's1': run every kept several"):
+        toolkit_store.open(folder).diff("every", "last", "s1")
 
 
 @pytest.mark.parametrize("run", ["begun-1", "begun-2"])

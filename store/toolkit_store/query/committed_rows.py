@@ -24,7 +24,7 @@ Where = Mapping[str, Sequence[str] | Sequence[int]]
 """Which values a column may have, by its name."""
 
 
-class RunRows:
+class CommittedRows:
     """The rows that these steps wrote."""
 
     def __init__(self, store: Store, steps: Sequence[StepRow]) -> None:

@@ -1,0 +1,227 @@
+"""Attention in the engine's own hands: an implementation that transformers calls in place of its
+own, which lets a plan say where keys and values come from.
+
+Shapes: R rows, H query heads, G key heads, Q queries and K keys a row, D a head's size. Heads that
+share keys are kept together, so no key is ever repeated.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from toolkit.errors import BadInput
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .inputs import Window
+
+PLANNED = "toolkit_planned"
+"""The implementation's name among those of transformers."""
+TILE_SCORES = 1 << 24
+"""Attention scores that are held at a time: 64 MB in float32."""
+
+
+@dataclass(frozen=True)
+class Heads:
+    """What a block's attention computes with: queries (R, H, Q, D), new keys and values (R, G, K,
+    D), the factor of scores and their cap.
+    """
+
+    layer: int
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    scaling: float
+    softcap: float | None
+
+    @property
+    def grouped(self) -> Tensor:
+        """(R, G, heads of a group, Q, D)."""
+        rows, heads, queries, size = self.query.shape
+        groups = self.key.shape[1]
+        return self.query.reshape(rows, groups, heads // groups, queries, size)
+
+    def scaled(self, scores: Tensor) -> Tensor:
+        """Scores as they go into the softmax, before a mask, float32."""
+        scores = scores * self.scaling
+        if self.softcap is not None:
+            scores = torch.tanh(scores / self.softcap) * self.softcap
+        return scores.float()
+
+
+class Plan(ABC):
+    """Where the keys of one pass come from."""
+
+    @abstractmethod
+    def attend(self, heads: Heads) -> Tensor:
+        """(R, Q, H, D): what each query's head reads."""
+
+
+def planned_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    plan: Plan,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """As transformers calls it from inside a block."""
+    if s_aux is not None:
+        raise BadInput(
+            f"{type(module).__name__}: attention sinks are not supported by the engine; load the "
+            "model by a plugin of its own."
+        )
+    factor = query.shape[-1] ** -0.5 if scaling is None else scaling
+    heads = Heads(module.layer_idx, query, key, value, factor, softcap)
+    return plan.attend(heads), None
+
+
+ALL_ATTENTION_FUNCTIONS.register(PLANNED, planned_attention)
+
+
+# --- whole sequences ------------------------------------------------------------------------------
+
+
+@dataclass
+class Sequences(Plan):
+    """Whole sequences, causal. Keeps every block's keys where `keep`; `shown` receives the weights
+    of chosen queries.
+    """
+
+    windows: tuple[Window, ...]
+    keep: bool = False
+    held: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    queries: Tensor | None = None
+    """(R, chosen) positions whose weights are shown."""
+    layers: frozenset[int] = frozenset()
+    """Layers whose weights are shown."""
+    weights: dict[int, Tensor] = field(default_factory=dict)
+    """By layer: (R, H, chosen, K)."""
+    is_frozen: bool = False
+    """Whether patterns are constants for a gradient."""
+
+    def attend(self, heads: Heads) -> Tensor:
+        if self.keep:
+            self.held[heads.layer] = heads.key, heads.value
+        if self.queries is not None and heads.layer in self.layers:
+            self.weights[heads.layer] = self._weights_of(heads, self.queries)
+        window, length = self.windows[heads.layer], heads.query.shape[2]
+        if heads.softcap is not None or self.is_frozen:
+            return self._explicit(heads)
+        plain = window is None or length <= window
+        mask = None if plain else causal_mask(length, window, heads.query.device)
+        out = torch.nn.functional.scaled_dot_product_attention(
+            heads.query,
+            heads.key,
+            heads.value,
+            attn_mask=mask,
+            is_causal=plain and length > 1,
+            scale=heads.scaling,
+            enable_gqa=heads.query.shape[1] != heads.key.shape[1],
+        )
+        return out.transpose(1, 2)
+
+    def _explicit(self, heads: Heads) -> Tensor:
+        """With scores in hand: caps, and patterns that are constants."""
+        window, length = self.windows[heads.layer], heads.query.shape[2]
+        visible = causal_mask(length, window, heads.query.device)
+        query, key = heads.grouped, heads.key
+        if self.is_frozen:
+            query, key = query.detach(), key.detach()
+        scores = heads.scaled(query @ key[:, :, None].transpose(-1, -2))
+        shares = scores.masked_fill(~visible, -torch.inf).softmax(-1).to(heads.value.dtype)
+        return merged(shares @ heads.value[:, :, None])
+
+    def _weights_of(self, heads: Heads, queries: Tensor) -> Tensor:
+        """Chosen queries against all keys, beside what the pass itself computes."""
+        rows, count = queries.shape
+        length = heads.key.shape[2]
+        positions = queries.to(heads.query.device)
+        chosen = torch.arange(rows, device=positions.device)[:, None]
+        query = heads.grouped.permute(0, 3, 1, 2, 4)[chosen, positions]
+        scores = torch.einsum("rqghd,rgkd->rghqk", query, heads.key)
+        keys = torch.arange(length, device=positions.device)
+        distance = positions[:, :, None] - keys
+        window = self.windows[heads.layer]
+        visible = (distance >= 0) & (distance < (window or length + 1))
+        masked = heads.scaled(scores).masked_fill(~visible[:, None, None], -torch.inf)
+        return masked.softmax(-1).reshape(rows, -1, count, length)
+
+
+def causal_mask(length: int, window: Window, device: torch.device) -> Tensor:
+    """(Q, K): what each position sees."""
+    positions = torch.arange(length, device=device)
+    distance = positions[:, None] - positions
+    return (distance >= 0) & (distance < (window or length + 1))
+
+
+def merged(out: Tensor) -> Tensor:
+    """(R, G, heads of a group, Q, D) -> (R, Q, H, D)."""
+    rows, groups, heads, queries, size = out.shape
+    return out.reshape(rows, groups * heads, queries, size).transpose(1, 2)
+
+
+# --- many rows behind one prompt ------------------------------------------------------------------
+
+
+@dataclass
+class BehindPrompt(Plan):
+    """Rows that share the keys of a prompt's first `past` positions and go on from there by tokens
+    of their own. The shared keys are one tensor, read by all rows and never copied.
+    """
+
+    windows: tuple[Window, ...]
+    shared: dict[int, tuple[Tensor, Tensor]]
+    """By layer: keys and values (1, G, at least `past`, D)."""
+    past: int
+
+    def attend(self, heads: Heads) -> Tensor:
+        rows, count, queries, _ = heads.query.shape
+        window = self.windows[heads.layer]
+        first = max(0, self.past + 1 - window) if window else 0
+        scores = count * queries * (self.past - first + queries)
+        tile = max(1, TILE_SCORES // scores)
+        parts = [
+            self._tile(heads, slice(start, start + tile), first) for start in range(0, rows, tile)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _tile(self, heads: Heads, rows: slice, first: int) -> Tensor:
+        key, value = (
+            part[0, :, first : self.past] for part in self.shared[heads.layer]
+        )  # (G, K, D)
+        query, own_key, own_value = heads.grouped[rows], heads.key[rows], heads.value[rows]
+        count, groups, members, queries, size = query.shape
+        flat, near = count * members * queries, self.past - first
+        together = query.permute(1, 0, 2, 3, 4).reshape(groups, flat, size)
+        shared = (together @ key.transpose(1, 2)).reshape(groups, count, members, queries, near)
+        own = query @ own_key[:, :, None].transpose(-1, -2)
+        scores = heads.scaled(torch.cat((shared.transpose(0, 1), own), dim=-1))
+        scores = self._masked(scores, self.windows[heads.layer], first)
+        shares = scores.softmax(-1).to(value.dtype)
+        seen, fresh = shares[..., :near], shares[..., near:]
+        read = seen.transpose(0, 1).reshape(groups, flat, near) @ value
+        read = read.reshape(groups, count, members, queries, size).transpose(0, 1)
+        return merged(read + fresh @ own_value[:, :, None])
+
+    def _masked(self, scores: Tensor, window: Window, first: int) -> Tensor:
+        """One query sees all that is left of its window; several see each what stands before it."""
+        queries = scores.shape[-2]
+        if queries == 1:
+            return scores
+        at = torch.arange(self.past, self.past + queries, device=scores.device)
+        keys = torch.arange(first, self.past + queries, device=scores.device)
+        distance = at[:, None] - keys
+        visible = (distance >= 0) & (distance < (window or self.past + queries + 1))
+        return scores.masked_fill(~visible, -torch.inf)

@@ -1,0 +1,199 @@
+"""The pieces of a pass: embeddings, what blocks get besides the stream, and one block at a time.
+
+Sequences are padded on the right, where causal attention cannot see the padding. Blocks may stand
+on several devices: the stream goes to where the next block is, and results are on the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from toolkit.errors import BadInput, DataError
+from toolkit.hookpoints import Hookpoint, hookpoint
+from toolkit_hf._structure import factor, family_of, tensor
+
+from .attention import PLANNED, Heads, Sequences
+from .inputs import PassInputs, Window, additive, causal, window_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from toolkit.families import Family
+
+
+@dataclass
+class _Probe(Sequences):
+    """Finds out whether it is called."""
+
+    was_called: bool = False
+
+    def attend(self, heads: Heads) -> Tensor:
+        self.was_called = True
+        return super().attend(heads)
+
+
+class Decoder:
+    """A decoder's modules, and how to run them. `places` has each block's device, where they are
+    not all on one.
+    """
+
+    def __init__(
+        self,
+        module: Any,
+        name: str,
+        context: int,
+        places: Sequence[torch.device] = (),
+        family: Family | None = None,
+    ) -> None:
+        self.module, self.name, self.context = module, name, context
+        self.config = module.config
+        self.family = family_of(module, family)
+        self.blocks = module.get_submodule(self.family.blocks)
+        self.attentions = [block.get_submodule(self.family.attention) for block in self.blocks]
+        self.windows = tuple(window_of(attention, self.config) for attention in self.attentions)
+        rotary = self.family.rotary and module.get_submodule(self.family.rotary)
+        by_kind = bool(rotary) and isinstance(getattr(rotary, "layer_types", None), list)
+        self.kinds = tuple(
+            attention.layer_type if by_kind else None for attention in self.attentions
+        )
+        self.branch_factor = factor(self.config, self.family.branch_factor)
+        self.is_parallel = bool(getattr(self.blocks[0], "use_parallel_residual", False))
+        self.layers, self.width = len(self.blocks), int(self.config.hidden_size)
+        self.embedding = module.get_submodule(self.family.embedding)
+        self.norm = module.get_submodule(self.family.norm)
+        self.device: torch.device = self.embedding.weight.device
+        self.dtype: torch.dtype = module.dtype
+        self.places = tuple(places) or (self.device,) * self.layers
+
+    # --- into a pass ---
+
+    def begin(
+        self, batch: Sequence[Sequence[int]], *, explicit: bool = False, planned: bool = False
+    ) -> tuple[Tensor, PassInputs]:
+        """Embeddings and inputs of whole sequences. Masks are left out where `sdpa` knows what to
+        do, unless `explicit`, and where a plan makes its own.
+        """
+        ids = self.padded(batch)
+        positions = torch.arange(ids.shape[1], device=self.device)
+        if planned:
+            return self.embed(ids, positions[None]), self.inputs(positions[None])
+        explicit = explicit or self.config._attn_implementation != "sdpa"
+
+        def visible(window: Window) -> Tensor | None:
+            plain = window is None or len(positions) <= window
+            return causal(positions, window)[None, None] if explicit or not plain else None
+
+        return self.embed(ids, positions[None]), self.inputs(positions[None], visible)
+
+    def padded(self, batch: Sequence[Sequence[int]]) -> Tensor:
+        """(rows, longest) ids, zeros on the right."""
+        longest = max(map(len, batch))
+        self.check_length(longest)
+        if not min(map(len, batch)):
+            raise DataError(f"A sequence has no tokens: {self.name} needs at least one to read.")
+        return torch.tensor(
+            [[*ids, *[0] * (longest - len(ids))] for ids in batch], device=self.device
+        )
+
+    def check_length(self, longest: int) -> None:
+        """Nothing is cut off."""
+        if longest > self.context:
+            raise DataError(
+                f"A sequence has {longest} tokens; {self.name} reads at most {self.context}. "
+                "Shorten it."
+            )
+
+    def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """What goes into the first block."""
+        stream: Tensor = self.embedding(ids)
+        if self.family.scaled and not hasattr(self.embedding, "embed_scale"):
+            stream = stream * torch.tensor(
+                self.width**0.5, dtype=stream.dtype, device=stream.device
+            )
+        multiplier = factor(self.config, self.family.embedding_factor)
+        if multiplier != 1:
+            stream = stream * multiplier
+        if self.family.positions:
+            stream = stream + self.module.get_submodule(self.family.positions)(positions)
+        return stream
+
+    def inputs(
+        self, positions: Tensor, visible: Callable[[Window], Tensor | None] = lambda _: None
+    ) -> PassInputs:
+        """What blocks get: `visible` says which keys each query sees through a window."""
+        like = torch.empty(0, dtype=self.dtype, device=self.device)
+        rotations: dict[str | None, tuple[Tensor, ...]] = {}
+        if self.family.rotary:
+            rotary = self.module.get_submodule(self.family.rotary)
+            for kind in set(self.kinds):
+                rotations[kind] = rotary(like, positions, *([kind] if kind else []))
+        shown = {window: visible(window) for window in set(self.windows)}
+        masks = {
+            window: None if mask is None else additive(mask, self.dtype)
+            for window, mask in shown.items()
+        }
+        return PassInputs(positions, rotations, masks)
+
+    # --- through a block ---
+
+    def run_block(
+        self, layer: int, stream: Tensor, inputs: PassInputs, keys: Any = None, **more: Any
+    ) -> Tensor:
+        """One block, where it stands. `more` reaches the attention function."""
+        device = self.places[layer]
+        given = inputs.on(device).arguments(self.windows[layer], self.kinds[layer])
+        given[self.family.keys] = keys
+        return tensor(self.blocks[layer](stream.to(device), **given, **more))
+
+    @cached_property
+    def takes_plans(self) -> bool:
+        """Whether the model's attention asks transformers which implementation to call. One that
+        computes attention by itself knows no plans.
+        """
+        plan = _Probe(self.windows)
+        with torch.inference_mode(), self.attention_by(PLANNED):
+            stream, inputs = self.begin([[0]], planned=True)
+            try:
+                self.run_block(0, stream, inputs, plan=plan)
+            except (TypeError, KeyError, ValueError):
+                return False
+        return plan.was_called
+
+    @contextmanager
+    def attention_by(self, implementation: str | None) -> Iterator[None]:
+        """Blocks compute attention in another way for as long as this lasts."""
+        before = self.config._attn_implementation
+        self.config._attn_implementation = implementation or before
+        try:
+            yield
+        finally:
+            self.config._attn_implementation = before
+
+    # --- names ---
+
+    def checked(self, name: str) -> Hookpoint:
+        """A hookpoint that this model has."""
+        point = hookpoint(name)
+        if point.layer >= self.layers:
+            raise BadInput(
+                f"hookpoint '{name}': {self.name} has no layer {point.layer}; its layers are 0 to "
+                f"{self.layers - 1}."
+            )
+        if point.site == "resid_mid" and self.is_parallel:
+            raise BadInput(
+                f"hookpoint '{name}': attention and MLP of {self.name} both read the block's "
+                f"input, so there is no stream between them. Use resid_pre.{point.layer} or "
+                f"resid_post.{point.layer}."
+            )
+        if point.site == "mlp_in_normed" and not self.family.mlp_norm:
+            raise BadInput(
+                f"hookpoint '{name}': the MLP of {self.name} reads the stream without a norm "
+                f"before it. Use mlp_in.{point.layer} or resid_mid.{point.layer}."
+            )
+        return point

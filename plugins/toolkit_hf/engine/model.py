@@ -1,0 +1,160 @@
+"""A causal language model of Hugging Face files: the model contract, on the engine's parts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from toolkit.edits import Edit, check_targets
+from toolkit.errors import BadInput
+from toolkit.models import Encoded, Model, Prefix
+from toolkit_hf._structure import factor
+from toolkit_hf._text import bos_of, encode, end_ids
+
+from .attention import PLANNED, Sequences
+from .decoder import Decoder
+from .sites import EDITABLE, Sites
+from .suffix import KeptPrompt, edited_rows, last_token_rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from toolkit.families import Family
+    from toolkit.parts import Identity
+
+DRAW_TOLERANCE = {torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 3e-2}
+"""By what it computes in: how far cumulated probabilities of two batches may lie apart."""
+
+
+class CausalModel(Model):
+    """A decoder, run block by block. `places` has each block's device, where they are not all on
+    one; `switch` lets a block that shows its attention weights compute them plainly for that.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        module: Any,
+        tokeniser: Any,
+        places: Sequence[torch.device] = (),
+        *,
+        switch: bool = True,
+        family: Family | None = None,
+    ) -> None:
+        self.identity, self._module, self._tokeniser, self._switch = (
+            identity,
+            module,
+            tokeniser,
+            switch,
+        )
+        self._warned: set[tuple[int, ...]] = set()
+        self.context = int(module.config.max_position_embeddings)
+        self.decoder = Decoder(module, identity.name, self.context, places, family)
+        self.layers, self.width = self.decoder.layers, self.decoder.width
+        self.device = self.decoder.device
+        self.editable = tuple(
+            site for site in EDITABLE if site != "resid_mid" or not self.decoder.is_parallel
+        )
+        self.draw_tolerance = DRAW_TOLERANCE[module.dtype]
+        self.end_ids = end_ids(module, tokeniser)
+        self.bos_id = tokeniser.bos_token_id if bos_of(tokeniser) else None
+
+    # --- text ---
+
+    def encode(self, text: str, *, chat: bool = False) -> Encoded:
+        """Ids, with exactly one BOS if the model has any."""
+        return encode(self._tokeniser, text, chat=chat, model=self.identity.name)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, special tokens left out."""
+        return str(self._tokeniser.decode(list(ids), skip_special_tokens=True))
+
+    # --- passes ---
+
+    @torch.inference_mode()
+    def run(
+        self, batch: Sequence[Sequence[int]], capture: Sequence[str], edits: Sequence[Edit] = ()
+    ) -> dict[str, Tensor]:
+        """One pass up to the last block that anyone asked for."""
+        check_targets(edits, [len(ids) for ids in batch])
+        sites = Sites(self.decoder, capture, edits, batch)
+        weighed = {point.layer for point in sites.wanted.values() if point.site == "attn_probs"}
+        self._check_weights(weighed)
+        stream, inputs = self.decoder.begin(batch, explicit=bool(weighed))
+        for layer in range(sites.last_layer + 1):
+            stream = sites.before(layer, stream)
+            shown = "eager" if layer in weighed else None
+            with sites.inside(layer, stream), self.decoder.attention_by(shown):
+                stream = self.decoder.run_block(layer, stream, inputs)
+            stream = sites.after(layer, stream)
+        return sites.captured
+
+    @torch.inference_mode()
+    def unembed(self, states: Tensor) -> Tensor:
+        """Final norm, head and the cap of the logits if there is one, in float32."""
+        head = self._module.get_output_embeddings()
+        logits: Tensor = head(self.decoder.norm(states.to(self.device, self._module.dtype)))
+        cap = getattr(self._module.config, "final_logit_softcapping", None)
+        if cap is not None:
+            logits = torch.tanh(logits / cap) * cap
+        divisor = factor(self._module.config, self.decoder.family.logits_divisor)
+        return (logits if divisor == 1 else logits / divisor).float()
+
+    # --- one prompt, many edits ---
+
+    @torch.inference_mode()
+    def prefix(self, ids: Sequence[int], capture: Sequence[str] = ()) -> Prefix:
+        """One pass that keeps every block's keys; only the last token's stream is kept of what is
+        captured.
+        """
+        if not self.decoder.takes_plans:
+            return super().prefix(ids, capture)
+        names = [*dict.fromkeys((*capture, self.last_hookpoint()))]
+        sites = Sites(self.decoder, names, keep=lambda stream: stream[0, -1].to(self.device))
+        plan = Sequences(self.decoder.windows, keep=True)
+        stream, inputs = self.decoder.begin([ids], planned=True)
+        with self.decoder.attention_by(PLANNED):
+            for layer in range(self.layers):
+                stream = sites.before(layer, stream)
+                with sites.inside(layer, stream):
+                    stream = self.decoder.run_block(layer, stream, inputs, plan=plan)
+                stream = sites.after(layer, stream)
+        return Prefix(tuple(ids), KeptPrompt(plan.held), sites.captured)
+
+    @torch.inference_mode()
+    def suffix(self, prefix: Prefix, layers: Tensor, rows: Tensor) -> Tensor:
+        """Blocks above each row's layer, at the last position only, many rows in a pass."""
+        self.check_suffix(layers, rows)
+        if prefix.kept is None:
+            return super().suffix(prefix, layers, rows)
+        return last_token_rows(self.decoder, prefix.kept, len(prefix.ids), layers, rows)
+
+    @torch.inference_mode()
+    def edited_states(self, prefix: Prefix, edits: Sequence[Edit], count: int) -> Tensor:
+        """Blocks and positions from the first edited one on."""
+        check_targets(edits, [len(prefix.ids)] * count)
+        if prefix.kept is None:
+            return super().edited_states(prefix, edits, count)
+        return edited_rows(self.decoder, prefix.kept, prefix.ids, edits, count)
+
+    def _check_weights(self, layers: set[int]) -> None:
+        """Only attention that is computed plainly has weights to show."""
+        if not layers or self._module.config._attn_implementation == "eager":
+            return
+        if not self._switch:
+            raise BadInput(
+                "attn_probs: `attention: sdpa` never has the weights in hand. Set `attention: "
+                "auto` or `eager`."
+            )
+        if tuple(sorted(layers)) in self._warned:
+            return
+        self._warned.add(tuple(sorted(layers)))
+        logging.getLogger(__name__).warning(
+            "attn_probs: attention of layers %s of %s is computed by `eager`, since `sdpa` shows "
+            "no weights.",
+            ", ".join(map(str, sorted(layers))),
+            self.identity.name,
+        )

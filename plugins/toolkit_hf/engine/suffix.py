@@ -1,0 +1,160 @@
+"""One prompt, many edits: what the prompt computes is computed once, and rows that edits change
+share its keys.
+
+`last_token_rows` is for edits at the last token, given as streams. `edited_rows` is for edits at
+any position: positions before the first edited one come from the prompt, blocks below the first
+edited one too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from toolkit.edits import OPEN_END, Edit, PassRows
+from toolkit.hookpoints import hookpoint
+
+from .attention import PLANNED, BehindPrompt
+from .decoder import Decoder
+from .sites import Sites
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TILE_NUMBERS = 1 << 25
+"""Numbers of the widest stream inside a block that are held at a time: 128 MB in float32."""
+LONGER = 4
+"""On a GPU so many times more: short matrices would leave it idle."""
+
+
+@dataclass(frozen=True)
+class KeptPrompt:
+    """Keys and values of every block for all of a prompt's tokens: (1, key heads, tokens, size)."""
+
+    held: dict[int, tuple[Tensor, Tensor]]
+
+
+def rows_at_once(decoder: Decoder, tokens: int = 1) -> int:
+    """Rows of so many tokens that share a pass."""
+    inside = int(getattr(decoder.config, "intermediate_size", 0) or 4 * decoder.width)
+    numbers = TILE_NUMBERS * (1 if decoder.device.type == "cpu" else LONGER)
+    return max(1, numbers // (inside * tokens))
+
+
+def last_token_rows(
+    decoder: Decoder, prompt: KeptPrompt, length: int, layers: Tensor, rows: Tensor
+) -> Tensor:
+    """Last-token states where the stream behind block `layers[i]` is `rows[i]`. A row joins those
+    under way above its own block, so no block computes what an edit cannot reach, and each block
+    is one product over all rows of a tile.
+    """
+    order = torch.argsort(layers, stable=True)
+    states = torch.empty((len(rows), decoder.width), dtype=decoder.dtype, device=decoder.device)
+    tile = rows_at_once(decoder)
+    plan = BehindPrompt(decoder.windows, prompt.held, length - 1)
+    for start in range(0, len(order), tile):
+        chosen = order[start : start + tile]
+        given = rows[chosen.to(rows.device)].to(decoder.device, decoder.dtype)
+        states[chosen.to(decoder.device)] = _climb(decoder, plan, layers[chosen].cpu(), given)
+    return states
+
+
+def _climb(decoder: Decoder, plan: BehindPrompt, layers: Tensor, rows: Tensor) -> Tensor:
+    """Rows in order of their layers."""
+    inputs = decoder.inputs(torch.full((1, 1), plan.past, device=decoder.device))
+    counts = torch.bincount(layers, minlength=decoder.layers).cumsum(0).tolist()
+    lowest = int(layers[0])
+    stream = rows[: counts[lowest]]
+    with decoder.attention_by(PLANNED):
+        for layer in range(lowest + 1, decoder.layers):
+            stream = decoder.run_block(layer, stream[:, None], inputs, plan=plan)[:, 0]
+            joining = rows[counts[layer - 1] : counts[layer]]
+            if len(joining):
+                stream = torch.cat((stream, joining.to(stream.device)))
+    return stream.to(decoder.device)
+
+
+# --- edits at any position ------------------------------------------------------------------------
+
+
+def edited_rows(
+    decoder: Decoder,
+    prompt: KeptPrompt,
+    ids: Sequence[int],
+    edits: Sequence[Edit],
+    count: int,
+) -> Tensor:
+    """Last-token states of `count` copies of a prompt under their edits. Rows whose edits begin at
+    similar blocks share a pass.
+    """
+    layers, starts = _first_changes(edits, count, decoder.layers, len(ids))
+    order = torch.argsort(layers * len(ids) + starts, stable=True)
+    states = torch.empty((count, decoder.width), dtype=decoder.dtype, device=decoder.device)
+    start = 0
+    while start < count:
+        first = int(starts[order[start:]].min())
+        tile = rows_at_once(decoder, len(ids) - first)
+        chosen = order[start : start + tile]
+        states[chosen.to(decoder.device)] = _edited_tile(
+            decoder,
+            prompt,
+            ids,
+            edits,
+            chosen.tolist(),
+            int(layers[chosen].min()),
+            int(starts[chosen].min()),
+        )
+        start += len(chosen)
+    return states
+
+
+def _first_changes(
+    edits: Sequence[Edit], count: int, layers: int, length: int
+) -> tuple[Tensor, Tensor]:
+    """For each row the first block and the first position that an edit changes or reads; rows
+    without edits have the last ones.
+    """
+    layer = torch.full((count,), layers - 1)
+    start = torch.full((count,), length - 1)
+    for edit in edits:
+        lowest = min(
+            hookpoint(name).layer for name in (edit.hookpoint, edit.reads) if name is not None
+        )
+        rows, starts = edit.targets.rows, edit.targets.starts
+        if rows is None:
+            layer, start = layer.clamp(max=lowest), start.clamp(max=int(starts.min()))
+        elif len(rows):
+            layer.scatter_reduce_(0, rows, torch.full_like(rows, lowest), "amin")
+            start.scatter_reduce_(0, rows, starts.clamp(max=OPEN_END), "amin")
+    return layer, start
+
+
+def _edited_tile(
+    decoder: Decoder,
+    prompt: KeptPrompt,
+    ids: Sequence[int],
+    edits: Sequence[Edit],
+    rows: Sequence[int],
+    lowest: int,
+    first: int,
+) -> Tensor:
+    plan = BehindPrompt(decoder.windows, prompt.held, first)
+    positions = torch.arange(first, len(ids), device=decoder.device)[None]
+    inputs = decoder.inputs(positions)
+    count = len(rows)
+    seen = PassRows([first] * count, [len(ids)] * count, rows, rows, [len(ids)] * count)
+    sites = Sites(decoder, (), edits, seen)
+    stream = decoder.embed(torch.tensor([ids[first:]], device=decoder.device), positions)
+    with decoder.attention_by(PLANNED):
+        for layer in range(lowest):
+            stream = decoder.run_block(layer, stream, inputs, plan=plan)
+        stream = stream.expand(count, -1, -1)
+        for layer in range(lowest, decoder.layers):
+            stream = sites.before(layer, stream)
+            with sites.inside(layer, stream):
+                stream = decoder.run_block(layer, stream, inputs, plan=plan)
+            stream = sites.after(layer, stream)
+    return stream[:, -1].to(decoder.device)

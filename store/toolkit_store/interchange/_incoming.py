@@ -1,0 +1,247 @@
+"""What comes from outside is checked before anything is written: ids, numbers, sizes.
+
+Files of other programs may be wrong, cut off or made to do harm. Nothing in them chooses a path,
+names a step or a run that this store would not make itself, or takes more memory than a file of
+honest data would; whatever a library raises on them leaves here as one sentence.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from toolkit.errors import DataError, ToolkitError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MAX_BYTES = 4 << 30
+"""Of an array, an archive or a row group, unpacked."""
+MAX_JSON = 256 << 20
+MAX_LINE = 64 << 20
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_NAME_LENGTH = 1024
+_VALUES = ("activations", "streams")
+
+
+@contextmanager
+def reading(what: Path, form: str) -> Iterator[None]:
+    """Turn what a library raises on a broken file into a sentence that names the folder."""
+    try:
+        yield
+    except (ToolkitError, KeyboardInterrupt, GeneratorExit):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.strerror:
+            why = f"{error.strerror}: {error.filename or what}"
+        else:
+            why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise DataError(
+            f"{what} cannot be used as format '{form}': {why}. Copy the folder or export it again, "
+            "or name another one."
+        ) from error
+
+
+def check_id(what: str, value: object, where: object) -> str:
+    """Refuse an id that could be more than an id: ids of runs name folders."""
+    if not isinstance(value, str) or not _ID.fullmatch(value):
+        raise DataError(
+            f"{where}: {what} {str(value)[:80]!r} is not an id: letters, digits, '.', '_' and '-', "
+            "at most 128, the first a letter or a digit. Export the run again."
+        )
+    return value
+
+
+def check_layer(layer: int, where: object) -> int:
+    """Refuse a layer that no model has."""
+    if not 0 <= layer < 10_000:
+        raise DataError(f"{where}: there is no layer {layer}; layers count from 0.")
+    return layer
+
+
+def widths(spaces: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Features of each space."""
+    return {str(row["space"]): int(row["width"]) for row in spaces}
+
+
+def checked(
+    name: str, chunks: Iterable[pa.Table] | pa.Table, sizes: Mapping[str, int], where: object
+) -> Iterator[pa.Table]:
+    """The rows of a table, each chunk looked at before it is handed on."""
+    import pyarrow as pa
+
+    for chunk in [chunks] if isinstance(chunks, pa.Table) else chunks:
+        for column in ("sample", "space", "unit", "key"):
+            if column in chunk.column_names:
+                _check_names(chunk[column], f"{where}: table '{name}', column '{column}'")
+        if name in _VALUES:
+            _check_finite(chunk["values"], f"{where}: table '{name}'")
+            _check_positions(chunk["position"], f"{where}: table '{name}'")
+        if name == "activations":
+            _check_entries(chunk, sizes, f"{where}: table '{name}'")
+        yield chunk
+
+
+def _check_names(column: Any, where: str) -> None:
+    import pyarrow.compute as pc
+
+    names = pc.unique(column).to_pylist()
+    for text in names:
+        if text is not None and not _is_name(text):
+            raise DataError(
+                f"{where}: {text[:80]!r} cannot be a name: it is empty, longer than "
+                f"{_NAME_LENGTH} characters, or has control characters."
+            )
+
+
+def _is_name(text: str) -> bool:
+    return 0 < len(text) <= _NAME_LENGTH and not re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", text)
+
+
+def _check_finite(lists: Any, where: str) -> None:
+    import pyarrow.compute as pc
+
+    flat = pc.list_flatten(lists)
+    if len(flat) and not pc.all(pc.is_finite(flat), skip_nulls=False).as_py():
+        raise DataError(
+            f"{where}: a value is not a finite number. A failed computation is no activation: "
+            "leave those rows out."
+        )
+
+
+def _check_positions(column: Any, where: str) -> None:
+    import pyarrow.compute as pc
+
+    if len(column) and (pc.min(column).as_py() or 0) < 0:
+        raise DataError(f"{where}: a position is negative; positions count from 0.")
+
+
+def _check_entries(chunk: pa.Table, sizes: Mapping[str, int], where: str) -> None:
+    import pyarrow.compute as pc
+
+    if not pc.all(
+        pc.equal(pc.list_value_length(chunk["features"]), pc.list_value_length(chunk["values"]))
+    ).as_py():
+        raise DataError(f"{where}: a row has not as many values as features.")
+    for space in pc.unique(chunk["space"]).to_pylist():
+        rows = chunk.filter(pc.equal(chunk["space"], space))
+        largest = pc.max(pc.list_flatten(rows["features"])).as_py()
+        if space not in sizes:
+            raise DataError(
+                f"{where}: space {space} has rows, but table 'spaces' does not name it."
+            )
+        if largest is not None and largest >= sizes[space]:
+            raise DataError(
+                f"{where}: there is no feature {largest} in space {space}; its width is "
+                f"{sizes[space]}."
+            )
+
+
+def whole_numbers(array: Any, kind: str, where: object) -> Any:
+    """An array as whole numbers of a type, or a refusal where they do not fit into it."""
+    import numpy as np
+
+    found, limits = np.asarray(array), np.iinfo(kind)
+    if found.dtype.kind not in "iu":
+        raise DataError(f"{where} holds {found.dtype}; it must hold whole numbers.")
+    if found.size and not limits.min <= int(found.min()) <= int(found.max()) <= limits.max:
+        raise DataError(
+            f"{where} holds {int(found.min())} to {int(found.max())}; allowed are {limits.min} to "
+            f"{limits.max}."
+        )
+    return found.astype(kind)
+
+
+def real_numbers(array: Any, where: object) -> Any:
+    """An array of finite real numbers."""
+    import numpy as np
+
+    found = np.asarray(array)
+    if found.dtype.kind not in "fiub":
+        raise DataError(f"{where} holds {found.dtype}; it must hold real numbers.")
+    if found.dtype.kind == "f" and not np.isfinite(found).all():
+        raise DataError(f"{where} holds values that are not finite numbers; leave those rows out.")
+    if found.size and float(np.abs(found).max()) > float(np.finfo(np.float32).max):
+        raise DataError(f"{where} holds values that are too large for float32.")
+    return found
+
+
+# --- files ---
+
+
+def arrays(path: Path, skip: Iterable[str] = ()) -> dict[str, Any]:
+    """The arrays of an archive, nothing pickled; each is as large as its header says, and all
+    together not larger than `MAX_BYTES`.
+    """
+    import zipfile
+
+    import numpy as np
+
+    out: dict[str, Any] = {}
+    left = MAX_BYTES
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            name = member.filename.removesuffix(".npy")
+            if name in skip:
+                continue
+            left -= member.file_size
+            if left < 0:
+                raise DataError(
+                    f"{path}: its arrays are more than {MAX_BYTES:,} bytes unpacked, which are not "
+                    "read at once. Split the archive."
+                )
+            with archive.open(member) as file:
+                _check_header(file, member.file_size, f"{path}, array '{name}'")
+            with archive.open(member) as file:
+                out[name] = np.lib.format.read_array(file, allow_pickle=False)
+    return out
+
+
+def _check_header(file: IO[bytes], size: int, where: str) -> None:
+    """Refuse an array whose header promises more, or less, than the archive has."""
+    import numpy as np
+
+    version = np.lib.format.read_magic(file)
+    read = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }.get(version)
+    if read is None:
+        raise DataError(f"{where}: NumPy's format {version} is not read.")
+    shape, _, kind = read(file)
+    if kind.hasobject:
+        raise DataError(f"{where}: it holds Python objects, which are not read.")
+    wanted = kind.itemsize
+    for length in shape:
+        wanted *= int(length)
+    if any(length < 0 for length in shape) or wanted != size - file.tell():
+        raise DataError(f"{where}: its header does not fit its content.")
+
+
+def read_lines(path: Path, file: IO[bytes]) -> Iterator[tuple[str, Any]]:
+    """Each line of a JSON Lines file with where it stands; lines are bounded."""
+    number = 0
+    while line := file.readline(MAX_LINE + 1):
+        number += 1
+        where = f"{path}:{number}"
+        if len(line) > MAX_LINE:
+            raise DataError(f"{where}: the line is longer than {MAX_LINE:,} bytes.")
+        if not line.strip():
+            continue
+        try:
+            yield where, json.loads(line.decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise DataError(
+                f"{where} cannot be read as JSON: {error}. Copy or download it again."
+            ) from None
+
+
+def check_json_size(path: Path) -> None:
+    """Refuse a JSON file that would fill the memory."""
+    size = path.stat().st_size
+    if size > MAX_JSON:
+        raise DataError(f"{path} has {size:,} bytes; at most {MAX_JSON:,} are read.")

@@ -1,0 +1,93 @@
+"""A GPU is chosen by physical index or UUID, among those that CUDA_VISIBLE_DEVICES leaves."""
+
+from __future__ import annotations
+
+import pytest
+
+from toolkit.errors import BadInput
+from toolkit.executors import GpuCount, gpu_request
+from toolkit.gpus import Gpu, choose_gpus, installed_gpus, visible_gpus
+
+
+def gpu(index: int) -> Gpu:
+    return Gpu(
+        index=index,
+        uuid=f"GPU-{index}a",
+        pci=f"0:{index}",
+        name="H200",
+        driver="9",
+        total_bytes=2,
+        free_bytes=1,
+    )
+
+
+GPUS = [gpu(index) for index in (0, 4, 5, 6)]
+
+
+@pytest.mark.parametrize(
+    ("request_", "visible", "expected"),
+    [
+        ("5", None, [5]),
+        ("5,0", None, [5, 0]),
+        ("GPU-4a", None, [4]),
+        ("GPU-4", None, [4]),
+        ("5", "4,5,6", [5]),
+        ("6,4", "GPU-4a,GPU-6a", [6, 4]),
+        ("all", None, [0, 4, 5, 6]),
+        ("all", "6,4", [6, 4]),
+        ("count:2", "6,4,5", [6, 4]),
+        ("none", None, []),
+        ("none", "4", []),
+    ],
+)
+def test_gpus_are_chosen(request_, visible, expected):
+    environ = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    assert [gpu.index for gpu in choose_gpus(request_, GPUS, environ)] == expected
+
+
+@pytest.mark.parametrize(
+    ("request_", "environ", "message"),
+    [
+        ("one", {}, "write physical indices or UUIDs, such as `--gpu 5`"),
+        ("-1", {}, "write physical indices"),
+        ("4,4", {}, "name each GPU once"),
+        ("4,GPU-4a", {}, "name each GPU once"),
+        ("7", {}, "there is no such GPU. GPUs that are there: 0 (H200, GPU-0a), 4 (H200"),
+        ("GPU-9", {}, "there is no such GPU"),
+        ("0", {"CUDA_VISIBLE_DEVICES": "4,5"}, "CUDA_VISIBLE_DEVICES='4,5' hides it. GPUs that"),
+        ("4", {"CUDA_VISIBLE_DEVICES": ""}, "offers no GPU"),
+        ("all", {"CUDA_VISIBLE_DEVICES": ""}, "offers no GPU"),
+        ("count:3", {"CUDA_VISIBLE_DEVICES": "4,5"}, "GPUs that are there: 4 (H200"),
+    ],
+)
+def test_what_cannot_be_is_refused(request_, environ, message):
+    with pytest.raises(BadInput, match="--gpu") as error:
+        choose_gpus(request_, GPUS, environ)
+    assert message in str(error.value)
+
+
+def test_a_request_on_a_machine_without_gpus_is_refused():
+    with pytest.raises(BadInput, match="Use `--gpu none` for the CPU"):
+        choose_gpus("0", [], {})
+
+
+def test_what_the_drivers_tool_says_is_read(nvidia_smi, monkeypatch):
+    monkeypatch.setenv("PATH", nvidia_smi(2))
+    first, second = installed_gpus()
+    assert (first.index, second.uuid, second.driver) == (0, "GPU-uuid-1", "999.1")
+    assert (first.total_bytes, first.free_bytes) == (81920 << 20, 81000 << 20)
+    assert visible_gpus([first, second], {"CUDA_VISIBLE_DEVICES": "1,7"}) == [second]
+
+
+@pytest.mark.parametrize("output", ["echo No devices were found", "exit 9", "echo a, b, c"])
+def test_a_tool_that_lists_nothing_means_no_gpu(output, tmp_path, monkeypatch):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\n{output}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert installed_gpus() == []
+
+
+def test_a_params_field_is_written_as_the_option():
+    choices = ([2, "GPU-5"], "all", "none", GpuCount(count=2), None)
+    assert [*map(gpu_request, choices)] == ["2,GPU-5", "all", "none", "count:2", None]

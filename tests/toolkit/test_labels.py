@@ -1,0 +1,74 @@
+"""A label or group that the data do not have is refused by `check`, with the nearest name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+TEXTS = "text,group,score\nThe cat sat.,calm,1\nThe dog ran.,bold,2\nA bird flew.,calm,3\n"
+SPEC = """version: 1
+name: a
+model: {{uses: huggingface, with: {{path: "package:toolkit_lab/files/model"}}}}
+saes: {{uses: llama_scope, with: {{path: "package:toolkit_lab/files/saes/Lab-LXR-4x"}}}}
+samples: {{uses: csv, with: {{path: texts.csv}}}}
+stages:
+  - {{id: features, uses: extract.activations}}
+  - {{id: groups, uses: compare.welch, needs: [features], with: {{{params}}}}}
+"""
+
+
+def checked(toolkit, folder: Path, params: str):
+    (folder / "texts.csv").write_text(TEXTS)
+    (folder / "a.yaml").write_text(SPEC.format(params=params))
+    return toolkit.run("check", folder / "a.yaml")
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        (
+            "by: grop, between: [bold, calm]",
+            "a.yaml:8: stages.1.with.by: the samples of texts.csv have no metadata key 'grop'. "
+            "Did you mean 'group'? Their keys: group, score.",
+        ),
+        (
+            "by: group, between: [bolt, calm]",
+            "a.yaml:8: stages.1.with.between: no sample of texts.csv has group 'bolt'. "
+            "Did you mean 'bold'? Its values: bold, calm.",
+        ),
+        (
+            "by: group, between: [bold, calm], covariates: [scor]",
+            "a.yaml:8: stages.1.with.covariates: the samples of texts.csv have no metadata key "
+            "'scor'. Did you mean 'score'?",
+        ),
+        (
+            "by: score, between: [1, 4]",
+            "no sample of texts.csv has score '4'. Its values: 1, 2, 3.",
+        ),
+        ("by: group, between: [bold, calm], unit: author", "no metadata key 'author'."),
+    ],
+)
+def test_a_slip_in_a_label_is_refused(toolkit, tmp_path, params, message) -> None:
+    done = checked(toolkit, tmp_path, params)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    "params",
+    ["by: group, between: [bold, rest]", "by: score, between: [1, 3], unit: sample, within: group"],
+)
+def test_labels_that_are_there_pass(toolkit, tmp_path, params) -> None:
+    done = checked(toolkit, tmp_path, params)
+    assert done.returncode == 0, done.stderr
+
+
+def test_prompts_in_the_spec_are_looked_at_too(toolkit, tmp_path) -> None:
+    prompts = "{uses: prompts, with: {prompts: [{text: A b., kind: x}, {text: C d., kind: y}]}}"
+    text = SPEC.format(params="by: kind, between: [x, z]")
+    text = text.replace("{uses: csv, with: {path: texts.csv}}", prompts)
+    (tmp_path / "a.yaml").write_text(text)
+    done = toolkit.run("check", tmp_path / "a.yaml")
+    assert done.returncode == 2
+    assert "no sample of 'samples' has kind 'z'. Its values: x, y." in done.stderr

@@ -1,0 +1,47 @@
+"""Scratch plugins of a recorded run: never loaded by the record, which may come from anywhere.
+
+A manifest says which scratch plugins a run used, by name and SHA-256. Whoever repeats the run names
+their files again with `--plugin`; each must be the recorded one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from toolkit.errors import BadInput, PluginError
+
+_SCRATCH = "file sha256:"
+
+
+def check_recorded(run: str, recorded: Mapping[str, str], given: Sequence[Path]) -> None:
+    """Refuse to repeat a run without its scratch plugins, or with others of the same names.
+
+    `recorded` is what the run's manifest has under `plugins`: name to origin.
+    """
+    files = {path.stem: path for path in given}
+    for name, origin in sorted(recorded.items()):
+        if not str(origin).startswith(_SCRATCH):
+            continue
+        wanted = str(origin).removeprefix(_SCRATCH)
+        if name not in files:
+            raise BadInput(
+                f"Run {run} used the scratch plugin '{name}' (SHA-256 {wanted[:12]}…). A record "
+                "loads no code; name the file again: --plugin FILE"
+            )
+        _check_hash(run, files[name], wanted)
+
+
+def _check_hash(run: str, file: Path, wanted: str) -> None:
+    try:
+        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        raise PluginError(
+            f"--plugin {file}: cannot be read: {error.strerror}. Give the path of a Python file."
+        ) from error
+    if sha256 != wanted:
+        raise BadInput(
+            f"--plugin {file} has SHA-256 {sha256[:12]}…, and run {run} used a file with "
+            f"{wanted[:12]}…. Give that file, or run the spec as a new run."
+        )

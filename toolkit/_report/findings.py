@@ -1,0 +1,37 @@
+"""What a run found, in a few sentences: from the report sections that state their results."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from toolkit.parts import ReportSection
+from toolkit.work import Finding, Inputs
+
+if TYPE_CHECKING:
+    from toolkit._plugins.loading import Parts
+
+MAX_FINDINGS = 5
+
+
+def findings_of(inputs: Inputs, parts: Parts) -> list[Finding]:
+    """The findings of all report sections in ascending rank, at most five. A section that fails
+    gives none here; the report shows its error.
+    """
+    sections = [part for part in parts.of("report") if isinstance(part, ReportSection)]
+    findings: list[Finding] = []
+    for section in sorted(sections, key=lambda part: (part.order, part.name)):
+        if section.findings is None or not has_rows(inputs, section):
+            continue
+        try:
+            findings += list(section.findings(inputs))
+        except Exception:
+            continue
+    return sorted(findings, key=lambda finding: finding.rank)[:MAX_FINDINGS]
+
+
+def has_rows(inputs: Inputs, section: ReportSection) -> bool:
+    """Whether any table that the section reads has rows."""
+    there = set(inputs.tables())
+    return not section.reads or any(
+        name in there and inputs.read(name).num_rows for name in section.reads
+    )

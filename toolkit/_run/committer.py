@@ -1,0 +1,136 @@
+"""Committing: from a finished job folder to rows in the store, the step's ledger row last.
+
+Only the host commits. A step exists from the moment its ledger row is written.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toolkit._run.events import RunEvent, StoreWaiting, now
+from toolkit._run.interrupts import Interrupts
+from toolkit._run.job_folder import collect
+from toolkit.errors import StepFailed
+from toolkit.ledger import StepRow
+
+if TYPE_CHECKING:
+    from toolkit._plan.plan import Plan, Step
+    from toolkit._run.step_queue import StepQueue
+    from toolkit_store import Store
+
+LEASE_POLL_SECONDS = 0.5
+
+
+class Committer:
+    """Writes one run's steps and states to a store."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        store: Store,
+        jobs: Path,
+        interrupts: Interrupts,
+        emit: Callable[[RunEvent], None],
+    ) -> None:
+        self._plan, self._store, self._jobs = plan, store, jobs
+        self._interrupts, self._emit = interrupts, emit
+
+    def job_folder(self, step: Step) -> Path:
+        """Where a worker puts a step's tables."""
+        return self._jobs / step.key
+
+    def is_finished(self, step: Step) -> bool:
+        """Whether a worker finished the step before the last stop and nobody committed it."""
+        return collect(self.job_folder(step)) is not None
+
+    def commit(self, step: Step, worker: str) -> StepRow:
+        """Commit a finished step and remove its job folder."""
+        folder = self.job_folder(step)
+        finished = collect(folder)
+        if finished is None:
+            raise StepFailed(
+                f"stage '{step.stage.id}', step {step.index}: the files in {folder} are not those "
+                "the worker wrote. Examine the disk, then run again."
+            )
+        done, tables = finished
+        counts = {name: len(rows) for name, rows in tables.items()}
+        row = self._row(step, worker, done["seconds"], counts)
+        with self._lease():
+            self._store.commit(row, tables)
+        del tables, finished  # the files are mapped
+        shutil.rmtree(folder, ignore_errors=True)
+        return row
+
+    def record_state(self, state: str, note: str, queue: StepQueue, *, wait: bool = True) -> None:
+        """Record a change of the run's state with the steps that it has so far. Without `wait`, a
+        store that another process holds is left as it is.
+        """
+        done, total = queue.counts()
+        with self._lease(wait=wait) as held:
+            if not held:
+                return
+            self._store.record_run(
+                run=self._plan.run,
+                name=self._plan.name,
+                state=state,
+                done=done,
+                total=total,
+                note=self._plan.secrets.hide(note),
+                steps=list(dict.fromkeys([*queue.keys(), *self._imported()])),
+            )
+
+    @contextmanager
+    def _lease(self, *, wait: bool = True) -> Iterator[bool]:
+        """Hold the store. While another process has it, say so once, and obey Ctrl-C."""
+        from toolkit_store.locks import InUse
+
+        announced: list[str] = []
+
+        def announce(text: str) -> None:
+            if wait and not announced:
+                announced.append(text)
+                self._emit(StoreWaiting(text=text))
+
+        with ExitStack() as stack:
+            while True:
+                try:
+                    lease = self._store.writer(wait_s=LEASE_POLL_SECONDS, on_wait=announce)
+                    stack.enter_context(lease)
+                except InUse:
+                    if not wait:
+                        break
+                    self._interrupts.check()
+                else:
+                    yield True
+                    return
+        yield False
+
+    def _imported(self) -> list[str]:
+        """Steps that imports have added to the run, before or meanwhile: no stage makes them, and
+        the run keeps them.
+        """
+        states = self._store.run_states(self._plan.run)
+        keys = [key for row in states for key in row.steps]
+        return [row.key for row in self._store.steps(keys) if row.imported]
+
+    def _row(self, step: Step, worker: str, seconds: float, tables: Mapping[str, int]) -> StepRow:
+        return StepRow(
+            key=step.key,
+            experiment=step.stage.experiment,
+            stage=step.stage.id,
+            part=step.stage.part.name,
+            part_version=step.stage.part.version,
+            run=self._plan.run,
+            index=step.index,
+            material=step.material,
+            tables=tables,
+            worker=worker,
+            seconds=seconds,
+            committed_at=now(),
+            first=step.first,
+            last=step.last,
+        )

@@ -1,0 +1,171 @@
+"""Which workers a run may start: for each executor that the plan names, its requests, with GPUs by
+UUID.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit import hub
+from toolkit._plan.versions import versions
+from toolkit._run.events import RunEvent
+from toolkit._run.workers import Inbox, WorkerPool, worker_requests
+from toolkit.errors import BadInput
+from toolkit.executors import WorkerRequest
+from toolkit.gpus import Gpu, choose_gpus, installed_gpus
+from toolkit.secrets import Secrets
+
+if TYPE_CHECKING:
+    from toolkit._plan.plan import Executor, Plan, Stage
+    from toolkit._plugins.loading import Parts
+    from toolkit._run.options import RunOptions
+
+
+@dataclass(frozen=True)
+class PoolPlan:
+    """The workers that one executor may be asked for."""
+
+    executor: Executor
+    requests: Sequence[WorkerRequest]
+
+    def record(self) -> dict[str, Any]:
+        """What the manifest keeps of it."""
+        gpus = [gpu for request in self.requests for gpu in request.gpus or ()]
+        return {
+            "executor": self.executor.part.name,
+            "workers": len(self.requests),
+            "gpus": [_identity(gpu) for gpu in dict.fromkeys(gpus)],
+        }
+
+    def commands(self) -> Iterator[str]:
+        """The command line of each worker, as far as the executor says."""
+        command = self.executor.part.command
+        for request in self.requests if command else ():
+            assert command is not None
+            yield command(self.executor.params, request)
+
+
+@dataclass(frozen=True)
+class Pools:
+    """The pools of a run."""
+
+    plans: Mapping[str, PoolPlan]
+    """By the executor's name."""
+    versions: Mapping[str, str]
+    """The versions that every worker has to have."""
+
+    def record(self) -> list[dict[str, Any]]:
+        """What the manifest keeps of them."""
+        return [plan.record() for plan in self.plans.values()]
+
+    def build(
+        self, folder: Path, emit: Callable[[RunEvent], None]
+    ) -> tuple[Inbox, dict[str, WorkerPool]]:
+        """The pools of a run's folder, with the inbox that they share. Starts nothing."""
+        inbox: Inbox = queue.Queue()
+        pools = {}
+        for name, plan in self.plans.items():
+            requests = [in_folder(request, folder) for request in plan.requests]
+            executor = plan.executor
+            pools[name] = WorkerPool(
+                executor.part, executor.params, requests, self.versions, inbox, emit
+            )
+        return inbox, pools
+
+
+def make_pools(plan: Plan, parts: Parts, options: RunOptions) -> Pools:
+    """Choose the workers of every executor that a stage names. Refuses a GPU that is not there."""
+    names = dict.fromkeys(stage.on for stage in plan.stages)
+    plans = {}
+    for name in names:
+        executor = plan.executors[name]
+        stages = [stage for stage in plan.stages if stage.on == name]
+        template = _template(name, stages, options, plan.secrets)
+        gpus = _gpus(executor, options)
+        workers = executor.part.workers(executor.params)
+        plans[name] = PoolPlan(executor, worker_requests(template, gpus, workers))
+    return Pools(plans, versions(parts))
+
+
+def in_folder(request: WorkerRequest, folder: Path) -> WorkerRequest:
+    """A request with the folders of a run."""
+    return replace(
+        request,
+        folder=folder / "workers",
+        jobs=(folder / "jobs").absolute(),
+        inputs=(folder / "inputs").absolute(),
+    )
+
+
+def _template(
+    name: str, stages: Sequence[Stage], options: RunOptions, secrets: Secrets
+) -> WorkerRequest:
+    return WorkerRequest(
+        name=name,
+        folder=Path("workers"),
+        jobs=Path("jobs"),
+        inputs=Path("inputs"),
+        plugins=tuple(path.resolve() for path in options.plugins),
+        files=tuple(dict.fromkeys(_files(stages))),
+        model_cache=hub.cache_folder(),
+        network=any(map(_may_download, stages)),
+        secrets=secrets.values,
+    )
+
+
+def _gpus(executor: Executor, options: RunOptions) -> list[Gpu] | None:
+    """The GPUs of an executor's workers: `--gpu`, else its params; None leaves the choice open."""
+    request = options.gpu or executor.part.gpus(executor.params)
+    if request is None:
+        return None
+    if not executor.part.local_gpus:
+        if options.gpu:
+            raise BadInput(
+                f"--gpu {options.gpu} means a GPU of this machine, and the workers of executor "
+                f"'{executor.part.name}' run elsewhere. Name its GPUs under `executors`."
+            )
+        return None
+    return choose_gpus(request, installed_gpus(), os.environ)
+
+
+def _files(stages: Iterable[Stage]) -> Iterator[Path]:
+    """Files and folders that params name; `PathText` has made their paths absolute."""
+    for stage in stages:
+        for owner in (stage, stage.model, stage.saes):
+            if owner is not None:
+                for text in _texts(owner.params.model_dump(mode="json")):
+                    if text.startswith("/") and os.path.exists(text):
+                        yield Path(text)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+
+
+def _may_download(stage: Stage) -> bool:
+    """Whether a stage loads something of which the hub's cache lacks files."""
+    if hub.offline():
+        return False
+    for loadable in (stage.model, stage.saes):
+        if loadable is None or loadable.part.downloads is None:
+            continue
+        for download in loadable.part.downloads(loadable.params):
+            if not hub.cached_files(download.wanted, download.patterns):
+                return True
+    return False
+
+
+def _identity(gpu: Gpu) -> dict[str, Any]:
+    return {name: value for name, value in asdict(gpu).items() if name != "free_bytes"}

@@ -1,0 +1,135 @@
+"""Which steps are still to be computed, which are computing, and which are committed."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from toolkit.ledger import StepRow
+
+if TYPE_CHECKING:
+    from toolkit._plan.plan import Stage, Step
+
+MAX_ATTEMPTS = 3
+
+
+@dataclass
+class StepQueue:
+    """The stages and steps of one run. A step's work does not grow with the number of steps."""
+
+    unexpanded: list[Stage]
+    """Stages whose inputs are not committed yet."""
+    steps: dict[str, list[Step]] = field(default_factory=dict)
+    """The steps of each expanded stage."""
+    rows: dict[str, list[StepRow]] = field(default_factory=dict)
+    """The ledger rows of the steps that are committed, by stage."""
+    running: dict[str, Step] = field(default_factory=dict)
+    """The steps that workers have, by key."""
+
+    def __post_init__(self) -> None:
+        self._todo: dict[str, deque[tuple[Step, str]]] = {}
+        self._left: Counter[str] = Counter()
+        self._attempts: Counter[str] = Counter()
+        self._sharing: dict[str, list[Step]] = {}
+
+    # --- stages ---
+
+    def ready_stages(self) -> list[Stage]:
+        """The stages that can be expanded now."""
+        return [
+            stage
+            for stage in self.unexpanded
+            if all(map(self.is_complete, (*stage.needs, *stage.after)))
+        ]
+
+    def open(self, stage: Stage, steps: Sequence[Step]) -> None:
+        """A stage's steps are known."""
+        self.unexpanded.remove(stage)
+        self.steps[stage.id], self.rows[stage.id] = list(steps), []
+
+    def is_complete(self, stage: str) -> bool:
+        """Whether all steps of a stage are committed."""
+        return stage in self.steps and len(self.rows[stage]) == len(self.steps[stage])
+
+    def rows_of(self, stages: Iterable[str]) -> dict[str, list[StepRow]]:
+        """The committed steps of some stages."""
+        return {stage: self.rows[stage] for stage in stages}
+
+    # --- steps ---
+
+    def add(self, step: Step, reason: str) -> None:
+        """A step is to be computed, unless another stage of this run asks for the same content:
+        then it is computed once, for both.
+        """
+        sharing = self._sharing.setdefault(step.key, [])
+        sharing.append(step)
+        if len(sharing) == 1:
+            self._todo.setdefault(step.stage.on, deque()).append((step, reason))
+            self._left[step.stage.id] += 1
+
+    def next_step(self, executor: str) -> tuple[Step, str] | None:
+        """The next step for an executor's workers, and why it is computed."""
+        todo = self._todo.get(executor)
+        return todo[0] if todo else None
+
+    def start(self, executor: str) -> Step:
+        """A worker gets the next step."""
+        step, _ = self._todo[executor].popleft()
+        self.running[step.key] = step
+        return step
+
+    def commit(self, step: Step, row: StepRow) -> Iterator[Step]:
+        """A step is committed: gives the steps of other stages that share it."""
+        if self.running.pop(step.key, None) is not None:
+            self._left[step.stage.id] -= 1
+        self.rows[step.stage.id].append(row)
+        for other in self._sharing.pop(step.key, [])[1:]:
+            self.rows[other.stage.id].append(row)
+            yield other
+
+    def fail(self, key: str) -> Step:
+        """A step is given up."""
+        step = self.running.pop(key)
+        self._left[step.stage.id] -= 1
+        return step
+
+    def retry(self, key: str, reason: str) -> tuple[Step, int]:
+        """A step's worker died: it is next again, unless that was its last attempt. Gives the
+        number of the attempt that comes, which may be one too many.
+        """
+        step = self.running[key]
+        self._attempts[key] += 1
+        attempt = self._attempts[key] + 1
+        if attempt > MAX_ATTEMPTS:
+            self.fail(key)
+        else:
+            del self.running[key]
+            self._todo[step.stage.on].appendleft((step, reason))
+        return step, attempt
+
+    def left_of(self, stage: str) -> int:
+        """How many steps of a stage are to be computed or computing."""
+        return self._left[stage]
+
+    def waiting(self, executor: str) -> int:
+        """How many steps wait for an executor's workers."""
+        return len(self._todo.get(executor, ()))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is left to expand or to start."""
+        return not self.unexpanded and not any(self._todo.values())
+
+    # --- sums ---
+
+    def keys(self) -> list[str]:
+        """The run as the list of its committed steps."""
+        return [row.key for rows in self.rows.values() for row in rows]
+
+    def counts(self) -> tuple[int, int | None]:
+        """Committed steps, and how many there are once every stage is expanded."""
+        done = sum(len(rows) for rows in self.rows.values())
+        total = None if self.unexpanded else sum(len(steps) for steps in self.steps.values())
+        return done, total

@@ -1,0 +1,115 @@
+"""What an executor gets and gives: a request for one worker, and the worker that it started.
+
+Plugins that start workers in containers or on other machines import this module,
+`toolkit.processes` and `toolkit.protocol`; docs/how-to/write-an-executor.md walks through them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from toolkit.gpus import Gpu
+from toolkit.protocol import WorkerEvent
+
+GIBIBYTE = 1 << 30
+
+
+class GpuCount(BaseModel):
+    """So many GPUs, whichever are free of other wishes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    count: int = Field(ge=1, description="how many GPUs")
+
+
+GpuIndices = Annotated[list[Annotated[int, Field(ge=0)] | str], Field(min_length=1)]
+GpuChoice = GpuIndices | Literal["all", "none"] | GpuCount
+"""A params field that says which GPUs to use: `[2, 5]`, UUIDs, `all`, `none` or `{count: 2}`."""
+
+
+def gpu_request(choice: GpuChoice | None) -> str | None:
+    """Such a field as the text that `--gpu` takes."""
+    if isinstance(choice, GpuCount):
+        return f"count:{choice.count}"
+    if isinstance(choice, list):
+        return ",".join(map(str, choice))
+    return choice
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerRequest:
+    """One worker that the host asks an executor to start, and all that it may see."""
+
+    name: str
+    """The worker's name, unique in the run; its log is `folder/NAME.log`."""
+    folder: Path
+    """Where executors keep the logs of workers."""
+    jobs: Path
+    """The folder of all job folders: the worker reads and writes it."""
+    inputs: Path
+    """The folder of input tables that several jobs share: read only."""
+    plugins: tuple[Path, ...] = ()
+    """Scratch plugin files: read only."""
+    files: tuple[Path, ...] = ()
+    """Files and folders that the params of its jobs name, such as a local model: read only."""
+    model_cache: Path | None = None
+    """The cache of the model hub: read only, unless `network`."""
+    network: bool = False
+    """Whether its jobs may have to download a model or SAEs."""
+    gpus: tuple[Gpu, ...] | None = None
+    """The GPUs that it gets, to be passed by UUID. Empty: none at all. None: whatever the place
+    where it is started offers.
+    """
+    memory_bytes: int | None = None
+    """The most memory that it may take; None sets no limit."""
+    shm_bytes: int | None = None
+    """The size of its /dev/shm, where the executor can set one."""
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Environment values of the spec, by name. The host sends them to the worker, which keeps them
+    out of its log; an executor writes them nowhere.
+    """
+
+
+class Worker(Protocol):
+    """One running worker, wherever it is."""
+
+    @property
+    def name(self) -> str:
+        """The name of its request."""
+        ...
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Hand it one message of `toolkit.protocol`, with its paths translated where the worker
+        sees the same folder under another path. A worker that has ended is no error here.
+        """
+        ...
+
+    def events(self) -> Iterator[WorkerEvent]:
+        """Its events in order, until it has ended."""
+        ...
+
+    def stop(self, *, now: bool = False) -> str:
+        """End it, kindly or at once, and say how it ended: `exit status 0`, `out of memory`."""
+        ...
+
+
+def translate_paths(message: Any, folders: Mapping[Path, PurePosixPath]) -> Any:
+    """A message in which every path inside one of `folders` is the path that the worker sees."""
+    if isinstance(message, Mapping):
+        return {name: translate_paths(value, folders) for name, value in message.items()}
+    if isinstance(message, Sequence) and not isinstance(message, str):
+        return [translate_paths(value, folders) for value in message]
+    if isinstance(message, str) and message.startswith("/"):
+        return _translated(message, folders)
+    return message
+
+
+def _translated(text: str, folders: Mapping[Path, PurePosixPath]) -> str:
+    for outside, inside in sorted(folders.items(), key=lambda pair: -len(str(pair[0]))):
+        if text == str(outside) or text.startswith(f"{outside}/"):
+            return str(inside) + text[len(str(outside)) :]
+    return text

@@ -1,0 +1,139 @@
+"""The GPUs of this machine, and the choice of some of them. Asks the driver's own tool; imports no
+torch.
+
+A GPU is chosen by its physical index or UUID and handed on by UUID, which means the same card in
+every process, container and library.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from toolkit.errors import BadInput
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+_FIELDS = ("index", "uuid", "pci.bus_id", "name", "driver_version", "memory.total", "memory.free")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """One GPU as the driver names it."""
+
+    index: int
+    """Its physical index on the machine that was asked."""
+    uuid: str
+    """Its UUID, such as `GPU-1b2c...`."""
+    pci: str
+    """Its PCI bus id."""
+    name: str
+    """Its model name."""
+    driver: str
+    """The driver's version."""
+    total_bytes: int
+    """Its memory."""
+    free_bytes: int
+    """The part of its memory that was free when it was asked."""
+
+    def describe(self) -> str:
+        """Index, name and UUID, for messages."""
+        return f"{self.index} ({self.name}, {self.uuid})"
+
+
+def installed_gpus() -> list[Gpu]:
+    """All GPUs of this machine; none where the driver's tool is missing or fails."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return []
+    command = [tool, f"--query-gpu={','.join(_FIELDS)}", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    gpus = [_parse(line) for line in done.stdout.splitlines()]
+    return [gpu for gpu in gpus if gpu is not None]
+
+
+def _parse(line: str) -> Gpu | None:
+    values = [value.strip() for value in line.split(",")]
+    if len(values) != len(_FIELDS) or not values[0].isdigit():
+        return None
+    index, uuid, pci, name, driver, total, free = values
+    return Gpu(
+        index=int(index),
+        uuid=uuid,
+        pci=pci,
+        name=name,
+        driver=driver,
+        total_bytes=_mebibytes(total),
+        free_bytes=_mebibytes(free),
+    )
+
+
+def _mebibytes(text: str) -> int:
+    return int(text) << 20 if text.isdigit() else 0
+
+
+def visible_gpus(installed: Sequence[Gpu], environ: Mapping[str, str]) -> list[Gpu]:
+    """The GPUs that CUDA_VISIBLE_DEVICES leaves to this process, in its order."""
+    if VISIBLE not in environ:
+        return list(installed)
+    names = [name.strip() for name in environ[VISIBLE].split(",") if name.strip()]
+    return [gpu for name in names for gpu in installed if _matches(gpu, name)]
+
+
+def choose_gpus(request: str, installed: Sequence[Gpu], environ: Mapping[str, str]) -> list[Gpu]:
+    """The GPUs that a request names: `5`, `2,5`, a UUID, `all`, `none` or `count:2`. A GPU that is
+    not there, or that CUDA_VISIBLE_DEVICES hides, is an error that lists those that are.
+    """
+    if request == "none":
+        return []
+    allowed = visible_gpus(installed, environ)
+    if request == "all" or request.startswith("count:"):
+        return _some(request, allowed)
+    names = [name.strip() for name in request.split(",")]
+    if not all(name.isdigit() or name.startswith(("GPU-", "MIG-")) for name in names):
+        raise BadInput(
+            f"--gpu {request}: write physical indices or UUIDs, such as `--gpu 5` or `--gpu 2,5`, "
+            "or `--gpu all`, or `--gpu none`."
+        )
+    chosen = [_one(name, installed, allowed, environ) for name in names]
+    if len({gpu.uuid for gpu in chosen}) != len(chosen):
+        raise BadInput(f"--gpu {request}: name each GPU once.")
+    return chosen
+
+
+def _some(request: str, allowed: Sequence[Gpu]) -> list[Gpu]:
+    count = len(allowed) if request == "all" else int(request.removeprefix("count:"))
+    if not allowed or count > len(allowed):
+        raise BadInput(f"--gpu {request}: {_there(allowed)}")
+    return list(allowed[:count])
+
+
+def _one(
+    name: str, installed: Sequence[Gpu], allowed: Sequence[Gpu], environ: Mapping[str, str]
+) -> Gpu:
+    gpu = next((gpu for gpu in installed if _matches(gpu, name)), None)
+    if gpu is None:
+        raise BadInput(f"--gpu {name}: there is no such GPU. {_there(installed)}")
+    if gpu not in allowed:
+        raise BadInput(
+            f"--gpu {name}: {VISIBLE}={environ[VISIBLE]!r} hides it. {_there(allowed)} --gpu "
+            f"counts physical GPUs. Choose one of those, or unset {VISIBLE}."
+        )
+    return gpu
+
+
+def _matches(gpu: Gpu, name: str) -> bool:
+    """By index, UUID, or the beginning of a UUID, as CUDA takes it."""
+    if name.isdigit():
+        return gpu.index == int(name)
+    return name.startswith(("GPU-", "MIG-")) and gpu.uuid.startswith(name)
+
+
+def _there(gpus: Sequence[Gpu]) -> str:
+    if not gpus:
+        return "This machine offers no GPU (nvidia-smi lists none). Use `--gpu none` for the CPU."
+    return f"GPUs that are there: {', '.join(gpu.describe() for gpu in gpus)}."

@@ -1,0 +1,181 @@
+"""The words between host and worker: one JSON object per line.
+
+The host sends `open`, `job`, `stack` and `close`. The worker answers with the events below. A line
+is read in one place, `read_events`: what is not an event goes to the worker's log.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, BinaryIO, ClassVar, Generic, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from toolkit.gpus import Gpu
+
+MAX_LINE = 4 << 20
+"""Bytes of the longest line that is read as an event."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hello:
+    """The worker has loaded its plugins and takes jobs."""
+
+    event: ClassVar[str] = "hello"
+    pid: int
+    """Its process id, in its own name space."""
+    host: str
+    """The machine that it runs on."""
+    versions: Mapping[str, str]
+    """Versions of the toolkit and of every plugin, which have to be the host's."""
+    gpus: tuple[Gpu, ...] = ()
+    """The GPUs that it can use."""
+    free_bytes: int = 0
+    """Memory that is free on its machine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """A job enters a phase: download, load, compute, write, or one that the part names."""
+
+    event: ClassVar[str] = "phase"
+    job: str
+    phase: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """So much of a job is done."""
+
+    event: ClassVar[str] = "progress"
+    job: str
+    done: int
+    total: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alive:
+    """A sign of life, once a second, with the memory in use."""
+
+    event: ClassVar[str] = "alive"
+    host_bytes: int | None = None
+    """Memory of the process."""
+    device_bytes: int | None = None
+    """Memory that torch holds on the GPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartSaid:
+    """What a part reported with `work.report.event`."""
+
+    event: ClassVar[str] = "part_event"
+    job: str
+    name: str
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """A job is done: its folder is whole."""
+
+    event: ClassVar[str] = "done"
+    job: str
+    rows: Mapping[str, int]
+    """Rows written to each table."""
+    seconds: float
+    """Time of computing and writing."""
+    load_seconds: float = 0.0
+    """Time of loading model and SAEs before it."""
+    host_bytes: int | None = None
+    device_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """A job failed, or, without a job, the worker cannot start."""
+
+    event: ClassVar[str] = "failed"
+    job: str | None
+    kind: str
+    """The class of the error."""
+    message: str
+    traceback: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """Where the worker's main thread is, when the host asked for it."""
+
+    event: ClassVar[str] = "stack"
+    text: str
+
+
+WorkerEvent = Hello | Phase | Progress | Alive | PartSaid | Done | Failed | Stack
+Record = TypeVar("Record")
+
+
+class Records(Generic[Record]):
+    """Reads records of some dataclasses from JSON text, by the class named in `event`."""
+
+    def __init__(self, classes: Iterable[Any]) -> None:
+        self._readers = {kind.event: TypeAdapter(kind) for kind in classes}
+
+    def read(self, text: bytes | str) -> Record | None:
+        """The record in a line, or None where the line is none: no object, an unknown event, a
+        field that is missing or of another type.
+        """
+        try:
+            data = json.loads(text)
+            reader = self._readers.get(data["event"]) if isinstance(data, dict) else None
+            if reader is None:
+                return None
+            if b"\\ud" in (text if isinstance(text, bytes) else text.encode()):
+                text = json.dumps(_without_surrogates(data))
+            record: Record = reader.validate_json(text, strict=True)
+            return record
+        except (ValueError, KeyError, TypeError, RecursionError, ValidationError):
+            return None
+
+
+def _without_surrogates(value: Any) -> Any:
+    """Data in which lone surrogates, which no text file can hold, are written as escapes."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {
+            _without_surrogates(name): _without_surrogates(item) for name, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_without_surrogates(item) for item in value]
+    return value
+
+
+def as_json(record: Any) -> dict[str, Any]:
+    """A record as the object of its line."""
+    return {"event": record.event, **asdict(record)}
+
+
+_WORKER_EVENTS: Records[WorkerEvent] = Records(WorkerEvent.__args__)
+
+
+def read_event(line: bytes | str) -> WorkerEvent | None:
+    """The worker event in one line, or None."""
+    return _WORKER_EVENTS.read(line)
+
+
+def read_events(lines: BinaryIO, log: BinaryIO) -> Iterator[WorkerEvent]:
+    """The events in a worker's output. What is no event (words of a container engine, a line that
+    is too long) is written to `log`.
+    """
+    while line := lines.readline(MAX_LINE):
+        whole = line.endswith(b"\n") or len(line) < MAX_LINE
+        event = read_event(line) if whole else None
+        if event is not None:
+            yield event
+            continue
+        log.write(line if whole else line[:200] + b" ... (a line of more than 4 MiB, cut)\n")
+        log.flush()
+        while not whole and (line := lines.readline(MAX_LINE)):
+            whole = line.endswith(b"\n")

@@ -1,0 +1,350 @@
+"""Replies token by token: sequences join and leave at every token, and each reply's text depends on
+its own prompt and its own random numbers alone.
+
+    session = model.session(budget=16_384)
+    session.submit("game-7/1", ids, draw, max_tokens=64, until="\\n")
+    for reply in session.run():
+        session.submit(...)          # joins at the next token
+
+A token is drawn by the inverse of the cumulated probabilities, in float64, from the model's logits.
+Two ways to compute the same logits differ in their last bits, so a draw that lies within the
+model's `draw_tolerance` of the border between two tokens might fall on either side: it is counted
+in `Generated.close_calls`. A reply without close calls is the same for any batch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from toolkit.edits import Edit, PassRows, Tally, choose
+from toolkit.errors import BadInput, DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from toolkit.models import Model
+
+Draw = Callable[[int], float]
+"""The random number in [0, 1) that chooses a reply's n-th token, counted from 0."""
+Until = str | Callable[[str], bool] | None
+"""What ends a reply: a text (behind other text), or a function of the reply so far."""
+SESSION_TOKENS = 16_384
+"""Tokens that a session keeps at a time, if nobody says how many."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A reply to be made. `draw` None: always the likeliest token. `edits` hold for the whole
+    sequence; of edits whose targets name rows, those of `row`.
+    """
+
+    id: Hashable
+    ids: tuple[int, ...]
+    draw: Draw | None
+    max_tokens: int
+    min_tokens: int = 0
+    temperature: float = 1.0
+    until: Until = None
+    edits: tuple[Edit, ...] = ()
+    row: int = 0
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A reply. `finish`: `stop` (end of text), `until` (what `until` waits for), `length` (cut
+    off). `close_calls`: tokens that another batch might have drawn differently.
+    """
+
+    ids: tuple[int, ...]
+    text: str
+    finish: str
+    close_calls: int = 0
+    id: Hashable = None
+
+
+@dataclass
+class SessionCounts:
+    """What a session has done. Prompt tokens are either computed or reused: read once for equal
+    prompts, or taken from a sequence that begins with the same tokens.
+    """
+
+    prompts: int = 0
+    prompt_tokens: int = 0
+    computed_tokens: int = 0
+    generated_tokens: int = 0
+    passes: int = 0
+    padded_tokens: int = 0
+    """Columns of prompt passes that hold no token."""
+    most_kept: int = 0
+    """The largest number of tokens kept at a time."""
+    close_calls: int = 0
+
+    @property
+    def reused_tokens(self) -> int:
+        """Prompt tokens that were not computed anew."""
+        return self.prompt_tokens - self.computed_tokens
+
+
+class Session(ABC):
+    """Replies under way. `budget` bounds the tokens whose keys and values are kept at a time; a
+    sequence counts with its prompt and the longest reply it may get.
+    """
+
+    def __init__(self, model: Model, budget: int | None = None) -> None:
+        self.model, self.budget = model, budget or SESSION_TOKENS
+        self.counts = SessionCounts()
+        self._waiting: deque[Request] = deque()
+
+    def submit(
+        self,
+        id: Hashable,
+        ids: Sequence[int],
+        draw: Draw | None = None,
+        *,
+        max_tokens: int,
+        min_tokens: int = 0,
+        temperature: float = 1.0,
+        until: Until = None,
+        edits: Sequence[Edit] = (),
+        row: int = 0,
+    ) -> None:
+        """Ask for a reply to `ids`; allowed while `run` goes on. `id` comes back with the reply,
+        and names the row in the tallies of edits. The end of the text is not drawn before a reply
+        has `min_tokens`.
+        """
+        if not ids:
+            raise DataError(f"'{id}' has no tokens: a model needs at least one to read.")
+        if max_tokens < 1 or temperature <= 0:
+            raise BadInput("max_tokens is at least 1, and temperature above 0 (draw None: greedy).")
+        if len(ids) + max_tokens - 1 > self.model.context:
+            raise DataError(
+                f"'{id}' has {len(ids)} tokens and may get {max_tokens} more; "
+                f"{self.model.identity.name} reads at most {self.model.context}. Shorten the "
+                "prompt or ask for fewer tokens."
+            )
+        self.counts.prompts += 1
+        self.counts.prompt_tokens += len(ids)
+        self._waiting.append(
+            Request(
+                id, tuple(ids), draw, max_tokens, min_tokens, temperature, until, tuple(edits), row
+            )
+        )
+
+    @abstractmethod
+    def run(self) -> Iterator[Generated]:
+        """Replies as they end, until none is left."""
+
+
+class ReplyBuilder:
+    """A reply under way: takes tokens until it ends."""
+
+    def __init__(self, model: Model, request: Request) -> None:
+        self.request, self.finish, self.close_calls = request, "", 0
+        self.ids: list[int] = []
+        self._model = model
+
+    def take(self, token: int, *, close: bool = False) -> None:
+        """Add one token and see whether that ends the reply."""
+        self.ids.append(token)
+        self.close_calls += close
+        if token in self._model.end_ids:
+            self.finish = "stop"
+        elif self._is_complete():
+            self.finish = "until"
+        elif len(self.ids) >= self.request.max_tokens:
+            self.finish = "length"
+
+    def _is_complete(self) -> bool:
+        until = self.request.until
+        if not until:
+            return False
+        if callable(until):
+            return until(self._model.decode(self.ids))
+        tail = self._model.decode(self.ids[-len(until) - 8 :])
+        return until in tail and until in _behind(self._model.decode(self.ids), until)
+
+    def generated(self) -> Generated:
+        """The reply as a record."""
+        text = self._model.decode(self.ids)
+        return Generated(tuple(self.ids), text, self.finish, self.close_calls, self.request.id)
+
+
+def _behind(text: str, start: str) -> str:
+    """Text without what it begins with, however often."""
+    while text.startswith(start):
+        text = text[len(start) :]
+    return text
+
+
+# --- drawing --------------------------------------------------------------------------------------
+
+
+def take_tokens(model: Model, replies: Sequence[ReplyBuilder], logits: Tensor) -> int:
+    """Draw the next token of each reply from its row of logits; gives how many were close calls."""
+    requests = [reply.request for reply in replies]
+    drawn, close = draw_tokens(
+        _without_end(model, replies, logits),
+        [
+            None if request.draw is None else request.draw(len(reply.ids))
+            for request, reply in zip(requests, replies, strict=True)
+        ],
+        [request.temperature for request in requests],
+        model.draw_tolerance,
+    )
+    for reply, token, near in zip(replies, drawn, close, strict=True):
+        reply.take(token, close=near)
+    return sum(close)
+
+
+def _without_end(model: Model, replies: Sequence[ReplyBuilder], logits: Tensor) -> Tensor:
+    """The logits, with none for the end of the text where a reply is still too short."""
+    short = [row for row, reply in enumerate(replies) if len(reply.ids) < reply.request.min_tokens]
+    if not short or not model.end_ids:
+        return logits
+    masked = logits.clone()
+    for token in model.end_ids:
+        masked[short, token] = float("-inf")
+    return masked
+
+
+def draw_tokens(
+    logits: Tensor,
+    uniforms: Sequence[float | None],
+    temperatures: Sequence[float],
+    tolerance: float,
+) -> tuple[list[int], list[bool]]:
+    """The token of each row by inverse CDF in float64 (the likeliest where `uniforms` has None),
+    and whether the draw lies within `tolerance` of the border to another token. A low temperature
+    stretches differences between logits, and the tolerance with them.
+    """
+    import torch
+
+    device = torch.device("cpu") if logits.device.type == "mps" else logits.device
+    wide = logits.to(device, torch.float64)
+    heat = torch.tensor(temperatures, dtype=torch.float64, device=device)
+    shares = torch.softmax(wide / heat[:, None], dim=-1)
+    if not bool(shares.isfinite().all()):
+        raise DataError(
+            "the model's logits are not numbers. Load the model in another dtype (float32 or "
+            "bfloat16)."
+        )
+    allowed = tolerance / heat.clamp(max=1.0)
+    summed = shares.cumsum(-1)
+    points = torch.tensor(
+        [0.0 if uniform is None else uniform for uniform in uniforms],
+        dtype=torch.float64,
+        device=device,
+    )
+    points = (points * summed[:, -1])[:, None]
+    last = shares.shape[-1] - 1 - (shares.flip(-1) > 0).int().argmax(-1, keepdim=True)
+    drawn = torch.minimum(torch.searchsorted(summed, points, right=True), last)
+    above = summed.gather(-1, drawn)
+    below = above - shares.gather(-1, drawn)
+    up = torch.where(drawn < last, above - points, 1.0)
+    down = torch.where(below > 0, points - below, 1.0)
+    close = torch.minimum(up, down)[:, 0] < allowed
+    best, order = shares.topk(min(2, shares.shape[-1]), dim=-1)
+    greedy = torch.tensor([uniform is None for uniform in uniforms], device=device)
+    drawn = torch.where(greedy, order[:, 0], drawn[:, 0])
+    close = torch.where(greedy, best[:, 0] - best[:, -1] < allowed, close)
+    return drawn.tolist(), close.tolist()
+
+
+# --- the default: whole passes --------------------------------------------------------------------
+
+
+@dataclass
+class _RelayedTally(Tally):
+    """Counts on behalf of an edit of a session: only tokens that no earlier pass has counted."""
+
+    to: Tally = field(default_factory=Tally)
+    rows: dict[Hashable, tuple[Hashable, int, int]] = field(default_factory=dict)
+    """Row of the pass -> (name, prompt tokens, tokens that earlier passes computed)."""
+
+    def record(
+        self, rows: Sequence[Hashable], positions: Sequence[int], prompts: Sequence[int]
+    ) -> None:
+        new = [
+            (self.rows[row], position)
+            for row, position in zip(rows, positions, strict=True)
+            if position >= self.rows[row][2]
+        ]
+        self.to.record(
+            [of[0] for of, _ in new], [position for _, position in new], [of[1] for of, _ in new]
+        )
+
+
+class WholePassSession(Session):
+    """One pass over all tokens of every live sequence for each new token: slow, and right for any
+    model that can `run`.
+    """
+
+    def run(self) -> Iterator[Generated]:
+        """Replies as they end."""
+        live: list[ReplyBuilder] = []
+        while self._waiting or live:
+            while self._waiting and (not live or self._fits(live, self._waiting[0])):
+                live.append(ReplyBuilder(self.model, self._waiting.popleft()))
+            self._step(live)
+            ended = [reply for reply in live if reply.finish]
+            live = [reply for reply in live if not reply.finish]
+            for reply in ended:
+                yield reply.generated()
+
+    def _fits(self, live: Sequence[ReplyBuilder], request: Request) -> bool:
+        requests = [*(reply.request for reply in live), request]
+        return sum(len(one.ids) + one.max_tokens for one in requests) <= self.budget
+
+    def _step(self, live: Sequence[ReplyBuilder]) -> None:
+        batch = [[*reply.request.ids, *reply.ids] for reply in live]
+        logits = self.model.next_logits(batch, _edits_of_pass(live))
+        counts = self.counts
+        counts.passes += 1
+        counts.computed_tokens += sum(len(reply.request.ids) for reply in live if not reply.ids)
+        counts.padded_tokens += len(batch) * max(map(len, batch)) - sum(map(len, batch))
+        counts.most_kept = max(counts.most_kept, sum(map(len, batch)))
+        counts.close_calls += take_tokens(self.model, live, logits)
+        counts.generated_tokens += len(live)
+
+
+def _edits_of_pass(live: Sequence[ReplyBuilder]) -> list[Edit]:
+    """The edits of all sequences, with the rows of the pass for targets. Sequences that share an
+    edit share one here, in the order of the first that has it.
+    """
+    holders: dict[int, tuple[Edit, list[int]]] = {}
+    for row, reply in enumerate(live):
+        for edit in reply.request.edits:
+            holders.setdefault(id(edit), (edit, []))[1].append(row)
+    return [_edit_of_pass(edit, rows, live) for edit, rows in holders.values()]
+
+
+def _edit_of_pass(edit: Edit, held: Sequence[int], live: Sequence[ReplyBuilder]) -> Edit:
+    requests = [reply.request for reply in live]
+    rows = PassRows(
+        [0] * len(live),
+        [len(reply.request.ids) + len(reply.ids) for reply in live],
+        [request.row for request in requests],
+        range(len(live)),
+        [0] * len(live),
+    )
+    chosen = choose(edit, rows, held)
+    targets = replace(
+        edit.targets,
+        rows=chosen.rows,
+        starts=chosen.columns,
+        stops=chosen.columns + 1,
+        index=chosen.index,
+    )
+    done: dict[Hashable, tuple[Hashable, int, int]] = {
+        row: (
+            live[row].request.id,
+            len(live[row].request.ids),
+            len(live[row].request.ids) + len(live[row].ids) - 1 if live[row].ids else 0,
+        )
+        for row in held
+    }
+    return replace(edit, targets=targets, tally=_RelayedTally(to=edit.tally, rows=done))
