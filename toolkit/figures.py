@@ -100,7 +100,7 @@ def decimals(*values: float) -> int:
 
 
 def fixed(value: float, places: int) -> str:
-    """A number with so many decimals; what would need more than six is written as a power of ten."""
+    """A number with so many decimals; past six of them it is written as a power of ten."""
     rounded = round(value, places) or 0.0  # no minus before a zero
     written = f"{rounded:,.{places}f}" if places <= 6 else f"{rounded:.2e}".replace("e-0", "e-")
     return written.replace("-", "\N{MINUS SIGN}")
@@ -116,7 +116,8 @@ def table(
     body = "".join(_row(cells, len(cells) - words) for cells in rows)
     named = escaped(caption)
     return (
-        f'<p class="caption">{named}</p><div class="scroll" role="region" tabindex="0" aria-label="{named}">'
+        f'<p class="caption">{named}</p>'
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{named}">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 

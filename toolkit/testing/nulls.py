@@ -259,7 +259,7 @@ def clusters_of_groups(
     if values == "uniform":
         made = rng.random(shape)
     elif values == "sparse":
-        rate = np.exp(rng.uniform(*np.log(rates), n_features))
+        rate = np.exp(rng.uniform(math.log(rates[0]), math.log(rates[1]), n_features))
         cut = np.array([_upper_quantile(float(one)) for one in rate])
         made = np.where(latent > cut, rng.gamma(2.0, 1.0, shape), 0.0)
     else:

@@ -206,8 +206,8 @@ def _warn_of_skewness(work: Work, numbers: Floats) -> None:
     if abs(skewness) > SKEWED:
         work.report.event(
             "warning",
-            text=f"by: '{work.params.by}' has skewness {skewness:.1f} over {len(numbers)} clusters. "
-            "Pearson's r then finds sparse features that do not follow it; `method: spearman` "
+            text=f"by: '{work.params.by}' has skewness {skewness:.1f} over {len(numbers)} "
+            "clusters. Pearson's r then finds sparse features that do not follow it; `method: spearman` "
             "does not.",
         )
 

@@ -266,7 +266,7 @@ def effects(a: Moments, b: Moments, variance: Floats) -> Effects:
 
 
 def cohens_d(a: Moments, b: Moments) -> Floats:
-    """The difference of means in pooled standard deviations of samples; NaN where nothing spreads."""
+    """The difference of means in pooled standard deviations of samples; NaN without spread."""
     with np.errstate(divide="ignore", invalid="ignore"):
         d = (a.mean - b.mean) / np.sqrt((a.squares + b.squares) / (a.samples + b.samples - 2))
     return np.where(np.isfinite(d), d, np.nan)
