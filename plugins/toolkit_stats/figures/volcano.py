@@ -156,8 +156,8 @@ def _point(found: Found, frame: _Frame, at: int) -> str:
         f"{draw.small(float(found.q[at]))}"
     )
     size = 2.2 if kind == "rest" else 3.4
-    at = f'cx="{frame.x(d):.1f}" cy="{frame.y(p):.1f}" r="{size}"'
-    return f'<circle class="{kind}" {at}><title>{about}</title></circle>'
+    place = f'cx="{frame.x(d):.1f}" cy="{frame.y(p):.1f}" r="{size}"'
+    return f'<circle class="{kind}" {place}><title>{about}</title></circle>'
 
 
 def _labels(
