@@ -50,8 +50,10 @@ class Samples(Params):
         "`sample`, or a "
         "metadata key.",
     )
-    cluster: Literal["prompt", "none"] = Field(
-        "prompt", description="Whether samples with equal prompts count as one cluster."
+    cluster: Literal["prompt", "state", "none"] = Field(
+        "prompt",
+        description="Which samples are one cluster: those with equal prompts; also those whose "
+        "metadata key `state` is equal (what the game says, however it is worded); or none.",
     )
     half: Literal["all", "select", "confirm"] = Field(
         "all", description="Which half of the units is used, or all of them."

@@ -204,12 +204,12 @@ def _warn_of_skewness(work: Work, numbers: Floats) -> None:
     """Few clusters with extreme numbers decide Pearson's r of a feature that seldom fires."""
     skewness = float(skew(numbers))
     if abs(skewness) > SKEWED:
-        work.report.event(
-            "warning",
-            text=f"by: '{work.params.by}' has skewness {skewness:.1f} over {len(numbers)} "
-            "clusters. Pearson's r then finds sparse features that do not follow it; `method: spearman` "
-            "does not.",
+        text = (
+            f"by: '{work.params.by}' has skewness {skewness:.1f} over {len(numbers)} clusters. "
+            "Pearson's r then finds sparse features that do not follow it; `method: spearman` "
+            "does not."
         )
+        work.report.event("warning", text=text)
 
 
 def of_spread(work: Work, design: Design) -> Test:
