@@ -129,7 +129,7 @@ class _Loaded:
             self._held.pop(kind, None)
             report.phase(f"load {kind}")
             part = parts.get(kind, requested["part"])
-            params = part.params.model_validate(requested["params"])
+            params = part.params.model_validate(requested["params"], context={"parts": parts})
             self._held[kind] = (key, part.load(params, report))  # type: ignore[attr-defined]
         return self._held[kind][1]
 
@@ -287,7 +287,7 @@ def _run(parts: Parts, loaded: _Loaded, job: Mapping[str, Any], report: _Reporte
     began = time.monotonic()
     part: Any = parts.get(job["kind"], job["part"])
     work = Work(
-        params=part.params.model_validate(job["params"]),
+        params=part.params.model_validate(job["params"], context={"parts": parts}),
         seed=job["seed"],
         step=job["job"],
         inputs=_FileInputs(job["inputs"]),

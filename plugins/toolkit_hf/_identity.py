@@ -5,6 +5,7 @@ neither torch nor transformers.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -247,7 +248,23 @@ def _facts(
                 f"{folder / 'config.json'} has no {names[0]!r}: it is no complete {kind} config."
             )
         sizes[ours] = int(found)
-    return {"architecture": kind, "parameters": parameters, **sizes}
+    return {
+        "architecture": kind,
+        "parameters": parameters,
+        "chat_template": _has_chat_template(folder),
+        **sizes,
+    }
+
+
+def _has_chat_template(folder: Path) -> bool:
+    """Whether any file of the tokeniser has a template for chats."""
+    if any((folder / name).is_file() for name in ("chat_template.jinja", "chat_template.json")):
+        return True
+    config = folder / "tokenizer_config.json"
+    try:
+        return bool(json.loads(config.read_text(encoding="utf-8")).get("chat_template"))
+    except (OSError, ValueError):
+        return False
 
 
 def _count(path: Path, *, in_blocks: bool = False) -> int:
