@@ -167,13 +167,12 @@ def _between(matrix: Any, mean: Floats, clusters: Ints) -> tuple[Floats, Floats]
 
 def welch(a: Moments, b: Moments, spread: Spreads = "guarded") -> Contrast:
     """Welch's test with cluster-robust variances, Satterthwaite's degrees of freedom, and Cohen's d
-    over samples. The guard acts on features that are not `wide`.
+    over samples. Features that are `wide` keep the variance of their own spreads; the degrees of
+    freedom stay guarded.
     """
     variance, df = unpooled(a, b, spread)
     if spread == "guarded":
-        own = unpooled(a, b, "own")
-        free = wide(a, b)
-        variance, df = np.where(free, own[0], variance), np.where(free, own[1], df)
+        variance = np.where(wide(a, b), unpooled(a, b, "own")[0], variance)
     return _contrast(a, b, variance, df)
 
 
