@@ -1,4 +1,4 @@
-"""What the comparisons of a run found, in a sentence each: for reports, the end of a run, `--json`."""
+"""What the comparisons of a run found, in a sentence each."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ def _finding(inputs: Inputs, found: Found, rank: int) -> Finding:
     else:
         head = f"None of {tested:,} features differs in {where}"
         named = f"the smallest q is that of {found.address(strongest)}"
+    how = f"{comparison.test}, {comparison.correction}, alpha {comparison.alpha:g}"
     return Finding(
-        sentence=f"{head} ({comparison.test}, {comparison.correction}, alpha {comparison.alpha:g}); {named}: "
-        f"{numbers}.",
+        sentence=f"{head} ({how}); {named}: {numbers}.",
         number=float(found.d[strongest]),
         interval=interval,
         n=sum(group.clusters for group in comparison.groups),
