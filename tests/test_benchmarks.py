@@ -1,4 +1,4 @@
-"""The benchmark for GPUs runs: small on a CPU, and without a GPU it says that nothing was measured."""
+"""Benchmarks run in small: that for GPUs also on a CPU, where it says that nothing was measured."""
 
 from __future__ import annotations
 
@@ -39,3 +39,15 @@ def test_without_a_gpu_it_says_so() -> None:
         "size that says "
         "nothing.\n"
     )
+
+
+def test_the_cost_of_a_step_is_measured_over_a_run() -> None:
+    """Small, its figures say nothing; the columns and the ratio are there."""
+    benchmark = BENCHMARK.with_name("steps.py")
+    done = subprocess.run(
+        [sys.executable, str(benchmark), "--tiny"], capture_output=True, text=True, check=True
+    )
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("40 steps, 2 workers")
+    assert len(lines) == 16
+    assert "last tenth / first:" in lines[-1]

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import stat
 from collections.abc import Iterable, Mapping
 from importlib import util
 from pathlib import Path
@@ -91,6 +93,7 @@ def content_digest(files: Mapping[str, Path]) -> str:
 
 def file_digest(path: Path) -> str:
     """The SHA-256 of a file; of a large one, of its size and sixteen blocks spread over it."""
+    check_regular(path)
     size = path.stat().st_size
     with path.open("rb") as file:
         if size <= WHOLE_BYTES:
@@ -102,41 +105,123 @@ def file_digest(path: Path) -> str:
     return f"sampled-{seen.hexdigest()}"
 
 
+def check_regular(path: Path) -> None:
+    """A file that is read has to be one: a pipe or device would block the reader for ever."""
+    mode = path.stat().st_mode
+    if stat.S_ISREG(mode):
+        return
+    kind = next((text for test, text in _KINDS if test(mode)), "not a regular file")
+    raise BadInput(f"{path} is {kind}, not a file. Put the file itself there.")
+
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
 def safetensors_header(path: Path) -> dict[str, dict[str, Any]]:
-    """Names, dtypes and shapes of the tensors in a file, after checking that the file is as long as
-    they need.
+    """Names, dtypes, shapes and offsets of the tensors in a file. Each tensor is as long as its
+    shape says, they lie one behind the other, and the file is as long as they need.
     """
+    check_regular(path)
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        text = file.read(length) if length <= min(size, 100 << 20) else b""
+        text = file.read(length) if length <= min(size, HEADER_BYTES) else b""
     try:
+        known = json.loads(text, object_pairs_hook=_without_repeats)
         header: dict[str, dict[str, Any]] = {
-            name: facts for name, facts in json.loads(text).items() if name != "__metadata__"
+            name: facts for name, facts in known.items() if name != "__metadata__"
         }
-        wanted = (
-            8
-            + length
-            + max((int(facts["data_offsets"][1]) for facts in header.values()), default=0)
-        )
-    except (ValueError, AttributeError, LookupError, TypeError):
+        lengths = {name: _tensor_bytes(facts) for name, facts in header.items()}
+    except (ValueError, AttributeError, LookupError, TypeError, RecursionError):
         raise BadInput(
             f"{path} is no safetensors file: it has no readable header. Copy or download it again."
         ) from None
-    if size != wanted:
-        how = "cut off" if size < wanted else "too long"
+    needed = 8 + length + _laid_out(path, header, lengths)
+    if size != needed:
+        how = "cut off" if size < needed else "too long"
         raise BadInput(
-            f"{path} is {how}: its header promises {wanted:,} bytes, it has {size:,}. Copy or "
+            f"{path} is {how}: its header promises {needed:,} bytes, it has {size:,}. Copy or "
             "download it again."
         )
     return header
 
 
+HEADER_BYTES = 100 << 20
+"""The longest header that safetensors allows."""
+TENSOR_BITS = {
+    **dict.fromkeys(("F4",), 4),
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0"), 8),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
+    **dict.fromkeys(("U32", "I32", "F32"), 32),
+    **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
+}
+"""Bits of a number, by the names that safetensors has for dtypes."""
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; a key that stands there twice would hide a tensor."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is repeated")
+    return found
+
+
+def _tensor_bytes(facts: dict[str, Any]) -> int:
+    """How many bytes a tensor of its dtype and shape has."""
+    start, end = facts["data_offsets"]
+    for number in (start, end, *facts["shape"]):
+        if type(number) is not int or number.bit_length() > 63:
+            raise ValueError(f"{number!r} is no whole number")
+    if any(number < 0 for number in facts["shape"]):
+        raise ValueError("a shape below zero")
+    bits: int = TENSOR_BITS[facts["dtype"]] * math.prod(facts["shape"])
+    return -(-bits // 8)
+
+
+def _laid_out(
+    path: Path, header: Mapping[str, Mapping[str, Any]], lengths: Mapping[str, int]
+) -> int:
+    """Where the last tensor ends, after checking that each begins where the one before ends."""
+    end = 0
+    for name in sorted(header, key=lambda name: tuple(header[name]["data_offsets"])):
+        first, last = header[name]["data_offsets"]
+        if last - first != lengths[name]:
+            raise BadInput(
+                f"{path}: tensor '{name}' is {header[name]['shape']} of {header[name]['dtype']}, "
+                f"{lengths[name]:,} bytes, but its offsets {first} to {last} hold "
+                f"{last - first:,}. Copy or download it again."
+            )
+        if first != end:
+            how = "overlaps the one before it" if first < end else "leaves a gap before it"
+            raise BadInput(
+                f"{path}: tensor '{name}' {how}: it begins at byte {first}, the tensors before it "
+                f"end at {end}. Copy or download it again."
+            )
+        end = last
+    return end
+
+
+JSON_BYTES = 64 << 20
+"""No config is longer."""
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file."""
     try:
+        check_regular(path)
+        if path.stat().st_size > JSON_BYTES:
+            raise ValueError(
+                f"it has {path.stat().st_size:,} bytes, a config at most {JSON_BYTES:,}"
+            )
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInput(
             f"{path} cannot be read as JSON: {error}. Copy or download it again."
         ) from None

@@ -40,6 +40,13 @@ class Table:
     facts: bool = False
     derived: bool = False
 
+    @property
+    def shared(self) -> bool:
+        """Whether a row that several steps write is stored once: its key is an id that follows from
+        what it says.
+        """
+        return self.facts and len(self.key) == 1
+
 
 _VERSIONS = {"postings": 2}
 """Tables whose columns have changed since they were first declared."""
@@ -353,28 +360,49 @@ _ALL = (
         repetition="uint32",
         outcome="string",
         rounds="uint32",
-        final_balance="float64",
+        final_balance="float64?",
         total_bet="float64",
         meta="string",
     ),
     _table(
         "rounds",
-        "game round",
-        "one decision: the exact prompt, the whole reply, what was understood",
+        "game round attempt",
+        "one reply: the exact prompt, the whole reply, what was understood and what came of it",
         game="string",
         round="uint32",
+        attempt="uint32",
         prompt="string",
         prompt_hash="string",
         spans="list<struct<name:string,start:uint32,end:uint32>>",
+        state="string",
+        state_hash="string",
+        numbers="string",
         reply="string",
         reply_ids="list<uint32>",
+        close_draws="uint32",
         finish="string",
         parse="string",
         action="string",
+        asked="float64?",
         bet="float64?",
-        balance_before="float64",
-        balance_after="float64",
+        balance_before="float64?",
+        balance_after="float64?",
         won="bool?",
+    ),
+    _table(
+        "measures",
+        "measure subject condition",
+        "a measure of played games: a rate, a mean, an effect or a count, with its interval; the "
+        "condition is `all`, a group such as `mode=fixed`, or the id of one condition",
+        measure="string",
+        subject="string",
+        condition="string",
+        value="float64?",
+        low="float64?",
+        high="float64?",
+        p="float64?",
+        n="uint32",
+        text="string?",
     ),
     _table(
         "spaces",
@@ -427,6 +455,7 @@ _ALL = (
         seconds="float64",
         committed_at="string",
         origin="string",
+        shared="string",
     ),
     _table(
         "runs",

@@ -94,9 +94,20 @@ def test_hookpoints_are_what_hooks_see(bert: Any, folder: Path) -> None:
             )
 
 
-@pytest.mark.parametrize(
-    "method", ["unembed", "prefix", "suffix", "next_logits", "generate", "score"]
+NEED_A_NEXT_TOKEN = (
+    "unembed",
+    "prefix",
+    "suffix",
+    "edited_states",
+    "next_logits",
+    "readout",
+    "session",
+    "generate",
+    "score",
 )
+
+
+@pytest.mark.parametrize("method", NEED_A_NEXT_TOKEN)
 def test_what_needs_a_next_token_is_refused(bert: Any, method: str) -> None:
     with pytest.raises(BadInput) as caught:
         getattr(bert, method)([2, 5, 3], [])
@@ -162,7 +173,7 @@ def test_features_of_an_encoder_are_extracted_and_compared(folder: Path, tmp_pat
                 "with": {"by": "kind", "between": ["ab", "xy"]},
             },
         ],
-        "sinks": [{"uses": "json", "with": {"path": "out"}}],
+        "sinks": [{"uses": "json", "with": {"path": "out", "tables": ["activations", "features"]}}],
     }
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
     plugin = Path(tiny_bert.__file__)

@@ -5,6 +5,7 @@ whole.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -202,6 +203,89 @@ def test_a_file_that_is_no_safetensors_file(tmp_path: Path, content: bytes) -> N
     file.write_bytes(content)
     said = f"{file} is no safetensors file: it has no readable header. Copy or download it again."
     assert message(safetensors_header, file) == said
+
+
+def tensor(first: int, last: int, shape: Any = (2,), dtype: str = "F32") -> dict[str, Any]:
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": [first, last]}
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ({"a": tensor(-8, 0)}, "tensor 'a' overlaps the one before it: it begins at byte -8"),
+        (
+            {"a": tensor(0, 8), "b": tensor(4, 12)},
+            "tensor 'b' overlaps the one before it: it begins at byte 4, the tensors before it end "
+            "at 8.",
+        ),
+        (
+            {"a": tensor(0, 8), "b": tensor(0, 8)},
+            "tensor 'b' overlaps the one before it: it begins at byte 0",
+        ),
+        ({"a": tensor(4, 12)}, "tensor 'a' leaves a gap before it: it begins at byte 4"),
+        (
+            {"a": tensor(0, 12)},
+            "tensor 'a' is [2] of F32, 8 bytes, but its offsets 0 to 12 hold 12. Copy",
+        ),
+        ({"a": tensor(8, 0)}, "its offsets 8 to 0 hold -8."),
+        ({"a": tensor(0, 8, [1 << 40])}, "4,398,046,511,104 bytes, but its offsets"),
+    ],
+)
+def test_tensors_that_do_not_lie_one_behind_the_other(
+    tmp_path: Path, header: dict[str, Any], said: str
+) -> None:
+    file = tmp_path / "x.safetensors"
+    file.write_bytes(headed(json.dumps(header).encode()) + bytes(16))
+    found = message(safetensors_header, file)
+    assert found.startswith(f"{file}: ")
+    assert said in found
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        tensor(0, 8, [-2, -1]),
+        tensor(0, 8, [2.0]),
+        tensor(0, 8, [True, 2]),
+        tensor(0, 8, "2"),
+        tensor(0, 8, [1 << 80]),
+        tensor(0, 8, dtype="F31"),
+        {"dtype": ["F32"], "shape": [2], "data_offsets": [0, 8]},
+        {"dtype": "F32", "shape": [2], "data_offsets": [0, 8, 16]},
+        {"dtype": "F32", "shape": [2], "data_offsets": [0.0, 8.0]},
+    ],
+)
+def test_a_header_that_says_no_tensor(tmp_path: Path, facts: Any) -> None:
+    file = tmp_path / "x.safetensors"
+    file.write_bytes(headed(json.dumps({"a": facts}).encode()) + bytes(8))
+    assert "it has no readable header" in message(safetensors_header, file)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"a":' * 100_000,
+        b'{"a": ' + b"9" * 5000 + b"}",
+        b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, "a": {}}',
+    ],
+)
+def test_a_header_that_is_built_to_hurt(tmp_path: Path, text: bytes) -> None:
+    file = tmp_path / "x.safetensors"
+    file.write_bytes(headed(text) + bytes(8))
+    assert "it has no readable header" in message(safetensors_header, file)
+    (tmp_path / "config.json").write_bytes(text)
+    if b"dtype" not in text:
+        assert "cannot be read as JSON" in message(read_json, tmp_path / "config.json")
+
+
+@pytest.mark.parametrize("reader", [safetensors_header, read_json, file_digest])
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, reader: Any) -> None:
+    """A pipe that nobody writes to, and a device without end."""
+    os.mkfifo(tmp_path / "x.safetensors")
+    (tmp_path / "y.safetensors").symlink_to("/dev/zero")
+    for name, kind in (("x", "a named pipe"), ("y", "a device")):
+        file = tmp_path / f"{name}.safetensors"
+        assert message(reader, file) == f"{file} is {kind}, not a file. Put the file itself there."
 
 
 def test_a_file_cut_off_in_its_header(weights: Path) -> None:

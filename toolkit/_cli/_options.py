@@ -52,7 +52,11 @@ _OPTIONS = (
         show_default=True,
         help="The executor that starts workers.",
     ),
-    click.option("--gpu", metavar="5 | 2,5 | none", help="Physical GPU indices, one worker each."),
+    click.option(
+        "--gpu",
+        metavar="5 | 2,5 | all | none",
+        help="GPUs by physical index or UUID, one worker each.",
+    ),
     click.option(
         "--store", metavar="FOLDER|URI", help="Default: TOOLKIT_STORE, else ./toolkit-runs."
     ),

@@ -88,19 +88,21 @@ class Committer:
         """Hold the store. While another process has it, say so once, and obey Ctrl-C."""
         from toolkit_store.locks import InUse
 
-        announced = False
+        announced: list[str] = []
+
+        def announce(text: str) -> None:
+            if wait and not announced:
+                announced.append(text)
+                self._emit(StoreWaiting(text=text))
+
         with ExitStack() as stack:
             while True:
                 try:
-                    stack.enter_context(self._store.writer(wait_s=LEASE_POLL_SECONDS))
-                except InUse as error:
+                    lease = self._store.writer(wait_s=LEASE_POLL_SECONDS, on_wait=announce)
+                    stack.enter_context(lease)
+                except InUse:
                     if not wait:
                         break
-                    if not announced:
-                        self._emit(
-                            StoreWaiting(text=f"{str(error).partition(', still')[0]}; waiting")
-                        )
-                        announced = True
                     self._interrupts.check()
                 else:
                     yield True

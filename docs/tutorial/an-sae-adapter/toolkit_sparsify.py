@@ -43,10 +43,7 @@ class Sparsify(Params):
     """Which SAEs."""
 
     path: PathText = Field(
-        description="Folder that holds one folder an SAE, named by its "
-        "place: "
-        "layers.8, "
-        "layers.8.mlp, ..."
+        description="Folder with one folder per SAE, named by its module: layers.8, layers.8.mlp."
     )
     layers: tuple[int, ...] = Field(
         (), description="Layers, counted from 0; all there are if none is named."
@@ -147,7 +144,7 @@ class SparsifySae(Sae):
         self._weights = {}
 
     def _on(self, device: Any) -> dict[str, Tensor]:
-        """The weights in float32 where they are wanted, read if they are not there yet."""
+        """The weights in float32 on a device, read when they are first used."""
         from safetensors.torch import load_file
 
         if not self._weights:

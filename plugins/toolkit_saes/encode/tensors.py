@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import BadInput, DataError, choices
-from toolkit.files import safetensors_header
-from toolkit.hookpoints import hookpoint
+from toolkit.files import check_regular, safetensors_header
 from toolkit_saes.encode.matrix import Matrix, Stored, bad_numbers, stamp
 
 if TYPE_CHECKING:
@@ -72,6 +71,7 @@ def archive_shapes(file: Path, names: Iterable[str]) -> dict[str, tuple[int, ...
     """Shapes of the named arrays that a NumPy archive has, from headers; objects, odd dtypes and
     zip bombs are errors.
     """
+    check_regular(file)
     try:
         with zipfile.ZipFile(file) as archive:
             there = {info.filename: info for info in archive.infolist()}
@@ -107,7 +107,7 @@ def archive_weights(file: Path, names: Iterable[str]) -> dict[str, Any]:
 
 @lru_cache(maxsize=1024)
 def _check_sums(file: Path, names: tuple[str, ...], _: tuple[int, int, int]) -> None:
-    """Every array against the checksum that the archive has of it; once while the file is the same."""
+    """Hold every array against the archive's checksum, once as long as the file stays the same."""
     try:
         with zipfile.ZipFile(file) as archive:
             for name in names:
@@ -230,30 +230,3 @@ def refuse_pickles(folder: Path) -> None:
             f"{folder}: {found[0]} is a pickle, which could run code. It is not opened. Convert it "
             "to safetensors where you trust it."
         )
-
-
-def whole(known: Mapping[str, Any], name: str, file: Path) -> int:
-    """A positive whole number from a config."""
-    value = known.get(name)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise BadInput(f"{file}: {name} is {value!r}; wanted a whole number of at least 1.")
-    return value
-
-
-def positive(value: Any, name: str, file: Path) -> float:
-    """A finite number above zero from a config."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not 0 < value < float("inf")
-    ):
-        raise BadInput(f"{file}: {name} is {value!r}; wanted a number above 0.")
-    return float(value)
-
-
-def place(known: Mapping[str, Any], name: str, file: Path) -> str:
-    """A hookpoint that a config names, by its name here."""
-    try:
-        return str(hookpoint(str(known[name])))
-    except BadInput as error:
-        raise BadInput(f"{file}: {name}: {error}") from None

@@ -52,7 +52,8 @@ def figures(inputs: Inputs) -> Iterable[Figure]:
     tried = sum(row["verdict"] in USED for row in rows)
     yield Figure(
         f"{fit} of {tried} SAEs fit",
-        f'<p class="faint">{RULE}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>',
+        f'<p class="faint">{RULE}</p>'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>",
         f"{fit} of {tried} SAEs fit. {RULE}",
     )
 
@@ -78,4 +79,7 @@ def _row(row: dict[str, object], name: str) -> str:
     )
     cells = "".join(f'<td class="number">{text}</td>' for text in numbers)
     said = html.escape(str(row["verdict"]) + (f": {row['message']}" if row["message"] else ""))
-    return f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(str(row["place"]))}</td>{cells}<td>{said}</td></tr>'
+    place = html.escape(str(row["place"]))
+    return (
+        f'<tr><th scope="row">{html.escape(name)}</th><td>{place}</td>{cells}<td>{said}</td></tr>'
+    )

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Active features of one SAE in one pass. `last`: no other SAE will look at these texts again."""
+    """Active features of one SAE in one pass. `last`: no SAE after it reads these texts."""
 
     sae: Sae
     sparse: Sparse
@@ -263,6 +263,6 @@ class Encoding:
 
 
 def _rate(model: Model) -> float:
-    """By the device of the model, where it has one: a kind that is unknown here is taken for a CPU."""
+    """By the kind of the model's device; an unknown kind counts as a CPU."""
     device = getattr(model, "device", None)
     return RATES.get(getattr(device, "type", "cpu"), RATES["cpu"])

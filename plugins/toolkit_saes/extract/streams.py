@@ -29,7 +29,7 @@ Positions = Mapping[str, Sequence[int]]
 def kept_positions(
     params: Any, samples: Sequence[Mapping[str, Any]], bos_id: int | None
 ) -> Positions | None:
-    """By sample, where its stream is kept; None when none is. What nobody looks at cannot be kept."""
+    """By sample, the positions whose stream is recorded; None where no stream is."""
     if params.stream is None:
         return None
     found = {}

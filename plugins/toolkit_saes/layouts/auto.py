@@ -4,7 +4,6 @@ that reads it.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from toolkit.errors import BadInput, choices
-from toolkit.files import PathText, locate
+from toolkit.files import PathText, locate, read_json
 from toolkit.parts import Identity, Params
 from toolkit.work import Reporter
 from toolkit_saes.encode.tensors import refuse_pickles
@@ -42,12 +41,11 @@ class Layout(NamedTuple):
 
 
 def _config(folder: Path, name: str = "config.json") -> Mapping[str, Any]:
-    """A config's keys; nothing where it is missing or cannot be read, which its adapter will say."""
+    """A config's keys; none where it is missing or cannot be read, as its adapter will say."""
     try:
-        found = json.loads((folder / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(folder / name)
+    except BadInput:
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _has(folder: Path, *names: str) -> bool:

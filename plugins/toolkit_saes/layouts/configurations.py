@@ -37,7 +37,8 @@ def read_configurations(file: Path) -> list[Entry]:
         found = next((value for value in found.values() if isinstance(value, list)), None)
     if not isinstance(found, list) or not found:
         raise BadInput(
-            f'saes.with.configurations: {file} holds no list of SAEs; wanted [{{"layer": 0, "average_l0": 105}}, ...].'
+            f"saes.with.configurations: {file} holds no list of SAEs; wanted "
+            '[{"layer": 0, "average_l0": 105}, ...].'
         )
     entries = [_entry(file, number, given) for number, given in enumerate(found, 1)]
     twice = next((entry for at, entry in enumerate(entries) if entry in entries[:at]), None)

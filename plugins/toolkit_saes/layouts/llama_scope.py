@@ -25,15 +25,13 @@ from toolkit.work import Reporter
 from toolkit_saes.encode.matrix import Matrix
 from toolkit_saes.encode.tensors import (
     check_axes,
-    place,
-    positive,
     refuse_pickles,
     safetensors_shapes,
     safetensors_weights,
     swapped,
-    whole,
 )
 from toolkit_saes.extract.sizes import Size, sizes
+from toolkit_saes.layouts import config
 from toolkit_saes.layouts import openmoss as _openmoss
 from toolkit_saes.layouts.canonical import CanonicalSae, Facts, Weights
 from toolkit_saes.layouts.layers import all_there, chosen
@@ -193,13 +191,8 @@ def _is_sae(folder: Path) -> bool:
 
 
 def _own_layer(folder: Path) -> int:
-    return hookpoint(
-        str(
-            read_json(folder / (_openmoss.FILES[0] if _openmoss.is_sae(folder) else FILES[0])).get(
-                "hook_point_in"
-            )
-        )
-    ).layer
+    file = folder / (_openmoss.FILES[0] if _openmoss.is_sae(folder) else FILES[0])
+    return hookpoint(config.place(read_json(file), "hook_point_in", file)).layer
 
 
 def _folders(params: LlamaScope, root: Path) -> list[Path]:
@@ -245,8 +238,8 @@ def _original(folder: Path, release: str) -> Facts:
     known, file = _hyperparams(folder), _weights_file(folder)
     shapes = safetensors_shapes(file)
     inputs, width = (
-        whole(known, "d_model", folder / FILES[0]),
-        whole(known, "d_sae", folder / FILES[0]),
+        config.whole(known, "d_model", folder / FILES[0]),
+        config.whole(known, "d_sae", folder / FILES[0]),
     )
     check_axes(file, inputs, width, inputs)
     promised = {
@@ -266,7 +259,7 @@ def _original(folder: Path, release: str) -> Facts:
             )
             raise BadInput(said + swapped(shapes[name], shape))
     point, end = (
-        place(known, name, folder / FILES[0]) for name in ("hook_point_in", "hook_point_out")
+        config.place(known, name, folder / FILES[0]) for name in ("hook_point_in", "hook_point_out")
     )
     output, recipe = (None, RECIPE) if end == point else ((end, inputs), f"{RECIPE}; writes {end}")
     return Facts(
@@ -293,21 +286,27 @@ def _hyperparams(folder: Path) -> dict[str, Any]:
     for name, value in FIXED.items():
         if known.get(name, value) != value:
             raise BadInput(
-                f"{file}: {name} is {known[name]!r}; `llama_scope` reads SAEs with {value!r} only."
+                f"{file}: {name} is {config.shown(known[name])}; `llama_scope` reads SAEs with "
+                f"{value!r} only."
             )
-    norms, threshold = known["dataset_average_activation_norm"], known["jump_relu_threshold"]
-    if (
-        isinstance(threshold, bool)
-        or not isinstance(threshold, int | float)
-        or not 0 <= threshold < float("inf")
-    ):
-        raise BadInput(
-            f"{file}: jump_relu_threshold is {threshold!r}; wanted one number, 0 or more."
+    given = known["dataset_average_activation_norm"]
+    norms = {
+        side: config.positive(
+            given.get(side) if isinstance(given, dict) else given,
+            f"dataset_average_activation_norm.{side}",
+            file,
         )
-    for side in ("in", "out"):
-        found = norms.get(side) if isinstance(norms, dict) else norms
-        positive(found, f"dataset_average_activation_norm.{side}", file)
-    return {**known, "hook_point_out": known.get("hook_point_out") or known["hook_point_in"]}
+        for side in ("in", "out")
+    }
+    return {
+        **known,
+        "dataset_average_activation_norm": norms,
+        "jump_relu_threshold": config.number(
+            known["jump_relu_threshold"], "jump_relu_threshold", file, least=0
+        ),
+        "top_k": config.whole(known, "top_k", file) if known.get("top_k") else None,
+        "hook_point_out": known.get("hook_point_out") or known["hook_point_in"],
+    }
 
 
 def _weights_file(folder: Path) -> Path:

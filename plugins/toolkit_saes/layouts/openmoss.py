@@ -18,14 +18,12 @@ from toolkit_saes.encode.gates import BY_FEATURE, Gate
 from toolkit_saes.encode.matrix import Matrix
 from toolkit_saes.encode.tensors import (
     check_axes,
-    place,
-    positive,
     refuse_pickles,
     safetensors_shapes,
     safetensors_weights,
     swapped,
-    whole,
 )
+from toolkit_saes.layouts import config
 from toolkit_saes.layouts.canonical import Facts, Weights
 from toolkit_saes.layouts.releases import llama_page
 
@@ -80,7 +78,7 @@ def facts(folder: Path, release: str) -> Facts:
     _check(file, shapes, layout, known, inputs, width)
     gate = _gate(known, shapes, file)
     point, end = (
-        place(known, side, folder / FILES[0]) for side in ("hook_point_in", "hook_point_out")
+        config.place(known, side, folder / FILES[0]) for side in ("hook_point_in", "hook_point_out")
     )
     ranked = ", gate on decoder norms" if known["sparsity_include_decoder_norm"] else ""
     recipe = (
@@ -151,26 +149,28 @@ def _config(folder: Path) -> dict[str, Any]:
     for name in ("d_model", "expansion_factor", "hook_point_in"):
         if name not in known:
             raise BadInput(f"{file} has no {name!r}: it is not in OpenMOSS's layout.")
-    known["act_fn"] = str(known["act_fn"]).lower()
+    if isinstance(known["act_fn"], str):
+        known["act_fn"] = known["act_fn"].lower()
     known["hook_point_out"] = known.get("hook_point_out") or known["hook_point_in"]
     for name, allowed in (("sae_type", TYPES), ("act_fn", ACTS), ("norm_activation", NORMS)):
-        if known[name] not in allowed:
-            raise BadInput(
-                f"{file}: {name} is {known[name]!r}; `llama_scope` reads {choices(allowed)}."
-            )
+        config.one_of(known[name], name, allowed, file, "llama_scope")
+    for name in ("sparsity_include_decoder_norm", "use_decoder_bias"):
+        config.flag(known, name, file)
     for name in ("use_glu_encoder", "apply_decoder_bias_to_pre_encoder"):
         if known[name]:
             raise BadInput(
-                f"{file}: {name} is {known[name]!r}; `llama_scope` reads SAEs without it only."
+                f"{file}: {name} is {config.shown(known[name])}; `llama_scope` reads SAEs without "
+                "it only."
             )
-    whole(known, "top_k", file)
+    config.whole(known, "top_k", file)
     return known
 
 
 def _sizes(known: dict[str, Any], folder: Path) -> tuple[int, int]:
     file = folder / FILES[0]
-    inputs = whole(known, "d_model", file)
-    return inputs, int(inputs * positive(known["expansion_factor"], "expansion_factor", file))
+    inputs = config.whole(known, "d_model", file)
+    factor = config.positive(known["expansion_factor"], "expansion_factor", file)
+    return inputs, int(inputs * factor)
 
 
 def _weights_file(folder: Path) -> Path:
@@ -266,4 +266,6 @@ def _scale(known: dict[str, Any], raw: Any, side: str, file: Path) -> float:
     if known["norm_activation"] != "dataset-wise":
         return 1.0
     name = NORM + str(known[side])
-    return float(known["d_model"] ** 0.5) / positive(float(raw[name].reshape(-1)[0]), name, file)
+    return float(known["d_model"] ** 0.5) / config.positive(
+        float(raw[name].reshape(-1)[0]), name, file
+    )

@@ -27,14 +27,13 @@ from toolkit_saes.encode.matrix import Matrix
 from toolkit_saes.encode.tensors import (
     Shapes,
     check_axes,
-    positive,
     refuse_pickles,
     safetensors_shapes,
     safetensors_weights,
     swapped,
-    whole,
 )
 from toolkit_saes.extract.sizes import Size, sizes
+from toolkit_saes.layouts import config
 from toolkit_saes.layouts.canonical import CanonicalSae, Facts, Norm, Weights
 from toolkit_saes.layouts.layers import all_there, chosen
 from toolkit_saes.layouts.placed import Placed
@@ -170,8 +169,8 @@ def describe(
     SAE.
     """
     architecture, metadata = _architecture(known, file), known["metadata"]
-    inputs, width = whole(known, "d_in", file), whole(known, "d_sae", file)
-    outputs = whole(known, "d_out", file) if architecture.transcoder else inputs
+    inputs, width = config.whole(known, "d_in", file), config.whole(known, "d_sae", file)
+    outputs = config.whole(known, "d_out", file) if architecture.transcoder else inputs
     _check_shapes(file, architecture, shapes, inputs, width, outputs)
     if metadata.get("hook_head_index") is not None:
         raise BadInput(
@@ -213,7 +212,7 @@ def describe(
 
 
 def _k(known: Mapping[str, Any], width: int, file: Path) -> int:
-    k = whole(known, "k", file)
+    k = config.whole(known, "k", file)
     if k > width:
         raise BadInput(f"{file}: k is {k}; the SAE has {width} features.")
     return k
@@ -253,16 +252,11 @@ def convert(known: Mapping[str, Any], raw: Mapping[str, Any], scale: float = 1.0
 
 def up_to_date(found: Mapping[str, Any], file: Path) -> dict[str, Any]:
     """A config in the form of SAELens 6, from that or from the flat one before it."""
-    metadata = found.get("metadata") if isinstance(found.get("metadata"), dict) else None
-    version = re.match(
-        r"\d+",
-        str(found.get("sae_lens_version") or (metadata or {}).get("sae_lens_version") or "0"),
-    )
-    known = (
-        dict(found)
-        if metadata is not None and version and int(version[0]) >= 6
-        else _from_flat(found)
-    )
+    metadata = config.mapping(found, "metadata", file)
+    said = found.get("sae_lens_version") or metadata.get("sae_lens_version") or "0"
+    version = re.match(r"\d{1,6}", str(said))
+    nested = isinstance(found.get("metadata"), dict)
+    known = dict(found) if nested and version and int(version[0]) >= 6 else _from_flat(found, file)
     if known.get("finetuning_scaling_factor"):
         raise BadInput(
             f"{file}: finetuning_scaling_factor is set: SAEs fine-tuned with a factor for each "
@@ -272,14 +266,11 @@ def up_to_date(found: Mapping[str, Any], file: Path) -> dict[str, Any]:
         if name not in known:
             raise BadInput(f"{file} has no {name!r}: it is not a config of SAELens.")
     norm = known.get("normalize_activations") or "none"
-    if norm not in NORMS:
-        raise BadInput(
-            f"{file}: normalize_activations is {norm!r}; `saelens` reads {choices(NORMS)}."
-        )
+    config.one_of(norm, "normalize_activations", NORMS, file, "saelens")
     return {**known, "normalize_activations": norm, "metadata": known.get("metadata") or {}}
 
 
-def _from_flat(found: Mapping[str, Any]) -> dict[str, Any]:
+def _from_flat(found: Mapping[str, Any], file: Path) -> dict[str, Any]:
     """As SAELens itself reads configs older than 6.0."""
     renamed = {
         "hook_point": "hook_name",
@@ -287,7 +278,7 @@ def _from_flat(found: Mapping[str, Any]) -> dict[str, Any]:
         "activation_fn_str": "activation_fn",
     }
     known = {renamed.get(name, name): value for name, value in found.items()}
-    arguments = known.get("activation_fn_kwargs") or {}
+    arguments = config.mapping(known, "activation_fn_kwargs", file)
     known.setdefault("architecture", "standard")
     known.setdefault("apply_b_dec_to_input", True)
     if known.get("activation_fn") == "topk" and arguments.get("k") is not None:
@@ -297,7 +288,7 @@ def _from_flat(found: Mapping[str, Any]) -> dict[str, Any]:
             "expected_average_only_in" if known["normalize_activations"] else "none"
         )
     known["metadata"] = {
-        **(known.get("metadata") or {}),
+        **config.mapping(known, "metadata", file),
         **{name: known[name] for name in _ABOUT if name in known},
     }
     return known
@@ -318,8 +309,9 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _architecture(known: Mapping[str, Any], file: Path) -> Architecture:
-    name = str(known["architecture"])
-    if name not in ARCHITECTURES:
+    name = known["architecture"]
+    if not isinstance(name, str) or name not in ARCHITECTURES:
+        name = str(name)[:80]
         advice = ADVICE.get(name, nearest(name, ARCHITECTURES).strip())
         raise BadInput(
             f"{file}: architecture is {name!r}; `saelens` reads {choices(ARCHITECTURES)}. "
@@ -347,12 +339,12 @@ def _factor(known: Mapping[str, Any], given: float | None, file: Path) -> float:
             "in the files. Give `norm_scaling_factor:` (sqrt(d_in) over the mean norm of the "
             "training data); 1 runs it as SAELens does without it."
         )
-    return positive(given, "norm_scaling_factor", file)
+    return config.positive(given, "norm_scaling_factor", file)
 
 
 def _place(metadata: Mapping[str, Any], key: str, file: Path) -> str:
     name = metadata.get(key)
-    if not name:
+    if not name or not isinstance(name, str) or len(name) > 200:
         raise BadInput(
             f"{file} has no {key!r} in its metadata: where the SAE belongs is not known."
         )

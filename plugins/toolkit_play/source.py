@@ -1,0 +1,223 @@
+"""`games`: decisions of played games as samples. A prompt is read from its row as the model saw it,
+never made again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import Field
+
+from toolkit.errors import DataError
+from toolkit.models import Model, Tokens
+from toolkit.parts import Params
+from toolkit.selectors import GENERATION
+from toolkit.tables import arrow_schema
+from toolkit.work import Rows, Work
+
+_READ = [
+    "game",
+    "round",
+    "prompt",
+    "prompt_hash",
+    "spans",
+    "state_hash",
+    "numbers",
+    "reply_ids",
+    "parse",
+    "action",
+    "bet",
+]
+_PICKS: dict[str, slice] = {
+    "last_decision": slice(-1, None),
+    "first_decision": slice(1),
+    "all_decisions": slice(None),
+}
+
+_Row = Mapping[str, Any]
+
+
+class Games(Params):
+    """Which decisions of which games become samples."""
+
+    pick: Literal["last_decision", "first_decision", "all_decisions"] = Field(
+        "last_decision",
+        description="Which decisions of a game are taken; a reply that could not be read is none.",
+    )
+    with_reply: bool = Field(
+        False,
+        description="Put the reply's tokens behind the prompt's, as span `generation`: for "
+        "selectors with `phase`.",
+    )
+    every: int = Field(
+        1,
+        ge=1,
+        description="Keep every n-th game, in the order of their names (condition, then "
+        "repetition).",
+    )
+
+
+def max_rows(params: Games, available: Mapping[str, int]) -> Mapping[str, int] | None:
+    """One decision a game, or every round that the games can have."""
+    rows = available.get("rounds" if params.pick == "all_decisions" else "games")
+    return None if rows is None else {"samples": -(-rows // params.every)}
+
+
+def decisions(work: Work) -> Rows:
+    """One sample a decision; its unit is the game, its cluster the prompt."""
+    import pyarrow as pa
+
+    games, picked = _games(work), _picked(work)
+    rows = [row for game in _kept(work, games, picked) for row in picked[game]]
+    tokenise = _tokeniser(work)
+    work.report.phase("compute")
+    samples = []
+    for done, row in enumerate(rows):
+        tokens = tokenise(row)
+        samples.append(
+            _sample(row, _with_reply(work.model, tokens, row) if work.params.with_reply else tokens)
+        )
+        work.report.progress(done + 1, len(rows))
+    meta = [
+        made for row in rows for made in _meta_rows(_name(row), _facts(games[row["game"]], row))
+    ]
+    yield "samples", pa.Table.from_pylist(samples, schema=arrow_schema("samples"))
+    yield "sample_meta", pa.Table.from_pylist(meta, schema=arrow_schema("sample_meta"))
+
+
+def _games(work: Work) -> dict[str, _Row]:
+    rows = (
+        work.inputs.read("games")
+        .select(["game", "condition", "repetition", "outcome", "meta"])
+        .to_pylist()
+    )
+    if not rows:
+        raise DataError(
+            "games: no game was played. Run the play stage that `from:` names, or name another one."
+        )
+    return {row["game"]: row for row in rows}
+
+
+def _picked(work: Work) -> dict[str, Sequence[_Row]]:
+    """The chosen decisions of each game that has one, in the order of play."""
+    by_game: dict[str, list[_Row]] = defaultdict(list)
+    for row in work.inputs.read("rounds").select(_READ).to_pylist():
+        if row["parse"] == "ok":
+            by_game[row["game"]].append(row)
+    chosen = _PICKS[work.params.pick]
+    return {
+        game: sorted(rows, key=lambda row: int(row["round"]))[chosen]
+        for game, rows in by_game.items()
+    }
+
+
+def _kept(work: Work, games: Mapping[str, _Row], picked: Mapping[str, Any]) -> list[str]:
+    """Every n-th game; under a limit the first repetitions, so that it covers as many conditions as
+    it can.
+    """
+    thinned = sorted(games)[:: work.params.every]
+    readable = [game for game in thinned if game in picked]
+    if not readable:
+        raise DataError(
+            f"games: no reply in {len(thinned)} of {len(games)} played games could be read as a "
+            "decision. Look at the replies in table rounds (columns reply, parse, finish): the "
+            "layout, the chat template or max_new_tokens may not suit the model. Play again, "
+            "or lower every."
+        )
+    early = sorted(readable, key=lambda game: (games[game]["repetition"], game))
+    return sorted(early[: work.limit_units])
+
+
+def _tokeniser(work: Work) -> Callable[[_Row], Tokens]:
+    """Equal prompts are tokenised once. Chat prompts are stored as rendered, so no template is put
+    around them again.
+    """
+    known: dict[str, Tokens] = {}
+
+    def tokenise(row: _Row) -> Tokens:
+        if row["prompt_hash"] not in known:
+            spans = [(span["name"], span["start"], span["end"]) for span in row["spans"]]
+            known[row["prompt_hash"]] = work.model.tokenise(
+                row["prompt"], chat=False, spans=spans, name=_name(row)
+            )
+        return known[row["prompt_hash"]]
+
+    return tokenise
+
+
+def _with_reply(model: Model, prompt: Tokens, row: _Row) -> Tokens:
+    """The prompt and, behind it, the very tokens that the model drew. Nothing is read again: they
+    could fall into other pieces.
+    """
+    ids = [*prompt.ids, *row["reply_ids"]]
+    if len(ids) > model.context:
+        raise DataError(
+            f"sample '{_name(row)}' has {len(ids)} tokens with its reply; {model.identity.name} "
+            f"reads at most {model.context}. Leave out with_reply, or play with a smaller "
+            f"max_new_tokens."
+        )
+    pieces = _pieces(model, row["reply_ids"])
+    spans = (*prompt.spans, (GENERATION, len(prompt.ids), len(ids)))
+    text = prompt.text + "".join(pieces)
+    return Tokens(text, tuple(ids), (*prompt.pieces, *pieces), spans, prompt.bos)
+
+
+def _pieces(model: Model, ids: Sequence[int]) -> list[str]:
+    """What each token adds to the text. A character of several tokens stands with the last of them;
+    special tokens add nothing.
+    """
+    pieces, said = [], ""
+    for end in range(1, len(ids) + 1):
+        text = model.decode(ids[:end])
+        whole = end == len(ids) or not text.endswith("\ufffd")
+        pieces.append(text[len(said) :] if whole else "")
+        said = text if whole else said
+    return pieces
+
+
+def _name(row: _Row) -> str:
+    return f"{row['game']}/{row['round']}"
+
+
+def _sample(row: _Row, tokens: Tokens) -> dict[str, Any]:
+    return {
+        "sample": _name(row),
+        "unit": row["game"],
+        "cluster": row["prompt_hash"],
+        "text": tokens.text,
+        "token_ids": tokens.ids,
+        "pieces": tokens.pieces,
+        "spans": [{"name": name, "start": start, "end": end} for name, start, end in tokens.spans],
+        "prompt_hash": row["prompt_hash"],
+        "bos": tokens.bos,
+    }
+
+
+def _facts(game: _Row, row: _Row) -> dict[str, float | str | None]:
+    """The metadata of a decision: its game, its condition, and the numbers of its state. `state` is
+    equal for decisions whose states are equal to the bit.
+    """
+    meta = json.loads(game["meta"])
+    switches = {name: float(on) for name, on in meta.get("switches", {}).items()}
+    return {
+        **meta.get("groups", {}),
+        **switches,
+        **json.loads(row["numbers"]),
+        "outcome": game["outcome"],
+        "condition": game["condition"],
+        "round": float(row["round"]),
+        "state": row["state_hash"],
+        "action": row["action"],
+        "bet": row["bet"],
+    }
+
+
+def _meta_rows(sample: str, facts: Mapping[str, float | str | None]) -> Iterator[dict[str, Any]]:
+    for key, value in facts.items():
+        if isinstance(value, str):
+            yield {"sample": sample, "key": key, "number": None, "string": value}
+        elif value is not None:
+            yield {"sample": sample, "key": key, "number": value, "string": None}
