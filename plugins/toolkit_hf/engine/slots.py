@@ -29,7 +29,7 @@ COLUMNS = 64
 
 @dataclass(frozen=True)
 class Marks:
-    """What keys depend on besides tokens: the edits of a sequence, and which of their rows it is."""
+    """What keys depend on besides tokens: a sequence's edits, and which of their rows it is."""
 
     edits: tuple[Edit, ...] = ()
     row: int = 0
