@@ -213,8 +213,11 @@ class InSlots(Plan):
                 for window in set(self.windows)
             }
             self._by_device[device] = _Index(
-                *(part.to(device) for part in (rows, columns, slots, places)),
-                None if self.slots is None else self.slots.to(device),
-                {window: visible.to(device) for window, visible in seen.items()},
+                rows=rows.to(device),
+                columns=columns.to(device),
+                slots=slots.to(device),
+                places=places.to(device),
+                row_slots=None if self.slots is None else self.slots.to(device),
+                visible={window: visible.to(device) for window, visible in seen.items()},
             )
         return self._by_device[device]
