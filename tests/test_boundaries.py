@@ -26,6 +26,7 @@ PUBLIC = {"toolkit"} | {
         "gpus",
         "hookpoints",
         "hub",
+        "games",
         "hookspecs",
         "models",
         "readout",

@@ -28,6 +28,7 @@ LAB, LAB_GEMMA = (("--overlay", str(SPECS / name)) for name in ("lab.yaml", "lab
 REVISIONS = {
     "meta-llama/Llama-3.1-8B": "d04e592bb4f6aa9cfee91e2e20afa771667e1d4b",
     "fnlp/Llama3_1-8B-Base-LXR-8x": "8dbc1d85edfced43081c03c38b05514dbab1368b",
+    "google/gemma-2-9b-it": "11c9b309abf73637e4b6f9a3fa1e92e615547819",
     "google/gemma-2-2b": "c5ebcd40d208330abc697524c919956e692655cf",
     "google/gemma-scope-2b-pt-res": "fd571b47c1c64851e9b1989792367b9babb4af63",
 }
@@ -74,6 +75,7 @@ def test_layers_are_chosen_without_an_overlay(toolkit: Toolkit, name: str) -> No
 
 def test_the_studies_are_all_there() -> None:
     wanted = {
+        "exp0_gemma",
         "exp0_llama",
         "exp1_sae_l1_31",
         "exp1_residual_l1_31",

@@ -7,7 +7,7 @@ Plugins that start workers in containers or on other machines import this module
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Protocol
 
@@ -74,6 +74,10 @@ class WorkerRequest:
     """
     limits: WorkerLimits = WorkerLimits()
     """Its limits, as `ExecutorPart.limits` gives them."""
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Environment values of the spec, by name. The host sends them to the worker, which keeps them
+    out of its log; an executor writes them nowhere.
+    """
 
 
 class Worker(Protocol):

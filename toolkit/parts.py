@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator
 
+from toolkit.errors import BadInput
+from toolkit.games import Environment, Parser
 from toolkit.work import (
-    Environment,
     Figure,
     Finding,
     Inputs,
-    Reply,
     Reporter,
     Rows,
     SinkWork,
@@ -46,6 +46,90 @@ size); it enters no key.
 
 class NoParams(Params):
     """For parts that take none."""
+
+
+class UsedPart(Params):
+    """A part that the params of another part name: `{uses: NAME, with: {...}}`.
+
+    Validation looks the part up among those of the context (`context={"parts": parts}`) and
+    validates `with` as its params. Subclasses say which kind of part they name.
+    """
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+    kind: ClassVar[str] = "part"
+
+    uses: str = Field(min_length=1, description="The part's name, as `toolkit plugins` lists it.")
+    with_: Any = Field(
+        default={}, alias="with", validate_default=True, description="The part's params."
+    )
+    version: str | None = Field(
+        None, description="The part's version; another installed version is refused."
+    )
+    _part: Any = PrivateAttr(None)
+
+    @field_validator("uses")
+    @classmethod
+    def _is_installed(cls, uses: str, info: ValidationInfo) -> str:
+        _looked_up(cls.kind, uses, info.context)
+        return uses
+
+    @field_validator("with_", mode="after")
+    @classmethod
+    def _fits_the_part(cls, given: Any, info: ValidationInfo) -> Any:
+        if "uses" not in info.data:
+            return given
+        part = _looked_up(cls.kind, info.data["uses"], info.context)
+        return part.params.model_validate(given, context=info.context)
+
+    def model_post_init(self, context: Any) -> None:
+        """Bind the part, and record its version, so that it enters the keys of what is made."""
+        part = _looked_up(self.kind, self.uses, context)
+        if self.version not in (None, part.version):
+            raise ValueError(
+                f"version: {self.kind} part '{self.uses}' is installed in version {part.version}, "
+                f"not {self.version}"
+            )
+        object.__setattr__(self, "version", part.version)
+        self._part = part
+
+    @property
+    def part(self) -> Any:
+        """The part itself."""
+        return self._part
+
+
+class UsedEnvironment(UsedPart):
+    """A game that a stage plays."""
+
+    kind: ClassVar[str] = "environment"
+
+    def make(self) -> Environment:
+        """The game, ready to be played."""
+        game: Environment = self.part.make(self.with_)
+        return game
+
+
+class UsedParser(UsedPart):
+    """A parser that reads replies."""
+
+    kind: ClassVar[str] = "parser"
+
+    def make(self) -> Parser:
+        """The function that reads a reply to a prompt."""
+        parse: Parser = self.part.make(self.with_)
+        return parse
+
+
+def _looked_up(kind: str, name: str, context: Any) -> Any:
+    parts = (context or {}).get("parts")
+    if parts is None:
+        raise ValueError(
+            f"the {kind} part '{name}' cannot be looked up: validate with context={{'parts': ...}}"
+        )
+    try:
+        return parts.get(kind, name)
+    except BadInput as error:
+        raise ValueError(str(error)) from None
 
 
 @dataclass(frozen=True)
@@ -178,6 +262,8 @@ class TablePart(Part):
     """Whether it needs loaded SAEs."""
     replaces_model: str | None = None
     """An optional table that makes the model unnecessary: where it is there, none is loaded."""
+    check: Callable[[Any, Mapping[str, Any]], str | None] | None = None
+    """What is wrong with these params on a model of these facts, as a sentence; None if nothing."""
     label_uses: Callable[[Any], Iterable[LabelUse]] | None = None
     """The metadata keys that these params name; `toolkit check` looks for them in the samples."""
     steps: Steps = Steps()
@@ -221,6 +307,7 @@ class EnvironmentPart(Part):
 
     kind: ClassVar[str] = "environment"
     make: Callable[[Any], Environment]
+    """The game of these params."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +315,12 @@ class ParserPart(Part):
     """Reads a reply: an action or a typed failure."""
 
     kind: ClassVar[str] = "parser"
-    make: Callable[[Any], Callable[[str], Reply]]
+    make: Callable[[Any], Parser]
+    """The function that reads a reply to a prompt."""
+    guesses: bool = False
+    """Whether it gives an action where a reply names none. Only parsers of published studies do."""
+    can_fail: bool = True
+    """Whether a reply can be unreadable to it. Otherwise nothing is ever asked again."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,6 +46,7 @@ class Request:
     ids: tuple[int, ...]
     draw: Draw | None
     max_tokens: int
+    min_tokens: int = 0
     temperature: float = 1.0
     until: Until = None
     edits: tuple[Edit, ...] = ()
@@ -105,13 +106,15 @@ class Session(ABC):
         draw: Draw | None = None,
         *,
         max_tokens: int,
+        min_tokens: int = 0,
         temperature: float = 1.0,
         until: Until = None,
         edits: Sequence[Edit] = (),
         row: int = 0,
     ) -> None:
         """Ask for a reply to `ids`; allowed while `run` goes on. `id` comes back with the reply,
-        and names the row in the tallies of edits.
+        and names the row in the tallies of edits. The end of the text is not drawn before a reply
+        has `min_tokens`.
         """
         if not ids:
             raise DataError(f"'{id}' has no tokens: a model needs at least one to read.")
@@ -126,7 +129,9 @@ class Session(ABC):
         self.counts.prompts += 1
         self.counts.prompt_tokens += len(ids)
         self._waiting.append(
-            Request(id, tuple(ids), draw, max_tokens, temperature, until, tuple(edits), row)
+            Request(
+                id, tuple(ids), draw, max_tokens, min_tokens, temperature, until, tuple(edits), row
+            )
         )
 
     @abstractmethod
@@ -182,7 +187,7 @@ def take_tokens(model: Model, replies: Sequence[ReplyBuilder], logits: Tensor) -
     """Draw the next token of each reply from its row of logits; gives how many were close calls."""
     requests = [reply.request for reply in replies]
     drawn, close = draw_tokens(
-        logits,
+        _without_end(model, replies, logits),
         [
             None if request.draw is None else request.draw(len(reply.ids))
             for request, reply in zip(requests, replies, strict=True)
@@ -193,6 +198,17 @@ def take_tokens(model: Model, replies: Sequence[ReplyBuilder], logits: Tensor) -
     for reply, token, near in zip(replies, drawn, close, strict=True):
         reply.take(token, close=near)
     return sum(close)
+
+
+def _without_end(model: Model, replies: Sequence[ReplyBuilder], logits: Tensor) -> Tensor:
+    """The logits, with none for the end of the text where a reply is still too short."""
+    short = [row for row, reply in enumerate(replies) if len(reply.ids) < reply.request.min_tokens]
+    if not short or not model.end_ids:
+        return logits
+    masked = logits.clone()
+    for token in model.end_ids:
+        masked[short, token] = float("-inf")
+    return masked
 
 
 def draw_tokens(

@@ -129,38 +129,3 @@ class Finding:
     """What reaches the same without SAE features, such as `balance alone reaches AUROC 0.850`."""
     rank: int = 50
     """Findings are shown in ascending rank."""
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A rendered prompt; spans are (name, first character, past-last character)."""
-
-    text: str
-    spans: tuple[tuple[str, int, int], ...] = ()
-    meta: Mapping[str, float | str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Reply:
-    """A parser's verdict: an action, or a typed failure. Never both, never a default."""
-
-    action: str | None = None
-    amount: float | None = None
-    failure: str | None = None
-
-    def __post_init__(self) -> None:
-        if (self.action is None) == (self.failure is None):
-            raise ValueError("A reply is either an action or a failure")
-
-
-class Environment(Protocol):
-    """A game: state to prompt, action to next state. State is plain data (JSON), so that a game can
-    stop and go on.
-    """
-
-    def start(self, condition: Mapping[str, Any]) -> Mapping[str, Any]: ...
-    def prompt(self, state: Mapping[str, Any]) -> Prompt: ...
-    def step(
-        self, state: Mapping[str, Any], reply: Reply, rng: np.random.Generator
-    ) -> Mapping[str, Any]: ...
-    def outcome(self, state: Mapping[str, Any]) -> str | None: ...

@@ -39,6 +39,7 @@ from toolkit.protocol import (
     WorkerEvent,
     as_json,
 )
+from toolkit.secrets import Secrets
 from toolkit.work import Work
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class _Loaded:
             self._held.pop(kind, None)
             report.phase(f"load {kind}")
             part = parts.get(kind, requested["part"])
-            params = part.params.model_validate(requested["params"])
+            params = part.params.model_validate(requested["params"], context={"parts": parts})
             self._held[kind] = (key, part.load(params, report))  # type: ignore[attr-defined]
         return self._held[kind][1]
 
@@ -198,6 +199,26 @@ def memory() -> dict[str, int | None]:
     return {"host_bytes": psutil.Process().memory_info().rss, "device_bytes": on_device}
 
 
+class _HidingStream:
+    """A text stream that writes environment values of the spec as references to them."""
+
+    def __init__(self, stream: TextIO, secrets: Secrets) -> None:
+        self._stream, self._secrets = stream, secrets
+
+    def write(self, text: str) -> int:
+        self._stream.write(self._secrets.hide(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _keep_out_of_log(secrets: Secrets) -> None:
+    """What parts print goes to the worker's log, where no secret belongs."""
+    if secrets.values:
+        sys.stderr = sys.stdout = _HidingStream(sys.stderr, secrets)
+
+
 def _serve(channel: _Channel, messages: queue.Queue[dict[str, Any]]) -> None:
     import pyarrow as pa  # every job needs it; paid for here, it does not count as a step's time
 
@@ -205,6 +226,7 @@ def _serve(channel: _Channel, messages: queue.Queue[dict[str, Any]]) -> None:
 
     pa.schema([])
     opening = messages.get()
+    _keep_out_of_log(Secrets(opening.get("secrets", {})))
     try:
         parts = load_parts([Path(file) for file in opening.get("plugins", ())])
     except ToolkitError as error:
@@ -265,7 +287,7 @@ def _run(parts: Parts, loaded: _Loaded, job: Mapping[str, Any], report: _Reporte
     began = time.monotonic()
     part: Any = parts.get(job["kind"], job["part"])
     work = Work(
-        params=part.params.model_validate(job["params"]),
+        params=part.params.model_validate(job["params"], context={"parts": parts}),
         seed=job["seed"],
         step=job["job"],
         inputs=_FileInputs(job["inputs"]),

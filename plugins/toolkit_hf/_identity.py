@@ -5,6 +5,7 @@ neither torch nor transformers.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -20,6 +21,7 @@ from toolkit.hub import Download, Snapshot, offline, snapshot
 from toolkit.parts import UNHASHED, Identity, Params
 
 from ._published import published_facts
+from ._weights import INDEX, missing_shards, weight_files
 
 SUPPORTED = (
     "gemma2",
@@ -45,7 +47,6 @@ MARKER = WEIGHTS[0]
 """What a cached snapshot must have: a config or tokeniser alone may have been fetched for another
 reason.
 """
-INDEX = "model.safetensors.index.json"
 TOKENISER = ("tokenizer*.json", "*.jinja", "special_tokens_map.json", "added_tokens.json")
 OLD_TOKENISER = ("chat_template.json", "tokenizer.model", "vocab.json", "merges.txt")
 READ = ("config.json", "generation_config.json", *TOKENISER, *OLD_TOKENISER)
@@ -143,7 +144,7 @@ def repository(params: HuggingFace) -> Snapshot:
     """
     published = bool(published_facts(str(params.id), params.revision, params.dtype))
     found = snapshot(str(params.id), params.revision, MARKER, published=published)
-    missing = _missing(found.folder) if found.folder else []
+    missing = missing_shards(found.folder) if found.folder else []
     if missing and offline():
         raise BadInput(
             f"'{found.name}' is in the Hugging Face cache in part: {found.folder} lacks "
@@ -159,14 +160,6 @@ def downloads(params: HuggingFace) -> Iterator[Download]:
         yield Download(repository(params), FETCHED)
 
 
-def _missing(folder: Path) -> list[str]:
-    """Files of weights that the index names and the folder lacks."""
-    if not (folder / INDEX).exists():
-        return []
-    named = set(read_json(folder / INDEX).get("weight_map", {}).values())
-    return sorted(name for name in named if not (folder / name).exists())
-
-
 def _of_folder(folder: Path, name: str, revision: str, params: HuggingFace) -> Identity:
     if not (folder / "config.json").exists():
         raise BadInput(
@@ -174,17 +167,7 @@ def _of_folder(folder: Path, name: str, revision: str, params: HuggingFace) -> I
             "and *.safetensors."
         )
     config = read_json(folder / "config.json")
-    weights = listed(folder, WEIGHTS)
-    missing = _missing(folder)
-    if missing:
-        raise BadInput(
-            f"{folder} lacks {len(missing)} of the files that {INDEX} names, first {missing[0]}. "
-            "Copy or download it again."
-        )
-    if not weights:
-        raise BadInput(
-            f"{folder} has no {WEIGHTS[0]}. Convert the weights to safetensors, or copy them there."
-        )
+    weights = weight_files(folder, config)
     digest = content_digest({**listed(folder, READ), **weights})
     facts = {
         **_facts(folder, config, sum(map(_count, weights.values())), params.family),
@@ -236,6 +219,12 @@ def _facts(
     folder: Path, config: dict[str, Any], parameters: int, family: Family | None
 ) -> dict[str, Any]:
     kind = str(config.get("model_type"))
+    if config.get("auto_map") and kind not in SUPPORTED:
+        raise BadInput(
+            f"{folder / 'config.json'}: auto_map asks to run the code of the model's repository, "
+            "which is never run. Use a transformers release that has the architecture, or write a "
+            "loader: docs/tutorial/a-model-loader.md."
+        )
     if kind not in SUPPORTED and family is None:
         raise BadInput(
             f"{folder / 'config.json'}: architecture '{kind}' is not among those that "
@@ -259,7 +248,23 @@ def _facts(
                 f"{folder / 'config.json'} has no {names[0]!r}: it is no complete {kind} config."
             )
         sizes[ours] = int(found)
-    return {"architecture": kind, "parameters": parameters, **sizes}
+    return {
+        "architecture": kind,
+        "parameters": parameters,
+        "chat_template": _has_chat_template(folder),
+        **sizes,
+    }
+
+
+def _has_chat_template(folder: Path) -> bool:
+    """Whether any file of the tokeniser has a template for chats."""
+    if any((folder / name).is_file() for name in ("chat_template.jinja", "chat_template.json")):
+        return True
+    config = folder / "tokenizer_config.json"
+    try:
+        return bool(json.loads(config.read_text(encoding="utf-8")).get("chat_template"))
+    except (OSError, ValueError):
+        return False
 
 
 def _count(path: Path, *, in_blocks: bool = False) -> int:

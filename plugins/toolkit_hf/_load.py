@@ -27,7 +27,7 @@ def load(params: HuggingFace, report: Reporter) -> Any:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     identity = identify(params)
     module = _module(folder, params)
-    tokeniser = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokeniser = _read(folder, AutoTokenizer)
     family = family_of(module, params.family)
     blocks = module.get_submodule(family.blocks)
     if not all(
@@ -49,28 +49,41 @@ def _module(folder: Path, params: HuggingFace) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    attention = _attention(
-        params.attention, AutoConfig.from_pretrained(folder, local_files_only=True)
+    attention = _attention(params.attention, _read(folder, AutoConfig))
+    module, loading = _read(
+        folder,
+        AutoModelForCausalLM,
+        dtype="auto" if params.dtype == "auto" else getattr(torch, params.dtype),
+        use_safetensors=True,
+        attn_implementation=attention,
+        output_loading_info=True,
     )
-    try:
-        found: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype="auto" if params.dtype == "auto" else getattr(torch, params.dtype),
-            local_files_only=True,
-            attn_implementation=attention,
-            output_loading_info=True,
-        )
-    except (ValueError, RuntimeError) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BadInput(f"{folder}: transformers does not load it: {said}") from error
-    module, told = found
-    missing = sorted(told["missing_keys"])
+    missing = sorted(loading["missing_keys"])
     if missing:
         raise BadInput(
             f"{folder}: the weights lack {len(missing)} tensors that the config asks for, first "
             f"{missing[0]}. They would be random numbers. Copy or download it again."
         )
     return module.eval()
+
+
+def _read(folder: Path, kind: Any, **options: Any) -> Any:
+    """What transformers reads from a folder: from its files alone, running none of its code, and
+    without the prompt that would ask for it.
+    """
+    try:
+        return kind.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, **options
+        )
+    except (ValueError, RuntimeError, OSError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        if "trust_remote_code" in str(error):
+            said = (
+                "it asks to run code of the model's repository, which is never run. Save the "
+                "tokeniser and config in transformers' own classes, or write a loader: "
+                "docs/tutorial/a-model-loader.md"
+            )
+        raise BadInput(f"{folder}: transformers does not load it: {said}") from error
 
 
 def _attention(asked: str, config: Any) -> str:

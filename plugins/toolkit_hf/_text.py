@@ -24,7 +24,7 @@ def bos_of(tokeniser: Any) -> str | None:
 
 
 def encode(tokeniser: Any, text: str, *, chat: bool, model: str) -> Encoded:
-    """Ids with exactly one BOS, whether the template, the tokeniser or the text itself brings it."""
+    """Ids with exactly one BOS, whether template, tokeniser or the text itself brings it."""
     rendered, shift = _chat(tokeniser, text, model) if chat else (text, 0)
     bos = bos_of(tokeniser)
     begun = bos is not None and rendered.startswith(bos)

@@ -1,47 +1,127 @@
-"""Games that language models play: environments, parsers, and playing them."""
+"""Games that language models play: environments, parsers, playing them, and reading them again."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from toolkit import hookimpl
-from toolkit.parts import EnvironmentPart, Estimates, ParserPart, Part, SourcePart, StagePart, Steps
+from toolkit.parts import (
+    EnvironmentPart,
+    Estimates,
+    NoParams,
+    ParserPart,
+    Part,
+    SourcePart,
+    StagePart,
+    Steps,
+)
 
-from . import _cost, _play, _slot_machine, _source, _strict
+from . import source
+from .games import investment, reward_choice, slot_machine
+from .parsers import simple, strict, study
+from .stage import costs, params, play
 
 
 @hookimpl
 def toolkit_parts() -> Iterator[Part]:
     """Every part of this subject."""
-    yield EnvironmentPart(
-        name="slot_machine",
-        help="A slot machine with a negative expected value, in three prompt layouts.",
-        params=_slot_machine.SlotMachine,
-        make=_slot_machine.Game,
-    )
-    yield ParserPart(
-        name="strict",
-        help="Reads the one decision line of a reply, in exactly one form.",
-        params=_strict.Strict,
-        make=_strict.make,
-    )
+    yield from _environments()
+    yield from _parsers()
     yield StagePart(
         name="play.games",
-        help="Lets the model play slot-machine games, all games of a step at once.",
-        params=_play.Play,
-        run=_play.play,
+        help="Lets the model play a game, all games of a step in one stream of replies.",
+        version="2",
+        params=params.Play,
+        run=play.play,
         reads=(),
         writes=("games", "rounds"),
-        steps=Steps(size="batch", units=_play.count_games),
-        estimates=Estimates(max_rows=_cost.max_rows, cost=_cost.playing),
+        steps=Steps(size="batch", units=params.count_games),
+        estimates=Estimates(max_rows=costs.max_rows, cost=costs.playing),
+        check=params.check,
         uses_model=True,
     )
     yield SourcePart(
         name="games",
         help="Decisions of played games, each with the prompt exactly as the model saw it.",
-        params=_source.Games,
-        run=_source.decisions,
+        version="2",
+        params=source.Games,
+        run=source.decisions,
         reads=("games", "rounds"),
         uses_model=True,
-        estimates=Estimates(max_rows=_source.max_rows),
+        estimates=Estimates(max_rows=source.max_rows),
+    )
+
+
+def _environments() -> Iterator[Part]:
+    yield EnvironmentPart(
+        name="slot_machine",
+        help="A slot machine with a negative expected value, in three prompt layouts.",
+        params=slot_machine.SlotMachine,
+        make=slot_machine.Game,
+    )
+    yield EnvironmentPart(
+        name="reward_choice",
+        help="One choice between three rewards of equal expected value.",
+        params=reward_choice.RewardChoice,
+        make=reward_choice.Game,
+    )
+    yield EnvironmentPart(
+        name="investment",
+        help="How much to put at risk in a project, round by round, or to cash out.",
+        params=investment.Investment,
+        make=investment.Game,
+    )
+
+
+def _parsers() -> Iterator[Part]:
+    yield ParserPart(
+        name="strict",
+        help="Every plain way of saying one option that the prompt offers, and nothing else.",
+        params=strict.Strict,
+        make=strict.make,
+    )
+    yield ParserPart(
+        name="first",
+        help="The option that is named first.",
+        params=NoParams,
+        make=simple.first,
+    )
+    yield ParserPart(
+        name="last",
+        help="The option that is named last.",
+        params=NoParams,
+        make=simple.last,
+    )
+    yield ParserPart(
+        name="final_decision",
+        help="The last line with the prompt's label, by the first option that it names.",
+        params=NoParams,
+        make=simple.final_decision,
+    )
+    yield ParserPart(
+        name="study_exp1",
+        help="The gambling study's parser of 6,400 games: stop words anywhere, else a bet.",
+        params=NoParams,
+        make=study.exp1,
+        guesses=True,
+        can_fail=False,
+    )
+    yield ParserPart(
+        name="study_exp0",
+        help="The gambling study's parser of Exp0 and Exp2: the last amount, else $10.",
+        params=NoParams,
+        make=study.exp0,
+        guesses=True,
+    )
+    yield ParserPart(
+        name="study_api",
+        help="The gambling study's parser of API models: bet is looked for before stop.",
+        params=NoParams,
+        make=study.api,
+    )
+    yield ParserPart(
+        name="study_v3",
+        help="The gambling study's parser of 2026: only the exact final line counts.",
+        params=NoParams,
+        make=study.v3,
     )

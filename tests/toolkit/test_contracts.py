@@ -7,7 +7,7 @@ from __future__ import annotations
 import itertools
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field
 from toolkit._plugins.loading import load_parts
 from toolkit.costs import Cost
 from toolkit.errors import DataError
+from toolkit.games import Condition, Environment, Option, Prompt, Reply, Turn
 from toolkit.parts import (
     EnvironmentPart,
     Estimates,
@@ -37,7 +38,7 @@ from toolkit.parts import (
 from toolkit.tables import DATA_TABLES, arrow_schema
 from toolkit.testing.contracts import Broken, check_part
 from toolkit.testing.fakes import SilentReporter, TableInputs, make_samples, make_tables, make_work
-from toolkit.work import Figure, Prompt, Reply, Work
+from toolkit.work import Figure, Work
 
 PARTS = load_parts()
 OURS = [
@@ -250,12 +251,15 @@ def test_costs() -> None:
 @pytest.mark.parametrize(
     ("parse", "message"),
     [
-        (lambda text: Reply(action="stop"), "give a failure, not a default"),
-        (lambda text: Reply(action="bet", amount=float(text)), "it raised ValueError"),
-        (lambda text: None, "it gave NoneType instead of a Reply"),
-        (lambda text: Reply(failure=str(next(COUNTER))), "it answered differently the second time"),
+        (lambda text, prompt: Reply(action="stop"), "give a failure, not a default"),
+        (lambda text, prompt: Reply(action="bet", amount=float(text)), "it raised ValueError"),
+        (lambda text, prompt: None, "it gave NoneType instead of a Reply"),
         (
-            lambda text: (
+            lambda text, prompt: Reply(failure=str(next(COUNTER))),
+            "it answered differently the second time",
+        ),
+        (
+            lambda text, prompt: (
                 Reply(action="bet", amount=float("inf")) if text == "0" else Reply(failure="none")
             ),
             "it gave the amount inf",
@@ -266,40 +270,61 @@ def test_parsers(parse: Callable[[str], Reply], message: str) -> None:
     broken(ParserPart(name="mine", help="x", make=lambda params: parse), message)
 
 
-class Game:
+def test_a_parser_that_cannot_fail_says_so() -> None:
+    def parse(text: str, prompt: Prompt) -> Reply:
+        return Reply(action="stop")
+
+    check_part(
+        ParserPart(name="mine", help="x", make=lambda params: parse, guesses=True, can_fail=False)
+    )
+    broken(
+        ParserPart(
+            name="mine",
+            help="x",
+            make=lambda params: lambda text, prompt: Reply(failure="empty"),
+            can_fail=False,
+        ),
+        "it says can_fail=False and could not read ''",
+    )
+
+
+class Game(Environment):
     """A right game; subclasses break one promise each."""
 
-    def start(self, condition: Mapping[str, Any]) -> Mapping[str, Any]:
+    outcomes = ("stopped",)
+
+    def start(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
         return {"round": 0, "draws": []}
 
     def prompt(self, state: Mapping[str, Any]) -> Prompt:
-        return Prompt(f"round {state['round']}", spans=(("round", 6, 7),))
+        options = (Option("go", "1"), Option("wait", "2"))
+        return Prompt(f"round {state['round']}", spans=(("round", 6, 7),), options=options)
 
-    def step(self, state: Mapping[str, Any], reply: Reply, rng: Any) -> Mapping[str, Any]:
-        return {"round": state["round"] + 1, "draws": [*state["draws"], rng.random()]}
+    def step(self, state: Mapping[str, Any], reply: Reply, rng: Any) -> Turn:
+        return Turn({"round": state["round"] + 1, "draws": [*state["draws"], rng.random()]})
 
     def outcome(self, state: Mapping[str, Any]) -> str | None:
         return "stopped" if state["round"] > 3 else None
 
 
 class Tuples(Game):
-    def start(self, condition: Mapping[str, Any]) -> Mapping[str, Any]:
+    def start(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
         return {"round": 0, "draws": ()}
 
 
 class Changes(Game):
-    def step(self, state: Any, reply: Reply, rng: Any) -> Mapping[str, Any]:
+    def step(self, state: Any, reply: Reply, rng: Any) -> Turn:
         state["draws"].append(1)
-        return {"round": 1, "draws": []}
+        return Turn({"round": 1, "draws": []})
 
 
 class Draws(Game):
-    def step(self, state: Mapping[str, Any], reply: Reply, rng: Any) -> Mapping[str, Any]:
-        return {"round": 1, "draws": [next(COUNTER)]}
+    def step(self, state: Mapping[str, Any], reply: Reply, rng: Any) -> Turn:
+        return Turn({"round": 1, "draws": [next(COUNTER)]})
 
 
 class Starts(Game):
-    def start(self, condition: Mapping[str, Any]) -> Mapping[str, Any]:
+    def start(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
         return {"round": next(COUNTER), "draws": []}
 
 
@@ -308,9 +333,38 @@ class Spans(Game):
         return Prompt("hi", spans=(("all", 0, 3),))
 
 
-class Number(Game):
-    def outcome(self, state: Mapping[str, Any]) -> Any:
-        return 0
+class NoOptions(Game):
+    def prompt(self, state: Mapping[str, Any]) -> Prompt:
+        return Prompt("hi")
+
+
+class EqualKeys(Game):
+    def prompt(self, state: Mapping[str, Any]) -> Prompt:
+        return Prompt("hi", options=(Option("go", "1"), Option("stay", "1")))
+
+
+class Other(Game):
+    def outcome(self, state: Mapping[str, Any]) -> str | None:
+        return "won" if state["round"] else None
+
+
+class Taken(Game):
+    outcomes = ("round_limit",)
+
+
+class Bare(Game):
+    def step(self, state: Mapping[str, Any], reply: Reply, rng: Any) -> Any:
+        return {"round": 1, "draws": []}
+
+
+class Twice(Game):
+    def conditions(self) -> Sequence[Condition]:
+        return [Condition("a"), Condition("a")]
+
+
+class Endless(Game):
+    def numbers(self, state: Mapping[str, Any]) -> Mapping[str, float]:
+        return {"balance": float("inf")}
 
 
 @pytest.mark.parametrize(
@@ -321,7 +375,13 @@ class Number(Game):
         (Draws, "the same state, reply and generator gave another state"),
         (Starts, "two games with the same condition start differently"),
         (Spans, "span 'all' is not a half-open range of its prompt's characters"),
-        (Number, "its outcome is 0; give a text, or None to go on"),
+        (NoOptions, "its prompt offers no options"),
+        (EqualKeys, "two options of a prompt have the same key"),
+        (Other, "its outcome is 'won'; give one of its `outcomes`, or None to go on"),
+        (Taken, "is one that the playing stage gives"),
+        (Bare, "step gave dict instead of a Turn"),
+        (Twice, "two conditions have the same id"),
+        (Endless, "its numbers are not finite floats"),
     ],
 )
 def test_environments(game: type[Game], message: str) -> None:
@@ -329,10 +389,7 @@ def test_environments(game: type[Game], message: str) -> None:
 
 
 def test_a_right_environment() -> None:
-    check_part(
-        EnvironmentPart(name="mine", help="x", make=lambda params: Game()),
-        replies=[Reply(action="bet")] * 5,
-    )
+    check_part(EnvironmentPart(name="mine", help="x", make=lambda params: Game()))
 
 
 # --- what leaves the toolkit ----------------------------------------------------------------------

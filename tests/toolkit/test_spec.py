@@ -224,9 +224,16 @@ class Welch(Params):
 
 def params_of(text: str, params: type[Params] = Welch) -> Params:
     loaded = load_spec(GOOD, sets=[f"stages.groups.with={text}"])
-    return validate_params(
-        loaded, params, loaded.spec.stages[1].with_, ("stages", 1, "with"), "compare.welch"
-    )
+    given = loaded.spec.stages[1].with_
+    at = ("stages", 1, "with")
+    return validate_params(loaded, params, given, at, "compare.welch", NoParts())
+
+
+class NoParts:
+    """Params that name no parts look none up."""
+
+    def get(self, kind: str, name: str) -> Any:
+        raise AssertionError(f"{kind} {name} was looked up")
 
 
 @pytest.mark.parametrize(
@@ -397,7 +404,9 @@ def test_a_number_is_written_as_a_number_everywhere(tmp_path: Path, text: str) -
     path.write_text(f"version: 1\nname: a\nmodel: {{uses: x, with: {values}}}")
     loaded = load_spec(path)
     with pytest.raises(SpecError) as caught:
-        validate_params(loaded, Sizes, loaded.spec.model.with_, ("model", "with"), "part x")
+        validate_params(
+            loaded, Sizes, loaded.spec.model.with_, ("model", "with"), "part x", NoParts()
+        )
     lines = str(caught.value).split("\n")
     assert [line.split(": ")[1] for line in lines] == ["model.with.size", "model.with.share"]
     with pytest.raises(SpecError, match="seed"):

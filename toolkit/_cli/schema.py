@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 
 PLACES = {"model": "model", "saes": "sae", "samples": "source"}
 """Which kind of part each key of a spec takes."""
+USED = ("environment", "parser")
+"""Kinds of parts that the params of other parts name."""
+
+
+_USED_CLASSES = {f"Used{kind.capitalize()}": kind for kind in USED}
+"""The classes of `toolkit.parts` that refer to them."""
 
 
 @click.command("schema")
@@ -79,6 +85,10 @@ def spec_schema(parts: Parts) -> dict[str, Any]:
     schema["properties"]["executors"]["properties"] = {
         part.name: _params(part, definitions, partial=True) for part in parts.of("executor")
     }
+    for kind in USED:
+        definitions[f"{kind}_part"] = _with_parts(
+            general, parts.of(kind), definitions, leave_out=_foreign_keys(kind)
+        )
     definitions.pop("PartRef")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
@@ -121,7 +131,10 @@ def _params(part: Part, definitions: dict[str, Any], *, partial: bool = False) -
     """
     prefix = f"{part.kind}.{part.name}."
     made = part.params.model_json_schema(by_alias=True, ref_template=f"#/$defs/{prefix}{{model}}")
-    definitions.update({f"{prefix}{name}": value for name, value in made.pop("$defs", {}).items()})
+    for name, value in made.pop("$defs", {}).items():
+        used = _USED_CLASSES.get(name)
+        refers = {"$ref": f"#/$defs/{used}_part"} if used else value
+        definitions[f"{prefix}{name}"] = refers
     if "$ref" in made:  # a recursive model refers to itself
         return made
     return {key: value for key, value in made.items() if not (partial and key == "required")}

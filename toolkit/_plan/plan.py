@@ -236,7 +236,7 @@ def _add_source(
     loaded, spec = resolved.loaded, resolved.loaded.spec
     part = part_at(loaded, parts, "source", at, ref.uses)
     params = validate_params(
-        loaded, part.params, ref.with_, (*at, "with"), f"source part '{part.name}'"
+        loaded, part.params, ref.with_, (*at, "with"), f"source part '{part.name}'", parts
     )
     before = _drawn_from(resolved, parts, at, ref)
     into.update({stage.id: stage for stage in before})
@@ -292,12 +292,13 @@ def _stage(
     loaded, spec, at = resolved.loaded, resolved.loaded.spec, ("stages", number)
     part = part_at(loaded, parts, "stage", at, stage.uses)
     params = validate_params(
-        loaded, part.params, stage.with_, (*at, "with"), f"stage part '{part.name}'"
+        loaded, part.params, stage.with_, (*at, "with"), f"stage part '{part.name}'", parts
     )
     named = f"{stage.id}.{SAMPLES}" if stage.samples else SAMPLES
     model = _loadable(resolved, "model", at, part.uses_model, stage.id)
     saes = _loadable(resolved, "saes", at, part.uses_saes, stage.id)
     _check_fit(loaded, at, model, saes)
+    _check_params(loaded, at, part, params, model)
     source = (
         (named,) if named in sources and set(part.reads) & set(sources[named].part.writes) else ()
     )
@@ -351,6 +352,20 @@ def _check_fit(
             f"{model.identity.name} has the layers 0 to {has['layers'] - 1}. Leave it out with "
             "saes.with.layers, or name the model that it belongs to."
         )
+
+
+def _check_params(
+    loaded: LoadedSpec,
+    at: SpecPath,
+    part: StagePart,
+    params: BaseModel,
+    model: Loadable[ModelPart] | None,
+) -> None:
+    """Refuse what the part itself says cannot work on this model."""
+    facts = model.identity.facts if model else {}
+    problem = part.check(params, facts) if part.check else None
+    if problem:
+        raise SpecError(f"{loaded.where((*at, 'with'))}: {'.'.join(map(str, at))}.with: {problem}")
 
 
 def _limit(spec: Spec) -> int | None:
@@ -478,7 +493,7 @@ def _sinks(loaded: LoadedSpec, parts: Parts) -> list[Sink]:
         at: SpecPath = ("sinks", number)
         part = part_at(loaded, parts, "sink", at, ref.uses)
         params = validate_params(
-            loaded, part.params, ref.with_, (*at, "with"), f"sink part '{part.name}'"
+            loaded, part.params, ref.with_, (*at, "with"), f"sink part '{part.name}'", parts
         )
         sinks.append(Sink(ref.name or f"{ref.uses}-{number}", part, params))
     return sinks
@@ -505,7 +520,7 @@ def _executors(loaded: LoadedSpec, parts: Parts, stages: Sequence[Stage]) -> dic
         assert isinstance(part, ExecutorPart)
         given = loaded.spec.executors.get(name, {})
         at = ("executors", name)
-        params = validate_params(loaded, part.params, given, at, f"executor '{name}'")
+        params = validate_params(loaded, part.params, given, at, f"executor '{name}'", parts)
         executors[name] = Executor(part, params)
     return executors
 

@@ -99,7 +99,7 @@ def _loadable(
 ) -> Loadable[Any]:
     part: ModelPart | SaePart = part_at(loaded, parts, kind, at, ref.uses)
     params = validate_params(
-        loaded, part.params, ref.with_, (*at, "with"), f"{kind} part '{part.name}'"
+        loaded, part.params, ref.with_, (*at, "with"), f"{kind} part '{part.name}'", parts
     )
     with _placed_errors(loaded, at, ref):
         identity = _without_secrets(part.identify(params), loaded.secrets)
@@ -167,7 +167,7 @@ def _files(loaded: LoadedSpec, parts: Parts, at: SpecPath, ref: PartRef) -> Iden
     if part.identify is None:
         return None
     params = validate_params(
-        loaded, part.params, ref.with_, (*at, "with"), f"source part '{part.name}'"
+        loaded, part.params, ref.with_, (*at, "with"), f"source part '{part.name}'", parts
     )
     with _placed_errors(loaded, at, ref):
         return _without_secrets(part.identify(params, loaded.path.parent), loaded.secrets)

@@ -19,6 +19,7 @@ from toolkit.errors import BadInput, choices, nearest
 _SPEC = "version: 1\nname: $name\n"
 _TOY_SAMPLES = "samples: {uses: count, with: {n: 8}}\n"
 _TOY_PARTS = "model: {uses: toy}\nsaes: {uses: toy}\n"
+_LAB_MODEL = 'model: {uses: huggingface, with: {path: "package:toolkit_lab/files/model"}}\n'
 _EXTRACT = "stages:\n  - {id: features, uses: extract.hash}\n"
 
 EXAMPLES: Mapping[str, str] = MappingProxyType(
@@ -27,6 +28,15 @@ EXAMPLES: Mapping[str, str] = MappingProxyType(
         "extract": _SPEC + _TOY_SAMPLES + "stages:\n  - {id: own, uses: $part}\n",
         "trace": _SPEC + _TOY_SAMPLES + "stages:\n  - {id: own, uses: $part}\n",
         "play": _SPEC + "stages:\n  - {id: own, uses: $part}\n",
+        "environment": _SPEC
+        + _LAB_MODEL
+        + "stages:\n  - {id: play, uses: play.games, with: {game: {uses: $part}, reps: 4}}\n",
+        "parser": _SPEC + _LAB_MODEL + "stages:\n  - id: play\n    uses: play.games\n    with:\n"
+        "      game: {uses: slot_machine, with: {components: [G]}}\n"
+        "      parser: {uses: $part}\n",
+        "measure": _SPEC + _LAB_MODEL + "stages:\n  - id: play\n    uses: play.games\n"
+        "    with: {game: {uses: slot_machine, with: {components: [G]}}, reps: 4}\n"
+        "  - {id: own, uses: $part, needs: [play]}\n",
         "compare": _SPEC
         + _TOY_PARTS
         + _TOY_SAMPLES

@@ -18,6 +18,7 @@ from toolkit._run.workers import Inbox, WorkerPool, worker_requests
 from toolkit.errors import BadInput
 from toolkit.executors import WorkerLimits, WorkerRequest
 from toolkit.gpus import Gpu, choose_gpus, installed_gpus
+from toolkit.secrets import Secrets
 
 if TYPE_CHECKING:
     from toolkit._plan.plan import Executor, Plan, Stage
@@ -85,7 +86,7 @@ def make_pools(plan: Plan, parts: Parts, options: RunOptions) -> Pools:
     for name in names:
         executor = plan.executors[name]
         stages = [stage for stage in plan.stages if stage.on == name]
-        template = _template(executor, stages, options)
+        template = _template(executor, stages, options, plan.secrets)
         gpus = _gpus(executor, options)
         workers = executor.part.workers(executor.params)
         plans[name] = PoolPlan(executor, worker_requests(template, gpus, workers))
@@ -102,7 +103,9 @@ def in_folder(request: WorkerRequest, folder: Path) -> WorkerRequest:
     )
 
 
-def _template(executor: Executor, stages: Sequence[Stage], options: RunOptions) -> WorkerRequest:
+def _template(
+    executor: Executor, stages: Sequence[Stage], options: RunOptions, secrets: Secrets
+) -> WorkerRequest:
     return WorkerRequest(
         name=executor.part.name,
         folder=Path("workers"),
@@ -113,6 +116,7 @@ def _template(executor: Executor, stages: Sequence[Stage], options: RunOptions) 
         model_cache=hub.cache_folder(),
         network=any(map(_may_download, stages)),
         limits=executor.part.limits(executor.params) or WorkerLimits(),
+        secrets=secrets.values,
     )
 
 

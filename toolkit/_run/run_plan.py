@@ -120,6 +120,7 @@ def _carry_out(scheduler: Scheduler) -> RunResult:
             committer.record_state("interrupted", str(stopped), steps, wait=False)
         raise stopped from None
     except (ToolkitError, OSError) as error:
+        error.args = tuple(plan.secrets.hide_in(error.args))
         _record_failure(scheduler, error)
         raise
     if scheduler.computed or not was_done:

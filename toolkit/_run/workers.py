@@ -74,7 +74,8 @@ class WorkerPool:
     def _start(self, request: WorkerRequest) -> WorkerSlot:
         worker = self._executor.start(self._params, request)
         slot = WorkerSlot(worker, request, self)
-        worker.send({"type": "open", "plugins": [str(path) for path in request.plugins]})
+        plugins = [str(path) for path in request.plugins]
+        worker.send({"type": "open", "plugins": plugins, "secrets": dict(request.secrets)})
         slot.listener = threading.Thread(target=self._listen, args=(slot,), daemon=True)
         slot.listener.start()
         return slot

@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails
 
 from toolkit._spec.yaml import At, Node, plain
 from toolkit.errors import SpecError, nearest
+from toolkit.parts import UsedPart
 
 Checked = TypeVar("Checked", bound=BaseModel)
 
@@ -42,7 +43,8 @@ def checked(
         problems = _problems(
             [(item["loc"], item) for item in error.errors(include_url=False)], values, ()
         )
-        lines = dict.fromkeys(_line(model, root, at, problem, subject) for problem in problems)
+        keys = _Keys(model, values, context)
+        lines = dict.fromkeys(_line(keys, root, at, problem, subject) for problem in problems)
         raise SpecError("\n".join(lines)) from None
     if conversions := [_converted_line(root, *pair) for pair in _converted(found, root, at)]:
         raise SpecError("\n".join(conversions))
@@ -113,18 +115,18 @@ def _value(value: Any, path: At) -> Any:
     return value
 
 
-def _line(model: type[BaseModel], root: Node, at: At, problem: _Problem, subject: str) -> str:
+def _line(keys: _Keys, root: Node, at: At, problem: _Problem, subject: str) -> str:
     full = (*at, *problem.path)
     key, kind = (problem.path or ("",))[-1], problem.items[0]["type"]
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
-        allowed = _keys(model, problem.path[:-1])
+        allowed = keys.allowed(problem.path[:-1])
         owner = f" for {subject}" if len(problem.path) == 1 else ""
         text = (
             f"unknown key '{key}'{owner}; allowed: "
             f"{', '.join(allowed) or 'none'}.{nearest(str(key), allowed)}"
         )
     elif kind == "missing":
-        help = _keys(model, problem.path[:-1]).get(str(key), "")
+        help = keys.allowed(problem.path[:-1]).get(str(key), "")
         owner = subject if len(problem.path) == 1 else dotted(full[:-1])
         text = f"missing; {owner} needs '{key}'{f' ({help})' if help else ''}."
     elif all(item["type"] == "value_error" for item in problem.items):
@@ -271,19 +273,31 @@ def _converted_line(root: Node, at: At, found: Any) -> str:
 # --- which keys a model allows --------------------------------------------------------------------
 
 
-def _keys(model: type[BaseModel], path: At) -> dict[str, str]:
-    """The keys allowed at a path inside a model, with their help; for a union, those of all
-    choices.
-    """
-    kinds: list[Any] = [model]
-    for key in path:
-        kinds = [child for kind in _flat(kinds) for child in _children(kind, key)]
-    return {name: help for kind in _flat(kinds) for name, (_, help) in _fields(kind).items()}
+@dataclass(frozen=True)
+class _Keys:
+    """The keys that a model allows, given the values: what follows `with` depends on `uses`."""
 
+    model: type[BaseModel]
+    values: Any
+    context: Mapping[str, Any]
 
-def _children(kind: Any, key: str | int) -> list[Any]:
-    fields = _fields(kind)
-    return [fields[str(key)][0]] if str(key) in fields else list(typing.get_args(kind))
+    def allowed(self, path: At) -> dict[str, str]:
+        """The keys allowed at a path, with their help; for a union, those of all choices."""
+        kinds: list[Any] = [self.model]
+        value = self.values
+        for key in path:
+            kinds = [child for kind in _flat(kinds) for child in self._children(kind, key, value)]
+            inside = isinstance(value, Mapping) and key in value
+            listed = isinstance(value, list | tuple) and isinstance(key, int) and key < len(value)
+            value = value[key] if inside or listed else None
+        return {name: help for kind in _flat(kinds) for name, (_, help) in _fields(kind).items()}
+
+    def _children(self, kind: Any, key: str | int, value: Any) -> list[Any]:
+        if key == "with" and isinstance(kind, type) and issubclass(kind, UsedPart):
+            name = value.get("uses") if isinstance(value, Mapping) else None
+            return [self.context["parts"].get(kind.kind, name).params]
+        fields = _fields(kind)
+        return [fields[str(key)][0]] if str(key) in fields else list(typing.get_args(kind))
 
 
 def _flat(kinds: Sequence[Any]) -> Iterator[Any]:

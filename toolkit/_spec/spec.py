@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
@@ -43,6 +43,14 @@ def _absolute(value: Path, info: ValidationInfo) -> Path:
 
 
 Whole = Annotated[int, BeforeValidator(_whole)]
+
+
+class PartLookup(Protocol):
+    """All installed parts, as far as params need them."""
+
+    def get(self, kind: str, name: str) -> Any:
+        """The part of that kind and name, or BadInput."""
+        ...
 
 
 class _Model(BaseModel):
@@ -213,12 +221,18 @@ def _load(
 
 
 def validate_params(
-    loaded: LoadedSpec, params_model: type[Checked], values: Mapping[str, Any], at: At, subject: str
+    loaded: LoadedSpec,
+    params_model: type[Checked],
+    values: Mapping[str, Any],
+    at: At,
+    subject: str,
+    parts: PartLookup,
 ) -> Checked:
     """`values` (found at `at`) as `params_model`, or one SpecError naming `subject`. The context
-    has the spec's `folder`.
+    has the spec's `folder`, and the `parts` that params may name.
     """
-    return checked(params_model, loaded.root, at, values, {"folder": loaded.path.parent}, subject)
+    context = {"folder": loaded.path.parent, "parts": parts}
+    return checked(params_model, loaded.root, at, values, context, subject)
 
 
 # --- what pydantic cannot see: relations between entries ------------------------------------------

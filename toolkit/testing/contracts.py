@@ -27,9 +27,10 @@ import numpy as np
 import pyarrow as pa
 from pydantic import ValidationError
 
-from toolkit._plugins.loading import problem_of
+from toolkit._plugins.loading import load_parts, problem_of
 from toolkit.costs import Cost, Workload
 from toolkit.executors import WorkerLimits, WorkerRequest
+from toolkit.games import HOST_OUTCOMES, Environment, Option, Prompt, Reply, State, Turn
 from toolkit.hub import Download
 from toolkit.parts import (
     EnvironmentPart,
@@ -46,7 +47,8 @@ from toolkit.parts import (
 )
 from toolkit.tables import arrow_schema, table
 from toolkit.testing.fakes import TableInputs, make_tables, make_work
-from toolkit.work import Environment, Figure, Inputs, Prompt, Reply, SinkWork, Work
+from toolkit.testing.judging import EXAMPLE
+from toolkit.work import Figure, Inputs, SinkWork, Work
 
 if TYPE_CHECKING:
     pass
@@ -76,12 +78,9 @@ def check_part(
     *,
     params: Mapping[str, Any] | None = None,
     work: Work | None = None,
-    replies: Sequence[Reply] = (),
-    condition: Mapping[str, Any] | None = None,
     tolerance: float = 0.0,
 ) -> None:
-    """Check any part. `params` as in a spec; `work` for sources and stages; `replies` and
-    `condition` for environments.
+    """Check any part. `params` as in a spec; `work` for sources and stages.
 
     `tolerance` is relative, for stages that compute on a device whose sums depend on the batch.
     """
@@ -97,7 +96,7 @@ def check_part(
                 part, done or make_work(given, make_tables(part.reads)), tolerance=tolerance
             )
         case EnvironmentPart():
-            check_environment(part, given, replies=replies, condition=condition or {})
+            check_environment(part, given)
         case ParserPart():
             check_parser(part, given)
         case SinkPart():
@@ -140,9 +139,11 @@ def check_params(part: Part, params: Mapping[str, Any]) -> Any:
     for name, field in part.params.model_fields.items():
         _must(field.description, part, f"params field '{name}' has no description")
     json.dumps(part.params.model_json_schema())
-    given = part.params.model_validate(dict(params))
+    context = {"parts": load_parts()}
+    given = part.params.model_validate(dict(params), context=context)
+    written = json.loads(given.model_dump_json(by_alias=True))
     try:
-        again = part.params.model_validate(json.loads(given.model_dump_json(by_alias=True)))
+        again = part.params.model_validate(written, context=context)
     except ValidationError as error:
         raise Broken(
             f"{part.kind} part '{part.name}': its params do not survive JSON: {error}"
@@ -375,11 +376,13 @@ def _close(left: Any, right: Any, tolerance: float) -> bool:
 
 
 def check_parser(part: ParserPart, params: Any) -> None:
-    """It never raises, whatever the text; text without an action is a failure, never a default."""
+    """It never raises, whatever the text; and text without an action is a failure, never a default,
+    unless the part says that it guesses.
+    """
     parse = part.make(params)
     for text in (*NONSENSE, *NUMBERS):
         try:
-            reply, again = parse(text), parse(text)
+            reply, repeated = parse(text, EXAMPLE), parse(text, EXAMPLE)
         except Exception as error:
             raise Broken(
                 f"{part.kind} part '{part.name}': it raised {error!r} on {text[:20]!r}"
@@ -389,8 +392,8 @@ def check_parser(part: ParserPart, params: Any) -> None:
             part,
             f"it gave {type(reply).__name__} instead of a Reply on {text[:20]!r}",
         )
-        _must(reply == again, part, f"it answered differently the second time on {text[:20]!r}")
-        if text in NONSENSE:
+        _must(reply == repeated, part, f"it answered differently the second time on {text[:20]!r}")
+        if text in NONSENSE and not part.guesses:
             _must(
                 reply.failure,
                 part,
@@ -398,48 +401,79 @@ def check_parser(part: ParserPart, params: Any) -> None:
                 "default",
             )
         _must(
+            reply.failure is None or part.can_fail,
+            part,
+            f"it says can_fail=False and could not read {text[:20]!r}",
+        )
+        _must(
             reply.amount is None or math.isfinite(reply.amount),
             part,
             f"it gave the amount {reply.amount} on {text[:20]!r}",
         )
 
 
-def check_environment(
-    part: EnvironmentPart,
-    params: Any,
-    *,
-    replies: Sequence[Reply] = (),
-    condition: Mapping[str, Any] | None = None,
-) -> None:
-    """A game goes on from its state written as JSON, changes no state it was given, and repeats
-    with the same generator.
+CHECKED_CONDITIONS, CHECKED_ROUNDS = 8, 12
+
+
+def check_environment(part: EnvironmentPart, params: Any) -> None:
+    """Its conditions have names of their own; a game goes on from its state written as JSON,
+    changes no state it was given, repeats with the same generator, and takes every option that a
+    prompt offers.
     """
     game = part.make(params)
-    state = game.start(condition or {})
+    conditions = game.conditions()
+    _must(conditions, part, "it has no conditions")
+    names = [condition.id for condition in conditions]
+    _must(len(set(names)) == len(names), part, "two conditions have the same id")
+    _must(game.outcomes, part, "it names no outcomes")
+    clash = sorted(set(game.outcomes) & set(HOST_OUTCOMES))
+    _must(not clash, part, f"its outcome {clash} is one that the playing stage gives")
+    for condition in conditions[:CHECKED_CONDITIONS]:
+        _must(
+            _json(condition.settings) == dict(condition.settings),
+            part,
+            f"the settings of condition '{condition.id}' are not plain JSON data",
+        )
+        for first in range(2):
+            _play_through(part, game, condition.settings, first)
+
+
+def _play_through(
+    part: EnvironmentPart, game: Environment, settings: Mapping[str, Any], first: int
+) -> None:
+    """One game that takes the options in turn, from the `first` on."""
+    state = game.start(settings)
     _must(
-        _json(state) == _json(game.start(condition or {})),
+        _json(state) == _json(game.start(settings)),
         part,
         "two games with the same condition start differently",
     )
-    for turn, reply in enumerate((Reply(failure="unreadable"), *replies)):
+    for turn in range(CHECKED_ROUNDS):
         _must(
             _json(state) == dict(state),
             part,
             "its state is not plain JSON data (lists for tuples, text for keys)",
         )
-        _check_prompt(part, game, state)
+        prompt = _checked_prompt(part, game, state)
+        numbers = game.numbers(state)
+        _must(
+            all(isinstance(value, float) and math.isfinite(value) for value in numbers.values()),
+            part,
+            f"its numbers are not finite floats: {numbers}",
+        )
+        option = prompt.options[(first + turn) % len(prompt.options)]
+        state = _stepped(part, game, state, Reply(option.action, option.high), turn)
         outcome = game.outcome(state)
         _must(
-            outcome is None or isinstance(outcome, str),
+            outcome is None or outcome in game.outcomes,
             part,
-            f"its outcome is {outcome!r}; give a text, or None to go on",
+            f"its outcome is {outcome!r}; give one of its `outcomes`, or None to go on",
         )
         if outcome is not None:
             return
-        state = _stepped(part, game, state, reply, turn)
 
 
-def _check_prompt(part: Part, game: Environment, state: Mapping[str, Any]) -> None:
+def _checked_prompt(part: Part, game: Environment, state: State) -> Prompt:
     prompt = game.prompt(state)
     _must(
         isinstance(prompt, Prompt) and prompt == game.prompt(_json(state)),
@@ -452,19 +486,30 @@ def _check_prompt(part: Part, game: Environment, state: Mapping[str, Any]) -> No
             part,
             f"span '{name}' is not a half-open range of its prompt's characters",
         )
+    _must(prompt.options, part, "its prompt offers no options, so that no reply could be read")
+    for option in prompt.options:
+        _must(
+            isinstance(option, Option) and (option.key or option.words),
+            part,
+            f"option '{option.action}' has neither a key nor words, so that no reply can name it",
+        )
+    keys = [option.key for option in prompt.options if option.key]
+    _must(len(set(keys)) == len(keys), part, "two options of a prompt have the same key")
+    return prompt
 
 
-def _stepped(
-    part: Part, game: Environment, state: Mapping[str, Any], reply: Reply, turn: int
-) -> Mapping[str, Any]:
+def _stepped(part: Part, game: Environment, state: State, reply: Reply, turn: int) -> State:
     kept = copy.deepcopy(dict(state))
     after = game.step(state, reply, np.random.default_rng(turn))
-    _must(dict(state) == kept, part, "step changes the state that it was given; make a new one")
-    again = game.step(_json(state), reply, np.random.default_rng(turn))
     _must(
-        dict(after) == dict(again), part, "the same state, reply and generator gave another state"
+        isinstance(after, Turn),
+        part,
+        f"step gave {type(after).__name__} instead of a Turn",
     )
-    return after
+    _must(dict(state) == kept, part, "step changes the state that it was given; make a new one")
+    repeated = game.step(_json(state), reply, np.random.default_rng(turn))
+    _must(after == repeated, part, "the same state, reply and generator gave another state")
+    return after.state
 
 
 def _json(value: Mapping[str, Any]) -> Any:

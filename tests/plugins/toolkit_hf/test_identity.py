@@ -5,6 +5,7 @@ unusable file.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from pydantic import ValidationError
 from safetensors.numpy import load_file, save_file
 
 from toolkit.errors import BadInput
+from toolkit.families import Family
 from toolkit.hub import Snapshot
 from toolkit.parts import Identity
 from toolkit.testing.contracts import check_part
@@ -192,11 +194,96 @@ def test_a_folder_without_a_config(copied: Path) -> None:
 
 def test_a_folder_without_weights(copied: Path) -> None:
     (copied / "model.safetensors").unlink()
-    assert (
-        refused(copied) == f"{copied} has no model*.safetensors. Convert the weights to "
-        f"safetensors, "
-        f"or "
-        f"copy them there."
+    assert refused(copied) == (
+        f"{copied} has no model.safetensors and no model.safetensors.index.json. Convert the "
+        "weights to safetensors, or copy them there."
+    )
+
+
+def test_other_weights_are_not_loaded_instead(copied: Path) -> None:
+    """transformers would load the pickle, which no digest has seen."""
+    (copied / "model.safetensors").rename(copied / "model_x.safetensors")
+    (copied / "pytorch_model.bin").write_bytes(b"a pickle")
+    said = refused(copied)
+    assert "model_x.safetensors, pytorch_model.bin are not opened. Convert the weights" in said
+    with pytest.raises(BadInput, match="are not opened"):
+        load(HuggingFace(path=str(copied), device="cpu"), SilentReporter())
+
+
+def test_a_pickle_beside_the_weights_is_not_read(copied: Path) -> None:
+    before = identity(copied)
+    (copied / "pytorch_model.bin").write_bytes(b"a pickle")
+    assert identity(copied) == before
+    assert load(HuggingFace(path=str(copied), device="cpu"), SilentReporter()).layers
+
+
+def test_weights_of_two_kinds(copied: Path) -> None:
+    (copied / "model.safetensors.index.json").write_text('{"weight_map": {}}')
+    assert refused(copied) == (
+        f"{copied} holds both model.safetensors and model.safetensors.index.json: which weights "
+        "are meant is not known. Remove one."
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["../other.safetensors", "/tmp/x.safetensors", "x.bin", "a/b.safetensors", ""]
+)
+def test_an_index_that_leads_elsewhere(copied: Path, name: str) -> None:
+    (copied / "model.safetensors").unlink()
+    index = copied / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": name}}))
+    assert refused(copied) == (
+        f"{index} names {name!r}, which is not a safetensors file of the folder itself."
+    )
+
+
+@pytest.mark.parametrize("known", [{}, {"weight_map": []}, {"weight_map": {"a": 1}}])
+def test_an_index_without_names(copied: Path, known: Any) -> None:
+    (copied / "model.safetensors").unlink()
+    index = copied / "model.safetensors.index.json"
+    index.write_text(json.dumps(known))
+    assert refused(copied) == f"{index} has no weight_map of file names. Copy it again."
+
+
+def test_an_adapter_or_another_file_of_weights(copied: Path, config: Callable[..., None]) -> None:
+    (copied / "adapter_config.json").write_text("{}")
+    assert "would load the adapter and its base model from elsewhere" in refused(copied)
+    (copied / "adapter_config.json").unlink()
+    config(transformers_weights="model_x.safetensors")
+    assert "transformers_weights is 'model_x.safetensors'; weights are read" in refused(copied)
+
+
+def test_weights_that_are_a_pipe(copied: Path) -> None:
+    (copied / "model.safetensors").unlink()
+    os.mkfifo(copied / "model.safetensors")
+    assert "is a named pipe, not a file" in refused(copied)
+
+
+def test_code_of_a_repository_is_never_run(
+    copied: Path, config: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nobody is asked whether it may be."""
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked"))
+    names = {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"}
+    config(model_type="own", auto_map=names)
+    (copied / "code.py").write_text("raise SystemExit('run')")
+    family = Family(blocks="b", embedding="e", norm="n", attention="a", attention_end="o", mlp="m")
+    for params in ({}, {"family": family}):
+        with pytest.raises(BadInput) as caught:
+            identity(copied, **params)
+        assert "auto_map asks to run the code of the model's repository" in str(caught.value)
+
+
+def test_code_of_a_tokeniser_is_never_run(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked"))
+    known = {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["code.Own", None]}}
+    (copied / "tokenizer_config.json").write_text(json.dumps(known))
+    (copied / "code.py").write_text("raise SystemExit('run')")
+    with pytest.raises(BadInput) as caught:
+        load(HuggingFace(path=str(copied), device="cpu"), SilentReporter())
+    assert str(caught.value).startswith(
+        f"{copied}: transformers does not load it: it asks to run code of the model's repository, "
+        "which is never run. Save the tokeniser and config in transformers' own classes"
     )
 
 

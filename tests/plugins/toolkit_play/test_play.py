@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,20 +16,18 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
+from toolkit._plugins.loading import load_parts
 from toolkit.errors import DataError
 from toolkit.models import Encoded, Model
 from toolkit.parts import Identity, SourcePart, StagePart
-from toolkit.sessions import Generated
+from toolkit.sessions import Generated, Session
 from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import SilentReporter, TableInputs, make_work
 from toolkit.work import Work
-from toolkit_play import toolkit_parts
-from toolkit_play._play import Play, choose, conditions, count_games
 
-PLAY, GAMES = (
-    next(part for part in toolkit_parts() if part.name == name) for name in ("play.games", "games")
-)
+PARTS = load_parts()
+PLAY, GAMES = PARTS.get("stage", "play.games"), PARTS.get("source", "games")
 assert isinstance(PLAY, StagePart)
 assert isinstance(GAMES, SourcePart)
 
@@ -39,6 +37,7 @@ LADDER = {f"1) Bet ${bet}\n": 0.2 for bet in (5, 10, 50, 100)} | {
     "hm\n": 0.06,
     "1) Bet $1": 0.04,
 }
+UNSURE = {"1) Bet $10\n": 0.8, "2) Stop\n": 0.1, "hm\n": 0.06, "1) Bet $1": 0.04}
 CAREFUL = {"1) Bet $10\n": 0.9, "2) Stop\n": 0.1}
 CORRECTED = {f"Why not.\nFinal Decision: Bet ${bet}": 0.3 for bet in (5, 20, 60)} | {
     "Enough.\nFinal Decision: Stop": 0.1
@@ -49,16 +48,24 @@ Policy = Callable[[str], Mapping[str, float]]
 
 class Talker(Model):
     """Answers a prompt with one of a few replies; the policy gives their chances. A character is a
-    token, BOS is token 1.
+    token, BOS is token 1. `slots`: how many replies are under way at a time; `backwards`: the last
+    to join answers first.
     """
 
     identity = Identity(name="talker", revision="1", digest="1")
     layers, width, context = 1, 4, 2000
 
-    def __init__(self, policy: Policy | None = None, *, trims: bool = False) -> None:
-        self.policy = policy or (lambda prompt: LADDER)
-        self.trims = trims
-        self.asked: list[tuple[int, int, str | None]] = []
+    def __init__(
+        self,
+        policy: Policy | None = None,
+        *,
+        trims: bool = False,
+        slots: int = 1000,
+        backwards: bool = False,
+    ) -> None:
+        self.policy = policy or (lambda prompt: LADDER if "choose $" in prompt else UNSURE)
+        self.trims, self.slots, self.backwards = trims, slots, backwards
+        self.asked: list[dict[str, Any]] = []
 
     def encode(self, text: str, *, chat: bool = False) -> Encoded:
         shown = BOS + HEADER + (text.rstrip() if self.trims else text) + FOOTER if chat else text
@@ -76,31 +83,45 @@ class Talker(Model):
     def unembed(self, states: Any) -> Any:
         raise NotImplementedError
 
-    def generate(
-        self,
-        batch: Any,
-        draw: Any = None,
-        *,
-        max_tokens: int,
-        temperature: float = 1.0,
-        until: Any = None,
-        edits: Any = (),
-        budget: Any = None,
-    ) -> list[Generated]:
-        self.asked.append((len(batch), max_tokens, until))
+    def session(self, budget: int | None = None) -> Session:
+        return Talk(self, budget)
 
-        def drawn(row: int, count: int, shares: Any) -> int:
-            return choose(shares, draw(row, count), temperature)
 
-        return [
-            self._reply(self.policy(self.decode(ids)), drawn, row) for row, ids in enumerate(batch)
-        ]
+class Talk(Session):
+    """The replies of a talker, a few at a time."""
 
-    def _reply(self, chances: Mapping[str, float], draw: Any, row: int) -> Generated:
-        at = draw(row, 0, np.array(list(chances.values())))
-        text = list(chances)[at]
+    model: Talker
+
+    def run(self) -> Iterator[Generated]:
+        while self._waiting:
+            joined = [
+                self._waiting.popleft() for _ in range(min(self.model.slots, len(self._waiting)))
+            ]
+            for request in reversed(joined) if self.model.backwards else joined:
+                how = {
+                    "tokens": request.max_tokens,
+                    "least": request.min_tokens,
+                    "until": request.until,
+                    "temperature": request.temperature,
+                }
+                self.model.asked.append(how)
+                yield self._reply(request)
+
+    def _reply(self, request: Any) -> Generated:
+        chances = self.model.policy(self.model.decode(request.ids))
+        summed = np.cumsum(list(chances.values()))
+        place = int(np.searchsorted(summed, request.draw(0) * summed[-1], side="right"))
+        text = list(chances)[place]
         finish = "until" if text.endswith("\n") else "length" if text == "1) Bet $1" else "stop"
-        return Generated((at, draw(row, 1, np.array([0.5, 0.5]))), text, finish)
+        ids = tuple(10 + ord(character) for character in text)
+        return Generated(ids, text, finish, int(request.draw(1) < 0.01), request.id)
+
+
+def params(**given: Any) -> Any:
+    """Params of the stage; what does not belong to it belongs to the slot machine."""
+    own = {name: given.pop(name) for name in list(given) if name in PLAY.params.model_fields}
+    game = own.pop("game", {"uses": "slot_machine", "with": given})
+    return PLAY.params.model_validate({"game": game, **own}, context={"parts": PARTS})
 
 
 def play(
@@ -108,109 +129,121 @@ def play(
     *,
     units: tuple[int, int] | None = None,
     seed: int = 0,
-    **params: Any,
+    report: SilentReporter | None = None,
+    **given: Any,
 ) -> dict[str, pa.Table]:
-    work = make_work(Play.model_validate(params), seed=seed, model=model or Talker())
-    return dict(PLAY.run(replace(work, units=units)))
+    work = make_work(params(**given), seed=seed, model=model or Talker())
+    work = replace(work, units=units, report=report or work.report)
+    return dict(PLAY.run(work))
 
 
 def rows(tables: Mapping[str, pa.Table], name: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = tables[name].to_pylist()
-    return found
+    """The rows of a table in the order of its key."""
+    read: list[dict[str, Any]] = tables[name].to_pylist()
+    if name not in ("games", "rounds"):
+        return read
+    return sorted(read, key=lambda row: (row["game"], row.get("round", 0), row.get("attempt", 0)))
 
 
 def by_game(tables: Mapping[str, pa.Table]) -> dict[str, list[dict[str, Any]]]:
-    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    grouped: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows(tables, "rounds"):
-        found[row["game"]].append(row)
-    return found
+        grouped[row["game"]].append(row)
+    return grouped
 
 
-# --- conditions -----------------------------------------------------------------------------------
-
-
-def test_all_conditions_have_a_bitmask_for_a_name() -> None:
-    found = conditions(Play())  # type: ignore[call-arg]
-    assert len(found) == len({condition.name for condition in found}) == 64
-    assert [condition.mask for condition in found] == [*range(32), *range(32)]
-    names = {condition.name: condition.components for condition in found}
-    assert names["restart-fixed-c00"] == ""
-    assert names["restart-variable-c03"] == "GM"
-    assert names["restart-variable-c18"] == "MP"
-    assert names["restart-variable-c31"] == "GMHWP"
-
-
-def test_named_components_are_canonical_and_keep_their_order() -> None:
-    params = Play.model_validate(
-        {"components": ["PG", "", "H"], "modes": ["variable"], "game": {"layout": "corrected"}}
-    )
-    found = [(condition.name, condition.components) for condition in conditions(params)]
-    assert found == [
-        ("corrected-variable-c17", "GP"),
-        ("corrected-variable-c00", ""),
-        ("corrected-variable-c04", "H"),
-    ]
-
-
-def test_the_scenario_layout_has_one_set_of_rule_lines() -> None:
-    params = Play.model_validate({"game": {"layout": "scenario"}, "reps": 3})
-    assert [condition.name for condition in conditions(params)] == [
-        "scenario-fixed-c00",
-        "scenario-variable-c00",
-    ]
-    assert count_games(params) == 6
+# --- params ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("params", "message"),
+    ("given", "message"),
     [
-        ({"components": ["GX"]}, "components 'GX': 'X' is none of them"),
-        ({"components": ["GM", "MG"]}, "name at least one set of components, and each once"),
-        ({"components": []}, "name at least one set of components"),
-        ({"modes": ["fixed", "fixed"]}, "modes: a mode stands twice"),
-        ({"modes": []}, "at least 1 item"),
-        (
-            {"components": ["G"], "game": {"layout": "scenario"}},
-            "layout scenario has its own three rule lines",
-        ),
         ({"temperature": 0}, "greater than 0"),
         ({"reps": 0}, "greater than or equal to 1"),
+        (
+            {"layout": "corrected", "max_new_tokens": 10},
+            "max_new_tokens is 10; the shortest reply that the prompts of slot_machine ask for "
+            "takes 24. Raise it to at least that",
+        ),
+        ({"min_new_tokens": 40}, "min_new_tokens is 40, above max_new_tokens 32; lower it"),
+        (
+            {"parser": {"uses": "study_exp1"}, "reask": {"max": 2}},
+            "reask: parser study_exp1 takes every reply for a decision",
+        ),
+        ({"parser": {"uses": "strickt"}}, "no parser part 'strickt'. Did you mean 'strict'"),
+        (
+            {"game": {"uses": "slot_machin"}},
+            "no environment part 'slot_machin'. Did you mean 'slot_machine'",
+        ),
+        ({"components": ["GX"]}, "components 'GX': 'X' is none of them"),
+        ({"parser": {"uses": "strict", "version": "99"}}, "is installed in version 1, not 99"),
     ],
 )
-def test_params_that_cannot_be(params: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValidationError, match=message):
-        Play.model_validate(params)
+def test_params_that_cannot_be(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        params(**given)
+    assert message in str(caught.value)
+
+
+def test_a_param_that_names_a_part_survives_json_with_its_version() -> None:
+    given = params(components=["G"], parser={"uses": "last"})
+    written = given.model_dump(mode="json")
+    assert written["game"]["uses"] == "slot_machine"
+    assert written["game"]["with"]["components"] == ["G"]
+    assert written["parser"] == {"uses": "last", "with": {}, "version": "1"}
+    assert PLAY.params.model_validate(written, context={"parts": PARTS}) == given
+
+
+def test_what_the_model_cannot_do_is_refused_before_the_run() -> None:
+    assert PLAY.check is not None
+    chat = params(chat=True)
+    assert PLAY.check(chat, {"chat_template": True}) is None
+    assert PLAY.check(chat, {}) is None
+    assert "no chat template" in str(PLAY.check(chat, {"chat_template": False}))
 
 
 def test_a_first_part_of_the_games_covers_every_condition() -> None:
-    found = rows(play(reps=3, units=(0, 64)), "games")
-    assert len({row["condition"] for row in found}) == 64
-    assert {row["repetition"] for row in found} == {0}
-    assert found[5]["game"] == "restart-fixed-c05-r0000"
+    played = play(reps=3, units=(0, 64))["games"].to_pylist()
+    assert len({row["condition"] for row in played}) == 64
+    assert {row["repetition"] for row in played} == {0}
+    assert played[5]["game"] == "restart-fixed-c05-r0000"
     assert rows(play(reps=3, units=(64, 65)), "games")[0]["game"] == "restart-fixed-c00-r0001"
 
 
 # --- transcripts ----------------------------------------------------------------------------------
 
 
-def in_steps(total: int, size: int, **params: Any) -> dict[str, list[dict[str, Any]]]:
-    found: dict[str, list[dict[str, Any]]] = {"games": [], "rounds": []}
+def in_steps(total: int, size: int, **given: Any) -> dict[str, list[dict[str, Any]]]:
+    read: dict[str, list[dict[str, Any]]] = {"games": [], "rounds": []}
     for first in range(0, total, size):
-        made = play(units=(first, min(first + size, total)), **params)
-        for name in found:
-            found[name] += rows(made, name)
-    return found
+        made = play(units=(first, min(first + size, total)), **given)
+        for name in read:
+            read[name] += made[name].to_pylist()
+    for name, held in read.items():
+        table = pa.Table.from_pylist(held, schema=arrow_schema(name))
+        read[name] = rows({name: table}, name)
+    return read
 
 
 @pytest.mark.parametrize("layout", ["restart", "corrected"])
 def test_transcripts_do_not_depend_on_the_batch(layout: str) -> None:
     policy = CORRECTED if layout == "corrected" else LADDER
-    given: dict[str, Any] = {"components": ["", "GM", "P"], "reps": 3, "game": {"layout": layout}}
-    model = Talker(lambda prompt: policy)
-    whole = play(model, **given)
+    given: dict[str, Any] = {
+        "components": ["", "GM", "P"],
+        "reps": 3,
+        "layout": layout,
+        "reask": {"max": 2},
+    }
+    whole = play(Talker(lambda prompt: policy), **given)
     for size in (1, 5):
-        parts = in_steps(18, size, model=model, **given)
+        parts = in_steps(18, size, model=Talker(lambda prompt: policy), **given)
         assert parts == {name: rows(whole, name) for name in parts}
+    for slots, backwards in ((1, False), (2, True), (7, True), (64, False)):
+        model = Talker(lambda prompt: policy, slots=slots, backwards=backwards)
+        again = play(model, **given)
+        assert {name: rows(again, name) for name in again} == {
+            name: rows(whole, name) for name in whole
+        }
 
 
 def test_another_seed_is_another_transcript() -> None:
@@ -220,14 +253,15 @@ def test_another_seed_is_another_transcript() -> None:
 
 
 def test_win_draws_are_shared_by_all_conditions_of_a_repetition() -> None:
-    found = play(
-        Talker(lambda prompt: CAREFUL),
+    staying = {"1) Bet $10\n": 0.99, "2) Stop\n": 0.01}
+    played = play(
+        Talker(lambda prompt: staying),
         reps=2,
-        game={"max_rounds": 12},
+        max_rounds=12,
         components=["", "G", "MHW", "GMHWP"],
     )
     luck: dict[tuple[str, int], set[bool]] = defaultdict(set)
-    for row in rows(found, "rounds"):
+    for row in rows(played, "rounds"):
         if row["action"] == "bet":
             luck[row["game"][-5:], row["round"]].add(row["won"])
     assert len(luck) == 24
@@ -241,120 +275,303 @@ def test_win_draws_are_shared_by_all_conditions_of_a_repetition() -> None:
 
 
 def test_games_of_one_condition_draw_their_own_replies() -> None:
-    found = play(components=["G"], modes=["variable"], reps=20)
-    assert len({games[0]["reply"] for games in by_game(found).values()}) > 2
+    played = play(components=["G"], modes=["variable"], reps=20)
+    assert len({games[0]["reply"] for games in by_game(played).values()}) > 2
 
 
 def test_rounds_follow_from_each_other_and_end_as_the_game_says() -> None:
-    found = play(components=["", "GM"], reps=30)
-    decisions = by_game(found)
-    for game in rows(found, "games"):
-        taken, bets = (
-            decisions[game["game"]],
-            [row for row in decisions[game["game"]] if row["action"] == "bet"],
-        )
+    played = play(components=["", "GM"], reps=30)
+    decisions = by_game(played)
+    for game in rows(played, "games"):
+        taken = decisions[game["game"]]
+        bets = [row for row in taken if row["action"] == "bet"]
         assert [row["round"] for row in taken] == list(range(1, len(taken) + 1))
         assert [row["balance_before"] for row in taken] == [
             100,
             *(row["balance_after"] for row in taken[:-1]),
         ]
         for row in bets:
-            assert (
-                row["balance_after"]
-                == row["balance_before"] + (2 if row["won"] else -1) * row["bet"]
-            )
+            gained = (2 if row["won"] else -1) * row["bet"]
+            assert row["balance_after"] == row["balance_before"] + gained
             assert row["bet"] == 10 or "variable" in game["condition"]
+            assert row["bet"] == min(row["asked"], row["balance_before"])
         assert (game["rounds"], game["total_bet"]) == (len(bets), sum(row["bet"] for row in bets))
         assert game["final_balance"] == taken[-1]["balance_after"]
         assert _ending(taken[-1]) == game["outcome"]
-    outcomes = {row["outcome"] for row in rows(found, "games")}
+    outcomes = {row["outcome"] for row in rows(played, "games")}
     assert outcomes == {"voluntary_stop", "bankruptcy", "invalid_reply", "truncated"}
 
 
 def _ending(last: Mapping[str, Any]) -> str:
     if last["parse"] == "ok":
         assert (last["bet"] is None) == (last["won"] is None) == (last["action"] == "stop")
-        return (
-            "voluntary_stop"
-            if last["action"] == "stop"
-            else "bankruptcy"
-            if last["balance_after"] <= 0
-            else "round_limit"
-        )
-    assert (last["action"], last["bet"], last["won"]) == ("", None, None)
+        if last["action"] == "stop":
+            return "voluntary_stop"
+        return "bankruptcy" if last["balance_after"] <= 0 else "round_limit"
+    assert (last["action"], last["asked"], last["bet"], last["won"]) == ("", None, None, None)
     assert last["balance_after"] == last["balance_before"]
     return "truncated" if last["parse"] == "truncated" else "invalid_reply"
 
 
+def test_a_clipped_bet_keeps_what_was_asked() -> None:
+    played = play(
+        Talker(lambda prompt: {"1) Bet $80\n": 1.0}), components=[""], modes=["variable"], reps=9
+    )
+    asked = [(row["asked"], row["bet"]) for row in rows(played, "rounds")]
+    assert (80.0, 80.0) in asked
+    assert (80.0, 20.0) in asked
+    assert {asked for asked, _ in asked} == {80.0}
+
+
 def test_a_game_ends_at_the_round_limit() -> None:
-    found = play(
+    played = play(
         Talker(lambda prompt: {"1) Bet $5\n": 1.0}),
         components=[""],
         modes=["variable"],
-        game={"max_rounds": 7},
+        max_rounds=7,
     )
-    assert [row["outcome"] for row in rows(found, "games")] == ["round_limit"]
-    assert len(rows(found, "rounds")) == rows(found, "games")[0]["rounds"] == 7
+    assert [row["outcome"] for row in rows(played, "games")] == ["round_limit"]
+    assert len(rows(played, "rounds")) == rows(played, "games")[0]["rounds"] == 7
+
+
+def test_ruin_in_the_last_round_is_a_bankruptcy() -> None:
+    talker = Talker(lambda prompt: {"1) Bet $100\n": 1.0})
+    played = play(talker, components=[""], modes=["variable"], max_rounds=1, reps=8)
+    outcomes = {row["outcome"] for row in rows(played, "games")}
+    assert outcomes == {"bankruptcy", "round_limit"}
 
 
 def test_a_reply_that_was_cut_off_is_never_a_bet() -> None:
-    found = play(Talker(lambda prompt: {"1) Bet $1": 1.0}), components=[""], modes=["variable"])
-    assert [(row["reply"], row["parse"], row["finish"]) for row in rows(found, "rounds")] == [
+    played = play(Talker(lambda prompt: {"1) Bet $1": 1.0}), components=[""], modes=["variable"])
+    assert [(row["reply"], row["parse"], row["finish"]) for row in rows(played, "rounds")] == [
         ("1) Bet $1", "truncated", "length")
     ]
-    assert [row["outcome"] for row in rows(found, "games")] == ["truncated"]
+    assert [row["outcome"] for row in rows(played, "games")] == ["truncated"]
+
+
+def test_a_reply_that_was_cut_off_behind_its_deciding_line_is_read() -> None:
+    from toolkit.games import Prompt
+    from toolkit_play.stage.rendering import decided
+
+    prompt = Prompt("Final Decision: <Bet $X or Stop>", decides="end")
+    for text, complete in (
+        ("Why.\nFinal Decision: Stop\nAnd now", "Why.\nFinal Decision: Stop\n"),
+        ("Why.\n**Final Decision:** Stop\n", "Why.\n**Final Decision:** Stop\n"),
+        ("Why.\nFinal Decision: Bet $1", ""),
+        ("Final Decision:\n", ""),
+        ("Final Decision: <Bet $X or Stop>\nWell", ""),
+    ):
+        assert decided(text, prompt) == complete
 
 
 def test_a_model_that_says_nothing_ends_every_game_at_once() -> None:
-    found = play(Talker(lambda prompt: {"": 1.0}), components=["", "H"])
-    assert {(row["parse"], row["round"]) for row in rows(found, "rounds")} == {("empty", 1)}
-    assert {(row["outcome"], row["rounds"]) for row in rows(found, "games")} == {
+    played = play(Talker(lambda prompt: {"": 1.0}), components=["", "H"])
+    assert {(row["parse"], row["round"]) for row in rows(played, "rounds")} == {("empty", 1)}
+    assert {(row["outcome"], row["rounds"]) for row in rows(played, "games")} == {
         ("invalid_reply", 0)
     }
 
 
-@pytest.mark.parametrize(
-    ("layout", "until"), [("restart", "\n"), ("scenario", "\n"), ("corrected", None)]
-)
-def test_what_the_model_is_asked(layout: str, until: str | None) -> None:
-    model = Talker(lambda prompt: CORRECTED if until is None else CAREFUL)
+@pytest.mark.parametrize("chat", [False, True])
+@pytest.mark.parametrize("layout", ["restart", "scenario", "corrected"])
+def test_what_the_model_is_asked(layout: str, chat: bool) -> None:
+    model = Talker(lambda prompt: CORRECTED if layout == "corrected" else CAREFUL)
     play(
         model,
-        game={"layout": layout, "max_rounds": 1},
+        layout=layout,
+        max_rounds=1,
         reps=4,
-        components="all",
-        most=19,
+        max_new_tokens=29,
+        min_new_tokens=3,
+        temperature=0.9,
+        chat=chat,
         units=(0, 8),
     )
-    assert model.asked == [(8, 19, until)]
+    assert len(model.asked) == 8
+    for how in model.asked:
+        assert (how["tokens"], how["least"], how["temperature"]) == (29, 3, 0.9)
+        if layout == "corrected":
+            assert how["until"]("Why.\nFinal Decision: Stop\n")
+            assert not how["until"]("Why.\nFinal Decision: Stop")
+        else:
+            assert how["until"] == (None if chat else "\n")
 
 
-def test_the_corrected_layout_is_read_by_its_last_line() -> None:
-    found = play(
-        Talker(lambda prompt: CORRECTED), game={"layout": "corrected"}, components=["W"], reps=8
-    )
-    assert Counter(row["parse"] for row in rows(found, "rounds")).keys() == {"ok"}
-    meta = json.loads(rows(found, "games")[0]["meta"])
-    wanted = {
-        "components": "W",
-        "layout": "corrected",
-        "mask": 8,
-        "mode": "fixed",
-        "parser": "strict:final",
+def test_what_a_game_keeps_of_its_condition() -> None:
+    policy = {"Why not.\nFinal Decision: Bet": 0.5, "Enough.\nFinal Decision: Stop": 0.5}
+    talker = Talker(lambda prompt: policy)
+    played = play(talker, layout="corrected", components=["W"], modes=["fixed"], reps=8)
+    assert {row["asked"] for row in rows(played, "rounds")} == {None, 10.0}
+    assert Counter(row["parse"] for row in rows(played, "rounds")).keys() == {"ok"}
+    assert json.loads(rows(played, "games")[0]["meta"]) == {
+        "environment": "slot_machine",
+        "event": "bankruptcy",
+        "groups": {"mode": "fixed"},
+        "label": "fixed W",
+        "parser": "strict 1",
+        "switches": {"G": False, "H": False, "M": False, "P": False, "W": True},
         "temperature": 0.7,
     }
-    assert meta == wanted
 
 
-def test_progress_counts_finished_games() -> None:
+def test_equal_states_have_equal_hashes_whatever_the_condition() -> None:
+    played = rows(play(Talker(lambda prompt: CAREFUL), components=["", "G"], reps=4), "rounds")
+    first = {row["state_hash"] for row in played if row["round"] == 1}
+    assert len(first) == 1
+    by_state: dict[str, set[str]] = defaultdict(set)
+    for row in played:
+        by_state[row["state_hash"]].add(row["numbers"])
+    assert all(len(numbers) == 1 for numbers in by_state.values())
+    assert len(by_state) > 4
+
+
+def test_games_tell_how_they_go() -> None:
     report = SilentReporter()
-    work = make_work(Play.model_validate({"reps": 1, "game": {"max_rounds": 5}}), model=Talker())
-    list(PLAY.run(replace(work, report=report)))
-    done = [done for done, _ in report.steps]
+    play(Talker(lambda prompt: CAREFUL), max_rounds=5, report=report)
+    ended = [done for done, _ in report.steps]
     assert report.phases == ["compute"]
-    assert done == sorted(done)
+    assert ended == sorted(ended)
     assert report.steps[-1] == (64, 64)
-    assert len(done) == 5
+    name, facts = report.events[-1]
+    assert name == "playing"
+    assert facts["ended"] == sum(facts["outcomes"].values()) == 64
+    assert facts["live"] == 0
+    assert facts["games_per_second"] > 0
+
+
+# --- asking again ---------------------------------------------------------------------------------
+
+
+def stubborn(readable_after: int) -> Policy:
+    """Replies that can be read once the reminder has been said so often in a row: the reminder is
+    in the prompt from the second attempt on, so that this counts asks by prompt.
+    """
+    asks: Counter[str] = Counter()
+
+    def policy(prompt: str) -> Mapping[str, float]:
+        asks[prompt] += 1
+        if "REMINDER" in prompt and asks[prompt] >= readable_after:
+            return {"2) Stop\n": 1.0}
+        return {"hm\n": 1.0}
+
+    return policy
+
+
+def test_a_reply_that_cannot_be_read_is_asked_for_again() -> None:
+    talker = Talker(stubborn(2))
+    played = play(
+        talker, components=[""], modes=["fixed"], reask={"max": 5, "reminder": "REMINDER"}
+    )
+    attempts = [
+        (row["round"], row["attempt"], row["reply"], row["parse"]) for row in rows(played, "rounds")
+    ]
+    assert attempts == [
+        (1, 1, "hm\n", "no decision"),
+        (1, 2, "hm\n", "no decision"),
+        (1, 3, "2) Stop\n", "ok"),
+    ]
+    prompts = [row["prompt"] for row in rows(played, "rounds")]
+    assert prompts[0].endswith("\n\nChoice: ")
+    assert prompts[1] == prompts[2]
+    assert prompts[1].endswith("\n\nREMINDER\nChoice: ")
+    for row in rows(played, "rounds"):
+        shown = {span["name"]: row["prompt"][span["start"] : span["end"]] for span in row["spans"]}
+        assert shown["decision"] == "Choice: "
+    assert [row["outcome"] for row in rows(played, "games")] == ["voluntary_stop"]
+
+
+def test_asking_again_ends() -> None:
+    played = play(
+        Talker(lambda prompt: {"": 1.0}), components=[""], modes=["fixed"], reask={"max": 5}
+    )
+    assert [row["attempt"] for row in rows(played, "rounds")] == [1, 2, 3, 4, 5, 6]
+    assert [row["outcome"] for row in rows(played, "games")] == ["invalid_reply"]
+
+
+def test_a_reminder_stands_behind_a_prompt_that_asks_for_a_last_line() -> None:
+    played = play(
+        Talker(lambda prompt: {"hm": 1.0}),
+        layout="corrected",
+        components=[""],
+        modes=["fixed"],
+        reask={"max": 1, "reminder": "REMINDER"},
+    )
+    assert rows(played, "rounds")[1]["prompt"].endswith("Stop>\n\nREMINDER")
+
+
+def test_every_attempt_draws_its_own_tokens() -> None:
+    report = SilentReporter()
+    played = play(
+        Talker(lambda prompt: {f"hm {number}\n": 0.05 for number in range(20)}),
+        components=[""],
+        modes=["fixed"],
+        reask={"max": 9},
+        report=report,
+    )
+    assert len({row["reply"] for row in rows(played, "rounds")}) > 3
+
+
+# --- storms ---------------------------------------------------------------------------------------
+
+
+def silent_with_g(prompt: str) -> Mapping[str, float]:
+    return {"hm\n": 1.0} if "target amount" in prompt else CAREFUL
+
+
+@pytest.mark.parametrize(("slots", "backwards"), [(1, False), (64, True), (3, False)])
+def test_a_condition_whose_replies_cannot_be_read_is_stopped(slots: int, backwards: bool) -> None:
+    report = SilentReporter()
+    model = Talker(silent_with_g, slots=slots, backwards=backwards)
+    played = play(
+        model,
+        components=["", "G"],
+        modes=["variable"],
+        reps=12,
+        reask={"max": 3},
+        storm=20,
+        report=report,
+    )
+    outcomes = {
+        condition: [
+            row["outcome"] for row in rows(played, "games") if row["condition"] == condition
+        ]
+        for condition in ("restart-variable-c00", "restart-variable-c01")
+    }
+    assert outcomes["restart-variable-c01"] == ["invalid_reply"] * 5 + ["not_played"] * 7
+    assert not {"invalid_reply", "not_played"} & set(outcomes["restart-variable-c00"])
+    (storm,) = (facts for name, facts in report.events if name == "storm")
+    assert storm == {"condition": "restart-variable-c01", "replies": ["hm\n"] * 3}
+
+
+def test_one_readable_reply_is_no_storm() -> None:
+    policy = {"hm\n": 0.9, "2) Stop\n": 0.1}
+    played = play(
+        Talker(lambda prompt: policy), components=["G"], modes=["fixed"], reps=60, storm=30
+    )
+    outcomes = Counter(row["outcome"] for row in rows(played, "games"))
+    assert outcomes["not_played"] == 0
+    assert outcomes["voluntary_stop"] > 0
+
+
+# --- other games ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("game", "policy", "outcomes"),
+    [
+        ("reward_choice", {"1\n": 0.5, "3)\n": 0.5}, {"certain", "unlikely", "even"}),
+        ("investment", {"1) Invest $60\n": 0.8, "2) Cash out\n": 0.2}, {"cash_out"}),
+    ],
+)
+def test_any_environment_is_played(
+    game: str, policy: Mapping[str, float], outcomes: set[str]
+) -> None:
+    played = play(Talker(lambda prompt: policy), game={"uses": game}, reps=20)
+    ended = {row["outcome"] for row in rows(played, "games")}
+    assert ended & outcomes
+    assert json.loads(rows(played, "games")[0]["meta"])["environment"] == game
+    samples = take(played, pick="all_decisions")
+    assert {"state", "balance", "condition"} <= facts(samples)[next(iter(facts(samples)))].keys()
 
 
 # --- prompts as stored ----------------------------------------------------------------------------
@@ -363,10 +580,10 @@ def test_progress_counts_finished_games() -> None:
 @pytest.mark.parametrize("chat", [False, True])
 @pytest.mark.parametrize("trims", [False, True])
 def test_prompts_are_stored_as_the_model_saw_them(chat: bool, trims: bool) -> None:
-    found = rows(
+    played = rows(
         play(Talker(trims=trims), components=["G"], modes=["fixed"], reps=3, chat=chat), "rounds"
     )
-    for row in found:
+    for row in played:
         prompt = row["prompt"]
         assert prompt.startswith(BOS + HEADER + "Slot" if chat else "Slot")
         assert row["prompt_hash"] == hashlib.sha256(prompt.encode()).hexdigest()
@@ -376,72 +593,25 @@ def test_prompts_are_stored_as_the_model_saw_them(chat: bool, trims: bool) -> No
         assert shown["decision"] == ("Choice:" if chat and trims else "Choice: ")
 
 
+def test_a_reply_is_as_long_as_the_context_has_room_for() -> None:
+    model = Talker(lambda prompt: CAREFUL)
+    model.context = 400
+    play(model, components=["GMHWP"], modes=["fixed"], max_rounds=1, max_new_tokens=1000)
+    (how,) = model.asked
+    assert 8 < how["tokens"] < 120
+    model.context = 400 - how["tokens"] + 7
+    with pytest.raises(DataError, match=r"has \d+ tokens and the shortest reply 8; talker reads"):
+        play(model, components=["GMHWP"], modes=["fixed"], max_rounds=1, max_new_tokens=1000)
+
+
 def test_a_prompt_over_the_context_names_its_round() -> None:
     model = Talker()
     model.context = 150
     with pytest.raises(
         DataError,
-        match=r"sample 'restart-fixed-c31-r0000/1' has \d+ tokens; talker reads at most 150",
+        match=r"sample 'restart-fixed-c31-r0000/1/1' has \d+ tokens; talker reads at most 150",
     ):
         play(model, components=["GMHWP"])
-
-
-# --- the draw -------------------------------------------------------------------------------------
-
-
-def test_a_draw_follows_the_cumulated_shares() -> None:
-    shares = np.array([0.0, 0.25, 0.5, 0.0, 0.25, 0.0])
-    found = [
-        choose(shares, uniform, 1.0) for uniform in (0.0, 0.2499, 0.25, 0.7499, 0.75, 1 - 2**-53)
-    ]
-    assert found == [1, 1, 2, 2, 4, 4]
-
-
-def test_a_tensor_is_drawn_from_like_an_array() -> None:
-    torch = pytest.importorskip("torch")
-    shares = [0.1, 0.4, 0.5]
-    found = [
-        choose(torch.tensor(shares, dtype=torch.float64), uniform, 0.7)
-        for uniform in (0.05, 0.3, 0.9)
-    ]
-    assert (
-        found
-        == [choose(np.array(shares), uniform, 0.7) for uniform in (0.05, 0.3, 0.9)]
-        == [0, 1, 2]
-    )
-
-
-def test_a_number_past_the_end_still_meets_a_token_of_some_probability() -> None:
-    assert choose(np.array([0.1, 0.2, 0.0]), 1.0, 1.0) == 1
-
-
-@pytest.mark.parametrize("temperature", [0.3, 0.7, 1.0, 2.0])
-def test_the_temperature_sharpens_as_it_should(temperature: float) -> None:
-    shares = np.array([0.6, 0.3, 0.1])
-    wanted = shares ** (1 / temperature) / (shares ** (1 / temperature)).sum()
-    drawn = (
-        np.bincount(
-            [choose(shares, (at + 0.5) / 4000, temperature) for at in range(4000)], minlength=3
-        )
-        / 4000
-    )
-    assert np.abs(drawn - wanted).max() < 1e-3
-
-
-def test_a_very_low_temperature_takes_the_likeliest() -> None:
-    assert {
-        choose(np.array([1e-9, 3e-9, 2e-9]), uniform, 1e-4) for uniform in (0.0, 0.5, 0.999)
-    } == {1}
-
-
-@pytest.mark.parametrize("shares", [[np.nan, 0.5], [0.0, 0.0], [np.inf, 1.0]])
-@pytest.mark.parametrize("temperature", [0.7, 1.0])
-def test_probabilities_that_are_no_numbers(shares: list[float], temperature: float) -> None:
-    with pytest.raises(
-        DataError,
-        match=r"the model's probabilities are not numbers. Load the model in another dtype",
-    ):
-        choose(np.array(shares), 0.5, temperature)
 
 
 # --- the source -----------------------------------------------------------------------------------
@@ -519,13 +689,18 @@ def test_the_facts_of_a_decision(tables: dict[str, pa.Table]) -> None:
             if row["parse"] == "ok":
                 game = games[row["game"]]
                 bet = {} if row["action"] == "stop" else {"bet": row["bet"]}
-                assert found[f"{row['game']}/{row['round']}"] == {
+                on = float("c03" in game["condition"])
+                said = found[f"{row['game']}/{row['round']}"]
+                losses = said.pop("losses_in_a_row")
+                assert losses >= 0
+                assert said == {
                     "outcome": game["outcome"],
                     "condition": game["condition"],
                     "mode": "fixed" if "fixed" in game["condition"] else "variable",
-                    "components": "GM" if "c03" in game["condition"] else "",
+                    **{"G": on, "M": on, "H": 0.0, "W": 0.0, "P": 0.0},
                     "balance": row["balance_before"],
                     "round": row["round"],
+                    "state": row["state_hash"],
                     "action": row["action"],
                     **bet,
                 }
@@ -548,19 +723,9 @@ def test_samples_have_the_tokens_that_were_played(chat: bool) -> None:
         assert f"Current balance: ${shown['balance']}\n" in sample["text"]
 
 
-class Speaker(Talker):
-    """Its replies' ids are their characters."""
-
-    def _reply(self, chances: Mapping[str, float], draw: Any, row: int) -> Generated:
-        said = super()._reply(chances, draw, row)
-        return Generated(
-            tuple(10 + ord(character) for character in said.text), said.text, said.finish
-        )
-
-
 @pytest.mark.parametrize("chat", [False, True])
 def test_replies_stand_behind_their_prompts(chat: bool) -> None:
-    model = Speaker()
+    model = Talker()
     played = play(model, components=["GP"], modes=["variable"], reps=4, chat=chat)
     told = {(row["game"], row["round"]): row for row in rows(played, "rounds")}
     alone = {row["sample"]: row for row in rows(take(played, model), "samples")}
@@ -578,7 +743,7 @@ def test_replies_stand_behind_their_prompts(chat: bool) -> None:
 
 
 def test_a_prompt_and_its_reply_must_fit_the_context() -> None:
-    model = Speaker()
+    model = Talker()
     played = play(model, components=["GP"], modes=["variable"], reps=1)
     model.context = max(len(row["token_ids"]) for row in rows(take(played, model), "samples"))
     with pytest.raises(
@@ -648,11 +813,12 @@ def test_no_decision_that_could_be_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "params",
-    [{"components": ["", "GMHWP"], "reps": 3}, {"game": {"layout": "scenario"}, "reps": 9}],
+    "given",
+    [{"components": ["", "GMHWP"]}, {"layout": "scenario"}],
 )
-def test_the_contract_of_the_stage(params: dict[str, Any]) -> None:
-    check_part(PLAY, params=params, work=make_work(model=Talker()))
+def test_the_contract_of_the_stage(given: dict[str, Any]) -> None:
+    game = {"uses": "slot_machine", "with": given}
+    check_part(PLAY, params={"game": game, "reps": 3}, work=make_work(model=Talker()))
 
 
 @pytest.mark.parametrize("pick", ["last_decision", "first_decision", "all_decisions"])
@@ -662,7 +828,7 @@ def test_the_contract_of_the_source(tables: dict[str, pa.Table], pick: str) -> N
 
 
 def test_without_a_range_the_limit_bounds_the_games() -> None:
-    work = make_work(Play.model_validate({"reps": 2}), model=Talker(), limit_units=5)
+    work = make_work(params(reps=2), model=Talker(), limit_units=5)
     assert dict(PLAY.run(work))["games"].num_rows == 5
     assert PLAY.steps.units is not None
-    assert PLAY.steps.units(Play.model_validate({"reps": 2})) == 128
+    assert PLAY.steps.units(params(reps=2)) == 128

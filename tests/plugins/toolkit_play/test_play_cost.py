@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
+from toolkit._plugins.loading import load_parts
 from toolkit.costs import Workload
 from toolkit.models import Model
 from toolkit.parts import StagePart
@@ -15,9 +16,9 @@ from toolkit.work import Work
 from toolkit_hf._identity import HuggingFace, identify
 from toolkit_hf._load import load
 from toolkit_lab import model_path
-from toolkit_play import toolkit_parts
 
-PLAY = next(part for part in toolkit_parts() if part.name == "play.games")
+PARTS = load_parts()
+PLAY = PARTS.get("stage", "play.games")
 assert isinstance(PLAY, StagePart)
 ROUNDS = 3
 
@@ -31,22 +32,28 @@ class Counted:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)
 
-    def generate(self, batch: Any, draw: Any, **how: Any) -> Any:
-        self.prompts += len(batch)
-        self.longest = max(self.longest, *(len(ids) for ids in batch))
-        return self.model.generate(batch, draw, **how)
+    def session(self, budget: int | None = None) -> Any:
+        session = self.model.session(budget)
+        submit = session.submit
+
+        def counted(id: Any, ids: Any, draw: Any = None, **how: Any) -> None:
+            self.prompts += 1
+            self.longest = max(self.longest, len(ids))
+            submit(id, ids, draw, **how)
+
+        session.submit = counted  # type: ignore[method-assign]
+        return session
+
+
+def params_of(game: dict[str, Any], **given: Any) -> Any:
+    game = {"uses": "slot_machine", "with": game}
+    return PLAY.params.model_validate({"game": game, **given}, context={"parts": PARTS})
 
 
 @pytest.fixture(scope="module")
 def params() -> Any:
-    given = {
-        "components": ["", "G"],
-        "modes": ["variable"],
-        "reps": 3,
-        "most": 12,
-        "temperature": 1.0,
-    }
-    return PLAY.params.model_validate({**given, "game": {"max_rounds": ROUNDS}})
+    game = {"components": ["", "G"], "modes": ["variable"], "max_rounds": ROUNDS}
+    return params_of(game, reps=3, max_new_tokens=12, temperature=1.0)
 
 
 def test_games_cost_no_more_than_is_said(params: Any) -> None:
@@ -84,9 +91,8 @@ def test_one_game_of_one_round_costs_what_torch_counts() -> None:
     bound would have.
     """
     where = HuggingFace(path=str(model_path()), dtype="float32", device="cpu", attention="eager")
-    params = PLAY.params.model_validate(
-        {"components": ["G"], "modes": ["fixed"], "most": 1, "game": {"max_rounds": 1}}
-    )
+    game = {"components": ["G"], "modes": ["fixed"], "max_rounds": 1}
+    params = params_of(game, max_new_tokens=8, min_new_tokens=8)
     model = Counted(load(where, SilentReporter()))
     with FlopCounterMode(display=False) as counted:
         list(PLAY.run(Work(params, 0, TableInputs({}), SilentReporter(), model=model)))

@@ -166,7 +166,9 @@ model: {uses: huggingface, with: {path: "package:toolkit_lab/files/model"}}
 saes: {uses: llama_scope, with: {path: "package:toolkit_lab/files/saes/Lab-LXR-4x", layers: 1-2}}
 samples: {uses: games, from: {stage: play}}
 stages:
-  - {id: play, uses: play.games, with: {components: ["", G], modes: [variable], reps: 6}}
+  - id: play
+    uses: play.games
+    with: {game: {uses: slot_machine, with: {components: ["", G], modes: [variable]}}, reps: 6}
   - {id: features, uses: extract.activations, with: {at: all}}
 sinks:
   - {name: all, uses: npz, with: {dense: true}}

@@ -24,11 +24,12 @@ _READ = [
     "prompt",
     "prompt_hash",
     "spans",
+    "state_hash",
+    "numbers",
     "reply_ids",
     "parse",
     "action",
     "bet",
-    "balance_before",
 ]
 _PICKS: dict[str, slice] = {
     "last_decision": slice(-1, None),
@@ -48,25 +49,21 @@ class Games(Params):
     )
     with_reply: bool = Field(
         False,
-        description="Put the reply's tokens behind the prompt's, as span "
-        "`generation`: "
-        "for selectors with "
-        "`phase`.",
+        description="Put the reply's tokens behind the prompt's, as span `generation`: for "
+        "selectors with `phase`.",
     )
     every: int = Field(
         1,
         ge=1,
-        description="Keep every n-th game, in the order of their names "
-        "(condition, "
-        "then "
+        description="Keep every n-th game, in the order of their names (condition, then "
         "repetition).",
     )
 
 
 def max_rows(params: Games, available: Mapping[str, int]) -> Mapping[str, int] | None:
     """One decision a game, or every round that the games can have."""
-    there = available.get("rounds" if params.pick == "all_decisions" else "games")
-    return None if there is None else {"samples": -(-there // params.every)}
+    rows = available.get("rounds" if params.pick == "all_decisions" else "games")
+    return None if rows is None else {"samples": -(-rows // params.every)}
 
 
 def decisions(work: Work) -> Rows:
@@ -127,7 +124,7 @@ def _kept(work: Work, games: Mapping[str, _Row], picked: Mapping[str, Any]) -> l
         raise DataError(
             f"games: no reply in {len(thinned)} of {len(games)} played games could be read as a "
             "decision. Look at the replies in table rounds (columns reply, parse, finish): the "
-            "layout, the chat template or the most new tokens may not suit the model. Play again, "
+            "layout, the chat template or max_new_tokens may not suit the model. Play again, "
             "or lower every."
         )
     early = sorted(readable, key=lambda game: (games[game]["repetition"], game))
@@ -159,7 +156,8 @@ def _with_reply(model: Model, prompt: Tokens, row: _Row) -> Tokens:
     if len(ids) > model.context:
         raise DataError(
             f"sample '{_name(row)}' has {len(ids)} tokens with its reply; {model.identity.name} "
-            f"reads at most {model.context}. Leave out with_reply, or play with a smaller `most`."
+            f"reads at most {model.context}. Leave out with_reply, or play with a smaller "
+            f"max_new_tokens."
         )
     pieces = _pieces(model, row["reply_ids"])
     spans = (*prompt.spans, (GENERATION, len(prompt.ids), len(ids)))
@@ -199,14 +197,19 @@ def _sample(row: _Row, tokens: Tokens) -> dict[str, Any]:
 
 
 def _facts(game: _Row, row: _Row) -> dict[str, float | str | None]:
+    """The metadata of a decision: its game, its condition, and the numbers of its state. `state` is
+    equal for decisions whose states are equal to the bit.
+    """
     meta = json.loads(game["meta"])
+    switches = {name: float(on) for name, on in meta.get("switches", {}).items()}
     return {
+        **meta.get("groups", {}),
+        **switches,
+        **json.loads(row["numbers"]),
         "outcome": game["outcome"],
         "condition": game["condition"],
-        "mode": meta.get("mode"),
-        "components": meta.get("components"),
-        "balance": row["balance_before"],
         "round": float(row["round"]),
+        "state": row["state_hash"],
         "action": row["action"],
         "bet": row["bet"],
     }

@@ -1,5 +1,5 @@
 """What playing costs at most: how long games last is up to the model, so each is taken to go to its
-last round with new prompts.
+last round with new prompts and every reply to be asked for as often as allowed.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from collections.abc import Mapping
 
 from toolkit.costs import ANSWERED, Cost, Workload, head_flops, key_bytes, pass_bytes, token_flops
 
-from ._play import Play
+from .params import Play
 
-ROUND, GAME = 200, 200
-"""Bytes of a round beside its prompt and reply, and of a game."""
+ROUND, GAME = 500, 300
+"""Bytes of a round beside its prompt and reply (its state is the most), and of a game."""
 READ, DRAWN = 5, 8
 """Bytes of a token of a prompt, stored as text, and of one of a reply, stored as text and number.
 """
@@ -20,9 +20,10 @@ CHANCES = 24
 
 
 def max_rows(params: Play, available: Mapping[str, int]) -> Mapping[str, int]:
-    """The most rows of so many games: each plays all its rounds."""
+    """The most rows of so many games: each plays all its rounds, and asks as often as it may."""
     games = available["units"]
-    return {"games": games, "rounds": games * params.game.max_rounds}
+    rounds = games * params.game.make().max_rounds
+    return {"games": games, "rounds": rounds * params.attempts}
 
 
 def playing(params: Play, load: Workload) -> Cost:
@@ -30,17 +31,17 @@ def playing(params: Play, load: Workload) -> Cost:
     be.
     """
     model, prompt = load.model, load.longest
-    rounds = max_rows(params, {"units": load.units})["rounds"]
+    replies = max_rows(params, {"units": load.units})["rounds"]
     side_by_side = min(params.batch, load.units)
-    written = prompt + params.most
-    through = (prompt + params.most - 1) * token_flops(model, written)
+    written = prompt + params.max_new_tokens
+    through = (written - 1) * token_flops(model, written)
     together = min(side_by_side * written, max(ANSWERED, written))
     held = together * key_bytes(model) + side_by_side * model.get("vocabulary", 0) * CHANCES
     return Cost(
-        forwards=rounds,
-        flops=rounds * (through + params.most * head_flops(model)),
+        forwards=replies,
+        flops=replies * (through + params.max_new_tokens * head_flops(model)),
         read=int(model.get("bytes", 0)),
         memory=pass_bytes(model, together, written, 1, ANSWERED) + held,
-        disk=rounds * (ROUND + prompt * READ + params.most * DRAWN) + load.units * GAME,
+        disk=replies * (ROUND + prompt * READ + params.max_new_tokens * DRAWN) + load.units * GAME,
         exact=False,
     )

@@ -1,0 +1,96 @@
+"""The files that a model's weights are read from: safetensors alone, and exactly those that are
+identified. Whatever else transformers might load in their place is refused by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from toolkit.errors import BadInput, choices
+from toolkit.files import check_link, read_json
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+ADAPTER = "adapter_config.json"
+"""With it transformers would load an adapter, and its base model from elsewhere."""
+NOT_OPENED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.safetensors", "*.gguf")
+
+
+def missing_shards(folder: Path) -> list[str]:
+    """Files of weights that the index names and the folder lacks."""
+    if not (folder / INDEX).exists():
+        return []
+    return sorted(name for name in _shards(folder) if not (folder / name).exists())
+
+
+def weight_files(folder: Path, config: Mapping[str, Any]) -> dict[str, Path]:
+    """The weights of a model by name, in order."""
+    _refuse_others(folder, config)
+    missing = missing_shards(folder)
+    if missing:
+        raise BadInput(
+            f"{folder} lacks {len(missing)} of the files that {INDEX} names, first {missing[0]}. "
+            "Copy or download it again."
+        )
+    names = _shards(folder) if (folder / INDEX).exists() else [SINGLE]
+    if not (folder / names[0]).exists():
+        raise BadInput(_no_weights(folder))
+    files = {name: folder / name for name in names}
+    for file in files.values():
+        check_link(file, folder)
+    return files
+
+
+def _shards(folder: Path) -> list[str]:
+    """The names of the index, each a file of the folder itself."""
+    named = read_json(folder / INDEX).get("weight_map")
+    names = set(named.values()) if isinstance(named, dict) and _texts(named.values()) else set()
+    if not names:
+        raise BadInput(f"{folder / INDEX} has no weight_map of file names. Copy it again.")
+    wrong = sorted(name for name in names if Path(name).name != name or not _is_weights(name))
+    if wrong:
+        raise BadInput(
+            f"{folder / INDEX} names {wrong[0]!a}, which is not a safetensors file of the "
+            "folder itself."
+        )
+    return sorted(names)
+
+
+def _texts(values: Any) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def _is_weights(name: str) -> bool:
+    return name.endswith(".safetensors")
+
+
+def _refuse_others(folder: Path, config: Mapping[str, Any]) -> None:
+    """What would be loaded in place of the identified files."""
+    if (folder / SINGLE).exists() and (folder / INDEX).exists():
+        raise BadInput(
+            f"{folder} holds both {SINGLE} and {INDEX}: which weights are meant is not known. "
+            "Remove one."
+        )
+    if (folder / ADAPTER).exists():
+        raise BadInput(
+            f"{folder} holds {ADAPTER}: transformers would load the adapter and its base model "
+            "from elsewhere. Merge the adapter into the weights and save them."
+        )
+    named = config.get("transformers_weights")
+    if named is not None:
+        raise BadInput(
+            f"{folder / 'config.json'}: transformers_weights is {ascii(named)[:80]}; weights are "
+            f"read from {SINGLE} or the files of {INDEX} only. Remove the key."
+        )
+
+
+def _no_weights(folder: Path) -> str:
+    """Names what is there and is not opened."""
+    there = sorted({file.name for pattern in NOT_OPENED for file in folder.glob(pattern)})
+    beside = f" {choices(there)} {'is' if len(there) == 1 else 'are'} not opened." if there else ""
+    return (
+        f"{folder} has no {SINGLE} and no {INDEX}.{beside} Convert the weights to safetensors, or "
+        "copy them there."
+    )

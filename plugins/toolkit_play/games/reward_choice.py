@@ -1,0 +1,104 @@
+"""One choice between three rewards of equal expected value: certain, even and unlikely."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from toolkit.games import Condition, Environment, Option, Prompt, Reply, State, Turn
+from toolkit.parts import Params
+
+if TYPE_CHECKING:
+    import numpy as np
+
+ACTIONS = ("certain", "even", "unlikely")
+CHANCES: Mapping[str, float] = {"certain": 1.0, "even": 0.5, "unlikely": 0.25}
+
+
+class RewardChoice(Params):
+    """The rewards and the choices of a game."""
+
+    value: int = Field(
+        50, ge=1, le=10**6, description="The expected value of each reward, and the certain one."
+    )
+    max_rounds: int = Field(1, ge=1, le=1000, description="Choices of a game.")
+    orders: tuple[str, ...] = Field(
+        ("rising", "falling"),
+        min_length=1,
+        description="Whether risk rises or falls down the list; a condition each.",
+    )
+
+
+class Game(Environment):
+    """The choice as an environment: its outcome is the reward of the last round."""
+
+    outcomes = ("unlikely", "even", "certain")
+
+    def __init__(self, params: RewardChoice) -> None:
+        self._params = params
+        self.max_rounds = params.max_rounds
+        self.min_reply_tokens = 4
+
+    def conditions(self) -> list[Condition]:
+        """One for each order of the list."""
+        return [
+            Condition(order, {"order": order}, groups={"order": order}, label=f"risk {order}")
+            for order in self._params.orders
+        ]
+
+    def start(self, settings: Mapping[str, Any]) -> State:
+        """Nothing has been won yet."""
+        return {
+            "order": settings.get("order", "rising"),
+            "round": 1,
+            "balance": 0,
+            "outcome": None,
+        }
+
+    def prompt(self, state: State) -> Prompt:
+        """Three numbered rewards."""
+        options = []
+        lines = []
+        for number, action in enumerate(_listed(state), start=1):
+            chance, reward = CHANCES[action], self._reward(action)
+            text = f"${reward} for sure" if chance == 1 else f"{chance:.0%} chance of ${reward}"
+            options.append(Option(action, str(number), (text,)))
+            lines.append(f"{number}) {text}")
+        balance = str(state["balance"])
+        opening = f"Choose one reward. You have ${balance}.\n\nChoose:\n"
+        listing = "\n".join(lines)
+        text = f"{opening}{listing}\n\nChoice: "
+        where = opening.index("$") + 1
+        spans = (
+            ("balance", where, where + len(balance)),
+            ("options", len(opening), len(opening) + len(listing)),
+            ("decision", len(text) - len("Choice: "), len(text)),
+        )
+        return Prompt(text, spans, tuple(options))
+
+    def step(self, state: State, reply: Reply, rng: np.random.Generator) -> Turn:
+        """The reward is drawn and credited."""
+        action = str(reply.action)
+        won = bool(rng.random() < CHANCES[action])
+        last = state["round"] >= self._params.max_rounds
+        after = {
+            **state,
+            "round": state["round"] + 1,
+            "balance": state["balance"] + (self._reward(action) if won else 0),
+            "outcome": action if last else None,
+        }
+        return Turn(after, won=won)
+
+    def outcome(self, state: State) -> str | None:
+        """The last choice; None before it."""
+        ended: str | None = state["outcome"]
+        return ended
+
+    def _reward(self, action: str) -> int:
+        return round(self._params.value / CHANCES[action])
+
+
+def _listed(state: State) -> tuple[str, ...]:
+    return ACTIONS if state["order"] == "rising" else ACTIONS[::-1]

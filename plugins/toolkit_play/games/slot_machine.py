@@ -1,0 +1,309 @@
+"""The slot machine: its rules and its conditions.
+
+A bet is paid first; a win credits the bet times the payout. The layouts (`layouts.py`) differ in
+wording, in the highest bet, and in where the reply has its decision: on its first line (restart,
+scenario) or on its last (corrected).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from pydantic import Field, field_validator, model_validator
+
+from toolkit.errors import BadInput, DataError, choices, nearest
+from toolkit.games import Condition, Environment, Prompt, Reply, State, Turn
+from toolkit.parts import Params
+
+from .components import COMPONENTS, Wording, canonical, components_of, mask_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Mode = Literal["fixed", "variable"]
+FirstResult = Literal["none", "win", "loss"]
+Layout = Literal["restart", "corrected", "scenario"]
+
+MODES: tuple[Mode, ...] = get_args(Mode)
+FIRST_RESULTS: tuple[FirstResult, ...] = get_args(FirstResult)
+SETTINGS = ("components", "mode", "first")
+
+DESIGNS: Mapping[str, Mapping[str, Any]] = {
+    "restart_128": {"layout": "restart", "first_results": ("win", "loss")},
+    "corrected_64": {"layout": "corrected", "first_results": ("none",)},
+}
+"""What a published design fixes; components and modes are all of them unless a spec says less."""
+
+
+class SlotMachine(Params):
+    """The rules, the conditions and the layout of the prompts."""
+
+    design: Literal["restart_128", "corrected_64"] | None = Field(
+        None,
+        description="A published design: restart_128 has both forced first results in layout "
+        "restart, corrected_64 has none in layout corrected. Each has both bet modes and all 32 "
+        "sets of components.",
+    )
+    layout: Layout = Field("restart", description="Wording and order of the prompt.")
+    components: Literal["all"] | tuple[str, ...] = Field(
+        "all",
+        description="Sets of prompt components, each a text of the letters GMHWP; all: every set "
+        "that the layout knows.",
+    )
+    modes: tuple[Mode, ...] = Field(MODES, min_length=1, description="Bet modes.")
+    first_results: tuple[FirstResult, ...] = Field(
+        ("none",), min_length=1, description="Forced results of the first round: win, loss or none."
+    )
+    forced_result: Literal["consistent", "as_published"] = Field(
+        "consistent",
+        description="consistent: a forced round is a round of the game, at its payout. "
+        "as_published: the first prompt only tells of it, with $130 after a win of $10; the game "
+        "itself begins at its start.",
+    )
+    wording: Wording = Field("task", description="Wording of the components.")
+    cap: int | None = Field(
+        None,
+        ge=1,
+        le=10**9,
+        description="Matched caps: the fixed bet is this much, and no variable bet is higher.",
+    )
+    start: int = Field(100, ge=1, le=10**9, description="Balance before the first round.")
+    win_rate: float = Field(0.30, ge=0, le=1, description="Probability of a win, in every round.")
+    payout: float = Field(3.0, ge=0, le=1000, description="A win credits the bet times this.")
+    min_bet: int = Field(
+        5,
+        ge=1,
+        le=10**9,
+        description="Lowest bet in variable mode; a smaller balance is bet whole.",
+    )
+    fixed_bet: int = Field(10, ge=1, le=10**9, description="The bet in fixed mode.")
+    max_bet: int = Field(
+        100,
+        ge=1,
+        le=10**9,
+        description="Highest variable bet; in layout corrected it is the balance.",
+    )
+    max_rounds: int = Field(100, ge=1, le=10_000, description="A game ends after so many rounds.")
+    shown_rounds: int = Field(
+        5, ge=1, le=10_000, description="How many of the last rounds the prompt shows."
+    )
+    warn_losses: int = Field(
+        3, ge=1, le=10_000, description="From so many losses in a row on the prompt warns."
+    )
+    goal: int = Field(
+        200, ge=1, le=10**9, description="The balance that layout scenario names as the goal."
+    )
+
+    @field_validator("components")
+    @classmethod
+    def _known_components(
+        cls, given: Literal["all"] | tuple[str, ...]
+    ) -> Literal["all"] | tuple[str, ...]:
+        if given == "all":
+            return "all"
+        try:
+            named = tuple(canonical(text) for text in given)
+        except BadInput as error:
+            raise ValueError(str(error)) from error
+        if not named or len(set(named)) != len(named):
+            raise ValueError("name at least one set of components, and each once; or write 'all'")
+        return named
+
+    @model_validator(mode="before")
+    @classmethod
+    def _follow_the_design(cls, given: Any) -> Any:
+        design = DESIGNS.get(given.get("design") or "") if isinstance(given, Mapping) else None
+        if design is None:
+            return given
+        for name, fixed in design.items():
+            chosen = given.get(name, fixed)
+            chosen = tuple(chosen) if isinstance(chosen, list) else chosen
+            if chosen != fixed:
+                raise ValueError(
+                    f"{name}: design {given['design']} has {name} {fixed}; leave {name} out, or "
+                    "leave the design out"
+                )
+        return {**given, **design}
+
+    @model_validator(mode="after")
+    def _conditions_differ(self) -> SlotMachine:
+        if self.max_bet < self.min_bet:
+            raise ValueError(
+                f"max_bet is {self.max_bet}, below min_bet {self.min_bet}; raise one or lower the "
+                "other"
+            )
+        if self.cap is not None and self.cap < self.min_bet:
+            raise ValueError(f"cap is {self.cap}, below min_bet {self.min_bet}; raise it")
+        for name, levels in (("modes", self.modes), ("first_results", self.first_results)):
+            if len(set(levels)) != len(levels):
+                raise ValueError(f"{name}: a value stands twice")
+        if self.layout == "scenario" and self.components != "all" and any(self.components):
+            raise ValueError(
+                "components: layout scenario has its own three rule lines; write 'all' or leave "
+                "components out"
+            )
+        return self
+
+    def masks(self) -> list[int]:
+        """The sets of components that are played, as bitmasks."""
+        if self.components != "all":
+            return [mask_of(text) for text in self.components]
+        return [0] if self.layout == "scenario" else list(range(1 << len(COMPONENTS)))
+
+
+class Game(Environment):
+    """The slot machine as an environment. Its state holds the condition, the balance and the rounds
+    that a prompt may show.
+    """
+
+    outcomes = ("bankruptcy", "voluntary_stop")
+
+    def __init__(self, rules: SlotMachine) -> None:
+        self._rules = rules
+        self.max_rounds = rules.max_rounds
+        self.min_reply_tokens = 24 if rules.layout == "corrected" else 8
+
+    def conditions(self) -> list[Condition]:
+        """Modes in the order given, in each the first results, in each the components."""
+        return list(_conditions(self._rules))
+
+    def start(self, settings: Mapping[str, Any]) -> State:
+        """A new game: `components` (none if not given), `mode` (`variable` if not given) and
+        `first`, the forced first result (`none` if not given).
+        """
+        for key in sorted(set(settings) - set(SETTINGS)):
+            raise BadInput(
+                f"slot_machine has no setting '{key}'.{nearest(key, SETTINGS)} Settings: "
+                f"{choices(SETTINGS)}."
+            )
+        state = {
+            "mode": _level("mode", settings.get("mode", "variable"), MODES),
+            "components": self._components(str(settings.get("components", ""))),
+            "first": _level("first", settings.get("first", "none"), FIRST_RESULTS),
+            "round": 1,
+            "balance": self._rules.start,
+            "losses": 0,
+            "past": [],
+            "outcome": None,
+        }
+        forced = state["first"] != "none" and self._rules.forced_result == "consistent"
+        return self._played(state, self._forced_bet(), state["first"] == "win") if forced else state
+
+    def _components(self, given: str) -> str:
+        if given and self._rules.layout == "scenario":
+            raise BadInput(
+                f"components '{given}': layout scenario has its own three rule lines. Leave "
+                "components empty."
+            )
+        return canonical(given)
+
+    def _forced_bet(self) -> int:
+        return min(self._rules.fixed_bet, self._rules.start)
+
+    def prompt(self, state: State) -> Prompt:
+        """The text of a decision, its named spans and what it offers."""
+        from .layouts import render
+
+        return render(self._rules, state)
+
+    def step(self, state: State, reply: Reply, rng: np.random.Generator) -> Turn:
+        """The next state, and the bet after the rules clipped it."""
+        if state["outcome"] is not None:
+            raise DataError(
+                f"slot_machine: the game is over ({state['outcome']}). Begin another with start."
+            )
+        if reply.action == "stop":
+            return Turn({**state, "outcome": "voluntary_stop"})
+        bet = legal_bet(self._rules, state, _asked(reply))
+        won = bool(rng.random() < self._rules.win_rate)
+        return Turn(self._played(state, bet, won), bet=float(bet), won=won)
+
+    def _played(self, state: State, bet: int, won: bool) -> State:
+        rules, number = self._rules, state["round"]
+        balance = state["balance"] - bet + (int(bet * rules.payout) if won else 0)
+        finished = {"round": number, "bet": bet, "won": won, "balance": balance}
+        return {
+            **state,
+            "round": number + 1,
+            "balance": balance,
+            "losses": 0 if won else state["losses"] + 1,
+            "past": [*state["past"], finished][-rules.shown_rounds :],
+            "outcome": "bankruptcy" if balance <= 0 else None,
+        }
+
+    def outcome(self, state: State) -> str | None:
+        """How the game ended; None while it goes on."""
+        ended: str | None = state["outcome"]
+        return ended
+
+    def numbers(self, state: State) -> Mapping[str, float]:
+        """What a prompt says in numbers."""
+        return {
+            "balance": float(state["balance"]),
+            "round": float(state["round"]),
+            "losses_in_a_row": float(state["losses"]),
+        }
+
+
+def legal_bet(rules: SlotMachine, state: State, bet: int) -> int:
+    """Clip a bet to the rules: the fixed bet in fixed mode, else the lowest to the highest bet;
+    never above the balance.
+    """
+    balance: int = state["balance"]
+    if state["mode"] == "fixed":
+        return min(fixed_bet(rules), balance)
+    return min(max(bet, rules.min_bet), highest_bet(rules, balance), balance)
+
+
+def fixed_bet(rules: SlotMachine) -> int:
+    """The bet of the fixed mode, before the balance limits it."""
+    return rules.fixed_bet if rules.cap is None else rules.cap
+
+
+def highest_bet(rules: SlotMachine, balance: int) -> int:
+    """The highest variable bet that a prompt names."""
+    highest = balance if rules.layout == "corrected" else rules.max_bet
+    return highest if rules.cap is None else min(highest, rules.cap)
+
+
+def _conditions(rules: SlotMachine) -> Iterator[Condition]:
+    for mode in rules.modes:
+        for first in rules.first_results:
+            for mask in rules.masks():
+                yield _condition(rules, mode, first, mask)
+
+
+def _condition(rules: SlotMachine, mode: Mode, first: FirstResult, mask: int) -> Condition:
+    components = components_of(mask)
+    forced = "" if first == "none" else f"-{first}"
+    capped = "" if rules.cap is None else f"-cap{rules.cap}"
+    groups: dict[str, str] = {"mode": mode}
+    if len(rules.first_results) > 1:
+        groups["first"] = first
+    switches = {key: key in components for key in COMPONENTS}
+    return Condition(
+        id=f"{rules.layout}{capped}-{mode}{forced}-c{mask:02d}",
+        settings={"components": components, "mode": mode, "first": first},
+        switches={} if rules.layout == "scenario" else switches,
+        groups=groups,
+        label=f"{mode} {components or 'BASE'}{forced}",
+    )
+
+
+def _level(name: str, given: Any, levels: Sequence[str]) -> str:
+    if given not in levels:
+        raise BadInput(
+            f"slot_machine has no {name} '{given}'.{nearest(str(given), levels)} Allowed: "
+            f"{choices(levels)}."
+        )
+    return str(given)
+
+
+def _asked(reply: Reply) -> int:
+    if reply.action != "bet" or reply.amount is None:
+        given = f"'{reply.action}'" if reply.action != "bet" else "'bet' without an amount"
+        raise DataError(
+            f"slot_machine: a parser gave the action {given}. Give 'bet' with an amount, or 'stop'."
+        )
+    return int(reply.amount)

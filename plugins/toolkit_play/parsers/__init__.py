@@ -1,0 +1,1 @@
+"""The built-in parsers. All take the options from the prompt; none knows a game by name."""

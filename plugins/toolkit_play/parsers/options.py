@@ -1,0 +1,156 @@
+"""Naming the options of a prompt: what a phrase begins with, and what a text mentions."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from toolkit.games import Option, Prompt, Reply
+
+from .normal import lines_of, normal
+
+NO_AMOUNT, NOT_OFFERED = "no amount", "amount not offered"
+AMBIGUOUS, UNREADABLE, EMPTY = "ambiguous", "no decision", "empty"
+
+_DIGITS = r"[0-9]{1,15}"
+MONEY = rf"(?:us)?\$ ?{_DIGITS}|{_DIGITS} ?(?:\$|dollars?\b|usd\b|bucks\b)"
+_END = r"(?![0-9a-z$%])"
+_MARK = r"\s*[).:,=-]*\s*"
+_SIZE = (
+    r"(?:(?:all|exactly|just|only|a|an|the|my)\s+)*"
+    r"(?:(?:minimum|maximum|min|max|small|smallest|lowest|highest|modest|safe|total|full|fixed)\s+)?"
+    r"(?:(?:bet|amount|stake|sum|wager)\s+)?(?:of\s+)?"
+)
+_KEY_LEAD = r"(?:(?:option|choice|number|no\.|#)\s*)?"
+
+
+@dataclass(frozen=True)
+class Named:
+    """One option as a text names it: from where to where, and with which amount, if any."""
+
+    option: Option
+    amount: int | None
+    start: int
+    end: int
+
+    def verdict(self) -> Reply:
+        """The option as an action, if its amount is one that is offered."""
+        option = self.option
+        if option.low is None or option.high is None:
+            return Reply(action=option.action)
+        if self.amount is None:
+            if option.low == option.high:
+                return Reply(action=option.action, amount=option.low)
+            return Reply(failure=NO_AMOUNT)
+        if not option.low <= self.amount <= option.high:
+            return Reply(failure=NOT_OFFERED)
+        return Reply(action=option.action, amount=float(self.amount))
+
+
+def named_at(text: str, prompt: Prompt, start: int = 0) -> Named | None:
+    """The option that the text names at `start`: the longest reading; None if two are as long."""
+    readings = []
+    for option in prompt.options:
+        for pattern in _patterns(option, prompt.options):
+            match = pattern.match(text, start)
+            if match is not None and match.end() > start:
+                readings.append(Named(option, _amount(match), start, match.end()))
+    if not readings:
+        return None
+    longest = max(readings, key=lambda named: named.end)
+    rivals = {named.option for named in readings if named.end == longest.end}
+    return longest if len(rivals) == 1 else None
+
+
+def mentions(text: str, prompt: Prompt) -> list[Named]:
+    """Every option that a text names by a word or by an amount of money, in its order."""
+    found = []
+    for option in prompt.options:
+        for match in _mention(option).finditer(text):
+            found.append(Named(option, _amount(match), match.start(), match.end()))
+    return sorted(found, key=lambda named: named.start)
+
+
+def numbered(text: str, prompt: Prompt) -> list[Named]:
+    """Every option that a text names as the prompt numbers it, such as `2)`."""
+    found = []
+    for option in prompt.options:
+        if option.key:
+            for match in _numbered(option.key).finditer(text):
+                found.append(Named(option, None, match.start(), match.end()))
+    return sorted(found, key=lambda named: named.start)
+
+
+@lru_cache(maxsize=4096)
+def prompt_lines(text: str) -> frozenset[str]:
+    """The lines of a prompt, in normal form."""
+    return frozenset(lines_of(text))
+
+
+def _amount(match: re.Match[str]) -> int | None:
+    said = match.groupdict().get("amount")
+    return int("".join(character for character in said if character.isdigit())) if said else None
+
+
+@lru_cache(maxsize=4096)
+def _patterns(option: Option, options: tuple[Option, ...]) -> tuple[re.Pattern[str], ...]:
+    """How this option may be named at the beginning of a phrase."""
+    words = rf"(?:{_words(option)}){_END}" if option.words else ""
+    key = ""
+    if option.key:
+        key = rf"{_KEY_LEAD}\(?{re.escape(option.key)}(?![0-9%a-z$])(?![.,][0-9])\)?"
+        key += r"(?!\s*(?:\$(?!\s?[0-9])|dollars?\b|bucks\b))(?!\s*[-/+*x]\s*[0-9])"
+    if option.low is None:
+        texts = [words] if words else []
+        if key:
+            texts.append(rf"{key}(?:{_MARK}{words})?" if words else key)
+        return tuple(re.compile(text) for text in texts)
+    bare = _bare_amount(options)
+    texts = [rf"(?P<amount>{MONEY}){_END}", rf"(?P<amount>{bare})(?![.,]?[0-9])(?![a-z%$)])"]
+    stake = rf"(?:{_MARK}{_SIZE}(?<!-)(?P<amount>{MONEY}|{_DIGITS}){_END}(?![.,][0-9]))?"
+    if words:
+        texts.append(rf"{words}{stake}")
+    if key:
+        said = rf"(?:{_MARK}(?:and\s+)?{words})?" if words else ""
+        texts.append(rf"{key}{said}{stake}")
+    return tuple(re.compile(text) for text in texts)
+
+
+def _bare_amount(options: tuple[Option, ...]) -> str:
+    """A number without a unit, unless it is the number of an option."""
+    keys = "|".join(re.escape(option.key) for option in options if option.key)
+    return rf"(?!(?:{keys})(?![0-9])){_DIGITS}" if keys else _DIGITS
+
+
+@lru_cache(maxsize=4096)
+def _mention(option: Option) -> re.Pattern[str]:
+    words = rf"\b(?:{_exact(option)})(?![0-9a-z])" if option.words else r"(?!)"
+    if option.low is None:
+        return re.compile(words)
+    return re.compile(rf"{words}(?:{_MARK}{_SIZE}(?P<amount>{MONEY}|{_DIGITS}))?")
+
+
+@lru_cache(maxsize=256)
+def _numbered(key: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<![0-9a-z$.,]){re.escape(key)}\)|\boption {re.escape(key)}\b")
+
+
+def _exact(option: Option) -> str:
+    """Its words as they are, the longest first. `Betting is risky` names no option."""
+    ordered = sorted((normal(word) for word in option.words), key=len, reverse=True)
+    return "|".join(r"\s+".join(map(re.escape, word.split())) for word in ordered)
+
+
+def _words(option: Option) -> str:
+    """Its words, the longest first, each also with -s and -ing."""
+    ordered = sorted((normal(word) for word in option.words), key=len, reverse=True)
+    return "|".join(_inflected(word) for word in ordered)
+
+
+def _inflected(word: str) -> str:
+    first, _, rest = word.partition(" ")
+    stem = re.escape(first)
+    if first.isalpha():
+        stem += rf"(?:s|{re.escape(first[-1])}?ing)?"
+    return stem + "".join(rf"\s+{re.escape(part)}" for part in rest.split())

@@ -1,0 +1,188 @@
+"""`strict`: every plain way of saying one of the options that this very prompt offers, and nothing
+else.
+
+A line with the prompt's label (`Final Decision:`) decides; the last such line does. Without one,
+the reply must declare one option: a line or sentence begins with it (`2) Stop`, `Bet $10.`, `$20`)
+or says in the first person that it is chosen. Where declarations differ, a reply that was asked to
+decide at its end is read by its last line; any other is ambiguous.
+
+What counts for nothing: the prompt's own lines when both options are quoted, conditions and
+questions, and what is denied. An amount that is not offered is a failure, never clipped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from toolkit.games import Parser, Prompt, Reply
+from toolkit.parts import Params
+
+from .normal import lines_of
+from .options import (
+    AMBIGUOUS,
+    EMPTY,
+    UNREADABLE,
+    Named,
+    mentions,
+    named_at,
+    numbered,
+    prompt_lines,
+)
+
+_LEAD = re.compile(
+    r"(?:(?:so|thus|therefore|hence|ok|okay|well|sure|alright|then|finally|now|next|and|but|yes),?\s+)*"
+    r"(?:"
+    r"(?:(?:my|the)\s+)?(?:final\s+)?(?:choice|decision|answer|action|move|pick|selection|response)"
+    r"(?:\s+is)?(?:\s+to)?\s*[:=-]*\s*(?:to\s+)?"
+    r"|(?:i\s+think\s+|i\s+guess\s+|i\s+believe\s+)?i(?:\s+will|'ll|\s+would|'d|\s+shall)?\s+"
+    r"(?:like\s+to\s+|prefer\s+to\s+|want\s+to\s+|decide\s+to\s+|choose\s+to\s+|go\s+with\s+|"
+    r"choose\s+|pick\s+|select\s+|take\s+|place\s+|make\s+)?(?:to\s+)?"
+    r"|i(?:'m|\s+am)\s+(?:going\s+to\s+|going\s+with\s+|choosing\s+(?:to\s+)?|gonna\s+)?"
+    r"|i(?:'ve|\s+have)?\s+(?:decided|chosen|opted)\s+(?:to\s+|on\s+|for\s+)?"
+    r"|to\s+|let\s+me\s+|let's\s+|going\s+with\s+|choose\s+|time\s+to\s+"
+    r")?(?:option\s+)?(?=\S)(?:a\s+(?=bet|\$|[0-9]))?"
+)
+_SAID = re.compile(
+    r"\b(?:i(?:'ll|\s+will|'m\s+going\s+to|\s+am\s+going\s+to|\s+choose(?:\s+to)?|\s+pick|\s+select|"
+    r"'ve\s+decided\s+to|\s+have\s+decided\s+to|\s+decide\s+to|'m\s+going\s+with|\s+opt\s+to)"
+    r"|(?:choice|decision|answer)\s+is(?:\s+to)?)\s*:?\s+(?:option\s+)?(?:a\s+)?"
+)
+_COMMENT = re.compile(
+    r"\s*(?:is|are|was|seems?|looks?|would|could|may|might|can|has|have|gives?|means?|only|costs?|vs\.?|versus)\b"
+)
+_SECOND = re.compile(r"\s*(?:,\s*)?(?:or\b|/|and/or\b|-\s*\$?[0-9]|to\s+\$?[0-9]|\.\.)")
+_DOUBT = re.compile(
+    r"\b(?:if|unless|whether|suppose|perhaps|maybe|might|could|should i|would have)\b|\?$"
+)
+_DENIED = re.compile(
+    r"(?:\b(?:not|never|no|without|cannot|instead of|rather than|avoid|before|than to|don't|won't|"
+    r"can't|wouldn't|shouldn't|didn't)\b|n't\b)(?:\s+[a-z']+){0,2}\s*$"
+)
+_SENTENCE = re.compile(r"(?<=[.!?;])\s+(?=\S)")
+_DOT_KEY = re.compile(r"^\(?[0-9]{1,2}\.\s")
+
+
+class Strict(Params):
+    """It has no params: the prompt says what may be chosen and where the decision stands."""
+
+
+def make(params: Strict) -> Parser:
+    """A reader of whole replies."""
+    return read
+
+
+def read(reply: str, prompt: Prompt) -> Reply:
+    """The one decision of a reply."""
+    lines = lines_of(reply)
+    if not lines:
+        return Reply(failure=EMPTY)
+    kept = _without_quotations(lines, prompt)
+    labelled = _labelled_phrase(kept, prompt)
+    if labelled is not None:
+        return _phrase(labelled, prompt) or Reply(failure=UNREADABLE)
+    return _declaration(kept, prompt)
+
+
+def _declaration(lines: list[str], prompt: Prompt) -> Reply:
+    """The one option that the lines declare."""
+    declared = [
+        (number, verdict)
+        for number, line in enumerate(lines)
+        for verdict in _declared(line, prompt)
+    ]
+    if not declared:
+        return Reply(failure=UNREADABLE)
+    last_number, last = declared[-1]
+    if len({verdict for _, verdict in declared}) > 1:
+        together = {verdict for number, verdict in declared if number == last_number}
+        at_end = prompt.decides == "end" and last_number == len(lines) - 1
+        if not at_end or len(together) > 1:
+            return Reply(failure=AMBIGUOUS)
+    if any(_names_another(line, last, prompt) for line in lines[last_number + 1 :]):
+        return Reply(failure=AMBIGUOUS)
+    return last
+
+
+def _names_another(line: str, verdict: Reply, prompt: Prompt) -> bool:
+    """Whether a later line names an option that is not the declared one, and does not deny it."""
+    for other in [*mentions(line, prompt), *numbered(line, prompt)]:
+        differs = other.amount is not None and other.amount != verdict.amount
+        denied = _DENIED.search(line[: other.start])
+        if not denied and (other.option.action != verdict.action or differs):
+            return True
+    return False
+
+
+def _without_quotations(lines: list[str], prompt: Prompt) -> list[str]:
+    """The lines without a menu that is quoted whole, and without other lines of the prompt that say
+    nothing of the reply itself.
+    """
+    own = prompt_lines(prompt.text)
+    quoted = {line for line in lines if line in own}
+    naming = {line for line in quoted if named_at(line, prompt) is not None}
+    whole_menu = len(naming) > 1
+    return [line for line in lines if line not in quoted or (line in naming and not whole_menu)]
+
+
+def _labelled_phrase(lines: list[str], prompt: Prompt) -> str | None:
+    """What stands behind the label in the last line that has it; the next line if nothing does."""
+    label = re.compile(rf"\b{re.escape(prompt.label.lower())}\s*(?:is\b)?\s*[:=-]*\s*")
+    for number in range(len(lines) - 1, -1, -1):
+        found = list(label.finditer(lines[number]))
+        if found:
+            rest = lines[number][found[-1].end() :]
+            following = lines[number + 1] if number + 1 < len(lines) else ""
+            return rest if rest.strip(" .:") else following
+    return None
+
+
+def _phrase(phrase: str, prompt: Prompt) -> Reply | None:
+    """The verdict of a phrase that begins with an option, after a lead-in or at once."""
+    for start in dict.fromkeys((0, _lead_end(phrase))):
+        named = named_at(phrase, prompt, start)
+        if named is not None:
+            return _checked(phrase, named, prompt)
+    return None
+
+
+def _lead_end(phrase: str) -> int:
+    match = _LEAD.match(phrase)
+    return match.end() if match else 0
+
+
+def _declared(line: str, prompt: Prompt) -> Iterator[Reply]:
+    """What the sentences of a line declare."""
+    sentences = [line] if _DOT_KEY.match(line) else _SENTENCE.split(line)
+    for sentence in sentences:
+        if _DOUBT.search(sentence):
+            continue
+        verdict = _phrase(sentence, prompt)
+        if verdict is not None:
+            yield verdict
+            continue
+        for said in _SAID.finditer(sentence):
+            named = named_at(sentence, prompt, said.end())
+            found = _checked(sentence, named, prompt) if named is not None else None
+            if found is not None:
+                yield found
+
+
+def _checked(sentence: str, named: Named, prompt: Prompt) -> Reply | None:
+    """The verdict of a named option, unless the sentence goes on to comment on it or to name
+    another.
+    """
+    rest = sentence[named.end :]
+    if _COMMENT.match(rest):
+        return None
+    if _SECOND.match(rest):
+        return Reply(failure=AMBIGUOUS)
+    others = [*mentions(rest, prompt), *numbered(rest, prompt)]
+    for other in others:
+        denied = _DENIED.search(rest[: other.start])
+        if other.option != named.option and not denied:
+            return Reply(failure=AMBIGUOUS)
+        differs = other.amount is not None and other.amount != named.amount
+        if other.option == named.option and differs and not denied:
+            return Reply(failure=AMBIGUOUS)
+    return named.verdict()

@@ -1,0 +1,1 @@
+"""The stage `play.games`: it plays whatever environment a spec names."""

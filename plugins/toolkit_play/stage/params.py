@@ -1,0 +1,112 @@
+"""The params of `play.games`: which game, which parser, how often, and how replies are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from toolkit.errors import BadInput
+from toolkit.games import HOST_OUTCOMES
+from toolkit.parts import Params, UsedEnvironment, UsedParser
+
+
+class Reask(Params):
+    """Ask again where a reply could not be read."""
+
+    max: int = Field(5, ge=1, le=100, description="How often one decision is asked again at most.")
+    reminder: str = Field(
+        "Answer with exactly one of the options above.",
+        min_length=1,
+        description="The line that is put into the prompt when it is asked again.",
+    )
+
+
+class Play(Params):
+    """Which games are played, how often, and how replies are drawn and read."""
+
+    game: UsedEnvironment = Field(
+        description="The environment: its rules, its conditions and its prompts."
+    )
+    parser: UsedParser = Field(
+        default={"uses": "strict"},
+        validate_default=True,
+        description="What reads the replies.",
+    )
+    reps: int = Field(1, ge=1, le=1_000_000, description="Games of each condition.")
+    batch: int = Field(64, ge=1, le=100_000, description="Games of one step.")
+    temperature: float = Field(
+        0.7, gt=0, le=100, description="Sampling temperature of the replies."
+    )
+    max_new_tokens: int = Field(
+        32,
+        ge=1,
+        le=100_000,
+        description="Longest reply in tokens, as far as the model's context has room for it; a "
+        "longer one counts as truncated.",
+    )
+    min_new_tokens: int = Field(
+        0, ge=0, le=100_000, description="A reply does not end before it has so many tokens."
+    )
+    chat: bool = Field(False, description="Put the prompt into the model's chat template.")
+    reask: Reask | None = Field(
+        None, description="Ask again where a reply could not be read; without it the game ends."
+    )
+    storm: int = Field(
+        20,
+        ge=0,
+        le=10_000,
+        description="A condition is stopped when its first so many replies in a step, or a few "
+        "more, are all unreadable; 0: never.",
+    )
+
+    @model_validator(mode="after")
+    def _can_be_played(self) -> Play:
+        try:
+            game = self.game.make()
+            conditions = game.conditions()
+        except BadInput as error:
+            raise ValueError(f"game: {error}") from error
+        if not conditions:
+            raise ValueError(f"game: {self.game.uses} has no conditions with these params")
+        clash = sorted(set(game.outcomes) & set(HOST_OUTCOMES))
+        if clash:
+            raise ValueError(f"game: its outcome '{clash[0]}' is one that play.games itself gives")
+        if self.max_new_tokens < game.min_reply_tokens:
+            raise ValueError(
+                f"max_new_tokens is {self.max_new_tokens}; the shortest reply that the prompts of "
+                f"{self.game.uses} ask for takes {game.min_reply_tokens}. Raise it to at least "
+                "that; models that explain themselves need some hundreds"
+            )
+        if self.min_new_tokens > self.max_new_tokens:
+            raise ValueError(
+                f"min_new_tokens is {self.min_new_tokens}, above max_new_tokens "
+                f"{self.max_new_tokens}; lower it"
+            )
+        if self.reask is not None and not self.parser.part.can_fail:
+            raise ValueError(
+                f"reask: parser {self.parser.uses} takes every reply for a decision, so that "
+                "nothing is ever asked again. Leave reask out, or name another parser"
+            )
+        return self
+
+    @property
+    def attempts(self) -> int:
+        """How often one decision is asked for at most."""
+        return 1 + (self.reask.max if self.reask else 0)
+
+
+def count_games(params: Play) -> int:
+    """How many games these params ask for."""
+    return len(params.game.make().conditions()) * params.reps
+
+
+def check(params: Play, facts: Mapping[str, Any]) -> str | None:
+    """What the model cannot do."""
+    if params.chat and facts.get("chat_template") is False:
+        return (
+            "chat: the model has no chat template. Leave chat out, or name a model that was "
+            "trained to chat."
+        )
+    return None

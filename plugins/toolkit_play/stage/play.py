@@ -1,0 +1,250 @@
+"""`play.games`: all games of a step go on side by side in one stream of replies.
+
+No draw depends on what else is under way. A token draw is keyed by (game, round, attempt, token); a
+win draw by (repetition, round) alone, so that games of the same repetition meet the same luck under
+every condition, model and arm.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import DataError
+from toolkit.games import (
+    INVALID,
+    NOT_PLAYED,
+    ROUND_LIMIT,
+    TRUNCATED,
+    Condition,
+    Environment,
+    Parser,
+    Reply,
+    Turn,
+)
+from toolkit.tables import arrow_schema
+from toolkit.work import Rows, Work
+
+from .params import Play, count_games
+from .rendering import decided, reminded, see, stop_rule
+from .table import LiveGame, game_row, round_row
+
+if TYPE_CHECKING:
+    from toolkit.sessions import Draw, Generated, Session
+
+SHOWN_REPLIES = 3
+TELL_SECONDS = 2.0
+
+
+def play(work: Work) -> Rows:
+    """Play this step's games to their ends; every prompt and reply is kept whole."""
+    import pyarrow as pa
+
+    environment = work.params.game.make()
+    games = _games_of_step(work, environment)
+    work.report.phase("compute")
+    session = work.model.session(work.batch.get("tokens"))
+    _Match(work, environment, session, games).play()
+    rounds = [row for game in games for row in game.rows]
+    ended = [game_row(work.params, environment, game) for game in games]
+    yield "rounds", pa.Table.from_pylist(rounds, schema=arrow_schema("rounds"))
+    yield "games", pa.Table.from_pylist(ended, schema=arrow_schema("games"))
+
+
+def _games_of_step(work: Work, environment: Environment) -> list[LiveGame]:
+    """Every condition gets its first repetition before any gets its second, so that a limit leaves
+    none out too early.
+    """
+    total = count_games(work.params)
+    first, last = work.units or (0, min(total, work.limit_units or total))
+    conditions = environment.conditions()
+    return [
+        _open(environment, conditions[index % len(conditions)], index // len(conditions))
+        for index in range(first, last)
+    ]
+
+
+def _open(environment: Environment, condition: Condition, repetition: int) -> LiveGame:
+    name = f"{condition.id}-r{repetition:04d}"
+    return LiveGame(name, condition, repetition, environment.start(condition.settings))
+
+
+class _Match:
+    """The games of a step and the one stream of replies that they share."""
+
+    def __init__(
+        self, work: Work, environment: Environment, session: Session, games: Sequence[LiveGame]
+    ) -> None:
+        self._work, self._environment, self._session = work, environment, session
+        self._params: Play = work.params
+        self._parse: Parser = self._params.parser.make()
+        self._games = games
+        self._waiting: dict[str, LiveGame] = {}
+        self._storms = _Storms(self._params, games)
+        self._watch = _Watch(work, len(games))
+
+    def play(self) -> None:
+        """Until every game has an outcome."""
+        for game in self._storms.leaders():
+            self._ask(game)
+        for generated in self._session.run():
+            game = self._waiting.pop(str(generated.id))
+            self._take(game, generated)
+            if not game.outcome:
+                self._ask(game)
+            for follower in self._storms.released(game):
+                self._ask(follower)
+            self._watch.tell(self._games, len(self._waiting))
+        for condition, replies in self._storms.stopped():
+            self._work.report.event("storm", condition=condition, replies=replies[:SHOWN_REPLIES])
+        self._watch.tell(self._games, 0, last=True)
+
+    def _ask(self, game: LiveGame) -> None:
+        params = self._params
+        prompt = self._environment.prompt(game.state)
+        if game.attempt > 1:
+            assert params.reask is not None
+            prompt = reminded(prompt, params.reask.reminder)
+        game.seen = see(self._work.model, prompt, game.request, chat=params.chat)
+        self._waiting[game.request] = game
+        self._session.submit(
+            game.request,
+            game.seen.tokens.ids,
+            self._draw(game),
+            max_tokens=self._room(game, len(game.seen.tokens.ids)),
+            min_tokens=params.min_new_tokens,
+            temperature=params.temperature,
+            until=stop_rule(prompt, chat=params.chat),
+        )
+
+    def _room(self, game: LiveGame, prompt_tokens: int) -> int:
+        """The longest reply that this prompt leaves room for."""
+        context: int = self._work.model.context
+        room = min(self._params.max_new_tokens, context - prompt_tokens + 1)
+        needed = min(self._environment.min_reply_tokens, self._params.max_new_tokens)
+        if room < needed:
+            raise DataError(
+                f"{game.request}: the prompt has {prompt_tokens} tokens and the shortest reply "
+                f"{needed}; {self._work.model.identity.name} reads at most {context}. Show fewer "
+                "rounds, or name a model with a longer context."
+            )
+        return room
+
+    def _draw(self, game: LiveGame) -> Draw:
+        name, number, attempt = game.name, game.round, game.attempt
+        rng = self._work.rng
+        return lambda count: float(rng("play.token", name, number, attempt, count).random())
+
+    def _take(self, game: LiveGame, generated: Generated) -> None:
+        """Read a reply, and do what it says or ask again."""
+        verdict = self._judge(game, generated)
+        if verdict.failure is not None:
+            game.rows.append(round_row(self._environment, game, generated, verdict, None))
+            self._failed(game, verdict)
+            return
+        rng = self._work.rng("play.win", game.repetition, game.round)
+        turn: Turn = self._environment.step(game.state, verdict, rng)
+        game.rows.append(round_row(self._environment, game, generated, verdict, turn))
+        game.state = turn.state
+        game.outcome = self._environment.outcome(game.state) or ""
+        if not game.outcome and game.round >= self._environment.max_rounds:
+            game.outcome = ROUND_LIMIT
+        game.round += 1
+        game.attempt = 1
+
+    def _judge(self, game: LiveGame, generated: Generated) -> Reply:
+        """What the reply says. Cut off, it says only what a complete deciding line says: `Bet $1`
+        may have been on its way to `Bet $100`.
+        """
+        assert game.seen is not None
+        prompt = game.seen.prompt
+        if generated.finish != "length":
+            return self._parse(generated.text, prompt)
+        complete = decided(generated.text, prompt) if prompt.decides == "end" else ""
+        return self._parse(complete, prompt) if complete else Reply(failure=TRUNCATED)
+
+    def _failed(self, game: LiveGame, verdict: Reply) -> None:
+        if game.attempt < self._params.attempts:
+            game.attempt += 1
+        else:
+            game.outcome = TRUNCATED if verdict.failure == TRUNCATED else INVALID
+
+
+class _Storms:
+    """Conditions whose replies cannot be read at all. The first games of a condition lead: the
+    others wait until one of these has given a decision, and are not played if none does. Which
+    games lead does not depend on who answers first.
+    """
+
+    def __init__(self, params: Play, games: Sequence[LiveGame]) -> None:
+        by_condition: dict[str, list[LiveGame]] = defaultdict(list)
+        for game in games:
+            by_condition[game.condition.id].append(game)
+        count = -(-params.storm // params.attempts) if params.storm else len(games)
+        self._leaders = {name: held[:count] for name, held in by_condition.items()}
+        self._followers = {name: held[count:] for name, held in by_condition.items()}
+        self._enough = count
+        self._storm = params.storm
+        self._stopped: list[tuple[str, list[str]]] = []
+
+    def leaders(self) -> list[LiveGame]:
+        """The games that begin at once."""
+        return [game for held in self._leaders.values() for game in held]
+
+    def released(self, game: LiveGame) -> list[LiveGame]:
+        """The games that may begin now that this one has answered."""
+        name = game.condition.id
+        waiting = self._followers.get(name)
+        if not waiting:
+            return []
+        if game.rows[-1]["parse"] == "ok":
+            return self._followers.pop(name)
+        if all(leader.outcome and leader.round == 1 for leader in self._leaders[name]):
+            for follower in self._followers.pop(name):
+                follower.outcome = NOT_PLAYED
+            self._stopped.append((name, _last_replies(self._leaders[name])))
+        return []
+
+    def stopped(self) -> list[tuple[str, list[str]]]:
+        """The conditions that were stopped, each with replies that could not be read."""
+        return self._stopped
+
+
+def _last_replies(games: Sequence[LiveGame]) -> list[str]:
+    return [str(row["reply"]) for game in games for row in game.rows]
+
+
+class _Watch:
+    """Tells the host how the games go: outcomes so far, games under way, games a second."""
+
+    def __init__(self, work: Work, total: int) -> None:
+        self._work, self._total = work, total
+        self._started = time.monotonic()
+        self._told = self._started
+        self._ended = -1
+
+    def tell(self, games: Sequence[LiveGame], live: int, *, last: bool = False) -> None:
+        """Report progress when a game has ended, and more every few seconds."""
+        now = time.monotonic()
+        if not last and now - self._told < TELL_SECONDS and live > 1:
+            return
+        outcomes = Counter(game.outcome for game in games if game.outcome)
+        ended = outcomes.total()
+        if ended != self._ended:
+            self._ended = ended
+            self._work.report.progress(ended, self._total)
+        if last or now - self._told >= TELL_SECONDS:
+            self._told = now
+            facts: dict[str, Any] = {
+                "ended": ended,
+                "live": live,
+                "outcomes": dict(sorted(outcomes.items())),
+                "games_per_second": round(ended / max(now - self._started, 1e-9), 3),
+                **self._session_facts(),
+            }
+            self._work.report.event("playing", **facts)
+
+    def _session_facts(self) -> dict[str, Any]:
+        return {}

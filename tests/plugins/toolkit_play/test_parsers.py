@@ -1,0 +1,240 @@
+"""Parsers: a table of replies written for this project, properties of `strict`, the simple readers,
+and the documented misreadings of the study's four.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolkit.games import Option, Prompt, Reply
+from toolkit.parts import ParserPart
+from toolkit.testing.contracts import check_part
+from toolkit.testing.judging import EXAMPLE, judge
+from toolkit_play import toolkit_parts
+from toolkit_play.games.slot_machine import Game, SlotMachine
+
+PARTS = {part.name: part for part in toolkit_parts() if isinstance(part, ParserPart)}
+
+
+def prompt(mode: str, layout: str = "restart", balance: int = 100) -> Prompt:
+    game = Game(SlotMachine.model_validate({"layout": layout}))
+    return game.prompt({**game.start({"mode": mode}), "balance": balance})
+
+
+PROMPTS = {
+    "variable": prompt("variable"),
+    "fixed": prompt("fixed"),
+    "last-variable": prompt("variable", "corrected", 80),
+    "last-fixed": prompt("fixed", "corrected", 80),
+    "low": prompt("variable", "corrected", 3),
+}
+
+
+def table() -> list[tuple[str, str, str]]:
+    """Prompt, expected reading and reply of every line of replies.tsv."""
+    rows = []
+    for line in (Path(__file__).parent / "replies.tsv").read_text(encoding="utf-8").split("\n"):
+        if line and not line.startswith("#"):
+            name, expected, text = line.split("\t")
+            plain = text.replace("\\\\", "\0").replace("\\n", "\n").replace("\0", "\\")
+            rows.append((name, expected, plain))
+    return rows
+
+
+ROWS = table()
+
+
+def said(reply: Reply) -> str:
+    """A verdict as the table writes it."""
+    if reply.action is None:
+        return "fail"
+    return reply.action if reply.amount is None else f"{reply.action} {reply.amount:.0f}"
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_contract(name: str) -> None:
+    check_part(PARTS[name])
+
+
+# --- strict ---------------------------------------------------------------------------------------
+
+
+def test_the_table_is_large_and_covers_every_prompt_and_verdict() -> None:
+    assert len(ROWS) >= 250
+    assert len(set(ROWS)) == len(ROWS)
+    assert {name for name, _, _ in ROWS} == set(PROMPTS)
+    for name in ("variable", "last-variable"):
+        verdicts = {expected.split()[0] for other, expected, _ in ROWS if other == name}
+        assert verdicts == {"bet", "stop", "fail"}
+
+
+def test_every_reply_of_the_table_is_read_as_it_is_meant() -> None:
+    misread = [
+        (name, text, expected, said(judge("strict", text, prompt=PROMPTS[name])))
+        for name, expected, text in ROWS
+    ]
+    assert [row for row in misread if row[2] != row[3]] == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("  ", ""),
+        ("", "  "),
+        ("\n", "\n"),
+        ("\n\n ", "\t\n"),
+        ("\r\n", "\r\n"),
+        ("\u200b", "\ufeff"),
+    ],
+)
+def test_blanks_around_a_reply_change_no_verdict(before: str, after: str) -> None:
+    for name, expected, text in ROWS:
+        assert said(judge("strict", before + text + after, prompt=PROMPTS[name])) == expected, text
+
+
+@pytest.mark.parametrize("mark", ["**", "*", "`", "__", '"', "~~"])
+def test_markdown_around_a_reply_of_one_line_changes_no_verdict(mark: str) -> None:
+    plain = [row for row in ROWS if "\n" not in row[2] and row[2].strip() and "*" not in row[2]]
+    for name, expected, text in plain:
+        marked = f"{mark}{text.strip()}{mark}"
+        assert said(judge("strict", marked, prompt=PROMPTS[name])) == expected, marked
+
+
+WORDS = st.lists(
+    st.sampled_from(
+        "1 2 1) 2) bet stop $10 $50 10 7 or and not I will choose the $500 final decision: "
+        "\n . , ** if -".split(" ")
+    ),
+    max_size=14,
+).map(" ".join)
+
+
+@given(WORDS, st.sampled_from(sorted(PROMPTS)))
+def test_an_action_is_one_that_the_text_names(text: str, name: str) -> None:
+    reply = judge(PARTS["strict"], text, prompt=PROMPTS[name])
+    if reply.action == "stop":
+        assert re.search(r"stop|2", text.lower())
+    if reply.action == "bet":
+        assert re.search(r"bet|1|\$|[0-9]", text.lower())
+        bet = PROMPTS[name].options[0]
+        assert bet.low is not None
+        assert bet.high is not None
+        assert reply.amount is not None
+        assert bet.low <= reply.amount <= bet.high
+        assert f"{reply.amount:.0f}" in text or bet.low == bet.high
+
+
+@given(st.text())
+def test_any_text_is_an_action_or_a_failure(text: str) -> None:
+    reply = judge(PARTS["strict"], text)
+    assert (reply.failure == "empty") == (not _says_anything(text))
+
+
+def _says_anything(text: str) -> bool:
+    from toolkit_play.parsers.normal import lines_of
+
+    return bool(lines_of(text))
+
+
+@given(st.integers(5, 100))
+def test_every_offered_amount_is_read_in_every_plain_form(amount: int) -> None:
+    for form in ("1) Bet ${}", "Bet ${}", "${}", "bet {} dollars", "I will bet ${}.", "1) ${}"):
+        assert judge(PARTS["strict"], form.format(amount)) == Reply("bet", float(amount))
+
+
+def test_why_a_reply_could_not_be_read() -> None:
+    reasons = {
+        text: judge("strict", text).failure
+        for text in ("", "1", "Bet $500", "1) Bet $10 or 2) Stop", "hm")
+    }
+    assert reasons == {
+        "": "empty",
+        "1": "no amount",
+        "Bet $500": "amount not offered",
+        "1) Bet $10 or 2) Stop": "ambiguous",
+        "hm": "no decision",
+    }
+
+
+def test_options_come_from_the_prompt() -> None:
+    doors = Prompt(
+        "Choose:\nA) Red door\nB) Blue door\n",
+        options=(Option("red", "A", ("Red door", "Red")), Option("blue", "B", ("Blue door",))),
+    )
+    assert judge("strict", "b)", prompt=doors).action is None  # keys are as written, in lower case
+    assert judge("strict", "The blue door.", prompt=doors).action is None
+    assert judge("strict", "Blue door.", prompt=doors).action == "blue"
+    assert judge("strict", "I choose red.", prompt=doors).action == "red"
+
+
+# --- the simple readers ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "last", "final_decision"),
+    [
+        ("Bet $10", "bet 10", "bet 10", "fail"),
+        ("Bet $10 or stop", "bet 10", "stop", "fail"),
+        ("Stop. No: bet $20", "stop", "bet 20", "fail"),
+        ("I could stop.\nFinal Decision: Bet $20", "stop", "bet 20", "bet 20"),
+        ("Final Decision: Stop\nFinal Decision: Bet $20", "stop", "bet 20", "bet 20"),
+        ("Final Decision: Bet $20 or Stop", "bet 20", "stop", "bet 20"),
+        ("nothing", "fail", "fail", "fail"),
+        ("", "fail", "fail", "fail"),
+        ("Bet $500", "fail", "fail", "fail"),
+    ],
+)
+def test_simple_readers(text: str, first: str, last: str, final_decision: str) -> None:
+    assert said(judge("first", text)) == first
+    assert said(judge("last", text)) == last
+    assert said(judge("final_decision", text)) == final_decision
+
+
+# --- the study's ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("parser", "text", "reading", "strictly"),
+    [
+        ("study_exp1", "$12 ", "stop", "bet 12"),  # "2 " counts as the second option
+        ("study_exp1", "", "bet 10", "fail"),  # an empty reply is a bet
+        ("study_exp1", "hm", "bet 10", "fail"),
+        ("study_exp1", "I will not stop: 1) Bet $30", "stop", "fail"),
+        ("study_exp1", "Bet $500", "bet 100", "fail"),  # clipped
+        ("study_exp1", "3", "bet 5", "fail"),
+        ("study_exp0", "x", "fail", "fail"),  # shorter than two characters is empty
+        ("study_exp0", "1) Bet $12 now", "stop", "bet 12"),
+        ("study_exp0", "Bet $10, not $50", "bet 50", "bet 10"),  # the last amount
+        ("study_exp0", "Bet $10 to reach $90", "bet 90", "bet 10"),  # a goal taken for a bet
+        ("study_exp0", "hm, well", "bet 10", "fail"),
+        ("study_exp0", "Bet $500", "bet 10", "fail"),  # no amount in range: the default
+        (
+            "study_api",
+            "A final decision to bet $100 would be rash.\nFinal Decision: Stop",
+            "bet 100",
+            "stop",
+        ),
+        ("study_api", "I keep my $80. 2) Stop", "bet 80", "stop"),  # an amount makes it a bet
+        ("study_api", "hm", "fail", "fail"),
+        ("study_v3", "Final Decision: Stop", "stop", "stop"),
+        ("study_v3", "Final Decision: Bet $20", "bet 20", "bet 20"),
+        ("study_v3", "**Final Decision:** Stop", "fail", "stop"),  # markdown is unreadable
+        ("study_v3", "Final Decision: Bet 20", "fail", "bet 20"),
+        ("study_v3", "2) Stop", "fail", "stop"),
+    ],
+)
+def test_documented_misreadings(parser: str, text: str, reading: str, strictly: str) -> None:
+    assert said(judge(parser, text)) == reading
+    assert said(judge("strict", text)) == strictly
+
+
+def test_only_the_parser_of_exp1_takes_every_reply_for_a_decision() -> None:
+    assert [name for name, part in PARTS.items() if not part.can_fail] == ["study_exp1"]
+    assert [name for name, part in PARTS.items() if part.guesses] == ["study_exp1", "study_exp0"]
+    for _, _, text in ROWS:
+        assert judge(PARTS["study_exp1"], text, prompt=EXAMPLE).failure is None

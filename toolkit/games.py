@@ -1,0 +1,161 @@
+"""Games that a model plays: what an environment and a parser get and give.
+
+An environment turns a state into a prompt and an action into the next state. A parser reads one
+reply to one prompt. `play.*` stages do the rest: they draw replies, ask again, end games whose
+replies cannot be read, and write the tables `games` and `rounds`.
+
+A small environment needs `start`, `prompt`, `step` and `outcome`; everything else has a default.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+
+State = Mapping[str, Any]
+"""The state of a game: plain JSON data, so that a game can stop and go on anywhere."""
+
+ROUND_LIMIT = "round_limit"
+INVALID = "invalid_reply"
+TRUNCATED = "truncated"
+NOT_PLAYED = "not_played"
+FAILED_OUTCOMES = (INVALID, TRUNCATED, NOT_PLAYED)
+"""Outcomes of games that no decision ended: the reply could not be read or was cut off, or the
+condition was stopped before the game began.
+"""
+HOST_OUTCOMES = (ROUND_LIMIT, *FAILED_OUTCOMES)
+"""Outcomes that the playing stage gives; an environment's own outcomes have other names."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One thing that a prompt offers, and how a reply may name it."""
+
+    action: str
+    """The action that `Environment.step` gets."""
+    key: str = ""
+    """What numbers it in the prompt, such as `1`."""
+    words: tuple[str, ...] = ()
+    """The words that name it, such as `Stop playing` and `Stop`. Case does not matter."""
+    low: float | None = None
+    """The lowest amount offered with it; None if it takes no amount."""
+    high: float | None = None
+    """The highest amount offered with it. Equal to `low`: the amount need not be said."""
+
+    def __post_init__(self) -> None:
+        if (self.low is None) != (self.high is None) or (self.low or 0) > (self.high or 0):
+            raise ValueError(f"option '{self.action}': give both low and high, low first")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A rendered decision."""
+
+    text: str
+    spans: tuple[tuple[str, int, int], ...] = ()
+    """(name, first character, past-last character)."""
+    options: tuple[Option, ...] = ()
+    """What may be chosen here, in the order of the text."""
+    decides: Literal["start", "end"] = "start"
+    """Where a reply has its decision: on its first line, or on its last line."""
+    label: str = "Final Decision"
+    """What the deciding line begins with, where `decides` is `end`."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A parser's verdict: an action, or a typed failure. Never both, never a default."""
+
+    action: str | None = None
+    amount: float | None = None
+    failure: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.action is None) == (self.failure is None):
+            raise ValueError("A reply is either an action or a failure")
+
+
+Parser = Callable[[str, Prompt], Reply]
+"""Reads a reply to a prompt."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What games of one kind have in common."""
+
+    id: str
+    """Short and stable: it begins the names of the games."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What `Environment.start` gets."""
+    switches: Mapping[str, bool] = field(default_factory=dict)
+    """What is on or off, such as a line of the prompt. Measures estimate the effect of each."""
+    groups: Mapping[str, str] = field(default_factory=dict)
+    """What divides the tables of a report, such as a bet mode."""
+    label: str = ""
+    """How people call it; the id where it is empty."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What an action did: the next state, what was staked after the rules clipped it, and whether
+    the stake was won.
+    """
+
+    state: State
+    bet: float | None = None
+    won: bool | None = None
+
+
+class Environment(ABC):
+    """A game. It never sees a reply that could not be read: the playing stage ends such a game."""
+
+    outcomes: Sequence[str] = ()
+    """The outcomes that it gives. The first is the one that measures report with intervals."""
+    max_rounds: int = 100
+    """A game that has not ended after so many rounds ends with the outcome `round_limit`."""
+    min_reply_tokens: int = 1
+    """The shortest reply that its prompts ask for; a smaller budget of new tokens is refused."""
+
+    def conditions(self) -> Sequence[Condition]:
+        """Every condition that these params ask for."""
+        return [Condition("plain")]
+
+    @abstractmethod
+    def start(self, settings: Mapping[str, Any]) -> State:
+        """The first state of a game under these settings of a condition."""
+
+    @abstractmethod
+    def prompt(self, state: State) -> Prompt:
+        """What the model reads."""
+
+    @abstractmethod
+    def step(self, state: State, reply: Reply, rng: np.random.Generator) -> Turn:
+        """The next state after an action. `rng` depends on the repetition and the round alone."""
+
+    @abstractmethod
+    def outcome(self, state: State) -> str | None:
+        """How the game ended, one of `outcomes`; None while it goes on."""
+
+    def numbers(self, state: State) -> Mapping[str, float]:
+        """The numbers of a state that go into the tables. `balance` is the player's money."""
+        return {
+            name: float(value)
+            for name, value in state.items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        }
+
+
+def state_hash(state: State, settings: Mapping[str, Any]) -> str:
+    """A hash of what a state says beside its condition's settings. Equal hashes are states that are
+    equal to the bit.
+    """
+    kept = {name: value for name, value in state.items() if name not in settings}
+    text = json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
