@@ -17,7 +17,7 @@ from toolkit._run.events import RunEvent
 from toolkit._run.workers import Inbox, WorkerPool, worker_requests
 from toolkit.errors import BadInput
 from toolkit.executors import WorkerLimits, WorkerRequest
-from toolkit.gpus import Gpu, choose_gpus, installed_gpus
+from toolkit.gpus import Gpu, choose_gpus, installed_gpus, unresolved_gpus
 from toolkit.secrets import Secrets
 
 if TYPE_CHECKING:
@@ -43,12 +43,12 @@ class PoolPlan:
             "limits": asdict(self.requests[0].limits),
         }
 
-    def commands(self) -> Iterator[str]:
-        """The command line of each worker, as far as the executor says."""
+    def commands(self, folder: Path) -> Iterator[str]:
+        """The command line of each worker of a run's folder, as far as the executor says."""
         command = self.executor.part.command
         for request in self.requests if command else ():
             assert command is not None
-            yield command(self.executor.params, request)
+            yield command(self.executor.params, in_folder(request, folder))
 
 
 @dataclass(frozen=True)
@@ -79,15 +79,17 @@ class Pools:
         return inbox, pools
 
 
-def make_pools(plan: Plan, parts: Parts, options: RunOptions) -> Pools:
-    """Choose the workers of every executor that a stage names. Refuses a GPU that is not there."""
+def make_pools(plan: Plan, parts: Parts, options: RunOptions, *, rendering: bool = False) -> Pools:
+    """Choose the workers of every executor that a stage names. Refuses a GPU that is not there,
+    except for `rendering` command lines on a machine without any, such as a login node.
+    """
     names = dict.fromkeys(stage.on for stage in plan.stages)
     plans = {}
     for name in names:
         executor = plan.executors[name]
         stages = [stage for stage in plan.stages if stage.on == name]
         template = _template(executor, stages, options, plan.secrets)
-        gpus = _gpus(executor, options)
+        gpus = _gpus(executor, options, rendering)
         workers = executor.part.workers(executor.params)
         plans[name] = PoolPlan(executor, worker_requests(template, gpus, workers))
     return Pools(plans, versions(parts))
@@ -120,7 +122,7 @@ def _template(
     )
 
 
-def _gpus(executor: Executor, options: RunOptions) -> list[Gpu] | None:
+def _gpus(executor: Executor, options: RunOptions, rendering: bool) -> list[Gpu] | None:
     """The GPUs of an executor's workers: `--gpu`, else its params; None leaves the choice open."""
     request = options.gpu or executor.part.gpus(executor.params)
     if request is None:
@@ -132,7 +134,10 @@ def _gpus(executor: Executor, options: RunOptions) -> list[Gpu] | None:
                 f"'{executor.part.name}' run elsewhere. Name its GPUs under `executors`."
             )
         return None
-    return choose_gpus(request, installed_gpus(), os.environ)
+    installed = installed_gpus()
+    if rendering and not installed:
+        return unresolved_gpus(request)
+    return choose_gpus(request, installed, os.environ)
 
 
 def _files(stages: Iterable[Stage]) -> Iterator[Path]:
