@@ -176,9 +176,9 @@ def test_tests_on_a_stream_of_unknown_width_are_not_taken_for_as_many_as_feature
     )  # the model is named at a commit, and nothing is asked of the network
     folder = "package:toolkit_lab/files/saes/Lab-LXR-4x"
     saes = f'saes={{uses: llama_scope, with: {{path: "{folder}", layers: all}}}}'
-    unknown = "model.with.id=someone/unpublished"
+    model = f'model={{uses: huggingface, with: {{id: nobody/nothing, revision: "{"0" * 40}"}}}}'
     plan = make_plan(
-        resolve(load_spec(SPECS / "exp1_residual_l1_31.yaml", (), [unknown, saes]), PARTS), PARTS
+        resolve(load_spec(SPECS / "exp1_residual_l1_31.yaml", (), [saes, model]), PARTS), PARTS
     )
     found = power_of(plan, plan.stage("residual"), {}, None)
     assert found is not None
