@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import nox
@@ -192,7 +193,7 @@ def slow(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def browser(session: nox.Session) -> None:
-    """Look at reports in headless Chromium; as root on Debian or Ubuntu it is installed if missing."""
+    """Look at reports in headless Chromium; root on Debian or Ubuntu has it installed."""
     _pytest(session, "-m", "browser", TOOLKIT_CHROMIUM=_chromium(session))
 
 
@@ -220,6 +221,31 @@ def _chromium(session: nox.Session) -> str:
             "to its program."
         )
     return found
+
+
+@nox.session(venv_backend="none")
+def containers(session: nox.Session) -> None:
+    """Run stages in containers on engines of the session's own (root on Debian or Ubuntu)."""
+    engines = {"TOOLKIT_TEST_ENGINE": "cpu", "TOOLKIT_TEST_ENGINE_GPU": "gpu"}
+    script = str(ROOT / "containers" / "engine.sh")
+    with tempfile.TemporaryDirectory(prefix="tk-") as scratch:
+        folders = {name: Path(scratch) / kind for name, kind in engines.items()}
+        try:
+            for name, kind in engines.items():
+                session.run("bash", script, "up", str(folders[name]), kind, external=True)
+            hosts = {name: f"unix://{folder}/docker.sock" for name, folder in folders.items()}
+            wheels = str(ROOT / ".nox" / "wheelhouse")
+            _pytest(session, "-m", "docker", **hosts, TOOLKIT_TEST_WHEELHOUSE=wheels)
+        finally:
+            for folder in folders.values():
+                session.run("bash", script, "down", str(folder), external=True)
+
+
+@nox.session
+def image_pins(session: nox.Session) -> None:
+    """Resolve the requirements of both images again, and write them down with their hashes."""
+    session.install("-c", str(CONSTRAINTS), "pip")
+    session.run("python", "containers/write_pins.py", *session.posargs)
 
 
 @nox.session

@@ -15,6 +15,7 @@ PUBLIC = {"toolkit"} | {
     f"toolkit.{name}"
     for name in (
         "addresses",
+        "engines",
         "edits",
         "encoders",
         "errors",
@@ -26,9 +27,11 @@ PUBLIC = {"toolkit"} | {
         "gpus",
         "hookpoints",
         "hub",
+        "images",
         "games",
         "hookspecs",
         "models",
+        "containers",
         "readout",
         "costs",
         "neuronpedia",

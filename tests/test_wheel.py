@@ -20,10 +20,14 @@ pytestmark = pytest.mark.skipif(
     "TOOLKIT_WHEEL" not in os.environ, reason="no built wheel (TOOLKIT_WHEEL); nox builds one"
 )
 
-SOURCES = ("toolkit", "plugins", "store", "specs")
+SOURCES = ("toolkit", "plugins", "store", "specs", "containers")
+INCLUDED = {"specs/": "toolkit/specs/", "containers/": "toolkit/_images/containers/"}
+"""Folders of the checkout that ship inside the package, and their names there."""
 TOP_LEVEL = {
     "toolkit",
     "toolkit_store",
+    "toolkit_apptainer",
+    "toolkit_docker",
     "toolkit_hf",
     "toolkit_lab",
     "toolkit_local",
@@ -56,8 +60,9 @@ def names_in_checkout(root: Path) -> set[str]:
 
 
 def _name_in_wheel(path: str) -> str:
-    if path.startswith("specs/"):
-        return f"toolkit/{path}"
+    for folder, inside in INCLUDED.items():
+        if path.startswith(folder):
+            return inside + path.removeprefix(folder)
     return path if path.startswith("toolkit/") else path.split("/", 1)[1]
 
 

@@ -19,6 +19,7 @@ from toolkit._run.events import Listener, ReportWritten
 from toolkit._run.interrupts import Interrupts
 from toolkit._run.options import RunOptions
 from toolkit._run.pools import make_pools
+from toolkit._run.run_folder import run_folder, store_folder
 from toolkit._run.run_plan import run_plan
 from toolkit._run.target import open_target
 from toolkit.work import Finding
@@ -62,5 +63,6 @@ def run(planned: Planned, show: Listener) -> Outcome:
 
 def worker_commands(planned: Planned) -> Sequence[str]:
     """The command lines that would start the workers of a plan. Starts nothing."""
-    pools = make_pools(planned.plan, planned.parts, planned.options)
-    return [line for pool in pools.plans.values() for line in pool.commands()]
+    pools = make_pools(planned.plan, planned.parts, planned.options, rendering=True)
+    folder = run_folder(store_folder(planned.options.store), planned.plan.run)
+    return [line for pool in pools.plans.values() for line in pool.commands(folder)]

@@ -105,6 +105,18 @@ def choose_gpus(request: str, installed: Sequence[Gpu], environ: Mapping[str, st
     return chosen
 
 
+def unresolved_gpus(request: str) -> list[Gpu]:
+    """The GPUs that a request names, as it writes them: for command lines that are rendered where
+    there is no GPU, and run elsewhere.
+    """
+    names = [] if request == "none" else request.removeprefix("count:").split(",")
+    nothing = {"pci": "", "name": "not resolved", "driver": "", "total_bytes": 0, "free_bytes": 0}
+    return [
+        Gpu(index=int(name) if name.isdigit() else -1, uuid=name, **nothing)  # type: ignore[arg-type]
+        for name in names
+    ]
+
+
 def _some(request: str, allowed: Sequence[Gpu]) -> list[Gpu]:
     count = len(allowed) if request == "all" else int(request.removeprefix("count:"))
     if not allowed or count > len(allowed):

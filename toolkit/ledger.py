@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 IMPORTED = "import"
 """The worker of a step that an import added to a run."""
@@ -21,7 +21,8 @@ def key_of(material: str) -> str:
 class StepRow:
     """One committed step. `material` is the canonical JSON whose hash is `key`; `tables` the rows
     written to each table. `origin` is empty for a step that was computed into this store, else it
-    names the export that the step was read from.
+    names the export that the step was read from. `shared` says which step's rows of `spaces` are
+    also this one's: space to step.
     """
 
     key: str
@@ -39,6 +40,7 @@ class StepRow:
     first: int | None = None
     last: int | None = None
     origin: str = ""
+    shared: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def imported(self) -> bool:

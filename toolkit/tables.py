@@ -40,6 +40,13 @@ class Table:
     facts: bool = False
     derived: bool = False
 
+    @property
+    def shared(self) -> bool:
+        """Whether a row that several steps write is stored once: its key is an id that follows from
+        what it says.
+        """
+        return self.facts and len(self.key) == 1
+
 
 _VERSIONS = {"postings": 2}
 """Tables whose columns have changed since they were first declared."""
@@ -449,6 +456,7 @@ _ALL = (
         seconds="float64",
         committed_at="string",
         origin="string",
+        shared="string",
     ),
     _table(
         "runs",

@@ -31,6 +31,7 @@ from toolkit_store.upkeep.check import CheckReport
 from toolkit_store.upkeep.file_record import Damaged
 from toolkit_store.write import by_space, ledger, rows
 from toolkit_store.write.keeping import CleanReport, Keeper
+from toolkit_store.write.shared import SharedRows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,6 +64,7 @@ class Store:
         self._place, self._files, self._lease = place, place.files, place.lease
         self._keeper = Keeper(place, self._steps)
         self._present: dict[str, tuple[int, set[str]]] = {}
+        self._shared: dict[str, SharedRows] = {}
         self._sound = False
 
     # --- writing ---
@@ -114,13 +116,40 @@ class Store:
             known = self._known([row.key for row, _ in steps])
             new = {row.key: (row, tables) for row, tables in steps if row.key not in known}
             counts: dict[str, dict[str, int]] = {key: {} for key in new}
+            shared: dict[str, dict[str, str]] = {key: {} for key in new}
             for name in dict.fromkeys(name for _, tables in new.values() for name in tables):
-                parts = [(key, tables[name]) for key, (_, tables) in new.items() if name in tables]
-                for key, count in self._take(name, parts).items():
+                parts = {key: tables[name] for key, (_, tables) in new.items() if name in tables}
+                if table(name).shared:
+                    fitted = {key: self._fitted(name, part, key) for key, part in parts.items()}
+                    owners, first = self._shared_rows(name).divide(fitted, self._known)
+                    self._take(
+                        name, [(key, part.drop_columns("step")) for key, part in first.items()]
+                    )
+                    for key, own in owners.items():
+                        shared[key] |= own
+                        counts[key][name] = len(own)
+                    continue
+                for key, count in self._take(name, list(parts.items())).items():
                     counts[key][name] = count
             if new:
-                self._enter([replace(row, tables=counts[key]) for key, (row, _) in new.items()])
+                self._enter(
+                    [
+                        replace(row, tables=counts[key], shared=shared[key])
+                        for key, (row, _) in new.items()
+                    ]
+                )
         return len(new)
+
+    def _fitted(self, name: str, chunks: Iterable[pa.Table] | pa.Table, key: str) -> pa.Table:
+        import pyarrow as pa
+
+        empty = arrow_schema(name, step=True).empty_table()
+        return pa.concat_tables([empty, *rows.batches(name, chunks, key)])
+
+    def _shared_rows(self, name: str) -> SharedRows:
+        if name not in self._shared:
+            self._shared[name] = SharedRows(self.database, name)
+        return self._shared[name]
 
     def _enter(self, new: Sequence[StepRow]) -> None:
         with self._taking(new[0].key):
@@ -423,12 +452,30 @@ class Store:
     def _read(self, name: str, steps: Iterable[str], columns: Sequence[str]) -> pa.Table:
         import pyarrow as pa
 
+        if table(name).shared:
+            return self._read_shared(name, steps)
         owners = self._owners(name, steps)
         needed = list(dict.fromkeys([*columns, *table(name).key, "step"]))
         parts = [self.database.rows(name, where, needed) for where in among("step", owners)]
         empty = arrow_schema(name, step=True).empty_table().select(needed)
         found = pa.concat_tables([empty, *parts])
         self._check_count(name, found.num_rows, sum(owners.values()))
+        return rows.ordered(name, found)
+
+    def _read_shared(self, name: str, steps: Iterable[str]) -> pa.Table:
+        """The rows that stand for those of these steps."""
+        import pyarrow as pa
+
+        wanted = {pair for row in self._steps(steps) for pair in row.shared.items()}
+        (key,) = table(name).key
+        parts = [
+            self.database.rows(name, where)
+            for where in among(key, sorted({value for value, _ in wanted}))
+        ]
+        found = pa.concat_tables([arrow_schema(name, step=True).empty_table(), *parts])
+        pairs = zip(found[key].to_pylist(), found["step"].to_pylist(), strict=True)
+        found = found.filter(pa.array([pair in wanted for pair in pairs], pa.bool_()))
+        self._check_count(name, found.num_rows, len(wanted))
         return rows.ordered(name, found)
 
     def _owners(self, name: str, steps: Iterable[str]) -> dict[str, int]:

@@ -145,8 +145,8 @@ def generated(seed: int, count: int) -> list[str]:
                 (*PIECES, "read_csv('{mark}')", "\"read_csv\"('{mark}')"), k=rng.randint(1, 8)
             )
         )
-        arguments = ", ".join(rng.choices(ARGUMENTS, k=rng.randint(0, 4)))
-        call = f"{rng.choice(sorted(FUNCTIONS))}({arguments})"
+        function = rng.choice(sorted(FUNCTIONS))
+        call = f"{function}({', '.join(rng.choices(ARGUMENTS, k=rng.randint(0, 4)))})"
         shapes = (
             body,
             f"SELECT {body} FROM features",

@@ -376,3 +376,63 @@ def test_store_behaves_as_a_dict(actions: list[tuple[str, list[str], str]]) -> N
             assert store.read("sample_meta", [key])["sample"].to_pylist() == sorted(
                 model.get(key, [])
             )
+
+
+# --- rows that several steps write ---
+
+
+def spaces(*ids: str, **fields: object) -> pa.Table:
+    fixed = {
+        "model": "m",
+        "revision": "r",
+        "hookpoint": "resid_post.1",
+        "sae": "s",
+        "sae_hash": "h",
+        "recipe": "j",
+        "width": 4,
+        "address": "m/resid_post.1/s",
+    }
+    rows = [{"space": name, **fixed, **fields} for name in ids]
+    return pa.Table.from_pylist(rows, schema=arrow_schema("spaces"))
+
+
+def stored(store: Store) -> list[tuple[str, str]]:
+    """What another program finds in the table: space and step."""
+    rows = store.database.rows("spaces").to_pylist()
+    return sorted((row["space"], row["step"]) for row in rows)
+
+
+def test_a_space_has_one_row_however_many_steps_write_it(store: Store) -> None:
+    store.commit(make_step("k"), {"spaces": spaces("A", "B")})
+    store.commit(make_step("l"), {"spaces": spaces("B", "C")})
+    again = open_store(store.folder)
+    again.commit_many([(make_step(key), {"spaces": spaces("A", "D")}) for key in ("m", "n")])
+    assert stored(store) == [("A", "k"), ("B", "k"), ("C", "l"), ("D", "m")]
+    for keys, ids in (("k", "AB"), ("l", "BC"), ("m", "AD"), ("n", "AD"), ("kln", "ABCD")):
+        found = again.read("spaces", keys)
+        assert found["space"].to_pylist() == list(ids)
+        assert found.column_names == list(TABLES["spaces"].columns)
+    assert [row.tables for row in again.steps("n")] == [{"spaces": 2}]
+    assert again.orphans() == {}
+    assert again.check().problems == []
+    again.clean()
+    assert again.read("spaces", "n")["space"].to_pylist() == ["A", "D"]
+
+
+def test_a_row_that_says_something_else_is_what_its_step_reads_back(store: Store) -> None:
+    store.commit(make_step("k"), {"spaces": spaces("A")})
+    store.commit(make_step("l"), {"spaces": spaces("A", address="elsewhere")})
+    assert store.read("spaces", "k")["address"].to_pylist() == ["m/resid_post.1/s"]
+    assert store.read("spaces", "l")["address"].to_pylist() == ["elsewhere"]
+    assert store.check().problems == []
+
+
+def test_a_row_of_a_step_that_was_cut_off_stands_for_no_other(store: Store) -> None:
+    cut_off = spaces("A").append_column(pa.field("step", pa.string(), False), pa.array(["gone"]))
+    store.database.append("spaces", cut_off)
+    store.commit(make_step("k"), {"spaces": spaces("A")})
+    assert store.read("spaces", "k")["space"].to_pylist() == ["A"]
+    assert store.orphans() == {"spaces": 1}
+    store.clean()
+    assert stored(store) == [("A", "k")]
+    assert store.check().problems == []

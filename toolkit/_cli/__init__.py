@@ -19,6 +19,7 @@ COMMANDS = {
     "check": "Say whether a spec is right, without running anything.",
     "doctor": "Examine this machine and the store; --clean removes leftovers.",
     "fetch": "Download the model and SAEs of a spec, and check that they are whole.",
+    "images": "Build, list, verify and export container images.",
     "init": "Begin an experiment of your own from a shipped spec.",
     "lock": "Write down the exact revisions that a spec resolves to.",
     "new-plugin": "Write an installable plugin package that passes its contract test.",

@@ -16,8 +16,8 @@ from toolkit._plan.versions import versions
 from toolkit._run.events import RunEvent
 from toolkit._run.workers import Inbox, WorkerPool, worker_requests
 from toolkit.errors import BadInput
-from toolkit.executors import WorkerRequest
-from toolkit.gpus import Gpu, choose_gpus, installed_gpus
+from toolkit.executors import WorkerLimits, WorkerRequest
+from toolkit.gpus import Gpu, choose_gpus, installed_gpus, unresolved_gpus
 from toolkit.secrets import Secrets
 
 if TYPE_CHECKING:
@@ -40,14 +40,15 @@ class PoolPlan:
             "executor": self.executor.part.name,
             "workers": len(self.requests),
             "gpus": [_identity(gpu) for gpu in dict.fromkeys(gpus)],
+            "limits": asdict(self.requests[0].limits),
         }
 
-    def commands(self) -> Iterator[str]:
-        """The command line of each worker, as far as the executor says."""
+    def commands(self, folder: Path) -> Iterator[str]:
+        """The command line of each worker of a run's folder, as far as the executor says."""
         command = self.executor.part.command
         for request in self.requests if command else ():
             assert command is not None
-            yield command(self.executor.params, request)
+            yield command(self.executor.params, in_folder(request, folder))
 
 
 @dataclass(frozen=True)
@@ -78,15 +79,17 @@ class Pools:
         return inbox, pools
 
 
-def make_pools(plan: Plan, parts: Parts, options: RunOptions) -> Pools:
-    """Choose the workers of every executor that a stage names. Refuses a GPU that is not there."""
+def make_pools(plan: Plan, parts: Parts, options: RunOptions, *, rendering: bool = False) -> Pools:
+    """Choose the workers of every executor that a stage names. Refuses a GPU that is not there,
+    except for `rendering` command lines on a machine without any, such as a login node.
+    """
     names = dict.fromkeys(stage.on for stage in plan.stages)
     plans = {}
     for name in names:
         executor = plan.executors[name]
         stages = [stage for stage in plan.stages if stage.on == name]
-        template = _template(name, stages, options, plan.secrets)
-        gpus = _gpus(executor, options)
+        template = _template(executor, stages, options, plan.secrets)
+        gpus = _gpus(executor, options, rendering)
         workers = executor.part.workers(executor.params)
         plans[name] = PoolPlan(executor, worker_requests(template, gpus, workers))
     return Pools(plans, versions(parts))
@@ -103,10 +106,10 @@ def in_folder(request: WorkerRequest, folder: Path) -> WorkerRequest:
 
 
 def _template(
-    name: str, stages: Sequence[Stage], options: RunOptions, secrets: Secrets
+    executor: Executor, stages: Sequence[Stage], options: RunOptions, secrets: Secrets
 ) -> WorkerRequest:
     return WorkerRequest(
-        name=name,
+        name=executor.part.name,
         folder=Path("workers"),
         jobs=Path("jobs"),
         inputs=Path("inputs"),
@@ -114,11 +117,12 @@ def _template(
         files=tuple(dict.fromkeys(_files(stages))),
         model_cache=hub.cache_folder(),
         network=any(map(_may_download, stages)),
+        limits=executor.part.limits(executor.params) or WorkerLimits(),
         secrets=secrets.values,
     )
 
 
-def _gpus(executor: Executor, options: RunOptions) -> list[Gpu] | None:
+def _gpus(executor: Executor, options: RunOptions, rendering: bool) -> list[Gpu] | None:
     """The GPUs of an executor's workers: `--gpu`, else its params; None leaves the choice open."""
     request = options.gpu or executor.part.gpus(executor.params)
     if request is None:
@@ -130,7 +134,10 @@ def _gpus(executor: Executor, options: RunOptions) -> list[Gpu] | None:
                 f"'{executor.part.name}' run elsewhere. Name its GPUs under `executors`."
             )
         return None
-    return choose_gpus(request, installed_gpus(), os.environ)
+    installed = installed_gpus()
+    if rendering and not installed:
+        return unresolved_gpus(request)
+    return choose_gpus(request, installed, os.environ)
 
 
 def _files(stages: Iterable[Stage]) -> Iterator[Path]:

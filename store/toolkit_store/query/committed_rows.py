@@ -141,9 +141,15 @@ class CommittedRows:
     ) -> pa.Table:
         """The rows of these steps that match, in the order of the table's key."""
         import pyarrow as pa
+        import pyarrow.compute as pc
 
         if not where:
             return self.store.read(name, keys, columns)
+        if TABLES[name].shared:
+            rows = self.store.read(name, keys)
+            for column, values in where.items():
+                rows = rows.filter(pc.is_in(rows[column], value_set=pa.array(values)))
+            return rows.select(list(columns))
         needed = list(dict.fromkeys([*columns, *TABLES[name].key, "step"]))
         parts = [
             self.find(name, f"{matching(where)} AND {own}", needed) for own in among("step", keys)

@@ -427,8 +427,12 @@ class RunView:
         """A table of the run. What the store derives from a run's rows was written by steps of its
         own.
         """
+        import polars as pl
+
         from toolkit_store.query.lazy import lazy_table
 
+        if TABLES[name].shared:
+            return pl.DataFrame(self._rows.table(name)).lazy()
         steps = (
             [row.key for row in self._own_steps if row.tables.get(name)]
             if TABLES[name].derived

@@ -13,6 +13,7 @@ from toolkit.errors import StoreError
 from toolkit.ledger import StepRow
 from toolkit.tables import DATA_TABLES, TABLES
 from toolkit_store.place import Place
+from toolkit_store.write.ledger import stored_count
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def report(
                 f"table '{name}': {unrecorded} files of a write that is going on or was cut off"
             )
     steps = [] if problems else ledger()
-    problems += _miscounted(place, steps)
+    problems += [] if problems else _miscounted(place, steps)
     notes += _imported(steps)
     sizes = [entry.bytes for name in TABLES for entry in place.files.known(name).values()]
     return CheckReport(len(sizes), sum(sizes), problems, notes)
@@ -89,7 +90,7 @@ def _miscounted(place: Place, steps: Sequence[StepRow]) -> Iterator[str]:
     for name in DATA_TABLES:
         found = place.database.count_by_step(name)
         for row in steps:
-            wanted = row.tables.get(name, 0)
+            wanted = stored_count(row, name)
             if found[row.key] != wanted:
                 yield (
                     f"step {row.key}: the ledger says {wanted:,} rows in table '{name}', there are "

@@ -109,7 +109,7 @@ class Keeper:
         """Step -> rows in `name` that the ledger does not count as that step's."""
         rows = self._database.count_by_step(name)
         for row in self._ledger(rows) if rows else []:
-            if row.tables.get(name):
+            if ledger.stored_count(row, name):
                 del rows[row.key]
         return rows
 

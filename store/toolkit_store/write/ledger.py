@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import StoreError
 from toolkit.ledger import RunRow, StepRow
-from toolkit.tables import arrow_schema
+from toolkit.tables import arrow_schema, table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,14 +22,24 @@ if TYPE_CHECKING:
 def steps_to_arrow(rows: Iterable[StepRow]) -> pa.Table:
     return _rows(
         "steps",
-        [{**vars(row), "tables": json.dumps(dict(row.tables), sort_keys=True)} for row in rows],
+        [
+            {
+                **vars(row),
+                "tables": json.dumps(dict(row.tables), sort_keys=True),
+                "shared": json.dumps(dict(row.shared), sort_keys=True),
+            }
+            for row in rows
+        ],
     )
 
 
 def steps_from_arrow(rows: pa.Table) -> list[StepRow]:
-    return [
-        StepRow(**{**row, "tables": counts(row["tables"], row["key"])}) for row in rows.to_pylist()
-    ]
+    return [_step(row) for row in rows.to_pylist()]
+
+
+def _step(row: dict[str, Any]) -> StepRow:
+    shared = dict(_json(row["shared"], f"the shared rows of step {row['key']}"))
+    return StepRow(**{**row, "tables": counts(row["tables"], row["key"]), "shared": shared})
 
 
 def run_to_arrow(row: RunRow) -> pa.Table:
@@ -48,14 +58,20 @@ def counts(text: str, step: str) -> dict[str, int]:
     return dict(_json(text, f"the tables of step {step}"))
 
 
+def stored_count(row: StepRow, name: str) -> int:
+    """How many rows of a table are stored under a step: of shared rows, those it wrote first."""
+    if not table(name).shared:
+        return row.tables.get(name, 0)
+    return sum(owner == row.key for owner in row.shared.values())
+
+
 def _json(text: str, what: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
         raise StoreError(
-            f"The ledger cannot be read: {what} are not JSON ({error}). `toolkit store "
-            f"check` names "
-            "files that are not what was written; put them back from a copy of the store."
+            f"The ledger cannot be read: {what} are not JSON ({error}). `toolkit store check` "
+            "names files that are not what was written; put them back from a copy of the store."
         ) from error
 
 

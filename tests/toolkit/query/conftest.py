@@ -26,6 +26,12 @@ from tests.toolkit.query.asked import (
 from toolkit_store import open_store
 
 
+def step_done(at: str, key: str, stage: str) -> dict[str, object]:
+    """An event of a journal: a step was committed."""
+    done = {"event": "step_done", "index": 0, "worker": "w", "seconds": 1.0, "rows": {}}
+    return {"at": at, "key": key, "stage": stage, **done}
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Read by all tests, written by none."""
@@ -49,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         begin(store, "part-1", "2026-01-03", "interrupted", ["k1", "k2", "never"], STAGES)
         begin(store, "full-1", "2026-01-04", "done", ["k1", "k2", "k3", "k4", "k5"], STAGES)
-    events = [{"at": "2026-01-03", "event": "step_done", "key": "k1", "stage": "prompts"}]
+    events = [step_done("2026-01-03", "k1", "prompts")]
     (store.folder / "runs" / "part-1" / "events.jsonl").write_text(
         "".join(json.dumps(event) + "\n" for event in events)
     )
@@ -66,10 +72,7 @@ def begun(folder: Path, tmp_path: Path) -> Path:
         at = tmp_path / "store" / "runs" / run
         at.mkdir()
         (at / "manifest.json").write_text(json.dumps({"run": run, "stages": STAGES}))
-        events = [
-            {"at": "2026-01-05", "event": "step_done", "key": key, "stage": "extract"}
-            for key in ("k1", "k2")
-        ]
+        events = [step_done("2026-01-05", key, "extract") for key in ("k1", "k2")]
         (at / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
     open_store(tmp_path / "store").record_run(
         run="begun-2", name="begun", state="running", at="2026-01-05"

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# A container engine for the tests, beside any other: Debian's docker.io, as root, without network.
+#   engine.sh up FOLDER [gpu]   starts one; FOLDER/docker.sock is its socket. `gpu`: it accepts
+#                               requests for GPUs, which a stand-in for NVIDIA's hook then ignores.
+#   engine.sh down FOLDER       removes its containers and ends it.
+# FOLDER must be short: a socket's path has at most 107 bytes.
+set -euo pipefail
+verb=$1 run=$2 kind=${3:-cpu}
+export DOCKER_HOST="unix://$run/docker.sock"
+
+install() {
+    command -v dockerd >/dev/null && command -v busybox >/dev/null && return
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+        docker.io busybox-static >/dev/null
+}
+
+up() {
+    install
+    mkdir -p "$run/bin"
+    rm -f "$run/docker.pid"
+    if [ "$kind" = gpu ]; then
+        printf '#!/bin/sh\nexit 0\n' >"$run/bin/nvidia-container-runtime-hook"
+        chmod +x "$run/bin/nvidia-container-runtime-hook"
+    fi
+    env -u DOCKER_HOST PATH="$run/bin:$PATH" setsid dockerd --host "unix://$run/docker.sock" \
+        --data-root "$run/data" --exec-root "$run/exec" --pidfile "$run/docker.pid" \
+        --storage-driver=overlay2 --bridge=none --iptables=false --ip6tables=false \
+        --ip-masq=false --log-level=warn >"$run/dockerd.log" 2>&1 </dev/null &
+    for _ in $(seq 150); do
+        docker version >/dev/null 2>&1 && return
+        sleep 0.2
+    done
+    tail "$run/dockerd.log" >&2
+    exit 1
+}
+
+down() {
+    docker ps -aq 2>/dev/null | xargs -r docker rm -f >/dev/null 2>&1 || true
+    kill "$(cat "$run/docker.pid")" 2>/dev/null || true
+    for _ in $(seq 200); do # dockerd removes its pid file last
+        [ -e "$run/docker.pid" ] || break
+        sleep 0.1
+    done
+    umount "$run/exec/netns/default" "$run/data" 2>/dev/null || true
+    rm -rf "$run"
+}
+
+"$verb"

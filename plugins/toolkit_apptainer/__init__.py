@@ -1,0 +1,24 @@
+"""The executor `apptainer`: the same worker on clusters that allow no Docker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from toolkit import hookimpl
+from toolkit.parts import ExecutorPart, Part
+
+from . import _start
+
+
+@hookimpl
+def toolkit_parts() -> Iterator[Part]:
+    """The executor that `--on apptainer` names."""
+    yield ExecutorPart(
+        name="apptainer",
+        help="Workers through `apptainer exec` from a .sif file, with the same folders as docker.",
+        params=_start.Apptainer,
+        start=_start.start,
+        workers=lambda params: params.workers,
+        gpus=_start.gpus,
+        command=_start.command,
+    )

@@ -1,0 +1,97 @@
+"""Starting a worker through `apptainer exec`: only its folders, GPUs by UUID."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+
+from pydantic import Field
+
+from toolkit.containers import COMMAND, environment_for, folders_of, make_folders, mounts_for
+from toolkit.errors import BadInput
+from toolkit.executors import GpuChoice, Worker, WorkerRequest, gpu_request
+from toolkit.files import PathText, locate
+from toolkit.images import read_lock, user_lock
+from toolkit.parts import Params
+from toolkit.processes import PipedWorker
+
+PROGRAMS = ("apptainer", "singularity")
+
+
+class Apptainer(Params):
+    """Which image, which GPUs, how many workers."""
+
+    sif: PathText | None = Field(
+        None,
+        description="The image file. Default: the one that `toolkit images export NAME FILE.sif` "
+        "recorded for `image`.",
+    )
+    image: str | None = Field(
+        None, description="A pinned image's name. Default: cuda where GPUs are named, else cpu."
+    )
+    gpus: GpuChoice | None = Field(
+        None, description="Physical indices or UUIDs, `all`, `none` or `{count: N}`."
+    )
+    workers: int = Field(
+        1, ge=1, le=256, description="Processes; where GPUs are named, one for each of them."
+    )
+    threads: int | None = Field(
+        None, ge=1, description="Compute threads; by default the cores divided among workers."
+    )
+
+
+def gpus(params: Apptainer) -> str | None:
+    """Which GPUs the params ask for, as `--gpu` writes it."""
+    return gpu_request(params.gpus)
+
+
+def start(params: Apptainer, request: WorkerRequest) -> Worker:
+    """Start one worker from the image file."""
+    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    if program is None:
+        raise BadInput(
+            "There is no `apptainer` on the PATH. Load its module (often `module load apptainer`),"
+            " or run with `--on local` or `--on docker`."
+        )
+    locate(_sif(params, request))
+    make_folders(request)
+    folders = folders_of(mounts_for(request))
+    log = request.folder / f"{request.name}.log"
+    environment = {key: value for key, value in os.environ.items() if "TOKEN" not in key}
+    words = [program, *_words(params, request)]
+    return PipedWorker(request.name, words, log, environment, folders)
+
+
+def command(params: Apptainer, request: WorkerRequest) -> str:
+    """The `apptainer exec` line of such a worker, ready to paste. Starts nothing."""
+    return shlex.join([PROGRAMS[0], *_words(params, request)])
+
+
+def _words(params: Apptainer, request: WorkerRequest) -> list[str]:
+    words = ["exec", "--contain", "--cleanenv", "--no-home", "--pwd", "/tmp"]
+    threads = params.threads or max(1, (os.cpu_count() or 1) // params.workers)
+    environment = environment_for(request, threads)
+    if request.gpus:
+        words.append("--nv")
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpu.uuid for gpu in request.gpus)
+    for key, value in environment.items():
+        words += ["--env", f"{key}={value}"]
+    for mount in mounts_for(request):
+        mode = "rw" if mount.writable else "ro"
+        words += ["--bind", f"{mount.outside}:{mount.inside}:{mode}"]
+    return [*words, _sif(params, request), *COMMAND]
+
+
+def _sif(params: Apptainer, request: WorkerRequest) -> str:
+    """The image file that the params name, or that was exported for their image."""
+    if params.sif is not None:
+        return params.sif
+    name = params.image or ("cuda" if request.gpus else "cpu")
+    pinned = read_lock().get(name)
+    if pinned is None or pinned.sif is None:
+        raise BadInput(
+            f"{user_lock()} names no Apptainer file for image '{name}'. Export one: `toolkit "
+            f"images export {name} {name}.sif`, or set executors.apptainer.sif."
+        )
+    return pinned.sif

@@ -1,0 +1,70 @@
+"""What the engine says when it refuses, as one sentence with the way out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from toolkit.errors import BadInput, ToolkitError
+from toolkit.executors import WorkerRequest
+
+if TYPE_CHECKING:
+    from docker.errors import APIError
+
+NO_DRIVER = ("could not select device driver", "CDI device injection failed")
+NO_DEVICE = ("unknown device", "no such device", "device id", "unresolvable CDI devices")
+
+
+def create_failure(error: APIError, image: str) -> ToolkitError:
+    """Why a container could not be created."""
+    from docker.errors import ImageNotFound, NotFound
+
+    said = str(error.explanation or error)
+    if isinstance(error, ImageNotFound | NotFound) or "No such image" in said:
+        if "@" in image:
+            return BadInput(
+                f"image {image} is not on this engine, and nothing is pulled silently. Get it "
+                f"with `docker pull {image}`."
+            )
+        return BadInput(
+            f"image {image} is not on this engine: it was removed, or the engine is another one. "
+            "Build it again: `toolkit images build`, or load it: `docker load -i FILE.tar`."
+        )
+    if "bind source path does not exist" in said:
+        return BadInput(f"the engine cannot see a folder of this run: {said}. Is it remote?")
+    if "runtime" in said and ("nvidia" in said or "unknown" in said.lower()):
+        return BadInput(_no_runtime(said))
+    return BadInput(f"the engine refused to create the container: {said}")
+
+
+def start_failure(error: APIError, request: WorkerRequest) -> ToolkitError:
+    """Why a container could not be started."""
+    said = str(error.explanation or error)
+    gpus = ", ".join(gpu.describe() for gpu in request.gpus or ())
+    if any(text in said for text in NO_DRIVER):
+        return BadInput(_no_runtime(said))
+    if any(text in said.lower() for text in NO_DEVICE):
+        return BadInput(f"the engine has no such GPU: {gpus or said}. `nvidia-smi -L` lists them.")
+    if "no space left on device" in said:
+        return BadInput(
+            f"the engine's disk is full: {said}. `docker system df` shows what takes it."
+        )
+    return BadInput(f"the engine refused to start the container: {said}")
+
+
+def _no_runtime(said: str) -> str:
+    return (
+        f"the engine cannot give a container a GPU ({said}). Install the NVIDIA Container Toolkit "
+        "and restart the engine, or run with `--gpu none`."
+    )
+
+
+def ending(status: int, *, out_of_memory: bool, limit: int) -> str:
+    """How a container ended."""
+    if out_of_memory:
+        size = f"{limit / 2**30:.3g} GiB" if limit else "the machine's memory"
+        return f"out of memory: it took more than {size}; raise executors.docker.memory"
+    if status == 137:
+        return "killed by signal 9"
+    if status > 128:
+        return f"killed by signal {status - 128}"
+    return f"exit status {status}"

@@ -1,0 +1,151 @@
+"""Starting a worker's container: created from a pin, never pulled, closed to all but folders."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from toolkit.containers import (
+    COMMAND,
+    Mount,
+    environment_for,
+    folders_of,
+    make_folders,
+    mounts_for,
+)
+from toolkit.engines import connect, is_podman
+from toolkit.errors import BadInput
+from toolkit.executors import Worker, WorkerRequest
+from toolkit.images import image_reference
+
+from ._failures import create_failure, start_failure
+from ._leftovers import labels_of, remove_leftovers
+from ._params import Docker
+from ._secrets import token_mount
+from ._worker import ContainerWorker
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+
+def start(params: Docker, request: WorkerRequest) -> Worker:
+    """Create and start one container; its worker then says hello."""
+    client = connect()
+    try:
+        remove_leftovers(client)
+        return _started(client, params, request)
+    except BaseException:
+        client.close()
+        raise
+
+
+def _started(client: DockerClient, params: Docker, request: WorkerRequest) -> Worker:
+    from docker.errors import APIError
+
+    image = image_of(params, request)
+    if (request.gpus or params.cdi) and is_podman(client):
+        raise BadInput(
+            "Podman answers in Docker's place, and ignores requests for GPUs without a word: the "
+            "stage would run on the CPU. Use Docker, or Podman with CDI by hand."
+        )
+    make_folders(request)
+    mounts = [*mounts_for(request), *token_mount(request)]
+    try:
+        container = client.containers.create(
+            image, list(COMMAND), **_options(params, request, mounts)
+        )
+    except APIError as error:
+        raise create_failure(error, image) from None
+    worker = ContainerWorker(client, container, request, folders_of(mounts))
+    try:
+        worker.attach()
+        container.start()
+    except APIError as error:
+        container.remove(force=True)
+        raise start_failure(error, request) from None
+    return worker
+
+
+def image_of(params: Docker, request: WorkerRequest) -> str:
+    """The pin of the image that is asked for."""
+    name = params.image or ("cuda" if request.gpus or params.cdi else "cpu")
+    return image_reference(name)
+
+
+def user() -> str:
+    """The caller, so that files in job folders belong to who runs the experiment."""
+    return f"{os.getuid()}:{os.getgid()}"
+
+
+def threads_of(params: Docker) -> int:
+    """Compute threads of one container."""
+    return params.threads or max(1, (os.cpu_count() or 1) // params.workers)
+
+
+def _options(params: Docker, request: WorkerRequest, mounts: list[Mount]) -> dict[str, Any]:
+    from docker.types import Mount as EngineMount
+
+    return {
+        "name": None,
+        "user": user(),
+        "stdin_open": True,
+        "init": True,
+        "read_only": True,
+        "tmpfs": {"/tmp": "mode=1777"},
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges"],
+        "network_mode": "bridge" if request.network else "none",
+        "mem_limit": request.limits.memory_bytes,
+        "shm_size": request.limits.shm_bytes,
+        "pids_limit": params.pids,
+        "environment": environment_for(request, threads_of(params)),
+        "labels": labels_of(request),
+        "device_requests": device_requests(params, request),
+        "working_dir": "/tmp",
+        "mounts": [
+            EngineMount(
+                str(mount.inside), str(mount.outside), type="bind", read_only=not mount.writable
+            )
+            for mount in mounts
+        ],
+    }
+
+
+def device_requests(params: Docker, request: WorkerRequest) -> list[Any]:
+    """The GPUs, by UUID; CDI names as they were written."""
+    from docker.types import DeviceRequest
+
+    requests = []
+    if request.gpus:
+        uuids = [gpu.uuid for gpu in request.gpus]
+        requests.append(DeviceRequest(device_ids=uuids, capabilities=[["gpu"]]))
+    if params.cdi:
+        requests.append(DeviceRequest(driver="cdi", device_ids=list(params.cdi)))
+    return requests
+
+
+def command(params: Docker, request: WorkerRequest) -> str:
+    """The `docker run` line of such a worker, ready to paste. Contacts no engine."""
+    words = ["docker", "run", "--rm", "-i", "--init", "--user", user(), "--read-only"]
+    words += ["--tmpfs", "/tmp:mode=1777", "--cap-drop", "ALL"]
+    words += ["--security-opt", "no-new-privileges"]
+    words += ["--network", "bridge" if request.network else "none"]
+    words += ["--pids-limit", str(params.pids), "--shm-size", params.shm]
+    if params.memory:
+        words += ["--memory", params.memory]
+    if request.gpus:
+        devices = ",".join(gpu.uuid for gpu in request.gpus)
+        words += ["--gpus", f'"device={devices}"']
+    for name in params.cdi:
+        words += ["--device", name]
+    for key, value in environment_for(request, threads_of(params)).items():
+        words += ["--env", f"{key}={value}"]
+    for mount in [*mounts_for(request), *token_mount(request)]:
+        words += ["--mount", _mount_text(mount)]
+    return shlex.join([*words, image_of(params, request), *COMMAND])
+
+
+def _mount_text(mount: Mount) -> str:
+    text = f"type=bind,source={mount.outside},target={mount.inside}"
+    return text if mount.writable else f"{text},readonly"

@@ -1,0 +1,157 @@
+"""A worker in a container, spoken to over the engine's socket."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from io import BufferedReader, RawIOBase
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from toolkit.executors import WorkerRequest, translate_paths
+from toolkit.protocol import WorkerEvent, read_events
+
+from ._failures import ending
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+STDOUT = 1
+HEADER = 8
+STOP_SECONDS = 10
+
+
+class ContainerWorker:
+    """Implements `toolkit.executors.Worker` for one container."""
+
+    def __init__(
+        self,
+        client: DockerClient,
+        container: Any,
+        request: WorkerRequest,
+        folders: Mapping[Path, PurePosixPath],
+    ) -> None:
+        self.name = request.name
+        self._client, self._container = client, container
+        self._folders = dict(folders)
+        self._log = request.folder / f"{request.name}.log"
+        self._sending = threading.Lock()
+        self._socket: socket.socket | None = None
+
+    def attach(self) -> None:
+        """Open the pipes; before the container is started, so that no output is missed."""
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        streams = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
+        attached = self._client.api.attach_socket(self._container.id, params=streams)
+        self._attached = attached
+        self._socket = getattr(attached, "_sock", attached)
+        self._socket.settimeout(None)
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Write one JSON line. That a worker is dead is noticed by whoever reads its events."""
+        text = json.dumps(translate_paths(message, self._folders))
+        with self._sending, contextlib.suppress(OSError):
+            if self._socket is not None:
+                self._socket.sendall(f"{text}\n".encode())
+
+    def events(self) -> Iterator[WorkerEvent]:
+        """Events until the container ends, or the engine does."""
+        assert self._socket is not None
+        with self._log.open("ab") as log:
+            output = BufferedReader(_Stdout(self._socket, log))
+            yield from read_events(output, log)
+
+    def stop(self, *, now: bool = False) -> str:
+        """End the container, kindly by closing its stdin or at once; says how it ended."""
+        from docker.errors import APIError, DockerException
+        from requests.exceptions import RequestException
+
+        try:
+            if now:
+                with contextlib.suppress(APIError):
+                    self._container.kill()
+            else:
+                self._close_stdin()
+            return self._ended()
+        except (DockerException, RequestException, OSError):
+            return "the container engine ended"
+        finally:
+            self._close()
+
+    def _close_stdin(self) -> None:
+        with contextlib.suppress(OSError):
+            if self._socket is not None:
+                self._socket.shutdown(socket.SHUT_WR)
+
+    def _ended(self) -> str:
+        from docker.errors import APIError
+        from requests.exceptions import RequestException
+
+        try:
+            self._container.wait(timeout=STOP_SECONDS)
+        except RequestException:
+            with contextlib.suppress(APIError):
+                self._container.kill()
+            self._container.wait(timeout=STOP_SECONDS)
+        self._container.reload()
+        state = self._container.attrs["State"]
+        limit = int(self._container.attrs["HostConfig"].get("Memory") or 0)
+        self._container.remove(force=True)
+        return ending(
+            int(state.get("ExitCode") or 0),
+            out_of_memory=bool(state.get("OOMKilled")),
+            limit=limit,
+        )
+
+    def _close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._attached.close()
+        self._client.close()
+
+
+class _Stdout(RawIOBase):
+    """The worker's stdout out of the engine's frames; its stderr goes to the log."""
+
+    def __init__(self, source: socket.socket, log: BinaryIO) -> None:
+        super().__init__()
+        self._source, self._log = source, log
+        self._left, self._stream = 0, STDOUT
+
+    def readable(self) -> bool:
+        """It is read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Bytes of stdout, 0 at the end."""
+        while True:
+            if not self._left and not self._next_frame():
+                return 0
+            piece = self._receive(min(self._left, len(buffer)))
+            if not piece:
+                return 0
+            self._left -= len(piece)
+            if self._stream == STDOUT:
+                buffer[: len(piece)] = piece
+                return len(piece)
+            self._log.write(piece)
+            self._log.flush()
+
+    def _next_frame(self) -> bool:
+        """Read a frame's header: a byte for the stream, and its length."""
+        header = b""
+        while len(header) < HEADER:
+            piece = self._receive(HEADER - len(header))
+            if not piece:
+                return False
+            header += piece
+        self._stream, self._left = header[0], int.from_bytes(header[4:], "big")
+        return True
+
+    def _receive(self, count: int) -> bytes:
+        try:
+            return self._source.recv(count)
+        except OSError:
+            return b""

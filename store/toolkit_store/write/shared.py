@@ -1,0 +1,63 @@
+"""Rows that several steps write alike, stored once: which step's row stands for which.
+
+The key of such a row follows from what it says (`spaces`), so whoever reads the table with another
+program finds each key once. A step that writes a row which a committed step has written already
+refers to that one (`StepRow.shared`). A row that says something else under the same key is stored
+beside it: what a step wrote is what is read back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from toolkit.tables import table
+from toolkit_store.database import Database, among
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Row = tuple[Any, ...]
+
+
+class SharedRows:
+    """The rows of a shared table that committed steps have written; they are never removed."""
+
+    def __init__(self, database: Database, name: str) -> None:
+        self._database, self._name = database, name
+        self._columns = [*table(name).columns]
+        self._key = self._columns.index(table(name).key[0])
+        self._owners: dict[Row, str] = {}
+
+    def divide(
+        self, steps: Mapping[str, pa.Table], committed: Callable[[Iterable[str]], set[str]]
+    ) -> tuple[dict[str, dict[str, str]], dict[str, pa.Table]]:
+        """For each step, by key the step whose row stands for its own; and the rows to store."""
+        import pyarrow as pa
+
+        rows = {key: self._rows(part) for key, part in steps.items()}
+        self._look_up([row for some in rows.values() for row in some], committed)
+        owners = dict(self._owners)
+        shared: dict[str, dict[str, str]] = {}
+        new: dict[str, pa.Table] = {}
+        for key, some in rows.items():
+            first = [row not in owners for row in some]
+            owners |= {row: key for row, is_new in zip(some, first, strict=True) if is_new}
+            shared[key] = {str(row[self._key]): owners[row] for row in some}
+            new[key] = steps[key].filter(pa.array(first, pa.bool_()))
+        return shared, new
+
+    def _look_up(self, rows: Sequence[Row], committed: Callable[[Iterable[str]], set[str]]) -> None:
+        """Find who wrote rows that are not known yet."""
+        missing = {str(row[self._key]) for row in rows if row not in self._owners}
+        column = self._columns[self._key]
+        for where in among(column, sorted(missing)):
+            found = self._database.rows(self._name, where)
+            known = committed(set(found["step"].to_pylist()))
+            steps = found["step"].to_pylist()
+            for row, step in zip(self._rows(found), steps, strict=True):
+                if step in known:
+                    self._owners.setdefault(row, step)
+
+    def _rows(self, rows: pa.Table) -> list[Row]:
+        return list(zip(*(rows[name].to_pylist() for name in self._columns), strict=True))

@@ -1,0 +1,78 @@
+"""An engine of the session's own, and the image that its tests run in.
+
+`nox -s containers` starts two engines and names them: one that has no GPUs, and one with a
+stand-in for NVIDIA's hook, which accepts requests for GPUs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ENGINE, WITH_GPUS = "TOOLKIT_TEST_ENGINE", "TOOLKIT_TEST_ENGINE_GPU"
+WHEELHOUSE = "TOOLKIT_TEST_WHEELHOUSE"
+
+
+def _engine(variable: str) -> str:
+    if variable not in os.environ:
+        pytest.skip(f"no engine of the tests' own ({variable}); `nox -s containers` starts one")
+    return os.environ[variable]
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A client of the engine without GPUs."""
+    monkeypatch.setenv("DOCKER_HOST", _engine(ENGINE))
+    from toolkit.engines import connect
+
+    client = connect()
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def engine_with_gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A client of the engine that accepts requests for GPUs."""
+    monkeypatch.setenv("DOCKER_HOST", _engine(WITH_GPUS))
+    from toolkit.engines import connect
+
+    client = connect()
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where wheels are kept between builds."""
+    named = os.environ.get(WHEELHOUSE)
+    return Path(named) if named else tmp_path_factory.mktemp("wheels")
+
+
+@pytest.fixture(scope="session")
+def image(tmp_path_factory: pytest.TempPathFactory, wheelhouse: Path) -> Path:
+    """The CPU image, built once on the engine without GPUs; the path of the lock that pins it."""
+    from toolkit._images.build import build_image, write_lock
+    from toolkit.engines import connect
+    from toolkit.images import read_recipes
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOCKER_HOST", _engine(ENGINE))
+        patch.setenv("PYTHONSAFEPATH", "")
+        client = connect()
+        wheel = os.environ.get("TOOLKIT_WHEEL")
+        pinned = build_image(
+            client,
+            "cpu",
+            read_recipes()["cpu"],
+            say=lambda text: None,
+            wheelhouse=wheelhouse,
+            wheel=Path(wheel) if wheel else None,
+        )
+        client.close()
+    lock = tmp_path_factory.mktemp("lock") / "images.yaml"
+    write_lock("cpu", pinned, lock)
+    return lock

@@ -1,0 +1,79 @@
+"""Images on a real engine: the same bytes on every build, no root, no compiler, pinned by ID."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolkit._images.build import build_image
+from toolkit._images.verify import problems_of
+from toolkit.errors import StepFailed
+from toolkit.images import read_lock, read_recipes
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(1200)]
+
+
+def _wheel() -> Path | None:
+    named = os.environ.get("TOOLKIT_WHEEL")
+    return Path(named) if named else None
+
+
+def test_two_builds_have_the_same_digest(engine: Any, image: Path, wheelhouse: Path) -> None:
+    again = build_image(
+        engine,
+        "cpu",
+        read_recipes()["cpu"],
+        say=lambda text: None,
+        wheelhouse=wheelhouse,
+        wheel=_wheel(),
+    )
+    assert again == read_lock(image)["cpu"]
+
+
+def test_an_image_is_what_its_pin_says(engine: Any, image: Path) -> None:
+    pinned = read_lock(image)["cpu"]
+    assert problems_of(engine, "cpu", pinned) == []
+    older = replace(pinned, toolkit="0.0.9")
+    assert "it holds toolkit 0.0.9" in problems_of(engine, "cpu", older)[0]
+    gone = replace(pinned, image="sha256:" + "0" * 64)
+    assert "is not on this engine" in problems_of(engine, "cpu", gone)[0]
+
+
+def test_an_image_runs_without_root_and_says_what_is_in_it(engine: Any, image: Path) -> None:
+    script = (
+        "import json, os, shutil, pathlib, toolkit\n"
+        "bill = json.loads(pathlib.Path('/opt/toolkit/sbom.cdx.json').read_text())\n"
+        "print(json.dumps({'uid': os.getuid(), 'compilers': [shutil.which(n) for n in "
+        "('cc', 'gcc', 'make')], 'names': [one['name'] for one in bill['components']],\n"
+        " 'dates': sorted({int(p.stat().st_mtime) for p in pathlib.Path('/opt').rglob('*')})}))\n"
+    )
+    output = engine.containers.run(
+        read_lock(image)["cpu"].image, ["python", "-c", script], network_mode="none", remove=True
+    )
+    facts = json.loads(output)
+    assert facts["uid"] == 10001
+    assert facts["compilers"] == [None, None, None]
+    assert {"torch", "lancedb", "sae-toolkit"} <= set(facts["names"])
+    assert facts["dates"] == [0]
+
+
+def test_a_cpu_build_of_torch_never_slips_into_the_cuda_image(
+    engine: Any, wheelhouse: Path, image: Path
+) -> None:
+    """The recipe of the CUDA image with the CPU wheels: its last step refuses."""
+    recipes = read_recipes()
+    mixed = replace(recipes["cuda"], requirements=recipes["cpu"].requirements)
+    with pytest.raises(StepFailed, match=r"is built for CUDA none, not for 13\.0"):
+        build_image(
+            engine,
+            "cuda",
+            mixed,
+            say=lambda text: None,
+            wheelhouse=wheelhouse,
+            wheel=_wheel(),
+        )

@@ -1,0 +1,137 @@
+"""`toolkit images`: build the images that stages run in, pin them, check and export them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+_FILE = click.Path(path_type=Path)
+Value = TypeVar("Value")
+
+
+@click.group("images")
+def command() -> None:
+    """Build, list, verify and export the container images that stages run in."""
+
+
+@command.command("build")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--base", metavar="REPOSITORY@sha256:DIGEST", help="A pinned base image.")
+@click.option("--wheelhouse", type=_FILE, help="A folder of wheels; downloads go there too.")
+@click.option("--wheel", type=_FILE, help="The toolkit's own wheel; else that of the checkout.")
+@click.option(
+    "--with",
+    "plugins",
+    multiple=True,
+    metavar="PKG",
+    help="A plugin to add: a folder, a wheel or a package name.",
+)
+def build(
+    names: tuple[str, ...],
+    base: str | None,
+    wheelhouse: Path | None,
+    wheel: Path | None,
+    plugins: tuple[str, ...],
+) -> None:
+    """Build images (default: cpu) and pin them, by ID, in the user's lock file."""
+    from toolkit._images.build import build_image, write_lock
+    from toolkit.engines import connect
+    from toolkit.errors import BadInput
+    from toolkit.images import PINNED, read_recipes
+
+    if base is not None and not (base == "rootfs" or PINNED.fullmatch(base)):
+        raise BadInput(f"--base: '{base}' is not a pin. Write REPOSITORY@sha256:DIGEST.")
+    recipes = read_recipes()
+    recipe_of = {name: _named(recipes, name) for name in names or ("cpu",)}
+    client = connect()
+    for name, recipe in recipe_of.items():
+        image = build_image(
+            client,
+            name,
+            recipe,
+            say=lambda text: click.echo(text, err=True),
+            base=base,
+            wheelhouse=wheelhouse,
+            wheel=wheel,
+            plugins=plugins,
+        )
+        path = write_lock(name, image)
+        click.echo(f"{name}  {image.image}  pinned in {path}")
+
+
+@command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+def list_images(as_json: bool) -> None:
+    """Show what can be built and what is pinned. Contacts no engine."""
+    from toolkit._cli._text import columns
+    from toolkit.images import read_lock, read_recipes, user_lock
+
+    recipes, locked = read_recipes(), read_lock()
+    rows: list[dict[str, Any]] = [
+        {
+            "image": name,
+            "pinned": locked[name].image if name in locked else None,
+            "toolkit": locked[name].toolkit if name in locked else None,
+            "base": (locked[name].base if name in locked else recipes[name].base),
+            "plugins": list(locked[name].plugins) if name in locked else [],
+        }
+        for name in sorted({*recipes, *locked})
+    ]
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    heads = ("IMAGE", "PINNED AS", "TOOLKIT", "PLUGINS")
+    body = [
+        (row["image"], row["pinned"] or "-", row["toolkit"] or "-", " ".join(row["plugins"]) or "-")
+        for row in rows
+    ]
+    click.echo(columns(heads, body))
+    click.echo(f"Pins: {user_lock()}")
+
+
+@command.command("verify")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+def verify(names: tuple[str, ...]) -> None:
+    """Check that pinned images are on the engine and are what their pins say."""
+    from toolkit._images.verify import problems_of
+    from toolkit.engines import connect
+    from toolkit.errors import BadInput
+    from toolkit.images import read_lock, user_lock
+
+    locked = read_lock()
+    if not locked:
+        raise BadInput(f"{user_lock()} pins no image. Build one: `toolkit images build cpu`.")
+    chosen = {name: _named(locked, name) for name in names or sorted(locked)}
+    client = connect()
+    bad = {name: problems_of(client, name, image) for name, image in chosen.items()}
+    for name, image in chosen.items():
+        click.echo(f"{name}  {image.image}  {'as pinned' if not bad[name] else 'NOT as pinned'}")
+    problems = [f"{name}: {problem}" for name, found in bad.items() for problem in found]
+    if problems:
+        raise BadInput("\n".join(problems))
+
+
+@command.command("export")
+@click.argument("name")
+@click.argument("path", type=_FILE)
+def export(name: str, path: Path) -> None:
+    """Write an image to PATH: `.tar` for `docker load`, `.sif` for Apptainer."""
+    from toolkit._images.export import export_image
+    from toolkit.images import read_lock
+
+    export_image(name, _named(read_lock(), name), path)
+    click.echo(str(path))
+
+
+def _named(known: Mapping[str, Value], name: str) -> Value:
+    from toolkit.errors import BadInput, choices, nearest
+
+    if name not in known:
+        raise BadInput(
+            f"There is no image '{name}'.{nearest(name, known)} Images: {choices(known)}."
+        )
+    return known[name]

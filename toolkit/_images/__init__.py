@@ -1,0 +1,1 @@
+"""Building, checking and exporting the images that stages run in: `toolkit images`."""

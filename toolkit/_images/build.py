@@ -1,0 +1,212 @@
+"""Building an image: a context without an index, the engine's own builder, then the same bytes
+every time.
+
+The engine's builder stamps layers with the time of the build. The file system that it made is
+therefore exported, written again as one layer with fixed times, and loaded: two builds from the
+same inputs have the same ID.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from toolkit import __version__
+from toolkit._images.archive import image_archive, sorted_layer
+from toolkit._images.base import UID, write_base
+from toolkit._images.wheelhouse import file_sha256, fill_wheelhouse, own_wheel, plugin_wheels
+from toolkit.errors import BadInput, StepFailed
+from toolkit.images import PinnedImage, Recipe, containers_folder, read_lock, user_lock
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+LABEL = "io.sae-toolkit"
+Say = Callable[[str], None]
+
+
+def build_image(
+    client: DockerClient,
+    name: str,
+    recipe: Recipe,
+    *,
+    say: Say,
+    base: str | None = None,
+    wheelhouse: Path | None = None,
+    wheel: Path | None = None,
+    plugins: Sequence[str] = (),
+) -> PinnedImage:
+    """Build one image, load it into the engine and return its pin."""
+    with tempfile.TemporaryDirectory(prefix="toolkit-image-") as scratch:
+        folder = Path(scratch)
+        base_image = _base(client, base or recipe.base, folder, say)
+        context = _context(recipe, folder, say, wheelhouse, wheel, plugins)
+        say(f"building {name}")
+        built = _build(client, recipe, context, base_image)
+        say(f"writing {name} as one layer with fixed times")
+        requirements = file_sha256(context / "requirements.txt")
+        config = _config(name, recipe, requirements, plugins)
+        image = _reproducible(client, built, f"sae-toolkit/{name}:{__version__}", config, folder)
+    return PinnedImage(
+        image=image,
+        toolkit=__version__,
+        requirements=requirements,
+        base=base or recipe.base if (base or recipe.base) != "rootfs" else base_image,
+        plugins=tuple(plugins),
+    )
+
+
+def write_lock(name: str, image: PinnedImage, path: Path | None = None) -> Path:
+    """Pin an image in the user's lock."""
+    from toolkit._run.atomic import write_text
+
+    path = path or user_lock()
+    images = {**read_lock(path), name: image}
+    rows = {key: _without_empty(asdict(one)) for key, one in sorted(images.items())}
+    write_text(path, yaml.safe_dump(rows, sort_keys=True))
+    return path
+
+
+def _without_empty(row: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: list(value) if isinstance(value, tuple) else value for key, value in row.items()}
+    return {key: value for key, value in kept.items() if value not in (None, [])}
+
+
+def _base(client: DockerClient, base: str, folder: Path, say: Say) -> str:
+    """The base image's reference for FROM: a pin, or the ID of one that is made here."""
+    if base != "rootfs":
+        return base
+    say("making the base image from this machine's Python")
+    archive = folder / "base.tar"
+    id = write_base(archive, "sae-toolkit/base:local")
+    _load(client, archive)
+    return id
+
+
+def _context(
+    recipe: Recipe,
+    folder: Path,
+    say: Say,
+    wheelhouse: Path | None,
+    wheel: Path | None,
+    plugins: Sequence[str],
+) -> Path:
+    """The folder that the builder sees: wheels, requirements, the last step, nothing else."""
+    source, context = containers_folder(), folder / "context"
+    requirements = source / recipe.requirements
+    context.mkdir()
+    wheels = wheelhouse or folder / "wheels"
+    say(f"collecting the wheels of {recipe.requirements}")
+    fill_wheelhouse(wheels, requirements)
+    shutil.copytree(wheels, context / "wheelhouse", copy_function=_link_or_copy)
+    installer = next((context / "wheelhouse").glob("pip-*.whl"))
+    installer.rename(context / "wheelhouse" / "pip.whl")
+    own = context / "own"
+    own.mkdir()
+    if wheel is not None:
+        shutil.copy(wheel, own)
+    else:
+        own_wheel(own)
+    plugin_wheels(own, plugins)
+    shutil.copy(requirements, context / "requirements.txt")
+    shutil.copy(source / recipe.containerfile, context / "Containerfile")
+    shutil.copy(source / "finish.py", context)
+    (context / "expected_cuda").write_text(recipe.torch_cuda or "none")
+    return context
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        Path(target).hardlink_to(source)
+    except OSError:
+        shutil.copy(source, target)
+
+
+def _build(client: DockerClient, recipe: Recipe, context: Path, base: str) -> str:
+    """Run the engine's builder without a network; returns the image's ID."""
+    from docker.errors import APIError, BuildError
+
+    try:
+        image, _ = client.images.build(
+            path=str(context),
+            dockerfile="Containerfile",
+            buildargs={"BASE": base},
+            network_mode="none",
+            rm=True,
+            forcerm=True,
+            pull=False,
+        )
+    except BuildError as error:
+        lines = [str(entry.get("stream") or entry.get("error") or "") for entry in error.build_log]
+        tail = "".join(lines).strip().splitlines()[-8:]
+        raise StepFailed(
+            f"{recipe.containerfile}: the build failed: {error.msg}\n" + "\n".join(tail)
+        ) from None
+    except APIError as error:
+        raise BadInput(f"{recipe.containerfile}: the engine refused: {error.explanation}") from None
+    return str(image.id)
+
+
+def _config(name: str, recipe: Recipe, requirements: str, plugins: Sequence[str]) -> dict[str, Any]:
+    """The image's configuration: who runs in it, what it starts, and what it says of itself."""
+    return {
+        "User": f"{UID}:{UID}",
+        "WorkingDir": "/tmp",
+        "Env": [
+            "PATH=/opt/toolkit/bin:/usr/bin:/bin",
+            "LANG=C.UTF-8",
+            "PYTHONDONTWRITEBYTECODE=1",
+            "HF_HUB_DISABLE_TELEMETRY=1",
+        ],
+        "Cmd": ["toolkit", "--help"],
+        "Labels": {
+            "org.opencontainers.image.title": f"sae-toolkit {name}",
+            "org.opencontainers.image.version": __version__,
+            "org.opencontainers.image.licenses": "Apache-2.0",
+            "org.opencontainers.image.description": "Stages of sae-toolkit experiments",
+            f"{LABEL}.requirements": requirements,
+            f"{LABEL}.torch-cuda": recipe.torch_cuda or "none",
+            f"{LABEL}.plugins": " ".join(plugins),
+        },
+    }
+
+
+def _reproducible(
+    client: DockerClient, built: str, tag: str, config: dict[str, Any], folder: Path
+) -> str:
+    """Load the built file system as one layer with fixed times; returns the new ID."""
+    exported, layer = folder / "exported.tar", folder / "layer.tar"
+    with _container(client, built) as container, exported.open("wb") as file:
+        for piece in container.export():
+            file.write(piece)
+    sorted_layer(exported, layer)
+    exported.unlink()
+    archive = folder / "image.tar"
+    with layer.open("rb") as file:
+        id = image_archive(archive, tag, file, config)
+    layer.unlink()
+    _load(client, archive)
+    client.images.remove(built, force=True)
+    return id
+
+
+@contextmanager
+def _container(client: DockerClient, image: str) -> Iterator[Any]:
+    container = client.containers.create(image, ["true"], network_mode="none")
+    try:
+        yield container
+    finally:
+        container.remove(force=True)
+
+
+def _load(client: DockerClient, archive: Path) -> None:
+    with archive.open("rb") as file:
+        client.images.load(file)
+    archive.unlink()

@@ -1,0 +1,60 @@
+"""The folder of wheels that an image is built from, so that the build itself needs no index."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from toolkit.errors import BadInput
+
+
+def fill_wheelhouse(folder: Path, requirements: Path) -> None:
+    """Download the wheels of a requirements file with hashes; those that are there are kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _pip("download", "--require-hashes", "--no-deps", "-d", str(folder), "-r", str(requirements))
+    if not list(folder.glob("pip-*.whl")):
+        _pip("download", "--no-deps", "-d", str(folder), "pip")
+
+
+def own_wheel(folder: Path) -> Path:
+    """Build the wheel of the checkout that this toolkit runs from."""
+    checkout = Path(__file__).parents[2]
+    if not (checkout / "pyproject.toml").exists():
+        raise BadInput(
+            "This toolkit is not a checkout, so its wheel cannot be built here. Name the wheel it "
+            "was installed from: `toolkit images build --wheel sae_toolkit-VERSION.whl`."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    _pip("wheel", "--no-deps", "--no-build-isolation", "-w", str(folder), str(checkout))
+    return next(folder.glob("sae_toolkit-*.whl"))
+
+
+def plugin_wheels(folder: Path, packages: Sequence[str]) -> list[Path]:
+    """Wheels of a user's plugins: folders, wheel files, or names in the package index."""
+    if not packages:
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    for package in packages:
+        if package.endswith(".whl") and Path(package).exists():
+            shutil.copy(package, folder)
+        else:
+            _pip("wheel", "--no-deps", "--no-build-isolation", "-w", str(folder), package)
+    return sorted(folder.glob("*.whl"))
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _pip(*words: str) -> None:
+    command = [sys.executable, "-m", "pip", *words, "-q", "--disable-pip-version-check"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        lines = [line for line in result.stderr.splitlines() if line.startswith("ERROR")]
+        reason = " ".join(lines) or result.stderr.strip()[-500:]
+        raise BadInput(f"`pip {words[0]}` failed: {reason}")

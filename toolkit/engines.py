@@ -1,0 +1,62 @@
+"""The container engine: connecting to it, and its failures as sentences with the way out."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import BadInput
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+TIMEOUT_SECONDS = 600
+"""How long one call may take: building and loading an image are single calls."""
+
+
+def connect(timeout: int = TIMEOUT_SECONDS) -> DockerClient:
+    """A client of the engine that DOCKER_HOST names, else of the local socket."""
+    import docker
+    from docker.errors import DockerException
+
+    try:
+        _knock(socket_name())
+        return docker.from_env(timeout=timeout, version="auto")
+    except (DockerException, OSError) as error:
+        raise BadInput(unreachable(error)) from None
+
+
+def _knock(name: str) -> None:
+    """Open and close a local socket: the SDK leaves it open where nobody answers."""
+    if name.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(10)
+            probe.connect(name.removeprefix("unix://"))
+
+
+def socket_name() -> str:
+    """Where the engine is looked for."""
+    return os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+
+
+def unreachable(error: BaseException) -> str:
+    """Why no engine answers, as a sentence that names what to do."""
+    text = str(error)
+    where = socket_name()
+    if "Permission denied" in text or "PermissionError" in text:
+        return (
+            f"The container engine at {where} may not be used by this user. Ask to be added to "
+            "the group `docker`, set DOCKER_HOST to an engine of your own, or run with "
+            "`--on local`."
+        )
+    return (
+        f"No container engine answers at {where}. Start one, set DOCKER_HOST, or run with "
+        "`--on local`; on a cluster without Docker, `--on apptainer`."
+    )
+
+
+def is_podman(client: DockerClient) -> bool:
+    """Whether Podman answers in Docker's place: it ignores requests for GPUs without a word."""
+    components: list[dict[str, Any]] = client.version().get("Components") or []
+    return any("podman" in str(component.get("Name", "")).lower() for component in components)
