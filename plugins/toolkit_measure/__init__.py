@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from toolkit import hookimpl
-from toolkit.parts import Part, ReportSection, SinkPart, StagePart
+from toolkit.parts import Estimates, Part, ReportSection, SinkPart, StagePart
 
-from . import section, sink, stage
+from . import costs, section, sink, stage
 
 
 @hookimpl
@@ -20,6 +20,7 @@ def toolkit_parts() -> Iterator[Part]:
         run=stage.measure,
         reads=("games", "rounds"),
         writes=("measures",),
+        estimates=Estimates(max_rows=costs.max_rows, cost=costs.measuring),
     )
     yield SinkPart(
         name="measures",

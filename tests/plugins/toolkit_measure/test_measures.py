@@ -1,4 +1,4 @@
-"""Measures of games on games whose measures are known by hand, or by another way to compute them."""
+"""Measures on games whose measures are known by hand, or by another way to compute them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import TableInputs, make_work
 from toolkit.work import SinkWork
-from toolkit_measure import toolkit_parts
 from toolkit_measure import indices as index_numbers
+from toolkit_measure import toolkit_parts
 from toolkit_measure.intervals import bootstrap_means, pearson, wilson
 from toolkit_measure.logistic import benjamini_hochberg, fit
 from toolkit_measure.played import read_games, stated_goal
