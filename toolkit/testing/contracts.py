@@ -29,7 +29,7 @@ from pydantic import ValidationError
 
 from toolkit._plugins.loading import load_parts, problem_of
 from toolkit.costs import Cost, Workload
-from toolkit.executors import WorkerRequest
+from toolkit.executors import WorkerLimits, WorkerRequest
 from toolkit.games import HOST_OUTCOMES, Environment, Option, Prompt, Reply, State, Turn
 from toolkit.hub import Download
 from toolkit.parts import (
@@ -594,6 +594,8 @@ def check_executor(part: ExecutorPart, params: Any) -> None:
     _must(count >= 1, part, f"it asks for {count} workers")
     gpus = part.gpus(params)
     _must(gpus is None or isinstance(gpus, str), part, "gpus gives no text, such as '2,5'")
+    limits = part.limits(params)
+    _must(limits is None or isinstance(limits, WorkerLimits), part, "limits gives no WorkerLimits")
     if part.command is not None:
         folder = Path("runs")
         request = WorkerRequest(name="w", folder=folder, jobs=folder, inputs=folder)
