@@ -1,4 +1,4 @@
-"""Which comparison a screen draws on: rows of two are never mixed, whatever the groups are called."""
+"""Which comparison a screen draws on: rows of two are never mixed, however groups are called."""
 
 from __future__ import annotations
 
