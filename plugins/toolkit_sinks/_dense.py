@@ -17,10 +17,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from toolkit.archives import archive, dense, texts, whole
 from toolkit.errors import DataError
 from toolkit.saes import average_l0s
 
-from ._archive import archive, dense, texts, whole
 from ._sentences import Sentences
 from ._stamp import stamp
 

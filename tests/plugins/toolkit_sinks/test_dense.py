@@ -30,13 +30,14 @@ from tests.plugins.toolkit_sinks.conftest import (
     table,
     written,
 )
+from toolkit import archives
 from toolkit._plan.texts import workload
 from toolkit.costs import Cost
 from toolkit.errors import DataError
 from toolkit.parts import Identity
 from toolkit_saes.extract.costs import extraction
 from toolkit_saes.extract.stage import Extract
-from toolkit_sinks import _archive, _dense
+from toolkit_sinks import _dense
 from toolkit_sinks._sentences import _reading
 
 CONFIGURATION, LAYER = ({"dense": True, "layout": layout} for layout in ("configuration", "layer"))
@@ -247,7 +248,7 @@ def test_the_text_up_to_every_token_of_a_long_sentence_is_never_there_whole(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Each of the two arrays of texts takes 16 MB; what is held at a time is a block."""
-    monkeypatch.setattr(_archive, "BLOCK_BYTES", 1 << 16)
+    monkeypatch.setattr(archives, "BLOCK_BYTES", 1 << 16)
     pieces = [f" {at:03d}" for at in range(1000)]
     rows = [active("s1", "a", at, f1=1.0) for at in range(1000)]
     found = asked("npz", CONFIGURATION, SCOPE[:1], rows, [sample("a", pieces)])
@@ -325,14 +326,14 @@ def test_the_plan_knows_the_size_of_the_arrays(params: Mapping[str, Any], at: st
 
 
 def test_a_dense_matrix_is_written_a_block_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_archive, "BLOCK_BYTES", 4 * 6)
+    monkeypatch.setattr(archives, "BLOCK_BYTES", 4 * 6)
     seen: list[tuple[int, int]] = []
 
     def fill(first: int, last: int, block: Any) -> None:
         seen.append((first, last))
         block[0, first] = first + 1
 
-    pieces = list(_archive.archive([_archive.dense("features", 5, 6, fill)]))
+    pieces = list(archives.archive([archives.dense("features", 5, 6, fill)]))
     assert seen == [(at, at + 1) for at in range(5)]
     assert len(pieces) == 6
     np.testing.assert_array_equal(
