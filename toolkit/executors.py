@@ -16,8 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from toolkit.gpus import Gpu
 from toolkit.protocol import WorkerEvent
 
-GIBIBYTE = 1 << 30
-
 
 class GpuCount(BaseModel):
     """So many GPUs, whichever are free of other wishes."""
@@ -38,6 +36,16 @@ def gpu_request(choice: GpuChoice | None) -> str | None:
     if isinstance(choice, list):
         return ",".join(map(str, choice))
     return choice
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerLimits:
+    """The most that one worker may take. None sets no limit."""
+
+    memory_bytes: int | None = None
+    """Memory of the process."""
+    shm_bytes: int | None = None
+    """The size of its /dev/shm."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +72,8 @@ class WorkerRequest:
     """The GPUs that it gets, to be passed by UUID. Empty: none at all. None: whatever the place
     where it is started offers.
     """
-    memory_bytes: int | None = None
-    """The most memory that it may take; None sets no limit."""
-    shm_bytes: int | None = None
-    """The size of its /dev/shm, where the executor can set one."""
+    limits: WorkerLimits = WorkerLimits()
+    """Its limits, as `ExecutorPart.limits` gives them."""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Environment values of the spec, by name. The host sends them to the worker, which keeps them
     out of its log; an executor writes them nowhere.

@@ -27,7 +27,7 @@ from toolkit.work import (
 
 if TYPE_CHECKING:
     from toolkit.costs import Cost, PlannedComparison, Workload
-    from toolkit.executors import Worker, WorkerRequest
+    from toolkit.executors import Worker, WorkerLimits, WorkerRequest
     from toolkit.hub import Download
     from toolkit.saes import Decoder
 
@@ -353,6 +353,8 @@ class ExecutorPart(Part):
     """How many workers these params ask for, where no GPUs are named."""
     gpus: Callable[[Any], str | None] = lambda params: None
     """Which GPUs these params ask for, as `--gpu` writes it; None leaves the choice open."""
+    limits: Callable[[Any], WorkerLimits | None] = lambda params: None
+    """The limits of each worker, by these params; None sets none."""
     local_gpus: bool = True
     """Whether its workers run on the GPUs of this machine. Then the host finds the UUIDs, refuses a
     GPU that is not there, and starts one worker for each.

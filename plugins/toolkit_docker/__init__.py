@@ -20,5 +20,6 @@ def toolkit_parts() -> Iterator[Part]:
         start=_start.start,
         workers=lambda params: params.workers,
         gpus=_params.gpus,
+        limits=_params.limits,
         command=_start.command,
     )

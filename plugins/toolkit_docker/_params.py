@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from toolkit.executors import GpuChoice, gpu_request
+from toolkit.executors import GpuChoice, WorkerLimits, gpu_request
 from toolkit.parts import Params
 
 UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -55,3 +55,8 @@ def gpus(params: Docker) -> str | None:
 def bytes_of(size: str | None) -> int | None:
     """The bytes of a size such as 24g."""
     return int(size[:-1]) * UNITS[size[-1]] if size else None
+
+
+def limits(params: Docker) -> WorkerLimits:
+    """What one container may take."""
+    return WorkerLimits(memory_bytes=bytes_of(params.memory), shm_bytes=bytes_of(params.shm))

@@ -21,7 +21,7 @@ from toolkit.images import image_reference
 
 from ._failures import create_failure, start_failure
 from ._leftovers import labels_of, remove_leftovers
-from ._params import Docker, bytes_of
+from ._params import Docker
 from ._secrets import token_mount
 from ._worker import ContainerWorker
 
@@ -96,8 +96,8 @@ def _options(params: Docker, request: WorkerRequest, mounts: list[Mount]) -> dic
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges"],
         "network_mode": "bridge" if request.network else "none",
-        "mem_limit": request.memory_bytes or bytes_of(params.memory),
-        "shm_size": request.shm_bytes or bytes_of(params.shm),
+        "mem_limit": request.limits.memory_bytes,
+        "shm_size": request.limits.shm_bytes,
         "pids_limit": params.pids,
         "environment": environment_for(request, threads_of(params)),
         "labels": labels_of(request),

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from toolkit import hookimpl
-from toolkit.parts import Estimates, Part, ReportSection, StagePart
+from toolkit.parts import Estimates, Part, ReportSection, StagePart, Steps
 
-from . import _cost, _delta, _section
-from ._params import Delta
+from .screen import cost, stage
+from .screen.params import Delta, Verdicts, family_size
+from .verdicts import section
+from .verdicts.stage import judge
 
 
 @hookimpl
@@ -16,26 +18,34 @@ def toolkit_parts() -> Iterator[Part]:
     """Every part of this subject."""
     yield StagePart(
         name="patch.delta",
-        help="Sets features to group values, error term kept, against sham, "
-        "random "
-        "and "
+        help="Sets features to group values, error term kept, beside sham, random and "
         "reconstruction arms.",
         params=Delta,
-        run=_delta.patch,
-        estimates=Estimates(cost=_cost.screening),
+        version="2",
+        run=stage.patch,
+        steps=Steps(size="step", features=family_size),
+        estimates=Estimates(cost=cost.screening),
         reads=("samples", "features", "comparisons", "spaces"),
-        writes=("effects", "features"),
+        writes=("screens", "effects"),
         uses_model=True,
         uses_saes=True,
+    )
+    yield StagePart(
+        name="patch.verdicts",
+        help="Says which screened features are causal, corrected over all that were screened.",
+        params=Verdicts,
+        run=judge,
+        estimates=Estimates(cost=cost.judging),
+        reads=("screens",),
+        writes=("verdicts",),
     )
     yield ReportSection(
         name="patch-effects",
         title="Patch effects against their controls",
-        help="What setting a feature does to the decision, beside what the same "
-        "edit "
-        "does along random "
-        "features.",
-        reads=("effects", "features", "spaces"),
-        run=_section.figures,
+        help="What setting a feature does to the decision, and what random directions of equal "
+        "length do.",
+        reads=("verdicts", "screens", "spaces"),
+        run=section.figures,
+        findings=section.findings,
         order=30,
     )

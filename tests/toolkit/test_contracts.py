@@ -428,6 +428,7 @@ def test_executors() -> None:
         return ExecutorPart(name="mine", help="x", start=lambda params, request: worker, **changes)
 
     broken(executor(workers=lambda params: 0), "it asks for 0 workers")
+    broken(executor(limits=lambda params: 3), "limits gives no WorkerLimits")
     broken(executor(gpus=lambda params: [2, 5]), "gpus gives no text, such as '2,5'")
     broken(
         executor(command=lambda params, request: str(next(COUNTER))),

@@ -143,7 +143,7 @@ def test_of_what_a_study_does_after_its_source_only_extraction_and_examination_r
     assert running - {"play", "samples"} == {"features", "examine"}
     readers = [stage for stage in plan.own() if stage.unloaded]
     assert {stage.part.name for stage in readers} <= {"compare.probe", "compare.residual"}
-    assert all('"model":null' in stage.warmth() for stage in readers)
+    assert all('"model":null' in stage.loaded_key() for stage in readers)
     kept = plan_of(name, sets=("stages.features.with.stream=null", "stages.probe.with.layers=1"))
     assert not [stage for stage in kept.stages if stage.unloaded]
 
@@ -176,8 +176,9 @@ def test_tests_on_a_stream_of_unknown_width_are_not_taken_for_as_many_as_feature
     )  # the model is named at a commit, and nothing is asked of the network
     folder = "package:toolkit_lab/files/saes/Lab-LXR-4x"
     saes = f'saes={{uses: llama_scope, with: {{path: "{folder}", layers: all}}}}'
+    model = f'model={{uses: huggingface, with: {{id: nobody/nothing, revision: "{"0" * 40}"}}}}'
     plan = make_plan(
-        resolve(load_spec(SPECS / "exp1_residual_l1_31.yaml", (), [saes]), PARTS), PARTS
+        resolve(load_spec(SPECS / "exp1_residual_l1_31.yaml", (), [saes, model]), PARTS), PARTS
     )
     found = power_of(plan, plan.stage("residual"), {}, None)
     assert found is not None

@@ -14,7 +14,7 @@ from toolkit._cli import doctor, report, runs, show, status
 from toolkit._run import events as ev
 from toolkit._run.events import as_json
 from toolkit._run.run_folder import find_run
-from toolkit.errors import BadInput
+from toolkit.errors import BadInput, StoreNotUsable
 from toolkit.tables import arrow_schema
 from toolkit.testing.fakes import make_step
 from toolkit_store import open_store
@@ -108,6 +108,29 @@ def test_report_prints_its_path_last(folder: Path) -> None:
     path = Path(call(report, "toy-abc1", "--store", str(folder)).splitlines()[-1])
     assert path == folder / "runs" / "toy-abc1" / "report.html"
     assert "sample_meta" in path.read_text()
+
+
+def test_a_report_that_cannot_be_written_is_an_error_with_a_cure(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("toolkit._report.page.write_bytes", refuse)
+    with pytest.raises(StoreNotUsable, match=r"Read-only file system.*Copy the store"):
+        call(report, "toy-abc1", "--store", str(folder))
+
+
+def test_the_events_of_finished_runs_are_not_read_for_a_list(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(
+        "toolkit._run.event_log.read_events", lambda path: seen.append(path.name) or []
+    )
+    call(runs, "--store", str(folder))
+    call(status, "--store", str(folder))
+    assert seen == ["toy-xyz2", "toy-xyz2"], "only the run that is not finished"
 
 
 def test_an_unknown_run_names_the_nearest(folder: Path) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolkit._cli._text import json_option, size, store_option
+from toolkit.gpus import installed_gpus
 
 if TYPE_CHECKING:
     from toolkit_store import Store
@@ -83,6 +84,7 @@ def examine(store: Path) -> Iterator[Finding]:
     """Everything worth knowing before a long run, machine first."""
     yield _python()
     yield torch_build()
+    yield _gpus()
     yield from _packages()
     yield from _disk(store)
     yield _hugging_face()
@@ -117,6 +119,11 @@ def torch_build() -> Finding:
         )
     devices = ", ".join(facts["devices"]) or "no GPU visible"
     return Finding("torch", f"{facts['version']} (CUDA {facts['cuda'] or 'none'}; {devices})")
+
+
+def _gpus() -> Finding:
+    gpus = ", ".join(gpu.describe() for gpu in installed_gpus())
+    return Finding("GPUs", gpus or "none (nvidia-smi lists none)")
 
 
 def _packages() -> Iterator[Finding]:

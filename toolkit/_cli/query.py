@@ -19,6 +19,7 @@ from toolkit._cli._feature_rows import PLACE, pivoted, ranked_lines, ranking_ent
 from toolkit._cli._query_run import Run, first_rows, listing, open_run, sorted_by
 from toolkit.terminal import echo
 
+VERDICTS = ("contrast", "outcome", "verdict", "effect", "low", "high", "p", "q", "reason")
 EFFECTS = ("arm", "outcome", "probability", "effect", "low", "high", "p", "q", "kl")
 SUMMARY = "*"
 """The sample of a row that sums up all samples."""
@@ -317,8 +318,42 @@ def features(
     return Answer(heads, rows, ranked.num_rows, why, shared=("stage", "contrast"))
 
 
+@command.command("verdicts")
+@click.option("--verdict", metavar="VERDICT", help="This verdict only, such as causal.")
+@click.option("--layer", type=int, metavar="N", help="Features of this layer only.")
+@click.option("--feature", metavar="ADDRESS", help="Of this feature only.")
+@click.option("--stage", metavar="ID", help="What this stage wrote only.")
+@answered
+def verdicts(
+    asked: Asked, verdict: str | None, layer: int | None, feature: str | None, stage: str | None
+) -> Answer:
+    """Show what was concluded about screened features, the surest first."""
+    import pyarrow.compute as pc
+
+    run = open_run(asked)
+    heads = ("address", "stage", *VERDICTS)
+    where = _of_layer(run, layer) | _of_feature(run, feature)
+    chosen = run.read_stages("verdicts", stage, where)
+    known = chosen["verdict"].unique().to_pylist()
+    if verdict is not None:
+        chosen = chosen.filter(pc.equal(chosen["verdict"], verdict))
+    if not chosen.num_rows:
+        there = f" Verdicts: {listing(sorted(known))}." if known else ""
+        why = f"No feature has this verdict here.{there}" if known else run.why("verdicts", stage)
+        return Answer(heads, [], 0, why)
+    sized = run.placed(chosen).append_column("size", pc.abs(chosen["effect"]))
+    ordered = sorted_by(sized, [("q", True), ("size", False), *PLACE, ("outcome", True)])
+    rows = [
+        {**row, "address": run.label(row["space"], row["feature"])}
+        for row in first_rows(ordered, asked.k)
+    ]
+    return Answer(heads, rows, chosen.num_rows, "", shared=("stage", "contrast", "outcome"))
+
+
 @command.command("effects")
 @click.option("--feature", metavar="ADDRESS", help="Of this feature only.")
+@click.option("--layer", type=int, metavar="N", help="Features of this layer only.")
+@click.option("--verdict", metavar="VERDICT", help="Features with this verdict only.")
 @click.option("--arm", metavar="ARM", help="Of this arm only.")
 @click.option("--stage", metavar="ID", help="What this stage wrote only.")
 @click.option(
@@ -326,7 +361,13 @@ def features(
 )
 @answered
 def effects(
-    asked: Asked, feature: str | None, arm: str | None, stage: str | None, samples: bool
+    asked: Asked,
+    feature: str | None,
+    layer: int | None,
+    verdict: str | None,
+    arm: str | None,
+    stage: str | None,
+    samples: bool,
 ) -> Answer:
     """Show what interventions did, the surest first."""
     import pyarrow.compute as pc
@@ -334,11 +375,13 @@ def effects(
     run = open_run(asked)
     heads = ("address", "stage", *(("sample",) if samples else ()), *EFFECTS)
     where = (
-        _of_feature(run, feature)
+        _of_layer(run, layer)
+        | _of_feature(run, feature)
         | ({} if arm is None else {"arm": [arm]})
         | ({} if samples else {"sample": [SUMMARY]})
     )
     chosen = run.read_stages("effects", stage, where)
+    chosen = chosen if verdict is None else _with_verdict(run, chosen, verdict)
     chosen = chosen.filter(pc.not_equal(chosen["sample"], SUMMARY)) if samples else chosen
     if not chosen.num_rows:
         return Answer(heads, [], 0, _why_no_effects(run, stage, feature, arm, samples))
@@ -426,6 +469,21 @@ def _of_feature(run: Run, address: str | None) -> dict[str, Sequence[Any]]:
         return {}
     space, index = run.feature(address)
     return {"space": [space], "feature": [index]}
+
+
+def _of_layer(run: Run, layer: int | None) -> dict[str, Sequence[Any]]:
+    spaces = run.spaces_of(None, layer)
+    return {} if spaces is None else {"space": list(spaces)}
+
+
+def _with_verdict(run: Run, effects: Any, verdict: str) -> Any:
+    """The rows of features that have this verdict in any comparison."""
+    import pyarrow.compute as pc
+
+    judged = run.read_stages("verdicts", None, None)
+    named = judged.filter(pc.equal(judged["verdict"], verdict)).select(["space", "feature"])
+    keys = named.group_by(["space", "feature"]).aggregate([])
+    return effects.join(keys, keys=["space", "feature"], join_type="inner")
 
 
 def _check_arm(known: Sequence[str], arm: str | None) -> None:

@@ -15,9 +15,18 @@ def command(run: str, store: str | None) -> None:
     """Write the report of RUN again; its path is the last line on stdout."""
     from toolkit._plugins.loading import load_parts
     from toolkit._report.page import make_report
-    from toolkit._run.run_folder import find_run, store_folder
+    from toolkit._run.run_folder import find_run, run_folder, store_folder
+    from toolkit.errors import StoreNotUsable
     from toolkit_store import open_store
 
     folder = store_folder(store)
     wanted = find_run(folder, run)
-    echo(make_report(open_store(folder, read_only=True), wanted, load_parts()))
+    try:
+        path = make_report(open_store(folder, read_only=True), wanted, load_parts())
+    except OSError as error:
+        raise StoreNotUsable(
+            f"{run_folder(folder, wanted)}: the report cannot be written "
+            f"({error.strerror or error}). Copy the store to a folder that is writable, or make "
+            "this one so."
+        ) from error
+    echo(path)

@@ -35,7 +35,7 @@ class RunView:
     percent: int
     """The done part of the run, in which each stage weighs the same: it never falls."""
     rate: float | None
-    """Steps per minute in this session, reused ones left out."""
+    """Steps per minute in this session, reused ones left out; None for a finished run in a list."""
     eta_s: float | None
     """Seconds until the steps that are known now are done."""
     bytes: int
@@ -71,10 +71,17 @@ def command(run: str | None, follow: bool, as_json: bool, store: str | None) -> 
 
 
 def views(folder: Path, run: str | None = None) -> list[RunView]:
-    """What there is to say about each run of the store, oldest first; or about one."""
+    """What there is to say about each run of the store, oldest first; or, with its stages, about
+    one. Among many, the events of finished runs are not read.
+    """
     from toolkit_store import open_store
 
-    return [_view(folder, row) for row in open_store(folder, read_only=True).run_states(run)]
+    rows = open_store(folder, read_only=True).run_states(run)
+    brief = run is None
+    return [
+        _finished(folder, row) if brief and row.state == "done" else _view(folder, row)
+        for row in rows
+    ]
 
 
 def alive(row: RunRow) -> bool:
@@ -92,6 +99,28 @@ def alive(row: RunRow) -> bool:
         return False
     except psutil.AccessDenied:
         return True
+
+
+def _finished(folder: Path, row: RunRow) -> RunView:
+    """A finished run, from its last row and its first event."""
+    from toolkit._run.event_log import first_event
+    from toolkit._run.run_folder import folder_bytes, run_folder
+
+    files = run_folder(folder, row.run)
+    first = first_event(files)
+    return RunView(
+        run=row.run,
+        name=row.name,
+        state=row.state,
+        done=row.done,
+        total=row.total,
+        percent=100,
+        rate=None,
+        eta_s=None,
+        bytes=folder_bytes(files),
+        started=first.at if first else row.at,
+        note=row.note,
+    )
 
 
 def _view(folder: Path, row: RunRow) -> RunView:

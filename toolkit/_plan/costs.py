@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit._plan.plan import is_source
 from toolkit._plan.texts import facts, workload
-from toolkit.costs import Cost, Workload
+from toolkit.costs import Cost, Facts, Workload
 from toolkit.parts import SourcePart
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Loads:
             count = self._most(stage)
             if count is None:
                 return None
-            tokens, known = count * TYPICAL, (facts(stage.model), facts(stage.saes))
+            tokens, known = count * TYPICAL, (facts(stage.model), self._saes(stage))
             load = Workload(
                 samples=count,
                 distinct=count,
@@ -88,11 +88,22 @@ class Loads:
         if isinstance(stage.part, SourcePart):
             return self._given(stage)
         counts = [self._given(self.plan.stage(need)) for need in stage.needs if is_source(need)]
+        if not counts and "samples" not in stage.part.reads:
+            return 0
         known = [count for count in counts if count is not None]
         if not known or len(known) < len(counts):
             return None
         first = stage.part.steps.sample_limit
         return min(sum(known), first) if first else sum(known)
+
+    def _saes(self, stage: Stage) -> Facts:
+        """The facts of a stage's SAEs; of one that loads none and reads no samples, those of the
+        SAEs whose features it is handed.
+        """
+        if stage.saes is not None or "samples" in stage.part.reads:
+            return facts(stage.saes)
+        known = [facts(self.plan.stage(need).saes) for need in stage.needs]
+        return max(known, key=lambda one: int(one.get("features", 0)), default={})
 
     def _given(self, source: Stage) -> int | None:
         """How many samples a source gives at most."""

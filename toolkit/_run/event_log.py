@@ -88,3 +88,12 @@ def read_events(folder: Path) -> list[RunEvent]:
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     events = [read_run_event(line) for line in lines]
     return [event for event in events if event is not None]
+
+
+def first_event(folder: Path) -> RunEvent | None:
+    """The event that began a run."""
+    path = folder / EVENTS
+    if not path.exists():
+        return None
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return read_run_event(file.readline())

@@ -16,7 +16,7 @@ from toolkit._plan.versions import versions
 from toolkit._run.events import RunEvent
 from toolkit._run.workers import Inbox, WorkerPool, worker_requests
 from toolkit.errors import BadInput
-from toolkit.executors import WorkerRequest
+from toolkit.executors import WorkerLimits, WorkerRequest
 from toolkit.gpus import Gpu, choose_gpus, installed_gpus, unresolved_gpus
 from toolkit.secrets import Secrets
 
@@ -40,6 +40,7 @@ class PoolPlan:
             "executor": self.executor.part.name,
             "workers": len(self.requests),
             "gpus": [_identity(gpu) for gpu in dict.fromkeys(gpus)],
+            "limits": asdict(self.requests[0].limits),
         }
 
     def commands(self, folder: Path) -> Iterator[str]:
@@ -87,7 +88,7 @@ def make_pools(plan: Plan, parts: Parts, options: RunOptions, *, rendering: bool
     for name in names:
         executor = plan.executors[name]
         stages = [stage for stage in plan.stages if stage.on == name]
-        template = _template(name, stages, options, plan.secrets)
+        template = _template(executor, stages, options, plan.secrets)
         gpus = _gpus(executor, options, rendering)
         workers = executor.part.workers(executor.params)
         plans[name] = PoolPlan(executor, worker_requests(template, gpus, workers))
@@ -105,10 +106,10 @@ def in_folder(request: WorkerRequest, folder: Path) -> WorkerRequest:
 
 
 def _template(
-    name: str, stages: Sequence[Stage], options: RunOptions, secrets: Secrets
+    executor: Executor, stages: Sequence[Stage], options: RunOptions, secrets: Secrets
 ) -> WorkerRequest:
     return WorkerRequest(
-        name=name,
+        name=executor.part.name,
         folder=Path("workers"),
         jobs=Path("jobs"),
         inputs=Path("inputs"),
@@ -116,6 +117,7 @@ def _template(
         files=tuple(dict.fromkeys(_files(stages))),
         model_cache=hub.cache_folder(),
         network=any(map(_may_download, stages)),
+        limits=executor.part.limits(executor.params) or WorkerLimits(),
         secrets=secrets.values,
     )
 

@@ -29,7 +29,7 @@ from pydantic import ValidationError
 
 from toolkit._plugins.loading import load_parts, problem_of
 from toolkit.costs import Cost, Workload
-from toolkit.executors import WorkerRequest
+from toolkit.executors import WorkerLimits, WorkerRequest
 from toolkit.games import HOST_OUTCOMES, Environment, Option, Prompt, Reply, State, Turn
 from toolkit.hub import Download
 from toolkit.parts import (
@@ -242,11 +242,9 @@ def check_stage(part: StagePart, work: Work, *, tolerance: float = 0.0) -> None:
         f"written names {', '.join(writes)}; only its writes: {', '.join(part.writes)}",
     )
     whole = check_rows(part, part.run, writes, work)
-    if part.steps.size is None or "samples" not in work.inputs.tables():
+    halves = _halves(part, work)
+    if not halves:
         return
-    samples = work.inputs.read("samples")
-    middle = samples.num_rows // 2
-    halves = [_over(work, samples.slice(0, middle)), _over(work, samples.slice(middle))]
     found = [_collect(part, part.run, writes, half) for half in halves]
     for name in writes:
         wanted = _by_key(name, [whole[name]] if name in whole else [])
@@ -256,6 +254,17 @@ def check_stage(part: StagePart, work: Work, *, tolerance: float = 0.0) -> None:
             part,
             f"'{name}' differs between one batch and its two halves",
         )
+
+
+def _halves(part: StagePart, work: Work) -> list[Work]:
+    """The work in two steps over samples; none for a part that is cut otherwise, or not at all."""
+    if part.steps.size is None or part.steps.features is not None:
+        return []
+    if "samples" not in work.inputs.tables():
+        return []
+    samples = work.inputs.read("samples")
+    middle = samples.num_rows // 2
+    return [_over(work, samples.slice(0, middle)), _over(work, samples.slice(middle))]
 
 
 def check_cost(part: StagePart, params: Any) -> None:
@@ -585,6 +594,8 @@ def check_executor(part: ExecutorPart, params: Any) -> None:
     _must(count >= 1, part, f"it asks for {count} workers")
     gpus = part.gpus(params)
     _must(gpus is None or isinstance(gpus, str), part, "gpus gives no text, such as '2,5'")
+    limits = part.limits(params)
+    _must(limits is None or isinstance(limits, WorkerLimits), part, "limits gives no WorkerLimits")
     if part.command is not None:
         folder = Path("runs")
         request = WorkerRequest(name="w", folder=folder, jobs=folder, inputs=folder)

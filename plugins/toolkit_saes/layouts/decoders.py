@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import BadInput
-from toolkit.files import content_digest, locate, safetensors_header
-from toolkit.hub import cached
+from toolkit.files import content_digest, safetensors_header
 from toolkit.saes import Decoder
 from toolkit_saes.layouts import gemma_scope as _gemma_scope
 from toolkit_saes.layouts import llama_scope as _llama_scope
@@ -32,7 +31,7 @@ _KINDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
 def llama_scope(params: _llama_scope.LlamaScope, name: str) -> Decoder:
     """Columns of `decoder.weight`, which lies there as (inputs, features)."""
     folder = (
-        _root(params, "**/*L*/hyperparams.json")
+        _llama_scope.LAYOUT.cached_root(params, "**/*L*/hyperparams.json")
         / params.folder
         / _checked(name, _LLAMA, "Llama Scope")
     )
@@ -48,23 +47,15 @@ def llama_scope(params: _llama_scope.LlamaScope, name: str) -> Decoder:
 
 def gemma_scope(params: _gemma_scope.GemmaScope, name: str) -> Decoder:
     """Rows of `W_dec`, which lies there as (features, inputs)."""
-    path = _there(_root(params, "layer_*") / _checked(name, _GEMMA, "Gemma Scope") / "params.npz")
+    path = _there(
+        _gemma_scope.LAYOUT.cached_root(params, "layer_*")
+        / _checked(name, _GEMMA, "Gemma Scope")
+        / "params.npz"
+    )
     shape, kind = _member(path)
     return Decoder(
         content_digest({"params.npz": path}), shape[0], partial(_rows, path, shape, kind)
     )
-
-
-def _root(params: Any, marker: str) -> Path:
-    """The folder named, or the release's in the cache."""
-    if params.path is not None:
-        return locate(params.path)
-    found = cached(str(params.release), params.at, marker)
-    if found is None:
-        raise BadInput(
-            f"{params.release} at revision {params.at} is not in the Hugging Face cache."
-        )
-    return found
 
 
 def _checked(name: str, form: re.Pattern[str], layout: str) -> str:

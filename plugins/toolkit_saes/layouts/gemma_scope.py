@@ -9,25 +9,23 @@ model shows.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
 from toolkit.errors import BadInput, choices
-from toolkit.files import PathText, check_link, content_digest, locate
-from toolkit.hub import Download, Snapshot, fetch, offline, repository_files, snapshot
-from toolkit.parts import Identity
-from toolkit.work import Reporter
+from toolkit.files import PathText, content_digest, locate
+from toolkit.hub import Snapshot, offline, repository_files
 from toolkit_saes.encode.matrix import Matrix
 from toolkit_saes.encode.tensors import archive_shapes, archive_weights, check_axes, swapped
-from toolkit_saes.extract.sizes import Size, sizes
-from toolkit_saes.layouts.canonical import CanonicalSae, Facts, Weights
+from toolkit_saes.extract.sizes import Size
+from toolkit_saes.layouts.base import FileLayout
+from toolkit_saes.layouts.canonical import Facts, Weights
 from toolkit_saes.layouts.configurations import Entry, read_configurations
 from toolkit_saes.layouts.layers import all_there, chosen
-from toolkit_saes.layouts.placed import Placed
+from toolkit_saes.layouts.location import SaeLocation
 from toolkit_saes.layouts.published import gemma_scope_facts
 from toolkit_saes.layouts.releases import canonical, embeddings, gemma_page, known, sparsities
 
@@ -55,7 +53,7 @@ SITES: dict[str, Place] = {
 }
 
 
-class GemmaScope(Placed):
+class GemmaScope(SaeLocation):
     """Which SAEs. Either `release` (a repository of the hub) or `path` (the folder that holds
     `layer_0`, `layer_1`, ...).
     """
@@ -89,65 +87,59 @@ class GemmaScope(Placed):
     )
 
 
-def identify(params: GemmaScope) -> Identity:
-    """The hash of the chosen files, and what they read."""
-    if params.path is not None:
-        root = locate(params.path)
-        files = _files(params, root)
-        return Identity(
-            root.name,
-            "local",
-            content_digest({str(file.relative_to(root)): file for file in files}),
-            _sizes(files),
-        )
-    found = _snapshot(params)
-    facts = (
-        _sizes(_files(params, found.folder))
-        if found.folder and _all_there(params, found.folder)
-        else gemma_scope_facts(str(params.release), _listed(params) or ())
-    )
-    asked = [
-        str(part)
-        for part in (params.site, params.layers, _width(params, []), params.l0)
-        if part is not None
-    ]
-    wanted = str(sorted(_entries(params))) if params.configurations else ":".join(asked)
-    return Identity(found.name, found.revision, f"{found.name}@{found.revision}:{wanted}", facts)
+class GemmaScopeLayout(FileLayout[GemmaScope]):
+    """One archive per SAE, whose path says layer, width and L0."""
+
+    def marker(self, params: GemmaScope) -> str:
+        """Any archive of the site."""
+        return _pattern(params, "*", "*", "*")
+
+    def patterns(self, params: GemmaScope, found: Snapshot) -> list[str]:
+        """The very files where they are known or the hub lists them, else by layer, width, L0."""
+        return _patterns(params, found)
+
+    def is_complete(self, params: GemmaScope, root: Path) -> bool:
+        """Of a release that is not recorded, only the network knows which L0 is canonical."""
+        return _all_there(params, root)
+
+    def locate_saes(self, params: GemmaScope, root: Path) -> list[Path]:
+        """The archives, by layer and L0."""
+        if params.configurations is not None:
+            return _named(params, root)
+        return _searched(params, root)
+
+    def files(self, sae: Path) -> dict[str, Path]:
+        """The archive itself."""
+        return {"params.npz": sae}
+
+    def published_facts(self, params: GemmaScope) -> dict[str, Any]:
+        """From the recorded names of the archives."""
+        return gemma_scope_facts(str(params.release), _listed(params) or ())
+
+    def requested(self, params: GemmaScope) -> str:
+        """A study's list, else site, layers, width and L0s."""
+        if params.configurations:
+            return str(sorted(_entries(params)))
+        parts = (params.site, params.layers, _width(params, []), params.l0)
+        return ":".join(str(part) for part in parts if part is not None)
+
+    def facts(self, params: GemmaScope, sae: Path, release: str) -> Facts:
+        """From the path, the release and the archive's headers."""
+        return _facts(sae, release, _site(params, release))
+
+    def read(self, params: GemmaScope, sae: Path) -> Weights:
+        """As stored."""
+        return read_weights(sae)
+
+    def _size(self, params: GemmaScope, sae: Path) -> Size:
+        """From headers: hundreds of archives are not hashed for it."""
+        inputs, width, _ = _shape(sae)
+        l0 = float(_l0(sae)) or None
+        return Size(f"layer.{_layer(sae)}", inputs, width, l0, sae.stat().st_size)
 
 
-def load(params: GemmaScope, report: Reporter) -> list[CanonicalSae]:
-    """The chosen SAEs, by layer and L0; weights are read when an SAE is first used."""
-    root = _root(params, report)
-    report.phase("load")
-    release, site = params.release or root.name, _site(params, root)
-    return [
-        CanonicalSae(_facts(file, release, site), partial(read_weights, file))
-        for file in _files(params, root)
-    ]
-
-
-def downloads(params: GemmaScope) -> Iterator[Download]:
-    """What to fetch before an offline run."""
-    if params.path is None:
-        found = _snapshot(params)
-        yield Download(found, tuple(_patterns(params, found)))
-
-
-def _snapshot(params: GemmaScope) -> Snapshot:
-    published = known(params.release).get("revision") == params.at
-    pattern = _pattern(params, "*", "*", "*")
-    return snapshot(str(params.release), params.at, pattern, published=published)
-
-
-def _root(params: GemmaScope, report: Reporter) -> Path:
-    """Where the files are, after fetching what the cache may lack."""
-    if params.path is not None:
-        return locate(params.path)
-    found = _snapshot(params)
-    if found.folder and (offline() or _all_there(params, found.folder)):
-        return found.folder
-    report.phase("download")
-    return fetch(found, _patterns(params, found))
+LAYOUT = GemmaScopeLayout()
+identify, load, downloads = LAYOUT.identify, LAYOUT.load, LAYOUT.downloads
 
 
 def _all_there(params: GemmaScope, root: Path) -> bool:
@@ -233,24 +225,6 @@ def _listed(params: GemmaScope) -> list[str] | None:
 def _entries(params: GemmaScope) -> list[Entry]:
     assert params.configurations is not None
     return read_configurations(locate(params.configurations))
-
-
-def _sizes(files: Sequence[Path]) -> dict[str, Any]:
-    return sizes([_size(file) for file in files])
-
-
-def _size(file: Path) -> Size:
-    inputs, width, _ = _shape(file)
-    return Size(
-        f"layer.{_layer(file)}", inputs, width, float(_l0(file)) or None, file.stat().st_size
-    )
-
-
-def _files(params: GemmaScope, root: Path) -> list[Path]:
-    files = _named(params, root) if params.configurations is not None else _searched(params, root)
-    for file in files:
-        check_link(file, root)
-    return files
 
 
 def _named(params: GemmaScope, root: Path) -> list[Path]:
@@ -340,13 +314,12 @@ def _l0(file: Path) -> int:
     return int(found[1]) if found else 0
 
 
-def _site(params: GemmaScope, root: Path) -> str:
+def _site(params: GemmaScope, release: str) -> str:
     """What the spec says, else what the repository's name ends with, else the residual stream."""
     if params.site is not None:
         return params.site
-    name = params.release or root.name
     noted = known(params.release).get("site")
-    return str(noted or next((site for site in SITES if name.endswith(f"-{site}")), "res"))
+    return str(noted or next((site for site in SITES if release.endswith(f"-{site}")), "res"))
 
 
 def _facts(file: Path, release: str, site: str) -> Facts:

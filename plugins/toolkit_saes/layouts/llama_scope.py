@@ -8,20 +8,16 @@ rows; the threshold was fitted after it. The later layouts are in `_openmoss`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from toolkit.errors import BadInput, choices
-from toolkit.files import check_link, content_digest, locate, read_json
+from toolkit.files import content_digest, read_json
 from toolkit.hookpoints import hookpoint
-from toolkit.hub import Download, Snapshot, fetch, offline, snapshot
-from toolkit.parts import Identity
-from toolkit.work import Reporter
+from toolkit.hub import Snapshot
 from toolkit_saes.encode.matrix import Matrix
 from toolkit_saes.encode.tensors import (
     check_axes,
@@ -30,14 +26,14 @@ from toolkit_saes.encode.tensors import (
     safetensors_weights,
     swapped,
 )
-from toolkit_saes.extract.sizes import Size, sizes
 from toolkit_saes.layouts import config
 from toolkit_saes.layouts import openmoss as _openmoss
-from toolkit_saes.layouts.canonical import CanonicalSae, Facts, Weights
+from toolkit_saes.layouts.base import FileLayout
+from toolkit_saes.layouts.canonical import Facts, Weights
 from toolkit_saes.layouts.layers import all_there, chosen
-from toolkit_saes.layouts.placed import Placed
+from toolkit_saes.layouts.location import SaeLocation
 from toolkit_saes.layouts.published import llama_scope_facts
-from toolkit_saes.layouts.releases import known, llama_page
+from toolkit_saes.layouts.releases import llama_page
 
 RECIPE = "llama_scope: jumprelu after folding dataset norms and decoder norms"
 NEEDED = (
@@ -60,7 +56,7 @@ FILES = ("hyperparams.json", "checkpoints/final.safetensors")
 _FOLDER = re.compile(r"(?:.*-)?L(\d+)(R|M|A|TC)(?:-\d+x)?")
 
 
-class LlamaScope(Placed):
+class LlamaScope(SaeLocation):
     """Which SAEs. Either `release` (a repository of the hub) or `path` (the folder that holds one
     folder a layer).
     """
@@ -84,84 +80,62 @@ class LlamaScope(Placed):
     )
 
 
-def identify(params: LlamaScope) -> Identity:
-    """The hash of the chosen layers' files, and what they read."""
-    if params.path is not None:
-        root = locate(params.path)
-        folders = _folders(params, root)
-        digest = content_digest(
-            {
-                f"{folder.name}/{file}": folder / file
-                for folder in folders
-                for file in _files(folder)
-            }
-        )
-        return Identity(root.name, "local", digest, _sizes(folders))
-    found = _snapshot(params)
-    there = found.folder is not None and all_there(params.layers, _by_layer(params, found.folder))
-    facts = (
-        _sizes(_folders(params, found.folder))
-        if found.folder and there
-        else llama_scope_facts(str(params.release), params.layers)
-    )
-    wanted = ":".join(filter(None, (params.folder, params.kind, str(params.layers))))
-    return Identity(found.name, found.revision, f"{found.name}@{found.revision}:{wanted}", facts)
+class LlamaScopeLayout(FileLayout[LlamaScope]):
+    """One folder per layer, whose name ends with layer and kind: L15R-8x."""
+
+    def marker(self, params: LlamaScope) -> str:
+        """A config of any layer."""
+        return f"{_below(params)}*L*/*.json"
+
+    def patterns(self, params: LlamaScope, found: Snapshot) -> list[str]:
+        """The files of the chosen layers, in each of the three layouts."""
+        below, files = _below(params), (*FILES, *_openmoss.FILES)
+        if params.layers == "all":
+            return [f"{below}*/{file}" for file in files]
+        layers = chosen(params.layers, range(1000), str(params.release))
+        return [f"{below}*L{layer}[RMAT]*/{file}" for layer in layers for file in files]
+
+    def is_complete(self, params: LlamaScope, root: Path) -> bool:
+        """Whether each layer that is named has its folder."""
+        return all_there(params.layers, _by_layer(params, root))
+
+    def locate_saes(self, params: LlamaScope, root: Path) -> list[Path]:
+        """The folders of the chosen layers."""
+        return _folders(params, root)
+
+    def files(self, sae: Path) -> dict[str, Path]:
+        """Config and weights, whatever the layout."""
+        return {name: sae / name for name in _files(sae)}
+
+    def published_facts(self, params: LlamaScope) -> dict[str, Any]:
+        """From the recorded shapes of the layers."""
+        return llama_scope_facts(str(params.release), params.layers)
+
+    def digest_name(self, sae: Path, root: Path) -> str:
+        """The folder's name, wherever it is."""
+        return sae.name
+
+    def requested(self, params: LlamaScope) -> str:
+        """Folder, kind and layers."""
+        return ":".join(filter(None, (params.folder, params.kind, str(params.layers))))
+
+    def facts(self, params: LlamaScope, sae: Path, release: str) -> Facts:
+        """From config and header."""
+        if _openmoss.is_sae(sae):
+            return _openmoss.facts(sae, release)
+        return _original(sae, release)
+
+    def read(self, params: LlamaScope, sae: Path) -> Weights:
+        """Folded for the original layout."""
+        return read_weights(sae)
 
 
-def load(params: LlamaScope, report: Reporter) -> list[CanonicalSae]:
-    """The chosen SAEs, in order of layers; weights are read when an SAE is first used."""
-    root = _root(params, report)
-    report.phase("load")
-    release = params.release or root.name
-    return [
-        CanonicalSae(_facts(folder, release), partial(read_weights, folder))
-        for folder in _folders(params, root)
-    ]
+LAYOUT = LlamaScopeLayout()
+identify, load, downloads = LAYOUT.identify, LAYOUT.load, LAYOUT.downloads
 
 
-def downloads(params: LlamaScope) -> Iterator[Download]:
-    """What to fetch before an offline run."""
-    if params.path is None:
-        yield Download(_snapshot(params), tuple(_patterns(params)))
-
-
-def _snapshot(params: LlamaScope) -> Snapshot:
-    below = f"{params.folder}/" if params.folder else ""
-    published = known(params.release).get("revision") == params.at
-    return snapshot(str(params.release), params.at, f"{below}*L*/*.json", published=published)
-
-
-def _root(params: LlamaScope, report: Reporter) -> Path:
-    """Where the files are, after fetching what the cache may lack."""
-    if params.path is not None:
-        return locate(params.path)
-    found = _snapshot(params)
-    if found.folder and (offline() or all_there(params.layers, _by_layer(params, found.folder))):
-        return found.folder
-    report.phase("download")
-    return fetch(found, _patterns(params))
-
-
-def _sizes(folders: Sequence[Path]) -> dict[str, Any]:
-    facts = [_facts(folder, "") for folder in folders]
-    stored = [(folder / _files(folder)[1]).stat().st_size for folder in folders]
-    return sizes(
-        [
-            Size(found.hookpoint, found.inputs, found.width, found.declared_l0, size)
-            for found, size in zip(facts, stored, strict=True)
-        ]
-    )
-
-
-def _patterns(params: LlamaScope) -> list[str]:
-    """What to fetch: only the layers asked for."""
-    below = f"{params.folder}/" if params.folder else ""
-    if params.layers == "all":
-        return [f"{below}*/{file}" for file in (*FILES, *_openmoss.FILES)]
-    layers = chosen(params.layers, range(1000), str(params.release))
-    return [
-        f"{below}*L{layer}[RMAT]*/{file}" for layer in layers for file in (*FILES, *_openmoss.FILES)
-    ]
+def _below(params: LlamaScope) -> str:
+    return f"{params.folder}/" if params.folder else ""
 
 
 def _by_layer(params: LlamaScope, root: Path) -> dict[int, Path]:
@@ -210,11 +184,7 @@ def _folders(params: LlamaScope, root: Path) -> list[Path]:
         raise BadInput(
             f"{root} holds no Llama Scope SAEs: no folder is named like Llama3_1-8B-Base-L15R-8x."
         )
-    folders = [found[layer] for layer in chosen(params.layers, found, params.release or root.name)]
-    for folder in folders:
-        for file in _files(folder):
-            check_link(folder / file, root)
-    return folders
+    return [found[layer] for layer in chosen(params.layers, found, params.release or root.name)]
 
 
 def _files(folder: Path) -> tuple[str, str]:
@@ -223,12 +193,6 @@ def _files(folder: Path) -> tuple[str, str]:
         return _openmoss.FILES
     _weights_file(folder)
     return FILES
-
-
-def _facts(folder: Path, release: str) -> Facts:
-    return (
-        _openmoss.facts(folder, release) if _openmoss.is_sae(folder) else _original(folder, release)
-    )
 
 
 def _original(folder: Path, release: str) -> Facts:

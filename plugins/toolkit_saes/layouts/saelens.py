@@ -8,20 +8,17 @@ to date first.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import Field
 
 from toolkit.errors import BadInput, choices, nearest
-from toolkit.files import check_link, content_digest, locate, read_json
+from toolkit.files import content_digest, read_json
 from toolkit.hookpoints import Hookpoint, hookpoint
-from toolkit.hub import Download, Snapshot, fetch, offline, snapshot
-from toolkit.parts import Identity
-from toolkit.work import Reporter
+from toolkit.hub import Snapshot, fetch, offline
 from toolkit_saes.encode.gates import BY_FEATURE, Gate
 from toolkit_saes.encode.matrix import Matrix
 from toolkit_saes.encode.tensors import (
@@ -32,11 +29,11 @@ from toolkit_saes.encode.tensors import (
     safetensors_weights,
     swapped,
 )
-from toolkit_saes.extract.sizes import Size, sizes
 from toolkit_saes.layouts import config
-from toolkit_saes.layouts.canonical import CanonicalSae, Facts, Norm, Weights
+from toolkit_saes.layouts.base import FileLayout
+from toolkit_saes.layouts.canonical import Facts, Norm, Weights
 from toolkit_saes.layouts.layers import all_there, chosen
-from toolkit_saes.layouts.placed import Placed
+from toolkit_saes.layouts.location import SaeLocation
 
 FILES = ("cfg.json", "sae_weights.safetensors")
 DEPTH = 4
@@ -81,7 +78,7 @@ OWN_NAMES = {"hook_mlp_in": "resid_mid", "hook_attn_in": "resid_pre"}
 """Places that SAELens's models name and `hookpoint` does not read."""
 
 
-class SaeLens(Placed):
+class SaeLens(SaeLocation):
     """Which SAEs. Either `release` (a repository of the hub) or `path` (a folder with SAEs in it or
     below it).
     """
@@ -102,59 +99,76 @@ class SaeLens(Placed):
     )
 
 
-def identify(params: SaeLens) -> Identity:
-    """The hash of the chosen SAEs' files, and what they read."""
-    if params.path is not None:
-        root = locate(params.path)
-        folders = _folders(params, root)
-        files = {
-            f"{folder.relative_to(root)}/{file}": folder / file
-            for folder in folders
-            for file in FILES
-        }
-        digest = content_digest(files) + (
-            f":{params.norm_scaling_factor:g}" if params.norm_scaling_factor else ""
-        )
-        return Identity(root.name, "local", digest, _sizes(params, folders))
-    found = _snapshot(params)
-    there = found.folder is not None and all_there(params.layers, _by_layer(params, found.folder))
-    facts = _sizes(params, _folders(params, found.folder)) if found.folder and there else {}
-    wanted = f"{params.folder}:{params.layers}:{params.norm_scaling_factor or 1:g}"
-    return Identity(found.name, found.revision, f"{found.name}@{found.revision}:{wanted}", facts)
+class SaeLensLayout(FileLayout[SaeLens]):
+    """One folder per SAE, at any depth; its config says where it belongs."""
+
+    def marker(self, params: SaeLens) -> str:
+        """A config."""
+        return f"{params.folder or '**'}/{FILES[0]}"
+
+    def patterns(self, params: SaeLens, found: Snapshot) -> list[str]:
+        """Only configs say which layer an SAE is of, so they are fetched first where some layers
+        are named.
+        """
+        below = f"{params.folder}/" if params.folder else ""
+        configs = [f"{below}{FILES[0]}", f"{below}**/{FILES[0]}"]
+        if params.layers == "all" or offline():
+            return [*configs, f"{below}{FILES[1]}", f"{below}**/{FILES[1]}"]
+        root = fetch(found, configs)
+        there = _by_layer(params, root, FILES[:1])
+        folders = [
+            folder
+            for layer in chosen(params.layers, there, str(params.release))
+            for folder in there[layer]
+        ]
+        return [
+            (folder / name).relative_to(root).as_posix() for folder in folders for name in FILES
+        ]
+
+    def is_complete(self, params: SaeLens, root: Path) -> bool:
+        """Whether each layer that is named has an SAE."""
+        return all_there(params.layers, _by_layer(params, root))
+
+    def locate_saes(self, params: SaeLens, root: Path) -> list[Path]:
+        """The folders of the chosen layers."""
+        return _folders(params, root)
+
+    def files(self, sae: Path) -> dict[str, Path]:
+        """Config and weights."""
+        return {name: sae / name for name in FILES}
+
+    def requested(self, params: SaeLens) -> str:
+        """Folder, layers and the factor of a data set."""
+        return f"{params.folder}:{params.layers}:{params.norm_scaling_factor or 1:g}"
+
+    def facts(self, params: SaeLens, sae: Path, release: str) -> Facts:
+        """From config and header."""
+        known, file = _config(sae), sae / FILES[1]
+        scale = _factor(known, params.norm_scaling_factor, sae / FILES[0])
+        digest = content_digest(self.files(sae))
+        more = f"scaled by {scale:g}" if scale != 1 else ""
+        return describe(known, safetensors_shapes(file), file, (release, sae.name), digest, more)
+
+    def read(self, params: SaeLens, sae: Path) -> Weights:
+        """As SAELens runs them."""
+        known, file = _config(sae), sae / FILES[1]
+        scale = _factor(known, params.norm_scaling_factor, sae / FILES[0])
+        raw = safetensors_weights(file, safetensors_shapes(file))
+        if "scaling_factor" in raw and not bool((raw["scaling_factor"] == 1).all()):
+            raise BadInput(
+                f"{file}: scaling_factor is not 1: SAEs fine-tuned with a factor for each feature "
+                "are not read."
+            )
+        return convert(known, raw, scale)
+
+    def _digest(self, params: SaeLens, root: Path, saes: Sequence[Path]) -> str:
+        """With the factor of a data set, which no file holds."""
+        given = f":{params.norm_scaling_factor:g}" if params.norm_scaling_factor else ""
+        return super()._digest(params, root, saes) + given
 
 
-def load(params: SaeLens, report: Reporter) -> list[CanonicalSae]:
-    """The chosen SAEs, in order of layers; weights are read when an SAE is first used."""
-    root = _root(params, report)
-    report.phase("load")
-    return [_sae(params, folder, params.release or root.name) for folder in _folders(params, root)]
-
-
-def downloads(params: SaeLens) -> Iterator[Download]:
-    """What to fetch before an offline run."""
-    if params.path is None:
-        found = _snapshot(params)
-        yield Download(found, tuple(_patterns(params, found)))
-
-
-def _sae(params: SaeLens, folder: Path, release: str) -> CanonicalSae:
-    file = folder / FILES[1]
-    known = _config(folder)
-    scale = _factor(known, params.norm_scaling_factor, folder / FILES[0])
-    digest = content_digest({name: folder / name for name in FILES})
-    more = f"scaled by {scale:g}" if scale != 1 else ""
-    facts = describe(known, safetensors_shapes(file), file, (release, folder.name), digest, more)
-    return CanonicalSae(facts, partial(_read, known, file, scale))
-
-
-def _read(known: Mapping[str, Any], file: Path, scale: float) -> Weights:
-    raw = safetensors_weights(file, safetensors_shapes(file))
-    if "scaling_factor" in raw and not bool((raw["scaling_factor"] == 1).all()):
-        raise BadInput(
-            f"{file}: scaling_factor is not 1: SAEs fine-tuned with a factor for each feature are "
-            "not read."
-        )
-    return convert(known, raw, scale)
+LAYOUT = SaeLensLayout()
+identify, load, downloads = LAYOUT.identify, LAYOUT.load, LAYOUT.downloads
 
 
 def describe(
@@ -383,57 +397,6 @@ def _check_shapes(
         )
 
 
-# --- which ----------------------------------------------------------------------------------------
-
-
-def _snapshot(params: SaeLens) -> Snapshot:
-    return snapshot(
-        str(params.release),
-        params.at,
-        f"{params.folder or '**'}/cfg.json" if params.folder else "**/cfg.json",
-    )
-
-
-def _root(params: SaeLens, report: Reporter) -> Path:
-    """Where the files are, after fetching what the cache may lack."""
-    if params.path is not None:
-        return locate(params.path)
-    found = _snapshot(params)
-    if found.folder and (offline() or all_there(params.layers, _by_layer(params, found.folder))):
-        return found.folder
-    report.phase("download")
-    return fetch(found, _patterns(params, found))
-
-
-def _patterns(params: SaeLens, found: Snapshot) -> list[str]:
-    """What to fetch. Only the configs say which layer an SAE is of, so these come first where some
-    layers are asked for.
-    """
-    below = f"{params.folder}/" if params.folder else ""
-    configs = [f"{below}{FILES[0]}", f"{below}**/{FILES[0]}"]
-    if params.layers == "all" or offline():
-        return [*configs, f"{below}{FILES[1]}", f"{below}**/{FILES[1]}"]
-    root = fetch(found, configs)
-    there = _by_layer(params, root, FILES[:1])
-    folders = [
-        folder
-        for layer in chosen(params.layers, there, str(params.release))
-        for folder in there[layer]
-    ]
-    return [(folder / name).relative_to(root).as_posix() for folder in folders for name in FILES]
-
-
-def _sizes(params: SaeLens, folders: Sequence[Path]) -> dict[str, Any]:
-    facts = [_sae(params, folder, "") for folder in folders]
-    stored = [(folder / FILES[1]).stat().st_size for folder in folders]
-    return sizes(
-        [
-            Size(found.hookpoint, found.inputs, found.width, found.declared_l0, size)
-            for found, size in zip(facts, stored, strict=True)
-        ]
-    )
-
-
 def sae_folders(root: Path, names: Sequence[str] = FILES) -> list[Path]:
     """The folders at or below one that hold an SAE in these files."""
     places = [
@@ -474,12 +437,5 @@ def _folders(params: SaeLens, root: Path) -> list[Path]:
             f"{root / params.folder} holds no SAEs of SAELens: there is no cfg.json with "
             "sae_weights.safetensors in it."
         )
-    folders = [
-        folder
-        for layer in chosen(params.layers, found, params.release or root.name)
-        for folder in found[layer]
-    ]
-    for folder in folders:
-        for file in FILES:
-            check_link(folder / file, root)
-    return folders
+    layers = chosen(params.layers, found, params.release or root.name)
+    return [folder for layer in layers for folder in found[layer]]

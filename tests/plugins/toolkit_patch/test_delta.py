@@ -4,194 +4,63 @@ effect is called by its name.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from toolkit._plugins.loading import load_parts
-from toolkit.comparisons import Comparison
+from tests.plugins.toolkit_patch.worlds import OUTCOMES, PARTS, load_saes, make_world, run, table
 from toolkit.errors import BadInput, DataError
 from toolkit.models import Model
-from toolkit.randomness import generator, half
+from toolkit.randomness import half
 from toolkit.saes import space_id
-from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
-from toolkit.testing.fakes import (
-    SilentReporter,
-    TableInputs,
-    make_comparison,
-    make_comparisons,
-    make_work,
-)
-from toolkit.testing.planted import build_planted, prompts
-from toolkit_patch._candidates import Known, chosen, known, matched
-from toolkit_patch._outcomes import outcome_matrix, token_sets
-from toolkit_patch._params import Delta
-from toolkit_patch._verdict import estimate
-
-PARTS = load_parts([])
-OUTCOMES = {"stop": [" stop"], "bet": [" bet"]}
-
-
-def table(name: str, rows: list[dict[str, Any]]) -> pa.Table:
-    return pa.Table.from_pylist(rows, schema=arrow_schema(name))
-
-
-def run(
-    name: str, params: dict[str, Any], tables: dict[str, pa.Table], model: Model, saes: Any
-) -> dict[str, pa.Table]:
-    part = PARTS.get("stage", name)
-    work = make_work(part.params.model_validate(params), tables, model=model, saes=saes)
-    found: dict[str, list[pa.Table]] = {}
-    for written, rows in part.run(work):
-        found.setdefault(written, []).append(rows)
-    return {written: pa.concat_tables(parts) for written, parts in found.items()}
-
-
-@dataclass(frozen=True)
-class World:
-    """A planted model with labelled prompts, its SAEs, and what a comparison on half of the prompts
-    found.
-    """
-
-    planted: Any
-    model: Model
-    saes: Any
-    tables: dict[str, pa.Table]
-
-    def screen(self, **params: Any) -> dict[str, pa.Table]:
-        given = {"outcomes": OUTCOMES, "top": 24, "points": 40, **params}
-        return run("patch.delta", given, self.tables, self.model, self.saes)
-
-    def truth(self, row: dict[str, Any]) -> Any:
-        sae = next(sae for sae in self.saes if space_id(self.model.identity, sae) == row["space"])
-        known = next(truth for truth in self.planted.truth.saes if truth.name == sae.name)
-        return known.features[row["feature"]]
-
-    def verdicts(self, found: dict[str, pa.Table]) -> list[tuple[Any, str]]:
-        return [(self.truth(row), row["text"]) for row in found["features"].to_pylist()]
-
-
-def make_world(planted: Any, model: Model, path: Any, by: str = "cause") -> World:
-    part = PARTS.get("sae", "llama_scope")
-    saes = part.load(part.params(path=str(path)), SilentReporter())
-    samples, meta = [], []
-    for at, prompt in enumerate(prompts(planted, 200)):
-        tokens = model.tokenise(prompt.text)
-        name = f"s{at:04d}"
-        facts = {
-            "unit": name,
-            "cluster": name,
-            "text": tokens.text,
-            "prompt_hash": name,
-            "spans": [],
-        }
-        samples.append(
-            {"sample": name, "token_ids": list(tokens.ids), "pieces": list(tokens.pieces), **facts}
-        )
-        meta.append(
-            {
-                "sample": name,
-                "key": by,
-                "number": None,
-                "string": "yes" if getattr(prompt, by) else "no",
-            }
-        )
-    tables = {"samples": table("samples", samples), "sample_meta": table("sample_meta", meta)}
-    tables |= run("extract.activations", {}, tables, model, saes)
-    tables |= run(
-        "compare.welch", {"by": by, "between": ["yes", "no"], "half": "select"}, tables, model, saes
-    )
-    return World(planted, model, saes, tables)
-
-
-@pytest.fixture(scope="module")
-def planted(tmp_path_factory):
-    return build_planted(tmp_path_factory.mktemp("planted"))
-
-
-@pytest.fixture(scope="module")
-def model(planted):
-    part = PARTS.get("model", "huggingface")
-    return part.load(part.params(path=str(planted.model)), SilentReporter())
-
-
-@pytest.fixture(scope="module")
-def world(planted, model):
-    return make_world(planted, model, planted.llama_scope)
-
-
-@pytest.fixture(scope="module")
-def screened(world):
-    return world.screen()
+from toolkit.testing.fakes import make_work
+from toolkit_patch.screen.params import Delta
 
 
 def test_planted_causes_are_causal_and_planted_correlates_are_not(world, screened):
     verdicts = world.verdicts(screened)
     assert {truth.direction for truth, _ in verdicts} >= {"u", "v", "w", "echo", "shadow"}
-    for truth, text in verdicts:
-        wanted = "causal" if truth.role == "causal" else "no effect"
-        assert text.partition(":")[0] == wanted, (truth, text)
+    for truth, verdict in verdicts:
+        assert (verdict == "causal") == (truth.role == "causal"), (truth, verdict)
     assert sum(truth.role == "causal" for truth, _ in verdicts) == 4
 
 
-def test_the_raw_stream_finds_the_cause_and_its_numbers_cannot_be_screened_as_features(
-    planted, model, world
-):
-    tables = {name: world.tables[name] for name in ("samples", "sample_meta")}
-    raw = run(
-        "compare.residual",
-        {"by": "cause", "between": ["yes", "no"], "half": "select"},
-        tables,
-        model,
-        None,
-    )
-    assert any(row["number"] for row in raw["features"].to_pylist() if row["stat"] == "significant")
-    with pytest.raises(
-        DataError,
-        match=r"belongs to space .*/resid_post\.\d/raw, and no SAE of this stage makes that space",
-    ):
-        replace(world, tables=world.tables | raw).screen()
+def test_a_verdict_says_what_was_corrected_and_against_how_many_directions(screened):
+    reasons = [
+        row["reason"] for row in screened["verdicts"].to_pylist() if row["verdict"] == "causal"
+    ]
+    for reason in reasons:
+        assert "0 of 3" in reason
+        assert "other features move it as much (q 0." in reason
+        assert "over 16 features)" in reason
 
 
 def test_a_shield_lowers_the_outcome(planted, model):
     world = make_world(planted, model, planted.llama_scope, by="shield")
     found = world.screen(points=20)
-    causal = [row for row in found["features"].to_pylist() if row["text"].startswith("causal")]
+    causal = [row for row in found["verdicts"].to_pylist() if row["verdict"] == "causal"]
     assert causal
     assert {world.truth(row).direction for row in causal} == {"guard"}
-    assert all(row["number"] < -0.05 for row in causal)
+    assert all(row["effect"] < -0.05 for row in causal)
 
 
 def test_with_a_lossy_sae_both_values_have_an_effect_and_the_verdict_blames_reconstruction(
     planted, model
 ):
     world = make_world(planted, model, planted.lossy)
-    found = world.screen()
-    for truth, text in world.verdicts(found):
-        assert text.partition(":")[0] == (
-            "causal" if truth.role == "causal" else "reconstruction"
-        ), (truth, text)
-    rows = [
-        row
-        for row in found["effects"].to_pylist()
-        if row["sample"] == "*" and row["outcome"] == "stop"
-    ]
-    inert = {
-        row["feature"]
-        for row in found["features"].to_pylist()
-        if row["text"].startswith("reconstruction")
-    }
+    found = world.screen(candidates={"top": 8})
+    for truth, verdict in world.verdicts(found):
+        assert verdict == ("causal" if truth.role == "causal" else "reconstruction"), truth
+    inert = [row for row in found["screens"].to_pylist() if world.truth(row).role != "causal"]
     assert inert
-    for row in rows:
-        if row["feature"] in inert and row["arm"].startswith("reconstruct:"):
-            assert row["effect"] > 0.1
-            assert row["q"] < 1e-6
-        if row["feature"] in inert and row["arm"] == "specific":
-            assert abs(row["effect"]) < 1e-3
+    for row in inert:
+        assert min(row["reconstruct_a"], row["reconstruct_b"]) > 0.1
+        assert row["p_reconstruct"] < 1e-6
+        assert abs(row["effect"]) < 1e-3
 
 
 def test_effects_are_those_of_a_whole_pass_with_a_hand_made_edit(world, screened):
@@ -199,37 +68,30 @@ def test_effects_are_those_of_a_whole_pass_with_a_hand_made_edit(world, screened
     from toolkit.testing.planted import ReferenceModel
 
     reference = ReferenceModel.load(world.planted.model)
-    truth = world.planted.truth
-    row = next(row for row in screened["features"].to_pylist() if row["text"].startswith("causal"))
+    row = next(row for row in screened["screens"].to_pylist() if row["effect"] > 0.3)
     sae = next(sae for sae in world.saes if space_id(world.model.identity, sae) == row["space"])
+    key = {"feature": row["feature"], "space": row["space"], "arm": "set:yes", "outcome": "stop"}
     one = next(
         found
         for found in screened["effects"].to_pylist()
-        if found["feature"] == row["feature"]
-        and found["space"] == row["space"]
-        and found["arm"] == "set:yes"
-        if found["sample"] != "*" and found["outcome"] == "stop"
+        if found["sample"] != "*" and key.items() <= found.items()
     )
     ids = next(
         s["token_ids"] for s in world.tables["samples"].to_pylist() if s["sample"] == one["sample"]
-    )
-    value = next(
-        found["number"]
-        for found in world.tables["features"].to_pylist()
-        if (found["space"], found["feature"], found["stat"], found["group"])
-        == (row["space"], row["feature"], "mean", "yes")
     )
 
     def edit(stream: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         import torch
 
         own = float(sae.encode(torch.from_numpy(stream[-1:]).float())[0, row["feature"]])
-        stream[-1] += (value - own) * sae.decoder_rows([row["feature"]])[0].double().numpy()
+        decoder = sae.decoder_rows([row["feature"]])[0].double().numpy()
+        stream[-1] += (row["value_a"] - own) * decoder
         return stream
 
     logits = reference.run(ids, {sae.layer: edit}).logits[-1]
     chances = np.exp(logits - logits.max())
-    assert one["probability"] == pytest.approx(chances[truth.stop_id] / chances.sum(), abs=1e-4)
+    wanted = chances[world.planted.truth.stop_id] / chances.sum()
+    assert one["probability"] == pytest.approx(wanted, abs=1e-4)
 
 
 def test_outcomes_and_what_is_in_none_add_up_to_one(screened):
@@ -243,10 +105,74 @@ def test_outcomes_and_what_is_in_none_add_up_to_one(screened):
 
 
 def test_sham_is_a_no_op_in_every_row(screened):
-    sham = [row for row in screened["effects"].to_pylist() if row["arm"] == "sham"]
-    assert sham
-    assert max(abs(row["effect"]) for row in sham) < 1e-5
-    assert max(row["kl"] for row in sham) < 1e-8
+    assert max(row["sham"] for row in screened["screens"].to_pylist()) < 1e-5
+
+
+def test_every_arm_is_there_by_default_and_a_spec_may_leave_controls_out(world, screened):
+    arms = {row["arm"] for row in screened["effects"].to_pylist()}
+    both = {f"{arm}:{group}" for group in ("yes", "no") for arm in ("set", "reconstruct")}
+    drawn = {f"random_{what}:{g}" for what in ("feature", "direction") for g in ("yes", "no")}
+    assert arms == {"sham", "reconstruct", "specific", "random", *both, *drawn}
+    few = world.screen(arms=[], points=6, candidates={"top": 4}, directions=40)
+    assert {row["reconstruct"] for row in few["screens"].to_pylist()} == {None}
+
+
+def test_features_that_do_not_pass_have_a_summary_and_no_rows_for_points(screened):
+    passing = {
+        (row["space"], row["feature"])
+        for row in screened["screens"].to_pylist()
+        if row["p_directions"] is not None
+    }
+    written = {(row["space"], row["feature"]) for row in screened["effects"].to_pylist()}
+    assert len(passing) < len(screened["screens"])
+    assert written == passing
+
+
+def test_steps_over_ranges_of_features_give_what_one_step_gives(world):
+    params = {"outcomes": OUTCOMES, "candidates": {"top": 6}, "points": 12, "directions": 60}
+    args = params, world.tables, world.model, world.saes
+    whole = run("patch.delta", *args)
+    halves = [run("patch.delta", *args, features=span) for span in ((0, 2), (2, 6))]
+    for name in ("screens", "effects"):
+        joined = pa.concat_tables([part[name] for part in halves])
+        keys = [(column, "ascending") for column in ("space", "feature")]
+        keys += [("sample", "ascending"), ("arm", "ascending")] if name == "effects" else []
+        keys += [("outcome", "ascending")]
+        for left, right in zip(
+            joined.sort_by(keys).to_pylist(), whole[name].sort_by(keys).to_pylist(), strict=True
+        ):
+            for column, value in right.items():
+                if isinstance(value, float):
+                    limit = 1e-3 if column.startswith("p") and column != "probability" else 2e-6
+                    assert left[column] == pytest.approx(value, abs=limit), column
+                else:
+                    assert left[column] == value
+
+
+def test_a_range_beyond_the_family_writes_nothing(world):
+    params = {"outcomes": OUTCOMES, "candidates": {"top": 4}, "points": 4}
+    assert not run("patch.delta", params, world.tables, world.model, world.saes, (4, 8))
+
+
+def test_verdicts_refuse_a_family_of_which_a_part_was_not_screened(world):
+    params = {"outcomes": OUTCOMES, "candidates": {"top": 6}, "points": 4}
+    found = run("patch.delta", params, world.tables, world.model, world.saes, (0, 4))
+    with pytest.raises(DataError, match=r"declared 6 features, and 4 were screened"):
+        run("patch.verdicts", {}, found)
+
+
+def test_every_feature_that_fired_can_be_the_family(world):
+    found = world.screen(candidates="all", points=10, arms=[])
+    fired = {
+        (row["space"], row["feature"])
+        for row in world.tables["features"].to_pylist()
+        if row["stat"] == "d" and row["number"] is not None
+    }
+    screens = found["screens"].to_pylist()
+    assert {(row["space"], row["feature"]) for row in screens} == fired
+    assert {row["null"] for row in screens} == {None, "directions"}
+    causal = [row for row in found["verdicts"].to_pylist() if row["verdict"] == "causal"]
+    assert {world.truth(row).role for row in causal} == {"causal"}
 
 
 def test_decision_points_are_units_that_the_comparison_did_not_see(world, screened):
@@ -256,24 +182,35 @@ def test_decision_points_are_units_that_the_comparison_did_not_see(world, screen
     assert {half(0, unit) for unit in used} == {"confirm"}
 
 
-def test_the_part_keeps_its_contract(world):
+def test_the_parts_keep_their_contracts(world, screened):
     work = make_work(None, world.tables, model=world.model, saes=world.saes)
-    check_part(
-        PARTS.get("stage", "patch.delta"),
-        params={"outcomes": OUTCOMES, "top": 2, "points": 4},
-        work=work,
-    )
+    few = {"candidates": {"top": 2}, "points": 4, "directions": 40}
+    part = PARTS.get("stage", "patch.delta")
+    check_part(part, params={"outcomes": OUTCOMES, **few}, work=work)
+    judged = make_work(None, screened)
+    check_part(PARTS.get("stage", "patch.verdicts"), params={}, work=judged)
 
 
-def test_features_of_another_space_are_refused_by_name(planted, model, world):
-    part = PARTS.get("sae", "llama_scope")
-    others = part.load(part.params(path=str(planted.lossy)), SilentReporter())
+# --- refusals -------------------------------------------------------------------------------------
+
+
+def test_the_raw_stream_has_numbers_that_cannot_be_screened_as_features(planted, model, world):
+    tables = {name: world.tables[name] for name in ("samples", "sample_meta")}
+    given = {"by": "cause", "between": ["yes", "no"], "half": "select"}
+    raw = run("compare.residual", given, tables, model)
     with pytest.raises(
         DataError,
-        match=r"belongs to space .*resid_post\.\d/Planted-L\dR-8x, and no SAE "
-        r"of "
-        r"this "
-        r"stage makes that",
+        match=r"belongs to space .*/resid_post\.\d/raw, and no SAE of this stage makes that space",
+    ):
+        replace(world, tables=world.tables | raw).screen()
+
+
+def test_features_of_another_space_are_refused_and_both_spaces_named(planted, model, world):
+    others = load_saes(planted.lossy)
+    with pytest.raises(
+        DataError,
+        match=r"belongs to space .*resid_post\.\d/Planted-L\dR-8x, and no SAE of this stage makes "
+        r"that space with .*; they make .*resid_post\.1/PlantedLossy-L1R-8x",
     ):
         run("patch.delta", {"outcomes": OUTCOMES}, world.tables, model, others)
 
@@ -299,23 +236,36 @@ class Lying(Model):
     def unembed(self, states):
         return self._model.unembed(states)
 
+    def readout(self, states, tokens, base=None):
+        return self._model.readout(states, tokens, base)
+
     def last_hookpoint(self):
         return self._model.last_hookpoint()
 
     def prefix(self, ids, capture=()):
         return self._model.prefix(ids, capture)
 
-    def suffix(self, prefix, layers, rows):
-        return self._model.suffix(prefix, layers, rows) * 1.5
+    def suffix(self, prefix, *rows):
+        return self._model.suffix(prefix, *rows) * 1.5
 
 
-def test_a_sham_that_changes_something_stops_everything(world):
-    lying = replace(world, model=Lying(world.model))
-    with pytest.raises(
-        DataError,
-        match=r"The sham arm changes a probability by .*`suffix` does not agree with its own pass",
-    ):
-        lying.screen(points=3)
+class Losing(Lying):
+    """Its suffix loses a row."""
+
+    def suffix(self, prefix, *rows):
+        return self._model.suffix(prefix, *rows)[:-1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (Lying, r"The sham arm changes a probability by .*`suffix` does not agree with its own"),
+        (Losing, r"edits were planned at a decision point and \d+ were made"),
+    ],
+)
+def test_a_model_whose_suffix_is_wrong_stops_everything(world, kind, message):
+    with pytest.raises(DataError, match=message):
+        replace(world, model=kind(world.model)).screen(points=3)
 
 
 def test_outcomes_that_share_a_first_token_are_refused(world):
@@ -326,18 +276,41 @@ def test_outcomes_that_share_a_first_token_are_refused(world):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"outcome": "stopp"}, "there is no outcome 'stopp'. Did you mean 'stop'"),
         ({"between": ["yes", "maybe"]}, "no stage compared 'yes vs maybe'"),
         (
-            {"min_count": 10_000},
+            {"candidates": {"min_count": 10_000}},
             "No feature can be screened: of 0 that fired in at least 10000 samples",
         ),
-        ({"random": 100_000}, "100000 random features were asked for"),
+        ({"candidates": {"features": ["9/3"]}}, "There is no space at layer 9"),
     ],
 )
 def test_refusals(world, params, message):
     with pytest.raises((DataError, BadInput), match=message):
         world.screen(**params)
+
+
+def test_a_feature_that_never_fired_is_refused_by_its_address(world):
+    sae = world.saes[0]
+    fired = {row["feature"] for row in world.tables["features"].to_pylist()}
+    silent = next(index for index in range(sae.width) if index not in fired)
+    with pytest.raises(DataError, match=f"feature {sae.layer}/{silent} never fired in the samples"):
+        world.screen(candidates={"features": [f"{sae.layer}/{silent}"]})
+
+
+def test_values_below_zero_are_refused(world):
+    rows = world.tables["features"].to_pylist()
+    wrong = [{**row, "number": -0.5} if row["stat"] == "mean" else row for row in rows]
+    tables = world.tables | {"features": table("features", wrong)}
+    with pytest.raises(DataError, match=r"would be set to -0.5, and its activations are never"):
+        replace(world, tables=tables).screen()
+
+
+def test_a_comparison_of_all_units_leaves_no_unit_to_confirm_with(world):
+    given = {"by": "cause", "between": ["yes", "no"]}
+    tables = {**world.tables}
+    tables |= run("compare.welch", given, world.tables, world.model, world.saes)
+    with pytest.raises(DataError, match=r"was compared on all of the units only"):
+        replace(world, tables=tables).screen()
 
 
 def test_no_unit_left_to_confirm(world):
@@ -349,138 +322,11 @@ def test_no_unit_left_to_confirm(world):
         only.screen()
 
 
-# --- the pieces -----------------------------------------------------------------------------------
+def test_params_name_the_outcomes_that_there_are():
+    with pytest.raises(ValueError, match=r"there is no outcome 'stopp'\. Did you mean 'stop'"):
+        Delta(outcomes={"stop": ("x",)}, outcome="stopp")
 
 
-def test_an_estimate_is_a_t_interval_when_every_point_is_its_own_cluster():
-    from scipy import stats
-
-    values = generator(1, "values").normal(0.3, 1.0, 30)
-    found = estimate(values, np.ones(30), np.arange(30))
-    reference = stats.ttest_1samp(values, 0.0)
-    assert found.p == pytest.approx(reference.pvalue, rel=1e-9)
-    assert (found.low, found.high) == pytest.approx(
-        tuple(reference.confidence_interval(0.95)), rel=1e-9
-    )
-
-
-def test_points_of_one_cluster_are_one_piece_of_evidence():
-    values = np.repeat(generator(2, "values").normal(0.3, 1.0, 10), 20)
-    alone = estimate(values, np.ones(200), np.arange(200))
-    clustered = estimate(values, np.ones(200), np.repeat(np.arange(10), 20))
-    assert clustered.high - clustered.low > 3 * (alone.high - alone.low)
-
-
-def test_values_that_do_not_differ_are_no_evidence():
-    assert estimate(np.zeros(5), np.ones(5), np.arange(5)).p == 1.0
-
-
-def test_random_features_fire_about_as_often_and_are_never_candidates(world):
-    everything = known(TableInputs(world.tables), None)
-    features = chosen(everything, top=4, alpha=0.05, min_abs_d=0.3, min_count=5)
-    taken = {(feature.space, feature.index) for feature in features}
-    for feature in features:
-        found = matched(feature, everything, taken, 19, generator(0, "random"))
-        assert len(set(found)) == 19
-        assert not {(feature.space, index) for index in found} & taken
-        rates = {other.index: other.rate for other in everything.features[feature.space]}
-        others = [
-            rate
-            for index, rate in rates.items()
-            if index not in found and (feature.space, index) not in taken
-        ]
-        worst = max(abs(rates[index] - feature.rate) for index in found)
-        assert sum(abs(rate - feature.rate) < worst for rate in others) <= 2 * 19 + 19
-
-
-def compared(*comparisons: Comparison, number: float | None = 1.0) -> dict[str, pa.Table]:
-    """One feature, as these comparisons write it."""
-    rows = []
-    for comparison in comparisons:
-        stats = [(stat, comparison.name) for stat in ("d", "q")]
-        stats += [(stat, group) for stat in ("mean", "density") for group in comparison.group_names]
-        rows += [
-            {
-                "space": "s",
-                "feature": 1,
-                "stat": stat,
-                "group": group,
-                "number": number,
-                "comparison": comparison.id,
-            }
-            for stat, group in [*stats, ("fired", "")]
-        ]
-    return {"features": table("features", rows), "comparisons": make_comparisons(*comparisons)}
-
-
-def test_one_comparison_must_be_meant():
-    inputs = TableInputs(compared(make_comparison("a", "b"), make_comparison("c", "d")))
-    with pytest.raises(DataError, match=r"the needed stages made 2 comparisons \(a vs b, c vs d\)"):
-        known(inputs, None)
-    assert known(inputs, ("c", "d")).groups == ("c", "d")
-    with pytest.raises(
-        DataError, match=r"no stage compared 'a vs d'\..* Comparisons: a vs b, c vs d"
-    ):
-        known(inputs, ("a", "d"))
-
-
-@pytest.mark.parametrize("order", [1, -1])
-@pytest.mark.parametrize("between", [None, ("a", "b")])
-def test_rows_of_the_two_halves_of_one_contrast_are_never_mixed(order, between):
-    select, confirm = (
-        make_comparison("a", "b", id=half, half=half) for half in ("select", "confirm")
-    )
-    parts = [compared(select, number=2.0), compared(confirm, number=0.01)][::order]
-    both = {name: pa.concat_tables([part[name] for part in parts]) for name in parts[0]}
-    with pytest.raises(
-        DataError,
-        match=r"2 of the needed stages compared 'a vs b' \(welch, half \w+, welch, half \w+\)"
-        r".*Need only the stage",
-    ):
-        known(TableInputs(both), between)
-    beside = {**both, "comparisons": make_comparisons(confirm)}
-    (feature,) = known(TableInputs(beside), between).features["s"]
-    assert (feature.d, feature.values) == (0.01, (0.01, 0.01))
-
-
-def test_a_group_may_be_called_as_a_contrast_is():
-    made = make_comparison("cat vs dog", "mouse")
-    found = known(TableInputs(compared(made)), None)
-    assert found.groups == ("cat vs dog", "mouse")
-    assert found == known(TableInputs(compared(made)), ("cat vs dog", "mouse"))
-    assert [feature.index for feature in found.features["s"]] == [1]
-
-
-def test_a_feature_without_a_defined_d_is_no_candidate():
-    given = compared(make_comparison("a", "b"), number=None)
-    assert known(TableInputs(given), None) == Known(("a", "b"), {})
-
-
-@pytest.mark.parametrize(
-    ("stat", "group"), [("mean", "b"), ("density", "a"), ("q", "a vs b"), ("fired", "")]
-)
-def test_a_missing_statistic_is_said_and_not_replaced(stat, group):
-    given = compared(make_comparison("a", "b"))
-    rows = [
-        row for row in given["features"].to_pylist() if (row["stat"], row["group"]) != (stat, group)
-    ]
-    with pytest.raises(
-        DataError, match=f"feature 1 of space s: its '{stat}'.* is missing beside its 'd'"
-    ):
-        known(TableInputs({**given, "features": table("features", rows)}), None)
-
-
-def test_the_matrix_gives_every_token_one_outcome(world):
-    sample = world.tables["samples"].to_pylist()[0]
-    sets = token_sets(
-        world.model, {"stop": [" stop"], "bet": [" bet"]}, sample["text"], sample["token_ids"]
-    )
-    truth = world.planted.truth
-    assert sets == {"stop": [truth.stop_id], "bet": [truth.bet_id]}
-    matrix = outcome_matrix(sets, 60)
-    assert (matrix.sum(dim=1) == 1).all()
-
-
-def test_params_refuse_too_few_random_features():
+def test_params_refuse_too_few_directions():
     with pytest.raises(ValueError, match="greater than or equal to 19"):
-        Delta(outcomes={"a": ("x",)}, random=5)
+        Delta(outcomes={"a": ("x",)}, directions=5)

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from toolkit._cli import main
-from toolkit._plan import costs as _costs
 from toolkit.costs import ROW, Workload
 from toolkit.selectors import Selector
 from toolkit.testing.fakes import SilentReporter
@@ -263,7 +262,7 @@ def test_a_limit_holds_for_files_and_a_file_is_read_once(
 def test_the_plan_refuses_what_the_disk_cannot_hold(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_costs.shutil, "disk_usage", lambda path: SimpleNamespace(free=10 << 20))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=10 << 20))
     code, said, error = _plan(tmp_path, capsys)
     assert code == 4
     assert "features" in said
@@ -290,7 +289,7 @@ def test_an_export_is_refused_with_its_texts_and_all_the_tokens_that_it_has_rows
     """Of the last tokens alone the matrices are 49 KB; `layer` has a row for every token all the
     same.
     """
-    monkeypatch.setattr(_costs.shutil, "disk_usage", lambda path: SimpleNamespace(free=10 << 20))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=10 << 20))
     spec = SPEC.replace("{at: all}", f"{{at: {at}}}").replace(
         "{dense: true}", f"{{dense: true, layout: {layout}}}"
     )

@@ -18,6 +18,7 @@ from toolkit.parts import SaePart
 from toolkit.testing import sae_files as write
 from toolkit.testing.fakes import SilentReporter
 from toolkit_saes import toolkit_parts
+from toolkit_saes.layouts import base as _base
 from toolkit_saes.layouts import gemma_scope as _gemma_scope
 from toolkit_saes.layouts import llama_scope as _llama_scope
 from toolkit_saes.layouts import saelens as _saelens
@@ -103,7 +104,7 @@ def test_of_a_release_that_nobody_wrote_down_the_hub_says_which_is_canonical(
 
 
 def test_the_canonical_transcoders_are_those_in_use() -> None:
-    """Of layer 11 the list has L0 5 only; one nearer to 100 that may be there, too, is not meant."""
+    """Layer 11 lists L0 5 only, so another SAE nearer to 100 is not the canonical one."""
     release = "google/gemma-scope-2b-pt-transcoders"
     assert canonical(release, "16k", 11, [5, 17, 86, 120]) == 5
     assert canonical(release, "16k", 11, [17, 86, 120]) == 86
@@ -133,7 +134,8 @@ def lenses(cache: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
                 (snapshot / "sub" / f"sae_{layer}" / "sae_weights.safetensors").unlink()
         return snapshot
 
-    monkeypatch.setattr(_saelens, "fetch", fetch)
+    for module in (_base, _saelens):  # configs are fetched first, by the layout itself
+        monkeypatch.setattr(module, "fetch", fetch)
     return asked
 
 

@@ -28,6 +28,7 @@ from toolkit.testing.fakes import SilentReporter
 from toolkit.testing.planted import Planted, SaeTruth
 from toolkit_lab import saes_path
 from toolkit_saes import toolkit_parts
+from toolkit_saes.layouts import base as _base
 from toolkit_saes.layouts import gemma_scope as _gemma_scope
 from toolkit_saes.layouts import llama_scope as _llama_scope
 from toolkit_saes.layouts.canonical import CanonicalSae
@@ -598,8 +599,7 @@ def fetched(cache: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     files = [HubFile(file.relative_to(saes_path("gemma_scope")).as_posix(), 1) for file in held]
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setattr(_gemma_scope, "repository_files", lambda wanted, patterns: files)
-    for module in (_llama_scope, _gemma_scope):
-        monkeypatch.setattr(module, "fetch", fetch)
+    monkeypatch.setattr(_base, "fetch", fetch)
     return asked
 
 

@@ -32,12 +32,13 @@ RES = "google/gemma-scope-2b-pt-res"
 AT = Snapshot(RES, "c" * 40, None)
 """Nobody is asked of a release that is written down."""
 TABLE = """
-0: 13 25 46 105* 226; 1: 10 20 40 102* 250; 2: 13 24 53 141* 142 304; 3: 14 28 59* 142 315; 4: 17 31 60 124* 125 281;
-5: 18 34 68* 143 309; 6: 19 36 70* 144 301; 7: 20 36 69* 137 285; 8: 20 37 71* 142 301; 9: 21 37 73* 151 340;
-10: 21 39 77* 166 395; 11: 22 41 80* 168 393; 12: 22 41 82* 176 445; 13: 23 43 83 84* 173 403; 14: 23 43 83 84* 173 388;
-15: 23 41 78* 150 308; 16: 23 42 78* 154 335; 17: 23 42 77* 150 304; 18: 23 40 74* 138 280; 19: 23 40 73* 137 279;
-20: 22 38 71* 139 294; 21: 22 38 70* 139 301; 22: 21 38 72* 147 349; 23: 21 38 74 75* 157 404; 24: 20 38 73* 158 457;
-25: 16 28 55 116* 285
+0: 13 25 46 105* 226; 1: 10 20 40 102* 250; 2: 13 24 53 141* 142 304; 3: 14 28 59* 142 315;
+4: 17 31 60 124* 125 281; 5: 18 34 68* 143 309; 6: 19 36 70* 144 301; 7: 20 36 69* 137 285;
+8: 20 37 71* 142 301; 9: 21 37 73* 151 340; 10: 21 39 77* 166 395; 11: 22 41 80* 168 393;
+12: 22 41 82* 176 445; 13: 23 43 83 84* 173 403; 14: 23 43 83 84* 173 388; 15: 23 41 78* 150 308;
+16: 23 42 78* 154 335; 17: 23 42 77* 150 304; 18: 23 40 74* 138 280; 19: 23 40 73* 137 279;
+20: 22 38 71* 139 294; 21: 22 38 70* 139 301; 22: 21 38 72* 147 349; 23: 21 38 74 75* 157 404;
+24: 20 38 73* 158 457; 25: 16 28 55 116* 285
 """
 """The 135 SAEs of width 16k by layer, as published; * is the canonical one."""
 LISTED = {int(layer): found.split() for layer, found in re.findall(r"(\d+): ([\d* ]+)", TABLE)}
@@ -51,8 +52,8 @@ def test_the_135() -> None:
     assert sparsities(RES, "16k") == ALL
     assert sum(map(len, ALL.values())) == 135
     assert {layer: canonical(RES, "16k", layer, there) for layer, there in ALL.items()} == CANONICAL
-    assert len(_gemma_scope._patterns(GemmaScope(release=RES, l0="all"), AT)) == 135
-    assert _gemma_scope._patterns(GemmaScope(release=RES), AT) == [
+    assert len(_gemma_scope.LAYOUT.patterns(GemmaScope(release=RES, l0="all"), AT)) == 135
+    assert _gemma_scope.LAYOUT.patterns(GemmaScope(release=RES), AT) == [
         f"layer_{layer}/width_16k/average_l0_{l0}/params.npz" for layer, l0 in CANONICAL.items()
     ]
 
@@ -126,16 +127,16 @@ def test_a_release_that_is_known_is_taken_at_the_commit_that_is_written_down() -
         RES: "fd571b47c1c64851e9b1989792367b9babb4af63",
         "google/gemma-scope-9b-it-res": "e86af97a5b6fbbccca28ab654f2fda1b0768f770",
     }
-    assert GemmaScope(release=RES).at == written[RES]
+    assert GemmaScope(release=RES).pinned_revision == written[RES]
     assert (
-        LlamaScope(release="fnlp/Llama3_1-8B-Base-LXR-8x").at
+        LlamaScope(release="fnlp/Llama3_1-8B-Base-LXR-8x").pinned_revision
         == written["fnlp/Llama3_1-8B-Base-LXR-8x"]
     )
-    assert LlamaScope(release="OpenMOSS-Team/Llama3_1-8B-Base-LXR-8x").at == "main"
-    assert GemmaScope(release=RES, revision="main").at == "main"
+    assert LlamaScope(release="OpenMOSS-Team/Llama3_1-8B-Base-LXR-8x").pinned_revision == "main"
+    assert GemmaScope(release=RES, revision="main").pinned_revision == "main"
     assert (
-        GemmaScope(release="google/gemma-scope-2b-pt-mlp").at
-        == GemmaScope(release="org/mine").at
+        GemmaScope(release="google/gemma-scope-2b-pt-mlp").pinned_revision
+        == GemmaScope(release="org/mine").pinned_revision
         == "main"
     )
 
@@ -160,9 +161,9 @@ def test_a_studys_configurations(tmp_path: Path, everything: bool) -> None:
     file.write_text(json.dumps([entry(*one) for one in wanted]))
     assert [(found.layer, found.l0) for found in read_configurations(file)] == wanted
     params = GemmaScope(release=RES, configurations=str(file))
-    patterns = _gemma_scope._patterns(params, AT)
+    patterns = _gemma_scope.LAYOUT.patterns(params, AT)
     assert len(patterns) == (135 if everything else 26)
-    assert patterns == _gemma_scope._patterns(
+    assert patterns == _gemma_scope.LAYOUT.patterns(
         GemmaScope(release=RES, l0="all" if everything else "canonical"), AT
     )
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pydantic import ValidationError
 from scipy import sparse, stats
+from toolkit_patch._candidates import known
 
 from tests.plugins.toolkit_stats.made import (
     PARTS,
@@ -34,7 +35,6 @@ from toolkit.errors import DataError
 from toolkit.randomness import half
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import TableInputs, make_work
-from toolkit_patch._candidates import known
 from toolkit_stats.compare.params import Means, Several
 from toolkit_stats.math.corrections import benjamini_hochberg
 from toolkit_stats.math.duplicates import same_as

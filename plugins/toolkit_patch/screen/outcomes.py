@@ -1,19 +1,55 @@
-"""Outcomes as exact probabilities of the next token, where an outcome is a set of tokens; what no
-set holds is `other`.
+"""Outcomes as exact probabilities of the next token. An outcome is a set of tokens; what no set
+holds is `other`.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import BadInput
-from toolkit.models import Model
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import numpy as np
+
+    from toolkit.models import Model
+    from toolkit.readout import Readout
+
+    Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 OTHER = "other"
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Names of the outcomes, `other` last, and the tokens of all but that."""
+
+    names: tuple[str, ...]
+    tokens: tuple[tuple[int, ...], ...]
+
+    @property
+    def listed(self) -> list[int]:
+        """All tokens of all outcomes."""
+        return [token for tokens in self.tokens for token in tokens]
+
+    def probabilities(self, readout: Readout) -> Floats:
+        """(rows, outcomes), from a readout of the listed tokens."""
+        import numpy as np
+
+        single = readout.probabilities().cpu().numpy()
+        ends = np.cumsum([0, *(len(tokens) for tokens in self.tokens)])
+        sums = [single[:, first:last].sum(axis=1) for first, last in itertools.pairwise(ends)]
+        return np.stack([*sums, 1 - np.sum(sums, axis=0)], axis=1)
+
+
+def read_outcomes(
+    model: Model, outcomes: Mapping[str, Sequence[str]], prompt: str, ids: Sequence[int]
+) -> Outcomes:
+    """The outcomes, each by the first tokens of its continuations behind this prompt."""
+    sets = token_sets(model, outcomes, prompt, ids)
+    return Outcomes((*sets, OTHER), tuple(tuple(tokens) for tokens in sets.values()))
 
 
 def token_sets(
@@ -45,14 +81,3 @@ def _first_token(model: Model, prompt: str, ids: Sequence[int], text: str) -> in
     if not alone:
         raise BadInput(f"outcomes: the continuation {text!r} has no tokens.")
     return int(alone[0])
-
-
-def outcome_matrix(sets: Mapping[str, Sequence[int]], vocabulary: int) -> Tensor:
-    """(vocabulary, outcomes + other): 1 where a token belongs to an outcome."""
-    import torch
-
-    matrix = torch.zeros(vocabulary, len(sets) + 1, dtype=torch.float64)
-    for column, tokens in enumerate(sets.values()):
-        matrix[list(tokens), column] = 1.0
-    matrix[:, -1] = 1.0 - matrix[:, :-1].sum(dim=1)
-    return matrix

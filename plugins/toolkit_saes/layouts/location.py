@@ -1,4 +1,4 @@
-"""What every adapter of files asks for: a repository of the hub or a folder, and layers."""
+"""Where SAEs are: a repository of the hub or a folder, and which layers of it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from toolkit.parts import Params
 from toolkit_saes.layouts.layers import Layers
 from toolkit_saes.layouts.releases import releases
 
-P = TypeVar("P", bound="Placed")
+P = TypeVar("P", bound="SaeLocation")
 
 
-class Placed(Params):
+class SaeLocation(Params):
     """Which SAEs. Either `release` (a repository of the hub) or `path` (a folder)."""
 
     release: str | None = Field(
@@ -22,29 +22,25 @@ class Placed(Params):
     )
     revision: str | None = Field(
         None,
-        description="Commit, tag or branch; by itself the commit that is written "
-        "down "
-        "for a known release, "
-        "else main.",
+        description="Commit, tag or branch. Default: the commit recorded for a known release, else "
+        "main.",
     )
     path: PathText | None = Field(
         None,
-        description="Folder with the SAEs, `package:NAME/FOLDER` or a path; below "
-        "it "
-        "any "
-        "layout's own.",
+        description="Folder with the SAEs, a path or `package:NAME/FOLDER`; named inside as the "
+        "layout has it.",
     )
     layers: Layers = Field("all", description="all, 8, 1-31 or [8, 15, 31]; layers count from 0.")
 
     @property
-    def at(self) -> str:
-        """The revision that is meant. A commit was seen under one name only: the same repository of
-        another owner may have others.
+    def pinned_revision(self) -> str:
+        """The revision that is named, else the one recorded for a known release, else main. A
+        commit belongs to one owner's repository: copies of it under other owners may have others.
         """
         return self.revision or str(releases().get(str(self.release), {}).get("revision", "main"))
 
     @model_validator(mode="after")
-    def _one_place(self: P) -> P:
+    def _one_source(self: P) -> P:
         if self.release is None and self.path is None:
             raise ValueError(
                 "name the SAEs: give release (a repository on the hub) or path (a folder)"

@@ -1,0 +1,1 @@
+"""The exact screen: every candidate at every decision point, with its control arms."""

@@ -1,0 +1,99 @@
+"""The edits of a screen: each candidate of a space at one decision point, under every arm.
+
+An edit keeps what the SAE does not explain: h' = h + (v - f) d, in float32, whatever the model
+computes in. Shapes: K candidates, W the stream's width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import BadInput
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from toolkit.models import Model
+    from toolkit.saes import Sae
+
+    from .passes import Reading
+
+SHAM = "sham"
+SETS = ("set_a", "set_b")
+REBUILT = ("reconstruct", "reconstruct_a", "reconstruct_b")
+FEATURES = ("random_feature_a", "random_feature_b")
+DIRECTIONS = ("random_direction_a", "random_direction_b")
+
+
+@dataclass(frozen=True, eq=False)
+class SpaceEdits:
+    """The candidates of one space, with all that their edits need: `rows` (K, W) of the decoder,
+    the two `values` (K, 2), and the directions of the random arms, as long as the candidate's row.
+    `members` says which candidates of the step these are.
+    """
+
+    sae: Sae
+    members: np.ndarray[Any, Any]
+    features: Tensor
+    values: Tensor
+    rows: Tensor
+    random_features: Tensor | None
+    random_directions: Tensor | None
+
+    @property
+    def layer(self) -> int:
+        """The block behind which the stream is edited."""
+        return self.sae.layer
+
+    def own_values(self, reading: Reading) -> Tensor:
+        """(K,) activations of the candidates at a point."""
+        stream = reading.streams[self.sae.hookpoint][None]
+        return self.sae.activations_of(stream, self.features)[0]
+
+    def edits(self, reading: Reading, arms: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+        """(arm, streams): one stream for each candidate, or a single one for the arms that are the
+        same for all.
+        """
+        stream, own = reading.streams[self.sae.hookpoint], self.own_values(reading)
+        yield SHAM, (stream + (own[:1] - own[:1])[:, None] * self.rows[:1])
+        change = self.values - own[:, None]
+        for arm, column in zip(SETS, change.T, strict=True):
+            yield arm, stream + column[:, None] * self.rows
+        if "reconstruct" in arms:
+            rebuilt = self.sae.reconstruct(stream[None])[0]
+            yield "reconstruct", rebuilt[None]
+            for arm, column in zip(REBUILT[1:], change.T, strict=True):
+                yield arm, rebuilt + column[:, None] * self.rows
+        for names, directions in (
+            (FEATURES, self.random_features),
+            (DIRECTIONS, self.random_directions),
+        ):
+            if directions is not None:
+                for arm, column in zip(names, change.T, strict=True):
+                    yield arm, stream + column[:, None] * directions
+
+
+def check_sites(model: Model, saes: Sequence[Sae]) -> None:
+    """Refuse SAEs whose place a screen cannot edit."""
+    for sae in saes:
+        if not sae.hookpoint.startswith("resid_post.") or sae.output_hookpoint != sae.hookpoint:
+            raise BadInput(
+                f"saes: a screen edits the stream after a block (resid_post.LAYER); {sae.name} "
+                f"reads {sae.hookpoint} and writes {sae.output_hookpoint}. Screen SAEs of the "
+                "residual stream."
+            )
+
+
+def rows_of_arms(arms: Sequence[str]) -> tuple[str, ...]:
+    """Names of all rows that these control arms make, the sham and the values included."""
+    names: tuple[str, ...] = (SHAM, *SETS)
+    for arm, its_rows in (
+        ("reconstruct", REBUILT),
+        ("random_feature", FEATURES),
+        ("random_direction", DIRECTIONS),
+    ):
+        names += its_rows if arm in arms else ()
+    return names

@@ -1,0 +1,72 @@
+"""What a screen costs at most: every edit of every candidate through all blocks above the lowest
+SAE, and random directions for as many spaces as there are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from toolkit.costs import ROW, Cost, head_flops, key_bytes, token_bytes, token_flops
+from toolkit.readout import TILE_NUMBERS
+
+from .arms import rows_of_arms
+from .params import family_size
+from .passes import ROWS
+from .pool import LENGTHS
+
+if TYPE_CHECKING:
+    from toolkit.costs import Workload
+
+    from .params import Delta, Verdicts
+
+JUDGED = 200
+"""Bytes of a row of `verdicts`."""
+ITEM = 4
+"""Bytes of a probability that is held for a candidate, a point and an arm."""
+SCREEN_ROW = 320
+"""Bytes of a row of `screens`."""
+KNOWN = 80
+"""Bytes of what is held of every feature that the comparison saw."""
+TRIED = 0.1
+"""Share of the spaces in which random directions are expected to be tried."""
+
+
+def screening(params: Delta, load: Workload) -> Cost:
+    """A pass a point, whose keys are kept; from it every edit goes up by its last token alone."""
+    model, saes = load.model, load.saes
+    points = min(params.points, load.samples)
+    prompts = min(points, load.distinct)
+    mean = load.tokens / load.distinct if load.distinct else 0
+    features = family_size(params, saes)
+    arms = len(rows_of_arms(params.arms))
+    spaces = max(1, saes.get("count", 1))
+    tried = max(1.0, TRIED * spaces) * params.directions * LENGTHS
+    edits = features * arms * prompts + tried * min(prompts, params.direction_points)
+    layers = model.get("layers", 1)
+    above = max(0, layers - 1 - min(saes.get("layers", None) or [0]))
+    steps = -(-features // params.step)
+    prefix = steps * prompts * mean * token_flops(model, mean)
+    suffix = edits * (token_flops(model, 2 * mean, -(-above // 2)) + head_flops(model))
+    held = min(features, params.step) * (
+        prompts * arms * (len(params.outcomes) + 1) * ITEM + 3 * model.get("width", 0) * ITEM
+    )
+    pushed = ROWS * model.get("width", 0) * 12 + TILE_NUMBERS * 16
+    known = saes.get("features", 0) * KNOWN
+    point = load.longest * (token_bytes(model, layers) + key_bytes(model))
+    return Cost(
+        forwards=steps * prompts + 1,
+        flops=prefix + suffix,
+        read=int(model.get("bytes", 0) + saes.get("bytes", 0)),
+        memory=int(model.get("bytes", 0) + saes.get("bytes", 0) + point + held + pushed + known),
+        disk=features * SCREEN_ROW
+        + min(features, 64) * (points * arms + 2 * arms) * (len(params.outcomes) + 1) * ROW,
+        exact=False,
+    )
+
+
+def judging(params: Verdicts, load: Workload) -> Cost:
+    """A pass over the rows of a screen: one row of `verdicts` for each, as many as features at
+    most.
+    """
+    features = load.saes.get("features", 0)
+    return Cost(memory=features * JUDGED * 2, disk=features * JUDGED, exact=False)

@@ -1,0 +1,137 @@
+"""What a spec says of a causal screen and of its verdicts."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from toolkit.parts import Params
+
+Arm = Literal["reconstruct", "random_feature", "random_direction"]
+ARMS: tuple[Arm, ...] = ("reconstruct", "random_feature", "random_direction")
+"""Control arms that a spec may leave out. The sham and the values of both groups always run."""
+
+
+class Candidates(Params):
+    """Which features are screened: the family that every p-value is corrected over."""
+
+    top: int | None = Field(
+        16, ge=1, description="How many features; null: every one that passes the limits below."
+    )
+    by: Literal["abs_d", "q"] = Field("abs_d", description="What the first ones are largest in.")
+    per: Literal["run", "layer"] = Field(
+        "run", description="layer: so many features of each space; run: so many of all together."
+    )
+    min_abs_d: float = Field(0.3, ge=0, description="Features with a smaller |d| are left out.")
+    max_q: float | None = Field(
+        0.05, gt=0, le=1, description="Features with a larger q are left out; null: none."
+    )
+    min_count: int = Field(10, ge=1, description="A feature must have fired in so many samples.")
+    features: tuple[str, ...] = Field(
+        (), description="Addresses such as 25/2059: these features and no others."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_all(cls, given: Any) -> Any:
+        """`all` is every feature that ever fired."""
+        if given != "all":
+            return given
+        return {"top": None, "min_abs_d": 0.0, "max_q": None, "min_count": 1}
+
+
+class Delta(Params):
+    """What is screened, at which decision points, and what counts as an outcome."""
+
+    outcomes: dict[str, tuple[str, ...]] = Field(
+        description="Outcome -> the continuations of the prompt that mean it; they must "
+        "differ from "
+        "their first token on.",
+        min_length=1,
+    )
+    outcome: str | None = Field(
+        None, description="The outcome that verdicts are about; the first one if left out."
+    )
+    between: tuple[str, str] | None = Field(
+        None, description="The two groups whose means are the values; as compared."
+    )
+    candidates: Candidates = Field(
+        default_factory=lambda: Candidates.model_validate({}),
+        description="Which features are screened: a rule, addresses, or `all`.",
+    )
+    points: int = Field(
+        200, ge=2, description="Decision points at most; one of each unit before a second of any."
+    )
+    half: Literal["confirm", "all"] = Field(
+        "confirm", description="confirm: the half of the units that the comparison did not see."
+    )
+    arms: tuple[Arm, ...] = Field(
+        ARMS, description="Control arms beside the sham and the values of both groups."
+    )
+    alpha: float = Field(
+        0.05,
+        gt=0,
+        lt=1,
+        description="Features whose effect over the units has a larger p are not held against "
+        "random directions; they cannot be causal.",
+    )
+    min_effect: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Features that move the probability by less are not held against random "
+        "directions; they cannot be causal.",
+    )
+    null: Literal["auto", "features", "directions"] = Field(
+        "auto",
+        description="Where random directions come from: decoder rows of other features that fire "
+        "as often, or mixtures of all decoder rows that fire. auto: features where enough of them "
+        "are no candidates.",
+    )
+    directions: int = Field(
+        999, ge=19, description="Random directions for each space at most, shared by its features."
+    )
+    direction_points: int = Field(
+        60, ge=2, description="Decision points at which random directions are tried, at most."
+    )
+    keep: Literal["passing", "all"] = Field(
+        "passing", description="Which features get rows for single decision points in `effects`."
+    )
+    step: int = Field(4096, ge=1, description="Features of one step.")
+
+    @model_validator(mode="after")
+    def _has_outcome(self) -> Delta:
+        from toolkit.errors import choices, nearest
+
+        if self.outcome is not None and self.outcome not in self.outcomes:
+            raise ValueError(
+                f"there is no outcome '{self.outcome}'.{nearest(self.outcome, self.outcomes)} "
+                f"Outcomes: {choices(self.outcomes)}."
+            )
+        return self
+
+    @property
+    def about(self) -> str:
+        """The outcome that verdicts are about."""
+        return self.outcome or next(iter(self.outcomes))
+
+
+class Verdicts(Params):
+    """When a screened feature is called causal."""
+
+    alpha: float = Field(0.05, gt=0, lt=1, description="Limit of the corrected p-value.")
+    min_effect: float = Field(
+        0.01, ge=0, le=1, description="Smaller changes of the probability are not called causal."
+    )
+
+
+def family_size(params: Delta, saes: Any) -> int:
+    """The most features that a screen can have, from its params and the facts of the SAEs."""
+    chosen = params.candidates
+    if chosen.features:
+        return len(chosen.features)
+    every = int(saes.get("features", 1 << 20))
+    if chosen.top is None:
+        return every
+    return min(every, chosen.top * (int(saes.get("count", 1)) if chosen.per == "layer" else 1))

@@ -1,0 +1,246 @@
+"""The null of a screen: what random directions of equal length do at the same decision points.
+
+One pool of directions is shared by all candidates of a space. Each direction is tried at every
+length that a candidate needs, or, where these are many, at some of them with a curve through the
+results. A candidate's p is the share of directions that move the outcome at least as much.
+
+Shapes: R directions, C candidates, T lengths, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from toolkit.models import Model
+    from toolkit.saes import Sae
+
+    from .candidates import Features
+    from .outcomes import Outcomes
+    from .passes import Reading
+
+    Floats = np.ndarray[Any, np.dtype[np.float64]]
+    Ints = np.ndarray[Any, np.dtype[np.int64]]
+
+LENGTHS = 12
+"""Lengths at which a direction is tried at a point; more are read off a curve through these."""
+FEWEST = 19
+"""Directions without which a share of 5 % cannot be told."""
+PASS_PROMPTS = 16
+"""Prompts that are read in a pass to see which features fire."""
+BLOCK = 128
+"""Directions that every candidate is held against; the others are tried for those that can still
+pass.
+"""
+TAIL = 0.1
+"""Share of the mixtures from which their tail is fitted."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Unit directions (R, W) of one space. `kind`: `features` (decoder rows of other features) or
+    `directions` (mixtures of all decoder rows that fire).
+    """
+
+    kind: str
+    directions: Tensor
+
+    def __len__(self) -> int:
+        return len(self.directions)
+
+
+def feature_pool(
+    sae: Sae,
+    everything: Features,
+    space: int,
+    family: Ints,
+    live: Ints,
+    most: int,
+    rng: np.random.Generator,
+) -> Pool:
+    """Decoder rows of features of the space that fire (`live`) and are not screened, in an order
+    drawn by seed. Of more than `most`, those whose firing rate is nearest to a candidate's.
+    """
+    import numpy as np
+    import torch
+
+    rows = everything.of_space(space)
+    candidates = np.intersect1d(rows, family)
+    others = np.setdiff1d(live, everything.feature[candidates])
+    rate = np.zeros(int(max(live.max(initial=0), everything.feature[rows].max())) + 1)
+    rate[everything.feature[rows]] = everything.rate[rows]
+    gap = _distance(np.sort(everything.rate[candidates]), rate[others])
+    chosen = np.sort(others[np.lexsort((others, gap))][:most])
+    if len(chosen) < FEWEST:
+        raise DataError(
+            f"null: {len(chosen)} features of space {everything.spaces[space]} fire and are no "
+            f"candidates; at least {FEWEST} are needed. Screen fewer features, or set `null: "
+            "directions`."
+        )
+    found = sae.decoder_rows(rng.permutation(chosen).tolist()).float()
+    return Pool("features", torch.nn.functional.normalize(found, dim=1))
+
+
+def _distance(rates: Floats, others: Floats) -> Floats:
+    """How far each is from the nearest of some sorted rates."""
+    import numpy as np
+
+    right = np.searchsorted(rates, others).clip(0, len(rates) - 1)
+    left = (right - 1).clip(0)
+    return np.asarray(np.minimum(abs(others - rates[right]), abs(others - rates[left])))
+
+
+def live_features(model: Model, sae: Sae, prompts: Sequence[Sequence[int]], fired: Ints) -> Ints:
+    """Features that fire at any token of the prompts, BOS left out, or `fired` in the samples of
+    the comparison.
+    """
+    import numpy as np
+
+    found = [np.asarray(fired, dtype=np.int64)]
+    for start in range(0, len(prompts), PASS_PROMPTS):
+        batch = prompts[start : start + PASS_PROMPTS]
+        streams = model.run(batch, [sae.hookpoint])[sae.hookpoint]
+        for row, ids in zip(streams, batch, strict=True):
+            first = int(ids[0] == model.bos_id)
+            active = sae.sparse(row[first : len(ids)].float()).features
+            found.append(np.unique(active.cpu().numpy()))
+    return np.unique(np.concatenate(found))
+
+
+def mixture_pool(
+    sae: Sae, everything: Features, space: int, most: int, rng: np.random.Generator
+) -> Pool:
+    """Normal mixtures of the decoder rows that fire: random directions of the subspace that the SAE
+    writes to.
+    """
+    import torch
+
+    rows = everything.of_space(space)
+    found = sae.decoder_rows(everything.feature[rows].tolist()).float()
+    found = torch.nn.functional.normalize(found, dim=1)
+    weights = torch.from_numpy(rng.standard_normal((most, len(rows)))).to(found)
+    return Pool("directions", torch.nn.functional.normalize(weights @ found, dim=1))
+
+
+def effects_at(
+    model: Model,
+    outcomes: Outcomes,
+    column: int,
+    reading: Reading,
+    sae: Sae,
+    directions: Tensor,
+    lengths: Floats,
+) -> Floats:
+    """(R, C): the specific effect of each direction at one point, where `lengths` (C, 2) are how
+    far a candidate's two values move the stream along its own row.
+    """
+    import numpy as np
+    import torch
+
+    from .passes import push
+
+    nodes = _nodes(lengths)
+    stream = reading.streams[sae.hookpoint]
+    steps = torch.from_numpy(nodes).to(stream)
+    moved = stream + (steps[:, None, None] * directions.to(stream)).reshape(-1, len(stream))
+    layers = torch.full((len(moved),), sae.layer)
+    chances, _ = push(model, outcomes, reading, layers, moved)
+    curves = chances[:, column].reshape(len(nodes), len(directions))
+    return np.asarray(
+        _read_off(nodes, curves, lengths[:, 0]) - _read_off(nodes, curves, lengths[:, 1])
+    ).T
+
+
+def _nodes(lengths: Floats) -> Floats:
+    """The lengths themselves where they are few, else some that span them."""
+    import numpy as np
+
+    distinct = np.unique(lengths)
+    if len(distinct) <= LENGTHS:
+        return distinct
+    return np.unique(np.quantile(distinct, np.linspace(0, 1, LENGTHS)))
+
+
+def _read_off(nodes: Floats, curves: Floats, lengths: Floats) -> Floats:
+    """(C, R): values of the curves at lengths, monotone cubics between the nodes."""
+    import numpy as np
+    from scipy.interpolate import PchipInterpolator
+
+    places = np.searchsorted(nodes, lengths).clip(0, len(nodes) - 1)
+    if (nodes[places] == lengths).all():
+        return np.asarray(curves[places])
+    found: Floats = PchipInterpolator(nodes, curves, axis=0)(lengths)
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Against:
+    """One candidate against its pool: how many of the directions that were tried do at least as
+    much, the p of that, and the range in which 95 % of them lie.
+    """
+
+    null: str
+    directions: int
+    beyond: int
+    p_directions: float
+    null_low: float
+    null_high: float
+
+
+def compare(pool: Pool, null: Floats, effect: float) -> Against:
+    """A candidate's `effect` against that of each direction that was tried (R,), both means over
+    the same points.
+
+    Of features the p is a rank: (1 + those that do as much) / (1 + all), exact if the candidate's
+    row is one like theirs. Mixtures have no end of rows; beyond their largest the tail goes on as
+    an exponential, which is heavier than the normal one that mixtures have.
+    """
+    import numpy as np
+
+    beyond = int((abs(null) >= abs(effect)).sum())
+    p = (1 + beyond) / (1 + len(null))
+    if pool.kind == "directions" and not beyond:
+        p = min(p, _tail(abs(null), abs(effect)))
+    low, high = np.quantile(null, (0.025, 0.975))
+    return Against(pool.kind, len(null), beyond, p, float(low), float(high))
+
+
+def may_pass(pool: Pool, beyond: Ints, alpha: float) -> Any:
+    """Which candidates can still have a p of at most alpha, whatever the other directions do."""
+    return (1 + beyond) / (1 + len(pool)) <= alpha
+
+
+def _tail(sizes: Floats, effect: float) -> float:
+    """An exponential tail above the largest tenth of the sizes."""
+    import numpy as np
+
+    cut = float(np.quantile(sizes, 1 - TAIL))
+    above = sizes[sizes > cut] - cut
+    if not len(above) or effect <= cut:
+        return 1.0
+    return float(TAIL * np.exp(-(effect - cut) / above.mean()))
+
+
+def kind_of(
+    null: str, everything: Features, family: np.ndarray[Any, Any], spaces: Sequence[int]
+) -> str:
+    """`features` or `directions`: for `auto`, features where every space has enough that are not
+    screened for a p that stands the correction, and no fewer than candidates.
+    """
+    import numpy as np
+
+    if null != "auto":
+        return null
+    for space in spaces:
+        rows = everything.of_space(space)
+        screened = len(np.intersect1d(rows, family))
+        if len(rows) - screened < max(FEWEST, screened):
+            return "directions"
+    return "features"

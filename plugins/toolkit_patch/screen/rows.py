@@ -1,0 +1,260 @@
+"""What a screen writes: a row of `screens` for each feature, and rows of `effects` for those that
+are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .arms import DIRECTIONS, FEATURES, REBUILT, SETS, SHAM
+from .estimates import Estimate, estimate
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+    from .pool import Against
+    from .stage import Screen
+
+ALL = "*"
+"""The sample of a row that sums up all decision points."""
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Results at all points. `chances[arm]` is (candidates, points, outcomes), `base` (points,
+    outcomes) without an edit, `kl[arm]` the divergence of either value, `fires` whether a candidate
+    fires at a point by itself.
+    """
+
+    chances: Mapping[str, np.ndarray[Any, Any]]
+    base: np.ndarray[Any, Any]
+    kl: Mapping[str, np.ndarray[Any, Any]]
+    fires: np.ndarray[Any, Any]
+    weights: np.ndarray[Any, Any]
+    clusters: np.ndarray[Any, Any]
+    specific: Estimate
+
+    def mean(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """(candidates, points) -> weighted means."""
+        means: np.ndarray[Any, Any] = values @ self.weights / self.weights.sum()
+        return means
+
+    def moved(self, arm: str, column: int) -> np.ndarray[Any, Any]:
+        """(candidates, points): an arm against the unedited model."""
+        found: np.ndarray[Any, Any] = (
+            self.chances[arm][:, :, column].astype(float) - self.base[:, column]
+        )
+        return found
+
+
+Held = Mapping[int, "Against"]
+"""By candidate: what random directions do, for those that were held against them."""
+
+
+def screen_rows(screen: Screen, measured: Measured, against: Held) -> pa.Table:
+    """One row a feature."""
+    import numpy as np
+    import pyarrow as pa
+
+    from toolkit.tables import arrow_schema
+
+    candidates, column, count = screen.candidates, screen.column, len(screen.mine)
+    specific = measured.specific
+    moved = {
+        arm: measured.mean(measured.moved(arm, column))
+        for arm in measured.chances
+        if arm not in (SHAM, *FEATURES, *DIRECTIONS)
+    }
+    sham = abs(measured.moved(SHAM, column)).max(axis=1)
+    columns: dict[str, Any] = {
+        "space": [candidates.spaces[space] for space in candidates.space.tolist()],
+        "feature": candidates.feature,
+        "comparison": [candidates.comparison.id] * count,
+        "contrast": [candidates.comparison.name] * count,
+        "outcome": [screen.params.about] * count,
+        "value_a": candidates.values[:, 0],
+        "value_b": candidates.values[:, 1],
+        "d": candidates.d,
+        "fired": candidates.fired,
+        "fired_here": measured.fires.sum(axis=1),
+        "points": np.full(count, len(screen.points)),
+        "clusters": np.full(count, int(measured.clusters.max()) + 1),
+        "probability": np.full(count, float(measured.mean(measured.base[None, :, column])[0])),
+        "effect": specific.mean,
+        "low": specific.low,
+        "high": specific.high,
+        "p_units": specific.p,
+        **_null_columns(len(screen.mine), against),
+        "kl": measured.mean(np.maximum(*measured.kl.values())),
+        "sham": sham,
+        "set_a": moved["set_a"],
+        "set_b": moved["set_b"],
+        **{arm: moved.get(arm, [None] * count) for arm in REBUILT},
+        "p_reconstruct": _p_of_reconstructions(screen, measured),
+        "random_feature": _specific_of(measured, FEATURES, column),
+        "random_direction": _specific_of(measured, DIRECTIONS, column),
+        "edits": np.full(count, len(screen.points) * len(measured.chances)),
+        "family": np.full(count, len(screen.family)),
+    }
+    schema = arrow_schema("screens")
+    return pa.table(
+        {name: pa.array(columns[name], schema.field(name).type) for name in schema.names}, schema
+    )
+
+
+def _null_columns(count: int, against: Held) -> dict[str, list[Any]]:
+    """What random directions do, for the features that were held against them."""
+    names = ("null", "directions", "beyond", "null_low", "null_high", "p_directions")
+    columns: dict[str, list[Any]] = {name: [None] * count for name in names}
+    columns["directions"] = [0] * count
+    for member, found in against.items():
+        for name in names:
+            columns[name][member] = getattr(found, name)
+    return columns
+
+
+def _p_of_reconstructions(screen: Screen, measured: Measured) -> Any:
+    """The larger p of the two values within a rebuilt stream."""
+    import numpy as np
+
+    if "reconstruct_a" not in measured.chances:
+        return [None] * len(screen.mine)
+    both = [
+        estimate(
+            measured.moved(arm, screen.column),
+            measured.weights,
+            measured.clusters,
+            screen.work.rng("patch.bootstrap", arm),
+        ).p
+        for arm in REBUILT[1:]
+    ]
+    return np.maximum(*both)
+
+
+def _specific_of(measured: Measured, arms: Sequence[str], column: int) -> Any:
+    """One value against the other along the direction of a random arm."""
+    if arms[0] not in measured.chances:
+        return [None] * len(measured.fires)
+    first, second = (measured.chances[arm][:, :, column].astype(float) for arm in arms)
+    return measured.mean(first - second)
+
+
+# --- effects --------------------------------------------------------------------------------------
+
+
+def effect_rows(screen: Screen, measured: Measured, against: Held, kept: Any) -> pa.Table:
+    """Rows of every arm and outcome: over all points, and for each of them."""
+    import numpy as np
+    import pyarrow as pa
+
+    from toolkit.tables import arrow_schema
+
+    members = np.flatnonzero(kept).tolist()
+    rows: list[dict[str, Any]] = []
+    for member in members:
+        rows += _summaries(screen, measured, member)
+        rows += _points(screen, measured, member)
+        if member in against:
+            rows.append(_null_row(screen, measured, member, against[member]))
+    return pa.Table.from_pylist(rows, schema=arrow_schema("effects"))
+
+
+def arm_names(groups: Sequence[str]) -> dict[str, str]:
+    """Names of arms in table `effects`: a value is named by its group."""
+    pairs = (
+        ("set", SETS),
+        ("reconstruct", REBUILT[1:]),
+        ("random_feature", FEATURES),
+        ("random_direction", DIRECTIONS),
+    )
+    named = {
+        arm: f"{word}:{group}"
+        for word, arms in pairs
+        for arm, group in zip(arms, groups, strict=True)
+    }
+    return {SHAM: SHAM, REBUILT[0]: REBUILT[0], **named}
+
+
+def _summaries(screen: Screen, measured: Measured, member: int) -> Iterator[dict[str, Any]]:
+    names = arm_names(screen.candidates.groups)
+    for column, outcome in enumerate(screen.outcomes.names):
+        for arm in measured.chances:
+            values = measured.moved(arm, column)[member]
+            yield _summary(screen, measured, member, names[arm], outcome, column, values, arm)
+        difference = (
+            measured.chances["set_a"][member, :, column].astype(float)
+            - measured.chances["set_b"][member, :, column]
+        )
+        yield _summary(screen, measured, member, "specific", outcome, column, difference, "set_a")
+
+
+def _summary(
+    screen: Screen,
+    measured: Measured,
+    member: int,
+    name: str,
+    outcome: str,
+    column: int,
+    values: Any,
+    arm: str,
+) -> dict[str, Any]:
+    rng = screen.work.rng("patch.bootstrap", "effects")
+    found = estimate(values[None], measured.weights, measured.clusters, rng)
+    chances = measured.chances[arm][member, :, column]
+    return {
+        **_key(screen, member, ALL, name, outcome),
+        "probability": float(chances @ measured.weights / measured.weights.sum()),
+        "effect": float(found.mean[0]),
+        "low": float(found.low[0]),
+        "high": float(found.high[0]),
+        "p": float(found.p[0]),
+        "q": None,
+        "kl": float(measured.mean(measured.kl[arm][member])) if name.startswith("set:") else None,
+    }
+
+
+def _null_row(screen: Screen, measured: Measured, member: int, found: Against) -> dict[str, Any]:
+    """Random directions of equal length: the range of 95 % of them as the interval."""
+    return {
+        **_key(screen, member, ALL, "random", screen.params.about),
+        "probability": float(measured.mean(measured.base[None, :, screen.column])[0]),
+        "effect": (found.null_low + found.null_high) / 2,
+        "low": found.null_low,
+        "high": found.null_high,
+        "p": found.p_directions,
+        "q": None,
+        "kl": None,
+    }
+
+
+def _points(screen: Screen, measured: Measured, member: int) -> Iterator[dict[str, Any]]:
+    """A row for each sample, arm and outcome; random arms are summed up only."""
+    names = arm_names(screen.candidates.groups)
+    for arm in measured.chances:
+        if arm in (*FEATURES, *DIRECTIONS):
+            continue
+        for number, point in enumerate(screen.points):
+            for column, outcome in enumerate(screen.outcomes.names):
+                chance = float(measured.chances[arm][member, number, column])
+                for sample, _ in point.owners:
+                    yield {
+                        **_key(screen, member, sample, names[arm], outcome),
+                        "probability": chance,
+                        "effect": chance - float(measured.base[number, column]),
+                        **dict.fromkeys(("low", "high", "p", "q")),
+                        "kl": float(measured.kl[arm][member, number]) if arm in SETS else None,
+                    }
+
+
+def _key(screen: Screen, member: int, sample: str, arm: str, outcome: str) -> dict[str, Any]:
+    candidates = screen.candidates
+    return {
+        "space": candidates.spaces[int(candidates.space[member])],
+        "feature": int(candidates.feature[member]),
+        "sample": sample,
+        "arm": arm,
+        "outcome": outcome,
+    }

@@ -1,0 +1,263 @@
+"""`patch.delta`: a causal screen of features at the last token of decision points.
+
+Each candidate is set to the mean of either group, error term kept, beside its control arms. The
+effect that counts is *specific*: one group's value against the other's, in the exact probability of
+an outcome. What is no accident of the units that were drawn is held against random directions of
+equal length at the same points. Verdicts are made by `patch.verdicts`, over all steps together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import DataError
+from toolkit.saes import space_id
+
+from .arms import SETS, SpaceEdits, check_sites, rows_of_arms
+from .candidates import Features, family, read_features
+from .estimates import estimate
+from .null import hold_against_directions
+from .outcomes import Outcomes, read_outcomes
+from .passes import Reading, push, read_prompt
+from .points import Point, clusters_of, decision_points, weights_of
+from .rows import Measured, effect_rows, screen_rows
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from toolkit.models import Model
+    from toolkit.saes import Sae
+    from toolkit.work import Rows, Work
+
+    from .params import Delta
+
+SHAM_TOLERANCE = 1e-4
+NEAREST = 10
+"""A random feature is drawn from so many that fire about as often."""
+
+
+@dataclass(frozen=True, eq=False)
+class Screen:
+    """Everything that is the same at every point. `family` are rows of `everything`, `mine` those
+    of this step.
+    """
+
+    work: Work
+    model: Model
+    params: Delta
+    everything: Features
+    family: np.ndarray[Any, Any]
+    mine: np.ndarray[Any, Any]
+    candidates: Features
+    saes: Mapping[int, Sae]
+    points: Sequence[Point]
+    outcomes: Outcomes
+
+    @property
+    def column(self) -> int:
+        """Of the outcome that verdicts are about."""
+        return self.outcomes.names.index(self.params.about)
+
+    def read(self, point: Point) -> Reading:
+        """A point's own pass."""
+        hookpoints = sorted({sae.hookpoint for sae in self.saes.values()})
+        return read_prompt(self.model, self.outcomes, point.ids, hookpoints)
+
+
+def patch(work: Work) -> Rows:
+    """Rows of `screens` for the features of this step, and of `effects` for those that pass."""
+    screen = _prepare(work)
+    if screen is None:
+        return
+    measured = _measure(screen)
+    passing = abs(measured.specific.mean) >= screen.params.min_effect
+    passing &= measured.specific.p <= screen.params.alpha
+    against = hold_against_directions(screen, passing)
+    yield "screens", screen_rows(screen, measured, against)
+    kept = passing if screen.params.keep == "passing" else passing | True
+    yield "effects", effect_rows(screen, measured, against, kept)
+
+
+def _prepare(work: Work) -> Screen | None:
+    import numpy as np
+
+    params, model = work.params, work.model
+    everything = read_features(work.inputs, params.between, params.half)
+    spaces = {row["space"]: row for row in work.inputs.read("spaces").to_pylist()}
+    rows = family(everything, params.candidates, spaces)
+    first, last = work.features or (0, len(rows))
+    mine = rows[first:last]
+    if not len(mine):
+        return None
+    candidates = everything.take(mine)
+    saes = _saes(work, candidates, {id: str(row["address"]) for id, row in spaces.items()})
+    check_sites(model, list(saes.values()))
+    _check_values(candidates, saes)
+    points = decision_points(work, params.points, params.half)
+    outcomes = read_outcomes(model, params.outcomes, points[0].text, points[0].ids)
+    return Screen(
+        work, model, params, everything, rows, np.asarray(mine), candidates, saes, points, outcomes
+    )
+
+
+def _saes(work: Work, candidates: Features, addresses: Mapping[str, str]) -> dict[int, Sae]:
+    """The SAE of each space in use. A feature of another space is refused: its number means nothing
+    here.
+    """
+    import numpy as np
+
+    model = work.model
+    loaded = {space_id(model.identity, sae): sae for sae in work.saes}
+    saes = {}
+    for space in np.unique(candidates.space).tolist():
+        id = candidates.spaces[space]
+        if id not in loaded:
+            feature = int(candidates.feature[candidates.of_space(space)[0]])
+            here = ", ".join(
+                f"{model.identity.name}/{sae.hookpoint}/{sae.name}" for sae in loaded.values()
+            )
+            raise DataError(
+                f"feature {feature} belongs to space {addresses.get(id, id)}, and no SAE of this "
+                f"stage makes that space with {model.identity.name}; they make {here}. Patch with "
+                "the model and SAEs that the features were found with."
+            )
+        saes[space] = loaded[id]
+    return saes
+
+
+def _check_values(candidates: Features, saes: Mapping[int, Sae]) -> None:
+    """A ReLU never gives a value below zero."""
+    for space, sae in saes.items():
+        rows = candidates.of_space(space)
+        below = rows[candidates.values[rows].min(axis=1) < 0]
+        if len(below) and not sae.signed:
+            feature, value = int(candidates.feature[below[0]]), candidates.values[below[0]].min()
+            raise DataError(
+                f"feature {feature} of {sae.name} would be set to {value:.4g}, and its activations "
+                "are never below zero. The values are those of another space; compare the "
+                "features that this SAE makes."
+            )
+
+
+# --- all arms -------------------------------------------------------------------------------------
+
+
+def _measure(screen: Screen) -> Measured:
+    """Every arm of every candidate at every point."""
+    import numpy as np
+
+    weights, clusters = weights_of(screen.points), clusters_of(screen.points)
+    shape = len(screen.mine), len(screen.points)
+    arms = rows_of_arms(screen.params.arms)
+    chances = {
+        arm: np.zeros((*shape, len(screen.outcomes.names)), dtype=np.float32) for arm in arms
+    }
+    base = np.zeros((len(screen.points), len(screen.outcomes.names)))
+    kl = {arm: np.zeros(shape, np.float32) for arm in SETS}
+    fires = np.zeros(shape, bool)
+    spaces = [_space_edits(screen, space) for space in screen.saes]
+    for number, point in enumerate(screen.points):
+        reading = screen.read(point)
+        base[number] = reading.chances
+        for edits in spaces:
+            fires[edits.members, number] = (edits.own_values(reading) > 0).cpu().numpy()
+        for edits, arm, there, moved in push_all(screen, reading, spaces):
+            chances[arm][edits.members, number] = there
+            if arm in SETS:
+                kl[arm][edits.members, number] = moved
+        screen.work.report.progress(number + 1, len(screen.points))
+    _check_sham(screen, chances["sham"], base)
+    column = screen.column
+    difference = (chances["set_a"] - chances["set_b"])[:, :, column].astype(np.float64)
+    specific = estimate(difference, weights, clusters, screen.work.rng("patch.bootstrap"))
+    return Measured(chances, base, kl, fires, weights, clusters, specific)
+
+
+def push_all(screen: Screen, reading: Reading, spaces: Sequence[SpaceEdits]) -> Any:
+    """All edits of a point together, rows of several layers in a batch: (edits, arm, probabilities,
+    divergences).
+    """
+    import torch
+
+    made = [
+        (edits, arm, streams)
+        for edits in spaces
+        for arm, streams in edits.edits(reading, screen.params.arms)
+    ]
+    layers = torch.cat([torch.full((len(rows),), edits.layer) for edits, _, rows in made])
+    streams = torch.cat([rows for _, _, rows in made])
+    chances, kl = push(screen.model, screen.outcomes, reading, layers, streams)
+    if len(chances) != len(streams):
+        raise DataError(
+            f"{len(streams)} edits were planned at a decision point and {len(chances)} were made: "
+            f"{screen.model.identity.name}'s `suffix` loses rows. Its loader is at fault."
+        )
+    start = 0
+    for edits, arm, rows in made:
+        yield edits, arm, chances[start : start + len(rows)], kl[start : start + len(rows)]
+        start += len(rows)
+
+
+def _space_edits(screen: Screen, space: int) -> SpaceEdits:
+    """What the edits of one space need, once for all points."""
+    import torch
+
+    sae, members = screen.saes[space], screen.candidates.of_space(space)
+    features = screen.candidates.feature[members]
+    rows = sae.decoder_rows(features.tolist()).float()
+    lengths = rows.norm(dim=1, keepdim=True)
+    arms, others, directions = screen.params.arms, None, None
+    if "random_feature" in arms:
+        chosen = [_random_feature(screen, space, int(feature)) for feature in features]
+        others = torch.nn.functional.normalize(sae.decoder_rows(chosen).float(), dim=1) * lengths
+    if "random_direction" in arms:
+        drawn = _random_directions(screen, space, features.tolist(), rows)
+        directions = torch.nn.functional.normalize(drawn, dim=1) * lengths
+    values = torch.from_numpy(screen.candidates.values[members]).to(rows)
+    index = torch.tensor(features.tolist(), dtype=torch.long)
+    return SpaceEdits(sae, members, index, values, rows, others, directions)
+
+
+def _random_directions(screen: Screen, space: int, features: Sequence[int], like: Tensor) -> Tensor:
+    """One normal vector for each feature."""
+    import torch
+
+    name, width = screen.candidates.spaces[space], like.shape[1]
+    drawn = [
+        torch.from_numpy(screen.work.rng("patch.direction", name, feature).standard_normal(width))
+        for feature in features
+    ]
+    return torch.stack(drawn).to(like)
+
+
+def _random_feature(screen: Screen, space: int, feature: int) -> int:
+    """Another feature of the space that fires about as often, no candidate where there is one."""
+    import numpy as np
+
+    everything = screen.everything
+    rows = everything.of_space(space)
+    others = rows[everything.feature[rows] != feature]
+    unscreened = np.setdiff1d(others, screen.family)
+    others = unscreened if len(unscreened) else others
+    if not len(others):
+        return feature
+    own = everything.rate[rows[everything.feature[rows] == feature][0]]
+    near = others[np.argsort(abs(everything.rate[others] - own), kind="stable")[:NEAREST]]
+    rng = screen.work.rng("patch.random", everything.spaces[space], feature)
+    return int(everything.feature[near[int(rng.integers(len(near)))]])
+
+
+def _check_sham(screen: Screen, sham: Any, base: Any) -> None:
+    """Setting a feature to the value it has must change nothing: else no other number here means
+    anything.
+    """
+    worst = float(abs(sham - base[None]).max())
+    if worst > SHAM_TOLERANCE:
+        raise DataError(
+            f"The sham arm changes a probability by {worst:.2g} (at most {SHAM_TOLERANCE:g} "
+            f"allowed) over {len(screen.points)} points: {screen.model.identity.name}'s `suffix` "
+            "does not agree with its own pass. Its loader is at fault, or its dtype too coarse."
+        )

@@ -1,0 +1,128 @@
+"""Charts of a screen as SVG: a forest of effects, effect against evidence, and effects by layer."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Row = Mapping[str, Any]
+Tones = Mapping[str, str]
+
+LINE, LEFT, WIDE, RIGHT, WORDS = 30, 110, 520, 24, 150
+TALL, FLOOR = 260, 1e-30
+STEPS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+def forest(rows: Sequence[Row], tones: Tones, outcome: str) -> str:
+    """Dot and bar: a feature's effect with its interval. Band: 95 % of random directions."""
+    ends = [
+        abs(row[end])
+        for row in rows
+        for end in ("low", "high", "null_low", "null_high")
+        if row[end] is not None
+    ]
+    reach = max(0.01, *ends) * 1.08
+    height = LINE * len(rows) + 52
+    lines = [_line(number, row, reach, tones) for number, row in enumerate(rows)]
+    wide = LEFT + WIDE + RIGHT + WORDS
+    return (
+        f'<svg viewBox="0 0 {wide} {height}" width="{wide}" role="img" font-size="12">'
+        f"{_axis(reach, height)}{''.join(lines)}</svg>"
+        f'<p class="faint">Dot and bar: change of P({html.escape(outcome)}) with its 95 % interval '
+        "over units. Band: where 95 % of random directions of equal length lie.</p>"
+    )
+
+
+def _line(number: int, row: Row, reach: float, tones: Tones) -> str:
+    y, tone = 8 + LINE * number + LINE / 2, tones.get(row["verdict"], "var(--fg)")
+    name = html.escape(row["name"])
+    band = ""
+    if row["null_low"] is not None:
+        left, right = _x(row["null_low"], reach), _x(row["null_high"], reach)
+        band = (
+            f'<rect x="{left:.1f}" y="{y - 9:.1f}" width="{max(right - left, 1.5):.1f}" '
+            'height="18" fill="var(--faint)" opacity="0.3"/>'
+        )
+    low, high = _x(row["low"], reach), _x(row["high"], reach)
+    return (
+        f"<g><title>{name}: {html.escape(row['verdict'])}: {html.escape(row['reason'])}</title>"
+        f'<text x="{LEFT - 10}" y="{y + 4:.1f}" text-anchor="end" fill="var(--fg)">'
+        f"{name}</text>{band}"
+        f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{y:.1f}" y2="{y:.1f}" stroke="{tone}" '
+        f'stroke-width="3"/><circle cx="{_x(row["effect"], reach):.1f}" cy="{y:.1f}" r="5" '
+        f'fill="{tone}"/><text x="{LEFT + WIDE + RIGHT}" y="{y + 4:.1f}" fill="{tone}">'
+        f"{html.escape(row['verdict'])}</text></g>"
+    )
+
+
+def _x(value: float, reach: float) -> float:
+    return LEFT + WIDE * (value / reach + 1) / 2
+
+
+def _axis(reach: float, height: float) -> str:
+    """Ticks on both sides of zero."""
+    bottom = height - 34
+    step = next((step for step in STEPS if reach / step <= 4), STEPS[-1])
+    count = int(reach / step)
+    marks = []
+    for number in range(-count, count + 1):
+        x, tone = _x(step * number, reach), "var(--line)" if number else "var(--fg)"
+        label = f"{step * number:+.2g}" if number else "0"
+        marks.append(
+            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="8" y2="{bottom}" stroke="{tone}"/>'
+            f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle" fill="var(--faint)">'
+            f"{label}</text>"
+        )
+    return "".join(marks)
+
+
+def scatter(rows: Sequence[Row], tones: Tones, outcome: str) -> str:
+    """Effect across, evidence of the units upwards; each dot is a feature."""
+    reach = max(0.01, *(abs(row["effect"]) for row in rows)) * 1.08
+    heights = [-math.log10(max(row["p_units"], FLOOR)) for row in rows]
+    top = max(2.0, *heights)
+    wide, height = LEFT + WIDE + RIGHT, TALL + 52
+    dots = []
+    for row, evidence in zip(rows, heights, strict=True):
+        y = 8 + (TALL + 10) * (1 - evidence / top)
+        tone = tones.get(row["verdict"], "var(--fg)")
+        dots.append(
+            f'<circle cx="{_x(row["effect"], reach):.1f}" cy="{y:.1f}" r="4" fill="{tone}" '
+            f'opacity="0.7"><title>{html.escape(row["name"])}: {html.escape(row["verdict"])}'
+            "</title></circle>"
+        )
+    upright = (
+        f'<text x="{LEFT - 10}" y="18" text-anchor="end" fill="var(--faint)">1e-{top:.0f}</text>'
+        f'<text x="{LEFT - 10}" y="{TALL + 18}" text-anchor="end" fill="var(--faint)">p 1</text>'
+    )
+    return (
+        f'<svg viewBox="0 0 {wide} {height}" width="{wide}" role="img" font-size="12">'
+        f"{_axis(reach, height)}{upright}{''.join(dots)}</svg>"
+        f'<p class="faint">Across: change of P({html.escape(outcome)}). Upwards: its p over units, '
+        "before random directions are asked and before correction.</p>"
+    )
+
+
+def layer_map(rows: Sequence[Row], tones: Tones) -> str:
+    """One line a layer; each dot is a feature at the size of its effect."""
+    layers = sorted({row["layer"] for row in rows})
+    reach = max(0.01, *(abs(row["effect"]) for row in rows)) * 1.08
+    height, wide = LINE * len(layers) + 52, LEFT + WIDE + RIGHT
+    names = "".join(
+        f'<text x="{LEFT - 10}" y="{8 + LINE * place + LINE / 2 + 4:.1f}" text-anchor="end" '
+        f'fill="var(--fg)">layer {layer}</text>'
+        for place, layer in enumerate(layers)
+    )
+    dots = "".join(
+        f'<circle cx="{_x(row["effect"], reach):.1f}" '
+        f'cy="{8 + LINE * layers.index(row["layer"]) + LINE / 2:.1f}" r="4" opacity="0.6" '
+        f'fill="{tones.get(row["verdict"], "var(--fg)")}"><title>{html.escape(row["name"])}</title>'
+        "</circle>"
+        for row in rows
+    )
+    return (
+        f'<svg viewBox="0 0 {wide} {height}" width="{wide}" role="img" font-size="12">'
+        f"{_axis(reach, height)}{names}{dots}</svg>"
+    )

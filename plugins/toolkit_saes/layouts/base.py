@@ -1,0 +1,160 @@
+"""What the adapters of SAE files share: choosing SAEs, finding or fetching files, identity and
+loading. A layout says how its files are named and what they hold.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from toolkit.errors import BadInput
+from toolkit.files import check_link, content_digest, locate
+from toolkit.hub import Download, Snapshot, cached, fetch, offline, snapshot
+from toolkit.parts import Identity
+from toolkit.work import Reporter
+from toolkit_saes.extract.sizes import Size, sizes
+from toolkit_saes.layouts.canonical import CanonicalSae, Facts, Weights
+from toolkit_saes.layouts.location import SaeLocation
+from toolkit_saes.layouts.releases import known
+
+P = TypeVar("P", bound=SaeLocation)
+
+
+class FileLayout(ABC, Generic[P]):
+    """One layout. An SAE is a path: its folder, or its file where it has only one."""
+
+    # --- how files are named ---
+
+    @abstractmethod
+    def marker(self, params: P) -> str:
+        """A pattern of files that a cached snapshot with SAEs has."""
+
+    @abstractmethod
+    def patterns(self, params: P, found: Snapshot) -> list[str]:
+        """Patterns of the files to fetch: as far as is known, only those of the chosen SAEs."""
+
+    @abstractmethod
+    def is_complete(self, params: P, root: Path) -> bool:
+        """Whether a cache surely has every chosen SAE."""
+
+    @abstractmethod
+    def locate_saes(self, params: P, root: Path) -> list[Path]:
+        """The chosen SAEs in order; one that is not there is an error that says what is."""
+
+    @abstractmethod
+    def files(self, sae: Path) -> Mapping[str, Path]:
+        """The files of an SAE by their names in it; the last one holds the weights."""
+
+    @abstractmethod
+    def requested(self, params: P) -> str:
+        """What a spec chooses of a repository: it identifies a set that is not fetched yet."""
+
+    def published_facts(self, params: P) -> dict[str, Any]:
+        """Sizes of a known release without its files; nothing of an unknown one."""
+        return {}
+
+    def digest_name(self, sae: Path, root: Path) -> str:
+        """The SAE's name in the digest of a set."""
+        return str(sae.relative_to(root))
+
+    # --- what they hold ---
+
+    @abstractmethod
+    def facts(self, params: P, sae: Path, release: str) -> Facts:
+        """What is known from configs and headers, held against each other."""
+
+    @abstractmethod
+    def read(self, params: P, sae: Path) -> Weights:
+        """The weights as the SAE is run."""
+
+    # --- the part ---
+
+    def identify(self, params: P) -> Identity:
+        """The hash of the chosen SAEs' files, and what they read."""
+        if params.path is not None:
+            root = locate(params.path)
+            chosen = self._chosen(params, root)
+            return Identity(
+                root.name, "local", self._digest(params, root, chosen), self._sizes(params, chosen)
+            )
+        found = self.snapshot(params)
+        if found.folder is not None and self.is_complete(params, found.folder):
+            facts = self._sizes(params, self._chosen(params, found.folder))
+        else:
+            facts = self.published_facts(params)
+        digest = f"{found.name}@{found.revision}:{self.requested(params)}"
+        return Identity(found.name, found.revision, digest, facts)
+
+    def load(self, params: P, report: Reporter) -> list[CanonicalSae]:
+        """The chosen SAEs in order; weights are read when an SAE is first used."""
+        root = self._root(params, report)
+        report.phase("load")
+        release = params.release or root.name
+        return [
+            CanonicalSae(self.facts(params, sae, release), partial(self.read, params, sae))
+            for sae in self._chosen(params, root)
+        ]
+
+    def downloads(self, params: P) -> Iterator[Download]:
+        """What to fetch before an offline run."""
+        if params.path is None:
+            found = self.snapshot(params)
+            yield Download(found, tuple(self.patterns(params, found)))
+
+    def cached_root(self, params: P, marker: str) -> Path:
+        """The folder that is named, or the release's in the cache; nothing is fetched."""
+        if params.path is not None:
+            return locate(params.path)
+        found = cached(str(params.release), params.pinned_revision, marker)
+        if found is None:
+            raise BadInput(
+                f"{params.release} at revision {params.pinned_revision} is not in the Hugging Face "
+                "cache."
+            )
+        return found
+
+    def snapshot(self, params: P) -> Snapshot:
+        """The release at one commit."""
+        revision = params.pinned_revision
+        published = known(params.release).get("revision") == revision
+        return snapshot(str(params.release), revision, self.marker(params), published=published)
+
+    def _root(self, params: P, report: Reporter) -> Path:
+        """Where the files are, after fetching what the cache may lack."""
+        if params.path is not None:
+            return locate(params.path)
+        found = self.snapshot(params)
+        if found.folder and (offline() or self.is_complete(params, found.folder)):
+            return found.folder
+        report.phase("download")
+        return fetch(found, self.patterns(params, found))
+
+    def _chosen(self, params: P, root: Path) -> list[Path]:
+        """The chosen SAEs, none of whose files leads out of the root."""
+        saes = self.locate_saes(params, root)
+        for sae in saes:
+            for file in self.files(sae).values():
+                check_link(file, root)
+        return saes
+
+    def _digest(self, params: P, root: Path, saes: Sequence[Path]) -> str:
+        """Of all files, by their names below the root."""
+        named: dict[str, Path] = {}
+        for sae in saes:
+            prefix = self.digest_name(sae, root)
+            for name, file in self.files(sae).items():
+                named[prefix if file == sae else f"{prefix}/{name}"] = file
+        return content_digest(named)
+
+    def _sizes(self, params: P, saes: Sequence[Path]) -> dict[str, Any]:
+        """What plans reckon with."""
+        return sizes([self._size(params, sae) for sae in saes])
+
+    def _size(self, params: P, sae: Path) -> Size:
+        facts, (*_, weights) = self.facts(params, sae, ""), self.files(sae).values()
+        return Size(
+            facts.hookpoint, facts.inputs, facts.width, facts.declared_l0, weights.stat().st_size
+        )
