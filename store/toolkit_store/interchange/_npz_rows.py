@@ -1,5 +1,5 @@
-"""NumPy archives of fragments by features, one a space: what scripts that keep one dense matrix an
-SAE read and write.
+"""NumPy archives of fragments by features, one per space: what scripts that keep one dense matrix
+an SAE read and write.
 
     layer_20_l0_71_activations.npz
         activations [n, width]    fragments [n]    original_sentences [n]    concept_strength_labels
@@ -68,7 +68,7 @@ def write(
     label: str = LABEL,
     max_bytes: int = MAX_BYTES,
 ) -> list[Path]:
-    """An archive a space."""
+    """An archive per space."""
     labels = _labels(run, label)
     declared = {
         row["space"]: row["declared_l0"]

@@ -1,5 +1,5 @@
-"""NumPy archives of tokens by features: a folder a sample, a file a layer, and what the samples are
-in `metadata_*.json`.
+"""NumPy archives of tokens by features: a folder per sample, a file per layer, and what the samples
+are in `metadata_*.json`.
 
     Bankruptcy_90_all_in/layer_15.npz
         features [tokens, width]    attention [heads, tokens, tokens]
@@ -48,7 +48,7 @@ _FOLDER = re.compile(r"[A-Za-z0-9._ -]{1,100}")
 def write(
     run: RunTables, folder: Path, *, spaces: Sequence[str] | None = None, max_bytes: int = MAX_BYTES
 ) -> list[Path]:
-    """Each sample's folder with a file a layer, then the metadata."""
+    """Each sample's folder with a file per layer, then the metadata."""
     import polars as pl
 
     parts = list(run.activations(spaces))

@@ -55,7 +55,8 @@ def test_npz_by_configuration_has_the_arrays_of_the_published_pipeline() -> None
     assert list(files) == ["layer_20_l0_71_activations.npz", "layer_3_l0_12_activations.npz"]
     arrays = loaded(files["layer_20_l0_71_activations.npz"])
     assert list(arrays) == [
-        "activations", "fragments", "original_sentences", "concept_strength_labels", "sentence_indices", "token_positions",
+        "activations", "fragments", "original_sentences", "concept_strength_labels",
+        "sentence_indices", "token_positions",
         "is_final_token", "fragment_lengths", "layer", "average_l0", "num_features",
     ]  # fmt: skip
     wanted = np.zeros((3, 6), dtype=np.float32)
@@ -93,7 +94,8 @@ def test_npz_by_layer_has_a_folder_a_sample() -> None:
         | {"tokens": ["Bal", "ance:", " $9"], "seq_len": 3, "key_positions": {"balance": [0]}}
         == metadata["scenarios"][0]
     )
-    assert [metadata[name] for name in ("timestamp", "layer_range", "save_features", "save_attention")] == [
+    names = ("timestamp", "layer_range", "save_features", "save_attention")
+    assert [metadata[name] for name in names] == [
         "20251017_120000", [3, 20], True, False
     ]  # fmt: skip
     assert sorted(arrays) == ["features", "positions"]
@@ -166,7 +168,8 @@ def test_a_character_of_several_tokens_stands_once_in_a_fragment() -> None:
     text = "na\u00efve \U0001f600\U0001f600 caf\u00e9"
     read = _reading(text, pieces)
     assert [text[:end] for end in read.ends] == [
-        "", "n", "na", "na\u00ef", "na\u00ef", "na\u00efve", "na\u00efve ", *["na\u00efve \U0001f600"] * 4,
+        "", "n", "na", "na\u00ef", "na\u00ef", "na\u00efve", "na\u00efve ",
+        *["na\u00efve \U0001f600"] * 4,
         *["na\u00efve \U0001f600\U0001f600"] * 4, text[:-3], text[:-1], text, text,
     ]  # fmt: skip
     assert read.words.tolist() == [0, 1, 1, 1, 1, 1, 1, *[2] * 8, 3, 3, 3, 3]
