@@ -24,6 +24,7 @@ PUBLIC = {"toolkit"} | {
         "files",
         "archives",
         "comparisons",
+        "figures",
         "halves",
         "gpus",
         "hookpoints",
