@@ -76,7 +76,9 @@ def fill_store(folder: Path, samples: int, values: str) -> dict[str, float]:
 
 
 def fill_parquet(folder: Path) -> float:
-    """Two files: sorted by feature and by sample, in row groups that their statistics can rule out."""
+    """Two files: sorted by feature and by sample, in row groups that their statistics can rule
+    out.
+    """
     folder.mkdir()
     frames = [long(layer, SAMPLES) for layer in range(LAYERS)]
     start = time.perf_counter()
