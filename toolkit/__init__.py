@@ -3,14 +3,15 @@ public API.
 
 Public: `toolkit.parts`, `toolkit.hookspecs`, `toolkit.tables`, `toolkit.models`, `toolkit.saes`,
 `toolkit.streams`, `toolkit.selectors`, `toolkit.costs`, `toolkit.hookpoints`, `toolkit.addresses`,
-`toolkit.files`, `toolkit.hub`, `toolkit.errors`, `toolkit.randomness`, `toolkit.processes`,
-`toolkit.testing`. Modules that begin with an underscore are private. Nothing here imports torch or
-lancedb before it is needed.
+`toolkit.archives`, `toolkit.files`, `toolkit.hub`, `toolkit.errors`, `toolkit.randomness`,
+`toolkit.processes`, `toolkit.testing`. Modules that begin with an underscore are private. Nothing
+here imports torch or lancedb before it is needed.
 """
 
 from __future__ import annotations
 
+from toolkit._experiment import Experiment, load
 from toolkit.hookspecs import hookimpl
 
-__all__ = ["__version__", "hookimpl"]
+__all__ = ["Experiment", "__version__", "hookimpl", "load"]
 __version__ = "0.1.0"
