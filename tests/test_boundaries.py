@@ -22,6 +22,7 @@ PUBLIC = {"toolkit"} | {
         "executors",
         "families",
         "files",
+        "archives",
         "comparisons",
         "figures",
         "halves",
