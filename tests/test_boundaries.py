@@ -23,6 +23,7 @@ PUBLIC = {"toolkit"} | {
         "families",
         "files",
         "comparisons",
+        "figures",
         "halves",
         "gpus",
         "hookpoints",

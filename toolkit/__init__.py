@@ -10,7 +10,8 @@ lancedb before it is needed.
 
 from __future__ import annotations
 
+from toolkit._experiment import Experiment, load
 from toolkit.hookspecs import hookimpl
 
-__all__ = ["__version__", "hookimpl"]
+__all__ = ["Experiment", "__version__", "hookimpl", "load"]
 __version__ = "0.1.0"

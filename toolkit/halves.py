@@ -32,3 +32,23 @@ def in_half(
     seen = {row["cluster"] for row in rows if side[row["unit"]] == "select"}
     shared = {row["sample"] for row in rows if row["sample"] in own and row["cluster"] in seen}
     return own - shared, shared
+
+
+def joined_by_state(
+    samples: Iterable[Mapping[str, Any]], state_of: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """The rows with a `cluster` that samples share if their prompts or their states are equal, also
+    through others. `state_of` gives the state of each sample.
+    """
+    rows = [dict(row) for row in samples]
+    parent: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while parent.setdefault(name, name) != name:
+            parent[name] = name = parent[parent[name]]
+        return name
+
+    for row in rows:
+        prompt, state = root(f"prompt {row['cluster']}"), root(f"state {state_of[row['sample']]}")
+        parent[max(prompt, state)] = min(prompt, state)
+    return [{**row, "cluster": root(f"prompt {row['cluster']}")} for row in rows]

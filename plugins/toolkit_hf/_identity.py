@@ -99,10 +99,8 @@ class HuggingFace(Params):
     )
     attention: Literal["auto", "sdpa", "eager"] = Field(
         "auto",
-        description="How attention is computed; auto: sdpa where the model can, "
-        "and "
-        "eager for the blocks "
-        "that show attn_probs.",
+        description="How attention is computed; auto: sdpa where the model can, and eager for "
+        "the blocks that show attn_probs.",
         json_schema_extra=UNHASHED,
     )
 

@@ -32,6 +32,7 @@ def toolkit_parts() -> Iterator[Part]:
         help="Measured before use, on the tokens of the first samples, BOS left out.",
         reads=("saes", "spaces"),
         run=_section.figures,
+        findings=_section.findings,
         order=15,
     )
 
@@ -65,20 +66,14 @@ def _adapters() -> Iterator[Part]:
     )
     yield SaePart(
         name="sae_lens_id",
-        help="Any release and id that an installed SAELens knows "
-        "(pip "
-        "install "
-        "'sae-toolkit[saelens]').",
+        help="Any release and id that an installed SAELens knows (extra `saelens`).",
         params=_sae_lens_id.SaeLensId,
         identify=_sae_lens_id.identify,
         load=_sae_lens_id.load,
     )
     yield SaePart(
         name="auto",
-        help="Looks which layout a folder's SAEs are in, says so, and reads "
-        "them "
-        "with "
-        "that adapter.",
+        help="Detects the layout of a folder's SAEs and reads them with its adapter.",
         params=_auto.Auto,
         identify=_auto.identify,
         load=_auto.load,

@@ -12,6 +12,7 @@ from toolkit_stats.baselines import residual as _residual
 from toolkit_stats.baselines import section as _baselines_section
 from toolkit_stats.compare import costs as _cost
 from toolkit_stats.compare import declared as _compares
+from toolkit_stats.compare import findings as _findings
 from toolkit_stats.compare import params as _params
 from toolkit_stats.compare import stage as _compare
 from toolkit_stats.figures import layer_profile as _layer_profile
@@ -37,6 +38,7 @@ def toolkit_parts() -> Iterator[Part]:
         help="How many features differ at each layer, in which direction, and how strongly.",
         reads=("features", "comparisons", "spaces"),
         run=_layer_profile.figures,
+        findings=_findings.comparison_findings,
         order=20,
     )
     yield ReportSection(
@@ -204,6 +206,7 @@ def _paths_and_ranks() -> Iterator[Part]:
         help="How many pass as published and soundly, and the first of each.",
         reads=("features", "comparisons", "spaces"),
         run=_ranking_section.figures,
+        findings=_ranking_section.findings,
         order=23,
     )
     yield SinkPart(

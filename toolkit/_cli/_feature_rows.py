@@ -134,14 +134,23 @@ def _line_of(run: Run, line: Row, written: Sequence[Row], compared: set[str]) ->
         "stage": line["stage"],
         "contrast": line["group"] or None,
     }
-    own = (
+    of_stage = [
         entry
         for entry in written
         if entry["stage"] == line["stage"] and entry["stat"] not in ("verdict", "label")
-    )
-    for entry in own:
-        stat, group = entry["stat"], entry["group"]
-        if group in compared - {line["group"]}:
+    ]
+    comparisons = {
+        entry.get("comparison")
+        for entry in of_stage
+        if entry["group"] == line["group"] and entry["stat"] in TESTED
+    }
+    for entry in of_stage:
+        stat, group, comparison = entry["stat"], entry["group"], entry.get("comparison")
+        if comparison is None:
+            other = group in compared - {line["group"]}
+        else:
+            other = comparison not in comparisons
+        if other:
             continue  # another comparison of the same stage: it has its own line
         name = stat if group in ("", line["group"]) else f"{stat}[{group}]"
         cells[name] = entry["text"] if entry["number"] is None else entry["number"]

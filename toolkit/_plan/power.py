@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit._plan.costs import max_samples
 from toolkit._plan.texts import facts
 from toolkit.costs import PlannedComparison
-from toolkit.halves import in_half
+from toolkit.halves import in_half, joined_by_state
 from toolkit.ledger import StepRow
 from toolkit.tables import written
 
@@ -187,7 +187,12 @@ def _counted(
     meta = read("sample_meta", rows).to_pylist()
     label = _words(meta, asked.by)
     samples = read("samples", rows).select(["sample", "unit", "cluster"]).to_pylist()
-    kept, _ = in_half(plan.loaded.spec.seed, samples, asked.half, prompts=asked.cluster == "prompt")
+    if asked.cluster == "state":
+        state_of = _words(meta, "state")
+        if any(row["sample"] not in state_of for row in samples):
+            return None  # the comparison will be refused
+        samples = joined_by_state(samples, state_of)
+    kept, _ = in_half(plan.loaded.spec.seed, samples, asked.half, prompts=asked.cluster != "none")
     samples = [row for row in samples if row["sample"] in label and row["sample"] in kept]
     named = {name for name in asked.groups or () if name is not None}
     if not label or (named and not named & set(label.values())):
@@ -225,7 +230,7 @@ def _group_of(asked: PlannedComparison, value: str) -> str | None:
 
 def _held(asked: PlannedComparison, unit: str, prompt: str) -> tuple[str, str]:
     """What a sample holds together: its unit, and its prompt where equal ones join."""
-    return f"u{unit}", f"p{prompt}" if asked.cluster == "prompt" else f"u{unit}"
+    return f"u{unit}", f"p{prompt}" if asked.cluster != "none" else f"u{unit}"
 
 
 def _words(meta: Sequence[Mapping[str, Any]], key: str) -> dict[str, str]:

@@ -29,7 +29,7 @@ _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Sparse rows of rounds within games, CSR-like: row i holds entries indptr[i] to indptr[i + 1]."""
+    """Sparse rows of rounds within games, as CSR: row i has entries indptr[i] to indptr[i+1]."""
 
     sample: Ints  # id of each row
     game: Ints  # the unit each row belongs to
@@ -200,3 +200,71 @@ def _solve(function: Callable[[float], float], target: float, low: float, high: 
         middle = 0.5 * (low + high)
         low, high = (middle, high) if function(middle) < target else (low, middle)
     return 0.5 * (low + high)
+
+
+# --- designs: how many clusters, of which sizes, with which values --------------------------------
+
+VALUES = ("normal", "uniform", "sparse", "wide")
+"""Of `clusters_of_groups`: normal numbers; uniform ones; gamma values that fire in some samples;
+normal numbers whose spread is three times as large in the larger group, with equal means."""
+
+
+@dataclass(frozen=True, eq=False)
+class Clusters:
+    """Dense rows of samples, the cluster of each, and whether it is of the first group."""
+
+    values: Floats
+    cluster: Ints
+    first: npt.NDArray[np.bool_]
+
+
+def clusters_of_groups(
+    seed: int,
+    counts: tuple[int, int],
+    n_features: int,
+    values: str = "sparse",
+    *,
+    rounds: tuple[int, int] = (1, 1),
+    later: float = 0.0,
+    d: float = 0.0,
+    rates: tuple[float, float] = (0.02, 0.4),
+) -> Clusters:
+    """Two groups of clusters; no feature differs between them unless `d` says so.
+
+    A cluster has between `rounds[0]` and `rounds[1]` samples, which share an effect; `later` makes
+    the clusters of the first group so many times as long on average as they would be. `rates` are
+    the shares of samples in which sparse features fire; `d` moves the first group by so many
+    standard deviations.
+    """
+    if values not in VALUES:
+        raise ValueError(f"values must be one of {', '.join(VALUES)}, got {values!r}")
+    rng = generator(seed, "clusters", values)
+    least, most = rounds
+    sizes = rng.integers(least, most + 1, sum(counts))
+    if later:
+        longer = rng.integers(least, most + 1, (2, counts[0])).max(axis=0)
+        sizes[: counts[0]] = np.where(rng.random(counts[0]) < later, longer, sizes[: counts[0]])
+        sizes[counts[0] :] = np.where(
+            rng.random(counts[1]) < later,
+            rng.integers(least, most + 1, (2, counts[1])).min(axis=0),
+            sizes[counts[0] :],
+        )
+    cluster = np.repeat(np.arange(sum(counts)), sizes)
+    first = cluster < counts[0]
+    shape = (len(cluster), n_features)
+    shared = rng.standard_normal((sum(counts), n_features))[cluster]
+    latent = rng.standard_normal(shape)
+    if most > 1:
+        latent = (latent + shared) / math.sqrt(2.0)
+    if values == "uniform":
+        made = rng.random(shape)
+    elif values == "sparse":
+        rate = np.exp(rng.uniform(math.log(rates[0]), math.log(rates[1]), n_features))
+        cut = np.array([_upper_quantile(float(one)) for one in rate])
+        made = np.where(latent > cut, rng.gamma(2.0, 1.0, shape), 0.0)
+    else:
+        made = latent
+    if values == "wide":
+        made = made * np.where(first, 1.0, 3.0)[:, None]
+    made[first] += d * made.std(axis=0) if d else 0.0
+    return Clusters(made, cluster, first)

@@ -116,30 +116,15 @@ class Sequences(Plan):
             self.held[heads.layer] = heads.key, heads.value
         if self.queries is not None and heads.layer in self.layers:
             self.weights[heads.layer] = self._weights_of(heads, self.queries)
-        window, length = self.windows[heads.layer], heads.query.shape[2]
-        if heads.softcap is not None or self.is_frozen:
-            return self._explicit(heads)
-        plain = window is None or length <= window
-        mask = None if plain else causal_mask(length, window, heads.query.device)
-        out = torch.nn.functional.scaled_dot_product_attention(
-            heads.query,
-            heads.key,
-            heads.value,
-            attn_mask=mask,
-            is_causal=plain and length > 1,
-            scale=heads.scaling,
-            enable_gqa=heads.query.shape[1] != heads.key.shape[1],
-        )
-        return out.transpose(1, 2)
+        if self.is_frozen:
+            return self._frozen(heads)
+        return whole_sequences(heads, self.windows[heads.layer])
 
-    def _explicit(self, heads: Heads) -> Tensor:
-        """With scores in hand: caps, and patterns that are constants."""
+    def _frozen(self, heads: Heads) -> Tensor:
+        """Patterns that are constants, for a gradient."""
         window, length = self.windows[heads.layer], heads.query.shape[2]
         visible = causal_mask(length, window, heads.query.device)
-        query, key = heads.grouped, heads.key
-        if self.is_frozen:
-            query, key = query.detach(), key.detach()
-        scores = heads.scaled(query @ key[:, :, None].transpose(-1, -2))
+        scores = heads.scaled(heads.grouped.detach() @ heads.key.detach()[:, :, None].mT)
         shares = scores.masked_fill(~visible, -torch.inf).softmax(-1).to(heads.value.dtype)
         return merged(shares @ heads.value[:, :, None])
 
@@ -157,6 +142,59 @@ class Sequences(Plan):
         visible = (distance >= 0) & (distance < (window or length + 1))
         masked = heads.scaled(scores).masked_fill(~visible[:, None, None], -torch.inf)
         return masked.softmax(-1).reshape(rows, -1, count, length)
+
+
+def whole_sequences(heads: Heads, window: Window) -> Tensor:
+    """Causal attention of new tokens among themselves."""
+    length, device = heads.query.shape[2], heads.query.device
+    is_plain = window is None or length <= window
+    if heads.softcap is not None or not is_plain:
+        visible = causal_mask(length, window, device).expand(len(heads.query), -1, -1)
+        return masked_attention(heads, heads.key, heads.value, visible)
+    out = torch.nn.functional.scaled_dot_product_attention(
+        heads.query,
+        heads.key,
+        heads.value,
+        is_causal=length > 1,
+        scale=heads.scaling,
+        enable_gqa=heads.query.shape[1] != heads.key.shape[1],
+    )
+    return out.transpose(1, 2)
+
+
+def masked_attention(heads: Heads, keys: Tensor, values: Tensor, visible: Tensor) -> Tensor:
+    """Queries against keys (R, G, K, D) as far as they are visible, (R, Q, K). Caps of scores and
+    single queries take scores in hand, in tiles of rows.
+    """
+    rows, count, queries, _ = heads.query.shape
+    if queries > 1 and heads.softcap is None:
+        members = count // keys.shape[1]
+        out = torch.nn.functional.scaled_dot_product_attention(
+            heads.query,
+            keys.repeat_interleave(members, dim=1),
+            values.repeat_interleave(members, dim=1),
+            attn_mask=visible[:, None],
+            scale=heads.scaling,
+        )
+        return out.transpose(1, 2)
+    tile = max(1, TILE_SCORES // (count * queries * keys.shape[2]))
+    parts = [
+        _with_scores(heads, keys, values, visible, slice(start, start + tile))
+        for start in range(0, rows, tile)
+    ]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _with_scores(
+    heads: Heads, keys: Tensor, values: Tensor, visible: Tensor, rows: slice
+) -> Tensor:
+    query, keys, values = heads.grouped[rows], keys[rows], values[rows]
+    count, groups, members, queries, size = query.shape
+    flat = query.reshape(count, groups, members * queries, size)
+    scores = (flat @ keys.mT).reshape(count, groups, members, queries, keys.shape[2])
+    scores = heads.scaled(scores).masked_fill(~visible[rows][:, None, None], -torch.inf)
+    shares = scores.softmax(-1).to(values.dtype).reshape(count, groups, members * queries, -1)
+    return merged((shares @ values).reshape(count, groups, members, queries, size))
 
 
 def causal_mask(length: int, window: Window, device: torch.device) -> Tensor:

@@ -16,6 +16,7 @@ from toolkit_hf._text import bos_of, encode, end_ids
 
 from .attention import PLANNED, Sequences
 from .decoder import Decoder
+from .session import SlotSession
 from .sites import EDITABLE, Sites
 from .suffix import KeptPrompt, edited_rows, last_token_rows
 
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 
     from toolkit.families import Family
     from toolkit.parts import Identity
+    from toolkit.sessions import Session
 
-DRAW_TOLERANCE = {torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 3e-2}
+DRAW_TOLERANCE = {torch.float32: 2e-5, torch.float16: 5e-3, torch.bfloat16: 3e-2}
 """By what it computes in: how far cumulated probabilities of two batches may lie apart."""
 
 
@@ -139,6 +141,16 @@ class CausalModel(Model):
         if prefix.kept is None:
             return super().edited_states(prefix, edits, count)
         return edited_rows(self.decoder, prefix.kept, prefix.ids, edits, count)
+
+    # --- replies ---
+
+    def session(self, budget: int | None = None) -> Session:
+        """With kept keys."""
+        if not self.decoder.takes_plans:
+            return super().session(budget)
+        return SlotSession(self, self.decoder, self.unembed, budget)
+
+    # --- what is shown ---
 
     def _check_weights(self, layers: set[int]) -> None:
         """Only attention that is computed plainly has weights to show."""

@@ -12,11 +12,10 @@ if TYPE_CHECKING:
 
 
 class Columns:
-    """What rows of a pass have in common, whichever the SAE or place: sample, position, and the row
-    of the pass behind each.
+    """The columns that rows of one pass share, whatever the SAE: sample, position, and the row of
+    the pass that each comes from.
 
-    `wanted` says which positions of a text its so manyeth sample has, out of those that the pass
-    looked at.
+    `wanted(text, n)` gives the positions of the n-th sample of a text, out of those of the pass.
     """
 
     def __init__(
@@ -37,7 +36,7 @@ class Columns:
             [
                 starts[at] + place
                 for (_, _, at), own in zip(rows, asked, strict=True)
-                for place in _found(texts[at].positions, own)
+                for place in _indices(texts[at].positions, own)
             ],
             dtype=np.int64,
         )
@@ -47,8 +46,8 @@ class Columns:
         self.position = pa.array([position for own in asked for position in own], pa.int32())
 
 
-def _found(positions: Sequence[int], own: Sequence[int]) -> Sequence[int]:
-    """Where in the positions of a text a sample's own ones stand."""
+def _indices(positions: Sequence[int], own: Sequence[int]) -> Sequence[int]:
+    """Indices of a sample's positions among those of its text."""
     if len(own) == len(positions):
         return range(len(positions))
     at = {position: place for place, position in enumerate(positions)}

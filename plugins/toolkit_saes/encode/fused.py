@@ -1,5 +1,5 @@
 """Gates that give active features at once: no dense copy of activations beside the pre-activations.
-The numbers are those of `_gates`.
+They equal those of `gates`.
 """
 
 from __future__ import annotations
@@ -16,22 +16,26 @@ if TYPE_CHECKING:
     from toolkit_saes.layouts.canonical import Weights
 
 
-def fused(gate: Gate, found: Tensor, weights: Weights) -> Sparse:
-    """What the gate lets through of x W_enc, in order of rows and features."""
-    made = _FUSED.get(gate)
-    return made(found, weights) if made else without_zeros(GATES[gate](found, weights))
+def fused(gate: Gate, products: Tensor, weights: Weights) -> Sparse:
+    """Active features of the products x W_enc, in order of rows and features."""
+    fused_gate = _FUSED.get(gate)
+    return (
+        fused_gate(products, weights)
+        if fused_gate
+        else without_zeros(GATES[gate](products, weights))
+    )
 
 
-def _topk(found: Tensor, weights: Weights) -> Sparse:
-    return _kept(found, weights, signed=False)
+def _topk(products: Tensor, weights: Weights) -> Sparse:
+    return _kept(products, weights, signed=False)
 
 
-def _abstopk(found: Tensor, weights: Weights) -> Sparse:
-    return _kept(found, weights, signed=True)
+def _abstopk(products: Tensor, weights: Weights) -> Sparse:
+    return _kept(products, weights, signed=True)
 
 
-def _kept(found: Tensor, weights: Weights, *, signed: bool) -> Sparse:
-    before = found.add_(weights.b_enc)
+def _kept(products: Tensor, weights: Weights, *, signed: bool) -> Sparse:
+    before = products.add_(weights.b_enc)
     ranked = before if weights.rank_by is None else before * weights.rank_by
     kept = (
         (ranked.abs() if signed else ranked)

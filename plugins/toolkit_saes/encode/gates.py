@@ -17,37 +17,37 @@ if TYPE_CHECKING:
 Gate = Literal["relu", "jumprelu", "topk", "abstopk", "gated"]
 
 
-def _relu(found: Tensor, weights: Weights) -> Tensor:
-    return (found + weights.b_enc).relu()
+def _relu(products: Tensor, weights: Weights) -> Tensor:
+    return (products + weights.b_enc).relu()
 
 
-def _jumprelu(found: Tensor, weights: Weights) -> Tensor:
-    before = found + weights.b_enc
+def _jumprelu(products: Tensor, weights: Weights) -> Tensor:
+    before = products + weights.b_enc
     assert weights.threshold is not None
     return before * (_ranked(before, weights) > weights.threshold.clamp(min=0))
 
 
-def _topk(found: Tensor, weights: Weights) -> Tensor:
+def _topk(products: Tensor, weights: Weights) -> Tensor:
     import torch
 
-    before = found + weights.b_enc
+    before = products + weights.b_enc
     kept = _ranked(before, weights).topk(weights.k, dim=-1, sorted=False).indices
     return torch.zeros_like(before).scatter_(-1, kept, before.gather(-1, kept).relu())
 
 
-def _abstopk(found: Tensor, weights: Weights) -> Tensor:
+def _abstopk(products: Tensor, weights: Weights) -> Tensor:
     import torch
 
-    before = found + weights.b_enc
+    before = products + weights.b_enc
     kept = _ranked(before, weights).abs().topk(weights.k, dim=-1, sorted=False).indices
     return torch.zeros_like(before).scatter_(-1, kept, before.gather(-1, kept))
 
 
-def _gated(found: Tensor, weights: Weights) -> Tensor:
+def _gated(products: Tensor, weights: Weights) -> Tensor:
     """`b_enc` is the gate's bias here, `b_mag` that of the magnitude."""
     assert weights.r_mag is not None
     assert weights.b_mag is not None
-    return (found * weights.r_mag.exp() + weights.b_mag).relu() * (found + weights.b_enc > 0)
+    return (products * weights.r_mag.exp() + weights.b_mag).relu() * (products + weights.b_enc > 0)
 
 
 def _ranked(before: Tensor, weights: Weights) -> Tensor:

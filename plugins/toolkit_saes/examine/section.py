@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable
+from typing import Any
 
 from toolkit.addresses import layer_of
-from toolkit.work import Figure, Inputs
+from toolkit.work import Figure, Finding, Inputs
 
 USED = ("fits", "does not fit")
 """Verdicts on the place where an SAE is used; others are on places where it was only tried."""
@@ -56,6 +57,36 @@ def figures(inputs: Inputs) -> Iterable[Figure]:
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>",
         f"{fit} of {tried} SAEs fit. {RULE}",
     )
+
+
+def findings(inputs: Inputs) -> Iterable[Finding]:
+    """One sentence: which SAEs fit, and how sparse and how good they are."""
+    used = [row for row in inputs.read("saes").to_pylist() if row["verdict"] in USED]
+    if not used:
+        return
+    misfits = [row for row in used if row["verdict"] != "fits"]
+    places = ", ".join(sorted({str(row["place"]) for row in misfits}, key=_layer))
+    fit = len(used) - len(misfits)
+    sentence = (
+        f"{fit} of {len(used)} SAEs fit this model"
+        if len(used) > 1
+        else ("The SAE fits this model" if fit else "The SAE does not fit this model")
+    )
+    if misfits and len(used) > 1:
+        sentence += f"; at {places} {'it does' if len(misfits) == 1 else 'they do'} not"
+    l0, explained = _span(used, "l0", ".1f"), _span(used, "explained_variance", ".3f")
+    yield Finding(
+        sentence=f"{sentence}: L0 {l0}, explained variance {explained}.",
+        number=fit / len(used),
+        n=len(used),
+        rank=10 if misfits else 90,
+    )
+
+
+def _span(rows: list[dict[str, Any]], name: str, form: str) -> str:
+    """One number, or the smallest and largest of several."""
+    least, most = (format(edge(float(row[name]) for row in rows), form) for edge in (min, max))
+    return least if least == most else f"{least} to {most}"
 
 
 def _order(name: str, used: str, place: str) -> tuple[int, str, bool, int]:

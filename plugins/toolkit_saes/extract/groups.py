@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedBatch:
     """Active features of one SAE in one pass. `last`: no SAE after it reads these texts."""
 
     sae: Sae
@@ -37,8 +37,8 @@ class Encoded:
 
 
 @dataclass
-class Told:
-    """What an encoding did, for the run's log and the report."""
+class EncodingSummary:
+    """How much was encoded and in which way, for the run's log and the report."""
 
     texts: int = 0
     batches: int = 0
@@ -49,7 +49,7 @@ class Told:
     chunk: int | None = None
 
 
-class Encoding:
+class BatchEncoder:
     """One step's SAEs over its texts. `together`: how many SAEs are held at once, at most. `seen`
     is shown every pass.
     """
@@ -75,14 +75,14 @@ class Encoding:
         self._cleared = False
         self._together = min(together or len(self._saes), len(self._saes))
         self._chunk: int | None = None
-        self.told = Told()
+        self.summary = EncodingSummary()
         budget.relief = self._let_go
 
-    def run(self, texts: Sequence[Text]) -> Iterator[Encoded]:
+    def run(self, texts: Sequence[Text]) -> Iterator[EncodedBatch]:
         """Every SAE over every text. What is in hand when memory runs out is streamed; the rest
         goes the cheapest way.
         """
-        self.told.texts = len(texts)
+        self.summary.texts = len(texts)
         done = 0
         if self._together == len(self._saes):
             for found in self._passes(texts, self._saes):
@@ -91,15 +91,15 @@ class Encoding:
                 if self._together < len(self._saes):
                     break
         yield from self._by_groups(texts[done:])
-        self.told.together, self.told.chunk = self._together, self._chunk
+        self.summary.together, self.summary.chunk = self._together, self._chunk
 
     # --- the three ways ---
 
-    def _by_groups(self, texts: Sequence[Text]) -> Iterator[Encoded]:
+    def _by_groups(self, texts: Sequence[Text]) -> Iterator[EncodedBatch]:
         if not texts:
             return
         way = cheapest(self._prices(texts))
-        self.told.ways.append(way)
+        self.summary.ways.append(way)
         if way == "stream":
             for found in self._passes(texts, self._saes):
                 yield from self._streamed(found)
@@ -108,7 +108,7 @@ class Encoding:
         else:
             yield from self._again(texts)
 
-    def _streamed(self, found: Pass) -> Iterator[Encoded]:
+    def _streamed(self, found: Pass) -> Iterator[EncodedBatch]:
         """Every SAE on one pass. Its rows are held, whatever happens to the SAEs."""
         at = 0
         while at < len(self._saes):
@@ -117,7 +117,7 @@ class Encoding:
             if size < len(self._saes):
                 self._release(keep=group)
             for sae in group:
-                yield Encoded(
+                yield EncodedBatch(
                     sae,
                     self._sparse(sae, found.rows[sae.hookpoint]),
                     found.texts,
@@ -127,7 +127,7 @@ class Encoding:
                 if self._together < size:
                     break
 
-    def _spilled(self, texts: Sequence[Text]) -> Iterator[Encoded]:
+    def _spilled(self, texts: Sequence[Text]) -> Iterator[EncodedBatch]:
         import torch
 
         with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
@@ -145,9 +145,9 @@ class Encoding:
                     }
                     yield from self._group(group, Pass(mine, held))
 
-    def _again(self, texts: Sequence[Text]) -> Iterator[Encoded]:
+    def _again(self, texts: Sequence[Text]) -> Iterator[EncodedBatch]:
         for number, group in enumerate(self._groups()):
-            self.told.passes += bool(number)
+            self.summary.passes += bool(number)
             for found in self._passes(texts, group):
                 yield from self._group(group, found)
 
@@ -162,9 +162,9 @@ class Encoding:
             yield group
             at += len(group)
 
-    def _group(self, group: Sequence[Sae], found: Pass) -> Iterator[Encoded]:
+    def _group(self, group: Sequence[Sae], found: Pass) -> Iterator[EncodedBatch]:
         for sae in group:
-            yield Encoded(
+            yield EncodedBatch(
                 sae,
                 self._sparse(sae, found.rows[sae.hookpoint]),
                 found.texts,
@@ -177,8 +177,8 @@ class Encoding:
         for found in passes(
             self._model, texts, list(dict.fromkeys(sae.hookpoint for sae in saes)), self._budget
         ):
-            self.told.batches += 1
-            self.told.padded += len(found.texts) * len(found.texts[-1].ids)
+            self.summary.batches += 1
+            self.summary.padded += len(found.texts) * len(found.texts[-1].ids)
             if self._seen:
                 self._seen(found)
             yield found

@@ -21,8 +21,8 @@ from toolkit.streams import Budget, Text, chosen_texts
 from toolkit.tables import arrow_schema
 from toolkit.work import Rows, Work
 from toolkit_saes.encode.columns import Columns, lists
-from toolkit_saes.extract.groups import Encoded, Encoding
-from toolkit_saes.extract.streams import Kept, kept_positions
+from toolkit_saes.extract.groups import BatchEncoder, EncodedBatch
+from toolkit_saes.extract.streams import StreamRecorder, recorded_positions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,21 +37,17 @@ class Extract(At):
 
     stream: Where | None = Field(
         None,
-        description="Of what `at` looks at, where the raw stream at the SAEs' places is "
-        "kept as well (table "
-        "`streams`, 4 bytes a "
-        "number): "
-        "compare.probe and compare.residual then load no model.",
+        description="Of what `at` looks at, where the raw stream at the SAEs' places is kept as "
+        "well (table `streams`, 4 bytes a number): compare.probe and compare.residual then load "
+        "no model.",
     )
     batch: int = Field(
         128, ge=1, description="Samples of one step; samples of equal tokens share one."
     )
     tokens: int | Literal["auto"] = Field(
         "auto",
-        description="Padded tokens of one forward pass; auto: as many as the "
-        "cost "
-        "model "
-        "finds room for.",
+        description="Padded tokens of one forward pass; auto: as many as the cost model finds "
+        "room for.",
         json_schema_extra=UNHASHED,
     )
 
@@ -73,25 +69,25 @@ def extract(work: Work) -> Rows:
     )
     texts = chosen_texts(samples, lambda row: selected(work.params.at, Read.of(row), model.bos_id))
     budget = Budget(_tokens(work))
-    kept = Kept(model, kept_positions(work.params, samples, model.bos_id))
-    encoding = Encoding(
+    recorder = StreamRecorder(model, recorded_positions(work.params, samples, model.bos_id))
+    encoder = BatchEncoder(
         model,
         saes,
         budget,
         together=work.batch.get("together"),
         scratch=work.scratch,
-        seen=kept.take,
+        seen=recorder.take,
     )
     if samples and not texts:
         work.report.event("warning", text=_nothing_chosen(len(samples)))
     done = len(samples) - sum(len(text.samples) for text in texts)
-    for found, rows in _ahead(work, encoding, texts):
+    for found, rows in _ahead(work, encoder, texts):
         yield "activations", rows
-        yield from kept.rows()
+        yield from recorder.rows()
         if found.last:
             done += sum(len(text.samples) for text in found.texts)
             work.report.progress(done, len(samples))
-    _tell(work, encoding, budget, len(samples))
+    _report_summary(work, encoder, budget, len(samples))
     spaces = [space_row(model.identity, sae) for sae in saes]
     yield "spaces", pa.Table.from_pylist(spaces, schema=arrow_schema("spaces"))
 
@@ -109,35 +105,35 @@ def _tokens(work: Work) -> int:
     )
 
 
-def _tell(work: Work, encoding: Encoding, budget: Budget, samples: int) -> None:
-    """What was done, and what had to be given up for lack of memory."""
-    told = encoding.told
+def _report_summary(work: Work, encoder: BatchEncoder, budget: Budget, samples: int) -> None:
+    """How much was encoded, and what was given up for lack of memory."""
+    summary = encoder.summary
     facts = {
         "samples": samples,
-        "texts": told.texts,
-        "batches": told.batches,
-        "padded_tokens": told.padded,
+        "texts": summary.texts,
+        "batches": summary.batches,
+        "padded_tokens": summary.padded,
     }
     memory = {
         "halved": budget.halved,
-        "saes_together": told.together,
-        "ways": list(told.ways),
-        "rows_at_once": told.chunk,
+        "saes_together": summary.together,
+        "ways": list(summary.ways),
+        "rows_at_once": summary.chunk,
     }
-    work.report.event("extracted", **facts, passes=told.passes, tokens=budget.tokens, **memory)
+    work.report.event("extracted", **facts, passes=summary.passes, tokens=budget.tokens, **memory)
 
 
 # --- rows -----------------------------------------------------------------------------------------
 
 
 def _ahead(
-    work: Work, encoding: Encoding, texts: Sequence[Text]
-) -> Iterator[tuple[Encoded, pa.Table]]:
+    work: Work, encoder: BatchEncoder, texts: Sequence[Text]
+) -> Iterator[tuple[EncodedBatch, pa.Table]]:
     """Tables in the order of the passes, made beside the next ones."""
     owners = _Owners()
-    waiting: deque[tuple[Encoded, Future[pa.Table]]] = deque()
+    waiting: deque[tuple[EncodedBatch, Future[pa.Table]]] = deque()
     with ThreadPoolExecutor(1) as helper:
-        for found in encoding.run(texts):
+        for found in encoder.run(texts):
             space = space_id(work.model.identity, found.sae)
             waiting.append(
                 (found, helper.submit(_table, space, found.sparse, owners.of(found.texts)))

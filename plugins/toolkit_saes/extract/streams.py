@@ -26,7 +26,7 @@ NUMBERS = 1 << 24
 Positions = Mapping[str, Sequence[int]]
 
 
-def kept_positions(
+def recorded_positions(
     params: Any, samples: Sequence[Mapping[str, Any]], bos_id: int | None
 ) -> Positions | None:
     """By sample, the positions whose stream is recorded; None where no stream is."""
@@ -47,7 +47,7 @@ def kept_positions(
     return found
 
 
-class Kept:
+class StreamRecorder:
     """Rows of table `streams`, taken from each pass as it comes by and given out between others.
     Each place and text once.
     """

@@ -70,10 +70,8 @@ class GemmaScope(SaeLocation):
     )
     width: str | None = Field(
         None,
-        description="The width's folder name without `width_`: 16k, 65k, ...; by "
-        "itself "
-        "16k, or the only one "
-        "there is.",
+        description="The width's folder name without `width_`: 16k, 65k, ...; by itself 16k, or "
+        "the only one there is.",
     )
     l0: Literal["canonical", "all"] | tuple[int, ...] = Field(
         "canonical", description="canonical (nearest 100), all, or the average L0s wanted."

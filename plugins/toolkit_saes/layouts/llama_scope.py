@@ -66,17 +66,13 @@ class LlamaScope(SaeLocation):
     )
     folder: str = Field(
         "",
-        description="Folder of the release that holds one folder a layer, "
-        "for "
-        "releases "
-        "that have several.",
+        description="Folder of the release that holds one folder a layer, for releases that have "
+        "several.",
     )
     kind: Literal["R", "M", "A", "TC"] | None = Field(
         None,
-        description="R: residual stream, M: MLP output, A: attention output, "
-        "TC: "
-        "transcoder; where a "
-        "folder holds several.",
+        description="R: residual stream, M: MLP output, A: attention output, TC: transcoder; "
+        "where a folder holds several.",
     )
 
 

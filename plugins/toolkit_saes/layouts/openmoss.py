@@ -242,9 +242,7 @@ def _gate(known: dict[str, Any], shapes: dict[str, tuple[int, ...]], file: Path)
             + (
                 "it is damaged."
                 if act == "jumprelu"
-                else "what fires would depend on the batch. Export it as "
-                "jumprelu "
-                "with "
+                else "what fires would depend on the batch. Export it as jumprelu with "
                 "upstream's code."
             )
         )

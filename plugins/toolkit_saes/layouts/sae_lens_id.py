@@ -29,10 +29,8 @@ class SaeLensId(Params):
     """Which SAEs, in SAELens's own words."""
 
     release: str = Field(
-        description="A release of SAELens's list, for example gpt2-small-res-jb, or "
-        "a "
-        "repository of the "
-        "hub."
+        description="A release of SAELens's list, for example gpt2-small-res-jb, or a repository "
+        "of the hub."
     )
     ids: tuple[str, ...] = Field(
         min_length=1,

@@ -63,10 +63,8 @@ ARCHITECTURES: dict[str, Architecture] = {
 }
 ADVICE = {
     "batchtopk": "It is the form in training; SAELens saves the finished SAE as jumprelu.",
-    "matryoshka_batchtopk": "It is the form in training; SAELens saves the "
-    "finished "
-    "SAE "
-    "as jumprelu.",
+    "matryoshka_batchtopk": "It is the form in training; SAELens saves the finished SAE as "
+    "jumprelu.",
 }
 NORMS: dict[str, Norm] = {
     "none": "none",
@@ -92,10 +90,8 @@ class SaeLens(SaeLocation):
     norm_scaling_factor: float | None = Field(
         None,
         gt=0,
-        description="What inputs are multiplied by, for SAEs trained "
-        "with "
-        "`expected_average_only_in`; "
-        "files do not hold it.",
+        description="What inputs are multiplied by, for SAEs trained with "
+        "`expected_average_only_in`; files do not hold it.",
     )
 
 

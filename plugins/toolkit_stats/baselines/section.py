@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from toolkit import figures as draw
 from toolkit.work import Figure, Inputs
-from toolkit_stats.figures import draw
 
 ROW, LEFT, WIDE, RIGHT, TOP = 22, 250, 420, 150, 26
 COLOURS = {
@@ -56,8 +56,9 @@ def _warning(rows: Sequence[Mapping[str, Any]]) -> str:
         return ""
     items = "".join(f"<li>{draw.escaped(text)}</li>" for text in said)
     return (
-        '<div class="box bad"><p><strong>The label can be read off the metadata.</strong> A feature that tells these groups apart may '
-        f"read nothing but this:</p><ul>{items}</ul></div>"
+        '<div class="box bad"><p><strong>The label can be read off the metadata.</strong> '
+        "A feature that tells these groups apart may read nothing but this:</p>"
+        f"<ul>{items}</ul></div>"
     )
 
 
@@ -105,7 +106,8 @@ def _dot(y: float, row: Mapping[str, Any]) -> Iterator[str]:
     name = f"\N{HORIZONTAL ELLIPSIS}{name[-24:]}" if len(name) > 25 else name
     label = f"{name}, {SHORT[row['kind']]}" if row["kind"] in SHORT else name
     yield draw.text(LEFT - 12, y + 4, label, anchor="end")
-    yield f'<line x1="{_x(row["low"]):.1f}" x2="{_x(row["high"]):.1f}" y1="{y}" y2="{y}" stroke="{colour}" stroke-width="3"/>'
+    ends = f'x1="{_x(row["low"]):.1f}" x2="{_x(row["high"]):.1f}" y1="{y}" y2="{y}"'
+    yield f'<line {ends} stroke="{colour}" stroke-width="3"/>'
     yield f'<circle cx="{_x(row["value"]):.1f}" cy="{y}" r="5" fill="{colour}"/>'
     yield draw.text(
         LEFT + WIDE + 14, y + 4, f"{row['value']:.3f} [{row['low']:.2f}, {row['high']:.2f}]"

@@ -50,8 +50,10 @@ class Samples(Params):
         "`sample`, or a "
         "metadata key.",
     )
-    cluster: Literal["prompt", "none"] = Field(
-        "prompt", description="Whether samples with equal prompts count as one cluster."
+    cluster: Literal["prompt", "state", "none"] = Field(
+        "prompt",
+        description="Which samples are one cluster: those with equal prompts; also those whose "
+        "metadata key `state` is equal (what the game says, however it is worded); or none.",
     )
     half: Literal["all", "select", "confirm"] = Field(
         "all", description="Which half of the units is used, or all of them."
@@ -189,7 +191,9 @@ class Trend(Compare):
     """A number followed over samples."""
 
     method: Literal["pearson", "spearman"] = Field(
-        "pearson", description="Correlation of values, or of ranks."
+        "spearman",
+        description="Correlation of ranks, or of values (pearson: where the number is skewed, "
+        "it finds what is not there).",
     )
     min_abs_r: float = Field(
         0.0, ge=0, le=1, description="Smallest |r| that is called significant."

@@ -39,6 +39,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 ALWAYS = ("d", "r", "eta2", "p", "auroc", "rank_biserial")
 """Statistics that every feature of the family gets that fired."""
+SPREADS_APART, MEANS_ALIKE = 3.0, 0.2
+"""A rank test is doubtful where one group spreads so many times as much and |d| is below this."""
 THREADS = 4
 """Spaces worked on at once, where there are as many processors: each holds its activations in
 memory.
@@ -91,10 +93,34 @@ def rows_of(work: Work, design: Design, test: Test, tested: Sequence[Tested]) ->
         if test.adjusted
         else [None] * len(tested)
     )
+    warn_of_spreads(work, test, tested, plain)
     alike = _twins(work, design, test, tested, plain)
     writer = _Writer(design, test, work.params, comparison.id)
     for one, own, other, twin in zip(tested, plain, beside, alike, strict=True):
         yield "features", writer.table(one, own, other, twin)
+
+
+def warn_of_spreads(
+    work: Work, test: Test, tested: Sequence[Tested], corrected: Sequence[Corrected]
+) -> None:
+    """Say how many discoveries of a rank test differ in spread and hardly in mean: a rank test
+    cannot tell the one from the other.
+    """
+    if test.part != "compare.mann_whitney":
+        return
+    count = 0
+    for one, found in zip(tested, corrected, strict=True):
+        spreads = [np.sqrt(side.squares / (side.samples - 1)) for side in one.sides]
+        apart = np.maximum(*spreads) >= SPREADS_APART * np.minimum(*spreads)
+        same_mean = np.abs(one.found["d"]) < MEANS_ALIKE
+        count += int((found.discovered & apart & same_mean).sum())
+    if count:
+        work.report.event(
+            "warning",
+            text=f"{count} of the features that {test.part} calls different have means that hardly "
+            f"differ (|d| < {MEANS_ALIKE:g}) and spreads that differ {SPREADS_APART:g} times or "
+            "more. A rank test answers to both; compare.welch asks about means alone.",
+        )
 
 
 def recorded_comparison(

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import skew
 
 from toolkit.errors import DataError
 from toolkit.work import Work
@@ -35,9 +36,12 @@ from toolkit_stats.math.means import (
     welch,
 )
 from toolkit_stats.samples.groups import Design
+from toolkit_stats.samples.rank_cells import rank_cells
 
 Floats = npt.NDArray[np.float64]
 Sides = Sequence[Moments]
+SKEWED = 1.0
+"""A number with more skewness than this is reported where Pearson's r is asked for."""
 BLOCK = 8192
 """Columns that a rank test works on together."""
 
@@ -93,6 +97,7 @@ def of_means(name: str) -> Callable[[Work, Design], Test]:
 
 def of_ranks(work: Work, design: Design) -> Test:
     """Mann and Whitney's test of cluster means; within strata, van Elteren's."""
+    cells = rank_cells(work, design)
     first, strata = design.group_of_cell == 0, _adjust.strata_of(work, design)
     ones, pairs = (
         [np.arange(int(side.sum())) for side in (first, ~first)],
@@ -112,9 +117,10 @@ def of_ranks(work: Work, design: Design) -> Test:
         return {**own, "p": _ranks.van_elteren(within) if within else tested.p}
 
     def run(matrix: Any, sides: Sides) -> dict[str, Floats]:
-        return {**_plain_effects(sides), **_by_block(merged(matrix, design.cells), block)}
+        found = _by_block(cells.means(matrix), block)
+        return {**_plain_effects(sides), **found}
 
-    return _two_groups(work, design, "mann_whitney", run)
+    return _two_groups(work, design, "mann_whitney", run, shown=cells.describe())
 
 
 def of_area(work: Work, design: Design) -> Test:
@@ -167,11 +173,15 @@ def of_shuffles(work: Work, design: Design) -> Test:
 def of_trend(work: Work, design: Design, numbers: Floats) -> Test:
     """Correlation over cluster means."""
     params = work.params
-    of_cell = np.bincount(design.cells, weights=numbers) / np.bincount(design.cells)
+    means = np.bincount(design.cells, weights=numbers) / np.bincount(design.cells)
+    kept = rank_cells(work, design, means)
+    if params.method == "pearson":
+        _warn_of_skewness(work, means)
+    of_cell = kept.numbers(numbers) if params.method == "spearman" else means
 
     def run(matrix: Any, sides: Sides) -> dict[str, Floats]:
-        cells = merged(matrix, design.cells)
         ranks = params.method == "spearman"
+        cells = kept.means(matrix) if ranks else merged(matrix, design.cells)
         r = (
             _by_block(cells, lambda part: {"r": _ranks.spearman(_ranks.ranked(part), of_cell)})["r"]
             if ranks
@@ -190,6 +200,18 @@ def of_trend(work: Work, design: Design, numbers: Floats) -> Test:
     )
 
 
+def _warn_of_skewness(work: Work, numbers: Floats) -> None:
+    """Few clusters with extreme numbers decide Pearson's r of a feature that seldom fires."""
+    skewness = float(skew(numbers))
+    if abs(skewness) > SKEWED:
+        text = (
+            f"by: '{work.params.by}' has skewness {skewness:.1f} over {len(numbers)} clusters. "
+            "Pearson's r then finds sparse features that do not follow it; `method: spearman` "
+            "does not."
+        )
+        work.report.event("warning", text=text)
+
+
 def of_spread(work: Work, design: Design) -> Test:
     """One-way analysis of variance of cluster means."""
     edges = np.searchsorted(design.group_of_cell, np.arange(len(design.groups) + 1))
@@ -205,15 +227,16 @@ def of_spread(work: Work, design: Design) -> Test:
 
 def of_rank_spread(work: Work, design: Design) -> Test:
     """Kruskal and Wallis's test of cluster means; its eta² is that of the ranks."""
+    cells = rank_cells(work, design)
 
     def block(columns: Any) -> dict[str, Floats]:
         h, p = _ranks.kruskal(_ranks.ranked(columns), design.group_of_cell)
         return {"eta2": h / (columns.shape[0] - 1), "h": h, "p": p}
 
     def run(matrix: Any, sides: Sides) -> dict[str, Floats]:
-        return _by_block(merged(matrix, design.cells), block)
+        return _by_block(cells.means(matrix), block)
 
-    return _several(work, "kruskal", run)
+    return _several(work, "kruskal", run, cells.describe())
 
 
 def _two_groups(
@@ -222,18 +245,21 @@ def _two_groups(
     name: str,
     run: Callable[[Any, Sides], Mapping[str, Floats]],
     adjusted: str = "",
+    shown: str = "",
 ) -> Test:
     a, b = design.groups
     within = getattr(work.params, "within", None) if not adjusted else None
-    shown = f"{name} within {within}" if within else name
+    shown = f"{name}{f' within {within}' if within else ''}{shown}"
     part = f"compare.{name.partition(' ')[0]}"
     least = work.params.min_abs_d
     return Test(shown, f"{a.name} vs {b.name}", "d", least, part, run, adjusted)
 
 
-def _several(work: Work, name: str, run: Callable[[Any, Sides], Mapping[str, Floats]]) -> Test:
-    least = work.params.min_eta2
-    return Test(name, f"groups of {work.params.by}", "eta2", least, f"compare.{name}", run)
+def _several(
+    work: Work, name: str, run: Callable[[Any, Sides], Mapping[str, Floats]], shown: str = ""
+) -> Test:
+    contrast, least = f"groups of {work.params.by}", work.params.min_eta2
+    return Test(f"{name}{shown}", contrast, "eta2", least, f"compare.{name}", run)
 
 
 def _plain_effects(sides: Sides) -> dict[str, Floats]:

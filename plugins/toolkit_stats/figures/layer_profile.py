@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from toolkit import figures as draw
 from toolkit.work import Figure, Inputs
-from toolkit_stats.figures import draw
 
 if TYPE_CHECKING:
     from toolkit_stats.compare.contrasts import Found, Space

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from toolkit import figures as draw
 from toolkit.comparisons import rows_of
 from toolkit.tables import written
 from toolkit.work import Figure, Inputs
-from toolkit_stats.figures import draw
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from math import log10
 from typing import TYPE_CHECKING
 
+from toolkit import figures as draw
 from toolkit.work import Figure, Inputs
 from toolkit_stats.compare.contrasts import EFFECTS
-from toolkit_stats.figures import draw
 from toolkit_stats.figures.labelling import Named, placed
 
 if TYPE_CHECKING:
@@ -156,7 +156,8 @@ def _point(found: Found, frame: _Frame, at: int) -> str:
         f"{draw.small(float(found.q[at]))}"
     )
     size = 2.2 if kind == "rest" else 3.4
-    return f'<circle class="{kind}" cx="{frame.x(d):.1f}" cy="{frame.y(p):.1f}" r="{size}"><title>{about}</title></circle>'
+    place = f'cx="{frame.x(d):.1f}" cy="{frame.y(p):.1f}" r="{size}"'
+    return f'<circle class="{kind}" {place}><title>{about}</title></circle>'
 
 
 def _labels(

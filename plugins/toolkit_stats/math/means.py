@@ -26,6 +26,13 @@ float32 spreads are larger.
 """
 
 
+WIDE_SHARE, WIDE_CLUSTERS = 0.9, 20
+"""A feature is wide if it fires in this share of the samples of groups of so many clusters,"""
+WIDE_SKEWNESS, FEW_SKEWNESS = 0.4, 1.0
+"""and if its skewness is at most this in the larger and in the smaller group, which shows it
+badly."""
+
+
 @dataclass(frozen=True)
 class Moments:
     """What a test needs to know of one group, by column. `squares`: sum of squared deviations of
@@ -38,6 +45,7 @@ class Moments:
     fired: Ints
     squares: Floats
     variance: Floats  # of the mean, from the sums of independent clusters
+    skewness: Floats  # of the sums of clusters; NaN where the feature does not fire nearly always
 
 
 @dataclass(frozen=True)
@@ -87,8 +95,10 @@ def moments(matrix: Any, clusters: Ints) -> Moments:
     count = int(clusters.max()) + 1
     if count == samples:
         return found
-    between = _between(matrix, found.mean, clusters)
-    return replace(found, clusters=count, variance=count / (count - 1) * between / samples**2)
+    between, cubes = _between(matrix, found.mean, clusters)
+    skewness = skewness_of(cubes, between, count, found.fired, samples)
+    variance = count / (count - 1) * between / samples**2
+    return replace(found, clusters=count, variance=variance, skewness=skewness)
 
 
 def moments_of(column: Ints, values: Floats, samples: int, columns: int) -> Moments:
@@ -98,17 +108,44 @@ def moments_of(column: Ints, values: Floats, samples: int, columns: int) -> Mome
     fired = np.bincount(column, minlength=columns)
     mean = np.bincount(column, weights=values, minlength=columns) / samples
     deviation = values - mean[column]
+    cubes = _cubes(column, deviation, fired, samples)
     deviation *= deviation
     squares = (
         np.bincount(column, weights=deviation, minlength=columns) + (samples - fired) * mean**2
     )
     squares = np.where(squares > samples * (ROUNDING * mean) ** 2, squares, 0.0)
-    return Moments(samples, samples, mean, fired, squares, squares / ((samples - 1) * samples))
+    cubes -= (samples - fired) * mean**3
+    skewness = skewness_of(cubes, squares, samples, fired, samples)
+    variance = squares / ((samples - 1) * samples)
+    return Moments(samples, samples, mean, fired, squares, variance, skewness)
 
 
-def _between(matrix: Any, mean: Floats, clusters: Ints) -> Floats:
-    """By column, the sum over clusters of (sum - size * mean)². Centred before it is squared, so
-    that offsets do not cancel.
+def _cubes(column: Ints, deviation: Floats, fired: Ints, samples: int) -> Floats:
+    """By column, the sum of cubed deviations of what fires; only of columns that nearly always do,
+    since no others are asked for.
+    """
+    dense = fired >= WIDE_SHARE * samples
+    if not dense.any():
+        return np.zeros(len(fired))
+    kept = dense[column]
+    found: Floats = np.bincount(
+        column[kept], weights=deviation[kept] ** 3, minlength=len(fired)
+    ).astype(np.float64)
+    return found
+
+
+def skewness_of(cubes: Floats, squares: Floats, clusters: int, fired: Ints, samples: int) -> Floats:
+    """The skewness of sums of clusters from the sums of their squares and cubes; NaN where the
+    feature does not fire in nearly all samples.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = (cubes / clusters) / (squares / clusters) ** 1.5
+    return np.where((fired >= WIDE_SHARE * samples) & (squares > 0), found, np.nan)
+
+
+def _between(matrix: Any, mean: Floats, clusters: Ints) -> tuple[Floats, Floats]:
+    """By column, the sum over clusters of (sum - size * mean)², and of its cube. Centred before it
+    is squared, so that offsets do not cancel.
     """
     samples, sizes = len(clusters), np.bincount(clusters).astype(np.float64)
     member = sparse.csr_array(
@@ -122,14 +159,37 @@ def _between(matrix: Any, mean: Floats, clusters: Ints) -> Floats:
     stored = np.bincount(column, weights=(sums.data - expected) ** 2, minlength=len(mean))
     silent = (sizes**2).sum() - np.bincount(column, weights=size**2, minlength=len(mean))
     between: Floats = stored + silent * mean**2
-    return np.where(between > (sizes**2).sum() * (ROUNDING * mean) ** 2, between, 0.0)
+    cubes = np.bincount(column, weights=(sums.data - expected) ** 3, minlength=len(mean))
+    left = (sizes**3).sum() - np.bincount(column, weights=size**3, minlength=len(mean))
+    cubes = cubes - left * mean**3
+    return np.where(between > (sizes**2).sum() * (ROUNDING * mean) ** 2, between, 0.0), cubes
 
 
 def welch(a: Moments, b: Moments, spread: Spreads = "guarded") -> Contrast:
     """Welch's test with cluster-robust variances, Satterthwaite's degrees of freedom, and Cohen's d
-    over samples.
+    over samples. Features that are `wide` keep the variance of their own spreads; the degrees of
+    freedom stay guarded.
     """
-    return _contrast(a, b, *unpooled(a, b, spread))
+    variance, df = unpooled(a, b, spread)
+    if spread == "guarded":
+        variance = np.where(wide(a, b), unpooled(a, b, "own")[0], variance)
+    return _contrast(a, b, variance, df)
+
+
+def wide(a: Moments, b: Moments) -> npt.NDArray[np.bool_]:
+    """Features that need no guard: they fire in nearly all samples of both groups, whose clusters
+    are not few, and their values are not skewed. A mean of such values is nearly normal, and each
+    group shows its own spread.
+
+    Under the null both groups have the same shape, and the larger one shows it best.
+    """
+    few, many = (a, b) if a.clusters <= b.clusters else (b, a)
+    if few.clusters < WIDE_CLUSTERS:
+        return np.zeros(a.mean.shape, dtype=np.bool_)
+    found: npt.NDArray[np.bool_] = (np.abs(many.skewness) <= WIDE_SKEWNESS) & (
+        np.abs(few.skewness) <= FEW_SKEWNESS
+    )
+    return found
 
 
 def student(a: Moments, b: Moments) -> Contrast:
@@ -205,7 +265,7 @@ def effects(a: Moments, b: Moments, variance: Floats) -> Effects:
 
 
 def cohens_d(a: Moments, b: Moments) -> Floats:
-    """The difference of means in pooled standard deviations of samples; NaN where nothing spreads."""
+    """The difference of means in pooled standard deviations of samples; NaN without spread."""
     with np.errstate(divide="ignore", invalid="ignore"):
         d = (a.mean - b.mean) / np.sqrt((a.squares + b.squares) / (a.samples + b.samples - 2))
     return np.where(np.isfinite(d), d, np.nan)

@@ -25,6 +25,15 @@ EXACT = 20_000
 """With no more ways than this to deal out the labels, a rank test counts them all."""
 
 
+MANY = 30
+"""Firing rows that the smallest group must expect for chi-squared to hold far out."""
+SMALL = 0.05
+"""A p of a rank test below this is computed anew where a column has zeros: the normal distribution
+is wrong far out."""
+WIDE = 14.0
+"""Standard deviations of the number of firing rows in a group that such a p sums over."""
+
+
 @dataclass(frozen=True, eq=False)
 class Ranked:
     """Midranks of all rows, by column. What is not stored is zero and has the rank `zero`; `above`
@@ -127,14 +136,71 @@ class Sided:
 
 def mann_whitney(found: Ranked, first: npt.NDArray[np.bool_]) -> Sided:
     """Two-sided; exact where the ways to deal out the labels can be counted, else normal with ties
-    and continuity corrected.
+    and continuity corrected. Small p of columns with zeros are replaced (`_mixed`).
     """
     a, n = int(first.sum()), found.rows
     u = _sum(found, first) - a * (a + 1) / 2
     if _ways(n, a) <= EXACT + 0.5:
         return Sided(u, _exact(found, first, u))
     variance = a * (n - a) / 12 * ((n + 1) - found.ties / (n * (n - 1)))
-    return Sided(u, _two_sided(np.abs(u - a * (n - a) / 2) - 0.5, variance))
+    far = np.abs(u - a * (n - a) / 2)
+    p = _two_sided(far - 0.5, variance)
+    small = np.flatnonzero((p < SMALL) & (_stored(found) < n))
+    p[small] = _mixed(found, a, far, small)
+    return Sided(u, p)
+
+
+def _stored(found: Ranked) -> Ints:
+    """How many rows of each column are stored: those that fire."""
+    return np.diff(found.ends, prepend=0)
+
+
+def _mixed(found: Ranked, a: int, far: Floats, columns: Ints) -> Floats:
+    """The p of a rank sum `far` from its mean, for some columns.
+
+    A column that fires in k of n rows has few distinct rank sums, and far out the normal
+    distribution is wrong by orders of magnitude. How many of the k fall into the first group is
+    hypergeometric, exactly; given that number, their ranks are a draw of so many of k, and only
+    this part is taken for normal.
+    """
+    n, stored = found.rows, _stored(found)
+    every = np.maximum(stored, 1)
+    mean = np.bincount(found.column, weights=found.above, minlength=found.columns) / every
+    square = np.bincount(found.column, weights=found.above**2, minlength=found.columns) / every
+    k, low, counts = _hits(stored[columns], a, n)
+    at = np.repeat(np.arange(len(columns)), counts)
+    hits = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + low[at]
+    of_k, mean, square, far = k[at], mean[columns][at], square[columns][at], far[columns][at]
+    chance = np.exp(_log_choose(of_k, hits) + _log_choose(n - of_k, a - hits) - _log_choose(n, a))
+    shift = (hits - a * of_k / n) * mean
+    spread = hits * (of_k - hits) / np.maximum(of_k - 1, 1) * np.maximum(square - mean**2, 0.0)
+    tails = _tail(far - 0.5 - shift, spread) + _tail(far - 0.5 + shift, spread)
+    return np.minimum(np.bincount(at, weights=chance * tails, minlength=len(columns)), 1.0)
+
+
+def _hits(k: Ints, a: int, n: int) -> tuple[Ints, Ints, Ints]:
+    """How many of k stored rows may fall into the first group: k, the least number, and how many
+    numbers are summed over. What lies `WIDE` standard deviations from the mean is left out.
+    """
+    mean = k * a / n
+    reach = WIDE * np.sqrt(mean * (1 - a / n) * (n - k) / (n - 1)) + WIDE
+    low = np.maximum(np.maximum(k - (n - a), 0), np.floor(mean - reach)).astype(np.int64)
+    high = np.minimum(np.minimum(k, a), np.ceil(mean + reach)).astype(np.int64)
+    return k, low, high - low + 1
+
+
+def _log_choose(n: Any, k: Any) -> Floats:
+    found: Floats = gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0)
+    return found
+
+
+def _tail(beyond: Floats, variance: Floats) -> Floats:
+    """The chance that a normal number with mean 0 is at least that large; without variance, whether
+    0 is.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        normal = ndtr(-beyond / np.sqrt(variance))
+    return np.where(variance > 1e-9, normal, (beyond <= 1e-9).astype(np.float64))
 
 
 def _ways(n: int, a: int) -> float:
@@ -284,7 +350,12 @@ def _first_run(found: Ranked) -> Ints:
 
 
 def kruskal(found: Ranked, group_of: Ints) -> tuple[Floats, Floats]:
-    """H, corrected for ties, and its p by chi-squared. Where all values are equal, 0 and 1."""
+    """H, corrected for ties, and its p. Where all values are equal, 0 and 1.
+
+    Chi-squared is right where every group has many of the rows that fire and of those that do not.
+    Elsewhere p is at least the smallest of Mann and Whitney's tests of each group against the
+    others, times the number of groups.
+    """
     sizes, n = np.bincount(group_of), found.rows
     between = sum(
         (_sum(found, group_of == group) ** 2 / size for group, size in enumerate(sizes)),
@@ -293,7 +364,25 @@ def kruskal(found: Ranked, group_of: Ints) -> tuple[Floats, Floats]:
     shared = 1.0 - found.ties / (n**3 - n)
     with np.errstate(divide="ignore", invalid="ignore"):
         h = np.where(shared > 1e-12, (12 / (n * (n + 1)) * between - 3 * (n + 1)) / shared, 0.0)
-    return h, chdtrc(len(sizes) - 1, np.maximum(h, 0.0))
+    p = chdtrc(len(sizes) - 1, np.maximum(h, 0.0))
+    stored = _stored(found)
+    expected = np.minimum(stored, n - stored) * sizes.min() / n
+    few = (p < SMALL) & (stored < n) & (expected < MANY)
+    if few.any():
+        each = [mann_whitney(found, group_of == group).p for group in range(len(sizes))]
+        p = np.where(few, np.maximum(p, np.minimum(len(sizes) * np.min(each, axis=0), 1.0)), p)
+    return h, p
+
+
+def rank_spread(ranks: Floats, group_of: Ints) -> float:
+    """The p of Kruskal and Wallis's test of one column of midranks, by chi-squared."""
+    n, sizes = len(ranks), np.bincount(group_of)
+    means = np.bincount(group_of, weights=ranks) / sizes
+    total = float(((ranks - ranks.mean()) ** 2).sum())
+    if not total:
+        return 1.0
+    h = (n - 1) * float((sizes * (means - ranks.mean()) ** 2).sum()) / total
+    return float(chdtrc(len(sizes) - 1, h))
 
 
 def spearman(found: Ranked, numbers: Floats) -> Floats:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from toolkit_stats.math.means import ROUNDING, Moments
+from toolkit_stats.math.means import ROUNDING, Moments, skewness_of
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -34,6 +34,8 @@ class Stream:
             np.zeros(shape, dtype=np.int64),
         )
         self._between, self._weighted = np.zeros(shape), np.zeros(shape)
+        self._cubes, self._weighted_squares = np.zeros(shape), np.zeros(shape)
+        self._square_weighted = np.zeros(shape)
         self.most_open = 0
 
     def add(self, row: Floats, clusters: Sequence[int]) -> None:
@@ -52,8 +54,12 @@ class Stream:
         self.most_open = max(self.most_open, len(self._open))
         for cluster in {cluster for cluster in clusters if not self._left[cluster]}:
             done = self._open.pop(cluster)
+            size = self._sizes[cluster]
             self._between += done**2
-            self._weighted += self._sizes[cluster] * done
+            self._weighted += size * done
+            self._cubes += done**3
+            self._weighted_squares += size * done**2
+            self._square_weighted += size**2 * done
 
     def moments(self) -> Moments:
         """What a test needs to know of the group, once every sample has come."""
@@ -64,15 +70,20 @@ class Stream:
         mean = centre + self._shift
         between = self._between - 2 * centre * self._weighted + centre**2 * (self._sizes**2).sum()
         squares = self._squares - samples * centre**2
+        cubes = (
+            self._cubes
+            - 3 * centre * self._weighted_squares
+            + 3 * centre**2 * self._square_weighted
+            - centre**3 * (self._sizes**3).sum()
+        )
         floor = (ROUNDING * mean) ** 2
+        between = np.where(between > (self._sizes**2).sum() * floor, between, 0.0)
         return Moments(
             samples=int(samples),
             clusters=count,
             mean=mean,
             fired=self._fired,
             squares=np.where(squares > samples * floor, squares, 0.0),
-            variance=count
-            / (count - 1)
-            * np.where(between > (self._sizes**2).sum() * floor, between, 0.0)
-            / samples**2,
+            variance=count / (count - 1) * between / samples**2,
+            skewness=skewness_of(cubes, between, count, self._fired, int(samples)),
         )

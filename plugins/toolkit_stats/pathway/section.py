@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from toolkit import figures as draw
 from toolkit.addresses import layer_of
 from toolkit.work import Figure, Inputs
 from toolkit_stats.compare.contrasts import EFFECTS
-from toolkit_stats.figures import draw
 
 ROW, WIDE, RIGHT, TOP = 20, 400, 130, 12
 SIDE = 360
@@ -194,7 +194,8 @@ def _links(rows: Sequence[Mapping[str, Any]], spaces: Mapping[str, Any]) -> str:
         named = [draw.escaped(_name(spaces[space], feature, spaces)) for space, feature in ends]
         q = "withheld" if row["q"] is None else draw.small(row["q"])
         cells.append((named[0], named[1], *_correlations(row), q))
-    note = f'<p class="faint">{draw.escaped(str(strongest[0]["text"]))}. A correlation is no path: both may follow the same words.</p>'
+    said = draw.escaped(str(strongest[0]["text"]))
+    note = f'<p class="faint">{said}. A correlation is no path: both may follow the same words.</p>'
     return note + draw.table(
         "The strongest first",
         ("feature", "with", "r", "95\N{NO-BREAK SPACE}% interval", "q"),
@@ -251,4 +252,5 @@ def _points(rows: Sequence[Mapping[str, Any]], label: Mapping[str, str]) -> str:
         f"Across: component 1, {100 * share[0]:.0f} % of the variance. Up: component 2, "
         f"{100 * share[1]:.0f} %."
     )
-    return f'{legend}<div style="max-width:26rem">{draw.svg(SIDE, SIDE, body)}</div><p class="faint">{words}</p>'
+    chart = f'<div style="max-width:26rem">{draw.svg(SIDE, SIDE, body)}</div>'
+    return f'{legend}{chart}<p class="faint">{words}</p>'

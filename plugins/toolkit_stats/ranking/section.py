@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from toolkit import figures as draw
 from toolkit.addresses import prefixes
 from toolkit.comparisons import distinct_labels, rows_of
-from toolkit.work import Figure, Inputs
-from toolkit_stats.figures import draw
+from toolkit.work import Figure, Finding, Inputs
 from toolkit_stats.ranking.sink import rankings
 
 if TYPE_CHECKING:
@@ -41,6 +41,37 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
         )
         yield Figure(
             f"{title}: ranked as published", shown + _table(own, "rank", PUBLISHED, names), said
+        )
+
+
+def findings(inputs: Inputs) -> Iterator[Finding]:
+    """How many features rise with each label, and the first of the sound ranking."""
+    features = inputs.read("features")
+    names = prefixes(inputs.read("spaces").to_pylist())
+    for number, comparison in enumerate(rankings(inputs)):
+        rows = rows_of(features, comparison)
+        ranked = sorted(_of(rows, "rank_sound"), key=lambda row: float(row["number"]))
+        tested = sum(comparison.tested.values())
+        start = f"{len(ranked):,} of {tested:,} features rise with {comparison.by}"
+        clusters = sum(group.clusters for group in comparison.groups)
+        if not ranked:
+            yield Finding(
+                sentence=f"{start} on units that chose nothing.", n=clusters, rank=40 + number
+            )
+            continue
+        first = ranked[0]
+        score = next(
+            row["number"]
+            for row in _of(rows, "score_sound")
+            if (row["space"], row["feature"]) == (first["space"], first["feature"])
+        )
+        address = f"{names[first['space']]}{first['feature']}"
+        yield Finding(
+            sentence=f"{start} on units that chose nothing; the first is {address}, score "
+            f"{score:.2f}.",
+            number=float(score),
+            n=clusters,
+            rank=40 + number,
         )
 
 

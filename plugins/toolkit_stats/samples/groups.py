@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.comparisons import ComparedGroup
 from toolkit.errors import DataError, choices, nearest
-from toolkit.halves import in_half
+from toolkit.halves import in_half, joined_by_state
 from toolkit.tables import written
 from toolkit.work import Work
 from toolkit_stats.compare.params import REST, Compare, Several, TwoGroups
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 OWN_UNITS = ("unit", "game", "sentence")
+STATE = "state"
+"""The metadata key that holds what a game's state says."""
 FEWEST = 3
 """Independent clusters that a group must have: with fewer, a spread between them is hardly seen."""
 Row = Mapping[str, Any]
@@ -132,7 +134,17 @@ def _labelled(work: Work, value_of: Mapping[str, Any]) -> tuple[Mapping[str, Any
 
 def _samples(work: Work) -> list[Row]:
     rows: list[Row] = work.inputs.read("samples").select(["sample", "unit", "cluster"]).to_pylist()
-    return rows
+    if work.params.cluster != "state":
+        return rows
+    state_of = words_of(work, STATE, "cluster")
+    lacking = next((row["sample"] for row in rows if row["sample"] not in state_of), None)
+    if lacking is not None:
+        raise DataError(
+            f"cluster: sample '{lacking}' has no metadata '{STATE}', so that nobody knows which "
+            "samples say the same. Source `games` gives it to every decision; elsewhere say "
+            "`cluster: prompt`."
+        )
+    return list(joined_by_state(rows, state_of))
 
 
 # --- metadata -------------------------------------------------------------------------------------
@@ -222,7 +234,7 @@ def _design(
 
     unit_of = _units(work)
     kept, shared = in_half(
-        work.seed, _samples(work), work.params.half, prompts=work.params.cluster == "prompt"
+        work.seed, _samples(work), work.params.half, prompts=work.params.cluster != "none"
     )
     asked = [[row for row in own if row["sample"] in kept] for own in given]
     rows = [
@@ -304,7 +316,7 @@ def _group(
         shared=shared,
     )
     if group.count < FEWEST:
-        joined = params.cluster == "prompt" and group.units >= FEWEST
+        joined = params.cluster != "none" and group.units >= FEWEST
         advice = (
             "Equal prompts join its units: give the experiment more distinct prompts, or say "
             "`cluster: none` if units are independent all the same (games that open with one "
@@ -350,7 +362,7 @@ def _clusters(
     from toolkit_stats.math.means import clusters_of
 
     joins = [] if params.unit == "sample" else [_numbered(map(unit_of, rows))]
-    joins += [_numbered(row["cluster"] for row in rows)] if params.cluster == "prompt" else []
+    joins += [_numbered(row["cluster"] for row in rows)] if params.cluster != "none" else []
     return clusters_of([np.array(own) for own in joins], len(rows))
 
 

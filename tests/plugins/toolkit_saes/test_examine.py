@@ -25,7 +25,7 @@ from toolkit.work import Figure
 from toolkit_lab import lab_files, saes_path
 from toolkit_saes import toolkit_parts
 from toolkit_saes.examine import stage as _examine
-from toolkit_saes.examine.section import figures
+from toolkit_saes.examine.section import figures, findings
 from toolkit_saes.examine.stage import HIGH, LEAST_EV, LOW, Measured, explain
 from toolkit_saes.layouts.llama_scope import LlamaScope, load
 
@@ -358,11 +358,70 @@ def test_the_report_escapes_names() -> None:
     assert "<b>" not in figure.html
     assert "<i>" not in figure.html
     assert (
-        '<th scope="row">&lt;i&gt;</th><td>&lt;b&gt;.1</td><td class="number">0.0</td><td class="number">-</td>'
-        in figure.html
+        '<th scope="row">&lt;i&gt;</th><td>&lt;b&gt;.1</td>'
+        '<td class="number">0.0</td><td class="number">-</td>' in figure.html
     )
     assert ">12,345<" in figure.html
 
 
 def test_nothing_examined_is_no_figure() -> None:
     assert shown([], [], {}) == []
+
+
+# --- findings -------------------------------------------------------------------------------------
+
+
+def measured(place: str, l0: float, explained: float, verdict: str = "fits") -> dict[str, Any]:
+    row = dict.fromkeys(arrow_schema("saes").names, 0.0)
+    return row | {
+        "space": place,
+        "place": place,
+        "verdict": verdict,
+        "message": "",
+        "l0": l0,
+        "explained_variance": explained,
+        "declared_l0": None,
+        "tokens": 1,
+    }
+
+
+FINDINGS = [
+    ([], None),
+    (
+        [measured("resid_post.2", 40, 0.8)],
+        "The SAE fits this model: L0 40.0, explained variance 0.800.",
+    ),
+    (
+        [
+            measured("resid_post.2", 400, 0.1, "does not fit"),
+            measured("resid_post.3", 4, 1, "suits"),
+        ],
+        "The SAE does not fit this model: L0 400.0, explained variance 0.100.",
+    ),
+    (
+        [measured("resid_post.2", 40, 0.8), measured("resid_post.10", 55.25, 0.75)],
+        "2 of 2 SAEs fit this model: L0 40.0 to 55.2, explained variance 0.750 to 0.800.",
+    ),
+    (
+        [
+            measured("resid_post.2", 40, 0.8),
+            measured("resid_post.10", 400, 0.2, "does not fit"),
+            measured("resid_post.3", 410, 0.3, "does not fit"),
+        ],
+        "1 of 3 SAEs fit this model; at resid_post.3, resid_post.10 they do not: L0 40.0 to 410.0, "
+        "explained variance 0.200 to 0.800.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("rows", "sentence"), FINDINGS)
+def test_the_examination_is_one_sentence(rows: list[Any], sentence: str | None) -> None:
+    """SAEs that do not fit come first among findings, SAEs that fit last."""
+    saes = pa.Table.from_pylist(rows, schema=arrow_schema("saes"))
+    found = list(findings(TableInputs({"saes": saes})))
+    assert [finding.sentence for finding in found] == ([] if sentence is None else [sentence])
+    for finding in found:
+        fit = sum(row["verdict"] == "fits" for row in rows)
+        assert finding.n in (1, 2, 3)
+        assert finding.number == fit / finding.n
+        assert finding.rank == (90 if fit == finding.n else 10)

@@ -22,7 +22,7 @@ from toolkit.streams import Pass, Text
 from toolkit.testing.contracts import check_part
 from toolkit_saes.extract import streams as _streams
 from toolkit_saes.extract.stage import Extract, extract
-from toolkit_saes.extract.streams import Kept
+from toolkit_saes.extract.streams import StreamRecorder
 
 
 def kept(work: Any) -> dict[tuple[str, str, int], list[float]]:
@@ -134,7 +134,7 @@ def test_each_row_comes_once_whichever_way_short_memory_takes(
 
 def test_a_text_that_another_pass_shows_again_is_not_kept_again(small: Any) -> None:
     one, two, three = (Text((number, 9), (f"s{number}",), (1,)) for number in range(3))
-    found = Kept(small.model, {"s0": (1,), "s1": (1,), "s2": (1,)})
+    found = StreamRecorder(small.model, {"s0": (1,), "s1": (1,), "s2": (1,)})
     for texts in ((one, two), (two, three), (two,)):
         found.take(
             Pass(texts, {"resid_post.0": torch.tensor([[float(text.ids[0])] for text in texts])})

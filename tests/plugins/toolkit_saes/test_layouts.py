@@ -683,9 +683,7 @@ def test_a_layer_that_the_cache_lacks_offline(cache: Path) -> None:
         _llama_scope.load, LlamaScope(release="org/Lab-LXR-4x", layers=3), SilentReporter()
     )
     assert (
-        said == "saes.with.layers: org/Lab-LXR-4x has no SAE for layer 3; it has "
-        "1-2. "
-        "Layers "
+        said == "saes.with.layers: org/Lab-LXR-4x has no SAE for layer 3; it has 1-2. Layers "
         "count from 0."
     )
 

@@ -22,7 +22,7 @@ from toolkit.saes import Sae, space_id
 from toolkit.streams import Budget
 from toolkit_saes.extract import groups as _groups
 from toolkit_saes.extract.costs import Prices, cheapest
-from toolkit_saes.extract.groups import Encoding
+from toolkit_saes.extract.groups import BatchEncoder
 from toolkit_saes.extract.stage import Extract, extract
 
 
@@ -313,7 +313,7 @@ def test_another_pass_is_priced_by_device_and_by_the_blocks_that_are_used(
         for layer in range(0, 16)
     ]
     texts: Any = [SimpleNamespace(ids=range(400), positions=range(400))] * 1000
-    prices = Encoding(model, saes, Budget(tokens=8192), together=8)._prices(texts)
+    prices = BatchEncoder(model, saes, Budget(tokens=8192), together=8)._prices(texts)
     assert prices.flops == 2 * 7e9 * 16 / 32 * 400_000
     assert cheapest(prices) == way
 

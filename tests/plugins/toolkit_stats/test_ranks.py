@@ -140,7 +140,9 @@ def test_kruskal_is_scipys_and_its_eta2_that_of_ranks(dense: np.ndarray) -> None
     h, p = ranks.kruskal(of_dense(dense), groups)
     theirs = stats.kruskal(*(dense[groups == one][:, spread] for one in range(3)), axis=0)
     np.testing.assert_allclose(h[spread], theirs.statistic, rtol=1e-8, atol=1e-8)
-    np.testing.assert_allclose(p[spread], theirs.pvalue, rtol=1e-8)
+    plain = (theirs.pvalue >= ranks.SMALL) | (dense[:, spread] != 0).all(axis=0)
+    np.testing.assert_allclose(p[spread][plain], theirs.pvalue[plain], rtol=1e-8)
+    assert (p[spread] >= theirs.pvalue * (1 - 1e-8)).all()
     assert (p[~spread] == 1).all()
     ranked = stats.rankdata(dense[:, spread], axis=0)
     between = sum(

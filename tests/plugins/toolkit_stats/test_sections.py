@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from toolkit import figures as draw
 from toolkit.parts import ReportSection
 from toolkit.tables import arrow_schema
 from toolkit.testing.contracts import check_part
@@ -24,7 +25,6 @@ from toolkit.testing.fakes import (
 from toolkit.work import Figure
 from toolkit_stats import toolkit_parts
 from toolkit_stats.compare.contrasts import read_contrasts, read_spaces
-from toolkit_stats.figures import draw
 
 OF_CONTRASTS = ("layer-profile", "volcano", "top-features")
 SECTIONS = {

@@ -222,6 +222,25 @@ def test_verdicts_that_differ_are_told_apart() -> None:
     assert _feature_rows._line_of(Labels(), line, written, set())["verdict"] == "stop: yes; bet: no"  # type: ignore[arg-type]
 
 
+def test_a_group_called_like_another_contrast_is_of_its_own_line() -> None:
+    """`cat vs dog` is a group here; a stage elsewhere compares cat with dog."""
+    line = {"space": "s1", "feature": 5, "stage": "groups", "group": "cat vs dog vs mouse"}
+    rows = [("d", "cat vs dog vs mouse", 1.0), ("mean", "cat vs dog", 0.25), ("mean", "mouse", 2.0)]
+    written = [
+        {**stat(5, name, group, number, None), "stage": "groups", "comparison": "c1"}
+        for name, group, number in rows
+    ]
+    written.append({**stat(5, "mean", "mouse", 9.0, None), "stage": "groups", "comparison": "c2"})
+
+    class Labels:
+        def label(self, space: str, index: int) -> str:
+            return f"{space}:{index}"
+
+    compared = {"cat vs dog", "cat vs dog vs mouse"}
+    cells = _feature_rows._line_of(Labels(), line, written, compared)  # type: ignore[arg-type]
+    assert (cells["d"], cells["mean[cat vs dog]"], cells["mean[mouse]"]) == (1.0, 0.25, 2.0)
+
+
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, bool]]:
     """What queries read: table, rows, and whether their texts too."""

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 
 STYLE = (
     "<style>.stats{display:block;width:100%}.stats "
-    "text{font-size:12px;fill:var(--faint);paint-order:stroke;stroke:var(--bg);stroke-width:3px;stroke-linejoin:round}.stats "
+    "text{font-size:12px;fill:var(--faint);paint-order:stroke;stroke:var(--bg);stroke-width:3px;"
+    "stroke-linejoin:round}.stats "
     "text.strong{fill:var(--fg);font-weight:600}.stats .grid{stroke:var(--line)}.stats "
     ".axis{stroke:var(--faint)}.stats .dash{stroke:var(--faint);stroke-dasharray:4 4}.stats "
     ".lead{stroke:var(--faint);stroke-width:.75}.stats .more{fill:var(--computed)}.stats "
@@ -18,7 +19,8 @@ STYLE = (
     ".rest{fill:var(--faint);fill-opacity:.35}.stats-key{display:flex;flex-wrap:wrap;gap:.25rem "
     "1.25rem;margin:.25rem 0 .75rem;font-size:.875rem}.stats-key "
     "span{white-space:nowrap}.stats-key "
-    "i{display:inline-block;width:.7rem;height:.7rem;border-radius:50%;margin-right:.45rem;print-color-adjust:exact}</style>"
+    "i{display:inline-block;width:.7rem;height:.7rem;border-radius:50%;margin-right:.45rem;"
+    "print-color-adjust:exact}</style>"
 )
 
 
@@ -30,10 +32,8 @@ def svg(width: float, height: float, body: Iterable[str]) -> str:
         "".join(body),
         f"min-width:min(40rem,{0.77 * width:g}px);max-width:{1.4 * width:g}px",
     )
-    return (
-        f'{STYLE}<svg class="stats" style="{limits}" viewBox="0 0 {width:g} {height:g}" aria-hidden="true" focusable="false">{drawn}'
-        f"</svg>"
-    )
+    box = f'viewBox="0 0 {width:g} {height:g}" aria-hidden="true" focusable="false"'
+    return f'{STYLE}<svg class="stats" style="{limits}" {box}>{drawn}</svg>'
 
 
 def text(
@@ -42,7 +42,8 @@ def text(
     """Words at a place; `anchor` says which end of them."""
     turned = f' transform="rotate({turn:g} {x:.1f} {y:.1f})"' if turn else ""
     named = f' class="{kind}"' if kind else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{named}{turned}>{escaped(words)}</text>'
+    at = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
+    return f"<text {at}{named}{turned}>{escaped(words)}</text>"
 
 
 def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
@@ -99,7 +100,7 @@ def decimals(*values: float) -> int:
 
 
 def fixed(value: float, places: int) -> str:
-    """A number with so many decimals; what would need more than six is written as a power of ten."""
+    """A number with so many decimals; past six of them it is written as a power of ten."""
     rounded = round(value, places) or 0.0  # no minus before a zero
     written = f"{rounded:,.{places}f}" if places <= 6 else f"{rounded:.2e}".replace("e-0", "e-")
     return written.replace("-", "\N{MINUS SIGN}")
@@ -115,7 +116,8 @@ def table(
     body = "".join(_row(cells, len(cells) - words) for cells in rows)
     named = escaped(caption)
     return (
-        f'<p class="caption">{named}</p><div class="scroll" role="region" tabindex="0" aria-label="{named}">'
+        f'<p class="caption">{named}</p>'
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{named}">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 

@@ -8,8 +8,8 @@ import re
 
 import pytest
 
+from toolkit import figures as draw
 from toolkit_stats.baselines import section as baselines
-from toolkit_stats.figures import draw
 from toolkit_stats.pathway import section as pathway
 
 MINUS = "\N{MINUS SIGN}"
@@ -59,7 +59,8 @@ def test_a_caption_stands_outside_of_what_scrolls_and_words_may_wrap() -> None:
     made = draw.table("What it is", ("a", "b", "how"), [("1", "2", "many words")], words=True)
     assert made.startswith('<p class="caption">What it is</p><div class="scroll"')
     assert made.endswith(
-        '<th scope="row">1</th><td class="number">2</td><td class="words">many words</td></tr></tbody></table></div>'
+        '<th scope="row">1</th><td class="number">2</td><td class="words">many words</td>'
+        "</tr></tbody></table></div>"
     )
     assert draw.table("x", ("a", "b"), [("1", "2")]).count('class="number"') == 1
 

@@ -1,0 +1,332 @@
+"""Replies with kept keys: sequences join and leave at every token, equal prompts are read once, and
+a prompt that begins like another sequence takes over the keys of what they share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from toolkit.costs import ANSWERED
+from toolkit.edits import Edit, PassRows, choose
+from toolkit.sessions import Generated, ReplyBuilder, Request, Session, take_tokens
+
+from .attention import PLANNED
+from .decoder import Decoder
+from .sites import Sites
+from .slots import COLUMNS, InSlots, Marks, Slots
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from toolkit.models import Model
+
+PASS_TOKENS = ANSWERED
+"""Padded tokens of one pass over prompts."""
+WORTH_WAITING = 16
+"""A prompt waits for another one of the same pass if that saves at least so many tokens, and a
+quarter of what it would compute."""
+
+
+@dataclass
+class _Joining:
+    """Requests for the same prompt under the same edits: read once, by the first of them."""
+
+    requests: list[Request]
+    marks: Marks
+    source: int = 0
+    kept: int = 0
+    slot: int = 0
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        return self.requests[0].ids
+
+    @property
+    def fresh(self) -> int:
+        """Tokens that have to be computed."""
+        return len(self.ids) - self.kept
+
+
+class SlotSession(Session):
+    """A session on a decoder's own attention. The memory of keys is slots x columns, at most
+    `budget` tokens unless a single sequence is longer.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        decoder: Decoder,
+        unembed: Callable[[Tensor], Tensor],
+        budget: int | None = None,
+    ) -> None:
+        super().__init__(model, budget)
+        self._decoder, self._unembed = decoder, unembed
+        self._slots = Slots(decoder)
+        self._live: list[ReplyBuilder] = []
+
+    def run(self) -> Iterator[Generated]:
+        """Replies as they end."""
+        while self._waiting or self._live:
+            with torch.inference_mode():
+                joined = self._join()
+                if len(self._live) > joined:
+                    self._step(len(self._live) - joined)
+                ended = self._ended()
+            yield from ended
+
+    # --- joining ---
+
+    def _join(self) -> int:
+        """Let waiting requests join as far as the budget goes; gives how many did. Those whose
+        prompts share much with one that joins now wait for its keys.
+        """
+        joining: list[_Joining] = []
+        waiting: list[Request] = []
+        taken, tokens = len(self._live), 0
+        columns = self._slots.columns if self._live else 0
+        while self._waiting:
+            request = self._waiting[0]
+            columns_then = max(columns, _room(request))
+            if taken and (taken + 1) * columns_then > self.budget:
+                break
+            self._waiting.popleft()
+            twin = self._twin(joining, request)
+            if twin is not None:
+                twin.requests.append(request)
+                taken, columns = taken + 1, columns_then
+                continue
+            new = self._new(request)
+            if tokens + new.fresh > PASS_TOKENS and joining:
+                waiting.append(request)
+                break
+            if self._waits(new, joining):
+                waiting.append(request)
+                continue
+            joining.append(new)
+            taken, columns, tokens = taken + 1, columns_then, tokens + new.fresh
+        self._waiting.extendleft(reversed(waiting))
+        if joining:
+            self._read(joining, taken, columns)
+        return sum(len(new.requests) for new in joining)
+
+    def _twin(self, joining: Sequence[_Joining], request: Request) -> _Joining | None:
+        marks = Marks(request.edits, request.row)
+        return next(
+            (new for new in joining if new.ids == request.ids and new.marks.is_same(marks)), None
+        )
+
+    def _new(self, request: Request) -> _Joining:
+        marks = Marks(request.edits, request.row)
+        source, kept = self._slots.best_source(request.ids, marks)
+        return _Joining([request], marks, source, kept)
+
+    def _waits(self, new: _Joining, joining: Sequence[_Joining]) -> bool:
+        worth = max(WORTH_WAITING, new.fresh // 4)
+        return any(
+            new.marks.shared(other.marks, _common(new.ids, other.ids)) - new.kept >= worth
+            for other in joining
+        )
+
+    def _read(self, joining: list[_Joining], taken: int, columns: int) -> None:
+        """Make room, read the prompts in passes of similar lengths, and let all requests join."""
+        self._make_room(taken, columns)
+        for new in joining:  # what was there may have lost its room
+            new.source, new.kept = self._slots.best_source(new.ids, new.marks)
+            new.slot = self._slots.join(new.source, new.kept, new.ids, new.marks)
+            self.counts.computed_tokens += new.fresh
+            self._live.append(ReplyBuilder(self.model, new.requests[0]))
+        states = torch.empty(
+            (len(joining), self._decoder.width),
+            dtype=self._decoder.dtype,
+            device=self._decoder.device,
+        )
+        order = sorted(range(len(joining)), key=lambda at: joining[at].fresh)
+        for rows in _packed(order, [new.fresh for new in joining]):
+            states[rows] = self._read_together([joining[at] for at in rows])
+        self._join_twins(joining, states)
+
+    def _make_room(self, taken: int, columns: int) -> None:
+        """Slots for all live sequences, and for ended ones as far as the budget goes."""
+        there = len(self._slots.marks)
+        wanted = there if taken <= there else max(taken, there + there // 2)
+        room = max(taken, min(self.budget // columns, wanted))
+        self._slots.reserve(room, columns)
+        self.counts.most_kept = max(self.counts.most_kept, room * columns)
+
+    def _read_together(self, joining: Sequence[_Joining]) -> Tensor:
+        """Last-token states of some prompts, whose first tokens have their keys already."""
+        longest = max(new.fresh for new in joining)
+        device = self._decoder.device
+        tokens = [[*new.ids[new.kept :], *[0] * (longest - new.fresh)] for new in joining]
+        starts = torch.tensor([new.kept for new in joining])
+        fresh = torch.tensor([new.fresh for new in joining])
+        steps = torch.arange(longest)
+        is_token = steps < fresh[:, None]
+        positions = torch.where(is_token, starts[:, None] + steps, starts[:, None])
+        self.counts.passes += 1
+        self.counts.padded_tokens += int((~is_token).sum())
+        rows = PassRows(
+            starts.tolist(),
+            [len(new.ids) for new in joining],
+            [new.marks.row for new in joining],
+            [new.requests[0].id for new in joining],
+            [len(new.ids) for new in joining],
+        )
+        slots = torch.tensor([new.slot for new in joining])
+        stream = self._pass(
+            torch.tensor(tokens, device=device),
+            positions,
+            is_token,
+            rows,
+            [new.marks.edits for new in joining],
+            slots,
+        )
+        for new in joining:
+            self._slots.lengths[new.slot] = len(new.ids)
+            _count_kept(new.requests[0], new.kept)
+        return stream[torch.arange(len(joining), device=device), (fresh - 1).to(device)]
+
+    def _join_twins(self, joining: Sequence[_Joining], states: Tensor) -> None:
+        """Requests for a prompt that was just read: its keys, its logits, draws of their own."""
+        replies = self._live[len(self._live) - len(joining) :]
+        which = list(range(len(joining)))
+        for at, new in enumerate(joining):
+            for request in new.requests[1:]:
+                slot = self._slots.join(new.slot, len(new.ids), new.ids, new.marks)
+                self._slots.lengths[slot] = len(new.ids)
+                _count_kept(request, len(new.ids))
+                reply = ReplyBuilder(self.model, request)
+                self._live.append(reply)
+                replies.append(reply)
+                which.append(at)
+        logits = self._unembed(states)[torch.tensor(which, device=states.device)]
+        self._take(replies, logits)
+
+    # --- going on ---
+
+    def _step(self, count: int) -> None:
+        """One more token for the first `count` live sequences."""
+        replies = self._live[:count]
+        positions = [len(reply.request.ids) + len(reply.ids) - 1 for reply in replies]
+        tokens = [reply.ids[-1] for reply in replies]
+        for slot, (position, token) in enumerate(zip(positions, tokens, strict=True)):
+            self._slots.tokens[slot, position] = token
+        rows = PassRows(
+            positions,
+            [position + 1 for position in positions],
+            [reply.request.row for reply in replies],
+            [reply.request.id for reply in replies],
+            [len(reply.request.ids) for reply in replies],
+        )
+        device = self._decoder.device
+        stream = self._pass(
+            torch.tensor(tokens, device=device)[:, None],
+            torch.tensor(positions)[:, None],
+            torch.ones((count, 1), dtype=torch.bool),
+            rows,
+            [reply.request.edits for reply in replies],
+            None,
+        )
+        self._slots.lengths[:count] = [position + 1 for position in positions]
+        self.counts.passes += 1
+        self._take(replies, self._unembed(stream[:, 0]))
+
+    def _take(self, replies: Sequence[ReplyBuilder], logits: Tensor) -> None:
+        self.counts.close_calls += take_tokens(self.model, replies, logits)
+        self.counts.generated_tokens += len(replies)
+
+    def _ended(self) -> list[Generated]:
+        """Replies that are complete leave their slots."""
+        ended: list[ReplyBuilder] = []
+        for slot in reversed(range(len(self._live))):
+            if self._live[slot].finish:
+                last = self._slots.leave(slot)
+                ended.append(self._live[slot])
+                self._live[slot] = self._live[last]
+                self._live.pop()
+        return [reply.generated() for reply in reversed(ended)]
+
+    def _pass(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        is_token: Tensor,
+        rows: PassRows,
+        edits: Sequence[Sequence[Edit]],
+        slots: Tensor | None,
+    ) -> Tensor:
+        """New tokens through all blocks, each row under its own edits."""
+        decoder = self._decoder
+        plan = InSlots(decoder.windows, self._slots, slots, positions, is_token)
+        positions = positions.to(decoder.device)
+        distinct, shares = _shared_edits(edits)
+        sites = Sites(decoder, (), distinct, rows, shares)
+        inputs = decoder.inputs(positions)
+        stream = decoder.embed(tokens, positions)
+        with decoder.attention_by(PLANNED):
+            for layer in range(decoder.layers):
+                stream = sites.before(layer, stream)
+                with sites.inside(layer, stream):
+                    stream = decoder.run_block(layer, stream, inputs, plan=plan)
+                stream = sites.after(layer, stream)
+        return stream.to(decoder.device)
+
+
+def _room(request: Request) -> int:
+    """Columns that a request may fill."""
+    tokens = len(request.ids) + request.max_tokens
+    return -(-tokens // COLUMNS) * COLUMNS
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many first tokens are the same; the last of a sequence is always computed."""
+    count = 0
+    for left, right in zip(one[:-1], other, strict=False):
+        if left != right:
+            break
+        count += 1
+    return count
+
+
+def _packed(order: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Rows in order of their lengths, so many at a time that little is padding."""
+    rows: list[int] = []
+    for at in order:
+        longest = lengths[at]
+        tokens = sum(lengths[row] for row in rows) + longest
+        padded = longest * (len(rows) + 1)
+        if rows and (padded > PASS_TOKENS or padded > 1.5 * tokens):
+            yield rows
+            rows = []
+        rows.append(at)
+    if rows:
+        yield rows
+
+
+def _shared_edits(edits: Sequence[Sequence[Edit]]) -> tuple[list[Edit], dict[int, list[int]]]:
+    """Each edit once, and the rows that have it."""
+    distinct: list[Edit] = []
+    number: dict[int, int] = {}
+    shares: dict[int, list[int]] = {}
+    for row, own in enumerate(edits):
+        for edit in own:
+            if id(edit) not in number:
+                number[id(edit)] = len(distinct)
+                distinct.append(edit)
+            shares.setdefault(number[id(edit)], []).append(row)
+    return distinct, shares
+
+
+def _count_kept(request: Request, kept: int) -> None:
+    """Edits that keys already contain are counted as if they had been made anew."""
+    if not kept or not request.edits:
+        return
+    rows = PassRows([0], [kept], [request.row], [request.id], [len(request.ids)])
+    for edit in request.edits:
+        columns = choose(edit, rows).columns.tolist()
+        count = len(columns)
+        edit.tally.record([request.id] * count, columns, [len(request.ids)] * count)

@@ -1,0 +1,117 @@
+"""What the comparisons of a run found, in a sentence each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from toolkit.comparisons import rows_of
+from toolkit.figures import signed, small
+from toolkit.work import Finding, Inputs
+
+if TYPE_CHECKING:
+    from toolkit_stats.compare.contrasts import Found
+
+FIRST_RANK = 20
+
+
+def comparison_findings(inputs: Inputs) -> Iterator[Finding]:
+    """How many features differ of how many tested, and the strongest, for each comparison.
+
+    What chose features is left out where another comparison confirms them.
+    """
+    from toolkit_stats.compare.contrasts import read_contrasts
+
+    found = list(read_contrasts(inputs))
+    confirmed = {one.group for one in found if one.comparison.half == "confirm"}
+    shown = [one for one in found if one.comparison.half != "select" or one.group not in confirmed]
+    for number, contrast in enumerate(shown):
+        if len(contrast.ranking()):
+            yield _finding(inputs, contrast, FIRST_RANK + number)
+
+
+def _finding(inputs: Inputs, found: Found, rank: int) -> Finding:
+    comparison = found.comparison
+    strongest = _strongest(found)
+    interval = _interval(inputs, found, strongest)
+    effect = f"{found.symbol} {signed(float(found.d[strongest]))}"
+    if interval:
+        effect += f" [{signed(interval[0])}, {signed(interval[1])}]"
+    count, tested = int(found.significant.sum()), sum(comparison.tested.values())
+    counts = " and ".join(f"{group.clusters:,}" for group in comparison.groups)
+    clusters = f"{counts} clusters"
+    where = found.group
+    if comparison.half != "all":
+        where += f", half {comparison.half}"
+    numbers = f"{effect}, q {small(float(found.q[strongest]))}, {clusters}"
+    if count:
+        verb = "differs" if count == 1 else "differ"
+        head = f"{count:,} of {tested:,} features {verb} in {where}"
+        named = f"the strongest is {found.address(strongest)}"
+    else:
+        head = f"None of {tested:,} features differs in {where}"
+        named = f"the smallest q is that of {found.address(strongest)}"
+    how = f"{comparison.test}, {comparison.correction}, alpha {comparison.alpha:g}"
+    return Finding(
+        sentence=f"{head} ({how}); {named}: {numbers}.",
+        number=float(found.d[strongest]),
+        interval=interval,
+        n=sum(group.clusters for group in comparison.groups),
+        baseline=baseline_of(inputs, found.group),
+        rank=rank,
+    )
+
+
+def _strongest(found: Found) -> int:
+    """The significant feature with the largest effect; without one, that with the smallest q."""
+    import numpy as np
+
+    ranking = found.ranking()
+    significant = ranking[found.significant[ranking]]
+    if not len(significant):
+        return int(ranking[0])
+    return int(significant[np.argmax(np.abs(found.d[significant]))])
+
+
+def _interval(inputs: Inputs, found: Found, at: int) -> tuple[float, float] | None:
+    import pyarrow.compute as pc
+
+    rows = rows_of(inputs.read("features"), found.comparison)
+    rows = rows.filter(pc.equal(rows["feature"], int(found.feature[at])))
+    space = found.spaces[found.space[at]].id
+    number = {row["stat"]: row["number"] for row in rows.to_pylist() if row["space"] == space}
+    low, high = (number.get(f"{found.effect}_{end}") for end in ("low", "high"))
+    return None if low is None or high is None else (low, high)
+
+
+def baseline_of(inputs: Inputs, contrast: str) -> str:
+    """What metadata alone reach on the same groups, and the best feature; empty where no stage
+    asked.
+    """
+    if "baselines" not in inputs.tables():
+        return ""
+    rows = [
+        row
+        for row in inputs.read("baselines").to_pylist()
+        if row["contrast"] == contrast and row["metric"] == "auroc" and row["value"] is not None
+    ]
+    metadata = _best([row for row in rows if row["kind"] == "metadata"])
+    probe = _best([row for row in rows if row["kind"] == "linear probe"])
+    feature = _best([row for row in rows if row["kind"] == "best feature"])
+    parts = []
+    if metadata:
+        parts.append(f"{metadata['name']} alone reaches AUROC {_area(metadata):.3f}")
+    if probe:
+        parts.append(f"a linear probe {_area(probe):.3f}")
+    if feature and parts:
+        parts.append(f"the best feature {_area(feature):.3f}")
+    return "; ".join(parts)
+
+
+def _best(rows: Sequence[Any]) -> Any:
+    return max(rows, key=_area, default=None)
+
+
+def _area(row: Any) -> float:
+    """An AUROC below a half tells groups apart as well, the other way round."""
+    return max(float(row["value"]), 1.0 - float(row["value"]))
