@@ -188,6 +188,6 @@ def _check_gpus(name: str, requested: Sequence[Gpu], seen: Sequence[Gpu]) -> Non
         ", ".join(gpu.describe() for gpu in gpus) or "no GPU" for gpus in (requested, seen)
     )
     raise BadInput(
-        f"{name} was to get {expected} and sees {actual}. Nothing was run there. Look at the driver "
-        "and at what the executor passes on (nvidia-smi -L on both sides)."
+        f"{name} was to get {expected} and sees {actual}. Nothing was run there. Look at the "
+        "driver and at what the executor passes on (nvidia-smi -L on both sides)."
     )
