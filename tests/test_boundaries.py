@@ -22,6 +22,7 @@ PUBLIC = {"toolkit"} | {
         "executors",
         "families",
         "files",
+        "archives",
         "comparisons",
         "figures",
         "halves",
@@ -189,7 +190,7 @@ def test_no_package_marker_directly_in_the_folders() -> None:
     ] == []
 
 
-FLOW = ("_spec", "_plugins", "_plan", "_run", "_report", "_images", "_flow", "_cli")
+FLOW = ("_spec", "_plugins", "_plan", "_run", "_report", "_images", "_flow", "_experiment", "_cli")
 """The folders of the host in the order of the flow: each imports only those before it."""
 
 

@@ -31,6 +31,7 @@ TOP_LEVEL = {
     "toolkit_hf",
     "toolkit_lab",
     "toolkit_local",
+    "toolkit_measure",
     "toolkit_patch",
     "toolkit_play",
     "toolkit_saes",

@@ -401,6 +401,7 @@ _ALL = (
         low="float64?",
         high="float64?",
         p="float64?",
+        q="float64?",
         n="uint32",
         text="string?",
     ),

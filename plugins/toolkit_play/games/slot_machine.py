@@ -278,7 +278,7 @@ def _condition(rules: SlotMachine, mode: Mode, first: FirstResult, mask: int) ->
     components = components_of(mask)
     forced = "" if first == "none" else f"-{first}"
     capped = "" if rules.cap is None else f"-cap{rules.cap}"
-    groups: dict[str, str] = {"mode": mode}
+    groups: dict[str, str] = {"layout": f"{rules.layout}{capped}", "mode": mode}
     if len(rules.first_results) > 1:
         groups["first"] = first
     switches = {key: key in components for key in COMPONENTS}

@@ -406,7 +406,7 @@ def test_what_a_game_keeps_of_its_condition() -> None:
     assert json.loads(rows(played, "games")[0]["meta"]) == {
         "environment": "slot_machine",
         "event": "bankruptcy",
-        "groups": {"mode": "fixed"},
+        "groups": {"layout": "corrected", "mode": "fixed"},
         "label": "fixed W",
         "parser": "strict 1",
         "switches": {"G": False, "H": False, "M": False, "P": False, "W": True},
@@ -696,6 +696,7 @@ def test_the_facts_of_a_decision(tables: dict[str, pa.Table]) -> None:
                 assert said == {
                     "outcome": game["outcome"],
                     "condition": game["condition"],
+                    "layout": "restart",
                     "mode": "fixed" if "fixed" in game["condition"] else "variable",
                     **{"G": on, "M": on, "H": 0.0, "W": 0.0, "P": 0.0},
                     "balance": row["balance_before"],

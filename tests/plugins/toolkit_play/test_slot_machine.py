@@ -375,7 +375,7 @@ def test_conditions_have_a_bitmask_for_an_id_and_a_label_for_people() -> None:
     assert condition.label == "variable MP"
     assert condition.settings == {"components": "MP", "mode": "variable", "first": "none"}
     assert condition.switches == {"G": False, "M": True, "H": False, "W": False, "P": True}
-    assert condition.groups == {"mode": "variable"}
+    assert condition.groups == {"layout": "restart", "mode": "variable"}
 
 
 def test_named_components_are_canonical_and_keep_their_order() -> None:

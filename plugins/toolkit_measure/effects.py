@@ -1,0 +1,179 @@
+"""What the switches of a condition do: each by itself, in pairs, and their number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterator, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from .intervals import Numbers, pearson, wilson
+from .logistic import FEWEST_CLUSTERS, benjamini_hochberg, fit
+from .played import PlayedGame
+from .rows import row
+
+
+def effects(games: Sequence[PlayedGame]) -> Iterator[dict[str, Any]]:
+    """Rows of the effects on the event, on leaving, and of the number of switches that are on."""
+    switches = _varied(games)
+    if not switches:
+        return
+    event = np.array([float(game.outcome == game.event) for game in games])
+    clusters, said = _clusters(games)
+    name = games[0].event or "event"
+    yield from _singly(games, switches, event, clusters, f"odds:{name}", said)
+    yield from _in_pairs(games, switches, event, clusters, f"odds_pair:{name}", said)
+    yield from _leaving(games, switches)
+    yield from _complexity(games, switches, event, clusters, said)
+
+
+def _varied(games: Sequence[PlayedGame]) -> list[str]:
+    """The switches that are on in some games and off in others."""
+    names = sorted({name for game in games for name in game.switches})
+    return [name for name in names if len({game.switches.get(name, False) for game in games}) > 1]
+
+
+def _clusters(games: Sequence[PlayedGame]) -> tuple[list[Hashable], str]:
+    """Games of one repetition share their luck. With too few repetitions each game stands alone."""
+    repetitions: list[Hashable] = [game.repetition for game in games]
+    if len(set(repetitions)) >= FEWEST_CLUSTERS:
+        return repetitions, "clusters are repetitions"
+    few = f"only {len(set(repetitions))} repetitions: each game is its own cluster"
+    return [game.name for game in games], few
+
+
+def _design(games: Sequence[PlayedGame], switches: Sequence[str]) -> Numbers:
+    """A one, the switches, and all but the first group as columns."""
+    columns = [np.ones(len(games))]
+    columns += [
+        np.array([float(game.switches.get(name, False)) for game in games]) for name in switches
+    ]
+    columns += _group_columns(games)
+    return np.column_stack(columns)
+
+
+def _group_columns(games: Sequence[PlayedGame]) -> list[Numbers]:
+    groups = [game.group for game in games]
+    return [
+        np.array([float(group == level) for group in groups]) for level in sorted(set(groups))[1:]
+    ]
+
+
+def _singly(
+    games: Sequence[PlayedGame],
+    switches: Sequence[str],
+    outcome: Numbers,
+    clusters: Sequence[Hashable],
+    measure: str,
+    said: str,
+) -> Iterator[dict[str, Any]]:
+    found = fit(_design(games, switches), outcome, clusters)
+    if isinstance(found, str):
+        for name in switches:
+            yield row(measure, name, "all", None, n=len(games), text=found)
+        return
+    kept = found[1 : 1 + len(switches)]
+    corrected = benjamini_hochberg([coefficient.p for coefficient in kept])
+    for name, coefficient, q in zip(switches, kept, corrected, strict=True):
+        yield row(
+            measure,
+            name,
+            "all",
+            coefficient.value,
+            coefficient.low,
+            coefficient.high,
+            p=coefficient.p,
+            q=q,
+            n=len(games),
+            text=said,
+        )
+
+
+def _in_pairs(
+    games: Sequence[PlayedGame],
+    switches: Sequence[str],
+    outcome: Numbers,
+    clusters: Sequence[Hashable],
+    measure: str,
+    said: str,
+) -> Iterator[dict[str, Any]]:
+    """What two switches do together beyond the sum of both, one pair at a time."""
+    base = _design(games, switches)
+    pairs = list(combinations(range(len(switches)), 2))
+    fits = [
+        fit(np.column_stack([base, base[:, 1 + a] * base[:, 1 + b]]), outcome, clusters)
+        for a, b in pairs
+    ]
+    p = [math.nan if isinstance(found, str) else found[-1].p for found in fits]
+    corrected = benjamini_hochberg(p)
+    for (a, b), found, q in zip(pairs, fits, corrected, strict=True):
+        subject = f"{switches[a]} x {switches[b]}"
+        if isinstance(found, str):
+            yield row(measure, subject, "all", None, n=len(games), text=found)
+        else:
+            last = found[-1]
+            yield row(
+                measure,
+                subject,
+                "all",
+                last.value,
+                last.low,
+                last.high,
+                p=last.p,
+                q=q,
+                n=len(games),
+                text=said,
+            )
+
+
+def _leaving(games: Sequence[PlayedGame], switches: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """What the switches do to a single decision: whether it stakes nothing. Clusters are games."""
+    decided = [(game, float(decision.bet is None)) for game in games for decision in game.decisions]
+    if not decided:
+        return
+    per_decision = [game for game, _ in decided]
+    outcome = np.array([left for _, left in decided])
+    clusters = [game.name for game in per_decision]
+    said = f"{len(decided)} decisions; clusters are games"
+    for made in _singly(per_decision, switches, outcome, clusters, "odds:leaving", said):
+        yield {**made, "n": len(games)}
+
+
+def _complexity(
+    games: Sequence[PlayedGame],
+    switches: Sequence[str],
+    event: Numbers,
+    clusters: Sequence[Hashable],
+    said: str,
+) -> Iterator[dict[str, Any]]:
+    """The rate of the event by how many switches are on, its trend, and the correlation."""
+    levels = np.array([sum(game.switches.get(name, False) for name in switches) for game in games])
+    rates = []
+    for level in sorted(set(levels.tolist())):
+        chosen = event[levels == level]
+        count, total = int(chosen.sum()), len(chosen)
+        low, high = wilson(count, total)
+        rates.append((level, count / total))
+        yield row("complexity", str(level), "all", count / total, low, high, n=total)
+    columns = [np.ones(len(games)), levels.astype(np.float64), *_group_columns(games)]
+    found = fit(np.column_stack(columns), event, clusters)
+    if isinstance(found, str):
+        yield row("complexity_trend", "log odds a switch", "all", None, n=len(games), text=found)
+    else:
+        slope = found[1]
+        yield row(
+            "complexity_trend",
+            "log odds a switch",
+            "all",
+            slope.value,
+            slope.low,
+            slope.high,
+            p=slope.p,
+            n=len(games),
+            text=said,
+        )
+    r = pearson([float(level) for level, _ in rates], [rate for _, rate in rates])
+    if r is not None:
+        yield row("complexity_trend", "r over levels", "all", r, n=len(rates))

@@ -1,0 +1,73 @@
+"""Intervals of rates and means: Wilson's for a share of games, the bootstrap over games for the
+rest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Numbers = NDArray[np.float64]
+Z = 1.959963984540054
+RESAMPLES = 1000
+_CHUNK = 100
+
+
+def wilson(count: int, total: int) -> tuple[float, float]:
+    """The 95 % interval of a share, by Wilson's score."""
+    if total == 0:
+        return 0.0, 1.0
+    share = count / total
+    scale = 1 + Z**2 / total
+    centre = (share + Z**2 / (2 * total)) / scale
+    half = Z / scale * math.sqrt(share * (1 - share) / total + Z**2 / (4 * total**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def bootstrap_means(values: Numbers, rng: np.random.Generator) -> tuple[Numbers, Numbers]:
+    """The 95 % percentile intervals of the means of columns, missing numbers left out; rows are
+    games.
+    """
+    present = np.isfinite(values)
+    return bootstrap_ratios(np.where(present, values, 0.0), present.astype(np.float64), rng)
+
+
+def bootstrap_ratios(
+    above: Numbers, below: Numbers, rng: np.random.Generator
+) -> tuple[Numbers, Numbers]:
+    """The 95 % percentile intervals of sum(above) / sum(below) by column; rows are games."""
+    games, columns = above.shape
+    drawn = np.full((RESAMPLES, columns), np.nan)
+    chances = np.full(games, 1 / games)
+    for start in range(0, RESAMPLES, _CHUNK):
+        weights = rng.multinomial(games, chances, size=_CHUNK).astype(np.float64)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            drawn[start : start + _CHUNK] = (weights @ above) / (weights @ below)
+    return _percentiles(drawn)
+
+
+def _percentiles(drawn: Numbers) -> tuple[Numbers, Numbers]:
+    """Of each column, without resamples that had nothing to divide by."""
+    low, high = np.full(drawn.shape[1], np.nan), np.full(drawn.shape[1], np.nan)
+    for column in range(drawn.shape[1]):
+        kept = drawn[:, column][np.isfinite(drawn[:, column])]
+        if len(kept) >= RESAMPLES / 2:
+            low[column], high[column] = np.percentile(kept, [2.5, 97.5])
+    return low, high
+
+
+def pearson(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """The correlation of two lists; None where one does not vary or they are too short."""
+    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if len(a) < 3 or a.std() == 0 or b.std() == 0:
+        return None
+    return float(((a - a.mean()) * (b - b.mean())).mean() / (a.std() * b.std()))
+
+
+def or_none(value: Any) -> float | None:
+    """A number for a table: None where there is none."""
+    return float(value) if value is not None and math.isfinite(value) else None

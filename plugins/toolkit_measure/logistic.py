@@ -1,0 +1,102 @@
+"""Logistic regression with errors that are robust to clusters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .intervals import Numbers, Z
+
+FEWEST_CLUSTERS = 10
+"""With fewer clusters a sandwich estimate is not to be trusted."""
+_STEPS, _CLOSE, _SEPARATED = 60, 1e-10, 15.0
+
+
+@dataclass(frozen=True)
+class Coefficient:
+    """A log odds ratio with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+def fit(design: Numbers, outcome: Numbers, clusters: Sequence[Hashable]) -> list[Coefficient] | str:
+    """One coefficient a column of the design (which has its own column of ones), or in words why
+    there is none.
+    """
+    if outcome.min() == outcome.max():
+        return "the outcome is the same in every game"
+    if np.linalg.matrix_rank(design) < design.shape[1]:
+        return "two causes always go together here"
+    beta = _newton(design, outcome)
+    if beta is None or np.abs(beta).max() > _SEPARATED:
+        return "a cause decides the outcome alone here, so that its odds have no bound"
+    errors = _errors(design, outcome, beta, clusters)
+    return [_coefficient(value, error) for value, error in zip(beta, errors, strict=True)]
+
+
+def _newton(design: Numbers, outcome: Numbers) -> Numbers | None:
+    beta = np.zeros(design.shape[1])
+    for _ in range(_STEPS):
+        chance = _chance(design @ beta)
+        weight = chance * (1 - chance)
+        hessian = design.T @ (design * weight[:, None])
+        try:
+            step = np.linalg.solve(hessian, design.T @ (outcome - chance))
+        except np.linalg.LinAlgError:
+            return None
+        beta = beta + step
+        if np.abs(beta).max() > 2 * _SEPARATED:
+            return None
+        if np.abs(step).max() < _CLOSE:
+            return beta
+    return None
+
+
+def _errors(
+    design: Numbers, outcome: Numbers, beta: Numbers, clusters: Sequence[Hashable]
+) -> Numbers:
+    """Standard errors by the sandwich over clusters, with the usual small-sample factor."""
+    chance = _chance(design @ beta)
+    hessian = design.T @ (design * (chance * (1 - chance))[:, None])
+    scores = design * (outcome - chance)[:, None]
+    names = {name: number for number, name in enumerate(dict.fromkeys(clusters))}
+    sums = np.zeros((len(names), design.shape[1]))
+    np.add.at(sums, [names[name] for name in clusters], scores)
+    inverse = np.linalg.inv(hessian)
+    count = len(names)
+    factor = count / (count - 1) if count > 1 else math.nan
+    covariance = factor * inverse @ (sums.T @ sums) @ inverse
+    errors: Numbers = np.sqrt(np.maximum(np.diag(covariance), 0.0))
+    return errors
+
+
+def _chance(logit: Numbers) -> Numbers:
+    chance: Numbers = 1 / (1 + np.exp(-np.clip(logit, -500, 500)))
+    return chance
+
+
+def _coefficient(value: float, error: float) -> Coefficient:
+    if not error > 1e-9:
+        return Coefficient(value, math.nan, math.nan, math.nan)
+    p = math.erfc(abs(value) / error / math.sqrt(2))
+    return Coefficient(value, value - Z * error, value + Z * error, p)
+
+
+def benjamini_hochberg(p: Sequence[float]) -> list[float]:
+    """Corrected p-values; those that are missing stay missing and are not counted."""
+    given = np.asarray(p, dtype=np.float64)
+    kept = np.flatnonzero(np.isfinite(given))
+    q = np.full(len(given), np.nan)
+    order = kept[np.argsort(given[kept], kind="stable")]
+    lowest = 1.0
+    for rank in range(len(order), 0, -1):
+        place = order[rank - 1]
+        lowest = min(lowest, given[place] * len(order) / rank)
+        q[place] = lowest
+    return [float(value) for value in q]

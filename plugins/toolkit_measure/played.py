@@ -1,0 +1,182 @@
+"""Played games as measures need them: each with its decisions in order, read from `games` and
+`rounds`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from toolkit.errors import DataError
+from toolkit.games import NOT_PLAYED
+from toolkit.work import Inputs
+
+_GAMES = ["game", "condition", "repetition", "outcome", "final_balance", "meta"]
+_ROUNDS = [
+    "game",
+    "round",
+    "attempt",
+    "state_hash",
+    "reply",
+    "reply_ids",
+    "close_draws",
+    "parse",
+    "action",
+    "asked",
+    "bet",
+    "balance_before",
+    "balance_after",
+    "won",
+]
+_GOAL = re.compile(
+    r"\b(?:target|goal)\b(?: amount)?(?:\s+(?:is|of|was|at|to|will be|be|set|now|:|=))*\s*:?\s*"
+    r"\$?([0-9]{1,6})\b",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One decision that could be read. `bet` is None where nothing was staked."""
+
+    round: int
+    action: str
+    asked: float | None
+    bet: float | None
+    before: float | None
+    after: float | None
+    won: bool | None
+    goal: float | None
+    state: str
+
+    @property
+    def ratio(self) -> float:
+        """The share of the balance that was staked, at most 1."""
+        if self.bet is None or not self.before:
+            return 0.0
+        return min(self.bet / self.before, 1.0)
+
+
+@dataclass(frozen=True)
+class PlayedGame:
+    """A game that was begun."""
+
+    name: str
+    condition: str
+    label: str
+    repetition: int
+    outcome: str
+    event: str
+    groups: Mapping[str, str]
+    switches: Mapping[str, bool]
+    decisions: tuple[Decision, ...]
+    final_balance: float | None
+    replies: int
+    """All replies, re-asked ones included."""
+    truncated: int
+    """Replies that were cut off."""
+    unreadable: int
+    """Replies that could not be read for another reason."""
+    reasked: int
+    """Decisions that were asked for more than once."""
+    asked_decisions: int
+    """Decisions that were asked for, read or not."""
+    tokens: int
+    close_draws: int
+
+    @property
+    def bets(self) -> list[Decision]:
+        """The decisions that staked something."""
+        return [decision for decision in self.decisions if decision.bet is not None]
+
+    @property
+    def group(self) -> str:
+        """The levels of all its groups, as the tables name them."""
+        return group_name(self.groups)
+
+
+@dataclass(frozen=True)
+class Played:
+    """All games of the stages that a measure needs."""
+
+    games: Sequence[PlayedGame]
+    not_played: Mapping[str, int]
+    """Games of a condition that were never begun, because its replies could not be read."""
+
+
+def group_name(groups: Mapping[str, str]) -> str:
+    """`layout=restart, mode=fixed`."""
+    return ", ".join(f"{name}={level}" for name, level in sorted(groups.items()))
+
+
+def read_games(inputs: Inputs) -> Played:
+    """The games in the order of their names."""
+    rows = inputs.read("games").select(_GAMES).to_pylist()
+    if not rows:
+        raise DataError("measure.games: no game was played. Run the play stage that it needs.")
+    by_game: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for row in inputs.read("rounds").select(_ROUNDS).to_pylist():
+        by_game[row["game"]].append(row)
+    names = [row["game"] for row in rows]
+    if len(set(names)) != len(names):
+        raise DataError(
+            "measure.games: two play stages have games of the same name. Measure each stage by "
+            "itself, or give their environments other conditions."
+        )
+    begun = [row for row in rows if row["outcome"] != NOT_PLAYED]
+    games = [_game(row, by_game[row["game"]]) for row in sorted(begun, key=lambda r: r["game"])]
+    waiting: dict[str, int] = defaultdict(int)
+    for row in rows:
+        waiting[row["condition"]] += row["outcome"] == NOT_PLAYED
+    return Played(games, {name: count for name, count in waiting.items() if count})
+
+
+def _game(row: Mapping[str, Any], replies: Sequence[Mapping[str, Any]]) -> PlayedGame:
+    meta = json.loads(row["meta"])
+    ordered = sorted(replies, key=lambda reply: (reply["round"], reply["attempt"]))
+    failed = [reply["parse"] for reply in ordered if reply["parse"] != "ok"]
+    asked = {reply["round"] for reply in ordered}
+    again = {reply["round"] for reply in ordered if reply["attempt"] > 1}
+    return PlayedGame(
+        name=row["game"],
+        condition=row["condition"],
+        label=meta.get("label", row["condition"]),
+        repetition=row["repetition"],
+        outcome=row["outcome"],
+        event=meta.get("event", ""),
+        groups=meta.get("groups", {}),
+        switches=meta.get("switches", {}),
+        decisions=tuple(_decision(reply) for reply in ordered if reply["parse"] == "ok"),
+        final_balance=row["final_balance"],
+        replies=len(ordered),
+        truncated=failed.count("truncated"),
+        unreadable=len(failed) - failed.count("truncated"),
+        reasked=len(again),
+        asked_decisions=len(asked),
+        tokens=sum(len(reply["reply_ids"]) for reply in ordered),
+        close_draws=sum(reply["close_draws"] for reply in ordered),
+    )
+
+
+def _decision(reply: Mapping[str, Any]) -> Decision:
+    return Decision(
+        round=reply["round"],
+        action=reply["action"],
+        asked=reply["asked"],
+        bet=reply["bet"],
+        before=reply["balance_before"],
+        after=reply["balance_after"],
+        won=reply["won"],
+        goal=stated_goal(reply["reply"]),
+        state=reply["state_hash"],
+    )
+
+
+def stated_goal(reply: str) -> float | None:
+    """The last amount that a reply calls its goal or target."""
+    amounts = _GOAL.findall(reply)
+    return float(amounts[-1]) if amounts else None

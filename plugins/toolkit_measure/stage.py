@@ -1,0 +1,210 @@
+"""`measure.games`: what played games say, for all games, for each group and for each condition."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from toolkit.games import NOT_PLAYED
+from toolkit.parts import NoParams
+from toolkit.tables import arrow_schema
+from toolkit.work import Rows, Work
+
+from . import indices
+from .effects import effects
+from .intervals import Numbers, bootstrap_means, bootstrap_ratios, pearson, wilson
+from .played import Played, PlayedGame, read_games
+from .rows import row
+
+ALL = "all"
+SHOWN_ROUNDS = 30
+"""How far balances are followed."""
+
+
+class MeasureGames(NoParams):
+    """It has no params: what is measured follows from the conditions of the games."""
+
+
+def measure(work: Work) -> Rows:
+    """Rows of `measures`."""
+    import pyarrow as pa
+
+    played = read_games(work.inputs)
+    numbers = {game.name: indices.numbers_of(game) for game in played.games}
+    rows: list[dict[str, Any]] = []
+    scopes = _scopes(played)
+    for done, (scope, games) in enumerate(scopes.items()):
+        rows += _rates(scope, games, played, scopes)
+        rows += _replies(work, scope, games)
+        rows += _means(work, scope, games, numbers)
+        work.report.progress(done + 1, len(scopes))
+    headline = _headline(scopes)
+    for scope in headline:
+        rows += _balances(scope, scopes[scope])
+    rows += effects(played.games)
+    rows += _over_conditions(played.games, numbers)
+    rows += _states(played.games)
+    rows += _close_draws(played.games)
+    yield "measures", pa.Table.from_pylist(rows, schema=arrow_schema("measures"))
+
+
+def _scopes(played: Played) -> dict[str, list[PlayedGame]]:
+    """All games, those of each level of each group, of each combination, and of each condition."""
+    scopes: dict[str, list[PlayedGame]] = defaultdict(list)
+    for game in played.games:
+        scopes[ALL].append(game)
+    for game in played.games:
+        for name, level in sorted(game.groups.items()):
+            scopes[f"{name}={level}"].append(game)
+        if len(game.groups) > 1:
+            scopes[game.group].append(game)
+    for game in played.games:
+        scopes[game.condition].append(game)
+    return dict(scopes)
+
+
+def _headline(scopes: Mapping[str, Sequence[PlayedGame]]) -> list[str]:
+    """The scopes of the outcome table: every combination of groups, or all games."""
+    groups = dict.fromkeys(game.group for game in scopes[ALL] if game.groups)
+    return [ALL, *groups]
+
+
+# --- outcomes and replies -------------------------------------------------------------------------
+
+
+def _rates(
+    scope: str,
+    games: Sequence[PlayedGame],
+    played: Played,
+    scopes: Mapping[str, Sequence[PlayedGame]],
+) -> Iterator[dict[str, Any]]:
+    """The share of every outcome among the games that were begun, the event's first."""
+    counts = Counter(game.outcome for game in games)
+    known = {game.outcome for game in scopes[ALL]} | {game.event for game in games if game.event}
+    events = {game.event for game in games}
+    for outcome in sorted(known, key=lambda name: (name not in events, name)):
+        low, high = wilson(counts[outcome], len(games))
+        text = "event" if outcome in events else None
+        share = counts[outcome] / len(games)
+        yield row("outcome", outcome, scope, share, low, high, n=len(games), text=text)
+    conditions = {game.condition for game in games}
+    waiting = sum(count for name, count in played.not_played.items() if name in conditions)
+    if waiting:
+        yield row("not_played", NOT_PLAYED, scope, float(waiting), n=len(games) + waiting)
+
+
+def _replies(work: Work, scope: str, games: Sequence[PlayedGame]) -> Iterator[dict[str, Any]]:
+    """Rates of replies that were cut off or could not be read, and of decisions asked again; with
+    intervals over games.
+    """
+    replies = np.array([game.replies for game in games], dtype=np.float64)
+    decisions = np.array([game.asked_decisions for game in games], dtype=np.float64)
+    above = np.array(
+        [[game.truncated, game.unreadable, game.reasked] for game in games], dtype=np.float64
+    )
+    below = np.column_stack([replies, replies, decisions])
+    low, high = bootstrap_ratios(above, below, work.rng("measure.replies", scope))
+    totals = above.sum(0)
+    for place, name in enumerate(("truncated", "unreadable", "asked_again")):
+        total = below[:, place].sum()
+        value = totals[place] / total if total else None
+        yield row("replies", name, scope, value, low[place], high[place], n=int(total))
+
+
+# --- numbers of games -----------------------------------------------------------------------------
+
+
+def _means(
+    work: Work,
+    scope: str,
+    games: Sequence[PlayedGame],
+    numbers: Mapping[str, Mapping[str, float]],
+) -> Iterator[dict[str, Any]]:
+    values = np.array([[numbers[game.name][name] for name in indices.NAMES] for game in games])
+    low, high = bootstrap_means(values, work.rng("measure.means", scope))
+    for place, name in enumerate(indices.NAMES):
+        column = values[:, place]
+        kept = column[np.isfinite(column)]
+        if len(kept):
+            mean = float(kept.mean())
+            yield row(
+                "mean", name, scope, mean, low[place], high[place], n=len(kept), text=_version(name)
+            )
+
+
+def _version(name: str) -> str | None:
+    return f"version {indices.VERSION}" if name.startswith("I") else None
+
+
+def _balances(scope: str, games: Sequence[PlayedGame]) -> Iterator[dict[str, Any]]:
+    """The mean balance after each round and its quartiles; a game that has ended keeps its last."""
+    paths = [path for game in games if (path := _path(game)) is not None]
+    if not paths:
+        return
+    balances = np.array(paths)
+    for number in range(balances.shape[1]):
+        column: Numbers = balances[:, number]
+        low, high = np.percentile(column, [25, 75])
+        yield row(
+            "balance",
+            f"{number:03d}",
+            scope,
+            float(column.mean()),
+            float(low),
+            float(high),
+            n=len(column),
+            text="quartiles",
+        )
+
+
+def _path(game: PlayedGame) -> list[float] | None:
+    """The balance before the first decision and after each, to the last round that is shown."""
+    if not game.decisions or game.decisions[0].before is None:
+        return None
+    path = [game.decisions[0].before]
+    path += [decision.after or 0.0 for decision in game.decisions if decision.bet is not None]
+    path = path[: SHOWN_ROUNDS + 1]
+    return path + [path[-1]] * (SHOWN_ROUNDS + 1 - len(path))
+
+
+# --- over conditions, states and tokens -----------------------------------------------------------
+
+
+def _over_conditions(
+    games: Sequence[PlayedGame], numbers: Mapping[str, Mapping[str, float]]
+) -> Iterator[dict[str, Any]]:
+    """How the composite index goes with the event over conditions."""
+    by_condition: dict[str, list[PlayedGame]] = defaultdict(list)
+    for game in games:
+        by_condition[game.condition].append(game)
+    scores, rates = [], []
+    for held in by_condition.values():
+        scores.append(float(np.mean([numbers[game.name]["I"] for game in held])))
+        rates.append(sum(game.outcome == game.event for game in held) / len(held))
+    r = pearson(scores, rates)
+    if r is not None:
+        yield row("index_correlation", "I with the event", ALL, r, n=len(rates))
+
+
+def _states(games: Sequence[PlayedGame]) -> Iterator[dict[str, Any]]:
+    """How many decisions are at a state that another game has met as well, to the bit."""
+    met: dict[str, set[str]] = defaultdict(set)
+    for game in games:
+        for decision in game.decisions:
+            met[decision.state].add(game.name)
+    decisions = [decision.state for game in games for decision in game.decisions]
+    if not decisions:
+        return
+    shared = sum(len(met[state]) > 1 for state in decisions)
+    yield row("states", "shared", ALL, shared / len(decisions), n=len(decisions))
+    yield row("states", "distinct", ALL, float(len(met)), n=len(decisions))
+
+
+def _close_draws(games: Sequence[PlayedGame]) -> Iterator[dict[str, Any]]:
+    """Tokens that another order of computation could have drawn differently."""
+    close = sum(game.close_draws for game in games)
+    tokens = sum(game.tokens for game in games)
+    yield row("tokens", "close_draws", ALL, float(close), n=tokens)
