@@ -118,7 +118,7 @@ def test_a_container_is_closed_to_all_but_its_folders(engine: Any, toolkit: Any,
         Path(path).relative_to(toolkit.store).parts[0] for path in outside if store in path
     } == {"runs"}
     environment = " ".join(facts["Config"]["Env"])
-    assert "TOKEN" not in environment
+    assert "HF_TOKEN" not in environment
     assert "CUDA_VISIBLE_DEVICES" not in environment
     assert process.wait(timeout=120) == 0
 
