@@ -18,7 +18,7 @@ PLUGIN = Path(__file__).parents[1] / "resources" / "house_plugin.py"
 
 @pytest.fixture
 def house(tmp_path):
-    """Writes the spec of the scratch plugin, with changes to its top level or the stages' params."""
+    """Write the spec of the scratch plugin, with changes at its top level or in params."""
 
     def write(
         name: str = "house", *, fits: bool = True, play: dict[str, Any] | None = None, **top: Any

@@ -102,7 +102,7 @@ def _load(out: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
 
 
 def compare(out: Path) -> None:
-    """Hold the metrics against the packaged ones; leave with 1 when any is outside its tolerance."""
+    """Compare the metrics with the packaged ones; exit with 1 if any is outside its tolerance."""
     found, committed = (
         json.loads((folder / "metrics.json").read_text()) for folder in (out, lab_files())
     )

@@ -62,7 +62,7 @@ def decide(
     *,
     chat: bool = False,
 ) -> list[int | None]:
-    """Return one decision per state: 0 = stop, a bet, or None for a reply that could not be read."""
+    """Return one decision per state: 0 to stop, a bet, or None for an unreadable reply."""
     return [
         parse(reply)
         for reply in replies(model, tokenizer, [render(state) for state in states], chat=chat)
@@ -77,7 +77,7 @@ def play_games(
     *,
     chat: bool = False,
 ) -> list[Game]:
-    """Play games under random conditions until each ends by a stop, by ruin, or after 100 rounds."""
+    """Play games under random conditions until a stop, ruin, or the 100th round."""
     live = [_opening(rng) for _ in range(count)]
     done: list[Game] = []
     while live:

@@ -299,7 +299,8 @@ SHARED = """
     print("ready", flush=True)
     for line in sys.stdin:
         text = Path("/proc/self/smaps").read_text().split(str(file))[1]
-        found = {line.split(":")[0]: int(line.split()[1]) for line in text.splitlines()[1:24] if line.endswith("kB")}
+        lines = [line for line in text.splitlines()[1:24] if line.endswith("kB")]
+        found = {line.split(":")[0]: int(line.split()[1]) for line in lines}
         print(found["Rss"], found["Pss"], found["Anonymous"], flush=True)
 """
 

@@ -51,7 +51,7 @@ def thresholds(weights: Weights) -> torch.Tensor:
 
 
 def as_openmoss(folder: Path, right: Weights, k: int) -> list[CanonicalSae]:
-    """The lab's SAE of layer 2 in OpenMOSS's layout: training units, a threshold for each feature."""
+    """The lab's SAE of layer 2 in OpenMOSS's layout: training units, one threshold per feature."""
     known = {
         "sae_type": "sae",
         "hook_point_in": "blocks.2.hook_resid_post",
@@ -243,8 +243,16 @@ def test_a_transcoder_is_held_against_what_it_writes(lab: Any) -> None:
     w_enc, w_dec = Matrix(torch.cat([eye, -eye])), Matrix(solved[:-1])
     weights = Weights(w_enc, torch.zeros(both.shape[1]), w_dec, solved[-1], gate="relu")
     facts = Facts(
-        "T", "r", "mlp_in_normed.1", both.shape[1], given.shape[1], "d", "r", None, ("mlp_out.1", wanted.shape[1])
-    )  # fmt: skip
+        "T",
+        "r",
+        "mlp_in_normed.1",
+        both.shape[1],
+        given.shape[1],
+        "d",
+        "r",
+        None,
+        ("mlp_out.1", wanted.shape[1]),
+    )
     sae = CanonicalSae(facts, lambda: weights)
     found = dict(_examine.examine(lab.work([sae], _examine.Examine(), lab.texts)))[
         "saes"
