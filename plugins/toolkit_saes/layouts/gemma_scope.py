@@ -63,10 +63,8 @@ class GemmaScope(SaeLocation):
     )
     site: Site | None = Field(
         None,
-        description="Where the SAEs read; by itself what the repository's name ends with "
-        "(-res, -mlp, -att, "
-        "-transcoders), or "
-        "res.",
+        description="Where the SAEs read; by itself what the repository's name ends with (-res, "
+        "-mlp, -att, -transcoders), or res.",
     )
     width: str | None = Field(
         None,
@@ -78,10 +76,8 @@ class GemmaScope(SaeLocation):
     )
     configurations: PathText | None = Field(
         None,
-        description="A study's list of SAEs "
-        "(gemma_scope_16k_configurations.json) "
-        "instead of layers, "
-        "width and l0.",
+        description="A study's list of SAEs (gemma_scope_16k_configurations.json) instead of "
+        "layers, width and l0.",
     )
 
 

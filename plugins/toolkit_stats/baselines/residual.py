@@ -53,10 +53,8 @@ class Residual(Between):
     )
     details: Literal["discovered", "all"] = Field(
         "discovered",
-        description="Which dimensions get intervals and test statistics "
-        "too, "
-        "beside "
-        "effect, p and q.",
+        description="Which dimensions get intervals and test statistics too, beside effect, p and "
+        "q.",
     )
     tokens: int = Field(
         8192, ge=1, description="Padded tokens of one forward pass.", json_schema_extra=UNHASHED

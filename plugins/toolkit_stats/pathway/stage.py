@@ -57,17 +57,13 @@ class Pathway(AtKept, Between):
     )
     links: Literal["adjacent", "all", "none"] = Field(
         "adjacent",
-        description="Correlations of features: between a layer and the next one "
-        "there "
-        "is, all layers, or "
-        "none.",
+        description="Correlations of features: between a layer and the next one there is, all "
+        "layers, or none.",
     )
     method: Literal["spearman", "pearson"] = Field(
         "spearman",
-        description="Of what correlations are made: ranks (a few strong "
-        "cases "
-        "cannot "
-        "make one), or values.",
+        description="Of what correlations are made: ranks (a few strong cases cannot make one), or "
+        "values.",
     )
     min_count: int = Field(
         5,

@@ -47,11 +47,8 @@ class Ranking(AtKept):
     )
     at: Asked | None = Field(
         "last",
-        description="Which of the positions that were kept are read, as of a comparison; "
-        "a sample has the "
-        "largest value of "
-        "them. The "
-        "published pipeline reads the last token.",
+        description="Which of the positions that were kept are read, as of a comparison; a sample "
+        "has the largest value of them. The published pipeline reads the last token.",
     )
     preset: Literal["default", "strict", "loose"] = Field(
         "default", description="Filters on r, TPR and FPR, as published."
@@ -65,10 +62,8 @@ class Ranking(AtKept):
     )
     missing: Literal["error", "null"] = Field(
         "error",
-        description="A label without samples, or samples without label: refused, or "
-        "said "
-        "to be unknown and "
-        "left out.",
+        description="A label without samples, or samples without label: refused, or said to be "
+        "unknown and left out.",
     )
     alpha: float = Field(
         0.05, gt=0, lt=1, description="Share of false discoveries to allow in the sound ranking."
