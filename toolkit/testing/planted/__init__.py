@@ -12,7 +12,7 @@ from toolkit.testing.planted._truth import (
     Role,
     SaeTruth,
 )
-from toolkit.testing.planted._words import Prompt, prompts
+from toolkit.testing.planted._words import PlantedPrompt, prompts
 
 __all__ = [
     "Duplicate",
@@ -20,7 +20,7 @@ __all__ = [
     "FeatureTruth",
     "Planted",
     "PlantedTruth",
-    "Prompt",
+    "PlantedPrompt",
     "ReferenceModel",
     "Role",
     "SaeTruth",
