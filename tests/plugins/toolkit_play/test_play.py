@@ -432,11 +432,17 @@ def test_games_tell_how_they_go() -> None:
     assert report.phases == ["compute"]
     assert ended == sorted(ended)
     assert report.steps[-1] == (64, 64)
-    name, facts = report.events[-1]
-    assert name == "playing"
-    assert facts["ended"] == sum(facts["outcomes"].values()) == 64
-    assert facts["live"] == 0
-    assert facts["games_per_second"] > 0
+    status = [facts for name, facts in report.events if name == "status"][-1]
+    assert sum(status["outcomes"].values()) == 64
+    assert status["live"] == 0
+    assert status["games_per_second"] > 0
+    assert status["text"].startswith("0 games under way, ")
+    name, played = report.events[-1]
+    assert name == "played"
+    assert PLAY.summary is not None
+    said = PLAY.summary([{"name": name, **facts} for name, facts in report.events])
+    assert said.startswith(f"64 games, {played['replies']} replies of ")
+    assert "tokens were read once and shared" in said
 
 
 # --- asking again ---------------------------------------------------------------------------------
@@ -539,8 +545,16 @@ def test_a_condition_whose_replies_cannot_be_read_is_stopped(slots: int, backwar
     }
     assert outcomes["restart-variable-c01"] == ["invalid_reply"] * 5 + ["not_played"] * 7
     assert not {"invalid_reply", "not_played"} & set(outcomes["restart-variable-c00"])
-    (storm,) = (facts for name, facts in report.events if name == "storm")
-    assert storm == {"condition": "restart-variable-c01", "replies": ["hm\n"] * 3}
+    (storm,) = (facts for name, facts in report.events if name == "warning")
+    assert storm["condition"] == "restart-variable-c01"
+    assert storm["replies"] == ["hm\n"] * 3
+    assert storm["text"] == (
+        "condition restart-variable-c01 is stopped: none of its first 20 replies could be read, "
+        "and 7 of its games are not played. Three of the replies: 'hm\\n', 'hm\\n', 'hm\\n'"
+    )
+    assert PLAY.summary is not None
+    said = PLAY.summary([{"name": name, **facts} for name, facts in report.events])
+    assert said.endswith("Stopped because no reply could be read: restart-variable-c01.")
 
 
 def test_one_readable_reply_is_no_storm() -> None:
