@@ -23,12 +23,13 @@ from toolkit.games import (
     Parser,
     Reply,
     Turn,
+    judge,
 )
 from toolkit.tables import arrow_schema
 from toolkit.work import Rows, Work
 
 from .params import Play, count_games
-from .rendering import decided, reminded, see, stop_rule
+from .rendering import reminded, see, stop_rule
 from .table import LiveGame, game_row, round_row
 
 if TYPE_CHECKING:
@@ -156,15 +157,10 @@ class _Match:
         game.attempt = 1
 
     def _judge(self, game: LiveGame, generated: Generated) -> Reply:
-        """What the reply says. Cut off, it says only what a complete deciding line says: `Bet $1`
-        may have been on its way to `Bet $100`.
-        """
+        """What the reply says."""
         assert game.seen is not None
-        prompt = game.seen.prompt
-        if generated.finish != "length":
-            return self._parse(generated.text, prompt)
-        complete = decided(generated.text, prompt) if prompt.decides == "end" else ""
-        return self._parse(complete, prompt) if complete else Reply(failure=TRUNCATED)
+        cut_off = generated.finish == "length"
+        return judge(self._parse, generated.text, game.seen.prompt, cut_off=cut_off)
 
     def _failed(self, game: LiveGame, verdict: Reply) -> None:
         if game.attempt < self._params.attempts:

@@ -350,8 +350,7 @@ def test_a_reply_that_was_cut_off_is_never_a_bet() -> None:
 
 
 def test_a_reply_that_was_cut_off_behind_its_deciding_line_is_read() -> None:
-    from toolkit.games import Prompt
-    from toolkit_play.stage.rendering import decided
+    from toolkit.games import Prompt, decided
 
     prompt = Prompt("Final Decision: <Bet $X or Stop>", decides="end")
     for text, complete in (
