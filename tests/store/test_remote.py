@@ -76,7 +76,7 @@ def test_what_others_commit_is_seen_at_once(uri: str) -> None:
     assert len(reader.read("activations", ["k"])) == 2
 
 
-def test_house_is_kept(uri: str) -> None:
+def test_orphans_are_removed_and_damage_is_noticed(uri: str) -> None:
     store = open_store(uri, create=True)
     fill(store)
     store.database.append(
