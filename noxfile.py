@@ -168,19 +168,19 @@ def wheel(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def chaos(session: nox.Session) -> None:
-    """Kill runs at random moments; TOOLKIT_CHAOS_KILLS says how many kills (100 of a toy run, at
-    most 50 of the quickstart).
+    """Kill runs at random moments, damage stores, and give imports and queries nonsense.
+    TOOLKIT_CHAOS_KILLS says how many kills (100 of a toy run, at most 50 of the quickstart),
+    TOOLKIT_CHAOS_DAMAGES, TOOLKIT_FUZZ_IMPORTS and TOOLKIT_FUZZ_QUERIES how many of the others.
     """
-    _pytest(
-        session,
-        "-m",
-        "slow",
-        "-k",
-        "chaos",
-        "-n",
-        "2",
-        TOOLKIT_CHAOS_KILLS=os.environ.get("TOOLKIT_CHAOS_KILLS", "100"),
-    )
+    counts = {
+        "TOOLKIT_CHAOS_KILLS": "100",
+        "TOOLKIT_CHAOS_DAMAGES": "339",
+        "TOOLKIT_FUZZ_IMPORTS": "3000",
+        "TOOLKIT_FUZZ_QUERIES": "3000",
+    }
+    names = "chaos or no_damage or no_import_ends or no_query_ends"
+    given = {name: os.environ.get(name, count) for name, count in counts.items()}
+    _pytest(session, "-m", "slow", "-k", names, "-n", "2", **given)
 
 
 @nox.session(venv_backend="none")

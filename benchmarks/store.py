@@ -76,7 +76,9 @@ def fill_store(folder: Path, samples: int, values: str) -> dict[str, float]:
 
 
 def fill_parquet(folder: Path) -> float:
-    """Two files: sorted by feature and by sample, in row groups that their statistics can rule out."""
+    """Two files: sorted by feature and by sample, in row groups that their statistics can rule
+    out.
+    """
     folder.mkdir()
     frames = [long(layer, SAMPLES) for layer in range(LAYERS)]
     start = time.perf_counter()
@@ -307,6 +309,9 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--big", action="store_true", help="300 M entries, the store only")
+    parser.add_argument(
+        "--tiny", action="store_true", help="64 samples, asked once: whether it runs, no figures"
+    )
     parser.add_argument("--float16", action="store_true", help="keep values as float16")
     parser.add_argument(
         "--samples", type=int, default=SAMPLES, help="another number of samples, the store only"
@@ -320,6 +325,8 @@ def main() -> None:
         "--folder", default=None, help="where to write (a temporary folder by default)"
     )
     options = parser.parse_args()
+    if options.tiny:
+        options.samples, options.rounds = 64, 1
     folder = Path(tempfile.mkdtemp(dir=options.folder))
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {sys.version.split()[0]}")
     try:

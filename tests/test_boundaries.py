@@ -22,6 +22,7 @@ PUBLIC = {"toolkit"} | {
         "executors",
         "families",
         "files",
+        "archives",
         "comparisons",
         "figures",
         "halves",
@@ -189,8 +190,14 @@ def test_no_package_marker_directly_in_the_folders() -> None:
     ] == []
 
 
-FLOW = ("_spec", "_plugins", "_plan", "_run", "_report", "_flow", "_cli")
+FLOW = ("_spec", "_plugins", "_plan", "_run", "_report", "_images", "_flow", "_experiment", "_cli")
 """The folders of the host in the order of the flow: each imports only those before it."""
+
+
+def test_every_private_folder_has_its_place_in_the_flow() -> None:
+    names = {path.relative_to(ROOT / "toolkit").parts[0].removesuffix(".py") for path in HOST}
+    private = {name for name in names if name.startswith("_") and not name.startswith("__")}
+    assert private == set(FLOW)
 
 
 @pytest.mark.parametrize("path", HOST, ids=label)

@@ -3,9 +3,9 @@ public API.
 
 Public: `toolkit.parts`, `toolkit.hookspecs`, `toolkit.tables`, `toolkit.models`, `toolkit.saes`,
 `toolkit.streams`, `toolkit.selectors`, `toolkit.costs`, `toolkit.hookpoints`, `toolkit.addresses`,
-`toolkit.files`, `toolkit.hub`, `toolkit.errors`, `toolkit.randomness`, `toolkit.processes`,
-`toolkit.testing`. Modules that begin with an underscore are private. Nothing here imports torch or
-lancedb before it is needed.
+`toolkit.archives`, `toolkit.files`, `toolkit.hub`, `toolkit.errors`, `toolkit.randomness`,
+`toolkit.processes`, `toolkit.testing`. Modules that begin with an underscore are private. Nothing
+here imports torch or lancedb before it is needed.
 """
 
 from __future__ import annotations

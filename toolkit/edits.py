@@ -162,6 +162,8 @@ def _for_targets(values: Values, index: Tensor, shared_dims: int, like: Tensor) 
     import torch
 
     given = torch.as_tensor(values, dtype=torch.float32).to(like.device)
+    if given.is_inference() and torch.is_grad_enabled():
+        given = given.clone()  # autograd takes no tensor that was made in inference mode
     if given.ndim <= shared_dims:
         return given
     return given if len(given) == 1 else given[index.to(given.device)]

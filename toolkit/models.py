@@ -355,6 +355,7 @@ class Model(ABC):
         """What the queries (positions of each row) attend to, for every head of some layers, and
         captures of the same pass. By default from whole `attn_probs`, where `run` shows them.
         """
+        check_queries(batch, queries)
         names = {layer: f"attn_probs.{layer}" for layer in layers}
         streams = self.run(batch, [*names.values(), *capture], edits)
         weights = {
@@ -415,11 +416,17 @@ class Model(ABC):
         )
 
 
-def as_probabilities(logits: Tensor) -> Tensor:
-    """Probabilities in float64 on the CPU."""
-    import torch
-
-    return torch.softmax(logits.to("cpu", torch.float64), dim=-1)
+def check_queries(batch: Sequence[Sequence[int]], queries: Sequence[Sequence[int]]) -> None:
+    """As many lists of positions as rows, each inside its row."""
+    if len(batch) != len(queries):
+        raise BadInput(f"attention: {len(batch)} rows and {len(queries)} lists of queries.")
+    for row, (ids, positions) in enumerate(zip(batch, queries, strict=True)):
+        outside = [position for position in positions if not 0 <= position < len(ids)]
+        if outside:
+            raise DataError(
+                f"attention: row {row} has {len(ids)} tokens and no position {outside[0]}; "
+                "positions count from 0."
+            )
 
 
 def _token_span(span: Span, encoded: Encoded) -> Span | None:

@@ -21,7 +21,7 @@ def toolkit_parts() -> Iterator[Part]:
     )
     yield SinkPart(
         name="npz",
-        help="Activations as NumPy archives, one a space: sparse, or dense when asked.",
+        help="Activations as NumPy archives, one per space: sparse, or dense when asked.",
         params=_npz.Npz,
         run=_npz.write_npz,
         reads=("activations", "spaces", "samples", "sample_meta", "saes"),

@@ -1,4 +1,4 @@
-"""Dense archives as two published pipelines write them: one a configuration of SAEs, and one a
+"""Dense archives as two published pipelines write them: one per configuration of SAEs, and one per
 layer of each sample.
 
 `configuration`: `layer_20_l0_71_activations.npz` with `activations` (fragments by features), a
@@ -17,10 +17,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from toolkit.archives import archive, dense, texts, whole
 from toolkit.errors import DataError
 from toolkit.saes import average_l0s
 
-from ._archive import archive, dense, texts, whole
 from ._sentences import Sentences
 from ._stamp import stamp
 
@@ -43,7 +43,7 @@ RowsOf = Callable[[Mapping[str, Any]], "Entries"]
 
 
 def configurations(work: SinkWork, heads: Sequence[Mapping[str, Any]], rows_of: RowsOf) -> Files:
-    """An archive a space, with the text and label of each row."""
+    """An archive per space, with the text and label of each row."""
     sentences = Sentences(work.inputs, work.params.index)
     average = average_l0s(work.inputs)
     stems = Counter(_stem(space, average) for space in heads)
@@ -121,8 +121,8 @@ def _stem(space: Mapping[str, Any], average: Mapping[str, float]) -> str:
 
 
 def layers(work: SinkWork, heads: Sequence[Mapping[str, Any]], rows_of: RowsOf) -> Files:
-    """A folder a sample, a file a layer (with the space's id where a layer has several), then what
-    the tokens are.
+    """A folder per sample, a file per layer (with the space's id where a layer has several), then
+    what the tokens are.
     """
     sentences = Sentences(work.inputs)
     folders = _folders(sentences.names())

@@ -143,7 +143,7 @@ def _layers(spaces: pa.Table, rows: pa.Table) -> dict[int, dict[str, Any]]:
         several = f"spaces are at {twice}" if twice else "places of one layer were compared"
         raise DataError(
             f"exp1_json: several {several}; "
-            "the file has place for one a layer. Take the sink `json`, which keeps the space in "
+            "the file has place for one per layer. Take the sink `json`, which keeps the space in "
             "every row."
         )
     return layers

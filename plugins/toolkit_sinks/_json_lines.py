@@ -1,4 +1,4 @@
-"""The sink `json`: any table, a row a line."""
+"""The sink `json`: any table, one row per line."""
 
 from __future__ import annotations
 

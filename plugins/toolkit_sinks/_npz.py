@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
+from toolkit.archives import archive, dense, texts, whole
 from toolkit.costs import Cost
 from toolkit.errors import DataError, choices
 from toolkit.parts import Params
 from toolkit.work import SinkWork
 
-from ._archive import archive, dense, texts, whole
 from ._dense import NUMBERS, configurations, layers
 from ._entries import Entries
 

@@ -140,7 +140,7 @@ class Database:
             found.add(rows)
 
     def crowded(self, name: str) -> bool:
-        """Whether so many small files have gathered that `join` is due."""
+        """Whether enough small files have gathered for `join`."""
         with self._explained("read", name):
             found = self._table(name)
             if found is None or found.version % _LOOK_EVERY:
@@ -175,7 +175,7 @@ class Database:
         """`compact` after postings were added: where those have made large files, only their
         indexes are brought up to date.
 
-        They are made anew, which reads a number and a key a row; LanceDB brings none up to date
+        They are made anew, which reads a number and a key per row; LanceDB brings none up to date
         without joining files.
         """
         with self._explained("clean", name):

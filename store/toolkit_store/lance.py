@@ -41,7 +41,7 @@ def lancedb() -> Any:
                 os.environ.setdefault(name, value)
             with suppress(ImportError), _without_client():
                 import lancedb
-        # whole, where a newer release needs its client to come up; what is missing indeed is told
+        # whole, where a newer release needs its client to come up; what is missing then is named
         # here
         import lancedb
 

@@ -60,17 +60,17 @@ class Wait:
 
 
 class Hold(Protocol):
-    """A lock in hand."""
+    """A lock that is held."""
 
     def check(self) -> None:
-        """Refuse to go on if it is no longer in hand."""
+        """Refuse to go on if it is no longer held."""
 
     def let_go(self) -> None:
         """Give it up."""
 
 
 Take = Callable[[float | None, OnWait | None], Hold]
-"""Waits for a lock; after so many seconds, if any are given, gives up naming who has it."""
+"""Waits for a lock; after `wait_s` seconds, if given, gives up and names who has it."""
 
 
 class Lease:
@@ -94,7 +94,7 @@ class Lease:
             return _leases.setdefault(name, Lease(take))
 
     def check(self) -> None:
-        """Refuse to go on if the lock is no longer in hand."""
+        """Refuse to go on if the lock is no longer held."""
         if self._hold is not None:
             self._hold.check()
 

@@ -200,7 +200,7 @@ def _try(database: Database, table: Any, found: Marker) -> Hold | None:
 
 
 class Hold:
-    """The lease in hand: a thread says every few seconds that its holder lives."""
+    """The held lease: a thread says every few seconds that its holder lives."""
 
     def __init__(self, uri: str, table: Any, epoch: int, at: float) -> None:
         self._uri, self._table, self._epoch, self._at, self._lost = uri, table, epoch, at, False

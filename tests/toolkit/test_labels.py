@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 TEXTS = "text,group,score\nThe cat sat.,calm,1\nThe dog ran.,bold,2\nA bird flew.,calm,3\n"
 SPEC = """version: 1
 name: a
@@ -72,3 +73,18 @@ def test_prompts_in_the_spec_are_looked_at_too(toolkit, tmp_path) -> None:
     done = toolkit.run("check", tmp_path / "a.yaml")
     assert done.returncode == 2
     assert "no sample of 'samples' has kind 'z'. Its values: x, y." in done.stderr
+
+
+def test_features_of_one_release_are_not_used_with_saes_of_another(toolkit, tmp_path) -> None:
+    text = (ROOT / "specs" / "quickstart.yaml").read_text()
+    assert "  - id: causes\n" in text
+    path = tmp_path / "a.yaml"
+    folder = ROOT / "plugins" / "toolkit_lab" / "files" / "gemma_scope"
+    saes = f"    saes: {{uses: gemma_scope, with: {{path: {folder}}}}}\n"
+    path.write_text(text.replace("  - id: causes\n", f"  - id: causes\n{saes}"))
+    line = path.read_text().splitlines().index(saes.rstrip()) + 1
+    done = toolkit.run("check", path)
+    assert done.returncode == 2
+    assert f"a.yaml:{line}: stages." in done.stderr
+    assert "reads features of toolkit_lab/model/Lab-LXR-4x@local (stage 'features')" in done.stderr
+    assert "and uses toolkit_lab/model/gemma_scope@local." in done.stderr

@@ -46,7 +46,7 @@ REFUSED = {
         "^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$.",
         ":3: seed: found true; wanted a whole number.",
         ":5: stages.0.id: found the text 'Features'; wanted text that matches ^[a-z][a-z0-9_-]*$.",
-        ":5: stages.0.wth: unknown key 'wth'; allowed: id, uses, with, needs, model, saes, "
+        ":5: stages.0.wth: unknown key 'wth'; allowed: id, uses, with, needs, on, model, saes, "
         "samples. Did you mean 'with'?",
         ":6: stages.1.uses: missing; stages.1 needs 'uses' (the part's name, as `toolkit plugins` "
         "lists it).",

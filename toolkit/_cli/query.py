@@ -294,7 +294,7 @@ def features(
     by: str | None,
     significant: bool,
 ) -> Answer:
-    """Show what was found out about features. One line a feature and comparison: statistics, tests,
+    """Show the statistics of features. One line per feature and comparison: statistics, tests,
     verdicts.
     """
     run = open_run(asked)
@@ -357,7 +357,7 @@ def verdicts(
 @click.option("--arm", metavar="ARM", help="Of this arm only.")
 @click.option("--stage", metavar="ID", help="What this stage wrote only.")
 @click.option(
-    "--samples", is_flag=True, help="One line a sample instead of the summary over samples."
+    "--samples", is_flag=True, help="One line per sample instead of the summary over samples."
 )
 @answered
 def effects(

@@ -138,7 +138,7 @@ def gc(as_json: bool, store: str | None) -> None:
 @click.option(
     "--dims",
     type=click.IntRange(8, 4096),
-    help="Bytes a feature. Default: those that are kept, else 512.",
+    help="Bytes per feature. Default: those that are kept, else 512.",
 )
 @store_option
 def project(

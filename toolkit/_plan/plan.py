@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit._plan.keys import canonical, digest_of, key_of
 from toolkit._plan.labels import check_labels
 from toolkit._plan.resolve import Loadable, Resolved, SpecPath, part_at
+from toolkit._plan.spaces import check_spaces
 from toolkit._plan.texts import text_ranges
 from toolkit._spec.spec import EXAMINE, LoadedSpec, validate_params
 from toolkit.errors import BadInput, SpecError, choices, nearest
@@ -200,6 +201,7 @@ def make_plan(resolved: Resolved, parts: Parts, on: str = "local") -> Plan:
     stages = tuple(replace(stage, on=stage.on or on) for stage in _stages(resolved, parts))
     _check_tables(loaded, stages)
     check_labels(loaded, stages)
+    check_spaces(loaded, stages)
     sinks = tuple(_sinks(loaded, parts))
     executors = _executors(loaded, parts, stages)
     run = _run_id(resolved, stages)

@@ -52,6 +52,7 @@ class Decoder:
         family: Family | None = None,
     ) -> None:
         self.module, self.name, self.context = module, name, context
+        module.requires_grad_(False)
         self.config = module.config
         self.family = family_of(module, family)
         self.blocks = module.get_submodule(self.family.blocks)
@@ -111,17 +112,20 @@ class Decoder:
 
     def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
         """What goes into the first block."""
+        stream = self.embed_tokens(ids)
+        if self.family.positions:
+            stream = stream + self.module.get_submodule(self.family.positions)(positions)
+        return stream
+
+    def embed_tokens(self, ids: Tensor) -> Tensor:
+        """The part of it that positions have no share in."""
         stream: Tensor = self.embedding(ids)
         if self.family.scaled and not hasattr(self.embedding, "embed_scale"):
             stream = stream * torch.tensor(
                 self.width**0.5, dtype=stream.dtype, device=stream.device
             )
         multiplier = factor(self.config, self.family.embedding_factor)
-        if multiplier != 1:
-            stream = stream * multiplier
-        if self.family.positions:
-            stream = stream + self.module.get_submodule(self.family.positions)(positions)
-        return stream
+        return stream if multiplier == 1 else stream * multiplier
 
     def inputs(
         self, positions: Tensor, visible: Callable[[Window], Tensor | None] = lambda _: None

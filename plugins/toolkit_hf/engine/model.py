@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from toolkit.edits import Edit, check_targets
 from toolkit.errors import BadInput
-from toolkit.models import Encoded, Model, Prefix
+from toolkit.models import (
+    LOGITS,
+    AttentionRows,
+    Encoded,
+    Frozen,
+    Gradients,
+    Model,
+    Objective,
+    Prefix,
+    check_queries,
+)
 from toolkit_hf._structure import factor
 from toolkit_hf._text import bos_of, encode, end_ids
 
 from .attention import PLANNED, Sequences
 from .decoder import Decoder
+from .gradients import gradients
+from .norms import gain_of, linear_part
 from .session import SlotSession
 from .sites import EDITABLE, Sites
 from .suffix import KeptPrompt, edited_rows, last_token_rows
@@ -25,10 +37,13 @@ if TYPE_CHECKING:
 
     from toolkit.families import Family
     from toolkit.parts import Identity
+    from toolkit.readout import Tiles
     from toolkit.sessions import Session
 
 DRAW_TOLERANCE = {torch.float32: 2e-5, torch.float16: 5e-3, torch.bfloat16: 3e-2}
 """By what it computes in: how far cumulated probabilities of two batches may lie apart."""
+VOCABULARY_TILE = 1 << 14
+"""Tokens of the vocabulary whose logits are held at a time."""
 
 
 class CausalModel(Model):
@@ -97,13 +112,31 @@ class CausalModel(Model):
     @torch.inference_mode()
     def unembed(self, states: Tensor) -> Tensor:
         """Final norm, head and the cap of the logits if there is one, in float32."""
-        head = self._module.get_output_embeddings()
-        logits: Tensor = head(self.decoder.norm(states.to(self.device, self._module.dtype)))
+        return self._logits(states)
+
+    def _logits(self, states: Tensor) -> Tensor:
+        normed = self.decoder.norm(states.to(self.device, self._module.dtype))
+        return self._finished(self._module.get_output_embeddings()(normed))
+
+    def _finished(self, logits: Tensor) -> Tensor:
+        """Behind the head: cap and divisor."""
         cap = getattr(self._module.config, "final_logit_softcapping", None)
         if cap is not None:
             logits = torch.tanh(logits / cap) * cap
         divisor = factor(self._module.config, self.decoder.family.logits_divisor)
         return (logits if divisor == 1 else logits / divisor).float()
+
+    def _logit_tiles(self, states: Tensor) -> Tiles:
+        """The head, so many tokens of the vocabulary at a time."""
+        head = self._module.get_output_embeddings()
+        with torch.inference_mode():
+            normed = self.decoder.norm(states.to(self.device, self._module.dtype))
+        for first in range(0, len(head.weight), VOCABULARY_TILE):
+            tile = slice(first, first + VOCABULARY_TILE)
+            bias = None if head.bias is None else head.bias[tile]
+            with torch.inference_mode():
+                logits = torch.nn.functional.linear(normed, head.weight[tile], bias)
+                yield first, self._finished(logits)
 
     # --- one prompt, many edits ---
 
@@ -149,6 +182,110 @@ class CausalModel(Model):
         if not self.decoder.takes_plans:
             return super().session(budget)
         return SlotSession(self, self.decoder, self.unembed, budget)
+
+    # --- attention, gradients and matrices ---
+
+    @torch.inference_mode()
+    def attention(
+        self,
+        batch: Sequence[Sequence[int]],
+        queries: Sequence[Sequence[int]],
+        layers: Sequence[int],
+        *,
+        capture: Sequence[str] = (),
+        edits: Sequence[Edit] = (),
+    ) -> AttentionRows:
+        """Scores of the chosen queries, computed beside the fast attention of the same pass."""
+        if not self.decoder.takes_plans:
+            return super().attention(batch, queries, layers, capture=capture, edits=edits)
+        check_targets(edits, [len(ids) for ids in batch])
+        check_queries(batch, queries)
+        for layer in layers:
+            self.decoder.checked(f"attn_probs.{layer}")
+        sites = Sites(self.decoder, capture, edits, batch)
+        most = max(map(len, queries), default=0)
+        chosen = torch.tensor([[*row, *[0] * (most - len(row))] for row in queries])
+        plan = Sequences(self.decoder.windows, queries=chosen, layers=frozenset(layers))
+        stream, inputs = self.decoder.begin(batch, planned=True)
+        with self.decoder.attention_by(PLANNED):
+            for layer in range(max(sites.last_layer, *layers, -1) + 1):
+                stream = sites.before(layer, stream)
+                with sites.inside(layer, stream):
+                    stream = self.decoder.run_block(layer, stream, inputs, plan=plan)
+                stream = sites.after(layer, stream)
+        weights = {
+            layer: [
+                shown[:, : len(row), : len(ids)].transpose(0, 1).to(self.device)
+                for shown, row, ids in zip(plan.weights[layer], queries, batch, strict=True)
+            ]
+            for layer in layers
+        }
+        return AttentionRows(weights, sites.captured)
+
+    def gradients(
+        self,
+        batch: Sequence[Sequence[int]],
+        hookpoints: Sequence[str],
+        objective: Objective,
+        *,
+        reads: Sequence[str] = (LOGITS,),
+        edits: Sequence[Edit] = (),
+        freeze: Collection[Frozen] = (),
+    ) -> Gradients:
+        """One pass forward and one back."""
+        if not self.decoder.takes_plans:
+            return super().gradients(
+                batch, hookpoints, objective, reads=reads, edits=edits, freeze=freeze
+            )
+        check_targets(edits, [len(ids) for ids in batch])
+        return gradients(
+            self.decoder, self._logits, batch, hookpoints, objective, reads, edits, freeze
+        )
+
+    @torch.inference_mode()
+    def embedding_rows(self, tokens: Sequence[int] | Tensor) -> Tensor:
+        """As they enter the first block, positions apart."""
+        ids = torch.as_tensor(tokens, dtype=torch.long, device=self.device)
+        return self.decoder.embed_tokens(ids).float()
+
+    @torch.inference_mode()
+    def unembedding_rows(self, tokens: Sequence[int] | Tensor) -> Tensor:
+        """Rows of the head."""
+        ids = torch.as_tensor(tokens, dtype=torch.long, device=self.device)
+        divisor = factor(self._module.config, self.decoder.family.logits_divisor)
+        rows: Tensor = self._module.get_output_embeddings().weight[ids].float()
+        return rows / divisor
+
+    @torch.inference_mode()
+    def unembedding_offsets(self, tokens: Sequence[int] | Tensor) -> Tensor:
+        """Of the final norm's bias and the head's."""
+        rows = self.unembedding_rows(tokens)
+        _, bias = gain_of(self.decoder.norm)
+        offsets = rows.new_zeros(len(rows)) if bias is None else rows @ bias
+        head = self._module.get_output_embeddings()
+        if head.bias is not None:
+            offsets += head.bias[torch.as_tensor(tokens, device=self.device)].float()
+        return offsets
+
+    @torch.inference_mode()
+    def fold_final_norm(self, parts: Tensor, whole: Tensor | None = None) -> Tensor:
+        """By the factor that the whole stream gets."""
+        given = parts.to(self.device)
+        stream = given if whole is None else whole.to(self.device)
+        return linear_part(self.decoder.norm, given, stream)
+
+    @torch.inference_mode()
+    def head_outputs(self, layer: int, z: Tensor) -> Tensor:
+        """By the slices of the output matrix."""
+        point = self.decoder.checked(f"attn_z.{layer}")
+        block = self.decoder.blocks[point.layer]
+        end = block.get_submodule(self.decoder.family.attention_end)
+        matrix = end.weight if isinstance(end, torch.nn.Linear) else end.weight.T  # Conv1D turned
+        heads = int(self._module.config.num_attention_heads)
+        sliced = matrix.float().reshape(self.width, heads, -1)
+        given = z.to(matrix.device).float().reshape(*z.shape[:-1], heads, -1)
+        written = torch.einsum("...hd,whd->...hw", given, sliced)
+        return (written * self.decoder.branch_factor).to(self.device)
 
     # --- what is shown ---
 

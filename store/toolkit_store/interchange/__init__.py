@@ -3,8 +3,9 @@ store as a run.
 
     parquet      a run whole: every table, the ledger, the manifest; what is read back is identical
     safetensors  activations of each space in coordinates (COO)
-    rows         npz, one a space: text fragments by features, dense
-    tokens       npz, a folder a sample and a file a layer: tokens by features, dense, and attention
+    rows         npz, one per space: text fragments by features, dense
+    tokens       npz, a folder per sample and a file per layer: tokens by features, dense, and
+    attention
     neuronpedia  Neuronpedia's bulk layout: features, activations and labels out, labels in
     lists        feature lists, as SAELens, SAEDashboard and Neuronpedia's quick lists take them
 

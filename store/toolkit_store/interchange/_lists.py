@@ -146,7 +146,8 @@ def _listed(
         isinstance(row, dict) and {"modelId", "layer", "index"} <= row.keys() for row in listed
     ):
         raise DataError(
-            f"{path} is no feature list: wanted whole numbers, or objects with modelId, layer and "
+            f"{path} is not a feature list: wanted whole numbers, or objects with "
+            f"modelId, layer and "
             "index."
         )
     name = str(content.get("name") or path.stem) if isinstance(content, dict) else path.stem

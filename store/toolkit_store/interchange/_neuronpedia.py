@@ -47,7 +47,7 @@ def write(
     k: int = 20,
     batch: int = BATCH,
 ) -> list[Path]:
-    """A folder a space: `k` samples of each feature that fires, those where it fires hardest, and
+    """A folder per space: `k` samples of each feature that fires, those where it fires hardest, and
     all labels.
     """
     labels = _labels(run)

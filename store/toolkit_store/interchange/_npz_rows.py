@@ -1,5 +1,5 @@
-"""NumPy archives of fragments by features, one a space: what scripts that keep one dense matrix an
-SAE read and write.
+"""NumPy archives of fragments by features, one per space: what scripts that keep one dense matrix
+an SAE read and write.
 
     layer_20_l0_71_activations.npz
         activations [n, width]    fragments [n]    original_sentences [n]    concept_strength_labels
@@ -18,10 +18,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit.archives import Member, archive, dense, whole
 from toolkit.errors import BadInput, DataError
 from toolkit_store.interchange._incoming import (
     arrays,
@@ -67,7 +68,7 @@ def write(
     label: str = LABEL,
     max_bytes: int = MAX_BYTES,
 ) -> list[Path]:
-    """An archive a space."""
+    """An archive per space."""
     labels = _labels(run, label)
     declared = {
         row["space"]: row["declared_l0"]
@@ -80,7 +81,7 @@ def write(
         name = _name(space, declared.get(space["space"]))
         name = name if name not in files else f"{name}_{space['space']}"
         files[name] = folder / f"{name}_activations.npz"
-        save(files[name], _arrays(run, space, rows, labels, declared.get(space["space"])))
+        save(files[name], _members(run, space, rows, labels, declared.get(space["space"])))
     return list(files.values())
 
 
@@ -95,24 +96,26 @@ def check_size(space: Mapping[str, Any], rows: int, most: int) -> None:
         )
 
 
-def save(path: Path, arrays: Mapping[str, Any]) -> None:
+def save(path: Path, members: Iterable[Member]) -> None:
     """One compressed archive, there whole or not at all."""
-    import numpy as np
-
     unfinished = path.with_name(f".{path.name}")
     with unfinished.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+        file.writelines(archive(members))
     unfinished.replace(path)
 
 
-def dense(rows: pl.DataFrame, width: int) -> Any:
-    """Rows by features, float32."""
+def matrix(name: str, rows: pl.DataFrame, width: int, at: Any, height: int) -> Member:
+    """A dense float32 matrix of `height` rows, of which row `at[i]` has the entries of `rows[i]`;
+    `at` ascends.
+    """
     import numpy as np
 
-    counts, features, values = flat(rows)
-    out = np.zeros((len(rows), width), np.float32)
-    out[np.repeat(np.arange(len(rows)), counts), features] = values
-    return out
+    def fill(first: int, last: int, block: Any) -> None:
+        start, end = np.searchsorted(at, [first, last])
+        counts, features, values = flat(rows[int(start) : int(end)])
+        block[np.repeat(at[start:end] - first, counts), features] = values
+
+    return dense(name, height, width, fill)
 
 
 def _labels(run: RunTables, label: str) -> dict[str, float]:
@@ -135,6 +138,20 @@ def _average_l0(space: Mapping[str, Any], declared: float | None) -> float:
     return declared if declared is not None else float(found[1]) if found else math.nan
 
 
+def _members(
+    run: RunTables,
+    space: Mapping[str, Any],
+    rows: pl.DataFrame,
+    labels: Mapping[str, float],
+    declared: float | None,
+) -> Iterator[Member]:
+    import numpy as np
+
+    yield matrix("activations", rows, space["width"], np.arange(len(rows)), len(rows))
+    for name, array in _arrays(run, space, rows, labels, declared).items():
+        yield whole(name, array)
+
+
 def _arrays(
     run: RunTables,
     space: Mapping[str, Any],
@@ -149,7 +166,6 @@ def _arrays(
     fragments = [_fragment(run.samples.get(name), position) for name, position in places]
     layer = str(space["hookpoint"]).rpartition(".")[2]
     return {
-        "activations": dense(rows, space["width"]),
         "fragments": _texts(fragments),
         "original_sentences": _texts(
             [run.samples[name]["text"] if name in run.samples else "" for name, _ in places]

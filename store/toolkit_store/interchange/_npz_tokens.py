@@ -1,5 +1,5 @@
-"""NumPy archives of tokens by features: a folder a sample, a file a layer, and what the samples are
-in `metadata_*.json`.
+"""NumPy archives of tokens by features: a folder per sample, a file per layer, and what the samples
+are in `metadata_*.json`.
 
     Bankruptcy_90_all_in/layer_15.npz
         features [tokens, width]    attention [heads, tokens, tokens]
@@ -19,10 +19,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit.archives import whole
 from toolkit.errors import BadInput, DataError
 from toolkit.files import read_json
 from toolkit_store.interchange._incoming import real_numbers, whole_numbers
-from toolkit_store.interchange._npz_rows import MAX_BYTES, check_size, dense, load, save, sparse
+from toolkit_store.interchange._npz_rows import MAX_BYTES, check_size, load, matrix, save, sparse
 from toolkit_store.interchange._run import (
     RunTables,
     arrow,
@@ -47,7 +48,7 @@ _FOLDER = re.compile(r"[A-Za-z0-9._ -]{1,100}")
 def write(
     run: RunTables, folder: Path, *, spaces: Sequence[str] | None = None, max_bytes: int = MAX_BYTES
 ) -> list[Path]:
-    """Each sample's folder with a file a layer, then the metadata."""
+    """Each sample's folder with a file per layer, then the metadata."""
     import polars as pl
 
     parts = list(run.activations(spaces))
@@ -138,14 +139,17 @@ def _write_one(
 
     check_size(space, length, most)
     positions = rows["position"].to_numpy()
-    features = np.zeros((length, space["width"]), np.float32)
-    features[positions] = dense(rows, space["width"])
-    arrays: dict[str, Any] = {"features": features, "positions": positions}
+    members = [
+        matrix("features", rows, space["width"], positions, length),
+        whole("positions", positions),
+    ]
     if len(weights):
-        arrays["attention"] = np.zeros((int(weights["head"].max()) + 1, length, length), np.float32)  # type: ignore[arg-type]
+        heads = int(weights["head"].max()) + 1  # type: ignore[arg-type]
+        attention = np.zeros((heads, length, length), np.float32)
         at = tuple(weights[side].to_numpy() for side in ("head", "query", "key_position"))
-        arrays["attention"][at] = weights["weight"].to_numpy()
-    save(path, arrays)
+        attention[at] = weights["weight"].to_numpy()
+        members.append(whole("attention", attention))
+    save(path, members)
 
 
 def _scenario(run: RunTables, name: str, place: str) -> dict[str, Any]:

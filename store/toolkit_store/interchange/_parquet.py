@@ -1,5 +1,5 @@
-"""A run as Parquet: a file a table, each row with its step, a row group for one step; the ledger in
-`toolkit-run.json`.
+"""A run as Parquet: a file per table, each row with its step, a row group for one step; the ledger
+in `toolkit-run.json`.
 
 Steps are committed again under their own keys, so that what is read back is identical and reading
 it twice adds nothing.

@@ -320,7 +320,8 @@ def read_index(folder: Path, name: str, form: str, version: int) -> dict[str, An
     path = folder / name
     if not path.is_file():
         raise BadInput(
-            f"{folder} is no finished export of format '{form}': it has no {name}. Export it again."
+            f"{folder} is not a finished export of format '{form}': it has no {name}. "
+            f"Export it again."
         )
     check_json_size(path)
     found = read_json(path)

@@ -38,7 +38,7 @@ _TENSORS = ("indices", "values", "sample", "position")
 
 
 def write(run: RunTables, folder: Path, *, spaces: Sequence[str] | None = None) -> list[Path]:
-    """A file a space, then the samples, then what there is."""
+    """A file per space, then the samples, then what there is."""
     from safetensors.numpy import save_file
 
     names = safe_names(list(run.spaces.values()))
@@ -151,7 +151,7 @@ def _load(path: Path) -> dict[str, Any]:
         found = load_file(path)
     except (SafetensorError, OSError) as error:
         raise DataError(
-            f"{path} is no whole safetensors file ({error}). Copy or export it again."
+            f"{path} is not a whole safetensors file ({error}). Copy or export it again."
         ) from None
     missing = [name for name in _TENSORS if name not in found]
     if missing:

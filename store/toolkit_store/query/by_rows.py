@@ -99,7 +99,7 @@ class ByRows:
         return self._flat(equals("space", self._space))
 
     def _flat(self, where: str) -> pl.DataFrame:
-        """One row an entry."""
+        """One row per entry."""
         import polars as pl
 
         empty = pl.DataFrame(arrow_schema("activations").empty_table()).select(_COLUMNS)

@@ -291,7 +291,7 @@ class RunView:
         return self._answers(space).directory()
 
     def frequent(self, space: str, at_least: int = 1) -> pl.DataFrame:
-        """Features that fired in at least so many samples: feature, number of samples, largest
+        """Features that fired in at least `at_least` samples: feature, number of samples, largest
         value; the most frequent first.
         """
         import polars as pl
@@ -310,8 +310,8 @@ class RunView:
         return self._answers(space).looked_at()
 
     def features(self, space: str | None = None, stat: str | None = None) -> pl.DataFrame:
-        """What was found out about features, a row a statistic: the columns of table `features`,
-        and `stage`.
+        """Statistics, tests and labels of features, one row per statistic: the columns of table
+        `features`, and `stage`.
         """
         import polars as pl
 
@@ -348,7 +348,7 @@ class RunView:
         *,
         samples: bool = False,
     ) -> pl.DataFrame:
-        """What interventions did: summaries over samples, or with `samples` a row a sample; and
+        """What interventions did: summaries over samples, or with `samples` one row per sample; and
         `stage`.
         """
         import polars as pl
@@ -389,8 +389,8 @@ class RunView:
         return nearest_rows(rows if callable(rows) else slices(rows), width, feature, k)
 
     def projections(self, space: str) -> np.ndarray | None:
-        """What the store keeps of the space's decoder, a row a feature; None if nobody asked for
-        it.
+        """What the store keeps of the space's decoder, one row per feature; None if nobody asked
+        for it.
         """
         found = [
             row

@@ -1,7 +1,7 @@
 """Keys that come twice in a step's rows, found while they arrive in batches.
 
-Of a batch that has gone by, 16 bytes a row are kept: two hashes of its key, sorted by the first. A
-key of a later batch is looked up in them; where both hashes are there it is one of before (of a
+Of a batch that has gone by, 16 bytes per row are kept: two hashes of its key, sorted by the first.
+A key of a later batch is looked up in them; where both hashes are there it is one of before (of a
 million rows, by chance, once in 1e26 steps). Sorted runs are joined as they grow equal in length,
 so that a step of n rows costs n log n, and no batch is looked at again.
 """

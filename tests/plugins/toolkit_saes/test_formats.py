@@ -5,6 +5,7 @@ sets.
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -488,3 +489,15 @@ def test_what_is_active_at_once_is_what_encode_gives(gate: Any, chunk: int | Non
     torch.testing.assert_close(found.features, at[:, 1], rtol=0, atol=0)
     torch.testing.assert_close(found.values, dense[at[:, 0], at[:, 1]], rtol=0, atol=0)
     assert len(sae.sparse(rows[:0], chunk).counts) == 0
+
+
+def test_the_keys_of_cfg_json_are_documented() -> None:
+    """Every architecture and norm that is read, and every key that the code asks for."""
+    root = Path(__file__).parents[3]
+    page = (root / "docs" / "reference" / "sae-formats.md").read_text(encoding="utf-8")
+    section = page.partition("## Keys of SAELens's cfg.json")[2].partition("\n## ")[0]
+    source = Path(str(_saelens.__file__)).read_text(encoding="utf-8")
+    keys = set(re.findall(r'(?:known|metadata|arguments)(?:\.get\(|\[)"([a-z_]+)"', source))
+    assert {"architecture", "normalize_activations", "hook_head_index"} <= keys
+    for word in (keys - {"metadata"}) | set(_saelens.ARCHITECTURES) | set(_saelens.NORMS):
+        assert word in section, word

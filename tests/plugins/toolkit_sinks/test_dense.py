@@ -30,13 +30,14 @@ from tests.plugins.toolkit_sinks.conftest import (
     table,
     written,
 )
+from toolkit import archives
 from toolkit._plan.texts import workload
 from toolkit.costs import Cost
 from toolkit.errors import DataError
 from toolkit.parts import Identity
 from toolkit_saes.extract.costs import extraction
 from toolkit_saes.extract.stage import Extract
-from toolkit_sinks import _archive, _dense
+from toolkit_sinks import _dense
 from toolkit_sinks._sentences import _reading
 
 CONFIGURATION, LAYER = ({"dense": True, "layout": layout} for layout in ("configuration", "layer"))
@@ -54,7 +55,8 @@ def test_npz_by_configuration_has_the_arrays_of_the_published_pipeline() -> None
     assert list(files) == ["layer_20_l0_71_activations.npz", "layer_3_l0_12_activations.npz"]
     arrays = loaded(files["layer_20_l0_71_activations.npz"])
     assert list(arrays) == [
-        "activations", "fragments", "original_sentences", "concept_strength_labels", "sentence_indices", "token_positions",
+        "activations", "fragments", "original_sentences", "concept_strength_labels",
+        "sentence_indices", "token_positions",
         "is_final_token", "fragment_lengths", "layer", "average_l0", "num_features",
     ]  # fmt: skip
     wanted = np.zeros((3, 6), dtype=np.float32)
@@ -92,7 +94,8 @@ def test_npz_by_layer_has_a_folder_a_sample() -> None:
         | {"tokens": ["Bal", "ance:", " $9"], "seq_len": 3, "key_positions": {"balance": [0]}}
         == metadata["scenarios"][0]
     )
-    assert [metadata[name] for name in ("timestamp", "layer_range", "save_features", "save_attention")] == [
+    names = ("timestamp", "layer_range", "save_features", "save_attention")
+    assert [metadata[name] for name in names] == [
         "20251017_120000", [3, 20], True, False
     ]  # fmt: skip
     assert sorted(arrays) == ["features", "positions"]
@@ -165,7 +168,8 @@ def test_a_character_of_several_tokens_stands_once_in_a_fragment() -> None:
     text = "na\u00efve \U0001f600\U0001f600 caf\u00e9"
     read = _reading(text, pieces)
     assert [text[:end] for end in read.ends] == [
-        "", "n", "na", "na\u00ef", "na\u00ef", "na\u00efve", "na\u00efve ", *["na\u00efve \U0001f600"] * 4,
+        "", "n", "na", "na\u00ef", "na\u00ef", "na\u00efve", "na\u00efve ",
+        *["na\u00efve \U0001f600"] * 4,
         *["na\u00efve \U0001f600\U0001f600"] * 4, text[:-3], text[:-1], text, text,
     ]  # fmt: skip
     assert read.words.tolist() == [0, 1, 1, 1, 1, 1, 1, *[2] * 8, 3, 3, 3, 3]
@@ -247,7 +251,7 @@ def test_the_text_up_to_every_token_of_a_long_sentence_is_never_there_whole(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Each of the two arrays of texts takes 16 MB; what is held at a time is a block."""
-    monkeypatch.setattr(_archive, "BLOCK_BYTES", 1 << 16)
+    monkeypatch.setattr(archives, "BLOCK_BYTES", 1 << 16)
     pieces = [f" {at:03d}" for at in range(1000)]
     rows = [active("s1", "a", at, f1=1.0) for at in range(1000)]
     found = asked("npz", CONFIGURATION, SCOPE[:1], rows, [sample("a", pieces)])
@@ -325,14 +329,14 @@ def test_the_plan_knows_the_size_of_the_arrays(params: Mapping[str, Any], at: st
 
 
 def test_a_dense_matrix_is_written_a_block_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_archive, "BLOCK_BYTES", 4 * 6)
+    monkeypatch.setattr(archives, "BLOCK_BYTES", 4 * 6)
     seen: list[tuple[int, int]] = []
 
     def fill(first: int, last: int, block: Any) -> None:
         seen.append((first, last))
         block[0, first] = first + 1
 
-    pieces = list(_archive.archive([_archive.dense("features", 5, 6, fill)]))
+    pieces = list(archives.archive([archives.dense("features", 5, 6, fill)]))
     assert seen == [(at, at + 1) for at in range(5)]
     assert len(pieces) == 6
     np.testing.assert_array_equal(

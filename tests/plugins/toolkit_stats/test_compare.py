@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pydantic import ValidationError
 from scipy import sparse, stats
-from toolkit_patch._candidates import known
 
 from tests.plugins.toolkit_stats.made import (
     PARTS,
@@ -35,6 +34,7 @@ from toolkit.errors import DataError
 from toolkit.randomness import half
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import TableInputs, make_work
+from toolkit_patch.screen.candidates import read_features
 from toolkit_stats.compare.params import Means, Several
 from toolkit_stats.math.corrections import benjamini_hochberg
 from toolkit_stats.math.duplicates import same_as
@@ -160,12 +160,11 @@ def test_a_screen_follows_every_test_of_two_groups(part: str) -> None:
     more = {"covariates": ["balance"]} if part in ("welch", "student") else {}
     given = of_dense(values(), halves(), balance=np.random.default_rng(0).random(24).tolist())
     rows = run(part, given, details="discovered", **PAIR, **more)
-    found = known(TableInputs(outputs(part, given, details="discovered", **PAIR, **more)), None)
+    tables = outputs(part, given, details="discovered", **PAIR, **more)
+    found = read_features(TableInputs(tables), None, "all")
     assert found.groups == ("a", "b")
-    assert [feature.index for feature in found.features["s1"]] == [0, 1, 2, 3, 4]
-    assert [feature.d for feature in found.features["s1"]] == [
-        rows["s1", at, "d", "a vs b"]["number"] for at in range(5)
-    ]
+    assert found.feature.tolist() == [0, 1, 2, 3, 4]
+    assert found.d.tolist() == [rows["s1", at, "d", "a vs b"]["number"] for at in range(5)]
 
 
 def test_a_rank_test_goes_by_cluster_means() -> None:

@@ -65,7 +65,7 @@ def test_parquet_of_another_version_or_with_a_flipped_bit_is_refused(
     refused(r"samples\.parquet is missing")
     index.unlink()
     with pytest.raises(
-        BadInput, match=r"no finished export of format 'parquet': it has no toolkit-run\.json"
+        BadInput, match=r"not a finished export of format 'parquet': it has no toolkit-run\.json"
     ):
         import_run(opened(tmp_path / "memory" / "new"), "parquet", tmp_path / "out")
 
@@ -122,7 +122,7 @@ def test_safetensors_that_do_not_fit_together_are_refused(run: RunTables, tmp_pa
             {name: array for name, array in (good | arrays).items() if array is not None}, file
         )
 
-    refused("no whole safetensors file", lambda file: file.write_bytes(b"no"))
+    refused("not a whole safetensors file", lambda file: file.write_bytes(b"no"))
     refused("is missing, though", lambda file: file.unlink())
     refused("has no tensor 'sample'", put(sample=None))
     refused("an index lies outside of 3 rows by 12 features", put(indices=np.full((2, 4), 12)))

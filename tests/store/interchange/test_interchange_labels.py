@@ -284,8 +284,8 @@ def test_a_plain_list_needs_its_space(run: RunTables, tmp_path: Path) -> None:
     )
     refused([12], "there is no feature 12 in google/.*; its width is 12", space="s1")
     refused("[", "cannot be read as JSON")
-    refused({"a": 1}, "is no feature list: wanted whole numbers")
-    refused([True], "is no feature list")
+    refused({"a": 1}, "is not a feature list: wanted whole numbers")
+    refused([True], "is not a feature list")
     refused(
         [{"modelId": "gemma-2-2b", "layer": "9-x", "index": "1"}],
         "No space here is Neuronpedia's 'gemma-2-2b/9-x'",

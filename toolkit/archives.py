@@ -1,4 +1,7 @@
-"""A NumPy archive that is written as it goes: a matrix block by block, in memory for one block."""
+"""NumPy archives that are written as they go: a matrix block by block, with one block in memory.
+
+Equal arrays make equal bytes. Sinks and `toolkit store export` write their archives with this.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,10 @@ from typing import Any
 DATE = (1980, 1, 1, 0, 0, 0)
 """One date for all members, so that equal arrays are equal bytes."""
 BLOCK_BYTES = 4 << 20
+
+
+Member = tuple[str, Any, tuple[int, ...], Iterable[Any]]
+"""An array of an archive: its name, dtype and shape, and blocks of its rows."""
 
 
 class _Pieces:
@@ -29,8 +36,8 @@ class _Pieces:
         return found
 
 
-def archive(arrays: Iterable[tuple[str, Any, tuple[int, ...], Iterable[Any]]]) -> Iterator[bytes]:
-    """The bytes of an archive of arrays, each (name, dtype, shape, blocks of its rows)."""
+def archive(arrays: Iterable[Member]) -> Iterator[bytes]:
+    """The bytes of an archive of arrays."""
     import numpy as np
 
     out = _Pieces()
@@ -51,14 +58,12 @@ def archive(arrays: Iterable[tuple[str, Any, tuple[int, ...], Iterable[Any]]]) -
     yield out.take()
 
 
-def whole(name: str, array: Any) -> tuple[str, Any, tuple[int, ...], Iterable[Any]]:
+def whole(name: str, array: Any) -> Member:
     """An array or number that is there already."""
     return name, array.dtype, array.shape, [array]
 
 
-def texts(
-    name: str, rows: int, width: int, text_of: Callable[[int], str]
-) -> tuple[str, Any, tuple[int, ...], Iterable[Any]]:
+def texts(name: str, rows: int, width: int, text_of: Callable[[int], str]) -> Member:
     """Texts, each in the room of `width` characters as NumPy keeps them, some rows at a time."""
     import numpy as np
 
@@ -71,9 +76,7 @@ def texts(
     return name, kind, (rows,), blocks
 
 
-def dense(
-    name: str, rows: int, width: int, fill: Callable[[int, int, Any], None]
-) -> tuple[str, Any, tuple[int, ...], Iterable[Any]]:
+def dense(name: str, rows: int, width: int, fill: Callable[[int, int, Any], None]) -> Member:
     """A float32 matrix that `fill(first, last, block)` writes into, some rows at a time."""
     import numpy as np
 
