@@ -58,9 +58,10 @@ def chi_square_rule(stop: Shares, trials: int, alpha: float, min_delta: float) -
 
 def two_shares(first: int, second: int, trials: int) -> float:
     """p of two counts out of as many trials each."""
+    import numpy as np
     from scipy.stats import chi2_contingency, fisher_exact
 
-    counts = [[first, trials - first], [second, trials - second]]
+    counts = np.array([[first, trials - first], [second, trials - second]])
     if first + second in (0, 2 * trials):
         return 1.0
     expected = min(first + second, 2 * trials - first - second) / 2

@@ -99,5 +99,5 @@ def test_without_every_row_it_says_how_to_screen(fixed):
 
 def test_both_prompts_are_needed(fixed):
     meta = [row for row in fixed["sample_meta"].to_pylist() if row["string"] == "safe"]
-    with pytest.raises(DataError, match="one with context risky are needed; there are safe"):
+    with pytest.raises(DataError, match="one with risky are needed; there are safe"):
         run("patch.published", {}, fixed | {"sample_meta": table("sample_meta", meta)})
