@@ -1,5 +1,5 @@
-"""The repository itself: pins fit ranges, sessions have docstrings, nothing is left half done, links
-lead somewhere, and every class has its own name.
+"""The repository itself: pins fit ranges, sessions have docstrings, nothing is left half done,
+links lead somewhere, and every class has its own name.
 """
 
 from __future__ import annotations
