@@ -74,9 +74,8 @@ def test_the_quickstart_in_a_container_leaves_the_tables_of_a_local_run(
     engine: Any, toolkit: Any, root: Path
 ) -> None:
     spec = root / "specs" / "quickstart.yaml"
-    smaller = ["--set", "limit.units=32"]
-    local = in_store(toolkit, "local", spec, *smaller)
-    assert in_store(toolkit, "docker", spec, "--on", "docker", *smaller) == local
+    local = in_store(toolkit, "local", spec)
+    assert in_store(toolkit, "docker", spec, "--on", "docker") == local
 
 
 def wait_for(condition: Any, seconds: float = 60.0) -> Any:
