@@ -77,7 +77,7 @@ def check(as_json: bool, store: str | None) -> None:
     """
     found = _opened(store, read_only=True).check()
     if as_json:
-        click.echo(json.dumps(asdict(found), indent=1))
+        echo(json.dumps(asdict(found), indent=1))
     else:
         lines = [
             *(f"WRONG  {problem}" for problem in found.problems),
@@ -85,7 +85,7 @@ def check(as_json: bool, store: str | None) -> None:
         ]
         echo("\n".join([*lines, _looked_at(found)]))
     if found.problems:
-        click.echo(
+        echo(
             "Restore these files from a copy of the store, or run the spec again with a new store.",
             err=True,
         )
@@ -189,7 +189,7 @@ def _opened(store: str | None, *, read_only: bool = False, create: bool = False)
 
 def _report(found: CleanReport, as_json: bool) -> None:
     if as_json:
-        click.echo(
+        echo(
             json.dumps(
                 {"rows": dict(found.rows), "files": found.files, "bytes": found.bytes}, indent=1
             )
