@@ -190,15 +190,21 @@ def test_no_package_marker_directly_in_the_folders() -> None:
     ] == []
 
 
-FLOW = ("_spec", "_plugins", "_plan", "_run", "_report", "_flow", "_cli")
+FLOW = ("_spec", "_plugins", "_plan", "_run", "_report", "_images", "_flow", "_experiment", "_cli")
 """The folders of the host in the order of the flow: each imports only those before it."""
+
+
+def test_every_private_folder_has_its_place_in_the_flow() -> None:
+    names = {path.relative_to(ROOT / "toolkit").parts[0].removesuffix(".py") for path in HOST}
+    private = {name for name in names if name.startswith("_") and not name.startswith("__")}
+    assert private == set(FLOW)
 
 
 @pytest.mark.parametrize("path", HOST, ids=label)
 def test_no_folder_of_the_flow_imports_a_later_one(path: Path) -> None:
     """Also for types only: a later folder that is needed for its types is in the wrong order."""
     here = path.relative_to(ROOT / "toolkit").parts[0].removesuffix(".py")
-    if here not in FLOW:
+    if not here.startswith("_") or here.startswith("__"):
         return
     later = {f"toolkit.{name}" for name in FLOW[FLOW.index(here) + 1 :]}
     assert [name for name in _from_toolkit(path) if name in later] == []

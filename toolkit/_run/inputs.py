@@ -36,7 +36,7 @@ class StoreInputs:
         """With a `folder`, large tables are put there as files and mapped."""
         self._store, self._rows, self._folder = (
             store,
-            [row for found in rows.values() for row in found],
+            [row for stage_rows in rows.values() for row in stage_rows],
             folder,
         )
 
@@ -81,7 +81,7 @@ class InputFiles:
 
     def files(self, step: Step, needs: Rows, own: Path) -> dict[str, list[str]]:
         """The files of a step's input tables, written where they are missing. What does not depend
-        on the step is found out once for its stage. `own` is the folder of the step's own files.
+        on the step is worked out once for its stage. `own` is the folder of the step's own files.
         """
         stage = step.stage
         if stage.id not in self._tables:

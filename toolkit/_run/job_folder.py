@@ -114,13 +114,13 @@ class JobWriter:
                 self._counts[name] += len(rows)
 
 
-def _mismatch(found: pa.Schema, wanted: pa.Schema) -> str:
-    for field in wanted:
-        if field.name not in found.names:
+def _mismatch(actual: pa.Schema, expected: pa.Schema) -> str:
+    for field in expected:
+        if field.name not in actual.names:
             return f"Column '{field.name}' ({field.type}) is missing."
-        if not found.field(field.name).equals(field):
-            return f"Column '{field.name}' is {found.field(field.name)!s}; wanted {field!s}."
-    extra = [name for name in found.names if name not in wanted.names]
+        if not actual.field(field.name).equals(field):
+            return f"Column '{field.name}' is {actual.field(field.name)!s}; wanted {field!s}."
+    extra = [name for name in actual.names if name not in expected.names]
     return (
         f"Columns that the table does not have: {extra}."
         if extra

@@ -94,13 +94,13 @@ def make_manifest(
 def _identity(loadable: Loadable[Any] | None) -> dict[str, Any] | None:
     if loadable is None:
         return None
-    found = loadable.identity
+    identity = loadable.identity
     return {
         "uses": loadable.part.name,
-        "name": found.name,
-        "revision": found.revision,
-        "digest": found.digest,
-        "facts": dict(found.facts),
+        "name": identity.name,
+        "revision": identity.revision,
+        "digest": identity.digest,
+        "facts": dict(identity.facts),
     }
 
 

@@ -115,12 +115,12 @@ def _families(plan: Plan) -> dict[str, int | None]:
     """How many tests are corrected together, of each test that says so; None where nobody knows
     before the files are there.
     """
-    found = {
+    powers = {
         stage.id: power_of(plan, stage, {}, None)
         for stage in plan.stages
         if stage.part.estimates.comparison
     }
-    return {id: power["family"] if power else None for id, power in found.items()}
+    return {id: power["family"] if power else None for id, power in powers.items()}
 
 
 def _stage(stage: Stage) -> dict[str, Any]:
@@ -129,8 +129,8 @@ def _stage(stage: Stage) -> dict[str, Any]:
 
 def _digest(record: Mapping[str, Any]) -> str:
     """Of all that the record says, when it was written and what was there by then included."""
-    told = {name: value for name, value in record.items() if name != "sha256"}
-    return hashlib.sha256(canonical(told).encode()).hexdigest()
+    content = {name: value for name, value in record.items() if name != "sha256"}
+    return hashlib.sha256(canonical(content).encode()).hexdigest()
 
 
 def _checked(path: Path, frozen: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,7 +164,7 @@ def _earlier(plan: Plan, store: Path, frozen: Mapping[str, Any]) -> Iterator[dic
     """Records of other runs of the same data, or of the same name: a family that is changed after a
     look shows here.
     """
-    found = []
+    records = []
     for path in (store / "runs").glob(f"*/{FILE}"):
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
@@ -173,7 +173,7 @@ def _earlier(plan: Plan, store: Path, frozen: Mapping[str, Any]) -> Iterator[dic
             ) & _origins(frozen)
             if same and path.parent.name != plan.run:
                 changed = differences(canonical(record["frozen"]), canonical(frozen))
-                found.append(
+                records.append(
                     {
                         "run": path.parent.name,
                         "registered_at": record["registered_at"],
@@ -181,14 +181,14 @@ def _earlier(plan: Plan, store: Path, frozen: Mapping[str, Any]) -> Iterator[dic
                     }
                 )
         except (OSError, ValueError, KeyError, TypeError):
-            found.append(
+            records.append(
                 {
                     "run": path.parent.name,
                     "registered_at": None,
                     "changed": "its record cannot be read",
                 }
             )
-    yield from sorted(found, key=lambda one: str(one["registered_at"] or ""))
+    yield from sorted(records, key=lambda record: str(record["registered_at"] or ""))
 
 
 def _origins(frozen: Mapping[str, Any]) -> set[str]:

@@ -68,12 +68,13 @@ def find_run(store: Path, text: str) -> str:
             f"There is no run '{text}': {store} holds no runs. Another store: --store PATH or "
             "TOOLKIT_STORE."
         )
-    found = [run for run in known if text and run.startswith(text)]
-    if len(found) == 1:
-        return found[0]
-    if found:
+    matches = [run for run in known if text and run.startswith(text)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
         raise BadInput(
-            f"'{text}' is the beginning of {len(found)} runs: {_listed(found)}. Give more letters."
+            f"'{text}' is the beginning of {len(matches)} runs: {_listed(matches)}. Give more "
+            "letters."
         )
     near = difflib.get_close_matches(text, known, n=5, cutoff=0.4) or known[-5:]
     listing = shlex.join(["toolkit", "runs", *_store_option(store)])

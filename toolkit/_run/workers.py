@@ -181,13 +181,13 @@ def _check_versions(name: str, here: Mapping[str, str], there: Mapping[str, str]
             )
 
 
-def _check_gpus(name: str, requested: Sequence[Gpu], found: Sequence[Gpu]) -> None:
-    if {gpu.uuid for gpu in requested} == {gpu.uuid for gpu in found}:
+def _check_gpus(name: str, requested: Sequence[Gpu], seen: Sequence[Gpu]) -> None:
+    if {gpu.uuid for gpu in requested} == {gpu.uuid for gpu in seen}:
         return
-    wanted, seen = (
-        ", ".join(gpu.describe() for gpu in gpus) or "no GPU" for gpus in (requested, found)
+    expected, actual = (
+        ", ".join(gpu.describe() for gpu in gpus) or "no GPU" for gpus in (requested, seen)
     )
     raise BadInput(
-        f"{name} was to get {wanted} and sees {seen}. Nothing was run there. Look at the driver "
-        "and at what the executor passes on (nvidia-smi -L on both sides)."
+        f"{name} was to get {expected} and sees {actual}. Nothing was run there. Look at the "
+        "driver and at what the executor passes on (nvidia-smi -L on both sides)."
     )
