@@ -1,7 +1,7 @@
 """How often tests and causal screens find something where nothing is, and how often they find
 what is there: the null, power and planted tables.
 
-    python benchmarks/nulls.py           the tables of docs/explanation/statistics.md and patching.md
+    python benchmarks/nulls.py           the tables of docs/explanation
     python benchmarks/nulls.py --tiny    the same code on a few small sets
 
 Null tables: sets of features that do not differ between two groups, corrected by Benjamini-Hochberg

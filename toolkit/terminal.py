@@ -48,7 +48,7 @@ def echo_data(text: str, *, nl: bool = True) -> None:
 
 
 def echo_styled(text: str, *, nl: bool = True) -> None:
-    """Print a table with styles that we put there; every other part of it is `printable` already."""
+    """Print a table with styles of our own; all else in it is `printable` already."""
     click.echo(text, nl=nl)
 
 
