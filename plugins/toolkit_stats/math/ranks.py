@@ -269,7 +269,7 @@ def _mixed_within(parts: Strata, column: int, far: float) -> float:
     widest = [np.abs(one.shift).max() + WIDE * np.sqrt(one.spread.max()) for one in every]
     reach = 1.05 * float(sum(widest))
     step = reach / GRID
-    edges = (np.arange(-GRID, GRID + 1) - 0.5) * step
+    edges: Floats = (np.arange(-GRID, GRID + 1, dtype=np.float64) - 0.5) * step
     transformed = np.ones(GRID + 1, dtype=np.complex128)
     for one in every:
         transformed *= np.fft.rfft(np.fft.ifftshift(_on_grid(one, edges, step)))

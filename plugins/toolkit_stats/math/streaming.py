@@ -89,7 +89,7 @@ class Stream:
 
     def _central(self, power: int, centre: Floats) -> Floats:
         """The sum over clusters of (sum - size * centre) to this power."""
-        found = (-centre) ** power * (self._sizes**power).sum()
+        found: Floats = (-centre) ** power * (self._sizes**power).sum()
         for weight in range(power):
             term = self._powers[weight, power - weight]
             found = found + comb(power, weight) * (-centre) ** weight * term

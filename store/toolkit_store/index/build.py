@@ -145,7 +145,7 @@ def _space_step(
     step, summary = space_key(key, space), Summary()
     postings = posting_rows(step, space, scratch.chunks(space), found.bits, summary)
     index = (
-        summary.rows(space, found.spaces[space], scratch.samples(space)) for _ in range(1)
+        summary.rows(space, scratch.places(space), scratch.samples(space)) for _ in range(1)
     )  # after the postings
     row = _step(step, run, 1 + sorted(found.spaces).index(space), {"space": space})
     return row, {"postings": postings, "feature_index": index}
