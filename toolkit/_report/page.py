@@ -387,7 +387,7 @@ def _troubles(run: RunProgress) -> str:
 
 
 def _trouble(event: RunEvent) -> str:
-    tone = "bad" if isinstance(event, ev.StepFailed | ev.RunFailed) else "part"
+    tone = "bad" if isinstance(event, ev.StepFailure | ev.RunFailed) else "part"
     name = event.event.replace("_", " ")
     return (
         f'<li class="box {tone}"><p><strong>{_e(name)}</strong> '
