@@ -214,8 +214,7 @@ _ALL = (
         "screens",
         "space feature comparison outcome",
         "one screened feature: its specific effect over all decision points, what random "
-        "directions "
-        "do there, and its control arms",
+        "directions do there, and its control arms",
         space="string",
         feature="uint32",
         comparison="string",
