@@ -160,7 +160,8 @@ def token_matrix(model: Model, method: str) -> Tensor:
     if method == "unembedding":
         return model.unembedding_rows(range(int(size)))
     rows = model.embedding_rows(range(int(size)))
-    return rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-30)
+    scaled: Tensor = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-30)
+    return scaled
 
 
 def directions(model: Model, sae: Sae, features: Sequence[int], method: str) -> Tensor:
@@ -171,7 +172,8 @@ def directions(model: Model, sae: Sae, features: Sequence[int], method: str) -> 
     lengths = rows.norm(dim=1, keepdim=True).clamp(min=1e-30)
     if method == "unembedding":
         return model.fold_final_norm(rows / lengths * rows.shape[1] ** 0.5)
-    return rows / lengths
+    scaled: Tensor = rows / lengths
+    return scaled
 
 
 def token_values(
