@@ -34,10 +34,8 @@ def test_tiny_goes_through_every_step() -> None:
 
 def test_without_a_gpu_it_says_so() -> None:
     assert (
-        said() == "no GPU here: nothing was measured. `--tiny` runs the same on the CPU, at "
-        "a "
-        "size that says "
-        "nothing.\n"
+        said() == "no GPU here: nothing was measured. `--tiny` runs the same on the CPU, at a size "
+        "that says nothing.\n"
     )
 
 

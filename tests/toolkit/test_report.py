@@ -53,7 +53,7 @@ EVENTS: list[ev.RunEvent] = [
     ev.StepDone(
         at="2026-01-01T00:00:09+00:00", key="b", index=1, seconds=6, rows={"samples": 7}, **PLACE
     ),
-    ev.StepFailed(at="2026-01-01T00:00:10+00:00", key="c", index=2, error=EVIL, **PLACE),
+    ev.StepFailure(at="2026-01-01T00:00:10+00:00", key="c", index=2, error=EVIL, **PLACE),
     ev.RunFailed(at="2026-01-01T00:00:11+00:00", error=EVIL),
 ]
 

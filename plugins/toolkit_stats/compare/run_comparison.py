@@ -22,7 +22,7 @@ from toolkit.comparisons import Comparison
 from toolkit.errors import DataError, choices
 from toolkit.tables import arrow_schema
 from toolkit.work import Rows, Work
-from toolkit_stats.compare.confirm import Candidates, candidates, described_only
+from toolkit_stats.compare.confirm import SelectedFeatures, candidates, described_only
 from toolkit_stats.compare.params import Compare
 from toolkit_stats.compare.tests import Test
 from toolkit_stats.math.corrections import CORRECTIONS
@@ -214,7 +214,7 @@ def _read(
     activations: Activations,
     space: str,
     facts: Mapping[str, Any],
-    among: Candidates | None,
+    among: SelectedFeatures | None,
 ) -> tuple[Fired, int]:
     """The features of the family that fired, and how many it has."""
     named = f"{space} ({facts['address']})"

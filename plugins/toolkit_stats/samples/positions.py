@@ -36,11 +36,8 @@ class AtKept(Params):
 
     at: Asked | None = Field(
         None,
-        description="Which of the positions that were kept are read: last, all, or "
-        "selectors as of "
-        "extract.activations; "
-        "by default all "
-        "that were kept.",
+        description="Which of the positions that were kept are read: last, all, or selectors as of "
+        "extract.activations; by default all that were kept.",
     )
 
     @field_validator("at")

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 
 from toolkit.testing.planted import (
     Planted,
-    Prompt,
+    PlantedPrompt,
     ReferenceModel,
     SaeTruth,
     Trace,
@@ -320,7 +320,7 @@ def test_all_but_the_circuit_is_the_same_with_and_without_the_cause(world: World
         text = text.replace(cause, truth.twins[cause])
     a, b = (
         world.model.run(prompt.ids),
-        world.model.run(Prompt(text, cause=False, shield=prompt.shield).ids),
+        world.model.run(PlantedPrompt(text, cause=False, shield=prompt.shield).ids),
     )
     circuit = np.stack([truth.directions[name] for name in ("u", "v", "w", "echo", "shadow")])
     for x, y in zip(a.resid_post, b.resid_post, strict=True):

@@ -14,7 +14,13 @@ import numpy.typing as npt
 from toolkit.testing.planted import _words as words
 from toolkit.testing.planted._files import write_gemma_scope, write_llama_scope
 from toolkit.testing.planted._forward import ReferenceModel
-from toolkit.testing.planted._model import NAMES, Design, make_design, make_weights, write_model
+from toolkit.testing.planted._model import (
+    NAMES,
+    PlantedDesign,
+    make_design,
+    make_weights,
+    write_model,
+)
 from toolkit.testing.planted._saes import (
     Dictionary,
     explained_variance,
@@ -88,7 +94,7 @@ def build_planted(
 
 
 def _write_saes(
-    folder: Path, design: Design, expansion: int, lossy_layer: int
+    folder: Path, design: PlantedDesign, expansion: int, lossy_layer: int
 ) -> Iterator[SaeTruth]:
     width = expansion * design.d_model
     for site in _sites(folder / "model", design):
@@ -111,7 +117,7 @@ def _write_saes(
 
 def _llama_scope(
     folder: Path,
-    design: Design,
+    design: PlantedDesign,
     kind: Kind,
     site: _Site,
     sae: Dictionary,
@@ -140,7 +146,12 @@ def _llama_scope(
 
 
 def _gemma_scope(
-    folder: Path, design: Design, kind: Kind, site: _Site, sae: Dictionary, measured: _Measured
+    folder: Path,
+    design: PlantedDesign,
+    kind: Kind,
+    site: _Site,
+    sae: Dictionary,
+    measured: _Measured,
 ) -> SaeTruth:
     width = len(sae.bias)
     label = f"{width // 1024}k" if width % 1024 == 0 else str(width)
@@ -152,7 +163,7 @@ def _gemma_scope(
     )
 
 
-def _sites(model: Path, design: Design) -> list[_Site]:
+def _sites(model: Path, design: PlantedDesign) -> list[_Site]:
     """Residuals of the files as written, so that what is measured holds for what is loaded."""
     reference = ReferenceModel.load(model)
     drawn = words.draw_prompts(N_MEASURED, (design.seed, -1))
@@ -167,7 +178,7 @@ def _sites(model: Path, design: Design) -> list[_Site]:
     ]
 
 
-def _truth(design: Design, saes: tuple[SaeTruth, ...]) -> PlantedTruth:
+def _truth(design: PlantedDesign, saes: tuple[SaeTruth, ...]) -> PlantedTruth:
     last = design.n_layers - 1
     return PlantedTruth(
         seed=design.seed,

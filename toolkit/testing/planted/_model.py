@@ -63,7 +63,7 @@ ROPE_THETA = 500000.0
 
 
 @dataclass(frozen=True, eq=False)
-class Design:
+class PlantedDesign:
     """The chosen sizes and effects, and the basis they are drawn in."""
 
     seed: int
@@ -100,7 +100,7 @@ def make_design(
     shield_effect: float,
     drift_effect: float,
     bos_ratio: float,
-) -> Design:
+) -> PlantedDesign:
     """Check the sizes and draw the basis."""
     if d_model < 32 or d_model % (2 * N_HEADS):
         raise ValueError(
@@ -109,10 +109,12 @@ def make_design(
     if n_layers < 3:
         raise ValueError(f"the planted path needs three layers, got n_layers={n_layers}")
     basis, _ = np.linalg.qr(generator(seed, "basis").standard_normal((d_model, d_model)))
-    return Design(seed, d_model, n_layers, effect, shield_effect, drift_effect, bos_ratio, basis)
+    return PlantedDesign(
+        seed, d_model, n_layers, effect, shield_effect, drift_effect, bos_ratio, basis
+    )
 
 
-def make_weights(design: Design) -> dict[str, Floats]:
+def make_weights(design: PlantedDesign) -> dict[str, Floats]:
     """All tensors under their Hugging Face names."""
     tensors = {"model.embed_tokens.weight": _embedding(design)}
     for layer in range(design.n_layers):
@@ -129,7 +131,7 @@ def make_weights(design: Design) -> dict[str, Floats]:
     return tensors
 
 
-def write_model(folder: Path, design: Design, tensors: dict[str, Floats]) -> None:
+def write_model(folder: Path, design: PlantedDesign, tensors: dict[str, Floats]) -> None:
     """Write config.json, model.safetensors and the tokenizer files."""
     words.write_tokenizer(folder)
     config = {
@@ -164,11 +166,11 @@ def write_model(folder: Path, design: Design, tensors: dict[str, Floats]) -> Non
     save_file(stored, str(folder / "model.safetensors"), metadata={"format": "pt"})
 
 
-def _gain(design: Design, name: str) -> Floats:
+def _gain(design: PlantedDesign, name: str) -> Floats:
     return generator(design.seed, "gain", name).uniform(0.6, 1.6, design.d_model)
 
 
-def _embedding(design: Design) -> Floats:
+def _embedding(design: PlantedDesign) -> Floats:
     table = np.zeros((len(words.VOCAB), design.d_model))
     for token, index in words.VOCAB.items():
         rng = generator(design.seed, "embedding", token)
@@ -193,14 +195,14 @@ def _embedding(design: Design) -> Floats:
     return table
 
 
-def _units(rng: np.random.Generator, count: int, design: Design) -> Floats:
+def _units(rng: np.random.Generator, count: int, design: PlantedDesign) -> Floats:
     """Random unit rows in the filler subspace, (count, d)."""
     rows = rng.standard_normal((count, design.filler.shape[1]))
     units: Floats = rows / np.linalg.norm(rows, axis=1, keepdims=True) @ design.filler.T
     return units
 
 
-def _attention(design: Design, layer: int) -> dict[str, Floats]:
+def _attention(design: PlantedDesign, layer: int) -> dict[str, Floats]:
     """Random mixing within the filler subspace; at layer 0, heads 0 and 2 fetch the cause and the
     shield instead.
     """
@@ -224,7 +226,7 @@ def _attention(design: Design, layer: int) -> dict[str, Floats]:
 
 
 def _fetch(
-    design: Design,
+    design: PlantedDesign,
     kv_head: int,
     source: str,
     targets: tuple[str, ...],
@@ -252,7 +254,7 @@ def _fetch(
     o[head, :, 0] = AMPLITUDE * sum(design.direction(target) for target in targets)
 
 
-def _mlp(design: Design, layer: int) -> dict[str, Floats]:
+def _mlp(design: PlantedDesign, layer: int) -> dict[str, Floats]:
     """Random neurons within the filler subspace, and one planted neuron at layers 1 and 2."""
     rng = generator(design.seed, "mlp", layer)
     gate, down = _units(rng, N_NEURONS, design), 0.4 * _units(rng, N_NEURONS, design).T
@@ -268,7 +270,7 @@ def _mlp(design: Design, layer: int) -> dict[str, Floats]:
     return {"mlp.gate_proj.weight": gate, "mlp.up_proj.weight": up, "mlp.down_proj.weight": down}
 
 
-def _unembedding(design: Design) -> Floats:
+def _unembedding(design: PlantedDesign) -> Floats:
     """Stop and bet read w, guard and drift in opposite senses; the other words read the filler
     subspace.
     """
