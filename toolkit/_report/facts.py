@@ -181,7 +181,7 @@ def troubles(run: RunProgress) -> list[Trouble]:
 
 
 def _trouble(event: RunEvent) -> Trouble:
-    tone = "bad" if isinstance(event, ev.StepFailed | ev.RunFailed) else "part"
+    tone = "bad" if isinstance(event, ev.StepFailure | ev.RunFailed) else "part"
     return Trouble(tone, event.event.replace("_", " "), event.at, event.sentence())
 
 
