@@ -60,16 +60,16 @@ def parse(text: str) -> Address:
     """Read an address, or an error naming the allowed forms. A space without an SAE has the full
     form `model/hookpoint:3`.
     """
-    if found := _SHORT.fullmatch(text.strip()):
-        return Address(int(found[1]), None, None, None, int(found[2]))
-    if found := _NEURONPEDIA.fullmatch(text.strip()):
+    if match := _SHORT.fullmatch(text.strip()):
+        return Address(int(match[1]), None, None, None, int(match[2]))
+    if match := _NEURONPEDIA.fullmatch(text.strip()):
         return Address(
-            None if found[3] == "e" else int(found[3]),
+            None if match[3] == "e" else int(match[3]),
             None,
-            found[1],
+            match[1],
             None,
-            int(found[4]),
-            found[2],
+            int(match[4]),
+            match[2],
         )
     place, _, index = text.strip().rpartition(":")
     split = _split(place)
@@ -84,13 +84,13 @@ def _split(place: str) -> tuple[str, Hookpoint, str | None] | None:
     is where they part.
     """
     parts = place.split("/")
-    for at in range(1, len(parts)):
+    for index in range(1, len(parts)):
         try:
-            found = hookpoint(parts[at])
+            result = hookpoint(parts[index])
         except BadInput:
             continue
-        model, sae = "/".join(parts[:at]), "/".join(parts[at + 1 :])
-        return (model, found, sae or None) if model else None
+        model, sae = "/".join(parts[:index]), "/".join(parts[index + 1 :])
+        return (model, result, sae or None) if model else None
     return None
 
 
@@ -139,13 +139,13 @@ def _matching(address: Address, rows: Sequence[Space]) -> list[Space]:
     if address.source is not None:
         return from_neuronpedia(address.model, address.source, rows)
     wanted = str(address).rpartition(":")[0]
-    found = [row for row in rows if row["address"] == wanted]
-    if not found:
+    results = [row for row in rows if row["address"] == wanted]
+    if not results:
         known = [str(row["address"]) for row in rows]
         raise BadInput(
             f"There is no space '{wanted}' here.{nearest(wanted, known)} Spaces: {_some(known)}."
         )
-    return found
+    return results
 
 
 def neuronpedia(space: Space) -> tuple[str, str]:
@@ -159,8 +159,8 @@ def neuronpedia_page(space: Space, index: int) -> str | None:
     """The address of a feature's page on Neuronpedia; None where no page of this very SAE is known
     to exist.
     """
-    found = _neuronpedia.page(space)
-    return f"https://www.neuronpedia.org/{found[0]}/{found[1]}/{index}" if found else None
+    result = _neuronpedia.page(space)
+    return f"https://www.neuronpedia.org/{result[0]}/{result[1]}/{index}" if result else None
 
 
 def from_neuronpedia(model: str, source: str, spaces: Iterable[Space]) -> list[Space]:
@@ -169,26 +169,26 @@ def from_neuronpedia(model: str, source: str, spaces: Iterable[Space]) -> list[S
     """
     rows = _distinct(spaces)
     known = ["/".join(neuronpedia(row)) for row in rows]
-    found = [row for row, name in zip(rows, known, strict=True) if name == f"{model}/{source}"]
-    if not found:
+    results = [row for row, name in zip(rows, known, strict=True) if name == f"{model}/{source}"]
+    if not results:
         near = nearest(f"{model}/{source}", known)
         raise BadInput(
             f"No space here is Neuronpedia's '{model}/{source}'.{near} Spaces: {_some(known)}."
         )
-    return found
+    return results
 
 
 def at_layer(spaces: Iterable[Space], layer: int) -> list[Space]:
     """The spaces at a layer, or an error listing the layers that there are."""
     rows = _distinct(spaces)
-    found = [row for row in rows if layer_of(row) == layer]
-    if not found:
+    results = [row for row in rows if layer_of(row) == layer]
+    if not results:
         known = sorted({number for row in rows if (number := layer_of(row)) is not None})
         raise BadInput(
             f"There is no space at layer {layer} here. Layers: "
             f"{', '.join(map(str, known)) or '(none)'}."
         )
-    return found
+    return results
 
 
 def layer_of(space: Space) -> int | None:
@@ -219,7 +219,7 @@ def _distinct(spaces: Iterable[Space]) -> list[Space]:
     return list({row["space"]: row for row in spaces}.values())
 
 
-def _listed(found: Sequence[Space], rows: Sequence[Space], index: int) -> str:
+def _listed(results: Sequence[Space], rows: Sequence[Space], index: int) -> str:
     """The full addresses; spaces that share one get their id and what distinguishes them."""
     shared = Counter(row["address"] for row in rows)
     return _some(
@@ -230,7 +230,7 @@ def _listed(found: Sequence[Space], rows: Sequence[Space], index: int) -> str:
             f"{row['revision']}, "
             f"recipe "
             f"{row['recipe']})"
-            for row in found
+            for row in results
         ]
     )
 

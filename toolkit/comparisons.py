@@ -167,8 +167,8 @@ class Comparison:
 
 def shown_positions(positions: str) -> str:
     """The recorded selector for people: `last` and `all` without quotes."""
-    found = json.loads(positions) if positions else ""
-    return found if isinstance(found, str) else positions
+    result = json.loads(positions) if positions else ""
+    return result if isinstance(result, str) else positions
 
 
 def read_comparisons(inputs: Inputs) -> list[Comparison]:
@@ -180,8 +180,8 @@ def read_comparisons(inputs: Inputs) -> list[Comparison]:
 
 def comparisons_of(rows: pa.Table) -> list[Comparison]:
     """The same from the table."""
-    found = {row["comparison"]: Comparison.of(row) for row in rows.to_pylist()}
-    return sorted(found.values(), key=lambda one: (one.name, one.label, one.id))
+    results = {row["comparison"]: Comparison.of(row) for row in rows.to_pylist()}
+    return sorted(results.values(), key=lambda one: (one.name, one.label, one.id))
 
 
 def rows_of(features: pa.Table, comparison: Comparison) -> pa.Table:
@@ -201,7 +201,7 @@ def distinct_labels(comparisons: Iterable[Comparison]) -> dict[str, str]:
     return names
 
 
-def _among(one: Comparison, alike: Sequence[Comparison]) -> str:
-    same = [other.id for other in alike if other.label == one.label]
-    number = f" ({same.index(one.id) + 1})" if len(same) > 1 else ""
-    return f"{one.name}, {one.label}{number}"
+def _among(comparison: Comparison, alike: Sequence[Comparison]) -> str:
+    same = [other.id for other in alike if other.label == comparison.label]
+    number = f" ({same.index(comparison.id) + 1})" if len(same) > 1 else ""
+    return f"{comparison.name}, {comparison.label}{number}"

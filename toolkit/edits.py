@@ -553,8 +553,8 @@ def _matched(wanted: Tensor, numbers: Sequence[int], held: Sequence[int]) -> tup
         for target, number in enumerate(wanted.tolist())
         for row in by_number.get(number, ())
     ]
-    found = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2)
-    return found[:, 0], found[:, 1]
+    result = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2)
+    return result[:, 0], result[:, 1]
 
 
 def _check_once(edit: Edit, chosen: Chosen) -> None:

@@ -37,9 +37,9 @@ def snapshot(name: str, revision: str, marker: str, *, published: bool = False) 
     glob pattern). `published`: sizes of this commit are known without its files, so that it can be
     planned with even where the network is forbidden.
     """
-    found = cached(name, revision, marker)
-    if found is not None:
-        return Snapshot(name, found.name, found)
+    result = cached(name, revision, marker)
+    if result is not None:
+        return Snapshot(name, result.name, result)
     pinned = re.fullmatch(r"[0-9a-f]{40}", revision) is not None
     if offline() and not (published and pinned):
         raise BadInput(not_cached(name, revision))
@@ -96,10 +96,10 @@ def repository_files(wanted: Snapshot, patterns: Sequence[str]) -> list[HubFile]
 def cached_files(wanted: Snapshot, patterns: Sequence[str]) -> dict[str, Path]:
     """The files of a commit in the cache that match, by their path in the repository."""
     folder = snapshot_folder(wanted)
-    found = {
+    results = {
         str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()
     }
-    return {name: path for name, path in found.items() if _matches(name, patterns)}
+    return {name: path for name, path in results.items() if _matches(name, patterns)}
 
 
 def snapshot_folder(wanted: Snapshot) -> Path:

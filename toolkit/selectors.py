@@ -194,21 +194,21 @@ def selected(
     )
     chosen = {
         position
-        for one in selectors
-        if isinstance(one, Selector)
-        for position in _of(one, text, bos)
+        for selector in selectors
+        if isinstance(selector, Selector)
+        for position in _of(selector, text, bos)
     }
     return tuple(sorted(chosen))
 
 
 def _of(selector: Selector, text: Read, bos: int | None) -> Sequence[int]:
-    found = _phase(selector, text) & _places(selector, text)
+    result = _phase(selector, text) & _places(selector, text)
     out = selector.exclude
     if out.bos and len(text.ids) > 1 and text.ids[0] == bos:
-        found -= {0}
+        result -= {0}
     if out.named():
-        found -= _places(out, text)
-    ordered = sorted(found)
+        result -= _places(out, text)
+    ordered = sorted(result)
     return {"first": ordered[:1], "last": ordered[-1:], "all": ordered}[selector.take]
 
 
@@ -233,17 +233,19 @@ def _phase(selector: Selector, text: Read) -> set[int]:
 def _places(places: Places, text: Read) -> set[int]:
     """Where all of the conditions hold."""
     length = len(text.ids)
-    found = set(range(length))
+    results = set(range(length))
     if places.span is not None:
         _check_span(places.span, text)
-        found &= _inside(text, places.span)
+        results &= _inside(text, places.span)
     if places.positions is not None:
-        found &= {position + length if position < 0 else position for position in places.positions}
+        results &= {
+            position + length if position < 0 else position for position in places.positions
+        }
     if places.window is not None:
-        found &= set(range(length)[slice(*places.window)])
+        results &= set(range(length)[slice(*places.window)])
     if places.tokens is not None:
-        found &= _tokens(places.tokens, text)
-    return found
+        results &= _tokens(places.tokens, text)
+    return results
 
 
 def _inside(text: Read, name: str) -> set[int]:
@@ -271,7 +273,9 @@ def _check_span(name: str, text: Read) -> None:
 def _tokens(wanted: Sequence[int | str], text: Read) -> set[int]:
     ids = {one for one in wanted if isinstance(one, int)}
     words = {one.strip() or one for one in wanted if isinstance(one, str)}
-    found = {at for at, token in enumerate(text.ids) if token in ids}
-    return found | {
-        at for at, piece in enumerate(text.pieces) if words and (piece.strip() or piece) in words
+    results = {index for index, token in enumerate(text.ids) if token in ids}
+    return results | {
+        index
+        for index, piece in enumerate(text.pieces)
+        if words and (piece.strip() or piece) in words
     }

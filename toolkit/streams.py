@@ -126,9 +126,9 @@ def passes(
     budget = tokens if isinstance(tokens, Budget) else Budget(tokens)
     start = 0
     while start < len(texts):
-        found = _fitting(model, texts, start, hookpoints, budget)
-        start += len(found.texts)
-        yield found
+        result = _fitting(model, texts, start, hookpoints, budget)
+        start += len(result.texts)
+        yield result
 
 
 def _fitting(
@@ -158,12 +158,12 @@ def _fitting(
 def _pass(model: Model, chunk: Sequence[Text], hookpoints: Sequence[str]) -> Pass:
     import torch
 
-    found = dict(model.run([text.ids for text in chunk], hookpoints))
-    row = torch.tensor([at for at, text in enumerate(chunk) for _ in text.positions])
+    results = dict(model.run([text.ids for text in chunk], hookpoints))
+    row = torch.tensor([index for index, text in enumerate(chunk) for _ in text.positions])
     position = torch.tensor([position for text in chunk for position in text.positions])
     rows = {}
     for name in hookpoints:
-        stream = found.pop(name)  # the whole stream goes as soon as its rows are taken
+        stream = results.pop(name)  # the whole stream goes as soon as its rows are taken
         rows[name] = stream[row.to(stream.device), position.to(stream.device)]
     if rows and not all(
         torch.stack([values.isfinite().all() for values in rows.values()]).tolist()
@@ -202,9 +202,9 @@ def _say_where(
     name, values = next(
         (name, values) for name, values in rows.items() if not bool(values.isfinite().all())
     )
-    at = int((~values.isfinite()).any(dim=-1).nonzero()[0])
+    indices = int((~values.isfinite()).any(dim=-1).nonzero()[0])
     raise DataError(
-        f"sample '{chunk[int(row[at])].samples[0]}': the stream at {name}, position "
-        f"{int(position[at])}, is not finite (NaN or infinity). The weights are damaged, or "
+        f"sample '{chunk[int(row[indices])].samples[0]}': the stream at {name}, position "
+        f"{int(position[indices])}, is not finite (NaN or infinity). The weights are damaged, or "
         f"{values.dtype} overflows: try `dtype: float32` or `bfloat16` under model.with."
     )

@@ -131,36 +131,36 @@ class Database:
         """Add rows, all or none."""
         rows = self._as_kept(name, rows)
         with self._explained("write to", name):
-            found = self._table(name)
-            if found is None:
+            result = self._table(name)
+            if result is None:
                 self._tables[name] = self.connection.create_table(
                     name, data=rows, schema=rows.schema
                 )
                 return
-            found.add(rows)
+            result.add(rows)
 
     def crowded(self, name: str) -> bool:
         """Whether enough small files have gathered for `join`."""
         with self._explained("read", name):
-            found = self._table(name)
-            if found is None or found.version % _LOOK_EVERY:
+            result = self._table(name)
+            if result is None or result.version % _LOOK_EVERY:
                 return False
-            return _small_files(found) >= _JOIN_FROM and not _mostly_large(found)
+            return _small_files(result) >= _JOIN_FROM and not _mostly_large(result)
 
     def join(self, name: str) -> None:
         """Join small files; those of old versions stay, since somebody may be reading them."""
         with self._explained("clean", name):
-            found = self._table(name)
-            found.optimize()
-            if "step" in self._lacks(name, found):
-                self._index(found, "step")
+            result = self._table(name)
+            result.optimize()
+            if "step" in self._lacks(name, result):
+                self._index(result, "step")
 
     def delete(self, name: str, where: str) -> None:
         """Remove rows, if there are any: asking is cheaper than a new version of the table."""
         with self._explained("write to", name):
-            found = self._table(name)
-            if found is not None and found.count_rows(where):
-                found.delete(where)
+            result = self._table(name)
+            if result is not None and result.count_rows(where):
+                result.delete(where)
 
     def compact(self, name: str) -> None:
         """Join small files and bring the indexes up to date."""
@@ -229,10 +229,10 @@ class Database:
         wanted = self._wanted(name, columns)
         with self._explained("read", name):
             reader = self._reader
-            found: pa.Table | None = background.run(self._found(reader, name, where, wanted))
-        if found is None:
+            result: pa.Table | None = background.run(self._found(reader, name, where, wanted))
+        if result is None:
             return _schema(name).empty_table().select(wanted)
-        return self._as_declared(name, found.select(wanted))
+        return self._as_declared(name, result.select(wanted))
 
     async def _found(
         self, reader: Any, name: str, where: str | None, columns: list[str]
@@ -295,23 +295,25 @@ class Database:
     def version(self, name: str) -> int:
         """A number that changes with each write to the table; 0 without a table."""
         with self._explained("read", name):
-            found = self._table(name)
-            return 0 if found is None else int(found.version)
+            result = self._table(name)
+            return 0 if result is None else int(result.version)
 
     def count(self, name: str) -> int:
         """How many rows a table has: the manifest says so."""
         with self._explained("read", name):
-            found = self._table(name)
-            return 0 if found is None else int(found.count_rows())
+            result = self._table(name)
+            return 0 if result is None else int(result.count_rows())
 
     def indexed(self, name: str) -> bool:
         """Whether the table's indexes have all its rows."""
         with self._explained("read", name):
-            found = self._table(name)
-            if found is None or not found.count_rows():
+            result = self._table(name)
+            if result is None or not result.count_rows():
                 return True
-            stats = [found.index_stats(index.name) for index in found.list_indices()]
-        return bool(stats) and all(one is not None and one.num_unindexed_rows == 0 for one in stats)
+            stats = [result.index_stats(index.name) for index in result.list_indices()]
+        return bool(stats) and all(
+            stat is not None and stat.num_unindexed_rows == 0 for stat in stats
+        )
 
     def count_by_step(self, name: str) -> Counter[str]:
         """Step -> number of its rows, read in batches."""
@@ -327,8 +329,8 @@ class Database:
 
     def usage(self) -> dict[str, tuple[int, int]]:
         """Files and bytes of each table that is there."""
-        found = {name: self._usage(name) for name in TABLES}
-        return {name: use for name, use in found.items() if use[0]}
+        results = {name: self._usage(name) for name in TABLES}
+        return {name: use for name, use in results.items() if use[0]}
 
     def _usage(self, name: str) -> tuple[int, int]:
         if self._folder is not None:
@@ -347,10 +349,10 @@ class Database:
         return list(self.connection.list_tables().tables)
 
     def _query(self, name: str, where: str | None, columns: Sequence[str]) -> Any:
-        found = self._table(name)
-        if found is None:
+        result = self._table(name)
+        if result is None:
             return None
-        query = found.search().select(list(columns)).limit(None)
+        query = result.search().select(list(columns)).limit(None)
         return query.where(where) if where else query
 
     def _wanted(self, name: str, columns: Sequence[str] | None) -> list[str]:
@@ -426,8 +428,8 @@ def _halved(schema: pa.Schema) -> pa.Schema:
 def _largest(lists: pa.ChunkedArray) -> float:
     import pyarrow.compute as pc
 
-    found = pc.max(pc.abs(pc.list_flatten(lists))).as_py()
-    return 0.0 if found is None else float(found)
+    result = pc.max(pc.abs(pc.list_flatten(lists))).as_py()
+    return 0.0 if result is None else float(result)
 
 
 def _small_files(found: Any) -> int:

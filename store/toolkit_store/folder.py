@@ -87,11 +87,11 @@ def _exists(folder: Path) -> bool:
         name for name in names if not name.startswith(MARKER)
     ]  # an unfinished marker is ours
     if foreign:
-        found = ", ".join(foreign[:5]) + (
+        result = ", ".join(foreign[:5]) + (
             f" and {len(foreign) - 5} more" if len(foreign) > 5 else ""
         )
         raise StoreNotUsable(
-            f"The folder {folder} is not a store: it has no {MARKER} and holds {found}. Give "
+            f"The folder {folder} is not a store: it has no {MARKER} and holds {result}. Give "
             "--store an empty or a new folder."
         )
     return False
@@ -109,10 +109,10 @@ def values_of(folder: Path) -> str:
 
 
 def _check_values(folder: Path, values: str | None) -> None:
-    found = values_of(folder)
-    if values not in (None, found):
+    result = values_of(folder)
+    if values not in (None, result):
         raise StoreNotUsable(
-            f"The store at {folder} keeps values as {found}, not as {values}; that is settled when "
+            f"The store at {folder} keeps values as {result}, not as {values}; that is settled when "
             "a store is made. Give --store a new folder, or leave the choice out."
         )
 
@@ -153,10 +153,10 @@ def _write_marker(folder: Path, values: str) -> None:
 def _read_marker(folder: Path) -> dict[str, Any]:
     marker = folder / MARKER
     try:
-        found = json.loads(marker.read_text(encoding="utf-8"))
+        result = json.loads(marker.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise StoreNotUsable(f"The marker {marker} cannot be read: {error}. {_RESTORE}") from error
-    return found if isinstance(found, dict) else {}
+    return result if isinstance(result, dict) else {}
 
 
 def _read_format(folder: Path) -> int:

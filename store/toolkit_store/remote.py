@@ -68,9 +68,9 @@ def prepare(database: Database, *, create: bool, read_only: bool, values: str | 
         table = _opened(database)
         names = [] if table is not None else database.names()
     if table is None and names:
-        found = ", ".join(names[:5])
+        result = ", ".join(names[:5])
         raise StoreNotUsable(
-            f"{database.uri} is not a store: it has no table '{TABLE}' and holds {found}. Give "
+            f"{database.uri} is not a store: it has no table '{TABLE}' and holds {result}. Give "
             "another URI."
         )
     if table is None and (read_only or not create):
@@ -108,16 +108,16 @@ def _seen(table: Any) -> Marker:
     return Marker(**table.search().limit(1).to_list()[0])
 
 
-def _check(database: Database, found: Marker, values: str | None) -> None:
-    if found.format != STORE_FORMAT:
+def _check(database: Database, marker: Marker, values: str | None) -> None:
+    if marker.format != STORE_FORMAT:
         raise StoreNotUsable(
-            f"The store at {database.uri} has format {found.format}, this toolkit ({__version__}) "
-            f"uses format {STORE_FORMAT}. It was made by {found.made_by}. Use that version, or "
+            f"The store at {database.uri} has format {marker.format}, this toolkit ({__version__}) "
+            f"uses format {STORE_FORMAT}. It was made by {marker.made_by}. Use that version, or "
             "give --store a new URI."
         )
-    if values not in (None, found.values):
+    if values not in (None, marker.values):
         raise StoreNotUsable(
-            f"The store at {database.uri} keeps values as {found.values}, not as {values}; that is "
+            f"The store at {database.uri} keeps values as {marker.values}, not as {values}; that is "
             "settled when a store is made. Give --store a new URI, or leave the choice out."
         )
 
@@ -159,29 +159,29 @@ def _taken(database: Database, wait_s: float | None, on_wait: OnWait | None) -> 
     last, since = None, time.monotonic()
     while True:
         with _reached(database):
-            found = _seen(table)
-        if found != last:
-            last, since = found, time.monotonic()
+            result = _seen(table)
+        if result != last:
+            last, since = result, time.monotonic()
         silent = time.monotonic() - since
-        if not found.holder or silent >= EXPIRES_S:
-            hold = _try(database, table, found)
+        if not result.holder or silent >= EXPIRES_S:
+            hold = _try(database, table, result)
             if hold is not None:
                 return hold
             last = None
         else:
             advice = f" If it was killed, the store is free {EXPIRES_S:g} s after that."
-            waiting.go_on(found.holder, advice)
+            waiting.go_on(result.holder, advice)
         time.sleep(POLL_S)
 
 
-def _try(database: Database, table: Any, found: Marker) -> HeldLease | None:
+def _try(database: Database, table: Any, marker: Marker) -> HeldLease | None:
     """The lease, unless somebody was faster."""
-    started, epoch = time.monotonic(), found.epoch + 1
+    started, epoch = time.monotonic(), marker.epoch + 1
     now = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
     holder = f"process {os.getpid()} on {socket.gethostname()} since {now}"
     where = (
-        f"epoch = {found.epoch} AND beat = {found.beat} AND holder = "
-        f"'{found.holder.replace(chr(39), chr(39) * 2)}'"
+        f"epoch = {marker.epoch} AND beat = {marker.beat} AND holder = "
+        f"'{marker.holder.replace(chr(39), chr(39) * 2)}'"
     )
     try:
         done = table.update(where=where, values={"epoch": epoch, "beat": 0, "holder": holder})

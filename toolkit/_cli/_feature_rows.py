@@ -99,12 +99,14 @@ def _with_stat(lines: pa.Table, entries: pa.Table, stat: str, on: Sequence[str])
     """
     import pyarrow.compute as pc
 
-    found = only(entries, "stat", (stat,))
+    result = only(entries, "stat", (stat,))
     keys = list(on) if stat in TEST_STATS else [name for name in on if name != "group"]
     pick = "min" if stat in SMALLEST_FIRST else "max"
-    found = found.set_column(found.column_names.index("number"), "number", pc.abs(found["number"]))
+    result = result.set_column(
+        result.column_names.index("number"), "number", pc.abs(result["number"])
+    )
     values = (
-        found.group_by(keys).aggregate([("number", pick)]).rename_columns([*keys, f"stat {stat}"])
+        result.group_by(keys).aggregate([("number", pick)]).rename_columns([*keys, f"stat {stat}"])
     )
     return lines.join(values, keys=keys, join_type="left outer")
 

@@ -98,14 +98,14 @@ class Run:
 
     def texts(self, samples: Sequence[str]) -> list[Row]:
         """The rows of table `samples` for these samples."""
-        found: list[Row] = self.view.samples(samples).to_dicts()
-        return found
+        result: list[Row] = self.view.samples(samples).to_dicts()
+        return result
 
     @cached_property
     def spaces(self) -> list[Row]:
         """The rows of `spaces`."""
-        found: list[Row] = self.read("spaces").to_pylist()
-        return found
+        rows: list[Row] = self.read("spaces").to_pylist()
+        return rows
 
     @cached_property
     def manifest(self) -> Row:
@@ -155,14 +155,14 @@ class Run:
         if name is None and layer is None:
             return None
         rows = self.spaces if layer is None else at_layer(self.spaces, layer)
-        found = [row for row in rows if name in (None, row["space"], row["address"])]
-        if not found:
+        results = [row for row in rows if name in (None, row["space"], row["address"])]
+        if not results:
             known = [str(row["address"]) for row in rows]
             raise BadInput(
                 f"There is no space '{name}' here.{nearest(str(name), known)} Spaces: "
                 f"{listing(known)}."
             )
-        return [str(row["space"]) for row in found]
+        return [str(row["space"]) for row in results]
 
     def placed(self, table: pa.Table) -> pa.Table:
         """The table with a column `layer`, by which spaces are put in order."""
@@ -179,8 +179,8 @@ class Run:
         """The sample of that id, or an error with the nearest."""
         from toolkit.errors import BadInput, nearest
 
-        if found := self.texts([name]):
-            return found[0]
+        if result := self.texts([name]):
+            return result[0]
         known = [
             id
             for batch in self.batches("samples", ("sample",))

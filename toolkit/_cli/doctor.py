@@ -141,12 +141,12 @@ def _packages() -> Iterator[Diagnosis]:
         if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
             continue
         try:
-            found = metadata.version(requirement.name)
+            result = metadata.version(requirement.name)
         except metadata.PackageNotFoundError:
-            found = ""
-        if not found or not requirement.specifier.contains(found, prereleases=True):
+            result = ""
+        if not result or not requirement.specifier.contains(result, prereleases=True):
             wrong += 1
-            what = f"{found or 'missing'}, needed {requirement.specifier or 'any'}"
+            what = f"{result or 'missing'}, needed {requirement.specifier or 'any'}"
             yield Diagnosis(requirement.name, what, f"python -m pip install '{requirement}'")
     if not wrong:
         yield Diagnosis("packages", f"{len(needed)} requirements met")

@@ -58,14 +58,14 @@ def command(run: str | None, follow: bool, as_json: bool, store: str | None) -> 
     wanted = find_run(folder, run) if run else None
     shown = ""
     while True:
-        found = views(folder, wanted)
-        text = _json(found, wanted, follow) if as_json else _text(found, wanted)
+        result = views(folder, wanted)
+        text = _json(result, wanted, follow) if as_json else _text(result, wanted)
         if text != shown:
             if shown and not as_json and sys.stdout.isatty():
                 click.echo("\x1b[2J\x1b[H", nl=False)
             click.echo(text)
         shown = text
-        if not follow or not any(view.state == "running" for view in found):
+        if not follow or not any(view.state == "running" for view in result):
             return
         time.sleep(1.0)
 
@@ -166,20 +166,20 @@ def _counts(stage: StageCounts) -> dict[str, int]:
     return {name: getattr(stage, name) for name in names}
 
 
-def _json(found: list[RunSummary], wanted: str | None, lines: bool) -> str:
-    data: Any = asdict(found[0]) if wanted and found else [asdict(view) for view in found]
+def _json(results: list[RunSummary], wanted: str | None, lines: bool) -> str:
+    data: Any = asdict(results[0]) if wanted and results else [asdict(view) for view in results]
     return json.dumps(data, indent=None if lines else 1)
 
 
-def _text(found: list[RunSummary], wanted: str | None) -> str:
-    if not found:
+def _text(results: list[RunSummary], wanted: str | None) -> str:
+    if not results:
         return (
             f"Run {wanted} has not written its state yet."
             if wanted
             else "No runs yet. Start one: toolkit run SPEC"
         )
-    text = columns(HEADS, [_cells(view) for view in found], right=("DONE", "%", "RATE", "SIZE"))
-    return f"{text}\n\n{_detail(found[0])}" if wanted else text
+    text = columns(HEADS, [_cells(view) for view in results], right=("DONE", "%", "RATE", "SIZE"))
+    return f"{text}\n\n{_detail(results[0])}" if wanted else text
 
 
 def _cells(view: RunSummary) -> tuple[str, ...]:

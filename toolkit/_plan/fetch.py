@@ -66,19 +66,19 @@ class Fetched:
 
 def loadables_of(plan: Plan) -> list[Loadable[Any]]:
     """The distinct models and SAE sets of a plan."""
-    found = (
+    result = (
         loadable
         for stage in plan.stages
         for loadable in (stage.model, stage.saes)
         if loadable is not None
     )
-    return list({(one.part.name, one.params.model_dump_json()): one for one in found}.values())
+    return list({(one.part.name, one.params.model_dump_json()): one for one in result}.values())
 
 
 def downloads_of(loadables: Iterable[Loadable[Any]]) -> Iterator[hub.Download]:
     """What they read of the hub; a part that names nothing fetches for itself when it loads."""
-    for one in loadables:
-        yield from one.part.downloads(one.params) if one.part.downloads else ()
+    for loadable in loadables:
+        yield from loadable.part.downloads(loadable.params) if loadable.part.downloads else ()
 
 
 def fetch_all(
@@ -95,14 +95,14 @@ def _check_only(download: hub.Download) -> Fetched:
     """Without the network: nothing says how large the files are to be, so their own headers must
     do.
     """
-    found = hub.cached_files(download.wanted, download.patterns)
-    if not found:
+    result = hub.cached_files(download.wanted, download.patterns)
+    if not result:
         raise BadInput(hub.not_cached(download.wanted.name, download.wanted.revision))
-    for path in found.values():
+    for path in result.values():
         _check(path, path.stat().st_size)
-    sizes = sum(path.stat().st_size for path in found.values())
+    sizes = sum(path.stat().st_size for path in result.values())
     wanted = download.wanted
-    return Fetched(wanted.name, wanted.revision, hub.snapshot_folder(wanted), len(found), sizes)
+    return Fetched(wanted.name, wanted.revision, hub.snapshot_folder(wanted), len(result), sizes)
 
 
 def _fetched(
@@ -179,9 +179,9 @@ def _whole(path: Path, wanted: int) -> bool:
 
 def _check(path: Path, wanted: int) -> None:
     """As long as promised, and with a header that can be read."""
-    found = path.stat().st_size
-    if found != wanted:
-        raise DataError(f"{path} has {found:,} bytes; the hub has {wanted:,}.")
+    result = path.stat().st_size
+    if result != wanted:
+        raise DataError(f"{path} has {result:,} bytes; the hub has {wanted:,}.")
     if path.suffix == ".safetensors":
         try:
             safetensors_header(path)

@@ -232,15 +232,15 @@ def _stages(resolved: Resolved, parts: Parts) -> tuple[Stage, ...]:
 
 
 def _add_source(
-    into: dict[str, Stage], resolved: Resolved, parts: Parts, at: SpecPath, ref: PartRef, id: str
+    into: dict[str, Stage], resolved: Resolved, parts: Parts, path: SpecPath, ref: PartRef, id: str
 ) -> None:
-    """The source at `at`, after the stages of another experiment that it draws from."""
+    """The source at `path`, after the stages of another experiment that it draws from."""
     loaded, spec = resolved.loaded, resolved.loaded.spec
-    part = part_at(loaded, parts, "source", at, ref.uses)
+    part = part_at(loaded, parts, "source", path, ref.uses)
     params = validate_params(
-        loaded, part.params, ref.with_, (*at, "with"), f"source part '{part.name}'", parts
+        loaded, part.params, ref.with_, (*path, "with"), f"source part '{part.name}'", parts
     )
-    before = _drawn_from(resolved, parts, at, ref)
+    before = _drawn_from(resolved, parts, path, ref)
     into.update({stage.id: stage for stage in before})
     needs = (before[-1].id,) if before else (ref.from_.stage,) if ref.from_ else ()
     model = _loadable(resolved, "model", (), part.uses_model, id)
@@ -254,24 +254,24 @@ def _add_source(
         _limit(spec),
         model,
         None,
-        resolved.files.get(at),
-        hidden=loaded.written((*at, "with"), params),
+        resolved.files.get(path),
+        hidden=loaded.written((*path, "with"), params),
     )
 
 
-def _drawn_from(resolved: Resolved, parts: Parts, at: SpecPath, ref: PartRef) -> list[Stage]:
+def _drawn_from(resolved: Resolved, parts: Parts, path: SpecPath, ref: PartRef) -> list[Stage]:
     """The wanted stage of the other experiment, last, after those that it needs; each under
     `spec/id`.
     """
     if ref.from_ is None or ref.from_.spec is None:
         return []
-    upstream = resolved.upstream[at]
+    upstream = resolved.upstream[path]
     stages = _stages(upstream, parts)
     ids = [stage.id for stage in stages]
     if ref.from_.stage not in ids:
         raise SpecError(
-            f"{resolved.loaded.where((*at, 'from', 'stage'))}: "
-            f"{'.'.join(map(str, at))}.from.stage: {ref.from_.spec} has no stage "
+            f"{resolved.loaded.where((*path, 'from', 'stage'))}: "
+            f"{'.'.join(map(str, path))}.from.stage: {ref.from_.spec} has no stage "
             f"'{ref.from_.stage}'.{nearest(ref.from_.stage, ids)} Stages: {choices(ids)}."
         )
     wanted = {ref.from_.stage}
@@ -331,7 +331,10 @@ def _without_models(stages: list[Stage]) -> list[Stage]:
 
 
 def _check_fit(
-    loaded: LoadedSpec, at: SpecPath, model: Loadable[Any] | None, saes: Loadable[Any] | None
+    loaded: LoadedSpec,
+    field_path: SpecPath,
+    model: Loadable[Any] | None,
+    saes: Loadable[Any] | None,
 ) -> None:
     """Refuse SAEs that cannot belong to the model, as far as both say what they are before they are
     loaded.
@@ -339,7 +342,7 @@ def _check_fit(
     if model is None or saes is None:
         return
     has, wants = model.identity.facts, saes.identity.facts
-    path = (*at, "saes") if loaded.spec.stages[int(at[1])].saes else ("saes",)
+    path = (*field_path, "saes") if loaded.spec.stages[int(field_path[1])].saes else ("saes",)
     place = f"{loaded.where(path)}: {'.'.join(map(str, path))}"
     if {"width"} <= has.keys() and {"inputs"} <= wants.keys() and has["width"] != wants["inputs"]:
         raise SpecError(
@@ -358,7 +361,7 @@ def _check_fit(
 
 def _check_params(
     loaded: LoadedSpec,
-    at: SpecPath,
+    path: SpecPath,
     part: StagePart,
     params: BaseModel,
     model: Loadable[ModelPart] | None,
@@ -367,7 +370,9 @@ def _check_params(
     facts = model.identity.facts if model else {}
     problem = part.check(params, facts) if part.check else None
     if problem:
-        raise SpecError(f"{loaded.where((*at, 'with'))}: {'.'.join(map(str, at))}.with: {problem}")
+        raise SpecError(
+            f"{loaded.where((*path, 'with'))}: {'.'.join(map(str, path))}.with: {problem}"
+        )
 
 
 def _limit(spec: Spec) -> int | None:
@@ -375,34 +380,34 @@ def _limit(spec: Spec) -> int | None:
 
 
 def _loadable(
-    resolved: Resolved, field: str, at: SpecPath, wanted: bool, stage: str
+    resolved: Resolved, field: str, path: SpecPath, wanted: bool, stage: str
 ) -> Loadable[Any] | None:
     if not wanted:
         return None
-    found = resolved.loadables.get((*at, field)) or resolved.loadables.get((field,))
-    if found is None:
+    result = resolved.loadables.get((*path, field)) or resolved.loadables.get((field,))
+    if result is None:
         raise SpecError(
-            f"{resolved.loaded.where(at)}: stage '{stage}' needs `{field}`, and the spec names "
+            f"{resolved.loaded.where(path)}: stage '{stage}' needs `{field}`, and the spec names "
             f"none. Add `{field}: {{uses: ..., with: {{...}}}}` at the top level; `toolkit "
             "plugins` lists what is installed."
         )
-    return found
+    return result
 
 
 def _examinations(resolved: Resolved, parts: Parts, stages: Sequence[Stage]) -> list[Stage]:
     """The implicit stages that look at SAEs before any use: one for each model, SAEs and source."""
     mode = resolved.loaded.spec.examine
-    found: dict[str, Stage] = {}
+    results: dict[str, Stage] = {}
     for number, stage in enumerate(stages):
         about = _examined(stage)
-        if mode == "off" or about is None or about in found:
+        if mode == "off" or about is None or about in results:
             continue
         assert stage.saes is not None
         part = parts.get("stage", str(stage.saes.part.examine))
         assert isinstance(part, StagePart)
-        id = EXAMINE if not found else f"{EXAMINE}.{len(found) + 1}"
+        id = EXAMINE if not results else f"{EXAMINE}.{len(results) + 1}"
         needs = (_read_by(resolved.loaded, number, stage),)
-        found[about] = replace(
+        results[about] = replace(
             stage,
             id=id,
             part=part,
@@ -412,7 +417,7 @@ def _examinations(resolved: Resolved, parts: Parts, stages: Sequence[Stage]) -> 
             gate=mode,
             hidden={},
         )
-    return list(found.values())
+    return list(results.values())
 
 
 def _read_by(loaded: LoadedSpec, number: int, stage: Stage) -> str:
@@ -476,7 +481,7 @@ def _check_tables(loaded: LoadedSpec, stages: tuple[Stage, ...]) -> None:
                 if writers
                 else f"No stage of the spec writes '{missing}'."
             )
-            at: SpecPath = (
+            path: SpecPath = (
                 ("stages", numbers[stage.id])
                 if stage.id in numbers
                 else (SAMPLES,)
@@ -484,7 +489,7 @@ def _check_tables(loaded: LoadedSpec, stages: tuple[Stage, ...]) -> None:
                 else ()
             )
             raise SpecError(
-                f"{loaded.where(at)}: stage '{stage.id}' ({stage.part.name}) reads table "
+                f"{loaded.where(path)}: stage '{stage.id}' ({stage.part.name}) reads table "
                 f"'{missing}'. {hint}"
             )
 
@@ -492,10 +497,10 @@ def _check_tables(loaded: LoadedSpec, stages: tuple[Stage, ...]) -> None:
 def _sinks(loaded: LoadedSpec, parts: Parts) -> list[Sink]:
     sinks = []
     for number, ref in enumerate(loaded.spec.sinks):
-        at: SpecPath = ("sinks", number)
-        part = part_at(loaded, parts, "sink", at, ref.uses)
+        path: SpecPath = ("sinks", number)
+        part = part_at(loaded, parts, "sink", path, ref.uses)
         params = validate_params(
-            loaded, part.params, ref.with_, (*at, "with"), f"sink part '{part.name}'", parts
+            loaded, part.params, ref.with_, (*path, "with"), f"sink part '{part.name}'", parts
         )
         sinks.append(Sink(ref.name or f"{ref.uses}-{number}", part, params))
     return sinks
@@ -516,13 +521,13 @@ def _executors(loaded: LoadedSpec, parts: Parts, stages: Sequence[Stage]) -> dic
         except BadInput as error:
             if name not in named:
                 raise
-            at = named[name]
-            field = ".".join(map(str, at))
-            raise SpecError(f"{loaded.where(at)}: {field}: {error}") from None
+            path = named[name]
+            field = ".".join(map(str, path))
+            raise SpecError(f"{loaded.where(path)}: {field}: {error}") from None
         assert isinstance(part, ExecutorPart)
         given = loaded.spec.executors.get(name, {})
-        at = ("executors", name)
-        params = validate_params(loaded, part.params, given, at, f"executor '{name}'", parts)
+        path = ("executors", name)
+        params = validate_params(loaded, part.params, given, path, f"executor '{name}'", parts)
         executors[name] = Executor(part, params)
     return executors
 

@@ -142,7 +142,7 @@ def _features(plan: Plan, stage: Stage, *, each: bool) -> int | None:
     knows before they are fetched.
     """
     seen, todo = set(), list(stage.needs)
-    found: list[Any] = []
+    results: list[Any] = []
     while todo:
         name = todo.pop()
         if name not in seen:
@@ -151,10 +151,10 @@ def _features(plan: Plan, stage: Stage, *, each: bool) -> int | None:
             todo.extend(before.needs)
             if before.saes is not None and "spaces" in before.part.writes:
                 known = facts(before.saes)
-                found.append(known.get("width" if each else "features"))
-    if not found or None in found:
+                results.append(known.get("width" if each else "features"))
+    if not results or None in results:
         return None
-    return int(max(found) if each else sum(found))
+    return int(max(results) if each else sum(results))
 
 
 def _gives_samples(plan: Plan, name: str) -> bool:

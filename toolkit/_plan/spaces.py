@@ -25,11 +25,14 @@ def check_spaces(loaded: LoadedSpec, stages: tuple[Stage, ...]) -> None:
         names = {_release(extraction) for extraction in extractions}
         if not names or _release(stage) in names:
             continue
-        at = ("stages", number, "saes") if spec.saes else ("stages", number, "needs")
-        found = ", ".join(f"{_release(one)} (stage '{one.id}')" for one in extractions)
+        path = ("stages", number, "saes") if spec.saes else ("stages", number, "needs")
+        result = ", ".join(
+            f"{_release(extraction_row)} (stage '{extraction_row.id}')"
+            for extraction_row in extractions
+        )
         raise SpecError(
-            f"{loaded.where(at)}: {'.'.join(map(str, at))}: stage '{stage.id}' reads features of "
-            f"{found} and uses {_release(stage)}. A feature number means something in its own "
+            f"{loaded.where(path)}: {'.'.join(map(str, path))}: stage '{stage.id}' reads features of "
+            f"{result} and uses {_release(stage)}. A feature number means something in its own "
             "space only. Use the SAEs that the features were extracted with, or extract with these."
         )
 

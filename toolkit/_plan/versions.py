@@ -35,10 +35,10 @@ def versions(parts: Parts) -> dict[str, str]:
 
 def packages() -> dict[str, str]:
     """Versions from metadata; nothing is imported. A package that is not there is left out."""
-    found = {"python": platform.python_version()}
+    results = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            results[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return results

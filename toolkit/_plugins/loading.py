@@ -190,22 +190,22 @@ def _entry_points(off: set[str]) -> list[tuple[PluginInfo, importlib.metadata.En
     """Listed before anything is imported: a name that exists twice must not be a matter of luck, a
     disabled one may be broken.
     """
-    found: dict[str, tuple[PluginInfo, importlib.metadata.EntryPoint]] = {}
+    results: dict[str, tuple[PluginInfo, importlib.metadata.EntryPoint]] = {}
     listed = (*importlib.metadata.entry_points(group=GROUP), *_checkout_entry_points())
     for entry in (entry for entry in listed if entry.name not in off):
         distribution, version = (
             (entry.dist.name, entry.dist.version) if entry.dist else (DISTRIBUTION, _own_version())
         )
         info = PluginInfo(name=entry.name, distribution=distribution, version=version)
-        if entry.name in found:
-            first = found[entry.name][0]
+        if entry.name in results:
+            first = results[entry.name][0]
             raise PluginError(
                 f"Two distributions offer a plugin named '{entry.name}': {first.origin} and "
                 f"{info.origin}. Uninstall one of them, or disable both with "
                 f"{DISABLE}={entry.name}."
             )
-        found[entry.name] = (info, entry)
-    return list(found.values())
+        results[entry.name] = (info, entry)
+    return list(results.values())
 
 
 def _checkout_entry_points() -> list[importlib.metadata.EntryPoint]:

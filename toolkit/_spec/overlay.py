@@ -23,26 +23,26 @@ _PARTS = ("model", "saes")
 """
 
 
-def merge(base: Node, overlay: Node, at: At = ()) -> Node:
+def merge(base: Node, overlay: Node, path: At = ()) -> Node:
     """`base` changed by `overlay`. Merging the same overlay again changes nothing."""
     if isinstance(base.value, dict) and isinstance(overlay.value, dict):
-        return overlay if "uses" in overlay.value and at else _merge_maps(base, overlay, at)
+        return overlay if "uses" in overlay.value and path else _merge_maps(base, overlay, path)
     if isinstance(overlay.value, list):
-        if at == ("stages",):
+        if path == ("stages",):
             return _merge_stages(base, overlay)
-        if at == ("sinks",):
+        if path == ("sinks",):
             return _merge_sinks(base, overlay)
     return overlay
 
 
 def shared(overlay: Node, base: Node) -> Node:
     """The part of an overlay that also applies to `base`, a spec reached by `from`."""
-    found = {
+    results = {
         key: value
         for key, value in overlay.value.items()
         if key in SHARED and not (_lacks(base, key) and _is_inside(value))
     }
-    return Node(found, overlay.file, overlay.line)
+    return Node(results, overlay.file, overlay.line)
 
 
 def shares_set(text: str, base: Node) -> bool:
@@ -79,11 +79,13 @@ def apply_set(base: Node, text: str) -> Node:
 # --- overlays -------------------------------------------------------------------------------------
 
 
-def _merge_maps(base: Node, overlay: Node, at: At) -> Node:
-    found = dict(base.value)
+def _merge_maps(base: Node, overlay: Node, path: At) -> Node:
+    results = dict(base.value)
     for key, value in overlay.value.items():
-        found[key] = merge(found.get(key, Node(None, value.file, value.line)), value, (*at, key))
-    return Node(found, base.file, base.line)
+        results[key] = merge(
+            results.get(key, Node(None, value.file, value.line)), value, (*path, key)
+        )
+    return Node(results, base.file, base.line)
 
 
 def _merge_stages(base: Node, overlay: Node) -> Node:
@@ -138,8 +140,8 @@ def _label_once(overlay: Node, index: int, key: str, where: str) -> str:
 
 def label(item: Node, key: str) -> str:
     """The text at `key` of a list item, or an empty string."""
-    found = item.value.get(key) if isinstance(item.value, dict) else None
-    return found.value if found is not None and isinstance(found.value, str) else ""
+    result = item.value.get(key) if isinstance(item.value, dict) else None
+    return result.value if result is not None and isinstance(result.value, str) else ""
 
 
 def _known(name: str, names: Sequence[str]) -> str:
@@ -150,45 +152,45 @@ def _known(name: str, names: Sequence[str]) -> str:
 # --- --set ----------------------------------------------------------------------------------------
 
 
-def _edit(node: Node | None, steps: Sequence[str], value: Node, at: At) -> Node:
+def _edit(node: Node | None, steps: Sequence[str], value: Node, path: At) -> Node:
     if not steps:
         return value
     if isinstance(node, Node) and isinstance(node.value, list):
-        return _edit_list(node, steps, value, at)
-    if at in _MATCH and (node is None or node.value is None):
-        return _edit_list(Node([], value.file), steps, value, at)
+        return _edit_list(node, steps, value, path)
+    if path in _MATCH and (node is None or node.value is None):
+        return _edit_list(Node([], value.file), steps, value, path)
     if node is None or node.value is None:
         node = Node({}, value.file)
     if not isinstance(node.value, dict):
         raise SpecError(
-            f"{value.file}: {_path(at)} is {node.value!r} ({node.place}), not a map; it has no "
+            f"{value.file}: {_path(path)} is {node.value!r} ({node.place}), not a map; it has no "
             f"'{steps[0]}'."
         )
-    child = _edit(node.value.get(steps[0]), steps[1:], value, (*at, steps[0]))
+    child = _edit(node.value.get(steps[0]), steps[1:], value, (*path, steps[0]))
     return Node({**node.value, steps[0]: child}, node.file, node.line)
 
 
-def _edit_list(node: Node, steps: Sequence[str], value: Node, at: At) -> Node:
-    index = _index(node, steps[0], value.file, at)
+def _edit_list(node: Node, steps: Sequence[str], value: Node, path: At) -> Node:
+    index = _index(node, steps[0], value.file, path)
     items = list(node.value)
-    items[index] = _edit(items[index], steps[1:], value, (*at, index))
+    items[index] = _edit(items[index], steps[1:], value, (*path, index))
     return Node(items, node.file, node.line)
 
 
-def _index(node: Node, step: str, source: str, at: At) -> int:
-    key = _MATCH.get(at)
+def _index(node: Node, step: str, source: str, path: At) -> int:
+    key = _MATCH.get(path)
     names = [label(item, key) for item in node.value] if key else []
     if step in names:
         return names.index(step)
     if step.isascii() and step.isdigit() and len(step) < 9 and int(step) < len(node.value):
         return int(step)
     if key:
-        raise SpecError(f"{source}: There is no '{step}' in {_path(at)}.{_known(step, names)}")
+        raise SpecError(f"{source}: There is no '{step}' in {_path(path)}.{_known(step, names)}")
     raise SpecError(
-        f"{source}: {_path(at)} is a list of {len(node.value)}; a step into it is a number from 0, "
+        f"{source}: {_path(path)} is a list of {len(node.value)}; a step into it is a number from 0, "
         f"not '{step}'."
     )
 
 
-def _path(at: At) -> str:
-    return ".".join(str(key) for key in at) or "the spec"
+def _path(path: At) -> str:
+    return ".".join(str(key) for key in path) or "the spec"

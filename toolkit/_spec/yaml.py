@@ -59,10 +59,10 @@ class Node:
         """`file:line`, or what stands for it when there is no line (`--set a.b=c`)."""
         return self.file if self.line is None else f"{self.file}:{self.line}"
 
-    def find(self, at: At) -> Node:
+    def find(self, path: At) -> Node:
         """The node at a path, or its nearest parent that is there."""
         node = self
-        for key in at:
+        for key in path:
             if isinstance(node.value, dict) and key in node.value:
                 node = node.value[key]
             elif isinstance(node.value, list) and isinstance(key, int) and key < len(node.value):
@@ -95,9 +95,9 @@ def load_yaml(path: Path) -> Document:
     file = str(path)
     root = _Builder(_decoded(_bytes(path), file), file, lines=True).document()
     if not isinstance(root.value, dict):
-        found = "nothing" if root.value is None else f"{_kind(root.value)}"
+        result = "nothing" if root.value is None else f"{_kind(root.value)}"
         raise SpecError(
-            f"{root.place}: The top level has to be a map (`name: ...`); this file holds {found}."
+            f"{root.place}: The top level has to be a map (`name: ...`); this file holds {result}."
         )
     return Document(path, root)
 
@@ -267,22 +267,22 @@ class _Builder:
         return self._node(self._scalar(event), line)
 
     def _map(self, depth: int) -> dict[str, Node]:
-        found: dict[str, Node] = {}
+        results: dict[str, Node] = {}
         lines: dict[str, int] = {}
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             key, line = self._key(event, depth), event.start_mark.line + 1
-            if key in found:
+            if key in results:
                 first = f"; the first is at line {lines[key]}" if self.lines else ""
                 raise self.refuse(f"The key '{key}' is here a second time{first}. Keep one.", line)
             lines[key] = line
-            found[key] = self.node(next(self.events), depth + 1, line)
-        return found
+            results[key] = self.node(next(self.events), depth + 1, line)
+        return results
 
     def _list(self, depth: int) -> list[Node]:
-        found = []
+        results = []
         while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
-            found.append(self.node(event, depth + 1))
-        return found
+            results.append(self.node(event, depth + 1))
+        return results
 
     def _key(self, event: Any, depth: int) -> str:
         self._allow(event, depth)

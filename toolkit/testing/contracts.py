@@ -245,10 +245,10 @@ def check_stage(part: StagePart, work: Work, *, tolerance: float = 0.0) -> None:
     halves = _halves(part, work)
     if not halves:
         return
-    found = [_collect(part, part.run, writes, half) for half in halves]
+    results = [_collect(part, part.run, writes, half) for half in halves]
     for name in writes:
         wanted = _by_key(name, [whole[name]] if name in whole else [])
-        got = _by_key(name, [half[name] for half in found if name in half])
+        got = _by_key(name, [half[name] for half in results if name in half])
         _must(
             _close(wanted, got, tolerance),
             part,
@@ -325,7 +325,7 @@ def check_rows(
 def _collect(
     part: Part, run: Callable[[Work], Any], writes: Sequence[str], work: Work
 ) -> dict[str, pa.Table]:
-    found: dict[str, list[pa.Table]] = {}
+    results: dict[str, list[pa.Table]] = {}
     for name, rows in run(work):
         _must(
             name in writes,
@@ -349,8 +349,8 @@ def _collect(
                 part,
                 f"'{name}.{column.name}' has nulls",
             )
-        found.setdefault(name, []).append(rows)
-    return {name: pa.concat_tables(tables) for name, tables in found.items()}
+        results.setdefault(name, []).append(rows)
+    return {name: pa.concat_tables(tables) for name, tables in results.items()}
 
 
 def _over(work: Work, samples: pa.Table) -> Work:

@@ -78,14 +78,14 @@ def build(
     with _scratch(store.folder / "scratch") as folder, store.reading():
         store.verify("activations")
         store.verify("samples")
-        found = numbered(lambda columns: _rows(database, "activations", cover, columns))
-        scratch = Scratch(folder, found)
+        result = numbered(lambda columns: _rows(database, "activations", cover, columns))
+        scratch = Scratch(folder, result)
         scratch.fill(lambda columns: _rows(database, "activations", cover, columns))
         units = _units(database, sampled)
-        made = _commit_numbers(store, key, found, units, run)
-        for spaces in _groups(scratch, _wanted(store, key, sorted(found.spaces))):
+        made = _commit_numbers(store, key, result, units, run)
+        for spaces in _groups(scratch, _wanted(store, key, sorted(result.spaces))):
             made += store.commit_derived(
-                [_space_step(key, space, scratch, found, run) for space in spaces]
+                [_space_step(key, space, scratch, result, run) for space in spaces]
             )
     return made
 
@@ -110,16 +110,16 @@ def _units(database: Database, steps: Sequence[str]) -> dict[str, str]:
 
 
 def _commit_numbers(
-    store: Store, key: str, found: Numbered, units: dict[str, str], run: str
+    store: Store, key: str, numbered: Numbered, units: dict[str, str], run: str
 ) -> int:
     import pyarrow as pa
 
     columns = {
-        "number": range(len(found.names)),
-        "sample": found.names,
-        "unit": [units.get(name) for name in found.names],
+        "number": range(len(numbered.names)),
+        "sample": numbered.names,
+        "unit": [units.get(name) for name in numbered.names],
     }
-    row = _step(key, run, 0, {"spaces": sorted(found.spaces)})
+    row = _step(key, run, 0, {"spaces": sorted(numbered.spaces)})
     return store.commit_derived(
         [(row, {"sample_index": pa.table(columns, schema=arrow_schema("sample_index"))})]
     )
@@ -140,14 +140,14 @@ def _groups(scratch: Scratch, spaces: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _space_step(
-    key: str, space: str, scratch: Scratch, found: Numbered, run: str
+    key: str, space: str, scratch: Scratch, numbered: Numbered, run: str
 ) -> tuple[StepRow, Tables]:
     step, summary = space_key(key, space), Summary()
-    postings = posting_rows(step, space, scratch.chunks(space), found.bits, summary)
+    postings = posting_rows(step, space, scratch.chunks(space), numbered.bits, summary)
     index = (
-        summary.rows(space, found.spaces[space], scratch.samples(space)) for _ in range(1)
+        summary.rows(space, numbered.spaces[space], scratch.samples(space)) for _ in range(1)
     )  # after the postings
-    row = _step(step, run, 1 + sorted(found.spaces).index(space), {"space": space})
+    row = _step(step, run, 1 + sorted(numbered.spaces).index(space), {"space": space})
     return row, {"postings": postings, "feature_index": index}
 
 

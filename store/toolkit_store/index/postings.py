@@ -119,9 +119,9 @@ def numbered(rows: Rows) -> Numbered:
 class Scratch:
     """The entries of each space, as keys and values, in files that exist while the block lasts."""
 
-    def __init__(self, folder: Path, found: Numbered) -> None:
-        self._folder, self._found = folder, found
-        self._numbers = {space: number for number, space in enumerate(sorted(found.spaces))}
+    def __init__(self, folder: Path, numbered: Numbered) -> None:
+        self._folder, self._found = folder, numbered
+        self._numbers = {space: number for number, space in enumerate(sorted(numbered.spaces))}
         self._seen: dict[str, np.ndarray] = {}
 
     def fill(self, rows: Rows) -> None:
@@ -174,8 +174,12 @@ class Scratch:
             .astype(np.uint64)
         )
         self._seen.setdefault(space, np.zeros(len(names), bool))[numbers] = True
-        at = (numbers << np.uint64(position_bits)) | rows["position"].to_numpy().astype(np.uint64)
-        return (features << np.uint64(sample_bits + position_bits)) | np.repeat(at, lengths), values
+        index = (numbers << np.uint64(position_bits)) | rows["position"].to_numpy().astype(
+            np.uint64
+        )
+        return (features << np.uint64(sample_bits + position_bits)) | np.repeat(
+            index, lengths
+        ), values
 
     def chunks(self, space: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The entries of a space in order, each once: keys and values, whole features at a time.
@@ -249,9 +253,9 @@ def _taken(paths: Paths) -> tuple[np.ndarray, np.ndarray]:
     """All keys and values in files, which are removed."""
     import numpy as np
 
-    found = np.fromfile(paths[0], np.uint64), np.fromfile(paths[1], np.float32)
+    result = np.fromfile(paths[0], np.uint64), np.fromfile(paths[1], np.float32)
     _remove(paths)
-    return found
+    return result
 
 
 def _remove(paths: Paths) -> None:
@@ -378,10 +382,10 @@ def _blocks(
 
     sample_bits, position_bits = bits
     features = (keys >> np.uint64(sample_bits + position_bits)).astype(np.uint32)
-    at = keys >> np.uint64(position_bits)
-    samples = (at & np.uint64((1 << sample_bits) - 1)).astype(np.uint32)
+    index = keys >> np.uint64(position_bits)
+    samples = (index & np.uint64((1 << sample_bits) - 1)).astype(np.uint32)
     positions = (keys & np.uint64((1 << position_bits) - 1)).astype(np.int32)
-    begins = np.concatenate(([True], at[1:] != at[:-1]))  # a sample of a feature
+    begins = np.concatenate(([True], index[1:] != index[:-1]))  # a sample of a feature
     firsts = np.flatnonzero(np.concatenate(([True], features[1:] != features[:-1])))
     starts, blocks = _cut(firsts, len(keys))
     ends = np.append(starts, len(keys))

@@ -91,11 +91,11 @@ def projected(store: Store, sae_hash: str) -> np.ndarray | None:
     if not store.index_steps([key]):
         return None
     with store.reading():
-        found = store.database.rows(
+        result = store.database.rows(
             "projections", equals("step", key), ["first", "dims", "directions"]
         )
-    dims = found["dims"][0].as_py()
-    parts = pc.list_flatten(found.sort_by("first")["directions"]).to_numpy()
+    dims = result["dims"][0].as_py()
+    parts = pc.list_flatten(result.sort_by("first")["directions"]).to_numpy()
     flat: np.ndarray = parts.reshape(-1, dims).astype(np.float32)
     return flat
 

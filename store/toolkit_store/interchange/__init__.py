@@ -101,8 +101,8 @@ def check_format(form: str) -> None:
 def _check_empty(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"{folder} is a file. An export needs a folder; name a new one.")
-    if folder.is_dir() and (found := sorted(path.name for path in folder.iterdir())):
+    if folder.is_dir() and (results := sorted(path.name for path in folder.iterdir())):
         raise BadInput(
-            f"{folder} is not empty: it holds {', '.join(found[:5])}. Name a new or an empty "
+            f"{folder} is not empty: it holds {', '.join(results[:5])}. Name a new or an empty "
             "folder."
         )

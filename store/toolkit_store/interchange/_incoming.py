@@ -160,14 +160,14 @@ def real_numbers(array: Any, where: object) -> Any:
     """An array of finite real numbers."""
     import numpy as np
 
-    found = np.asarray(array)
-    if found.dtype.kind not in "fiub":
-        raise DataError(f"{where} holds {found.dtype}; it must hold real numbers.")
-    if found.dtype.kind == "f" and not np.isfinite(found).all():
+    result = np.asarray(array)
+    if result.dtype.kind not in "fiub":
+        raise DataError(f"{where} holds {result.dtype}; it must hold real numbers.")
+    if result.dtype.kind == "f" and not np.isfinite(result).all():
         raise DataError(f"{where} holds values that are not finite numbers; leave those rows out.")
-    if found.size and float(np.abs(found).max()) > float(np.finfo(np.float32).max):
+    if result.size and float(np.abs(result).max()) > float(np.finfo(np.float32).max):
         raise DataError(f"{where} holds values that are too large for float32.")
-    return found
+    return result
 
 
 # --- files ---

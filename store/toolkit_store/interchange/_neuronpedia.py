@@ -237,7 +237,7 @@ def _activations(
             if row["position"] < len(tokens)
         }
         if fired:
-            values = [fired.get(at, 0.0) for at in range(len(tokens))]
+            values = [fired.get(i, 0.0) for i in range(len(tokens))]
             yield _activation(key, index, name, tokens, values)
 
 
@@ -355,7 +355,7 @@ def _label_rows(
     files: Sequence[Path], spaces: Mapping[Key, Mapping[str, Any]], folder: Path, run: RunTables
 ) -> Iterator[dict[str, Any]]:
     """Rows of `features`: one a label, numbered where a method and a model gave several."""
-    found: dict[tuple[str, int, str], list[tuple[str, str]]] = defaultdict(list)
+    results: dict[tuple[str, int, str], list[tuple[str, str]]] = defaultdict(list)
     others: set[str] = set()
     for path in files:
         for where, row in _lines(path):
@@ -369,8 +369,8 @@ def _label_rows(
                     f"{space['width']}."
                 )
             elif text:
-                found[space["space"], index, group].append((str(row.get("id", "")), text))
-    if not found:
+                results[space["space"], index, group].append((str(row.get("id", "")), text))
+    if not results:
         known = ["/".join(name) for name in spaces]
         some = ", ".join(sorted(others)[:5]) or "nothing"
         raise BadInput(
@@ -378,7 +378,7 @@ def _label_rows(
             f"{', '.join(known) or 'no spaces'}.{nearest(min(others, default=''), known)} If one "
             "is the other, say so: --source SOURCE=SPACE."
         )
-    for (id, index, group), said in sorted(found.items()):
+    for (id, index, group), said in sorted(results.items()):
         for number, text in zip(
             count(1), dict.fromkeys(text for _, text in sorted(said)), strict=False
         ):

@@ -134,8 +134,8 @@ def _name(space: Mapping[str, Any], declared: float | None) -> str:
 
 def _average_l0(space: Mapping[str, Any], declared: float | None) -> float:
     """What the SAE declares, else what its name says; not a number when nothing does."""
-    found = _L0.search(str(space["sae"]))
-    return declared if declared is not None else float(found[1]) if found else math.nan
+    match = _L0.search(str(space["sae"]))
+    return declared if declared is not None else float(match[1]) if match else math.nan
 
 
 def _members(
@@ -161,7 +161,7 @@ def _arrays(
 ) -> dict[str, Any]:
     import numpy as np
 
-    order = {name: at for at, name in enumerate(sorted({*run.samples, *rows["sample"]}))}
+    order = {name: index for index, name in enumerate(sorted({*run.samples, *rows["sample"]}))}
     places = list(zip(rows["sample"], rows["position"], strict=True))
     fragments = [_fragment(run.samples.get(name), position) for name, position in places]
     layer = str(space["hookpoint"]).rpartition(".")[2]
@@ -258,34 +258,34 @@ def load(path: Path, needed: Sequence[str], skip: Sequence[str] = ()) -> dict[st
     import zipfile
 
     try:
-        found = arrays(path, skip)
+        result = arrays(path, skip)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
         raise DataError(
             f"{path} cannot be read as a NumPy archive: {error}. Copy it again."
         ) from None
-    missing = [name for name in needed if name not in found and name not in skip]
+    missing = [name for name in needed if name not in result and name not in skip]
     if missing:
         raise DataError(
             f"{path} has no array '{missing[0]}'. Wanted: {', '.join(needed)}; found: "
-            f"{', '.join(sorted(found))}."
+            f"{', '.join(sorted(result))}."
         )
-    return found
+    return result
 
 
 def _head(
     path: Path, model: str | None, site: str, label: str
 ) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:
     """Of one archive: its space, its samples and their labels."""
-    found = load(path, _NEEDED, skip=("activations",))
-    names = _names(found)
-    if "space" in found:
-        space = json.loads(str(found["space"][0]))
-        described = json.loads(str(found["described"][0]))
+    result = load(path, _NEEDED, skip=("activations",))
+    names = _names(result)
+    if "space" in result:
+        space = json.loads(str(result["space"][0]))
+        described = json.loads(str(result["described"][0]))
     else:
-        space, described = _foreign_space(path, found, model, site), {}
-    texts = dict(zip(names, map(str, found["original_sentences"]), strict=True))
+        space, described = _foreign_space(path, result, model, site), {}
+    texts = dict(zip(names, map(str, result["original_sentences"]), strict=True))
     samples = [described.get(name) or _foreign_sample(name, text) for name, text in texts.items()]
-    numbers = zip(names, map(float, found.get("concept_strength_labels", ())), strict=False)
+    numbers = zip(names, map(float, result.get("concept_strength_labels", ())), strict=False)
     known = {name: number for name, number in numbers if not math.isnan(number)}
     return (
         space,
@@ -297,10 +297,10 @@ def _head(
     )
 
 
-def _names(found: Mapping[str, Any]) -> list[str]:
-    if "samples" in found:
-        return [str(name) for name in found["samples"]]
-    numbers = whole_numbers(found["sentence_indices"], "int64", "`sentence_indices`")
+def _names(results: Mapping[str, Any]) -> list[str]:
+    if "samples" in results:
+        return [str(name) for name in results["samples"]]
+    numbers = whole_numbers(results["sentence_indices"], "int64", "`sentence_indices`")
     return [f"sentence-{number:06d}" for number in numbers.tolist()]
 
 
@@ -317,16 +317,16 @@ def _foreign_sample(name: str, text: str) -> dict[str, Any]:
 
 
 def _foreign_space(
-    path: Path, found: Mapping[str, Any], model: str | None, site: str
+    path: Path, results: Mapping[str, Any], model: str | None, site: str
 ) -> dict[str, Any]:
     if model is None:
         raise BadInput(
             f"{path} does not say which model it is of. Name it: --model google/gemma-2-2b."
         )
-    layer = check_layer(int(whole_numbers(found["layer"], "int64", f"{path}, `layer`")), path)
-    l0 = float(found.get("average_l0", math.nan))
+    layer = check_layer(int(whole_numbers(results["layer"], "int64", f"{path}, `layer`")), path)
+    l0 = float(results.get("average_l0", math.nan))
     sae = f"imported/layer_{layer}/average_l0_{l0:g}"
-    width = int(found["num_features"])
+    width = int(results["num_features"])
     return {
         "space": id_of("space", model, site, sae, str(width))[:16],
         "model": model,
@@ -341,15 +341,17 @@ def _foreign_space(
 
 
 def _activations(path: Path, space: Mapping[str, Any]) -> Iterator[pa.Table]:
-    found = load(path, _NEEDED)
-    names, matrix = _names(found), found["activations"]
+    result = load(path, _NEEDED)
+    names, matrix = _names(result), result["activations"]
     if matrix.shape != (len(names), space["width"]):
         raise DataError(
             f"{path}: `activations` is {matrix.shape}; wanted ({len(names)}, {space['width']})."
         )
     for start in range(0, len(names), _ROWS_AT_ONCE):
         part = slice(start, start + _ROWS_AT_ONCE)
-        yield sparse(str(space["space"]), names[part], found["token_positions"][part], matrix[part])
+        yield sparse(
+            str(space["space"]), names[part], result["token_positions"][part], matrix[part]
+        )
 
 
 def sparse(space: str, samples: Sequence[str], positions: Any, matrix: Any) -> pa.Table:

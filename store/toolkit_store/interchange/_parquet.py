@@ -156,10 +156,10 @@ def _check_step(folder: Path, step: StepRow, row: RunRow, tables: dict[str, Any]
     for name, count in step.tables.items():
         if count and name not in tables:
             raise DataError(f"{where}: it has rows in table '{name}', which the export lacks.")
-        found = sum(groups for _, groups in _groups(folder / f"{name}.parquet", step.key))
-        if count and found != count:
+        result = sum(groups for _, groups in _groups(folder / f"{name}.parquet", step.key))
+        if count and result != count:
             raise DataError(
-                f"{where}: it has {count:,} rows in table '{name}', and {name}.parquet {found:,}. "
+                f"{where}: it has {count:,} rows in table '{name}', and {name}.parquet {result:,}. "
                 "Export the run again."
             )
 
@@ -220,8 +220,8 @@ def _groups(path: Path, key: str) -> Iterator[tuple[int, int]]:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
-        at = file.schema_arrow.get_field_index("step")
-        for number in range(file.num_row_groups if at >= 0 else 0):
+        index = file.schema_arrow.get_field_index("step")
+        for number in range(file.num_row_groups if index >= 0 else 0):
             group = file.metadata.row_group(number)
             statistics = group.column(file.metadata.num_columns - 1).statistics
             if statistics is None or statistics.min != statistics.max:

@@ -60,9 +60,9 @@ class RunTables:
         """A table's rows, by its key; of rows that several steps wrote under one key, the first."""
         import polars as pl
 
-        found = self.store.read(name, self.keys(name))
-        keys = pl.DataFrame(found.select(list(table(name).key)))
-        return found.filter(
+        rows = self.store.read(name, self.keys(name))
+        keys = pl.DataFrame(rows.select(list(table(name).key)))
+        return rows.filter(
             keys.select(pl.struct(pl.all()).is_first_distinct()).to_series().to_arrow()
         )
 
@@ -86,10 +86,10 @@ class RunTables:
 
         columns = ("space", "sample", "position", "features", "values")
         for space in self._chosen(self._with_activations(), wanted):
-            found = self._rows.read(
+            rows = self._rows.read(
                 "activations", self.keys("activations"), {"space": [space]}, columns
             )
-            yield self.spaces[space], _merged(pl.DataFrame(found)).drop("space").rechunk()
+            yield self.spaces[space], _merged(pl.DataFrame(rows)).drop("space").rechunk()
 
     @cached_property
     def _rows(self) -> CommittedRows:
@@ -97,13 +97,13 @@ class RunTables:
 
     def _with_activations(self) -> list[str]:
         """The spaces that have rows; all rows have to be there."""
-        found: Counter[str] = Counter()
+        result: Counter[str] = Counter()
         for where in among("step", self.keys("activations")):
             for batch in self._rows.find_in_batches("activations", where, ["space"]):
-                found.update(dict(batch["space"].value_counts().iter_rows()))
+                result.update(dict(batch["space"].value_counts().iter_rows()))
         wanted = sum(step.tables.get("activations", 0) for step in self.steps)
-        check_count(f"Table 'activations' in {self.store.uri}", found.total(), wanted)
-        return list(found)
+        check_count(f"Table 'activations' in {self.store.uri}", result.total(), wanted)
+        return list(result)
 
     def _chosen(self, there: Iterable[str], wanted: Iterable[str] | None) -> list[str]:
         known = sorted(there)
@@ -176,8 +176,8 @@ def id_of(*parts: str) -> str:
 
 def _material(part: str, digest: str, run: str = "") -> str:
     """What the key of an import is the hash of: what was read, and how."""
-    found = {"part": part, "version": __version__, "digest": digest, "run": run}
-    return json.dumps(found, sort_keys=True, separators=(",", ":"))
+    results = {"part": part, "version": __version__, "digest": digest, "run": run}
+    return json.dumps(results, sort_keys=True, separators=(",", ":"))
 
 
 def digest_of(files: Iterable[Path]) -> str:
@@ -324,18 +324,18 @@ def read_index(folder: Path, name: str, form: str, version: int) -> dict[str, An
             f"Export it again."
         )
     check_json_size(path)
-    found = read_json(path)
-    if found.get("format") != form:
+    result = read_json(path)
+    if result.get("format") != form:
         raise BadInput(
-            f"{path} is of format {found.get('format')!r}; wanted {form!r}. Give --format what it "
+            f"{path} is of format {result.get('format')!r}; wanted {form!r}. Give --format what it "
             "was exported as."
         )
-    if not isinstance(found.get("version"), int) or found["version"] > version:
+    if not isinstance(result.get("version"), int) or result["version"] > version:
         raise BadInput(
-            f"{path} has version {found.get('version')!r}; this toolkit ({__version__}) reads up "
+            f"{path} has version {result.get('version')!r}; this toolkit ({__version__}) reads up "
             f"to version {version}. Upgrade: python -m pip install -U sae-toolkit"
         )
-    return found
+    return result
 
 
 def safe_names(spaces: Sequence[Row]) -> dict[str, str]:

@@ -42,7 +42,7 @@ def write(run: RunTables, folder: Path, *, spaces: Sequence[str] | None = None) 
     from safetensors.numpy import save_file
 
     names = safe_names(list(run.spaces.values()))
-    ordinals: dict[str, int] = {name: at for at, name in enumerate(run.samples)}
+    ordinals: dict[str, int] = {name: i for i, name in enumerate(run.samples)}
     files, described = [], []
     for space, rows in run.activations(spaces):
         for name in rows["sample"].unique().sort():
@@ -121,12 +121,12 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 def _rows(path: Path, space: dict[str, Any], samples: Sequence[str]) -> pa.Table:
     import numpy as np
 
-    found = _load(path)
-    row, feature = whole_numbers(found["indices"], "int64", f"{path}, `indices`")
-    owners_of = whole_numbers(found["sample"], "int64", f"{path}, `sample`")
-    positions = whole_numbers(found["position"], "int32", f"{path}, `position`")
-    values = real_numbers(found["values"], f"{path}, `values`")
-    rows = len(found["sample"])
+    result = _load(path)
+    row, feature = whole_numbers(result["indices"], "int64", f"{path}, `indices`")
+    owners_of = whole_numbers(result["sample"], "int64", f"{path}, `sample`")
+    positions = whole_numbers(result["position"], "int32", f"{path}, `position`")
+    values = real_numbers(result["values"], f"{path}, `values`")
+    rows = len(result["sample"])
     if len(feature) and (
         feature.max() >= space["width"] or row.max() >= rows or min(feature.min(), row.min()) < 0
     ):
@@ -148,19 +148,19 @@ def _load(path: Path) -> dict[str, Any]:
     from safetensors.numpy import load_file
 
     try:
-        found = load_file(path)
+        result = load_file(path)
     except (SafetensorError, OSError) as error:
         raise DataError(
             f"{path} is not a whole safetensors file ({error}). Copy or export it again."
         ) from None
-    missing = [name for name in _TENSORS if name not in found]
+    missing = [name for name in _TENSORS if name not in result]
     if missing:
         raise DataError(f"{path} has no tensor '{missing[0]}'. Wanted: {', '.join(_TENSORS)}.")
-    if found["indices"].shape != (2, len(found["values"])) or len(found["sample"]) != len(
-        found["position"]
+    if result["indices"].shape != (2, len(result["values"])) or len(result["sample"]) != len(
+        result["position"]
     ):
         raise DataError(
             f"{path}: `indices` must be (2, entries) and `values` (entries); `sample` and "
             "`position` one a row."
         )
-    return found
+    return result

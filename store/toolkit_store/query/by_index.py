@@ -53,10 +53,10 @@ class RunIndex:
         """Sample and unit by number."""
         import polars as pl
 
-        found = self.rows.find(
+        result = self.rows.find(
             "sample_index", equals("step", self._numbering), ["number", "sample", "unit"]
         )
-        return pl.DataFrame(found).sort("number").select("sample", "unit").rechunk()
+        return pl.DataFrame(result).sort("number").select("sample", "unit").rechunk()
 
     def directory(self, step: str) -> Directory:
         """The directory of a space."""
@@ -68,12 +68,12 @@ class RunIndex:
         """
         known = {step: self._directories[step] for step in steps if step in self._directories}
         missing = [step for step in steps if step not in known]
-        found = known | (self._read_directories(missing) if missing else {})
+        result = known | (self._read_directories(missing) if missing else {})
         if missing:
-            others = {step: kept for step, kept in self._directories.items() if step not in found}
-            room = max(_DIRECTORIES - len(found), 0)
-            self._directories = dict([*others.items()][-room:] if room else []) | found
-        return found
+            others = {step: kept for step, kept in self._directories.items() if step not in result}
+            room = max(_DIRECTORIES - len(result), 0)
+            self._directories = dict([*others.items()][-room:] if room else []) | result
+        return result
 
     def _read_directories(self, steps: Sequence[str]) -> dict[str, Directory]:
         import polars as pl
@@ -84,9 +84,9 @@ class RunIndex:
             pl.DataFrame(self.rows.find("feature_index", where, columns))
             for where in among("step", steps)
         ]
-        found = pl.concat(parts).sort("block")
-        sizes = found.unique("step", keep="first").select("step", "samples", "looked_at")
-        features = found.select("step", *names).explode(*names).rename(names).drop_nulls("feature")
+        result = pl.concat(parts).sort("block")
+        sizes = result.unique("step", keep="first").select("step", "samples", "looked_at")
+        features = result.select("step", *names).explode(*names).rename(names).drop_nulls("feature")
         fired = features.partition_by("step", as_dict=True, include_key=False)
         none = features.clear().drop("step")
         return {
@@ -161,8 +161,8 @@ class ByIndex:
         own = self._entries(feature)
         target = _Places(own.numbers, own.positions)
         parts = [_both(batch, target) for batch in self._all_blocks()]
-        found = pl.concat([pl.DataFrame(schema=coactive_schema()), *parts])
-        return found.group_by("feature").agg(pl.col("both", "count").sum()).sort("feature")
+        result = pl.concat([pl.DataFrame(schema=coactive_schema()), *parts])
+        return result.group_by("feature").agg(pl.col("both", "count").sum()).sort("feature")
 
     def _all_blocks(self) -> Iterator[pl.DataFrame]:
         import polars as pl
@@ -176,16 +176,16 @@ class ByIndex:
             if own.height:
                 yield own
 
-    def _named(self, found: _FeatureEntries, *more: str) -> pl.DataFrame:
+    def _named(self, entries: _FeatureEntries, *more: str) -> pl.DataFrame:
         """With the samples' names instead of their numbers, and more columns about the samples."""
         import polars as pl
 
-        sample, *others = (self._index.samples[name][found.numbers] for name in ("sample", *more))
+        sample, *others = (self._index.samples[name][entries.numbers] for name in ("sample", *more))
         return pl.DataFrame(
             [
                 sample,
-                pl.Series("position", found.positions),
-                pl.Series("value", found.values),
+                pl.Series("position", entries.positions),
+                pl.Series("value", entries.values),
                 *others,
             ]
         )
@@ -193,11 +193,11 @@ class ByIndex:
     def _entries(self, feature: int, k: int | None = None) -> _FeatureEntries:
         """The entries of a feature; with `k`, of enough blocks to hold the k largest."""
         first = self._block(feature, 0)
-        found = _FeatureEntries.of([first])
-        if len(found.values) < BLOCK:
-            return found
+        result = _FeatureEntries.of([first])
+        if len(result.values) < BLOCK:
+            return result
         return _FeatureEntries.of(
-            [first, *(self._block(feature, number) for number in self._more(feature, found, k))]
+            [first, *(self._block(feature, number) for number in self._more(feature, result, k))]
         )
 
     def _more(self, feature: int, first: _FeatureEntries, k: int | None) -> list[int]:
@@ -224,10 +224,10 @@ class ByIndex:
         """Blocks of this feature: places are hashes, so another step or feature may have the
         same.
         """
-        found = self._rows.find("postings", where, ["step", "feature", *columns])
-        owners = zip(found["step"].to_pylist(), found["feature"].to_pylist(), strict=True)
+        result = self._rows.find("postings", where, ["step", "feature", *columns])
+        owners = zip(result["step"].to_pylist(), result["feature"].to_pylist(), strict=True)
         own = [number for number, owner in enumerate(owners) if owner == (self._step, feature)]
-        return found if len(own) == found.num_rows else found.take(own)
+        return result if len(own) == result.num_rows else result.take(own)
 
 
 class _Places:
@@ -251,8 +251,8 @@ class _Places:
         )
         near = np.flatnonzero(out)
         codes = _coded(numbers[near], positions[near])
-        at = np.minimum(np.searchsorted(self._codes, codes), max(len(self._codes) - 1, 0))
-        out[near] = self._codes[at] == codes if len(self._codes) else False
+        indices = np.minimum(np.searchsorted(self._codes, codes), max(len(self._codes) - 1, 0))
+        out[near] = self._codes[indices] == codes if len(self._codes) else False
         return out
 
 

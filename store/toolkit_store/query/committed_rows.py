@@ -103,13 +103,13 @@ class CommittedRows:
     def values(self, name: str, column: str, where: Where, stage: str | None = None) -> list[str]:
         """Which texts a column has in the rows that match, read a batch at a time."""
         keys = [key for keys in self.stages(name, stage).values() for key in keys]
-        found: set[str] = set()
+        results: set[str] = set()
         for own in among("step", keys):
             for batch in self.find_in_batches(
                 name, " AND ".join(filter(None, [matching(where), own])), [column]
             ):
-                found.update(batch[column].unique().to_list())
-        return sorted(found)
+                results.update(batch[column].unique().to_list())
+        return sorted(results)
 
     def by_stage(
         self,
@@ -131,9 +131,9 @@ class CommittedRows:
             ]
         )
         parts = []
-        for at, keys in self.stages(name, stage).items():
-            found = self.read(name, keys, where, wanted)
-            parts.append(found.append_column("stage", pa.repeat(pa.scalar(at), found.num_rows)))
+        for index, keys in self.stages(name, stage).items():
+            rows = self.read(name, keys, where, wanted)
+            parts.append(rows.append_column("stage", pa.repeat(pa.scalar(index), rows.num_rows)))
         return pa.concat_tables([schema.empty_table(), *parts])
 
     def read(

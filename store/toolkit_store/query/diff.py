@@ -48,10 +48,10 @@ def _why_not(first: RunView, second: RunView, space: str) -> str:
         many, single = (first, second) if several[0] else (second, first)
         return f"run {many.id} kept several tokens of a sample, run {single.id} one of each"
     selectors = [_selectors(view) for view in (first, second)]
-    if all(len(found) == 1 for found in selectors) and selectors[0] != selectors[1]:
+    if all(len(selector) == 1 for selector in selectors) and selectors[0] != selectors[1]:
         return "; ".join(
-            f"run {view.id} kept the tokens 'at: {found.pop()}'"
-            for view, found in zip((first, second), selectors, strict=True)
+            f"run {view.id} kept the tokens 'at: {selector.pop()}'"
+            for view, selector in zip((first, second), selectors, strict=True)
         )
     return ""
 

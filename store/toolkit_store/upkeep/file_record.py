@@ -324,8 +324,8 @@ def _names(folder: Path, below: str = "") -> Iterator[str]:
 
 def _state(path: Path) -> tuple[int, int, int, int]:
     """What changes when a file does."""
-    found = path.stat()
-    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    result = path.stat()
+    return result.st_ino, result.st_size, result.st_mtime_ns, result.st_ctime_ns
 
 
 def _entry(path: Path) -> Entry:

@@ -148,8 +148,8 @@ def ordered(name: str, rows: pa.Table) -> pa.Table:
     """`rows` by the table's key; rows of two steps with one key stand in the order of their steps,
     facts once.
     """
-    found = rows.sort_by([(column, "ascending") for column in (*table(name).key, "step")])
-    return _once(found, table(name).key) if table(name).facts else found
+    result = rows.sort_by([(column, "ascending") for column in (*table(name).key, "step")])
+    return _once(result, table(name).key) if table(name).facts else result
 
 
 def _once(rows: pa.Table, key: Sequence[str]) -> pa.Table:
@@ -159,7 +159,8 @@ def _once(rows: pa.Table, key: Sequence[str]) -> pa.Table:
     keys = list(zip(*(rows.column(column).to_pylist() for column in key), strict=True))
     return rows.filter(
         pa.array(
-            [place == 0 or keys[place - 1] != one for place, one in enumerate(keys)], pa.bool_()
+            [place == 0 or keys[place - 1] != key_row for place, key_row in enumerate(keys)],
+            pa.bool_(),
         )
     )
 
@@ -168,8 +169,8 @@ def digest(rows: pa.Table) -> str:
     """sha256 of the rows as JSON lines: the same for equal rows, however they lie in files and
     buffers.
     """
-    found = hashlib.sha256()
+    result = hashlib.sha256()
     for batch in rows.to_batches(max_chunksize=8192):
         for row in batch.to_pylist():
-            found.update(json.dumps(row, sort_keys=True).encode() + b"\n")
-    return found.hexdigest()
+            result.update(json.dumps(row, sort_keys=True).encode() + b"\n")
+    return result.hexdigest()
