@@ -86,11 +86,11 @@ def _split(place: str) -> tuple[str, Hookpoint, str | None] | None:
     parts = place.split("/")
     for index in range(1, len(parts)):
         try:
-            result = hookpoint(parts[index])
+            point = hookpoint(parts[index])
         except BadInput:
             continue
         model, sae = "/".join(parts[:index]), "/".join(parts[index + 1 :])
-        return (model, result, sae or None) if model else None
+        return (model, point, sae or None) if model else None
     return None
 
 
@@ -138,12 +138,12 @@ def _matching(address: Address, rows: Sequence[Space]) -> list[Space]:
         return at_layer(rows, -1 if address.layer is None else address.layer)
     if address.source is not None:
         return from_neuronpedia(address.model, address.source, rows)
-    wanted = str(address).rpartition(":")[0]
-    results = [row for row in rows if row["address"] == wanted]
+    prefix = str(address).rpartition(":")[0]
+    results = [row for row in rows if row["address"] == prefix]
     if not results:
         known = [str(row["address"]) for row in rows]
         raise BadInput(
-            f"There is no space '{wanted}' here.{nearest(wanted, known)} Spaces: {_some(known)}."
+            f"There is no space '{prefix}' here.{nearest(prefix, known)} Spaces: {_some(known)}."
         )
     return results
 
@@ -159,8 +159,8 @@ def neuronpedia_page(space: Space, index: int) -> str | None:
     """The address of a feature's page on Neuronpedia; None where no page of this very SAE is known
     to exist.
     """
-    result = _neuronpedia.page(space)
-    return f"https://www.neuronpedia.org/{result[0]}/{result[1]}/{index}" if result else None
+    page = _neuronpedia.page(space)
+    return f"https://www.neuronpedia.org/{page[0]}/{page[1]}/{index}" if page else None
 
 
 def from_neuronpedia(model: str, source: str, spaces: Iterable[Space]) -> list[Space]:

@@ -126,7 +126,7 @@ class Comparison:
         if fired:
             which += f" that fired in {' and '.join(fired)}"
         cut = f", |{self.effect}| >= {self.min_effect:g}" if self.min_effect else ""
-        sizes = {self.family_of(one) for one in ([space] if space else self.tested)}
+        sizes = {self.family_of(space_id) for space_id in ([space] if space else self.tested)}
         count = " or ".join(str(size) for size in sorted(sizes)) or "0"
         return (
             f"{self.label}: {self.correction} over {count} features{which}, "
@@ -148,7 +148,7 @@ class Comparison:
         """From a row of table `comparisons`."""
         facts = {key: value for key, value in row.items() if key not in ("comparison", "step")}
         facts["groups"] = tuple(ComparedGroup(**group) for group in row["groups"])
-        facts["tested"] = {one["space"]: one["features"] for one in row["tested"]}
+        facts["tested"] = {space_row["space"]: space_row["features"] for space_row in row["tested"]}
         return cls(id=row["comparison"], **facts)
 
     def with_id(self, step: str) -> Comparison:
@@ -167,8 +167,8 @@ class Comparison:
 
 def shown_positions(positions: str) -> str:
     """The recorded selector for people: `last` and `all` without quotes."""
-    result = json.loads(positions) if positions else ""
-    return result if isinstance(result, str) else positions
+    selector = json.loads(positions) if positions else ""
+    return selector if isinstance(selector, str) else positions
 
 
 def read_comparisons(inputs: Inputs) -> list[Comparison]:
@@ -195,9 +195,9 @@ def distinct_labels(comparisons: Iterable[Comparison]) -> dict[str, str]:
     """By id, the shortest name that tells comparisons apart: what is compared, else also how."""
     every = list(comparisons)
     names: dict[str, str] = {}
-    for one in every:
-        alike = [other for other in every if other.name == one.name]
-        names[one.id] = one.name if len(alike) == 1 else _among(one, alike)
+    for comparison in every:
+        alike = [other for other in every if other.name == comparison.name]
+        names[comparison.id] = comparison.name if len(alike) == 1 else _among(comparison, alike)
     return names
 
 

@@ -37,9 +37,9 @@ def snapshot(name: str, revision: str, marker: str, *, published: bool = False) 
     glob pattern). `published`: sizes of this commit are known without its files, so that it can be
     planned with even where the network is forbidden.
     """
-    result = cached(name, revision, marker)
-    if result is not None:
-        return Snapshot(name, result.name, result)
+    folder = cached(name, revision, marker)
+    if folder is not None:
+        return Snapshot(name, folder.name, folder)
     pinned = re.fullmatch(r"[0-9a-f]{40}", revision) is not None
     if offline() and not (published and pinned):
         raise BadInput(not_cached(name, revision))
@@ -61,16 +61,18 @@ def offline() -> bool:
     return said.upper() in ("1", "ON", "YES", "TRUE")
 
 
-def fetch(wanted: Snapshot, patterns: Sequence[str]) -> Path:
+def fetch(snapshot: Snapshot, patterns: Sequence[str]) -> Path:
     """Download the files that match into the cache; what is there already is not fetched again."""
     from huggingface_hub import snapshot_download
 
     try:
         return Path(
-            snapshot_download(wanted.name, revision=wanted.revision, allow_patterns=list(patterns))
+            snapshot_download(
+                snapshot.name, revision=snapshot.revision, allow_patterns=list(patterns)
+            )
         )
     except Exception as error:
-        raise BadInput(_unreachable(wanted.name, wanted.revision, error)) from None
+        raise BadInput(_unreachable(snapshot.name, snapshot.revision, error)) from None
 
 
 @dataclass(frozen=True)
@@ -81,30 +83,32 @@ class HubFile:
     size: int
 
 
-def repository_files(wanted: Snapshot, patterns: Sequence[str]) -> list[HubFile]:
+def repository_files(snapshot: Snapshot, patterns: Sequence[str]) -> list[HubFile]:
     """The files of a repository at a commit that match, as the hub says."""
     from huggingface_hub import HfApi
 
     try:
-        told: Any = HfApi().repo_info(wanted.name, revision=wanted.revision, files_metadata=True)
+        info: Any = HfApi().repo_info(
+            snapshot.name, revision=snapshot.revision, files_metadata=True
+        )
     except Exception as error:
-        raise BadInput(_unreachable(wanted.name, wanted.revision, error)) from None
-    files = [HubFile(str(file.rfilename), int(file.size or 0)) for file in told.siblings or ()]
+        raise BadInput(_unreachable(snapshot.name, snapshot.revision, error)) from None
+    files = [HubFile(str(file.rfilename), int(file.size or 0)) for file in info.siblings or ()]
     return [file for file in files if _matches(file.path, patterns)]
 
 
-def cached_files(wanted: Snapshot, patterns: Sequence[str]) -> dict[str, Path]:
+def cached_files(snapshot: Snapshot, patterns: Sequence[str]) -> dict[str, Path]:
     """The files of a commit in the cache that match, by their path in the repository."""
-    folder = snapshot_folder(wanted)
+    folder = snapshot_folder(snapshot)
     results = {
         str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()
     }
     return {name: path for name, path in results.items() if _matches(name, patterns)}
 
 
-def snapshot_folder(wanted: Snapshot) -> Path:
+def snapshot_folder(snapshot: Snapshot) -> Path:
     """Where the cache keeps a commit's files, whether it is there or not."""
-    return _repository(wanted.name) / "snapshots" / wanted.revision
+    return _repository(snapshot.name) / "snapshots" / snapshot.revision
 
 
 def fetch_file(

@@ -202,13 +202,13 @@ def selected(
 
 
 def _of(selector: Selector, text: Read, bos: int | None) -> Sequence[int]:
-    result = _phase(selector, text) & _places(selector, text)
+    positions = _phase(selector, text) & _places(selector, text)
     out = selector.exclude
     if out.bos and len(text.ids) > 1 and text.ids[0] == bos:
-        result -= {0}
+        positions -= {0}
     if out.named():
-        result -= _places(out, text)
-    ordered = sorted(result)
+        positions -= _places(out, text)
+    ordered = sorted(positions)
     return {"first": ordered[:1], "last": ordered[-1:], "all": ordered}[selector.take]
 
 
@@ -270,9 +270,9 @@ def _check_span(name: str, text: Read) -> None:
         )
 
 
-def _tokens(wanted: Sequence[int | str], text: Read) -> set[int]:
-    ids = {one for one in wanted if isinstance(one, int)}
-    words = {one.strip() or one for one in wanted if isinstance(one, str)}
+def _tokens(tokens: Sequence[int | str], text: Read) -> set[int]:
+    ids = {one for one in tokens if isinstance(one, int)}
+    words = {one.strip() or one for one in tokens if isinstance(one, str)}
     results = {index for index, token in enumerate(text.ids) if token in ids}
     return results | {
         index

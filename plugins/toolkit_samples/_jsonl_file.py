@@ -91,7 +91,7 @@ def _lines(path: Path) -> Iterator[tuple[str, str, bool]]:
 
 def _object(place: str, line: str, whole: bool) -> dict[str, Any]:
     try:
-        result = json.loads(line, parse_constant=_no_number, object_pairs_hook=_once)
+        content = json.loads(line, parse_constant=_no_number, object_pairs_hook=_once)
     except json.JSONDecodeError as error:
         if not whole:
             raise DataError(
@@ -108,12 +108,12 @@ def _object(place: str, line: str, whole: bool) -> dict[str, Any]:
         raise DataError(
             f"{place}: lists or objects lie too deep in this line. Write one flat object per line."
         ) from None
-    if not isinstance(result, dict):
+    if not isinstance(content, dict):
         raise DataError(
-            f"{place}: this line holds {KINDS.get(type(result), 'null')}; wanted a JSON object, "
+            f"{place}: this line holds {KINDS.get(type(content), 'null')}; wanted a JSON object, "
             'like {"text": ...}.'
         )
-    return result
+    return content
 
 
 def _no_number(name: str) -> float:
@@ -158,10 +158,10 @@ def _cell(place: str, key: str, value: Any) -> Cell:
 def _finite(value: Any) -> float | None:
     """A JSON number as a float; None for what is none, or is too large for one."""
     try:
-        result = float(value)
+        number = float(value)
     except (TypeError, OverflowError):
         return None
-    return result if math.isfinite(result) else None
+    return number if math.isfinite(number) else None
 
 
 def _encodable(place: str, key: str, value: str) -> str:

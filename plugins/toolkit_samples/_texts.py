@@ -188,9 +188,9 @@ def _check_label(row: Row, params: Texts) -> None:
     cell = row.cells.get(params.label)
     number = cell if isinstance(cell, float) else as_number(cell or "")
     if number is None or not number.is_integer() or not low <= number <= high:
-        result = "is empty" if cell is None else f"holds {_shown(cell)}"
+        problem = "is empty" if cell is None else f"holds {_shown(cell)}"
         raise DataError(
-            f"{row.place}: column '{params.label}' {result} here; a label is a whole number from "
+            f"{row.place}: column '{params.label}' {problem} here; a label is a whole number from "
             f"{low} to {high}. Correct it, or take the row out; a missing label is never a 0."
         )
 
@@ -237,10 +237,10 @@ def _limited(samples: Sequence[Sample], units: int | None) -> list[Sample]:
 
 def _tokens(work: Work, sample: Sample) -> Tokens:
     text = sample.row.cells[work.params.text]
-    result: Tokens = work.model.tokenise(
+    tokens: Tokens = work.model.tokenise(
         text, chat=work.params.chat, name=f"{sample.id} at {sample.row.place}"
     )
-    return result
+    return tokens
 
 
 def _sample(sample: Sample, tokens: Tokens) -> dict[str, Any]:

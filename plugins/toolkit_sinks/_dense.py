@@ -212,10 +212,10 @@ def _scenario(folder: str, sample: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _layer(space: Mapping[str, Any]) -> int:
-    result = str(space["hookpoint"]).rpartition(".")[2]
-    if not result.isdigit():
+    layer = str(space["hookpoint"]).rpartition(".")[2]
+    if not layer.isdigit():
         raise DataError(
             f"space {space['space']} ({space['address']}) is at no layer, which this layout names "
             "files by. Use `layout: space`."
         )
-    return int(result)
+    return int(layer)

@@ -124,9 +124,9 @@ class Sentences:
 def _reading(text: str, pieces: Sequence[str]) -> TextByTokens:
     import numpy as np
 
-    result = np.array(list(_ends(text, pieces)), dtype=np.int64)
+    ends = np.array(list(_ends(text, pieces)), dtype=np.int64)
     begun = np.array([word.start() for word in _WORD.finditer(text)], dtype=np.int64)
-    return TextByTokens(text, result, np.searchsorted(begun, result))
+    return TextByTokens(text, ends, np.searchsorted(begun, ends))
 
 
 def _ends(text: str, pieces: Sequence[str]) -> Iterator[int]:
@@ -153,8 +153,8 @@ def _begin(text: str, piece: str, begin: int, end: int) -> int | None:
     """
     if not piece or text.startswith(piece, end):
         return end if piece else None
-    result = text.find(piece, end if piece[0].isascii() else begin)
-    return None if result < 0 else result
+    start = text.find(piece, end if piece[0].isascii() else begin)
+    return None if start < 0 else start
 
 
 def _copies(text: str, piece: str, begin: int, most: int) -> int:

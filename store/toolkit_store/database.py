@@ -131,36 +131,36 @@ class Database:
         """Add rows, all or none."""
         rows = self._as_kept(name, rows)
         with self._explained("write to", name):
-            result = self._table(name)
-            if result is None:
+            table = self._table(name)
+            if table is None:
                 self._tables[name] = self.connection.create_table(
                     name, data=rows, schema=rows.schema
                 )
                 return
-            result.add(rows)
+            table.add(rows)
 
     def crowded(self, name: str) -> bool:
         """Whether enough small files have gathered for `join`."""
         with self._explained("read", name):
-            result = self._table(name)
-            if result is None or result.version % _LOOK_EVERY:
+            table = self._table(name)
+            if table is None or table.version % _LOOK_EVERY:
                 return False
-            return _small_files(result) >= _JOIN_FROM and not _mostly_large(result)
+            return _small_files(table) >= _JOIN_FROM and not _mostly_large(table)
 
     def join(self, name: str) -> None:
         """Join small files; those of old versions stay, since somebody may be reading them."""
         with self._explained("clean", name):
-            result = self._table(name)
-            result.optimize()
-            if "step" in self._lacks(name, result):
-                self._index(result, "step")
+            table = self._table(name)
+            table.optimize()
+            if "step" in self._lacks(name, table):
+                self._index(table, "step")
 
     def delete(self, name: str, where: str) -> None:
         """Remove rows, if there are any: asking is cheaper than a new version of the table."""
         with self._explained("write to", name):
-            result = self._table(name)
-            if result is not None and result.count_rows(where):
-                result.delete(where)
+            table = self._table(name)
+            if table is not None and table.count_rows(where):
+                table.delete(where)
 
     def compact(self, name: str) -> None:
         """Join small files and bring the indexes up to date."""
@@ -295,22 +295,22 @@ class Database:
     def version(self, name: str) -> int:
         """A number that changes with each write to the table; 0 without a table."""
         with self._explained("read", name):
-            result = self._table(name)
-            return 0 if result is None else int(result.version)
+            table = self._table(name)
+            return 0 if table is None else int(table.version)
 
     def count(self, name: str) -> int:
         """How many rows a table has: the manifest says so."""
         with self._explained("read", name):
-            result = self._table(name)
-            return 0 if result is None else int(result.count_rows())
+            table = self._table(name)
+            return 0 if table is None else int(table.count_rows())
 
     def indexed(self, name: str) -> bool:
         """Whether the table's indexes have all its rows."""
         with self._explained("read", name):
-            result = self._table(name)
-            if result is None or not result.count_rows():
+            table = self._table(name)
+            if table is None or not table.count_rows():
                 return True
-            stats = [result.index_stats(index.name) for index in result.list_indices()]
+            stats = [table.index_stats(index.name) for index in table.list_indices()]
         return bool(stats) and all(
             stat is not None and stat.num_unindexed_rows == 0 for stat in stats
         )
@@ -349,10 +349,10 @@ class Database:
         return list(self.connection.list_tables().tables)
 
     def _query(self, name: str, where: str | None, columns: Sequence[str]) -> Any:
-        result = self._table(name)
-        if result is None:
+        table = self._table(name)
+        if table is None:
             return None
-        query = result.search().select(list(columns)).limit(None)
+        query = table.search().select(list(columns)).limit(None)
         return query.where(where) if where else query
 
     def _wanted(self, name: str, columns: Sequence[str] | None) -> list[str]:
@@ -428,8 +428,8 @@ def _halved(schema: pa.Schema) -> pa.Schema:
 def _largest(lists: pa.ChunkedArray) -> float:
     import pyarrow.compute as pc
 
-    result = pc.max(pc.abs(pc.list_flatten(lists))).as_py()
-    return 0.0 if result is None else float(result)
+    largest = pc.max(pc.abs(pc.list_flatten(lists))).as_py()
+    return 0.0 if largest is None else float(largest)
 
 
 def _small_files(found: Any) -> int:

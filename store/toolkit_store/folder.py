@@ -87,11 +87,11 @@ def _exists(folder: Path) -> bool:
         name for name in names if not name.startswith(MARKER)
     ]  # an unfinished marker is ours
     if foreign:
-        result = ", ".join(foreign[:5]) + (
+        listed = ", ".join(foreign[:5]) + (
             f" and {len(foreign) - 5} more" if len(foreign) > 5 else ""
         )
         raise StoreNotUsable(
-            f"The folder {folder} is not a store: it has no {MARKER} and holds {result}. Give "
+            f"The folder {folder} is not a store: it has no {MARKER} and holds {listed}. Give "
             "--store an empty or a new folder."
         )
     return False
@@ -153,10 +153,10 @@ def _write_marker(folder: Path, values: str) -> None:
 def _read_marker(folder: Path) -> dict[str, Any]:
     marker = folder / MARKER
     try:
-        result = json.loads(marker.read_text(encoding="utf-8"))
+        content = json.loads(marker.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise StoreNotUsable(f"The marker {marker} cannot be read: {error}. {_RESTORE}") from error
-    return result if isinstance(result, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _read_format(folder: Path) -> int:

@@ -68,9 +68,9 @@ def prepare(database: Database, *, create: bool, read_only: bool, values: str | 
         table = _opened(database)
         names = [] if table is not None else database.names()
     if table is None and names:
-        result = ", ".join(names[:5])
+        listed = ", ".join(names[:5])
         raise StoreNotUsable(
-            f"{database.uri} is not a store: it has no table '{TABLE}' and holds {result}. Give "
+            f"{database.uri} is not a store: it has no table '{TABLE}' and holds {listed}. Give "
             "another URI."
         )
     if table is None and (read_only or not create):
@@ -159,18 +159,18 @@ def _taken(database: Database, wait_s: float | None, on_wait: OnWait | None) -> 
     last, since = None, time.monotonic()
     while True:
         with _reached(database):
-            result = _seen(table)
-        if result != last:
-            last, since = result, time.monotonic()
+            beats = _seen(table)
+        if beats != last:
+            last, since = beats, time.monotonic()
         silent = time.monotonic() - since
-        if not result.holder or silent >= EXPIRES_S:
-            hold = _try(database, table, result)
+        if not beats.holder or silent >= EXPIRES_S:
+            hold = _try(database, table, beats)
             if hold is not None:
                 return hold
             last = None
         else:
             advice = f" If it was killed, the store is free {EXPIRES_S:g} s after that."
-            waiting.go_on(result.holder, advice)
+            waiting.go_on(beats.holder, advice)
         time.sleep(POLL_S)
 
 

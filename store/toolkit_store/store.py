@@ -260,15 +260,15 @@ class Store:
         may commit meanwhile.
         """
         with self.reading():
-            result = self._steps(steps)
-        cover = indexing.covered(result)
+            step_rows = self._steps(steps)
+        cover = indexing.covered(step_rows)
         if not cover:
             return 0
         made = indexing.build(
             self,
             self.database,
             cover,
-            [row.key for row in result if row.tables.get("samples")],
+            [row.key for row in step_rows if row.tables.get("samples")],
             run,
         )
         if not all(map(self.database.indexed, INDEXES)):
@@ -347,9 +347,9 @@ class Store:
         unknown).
         """
         with self.reading():
-            result = self.database.rows("runs", None if run is None else equals("run", run))
+            rows = self.database.rows("runs", None if run is None else equals("run", run))
         latest = {
-            row.run: row for row in sorted(ledger.runs_from_arrow(result), key=lambda row: row.seq)
+            row.run: row for row in sorted(ledger.runs_from_arrow(rows), key=lambda row: row.seq)
         }
         return sorted(latest.values(), key=lambda row: (row.at, row.run))
 

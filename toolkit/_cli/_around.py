@@ -50,14 +50,14 @@ def shaded(text: str, pieces: Sequence[str], values: Sequence[float | None], ter
     """The whole text with the tokens marked where a feature fires: in a terminal brightly from half
     of its largest value on.
     """
-    most = max((value for value in values if value), default=0.0)
+    largest = max((value for value in values if value), default=0.0)
     out, cursor = [], 0
     for (start, end), value in zip(spans(text, pieces), values, strict=True):
         out.append(one_line(text[cursor:start]))
         piece = one_line(text[start:end])
         if value and piece:
             piece = (
-                click.style(piece, bold=True, reverse=value >= most / 2, underline=True)
+                click.style(piece, bold=True, reverse=value >= largest / 2, underline=True)
                 if terminal
                 else f"[{piece}]"
             )

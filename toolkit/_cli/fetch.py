@@ -28,10 +28,10 @@ def command(target: str, options: RunOptions, as_json: bool) -> None:
 
     plan = _flow.plan(target, options).plan
     results = []
-    for one in fetch_all(downloads_of(loadables_of(plan)), DownloadDisplay(sys.stderr)):
-        results.append({**dataclasses.asdict(one), "folder": str(one.folder)})
+    for fetched in fetch_all(downloads_of(loadables_of(plan)), DownloadDisplay(sys.stderr)):
+        results.append({**dataclasses.asdict(fetched), "folder": str(fetched.folder)})
         if not as_json:
-            echo(one.sentence())
+            echo(fetched.sentence())
     if as_json:
         echo(json.dumps({"ok": True, "downloads": results}))
     elif not results:

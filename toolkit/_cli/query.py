@@ -102,10 +102,10 @@ def coactive(asked: Asked, address: str) -> Answer:
     ):
         return Answer(heads, [], 0, run.why(missing))
     space, index = run.feature(address)
-    result = run.view.coactive(space, index, ALL)
-    rows = _named(run, space, result.head(asked.k).to_dicts())
+    pairs = run.view.coactive(space, index, ALL)
+    rows = _named(run, space, pairs.head(asked.k).to_dicts())
     return Answer(
-        heads, rows, result.height, f"No other feature fires where {address} does in run {run.id}."
+        heads, rows, pairs.height, f"No other feature fires where {address} does in run {run.id}."
     )
 
 
@@ -129,8 +129,8 @@ def similar(asked: Asked, address: str, saes: Path | None) -> Answer:
     run = open_run(asked)
     space, index = run.feature(address)
     row = next(row for row in run.spaces if row["space"] == space)
-    result = run.view.similar(space, index, asked.k, find_rows(row, run, saes))
-    rows = _named(run, space, result.to_dicts())
+    matches = run.view.similar(space, index, asked.k, find_rows(row, run, saes))
+    rows = _named(run, space, matches.to_dicts())
     why = f"{row['address']} has no other feature."
     return Answer(("address", "cosine", "label"), rows, max(len(rows), row["width"] - 1), why)
 
@@ -188,12 +188,12 @@ def sql(asked: Asked, statement: str) -> Answer:
     number, joined by AND, are looked up, and no more rows are read than --k shows, unless they are
     grouped or sorted.
     """
-    result = open_run(asked).view.sql(statement, asked.k + 1)
-    shown = result.head(asked.k)
+    rows = open_run(asked).view.sql(statement, asked.k + 1)
+    shown = rows.head(asked.k)
     return Answer(
-        result.columns,
+        rows.columns,
         shown.to_dicts(),
-        None if result.height > asked.k else result.height,
+        None if rows.height > asked.k else rows.height,
         "No rows.",
         frame=shown,
     )
@@ -239,12 +239,12 @@ def sample(
     places = places_asked(text, position, token, span)
     spaces = run.spaces_of(space, layer)
     hits = run.view.sample(sample, space=spaces[0] if spaces and len(spaces) == 1 else None)
-    wanted = [
+    entries = [
         pl.col(name).is_in(some)
         for name, some in (("position", places), ("space", spaces))
         if some is not None
     ]
-    hits = hits.filter(*wanted).sort(
+    hits = hits.filter(*entries).sort(
         ["value", "space", "position", "feature"], descending=[True, False, False, False]
     )
     rows = [
@@ -296,15 +296,15 @@ def features(
     verdicts.
     """
     run = open_run(asked)
-    wanted = run.spaces_of(space, layer)
-    where = {} if wanted is None else {"space": wanted}
+    spaces = run.spaces_of(space, layer)
+    where = {} if spaces is None else {"space": spaces}
     entries = ranking_entries(run, stage, where, (*stats, *([by] if by else ())), by)
     if not entries.num_rows:
         return Answer(
             ("address", "stage"),
             [],
             0,
-            run.why("features", stage, "in these spaces" if wanted is not None else ""),
+            run.why("features", stage, "in these spaces" if spaces is not None else ""),
         )
     ranked = ranked_lines(run, entries, by, significant)
     rows = pivoted(run, entries, first_rows(ranked, asked.k), stage)

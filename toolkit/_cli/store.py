@@ -75,16 +75,16 @@ def check(as_json: bool, store: str | None) -> None:
     """Hold every file against its recorded size and SHA-256, and the rows against the ledger. Exit
     code 3: something is wrong.
     """
-    result = _opened(store, read_only=True).check()
+    report = _opened(store, read_only=True).check()
     if as_json:
-        click.echo(json.dumps(asdict(result), indent=1))
+        click.echo(json.dumps(asdict(report), indent=1))
     else:
         lines = [
-            *(f"WRONG  {problem}" for problem in result.problems),
-            *(f"note   {note}" for note in result.notes),
+            *(f"WRONG  {problem}" for problem in report.problems),
+            *(f"note   {note}" for note in report.notes),
         ]
-        echo("\n".join([*lines, _looked_at(result)]))
-    if result.problems:
+        echo("\n".join([*lines, _looked_at(report)]))
+    if report.problems:
         click.echo(
             "Restore these files from a copy of the store, or run the spec again with a new store.",
             err=True,
@@ -152,15 +152,15 @@ def project(
     from toolkit._cli._query_run import open_run
     from toolkit_store.index.projections import project as keep
 
-    result = open_run(Asked(run, store, "text", 1))
+    source = open_run(Asked(run, store, "text", 1))
     target = _opened(store)
     wanted = (
-        {id for name in spaces for id in result.spaces_of(name, None) or ()} if spaces else None
+        {id for name in spaces for id in source.spaces_of(name, None) or ()} if spaces else None
     )
-    for space in sorted(result.spaces, key=_by_layer):
+    for space in sorted(source.spaces, key=_by_layer):
         if space["sae"] is None or (wanted is not None and space["space"] not in wanted):
             continue
-        decoder = find_decoder(space, result.manifest, saes)
+        decoder = find_decoder(space, source.manifest, saes)
         new = keep(
             target,
             space["space"],
@@ -168,7 +168,7 @@ def project(
             decoder.width,
             decoder.rows,
             dims,
-            run=result.id,
+            run=source.id,
         )
         echo(
             f"{space['address']}: "
@@ -259,10 +259,10 @@ def export(form: str, folder: Path, run: str | None, store: str | None, **given:
     from toolkit_store.interchange import export_run
 
     _check_options(form, given, _EXPORT)
-    result = open_run(Asked(run, store, "text", 1))
-    files = export_run(_tables(result), form, folder, **_export_options(result, given))
+    source = open_run(Asked(run, store, "text", 1))
+    files = export_run(_tables(source), form, folder, **_export_options(source, given))
     total = sum(path.stat().st_size for path in files)
-    echo(f"run {result.id}: {len(files):,} files, {size(total)}, in {folder}")
+    echo(f"run {source.id}: {len(files):,} files, {size(total)}, in {folder}")
 
 
 @command.command("import")
@@ -304,8 +304,8 @@ def import_(form: str, folder: Path, run: str | None, store: str | None, **given
     options: dict[str, Any] = {name: value for name, value in given.items() if value}
     target = _opened(store, create=form not in ATTACHED)
     if form in ATTACHED:
-        result = open_run(Asked(run, store, "text", 1))
-        options |= {"run": _tables(result, target)} | _spaces(result, options)
+        source = open_run(Asked(run, store, "text", 1))
+        options |= {"run": _tables(source, target)} | _spaces(source, options)
     echo(f"run {import_run(target, form, folder, **options)}")
 
 
@@ -351,12 +351,12 @@ def _spaces(run: Run, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _one_space(run: Run, option: str, name: str) -> str:
-    result = run.spaces_of(name, None) or []
-    if len(result) != 1:
+    spaces = run.spaces_of(name, None) or []
+    if len(spaces) != 1:
         raise click.UsageError(
-            f"{option}: '{name}' means {len(result)} spaces: {', '.join(result)}. Give one's id."
+            f"{option}: '{name}' means {len(spaces)} spaces: {', '.join(spaces)}. Give one's id."
         )
-    return result[0]
+    return spaces[0]
 
 
 def _tables(run: Run, store: Store | None = None) -> RunTables:

@@ -79,9 +79,9 @@ class Loads:
     def _there(self, stage: Stage) -> pa.Table | None:
         if stage.units() is not None or isinstance(stage.part, SourcePart):
             return None
-        result = self.samples(stage)
+        samples = self.samples(stage)
         first = stage.part.steps.sample_limit
-        return result if result is None or first is None else result.slice(0, first)
+        return samples if samples is None or first is None else samples.slice(0, first)
 
     def _most(self, stage: Stage) -> int | None:
         """How many samples a stage is given at most."""

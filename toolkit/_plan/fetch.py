@@ -66,13 +66,13 @@ class Fetched:
 
 def loadables_of(plan: Plan) -> list[Loadable[Any]]:
     """The distinct models and SAE sets of a plan."""
-    result = (
+    loadables = (
         loadable
         for stage in plan.stages
         for loadable in (stage.model, stage.saes)
         if loadable is not None
     )
-    return list({(one.part.name, one.params.model_dump_json()): one for one in result}.values())
+    return list({(one.part.name, one.params.model_dump_json()): one for one in loadables}.values())
 
 
 def downloads_of(loadables: Iterable[Loadable[Any]]) -> Iterator[hub.Download]:
@@ -95,41 +95,43 @@ def _check_only(download: hub.Download) -> Fetched:
     """Without the network: nothing says how large the files are to be, so their own headers must
     do.
     """
-    result = hub.cached_files(download.wanted, download.patterns)
-    if not result:
+    files = hub.cached_files(download.wanted, download.patterns)
+    if not files:
         raise BadInput(hub.not_cached(download.wanted.name, download.wanted.revision))
-    for path in result.values():
+    for path in files.values():
         _check(path, path.stat().st_size)
-    sizes = sum(path.stat().st_size for path in result.values())
-    wanted = download.wanted
-    return Fetched(wanted.name, wanted.revision, hub.snapshot_folder(wanted), len(result), sizes)
+    sizes = sum(path.stat().st_size for path in files.values())
+    snapshot = download.wanted
+    return Fetched(
+        snapshot.name, snapshot.revision, hub.snapshot_folder(snapshot), len(files), sizes
+    )
 
 
 def _fetched(
     download: hub.Download, screen: DownloadDisplay, wait: Callable[[float], None]
 ) -> Fetched:
-    wanted = download.wanted
-    named = hub.repository_files(wanted, download.patterns)
+    snapshot = download.wanted
+    named = hub.repository_files(snapshot, download.patterns)
     if not named:
         raise BadInput(
-            f"'{wanted.name}' at revision '{wanted.revision}' has no file that matches "
+            f"'{snapshot.name}' at revision '{snapshot.revision}' has no file that matches "
             f"{', '.join(download.patterns)}. Look at the repository: it may hold something else."
         )
-    there = hub.cached_files(wanted, download.patterns)
+    there = hub.cached_files(snapshot, download.patterns)
     lacking = [
         file for file in named if not (file.path in there and _whole(there[file.path], file.size))
     ]
-    _must_fit(wanted, lacking)
+    _must_fit(snapshot, lacking)
     started = time.monotonic()
     for file in lacking:
-        _one(wanted, file, screen, wait, again=file.path in there)
+        _one(snapshot, file, screen, wait, again=file.path in there)
     came, whole = sum(file.size for file in lacking), sum(file.size for file in named)
     seconds = time.monotonic() - started
     held = len(named) - len(lacking)
     return Fetched(
-        wanted.name,
-        wanted.revision,
-        hub.snapshot_folder(wanted),
+        snapshot.name,
+        snapshot.revision,
+        hub.snapshot_folder(snapshot),
         held,
         whole - came,
         len(lacking),
@@ -139,7 +141,7 @@ def _fetched(
 
 
 def _one(
-    wanted: hub.Snapshot,
+    snapshot: hub.Snapshot,
     file: hub.HubFile,
     screen: DownloadDisplay,
     wait: Callable[[float], None],
@@ -150,7 +152,7 @@ def _one(
     for pause in (*WAITS, None):
         try:
             with screen.file(file) as tell:
-                _check(hub.fetch_file(wanted, file.path, tell, again=again), file.size)
+                _check(hub.fetch_file(snapshot, file.path, tell, again=again), file.size)
             return
         except BadInput:
             raise
@@ -159,7 +161,7 @@ def _one(
             said = (str(error).splitlines() or ["no more is said"])[0]
             if pause is None:
                 raise BadInput(
-                    f"{file.path} of '{wanted.name}': {len(WAITS) + 1} tries failed, the last with "
+                    f"{file.path} of '{snapshot.name}': {len(WAITS) + 1} tries failed, the last with "
                     f"{type(error).__name__}: {said}. What came is kept; the same command goes on "
                     "from there."
                 ) from error
@@ -169,19 +171,19 @@ def _one(
             wait(pause)
 
 
-def _whole(path: Path, wanted: int) -> bool:
+def _whole(path: Path, size: int) -> bool:
     try:
-        _check(path, wanted)
+        _check(path, size)
     except (DataError, BadInput):
         return False
     return True
 
 
-def _check(path: Path, wanted: int) -> None:
+def _check(path: Path, expected: int) -> None:
     """As long as promised, and with a header that can be read."""
-    result = path.stat().st_size
-    if result != wanted:
-        raise DataError(f"{path} has {result:,} bytes; the hub has {wanted:,}.")
+    size = path.stat().st_size
+    if size != expected:
+        raise DataError(f"{path} has {size:,} bytes; the hub has {expected:,}.")
     if path.suffix == ".safetensors":
         try:
             safetensors_header(path)
@@ -191,13 +193,13 @@ def _check(path: Path, wanted: int) -> None:
         raise DataError(f"{path} is no npz file.")
 
 
-def _must_fit(wanted: hub.Snapshot, lacking: Sequence[hub.HubFile]) -> None:
-    folder = hub.snapshot_folder(wanted)
+def _must_fit(snapshot: hub.Snapshot, lacking: Sequence[hub.HubFile]) -> None:
+    folder = hub.snapshot_folder(snapshot)
     there = next(parent for parent in folder.parents if parent.is_dir())
     needed, free = sum(file.size for file in lacking), shutil.disk_usage(there).free
     if needed > free:
         raise BadInput(
-            f"'{wanted.name}' needs {size(needed)} more at {there}, where {size(free)} are free. "
+            f"'{snapshot.name}' needs {size(needed)} more at {there}, where {size(free)} are free. "
             "Make room, or set HF_HUB_CACHE to another disk."
         )
 

@@ -223,11 +223,11 @@ def _stages(resolved: Resolved, parts: Parts) -> tuple[Stage, ...]:
                 stage.samples,
                 f"{stage.id}.{SAMPLES}",
             )
-    own = _without_models(
+    stages_of_spec = _without_models(
         [_stage(resolved, parts, stages, number, stage) for number, stage in enumerate(spec.stages)]
     )
-    examinations = _examinations(resolved, parts, own)
-    gated = [replace(stage, after=_examiners(stage, examinations)) for stage in own]
+    examinations = _examinations(resolved, parts, stages_of_spec)
+    gated = [replace(stage, after=_examiners(stage, examinations)) for stage in stages_of_spec]
     return tuple(_ordered(resolved.loaded, [*stages.values(), *examinations, *gated]))
 
 
@@ -274,11 +274,11 @@ def _drawn_from(resolved: Resolved, parts: Parts, path: SpecPath, ref: PartRef) 
             f"{'.'.join(map(str, path))}.from.stage: {ref.from_.spec} has no stage "
             f"'{ref.from_.stage}'.{nearest(ref.from_.stage, ids)} Stages: {choices(ids)}."
         )
-    wanted = {ref.from_.stage}
+    needed = {ref.from_.stage}
     for stage in reversed(stages):
-        wanted.update((*stage.needs, *stage.after) if stage.id in wanted else ())
+        needed.update((*stage.needs, *stage.after) if stage.id in needed else ())
     prefix = upstream.loaded.spec.name
-    kept = [stage for stage in stages if stage.id in wanted]
+    kept = [stage for stage in stages if stage.id in needed]
     return [_renamed(stage, prefix) for stage in kept]
 
 
@@ -380,18 +380,18 @@ def _limit(spec: Spec) -> int | None:
 
 
 def _loadable(
-    resolved: Resolved, field: str, path: SpecPath, wanted: bool, stage: str
+    resolved: Resolved, field: str, path: SpecPath, needed: bool, stage: str
 ) -> Loadable[Any] | None:
-    if not wanted:
+    if not needed:
         return None
-    result = resolved.loadables.get((*path, field)) or resolved.loadables.get((field,))
-    if result is None:
+    loadable = resolved.loadables.get((*path, field)) or resolved.loadables.get((field,))
+    if loadable is None:
         raise SpecError(
             f"{resolved.loaded.where(path)}: stage '{stage}' needs `{field}`, and the spec names "
             f"none. Add `{field}: {{uses: ..., with: {{...}}}}` at the top level; `toolkit "
             "plugins` lists what is installed."
         )
-    return result
+    return loadable
 
 
 def _examinations(resolved: Resolved, parts: Parts, stages: Sequence[Stage]) -> list[Stage]:
@@ -422,15 +422,15 @@ def _examinations(resolved: Resolved, parts: Parts, stages: Sequence[Stage]) -> 
 
 def _read_by(loaded: LoadedSpec, number: int, stage: Stage) -> str:
     """The source whose samples an examination reads: that of the stage, else the spec's."""
-    own = next(
+    source = next(
         (need for need in stage.needs if is_source(need)), SAMPLES if loaded.spec.samples else None
     )
-    if own is None:
+    if source is None:
         raise SpecError(
             f"{loaded.where(('stages', number))}: stage '{stage.id}' uses SAEs, and the spec names "
             "no samples to examine them on. Add `samples:`, or say `examine: off`."
         )
-    return own
+    return source
 
 
 def _examined(stage: Stage) -> str | None:

@@ -46,10 +46,10 @@ def power_of(
     counts = _counted(asked, plan, read, committed[source]) if source and read else None
     exact = counts is not None
     if counts is None:
-        most = _at_most(plan, stage)
-        if most is None:
+        limit = _at_most(plan, stage)
+        if limit is None:
             return None
-        counts = _shared_out(asked, most if asked.half == "all" else most // 2)
+        counts = _shared_out(asked, limit if asked.half == "all" else limit // 2)
     effect = _smallest(asked, list(counts.values()), asked.alpha / (family or 1))
     facts_of = {
         "groups": counts,
@@ -171,8 +171,8 @@ def _at_most(plan: Plan, stage: Stage) -> int | None:
                 for before in source.needs
                 if (units := plan.stage(before).units()) is not None
             ]
-            most = max_samples(source, {}) if not made else None
-            known = [units for units in (source.limit, most, *made) if units is not None]
+            limit = max_samples(source, {}) if not made else None
+            known = [units for units in (source.limit, limit, *made) if units is not None]
             return min(known) if known else None
     return None
 

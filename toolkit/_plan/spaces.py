@@ -26,13 +26,13 @@ def check_spaces(loaded: LoadedSpec, stages: tuple[Stage, ...]) -> None:
         if not names or _release(stage) in names:
             continue
         path = ("stages", number, "saes") if spec.saes else ("stages", number, "needs")
-        result = ", ".join(
+        releases = ", ".join(
             f"{_release(extraction_row)} (stage '{extraction_row.id}')"
             for extraction_row in extractions
         )
         raise SpecError(
             f"{loaded.where(path)}: {'.'.join(map(str, path))}: stage '{stage.id}' reads features of "
-            f"{result} and uses {_release(stage)}. A feature number means something in its own "
+            f"{releases} and uses {_release(stage)}. A feature number means something in its own "
             "space only. Use the SAEs that the features were extracted with, or extract with these."
         )
 

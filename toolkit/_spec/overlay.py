@@ -140,8 +140,8 @@ def _label_once(overlay: Node, index: int, key: str, where: str) -> str:
 
 def label(item: Node, key: str) -> str:
     """The text at `key` of a list item, or an empty string."""
-    result = item.value.get(key) if isinstance(item.value, dict) else None
-    return result.value if result is not None and isinstance(result.value, str) else ""
+    value = item.value.get(key) if isinstance(item.value, dict) else None
+    return value.value if value is not None and isinstance(value.value, str) else ""
 
 
 def _known(name: str, names: Sequence[str]) -> str:

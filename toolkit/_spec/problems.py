@@ -38,7 +38,7 @@ def checked(
 ) -> Checked:
     """`values` as `model`, or one SpecError with a line for each problem."""
     try:
-        result = model.model_validate(values, context=context)
+        validated = model.model_validate(values, context=context)
     except ValidationError as error:
         problems = _problems(
             [(item["loc"], item) for item in error.errors(include_url=False)], values, ()
@@ -46,9 +46,9 @@ def checked(
         keys = _Keys(model, values, context)
         lines = dict.fromkeys(_line(keys, root, path, problem, subject) for problem in problems)
         raise SpecError("\n".join(lines)) from None
-    if conversions := [_converted_line(root, *pair) for pair in _converted(result, root, path)]:
+    if conversions := [_converted_line(root, *pair) for pair in _converted(validated, root, path)]:
         raise SpecError("\n".join(conversions))
-    return result
+    return validated
 
 
 _Located = tuple[At, ErrorDetails]
@@ -135,13 +135,13 @@ def _line(keys: _Keys, root: Node, path: At, problem: _Problem, subject: str) ->
     else:
         wanted = list(dict.fromkeys(_wanted(item) for item in problem.items))
         node = there(root, full)
-        result = plain(node) if node is not None else problem.items[0]["input"]
+        written = plain(node) if node is not None else problem.items[0]["input"]
         near = (
-            nearest(result, re.findall(r"'([^']*)'", " ".join(wanted)))
-            if isinstance(result, str)
+            nearest(written, re.findall(r"'([^']*)'", " ".join(wanted)))
+            if isinstance(written, str)
             else ""
         )
-        text = f"found {_shown(result)}; wanted {' or '.join(wanted)}.{near}"
+        text = f"found {_shown(written)}; wanted {' or '.join(wanted)}.{near}"
     return f"{root.find(full).place}: {dotted(full) or 'the whole file'}: {text}"
 
 

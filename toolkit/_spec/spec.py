@@ -359,8 +359,8 @@ def _sources(root: Node) -> Iterator[tuple[At, Node]]:
 
 
 def _check_stage(other: Node, stage: str, place: str, file: str) -> None:
-    result = there(other, ("stages",))
-    items = result.value if result is not None and isinstance(result.value, list) else []
+    stages = there(other, ("stages",))
+    items = stages.value if stages is not None and isinstance(stages.value, list) else []
     ids = [name for item in items if (name := label(item, "id"))]
     if stage not in (*ids, SOURCE):
         raise SpecError(

@@ -95,9 +95,9 @@ def load_yaml(path: Path) -> Document:
     file = str(path)
     root = _Builder(_decoded(_bytes(path), file), file, lines=True).document()
     if not isinstance(root.value, dict):
-        result = "nothing" if root.value is None else f"{_kind(root.value)}"
+        kind = "nothing" if root.value is None else f"{_kind(root.value)}"
         raise SpecError(
-            f"{root.place}: The top level has to be a map (`name: ...`); this file holds {result}."
+            f"{root.place}: The top level has to be a map (`name: ...`); this file holds {kind}."
         )
     return Document(path, root)
 

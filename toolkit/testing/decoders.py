@@ -69,8 +69,8 @@ def check_operations(model: Model, ids: Sequence[int], tolerance: float) -> None
     )
     middle = len(ids) // 2
     counts = [edit.tally.total() for edit in edits]
-    wanted = [3, 2 * (len(ids) - middle)]
-    kept(model, counts == wanted, f"edits were counted {counts} times; made {wanted} times")
+    expected = [3, 2 * (len(ids) - middle)]
+    kept(model, counts == expected, f"edits were counted {counts} times; made {expected} times")
     fast = _edits(model, ids, plain)
     states = model.edited_states(model.prefix(ids), fast, 3)
     kept(
@@ -149,14 +149,16 @@ def check_sessions(model: Model, batch: Sequence[Sequence[int]]) -> None:
     ours, theirs = (Edit("resid_post.0", OnStream(Add(wave)), from_position(1)) for _ in range(2))
     session = model.session()
     result = _play(session, many, ours)
-    wanted = _play(WholePassSession(model), many, theirs)
-    kept(model, set(result) == set(wanted), f"a session gave replies to {sorted(result)} only")
-    clean = [name for name in result if not (result[name].close_calls or wanted[name].close_calls)]
+    expected = _play(WholePassSession(model), many, theirs)
+    kept(model, set(result) == set(expected), f"a session gave replies to {sorted(result)} only")
+    clean = [
+        name for name in result if not (result[name].close_calls or expected[name].close_calls)
+    ]
     for name in clean:
         kept(
             model,
-            result[name].ids == wanted[name].ids and result[name].finish == wanted[name].finish,
-            f"a session gave {result[name]}; token by token with whole passes it is {wanted[name]}",
+            result[name].ids == expected[name].ids and result[name].finish == expected[name].finish,
+            f"a session gave {result[name]}; token by token with whole passes it is {expected[name]}",
         )
     if len(clean) == len(result):
         kept(
@@ -273,13 +275,13 @@ def check_gradients(model: Model, ids: Sequence[int]) -> None:
         change = OnStream(Add(sign * step * direction))
         states = model.run([ids], [end], [Edit(name, change, tokens([0], [position]))])[end][:, -1]
         sides.append(float(objective({LOGITS: model.unembed(states).double()})))
-    wanted = (sides[0] - sides[1]) / (2 * step)
+    expected = (sides[0] - sides[1]) / (2 * step)
     got, length = float(slope @ direction), float(slope.norm() * direction.norm())
     kept(
         model,
-        abs(got - wanted) <= SLOPE * length + 1e-3,
+        abs(got - expected) <= SLOPE * length + 1e-3,
         f"the gradient at {name} gives the slope {got:.4g} along a direction; two passes give "
-        f"{wanted:.4g}",
+        f"{expected:.4g}",
     )
     leaks = [*result.gradients.values(), *result.streams.values(), result.objectives]
     leaks.append(model.run([ids], [end])[end])

@@ -89,15 +89,15 @@ def _check_decoder(part: SaePart, params: Any, sae: Sae, tolerance: float) -> No
     import torch
 
     assert part.decoder is not None
-    result = part.decoder(params, sae.name)
-    said = (result.digest, result.width)
+    decoder = part.decoder(params, sae.name)
+    said = (decoder.digest, decoder.width)
     _kept(
         part,
         said == (sae.digest, sae.width),
         f"decoder gives digest and width {said}; the SAE has {(sae.digest, sae.width)}",
     )
     first, last = sae.width // 2, sae.width
-    read = torch.from_numpy(result.rows(first, last))
+    read = torch.from_numpy(decoder.rows(first, last))
     held = sae.decoder_rows(range(first, last)).cpu()
     fits = read.shape == held.shape and _near(_directions(read), _directions(held), tolerance)
     _kept(

@@ -69,8 +69,8 @@ class StoredMatrix:
 
 def stamp(file: Path) -> tuple[int, int, int]:
     """What is another one once a file is written anew."""
-    result = file.stat()
-    return result.st_ino, result.st_size, result.st_mtime_ns
+    stat = file.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 @dataclass(frozen=True)
@@ -111,10 +111,10 @@ class Matrix:
         import torch
 
         flat = rows.reshape(-1, rows.shape[-1])
-        result = flat.new_empty((len(flat), self.shape[0]))
+        target = flat.new_empty((len(flat), self.shape[0]))
         for part, block in self.blocks():
-            torch.mm(flat, block.T, out=result[:, part])
-        return result.view((*rows.shape[:-1], self.shape[0]))
+            torch.mm(flat, block.T, out=target[:, part])
+        return target.view((*rows.shape[:-1], self.shape[0]))
 
     def out_of(self, tensor: Tensor) -> Tensor:
         """(..., features) -> (..., numbers): the sum of features, each as often as `tensor` says.
@@ -173,15 +173,15 @@ class Matrix:
 
     def _taken(self, held: Tensor, features: slice | Tensor) -> Tensor:
         """Some features as float32 rows, scaled."""
-        result = self._typed(held[:, features] if self.turned else held[features]).float()
-        result = result.T if self.turned else result
-        return result if self.scale is None else result * self.scale[features, None]
+        taken = self._typed(held[:, features] if self.turned else held[features]).float()
+        taken = taken.T if self.turned else taken
+        return taken if self.scale is None else taken * self.scale[features, None]
 
     def _converted(self, held: Tensor, part: slice, place: Tensor) -> Tensor:
         """The same, put at a place."""
-        result = held[:, part] if self.turned else held[part]
-        into = place[: result.shape[0] * result.shape[1]].view(result.shape[:2])
-        into.copy_(self._typed(result))
+        part_rows = held[:, part] if self.turned else held[part]
+        into = place[: part_rows.shape[0] * part_rows.shape[1]].view(part_rows.shape[:2])
+        into.copy_(self._typed(part_rows))
         into = into.T if self.turned else into
         return into if self.scale is None else into.mul_(self.scale[part, None])
 

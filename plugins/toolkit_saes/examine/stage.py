@@ -252,7 +252,7 @@ def _streams(
             )
             if end <= most
         ] or texts[:1]
-    parts = [passe.rows for passe in passes(work.model, texts, names, TOKENS)]
+    parts = [batch.rows for batch in passes(work.model, texts, names, TOKENS)]
     return {name: torch.cat([part[name] for part in parts]) for name in names}
 
 
@@ -271,10 +271,10 @@ def measure(
     step = chunk or max(1, DENSE // sae.width)
     for start in range(0, len(rows), step):
         given, right = rows[start : start + step].float(), wanted[start : start + step].float()
-        result = sae.encode(given)
-        rebuilt = sae.reconstruct(given, result)
-        active += int((result != 0).sum())
-        fired |= (result != 0).any(0)
+        activations = sae.encode(given)
+        rebuilt = sae.reconstruct(given, activations)
+        active += int((activations != 0).sum())
+        fired |= (activations != 0).any(0)
         error += float((right - rebuilt).double().square().sum())
         spread += float((right.double() - mean).square().sum())
         cosine += float(torch.cosine_similarity(right, rebuilt, dim=-1).double().sum())

@@ -80,14 +80,14 @@ def identify(params: Auto) -> Identity:
     """What the adapter says, and what was found."""
     layout, given = _chosen(params)
     adapter: Any = _ADAPTERS[str(layout.adapter)][0]
-    result: Identity = adapter.identify(given)
-    layers = result.facts["layers"]
+    identity: Identity = adapter.identify(given)
+    layers = identity.facts["layers"]
     said = f"{layout.adapter} ({layout.name} layout), layers {', '.join(map(str, layers))}"
     return Identity(
-        result.name,
-        result.revision,
-        result.digest,
-        {**result.facts, "adapter": layout.adapter, "found": said},
+        identity.name,
+        identity.revision,
+        identity.digest,
+        {**identity.facts, "adapter": layout.adapter, "found": said},
     )
 
 
@@ -95,8 +95,8 @@ def load(params: Auto, report: Reporter) -> list[CanonicalSae]:
     """The adapter's SAEs."""
     layout, given = _chosen(params)
     adapter: Any = _ADAPTERS[str(layout.adapter)][0]
-    result: list[CanonicalSae] = adapter.load(given, report)
-    return result
+    saes: list[CanonicalSae] = adapter.load(given, report)
+    return saes
 
 
 _ADAPTERS: Mapping[str, tuple[Any, Any]] = {

@@ -80,13 +80,13 @@ class FileLayout(ABC, Generic[P]):
             return Identity(
                 root.name, "local", self._digest(params, root, chosen), self._sizes(params, chosen)
             )
-        result = self.snapshot(params)
-        if result.folder is not None and self.is_complete(params, result.folder):
-            facts = self._sizes(params, self._chosen(params, result.folder))
+        snapshot = self.snapshot(params)
+        if snapshot.folder is not None and self.is_complete(params, snapshot.folder):
+            facts = self._sizes(params, self._chosen(params, snapshot.folder))
         else:
             facts = self.published_facts(params)
-        digest = f"{result.name}@{result.revision}:{self.requested(params)}"
-        return Identity(result.name, result.revision, digest, facts)
+        digest = f"{snapshot.name}@{snapshot.revision}:{self.requested(params)}"
+        return Identity(snapshot.name, snapshot.revision, digest, facts)
 
     def load(self, params: P, report: Reporter) -> list[CanonicalSae]:
         """The chosen SAEs in order; weights are read when an SAE is first used."""
@@ -101,20 +101,20 @@ class FileLayout(ABC, Generic[P]):
     def downloads(self, params: P) -> Iterator[Download]:
         """What to fetch before an offline run."""
         if params.path is None:
-            result = self.snapshot(params)
-            yield Download(result, tuple(self.patterns(params, result)))
+            snapshot = self.snapshot(params)
+            yield Download(snapshot, tuple(self.patterns(params, snapshot)))
 
     def cached_root(self, params: P, marker: str) -> Path:
         """The folder that is named, or the release's in the cache; nothing is fetched."""
         if params.path is not None:
             return locate(params.path)
-        result = cached(str(params.release), params.pinned_revision, marker)
-        if result is None:
+        root = cached(str(params.release), params.pinned_revision, marker)
+        if root is None:
             raise BadInput(
                 f"{params.release} at revision {params.pinned_revision} is not in the Hugging Face "
                 "cache."
             )
-        return result
+        return root
 
     def snapshot(self, params: P) -> Snapshot:
         """The release at one commit."""
@@ -126,11 +126,11 @@ class FileLayout(ABC, Generic[P]):
         """Where the files are, after fetching what the cache may lack."""
         if params.path is not None:
             return locate(params.path)
-        result = self.snapshot(params)
-        if result.folder and (offline() or self.is_complete(params, result.folder)):
-            return result.folder
+        snapshot = self.snapshot(params)
+        if snapshot.folder and (offline() or self.is_complete(params, snapshot.folder)):
+            return snapshot.folder
         report.phase("download")
-        return fetch(result, self.patterns(params, result))
+        return fetch(snapshot, self.patterns(params, snapshot))
 
     def _chosen(self, params: P, root: Path) -> list[Path]:
         """The chosen SAEs, none of whose files leads out of the root."""

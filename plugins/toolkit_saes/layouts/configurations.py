@@ -28,19 +28,19 @@ def read_configurations(file: Path) -> list[ListedSae]:
     twice, is an error.
     """
     try:
-        result = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BadInput(
             f"saes.with.configurations: {file} cannot be read as JSON: {error}."
         ) from None
-    if isinstance(result, dict):
-        result = next((value for value in result.values() if isinstance(value, list)), None)
-    if not isinstance(result, list) or not result:
+    if isinstance(content, dict):
+        content = next((value for value in content.values() if isinstance(value, list)), None)
+    if not isinstance(content, list) or not content:
         raise BadInput(
             f"saes.with.configurations: {file} holds no list of SAEs; wanted "
             '[{"layer": 0, "average_l0": 105}, ...].'
         )
-    entries = [_entry(file, number, given) for number, given in enumerate(result, 1)]
+    entries = [_entry(file, number, given) for number, given in enumerate(content, 1)]
     twice = next((entry for index, entry in enumerate(entries) if entry in entries[:index]), None)
     if twice is not None:
         raise BadInput(
@@ -73,7 +73,7 @@ def _entry(file: Path, number: int, given: Any) -> ListedSae:
 def _number(value: Any) -> int | None:
     """A whole number, also when written 82.0 or "82"."""
     try:
-        result = float(value)
+        number = float(value)
     except (TypeError, ValueError):
         return None
-    return int(result) if result >= 0 and result.is_integer() else None
+    return int(number) if number >= 0 and number.is_integer() else None

@@ -166,8 +166,8 @@ def _own_layer(folder: Path) -> int:
 
 
 def _folders(params: LlamaScope, root: Path) -> list[Path]:
-    result = _by_layer(params, root)
-    if not result:
+    folders = _by_layer(params, root)
+    if not folders:
         below = [
             folder.name
             for folder in sorted((root / params.folder).iterdir())
@@ -180,7 +180,7 @@ def _folders(params: LlamaScope, root: Path) -> list[Path]:
         raise BadInput(
             f"{root} holds no Llama Scope SAEs: no folder is named like Llama3_1-8B-Base-L15R-8x."
         )
-    return [result[layer] for layer in chosen(params.layers, result, params.release or root.name)]
+    return [folders[layer] for layer in chosen(params.layers, folders, params.release or root.name)]
 
 
 def _files(folder: Path) -> tuple[str, str]:

@@ -43,10 +43,10 @@ def identify(params: SaeLensId) -> Identity:
     Imports nothing of SAELens.
     """
     version = _version()
-    result = _listed(params.release)
+    listed = _listed(params.release)
     paths = (
-        {one["id"]: str(one["path"]) for one in result["saes"]}
-        if result
+        {one["id"]: str(one["path"]) for one in listed["saes"]}
+        if listed
         else {one: one for one in params.ids}
     )
     missing = [one for one in params.ids if one not in paths]
@@ -56,7 +56,7 @@ def identify(params: SaeLensId) -> Identity:
             f"saes.with.ids: release {params.release} has no SAE "
             f"'{missing[0]}'.{nearest(missing[0], paths)} It has {len(paths)}, for example {shown}."
         )
-    repository = str(result["repo_id"]) if result else params.release
+    repository = str(listed["repo_id"]) if listed else params.release
     commit = snapshot(repository, "main", "*").revision
     wanted = ",".join(paths[one] for one in params.ids)
     return Identity(
@@ -136,8 +136,8 @@ def _listed(release: str) -> dict[str, Any] | None:
     """
     import yaml
 
-    result = util.find_spec("sae_lens")
-    place = next(iter(result.submodule_search_locations or ()), None) if result else None
+    package = util.find_spec("sae_lens")
+    place = next(iter(package.submodule_search_locations or ()), None) if package else None
     if place is None:
         raise BadInput(f"SAELens is installed, but its files are not found. Run `{INSTALL}`.")
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -424,8 +424,8 @@ def _by_layer(params: SaeLens, root: Path, names: Sequence[str] = FILES) -> dict
 
 
 def _folders(params: SaeLens, root: Path) -> list[Path]:
-    result = _by_layer(params, root)
-    if not result:
+    folders = _by_layer(params, root)
+    if not folders:
         for place in (
             root / params.folder,
             *(path.parent for path in sorted((root / params.folder).glob("*/cfg.json"))),
@@ -435,5 +435,5 @@ def _folders(params: SaeLens, root: Path) -> list[Path]:
             f"{root / params.folder} holds no SAEs of SAELens: there is no cfg.json with "
             "sae_weights.safetensors in it."
         )
-    layers = chosen(params.layers, result, params.release or root.name)
-    return [folder for layer in layers for folder in result[layer]]
+    layers = chosen(params.layers, folders, params.release or root.name)
+    return [folder for layer in layers for folder in folders[layer]]

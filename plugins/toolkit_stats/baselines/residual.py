@@ -139,13 +139,13 @@ def _computed(work: Work, design: Design) -> tuple[list[dict[str, Any]], list[Mo
     model = work.model
     places = hookpoints(work.params.layers, model.layers, model.identity.name)
     sums, done = _Sums(design, (len(places), model.width)), 0
-    for passe in passes(
+    for batch in passes(
         model, _texts(work, design, len(places) * model.width), places, work.params.tokens
     ):
-        streams = [passe.rows[place].double().cpu().numpy() for place in places]
-        for index, text in enumerate(passe.texts):
+        streams = [batch.rows[place].double().cpu().numpy() for place in places]
+        for index, text in enumerate(batch.texts):
             sums.add(text, np.stack([stream[index] for stream in streams]))
-        done += sum(len(text.samples) for text in passe.texts)
+        done += sum(len(text.samples) for text in batch.texts)
         work.report.progress(done, len(design.samples))
     return [raw_space_row(model.identity, place, model.width) for place in places], sums.moments()
 

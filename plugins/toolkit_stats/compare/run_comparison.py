@@ -386,10 +386,10 @@ class _Writer:
         return pa.table(columns, schema=self._schema)
 
     def _repeated(self, word: str | None, count: int) -> Any:
-        result = self._words.get(word)
-        if result is None or len(result) < count:
-            result = self._words[word] = pa.repeat(pa.scalar(word, pa.string()), count)
-        return result[:count]
+        word_id = self._words.get(word)
+        if word_id is None or len(word_id) < count:
+            word_id = self._words[word] = pa.repeat(pa.scalar(word, pa.string()), count)
+        return word_id[:count]
 
     def _of_twins(self, space: str, twins: Sequence[Twin]) -> list[pa.Table]:
         """The twin's feature as the number, its space as the text."""

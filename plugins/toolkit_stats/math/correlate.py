@@ -149,8 +149,8 @@ class Strongest:
                 none,
             )
         self._cut()
-        result = self._held[0]
-        p = np.maximum(p_of(result.r, observations), result.least)
+        kept = self._held[0]
+        p = np.maximum(p_of(kept.r, observations), kept.least)
         edges = np.arange(BINS + 1) / BINS
         above = np.cumsum(self._counts[::-1])[::-1]
         beyond = np.where(
@@ -160,7 +160,7 @@ class Strongest:
         own = np.minimum.accumulate((p[order] * family / np.arange(1, len(p) + 1))[::-1])[::-1]
         q = np.empty(len(p))
         q[order] = np.minimum(own, min(float(beyond.min()), 1.0))
-        return result, p, np.maximum(q, p)
+        return kept, p, np.maximum(q, p)
 
 
 def _products(a: Floats, b: Floats) -> Iterator[tuple[int, Floats]]:
@@ -195,11 +195,11 @@ def interval(r: Floats, observations: int, method: str) -> tuple[Floats, Floats]
     """Fisher's 95 % interval, that of ranks wider (Bonett and Wright), as compare.correlation has
     it.
     """
-    result = slope(
+    fitted = slope(
         r, np.arange(observations, dtype=np.float64), 1 + r**2 / 2 if method == "spearman" else 1.0
     )
     # Three observations know nothing of a correlation, not even of a perfect one.
-    return np.nan_to_num(result.low, nan=-1.0), np.nan_to_num(result.high, nan=1.0)
+    return np.nan_to_num(fitted.low, nan=-1.0), np.nan_to_num(fitted.high, nan=1.0)
 
 
 def components(values: Floats, count: int) -> tuple[Floats, Floats, Floats]:

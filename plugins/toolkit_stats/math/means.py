@@ -139,8 +139,8 @@ def skewness_of(cubes: Floats, squares: Floats, clusters: int, fired: Ints, samp
     feature does not fire in nearly all samples.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
-        result = (cubes / clusters) / (squares / clusters) ** 1.5
-    return np.where((fired >= WIDE_SHARE * samples) & (squares > 0), result, np.nan)
+        skewness = (cubes / clusters) / (squares / clusters) ** 1.5
+    return np.where((fired >= WIDE_SHARE * samples) & (squares > 0), skewness, np.nan)
 
 
 def _between(matrix: Any, mean: Floats, clusters: Ints) -> tuple[Floats, Floats]:
@@ -186,10 +186,10 @@ def wide(a: Moments, b: Moments) -> npt.NDArray[np.bool_]:
     few, many = (a, b) if a.clusters <= b.clusters else (b, a)
     if few.clusters < WIDE_CLUSTERS:
         return np.zeros(a.mean.shape, dtype=np.bool_)
-    result: npt.NDArray[np.bool_] = (np.abs(many.skewness) <= WIDE_SKEWNESS) & (
+    is_wide: npt.NDArray[np.bool_] = (np.abs(many.skewness) <= WIDE_SKEWNESS) & (
         np.abs(few.skewness) <= FEW_SKEWNESS
     )
-    return result
+    return is_wide
 
 
 def student(a: Moments, b: Moments) -> Contrast:
@@ -280,9 +280,9 @@ def merged(matrix: Any, clusters: Ints) -> Any:
     member = sparse.csr_array(
         (1.0 / sizes[clusters], (clusters, np.arange(samples))), shape=(len(sizes), samples)
     )
-    result = member @ matrix
-    result.eliminate_zeros()
-    return result
+    sums = member @ matrix
+    sums.eliminate_zeros()
+    return sums
 
 
 # --- several groups, and numbers ------------------------------------------------------------------

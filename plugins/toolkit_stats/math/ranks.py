@@ -195,8 +195,8 @@ def _hits(k: Ints, a: int, n: int) -> tuple[Ints, Ints, Ints]:
 
 
 def _log_choose(n: Any, k: Any) -> Floats:
-    result: Floats = gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0)
-    return result
+    logs: Floats = gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0)
+    return logs
 
 
 def _tail(beyond: Floats, variance: Floats) -> Floats:

@@ -64,15 +64,15 @@ def write_ranking(work: SinkWork) -> Iterator[tuple[str, bytes]]:
     """`ranked_features.csv`, `feature_examples.json` and `ranked_features_sound.csv`; a folder a
     label where there are several.
     """
-    result = _read(work)
-    if not result:
+    ranking = _read(work)
+    if not ranking:
         raise DataError(
             "The run has no ranking: no stage `compare.ranking` wrote one. Add the stage, or take "
             "the sink `ranking` away."
         )
-    for comparison, features in result:
+    for comparison, features in ranking:
         by = comparison.by
-        folder = "" if len(result) == 1 else f"{re.sub(r'[^A-Za-z0-9._-]+', '-', by)}/"
+        folder = "" if len(ranking) == 1 else f"{re.sub(r'[^A-Za-z0-9._-]+', '-', by)}/"
         published = _ordered(features, "rank")
         examples = _examples(work, comparison, published[: work.params.top])
         yield f"{folder}ranked_features.csv", _published_csv(published)
@@ -94,8 +94,8 @@ def rankings(inputs: Inputs) -> list[Comparison]:
 
 def _read(work: SinkWork) -> list[tuple[Comparison, list[dict[str, Any]]]]:
     """Each ranking with its ranked features: statistics, space, and where Neuronpedia has it."""
-    result = rankings(work.inputs)
-    count = Counter(one.by for one in result)
+    ranked = rankings(work.inputs)
+    count = Counter(one.by for one in ranked)
     twice = next((by for by in count if count[by] > 1), None)
     if twice is not None:
         raise DataError(
@@ -113,7 +113,7 @@ def _read(work: SinkWork) -> list[tuple[Comparison, list[dict[str, Any]]]]:
                 for (space, feature), stats in _ranked(rows, comparison, spaces).items()
             ],
         )
-        for comparison in result
+        for comparison in ranked
     ]
 
 
@@ -284,8 +284,8 @@ def _reader(
     wanted = pa.array(names, pa.string())
 
     def read(space: str) -> pa.Table:
-        result = activations.of(space, names, space)
-        return result.filter(pc.is_in(result["sample"], value_set=wanted))
+        rows = activations.of(space, names, space)
+        return rows.filter(pc.is_in(rows["sample"], value_set=wanted))
 
     return read
 

@@ -279,16 +279,16 @@ def _units(work: Work) -> Callable[[Row], str]:
     if unit in (*OWN_UNITS, "sample"):
         column = "sample" if unit == "sample" else "unit"
         return lambda row: str(row[column])
-    result = words_of(work, unit, "unit")
+    units = words_of(work, unit, "unit")
 
     def unit_of(row: Row) -> str:
-        if row["sample"] not in result:
+        if row["sample"] not in units:
             raise DataError(
                 f"unit: sample '{row['sample']}' has no metadata '{unit}', so nobody knows which "
                 "samples it belongs to. Take `unit: unit` (the samples' own), `unit: sample`, or "
                 "a key that every compared sample has."
             )
-        return result[row["sample"]]
+        return units[row["sample"]]
 
     return unit_of
 

@@ -184,8 +184,8 @@ class _Chosen:
         import numpy as np
         import pyarrow.compute as pc
 
-        result = pc.fill_null(pc.index_in(samples, value_set=self._names), len(self._names))
-        return np.asarray(result.to_numpy(), dtype=np.int64)
+        numbers = pc.fill_null(pc.index_in(samples, value_set=self._names), len(self._names))
+        return np.asarray(numbers.to_numpy(), dtype=np.int64)
 
     def _check(
         self, there: npt.NDArray[np.int64], samples: npt.NDArray[np.int64], named: str
@@ -215,12 +215,12 @@ def _selected(at: Asked, text: Read, bos: bool | None) -> tuple[int, ...]:
     without = selected(at, text, None)
     if bos is False:
         return without
-    result = selected(at, text, first)
-    if bos is None and result != without:
+    positions = selected(at, text, first)
+    if bos is None and positions != without:
         raise DataError(
             f"at: {shown(at)} depends on whether sample '{text.sample}' begins with BOS, which a "
             "selector leaves out, and its row of table 'samples' does not say (column 'bos' is "
             "null). Say which is meant: `exclude: {bos: false}` reads the first token, `exclude: "
             "{positions: [0], bos: false}` leaves it out."
         )
-    return result
+    return positions

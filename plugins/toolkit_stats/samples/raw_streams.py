@@ -35,10 +35,10 @@ def last_rows(
     with tempfile.TemporaryDirectory(prefix="toolkit-rows-") as folder:
         held = _held(Path(folder), shape)
         number, seen = {text.ids: index for index, text in enumerate(texts)}, 0
-        for passe in passes(model, texts, places, tokens):
-            own = [number[text.ids] for text in passe.texts]
+        for batch in passes(model, texts, places, tokens):
+            own = [number[text.ids] for text in batch.texts]
             for index, place in enumerate(places):
-                held[index, own] = passe.rows[place].float().cpu().numpy()
+                held[index, own] = batch.rows[place].float().cpu().numpy()
             seen += len(own)
             done(seen)
         yield held

@@ -104,7 +104,7 @@ def _at(rows: pa.Table, last: dict[str, int]) -> tuple[pa.Table, list[str]]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    result = pc.index_in(rows["sample"], value_set=pa.array(list(last), pa.string()))
-    wanted = pa.array(list(last.values()), pa.int32()).take(result.combine_chunks())
+    indices = pc.index_in(rows["sample"], value_set=pa.array(list(last), pa.string()))
+    wanted = pa.array(list(last.values()), pa.int32()).take(indices.combine_chunks())
     own = rows.filter(pc.fill_null(pc.equal(rows["position"], wanted), False))
     return own, own["sample"].to_pylist()

@@ -78,14 +78,14 @@ def build(
     with _scratch(store.folder / "scratch") as folder, store.reading():
         store.verify("activations")
         store.verify("samples")
-        result = numbered(lambda columns: _rows(database, "activations", cover, columns))
-        scratch = Scratch(folder, result)
+        numbers = numbered(lambda columns: _rows(database, "activations", cover, columns))
+        scratch = Scratch(folder, numbers)
         scratch.fill(lambda columns: _rows(database, "activations", cover, columns))
         units = _units(database, sampled)
-        made = _commit_numbers(store, key, result, units, run)
-        for spaces in _groups(scratch, _wanted(store, key, sorted(result.spaces))):
+        made = _commit_numbers(store, key, numbers, units, run)
+        for spaces in _groups(scratch, _wanted(store, key, sorted(numbers.spaces))):
             made += store.commit_derived(
-                [_space_step(key, space, scratch, result, run) for space in spaces]
+                [_space_step(key, space, scratch, numbers, run) for space in spaces]
             )
     return made
 

@@ -253,9 +253,9 @@ def _taken(paths: Paths) -> tuple[np.ndarray, np.ndarray]:
     """All keys and values in files, which are removed."""
     import numpy as np
 
-    result = np.fromfile(paths[0], np.uint64), np.fromfile(paths[1], np.float32)
+    entries = np.fromfile(paths[0], np.uint64), np.fromfile(paths[1], np.float32)
     _remove(paths)
-    return result
+    return entries
 
 
 def _remove(paths: Paths) -> None:

@@ -91,11 +91,11 @@ def projected(store: Store, sae_hash: str) -> np.ndarray | None:
     if not store.index_steps([key]):
         return None
     with store.reading():
-        result = store.database.rows(
+        rows = store.database.rows(
             "projections", equals("step", key), ["first", "dims", "directions"]
         )
-    dims = result["dims"][0].as_py()
-    parts = pc.list_flatten(result.sort_by("first")["directions"]).to_numpy()
+    dims = rows["dims"][0].as_py()
+    parts = pc.list_flatten(rows.sort_by("first")["directions"]).to_numpy()
     flat: np.ndarray = parts.reshape(-1, dims).astype(np.float32)
     return flat
 

@@ -160,14 +160,14 @@ def real_numbers(array: Any, where: object) -> Any:
     """An array of finite real numbers."""
     import numpy as np
 
-    result = np.asarray(array)
-    if result.dtype.kind not in "fiub":
-        raise DataError(f"{where} holds {result.dtype}; it must hold real numbers.")
-    if result.dtype.kind == "f" and not np.isfinite(result).all():
+    numbers = np.asarray(array)
+    if numbers.dtype.kind not in "fiub":
+        raise DataError(f"{where} holds {numbers.dtype}; it must hold real numbers.")
+    if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
         raise DataError(f"{where} holds values that are not finite numbers; leave those rows out.")
-    if result.size and float(np.abs(result).max()) > float(np.finfo(np.float32).max):
+    if numbers.size and float(np.abs(numbers).max()) > float(np.finfo(np.float32).max):
         raise DataError(f"{where} holds values that are too large for float32.")
-    return result
+    return numbers
 
 
 # --- files ---

@@ -258,34 +258,34 @@ def load(path: Path, needed: Sequence[str], skip: Sequence[str] = ()) -> dict[st
     import zipfile
 
     try:
-        result = arrays(path, skip)
+        members = arrays(path, skip)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
         raise DataError(
             f"{path} cannot be read as a NumPy archive: {error}. Copy it again."
         ) from None
-    missing = [name for name in needed if name not in result and name not in skip]
+    missing = [name for name in needed if name not in members and name not in skip]
     if missing:
         raise DataError(
             f"{path} has no array '{missing[0]}'. Wanted: {', '.join(needed)}; found: "
-            f"{', '.join(sorted(result))}."
+            f"{', '.join(sorted(members))}."
         )
-    return result
+    return members
 
 
 def _head(
     path: Path, model: str | None, site: str, label: str
 ) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:
     """Of one archive: its space, its samples and their labels."""
-    result = load(path, _NEEDED, skip=("activations",))
-    names = _names(result)
-    if "space" in result:
-        space = json.loads(str(result["space"][0]))
-        described = json.loads(str(result["described"][0]))
+    members = load(path, _NEEDED, skip=("activations",))
+    names = _names(members)
+    if "space" in members:
+        space = json.loads(str(members["space"][0]))
+        described = json.loads(str(members["described"][0]))
     else:
-        space, described = _foreign_space(path, result, model, site), {}
-    texts = dict(zip(names, map(str, result["original_sentences"]), strict=True))
+        space, described = _foreign_space(path, members, model, site), {}
+    texts = dict(zip(names, map(str, members["original_sentences"]), strict=True))
     samples = [described.get(name) or _foreign_sample(name, text) for name, text in texts.items()]
-    numbers = zip(names, map(float, result.get("concept_strength_labels", ())), strict=False)
+    numbers = zip(names, map(float, members.get("concept_strength_labels", ())), strict=False)
     known = {name: number for name, number in numbers if not math.isnan(number)}
     return (
         space,
@@ -297,10 +297,10 @@ def _head(
     )
 
 
-def _names(results: Mapping[str, Any]) -> list[str]:
-    if "samples" in results:
-        return [str(name) for name in results["samples"]]
-    numbers = whole_numbers(results["sentence_indices"], "int64", "`sentence_indices`")
+def _names(members: Mapping[str, Any]) -> list[str]:
+    if "samples" in members:
+        return [str(name) for name in members["samples"]]
+    numbers = whole_numbers(members["sentence_indices"], "int64", "`sentence_indices`")
     return [f"sentence-{number:06d}" for number in numbers.tolist()]
 
 
@@ -341,8 +341,8 @@ def _foreign_space(
 
 
 def _activations(path: Path, space: Mapping[str, Any]) -> Iterator[pa.Table]:
-    result = load(path, _NEEDED)
-    names, matrix = _names(result), result["activations"]
+    members = load(path, _NEEDED)
+    names, matrix = _names(members), members["activations"]
     if matrix.shape != (len(names), space["width"]):
         raise DataError(
             f"{path}: `activations` is {matrix.shape}; wanted ({len(names)}, {space['width']})."
@@ -350,7 +350,7 @@ def _activations(path: Path, space: Mapping[str, Any]) -> Iterator[pa.Table]:
     for start in range(0, len(names), _ROWS_AT_ONCE):
         part = slice(start, start + _ROWS_AT_ONCE)
         yield sparse(
-            str(space["space"]), names[part], result["token_positions"][part], matrix[part]
+            str(space["space"]), names[part], members["token_positions"][part], matrix[part]
         )
 
 

@@ -98,13 +98,13 @@ def _stems(spaces: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _layer(space: Mapping[str, Any]) -> int:
-    result = str(space["hookpoint"]).rpartition(".")[2]
-    if not result.isdigit():
+    layer = str(space["hookpoint"]).rpartition(".")[2]
+    if not layer.isdigit():
         raise BadInput(
             f"space {space['space']} ({space['address']}) is at no layer; this format has a file a "
             "layer."
         )
-    return int(result)
+    return int(layer)
 
 
 def _folders(samples: Sequence[str]) -> dict[str, str]:
@@ -283,14 +283,14 @@ def _activations(
 ) -> Iterator[pa.Table]:
     import numpy as np
 
-    result = load(path, (), skip=("attention",))
-    if "features" not in result:
+    members = load(path, (), skip=("attention",))
+    if "features" not in members:
         return
-    matrix, space = result["features"], spaces[path.name]
+    matrix, space = members["features"], spaces[path.name]
     if matrix.ndim != 2 or matrix.shape[1] != space["width"]:
         raise DataError(f"{path}: `features` is {matrix.shape}; wanted (tokens, {space['width']}).")
     positions = whole_numbers(
-        result.get("positions", np.arange(len(matrix))), "int64", f"{path}, `positions`"
+        members.get("positions", np.arange(len(matrix))), "int64", f"{path}, `positions`"
     )
     if len(positions) and not 0 <= positions.min() <= positions.max() < len(matrix):
         raise DataError(

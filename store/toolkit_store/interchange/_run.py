@@ -97,13 +97,13 @@ class RunTables:
 
     def _with_activations(self) -> list[str]:
         """The spaces that have rows; all rows have to be there."""
-        result: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         for where in among("step", self.keys("activations")):
             for batch in self._rows.find_in_batches("activations", where, ["space"]):
-                result.update(dict(batch["space"].value_counts().iter_rows()))
+                counts.update(dict(batch["space"].value_counts().iter_rows()))
         wanted = sum(step.tables.get("activations", 0) for step in self.steps)
-        check_count(f"Table 'activations' in {self.store.uri}", result.total(), wanted)
-        return list(result)
+        check_count(f"Table 'activations' in {self.store.uri}", counts.total(), wanted)
+        return list(counts)
 
     def _chosen(self, there: Iterable[str], wanted: Iterable[str] | None) -> list[str]:
         known = sorted(there)
@@ -324,18 +324,18 @@ def read_index(folder: Path, name: str, form: str, version: int) -> dict[str, An
             f"Export it again."
         )
     check_json_size(path)
-    result = read_json(path)
-    if result.get("format") != form:
+    content = read_json(path)
+    if content.get("format") != form:
         raise BadInput(
-            f"{path} is of format {result.get('format')!r}; wanted {form!r}. Give --format what it "
+            f"{path} is of format {content.get('format')!r}; wanted {form!r}. Give --format what it "
             "was exported as."
         )
-    if not isinstance(result.get("version"), int) or result["version"] > version:
+    if not isinstance(content.get("version"), int) or content["version"] > version:
         raise BadInput(
-            f"{path} has version {result.get('version')!r}; this toolkit ({__version__}) reads up "
+            f"{path} has version {content.get('version')!r}; this toolkit ({__version__}) reads up "
             f"to version {version}. Upgrade: python -m pip install -U sae-toolkit"
         )
-    return result
+    return content
 
 
 def safe_names(spaces: Sequence[Row]) -> dict[str, str]:

@@ -121,12 +121,12 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 def _rows(path: Path, space: dict[str, Any], samples: Sequence[str]) -> pa.Table:
     import numpy as np
 
-    result = _load(path)
-    row, feature = whole_numbers(result["indices"], "int64", f"{path}, `indices`")
-    owners_of = whole_numbers(result["sample"], "int64", f"{path}, `sample`")
-    positions = whole_numbers(result["position"], "int32", f"{path}, `position`")
-    values = real_numbers(result["values"], f"{path}, `values`")
-    rows = len(result["sample"])
+    tensors = _load(path)
+    row, feature = whole_numbers(tensors["indices"], "int64", f"{path}, `indices`")
+    owners_of = whole_numbers(tensors["sample"], "int64", f"{path}, `sample`")
+    positions = whole_numbers(tensors["position"], "int32", f"{path}, `position`")
+    values = real_numbers(tensors["values"], f"{path}, `values`")
+    rows = len(tensors["sample"])
     if len(feature) and (
         feature.max() >= space["width"] or row.max() >= rows or min(feature.min(), row.min()) < 0
     ):
@@ -148,19 +148,19 @@ def _load(path: Path) -> dict[str, Any]:
     from safetensors.numpy import load_file
 
     try:
-        result = load_file(path)
+        tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise DataError(
             f"{path} is not a whole safetensors file ({error}). Copy or export it again."
         ) from None
-    missing = [name for name in _TENSORS if name not in result]
+    missing = [name for name in _TENSORS if name not in tensors]
     if missing:
         raise DataError(f"{path} has no tensor '{missing[0]}'. Wanted: {', '.join(_TENSORS)}.")
-    if result["indices"].shape != (2, len(result["values"])) or len(result["sample"]) != len(
-        result["position"]
+    if tensors["indices"].shape != (2, len(tensors["values"])) or len(tensors["sample"]) != len(
+        tensors["position"]
     ):
         raise DataError(
             f"{path}: `indices` must be (2, entries) and `values` (entries); `sample` and "
             "`position` one a row."
         )
-    return result
+    return tensors

@@ -53,10 +53,10 @@ class RunIndex:
         """Sample and unit by number."""
         import polars as pl
 
-        result = self.rows.find(
+        rows = self.rows.find(
             "sample_index", equals("step", self._numbering), ["number", "sample", "unit"]
         )
-        return pl.DataFrame(result).sort("number").select("sample", "unit").rechunk()
+        return pl.DataFrame(rows).sort("number").select("sample", "unit").rechunk()
 
     def directory(self, step: str) -> Directory:
         """The directory of a space."""
@@ -68,12 +68,14 @@ class RunIndex:
         """
         known = {step: self._directories[step] for step in steps if step in self._directories}
         missing = [step for step in steps if step not in known]
-        result = known | (self._read_directories(missing) if missing else {})
+        directories = known | (self._read_directories(missing) if missing else {})
         if missing:
-            others = {step: kept for step, kept in self._directories.items() if step not in result}
-            room = max(_DIRECTORIES - len(result), 0)
-            self._directories = dict([*others.items()][-room:] if room else []) | result
-        return result
+            others = {
+                step: kept for step, kept in self._directories.items() if step not in directories
+            }
+            room = max(_DIRECTORIES - len(directories), 0)
+            self._directories = dict([*others.items()][-room:] if room else []) | directories
+        return directories
 
     def _read_directories(self, steps: Sequence[str]) -> dict[str, Directory]:
         import polars as pl
@@ -84,9 +86,11 @@ class RunIndex:
             pl.DataFrame(self.rows.find("feature_index", where, columns))
             for where in among("step", steps)
         ]
-        result = pl.concat(parts).sort("block")
-        sizes = result.unique("step", keep="first").select("step", "samples", "looked_at")
-        features = result.select("step", *names).explode(*names).rename(names).drop_nulls("feature")
+        directories = pl.concat(parts).sort("block")
+        sizes = directories.unique("step", keep="first").select("step", "samples", "looked_at")
+        features = (
+            directories.select("step", *names).explode(*names).rename(names).drop_nulls("feature")
+        )
         fired = features.partition_by("step", as_dict=True, include_key=False)
         none = features.clear().drop("step")
         return {
@@ -161,8 +165,8 @@ class ByIndex:
         own = self._entries(feature)
         target = _Places(own.numbers, own.positions)
         parts = [_both(batch, target) for batch in self._all_blocks()]
-        result = pl.concat([pl.DataFrame(schema=coactive_schema()), *parts])
-        return result.group_by("feature").agg(pl.col("both", "count").sum()).sort("feature")
+        counts = pl.concat([pl.DataFrame(schema=coactive_schema()), *parts])
+        return counts.group_by("feature").agg(pl.col("both", "count").sum()).sort("feature")
 
     def _all_blocks(self) -> Iterator[pl.DataFrame]:
         import polars as pl
@@ -193,11 +197,11 @@ class ByIndex:
     def _entries(self, feature: int, k: int | None = None) -> _FeatureEntries:
         """The entries of a feature; with `k`, of enough blocks to hold the k largest."""
         first = self._block(feature, 0)
-        result = _FeatureEntries.of([first])
-        if len(result.values) < BLOCK:
-            return result
+        entries = _FeatureEntries.of([first])
+        if len(entries.values) < BLOCK:
+            return entries
         return _FeatureEntries.of(
-            [first, *(self._block(feature, number) for number in self._more(feature, result, k))]
+            [first, *(self._block(feature, number) for number in self._more(feature, entries, k))]
         )
 
     def _more(self, feature: int, first: _FeatureEntries, k: int | None) -> list[int]:
@@ -224,10 +228,10 @@ class ByIndex:
         """Blocks of this feature: places are hashes, so another step or feature may have the
         same.
         """
-        result = self._rows.find("postings", where, ["step", "feature", *columns])
-        owners = zip(result["step"].to_pylist(), result["feature"].to_pylist(), strict=True)
+        postings = self._rows.find("postings", where, ["step", "feature", *columns])
+        owners = zip(postings["step"].to_pylist(), postings["feature"].to_pylist(), strict=True)
         own = [number for number, owner in enumerate(owners) if owner == (self._step, feature)]
-        return result if len(own) == result.num_rows else result.take(own)
+        return postings if len(own) == postings.num_rows else postings.take(own)
 
 
 class _Places:

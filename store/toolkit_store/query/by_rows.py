@@ -30,13 +30,13 @@ class ByRows:
 
     def top(self, feature: int, k: int) -> pl.DataFrame:
         """Sample, position, value and unit where it fired hardest."""
-        result = (
+        entries = (
             self._found(feature)
             .sort(["value", "sample", "position"], descending=[True, False, False])
             .head(k)
         )
-        units = self._rows.samples(result["sample"].to_list(), ["sample", "unit"]).unique("sample")
-        return result.join(units, on="sample", how="left", maintain_order="left")
+        units = self._rows.samples(entries["sample"].to_list(), ["sample", "unit"]).unique("sample")
+        return entries.join(units, on="sample", how="left", maintain_order="left")
 
     def entries(self, feature: int) -> int:
         """At how many places it fired."""

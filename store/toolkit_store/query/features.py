@@ -222,10 +222,10 @@ class RunView:
         import polars as pl
 
         _check_feature(feature)
-        result = self._rows.samples([sample], ["sample", "pieces"]).head(1)
-        if result.is_empty():
+        row = self._rows.samples([sample], ["sample", "pieces"]).head(1)
+        if row.is_empty():
             raise BadInput(f"Run {self.id} has no sample '{sample}'.")
-        pieces = result["pieces"][0]
+        pieces = row["pieces"][0]
         rows = rows_of(self._rows, sample, space)
         fired = entries_of(rows).filter(pl.col("feature") == feature).select("position", "value")
         kept = (
@@ -266,8 +266,8 @@ class RunView:
         """
         import polars as pl
 
-        result = entries_of(rows_of(self._rows, sample, space))
-        return result if position is None else result.filter(pl.col("position") == position)
+        entries = entries_of(rows_of(self._rows, sample, space))
+        return entries if position is None else entries.filter(pl.col("position") == position)
 
     def positions(self, sample: str, spaces: Sequence[str] | None = None) -> list[int]:
         """At which positions of a sample activations were kept, in any space or in one of these."""
@@ -294,8 +294,8 @@ class RunView:
         """
         import polars as pl
 
-        result = self.directory(space).filter(pl.col("count") >= at_least)
-        return result.select("feature", "count", "max").sort(
+        features = self.directory(space).filter(pl.col("count") >= at_least)
+        return features.select("feature", "count", "max").sort(
             ["count", "feature"], descending=[True, False]
         )
 
@@ -325,13 +325,13 @@ class RunView:
         import polars as pl
 
         where = f"{equals('stat', 'label')} AND {equals('space', space)}"
-        result = pl.DataFrame(
+        rows = pl.DataFrame(
             self._rows.find("features", where, ["feature", "group", "text", "step"])
         )
         wanted = pl.col("feature").is_in(list(features)) & pl.col("step").is_in(
             self._rows.writers("features")
         )
-        ours = result.filter(wanted & pl.col("text").is_not_null())
+        ours = rows.filter(wanted & pl.col("text").is_not_null())
         return (
             ours.sort("group")
             .unique("feature", keep="first", maintain_order=True)
@@ -358,8 +358,8 @@ class RunView:
         }
         whose = {} if feature is None else {"feature": [feature]}
         kind = {} if samples else {"sample": [SUMMARY]}
-        result = pl.DataFrame(self._rows.by_stage("effects", {**asked, **whose, **kind}))
-        return result.filter(pl.col("sample") != SUMMARY) if samples else result
+        effects_rows = pl.DataFrame(self._rows.by_stage("effects", {**asked, **whose, **kind}))
+        return effects_rows.filter(pl.col("sample") != SUMMARY) if samples else effects_rows
 
     def similar(
         self, space: str, feature: int, k: int = 20, rows: Decoder | np.ndarray | None = None
@@ -402,12 +402,12 @@ class RunView:
 
         if not callable(rows):
             return len(rows)
-        result = self.spaces().filter(pl.col("space") == space)
-        if result.is_empty():
+        space_row = self.spaces().filter(pl.col("space") == space)
+        if space_row.is_empty():
             raise BadInput(
                 f"Run {self.id} does not say how wide space '{space}' is; give `rows` as an array."
             )
-        return int(result["width"][0])
+        return int(space_row["width"][0])
 
     # --- SQL ---
 

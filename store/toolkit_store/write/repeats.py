@@ -102,7 +102,7 @@ def _are_in(hashes: Run, run: Run) -> np.ndarray:
     import numpy as np
 
     start, end = (np.searchsorted(run[0], hashes[0], side) for side in ("left", "right"))
-    result = np.zeros(len(hashes[0]), bool)
+    mask = np.zeros(len(hashes[0]), bool)
     for index in np.flatnonzero(end > start).tolist():
-        result[index] = hashes[1][index] in run[1][start[index] : end[index]]
-    return result
+        mask[index] = hashes[1][index] in run[1][start[index] : end[index]]
+    return mask

@@ -148,8 +148,8 @@ def ordered(name: str, rows: pa.Table) -> pa.Table:
     """`rows` by the table's key; rows of two steps with one key stand in the order of their steps,
     facts once.
     """
-    result = rows.sort_by([(column, "ascending") for column in (*table(name).key, "step")])
-    return _once(result, table(name).key) if table(name).facts else result
+    rows_in_order = rows.sort_by([(column, "ascending") for column in (*table(name).key, "step")])
+    return _once(rows_in_order, table(name).key) if table(name).facts else rows_in_order
 
 
 def _once(rows: pa.Table, key: Sequence[str]) -> pa.Table:
@@ -169,8 +169,8 @@ def digest(rows: pa.Table) -> str:
     """sha256 of the rows as JSON lines: the same for equal rows, however they lie in files and
     buffers.
     """
-    result = hashlib.sha256()
+    hasher = hashlib.sha256()
     for batch in rows.to_batches(max_chunksize=8192):
         for row in batch.to_pylist():
-            result.update(json.dumps(row, sort_keys=True).encode() + b"\n")
-    return result.hexdigest()
+            hasher.update(json.dumps(row, sort_keys=True).encode() + b"\n")
+    return hasher.hexdigest()
