@@ -112,8 +112,8 @@ def _check_values(folder: Path, values: str | None) -> None:
     result = values_of(folder)
     if values not in (None, result):
         raise StoreNotUsable(
-            f"The store at {folder} keeps values as {result}, not as {values}; that is settled when "
-            "a store is made. Give --store a new folder, or leave the choice out."
+            f"The store at {folder} keeps values as {result}, not as {values}; that is settled "
+            "when a store is made. Give --store a new folder, or leave the choice out."
         )
 
 

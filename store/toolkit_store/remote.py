@@ -117,8 +117,8 @@ def _check(database: Database, marker: Marker, values: str | None) -> None:
         )
     if values not in (None, marker.values):
         raise StoreNotUsable(
-            f"The store at {database.uri} keeps values as {marker.values}, not as {values}; that is "
-            "settled when a store is made. Give --store a new URI, or leave the choice out."
+            f"The store at {database.uri} keeps values as {marker.values}, not as {values}; that "
+            "is settled when a store is made. Give --store a new URI, or leave the choice out."
         )
 
 

@@ -161,9 +161,9 @@ def _one(
             said = (str(error).splitlines() or ["no more is said"])[0]
             if pause is None:
                 raise BadInput(
-                    f"{file.path} of '{snapshot.name}': {len(WAITS) + 1} tries failed, the last with "
-                    f"{type(error).__name__}: {said}. What came is kept; the same command goes on "
-                    "from there."
+                    f"{file.path} of '{snapshot.name}': {len(WAITS) + 1} tries failed, the last "
+                    f"with {type(error).__name__}: {said}. What came is kept; the same command "
+                    "goes on from there."
                 ) from error
             screen.line(
                 f"{file.path}: {type(error).__name__}: {said}; trying again in {pause:.0f} s"

@@ -27,13 +27,13 @@ def check_spaces(loaded: LoadedSpec, stages: tuple[Stage, ...]) -> None:
             continue
         path = ("stages", number, "saes") if spec.saes else ("stages", number, "needs")
         releases = ", ".join(
-            f"{_release(extraction_row)} (stage '{extraction_row.id}')"
-            for extraction_row in extractions
+            f"{_release(extracted)} (stage '{extracted.id}')" for extracted in extractions
         )
         raise SpecError(
-            f"{loaded.where(path)}: {'.'.join(map(str, path))}: stage '{stage.id}' reads features of "
-            f"{releases} and uses {_release(stage)}. A feature number means something in its own "
-            "space only. Use the SAEs that the features were extracted with, or extract with these."
+            f"{loaded.where(path)}: {'.'.join(map(str, path))}: stage '{stage.id}' reads features "
+            f"of {releases} and uses {_release(stage)}. A feature number means something in its "
+            "own space only. Use the SAEs that the features were extracted with, or extract with "
+            "these."
         )
 
 

@@ -81,7 +81,7 @@ class InputFiles:
 
     def files(self, step: Step, needs: Rows, folder: Path) -> dict[str, list[str]]:
         """The files of a step's input tables, written where they are missing. What does not depend
-        on the step is worked out once for its stage. `folder` is the folder of the step's own files.
+        on the step is worked out once for its stage. `folder` has the step's own files.
         """
         stage = step.stage
         if stage.id not in self._tables:

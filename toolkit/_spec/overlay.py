@@ -187,8 +187,8 @@ def _index(node: Node, step: str, source: str, path: At) -> int:
     if key:
         raise SpecError(f"{source}: There is no '{step}' in {_path(path)}.{_known(step, names)}")
     raise SpecError(
-        f"{source}: {_path(path)} is a list of {len(node.value)}; a step into it is a number from 0, "
-        f"not '{step}'."
+        f"{source}: {_path(path)} is a list of {len(node.value)}; a step into it is a number from "
+        f"0, not '{step}'."
     )
 
 

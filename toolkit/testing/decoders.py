@@ -158,7 +158,7 @@ def check_sessions(model: Model, batch: Sequence[Sequence[int]]) -> None:
         kept(
             model,
             result[name].ids == expected[name].ids and result[name].finish == expected[name].finish,
-            f"a session gave {result[name]}; token by token with whole passes it is {expected[name]}",
+            f"a session gave {result[name]}; whole passes, token by token, give {expected[name]}",
         )
     if len(clean) == len(result):
         kept(

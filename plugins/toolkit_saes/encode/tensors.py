@@ -202,8 +202,8 @@ def _checked(file: Path, name: str, matrix: StoredMatrix | Tensor) -> StoredMatr
     )
     if bad:
         raise DataError(
-            f"{file}: {bad:,} of {math.prod(matrix.shape):,} numbers of {name} are NaN or infinite. "
-            "Copy or download it again, or use another SAE."
+            f"{file}: {bad:,} of {math.prod(matrix.shape):,} numbers of {name} are NaN or "
+            "infinite. Copy or download it again, or use another SAE."
         )
     return matrix
 
@@ -231,6 +231,6 @@ def refuse_pickles(folder: Path) -> None:
     )
     if results:
         raise BadInput(
-            f"{folder}: {results[0]} is a pickle, which could run code. It is not opened. Convert it "
-            "to safetensors where you trust it."
+            f"{folder}: {results[0]} is a pickle, which could run code. It is not opened. Convert "
+            "it to safetensors where you trust it."
         )

@@ -190,8 +190,8 @@ def _layout(file: Path, shapes: dict[str, tuple[int, ...]]) -> TensorNames:
     results = [layout for layout in (OLD, NEW) if layout.w_enc in shapes and layout.w_dec in shapes]
     if len(results) != 1:
         raise BadInput(
-            f"{file} has {'both' if results else 'neither'} encoder.weight and decoder.weight (2025) "
-            "and W_E and W_D (2026): it is not in one of OpenMOSS's layouts. It holds "
+            f"{file} has {'both' if results else 'neither'} encoder.weight and decoder.weight "
+            "(2025) and W_E and W_D (2026): it is not in one of OpenMOSS's layouts. It holds "
             f"{choices(shapes)}."
         )
     return results[0]

@@ -115,11 +115,7 @@ def read_contrasts(inputs: Inputs) -> Iterator[Found]:
     """Every contrast in `features`, in order of their names."""
     if "features" not in inputs.tables():
         return
-    comparisons = [
-        comparison_row
-        for comparison_row in read_comparisons(inputs)
-        if comparison_row.effect in EFFECTS
-    ]
+    comparisons = [each for each in read_comparisons(inputs) if each.effect in EFFECTS]
     names = distinct_labels(comparisons)
     features = inputs.read("features")
     for comparison in comparisons:

@@ -65,7 +65,7 @@ def placed(
     """
     import numpy as np
 
-    own = np.array([(point_row.x, point_row.y) for point_row in points])
+    own = np.array([(point.x, point.y) for point in points])
     labels: list[Label] = []
     leads = np.empty((0, 2))
     for index, point in enumerate(points):

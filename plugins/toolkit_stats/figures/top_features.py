@@ -115,7 +115,8 @@ def _listed(inputs: Inputs, found: Found, top: Sequence[int]) -> str:
         colour = (
             "var(--good)" if found.d[index] > 0 else "var(--bad)"
         )  # as text, the fill colours are too faint
-        effect = f'<span style="color:{colour};font-weight:600">{draw.signed(float(found.d[index]))}</span>'
+        d = draw.signed(float(found.d[index]))
+        effect = f'<span style="color:{colour};font-weight:600">{d}</span>'
         cells = [draw.escaped(found.address(index)), effect]
         cells += (
             [_range(number(f"{found.effect}_low"), number(f"{found.effect}_high"))]
@@ -212,7 +213,8 @@ def _examples(texts: _Texts, found: Found, top: Sequence[int]) -> str:
         if examples:
             hue = "var(--computed)" if found.d[index] > 0 else "var(--failed)"
             side = found.a if found.d[index] > 0 else found.b
-            about = f"{found.symbol} {draw.signed(float(found.d[index]))}, higher in {draw.escaped(side)}"
+            d = draw.signed(float(found.d[index]))
+            about = f"{found.symbol} {d}, higher in {draw.escaped(side)}"
             address = draw.escaped(found.address(index))
             faint = f'<span class="faint">{about}</span>'
             name = f'<p class="stats-name">{address} {faint}</p>'

@@ -156,8 +156,8 @@ def _point(found: Found, frame: _Frame, index: int) -> str:
     d, p = float(found.d[index]), float(found.p[index])
     kind = ("more" if d > 0 else "less") if found.significant[index] else "rest"
     about = (
-        f"{draw.escaped(found.address(index))}: {found.symbol} {draw.signed(d)}, p {draw.small(p)}, q "
-        f"{draw.small(float(found.q[index]))}"
+        f"{draw.escaped(found.address(index))}: {found.symbol} {draw.signed(d)}, p "
+        f"{draw.small(p)}, q {draw.small(float(found.q[index]))}"
     )
     size = 2.2 if kind == "rest" else 3.4
     place = f'cx="{frame.x(d):.1f}" cy="{frame.y(p):.1f}" r="{size}"'

@@ -83,7 +83,7 @@ def model(design: Design, covariates: Floats, names: str) -> CovariateModel:
     others = np.column_stack([np.ones(design.size), covariates])
     own = group - others @ np.linalg.lstsq(others, group, rcond=None)[0]
     if (own**2).sum() < TOLD_APART * ((group - group.mean()) ** 2).sum():
-        a, b = (group_row.name for group_row in design.groups)
+        a, b = (compared.name for compared in design.groups)
         raise DataError(
             f"covariates: {names} tell '{a}' from '{b}' without error among the {design.size} "
             "samples compared, so that nothing is left to compare. Leave out the covariate that "
@@ -220,10 +220,10 @@ def strata_of(work: Work, design: Design) -> npt.NDArray[np.int64] | None:
     of_cell[design.cells] = codes
     for index in np.flatnonzero(of_cell[design.cells] != codes)[:1]:
         raise DataError(
-            f"within: the cluster of sample '{design.samples[index]}' has samples with several values "
-            f"of '{within}'; a cluster is one piece of evidence and must lie within one of them. "
-            "Take a key that is the same in a unit, or adjust means for it: compare.welch with "
-            f"`within: {within}`."
+            f"within: the cluster of sample '{design.samples[index]}' has samples with several "
+            f"values of '{within}'; a cluster is one piece of evidence and must lie within one of "
+            "them. Take a key that is the same in a unit, or adjust means for it: compare.welch "
+            f"with `within: {within}`."
         )
     return of_cell
 

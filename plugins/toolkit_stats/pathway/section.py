@@ -73,7 +73,7 @@ def _place(row: Mapping[str, Any], spaces: Mapping[str, Any]) -> tuple[int, str,
 
 def _name(space: Mapping[str, Any], feature: int, spaces: Mapping[str, Any]) -> str:
     """LAYER/INDEX where that means one space, else the whole address."""
-    same = [space_row for space_row in spaces.values() if layer_of(space_row) == layer_of(space)]
+    same = [other for other in spaces.values() if layer_of(other) == layer_of(space)]
     return (
         f"{layer_of(space)}/{feature}"
         if len(same) == 1 and layer_of(space) is not None

@@ -240,8 +240,8 @@ def _decisions(work: Work, data: Labelled) -> dict[str, int]:
         from toolkit_stats.samples.metadata import read_keys
 
         results = {
-            key_row.name: key_row
-            for key_row in read_keys(work.inputs.read("sample_meta"), data.samples, ())
+            metadata.name: metadata
+            for metadata in read_keys(work.inputs.read("sample_meta"), data.samples, ())
         }
         if (
             work.params.order not in results
@@ -251,8 +251,8 @@ def _decisions(work: Work, data: Labelled) -> dict[str, int]:
             known = (
                 ", ".join(
                     name
-                    for name, key_row in results.items()
-                    if key_row.numeric and None not in key_row.values
+                    for name, metadata in results.items()
+                    if metadata.numeric and None not in metadata.values
                 )
                 or "none"
             )

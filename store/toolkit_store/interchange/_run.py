@@ -327,8 +327,8 @@ def read_index(folder: Path, name: str, form: str, version: int) -> dict[str, An
     content = read_json(path)
     if content.get("format") != form:
         raise BadInput(
-            f"{path} is of format {content.get('format')!r}; wanted {form!r}. Give --format what it "
-            "was exported as."
+            f"{path} is of format {content.get('format')!r}; wanted {form!r}. Give --format what "
+            "it was exported as."
         )
     if not isinstance(content.get("version"), int) or content["version"] > version:
         raise BadInput(

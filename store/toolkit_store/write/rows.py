@@ -159,7 +159,7 @@ def _once(rows: pa.Table, key: Sequence[str]) -> pa.Table:
     keys = list(zip(*(rows.column(column).to_pylist() for column in key), strict=True))
     return rows.filter(
         pa.array(
-            [place == 0 or keys[place - 1] != key_row for place, key_row in enumerate(keys)],
+            [place == 0 or keys[place - 1] != row_key for place, row_key in enumerate(keys)],
             pa.bool_(),
         )
     )
