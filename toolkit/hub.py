@@ -47,7 +47,7 @@ def snapshot(name: str, revision: str, marker: str, *, published: bool = False) 
 
 
 def not_cached(name: str, revision: str) -> str:
-    """The message for a repository that is not here while the network is forbidden."""
+    """The message for a repository that is not cached while the network is forbidden."""
     return (
         f"'{name}' at revision '{revision}' is not in the Hugging Face cache ({cache_folder()}), "
         "and HF_HUB_OFFLINE forbids fetching it. Unset HF_HUB_OFFLINE, name a revision that is "
@@ -62,7 +62,7 @@ def offline() -> bool:
 
 
 def fetch(snapshot: Snapshot, patterns: Sequence[str]) -> Path:
-    """Download the files that match into the cache; what is there already is not fetched again."""
+    """Download the matching files into the cache; cached files are not fetched again."""
     from huggingface_hub import snapshot_download
 
     try:
@@ -107,15 +107,14 @@ def cached_files(snapshot: Snapshot, patterns: Sequence[str]) -> dict[str, Path]
 
 
 def snapshot_folder(snapshot: Snapshot) -> Path:
-    """Where the cache keeps a commit's files, whether it is there or not."""
+    """Where the cache keeps a commit's files, whether or not they are cached."""
     return _repository(snapshot.name) / "snapshots" / snapshot.revision
 
 
 def fetch_file(
     wanted: Snapshot, path: str, tell: Callable[[int], None], *, again: bool = False
 ) -> Path:
-    """Download one file into the cache; what an earlier try left is gone on with, unless `again`
-    begins from nothing.
+    """Download one file into the cache; an earlier attempt is resumed, unless `again` starts over.
 
     `tell` gets the bytes that are there so far. What another try cannot mend is a `BadInput`; other
     errors are as they come.
@@ -142,8 +141,8 @@ def fetch_file(
 
 
 def _teller(tell: Callable[[int], None]) -> Any:
-    """A progress bar that shows nothing and tells. Some transfers have two, of bytes received and
-    written: either counts.
+    """A progress bar that prints nothing and calls `tell`. Some transfers have two, for bytes
+    received and written: either counts.
     """
     from tqdm import tqdm
 
@@ -161,7 +160,7 @@ def _teller(tell: Callable[[int], None]) -> Any:
 
 
 def _matches(path: str, patterns: Sequence[str]) -> bool:
-    """As the hub's client matches: a star takes slashes, too."""
+    """Match as the hub's client does: `*` also matches slashes."""
     return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
 
 
@@ -182,7 +181,8 @@ MEANS = {
     "LocalTokenNotFoundError": "there is no token",
     "LocalEntryNotFoundError": "it is not in the cache and cannot be fetched now",
 }
-"""What the hub's answers mean; the client's own texts begin with a number and the id of a request.
+"""Sentences for the hub's status codes; the client's own texts begin with a number and a request
+id.
 """
 
 

@@ -68,12 +68,12 @@ _OTHERS = {
         19: (23, 40, 137, 279),
     }
 }
-"""Average L0s beside the canonical one that have pages of their own."""
+"""Average L0s, besides the canonical one, that have their own pages."""
 
 
 def page(space: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Model id and source id where a page is known to exist; a link to another SAE's page would
-    show an unrelated feature.
+    """The model id and source id of a page that is known to exist; a link to another SAE's page
+    would show an unrelated feature.
     """
     model, source = names(space)
     short = str(space["model"]).rstrip("/").rpartition("/")[2].lower()

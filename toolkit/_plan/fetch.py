@@ -1,8 +1,7 @@
-"""`toolkit fetch` as a function: what a spec's model and SAEs need of the hub, into its cache,
-whole and checked.
+"""`toolkit fetch` as a function: download what a spec's model and SAEs need from the hub into its
+cache, and check that it is complete.
 
-A try that breaks off is gone on with where it stopped, by the hub's client; a file of the wrong
-size is fetched anew.
+The hub's client resumes an interrupted download; a file of the wrong size is downloaded again.
 """
 
 from __future__ import annotations
@@ -24,15 +23,15 @@ if TYPE_CHECKING:
     from toolkit._plan.resolve import Loadable
 
 WAITS = (1.0, 4.0, 15.0, 60.0)
-"""Seconds before each further try."""
+"""Seconds to wait before each retry."""
 TERMINAL_SECONDS, PLAIN_SECONDS = 0.2, 5.0
-"""How often progress is shown."""
+"""Seconds between two updates of the progress."""
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """What came of one download: how many files and bytes were there already, and how many came
-    now.
+    """The result of one download: how many files and bytes were cached already, and how many were
+    fetched.
     """
 
     name: str
@@ -76,7 +75,7 @@ def loadables_of(plan: Plan) -> list[Loadable[Any]]:
 
 
 def downloads_of(loadables: Iterable[Loadable[Any]]) -> Iterator[hub.Download]:
-    """What they read of the hub; a part that names nothing fetches for itself when it loads."""
+    """Their downloads; a part that declares none fetches its files when it loads."""
     for loadable in loadables:
         yield from loadable.part.downloads(loadable.params) if loadable.part.downloads else ()
 
@@ -92,9 +91,7 @@ def fetch_all(
 
 
 def _check_only(download: hub.Download) -> Fetched:
-    """Without the network: nothing says how large the files are to be, so their own headers must
-    do.
-    """
+    """Offline: expected sizes are unknown, so files are checked against their own headers."""
     files = hub.cached_files(download.wanted, download.patterns)
     if not files:
         raise BadInput(hub.not_cached(download.wanted.name, download.wanted.revision))
@@ -148,7 +145,7 @@ def _one(
     *,
     again: bool,
 ) -> None:
-    """One file, tried until it is whole."""
+    """Download one file, with retries until it is complete."""
     for pause in (*WAITS, None):
         try:
             with screen.file(file) as tell:
@@ -180,7 +177,7 @@ def _whole(path: Path, size: int) -> bool:
 
 
 def _check(path: Path, expected: int) -> None:
-    """As long as promised, and with a header that can be read."""
+    """Check that a file has the expected size and a readable header."""
     size = path.stat().st_size
     if size != expected:
         raise DataError(f"{path} has {size:,} bytes; the hub has {expected:,}.")
@@ -208,8 +205,8 @@ def _must_fit(snapshot: hub.Snapshot, lacking: Sequence[hub.HubFile]) -> None:
 
 
 class DownloadDisplay:
-    """Progress of one file at a time: one line that changes on a terminal, now and then a line
-    elsewhere.
+    """Progress of one file at a time: a line that updates in place on a terminal, else a new line
+    every few seconds.
     """
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
@@ -217,24 +214,24 @@ class DownloadDisplay:
         self._terminal = stream.isatty()
 
     def line(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         self._stream.write(f"\r\x1b[K{text}\n" if self._terminal else f"{text}\n")
         self._stream.flush()
 
     def file(self, file: hub.HubFile) -> FileProgress:
-        """Show one file while it comes: enter it to get what is to be told how many bytes are
-        there.
+        """Show the progress of one file: entering it returns a callback that takes the bytes so
+        far.
         """
         return FileProgress(self, file)
 
     def passing(self, text: str) -> None:
-        """A line that the next one takes the place of, where that can be."""
+        """Print a line that the next one overwrites, on a terminal."""
         self._stream.write(f"\r\x1b[K{text}" if self._terminal else f"{text}\n")
         self._stream.flush()
 
 
 class FileProgress:
-    """How far one file is, and how fast it came since it was begun."""
+    """Progress and speed of one file's download."""
 
     def __init__(self, screen: DownloadDisplay, file: hub.HubFile) -> None:
         self._screen, self._file = screen, file
@@ -262,14 +259,14 @@ class FileProgress:
             self._screen.passing(f"{self._file.path}: {of} ({share:.0%}), {self._speed()}/s")
 
     def _speed(self) -> str:
-        """What an earlier try left is not counted."""
+        """The speed, without the bytes that an earlier attempt left."""
         return size(
             (self._most - (self._first or 0)) / max(self._screen._clock() - self._began, 1e-3)
         )
 
 
 def size(count: float) -> str:
-    """Bytes for people: 16.1 GB, 204 MB, 13 kB."""
+    """Format bytes for people: 16.1 GB, 204 MB, 13 kB."""
     for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if count >= unit:
             return (

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def canonical(material: Mapping[str, Any]) -> str:
-    """The one JSON text of `material`: sorted keys, no spaces, no NaN."""
+    """The canonical JSON text of `material`: sorted keys, no spaces, no NaN."""
     return json.dumps(
         material, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )

@@ -1,4 +1,4 @@
-"""What a spec resolves to today: written down, so that tomorrow can be compared with it."""
+"""Record what a spec resolves to, so that a later run can be compared with it."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ class Stage:
         return made if made is None or self.limit is None else min(made, self.limit)
 
     def features(self) -> int | None:
-        """How many features the stage works on at most, for one that is cut by features."""
+        """The most features that the stage works on, if it is split by features."""
         count = self.part.steps.features
         if count is None:
             return None
@@ -105,8 +105,8 @@ class Stage:
         return canonical({"model": loaded and loaded.job(), "saes": self.saes and self.saes.job()})
 
     def material(self) -> dict[str, Any]:
-        """All that can change this stage's results, inputs apart. How many samples share a step is
-        not among it.
+        """All that can change this stage's results except its inputs. The number of samples per
+        step is not part of it.
         """
         return {
             "kind": self.part.kind,
@@ -125,8 +125,8 @@ class Stage:
         return {**self.params.model_dump(mode="json"), **self.hidden}
 
     def _hashed_params(self) -> dict[str, Any]:
-        """Without the size of a step and what a part marked as unable to change results; with a
-        keyed hash for what the environment gave.
+        """The params without the step size and without fields that a part marked as unable to
+        change results; environment values as a keyed hash.
         """
         fields = type(self.params).model_fields
         out = {name for name, field in fields.items() if field.json_schema_extra == UNHASHED}
@@ -140,7 +140,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Sink:
-    """An export, bound: where it stands in the spec tells what its paths are relative to."""
+    """An export, bound to its params, with what its paths are relative to."""
 
     name: str
     part: SinkPart
@@ -165,7 +165,7 @@ class Plan:
     sinks: tuple[Sink, ...]
     secrets: Secrets = NONE
     executors: Mapping[str, Executor] = field(default_factory=dict)
-    """Those that the spec's `executors`, a stage's `on` or `--on` names."""
+    """The executors that the spec's `executors`, a stage's `on` or `--on` name."""
 
     @property
     def name(self) -> str:
@@ -260,9 +260,7 @@ def _add_source(
 
 
 def _drawn_from(resolved: Resolved, parts: Parts, path: SpecPath, ref: PartRef) -> list[Stage]:
-    """The wanted stage of the other experiment, last, after those that it needs; each under
-    `spec/id`.
-    """
+    """The named stage of the other experiment, after the stages it needs; each as `spec/id`."""
     if ref.from_ is None or ref.from_.spec is None:
         return []
     upstream = resolved.upstream[path]
@@ -320,7 +318,7 @@ def _stage(
 
 
 def _without_models(stages: list[Stage]) -> list[Stage]:
-    """The stages; one whose model a table of a needed stage replaces loads none."""
+    """The stages; a stage whose model is replaced by a table of a stage it needs loads none."""
     writes = {stage.id: stage.writes() for stage in stages}
 
     def stands(stage: Stage) -> bool:
@@ -336,9 +334,7 @@ def _check_fit(
     model: Loadable[Any] | None,
     saes: Loadable[Any] | None,
 ) -> None:
-    """Refuse SAEs that cannot belong to the model, as far as both say what they are before they are
-    loaded.
-    """
+    """Refuse SAEs that cannot belong to the model, as far as both are known before loading."""
     if model is None or saes is None:
         return
     has, wants = model.identity.facts, saes.identity.facts
@@ -395,7 +391,7 @@ def _loadable(
 
 
 def _examinations(resolved: Resolved, parts: Parts, stages: Sequence[Stage]) -> list[Stage]:
-    """The implicit stages that look at SAEs before any use: one for each model, SAEs and source."""
+    """The implicit stages that examine SAEs before any use: one for each model, SAEs and source."""
     mode = resolved.loaded.spec.examine
     results: dict[str, Stage] = {}
     for number, stage in enumerate(stages):
@@ -434,7 +430,7 @@ def _read_by(loaded: LoadedSpec, number: int, stage: Stage) -> str:
 
 
 def _examined(stage: Stage) -> str | None:
-    """What an examination is about; None when the stage uses no SAEs, or what it uses is none."""
+    """What an examination covers; None for a stage that uses no SAEs."""
     if stage.saes is None or stage.saes.part.examine is None:
         return None
     return canonical(
@@ -533,8 +529,8 @@ def _executors(loaded: LoadedSpec, parts: Parts, stages: Sequence[Stage]) -> dic
 
 
 def _run_id(resolved: Resolved, stages: tuple[Stage, ...]) -> str:
-    """Name and a hash of everything known before the run: the same command means the same run, so
-    it continues.
+    """The name and a hash of everything known before the run: the same command gives the same id
+    and so continues the run.
     """
     recorded = {
         name: value
@@ -558,8 +554,8 @@ def is_source(id: str) -> bool:
 def expand(
     stage: Stage, inputs: Mapping[str, Sequence[StepRow]], samples: pa.Table | None
 ) -> list[Step]:
-    """The steps of a stage whose needs have committed: `inputs` are their ledger rows by stage,
-    `samples` the samples in its order.
+    """The steps of a stage whose needs have committed. `inputs` are their ledger rows by stage,
+    `samples` the samples in the stage's order.
     """
     size, units, first = stage.split_size(), stage.units(), stage.part.steps.sample_limit
     others = sorted(row.key for need, rows in inputs.items() if not is_source(need) for row in rows)

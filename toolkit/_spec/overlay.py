@@ -1,5 +1,5 @@
 """Changing a spec without editing it: overlays (partial specs) and `--set a.b.c=VALUE`. Every value
-keeps its place.
+keeps its file and line.
 
 Overlay rules: a map that sets `uses` replaces the whole part; other maps merge; lists replace,
 except that `stages` match by `id` and `sinks` by `name`. `--set` is a point edit: it changes one
@@ -19,12 +19,11 @@ SHARED = ("model", "saes", "limit", "examine", "executors")
 samples or seed.
 """
 _PARTS = ("model", "saes")
-"""Those that a spec may lack: what changes the inside of such a part is not for a spec without it.
-"""
+"""Parts that a spec may omit: changes inside such a part do not apply to a spec without it."""
 
 
 def merge(base: Node, overlay: Node, path: At = ()) -> Node:
-    """`base` changed by `overlay`. Merging the same overlay again changes nothing."""
+    """Merge `overlay` into `base`. Merging it a second time changes nothing."""
     if isinstance(base.value, dict) and isinstance(overlay.value, dict):
         return overlay if "uses" in overlay.value and path else _merge_maps(base, overlay, path)
     if isinstance(overlay.value, list):
@@ -36,7 +35,7 @@ def merge(base: Node, overlay: Node, path: At = ()) -> Node:
 
 
 def shared(overlay: Node, base: Node) -> Node:
-    """The part of an overlay that also applies to `base`, a spec reached by `from`."""
+    """Return the part of an overlay that also applies to `base`, a spec reached by `from`."""
     results = {
         key: value
         for key, value in overlay.value.items()
@@ -57,12 +56,12 @@ def _lacks(base: Node, key: str) -> bool:
 
 
 def _is_inside(change: Node) -> bool:
-    """Whether a change to a part says what is inside it only."""
+    """Whether a change touches only the inside of a part."""
     return isinstance(change.value, dict) and "uses" not in change.value
 
 
 def apply_set(base: Node, text: str) -> Node:
-    """`base` with one `a.b.c=VALUE` applied."""
+    """Apply one `a.b.c=VALUE` to `base`."""
     source = f"--set {text}"
     name, equals, value = text.partition("=")
     steps = name.strip().split(".")
@@ -123,7 +122,7 @@ def _merge_sinks(base: Node, overlay: Node) -> Node:
 
 
 def _label_once(overlay: Node, index: int, key: str, where: str) -> str:
-    """The label by which an overlay's list item finds its target: there, and there once."""
+    """The label by which an overlay's list item names its target; it must be present and unique."""
     change = overlay.value[index]
     name = label(change, key)
     if not name:

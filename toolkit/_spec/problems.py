@@ -1,5 +1,5 @@
-"""What pydantic found, in our words: each problem a line `FILE:LINE: stages.0.with.alpha: what was
-found; what is allowed`.
+"""Pydantic's errors in the toolkit's words: one line per problem, `FILE:LINE: stages.0.with.alpha:
+what was found; what is allowed`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def there(root: Node, path: At) -> Node | None:
 def checked(
     model: type[Checked], root: Node, path: At, values: Any, context: dict[str, Any], subject: str
 ) -> Checked:
-    """`values` as `model`, or one SpecError with a line for each problem."""
+    """Validate `values` as `model`; raise one SpecError with a line for each problem."""
     try:
         validated = model.model_validate(values, context=context)
     except ValidationError as error:
@@ -56,15 +56,15 @@ _Located = tuple[At, ErrorDetails]
 
 @dataclass(frozen=True)
 class _Problem:
-    """What is wrong at one place. Several items: the value fits none of a union's choices."""
+    """What is wrong with one value. Several items: the value matches no member of a union."""
 
     path: At
     items: Sequence[ErrorDetails]
 
 
 def _problems(errors: Sequence[_Located], value: Any, field_path: At) -> Iterator[_Problem]:
-    """Pydantic's locations hold names of union choices as well as keys; keep the keys, and group by
-    union.
+    """Group problems by union. Pydantic's locations mix names of union members with keys; only the
+    keys are kept.
     """
     unions: dict[At, list[_Located]] = {}
     for loc, item in errors:
@@ -89,8 +89,8 @@ def _union_problems(errors: Sequence[_Located], value: Any, path: At) -> Iterato
 
 
 def _split(loc: At, value: Any, item: ErrorDetails) -> tuple[At, At]:
-    """The keys of `loc` that are in the value, and the rest, which begins with the name of a
-    union's choice.
+    """Split `loc` into the keys that the value has and the rest, which begins with the name of a
+    union member.
     """
     path: list[str | int] = []
     for place, key in enumerate(loc):
@@ -188,7 +188,7 @@ def _wanted(item: ErrorDetails) -> str:
 
 
 def _said(item: ErrorDetails) -> str:
-    """What a validator says in its own words."""
+    """The message of a validator, without pydantic's prefix."""
     return item["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ").rstrip(".")
 
 
@@ -215,9 +215,8 @@ _TRUTH = ("true", "false", "yes", "no", "on", "off", "y", "n", "t", "f", "0", "1
 
 
 def _converted(found: Any, root: Node, path: At) -> Iterator[tuple[At, Any]]:
-    """Where a spec has text, a number or a truth value and pydantic made another of these of it:
-    `"010"` a number, `yes` a truth value. What `${env:NAME}` stands for is always text, and may be
-    converted.
+    """Find values whose type pydantic changed: the text `"010"` to a number, `yes` to a boolean.
+    The value of `${env:NAME}` is always text and may be converted.
     """
     node = there(root, path)
     if node is None or _of_environment(node.value):
@@ -237,7 +236,7 @@ def _of_environment(value: Any) -> bool:
 
 
 def _child(found: Any, key: str) -> Any:
-    """What became of a map's key: an attribute (which may have an alias) or an item."""
+    """The validated value of a map's key: an attribute (which may have an alias) or an item."""
     if isinstance(found, BaseModel):
         fields = type(found).model_fields.items()
         return getattr(
@@ -301,7 +300,7 @@ class _Keys:
 
 
 def _flat(kinds: Sequence[Any]) -> Iterator[Any]:
-    """Union members and annotated types, unwrapped."""
+    """Unwrap union members and annotated types."""
     for kind in kinds:
         if typing.get_origin(kind) is Annotated:
             yield from _flat(typing.get_args(kind)[:1])

@@ -1,5 +1,5 @@
-"""From a YAML file, overlays and `--set` to a checked, frozen Spec; and the texts that say what is
-wrong with it.
+"""Load a YAML file, overlays and `--set` into a checked, frozen Spec, and report what is wrong with
+it.
 
 `load_spec` collects all problems of one loading into one SpecError, a line each: `FILE:LINE:
 stages.0.with.alpha: what was found; what is allowed. Did you mean 'x'?`. Params of parts are
@@ -46,7 +46,7 @@ Whole = Annotated[int, BeforeValidator(_whole)]
 
 
 class PartLookup(Protocol):
-    """All installed parts, as far as params need them."""
+    """The part lookup that params need."""
 
     def get(self, kind: str, name: str) -> Any:
         """The part of that kind and name, or BadInput."""
@@ -59,8 +59,8 @@ class _Model(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class From:
-    """A stage as input: of this spec, or of another (absolute here; in the file relative to the
-    spec).
+    """A stage as input: of this spec, or of another one, whose path is absolute here and relative
+    to the spec in the file.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -183,8 +183,8 @@ def load_spec_data(
     *,
     referred: bool = False,
 ) -> LoadedSpec:
-    """Load recorded data (a manifest's) as if it stood at `path`, against which its relative paths
-    are resolved.
+    """Load recorded data (of a manifest) as if it were the file `path`; relative paths resolve
+    against that.
     """
     return _load(placed(data, str(path)), Path(path), overlays, sets, referred, [Path(path)])
 
@@ -228,8 +228,8 @@ def validate_params(
     subject: str,
     parts: PartLookup,
 ) -> Checked:
-    """`values` (found at `path`) as `params_model`, or one SpecError naming `subject`. The context
-    has the spec's `folder`, and the `parts` that params may name.
+    """Validate `values`, the spec's value at `path`, as `params_model`; raise one SpecError that
+    names `subject`. The context has the spec's `folder`, and the `parts` that params may name.
     """
     context = {"folder": loaded.path.parent, "parts": parts}
     return checked(params_model, loaded.root, path, values, context, subject)
@@ -273,8 +273,8 @@ def _needs_problems(spec: Spec, first: Mapping[str, int]) -> Iterator[tuple[At, 
 
 
 def _cycle(needs: Mapping[str, Sequence[str]]) -> list[str]:
-    """Ids where each needs the next and the last is the first, begun at the one that the spec has
-    first; or nothing.
+    """A cycle of needs, as ids, starting with the one that comes first in the spec; empty if there
+    is none.
     """
     try:
         graphlib.TopologicalSorter(needs).prepare()
@@ -309,7 +309,7 @@ def _part_problems(spec: Spec, root: Node) -> Iterator[tuple[At, str]]:
 
 
 def _parts(spec: Spec) -> Iterator[tuple[At, PartRef]]:
-    """Every part of the spec that is not a stage, with its place."""
+    """Every part of the spec that is not a stage, with its path."""
     owners: list[tuple[At, Spec | StageSpec]] = [((), spec)]
     owners += [(("stages", index), stage) for index, stage in enumerate(spec.stages)]
     for i, owner in owners:
@@ -320,7 +320,7 @@ def _parts(spec: Spec) -> Iterator[tuple[At, PartRef]]:
 
 
 def _check_chain(root: Node, path: Path, trail: tuple[str, ...], seen: set[str]) -> None:
-    """Follow `from` from file to file: each has to be there, have the stage, and not lead back."""
+    """Follow `from` from file to file. Each file must exist, have the stage, and not lead back."""
     for index, source in _sources(root):
         file, stage = expand(source.value["spec"]), expand(source.value["stage"])
         place = f"{source.value['spec'].place}: {dotted(index)}.spec"

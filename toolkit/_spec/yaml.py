@@ -28,7 +28,8 @@ MAX_DEPTH = 50
 MAX_NODES = 20_000
 
 At = tuple[str | int, ...]
-"""Where a value is: keys and list indices from the top, as YAML writes them (`with`, not `with_`).
+"""The path of a value: keys and list indices from the top, as YAML spells them (`with`, not
+`with_`).
 """
 
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -46,8 +47,8 @@ _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A value and its place. `value` is a scalar, a `list[Node]` or a `dict[str, Node]`; a key's
-    value has the key's line.
+    """A value with its file and line. `value` is a scalar, a `list[Node]` or a `dict[str, Node]`; a
+    key's value has the key's line.
     """
 
     value: Any
@@ -60,7 +61,7 @@ class Node:
         return self.file if self.line is None else f"{self.file}:{self.line}"
 
     def find(self, path: At) -> Node:
-        """The node at a path, or its nearest parent that is there."""
+        """The node at a path, or its nearest parent that exists."""
         node = self
         for key in path:
             if isinstance(node.value, dict) and key in node.value:
@@ -103,8 +104,8 @@ def load_yaml(path: Path) -> Document:
 
 
 def parse_value(text: str, source: str) -> Node:
-    """A value as `--set` writes it (a scalar, `[1, 2]`, `{a: 1}`), by the same rules; `source`
-    stands for the file.
+    """Parse a value as `--set` writes it (a scalar, `[1, 2]`, `{a: 1}`) by the same rules; `source`
+    stands in for the file name.
     """
     if bad := _UNPRINTABLE.search(text):
         raise SpecError(f"{source}: The character U+{ord(bad[0]):04X} is not allowed.")
@@ -112,7 +113,7 @@ def parse_value(text: str, source: str) -> Node:
 
 
 def plain(node: Node) -> Any:
-    """The value without places."""
+    """The value without its provenance."""
     if isinstance(node.value, dict):
         return {key: plain(child) for key, child in node.value.items()}
     if isinstance(node.value, list):
@@ -196,7 +197,7 @@ def _bytes(path: Path) -> bytes:
 
 
 def missing(path: Path) -> str:
-    """That there is no such file, and what there is."""
+    """A message that the file does not exist, and what its folder holds."""
     tried, folder = path.absolute(), path.absolute().parent
     if not folder.is_dir():
         return f"There is no file '{tried}': the folder '{folder}' does not exist."
@@ -236,8 +237,8 @@ def _decoded(data: bytes, file: str) -> str:
 
 
 class _Builder:
-    """One document from the parser's events. The parser keeps its own stack, so only our depth
-    limit bounds nesting.
+    """Builds one document from the parser's events. The parser keeps its own stack, so only this
+    depth limit bounds nesting.
     """
 
     def __init__(self, text: str, file: str, *, lines: bool) -> None:
