@@ -29,9 +29,7 @@ VALUES = ("float32", "float16")
 
 
 def prepare(path: str | Path, *, create: bool, read_only: bool, values: str | None = None) -> Path:
-    """The folder of a store that can be used as asked, made if needed; else the error
-    that says what to do.
-    """
+    """The folder of a usable store, created if requested; otherwise an error says what to do."""
     folder = _absolute(path)
     if values not in (None, *VALUES):
         raise BadInput(f"A store keeps values as {choices(VALUES)}, not as '{values}'.")
@@ -71,8 +69,8 @@ def _absolute(path: str | Path) -> Path:
 
 
 def _exists(folder: Path) -> bool:
-    """Whether `folder` is a store. One listing decides, so that a store being made beside us is not
-    called foreign.
+    """Whether `folder` is a store. A single listing decides, so that a store that another process
+    is creating is not called foreign.
     """
     try:
         names = sorted(os.listdir(folder)) if folder.exists() else []
@@ -186,7 +184,7 @@ def _check_format(folder: Path) -> None:
 
 
 def _check_writable(folder: Path) -> None:
-    """Permissions do not tell (root, read-only mounts), so something is written."""
+    """Write a test file: permissions alone do not tell (root, read-only mounts)."""
     try:
         _make_folders(folder)
         _probe(folder / "locks")

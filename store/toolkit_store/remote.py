@@ -44,7 +44,7 @@ class NoStore(StoreNotUsable):
 
 @dataclass(frozen=True)
 class Marker:
-    """The row, as it was seen."""
+    """The row as last read."""
 
     format: int
     made_by: str
@@ -150,7 +150,7 @@ def lease(database: Database) -> Lease:
 
 
 def _taken(database: Database, wait_s: float | None, on_wait: OnWait | None) -> HeldLease:
-    """The lease, once nobody has it or its holder has been silent for too long."""
+    """Take the lease once it is free or its holder has been silent for too long."""
     with _reached(database):
         table = _opened(database)
     if table is None:
@@ -175,7 +175,7 @@ def _taken(database: Database, wait_s: float | None, on_wait: OnWait | None) -> 
 
 
 def _try(database: Database, table: Any, marker: Marker) -> HeldLease | None:
-    """The lease, unless somebody was faster."""
+    """Try to take the lease; another process may be faster."""
     started, epoch = time.monotonic(), marker.epoch + 1
     now = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
     holder = f"process {os.getpid()} on {socket.gethostname()} since {now}"
@@ -218,7 +218,7 @@ class HeldLease:
             )
 
     def let_go(self) -> None:
-        """Free the store for others."""
+        """Release the lease."""
         self._end.set()
         self._thread.join()
         with suppress(*_ERRORS):  # it frees itself when nobody renews it

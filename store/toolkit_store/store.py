@@ -194,7 +194,7 @@ class Store:
         """The steps that have rows in a table, in the ledger or not: asked again only when somebody
         else has written to it.
 
-        None of a large one: it is asked for the keys at hand.
+        A large table is asked for the given keys only.
         """
         version = self.database.version(name)
         if self._present.get(name, (None,))[0] != version:
@@ -276,13 +276,13 @@ class Store:
         return made
 
     def verify(self, name: str) -> None:
-        """Refuse to derive anything from a table of which a file is not what was written."""
+        """Refuse to derive anything from a table with a damaged file."""
         self._keeper.verify(name)
 
     # --- reading ---
 
     def has(self, keys: Iterable[str]) -> set[str]:
-        """Those of `keys` that are committed."""
+        """The committed keys among `keys`."""
         with self.reading():
             return self._known(keys)
 
@@ -306,7 +306,7 @@ class Store:
         return sorted(wanted, key=lambda row: (row.experiment, row.stage, row.index, row.key))
 
     def index_steps(self, keys: Iterable[str]) -> list[StepRow]:
-        """Those of the store's own steps that are committed."""
+        """The committed steps of the store's own."""
         with self.reading():
             return self._steps(keys)
 
@@ -323,8 +323,8 @@ class Store:
             return self._read(table, steps, wanted).select(wanted)
 
     def read_by_space(self, table: str, steps: Iterable[str], scratch: Path) -> Iterator[pa.Table]:
-        """What `read` gives, a part for each value of the first column of the key: memory holds one
-        part, `scratch` (a file) the others.
+        """The rows of `read`, one part per value of the first key column: one part in memory, the
+        others in the file `scratch`.
         """
         schema = arrow_schema(table, step=True)
         try:
@@ -413,7 +413,7 @@ class Store:
             return self.clean(wait_s=wait_s)
 
     def _drop_indexes(self) -> None:
-        """Take index steps out of the ledger; their rows are orphans from then on."""
+        """Remove index steps from the ledger; their rows become orphans."""
         used: set[str] = set()
         for state in self.run_states():
             rows = self._steps(state.steps)
@@ -433,8 +433,8 @@ class Store:
             self._keeper.delete("steps", where)
 
     def check(self) -> CheckReport:
-        """Hold every file against the size and SHA-256 recorded when it was written, and the rows
-        against the ledger.
+        """Compare every file with the size and SHA-256 recorded when it was written, and the rows
+        with the ledger.
         """
         with self.reading():
             return checking.report(self._place, lambda: self._steps(None), self._keeper.used_tables)

@@ -42,11 +42,11 @@ if TYPE_CHECKING:
 PART = "store.index"
 STAGE = "(index)"
 _COMMITTED_AT_ONCE = 16 << 20
-"""The most entries of spaces that are committed together, if it is not one space that has more."""
+"""The most entries committed together, unless a single space has more."""
 
 
 def is_index(row: StepRow) -> bool:
-    """Whether a step of the ledger is one of an index."""
+    """Whether a step of the ledger belongs to an index."""
     return row.part == PART
 
 
@@ -56,7 +56,7 @@ def is_own(row: StepRow) -> bool:
 
 
 def covered(rows: Iterable[StepRow]) -> list[str]:
-    """The activation steps among these: what an index covers."""
+    """The activation steps among these, which an index covers."""
     return sorted(row.key for row in rows if row.tables.get("activations") and not is_index(row))
 
 
@@ -68,8 +68,8 @@ def spaces_of(row: StepRow) -> list[str]:
 def build(
     store: Store, database: Database, cover: Sequence[str], sampled: Sequence[str], run: str
 ) -> int:
-    """Derive what is not there yet; the number of steps that were made. `sampled` are the steps
-    that wrote the samples.
+    """Derive what is missing; return the number of new steps. `sampled` are the steps that wrote
+    the samples.
     """
     key = number_key(cover)
     known = next((row for row in store.index_steps([key])), None)
@@ -126,9 +126,7 @@ def _commit_numbers(
 
 
 def _groups(scratch: Scratch, spaces: Sequence[str]) -> Iterator[list[str]]:
-    """Spaces that are committed together: each commit costs a while, and makes files that have to
-    be joined.
-    """
+    """Group spaces that are committed together: each commit takes time and makes files to join."""
     group: list[str] = []
     for space in spaces:
         if group and sum(map(scratch.entries, [*group, space])) > _COMMITTED_AT_ONCE:
@@ -173,9 +171,7 @@ def _step(key: str, run: str, index: int, material: dict[str, Any]) -> StepRow:
 
 @contextmanager
 def _scratch(parent: Path) -> Iterator[Path]:
-    """A folder that is removed at the end; its lock tells `sweep` that somebody still works in
-    it.
-    """
+    """A scratch folder, removed at the end; its lock tells `sweep` that it is in use."""
     try:
         parent.mkdir(exist_ok=True)
         sweep(parent)
@@ -189,7 +185,7 @@ def _scratch(parent: Path) -> Iterator[Path]:
 
 
 def sweep(parent: Path) -> None:
-    """Remove scratch folders that processes left when they were killed."""
+    """Remove scratch folders of killed processes."""
     for folder in parent.iterdir() if parent.exists() else ():
         try:
             with locks.alone(folder / "lock", 0):

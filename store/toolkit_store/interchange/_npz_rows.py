@@ -68,7 +68,7 @@ def write(
     label: str = LABEL,
     max_bytes: int = MAX_BYTES,
 ) -> list[Path]:
-    """An archive per space."""
+    """Write an archive per space."""
     labels = _labels(run, label)
     declared = {
         row["space"]: row["declared_l0"]
@@ -97,7 +97,7 @@ def check_size(space: Mapping[str, Any], rows: int, most: int) -> None:
 
 
 def save(path: Path, members: Iterable[Member]) -> None:
-    """One compressed archive, there whole or not at all."""
+    """Write one compressed archive atomically."""
     unfinished = path.with_name(f".{path.name}")
     with unfinished.open("wb") as file:
         file.writelines(archive(members))
@@ -133,7 +133,7 @@ def _name(space: Mapping[str, Any], declared: float | None) -> str:
 
 
 def _average_l0(space: Mapping[str, Any], declared: float | None) -> float:
-    """What the SAE declares, else what its name says; not a number when nothing does."""
+    """The declared average L0, else the one in the SAE's name; NaN without either."""
     match = _L0.search(str(space["sae"]))
     return declared if declared is not None else float(match[1]) if match else math.nan
 
@@ -199,7 +199,7 @@ def _arrays(
 
 
 def _texts(texts: Sequence[str]) -> Any:
-    """As NumPy keeps text: of one width, without zeros at its end."""
+    """A NumPy array of texts."""
     import numpy as np
 
     return np.array(list(texts), np.str_)
@@ -226,8 +226,8 @@ def read(
     site: str = "resid_post",
     label: str = LABEL,
 ) -> str:
-    """A run of every archive in the folder. `model` and `site` say where archives of other programs
-    come from.
+    """Import every archive in the folder as one run. `model` and `site` describe archives of other
+    programs.
     """
     files = sorted(path for path in folder.glob("*.npz") if not path.name.startswith("."))
     if not files:
@@ -254,7 +254,7 @@ def read(
 
 
 def load(path: Path, needed: Sequence[str], skip: Sequence[str] = ()) -> dict[str, Any]:
-    """The arrays of an archive, nothing pickled."""
+    """The arrays of an archive, without pickles."""
     import zipfile
 
     try:
@@ -275,7 +275,7 @@ def load(path: Path, needed: Sequence[str], skip: Sequence[str] = ()) -> dict[st
 def _head(
     path: Path, model: str | None, site: str, label: str
 ) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:
-    """Of one archive: its space, its samples and their labels."""
+    """The space, the samples and the labels of one archive."""
     members = load(path, _NEEDED, skip=("activations",))
     names = _names(members)
     if "space" in members:
@@ -355,7 +355,7 @@ def _activations(path: Path, space: Mapping[str, Any]) -> Iterator[pa.Table]:
 
 
 def sparse(space: str, samples: Sequence[str], positions: Any, matrix: Any) -> pa.Table:
-    """Rows of `activations` from a dense part."""
+    """Rows of `activations` from a dense matrix."""
     import numpy as np
 
     row, feature = np.nonzero(matrix)

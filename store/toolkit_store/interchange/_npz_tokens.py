@@ -48,7 +48,7 @@ _FOLDER = re.compile(r"[A-Za-z0-9._ -]{1,100}")
 def write(
     run: RunTables, folder: Path, *, spaces: Sequence[str] | None = None, max_bytes: int = MAX_BYTES
 ) -> list[Path]:
-    """Each sample's folder with a file per layer, then the metadata."""
+    """Write a folder per sample with a file per layer, then the metadata."""
     import polars as pl
 
     parts = list(run.activations(spaces))
@@ -108,7 +108,7 @@ def _layer(space: Mapping[str, Any]) -> int:
 
 
 def _folders(samples: Sequence[str]) -> dict[str, str]:
-    """Sample -> its folder: its own name where that is one."""
+    """Sample -> its folder: its own name if that is a safe folder name."""
     usable = Counter(name.lower() for name in samples)
     return {
         name: name
@@ -119,7 +119,7 @@ def _folders(samples: Sequence[str]) -> dict[str, str]:
 
 
 def _length(run: RunTables, name: str, rows: pl.DataFrame, weights: pl.DataFrame) -> int:
-    """Tokens of a sample; at least what is kept needs."""
+    """The number of tokens of a sample, at least as many as its rows need."""
     pieces = len(run.samples[name]["pieces"]) if name in run.samples else 0
     seen = [int(rows["position"].max()) + 1]  # type: ignore[arg-type]
     if len(weights):
@@ -171,8 +171,8 @@ def _scenario(run: RunTables, name: str, place: str) -> dict[str, Any]:
 
 
 def read(store: Store, folder: Path, *, model: str | None = None, site: str = "resid_post") -> str:
-    """A run of the folder's samples. `model` and `site` say where archives of other programs come
-    from.
+    """Import the folder's samples as one run. `model` and `site` describe archives of other
+    programs.
     """
     metadata = _metadata(folder)
     scenarios = {str(row["scenario"]): row for row in metadata["scenarios"]}
@@ -305,7 +305,7 @@ def _activations(
 
 
 def _once(files: Sequence[Path]) -> list[Path]:
-    """A file for each sample and layer: two SAEs of one layer hold the same attention."""
+    """One file per sample and layer: two SAEs of one layer have the same attention."""
     return list(
         {
             (path.parent, match[1]): path for path in files if (match := _FILE.fullmatch(path.name))

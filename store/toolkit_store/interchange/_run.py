@@ -130,8 +130,8 @@ class RunTables:
 
 
 def _merged(rows: pl.DataFrame) -> pl.DataFrame:
-    """One row a place, by place: where two steps looked at one, its entries as a query gives them,
-    each with its largest value.
+    """One row per sample and position. Where two steps kept one, each entry has its largest value,
+    as in a query.
     """
     import polars as pl
 
@@ -170,18 +170,18 @@ def run_tables(store: Store, run: str, also: Iterable[str] = ()) -> RunTables:
 
 
 def id_of(*parts: str) -> str:
-    """An id that follows from these texts."""
+    """An id derived from these texts."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 def _material(part: str, digest: str, run: str = "") -> str:
-    """What the key of an import is the hash of: what was read, and how."""
+    """The material of an import's key: what was read, and how."""
     results = {"part": part, "version": __version__, "digest": digest, "run": run}
     return json.dumps(results, sort_keys=True, separators=(",", ":"))
 
 
 def digest_of(files: Iterable[Path]) -> str:
-    """One hash of files by content, whatever folder they lie in."""
+    """One hash of files by content, whatever their folder."""
     seen = hashlib.sha256()
     for path in sorted(files):
         with path.open("rb") as file:
@@ -196,8 +196,8 @@ def land(
     digest: str,
     tables: Mapping[str, Iterable[pa.Table] | pa.Table],
 ) -> str:
-    """Commit tables from elsewhere as the one step of a new run; its id. What is there already is
-    left as it is.
+    """Commit imported tables as the single step of a new run; return its id. Existing rows are
+    unchanged.
     """
     material = _material(part, digest)
     key = key_of(material)
@@ -222,7 +222,7 @@ def _rows_of(tables: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
 
 
 def attach(run: RunTables, part: str, digest: str, tables: Mapping[str, pa.Table]) -> str:
-    """Commit tables from elsewhere as one more step of a run; the run's id."""
+    """Commit imported tables as one more step of a run; return the run's id."""
     material = _material(part, digest, run.id)
     key = key_of(material)
     sizes = widths(run.spaces.values())
@@ -303,7 +303,7 @@ def _now() -> str:
 
 
 def write_json(path: Path, content: Any) -> Path:
-    """A JSON file, there whole or not at all."""
+    """Write a JSON file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     unfinished.write_text(
@@ -314,7 +314,7 @@ def write_json(path: Path, content: Any) -> Path:
 
 
 def read_index(folder: Path, name: str, form: str, version: int) -> dict[str, Any]:
-    """The file that says what an exported folder holds, of this version or an older one."""
+    """The index of an exported folder, of this version or an older one."""
     from toolkit.files import read_json
 
     path = folder / name
@@ -384,7 +384,7 @@ def activation_rows(
 
 
 def joined(parts: Iterable[pa.Table], most: int = 50_000) -> Iterator[pa.Table]:
-    """The same rows in fewer tables: each that is handed to a commit costs some time."""
+    """Join rows to fewer tables: each table costs time in a commit."""
     import pyarrow as pa
 
     kept: list[pa.Table] = []
@@ -400,7 +400,7 @@ def joined(parts: Iterable[pa.Table], most: int = 50_000) -> Iterator[pa.Table]:
 
 
 def flat(rows: pl.DataFrame) -> tuple[Any, Any, Any]:
-    """Counts a row, and all entries' features and values, as arrays."""
+    """Counts per row, and features and values of all entries, as arrays."""
     import pyarrow.compute as pc
 
     features, values = (

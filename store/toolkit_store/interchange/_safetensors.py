@@ -38,7 +38,7 @@ _TENSORS = ("indices", "values", "sample", "position")
 
 
 def write(run: RunTables, folder: Path, *, spaces: Sequence[str] | None = None) -> list[Path]:
-    """A file per space, then the samples, then what there is."""
+    """Write a file per space, then the samples, then the index."""
     from safetensors.numpy import save_file
 
     names = safe_names(list(run.spaces.values()))
@@ -82,7 +82,7 @@ def _tensors(rows: pl.DataFrame, ordinals: dict[str, int]) -> dict[str, Any]:
 
 
 def read(store: Store, folder: Path) -> str:
-    """A run with the samples, spaces and activations."""
+    """Import samples, spaces and activations as a run."""
     index = read_index(folder, INDEX, "safetensors", VERSION)
     lines = _lines(folder / "samples.jsonl")
     files = [folder / space["file"] for space in index["spaces"]]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _LISTS = ("samples", "positions", "values")
 _DIRECTORIES = 64
-"""How many spaces' directories are kept at a time."""
+"""How many directories are cached."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class RunIndex:
         return self.prefetch([step])[step]
 
     def prefetch(self, steps: Sequence[str]) -> dict[str, Directory]:
-        """The directories of these spaces. They never change, so they are kept; what is not there
-        yet is read at once.
+        """The directories of these spaces. They never change, so they are cached; missing ones are
+        read together.
         """
         known = {step: self._directories[step] for step in steps if step in self._directories}
         missing = [step for step in steps if step not in known]
@@ -138,11 +138,11 @@ class ByIndex:
         return self._named(self._entries(feature))
 
     def top(self, feature: int, k: int) -> pl.DataFrame:
-        """Sample, position, value and unit where it fired hardest."""
+        """Sample, position, value and unit of its largest values."""
         return self._named(self._entries(feature, k).hardest(k), "unit")
 
     def entries(self, feature: int) -> int:
-        """At how many places it fired."""
+        """The number of positions at which it fired."""
         import polars as pl
 
         return int(self.directory().filter(pl.col("feature") == feature)["entries"].sum())
@@ -205,8 +205,8 @@ class ByIndex:
         )
 
     def _more(self, feature: int, first: _FeatureEntries, k: int | None) -> list[int]:
-        """The further blocks. Of a dense feature the k largest entries lie in the k blocks with the
-        largest maxima.
+        """Further blocks that may be needed. The k largest entries of a dense feature are in the k
+        blocks with the largest maxima.
         """
         import polars as pl
 
@@ -225,8 +225,8 @@ class ByIndex:
         return self._own(feature, f"place = {place(self._step, feature, number)}", _LISTS)
 
     def _own(self, feature: int, where: str, columns: Sequence[str]) -> pa.Table:
-        """Blocks of this feature: places are hashes, so another step or feature may have the
-        same.
+        """The blocks of this feature. Block numbers are hashes, so another step or feature may
+        share one.
         """
         postings = self._rows.find("postings", where, ["step", "feature", *columns])
         owners = zip(postings["step"].to_pylist(), postings["feature"].to_pylist(), strict=True)
@@ -268,7 +268,7 @@ def _coded(numbers: np.ndarray, positions: np.ndarray) -> np.ndarray:
 
 
 def _both(batch: pl.DataFrame, target: _Places) -> pl.DataFrame:
-    """Per block: in how many of its entries the target fired too."""
+    """Per block, the number of its entries at which the target fired too."""
     import numpy as np
     import polars as pl
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 Where = Mapping[str, Sequence[str] | Sequence[int]]
-"""Which values a column may have, by its name."""
+"""The allowed values of each column."""
 
 
 class CommittedRows:
@@ -41,14 +41,14 @@ class CommittedRows:
         return [row.key for row in self.steps if row.tables.get(name)]
 
     def find(self, name: str, where: str, columns: Sequence[str]) -> pa.Table:
-        """Rows of a table that match, of any run: whose they are is for the caller to look at."""
+        """Matching rows of a table, of any run: the caller selects by run."""
         with self.store.reading():
             return self._database.rows(name, where, columns)
 
     def find_in_batches(
         self, name: str, where: str, columns: Sequence[str]
     ) -> Iterator[pl.DataFrame]:
-        """The same, a few thousand rows at a time."""
+        """The same in batches of a few thousand rows."""
         import polars as pl
 
         with self.store.reading():
@@ -87,7 +87,7 @@ class CommittedRows:
         )
 
     def table(self, name: str) -> pl.DataFrame:
-        """A whole table of the run, for one that is small."""
+        """A whole table of the run, for small tables."""
         import polars as pl
 
         return pl.DataFrame(self.store.read(name, self.writers(name)))
@@ -158,7 +158,7 @@ class CommittedRows:
 
 
 def matching(where: Where) -> str:
-    """A filter for rows whose every column named has one of its values."""
+    """A filter for rows in which every named column has one of its allowed values."""
     return " AND ".join(
         f"({' OR '.join(_one_of(column, values))})" for column, values in where.items()
     )

@@ -1,4 +1,4 @@
-"""How two runs differ: how often and how strongly each feature fired in one and in the other.
+"""The difference of two runs: how often and how strongly each feature fired in each.
 
 Only what both runs looked at is compared: a space that one run never extracted has no rates, and a
 run that kept every token has other rates than one that kept the last token of each sample.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Common:
-    """The spaces that two runs can be compared in, and of each other one why not."""
+    """The spaces in which two runs can be compared, and for each other space why not."""
 
     spaces: list[str]
     left_out: dict[str, str]

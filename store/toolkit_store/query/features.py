@@ -45,7 +45,7 @@ def open_features(path: str | Path) -> Features:
 
 
 class Features:
-    """A store's runs and what they found."""
+    """The runs of a store and their results."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -145,7 +145,7 @@ class RunView:
     # --- who answers ---
 
     def _answers(self, space: str) -> ByIndex | ByRows:
-        """The one who answers about a space; refuses a space that is not there."""
+        """The object that answers queries about a space; refuses an unknown space."""
         if space not in self._answerers:
             step = self._index_steps.get(space)
             if step is None:
@@ -178,8 +178,8 @@ class RunView:
         return RunIndex(self._rows, self._numbering.key)
 
     def prefetch(self, spaces: Iterable[str]) -> None:
-        """Fetch at once what is known of all features of these spaces, which are about to be asked
-        about; others are refused.
+        """Load the directories of these spaces together before they are queried; unknown spaces are
+        refused.
         """
         wanted = list(spaces)
         for space in wanted:
@@ -205,13 +205,13 @@ class RunView:
         return self._answers(space).activations(feature)
 
     def top(self, space: str, feature: int, k: int = 20) -> pl.DataFrame:
-        """Where a feature fired hardest: sample, position, value, unit."""
+        """The largest values of a feature: sample, position, value, unit."""
         _check_feature(feature)
         _check_k(k)
         return self._answers(space).top(feature, k)
 
     def entries(self, space: str, feature: int) -> int:
-        """At how many places a feature fired."""
+        """The number of positions at which a feature fired."""
         _check_feature(feature)
         return self._answers(space).entries(feature)
 
@@ -261,7 +261,7 @@ class RunView:
     def sample(
         self, sample: str, position: int | None = None, space: str | None = None
     ) -> pl.DataFrame:
-        """What is active on a sample, the strongest first within each place: space, position,
+        """The active features of a sample, the strongest first at each position: space, position,
         feature, value.
         """
         import polars as pl

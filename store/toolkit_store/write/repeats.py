@@ -31,7 +31,7 @@ class Keys:
         self._runs: list[Run] = []
 
     def add(self, keys: pa.Table) -> None:
-        """Take the keys of another batch, or refuse one that is there already."""
+        """Add the keys of another batch; refuse a repeated key."""
         self._refuse_within(keys)
         if self._first is None:
             self._first = keys  # most steps have one batch, whose hashes nobody needs
@@ -98,7 +98,7 @@ def _in_order(first: np.ndarray, second: np.ndarray) -> Run:
 
 
 def _are_in(hashes: Run, run: Run) -> np.ndarray:
-    """Which of these have both hashes in a run."""
+    """Which of these have both hashes in the sorted run."""
     import numpy as np
 
     start, end = (np.searchsorted(run[0], hashes[0], side) for side in ("left", "right"))

@@ -1,5 +1,4 @@
-"""Rows on their way in and out: fitted to the declared table, checked for repeated keys, put in
-order, hashed.
+"""Rows written and read: fitted to the declared table, checked for repeated keys, ordered, hashed.
 
 A table is declared by the host (`toolkit.tables`) as a map from column to type name. What parts
 hand over may differ in ways that carry no data (large strings, null flags inside lists, column
@@ -39,7 +38,7 @@ def check_name(name: str) -> None:
 
 
 def fitted(name: str, rows: pa.Table, step: str) -> pa.Table:
-    """`rows` exactly as the store keeps them, with the column `step`."""
+    """Convert `rows` to the store's schema, with the column `step`."""
     import pyarrow as pa
 
     unknown = [column for column in rows.column_names if column not in table(name).columns]
@@ -98,7 +97,7 @@ def _spelled(kind: pa.DataType) -> str:
 
 
 def _has_nulls(column: Any, allowed: bool) -> bool:
-    """Nulls where none may be; inside lists and structs none may ever be."""
+    """Whether there are nulls in a column that allows none; lists and structs never allow any."""
     import pyarrow.compute as pc
     import pyarrow.types as is_
 

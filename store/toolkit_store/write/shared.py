@@ -48,7 +48,7 @@ class SharedRows:
         return shared, new
 
     def _look_up(self, rows: Sequence[Row], committed: Callable[[Iterable[str]], set[str]]) -> None:
-        """Find who wrote rows that are not known yet."""
+        """Look up the steps that wrote unknown rows."""
         missing = {str(row[self._key]) for row in rows if row not in self._owners}
         column = self._columns[self._key]
         for where in among(column, sorted(missing)):
