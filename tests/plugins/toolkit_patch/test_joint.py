@@ -75,7 +75,9 @@ class Conjunction(Model):
         return " ".join(map(str, ids))
 
     def run(self, batch: Any, capture: Any, edits: Any = ()) -> dict[str, torch.Tensor]:
-        editing = Editing(edits, batch)
+        editing = Editing(
+            edits, batch, editable=self.editable, layers=self.layers, model=self.identity.name
+        )
         stream = torch.zeros((len(batch), max(map(len, batch)), self.width))
         stream[:, :, 23] = torch.tensor([[float(ids[-1])] * stream.shape[1] for ids in batch])
         seen = {}
@@ -146,13 +148,10 @@ def test_a_pair_that_acts_only_together_is_found_by_the_joint_arm(world):
     some = {"candidates": {"features": ["0/0", "0/1", "0/2"]}, "arms": [], "directions": 19}
     tables |= run("patch.delta", given | some, tables, model, [sae])
     tables |= run("patch.verdicts", {}, tables)
-    assert {row["verdict"] for row in tables["verdicts"].to_pylist()} <= {
-        "no effect",
-        "silent here",
-    }
-    found = run(
-        "patch.joint", given | {"features": ["0/0", "0/1"], "sets": 19}, tables, model, [sae]
-    )
+    alone = {row["verdict"] for row in tables["verdicts"].to_pylist()}
+    assert alone <= {"no effect", "silent here"}
+    pair = {"features": ["0/0", "0/1"], "sets": 19}
+    found = run("patch.joint", given | pair, tables, model, [sae])
     whole = arms(found, "all")
     assert whole["joint"]["effect"] > 0.3
     assert abs(whole["sum"]["effect"]) < 1e-6
