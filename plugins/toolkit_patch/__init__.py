@@ -90,5 +90,5 @@ def toolkit_parts() -> Iterator[Part]:
         reads=("verdicts", "screens", "spaces"),
         run=section.figures,
         findings=section.findings,
-        order=30,
+        order=18,
     )
