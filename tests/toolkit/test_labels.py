@@ -88,3 +88,28 @@ def test_features_of_one_release_are_not_used_with_saes_of_another(toolkit, tmp_
     assert f"a.yaml:{line}: stages." in done.stderr
     assert "reads features of toolkit_lab/model/Lab-LXR-4x@local (stage 'features')" in done.stderr
     assert "and uses toolkit_lab/model/gemma_scope@local." in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("saes", "uses"),
+    [
+        ("layers: [1]", "toolkit_lab/model/resid_post.1/Lab-L1R-4x"),
+    ],
+)
+def test_features_of_one_layer_are_not_used_with_saes_of_another(
+    toolkit, tmp_path, saes, uses
+) -> None:
+    """Also within one release: a number means something in its own space only."""
+    text = (ROOT / "specs" / "quickstart.yaml").read_text()
+    release = "package:toolkit_lab/files/saes/Lab-LXR-4x"
+    override = f"saes: {{uses: llama_scope, with: {{path: '{release}', %s}}}}"
+    text = text.replace("  - id: causes\n", f"  - id: causes\n    {override % saes}\n")
+    text = text.replace(
+        "  - id: features\n", f"  - id: features\n    {override % 'layers: [2, 3]'}\n"
+    )
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    done = toolkit.run("check", path)
+    assert done.returncode == 2, done.stdout
+    features = ", ".join(f"toolkit_lab/model/resid_post.{at}/Lab-L{at}R-4x" for at in (2, 3))
+    assert f"reads features of {features} (stage 'features') and uses {uses}." in done.stderr

@@ -15,7 +15,7 @@ TYPICAL_L0 = 64.0
 @dataclass(frozen=True)
 class Size:
     """One SAE: where it reads, how many numbers, its features, how many are active as it declares,
-    and the bytes of its weights.
+    the bytes of its weights, and its name, where it is known.
     """
 
     hookpoint: str
@@ -23,13 +23,16 @@ class Size:
     width: int
     l0: float | None
     stored: int
+    name: str = ""
 
 
 def sizes(found: Sequence[Size]) -> dict[str, Any]:
     """The facts of a set of SAEs: `bytes` of their weights as they are stored, `row_flops` of
-    encoding a row at each of them.
+    encoding a row at each of them, and `saes`, each by hookpoint and name, if all are known.
     """
+    named = sorted(f"{one.hookpoint}/{one.name}" for one in found if one.name)
     return {
+        **({"saes": named} if len(named) == len(found) else {}),
         "inputs": found[0].inputs,
         "width": found[0].width,
         "layers": sorted({int(one.hookpoint.rpartition(".")[2]) for one in found}),

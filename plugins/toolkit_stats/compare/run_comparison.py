@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from toolkit.comparisons import Comparison
+from toolkit.comparisons import Comparison, addresses_of
 from toolkit.errors import DataError, choices
 from toolkit.tables import arrow_schema
 from toolkit.work import Rows, Work
@@ -77,7 +77,7 @@ def compare(work: Work, design: Design, test: Test) -> Rows:
     test = replace(test, among=candidates(work, test))
     spaces: Mapping[str, Mapping[str, Any]] = described(work)
     if test.among is not None:
-        spaces = described_only(test.among, spaces)
+        spaces = described_only(test.among, spaces, addresses_of(work.inputs))
     yield from rows_of(work, design, test, list(_tested(work, design, test, spaces)))
 
 
@@ -140,6 +140,7 @@ def recorded_comparison(
         cluster=params.cluster,
         family=params.family,
         tested={one.space: one.family for one in tested},
+        addresses={one.space: str(one.facts.get("address", "")) for one in tested},
         min_count=params.min_count,
         min_density=params.min_density,
         correction=params.correct,
