@@ -16,7 +16,7 @@ from toolkit.parts import (
     Steps,
 )
 
-from . import source
+from . import labels, source
 from .games import investment, reward_choice, slot_machine
 from .parsers import simple, strict, study
 from .stage import costs, params, play, summary
@@ -39,6 +39,7 @@ def toolkit_parts() -> Iterator[Part]:
         estimates=Estimates(max_rows=costs.max_rows, cost=costs.playing),
         check=params.check,
         summary=summary.summary,
+        labels=labels.labels,
         uses_model=True,
     )
     yield SourcePart(
@@ -47,6 +48,7 @@ def toolkit_parts() -> Iterator[Part]:
         version="2",
         params=source.Games,
         run=source.decisions,
+        keeps_labels=True,
         reads=("games", "rounds"),
         uses_model=True,
         estimates=Estimates(max_rows=source.max_rows),

@@ -90,26 +90,70 @@ def test_features_of_one_release_are_not_used_with_saes_of_another(toolkit, tmp_
     assert "and uses toolkit_lab/model/gemma_scope@local." in done.stderr
 
 
+PLAYED = """version: 1
+name: a
+model: {{uses: huggingface, with: {{path: "package:toolkit_lab/files/model"}}}}
+saes: {{uses: llama_scope, with: {{path: "package:toolkit_lab/files/saes/Lab-LXR-4x"}}}}
+samples: {{uses: games, from: {{stage: play}}}}
+stages:
+  - {{id: play, uses: play.games, with: {{game: {{uses: slot_machine}}}}}}
+  - {{id: features, uses: extract.activations}}
+  - {{id: groups, uses: compare.welch, needs: [features], with: {{{params}}}}}
+"""
+
+
 @pytest.mark.parametrize(
-    ("saes", "uses"),
+    ("params", "message"),
     [
-        ("layers: [1]", "toolkit_lab/model/resid_post.1/Lab-L1R-4x"),
+        (
+            "by: outcom, between: [bankruptcy, voluntary_stop]",
+            "a.yaml:9: stages.2.with.by: the samples of 'samples' have no metadata key 'outcom'. "
+            "Did you mean 'outcome'?",
+        ),
+        (
+            "by: outcome, between: [bankrupt, voluntary_stop]",
+            "no sample of 'samples' has outcome 'bankrupt'. Did you mean 'bankruptcy'?",
+        ),
+        (
+            "by: outcome, between: [bankruptcy, voluntary_stop], covariates: [balanc]",
+            "stages.2.with.covariates: the samples of 'samples' have no metadata key 'balanc'. "
+            "Did you mean 'balance'?",
+        ),
+        ("by: mode, between: [fixed, varied]", "Its values: fixed, variable."),
     ],
 )
-def test_features_of_one_layer_are_not_used_with_saes_of_another(
-    toolkit, tmp_path, saes, uses
+def test_labels_of_games_are_known_before_they_are_played(
+    toolkit, tmp_path, params, message
 ) -> None:
+    (tmp_path / "a.yaml").write_text(PLAYED.format(params=params))
+    done = toolkit.run("check", tmp_path / "a.yaml")
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_labels_of_games_that_are_there_pass(toolkit, tmp_path) -> None:
+    params = (
+        "by: outcome, between: [bankruptcy, voluntary_stop], unit: game, within: mode, "
+        "covariates: [balance, round, losses_in_a_row]"
+    )
+    (tmp_path / "a.yaml").write_text(PLAYED.format(params=params))
+    done = toolkit.run("check", tmp_path / "a.yaml")
+    assert done.returncode == 0, done.stderr
+
+
+def test_features_of_one_layer_are_not_used_with_saes_of_another(toolkit, tmp_path) -> None:
     """Also within one release: a number means something in its own space only."""
     text = (ROOT / "specs" / "quickstart.yaml").read_text()
     release = "package:toolkit_lab/files/saes/Lab-LXR-4x"
     override = f"saes: {{uses: llama_scope, with: {{path: '{release}', %s}}}}"
-    text = text.replace("  - id: causes\n", f"  - id: causes\n    {override % saes}\n")
-    text = text.replace(
-        "  - id: features\n", f"  - id: features\n    {override % 'layers: [2, 3]'}\n"
-    )
+    text = text.replace("  - id: causes\n", f"  - id: causes\n    {override % 'layers: [1]'}\n")
+    features = "{id: features, uses: extract.activations"
+    assert features in text
+    text = text.replace(features, f"{features}, {override % 'layers: [2, 3]'}")
     path = tmp_path / "a.yaml"
     path.write_text(text)
     done = toolkit.run("check", path)
     assert done.returncode == 2, done.stdout
+    other = "toolkit_lab/model/resid_post.1/Lab-L1R-4x"
     features = ", ".join(f"toolkit_lab/model/resid_post.{at}/Lab-L{at}R-4x" for at in (2, 3))
-    assert f"reads features of {features} (stage 'features') and uses {uses}." in done.stderr
+    assert f"features of {features} (stage 'features') and uses {other}." in done.stderr

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from toolkit.kept_positions import Activations, AtKept, shown
 from toolkit.parts import UNHASHED
 from toolkit.streams import Text, distinct_texts, last_only
 from toolkit.work import Rows, Work
 from toolkit_stats.compare.params import Between
 from toolkit_stats.samples.labelled import Labelled, blocks, folds, two_groups
 from toolkit_stats.samples.layers import HELP, Layers, hookpoints
-from toolkit_stats.samples.positions import Activations, AtKept, shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -163,8 +163,8 @@ def _features(
     """
     import numpy as np
 
+    from toolkit.activation_matrix import read_space
     from toolkit_stats.math.auroc import auroc, column_aurocs
-    from toolkit_stats.samples.entries import read_space
 
     activations = Activations(work.inputs, work.params.at)
     activations.check_looked(data.samples)

@@ -16,18 +16,18 @@ from pydantic import Field
 
 from toolkit.addresses import layer_of, locate
 from toolkit.errors import DataError
+from toolkit.kept_positions import Activations, AtKept
 from toolkit.work import Rows, Work
 from toolkit_stats.compare.params import Between
 from toolkit_stats.samples.labelled import Labelled, blocks, two_groups
-from toolkit_stats.samples.positions import Activations, AtKept
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from toolkit.activation_matrix import Fired
     from toolkit_stats.math.correlate import Columns
     from toolkit_stats.math.means import Contrast, Effects, Moments
-    from toolkit_stats.samples.entries import Fired
 
 CHOSEN = "chosen by |d| on these very units: expect it to shrink in others"
 
@@ -148,8 +148,8 @@ def _spaces(work: Work, data: Labelled) -> Iterator[_PathwaySpace]:
     """Every space, by layer."""
     import numpy as np
 
+    from toolkit.activation_matrix import read_space
     from toolkit_stats.math.means import effects, moments, welch
-    from toolkit_stats.samples.entries import read_space
 
     activations = Activations(work.inputs, work.params.at)
     activations.check_looked(data.samples)
@@ -276,7 +276,7 @@ def _trajectories(
     """The mean in each group and the difference between them, with intervals over clusters."""
     import numpy as np
 
-    from toolkit_stats.math.corrections import benjamini_hochberg
+    from toolkit.corrections import benjamini_hochberg
 
     family = sum(int(space.facts["width"]) for space in spaces)
     q = benjamini_hochberg(np.concatenate([space.test.p for space in spaces]), family)

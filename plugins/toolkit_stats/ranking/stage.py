@@ -16,11 +16,11 @@ from pydantic import Field, model_validator
 
 from toolkit.comparisons import Comparison
 from toolkit.errors import DataError
+from toolkit.kept_positions import Asked, AtKept, recorded
 from toolkit.randomness import half
 from toolkit.tables import arrow_schema, written
 from toolkit.work import Rows, Work
 from toolkit_stats.samples.ordinal_scale import OrdinalScale, read_scale, reader
-from toolkit_stats.samples.positions import Asked, AtKept, recorded
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,7 +115,7 @@ def compare_ranking(work: Work) -> Rows:
     """Rows of `features`; their group is the label's key, that of a mean the label's value."""
     import numpy as np
 
-    from toolkit_stats.math.corrections import benjamini_hochberg
+    from toolkit.corrections import benjamini_hochberg
 
     scale = read_scale(work)
     halves = _halves(work, scale)
@@ -241,8 +241,8 @@ def _measured(
 ) -> Iterator[_RankedSpace]:
     import numpy as np
 
+    from toolkit.activation_matrix import read_space
     from toolkit_stats.math.ordinal import describe, trend_test, varying
-    from toolkit_stats.samples.entries import read_space
 
     rows_of = reader(work, scale)
     work.report.phase("compute")

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from toolkit.activation_rows import BySpace
 from toolkit.comparisons import ComparedGroup
 from toolkit.errors import DataError
+from toolkit.kept_positions import Activations
 from toolkit.tables import written
 from toolkit.work import Work
-from toolkit_stats.samples.by_space import BySpace
 from toolkit_stats.samples.groups import metadata
-from toolkit_stats.samples.positions import Activations
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,4 +1,4 @@
-"""A run as Parquet: a file per table, each row with its step, row groups of one step each; the ledger
+"""A run as Parquet: a file per table, rows with their step, row groups of one step each; the
 in `toolkit-run.json`, and with each step a hash of its rows in each table.
 
 Steps are committed again under their own keys, so that what is read back is identical and reading

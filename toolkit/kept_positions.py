@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
+from toolkit.activation_rows import BySpace
 from toolkit.errors import DataError
 from toolkit.parts import Params
 from toolkit.selectors import Read, Selector, selected
-from toolkit_stats.samples.by_space import BySpace
 
 if TYPE_CHECKING:
     import numpy as np
