@@ -323,34 +323,52 @@ def _confirmed(
         possible[at] = (other["m"] > 0) & (other["rest"] > 0) & (other["k"] > 0)
     again["p"][~possible] = 1.0
     q = CORRECTIONS[params.correct](again["p"], max(total, 1))
-    rows = []
-    for at in range(total):
-        space = spaces[int(pairs.space[at])]
-        tested = bool(possible[at])
-        verdict = CONFIRMED if tested and q[at] <= params.alpha else REFUTED
-        rows.append(
-            {
-                "space": space.id,
-                "feature": int(space.features[pairs.column[at]]),
-                "method": "log_odds",
-                "word": corpus.words[int(words[pairs.word[at]])],
-                "value": float(numbers["delta"][at]),
-                "z": float(numbers["z"][at]),
-                "p": float(pairs.p[at]),
-                "q": float(pairs.q[at]),
-                "high": float(numbers["high"][at]),
-                "low": float(numbers["low"][at]),
-                "high_clusters": int(numbers["m"][at]),
-                "low_clusters": int(numbers["rest"][at]),
-                "confirm_value": float(again["delta"][at]) if tested else None,
-                "confirm_z": float(again["z"][at]) if tested else None,
-                "confirm_p": float(again["p"][at]) if tested else None,
-                "confirm_q": float(q[at]) if tested else None,
-                "family": family,
-                "verdict": verdict if tested else UNTESTED,
-            }
-        )
-    return rows
+    stats = {**numbers, **{f"confirm_{name}": own for name, own in again.items()}, "confirm_q": q}
+    stats["possible"] = possible
+    return [
+        _pair_row(spaces, corpus, words, pairs, at, {name: own[at] for name, own in stats.items()})
+        | {"family": family, "verdict": _verdict(bool(possible[at]), q[at], params.alpha)}
+        for at in range(total)
+    ]
+
+
+def _verdict(tested: bool, q: float, alpha: float) -> str:
+    if not tested:
+        return UNTESTED
+    return CONFIRMED if q <= alpha else REFUTED
+
+
+def _pair_row(
+    spaces: Sequence[Space],
+    corpus: Corpus,
+    words: Any,
+    pairs: Pairs,
+    at: int,
+    stats: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The row of one pair; what could not be tested in the confirm half has no numbers."""
+    space = spaces[int(pairs.space[at])]
+    confirm = {
+        "confirm_value": float(stats["confirm_delta"]),
+        "confirm_z": float(stats["confirm_z"]),
+        "confirm_p": float(stats["confirm_p"]),
+        "confirm_q": float(stats["confirm_q"]),
+    }
+    return {
+        "space": space.id,
+        "feature": int(space.features[pairs.column[at]]),
+        "method": "log_odds",
+        "word": corpus.words[int(words[pairs.word[at]])],
+        "value": float(stats["delta"]),
+        "z": float(stats["z"]),
+        "p": float(pairs.p[at]),
+        "q": float(pairs.q[at]),
+        "high": float(stats["high"]),
+        "low": float(stats["low"]),
+        "high_clusters": int(stats["m"]),
+        "low_clusters": int(stats["rest"]),
+        **(confirm if stats["possible"] else dict.fromkeys(confirm)),
+    }
 
 
 def _both(side: Side, column: Any, word: Any) -> np.ndarray[Any, Any]:
