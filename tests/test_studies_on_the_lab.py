@@ -445,7 +445,7 @@ def test_exp0_report_opens_with_the_outcome_table(lab: Lab, exp0: str) -> None:
     text = page.read_text(encoding="utf-8")
     headings = re.findall("<h2[^>]*>([^<]*)", text)
     assert headings[0] == "Outcomes of the games"
-    assert "Stages" in headings[1:]
+    assert "Methods" in headings[1:]
 
 
 def test_exp0_of_the_chat_model_reads_replies_that_reason_first(lab: Lab) -> None:
