@@ -15,6 +15,8 @@ PUBLIC = {"toolkit"} | {
     f"toolkit.{name}"
     for name in (
         "addresses",
+        "apptainer",
+        "secrets",
         "engines",
         "edits",
         "encoders",
