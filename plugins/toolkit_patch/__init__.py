@@ -7,8 +7,14 @@ from collections.abc import Iterator
 from toolkit import hookimpl
 from toolkit.parts import Estimates, Part, ReportSection, StagePart, Steps
 
+from .published import section as published
+from .published.params import Published
+from .published.stage import judge_as_published
 from .screen import cost, stage
 from .screen.params import Delta, Verdicts, family_size
+from .steer import section as doses
+from .steer.params import Steer
+from .steer.stage import steer
 from .verdicts import section
 from .verdicts.stage import judge
 
@@ -39,6 +45,43 @@ def toolkit_parts() -> Iterator[Part]:
         reads=("screens",),
         writes=("verdicts",),
     )
+    yield StagePart(
+        name="patch.published",
+        help="Applies a published study's rules to a screen of its two prompts.",
+        params=Published,
+        run=judge_as_published,
+        estimates=Estimates(cost=cost.judging),
+        reads=("sample_meta", "screens", "effects"),
+        writes=("features",),
+    )
+    yield StagePart(
+        name="patch.steer",
+        help="Moves the stream along a difference of means by doses, beside random directions.",
+        params=Steer,
+        run=steer,
+        estimates=Estimates(cost=cost.steering),
+        reads=("samples", "sample_meta"),
+        writes=("doses", "dose_tests"),
+        uses_model=True,
+    )
+    yield ReportSection(
+        name="patch-doses",
+        title="Steering by doses",
+        help="What moving the stream along an axis does, and what random directions do.",
+        reads=("doses", "dose_tests"),
+        run=doses.figures,
+        findings=doses.findings,
+        order=32,
+    )
+    yield ReportSection(
+        name="patch-published",
+        title="The same features, judged as published",
+        help="What a published study's rules call causal, beside controls and correction.",
+        reads=("features", "verdicts"),
+        run=published.figures,
+        findings=published.findings,
+        order=31,
+    )
     yield ReportSection(
         name="patch-effects",
         title="Patch effects against their controls",
@@ -47,5 +90,5 @@ def toolkit_parts() -> Iterator[Part]:
         reads=("verdicts", "screens", "spaces"),
         run=section.figures,
         findings=section.findings,
-        order=30,
+        order=18,
     )

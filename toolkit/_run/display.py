@@ -32,14 +32,14 @@ IMPORTANT = (
     ev.StoreWaiting,
     ev.StageReady,
     ev.StepRetried,
-    ev.StepFailed,
+    ev.StepFailure,
     ev.SaeMisfit,
     ev.PartWarning,
     ev.Stalled,
     ev.SinkWritten,
     ev.Interrupting,
 )
-PROBLEMS = (ev.StepRetried, ev.StepFailed, ev.SaeMisfit, ev.PartWarning, ev.Stalled)
+PROBLEMS = (ev.StepRetried, ev.StepFailure, ev.SaeMisfit, ev.PartWarning, ev.Stalled)
 QUIET, NORMAL, VERBOSE = -1, 0, 1
 
 
@@ -175,7 +175,8 @@ def _working(run: RunProgress) -> list[str]:
     for busy in list(run.busy.values())[:SHOWN_BUSY]:
         count = f" {busy.done}/{busy.total}" if busy.total else ""
         age = _short(seconds_between(busy.since, now()))
-        words.append(f"{busy.step.stage}[{busy.step.index}] {busy.phase}{count} {age}")
+        status = f" ({printable(busy.status)})" if busy.status else ""
+        words.append(f"{busy.step.stage}[{busy.step.index}] {busy.phase}{count} {age}{status}")
     return words
 
 
@@ -204,6 +205,6 @@ def _bars() -> Progress:
 def _coloured(event: RunEvent) -> Text:
     from rich.text import Text
 
-    style = "red" if isinstance(event, ev.StepFailed) else ""
+    style = "red" if isinstance(event, ev.StepFailure) else ""
     style = "yellow" if isinstance(event, PROBLEMS) and not style else style
     return Text(printable(event.sentence()), style=style)

@@ -20,7 +20,7 @@ from toolkit.testing import sae_files as write
 from toolkit.testing.fakes import SilentReporter
 from toolkit_lab import saes_path
 from toolkit_saes.encode.matrix import Matrix
-from toolkit_saes.examine import alternatives as _tries
+from toolkit_saes.examine import alternatives as _alternatives
 from toolkit_saes.examine import stage as _examine
 from toolkit_saes.layouts import gemma_scope as _gemma_scope
 from toolkit_saes.layouts import llama_scope as _llama_scope
@@ -51,7 +51,7 @@ def thresholds(weights: Weights) -> torch.Tensor:
 
 
 def as_openmoss(folder: Path, right: Weights, k: int) -> list[CanonicalSae]:
-    """The lab's SAE of layer 2 in OpenMOSS's layout: training units, a threshold for each feature."""
+    """The lab's SAE of layer 2 in OpenMOSS's layout: training units, one threshold per feature."""
     known = {
         "sae_type": "sae",
         "hook_point_in": "blocks.2.hook_resid_post",
@@ -191,15 +191,17 @@ def test_the_place_before_the_post_norm() -> None:
     shown = {f"{site}.2": torch.zeros(3, 4) for site in ("mlp_out", "mlp_raw", "resid_post")} | {
         "attn_z.2": torch.zeros(3, 5)
     }
-    found = {str(place): cause for place, cause in _tries.other_sites(sae, shown)}
+    found = {str(place): cause for place, cause in _alternatives.other_sites(sae, shown)}
     assert found == {
-        "resid_post.2": _tries.SITE,
-        "mlp_raw.2": _tries.BEFORE,
+        "resid_post.2": _alternatives.SITE,
+        "mlp_raw.2": _alternatives.BEFORE,
     }
     other = CanonicalSae(replace(facts, hookpoint="mlp_raw.2"), sae._read)
     assert (
-        dict((str(place), cause) for place, cause in _tries.other_sites(other, shown))["mlp_out.2"]
-        == _tries.BEHIND
+        dict((str(place), cause) for place, cause in _alternatives.other_sites(other, shown))[
+            "mlp_out.2"
+        ]
+        == _alternatives.BEHIND
     )
 
 
@@ -226,7 +228,7 @@ def test_what_only_fits_with_bos(small: Any) -> None:
     facts = Facts("B", "r", "resid_post.2", 2 * width, width, "d", "r", declared)
     said = told(small, CanonicalSae(facts, lambda: weights))
     assert f"At resid_post.2 (with BOS) it would: L0 {declared:.1f}, explained variance " in said
-    assert said.endswith(_tries.BOS)
+    assert said.endswith(_alternatives.BOS)
 
 
 def test_a_transcoder_is_held_against_what_it_writes(lab: Any) -> None:
@@ -243,8 +245,16 @@ def test_a_transcoder_is_held_against_what_it_writes(lab: Any) -> None:
     w_enc, w_dec = Matrix(torch.cat([eye, -eye])), Matrix(solved[:-1])
     weights = Weights(w_enc, torch.zeros(both.shape[1]), w_dec, solved[-1], gate="relu")
     facts = Facts(
-        "T", "r", "mlp_in_normed.1", both.shape[1], given.shape[1], "d", "r", None, ("mlp_out.1", wanted.shape[1])
-    )  # fmt: skip
+        "T",
+        "r",
+        "mlp_in_normed.1",
+        both.shape[1],
+        given.shape[1],
+        "d",
+        "r",
+        None,
+        ("mlp_out.1", wanted.shape[1]),
+    )
     sae = CanonicalSae(facts, lambda: weights)
     found = dict(_examine.examine(lab.work([sae], _examine.Examine(), lab.texts)))[
         "saes"
@@ -270,5 +280,5 @@ def test_a_model_that_does_not_show_a_site() -> None:
                 raise BadInput("cannot be captured")
             return {}
 
-    assert _tries.shows(Shy(), "resid_post.1")  # type: ignore[arg-type]
-    assert not _tries.shows(Shy(), "mlp_raw.1")  # type: ignore[arg-type]
+    assert _alternatives.shows(Shy(), "resid_post.1")  # type: ignore[arg-type]
+    assert not _alternatives.shows(Shy(), "mlp_raw.1")  # type: ignore[arg-type]
