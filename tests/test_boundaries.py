@@ -14,7 +14,12 @@ ROOT = Path(__file__).parents[1]
 PUBLIC = {"toolkit"} | {
     f"toolkit.{name}"
     for name in (
+        "activation_matrix",
+        "activation_rows",
         "addresses",
+        "apptainer",
+        "secrets",
+        "kept_positions",
         "engines",
         "edits",
         "encoders",
@@ -24,6 +29,8 @@ PUBLIC = {"toolkit"} | {
         "files",
         "archives",
         "comparisons",
+        "corrections",
+        "terminal",
         "figures",
         "halves",
         "gpus",

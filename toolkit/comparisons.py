@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ class Comparison:
     """What is corrected together: all, space or discovered."""
     tested: Mapping[str, int]
     """By space, how many features the family has there."""
+    addresses: Mapping[str, str] = field(default_factory=dict)
+    """By space, its address: the name that messages give it."""
     min_count: int = 0
     min_density: float = 0.0
     correction: str
@@ -126,7 +128,7 @@ class Comparison:
         if fired:
             which += f" that fired in {' and '.join(fired)}"
         cut = f", |{self.effect}| >= {self.min_effect:g}" if self.min_effect else ""
-        sizes = {self.family_of(one) for one in ([space] if space else self.tested)}
+        sizes = {self.family_of(space_id) for space_id in ([space] if space else self.tested)}
         count = " or ".join(str(size) for size in sorted(sizes)) or "0"
         return (
             f"{self.label}: {self.correction} over {count} features{which}, "
@@ -135,11 +137,13 @@ class Comparison:
 
     def row(self) -> dict[str, Any]:
         """The row of table `comparisons`."""
-        facts = {field.name: getattr(self, field.name) for field in fields(self)}
+        facts = {one.name: getattr(self, one.name) for one in fields(self)}
+        addresses = facts.pop("addresses")
         facts["comparison"] = facts.pop("id")
         facts["groups"] = [asdict(group) for group in self.groups]
         facts["tested"] = [
-            {"space": space, "features": count} for space, count in sorted(self.tested.items())
+            {"space": space, "address": addresses.get(space, ""), "features": count}
+            for space, count in sorted(self.tested.items())
         ]
         return facts
 
@@ -149,6 +153,8 @@ class Comparison:
         facts = {key: value for key, value in row.items() if key not in ("comparison", "step")}
         facts["groups"] = tuple(ComparedGroup(**group) for group in row["groups"])
         facts["tested"] = {one["space"]: one["features"] for one in row["tested"]}
+        named = {one["space"]: one["address"] for one in row["tested"] if one["address"]}
+        facts["addresses"] = named
         return cls(id=row["comparison"], **facts)
 
     def with_id(self, step: str) -> Comparison:
@@ -167,8 +173,8 @@ class Comparison:
 
 def shown_positions(positions: str) -> str:
     """The recorded selector for people: `last` and `all` without quotes."""
-    found = json.loads(positions) if positions else ""
-    return found if isinstance(found, str) else positions
+    selector = json.loads(positions) if positions else ""
+    return selector if isinstance(selector, str) else positions
 
 
 def read_comparisons(inputs: Inputs) -> list[Comparison]:
@@ -180,8 +186,20 @@ def read_comparisons(inputs: Inputs) -> list[Comparison]:
 
 def comparisons_of(rows: pa.Table) -> list[Comparison]:
     """The same from the table."""
-    found = {row["comparison"]: Comparison.of(row) for row in rows.to_pylist()}
-    return sorted(found.values(), key=lambda one: (one.name, one.label, one.id))
+    results = {row["comparison"]: Comparison.of(row) for row in rows.to_pylist()}
+    return sorted(results.values(), key=lambda one: (one.name, one.label, one.id))
+
+
+def addresses_of(inputs: Inputs) -> dict[str, str]:
+    """By space, its address, as the needed stages know it: also of spaces that none of them
+    extracted, if they compared their features.
+    """
+    compared = [one.addresses for one in read_comparisons(inputs)]
+    found = {space: address for known in compared for space, address in known.items()}
+    if "spaces" in inputs.tables():
+        rows = inputs.read("spaces").to_pylist()
+        found |= {row["space"]: str(row["address"]) for row in rows}
+    return found
 
 
 def rows_of(features: pa.Table, comparison: Comparison) -> pa.Table:
@@ -195,13 +213,13 @@ def distinct_labels(comparisons: Iterable[Comparison]) -> dict[str, str]:
     """By id, the shortest name that tells comparisons apart: what is compared, else also how."""
     every = list(comparisons)
     names: dict[str, str] = {}
-    for one in every:
-        alike = [other for other in every if other.name == one.name]
-        names[one.id] = one.name if len(alike) == 1 else _among(one, alike)
+    for comparison in every:
+        alike = [other for other in every if other.name == comparison.name]
+        names[comparison.id] = comparison.name if len(alike) == 1 else _among(comparison, alike)
     return names
 
 
-def _among(one: Comparison, alike: Sequence[Comparison]) -> str:
-    same = [other.id for other in alike if other.label == one.label]
-    number = f" ({same.index(one.id) + 1})" if len(same) > 1 else ""
-    return f"{one.name}, {one.label}{number}"
+def _among(comparison: Comparison, alike: Sequence[Comparison]) -> str:
+    same = [other.id for other in alike if other.label == comparison.label]
+    number = f" ({same.index(comparison.id) + 1})" if len(same) > 1 else ""
+    return f"{comparison.name}, {comparison.label}{number}"

@@ -18,6 +18,7 @@ import click
 
 from toolkit._cli._text import json_option, size, store_option
 from toolkit.gpus import installed_gpus
+from toolkit.terminal import echo
 
 if TYPE_CHECKING:
     from toolkit_store import Store
@@ -55,14 +56,14 @@ def command(clean: bool, as_json: bool, store: str | None) -> None:
     removed = _clean(folder) if clean else {}
     findings = list(examine(folder))
     if as_json:
-        click.echo(
+        echo(
             json.dumps(
                 {"removed": removed, "findings": [asdict(finding) for finding in findings]},
                 indent=1,
             )
         )
     else:
-        click.echo(
+        echo(
             "\n".join(
                 [
                     *(f"removed  {what}: {count}" for what, count in removed.items()),
@@ -141,12 +142,12 @@ def _packages() -> Iterator[Diagnosis]:
         if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
             continue
         try:
-            found = metadata.version(requirement.name)
+            version = metadata.version(requirement.name)
         except metadata.PackageNotFoundError:
-            found = ""
-        if not found or not requirement.specifier.contains(found, prereleases=True):
+            version = ""
+        if not version or not requirement.specifier.contains(version, prereleases=True):
             wrong += 1
-            what = f"{found or 'missing'}, needed {requirement.specifier or 'any'}"
+            what = f"{version or 'missing'}, needed {requirement.specifier or 'any'}"
             yield Diagnosis(requirement.name, what, f"python -m pip install '{requirement}'")
     if not wrong:
         yield Diagnosis("packages", f"{len(needed)} requirements met")

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
+from toolkit.kept_positions import AtKept
 from toolkit.parts import Params
-from toolkit_stats.samples.positions import AtKept
 
 REST = "rest"
 """In `between`: every sample that has the metadata and is not in the other group."""

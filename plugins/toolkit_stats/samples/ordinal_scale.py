@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from toolkit.activation_rows import BySpace
 from toolkit.comparisons import ComparedGroup
 from toolkit.errors import DataError
+from toolkit.kept_positions import Activations
 from toolkit.tables import written
 from toolkit.work import Work
-from toolkit_stats.samples.by_space import BySpace
 from toolkit_stats.samples.groups import metadata
-from toolkit_stats.samples.positions import Activations
 
 if TYPE_CHECKING:
     import numpy as np
@@ -141,9 +141,9 @@ def _final_rows(rows: pa.Table, scale: OrdinalScale, named: str) -> pa.Table:
 
     names = pa.array(list(scale.last), pa.string())
     last = pa.array(list(scale.last.values()), pa.int32())
-    at = pc.index_in(rows["sample"], value_set=names)
+    indices = pc.index_in(rows["sample"], value_set=names)
     rows = rows.filter(
-        pc.fill_null(pc.equal(rows["position"], last.take(at.combine_chunks())), False)
+        pc.fill_null(pc.equal(rows["position"], last.take(indices.combine_chunks())), False)
     )
     if rows.num_rows != len(scale.samples):
         there = set(rows["sample"].to_pylist())

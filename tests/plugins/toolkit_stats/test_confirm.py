@@ -23,6 +23,7 @@ from tests.plugins.toolkit_stats.made import (
     space,
     tables,
 )
+from toolkit.corrections import benjamini_hochberg
 from toolkit.errors import DataError
 from toolkit.parts import ReportSection
 from toolkit.randomness import half
@@ -31,7 +32,6 @@ from toolkit.testing.fakes import TableInputs, make_work
 from toolkit_stats import toolkit_parts
 from toolkit_stats.compare import declared as _compares
 from toolkit_stats.compare.params import Means
-from toolkit_stats.math.corrections import benjamini_hochberg
 from toolkit_stats.samples.groups import group_design
 
 PAIR = {"between": ("a", "b")}
@@ -254,10 +254,8 @@ def test_a_space_of_another_extraction_is_refused() -> None:
     )
     with pytest.raises(
         DataError,
-        match=r"found features in space s1, of which this stage has "
-        r"no "
-        r"activations.*Spaces "
-        r"here: other",
+        match=r"found features in space m/resid_post\.1/s1, of which this stage has no "
+        r"activations.*Spaces here: m/resid_post\.1/other",
     ):
         run(
             "welch",

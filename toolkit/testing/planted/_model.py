@@ -50,6 +50,10 @@ NAMES = (
     "drift",
     "void",
 )
+PAIR_NAMES = ("left", "right", "joint")
+"""What a model with a planted pair has besides: two directions written with the cause, and what
+an MLP makes of either of them.
+"""
 N_HEADS, N_KV_HEADS, N_NEURONS = 4, 2, 32
 CONST, AMPLITUDE, DRIFT = (
     6.0,
@@ -58,6 +62,7 @@ CONST, AMPLITUDE, DRIFT = (
 )  # how much of `const`, of a planted direction, of `drift` the last word carries
 SHARPNESS = 24.0  # attention score of a cause over an ordinary word; BOS, the sink, gets half
 STEEPNESS = 8.0  # slope of the MLP gates, which open at half the planted amplitude
+PAIR_STEEPNESS = 24.0  # slope of the gates of a pair: either of it opens them all the way
 NORM_EPS = 2.0**34
 ROPE_THETA = 500000.0
 
@@ -73,18 +78,24 @@ class PlantedDesign:
     shield_effect: float
     drift_effect: float
     bos_ratio: float
+    pair_effect: float
     basis: (
         Floats  # (d, d), orthonormal columns: the named directions first, then the filler subspace
     )
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The named directions."""
+        return (*NAMES, *PAIR_NAMES) if self.pair_effect else NAMES
+
     def direction(self, name: str) -> Floats:
         """The unit vector of a named direction."""
-        return self.basis[:, NAMES.index(name)]
+        return self.basis[:, self.names.index(name)]
 
     @property
     def filler(self) -> Floats:
         """The filler subspace, (d, n_filler), orthonormal columns."""
-        return self.basis[:, len(NAMES) :]
+        return self.basis[:, len(self.names) :]
 
     @property
     def bos_norm(self) -> float:
@@ -100,6 +111,7 @@ def make_design(
     shield_effect: float,
     drift_effect: float,
     bos_ratio: float,
+    pair_effect: float = 0.0,
 ) -> PlantedDesign:
     """Check the sizes and draw the basis."""
     if d_model < 32 or d_model % (2 * N_HEADS):
@@ -110,7 +122,7 @@ def make_design(
         raise ValueError(f"the planted path needs three layers, got n_layers={n_layers}")
     basis, _ = np.linalg.qr(generator(seed, "basis").standard_normal((d_model, d_model)))
     return PlantedDesign(
-        seed, d_model, n_layers, effect, shield_effect, drift_effect, bos_ratio, basis
+        seed, d_model, n_layers, effect, shield_effect, drift_effect, bos_ratio, pair_effect, basis
     )
 
 
@@ -215,7 +227,8 @@ def _attention(design: PlantedDesign, layer: int) -> dict[str, Floats]:
         0, 2, 1
     )  # (heads, d, size)
     if layer == 0:
-        _fetch(design, 0, "cause", ("u", "echo"), q, k, v, o)
+        pair = ("left", "right") if design.pair_effect else ()
+        _fetch(design, 0, "cause", ("u", "echo", *pair), q, k, v, o)
         _fetch(design, 1, "shield", ("guard",), q, k, v, o)
     flat = {"q": q, "k": k, "v": v}
     tensors = {
@@ -267,7 +280,20 @@ def _mlp(design: PlantedDesign, layer: int) -> dict[str, Floats]:
         gate[0] = STEEPNESS * (read - 0.5 * design.direction("const") / CONST)
         up[0] = read
         down[:, 0] = AMPLITUDE / opened * sum(design.direction(target) for target in targets)
+    if layer == 1 and design.pair_effect:
+        _plant_pair(design, gate, up, down)
     return {"mlp.gate_proj.weight": gate, "mlp.up_proj.weight": up, "mlp.down_proj.weight": down}
+
+
+def _plant_pair(design: PlantedDesign, gate: Floats, up: Floats, down: Floats) -> None:
+    """Two neurons whose difference is the same whether one of the pair is there or both, and
+    nothing where neither is: only taking both away shows.
+    """
+    read = (design.direction("left") + design.direction("right")) / AMPLITUDE
+    const = design.direction("const") / CONST
+    for neuron, (opens, sign) in enumerate(((0.25, 1.0), (0.75, -1.0)), start=1):
+        gate[neuron], up[neuron] = PAIR_STEEPNESS * (read - opens * const), const
+        down[:, neuron] = sign * AMPLITUDE / (0.5 * PAIR_STEEPNESS) * design.direction("joint")
 
 
 def _unembedding(design: PlantedDesign) -> Floats:
@@ -280,6 +306,8 @@ def _unembedding(design: PlantedDesign) -> Floats:
     table += 0.2 * rng.standard_normal((len(words.VOCAB), design.filler.shape[1])) @ design.filler.T
     difference = design.effect * design.direction("w") / AMPLITUDE
     difference = difference - design.shield_effect * design.direction("guard") / AMPLITUDE
+    if design.pair_effect:
+        difference = difference + design.pair_effect * design.direction("joint") / AMPLITUDE
     difference = difference - design.drift_effect * design.direction("drift") / DRIFT
     table[words.word_id(words.STOP)] = 6.0 * const + 0.5 * difference
     table[words.word_id(words.BET)] = 6.0 * const - 0.5 * difference

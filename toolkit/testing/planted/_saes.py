@@ -16,14 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.randomness import generator
-from toolkit.testing.planted._model import CONST, PlantedDesign
+from toolkit.testing.planted._model import CONST, PAIR_NAMES, PlantedDesign
 from toolkit.testing.planted._truth import FeatureTruth, Kind, Role
 
 Floats = npt.NDArray[np.float64]
 
 N_BOS, N_DEAD = 6, 30
 TAIL_RATE = 0.01  # share of tokens a tail feature fires on
-FIRST_LAYER = {"v": 1, "shadow": 1, "w": 2}  # other directions exist from layer 0 on
+FIRST_LAYER = {"v": 1, "shadow": 1, "w": 2, "joint": 1}  # other directions exist from layer 0 on
 THRESHOLDS = {"wide": 0.15, "narrow": 1.0, "lossy": 0.15}
 
 
@@ -139,11 +139,18 @@ def _effects(design: PlantedDesign, layer: int) -> dict[str, float]:
     this layer.
     """
     carrier = ("u", "v", "w")[min(layer, 2)]
-    return {carrier: design.effect, "guard": -design.shield_effect, "drift": -design.drift_effect}
+    joint = {"joint": design.pair_effect} if design.pair_effect else {}
+    return {
+        carrier: design.effect,
+        **joint,
+        "guard": -design.shield_effect,
+        "drift": -design.drift_effect,
+    }
 
 
 def _planted_rows(design: PlantedDesign, kind: Kind, layer: int) -> list[_Row]:
     names = ["cause", "shield", "u", "v", "w", "guard", "echo", "shadow", "hum", "drift"]
+    names += PAIR_NAMES if design.pair_effect else ()
     effects, rows = _effects(design, layer), []
     for name in names:
         if FIRST_LAYER.get(name, 0) > layer or (kind == "lossy" and name == "drift"):
@@ -152,6 +159,8 @@ def _planted_rows(design: PlantedDesign, kind: Kind, layer: int) -> list[_Row]:
         read, bias = _offset(design, unit, 0.0, rng)
         effect = effects.get(name, 0.0)
         role: Role = "causal" if effect else "inert"
+        if name in ("left", "right") and layer == 0:
+            role = "paired"
         rows.append(
             _Row(
                 read,

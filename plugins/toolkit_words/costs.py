@@ -1,0 +1,72 @@
+"""What the stages of words ask for at most."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from toolkit.costs import ENTRY, Cost
+from toolkit.costs import ROW as ACTIVATION_ROW
+
+if TYPE_CHECKING:
+    from toolkit.costs import Workload
+
+    from .promoted import PromotedTokens
+    from .replies.stage import ReplyWords
+
+NUMBER = 4
+TILES = 1 << 25
+"""Numbers of a tile of the product."""
+PIECE = 10
+"""Bytes of the text of a token in a row."""
+ROW = 60
+"""Bytes of a row beside its lists: space, feature and method."""
+
+
+def promoted(params: PromotedTokens, load: Workload) -> Cost:
+    """One product of all decoder rows and the (un)embedding for each method."""
+    width, vocabulary = load.model.get("width", 0), load.model.get("vocabulary", 0)
+    features = len(params.features) or load.saes.get("features", 0)
+    rows = features * len(params.methods)
+    kept = 2 * params.top * (2 * NUMBER + PIECE)
+    return Cost(
+        flops=2.0 * rows * width * vocabulary,
+        read=int(load.model.get("bytes", 0) + load.saes.get("bytes", 0)),
+        memory=int(
+            load.model.get("bytes", 0)
+            + load.saes.get("bytes", 0) / max(1, load.saes.get("count", 1))
+            + NUMBER * 2 * width * vocabulary
+            + NUMBER * 3 * TILES
+            + min(features, params.step) * (kept * 8 + ROW)
+        ),
+        disk=rows * (kept + ROW),
+        exact=False,
+    )
+
+
+WORDS_TESTED = 2000
+"""Words that enough replies have, where nobody has seen them yet."""
+PAIR = 64
+"""Bytes of a pair of a feature and a word while it is tested."""
+BLOCK_PAIRS = 4_000_000
+SAMPLE = 2000
+"""Bytes of a sample and its words while they are Python's own objects."""
+WORD_ROW = 120
+
+
+def replies(params: ReplyWords, load: Workload) -> Cost:
+    """A sparse product of clusters by features and clusters by words for each space."""
+    features = min(load.saes.get("features", 0), load.entries)
+    pairs = features * WORDS_TESTED
+    rows = features * params.top * (2 + params.tf_idf)
+    return Cost(
+        flops=2.0 * load.entries * WORDS_TESTED + 40.0 * pairs,
+        read=int(load.rows * ACTIVATION_ROW + load.entries * ENTRY),
+        memory=int(
+            load.samples * SAMPLE
+            + (load.rows * ACTIVATION_ROW + 8 * load.entries * ENTRY)
+            + min(pairs, BLOCK_PAIRS) * PAIR
+            + pairs * params.alpha * PAIR / 2
+        ),
+        disk=rows * WORD_ROW,
+        exact=False,
+    )
