@@ -84,6 +84,7 @@ def test_the_studies_are_all_there() -> None:
         "exp2_patching_l1_31",
         "exp3_feature_words",
         "exp2_steering",
+        "exp5_persistent",
         "gemma_135_extract",
         "gemma_top_features",
     }
