@@ -21,8 +21,8 @@ def sentence_of(row: Row) -> str:
         null = f"; {row['beyond']} of {row['null_arms']} random arms change it as much"
     return (
         f"Under {row['arm']}, {row['patched']:.1%} of {row['pairs']} games end in "
-        f"{row['outcome']}, {row['unpatched']:.1%} of the same games without ({row['changed']} pairs differ, q "
-        f"{row['q']:.2g}){null}"
+        f"{row['outcome']}, {row['unpatched']:.1%} of the same games without "
+        f"({row['changed']} pairs differ, q {row['q']:.2g}){null}"
     )
 
 
