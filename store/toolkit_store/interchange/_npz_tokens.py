@@ -36,6 +36,7 @@ from toolkit_store.interchange._run import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
     import pyarrow as pa
 
@@ -123,7 +124,7 @@ def _length(run: RunTables, name: str, rows: pl.DataFrame, weights: pl.DataFrame
     pieces = len(run.samples[name]["pieces"]) if name in run.samples else 0
     seen = [int(rows["position"].max()) + 1]  # type: ignore[arg-type]
     if len(weights):
-        seen += [int(weights[side].max()) + 1 for side in ("query", "key_position")]  # type: ignore[arg-type]
+        seen += [int(weights["query"].max()) + 1, int(weights["weights"].list.len().max())]  # type: ignore[arg-type]
     return max(pieces, *seen)
 
 
@@ -144,12 +145,20 @@ def _write_one(
         whole("positions", positions),
     ]
     if len(weights):
-        heads = int(weights["head"].max()) + 1  # type: ignore[arg-type]
-        attention = np.zeros((heads, length, length), np.float32)
-        at = tuple(weights[side].to_numpy() for side in ("head", "query", "key_position"))
-        attention[at] = weights["weight"].to_numpy()
-        members.append(whole("attention", attention))
+        members.append(whole("attention", _weights(weights, length)))
     save(path, members)
+
+
+def _weights(rows: pl.DataFrame, length: int) -> np.ndarray[Any, Any]:
+    """(heads, queries, keys); a key that was left out has 0."""
+    import numpy as np
+
+    heads = int(rows["head"].max()) + 1  # type: ignore[arg-type]
+    attention = np.zeros((heads, length, length), np.float16)
+    for row in rows.iter_rows(named=True):
+        keys = slice(len(row["weights"])) if row["keys"] is None else row["keys"]
+        attention[row["head"], row["query"], keys] = row["weights"]
+    return attention
 
 
 def _scenario(run: RunTables, name: str, place: str) -> dict[str, Any]:
@@ -327,15 +336,22 @@ def _attention(
     weights = real_numbers(weights, f"{path}, `attention`")
     if weights.ndim != 3:
         raise DataError(f"{path}: `attention` is {weights.shape}; wanted (heads, tokens, tokens).")
-    head, query, key = np.nonzero(weights)
+    if weights.shape[1] != weights.shape[2]:
+        raise DataError(f"{path}: `attention` is {weights.shape}; wanted (heads, tokens, tokens).")
+    head, query = np.nonzero(weights.any(axis=2))
     space, name = spaces[path.name], samples[path.parent.name]["sample"]
+    rows = weights[head, query].astype(np.float16)
+    offsets = pa.array(np.arange(len(head) + 1) * rows.shape[1], pa.int32())
+    schema = arrow_schema("attention")
+    kind = schema.field("weights").type
     columns: dict[str, Any] = {
         "model": pa.array([space["model"]] * len(head), pa.string()),
         "sample": pa.array([name] * len(head), pa.string()),
         "layer": pa.array(np.full(len(head), _layer(space)), pa.int32()),
         "head": pa.array(head, pa.int32()),
         "query": pa.array(query, pa.int32()),
-        "key_position": pa.array(key, pa.int32()),
-        "weight": pa.array(weights[head, query, key], pa.float32()),
+        "keys": pa.nulls(len(head), schema.field("keys").type),
+        "weights": pa.ListArray.from_arrays(offsets, pa.array(rows.reshape(-1)), type=kind),
+        "rest": pa.array(np.zeros(len(head)), pa.float32()),
     }
-    yield pa.table(columns, schema=arrow_schema("attention"))
+    yield pa.table(columns, schema=schema)
