@@ -80,6 +80,7 @@ def test_the_studies_are_all_there() -> None:
         "exp1_sae_l1_31",
         "exp1_residual_l1_31",
         "exp1_pathway",
+        "exp2_as_published",
         "exp2_patching_l1_31",
         "gemma_135_extract",
         "gemma_top_features",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -181,3 +182,27 @@ def state_hash(state: State, settings: Mapping[str, Any]) -> str:
     kept = {name: value for name, value in state.items() if name not in settings}
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def judge(parser: Parser, text: str, prompt: Prompt, *, cut_off: bool = False) -> Reply:
+    """What a reply says. Cut off, it says only what a complete deciding line says: `Bet $1` may
+    have been on its way to `Bet $100`.
+    """
+    if not cut_off:
+        return parser(text, prompt)
+    complete = decided(text, prompt) if prompt.decides == "end" else ""
+    return parser(complete, prompt) if complete else Reply(failure=TRUNCATED)
+
+
+def decided(text: str, prompt: Prompt) -> str:
+    """The reply up to the end of the first complete line that has the prompt's label and says
+    something behind it, unless that line is quoted from the prompt; empty if there is none.
+    """
+    label = re.compile(rf"{re.escape(prompt.label)}[\s*_:]*[^\s*_:]", re.IGNORECASE)
+    own = {line.strip() for line in prompt.text.split("\n")}
+    end = 0
+    for line in text.split("\n")[:-1]:
+        end += len(line) + 1
+        if label.search(line) and line.strip() not in own:
+            return text[:end]
+    return ""

@@ -42,7 +42,9 @@ class Reporter(Protocol):
         ...
 
     def event(self, name: str, **facts: Any) -> None:
-        """Something for the run's log, as plain JSON data."""
+        """Something for the run's log, as plain JSON data. An event `warning` shows its `text` at
+        once; of an event `status` the last `text` stands in the progress line.
+        """
         ...
 
 

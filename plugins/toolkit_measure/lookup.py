@@ -70,4 +70,6 @@ def title_of(scope: str) -> str:
     """`layout=restart, mode=fixed` as people read it; `all` for all games."""
     if scope == "all":
         return "all games"
+    if "=" not in scope:
+        return scope
     return " · ".join(part.partition("=")[2] for part in scope.split(", "))

@@ -108,10 +108,8 @@ def _table_scopes(measures: Measures) -> list[str]:
 def _outcome_row(measures: Measures, scope: str, others: Sequence[str]) -> list[str]:
     event = measures.get("outcome", measures.event, scope)
     assert event is not None
-    rate = (
-        f"{draw.percent(event['value'])} ({draw.percent(event['low'])} to "
-        f"{draw.percent(event['high'])})"
-    )
+    low, high = 100 * event["low"], 100 * event["high"]
+    rate = f"{draw.percent(event['value'])} ({low:.1f} to {high:.1f})"
     means = {row["subject"]: row["value"] for row in measures.of("mean", scope)}
     cells = [title_of(scope), f"{event['n']:,}", rate, draw.plain(means.get("I"), 3)]
     cells += [draw.plain(means.get(name)) for name in ("rounds", "total_bet", "net")]

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from toolkit import hookimpl
 from toolkit.parts import Estimates, Part, ReportSection, StagePart, Steps
 
+from .published import section as published
+from .published.params import Published
+from .published.stage import judge_as_published
 from .screen import cost, stage
 from .screen.params import Delta, Verdicts, family_size
 from .verdicts import section
@@ -38,6 +41,24 @@ def toolkit_parts() -> Iterator[Part]:
         estimates=Estimates(cost=cost.judging),
         reads=("screens",),
         writes=("verdicts",),
+    )
+    yield StagePart(
+        name="patch.published",
+        help="Applies a published study's rules to a screen of its two prompts.",
+        params=Published,
+        run=judge_as_published,
+        estimates=Estimates(cost=cost.judging),
+        reads=("sample_meta", "screens", "effects"),
+        writes=("features",),
+    )
+    yield ReportSection(
+        name="patch-published",
+        title="The same features, judged as published",
+        help="What a published study's rules call causal, beside controls and correction.",
+        reads=("features", "verdicts"),
+        run=published.figures,
+        findings=published.findings,
+        order=31,
     )
     yield ReportSection(
         name="patch-effects",

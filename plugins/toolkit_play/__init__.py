@@ -19,7 +19,7 @@ from toolkit.parts import (
 from . import source
 from .games import investment, reward_choice, slot_machine
 from .parsers import simple, strict, study
-from .stage import costs, params, play
+from .stage import costs, params, play, summary
 
 
 @hookimpl
@@ -38,6 +38,7 @@ def toolkit_parts() -> Iterator[Part]:
         steps=Steps(size="batch", units=params.count_games),
         estimates=Estimates(max_rows=costs.max_rows, cost=costs.playing),
         check=params.check,
+        summary=summary.summary,
         uses_model=True,
     )
     yield SourcePart(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from tests.toolkit.conftest import Toolkit, toolkit  # noqa: F401
 from toolkit._cli.new_plugin import command
 from toolkit._plugins.loading import load_parts
 from toolkit._plugins.scaffold import KINDS, package_files, write_plugin
@@ -191,3 +193,21 @@ def test_pip_installs_every_kind_and_their_tests_pass_as_they_are(tmp_path: Path
             cwd=folder,
         )
         assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["environment", "parser", "measure"])
+def test_a_new_game_parser_or_measure_is_used_at_once(
+    kind: str,
+    toolkit: Toolkit,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """As a scratch file, with the example that comes with it."""
+    folder = write_plugin("mine", kind, tmp_path)
+    file = folder / "toolkit_mine" / "__init__.py"
+    done = toolkit.run("run", folder / "example.yaml", "--plugin", file)
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(toolkit.run("show", "mine", "--json").stdout)
+    assert shown["rows"]["games"] >= 2
+    assert shown["rows"]["rounds"] >= 2
+    assert kind != "measure" or shown["rows"]["measures"] == 2

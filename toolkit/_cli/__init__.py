@@ -24,6 +24,7 @@ COMMANDS = {
     "lock": "Write down the exact revisions that a spec resolves to.",
     "new-plugin": "Write an installable plugin package that passes its contract test.",
     "plan": "Say what will run, what is done already, and why.",
+    "play": "Judge the replies of played games again with another parser.",
     "plugins": "List the installed plugins and their parts.",
     "query": "Look up features, samples, comparisons and effects of a run, or ask in SQL.",
     "report": "Write the report of a run again.",

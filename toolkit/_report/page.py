@@ -40,6 +40,8 @@ POLICY = (
     "'none'"
 )
 SHOWN_TROUBLES = 50
+LEADING = 10
+"""Sections of a lower order answer the run's question and stand before how it went."""
 _STATES = {
     "done": ("good", "✓", "Done", "Every step is committed."),
     "running": (
@@ -104,11 +106,14 @@ def write_report(
     run = progress_of(events)
     known = {step.key: step for step in steps}
     name = str(manifest.get("name") or manifest.get("run") or "run")
+    leading = [section for section in sections if section.order < LEADING]
+    following = [section for section in sections if section.order >= LEADING]
     body = [
         _banner(manifest, run, name),
+        *_contributed(inputs, leading),
         _glance(run, known),
         _stages(manifest, run, known),
-        *_contributed(inputs, sections),
+        *_contributed(inputs, following),
         _methods(manifest, summaries_of(run, manifest, stage_parts)),
         _timings(run),
         _forecasts(run),
@@ -237,7 +242,7 @@ def _bar(counts: Mapping[str, int], planned: int) -> str:
 
 
 def _contributed(inputs: Inputs, sections: Sequence[ReportSection]) -> Iterable[str]:
-    for number, section in enumerate(sorted(sections, key=lambda part: (part.order, part.name))):
+    for section in sorted(sections, key=lambda part: (part.order, part.name)):
         try:
             content = (
                 "".join(map(_figure, section.run(inputs))) if has_rows(inputs, section) else ""
@@ -255,7 +260,7 @@ def _contributed(inputs: Inputs, sections: Sequence[ReportSection]) -> Iterable[
                 f"</div>"
             )
         if content:
-            label = f"section-{number}"
+            label = f"section-{section.name}"
             note = f'<p class="faint">{_e(section.help)}</p>' if section.help else ""
             yield (
                 f'<section aria-labelledby="{label}"><h2 id="{label}">{_e(section.title)}</h2>'

@@ -175,7 +175,8 @@ def _working(run: RunProgress) -> list[str]:
     for busy in list(run.busy.values())[:SHOWN_BUSY]:
         count = f" {busy.done}/{busy.total}" if busy.total else ""
         age = _short(seconds_between(busy.since, now()))
-        words.append(f"{busy.step.stage}[{busy.step.index}] {busy.phase}{count} {age}")
+        status = f" ({printable(busy.status)})" if busy.status else ""
+        words.append(f"{busy.step.stage}[{busy.step.index}] {busy.phase}{count} {age}{status}")
     return words
 
 

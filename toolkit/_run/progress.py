@@ -75,6 +75,8 @@ class Busy:
     total: int | None = None
     counted_at: str = ""
     """When it said how much is done."""
+    status: str = ""
+    """What its part last reported under the name `status`."""
 
 
 @dataclass
@@ -318,6 +320,9 @@ def _(event: ev.AliveSign, run: RunProgress) -> None:
 @_take.register
 def _(event: ev.PartEvent, run: RunProgress) -> None:
     run.part_events.append(event)
+    busy = run.busy.get(event.worker)
+    if busy is not None and event.name == "status":
+        busy.status = str(event.facts.get("text", ""))
 
 
 @_take.register

@@ -23,18 +23,20 @@ from toolkit.games import (
     Parser,
     Reply,
     Turn,
+    judge,
 )
 from toolkit.tables import arrow_schema
 from toolkit.work import Rows, Work
 
 from .params import Play, count_games
-from .rendering import decided, reminded, see, stop_rule
+from .rendering import reminded, see, stop_rule
 from .table import LiveGame, game_row, round_row
 
 if TYPE_CHECKING:
     from toolkit.sessions import Draw, Generated, Session
 
 SHOWN_REPLIES = 3
+SHOWN_CHARACTERS = 80
 TELL_SECONDS = 2.0
 
 
@@ -83,7 +85,7 @@ class _Match:
         self._games = games
         self._waiting: dict[str, LiveGame] = {}
         self._storms = _Storms(self._params, games)
-        self._watch = _Watch(work, len(games))
+        self._watch = _Watch(work, session, len(games))
 
     def play(self) -> None:
         """Until every game has an outcome."""
@@ -96,9 +98,9 @@ class _Match:
                 self._ask(game)
             for follower in self._storms.released(game):
                 self._ask(follower)
+            for warning in self._storms.new_warnings():
+                self._work.report.event("warning", **warning)
             self._watch.tell(self._games, len(self._waiting))
-        for condition, replies in self._storms.stopped():
-            self._work.report.event("storm", condition=condition, replies=replies[:SHOWN_REPLIES])
         self._watch.tell(self._games, 0, last=True)
 
     def _ask(self, game: LiveGame) -> None:
@@ -155,15 +157,10 @@ class _Match:
         game.attempt = 1
 
     def _judge(self, game: LiveGame, generated: Generated) -> Reply:
-        """What the reply says. Cut off, it says only what a complete deciding line says: `Bet $1`
-        may have been on its way to `Bet $100`.
-        """
+        """What the reply says."""
         assert game.seen is not None
-        prompt = game.seen.prompt
-        if generated.finish != "length":
-            return self._parse(generated.text, prompt)
-        complete = decided(generated.text, prompt) if prompt.decides == "end" else ""
-        return self._parse(complete, prompt) if complete else Reply(failure=TRUNCATED)
+        cut_off = generated.finish == "length"
+        return judge(self._parse, generated.text, game.seen.prompt, cut_off=cut_off)
 
     def _failed(self, game: LiveGame, verdict: Reply) -> None:
         if game.attempt < self._params.attempts:
@@ -187,7 +184,7 @@ class _Storms:
         self._followers = {name: held[count:] for name, held in by_condition.items()}
         self._enough = count
         self._storm = params.storm
-        self._stopped: list[tuple[str, list[str]]] = []
+        self._warnings: list[dict[str, Any]] = []
 
     def leaders(self) -> list[LiveGame]:
         """The games that begin at once."""
@@ -202,25 +199,33 @@ class _Storms:
         if game.rows[-1]["parse"] == "ok":
             return self._followers.pop(name)
         if all(leader.outcome and leader.round == 1 for leader in self._leaders[name]):
-            for follower in self._followers.pop(name):
+            stopped = self._followers.pop(name)
+            for follower in stopped:
                 follower.outcome = NOT_PLAYED
-            self._stopped.append((name, _last_replies(self._leaders[name])))
+            self._warnings.append(_storm_warning(name, self._leaders[name], len(stopped)))
         return []
 
-    def stopped(self) -> list[tuple[str, list[str]]]:
-        """The conditions that were stopped, each with replies that could not be read."""
-        return self._stopped
+    def new_warnings(self) -> list[dict[str, Any]]:
+        """What has to be said about conditions that were stopped since this was last asked."""
+        warnings, self._warnings = self._warnings, []
+        return warnings
 
 
-def _last_replies(games: Sequence[LiveGame]) -> list[str]:
-    return [str(row["reply"]) for game in games for row in game.rows]
+def _storm_warning(condition: str, leaders: Sequence[LiveGame], stopped: int) -> dict[str, Any]:
+    replies = [str(row["reply"]) for game in leaders for row in game.rows]
+    shown = ", ".join(repr(reply[:SHOWN_CHARACTERS]) for reply in replies[:SHOWN_REPLIES])
+    text = (
+        f"condition {condition} is stopped: none of its first {len(replies)} replies could be "
+        f"read, and {stopped} of its games are not played. Three of the replies: {shown}"
+    )
+    return {"text": text, "condition": condition, "replies": replies[:SHOWN_REPLIES]}
 
 
 class _Watch:
     """Tells the host how the games go: outcomes so far, games under way, games a second."""
 
-    def __init__(self, work: Work, total: int) -> None:
-        self._work, self._total = work, total
+    def __init__(self, work: Work, session: Session, total: int) -> None:
+        self._work, self._session, self._total = work, session, total
         self._started = time.monotonic()
         self._told = self._started
         self._ended = -1
@@ -237,14 +242,32 @@ class _Watch:
             self._work.report.progress(ended, self._total)
         if last or now - self._told >= TELL_SECONDS:
             self._told = now
-            facts: dict[str, Any] = {
-                "ended": ended,
-                "live": live,
-                "outcomes": dict(sorted(outcomes.items())),
-                "games_per_second": round(ended / max(now - self._started, 1e-9), 3),
-                **self._session_facts(),
-            }
-            self._work.report.event("playing", **facts)
+            pace = ended / max(now - self._started, 1e-9)
+            self._work.report.event("status", **_status(outcomes, live, pace))
+        if last:
+            self._work.report.event("played", **self._totals(games))
 
-    def _session_facts(self) -> dict[str, Any]:
-        return {}
+    def _totals(self, games: Sequence[LiveGame]) -> dict[str, Any]:
+        """What the step has done, for the report's Methods."""
+        counts = self._session.counts
+        return {
+            "games": len(games),
+            "replies": counts.prompts,
+            "prompt_tokens": counts.prompt_tokens,
+            "reused_tokens": counts.reused_tokens,
+            "generated_tokens": counts.generated_tokens,
+            "close_draws": counts.close_calls,
+            "stopped": sorted({game.condition.id for game in games if game.outcome == NOT_PLAYED}),
+        }
+
+
+def _status(outcomes: Counter[str], live: int, pace: float) -> dict[str, Any]:
+    """How the games go, in words and as numbers."""
+    ended = ", ".join(f"{name} {count}" for name, count in outcomes.most_common())
+    text = f"{live} games under way, {pace:.3g} games/s; {ended or 'none has ended'}"
+    return {
+        "text": text,
+        "live": live,
+        "outcomes": dict(sorted(outcomes.items())),
+        "games_per_second": round(pace, 3),
+    }

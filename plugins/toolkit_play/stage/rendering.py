@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from toolkit.games import Prompt
+from toolkit.games import Prompt, decided
 from toolkit.models import Model, Span, Tokens
 
 
@@ -56,17 +55,3 @@ def stop_rule(prompt: Prompt, *, chat: bool) -> str | Callable[[str], bool] | No
     if prompt.decides == "end":
         return lambda text: bool(decided(text, prompt))
     return None if chat else "\n"
-
-
-def decided(text: str, prompt: Prompt) -> str:
-    """The reply up to the end of the first complete line that has the label and says something
-    behind it, unless that line is quoted from the prompt; empty if there is none.
-    """
-    label = re.compile(rf"{re.escape(prompt.label)}[\s*_:]*[^\s*_:]", re.IGNORECASE)
-    own = {line.strip() for line in prompt.text.split("\n")}
-    end = 0
-    for line in text.split("\n")[:-1]:
-        end += len(line) + 1
-        if label.search(line) and line.strip() not in own:
-            return text[:end]
-    return ""

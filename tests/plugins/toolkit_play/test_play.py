@@ -350,8 +350,7 @@ def test_a_reply_that_was_cut_off_is_never_a_bet() -> None:
 
 
 def test_a_reply_that_was_cut_off_behind_its_deciding_line_is_read() -> None:
-    from toolkit.games import Prompt
-    from toolkit_play.stage.rendering import decided
+    from toolkit.games import Prompt, decided
 
     prompt = Prompt("Final Decision: <Bet $X or Stop>", decides="end")
     for text, complete in (
@@ -432,11 +431,17 @@ def test_games_tell_how_they_go() -> None:
     assert report.phases == ["compute"]
     assert ended == sorted(ended)
     assert report.steps[-1] == (64, 64)
-    name, facts = report.events[-1]
-    assert name == "playing"
-    assert facts["ended"] == sum(facts["outcomes"].values()) == 64
-    assert facts["live"] == 0
-    assert facts["games_per_second"] > 0
+    status = [facts for name, facts in report.events if name == "status"][-1]
+    assert sum(status["outcomes"].values()) == 64
+    assert status["live"] == 0
+    assert status["games_per_second"] > 0
+    assert status["text"].startswith("0 games under way, ")
+    name, played = report.events[-1]
+    assert name == "played"
+    assert PLAY.summary is not None
+    said = PLAY.summary([{"name": name, **facts} for name, facts in report.events])
+    assert said.startswith(f"64 games, {played['replies']} replies of ")
+    assert "tokens were read once and shared" in said
 
 
 # --- asking again ---------------------------------------------------------------------------------
@@ -539,8 +544,16 @@ def test_a_condition_whose_replies_cannot_be_read_is_stopped(slots: int, backwar
     }
     assert outcomes["restart-variable-c01"] == ["invalid_reply"] * 5 + ["not_played"] * 7
     assert not {"invalid_reply", "not_played"} & set(outcomes["restart-variable-c00"])
-    (storm,) = (facts for name, facts in report.events if name == "storm")
-    assert storm == {"condition": "restart-variable-c01", "replies": ["hm\n"] * 3}
+    (storm,) = (facts for name, facts in report.events if name == "warning")
+    assert storm["condition"] == "restart-variable-c01"
+    assert storm["replies"] == ["hm\n"] * 3
+    assert storm["text"] == (
+        "condition restart-variable-c01 is stopped: none of its first 20 replies could be read, "
+        "and 7 of its games are not played. Three of the replies: 'hm\\n', 'hm\\n', 'hm\\n'"
+    )
+    assert PLAY.summary is not None
+    said = PLAY.summary([{"name": name, **facts} for name, facts in report.events])
+    assert said.endswith("Stopped because no reply could be read: restart-variable-c01.")
 
 
 def test_one_readable_reply_is_no_storm() -> None:

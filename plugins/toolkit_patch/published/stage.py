@@ -1,0 +1,146 @@
+"""`patch.published`: what the rules of a published study say of a screen at its two prompts.
+
+It needs a `patch.delta` of these two prompts with `keep: all`. Of its exact probabilities, replies
+are drawn for the six conditions {safe, risky prompt} x {no patch, safe value, risky value}, with
+the stream rebuilt by the SAE as published; then the rules are applied. The same rules on exact
+probabilities, with the error kept, say what sampling and the reconstruction have done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import DataError, choices
+
+from .rules import CONTEXTS, VALUES, both_ways, chi_square_rule, sign_rule
+
+if TYPE_CHECKING:
+    from toolkit.work import Rows, Work
+
+    from .params import Published
+
+    Shares = Mapping[tuple[str, str], Any]
+
+STATS = {
+    "sign_rule": "signs of drawn replies",
+    "chi_square_rule": "chi-square of drawn replies",
+    "exact_sign_rule": "signs of exact probabilities, error kept",
+    "naive_safe_value": "safe value, stream rebuilt",
+    "naive_risky_value": "risky value, stream rebuilt",
+    "specific": "safe value against risky value, error kept",
+}
+
+
+def judge_as_published(work: Work) -> Rows:
+    """Rows of `features`: what each rule says, and what either value does."""
+    import pyarrow as pa
+
+    from toolkit.tables import arrow_schema
+
+    params: Published = work.params
+    screens = work.inputs.read("screens").select(["space", "feature", "contrast"]).to_pylist()
+    chances = _chances(work, [(row["space"], row["feature"]) for row in screens])
+    rebuilt = {name: chances(name, "reconstruct") for name in (params.stop, params.proxy)}
+    kept = {name: chances(name, "set") for name in (params.stop, params.proxy)}
+    drawn = {name: _draw(work, name, shares) for name, shares in rebuilt.items()}
+    columns = _columns(params, drawn, rebuilt, kept)
+    rows = [
+        {
+            "space": row["space"],
+            "feature": row["feature"],
+            "stat": f"published_{stat}",
+            "group": row["contrast"],
+            "number": float(values[place]),
+            "text": texts[place] if texts is not None else None,
+            "comparison": None,
+        }
+        for place, row in enumerate(screens)
+        for stat, (values, texts) in columns.items()
+    ]
+    yield "features", pa.Table.from_pylist(rows, schema=arrow_schema("features"))
+
+
+def _columns(
+    params: Published,
+    drawn: Mapping[str, Shares],
+    rebuilt: Mapping[str, Shares],
+    kept: Mapping[str, Shares],
+) -> dict[str, tuple[Any, Sequence[str] | None]]:
+    """Number and text of each statistic, one entry a feature."""
+    stop, proxy = params.stop, params.proxy
+    sign = sign_rule(drawn[stop], drawn[proxy])
+    exact = sign_rule(kept[stop], kept[proxy])
+    chi = chi_square_rule(drawn[stop], params.trials, params.alpha, params.min_delta)
+    naive, error_kept = both_ways(rebuilt[stop]), both_ways(kept[stop])
+    return {
+        "sign_rule": ((sign != "").astype(float), sign.tolist()),
+        "chi_square_rule": (chi.astype(float), None),
+        "exact_sign_rule": ((exact != "").astype(float), exact.tolist()),
+        "naive_safe_value": (naive[0], None),
+        "naive_risky_value": (naive[1], None),
+        "specific": (error_kept[0] - error_kept[1], None),
+    }
+
+
+def _chances(work: Work, order: Sequence[tuple[str, int]]) -> Any:
+    """A function from (outcome, kind of arm) to exact probabilities of the six conditions."""
+    import numpy as np
+
+    contexts = _contexts(work)
+    rows = [row for row in work.inputs.read("effects").to_pylist() if row["sample"] in contexts]
+    found = {
+        (row["space"], row["feature"], contexts[row["sample"]], row["arm"], row["outcome"]): row
+        for row in rows
+    }
+    # The first group of the comparison is the one that ends badly: its mean is the risky value.
+    groups = _groups(work)
+    values = {"risky_value": groups[0], "safe_value": groups[1]}
+
+    def shares(outcome: str, kind: str) -> Shares:
+        made: dict[tuple[str, str], Any] = {}
+        for context in CONTEXTS:
+            for value in VALUES:
+                arm = "sham" if value == "none" else f"{kind}:{values[value]}"
+                keys = [(*feature, context, arm, outcome) for feature in order]
+                missing = next((key for key in keys if key not in found), None)
+                if missing is not None:
+                    raise DataError(
+                        f"feature {missing[1]} of space {missing[0]} has no row of arm '{arm}' and "
+                        f"outcome '{outcome}' in the {context} prompt. Screen these prompts with "
+                        "`keep: all` and `arms: [reconstruct]`."
+                    )
+                made[context, value] = np.array([found[key]["probability"] for key in keys])
+        return made
+
+    return shares
+
+
+def _contexts(work: Work) -> dict[str, str]:
+    """Sample -> `safe` or `risky`, one prompt each."""
+    params: Published = work.params
+    named = {params.safe: "safe", params.risky: "risky"}
+    meta = work.inputs.read("sample_meta").to_pylist()
+    mine = {row["sample"]: row["string"] for row in meta if row["key"] == params.context}
+    found = {sample: named[value] for sample, value in mine.items() if value in named}
+    if sorted(found.values()) != ["risky", "safe"]:
+        raise DataError(
+            f"context: one prompt with {params.context} {params.safe} and one with {params.risky} "
+            f"are needed; there are {choices(sorted(map(str, mine.values())))}."
+        )
+    return found
+
+
+def _groups(work: Work) -> tuple[str, str]:
+    """The groups of the screened contrast."""
+    first, _, second = work.inputs.read("screens")["contrast"][0].as_py().partition(" vs ")
+    return first, second
+
+
+def _draw(work: Work, outcome: str, shares: Shares) -> Shares:
+    """Shares among so many replies, each drawn from the exact probabilities."""
+    trials = work.params.trials
+    return {
+        key: work.rng("patch.replies", outcome, *key).binomial(trials, values.clip(0, 1)) / trials
+        for key, values in shares.items()
+    }

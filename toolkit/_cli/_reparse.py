@@ -1,0 +1,187 @@
+"""Judging stored replies again with another parser, without the model.
+
+A game is followed to the first reply whose new reading leads elsewhere. Up to there it is the very
+game that was played. From there on it would have gone another way, and only what follows from that
+one reply is known: an end, by the game's own rules and the same luck, or that it would have gone on
+(`open`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from toolkit.games import (
+    INVALID,
+    NOT_PLAYED,
+    ROUND_LIMIT,
+    TRUNCATED,
+    Environment,
+    Parser,
+    Reply,
+    judge,
+)
+from toolkit.randomness import generator
+
+OPEN = "open"
+"""The outcome of a game that would have gone on with replies that nobody has."""
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Judging:
+    """What a stage played with, and the parser that reads its replies again."""
+
+    environment: Environment
+    parser: Parser
+    attempts: int
+    """How often one decision was asked for at most."""
+    seed: int
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A reply that the new parser reads otherwise."""
+
+    game: str
+    condition: str
+    round: int
+    attempt: int
+    before: str
+    after: str
+    reply: str
+    leads_elsewhere: bool
+    """Whether the game would have gone another way from here."""
+
+
+@dataclass
+class Rejudged:
+    """What another parser makes of a run."""
+
+    replies: int = 0
+    flips: list[Flip] = field(default_factory=list)
+    before: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    """Outcomes by condition, as played."""
+    after: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    """Outcomes by condition, as far as they are known."""
+
+    @property
+    def kinds(self) -> Counter[tuple[str, str]]:
+        """How many replies went from which reading to which, amounts apart."""
+        return Counter(
+            (flip.before.partition(" $")[0], flip.after.partition(" $")[0]) for flip in self.flips
+        )
+
+    @property
+    def turns(self) -> list[Flip]:
+        """The flip of each game from which it would have gone another way."""
+        return [flip for flip in self.flips if flip.leads_elsewhere]
+
+    @property
+    def outcomes(self) -> list[str]:
+        """Every outcome that occurs, the most frequent first, `open` last."""
+        counts: Counter[str] = Counter()
+        for held in (*self.before.values(), *self.after.values()):
+            counts.update(held)
+        names = [name for name, _ in counts.most_common() if name != OPEN]
+        return [*names, *([OPEN] if OPEN in counts else [])]
+
+
+def rejudge(
+    judging: Judging, games: Sequence[Row], rounds: Sequence[Row], into: Rejudged
+) -> Rejudged:
+    """Judge every reply of these games; the results are added to `into`."""
+    by_game: dict[str, list[Row]] = defaultdict(list)
+    for row in rounds:
+        by_game[row["game"]].append(row)
+    for game in sorted(games, key=lambda row: str(row["game"])):
+        replies = sorted(by_game[game["game"]], key=lambda row: (row["round"], row["attempt"]))
+        outcome = _follow(judging, game, replies, into)
+        into.before[game["condition"]][game["outcome"]] += 1
+        into.after[game["condition"]][outcome] += 1
+    return into
+
+
+def _follow(judging: Judging, game: Row, replies: Sequence[Row], into: Rejudged) -> str:
+    """The outcome of one game by the new readings; its flips are noted, also behind the first that
+    leads elsewhere, where they tell of the parser and no longer of the game.
+    """
+    outcome: str | None = None
+    for place, row in enumerate(replies):
+        into.replies += 1
+        new, old = _read(judging, row), _stored(row)
+        if new == old:
+            continue
+        ended = None if outcome else _consequence(judging, game, replies, place, new)
+        if _said(new) != _said(old):
+            flip = Flip(
+                game=game["game"],
+                condition=game["condition"],
+                round=row["round"],
+                attempt=row["attempt"],
+                before=_said(old),
+                after=_said(new),
+                reply=row["reply"],
+                leads_elsewhere=ended is not None,
+            )
+            into.flips.append(flip)
+        outcome = outcome or ended
+    return outcome or str(game["outcome"])
+
+
+def _read(judging: Judging, row: Row) -> Reply:
+    prompt = judging.environment.prompt(json.loads(row["state"]))
+    return judge(judging.parser, row["reply"], prompt, cut_off=row["finish"] == "length")
+
+
+def _stored(row: Row) -> Reply:
+    if row["parse"] != "ok":
+        return Reply(failure=row["parse"])
+    return Reply(action=row["action"], amount=row["asked"])
+
+
+def _consequence(
+    judging: Judging, game: Row, replies: Sequence[Row], place: int, new: Reply
+) -> str | None:
+    """The outcome from this reply on, or None where the game goes on as it did."""
+    row = replies[place]
+    last = place == len(replies) - 1
+    if new.failure is not None:
+        if row["parse"] != "ok":  # it could not be read before, either
+            return _failed(new) if last and row["attempt"] >= judging.attempts else None
+        return OPEN if row["attempt"] < judging.attempts else _failed(new)
+    state = json.loads(row["state"])
+    rng = generator(judging.seed, "play.win", game["repetition"], row["round"])
+    after = judging.environment.step(state, new, rng).state
+    following = None if last else replies[place + 1]
+    if following is not None and following["round"] == row["round"] + 1:
+        if json.loads(following["state"]) == json.loads(json.dumps(after)):
+            return None
+    outcome = judging.environment.outcome(after)
+    if outcome is None and row["round"] >= judging.environment.max_rounds:
+        outcome = ROUND_LIMIT
+    if last and outcome == game["outcome"]:
+        return None
+    return outcome or OPEN
+
+
+def _failed(reply: Reply) -> str:
+    return TRUNCATED if reply.failure == TRUNCATED else INVALID
+
+
+def _said(reply: Reply) -> str:
+    """A verdict in words; failures are told apart only where one was cut off."""
+    if reply.failure is not None:
+        return TRUNCATED if reply.failure == TRUNCATED else "unreadable"
+    amount = "" if reply.amount is None else f" ${reply.amount:g}"
+    return f"{reply.action}{amount}"
+
+
+def rates(counts: Mapping[str, int]) -> dict[str, float]:
+    """Shares of outcomes among the games that were begun."""
+    begun = sum(count for name, count in counts.items() if name != NOT_PLAYED)
+    return {name: count / begun for name, count in counts.items() if begun and name != NOT_PLAYED}

@@ -1,0 +1,200 @@
+"""`toolkit play`: what can be done with the games of a run without the model."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from toolkit._cli._text import columns, json_option, store_option
+from toolkit.terminal import echo
+
+if TYPE_CHECKING:
+    from toolkit._cli._reparse import Judging, Rejudged
+    from toolkit._plugins.loading import Parts
+    from toolkit.ledger import StepRow
+    from toolkit_store import Store
+
+SHOWN_GAMES = 20
+
+
+@click.group("play")
+def command() -> None:
+    """Work on the games of a run, without the model."""
+
+
+@command.command("reparse")
+@click.argument("run")
+@click.option("--parser", "name", required=True, help="The parser part that reads the replies.")
+@click.option("--stage", help="The play stage; by default all of the run.")
+@click.option(
+    "--plugin",
+    "files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A scratch plugin file, such as one with a parser.",
+)
+@click.option(
+    "--limit",
+    default=SHOWN_GAMES,
+    show_default=True,
+    help="How many games and conditions are listed.",
+)
+@json_option
+@store_option
+def reparse(
+    run: str,
+    name: str,
+    stage: str | None,
+    files: tuple[Path, ...],
+    limit: int,
+    as_json: bool,
+    store: str | None,
+) -> None:
+    """Judge the stored replies of RUN again with another parser: which decisions flip, what that
+    does to the outcomes, and at which round each game would have gone another way.
+    """
+    from toolkit._cli._reparse import Rejudged, rejudge
+    from toolkit._plugins.loading import load_parts
+    from toolkit._run.run_folder import find_run, store_folder
+    from toolkit_store import open_store
+
+    folder = store_folder(store)
+    opened = open_store(folder, read_only=True)
+    steps = _play_steps(opened, find_run(folder, run), stage)
+    judgings = _judgings(load_parts(files), steps, name)
+    result = Rejudged()
+    for step, judging in judgings:
+        games = opened.read("games", [step.key]).to_pylist()
+        rejudge(judging, games, opened.read("rounds", [step.key]).to_pylist(), result)
+    echo(json.dumps(_facts(result), indent=1) if as_json else _text(result, name, limit))
+
+
+def _play_steps(store: Store, run: str, stage: str | None) -> list[StepRow]:
+    """The committed steps of the run that wrote games."""
+    from toolkit.errors import BadInput, choices, nearest
+
+    keys = sorted({key for row in store.run_states(run) for key in row.steps})
+    steps = [step for step in store.steps(keys) if {"games", "rounds"} <= set(step.tables)]
+    names = sorted({step.stage for step in steps})
+    if not steps:
+        raise BadInput(f"Run {run} has played no games yet. See: toolkit show {run}")
+    if stage is not None and stage not in names:
+        raise BadInput(
+            f"Run {run} has no play stage '{stage}'.{nearest(stage, names)} Stages: "
+            f"{choices(names)}."
+        )
+    chosen = [step for step in steps if stage in (None, step.stage)]
+    return sorted(chosen, key=lambda step: (step.stage, step.index))
+
+
+def _judgings(
+    parts: Parts, steps: Sequence[StepRow], name: str
+) -> Iterator[tuple[StepRow, Judging]]:
+    """Each step with its game and the new parser."""
+    from toolkit._cli._reparse import Judging
+    from toolkit.errors import BadInput
+    from toolkit.parts import UsedEnvironment
+
+    parser = parts.get("parser", name)
+    parse = parser.make(parser.params())  # type: ignore[attr-defined]
+    for step in steps:
+        material = json.loads(step.material)
+        part = parts.get("stage", step.part)
+        params = part.params.model_validate(material["params"], context={"parts": parts})
+        game = getattr(params, "game", None)
+        if not isinstance(game, UsedEnvironment):
+            raise BadInput(
+                f"stage '{step.stage}' ({step.part}) does not say which environment it played, so "
+                "that its replies cannot be judged again. Choose another one with --stage."
+            )
+        attempts = int(getattr(params, "attempts", 1))
+        yield step, Judging(game.make(), parse, attempts, int(material["seed"]))
+
+
+def _facts(result: Rejudged) -> dict[str, Any]:
+    return {
+        "replies": result.replies,
+        "flips": [vars(flip) for flip in result.flips],
+        "outcomes": {
+            condition: {"before": dict(before), "after": dict(result.after[condition])}
+            for condition, before in result.before.items()
+        },
+    }
+
+
+def _text(result: Rejudged, name: str, limit: int) -> str:
+    blocks = [_summary(result, name), _outcomes(result, limit)]
+    if result.flips:
+        blocks += [_kinds(result), _games(result, limit)]
+    return "\n\n".join(block for block in blocks if block)
+
+
+def _summary(result: Rejudged, name: str) -> str:
+    games = sum(sum(counts.values()) for counts in result.before.values())
+    return (
+        f"{name}: {len(result.flips)} of {result.replies} replies are read otherwise; "
+        f"{len(result.turns)} of {games} games would have gone another way."
+    )
+
+
+def _outcomes(result: Rejudged, limit: int) -> str:
+    """The outcome table as played and as read now, for each group of conditions that changed."""
+    total_before: Counter[str] = sum(result.before.values(), Counter())
+    total_after: Counter[str] = sum(result.after.values(), Counter())
+    rows = [
+        _outcome_row("all games", "as played", total_before, result.outcomes),
+        _outcome_row("", "read again", total_after, result.outcomes),
+    ]
+    changed = [name for name in sorted(result.before) if result.before[name] != result.after[name]]
+    for condition in changed[:limit]:
+        before, after = result.before[condition], result.after[condition]
+        rows.append(_outcome_row(condition, "as played", before, result.outcomes))
+        rows.append(_outcome_row("", "read again", after, result.outcomes))
+    heads = ["CONDITION", "", *(name.upper() for name in result.outcomes)]
+    notes = []
+    if len(changed) > limit:
+        notes.append(f"{len(changed) - limit} more conditions change; --limit shows them.")
+    if "open" in result.outcomes:
+        notes.append("open: the game would have gone on with replies that nobody has.")
+    return "\n".join([columns(heads, rows, right=heads[2:]), *notes])
+
+
+def _outcome_row(
+    condition: str, what: str, counts: Mapping[str, int], outcomes: Sequence[str]
+) -> list[str]:
+    from toolkit._cli._reparse import rates
+
+    shares = rates(counts)
+    cells = []
+    for name in outcomes:
+        share = f" ({shares[name]:.1%})" if name in shares else ""
+        cells.append(f"{counts.get(name, 0)}{share}")
+    return [condition, what, *cells]
+
+
+def _kinds(result: Rejudged) -> str:
+    rows = [[before, after, str(count)] for (before, after), count in result.kinds.most_common()]
+    return columns(["READ AS", "NOW", "REPLIES"], rows, right=["REPLIES"])
+
+
+def _games(result: Rejudged, limit: int) -> str:
+    turns = result.turns
+    if not turns:
+        return ""
+    rows = [
+        [flip.game, str(flip.round), flip.before, flip.after, _short(flip.reply)]
+        for flip in turns[:limit]
+    ]
+    table = columns(["GAME", "ROUND", "READ AS", "NOW", "REPLY"], rows, right=["ROUND"])
+    left = len(turns) - limit
+    return table + (f"\n{left} more games; --limit shows them." if left > 0 else "")
+
+
+def _short(reply: str) -> str:
+    text = " ".join(reply.split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
