@@ -136,8 +136,6 @@ def _write_one(
     weights: pl.DataFrame,
     most: int,
 ) -> None:
-    import numpy as np
-
     check_size(space, length, most)
     positions = rows["position"].to_numpy()
     members = [
