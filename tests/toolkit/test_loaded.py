@@ -17,10 +17,19 @@ from toolkit._plugins.loading import load_parts
 from toolkit.edits import Edit, Editing, OnStream, Set, from_position
 from toolkit.errors import BadInput
 from toolkit.hookpoints import hookpoint
-from toolkit.models import Encoded, Model, Prefix, Span, Tokens
+from toolkit.models import (
+    LOGITS,
+    AttentionRows,
+    Encoded,
+    Gradients,
+    Model,
+    Prefix,
+    Span,
+    Tokens,
+)
 from toolkit.parts import Identity, ModelPart, SaePart
 from toolkit.saes import Sae, Sparse
-from toolkit.sessions import Generated
+from toolkit.sessions import Generated, Session, WholePassSession
 from toolkit.testing.contracts import Broken
 from toolkit.testing.loaded import check_loaded, check_model, check_sae
 
@@ -75,6 +84,9 @@ class Tiny(Model):
     def run(
         self, batch: Sequence[Sequence[int]], capture: Sequence[str], edits: Sequence[Edit] = ()
     ) -> dict[str, Tensor]:
+        for name in capture:
+            if hookpoint(name).site != "resid_post":
+                raise BadInput(f"hookpoint '{name}': tiny has resid_post only.")
         editing = self.editing(batch, edits)
         longest = max(map(len, batch))
         stream = self.table[torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in batch])]
@@ -271,6 +283,110 @@ class Alone(Tiny):
         return super().generate(batch, draw, **{**options, "max_tokens": fewer})
 
 
+class OnlySets(Tiny):
+    """Makes no edits but those that set a value."""
+
+    def editing(self, batch: Sequence[Sequence[int]], edits: Sequence[Edit]) -> Editing:
+        sets = [
+            edit
+            for edit in edits
+            if isinstance(edit.operation, OnStream) and isinstance(edit.operation.change, Set)
+        ]
+        return super().editing(batch, sets)
+
+
+class Forgets(WholePassSession):
+    """Edits do not reach the sequences."""
+
+    def submit(self, *args: Any, **options: Any) -> None:
+        super().submit(*args, **{**options, "edits": ()})
+
+
+class ForgetsEdits(Tiny):
+    def session(self, budget: int | None = None) -> Session:
+        return Forgets(self, budget)
+
+
+class Hasty(WholePassSession):
+    """Ends each reply one token early."""
+
+    def submit(self, *args: Any, **options: Any) -> None:
+        super().submit(*args, **{**options, "max_tokens": options["max_tokens"] - 1})
+
+
+class HastySession(Tiny):
+    def session(self, budget: int | None = None) -> Session:
+        return Hasty(self, budget)
+
+    def generate(self, *args: Any, **options: Any) -> list[Generated]:
+        return Model.generate(Tiny(), *args, **options)
+
+
+class Offers(Tiny):
+    """Shows its attention, which is the same to all tokens before, its slopes and its matrices."""
+
+    def attention(
+        self,
+        batch: Sequence[Sequence[int]],
+        queries: Sequence[Sequence[int]],
+        layers: Sequence[int],
+        *,
+        capture: Sequence[str] = (),
+        edits: Sequence[Edit] = (),
+    ) -> AttentionRows:
+        rows = [
+            torch.stack([self.seen(position, len(ids)) for position in asked])[:, None]
+            for ids, asked in zip(batch, queries, strict=True)
+        ]
+        return AttentionRows(dict.fromkeys(layers, rows), self.run(batch, capture, edits))
+
+    def seen(self, position: int, length: int) -> Tensor:
+        return (torch.arange(length) <= position).float() / (position + 1)
+
+    def gradients(
+        self, batch: Sequence[Sequence[int]], hookpoints: Sequence[str], objective: Any, **_: Any
+    ) -> Gradients:
+        (name,), layer = hookpoints, 0
+        assert name == f"resid_post.{layer}"
+        start = self.run(batch, [name])[name].detach().requires_grad_()
+        stream = start
+        for block in self.blocks[layer + 1 :]:
+            stream = stream + (self.mixed(stream) @ block).tanh()
+        ends = torch.stack([stream[row, len(ids) - 1] for row, ids in enumerate(batch)])
+        values = objective({LOGITS: self.unembed(ends)})
+        (slope,) = torch.autograd.grad(values.sum(), start)
+        return Gradients({name: slope}, {name: start.detach()}, values.detach())
+
+    def fold_final_norm(self, parts: Tensor, whole: Tensor | None = None) -> Tensor:
+        return parts
+
+    def unembedding_rows(self, tokens: Sequence[int] | Tensor) -> Tensor:
+        return self.head[list(tokens)]
+
+    def unembedding_offsets(self, tokens: Sequence[int] | Tensor) -> Tensor:
+        return torch.zeros(len(list(tokens)))
+
+    def embedding_rows(self, tokens: Sequence[int] | Tensor) -> Tensor:
+        return self.table[list(tokens)]
+
+
+def offering(name: str, change: Callable[..., Any]) -> type[Offers]:
+    """An `Offers` with a method that hands what the right one gives to `change`."""
+
+    def method(self: Offers, *args: Any, **named: Any) -> Any:
+        return change(getattr(Offers, name)(self, *args, **named))
+
+    return type("Offering", (Offers,), {name: method})
+
+
+def _halved(found: Gradients) -> Gradients:
+    return replace(found, gradients={name: slope / 2 for name, slope in found.gradients.items()})
+
+
+def _leaking(found: Gradients) -> Gradients:
+    return replace(found, objectives=found.objectives.clone().requires_grad_())
+
+
 def _backwards(self: Tiny, text: str, found: Encoded) -> Encoded:
     return replace(found, offsets=(found.offsets[0], *reversed(found.offsets[1:])))
 
@@ -420,6 +536,50 @@ MODELS: list[tuple[type[Tiny], str]] = [
     (NoUntil, "token by token with whole passes it is"),
     (OwnNumbers, "generate did not ask draw exactly once for each token"),
     (Alone, "a reply depends on the prompts beside it"),
+    (OnlySets, "edits that add and scale give something else than the same values set"),
+    (
+        changed("edited_states", lambda self, prefix, edits, count, found: found + 1),
+        "edited_states gives other states than run with the same edits",
+    ),
+    (ForgetsEdits, "a session "),
+    (HastySession, "token by token with whole passes it is"),
+    (
+        changed(
+            "readout", lambda self, *given: replace(given[-1], normaliser=given[-1].normaliser + 1)
+        ),
+        "readout differs from what unembed gives",
+    ),
+    (
+        type("Ahead", (Offers,), {"seen": lambda self, at, length: torch.ones(length) / length}),
+        "attention of layer 0 looks at tokens behind the query",
+    ),
+    (
+        type("Half", (Offers,), {"seen": lambda self, at, n: Offers.seen(self, at, n) / 2}),
+        "attention weights of layer 0 do not add up to 1",
+    ),
+    (
+        offering(
+            "attention",
+            lambda found: replace(
+                found, captured={name: value + 1 for name, value in found.captured.items()}
+            ),
+        ),
+        "attention captured something else at resid_post.2 than run gives",
+    ),
+    (offering("gradients", _halved), "the gradient at resid_post.0 gives the slope"),
+    (offering("gradients", _leaking), "gradients leaves tensors that keep their gradients"),
+    (
+        offering("unembedding_rows", lambda rows: rows.flip(0)),
+        "unembedding_rows order tokens otherwise than unembed does",
+    ),
+    (
+        offering("fold_final_norm", lambda parts: parts * parts.norm(dim=-1, keepdim=True)),
+        "fold_final_norm of parts does not add up",
+    ),
+    (
+        offering("embedding_rows", lambda rows: rows[0]),
+        "embedding_rows gave the shape (8,); wanted (1, 8)",
+    ),
     (
         changed(
             "score",
@@ -444,6 +604,7 @@ def test_models(kind: type[Tiny], message: str) -> None:
 
 def test_a_right_model() -> None:
     check_model(Tiny())
+    check_model(Offers())
 
 
 def test_a_right_model_that_is_no_chat_model() -> None:

@@ -24,7 +24,10 @@ from toolkit.randomness import generator
 from toolkit.saes import Sae
 from toolkit.sessions import Generated
 from toolkit.testing.contracts import Broken, check_params
+from toolkit.testing.decoders import check_decoder
 from toolkit.testing.fakes import SilentReporter
+from toolkit.testing.promises import kept as _kept
+from toolkit.testing.promises import near as _near
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -136,24 +139,7 @@ def check_model(
     _check_unembed(model, batch, tolerance)
     _check_generate(model, [*batch, batch[0]])
     _check_score(model, max(batch, key=len), tolerance)
-
-
-def _kept(of: Part | Model | Sae, holds: object, text: str) -> None:
-    if not holds:
-        raise Broken(f"{_named(of)}: {text}")
-
-
-def _named(of: Part | Model | Sae) -> str:
-    if isinstance(of, Model):
-        return f"model '{of.identity.name}'"
-    return f"SAE '{of.name}'" if isinstance(of, Sae) else f"{of.kind} part '{of.name}'"
-
-
-def _near(left: Tensor, right: Tensor, tolerance: float) -> bool:
-    left, right = left.detach().cpu().double(), right.detach().cpu().double()
-    if left.shape != right.shape or not right.numel():
-        return left.shape == right.shape
-    return float((left - right).abs().max()) <= tolerance * float(right.abs().max())
+    check_decoder(model, batch, tolerance)
 
 
 def _check_encoding(model: Model, text: str, *, chat: bool) -> None:

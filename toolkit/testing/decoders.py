@@ -1,0 +1,313 @@
+"""What a loaded decoder must keep beyond plain passes: operations at any position, sessions,
+readouts, and what it offers of attention, gradients and matrices. `check_model` runs all of it.
+
+What a loader may leave out is allowed to refuse with `BadInput`; what it offers has to be right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from toolkit.edits import Add, Edit, OnStream, Scale, Set, from_position, tokens
+from toolkit.errors import BadInput
+from toolkit.models import LOGITS, Model
+from toolkit.randomness import generator
+from toolkit.sessions import Generated, WholePassSession
+from toolkit.testing.promises import kept, near
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+REPLY_TOKENS = 4
+SLOPE = 0.05
+"""How far a gradient may lie from the slope of two passes, as a share of its length."""
+
+
+def check_decoder(model: Model, batch: Sequence[Sequence[int]], tolerance: float) -> None:
+    """`batch` has sequences of different lengths."""
+    longest = max(batch, key=len)
+    check_operations(model, longest, tolerance)
+    check_sessions(model, batch)
+    check_readout(model, batch, tolerance)
+    check_attention(model, batch, tolerance)
+    check_gradients(model, longest)
+    check_matrices(model, batch, tolerance)
+
+
+# --- edits ----------------------------------------------------------------------------------------
+
+
+def _edits(model: Model, ids: Sequence[int], streams: Any) -> list[Edit]:
+    """At two layers and several positions, other values for each of three rows."""
+    import torch
+
+    low, high = "resid_post.0", f"resid_post.{max(0, model.layers - 2)}"
+    size = float(streams[low].float().abs().max())
+    vectors = size * torch.cos(torch.arange(3 * model.width).reshape(3, -1) + 1.0)
+    middle, last = len(ids) // 2, len(ids) - 1
+    return [
+        Edit(low, OnStream(Add(vectors)), tokens([0, 1, 2], [middle, last, 0])),
+        Edit(high, OnStream(Scale(0.5)), from_position(middle, [0, 2])),
+    ]
+
+
+def check_operations(model: Model, ids: Sequence[int], tolerance: float) -> None:
+    """Operations see the stream as earlier ones left it, and all of them are counted."""
+    low, high = "resid_post.0", f"resid_post.{max(0, model.layers - 2)}"
+    end, batch = model.last_hookpoint(), [ids] * 3
+    plain = model.run(batch, [low])
+    edits = _edits(model, ids, plain)
+    found = model.run(batch, [low, end], edits)
+    steps = model.run(batch, [low, end], _as_values(model, batch, edits))
+    kept(
+        model,
+        near(found[low], steps[low], tolerance) and near(found[end], steps[end], tolerance),
+        "edits that add and scale give something else than the same values set; make each edit on "
+        f"the stream that edits before it left ({low}, then {high})",
+    )
+    middle = len(ids) // 2
+    counts = [edit.tally.total() for edit in edits]
+    wanted = [3, 2 * (len(ids) - middle)]
+    kept(model, counts == wanted, f"edits were counted {counts} times; made {wanted} times")
+    fast = _edits(model, ids, plain)
+    states = model.edited_states(model.prefix(ids), fast, 3)
+    kept(
+        model,
+        near(states, found[end][:, -1], tolerance),
+        "edited_states gives other states than run with the same edits",
+    )
+    for ours, theirs in zip(fast, edits, strict=True):
+        kept(
+            model,
+            ours.tally.counts == theirs.tally.counts,
+            f"edited_states counted {dict(ours.tally.counts)}; run {dict(theirs.tally.counts)}",
+        )
+
+
+def _as_values(model: Model, batch: Sequence[Sequence[int]], edits: Sequence[Edit]) -> list[Edit]:
+    """The same edits as values, each read from a pass under those before it."""
+    import torch
+
+    made: list[Edit] = []
+    for edit in edits:
+        stream = model.run(batch, [edit.hookpoint], made)[edit.hookpoint]
+        places = [
+            (row, position, int(index))
+            for row, start, stop, index in zip(
+                *(getattr(edit.targets, name).tolist() for name in ("rows", "starts", "stops")),
+                edit.targets.index,
+                strict=True,
+            )
+            for position in range(start, min(stop, len(batch[row])))
+        ]
+        before = torch.stack([stream[row, position].float() for row, position, _ in places])
+        index = torch.tensor([at for _, _, at in places])
+        values = edit.operation.apply(before, before, index)
+        targets = tokens([row for row, _, _ in places], [position for _, position, _ in places])
+        made.append(Edit(edit.hookpoint, OnStream(Set(values)), targets))
+    return made
+
+
+# --- sessions -------------------------------------------------------------------------------------
+
+
+def _number(name: str, step: int) -> float:
+    return float(generator(0, "session contract", name, step).random())
+
+
+def _play(session: Any, batch: Sequence[Sequence[int]], edit: Edit | None) -> dict[Any, Generated]:
+    """One more joins whenever one ends; every second one is edited."""
+    waiting = [(f"{at}", ids, (edit,) if edit and at % 2 else ()) for at, ids in enumerate(batch)]
+    found: dict[Any, Generated] = {}
+
+    def submit() -> None:
+        name, ids, edits = waiting.pop(0)
+        draw = partial(_number, name)
+        session.submit(name, ids, draw, max_tokens=REPLY_TOKENS, edits=edits)
+
+    for _ in range(2):
+        submit()
+    for reply in session.run():
+        found[reply.id] = reply
+        if waiting:
+            submit()
+    return found
+
+
+def check_sessions(model: Model, batch: Sequence[Sequence[int]]) -> None:
+    """Sequences that join and leave, equal ones and edited ones among them, get the replies and the
+    counts that whole passes give.
+    """
+    import torch
+
+    many = [*batch, batch[-1], batch[-1], batch[0]]
+    wave = torch.cos(torch.arange(model.width) + 1.0)
+    ours, theirs = (Edit("resid_post.0", OnStream(Add(wave)), from_position(1)) for _ in range(2))
+    session = model.session()
+    found = _play(session, many, ours)
+    wanted = _play(WholePassSession(model), many, theirs)
+    kept(model, set(found) == set(wanted), f"a session gave replies to {sorted(found)} only")
+    clean = [name for name in found if not (found[name].close_calls or wanted[name].close_calls)]
+    for name in clean:
+        kept(
+            model,
+            found[name].ids == wanted[name].ids and found[name].finish == wanted[name].finish,
+            f"a session gave {found[name]}; token by token with whole passes it is {wanted[name]}",
+        )
+    if len(clean) == len(found):
+        kept(
+            model,
+            ours.tally.counts == theirs.tally.counts,
+            f"a session counted an edit {dict(ours.tally.counts)} times; whole passes "
+            f"{dict(theirs.tally.counts)}",
+        )
+    counts = session.counts
+    kept(
+        model,
+        counts.prompt_tokens == sum(map(len, many)) and 0 <= counts.reused_tokens,
+        "a session counts other prompt tokens than it was given",
+    )
+
+
+# --- readouts -------------------------------------------------------------------------------------
+
+
+def _last_states(model: Model, batch: Sequence[Sequence[int]]) -> Tensor:
+    import torch
+
+    end = model.last_hookpoint()
+    states = model.run(batch, [end])[end]
+    return torch.stack([states[row, len(ids) - 1] for row, ids in enumerate(batch)])
+
+
+def check_readout(model: Model, batch: Sequence[Sequence[int]], tolerance: float) -> None:
+    """Logits, normalisers and divergences are those of whole rows of logits."""
+    states = _last_states(model, batch)
+    logits = model.unembed(states).double()
+    chosen = sorted({0, logits.shape[1] // 2, logits.shape[1] - 1})
+    found = model.readout(states, chosen, states[0])
+    logp = logits.log_softmax(-1)
+    kl = (logp[0].exp() * (logp[0] - logp)).sum(-1)
+    right = (
+        near(found.logits, logits[:, chosen], tolerance)
+        and near(found.normaliser, logits.logsumexp(-1), tolerance)
+        and found.kl is not None
+        and float((found.kl - kl).abs().max()) <= tolerance * (1 + float(kl.abs().max()))
+    )
+    kept(model, right, "readout differs from what unembed gives for the same states")
+
+
+# --- what a loader may offer ----------------------------------------------------------------------
+
+
+def _offered(ask: Callable[[], Any]) -> Any:
+    """What a method gives; None where the loader refuses it."""
+    try:
+        return ask()
+    except BadInput:
+        return None
+
+
+def check_attention(model: Model, batch: Sequence[Sequence[int]], tolerance: float) -> None:
+    """Each query's weights are its own text's, lie before it, and add up to 1; captures are those
+    of `run`.
+    """
+    queries = [[len(ids) - 1, len(ids) // 2] for ids in batch]
+    layers, end = sorted({0, model.layers - 1}), model.last_hookpoint()
+    found = _offered(lambda: model.attention(batch, queries, layers, capture=[end]))
+    if found is None:
+        return
+    streams = model.run(batch, [end])[end]
+    for layer in layers:
+        for row, (ids, asked) in enumerate(zip(batch, queries, strict=True)):
+            weights = found.weights[layer][row]
+            right = weights.ndim == 3 and (len(weights), weights.shape[2]) == (2, len(ids))
+            kept(
+                model,
+                right,
+                f"attention gave the shape {tuple(weights.shape)} for two queries of {len(ids)} "
+                "tokens; wanted (2, heads, tokens)",
+            )
+            ahead = [weights[at, :, position + 1 :] for at, position in enumerate(asked)]
+            kept(
+                model,
+                not any(bool(part.any()) for part in ahead),
+                f"attention of layer {layer} looks at tokens behind the query",
+            )
+            whole = near(weights.sum(-1), weights.new_ones(weights.shape[:2]), tolerance)
+            kept(model, whole, f"attention weights of layer {layer} do not add up to 1")
+            alone = model.attention([ids], [asked], [layer]).weights[layer][0]
+            kept(
+                model,
+                near(alone, weights, tolerance),
+                f"attention of layer {layer} depends on the texts beside it",
+            )
+    for row, ids in enumerate(batch):
+        same = near(found.captured[end][row, : len(ids)], streams[row, : len(ids)], tolerance)
+        kept(model, same, f"attention captured something else at {end} than run gives")
+
+
+def check_gradients(model: Model, ids: Sequence[int]) -> None:
+    """A gradient is the slope between two edited passes; nothing asks for gradients afterwards."""
+    import torch
+
+    name, position, end = "resid_post.0", len(ids) // 2, model.last_hookpoint()
+    count = model.unembed(_last_states(model, [ids])).shape[1]
+
+    def objective(given: Any) -> Tensor:
+        logits: Tensor = given[LOGITS]
+        return logits[:, count // 2] - logits[:, count // 3]
+
+    found = _offered(lambda: model.gradients([ids], [name], objective))
+    if found is None:
+        return
+    slope, stream = found.gradients[name][0, position], found.streams[name][0, position]
+    direction = torch.cos(torch.arange(model.width, device=slope.device) + 1.0)
+    step = 1e-3 * float(stream.norm() / direction.norm())
+    sides = []
+    for sign in (1, -1):
+        change = OnStream(Add(sign * step * direction))
+        states = model.run([ids], [end], [Edit(name, change, tokens([0], [position]))])[end][:, -1]
+        sides.append(float(objective({LOGITS: model.unembed(states).double()})))
+    wanted = (sides[0] - sides[1]) / (2 * step)
+    got, length = float(slope @ direction), float(slope.norm() * direction.norm())
+    kept(
+        model,
+        abs(got - wanted) <= SLOPE * length + 1e-3,
+        f"the gradient at {name} gives the slope {got:.4g} along a direction; two passes give "
+        f"{wanted:.4g}",
+    )
+    leaks = [*found.gradients.values(), *found.streams.values(), found.objectives]
+    leaks.append(model.run([ids], [end])[end])
+    kept(
+        model,
+        not any(value.requires_grad for value in leaks),
+        "gradients leaves tensors that keep their gradients",
+    )
+
+
+def check_matrices(model: Model, batch: Sequence[Sequence[int]], tolerance: float) -> None:
+    """Folded states times rows of the unembedding order tokens as logits do; parts add up."""
+    states = _last_states(model, batch)
+    folded = _offered(lambda: model.fold_final_norm(states))
+    if folded is None:
+        return
+    logits = model.unembed(states).double()
+    chosen = list(range(0, logits.shape[1], max(1, logits.shape[1] // 50)))
+    rows = model.unembedding_rows(chosen)
+    made = (folded @ rows.T + model.unembedding_offsets(chosen)).double()
+    same = bool((made.argsort(-1)[:, -1] == logits[:, chosen].argsort(-1)[:, -1]).all())
+    kept(model, same, "unembedding_rows order tokens otherwise than unembed does")
+    half = model.fold_final_norm(states * 0.25, states) + model.fold_final_norm(
+        states * 0.75, states
+    )
+    kept(model, near(half, folded, tolerance), "fold_final_norm of parts does not add up")
+    embedded = _offered(lambda: model.embedding_rows([batch[0][0]]))
+    if embedded is not None:
+        kept(
+            model,
+            tuple(embedded.shape) == (1, model.width),
+            f"embedding_rows gave the shape {tuple(embedded.shape)}; wanted (1, {model.width})",
+        )
