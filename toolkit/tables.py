@@ -343,7 +343,8 @@ _ALL = (
         "attention",
         "model sample layer head query",
         "what one query (a position) attends to in one head: `weights[i]` goes to the key position "
-        "`keys[i]`, or to i where `keys` is null; `rest` is the mass of the keys that were left out",
+        "`keys[i]`, or to i where `keys` is null; `rest` is the mass of the keys that "
+        "were left out",
         model="string",
         sample="string",
         layer="int32",
@@ -374,7 +375,8 @@ _ALL = (
     _table(
         "attribution_checks",
         "sample against outcome method part layer space",
-        "whether the parts of an attribution add up to the measured change, and how they agree with "
+        "whether the parts of an attribution add up to the measured change, and how they "
+        "agree with "
         "exact patching of the same parts",
         sample="string",
         against="string",
