@@ -75,7 +75,7 @@ def _scenario(
     *,
     twin_of: str = "",
 ) -> Scenario:
-    """The prompt shows the rounds just before this one. `warned`: it warns whatever the rules say."""
+    """The prompt shows the rounds just before this one. `warned`: it warns in any case."""
     first = number - len(past)
     rows = [
         {"round": first + place, "bet": bet, "won": won, "balance": after}

@@ -1,4 +1,4 @@
-"""The named situations of the slot machine: which contradict the rules, and what their prompts say."""
+"""The named situations of the slot machine: which contradict the rules, and their prompts."""
 
 from __future__ import annotations
 
