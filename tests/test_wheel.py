@@ -38,6 +38,7 @@ TOP_LEVEL = {
     "toolkit_samples",
     "toolkit_sinks",
     "toolkit_stats",
+    "toolkit_tokens",
     "toolkit_toy",
 }
 
