@@ -1,15 +1,16 @@
-"""Token by token: features and attention of every token, what moves an outcome, and by which path."""
+"""Token by token: features and attention of every token, what moves an outcome, by which path."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from toolkit import hookimpl
-from toolkit.parts import Estimates, Part, SourcePart, StagePart, Steps
+from toolkit.parts import Estimates, Part, SinkPart, SourcePart, StagePart, Steps
 
 from . import costs
+from .sinks import exp6_json
 from .sources import scenarios
-from .track import params, stage
+from .track import contrasts, params, stage
 
 
 @hookimpl
@@ -26,6 +27,14 @@ def toolkit_parts() -> Iterator[Part]:
         uses_model=True,
     )
     yield from _tracking()
+    yield SinkPart(
+        name="exp6_json",
+        help="Features and attention of each token, in the JSON of the token study, zeros left "
+        "out.",
+        params=exp6_json.Exp6Json,
+        run=exp6_json.write,
+        reads=("activations", "attention", "spaces", "samples", "sample_meta"),
+    )
 
 
 def _tracking() -> Iterator[Part]:
@@ -52,4 +61,15 @@ def _tracking() -> Iterator[Part]:
         steps=Steps(size="batch", group_equal_texts=True),
         estimates=Estimates(cost=costs.tracking_attention),
         uses_model=True,
+    )
+    yield StagePart(
+        name="track.contrasts",
+        help="Per span and layer: share of attention and activation, between two groups.",
+        params=contrasts.Contrasts,
+        run=contrasts.contrast,
+        reads=("samples", "sample_meta"),
+        optional=("attention", "activations", "spaces"),
+        writes=("span_contrasts",),
+        label_uses=contrasts.label_uses,
+        estimates=Estimates(cost=costs.contrasting),
     )

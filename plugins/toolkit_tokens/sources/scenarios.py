@@ -182,9 +182,7 @@ def _row(model: Model, sample: _Sample) -> dict[str, Any]:
         "text": tokens.text,
         "token_ids": tokens.ids,
         "pieces": tokens.pieces,
-        "spans": [
-            {"name": name, "start": start, "end": end} for name, start, end in tokens.spans
-        ],
+        "spans": [{"name": name, "start": start, "end": end} for name, start, end in tokens.spans],
         "prompt_hash": digest,
         "bos": tokens.bos,
     }

@@ -121,9 +121,7 @@ def _whole(weights: np.ndarray[Any, Any], seen: np.ndarray[Any, Any]) -> dict[st
     }
 
 
-def _largest(
-    weights: np.ndarray[Any, Any], seen: np.ndarray[Any, Any], top: int
-) -> dict[str, Any]:
+def _largest(weights: np.ndarray[Any, Any], seen: np.ndarray[Any, Any], top: int) -> dict[str, Any]:
     """The largest weights of each row, in order of their keys, and what the others sum to."""
     import numpy as np
     import pyarrow as pa

@@ -1,5 +1,5 @@
-"""`track.tokens` and `track.attention`: one pass over the distinct texts gives the features of every
-SAE at every chosen token and the attention of every head.
+"""`track.tokens` and `track.attention`: one pass over the distinct texts gives the features of all
+SAEs at every chosen token and the attention of every head.
 
 Attention rows come from the model's fast path. A layer of a batch is turned into rows and let go of
 before the next one, so the host holds one layer of one batch.

@@ -325,31 +325,37 @@ def _attention(
 ) -> Iterator[pa.Table]:
     import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     from toolkit.tables import arrow_schema
 
     weights = load(path, (), skip=("features", "positions")).get("attention")
     if weights is None:
         return
-    weights = real_numbers(weights, f"{path}, `attention`")
-    if weights.ndim != 3:
+    if weights.ndim != 3 or weights.shape[1] != weights.shape[2]:
         raise DataError(f"{path}: `attention` is {weights.shape}; wanted (heads, tokens, tokens).")
-    if weights.shape[1] != weights.shape[2]:
-        raise DataError(f"{path}: `attention` is {weights.shape}; wanted (heads, tokens, tokens).")
-    head, query = np.nonzero(weights.any(axis=2))
+    kept = ~np.isnan(weights) if weights.dtype.kind == "f" else np.ones(weights.shape, dtype=bool)
+    weights = real_numbers(np.where(kept, weights, 0), f"{path}, `attention`")
+    head, query = np.nonzero(kept.any(axis=2) & weights.any(axis=2))
     space, name = spaces[path.name], samples[path.parent.name]["sample"]
-    rows = weights[head, query].astype(np.float16)
-    offsets = pa.array(np.arange(len(head) + 1) * rows.shape[1], pa.int32())
+    chosen, rows = kept[head, query], weights[head, query].astype(np.float16)
+    counts = chosen.sum(axis=1)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
+    whole_rows = counts == rows.shape[1]
+    columns_of_keys = np.nonzero(chosen)[1].astype(np.uint32)
     schema = arrow_schema("attention")
-    kind = schema.field("weights").type
+    kinds = [schema.field(column).type for column in ("keys", "weights")]
+    keys = pa.ListArray.from_arrays(offsets, pa.array(columns_of_keys), type=kinds[0])
+    values = pa.array(rows[chosen])
+    rest = np.where(whole_rows, 0, np.clip(1 - rows.sum(axis=1, dtype=np.float64), 0, 1))
     columns: dict[str, Any] = {
         "model": pa.array([space["model"]] * len(head), pa.string()),
         "sample": pa.array([name] * len(head), pa.string()),
         "layer": pa.array(np.full(len(head), _layer(space)), pa.int32()),
         "head": pa.array(head, pa.int32()),
         "query": pa.array(query, pa.int32()),
-        "keys": pa.nulls(len(head), schema.field("keys").type),
-        "weights": pa.ListArray.from_arrays(offsets, pa.array(rows.reshape(-1)), type=kind),
-        "rest": pa.array(np.zeros(len(head)), pa.float32()),
+        "keys": pc.if_else(pa.array(whole_rows), pa.nulls(len(head), kinds[0]), keys),
+        "weights": pa.ListArray.from_arrays(offsets, values, type=kinds[1]),
+        "rest": pa.array(rest, pa.float32()),
     }
     yield pa.table(columns, schema=schema)

@@ -181,6 +181,18 @@ def test_tokens_of_another_program(run: RunTables, tmp_path: Path) -> None:
     )
 
 
+def test_attention_that_was_kept_in_part_comes_back_in_part(run: RunTables, tmp_path: Path) -> None:
+    nan = np.nan
+    attention = np.array([[[nan] * 3, [0.5, 0.5, 0], [nan, 0.75, nan]]], np.float16)
+    folder = foreign_tokens(tmp_path / "in", attention=attention)
+    found = run_tables(run.store, import_run(run.store, "tokens", folder, model="m"))
+    rows = found.read("attention").to_pylist()
+    assert [(row["query"], row["keys"], row["weights"], row["rest"]) for row in rows] == [
+        (1, None, [0.5, 0.5, 0.0], 0.0),
+        (2, [1], [0.75], 0.25),
+    ]
+
+
 def test_tokens_that_do_not_fit_are_refused(run: RunTables, tmp_path: Path) -> None:
     folder = foreign_tokens(
         tmp_path / "in", features=np.zeros((3, 5), np.float32), positions=np.array([3])
