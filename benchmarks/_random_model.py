@@ -16,6 +16,10 @@ class _NoText:
 
     bos_token, bos_token_id, eos_token_id, chat_template = None, None, 0, None
 
+    def decode(self, ids: Any, *, skip_special_tokens: bool = True) -> str:
+        """No text."""
+        return ""
+
 
 def random_llama(
     *, device: str = "cpu", dtype: torch.dtype = torch.float32, **shape: Any

@@ -125,7 +125,7 @@ def load_file(root: Path, rows: Any) -> int:
 
 
 def product(root: Path, rows: Any) -> int:
-    """The rows times one float32 encoder in memory, once for each file: what no way can do without."""
+    """The rows times one float32 encoder in memory, once per file: the work that no way avoids."""
     import torch
 
     files = files_of(root)
@@ -307,7 +307,7 @@ def run(
     cold: bool = False,
     threads: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Each way in a process of its own; compute threads wait asleep, as in the toolkit's workers."""
+    """Time each way in its own process; idle compute threads sleep, as in the toolkit's workers."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     context = multiprocessing.get_context("spawn")
     found = []

@@ -20,12 +20,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from toolkit.corrections import benjamini_hochberg
 from toolkit.parts import StagePart
 from toolkit.testing.fakes import make_work
 from toolkit.testing.nulls import Clusters, clusters_of_groups
 from toolkit_stats import toolkit_parts
 from toolkit_stats.compare import tests as compare_tests
-from toolkit_stats.math.corrections import benjamini_hochberg
 from toolkit_stats.math.means import moments, welch
 from toolkit_stats.math.ranks import mann_whitney, ranked
 from toolkit_stats.samples import groups

@@ -124,7 +124,8 @@ def _name(annotation: Any) -> str:
     if annotation is type(None):
         return "None"
     if origin is not None:
-        return f"{origin.__name__}[{', '.join('...' if part is ... else _name(part) for part in inside)}]"
+        names = ["..." if part is ... else _name(part) for part in inside]
+        return f"{origin.__name__}[{', '.join(names)}]"
     return (
         annotation.__name__
         if isinstance(annotation, type)

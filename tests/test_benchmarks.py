@@ -34,10 +34,8 @@ def test_tiny_goes_through_every_step() -> None:
 
 def test_without_a_gpu_it_says_so() -> None:
     assert (
-        said() == "no GPU here: nothing was measured. `--tiny` runs the same on the CPU, at "
-        "a "
-        "size that says "
-        "nothing.\n"
+        said() == "no GPU here: nothing was measured. `--tiny` runs the same on the CPU, at a size "
+        "that says nothing.\n"
     )
 
 
@@ -51,3 +49,28 @@ def test_the_cost_of_a_step_is_measured_over_a_run() -> None:
     assert lines[0].startswith("40 steps, 2 workers")
     assert len(lines) == 16
     assert "last tenth / first:" in lines[-1]
+
+
+def test_every_way_to_play_is_gone_through() -> None:
+    """Small, its figures say nothing; each way is timed or says why not."""
+    benchmark = BENCHMARK.with_name("play.py")
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, str(benchmark), "--tiny", "--games", "2"],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = [line.split() for line in done.stdout.splitlines() if line]
+    for way in ("study", "padded", "continuous", "ours"):
+        assert sum(line[0] == way for line in lines) == 2
+    assert sum(line[0] == "ours" and "prefill" in line for line in lines) == 2
+    alone = subprocess.run(
+        [sys.executable, str(benchmark), "--gpu"],
+        env={**env, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert alone.stdout.startswith("no GPU here: nothing was measured.")

@@ -204,7 +204,7 @@ def short(space: Space, index: int) -> str:
 
 
 def prefixes(spaces: Iterable[Space]) -> dict[str, str]:
-    """Space id -> what to put before an index: the shortest form that means one space among these."""
+    """Map each space id to the shortest prefix of an index that is unique among these spaces."""
     rows = _distinct(spaces)
     layers, names = Counter(layer_of(row) for row in rows), Counter(row["address"] for row in rows)
     out = {}
@@ -220,7 +220,7 @@ def _distinct(spaces: Iterable[Space]) -> list[Space]:
 
 
 def _listed(found: Sequence[Space], rows: Sequence[Space], index: int) -> str:
-    """The full addresses; where two spaces share theirs, the spaces' ids and what tells them apart."""
+    """The full addresses; spaces that share one get their id and what distinguishes them."""
     shared = Counter(row["address"] for row in rows)
     return _some(
         [

@@ -264,6 +264,10 @@ class TablePart(Part):
     """An optional table that makes the model unnecessary: where it is there, none is loaded."""
     check: Callable[[Any, Mapping[str, Any]], str | None] | None = None
     """What is wrong with these params on a model of these facts, as a sentence; None if nothing."""
+    labels: Callable[[Any], Labels] | None = None
+    """The metadata keys of its samples, or of samples that are drawn from its tables, where the
+    params alone tell.
+    """
     label_uses: Callable[[Any], Iterable[LabelUse]] | None = None
     """The metadata keys that these params name; `toolkit check` looks for them in the samples."""
     steps: Steps = Steps()
@@ -286,12 +290,12 @@ class SourcePart(TablePart):
 
     kind: ClassVar[str] = "source"
     writes: tuple[str, ...] = ("samples", "sample_meta")
+    keeps_labels: bool = False
+    """Whether its samples also carry the labels of the stage that `from` names."""
     identify: Callable[[Any, Path], Identity] | None = None
     """What its files are. Facts `rows` and `units` count their samples, if known; fact `labels`
     has their metadata keys, as `labels` does.
     """
-    labels: Callable[[Any], Labels] | None = None
-    """The metadata keys of its samples, where the params alone tell."""
 
 
 @dataclass(frozen=True, kw_only=True)

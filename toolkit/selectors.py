@@ -62,18 +62,14 @@ class Places(Params):
     )
     window: Window | None = Field(
         None,
-        description="Positions from the first number up to before the second; "
-        "null: "
-        "open, negative: from "
-        "the end.",
+        description="Positions from the first number up to before the second; null: open, "
+        "negative: from the end.",
     )
     tokens: tuple[int | str, ...] | None = Field(
         None,
         min_length=1,
-        description="Token ids, or the text of tokens: blanks around it apart, "
-        "but "
-        "a "
-        "blank one exactly.",
+        description="Token ids, or the text of tokens: blanks around it apart, but a blank one "
+        "exactly.",
     )
 
     @field_validator("window", mode="before")
@@ -119,10 +115,8 @@ class Selector(Places):
 
     phase: Literal["prompt", "generation"] | None = Field(
         None,
-        description="prompt: what the model was given; generation: what it wrote, "
-        "in "
-        "samples that hold "
-        "replies.",
+        description="prompt: what the model was given; generation: what it wrote, in samples that "
+        "hold replies.",
     )
     take: Literal["first", "last", "all"] = Field("all", description="Which of the tokens found.")
     exclude: Excluded = Field(
@@ -140,10 +134,8 @@ class At(Params):
 
     at: Where = Field(
         "last",
-        description="last: the last token; all: every token but BOS; or a selector, or "
-        "a "
-        "list of them: their "
-        "union.",
+        description="last: the last token; all: every token but BOS; or a selector, or a list of "
+        "them: their union.",
     )
 
     @field_validator("at", mode="before")

@@ -67,7 +67,7 @@ class Budget:
 def distinct_texts(
     samples: Sequence[dict[str, Any]], positions: Callable[[Sequence[int]], range]
 ) -> list[Text]:
-    """The distinct token sequences, shortest first, so that texts of similar length share a pass."""
+    """The distinct token sequences, shortest first, so that similar lengths share a pass."""
     return chosen_texts(samples, lambda sample: positions(sample["token_ids"]))
 
 

@@ -87,10 +87,8 @@ class HuggingFace(Params):
     )
     device_map: tuple[Annotated[str, Field(pattern=r"^(cpu|mps|cuda:\d+)$")], ...] = Field(
         (),
-        description="Devices to spread a large model's blocks over, in order, for "
-        "example [cuda:0, "
-        "cuda:1]; instead of "
-        "`device`.",
+        description="Devices to spread a large model's blocks over, in order, for example [cuda:0, "
+        "cuda:1]; instead of `device`.",
         json_schema_extra=UNHASHED,
     )
     family: Family | None = Field(

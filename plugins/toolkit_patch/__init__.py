@@ -12,6 +12,9 @@ from .published.params import Published
 from .published.stage import judge_as_published
 from .screen import cost, stage
 from .screen.params import Delta, Verdicts, family_size
+from .steer import section as doses
+from .steer.params import Steer
+from .steer.stage import steer
 from .verdicts import section
 from .verdicts.stage import judge
 
@@ -51,6 +54,25 @@ def toolkit_parts() -> Iterator[Part]:
         reads=("sample_meta", "screens", "effects"),
         writes=("features",),
     )
+    yield StagePart(
+        name="patch.steer",
+        help="Moves the stream along a difference of means by doses, beside random directions.",
+        params=Steer,
+        run=steer,
+        estimates=Estimates(cost=cost.steering),
+        reads=("samples", "sample_meta"),
+        writes=("doses", "dose_tests"),
+        uses_model=True,
+    )
+    yield ReportSection(
+        name="patch-doses",
+        title="Steering by doses",
+        help="What moving the stream along an axis does, and what random directions do.",
+        reads=("doses", "dose_tests"),
+        run=doses.figures,
+        findings=doses.findings,
+        order=32,
+    )
     yield ReportSection(
         name="patch-published",
         title="The same features, judged as published",
@@ -68,5 +90,5 @@ def toolkit_parts() -> Iterator[Part]:
         reads=("verdicts", "screens", "spaces"),
         run=section.figures,
         findings=section.findings,
-        order=30,
+        order=18,
     )

@@ -16,7 +16,7 @@ from toolkit.parts import (
     Steps,
 )
 
-from . import source
+from . import labels, source
 from .games import investment, reward_choice, slot_machine
 from .parsers import simple, strict, study
 from .stage import costs, params, play, summary
@@ -39,6 +39,7 @@ def toolkit_parts() -> Iterator[Part]:
         estimates=Estimates(max_rows=costs.max_rows, cost=costs.playing),
         check=params.check,
         summary=summary.summary,
+        labels=labels.labels,
         uses_model=True,
     )
     yield SourcePart(
@@ -47,6 +48,7 @@ def toolkit_parts() -> Iterator[Part]:
         version="2",
         params=source.Games,
         run=source.decisions,
+        keeps_labels=True,
         reads=("games", "rounds"),
         uses_model=True,
         estimates=Estimates(max_rows=source.max_rows),
@@ -58,19 +60,19 @@ def _environments() -> Iterator[Part]:
         name="slot_machine",
         help="A slot machine with a negative expected value, in three prompt layouts.",
         params=slot_machine.SlotMachine,
-        make=slot_machine.Game,
+        make=slot_machine.SlotMachineGame,
     )
     yield EnvironmentPart(
         name="reward_choice",
         help="One choice between three rewards of equal expected value.",
         params=reward_choice.RewardChoice,
-        make=reward_choice.Game,
+        make=reward_choice.RewardChoiceGame,
     )
     yield EnvironmentPart(
         name="investment",
         help="How much to put at risk in a project, round by round, or to cash out.",
         params=investment.Investment,
-        make=investment.Game,
+        make=investment.InvestmentGame,
     )
 
 

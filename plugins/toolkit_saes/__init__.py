@@ -33,7 +33,7 @@ def toolkit_parts() -> Iterator[Part]:
         reads=("saes", "spaces"),
         run=_section.figures,
         findings=_section.findings,
-        order=15,
+        order=60,
     )
 
 

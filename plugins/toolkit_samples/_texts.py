@@ -37,10 +37,8 @@ class Texts(Params):
     id: str | None = Field(
         None,
         min_length=1,
-        description="The column with each sample's id, each once; without it, "
-        "rows "
-        "are "
-        "numbered from 0.",
+        description="The column with each sample's id, each once; without it, rows are numbered "
+        "from 0.",
     )
     unit: str | None = Field(
         None,
@@ -50,18 +48,14 @@ class Texts(Params):
     row: str | None = Field(
         None,
         min_length=1,
-        description="A metadata key to keep each row's number under, from 0 in "
-        "the "
-        "order "
-        "of the file.",
+        description="A metadata key to keep each row's number under, from 0 in the order of the "
+        "file.",
     )
     label: str | None = Field(
         None,
         min_length=1,
-        description="The column that holds a whole-number label; then every "
-        "row "
-        "needs "
-        "one in `label_range`.",
+        description="The column that holds a whole-number label; then every row needs one in "
+        "`label_range`.",
     )
     label_range: tuple[int, int] = Field((0, 3), description="The lowest and the highest label.")
     chat: bool = Field(

@@ -30,10 +30,8 @@ def toolkit_parts() -> Iterator[Part]:
     )
     yield SinkPart(
         name="exp1_json",
-        help="A comparison of two groups by layer, in the JSON that the study of "
-        "SAE "
-        "layers 1 to 31 "
-        "published.",
+        help="A comparison of two groups by layer, in the JSON that the study of SAE layers 1 to "
+        "31 published.",
         params=_exp1_json.Exp1Json,
         run=_exp1_json.write_exp1_json,
         reads=("features", "comparisons", "spaces"),

@@ -43,10 +43,8 @@ class Exp1Json(Params):
 
     half: Literal["all", "select", "confirm"] = Field(
         "all",
-        description="Which half of the units was compared, where a run compares "
-        "these "
-        "groups more than "
-        "once.",
+        description="Which half of the units was compared, where a run compares these groups more "
+        "than once.",
     )
 
     @field_validator("groups")

@@ -29,20 +29,15 @@ class Npz(Params):
     dense: bool = Field(False, description="Write every zero too: a matrix of rows by features.")
     layout: Literal["space", "configuration", "layer"] = Field(
         "space",
-        description="Of dense archives. space: ours with `features` "
-        "added; "
-        "configuration: "
-        "layer_20_l0_71_activations.npz; "
-        "layer: SAMPLE/layer_15.npz.",
+        description="Of dense archives. space: ours with `features` added; configuration: "
+        "layer_20_l0_71_activations.npz; layer: SAMPLE/layer_15.npz.",
     )
     index: str | None = Field(
         None,
         min_length=1,
-        description="layout: configuration: the metadata key with each sentence's "
-        "number "
-        "(sources of texts "
-        "keep it with `row`); "
-        "without it they are counted in order of their ids, which without `id` is the file's.",
+        description="layout: configuration: the metadata key with each sentence's number (sources "
+        "of texts keep it with `row`); without it they are counted in order of their ids, which "
+        "without `id` is the file's.",
     )
 
     @model_validator(mode="after")

@@ -23,7 +23,7 @@ _WORD = re.compile(r"\S+")
 
 
 @dataclass(frozen=True)
-class Reading:
+class TextByTokens:
     """A sample's text, and for each of its tokens: the characters and the words up to its end."""
 
     text: str
@@ -57,7 +57,7 @@ class Sentences:
             if index
             else {name: at for at, name in enumerate(sorted(self._samples))}
         )
-        self._readings: dict[str, Reading] = {}
+        self._readings: dict[str, TextByTokens] = {}
 
     def names(self) -> list[str]:
         """All samples, in order."""
@@ -76,7 +76,7 @@ class Sentences:
         """How many tokens a sample has."""
         return len(self.sample(name)["pieces"])
 
-    def reading(self, name: str) -> Reading:
+    def reading(self, name: str) -> TextByTokens:
         """Its text by tokens."""
         if name not in self._readings:
             sample = self.sample(name)
@@ -121,12 +121,12 @@ class Sentences:
 # --- a text by its tokens -------------------------------------------------------------------------
 
 
-def _reading(text: str, pieces: Sequence[str]) -> Reading:
+def _reading(text: str, pieces: Sequence[str]) -> TextByTokens:
     import numpy as np
 
     found = np.array(list(_ends(text, pieces)), dtype=np.int64)
     begun = np.array([word.start() for word in _WORD.finditer(text)], dtype=np.int64)
-    return Reading(text, found, np.searchsorted(begun, found))
+    return TextByTokens(text, found, np.searchsorted(begun, found))
 
 
 def _ends(text: str, pieces: Sequence[str]) -> Iterator[int]:

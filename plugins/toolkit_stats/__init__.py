@@ -129,9 +129,7 @@ def _baselines() -> Iterator[Part]:
     """What stands beside every claim about features."""
     yield StagePart(
         name="compare.leak",
-        help="How well metadata alone tell two groups apart, key by key and "
-        "together, "
-        "by "
+        help="How well metadata alone tell two groups apart, key by key and together, by "
         "cross-validation.",
         params=_leak.Leak,
         run=_leak.compare_leak,
@@ -143,10 +141,8 @@ def _baselines() -> Iterator[Part]:
     )
     yield StagePart(
         name="compare.probe",
-        help="What a linear probe and a difference of means on the raw stream "
-        "reach, "
-        "beside the best "
-        "feature.",
+        help="What a linear probe and a difference of means on the raw stream reach, beside the "
+        "best feature.",
         params=_probe.Probe,
         run=_probe.compare_probe,
         estimates=Estimates(cost=_cost.probe),
@@ -160,10 +156,8 @@ def _baselines() -> Iterator[Part]:
     )
     yield StagePart(
         name="compare.residual",
-        help="Which numbers of the raw stream differ between two groups: the "
-        "control, "
-        "in "
-        "spaces of its own.",
+        help="Which numbers of the raw stream differ between two groups: the control, in spaces of "
+        "its own.",
         params=_residual.Residual,
         run=_residual.compare_residual,
         estimates=Estimates(cost=_cost.residual, comparison=_compares.streams),
@@ -178,10 +172,8 @@ def _baselines() -> Iterator[Part]:
     yield ReportSection(
         name="baselines",
         title="What else predicts the label",
-        help="Metadata, simple readers of the raw stream, and the best "
-        "single "
-        "feature, "
-        "on held-out folds.",
+        help="Metadata, simple readers of the raw stream, and the best single feature, on held-out "
+        "folds.",
         reads=("baselines",),
         run=_baselines_section.figures,
         order=19,
@@ -230,10 +222,8 @@ def _paths_and_ranks() -> Iterator[Part]:
     yield ReportSection(
         name="pathway",
         title="Through the layers",
-        help="Followed features by layer, what goes together across "
-        "layers, "
-        "and "
-        "decisions as points.",
+        help="Followed features by layer, what goes together across layers, and decisions as "
+        "points.",
         reads=("trajectories", "spaces", "links", "signatures", "sample_meta"),
         run=_pathway_section.figures,
         order=24,

@@ -52,7 +52,7 @@ def toolkit_parts() -> Iterator[Part]:
     yield StagePart(
         name="compare.means",
         help="Mean activation of each feature in each group of samples.",
-        params=_parts.Means,
+        params=_parts.MeansParams,
         run=_parts.compare_means,
         reads=("samples", "sample_meta", "activations"),
         writes=("features",),

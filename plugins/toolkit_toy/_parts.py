@@ -54,7 +54,7 @@ class Hash(Params):
     )
 
 
-class Means(Params):
+class MeansParams(Params):
     """Which groups to compare."""
 
     by: str = Field("group", description="The metadata key that names a sample's group.")

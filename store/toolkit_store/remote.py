@@ -149,7 +149,7 @@ def lease(database: Database) -> Lease:
     return Lease.shared(database.uri, lambda wait_s, on_wait: _taken(database, wait_s, on_wait))
 
 
-def _taken(database: Database, wait_s: float | None, on_wait: OnWait | None) -> Hold:
+def _taken(database: Database, wait_s: float | None, on_wait: OnWait | None) -> HeldLease:
     """The lease, once nobody has it or its holder has been silent for too long."""
     with _reached(database):
         table = _opened(database)
@@ -174,7 +174,7 @@ def _taken(database: Database, wait_s: float | None, on_wait: OnWait | None) -> 
         time.sleep(POLL_S)
 
 
-def _try(database: Database, table: Any, found: Marker) -> Hold | None:
+def _try(database: Database, table: Any, found: Marker) -> HeldLease | None:
     """The lease, unless somebody was faster."""
     started, epoch = time.monotonic(), found.epoch + 1
     now = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
@@ -196,10 +196,10 @@ def _try(database: Database, table: Any, found: Marker) -> Hold | None:
     if table.version % _TIDY_EVERY == 0:
         with suppress(*_ERRORS):  # only old versions of one row
             table.optimize(cleanup_older_than=_KEPT)
-    return Hold(database.uri, table, epoch, started)
+    return HeldLease(database.uri, table, epoch, started)
 
 
-class Hold:
+class HeldLease:
     """The held lease: a thread says every few seconds that its holder lives."""
 
     def __init__(self, uri: str, table: Any, epoch: int, at: float) -> None:

@@ -76,7 +76,7 @@ def test_what_others_commit_is_seen_at_once(uri: str) -> None:
     assert len(reader.read("activations", ["k"])) == 2
 
 
-def test_house_is_kept(uri: str) -> None:
+def test_orphans_are_removed_and_damage_is_noticed(uri: str) -> None:
     store = open_store(uri, create=True)
     fill(store)
     store.database.append(
@@ -206,7 +206,7 @@ def test_what_cannot_be_reached_is_told() -> None:
 # --- the lease ---
 
 
-def taken(uri: str, wait_s: float) -> remote.Hold:
+def taken(uri: str, wait_s: float) -> remote.HeldLease:
     return remote._taken(Database(uri), wait_s, None)
 
 
@@ -215,7 +215,7 @@ def test_one_of_those_who_saw_the_same_gets_the_lease(uri: str) -> None:
     databases = [Database(uri) for _ in range(4)]
     tables = [database.connection.open_table(remote.TABLE) for database in databases]
     seen = remote._seen(tables[0])
-    got: list[remote.Hold | None] = []
+    got: list[remote.HeldLease | None] = []
 
     def reach(database: Database, table: object) -> None:
         got.append(remote._try(database, table, seen))
@@ -267,7 +267,7 @@ def test_nothing_is_entered_without_the_lease(uri: str) -> None:
     store = open_store(uri, create=True)
     with store.writer():
         hold = store._lease._hold
-        assert isinstance(hold, remote.Hold)
+        assert isinstance(hold, remote.HeldLease)
         table = store.database.connection.open_table(remote.TABLE)
         table.update(values={"epoch": 99, "holder": "somebody"})
         while not hold._lost:

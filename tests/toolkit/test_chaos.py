@@ -52,7 +52,7 @@ def test_many_kills(toolkit, quiet):
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 def test_many_kills_of_the_quickstart(toolkit, root):
-    """A real model and real SAEs: what they compute is bitwise the same, wherever it was cut off."""
+    """A real model and real SAEs: their results are bitwise equal, wherever a run was cut off."""
     quiet = _quiet(toolkit, root / "specs" / "quickstart.yaml")
     _kill_and_compare(toolkit, *quiet, kills=min(KILLS, 50), seed=50, within=(2.0, 30.0))
 

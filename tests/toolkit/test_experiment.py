@@ -47,8 +47,8 @@ def test_a_mistake_is_an_error_with_its_place(toy) -> None:
 
 def test_importing_it_is_light() -> None:
     program = (
-        "import sys, toolkit; toolkit.load('x.yaml'); "
-        "print(sorted({'torch', 'lancedb', 'transformers', 'polars', 'yaml'} & set(sys.modules)))"
+        "import sys, toolkit; toolkit.load('x.yaml'); print(sorted({'torch', 'lancedb', "
+        "'transformers', 'polars', 'yaml'} & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True

@@ -18,7 +18,7 @@ import yaml
 from huggingface_hub import constants
 
 from toolkit import hub
-from toolkit._plan.fetch import WAITS, Fetched, Screen, fetch_all, size
+from toolkit._plan.fetch import WAITS, DownloadDisplay, Fetched, fetch_all, size
 from toolkit.errors import BadInput, DataError
 from toolkit.hub import Download, HubFile, Snapshot
 
@@ -88,7 +88,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
 def fetched(*downloads: Download) -> tuple[list[Fetched], str, list[float]]:
     """What came, what was shown, and how long each pause was to be."""
     stream, pauses = io.StringIO(), list[float]()
-    found = list(fetch_all(downloads, Screen(stream), pauses.append))
+    found = list(fetch_all(downloads, DownloadDisplay(stream), pauses.append))
     return found, stream.getvalue(), pauses
 
 
@@ -278,7 +278,7 @@ def test_progress_is_told_with_its_speed(stream: type[io.StringIO], lines: list[
     nothing.
     """
     held, now = stream(), [0.0]
-    with Screen(held, lambda: now[0]).file(HubFile("w.bin", 10**9)) as tell:
+    with DownloadDisplay(held, lambda: now[0]).file(HubFile("w.bin", 10**9)) as tell:
         for at, there in ((1.0, 10**8), (6.0, 6 * 10**8), (6.1, 3 * 10**8), (9.0, 10**9)):
             now[0] = at
             tell(there)
@@ -287,7 +287,7 @@ def test_progress_is_told_with_its_speed(stream: type[io.StringIO], lines: list[
 
 def test_a_file_that_needed_no_bytes() -> None:
     held = io.StringIO()
-    with Screen(held).file(HubFile("w.bin", 5)):
+    with DownloadDisplay(held).file(HubFile("w.bin", 5)):
         pass
     assert held.getvalue() == "w.bin: 5 B\n"
 

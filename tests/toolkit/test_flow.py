@@ -13,24 +13,28 @@ import yaml
 
 from toolkit_store import open_store
 
-PLUGIN = Path(__file__).parents[1] / "resources" / "house_plugin.py"
+PLUGIN = Path(__file__).parents[1] / "resources" / "fake_games_plugin.py"
 
 
 @pytest.fixture
-def house(tmp_path):
-    """Writes the spec of the scratch plugin, with changes to its top level or the stages' params."""
+def write_spec(tmp_path):
+    """Write the spec of the scratch plugin, with changes at its top level or in params."""
 
     def write(
-        name: str = "house", *, fits: bool = True, play: dict[str, Any] | None = None, **top: Any
+        name: str = "fake_games",
+        *,
+        fits: bool = True,
+        play: dict[str, Any] | None = None,
+        **top: Any,
     ) -> Path:
         spec = {
             "version": 1,
             "name": name,
-            "saes": {"uses": "house", "with": {"fits": fits}},
-            "samples": {"uses": "house_games", "from": {"stage": "play"}},
+            "saes": {"uses": "fake_saes", "with": {"fits": fits}},
+            "samples": {"uses": "game_texts", "from": {"stage": "play"}},
             "stages": [
-                {"id": "features", "uses": "extract.house"},
-                {"id": "play", "uses": "play.house", "with": play or {}},
+                {"id": "features", "uses": "extract.fake_games"},
+                {"id": "play", "uses": "play.fake_games", "with": play or {}},
             ],
             **top,
         }
@@ -56,15 +60,17 @@ def rows(toolkit, table):
     return store.read(table, [row.key for row in store.steps()]).to_pylist()
 
 
-def test_samples_come_from_a_stage_of_the_same_spec_wherever_it_stands(toolkit, house):
-    found = stages(toolkit, house())
+def test_samples_come_from_a_stage_of_the_same_spec_wherever_it_stands(toolkit, write_spec):
+    found = stages(toolkit, write_spec())
     assert list(found) == ["play", "samples", "examine", "features"]
     assert found["samples"]["needs"] == ["play"]
     assert found["play"]["needs"] == []
 
 
-def test_a_stage_that_makes_its_own_units_is_split_over_them_and_obeys_the_limit(toolkit, house):
-    assert run(toolkit, house(limit={"units": 7})).returncode == 0
+def test_a_stage_that_makes_its_own_units_is_split_over_them_and_obeys_the_limit(
+    toolkit, write_spec
+):
+    assert run(toolkit, write_spec(limit={"units": 7})).returncode == 0
     assert [row["game"] for row in rows(toolkit, "games")] == [f"g{n:03d}" for n in range(7)]
     ranges = [
         (row.first, row.last)
@@ -73,29 +79,29 @@ def test_a_stage_that_makes_its_own_units_is_split_over_them_and_obeys_the_limit
     assert ranges == [(0, 4), (4, 7)]
 
 
-def test_more_units_keep_the_steps_that_are_there(toolkit, house):
-    run(toolkit, house(limit={"units": 4}))
-    found = stages(toolkit, house(limit={"units": 10}))
+def test_more_units_keep_the_steps_that_are_there(toolkit, write_spec):
+    run(toolkit, write_spec(limit={"units": 4}))
+    found = stages(toolkit, write_spec(limit={"units": 10}))
     assert (found["play"]["steps"], found["play"]["there"]) == ("3", 1)
 
 
-def test_params_that_cannot_change_results_enter_no_key(toolkit, house):
-    run(toolkit, house())
-    assert stages(toolkit, house(play={"note": "another"}))["play"]["there"] == 3
+def test_params_that_cannot_change_results_enter_no_key(toolkit, write_spec):
+    run(toolkit, write_spec())
+    assert stages(toolkit, write_spec(play={"note": "another"}))["play"]["there"] == 3
 
 
 @pytest.mark.slow
 def test_the_examination_sees_the_first_samples_only_and_is_not_run_again_for_others(
-    toolkit, house
+    toolkit, write_spec
 ):
-    run(toolkit, house(limit={"units": 4}))
+    run(toolkit, write_spec(limit={"units": 4}))
     assert rows(toolkit, "saes")[0]["tokens"] == 3
-    run(toolkit, house(limit={"units": 10}))
+    run(toolkit, write_spec(limit={"units": 10}))
     assert len(open_store(toolkit.store, read_only=True).steps(stage="examine")) == 1
 
 
-def test_an_sae_that_does_not_fit_stops_the_run_before_any_use(toolkit, house):
-    result = run(toolkit, house(fits=False))
+def test_an_sae_that_does_not_fit_stops_the_run_before_any_use(toolkit, write_spec):
+    result = run(toolkit, write_spec(fits=False))
     assert result.returncode == 4
     assert "SAE fake does not fit at resid_post.0: it is a fake." in result.stderr
     assert (
@@ -111,44 +117,49 @@ def test_an_sae_that_does_not_fit_stops_the_run_before_any_use(toolkit, house):
     ]
 
 
-def test_a_warning_goes_on_and_stays_in_the_report(toolkit, house):
-    result = run(toolkit, house(fits=False), "--set", "examine=warn")
+def test_a_warning_goes_on_and_stays_in_the_report(toolkit, write_spec):
+    result = run(toolkit, write_spec(fits=False), "--set", "examine=warn")
     assert result.returncode == 0
     assert "SAE fake does not fit at resid_post.0: it is a fake." in result.stderr
     assert "does not fit at resid_post.0" in Path(result.stdout.splitlines()[-1]).read_text()
     assert len(rows(toolkit, "activations")) == 10
 
 
-def test_off_examines_nothing(toolkit, house):
-    assert "examine" not in stages(toolkit, house(fits=False, examine="off"))
+def test_off_examines_nothing(toolkit, write_spec):
+    assert "examine" not in stages(toolkit, write_spec(fits=False, examine="off"))
 
 
-def test_saes_of_a_stage_that_reads_no_samples_are_examined_on_those_of_the_spec(toolkit, house):
+def test_saes_of_a_stage_that_reads_no_samples_are_examined_on_those_of_the_spec(
+    toolkit, write_spec
+):
     other = {
         "id": "trace",
-        "uses": "trace.house",
+        "uses": "trace.fake_games",
         "needs": ["features"],
-        "saes": {"uses": "house", "with": {"fits": False}},
+        "saes": {"uses": "fake_saes", "with": {"fits": False}},
     }
-    own = [{"id": "play", "uses": "play.house"}, {"id": "features", "uses": "extract.house"}]
-    spec = house(stages=[*own, other])
+    own = [
+        {"id": "play", "uses": "play.fake_games"},
+        {"id": "features", "uses": "extract.fake_games"},
+    ]
+    spec = write_spec(stages=[*own, other])
     assert stages(toolkit, spec)["examine.2"]["needs"] == ["samples"]
     result = run(toolkit, spec)
     assert result.returncode == 4
     assert "SAE fake does not fit" in result.stderr
 
 
-def test_saes_that_nothing_can_be_examined_on_are_refused(toolkit, house):
+def test_saes_that_nothing_can_be_examined_on_are_refused(toolkit, write_spec):
     own = [
-        {"id": "play", "uses": "play.house"},
+        {"id": "play", "uses": "play.fake_games"},
         {
             "id": "features",
-            "uses": "extract.house",
-            "samples": {"uses": "house_games", "from": {"stage": "play"}},
+            "uses": "extract.fake_games",
+            "samples": {"uses": "game_texts", "from": {"stage": "play"}},
         },
-        {"id": "trace", "uses": "trace.house", "needs": ["features"]},
+        {"id": "trace", "uses": "trace.fake_games", "needs": ["features"]},
     ]
-    spec = house(stages=own, samples=None)
+    spec = write_spec(stages=own, samples=None)
     text = spec.read_text().replace("samples: null\n", "")
     spec.write_text(text)
     result = toolkit.run("check", spec, "--plugin", PLUGIN)
@@ -156,7 +167,9 @@ def test_saes_that_nothing_can_be_examined_on_are_refused(toolkit, house):
         result.stderr
     )  # the SAEs are the same as those of the stage that reads samples
     spec.write_text(
-        text.replace("- id: trace\n", "- id: trace\n  saes: {uses: house, with: {fits: false}}\n")
+        text.replace(
+            "- id: trace\n", "- id: trace\n  saes: {uses: fake_saes, with: {fits: false}}\n"
+        )
     )
     result = toolkit.run("check", spec, "--plugin", PLUGIN)
     assert result.returncode == 2
@@ -166,17 +179,17 @@ def test_saes_that_nothing_can_be_examined_on_are_refused(toolkit, house):
     )
 
 
-def test_the_examination_changes_no_key(toolkit, house):
-    run(toolkit, house())
-    found = stages(toolkit, house(examine="off"))
+def test_the_examination_changes_no_key(toolkit, write_spec):
+    run(toolkit, write_spec())
+    found = stages(toolkit, write_spec(examine="off"))
     assert found["features"]["there"] == 1
 
 
-def test_stages_that_wait_for_their_own_samples_are_refused(toolkit, house):
-    spec = yaml.safe_load(house().read_text())
+def test_stages_that_wait_for_their_own_samples_are_refused(toolkit, write_spec):
+    spec = yaml.safe_load(write_spec().read_text())
     spec["samples"]["from"]["stage"] = "features"
     spec["samples"]["uses"] = "count"
-    path = house("circle")
+    path = write_spec("circle")
     path.write_text(yaml.safe_dump(spec))
     result = toolkit.run("check", path, "--plugin", PLUGIN)
     assert result.returncode == 2
@@ -187,25 +200,25 @@ def test_stages_that_wait_for_their_own_samples_are_refused(toolkit, house):
     ("change", "message"),
     [
         (
-            {"samples": {"uses": "house_games", "from": {"stage": "plai"}}},
+            {"samples": {"uses": "game_texts", "from": {"stage": "plai"}}},
             "There is no stage 'plai'. Did you mean 'play'?",
         ),
         (
-            {"stages": [{"id": "examine", "uses": "play.house"}]},
+            {"stages": [{"id": "examine", "uses": "play.fake_games"}]},
             "'examine' is reserved for the examination of SAEs",
         ),
         ({"examine": "maybe"}, "examine: found the text 'maybe'; wanted 'stop', 'warn' or 'off'."),
     ],
 )
-def test_refusals(toolkit, house, change, message):
-    result = toolkit.run("check", house(**change), "--plugin", PLUGIN)
+def test_refusals(toolkit, write_spec, change, message):
+    result = toolkit.run("check", write_spec(**change), "--plugin", PLUGIN)
     assert result.returncode == 2
     assert message in result.stderr
 
 
-def test_the_report_holds_the_forecast_against_what_it_took(toolkit, house):
-    result = run(toolkit, house())
+def test_the_report_holds_the_forecast_against_what_it_took(toolkit, write_spec):
+    result = run(toolkit, write_spec())
     page = Path(result.stdout.splitlines()[-1]).read_text()
     assert "Forecast against actual" in page
     assert "its first step" in page
-    assert stages(toolkit, house(play={"games": 12}))["play"]["seconds"] > 0
+    assert stages(toolkit, write_spec(play={"games": 12}))["play"]["seconds"] > 0

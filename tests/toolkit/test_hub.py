@@ -281,3 +281,12 @@ def test_what_may_pass_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
     with pytest.raises(ConnectionError, match="reset"):
         fetch_file(Snapshot("org/model", COMMIT, None), "w.bin", lambda _: None)
+
+
+def test_a_run_says_that_files_are_missing_before_it_starts(toolkit, tmp_path: Path) -> None:
+    spec = Path(__file__).parents[2] / "specs" / "exp1_sae_l1_31.yaml"
+    done = toolkit.run("run", spec, HF_HUB_OFFLINE="1", HF_HUB_CACHE=str(tmp_path / "hub"))
+    assert done.returncode == 2
+    assert "stage 'exp0_llama/play': 'meta-llama/Llama-3.1-8B' at revision" in done.stderr
+    assert "is not in the Hugging Face cache" in done.stderr
+    assert list((toolkit.store / "runs").iterdir()) == []

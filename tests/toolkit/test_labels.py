@@ -88,3 +88,54 @@ def test_features_of_one_release_are_not_used_with_saes_of_another(toolkit, tmp_
     assert f"a.yaml:{line}: stages." in done.stderr
     assert "reads features of toolkit_lab/model/Lab-LXR-4x@local (stage 'features')" in done.stderr
     assert "and uses toolkit_lab/model/gemma_scope@local." in done.stderr
+
+
+PLAYED = """version: 1
+name: a
+model: {{uses: huggingface, with: {{path: "package:toolkit_lab/files/model"}}}}
+saes: {{uses: llama_scope, with: {{path: "package:toolkit_lab/files/saes/Lab-LXR-4x"}}}}
+samples: {{uses: games, from: {{stage: play}}}}
+stages:
+  - {{id: play, uses: play.games, with: {{game: {{uses: slot_machine}}}}}}
+  - {{id: features, uses: extract.activations}}
+  - {{id: groups, uses: compare.welch, needs: [features], with: {{{params}}}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        (
+            "by: outcom, between: [bankruptcy, voluntary_stop]",
+            "a.yaml:9: stages.2.with.by: the samples of 'samples' have no metadata key 'outcom'. "
+            "Did you mean 'outcome'?",
+        ),
+        (
+            "by: outcome, between: [bankrupt, voluntary_stop]",
+            "no sample of 'samples' has outcome 'bankrupt'. Did you mean 'bankruptcy'?",
+        ),
+        (
+            "by: outcome, between: [bankruptcy, voluntary_stop], covariates: [balanc]",
+            "stages.2.with.covariates: the samples of 'samples' have no metadata key 'balanc'. "
+            "Did you mean 'balance'?",
+        ),
+        ("by: mode, between: [fixed, varied]", "Its values: fixed, variable."),
+    ],
+)
+def test_labels_of_games_are_known_before_they_are_played(
+    toolkit, tmp_path, params, message
+) -> None:
+    (tmp_path / "a.yaml").write_text(PLAYED.format(params=params))
+    done = toolkit.run("check", tmp_path / "a.yaml")
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_labels_of_games_that_are_there_pass(toolkit, tmp_path) -> None:
+    params = (
+        "by: outcome, between: [bankruptcy, voluntary_stop], unit: game, within: mode, "
+        "covariates: [balance, round, losses_in_a_row]"
+    )
+    (tmp_path / "a.yaml").write_text(PLAYED.format(params=params))
+    done = toolkit.run("check", tmp_path / "a.yaml")
+    assert done.returncode == 0, done.stderr

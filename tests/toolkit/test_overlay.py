@@ -97,9 +97,19 @@ def test_overlay_refusals(name: str, text: str) -> None:
 
 def test_only_parts_of_overlays_and_sets_are_shared_with_referred_specs() -> None:
     base = placed({"model": {"uses": "x"}}, "x")
-    assert plain(shared(placed({"seed": 1, "stages": [], "model": 1, "saes": 2, "limit": 3, "executors": 4}, "x"), base)) == {
-        "model": 1, "saes": 2, "limit": 3, "executors": 4,
-    }  # fmt: skip
+    assert plain(
+        shared(
+            placed(
+                {"seed": 1, "stages": [], "model": 1, "saes": 2, "limit": 3, "executors": 4}, "x"
+            ),
+            base,
+        )
+    ) == {
+        "model": 1,
+        "saes": 2,
+        "limit": 3,
+        "executors": 4,
+    }
     sets = ["seed=1", "model.uses=x", "limit=null", "modeled=1", "limit.units=3"]
     assert [text for text in sets if shares_set(text, base)] == [
         "model.uses=x",
@@ -220,10 +230,12 @@ VALUE = st.recursive(
 )
 LABELLED = {
     key: st.lists(
-        st.tuples(st.sampled_from("pqr"), st.dictionaries(WORD, VALUE, max_size=2)), max_size=3, unique_by=lambda pair: pair[0]
+        st.tuples(st.sampled_from("pqr"), st.dictionaries(WORD, VALUE, max_size=2)),
+        max_size=3,
+        unique_by=lambda pair: pair[0],
     ).map(lambda pairs, key=key: [{key: name, **more} for name, more in pairs])  # type: ignore[misc]
     for key in ("id", "name")
-}  # fmt: skip
+}
 SPEC = st.fixed_dictionaries(
     {},
     optional={

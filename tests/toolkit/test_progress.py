@@ -141,7 +141,7 @@ def test_a_pipe_gets_lines_that_matter_and_a_sign_of_life():
 def test_quiet_shows_problems_only_and_verbose_every_event(verbosity, lines):
     stream = io.StringIO()
     show = Lines(verbosity, stream)
-    failed = ev.StepFailed(key="k", stage="a", index=1, worker="w", error="no")
+    failed = ev.StepFailure(key="k", stage="a", index=1, worker="w", error="no")
     for event in (STARTED, READY, STEP, DONE, failed):
         show(event)
     show._last -= 10
@@ -229,7 +229,7 @@ def test_values_of_the_environment_are_neither_logged_nor_shown(tmp_path):
     place = {"key": "k", "stage": "a", "index": 0, "worker": "w"}
     with EventLog(tmp_path, (shown.append,), secrets) as log:
         log.emit(ev.PartEvent(**place, name="x", facts={"url": ["https://hush-hush@host"]}))
-        log.emit(ev.StepFailed(**place, error="no hush-hush", traceback="hush-hush"))
+        log.emit(ev.StepFailure(**place, error="no hush-hush", traceback="hush-hush"))
     texts = [path.read_text() for path in tmp_path.iterdir()]
     assert "hush-hush" not in "".join([*texts, *map(str, shown)])
     assert "${env:TOKEN}@host" in str(shown[0])

@@ -57,8 +57,7 @@ def page(tmp_path: Path) -> Path:
 
 def browse(page: Path, profile: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     base = (
-        "--headless --no-sandbox --disable-gpu "
-        "--disable-background-networking "
+        "--headless --no-sandbox --disable-gpu --disable-background-networking "
         "--disable-component-update"
     )
     where = [f"--user-data-dir={profile}", page.as_uri()]

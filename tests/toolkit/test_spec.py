@@ -243,9 +243,8 @@ class NoParts:
         (
             "{by: x, alhpa: 1}",
             [
-                "with.alhpa: unknown key 'alhpa' for compare.welch; allowed: by, alpha, "
-                "at, sizes, exact, width, spans. "
-                "Did you mean 'alpha'?"
+                "with.alhpa: unknown key 'alhpa' for compare.welch; allowed: by, alpha, at, sizes, "
+                "exact, width, spans. Did you mean 'alpha'?"
             ],
         ),
         ("{by: x, alpha: much}", ["with.alpha: found the text 'much'; wanted a number."]),
@@ -307,15 +306,13 @@ def test_params_refusals(text: str, lines: list[str]) -> None:
     [
         (
             "{at: frist}",
-            "with.at: found the text 'frist'; wanted `last`, `all`, a selector or a list "
-            "of selectors. Did you mean "
-            "`{take: first}`?",
+            "with.at: found the text 'frist'; wanted `last`, `all`, a selector or a list of "
+            "selectors. Did you mean `{take: first}`?",
         ),
         (
             "{at: [{window: [1]}]}",
-            "with.at.0.window: found [1]; wanted two numbers: the first position, and "
-            "the first left out (null: no "
-            "end).",
+            "with.at.0.window: found [1]; wanted two numbers: the first position, and the first "
+            "left out (null: no end).",
         ),
         (
             "{at: {window: [3, 1]}}",

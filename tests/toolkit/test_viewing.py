@@ -145,7 +145,7 @@ def test_an_unknown_run_names_the_nearest(folder: Path) -> None:
 def test_doctor_says_the_cure_and_clean_removes(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "torch_build", lambda: doctor.Finding("torch", "not asked here"))
+    monkeypatch.setattr(doctor, "torch_build", lambda: doctor.Diagnosis("torch", "not asked here"))
     for run, key in (("toy-abc1", "key1"), ("toy-xyz2", "unfinished")):
         (folder / "runs" / run / "jobs" / key).mkdir(parents=True)
     text = call(doctor, "--store", str(folder), code=3)

@@ -18,44 +18,28 @@ from toolkit.errors import SpecError
 RESOURCES = Path(__file__).parents[1] / "resources"
 
 REFUSED = {
-    "duplicate_key.yaml": ":5: The key 'uses' is here a second time; the first "
-    "is "
-    "at "
-    "line 4. Keep one.",
-    "python_tag.yaml": ":2: Tags (`!!python/object/apply:os.system`) are not used "
-    "in "
-    "specs; remove it, or "
-    "quote the text.",
+    "duplicate_key.yaml": ":5: The key 'uses' is here a second time; the first is at line 4. Keep "
+    "one.",
+    "python_tag.yaml": ":2: Tags (`!!python/object/apply:os.system`) are not used in specs; remove "
+    "it, or quote the text.",
     "own_tag.yaml": ":1: Tags (`!secret`) are not used in specs; remove it, or quote the text.",
-    "anchor.yaml": ":2: Anchors and aliases (`&m`) are not used in specs; write "
-    "it "
-    "out, "
-    "or use --overlay.",
-    "alias.yaml": ":2: Anchors and aliases (`*m`) are not used in specs; write "
-    "it "
-    "out, "
-    "or use --overlay.",
-    "merge_key.yaml": ":3: Merge keys (`<<`) are not used in specs; write the "
-    "keys "
-    "out, "
-    "or use --overlay.",
-    "two_documents.yaml": ":2: A second document begins here; one file holds "
-    "one "
-    "document (remove "
+    "anchor.yaml": ":2: Anchors and aliases (`&m`) are not used in specs; write it out, or use "
+    "--overlay.",
+    "alias.yaml": ":2: Anchors and aliases (`*m`) are not used in specs; write it out, or use "
+    "--overlay.",
+    "merge_key.yaml": ":3: Merge keys (`<<`) are not used in specs; write the keys out, or use "
+    "--overlay.",
+    "two_documents.yaml": ":2: A second document begins here; one file holds one document (remove "
     "`---`).",
     "list_on_top.yaml": ":2: The top level has to be a map (`name: ...`); this file holds a list.",
     "empty.yaml": ":1: The top level has to be a map (`name: ...`); this file holds nothing.",
     "number_key.yaml": ":3: The key 5 is not text; write it in quotes: '5'.",
-    "list_key.yaml": ":3: A key has to be text, not a list or a map; did you mean "
-    "to "
-    "quote a value that "
-    "has braces?",
+    "list_key.yaml": ":3: A key has to be text, not a list or a map; did you mean to quote a value "
+    "that has braces?",
     "not_a_number.yaml": ":2: .nan is not a finite number; give a number, or null for none.",
     "infinite.yaml": ":2: 1e999 is not a finite number; give a number, or null for none.",
-    "long_number.yaml": ":2: The number 18446744073709551616 needs more than 64 "
-    "bits; "
-    "quote it if it is "
-    "text.",
+    "long_number.yaml": ":2: The number 18446744073709551616 needs more than 64 bits; quote it if "
+    "it is text.",
     "open_bracket.yaml": ":3:5: Not valid YAML: expected ',' or ']', but got ':'. "
     "Check quotes, brackets and indentation just before it.",
     "tab.yaml": ":3:1: Not valid YAML: found character '\\t' that cannot start any token. "

@@ -31,7 +31,7 @@ _LOW = 2 * 2**30
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """One thing examined. A `cure` is what to do; without one it is fine."""
 
     subject: str
@@ -74,13 +74,13 @@ def command(clean: bool, as_json: bool, store: str | None) -> None:
         sys.exit(3)
 
 
-def _line(finding: Finding) -> str:
+def _line(finding: Diagnosis) -> str:
     return f"{'CURE' if finding.cure else 'ok':<7}  {finding.subject}: {finding.found}" + (
         f"\n         -> {finding.cure}" if finding.cure else ""
     )
 
 
-def examine(store: Path) -> Iterator[Finding]:
+def examine(store: Path) -> Iterator[Diagnosis]:
     """Everything worth knowing before a long run, machine first."""
     yield _python()
     yield torch_build()
@@ -91,13 +91,13 @@ def examine(store: Path) -> Iterator[Finding]:
     yield from _store(store)
 
 
-def _python() -> Finding:
+def _python() -> Diagnosis:
     version = ".".join(map(str, sys.version_info[:3]))
     cure = "" if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Use Python 3.11, 3.12 or 3.13."
-    return Finding("python", version, cure)
+    return Diagnosis("python", version, cure)
 
 
-def torch_build() -> Finding:
+def torch_build() -> Diagnosis:
     """Asked in a process of its own, so that a broken build cannot take the doctor with it."""
     try:
         done = subprocess.run(
@@ -105,28 +105,28 @@ def torch_build() -> Finding:
         )
         facts = json.loads(done.stdout)
     except subprocess.TimeoutExpired:
-        return Finding(
+        return Diagnosis(
             "torch",
             "importing it takes more than 180 s",
             "Check the disk and the GPU driver; then: nvidia-smi",
         )
     except ValueError:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        return Finding(
+        return Diagnosis(
             "torch",
             f"cannot be imported: {last}",
             "Install it again: python -m pip install --force-reinstall torch",
         )
     devices = ", ".join(facts["devices"]) or "no GPU visible"
-    return Finding("torch", f"{facts['version']} (CUDA {facts['cuda'] or 'none'}; {devices})")
+    return Diagnosis("torch", f"{facts['version']} (CUDA {facts['cuda'] or 'none'}; {devices})")
 
 
-def _gpus() -> Finding:
+def _gpus() -> Diagnosis:
     gpus = ", ".join(gpu.describe() for gpu in installed_gpus())
-    return Finding("GPUs", gpus or "none (nvidia-smi lists none)")
+    return Diagnosis("GPUs", gpus or "none (nvidia-smi lists none)")
 
 
-def _packages() -> Iterator[Finding]:
+def _packages() -> Iterator[Diagnosis]:
     import importlib.metadata as metadata
 
     from packaging.requirements import Requirement
@@ -134,7 +134,7 @@ def _packages() -> Iterator[Finding]:
     try:
         needed = [Requirement(text) for text in metadata.requires("sae-toolkit") or ()]
     except metadata.PackageNotFoundError:
-        yield Finding("packages", "sae-toolkit runs from a checkout; requirements not compared")
+        yield Diagnosis("packages", "sae-toolkit runs from a checkout; requirements not compared")
         return
     wrong = 0
     for requirement in needed:
@@ -147,12 +147,12 @@ def _packages() -> Iterator[Finding]:
         if not found or not requirement.specifier.contains(found, prereleases=True):
             wrong += 1
             what = f"{found or 'missing'}, needed {requirement.specifier or 'any'}"
-            yield Finding(requirement.name, what, f"python -m pip install '{requirement}'")
+            yield Diagnosis(requirement.name, what, f"python -m pip install '{requirement}'")
     if not wrong:
-        yield Finding("packages", f"{len(needed)} requirements met")
+        yield Diagnosis("packages", f"{len(needed)} requirements met")
 
 
-def _disk(store: Path) -> Iterator[Finding]:
+def _disk(store: Path) -> Iterator[Diagnosis]:
     for name, folder, low in (
         ("disk of the store", _existing(store), _LOW),
         ("/dev/shm", Path("/dev/shm"), 0),
@@ -160,7 +160,7 @@ def _disk(store: Path) -> Iterator[Finding]:
         if folder.exists():
             free = shutil.disk_usage(folder).free
             cure = "Free space, or give --store a folder on another disk." if free < low else ""
-            yield Finding(name, f"{size(free)} free at {folder}", cure)
+            yield Diagnosis(name, f"{size(free)} free at {folder}", cure)
 
 
 def _existing(path: Path) -> Path:
@@ -168,7 +168,7 @@ def _existing(path: Path) -> Path:
     return next(place for place in (path, *path.parents) if place.exists())
 
 
-def _hugging_face() -> Finding:
+def _hugging_face() -> Diagnosis:
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
     cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
     place = _existing(cache)
@@ -177,7 +177,7 @@ def _hugging_face() -> Finding:
         if os.access(place, os.W_OK)
         else "Make it writable, or point HF_HOME to a folder that is."
     )
-    return Finding(
+    return Diagnosis(
         "Hugging Face cache",
         f"{cache} ({'there' if cache.exists() else 'not made yet'}; {size(_free(place))} free)",
         cure,
@@ -188,32 +188,32 @@ def _free(place: Path) -> int:
     return shutil.disk_usage(place).free
 
 
-def _store(folder: Path) -> Iterator[Finding]:
+def _store(folder: Path) -> Iterator[Diagnosis]:
     from toolkit._run.run_folder import resume_command
     from toolkit.errors import ToolkitError
     from toolkit_store import open_store
 
     if not folder.exists():
-        yield Finding("store", f"none yet at {folder}; the first run makes it")
+        yield Diagnosis("store", f"none yet at {folder}; the first run makes it")
         return
     try:
         store = open_store(folder, read_only=True)
         orphans, sizes, stale = store.orphans(), store.sizes(), stale_jobs(store)
         dead = _dead(store)
     except ToolkitError as error:
-        yield Finding("store", "cannot be used", str(error))
+        yield Diagnosis("store", "cannot be used", str(error))
         return
-    yield Finding("store", f"{folder}: {len(sizes)} tables, {size(sum(sizes.values()))}")
+    yield Diagnosis("store", f"{folder}: {len(sizes)} tables, {size(sum(sizes.values()))}")
     clean = "toolkit doctor --clean"
     rows = ", ".join(f"{count} in {name}" for name, count in orphans.items())
-    yield Finding("orphan rows", rows or "none", clean if orphans else "")
-    yield Finding(
+    yield Diagnosis("orphan rows", rows or "none", clean if orphans else "")
+    yield Diagnosis(
         "job folders of finished steps",
         str(len(stale)) if stale else "none",
         clean if stale else "",
     )
     for run in dead:
-        yield Finding(
+        yield Diagnosis(
             f"run {run}",
             "was cut off; its process is gone",
             f"Continue with: {resume_command(run, folder)}",

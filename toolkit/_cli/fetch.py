@@ -24,11 +24,11 @@ def command(target: str, options: RunOptions, as_json: bool) -> None:
     what is there is checked.
     """
     from toolkit import _flow
-    from toolkit._plan.fetch import Screen, downloads_of, fetch_all, loadables_of
+    from toolkit._plan.fetch import DownloadDisplay, downloads_of, fetch_all, loadables_of
 
     plan = _flow.plan(target, options).plan
     found = []
-    for one in fetch_all(downloads_of(loadables_of(plan)), Screen(sys.stderr)):
+    for one in fetch_all(downloads_of(loadables_of(plan)), DownloadDisplay(sys.stderr)):
         found.append({**dataclasses.asdict(one), "folder": str(one.folder)})
         if not as_json:
             echo(one.sentence())

@@ -273,10 +273,8 @@ def sample(
     "stats",
     multiple=True,
     metavar="STAT",
-    help="Show this statistic only; may be given again. Default: of tests the "
-    "main "
-    "ones; "
-    "all with --json.",
+    help="Show this statistic only; may be given again. Default: of tests the main ones; all with "
+    "--json.",
 )
 @click.option(
     "--by",

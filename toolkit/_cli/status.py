@@ -23,7 +23,7 @@ HEADS = ("RUN", "STATE", "DONE", "%", "RATE", "ETA", "SIZE", "STARTED", "NOTE")
 
 
 @dataclass(frozen=True)
-class RunView:
+class RunSummary:
     """One run as `status` and `runs` show it."""
 
     run: str
@@ -70,7 +70,7 @@ def command(run: str | None, follow: bool, as_json: bool, store: str | None) -> 
         time.sleep(1.0)
 
 
-def views(folder: Path, run: str | None = None) -> list[RunView]:
+def views(folder: Path, run: str | None = None) -> list[RunSummary]:
     """What there is to say about each run of the store, oldest first; or, with its stages, about
     one. Among many, the events of finished runs are not read.
     """
@@ -101,14 +101,14 @@ def alive(row: RunRow) -> bool:
         return True
 
 
-def _finished(folder: Path, row: RunRow) -> RunView:
+def _finished(folder: Path, row: RunRow) -> RunSummary:
     """A finished run, from its last row and its first event."""
     from toolkit._run.event_log import first_event
     from toolkit._run.run_folder import folder_bytes, run_folder
 
     files = run_folder(folder, row.run)
     first = first_event(files)
-    return RunView(
+    return RunSummary(
         run=row.run,
         name=row.name,
         state=row.state,
@@ -123,7 +123,7 @@ def _finished(folder: Path, row: RunRow) -> RunView:
     )
 
 
-def _view(folder: Path, row: RunRow) -> RunView:
+def _view(folder: Path, row: RunRow) -> RunSummary:
     from toolkit._run.event_log import read_events
     from toolkit._run.events import now
     from toolkit._run.progress import progress_of, seconds_between
@@ -139,7 +139,7 @@ def _view(folder: Path, row: RunRow) -> RunView:
     unfinished = row.state == "running"
     spent = seconds_between(progress.session, now() if running else progress.last)
     computed = progress.done_in_session
-    return RunView(
+    return RunSummary(
         run=row.run,
         name=row.name,
         state=state,
@@ -166,12 +166,12 @@ def _counts(stage: StageCounts) -> dict[str, int]:
     return {name: getattr(stage, name) for name in names}
 
 
-def _json(found: list[RunView], wanted: str | None, lines: bool) -> str:
+def _json(found: list[RunSummary], wanted: str | None, lines: bool) -> str:
     data: Any = asdict(found[0]) if wanted and found else [asdict(view) for view in found]
     return json.dumps(data, indent=None if lines else 1)
 
 
-def _text(found: list[RunView], wanted: str | None) -> str:
+def _text(found: list[RunSummary], wanted: str | None) -> str:
     if not found:
         return (
             f"Run {wanted} has not written its state yet."
@@ -182,7 +182,7 @@ def _text(found: list[RunView], wanted: str | None) -> str:
     return f"{text}\n\n{_detail(found[0])}" if wanted else text
 
 
-def _cells(view: RunView) -> tuple[str, ...]:
+def _cells(view: RunSummary) -> tuple[str, ...]:
     return (
         view.run,
         view.state,
@@ -196,7 +196,7 @@ def _cells(view: RunView) -> tuple[str, ...]:
     )
 
 
-def _detail(view: RunView) -> str:
+def _detail(view: RunSummary) -> str:
     heads = ("STAGE", "STEPS", "COMPUTED", "REUSED", "RUNNING", "FAILED")
     rows = [
         (stage, *(str(count) for count in counts.values())) for stage, counts in view.stages.items()

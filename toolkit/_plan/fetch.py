@@ -82,7 +82,9 @@ def downloads_of(loadables: Iterable[Loadable[Any]]) -> Iterator[hub.Download]:
 
 
 def fetch_all(
-    downloads: Iterable[hub.Download], screen: Screen, wait: Callable[[float], None] = time.sleep
+    downloads: Iterable[hub.Download],
+    screen: DownloadDisplay,
+    wait: Callable[[float], None] = time.sleep,
 ) -> Iterator[Fetched]:
     """Fetch and check each download in turn."""
     for download in downloads:
@@ -103,7 +105,9 @@ def _check_only(download: hub.Download) -> Fetched:
     return Fetched(wanted.name, wanted.revision, hub.snapshot_folder(wanted), len(found), sizes)
 
 
-def _fetched(download: hub.Download, screen: Screen, wait: Callable[[float], None]) -> Fetched:
+def _fetched(
+    download: hub.Download, screen: DownloadDisplay, wait: Callable[[float], None]
+) -> Fetched:
     wanted = download.wanted
     named = hub.repository_files(wanted, download.patterns)
     if not named:
@@ -137,7 +141,7 @@ def _fetched(download: hub.Download, screen: Screen, wait: Callable[[float], Non
 def _one(
     wanted: hub.Snapshot,
     file: hub.HubFile,
-    screen: Screen,
+    screen: DownloadDisplay,
     wait: Callable[[float], None],
     *,
     again: bool,
@@ -201,7 +205,7 @@ def _must_fit(wanted: hub.Snapshot, lacking: Sequence[hub.HubFile]) -> None:
 # --- what is shown --------------------------------------------------------------------------------
 
 
-class Screen:
+class DownloadDisplay:
     """Progress of one file at a time: one line that changes on a terminal, now and then a line
     elsewhere.
     """
@@ -215,11 +219,11 @@ class Screen:
         self._stream.write(f"\r\x1b[K{text}\n" if self._terminal else f"{text}\n")
         self._stream.flush()
 
-    def file(self, file: hub.HubFile) -> _Bar:
+    def file(self, file: hub.HubFile) -> FileProgress:
         """Show one file while it comes: enter it to get what is to be told how many bytes are
         there.
         """
-        return _Bar(self, file)
+        return FileProgress(self, file)
 
     def passing(self, text: str) -> None:
         """A line that the next one takes the place of, where that can be."""
@@ -227,10 +231,10 @@ class Screen:
         self._stream.flush()
 
 
-class _Bar:
+class FileProgress:
     """How far one file is, and how fast it came since it was begun."""
 
-    def __init__(self, screen: Screen, file: hub.HubFile) -> None:
+    def __init__(self, screen: DownloadDisplay, file: hub.HubFile) -> None:
         self._screen, self._file = screen, file
         self._every = TERMINAL_SECONDS if screen._terminal else PLAIN_SECONDS
         self._began = self._shown = screen._clock()

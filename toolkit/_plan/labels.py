@@ -1,14 +1,14 @@
-"""Whether the samples at hand have the labels and groups that stages ask for: a slip in a name is
-found before anything runs.
+"""Check that the samples have the labels and groups that stages name, so that a misspelt one is
+refused before anything runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from toolkit.errors import SpecError, nearest
-from toolkit.parts import LabelUse, SourcePart
+from toolkit.parts import Labels, LabelUse, SourcePart, TablePart
 
 if TYPE_CHECKING:
     from toolkit._plan.plan import Stage
@@ -25,7 +25,7 @@ def check_labels(loaded: LoadedSpec, stages: tuple[Stage, ...]) -> None:
     for number, spec in enumerate(loaded.spec.stages):
         stage = by_id[spec.id]
         sources = [by_id[need] for need in stage.needs if isinstance(by_id[need].part, SourcePart)]
-        known = [labels for source in sources if (labels := _labels(source)) is not None]
+        known = [labels for source in sources if (labels := _labels(source, by_id)) is not None]
         if not known or len(known) < len(sources) or stage.part.label_uses is None:
             continue
         labels = _together(known)
@@ -38,22 +38,32 @@ def check_labels(loaded: LoadedSpec, stages: tuple[Stage, ...]) -> None:
         raise SpecError("\n".join(problems))
 
 
-def _labels(source: Stage) -> dict[str, set[str] | None] | None:
-    """The metadata keys of a source with their values; None when nothing tells."""
-    found = None
-    if source.files is not None and "labels" in source.files.facts:
-        found = source.files.facts["labels"]
-    elif isinstance(source.part, SourcePart) and source.part.labels is not None:
-        found = source.part.labels(source.params)
-    if found is None:
+def _labels(source: Stage, by_id: Mapping[str, Stage]) -> dict[str, set[str] | None] | None:
+    """The metadata keys of a source's samples with their values; None if they are unknown."""
+    declared = _declared(source)
+    if isinstance(source.part, SourcePart) and source.part.keeps_labels:
+        (origin,) = source.needs
+        kept = _declared(by_id[origin])
+        declared = None if kept is None else {**kept, **(declared or {})}
+    if declared is None:
         return None
-    return {key: None if values is None else set(values) for key, values in found.items()}
+    return {key: None if values is None else set(values) for key, values in declared.items()}
+
+
+def _declared(stage: Stage) -> Labels | None:
+    """The labels that a stage's files or its part declare."""
+    if stage.files is not None and "labels" in stage.files.facts:
+        declared: Labels = stage.files.facts["labels"]
+        return declared
+    if isinstance(stage.part, TablePart) and stage.part.labels is not None:
+        return stage.part.labels(stage.params)
+    return None
 
 
 def _together(known: list[dict[str, set[str] | None]]) -> dict[str, set[str] | None]:
     labels: dict[str, set[str] | None] = {}
-    for one in known:
-        for key, values in one.items():
+    for source_labels in known:
+        for key, values in source_labels.items():
             before = labels.get(key, set())
             labels[key] = None if before is None or values is None else before | values
     return labels

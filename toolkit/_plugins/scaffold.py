@@ -56,10 +56,9 @@ EXAMPLES: Mapping[str, str] = MappingProxyType(
         + _TOY_PARTS
         + _TOY_SAMPLES
         + _EXTRACT
-        + "  - {id: means, uses: compare.means, needs: [features]}\nsinks:\n  - "
-        "{uses: "
-        "$part, with: {path: "
-        "out}}\n",
+        + "  - {id: means, uses: compare.means, needs: [features]}\n"
+        "sinks:\n"
+        "  - {uses: $part, with: {path: out}}\n",
     }
 )
 """Specs that run with the new part and the toy parts, for the kinds that can run by themselves."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from toolkit.parts import ReportSection
@@ -18,6 +19,11 @@ def findings_of(inputs: Inputs, parts: Parts) -> list[Finding]:
     gives none here; the report shows its error.
     """
     sections = [part for part in parts.of("report") if isinstance(part, ReportSection)]
+    return findings_in(inputs, sections)
+
+
+def findings_in(inputs: Inputs, sections: Sequence[ReportSection]) -> list[Finding]:
+    """The findings of these sections in ascending rank, at most five."""
     findings: list[Finding] = []
     for section in sorted(sections, key=lambda part: (part.order, part.name)):
         if section.findings is None or not has_rows(inputs, section):

@@ -8,61 +8,59 @@ with it.
 
 from __future__ import annotations
 
-import html
-import json
-from collections.abc import Iterable, Mapping, Sequence
+import base64
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit._report.findings import has_rows
-from toolkit._report.style import CSS
+from toolkit._report import facts
+from toolkit._report.findings import findings_in, has_rows
 from toolkit._report.summaries import summaries_of
-from toolkit._run import events as ev
 from toolkit._run.atomic import write_bytes
 from toolkit._run.event_log import read_events
 from toolkit._run.events import RunEvent, time_in_words
 from toolkit._run.inputs import StoreInputs
 from toolkit._run.manifest import read_manifest
 from toolkit._run.preregister import describe
-from toolkit._run.progress import RunProgress, StepProgress, progress_of, seconds_between
+from toolkit._run.progress import RunProgress, progress_of
 from toolkit._run.run_folder import REPORT, run_folder
 from toolkit._run.run_plan import RunResult
 from toolkit.ledger import StepRow
 from toolkit.parts import ReportSection, TablePart
-from toolkit.work import Figure, Inputs
+from toolkit.work import Figure, Finding, Inputs
 
 if TYPE_CHECKING:
+    from jinja2 import Template
+
     from toolkit._plugins.loading import Parts
     from toolkit_store import Store
 
-POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action "
-    "'none'"
-)
-SHOWN_TROUBLES = 50
-LEADING = 10
-"""Sections of a lower order answer the run's question and stand before how it went."""
-_STATES = {
-    "done": ("good", "✓", "Done", "Every step is committed."),
-    "running": (
-        "part",
-        "…",
-        "Partial: running when this was written",
-        "Steps still to come are missing below.",
-    ),
-    "interrupted": (
-        "part",
-        "◐",
-        "Partial: interrupted",
-        "Everything shown is committed; the command below continues.",
-    ),
-    "failed": (
-        "bad",
-        "✗",
-        "Failed",
-        "Everything shown is committed; the command below tries the rest again.",
-    ),
-}
+UNRECORDED = ("spec", "stages", "command")
+"""Keys of the manifest that the page shows in a place of their own."""
+
+
+@dataclass(frozen=True)
+class SectionError:
+    """Why a section is not there."""
+
+    plugin: str
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """What a plugin's report section gave."""
+
+    name: str
+    title: str
+    help: str
+    figures: Sequence[Figure]
+    error: SectionError | None = None
 
 
 def report_of(result: RunResult, parts: Parts) -> Path:
@@ -105,364 +103,144 @@ def write_report(
     """
     run = progress_of(events)
     known = {step.key: step for step in steps}
-    name = str(manifest.get("name") or manifest.get("run") or "run")
-    leading = [section for section in sections if section.order < LEADING]
-    following = [section for section in sections if section.order >= LEADING]
-    body = [
-        _banner(manifest, run, name),
-        *_contributed(inputs, leading),
-        _glance(run, known),
-        _stages(manifest, run, known),
-        *_contributed(inputs, following),
-        _methods(manifest, summaries_of(run, manifest, stage_parts)),
-        _timings(run),
-        _forecasts(run),
-        _troubles(run),
-        _provenance(manifest),
-    ]
-    page = _page(name, str(manifest.get("run", "")), "\n".join(part for part in body if part))
+    made = list(_sections(inputs, sections))
+    summaries = list(summaries_of(run, manifest, stage_parts))
+    text = _template().render(
+        **_page(manifest),
+        **_run(manifest, run, known),
+        sections=made,
+        findings=findings_in(inputs, sections),
+        contents=_contents(made),
+        summaries=summaries,
+    )
     path = folder / REPORT
-    write_bytes(path, page.encode("utf-8", "backslashreplace"))
+    write_bytes(path, text.replace("\0", "�").encode("utf-8", "backslashreplace"))
     return path
 
 
-# --- the parts of the page ------------------------------------------------------------------------
-
-
-def _page(name: str, run: str, body: str) -> str:
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n<meta '
-        'name="color-scheme" content="light dark">\n'
-        f'<link rel="icon" href="data:,">\n<title>{_e(name)} · {_e(run)}</title>\n<style>'
-        f"{CSS}</style>\n</head>\n<body>\n"
-        f'<a class="skip" href="#main">Skip to the content</a>\n<main id="main">'
-        f"\n{body}\n</main>\n</body>\n</html>\n"
-    )
-
-
-def _banner(manifest: Mapping[str, Any], run: RunProgress, name: str) -> str:
-    tone, sign, title, text = _STATES[run.state]
+def _page(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands at the top of the page and at its end."""
     spec = manifest.get("spec")
-    asked = (
-        next((spec[key] for key in ("question", "description") if spec.get(key)), "")
-        if isinstance(spec, Mapping)
-        else ""
-    )
-    when = f"{_time(run.started)} to {_time(run.last)}" if run.started else ""
-    return (
-        f'<header><p class="eyebrow">Run {_e(manifest.get("run", ""))}</p><h1>{_e(name)}</h1>'
-        + (f'<p class="asked">{_e(asked)}</p>' if asked else "")
-        + f'<p class="banner {tone}" role="status"><span class="sign" aria-hidden="true">'
-        f"{sign}</span>"
-        f'<span><strong>{title}.</strong> {text}</span></p><p class="faint">{when}</p>'
-        f'<h2 class="small">Repeat or continue</h2><pre class="command"><code>'
-        f"{_e(_command(manifest))}</code></pre></header>"
-    )
-
-
-def _command(manifest: Mapping[str, Any]) -> str:
-    return str(manifest.get("command") or f"toolkit run {manifest.get('run', 'RUN_ID')}")
-
-
-def _glance(run: RunProgress, known: Mapping[str, StepRow]) -> str:
-    total = max(run.planned, len(run.steps))
-    rows = sum(
-        sum(_rows(step, known).values())
-        for step in {step.key: step for step in run.steps.values()}.values()
-    )
-    facts = [
-        ("steps done", f"{run.done:,} of {total:,}" if run.done < total else f"{run.done:,}"),
-        ("computed", f"{run.count('computed'):,}"),
-        ("reused", f"{run.count('reused'):,}"),
-        ("failed", f"{run.count('failed'):,}"),
-        ("rows", f"{rows:,}"),
-        ("time", _duration(seconds_between(run.started, run.last))),
-    ]
-    tiles = "".join(f"<div><dt>{label}</dt><dd>{_e(value)}</dd></div>" for label, value in facts)
-    return (
-        f'<section aria-labelledby="glance"><h2 id="glance">At a glance</h2><dl '
-        f'class="tiles">{tiles}</dl></section>'
-    )
-
-
-def _stages(manifest: Mapping[str, Any], run: RunProgress, known: Mapping[str, StepRow]) -> str:
-    body = []
-    for stage in manifest.get("stages") or ():
-        name = str(stage.get("id"))
-        steps = [step for step in run.steps.values() if step.stage == name]
-        planned = max(run.stages[name].planned if name in run.stages else 0, len(steps))
-        counts = {
-            state: sum(step.state == state for step in steps)
-            for state in ("computed", "reused", "failed")
-        }
-        rows: dict[str, int] = {}
-        for step in steps:
-            for table, count in _rows(step, known).items():
-                rows[table] = rows.get(table, 0) + count
-        listed = "<br>".join(
-            f'{_e(table)} <span class="number">{count:,}</span>'
-            for table, count in sorted(rows.items())
-            if count
-        )
-        body.append(
-            f'<tr><th scope="row">{_e(stage.get("id"))}<br><span class="faint">'
-            f"{_e(stage.get('part'))}</span></th>"
-            f'<td>{_bar(counts, planned)}</td><td class="number">{counts["computed"]:,}</td>'
-            f'<td class="number">{counts["reused"]:,}</td><td class="number">'
-            f"{counts['failed']:,}</td>"
-            f"<td>{listed or '<span class=faint>none</span>'}</td>"
-            f'<td class="number">'
-            f"{_duration(sum(step.seconds for step in steps if step.state == 'computed'))}</td>"
-            f"</tr>"
-        )
-    heads = ("stage and part", "steps", "computed", "reused", "failed", "rows in table", "time")
-    table = _table(
-        "Each stage: steps by how they came to be, rows written, and time computing", heads, body
-    )
-    return f'<section aria-labelledby="stages"><h2 id="stages">Stages</h2>{table}</section>'
-
-
-def _rows(step: StepProgress, known: Mapping[str, StepRow]) -> Mapping[str, int]:
-    return known[step.key].tables if step.key in known else step.rows
-
-
-def _bar(counts: Mapping[str, int], planned: int) -> str:
-    done = counts["computed"] + counts["reused"]
-    spans = "".join(
-        f'<span class="{state}" style="width:{100 * count / planned:.2f}%"></span>'
-        for state, count in counts.items()
-        if count
-    )
-    return (
-        f'<span class="number">{done:,} of {planned:,}</span><span class="bar" '
-        f'aria-hidden="true">{spans}</span>'
-    )
-
-
-def _contributed(inputs: Inputs, sections: Sequence[ReportSection]) -> Iterable[str]:
-    for section in sorted(sections, key=lambda part: (part.order, part.name)):
-        try:
-            content = (
-                "".join(map(_figure, section.run(inputs))) if has_rows(inputs, section) else ""
-            )
-        except Exception as error:  # a stranger's section must not take the report with it
-            source = getattr(section.run, "__module__", "") or "an unknown module"
-            content = (
-                f'<div class="box bad" role="alert"><p><strong>This section failed.</strong> '
-                f"Report part "
-                f"<code>{_e(section.name)}</code> of "
-                f"plugin "
-                f"<code>{_e(source.split('.')[0])}</code> "
-                f"raised "
-                f"{_e(type(error).__name__)}:</p><pre>{_e(str(error) or '(no message)')}</pre>"
-                f"</div>"
-            )
-        if content:
-            label = f"section-{section.name}"
-            note = f'<p class="faint">{_e(section.help)}</p>' if section.help else ""
-            yield (
-                f'<section aria-labelledby="{label}"><h2 id="{label}">{_e(section.title)}</h2>'
-                f"{note}{content}</section>"
-            )
-
-
-def _figure(figure: Figure) -> str:
-    spoken = f'<p class="spoken">{_e(figure.alt)}</p>' if figure.alt else ""
-    return (
-        f'<div class="figure"><h3>{_e(figure.title)}</h3>{spoken}<div class="scroll" '
-        f'tabindex="0">{figure.html}</div></div>'
-    )
-
-
-def _methods(manifest: Mapping[str, Any], summaries: Iterable[str]) -> str:
-    """What each stage did, with every setting that it ran with, defaults included."""
-    body = []
-    for stage in manifest.get("stages") or ():
-        settings = [
-            f"{_e(name)} <code>{_e(_short(value))}</code>"
-            for name, value in (stage.get("params") or {}).items()
-        ]
-        part = (
-            f"{_e(stage.get('part'))} <span class=faint>version {_e(stage.get('version'))}</span>"
-        )
-        body.append(
-            f'<tr><th scope="row">{_e(stage.get("id"))}</th><td>{part}<br>'
-            f"{_e(stage.get('help') or '')}</td>"
-            f"<td>{', '.join(settings) or '<span class=faint>none</span>'}</td></tr>"
-        )
-    if not body:
-        return ""
-    table = _table(
-        "What each stage did, and every setting it ran with", ("stage", "part", "settings"), body
-    )
-    seed = (
-        f"<p>Every random draw comes from seed {_e(manifest.get('seed'))} by counter: no order or "
-        "batch changes it.</p>"
-    )
-    passes = "".join(f"<p>{_e(sentence)}</p>" for sentence in summaries)
+    spec = spec if isinstance(spec, Mapping) else {}
+    question, description = spec.get("question") or "", spec.get("description") or ""
     registered = manifest.get("preregistration")
-    frozen = (
-        f"<p><strong>Preregistered.</strong> {_e(describe(registered))}</p>" if registered else ""
-    )
-    return (
-        f'<section aria-labelledby="methods"><h2 id="methods">Methods</h2>'
-        f"{frozen}{seed}{table}{passes}</section>"
-    )
+    return {
+        "policy": _policy(),
+        "css": _resource("report.css"),
+        "script": _resource("report.js"),
+        "name": str(manifest.get("name") or manifest.get("run") or "run"),
+        "run": str(manifest.get("run", "")),
+        "question": question or description,
+        "description": description if question else "",
+        "command": manifest.get("command") or f"toolkit run {manifest.get('run', 'RUN_ID')}",
+        "seed": manifest.get("seed"),
+        "preregistration": describe(registered) if registered else "",
+        "facts": {key: value for key, value in manifest.items() if key not in UNRECORDED},
+        "recorded": manifest.get("stages") or (),
+        "spec": _yaml(spec),
+    }
 
 
-def _short(value: Any) -> str:
-    """A setting on one line: texts as they are, the rest as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def _run(
+    manifest: Mapping[str, Any], run: RunProgress, known: Mapping[str, StepRow]
+) -> dict[str, Any]:
+    """How the run went."""
+    computed = facts.computed_steps(run)
+    return {
+        "progress": run,
+        "status": facts.STATES[run.state],
+        "stages": facts.stage_facts(manifest, run, known),
+        "tiles": facts.tiles(run, known, duration),
+        "slowest": computed[: facts.MAX_SLOWEST],
+        "timed": {
+            "steps": len(computed),
+            "seconds": sum(step.seconds for step in computed),
+            "workers": len({step.worker for step in computed if step.worker}) or 1,
+        },
+        "forecasts": list(facts.forecasts(run)),
+        "troubles": facts.troubles(run),
+        "hidden_troubles": max(0, len(run.troubles) - facts.MAX_TROUBLES),
+        "limits": list(facts.limits(manifest, run)),
+    }
 
 
-def _timings(run: RunProgress) -> str:
-    steps = sorted(
-        (step for step in run.steps.values() if step.state == "computed"),
-        key=lambda step: -step.seconds,
-    )
-    if not steps:
-        return ""
-    body = [
-        f'<tr><th scope="row">{_e(step.stage)} [{step.index}]</th><td>{_e(step.worker or "-")}</td>'
-        f'<td>{_e(step.reason or "-")}</td><td class="number">{_duration(step.seconds)}</td></tr>'
-        for step in steps[:8]
-    ]
-    workers = len({step.worker for step in steps if step.worker}) or 1
-    busy = _duration(sum(step.seconds for step in steps))
-    said = (
-        f"{_some(len(steps), 'step')} computed in {busy} of work by {_some(workers, 'worker')}, in "
-        f"{_some(run.sessions, 'session')}."
-    )
-    table = _table("The slowest steps", ("step", "worker", "why it ran", "time"), body)
-    return (
-        f'<section aria-labelledby="timings"><h2 id="timings">Timings</h2><p>{said}</p>'
-        f"{table}</section>"
-    )
-
-
-def _forecasts(run: RunProgress) -> str:
-    """Work that was forecast against work that it took, for stages of which every forecast step was
-    computed in this run.
-    """
-    body = []
-    for stage, counts in run.stages.items():
-        took = sum(
-            step.seconds
-            for step in run.steps.values()
-            if step.stage == stage and step.state == "computed"
-        )
-        if took and counts.forecast is not None:
-            seconds, basis = counts.forecast.seconds, counts.forecast.basis
-            body.append(
-                f'<tr><th scope="row">{_e(stage)}</th><td>{_e(basis)}</td><td class="number">'
-                f"{_duration(seconds)}</td>"
-                f'<td class="number">{_duration(took)}</td><td class="number">'
-                f"{seconds / took:.2f}</td></tr>"
-            )
-    if not body:
-        return ""
-    table = _table(
-        "Forecast against actual work of each stage",
-        ("stage", "forecast by", "forecast", "actual", "ratio"),
-        body,
-    )
-    return (
-        f'<section aria-labelledby="forecast"><h2 id="forecast">Forecast against actual</h2>'
-        f"{table}</section>"
-    )
-
-
-def _troubles(run: RunProgress) -> str:
-    title = '<h2 id="troubles">Warnings and failures</h2>'
-    if not run.troubles:
-        return f'<section aria-labelledby="troubles">{title}<p>None.</p></section>'
-    items = "".join(map(_trouble, run.troubles[-SHOWN_TROUBLES:]))
-    hidden = len(run.troubles) - SHOWN_TROUBLES
-    more = f"<p>{hidden} earlier ones are in events.jsonl.</p>" if hidden > 0 else ""
-    return (
-        f'<section aria-labelledby="troubles">{title}{more}<ul class="plain">{items}</ul></section>'
-    )
-
-
-def _trouble(event: RunEvent) -> str:
-    tone = "bad" if isinstance(event, ev.StepFailed | ev.RunFailed) else "part"
-    name = event.event.replace("_", " ")
-    return (
-        f'<li class="box {tone}"><p><strong>{_e(name)}</strong> '
-        f'<span class="faint">{_time(event.at)}</span></p><pre>{_e(event.sentence())}</pre></li>'
-    )
-
-
-def _provenance(manifest: Mapping[str, Any]) -> str:
+def _yaml(spec: Mapping[str, Any]) -> str:
     import yaml
 
-    facts = {
-        key: value for key, value in manifest.items() if key not in ("spec", "stages", "command")
-    }
-    written = yaml.safe_dump(manifest.get("spec") or {}, sort_keys=False, allow_unicode=True)
-    stages = "".join(
-        f"<div><dt>{_e(stage.get('id'))}</dt><dd>{_value(stage)}</dd></div>"
-        for stage in manifest.get("stages") or ()
+    return yaml.safe_dump(dict(spec), sort_keys=False, allow_unicode=True)
+
+
+def _sections(inputs: Inputs, sections: Sequence[ReportSection]) -> Iterator[Section]:
+    """The sections that have something to show, in their order."""
+    for part in sorted(sections, key=lambda part: (part.order, part.name)):
+        try:
+            figures = list(part.run(inputs)) if has_rows(inputs, part) else []
+        except Exception as error:  # a stranger's section must not take the report with it
+            yield Section(part.name, part.title, part.help, (), _section_error(part, error))
+            continue
+        if figures:
+            yield Section(part.name, part.title, part.help, figures)
+
+
+def _section_error(part: ReportSection, error: Exception) -> SectionError:
+    source = getattr(part.run, "__module__", "") or "an unknown module"
+    return SectionError(source.split(".")[0], type(error).__name__, str(error) or "(no message)")
+
+
+def _contents(sections: Sequence[Section]) -> list[tuple[str, str]]:
+    own = [
+        ("methods", "Methods"),
+        ("limits", "Limits"),
+        ("troubles", "Warnings and failures"),
+        ("steps", "Steps"),
+        ("provenance", "Provenance"),
+    ]
+    return [*((f"section-{section.name}", section.title) for section in sections), *own]
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return (
-        f'<section aria-labelledby="provenance"><h2 id="provenance">Provenance</h2>{_value(facts)}'
-        f"<details><summary>Stages, with versions and keys</summary><dl>{stages}</dl></details>"
-        f'<h3>Spec</h3><pre tabindex="0">{_e(written)}</pre></section>'
-    )
+    environment.filters.update(duration=duration, words=time_in_words, notes=notes)
+    return environment.from_string(_resource("report.html"))
 
 
-def _value(value: Any) -> str:
-    """A piece of the manifest for people: nested definition lists, `none` for what is empty."""
-    if value is None or value == {} or value == [] or value == "":
-        return '<span class="faint">none</span>'
-    if isinstance(value, Mapping):
-        return (
-            "<dl>"
-            + "".join(
-                f"<div><dt>{_e(key)}</dt><dd>{_value(item)}</dd></div>"
-                for key, item in value.items()
-            )
-            + "</dl>"
-        )
-    if isinstance(value, list | tuple):
-        if all(isinstance(item, str | int | float) for item in value):
-            return ", ".join(_value(item) for item in value)
-        return "<ol>" + "".join(f"<li>{_value(item)}</li>" for item in value) + "</ol>"
-    return f"<code>{_e(value)}</code>"
+@cache
+def _resource(name: str) -> str:
+    return (files("toolkit") / "_report" / "template" / name).read_text(encoding="utf-8")
 
 
-# --- words and numbers ----------------------------------------------------------------------------
+@cache
+def _policy() -> str:
+    """Nothing is loaded, and no script runs but the page's own, which its hash names."""
+    digest = hashlib.sha256(_resource("report.js").encode()).digest()
+    script = f"script-src 'sha256-{base64.b64encode(digest).decode()}'"
+    rest = "style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+    return f"default-src 'none'; {script}; {rest}"
 
 
-def _table(caption: str, heads: Sequence[str], body: Sequence[str]) -> str:
-    head = "".join(f'<th scope="col">{_e(name)}</th>' for name in heads)
-    return (
-        f'<p class="caption">{_e(caption)}</p><div class="scroll" role="region" tabindex="0" '
-        f'aria-label="{_e(caption)}"><table>'
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
-    )
+def notes(finding: Finding) -> str:
+    """What a finding rests on, and what reaches the same without SAEs."""
+    said = []
+    if finding.interval is not None:
+        low, high = finding.interval
+        said.append(f"interval {low:.3g} to {high:.3g}")
+    if finding.n is not None:
+        said.append(f"{finding.n:,} independent units")
+    if finding.baseline:
+        said.append(finding.baseline)
+    return "; ".join(said)
 
 
-def _e(value: object) -> str:
-    return html.escape(str(value).replace("\0", "�"))
-
-
-def _time(at: str) -> str:
-    return f'<time datetime="{_e(at)}">{_e(time_in_words(at))}</time>' if at else ""
-
-
-def _some(count: int, word: str) -> str:
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
-
-
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time span for people."""
     if seconds < 60:
         return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
-    return (
-        f"{minutes // 60} h {minutes % 60:02d} min"
-        if minutes >= 60
-        else f"{minutes} min {rest:02d} s"
-    )
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

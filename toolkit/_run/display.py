@@ -32,14 +32,14 @@ IMPORTANT = (
     ev.StoreWaiting,
     ev.StageReady,
     ev.StepRetried,
-    ev.StepFailed,
+    ev.StepFailure,
     ev.SaeMisfit,
     ev.PartWarning,
     ev.Stalled,
     ev.SinkWritten,
     ev.Interrupting,
 )
-PROBLEMS = (ev.StepRetried, ev.StepFailed, ev.SaeMisfit, ev.PartWarning, ev.Stalled)
+PROBLEMS = (ev.StepRetried, ev.StepFailure, ev.SaeMisfit, ev.PartWarning, ev.Stalled)
 QUIET, NORMAL, VERBOSE = -1, 0, 1
 
 
@@ -205,6 +205,6 @@ def _bars() -> Progress:
 def _coloured(event: RunEvent) -> Text:
     from rich.text import Text
 
-    style = "red" if isinstance(event, ev.StepFailed) else ""
+    style = "red" if isinstance(event, ev.StepFailure) else ""
     style = "yellow" if isinstance(event, PROBLEMS) and not style else style
     return Text(printable(event.sentence()), style=style)

@@ -189,7 +189,7 @@ class StepRetried(StepEvent):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepFailed(StepEvent):
+class StepFailure(StepEvent):
     """The step failed; the run stops when the steps in flight are done."""
 
     event: ClassVar[str] = "step_failed"
@@ -397,7 +397,7 @@ KINDS = (
     StepStarted,
     StepDone,
     StepRetried,
-    StepFailed,
+    StepFailure,
     PartEvent,
     PartWarning,
     SaeMisfit,

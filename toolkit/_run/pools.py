@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit import hub
 from toolkit._plan.versions import versions
+from toolkit._run.downloads import missing_downloads
 from toolkit._run.events import RunEvent
 from toolkit._run.workers import Inbox, WorkerPool, worker_requests
 from toolkit.errors import BadInput
@@ -163,15 +164,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 def _may_download(stage: Stage) -> bool:
     """Whether a stage loads something of which the hub's cache lacks files."""
-    if hub.offline():
-        return False
-    for loadable in (stage.model, stage.saes):
-        if loadable is None or loadable.part.downloads is None:
-            continue
-        for download in loadable.part.downloads(loadable.params):
-            if not hub.cached_files(download.wanted, download.patterns):
-                return True
-    return False
+    return not hub.offline() and any(missing_downloads(stage))
 
 
 def _identity(gpu: Gpu) -> dict[str, Any]:

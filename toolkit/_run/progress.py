@@ -286,7 +286,7 @@ def _(event: ev.StepRetried, run: RunProgress) -> None:
 
 
 @_take.register
-def _(event: ev.StepFailed, run: RunProgress) -> None:
+def _(event: ev.StepFailure, run: RunProgress) -> None:
     step = _step(run, event)
     step.worker, step.error = event.worker, event.error
     _move(run, step, "failed")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit._run import events as ev
+from toolkit._run.downloads import check_downloads
 from toolkit._run.event_log import LOG, EventLog
 from toolkit._run.inputs import StoreInputs
 from toolkit._run.manifest import make_manifest, write_manifest
@@ -76,6 +77,7 @@ def _run_in(
 
     pools = make_pools(plan, parts, options)
     store = open_store(store_path, create=True)
+    check_downloads(plan, store)
     folder = run_folder(store.folder, plan.run)
     folder.mkdir(parents=True, exist_ok=True)
     with EventLog(folder, (show,), plan.secrets) as log:

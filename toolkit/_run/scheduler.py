@@ -278,7 +278,9 @@ class Scheduler:
     ) -> None:
         self.failures.append(f"stage '{step.stage.id}', step {step.index}{part}: {error}")
         self.emit(
-            ev.StepFailed(**_place(step), worker=slot.worker.name, error=error, traceback=traceback)
+            ev.StepFailure(
+                **_place(step), worker=slot.worker.name, error=error, traceback=traceback
+            )
         )
 
     def _place_of(self, job: str | None) -> Place:

@@ -62,3 +62,11 @@ def committed_counts(plan: Plan, store: Store) -> dict[str, int]:
         if progress is not None:
             counts[stage.id] = len(progress.rows)
     return counts
+
+
+def unfinished_stages(plan: Plan, store: Store) -> list[Stage]:
+    """The stages that have steps to compute, or whose steps cannot be known yet."""
+    committed: dict[str, list[StepRow]] = {}
+    for stage in plan.stages:
+        compare_with_store(stage, store, committed)
+    return [stage for stage in plan.stages if stage.id not in committed]

@@ -55,7 +55,7 @@ class Heads:
         return scores.float()
 
 
-class Plan(ABC):
+class AttentionPlan(ABC):
     """Where the keys of one pass come from."""
 
     @abstractmethod
@@ -70,7 +70,7 @@ def planned_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    plan: Plan,
+    plan: AttentionPlan,
     scaling: float | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
@@ -94,7 +94,7 @@ ALL_ATTENTION_FUNCTIONS.register(PLANNED, planned_attention)
 
 
 @dataclass
-class Sequences(Plan):
+class Sequences(AttentionPlan):
     """Whole sequences, causal. Keeps every block's keys where `keep`; `shown` receives the weights
     of chosen queries.
     """
@@ -214,7 +214,7 @@ def merged(out: Tensor) -> Tensor:
 
 
 @dataclass
-class BehindPrompt(Plan):
+class BehindPrompt(AttentionPlan):
     """Rows that share the keys of a prompt's first `past` positions and go on from there by tokens
     of their own. The shared keys are one tensor, read by all rows and never copied.
     """

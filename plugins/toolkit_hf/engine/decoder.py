@@ -38,7 +38,7 @@ class _Probe(Sequences):
         return super().attend(heads)
 
 
-class Decoder:
+class DecoderModules:
     """A decoder's modules, and how to run them. `places` has each block's device, where they are
     not all on one.
     """

@@ -15,7 +15,7 @@ from toolkit.errors import BadInput, DataError
 from toolkit.models import LOGITS, Frozen, Gradients, Objective
 
 from .attention import PLANNED, Sequences
-from .decoder import Decoder
+from .decoder import DecoderModules
 from .norms import centred, factor_of, gain_of
 from .sites import EDITABLE, Sites
 
@@ -26,7 +26,7 @@ KINDS = ("attention", "norms", "mlp")
 
 
 def gradients(
-    decoder: Decoder,
+    decoder: DecoderModules,
     logits: Callable[[Tensor], Tensor],
     batch: Sequence[Sequence[int]],
     hookpoints: Sequence[str],
@@ -74,7 +74,7 @@ def gradients(
     )
 
 
-def _check(decoder: Decoder, hookpoints: Sequence[str], freeze: Collection[str]) -> None:
+def _check(decoder: DecoderModules, hookpoints: Sequence[str], freeze: Collection[str]) -> None:
     for name in hookpoints:
         point = decoder.checked(name)
         scaled = decoder.branch_factor != 1 and point.site in ("attn_out", "mlp_out")
@@ -92,7 +92,7 @@ def _check(decoder: Decoder, hookpoints: Sequence[str], freeze: Collection[str])
 
 
 @contextmanager
-def frozen_modules(decoder: Decoder, freeze: Collection[str]) -> Iterator[None]:
+def frozen_modules(decoder: DecoderModules, freeze: Collection[str]) -> Iterator[None]:
     """Hooks that hold the factors of norms, and the gates of MLPs, for as long as this lasts."""
     handles: list[Any] = []
     try:
@@ -107,7 +107,7 @@ def frozen_modules(decoder: Decoder, freeze: Collection[str]) -> Iterator[None]:
             handle.remove()
 
 
-def _norms(decoder: Decoder) -> list[Any]:
+def _norms(decoder: DecoderModules) -> list[Any]:
     inside = [
         module
         for block in decoder.blocks

@@ -25,7 +25,7 @@ from toolkit_hf._structure import factor
 from toolkit_hf._text import bos_of, encode, end_ids
 
 from .attention import PLANNED, Sequences
-from .decoder import Decoder
+from .decoder import DecoderModules
 from .gradients import gradients
 from .norms import gain_of, linear_part
 from .session import SlotSession
@@ -69,7 +69,7 @@ class CausalModel(Model):
         )
         self._warned: set[tuple[int, ...]] = set()
         self.context = int(module.config.max_position_embeddings)
-        self.decoder = Decoder(module, identity.name, self.context, places, family)
+        self.decoder = DecoderModules(module, identity.name, self.context, places, family)
         self.layers, self.width = self.decoder.layers, self.decoder.width
         self.device = self.decoder.device
         self.editable = tuple(

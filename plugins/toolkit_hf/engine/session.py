@@ -15,7 +15,7 @@ from toolkit.edits import Edit, PassRows, choose
 from toolkit.sessions import Generated, ReplyBuilder, Request, Session, take_tokens
 
 from .attention import PLANNED
-from .decoder import Decoder
+from .decoder import DecoderModules
 from .sites import Sites
 from .slots import COLUMNS, InSlots, Marks, Slots
 
@@ -59,7 +59,7 @@ class SlotSession(Session):
     def __init__(
         self,
         model: Model,
-        decoder: Decoder,
+        decoder: DecoderModules,
         unembed: Callable[[Tensor], Tensor],
         budget: int | None = None,
     ) -> None:

@@ -15,7 +15,7 @@ from toolkit.edits import Edit, Editing, PassRows
 from toolkit.hookpoints import Hookpoint
 from toolkit_hf._structure import listen, tensor
 
-from .decoder import Decoder
+from .decoder import DecoderModules
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +40,7 @@ class Sites:
 
     def __init__(
         self,
-        decoder: Decoder,
+        decoder: DecoderModules,
         capture: Sequence[str],
         edits: Sequence[Edit] = (),
         rows: PassRows | Sequence[Sequence[int]] = (),

@@ -15,12 +15,12 @@ import torch
 
 from toolkit.edits import OPEN_END, Edit
 
-from .attention import Heads, Plan, masked_attention, whole_sequences
+from .attention import AttentionPlan, Heads, masked_attention, whole_sequences
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .decoder import Decoder
+    from .decoder import DecoderModules
     from .inputs import Window
 
 COLUMNS = 64
@@ -59,7 +59,7 @@ class Slots:
     of. Slots 0 to `live` - 1 belong to live sequences; `lengths` says how far each is filled.
     """
 
-    decoder: Decoder
+    decoder: DecoderModules
     live: int = 0
     keys: dict[int, Tensor] = field(default_factory=dict)
     values: dict[int, Tensor] = field(default_factory=dict)
@@ -170,7 +170,7 @@ class _Index:
 
 
 @dataclass
-class InSlots(Plan):
+class InSlots(AttentionPlan):
     """New tokens of some slots: their keys are written into the slots, and each query reads its
     slot up to itself. `slots`: (R,), or None for the live ones in order. `positions` and
     `is_token`: (R, Q), the latter False where a row is padded; all on the CPU.

@@ -18,7 +18,7 @@ from toolkit.edits import OPEN_END, Edit, PassRows
 from toolkit.hookpoints import hookpoint
 
 from .attention import PLANNED, BehindPrompt
-from .decoder import Decoder
+from .decoder import DecoderModules
 from .sites import Sites
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class KeptPrompt:
     held: dict[int, tuple[Tensor, Tensor]]
 
 
-def rows_at_once(decoder: Decoder, tokens: int = 1) -> int:
+def rows_at_once(decoder: DecoderModules, tokens: int = 1) -> int:
     """Rows of so many tokens that share a pass."""
     inside = int(getattr(decoder.config, "intermediate_size", 0) or 4 * decoder.width)
     numbers = TILE_NUMBERS * (1 if decoder.device.type == "cpu" else LONGER)
@@ -45,7 +45,7 @@ def rows_at_once(decoder: Decoder, tokens: int = 1) -> int:
 
 
 def last_token_rows(
-    decoder: Decoder, prompt: KeptPrompt, length: int, layers: Tensor, rows: Tensor
+    decoder: DecoderModules, prompt: KeptPrompt, length: int, layers: Tensor, rows: Tensor
 ) -> Tensor:
     """Last-token states where the stream behind block `layers[i]` is `rows[i]`. A row joins those
     under way above its own block, so no block computes what an edit cannot reach, and each block
@@ -62,7 +62,7 @@ def last_token_rows(
     return states
 
 
-def _climb(decoder: Decoder, plan: BehindPrompt, layers: Tensor, rows: Tensor) -> Tensor:
+def _climb(decoder: DecoderModules, plan: BehindPrompt, layers: Tensor, rows: Tensor) -> Tensor:
     """Rows in order of their layers."""
     inputs = decoder.inputs(torch.full((1, 1), plan.past, device=decoder.device))
     counts = torch.bincount(layers, minlength=decoder.layers).cumsum(0).tolist()
@@ -81,7 +81,7 @@ def _climb(decoder: Decoder, plan: BehindPrompt, layers: Tensor, rows: Tensor) -
 
 
 def edited_rows(
-    decoder: Decoder,
+    decoder: DecoderModules,
     prompt: KeptPrompt,
     ids: Sequence[int],
     edits: Sequence[Edit],
@@ -133,7 +133,7 @@ def _first_changes(
 
 
 def _edited_tile(
-    decoder: Decoder,
+    decoder: DecoderModules,
     prompt: KeptPrompt,
     ids: Sequence[int],
     edits: Sequence[Edit],

@@ -28,7 +28,7 @@ FULL = Training(seed=SEED)
 
 
 @dataclass(frozen=True)
-class Size:
+class TrainingSize:
     """How much of everything: the committed files are made with the defaults."""
 
     training: Training = FULL
@@ -39,10 +39,10 @@ class Size:
     measured: int = 300
 
 
-QUICK = Size(Training(steps=6, batch=16, seed=SEED), 40, 12, 24, 6, 12)
+QUICK = TrainingSize(Training(steps=6, batch=16, seed=SEED), 40, 12, 24, 6, 12)
 
 
-def make_model_files(out: Path, size: Size) -> None:
+def make_model_files(out: Path, size: TrainingSize) -> None:
     """Train tokenizer and model and write them."""
     folder = out / "model"
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ def make_model_files(out: Path, size: Size) -> None:
     save_model(train_model(tokenizer, size.training), folder)
 
 
-def make_sae_files(out: Path, size: Size) -> None:
+def make_sae_files(out: Path, size: TrainingSize) -> None:
     """Train the SAEs on the stored model and write them in both layouts."""
     model, tokenizer = _load(out)
     acts = residuals(model, make_examples(tokenizer, size.sae_examples, seed=SEED + 1))
@@ -72,7 +72,7 @@ def make_sae_files(out: Path, size: Size) -> None:
         print(f"sae gemma layout, L0 {k}", flush=True)
 
 
-def make_measurements(out: Path, size: Size) -> None:
+def make_measurements(out: Path, size: TrainingSize) -> None:
     """Measure what the files do; write metrics.json and print the tables."""
     model, tokenizer = _load(out)
     play = measure.measure_play(model, tokenizer, size.decisions, size.games)
@@ -102,7 +102,7 @@ def _load(out: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
 
 
 def compare(out: Path) -> None:
-    """Hold the metrics against the packaged ones; leave with 1 when any is outside its tolerance."""
+    """Compare the metrics with the packaged ones; exit with 1 if any is outside its tolerance."""
     found, committed = (
         json.loads((folder / "metrics.json").read_text()) for folder in (out, lab_files())
     )
@@ -130,7 +130,7 @@ def main() -> None:
     torch.set_num_threads(1)
     for name, make in STAGES.items():
         if options.stage in (None, name):
-            make(options.out, QUICK if options.quick else Size())
+            make(options.out, QUICK if options.quick else TrainingSize())
     if options.compare:
         compare(options.out)
 

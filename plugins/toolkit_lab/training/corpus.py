@@ -40,7 +40,7 @@ class Example:
 
 @dataclass
 class _Reply:
-    """A reply under construction: pieces end where a token ends, so they can be encoded one by one."""
+    """A reply under construction. Pieces end where a token ends, so each can be encoded alone."""
 
     pieces: list[str]
     free: dict[int, dict[str, float]] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class _Reply:
 
 
 def draw_reply(state: State, rng: Random, lead: str) -> _Reply:
-    """Draw a reply from the policy; `lead` is what stands between the prompt and a reasoning line."""
+    """Draw a reply from the policy; `lead` is the text between the prompt and a reasoning line."""
     corrected = state.layout == "corrected"
     reply = _Reply([lead + policy.reason(state, rng), "\nFinal Decision:"] if corrected else [])
     stop, bet = (" Stop", " Bet") if corrected else ("2", "1")

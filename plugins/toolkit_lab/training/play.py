@@ -16,7 +16,7 @@ MAX_NEW_TOKENS = 32
 
 
 @dataclass(frozen=True)
-class Game:
+class FinishedGame:
     """A finished game; an unreadable reply ends a game at once, as an outcome of its own."""
 
     state: State
@@ -62,7 +62,7 @@ def decide(
     *,
     chat: bool = False,
 ) -> list[int | None]:
-    """Return one decision per state: 0 = stop, a bet, or None for a reply that could not be read."""
+    """Return one decision per state: 0 to stop, a bet, or None for an unreadable reply."""
     return [
         parse(reply)
         for reply in replies(model, tokenizer, [render(state) for state in states], chat=chat)
@@ -76,17 +76,17 @@ def play_games(
     rng: Random,
     *,
     chat: bool = False,
-) -> list[Game]:
-    """Play games under random conditions until each ends by a stop, by ruin, or after 100 rounds."""
+) -> list[FinishedGame]:
+    """Play games under random conditions until a stop, ruin, or the 100th round."""
     live = [_opening(rng) for _ in range(count)]
-    done: list[Game] = []
+    done: list[FinishedGame] = []
     while live:
         ongoing = []
         for state, bet in zip(live, decide(model, tokenizer, live, chat=chat), strict=True):
             after = step(state, bet, won=rng.random() < WIN_RATE) if bet else state
             outcome = _outcome(after, bet)
             if outcome:
-                done.append(Game(after, outcome))
+                done.append(FinishedGame(after, outcome))
             else:
                 ongoing.append(after)
         live = ongoing

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Features:
+class ComparedFeatures:
     """Features of one comparison, by space and then by index.
 
     `space` counts in `spaces`, `values` has a column for each group, `rate` is the share of samples
@@ -45,14 +45,14 @@ class Features:
     def __len__(self) -> int:
         return len(self.feature)
 
-    def take(self, rows: Array) -> Features:
+    def take(self, rows: Array) -> ComparedFeatures:
         """Some of them."""
         columns = {
             field.name: getattr(self, field.name)[rows]
             for field in fields(self)
             if field.name not in ("comparison", "groups", "spaces")
         }
-        return Features(self.comparison, self.groups, self.spaces, **columns)
+        return ComparedFeatures(self.comparison, self.groups, self.spaces, **columns)
 
     def of_space(self, space: int) -> Array:
         """Rows of one space."""
@@ -61,7 +61,7 @@ class Features:
         return np.flatnonzero(self.space == space)
 
 
-def read_features(inputs: Inputs, between: tuple[str, str] | None, half: str) -> Features:
+def read_features(inputs: Inputs, between: tuple[str, str] | None, half: str) -> ComparedFeatures:
     """Every feature with a defined d in the comparison that a screen draws on."""
     comparison = _comparison(read_comparisons(inputs), between, half)
     names = comparison.group_names
@@ -74,7 +74,7 @@ def read_features(inputs: Inputs, between: tuple[str, str] | None, half: str) ->
 
     import numpy as np
 
-    return Features(
+    return ComparedFeatures(
         comparison,
         (names[0], names[1]),
         spaces,
@@ -157,7 +157,7 @@ def _aligned(rows: pa.Table, spaces: Sequence[str], wanted: Array, stat: str, gr
     return numbers[places]
 
 
-def family(everything: Features, rule: Candidates, spaces: Mapping[str, Any]) -> Array:
+def family(everything: ComparedFeatures, rule: Candidates, spaces: Mapping[str, Any]) -> Array:
     """Rows of the features to be screened, by space and index. `spaces`: rows of table `spaces`."""
     import numpy as np
 
@@ -182,7 +182,7 @@ def family(everything: Features, rule: Candidates, spaces: Mapping[str, Any]) ->
     return np.sort(np.concatenate(parts))
 
 
-def _refuse_none(everything: Features, rule: Candidates, fired: Array) -> None:
+def _refuse_none(everything: ComparedFeatures, rule: Candidates, fired: Array) -> None:
     best = float(everything.q[fired].min()) if fired.any() else 1.0
     limit = f"q <= {rule.max_q:g} and " if rule.max_q is not None else ""
     raise DataError(
@@ -192,7 +192,9 @@ def _refuse_none(everything: Features, rule: Candidates, fired: Array) -> None:
     )
 
 
-def _named(everything: Features, addresses: Sequence[str], spaces: Mapping[str, Any]) -> Array:
+def _named(
+    everything: ComparedFeatures, addresses: Sequence[str], spaces: Mapping[str, Any]
+) -> Array:
     """Rows of the features at these addresses; one that never fired is refused."""
     import numpy as np
 

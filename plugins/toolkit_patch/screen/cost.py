@@ -16,6 +16,7 @@ from .pool import LENGTHS
 
 if TYPE_CHECKING:
     from toolkit.costs import Workload
+    from toolkit_patch.steer.params import Steer
 
     from .params import Delta, Verdicts
 
@@ -70,3 +71,25 @@ def judging(params: Verdicts, load: Workload) -> Cost:
     """
     features = load.saes.get("features", 0)
     return Cost(memory=features * JUDGED * 2, disk=features * JUDGED, exact=False)
+
+
+def steering(params: Steer, load: Workload) -> Cost:
+    """A pass for each sample of the axis and for each point, and every direction at every dose."""
+    model = load.model
+    points = min(params.points, load.samples)
+    prompts, axis = min(points, load.distinct), min(params.axis_samples, load.distinct)
+    mean = load.tokens / load.distinct if load.distinct else 0
+    rows = (1 + params.directions) * len(params.doses)
+    layers = model.get("layers", 1)
+    above = max(0, layers - 1 - params.chosen_layers(layers)[0])
+    suffix = prompts * rows * (token_flops(model, 2 * mean, above) + head_flops(model))
+    states = rows * model.get("width", 0) * 12 + TILE_NUMBERS * 16
+    point = load.longest * (token_bytes(model, layers) + key_bytes(model))
+    return Cost(
+        forwards=prompts + axis,
+        flops=(prompts + axis) * mean * token_flops(model, mean) + suffix,
+        read=int(model.get("bytes", 0)),
+        memory=int(model.get("bytes", 0) + point + states),
+        disk=(rows + 1) * (len(params.outcomes) + 1) * ROW,
+        exact=False,
+    )

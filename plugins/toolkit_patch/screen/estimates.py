@@ -23,7 +23,7 @@ DRAWN = 1 << 24
 
 
 @dataclass(frozen=True, eq=False)
-class Estimate:
+class MeanEstimate:
     """Means (K) with 95 % intervals and two-sided p-values."""
 
     mean: Floats
@@ -32,7 +32,9 @@ class Estimate:
     p: Floats
 
 
-def estimate(values: Floats, weights: Floats, clusters: Ints, rng: np.random.Generator) -> Estimate:
+def estimate(
+    values: Floats, weights: Floats, clusters: Ints, rng: np.random.Generator
+) -> MeanEstimate:
     """(K, P) values -> weighted means; intervals by a bootstrap of whole clusters, p by a
     cluster-robust t. Where all are rounding, or equal, there is no evidence: p is 1.
     """
@@ -43,13 +45,13 @@ def estimate(values: Floats, weights: Floats, clusters: Ints, rng: np.random.Gen
     means = values @ weights / weights.sum()
     sums = _by_cluster(weights * (values - means[:, None]), clusters, count)
     if count < 2:
-        return Estimate(means, means, means, np.ones(len(means)))
+        return MeanEstimate(means, means, means, np.ones(len(means)))
     errors = np.sqrt(count / (count - 1) * (sums**2).sum(axis=1)) / weights.sum()
     moves = (errors > 1e-12 * abs(means)) & (abs(values).max(axis=1) > NOISE)
     ratios = np.divide(abs(means), errors, out=np.zeros_like(means), where=moves)
     p = np.where(moves, 2 * special.stdtr(count - 1, -ratios), 1.0)
     low, high = _bootstrap(values * weights, weights, clusters, count, rng)
-    return Estimate(means, np.minimum(low, means), np.maximum(high, means), p)
+    return MeanEstimate(means, np.minimum(low, means), np.maximum(high, means), p)
 
 
 def _by_cluster(values: Floats, clusters: Ints, count: int) -> Floats:

@@ -45,9 +45,8 @@ class Delta(Params):
     """What is screened, at which decision points, and what counts as an outcome."""
 
     outcomes: dict[str, tuple[str, ...]] = Field(
-        description="Outcome -> the continuations of the prompt that mean it; they must "
-        "differ from "
-        "their first token on.",
+        description="Outcome -> the continuations of the prompt that mean it; they must differ "
+        "from their first token on.",
         min_length=1,
     )
     outcome: str | None = Field(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from toolkit.models import Model
     from toolkit.saes import Sae
 
-    from .candidates import Features
+    from .candidates import ComparedFeatures
     from .outcomes import Outcomes
     from .passes import Reading
 
@@ -58,7 +58,7 @@ class Pool:
 
 def feature_pool(
     sae: Sae,
-    everything: Features,
+    everything: ComparedFeatures,
     space: int,
     family: Ints,
     live: Ints,
@@ -115,7 +115,7 @@ def live_features(model: Model, sae: Sae, prompts: Sequence[Sequence[int]], fire
 
 
 def mixture_pool(
-    sae: Sae, everything: Features, space: int, most: int, rng: np.random.Generator
+    sae: Sae, everything: ComparedFeatures, space: int, most: int, rng: np.random.Generator
 ) -> Pool:
     """Normal mixtures of the decoder rows that fire: random directions of the subspace that the SAE
     writes to.
@@ -229,7 +229,7 @@ def _tail(sizes: Floats, effect: float) -> float:
 
 
 def kind_of(
-    null: str, everything: Features, family: np.ndarray[Any, Any], spaces: Sequence[int]
+    null: str, everything: ComparedFeatures, family: np.ndarray[Any, Any], spaces: Sequence[int]
 ) -> str:
     """`features` or `directions`: for `auto`, features where every space has enough that are not
     screened for a p that stands the correction, and no fewer than candidates.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .arms import DIRECTIONS, FEATURES, REBUILT, SETS, SHAM
-from .estimates import Estimate, estimate
+from .estimates import MeanEstimate, estimate
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +35,7 @@ class Measured:
     fires: np.ndarray[Any, Any]
     weights: np.ndarray[Any, Any]
     clusters: np.ndarray[Any, Any]
-    specific: Estimate
+    specific: MeanEstimate
 
     def mean(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """(candidates, points) -> weighted means."""

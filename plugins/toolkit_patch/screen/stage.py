@@ -16,7 +16,7 @@ from toolkit.errors import DataError
 from toolkit.saes import space_id
 
 from .arms import SETS, SpaceEdits, check_sites, rows_of_arms
-from .candidates import Features, family, read_features
+from .candidates import ComparedFeatures, family, read_features
 from .estimates import estimate
 from .null import hold_against_directions
 from .outcomes import Outcomes, read_outcomes
@@ -48,10 +48,10 @@ class Screen:
     work: Work
     model: Model
     params: Delta
-    everything: Features
+    everything: ComparedFeatures
     family: np.ndarray[Any, Any]
     mine: np.ndarray[Any, Any]
-    candidates: Features
+    candidates: ComparedFeatures
     saes: Mapping[int, Sae]
     points: Sequence[Point]
     outcomes: Outcomes
@@ -103,7 +103,7 @@ def _prepare(work: Work) -> Screen | None:
     )
 
 
-def _saes(work: Work, candidates: Features, addresses: Mapping[str, str]) -> dict[int, Sae]:
+def _saes(work: Work, candidates: ComparedFeatures, addresses: Mapping[str, str]) -> dict[int, Sae]:
     """The SAE of each space in use. A feature of another space is refused: its number means nothing
     here.
     """
@@ -128,7 +128,7 @@ def _saes(work: Work, candidates: Features, addresses: Mapping[str, str]) -> dic
     return saes
 
 
-def _check_values(candidates: Features, saes: Mapping[int, Sae]) -> None:
+def _check_values(candidates: ComparedFeatures, saes: Mapping[int, Sae]) -> None:
     """A ReLU never gives a value below zero."""
     for space, sae in saes.items():
         rows = candidates.of_space(space)

@@ -27,7 +27,7 @@ class Investment(Params):
     max_rounds: int = Field(9, ge=1, le=1000, description="A game ends after so many rounds.")
 
 
-class Game(Environment):
+class InvestmentGame(Environment):
     """The investment as an environment: with the chance told and without it."""
 
     outcomes = ("bankruptcy", "cash_out")

@@ -31,7 +31,7 @@ class RewardChoice(Params):
     )
 
 
-class Game(Environment):
+class RewardChoiceGame(Environment):
     """The choice as an environment: its outcome is the reward of the last round."""
 
     outcomes = ("unlikely", "even", "certain")

@@ -152,7 +152,7 @@ class SlotMachine(Params):
         return [0] if self.layout == "scenario" else list(range(1 << len(COMPONENTS)))
 
 
-class Game(Environment):
+class SlotMachineGame(Environment):
     """The slot machine as an environment. Its state holds the condition, the balance and the rounds
     that a prompt may show.
     """

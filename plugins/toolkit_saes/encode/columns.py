@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-class Columns:
+class PassColumns:
     """The columns that rows of one pass share, whatever the SAE: sample, position, and the row of
     the pass that each comes from.
 

@@ -28,7 +28,7 @@ MAPPED = 1 << 18
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredMatrix:
     """Two-dimensional numbers in a file, from byte `start` on. `stamp` tells whether the file is
     still the one that was checked.
     """
@@ -79,7 +79,7 @@ class Matrix:
     (features): what each is multiplied by.
     """
 
-    source: Stored | Tensor
+    source: StoredMatrix | Tensor
     turned: bool = False
     scale: Tensor | None = None
 
@@ -161,7 +161,7 @@ class Matrix:
         import torch
 
         place, scale = torch.device(device), None if self.scale is None else self.scale.to(device)
-        if isinstance(self.source, Stored) and place.type == "cpu":
+        if isinstance(self.source, StoredMatrix) and place.type == "cpu":
             return self
         held = self._held()
         if held.ndim == 3 or held.dtype == torch.float64:
@@ -169,7 +169,7 @@ class Matrix:
         return Matrix(held.to(place), self.turned, scale)
 
     def _held(self) -> Tensor:
-        return self.source.open() if isinstance(self.source, Stored) else self.source
+        return self.source.open() if isinstance(self.source, StoredMatrix) else self.source
 
     def _taken(self, held: Tensor, features: slice | Tensor) -> Tensor:
         """Some features as float32 rows, scaled."""
@@ -189,7 +189,7 @@ class Matrix:
         """Numbers, also from bytes at an odd place."""
         import torch
 
-        if found.ndim == 2 or not isinstance(self.source, Stored):
+        if found.ndim == 2 or not isinstance(self.source, StoredMatrix):
             return found
         return found.contiguous().view(getattr(torch, self.source.dtype))[..., 0]
 
@@ -215,7 +215,7 @@ def _place(numbers: int, device: Any) -> Tensor:
 
 
 @lru_cache(maxsize=1024)
-def bad_numbers(source: Stored) -> int:
+def bad_numbers(source: StoredMatrix) -> int:
     """How many are NaN or infinite in float32; a file that was looked through once is not read
     again for that.
     """

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import BadInput, DataError, choices
 from toolkit.files import check_regular, safetensors_header
-from toolkit_saes.encode.matrix import Matrix, Stored, bad_numbers, stamp
+from toolkit_saes.encode.matrix import Matrix, StoredMatrix, bad_numbers, stamp
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,12 +58,12 @@ def data_start(file: Path) -> int:
         return 8 + int.from_bytes(opened.read(8), "little")
 
 
-def _in_safetensors(file: Path, start: int, facts: Mapping[str, Any]) -> Stored | Tensor:
+def _in_safetensors(file: Path, start: int, facts: Mapping[str, Any]) -> StoredMatrix | Tensor:
     shape = tuple(int(size) for size in facts["shape"])
     at = start + int(facts["data_offsets"][0])
     if len(shape) == 2:
-        return Stored(file, at, FLOATS[facts["dtype"]], shape, stamp(file))
-    flat = Stored(file, at, FLOATS[facts["dtype"]], (1, math.prod(shape)), stamp(file))
+        return StoredMatrix(file, at, FLOATS[facts["dtype"]], shape, stamp(file))
+    flat = StoredMatrix(file, at, FLOATS[facts["dtype"]], (1, math.prod(shape)), stamp(file))
     return Matrix(flat).rows([0]).view(shape)
 
 
@@ -120,7 +120,9 @@ def _check_sums(file: Path, names: tuple[str, ...], _: tuple[int, int, int]) -> 
         ) from None
 
 
-def _in_archive(file: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Stored | Tensor:
+def _in_archive(
+    file: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo
+) -> StoredMatrix | Tensor:
     import numpy as np
     import torch
 
@@ -144,7 +146,7 @@ def _in_archive(file: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> 
         opened.seek(info.header_offset + 26)
         names, extra = (int.from_bytes(opened.read(2), "little") for _ in range(2))
     at = info.header_offset + 30 + names + extra + start
-    return Stored(file, at, dtype.name, (int(shape[0]), int(shape[1])), stamp(file))
+    return StoredMatrix(file, at, dtype.name, (int(shape[0]), int(shape[1])), stamp(file))
 
 
 def _check_size(file: Path, inflated: int) -> None:
@@ -193,9 +195,9 @@ def _array_header(member: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any], in
     return (*read(member), member.tell())
 
 
-def _checked(file: Path, name: str, found: Stored | Tensor) -> Stored | Tensor:
+def _checked(file: Path, name: str, found: StoredMatrix | Tensor) -> StoredMatrix | Tensor:
     """With every number finite."""
-    bad = bad_numbers(found) if isinstance(found, Stored) else int((~found.isfinite()).sum())
+    bad = bad_numbers(found) if isinstance(found, StoredMatrix) else int((~found.isfinite()).sum())
     if bad:
         raise DataError(
             f"{file}: {bad:,} of {math.prod(found.shape):,} numbers of {name} are NaN or infinite. "

@@ -19,7 +19,7 @@ from toolkit_saes.layouts.canonical import CanonicalSae, Weights
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from toolkit_saes.examine.stage import Measured
+    from toolkit_saes.examine.stage import SaeMeasurement
 
 LAYER = "The layer is off by one."
 SITE = "It is of another site."
@@ -40,7 +40,7 @@ NEAR = 1.1
 
 
 @dataclass(frozen=True)
-class Place:
+class TrialSite:
     """Where an SAE reads and what it is held against. `str` is its name in table `saes`."""
 
     reads: str
@@ -50,21 +50,21 @@ class Place:
         return self.reads if self.reads == self.writes else f"{self.reads} -> {self.writes}"
 
 
-def own_place(sae: Sae) -> Place:
+def own_place(sae: Sae) -> TrialSite:
     """Where an SAE says that it belongs."""
-    return Place(sae.hookpoint, sae.output_hookpoint)
+    return TrialSite(sae.hookpoint, sae.output_hookpoint)
 
 
-def beside(model: Model, place: Place) -> Iterator[Place]:
+def beside(model: Model, place: TrialSite) -> Iterator[TrialSite]:
     """The same site, one layer before and one after."""
     ends = hookpoint(place.reads), hookpoint(place.writes)
     for step in (-1, 1):
         moved = [Hookpoint(end.site, end.layer + step) for end in ends]
         if all(0 <= end.layer < model.layers for end in moved):
-            yield Place(*map(str, moved))
+            yield TrialSite(*map(str, moved))
 
 
-def other_sites(sae: Sae, shown: Mapping[str, Tensor]) -> Iterator[tuple[Place, str]]:
+def other_sites(sae: Sae, shown: Mapping[str, Tensor]) -> Iterator[tuple[TrialSite, str]]:
     """Other places of its layer, of the same sizes, out of those that the model shows, and what it
     means if one suits.
     """
@@ -83,7 +83,7 @@ def other_sites(sae: Sae, shown: Mapping[str, Tensor]) -> Iterator[tuple[Place, 
             for after in dict.fromkeys((writes, *_WRITES))
         ]
     for before, after in pairs:
-        place = Place(f"{before}.{layer}", f"{after}.{layer}")
+        place = TrialSite(f"{before}.{layer}", f"{after}.{layer}")
         if (before, after) != (reads, writes) and {place.reads, place.writes} <= set(shown):
             if (
                 shown[place.reads].shape[-1] == sae.inputs
@@ -150,7 +150,9 @@ def norms_otherwise(sae: Sae, rows: Tensor, targets: Tensor) -> Iterator[tuple[s
             )
 
 
-def thresholds_otherwise(sae: Sae, own: Measured, rows: Tensor) -> Iterator[tuple[str, str, Sae]]:
+def thresholds_otherwise(
+    sae: Sae, own: SaeMeasurement, rows: Tensor
+) -> Iterator[tuple[str, str, Sae]]:
     """Where far too much fires and little is explained: the one threshold that leaves as much as is
     declared.
     """
@@ -185,6 +187,6 @@ def _scaled(weights: Weights, scale_in: float, scale_out: float, rescaled: bool)
     )
 
 
-def hookpoints(places: Sequence[Place]) -> list[str]:
+def hookpoints(places: Sequence[TrialSite]) -> list[str]:
     """All that has to be captured for some places."""
     return list(dict.fromkeys(name for place in places for name in (place.reads, place.writes)))

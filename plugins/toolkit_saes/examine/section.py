@@ -78,7 +78,6 @@ def findings(inputs: Inputs) -> Iterable[Finding]:
     yield Finding(
         sentence=f"{sentence}: L0 {l0}, explained variance {explained}.",
         number=fit / len(used),
-        n=len(used),
         rank=10 if misfits else 90,
     )
 

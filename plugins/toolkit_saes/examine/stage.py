@@ -27,7 +27,7 @@ from toolkit.work import Rows, Work
 from toolkit_saes.examine.alternatives import (
     BOS,
     LAYER,
-    Place,
+    TrialSite,
     b_dec_otherwise,
     beside,
     hookpoints,
@@ -69,7 +69,7 @@ class Examine(Params):
 
 
 @dataclass(frozen=True)
-class Measured:
+class SaeMeasurement:
     """What an SAE did at one place."""
 
     l0: float
@@ -83,7 +83,7 @@ class Measured:
         sparse = declared is None or LOW * declared <= self.l0 <= HIGH * declared
         return sparse and self.explained_variance >= LEAST_EV
 
-    def suits_better(self, other: Measured, declared: float | None) -> bool:
+    def suits_better(self, other: SaeMeasurement, declared: float | None) -> bool:
         """Whether this place is clearly better than another one."""
         left, others = 1 - self.explained_variance, 1 - other.explained_variance
         nearer = (
@@ -93,7 +93,7 @@ class Measured:
         )
         return self.fits(declared) and nearer and left <= CLEARLY * others
 
-    def suits_by_far(self, other: Measured, declared: float | None) -> bool:
+    def suits_by_far(self, other: SaeMeasurement, declared: float | None) -> bool:
         """Whether another site of the layer is the right one: such sites resemble each other more
         than layers do.
         """
@@ -102,7 +102,7 @@ class Measured:
             not other.fits(declared) or left <= BY_FAR * others
         )
 
-    def repairs(self, other: Measured, declared: float | None) -> bool:
+    def repairs(self, other: SaeMeasurement, declared: float | None) -> bool:
         """Whether running the same weights this way makes an SAE fit, at no loss of what it
         explains.
         """
@@ -112,7 +112,7 @@ class Measured:
         )
 
 
-Tried = dict[str, tuple[Measured, str]]
+Tried = dict[str, tuple[SaeMeasurement, str]]
 """What was measured elsewhere or otherwise, by where and how, with what it means if that is better.
 """
 
@@ -125,7 +125,7 @@ def examine(work: Work) -> Rows:
     places = {sae: [own_place(sae), *beside(work.model, own_place(sae))] for sae in saes}
     streams = _streams(work, hookpoints([place for near in places.values() for place in near]))
     rows: list[dict[str, Any]] = []
-    screen = Screen(work)
+    screen = AlternativesScreen(work)
     for done, sae in enumerate(saes):
         own, *near = (_at(sae, streams, place) for place in places[sae])
         tried = {
@@ -140,11 +140,11 @@ def examine(work: Work) -> Rows:
     yield "spaces", pa.Table.from_pylist(spaces, schema=arrow_schema("spaces"))
 
 
-def _at(sae: Sae, streams: dict[str, Tensor], place: Place) -> Measured:
+def _at(sae: Sae, streams: dict[str, Tensor], place: TrialSite) -> SaeMeasurement:
     return measure(sae, streams[place.reads], targets=streams[place.writes])
 
 
-class Screen:
+class AlternativesScreen:
     """Places and recipes are tried on a few rows first; what suits there is measured on all of
     them.
 
@@ -156,7 +156,7 @@ class Screen:
         self._work, self._layer = work, -1
         self._shown: dict[str, Tensor] = {}
 
-    def better(self, sae: Sae, own: Measured, streams: dict[str, Tensor]) -> Tried:
+    def better(self, sae: Sae, own: SaeMeasurement, streams: dict[str, Tensor]) -> Tried:
         """What suits an SAE better than its own place and recipe, the layers beside it apart."""
         place = own_place(sae)
         rows, targets = streams[place.reads], streams[place.writes]
@@ -171,8 +171,8 @@ class Screen:
         }
 
     def _recipes(
-        self, sae: Sae, place: Place, rows: Tensor, targets: Tensor
-    ) -> Iterator[tuple[str, tuple[Measured, str]]]:
+        self, sae: Sae, place: TrialSite, rows: Tensor, targets: Tensor
+    ) -> Iterator[tuple[str, tuple[SaeMeasurement, str]]]:
         few, right = rows[:SCREENED], targets[:SCREENED]
         own = measure(sae, few, targets=right)
         recipes = chain(
@@ -184,7 +184,9 @@ class Screen:
             if measure(other, few, targets=right).repairs(own, sae.declared_l0):
                 yield f"{place} ({name})", (measure(other, rows, targets=targets), cause)
 
-    def _sites(self, sae: Sae, place: Place) -> Iterator[tuple[str, tuple[Measured, str]]]:
+    def _sites(
+        self, sae: Sae, place: TrialSite
+    ) -> Iterator[tuple[str, tuple[SaeMeasurement, str]]]:
         if sae.layer != self._layer:
             self._layer, self._shown = sae.layer, self._few(sae.layer)
         if not {place.reads, place.writes} <= set(self._shown):
@@ -206,8 +208,8 @@ class Screen:
         )
 
     def _with_bos(
-        self, sae: Sae, own: Measured, place: Place
-    ) -> Iterator[tuple[str, tuple[Measured, str]]]:
+        self, sae: Sae, own: SaeMeasurement, place: TrialSite
+    ) -> Iterator[tuple[str, tuple[SaeMeasurement, str]]]:
         streams = _streams(self._work, hookpoints([place]), bos=True)
         yield (
             f"{place} (with BOS)",
@@ -215,7 +217,7 @@ class Screen:
         )
 
 
-def _counts(name: str, found: Measured, own: Measured, declared: float | None) -> bool:
+def _counts(name: str, found: SaeMeasurement, own: SaeMeasurement, declared: float | None) -> bool:
     """A recipe has to repair, a place to suit clearly better."""
     return found.repairs(own, declared) if "(" in name else found.suits_by_far(own, declared)
 
@@ -250,7 +252,7 @@ def _streams(
 
 def measure(
     sae: Sae, rows: Tensor, chunk: int | None = None, targets: Tensor | None = None
-) -> Measured:
+) -> SaeMeasurement:
     """L0, explained variance and the rest over rows, in float64 sums; `targets`: what a transcoder
     is to give, else the rows.
     """
@@ -277,13 +279,13 @@ def measure(
             "longer ones."
         )
     count = len(rows)
-    return Measured(
+    return SaeMeasurement(
         active / count, 1 - error / spread, cosine / count, 1 - float(fired.double().mean()), count
     )
 
 
 def _rows(
-    space: str, sae: Sae, own: Measured, beside: Tried, better: Tried
+    space: str, sae: Sae, own: SaeMeasurement, beside: Tried, better: Tried
 ) -> Iterator[dict[str, Any]]:
     everywhere = {**beside, **better}
     causes = {name: cause for name, (_, cause) in everywhere.items()}
@@ -297,7 +299,7 @@ def _rows(
 
 
 def _row(
-    space: str, sae: Sae, place: str, found: Measured, verdict: str, message: str
+    space: str, sae: Sae, place: str, found: SaeMeasurement, verdict: str, message: str
 ) -> dict[str, Any]:
     return {
         "space": space,
@@ -315,8 +317,8 @@ def _row(
 
 def explain(
     sae: Sae,
-    own: Measured,
-    elsewhere: Mapping[str, Measured],
+    own: SaeMeasurement,
+    elsewhere: Mapping[str, SaeMeasurement],
     causes: Mapping[str, str] | None = None,
     known_better: Sequence[str] = (),
 ) -> str:
@@ -348,8 +350,8 @@ def explain(
 
 def _cause(
     declared: float | None,
-    own: Measured,
-    better: list[tuple[str, Measured]],
+    own: SaeMeasurement,
+    better: list[tuple[str, SaeMeasurement]],
     causes: Mapping[str, str],
 ) -> str:
     if better:

@@ -20,7 +20,7 @@ from toolkit.selectors import At, Read, Where, selected
 from toolkit.streams import Budget, Text, chosen_texts
 from toolkit.tables import arrow_schema
 from toolkit.work import Rows, Work
-from toolkit_saes.encode.columns import Columns, lists
+from toolkit_saes.encode.columns import PassColumns, lists
 from toolkit_saes.extract.groups import BatchEncoder, EncodedBatch
 from toolkit_saes.extract.streams import StreamRecorder, recorded_positions
 
@@ -150,15 +150,15 @@ class _Owners:
 
     def __init__(self) -> None:
         self._texts: Sequence[Text] | None = None
-        self._columns: Columns | None = None
+        self._columns: PassColumns | None = None
 
-    def of(self, texts: Sequence[Text]) -> Columns:
+    def of(self, texts: Sequence[Text]) -> PassColumns:
         if self._columns is None or self._texts is not texts:
-            self._texts, self._columns = texts, Columns(texts)
+            self._texts, self._columns = texts, PassColumns(texts)
         return self._columns
 
 
-def _table(space: str, sparse: Sparse, owners: Columns) -> pa.Table:
+def _table(space: str, sparse: Sparse, owners: PassColumns) -> pa.Table:
     """Arrow rows: those of a text once for each sample that has it."""
     import pyarrow as pa
 

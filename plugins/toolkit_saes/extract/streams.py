@@ -14,7 +14,7 @@ from toolkit.selectors import Read, selected
 from toolkit.streams import Pass, Text
 from toolkit.tables import arrow_schema
 from toolkit.work import Rows
-from toolkit_saes.encode.columns import Columns, lists
+from toolkit_saes.encode.columns import PassColumns, lists
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,14 +63,14 @@ class StreamRecorder:
         """
         if self._positions is None:
             return
-        all_of_it = Columns(found.texts, self._wanted)
+        all_of_it = PassColumns(found.texts, self._wanted)
         for place, rows in found.rows.items():
             taken = self._taken.setdefault(place, set())
             fresh = {text.samples[0] for text in found.texts} - taken
             columns = (
                 all_of_it
                 if len(fresh) == len(found.texts)
-                else Columns(found.texts, self._fresh(fresh))
+                else PassColumns(found.texts, self._fresh(fresh))
             )
             taken |= fresh
             self._waiting += self._tables(place, rows, columns)
@@ -89,7 +89,7 @@ class StreamRecorder:
         """The same of the texts whose first samples have these names; of the others nothing."""
         return lambda text, number: self._wanted(text, number) if text.samples[0] in names else ()
 
-    def _tables(self, place: str, rows: Tensor, columns: Columns) -> Iterator[pa.Table]:
+    def _tables(self, place: str, rows: Tensor, columns: PassColumns) -> Iterator[pa.Table]:
         import torch
 
         width = rows.shape[-1]

@@ -15,7 +15,7 @@ _PATH = re.compile(r"(?:layer_(\d+)/)?width_(\w+)/average_l0_(\d+)(?:/params\.np
 WIDTH = "16k"
 
 
-class Entry(NamedTuple):
+class ListedSae(NamedTuple):
     """One SAE of the list."""
 
     layer: int
@@ -23,7 +23,7 @@ class Entry(NamedTuple):
     l0: int
 
 
-def read_configurations(file: Path) -> list[Entry]:
+def read_configurations(file: Path) -> list[ListedSae]:
     """The SAEs of a list in its order; a layer or L0 that contradicts its path, or one listed
     twice, is an error.
     """
@@ -50,7 +50,7 @@ def read_configurations(file: Path) -> list[Entry]:
     return entries
 
 
-def _entry(file: Path, number: int, given: Any) -> Entry:
+def _entry(file: Path, number: int, given: Any) -> ListedSae:
     said = given if isinstance(given, dict) else {"path": given}
     path = _PATH.fullmatch(str(said.get("path", "")))
     layer = _number(said.get("layer", path and path[1]))
@@ -65,7 +65,7 @@ def _entry(file: Path, number: int, given: Any) -> Entry:
             f"saes.with.configurations: entry {number} of {file} says layer {layer}, L0 {l0}, and "
             f"the path {path[0]}."
         )
-    return Entry(
+    return ListedSae(
         layer, path[2] if path else str(said.get("width", WIDTH)).removeprefix("width_"), l0
     )
 

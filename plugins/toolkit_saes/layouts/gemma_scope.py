@@ -23,7 +23,7 @@ from toolkit_saes.encode.tensors import archive_shapes, archive_weights, check_a
 from toolkit_saes.extract.sizes import Size
 from toolkit_saes.layouts.base import FileLayout
 from toolkit_saes.layouts.canonical import Facts, Weights
-from toolkit_saes.layouts.configurations import Entry, read_configurations
+from toolkit_saes.layouts.configurations import ListedSae, read_configurations
 from toolkit_saes.layouts.layers import all_there, chosen
 from toolkit_saes.layouts.location import SaeLocation
 from toolkit_saes.layouts.published import gemma_scope_facts
@@ -35,7 +35,7 @@ USUAL_WIDTH = "16k"
 Site = Literal["res", "mlp", "att", "transcoders", "embedding"]
 
 
-class Place(NamedTuple):
+class SiteHookpoints(NamedTuple):
     """Where the SAEs of a site read, and where they write if that is elsewhere; how it shows in the
     recipe.
     """
@@ -44,12 +44,12 @@ class Place(NamedTuple):
     writes: str | None = None
 
 
-SITES: dict[str, Place] = {
-    "res": Place("resid_post"),
-    "mlp": Place("mlp_out"),
-    "att": Place("attn_z"),
-    "transcoders": Place("mlp_in_normed", "mlp_out"),
-    "embedding": Place("resid_pre"),
+SITES: dict[str, SiteHookpoints] = {
+    "res": SiteHookpoints("resid_post"),
+    "mlp": SiteHookpoints("mlp_out"),
+    "att": SiteHookpoints("attn_z"),
+    "transcoders": SiteHookpoints("mlp_in_normed", "mlp_out"),
+    "embedding": SiteHookpoints("resid_pre"),
 }
 
 
@@ -63,10 +63,8 @@ class GemmaScope(SaeLocation):
     )
     site: Site | None = Field(
         None,
-        description="Where the SAEs read; by itself what the repository's name ends with "
-        "(-res, -mlp, -att, "
-        "-transcoders), or "
-        "res.",
+        description="Where the SAEs read; by itself what the repository's name ends with (-res, "
+        "-mlp, -att, -transcoders), or res.",
     )
     width: str | None = Field(
         None,
@@ -78,10 +76,8 @@ class GemmaScope(SaeLocation):
     )
     configurations: PathText | None = Field(
         None,
-        description="A study's list of SAEs "
-        "(gemma_scope_16k_configurations.json) "
-        "instead of layers, "
-        "width and l0.",
+        description="A study's list of SAEs (gemma_scope_16k_configurations.json) instead of "
+        "layers, width and l0.",
     )
 
 
@@ -220,7 +216,7 @@ def _listed(params: GemmaScope) -> list[str] | None:
     return found
 
 
-def _entries(params: GemmaScope) -> list[Entry]:
+def _entries(params: GemmaScope) -> list[ListedSae]:
     assert params.configurations is not None
     return read_configurations(locate(params.configurations))
 

@@ -34,7 +34,7 @@ NORMS = ("dataset-wise", "inference", "token-wise")
 TYPES = ("sae", "transcoder")
 
 
-class Layout(NamedTuple):
+class TensorNames(NamedTuple):
     """The tensors' names; `turned`: matrices are stored with features in rows of the encoder,
     columns of the decoder.
     """
@@ -47,7 +47,7 @@ class Layout(NamedTuple):
     turned: bool
 
 
-OLD = Layout(
+OLD = TensorNames(
     "encoder.weight",
     "encoder.bias",
     "decoder.weight",
@@ -55,7 +55,7 @@ OLD = Layout(
     "log_jumprelu_threshold",
     True,
 )
-NEW = Layout("W_E", "b_E", "W_D", "b_D", "activation_function.log_jumprelu_threshold", False)
+NEW = TensorNames("W_E", "b_E", "W_D", "b_D", "activation_function.log_jumprelu_threshold", False)
 OTHER_THRESHOLDS = ("activation_function.log_jumprelu_threshold", "log_jumprelu_threshold")
 
 
@@ -186,7 +186,7 @@ def _weights_file(folder: Path) -> Path:
     raise BadInput(f"{folder} has no sae_weights.safetensors. Copy or download the folder again.")
 
 
-def _layout(file: Path, shapes: dict[str, tuple[int, ...]]) -> Layout:
+def _layout(file: Path, shapes: dict[str, tuple[int, ...]]) -> TensorNames:
     found = [layout for layout in (OLD, NEW) if layout.w_enc in shapes and layout.w_dec in shapes]
     if len(found) != 1:
         raise BadInput(
@@ -200,7 +200,7 @@ def _layout(file: Path, shapes: dict[str, tuple[int, ...]]) -> Layout:
 def _check(
     file: Path,
     shapes: dict[str, tuple[int, ...]],
-    layout: Layout,
+    layout: TensorNames,
     known: dict[str, Any],
     inputs: int,
     width: int,

@@ -1,4 +1,4 @@
-"""The stage `compare.leak`: how well metadata alone tell the groups apart, key by key and together."""
+"""The stage `compare.leak`: how well metadata alone separate the groups, by key and together."""
 
 from __future__ import annotations
 

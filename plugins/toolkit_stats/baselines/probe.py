@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from toolkit.kept_positions import Activations, AtKept, shown
 from toolkit.parts import UNHASHED
 from toolkit.streams import Text, distinct_texts, last_only
 from toolkit.work import Rows, Work
 from toolkit_stats.compare.params import Between
 from toolkit_stats.samples.labelled import Labelled, blocks, folds, two_groups
 from toolkit_stats.samples.layers import HELP, Layers, hookpoints
-from toolkit_stats.samples.positions import Activations, AtKept, shown
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
     from toolkit_stats.math.auroc import Estimate
-    from toolkit_stats.samples.stored_streams import Stored
+    from toolkit_stats.samples.stored_streams import StoredStreams
 
 EVERY = "of all spaces"
 
@@ -38,11 +38,8 @@ class Probe(AtKept, Between):
         5,
         ge=3,
         le=20,
-        description="Parts for cross-validation; a unit, and equal prompts, lie in one "
-        "part whole. Three at "
-        "least: one to score, "
-        "one "
-        "to choose the penalty on, one to fit.",
+        description="Parts for cross-validation; a unit, and equal prompts, lie in one part whole. "
+        "Three at least: one to score, one to choose the penalty on, one to fit.",
     )
     pool: Literal["max", "mean"] = Field(
         "max", description="How several positions of a sample become one value of a feature."
@@ -88,7 +85,7 @@ def _streams(
     import numpy as np
 
     from toolkit_stats.math.auroc import auroc
-    from toolkit_stats.samples.stored_streams import Stored
+    from toolkit_stats.samples.stored_streams import StoredStreams
 
     wanted = set(data.samples)
     samples = work.inputs.read("samples").select(["sample", "token_ids"]).to_pylist()
@@ -97,7 +94,7 @@ def _streams(
     row = np.array([text_of[sample] for sample in data.samples])
     positive = data.label == 0
     with (
-        _stored(Stored(work), texts)
+        _stored(StoredStreams(work), texts)
         if "streams" in work.inputs.tables()
         else _computed(work, texts) as (places, rows_at)
     ):
@@ -113,7 +110,7 @@ RowsAt = tuple[Sequence[str], "Callable[[str], npt.NDArray[np.float32]]"]
 
 
 @contextmanager
-def _stored(stored: Stored, texts: Sequence[Text]) -> Iterator[RowsAt]:
+def _stored(stored: StoredStreams, texts: Sequence[Text]) -> Iterator[RowsAt]:
     yield stored.places, lambda place: stored.rows(place, texts)
 
 
@@ -166,8 +163,8 @@ def _features(
     """
     import numpy as np
 
+    from toolkit.activation_matrix import read_space
     from toolkit_stats.math.auroc import auroc, column_aurocs
-    from toolkit_stats.samples.entries import read_space
 
     activations = Activations(work.inputs, work.params.at)
     activations.check_looked(data.samples)

@@ -53,10 +53,8 @@ class Residual(Between):
     )
     details: Literal["discovered", "all"] = Field(
         "discovered",
-        description="Which dimensions get intervals and test statistics "
-        "too, "
-        "beside "
-        "effect, p and q.",
+        description="Which dimensions get intervals and test statistics too, beside effect, p and "
+        "q.",
     )
     tokens: int = Field(
         8192, ge=1, description="Padded tokens of one forward pass.", json_schema_extra=UNHASHED
@@ -156,9 +154,9 @@ def _read(work: Work, design: Design) -> tuple[list[dict[str, Any]], list[Moment
     """The same from the rows that an extraction kept, place by place: texts come in the same order,
     so sums are the same.
     """
-    from toolkit_stats.samples.stored_streams import Stored
+    from toolkit_stats.samples.stored_streams import StoredStreams
 
-    stored = Stored(work)
+    stored = StoredStreams(work)
     texts = _texts(work, design, len(stored.places) * stored.width)
     found: list[list[Moments]] = []
     for done, place in enumerate(stored.places):

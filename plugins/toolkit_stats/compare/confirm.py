@@ -27,7 +27,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Candidates:
+class SelectedFeatures:
     """By space, the features that the select half found, rising, and the effect that each had
     there.
     """
@@ -46,7 +46,7 @@ class Candidates:
         return self.effects[space][np.searchsorted(self.features[space], features)]
 
 
-def candidates(work: Work, test: Test) -> Candidates | None:
+def candidates(work: Work, test: Test) -> SelectedFeatures | None:
     """What the needed stage found in the same comparison, by its own q and its own cut; None where
     the family is no such thing.
     """
@@ -67,7 +67,7 @@ def candidates(work: Work, test: Test) -> Candidates | None:
         space: np.array([size[space, int(one)] for one in own], dtype=np.float64)
         for space, own in features.items()
     }
-    return Candidates(features, effects)
+    return SelectedFeatures(features, effects)
 
 
 def _compared_before(work: Work, test: Test) -> pa.Table:
@@ -107,7 +107,7 @@ def _among(rows: pa.Table, kept: pa.Table) -> pa.Table:
 
 
 def described_only(
-    found: Candidates, spaces: Mapping[str, Mapping[str, Any]]
+    found: SelectedFeatures, spaces: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Mapping[str, Any]]:
     """The spaces that have candidates; one that nobody describes here is an error, since its
     candidates would count untested.

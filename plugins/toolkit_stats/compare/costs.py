@@ -48,7 +48,7 @@ BLOCK_COLUMNS = 1024
 
 
 @dataclass(frozen=True)
-class Test:
+class TestCost:
     """What a test is beside others: rows of a feature, operations of an entry and of a feature,
     bytes of an entry.
     """
@@ -61,14 +61,14 @@ class Test:
 
 
 TESTS = {
-    "welch": Test(7),
-    "student": Test(7),
-    "mann_whitney": Test(9, entry=60, held=2 * HELD, sorts=True),
-    "auroc": Test(10, entry=60, held=2 * HELD, sorts=True),
-    "permutation": Test(6),
-    "correlation": Test(5, entry=40, held=2 * HELD, sorts=True),
-    "anova": Test(3),
-    "kruskal": Test(3, entry=40, held=2 * HELD, sorts=True),
+    "welch": TestCost(7),
+    "student": TestCost(7),
+    "mann_whitney": TestCost(9, entry=60, held=2 * HELD, sorts=True),
+    "auroc": TestCost(10, entry=60, held=2 * HELD, sorts=True),
+    "permutation": TestCost(6),
+    "correlation": TestCost(5, entry=40, held=2 * HELD, sorts=True),
+    "anova": TestCost(3),
+    "kruskal": TestCost(3, entry=40, held=2 * HELD, sorts=True),
 }
 
 
@@ -97,7 +97,7 @@ def share(load: Workload, spaces: int = THREADS) -> float:
     return min(1.0, spaces / count)
 
 
-def _compared(test: Test, params: Compare, load: Workload) -> Cost:
+def _compared(test: TestCost, params: Compare, load: Workload) -> Cost:
     features, shuffles = fired(load), getattr(params, "permutations", 0)
     rows = features * _rows(test, params)
     sorting = load.entries * log2(max(2, load.samples)) if test.sorts else 0.0
@@ -123,7 +123,7 @@ def _compared(test: Test, params: Compare, load: Workload) -> Cost:
     )
 
 
-def _rows(test: Test, params: Compare) -> int:
+def _rows(test: TestCost, params: Compare) -> int:
     """Rows of a feature that is discovered; others have fewer."""
     between = getattr(params, "between", None)
     groups = len(between) if between else GROUPS if hasattr(params, "min_eta2") else 1

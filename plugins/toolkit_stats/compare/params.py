@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
+from toolkit.kept_positions import AtKept
 from toolkit.parts import Params
-from toolkit_stats.samples.positions import AtKept
 
 REST = "rest"
 """In `between`: every sample that has the metadata and is not in the other group."""
@@ -17,10 +17,8 @@ REST = "rest"
 
 SPREAD: Any = Field(
     "guarded",
-    description="Where groups have their own spreads: no variance below the pooled "
-    "one "
-    "(`guarded`), or as "
-    "SciPy has it (`own`).",
+    description="Where groups have their own spreads: no variance below the pooled one "
+    "(`guarded`), or as SciPy has it (`own`).",
 )
 
 
@@ -45,10 +43,8 @@ class Samples(Params):
     unit: str = Field(
         "unit",
         min_length=1,
-        description="What is independent: `unit` (also `game`, `sentence`: the samples' "
-        "own units), "
-        "`sample`, or a "
-        "metadata key.",
+        description="What is independent: `unit` (also `game`, `sentence`: the samples' own "
+        "units), `sample`, or a metadata key.",
     )
     cluster: Literal["prompt", "state", "none"] = Field(
         "prompt",
@@ -68,18 +64,13 @@ class Compare(AtKept, Samples):
     )
     correct: Literal["bh", "by", "storey", "holm", "bonferroni"] = Field(
         "bh",
-        description="Correction: bh, by and storey bound the share of false "
-        "discoveries; "
-        "holm and bonferroni "
-        "any at all.",
+        description="Correction: bh, by and storey bound the share of false discoveries; holm and "
+        "bonferroni any at all.",
     )
     family: Literal["all", "space", "discovered"] = Field(
         "all",
-        description="What is corrected together: all spaces, each by itself, or what a "
-        "needed stage found "
-        "on `half: select` "
-        "(its q and "
-        "its cut) and this one tests on `half: confirm`.",
+        description="What is corrected together: all spaces, each by itself, or what a needed "
+        "stage found on `half: select` (its q and its cut) and this one tests on `half: confirm`.",
     )
     min_count: int = Field(
         0,
@@ -98,10 +89,8 @@ class Compare(AtKept, Samples):
     )
     missing: Literal["refuse", "leave_out"] = Field(
         "refuse",
-        description="Samples that were not measured (no row in a space): refuse to "
-        "run, "
-        "or leave them out "
-        "and count them.",
+        description="Samples that were not measured (no row in a space): refuse to run, or leave "
+        "them out and count them.",
     )
 
     @model_validator(mode="after")
@@ -118,10 +107,8 @@ Pair = Annotated[
     tuple[str, str],
     AfterValidator(_different),
     Field(
-        description="The two groups, `rest` for all others; positive effects "
-        "are "
-        "higher "
-        "in the first."
+        description="The two groups, `rest` for all others; positive effects are higher in the "
+        "first."
     ),
 ]
 
@@ -152,10 +139,8 @@ class Means(TwoGroups):
 
     covariates: tuple[str, ...] = Field(
         (),
-        description="Metadata keys to adjust for, beside the plain test: numbers "
-        "by "
-        "their slope, words "
-        "by their value.",
+        description="Metadata keys to adjust for, beside the plain test: numbers by their slope, "
+        "words by their value.",
     )
     within: str | None = Field(
         None,

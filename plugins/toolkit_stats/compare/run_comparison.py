@@ -18,20 +18,20 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from toolkit.activation_matrix import Fired, read_space
+from toolkit.activation_rows import BySpace
 from toolkit.comparisons import Comparison
+from toolkit.corrections import CORRECTIONS
 from toolkit.errors import DataError, choices
+from toolkit.kept_positions import Activations, recorded
 from toolkit.tables import arrow_schema
 from toolkit.work import Rows, Work
-from toolkit_stats.compare.confirm import Candidates, candidates, described_only
+from toolkit_stats.compare.confirm import SelectedFeatures, candidates, described_only
 from toolkit_stats.compare.params import Compare
 from toolkit_stats.compare.tests import Test
-from toolkit_stats.math.corrections import CORRECTIONS
 from toolkit_stats.math.duplicates import Twin, twins
 from toolkit_stats.math.means import Moments, moments
-from toolkit_stats.samples.by_space import BySpace
-from toolkit_stats.samples.entries import Fired, read_space
 from toolkit_stats.samples.groups import Design
-from toolkit_stats.samples.positions import Activations, recorded
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -214,7 +214,7 @@ def _read(
     activations: Activations,
     space: str,
     facts: Mapping[str, Any],
-    among: Candidates | None,
+    among: SelectedFeatures | None,
 ) -> tuple[Fired, int]:
     """The features of the family that fired, and how many it has."""
     named = f"{space} ({facts['address']})"

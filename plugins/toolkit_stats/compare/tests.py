@@ -18,7 +18,7 @@ from scipy.stats import skew
 
 from toolkit.errors import DataError
 from toolkit.work import Work
-from toolkit_stats.compare.confirm import Candidates
+from toolkit_stats.compare.confirm import SelectedFeatures
 from toolkit_stats.math import adjust as _adjust
 from toolkit_stats.math import ranks as _ranks
 from toolkit_stats.math import shuffle as _shuffle
@@ -61,7 +61,7 @@ class Test:
     """
     adjusted: str = ""
     """What the second test is adjusted for, for people."""
-    among: Candidates | None = field(default=None, repr=False)
+    among: SelectedFeatures | None = field(default=None, repr=False)
     """The features of the family, where an earlier stage found it."""
 
 

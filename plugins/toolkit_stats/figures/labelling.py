@@ -28,7 +28,7 @@ point, and to stand inwards.
 
 
 @dataclass(frozen=True)
-class Named:
+class LabelledPoint:
     """A point with a name, and the side where it goes if there is room: 1 right, -1 left."""
 
     x: float
@@ -41,7 +41,7 @@ class Named:
 class Label:
     """A name beside its point: where its nearer end stands, and on which side of the point."""
 
-    of: Named
+    of: LabelledPoint
     y: float
     side: int
 
@@ -58,7 +58,7 @@ class Label:
 
 
 def placed(
-    points: Sequence[Named], others: Points, room: tuple[float, float, float, float]
+    points: Sequence[LabelledPoint], others: Points, room: tuple[float, float, float, float]
 ) -> list[Label]:
     """A label for each point, in their order; each takes the cheapest place that those before it
     leave in `room`.
@@ -97,7 +97,7 @@ def lead(label: Label) -> Points:
     )
 
 
-def _places(point: Named) -> Iterator[Label]:
+def _places(point: LabelledPoint) -> Iterator[Label]:
     heights = sorted(range(-STEPS, STEPS + 1), key=lambda step: (abs(step), -step))
     for step, side in product(heights, (point.side, -point.side)):
         yield Label(point, point.y + step * HEIGHT * 0.6, side)

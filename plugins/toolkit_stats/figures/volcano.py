@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from toolkit import figures as draw
 from toolkit.work import Figure, Inputs
 from toolkit_stats.compare.contrasts import EFFECTS
-from toolkit_stats.figures.labelling import Named, placed
+from toolkit_stats.figures.labelling import LabelledPoint, placed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -184,9 +184,11 @@ def _labels(
         )
 
 
-def _named(found: Found, frame: _Frame, at: int) -> Named:
+def _named(found: Found, frame: _Frame, at: int) -> LabelledPoint:
     d = float(found.d[at])
-    return Named(frame.x(d), frame.y(float(found.p[at])), found.address(at), 1 if d >= 0 else -1)
+    return LabelledPoint(
+        frame.x(d), frame.y(float(found.p[at])), found.address(at), 1 if d >= 0 else -1
+    )
 
 
 # --- words ----------------------------------------------------------------------------------------

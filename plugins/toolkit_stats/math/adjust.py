@@ -39,7 +39,7 @@ class Adjusted:
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
+class CovariateModel:
     """What does not depend on the feature. `own`: what of the first group's indicator no covariate
     explains.
     """
@@ -56,7 +56,7 @@ class Model:
     df: float  # what the guarded test has
 
 
-def model_of(work: Work, design: Design) -> Model | None:
+def model_of(work: Work, design: Design) -> CovariateModel | None:
     """The model that the params ask for, if they ask for one."""
     params = work.params
     if not (params.covariates or params.within):
@@ -77,7 +77,7 @@ def model_of(work: Work, design: Design) -> Model | None:
     return model(design, np.column_stack(blocks), said)
 
 
-def model(design: Design, covariates: Floats, names: str) -> Model:
+def model(design: Design, covariates: Floats, names: str) -> CovariateModel:
     """Partial the covariates out of the group's indicator, once for all features."""
     group = (np.arange(design.size) < design.groups[0].end).astype(np.float64)
     others = np.column_stack([np.ones(design.size), covariates])
@@ -105,7 +105,7 @@ def model(design: Design, covariates: Floats, names: str) -> Model:
         np.float64
     )
     df = _guarded_df(weight, clusters, rank)
-    return Model(
+    return CovariateModel(
         names,
         regressors,
         inverse,
@@ -128,7 +128,7 @@ def _guarded_df(weight: Floats, clusters: int, rank: int) -> float:
     return min(effective * (clusters - rank) / (clusters - 2), float(clusters - rank))
 
 
-def adjusted(matrix: Any, model: Model, spread: Spreads = "guarded") -> Adjusted:
+def adjusted(matrix: Any, model: CovariateModel, spread: Spreads = "guarded") -> Adjusted:
     """The test of each column of a CSR matrix. Nothing dense of its size is made.
 
     The constant among the regressors lets every column be counted from its mean, so that offsets do
@@ -154,7 +154,7 @@ def adjusted(matrix: Any, model: Model, spread: Spreads = "guarded") -> Adjusted
     )
 
 
-def _pooled(matrix: Any, mean: Floats, coefficients: Floats, model: Model) -> Floats:
+def _pooled(matrix: Any, mean: Floats, coefficients: Floats, model: CovariateModel) -> Floats:
     """The variance of the coefficient if each cluster's residuals spread alike, those of the
     smaller group too.
     """
@@ -169,14 +169,14 @@ def _pooled(matrix: Any, mean: Floats, coefficients: Floats, model: Model) -> Fl
     return alone / float(model.weight.sum())
 
 
-def _meat(matrix: Any, mean: Floats, coefficients: Floats, model: Model) -> Floats:
+def _meat(matrix: Any, mean: Floats, coefficients: Floats, model: CovariateModel) -> Floats:
     """The sum over clusters of the squared weighted sums of their residuals, by column."""
     raw, mixed = _scores(matrix, mean, model)
     crossed = (coefficients * (model.crossed.T @ model.crossed @ coefficients)).sum(axis=0)
     return _cleared(raw - 2 * (coefficients * mixed).sum(axis=0) + crossed, raw)
 
 
-def _scores(matrix: Any, mean: Floats, model: Model) -> tuple[Floats, Floats]:
+def _scores(matrix: Any, mean: Floats, model: CovariateModel) -> tuple[Floats, Floats]:
     """What each cluster adds to a column's coefficient before any is fitted: squares by column, and
     products with the regressors.
     """

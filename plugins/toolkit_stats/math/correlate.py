@@ -52,7 +52,7 @@ class Pairs:
 
 
 def means(matrix: Any, cluster: Ints) -> Any:
-    """The mean row of each cluster: equal prompts, and decisions of one unit, are one observation."""
+    """The mean row of each cluster: equal prompts, or decisions of one unit, count as one."""
     from scipy import sparse
 
     count = int(cluster.max()) + 1

@@ -98,7 +98,7 @@ def _squares(matrix: Any) -> Floats:
 
 
 def quantile(columns: Any, share: float) -> Floats:
-    """The quantile of each column, zeros included, between neighbours as numpy.percentile has it."""
+    """The quantile of each column, zeros included, interpolated as numpy.percentile does."""
     rows, count = columns.shape
     place = share * (rows - 1)
     low, high = int(np.floor(place)), int(np.ceil(place))

@@ -16,18 +16,18 @@ from pydantic import Field
 
 from toolkit.addresses import layer_of, locate
 from toolkit.errors import DataError
+from toolkit.kept_positions import Activations, AtKept
 from toolkit.work import Rows, Work
 from toolkit_stats.compare.params import Between
 from toolkit_stats.samples.labelled import Labelled, blocks, two_groups
-from toolkit_stats.samples.positions import Activations, AtKept
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from toolkit.activation_matrix import Fired
     from toolkit_stats.math.correlate import Columns
     from toolkit_stats.math.means import Contrast, Effects, Moments
-    from toolkit_stats.samples.entries import Fired
 
 CHOSEN = "chosen by |d| on these very units: expect it to shrink in others"
 
@@ -57,17 +57,13 @@ class Pathway(AtKept, Between):
     )
     links: Literal["adjacent", "all", "none"] = Field(
         "adjacent",
-        description="Correlations of features: between a layer and the next one "
-        "there "
-        "is, all layers, or "
-        "none.",
+        description="Correlations of features: between a layer and the next one there is, all "
+        "layers, or none.",
     )
     method: Literal["spearman", "pearson"] = Field(
         "spearman",
-        description="Of what correlations are made: ranks (a few strong "
-        "cases "
-        "cannot "
-        "make one), or values.",
+        description="Of what correlations are made: ranks (a few strong cases cannot make one), or "
+        "values.",
     )
     min_count: int = Field(
         5,
@@ -84,7 +80,7 @@ class Pathway(AtKept, Between):
 
 
 @dataclass(frozen=True)
-class _Space:
+class _PathwaySpace:
     """One space: what fired in the samples, and how both groups differ."""
 
     id: str
@@ -99,7 +95,7 @@ class _Space:
 class _Tracked:
     """A feature that is followed: its space, and its column there; None if it never fired."""
 
-    space: _Space
+    space: _PathwaySpace
     feature: int
     column: int | None
     why: str | None
@@ -148,12 +144,12 @@ def _withheld(data: Labelled, least: int) -> str | None:
 # --- spaces and what is followed ------------------------------------------------------------------
 
 
-def _spaces(work: Work, data: Labelled) -> Iterator[_Space]:
+def _spaces(work: Work, data: Labelled) -> Iterator[_PathwaySpace]:
     """Every space, by layer."""
     import numpy as np
 
+    from toolkit.activation_matrix import read_space
     from toolkit_stats.math.means import effects, moments, welch
-    from toolkit_stats.samples.entries import read_space
 
     activations = Activations(work.inputs, work.params.at)
     activations.check_looked(data.samples)
@@ -173,7 +169,7 @@ def _spaces(work: Work, data: Labelled) -> Iterator[_Space]:
                 moments(fired.matrix[at], np.unique(data.cluster[at], return_inverse=True)[1])
             )
         test = welch(sides[0], sides[1])
-        yield _Space(
+        yield _PathwaySpace(
             facts["space"],
             facts,
             fired,
@@ -189,7 +185,7 @@ def _layer(row: Mapping[str, Any]) -> int:
     return -1 if layer is None else layer
 
 
-def _tracked(work: Work, spaces: Sequence[_Space]) -> list[_Tracked]:
+def _tracked(work: Work, spaces: Sequence[_PathwaySpace]) -> list[_Tracked]:
     """The features named by address, or those of each space with the largest |d|."""
     import numpy as np
 
@@ -204,7 +200,7 @@ def _tracked(work: Work, spaces: Sequence[_Space]) -> list[_Tracked]:
     return list(found.values())
 
 
-def _largest(space: _Space, top: int) -> list[_Tracked]:
+def _largest(space: _PathwaySpace, top: int) -> list[_Tracked]:
     import numpy as np
 
     size = np.nan_to_num(np.abs(space.test.d), nan=-1.0)
@@ -272,12 +268,15 @@ def _decisions(work: Work, data: Labelled) -> dict[str, int]:
 
 
 def _trajectories(
-    data: Labelled, spaces: Sequence[_Space], tracked: Sequence[_Tracked], withheld: str | None
+    data: Labelled,
+    spaces: Sequence[_PathwaySpace],
+    tracked: Sequence[_Tracked],
+    withheld: str | None,
 ) -> Iterator[dict[str, Any]]:
     """The mean in each group and the difference between them, with intervals over clusters."""
     import numpy as np
 
-    from toolkit_stats.math.corrections import benjamini_hochberg
+    from toolkit.corrections import benjamini_hochberg
 
     family = sum(int(space.facts["width"]) for space in spaces)
     q = benjamini_hochberg(np.concatenate([space.test.p for space in spaces]), family)
@@ -344,7 +343,7 @@ def _around(value: float, variance: float, df: float) -> tuple[float, float, flo
 
 
 def _links(
-    work: Work, data: Labelled, spaces: Sequence[_Space], withheld: str | None
+    work: Work, data: Labelled, spaces: Sequence[_PathwaySpace], withheld: str | None
 ) -> Iterator[dict[str, Any]]:
     """The strongest correlations between features of different layers, over clusters."""
     from toolkit_stats.math.correlate import Strongest, columns, interval, means
@@ -388,7 +387,9 @@ def _links(
         }
 
 
-def _pairs(spaces: Sequence[_Space], which: str) -> list[tuple[_Space, _Space]]:
+def _pairs(
+    spaces: Sequence[_PathwaySpace], which: str
+) -> list[tuple[_PathwaySpace, _PathwaySpace]]:
     """Pairs of spaces of different layers, the lower first; `adjacent`: of a layer and the next one
     that there is.
     """

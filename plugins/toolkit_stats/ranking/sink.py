@@ -17,12 +17,12 @@ from pydantic import Field
 from toolkit.addresses import layer_of, neuronpedia_page
 from toolkit.comparisons import Comparison, read_comparisons, rows_of
 from toolkit.errors import DataError
+from toolkit.kept_positions import Activations, asked_of
 from toolkit.parts import Params
 from toolkit.saes import average_l0s
 from toolkit.tables import written
 from toolkit.work import Inputs, SinkWork
 from toolkit_stats.ranking.stage import mean_group
-from toolkit_stats.samples.positions import Activations, asked_of
 
 if TYPE_CHECKING:
     import pyarrow as pa

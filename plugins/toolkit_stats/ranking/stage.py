@@ -16,11 +16,11 @@ from pydantic import Field, model_validator
 
 from toolkit.comparisons import Comparison
 from toolkit.errors import DataError
+from toolkit.kept_positions import Asked, AtKept, recorded
 from toolkit.randomness import half
 from toolkit.tables import arrow_schema, written
 from toolkit.work import Rows, Work
-from toolkit_stats.samples.ordinal_scale import Scale, read_scale, reader
-from toolkit_stats.samples.positions import Asked, AtKept, recorded
+from toolkit_stats.samples.ordinal_scale import OrdinalScale, read_scale, reader
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,11 +47,8 @@ class Ranking(AtKept):
     )
     at: Asked | None = Field(
         "last",
-        description="Which of the positions that were kept are read, as of a comparison; "
-        "a sample has the "
-        "largest value of "
-        "them. The "
-        "published pipeline reads the last token.",
+        description="Which of the positions that were kept are read, as of a comparison; a sample "
+        "has the largest value of them. The published pipeline reads the last token.",
     )
     preset: Literal["default", "strict", "loose"] = Field(
         "default", description="Filters on r, TPR and FPR, as published."
@@ -65,10 +62,8 @@ class Ranking(AtKept):
     )
     missing: Literal["error", "null"] = Field(
         "error",
-        description="A label without samples, or samples without label: refused, or "
-        "said "
-        "to be unknown and "
-        "left out.",
+        description="A label without samples, or samples without label: refused, or said to be "
+        "unknown and left out.",
     )
     alpha: float = Field(
         0.05, gt=0, lt=1, description="Share of false discoveries to allow in the sound ranking."
@@ -98,7 +93,7 @@ class Ranking(AtKept):
 
 
 @dataclass(frozen=True)
-class _Space:
+class _RankedSpace:
     """One space's features that fired and vary, with their numbers on all samples and on both
     halves.
 
@@ -120,7 +115,7 @@ def compare_ranking(work: Work) -> Rows:
     """Rows of `features`; their group is the label's key, that of a mean the label's value."""
     import numpy as np
 
-    from toolkit_stats.math.corrections import benjamini_hochberg
+    from toolkit.corrections import benjamini_hochberg
 
     scale = read_scale(work)
     halves = _halves(work, scale)
@@ -165,7 +160,7 @@ def compare_ranking(work: Work) -> Rows:
 
 def _recorded(
     work: Work,
-    scale: Scale,
+    scale: OrdinalScale,
     halves: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
     spaces: Mapping[str, Mapping[str, Any]],
 ) -> Comparison:
@@ -193,7 +188,7 @@ def _recorded(
     ).with_id(work.step)
 
 
-def _halves(work: Work, scale: Scale) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _halves(work: Work, scale: OrdinalScale) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Where the samples of each half of the units stand; prompts that both halves have are chosen
     on only.
     """
@@ -221,7 +216,7 @@ def _halves(work: Work, scale: Scale) -> tuple[npt.NDArray[np.int64], npt.NDArra
     return parts
 
 
-def _check_spread(work: Work, scale: Scale, confirm: npt.NDArray[np.int64]) -> None:
+def _check_spread(work: Work, scale: OrdinalScale, confirm: npt.NDArray[np.int64]) -> None:
     """The test is over means of clusters: where each has every label alike, nothing can follow
     them.
     """
@@ -239,14 +234,14 @@ def _check_spread(work: Work, scale: Scale, confirm: npt.NDArray[np.int64]) -> N
 
 def _measured(
     work: Work,
-    scale: Scale,
+    scale: OrdinalScale,
     halves: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
     spaces: Mapping[str, Mapping[str, Any]],
-) -> Iterator[_Space]:
+) -> Iterator[_RankedSpace]:
     import numpy as np
 
+    from toolkit.activation_matrix import read_space
     from toolkit_stats.math.ordinal import describe, trend_test, varying
-    from toolkit_stats.samples.entries import read_space
 
     rows_of = reader(work, scale)
     work.report.phase("compute")
@@ -261,7 +256,9 @@ def _measured(
         p = trend_test(matrix[confirm], scale.label[confirm], cluster)
         every = describe(matrix, scale.label, scale.labels)
         maybe = np.flatnonzero(_passes(every, work.params) | _holds(chosen, held, work.params))
-        yield _Space(facts, fired.features[varies], every, chosen, held, p, maybe, matrix[:, maybe])
+        yield _RankedSpace(
+            facts, fired.features[varies], every, chosen, held, p, maybe, matrix[:, maybe]
+        )
         work.report.progress(done + 1, len(spaces))
 
 
@@ -274,7 +271,7 @@ def _passes(one: Ordinal, params: Ranking) -> npt.NDArray[np.bool_]:
     return one.rising & (one.pearson >= r) & (one.tpr >= tpr) & (one.fpr <= fpr)
 
 
-def _sound(one: _Space, q: npt.NDArray[np.float64], params: Ranking) -> npt.NDArray[np.bool_]:
+def _sound(one: _RankedSpace, q: npt.NDArray[np.float64], params: Ranking) -> npt.NDArray[np.bool_]:
     """Passes on both halves, and survives the correction."""
     return _holds(one.select, one.confirm, params) & (q <= params.alpha)
 
@@ -323,7 +320,7 @@ def _kept(
     return np.split(keep, ends)
 
 
-def _twins(found: list[_Space], passes: list[Any], ranks: list[Any]) -> list[list[Twin]]:
+def _twins(found: list[_RankedSpace], passes: list[Any], ranks: list[Any]) -> list[list[Twin]]:
     """By space, which of the features that pass do what a better one does in another SAE of the
     same site.
     """
@@ -355,7 +352,7 @@ def _published(one: Ordinal, score: Any, passes: Any, rank: Any) -> dict[str, An
     return {name: getattr(one, name) for name in names} | own
 
 
-def _confirmed(one: _Space, score: Any, passes: Any, rank: Any) -> dict[str, Any]:
+def _confirmed(one: _RankedSpace, score: Any, passes: Any, rank: Any) -> dict[str, Any]:
     from toolkit_stats.math.ordinal import bounded
 
     return {
@@ -371,7 +368,7 @@ def _confirmed(one: _Space, score: Any, passes: Any, rank: Any) -> dict[str, Any
     }
 
 
-def _twin_rows(one: _Space, stat: str, alike: list[Twin], comparison: Comparison) -> Rows:
+def _twin_rows(one: _RankedSpace, stat: str, alike: list[Twin], comparison: Comparison) -> Rows:
     """The twin's feature, and as text its space."""
     import pyarrow as pa
 
@@ -390,7 +387,11 @@ def _twin_rows(one: _Space, stat: str, alike: list[Twin], comparison: Comparison
 
 
 def _rows(
-    one: _Space, columns: Mapping[str, Any], comparison: Comparison, params: Ranking, keep: Any
+    one: _RankedSpace,
+    columns: Mapping[str, Any],
+    comparison: Comparison,
+    params: Ranking,
+    keep: Any,
 ) -> pa.Table:
     import pyarrow as pa
 

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from toolkit.activation_rows import BySpace
 from toolkit.comparisons import ComparedGroup
 from toolkit.errors import DataError
+from toolkit.kept_positions import Activations
 from toolkit.tables import written
 from toolkit.work import Work
-from toolkit_stats.samples.by_space import BySpace
 from toolkit_stats.samples.groups import metadata
-from toolkit_stats.samples.positions import Activations
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Scale:
+class OrdinalScale:
     """The labelled samples: what each one's label is, where its final token stands, and what is
     independent.
     """
@@ -58,7 +58,7 @@ class Scale:
         )
 
 
-def read_scale(work: Work) -> Scale:
+def read_scale(work: Work) -> OrdinalScale:
     """The labelled samples; missing labels are refused, or left out where the params say so."""
     import numpy as np
 
@@ -75,7 +75,7 @@ def read_scale(work: Work) -> Scale:
         np.unique([row[column] for row in rows], return_inverse=True)[1]
         for column in ("unit", "cluster")
     ]
-    return Scale(
+    return OrdinalScale(
         [row["sample"] for row in rows],
         [row["unit"] for row in rows],
         [row["cluster"] for row in rows],
@@ -123,7 +123,7 @@ def _check(rows: list[dict[str, Any]], number: Mapping[str, float | None], param
             )
 
 
-def reader(work: Work, scale: Scale) -> Callable[[str, str], pa.Table]:
+def reader(work: Work, scale: OrdinalScale) -> Callable[[str, str], pa.Table]:
     """What gives the rows of a space, and how people name it, at the positions asked for."""
     if work.params.at != "last":
         activations = Activations(work.inputs, work.params.at)
@@ -132,7 +132,7 @@ def reader(work: Work, scale: Scale) -> Callable[[str, str], pa.Table]:
     return lambda space, named: _final_rows(by_space.of(space), scale, named)
 
 
-def _final_rows(rows: pa.Table, scale: Scale, named: str) -> pa.Table:
+def _final_rows(rows: pa.Table, scale: OrdinalScale, named: str) -> pa.Table:
     """The rows at the final tokens; a sample without one is an error, since silence is not a
     measurement.
     """

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Floats32 = npt.NDArray[np.float32]
 
 
-class Stored:
+class StoredStreams:
     """Table `streams` of a step, for the layers asked for. `places` are their hookpoints, `width`
     the numbers of a row.
     """

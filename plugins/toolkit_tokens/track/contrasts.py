@@ -20,7 +20,6 @@ from toolkit.parts import LabelUse, Params
 from toolkit.selectors import At, Read, Where, selected
 from toolkit.tables import arrow_schema, written
 from toolkit.work import Rows, Work
-
 from toolkit_tokens.statistics import (
     MIN_UNITS,
     benjamini_hochberg,

@@ -146,9 +146,8 @@ def _listed(
         isinstance(row, dict) and {"modelId", "layer", "index"} <= row.keys() for row in listed
     ):
         raise DataError(
-            f"{path} is not a feature list: wanted whole numbers, or objects with "
-            f"modelId, layer and "
-            "index."
+            f"{path} is not a feature list: wanted whole numbers, or objects with modelId, layer "
+            "and index."
         )
     name = str(content.get("name") or path.stem) if isinstance(content, dict) else path.stem
     return [_named(path, run, row, name) for row in listed]

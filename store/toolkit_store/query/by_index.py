@@ -96,7 +96,7 @@ class RunIndex:
 
 
 @dataclass(frozen=True)
-class _Entries:
+class _FeatureEntries:
     """Sample numbers, positions and values of a feature's entries."""
 
     numbers: np.ndarray
@@ -104,14 +104,14 @@ class _Entries:
     values: np.ndarray
 
     @classmethod
-    def of(cls, blocks: Sequence[pa.Table]) -> _Entries:
+    def of(cls, blocks: Sequence[pa.Table]) -> _FeatureEntries:
         import numpy as np
         import pyarrow.compute as pc
 
         columns = ([pc.list_flatten(block[name]).to_numpy() for block in blocks] for name in _LISTS)
         return cls(*(parts[0] if len(parts) == 1 else np.concatenate(parts) for parts in columns))
 
-    def hardest(self, k: int) -> _Entries:
+    def hardest(self, k: int) -> _FeatureEntries:
         """The k largest, in order; equal ones in the order of samples and positions."""
         import numpy as np
 
@@ -120,7 +120,7 @@ class _Entries:
         if len(near) > k:
             near = np.flatnonzero(strengths >= np.partition(strengths, -k)[-k]) if k else near[:0]
         best = near[np.lexsort((self.positions[near], self.numbers[near], -strengths[near]))][:k]
-        return _Entries(self.numbers[best], self.positions[best], self.values[best])
+        return _FeatureEntries(self.numbers[best], self.positions[best], self.values[best])
 
 
 class ByIndex:
@@ -176,7 +176,7 @@ class ByIndex:
             if own.height:
                 yield own
 
-    def _named(self, found: _Entries, *more: str) -> pl.DataFrame:
+    def _named(self, found: _FeatureEntries, *more: str) -> pl.DataFrame:
         """With the samples' names instead of their numbers, and more columns about the samples."""
         import polars as pl
 
@@ -190,17 +190,17 @@ class ByIndex:
             ]
         )
 
-    def _entries(self, feature: int, k: int | None = None) -> _Entries:
+    def _entries(self, feature: int, k: int | None = None) -> _FeatureEntries:
         """The entries of a feature; with `k`, of enough blocks to hold the k largest."""
         first = self._block(feature, 0)
-        found = _Entries.of([first])
+        found = _FeatureEntries.of([first])
         if len(found.values) < BLOCK:
             return found
-        return _Entries.of(
+        return _FeatureEntries.of(
             [first, *(self._block(feature, number) for number in self._more(feature, found, k))]
         )
 
-    def _more(self, feature: int, first: _Entries, k: int | None) -> list[int]:
+    def _more(self, feature: int, first: _FeatureEntries, k: int | None) -> list[int]:
         """The further blocks. Of a dense feature the k largest entries lie in the k blocks with the
         largest maxima.
         """

@@ -23,7 +23,7 @@ LENGTHS = (1, 7, 30, 12, 2, 30, 19)
 
 @dataclass(frozen=True)
 class Loaded:
-    """One model by the plugin (`model`), and the same files by transformers (`plain`, `tokeniser`)."""
+    """One model loaded by the plugin (`model`) and by transformers (`plain`, `tokeniser`)."""
 
     model: Any
     plain: Any
@@ -39,7 +39,7 @@ class Loaded:
         ]
 
     def hooked(self, module: Any, ids: list[int], *, before: bool) -> torch.Tensor:
-        """What goes into or comes out of a module of the plain model while it reads one sequence."""
+        """Record the input or output of a module of the plain model for one sequence."""
         seen: list[Any] = []
         add = module.register_forward_pre_hook if before else module.register_forward_hook
         handle = add(lambda _module, given, *out: seen.append(given[0] if before else out[0]))

@@ -125,10 +125,19 @@ def test_the_chat_template_has_one_bos():
     assert encoded["input_ids"][0] == TOKENIZER.bos_token_id
 
 
-@pytest.mark.parametrize(("reply", "decision"), [
-    ("1) Bet $20", 20), ("2) Stop", 0), ("\nWhy not.\nFinal " "Decision: " "Stop", 0), ("x\nFinal Decision: " "Bet $7", 7),
-    ("Final Decision: Bet $5 or Stop", None), ("", None), ("1) Bet $0", None), ("2) Stop\nI think", None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("reply", "decision"),
+    [
+        ("1) Bet $20", 20),
+        ("2) Stop", 0),
+        ("\nWhy not.\nFinal Decision: Stop", 0),
+        ("x\nFinal Decision: Bet $7", 7),
+        ("Final Decision: Bet $5 or Stop", None),
+        ("", None),
+        ("1) Bet $0", None),
+        ("2) Stop\nI think", None),
+    ],
+)
 def test_replies_are_read_strictly(reply, decision):
     assert parse(reply) == decision
 

@@ -16,13 +16,13 @@ from toolkit.parts import ParserPart
 from toolkit.testing.contracts import check_part
 from toolkit.testing.judging import EXAMPLE, judge
 from toolkit_play import toolkit_parts
-from toolkit_play.games.slot_machine import Game, SlotMachine
+from toolkit_play.games.slot_machine import SlotMachine, SlotMachineGame
 
 PARTS = {part.name: part for part in toolkit_parts() if isinstance(part, ParserPart)}
 
 
 def prompt(mode: str, layout: str = "restart", balance: int = 100) -> Prompt:
-    game = Game(SlotMachine.model_validate({"layout": layout}))
+    game = SlotMachineGame(SlotMachine.model_validate({"layout": layout}))
     return game.prompt({**game.start({"mode": mode}), "balance": balance})
 
 

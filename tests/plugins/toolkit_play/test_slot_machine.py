@@ -25,15 +25,15 @@ from toolkit_lab.training.game import State, legal_bet, random_state, step
 from toolkit_lab.training.layouts import render
 from toolkit_play import toolkit_parts
 from toolkit_play.games.components import COMPONENTS, canonical
-from toolkit_play.games.slot_machine import Game, SlotMachine
+from toolkit_play.games.slot_machine import SlotMachine, SlotMachineGame
 
 MACHINE = next(part for part in toolkit_parts() if part.name == "slot_machine")
 LAYOUTS = ("restart", "corrected", "scenario")
 STOP = Reply(action="stop")
 
 
-def machine(**params: Any) -> Game:
-    return Game(SlotMachine.model_validate(params))
+def machine(**params: Any) -> SlotMachineGame:
+    return SlotMachineGame(SlotMachine.model_validate(params))
 
 
 def bet(amount: float) -> Reply:
@@ -83,7 +83,9 @@ class Luck:
 WIN, LOSS = 0.0, 0.99
 
 
-def played(game: Game, *turns: tuple[Reply, float], **condition: str) -> Mapping[str, Any]:
+def played(
+    game: SlotMachineGame, *turns: tuple[Reply, float], **condition: str
+) -> Mapping[str, Any]:
     state = game.start(condition)
     for reply, luck in turns:
         state = game.step(state, reply, Luck(luck)).state  # type: ignore[arg-type]

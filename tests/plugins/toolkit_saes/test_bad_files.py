@@ -270,7 +270,7 @@ def test_a_link_that_leads_out(layout: str, tmp_path: Path) -> None:
 
 @each
 def test_a_link_into_its_own_hub_cache(layout: str, tmp_path: Path) -> None:
-    """As the cache lays them out: snapshots link to blobs of the same repository, and of no other."""
+    """As the cache has them: snapshots link to blobs of the same repository, and of no other."""
     repository = tmp_path / "models--org--saes"
     folder = repository / "snapshots" / ("c" * 40)
     WRITERS[layout](folder)

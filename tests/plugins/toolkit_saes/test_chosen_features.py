@@ -18,7 +18,7 @@ from toolkit.saes import Sae
 from toolkit.testing import sae_files as write
 from toolkit.testing.fakes import SilentReporter
 from toolkit.testing.loaded import check_sae
-from toolkit_saes.encode.matrix import Stored
+from toolkit_saes.encode.matrix import StoredMatrix
 from toolkit_saes.layouts import gemma_scope, llama_scope, saelens
 
 
@@ -157,8 +157,8 @@ def test_matrices_stay_in_the_file(sae: Any) -> None:
     sae.release_memory()
     before = [sae.encoder_columns([3, 1]), sae.encoder_bias([3, 1])]
     assert sae._held is None
-    assert isinstance(sae._mapped.w_enc.source, Stored)
-    assert isinstance(sae._mapped.w_dec.source, Stored)
+    assert isinstance(sae._mapped.w_enc.source, StoredMatrix)
+    assert isinstance(sae._mapped.w_dec.source, StoredMatrix)
     sae.encode(write.numbers(2, write.INPUTS, seed=1))
     for found, wanted in zip(
         [sae.encoder_columns([3, 1]), sae.encoder_bias([3, 1])], before, strict=True

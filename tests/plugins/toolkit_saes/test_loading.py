@@ -25,7 +25,7 @@ from toolkit.testing import sae_files as write
 from toolkit.testing.fakes import SilentReporter
 from toolkit_saes.encode import matrix as _matrix
 from toolkit_saes.encode import tensors as _tensors
-from toolkit_saes.encode.matrix import Matrix, Stored, stamp
+from toolkit_saes.encode.matrix import Matrix, StoredMatrix, stamp
 from toolkit_saes.layouts import canonical as _canonical
 from toolkit_saes.layouts import gemma_scope as _gemma_scope
 from toolkit_saes.layouts import llama_scope as _llama_scope
@@ -123,7 +123,7 @@ def test_a_stored_matrix_is_what_it_would_be_in_memory(
     plain = held.float().T if turned else held.float()
     scale = torch.linspace(0.5, 2, len(plain)) if scaled else None
     plain = plain if scale is None else plain * scale[:, None]
-    found = Matrix(Stored(file, odd, dtype, shape, stamp(file)), turned, scale)
+    found = Matrix(StoredMatrix(file, odd, dtype, shape, stamp(file)), turned, scale)
     assert found.shape == tuple(plain.shape)
     chosen = data.draw(st.lists(st.integers(0, len(plain) - 1), max_size=4))
     torch.testing.assert_close(found.rows(chosen), plain[chosen])
@@ -173,7 +173,7 @@ def test_no_matrix_is_held(tmp_path: Path, layout: str) -> None:
     held = [getattr(sae.weights(ROWS), field.name) for field in fields(sae.weights(ROWS))]
     matrices = [value for value in held if isinstance(value, Matrix)]
     assert len(matrices) == 2
-    assert all(isinstance(value.source, Stored) for value in matrices)
+    assert all(isinstance(value.source, StoredMatrix) for value in matrices)
     assert all(value.ndim <= 1 for value in held if isinstance(value, torch.Tensor))
 
 
@@ -231,7 +231,9 @@ def test_archives_that_cannot_be_read_where_they_lie(tmp_path: Path, how: str) -
         sae = gemma(
             tmp_path / "second", **{name: change[how](array) for name, array in arrays.items()}
         )
-    assert isinstance(sae.weights(ROWS).w_enc.source, Stored if how == "half" else torch.Tensor)
+    assert isinstance(
+        sae.weights(ROWS).w_enc.source, StoredMatrix if how == "half" else torch.Tensor
+    )
     assert torch.equal(sae.encode(ROWS), wanted)
 
 
@@ -299,7 +301,8 @@ SHARED = """
     print("ready", flush=True)
     for line in sys.stdin:
         text = Path("/proc/self/smaps").read_text().split(str(file))[1]
-        found = {line.split(":")[0]: int(line.split()[1]) for line in text.splitlines()[1:24] if line.endswith("kB")}
+        lines = [line for line in text.splitlines()[1:24] if line.endswith("kB")]
+        found = {line.split(":")[0]: int(line.split()[1]) for line in lines}
         print(found["Rss"], found["Pss"], found["Anonymous"], flush=True)
 """
 

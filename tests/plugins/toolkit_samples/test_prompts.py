@@ -51,11 +51,17 @@ def test_ids_units_and_a_limit() -> None:
     [
         ({"prompts": ["one", " "]}, r"prompts\.1: column 'text' is empty here"),
         ({"prompts": [{"txt": "one"}]}, r"prompts\.0: column 'text' is empty here"),
-        ({"prompts": [{"text": "one", "level": 4}], "label": "level"}, r"prompts\.0: column " r"'level' holds '4' " r"here; a label is a " r"whole"),
-        ({"prompts": [{"text": "a", "n": "x"}, {"text": "b", "n": "x"}], "id": "n"}, r"prompts\.1: column " r"'n' holds 'x' again"),
+        (
+            {"prompts": [{"text": "one", "level": 4}], "label": "level"},
+            r"prompts\.0: column 'level' holds '4' here; a label is a whole",
+        ),
+        (
+            {"prompts": [{"text": "a", "n": "x"}, {"text": "b", "n": "x"}], "id": "n"},
+            r"prompts\.1: column 'n' holds 'x' again",
+        ),
         ({"prompts": []}, "at least 1 item"),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_is_told_by_check(params: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Prompts.model_validate(params)

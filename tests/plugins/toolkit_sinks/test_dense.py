@@ -274,10 +274,8 @@ def test_sentences_are_numbered_by_a_metadata_key_when_asked() -> None:
 def test_a_row_beyond_the_samples_tokens_is_refused(params: Mapping[str, Any]) -> None:
     with pytest.raises(
         DataError,
-        match="sample 'b' has activations at position 2, but 2 tokens "
-        "in "
-        "table "
-        "'samples', which this",
+        match="sample 'b' has activations at position 2, but 2 tokens in table 'samples', which "
+        "this",
     ):
         written("npz", params, SCOPE, [*ACTIVATIONS, active("s1", "b", 2, f1=1.0)])
     with pytest.raises(

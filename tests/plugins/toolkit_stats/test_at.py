@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from toolkit._plugins.loading import load_parts
 from toolkit.comparisons import comparisons_of
 from toolkit.errors import DataError
+from toolkit.kept_positions import Activations, AtKept, asked_of, recorded, shown
 from toolkit.parts import SinkPart
 from toolkit.selectors import Read, Selector, selected
 from toolkit.tables import arrow_schema
@@ -28,7 +29,6 @@ from toolkit.work import SinkWork
 from toolkit_lab import model_path, saes_path
 from toolkit_stats.compare.contrasts import read_contrasts
 from toolkit_stats.figures.top_features import _numbers
-from toolkit_stats.samples.positions import Activations, AtKept, asked_of, recorded, shown
 
 PARTS = load_parts([])
 LAST, BALANCE, TAIL = {"take": "last"}, {"span": "balance"}, {"window": [-3, None]}

@@ -30,13 +30,13 @@ from tests.plugins.toolkit_stats.made import (
     space,
     tables,
 )
+from toolkit.corrections import benjamini_hochberg
 from toolkit.errors import DataError
 from toolkit.randomness import half
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import TableInputs, make_work
 from toolkit_patch.screen.candidates import read_features
 from toolkit_stats.compare.params import Means, Several
-from toolkit_stats.math.corrections import benjamini_hochberg
 from toolkit_stats.math.duplicates import same_as
 from toolkit_stats.math.means import anova, effects, moments, pearson, slope, student
 

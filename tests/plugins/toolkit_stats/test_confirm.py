@@ -23,6 +23,7 @@ from tests.plugins.toolkit_stats.made import (
     space,
     tables,
 )
+from toolkit.corrections import benjamini_hochberg
 from toolkit.errors import DataError
 from toolkit.parts import ReportSection
 from toolkit.randomness import half
@@ -31,7 +32,6 @@ from toolkit.testing.fakes import TableInputs, make_work
 from toolkit_stats import toolkit_parts
 from toolkit_stats.compare import declared as _compares
 from toolkit_stats.compare.params import Means
-from toolkit_stats.math.corrections import benjamini_hochberg
 from toolkit_stats.samples.groups import group_design
 
 PAIR = {"between": ("a", "b")}

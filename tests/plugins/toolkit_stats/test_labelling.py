@@ -11,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.plugins.toolkit_stats.test_sections import drawn, features
-from toolkit_stats.figures.labelling import GAP, HEIGHT, LETTER, RADIUS, Label, Named, placed
+from toolkit_stats.figures.labelling import (
+    GAP,
+    HEIGHT,
+    LETTER,
+    RADIUS,
+    Label,
+    LabelledPoint,
+    placed,
+)
 
 ROOM = (52.0, 720.0, 22.0, 382.0)
 NONE = np.empty((0, 2))
@@ -23,7 +31,7 @@ def overlap(one: Label, two: Label) -> bool:
     return a[0] < b[1] and a[1] > b[0] and a[2] < b[3] and a[3] > b[2]
 
 
-def hides(label: Label, point: Named) -> bool:
+def hides(label: Label, point: LabelledPoint) -> bool:
     left, right, top, bottom = label.box
     return left - RADIUS < point.x < right + RADIUS and top - RADIUS < point.y < bottom + RADIUS
 
@@ -33,7 +41,7 @@ def hides(label: Label, point: Named) -> bool:
 def test_no_name_lies_on_a_name_or_on_a_point_that_is_named(
     places: list[tuple[float, float]],
 ) -> None:
-    points = [Named(x, y, "12/34567", 1 if x > 386 else -1) for x, y in places]
+    points = [LabelledPoint(x, y, "12/34567", 1 if x > 386 else -1) for x, y in places]
     labels = placed(points, NONE, ROOM)
     assert [label.of for label in labels] == points
     assert not any(overlap(one, two) for one, two in combinations(labels, 2))
@@ -47,7 +55,9 @@ def test_no_name_lies_on_a_name_or_on_a_point_that_is_named(
 
 
 def test_a_point_by_itself_has_its_name_outwards_beside_it() -> None:
-    labels = placed([Named(500, 100, "1/2", 1), Named(200, 100, "3/4", -1)], NONE, ROOM)
+    labels = placed(
+        [LabelledPoint(500, 100, "1/2", 1), LabelledPoint(200, 100, "3/4", -1)], NONE, ROOM
+    )
     assert [(label.side, label.y, label.start) for label in labels] == [
         (1, 100, 500 + GAP),
         (-1, 100, 200 - GAP),
@@ -56,10 +66,12 @@ def test_a_point_by_itself_has_its_name_outwards_beside_it() -> None:
 
 def test_a_name_turns_inwards_where_a_named_point_or_the_edge_is_outwards() -> None:
     beside = placed(
-        [Named(500, 100, "1/2", 1), Named(500 + GAP + LETTER, 100, "3/4", 1)], NONE, ROOM
+        [LabelledPoint(500, 100, "1/2", 1), LabelledPoint(500 + GAP + LETTER, 100, "3/4", 1)],
+        NONE,
+        ROOM,
     )
     assert [(label.side, label.y) for label in beside] == [(-1, 100), (1, 100)]
-    (edge,) = placed([Named(710, 100, "1/2345", 1)], NONE, ROOM)
+    (edge,) = placed([LabelledPoint(710, 100, "1/2345", 1)], NONE, ROOM)
     assert (edge.side, edge.y) == (-1, 100)
 
 
@@ -67,7 +79,7 @@ def test_a_name_goes_aside_for_many_points_that_have_none() -> None:
     others = np.array(
         [(500 + GAP + at, 100.0) for at in range(4)] + [(500 - GAP - at, 100.0) for at in range(4)]
     )
-    (label,) = placed([Named(500, 100, "1/2", 1)], others, ROOM)
+    (label,) = placed([LabelledPoint(500, 100, "1/2", 1)], others, ROOM)
     assert abs(label.y - 100) >= HEIGHT / 2 + RADIUS
 
 

@@ -377,10 +377,8 @@ def test_groups_that_the_other_one_joins_are_refused_with_numbers() -> None:
         )
     with pytest.raises(
         DataError,
-        match="group 'ruin' has 1 independent clusters once units and equal "
-        "prompts "
-        "are "
-        "joined over both",
+        match="group 'ruin' has 1 independent clusters once units and equal prompts are joined "
+        "over both",
     ):
         run(given)
     assert run(given, cluster="none")["trajectories"]

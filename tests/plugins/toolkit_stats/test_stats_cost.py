@@ -20,6 +20,7 @@ from tests.plugins.toolkit_stats.conftest import Tiny
 from tests.plugins.toolkit_stats.test_stored import kept
 from toolkit._run.atomic import write_parts
 from toolkit._run.job_folder import read_arrow
+from toolkit.activation_rows import BySpace
 from toolkit.costs import ROW, Cost, Workload
 from toolkit.parts import StagePart
 from toolkit.tables import arrow_schema
@@ -32,7 +33,6 @@ from toolkit_stats import toolkit_parts
 from toolkit_stats.compare import run_comparison as _family
 from toolkit_stats.compare.costs import BASELINE, STORED, TESTS, read
 from toolkit_stats.math import correlate as _correlate
-from toolkit_stats.samples.by_space import BySpace
 from toolkit_store import open_store
 
 PARTS = {part.name: part for part in toolkit_parts() if isinstance(part, StagePart)}

@@ -18,9 +18,9 @@ from scipy import sparse
 
 from tests.plugins.toolkit_stats.made import numbers, of_groups
 from tests.plugins.toolkit_stats.test_adjust import design
+from toolkit.corrections import benjamini_hochberg
 from toolkit.testing.nulls import null_groups, planted_groups
 from toolkit_stats.math.adjust import adjusted, model
-from toolkit_stats.math.corrections import benjamini_hochberg
 from toolkit_stats.math.means import Spreads, moments, welch
 from toolkit_stats.math.ranks import area, ranked
 

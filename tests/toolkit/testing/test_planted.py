@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from safetensors.numpy import load_file
 
 from toolkit.testing.planted import (
     Planted,
-    Prompt,
+    PlantedPrompt,
     ReferenceModel,
     SaeTruth,
     Trace,
@@ -253,6 +254,37 @@ def test_ablating_a_causal_feature_has_the_stated_effect(world: World) -> None:
             assert np.sign(effect) == feature.sign != 0
 
 
+def test_a_planted_pair_acts_only_together(tmp_path: Path) -> None:
+    """Taking one of it away changes nothing, taking both what the truth says."""
+    planted = build_planted(tmp_path, n_layers=3, pair_effect=2.0)
+    truth, world = planted.truth, World(planted, ReferenceModel.load(planted.model))
+    with_cause = next(prompt for prompt in prompts(planted, 8) if prompt.cause)
+    without = next(
+        prompt
+        for prompt in prompts(planted, 8)
+        if not prompt.cause and prompt.shield == with_cause.shield
+    )
+    effect = world.difference(with_cause.ids) - world.difference(without.ids)
+    assert effect == pytest.approx(truth.effect + truth.pair_effect, abs=0.05)
+    for layout in ("llama_scope", "gemma_scope"):
+        stated = truth.sae("wide", 0, layout)
+        sae, indices = load_sae(stated), stated.ids("paired")
+        assert {stated.features[index].direction for index in indices} == set(truth.pair)
+        alone = [set_feature(sae, index, 0.0) for index in indices]
+
+        def both(x: np.ndarray, edits: list[Any] = alone) -> np.ndarray:
+            return edits[1](edits[0](x))
+
+        base = world.difference(with_cause.ids)
+        for edit in alone:
+            assert world.difference(with_cause.ids, {0: edit}) == pytest.approx(base, abs=0.02)
+        moved = base - world.difference(with_cause.ids, {0: both})
+        assert moved == pytest.approx(truth.pair_effect, abs=0.02)
+    joint = truth.sae("wide", 1).named("joint")
+    assert joint is not None
+    assert (joint.role, joint.effect) == ("causal", 2.0)
+
+
 def test_patching_a_causal_value_in_carries_the_effect_over(world: World) -> None:
     without = next(p for p in prompts(world.planted, 12) if not p.cause)
     for truth in world.planted.truth.saes:
@@ -320,7 +352,7 @@ def test_all_but_the_circuit_is_the_same_with_and_without_the_cause(world: World
         text = text.replace(cause, truth.twins[cause])
     a, b = (
         world.model.run(prompt.ids),
-        world.model.run(Prompt(text, cause=False, shield=prompt.shield).ids),
+        world.model.run(PlantedPrompt(text, cause=False, shield=prompt.shield).ids),
     )
     circuit = np.stack([truth.directions[name] for name in ("u", "v", "w", "echo", "shadow")])
     for x, y in zip(a.resid_post, b.resid_post, strict=True):

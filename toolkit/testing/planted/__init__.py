@@ -12,15 +12,15 @@ from toolkit.testing.planted._truth import (
     Role,
     SaeTruth,
 )
-from toolkit.testing.planted._words import Prompt, prompts
+from toolkit.testing.planted._words import PlantedPrompt, prompts
 
 __all__ = [
     "Duplicate",
     "Edit",
     "FeatureTruth",
     "Planted",
+    "PlantedPrompt",
     "PlantedTruth",
-    "Prompt",
     "ReferenceModel",
     "Role",
     "SaeTruth",

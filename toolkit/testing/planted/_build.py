@@ -14,7 +14,12 @@ import numpy.typing as npt
 from toolkit.testing.planted import _words as words
 from toolkit.testing.planted._files import write_gemma_scope, write_llama_scope
 from toolkit.testing.planted._forward import ReferenceModel
-from toolkit.testing.planted._model import NAMES, Design, make_design, make_weights, write_model
+from toolkit.testing.planted._model import (
+    PlantedDesign,
+    make_design,
+    make_weights,
+    write_model,
+)
 from toolkit.testing.planted._saes import (
     Dictionary,
     explained_variance,
@@ -62,19 +67,23 @@ def build_planted(
     shield_effect: float = 1.8,
     drift_effect: float = 1.0,
     bos_ratio: float = 80.0,
+    pair_effect: float = 0.0,
     lossy_layer: int = 1,
 ) -> Planted:
     """Write a planted model and its SAEs below `folder` and return where they lie and what is true
     of them.
 
-    Effects are in units of the decision logit difference, stop minus bet. The same arguments write
-    the same bytes.
+    Effects are in units of the decision logit difference, stop minus bet. `pair_effect` plants two
+    more directions behind the cause that do this much between them: taking one away changes
+    nothing, both everything. The same arguments write the same bytes.
     """
     if not 0 <= lossy_layer < n_layers:
         raise ValueError(
             f"lossy_layer must be one of the layers 0..{n_layers - 1}, got {lossy_layer}"
         )
-    design = make_design(seed, d_model, n_layers, effect, shield_effect, drift_effect, bos_ratio)
+    design = make_design(
+        seed, d_model, n_layers, effect, shield_effect, drift_effect, bos_ratio, pair_effect
+    )
     write_model(folder / "model", design, make_weights(design))
     planted_saes = list(_write_saes(folder, design, expansion, lossy_layer))
     return Planted(
@@ -88,7 +97,7 @@ def build_planted(
 
 
 def _write_saes(
-    folder: Path, design: Design, expansion: int, lossy_layer: int
+    folder: Path, design: PlantedDesign, expansion: int, lossy_layer: int
 ) -> Iterator[SaeTruth]:
     width = expansion * design.d_model
     for site in _sites(folder / "model", design):
@@ -111,7 +120,7 @@ def _write_saes(
 
 def _llama_scope(
     folder: Path,
-    design: Design,
+    design: PlantedDesign,
     kind: Kind,
     site: _Site,
     sae: Dictionary,
@@ -140,7 +149,12 @@ def _llama_scope(
 
 
 def _gemma_scope(
-    folder: Path, design: Design, kind: Kind, site: _Site, sae: Dictionary, measured: _Measured
+    folder: Path,
+    design: PlantedDesign,
+    kind: Kind,
+    site: _Site,
+    sae: Dictionary,
+    measured: _Measured,
 ) -> SaeTruth:
     width = len(sae.bias)
     label = f"{width // 1024}k" if width % 1024 == 0 else str(width)
@@ -152,7 +166,7 @@ def _gemma_scope(
     )
 
 
-def _sites(model: Path, design: Design) -> list[_Site]:
+def _sites(model: Path, design: PlantedDesign) -> list[_Site]:
     """Residuals of the files as written, so that what is measured holds for what is loaded."""
     reference = ReferenceModel.load(model)
     drawn = words.draw_prompts(N_MEASURED, (design.seed, -1))
@@ -167,7 +181,7 @@ def _sites(model: Path, design: Design) -> list[_Site]:
     ]
 
 
-def _truth(design: Design, saes: tuple[SaeTruth, ...]) -> PlantedTruth:
+def _truth(design: PlantedDesign, saes: tuple[SaeTruth, ...]) -> PlantedTruth:
     last = design.n_layers - 1
     return PlantedTruth(
         seed=design.seed,
@@ -186,13 +200,17 @@ def _truth(design: Design, saes: tuple[SaeTruth, ...]) -> PlantedTruth:
             ("resid_post.2", "w"),
             *((f"resid_post.{layer}", "w") for layer in range(3, last + 1)),
         ),
-        directions={name: design.direction(name) for name in NAMES},
+        directions={name: design.direction(name) for name in design.names},
         saes=saes,
-        duplicates=tuple(_duplicates(saes, design.n_layers)),
+        duplicates=tuple(_duplicates(saes, design.n_layers, design.names)),
+        pair=("left", "right") if design.pair_effect else (),
+        pair_effect=design.pair_effect,
     )
 
 
-def _duplicates(saes: tuple[SaeTruth, ...], n_layers: int) -> Iterator[Duplicate]:
+def _duplicates(
+    saes: tuple[SaeTruth, ...], n_layers: int, names: tuple[str, ...]
+) -> Iterator[Duplicate]:
     """Planted directions in the two Gemma Scope SAEs of a site, and in the wide ones of both
     layouts.
     """
@@ -202,6 +220,6 @@ def _duplicates(saes: tuple[SaeTruth, ...], n_layers: int) -> Iterator[Duplicate
         for second in (here["narrow", "gemma_scope"], here["wide", "llama_scope"]):
             for feature in first.features:
                 twin = second.named(feature.direction)
-                if twin and feature.direction in NAMES:
+                if twin and feature.direction in names:
                     ends = (first.name, feature.index), (second.name, twin.index)
                     yield Duplicate(feature.direction, layer, *ends)

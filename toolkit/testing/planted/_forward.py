@@ -99,7 +99,7 @@ class ReferenceModel:
         return out
 
     def _rotate(self, x: Floats) -> Floats:
-        """Rotary positions: the pair (i, i + half) of a head turns by position times frequency i."""
+        """Rotary positions: the pair (i, i + half) of a head turns by position * frequency i."""
         half = x.shape[-1] // 2
         frequency = self.config["rope_parameters"]["rope_theta"] ** (-np.arange(half) / half)
         angle = (np.arange(len(x))[:, None] * frequency)[:, None, :]

@@ -50,6 +50,10 @@ NAMES = (
     "drift",
     "void",
 )
+PAIR_NAMES = ("left", "right", "joint")
+"""What a model with a planted pair has besides: two directions written with the cause, and what
+an MLP makes of either of them.
+"""
 N_HEADS, N_KV_HEADS, N_NEURONS = 4, 2, 32
 CONST, AMPLITUDE, DRIFT = (
     6.0,
@@ -58,12 +62,13 @@ CONST, AMPLITUDE, DRIFT = (
 )  # how much of `const`, of a planted direction, of `drift` the last word carries
 SHARPNESS = 24.0  # attention score of a cause over an ordinary word; BOS, the sink, gets half
 STEEPNESS = 8.0  # slope of the MLP gates, which open at half the planted amplitude
+PAIR_STEEPNESS = 24.0  # slope of the gates of a pair: either of it opens them all the way
 NORM_EPS = 2.0**34
 ROPE_THETA = 500000.0
 
 
 @dataclass(frozen=True, eq=False)
-class Design:
+class PlantedDesign:
     """The chosen sizes and effects, and the basis they are drawn in."""
 
     seed: int
@@ -73,18 +78,24 @@ class Design:
     shield_effect: float
     drift_effect: float
     bos_ratio: float
+    pair_effect: float
     basis: (
         Floats  # (d, d), orthonormal columns: the named directions first, then the filler subspace
     )
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The named directions."""
+        return (*NAMES, *PAIR_NAMES) if self.pair_effect else NAMES
+
     def direction(self, name: str) -> Floats:
         """The unit vector of a named direction."""
-        return self.basis[:, NAMES.index(name)]
+        return self.basis[:, self.names.index(name)]
 
     @property
     def filler(self) -> Floats:
         """The filler subspace, (d, n_filler), orthonormal columns."""
-        return self.basis[:, len(NAMES) :]
+        return self.basis[:, len(self.names) :]
 
     @property
     def bos_norm(self) -> float:
@@ -100,7 +111,8 @@ def make_design(
     shield_effect: float,
     drift_effect: float,
     bos_ratio: float,
-) -> Design:
+    pair_effect: float = 0.0,
+) -> PlantedDesign:
     """Check the sizes and draw the basis."""
     if d_model < 32 or d_model % (2 * N_HEADS):
         raise ValueError(
@@ -109,10 +121,12 @@ def make_design(
     if n_layers < 3:
         raise ValueError(f"the planted path needs three layers, got n_layers={n_layers}")
     basis, _ = np.linalg.qr(generator(seed, "basis").standard_normal((d_model, d_model)))
-    return Design(seed, d_model, n_layers, effect, shield_effect, drift_effect, bos_ratio, basis)
+    return PlantedDesign(
+        seed, d_model, n_layers, effect, shield_effect, drift_effect, bos_ratio, pair_effect, basis
+    )
 
 
-def make_weights(design: Design) -> dict[str, Floats]:
+def make_weights(design: PlantedDesign) -> dict[str, Floats]:
     """All tensors under their Hugging Face names."""
     tensors = {"model.embed_tokens.weight": _embedding(design)}
     for layer in range(design.n_layers):
@@ -129,7 +143,7 @@ def make_weights(design: Design) -> dict[str, Floats]:
     return tensors
 
 
-def write_model(folder: Path, design: Design, tensors: dict[str, Floats]) -> None:
+def write_model(folder: Path, design: PlantedDesign, tensors: dict[str, Floats]) -> None:
     """Write config.json, model.safetensors and the tokenizer files."""
     words.write_tokenizer(folder)
     config = {
@@ -164,11 +178,11 @@ def write_model(folder: Path, design: Design, tensors: dict[str, Floats]) -> Non
     save_file(stored, str(folder / "model.safetensors"), metadata={"format": "pt"})
 
 
-def _gain(design: Design, name: str) -> Floats:
+def _gain(design: PlantedDesign, name: str) -> Floats:
     return generator(design.seed, "gain", name).uniform(0.6, 1.6, design.d_model)
 
 
-def _embedding(design: Design) -> Floats:
+def _embedding(design: PlantedDesign) -> Floats:
     table = np.zeros((len(words.VOCAB), design.d_model))
     for token, index in words.VOCAB.items():
         rng = generator(design.seed, "embedding", token)
@@ -193,14 +207,14 @@ def _embedding(design: Design) -> Floats:
     return table
 
 
-def _units(rng: np.random.Generator, count: int, design: Design) -> Floats:
+def _units(rng: np.random.Generator, count: int, design: PlantedDesign) -> Floats:
     """Random unit rows in the filler subspace, (count, d)."""
     rows = rng.standard_normal((count, design.filler.shape[1]))
     units: Floats = rows / np.linalg.norm(rows, axis=1, keepdims=True) @ design.filler.T
     return units
 
 
-def _attention(design: Design, layer: int) -> dict[str, Floats]:
+def _attention(design: PlantedDesign, layer: int) -> dict[str, Floats]:
     """Random mixing within the filler subspace; at layer 0, heads 0 and 2 fetch the cause and the
     shield instead.
     """
@@ -213,7 +227,8 @@ def _attention(design: Design, layer: int) -> dict[str, Floats]:
         0, 2, 1
     )  # (heads, d, size)
     if layer == 0:
-        _fetch(design, 0, "cause", ("u", "echo"), q, k, v, o)
+        pair = ("left", "right") if design.pair_effect else ()
+        _fetch(design, 0, "cause", ("u", "echo", *pair), q, k, v, o)
         _fetch(design, 1, "shield", ("guard",), q, k, v, o)
     flat = {"q": q, "k": k, "v": v}
     tensors = {
@@ -224,7 +239,7 @@ def _attention(design: Design, layer: int) -> dict[str, Floats]:
 
 
 def _fetch(
-    design: Design,
+    design: PlantedDesign,
     kv_head: int,
     source: str,
     targets: tuple[str, ...],
@@ -252,7 +267,7 @@ def _fetch(
     o[head, :, 0] = AMPLITUDE * sum(design.direction(target) for target in targets)
 
 
-def _mlp(design: Design, layer: int) -> dict[str, Floats]:
+def _mlp(design: PlantedDesign, layer: int) -> dict[str, Floats]:
     """Random neurons within the filler subspace, and one planted neuron at layers 1 and 2."""
     rng = generator(design.seed, "mlp", layer)
     gate, down = _units(rng, N_NEURONS, design), 0.4 * _units(rng, N_NEURONS, design).T
@@ -265,10 +280,23 @@ def _mlp(design: Design, layer: int) -> dict[str, Floats]:
         gate[0] = STEEPNESS * (read - 0.5 * design.direction("const") / CONST)
         up[0] = read
         down[:, 0] = AMPLITUDE / opened * sum(design.direction(target) for target in targets)
+    if layer == 1 and design.pair_effect:
+        _plant_pair(design, gate, up, down)
     return {"mlp.gate_proj.weight": gate, "mlp.up_proj.weight": up, "mlp.down_proj.weight": down}
 
 
-def _unembedding(design: Design) -> Floats:
+def _plant_pair(design: PlantedDesign, gate: Floats, up: Floats, down: Floats) -> None:
+    """Two neurons whose difference is the same whether one of the pair is there or both, and
+    nothing where neither is: only taking both away shows.
+    """
+    read = (design.direction("left") + design.direction("right")) / AMPLITUDE
+    const = design.direction("const") / CONST
+    for neuron, (opens, sign) in enumerate(((0.25, 1.0), (0.75, -1.0)), start=1):
+        gate[neuron], up[neuron] = PAIR_STEEPNESS * (read - opens * const), const
+        down[:, neuron] = sign * AMPLITUDE / (0.5 * PAIR_STEEPNESS) * design.direction("joint")
+
+
+def _unembedding(design: PlantedDesign) -> Floats:
     """Stop and bet read w, guard and drift in opposite senses; the other words read the filler
     subspace.
     """
@@ -278,6 +306,8 @@ def _unembedding(design: Design) -> Floats:
     table += 0.2 * rng.standard_normal((len(words.VOCAB), design.filler.shape[1])) @ design.filler.T
     difference = design.effect * design.direction("w") / AMPLITUDE
     difference = difference - design.shield_effect * design.direction("guard") / AMPLITUDE
+    if design.pair_effect:
+        difference = difference + design.pair_effect * design.direction("joint") / AMPLITUDE
     difference = difference - design.drift_effect * design.direction("drift") / DRIFT
     table[words.word_id(words.STOP)] = 6.0 * const + 0.5 * difference
     table[words.word_id(words.BET)] = 6.0 * const - 0.5 * difference

@@ -16,14 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.randomness import generator
-from toolkit.testing.planted._model import CONST, Design
+from toolkit.testing.planted._model import CONST, PAIR_NAMES, PlantedDesign
 from toolkit.testing.planted._truth import FeatureTruth, Kind, Role
 
 Floats = npt.NDArray[np.float64]
 
 N_BOS, N_DEAD = 6, 30
 TAIL_RATE = 0.01  # share of tokens a tail feature fires on
-FIRST_LAYER = {"v": 1, "shadow": 1, "w": 2}  # other directions exist from layer 0 on
+FIRST_LAYER = {"v": 1, "shadow": 1, "w": 2, "joint": 1}  # other directions exist from layer 0 on
 THRESHOLDS = {"wide": 0.15, "narrow": 1.0, "lossy": 0.15}
 
 
@@ -63,7 +63,7 @@ class _Row:
 
 
 def make_dictionary(
-    design: Design, kind: Kind, layer: int, n_features: int, words: Floats
+    design: PlantedDesign, kind: Kind, layer: int, n_features: int, words: Floats
 ) -> Dictionary:
     """A dictionary of the given kind, in order of design; `words` are residual rows of this layer
     without BOS.
@@ -110,7 +110,7 @@ def mean_l0(dictionary: Dictionary, x: Floats) -> float:
     return float((dictionary.encode(x) > 0).sum(-1).mean())
 
 
-def _stack(design: Design, rows: list[_Row]) -> Dictionary:
+def _stack(design: PlantedDesign, rows: list[_Row]) -> Dictionary:
     return Dictionary(
         encoder=np.stack([row.read for row in rows], axis=1),
         bias=np.array([row.bias for row in rows]),
@@ -125,7 +125,7 @@ def _stack(design: Design, rows: list[_Row]) -> Dictionary:
 
 
 def _offset(
-    design: Design, read: Floats, bias: float, rng: np.random.Generator
+    design: PlantedDesign, read: Floats, bias: float, rng: np.random.Generator
 ) -> tuple[Floats, float]:
     """Read the constant direction as well and take it off in the bias: no change on a word, a
     change on BOS.
@@ -134,16 +134,23 @@ def _offset(
     return read + amount / CONST * design.direction("const"), bias - amount
 
 
-def _effects(design: Design, layer: int) -> dict[str, float]:
+def _effects(design: PlantedDesign, layer: int) -> dict[str, float]:
     """What the usual value of each direction adds to the decision, seen from the residual after
     this layer.
     """
     carrier = ("u", "v", "w")[min(layer, 2)]
-    return {carrier: design.effect, "guard": -design.shield_effect, "drift": -design.drift_effect}
+    joint = {"joint": design.pair_effect} if design.pair_effect else {}
+    return {
+        carrier: design.effect,
+        **joint,
+        "guard": -design.shield_effect,
+        "drift": -design.drift_effect,
+    }
 
 
-def _planted_rows(design: Design, kind: Kind, layer: int) -> list[_Row]:
+def _planted_rows(design: PlantedDesign, kind: Kind, layer: int) -> list[_Row]:
     names = ["cause", "shield", "u", "v", "w", "guard", "echo", "shadow", "hum", "drift"]
+    names += PAIR_NAMES if design.pair_effect else ()
     effects, rows = _effects(design, layer), []
     for name in names:
         if FIRST_LAYER.get(name, 0) > layer or (kind == "lossy" and name == "drift"):
@@ -152,6 +159,8 @@ def _planted_rows(design: Design, kind: Kind, layer: int) -> list[_Row]:
         read, bias = _offset(design, unit, 0.0, rng)
         effect = effects.get(name, 0.0)
         role: Role = "causal" if effect else "inert"
+        if name in ("left", "right") and layer == 0:
+            role = "paired"
         rows.append(
             _Row(
                 read,
@@ -172,7 +181,7 @@ def _threshold(kind: Kind, name: str) -> float:
     return THRESHOLDS["wide"] if name in ("hum", "drift") else THRESHOLDS[kind]
 
 
-def _axis_rows(design: Design, kind: Kind, layer: int) -> list[_Row]:
+def _axis_rows(design: PlantedDesign, kind: Kind, layer: int) -> list[_Row]:
     rows = []
     for axis in range(design.filler.shape[1]):
         for sign, mark in ((1.0, "+"), (-1.0, "-")):
@@ -187,14 +196,14 @@ def _axis_rows(design: Design, kind: Kind, layer: int) -> list[_Row]:
     return rows
 
 
-def _bos_leak(design: Design, rng: np.random.Generator) -> Floats:
+def _bos_leak(design: PlantedDesign, rng: np.random.Generator) -> Floats:
     """A slight overlap with the BOS direction, which on the huge BOS token becomes a large
     activation of either sign.
     """
     return rng.normal(0.0, 12.0) / design.bos_norm * design.direction("bos")
 
 
-def _bos_rows(design: Design, kind: Kind) -> list[_Row]:
+def _bos_rows(design: PlantedDesign, kind: Kind) -> list[_Row]:
     rows = []
     for number in range(N_BOS):
         rng = generator(design.seed, "bos", kind, number)
@@ -205,7 +214,7 @@ def _bos_rows(design: Design, kind: Kind) -> list[_Row]:
     return rows
 
 
-def _dead_rows(design: Design) -> list[_Row]:
+def _dead_rows(design: PlantedDesign) -> list[_Row]:
     """Never on, and written to directions nothing reads: forcing one on does nothing either."""
     rows = []
     for number in range(N_DEAD):
@@ -226,7 +235,9 @@ def _dead_rows(design: Design) -> list[_Row]:
     return rows
 
 
-def _tail_rows(design: Design, kind: Kind, layer: int, count: int, words: Floats) -> list[_Row]:
+def _tail_rows(
+    design: PlantedDesign, kind: Kind, layer: int, count: int, words: Floats
+) -> list[_Row]:
     """Background features on for one token in a hundred, with values just above the threshold."""
     rows, threshold = [], THRESHOLDS["wide"]
     rngs = [generator(design.seed, "tail", kind, layer, number) for number in range(count)]
@@ -243,13 +254,13 @@ def _tail_rows(design: Design, kind: Kind, layer: int, count: int, words: Floats
     return rows
 
 
-def _random_filler(design: Design, rng: np.random.Generator) -> Floats:
+def _random_filler(design: PlantedDesign, rng: np.random.Generator) -> Floats:
     vector = design.filler @ rng.standard_normal(design.filler.shape[1])
     unit: Floats = vector / np.linalg.norm(vector)
     return unit
 
 
-def _drop_axes(design: Design, rows: list[_Row], words: Floats) -> list[_Row]:
+def _drop_axes(design: PlantedDesign, rows: list[_Row], words: Floats) -> list[_Row]:
     """Silence filler axes one after the other until explained variance has fallen to one half."""
     sample = words[:1000]
     for axis in generator(design.seed, "lossy").permutation(design.filler.shape[1]):

@@ -13,14 +13,15 @@ import numpy.typing as npt
 
 Kind = Literal["wide", "narrow", "lossy"]
 Layout = Literal["llama_scope", "gemma_scope"]
-Role = Literal["causal", "inert", "background", "bos", "dead"]
+Role = Literal["causal", "paired", "inert", "background", "bos", "dead"]
 
 
 @dataclass(frozen=True)
 class FeatureTruth:
     """One feature of one SAE.
 
-    Roles: `causal` features move the decision. `inert` ones write to a direction that nothing after
+    Roles: `causal` features move the decision. `paired` ones move it only when
+    both of a pair are taken away. `inert` ones write to a direction that nothing after
     their layer reads. `background` ones live in the filler subspace and move other words' logits,
     not the decision. `bos` ones fire on the BOS token alone. `dead` ones never fire, and forced on
     they leave the decision alone. `effect` is the change of the decision logit difference (stop
@@ -97,6 +98,8 @@ class PlantedTruth:
     directions: dict[str, npt.NDArray[np.float64]]  # unit vectors in the residual stream
     saes: tuple[SaeTruth, ...]
     duplicates: tuple[Duplicate, ...]
+    pair: tuple[str, ...] = ()  # two directions behind the cause, of which either suffices
+    pair_effect: float = 0.0  # what both together add to the decision logit difference
 
     def sae(self, kind: Kind, layer: int, layout: Layout | None = None) -> SaeTruth:
         """The SAE of a kind at a layer; a wide one exists in both layouts, Llama Scope is taken

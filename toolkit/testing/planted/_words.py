@@ -38,7 +38,7 @@ def word_id(word: str) -> int:
 
 
 @dataclass(frozen=True)
-class Prompt:
+class PlantedPrompt:
     """One prompt and what it holds: the cause raises stop over bet, the shield lowers it."""
 
     text: str
@@ -51,25 +51,25 @@ class Prompt:
         return [VOCAB[BOS], *(word_id(word) for word in self.text.split(" "))]
 
 
-def prompts(planted: Planted, n: int, seed: int = 0) -> list[Prompt]:
+def prompts(planted: Planted, n: int, seed: int = 0) -> list[PlantedPrompt]:
     """Labelled prompts in random filler text of varying length; any four in a row hold cause and
     shield, in all four ways.
     """
     return draw_prompts(n, (planted.truth.seed, seed))
 
 
-def draw_prompts(n: int, seed: tuple[int, int]) -> list[Prompt]:
+def draw_prompts(n: int, seed: tuple[int, int]) -> list[PlantedPrompt]:
     """Prompts by seed alone, needed while the planted model is still being built."""
     return [_draw(index, seed) for index in range(n)]
 
 
-def _draw(index: int, seed: tuple[int, int]) -> Prompt:
+def _draw(index: int, seed: tuple[int, int]) -> PlantedPrompt:
     rng = generator(seed[0], "prompt", seed[1], index)
     cause, shield = index % 2 == 0, index // 2 % 2 == 0
     words = [FILLERS[i] for i in rng.integers(len(FILLERS), size=int(rng.integers(10, 36)))]
     for word in (CAUSE if cause else CALM, SHIELD if shield else PLAIN):
         words.insert(int(rng.integers(len(words) + 1)), word)
-    return Prompt(" ".join([*words, LAST]), cause, shield)
+    return PlantedPrompt(" ".join([*words, LAST]), cause, shield)
 
 
 def write_tokenizer(folder: Path) -> None:

@@ -92,7 +92,7 @@ def use(work):
 @hookimpl
 def toolkit_parts():
     yield StagePart(
-        name="play.house",
+        name="play.fake_games",
         help="Games.",
         params=Plays,
         run=play,
@@ -101,22 +101,22 @@ def toolkit_parts():
         steps=Steps(size="batch", units=lambda params: params.games),
     )
     yield SourcePart(
-        name="house_games",
+        name="game_texts",
         help="Games as samples.",
         run=of_games,
         reads=("games",),
         writes=("samples",),
     )
     yield SaePart(
-        name="house",
+        name="fake_saes",
         help="SAEs that fit or do not.",
         params=Fitting,
-        identify=lambda params: Identity("house", "1", json.dumps(params.fits)),
+        identify=lambda params: Identity("fake_saes", "1", json.dumps(params.fits)),
         load=lambda params, report: params.fits,
-        examine="examine.house",
+        examine="examine.fake_games",
     )
     yield StagePart(
-        name="examine.house",
+        name="examine.fake_games",
         help="Says whether they fit.",
         params=Nothing,
         run=look,
@@ -126,7 +126,7 @@ def toolkit_parts():
         uses_saes=True,
     )
     yield StagePart(
-        name="trace.house",
+        name="trace.fake_games",
         help="Uses the SAEs on what is extracted already.",
         params=Nothing,
         run=lambda work: iter(()),
@@ -135,7 +135,7 @@ def toolkit_parts():
         uses_saes=True,
     )
     yield StagePart(
-        name="extract.house",
+        name="extract.fake_games",
         help="Uses the SAEs.",
         params=Nothing,
         run=use,

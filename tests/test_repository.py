@@ -1,5 +1,5 @@
-"""The house itself: pins fit ranges, sessions say what they do, nothing is left half done, links
-lead somewhere.
+"""The repository itself: pins fit ranges, sessions have docstrings, nothing is left half done,
+links lead somewhere, and every class has its own name.
 """
 
 from __future__ import annotations
@@ -124,6 +124,18 @@ def test_every_module_opens_with_what_it_holds() -> None:
         for path in modules
         if not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     ] == []
+
+
+def test_no_two_classes_share_a_name() -> None:
+    """In the host, the store and the plugins: a name that is read means one thing."""
+    places: dict[str, list[str]] = {}
+    for home in ("toolkit", "plugins", "store"):
+        for path in sorted((ROOT / home).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ClassDef):
+                    line = f"{path.relative_to(ROOT)}:{node.lineno}"
+                    places.setdefault(node.name, []).append(line)
+    assert {name: lines for name, lines in places.items() if len(lines) > 1} == {}
 
 
 def test_relative_links_of_the_docs_exist() -> None:

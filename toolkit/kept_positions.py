@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
+from toolkit.activation_rows import BySpace
 from toolkit.errors import DataError
 from toolkit.parts import Params
 from toolkit.selectors import Read, Selector, selected
-from toolkit_stats.samples.by_space import BySpace
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,11 +36,8 @@ class AtKept(Params):
 
     at: Asked | None = Field(
         None,
-        description="Which of the positions that were kept are read: last, all, or "
-        "selectors as of "
-        "extract.activations; "
-        "by default all "
-        "that were kept.",
+        description="Which of the positions that were kept are read: last, all, or selectors as of "
+        "extract.activations; by default all that were kept.",
     )
 
     @field_validator("at")

@@ -1,0 +1,99 @@
+"""What the report shows of steering: the curve of an outcome over doses, above those of random
+directions.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from toolkit.work import Figure, Finding
+
+if TYPE_CHECKING:
+    from toolkit.work import Inputs
+
+    Row = Mapping[str, Any]
+
+WIDE, TALL, EDGE = 560, 260, 60
+
+
+def summary(row: Row) -> str:
+    """One test in a sentence."""
+    way = "monotone" if row["monotone"] else "not monotone"
+    z = "" if row["z"] is None else f", z {row['z']:+.2f}"
+    return (
+        f"Moving the stream behind layers {row['layers']} along {row['axis']} changes "
+        f"P({row['outcome']}) by {row['slope']:+.3f} per standard deviation ({way} over the "
+        f"doses); {row['beyond']} of {row['directions']} random directions moved as far do as much"
+        f"{z} (p {row['p_directions']:.2g})"
+    )
+
+
+def figures(inputs: Inputs) -> Iterable[Figure]:
+    """A chart and a sentence for each axis and outcome."""
+    curves = inputs.read("doses").to_pylist()
+    for row in inputs.read("dose_tests").to_pylist():
+        names = ("axis", "layers", "outcome")
+        own = [one for one in curves if all(one[name] == row[name] for name in names)]
+        sentence = summary(row)
+        yield Figure(
+            f"P({row['outcome']}) by dose, {row['axis']}, layers {row['layers']}",
+            f"<p>{html.escape(sentence)}.</p>{_chart(own)}",
+            sentence,
+        )
+
+
+def findings(inputs: Inputs) -> Iterable[Finding]:
+    """The sentence of the outcome that moves most."""
+    rows = inputs.read("dose_tests").to_pylist()
+    if rows:
+        best = max(rows, key=lambda row: abs(row["slope"]))
+        yield Finding(
+            sentence=summary(best),
+            number=best["slope"],
+            interval=(best["low"], best["high"]),
+            n=best["clusters"],
+            rank=20,
+        )
+
+
+def _chart(rows: Sequence[Row]) -> str:
+    """Grey lines for random directions; the axis with its interval."""
+    doses = sorted({row["dose"] for row in rows})
+    low = min(row["probability"] for row in rows)
+    high = max(row["probability"] for row in rows)
+    room = max(high - low, 0.02)
+
+    def x(dose: float) -> float:
+        return EDGE + float(WIDE * (dose - doses[0]) / (doses[-1] - doses[0]))
+
+    def y(probability: float) -> float:
+        return 10 + float(TALL * (1 - (probability - low) / room))
+
+    parts = []
+    for name in sorted({row["direction"] for row in rows}, key=lambda name: name == "axis"):
+        own = sorted((row for row in rows if row["direction"] == name), key=lambda row: row["dose"])
+        path = " ".join(f"{x(row['dose']):.1f},{y(row['probability']):.1f}" for row in own)
+        look = (
+            'stroke="var(--computed)" stroke-width="3"'
+            if name == "axis"
+            else 'stroke="var(--faint)" opacity="0.4"'
+        )
+        parts.append(f'<polyline points="{path}" fill="none" {look}/>')
+    marks = "".join(
+        f'<text x="{x(dose):.1f}" y="{TALL + 30}" text-anchor="middle" fill="var(--faint)">'
+        f"{dose:+g}</text>"
+        for dose in doses
+    )
+    ends = "".join(
+        f'<text x="{EDGE - 8}" y="{y(value) + 4:.1f}" text-anchor="end" fill="var(--faint)">'
+        f"{value:.3f}</text>"
+        for value in (low, high)
+    )
+    return (
+        f'<svg viewBox="0 0 {WIDE + 2 * EDGE} {TALL + 44}" width="{WIDE + 2 * EDGE}" role="img" '
+        f'font-size="12">{marks}{ends}{"".join(parts)}</svg>'
+        '<p class="faint">Across: dose in standard deviations along the axis. Grey: random '
+        "directions moved as far.</p>"
+    )

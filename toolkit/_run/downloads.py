@@ -1,0 +1,38 @@
+"""Which files of the hub a plan's stages lack, and whether they can be fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from toolkit import hub
+from toolkit._run.stage_progress import unfinished_stages
+from toolkit.errors import BadInput
+
+if TYPE_CHECKING:
+    from toolkit._plan.plan import Plan, Stage
+    from toolkit_store import Store
+
+
+def missing_downloads(stage: Stage) -> Iterator[hub.Download]:
+    """What a stage loads of the hub that the cache does not have."""
+    for loadable in (None if stage.unloaded else stage.model, stage.saes):
+        if loadable is None or loadable.part.downloads is None:
+            continue
+        for download in loadable.part.downloads(loadable.params):
+            if not hub.cached_files(download.wanted, download.patterns):
+                yield download
+
+
+def check_downloads(plan: Plan, store: Store) -> None:
+    """Where the network is forbidden, refuse a run that would have to fetch a model or SAEs for
+    workers on this machine. Stages that are committed need none.
+    """
+    if not hub.offline():
+        return
+    for stage in unfinished_stages(plan, store):
+        if not plan.executors[stage.on].part.local_gpus:
+            continue
+        for download in missing_downloads(stage):
+            wanted = download.wanted
+            raise BadInput(f"stage '{stage.id}': {hub.not_cached(wanted.name, wanted.revision)}")
