@@ -397,3 +397,62 @@ def test_prose_that_the_lab_does_not_know_is_refused_by_the_examination(lab: Lab
     )
     assert done.returncode == 4
     assert "does not fit at resid_post" in done.stderr
+
+
+# --- Exp0 -----------------------------------------------------------------------------------------
+
+
+def measures(lab: Lab, experiment: str) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """The measures of an experiment by measure, subject and condition."""
+    rows = lab.rows("measures", "behaviour", experiment)
+    return {(row["measure"], row["subject"], row["condition"]): row for row in rows}
+
+
+@pytest.fixture(scope="module")
+def exp0(lab: Lab) -> str:
+    """Exp0 of the base model, with more games than the lab's limit: three repetitions."""
+    return lab.run("exp0_llama", sets=["limit.units=400"])
+
+
+def test_exp0_plays_every_condition_and_says_how_games_end(lab: Lab, exp0: str) -> None:
+    rows = measures(lab, "exp0_llama")
+    conditions = {
+        condition for measure, _, condition in rows if measure == "outcome" and "-c" in condition
+    }
+    assert sum(name.startswith("restart-") for name in conditions) == 128
+    assert sum(name.startswith("corrected-cap70-") for name in conditions) == 10
+    assert sum(name.startswith(("corrected-f", "corrected-v")) for name in conditions) == 64
+    ruined = rows["outcome", "bankruptcy", "layout=corrected"]
+    assert ruined["low"] < ruined["value"] < ruined["high"]
+    assert "bankruptcy in" in exp0
+    for name in ("measures.csv", "outcomes.csv", "outcomes.tex"):
+        assert (lab.folder / "exp0_llama" / name).stat().st_size > 100
+
+
+def test_exp0_recovers_the_documented_causes_of_stopping(lab: Lab, exp0: str) -> None:
+    """The lab model was taught to stop less with G, M and H and more with P; W does nothing."""
+    rows = measures(lab, "exp0_llama")
+    for name, sign in (("G", -1), ("M", -1), ("H", -1), ("P", 1)):
+        effect = rows["odds:leaving", name, "all"]
+        assert sign * effect["value"] > 0.2, name
+        assert effect["q"] < 0.01, name
+    nothing = rows["odds:leaving", "W", "all"]
+    assert abs(nothing["value"]) < 0.35
+
+
+def test_exp0_report_opens_with_the_outcome_table(lab: Lab, exp0: str) -> None:
+    (page,) = (path for path in (lab.store / "runs").glob("exp0_llama-*/report.html"))
+    text = page.read_text(encoding="utf-8")
+    assert text.index("Outcomes of the games") < text.index("At a glance")
+
+
+def test_exp0_of_the_chat_model_reads_replies_that_reason_first(lab: Lab) -> None:
+    said = lab.run("exp0_gemma")
+    rows = measures(lab, "exp0_gemma")
+    assert "bankruptcy in" in said
+    assert rows["replies", "unreadable", "all"]["value"] < 0.1
+    assert rows["replies", "truncated", "all"]["value"] < 0.01
+    rounds = lab.rows("rounds", "play", "exp0_gemma")
+    assert all(row["prompt"].count("<|begin|>") <= 1 for row in rounds)
+    assert {row["action"] for row in rounds if row["parse"] == "ok"} == {"bet", "stop"}
+    assert min(len(row["reply_ids"]) for row in rounds) >= 10

@@ -20,13 +20,34 @@ def effects(games: Sequence[PlayedGame]) -> Iterator[dict[str, Any]]:
     switches = _varied(games)
     if not switches:
         return
-    event = np.array([float(game.outcome == game.event) for game in games])
-    clusters, said = _clusters(games)
     name = games[0].event or "event"
-    yield from _singly(games, switches, event, clusters, f"odds:{name}", said)
-    yield from _in_pairs(games, switches, event, clusters, f"odds_pair:{name}", said)
+    kept, left_out = _informative(games)
+    event = _events(kept)
+    clusters, said = _clusters(kept)
+    said = f"{said}; {left_out}" if left_out else said
+    yield from _singly(kept, switches, event, clusters, f"odds:{name}", said)
+    yield from _in_pairs(kept, switches, event, clusters, f"odds_pair:{name}", said)
     yield from _leaving(games, switches)
-    yield from _complexity(games, switches, event, clusters, said)
+    yield from _complexity(games, switches)
+    yield _trend(kept, switches, event, clusters, said)
+
+
+def _events(games: Sequence[PlayedGame]) -> Numbers:
+    return np.array([float(game.outcome == game.event) for game in games])
+
+
+def _informative(games: Sequence[PlayedGame]) -> tuple[list[PlayedGame], str]:
+    """The games of groups in which the event happened to some and not to others: beside the group
+    itself, the others say nothing about a switch.
+    """
+    outcomes: dict[str, set[bool]] = {}
+    for game in games:
+        outcomes.setdefault(game.group, set()).add(game.outcome == game.event)
+    silent = sorted(group for group, seen in outcomes.items() if len(seen) < 2)
+    if not silent or len(silent) == len(outcomes):
+        return list(games), ""
+    kept = [game for game in games if game.group not in silent]
+    return kept, f"left out, since all games ended alike: {'; '.join(silent)}"
 
 
 def _varied(games: Sequence[PlayedGame]) -> list[str]:
@@ -141,39 +162,49 @@ def _leaving(games: Sequence[PlayedGame], switches: Sequence[str]) -> Iterator[d
         yield {**made, "n": len(games)}
 
 
-def _complexity(
-    games: Sequence[PlayedGame],
-    switches: Sequence[str],
-    event: Numbers,
-    clusters: Sequence[Hashable],
-    said: str,
-) -> Iterator[dict[str, Any]]:
-    """The rate of the event by how many switches are on, its trend, and the correlation."""
-    levels = np.array([sum(game.switches.get(name, False) for name in switches) for game in games])
+def _levels(games: Sequence[PlayedGame], switches: Sequence[str]) -> Numbers:
+    """How many switches are on in each game."""
+    on = [sum(game.switches.get(name, False) for name in switches) for game in games]
+    return np.array(on, dtype=np.float64)
+
+
+def _complexity(games: Sequence[PlayedGame], switches: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The rate of the event by how many switches are on, and their correlation."""
+    levels, event = _levels(games, switches), _events(games)
     rates = []
     for level in sorted(set(levels.tolist())):
         chosen = event[levels == level]
         count, total = int(chosen.sum()), len(chosen)
         low, high = wilson(count, total)
         rates.append((level, count / total))
-        yield row("complexity", str(level), "all", count / total, low, high, n=total)
-    columns = [np.ones(len(games)), levels.astype(np.float64), *_group_columns(games)]
-    found = fit(np.column_stack(columns), event, clusters)
-    if isinstance(found, str):
-        yield row("complexity_trend", "log odds a switch", "all", None, n=len(games), text=found)
-    else:
-        slope = found[1]
-        yield row(
-            "complexity_trend",
-            "log odds a switch",
-            "all",
-            slope.value,
-            slope.low,
-            slope.high,
-            p=slope.p,
-            n=len(games),
-            text=said,
-        )
+        yield row("complexity", f"{level:.0f}", "all", count / total, low, high, n=total)
     r = pearson([float(level) for level, _ in rates], [rate for _, rate in rates])
     if r is not None:
         yield row("complexity_trend", "r over levels", "all", r, n=len(rates))
+
+
+def _trend(
+    games: Sequence[PlayedGame],
+    switches: Sequence[str],
+    event: Numbers,
+    clusters: Sequence[Hashable],
+    said: str,
+) -> dict[str, Any]:
+    """What one switch more does to the odds of the event."""
+    subject = "log odds a switch"
+    columns = [np.ones(len(games)), _levels(games, switches), *_group_columns(games)]
+    fitted = fit(np.column_stack(columns), event, clusters)
+    if isinstance(fitted, str):
+        return row("complexity_trend", subject, "all", None, n=len(games), text=fitted)
+    slope = fitted[1]
+    return row(
+        "complexity_trend",
+        subject,
+        "all",
+        slope.value,
+        slope.low,
+        slope.high,
+        p=slope.p,
+        n=len(games),
+        text=said,
+    )

@@ -374,6 +374,34 @@ def test_a_planted_pair_is_recovered() -> None:
     assert found["odds_pair:bankruptcy", "G x W", "all"]["q"] > 0.05
 
 
+def test_a_group_in_which_nobody_is_ruined_is_left_out() -> None:
+    """Beside its own rate it says nothing about a switch."""
+    planted = {"base": -1.0, "G": 1.0, "M": 0.5, "W": 0.0}
+    ruined = [
+        (
+            {**row, "meta": row["meta"].replace('"groups": {}', '"groups": {"mode": "variable"}')},
+            rows,
+        )
+        for row, rows in drawn_games(planted, 1600)
+    ]
+    safe = [
+        game(
+            f"s{n:03d}",
+            [(10, False)],
+            "voluntary_stop",
+            switches={"G": n % 2 == 0, "M": n % 4 < 2, "W": n % 8 < 4},
+            condition=f"safe{n % 8}",
+            groups={"mode": "fixed"},
+            repetition=n // 8,
+        )
+        for n in range(80)
+    ]
+    effect = measured(*ruined, *safe)["odds:bankruptcy", "G", "all"]
+    assert effect["low"] < 1.0 < effect["high"]
+    assert effect["n"] == 1600
+    assert effect["text"].endswith("left out, since all games ended alike: mode=fixed")
+
+
 def test_no_effect_is_said_where_nobody_is_ruined() -> None:
     made = [
         game(
