@@ -120,7 +120,7 @@ def contradictions(rules: SlotMachine, state: State) -> Iterator[str]:
 
 def _begins(past: Sequence[Mapping[str, Any]], state: State) -> bool:
     """Whether the balance before the first round that is shown is the start."""
-    return past[0]["round"] == 1 if past else state["round"] == 1
+    return bool(past[0]["round"] == 1 if past else state["round"] == 1)
 
 
 def _of_round(rules: SlotMachine, row: Mapping[str, Any], before: int | None) -> Iterator[str]:
