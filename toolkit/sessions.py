@@ -306,7 +306,7 @@ class WholePassSession(Session):
 
     def _fits(self, live: Sequence[ReplyBuilder], request: Request) -> bool:
         requests = [*(reply.request for reply in live), request]
-        return sum(len(one.ids) + one.max_tokens for one in requests) <= self.budget
+        return sum(len(waiting.ids) + waiting.max_tokens for waiting in requests) <= self.budget
 
     def _step(self, live: Sequence[ReplyBuilder]) -> None:
         batch = [[*reply.request.ids, *reply.ids] for reply in live]

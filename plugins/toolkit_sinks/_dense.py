@@ -148,13 +148,13 @@ def layers(work: SinkWork, heads: Sequence[Mapping[str, Any]], rows_of: RowsOf) 
             members = _tokens(entries, int(first), int(last), length, space["width"])
             weights = attention.members(name, _layer(space), length)
             yield f"{folders[name]}/{file}", archive([*members, *weights])
-    found = sorted({_layer(space) for space in heads} | set(attention.layers))
+    numbers = sorted({_layer(space) for space in heads} | set(attention.layers))
     for name, layer in attention.pairs():
         if layer not in shared:
             names.add(name)
             members = attention.members(name, layer, sentences.tokens(name))
             yield f"{folders[name]}/layer_{layer}.npz", archive(members)
-    ends = found[:1] + found[-1:]
+    ends = numbers[:1] + numbers[-1:]
     metadata = {
         "timestamp": stamp(work.at),
         "n_scenarios": len(names),
@@ -222,10 +222,10 @@ def _scenario(folder: str, sample: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _layer(space: Mapping[str, Any]) -> int:
-    found = str(space["hookpoint"]).rpartition(".")[2]
-    if not found.isdigit():
+    layer = str(space["hookpoint"]).rpartition(".")[2]
+    if not layer.isdigit():
         raise DataError(
             f"space {space['space']} ({space['address']}) is at no layer, which this layout names "
             "files by. Use `layout: space`."
         )
-    return int(found)
+    return int(layer)

@@ -25,12 +25,15 @@ def check_spaces(loaded: LoadedSpec, stages: tuple[Stage, ...]) -> None:
         names = {_release(extraction) for extraction in extractions}
         if not names or _release(stage) in names:
             continue
-        at = ("stages", number, "saes") if spec.saes else ("stages", number, "needs")
-        found = ", ".join(f"{_release(one)} (stage '{one.id}')" for one in extractions)
+        path = ("stages", number, "saes") if spec.saes else ("stages", number, "needs")
+        releases = ", ".join(
+            f"{_release(extracted)} (stage '{extracted.id}')" for extracted in extractions
+        )
         raise SpecError(
-            f"{loaded.where(at)}: {'.'.join(map(str, at))}: stage '{stage.id}' reads features of "
-            f"{found} and uses {_release(stage)}. A feature number means something in its own "
-            "space only. Use the SAEs that the features were extracted with, or extract with these."
+            f"{loaded.where(path)}: {'.'.join(map(str, path))}: stage '{stage.id}' reads features "
+            f"of {releases} and uses {_release(stage)}. A feature number means something in its "
+            "own space only. Use the SAEs that the features were extracted with, or extract with "
+            "these."
         )
 
 

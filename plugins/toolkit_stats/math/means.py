@@ -82,8 +82,8 @@ def clusters_of(joins: Sequence[Ints], count: int) -> Ints:
         nodes += int(labels.max(initial=-1)) + 1
     edges = (np.concatenate(sample), np.concatenate(label))
     graph = sparse.coo_array((np.ones(len(edges[0]), dtype=np.int8), edges), shape=(nodes, nodes))
-    found = connected_components(graph, directed=False)[1][:count]
-    return np.unique(found, return_inverse=True)[1].astype(np.int64)
+    result = connected_components(graph, directed=False)[1][:count]
+    return np.unique(result, return_inverse=True)[1].astype(np.int64)
 
 
 def moments(matrix: Any, clusters: Ints) -> Moments:
@@ -91,14 +91,14 @@ def moments(matrix: Any, clusters: Ints) -> Moments:
     cluster of each from 0.
     """
     samples, columns = matrix.shape
-    found = moments_of(matrix.indices.astype(np.intp), matrix.data, samples, columns)
+    result = moments_of(matrix.indices.astype(np.intp), matrix.data, samples, columns)
     count = int(clusters.max()) + 1
     if count == samples:
-        return found
-    between, cubes = _between(matrix, found.mean, clusters)
-    skewness = skewness_of(cubes, between, count, found.fired, samples)
+        return result
+    between, cubes = _between(matrix, result.mean, clusters)
+    skewness = skewness_of(cubes, between, count, result.fired, samples)
     variance = count / (count - 1) * between / samples**2
-    return replace(found, clusters=count, variance=variance, skewness=skewness)
+    return replace(result, clusters=count, variance=variance, skewness=skewness)
 
 
 def moments_of(column: Ints, values: Floats, samples: int, columns: int) -> Moments:
@@ -128,10 +128,10 @@ def _cubes(column: Ints, deviation: Floats, fired: Ints, samples: int) -> Floats
     if not dense.any():
         return np.zeros(len(fired))
     kept = dense[column]
-    found: Floats = np.bincount(
+    result: Floats = np.bincount(
         column[kept], weights=deviation[kept] ** 3, minlength=len(fired)
     ).astype(np.float64)
-    return found
+    return result
 
 
 def skewness_of(cubes: Floats, squares: Floats, clusters: int, fired: Ints, samples: int) -> Floats:
@@ -139,8 +139,8 @@ def skewness_of(cubes: Floats, squares: Floats, clusters: int, fired: Ints, samp
     feature does not fire in nearly all samples.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = (cubes / clusters) / (squares / clusters) ** 1.5
-    return np.where((fired >= WIDE_SHARE * samples) & (squares > 0), found, np.nan)
+        skewness = (cubes / clusters) / (squares / clusters) ** 1.5
+    return np.where((fired >= WIDE_SHARE * samples) & (squares > 0), skewness, np.nan)
 
 
 def _between(matrix: Any, mean: Floats, clusters: Ints) -> tuple[Floats, Floats]:
@@ -186,10 +186,10 @@ def wide(a: Moments, b: Moments) -> npt.NDArray[np.bool_]:
     few, many = (a, b) if a.clusters <= b.clusters else (b, a)
     if few.clusters < WIDE_CLUSTERS:
         return np.zeros(a.mean.shape, dtype=np.bool_)
-    found: npt.NDArray[np.bool_] = (np.abs(many.skewness) <= WIDE_SKEWNESS) & (
+    is_wide: npt.NDArray[np.bool_] = (np.abs(many.skewness) <= WIDE_SKEWNESS) & (
         np.abs(few.skewness) <= FEW_SKEWNESS
     )
-    return found
+    return is_wide
 
 
 def student(a: Moments, b: Moments) -> Contrast:
@@ -280,9 +280,9 @@ def merged(matrix: Any, clusters: Ints) -> Any:
     member = sparse.csr_array(
         (1.0 / sizes[clusters], (clusters, np.arange(samples))), shape=(len(sizes), samples)
     )
-    found = member @ matrix
-    found.eliminate_zeros()
-    return found
+    sums = member @ matrix
+    sums.eliminate_zeros()
+    return sums
 
 
 # --- several groups, and numbers ------------------------------------------------------------------
