@@ -85,6 +85,7 @@ def test_the_studies_are_all_there() -> None:
         "exp6_tokens",
         "exp6_tokens_l1_31",
         "exp6_attention_only",
+        "exp3_feature_words",
         "exp2_steering",
         "gemma_135_extract",
         "gemma_top_features",
