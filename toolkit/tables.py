@@ -271,6 +271,18 @@ _ALL = (
         family="uint32",
     ),
     _table(
+        "attributions",
+        "space feature comparison outcome method",
+        "a screened feature's specific effect as a gradient foretells it, beside the exact one",
+        space="string",
+        feature="uint32",
+        comparison="string",
+        outcome="string",
+        method="string",
+        estimate="float64",
+        exact="float64",
+    ),
+    _table(
         "joint_effects",
         "name arm outcome",
         "several features changed together, against the sum of what each does alone",
