@@ -89,6 +89,7 @@ def test_the_studies_are_all_there() -> None:
         "trace_decision",
         "exp3_feature_words",
         "exp2_steering",
+        "exp5_persistent",
         "gemma_135_extract",
         "gemma_top_features",
     }
