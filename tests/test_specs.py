@@ -82,7 +82,12 @@ def test_the_studies_are_all_there() -> None:
         "exp1_pathway",
         "exp2_as_published",
         "exp2_patching_l1_31",
+        "exp6_tokens",
+        "exp6_tokens_l1_31",
+        "exp6_attention_only",
+        "exp3_feature_words",
         "exp2_steering",
+        "exp5_persistent",
         "gemma_135_extract",
         "gemma_top_features",
     }

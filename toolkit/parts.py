@@ -382,6 +382,6 @@ class ReportSection(Part):
     reads: tuple[str, ...]
     run: Callable[[Inputs], Iterable[Figure]]
     order: int = 50
-    """Sections stand in ascending order; those below 10 stand before the stages of the run."""
+    """Sections stand in ascending order."""
     findings: Callable[[Inputs], Iterable[Finding]] | None = None
     """The section's results as sentences; the first few end `toolkit run` and open the report."""
