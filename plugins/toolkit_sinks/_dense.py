@@ -133,8 +133,8 @@ def layers(work: SinkWork, heads: Sequence[Mapping[str, Any]], rows_of: RowsOf) 
         entries = rows_of(space)
         sentences.check(entries)
         names.update(entries.names)
-        own = f"_{space['space']}" if shared[_layer(space)] > 1 else ""
-        file = f"layer_{_layer(space)}{own}.npz"
+        suffix = f"_{space['space']}" if shared[_layer(space)] > 1 else ""
+        file = f"layer_{_layer(space)}{suffix}.npz"
         files[file] = dict(space)
         ranges = entries.ranges()
         for name, first, last in zip(entries.names, ranges, ranges[1:], strict=False):

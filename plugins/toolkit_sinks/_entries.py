@@ -41,13 +41,15 @@ class Entries:
 
         return np.searchsorted(self.sample, np.arange(len(self.names) + 1))
 
-    def fill(self, first: int, last: int, block: Any, place: Any = None) -> None:
+    def fill(self, first: int, last: int, block: Any, rows_of_block: Any = None) -> None:
         """Write rows `first` to `last` into a block of zeros, each at its place (as it stands, by
         itself).
         """
         part = slice(self.ends[first], self.ends[last])
         row = self.row[part] - first
-        block[row if place is None else place[row], self.feature[part]] = self.value[part]
+        block[row if rows_of_block is None else rows_of_block[row], self.feature[part]] = (
+            self.value[part]
+        )
 
 
 def _flat(column: pa.ChunkedArray) -> Any:

@@ -92,9 +92,9 @@ def write_npz(work: SinkWork) -> Iterator[tuple[str, bytes | Iterable[bytes]]]:
             )
 
 
-def _spaces(table: pa.Table, wanted: Sequence[str]) -> dict[str, dict[str, Any]]:
+def _spaces(table: pa.Table, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     rows = {row["space"]: row for row in table.to_pylist()}
-    for space in wanted:
+    for space in names:
         if space not in rows:
             raise DataError(
                 f"space {space}: it has activations, but table 'spaces' does not describe it, so "

@@ -44,12 +44,12 @@ def command(target: str, options: RunOptions, as_json: bool) -> None:
 
 
 def _headline(run: str, stages: int, command: str, all_there: bool) -> str:
-    told = (
+    sentence = (
         f"all is there: `{command}` computes nothing."
         if all_there
         else f"`{command}` computes what is not there yet."
     )
-    return f"run {run}: {stages} stages; {told}\n"
+    return f"run {run}: {stages} stages; {sentence}\n"
 
 
 def _show(rows: Sequence[dict[str, Any]], total: Cost) -> None:

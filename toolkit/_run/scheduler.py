@@ -243,11 +243,11 @@ class Scheduler:
 
     def _on_part_said(self, slot: WorkerSlot, event: PartSaid) -> None:
         step = self.queue.running[event.job]
-        place = {**_place(step), "worker": slot.worker.name}
+        location = {**_place(step), "worker": slot.worker.name}
         if event.name == WARNING:
-            self.emit(ev.PartWarning(**place, text=str(event.facts.get("text", ""))))
+            self.emit(ev.PartWarning(**location, text=str(event.facts.get("text", ""))))
         else:
-            self.emit(ev.PartEvent(**place, name=event.name, facts=event.facts))
+            self.emit(ev.PartEvent(**location, name=event.name, facts=event.facts))
 
     def _on_worker_died(self, slot: WorkerSlot) -> None:
         """Give the step of a dead worker to a fresh one, a few times: a worker that keeps dying is

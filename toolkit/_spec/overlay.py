@@ -97,8 +97,8 @@ def _merge_stages(base: Node, overlay: Node) -> Node:
                 f"{change.place}: stages.{index}: There is no stage '{name}' to "
                 f"change.{_known(name, ids)}"
             )
-        place = ids.index(name)
-        items[place] = merge(items[place], change, ("stages", place))
+        number = ids.index(name)
+        items[number] = merge(items[number], change, ("stages", number))
     return Node(items, base.file, base.line)
 
 

@@ -93,16 +93,16 @@ def _split(loc: At, value: Any, item: ErrorDetails) -> tuple[At, At]:
     union member.
     """
     path: list[str | int] = []
-    for place, key in enumerate(loc):
+    for number, key in enumerate(loc):
         inside = (isinstance(value, dict) and key in value) or (
             isinstance(value, (list, tuple)) and isinstance(key, int) and key < len(value)
         )
         if (
             not inside
             and key != "[key]"
-            and not (place == len(loc) - 1 and item["type"] == "missing")
+            and not (number == len(loc) - 1 and item["type"] == "missing")
         ):
-            return tuple(path), loc[place:]
+            return tuple(path), loc[number:]
         if key != "[key]":
             path.append(key)
             value = value[key] if inside else None
@@ -133,15 +133,15 @@ def _line(keys: _Keys, root: Node, path: At, problem: _Problem, subject: str) ->
         said = "; ".join(dict.fromkeys(_said(item) for item in problem.items))
         text = said if said.endswith("?") else f"{said}."
     else:
-        wanted = list(dict.fromkeys(_wanted(item) for item in problem.items))
+        choices = list(dict.fromkeys(_wanted(item) for item in problem.items))
         node = there(root, full)
         written = plain(node) if node is not None else problem.items[0]["input"]
         near = (
-            nearest(written, re.findall(r"'([^']*)'", " ".join(wanted)))
+            nearest(written, re.findall(r"'([^']*)'", " ".join(choices)))
             if isinstance(written, str)
             else ""
         )
-        text = f"found {_shown(written)}; wanted {' or '.join(wanted)}.{near}"
+        text = f"found {_shown(written)}; wanted {' or '.join(choices)}.{near}"
     return f"{root.find(full).place}: {dotted(full) or 'the whole file'}: {text}"
 
 
@@ -214,7 +214,7 @@ _NUMBER = re.compile(r"[-+]?[0-9][0-9_.eE+-]*")
 _TRUTH = ("true", "false", "yes", "no", "on", "off", "y", "n", "t", "f", "0", "1")
 
 
-def _converted(found: Any, root: Node, path: At) -> Iterator[tuple[At, Any]]:
+def _converted(validated: Any, root: Node, path: At) -> Iterator[tuple[At, Any]]:
     """Find values whose type pydantic changed: the text `"010"` to a number, `yes` to a boolean.
     The value of `${env:NAME}` is always text and may be converted.
     """
@@ -223,43 +223,43 @@ def _converted(found: Any, root: Node, path: At) -> Iterator[tuple[At, Any]]:
         return
     if isinstance(node.value, dict):
         for key in node.value:
-            yield from _converted(_child(found, key), root, (*path, key))
-    elif isinstance(node.value, list) and isinstance(found, (list, tuple)):
-        for index, item in enumerate(found[: len(node.value)]):
+            yield from _converted(_child(validated, key), root, (*path, key))
+    elif isinstance(node.value, list) and isinstance(validated, (list, tuple)):
+        for index, item in enumerate(validated[: len(node.value)]):
             yield from _converted(item, root, (*path, index))
-    elif _other_kind(node.value, found):
-        yield path, found
+    elif _other_kind(node.value, validated):
+        yield path, validated
 
 
 def _of_environment(value: Any) -> bool:
     return isinstance(value, str) and "${env:" in value
 
 
-def _child(found: Any, key: str) -> Any:
+def _child(validated: Any, key: str) -> Any:
     """The validated value of a map's key: an attribute (which may have an alias) or an item."""
-    if isinstance(found, BaseModel):
-        fields = type(found).model_fields.items()
+    if isinstance(validated, BaseModel):
+        fields = type(validated).model_fields.items()
         return getattr(
-            found, next((name for name, field in fields if field.alias == key), key), None
+            validated, next((name for name, field in fields if field.alias == key), key), None
         )
-    if isinstance(found, Mapping):
-        return found.get(key)
-    return getattr(found, key, None) if dataclasses.is_dataclass(found) else None
+    if isinstance(validated, Mapping):
+        return validated.get(key)
+    return getattr(validated, key, None) if dataclasses.is_dataclass(validated) else None
 
 
-def _other_kind(written: Any, found: Any) -> bool:
-    if isinstance(found, bool):
+def _other_kind(written: Any, validated: Any) -> bool:
+    if isinstance(validated, bool):
         return not isinstance(written, bool) and (
             isinstance(written, (int, float)) or str(written).lower() in _TRUTH
         )
-    if isinstance(found, (int, float)):
+    if isinstance(validated, (int, float)):
         text = isinstance(written, str) and _NUMBER.fullmatch(written)
         return isinstance(written, bool) or bool(text)
     return False
 
 
-def _converted_line(root: Node, path: At, found: Any) -> str:
-    if isinstance(found, bool):
+def _converted_line(root: Node, path: At, validated: Any) -> str:
+    if isinstance(validated, bool):
         advice = "true or false"
     elif isinstance(root.find(path).value, str):
         advice = "a number, without quotes, underscores or leading zeros"

@@ -247,10 +247,10 @@ def _relation_problems(spec: Spec, root: Node) -> Iterator[tuple[At, str]]:
         elif stage.id == EXAMINE:
             yield path, f"'{EXAMINE}' is reserved for the examination of SAEs; choose another id."
         elif stage.id in first:
-            place = root.find(("stages", first[stage.id], "id")).place
+            where = root.find(("stages", first[stage.id], "id")).place
             yield (
                 path,
-                f"There is a stage '{stage.id}' already ({place}); give each stage its own id.",
+                f"There is a stage '{stage.id}' already ({where}); give each stage its own id.",
             )
         first.setdefault(stage.id, index)
     yield from _needs_problems(spec, first)
@@ -259,10 +259,10 @@ def _relation_problems(spec: Spec, root: Node) -> Iterator[tuple[At, str]]:
 
 def _needs_problems(spec: Spec, first: Mapping[str, int]) -> Iterator[tuple[At, str]]:
     for index, stage in enumerate(spec.stages):
-        for place, need in enumerate(stage.needs):
+        for number, need in enumerate(stage.needs):
             if need != SOURCE and need not in first:
                 known = f"{nearest(need, first)} Stages: {', '.join(first)}."
-                yield ("stages", index, "needs", place), f"There is no stage '{need}'.{known}"
+                yield ("stages", index, "needs", number), f"There is no stage '{need}'.{known}"
     if cycle := _cycle({stage.id: stage.needs for stage in spec.stages}):
         path: At = ("stages", first[cycle[0]], "needs")
         yield (
@@ -301,10 +301,10 @@ def _part_problems(spec: Spec, root: Node) -> Iterator[tuple[At, str]]:
     first: dict[str, int] = {}
     for index, sink in enumerate(spec.sinks):
         if sink.name and first.setdefault(sink.name, index) != index:
-            place = root.find(("sinks", first[sink.name], "name")).place
+            where = root.find(("sinks", first[sink.name], "name")).place
             yield (
                 ("sinks", index, "name"),
-                f"There is a sink '{sink.name}' already ({place}); give each its own name.",
+                f"There is a sink '{sink.name}' already ({where}); give each its own name.",
             )
 
 
@@ -323,18 +323,18 @@ def _check_chain(root: Node, path: Path, trail: tuple[str, ...], seen: set[str])
     """Follow `from` from file to file. Each file must exist, have the stage, and not lead back."""
     for index, source in _sources(root):
         file, stage = expand(source.value["spec"]), expand(source.value["stage"])
-        place = f"{source.value['spec'].place}: {dotted(index)}.spec"
+        where = f"{source.value['spec'].place}: {dotted(index)}.spec"
         target = os.path.realpath(path.parent / file)
         if target in trail:
             names = [os.path.basename(name) for name in (*trail[trail.index(target) :], target)]
             raise SpecError(
-                f"{place}: The `from` specs lead back to where they began: {' -> '.join(names)}. "
+                f"{where}: The `from` specs lead back to where they began: {' -> '.join(names)}. "
                 "Take one away."
             )
         try:
             other = load_yaml(Path(target)).root
         except SpecError as error:
-            raise SpecError(f"{place}: {error}") from None
+            raise SpecError(f"{where}: {error}") from None
         _check_stage(other, stage, f"{source.value['stage'].place}: {dotted(index)}.stage", file)
         if target not in seen:
             seen.add(target)
@@ -358,12 +358,12 @@ def _sources(root: Node) -> Iterator[tuple[At, Node]]:
             yield i, source
 
 
-def _check_stage(other: Node, stage: str, place: str, file: str) -> None:
+def _check_stage(other: Node, stage: str, where: str, file: str) -> None:
     stages = there(other, ("stages",))
     items = stages.value if stages is not None and isinstance(stages.value, list) else []
     ids = [name for item in items if (name := label(item, "id"))]
     if stage not in (*ids, SOURCE):
         raise SpecError(
-            f"{place}: {file} has no stage '{stage}'.{nearest(stage, ids)} Its stages: "
+            f"{where}: {file} has no stage '{stage}'.{nearest(stage, ids)} Its stages: "
             f"{', '.join(ids) or 'none'}."
         )

@@ -85,13 +85,13 @@ def write(
     return list(files.values())
 
 
-def check_size(space: Mapping[str, Any], rows: int, most: int) -> None:
+def check_size(space: Mapping[str, Any], rows: int, max_bytes: int) -> None:
     """Refuse a dense matrix that would fill the memory."""
     size = rows * int(space["width"]) * 4
-    if size > most:
+    if size > max_bytes:
         raise DataError(
             f"space {space['space']} ({space['address']}): {rows:,} rows of {space['width']:,} "
-            f"features are {size:,} bytes dense; at most {most:,} are written. Export as "
+            f"features are {size:,} bytes dense; at most {max_bytes:,} are written. Export as "
             "safetensors or parquet, which hold the same numbers sparse, or raise --max-bytes."
         )
 
@@ -104,16 +104,16 @@ def save(path: Path, members: Iterable[Member]) -> None:
     unfinished.replace(path)
 
 
-def matrix(name: str, rows: pl.DataFrame, width: int, at: Any, height: int) -> Member:
+def matrix(name: str, rows: pl.DataFrame, width: int, row_numbers: Any, height: int) -> Member:
     """A dense float32 matrix of `height` rows, of which row `at[i]` has the entries of `rows[i]`;
-    `at` ascends.
+    `row_numbers` ascends.
     """
     import numpy as np
 
     def fill(first: int, last: int, block: Any) -> None:
-        start, end = np.searchsorted(at, [first, last])
+        start, end = np.searchsorted(row_numbers, [first, last])
         counts, features, values = flat(rows[int(start) : int(end)])
-        block[np.repeat(at[start:end] - first, counts), features] = values
+        block[np.repeat(row_numbers[start:end] - first, counts), features] = values
 
     return dense(name, height, width, fill)
 

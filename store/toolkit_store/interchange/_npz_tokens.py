@@ -78,7 +78,7 @@ def write(
         "layer_range": [layers[0], layers[-1]],
         "save_features": True,
         "save_attention": bool(len(attention)),
-        "scenarios": [_scenario(run, name, place) for name, place in folders.items()],
+        "scenarios": [_scenario(run, name, folder_name) for name, folder_name in folders.items()],
         "spaces": {f"{stems[space['space']]}.npz": dict(space) for space, _ in parts},
     }
     return [
@@ -133,11 +133,11 @@ def _write_one(
     rows: pl.DataFrame,
     length: int,
     weights: pl.DataFrame,
-    most: int,
+    max_bytes: int,
 ) -> None:
     import numpy as np
 
-    check_size(space, length, most)
+    check_size(space, length, max_bytes)
     positions = rows["position"].to_numpy()
     members = [
         matrix("features", rows, space["width"], positions, length),
@@ -152,13 +152,13 @@ def _write_one(
     save(path, members)
 
 
-def _scenario(run: RunTables, name: str, place: str) -> dict[str, Any]:
+def _scenario(run: RunTables, name: str, folder_name: str) -> dict[str, Any]:
     sample = run.samples.get(name) or {"pieces": [], "token_ids": [], "spans": []}
     positions: dict[str, list[int]] = {}
     for span in sample["spans"]:
         positions.setdefault(span["name"], []).extend(range(span["start"], span["end"]))
     return {
-        "scenario": place,
+        "scenario": folder_name,
         "tokens": sample["pieces"],
         "token_ids": sample["token_ids"],
         "seq_len": len(sample["pieces"]),
