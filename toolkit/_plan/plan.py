@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit._plan.keys import canonical, digest_of, key_of
 from toolkit._plan.labels import check_labels
-from toolkit._plan.resolve import Loadable, Resolved, SpecPath, part_at
+from toolkit._plan.resolve import Loadable, Resolved, part_at
 from toolkit._plan.spaces import check_spaces
 from toolkit._plan.texts import text_ranges
 from toolkit._spec.spec import EXAMINE, LoadedSpec, validate_params
+from toolkit._spec.yaml import SpecPath
 from toolkit.errors import BadInput, SpecError, choices, nearest
 from toolkit.ledger import StepRow
 from toolkit.parts import (

@@ -15,14 +15,14 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from toolkit._spec.yaml import At, Node, plain
+from toolkit._spec.yaml import Node, SpecPath, plain
 from toolkit.errors import SpecError, nearest
 from toolkit.parts import UsedPart
 
 Checked = TypeVar("Checked", bound=BaseModel)
 
 
-def there(root: Node, path: At) -> Node | None:
+def there(root: Node, path: SpecPath) -> Node | None:
     """The node at exactly this path."""
     node = root
     for key in path:
@@ -34,7 +34,12 @@ def there(root: Node, path: At) -> Node | None:
 
 
 def checked(
-    model: type[Checked], root: Node, path: At, values: Any, context: dict[str, Any], subject: str
+    model: type[Checked],
+    root: Node,
+    path: SpecPath,
+    values: Any,
+    context: dict[str, Any],
+    subject: str,
 ) -> Checked:
     """Validate `values` as `model`; raise one SpecError with a line for each problem."""
     try:
@@ -51,22 +56,22 @@ def checked(
     return validated
 
 
-_Located = tuple[At, ErrorDetails]
+_Located = tuple[SpecPath, ErrorDetails]
 
 
 @dataclass(frozen=True)
 class _Problem:
     """What is wrong with one value. Several items: the value matches no member of a union."""
 
-    path: At
+    path: SpecPath
     items: Sequence[ErrorDetails]
 
 
-def _problems(errors: Sequence[_Located], value: Any, field_path: At) -> Iterator[_Problem]:
+def _problems(errors: Sequence[_Located], value: Any, field_path: SpecPath) -> Iterator[_Problem]:
     """Group problems by union. Pydantic's locations mix names of union members with keys; only the
     keys are kept.
     """
-    unions: dict[At, list[_Located]] = {}
+    unions: dict[SpecPath, list[_Located]] = {}
     for loc, item in errors:
         path, rest = _split(loc, value, item)
         if rest:
@@ -77,7 +82,7 @@ def _problems(errors: Sequence[_Located], value: Any, field_path: At) -> Iterato
         yield from _union_problems(inner, _value(value, path), (*field_path, *path))
 
 
-def _union_problems(errors: Sequence[_Located], value: Any, path: At) -> Iterator[_Problem]:
+def _union_problems(errors: Sequence[_Located], value: Any, path: SpecPath) -> Iterator[_Problem]:
     choices_: dict[str | int, list[_Located]] = {}
     for loc, item in errors:
         choices_.setdefault(loc[0], []).append((loc[1:], item))
@@ -88,7 +93,7 @@ def _union_problems(errors: Sequence[_Located], value: Any, path: At) -> Iterato
         yield _Problem(path, [item for _, item in errors])
 
 
-def _split(loc: At, value: Any, item: ErrorDetails) -> tuple[At, At]:
+def _split(loc: SpecPath, value: Any, item: ErrorDetails) -> tuple[SpecPath, SpecPath]:
     """Split `loc` into the keys that the value has and the rest, which begins with the name of a
     union member.
     """
@@ -109,13 +114,13 @@ def _split(loc: At, value: Any, item: ErrorDetails) -> tuple[At, At]:
     return tuple(path), ()
 
 
-def _value(value: Any, path: At) -> Any:
+def _value(value: Any, path: SpecPath) -> Any:
     for key in path:
         value = value[key]
     return value
 
 
-def _line(keys: _Keys, root: Node, path: At, problem: _Problem, subject: str) -> str:
+def _line(keys: _Keys, root: Node, path: SpecPath, problem: _Problem, subject: str) -> str:
     full = (*path, *problem.path)
     key, kind = (problem.path or ("",))[-1], problem.items[0]["type"]
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
@@ -204,7 +209,7 @@ def _shown(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else f"{value}"
 
 
-def dotted(path: At) -> str:
+def dotted(path: SpecPath) -> str:
     return ".".join(map(str, path))
 
 
@@ -214,7 +219,7 @@ _NUMBER = re.compile(r"[-+]?[0-9][0-9_.eE+-]*")
 _TRUTH = ("true", "false", "yes", "no", "on", "off", "y", "n", "t", "f", "0", "1")
 
 
-def _converted(validated: Any, root: Node, path: At) -> Iterator[tuple[At, Any]]:
+def _converted(validated: Any, root: Node, path: SpecPath) -> Iterator[tuple[SpecPath, Any]]:
     """Find values whose type pydantic changed: the text `"010"` to a number, `yes` to a boolean.
     The value of `${env:NAME}` is always text and may be converted.
     """
@@ -258,7 +263,7 @@ def _other_kind(written: Any, validated: Any) -> bool:
     return False
 
 
-def _converted_line(root: Node, path: At, validated: Any) -> str:
+def _converted_line(root: Node, path: SpecPath, validated: Any) -> str:
     if isinstance(validated, bool):
         advice = "true or false"
     elif isinstance(root.find(path).value, str):
@@ -280,7 +285,7 @@ class _Keys:
     values: Any
     context: Mapping[str, Any]
 
-    def allowed(self, path: At) -> dict[str, str]:
+    def allowed(self, path: SpecPath) -> dict[str, str]:
         """The keys allowed at a path, with their help; for a union, those of all choices."""
         kinds: list[Any] = [self.model]
         value = self.values

@@ -22,7 +22,7 @@ from pydantic_core import PydanticCustomError
 
 from toolkit._spec.overlay import apply_set, label, merge, shared, shares_set
 from toolkit._spec.problems import Checked, checked, dotted, there
-from toolkit._spec.yaml import At, Node, expand, load_yaml, placed, plain, references
+from toolkit._spec.yaml import Node, SpecPath, expand, load_yaml, placed, plain, references
 from toolkit.errors import SpecError, nearest
 from toolkit.secrets import NONE, Secrets
 
@@ -146,7 +146,7 @@ class LoadedSpec:
     root: Node = dataclasses.field(repr=False, compare=False)
     secrets: Secrets = dataclasses.field(default=NONE, repr=False, compare=False)
 
-    def written(self, path: At, params: BaseModel) -> dict[str, Any]:
+    def written(self, path: SpecPath, params: BaseModel) -> dict[str, Any]:
         """The params that hold environment values, by field name, as the spec writes them."""
         node = there(self.root, path)
         if node is None or not isinstance(node.value, dict):
@@ -158,7 +158,7 @@ class LoadedSpec:
             if key in names and next(references(value), None) is not None
         }
 
-    def where(self, path: At) -> str:
+    def where(self, path: SpecPath) -> str:
         """`file:line` of the value at `path` or of its nearest parent, or the `--set` text that set
         it.
         """
@@ -224,7 +224,7 @@ def validate_params(
     loaded: LoadedSpec,
     params_model: type[Checked],
     values: Mapping[str, Any],
-    path: At,
+    path: SpecPath,
     subject: str,
     parts: PartLookup,
 ) -> Checked:
@@ -238,10 +238,10 @@ def validate_params(
 # --- what pydantic cannot see: relations between entries ------------------------------------------
 
 
-def _relation_problems(spec: Spec, root: Node) -> Iterator[tuple[At, str]]:
+def _relation_problems(spec: Spec, root: Node) -> Iterator[tuple[SpecPath, str]]:
     first: dict[str, int] = {}
     for index, stage in enumerate(spec.stages):
-        path: At = ("stages", index, "id")
+        path: SpecPath = ("stages", index, "id")
         if stage.id == SOURCE:
             yield path, f"'{SOURCE}' is reserved for what `samples:` makes; choose another id."
         elif stage.id == EXAMINE:
@@ -257,14 +257,14 @@ def _relation_problems(spec: Spec, root: Node) -> Iterator[tuple[At, str]]:
     yield from _part_problems(spec, root)
 
 
-def _needs_problems(spec: Spec, first: Mapping[str, int]) -> Iterator[tuple[At, str]]:
+def _needs_problems(spec: Spec, first: Mapping[str, int]) -> Iterator[tuple[SpecPath, str]]:
     for index, stage in enumerate(spec.stages):
         for number, need in enumerate(stage.needs):
             if need != SOURCE and need not in first:
                 known = f"{nearest(need, first)} Stages: {', '.join(first)}."
                 yield ("stages", index, "needs", number), f"There is no stage '{need}'.{known}"
     if cycle := _cycle({stage.id: stage.needs for stage in spec.stages}):
-        path: At = ("stages", first[cycle[0]], "needs")
+        path: SpecPath = ("stages", first[cycle[0]], "needs")
         yield (
             path,
             f"Stages need each other in a circle: {' -> '.join(cycle)}. Take one of these `needs` "
@@ -285,7 +285,7 @@ def _cycle(needs: Mapping[str, Sequence[str]]) -> list[str]:
     return []
 
 
-def _part_problems(spec: Spec, root: Node) -> Iterator[tuple[At, str]]:
+def _part_problems(spec: Spec, root: Node) -> Iterator[tuple[SpecPath, str]]:
     for path, part in _parts(spec):
         if part.from_ and path[-1] != "samples":
             yield (*path, "from"), "Only `samples` can come from a stage; remove it here."
@@ -308,9 +308,9 @@ def _part_problems(spec: Spec, root: Node) -> Iterator[tuple[At, str]]:
             )
 
 
-def _parts(spec: Spec) -> Iterator[tuple[At, PartRef]]:
+def _parts(spec: Spec) -> Iterator[tuple[SpecPath, PartRef]]:
     """Every part of the spec that is not a stage, with its path."""
-    owners: list[tuple[At, Spec | StageSpec]] = [((), spec)]
+    owners: list[tuple[SpecPath, Spec | StageSpec]] = [((), spec)]
     owners += [(("stages", index), stage) for index, stage in enumerate(spec.stages)]
     for i, owner in owners:
         for key, part in (("model", owner.model), ("saes", owner.saes), ("samples", owner.samples)):
@@ -341,7 +341,7 @@ def _check_chain(root: Node, path: Path, trail: tuple[str, ...], seen: set[str])
             _check_chain(other, Path(target), (*trail, target), seen)
 
 
-def _sources(root: Node) -> Iterator[tuple[At, Node]]:
+def _sources(root: Node) -> Iterator[tuple[SpecPath, Node]]:
     stages = root.find(("stages",)).value
     count = len(stages) if isinstance(stages, list) else 0
     for i in [

@@ -27,7 +27,7 @@ MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 50
 MAX_NODES = 20_000
 
-At = tuple[str | int, ...]
+SpecPath = tuple[str | int, ...]
 """The path of a value: keys and list indices from the top, as YAML spells them (`with`, not
 `with_`).
 """
@@ -60,7 +60,7 @@ class Node:
         """`file:line`, or what stands for it when there is no line (`--set a.b=c`)."""
         return self.file if self.line is None else f"{self.file}:{self.line}"
 
-    def find(self, path: At) -> Node:
+    def find(self, path: SpecPath) -> Node:
         """The node at a path, or its nearest parent that exists."""
         node = self
         for key in path:
@@ -85,7 +85,7 @@ class Document:
         data: dict[str, Any] = plain(self.root)
         return data
 
-    def line(self, path: At) -> int:
+    def line(self, path: SpecPath) -> int:
         """The line of a key or item, or of its nearest parent."""
         return self.root.find(path).line or 1
 

@@ -123,7 +123,7 @@ class Strongest:
     def _cut(self) -> None:
         names = [field.name for field in fields(Pairs)]
         every = Pairs(
-            *(np.concatenate([getattr(field, name) for field in self._held]) for name in names)
+            *(np.concatenate([getattr(pairs, name) for pairs in self._held]) for name in names)
         )
         order = np.lexsort((every.second, every.first, every.spaces, -np.abs(every.r)))[
             : self._keep
