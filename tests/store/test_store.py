@@ -39,6 +39,7 @@ def example(name: str) -> pa.Table:
             [],
         ],
         "list<struct<space:string,features:uint32>>": [[{"space": "s", "features": 3}], []],
+        "list<struct<space:string,feature:uint32>>": [[{"space": "s", "feature": 3}], []],
     }
     groups = TABLES["comparisons"].columns["groups"]
     counts = ("samples", "units", "prompts", "clusters", "not_measured", "shared")
