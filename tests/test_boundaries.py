@@ -27,6 +27,7 @@ PUBLIC = {"toolkit"} | {
         "files",
         "archives",
         "comparisons",
+        "dense_layouts",
         "corrections",
         "terminal",
         "figures",

@@ -125,8 +125,8 @@ def _arrays(entries: Entries, space: Mapping[str, Any], *, dense_too: bool) -> I
     yield texts("samples", len(entries), max(map(len, entries.names), default=0), entries.name)
     yield whole("positions", entries.positions)
     yield whole("row", entries.row.astype(np.int64))
-    yield whole("feature", entries.feature)
-    yield whole("value", entries.value)
+    yield whole("feature", entries.rows.features)
+    yield whole("value", entries.rows.values)
     yield whole("width", np.int64(space["width"]))
     if dense_too:
-        yield dense("features", len(entries), space["width"], entries.fill)
+        yield dense("features", len(entries), space["width"], entries.rows.fill)

@@ -33,11 +33,11 @@ from tests.plugins.toolkit_sinks.conftest import (
 from toolkit import archives
 from toolkit._plan.texts import workload
 from toolkit.costs import Cost
+from toolkit.dense_layouts import folder_names
 from toolkit.errors import DataError
 from toolkit.parts import Identity
 from toolkit_saes.extract.costs import extraction
 from toolkit_saes.extract.stage import Extract
-from toolkit_sinks import _dense
 from toolkit_sinks._sentences import _reading
 
 CONFIGURATION, LAYER = ({"dense": True, "layout": layout} for layout in ("configuration", "layer"))
@@ -106,7 +106,7 @@ def test_npz_layers_with_several_saes_and_samples_with_odd_names() -> None:
     files = written("npz", {"dense": True, "layout": "layer"}, spaces)
     assert list(files)[:3] == ["a/layer_20_s1.npz", "b/layer_20_s1.npz", "a/layer_20_s2.npz"]
     odd = pa.table({"sample": ["../x", "A", "a"]})["sample"].to_pylist()
-    folders = _dense._folders(odd)
+    folders = folder_names(odd)
     assert [name.startswith("sample-") for name in folders.values()] == [True, True, True]
     assert len(set(folders.values())) == 3
 
