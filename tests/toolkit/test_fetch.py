@@ -164,7 +164,7 @@ def test_what_does_not_fit_the_disk_is_not_begun(
     assert fake.asked == []
 
 
-# --- trying restart ---------------------------------------------------------------------------------
+# --- trying again ---------------------------------------------------------------------------------
 
 
 def test_a_broken_connection_is_gone_on_with(fake: Hub) -> None:
@@ -172,8 +172,8 @@ def test_a_broken_connection_is_gone_on_with(fake: Hub) -> None:
     (found,), shown, pauses = fetched(Download(WANTED, ("*.safetensors",)))
     assert fake.asked == [("model.safetensors", False)] * 3
     assert pauses == list(WAITS[:2])
-    assert "model.safetensors: ConnectionError: reset by peer; trying restart in 1 s\n" in shown
-    assert "model.safetensors: TimeoutError: no more is said; trying restart in 4 s\n" in shown
+    assert "model.safetensors: ConnectionError: reset by peer; trying again in 1 s\n" in shown
+    assert "model.safetensors: TimeoutError: no more is said; trying again in 4 s\n" in shown
     assert found.came == 1
 
 
@@ -220,11 +220,11 @@ def test_offline_what_is_there_is_checked(fake: Hub, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(hub, "repository_files", None)
     fake.asked.clear()
-    (restart,), shown, _ = fetched(ALL)
-    assert (fake.asked, shown, restart.there, restart.came) == ([], "", 2, 0)
+    (again,), shown, _ = fetched(ALL)
+    assert (fake.asked, shown, again.there, again.came) == ([], "", 2, 0)
     checked = "already there; checked against their headers only, the network is forbidden"
     assert (
-        restart.sentence()
+        again.sentence()
         == f"org/model@{COMMIT}: 2 files, {len(WEIGHTS) + 2} B, {checked}. {found.folder}"
     )
     (found.folder / "model.safetensors").write_bytes(WEIGHTS[:-1])
