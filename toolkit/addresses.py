@@ -74,7 +74,7 @@ def parse(text: str) -> Address:
     prefix, _, index = text.strip().rpartition(":")
     split = _split(prefix)
     if split is None or _INDEX.fullmatch(index) is None:
-        raise BadInput(f"'{text}' is no address of a feature. Write {FORMS}.")
+        raise BadInput(f"'{text}' is not a feature address. Write {FORMS}.")
     model, point, sae = split
     return Address(point.layer, str(point), model, sae, int(index))
 

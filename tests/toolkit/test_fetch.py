@@ -191,7 +191,7 @@ def test_an_npz_file_is_one(fake: Hub) -> None:
     fake.troubles = iter([bytes(len(npz()))])
     _, shown, _ = fetched(Download(WANTED, ("*.npz",)))
     assert fake.asked == [("params.npz", False), ("params.npz", True)]
-    assert "is no npz file." in shown
+    assert "is not an npz file." in shown
 
 
 def test_a_hub_that_stays_away(fake: Hub) -> None:

@@ -187,7 +187,7 @@ def _check(path: Path, expected: int) -> None:
         except BadInput as error:
             raise DataError(str(error)) from None
     if path.suffix == ".npz" and not zipfile.is_zipfile(path):
-        raise DataError(f"{path} is no npz file.")
+        raise DataError(f"{path} is not an npz file.")
 
 
 def _must_fit(snapshot: hub.Snapshot, lacking: Sequence[hub.HubFile]) -> None:

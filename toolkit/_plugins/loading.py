@@ -458,7 +458,7 @@ def _problem_of_params(part: Part) -> str | None:
     size = part.steps.size if isinstance(part, TablePart) else None
     if size is not None and size not in part.params.model_fields:
         return (
-            f"steps.size names '{size}', which is no field of its "
+            f"steps.size names '{size}', which is not a field of its "
             f"params.{nearest(size, part.params.model_fields)}"
         )
     return None
@@ -471,7 +471,7 @@ def _problem_of_tables(part: Part) -> str | None:
         for name in names:
             if name not in allowed:
                 return (
-                    f"{side} names '{name}', which is no such table.{nearest(name, allowed)} "
+                    f"{side} names '{name}', which is not a table.{nearest(name, allowed)} "
                     f"Tables: {choices(allowed)}."
                 )
     table = part.replaces_model if isinstance(part, TablePart) else None

@@ -101,7 +101,7 @@ class StageSpec(_Model):
 class Limit(_Model):
     """Makes every source and environment stop early."""
 
-    units: Whole = Field(ge=1, description="at most so many units")
+    units: Whole = Field(ge=1, description="at most this many units")
 
 
 class Spec(_Model):

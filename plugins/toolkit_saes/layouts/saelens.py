@@ -415,7 +415,7 @@ def sae_folders(root: Path, names: Sequence[str] = FILES) -> list[Path]:
 def _by_layer(params: SaeLens, root: Path, names: Sequence[str] = FILES) -> dict[int, list[Path]]:
     root = root / params.folder
     if not root.is_dir():
-        raise BadInput(f"saes.with.folder: {root} is no folder.")
+        raise BadInput(f"saes.with.folder: {root} is not a folder.")
     results: dict[int, list[Path]] = {}
     for folder in sae_folders(root, names):
         place = _place(_config(folder)["metadata"], "hook_name", folder / FILES[0])

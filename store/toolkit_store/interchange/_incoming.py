@@ -108,7 +108,7 @@ def _check_finite(lists: Any, where: str) -> None:
     flat = pc.list_flatten(lists)
     if len(flat) and not pc.all(pc.is_finite(flat), skip_nulls=False).as_py():
         raise DataError(
-            f"{where}: a value is not a finite number. A failed computation is no activation: "
+            f"{where}: a value is not a finite number. A failed computation is not an activation: "
             "leave those rows out."
         )
 
