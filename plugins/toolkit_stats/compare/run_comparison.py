@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from toolkit.activation_matrix import Fired, read_space
 from toolkit.activation_rows import BySpace
-from toolkit.comparisons import Comparison
+from toolkit.comparisons import Comparison, addresses_of
 from toolkit.corrections import CORRECTIONS
 from toolkit.errors import DataError, choices
 from toolkit.kept_positions import Activations, recorded
@@ -77,7 +77,7 @@ def compare(work: Work, design: Design, test: Test) -> Rows:
     test = replace(test, among=candidates(work, test))
     spaces: Mapping[str, Mapping[str, Any]] = described(work)
     if test.among is not None:
-        spaces = described_only(test.among, spaces)
+        spaces = described_only(test.among, spaces, addresses_of(work.inputs))
     yield from rows_of(work, design, test, list(_tested(work, design, test, spaces)))
 
 
@@ -139,7 +139,8 @@ def recorded_comparison(
         unit=params.unit,
         cluster=params.cluster,
         family=params.family,
-        tested={space_tested.space: space_tested.family for space_tested in tested},
+        tested={by_space.space: by_space.family for by_space in tested},
+        addresses={by_space.space: str(by_space.facts.get("address", "")) for by_space in tested},
         min_count=params.min_count,
         min_density=params.min_density,
         correction=params.correct,
