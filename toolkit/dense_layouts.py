@@ -118,11 +118,16 @@ def folder_names(samples: Sequence[str]) -> dict[str, str]:
     }
 
 
-def scenario(folder: str, sample: Mapping[str, Any]) -> dict[str, Any]:
-    """How the metadata of token archives describes a sample, a row of table `samples`."""
+def scenario(
+    folder: str, sample: Mapping[str, Any], aliases: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """How the metadata of token archives describes a sample, a row of table `samples`. `aliases`:
+    further names under which the positions of a span are given.
+    """
     positions: dict[str, list[int]] = {}
     for span in sample["spans"]:
-        positions.setdefault(span["name"], []).extend(range(span["start"], span["end"]))
+        for name in {span["name"], (aliases or {}).get(span["name"], span["name"])}:
+            positions.setdefault(name, []).extend(range(span["start"], span["end"]))
     return {
         "scenario": folder,
         "sample": dict(sample),
