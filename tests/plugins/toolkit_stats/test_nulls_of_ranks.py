@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from scipy import sparse, stats
 
 from benchmarks.nulls import Design, design_of, found, p_values
+from toolkit.corrections import benjamini_hochberg
 from toolkit.testing.fakes import make_work
 from toolkit.testing.nulls import clusters_of_groups
 from toolkit_stats.compare import run_comparison as core
 from toolkit_stats.compare.params import Ranks, Trend
 from toolkit_stats.compare.tests import of_ranks, of_trend
 from toolkit_stats.math import ranks
-from toolkit_stats.math.corrections import benjamini_hochberg
 from toolkit_stats.math.means import moments, unpooled, welch, wide
 from toolkit_stats.samples.rank_cells import rank_cells
 
