@@ -40,11 +40,11 @@ def read_space(rows: pa.Table, samples: list[str], width: int, pool: str, space:
     asked = pc.index_in(rows["sample"], value_set=ids)
     if asked.null_count:
         rows, asked = rows.filter(asked.is_valid()), asked.drop_null()
-    at = asked.to_numpy().astype(np.int64)
+    index = asked.to_numpy().astype(np.int64)
     lists = rows["features"].combine_chunks()
-    positions = np.bincount(at, minlength=len(samples))
+    positions = np.bincount(index, minlength=len(samples))
     _check_measured(positions, samples, space)
-    row = np.repeat(at, np.diff(lists.offsets.to_numpy()))
+    row = np.repeat(index, np.diff(lists.offsets.to_numpy()))
     feature = lists.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
     value = (
         rows["values"].combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float64)

@@ -1,5 +1,5 @@
-"""How a feature is named by people: `25/2059` where one SAE sits at the layer,
-`model/hookpoint/sae:2059` anywhere.
+"""How people name a feature: `25/2059` where the layer has one SAE, `model/hookpoint/sae:2059`
+anywhere.
 
 Neuronpedia's ids are read too: `gemma-2-2b/20-gemmascope-res-16k/1234`. An address is read here and
 nowhere else, and what the toolkit prints as an address can be typed back. A space is one row of the
@@ -34,8 +34,8 @@ _SHOWN = 8
 
 @dataclass(frozen=True)
 class Address:
-    """One feature as a person named it: the short form has a layer only; the full form has all but
-    perhaps the SAE.
+    """One feature as it was addressed. The short form has only a layer; the full form has
+    everything except perhaps the SAE.
 
     `source` is a Neuronpedia source id; then `model` is Neuronpedia's too.
     """
@@ -57,19 +57,19 @@ class Address:
 
 
 def parse(text: str) -> Address:
-    """Read an address, or an error naming the allowed forms. A space without an SAE has the full
-    form `model/hookpoint:3`.
+    """Parse an address; an error names the allowed forms. A space without an SAE has the full form
+    `model/hookpoint:3`.
     """
-    if found := _SHORT.fullmatch(text.strip()):
-        return Address(int(found[1]), None, None, None, int(found[2]))
-    if found := _NEURONPEDIA.fullmatch(text.strip()):
+    if match := _SHORT.fullmatch(text.strip()):
+        return Address(int(match[1]), None, None, None, int(match[2]))
+    if match := _NEURONPEDIA.fullmatch(text.strip()):
         return Address(
-            None if found[3] == "e" else int(found[3]),
+            None if match[3] == "e" else int(match[3]),
             None,
-            found[1],
+            match[1],
             None,
-            int(found[4]),
-            found[2],
+            int(match[4]),
+            match[2],
         )
     place, _, index = text.strip().rpartition(":")
     split = _split(place)
@@ -80,28 +80,28 @@ def parse(text: str) -> Address:
 
 
 def _split(place: str) -> tuple[str, Hookpoint, str | None] | None:
-    """Model, hookpoint and SAE: names of models and SAEs may hold slashes, so the first hookpoint
-    is where they part.
+    """Split model, hookpoint and SAE. Names of models and SAEs may contain slashes, so the first
+    hookpoint divides them.
     """
     parts = place.split("/")
-    for at in range(1, len(parts)):
+    for index in range(1, len(parts)):
         try:
-            found = hookpoint(parts[at])
+            point = hookpoint(parts[index])
         except BadInput:
             continue
-        model, sae = "/".join(parts[:at]), "/".join(parts[at + 1 :])
-        return (model, found, sae or None) if model else None
+        model, sae = "/".join(parts[:index]), "/".join(parts[index + 1 :])
+        return (model, point, sae or None) if model else None
     return None
 
 
 def find(address: Address | str, spaces: Iterable[Space]) -> Space:
-    """The space in which the addressed feature lies: exactly one of `spaces`, and wide enough."""
+    """The space of the addressed feature: exactly one of `spaces`, and wide enough."""
     return locate(address, spaces)[0]
 
 
 def locate(address: Address | str, spaces: Iterable[Space]) -> tuple[Space, int]:
-    """The space of the addressed feature and its index. Of a text, a space's address or id as it
-    stands is tried first.
+    """The space of the addressed feature and its index. A text is first compared with the spaces'
+    addresses and ids as stored.
     """
     rows = _distinct(spaces)
     found, index = _as_it_stands(address, rows) if isinstance(address, str) else ([], 0)
@@ -124,9 +124,7 @@ def locate(address: Address | str, spaces: Iterable[Space]) -> tuple[Space, int]
 
 
 def _as_it_stands(text: str, rows: Sequence[Space]) -> tuple[list[Space], int]:
-    """Addresses are printed as the store has them, so they are found even where the hookpoint is no
-    model's.
-    """
+    """Match an address as the store prints it, even if its hookpoint is of an unknown model."""
     name, _, index = text.strip().rpartition(":")
     if _INDEX.fullmatch(index) is None:
         return [], 0
@@ -138,14 +136,14 @@ def _matching(address: Address, rows: Sequence[Space]) -> list[Space]:
         return at_layer(rows, -1 if address.layer is None else address.layer)
     if address.source is not None:
         return from_neuronpedia(address.model, address.source, rows)
-    wanted = str(address).rpartition(":")[0]
-    found = [row for row in rows if row["address"] == wanted]
-    if not found:
+    prefix = str(address).rpartition(":")[0]
+    results = [row for row in rows if row["address"] == prefix]
+    if not results:
         known = [str(row["address"]) for row in rows]
         raise BadInput(
-            f"There is no space '{wanted}' here.{nearest(wanted, known)} Spaces: {_some(known)}."
+            f"There is no space '{prefix}' here.{nearest(prefix, known)} Spaces: {_some(known)}."
         )
-    return found
+    return results
 
 
 def neuronpedia(space: Space) -> tuple[str, str]:
@@ -159,46 +157,46 @@ def neuronpedia_page(space: Space, index: int) -> str | None:
     """The address of a feature's page on Neuronpedia; None where no page of this very SAE is known
     to exist.
     """
-    found = _neuronpedia.page(space)
-    return f"https://www.neuronpedia.org/{found[0]}/{found[1]}/{index}" if found else None
+    page = _neuronpedia.page(space)
+    return f"https://www.neuronpedia.org/{page[0]}/{page[1]}/{index}" if page else None
 
 
 def from_neuronpedia(model: str, source: str, spaces: Iterable[Space]) -> list[Space]:
-    """The spaces that Neuronpedia's model id and source id mean, or an error listing those that
-    there are.
+    """The spaces that match Neuronpedia's model id and source id; an error lists the available
+    ones.
     """
     rows = _distinct(spaces)
     known = ["/".join(neuronpedia(row)) for row in rows]
-    found = [row for row, name in zip(rows, known, strict=True) if name == f"{model}/{source}"]
-    if not found:
+    results = [row for row, name in zip(rows, known, strict=True) if name == f"{model}/{source}"]
+    if not results:
         near = nearest(f"{model}/{source}", known)
         raise BadInput(
             f"No space here is Neuronpedia's '{model}/{source}'.{near} Spaces: {_some(known)}."
         )
-    return found
+    return results
 
 
 def at_layer(spaces: Iterable[Space], layer: int) -> list[Space]:
-    """The spaces at a layer, or an error listing the layers that there are."""
+    """The spaces at a layer; an error lists the available layers."""
     rows = _distinct(spaces)
-    found = [row for row in rows if layer_of(row) == layer]
-    if not found:
+    results = [row for row in rows if layer_of(row) == layer]
+    if not results:
         known = sorted({number for row in rows if (number := layer_of(row)) is not None})
         raise BadInput(
             f"There is no space at layer {layer} here. Layers: "
             f"{', '.join(map(str, known)) or '(none)'}."
         )
-    return found
+    return results
 
 
 def layer_of(space: Space) -> int | None:
-    """The layer of a space; None for one that sits at none."""
+    """The layer of a space; None for one without a layer."""
     number = str(space["hookpoint"]).rpartition(".")[2]
     return int(number) if _INDEX.fullmatch(number) else None
 
 
 def short(space: Space, index: int) -> str:
-    """`25/2059`; for a space at no layer, the full address."""
+    """`25/2059`; for a space without a layer, the full address."""
     layer = layer_of(space)
     return f"{space['address']}:{index}" if layer is None else f"{layer}/{index}"
 
@@ -219,7 +217,7 @@ def _distinct(spaces: Iterable[Space]) -> list[Space]:
     return list({row["space"]: row for row in spaces}.values())
 
 
-def _listed(found: Sequence[Space], rows: Sequence[Space], index: int) -> str:
+def _listed(results: Sequence[Space], rows: Sequence[Space], index: int) -> str:
     """The full addresses; spaces that share one get their id and what distinguishes them."""
     shared = Counter(row["address"] for row in rows)
     return _some(
@@ -230,7 +228,7 @@ def _listed(found: Sequence[Space], rows: Sequence[Space], index: int) -> str:
             f"{row['revision']}, "
             f"recipe "
             f"{row['recipe']})"
-            for row in found
+            for row in results
         ]
     )
 

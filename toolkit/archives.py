@@ -70,8 +70,8 @@ def texts(name: str, rows: int, width: int, text_of: Callable[[int], str]) -> Me
     kind = np.dtype(f"U{max(1, width)}")
     step = max(1, BLOCK_BYTES // kind.itemsize)
     blocks = (
-        np.array([text_of(row) for row in range(at, min(at + step, rows))], dtype=kind)
-        for at in range(0, rows, step)
+        np.array([text_of(row) for row in range(index, min(index + step, rows))], dtype=kind)
+        for index in range(0, rows, step)
     )
     return name, kind, (rows,), blocks
 

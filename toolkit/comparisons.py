@@ -128,7 +128,7 @@ class Comparison:
         if fired:
             which += f" that fired in {' and '.join(fired)}"
         cut = f", |{self.effect}| >= {self.min_effect:g}" if self.min_effect else ""
-        sizes = {self.family_of(one) for one in ([space] if space else self.tested)}
+        sizes = {self.family_of(space_id) for space_id in ([space] if space else self.tested)}
         count = " or ".join(str(size) for size in sorted(sizes)) or "0"
         return (
             f"{self.label}: {self.correction} over {count} features{which}, "
@@ -173,8 +173,8 @@ class Comparison:
 
 def shown_positions(positions: str) -> str:
     """The recorded selector for people: `last` and `all` without quotes."""
-    found = json.loads(positions) if positions else ""
-    return found if isinstance(found, str) else positions
+    selector = json.loads(positions) if positions else ""
+    return selector if isinstance(selector, str) else positions
 
 
 def read_comparisons(inputs: Inputs) -> list[Comparison]:
@@ -186,8 +186,8 @@ def read_comparisons(inputs: Inputs) -> list[Comparison]:
 
 def comparisons_of(rows: pa.Table) -> list[Comparison]:
     """The same from the table."""
-    found = {row["comparison"]: Comparison.of(row) for row in rows.to_pylist()}
-    return sorted(found.values(), key=lambda one: (one.name, one.label, one.id))
+    results = {row["comparison"]: Comparison.of(row) for row in rows.to_pylist()}
+    return sorted(results.values(), key=lambda one: (one.name, one.label, one.id))
 
 
 def addresses_of(inputs: Inputs) -> dict[str, str]:
@@ -213,13 +213,13 @@ def distinct_labels(comparisons: Iterable[Comparison]) -> dict[str, str]:
     """By id, the shortest name that tells comparisons apart: what is compared, else also how."""
     every = list(comparisons)
     names: dict[str, str] = {}
-    for one in every:
-        alike = [other for other in every if other.name == one.name]
-        names[one.id] = one.name if len(alike) == 1 else _among(one, alike)
+    for comparison in every:
+        alike = [other for other in every if other.name == comparison.name]
+        names[comparison.id] = comparison.name if len(alike) == 1 else _among(comparison, alike)
     return names
 
 
-def _among(one: Comparison, alike: Sequence[Comparison]) -> str:
-    same = [other.id for other in alike if other.label == one.label]
-    number = f" ({same.index(one.id) + 1})" if len(same) > 1 else ""
-    return f"{one.name}, {one.label}{number}"
+def _among(comparison: Comparison, alike: Sequence[Comparison]) -> str:
+    same = [other.id for other in alike if other.label == comparison.label]
+    number = f" ({same.index(comparison.id) + 1})" if len(same) > 1 else ""
+    return f"{comparison.name}, {comparison.label}{number}"

@@ -141,11 +141,11 @@ def token_bytes(model: Facts, kept: int) -> int:
     return int(item * width * (kept + 8 + 3 * model.get("intermediate", 4 * width) / max(1, width)))
 
 
-def pass_bytes(model: Facts, tokens: int, longest: int, kept: int, most: int = TOKENS) -> int:
-    """A model and a pass of at most `most` padded tokens over it."""
+def pass_bytes(model: Facts, tokens: int, longest: int, kept: int, limit: int = TOKENS) -> int:
+    """A model and a pass of at most `limit` padded tokens over it."""
     return int(
         model.get("bytes", 0)
-        + min(max(most, longest), max(tokens, longest)) * token_bytes(model, kept)
+        + min(max(limit, longest), max(tokens, longest)) * token_bytes(model, kept)
     )
 
 

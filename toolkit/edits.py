@@ -541,7 +541,9 @@ def choose(edit: Edit, rows: PassRows, share: Sequence[int] | None = None) -> Ch
     return chosen
 
 
-def _matched(wanted: Tensor, numbers: Sequence[int], held: Sequence[int]) -> tuple[Tensor, Tensor]:
+def _matched(
+    requested: Tensor, numbers: Sequence[int], held: Sequence[int]
+) -> tuple[Tensor, Tensor]:
     """Pairs (row of the pass, target) where the target names the row."""
     import torch
 
@@ -550,11 +552,11 @@ def _matched(wanted: Tensor, numbers: Sequence[int], held: Sequence[int]) -> tup
         by_number.setdefault(numbers[row], []).append(row)
     pairs = [
         (row, target)
-        for target, number in enumerate(wanted.tolist())
+        for target, number in enumerate(requested.tolist())
         for row in by_number.get(number, ())
     ]
-    found = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2)
-    return found[:, 0], found[:, 1]
+    matched = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2)
+    return matched[:, 0], matched[:, 1]
 
 
 def _check_once(edit: Edit, chosen: Chosen) -> None:

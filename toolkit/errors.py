@@ -71,8 +71,8 @@ class Interrupted(ToolkitError):
 def nearest(word: str, allowed: Iterable[str]) -> str:
     """` Did you mean 'x'?` for the allowed name nearest to `word`, or an empty string."""
     names = [str(name) for name in allowed]
-    found = difflib.get_close_matches(str(word), names, n=1, cutoff=0.5)
-    return f" Did you mean '{found[0]}'?" if found else ""
+    matches = difflib.get_close_matches(str(word), names, n=1, cutoff=0.5)
+    return f" Did you mean '{matches[0]}'?" if matches else ""
 
 
 def choices(allowed: Iterable[str]) -> str:

@@ -42,8 +42,8 @@ def text(
     """Words at a place; `anchor` says which end of them."""
     turned = f' transform="rotate({turn:g} {x:.1f} {y:.1f})"' if turn else ""
     named = f' class="{kind}"' if kind else ""
-    at = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
-    return f"<text {at}{named}{turned}>{escaped(words)}</text>"
+    index = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
+    return f"<text {index}{named}{turned}>{escaped(words)}</text>"
 
 
 def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
@@ -124,8 +124,8 @@ def table(
 
 def _row(cells: Sequence[str], numbers: int) -> str:
     inner = "".join(
-        f'<td class="{"number" if at < numbers else "words"}">{cell}</td>'
-        for at, cell in enumerate(cells[1:], 1)
+        f'<td class="{"number" if index < numbers else "words"}">{cell}</td>'
+        for index, cell in enumerate(cells[1:], 1)
     )
     return f'<tr><th scope="row">{cells[0]}</th>{inner}</tr>'
 

@@ -47,13 +47,13 @@ def locate(text: str) -> Path:
     if not text.startswith(PACKAGE):
         return _there(Path(text), text)
     package, _, rest = text.removeprefix(PACKAGE).partition("/")
-    found = util.find_spec(package) if package.isidentifier() else None
-    if found is None or not found.submodule_search_locations:
+    spec = util.find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
         raise BadInput(
             f"{text}: there is no installed package '{package}'. Install it, or name a folder "
             "instead."
         )
-    return _there(Path(next(iter(found.submodule_search_locations))) / rest, text)
+    return _there(Path(next(iter(spec.submodule_search_locations))) / rest, text)
 
 
 def _there(path: Path, text: str) -> Path:
@@ -167,10 +167,10 @@ TENSOR_BITS = {
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object; a key that stands there twice would hide a tensor."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    results = dict(pairs)
+    if len(results) != len(pairs):
         raise ValueError("a key is repeated")
-    return found
+    return results
 
 
 def _tensor_bytes(facts: dict[str, Any]) -> int:
@@ -220,14 +220,14 @@ def read_json(path: Path) -> dict[str, Any]:
             raise ValueError(
                 f"it has {path.stat().st_size:,} bytes, a config at most {JSON_BYTES:,}"
             )
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise BadInput(
             f"{path} cannot be read as JSON: {error}. Copy or download it again."
         ) from None
-    if not isinstance(found, dict):
-        raise BadInput(f"{path} holds a {type(found).__name__}; wanted a JSON object.")
-    return found
+    if not isinstance(content, dict):
+        raise BadInput(f"{path} holds a {type(content).__name__}; wanted a JSON object.")
+    return content
 
 
 def listed(folder: Path, patterns: Iterable[str]) -> dict[str, Path]:

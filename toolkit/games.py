@@ -177,10 +177,10 @@ def decided(text: str, prompt: Prompt) -> str:
     something behind it, unless that line is quoted from the prompt; empty if there is none.
     """
     label = re.compile(rf"{re.escape(prompt.label)}[\s*_:]*[^\s*_:]", re.IGNORECASE)
-    own = {line.strip() for line in prompt.text.split("\n")}
+    quoted = {line.strip() for line in prompt.text.split("\n")}
     end = 0
     for line in text.split("\n")[:-1]:
         end += len(line) + 1
-        if label.search(line) and line.strip() not in own:
+        if label.search(line) and line.strip() not in quoted:
             return text[:end]
     return ""

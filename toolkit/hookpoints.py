@@ -64,19 +64,19 @@ def hookpoint(text: str) -> Hookpoint:
     """Read a name of ours (`resid_post.12`) or another tool's (`blocks.12.hook_resid_post`,
     `layers.12`).
     """
-    if found := re.fullmatch(r"([a-z_]+)\.(\d+)", text):
-        if found[1] in SITES:
-            return Hookpoint(found[1], int(found[2]))
-        if found[1] in _ELSEWHERE:
-            return Hookpoint(_ELSEWHERE[found[1]], int(found[2]))
-    if (found := re.fullmatch(r"blocks\.(\d+)\.([a-z0-9_.]+)", text)) and found[2] in _ALIASES:
-        return Hookpoint(_ALIASES[found[2]], int(found[1]))
+    if match := re.fullmatch(r"([a-z_]+)\.(\d+)", text):
+        if match[1] in SITES:
+            return Hookpoint(match[1], int(match[2]))
+        if match[1] in _ELSEWHERE:
+            return Hookpoint(_ELSEWHERE[match[1]], int(match[2]))
+    if (match := re.fullmatch(r"blocks\.(\d+)\.([a-z0-9_.]+)", text)) and match[2] in _ALIASES:
+        return Hookpoint(_ALIASES[match[2]], int(match[1]))
     if (
-        found := re.fullmatch(
+        match := re.fullmatch(
             r"(?:model\.layers|layers|transformer\.h|gpt_neox\.layers)\.(\d+)(.*)", text
         )
-    ) and found[2] in _MODULES:
-        return Hookpoint(_MODULES[found[2]], int(found[1]))
+    ) and match[2] in _MODULES:
+        return Hookpoint(_MODULES[match[2]], int(match[1]))
     site = text.partition(".")[0]
     raise BadInput(
         f"'{text}' is no hookpoint.{nearest(site, SITES)} Write SITE.LAYER, layers counted from 0; "

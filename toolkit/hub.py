@@ -37,9 +37,9 @@ def snapshot(name: str, revision: str, marker: str, *, published: bool = False) 
     glob pattern). `published`: sizes of this commit are known without its files, so that it can be
     planned with even where the network is forbidden.
     """
-    found = cached(name, revision, marker)
-    if found is not None:
-        return Snapshot(name, found.name, found)
+    folder = cached(name, revision, marker)
+    if folder is not None:
+        return Snapshot(name, folder.name, folder)
     pinned = re.fullmatch(r"[0-9a-f]{40}", revision) is not None
     if offline() and not (published and pinned):
         raise BadInput(not_cached(name, revision))
@@ -47,7 +47,7 @@ def snapshot(name: str, revision: str, marker: str, *, published: bool = False) 
 
 
 def not_cached(name: str, revision: str) -> str:
-    """The message for a repository that is not here while the network is forbidden."""
+    """The message for a repository that is not cached while the network is forbidden."""
     return (
         f"'{name}' at revision '{revision}' is not in the Hugging Face cache ({cache_folder()}), "
         "and HF_HUB_OFFLINE forbids fetching it. Unset HF_HUB_OFFLINE, name a revision that is "
@@ -61,16 +61,18 @@ def offline() -> bool:
     return said.upper() in ("1", "ON", "YES", "TRUE")
 
 
-def fetch(wanted: Snapshot, patterns: Sequence[str]) -> Path:
-    """Download the files that match into the cache; what is there already is not fetched again."""
+def fetch(snapshot: Snapshot, patterns: Sequence[str]) -> Path:
+    """Download the matching files into the cache; cached files are not fetched again."""
     from huggingface_hub import snapshot_download
 
     try:
         return Path(
-            snapshot_download(wanted.name, revision=wanted.revision, allow_patterns=list(patterns))
+            snapshot_download(
+                snapshot.name, revision=snapshot.revision, allow_patterns=list(patterns)
+            )
         )
     except Exception as error:
-        raise BadInput(_unreachable(wanted.name, wanted.revision, error)) from None
+        raise BadInput(_unreachable(snapshot.name, snapshot.revision, error)) from None
 
 
 @dataclass(frozen=True)
@@ -81,37 +83,38 @@ class HubFile:
     size: int
 
 
-def repository_files(wanted: Snapshot, patterns: Sequence[str]) -> list[HubFile]:
+def repository_files(snapshot: Snapshot, patterns: Sequence[str]) -> list[HubFile]:
     """The files of a repository at a commit that match, as the hub says."""
     from huggingface_hub import HfApi
 
     try:
-        told: Any = HfApi().repo_info(wanted.name, revision=wanted.revision, files_metadata=True)
+        info: Any = HfApi().repo_info(
+            snapshot.name, revision=snapshot.revision, files_metadata=True
+        )
     except Exception as error:
-        raise BadInput(_unreachable(wanted.name, wanted.revision, error)) from None
-    files = [HubFile(str(file.rfilename), int(file.size or 0)) for file in told.siblings or ()]
+        raise BadInput(_unreachable(snapshot.name, snapshot.revision, error)) from None
+    files = [HubFile(str(file.rfilename), int(file.size or 0)) for file in info.siblings or ()]
     return [file for file in files if _matches(file.path, patterns)]
 
 
-def cached_files(wanted: Snapshot, patterns: Sequence[str]) -> dict[str, Path]:
+def cached_files(snapshot: Snapshot, patterns: Sequence[str]) -> dict[str, Path]:
     """The files of a commit in the cache that match, by their path in the repository."""
-    folder = snapshot_folder(wanted)
-    found = {
+    folder = snapshot_folder(snapshot)
+    results = {
         str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()
     }
-    return {name: path for name, path in found.items() if _matches(name, patterns)}
+    return {name: path for name, path in results.items() if _matches(name, patterns)}
 
 
-def snapshot_folder(wanted: Snapshot) -> Path:
-    """Where the cache keeps a commit's files, whether it is there or not."""
-    return _repository(wanted.name) / "snapshots" / wanted.revision
+def snapshot_folder(snapshot: Snapshot) -> Path:
+    """Where the cache keeps a commit's files, whether or not they are cached."""
+    return _repository(snapshot.name) / "snapshots" / snapshot.revision
 
 
 def fetch_file(
     wanted: Snapshot, path: str, tell: Callable[[int], None], *, again: bool = False
 ) -> Path:
-    """Download one file into the cache; what an earlier try left is gone on with, unless `again`
-    begins from nothing.
+    """Download one file into the cache; an earlier attempt is resumed, unless `again` starts over.
 
     `tell` gets the bytes that are there so far. What another try cannot mend is a `BadInput`; other
     errors are as they come.
@@ -138,8 +141,8 @@ def fetch_file(
 
 
 def _teller(tell: Callable[[int], None]) -> Any:
-    """A progress bar that shows nothing and tells. Some transfers have two, of bytes received and
-    written: either counts.
+    """A progress bar that prints nothing and calls `tell`. Some transfers have two, for bytes
+    received and written: either counts.
     """
     from tqdm import tqdm
 
@@ -157,7 +160,7 @@ def _teller(tell: Callable[[int], None]) -> Any:
 
 
 def _matches(path: str, patterns: Sequence[str]) -> bool:
-    """As the hub's client matches: a star takes slashes, too."""
+    """Match as the hub's client does: `*` also matches slashes."""
     return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
 
 
@@ -178,7 +181,8 @@ MEANS = {
     "LocalTokenNotFoundError": "there is no token",
     "LocalEntryNotFoundError": "it is not in the cache and cannot be fetched now",
 }
-"""What the hub's answers mean; the client's own texts begin with a number and the id of a request.
+"""Sentences for the hub's status codes; the client's own texts begin with a number and a request
+id.
 """
 
 

@@ -154,14 +154,18 @@ class _Chosen:
             for row in table.select(["sample", "token_ids", "pieces", "spans"]).to_pylist()
         ]
         begins = table["bos"].to_pylist()
-        found = [_selected(at, text, bos) for text, bos in zip(texts, begins, strict=True)]
+        results = [_selected(at, text, bos) for text, bos in zip(texts, begins, strict=True)]
         self._names = pa.array([text.sample for text in texts], pa.string())
         self._stride = max((len(text.ids) for text in texts), default=0) + 1
         places = [
-            number * self._stride + position for number, own in enumerate(found) for position in own
+            number * self._stride + position
+            for number, own in enumerate(results)
+            for position in own
         ]
         self._wanted = np.sort(np.array(places, dtype=np.int64))
-        self.samples = frozenset(text.sample for text, own in zip(texts, found, strict=True) if own)
+        self.samples = frozenset(
+            text.sample for text, own in zip(texts, results, strict=True) if own
+        )
         self.at = shown(at)
 
     def of(self, rows: pa.Table, samples: Sequence[str], named: str) -> pa.Table:
@@ -180,8 +184,8 @@ class _Chosen:
         import numpy as np
         import pyarrow.compute as pc
 
-        found = pc.fill_null(pc.index_in(samples, value_set=self._names), len(self._names))
-        return np.asarray(found.to_numpy(), dtype=np.int64)
+        numbers = pc.fill_null(pc.index_in(samples, value_set=self._names), len(self._names))
+        return np.asarray(numbers.to_numpy(), dtype=np.int64)
 
     def _check(
         self, there: npt.NDArray[np.int64], samples: npt.NDArray[np.int64], named: str
@@ -211,12 +215,12 @@ def _selected(at: Asked, text: Read, bos: bool | None) -> tuple[int, ...]:
     without = selected(at, text, None)
     if bos is False:
         return without
-    found = selected(at, text, first)
-    if bos is None and found != without:
+    positions = selected(at, text, first)
+    if bos is None and positions != without:
         raise DataError(
             f"at: {shown(at)} depends on whether sample '{text.sample}' begins with BOS, which a "
             "selector leaves out, and its row of table 'samples' does not say (column 'bos' is "
             "null). Say which is meant: `exclude: {bos: false}` reads the first token, `exclude: "
             "{positions: [0], bos: false}` leaves it out."
         )
-    return found
+    return positions

@@ -432,6 +432,6 @@ def check_queries(batch: Sequence[Sequence[int]], queries: Sequence[Sequence[int
 def _token_span(span: Span, encoded: Encoded) -> Span | None:
     name, start, end = span[0], span[1] + encoded.shift, span[2] + encoded.shift
     inside = [
-        at for at, (first, last) in enumerate(encoded.offsets) if first < end and last > start
+        index for index, (first, last) in enumerate(encoded.offsets) if first < end and last > start
     ]
     return (name, inside[0], inside[-1] + 1) if inside else None

@@ -68,22 +68,22 @@ _OTHERS = {
         19: (23, 40, 137, 279),
     }
 }
-"""Average L0s beside the canonical one that have pages of their own."""
+"""Average L0s, besides the canonical one, that have their own pages."""
 
 
 def page(space: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Model id and source id where a page is known to exist; a link to another SAE's page would
-    show an unrelated feature.
+    """The model id and source id of a page that is known to exist; a link to another SAE's page
+    would show an unrelated feature.
     """
     model, source = names(space)
     short = str(space["model"]).rstrip("/").rpartition("/")[2].lower()
     site = str(space["hookpoint"]).rpartition(".")[0]
     if short not in _MODELS:
         return None
-    found = _GEMMA.fullmatch(str(space.get("sae")))
-    if found is None or site not in _GEMMA_SITES:
+    match = _GEMMA.fullmatch(str(space.get("sae")))
+    if match is None or site not in _GEMMA_SITES:
         return (model, source) if _llama(model, space) else None
-    key, layer, l0 = (model, _GEMMA_SITES[site], found[2]), int(found[1]), int(found[3])
+    key, layer, l0 = (model, _GEMMA_SITES[site], match[2]), int(match[1]), int(match[3])
     there = _CANONICAL.get(key, {}).get(layer) == l0 or l0 in _OTHERS.get(key, {}).get(layer, ())
     return (model, source) if there else None
 
@@ -97,19 +97,19 @@ def names(space: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _gemma(model: str, site: str, space: Mapping[str, Any]) -> str | None:
-    found = _GEMMA.fullmatch(str(space.get("sae")))
-    if found is None or site not in _GEMMA_SITES or not model.startswith("gemma-2-"):
+    match = _GEMMA.fullmatch(str(space.get("sae")))
+    if match is None or site not in _GEMMA_SITES or not model.startswith("gemma-2-"):
         return None
-    kind, layer, l0 = _GEMMA_SITES[site], int(found[1]), int(found[3])
-    canonical = _CANONICAL.get((model, kind, found[2]), {}).get(layer)
-    return f"{layer}-gemmascope-{kind}-{found[2]}" + ("" if canonical == l0 else f"__l0-{l0}")
+    kind, layer, l0 = _GEMMA_SITES[site], int(match[1]), int(match[3])
+    canonical = _CANONICAL.get((model, kind, match[2]), {}).get(layer)
+    return f"{layer}-gemmascope-{kind}-{match[2]}" + ("" if canonical == l0 else f"__l0-{l0}")
 
 
 def _llama(model: str, space: Mapping[str, Any]) -> str | None:
-    found = _LLAMA.fullmatch(str(space.get("sae")))
-    if found is None or model != "llama3.1-8b":
+    match = _LLAMA.fullmatch(str(space.get("sae")))
+    if match is None or model != "llama3.1-8b":
         return None
-    return f"{found[1]}-llamascope-{_LLAMA_SITES[found[2]]}-{_LLAMA_WIDTHS[found[3]]}"
+    return f"{match[1]}-llamascope-{_LLAMA_SITES[match[2]]}-{_LLAMA_WIDTHS[match[3]]}"
 
 
 def _own(site: str, layer: str, space: Mapping[str, Any]) -> str:

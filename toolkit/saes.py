@@ -187,9 +187,11 @@ def without_zeros(dense: Tensor) -> Sparse:
     import torch
 
     if dense.device.type != "cpu" or dense.dtype != torch.float32:
-        at = dense.nonzero()
+        indices = dense.nonzero()
         return Sparse(
-            torch.bincount(at[:, 0], minlength=len(dense)), at[:, 1], dense[at[:, 0], at[:, 1]]
+            torch.bincount(indices[:, 0], minlength=len(dense)),
+            indices[:, 1],
+            dense[indices[:, 0], indices[:, 1]],
         )
     held = dense.detach().contiguous().numpy()
     there = held != 0

@@ -1,5 +1,5 @@
-"""Which tokens of a text are looked at: `last`, `all`, or a selector. The same words for
-extraction, patching and attention.
+"""Which tokens of a text are selected: `last`, `all`, or a selector. The same words for extraction,
+patching and attention.
 
     at: {span: balance}                                  every token of the balance
     at: {phase: generation, take: first}                 the first generated token
@@ -30,8 +30,8 @@ from toolkit.parts import Params
 GENERATION = "generation"
 """The span of the tokens that the model wrote itself."""
 SPANS = ("balance", "goal", "win_rate", "payout", "history", "options", "decision")
-"""Names that spans of prompts have. Not every prompt has them all; a text without one gives no row
-for it.
+"""The names of spans in prompts. A prompt may lack some; a text without a span yields no row for
+it.
 """
 
 _WORDS = {
@@ -42,13 +42,13 @@ _WORDS = {
     GENERATION: "{phase: generation}",
     **{span: f"{{span: {span}}}" for span in SPANS},
 }
-"""Words that may stand for a selector, and how it is written."""
+"""Words that stand for a selector, with the selector."""
 
 Window = tuple[int | None, int | None]
 
 
 class Places(Params):
-    """Tokens by where they stand and what they are. Several conditions hold together."""
+    """Conditions on position and token. All given conditions must hold."""
 
     span: str | None = Field(
         None,
@@ -130,7 +130,7 @@ Where = Literal["last", "all"] | Selector | tuple[Selector, ...]
 
 
 class At(Params):
-    """Base of the params of parts that look at tokens."""
+    """Base of the params of parts that select tokens."""
 
     at: Where = Field(
         "last",
@@ -194,21 +194,21 @@ def selected(
     )
     chosen = {
         position
-        for one in selectors
-        if isinstance(one, Selector)
-        for position in _of(one, text, bos)
+        for selector in selectors
+        if isinstance(selector, Selector)
+        for position in _of(selector, text, bos)
     }
     return tuple(sorted(chosen))
 
 
 def _of(selector: Selector, text: Read, bos: int | None) -> Sequence[int]:
-    found = _phase(selector, text) & _places(selector, text)
+    positions = _phase(selector, text) & _places(selector, text)
     out = selector.exclude
     if out.bos and len(text.ids) > 1 and text.ids[0] == bos:
-        found -= {0}
+        positions -= {0}
     if out.named():
-        found -= _places(out, text)
-    ordered = sorted(found)
+        positions -= _places(out, text)
+    ordered = sorted(positions)
     return {"first": ordered[:1], "last": ordered[-1:], "all": ordered}[selector.take]
 
 
@@ -231,19 +231,21 @@ def _phase(selector: Selector, text: Read) -> set[int]:
 
 
 def _places(places: Places, text: Read) -> set[int]:
-    """Where all of the conditions hold."""
+    """The positions at which all conditions hold."""
     length = len(text.ids)
-    found = set(range(length))
+    results = set(range(length))
     if places.span is not None:
         _check_span(places.span, text)
-        found &= _inside(text, places.span)
+        results &= _inside(text, places.span)
     if places.positions is not None:
-        found &= {position + length if position < 0 else position for position in places.positions}
+        results &= {
+            position + length if position < 0 else position for position in places.positions
+        }
     if places.window is not None:
-        found &= set(range(length)[slice(*places.window)])
+        results &= set(range(length)[slice(*places.window)])
     if places.tokens is not None:
-        found &= _tokens(places.tokens, text)
-    return found
+        results &= _tokens(places.tokens, text)
+    return results
 
 
 def _inside(text: Read, name: str) -> set[int]:
@@ -256,8 +258,8 @@ def _inside(text: Read, name: str) -> set[int]:
 
 
 def _check_span(name: str, text: Read) -> None:
-    """A name of its own must be there in every sample: a slip of the pen would otherwise give an
-    empty result.
+    """A span name that is not a fixed one must exist in every sample; otherwise a typo would give
+    an empty result.
     """
     there = {span for span, _, _ in text.spans}
     if name not in there and name not in SPANS:
@@ -268,10 +270,12 @@ def _check_span(name: str, text: Read) -> None:
         )
 
 
-def _tokens(wanted: Sequence[int | str], text: Read) -> set[int]:
-    ids = {one for one in wanted if isinstance(one, int)}
-    words = {one.strip() or one for one in wanted if isinstance(one, str)}
-    found = {at for at, token in enumerate(text.ids) if token in ids}
-    return found | {
-        at for at, piece in enumerate(text.pieces) if words and (piece.strip() or piece) in words
+def _tokens(tokens: Sequence[int | str], text: Read) -> set[int]:
+    ids = {one for one in tokens if isinstance(one, int)}
+    words = {one.strip() or one for one in tokens if isinstance(one, str)}
+    results = {index for index, token in enumerate(text.ids) if token in ids}
+    return results | {
+        index
+        for index, piece in enumerate(text.pieces)
+        if words and (piece.strip() or piece) in words
     }

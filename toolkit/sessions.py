@@ -32,6 +32,9 @@ Draw = Callable[[int], float]
 """The random number in [0, 1) that chooses a reply's n-th token, counted from 0."""
 Until = str | Callable[[str], bool] | None
 """What ends a reply: a text (behind other text), or a function of the reply so far."""
+NOT_NUMBERS = (
+    "the model's logits are not numbers. Load the model in another dtype (float32 or bfloat16)."
+)
 SESSION_TOKENS = 16_384
 """Tokens that a session keeps at a time, if nobody says how many."""
 
@@ -186,6 +189,7 @@ def _behind(text: str, start: str) -> str:
 def take_tokens(model: Model, replies: Sequence[ReplyBuilder], logits: Tensor) -> int:
     """Draw the next token of each reply from its row of logits; gives how many were close calls."""
     requests = [reply.request for reply in replies]
+    _check_numbers(replies, logits)
     drawn, close = draw_tokens(
         _without_end(model, replies, logits),
         [
@@ -211,6 +215,14 @@ def _without_end(model: Model, replies: Sequence[ReplyBuilder], logits: Tensor) 
     return masked
 
 
+def _check_numbers(replies: Sequence[ReplyBuilder], logits: Tensor) -> None:
+    """Logits that are no numbers are an error that names the sequence and the token."""
+    bad = (logits.isnan() | (logits == float("inf"))).any(-1)
+    if bool(bad.any()):
+        reply = replies[int(bad.nonzero()[0])]
+        raise DataError(f"'{reply.request.id}', token {len(reply.ids)} of its reply: {NOT_NUMBERS}")
+
+
 def draw_tokens(
     logits: Tensor,
     uniforms: Sequence[float | None],
@@ -228,10 +240,7 @@ def draw_tokens(
     heat = torch.tensor(temperatures, dtype=torch.float64, device=device)
     shares = torch.softmax(wide / heat[:, None], dim=-1)
     if not bool(shares.isfinite().all()):
-        raise DataError(
-            "the model's logits are not numbers. Load the model in another dtype (float32 or "
-            "bfloat16)."
-        )
+        raise DataError(NOT_NUMBERS)
     allowed = tolerance / heat.clamp(max=1.0)
     summed = shares.cumsum(-1)
     points = torch.tensor(
@@ -297,7 +306,7 @@ class WholePassSession(Session):
 
     def _fits(self, live: Sequence[ReplyBuilder], request: Request) -> bool:
         requests = [*(reply.request for reply in live), request]
-        return sum(len(one.ids) + one.max_tokens for one in requests) <= self.budget
+        return sum(len(waiting.ids) + waiting.max_tokens for waiting in requests) <= self.budget
 
     def _step(self, live: Sequence[ReplyBuilder]) -> None:
         batch = [[*reply.request.ids, *reply.ids] for reply in live]

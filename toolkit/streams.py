@@ -1,8 +1,8 @@
-"""One forward pass for everybody: the model's streams at every hookpoint asked for, over the
-distinct texts of some samples.
+"""Shared forward passes: the model's streams at every requested hookpoint, over the distinct texts
+of some samples.
 
-Texts of similar length share a pass, which holds at most so many padded tokens. A pass that does
-not fit in memory is halved, and so are those after it.
+Texts of similar length share a pass of a limited number of padded tokens. A pass that does not fit
+in memory is halved, and so are all later ones.
 """
 
 from __future__ import annotations
@@ -38,9 +38,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Pass:
-    """What one forward pass gave: for each hookpoint the rows of all positions of all texts, one
-    text after the other.
-    """
+    """The result of one forward pass: per hookpoint the rows of all positions, text after text."""
 
     texts: Sequence[Text]
     rows: dict[str, Tensor]
@@ -60,7 +58,7 @@ class Budget:
     relief: Callable[[], bool] | None = None
 
     def halve(self, padded: int) -> None:
-        """Half of what did not fit, for all passes to come."""
+        """Halve the budget of all later passes."""
         self.tokens, self.halved = max(1, padded // 2), self.halved + 1
 
 
@@ -126,15 +124,15 @@ def passes(
     budget = tokens if isinstance(tokens, Budget) else Budget(tokens)
     start = 0
     while start < len(texts):
-        found = _fitting(model, texts, start, hookpoints, budget)
-        start += len(found.texts)
-        yield found
+        result = _fitting(model, texts, start, hookpoints, budget)
+        start += len(result.texts)
+        yield result
 
 
 def _fitting(
     model: Model, texts: Sequence[Text], start: int, hookpoints: Sequence[str], budget: Budget
 ) -> Pass:
-    """The next pass, with as many texts as there is memory for."""
+    """The next pass, with as many texts as fit in memory."""
     while True:
         chunk = _chunk(texts, start, budget.tokens)
         try:
@@ -158,12 +156,12 @@ def _fitting(
 def _pass(model: Model, chunk: Sequence[Text], hookpoints: Sequence[str]) -> Pass:
     import torch
 
-    found = dict(model.run([text.ids for text in chunk], hookpoints))
-    row = torch.tensor([at for at, text in enumerate(chunk) for _ in text.positions])
+    results = dict(model.run([text.ids for text in chunk], hookpoints))
+    row = torch.tensor([index for index, text in enumerate(chunk) for _ in text.positions])
     position = torch.tensor([position for text in chunk for position in text.positions])
     rows = {}
     for name in hookpoints:
-        stream = found.pop(name)  # the whole stream goes as soon as its rows are taken
+        stream = results.pop(name)  # the whole stream goes as soon as its rows are taken
         rows[name] = stream[row.to(stream.device), position.to(stream.device)]
     if rows and not all(
         torch.stack([values.isfinite().all() for values in rows.values()]).tolist()
@@ -188,7 +186,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def free_memory() -> None:
-    """Give back what torch keeps for later on the device."""
+    """Release the device memory that torch caches."""
     import torch
 
     if torch.cuda.is_available():
@@ -198,13 +196,13 @@ def free_memory() -> None:
 def _say_where(
     rows: Mapping[str, Tensor], chunk: Sequence[Text], row: Tensor, position: Tensor
 ) -> None:
-    """Name the first number of the first stream that is none."""
+    """Name the first stream and position with a value that is not finite."""
     name, values = next(
         (name, values) for name, values in rows.items() if not bool(values.isfinite().all())
     )
-    at = int((~values.isfinite()).any(dim=-1).nonzero()[0])
+    indices = int((~values.isfinite()).any(dim=-1).nonzero()[0])
     raise DataError(
-        f"sample '{chunk[int(row[at])].samples[0]}': the stream at {name}, position "
-        f"{int(position[at])}, is not finite (NaN or infinity). The weights are damaged, or "
+        f"sample '{chunk[int(row[indices])].samples[0]}': the stream at {name}, position "
+        f"{int(position[indices])}, is not finite (NaN or infinity). The weights are damaged, or "
         f"{values.dtype} overflows: try `dtype: float32` or `bfloat16` under model.with."
     )

@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from toolkit import hookimpl
 from toolkit.parts import Estimates, Part, ReportSection, StagePart, Steps
 
+from .joint import section as together
+from .joint.params import Joint
+from .joint.stage import joint
 from .published import section as published
 from .published.params import Published
 from .published.stage import judge_as_published
 from .screen import cost, stage
 from .screen.params import Delta, Verdicts, family_size
 from .steer import section as doses
-from .steer.params import Steer
+from .steer.params import Steering
 from .steer.stage import steer
 from .verdicts import section
 from .verdicts.stage import judge
@@ -55,9 +58,29 @@ def toolkit_parts() -> Iterator[Part]:
         writes=("features",),
     )
     yield StagePart(
+        name="patch.joint",
+        help="Changes screened features together, against the sum of their parts and random sets.",
+        params=Joint,
+        run=joint,
+        estimates=Estimates(cost=cost.joining),
+        reads=("samples", "features", "comparisons", "spaces", "verdicts"),
+        writes=("joint_effects",),
+        uses_model=True,
+        uses_saes=True,
+    )
+    yield ReportSection(
+        name="patch-joint",
+        title="Features changed together",
+        help="What a set of features does together, and what each does alone.",
+        reads=("joint_effects",),
+        run=together.figures,
+        findings=together.findings,
+        order=32,
+    )
+    yield StagePart(
         name="patch.steer",
         help="Moves the stream along a difference of means by doses, beside random directions.",
-        params=Steer,
+        params=Steering,
         run=steer,
         estimates=Estimates(cost=cost.steering),
         reads=("samples", "sample_meta"),

@@ -61,18 +61,20 @@ def read_samples(work: Work) -> Rows:
 
 
 def _samples(path: Path, params: Jsonl) -> list[Sample]:
-    found = [(place, _object(place, line, whole)) for place, line, whole in _lines(path)]
-    if not found:
+    results = [(place, _object(place, line, whole)) for place, line, whole in _lines(path)]
+    if not results:
         raise DataError(
             f"{path}:1: the file is empty. Write a JSON object a line, with the key "
             f"'{params.text}'."
         )
-    there = list(dict.fromkeys(key for _, given in found for key in given))
+    there = list(dict.fromkeys(key for _, given in results for key in given))
     for field, name in params.named():
         if name not in there:
             raise missing_column(f"{path}:1", field, name, there)
     wanted = {params.text, params.id, params.unit, *params.metadata(there)}
-    return samples_of([Row(place, _cells(place, given, wanted)) for place, given in found], params)
+    return samples_of(
+        [Row(place, _cells(place, given, wanted)) for place, given in results], params
+    )
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str, bool]]:
@@ -89,7 +91,7 @@ def _lines(path: Path) -> Iterator[tuple[str, str, bool]]:
 
 def _object(place: str, line: str, whole: bool) -> dict[str, Any]:
     try:
-        found = json.loads(line, parse_constant=_no_number, object_pairs_hook=_once)
+        content = json.loads(line, parse_constant=_no_number, object_pairs_hook=_once)
     except json.JSONDecodeError as error:
         if not whole:
             raise DataError(
@@ -106,12 +108,12 @@ def _object(place: str, line: str, whole: bool) -> dict[str, Any]:
         raise DataError(
             f"{place}: lists or objects lie too deep in this line. Write one flat object per line."
         ) from None
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise DataError(
-            f"{place}: this line holds {KINDS.get(type(found), 'null')}; wanted a JSON object, "
+            f"{place}: this line holds {KINDS.get(type(content), 'null')}; wanted a JSON object, "
             'like {"text": ...}.'
         )
-    return found
+    return content
 
 
 def _no_number(name: str) -> float:
@@ -119,12 +121,12 @@ def _no_number(name: str) -> float:
 
 
 def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    results = dict(pairs)
+    if len(results) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise _Twice(f"the key '{twice}' stands twice in one object. Keep one.")
-    return found
+    return results
 
 
 def _cells(place: str, given: dict[str, Any], wanted: set[str | None]) -> dict[str, Cell]:
@@ -156,10 +158,10 @@ def _cell(place: str, key: str, value: Any) -> Cell:
 def _finite(value: Any) -> float | None:
     """A JSON number as a float; None for what is none, or is too large for one."""
     try:
-        found = float(value)
+        number = float(value)
     except (TypeError, OverflowError):
         return None
-    return found if math.isfinite(found) else None
+    return number if math.isfinite(number) else None
 
 
 def _encodable(place: str, key: str, value: str) -> str:

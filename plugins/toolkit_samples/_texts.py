@@ -188,9 +188,9 @@ def _check_label(row: Row, params: Texts) -> None:
     cell = row.cells.get(params.label)
     number = cell if isinstance(cell, float) else as_number(cell or "")
     if number is None or not number.is_integer() or not low <= number <= high:
-        found = "is empty" if cell is None else f"holds {_shown(cell)}"
+        problem = "is empty" if cell is None else f"holds {_shown(cell)}"
         raise DataError(
-            f"{row.place}: column '{params.label}' {found} here; a label is a whole number from "
+            f"{row.place}: column '{params.label}' {problem} here; a label is a whole number from "
             f"{low} to {high}. Correct it, or take the row out; a missing label is never a 0."
         )
 
@@ -217,8 +217,8 @@ def _shown(cell: Cell) -> str:
 def as_number(cell: str) -> float | None:
     """The number that a text is, if it is one."""
     given = cell.strip()
-    found = float(given) if NUMBER.fullmatch(given) else math.nan
-    return found if math.isfinite(found) else None
+    match = float(given) if NUMBER.fullmatch(given) else math.nan
+    return match if math.isfinite(match) else None
 
 
 def written(number: float) -> str:
@@ -237,10 +237,10 @@ def _limited(samples: Sequence[Sample], units: int | None) -> list[Sample]:
 
 def _tokens(work: Work, sample: Sample) -> Tokens:
     text = sample.row.cells[work.params.text]
-    found: Tokens = work.model.tokenise(
+    tokens: Tokens = work.model.tokenise(
         text, chat=work.params.chat, name=f"{sample.id} at {sample.row.place}"
     )
-    return found
+    return tokens
 
 
 def _sample(sample: Sample, tokens: Tokens) -> dict[str, Any]:
@@ -307,7 +307,7 @@ def labels_of(samples: Sequence[Sample], params: Texts) -> dict[str, list[str] |
         text = row["string"] if row["string"] is not None else written(row["number"])
         values.setdefault(row["key"], {})[text] = None
     return {
-        key: list(found) if len(found) <= MOST_VALUES else None for key, found in values.items()
+        key: list(value) if len(value) <= MOST_VALUES else None for key, value in values.items()
     }
 
 

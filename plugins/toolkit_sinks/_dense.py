@@ -144,8 +144,8 @@ def layers(work: SinkWork, heads: Sequence[Mapping[str, Any]], rows_of: RowsOf) 
                     _tokens(entries, int(first), int(last), sentences.tokens(name), space["width"])
                 ),
             )
-    found = sorted({_layer(space) for space in heads})
-    ends = found[:1] + found[-1:]
+    results = sorted({_layer(space) for space in heads})
+    ends = results[:1] + results[-1:]
     metadata = {
         "timestamp": stamp(work.at),
         "n_scenarios": len(names),
@@ -212,10 +212,10 @@ def _scenario(folder: str, sample: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _layer(space: Mapping[str, Any]) -> int:
-    found = str(space["hookpoint"]).rpartition(".")[2]
-    if not found.isdigit():
+    layer = str(space["hookpoint"]).rpartition(".")[2]
+    if not layer.isdigit():
         raise DataError(
             f"space {space['space']} ({space['address']}) is at no layer, which this layout names "
             "files by. Use `layout: space`."
         )
-    return int(found)
+    return int(layer)

@@ -74,20 +74,22 @@ def write_exp1_json(work: SinkWork) -> Iterator[tuple[str, bytes]]:
         str(layer): _layer(layer, facts, rows, work.params, sizes)
         for layer, facts in sorted(layers.items())
     }
-    found = {
+    matches = {
         "timestamp": stamp(work.at),
         "feature_type": _kind(layers),
         "sae_source": _source(layers),
         "total_experiments_processed": sum(sizes),
         "layers_analyzed": sorted(layers),
-        "total_significant_features": sum(one["n_significant"] for one in results.values()),
-        "total_significant_by_p": _total([one["n_significant_by_p"] for one in results.values()]),
+        "total_significant_features": sum(result["n_significant"] for result in results.values()),
+        "total_significant_by_p": _total(
+            [result["n_significant_by_p"] for result in results.values()]
+        ),
         "significant_features_by_layer": {
-            layer: one["n_significant"] for layer, one in results.items()
+            layer: result["n_significant"] for layer, result in results.items()
         },
         "layer_results": results,
     }
-    yield FILE, (json.dumps(found, indent=1) + "\n").encode()
+    yield FILE, (json.dumps(matches, indent=1) + "\n").encode()
 
 
 def _chosen(comparisons: Sequence[Comparison], params: Exp1Json) -> list[Comparison]:
@@ -102,22 +104,22 @@ def _chosen(comparisons: Sequence[Comparison], params: Exp1Json) -> list[Compari
         raise DataError(
             f"exp1_json: no row compares {params.contrast}.{nearest(params.contrast, known)}{there}"
         )
-    found = [one for one in same if one.half == params.half]
-    if not found:
+    results = [one for one in same if one.half == params.half]
+    if not results:
         units = "all units" if params.half == "all" else f"the half '{params.half}'"
         raise DataError(
             f"exp1_json: {params.contrast} was compared, but not on {units}. Say `half:` as the "
             "stage that is to be published does."
         )
-    spaces = Counter(space for one in found for space in one.tested)
+    spaces = Counter(space for one in results for space in one.tested)
     if max(spaces.values(), default=1) > 1:
-        labels = choices([one.label for one in found])
+        labels = choices([one.label for one in results])
         raise DataError(
             f"exp1_json: more than one stage compares {params.contrast} in one space (half: "
             f"{params.half}; {labels}), and the file has room for one. Put the other comparison "
             "into a spec of its own."
         )
-    return found
+    return results
 
 
 def _layers(spaces: pa.Table, rows: pa.Table) -> dict[int, dict[str, Any]]:
@@ -195,7 +197,7 @@ def _features(rows: pa.Table, params: Exp1Json) -> list[dict[str, Any]]:
     number = {
         (row["feature"], row["stat"], row["group"]): row["number"] for row in kept.to_pylist()
     }
-    found = []
+    results = []
     for feature in marked.to_pylist():
         one: dict[str, Any] = {"feature_idx": feature}
         one |= {
@@ -206,8 +208,8 @@ def _features(rows: pa.Table, params: Exp1Json) -> list[dict[str, Any]]:
                 f"{side}_{name}": number.get((feature, stat, group))
                 for name, stat in OF_GROUP.items()
             }
-        found.append(one)
-    return sorted(found, key=lambda one: (one["p_value"], one["feature_idx"]))
+        results.append(one)
+    return sorted(results, key=lambda one: (one["p_value"], one["feature_idx"]))
 
 
 def _kind(layers: Mapping[int, Mapping[str, Any]]) -> str:

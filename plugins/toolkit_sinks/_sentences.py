@@ -55,7 +55,7 @@ class Sentences:
         self._numbers = (
             self._numbered(index)
             if index
-            else {name: at for at, name in enumerate(sorted(self._samples))}
+            else {name: i for i, name in enumerate(sorted(self._samples))}
         )
         self._readings: dict[str, TextByTokens] = {}
 
@@ -94,8 +94,8 @@ class Sentences:
     def check(self, entries: Entries) -> None:
         """Refuse rows at tokens that their sample does not have."""
         ranges = entries.ranges()
-        for at, name in enumerate(entries.names):
-            last = int(entries.positions[ranges[at + 1] - 1])
+        for index, name in enumerate(entries.names):
+            last = int(entries.positions[ranges[index + 1] - 1])
             if last >= self.tokens(name):
                 raise DataError(
                     f"sample '{name}' has activations at position {last}, but {self.tokens(name)} "
@@ -104,9 +104,9 @@ class Sentences:
                 )
 
     def _numbered(self, index: str) -> dict[str, int]:
-        found = {row["sample"]: row["number"] for row in self._meta if row["key"] == index}
+        results = {row["sample"]: row["number"] for row in self._meta if row["key"] == index}
         for name in self._samples:
-            number = found.get(name)
+            number = results.get(name)
             if number is None or not float(number).is_integer():
                 keys = sorted({row["key"] for row in self._meta})
                 hint = "" if index in keys else nearest(index, keys)
@@ -115,7 +115,7 @@ class Sentences:
                     f"'{index}'.{hint} Keys: {', '.join(keys) or 'none'}. Sources of texts keep a "
                     f"row's number with `row: {index}`."
                 )
-        return {name: int(found[name]) for name in self._samples}
+        return {name: int(results[name]) for name in self._samples}
 
 
 # --- a text by its tokens -------------------------------------------------------------------------
@@ -124,9 +124,9 @@ class Sentences:
 def _reading(text: str, pieces: Sequence[str]) -> TextByTokens:
     import numpy as np
 
-    found = np.array(list(_ends(text, pieces)), dtype=np.int64)
+    ends = np.array(list(_ends(text, pieces)), dtype=np.int64)
     begun = np.array([word.start() for word in _WORD.finditer(text)], dtype=np.int64)
-    return TextByTokens(text, found, np.searchsorted(begun, found))
+    return TextByTokens(text, ends, np.searchsorted(begun, ends))
 
 
 def _ends(text: str, pieces: Sequence[str]) -> Iterator[int]:
@@ -141,8 +141,8 @@ def _ends(text: str, pieces: Sequence[str]) -> Iterator[int]:
             continue
         copies = _copies(text, piece, found, count)
         yield from (
-            max(end, found + len(piece) * math.ceil((at + 1) * copies / count))
-            for at in range(count)
+            max(end, found + len(piece) * math.ceil((index + 1) * copies / count))
+            for index in range(count)
         )
         begin, end = found + len(piece) * (copies - 1), max(end, found + len(piece) * copies)
 
@@ -153,8 +153,8 @@ def _begin(text: str, piece: str, begin: int, end: int) -> int | None:
     """
     if not piece or text.startswith(piece, end):
         return end if piece else None
-    found = text.find(piece, end if piece[0].isascii() else begin)
-    return None if found < 0 else found
+    start = text.find(piece, end if piece[0].isascii() else begin)
+    return None if start < 0 else start
 
 
 def _copies(text: str, piece: str, begin: int, most: int) -> int:

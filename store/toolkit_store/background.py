@@ -1,6 +1,6 @@
-"""Coroutines waited for from ordinary code: in a loop of the thread's own, or, where one is running
-already as in a notebook, in that of a thread kept for it. Handing work to another thread costs a
-tenth of a question, and more on a busy machine.
+"""Run coroutines from synchronous code: in this thread's own event loop or, where one is already
+running (as in a notebook), in the loop of a helper thread. Handing work to another thread adds a
+tenth to the time of a query, and more on a busy machine.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 
 
 class _Loop:
-    """A loop that is closed when its thread, or the program, ends."""
+    """An event loop that is closed when its thread or the program ends."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
@@ -24,15 +24,13 @@ class _Loop:
 
 
 class Background:
-    """The loops; that in a thread of its own starts when it is first needed and ends with the
-    program.
-    """
+    """The event loops. The one in a helper thread starts at first use and ends with the program."""
 
     def __init__(self) -> None:
         self._local = threading.local()
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """What the coroutine gives, or raises."""
+        """Return what the coroutine returns, or raise what it raises."""
         if _is_running():
             return asyncio.run_coroutine_threadsafe(work, self._loop).result()
         if not hasattr(self._local, "own"):

@@ -1,11 +1,11 @@
-"""The LanceDB database under a store, and what was learnt about it.
+"""The LanceDB database under a store, and how it behaves.
 
-A table that is not there, or whose making was cut off, reads as empty and is made by the first
-append. Whatever LanceDB raises leaves here as `StoreError`. Rows are read through its asynchronous
-interface, which takes half the time of the other one. Integer literals are 64 bits wide in a
-filter, and a scalar index on another type is then silently not used: `place` is an int64 for that
-reason. Nothing here looks whether files are still what was written; `toolkit_store.store` does
-before they are joined.
+A table that does not exist, or whose creation was interrupted, reads as empty; the first append
+creates it. Whatever LanceDB raises leaves here as `StoreError`. Rows are read through its
+asynchronous interface, which takes half the time of the other one. Integer literals are 64 bits
+wide in a filter, and a scalar index on another type is then silently not used: `place` is an int64
+for that reason. Nothing here looks whether files are still what was written; `toolkit_store.store`
+does before they are joined.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ if TYPE_CHECKING:
 INDEXES: Mapping[str, str] = MappingProxyType({"activations": "sample", "postings": "place"})
 """Table -> the column that has a B-tree."""
 BITMAPS_FROM = 100_000
-"""Rows from which a table has a bitmap of its steps: each commit asks whether rows of its key are
-there, and reading the column takes 45 ms a million rows. `activations` has one of its spaces too,
+"""Rows from which a table gets a bitmap index of its steps: each commit asks whether it has rows of
+a step, and reading the column takes 45 ms a million rows. `activations` has one of its spaces too,
 with which a sample's row at one layer is the only one that is read.
 """
 
 _KEYS_IN_A_FILTER = 500
 _LOOK_EVERY = 16
-"""Versions after which an append asks whether small files are to be joined."""
+"""Versions after which an append checks whether to join small files."""
 _JOIN_FROM = 32
 """Small files that are joined: each commit makes one, and each read opens them all. LanceDB joins
 no further than a million rows, so that what an append may have to rewrite is bounded.
 """
 _LARGE_FILE = 16 << 20
-"""Bytes from which a file is left as it is: LanceDB counts rows, those of `postings` are long, and
-joining takes memory.
+"""Files of at least this many bytes are not joined: LanceDB counts rows, those of `postings` are
+long, and joining takes memory.
 """
 _AT_ONCE = timedelta(milliseconds=1)
 """The youngest old version that `drop_old` removes; LanceDB warns of zero, and the caller holds
@@ -54,7 +54,7 @@ both locks.
 _A_DAY = timedelta(days=1)
 _OF_THIS_MACHINE = ("file:", "file-object-store:", "memory:", "shared-memory:")
 _RETRIES = MappingProxyType({"client_max_retries": "3", "client_retry_timeout": "30"})
-"""Without them a dead address is called for three minutes."""
+"""Connection retries. LanceDB's default tries a dead address for three minutes."""
 _RESTORE = (
     " `toolkit store check` names files that are not what was written; put them back from a copy "
     "of the store, or run into a new store: --store."
@@ -63,7 +63,7 @@ _HALF_MAX = 65504.0
 _CACHE_BYTES = 256 << 20
 _BATCH_ROWS, _LONG_BATCH_ROWS = 8192, 256
 _LONG = ("postings", "feature_index", "projections")
-"""Tables whose rows may have a megabyte."""
+"""Tables whose rows may be a megabyte long."""
 
 
 def equals(column: str, value: str) -> str:
@@ -72,15 +72,17 @@ def equals(column: str, value: str) -> str:
 
 
 def among(column: str, values: Iterable[str]) -> Iterator[str]:
-    """Filters that together find all of `values`; one with thousands of values is slow to plan."""
+    """Filters that together match all of `values`; a single one with thousands of values is slow to
+    plan.
+    """
     quoted = [_quoted(value) for value in dict.fromkeys(values)]
     for start in range(0, len(quoted), _KEYS_IN_A_FILTER):
         yield f"{column} IN ({', '.join(quoted[start : start + _KEYS_IN_A_FILTER])})"
 
 
 def holds(column: str, number: int) -> str:
-    """A filter for lists of uint32 that hold a number. There is no index for it: every list is
-    looked at.
+    """A filter for lists of uint32 that contain a number. No index serves it: every list is
+    scanned.
     """
     return f"array_has({column}, arrow_cast({int(number)}, 'UInt32'))"
 
@@ -100,7 +102,7 @@ class Database:
 
     @cached_property
     def _options(self) -> dict[str, Any]:
-        """How to connect, with small caches."""
+        """Connection options, with small caches."""
         session = lancedb().Session(
             index_cache_size_bytes=_CACHE_BYTES, metadata_cache_size_bytes=_CACHE_BYTES
         )
@@ -113,15 +115,13 @@ class Database:
 
     @cached_property
     def connection(self) -> Any:
-        """For writing and for what is seldom asked: each call sees at once what others have
-        written.
-        """
+        """The connection for writing and rare reads: each call sees what others have written."""
         return lancedb().connect(**self._options, read_consistency_interval=timedelta(0))
 
     @cached_property
     def _reader(self) -> Any:
-        """For questions. Its tables stay at the version at which they were opened until `_open`
-        moves them on.
+        """The connection for queries. Its tables stay at the version they were opened at until
+        `_open` refreshes them.
         """
         return background.run(lancedb().connect_async(**self._options))
 
@@ -131,36 +131,36 @@ class Database:
         """Add rows, all or none."""
         rows = self._as_kept(name, rows)
         with self._explained("write to", name):
-            found = self._table(name)
-            if found is None:
+            table = self._table(name)
+            if table is None:
                 self._tables[name] = self.connection.create_table(
                     name, data=rows, schema=rows.schema
                 )
                 return
-            found.add(rows)
+            table.add(rows)
 
     def crowded(self, name: str) -> bool:
         """Whether enough small files have gathered for `join`."""
         with self._explained("read", name):
-            found = self._table(name)
-            if found is None or found.version % _LOOK_EVERY:
+            table = self._table(name)
+            if table is None or table.version % _LOOK_EVERY:
                 return False
-            return _small_files(found) >= _JOIN_FROM and not _mostly_large(found)
+            return _small_files(table) >= _JOIN_FROM and not _mostly_large(table)
 
     def join(self, name: str) -> None:
-        """Join small files; those of old versions stay, since somebody may be reading them."""
+        """Join small files. Files of old versions stay, since they may be in use."""
         with self._explained("clean", name):
-            found = self._table(name)
-            found.optimize()
-            if "step" in self._lacks(name, found):
-                self._index(found, "step")
+            table = self._table(name)
+            table.optimize()
+            if "step" in self._lacks(name, table):
+                self._index(table, "step")
 
     def delete(self, name: str, where: str) -> None:
-        """Remove rows, if there are any: asking is cheaper than a new version of the table."""
+        """Delete rows, if there are any: checking is cheaper than a new version of the table."""
         with self._explained("write to", name):
-            found = self._table(name)
-            if found is not None and found.count_rows(where):
-                found.delete(where)
+            table = self._table(name)
+            if table is not None and table.count_rows(where):
+                table.delete(where)
 
     def compact(self, name: str) -> None:
         """Join small files and bring the indexes up to date."""
@@ -206,7 +206,7 @@ class Database:
         return [column for column in self._to_index(name, found) if column not in there]
 
     def _to_index(self, name: str, found: Any) -> list[str]:
-        """The columns that are worth an index."""
+        """The columns to index."""
         rows = found.count_rows()
         own = [INDEXES[name]] if name in INDEXES and rows else []
         if TABLES[name].ledger or rows < BITMAPS_FROM:
@@ -225,14 +225,14 @@ class Database:
     def rows(
         self, name: str, where: str | None = None, columns: Sequence[str] | None = None
     ) -> pa.Table:
-        """The rows that match, of the declared schema (without a limit LanceDB would give ten)."""
+        """The matching rows in the declared schema (without a limit LanceDB returns ten)."""
         wanted = self._wanted(name, columns)
         with self._explained("read", name):
             reader = self._reader
-            found: pa.Table | None = background.run(self._found(reader, name, where, wanted))
-        if found is None:
+            result: pa.Table | None = background.run(self._found(reader, name, where, wanted))
+        if result is None:
             return _schema(name).empty_table().select(wanted)
-        return self._as_declared(name, found.select(wanted))
+        return self._as_declared(name, result.select(wanted))
 
     async def _found(
         self, reader: Any, name: str, where: str | None, columns: list[str]
@@ -272,8 +272,8 @@ class Database:
     def batches(
         self, name: str, where: str | None = None, columns: Sequence[str] | None = None
     ) -> Iterator[pa.Table]:
-        """The rows that match, a few thousand at a time, of long ones fewer: a table can be larger
-        than memory.
+        """The matching rows in batches of a few thousand, fewer if rows are long: a table can be
+        larger than memory.
         """
         import pyarrow as pa
 
@@ -288,30 +288,32 @@ class Database:
                 yield self._as_declared(name, pa.Table.from_batches([batch]).select(wanted))
 
     def plan(self, name: str, where: str, columns: Sequence[str]) -> str:
-        """How LanceDB would find these rows."""
+        """LanceDB's query plan for these rows."""
         query = self._query(name, where, columns)
         return "" if query is None else str(query.explain_plan())
 
     def version(self, name: str) -> int:
         """A number that changes with each write to the table; 0 without a table."""
         with self._explained("read", name):
-            found = self._table(name)
-            return 0 if found is None else int(found.version)
+            table = self._table(name)
+            return 0 if table is None else int(table.version)
 
     def count(self, name: str) -> int:
-        """How many rows a table has: the manifest says so."""
+        """The number of rows of a table, from its manifest."""
         with self._explained("read", name):
-            found = self._table(name)
-            return 0 if found is None else int(found.count_rows())
+            table = self._table(name)
+            return 0 if table is None else int(table.count_rows())
 
     def indexed(self, name: str) -> bool:
         """Whether the table's indexes have all its rows."""
         with self._explained("read", name):
-            found = self._table(name)
-            if found is None or not found.count_rows():
+            table = self._table(name)
+            if table is None or not table.count_rows():
                 return True
-            stats = [found.index_stats(index.name) for index in found.list_indices()]
-        return bool(stats) and all(one is not None and one.num_unindexed_rows == 0 for one in stats)
+            stats = [table.index_stats(index.name) for index in table.list_indices()]
+        return bool(stats) and all(
+            stat is not None and stat.num_unindexed_rows == 0 for stat in stats
+        )
 
     def count_by_step(self, name: str) -> Counter[str]:
         """Step -> number of its rows, read in batches."""
@@ -327,8 +329,8 @@ class Database:
 
     def usage(self) -> dict[str, tuple[int, int]]:
         """Files and bytes of each table that is there."""
-        found = {name: self._usage(name) for name in TABLES}
-        return {name: use for name, use in found.items() if use[0]}
+        results = {name: self._usage(name) for name in TABLES}
+        return {name: use for name, use in results.items() if use[0]}
 
     def _usage(self, name: str) -> tuple[int, int]:
         if self._folder is not None:
@@ -343,14 +345,14 @@ class Database:
         )
 
     def names(self) -> list[str]:
-        """What tables there are."""
+        """The names of the existing tables."""
         return list(self.connection.list_tables().tables)
 
     def _query(self, name: str, where: str | None, columns: Sequence[str]) -> Any:
-        found = self._table(name)
-        if found is None:
+        table = self._table(name)
+        if table is None:
             return None
-        query = found.search().select(list(columns)).limit(None)
+        query = table.search().select(list(columns)).limit(None)
         return query.where(where) if where else query
 
     def _wanted(self, name: str, columns: Sequence[str] | None) -> list[str]:
@@ -426,8 +428,8 @@ def _halved(schema: pa.Schema) -> pa.Schema:
 def _largest(lists: pa.ChunkedArray) -> float:
     import pyarrow.compute as pc
 
-    found = pc.max(pc.abs(pc.list_flatten(lists))).as_py()
-    return 0.0 if found is None else float(found)
+    largest = pc.max(pc.abs(pc.list_flatten(lists))).as_py()
+    return 0.0 if largest is None else float(largest)
 
 
 def _small_files(found: Any) -> int:

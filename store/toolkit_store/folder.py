@@ -29,9 +29,7 @@ VALUES = ("float32", "float16")
 
 
 def prepare(path: str | Path, *, create: bool, read_only: bool, values: str | None = None) -> Path:
-    """The folder of a store that can be used as asked, made if needed; else the error
-    that says what to do.
-    """
+    """The folder of a usable store, created if requested; otherwise an error says what to do."""
     folder = _absolute(path)
     if values not in (None, *VALUES):
         raise BadInput(f"A store keeps values as {choices(VALUES)}, not as '{values}'.")
@@ -71,8 +69,8 @@ def _absolute(path: str | Path) -> Path:
 
 
 def _exists(folder: Path) -> bool:
-    """Whether `folder` is a store. One listing decides, so that a store being made beside us is not
-    called foreign.
+    """Whether `folder` is a store. A single listing decides, so that a store that another process
+    is creating is not called foreign.
     """
     try:
         names = sorted(os.listdir(folder)) if folder.exists() else []
@@ -87,11 +85,11 @@ def _exists(folder: Path) -> bool:
         name for name in names if not name.startswith(MARKER)
     ]  # an unfinished marker is ours
     if foreign:
-        found = ", ".join(foreign[:5]) + (
+        listed = ", ".join(foreign[:5]) + (
             f" and {len(foreign) - 5} more" if len(foreign) > 5 else ""
         )
         raise StoreNotUsable(
-            f"The folder {folder} is not a store: it has no {MARKER} and holds {found}. Give "
+            f"The folder {folder} is not a store: it has no {MARKER} and holds {listed}. Give "
             "--store an empty or a new folder."
         )
     return False
@@ -109,11 +107,11 @@ def values_of(folder: Path) -> str:
 
 
 def _check_values(folder: Path, values: str | None) -> None:
-    found = values_of(folder)
-    if values not in (None, found):
+    result = values_of(folder)
+    if values not in (None, result):
         raise StoreNotUsable(
-            f"The store at {folder} keeps values as {found}, not as {values}; that is settled when "
-            "a store is made. Give --store a new folder, or leave the choice out."
+            f"The store at {folder} keeps values as {result}, not as {values}; that is settled "
+            "when a store is made. Give --store a new folder, or leave the choice out."
         )
 
 
@@ -153,10 +151,10 @@ def _write_marker(folder: Path, values: str) -> None:
 def _read_marker(folder: Path) -> dict[str, Any]:
     marker = folder / MARKER
     try:
-        found = json.loads(marker.read_text(encoding="utf-8"))
+        content = json.loads(marker.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise StoreNotUsable(f"The marker {marker} cannot be read: {error}. {_RESTORE}") from error
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _read_format(folder: Path) -> int:
@@ -186,7 +184,7 @@ def _check_format(folder: Path) -> None:
 
 
 def _check_writable(folder: Path) -> None:
-    """Permissions do not tell (root, read-only mounts), so something is written."""
+    """Write a test file: permissions alone do not tell (root, read-only mounts)."""
     try:
         _make_folders(folder)
         _probe(folder / "locks")

@@ -34,7 +34,7 @@ _guard = threading.Lock()
 
 
 def lancedb() -> Any:
-    """The module, imported with the first call."""
+    """The module, imported at the first call."""
     with _guard:
         if "lancedb" not in sys.modules:
             for name, value in _SETTINGS.items():
@@ -49,7 +49,7 @@ def lancedb() -> Any:
 
 
 def reason(error: BaseException) -> str:
-    """What LanceDB says, without the place in its own source."""
+    """LanceDB's message without its source location."""
     text = " ".join(str(error).split()).removeprefix("lance error: ")
     return re.sub(r",? \S+\.rs:\d+:\d+", "", text)[:300].rstrip(".")
 

@@ -33,7 +33,7 @@ _TELL_EVERY_S = 60.0
 
 
 def log_wait(message: str) -> None:
-    """Say on stderr what is waited for."""
+    """Print to stderr what is being waited for."""
     logging.getLogger("toolkit_store").warning(message)
 
 
@@ -46,7 +46,7 @@ class Wait:
         self._next = self._begin
 
     def go_on(self, holder: str, advice: str = "") -> None:
-        """Refuse to wait for longer, or say who is waited for if that is due."""
+        """Stop waiting after the limit; once a minute say who holds the lock."""
         now = time.monotonic()
         if self._wait_s is not None and now >= self._begin + self._wait_s:
             raise InUse(
@@ -66,7 +66,7 @@ class Hold(Protocol):
         """Refuse to go on if it is no longer held."""
 
     def let_go(self) -> None:
-        """Give it up."""
+        """Release it."""
 
 
 Take = Callable[[float | None, OnWait | None], Hold]
@@ -127,7 +127,7 @@ def lease(path: Path) -> Lease:
 
 
 class _FileHold:
-    """A lock file in hand: the kernel takes it away from nobody."""
+    """A held lock file; only the kernel releases it."""
 
     def __init__(self, path: Path, wait_s: float | None, on_wait: OnWait | None) -> None:
         self._file = _locked(path, fcntl.LOCK_EX, wait_s, on_wait)
@@ -170,7 +170,7 @@ def _file_lock(path: Path, kind: int, wait_s: float | None) -> Iterator[None]:
 
 
 def _locked(path: Path, kind: int, wait_s: float | None, on_wait: OnWait | None) -> int:
-    """A descriptor that holds the lock; closing it lets go."""
+    """A descriptor that holds the lock; closing it releases the lock."""
     try:
         file = _open(path)
     except OSError as error:
@@ -209,7 +209,7 @@ def _try(file: int, kind: int) -> bool:
 
 
 def _sign(file: int) -> None:
-    """Write who holds the lock. On a full or read-only disk the lock holds all the same."""
+    """Write who holds the lock. If the disk is full or read-only the lock is still held."""
     with contextlib.suppress(OSError):
         os.ftruncate(file, 0)
         since = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")

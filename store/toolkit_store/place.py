@@ -25,7 +25,7 @@ _LOCAL_PART = "toolkit-runs@"
 
 
 def local_part(uri: str) -> Path:
-    """The folder for what does not go to a URI."""
+    """The local folder for what is not kept at a URI."""
     return Path(_LOCAL_PART + quote(uri.rstrip("/"), safe=""))
 
 
@@ -68,7 +68,7 @@ class Record(Protocol):
 
 
 class Place(Protocol):
-    """What a store needs of where it is."""
+    """What a store needs from its location."""
 
     uri: str
     folder: Path
@@ -83,7 +83,7 @@ class Place(Protocol):
         """Keep files that a read may need from being removed inside the block."""
 
     def alone(self, wait_s: float) -> AbstractContextManager[None]:
-        """Removing files hurts no reader inside the block."""
+        """Inside the block, removing files is safe for readers."""
 
 
 class _InFolder:

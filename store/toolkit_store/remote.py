@@ -44,7 +44,7 @@ class NoStore(StoreNotUsable):
 
 @dataclass(frozen=True)
 class Marker:
-    """The row, as it was seen."""
+    """The row as last read."""
 
     format: int
     made_by: str
@@ -68,9 +68,9 @@ def prepare(database: Database, *, create: bool, read_only: bool, values: str | 
         table = _opened(database)
         names = [] if table is not None else database.names()
     if table is None and names:
-        found = ", ".join(names[:5])
+        listed = ", ".join(names[:5])
         raise StoreNotUsable(
-            f"{database.uri} is not a store: it has no table '{TABLE}' and holds {found}. Give "
+            f"{database.uri} is not a store: it has no table '{TABLE}' and holds {listed}. Give "
             "another URI."
         )
     if table is None and (read_only or not create):
@@ -108,17 +108,17 @@ def _seen(table: Any) -> Marker:
     return Marker(**table.search().limit(1).to_list()[0])
 
 
-def _check(database: Database, found: Marker, values: str | None) -> None:
-    if found.format != STORE_FORMAT:
+def _check(database: Database, marker: Marker, values: str | None) -> None:
+    if marker.format != STORE_FORMAT:
         raise StoreNotUsable(
-            f"The store at {database.uri} has format {found.format}, this toolkit ({__version__}) "
-            f"uses format {STORE_FORMAT}. It was made by {found.made_by}. Use that version, or "
+            f"The store at {database.uri} has format {marker.format}, this toolkit ({__version__}) "
+            f"uses format {STORE_FORMAT}. It was made by {marker.made_by}. Use that version, or "
             "give --store a new URI."
         )
-    if values not in (None, found.values):
+    if values not in (None, marker.values):
         raise StoreNotUsable(
-            f"The store at {database.uri} keeps values as {found.values}, not as {values}; that is "
-            "settled when a store is made. Give --store a new URI, or leave the choice out."
+            f"The store at {database.uri} keeps values as {marker.values}, not as {values}; that "
+            "is settled when a store is made. Give --store a new URI, or leave the choice out."
         )
 
 
@@ -150,7 +150,7 @@ def lease(database: Database) -> Lease:
 
 
 def _taken(database: Database, wait_s: float | None, on_wait: OnWait | None) -> HeldLease:
-    """The lease, once nobody has it or its holder has been silent for too long."""
+    """Take the lease once it is free or its holder has been silent for too long."""
     with _reached(database):
         table = _opened(database)
     if table is None:
@@ -159,29 +159,29 @@ def _taken(database: Database, wait_s: float | None, on_wait: OnWait | None) -> 
     last, since = None, time.monotonic()
     while True:
         with _reached(database):
-            found = _seen(table)
-        if found != last:
-            last, since = found, time.monotonic()
+            beats = _seen(table)
+        if beats != last:
+            last, since = beats, time.monotonic()
         silent = time.monotonic() - since
-        if not found.holder or silent >= EXPIRES_S:
-            hold = _try(database, table, found)
+        if not beats.holder or silent >= EXPIRES_S:
+            hold = _try(database, table, beats)
             if hold is not None:
                 return hold
             last = None
         else:
             advice = f" If it was killed, the store is free {EXPIRES_S:g} s after that."
-            waiting.go_on(found.holder, advice)
+            waiting.go_on(beats.holder, advice)
         time.sleep(POLL_S)
 
 
-def _try(database: Database, table: Any, found: Marker) -> HeldLease | None:
-    """The lease, unless somebody was faster."""
-    started, epoch = time.monotonic(), found.epoch + 1
+def _try(database: Database, table: Any, marker: Marker) -> HeldLease | None:
+    """Try to take the lease; another process may be faster."""
+    started, epoch = time.monotonic(), marker.epoch + 1
     now = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
     holder = f"process {os.getpid()} on {socket.gethostname()} since {now}"
     where = (
-        f"epoch = {found.epoch} AND beat = {found.beat} AND holder = "
-        f"'{found.holder.replace(chr(39), chr(39) * 2)}'"
+        f"epoch = {marker.epoch} AND beat = {marker.beat} AND holder = "
+        f"'{marker.holder.replace(chr(39), chr(39) * 2)}'"
     )
     try:
         done = table.update(where=where, values={"epoch": epoch, "beat": 0, "holder": holder})
@@ -218,7 +218,7 @@ class HeldLease:
             )
 
     def let_go(self) -> None:
-        """Free the store for others."""
+        """Release the lease."""
         self._end.set()
         self._thread.join()
         with suppress(*_ERRORS):  # it frees itself when nobody renews it

@@ -194,7 +194,7 @@ class Store:
         """The steps that have rows in a table, in the ledger or not: asked again only when somebody
         else has written to it.
 
-        None of a large one: it is asked for the keys at hand.
+        A large table is asked for the given keys only.
         """
         version = self.database.version(name)
         if self._present.get(name, (None,))[0] != version:
@@ -260,25 +260,29 @@ class Store:
         may commit meanwhile.
         """
         with self.reading():
-            found = self._steps(steps)
-        cover = indexing.covered(found)
+            step_rows = self._steps(steps)
+        cover = indexing.covered(step_rows)
         if not cover:
             return 0
         made = indexing.build(
-            self, self.database, cover, [row.key for row in found if row.tables.get("samples")], run
+            self,
+            self.database,
+            cover,
+            [row.key for row in step_rows if row.tables.get("samples")],
+            run,
         )
         if not all(map(self.database.indexed, INDEXES)):
             self._compact(reindexing=True)
         return made
 
     def verify(self, name: str) -> None:
-        """Refuse to derive anything from a table of which a file is not what was written."""
+        """Refuse to derive anything from a table with a damaged file."""
         self._keeper.verify(name)
 
     # --- reading ---
 
     def has(self, keys: Iterable[str]) -> set[str]:
-        """Those of `keys` that are committed."""
+        """The committed keys among `keys`."""
         with self.reading():
             return self._known(keys)
 
@@ -293,16 +297,16 @@ class Store:
         store's own steps.
         """
         with self.reading():
-            found = [row for row in self._steps(keys) if not indexing.is_own(row)]
+            results = [row for row in self._steps(keys) if not indexing.is_own(row)]
         wanted = (
             row
-            for row in found
+            for row in results
             if experiment in (None, row.experiment) and stage in (None, row.stage)
         )
         return sorted(wanted, key=lambda row: (row.experiment, row.stage, row.index, row.key))
 
     def index_steps(self, keys: Iterable[str]) -> list[StepRow]:
-        """Those of the store's own steps that are committed."""
+        """The committed steps of the store's own."""
         with self.reading():
             return self._steps(keys)
 
@@ -319,8 +323,8 @@ class Store:
             return self._read(table, steps, wanted).select(wanted)
 
     def read_by_space(self, table: str, steps: Iterable[str], scratch: Path) -> Iterator[pa.Table]:
-        """What `read` gives, a part for each value of the first column of the key: memory holds one
-        part, `scratch` (a file) the others.
+        """The rows of `read`, one part per value of the first key column: one part in memory, the
+        others in the file `scratch`.
         """
         schema = arrow_schema(table, step=True)
         try:
@@ -343,9 +347,9 @@ class Store:
         unknown).
         """
         with self.reading():
-            found = self.database.rows("runs", None if run is None else equals("run", run))
+            rows = self.database.rows("runs", None if run is None else equals("run", run))
         latest = {
-            row.run: row for row in sorted(ledger.runs_from_arrow(found), key=lambda row: row.seq)
+            row.run: row for row in sorted(ledger.runs_from_arrow(rows), key=lambda row: row.seq)
         }
         return sorted(latest.values(), key=lambda row: (row.at, row.run))
 
@@ -354,8 +358,8 @@ class Store:
         Empty tables are left out.
         """
         asked = list(steps)
-        found = {name: self.read(name, asked) for name in DATA_TABLES}
-        return {name: rows.digest(content) for name, content in found.items() if content.num_rows}
+        results = {name: self.read(name, asked) for name in DATA_TABLES}
+        return {name: rows.digest(content) for name, content in results.items() if content.num_rows}
 
     def sizes(self) -> dict[str, int]:
         """Bytes on disk of each table that is there."""
@@ -366,8 +370,8 @@ class Store:
         `clean`.
         """
         with self.reading():
-            found = {name: sum(self._keeper.orphans(name).values()) for name in DATA_TABLES}
-        return {name: count for name, count in found.items() if count}
+            results = {name: sum(self._keeper.orphans(name).values()) for name in DATA_TABLES}
+        return {name: count for name, count in results.items() if count}
 
     # --- keeping house ---
 
@@ -409,7 +413,7 @@ class Store:
             return self.clean(wait_s=wait_s)
 
     def _drop_indexes(self) -> None:
-        """Take index steps out of the ledger; their rows are orphans from then on."""
+        """Remove index steps from the ledger; their rows become orphans."""
         used: set[str] = set()
         for state in self.run_states():
             rows = self._steps(state.steps)
@@ -429,8 +433,8 @@ class Store:
             self._keeper.delete("steps", where)
 
     def check(self) -> CheckReport:
-        """Hold every file against the size and SHA-256 recorded when it was written, and the rows
-        against the ledger.
+        """Compare every file with the size and SHA-256 recorded when it was written, and the rows
+        with the ledger.
         """
         with self.reading():
             return checking.report(self._place, lambda: self._steps(None), self._keeper.used_tables)
@@ -458,9 +462,9 @@ class Store:
         needed = list(dict.fromkeys([*columns, *table(name).key, "step"]))
         parts = [self.database.rows(name, where, needed) for where in among("step", owners)]
         empty = arrow_schema(name, step=True).empty_table().select(needed)
-        found = pa.concat_tables([empty, *parts])
-        self._check_count(name, found.num_rows, sum(owners.values()))
-        return rows.ordered(name, found)
+        result = pa.concat_tables([empty, *parts])
+        self._check_count(name, result.num_rows, sum(owners.values()))
+        return rows.ordered(name, result)
 
     def _read_shared(self, name: str, steps: Iterable[str]) -> pa.Table:
         """The rows that stand for those of these steps."""
@@ -472,11 +476,11 @@ class Store:
             self.database.rows(name, where)
             for where in among(key, sorted({value for value, _ in wanted}))
         ]
-        found = pa.concat_tables([arrow_schema(name, step=True).empty_table(), *parts])
-        pairs = zip(found[key].to_pylist(), found["step"].to_pylist(), strict=True)
-        found = found.filter(pa.array([pair in wanted for pair in pairs], pa.bool_()))
-        self._check_count(name, found.num_rows, len(wanted))
-        return rows.ordered(name, found)
+        result = pa.concat_tables([arrow_schema(name, step=True).empty_table(), *parts])
+        pairs = zip(result[key].to_pylist(), result["step"].to_pylist(), strict=True)
+        result = result.filter(pa.array([pair in wanted for pair in pairs], pa.bool_()))
+        self._check_count(name, result.num_rows, len(wanted))
+        return rows.ordered(name, result)
 
     def _owners(self, name: str, steps: Iterable[str]) -> dict[str, int]:
         """The committed ones of these steps that have rows in a table, and how many."""

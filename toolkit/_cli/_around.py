@@ -20,9 +20,9 @@ BEFORE, AFTER = 16, 8
 
 def with_text(run: Run, hits: Sequence[Row], marked: bool) -> list[Row]:
     """Add the token, the unit and the text around the token to each place."""
-    found = {row["sample"]: row for row in run.texts([row["sample"] for row in hits])}
+    results = {row["sample"]: row for row in run.texts([row["sample"] for row in hits])}
     nothing: Row = {"unit": None, "text": "", "pieces": []}
-    return [_place(row, found.get(row["sample"], nothing), marked) for row in hits]
+    return [_place(row, results.get(row["sample"], nothing), marked) for row in hits]
 
 
 def _place(hit: Row, sample: Row, marked: bool) -> Row:
@@ -50,14 +50,14 @@ def shaded(text: str, pieces: Sequence[str], values: Sequence[float | None], ter
     """The whole text with the tokens marked where a feature fires: in a terminal brightly from half
     of its largest value on.
     """
-    most = max((value for value in values if value), default=0.0)
+    largest = max((value for value in values if value), default=0.0)
     out, cursor = [], 0
     for (start, end), value in zip(spans(text, pieces), values, strict=True):
         out.append(one_line(text[cursor:start]))
         piece = one_line(text[start:end])
         if value and piece:
             piece = (
-                click.style(piece, bold=True, reverse=value >= most / 2, underline=True)
+                click.style(piece, bold=True, reverse=value >= largest / 2, underline=True)
                 if terminal
                 else f"[{piece}]"
             )
@@ -66,16 +66,16 @@ def shaded(text: str, pieces: Sequence[str], values: Sequence[float | None], ter
     return "".join(out) + one_line(text[cursor:])
 
 
-def around(text: str, pieces: Sequence[str], at: int, mark: Callable[[str], str]) -> str:
-    """The text around token `at`, on one line, with the token marked; the end of the text for a
+def around(text: str, pieces: Sequence[str], index: int, mark: Callable[[str], str]) -> str:
+    """The text around token `index`, on one line, with the token marked; the end of the text for a
     token past it.
     """
     spots = [*spans(text, pieces), (len(text), len(text))]
-    at = min(at, len(pieces))
-    first, last = max(0, at - BEFORE), min(len(pieces) - 1, at + AFTER)
-    (start, _), (begin, end), (_, stop) = spots[first], spots[at], spots[max(last, at)]
+    index = min(index, len(pieces))
+    first, last = max(0, index - BEFORE), min(len(pieces) - 1, index + AFTER)
+    (start, _), (begin, end), (_, stop) = spots[first], spots[index], spots[max(last, index)]
     left, right = "…" if first else "", "…" if last < len(pieces) - 1 else ""
-    marked = mark(one_line(text[begin:end])) if at < len(pieces) else ""
+    marked = mark(one_line(text[begin:end])) if index < len(pieces) else ""
     return f"{left}{one_line(text[start:begin])}{marked}{one_line(text[end:stop])}{right}"
 
 
@@ -107,21 +107,21 @@ def places_asked(
     from toolkit.errors import BadInput, nearest
 
     name, pieces = sample["sample"], sample["pieces"]
-    found = set(range(len(pieces)))
+    results = set(range(len(pieces)))
     if position is not None and position >= len(pieces):
         raise BadInput(
             f"--position {position}: sample '{name}' has {len(pieces)} tokens (0 to "
             f"{len(pieces) - 1})."
         )
     if position is not None:
-        found &= {position}
+        results &= {position}
     if token is not None:
         if not token or not (there := places_of(token, sample["text"], pieces)):
             raise BadInput(
                 f"--token {token!r}: sample '{name}' has no such words. Its tokens: toolkit query "
                 f"tokens ADDRESS {name} --all"
             )
-        found &= set(there)
+        results &= set(there)
     if span is not None:
         known = {one["name"]: range(one["start"], one["end"]) for one in sample["spans"]}
         if span not in known:
@@ -129,18 +129,18 @@ def places_asked(
                 f"--span {span}: sample '{name}' has no such span.{nearest(span, known)} Its "
                 f"spans: {', '.join(sorted(known)) or 'none'}."
             )
-        found &= {
-            at
+        results &= {
+            index
             for one in sample["spans"]
             if one["name"] == span
-            for at in range(one["start"], one["end"])
+            for index in range(one["start"], one["end"])
         }
-    if not found:
+    if not results:
         raise BadInput(
             f"Sample '{name}' has no token that is in all of the places asked for. Leave one of "
             "the options out."
         )
-    return sorted(found) if any(one is not None for one in (position, token, span)) else None
+    return sorted(results) if any(one is not None for one in (position, token, span)) else None
 
 
 def places_of(words: str, text: str, pieces: Sequence[str]) -> list[int]:
@@ -153,13 +153,13 @@ def places_of(words: str, text: str, pieces: Sequence[str]) -> list[int]:
     )
     inside = [found.span() for found in re.finditer(before + re.escape(words) + after, text)]
     return [
-        at
-        for at, (start, end) in enumerate(spans(text, pieces))
-        if pieces[at].strip() == words.strip()
+        index
+        for index, (start, end) in enumerate(spans(text, pieces))
+        if pieces[index].strip() == words.strip()
         or any(start < last and first < end for first, last in inside)
     ]
 
 
-def piece_at(pieces: Sequence[str], at: int) -> str:
+def piece_at(pieces: Sequence[str], index: int) -> str:
     """The piece at a position, empty past the end."""
-    return pieces[at] if at < len(pieces) else ""
+    return pieces[index] if index < len(pieces) else ""

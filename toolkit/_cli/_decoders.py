@@ -59,10 +59,10 @@ def find_decoder(
     candidates = list(_of_folder(parts, folder) if folder else _of_spec(parts, manifest))
     tried = []
     for candidate in candidates:
-        found = _try(candidate, space)
-        if not isinstance(found, str):
-            return found
-        tried.append(f"{candidate[0].name}: {found}")
+        decoder = _try(candidate, space)
+        if not isinstance(decoder, str):
+            return decoder
+        tried.append(f"{candidate[0].name}: {decoder}")
     said = (
         " ".join(dict.fromkeys(tried))
         or "The run's spec names no SAEs whose decoder can be read without torch."
@@ -121,11 +121,11 @@ def _try(candidate: Candidate, space: Mapping[str, Any]) -> Decoder | str:
     assert part.decoder is not None
     try:
         params = part.params.model_validate(dict(given), context={"folder": folder})
-        found = part.decoder(params, str(space["sae"]))
+        decoder = part.decoder(params, str(space["sae"]))
     except ValidationError:
         return "its params cannot be read as the spec has them."
     except (BadInput, OSError) as error:
         return str(error)
-    if found.digest != space["sae_hash"] or found.width != space["width"]:
+    if decoder.digest != space["sae_hash"] or decoder.width != space["width"]:
         return f"the files of {space['sae']} are not those that the run used: their hash differs."
-    return found
+    return decoder

@@ -99,12 +99,16 @@ def _with_stat(lines: pa.Table, entries: pa.Table, stat: str, on: Sequence[str])
     """
     import pyarrow.compute as pc
 
-    found = only(entries, "stat", (stat,))
+    matching = only(entries, "stat", (stat,))
     keys = list(on) if stat in TEST_STATS else [name for name in on if name != "group"]
     pick = "min" if stat in SMALLEST_FIRST else "max"
-    found = found.set_column(found.column_names.index("number"), "number", pc.abs(found["number"]))
+    matching = matching.set_column(
+        matching.column_names.index("number"), "number", pc.abs(matching["number"])
+    )
     values = (
-        found.group_by(keys).aggregate([("number", pick)]).rename_columns([*keys, f"stat {stat}"])
+        matching.group_by(keys)
+        .aggregate([("number", pick)])
+        .rename_columns([*keys, f"stat {stat}"])
     )
     return lines.join(values, keys=keys, join_type="left outer")
 

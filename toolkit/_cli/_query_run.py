@@ -46,13 +46,13 @@ class Run:
         """Stage -> keys of its steps that wrote rows to `table`."""
         return self.rows.stages(table)
 
-    def read(self, table: str, wanted: Sequence[str] | None = None) -> pa.Table:
+    def read(self, table: str, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows of a table, of whatever stage."""
         return self.store.read(
-            table, [step.key for step in self.steps if step.tables.get(table)], wanted
+            table, [step.key for step in self.steps if step.tables.get(table)], columns
         )
 
-    def batches(self, table: str, wanted: Sequence[str]) -> Iterator[pa.Table]:
+    def batches(self, table: str, columns: Sequence[str]) -> Iterator[pa.Table]:
         """The rows of a table, the steps of about `BATCH_ROWS` rows at a time."""
         keys: list[str] = []
         count = 0
@@ -60,10 +60,10 @@ class Run:
             if rows := step.tables.get(table):
                 keys, count = [*keys, step.key], count + rows
             if count >= BATCH_ROWS:
-                yield self.store.read(table, keys, wanted)
+                yield self.store.read(table, keys, columns)
                 keys, count = [], 0
         if keys:
-            yield self.store.read(table, keys, wanted)
+            yield self.store.read(table, keys, columns)
 
     @cached_property
     def rows(self) -> CommittedRows:
@@ -77,7 +77,7 @@ class Run:
         table: str,
         stage: str | None,
         where: Mapping[str, Sequence[Any]] | None = None,
-        wanted: Sequence[str] | None = None,
+        columns: Sequence[str] | None = None,
     ) -> pa.Table:
         """The rows of a table whose columns have one of the values in `where`, with a column
         `stage`; of one stage, if it is named.
@@ -93,18 +93,18 @@ class Run:
                     f"Run {self.id} has no stage '{stage}'.{nearest(stage, known)} Stages: "
                     f"{choices(known)}."
                 )
-        return self.rows.by_stage(table, where, wanted, stage)
+        return self.rows.by_stage(table, where, columns, stage)
 
     def texts(self, samples: Sequence[str]) -> list[Row]:
         """The rows of table `samples` for these samples."""
-        found: list[Row] = self.view.samples(samples).to_dicts()
-        return found
+        rows: list[Row] = self.view.samples(samples).to_dicts()
+        return rows
 
     @cached_property
     def spaces(self) -> list[Row]:
         """The rows of `spaces`."""
-        found: list[Row] = self.read("spaces").to_pylist()
-        return found
+        rows: list[Row] = self.read("spaces").to_pylist()
+        return rows
 
     @cached_property
     def manifest(self) -> Row:
@@ -154,14 +154,14 @@ class Run:
         if name is None and layer is None:
             return None
         rows = self.spaces if layer is None else at_layer(self.spaces, layer)
-        found = [row for row in rows if name in (None, row["space"], row["address"])]
-        if not found:
+        results = [row for row in rows if name in (None, row["space"], row["address"])]
+        if not results:
             known = [str(row["address"]) for row in rows]
             raise BadInput(
                 f"There is no space '{name}' here.{nearest(str(name), known)} Spaces: "
                 f"{listing(known)}."
             )
-        return [str(row["space"]) for row in found]
+        return [str(row["space"]) for row in results]
 
     def placed(self, table: pa.Table) -> pa.Table:
         """The table with a column `layer`, by which spaces are put in order."""
@@ -178,8 +178,8 @@ class Run:
         """The sample of that id, or an error with the nearest."""
         from toolkit.errors import BadInput, nearest
 
-        if found := self.texts([name]):
-            return found[0]
+        if rows := self.texts([name]):
+            return rows[0]
         known = [
             id
             for batch in self.batches("samples", ("sample",))
@@ -255,13 +255,13 @@ def open_run(asked: Asked, name: str | None = None) -> Run:
     states = store.run_states()
     if (name or asked.run) is None and not states:
         raise BadInput(f"{folder} holds no runs yet. Start one: toolkit run SPEC")
-    wanted = name or asked.run
-    name = states[-1].run if wanted is None else find_run(folder, wanted)
+    run_name = name or asked.run
+    name = states[-1].run if run_name is None else find_run(folder, run_name)
     progress = progress_of(read_events(run_folder(folder, name)))
     row = next((row for row in states if row.run == name), None)
     steps = store.steps(sorted({*(row.steps if row else ()), *progress.keys}))
     run = Run(name, folder, store, steps, row or _started(name, progress))
-    if wanted is None and len(states) > 1:
+    if run_name is None and len(states) > 1:
         echo(f"run: {name}, the newest of {len(states)}", err=True)
     state = (
         progress.state
@@ -326,6 +326,6 @@ def first_rows(table: pa.Table, k: int) -> list[Row]:
     return rows
 
 
-def listing(names: Sequence[str], most: int = 8) -> str:
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return (", ".join(names[:most]) or "(none)") + more
+def listing(names: Sequence[str], limit: int = 8) -> str:
+    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    return (", ".join(names[:limit]) or "(none)") + more

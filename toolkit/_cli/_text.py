@@ -40,7 +40,7 @@ def columns(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence
         [text if isinstance(text, Styled) else cell(text) for text in line]
         for line in (heads, *rows)
     ]
-    widths = [max(len(line[at]) for line in lines) for at in range(len(heads))]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(heads))]
     aligned = [
         [
             text.rjust(width) if head in right else text.ljust(width)

@@ -142,12 +142,12 @@ def _packages() -> Iterator[Diagnosis]:
         if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
             continue
         try:
-            found = metadata.version(requirement.name)
+            version = metadata.version(requirement.name)
         except metadata.PackageNotFoundError:
-            found = ""
-        if not found or not requirement.specifier.contains(found, prereleases=True):
+            version = ""
+        if not version or not requirement.specifier.contains(version, prereleases=True):
             wrong += 1
-            what = f"{found or 'missing'}, needed {requirement.specifier or 'any'}"
+            what = f"{version or 'missing'}, needed {requirement.specifier or 'any'}"
             yield Diagnosis(requirement.name, what, f"python -m pip install '{requirement}'")
     if not wrong:
         yield Diagnosis("packages", f"{len(needed)} requirements met")

@@ -27,12 +27,12 @@ def command(target: str, options: RunOptions, as_json: bool) -> None:
     from toolkit._plan.fetch import DownloadDisplay, downloads_of, fetch_all, loadables_of
 
     plan = _flow.plan(target, options).plan
-    found = []
-    for one in fetch_all(downloads_of(loadables_of(plan)), DownloadDisplay(sys.stderr)):
-        found.append({**dataclasses.asdict(one), "folder": str(one.folder)})
+    results = []
+    for fetched in fetch_all(downloads_of(loadables_of(plan)), DownloadDisplay(sys.stderr)):
+        results.append({**dataclasses.asdict(fetched), "folder": str(fetched.folder)})
         if not as_json:
-            echo(one.sentence())
+            echo(fetched.sentence())
     if as_json:
-        echo(json.dumps({"ok": True, "downloads": found}))
-    elif not found:
+        echo(json.dumps({"ok": True, "downloads": results}))
+    elif not results:
         echo(f"{target}: nothing to fetch; its model and SAEs are not on the hub.")

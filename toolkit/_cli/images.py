@@ -112,7 +112,9 @@ def verify(names: tuple[str, ...]) -> None:
     bad = {name: problems_of(client, name, image) for name, image in chosen.items()}
     for name, image in chosen.items():
         echo(f"{name}  {image.image}  {'as pinned' if not bad[name] else 'NOT as pinned'}")
-    problems = [f"{name}: {problem}" for name, found in bad.items() for problem in found]
+    problems = [
+        f"{name}: {problem}" for name, found_problems in bad.items() for problem in found_problems
+    ]
     if problems:
         raise BadInput("\n".join(problems))
 

@@ -75,14 +75,14 @@ def tokens(asked: Asked, address: str, sample: str, every: bool) -> Answer:
         return Answer(heads, [], 0, run.why(missing))
     space, index = run.feature(address)
     text = run.sample(sample)["text"]
-    found = run.view.tokens(space, index, sample).rename({"piece": "token"}).to_dicts()
-    rows = [row for row in found if every or row["value"]]
+    result = run.view.tokens(space, index, sample).rename({"piece": "token"}).to_dicts()
+    rows = [row for row in result if every or row["value"]]
     why = _why_no_tokens(
-        run, address, sample, [row["position"] for row in found if row["value"] is not None]
+        run, address, sample, [row["position"] for row in result if row["value"] is not None]
     )
     above = (
         shaded(
-            text, [row["token"] for row in found], [row["value"] for row in found], is_terminal()
+            text, [row["token"] for row in result], [row["value"] for row in result], is_terminal()
         )
         if rows
         else ""
@@ -102,10 +102,10 @@ def coactive(asked: Asked, address: str) -> Answer:
     ):
         return Answer(heads, [], 0, run.why(missing))
     space, index = run.feature(address)
-    found = run.view.coactive(space, index, ALL)
-    rows = _named(run, space, found.head(asked.k).to_dicts())
+    pairs = run.view.coactive(space, index, ALL)
+    rows = _named(run, space, pairs.head(asked.k).to_dicts())
     return Answer(
-        heads, rows, found.height, f"No other feature fires where {address} does in run {run.id}."
+        heads, rows, pairs.height, f"No other feature fires where {address} does in run {run.id}."
     )
 
 
@@ -129,8 +129,8 @@ def similar(asked: Asked, address: str, saes: Path | None) -> Answer:
     run = open_run(asked)
     space, index = run.feature(address)
     row = next(row for row in run.spaces if row["space"] == space)
-    found = run.view.similar(space, index, asked.k, find_rows(row, run, saes))
-    rows = _named(run, space, found.to_dicts())
+    matches = run.view.similar(space, index, asked.k, find_rows(row, run, saes))
+    rows = _named(run, space, matches.to_dicts())
     why = f"{row['address']} has no other feature."
     return Answer(("address", "cosine", "label"), rows, max(len(rows), row["width"] - 1), why)
 
@@ -164,8 +164,8 @@ def diff(asked: Asked, first: str, second: str, space: str | None, layer: int | 
         echo(f"left out: {line}", err=True)
     if not common.spaces:
         return Answer(heads, [], 0, "The two runs have no space that both looked at alike.")
-    found = diff_views(runs[0].view, runs[1].view, common.spaces)
-    ranked = found.filter(pl.col("change") != 0)
+    result = diff_views(runs[0].view, runs[1].view, common.spaces)
+    ranked = result.filter(pl.col("change") != 0)
     rows = [
         {**row, "address": runs[0].label(row["space"], row["feature"])}
         for row in ranked.head(asked.k).to_dicts()
@@ -188,12 +188,12 @@ def sql(asked: Asked, statement: str) -> Answer:
     number, joined by AND, are looked up, and no more rows are read than --k shows, unless they are
     grouped or sorted.
     """
-    found = open_run(asked).view.sql(statement, asked.k + 1)
-    shown = found.head(asked.k)
+    rows = open_run(asked).view.sql(statement, asked.k + 1)
+    shown = rows.head(asked.k)
     return Answer(
-        found.columns,
+        rows.columns,
         shown.to_dicts(),
-        None if found.height > asked.k else found.height,
+        None if rows.height > asked.k else rows.height,
         "No rows.",
         frame=shown,
     )
@@ -239,12 +239,12 @@ def sample(
     places = places_asked(text, position, token, span)
     spaces = run.spaces_of(space, layer)
     hits = run.view.sample(sample, space=spaces[0] if spaces and len(spaces) == 1 else None)
-    wanted = [
+    entries = [
         pl.col(name).is_in(some)
         for name, some in (("position", places), ("space", spaces))
         if some is not None
     ]
-    hits = hits.filter(*wanted).sort(
+    hits = hits.filter(*entries).sort(
         ["value", "space", "position", "feature"], descending=[True, False, False, False]
     )
     rows = [
@@ -296,15 +296,15 @@ def features(
     verdicts.
     """
     run = open_run(asked)
-    wanted = run.spaces_of(space, layer)
-    where = {} if wanted is None else {"space": wanted}
+    spaces = run.spaces_of(space, layer)
+    where = {} if spaces is None else {"space": spaces}
     entries = ranking_entries(run, stage, where, (*stats, *([by] if by else ())), by)
     if not entries.num_rows:
         return Answer(
             ("address", "stage"),
             [],
             0,
-            run.why("features", stage, "in these spaces" if wanted is not None else ""),
+            run.why("features", stage, "in these spaces" if spaces is not None else ""),
         )
     ranked = ranked_lines(run, entries, by, significant)
     rows = pivoted(run, entries, first_rows(ranked, asked.k), stage)
@@ -448,15 +448,17 @@ def _why_not_active(
     kept = run.view.positions(sample, spaces)
     if not kept:
         return f"No activations of sample '{sample}' are kept in run {run.id}{there}."
-    at = (
+    index = (
         ""
         if places is None
         else f" at position{'s'[: len(places) != 1]} {listing([str(number) for number in places])}"
     )
     if places is not None and not set(places) & set(kept):
         some = listing([str(number) for number in kept])
-        return f"No activations are kept{at} of sample '{sample}'{there}. Kept positions: {some}."
-    return f"No feature is active on sample '{sample}'{at}{there}."
+        return (
+            f"No activations are kept{index} of sample '{sample}'{there}. Kept positions: {some}."
+        )
+    return f"No feature is active on sample '{sample}'{index}{there}."
 
 
 # --- effects ---

@@ -20,12 +20,12 @@ def command(run: str, store: str | None) -> None:
     from toolkit_store import open_store
 
     folder = store_folder(store)
-    wanted = find_run(folder, run)
+    run_id = find_run(folder, run)
     try:
-        path = make_report(open_store(folder, read_only=True), wanted, load_parts())
+        path = make_report(open_store(folder, read_only=True), run_id, load_parts())
     except OSError as error:
         raise StoreNotUsable(
-            f"{run_folder(folder, wanted)}: the report cannot be written "
+            f"{run_folder(folder, run_id)}: the report cannot be written "
             f"({error.strerror or error}). Copy the store to a folder that is writable, or make "
             "this one so."
         ) from error

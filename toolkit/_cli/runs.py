@@ -18,14 +18,14 @@ def command(as_json: bool, store: str | None) -> None:
     from toolkit._cli.status import views
     from toolkit._run.run_folder import store_folder
 
-    found = views(store_folder(store))
+    runs = views(store_folder(store))
     if as_json:
         keys = ("run", "name", "state", "started", "done", "total", "note")
-        echo(json.dumps([{key: getattr(view, key) for key in keys} for view in found], indent=1))
-    elif not found:
+        echo(json.dumps([{key: getattr(view, key) for key in keys} for view in runs], indent=1))
+    elif not runs:
         echo("No runs yet. Start one: toolkit run SPEC")
     else:
         rows = [
-            (view.run, view.name, view.state, view.started[:16].replace("T", " ")) for view in found
+            (view.run, view.name, view.state, view.started[:16].replace("T", " ")) for view in runs
         ]
         echo(columns(("RUN", "NAME", "STATE", "STARTED"), rows))

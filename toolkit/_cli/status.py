@@ -56,17 +56,17 @@ def command(run: str | None, follow: bool, as_json: bool, store: str | None) -> 
     from toolkit._run.run_folder import find_run, store_folder
 
     folder = store_folder(store)
-    wanted = find_run(folder, run) if run else None
+    run_id = find_run(folder, run) if run else None
     shown = ""
     while True:
-        found = views(folder, wanted)
-        text = _json(found, wanted, follow) if as_json else _text(found, wanted)
+        runs = views(folder, run_id)
+        text = _json(runs, run_id, follow) if as_json else _text(runs, run_id)
         if text != shown:
             if shown and not as_json and sys.stdout.isatty():
                 click.clear()
             echo(text)
         shown = text
-        if not follow or not any(view.state == "running" for view in found):
+        if not follow or not any(view.state == "running" for view in runs):
             return
         time.sleep(1.0)
 
@@ -167,20 +167,20 @@ def _counts(stage: StageCounts) -> dict[str, int]:
     return {name: getattr(stage, name) for name in names}
 
 
-def _json(found: list[RunSummary], wanted: str | None, lines: bool) -> str:
-    data: Any = asdict(found[0]) if wanted and found else [asdict(view) for view in found]
+def _json(runs: list[RunSummary], run: str | None, lines: bool) -> str:
+    data: Any = asdict(runs[0]) if run and runs else [asdict(view) for view in runs]
     return json.dumps(data, indent=None if lines else 1)
 
 
-def _text(found: list[RunSummary], wanted: str | None) -> str:
-    if not found:
+def _text(runs: list[RunSummary], run: str | None) -> str:
+    if not runs:
         return (
-            f"Run {wanted} has not written its state yet."
-            if wanted
+            f"Run {run} has not written its state yet."
+            if run
             else "No runs yet. Start one: toolkit run SPEC"
         )
-    text = columns(HEADS, [_cells(view) for view in found], right=("DONE", "%", "RATE", "SIZE"))
-    return f"{text}\n\n{_detail(found[0])}" if wanted else text
+    text = columns(HEADS, [_cells(view) for view in runs], right=("DONE", "%", "RATE", "SIZE"))
+    return f"{text}\n\n{_detail(runs[0])}" if run else text
 
 
 def _cells(view: RunSummary) -> tuple[str, ...]:

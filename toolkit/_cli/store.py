@@ -75,16 +75,16 @@ def check(as_json: bool, store: str | None) -> None:
     """Hold every file against its recorded size and SHA-256, and the rows against the ledger. Exit
     code 3: something is wrong.
     """
-    found = _opened(store, read_only=True).check()
+    report = _opened(store, read_only=True).check()
     if as_json:
-        echo(json.dumps(asdict(found), indent=1))
+        echo(json.dumps(asdict(report), indent=1))
     else:
         lines = [
-            *(f"WRONG  {problem}" for problem in found.problems),
-            *(f"note   {note}" for note in found.notes),
+            *(f"WRONG  {problem}" for problem in report.problems),
+            *(f"note   {note}" for note in report.notes),
         ]
-        echo("\n".join([*lines, _looked_at(found)]))
-    if found.problems:
+        echo("\n".join([*lines, _looked_at(report)]))
+    if report.problems:
         echo(
             "Restore these files from a copy of the store, or run the spec again with a new store.",
             err=True,
@@ -92,13 +92,13 @@ def check(as_json: bool, store: str | None) -> None:
         sys.exit(3)
 
 
-def _looked_at(found: CheckReport) -> str:
-    if not found.files:
+def _looked_at(report: CheckReport) -> str:
+    if not report.files:
         return "no files to look at" + (
-            "" if found.problems else "; every step has the rows that it wrote"
+            "" if report.problems else "; every step has the rows that it wrote"
         )
-    return f"{found.files:,} files, {size(found.bytes)}" + (
-        "" if found.problems else ": all are as they were written"
+    return f"{report.files:,} files, {size(report.bytes)}" + (
+        "" if report.problems else ": all are as they were written"
     )
 
 
@@ -152,13 +152,15 @@ def project(
     from toolkit._cli._query_run import open_run
     from toolkit_store.index.projections import project as keep
 
-    found = open_run(Asked(run, store, "text", 1))
+    source = open_run(Asked(run, store, "text", 1))
     target = _opened(store)
-    wanted = {id for name in spaces for id in found.spaces_of(name, None) or ()} if spaces else None
-    for space in sorted(found.spaces, key=_by_layer):
+    wanted = (
+        {id for name in spaces for id in source.spaces_of(name, None) or ()} if spaces else None
+    )
+    for space in sorted(source.spaces, key=_by_layer):
         if space["sae"] is None or (wanted is not None and space["space"] not in wanted):
             continue
-        decoder = find_decoder(space, found.manifest, saes)
+        decoder = find_decoder(space, source.manifest, saes)
         new = keep(
             target,
             space["space"],
@@ -166,7 +168,7 @@ def project(
             decoder.width,
             decoder.rows,
             dims,
-            run=found.id,
+            run=source.id,
         )
         echo(
             f"{space['address']}: "
@@ -187,17 +189,17 @@ def _opened(store: str | None, *, read_only: bool = False, create: bool = False)
     return open_store(store_folder(store), read_only=read_only, create=create)
 
 
-def _report(found: CleanReport, as_json: bool) -> None:
+def _report(report: CleanReport, as_json: bool) -> None:
     if as_json:
         echo(
             json.dumps(
-                {"rows": dict(found.rows), "files": found.files, "bytes": found.bytes}, indent=1
+                {"rows": dict(report.rows), "files": report.files, "bytes": report.bytes}, indent=1
             )
         )
         return
-    rows = [(name, f"{count:,}") for name, count in found.rows.items()]
+    rows = [(name, f"{count:,}") for name, count in report.rows.items()]
     table = [columns(("TABLE", "ROWS REMOVED"), rows, right=("ROWS REMOVED",))] if rows else []
-    echo("\n".join([*table, f"{found.files:,} files fewer, {size(found.bytes)} less"]))
+    echo("\n".join([*table, f"{report.files:,} files fewer, {size(report.bytes)} less"]))
 
 
 # --- other programs' formats ---
@@ -257,10 +259,10 @@ def export(form: str, folder: Path, run: str | None, store: str | None, **given:
     from toolkit_store.interchange import export_run
 
     _check_options(form, given, _EXPORT)
-    found = open_run(Asked(run, store, "text", 1))
-    files = export_run(_tables(found), form, folder, **_export_options(found, given))
+    source = open_run(Asked(run, store, "text", 1))
+    files = export_run(_tables(source), form, folder, **_export_options(source, given))
     total = sum(path.stat().st_size for path in files)
-    echo(f"run {found.id}: {len(files):,} files, {size(total)}, in {folder}")
+    echo(f"run {source.id}: {len(files):,} files, {size(total)}, in {folder}")
 
 
 @command.command("import")
@@ -302,8 +304,8 @@ def import_(form: str, folder: Path, run: str | None, store: str | None, **given
     options: dict[str, Any] = {name: value for name, value in given.items() if value}
     target = _opened(store, create=form not in ATTACHED)
     if form in ATTACHED:
-        found = open_run(Asked(run, store, "text", 1))
-        options |= {"run": _tables(found, target)} | _spaces(found, options)
+        source = open_run(Asked(run, store, "text", 1))
+        options |= {"run": _tables(source, target)} | _spaces(source, options)
     echo(f"run {import_run(target, form, folder, **options)}")
 
 
@@ -349,12 +351,12 @@ def _spaces(run: Run, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _one_space(run: Run, option: str, name: str) -> str:
-    found = run.spaces_of(name, None) or []
-    if len(found) != 1:
+    spaces = run.spaces_of(name, None) or []
+    if len(spaces) != 1:
         raise click.UsageError(
-            f"{option}: '{name}' means {len(found)} spaces: {', '.join(found)}. Give one's id."
+            f"{option}: '{name}' means {len(spaces)} spaces: {', '.join(spaces)}. Give one's id."
         )
-    return found[0]
+    return spaces[0]
 
 
 def _tables(run: Run, store: Store | None = None) -> RunTables:

@@ -69,7 +69,7 @@ def write_lock(name: str, image: PinnedImage, path: Path | None = None) -> Path:
 
     path = path or user_lock()
     images = {**read_lock(path), name: image}
-    rows = {key: _without_empty(asdict(one)) for key, one in sorted(images.items())}
+    rows = {key: _without_empty(asdict(pinned)) for key, pinned in sorted(images.items())}
     write_text(path, yaml.safe_dump(rows, sort_keys=True))
     return path
 

@@ -1,4 +1,4 @@
-"""What a plan will cost, from configs and headers: stage by stage and together."""
+"""What a plan will cost, from configs and headers: per stage and in total."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from toolkit._plan.plan import Plan, Stage, Step
 
 TYPICAL, CHARACTERS = 256, 5
-"""Tokens that a text is taken to have while nobody has seen it, and characters of a token."""
+"""Assumed tokens per text before the texts exist, and characters per token."""
 SAMPLE, TOKEN = 200, 12
-"""Bytes of a stored sample with its metadata, and of one of its tokens: number, piece, and the text
-once more.
+"""Bytes of a stored sample with its metadata, and of each of its tokens: id, piece and its share of
+the text.
 """
 
 
 def cost_of(stage: Stage, load: Workload | None) -> Cost | None:
-    """What a stage needs; None if its part does not say or its samples are unknown."""
+    """The cost of a stage; None if its part gives no estimate or its samples are unknown."""
     if load is None:
         return None
     if isinstance(stage.part, SourcePart):
@@ -37,15 +37,15 @@ def cost_of(stage: Stage, load: Workload | None) -> Cost | None:
 
 @dataclass(frozen=True)
 class Loads:
-    """What each stage of a plan has before it: its samples, as far as `samples` finds them, and
-    else as many as there can be.
+    """The workload of each stage: its samples where `samples` returns them, else the most that
+    there can be.
     """
 
     plan: Plan
     samples: Callable[[Stage], pa.Table | None]
 
     def of(self, stage: Stage, left: pa.Table | None = None) -> Workload | None:
-        """All of it, or what is `left` of its samples; None when nobody can say."""
+        """The whole workload, or that of the samples `left`; None if it is unknown."""
         there = left if left is not None else self._there(stage)
         if there is not None:
             load = workload(there, stage.model, stage.saes)
@@ -79,12 +79,12 @@ class Loads:
     def _there(self, stage: Stage) -> pa.Table | None:
         if stage.units() is not None or isinstance(stage.part, SourcePart):
             return None
-        found = self.samples(stage)
+        samples = self.samples(stage)
         first = stage.part.steps.sample_limit
-        return found if found is None or first is None else found.slice(0, first)
+        return samples if samples is None or first is None else samples.slice(0, first)
 
     def _most(self, stage: Stage) -> int | None:
-        """How many samples a stage is given at most."""
+        """The most samples that a stage can get."""
         if isinstance(stage.part, SourcePart):
             return self._given(stage)
         counts = [self._given(self.plan.stage(need)) for need in stage.needs if is_source(need)]
@@ -97,8 +97,8 @@ class Loads:
         return min(sum(known), first) if first else sum(known)
 
     def _saes(self, stage: Stage) -> Facts:
-        """The facts of a stage's SAEs; of one that loads none and reads no samples, those of the
-        SAEs whose features it is handed.
+        """The facts of a stage's SAEs. For a stage that loads none and reads no samples: those of
+        the SAEs whose features it reads.
         """
         if stage.saes is not None or "samples" in stage.part.reads:
             return facts(stage.saes)
@@ -106,7 +106,7 @@ class Loads:
         return max(known, key=lambda one: int(one.get("features", 0)), default={})
 
     def _given(self, source: Stage) -> int | None:
-        """How many samples a source gives at most."""
+        """The most samples that a source yields."""
         made: dict[str, int] = {}
         for need in source.needs:
             before = self.plan.stage(need)
@@ -116,7 +116,7 @@ class Loads:
         return max_samples(source, made)
 
     def _with_activations(self, stage: Stage, load: Workload) -> Workload:
-        """With what the stages before it write of activations, and the SAEs that these are of."""
+        """Add the activations that earlier stages write, and the SAEs that these belong to."""
         if "activations" not in (*stage.part.reads, *stage.part.optional):
             return load
         writers = [
@@ -136,9 +136,7 @@ class Loads:
 
 
 def max_samples(source: Stage, made: Mapping[str, int]) -> int | None:
-    """How many samples a source gives at most; what is known of its files spares another look at
-    them.
-    """
+    """The most samples that a source yields; the identity of its files may already say so."""
     known = source.files.facts if source.files else {}
     if "rows" in known:
         return _limited(int(known["rows"]), int(known.get("units", known["rows"])), source.limit)
@@ -148,7 +146,7 @@ def max_samples(source: Stage, made: Mapping[str, int]) -> int | None:
 
 
 def _limited(rows: int, units: int, limit: int | None) -> int:
-    """The most rows that the first units can have: each that is left out has one at least."""
+    """The most rows that the first units can have: every unit left out has at least one."""
     return rows if limit is None else rows - max(0, units - limit)
 
 
@@ -163,8 +161,8 @@ def rows_of(todo: Sequence[Step], samples: pa.Table) -> pa.Table:
 
 
 def as_row(stage: Stage, load: Workload | None) -> dict[str, Any] | None:
-    """A cost as plain data; `exact` is False for one that is a bound, `known` while sizes are
-    missing that it is made of.
+    """A cost as plain data. `exact` is False for a bound, `known` is False while sizes that it
+    depends on are missing.
     """
     cost = cost_of(stage, load)
     if cost is None or load is None:
@@ -173,7 +171,7 @@ def as_row(stage: Stage, load: Workload | None) -> dict[str, Any] | None:
 
 
 def _known(stage: Stage, load: Workload) -> bool:
-    """Whether the files are there that say how large the model and the SAEs are."""
+    """Whether the files that state the sizes of the model and the SAEs are available."""
     if isinstance(stage.part, SourcePart):
         return True
     model = stage.model is None or "bytes" in load.model
@@ -181,6 +179,6 @@ def _known(stage: Stage, load: Workload) -> bool:
 
 
 def total_of(rows: Iterable[Mapping[str, Any] | None]) -> Cost:
-    """All rows together, as far as they are known."""
+    """The sum over all rows whose cost is known."""
     costs = ({name: value for name, value in row.items() if name != "known"} for row in rows if row)
     return sum((Cost(**cost) for cost in costs), Cost())

@@ -1,8 +1,7 @@
-"""`toolkit fetch` as a function: what a spec's model and SAEs need of the hub, into its cache,
-whole and checked.
+"""`toolkit fetch` as a function: download what a spec's model and SAEs need from the hub into its
+cache, and check that it is complete.
 
-A try that breaks off is gone on with where it stopped, by the hub's client; a file of the wrong
-size is fetched anew.
+The hub's client resumes an interrupted download; a file of the wrong size is downloaded again.
 """
 
 from __future__ import annotations
@@ -24,15 +23,15 @@ if TYPE_CHECKING:
     from toolkit._plan.resolve import Loadable
 
 WAITS = (1.0, 4.0, 15.0, 60.0)
-"""Seconds before each further try."""
+"""Seconds to wait before each retry."""
 TERMINAL_SECONDS, PLAIN_SECONDS = 0.2, 5.0
-"""How often progress is shown."""
+"""Seconds between two updates of the progress."""
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """What came of one download: how many files and bytes were there already, and how many came
-    now.
+    """The result of one download: how many files and bytes were cached already, and how many were
+    fetched.
     """
 
     name: str
@@ -66,19 +65,19 @@ class Fetched:
 
 def loadables_of(plan: Plan) -> list[Loadable[Any]]:
     """The distinct models and SAE sets of a plan."""
-    found = (
+    loadables = (
         loadable
         for stage in plan.stages
         for loadable in (stage.model, stage.saes)
         if loadable is not None
     )
-    return list({(one.part.name, one.params.model_dump_json()): one for one in found}.values())
+    return list({(one.part.name, one.params.model_dump_json()): one for one in loadables}.values())
 
 
 def downloads_of(loadables: Iterable[Loadable[Any]]) -> Iterator[hub.Download]:
-    """What they read of the hub; a part that names nothing fetches for itself when it loads."""
-    for one in loadables:
-        yield from one.part.downloads(one.params) if one.part.downloads else ()
+    """Their downloads; a part that declares none fetches its files when it loads."""
+    for loadable in loadables:
+        yield from loadable.part.downloads(loadable.params) if loadable.part.downloads else ()
 
 
 def fetch_all(
@@ -92,44 +91,44 @@ def fetch_all(
 
 
 def _check_only(download: hub.Download) -> Fetched:
-    """Without the network: nothing says how large the files are to be, so their own headers must
-    do.
-    """
-    found = hub.cached_files(download.wanted, download.patterns)
-    if not found:
+    """Offline: expected sizes are unknown, so files are checked against their own headers."""
+    files = hub.cached_files(download.wanted, download.patterns)
+    if not files:
         raise BadInput(hub.not_cached(download.wanted.name, download.wanted.revision))
-    for path in found.values():
+    for path in files.values():
         _check(path, path.stat().st_size)
-    sizes = sum(path.stat().st_size for path in found.values())
-    wanted = download.wanted
-    return Fetched(wanted.name, wanted.revision, hub.snapshot_folder(wanted), len(found), sizes)
+    sizes = sum(path.stat().st_size for path in files.values())
+    snapshot = download.wanted
+    return Fetched(
+        snapshot.name, snapshot.revision, hub.snapshot_folder(snapshot), len(files), sizes
+    )
 
 
 def _fetched(
     download: hub.Download, screen: DownloadDisplay, wait: Callable[[float], None]
 ) -> Fetched:
-    wanted = download.wanted
-    named = hub.repository_files(wanted, download.patterns)
+    snapshot = download.wanted
+    named = hub.repository_files(snapshot, download.patterns)
     if not named:
         raise BadInput(
-            f"'{wanted.name}' at revision '{wanted.revision}' has no file that matches "
+            f"'{snapshot.name}' at revision '{snapshot.revision}' has no file that matches "
             f"{', '.join(download.patterns)}. Look at the repository: it may hold something else."
         )
-    there = hub.cached_files(wanted, download.patterns)
+    there = hub.cached_files(snapshot, download.patterns)
     lacking = [
         file for file in named if not (file.path in there and _whole(there[file.path], file.size))
     ]
-    _must_fit(wanted, lacking)
+    _must_fit(snapshot, lacking)
     started = time.monotonic()
     for file in lacking:
-        _one(wanted, file, screen, wait, again=file.path in there)
+        _one(snapshot, file, screen, wait, again=file.path in there)
     came, whole = sum(file.size for file in lacking), sum(file.size for file in named)
     seconds = time.monotonic() - started
     held = len(named) - len(lacking)
     return Fetched(
-        wanted.name,
-        wanted.revision,
-        hub.snapshot_folder(wanted),
+        snapshot.name,
+        snapshot.revision,
+        hub.snapshot_folder(snapshot),
         held,
         whole - came,
         len(lacking),
@@ -139,18 +138,18 @@ def _fetched(
 
 
 def _one(
-    wanted: hub.Snapshot,
+    snapshot: hub.Snapshot,
     file: hub.HubFile,
     screen: DownloadDisplay,
     wait: Callable[[float], None],
     *,
     again: bool,
 ) -> None:
-    """One file, tried until it is whole."""
+    """Download one file, with retries until it is complete."""
     for pause in (*WAITS, None):
         try:
             with screen.file(file) as tell:
-                _check(hub.fetch_file(wanted, file.path, tell, again=again), file.size)
+                _check(hub.fetch_file(snapshot, file.path, tell, again=again), file.size)
             return
         except BadInput:
             raise
@@ -159,9 +158,9 @@ def _one(
             said = (str(error).splitlines() or ["no more is said"])[0]
             if pause is None:
                 raise BadInput(
-                    f"{file.path} of '{wanted.name}': {len(WAITS) + 1} tries failed, the last with "
-                    f"{type(error).__name__}: {said}. What came is kept; the same command goes on "
-                    "from there."
+                    f"{file.path} of '{snapshot.name}': {len(WAITS) + 1} tries failed, the last "
+                    f"with {type(error).__name__}: {said}. What came is kept; the same command "
+                    "goes on from there."
                 ) from error
             screen.line(
                 f"{file.path}: {type(error).__name__}: {said}; trying again in {pause:.0f} s"
@@ -169,19 +168,19 @@ def _one(
             wait(pause)
 
 
-def _whole(path: Path, wanted: int) -> bool:
+def _whole(path: Path, size: int) -> bool:
     try:
-        _check(path, wanted)
+        _check(path, size)
     except (DataError, BadInput):
         return False
     return True
 
 
-def _check(path: Path, wanted: int) -> None:
-    """As long as promised, and with a header that can be read."""
-    found = path.stat().st_size
-    if found != wanted:
-        raise DataError(f"{path} has {found:,} bytes; the hub has {wanted:,}.")
+def _check(path: Path, expected: int) -> None:
+    """Check that a file has the expected size and a readable header."""
+    size = path.stat().st_size
+    if size != expected:
+        raise DataError(f"{path} has {size:,} bytes; the hub has {expected:,}.")
     if path.suffix == ".safetensors":
         try:
             safetensors_header(path)
@@ -191,13 +190,13 @@ def _check(path: Path, wanted: int) -> None:
         raise DataError(f"{path} is no npz file.")
 
 
-def _must_fit(wanted: hub.Snapshot, lacking: Sequence[hub.HubFile]) -> None:
-    folder = hub.snapshot_folder(wanted)
+def _must_fit(snapshot: hub.Snapshot, lacking: Sequence[hub.HubFile]) -> None:
+    folder = hub.snapshot_folder(snapshot)
     there = next(parent for parent in folder.parents if parent.is_dir())
     needed, free = sum(file.size for file in lacking), shutil.disk_usage(there).free
     if needed > free:
         raise BadInput(
-            f"'{wanted.name}' needs {size(needed)} more at {there}, where {size(free)} are free. "
+            f"'{snapshot.name}' needs {size(needed)} more at {there}, where {size(free)} are free. "
             "Make room, or set HF_HUB_CACHE to another disk."
         )
 
@@ -206,8 +205,8 @@ def _must_fit(wanted: hub.Snapshot, lacking: Sequence[hub.HubFile]) -> None:
 
 
 class DownloadDisplay:
-    """Progress of one file at a time: one line that changes on a terminal, now and then a line
-    elsewhere.
+    """Progress of one file at a time: a line that updates in place on a terminal, else a new line
+    every few seconds.
     """
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
@@ -215,24 +214,24 @@ class DownloadDisplay:
         self._terminal = stream.isatty()
 
     def line(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         self._stream.write(f"\r\x1b[K{text}\n" if self._terminal else f"{text}\n")
         self._stream.flush()
 
     def file(self, file: hub.HubFile) -> FileProgress:
-        """Show one file while it comes: enter it to get what is to be told how many bytes are
-        there.
+        """Show the progress of one file: entering it returns a callback that takes the bytes so
+        far.
         """
         return FileProgress(self, file)
 
     def passing(self, text: str) -> None:
-        """A line that the next one takes the place of, where that can be."""
+        """Print a line that the next one overwrites, on a terminal."""
         self._stream.write(f"\r\x1b[K{text}" if self._terminal else f"{text}\n")
         self._stream.flush()
 
 
 class FileProgress:
-    """How far one file is, and how fast it came since it was begun."""
+    """Progress and speed of one file's download."""
 
     def __init__(self, screen: DownloadDisplay, file: hub.HubFile) -> None:
         self._screen, self._file = screen, file
@@ -260,14 +259,14 @@ class FileProgress:
             self._screen.passing(f"{self._file.path}: {of} ({share:.0%}), {self._speed()}/s")
 
     def _speed(self) -> str:
-        """What an earlier try left is not counted."""
+        """The speed, without the bytes that an earlier attempt left."""
         return size(
             (self._most - (self._first or 0)) / max(self._screen._clock() - self._began, 1e-3)
         )
 
 
 def size(count: float) -> str:
-    """Bytes for people: 16.1 GB, 204 MB, 13 kB."""
+    """Format bytes for people: 16.1 GB, 204 MB, 13 kB."""
     for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if count >= unit:
             return (

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def canonical(material: Mapping[str, Any]) -> str:
-    """The one JSON text of `material`: sorted keys, no spaces, no NaN."""
+    """The canonical JSON text of `material`: sorted keys, no spaces, no NaN."""
     return json.dumps(
         material, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
@@ -35,11 +35,11 @@ def digest_of(table: pa.Table) -> str:
 
 def differences(old: str, new: str) -> str:
     """What changed between two canonical texts, in words: `params.n 16 -> 64, seed 1 -> 2`."""
-    found = [
+    results = [
         f"{name} {_short(before)} -> {_short(after)}"
         for name, before, after in _walk("", json.loads(old), json.loads(new))
     ]
-    return ", ".join(found[:4]) + (f" and {len(found) - 4} more" if len(found) > 4 else "")
+    return ", ".join(results[:4]) + (f" and {len(results) - 4} more" if len(results) > 4 else "")
 
 
 def _walk(prefix: str, old: Any, new: Any) -> list[tuple[str, Any, Any]]:

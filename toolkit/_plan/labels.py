@@ -32,8 +32,8 @@ def check_labels(loaded: LoadedSpec, stages: tuple[Stage, ...]) -> None:
         names = ", ".join(_file_or_id(source) for source in sources)
         for use in stage.part.label_uses(stage.params):
             for field, problem in _problems(use, labels, names):
-                at = ("stages", number, "with", field)
-                problems.append(f"{loaded.where(at)}: stages.{number}.with.{field}: {problem}")
+                path = ("stages", number, "with", field)
+                problems.append(f"{loaded.where(path)}: stages.{number}.with.{field}: {problem}")
     if problems:
         raise SpecError("\n".join(problems))
 

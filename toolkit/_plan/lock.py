@@ -1,4 +1,4 @@
-"""What a spec resolves to today: written down, so that tomorrow can be compared with it."""
+"""Record what a spec resolves to, so that a later run can be compared with it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def make_lock(plan: Plan, parts: Parts) -> dict[str, Any]:
             "part": f"{stage.part.name} {stage.part.version}",
             **{
                 field: {
-                    "name": found.identity.name,
-                    "revision": found.identity.revision,
-                    "digest": found.identity.digest,
+                    "name": loadable.identity.name,
+                    "revision": loadable.identity.revision,
+                    "digest": loadable.identity.digest,
                 }
-                for field, found in (("model", stage.model), ("saes", stage.saes))
-                if found is not None
+                for field, loadable in (("model", stage.model), ("saes", stage.saes))
+                if loadable is not None
             },
             **({"files": stage.files.digest} if stage.files else {}),
         }

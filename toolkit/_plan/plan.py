@@ -87,7 +87,7 @@ class Stage:
         return made if made is None or self.limit is None else min(made, self.limit)
 
     def features(self) -> int | None:
-        """How many features the stage works on at most, for one that is cut by features."""
+        """The most features that the stage works on, if it is split by features."""
         count = self.part.steps.features
         if count is None:
             return None
@@ -105,8 +105,8 @@ class Stage:
         return canonical({"model": loaded and loaded.job(), "saes": self.saes and self.saes.job()})
 
     def material(self) -> dict[str, Any]:
-        """All that can change this stage's results, inputs apart. How many samples share a step is
-        not among it.
+        """All that can change this stage's results except its inputs. The number of samples per
+        step is not part of it.
         """
         return {
             "kind": self.part.kind,
@@ -125,8 +125,8 @@ class Stage:
         return {**self.params.model_dump(mode="json"), **self.hidden}
 
     def _hashed_params(self) -> dict[str, Any]:
-        """Without the size of a step and what a part marked as unable to change results; with a
-        keyed hash for what the environment gave.
+        """The params without the step size and without fields that a part marked as unable to
+        change results; environment values as a keyed hash.
         """
         fields = type(self.params).model_fields
         out = {name for name, field in fields.items() if field.json_schema_extra == UNHASHED}
@@ -140,7 +140,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Sink:
-    """An export, bound: where it stands in the spec tells what its paths are relative to."""
+    """An export, bound to its params, with what its paths are relative to."""
 
     name: str
     part: SinkPart
@@ -165,7 +165,7 @@ class Plan:
     sinks: tuple[Sink, ...]
     secrets: Secrets = NONE
     executors: Mapping[str, Executor] = field(default_factory=dict)
-    """Those that the spec's `executors`, a stage's `on` or `--on` names."""
+    """The executors that the spec's `executors`, a stage's `on` or `--on` name."""
 
     @property
     def name(self) -> str:
@@ -223,24 +223,24 @@ def _stages(resolved: Resolved, parts: Parts) -> tuple[Stage, ...]:
                 stage.samples,
                 f"{stage.id}.{SAMPLES}",
             )
-    own = _without_models(
+    stages_of_spec = _without_models(
         [_stage(resolved, parts, stages, number, stage) for number, stage in enumerate(spec.stages)]
     )
-    examinations = _examinations(resolved, parts, own)
-    gated = [replace(stage, after=_examiners(stage, examinations)) for stage in own]
+    examinations = _examinations(resolved, parts, stages_of_spec)
+    gated = [replace(stage, after=_examiners(stage, examinations)) for stage in stages_of_spec]
     return tuple(_ordered(resolved.loaded, [*stages.values(), *examinations, *gated]))
 
 
 def _add_source(
-    into: dict[str, Stage], resolved: Resolved, parts: Parts, at: SpecPath, ref: PartRef, id: str
+    into: dict[str, Stage], resolved: Resolved, parts: Parts, path: SpecPath, ref: PartRef, id: str
 ) -> None:
-    """The source at `at`, after the stages of another experiment that it draws from."""
+    """The source at `path`, after the stages of another experiment that it draws from."""
     loaded, spec = resolved.loaded, resolved.loaded.spec
-    part = part_at(loaded, parts, "source", at, ref.uses)
+    part = part_at(loaded, parts, "source", path, ref.uses)
     params = validate_params(
-        loaded, part.params, ref.with_, (*at, "with"), f"source part '{part.name}'", parts
+        loaded, part.params, ref.with_, (*path, "with"), f"source part '{part.name}'", parts
     )
-    before = _drawn_from(resolved, parts, at, ref)
+    before = _drawn_from(resolved, parts, path, ref)
     into.update({stage.id: stage for stage in before})
     needs = (before[-1].id,) if before else (ref.from_.stage,) if ref.from_ else ()
     model = _loadable(resolved, "model", (), part.uses_model, id)
@@ -254,31 +254,29 @@ def _add_source(
         _limit(spec),
         model,
         None,
-        resolved.files.get(at),
-        hidden=loaded.written((*at, "with"), params),
+        resolved.files.get(path),
+        hidden=loaded.written((*path, "with"), params),
     )
 
 
-def _drawn_from(resolved: Resolved, parts: Parts, at: SpecPath, ref: PartRef) -> list[Stage]:
-    """The wanted stage of the other experiment, last, after those that it needs; each under
-    `spec/id`.
-    """
+def _drawn_from(resolved: Resolved, parts: Parts, path: SpecPath, ref: PartRef) -> list[Stage]:
+    """The named stage of the other experiment, after the stages it needs; each as `spec/id`."""
     if ref.from_ is None or ref.from_.spec is None:
         return []
-    upstream = resolved.upstream[at]
+    upstream = resolved.upstream[path]
     stages = _stages(upstream, parts)
     ids = [stage.id for stage in stages]
     if ref.from_.stage not in ids:
         raise SpecError(
-            f"{resolved.loaded.where((*at, 'from', 'stage'))}: "
-            f"{'.'.join(map(str, at))}.from.stage: {ref.from_.spec} has no stage "
+            f"{resolved.loaded.where((*path, 'from', 'stage'))}: "
+            f"{'.'.join(map(str, path))}.from.stage: {ref.from_.spec} has no stage "
             f"'{ref.from_.stage}'.{nearest(ref.from_.stage, ids)} Stages: {choices(ids)}."
         )
-    wanted = {ref.from_.stage}
+    needed = {ref.from_.stage}
     for stage in reversed(stages):
-        wanted.update((*stage.needs, *stage.after) if stage.id in wanted else ())
+        needed.update((*stage.needs, *stage.after) if stage.id in needed else ())
     prefix = upstream.loaded.spec.name
-    kept = [stage for stage in stages if stage.id in wanted]
+    kept = [stage for stage in stages if stage.id in needed]
     return [_renamed(stage, prefix) for stage in kept]
 
 
@@ -320,7 +318,7 @@ def _stage(
 
 
 def _without_models(stages: list[Stage]) -> list[Stage]:
-    """The stages; one whose model a table of a needed stage replaces loads none."""
+    """The stages; a stage whose model is replaced by a table of a stage it needs loads none."""
     writes = {stage.id: stage.writes() for stage in stages}
 
     def stands(stage: Stage) -> bool:
@@ -331,15 +329,16 @@ def _without_models(stages: list[Stage]) -> list[Stage]:
 
 
 def _check_fit(
-    loaded: LoadedSpec, at: SpecPath, model: Loadable[Any] | None, saes: Loadable[Any] | None
+    loaded: LoadedSpec,
+    field_path: SpecPath,
+    model: Loadable[Any] | None,
+    saes: Loadable[Any] | None,
 ) -> None:
-    """Refuse SAEs that cannot belong to the model, as far as both say what they are before they are
-    loaded.
-    """
+    """Refuse SAEs that cannot belong to the model, as far as both are known before loading."""
     if model is None or saes is None:
         return
     has, wants = model.identity.facts, saes.identity.facts
-    path = (*at, "saes") if loaded.spec.stages[int(at[1])].saes else ("saes",)
+    path = (*field_path, "saes") if loaded.spec.stages[int(field_path[1])].saes else ("saes",)
     place = f"{loaded.where(path)}: {'.'.join(map(str, path))}"
     if {"width"} <= has.keys() and {"inputs"} <= wants.keys() and has["width"] != wants["inputs"]:
         raise SpecError(
@@ -358,7 +357,7 @@ def _check_fit(
 
 def _check_params(
     loaded: LoadedSpec,
-    at: SpecPath,
+    path: SpecPath,
     part: StagePart,
     params: BaseModel,
     model: Loadable[ModelPart] | None,
@@ -367,7 +366,9 @@ def _check_params(
     facts = model.identity.facts if model else {}
     problem = part.check(params, facts) if part.check else None
     if problem:
-        raise SpecError(f"{loaded.where((*at, 'with'))}: {'.'.join(map(str, at))}.with: {problem}")
+        raise SpecError(
+            f"{loaded.where((*path, 'with'))}: {'.'.join(map(str, path))}.with: {problem}"
+        )
 
 
 def _limit(spec: Spec) -> int | None:
@@ -375,34 +376,34 @@ def _limit(spec: Spec) -> int | None:
 
 
 def _loadable(
-    resolved: Resolved, field: str, at: SpecPath, wanted: bool, stage: str
+    resolved: Resolved, field: str, path: SpecPath, needed: bool, stage: str
 ) -> Loadable[Any] | None:
-    if not wanted:
+    if not needed:
         return None
-    found = resolved.loadables.get((*at, field)) or resolved.loadables.get((field,))
-    if found is None:
+    loadable = resolved.loadables.get((*path, field)) or resolved.loadables.get((field,))
+    if loadable is None:
         raise SpecError(
-            f"{resolved.loaded.where(at)}: stage '{stage}' needs `{field}`, and the spec names "
+            f"{resolved.loaded.where(path)}: stage '{stage}' needs `{field}`, and the spec names "
             f"none. Add `{field}: {{uses: ..., with: {{...}}}}` at the top level; `toolkit "
             "plugins` lists what is installed."
         )
-    return found
+    return loadable
 
 
 def _examinations(resolved: Resolved, parts: Parts, stages: Sequence[Stage]) -> list[Stage]:
-    """The implicit stages that look at SAEs before any use: one for each model, SAEs and source."""
+    """The implicit stages that examine SAEs before any use: one for each model, SAEs and source."""
     mode = resolved.loaded.spec.examine
-    found: dict[str, Stage] = {}
+    results: dict[str, Stage] = {}
     for number, stage in enumerate(stages):
         about = _examined(stage)
-        if mode == "off" or about is None or about in found:
+        if mode == "off" or about is None or about in results:
             continue
         assert stage.saes is not None
         part = parts.get("stage", str(stage.saes.part.examine))
         assert isinstance(part, StagePart)
-        id = EXAMINE if not found else f"{EXAMINE}.{len(found) + 1}"
+        id = EXAMINE if not results else f"{EXAMINE}.{len(results) + 1}"
         needs = (_read_by(resolved.loaded, number, stage),)
-        found[about] = replace(
+        results[about] = replace(
             stage,
             id=id,
             part=part,
@@ -412,24 +413,24 @@ def _examinations(resolved: Resolved, parts: Parts, stages: Sequence[Stage]) -> 
             gate=mode,
             hidden={},
         )
-    return list(found.values())
+    return list(results.values())
 
 
 def _read_by(loaded: LoadedSpec, number: int, stage: Stage) -> str:
     """The source whose samples an examination reads: that of the stage, else the spec's."""
-    own = next(
+    source = next(
         (need for need in stage.needs if is_source(need)), SAMPLES if loaded.spec.samples else None
     )
-    if own is None:
+    if source is None:
         raise SpecError(
             f"{loaded.where(('stages', number))}: stage '{stage.id}' uses SAEs, and the spec names "
             "no samples to examine them on. Add `samples:`, or say `examine: off`."
         )
-    return own
+    return source
 
 
 def _examined(stage: Stage) -> str | None:
-    """What an examination is about; None when the stage uses no SAEs, or what it uses is none."""
+    """What an examination covers; None for a stage that uses no SAEs."""
     if stage.saes is None or stage.saes.part.examine is None:
         return None
     return canonical(
@@ -476,7 +477,7 @@ def _check_tables(loaded: LoadedSpec, stages: tuple[Stage, ...]) -> None:
                 if writers
                 else f"No stage of the spec writes '{missing}'."
             )
-            at: SpecPath = (
+            path: SpecPath = (
                 ("stages", numbers[stage.id])
                 if stage.id in numbers
                 else (SAMPLES,)
@@ -484,7 +485,7 @@ def _check_tables(loaded: LoadedSpec, stages: tuple[Stage, ...]) -> None:
                 else ()
             )
             raise SpecError(
-                f"{loaded.where(at)}: stage '{stage.id}' ({stage.part.name}) reads table "
+                f"{loaded.where(path)}: stage '{stage.id}' ({stage.part.name}) reads table "
                 f"'{missing}'. {hint}"
             )
 
@@ -492,10 +493,10 @@ def _check_tables(loaded: LoadedSpec, stages: tuple[Stage, ...]) -> None:
 def _sinks(loaded: LoadedSpec, parts: Parts) -> list[Sink]:
     sinks = []
     for number, ref in enumerate(loaded.spec.sinks):
-        at: SpecPath = ("sinks", number)
-        part = part_at(loaded, parts, "sink", at, ref.uses)
+        path: SpecPath = ("sinks", number)
+        part = part_at(loaded, parts, "sink", path, ref.uses)
         params = validate_params(
-            loaded, part.params, ref.with_, (*at, "with"), f"sink part '{part.name}'", parts
+            loaded, part.params, ref.with_, (*path, "with"), f"sink part '{part.name}'", parts
         )
         sinks.append(Sink(ref.name or f"{ref.uses}-{number}", part, params))
     return sinks
@@ -516,20 +517,20 @@ def _executors(loaded: LoadedSpec, parts: Parts, stages: Sequence[Stage]) -> dic
         except BadInput as error:
             if name not in named:
                 raise
-            at = named[name]
-            field = ".".join(map(str, at))
-            raise SpecError(f"{loaded.where(at)}: {field}: {error}") from None
+            path = named[name]
+            field = ".".join(map(str, path))
+            raise SpecError(f"{loaded.where(path)}: {field}: {error}") from None
         assert isinstance(part, ExecutorPart)
         given = loaded.spec.executors.get(name, {})
-        at = ("executors", name)
-        params = validate_params(loaded, part.params, given, at, f"executor '{name}'", parts)
+        path = ("executors", name)
+        params = validate_params(loaded, part.params, given, path, f"executor '{name}'", parts)
         executors[name] = Executor(part, params)
     return executors
 
 
 def _run_id(resolved: Resolved, stages: tuple[Stage, ...]) -> str:
-    """Name and a hash of everything known before the run: the same command means the same run, so
-    it continues.
+    """The name and a hash of everything known before the run: the same command gives the same id
+    and so continues the run.
     """
     recorded = {
         name: value
@@ -553,8 +554,8 @@ def is_source(id: str) -> bool:
 def expand(
     stage: Stage, inputs: Mapping[str, Sequence[StepRow]], samples: pa.Table | None
 ) -> list[Step]:
-    """The steps of a stage whose needs have committed: `inputs` are their ledger rows by stage,
-    `samples` the samples in its order.
+    """The steps of a stage whose needs have committed. `inputs` are their ledger rows by stage,
+    `samples` the samples in the stage's order.
     """
     size, units, first = stage.split_size(), stage.units(), stage.part.steps.sample_limit
     others = sorted(row.key for need, rows in inputs.items() if not is_source(need) for row in rows)

@@ -1,5 +1,5 @@
-"""What a comparison can find: the smallest effect that the units at hand, or those to come, would
-show after correction.
+"""The power of a comparison: the smallest effect that its units, present or planned, can detect
+after correction.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from toolkit._plan.plan import Plan, Stage
 
 POWER = 0.8
-"""How often an effect of the size that is told would be found."""
+"""The probability of detecting an effect of the reported size."""
 Read = Callable[[str, Sequence[StepRow]], "pa.Table"]
 
 
 def power_of(
     plan: Plan, stage: Stage, committed: Mapping[str, list[StepRow]], read: Read | None
 ) -> dict[str, Any] | None:
-    """What a stage can find, as plain data; None when its part does not say what it compares, or
-    nothing is known of its units.
+    """The power of a stage, as plain data; None if its part does not say what it compares, or its
+    units are unknown.
 
     Counted are clusters (units, and equal prompts) of each group, once the samples are there;
     before that, all units that the source can give, shared out evenly: the best case.
@@ -46,10 +46,10 @@ def power_of(
     counts = _counted(asked, plan, read, committed[source]) if source and read else None
     exact = counts is not None
     if counts is None:
-        most = _at_most(plan, stage)
-        if most is None:
+        limit = _at_most(plan, stage)
+        if limit is None:
             return None
-        counts = _shared_out(asked, most if asked.half == "all" else most // 2)
+        counts = _shared_out(asked, limit if asked.half == "all" else limit // 2)
     effect = _smallest(asked, list(counts.values()), asked.alpha / (family or 1))
     facts_of = {
         "groups": counts,
@@ -62,7 +62,7 @@ def power_of(
 
 
 def _shared_out(asked: PlannedComparison, units: int) -> dict[str, int]:
-    """Groups of equal size; two if the spec names none, as two show the smallest effect."""
+    """Groups of equal size; two if the spec names none, since two can show the smallest effect."""
     names = _names(asked, ("one", "another"))
     return {name: units // len(names) for name in names}
 
@@ -138,11 +138,11 @@ def smallest_eta2(counts: Sequence[int], alpha: float) -> float | None:
 
 
 def _features(plan: Plan, stage: Stage, *, each: bool) -> int | None:
-    """How many features the SAEs of the stages before it have, together or `each`; None when nobody
-    knows before they are fetched.
+    """How many features the SAEs of earlier stages have, in total or `each`; None until they are
+    fetched.
     """
     seen, todo = set(), list(stage.needs)
-    found: list[Any] = []
+    results: list[Any] = []
     while todo:
         name = todo.pop()
         if name not in seen:
@@ -151,10 +151,10 @@ def _features(plan: Plan, stage: Stage, *, each: bool) -> int | None:
             todo.extend(before.needs)
             if before.saes is not None and "spaces" in before.part.writes:
                 known = facts(before.saes)
-                found.append(known.get("width" if each else "features"))
-    if not found or None in found:
+                results.append(known.get("width" if each else "features"))
+    if not results or None in results:
         return None
-    return int(max(found) if each else sum(found))
+    return int(max(results) if each else sum(results))
 
 
 def _gives_samples(plan: Plan, name: str) -> bool:
@@ -162,7 +162,9 @@ def _gives_samples(plan: Plan, name: str) -> bool:
 
 
 def _at_most(plan: Plan, stage: Stage) -> int | None:
-    """Units that the source can give: what the limit allows, or what the stage before it makes."""
+    """The most units that the source can yield: what the limit allows, or what the stage before it
+    makes.
+    """
     for need in stage.needs:
         source = plan.stage(need)
         if _gives_samples(plan, need):
@@ -171,8 +173,8 @@ def _at_most(plan: Plan, stage: Stage) -> int | None:
                 for before in source.needs
                 if (units := plan.stage(before).units()) is not None
             ]
-            most = max_samples(source, {}) if not made else None
-            known = [units for units in (source.limit, most, *made) if units is not None]
+            limit = max_samples(source, {}) if not made else None
+            known = [units for units in (source.limit, limit, *made) if units is not None]
             return min(known) if known else None
     return None
 
@@ -212,16 +214,14 @@ def _counted(
 
 
 def _names(asked: PlannedComparison, there: Iterable[str]) -> list[str]:
-    """What the groups are called; samples over which a number is followed are one group, of its
-    name.
-    """
+    """The names of the groups; for a trend, one group named after the number."""
     if asked.effect == "r":
         return [asked.by]
     return [name or "rest" for name in asked.groups or sorted(set(there))]
 
 
 def _group_of(asked: PlannedComparison, value: str) -> str | None:
-    """The group of a sample with that value; None if it is in none."""
+    """The group of a sample with this value; None if it belongs to none."""
     named = asked.groups is None or value in asked.groups
     if asked.effect == "r":
         return asked.by if named else None
@@ -229,12 +229,12 @@ def _group_of(asked: PlannedComparison, value: str) -> str | None:
 
 
 def _held(asked: PlannedComparison, unit: str, prompt: str) -> tuple[str, str]:
-    """What a sample holds together: its unit, and its prompt where equal ones join."""
+    """What ties a sample to others: its unit, and its prompt if equal prompts are one cluster."""
     return f"u{unit}", f"p{prompt}" if asked.cluster != "none" else f"u{unit}"
 
 
 def _words(meta: Sequence[Mapping[str, Any]], key: str) -> dict[str, str]:
-    """Each sample's value of a key as a spec writes it."""
+    """Each sample's value of a key, spelt as in a spec."""
     return {
         row["sample"]: row["string"] if row["string"] is not None else written(row["number"])
         for row in meta
@@ -243,7 +243,7 @@ def _words(meta: Sequence[Mapping[str, Any]], key: str) -> dict[str, str]:
 
 
 def _clusters(pairs: Sequence[tuple[str, str]]) -> int:
-    """How many sets fall apart when each pair holds its two together."""
+    """The number of connected components of these pairs."""
     parent: dict[str, str] = {}
 
     def root(name: str) -> str:

@@ -73,13 +73,13 @@ def resolve(
     spec = loaded.spec
     loadables = {}
     for kind, field in (("model", "model"), ("sae", "saes")):
-        for at, ref in _places(spec, field):
-            loadables[at] = _loadable(loaded, parts, kind, at, ref)
+        for path, ref in _places(spec, field):
+            loadables[path] = _loadable(loaded, parts, kind, path, ref)
     sources = list(_places(spec, "samples"))
-    files = {at: found for at, ref in sources if (found := _files(loaded, parts, at, ref))}
+    files = {path: result for path, ref in sources if (result := _files(loaded, parts, path, ref))}
     upstream = {
-        at: _upstream(ref.from_.spec, parts, overlays, sets)
-        for at, ref in sources
+        path: _upstream(ref.from_.spec, parts, overlays, sets)
+        for path, ref in sources
         if ref.from_ and ref.from_.spec
     }
     return Resolved(loaded, loadables, files, upstream)
@@ -95,13 +95,13 @@ def _places(spec: Spec, field: str) -> Iterator[tuple[SpecPath, PartRef]]:
 
 
 def _loadable(
-    loaded: LoadedSpec, parts: Parts, kind: str, at: SpecPath, ref: PartRef
+    loaded: LoadedSpec, parts: Parts, kind: str, path: SpecPath, ref: PartRef
 ) -> Loadable[Any]:
-    part: ModelPart | SaePart = part_at(loaded, parts, kind, at, ref.uses)
+    part: ModelPart | SaePart = part_at(loaded, parts, kind, path, ref.uses)
     params = validate_params(
-        loaded, part.params, ref.with_, (*at, "with"), f"{kind} part '{part.name}'", parts
+        loaded, part.params, ref.with_, (*path, "with"), f"{kind} part '{part.name}'", parts
     )
-    with _placed_errors(loaded, at, ref):
+    with _placed_errors(loaded, path, ref):
         identity = _without_secrets(part.identify(params), loaded.secrets)
         return Loadable(part, params, identity)
 
@@ -119,7 +119,7 @@ def _without_secrets(identity: Identity, secrets: Secrets) -> Identity:
 
 
 @contextmanager
-def _placed_errors(loaded: LoadedSpec, at: SpecPath, ref: PartRef) -> Iterator[None]:
+def _placed_errors(loaded: LoadedSpec, field_path: SpecPath, ref: PartRef) -> Iterator[None]:
     """Say where in the spec the value stands that a part could not use."""
     try:
         yield
@@ -127,24 +127,24 @@ def _placed_errors(loaded: LoadedSpec, at: SpecPath, ref: PartRef) -> Iterator[N
         raise
     except (BadInput, DataError) as error:
         text = str(error)
-        path = _blamed(at, ref, text)
+        path = _blamed(field_path, ref, text)
         field = ".".join(map(str, path))
-        text = text.removeprefix(f"{at[-1]}.with.{path[-1]}: ")
+        text = text.removeprefix(f"{field_path[-1]}.with.{path[-1]}: ")
         kind = SpecError if isinstance(error, BadInput) else DataError
         raise kind(f"{loaded.where(path)}: {field}: {text}") from None
 
 
-def _blamed(at: SpecPath, ref: PartRef, message: str) -> SpecPath:
+def _blamed(path: SpecPath, ref: PartRef, message: str) -> SpecPath:
     """The param that an error is about: the one it names, else the one whose value it quotes."""
     named = re.match(r"(?:[a-z]+\.with\.|\S+:\d+: )([A-Za-z0-9_]+): ", message)
     if named and named[1] in ref.with_:
-        return (*at, "with", named[1])
+        return (*path, "with", named[1])
     quoted = [
         (len(value), key)
         for key, value in ref.with_.items()
         if isinstance(value, str) and len(value) > 1 and _last_part(value) in message
     ]
-    return (*at, "with", max(quoted)[1]) if quoted else at
+    return (*path, "with", max(quoted)[1]) if quoted else path
 
 
 def _last_part(value: str) -> str:
@@ -152,24 +152,24 @@ def _last_part(value: str) -> str:
     return value.rstrip("/").rpartition("/")[2]
 
 
-def part_at(loaded: LoadedSpec, parts: Parts, kind: str, at: SpecPath, name: str) -> Any:
-    """The part a spec names at `at`; an unknown one is an error with file, line and field."""
+def part_at(loaded: LoadedSpec, parts: Parts, kind: str, path: SpecPath, name: str) -> Any:
+    """The part a spec names at `path`; an unknown one is an error with file, line and field."""
     try:
         return parts.get(kind, name)
     except BadInput as error:
         raise SpecError(
-            f"{loaded.where((*at, 'uses'))}: {'.'.join(map(str, at))}.uses: {error}"
+            f"{loaded.where((*path, 'uses'))}: {'.'.join(map(str, path))}.uses: {error}"
         ) from None
 
 
-def _files(loaded: LoadedSpec, parts: Parts, at: SpecPath, ref: PartRef) -> Identity | None:
-    part: SourcePart = part_at(loaded, parts, "source", at, ref.uses)
+def _files(loaded: LoadedSpec, parts: Parts, path: SpecPath, ref: PartRef) -> Identity | None:
+    part: SourcePart = part_at(loaded, parts, "source", path, ref.uses)
     if part.identify is None:
         return None
     params = validate_params(
-        loaded, part.params, ref.with_, (*at, "with"), f"source part '{part.name}'", parts
+        loaded, part.params, ref.with_, (*path, "with"), f"source part '{part.name}'", parts
     )
-    with _placed_errors(loaded, at, ref):
+    with _placed_errors(loaded, path, ref):
         return _without_secrets(part.identify(params, loaded.path.parent), loaded.secrets)
 
 

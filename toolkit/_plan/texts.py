@@ -1,5 +1,5 @@
-"""Samples by what their tokens are: equal ones side by side, so that a step computes them once, and
-how many there are.
+"""Order samples by their tokens, so that a step computes equal ones once, and count the distinct
+ones.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 LARGEST = 8
-"""A step grows to at most so many times its size to keep samples of equal tokens together."""
+"""How many times its size a step may grow to keep samples of equal tokens together."""
 
 
 def by_text(samples: pa.Table) -> pa.Table:
-    """The samples in order of length, tokens and name: texts of similar length, and equal ones,
-    come to share a step.
+    """The samples ordered by length, tokens and name, so that equal texts, and texts of similar
+    length, share a step.
     """
     names = samples.column("sample").to_pylist()
     texts = _texts(samples)
@@ -27,7 +27,7 @@ def by_text(samples: pa.Table) -> pa.Table:
 
 
 def text_ranges(samples: pa.Table, size: int) -> list[tuple[int, int]]:
-    """Ranges of about `size` of samples that `by_text` has ordered. One ends where the tokens
+    """Ranges of about `size` samples in the order of `by_text`. A range ends where the tokens
     change, unless it grows too large.
     """
     return list(_ranges(_texts(samples), max(1, size)))
@@ -44,7 +44,7 @@ def _ranges(texts: Sequence[bytes], size: int) -> Iterator[tuple[int, int]]:
 
 
 def workload(samples: pa.Table, model: Any, saes: Any) -> Workload:
-    """How much these samples are, with the facts of what is run on them."""
+    """The workload of these samples, with the facts of the model and SAEs that run on them."""
     import pyarrow.compute as pc
 
     distinct = {text for text in _texts(samples) if text}
@@ -61,7 +61,7 @@ def workload(samples: pa.Table, model: Any, saes: Any) -> Workload:
 
 
 def facts(loadable: Any) -> dict[str, Any]:
-    """What a model or SAEs say of themselves before they are loaded."""
+    """The facts that a model or SAEs state before they are loaded."""
     return dict(loadable.identity.facts) if loadable else {}
 
 

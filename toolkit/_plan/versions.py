@@ -26,7 +26,7 @@ PACKAGES = (
 
 
 def versions(parts: Parts) -> dict[str, str]:
-    """What a worker says in its hello and a host compares: toolkit and plugins."""
+    """The versions of toolkit and plugins that a worker states in its hello and a host compares."""
     return {
         "toolkit": __version__,
         **{f"plugin {name}": text for name, text in parts.versions().items()},
@@ -34,11 +34,11 @@ def versions(parts: Parts) -> dict[str, str]:
 
 
 def packages() -> dict[str, str]:
-    """Versions from metadata; nothing is imported. A package that is not there is left out."""
-    found = {"python": platform.python_version()}
+    """Versions from metadata, without imports. Packages that are not installed are left out."""
+    results = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            results[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return results

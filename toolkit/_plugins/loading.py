@@ -84,19 +84,19 @@ class PluginInfo:
 
     @property
     def origin(self) -> str:
-        """What `versions` records: equal on host and worker exactly if the code is."""
+        """What `versions` records: equal on host and worker if and only if the code is equal."""
         return (
             f"file sha256:{self.sha256}" if self.sha256 else f"{self.distribution} {self.version}"
         )
 
     @property
     def label(self) -> str:
-        """How error messages call it."""
+        """Its name in error messages."""
         return f"Plugin '{self.name}' (from {self.file or self.origin})"
 
     @property
     def remedy(self) -> str:
-        """How to do without it."""
+        """How to disable it."""
         return (
             f"Leave out --plugin {self.file}"
             if self.file
@@ -116,7 +116,7 @@ class Parts:
         self._parts = MappingProxyType(dict(sorted(offered.items())))
 
     def get(self, kind: str, name: str) -> Part:
-        """The part that a spec means, or an error with the nearest and all installed names."""
+        """The part of this name, or an error with the nearest and all installed names."""
         installed = [part.name for part in self.of(kind)]
         if name not in installed:
             others = [part.kind for part in self.all() if part.name == name]
@@ -153,7 +153,7 @@ class Parts:
         return self._owners[part.kind, part.name]
 
     def versions(self) -> dict[str, str]:
-        """Plugin name to what it is: `distribution version`, or `file sha256:...` for a scratch
+        """Plugin name to its origin: `distribution version`, or `file sha256:...` for a scratch
         plugin.
         """
         return {plugin.name: plugin.origin for plugin in self.plugins}
@@ -187,29 +187,29 @@ def _installed(off: set[str]) -> Iterator[tuple[PluginInfo, ModuleType]]:
 
 
 def _entry_points(off: set[str]) -> list[tuple[PluginInfo, importlib.metadata.EntryPoint]]:
-    """Listed before anything is imported: a name that exists twice must not be a matter of luck, a
-    disabled one may be broken.
+    """List the entry points before importing anything: a duplicate name must be refused whatever
+    the order, and a disabled plugin may be broken.
     """
-    found: dict[str, tuple[PluginInfo, importlib.metadata.EntryPoint]] = {}
+    results: dict[str, tuple[PluginInfo, importlib.metadata.EntryPoint]] = {}
     listed = (*importlib.metadata.entry_points(group=GROUP), *_checkout_entry_points())
     for entry in (entry for entry in listed if entry.name not in off):
         distribution, version = (
             (entry.dist.name, entry.dist.version) if entry.dist else (DISTRIBUTION, _own_version())
         )
         info = PluginInfo(name=entry.name, distribution=distribution, version=version)
-        if entry.name in found:
-            first = found[entry.name][0]
+        if entry.name in results:
+            first = results[entry.name][0]
             raise PluginError(
                 f"Two distributions offer a plugin named '{entry.name}': {first.origin} and "
                 f"{info.origin}. Uninstall one of them, or disable both with "
                 f"{DISABLE}={entry.name}."
             )
-        found[entry.name] = (info, entry)
-    return list(found.values())
+        results[entry.name] = (info, entry)
+    return list(results.values())
 
 
 def _checkout_entry_points() -> list[importlib.metadata.EntryPoint]:
-    """Those of a checkout that is on the path without being installed: there is no metadata, so
+    """The entry points of a checkout that is on the path but not installed: without metadata,
     pyproject.toml is read.
     """
     project = Path(__file__).parents[2] / "pyproject.toml"
@@ -253,8 +253,8 @@ def _scratch(files: Sequence[Path]) -> Iterator[tuple[PluginInfo, ModuleType]]:
 
 
 def _import_file(info: PluginInfo) -> ModuleType:
-    """Under a name of its own, kept in `sys.modules`: classes of a scratch plugin can then be
-    pickled and looked up.
+    """Import a file under a unique name in `sys.modules`, so that classes of a scratch plugin can
+    be pickled.
     """
     name = f"toolkit_scratch_{str(info.sha256)[:16]}"
     if name in sys.modules:
@@ -354,8 +354,8 @@ def _refuse_unknown_hooks(manager: pluggy.PluginManager, infos: Iterable[PluginI
 
 
 def _with_parts(manager: pluggy.PluginManager, info: PluginInfo) -> PluginInfo:
-    """Asked one plugin at a time, so that a failure has a name; pluggy's own call would stop at the
-    first without one.
+    """Call one plugin at a time, so that a failure names its plugin; pluggy's own call would stop
+    without a name.
     """
     module = manager.get_plugin(info.name)
     parts: list[Part] = []

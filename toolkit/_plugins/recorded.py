@@ -25,13 +25,13 @@ def check_recorded(run: str, recorded: Mapping[str, str], given: Sequence[Path])
     for name, origin in sorted(recorded.items()):
         if not str(origin).startswith(_SCRATCH):
             continue
-        wanted = str(origin).removeprefix(_SCRATCH)
+        file_name = str(origin).removeprefix(_SCRATCH)
         if name not in files:
             raise BadInput(
-                f"Run {run} used the scratch plugin '{name}' (SHA-256 {wanted[:12]}…). A record "
+                f"Run {run} used the scratch plugin '{name}' (SHA-256 {file_name[:12]}…). A record "
                 "loads no code; name the file again: --plugin FILE"
             )
-        _check_hash(run, files[name], wanted)
+        _check_hash(run, files[name], file_name)
 
 
 def plugin_options(manifest: Mapping[str, Any]) -> list[str]:
@@ -50,15 +50,15 @@ def plugin_options(manifest: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _check_hash(run: str, file: Path, wanted: str) -> None:
+def _check_hash(run: str, file: Path, expected: str) -> None:
     try:
         sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError as error:
         raise PluginError(
             f"--plugin {file}: cannot be read: {error.strerror}. Give the path of a Python file."
         ) from error
-    if sha256 != wanted:
+    if sha256 != expected:
         raise BadInput(
             f"--plugin {file} has SHA-256 {sha256[:12]}…, and run {run} used a file with "
-            f"{wanted[:12]}…. Give that file, or run the spec as a new run."
+            f"{expected[:12]}…. Give that file, or run the spec as a new run."
         )

@@ -1,7 +1,7 @@
-"""Writing a new plugin package from the templates in `toolkit/_plugins/templates`: one working part
-of the kind asked for.
+"""Write a new plugin package from `toolkit/_plugins/templates`, with one working part of the
+requested kind.
 
-What is written installs and passes its contract test as it is; a test does both for every kind.
+The package installs and passes its contract test unchanged; a test does both for every kind.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ EXAMPLES: Mapping[str, str] = MappingProxyType(
         "  - {uses: $part, with: {path: out}}\n",
     }
 )
-"""Specs that run with the new part and the toy parts, for the kinds that can run by themselves."""
+"""Specs that run the new part with the toy parts, for the kinds that can run alone."""
 
 PLAIN_KINDS = ("model", "sae", "source", "environment", "parser", "sink", "executor", "report")
 STAGE_KINDS = tuple(

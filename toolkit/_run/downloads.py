@@ -34,5 +34,7 @@ def check_downloads(plan: Plan, store: Store) -> None:
         if not plan.executors[stage.on].part.local_gpus:
             continue
         for download in missing_downloads(stage):
-            wanted = download.wanted
-            raise BadInput(f"stage '{stage.id}': {hub.not_cached(wanted.name, wanted.revision)}")
+            snapshot = download.wanted
+            raise BadInput(
+                f"stage '{stage.id}': {hub.not_cached(snapshot.name, snapshot.revision)}"
+            )

@@ -79,21 +79,21 @@ class InputFiles:
             self._held = (name, by_text(rows) if ordered else rows)
         return self._held[1]
 
-    def files(self, step: Step, needs: Rows, own: Path) -> dict[str, list[str]]:
+    def files(self, step: Step, needs: Rows, folder: Path) -> dict[str, list[str]]:
         """The files of a step's input tables, written where they are missing. What does not depend
-        on the step is worked out once for its stage. `own` is the folder of the step's own files.
+        on the step is worked out once for its stage. `folder` has the step's own files.
         """
         stage = step.stage
         if stage.id not in self._tables:
             there = [table for table in stage.part.optional if _writers(table, needs)]
             self._tables[stage.id] = (*stage.part.reads, *there)
-        return {table: [self._file(table, step, needs, own)] for table in self._tables[stage.id]}
+        return {table: [self._file(table, step, needs, folder)] for table in self._tables[stage.id]}
 
-    def _file(self, table: str, step: Step, needs: Rows, own: Path) -> str:
+    def _file(self, table: str, step: Step, needs: Rows, folder: Path) -> str:
         stage = step.stage
         if table == "samples" and step.first is not None and stage.over_samples():
-            own.mkdir(parents=True, exist_ok=True)
-            path = own / "samples.arrow"
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / "samples.arrow"
             if stage.id not in self._samples_of:
                 self._samples_of[stage.id] = self.samples(stage, needs)
             samples = self._samples_of[stage.id]

@@ -59,11 +59,11 @@ class JobWriter:
                 f"{self._part} yielded rows for table '{name}', which it does not declare. It "
                 f"writes: {self._writes}."
             )
-        wanted = arrow_schema(name)
-        if not rows.schema.equals(wanted):
+        expected = arrow_schema(name)
+        if not rows.schema.equals(expected):
             raise DataError(
                 f"{self._part} yielded rows for '{name}' of another shape. "
-                f"{_mismatch(rows.schema, wanted)}"
+                f"{_mismatch(rows.schema, expected)}"
             )
         self._waiting.put((name, rows))
         self._raise_failure()

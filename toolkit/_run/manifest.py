@@ -113,12 +113,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """A run's record."""
     path = folder / "manifest.json"
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BadInput(
             f"{path}: the run's manifest cannot be read ({error}). Run the spec again; committed "
             "steps are reused."
         ) from None
-    if not isinstance(found, dict):
+    if not isinstance(manifest, dict):
         raise BadInput(f"{path}: the run's manifest is not a JSON object. Run the spec again.")
-    return found
+    return manifest

@@ -104,9 +104,11 @@ def _frozen(plan: Plan) -> dict[str, Any]:
     """All that says what will be tested: each test with its settings, where its data come from, and
     how units are split.
     """
-    own = {stage.id: stage for stage in plan.stages}
-    tests = {id: _stage(stage) for id, stage in own.items() if not DATA.issuperset(stage.writes())}
-    data = {id: _stage(stage) for id, stage in own.items() if id not in tests}
+    stages = {stage.id: stage for stage in plan.stages}
+    tests = {
+        id: _stage(stage) for id, stage in stages.items() if not DATA.issuperset(stage.writes())
+    }
+    data = {id: _stage(stage) for id, stage in stages.items() if id not in tests}
     split = {"seed": plan.loaded.spec.seed, "rule": "toolkit.halves.in_half(seed, samples)"}
     return {"experiment": plan.name, "tests": tests, "data": data, "split": split}
 

@@ -180,7 +180,7 @@ class RunProgress:
     def _spent(self, name: str, step_seconds: float, now: str) -> float:
         """Time that the steps in flight have computed already."""
         since = [busy.computing_since for busy in self.busy.values() if busy.step.stage == name]
-        return sum(min(step_seconds, seconds_between(at, now)) for at in since if at)
+        return sum(min(step_seconds, seconds_between(start, now)) for start in since if start)
 
     # --- taking events in ---
 

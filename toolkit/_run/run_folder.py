@@ -109,10 +109,10 @@ def _listed(runs: Sequence[str], limit: int = 8) -> str:
 def folder_bytes(folder: Path) -> int:
     """Size of all files under `folder`; files that vanish meanwhile count as nothing."""
     total = 0
-    for place, _, names in os.walk(folder):
+    for folder_path, _, names in os.walk(folder):
         for name in names:
             try:
-                total += os.lstat(os.path.join(place, name)).st_size
+                total += os.lstat(os.path.join(folder_path, name)).st_size
             except OSError:
                 continue
     return total

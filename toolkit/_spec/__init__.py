@@ -1,1 +1,1 @@
-"""From YAML to a validated spec: reading with provenance, overlays, problems with their place."""
+"""From YAML to a validated spec: reading with provenance, overlays, problems with file and line."""

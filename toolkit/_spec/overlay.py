@@ -1,5 +1,5 @@
 """Changing a spec without editing it: overlays (partial specs) and `--set a.b.c=VALUE`. Every value
-keeps its place.
+keeps its file and line.
 
 Overlay rules: a map that sets `uses` replaces the whole part; other maps merge; lists replace,
 except that `stages` match by `id` and `sinks` by `name`. `--set` is a point edit: it changes one
@@ -19,30 +19,29 @@ SHARED = ("model", "saes", "limit", "examine", "executors")
 samples or seed.
 """
 _PARTS = ("model", "saes")
-"""Those that a spec may lack: what changes the inside of such a part is not for a spec without it.
-"""
+"""Parts that a spec may omit: changes inside such a part do not apply to a spec without it."""
 
 
-def merge(base: Node, overlay: Node, at: At = ()) -> Node:
-    """`base` changed by `overlay`. Merging the same overlay again changes nothing."""
+def merge(base: Node, overlay: Node, path: At = ()) -> Node:
+    """Merge `overlay` into `base`. Merging it a second time changes nothing."""
     if isinstance(base.value, dict) and isinstance(overlay.value, dict):
-        return overlay if "uses" in overlay.value and at else _merge_maps(base, overlay, at)
+        return overlay if "uses" in overlay.value and path else _merge_maps(base, overlay, path)
     if isinstance(overlay.value, list):
-        if at == ("stages",):
+        if path == ("stages",):
             return _merge_stages(base, overlay)
-        if at == ("sinks",):
+        if path == ("sinks",):
             return _merge_sinks(base, overlay)
     return overlay
 
 
 def shared(overlay: Node, base: Node) -> Node:
-    """The part of an overlay that also applies to `base`, a spec reached by `from`."""
-    found = {
+    """Return the part of an overlay that also applies to `base`, a spec reached by `from`."""
+    results = {
         key: value
         for key, value in overlay.value.items()
         if key in SHARED and not (_lacks(base, key) and _is_inside(value))
     }
-    return Node(found, overlay.file, overlay.line)
+    return Node(results, overlay.file, overlay.line)
 
 
 def shares_set(text: str, base: Node) -> bool:
@@ -57,12 +56,12 @@ def _lacks(base: Node, key: str) -> bool:
 
 
 def _is_inside(change: Node) -> bool:
-    """Whether a change to a part says what is inside it only."""
+    """Whether a change touches only the inside of a part."""
     return isinstance(change.value, dict) and "uses" not in change.value
 
 
 def apply_set(base: Node, text: str) -> Node:
-    """`base` with one `a.b.c=VALUE` applied."""
+    """Apply one `a.b.c=VALUE` to `base`."""
     source = f"--set {text}"
     name, equals, value = text.partition("=")
     steps = name.strip().split(".")
@@ -79,11 +78,13 @@ def apply_set(base: Node, text: str) -> Node:
 # --- overlays -------------------------------------------------------------------------------------
 
 
-def _merge_maps(base: Node, overlay: Node, at: At) -> Node:
-    found = dict(base.value)
+def _merge_maps(base: Node, overlay: Node, path: At) -> Node:
+    results = dict(base.value)
     for key, value in overlay.value.items():
-        found[key] = merge(found.get(key, Node(None, value.file, value.line)), value, (*at, key))
-    return Node(found, base.file, base.line)
+        results[key] = merge(
+            results.get(key, Node(None, value.file, value.line)), value, (*path, key)
+        )
+    return Node(results, base.file, base.line)
 
 
 def _merge_stages(base: Node, overlay: Node) -> Node:
@@ -121,7 +122,7 @@ def _merge_sinks(base: Node, overlay: Node) -> Node:
 
 
 def _label_once(overlay: Node, index: int, key: str, where: str) -> str:
-    """The label by which an overlay's list item finds its target: there, and there once."""
+    """The label by which an overlay's list item names its target; it must be present and unique."""
     change = overlay.value[index]
     name = label(change, key)
     if not name:
@@ -138,8 +139,8 @@ def _label_once(overlay: Node, index: int, key: str, where: str) -> str:
 
 def label(item: Node, key: str) -> str:
     """The text at `key` of a list item, or an empty string."""
-    found = item.value.get(key) if isinstance(item.value, dict) else None
-    return found.value if found is not None and isinstance(found.value, str) else ""
+    value = item.value.get(key) if isinstance(item.value, dict) else None
+    return value.value if value is not None and isinstance(value.value, str) else ""
 
 
 def _known(name: str, names: Sequence[str]) -> str:
@@ -150,45 +151,45 @@ def _known(name: str, names: Sequence[str]) -> str:
 # --- --set ----------------------------------------------------------------------------------------
 
 
-def _edit(node: Node | None, steps: Sequence[str], value: Node, at: At) -> Node:
+def _edit(node: Node | None, steps: Sequence[str], value: Node, path: At) -> Node:
     if not steps:
         return value
     if isinstance(node, Node) and isinstance(node.value, list):
-        return _edit_list(node, steps, value, at)
-    if at in _MATCH and (node is None or node.value is None):
-        return _edit_list(Node([], value.file), steps, value, at)
+        return _edit_list(node, steps, value, path)
+    if path in _MATCH and (node is None or node.value is None):
+        return _edit_list(Node([], value.file), steps, value, path)
     if node is None or node.value is None:
         node = Node({}, value.file)
     if not isinstance(node.value, dict):
         raise SpecError(
-            f"{value.file}: {_path(at)} is {node.value!r} ({node.place}), not a map; it has no "
+            f"{value.file}: {_path(path)} is {node.value!r} ({node.place}), not a map; it has no "
             f"'{steps[0]}'."
         )
-    child = _edit(node.value.get(steps[0]), steps[1:], value, (*at, steps[0]))
+    child = _edit(node.value.get(steps[0]), steps[1:], value, (*path, steps[0]))
     return Node({**node.value, steps[0]: child}, node.file, node.line)
 
 
-def _edit_list(node: Node, steps: Sequence[str], value: Node, at: At) -> Node:
-    index = _index(node, steps[0], value.file, at)
+def _edit_list(node: Node, steps: Sequence[str], value: Node, path: At) -> Node:
+    index = _index(node, steps[0], value.file, path)
     items = list(node.value)
-    items[index] = _edit(items[index], steps[1:], value, (*at, index))
+    items[index] = _edit(items[index], steps[1:], value, (*path, index))
     return Node(items, node.file, node.line)
 
 
-def _index(node: Node, step: str, source: str, at: At) -> int:
-    key = _MATCH.get(at)
+def _index(node: Node, step: str, source: str, path: At) -> int:
+    key = _MATCH.get(path)
     names = [label(item, key) for item in node.value] if key else []
     if step in names:
         return names.index(step)
     if step.isascii() and step.isdigit() and len(step) < 9 and int(step) < len(node.value):
         return int(step)
     if key:
-        raise SpecError(f"{source}: There is no '{step}' in {_path(at)}.{_known(step, names)}")
+        raise SpecError(f"{source}: There is no '{step}' in {_path(path)}.{_known(step, names)}")
     raise SpecError(
-        f"{source}: {_path(at)} is a list of {len(node.value)}; a step into it is a number from 0, "
-        f"not '{step}'."
+        f"{source}: {_path(path)} is a list of {len(node.value)}; a step into it is a number from "
+        f"0, not '{step}'."
     )
 
 
-def _path(at: At) -> str:
-    return ".".join(str(key) for key in at) or "the spec"
+def _path(path: At) -> str:
+    return ".".join(str(key) for key in path) or "the spec"

@@ -1,5 +1,5 @@
-"""What pydantic found, in our words: each problem a line `FILE:LINE: stages.0.with.alpha: what was
-found; what is allowed`.
+"""Pydantic's errors in the toolkit's words: one line per problem, `FILE:LINE: stages.0.with.alpha:
+what was found; what is allowed`.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from toolkit.parts import UsedPart
 Checked = TypeVar("Checked", bound=BaseModel)
 
 
-def there(root: Node, at: At) -> Node | None:
+def there(root: Node, path: At) -> Node | None:
     """The node at exactly this path."""
     node = root
-    for key in at:
+    for key in path:
         child = node.find((key,))
         if child is node:
             return None
@@ -34,21 +34,21 @@ def there(root: Node, at: At) -> Node | None:
 
 
 def checked(
-    model: type[Checked], root: Node, at: At, values: Any, context: dict[str, Any], subject: str
+    model: type[Checked], root: Node, path: At, values: Any, context: dict[str, Any], subject: str
 ) -> Checked:
-    """`values` as `model`, or one SpecError with a line for each problem."""
+    """Validate `values` as `model`; raise one SpecError with a line for each problem."""
     try:
-        found = model.model_validate(values, context=context)
+        validated = model.model_validate(values, context=context)
     except ValidationError as error:
         problems = _problems(
             [(item["loc"], item) for item in error.errors(include_url=False)], values, ()
         )
         keys = _Keys(model, values, context)
-        lines = dict.fromkeys(_line(keys, root, at, problem, subject) for problem in problems)
+        lines = dict.fromkeys(_line(keys, root, path, problem, subject) for problem in problems)
         raise SpecError("\n".join(lines)) from None
-    if conversions := [_converted_line(root, *pair) for pair in _converted(found, root, at)]:
+    if conversions := [_converted_line(root, *pair) for pair in _converted(validated, root, path)]:
         raise SpecError("\n".join(conversions))
-    return found
+    return validated
 
 
 _Located = tuple[At, ErrorDetails]
@@ -56,15 +56,15 @@ _Located = tuple[At, ErrorDetails]
 
 @dataclass(frozen=True)
 class _Problem:
-    """What is wrong at one place. Several items: the value fits none of a union's choices."""
+    """What is wrong with one value. Several items: the value matches no member of a union."""
 
     path: At
     items: Sequence[ErrorDetails]
 
 
-def _problems(errors: Sequence[_Located], value: Any, at: At) -> Iterator[_Problem]:
-    """Pydantic's locations hold names of union choices as well as keys; keep the keys, and group by
-    union.
+def _problems(errors: Sequence[_Located], value: Any, field_path: At) -> Iterator[_Problem]:
+    """Group problems by union. Pydantic's locations mix names of union members with keys; only the
+    keys are kept.
     """
     unions: dict[At, list[_Located]] = {}
     for loc, item in errors:
@@ -72,25 +72,25 @@ def _problems(errors: Sequence[_Located], value: Any, at: At) -> Iterator[_Probl
         if rest:
             unions.setdefault(path, []).append((rest, item))
         else:
-            yield _Problem((*at, *path), [item])
+            yield _Problem((*field_path, *path), [item])
     for path, inner in unions.items():
-        yield from _union_problems(inner, _value(value, path), (*at, *path))
+        yield from _union_problems(inner, _value(value, path), (*field_path, *path))
 
 
-def _union_problems(errors: Sequence[_Located], value: Any, at: At) -> Iterator[_Problem]:
+def _union_problems(errors: Sequence[_Located], value: Any, path: At) -> Iterator[_Problem]:
     choices_: dict[str | int, list[_Located]] = {}
     for loc, item in errors:
         choices_.setdefault(loc[0], []).append((loc[1:], item))
     entered = [inner for inner in choices_.values() if any(loc for loc, _ in inner)]
     if entered:
-        yield from _problems(min(entered, key=len), value, at)
+        yield from _problems(min(entered, key=len), value, path)
     else:
-        yield _Problem(at, [item for _, item in errors])
+        yield _Problem(path, [item for _, item in errors])
 
 
 def _split(loc: At, value: Any, item: ErrorDetails) -> tuple[At, At]:
-    """The keys of `loc` that are in the value, and the rest, which begins with the name of a
-    union's choice.
+    """Split `loc` into the keys that the value has and the rest, which begins with the name of a
+    union member.
     """
     path: list[str | int] = []
     for place, key in enumerate(loc):
@@ -115,8 +115,8 @@ def _value(value: Any, path: At) -> Any:
     return value
 
 
-def _line(keys: _Keys, root: Node, at: At, problem: _Problem, subject: str) -> str:
-    full = (*at, *problem.path)
+def _line(keys: _Keys, root: Node, path: At, problem: _Problem, subject: str) -> str:
+    full = (*path, *problem.path)
     key, kind = (problem.path or ("",))[-1], problem.items[0]["type"]
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         allowed = keys.allowed(problem.path[:-1])
@@ -135,13 +135,13 @@ def _line(keys: _Keys, root: Node, at: At, problem: _Problem, subject: str) -> s
     else:
         wanted = list(dict.fromkeys(_wanted(item) for item in problem.items))
         node = there(root, full)
-        found = plain(node) if node is not None else problem.items[0]["input"]
+        written = plain(node) if node is not None else problem.items[0]["input"]
         near = (
-            nearest(found, re.findall(r"'([^']*)'", " ".join(wanted)))
-            if isinstance(found, str)
+            nearest(written, re.findall(r"'([^']*)'", " ".join(wanted)))
+            if isinstance(written, str)
             else ""
         )
-        text = f"found {_shown(found)}; wanted {' or '.join(wanted)}.{near}"
+        text = f"found {_shown(written)}; wanted {' or '.join(wanted)}.{near}"
     return f"{root.find(full).place}: {dotted(full) or 'the whole file'}: {text}"
 
 
@@ -188,7 +188,7 @@ def _wanted(item: ErrorDetails) -> str:
 
 
 def _said(item: ErrorDetails) -> str:
-    """What a validator says in its own words."""
+    """The message of a validator, without pydantic's prefix."""
     return item["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ").rstrip(".")
 
 
@@ -204,8 +204,8 @@ def _shown(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else f"{value}"
 
 
-def dotted(at: At) -> str:
-    return ".".join(map(str, at))
+def dotted(path: At) -> str:
+    return ".".join(map(str, path))
 
 
 # --- values that pydantic would read as another kind ----------------------------------------------
@@ -214,22 +214,21 @@ _NUMBER = re.compile(r"[-+]?[0-9][0-9_.eE+-]*")
 _TRUTH = ("true", "false", "yes", "no", "on", "off", "y", "n", "t", "f", "0", "1")
 
 
-def _converted(found: Any, root: Node, at: At) -> Iterator[tuple[At, Any]]:
-    """Where a spec has text, a number or a truth value and pydantic made another of these of it:
-    `"010"` a number, `yes` a truth value. What `${env:NAME}` stands for is always text, and may be
-    converted.
+def _converted(found: Any, root: Node, path: At) -> Iterator[tuple[At, Any]]:
+    """Find values whose type pydantic changed: the text `"010"` to a number, `yes` to a boolean.
+    The value of `${env:NAME}` is always text and may be converted.
     """
-    node = there(root, at)
+    node = there(root, path)
     if node is None or _of_environment(node.value):
         return
     if isinstance(node.value, dict):
         for key in node.value:
-            yield from _converted(_child(found, key), root, (*at, key))
+            yield from _converted(_child(found, key), root, (*path, key))
     elif isinstance(node.value, list) and isinstance(found, (list, tuple)):
         for index, item in enumerate(found[: len(node.value)]):
-            yield from _converted(item, root, (*at, index))
+            yield from _converted(item, root, (*path, index))
     elif _other_kind(node.value, found):
-        yield at, found
+        yield path, found
 
 
 def _of_environment(value: Any) -> bool:
@@ -237,7 +236,7 @@ def _of_environment(value: Any) -> bool:
 
 
 def _child(found: Any, key: str) -> Any:
-    """What became of a map's key: an attribute (which may have an alias) or an item."""
+    """The validated value of a map's key: an attribute (which may have an alias) or an item."""
     if isinstance(found, BaseModel):
         fields = type(found).model_fields.items()
         return getattr(
@@ -259,15 +258,15 @@ def _other_kind(written: Any, found: Any) -> bool:
     return False
 
 
-def _converted_line(root: Node, at: At, found: Any) -> str:
+def _converted_line(root: Node, path: At, found: Any) -> str:
     if isinstance(found, bool):
         advice = "true or false"
-    elif isinstance(root.find(at).value, str):
+    elif isinstance(root.find(path).value, str):
         advice = "a number, without quotes, underscores or leading zeros"
     else:
         advice = "a number"
-    shown = _shown(root.find(at).value)
-    return f"{root.find(at).place}: {dotted(at)}: found {shown}; wanted {advice}."
+    shown = _shown(root.find(path).value)
+    return f"{root.find(path).place}: {dotted(path)}: found {shown}; wanted {advice}."
 
 
 # --- which keys a model allows --------------------------------------------------------------------
@@ -301,7 +300,7 @@ class _Keys:
 
 
 def _flat(kinds: Sequence[Any]) -> Iterator[Any]:
-    """Union members and annotated types, unwrapped."""
+    """Unwrap union members and annotated types."""
     for kind in kinds:
         if typing.get_origin(kind) is Annotated:
             yield from _flat(typing.get_args(kind)[:1])

@@ -1,4 +1,4 @@
-"""The specs that come with the toolkit, and a folder of one's own begun from one of them."""
+"""The specs that ship with the toolkit, and new experiment folders made from them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from toolkit._spec.yaml import Node, load_yaml
 from toolkit.errors import BadInput, choices, nearest
 
 DEFAULT = "two_groups"
-"""What `toolkit init NAME` begins with."""
+"""The spec that `toolkit init NAME` copies by default."""
 LAB_OVERLAY = "lab.yaml"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
@@ -27,7 +27,9 @@ class Shipped:
 
     @property
     def needs_overlay(self) -> bool:
-        """Whether it names a large model, so that it is tried with the packaged one first."""
+        """Whether the spec names a large model, so that its README suggests the overlay with the
+        packaged one.
+        """
         return "package:toolkit_lab" not in self.path.read_text(encoding="utf-8")
 
 
@@ -58,7 +60,9 @@ def _summary(path: Path) -> str:
 
 
 def begin(name: str, source: str, out: Path) -> Path:
-    """Write the folder `out/NAME`: the spec `source`, what it reads, a README; returns it."""
+    """Write the folder `out/NAME` with the spec `source`, the files it reads and a README; return
+    the folder.
+    """
     shipped = _find(source)
     if not _NAME.fullmatch(name):
         raise BadInput(
@@ -89,7 +93,7 @@ def begin(name: str, source: str, out: Path) -> Path:
 
 
 def run_command(name: str, source: str) -> str:
-    """The command that runs an experiment begun from `source`, in its folder."""
+    """The command that runs, in its folder, an experiment made from `source`."""
     overlay = f" --overlay {LAB_OVERLAY}" if _find(source).needs_overlay else ""
     return f"toolkit run {name}.yaml{overlay}"
 
@@ -113,7 +117,7 @@ def _renamed(shipped: Shipped, name: str) -> str:
 
 
 def _read_by(spec: Path) -> Iterator[Path]:
-    """The files beside a spec that it reads: data, and specs that its samples come from."""
+    """The files that a spec reads: its data, and specs that its samples come from."""
     for text in _texts(load_yaml(spec).root):
         path = spec.parent / text
         if re.fullmatch(r"[\w./-]+\.(csv|jsonl|yaml)", text) and path.is_file():

@@ -1,5 +1,5 @@
-"""From a YAML file, overlays and `--set` to a checked, frozen Spec; and the texts that say what is
-wrong with it.
+"""Load a YAML file, overlays and `--set` into a checked, frozen Spec, and report what is wrong with
+it.
 
 `load_spec` collects all problems of one loading into one SpecError, a line each: `FILE:LINE:
 stages.0.with.alpha: what was found; what is allowed. Did you mean 'x'?`. Params of parts are
@@ -46,7 +46,7 @@ Whole = Annotated[int, BeforeValidator(_whole)]
 
 
 class PartLookup(Protocol):
-    """All installed parts, as far as params need them."""
+    """The part lookup that params need."""
 
     def get(self, kind: str, name: str) -> Any:
         """The part of that kind and name, or BadInput."""
@@ -59,8 +59,8 @@ class _Model(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class From:
-    """A stage as input: of this spec, or of another (absolute here; in the file relative to the
-    spec).
+    """A stage as input: of this spec, or of another one, whose path is absolute here and relative
+    to the spec in the file.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -183,8 +183,8 @@ def load_spec_data(
     *,
     referred: bool = False,
 ) -> LoadedSpec:
-    """Load recorded data (a manifest's) as if it stood at `path`, against which its relative paths
-    are resolved.
+    """Load recorded data (of a manifest) as if it were the file `path`; relative paths resolve
+    against that.
     """
     return _load(placed(data, str(path)), Path(path), overlays, sets, referred, [Path(path)])
 
@@ -205,8 +205,8 @@ def _load(
     path = path.absolute()
     spec = checked(Spec, root, (), expand(root), {"folder": path.parent}, "a spec")
     if problems := [
-        f"{root.find(at).place}: {dotted(at)}: {text}"
-        for at, text in _relation_problems(spec, root)
+        f"{root.find(index).place}: {dotted(index)}: {text}"
+        for index, text in _relation_problems(spec, root)
     ]:
         raise SpecError("\n".join(problems))
     _check_chain(root, path, (os.path.realpath(path),), set())
@@ -224,15 +224,15 @@ def validate_params(
     loaded: LoadedSpec,
     params_model: type[Checked],
     values: Mapping[str, Any],
-    at: At,
+    path: At,
     subject: str,
     parts: PartLookup,
 ) -> Checked:
-    """`values` (found at `at`) as `params_model`, or one SpecError naming `subject`. The context
-    has the spec's `folder`, and the `parts` that params may name.
+    """Validate `values`, the spec's value at `path`, as `params_model`; raise one SpecError that
+    names `subject`. The context has the spec's `folder`, and the `parts` that params may name.
     """
     context = {"folder": loaded.path.parent, "parts": parts}
-    return checked(params_model, loaded.root, at, values, context, subject)
+    return checked(params_model, loaded.root, path, values, context, subject)
 
 
 # --- what pydantic cannot see: relations between entries ------------------------------------------
@@ -241,15 +241,15 @@ def validate_params(
 def _relation_problems(spec: Spec, root: Node) -> Iterator[tuple[At, str]]:
     first: dict[str, int] = {}
     for index, stage in enumerate(spec.stages):
-        at: At = ("stages", index, "id")
+        path: At = ("stages", index, "id")
         if stage.id == SOURCE:
-            yield at, f"'{SOURCE}' is reserved for what `samples:` makes; choose another id."
+            yield path, f"'{SOURCE}' is reserved for what `samples:` makes; choose another id."
         elif stage.id == EXAMINE:
-            yield at, f"'{EXAMINE}' is reserved for the examination of SAEs; choose another id."
+            yield path, f"'{EXAMINE}' is reserved for the examination of SAEs; choose another id."
         elif stage.id in first:
             place = root.find(("stages", first[stage.id], "id")).place
             yield (
-                at,
+                path,
                 f"There is a stage '{stage.id}' already ({place}); give each stage its own id.",
             )
         first.setdefault(stage.id, index)
@@ -264,17 +264,17 @@ def _needs_problems(spec: Spec, first: Mapping[str, int]) -> Iterator[tuple[At, 
                 known = f"{nearest(need, first)} Stages: {', '.join(first)}."
                 yield ("stages", index, "needs", place), f"There is no stage '{need}'.{known}"
     if cycle := _cycle({stage.id: stage.needs for stage in spec.stages}):
-        at: At = ("stages", first[cycle[0]], "needs")
+        path: At = ("stages", first[cycle[0]], "needs")
         yield (
-            at,
+            path,
             f"Stages need each other in a circle: {' -> '.join(cycle)}. Take one of these `needs` "
             "away.",
         )
 
 
 def _cycle(needs: Mapping[str, Sequence[str]]) -> list[str]:
-    """Ids where each needs the next and the last is the first, begun at the one that the spec has
-    first; or nothing.
+    """A cycle of needs, as ids, starting with the one that comes first in the spec; empty if there
+    is none.
     """
     try:
         graphlib.TopologicalSorter(needs).prepare()
@@ -286,18 +286,18 @@ def _cycle(needs: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _part_problems(spec: Spec, root: Node) -> Iterator[tuple[At, str]]:
-    for at, part in _parts(spec):
-        if part.from_ and at[-1] != "samples":
-            yield (*at, "from"), "Only `samples` can come from a stage; remove it here."
+    for path, part in _parts(spec):
+        if part.from_ and path[-1] != "samples":
+            yield (*path, "from"), "Only `samples` can come from a stage; remove it here."
         elif (
             part.from_
             and part.from_.spec is None
             and part.from_.stage not in (ids := [stage.id for stage in spec.stages])
         ):
             known = f"{nearest(part.from_.stage, ids)} Stages: {', '.join(ids)}."
-            yield (*at, "from", "stage"), f"There is no stage '{part.from_.stage}'.{known}"
-        if part.name and at[0] != "sinks":
-            yield (*at, "name"), "Only sinks have a name; remove it here."
+            yield (*path, "from", "stage"), f"There is no stage '{part.from_.stage}'.{known}"
+        if part.name and path[0] != "sinks":
+            yield (*path, "name"), "Only sinks have a name; remove it here."
     first: dict[str, int] = {}
     for index, sink in enumerate(spec.sinks):
         if sink.name and first.setdefault(sink.name, index) != index:
@@ -309,21 +309,21 @@ def _part_problems(spec: Spec, root: Node) -> Iterator[tuple[At, str]]:
 
 
 def _parts(spec: Spec) -> Iterator[tuple[At, PartRef]]:
-    """Every part of the spec that is not a stage, with its place."""
+    """Every part of the spec that is not a stage, with its path."""
     owners: list[tuple[At, Spec | StageSpec]] = [((), spec)]
     owners += [(("stages", index), stage) for index, stage in enumerate(spec.stages)]
-    for at, owner in owners:
+    for i, owner in owners:
         for key, part in (("model", owner.model), ("saes", owner.saes), ("samples", owner.samples)):
             if part is not None:
-                yield (*at, key), part
+                yield (*i, key), part
     yield from ((("sinks", index), sink) for index, sink in enumerate(spec.sinks))
 
 
 def _check_chain(root: Node, path: Path, trail: tuple[str, ...], seen: set[str]) -> None:
-    """Follow `from` from file to file: each has to be there, have the stage, and not lead back."""
-    for at, source in _sources(root):
+    """Follow `from` from file to file. Each file must exist, have the stage, and not lead back."""
+    for index, source in _sources(root):
         file, stage = expand(source.value["spec"]), expand(source.value["stage"])
-        place = f"{source.value['spec'].place}: {dotted(at)}.spec"
+        place = f"{source.value['spec'].place}: {dotted(index)}.spec"
         target = os.path.realpath(path.parent / file)
         if target in trail:
             names = [os.path.basename(name) for name in (*trail[trail.index(target) :], target)]
@@ -335,7 +335,7 @@ def _check_chain(root: Node, path: Path, trail: tuple[str, ...], seen: set[str])
             other = load_yaml(Path(target)).root
         except SpecError as error:
             raise SpecError(f"{place}: {error}") from None
-        _check_stage(other, stage, f"{source.value['stage'].place}: {dotted(at)}.stage", file)
+        _check_stage(other, stage, f"{source.value['stage'].place}: {dotted(index)}.stage", file)
         if target not in seen:
             seen.add(target)
             _check_chain(other, Path(target), (*trail, target), seen)
@@ -344,23 +344,23 @@ def _check_chain(root: Node, path: Path, trail: tuple[str, ...], seen: set[str])
 def _sources(root: Node) -> Iterator[tuple[At, Node]]:
     stages = root.find(("stages",)).value
     count = len(stages) if isinstance(stages, list) else 0
-    for at in [
+    for i in [
         ("samples", "from"),
         *(("stages", index, "samples", "from") for index in range(count)),
     ]:
-        source = there(root, at)
+        source = there(root, i)
         if source is None or not isinstance(source.value, dict):
             continue
         if all(
             isinstance(getattr(source.value.get(key), "value", None), str)
             for key in ("spec", "stage")
         ):
-            yield at, source
+            yield i, source
 
 
 def _check_stage(other: Node, stage: str, place: str, file: str) -> None:
-    found = there(other, ("stages",))
-    items = found.value if found is not None and isinstance(found.value, list) else []
+    stages = there(other, ("stages",))
+    items = stages.value if stages is not None and isinstance(stages.value, list) else []
     ids = [name for item in items if (name := label(item, "id"))]
     if stage not in (*ids, SOURCE):
         raise SpecError(

@@ -28,7 +28,8 @@ MAX_DEPTH = 50
 MAX_NODES = 20_000
 
 At = tuple[str | int, ...]
-"""Where a value is: keys and list indices from the top, as YAML writes them (`with`, not `with_`).
+"""The path of a value: keys and list indices from the top, as YAML spells them (`with`, not
+`with_`).
 """
 
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -46,8 +47,8 @@ _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A value and its place. `value` is a scalar, a `list[Node]` or a `dict[str, Node]`; a key's
-    value has the key's line.
+    """A value with its file and line. `value` is a scalar, a `list[Node]` or a `dict[str, Node]`; a
+    key's value has the key's line.
     """
 
     value: Any
@@ -59,10 +60,10 @@ class Node:
         """`file:line`, or what stands for it when there is no line (`--set a.b=c`)."""
         return self.file if self.line is None else f"{self.file}:{self.line}"
 
-    def find(self, at: At) -> Node:
-        """The node at a path, or its nearest parent that is there."""
+    def find(self, path: At) -> Node:
+        """The node at a path, or its nearest parent that exists."""
         node = self
-        for key in at:
+        for key in path:
             if isinstance(node.value, dict) and key in node.value:
                 node = node.value[key]
             elif isinstance(node.value, list) and isinstance(key, int) and key < len(node.value):
@@ -95,16 +96,16 @@ def load_yaml(path: Path) -> Document:
     file = str(path)
     root = _Builder(_decoded(_bytes(path), file), file, lines=True).document()
     if not isinstance(root.value, dict):
-        found = "nothing" if root.value is None else f"{_kind(root.value)}"
+        kind = "nothing" if root.value is None else f"{_kind(root.value)}"
         raise SpecError(
-            f"{root.place}: The top level has to be a map (`name: ...`); this file holds {found}."
+            f"{root.place}: The top level has to be a map (`name: ...`); this file holds {kind}."
         )
     return Document(path, root)
 
 
 def parse_value(text: str, source: str) -> Node:
-    """A value as `--set` writes it (a scalar, `[1, 2]`, `{a: 1}`), by the same rules; `source`
-    stands for the file.
+    """Parse a value as `--set` writes it (a scalar, `[1, 2]`, `{a: 1}`) by the same rules; `source`
+    stands in for the file name.
     """
     if bad := _UNPRINTABLE.search(text):
         raise SpecError(f"{source}: The character U+{ord(bad[0]):04X} is not allowed.")
@@ -112,7 +113,7 @@ def parse_value(text: str, source: str) -> Node:
 
 
 def plain(node: Node) -> Any:
-    """The value without places."""
+    """The value without its provenance."""
     if isinstance(node.value, dict):
         return {key: plain(child) for key, child in node.value.items()}
     if isinstance(node.value, list):
@@ -196,7 +197,7 @@ def _bytes(path: Path) -> bytes:
 
 
 def missing(path: Path) -> str:
-    """That there is no such file, and what there is."""
+    """A message that the file does not exist, and what its folder holds."""
     tried, folder = path.absolute(), path.absolute().parent
     if not folder.is_dir():
         return f"There is no file '{tried}': the folder '{folder}' does not exist."
@@ -236,8 +237,8 @@ def _decoded(data: bytes, file: str) -> str:
 
 
 class _Builder:
-    """One document from the parser's events. The parser keeps its own stack, so only our depth
-    limit bounds nesting.
+    """Builds one document from the parser's events. The parser keeps its own stack, so only this
+    depth limit bounds nesting.
     """
 
     def __init__(self, text: str, file: str, *, lines: bool) -> None:
@@ -267,22 +268,22 @@ class _Builder:
         return self._node(self._scalar(event), line)
 
     def _map(self, depth: int) -> dict[str, Node]:
-        found: dict[str, Node] = {}
+        results: dict[str, Node] = {}
         lines: dict[str, int] = {}
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             key, line = self._key(event, depth), event.start_mark.line + 1
-            if key in found:
+            if key in results:
                 first = f"; the first is at line {lines[key]}" if self.lines else ""
                 raise self.refuse(f"The key '{key}' is here a second time{first}. Keep one.", line)
             lines[key] = line
-            found[key] = self.node(next(self.events), depth + 1, line)
-        return found
+            results[key] = self.node(next(self.events), depth + 1, line)
+        return results
 
     def _list(self, depth: int) -> list[Node]:
-        found = []
+        results = []
         while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
-            found.append(self.node(event, depth + 1))
-        return found
+            results.append(self.node(event, depth + 1))
+        return results
 
     def _key(self, event: Any, depth: int) -> str:
         self._allow(event, depth)

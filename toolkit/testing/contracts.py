@@ -143,15 +143,15 @@ def check_params(part: Part, params: Mapping[str, Any]) -> Any:
     given = part.params.model_validate(dict(params), context=context)
     written = json.loads(given.model_dump_json(by_alias=True))
     try:
-        again = part.params.model_validate(written, context=context)
+        reread = part.params.model_validate(written, context=context)
     except ValidationError as error:
         raise Broken(
             f"{part.kind} part '{part.name}': its params do not survive JSON: {error}"
         ) from error
     _must(
-        given == again,
+        given == reread,
         part,
-        f"its params change on the way through JSON: {given!r} became {again!r}",
+        f"its params change on the way through JSON: {given!r} became {reread!r}",
     )
     return given
 
@@ -184,9 +184,9 @@ def check_identity(part: ModelPart | SaePart, params: Any) -> None:
         part,
         "the facts of its Identity are not plain JSON data",
     )
-    wanted = list(part.downloads(params)) if part.downloads else []
+    downloads = list(part.downloads(params)) if part.downloads else []
     _must(
-        all(isinstance(one, Download) and one.patterns for one in wanted),
+        all(isinstance(one, Download) and one.patterns for one in downloads),
         part,
         "downloads gave something else than Downloads",
     )
@@ -245,12 +245,12 @@ def check_stage(part: StagePart, work: Work, *, tolerance: float = 0.0) -> None:
     halves = _halves(part, work)
     if not halves:
         return
-    found = [_collect(part, part.run, writes, half) for half in halves]
+    results = [_collect(part, part.run, writes, half) for half in halves]
     for name in writes:
-        wanted = _by_key(name, [whole[name]] if name in whole else [])
-        got = _by_key(name, [half[name] for half in found if name in half])
+        expected = _by_key(name, [whole[name]] if name in whole else [])
+        got = _by_key(name, [half[name] for half in results if name in half])
         _must(
-            _close(wanted, got, tolerance),
+            _close(expected, got, tolerance),
             part,
             f"'{name}' differs between one batch and its two halves",
         )
@@ -313,9 +313,9 @@ def check_rows(
             f"'{name}' has two rows with the same key ({', '.join(table(name).key)})",
         )
     same = {name: _by_key(name, [rows]) for name, rows in first.items()}
-    again = {name: _by_key(name, [rows]) for name, rows in second.items()}
+    repeated = {name: _by_key(name, [rows]) for name, rows in second.items()}
     _must(
-        _close(same, again, 0.0),
+        _close(same, repeated, 0.0),
         part,
         "it gave other rows the second time; draw with work.rng(purpose, ...)",
     )
@@ -325,7 +325,7 @@ def check_rows(
 def _collect(
     part: Part, run: Callable[[Work], Any], writes: Sequence[str], work: Work
 ) -> dict[str, pa.Table]:
-    found: dict[str, list[pa.Table]] = {}
+    results: dict[str, list[pa.Table]] = {}
     for name, rows in run(work):
         _must(
             name in writes,
@@ -349,8 +349,8 @@ def _collect(
                 part,
                 f"'{name}.{column.name}' has nulls",
             )
-        found.setdefault(name, []).append(rows)
-    return {name: pa.concat_tables(tables) for name, tables in found.items()}
+        results.setdefault(name, []).append(rows)
+    return {name: pa.concat_tables(tables) for name, tables in results.items()}
 
 
 def _over(work: Work, samples: pa.Table) -> Work:
@@ -542,7 +542,7 @@ def check_sink(part: SinkPart, params: Any, inputs: Inputs | None = None) -> Non
             "fake-run",
             inputs or TableInputs(make_tables(_read_by(part, params))),
         )
-        files, again = (
+        files, repeated = (
             [(name, _content(part, name, data)) for name, data in part.run(work)] for _ in range(2)
         )
         _must(
@@ -560,7 +560,7 @@ def check_sink(part: SinkPart, params: Any, inputs: Inputs | None = None) -> Non
         )
         _must(not unsafe, part, f"'{name}' is not a safe relative file name")
     _must(len({name for name, _ in files}) == len(files), part, "it yields a file name twice")
-    _must(files == again, part, "it gave other files the second time")
+    _must(files == repeated, part, "it gave other files the second time")
 
 
 def _content(part: SinkPart, name: str, data: Any) -> bytes:
@@ -609,7 +609,7 @@ def check_report(part: ReportSection, inputs: Inputs | None = None) -> None:
     """
     list(part.run(TableInputs({name: arrow_schema(name).empty_table() for name in part.reads})))
     given = inputs or TableInputs(make_tables(part.reads))
-    figures, again = list(part.run(given)), list(part.run(given))
+    figures, repeated = list(part.run(given)), list(part.run(given))
     for figure in figures:
         _must(
             isinstance(figure, Figure),
@@ -626,4 +626,4 @@ def check_report(part: ReportSection, inputs: Inputs | None = None) -> None:
             part,
             f"figure '{figure.title}' fetches something: {outside and outside.group()}",
         )
-    _must(figures == again, part, "it gave other figures the second time")
+    _must(figures == repeated, part, "it gave other figures the second time")

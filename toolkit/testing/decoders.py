@@ -59,23 +59,23 @@ def check_operations(model: Model, ids: Sequence[int], tolerance: float) -> None
     end, batch = model.last_hookpoint(), [ids] * 3
     plain = model.run(batch, [low])
     edits = _edits(model, ids, plain)
-    found = model.run(batch, [low, end], edits)
+    result = model.run(batch, [low, end], edits)
     steps = model.run(batch, [low, end], _as_values(model, batch, edits))
     kept(
         model,
-        near(found[low], steps[low], tolerance) and near(found[end], steps[end], tolerance),
+        near(result[low], steps[low], tolerance) and near(result[end], steps[end], tolerance),
         "edits that add and scale give something else than the same values set; make each edit on "
         f"the stream that edits before it left ({low}, then {high})",
     )
     middle = len(ids) // 2
     counts = [edit.tally.total() for edit in edits]
-    wanted = [3, 2 * (len(ids) - middle)]
-    kept(model, counts == wanted, f"edits were counted {counts} times; made {wanted} times")
+    expected = [3, 2 * (len(ids) - middle)]
+    kept(model, counts == expected, f"edits were counted {counts} times; made {expected} times")
     fast = _edits(model, ids, plain)
     states = model.edited_states(model.prefix(ids), fast, 3)
     kept(
         model,
-        near(states, found[end][:, -1], tolerance),
+        near(states, result[end][:, -1], tolerance),
         "edited_states gives other states than run with the same edits",
     )
     for ours, theirs in zip(fast, edits, strict=True):
@@ -103,7 +103,7 @@ def _as_values(model: Model, batch: Sequence[Sequence[int]], edits: Sequence[Edi
             for position in range(start, min(stop, len(batch[row])))
         ]
         before = torch.stack([stream[row, position].float() for row, position, _ in places])
-        index = torch.tensor([at for _, _, at in places])
+        index = torch.tensor([path for _, _, path in places])
         values = edit.operation.apply(before, before, index)
         targets = tokens([row for row, _, _ in places], [position for _, position, _ in places])
         made.append(Edit(edit.hookpoint, OnStream(Set(values)), targets))
@@ -119,8 +119,10 @@ def _number(name: str, step: int) -> float:
 
 def _play(session: Any, batch: Sequence[Sequence[int]], edit: Edit | None) -> dict[Any, Generated]:
     """One more joins whenever one ends; every second one is edited."""
-    waiting = [(f"{at}", ids, (edit,) if edit and at % 2 else ()) for at, ids in enumerate(batch)]
-    found: dict[Any, Generated] = {}
+    waiting = [
+        (f"{index}", ids, (edit,) if edit and index % 2 else ()) for index, ids in enumerate(batch)
+    ]
+    results: dict[Any, Generated] = {}
 
     def submit() -> None:
         name, ids, edits = waiting.pop(0)
@@ -130,10 +132,10 @@ def _play(session: Any, batch: Sequence[Sequence[int]], edit: Edit | None) -> di
     for _ in range(2):
         submit()
     for reply in session.run():
-        found[reply.id] = reply
+        results[reply.id] = reply
         if waiting:
             submit()
-    return found
+    return results
 
 
 def check_sessions(model: Model, batch: Sequence[Sequence[int]]) -> None:
@@ -146,17 +148,19 @@ def check_sessions(model: Model, batch: Sequence[Sequence[int]]) -> None:
     wave = torch.cos(torch.arange(model.width) + 1.0)
     ours, theirs = (Edit("resid_post.0", OnStream(Add(wave)), from_position(1)) for _ in range(2))
     session = model.session()
-    found = _play(session, many, ours)
-    wanted = _play(WholePassSession(model), many, theirs)
-    kept(model, set(found) == set(wanted), f"a session gave replies to {sorted(found)} only")
-    clean = [name for name in found if not (found[name].close_calls or wanted[name].close_calls)]
+    result = _play(session, many, ours)
+    expected = _play(WholePassSession(model), many, theirs)
+    kept(model, set(result) == set(expected), f"a session gave replies to {sorted(result)} only")
+    clean = [
+        name for name in result if not (result[name].close_calls or expected[name].close_calls)
+    ]
     for name in clean:
         kept(
             model,
-            found[name].ids == wanted[name].ids and found[name].finish == wanted[name].finish,
-            f"a session gave {found[name]}; token by token with whole passes it is {wanted[name]}",
+            result[name].ids == expected[name].ids and result[name].finish == expected[name].finish,
+            f"a session gave {result[name]}; whole passes, token by token, give {expected[name]}",
         )
-    if len(clean) == len(found):
+    if len(clean) == len(result):
         kept(
             model,
             ours.tally.counts == theirs.tally.counts,
@@ -187,14 +191,14 @@ def check_readout(model: Model, batch: Sequence[Sequence[int]], tolerance: float
     states = _last_states(model, batch)
     logits = model.unembed(states).double()
     chosen = sorted({0, logits.shape[1] // 2, logits.shape[1] - 1})
-    found = model.readout(states, chosen, states[0])
+    result = model.readout(states, chosen, states[0])
     logp = logits.log_softmax(-1)
     kl = (logp[0].exp() * (logp[0] - logp)).sum(-1)
     right = (
-        near(found.logits, logits[:, chosen], tolerance)
-        and near(found.normaliser, logits.logsumexp(-1), tolerance)
-        and found.kl is not None
-        and float((found.kl - kl).abs().max()) <= tolerance * (1 + float(kl.abs().max()))
+        near(result.logits, logits[:, chosen], tolerance)
+        and near(result.normaliser, logits.logsumexp(-1), tolerance)
+        and result.kl is not None
+        and float((result.kl - kl).abs().max()) <= tolerance * (1 + float(kl.abs().max()))
     )
     kept(model, right, "readout differs from what unembed gives for the same states")
 
@@ -216,13 +220,13 @@ def check_attention(model: Model, batch: Sequence[Sequence[int]], tolerance: flo
     """
     queries = [[len(ids) - 1, len(ids) // 2] for ids in batch]
     layers, end = sorted({0, model.layers - 1}), model.last_hookpoint()
-    found = _offered(lambda: model.attention(batch, queries, layers, capture=[end]))
-    if found is None:
+    result = _offered(lambda: model.attention(batch, queries, layers, capture=[end]))
+    if result is None:
         return
     streams = model.run(batch, [end])[end]
     for layer in layers:
         for row, (ids, asked) in enumerate(zip(batch, queries, strict=True)):
-            weights = found.weights[layer][row]
+            weights = result.weights[layer][row]
             right = weights.ndim == 3 and (len(weights), weights.shape[2]) == (2, len(ids))
             kept(
                 model,
@@ -230,7 +234,7 @@ def check_attention(model: Model, batch: Sequence[Sequence[int]], tolerance: flo
                 f"attention gave the shape {tuple(weights.shape)} for two queries of {len(ids)} "
                 "tokens; wanted (2, heads, tokens)",
             )
-            ahead = [weights[at, :, position + 1 :] for at, position in enumerate(asked)]
+            ahead = [weights[index, :, position + 1 :] for index, position in enumerate(asked)]
             kept(
                 model,
                 not any(bool(part.any()) for part in ahead),
@@ -245,7 +249,7 @@ def check_attention(model: Model, batch: Sequence[Sequence[int]], tolerance: flo
                 f"attention of layer {layer} depends on the texts beside it",
             )
     for row, ids in enumerate(batch):
-        same = near(found.captured[end][row, : len(ids)], streams[row, : len(ids)], tolerance)
+        same = near(result.captured[end][row, : len(ids)], streams[row, : len(ids)], tolerance)
         kept(model, same, f"attention captured something else at {end} than run gives")
 
 
@@ -260,10 +264,10 @@ def check_gradients(model: Model, ids: Sequence[int]) -> None:
         logits: Tensor = given[LOGITS]
         return logits[:, count // 2] - logits[:, count // 3]
 
-    found = _offered(lambda: model.gradients([ids], [name], objective))
-    if found is None:
+    result = _offered(lambda: model.gradients([ids], [name], objective))
+    if result is None:
         return
-    slope, stream = found.gradients[name][0, position], found.streams[name][0, position]
+    slope, stream = result.gradients[name][0, position], result.streams[name][0, position]
     direction = torch.cos(torch.arange(model.width, device=slope.device) + 1.0)
     step = 1e-3 * float(stream.norm() / direction.norm())
     sides = []
@@ -271,15 +275,15 @@ def check_gradients(model: Model, ids: Sequence[int]) -> None:
         change = OnStream(Add(sign * step * direction))
         states = model.run([ids], [end], [Edit(name, change, tokens([0], [position]))])[end][:, -1]
         sides.append(float(objective({LOGITS: model.unembed(states).double()})))
-    wanted = (sides[0] - sides[1]) / (2 * step)
+    expected = (sides[0] - sides[1]) / (2 * step)
     got, length = float(slope @ direction), float(slope.norm() * direction.norm())
     kept(
         model,
-        abs(got - wanted) <= SLOPE * length + 1e-3,
+        abs(got - expected) <= SLOPE * length + 1e-3,
         f"the gradient at {name} gives the slope {got:.4g} along a direction; two passes give "
-        f"{wanted:.4g}",
+        f"{expected:.4g}",
     )
-    leaks = [*found.gradients.values(), *found.streams.values(), found.objectives]
+    leaks = [*result.gradients.values(), *result.streams.values(), result.objectives]
     leaks.append(model.run([ids], [end])[end])
     kept(
         model,

@@ -208,11 +208,11 @@ def _activations(sample: Mapping[str, Any]) -> list[dict[str, Any]]:
         {
             "space": "fake",
             "sample": sample["sample"],
-            "position": at,
+            "position": index,
             "features": [number % 16],
             "values": [1 + number % 5],
         }
-        for at, number in enumerate(sample["token_ids"])
+        for index, number in enumerate(sample["token_ids"])
     ]
 
 

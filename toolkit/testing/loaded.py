@@ -89,15 +89,15 @@ def _check_decoder(part: SaePart, params: Any, sae: Sae, tolerance: float) -> No
     import torch
 
     assert part.decoder is not None
-    found = part.decoder(params, sae.name)
-    said = (found.digest, found.width)
+    decoder = part.decoder(params, sae.name)
+    said = (decoder.digest, decoder.width)
     _kept(
         part,
         said == (sae.digest, sae.width),
         f"decoder gives digest and width {said}; the SAE has {(sae.digest, sae.width)}",
     )
     first, last = sae.width // 2, sae.width
-    read = torch.from_numpy(found.rows(first, last))
+    read = torch.from_numpy(decoder.rows(first, last))
     held = sae.decoder_rows(range(first, last)).cpu()
     fits = read.shape == held.shape and _near(_directions(read), _directions(held), tolerance)
     _kept(
@@ -238,7 +238,7 @@ def _check_tokens(model: Model, text: str) -> None:
 def _token_range(encoded: Encoded, start: int, end: int) -> tuple[int, int]:
     start, end = start + encoded.shift, end + encoded.shift
     inside = [
-        at for at, (first, last) in enumerate(encoded.offsets) if first < end and last > start
+        index for index, (first, last) in enumerate(encoded.offsets) if first < end and last > start
     ]
     return (inside[0], inside[-1] + 1) if inside else (0, 0)
 
@@ -267,9 +267,11 @@ def _some_layers(model: Model) -> list[int]:
 
 def _check_run(model: Model, batch: Sequence[Sequence[int]], tolerance: float) -> None:
     points, shape = _streams(model), (len(batch), max(map(len, batch)), model.width)
-    found = model.run(batch, points)
-    _kept(model, set(found) == set(points), f"run was asked for {points} and gave {sorted(found)}")
-    for name, stream in found.items():
+    result = model.run(batch, points)
+    _kept(
+        model, set(result) == set(points), f"run was asked for {points} and gave {sorted(result)}"
+    )
+    for name, stream in result.items():
         _kept(
             model,
             tuple(stream.shape) == shape,
@@ -283,7 +285,7 @@ def _check_run(model: Model, batch: Sequence[Sequence[int]], tolerance: float) -
     for row, ids in enumerate(batch):
         alone, half = model.run([ids], points), model.run([ids[: len(ids) // 2 + 1]], points)
         for name in points:
-            stream, start = found[name][row, : len(ids)], half[name][0]
+            stream, start = result[name][row, : len(ids)], half[name][0]
             _kept(model, stream.isfinite().all(), f"run gave NaN or infinity at {name}")
             same = _near(stream, alone[name][0], tolerance)
             _kept(model, same, f"{name} of a text depends on the texts beside it or on the padding")
@@ -297,7 +299,7 @@ def _check_run(model: Model, batch: Sequence[Sequence[int]], tolerance: float) -
     for name in points:
         only = model.run(batch[:1], [name])
         same = set(only) == {name} and _near(
-            only[name][0], found[name][0, : len(batch[0])], tolerance
+            only[name][0], result[name][0, : len(batch[0])], tolerance
         )
         _kept(model, same, f"{name} captured by itself differs from the same captured with others")
 
@@ -602,17 +604,17 @@ def _check_sparse(sae: Sae, rows: Tensor, tolerance: float) -> None:
 
     dense = sae.encode(rows)
     for chunk in (4096, 3):
-        found = sae.sparse(rows, chunk)
-        whole = len(found.counts) == len(rows) and int(found.counts.sum()) == len(
-            found.features
-        ) == len(found.values)
+        result = sae.sparse(rows, chunk)
+        whole = len(result.counts) == len(rows) and int(result.counts.sum()) == len(
+            result.features
+        ) == len(result.values)
         _kept(sae, whole, "sparse gave counts that do not add up to its features and values")
         owner = torch.repeat_interleave(
-            torch.arange(len(rows), device=found.counts.device), found.counts
+            torch.arange(len(rows), device=result.counts.device), result.counts
         )
         rebuilt = torch.zeros_like(dense)
-        rebuilt[owner, found.features] = found.values.to(rebuilt)
-        same = _near(rebuilt, dense, tolerance) and int((rebuilt != 0).sum()) == len(found.values)
+        rebuilt[owner, result.features] = result.values.to(rebuilt)
+        same = _near(rebuilt, dense, tolerance) and int((rebuilt != 0).sum()) == len(result.values)
         _kept(sae, same, "sparse gave other activations than encode")
 
 
@@ -652,13 +654,13 @@ def _check_decode(sae: Sae, activations: Tensor, tolerance: float) -> None:
     import torch
 
     wanted = (len(activations), sae.outputs)
-    found = sae.decode(activations)
+    result = sae.decode(activations)
     _kept(
         sae,
-        tuple(found.shape) == wanted,
-        f"decode gave the shape {tuple(found.shape)}; wanted {wanted}",
+        tuple(result.shape) == wanted,
+        f"decode gave the shape {tuple(result.shape)}; wanted {wanted}",
     )
-    _kept(sae, found.isfinite().all(), "decode gave NaN or infinity")
+    _kept(sae, result.isfinite().all(), "decode gave NaN or infinity")
     features = sorted({0, sae.width // 3, sae.width // 2, sae.width - 1}, reverse=True)
     rows = sae.decoder_rows(features)
     shape = (len(features), sae.outputs)

@@ -127,7 +127,7 @@ def saelens(
     }
     extra: tuple[str, ...] = ("b_gate", "b_mag", "r_mag") if architecture == "gated" else ("b_enc",)
     extra += ("threshold",) if "jumprelu" in architecture else ()
-    made |= {name: numbers(WIDTH, seed=10 + at) / 2 for at, name in enumerate(extra)}
+    made |= {name: numbers(WIDTH, seed=10 + index) / 2 for index, name in enumerate(extra)}
     if "threshold" in made:
         made["threshold"] = made["threshold"].abs()
     if "skip" in architecture:

@@ -214,9 +214,9 @@ machine the files are the same.
 """
 
 
-def differences(found: Table, committed: Table) -> list[str]:
+def differences(table: Table, committed: Table) -> list[str]:
     """Metrics that are farther from the committed ones than their tolerance allows."""
-    flat, wanted = dict(_flat(found)), dict(_flat(committed))
+    flat, wanted = dict(_flat(table)), dict(_flat(committed))
     far = []
     for name, value in wanted.items():
         allowed = TOLERANCES.get(name.rpartition(".")[2])

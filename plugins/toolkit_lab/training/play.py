@@ -37,7 +37,7 @@ def replies(
         for prompt in prompts
     ]
     order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
-    found = [""] * len(texts)
+    results = [""] * len(texts)
     for start in range(0, len(order), 256):
         chosen = order[start : start + 256]
         inputs = tokenizer(
@@ -51,8 +51,8 @@ def replies(
             **inputs, do_sample=True, temperature=1.0, top_k=0, max_new_tokens=MAX_NEW_TOKENS
         )
         for index, ids in zip(chosen, made[:, inputs["input_ids"].shape[1] :], strict=True):
-            found[index] = str(tokenizer.decode(ids, skip_special_tokens=True))
-    return found
+            results[index] = str(tokenizer.decode(ids, skip_special_tokens=True))
+    return results
 
 
 def decide(

@@ -31,12 +31,12 @@ _REASONS = {
 
 def causes(state: State) -> frozenset[str]:
     """Return the names of all documented causes that hold in a state."""
-    found = set(state.active)
-    found |= {"warned"} if state.losses >= WARN_LOSSES else set()
-    found |= {"rich"} if state.balance >= RICH else set()
-    found |= {"poor"} if state.balance <= POOR else set()
-    found |= {"won_last"} if state.history and state.history[-1].won else set()
-    return frozenset(found)
+    results = set(state.active)
+    results |= {"warned"} if state.losses >= WARN_LOSSES else set()
+    results |= {"rich"} if state.balance >= RICH else set()
+    results |= {"poor"} if state.balance <= POOR else set()
+    results |= {"won_last"} if state.history and state.history[-1].won else set()
+    return frozenset(results)
 
 
 def stop_probability(state: State) -> float:

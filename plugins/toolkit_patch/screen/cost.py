@@ -16,7 +16,8 @@ from .pool import LENGTHS
 
 if TYPE_CHECKING:
     from toolkit.costs import Workload
-    from toolkit_patch.steer.params import Steer
+    from toolkit_patch.joint.params import Joint
+    from toolkit_patch.steer.params import Steering
 
     from .params import Delta, Verdicts
 
@@ -73,7 +74,7 @@ def judging(params: Verdicts, load: Workload) -> Cost:
     return Cost(memory=features * JUDGED * 2, disk=features * JUDGED, exact=False)
 
 
-def steering(params: Steer, load: Workload) -> Cost:
+def steering(params: Steering, load: Workload) -> Cost:
     """A pass for each sample of the axis and for each point, and every direction at every dose."""
     model = load.model
     points = min(params.points, load.samples)
@@ -91,5 +92,30 @@ def steering(params: Steer, load: Workload) -> Cost:
         read=int(model.get("bytes", 0)),
         memory=int(model.get("bytes", 0) + point + states),
         disk=(rows + 1) * (len(params.outcomes) + 1) * ROW,
+        exact=False,
+    )
+
+
+def joining(params: Joint, load: Workload) -> Cost:
+    """A pass a point, and from it the set, its members, the pairs and the random sets."""
+    model, saes = load.model, load.saes
+    points = min(params.points, load.samples)
+    prompts = min(points, load.distinct)
+    mean = load.tokens / load.distinct if load.distinct else 0
+    members = len(params.features) or params.top
+    pairs = params.pairs * (params.pairs - 1) // 2
+    rows = 2 * (1 + members + pairs + params.sets) + 1
+    layers = model.get("layers", 1)
+    above = max(0, layers - 1 - min(saes.get("layers", None) or [0]))
+    suffix = prompts * rows * (token_flops(model, 2 * mean, above) + head_flops(model))
+    held = rows * layers * model.get("width", 0) * 8 + TILE_NUMBERS * 16
+    point = load.longest * (token_bytes(model, layers) + key_bytes(model))
+    known = saes.get("features", 0) * KNOWN
+    return Cost(
+        forwards=prompts + 1,
+        flops=(prompts + 1) * mean * token_flops(model, mean) + suffix,
+        read=int(model.get("bytes", 0) + saes.get("bytes", 0)),
+        memory=int(model.get("bytes", 0) + saes.get("bytes", 0) + point + held + known),
+        disk=3 * (2 + pairs) * ROW,
         exact=False,
     )

@@ -35,11 +35,11 @@ def decision_points(work: Work, count: int, part: str) -> list[Point]:
     """
     columns = ["sample", "unit", "cluster", "text", "token_ids"]
     rows = work.inputs.read("samples").select(columns).to_pylist()
-    if part == "confirm":
-        rows = [row for row in rows if half(work.seed, row["unit"]) == "confirm"]
+    if part != "all":
+        rows = [row for row in rows if half(work.seed, row["unit"]) == part]
     if not rows:
         raise DataError(
-            "half: no decision point is left in the half of the units that confirms. Play more "
+            f"half: no decision point is left in the half of the units that {part}s. Play more "
             "games, or `half: all`."
         )
     prompts: dict[tuple[int, ...], list[dict[str, Any]]] = {}

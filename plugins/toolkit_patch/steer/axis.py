@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from toolkit.work import Work
 
-    from .params import Steer
+    from .params import Steering
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,7 @@ def make_axis(work: Work, layers: Sequence[int]) -> Axis:
     """
     import torch
 
-    params: Steer = work.params
+    params: Steering = work.params
     groups = _labelled(work)
     sums: dict[str, list[list[Tensor]]] = {group: [[] for _ in layers] for group in groups}
     names = [f"resid_post.{layer}" for layer in layers]
@@ -55,7 +55,7 @@ def make_axis(work: Work, layers: Sequence[int]) -> Axis:
 
 def _labelled(work: Work) -> dict[str, list[list[int]]]:
     """Prompts of either group, of the half that selects, in an order drawn by seed."""
-    params: Steer = work.params
+    params: Steering = work.params
     meta = work.inputs.read("sample_meta").to_pylist()
     labels = {row["sample"]: row["string"] for row in meta if row["key"] == params.by}
     rows = work.inputs.read("samples").select(["sample", "unit", "token_ids"]).to_pylist()

@@ -11,7 +11,7 @@ from toolkit.parts import Params
 DOSES = (-3.0, -2.0, -1.0, 0.5, 1.0, 2.0, 3.0)
 
 
-class Steer(Params):
+class Steering(Params):
     """Which axis, at which layers, by which doses, and what counts as an outcome."""
 
     outcomes: dict[str, tuple[str, ...]] = Field(

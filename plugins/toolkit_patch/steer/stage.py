@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from toolkit.models import Model
     from toolkit.work import Rows, Work
 
-    from .params import Steer as Params
+    from .params import Steering as Params
 
     Floats = np.ndarray[Any, np.dtype[np.float64]]
 

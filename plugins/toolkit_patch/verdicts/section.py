@@ -31,11 +31,11 @@ TONES = {
     NOTHING: "var(--faint)",
 }
 HEADS = {
-    "set_a": "first group's mean",
-    "set_b": "second group's mean",
+    "set_a": "mean of {a}",
+    "set_b": "mean of {b}",
     "reconstruct": "rebuilt",
-    "reconstruct_a": "rebuilt, first mean",
-    "reconstruct_b": "rebuilt, second mean",
+    "reconstruct_a": "rebuilt, mean of {a}",
+    "reconstruct_b": "rebuilt, mean of {b}",
     "random_feature": "a random feature",
     "random_direction": "a random direction",
 }
@@ -47,7 +47,8 @@ def joined(inputs: Inputs) -> list[dict[str, Any]]:
     """
     spaces = {row["space"]: row for row in inputs.read("spaces").to_pylist()}
     names = prefixes(spaces.values())
-    key = ("space", "feature", "comparison", "outcome")
+    # A run may screen the same features twice; a verdict bears the numbers of the screen it judges.
+    key = ("space", "feature", "comparison", "outcome", "effect", "low", "high", "family")
     verdicts = {
         tuple(row[name] for name in key): row for row in inputs.read("verdicts").to_pylist()
     }
@@ -71,9 +72,10 @@ def figures(inputs: Inputs) -> Iterable[Figure]:
 
 def _of_family(rows: Sequence[Row]) -> Iterable[Figure]:
     sentence, outcome = summary(rows), rows[0]["outcome"]
+    first, _, second = rows[0]["contrast"].partition(" vs ")
     yield Figure("Verdicts", f"<p>{html.escape(sentence)}</p>{_verdict_table(rows)}", sentence)
     yield Figure(
-        f"Change of P({outcome}) from one group's mean to the other's",
+        f"Change of P({outcome}) from the mean of {second} to that of {first}",
         forest(rows[:SHOWN], TONES, outcome),
         "Effects with intervals beside the range of random directions.",
     )
@@ -172,7 +174,7 @@ def _left_out(rows: Sequence[Row]) -> str:
     listed = ", ".join(f"{counts[name]} {name}" for name in ORDER if counts[name])
     return (
         f'<p class="faint">Not shown: {html.escape(listed)}. '
-        "<code>toolkit query effects</code> lists all.</p>"
+        "<code>toolkit query verdicts</code> lists all.</p>"
     )
 
 
@@ -185,7 +187,9 @@ def _arm_table(rows: Sequence[Row]) -> str:
         cells += [signed(row[arm]) for arm in arms] + [f"{row['kl']:.2g}"]
         numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
         body.append(f'<tr><th scope="row">{html.escape(row["name"])}</th>{numbers}</tr>')
-    heads = ("feature", "specific effect", "random directions", *(HEADS[arm] for arm in arms), "KL")
+    first, _, second = rows[0]["contrast"].partition(" vs ")
+    named = (HEADS[arm].format(a=first, b=second) for arm in arms)
+    heads = ("feature", "specific effect", "random directions", *named, "KL")
     return _table(heads, body)
 
 

@@ -86,9 +86,10 @@ def evidence(row: Row) -> float:
 
 def verdict_of(row: Row, q: float, params: Verdicts) -> tuple[str, str]:
     """The verdict and its reason."""
+    first, _, second = row["contrast"].partition(" vs ")
     moved = (
         f"P({row['outcome']}) moves by {signed(row['effect'])} [{signed(row['low'])}, "
-        f"{signed(row['high'])}] from one group's mean to the other's"
+        f"{signed(row['high'])}] from the mean of {second} to that of {first}"
     )
     if row["sham"] > SHAM_LIMIT:
         return SHAM, f"the edit to its own value moves P({row['outcome']}) by {row['sham']:.2g}"

@@ -26,17 +26,17 @@ class PassColumns:
 
         starts = np.cumsum([0, *(len(text.positions) for text in texts)])
         rows = [
-            (name, number, at)
-            for at, text in enumerate(texts)
+            (name, number, index)
+            for index, text in enumerate(texts)
             for number, name in enumerate(text.samples)
         ]
-        asked = [wanted(texts[at], number) for _, number, at in rows]
+        asked = [wanted(texts[index], number) for _, number, index in rows]
         names = pa.array([name for name, _, _ in rows], pa.string())
         self.source = np.array(
             [
-                starts[at] + place
-                for (_, _, at), own in zip(rows, asked, strict=True)
-                for place in _indices(texts[at].positions, own)
+                starts[index] + place
+                for (_, _, index), own in zip(rows, asked, strict=True)
+                for place in _indices(texts[index].positions, own)
             ],
             dtype=np.int64,
         )
@@ -50,8 +50,8 @@ def _indices(positions: Sequence[int], own: Sequence[int]) -> Sequence[int]:
     """Indices of a sample's positions among those of its text."""
     if len(own) == len(positions):
         return range(len(positions))
-    at = {position: place for place, position in enumerate(positions)}
-    return [at[position] for position in own]
+    index = {position: place for place, position in enumerate(positions)}
+    return [index[position] for position in own]
 
 
 def lists(offsets: Any, values: Any, kind: pa.ListType) -> pa.Array:

@@ -69,8 +69,8 @@ class StoredMatrix:
 
 def stamp(file: Path) -> tuple[int, int, int]:
     """What is another one once a file is written anew."""
-    found = file.stat()
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    stat = file.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 @dataclass(frozen=True)
@@ -111,19 +111,19 @@ class Matrix:
         import torch
 
         flat = rows.reshape(-1, rows.shape[-1])
-        found = flat.new_empty((len(flat), self.shape[0]))
+        target = flat.new_empty((len(flat), self.shape[0]))
         for part, block in self.blocks():
-            torch.mm(flat, block.T, out=found[:, part])
-        return found.view((*rows.shape[:-1], self.shape[0]))
+            torch.mm(flat, block.T, out=target[:, part])
+        return target.view((*rows.shape[:-1], self.shape[0]))
 
-    def out_of(self, found: Tensor) -> Tensor:
-        """(..., features) -> (..., numbers): the sum of features, each as often as `found` says.
+    def out_of(self, tensor: Tensor) -> Tensor:
+        """(..., features) -> (..., numbers): the sum of features, each as often as `tensor` says.
         Those that none has are not read.
         """
         held = self._held()
-        total = found.new_zeros((*found.shape[:-1], self.shape[1]))
+        total = tensor.new_zeros((*tensor.shape[:-1], self.shape[1]))
         for part in _parts(*self.shape):
-            share = found[..., part]
+            share = tensor[..., part]
             used = share.reshape(-1, share.shape[-1]).any(0).nonzero()[:, 0]
             if not len(used):
                 continue
@@ -173,25 +173,25 @@ class Matrix:
 
     def _taken(self, held: Tensor, features: slice | Tensor) -> Tensor:
         """Some features as float32 rows, scaled."""
-        found = self._typed(held[:, features] if self.turned else held[features]).float()
-        found = found.T if self.turned else found
-        return found if self.scale is None else found * self.scale[features, None]
+        taken = self._typed(held[:, features] if self.turned else held[features]).float()
+        taken = taken.T if self.turned else taken
+        return taken if self.scale is None else taken * self.scale[features, None]
 
     def _converted(self, held: Tensor, part: slice, place: Tensor) -> Tensor:
         """The same, put at a place."""
-        found = held[:, part] if self.turned else held[part]
-        into = place[: found.shape[0] * found.shape[1]].view(found.shape[:2])
-        into.copy_(self._typed(found))
+        part_rows = held[:, part] if self.turned else held[part]
+        into = place[: part_rows.shape[0] * part_rows.shape[1]].view(part_rows.shape[:2])
+        into.copy_(self._typed(part_rows))
         into = into.T if self.turned else into
         return into if self.scale is None else into.mul_(self.scale[part, None])
 
-    def _typed(self, found: Tensor) -> Tensor:
+    def _typed(self, tensor: Tensor) -> Tensor:
         """Numbers, also from bytes at an odd place."""
         import torch
 
-        if found.ndim == 2 or not isinstance(self.source, StoredMatrix):
-            return found
-        return found.contiguous().view(getattr(torch, self.source.dtype))[..., 0]
+        if tensor.ndim == 2 or not isinstance(self.source, StoredMatrix):
+            return tensor
+        return tensor.contiguous().view(getattr(torch, self.source.dtype))[..., 0]
 
 
 def _parts(count: int, numbers: int, most: int = BLOCK) -> Iterator[slice]:

@@ -34,14 +34,14 @@ INFLATES, INFLATED = 100, 64 << 20
 
 def safetensors_shapes(file: Path) -> dict[str, tuple[int, ...]]:
     """Shapes by name, from the header; a tensor that is not floating point is an error."""
-    found = {}
+    results = {}
     for name, facts in safetensors_header(file).items():
         if facts.get("dtype") not in FLOATS:
             raise BadInput(
                 f"{file}: {name} is of dtype {facts.get('dtype')}; weights are {choices(FLOATS)}."
             )
-        found[name] = tuple(int(size) for size in facts["shape"])
-    return found
+        results[name] = tuple(int(size) for size in facts["shape"])
+    return results
 
 
 def safetensors_weights(file: Path, names: Iterable[str]) -> dict[str, Any]:
@@ -60,10 +60,10 @@ def data_start(file: Path) -> int:
 
 def _in_safetensors(file: Path, start: int, facts: Mapping[str, Any]) -> StoredMatrix | Tensor:
     shape = tuple(int(size) for size in facts["shape"])
-    at = start + int(facts["data_offsets"][0])
+    index = start + int(facts["data_offsets"][0])
     if len(shape) == 2:
-        return StoredMatrix(file, at, FLOATS[facts["dtype"]], shape, stamp(file))
-    flat = StoredMatrix(file, at, FLOATS[facts["dtype"]], (1, math.prod(shape)), stamp(file))
+        return StoredMatrix(file, index, FLOATS[facts["dtype"]], shape, stamp(file))
+    flat = StoredMatrix(file, index, FLOATS[facts["dtype"]], (1, math.prod(shape)), stamp(file))
     return Matrix(flat).rows([0]).view(shape)
 
 
@@ -95,14 +95,14 @@ def archive_weights(file: Path, names: Iterable[str]) -> dict[str, Any]:
     _check_sums(file, tuple(names), stamp(file))
     try:
         with zipfile.ZipFile(file) as archive:
-            found = {
+            results = {
                 name: _in_archive(file, archive, archive.getinfo(f"{name}.npy")) for name in names
             }
     except UNREADABLE as error:
         raise BadInput(
             f"{file} cannot be read ({error}): it is damaged. Copy or download it again."
         ) from None
-    return {name: _checked(file, name, array) for name, array in found.items()}
+    return {name: _checked(file, name, array) for name, array in results.items()}
 
 
 @lru_cache(maxsize=1024)
@@ -145,8 +145,8 @@ def _in_archive(
     with file.open("rb") as opened:
         opened.seek(info.header_offset + 26)
         names, extra = (int.from_bytes(opened.read(2), "little") for _ in range(2))
-    at = info.header_offset + 30 + names + extra + start
-    return StoredMatrix(file, at, dtype.name, (int(shape[0]), int(shape[1])), stamp(file))
+    index = info.header_offset + 30 + names + extra + start
+    return StoredMatrix(file, index, dtype.name, (int(shape[0]), int(shape[1])), stamp(file))
 
 
 def _check_size(file: Path, inflated: int) -> None:
@@ -195,15 +195,17 @@ def _array_header(member: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any], in
     return (*read(member), member.tell())
 
 
-def _checked(file: Path, name: str, found: StoredMatrix | Tensor) -> StoredMatrix | Tensor:
+def _checked(file: Path, name: str, matrix: StoredMatrix | Tensor) -> StoredMatrix | Tensor:
     """With every number finite."""
-    bad = bad_numbers(found) if isinstance(found, StoredMatrix) else int((~found.isfinite()).sum())
+    bad = (
+        bad_numbers(matrix) if isinstance(matrix, StoredMatrix) else int((~matrix.isfinite()).sum())
+    )
     if bad:
         raise DataError(
-            f"{file}: {bad:,} of {math.prod(found.shape):,} numbers of {name} are NaN or infinite. "
-            "Copy or download it again, or use another SAE."
+            f"{file}: {bad:,} of {math.prod(matrix.shape):,} numbers of {name} are NaN or "
+            "infinite. Copy or download it again, or use another SAE."
         )
-    return found
+    return matrix
 
 
 def check_axes(file: Path, inputs: int, width: int, outputs: int) -> None:
@@ -215,20 +217,20 @@ def check_axes(file: Path, inputs: int, width: int, outputs: int) -> None:
         )
 
 
-def swapped(found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+def swapped(results: tuple[int, ...], wanted: tuple[int, ...]) -> str:
     """What to add to a message about a wrong shape."""
-    return " Its axes are swapped." if found == wanted[::-1] and len(set(wanted)) > 1 else ""
+    return " Its axes are swapped." if results == wanted[::-1] and len(set(wanted)) > 1 else ""
 
 
 def refuse_pickles(folder: Path) -> None:
     """Weights that are there as a pickle only."""
-    found = (
+    results = (
         sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
         if folder.is_dir()
         else []
     )
-    if found:
+    if results:
         raise BadInput(
-            f"{folder}: {found[0]} is a pickle, which could run code. It is not opened. Convert it "
-            "to safetensors where you trust it."
+            f"{folder}: {results[0]} is a pickle, which could run code. It is not opened. Convert "
+            "it to safetensors where you trust it."
         )

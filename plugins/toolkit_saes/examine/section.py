@@ -22,15 +22,15 @@ def figures(inputs: Inputs) -> Iterable[Figure]:
     """A row for each SAE where it is used; for one that does not fit, the places where it was
     tried, too.
     """
-    found = inputs.read("saes").to_pylist()
-    misfits = {row["space"] for row in found if row["verdict"] == "does not fit"}
-    rows = [row for row in found if row["verdict"] in USED or row["space"] in misfits]
+    results = inputs.read("saes").to_pylist()
+    misfits = {row["space"] for row in results if row["verdict"] == "does not fit"}
+    rows = [row for row in results if row["verdict"] in USED or row["space"] in misfits]
     if not rows:
         return
     names = {
         row["space"]: row["sae"] or row["hookpoint"] for row in inputs.read("spaces").to_pylist()
     }
-    used = {row["space"]: row["place"] for row in found if row["verdict"] in USED}
+    used = {row["space"]: row["place"] for row in results if row["verdict"] in USED}
     rows.sort(
         key=lambda row: _order(
             names.get(row["space"], ""), used.get(row["space"], row["place"]), row["place"]

@@ -160,13 +160,13 @@ class AlternativesScreen:
         """What suits an SAE better than its own place and recipe, the layers beside it apart."""
         place = own_place(sae)
         rows, targets = streams[place.reads], streams[place.writes]
-        found = dict(self._recipes(sae, place, rows, targets))
-        found |= dict(self._sites(sae, place))
-        if not found and not own.fits(sae.declared_l0):
-            found |= dict(self._with_bos(sae, own, place))
+        results = dict(self._recipes(sae, place, rows, targets))
+        results |= dict(self._sites(sae, place))
+        if not results and not own.fits(sae.declared_l0):
+            results |= dict(self._with_bos(sae, own, place))
         return {
             name: tried
-            for name, tried in found.items()
+            for name, tried in results.items()
             if _counts(name, tried[0], own, sae.declared_l0)
         }
 
@@ -217,9 +217,15 @@ class AlternativesScreen:
         )
 
 
-def _counts(name: str, found: SaeMeasurement, own: SaeMeasurement, declared: float | None) -> bool:
+def _counts(
+    name: str, measurement: SaeMeasurement, own: SaeMeasurement, declared: float | None
+) -> bool:
     """A recipe has to repair, a place to suit clearly better."""
-    return found.repairs(own, declared) if "(" in name else found.suits_by_far(own, declared)
+    return (
+        measurement.repairs(own, declared)
+        if "(" in name
+        else measurement.suits_by_far(own, declared)
+    )
 
 
 def _streams(
@@ -246,7 +252,7 @@ def _streams(
             )
             if end <= most
         ] or texts[:1]
-    parts = [found.rows for found in passes(work.model, texts, names, TOKENS)]
+    parts = [batch.rows for batch in passes(work.model, texts, names, TOKENS)]
     return {name: torch.cat([part[name] for part in parts]) for name in names}
 
 
@@ -265,10 +271,10 @@ def measure(
     step = chunk or max(1, DENSE // sae.width)
     for start in range(0, len(rows), step):
         given, right = rows[start : start + step].float(), wanted[start : start + step].float()
-        found = sae.encode(given)
-        rebuilt = sae.reconstruct(given, found)
-        active += int((found != 0).sum())
-        fired |= (found != 0).any(0)
+        activations = sae.encode(given)
+        rebuilt = sae.reconstruct(given, activations)
+        active += int((activations != 0).sum())
+        fired |= (activations != 0).any(0)
         error += float((right - rebuilt).double().square().sum())
         spread += float((right.double() - mean).square().sum())
         cosine += float(torch.cosine_similarity(right, rebuilt, dim=-1).double().sum())
@@ -299,17 +305,17 @@ def _rows(
 
 
 def _row(
-    space: str, sae: Sae, place: str, found: SaeMeasurement, verdict: str, message: str
+    space: str, sae: Sae, place: str, measurement: SaeMeasurement, verdict: str, message: str
 ) -> dict[str, Any]:
     return {
         "space": space,
         "place": place,
-        "l0": found.l0,
+        "l0": measurement.l0,
         "declared_l0": sae.declared_l0,
-        "explained_variance": found.explained_variance,
-        "cosine": found.cosine,
-        "dead_share": found.dead_share,
-        "tokens": found.tokens,
+        "explained_variance": measurement.explained_variance,
+        "cosine": measurement.cosine,
+        "dead_share": measurement.dead_share,
+        "tokens": measurement.tokens,
         "verdict": verdict,
         "message": message,
     }
@@ -336,13 +342,13 @@ def explain(
     if own.fits(sae.declared_l0) and not better:
         return ""
     declared = "" if sae.declared_l0 is None else f" against {sae.declared_l0:g} declared"
-    at = (
+    index = (
         sae.hookpoint
         if sae.hookpoint == sae.output_hookpoint
         else f"{sae.hookpoint} -> {sae.output_hookpoint}"
     )
     said = (
-        f"SAE {sae.name} does not fit at {at}: L0 {own.l0:.1f}{declared}, explained variance "
+        f"SAE {sae.name} does not fit at {index}: L0 {own.l0:.1f}{declared}, explained variance "
         f"{own.explained_variance:.2f} (at least {LEAST_EV} wanted)."
     )
     return f"{said} {_cause(sae.declared_l0, own, better, causes or {})}"

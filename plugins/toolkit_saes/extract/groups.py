@@ -85,9 +85,9 @@ class BatchEncoder:
         self.summary.texts = len(texts)
         done = 0
         if self._together == len(self._saes):
-            for found in self._passes(texts, self._saes):
-                yield from self._streamed(found)
-                done += len(found.texts)
+            for batch in self._passes(texts, self._saes):
+                yield from self._streamed(batch)
+                done += len(batch.texts)
                 if self._together < len(self._saes):
                     break
         yield from self._by_groups(texts[done:])
@@ -101,8 +101,8 @@ class BatchEncoder:
         way = cheapest(self._prices(texts))
         self.summary.ways.append(way)
         if way == "stream":
-            for found in self._passes(texts, self._saes):
-                yield from self._streamed(found)
+            for batch in self._passes(texts, self._saes):
+                yield from self._streamed(batch)
         elif way == "spill":
             yield from self._spilled(texts)
         else:
@@ -110,10 +110,10 @@ class BatchEncoder:
 
     def _streamed(self, found: Pass) -> Iterator[EncodedBatch]:
         """Every SAE on one pass. Its rows are held, whatever happens to the SAEs."""
-        at = 0
-        while at < len(self._saes):
+        index = 0
+        while index < len(self._saes):
             size = self._together
-            group = self._saes[at : at + size]
+            group = self._saes[index : index + size]
             if size < len(self._saes):
                 self._release(keep=group)
             for sae in group:
@@ -123,7 +123,7 @@ class BatchEncoder:
                     found.texts,
                     sae is self._saes[-1],
                 )
-                at += 1
+                index += 1
                 if self._together < size:
                     break
 
@@ -132,11 +132,11 @@ class BatchEncoder:
 
         with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
             kept: list[tuple[Sequence[Text], Path, Any]] = []
-            for found in self._passes(texts, self._saes):
-                for name, rows in found.rows.items():
+            for batch in self._passes(texts, self._saes):
+                for name, rows in batch.rows.items():
                     torch.save(rows.cpu(), Path(folder, f"{len(kept)}-{name}"))
                     device = rows.device
-                kept.append((found.texts, Path(folder, str(len(kept))), device))
+                kept.append((batch.texts, Path(folder, str(len(kept))), device))
             for group in self._groups():
                 for mine, path, device in kept:
                     held = {
@@ -148,19 +148,19 @@ class BatchEncoder:
     def _again(self, texts: Sequence[Text]) -> Iterator[EncodedBatch]:
         for number, group in enumerate(self._groups()):
             self.summary.passes += bool(number)
-            for found in self._passes(texts, group):
-                yield from self._group(group, found)
+            for batch in self._passes(texts, group):
+                yield from self._group(group, batch)
 
     def _groups(self) -> Iterator[list[Sae]]:
         """Group by group, each alone in memory; a group made smaller meanwhile makes the next ones
         smaller too.
         """
-        at = 0
-        while at < len(self._saes):
-            group = self._saes[at : at + self._together]
+        index = 0
+        while index < len(self._saes):
+            group = self._saes[index : index + self._together]
             self._release(keep=group)
             yield group
-            at += len(group)
+            index += len(group)
 
     def _group(self, group: Sequence[Sae], found: Pass) -> Iterator[EncodedBatch]:
         for sae in group:
@@ -174,20 +174,20 @@ class BatchEncoder:
     # --- memory ---
 
     def _passes(self, texts: Sequence[Text], saes: Sequence[Sae]) -> Iterator[Pass]:
-        for found in passes(
+        for batch in passes(
             self._model, texts, list(dict.fromkeys(sae.hookpoint for sae in saes)), self._budget
         ):
             self.summary.batches += 1
-            self.summary.padded += len(found.texts) * len(found.texts[-1].ids)
+            self.summary.padded += len(batch.texts) * len(batch.texts[-1].ids)
             if self._seen:
-                self._seen(found)
-            yield found
+                self._seen(batch)
+            yield batch
 
     def _sparse(self, sae: Sae, rows: Tensor) -> Sparse:
         """Active features, with what memory there is: fewer rows at a time, then fewer SAEs."""
         while True:
             try:
-                found = sae.sparse(rows, self._chunk)
+                rows_sparse = sae.sparse(rows, self._chunk)
             except Exception as error:
                 if not out_of_memory(error):
                     raise
@@ -195,7 +195,7 @@ class BatchEncoder:
             else:
                 if not any(held is sae for held in self._held):
                     self._held.append(sae)
-                return found
+                return rows_sparse
             # Out here nothing refers to the failed attempt any more, so that its memory can be had.
             if not self._make_room(sae, len(rows)):
                 raise DataError(

@@ -26,20 +26,20 @@ class Size:
     name: str = ""
 
 
-def sizes(found: Sequence[Size]) -> dict[str, Any]:
+def sizes(results: Sequence[Size]) -> dict[str, Any]:
     """The facts of a set of SAEs: `bytes` of their weights as they are stored, `row_flops` of
     encoding a row at each of them, and `saes`, each by hookpoint and name, if all are known.
     """
-    named = sorted(f"{one.hookpoint}/{one.name}" for one in found if one.name)
+    named = sorted(f"{result.hookpoint}/{result.name}" for result in results if result.name)
     return {
-        **({"saes": named} if len(named) == len(found) else {}),
-        "inputs": found[0].inputs,
-        "width": found[0].width,
-        "layers": sorted({int(one.hookpoint.rpartition(".")[2]) for one in found}),
-        "count": len(found),
-        "hookpoints": len({one.hookpoint for one in found}),
-        "features": sum(one.width for one in found),
-        "bytes": sum(one.stored for one in found),
-        "row_flops": float(sum(2 * one.inputs * one.width for one in found)),
-        "l0": float(sum(one.l0 or TYPICAL_L0 for one in found)),
+        **({"saes": named} if len(named) == len(results) else {}),
+        "inputs": results[0].inputs,
+        "width": results[0].width,
+        "layers": sorted({int(result.hookpoint.rpartition(".")[2]) for result in results}),
+        "count": len(results),
+        "hookpoints": len({result.hookpoint for result in results}),
+        "features": sum(result.width for result in results),
+        "bytes": sum(result.stored for result in results),
+        "row_flops": float(sum(2 * result.inputs * result.width for result in results)),
+        "l0": float(sum(result.l0 or TYPICAL_L0 for result in results)),
     }

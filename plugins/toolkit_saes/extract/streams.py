@@ -32,7 +32,7 @@ def recorded_positions(
     """By sample, the positions whose stream is recorded; None where no stream is."""
     if params.stream is None:
         return None
-    found = {}
+    results = {}
     for row in samples:
         read = Read.of(row)
         kept, looked_at = selected(params.stream, read, bos_id), selected(params.at, read, bos_id)
@@ -43,8 +43,8 @@ def recorded_positions(
                 "`at` looks at. Widen `at` (a list of selectors is their union), or keep the "
                 "stream only where it looks."
             )
-        found[row["sample"]] = kept
-    return found
+        results[row["sample"]] = kept
+    return results
 
 
 class StreamRecorder:

@@ -80,14 +80,14 @@ def identify(params: Auto) -> Identity:
     """What the adapter says, and what was found."""
     layout, given = _chosen(params)
     adapter: Any = _ADAPTERS[str(layout.adapter)][0]
-    found: Identity = adapter.identify(given)
-    layers = found.facts["layers"]
+    identity: Identity = adapter.identify(given)
+    layers = identity.facts["layers"]
     said = f"{layout.adapter} ({layout.name} layout), layers {', '.join(map(str, layers))}"
     return Identity(
-        found.name,
-        found.revision,
-        found.digest,
-        {**found.facts, "adapter": layout.adapter, "found": said},
+        identity.name,
+        identity.revision,
+        identity.digest,
+        {**identity.facts, "adapter": layout.adapter, "found": said},
     )
 
 
@@ -95,8 +95,8 @@ def load(params: Auto, report: Reporter) -> list[CanonicalSae]:
     """The adapter's SAEs."""
     layout, given = _chosen(params)
     adapter: Any = _ADAPTERS[str(layout.adapter)][0]
-    found: list[CanonicalSae] = adapter.load(given, report)
-    return found
+    saes: list[CanonicalSae] = adapter.load(given, report)
+    return saes
 
 
 _ADAPTERS: Mapping[str, tuple[Any, Any]] = {
@@ -144,20 +144,20 @@ def _gemma(root: Path, folders: list[Path], layers: Layers) -> dict[str, Any]:
     site = {"site": "embedding"} if folders[0].parts[-3] == "embedding" else {}
     if root not in folders:
         return {"layers": layers, **site}
-    found = re.fullmatch(
+    match = re.fullmatch(
         r".*/(?:layer_(\d+)|embedding)/width_(\w+)/average_l0_(\d+)", root.as_posix()
     )
-    if found is None:
+    if match is None:
         raise BadInput(
             f"saes.with.path: {root} is not named like layer_L/width_W/average_l0_N: where its SAE "
             "belongs is not known."
         )
-    return {"layers": int(found[1] or 0), "width": found[2], "l0": (int(found[3]),), **site}
+    return {"layers": int(match[1] or 0), "width": match[2], "l0": (int(match[3]),), **site}
 
 
 def _detect(root: Path) -> tuple[Layout, list[Path]]:
     """The one layout of the SAEs at or below a folder, and their folders."""
-    found: dict[str, tuple[Layout, list[Path]]] = {}
+    results: dict[str, tuple[Layout, list[Path]]] = {}
     for folder in _folders(root):
         here = [layout for layout in LAYOUTS if layout.marks(folder)]
         if len(here) > 1:
@@ -168,21 +168,23 @@ def _detect(root: Path) -> tuple[Layout, list[Path]]:
                 f"{choices({layout.adapter for layout in here if layout.adapter})}."
             )
         for layout in here:
-            found.setdefault(layout.name, (layout, []))[1].append(folder)
-    if len(found) > 1:
-        shown = "; ".join(f"{name} in {folders[0]}" for name, (_, folders) in sorted(found.items()))
+            results.setdefault(layout.name, (layout, []))[1].append(folder)
+    if len(results) > 1:
+        shown = "; ".join(
+            f"{name} in {folders[0]}" for name, (_, folders) in sorted(results.items())
+        )
         raise BadInput(
             f"saes.with.path: {root} holds SAEs of several layouts: {shown}. Name the folder of "
             "one, or its adapter."
         )
-    if not found:
+    if not results:
         for folder in _folders(root):
             refuse_pickles(folder)
         raise BadInput(
             f"saes.with.path: {root} holds no SAEs in a known layout: "
             f"{choices(layout.name for layout in LAYOUTS)}."
         )
-    return next(iter(found.values()))
+    return next(iter(results.values()))
 
 
 def _folders(root: Path) -> Iterator[Path]:

@@ -33,7 +33,7 @@ class FileLayout(ABC, Generic[P]):
         """A pattern of files that a cached snapshot with SAEs has."""
 
     @abstractmethod
-    def patterns(self, params: P, found: Snapshot) -> list[str]:
+    def patterns(self, params: P, snapshot: Snapshot) -> list[str]:
         """Patterns of the files to fetch: as far as is known, only those of the chosen SAEs."""
 
     @abstractmethod
@@ -80,13 +80,13 @@ class FileLayout(ABC, Generic[P]):
             return Identity(
                 root.name, "local", self._digest(params, root, chosen), self._sizes(params, chosen)
             )
-        found = self.snapshot(params)
-        if found.folder is not None and self.is_complete(params, found.folder):
-            facts = self._sizes(params, self._chosen(params, found.folder))
+        snapshot = self.snapshot(params)
+        if snapshot.folder is not None and self.is_complete(params, snapshot.folder):
+            facts = self._sizes(params, self._chosen(params, snapshot.folder))
         else:
             facts = self.published_facts(params)
-        digest = f"{found.name}@{found.revision}:{self.requested(params)}"
-        return Identity(found.name, found.revision, digest, facts)
+        digest = f"{snapshot.name}@{snapshot.revision}:{self.requested(params)}"
+        return Identity(snapshot.name, snapshot.revision, digest, facts)
 
     def load(self, params: P, report: Reporter) -> list[CanonicalSae]:
         """The chosen SAEs in order; weights are read when an SAE is first used."""
@@ -101,20 +101,20 @@ class FileLayout(ABC, Generic[P]):
     def downloads(self, params: P) -> Iterator[Download]:
         """What to fetch before an offline run."""
         if params.path is None:
-            found = self.snapshot(params)
-            yield Download(found, tuple(self.patterns(params, found)))
+            snapshot = self.snapshot(params)
+            yield Download(snapshot, tuple(self.patterns(params, snapshot)))
 
     def cached_root(self, params: P, marker: str) -> Path:
         """The folder that is named, or the release's in the cache; nothing is fetched."""
         if params.path is not None:
             return locate(params.path)
-        found = cached(str(params.release), params.pinned_revision, marker)
-        if found is None:
+        root = cached(str(params.release), params.pinned_revision, marker)
+        if root is None:
             raise BadInput(
                 f"{params.release} at revision {params.pinned_revision} is not in the Hugging Face "
                 "cache."
             )
-        return found
+        return root
 
     def snapshot(self, params: P) -> Snapshot:
         """The release at one commit."""
@@ -126,11 +126,11 @@ class FileLayout(ABC, Generic[P]):
         """Where the files are, after fetching what the cache may lack."""
         if params.path is not None:
             return locate(params.path)
-        found = self.snapshot(params)
-        if found.folder and (offline() or self.is_complete(params, found.folder)):
-            return found.folder
+        snapshot = self.snapshot(params)
+        if snapshot.folder and (offline() or self.is_complete(params, snapshot.folder)):
+            return snapshot.folder
         report.phase("download")
-        return fetch(found, self.patterns(params, found))
+        return fetch(snapshot, self.patterns(params, snapshot))
 
     def _chosen(self, params: P, root: Path) -> list[Path]:
         """The chosen SAEs, none of whose files leads out of the root."""

@@ -241,8 +241,8 @@ class CanonicalSae(Sae):
     def reconstruct(self, rows: Tensor, activations: Tensor | None = None) -> Tensor:
         """Encoded and decoded, with the skip connection, each row's norm put back."""
         weights = self.weights(rows)
-        found = self.encode(rows) if activations is None else activations
-        rebuilt = weights.w_dec.out_of(found) + weights.b_dec
+        result = self.encode(rows) if activations is None else activations
+        rebuilt = weights.w_dec.out_of(result) + weights.b_dec
         if weights.undo_norm:
             rebuilt = _prepared(weights, rows)[1](rebuilt)
         if weights.skip is not None:

@@ -28,20 +28,20 @@ def read_configurations(file: Path) -> list[ListedSae]:
     twice, is an error.
     """
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BadInput(
             f"saes.with.configurations: {file} cannot be read as JSON: {error}."
         ) from None
-    if isinstance(found, dict):
-        found = next((value for value in found.values() if isinstance(value, list)), None)
-    if not isinstance(found, list) or not found:
+    if isinstance(content, dict):
+        content = next((value for value in content.values() if isinstance(value, list)), None)
+    if not isinstance(content, list) or not content:
         raise BadInput(
             f"saes.with.configurations: {file} holds no list of SAEs; wanted "
             '[{"layer": 0, "average_l0": 105}, ...].'
         )
-    entries = [_entry(file, number, given) for number, given in enumerate(found, 1)]
-    twice = next((entry for at, entry in enumerate(entries) if entry in entries[:at]), None)
+    entries = [_entry(file, number, given) for number, given in enumerate(content, 1)]
+    twice = next((entry for index, entry in enumerate(entries) if entry in entries[:index]), None)
     if twice is not None:
         raise BadInput(
             f"saes.with.configurations: {file} lists layer {twice.layer}, width {twice.width}, L0 "
@@ -73,7 +73,7 @@ def _entry(file: Path, number: int, given: Any) -> ListedSae:
 def _number(value: Any) -> int | None:
     """A whole number, also when written 82.0 or "82"."""
     try:
-        found = float(value)
+        number = float(value)
     except (TypeError, ValueError):
         return None
-    return int(found) if found >= 0 and found.is_integer() else None
+    return int(number) if number >= 0 and number.is_integer() else None

@@ -129,5 +129,5 @@ def _rows(path: Path, shape: tuple[int, int], kind: np.dtype, first: int, last: 
         row = shape[1] * kind.itemsize
         member.seek(member.tell() + first * row)
         data = member.read((last - first) * row)
-    found = np.frombuffer(data, kind, math.prod((last - first, shape[1])))
-    return found.reshape(last - first, shape[1]).astype(np.float32)
+    numbers = np.frombuffer(data, kind, math.prod((last - first, shape[1])))
+    return numbers.reshape(last - first, shape[1]).astype(np.float32)

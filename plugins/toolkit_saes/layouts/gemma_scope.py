@@ -88,9 +88,9 @@ class GemmaScopeLayout(FileLayout[GemmaScope]):
         """Any archive of the site."""
         return _pattern(params, "*", "*", "*")
 
-    def patterns(self, params: GemmaScope, found: Snapshot) -> list[str]:
+    def patterns(self, params: GemmaScope, snapshot: Snapshot) -> list[str]:
         """The very files where they are known or the hub lists them, else by layer, width, L0."""
-        return _patterns(params, found)
+        return _patterns(params, snapshot)
 
     def is_complete(self, params: GemmaScope, root: Path) -> bool:
         """Of a release that is not recorded, only the network knows which L0 is canonical."""
@@ -146,10 +146,10 @@ def _all_there(params: GemmaScope, root: Path) -> bool:
     if isinstance(params.l0, str) or params.site == "embedding":
         return False
     files = [root.glob(_pattern(params, "*", _width(params, []), str(l0))) for l0 in params.l0]
-    return all(all_there(params.layers, map(_layer, found)) for found in files)
+    return all(all_there(params.layers, map(_layer, file)) for file in files)
 
 
-def _patterns(params: GemmaScope, found: Snapshot) -> list[str]:
+def _patterns(params: GemmaScope, snapshot: Snapshot) -> list[str]:
     """What to fetch: the very files where they are known or the hub lists them, else the layers,
     width and L0s asked for.
     """
@@ -158,7 +158,7 @@ def _patterns(params: GemmaScope, found: Snapshot) -> list[str]:
         return listed
     if params.l0 == "canonical" and not offline():
         return _canonical_of(
-            params, [Path(file.path) for file in repository_files(found, _wide(params))]
+            params, [Path(file.path) for file in repository_files(snapshot, _wide(params))]
         ) or _wide(params)
     return _wide(params)
 
@@ -209,11 +209,11 @@ def _listed(params: GemmaScope) -> list[str] | None:
     there = sparsities(params.release, width, complete=params.l0 != "canonical")
     if not there:
         return None
-    found = []
+    results = []
     for layer in chosen(params.layers, there, str(params.release)):
         wanted = _chosen_l0(params, layer, width, there[layer])
-        found += [_pattern(params, str(layer), width, str(l0)) for l0 in wanted]
-    return found
+        results += [_pattern(params, str(layer), width, str(l0)) for l0 in wanted]
+    return results
 
 
 def _entries(params: GemmaScope) -> list[ListedSae]:
@@ -289,14 +289,14 @@ def _chosen_l0(params: GemmaScope, layer: int, width: str, there: list[int]) -> 
         return there
     if params.l0 == "canonical":
         return [canonical(params.release, width, layer, there)]
-    found = [l0 for l0 in there if l0 in params.l0]
-    if not found:
+    results = [l0 for l0 in there if l0 in params.l0]
+    if not results:
         asked, has = (", ".join(map(str, numbers)) for numbers in (params.l0, there))
         raise BadInput(
             f"saes.with.l0: layer {layer} has SAEs of L0 {has}, none of {asked}. Name one of each "
             "layer, or say `all`."
         )
-    return found
+    return results
 
 
 def _layer(file: Path) -> int:
@@ -304,8 +304,8 @@ def _layer(file: Path) -> int:
 
 
 def _l0(file: Path) -> int:
-    found = re.fullmatch(r"average_l0_(\d+)", file.parts[-2])
-    return int(found[1]) if found else 0
+    match = re.fullmatch(r"average_l0_(\d+)", file.parts[-2])
+    return int(match[1]) if match else 0
 
 
 def _site(params: GemmaScope, release: str) -> str:

@@ -17,18 +17,18 @@ def chosen(wanted: Layers, there: Iterable[int], release: str) -> list[int]:
     which it has.
     """
     known = sorted(set(there))
-    found = known if wanted == "all" else sorted(set(_numbers(wanted)))
-    missing = [layer for layer in found if layer not in known]
+    layers = known if wanted == "all" else sorted(set(_numbers(wanted)))
+    missing = [layer for layer in layers if layer not in known]
     if missing:
         raise BadInput(
             f"saes.with.layers: {release} has no SAE for layer {missing[0]}; it has "
             f"{_ranges(known)}. Layers count from 0."
         )
-    if not found:
+    if not layers:
         raise BadInput(
             f"saes.with.layers: {wanted!r} names no layer; {release} has {_ranges(known)}."
         )
-    return found
+    return layers
 
 
 def all_there(wanted: Layers, there: Iterable[int]) -> bool:

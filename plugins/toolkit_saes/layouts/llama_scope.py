@@ -83,7 +83,7 @@ class LlamaScopeLayout(FileLayout[LlamaScope]):
         """A config of any layer."""
         return f"{_below(params)}*L*/*.json"
 
-    def patterns(self, params: LlamaScope, found: Snapshot) -> list[str]:
+    def patterns(self, params: LlamaScope, snapshot: Snapshot) -> list[str]:
         """The files of the chosen layers, in each of the three layouts."""
         below, files = _below(params), (*FILES, *_openmoss.FILES)
         if params.layers == "all":
@@ -139,21 +139,21 @@ def _by_layer(params: LlamaScope, root: Path) -> dict[int, Path]:
     root = root / params.folder
     if not root.is_dir():
         raise BadInput(f"saes.with.folder: {root} is no folder.")
-    found: dict[int, list[Path]] = {}
+    results: dict[int, list[Path]] = {}
     for folder in [root] if _is_sae(root) else sorted(root.iterdir()):
         match = _FOLDER.fullmatch(folder.name)
         if folder.is_dir() and match and params.kind in (None, match[2]):
-            found.setdefault(int(match[1]), []).append(folder)
+            results.setdefault(int(match[1]), []).append(folder)
         elif folder == root and not match:
-            found[_own_layer(root)] = [root]
-    for layer, folders in found.items():
+            results[_own_layer(root)] = [root]
+    for layer, folders in results.items():
         if len(folders) > 1:
             raise BadInput(
                 f"{root} holds several SAEs of layer {layer}: "
                 f"{choices(folder.name for folder in folders)}. Choose with `kind:`, or put them "
                 "into folders of their own."
             )
-    return {layer: folders[0] for layer, folders in found.items()}
+    return {layer: folders[0] for layer, folders in results.items()}
 
 
 def _is_sae(folder: Path) -> bool:
@@ -166,8 +166,8 @@ def _own_layer(folder: Path) -> int:
 
 
 def _folders(params: LlamaScope, root: Path) -> list[Path]:
-    found = _by_layer(params, root)
-    if not found:
+    folders = _by_layer(params, root)
+    if not folders:
         below = [
             folder.name
             for folder in sorted((root / params.folder).iterdir())
@@ -180,7 +180,7 @@ def _folders(params: LlamaScope, root: Path) -> list[Path]:
         raise BadInput(
             f"{root} holds no Llama Scope SAEs: no folder is named like Llama3_1-8B-Base-L15R-8x."
         )
-    return [found[layer] for layer in chosen(params.layers, found, params.release or root.name)]
+    return [folders[layer] for layer in chosen(params.layers, folders, params.release or root.name)]
 
 
 def _files(folder: Path) -> tuple[str, str]:

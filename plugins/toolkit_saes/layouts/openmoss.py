@@ -187,14 +187,14 @@ def _weights_file(folder: Path) -> Path:
 
 
 def _layout(file: Path, shapes: dict[str, tuple[int, ...]]) -> TensorNames:
-    found = [layout for layout in (OLD, NEW) if layout.w_enc in shapes and layout.w_dec in shapes]
-    if len(found) != 1:
+    results = [layout for layout in (OLD, NEW) if layout.w_enc in shapes and layout.w_dec in shapes]
+    if len(results) != 1:
         raise BadInput(
-            f"{file} has {'both' if found else 'neither'} encoder.weight and decoder.weight (2025) "
-            "and W_E and W_D (2026): it is not in one of OpenMOSS's layouts. It holds "
+            f"{file} has {'both' if results else 'neither'} encoder.weight and decoder.weight "
+            "(2025) and W_E and W_D (2026): it is not in one of OpenMOSS's layouts. It holds "
             f"{choices(shapes)}."
         )
-    return found[0]
+    return results[0]
 
 
 def _check(

@@ -60,11 +60,11 @@ def gemma_scope_facts(release: str, names: Sequence[str]) -> dict[str, Any]:
     matches = [_FILE.fullmatch(name) for name in names]
     if inputs is None or not matches:
         return {}
-    found = []
+    results = []
     for match in matches:
         if match is None or match[2] not in WIDTHS:
             return {}
         width = WIDTHS[match[2]]
         stored = FLOAT32 * (2 * inputs * width + 2 * width + inputs)
-        found.append(Size(f"layer.{match[1]}", inputs, width, float(match[3]), stored))
-    return sizes(found)
+        results.append(Size(f"layer.{match[1]}", inputs, width, float(match[3]), stored))
+    return sizes(results)

@@ -22,10 +22,10 @@ _OWNERS = {"OpenMOSS-Team": "fnlp"}
 @cache
 def releases() -> dict[str, dict[str, Any]]:
     """Facts of each known repository, by its name on the hub."""
-    found: dict[str, dict[str, Any]] = json.loads(
+    content: dict[str, dict[str, Any]] = json.loads(
         files("toolkit_saes").joinpath("releases.json").read_text(encoding="utf-8")
     )["releases"]
-    return found
+    return content
 
 
 def known(release: str | None) -> dict[str, Any]:

@@ -43,10 +43,10 @@ def identify(params: SaeLensId) -> Identity:
     Imports nothing of SAELens.
     """
     version = _version()
-    found = _listed(params.release)
+    listed = _listed(params.release)
     paths = (
-        {one["id"]: str(one["path"]) for one in found["saes"]}
-        if found
+        {one["id"]: str(one["path"]) for one in listed["saes"]}
+        if listed
         else {one: one for one in params.ids}
     )
     missing = [one for one in params.ids if one not in paths]
@@ -56,7 +56,7 @@ def identify(params: SaeLensId) -> Identity:
             f"saes.with.ids: release {params.release} has no SAE "
             f"'{missing[0]}'.{nearest(missing[0], paths)} It has {len(paths)}, for example {shown}."
         )
-    repository = str(found["repo_id"]) if found else params.release
+    repository = str(listed["repo_id"]) if listed else params.release
     commit = snapshot(repository, "main", "*").revision
     wanted = ",".join(paths[one] for one in params.ids)
     return Identity(
@@ -136,8 +136,8 @@ def _listed(release: str) -> dict[str, Any] | None:
     """
     import yaml
 
-    found = util.find_spec("sae_lens")
-    place = next(iter(found.submodule_search_locations or ()), None) if found else None
+    package = util.find_spec("sae_lens")
+    place = next(iter(package.submodule_search_locations or ()), None) if package else None
     if place is None:
         raise BadInput(f"SAELens is installed, but its files are not found. Run `{INSTALL}`.")
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -102,7 +102,7 @@ class SaeLensLayout(FileLayout[SaeLens]):
         """A config."""
         return f"{params.folder or '**'}/{FILES[0]}"
 
-    def patterns(self, params: SaeLens, found: Snapshot) -> list[str]:
+    def patterns(self, params: SaeLens, snapshot: Snapshot) -> list[str]:
         """Only configs say which layer an SAE is of, so they are fetched first where some layers
         are named.
         """
@@ -110,7 +110,7 @@ class SaeLensLayout(FileLayout[SaeLens]):
         configs = [f"{below}{FILES[0]}", f"{below}**/{FILES[0]}"]
         if params.layers == "all" or offline():
             return [*configs, f"{below}{FILES[1]}", f"{below}**/{FILES[1]}"]
-        root = fetch(found, configs)
+        root = fetch(snapshot, configs)
         there = _by_layer(params, root, FILES[:1])
         folders = [
             folder
@@ -260,13 +260,15 @@ def convert(known: Mapping[str, Any], raw: Mapping[str, Any], scale: float = 1.0
     )
 
 
-def up_to_date(found: Mapping[str, Any], file: Path) -> dict[str, Any]:
+def up_to_date(results: Mapping[str, Any], file: Path) -> dict[str, Any]:
     """A config in the form of SAELens 6, from that or from the flat one before it."""
-    metadata = config.mapping(found, "metadata", file)
-    said = found.get("sae_lens_version") or metadata.get("sae_lens_version") or "0"
+    metadata = config.mapping(results, "metadata", file)
+    said = results.get("sae_lens_version") or metadata.get("sae_lens_version") or "0"
     version = re.match(r"\d{1,6}", str(said))
-    nested = isinstance(found.get("metadata"), dict)
-    known = dict(found) if nested and version and int(version[0]) >= 6 else _from_flat(found, file)
+    nested = isinstance(results.get("metadata"), dict)
+    known = (
+        dict(results) if nested and version and int(version[0]) >= 6 else _from_flat(results, file)
+    )
     if known.get("finetuning_scaling_factor"):
         raise BadInput(
             f"{file}: finetuning_scaling_factor is set: SAEs fine-tuned with a factor for each "
@@ -280,14 +282,14 @@ def up_to_date(found: Mapping[str, Any], file: Path) -> dict[str, Any]:
     return {**known, "normalize_activations": norm, "metadata": known.get("metadata") or {}}
 
 
-def _from_flat(found: Mapping[str, Any], file: Path) -> dict[str, Any]:
+def _from_flat(results: Mapping[str, Any], file: Path) -> dict[str, Any]:
     """As SAELens itself reads configs older than 6.0."""
     renamed = {
         "hook_point": "hook_name",
         "hook_point_head_index": "hook_head_index",
         "activation_fn_str": "activation_fn",
     }
-    known = {renamed.get(name, name): value for name, value in found.items()}
+    known = {renamed.get(name, name): value for name, value in results.items()}
     arguments = config.mapping(known, "activation_fn_kwargs", file)
     known.setdefault("architecture", "standard")
     known.setdefault("apply_b_dec_to_input", True)
@@ -414,16 +416,16 @@ def _by_layer(params: SaeLens, root: Path, names: Sequence[str] = FILES) -> dict
     root = root / params.folder
     if not root.is_dir():
         raise BadInput(f"saes.with.folder: {root} is no folder.")
-    found: dict[int, list[Path]] = {}
+    results: dict[int, list[Path]] = {}
     for folder in sae_folders(root, names):
         place = _place(_config(folder)["metadata"], "hook_name", folder / FILES[0])
-        found.setdefault(hookpoint(place).layer, []).append(folder)
-    return found
+        results.setdefault(hookpoint(place).layer, []).append(folder)
+    return results
 
 
 def _folders(params: SaeLens, root: Path) -> list[Path]:
-    found = _by_layer(params, root)
-    if not found:
+    folders = _by_layer(params, root)
+    if not folders:
         for place in (
             root / params.folder,
             *(path.parent for path in sorted((root / params.folder).glob("*/cfg.json"))),
@@ -433,5 +435,5 @@ def _folders(params: SaeLens, root: Path) -> list[Path]:
             f"{root / params.folder} holds no SAEs of SAELens: there is no cfg.json with "
             "sae_weights.safetensors in it."
         )
-    layers = chosen(params.layers, found, params.release or root.name)
-    return [folder for layer in layers for folder in found[layer]]
+    layers = chosen(params.layers, folders, params.release or root.name)
+    return [folder for layer in layers for folder in folders[layer]]

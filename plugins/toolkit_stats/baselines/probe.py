@@ -61,8 +61,8 @@ def compare_probe(work: Work) -> Rows:
     yield "baselines", blocks(rows, "baselines")
 
 
-def _row(data: Labelled, kind: str, name: str, found: Estimate, said: str) -> dict[str, Any]:
-    numbers = {"value": found.value, "low": found.low, "high": found.high, "chance": 0.5}
+def _row(data: Labelled, kind: str, name: str, estimate: Estimate, said: str) -> dict[str, Any]:
+    numbers = {"value": estimate.value, "low": estimate.low, "high": estimate.high, "chance": 0.5}
     return {
         "contrast": data.contrast,
         "kind": kind,
@@ -90,7 +90,7 @@ def _streams(
     wanted = set(data.samples)
     samples = work.inputs.read("samples").select(["sample", "token_ids"]).to_pylist()
     texts = distinct_texts([row for row in samples if row["sample"] in wanted], last_only)
-    text_of = {sample: at for at, text in enumerate(texts) for sample in text.samples}
+    text_of = {sample: index for index, text in enumerate(texts) for sample in text.samples}
     row = np.array([text_of[sample] for sample in data.samples])
     positive = data.label == 0
     with (
@@ -99,8 +99,8 @@ def _streams(
         else _computed(work, texts) as (places, rows_at)
     ):
         work.report.phase("compute")
-        for at, place in enumerate(places):
-            work.report.progress(at, len(places))
+        for index, place in enumerate(places):
+            work.report.progress(index, len(places))
             for kind, scores in _scores(rows_at(place).astype(np.float64), row, data, fold).items():
                 yield _row(data, kind, place, auroc(scores, positive, fold, data.cluster), said)
 
@@ -141,15 +141,15 @@ def _scores(
     from toolkit_stats.math.linear import difference_of_means, probe
 
     positive, count = data.label == 0, int(fold.max()) + 1
-    found = {kind: np.empty(len(row)) for kind in ("difference of means", "linear probe")}
+    results = {kind: np.empty(len(row)) for kind in ("difference of means", "linear probe")}
     for number in range(count):
         out = fold == number
         inner = fold[~out] == (number + 1) % count
         means = difference_of_means(x, row[~out], positive[~out])
         ridge = probe(x, row[~out], positive[~out], inner, data.cluster[~out])
-        found["difference of means"][out] = x[row[out]] @ means
-        found["linear probe"][out] = x[row[out]] @ ridge
-    return found
+        results["difference of means"][out] = x[row[out]] @ means
+        results["linear probe"][out] = x[row[out]] @ ridge
+    return results
 
 
 # --- the best feature -----------------------------------------------------------------------------
@@ -185,12 +185,15 @@ def _features(
         for number in range(count):
             out = fold == number
             areas = column_aurocs(fired.matrix[np.flatnonzero(~out)], positive[~out])
-            at = int(np.argmax(np.abs(areas - 0.5)))
-            sign, own = np.sign(areas[at] - 0.5), columns[:, [at]].toarray()[:, 0]
+            index = int(np.argmax(np.abs(areas - 0.5)))
+            sign, own = np.sign(areas[index] - 0.5), columns[:, [index]].toarray()[:, 0]
             scores[out] = sign * own[out]
-            names.append(str(fired.features[at]))
-            if abs(areas[at] - 0.5) > best[number][0]:
-                best[number] = (abs(areas[at] - 0.5), f"{facts['address']}:{fired.features[at]}")
+            names.append(str(fired.features[index]))
+            if abs(areas[index] - 0.5) > best[number][0]:
+                best[number] = (
+                    abs(areas[index] - 0.5),
+                    f"{facts['address']}:{fired.features[index]}",
+                )
                 best_scores[out] = scores[out]
         text = f"chosen in the other folds: {', '.join(names)}; {said}"
         yield _row(

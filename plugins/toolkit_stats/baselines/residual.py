@@ -97,12 +97,12 @@ def _tested(work: Work, design: Design, spaces: Sequence[Any], sides: Sequence[M
     from toolkit_stats.math.means import effects, welch
 
     (a, b), params = sides, work.params
-    found = welch(a, b)
-    sizes = effects(a, b, found.variance)
+    result = welch(a, b)
+    sizes = effects(a, b, result.variance)
     stats = {name: getattr(sizes, name) for name in ("d", "d_low", "d_high", "g")} | {
-        "t": found.t,
-        "df": found.df,
-        "p": found.p,
+        "t": result.t,
+        "df": result.df,
+        "p": result.p,
     }
     test = Test(
         "welch",
@@ -119,10 +119,10 @@ def _tested(work: Work, design: Design, spaces: Sequence[Any], sides: Sequence[M
             space,
             features,
             len(features),
-            [_at(side, at) for side in sides],
-            {name: numbers[at] for name, numbers in stats.items()},
+            [_at(side, index) for side in sides],
+            {name: numbers[index] for name, numbers in stats.items()},
         )
-        for at, space in enumerate(spaces)
+        for index, space in enumerate(spaces)
     ]
     yield from rows_of(work, design, test, tested)
 
@@ -139,13 +139,13 @@ def _computed(work: Work, design: Design) -> tuple[list[dict[str, Any]], list[Mo
     model = work.model
     places = hookpoints(work.params.layers, model.layers, model.identity.name)
     sums, done = _Sums(design, (len(places), model.width)), 0
-    for found in passes(
+    for batch in passes(
         model, _texts(work, design, len(places) * model.width), places, work.params.tokens
     ):
-        streams = [found.rows[place].double().cpu().numpy() for place in places]
-        for at, text in enumerate(found.texts):
-            sums.add(text, np.stack([stream[at] for stream in streams]))
-        done += sum(len(text.samples) for text in found.texts)
+        streams = [batch.rows[place].double().cpu().numpy() for place in places]
+        for index, text in enumerate(batch.texts):
+            sums.add(text, np.stack([stream[index] for stream in streams]))
+        done += sum(len(text.samples) for text in batch.texts)
         work.report.progress(done, len(design.samples))
     return [raw_space_row(model.identity, place, model.width) for place in places], sums.moments()
 
@@ -158,15 +158,15 @@ def _read(work: Work, design: Design) -> tuple[list[dict[str, Any]], list[Moment
 
     stored = StoredStreams(work)
     texts = _texts(work, design, len(stored.places) * stored.width)
-    found: list[list[Moments]] = []
+    results: list[list[Moments]] = []
     for done, place in enumerate(stored.places):
         work.report.progress(done, len(stored.places))
         sums = _Sums(design, (1, stored.width))
         for text, row in zip(texts, stored.rows(place, texts), strict=True):
             sums.add(text, row[None].astype("float64"))
-        found.append(sums.moments())
+        results.append(sums.moments())
     spaces = [raw_space_row(stored.identity, place, stored.width) for place in stored.places]
-    return spaces, [_layers_of(side) for side in zip(*found, strict=True)]
+    return spaces, [_layers_of(side) for side in zip(*results, strict=True)]
 
 
 def _layers_of(side: Sequence[Moments]) -> Moments:
@@ -187,8 +187,8 @@ class _Sums:
 
         groups = design.groups
         self._group = {
-            sample: at
-            for at, group in enumerate(groups)
+            sample: index
+            for index, group in enumerate(groups)
             for sample in design.samples[group.start : group.end]
         }
         numbers = [int(number) for group in groups for number in group.clusters]

@@ -63,14 +63,14 @@ def _warning(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _ordered(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    found = []
+    results = []
     for kind in COLOURS:
         own = sorted(
             (row for row in rows if row["kind"] == kind),
             key=lambda row: (-abs(row["value"] - 0.5), row["name"]),
         )
-        found += own[:SHOWN]
-    return found
+        results += own[:SHOWN]
+    return results
 
 
 def _dots(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -87,8 +87,8 @@ def _dots(rows: Sequence[Mapping[str, Any]]) -> str:
         for tick in range(0, 11, 2)
     ]
     body.append(draw.text(_x(0.5), TOP - 12, "chance", anchor="middle"))
-    for at, row in enumerate(shown):
-        body += _dot(TOP + ROW * at + ROW / 2, row)
+    for index, row in enumerate(shown):
+        body += _dot(TOP + ROW * index + ROW / 2, row)
     legend = draw.key(
         (colour, kind)
         for kind, colour in COLOURS.items()

@@ -59,10 +59,10 @@ def candidates(work: Work, test: Test) -> SelectedFeatures | None:
     size = {
         (row["space"], row["feature"]): row["number"] for row in _among(sizes, kept).to_pylist()
     }
-    found: dict[str, list[int]] = {}
+    results: dict[str, list[int]] = {}
     for row in kept.to_pylist():
-        found.setdefault(row["space"], []).append(row["feature"])
-    features = {space: np.array(sorted(own), dtype=np.int64) for space, own in found.items()}
+        results.setdefault(row["space"], []).append(row["feature"])
+    features = {space: np.array(sorted(own), dtype=np.int64) for space, own in results.items()}
     effects = {
         space: np.array([size[space, int(one)] for one in own], dtype=np.float64)
         for space, own in features.items()
@@ -107,14 +107,14 @@ def _among(rows: pa.Table, kept: pa.Table) -> pa.Table:
 
 
 def described_only(
-    found: SelectedFeatures,
+    features: SelectedFeatures,
     spaces: Mapping[str, Mapping[str, Any]],
     addresses: Mapping[str, str],
 ) -> dict[str, Mapping[str, Any]]:
     """The spaces that have candidates; one that nobody describes here is an error, since its
     candidates would count untested. `addresses` names spaces for people.
     """
-    for space in found.features:
+    for space in features.features:
         if space not in spaces:
             here = [str(facts["address"]) for facts in spaces.values()]
             raise DataError(
@@ -122,4 +122,4 @@ def described_only(
                 "of which this stage has no activations. Need the same extraction in both. Spaces "
                 f"here: {choices(here) if here else 'none'}."
             )
-    return {space: facts for space, facts in spaces.items() if space in found.features}
+    return {space: facts for space, facts in spaces.items() if space in features.features}

@@ -99,9 +99,9 @@ class Found:
         """The effect's letter."""
         return SYMBOLS[self.effect]
 
-    def address(self, at: int) -> str:
+    def address(self, index: int) -> str:
         """Where an entry's feature lives: LAYER/INDEX."""
-        return f"{self.spaces[self.space[at]].short}/{self.feature[at]}"
+        return f"{self.spaces[self.space[index]].short}/{self.feature[index]}"
 
     def ranking(self) -> npt.NDArray[np.int64]:
         """Entries with a known d: smallest q first, among equals the largest |d|."""
@@ -115,7 +115,7 @@ def read_contrasts(inputs: Inputs) -> Iterator[Found]:
     """Every contrast in `features`, in order of their names."""
     if "features" not in inputs.tables():
         return
-    comparisons = [one for one in read_comparisons(inputs) if one.effect in EFFECTS]
+    comparisons = [each for each in read_comparisons(inputs) if each.effect in EFFECTS]
     names = distinct_labels(comparisons)
     features = inputs.read("features")
     for comparison in comparisons:
@@ -186,8 +186,8 @@ def _laid(
 
     if not len(keys):
         return np.full(len(cells), np.nan)
-    at = np.minimum(np.searchsorted(keys, cells), len(keys) - 1)
-    return np.where(keys[at] == cells, numbers[at], np.nan)
+    indices = np.minimum(np.searchsorted(keys, cells), len(keys) - 1)
+    return np.where(keys[indices] == cells, numbers[indices], np.nan)
 
 
 # --- spaces ---------------------------------------------------------------------------------------

@@ -22,9 +22,13 @@ def comparison_findings(inputs: Inputs) -> Iterator[Finding]:
     """
     from toolkit_stats.compare.contrasts import read_contrasts
 
-    found = list(read_contrasts(inputs))
-    confirmed = {one.group for one in found if one.comparison.half == "confirm"}
-    shown = [one for one in found if one.comparison.half != "select" or one.group not in confirmed]
+    results = list(read_contrasts(inputs))
+    confirmed = {result.group for result in results if result.comparison.half == "confirm"}
+    shown = [
+        result
+        for result in results
+        if result.comparison.half != "select" or result.group not in confirmed
+    ]
     for number, contrast in enumerate(shown):
         if len(contrast.ranking()):
             yield _finding(inputs, contrast, FIRST_RANK + number)
@@ -73,12 +77,12 @@ def _strongest(found: Found) -> int:
     return int(significant[np.argmax(np.abs(found.d[significant]))])
 
 
-def _interval(inputs: Inputs, found: Found, at: int) -> tuple[float, float] | None:
+def _interval(inputs: Inputs, found: Found, index: int) -> tuple[float, float] | None:
     import pyarrow.compute as pc
 
     rows = rows_of(inputs.read("features"), found.comparison)
-    rows = rows.filter(pc.equal(rows["feature"], int(found.feature[at])))
-    space = found.spaces[found.space[at]].id
+    rows = rows.filter(pc.equal(rows["feature"], int(found.feature[index])))
+    space = found.spaces[found.space[index]].id
     number = {row["stat"]: row["number"] for row in rows.to_pylist() if row["space"] == space}
     low, high = (number.get(f"{found.effect}_{end}") for end in ("low", "high"))
     return None if low is None or high is None else (low, high)

@@ -263,23 +263,26 @@ def _corrected(
     else:
         together = correct(np.concatenate(p), sum(one.family for one in tested))
         q = np.split(together, np.cumsum([len(own) for own in p])[:-1])
-    found = []
+    results = []
     for one, own in zip(tested, q, strict=True):
         discovered = own <= params.alpha
         large = np.abs(one.found[f"{test.effect}{suffix}"]) >= test.least
-        found.append(Corrected(own, discovered, discovered & large))
-    return found
+        results.append(Corrected(own, discovered, discovered & large))
+    return results
 
 
-def _counted(one: Tested, test: Test, suffix: str) -> Floats:
+def _counted(tested: Tested, test: Test, suffix: str) -> Floats:
     """The p of each feature as the correction counts it: an effect against the one that is to be
     confirmed is no evidence for it.
     """
-    p = one.found[f"p{suffix}"]
+    p = tested.found[f"p{suffix}"]
     if test.among is None:
         return p
     return np.where(
-        one.found[f"{test.effect}{suffix}"] * test.among.effect(one.space, one.features) < 0, 1.0, p
+        tested.found[f"{test.effect}{suffix}"] * test.among.effect(tested.space, tested.features)
+        < 0,
+        1.0,
+        p,
     )
 
 
@@ -293,11 +296,11 @@ def _twins(
 
     activations = cache(lambda: Activations(work.inputs, work.params.at))
 
-    def columns(at: int) -> Any:
+    def columns(index: int) -> Any:
         fired, _ = _read(
-            work, design, activations(), tested[at].space, tested[at].facts, test.among
+            work, design, activations(), tested[index].space, tested[index].facts, test.among
         )
-        return fired.matrix[:, np.flatnonzero(corrected[at].discovered)]
+        return fired.matrix[:, np.flatnonzero(corrected[index].discovered)]
 
     features = [
         one.features[found.discovered] for one, found in zip(tested, corrected, strict=True)
@@ -321,55 +324,59 @@ class _Writer:
         self._schema = arrow_schema("features")
 
     def table(
-        self, one: Tested, corrected: Corrected, adjusted: Corrected | None, twins: Sequence[Twin]
+        self,
+        tested: Tested,
+        corrected: Corrected,
+        adjusted: Corrected | None,
+        twins: Sequence[Twin],
     ) -> pa.Table:
         """All rows of a space: a block a statistic."""
         blocks = [
-            *self._of_groups(one, corrected.discovered),
-            *self._of_contrast(one, corrected, adjusted),
-            *self._of_twins(one.space, twins),
+            *self._of_groups(tested, corrected.discovered),
+            *self._of_contrast(tested, corrected, adjusted),
+            *self._of_twins(tested.space, twins),
         ]
         return pa.concat_tables(blocks)
 
-    def _of_groups(self, one: Tested, discovered: Mask) -> Iterator[pa.Table]:
+    def _of_groups(self, tested: Tested, discovered: Mask) -> Iterator[pa.Table]:
         """What each group did: mean, density and, of discoveries, the spread."""
         detailed = None if self._params.details == "all" else discovered
-        for group, side in zip(self._design.groups, one.sides, strict=True):
+        for group, side in zip(self._design.groups, tested.sides, strict=True):
             spread = np.sqrt(side.squares / (side.samples - 1))
-            yield self._block(one, "mean", group.name, side.mean)
-            yield self._block(one, "density", group.name, side.fired / side.samples)
-            yield self._block(one, "std", group.name, spread, detailed)
-        fired = np.sum([side.fired for side in one.sides], axis=0)
-        yield self._block(one, "fired", "", fired.astype(np.float64))
+            yield self._block(tested, "mean", group.name, side.mean)
+            yield self._block(tested, "density", group.name, side.fired / side.samples)
+            yield self._block(tested, "std", group.name, spread, detailed)
+        fired = np.sum([side.fired for side in tested.sides], axis=0)
+        yield self._block(tested, "fired", "", fired.astype(np.float64))
 
     def _of_contrast(
-        self, one: Tested, corrected: Corrected, adjusted: Corrected | None
+        self, tested: Tested, corrected: Corrected, adjusted: Corrected | None
     ) -> Iterator[pa.Table]:
         """What the test says of the groups."""
         contrast, discovered = self._test.contrast, corrected.discovered
-        for stat, numbers in one.found.items():
+        for stat, numbers in tested.found.items():
             every = self._params.details == "all" or stat.removesuffix("_adjusted") in ALWAYS
-            yield self._block(one, stat, contrast, numbers, None if every else discovered)
+            yield self._block(tested, stat, contrast, numbers, None if every else discovered)
         if self._test.among is not None:
-            chosen = self._test.among.effect(one.space, one.features)
-            yield self._block(one, f"{self._test.effect}_select", contrast, chosen)
-        yield self._block(one, "q", contrast, corrected.q)
+            chosen = self._test.among.effect(tested.space, tested.features)
+            yield self._block(tested, f"{self._test.effect}_select", contrast, chosen)
+        yield self._block(tested, "q", contrast, corrected.q)
         significant = corrected.significant.astype(np.float64)
-        yield self._block(one, "significant", contrast, significant)
+        yield self._block(tested, "significant", contrast, significant)
         if adjusted is not None:
             significant = adjusted.significant.astype(np.float64)
-            yield self._block(one, "q_adjusted", contrast, adjusted.q)
-            yield self._block(one, "significant_adjusted", contrast, significant)
-        yield self._block(one, "discovered", contrast, np.ones(len(one.features)), discovered)
+            yield self._block(tested, "q_adjusted", contrast, adjusted.q)
+            yield self._block(tested, "significant_adjusted", contrast, significant)
+        yield self._block(tested, "discovered", contrast, np.ones(len(tested.features)), discovered)
 
     def _block(
-        self, one: Tested, stat: str, group: str, numbers: Floats, kept: Mask | None = None
+        self, tested: Tested, stat: str, group: str, numbers: Floats, kept: Mask | None = None
     ) -> pa.Table:
         """A statistic of all features, or of those that are kept."""
-        features = one.features if kept is None else one.features[kept]
+        features = tested.features if kept is None else tested.features[kept]
         numbers = numbers if kept is None else numbers[kept]
         columns = {
-            "space": self._repeated(one.space, len(features)),
+            "space": self._repeated(tested.space, len(features)),
             "feature": pa.array(features.astype(np.uint32)),
             "stat": self._repeated(stat, len(features)),
             "group": self._repeated(group, len(features)),
@@ -380,10 +387,10 @@ class _Writer:
         return pa.table(columns, schema=self._schema)
 
     def _repeated(self, word: str | None, count: int) -> Any:
-        found = self._words.get(word)
-        if found is None or len(found) < count:
-            found = self._words[word] = pa.repeat(pa.scalar(word, pa.string()), count)
-        return found[:count]
+        word_id = self._words.get(word)
+        if word_id is None or len(word_id) < count:
+            word_id = self._words[word] = pa.repeat(pa.scalar(word, pa.string()), count)
+        return word_id[:count]
 
     def _of_twins(self, space: str, twins: Sequence[Twin]) -> list[pa.Table]:
         """The twin's feature as the number, its space as the text."""

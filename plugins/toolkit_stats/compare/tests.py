@@ -75,12 +75,12 @@ def of_means(name: str) -> Callable[[Work, Design], Test]:
 
         def run(matrix: Any, sides: Sides) -> dict[str, Floats]:
             a, b = sides
-            found = student(a, b) if name == "student" else welch(a, b, spread)
+            tested = student(a, b) if name == "student" else welch(a, b, spread)
             plain = {
-                **_effects(effects(a, b, found.variance)),
-                "t": found.t,
-                "df": found.df,
-                "p": found.p,
+                **_effects(effects(a, b, tested.variance)),
+                "t": tested.t,
+                "df": tested.df,
+                "p": tested.p,
             }
             if model is None:
                 return plain
@@ -106,10 +106,10 @@ def of_ranks(work: Work, design: Design) -> Test:
     parts = [strata == one for one in np.unique(strata)] if strata is not None else []
 
     def block(columns: Any) -> dict[str, Floats]:
-        found = _ranks.ranked(columns)
+        ranks = _ranks.ranked(columns)
         tested, area = (
-            _ranks.mann_whitney(found, first),
-            _ranks.interval(found, first, (ones[0], ones[1])),
+            _ranks.mann_whitney(ranks, first),
+            _ranks.interval(ranks, first, (ones[0], ones[1])),
         )
         own = {"u": tested.u, "rank_biserial": 2 * tested.u / pairs - 1}
         own |= {"rank_biserial_low": 2 * area.low - 1, "rank_biserial_high": 2 * area.high - 1}
@@ -117,8 +117,8 @@ def of_ranks(work: Work, design: Design) -> Test:
         return {**own, "p": _ranks.van_elteren(within) if within else tested.p}
 
     def run(matrix: Any, sides: Sides) -> dict[str, Floats]:
-        found = _by_block(cells.means(matrix), block)
-        return {**_plain_effects(sides), **found}
+        ranks = _by_block(cells.means(matrix), block)
+        return {**_plain_effects(sides), **ranks}
 
     return _two_groups(work, design, "mann_whitney", run, shown=cells.describe())
 
@@ -129,9 +129,9 @@ def of_area(work: Work, design: Design) -> Test:
     clusters = design.groups[0].clusters, design.groups[1].clusters
 
     def block(columns: Any) -> dict[str, Floats]:
-        found = _ranks.area(_ranks.ranked(columns), first, clusters, work.params.spread)
-        own = {"auroc": found.auroc, "auroc_low": found.low, "auroc_high": found.high}
-        return {**own, "t": found.t, "df": found.df, "p": found.p}
+        areas = _ranks.area(_ranks.ranked(columns), first, clusters, work.params.spread)
+        own = {"auroc": areas.auroc, "auroc_low": areas.low, "auroc_high": areas.high}
+        return {**own, "t": areas.t, "df": areas.df, "p": areas.p}
 
     def run(matrix: Any, sides: Sides) -> dict[str, Floats]:
         return {**_plain_effects(sides), **_by_block(matrix, block)}
@@ -187,8 +187,14 @@ def of_trend(work: Work, design: Design, numbers: Floats) -> Test:
             if ranks
             else pearson(cells, of_cell)
         )
-        found = slope(r, of_cell, 1 + r**2 / 2 if ranks else 1.0)
-        return {"r": found.r, "r_low": found.low, "r_high": found.high, "t": found.t, "p": found.p}
+        trend = slope(r, of_cell, 1 + r**2 / 2 if ranks else 1.0)
+        return {
+            "r": trend.r,
+            "r_low": trend.low,
+            "r_high": trend.high,
+            "t": trend.t,
+            "p": trend.p,
+        }
 
     return Test(
         params.method,
@@ -219,8 +225,8 @@ def of_spread(work: Work, design: Design) -> Test:
     def run(matrix: Any, sides: Sides) -> dict[str, Floats]:
         cells = merged(matrix, design.cells)
         parts = [cells[start:end] for start, end in pairwise(edges)]
-        found = anova([moments(part, np.arange(part.shape[0])) for part in parts])
-        return {"eta2": found.eta2, "f": found.f, "p": found.p}
+        spreads = anova([moments(part, np.arange(part.shape[0])) for part in parts])
+        return {"eta2": spreads.eta2, "f": spreads.f, "p": spreads.p}
 
     return _several(work, "anova", run)
 
@@ -270,5 +276,5 @@ def _plain_effects(sides: Sides) -> dict[str, Floats]:
     return _effects(effects(a, b, unpooled(a, b)[0]))
 
 
-def _effects(found: Effects) -> dict[str, Floats]:
-    return {"d": found.d, "d_low": found.d_low, "d_high": found.d_high, "g": found.g}
+def _effects(effects: Effects) -> dict[str, Floats]:
+    return {"d": effects.d, "d_low": effects.d_low, "d_high": effects.d_high, "g": effects.g}

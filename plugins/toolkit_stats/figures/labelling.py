@@ -65,16 +65,16 @@ def placed(
     """
     import numpy as np
 
-    own = np.array([(one.x, one.y) for one in points])
+    own = np.array([(point.x, point.y) for point in points])
     labels: list[Label] = []
     leads = np.empty((0, 2))
-    for at, point in enumerate(points):
+    for index, point in enumerate(points):
         best, least = Label(point, point.y, point.side), inf
         for label in _places(point):
             if abs(label.y - point.y) >= least:
                 break  # all that is left is further away
             cost = (
-                _cost(label, labels, np.delete(own, at, axis=0), leads, others)
+                _cost(label, labels, np.delete(own, index, axis=0), leads, others)
                 if _inside(label.box, room)
                 else inf
             )

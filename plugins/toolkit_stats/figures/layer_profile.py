@@ -37,14 +37,17 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
     """One figure a contrast: bars of counts, dots of the largest effect, and the numbers."""
     from toolkit_stats.compare.contrasts import read_contrasts
 
-    for found in read_contrasts(inputs):
-        bars = [_bar(found, number) for number in range(len(found.spaces))]
+    for contrast in read_contrasts(inputs):
+        bars = [_bar(contrast, number) for number in range(len(contrast.spaces))]
         shown = [bar for bar in bars if bar.tested]
         if shown:
             drawn = (
-                _legend(found) + _counts_said(found) + _chart(found, shown) + _numbers(found, shown)
+                _legend(contrast)
+                + _counts_said(contrast)
+                + _chart(contrast, shown)
+                + _numbers(contrast, shown)
             )
-            yield Figure(found.name, drawn, _spoken(found, shown))
+            yield Figure(contrast.name, drawn, _spoken(contrast, shown))
 
 
 def _bar(found: Found, number: int) -> _Bar:
@@ -53,8 +56,8 @@ def _bar(found: Found, number: int) -> _Bar:
     own = np.flatnonzero(found.space == number)
     d, significant = found.d[own], found.significant[own]
     size = np.where(np.isnan(d), -1.0, np.abs(d))
-    at = int(size.argmax()) if len(own) else -1
-    largest = float(d[at]) if len(own) else math.nan
+    index = int(size.argmax()) if len(own) else -1
+    largest = float(d[index]) if len(own) else math.nan
     more, less = int((significant & (d > 0)).sum()), int((significant & (d < 0)).sum())
     return _Bar(
         found.spaces[number],
@@ -62,7 +65,7 @@ def _bar(found: Found, number: int) -> _Bar:
         more,
         less,
         largest,
-        int(found.feature[own[at]]) if len(own) else -1,
+        int(found.feature[own[index]]) if len(own) else -1,
     )
 
 

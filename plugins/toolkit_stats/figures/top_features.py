@@ -67,22 +67,23 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
     from toolkit_stats.compare.contrasts import read_contrasts
 
     contrasts = [
-        (found, [int(at) for at in found.ranking()[:LISTED]]) for found in read_contrasts(inputs)
+        (contrast, [int(index) for index in contrast.ranking()[:LISTED]])
+        for contrast in read_contrasts(inputs)
     ]
     texts = _texts(inputs) if any(top for _, top in contrasts) else None
-    for found, top in contrasts:
+    for contrast, top in contrasts:
         if top:
             yield Figure(
-                f"{found.name}: the clearest differences",
-                _listed(inputs, found, top),
-                _spoken(found, top),
+                f"{contrast.name}: the clearest differences",
+                _listed(inputs, contrast, top),
+                _spoken(contrast, top),
             )
-        if top and texts and (examples := _examples(texts, found, top[:SHOWN])):
+        if top and texts and (examples := _examples(texts, contrast, top[:SHOWN])):
             words = (
                 f"Samples in which the first {len(top[:SHOWN])} features fire hardest, the tokens "
                 "marked by activation."
             )
-            yield Figure(f"{found.name}: where they fire", STYLE + examples, words)
+            yield Figure(f"{contrast.name}: where they fire", STYLE + examples, words)
 
 
 # --- the table ------------------------------------------------------------------------------------
@@ -104,26 +105,25 @@ def _listed(inputs: Inputs, found: Found, top: Sequence[int]) -> str:
     heads += [f"{found.symbol} where it was chosen"] if chosen else []
     heads += [f"{stat} {group}".strip() for stat in ("mean", "density") for group in found.sides]
     rows = []
-    for at in top:
+    for index in top:
 
-        def number(stat: str, group: str = found.group, at: int = at) -> float | None:
+        def number(stat: str, group: str = found.group, index: int = index) -> float | None:
             return numbers.get(
-                (found.spaces[found.space[at]].id, int(found.feature[at]), stat, group)
+                (found.spaces[found.space[index]].id, int(found.feature[index]), stat, group)
             )
 
         colour = (
-            "var(--good)" if found.d[at] > 0 else "var(--bad)"
+            "var(--good)" if found.d[index] > 0 else "var(--bad)"
         )  # as text, the fill colours are too faint
-        effect = (
-            f'<span style="color:{colour};font-weight:600">{draw.signed(float(found.d[at]))}</span>'
-        )
-        cells = [draw.escaped(found.address(at)), effect]
+        d = draw.signed(float(found.d[index]))
+        effect = f'<span style="color:{colour};font-weight:600">{d}</span>'
+        cells = [draw.escaped(found.address(index)), effect]
         cells += (
             [_range(number(f"{found.effect}_low"), number(f"{found.effect}_high"))]
             if interval
             else []
         )
-        cells += [draw.small(float(found.p[at])), draw.small(float(found.q[at]))]
+        cells += [draw.small(float(found.p[index])), draw.small(float(found.q[index]))]
         cells += [_effect(number(f"{found.effect}_adjusted"))] if adjusted else []
         cells += [_effect(number(f"{found.effect}_select"))] if chosen else []
         cells += [_plain(number("mean", group)) for group in found.sides]
@@ -149,7 +149,7 @@ def _numbers(
         "density",
         *(f"{found.effect}_{part}" for part in ("low", "high", "adjusted", "select")),
     ]
-    features = pa.array([int(found.feature[at]) for at in top], pa.uint32())
+    features = pa.array([int(found.feature[index]) for index in top], pa.uint32())
     rows = rows_of(inputs.read("features"), found.comparison)
     rows = rows.filter(pc.is_in(rows["feature"], value_set=features))
     rows = rows.filter(pc.is_in(rows["stat"], value_set=pa.array(stats, pa.string())))
@@ -206,18 +206,19 @@ def _texts(inputs: Inputs) -> _Texts | None:
 def _examples(texts: _Texts, found: Found, top: Sequence[int]) -> str:
     labels = _labels(texts.meta, found)
     shown = []
-    for at in top:
-        examples = _hardest(texts, found.spaces[found.space[at]].id, int(found.feature[at]), labels)
+    for index in top:
+        examples = _hardest(
+            texts, found.spaces[found.space[index]].id, int(found.feature[index]), labels
+        )
         if examples:
-            hue = "var(--computed)" if found.d[at] > 0 else "var(--failed)"
-            side = found.a if found.d[at] > 0 else found.b
-            about = (
-                f"{found.symbol} {draw.signed(float(found.d[at]))}, higher in {draw.escaped(side)}"
-            )
-            address = draw.escaped(found.address(at))
+            hue = "var(--computed)" if found.d[index] > 0 else "var(--failed)"
+            side = found.a if found.d[index] > 0 else found.b
+            d = draw.signed(float(found.d[index]))
+            about = f"{found.symbol} {d}, higher in {draw.escaped(side)}"
+            address = draw.escaped(found.address(index))
             faint = f'<span class="faint">{about}</span>'
             name = f'<p class="stats-name">{address} {faint}</p>'
-            drawn = "".join(_example(one, examples[0].peak) for one in examples)
+            drawn = "".join(_example(example, examples[0].peak) for example in examples)
             shown.append(f'<div style="--hue:{hue}">{name}{drawn}</div>')
     return "".join(shown)
 
@@ -280,9 +281,9 @@ def _hits(rows: pa.Table, feature: int) -> Iterator[tuple[str, float]]:
     import pyarrow.compute as pc
 
     lists = rows["features"].combine_chunks()
-    at = pa.array(np.flatnonzero(lists.flatten().to_numpy(zero_copy_only=False) == feature))
-    samples = rows["sample"].take(pc.list_parent_indices(lists).take(at))
-    values = rows["values"].combine_chunks().flatten().take(at)
+    indices = pa.array(np.flatnonzero(lists.flatten().to_numpy(zero_copy_only=False) == feature))
+    samples = rows["sample"].take(pc.list_parent_indices(lists).take(indices))
+    values = rows["values"].combine_chunks().flatten().take(indices)
     yield from zip(samples.to_pylist(), values.to_pylist(), strict=True)
 
 
@@ -306,7 +307,8 @@ def _marked(example: _Example, highest: float) -> str:
     first, last = _window(pieces, peak)
     values = {**example.values, peak: example.peak}
     parts = [
-        _token(pieces[at], values.get(at, 0.0), highest, at == peak) for at in range(first, last)
+        _token(pieces[index], values.get(index, 0.0), highest, index == peak)
+        for index in range(first, last)
     ]
     gap = '<span class="gap">\N{HORIZONTAL ELLIPSIS}</span>'
     return (gap if first > 0 else "") + between.join(parts) + (gap if last < len(pieces) else "")

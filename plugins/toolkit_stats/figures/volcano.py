@@ -48,12 +48,16 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
     """One figure a contrast."""
     from toolkit_stats.compare.contrasts import read_contrasts
 
-    for found in read_contrasts(inputs):
-        ranking = found.ranking()
+    for contrast in read_contrasts(inputs):
+        ranking = contrast.ranking()
         if len(ranking):
-            drawn = _thinned(found, ranking)
-            html = _legend(found) + _chart(found, ranking, drawn) + _note(found, ranking, drawn)
-            yield Figure(found.name, html, _spoken(found, ranking))
+            drawn = _thinned(contrast, ranking)
+            html = (
+                _legend(contrast)
+                + _chart(contrast, ranking, drawn)
+                + _note(contrast, ranking, drawn)
+            )
+            yield Figure(contrast.name, html, _spoken(contrast, ranking))
 
 
 def _thinned(found: Found, ranking: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -97,7 +101,7 @@ def _chart(found: Found, ranking: npt.NDArray[np.int64], drawn: npt.NDArray[np.i
     reach = max(float(np.abs(found.d[ranking]).max()) * 1.12, 1e-6)
     highest = max(-log10(max(float(found.p[ranking].min()), SMALLEST)) * 1.06, 1.0)
     frame = _Frame(reach, highest)
-    points = (_point(found, frame, int(at)) for at in drawn)
+    points = (_point(found, frame, int(index)) for index in drawn)
     return draw.svg(
         WIDTH,
         HEIGHT,
@@ -148,12 +152,12 @@ def _threshold(found: Found, frame: _Frame) -> Iterator[str]:
         )
 
 
-def _point(found: Found, frame: _Frame, at: int) -> str:
-    d, p = float(found.d[at]), float(found.p[at])
-    kind = ("more" if d > 0 else "less") if found.significant[at] else "rest"
+def _point(found: Found, frame: _Frame, index: int) -> str:
+    d, p = float(found.d[index]), float(found.p[index])
+    kind = ("more" if d > 0 else "less") if found.significant[index] else "rest"
     about = (
-        f"{draw.escaped(found.address(at))}: {found.symbol} {draw.signed(d)}, p {draw.small(p)}, q "
-        f"{draw.small(float(found.q[at]))}"
+        f"{draw.escaped(found.address(index))}: {found.symbol} {draw.signed(d)}, p "
+        f"{draw.small(p)}, q {draw.small(float(found.q[index]))}"
     )
     size = 2.2 if kind == "rest" else 3.4
     place = f'cx="{frame.x(d):.1f}" cy="{frame.y(p):.1f}" r="{size}"'
@@ -166,10 +170,12 @@ def _labels(
     """Addresses beside the first points, outwards where that hides none of them."""
     import numpy as np
 
-    points = [_named(found, frame, int(at)) for at in ranking[:LABELS]]
-    others = [int(at) for at in drawn if found.significant[at] and at not in ranking[:LABELS]]
+    points = [_named(found, frame, int(index)) for index in ranking[:LABELS]]
+    others = [
+        int(index) for index in drawn if found.significant[index] and index not in ranking[:LABELS]
+    ]
     beside = np.array(
-        [(frame.x(float(found.d[at])), frame.y(float(found.p[at]))) for at in others]
+        [(frame.x(float(found.d[index])), frame.y(float(found.p[index]))) for index in others]
     ).reshape(-1, 2)
     labels = placed(points, beside, (LEFT, WIDTH, TOP - HALF, HEIGHT - BOTTOM))
     for label in sorted(labels, key=lambda label: (-label.of.side, label.of.y)):
@@ -184,10 +190,10 @@ def _labels(
         )
 
 
-def _named(found: Found, frame: _Frame, at: int) -> LabelledPoint:
-    d = float(found.d[at])
+def _named(found: Found, frame: _Frame, index: int) -> LabelledPoint:
+    d = float(found.d[index])
     return LabelledPoint(
-        frame.x(d), frame.y(float(found.p[at])), found.address(at), 1 if d >= 0 else -1
+        frame.x(d), frame.y(float(found.p[index])), found.address(index), 1 if d >= 0 else -1
     )
 
 
@@ -211,8 +217,8 @@ def _note(found: Found, ranking: npt.NDArray[np.int64], drawn: npt.NDArray[np.in
 def _spoken(found: Found, ranking: npt.NDArray[np.int64]) -> str:
     d, significant = found.d[ranking], found.significant[ranking]
     first = ", ".join(
-        f"{found.address(int(at))} ({found.symbol} {draw.signed(float(found.d[at]))})"
-        for at in ranking[:3]
+        f"{found.address(int(index))} ({found.symbol} {draw.signed(float(found.d[index]))})"
+        for index in ranking[:3]
     )
     more, less = (int((significant & side).sum()) for side in (d > 0, d < 0))
     return (

@@ -83,7 +83,7 @@ def model(design: Design, covariates: Floats, names: str) -> CovariateModel:
     others = np.column_stack([np.ones(design.size), covariates])
     own = group - others @ np.linalg.lstsq(others, group, rcond=None)[0]
     if (own**2).sum() < TOLD_APART * ((group - group.mean()) ** 2).sum():
-        a, b = (one.name for one in design.groups)
+        a, b = (compared.name for compared in design.groups)
         raise DataError(
             f"covariates: {names} tell '{a}' from '{b}' without error among the {design.size} "
             "samples compared, so that nothing is left to compare. Leave out the covariate that "
@@ -218,12 +218,12 @@ def strata_of(work: Work, design: Design) -> npt.NDArray[np.int64] | None:
     codes = np.unique(words, return_inverse=True)[1]
     of_cell = np.zeros(len(design.group_of_cell), dtype=np.int64)
     of_cell[design.cells] = codes
-    for at in np.flatnonzero(of_cell[design.cells] != codes)[:1]:
+    for index in np.flatnonzero(of_cell[design.cells] != codes)[:1]:
         raise DataError(
-            f"within: the cluster of sample '{design.samples[at]}' has samples with several values "
-            f"of '{within}'; a cluster is one piece of evidence and must lie within one of them. "
-            "Take a key that is the same in a unit, or adjust means for it: compare.welch with "
-            f"`within: {within}`."
+            f"within: the cluster of sample '{design.samples[index]}' has samples with several "
+            f"values of '{within}'; a cluster is one piece of evidence and must lie within one of "
+            "them. Take a key that is the same in a unit, or adjust means for it: compare.welch "
+            f"with `within: {within}`."
         )
     return of_cell
 
@@ -246,14 +246,14 @@ def _numbers_or_levels(work: Work, key: str, design: Design) -> Floats:
     return np.asarray((values - values.mean()) / (spread if spread > 0 else 1.0))[:, None]
 
 
-def _values(found: dict[str, Any], design: Design, key: str, param: str) -> list[Any]:
-    missing = [sample for sample in design.samples if sample not in found]
+def _values(results: dict[str, Any], design: Design, key: str, param: str) -> list[Any]:
+    missing = [sample for sample in design.samples if sample not in results]
     if missing:
         raise DataError(
             f"{param}: {len(missing)} of the {design.size} samples compared have no '{key}' (the "
             f"first is '{missing[0]}'). Take a key that all of them have."
         )
-    return [found[sample] for sample in design.samples]
+    return [results[sample] for sample in design.samples]
 
 
 def _levels(words: Sequence[str]) -> Floats:

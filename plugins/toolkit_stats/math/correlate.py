@@ -101,22 +101,24 @@ class Strongest:
             # The p of a perfect pair is not that of its bin, so those that are not kept help no
             # other pair.
             self._counts -= np.bincount(bins[strength >= PERFECT], minlength=BINS + 1)
-            at = self._candidates(strength)
-            first, second = np.divmod(at, len(b.features))
-            perfect, least = strength[at] >= PERFECT, np.zeros(len(at))
+            index = self._candidates(strength)
+            first, second = np.divmod(index, len(b.features))
+            perfect, least = strength[index] >= PERFECT, np.zeros(len(index))
             least[perfect] = of_orders(a.unit[(first + start)[perfect]])
-            kept = Pairs(np.full(len(at), spaces), first + start, second, r.ravel()[at], least)
+            kept = Pairs(
+                np.full(len(index), spaces), first + start, second, r.ravel()[index], least
+            )
             self._held.append(kept)
             if sum(len(one.r) for one in self._held) > 4 * self._keep:
                 self._cut()
 
     def _candidates(self, strength: Floats) -> Ints:
         """Those of a block that may be among the strongest; equal ones at the edge all stay."""
-        at = np.flatnonzero(strength >= self._floor)
-        if len(at) <= 4 * self._keep:
-            return at
-        edge = np.partition(strength[at], len(at) - self._keep)[len(at) - self._keep]
-        return np.asarray(at[strength[at] >= edge])
+        indices = np.flatnonzero(strength >= self._floor)
+        if len(indices) <= 4 * self._keep:
+            return indices
+        edge = np.partition(strength[indices], len(indices) - self._keep)[len(indices) - self._keep]
+        return np.asarray(indices[strength[indices] >= edge])
 
     def _cut(self) -> None:
         names = [one.name for one in fields(Pairs)]
@@ -147,8 +149,8 @@ class Strongest:
                 none,
             )
         self._cut()
-        found = self._held[0]
-        p = np.maximum(p_of(found.r, observations), found.least)
+        kept = self._held[0]
+        p = np.maximum(p_of(kept.r, observations), kept.least)
         edges = np.arange(BINS + 1) / BINS
         above = np.cumsum(self._counts[::-1])[::-1]
         beyond = np.where(
@@ -158,7 +160,7 @@ class Strongest:
         own = np.minimum.accumulate((p[order] * family / np.arange(1, len(p) + 1))[::-1])[::-1]
         q = np.empty(len(p))
         q[order] = np.minimum(own, min(float(beyond.min()), 1.0))
-        return found, p, np.maximum(q, p)
+        return kept, p, np.maximum(q, p)
 
 
 def _products(a: Floats, b: Floats) -> Iterator[tuple[int, Floats]]:
@@ -193,11 +195,11 @@ def interval(r: Floats, observations: int, method: str) -> tuple[Floats, Floats]
     """Fisher's 95 % interval, that of ranks wider (Bonett and Wright), as compare.correlation has
     it.
     """
-    found = slope(
+    fitted = slope(
         r, np.arange(observations, dtype=np.float64), 1 + r**2 / 2 if method == "spearman" else 1.0
     )
     # Three observations know nothing of a correlation, not even of a perfect one.
-    return np.nan_to_num(found.low, nan=-1.0), np.nan_to_num(found.high, nan=1.0)
+    return np.nan_to_num(fitted.low, nan=-1.0), np.nan_to_num(fitted.high, nan=1.0)
 
 
 def components(values: Floats, count: int) -> tuple[Floats, Floats, Floats]:

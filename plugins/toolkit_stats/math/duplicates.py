@@ -37,25 +37,29 @@ def twins(
     `order` is as in `same_as`; `columns` reads what a space's given features did, for the sites
     that need it.
     """
-    found: list[list[Twin]] = [[] for _ in facts]
+    results: list[list[Twin]] = [[] for _ in facts]
     for site in _sites(facts):
-        places = [at for at in site if len(features[at])]
+        places = [index for index in site if len(features[index])]
         if len(places) < 2:
             continue
-        alike = same_as([columns(at) for at in places], [order[at] for at in places])
+        alike = same_as([columns(index) for index in places], [order[index] for index in places])
         for (place, feature), (of_place, of_feature) in alike:
-            at, of = places[place], places[of_place]
-            found[at].append(
-                (int(features[at][feature]), str(facts[of]["space"]), int(features[of][of_feature]))
+            index, of = places[place], places[of_place]
+            results[index].append(
+                (
+                    int(features[index][feature]),
+                    str(facts[of]["space"]),
+                    int(features[of][of_feature]),
+                )
             )
-    return found
+    return results
 
 
 def _sites(facts: Sequence[Mapping[str, Any]]) -> list[list[int]]:
     """Spaces of several SAEs that read one place of one model."""
     sites: dict[tuple[str, str, str], list[int]] = {}
-    for at, one in enumerate(facts):
-        sites.setdefault((one["model"], one["revision"], one["hookpoint"]), []).append(at)
+    for index, fact in enumerate(facts):
+        sites.setdefault((fact["model"], fact["revision"], fact["hookpoint"]), []).append(index)
     return [site for site in sites.values() if len(site) > 1]
 
 
@@ -70,9 +74,9 @@ def same_as(columns: Sequence[Any], order: Sequence[Floats]) -> list[tuple[Entry
     within = np.concatenate([np.arange(part.shape[1]) for part in columns])
     label = _sets(*_alike(sparse.hstack(columns, format="csc"), owner), owner)
     first: dict[int, int] = {}
-    for at in np.lexsort((within, owner, *np.concatenate(order, axis=1)[::-1])).tolist():
-        first.setdefault(label[at], at)
-    pairs = [(at, first[label[at]]) for at in range(len(owner))]
+    for index in np.lexsort((within, owner, *np.concatenate(order, axis=1)[::-1])).tolist():
+        first.setdefault(label[index], index)
+    pairs = [(index, first[label[index]]) for index in range(len(owner))]
     return [
         ((int(owner[a]), int(within[a])), (int(owner[b]), int(within[b])))
         for a, b in pairs
@@ -89,17 +93,17 @@ def _sets(a: Ints, b: Ints, r: Floats, owner: Ints) -> list[int]:
     """
     above, saes = list(range(len(owner))), [1 << int(one) for one in owner]
 
-    def root(at: int) -> int:
-        while above[at] != at:
-            above[at] = at = above[above[at]]
-        return at
+    def root(index: int) -> int:
+        while above[index] != index:
+            above[index] = index = above[above[index]]
+        return index
 
-    for at in np.lexsort((b, a, -r)).tolist():
-        one, other = root(int(a[at])), root(int(b[at]))
+    for index in np.lexsort((b, a, -r)).tolist():
+        one, other = root(int(a[index])), root(int(b[index]))
         if one != other and not saes[one] & saes[other]:
             above[other] = one
             saes[one] |= saes[other]
-    return [root(at) for at in range(len(owner))]
+    return [root(index) for index in range(len(owner))]
 
 
 def _alike(matrix: Any, owner: Ints) -> tuple[Ints, Ints, Floats]:

@@ -51,11 +51,11 @@ def ridge(x: Floats, row: Ints, positive: Bools, strengths: Sequence[float]) -> 
     wide = a.shape[1] > a.shape[0]
     gram = a @ a.T if wide else a.T @ a
     unit = np.trace(gram) / len(gram) or 1.0
-    found = []
+    results = []
     for strength in strengths:
         solved = cho_factor(gram + strength * unit * np.eye(len(gram)))
-        found.append((a.T @ cho_solve(solved, b) if wide else cho_solve(solved, a.T @ b)) * scale)
-    return found
+        results.append((a.T @ cho_solve(solved, b) if wide else cho_solve(solved, a.T @ b)) * scale)
+    return results
 
 
 def probe(x: Floats, row: Ints, positive: Bools, inner: Bools, cluster: Ints) -> Floats:

@@ -85,8 +85,8 @@ def clusters_of(joins: Sequence[Ints], count: int) -> Ints:
         nodes += int(labels.max(initial=-1)) + 1
     edges = (np.concatenate(sample), np.concatenate(label))
     graph = sparse.coo_array((np.ones(len(edges[0]), dtype=np.int8), edges), shape=(nodes, nodes))
-    found = connected_components(graph, directed=False)[1][:count]
-    return np.unique(found, return_inverse=True)[1].astype(np.int64)
+    result = connected_components(graph, directed=False)[1][:count]
+    return np.unique(result, return_inverse=True)[1].astype(np.int64)
 
 
 def moments(matrix: Any, clusters: Ints) -> Moments:
@@ -94,14 +94,14 @@ def moments(matrix: Any, clusters: Ints) -> Moments:
     cluster of each from 0.
     """
     samples, columns = matrix.shape
-    found = moments_of(matrix.indices.astype(np.intp), matrix.data, samples, columns)
+    result = moments_of(matrix.indices.astype(np.intp), matrix.data, samples, columns)
     count = int(clusters.max()) + 1
     if count == samples:
-        return found
-    between, cubes, fourths = _between(matrix, found.mean, clusters)
-    skewness, kurtosis = shape_of(cubes, fourths, between, count, found.fired, samples)
+        return result
+    between, cubes, fourths = _between(matrix, result.mean, clusters)
+    skewness, kurtosis = shape_of(cubes, fourths, between, count, result.fired, samples)
     variance = count / (count - 1) * between / samples**2
-    return replace(found, clusters=count, variance=variance, skewness=skewness, kurtosis=kurtosis)
+    return replace(result, clusters=count, variance=variance, skewness=skewness, kurtosis=kurtosis)
 
 
 def moments_of(column: Ints, values: Floats, samples: int, columns: int) -> Moments:
@@ -202,12 +202,12 @@ def wide(a: Moments, b: Moments) -> npt.NDArray[np.bool_]:
     few, many = (a, b) if a.clusters <= b.clusters else (b, a)
     if few.clusters < WIDE_CLUSTERS:
         return np.zeros(a.mean.shape, dtype=np.bool_)
-    found: npt.NDArray[np.bool_] = (
+    is_wide: npt.NDArray[np.bool_] = (
         (np.abs(many.skewness) <= WIDE_SKEWNESS)
         & (np.abs(few.skewness) <= FEW_SKEWNESS)
         & (many.kurtosis >= WIDE_KURTOSIS)
     )
-    return found
+    return is_wide
 
 
 def student(a: Moments, b: Moments) -> Contrast:
@@ -298,9 +298,9 @@ def merged(matrix: Any, clusters: Ints) -> Any:
     member = sparse.csr_array(
         (1.0 / sizes[clusters], (clusters, np.arange(samples))), shape=(len(sizes), samples)
     )
-    found = member @ matrix
-    found.eliminate_zeros()
-    return found
+    sums = member @ matrix
+    sums.eliminate_zeros()
+    return sums
 
 
 # --- several groups, and numbers ------------------------------------------------------------------

@@ -53,7 +53,7 @@ def describe(
     """Every statistic of every column. `threshold`: taken from elsewhere, instead of from these
     samples' lowest label.
     """
-    means = np.stack([_mean(matrix, label == one) for one in labels])
+    means = np.stack([_mean(matrix, label == level) for level in labels])
     spread = np.sqrt(_squares(matrix) / len(label))
     own = (
         quantile(matrix[np.flatnonzero(label == labels[0])].tocsc(), SHARE)

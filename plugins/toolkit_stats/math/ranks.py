@@ -102,7 +102,7 @@ def ranked(matrix: Any) -> Ranked:
         + zeros**3
         - zeros
     )
-    found = Ranked(
+    result = Ranked(
         rows,
         ends,
         column,
@@ -114,15 +114,15 @@ def ranked(matrix: Any) -> Ranked:
         run_column,
         negatives,
     )
-    return replace(found, above=found.of_entries(above))
+    return replace(result, above=result.of_entries(above))
 
 
-def _sum(found: Ranked, side: npt.NDArray[np.bool_]) -> Floats:
+def _sum(ranked: Ranked, side: npt.NDArray[np.bool_]) -> Floats:
     """The sum of the ranks of some rows, by column."""
     above = np.bincount(
-        found.column, weights=found.above * side[found.row], minlength=found.columns
+        ranked.column, weights=ranked.above * side[ranked.row], minlength=ranked.columns
     )
-    return above + int(side.sum()) * found.zero
+    return above + int(side.sum()) * ranked.zero
 
 
 # --- two groups -----------------------------------------------------------------------------------
@@ -138,28 +138,28 @@ class Sided:
     p: Floats
 
 
-def mann_whitney(found: Ranked, first: npt.NDArray[np.bool_]) -> Sided:
+def mann_whitney(ranked: Ranked, first: npt.NDArray[np.bool_]) -> Sided:
     """Two-sided; exact where the ways to deal out the labels can be counted, else normal with ties
     and continuity corrected. Small p of columns with zeros are replaced (`_mixed`).
     """
-    a, n = int(first.sum()), found.rows
-    u = _sum(found, first) - a * (a + 1) / 2
+    a, n = int(first.sum()), ranked.rows
+    u = _sum(ranked, first) - a * (a + 1) / 2
     if _ways(n, a) <= EXACT + 0.5:
-        return Sided(u, _exact(found, first, u))
-    variance = a * (n - a) / 12 * ((n + 1) - found.ties / (n * (n - 1)))
+        return Sided(u, _exact(ranked, first, u))
+    variance = a * (n - a) / 12 * ((n + 1) - ranked.ties / (n * (n - 1)))
     far = np.abs(u - a * (n - a) / 2)
     p = _two_sided(far - 0.5, variance)
-    small = np.flatnonzero((p < SMALL) & (_stored(found) < n))
-    p[small] = _mixed(found, a, far, small)
+    small = np.flatnonzero((p < SMALL) & (_stored(ranked) < n))
+    p[small] = _mixed(ranked, a, far, small)
     return Sided(u, p)
 
 
-def _stored(found: Ranked) -> Ints:
+def _stored(ranked: Ranked) -> Ints:
     """How many rows of each column are stored: those that fire."""
-    return np.diff(found.ends, prepend=0)
+    return np.diff(ranked.ends, prepend=0)
 
 
-def _mixed(found: Ranked, a: int, far: Floats, columns: Ints) -> Floats:
+def _mixed(ranked: Ranked, a: int, far: Floats, columns: Ints) -> Floats:
     """The p of a rank sum `far` from its mean, for some columns.
 
     A column that fires in k of n rows has few distinct rank sums, and far out the normal
@@ -167,19 +167,24 @@ def _mixed(found: Ranked, a: int, far: Floats, columns: Ints) -> Floats:
     hypergeometric, exactly; given that number, their ranks are a draw of so many of k, and only
     this part is taken for normal.
     """
-    n, stored = found.rows, _stored(found)
+    n, stored = ranked.rows, _stored(ranked)
     every = np.maximum(stored, 1)
-    mean = np.bincount(found.column, weights=found.above, minlength=found.columns) / every
-    square = np.bincount(found.column, weights=found.above**2, minlength=found.columns) / every
+    mean = np.bincount(ranked.column, weights=ranked.above, minlength=ranked.columns) / every
+    square = np.bincount(ranked.column, weights=ranked.above**2, minlength=ranked.columns) / every
     k, low, counts = _hits(stored[columns], a, n)
-    at = np.repeat(np.arange(len(columns)), counts)
-    hits = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + low[at]
-    of_k, mean, square, far = k[at], mean[columns][at], square[columns][at], far[columns][at]
+    index = np.repeat(np.arange(len(columns)), counts)
+    hits = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + low[index]
+    of_k, mean, square, far = (
+        k[index],
+        mean[columns][index],
+        square[columns][index],
+        far[columns][index],
+    )
     chance = np.exp(_log_choose(of_k, hits) + _log_choose(n - of_k, a - hits) - _log_choose(n, a))
     shift = (hits - a * of_k / n) * mean
     spread = hits * (of_k - hits) / np.maximum(of_k - 1, 1) * np.maximum(square - mean**2, 0.0)
     tails = _tail(far - 0.5 - shift, spread) + _tail(far - 0.5 + shift, spread)
-    return np.minimum(np.bincount(at, weights=chance * tails, minlength=len(columns)), 1.0)
+    return np.minimum(np.bincount(index, weights=chance * tails, minlength=len(columns)), 1.0)
 
 
 def _hits(k: Ints, a: int, n: int) -> tuple[Ints, Ints, Ints]:
@@ -194,8 +199,8 @@ def _hits(k: Ints, a: int, n: int) -> tuple[Ints, Ints, Ints]:
 
 
 def _log_choose(n: Any, k: Any) -> Floats:
-    found: Floats = gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0)
-    return found
+    logs: Floats = gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0)
+    return logs
 
 
 def _tail(beyond: Floats, variance: Floats) -> Floats:
@@ -219,19 +224,19 @@ def _two_sided(beyond: Floats, variance: Floats) -> Floats:
         return np.where(variance > 0, np.minimum(2.0 * ndtr(-beyond / np.sqrt(variance)), 1.0), 1.0)
 
 
-def _exact(found: Ranked, first: npt.NDArray[np.bool_], u: Floats, block: int = 1024) -> Floats:
+def _exact(ranked: Ranked, first: npt.NDArray[np.bool_], u: Floats, block: int = 1024) -> Floats:
     """The share of all ways to deal out the labels that are at least as far from the middle."""
-    a, n = int(first.sum()), found.rows
+    a, n = int(first.sum()), ranked.rows
     chosen = np.array(list(combinations(range(n), a)))
     ways = np.zeros((len(chosen), n))
     np.put_along_axis(ways, chosen, 1.0, axis=1)
     above = sparse.csr_array(
-        (found.above, (found.row, found.column)), shape=(n, found.columns)
+        (ranked.above, (ranked.row, ranked.column)), shape=(n, ranked.columns)
     ).tocsc()
-    p = np.empty(found.columns)
-    for start in range(0, found.columns, block):
-        end = min(start + block, found.columns)
-        dealt = ways @ above[:, start:end].toarray() + a * found.zero[start:end] - a * (a + 1) / 2
+    p = np.empty(ranked.columns)
+    for start in range(0, ranked.columns, block):
+        end = min(start + block, ranked.columns)
+        dealt = ways @ above[:, start:end].toarray() + a * ranked.zero[start:end] - a * (a + 1) / 2
         far = np.abs(u[start:end] - a * (n - a) / 2)
         p[start:end] = (np.abs(dealt - a * (n - a) / 2) >= far - 1e-9).mean(axis=0)
     return p
@@ -355,14 +360,14 @@ class Area:
 
 
 def interval(
-    found: Ranked, first: Bools, clusters: tuple[Ints, Ints], spread: Spreads = "guarded"
+    ranked: Ranked, first: Bools, clusters: tuple[Ints, Ints], spread: Spreads = "guarded"
 ) -> Interval:
     """AUROC with DeLong's variance, summed over clusters (Obuchowski). Where nothing differs,
     placements are spread evenly and have short tails; guarded, the degrees of freedom are therefore
     at most those of the smaller group.
     """
     (a, base), (b, _) = (
-        _placements(found, side, labels)
+        _placements(ranked, side, labels)
         for side, labels in ((first, clusters[0]), (~first, clusters[1]))
     )
     variance, df = unpooled(a, b, spread)
@@ -375,14 +380,14 @@ def interval(
 
 
 def area(
-    found: Ranked, first: Bools, clusters: tuple[Ints, Ints], spread: Spreads = "guarded"
+    ranked: Ranked, first: Bools, clusters: tuple[Ints, Ints], spread: Spreads = "guarded"
 ) -> Area:
     """AUROC and Brunner and Munzel's test.
 
     Groups without any overlap leave no variance to divide by; their p is that of the one most
     extreme way to deal out the labels.
     """
-    known = interval(found, first, clusters, spread)
+    known = interval(ranked, first, clusters, spread)
     counts = [int(own.max()) + 1 for own in clusters]
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(known.variance > 0, (known.auroc - 0.5) / np.sqrt(known.variance), np.nan)
@@ -393,68 +398,68 @@ def area(
 
 
 def _placements(
-    found: Ranked, side: npt.NDArray[np.bool_], clusters: Ints
+    ranked: Ranked, side: npt.NDArray[np.bool_], clusters: Ints
 ) -> tuple[Moments, Floats]:
     """Each row's share of the other side that is below it, ties by half: moments, with the share of
     a zero taken off, and that share.
     """
-    own, others = side[found.row], found.rows - int(side.sum())
+    own, others = side[ranked.row], ranked.rows - int(side.sum())
     before = np.concatenate([[0.0], np.cumsum(~own)])  # entries of the other side before each entry
-    of_column = before[np.concatenate([[0], found.ends])]
+    of_column = before[np.concatenate([[0], ranked.ends])]
     zeros = others - np.diff(of_column)
-    run_ends = np.append(found.starts[1:], len(own))
+    run_ends = np.append(ranked.starts[1:], len(own))
     negatives = (
-        before[np.append(found.starts, len(own))[_first_run(found) + found.negatives]]
+        before[np.append(ranked.starts, len(own))[_first_run(ranked) + ranked.negatives]]
         - of_column[:-1]
     )
-    below = (before[found.starts] + before[run_ends]) / 2 - (of_column[:-1] - zeros)[
-        found.run_column
+    below = (before[ranked.starts] + before[run_ends]) / 2 - (of_column[:-1] - zeros)[
+        ranked.run_column
     ]
     of_zero = negatives + zeros / 2
-    number = np.arange(len(found.starts))
-    if found.negatives.any():
-        below -= zeros[found.run_column] * (
-            number < (_first_run(found) + found.negatives)[found.run_column]
+    number = np.arange(len(ranked.starts))
+    if ranked.negatives.any():
+        below -= zeros[ranked.run_column] * (
+            number < (_first_run(ranked) + ranked.negatives)[ranked.run_column]
         )
-    values = found.of_entries((below - of_zero[found.run_column]) / others)[own]
-    rows, column = int(side.sum()), found.column[own]
+    values = ranked.of_entries((below - of_zero[ranked.run_column]) / others)[own]
+    rows, column = int(side.sum()), ranked.column[own]
     if rows == int(clusters.max()) + 1:
-        return moments_of(column, values, rows, found.columns), of_zero / others
-    where = ((np.cumsum(side) - 1)[found.row[own]], column)
+        return moments_of(column, values, rows, ranked.columns), of_zero / others
+    where = ((np.cumsum(side) - 1)[ranked.row[own]], column)
     return moments(
-        sparse.csr_array((values, where), shape=(rows, found.columns)), clusters
+        sparse.csr_array((values, where), shape=(rows, ranked.columns)), clusters
     ), of_zero / others
 
 
-def _first_run(found: Ranked) -> Ints:
+def _first_run(ranked: Ranked) -> Ints:
     """The number of each column's first run."""
-    return np.searchsorted(found.run_column, np.arange(found.columns))
+    return np.searchsorted(ranked.run_column, np.arange(ranked.columns))
 
 
 # --- several groups, and numbers ------------------------------------------------------------------
 
 
-def kruskal(found: Ranked, group_of: Ints) -> tuple[Floats, Floats]:
+def kruskal(ranked: Ranked, group_of: Ints) -> tuple[Floats, Floats]:
     """H, corrected for ties, and its p. Where all values are equal, 0 and 1.
 
     Chi-squared is right where every group has many of the rows that fire and of those that do not.
     Elsewhere p is at least the smallest of Mann and Whitney's tests of each group against the
     others, times the number of groups.
     """
-    sizes, n = np.bincount(group_of), found.rows
+    sizes, n = np.bincount(group_of), ranked.rows
     between = sum(
-        (_sum(found, group_of == group) ** 2 / size for group, size in enumerate(sizes)),
+        (_sum(ranked, group_of == group) ** 2 / size for group, size in enumerate(sizes)),
         np.zeros(1),
     )
-    shared = 1.0 - found.ties / (n**3 - n)
+    shared = 1.0 - ranked.ties / (n**3 - n)
     with np.errstate(divide="ignore", invalid="ignore"):
         h = np.where(shared > 1e-12, (12 / (n * (n + 1)) * between - 3 * (n + 1)) / shared, 0.0)
     p = chdtrc(len(sizes) - 1, np.maximum(h, 0.0))
-    stored = _stored(found)
+    stored = _stored(ranked)
     expected = np.minimum(stored, n - stored) * sizes.min() / n
     few = (p < SMALL) & (stored < n) & (expected < MANY)
     if few.any():
-        each = [mann_whitney(found, group_of == group).p for group in range(len(sizes))]
+        each = [mann_whitney(ranked, group_of == group).p for group in range(len(sizes))]
         p = np.where(few, np.maximum(p, np.minimum(len(sizes) * np.min(each, axis=0), 1.0)), p)
     return h, p
 
@@ -470,14 +475,14 @@ def rank_spread(ranks: Floats, group_of: Ints) -> float:
     return float(chdtrc(len(sizes) - 1, h))
 
 
-def spearman(found: Ranked, numbers: Floats) -> Floats:
+def spearman(ranked: Ranked, numbers: Floats) -> Floats:
     """Pearson's r of midranks. NaN where all values are equal."""
-    n = found.rows
+    n = ranked.rows
     theirs = rankdata(numbers) - (n + 1) / 2
     together = np.bincount(
-        found.column, weights=found.above * theirs[found.row], minlength=found.columns
+        ranked.column, weights=ranked.above * theirs[ranked.row], minlength=ranked.columns
     )
-    spread = (float(n) ** 3 - n - found.ties) / 12
+    spread = (float(n) ** 3 - n - ranked.ties) / 12
     with np.errstate(divide="ignore", invalid="ignore"):
         r = np.where(spread > 1e-9, together / np.sqrt(spread * (theirs**2).sum()), np.nan)
     return np.clip(r, -1.0, 1.0)

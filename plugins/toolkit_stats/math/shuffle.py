@@ -71,9 +71,9 @@ def _block(block: Any, first: Bools, dealt: Bools) -> tuple[Floats, Floats]:
     t = _t(block, squared, totals, first[None])[:, 0]
     least = np.abs(t) * (1.0 - TIED)
     hits = np.zeros(len(t))
-    for at in range(0, len(dealt), AT_ONCE):
-        found = np.abs(_t(block, squared, totals, dealt[at : at + AT_ONCE]))
-        hits += (found >= least[:, None]).sum(axis=1)
+    for index in range(0, len(dealt), AT_ONCE):
+        statistics = np.abs(_t(block, squared, totals, dealt[index : index + AT_ONCE]))
+        hits += (statistics >= least[:, None]).sum(axis=1)
     return t, np.where(np.isnan(t), 1.0, (1 + hits) / (1 + len(dealt)))
 
 
@@ -87,8 +87,8 @@ def _t(block: Any, squared: Any, totals: tuple[Floats, Floats], dealt: Bools) ->
     others, other_squares = totals[0][:, None] - sums, totals[1][:, None] - squares
     with np.errstate(divide="ignore", invalid="ignore"):
         variance = _variance(sums, squares, a) + _variance(others, other_squares, b)
-        found: Floats = (sums / a - others / b) / np.sqrt(variance)
-    return found
+        statistics: Floats = (sums / a - others / b) / np.sqrt(variance)
+    return statistics
 
 
 def _variance(sums: Floats, squares: Floats, count: int) -> Floats:

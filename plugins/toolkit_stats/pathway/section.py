@@ -73,7 +73,7 @@ def _place(row: Mapping[str, Any], spaces: Mapping[str, Any]) -> tuple[int, str,
 
 def _name(space: Mapping[str, Any], feature: int, spaces: Mapping[str, Any]) -> str:
     """LAYER/INDEX where that means one space, else the whole address."""
-    same = [one for one in spaces.values() if layer_of(one) == layer_of(space)]
+    same = [other for other in spaces.values() if layer_of(other) == layer_of(space)]
     return (
         f"{layer_of(space)}/{feature}"
         if len(same) == 1 and layer_of(space) is not None
@@ -129,8 +129,8 @@ def _forest(
         body.append(draw.line(x(tick), TOP, x(tick), foot, "axis" if tick == 0 else "grid"))
         body.append(draw.text(x(tick), foot + 16, draw.number(tick), anchor="middle"))
     body.append(draw.text(x(0), foot + 36, EFFECTS["d"], anchor="middle", kind="strong"))
-    for at, (row, name) in enumerate(zip(shown, names, strict=True)):
-        body += _dot(row, name, TOP + ROW * at + ROW / 2, left, x)
+    for index, (row, name) in enumerate(zip(shown, names, strict=True)):
+        body += _dot(row, name, TOP + ROW * index + ROW / 2, left, x)
     more = len([row for row in rows if row["value"] is not None]) - len(shown)
     tail = f'<p class="faint">{more} more are in the table `trajectories`.</p>' if more > 0 else ""
     legend = (
@@ -216,7 +216,7 @@ def _labels(inputs: Inputs, groups: set[str]) -> dict[str, str]:
     """Each sample's group, from the metadata key that has all groups among its values."""
     if "sample_meta" not in inputs.tables():
         return {}
-    found: dict[str, dict[str, str]] = {}
+    results: dict[str, dict[str, str]] = {}
     for row in inputs.read("sample_meta").to_pylist():
         value = (
             row["string"]
@@ -225,8 +225,8 @@ def _labels(inputs: Inputs, groups: set[str]) -> dict[str, str]:
             if row["number"] is not None
             else ""
         )
-        found.setdefault(row["key"], {})[row["sample"]] = value
-    return next((own for _, own in sorted(found.items()) if groups <= set(own.values())), {})
+        results.setdefault(row["key"], {})[row["sample"]] = value
+    return next((own for _, own in sorted(results.items()) if groups <= set(own.values())), {})
 
 
 def _points(rows: Sequence[Mapping[str, Any]], label: Mapping[str, str]) -> str:
@@ -235,19 +235,22 @@ def _points(rows: Sequence[Mapping[str, Any]], label: Mapping[str, str]) -> str:
     for row in rows:
         scores.setdefault(row["sample"], {})[row["component"]] = row["score"]
         share[row["component"]] = row["share"]
-    reach = [max(1e-9, *(abs(one[axis]) for one in scores.values())) * 1.05 for axis in (0, 1)]
+    reach = [max(1e-9, *(abs(score[axis]) for score in scores.values())) * 1.05 for axis in (0, 1)]
     groups = sorted({label.get(sample, "") for sample in scores})
     body = [
         draw.line(SIDE / 2, 10, SIDE / 2, SIDE - 10, "axis"),
         draw.line(10, SIDE / 2, SIDE - 10, SIDE / 2, "axis"),
     ]
-    for sample, one in sorted(scores.items()):
-        x, y = SIDE / 2 * (1 + 0.95 * one[0] / reach[0]), SIDE / 2 * (1 - 0.95 * one[1] / reach[1])
+    for sample, score in sorted(scores.items()):
+        x, y = (
+            SIDE / 2 * (1 + 0.95 * score[0] / reach[0]),
+            SIDE / 2 * (1 - 0.95 * score[1] / reach[1]),
+        )
         colour = COLOURS[groups.index(label.get(sample, "")) % 2]
         body.append(
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}" fill-opacity="0.6"/>'
         )
-    legend = draw.key((COLOURS[at % 2], name) for at, name in enumerate(groups) if name)
+    legend = draw.key((COLOURS[index % 2], name) for index, name in enumerate(groups) if name)
     words = (
         f"Across: component 1, {100 * share[0]:.0f} % of the variance. Up: component 2, "
         f"{100 * share[1]:.0f} %."

@@ -164,9 +164,11 @@ def _spaces(work: Work, data: Labelled) -> Iterator[_PathwaySpace]:
         fired = read_space(own, data.samples, facts["width"], work.params.pool, named)
         sides = []
         for number in range(2):
-            at = np.flatnonzero(data.label == number)
+            indices = np.flatnonzero(data.label == number)
             sides.append(
-                moments(fired.matrix[at], np.unique(data.cluster[at], return_inverse=True)[1])
+                moments(
+                    fired.matrix[indices], np.unique(data.cluster[indices], return_inverse=True)[1]
+                )
             )
         test = welch(sides[0], sides[1])
         yield _PathwaySpace(
@@ -191,21 +193,25 @@ def _tracked(work: Work, spaces: Sequence[_PathwaySpace]) -> list[_Tracked]:
 
     if not work.params.track:
         return [one for space in spaces for one in _largest(space, work.params.top)]
-    found = {}
+    results = {}
     for address in work.params.track:
         facts, index = locate(address, [space.facts for space in spaces])
         space = next(space for space in spaces if space.id == facts["space"])
-        at = np.flatnonzero(space.fired.features == index)
-        found[space.id, index] = _Tracked(space, index, int(at[0]) if len(at) else None, None)
-    return list(found.values())
+        indices = np.flatnonzero(space.fired.features == index)
+        results[space.id, index] = _Tracked(
+            space, index, int(indices[0]) if len(indices) else None, None
+        )
+    return list(results.values())
 
 
 def _largest(space: _PathwaySpace, top: int) -> list[_Tracked]:
     import numpy as np
 
     size = np.nan_to_num(np.abs(space.test.d), nan=-1.0)
-    order = [at for at in np.argsort(-size, kind="stable")[:top] if size[at] > 0]
-    return [_Tracked(space, int(space.fired.features[at]), int(at), CHOSEN) for at in order]
+    order = [index for index in np.argsort(-size, kind="stable")[:top] if size[index] > 0]
+    return [
+        _Tracked(space, int(space.fired.features[index]), int(index), CHOSEN) for index in order
+    ]
 
 
 # --- each unit and decision -----------------------------------------------------------------------
@@ -217,13 +223,13 @@ def _traces(
     decision = _decisions(work, data)
     for one, numbers in zip(tracked, values, strict=True):
         named = {"space": one.space.id, "feature": one.feature}
-        for at, (sample, unit) in enumerate(zip(data.samples, data.units, strict=True)):
+        for index, (sample, unit) in enumerate(zip(data.samples, data.units, strict=True)):
             yield {
                 **named,
                 "sample": sample,
                 "unit": unit,
                 "decision": decision[sample],
-                "value": float(numbers[at]),
+                "value": float(numbers[index]),
             }
 
 
@@ -233,17 +239,20 @@ def _decisions(work: Work, data: Labelled) -> dict[str, int]:
     if work.params.order is not None:
         from toolkit_stats.samples.metadata import read_keys
 
-        found = {
-            one.name: one for one in read_keys(work.inputs.read("sample_meta"), data.samples, ())
+        results = {
+            metadata.name: metadata
+            for metadata in read_keys(work.inputs.read("sample_meta"), data.samples, ())
         }
         if (
-            work.params.order not in found
-            or not found[work.params.order].numeric
-            or None in found[work.params.order].values
+            work.params.order not in results
+            or not results[work.params.order].numeric
+            or None in results[work.params.order].values
         ):
             known = (
                 ", ".join(
-                    name for name, one in found.items() if one.numeric and None not in one.values
+                    name
+                    for name, metadata in results.items()
+                    if metadata.numeric and None not in metadata.values
                 )
                 or "none"
             )
@@ -253,7 +262,7 @@ def _decisions(work: Work, data: Labelled) -> dict[str, int]:
             )
         key = {
             sample: float(value or 0.0)
-            for sample, value in zip(data.samples, found[work.params.order].values, strict=True)
+            for sample, value in zip(data.samples, results[work.params.order].values, strict=True)
         }
     units: dict[str, list[str]] = {}
     for sample, unit in zip(data.samples, data.units, strict=True):
@@ -294,33 +303,41 @@ def _trajectories(
                 for name in data.names
             )
             continue
-        at = one.column
+        index = one.column
         for name, side in zip(data.names, one.space.sides, strict=True):
             size = f"{side.samples} samples in {side.clusters} clusters"
             yield _trajectory(
                 one,
                 name,
                 "mean",
-                _around(side.mean[at], side.variance[at], side.clusters - 1),
+                _around(side.mean[index], side.variance[index], side.clusters - 1),
                 size,
             )
         test, sizes = one.space.test, one.space.sizes
-        p = {} if withheld else {"p": float(test.p[at]), "q": float(q[start[one.space.id] + at])}
+        p = (
+            {}
+            if withheld
+            else {"p": float(test.p[index]), "q": float(q[start[one.space.id] + index])}
+        )
         said = "; ".join(filter(None, (withheld or f"bh over {family}", one.why)))
         yield {
             **_trajectory(
-                one, data.contrast, "d", (sizes.d[at], sizes.d_low[at], sizes.d_high[at]), said
+                one,
+                data.contrast,
+                "d",
+                (sizes.d[index], sizes.d_low[index], sizes.d_high[index]),
+                said,
             ),
             **p,
         }
 
 
 def _trajectory(
-    one: _Tracked, group: str, stat: str, numbers: tuple[float, float, float], text: str
+    tracked: _Tracked, group: str, stat: str, numbers: tuple[float, float, float], text: str
 ) -> dict[str, Any]:
     named = {
-        "space": one.space.id,
-        "feature": one.feature,
+        "space": tracked.space.id,
+        "feature": tracked.feature,
         "group": group,
         "stat": stat,
         "text": text,
@@ -370,18 +387,18 @@ def _links(
     said = f"{params.method} over {observations} clusters; " + (
         withheld or f"bh over {found.tested} pairs"
     )
-    for at in range(len(pairs.r)):
-        a, b = wanted[int(pairs.spaces[at])]
+    for index in range(len(pairs.r)):
+        a, b = wanted[int(pairs.spaces[index])]
         yield {
             "space": a.id,
-            "feature": int(features[a.id][pairs.first[at]]),
+            "feature": int(features[a.id][pairs.first[index]]),
             "other_space": b.id,
-            "other_feature": int(features[b.id][pairs.second[at]]),
-            "r": float(pairs.r[at]),
-            "low": float(low[at]),
-            "high": float(high[at]),
-            "p": None if withheld else float(p[at]),
-            "q": None if withheld else float(q[at]),
+            "other_feature": int(features[b.id][pairs.second[index]]),
+            "r": float(pairs.r[index]),
+            "low": float(low[index]),
+            "high": float(high[index]),
+            "p": None if withheld else float(p[index]),
+            "q": None if withheld else float(q[index]),
             "units": observations,
             "text": said,
         }
@@ -427,26 +444,26 @@ def _signature(
         {
             "sample": sample,
             "unit": unit,
-            "component": at,
-            "score": float(scores[row, at]),
-            "share": float(share[at]),
+            "component": index,
+            "score": float(scores[row, index]),
+            "share": float(share[index]),
         }
         for row, (sample, unit) in enumerate(zip(data.samples, data.units, strict=True))
-        for at in range(len(share))
+        for index in range(len(share))
     ]
     made = [
         {
             **_trajectory(
                 one,
-                f"pc{at + 1}",
+                f"pc{index + 1}",
                 "loading",
-                (float(loadings[at, number]),) * 3,
-                f"share {share[at]:.4f}",
+                (float(loadings[index, number]),) * 3,
+                f"share {share[index]:.4f}",
             ),
             "low": None,
             "high": None,
         }
-        for at in range(len(share))
+        for index in range(len(share))
         for number, one in enumerate(tracked)
     ]
     return placed, made

@@ -25,13 +25,13 @@ def figures(inputs: Inputs) -> Iterator[Figure]:
     """Two tables for each label that was ranked by."""
     if not {"features", "spaces"} <= set(inputs.tables()):
         return
-    found = rankings(inputs)
-    titles = distinct_labels(found)
+    ranked = rankings(inputs)
+    titles = distinct_labels(ranked)
     features = inputs.read("features")
     names = prefixes(inputs.read("spaces").to_pylist())
-    for comparison in found:
+    for comparison in ranked:
         own, by = rows_of(features, comparison), comparison.by
-        title = by if len(found) == 1 else titles[comparison.id].removeprefix("trend of ")
+        title = by if len(ranked) == 1 else titles[comparison.id].removeprefix("trend of ")
         said = _counts_said(own)
         shown = f'<p class="faint">{draw.escaped(said)}.</p>'
         yield Figure(

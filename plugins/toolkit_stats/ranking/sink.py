@@ -64,15 +64,15 @@ def write_ranking(work: SinkWork) -> Iterator[tuple[str, bytes]]:
     """`ranked_features.csv`, `feature_examples.json` and `ranked_features_sound.csv`; a folder a
     label where there are several.
     """
-    found = _read(work)
-    if not found:
+    ranking = _read(work)
+    if not ranking:
         raise DataError(
             "The run has no ranking: no stage `compare.ranking` wrote one. Add the stage, or take "
             "the sink `ranking` away."
         )
-    for comparison, features in found:
+    for comparison, features in ranking:
         by = comparison.by
-        folder = "" if len(found) == 1 else f"{re.sub(r'[^A-Za-z0-9._-]+', '-', by)}/"
+        folder = "" if len(ranking) == 1 else f"{re.sub(r'[^A-Za-z0-9._-]+', '-', by)}/"
         published = _ordered(features, "rank")
         examples = _examples(work, comparison, published[: work.params.top])
         yield f"{folder}ranked_features.csv", _published_csv(published)
@@ -85,13 +85,17 @@ def write_ranking(work: SinkWork) -> Iterator[tuple[str, bytes]]:
 
 def rankings(inputs: Inputs) -> list[Comparison]:
     """The rankings among the comparisons of a run."""
-    return [one for one in read_comparisons(inputs) if one.part == "compare.ranking"]
+    return [
+        comparison
+        for comparison in read_comparisons(inputs)
+        if comparison.part == "compare.ranking"
+    ]
 
 
 def _read(work: SinkWork) -> list[tuple[Comparison, list[dict[str, Any]]]]:
     """Each ranking with its ranked features: statistics, space, and where Neuronpedia has it."""
-    found = rankings(work.inputs)
-    count = Counter(one.by for one in found)
+    ranked = rankings(work.inputs)
+    count = Counter(one.by for one in ranked)
     twice = next((by for by in count if count[by] > 1), None)
     if twice is not None:
         raise DataError(
@@ -109,7 +113,7 @@ def _read(work: SinkWork) -> list[tuple[Comparison, list[dict[str, Any]]]]:
                 for (space, feature), stats in _ranked(rows, comparison, spaces).items()
             ],
         )
-        for comparison in found
+        for comparison in ranked
     ]
 
 
@@ -119,13 +123,13 @@ def _ranked(
     """By space and feature, the statistics of the features that have a rank."""
     rows = rows_of(features, comparison).to_pylist()
     label_of = {mean_group(comparison.by, label): label for label in comparison.group_names}
-    found: dict[tuple[str, int], dict[str, Any]] = {
+    results: dict[tuple[str, int], dict[str, Any]] = {
         (row["space"], row["feature"]): {"means": {}}
         for row in rows
         if row["stat"] in RANKS and row["number"] is not None
     }
     for row in rows:
-        stats = found.get((row["space"], row["feature"]))
+        stats = results.get((row["space"], row["feature"]))
         if stats is None:
             continue
         if row["stat"] == "mean":
@@ -134,7 +138,7 @@ def _ranked(
             stats[row["stat"]] = f"{spaces[row['text']]['address']}:{row['number']:.0f}"
         else:
             stats[row["stat"]] = row["number"]
-    return found
+    return results
 
 
 def _placed(
@@ -161,7 +165,7 @@ def _ordered(features: Sequence[dict[str, Any]], rank: str) -> list[dict[str, An
 
 
 def _published_csv(features: Sequence[Mapping[str, Any]]) -> bytes:
-    labels = sorted({label for one in features for label in one["means"]}, key=float) or [
+    labels = sorted({label for feature in features for label in feature["means"]}, key=float) or [
         "0",
         "1",
         "2",
@@ -170,15 +174,15 @@ def _published_csv(features: Sequence[Mapping[str, Any]]) -> bytes:
     heads = ["rank", "layer", "average_l0", "feature_id", "neuronpedia_url", *PUBLISHED]
     heads += [*(f"mean_label_{label}" for label in labels), "monotonic"]
     lines = [
-        [number + 1, *_place(one), *_published_numbers(one, labels)]
-        for number, one in enumerate(features)
+        [number + 1, *_place(feature), *_published_numbers(feature, labels)]
+        for number, feature in enumerate(features)
     ]
     return _csv(heads, lines)
 
 
-def _published_numbers(one: Mapping[str, Any], labels: Sequence[str]) -> list[Any]:
-    means = [one["means"].get(label) for label in labels]
-    return [*(one[stat] for stat in PUBLISHED.values()), *means, bool(one["monotonic"])]
+def _published_numbers(row: Mapping[str, Any], labels: Sequence[str]) -> list[Any]:
+    means = [row["means"].get(label) for label in labels]
+    return [*(row[stat] for stat in PUBLISHED.values()), *means, bool(row["monotonic"])]
 
 
 def _sound_csv(features: Sequence[Mapping[str, Any]]) -> bytes:
@@ -186,14 +190,20 @@ def _sound_csv(features: Sequence[Mapping[str, Any]]) -> bytes:
     the feature that it does as.
     """
     heads = ["rank", "layer", "average_l0", "feature_id", "neuronpedia_url", *SOUND, "same_as"]
-    numbers = [[*(one[stat] for stat in SOUND), one.get("same_as_sound")] for one in features]
+    numbers = [
+        [*(feature[stat] for stat in SOUND), feature.get("same_as_sound")] for feature in features
+    ]
     return _csv(
-        heads, [[number + 1, *_place(one), *numbers[number]] for number, one in enumerate(features)]
+        heads,
+        [
+            [number + 1, *_place(feature), *numbers[number]]
+            for number, feature in enumerate(features)
+        ],
     )
 
 
-def _place(one: Mapping[str, Any]) -> list[Any]:
-    return [one["layer"], one["l0"], one["feature"], one["url"]]
+def _place(row: Mapping[str, Any]) -> list[Any]:
+    return [row["layer"], row["l0"], row["feature"], row["url"]]
 
 
 def _csv(heads: Sequence[str], lines: Sequence[Sequence[Any]]) -> bytes:
@@ -210,19 +220,19 @@ def _examples(
 ) -> bytes:
     made: dict[str, Any] = {}
     hits = _hits(work, comparison, features)
-    for number, one in enumerate(features):
-        name = f"layer_{one['layer']}_l0_{one['l0']}_feature_{one['feature']}"
-        made[name if name not in made else f"{name}_{one['space']}"] = {
+    for number, feature in enumerate(features):
+        name = f"layer_{feature['layer']}_l0_{feature['l0']}_feature_{feature['feature']}"
+        made[name if name not in made else f"{name}_{feature['space']}"] = {
             "rank": number + 1,
-            "layer": one["layer"],
-            "average_l0": one["l0"],
-            "feature_id": one["feature"],
-            "neuronpedia_url": one["url"],
-            "interpretability_score": one["score"],
-            "pearson_correlation": one["pearson"],
-            "tpr": one["tpr"],
-            "fpr": one["fpr"],
-            "examples_by_label": {label: hits[number].get(label, []) for label in one["means"]},
+            "layer": feature["layer"],
+            "average_l0": feature["l0"],
+            "feature_id": feature["feature"],
+            "neuronpedia_url": feature["url"],
+            "interpretability_score": feature["score"],
+            "pearson_correlation": feature["pearson"],
+            "tpr": feature["tpr"],
+            "fpr": feature["fpr"],
+            "examples_by_label": {label: hits[number].get(label, []) for label in feature["means"]},
         }
     return (json.dumps(made, indent=2, ensure_ascii=False) + "\n").encode()
 
@@ -243,15 +253,15 @@ def _hits(
     rows = meta.filter(pc.equal(meta["key"], comparison.by)).to_pylist()
     label = {row["sample"]: written(row["number"]) for row in rows if row["number"] is not None}
     read = _reader(work, comparison, [sample for sample in samples if sample in label])
-    found = []
+    results = []
     by_space: dict[str, dict[str, dict[int, float]]] = {}
-    for one in features:
-        if one["space"] not in by_space:
-            by_space[one["space"]] = _largest(read(one["space"]))
+    for feature in features:
+        if feature["space"] not in by_space:
+            by_space[feature["space"]] = _largest(read(feature["space"]))
         fired = [
-            (values[one["feature"]], sample)
-            for sample, values in by_space[one["space"]].items()
-            if one["feature"] in values
+            (values[feature["feature"]], sample)
+            for sample, values in by_space[feature["space"]].items()
+            if feature["feature"] in values
         ]
         fired.sort(key=lambda pair: (-pair[0], pair[1]))
         mine: dict[str, list[dict[str, Any]]] = {}
@@ -259,8 +269,8 @@ def _hits(
             held = mine.setdefault(label[sample], [])
             if value > 0 and len(held) < work.params.per_label:
                 held.append({"sentence": samples[sample]["text"], "activation": value})
-        found.append(mine)
-    return found
+        results.append(mine)
+    return results
 
 
 def _reader(
@@ -274,17 +284,17 @@ def _reader(
     wanted = pa.array(names, pa.string())
 
     def read(space: str) -> pa.Table:
-        found = activations.of(space, names, space)
-        return found.filter(pc.is_in(found["sample"], value_set=wanted))
+        rows = activations.of(space, names, space)
+        return rows.filter(pc.is_in(rows["sample"], value_set=wanted))
 
     return read
 
 
 def _largest(rows: pa.Table) -> dict[str, dict[int, float]]:
     """By sample what fired, each feature's largest value."""
-    found: dict[str, dict[int, float]] = {}
+    results: dict[str, dict[int, float]] = {}
     for row in rows.to_pylist():
-        own = found.setdefault(row["sample"], {})
+        own = results.setdefault(row["sample"], {})
         for feature, value in zip(row["features"], row["values"], strict=True):
             own[feature] = max(own.get(feature, value), value)
-    return found
+    return results

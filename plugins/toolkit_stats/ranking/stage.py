@@ -120,17 +120,17 @@ def compare_ranking(work: Work) -> Rows:
     scale = read_scale(work)
     halves = _halves(work, scale)
     spaces = {row["space"]: row for row in work.inputs.read("spaces").to_pylist()}
-    found = list(_measured(work, scale, halves, spaces))
+    results = list(_measured(work, scale, halves, spaces))
     family = sum(int(row["width"]) for row in spaces.values())
-    if not found:
+    if not results:
         return
-    ends = np.cumsum([len(one.features) for one in found])[:-1]
-    q = np.split(benjamini_hochberg(np.concatenate([one.p for one in found]), family), ends)
-    passes = [_passes(one.every, work.params) for one in found]
-    sound = [_sound(one, own, work.params) for one, own in zip(found, q, strict=True)]
+    ends = np.cumsum([len(result.features) for result in results])[:-1]
+    q = np.split(benjamini_hochberg(np.concatenate([result.p for result in results]), family), ends)
+    passes = [_passes(result.every, work.params) for result in results]
+    sound = [_sound(result, own, work.params) for result, own in zip(results, q, strict=True)]
     scores, sound_scores = (
-        [one.every.score() for one in found],
-        [_sound_score(one.confirm) for one in found],
+        [result.every.score() for result in results],
+        [_sound_score(result.confirm) for result in results],
     )
     ranks, sound_ranks = _ranks(scores, passes, ends), _ranks(sound_scores, sound, ends)
     kept = _kept(
@@ -141,21 +141,21 @@ def compare_ranking(work: Work) -> Rows:
         work.params.rows,
     )
     twins = {
-        "same_as": _twins(found, passes, ranks),
-        "same_as_sound": _twins(found, sound, sound_ranks),
+        "same_as": _twins(results, passes, ranks),
+        "same_as_sound": _twins(results, sound, sound_ranks),
     }
     comparison = _recorded(work, scale, halves, spaces)
     yield "comparisons", comparison.table()
-    for at, one in enumerate(found):
+    for index, result in enumerate(results):
         columns = {
-            **_published(one.every, scores[at], passes[at], ranks[at]),
-            **_confirmed(one, sound_scores[at], sound[at], sound_ranks[at]),
-            "p": one.p,
-            "q": q[at],
+            **_published(result.every, scores[index], passes[index], ranks[index]),
+            **_confirmed(result, sound_scores[index], sound[index], sound_ranks[index]),
+            "p": result.p,
+            "q": q[index],
         }
-        yield "features", _rows(one, columns, comparison, work.params, kept[at])
+        yield "features", _rows(result, columns, comparison, work.params, kept[index])
         for stat, alike in twins.items():
-            yield from _twin_rows(one, stat, alike[at], comparison)
+            yield from _twin_rows(result, stat, alike[index], comparison)
 
 
 def _recorded(
@@ -266,15 +266,17 @@ def _measured(
 # --- filters and ranks ----------------------------------------------------------------------------
 
 
-def _passes(one: Ordinal, params: Ranking) -> npt.NDArray[np.bool_]:
+def _passes(ordinal: Ordinal, params: Ranking) -> npt.NDArray[np.bool_]:
     """The published filters."""
     r, tpr, fpr = params.filters()
-    return one.rising & (one.pearson >= r) & (one.tpr >= tpr) & (one.fpr <= fpr)
+    return ordinal.rising & (ordinal.pearson >= r) & (ordinal.tpr >= tpr) & (ordinal.fpr <= fpr)
 
 
-def _sound(one: _RankedSpace, q: npt.NDArray[np.float64], params: Ranking) -> npt.NDArray[np.bool_]:
+def _sound(
+    space: _RankedSpace, q: npt.NDArray[np.float64], params: Ranking
+) -> npt.NDArray[np.bool_]:
     """Passes on both halves, and survives the correction."""
-    return _holds(one.select, one.confirm, params) & (q <= params.alpha)
+    return _holds(space.select, space.confirm, params) & (q <= params.alpha)
 
 
 def _holds(select: Ordinal, confirm: Ordinal, params: Ranking) -> npt.NDArray[np.bool_]:
@@ -288,13 +290,17 @@ def _holds(select: Ordinal, confirm: Ordinal, params: Ranking) -> npt.NDArray[np
     )
 
 
-def _sound_score(one: Ordinal) -> npt.NDArray[np.float64]:
+def _sound_score(ordinal: Ordinal) -> npt.NDArray[np.float64]:
     """The published weights, over a separation that cannot outweigh the rest, on samples that chose
     nothing.
     """
     from toolkit_stats.math.ordinal import bounded
 
-    return 0.4 * one.pearson + 0.3 * bounded(one.separation) + 0.3 * (one.tpr - one.fpr)
+    return (
+        0.4 * ordinal.pearson
+        + 0.3 * bounded(ordinal.separation)
+        + 0.3 * (ordinal.tpr - ordinal.fpr)
+    )
 
 
 def _ranks(scores: list[Any], passes: list[Any], ends: Any) -> list[npt.NDArray[np.float64]]:
@@ -321,7 +327,7 @@ def _kept(
     return np.split(keep, ends)
 
 
-def _twins(found: list[_RankedSpace], passes: list[Any], ranks: list[Any]) -> list[list[Twin]]:
+def _twins(results: list[_RankedSpace], passes: list[Any], ranks: list[Any]) -> list[list[Twin]]:
     """By space, which of the features that pass do what a better one does in another SAE of the
     same site.
     """
@@ -329,52 +335,52 @@ def _twins(found: list[_RankedSpace], passes: list[Any], ranks: list[Any]) -> li
 
     from toolkit_stats.math.duplicates import twins
 
-    def columns(at: int) -> Any:
-        return found[at].columns[
-            :, np.searchsorted(found[at].candidates, np.flatnonzero(passes[at]))
+    def columns(index: int) -> Any:
+        return results[index].columns[
+            :, np.searchsorted(results[index].candidates, np.flatnonzero(passes[index]))
         ]
 
-    features = [one.features[own] for one, own in zip(found, passes, strict=True)]
+    features = [result.features[own] for result, own in zip(results, passes, strict=True)]
     order = [rank[own][None, :] for rank, own in zip(ranks, passes, strict=True)]
-    return twins([one.facts for one in found], features, order, columns)
+    return twins([result.facts for result in results], features, order, columns)
 
 
 # --- rows -----------------------------------------------------------------------------------------
 
 
-def _published(one: Ordinal, score: Any, passes: Any, rank: Any) -> dict[str, Any]:
+def _published(ordinal: Ordinal, score: Any, passes: Any, rank: Any) -> dict[str, Any]:
     names = ("pearson", "spearman", "separation", "threshold", "tpr", "fpr")
     own = {
         "score": score,
-        "monotonic": one.rising.astype(float),
+        "monotonic": ordinal.rising.astype(float),
         "passes": passes.astype(float),
         "rank": rank,
     }
-    return {name: getattr(one, name) for name in names} | own
+    return {name: getattr(ordinal, name) for name in names} | own
 
 
-def _confirmed(one: _RankedSpace, score: Any, passes: Any, rank: Any) -> dict[str, Any]:
+def _confirmed(space: _RankedSpace, score: Any, passes: Any, rank: Any) -> dict[str, Any]:
     from toolkit_stats.math.ordinal import bounded
 
     return {
-        "pearson_confirm": one.confirm.pearson,
-        "spearman_confirm": one.confirm.spearman,
-        "separation_confirm": bounded(one.confirm.separation),
-        "threshold_select": one.select.threshold,
-        "tpr_confirm": one.confirm.tpr,
-        "fpr_confirm": one.confirm.fpr,
+        "pearson_confirm": space.confirm.pearson,
+        "spearman_confirm": space.confirm.spearman,
+        "separation_confirm": bounded(space.confirm.separation),
+        "threshold_select": space.select.threshold,
+        "tpr_confirm": space.confirm.tpr,
+        "fpr_confirm": space.confirm.fpr,
         "score_sound": score,
         "passes_sound": passes.astype(float),
         "rank_sound": rank,
     }
 
 
-def _twin_rows(one: _RankedSpace, stat: str, alike: list[Twin], comparison: Comparison) -> Rows:
+def _twin_rows(space: _RankedSpace, stat: str, alike: list[Twin], comparison: Comparison) -> Rows:
     """The twin's feature, and as text its space."""
     import pyarrow as pa
 
     fixed = {
-        "space": one.facts["space"],
+        "space": space.facts["space"],
         "stat": stat,
         "group": comparison.by,
         "comparison": comparison.id,
@@ -388,7 +394,7 @@ def _twin_rows(one: _RankedSpace, stat: str, alike: list[Twin], comparison: Comp
 
 
 def _rows(
-    one: _RankedSpace,
+    ranked_space: _RankedSpace,
     columns: Mapping[str, Any],
     comparison: Comparison,
     params: Ranking,
@@ -396,13 +402,13 @@ def _rows(
 ) -> pa.Table:
     import pyarrow as pa
 
-    features, space = one.features[keep], one.facts["space"]
+    features, space = ranked_space.features[keep], ranked_space.facts["space"]
 
     def block(stat: str, group: str, numbers: Any) -> pa.Table:
         return _block(space, features, stat, group, numbers[keep], comparison.id)
 
     blocks = [block(stat, params.by, numbers) for stat, numbers in columns.items()]
-    for label, means in zip(params.labels, one.every.means, strict=True):
+    for label, means in zip(params.labels, ranked_space.every.means, strict=True):
         blocks.append(block("mean", mean_group(params.by, written(label)), means))
     return pa.concat_tables(blocks)
 

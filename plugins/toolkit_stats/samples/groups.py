@@ -249,7 +249,9 @@ def _design(
         )
     counts = [group.count for group in groups]
     every = [row for own in rows for row in own]
-    cells = np.concatenate([group.clusters + sum(counts[:at]) for at, group in enumerate(groups)])
+    cells = np.concatenate(
+        [group.clusters + sum(counts[:index]) for index, group in enumerate(groups)]
+    )
     joined = _clusters(work.params, every, unit_of)
     return Design(
         [row["sample"] for row in every],
@@ -277,16 +279,16 @@ def _units(work: Work) -> Callable[[Row], str]:
     if unit in (*OWN_UNITS, "sample"):
         column = "sample" if unit == "sample" else "unit"
         return lambda row: str(row[column])
-    found = words_of(work, unit, "unit")
+    units = words_of(work, unit, "unit")
 
     def unit_of(row: Row) -> str:
-        if row["sample"] not in found:
+        if row["sample"] not in units:
             raise DataError(
                 f"unit: sample '{row['sample']}' has no metadata '{unit}', so nobody knows which "
                 "samples it belongs to. Take `unit: unit` (the samples' own), `unit: sample`, or "
                 "a key that every compared sample has."
             )
-        return found[row["sample"]]
+        return units[row["sample"]]
 
     return unit_of
 

@@ -75,7 +75,7 @@ def two_groups(work: Work) -> Labelled:
     design = group_design(replace(work, params=TwoGroups.model_validate(given)))
     rows = work.inputs.read("samples").select(["sample", "token_ids"]).to_pylist()
     tokens = {row["sample"]: len(row["token_ids"]) for row in rows}
-    found = Labelled(
+    labelled = Labelled(
         asked.between,
         design.samples,
         [row["unit"] for row in design.rows],
@@ -87,8 +87,8 @@ def two_groups(work: Work) -> Labelled:
         design.joined,
         tuple(group.without() for group in design.groups),
     )
-    _check_joined(found)
-    return found
+    _check_joined(labelled)
+    return labelled
 
 
 def _check_joined(data: Labelled) -> None:

@@ -40,15 +40,15 @@ class Key:
 
 def read_keys(meta: Any, samples: Sequence[str], leave_out: Sequence[str]) -> list[Key]:
     """Every key of the samples, by name, but those left out."""
-    wanted = {name: at for at, name in enumerate(samples)}
-    found: dict[str, list[float | str | None]] = {}
+    wanted = {name: index for index, name in enumerate(samples)}
+    results: dict[str, list[float | str | None]] = {}
     for row in meta.to_pylist():
         if row["sample"] in wanted and row["key"] not in leave_out:
-            values = found.setdefault(row["key"], [None] * len(samples))
+            values = results.setdefault(row["key"], [None] * len(samples))
             values[wanted[row["sample"]]] = (
                 row["number"] if row["string"] is None else row["string"]
             )
-    return [Key(name, found[name]) for name in sorted(found)]
+    return [Key(name, results[name]) for name in sorted(results)]
 
 
 def design(keys: Sequence[Key], train: Bools) -> Floats:
@@ -81,7 +81,7 @@ def _numbers(key: Key, train: Bools) -> list[Floats]:
         parts = [(filled == value).astype(float) for value in np.unique(seen)]
     else:
         cuts = np.quantile(seen, np.arange(1, BINS) / BINS)
-        parts = [(np.searchsorted(cuts, filled) == at).astype(float) for at in range(BINS)]
+        parts = [(np.searchsorted(cuts, filled) == index).astype(float) for index in range(BINS)]
     return [filled, (~there).astype(float), *parts]
 
 

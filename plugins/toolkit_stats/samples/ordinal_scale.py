@@ -141,9 +141,9 @@ def _final_rows(rows: pa.Table, scale: OrdinalScale, named: str) -> pa.Table:
 
     names = pa.array(list(scale.last), pa.string())
     last = pa.array(list(scale.last.values()), pa.int32())
-    at = pc.index_in(rows["sample"], value_set=names)
+    indices = pc.index_in(rows["sample"], value_set=names)
     rows = rows.filter(
-        pc.fill_null(pc.equal(rows["position"], last.take(at.combine_chunks())), False)
+        pc.fill_null(pc.equal(rows["position"], last.take(indices.combine_chunks())), False)
     )
     if rows.num_rows != len(scale.samples):
         there = set(rows["sample"].to_pylist())

@@ -41,8 +41,8 @@ class RankCells:
     def numbers(self, numbers: Floats) -> Floats:
         """The mean number of each cluster, over the samples that enter."""
         own = numbers if self.rows is None else numbers[self.rows]
-        found: Floats = np.bincount(self.cells, weights=own) / np.bincount(self.cells)
-        return found
+        means: Floats = np.bincount(self.cells, weights=own) / np.bincount(self.cells)
+        return means
 
     def describe(self) -> str:
         """What is said behind the test's name; empty where every sample enters."""

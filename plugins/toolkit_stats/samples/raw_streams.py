@@ -34,11 +34,11 @@ def last_rows(
     shape = (len(places), len(texts), model.width)
     with tempfile.TemporaryDirectory(prefix="toolkit-rows-") as folder:
         held = _held(Path(folder), shape)
-        number, seen = {text.ids: at for at, text in enumerate(texts)}, 0
-        for found in passes(model, texts, places, tokens):
-            own = [number[text.ids] for text in found.texts]
-            for at, place in enumerate(places):
-                held[at, own] = found.rows[place].float().cpu().numpy()
+        number, seen = {text.ids: index for index, text in enumerate(texts)}, 0
+        for batch in passes(model, texts, places, tokens):
+            own = [number[text.ids] for text in batch.texts]
+            for index, place in enumerate(places):
+                held[index, own] = batch.rows[place].float().cpu().numpy()
             seen += len(own)
             done(seen)
         yield held

@@ -81,8 +81,8 @@ class StoredStreams:
         own = self._rows.filter(pc.equal(self._rows["space"], space))
         last = {text.samples[0]: len(text.ids) - 1 for text in texts}
         own, names = _at(own, last)
-        at = {name: number for number, name in enumerate(names)}
-        lacking = next((name for name in last if name not in at), None)
+        index = {name: number for number, name in enumerate(names)}
+        lacking = next((name for name in last if name not in index), None)
         if lacking is not None:
             raise DataError(
                 f"sample '{lacking}': its stream at {place} is not kept at its last token "
@@ -96,7 +96,7 @@ class StoredStreams:
             .to_numpy(zero_copy_only=False)
             .reshape(-1, self.width)
         )
-        return np.asarray(held[[at[text.samples[0]] for text in texts]], dtype=np.float32)
+        return np.asarray(held[[index[text.samples[0]] for text in texts]], dtype=np.float32)
 
 
 def _at(rows: pa.Table, last: dict[str, int]) -> tuple[pa.Table, list[str]]:
@@ -104,7 +104,7 @@ def _at(rows: pa.Table, last: dict[str, int]) -> tuple[pa.Table, list[str]]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    found = pc.index_in(rows["sample"], value_set=pa.array(list(last), pa.string()))
-    wanted = pa.array(list(last.values()), pa.int32()).take(found.combine_chunks())
+    indices = pc.index_in(rows["sample"], value_set=pa.array(list(last), pa.string()))
+    wanted = pa.array(list(last.values()), pa.int32()).take(indices.combine_chunks())
     own = rows.filter(pc.fill_null(pc.equal(rows["position"], wanted), False))
     return own, own["sample"].to_pylist()

@@ -42,11 +42,11 @@ if TYPE_CHECKING:
 PART = "store.index"
 STAGE = "(index)"
 _COMMITTED_AT_ONCE = 16 << 20
-"""The most entries of spaces that are committed together, if it is not one space that has more."""
+"""The most entries committed together, unless a single space has more."""
 
 
 def is_index(row: StepRow) -> bool:
-    """Whether a step of the ledger is one of an index."""
+    """Whether a step of the ledger belongs to an index."""
     return row.part == PART
 
 
@@ -56,7 +56,7 @@ def is_own(row: StepRow) -> bool:
 
 
 def covered(rows: Iterable[StepRow]) -> list[str]:
-    """The activation steps among these: what an index covers."""
+    """The activation steps among these, which an index covers."""
     return sorted(row.key for row in rows if row.tables.get("activations") and not is_index(row))
 
 
@@ -68,8 +68,8 @@ def spaces_of(row: StepRow) -> list[str]:
 def build(
     store: Store, database: Database, cover: Sequence[str], sampled: Sequence[str], run: str
 ) -> int:
-    """Derive what is not there yet; the number of steps that were made. `sampled` are the steps
-    that wrote the samples.
+    """Derive what is missing; return the number of new steps. `sampled` are the steps that wrote
+    the samples.
     """
     key = number_key(cover)
     known = next((row for row in store.index_steps([key])), None)
@@ -78,14 +78,14 @@ def build(
     with _scratch(store.folder / "scratch") as folder, store.reading():
         store.verify("activations")
         store.verify("samples")
-        found = numbered(lambda columns: _rows(database, "activations", cover, columns))
-        scratch = Scratch(folder, found)
+        numbers = numbered(lambda columns: _rows(database, "activations", cover, columns))
+        scratch = Scratch(folder, numbers)
         scratch.fill(lambda columns: _rows(database, "activations", cover, columns))
         units = _units(database, sampled)
-        made = _commit_numbers(store, key, found, units, run)
-        for spaces in _groups(scratch, _wanted(store, key, sorted(found.spaces))):
+        made = _commit_numbers(store, key, numbers, units, run)
+        for spaces in _groups(scratch, _wanted(store, key, sorted(numbers.spaces))):
             made += store.commit_derived(
-                [_space_step(key, space, scratch, found, run) for space in spaces]
+                [_space_step(key, space, scratch, numbers, run) for space in spaces]
             )
     return made
 
@@ -110,25 +110,23 @@ def _units(database: Database, steps: Sequence[str]) -> dict[str, str]:
 
 
 def _commit_numbers(
-    store: Store, key: str, found: Numbered, units: dict[str, str], run: str
+    store: Store, key: str, numbered: Numbered, units: dict[str, str], run: str
 ) -> int:
     import pyarrow as pa
 
     columns = {
-        "number": range(len(found.names)),
-        "sample": found.names,
-        "unit": [units.get(name) for name in found.names],
+        "number": range(len(numbered.names)),
+        "sample": numbered.names,
+        "unit": [units.get(name) for name in numbered.names],
     }
-    row = _step(key, run, 0, {"spaces": sorted(found.spaces)})
+    row = _step(key, run, 0, {"spaces": sorted(numbered.spaces)})
     return store.commit_derived(
         [(row, {"sample_index": pa.table(columns, schema=arrow_schema("sample_index"))})]
     )
 
 
 def _groups(scratch: Scratch, spaces: Sequence[str]) -> Iterator[list[str]]:
-    """Spaces that are committed together: each commit costs a while, and makes files that have to
-    be joined.
-    """
+    """Group spaces that are committed together: each commit takes time and makes files to join."""
     group: list[str] = []
     for space in spaces:
         if group and sum(map(scratch.entries, [*group, space])) > _COMMITTED_AT_ONCE:
@@ -140,14 +138,14 @@ def _groups(scratch: Scratch, spaces: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _space_step(
-    key: str, space: str, scratch: Scratch, found: Numbered, run: str
+    key: str, space: str, scratch: Scratch, numbered: Numbered, run: str
 ) -> tuple[StepRow, Tables]:
     step, summary = space_key(key, space), Summary()
-    postings = posting_rows(step, space, scratch.chunks(space), found.bits, summary)
+    postings = posting_rows(step, space, scratch.chunks(space), numbered.bits, summary)
     index = (
         summary.rows(space, scratch.places(space), scratch.samples(space)) for _ in range(1)
     )  # after the postings
-    row = _step(step, run, 1 + sorted(found.spaces).index(space), {"space": space})
+    row = _step(step, run, 1 + sorted(numbered.spaces).index(space), {"space": space})
     return row, {"postings": postings, "feature_index": index}
 
 
@@ -173,9 +171,7 @@ def _step(key: str, run: str, index: int, material: dict[str, Any]) -> StepRow:
 
 @contextmanager
 def _scratch(parent: Path) -> Iterator[Path]:
-    """A folder that is removed at the end; its lock tells `sweep` that somebody still works in
-    it.
-    """
+    """A scratch folder, removed at the end; its lock tells `sweep` that it is in use."""
     try:
         parent.mkdir(exist_ok=True)
         sweep(parent)
@@ -189,7 +185,7 @@ def _scratch(parent: Path) -> Iterator[Path]:
 
 
 def sweep(parent: Path) -> None:
-    """Remove scratch folders that processes left when they were killed."""
+    """Remove scratch folders of killed processes."""
     for folder in parent.iterdir() if parent.exists() else ():
         try:
             with locks.alone(folder / "lock", 0):

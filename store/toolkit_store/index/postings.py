@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 BLOCK = 65_536
 """The most entries in a block of postings, and the most features in a block of `feature_index`."""
 LAYOUT = "1"
-"""Version of what is derived; another one is derived anew."""
+"""Version of the derived layout; postings of another version are derived again."""
 
 AT_ONCE = 4 << 20
-"""Entries sorted at a time: with what sorting needs, about 200 MB."""
+"""Entries sorted at a time: about 200 MB, sorting included."""
 _ROWS_AT_ONCE = 1 << 16
 _READ_AT_ONCE = 1 << 20
 _BUCKET_BITS = 20
@@ -75,14 +75,14 @@ def place(step: str, feature: int, block: int = 0) -> int:
 
 
 def places(step: str) -> tuple[int, int]:
-    """The first and the last place that the blocks of a step may have."""
+    """The lowest and the highest number that the blocks of a step may have."""
     return place(step, 0), place(step, (1 << _FEATURE_BITS) - 1, LAST_BLOCK)
 
 
 @dataclass
 class Numbered:
-    """What the first reading finds: sample names in the order of their numbers, rows of each space,
-    the last position.
+    """The result of the first pass: sample names in the order of their numbers, rows per space, the
+    highest position.
     """
 
     names: list[str] = field(default_factory=list)
@@ -91,7 +91,7 @@ class Numbered:
 
     @property
     def bits(self) -> tuple[int, int]:
-        """How many bits of a key the sample and the position take."""
+        """The number of bits of a key for sample and position."""
         return max(len(self.names) - 1, 1).bit_length(), max(self.last_position, 1).bit_length()
 
 
@@ -117,11 +117,11 @@ def numbered(rows: Rows) -> Numbered:
 
 
 class Scratch:
-    """The entries of each space, as keys and values, in files that exist while the block lasts."""
+    """The entries of each space, as keys and values, in temporary files."""
 
-    def __init__(self, folder: Path, found: Numbered) -> None:
-        self._folder, self._found = folder, found
-        self._numbers = {space: number for number, space in enumerate(sorted(found.spaces))}
+    def __init__(self, folder: Path, numbered: Numbered) -> None:
+        self._folder, self._found = folder, numbered
+        self._numbers = {space: number for number, space in enumerate(sorted(numbered.spaces))}
         self._seen: dict[str, np.ndarray] = {}
 
     def fill(self, rows: Rows) -> None:
@@ -183,10 +183,14 @@ class Scratch:
             .astype(np.uint64)
         )
         self._seen.setdefault(space, np.zeros(len(names), bool))[numbers] = True
-        at = (numbers << np.uint64(position_bits)) | rows["position"].to_numpy().astype(np.uint64)
+        index = (numbers << np.uint64(position_bits)) | rows["position"].to_numpy().astype(
+            np.uint64
+        )
         with self._places_file(space).open("ab") as file:
-            at.tofile(file)
-        return (features << np.uint64(sample_bits + position_bits)) | np.repeat(at, lengths), values
+            index.tofile(file)
+        return (features << np.uint64(sample_bits + position_bits)) | np.repeat(
+            index, lengths
+        ), values
 
     def chunks(self, space: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The entries of a space in order, each once: keys and values, whole features at a time.
@@ -218,7 +222,7 @@ class Scratch:
         yield from parts
 
     def entries(self, space: str) -> int:
-        """How many entries a space has, those counted twice that two stages have kept."""
+        """The number of entries of a space; entries that two stages kept count twice."""
         return self._size(self._paths(space))
 
     def _size(self, paths: Paths) -> int:
@@ -230,7 +234,7 @@ class Scratch:
 
 
 def _larger(batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Batches joined to a size worth the work on each."""
+    """Join batches to a size that is worth processing."""
     import pyarrow as pa
 
     kept: list[pa.Table] = []
@@ -257,12 +261,12 @@ def _by_space(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
 
 
 def _taken(paths: Paths) -> tuple[np.ndarray, np.ndarray]:
-    """All keys and values in files, which are removed."""
+    """Read all keys and values of files, and remove the files."""
     import numpy as np
 
-    found = np.fromfile(paths[0], np.uint64), np.fromfile(paths[1], np.float32)
+    entries = np.fromfile(paths[0], np.uint64), np.fromfile(paths[1], np.float32)
     _remove(paths)
-    return found
+    return entries
 
 
 def _remove(paths: Paths) -> None:
@@ -307,7 +311,7 @@ def _ranges(
 def _by_range(
     ranges: np.ndarray, keys: np.ndarray, values: np.ndarray
 ) -> Iterator[tuple[int, tuple[np.ndarray, np.ndarray]]]:
-    """The entries of each range that there is."""
+    """The entries of each range that has any."""
     import numpy as np
 
     order = np.argsort(ranges, kind="stable")
@@ -317,7 +321,7 @@ def _by_range(
 
 
 def _sorted(keys: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """In order, and of equal keys the one with the largest value."""
+    """Sort by key; of equal keys keep the largest value."""
     import numpy as np
 
     order = np.argsort(keys)
@@ -330,7 +334,7 @@ def _sorted(keys: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 @dataclass
 class Summary:
-    """What `feature_index` says about a space, gathered while its postings are made."""
+    """The rows of `feature_index` for a space, collected while its postings are made."""
 
     features: list[np.ndarray] = field(default_factory=list)
     counts: list[np.ndarray] = field(default_factory=list)
@@ -389,10 +393,10 @@ def _blocks(
 
     sample_bits, position_bits = bits
     features = (keys >> np.uint64(sample_bits + position_bits)).astype(np.uint32)
-    at = keys >> np.uint64(position_bits)
-    samples = (at & np.uint64((1 << sample_bits) - 1)).astype(np.uint32)
+    index = keys >> np.uint64(position_bits)
+    samples = (index & np.uint64((1 << sample_bits) - 1)).astype(np.uint32)
     positions = (keys & np.uint64((1 << position_bits) - 1)).astype(np.int32)
-    begins = np.concatenate(([True], at[1:] != at[:-1]))  # a sample of a feature
+    begins = np.concatenate(([True], index[1:] != index[:-1]))  # a sample of a feature
     firsts = np.flatnonzero(np.concatenate(([True], features[1:] != features[:-1])))
     starts, blocks = _cut(firsts, len(keys))
     ends = np.append(starts, len(keys))

@@ -50,8 +50,8 @@ def project(
     *,
     run: str = "",
 ) -> bool:
-    """Keep the projections of an SAE; False, and nothing done, if they are there. Those of other
-    `dims` than asked are refused.
+    """Store the projections of an SAE; False if they exist already. Existing ones of other `dims`
+    are refused.
     """
     if dims is not None and not 8 <= dims <= 4096:
         raise BadInput(f"Projections have 8 to 4,096 numbers a feature, not {dims:,}.")
@@ -81,8 +81,8 @@ def project(
 
 
 def projected(store: Store, sae_hash: str) -> np.ndarray | None:
-    """A row of small numbers a feature, whose angles are nearly those of the decoder's rows; None
-    if they are not kept.
+    """One row of small numbers per feature, whose angles approximate those of the decoder's rows;
+    None if they are not stored.
     """
     import numpy as np
     import pyarrow.compute as pc
@@ -91,11 +91,11 @@ def projected(store: Store, sae_hash: str) -> np.ndarray | None:
     if not store.index_steps([key]):
         return None
     with store.reading():
-        found = store.database.rows(
+        rows = store.database.rows(
             "projections", equals("step", key), ["first", "dims", "directions"]
         )
-    dims = found["dims"][0].as_py()
-    parts = pc.list_flatten(found.sort_by("first")["directions"]).to_numpy()
+    dims = rows["dims"][0].as_py()
+    parts = pc.list_flatten(rows.sort_by("first")["directions"]).to_numpy()
     flat: np.ndarray = parts.reshape(-1, dims).astype(np.float32)
     return flat
 
@@ -118,9 +118,7 @@ def _blocks(space: str, width: int, rows: Decoder, dims: int) -> Iterator[pa.Tab
 
 
 def _basis(inputs: int, dims: int) -> np.ndarray:
-    """Orthogonal directions as columns; all of them, and nothing is lost, where there are as many
-    as inputs.
-    """
+    """Orthogonal directions as columns. As many as inputs give an exact projection."""
     import numpy as np
 
     if dims >= inputs:
@@ -130,7 +128,7 @@ def _basis(inputs: int, dims: int) -> np.ndarray:
 
 
 def _as_bytes(rows: np.ndarray) -> np.ndarray:
-    """Rows scaled to whole numbers from -127 to 127; only directions matter."""
+    """Scale rows to whole numbers from -127 to 127; only directions matter."""
     import numpy as np
 
     largest = np.abs(rows).max(axis=1, keepdims=True)

@@ -1,5 +1,5 @@
-"""Runs in other programs' formats, both ways: written to a folder of their own, read back into a
-store as a run.
+"""Export runs to other programs' formats and import them: each export has its own folder, each
+import becomes a run of the store.
 
     parquet      a run whole: every table, the ledger, the manifest; what is read back is identical
     safetensors  activations of each space in coordinates (COO)
@@ -52,14 +52,13 @@ ATTACHED: Mapping[str, Callable[..., str]] = {
     "neuronpedia": _neuronpedia.read,
     "lists": _lists.read,
 }
-"""What is read into a run that is there already: labels and lists mean nothing without its spaces.
-"""
+"""Formats that are imported into an existing run: labels and lists need its spaces."""
 FORMATS = tuple(_WRITERS)
 
 
 def export_run(run: RunTables, form: str, folder: Path, **options: Any) -> list[Path]:
-    """Write a run to a new or empty folder; the files written. The last one written says that the
-    rest is whole.
+    """Export a run to a new or empty folder; return the files. The last file written marks the
+    export as complete.
     """
     check_format(form)
     try:
@@ -76,7 +75,7 @@ def export_run(run: RunTables, form: str, folder: Path, **options: Any) -> list[
 def import_run(
     store: Store, form: str, folder: Path, *, run: RunTables | None = None, **options: Any
 ) -> str:
-    """Read what `export_run`, or another program, wrote; the id of the run that has it now."""
+    """Import what `export_run` or another program wrote; return the id of its run."""
     check_format(form)
     if form in ATTACHED and run is None:
         raise BadInput(
@@ -91,7 +90,7 @@ def import_run(
 
 
 def check_format(form: str) -> None:
-    """Refuse a format that is none."""
+    """Refuse an unknown format."""
     if form not in FORMATS:
         raise BadInput(
             f"There is no format '{form}'.{nearest(form, FORMATS)} Formats: {choices(FORMATS)}."
@@ -101,8 +100,8 @@ def check_format(form: str) -> None:
 def _check_empty(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"{folder} is a file. An export needs a folder; name a new one.")
-    if folder.is_dir() and (found := sorted(path.name for path in folder.iterdir())):
+    if folder.is_dir() and (results := sorted(path.name for path in folder.iterdir())):
         raise BadInput(
-            f"{folder} is not empty: it holds {', '.join(found[:5])}. Name a new or an empty "
+            f"{folder} is not empty: it holds {', '.join(results[:5])}. Name a new or an empty "
             "folder."
         )

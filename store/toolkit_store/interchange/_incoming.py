@@ -1,4 +1,4 @@
-"""What comes from outside is checked before anything is written: ids, numbers, sizes.
+"""Checks of imported data before anything is written: ids, numbers, sizes.
 
 Files of other programs may be wrong, cut off or made to do harm. Nothing in them chooses a path,
 names a step or a run that this store would not make itself, or takes more memory than a file of
@@ -30,7 +30,7 @@ _VALUES = ("activations", "streams")
 
 @contextmanager
 def reading(what: Path, form: str) -> Iterator[None]:
-    """Turn what a library raises on a broken file into a sentence that names the folder."""
+    """Turn a library's error about a broken file into a sentence that names the folder."""
     try:
         yield
     except (ToolkitError, KeyboardInterrupt, GeneratorExit):
@@ -47,7 +47,7 @@ def reading(what: Path, form: str) -> Iterator[None]:
 
 
 def check_id(what: str, value: object, where: object) -> str:
-    """Refuse an id that could be more than an id: ids of runs name folders."""
+    """Refuse an id that could escape its folder: ids of runs name folders."""
     if not isinstance(value, str) or not _ID.fullmatch(value):
         raise DataError(
             f"{where}: {what} {str(value)[:80]!r} is not an id: letters, digits, '.', '_' and '-', "
@@ -71,7 +71,7 @@ def widths(spaces: Iterable[Mapping[str, Any]]) -> dict[str, int]:
 def checked(
     name: str, chunks: Iterable[pa.Table] | pa.Table, sizes: Mapping[str, int], where: object
 ) -> Iterator[pa.Table]:
-    """The rows of a table, each chunk looked at before it is handed on."""
+    """Check the rows of a table, chunk by chunk."""
     import pyarrow as pa
 
     for chunk in [chunks] if isinstance(chunks, pa.Table) else chunks:
@@ -142,7 +142,7 @@ def _check_entries(chunk: pa.Table, sizes: Mapping[str, int], where: str) -> Non
 
 
 def whole_numbers(array: Any, kind: str, where: object) -> Any:
-    """An array as whole numbers of a type, or a refusal where they do not fit into it."""
+    """Convert an array to whole numbers of a type; refuse values that do not fit."""
     import numpy as np
 
     found, limits = np.asarray(array), np.iinfo(kind)
@@ -160,14 +160,14 @@ def real_numbers(array: Any, where: object) -> Any:
     """An array of finite real numbers."""
     import numpy as np
 
-    found = np.asarray(array)
-    if found.dtype.kind not in "fiub":
-        raise DataError(f"{where} holds {found.dtype}; it must hold real numbers.")
-    if found.dtype.kind == "f" and not np.isfinite(found).all():
+    numbers = np.asarray(array)
+    if numbers.dtype.kind not in "fiub":
+        raise DataError(f"{where} holds {numbers.dtype}; it must hold real numbers.")
+    if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
         raise DataError(f"{where} holds values that are not finite numbers; leave those rows out.")
-    if found.size and float(np.abs(found).max()) > float(np.finfo(np.float32).max):
+    if numbers.size and float(np.abs(numbers).max()) > float(np.finfo(np.float32).max):
         raise DataError(f"{where} holds values that are too large for float32.")
-    return found
+    return numbers
 
 
 # --- files ---
@@ -223,7 +223,7 @@ def _check_header(file: IO[bytes], size: int, where: str) -> None:
 
 
 def read_lines(path: Path, file: IO[bytes]) -> Iterator[tuple[str, Any]]:
-    """Each line of a JSON Lines file with where it stands; lines are bounded."""
+    """The lines of a JSON Lines file with their positions; the length of a line is limited."""
     number = 0
     while line := file.readline(MAX_LINE + 1):
         number += 1

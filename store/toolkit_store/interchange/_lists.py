@@ -49,8 +49,8 @@ def write(
     features: Sequence[Feature] | None = None,
     name: str = "",
 ) -> list[Path]:
-    """The given features (space, index); else those that a test calls significant; else all that
-    the run says something of.
+    """Write the given features (space, index); else those that a test calls significant; else all
+    that have a row.
     """
     chosen = [
         one
@@ -95,8 +95,8 @@ def found(run: RunTables) -> list[Feature]:
 
 
 def read(store: object, folder: Path, *, run: RunTables, space: str | None = None) -> str:
-    """Add the listed features to a run. `space`: of which space the plain lists are that
-    `lists.json` does not name.
+    """Add the listed features to a run. `space`: the space of plain lists that `lists.json` does
+    not name.
     """
     files = [path for path in sorted(folder.glob("*.json")) if path.name != _ABOUT]
     if not files:

@@ -47,8 +47,8 @@ def write(
     k: int = 20,
     batch: int = BATCH,
 ) -> list[Path]:
-    """A folder per space: `k` samples of each feature that fires, those where it fires hardest, and
-    all labels.
+    """Write a folder per space: for each feature that fires the `k` samples with its largest
+    values, and all labels.
     """
     labels = _labels(run)
     files: list[Path] = []
@@ -117,7 +117,7 @@ def _batches(indices: Sequence[int], size: int) -> Iterator[list[int]]:
 
 
 def _write_about(folder: Path, space: Mapping[str, Any], run: RunTables) -> list[Path]:
-    """What Neuronpedia enters before the features: release, model, source set, source."""
+    """Write what Neuronpedia imports before the features: release, model, source set, source."""
     model, source = neuronpedia(space)
     group = source.partition("-")[2]
     release = f"toolkit-{run.row.name}"
@@ -168,13 +168,13 @@ def _write_config(folder: Path, labels: Iterable[Mapping[str, Any]]) -> list[Pat
 
 
 def _made_by(row: Mapping[str, Any]) -> tuple[str, str]:
-    """By which method and model a label was made; empty where it does not say."""
+    """The method and model that made a label; empty if unknown."""
     kind, _, model = _plain(row["group"]).partition(BETWEEN)
     return kind, model
 
 
 def _write_batch(path: Path, rows: Iterable[Mapping[str, Any]]) -> list[Path]:
-    """The rows as zipped JSON lines, equal bytes for equal rows; no file when there are none."""
+    """Write rows as gzipped JSON lines, equal bytes for equal rows; without rows, no file."""
     lines = [json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows]
     if not lines:
         return []
@@ -237,7 +237,7 @@ def _activations(
             if row["position"] < len(tokens)
         }
         if fired:
-            values = [fired.get(at, 0.0) for at in range(len(tokens))]
+            values = [fired.get(i, 0.0) for i in range(len(tokens))]
             yield _activation(key, index, name, tokens, values)
 
 
@@ -292,7 +292,7 @@ def _labels(run: RunTables) -> dict[str, dict[int, list[dict[str, Any]]]]:
 
 
 def _plain(group: str) -> str:
-    """A group without the number that tells labels of one method and model apart."""
+    """A label's group without the number that separates labels of one method and model."""
     head, found, number = group.rpartition(" #")
     return head if found and number.isdigit() else group
 
@@ -354,8 +354,8 @@ def _by_name(run: RunTables, sources: Mapping[str, str]) -> dict[Key, Mapping[st
 def _label_rows(
     files: Sequence[Path], spaces: Mapping[Key, Mapping[str, Any]], folder: Path, run: RunTables
 ) -> Iterator[dict[str, Any]]:
-    """Rows of `features`: one a label, numbered where a method and a model gave several."""
-    found: dict[tuple[str, int, str], list[tuple[str, str]]] = defaultdict(list)
+    """Rows of `features`, one per label; numbered if a method and model gave several."""
+    results: dict[tuple[str, int, str], list[tuple[str, str]]] = defaultdict(list)
     others: set[str] = set()
     for path in files:
         for where, row in _lines(path):
@@ -369,8 +369,8 @@ def _label_rows(
                     f"{space['width']}."
                 )
             elif text:
-                found[space["space"], index, group].append((str(row.get("id", "")), text))
-    if not found:
+                results[space["space"], index, group].append((str(row.get("id", "")), text))
+    if not results:
         known = ["/".join(name) for name in spaces]
         some = ", ".join(sorted(others)[:5]) or "nothing"
         raise BadInput(
@@ -378,7 +378,7 @@ def _label_rows(
             f"{', '.join(known) or 'no spaces'}.{nearest(min(others, default=''), known)} If one "
             "is the other, say so: --source SOURCE=SPACE."
         )
-    for (id, index, group), said in sorted(found.items()):
+    for (id, index, group), said in sorted(results.items()):
         for number, text in zip(
             count(1), dict.fromkeys(text for _, text in sorted(said)), strict=False
         ):

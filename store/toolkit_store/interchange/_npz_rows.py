@@ -68,7 +68,7 @@ def write(
     label: str = LABEL,
     max_bytes: int = MAX_BYTES,
 ) -> list[Path]:
-    """An archive per space."""
+    """Write an archive per space."""
     labels = _labels(run, label)
     declared = {
         row["space"]: row["declared_l0"]
@@ -97,7 +97,7 @@ def check_size(space: Mapping[str, Any], rows: int, most: int) -> None:
 
 
 def save(path: Path, members: Iterable[Member]) -> None:
-    """One compressed archive, there whole or not at all."""
+    """Write one compressed archive atomically."""
     unfinished = path.with_name(f".{path.name}")
     with unfinished.open("wb") as file:
         file.writelines(archive(members))
@@ -133,9 +133,9 @@ def _name(space: Mapping[str, Any], declared: float | None) -> str:
 
 
 def _average_l0(space: Mapping[str, Any], declared: float | None) -> float:
-    """What the SAE declares, else what its name says; not a number when nothing does."""
-    found = _L0.search(str(space["sae"]))
-    return declared if declared is not None else float(found[1]) if found else math.nan
+    """The declared average L0, else the one in the SAE's name; NaN without either."""
+    match = _L0.search(str(space["sae"]))
+    return declared if declared is not None else float(match[1]) if match else math.nan
 
 
 def _members(
@@ -161,7 +161,7 @@ def _arrays(
 ) -> dict[str, Any]:
     import numpy as np
 
-    order = {name: at for at, name in enumerate(sorted({*run.samples, *rows["sample"]}))}
+    order = {name: index for index, name in enumerate(sorted({*run.samples, *rows["sample"]}))}
     places = list(zip(rows["sample"], rows["position"], strict=True))
     fragments = [_fragment(run.samples.get(name), position) for name, position in places]
     layer = str(space["hookpoint"]).rpartition(".")[2]
@@ -199,7 +199,7 @@ def _arrays(
 
 
 def _texts(texts: Sequence[str]) -> Any:
-    """As NumPy keeps text: of one width, without zeros at its end."""
+    """A NumPy array of texts."""
     import numpy as np
 
     return np.array(list(texts), np.str_)
@@ -226,8 +226,8 @@ def read(
     site: str = "resid_post",
     label: str = LABEL,
 ) -> str:
-    """A run of every archive in the folder. `model` and `site` say where archives of other programs
-    come from.
+    """Import every archive in the folder as one run. `model` and `site` describe archives of other
+    programs.
     """
     files = sorted(path for path in folder.glob("*.npz") if not path.name.startswith("."))
     if not files:
@@ -254,38 +254,38 @@ def read(
 
 
 def load(path: Path, needed: Sequence[str], skip: Sequence[str] = ()) -> dict[str, Any]:
-    """The arrays of an archive, nothing pickled."""
+    """The arrays of an archive, without pickles."""
     import zipfile
 
     try:
-        found = arrays(path, skip)
+        members = arrays(path, skip)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
         raise DataError(
             f"{path} cannot be read as a NumPy archive: {error}. Copy it again."
         ) from None
-    missing = [name for name in needed if name not in found and name not in skip]
+    missing = [name for name in needed if name not in members and name not in skip]
     if missing:
         raise DataError(
             f"{path} has no array '{missing[0]}'. Wanted: {', '.join(needed)}; found: "
-            f"{', '.join(sorted(found))}."
+            f"{', '.join(sorted(members))}."
         )
-    return found
+    return members
 
 
 def _head(
     path: Path, model: str | None, site: str, label: str
 ) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:
-    """Of one archive: its space, its samples and their labels."""
-    found = load(path, _NEEDED, skip=("activations",))
-    names = _names(found)
-    if "space" in found:
-        space = json.loads(str(found["space"][0]))
-        described = json.loads(str(found["described"][0]))
+    """The space, the samples and the labels of one archive."""
+    members = load(path, _NEEDED, skip=("activations",))
+    names = _names(members)
+    if "space" in members:
+        space = json.loads(str(members["space"][0]))
+        described = json.loads(str(members["described"][0]))
     else:
-        space, described = _foreign_space(path, found, model, site), {}
-    texts = dict(zip(names, map(str, found["original_sentences"]), strict=True))
+        space, described = _foreign_space(path, members, model, site), {}
+    texts = dict(zip(names, map(str, members["original_sentences"]), strict=True))
     samples = [described.get(name) or _foreign_sample(name, text) for name, text in texts.items()]
-    numbers = zip(names, map(float, found.get("concept_strength_labels", ())), strict=False)
+    numbers = zip(names, map(float, members.get("concept_strength_labels", ())), strict=False)
     known = {name: number for name, number in numbers if not math.isnan(number)}
     return (
         space,
@@ -297,10 +297,10 @@ def _head(
     )
 
 
-def _names(found: Mapping[str, Any]) -> list[str]:
-    if "samples" in found:
-        return [str(name) for name in found["samples"]]
-    numbers = whole_numbers(found["sentence_indices"], "int64", "`sentence_indices`")
+def _names(members: Mapping[str, Any]) -> list[str]:
+    if "samples" in members:
+        return [str(name) for name in members["samples"]]
+    numbers = whole_numbers(members["sentence_indices"], "int64", "`sentence_indices`")
     return [f"sentence-{number:06d}" for number in numbers.tolist()]
 
 
@@ -317,16 +317,16 @@ def _foreign_sample(name: str, text: str) -> dict[str, Any]:
 
 
 def _foreign_space(
-    path: Path, found: Mapping[str, Any], model: str | None, site: str
+    path: Path, results: Mapping[str, Any], model: str | None, site: str
 ) -> dict[str, Any]:
     if model is None:
         raise BadInput(
             f"{path} does not say which model it is of. Name it: --model google/gemma-2-2b."
         )
-    layer = check_layer(int(whole_numbers(found["layer"], "int64", f"{path}, `layer`")), path)
-    l0 = float(found.get("average_l0", math.nan))
+    layer = check_layer(int(whole_numbers(results["layer"], "int64", f"{path}, `layer`")), path)
+    l0 = float(results.get("average_l0", math.nan))
     sae = f"imported/layer_{layer}/average_l0_{l0:g}"
-    width = int(found["num_features"])
+    width = int(results["num_features"])
     return {
         "space": id_of("space", model, site, sae, str(width))[:16],
         "model": model,
@@ -341,19 +341,21 @@ def _foreign_space(
 
 
 def _activations(path: Path, space: Mapping[str, Any]) -> Iterator[pa.Table]:
-    found = load(path, _NEEDED)
-    names, matrix = _names(found), found["activations"]
+    members = load(path, _NEEDED)
+    names, matrix = _names(members), members["activations"]
     if matrix.shape != (len(names), space["width"]):
         raise DataError(
             f"{path}: `activations` is {matrix.shape}; wanted ({len(names)}, {space['width']})."
         )
     for start in range(0, len(names), _ROWS_AT_ONCE):
         part = slice(start, start + _ROWS_AT_ONCE)
-        yield sparse(str(space["space"]), names[part], found["token_positions"][part], matrix[part])
+        yield sparse(
+            str(space["space"]), names[part], members["token_positions"][part], matrix[part]
+        )
 
 
 def sparse(space: str, samples: Sequence[str], positions: Any, matrix: Any) -> pa.Table:
-    """Rows of `activations` from a dense part."""
+    """Rows of `activations` from a dense matrix."""
     import numpy as np
 
     row, feature = np.nonzero(matrix)

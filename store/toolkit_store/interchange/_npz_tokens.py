@@ -48,7 +48,7 @@ _FOLDER = re.compile(r"[A-Za-z0-9._ -]{1,100}")
 def write(
     run: RunTables, folder: Path, *, spaces: Sequence[str] | None = None, max_bytes: int = MAX_BYTES
 ) -> list[Path]:
-    """Each sample's folder with a file per layer, then the metadata."""
+    """Write a folder per sample with a file per layer, then the metadata."""
     import polars as pl
 
     parts = list(run.activations(spaces))
@@ -98,17 +98,17 @@ def _stems(spaces: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _layer(space: Mapping[str, Any]) -> int:
-    found = str(space["hookpoint"]).rpartition(".")[2]
-    if not found.isdigit():
+    layer = str(space["hookpoint"]).rpartition(".")[2]
+    if not layer.isdigit():
         raise BadInput(
             f"space {space['space']} ({space['address']}) is at no layer; this format has a file a "
             "layer."
         )
-    return int(found)
+    return int(layer)
 
 
 def _folders(samples: Sequence[str]) -> dict[str, str]:
-    """Sample -> its folder: its own name where that is one."""
+    """Sample -> its folder: its own name if that is a safe folder name."""
     usable = Counter(name.lower() for name in samples)
     return {
         name: name
@@ -119,7 +119,7 @@ def _folders(samples: Sequence[str]) -> dict[str, str]:
 
 
 def _length(run: RunTables, name: str, rows: pl.DataFrame, weights: pl.DataFrame) -> int:
-    """Tokens of a sample; at least what is kept needs."""
+    """The number of tokens of a sample, at least as many as its rows need."""
     pieces = len(run.samples[name]["pieces"]) if name in run.samples else 0
     seen = [int(rows["position"].max()) + 1]  # type: ignore[arg-type]
     if len(weights):
@@ -146,8 +146,8 @@ def _write_one(
     if len(weights):
         heads = int(weights["head"].max()) + 1  # type: ignore[arg-type]
         attention = np.zeros((heads, length, length), np.float32)
-        at = tuple(weights[side].to_numpy() for side in ("head", "query", "key_position"))
-        attention[at] = weights["weight"].to_numpy()
+        index = tuple(weights[side].to_numpy() for side in ("head", "query", "key_position"))
+        attention[index] = weights["weight"].to_numpy()
         members.append(whole("attention", attention))
     save(path, members)
 
@@ -171,8 +171,8 @@ def _scenario(run: RunTables, name: str, place: str) -> dict[str, Any]:
 
 
 def read(store: Store, folder: Path, *, model: str | None = None, site: str = "resid_post") -> str:
-    """A run of the folder's samples. `model` and `site` say where archives of other programs come
-    from.
+    """Import the folder's samples as one run. `model` and `site` describe archives of other
+    programs.
     """
     metadata = _metadata(folder)
     scenarios = {str(row["scenario"]): row for row in metadata["scenarios"]}
@@ -202,20 +202,20 @@ def read(store: Store, folder: Path, *, model: str | None = None, site: str = "r
 
 
 def _metadata(folder: Path) -> dict[str, Any]:
-    found = sorted(folder.glob("metadata_*.json"))
-    if len(found) != 1:
-        some = ", ".join(path.name for path in found) or "none"
+    results = sorted(folder.glob("metadata_*.json"))
+    if len(results) != 1:
+        some = ", ".join(path.name for path in results) or "none"
         raise BadInput(
             f"{folder} must hold one metadata_*.json, which says what the samples' tokens are; "
             f"found {some}."
         )
-    metadata = read_json(found[0])
+    metadata = read_json(results[0])
     rows = metadata.get("scenarios")
     if not isinstance(rows, list) or not all(
         isinstance(row, dict) and "scenario" in row for row in rows
     ):
         raise DataError(
-            f"{found[0]} has no list `scenarios` of objects with a name under `scenario`."
+            f"{results[0]} has no list `scenarios` of objects with a name under `scenario`."
         )
     return metadata
 
@@ -238,8 +238,8 @@ def _foreign_space(path: Path, model: str | None, site: str) -> dict[str, Any]:
             f"{path.parent.parent} does not say which model it is of. Name it: --model "
             "meta-llama/Llama-3.1-8B."
         )
-    found = _FILE.fullmatch(path.name)
-    layer, name = (found[1], found[2]) if found else ("0", None)
+    match = _FILE.fullmatch(path.name)
+    layer, name = (match[1], match[2]) if match else ("0", None)
     features = load(path, (), skip=("attention",)).get("features")
     width = 0 if features is None else features.shape[-1]  # attention alone may have been kept
     sae = f"imported/{name or f'layer_{layer}'}"
@@ -262,9 +262,9 @@ def _sample(scenario: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
     known = scenario or {}
     pieces = [str(piece) for piece in known.get("tokens", ())]
     spans = [
-        {"name": str(span), "start": min(at), "end": max(at) + 1}
-        for span, at in known.get("key_positions", {}).items()
-        if at
+        {"name": str(span), "start": min(index), "end": max(index) + 1}
+        for span, index in known.get("key_positions", {}).items()
+        if index
     ]
     given = str(known.get("sample", {}).get("sample", name))
     text = "".join(pieces)
@@ -283,14 +283,14 @@ def _activations(
 ) -> Iterator[pa.Table]:
     import numpy as np
 
-    found = load(path, (), skip=("attention",))
-    if "features" not in found:
+    members = load(path, (), skip=("attention",))
+    if "features" not in members:
         return
-    matrix, space = found["features"], spaces[path.name]
+    matrix, space = members["features"], spaces[path.name]
     if matrix.ndim != 2 or matrix.shape[1] != space["width"]:
         raise DataError(f"{path}: `features` is {matrix.shape}; wanted (tokens, {space['width']}).")
     positions = whole_numbers(
-        found.get("positions", np.arange(len(matrix))), "int64", f"{path}, `positions`"
+        members.get("positions", np.arange(len(matrix))), "int64", f"{path}, `positions`"
     )
     if len(positions) and not 0 <= positions.min() <= positions.max() < len(matrix):
         raise DataError(
@@ -305,10 +305,10 @@ def _activations(
 
 
 def _once(files: Sequence[Path]) -> list[Path]:
-    """A file for each sample and layer: two SAEs of one layer hold the same attention."""
+    """One file per sample and layer: two SAEs of one layer have the same attention."""
     return list(
         {
-            (path.parent, found[1]): path for path in files if (found := _FILE.fullmatch(path.name))
+            (path.parent, match[1]): path for path in files if (match := _FILE.fullmatch(path.name))
         }.values()
     )
 

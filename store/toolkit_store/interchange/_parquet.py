@@ -37,11 +37,11 @@ MAX_VALUES = 1 << 27
 MAX_LIST = 1 << 22
 """Values of one row's list: no SAE and no stream is as wide."""
 _KEPT = ("manifest.json", "events.jsonl")
-"""Files of the run's folder that go along."""
+"""Files of the run's folder that are exported too."""
 
 
 def write(run: RunTables, folder: Path) -> list[Path]:
-    """Every table that has rows, then the ledger."""
+    """Write every table that has rows, then the ledger."""
     hashes: dict[str, dict[str, str]] = {step.key: {} for step in run.steps}
     files = [_write_table(run, name, folder, hashes) for name in DATA_TABLES if run.keys(name)]
     kept = [
@@ -161,7 +161,9 @@ def _as_record(kind: type[Any], content: Any, where: str) -> Any:
 
 
 def _check_step(folder: Path, step: StepRow, row: RunRow, tables: dict[str, Any]) -> None:
-    """The key is that of its material, and its rows are in the files, as many as it says."""
+    """Check that a step's key matches its material, and that the files have as many of its rows as
+    it states.
+    """
     where = f"{folder / INDEX}, step {str(step.key)[:80]}"
     if key_of(step.material) != step.key:
         raise DataError(
@@ -173,10 +175,10 @@ def _check_step(folder: Path, step: StepRow, row: RunRow, tables: dict[str, Any]
     for name, count in step.tables.items():
         if count and name not in tables:
             raise DataError(f"{where}: it has rows in table '{name}', which the export lacks.")
-        found = sum(groups for _, groups in _groups(folder / f"{name}.parquet", step.key))
-        if count and found != count:
+        result = sum(groups for _, groups in _groups(folder / f"{name}.parquet", step.key))
+        if count and result != count:
             raise DataError(
-                f"{where}: it has {count:,} rows in table '{name}', and {name}.parquet {found:,}. "
+                f"{where}: it has {count:,} rows in table '{name}', and {name}.parquet {result:,}. "
                 "Export the run again."
             )
 
@@ -197,7 +199,7 @@ def _check_rows(folder: Path, step: StepRow, hashes: Any) -> None:
 
 
 def _check_run(store: Store, row: RunRow, steps: Sequence[StepRow]) -> None:
-    """An import never changes a run that is there."""
+    """Refuse an import that would change an existing run."""
     states = store.run_states(row.run)
     same = bool(states) and replace(states[0], seq=0) == replace(row, seq=0)
     if states and not (same and store.has(row.steps) >= {step.key for step in steps}):
@@ -233,7 +235,7 @@ def _rows(folder: Path, step: StepRow, sizes: dict[str, int]) -> dict[str, Itera
 
 
 def _check_table(folder: Path, name: str, facts: Any) -> None:
-    """The table is one of ours, of this version, and its file holds what was written."""
+    """Check that the table is known, of this version, and that its file is unchanged."""
     path = folder / f"{name}.parquet"
     version = facts.get("version") if isinstance(facts, dict) else None
     if name not in DATA_TABLES or version != TABLES[name].version:
@@ -253,8 +255,8 @@ def _groups(path: Path, key: str) -> Iterator[tuple[int, int]]:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
-        at = file.schema_arrow.get_field_index("step")
-        for number in range(file.num_row_groups if at >= 0 else 0):
+        index = file.schema_arrow.get_field_index("step")
+        for number in range(file.num_row_groups if index >= 0 else 0):
             group = file.metadata.row_group(number)
             statistics = group.column(file.metadata.num_columns - 1).statistics
             if statistics is None or statistics.min != statistics.max:
@@ -293,7 +295,7 @@ def _check_lists(batch: pa.RecordBatch, path: Path) -> None:
 
 
 def _batches(path: Path, key: str) -> Iterator[pa.Table]:
-    """The rows of one step, some thousands at a time."""
+    """The rows of one step in batches of some thousands."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -305,7 +307,7 @@ def _batches(path: Path, key: str) -> Iterator[pa.Table]:
 
 
 def _enter(store: Store, row: RunRow, folder: Path) -> None:
-    """The run with its files, unless the store has it already."""
+    """Enter the run with its files, unless the store has it already."""
     if store.run_states(row.run):
         return
     target = store.folder / "runs" / row.run

@@ -60,9 +60,9 @@ class RunTables:
         """A table's rows, by its key; of rows that several steps wrote under one key, the first."""
         import polars as pl
 
-        found = self.store.read(name, self.keys(name))
-        keys = pl.DataFrame(found.select(list(table(name).key)))
-        return found.filter(
+        rows = self.store.read(name, self.keys(name))
+        keys = pl.DataFrame(rows.select(list(table(name).key)))
+        return rows.filter(
             keys.select(pl.struct(pl.all()).is_first_distinct()).to_series().to_arrow()
         )
 
@@ -86,10 +86,10 @@ class RunTables:
 
         columns = ("space", "sample", "position", "features", "values")
         for space in self._chosen(self._with_activations(), wanted):
-            found = self._rows.read(
+            rows = self._rows.read(
                 "activations", self.keys("activations"), {"space": [space]}, columns
             )
-            yield self.spaces[space], _merged(pl.DataFrame(found)).drop("space").rechunk()
+            yield self.spaces[space], _merged(pl.DataFrame(rows)).drop("space").rechunk()
 
     @cached_property
     def _rows(self) -> CommittedRows:
@@ -97,13 +97,13 @@ class RunTables:
 
     def _with_activations(self) -> list[str]:
         """The spaces that have rows; all rows have to be there."""
-        found: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         for where in among("step", self.keys("activations")):
             for batch in self._rows.find_in_batches("activations", where, ["space"]):
-                found.update(dict(batch["space"].value_counts().iter_rows()))
+                counts.update(dict(batch["space"].value_counts().iter_rows()))
         wanted = sum(step.tables.get("activations", 0) for step in self.steps)
-        check_count(f"Table 'activations' in {self.store.uri}", found.total(), wanted)
-        return list(found)
+        check_count(f"Table 'activations' in {self.store.uri}", counts.total(), wanted)
+        return list(counts)
 
     def _chosen(self, there: Iterable[str], wanted: Iterable[str] | None) -> list[str]:
         known = sorted(there)
@@ -130,8 +130,8 @@ class RunTables:
 
 
 def _merged(rows: pl.DataFrame) -> pl.DataFrame:
-    """One row a place, by place: where two steps looked at one, its entries as a query gives them,
-    each with its largest value.
+    """One row per sample and position. Where two steps kept one, each entry has its largest value,
+    as in a query.
     """
     import polars as pl
 
@@ -170,18 +170,18 @@ def run_tables(store: Store, run: str, also: Iterable[str] = ()) -> RunTables:
 
 
 def id_of(*parts: str) -> str:
-    """An id that follows from these texts."""
+    """An id derived from these texts."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 def _material(part: str, digest: str, run: str = "") -> str:
-    """What the key of an import is the hash of: what was read, and how."""
-    found = {"part": part, "version": __version__, "digest": digest, "run": run}
-    return json.dumps(found, sort_keys=True, separators=(",", ":"))
+    """The material of an import's key: what was read, and how."""
+    results = {"part": part, "version": __version__, "digest": digest, "run": run}
+    return json.dumps(results, sort_keys=True, separators=(",", ":"))
 
 
 def digest_of(files: Iterable[Path]) -> str:
-    """One hash of files by content, whatever folder they lie in."""
+    """One hash of files by content, whatever their folder."""
     seen = hashlib.sha256()
     for path in sorted(files):
         with path.open("rb") as file:
@@ -196,8 +196,8 @@ def land(
     digest: str,
     tables: Mapping[str, Iterable[pa.Table] | pa.Table],
 ) -> str:
-    """Commit tables from elsewhere as the one step of a new run; its id. What is there already is
-    left as it is.
+    """Commit imported tables as the single step of a new run; return its id. Existing rows are
+    unchanged.
     """
     material = _material(part, digest)
     key = key_of(material)
@@ -222,7 +222,7 @@ def _rows_of(tables: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
 
 
 def attach(run: RunTables, part: str, digest: str, tables: Mapping[str, pa.Table]) -> str:
-    """Commit tables from elsewhere as one more step of a run; the run's id."""
+    """Commit imported tables as one more step of a run; return the run's id."""
     material = _material(part, digest, run.id)
     key = key_of(material)
     sizes = widths(run.spaces.values())
@@ -303,7 +303,7 @@ def _now() -> str:
 
 
 def write_json(path: Path, content: Any) -> Path:
-    """A JSON file, there whole or not at all."""
+    """Write a JSON file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     unfinished.write_text(
@@ -314,7 +314,7 @@ def write_json(path: Path, content: Any) -> Path:
 
 
 def read_index(folder: Path, name: str, form: str, version: int) -> dict[str, Any]:
-    """The file that says what an exported folder holds, of this version or an older one."""
+    """The index of an exported folder, of this version or an older one."""
     from toolkit.files import read_json
 
     path = folder / name
@@ -324,18 +324,18 @@ def read_index(folder: Path, name: str, form: str, version: int) -> dict[str, An
             f"Export it again."
         )
     check_json_size(path)
-    found = read_json(path)
-    if found.get("format") != form:
+    content = read_json(path)
+    if content.get("format") != form:
         raise BadInput(
-            f"{path} is of format {found.get('format')!r}; wanted {form!r}. Give --format what it "
-            "was exported as."
+            f"{path} is of format {content.get('format')!r}; wanted {form!r}. Give --format what "
+            "it was exported as."
         )
-    if not isinstance(found.get("version"), int) or found["version"] > version:
+    if not isinstance(content.get("version"), int) or content["version"] > version:
         raise BadInput(
-            f"{path} has version {found.get('version')!r}; this toolkit ({__version__}) reads up "
+            f"{path} has version {content.get('version')!r}; this toolkit ({__version__}) reads up "
             f"to version {version}. Upgrade: python -m pip install -U sae-toolkit"
         )
-    return found
+    return content
 
 
 def safe_names(spaces: Sequence[Row]) -> dict[str, str]:
@@ -384,7 +384,7 @@ def activation_rows(
 
 
 def joined(parts: Iterable[pa.Table], most: int = 50_000) -> Iterator[pa.Table]:
-    """The same rows in fewer tables: each that is handed to a commit costs some time."""
+    """Join rows to fewer tables: each table costs time in a commit."""
     import pyarrow as pa
 
     kept: list[pa.Table] = []
@@ -400,7 +400,7 @@ def joined(parts: Iterable[pa.Table], most: int = 50_000) -> Iterator[pa.Table]:
 
 
 def flat(rows: pl.DataFrame) -> tuple[Any, Any, Any]:
-    """Counts a row, and all entries' features and values, as arrays."""
+    """Counts per row, and features and values of all entries, as arrays."""
     import pyarrow.compute as pc
 
     features, values = (

@@ -38,11 +38,11 @@ _TENSORS = ("indices", "values", "sample", "position")
 
 
 def write(run: RunTables, folder: Path, *, spaces: Sequence[str] | None = None) -> list[Path]:
-    """A file per space, then the samples, then what there is."""
+    """Write a file per space, then the samples, then the index."""
     from safetensors.numpy import save_file
 
     names = safe_names(list(run.spaces.values()))
-    ordinals: dict[str, int] = {name: at for at, name in enumerate(run.samples)}
+    ordinals: dict[str, int] = {name: i for i, name in enumerate(run.samples)}
     files, described = [], []
     for space, rows in run.activations(spaces):
         for name in rows["sample"].unique().sort():
@@ -82,7 +82,7 @@ def _tensors(rows: pl.DataFrame, ordinals: dict[str, int]) -> dict[str, Any]:
 
 
 def read(store: Store, folder: Path) -> str:
-    """A run with the samples, spaces and activations."""
+    """Import samples, spaces and activations as a run."""
     index = read_index(folder, INDEX, "safetensors", VERSION)
     lines = _lines(folder / "samples.jsonl")
     files = [folder / space["file"] for space in index["spaces"]]
@@ -121,12 +121,12 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 def _rows(path: Path, space: dict[str, Any], samples: Sequence[str]) -> pa.Table:
     import numpy as np
 
-    found = _load(path)
-    row, feature = whole_numbers(found["indices"], "int64", f"{path}, `indices`")
-    owners_of = whole_numbers(found["sample"], "int64", f"{path}, `sample`")
-    positions = whole_numbers(found["position"], "int32", f"{path}, `position`")
-    values = real_numbers(found["values"], f"{path}, `values`")
-    rows = len(found["sample"])
+    tensors = _load(path)
+    row, feature = whole_numbers(tensors["indices"], "int64", f"{path}, `indices`")
+    owners_of = whole_numbers(tensors["sample"], "int64", f"{path}, `sample`")
+    positions = whole_numbers(tensors["position"], "int32", f"{path}, `position`")
+    values = real_numbers(tensors["values"], f"{path}, `values`")
+    rows = len(tensors["sample"])
     if len(feature) and (
         feature.max() >= space["width"] or row.max() >= rows or min(feature.min(), row.min()) < 0
     ):
@@ -148,19 +148,19 @@ def _load(path: Path) -> dict[str, Any]:
     from safetensors.numpy import load_file
 
     try:
-        found = load_file(path)
+        tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise DataError(
             f"{path} is not a whole safetensors file ({error}). Copy or export it again."
         ) from None
-    missing = [name for name in _TENSORS if name not in found]
+    missing = [name for name in _TENSORS if name not in tensors]
     if missing:
         raise DataError(f"{path} has no tensor '{missing[0]}'. Wanted: {', '.join(_TENSORS)}.")
-    if found["indices"].shape != (2, len(found["values"])) or len(found["sample"]) != len(
-        found["position"]
+    if tensors["indices"].shape != (2, len(tensors["values"])) or len(tensors["sample"]) != len(
+        tensors["position"]
     ):
         raise DataError(
             f"{path}: `indices` must be (2, entries) and `values` (entries); `sample` and "
             "`position` one a row."
         )
-    return found
+    return tensors

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _LISTS = ("samples", "positions", "values")
 _DIRECTORIES = 64
-"""How many spaces' directories are kept at a time."""
+"""How many directories are cached."""
 
 
 @dataclass(frozen=True)
@@ -53,27 +53,29 @@ class RunIndex:
         """Sample and unit by number."""
         import polars as pl
 
-        found = self.rows.find(
+        rows = self.rows.find(
             "sample_index", equals("step", self._numbering), ["number", "sample", "unit"]
         )
-        return pl.DataFrame(found).sort("number").select("sample", "unit").rechunk()
+        return pl.DataFrame(rows).sort("number").select("sample", "unit").rechunk()
 
     def directory(self, step: str) -> Directory:
         """The directory of a space."""
         return self.prefetch([step])[step]
 
     def prefetch(self, steps: Sequence[str]) -> dict[str, Directory]:
-        """The directories of these spaces. They never change, so they are kept; what is not there
-        yet is read at once.
+        """The directories of these spaces. They never change, so they are cached; missing ones are
+        read together.
         """
         known = {step: self._directories[step] for step in steps if step in self._directories}
         missing = [step for step in steps if step not in known]
-        found = known | (self._read_directories(missing) if missing else {})
+        directories = known | (self._read_directories(missing) if missing else {})
         if missing:
-            others = {step: kept for step, kept in self._directories.items() if step not in found}
-            room = max(_DIRECTORIES - len(found), 0)
-            self._directories = dict([*others.items()][-room:] if room else []) | found
-        return found
+            others = {
+                step: kept for step, kept in self._directories.items() if step not in directories
+            }
+            room = max(_DIRECTORIES - len(directories), 0)
+            self._directories = dict([*others.items()][-room:] if room else []) | directories
+        return directories
 
     def _read_directories(self, steps: Sequence[str]) -> dict[str, Directory]:
         import polars as pl
@@ -84,9 +86,11 @@ class RunIndex:
             pl.DataFrame(self.rows.find("feature_index", where, columns))
             for where in among("step", steps)
         ]
-        found = pl.concat(parts).sort("block")
-        sizes = found.unique("step", keep="first").select("step", "samples", "looked_at")
-        features = found.select("step", *names).explode(*names).rename(names).drop_nulls("feature")
+        directories = pl.concat(parts).sort("block")
+        sizes = directories.unique("step", keep="first").select("step", "samples", "looked_at")
+        features = (
+            directories.select("step", *names).explode(*names).rename(names).drop_nulls("feature")
+        )
         fired = features.partition_by("step", as_dict=True, include_key=False)
         none = features.clear().drop("step")
         return {
@@ -134,11 +138,11 @@ class ByIndex:
         return self._named(self._entries(feature))
 
     def top(self, feature: int, k: int) -> pl.DataFrame:
-        """Sample, position, value and unit where it fired hardest."""
+        """Sample, position, value and unit of its largest values."""
         return self._named(self._entries(feature, k).hardest(k), "unit")
 
     def entries(self, feature: int) -> int:
-        """At how many places it fired."""
+        """The number of positions at which it fired."""
         import polars as pl
 
         return int(self.directory().filter(pl.col("feature") == feature)["entries"].sum())
@@ -161,8 +165,8 @@ class ByIndex:
         own = self._entries(feature)
         target = _Places(own.numbers, own.positions)
         parts = [_both(batch, target) for batch in self._all_blocks()]
-        found = pl.concat([pl.DataFrame(schema=coactive_schema()), *parts])
-        return found.group_by("feature").agg(pl.col("both", "count").sum()).sort("feature")
+        counts = pl.concat([pl.DataFrame(schema=coactive_schema()), *parts])
+        return counts.group_by("feature").agg(pl.col("both", "count").sum()).sort("feature")
 
     def _all_blocks(self) -> Iterator[pl.DataFrame]:
         import polars as pl
@@ -176,16 +180,16 @@ class ByIndex:
             if own.height:
                 yield own
 
-    def _named(self, found: _FeatureEntries, *more: str) -> pl.DataFrame:
+    def _named(self, entries: _FeatureEntries, *more: str) -> pl.DataFrame:
         """With the samples' names instead of their numbers, and more columns about the samples."""
         import polars as pl
 
-        sample, *others = (self._index.samples[name][found.numbers] for name in ("sample", *more))
+        sample, *others = (self._index.samples[name][entries.numbers] for name in ("sample", *more))
         return pl.DataFrame(
             [
                 sample,
-                pl.Series("position", found.positions),
-                pl.Series("value", found.values),
+                pl.Series("position", entries.positions),
+                pl.Series("value", entries.values),
                 *others,
             ]
         )
@@ -193,16 +197,16 @@ class ByIndex:
     def _entries(self, feature: int, k: int | None = None) -> _FeatureEntries:
         """The entries of a feature; with `k`, of enough blocks to hold the k largest."""
         first = self._block(feature, 0)
-        found = _FeatureEntries.of([first])
-        if len(found.values) < BLOCK:
-            return found
+        entries = _FeatureEntries.of([first])
+        if len(entries.values) < BLOCK:
+            return entries
         return _FeatureEntries.of(
-            [first, *(self._block(feature, number) for number in self._more(feature, found, k))]
+            [first, *(self._block(feature, number) for number in self._more(feature, entries, k))]
         )
 
     def _more(self, feature: int, first: _FeatureEntries, k: int | None) -> list[int]:
-        """The further blocks. Of a dense feature the k largest entries lie in the k blocks with the
-        largest maxima.
+        """Further blocks that may be needed. The k largest entries of a dense feature are in the k
+        blocks with the largest maxima.
         """
         import polars as pl
 
@@ -221,13 +225,13 @@ class ByIndex:
         return self._own(feature, f"place = {place(self._step, feature, number)}", _LISTS)
 
     def _own(self, feature: int, where: str, columns: Sequence[str]) -> pa.Table:
-        """Blocks of this feature: places are hashes, so another step or feature may have the
-        same.
+        """The blocks of this feature. Block numbers are hashes, so another step or feature may
+        share one.
         """
-        found = self._rows.find("postings", where, ["step", "feature", *columns])
-        owners = zip(found["step"].to_pylist(), found["feature"].to_pylist(), strict=True)
+        postings = self._rows.find("postings", where, ["step", "feature", *columns])
+        owners = zip(postings["step"].to_pylist(), postings["feature"].to_pylist(), strict=True)
         own = [number for number, owner in enumerate(owners) if owner == (self._step, feature)]
-        return found if len(own) == found.num_rows else found.take(own)
+        return postings if len(own) == postings.num_rows else postings.take(own)
 
 
 class _Places:
@@ -251,8 +255,8 @@ class _Places:
         )
         near = np.flatnonzero(out)
         codes = _coded(numbers[near], positions[near])
-        at = np.minimum(np.searchsorted(self._codes, codes), max(len(self._codes) - 1, 0))
-        out[near] = self._codes[at] == codes if len(self._codes) else False
+        indices = np.minimum(np.searchsorted(self._codes, codes), max(len(self._codes) - 1, 0))
+        out[near] = self._codes[indices] == codes if len(self._codes) else False
         return out
 
 
@@ -264,7 +268,7 @@ def _coded(numbers: np.ndarray, positions: np.ndarray) -> np.ndarray:
 
 
 def _both(batch: pl.DataFrame, target: _Places) -> pl.DataFrame:
-    """Per block: in how many of its entries the target fired too."""
+    """Per block, the number of its entries at which the target fired too."""
     import numpy as np
     import polars as pl
 

@@ -1,5 +1,5 @@
-"""Answers about a space from the rows of `activations`, searched: for a run that has no index yet,
-as while it goes on.
+"""Queries of a space answered by scanning the rows of `activations`: for a run without an index,
+such as one still running.
 
 `toolkit_store.query.by_index.ByIndex` gives the same answers, by the same methods, from postings.
 """
@@ -29,17 +29,17 @@ class ByRows:
         return self._found(feature).sort("sample", "position")
 
     def top(self, feature: int, k: int) -> pl.DataFrame:
-        """Sample, position, value and unit where it fired hardest."""
-        found = (
+        """Sample, position, value and unit of its largest values."""
+        entries = (
             self._found(feature)
             .sort(["value", "sample", "position"], descending=[True, False, False])
             .head(k)
         )
-        units = self._rows.samples(found["sample"].to_list(), ["sample", "unit"]).unique("sample")
-        return found.join(units, on="sample", how="left", maintain_order="left")
+        units = self._rows.samples(entries["sample"].to_list(), ["sample", "unit"]).unique("sample")
+        return entries.join(units, on="sample", how="left", maintain_order="left")
 
     def entries(self, feature: int) -> int:
-        """At how many places it fired."""
+        """The number of positions at which it fired."""
         return self._found(feature).height
 
     def directory(self) -> pl.DataFrame:

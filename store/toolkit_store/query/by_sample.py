@@ -21,15 +21,15 @@ def rows_of(rows: CommittedRows, sample: str, space: str | None) -> pa.Table:
     import pyarrow.compute as pc
 
     if space is None:
-        found = rows.find("activations", equals("sample", sample), ["space", *_COLUMNS, "step"])
+        result = rows.find("activations", equals("sample", sample), ["space", *_COLUMNS, "step"])
     else:
-        found = rows.find(
+        result = rows.find(
             "activations",
             f"{equals('sample', sample)} AND {equals('space', space)}",
             [*_COLUMNS, "step"],
         )
-        found = found.append_column("space", pa.repeat(space, found.num_rows))
-    return found.filter(pc.is_in(found["step"], value_set=pa.array(rows.cover, pa.string())))
+        result = result.append_column("space", pa.repeat(space, result.num_rows))
+    return result.filter(pc.is_in(result["step"], value_set=pa.array(rows.cover, pa.string())))
 
 
 def entries_of(rows: pa.Table) -> pl.DataFrame:

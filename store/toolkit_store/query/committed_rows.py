@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 Where = Mapping[str, Sequence[str] | Sequence[int]]
-"""Which values a column may have, by its name."""
+"""The allowed values of each column."""
 
 
 class CommittedRows:
@@ -41,14 +41,14 @@ class CommittedRows:
         return [row.key for row in self.steps if row.tables.get(name)]
 
     def find(self, name: str, where: str, columns: Sequence[str]) -> pa.Table:
-        """Rows of a table that match, of any run: whose they are is for the caller to look at."""
+        """Matching rows of a table, of any run: the caller selects by run."""
         with self.store.reading():
             return self._database.rows(name, where, columns)
 
     def find_in_batches(
         self, name: str, where: str, columns: Sequence[str]
     ) -> Iterator[pl.DataFrame]:
-        """The same, a few thousand rows at a time."""
+        """The same in batches of a few thousand rows."""
         import polars as pl
 
         with self.store.reading():
@@ -87,7 +87,7 @@ class CommittedRows:
         )
 
     def table(self, name: str) -> pl.DataFrame:
-        """A whole table of the run, for one that is small."""
+        """A whole table of the run, for small tables."""
         import polars as pl
 
         return pl.DataFrame(self.store.read(name, self.writers(name)))
@@ -103,13 +103,13 @@ class CommittedRows:
     def values(self, name: str, column: str, where: Where, stage: str | None = None) -> list[str]:
         """Which texts a column has in the rows that match, read a batch at a time."""
         keys = [key for keys in self.stages(name, stage).values() for key in keys]
-        found: set[str] = set()
+        results: set[str] = set()
         for own in among("step", keys):
             for batch in self.find_in_batches(
                 name, " AND ".join(filter(None, [matching(where), own])), [column]
             ):
-                found.update(batch[column].unique().to_list())
-        return sorted(found)
+                results.update(batch[column].unique().to_list())
+        return sorted(results)
 
     def by_stage(
         self,
@@ -131,9 +131,9 @@ class CommittedRows:
             ]
         )
         parts = []
-        for at, keys in self.stages(name, stage).items():
-            found = self.read(name, keys, where, wanted)
-            parts.append(found.append_column("stage", pa.repeat(pa.scalar(at), found.num_rows)))
+        for index, keys in self.stages(name, stage).items():
+            rows = self.read(name, keys, where, wanted)
+            parts.append(rows.append_column("stage", pa.repeat(pa.scalar(index), rows.num_rows)))
         return pa.concat_tables([schema.empty_table(), *parts])
 
     def read(
@@ -158,7 +158,7 @@ class CommittedRows:
 
 
 def matching(where: Where) -> str:
-    """A filter for rows whose every column named has one of its values."""
+    """A filter for rows in which every named column has one of its allowed values."""
     return " AND ".join(
         f"({' OR '.join(_one_of(column, values))})" for column, values in where.items()
     )

@@ -1,4 +1,4 @@
-"""How two runs differ: how often and how strongly each feature fired in one and in the other.
+"""The difference of two runs: how often and how strongly each feature fired in each.
 
 Only what both runs looked at is compared: a space that one run never extracted has no rates, and a
 run that kept every token has other rates than one that kept the last token of each sample.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Common:
-    """The spaces that two runs can be compared in, and of each other one why not."""
+    """The spaces in which two runs can be compared, and for each other space why not."""
 
     spaces: list[str]
     left_out: dict[str, str]
@@ -48,10 +48,10 @@ def _why_not(first: RunView, second: RunView, space: str) -> str:
         many, single = (first, second) if several[0] else (second, first)
         return f"run {many.id} kept several tokens of a sample, run {single.id} one of each"
     selectors = [_selectors(view) for view in (first, second)]
-    if all(len(found) == 1 for found in selectors) and selectors[0] != selectors[1]:
+    if all(len(selector) == 1 for selector in selectors) and selectors[0] != selectors[1]:
         return "; ".join(
-            f"run {view.id} kept the tokens 'at: {found.pop()}'"
-            for view, found in zip((first, second), selectors, strict=True)
+            f"run {view.id} kept the tokens 'at: {selector.pop()}'"
+            for view, selector in zip((first, second), selectors, strict=True)
         )
     return ""
 

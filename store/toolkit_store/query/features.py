@@ -45,7 +45,7 @@ def open_features(path: str | Path) -> Features:
 
 
 class Features:
-    """A store's runs and what they found."""
+    """The runs of a store and their results."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -135,17 +135,17 @@ class RunView:
     @cached_property
     def _spaces(self) -> list[str]:
         """Ids of spaces with activations, or declared."""
-        found = set(self._declared)
+        results = set(self._declared)
         if self._numbering is not None:
-            return sorted(found | set(indexing.spaces_of(self._numbering)))
+            return sorted(results | set(indexing.spaces_of(self._numbering)))
         for batch in self._rows.activations(None, ["space"]):
-            found.update(batch["space"].unique().to_pylist())
-        return sorted(found)
+            results.update(batch["space"].unique().to_pylist())
+        return sorted(results)
 
     # --- who answers ---
 
     def _answers(self, space: str) -> ByIndex | ByRows:
-        """The one who answers about a space; refuses a space that is not there."""
+        """The object that answers queries about a space; refuses an unknown space."""
         if space not in self._answerers:
             step = self._index_steps.get(space)
             if step is None:
@@ -178,8 +178,8 @@ class RunView:
         return RunIndex(self._rows, self._numbering.key)
 
     def prefetch(self, spaces: Iterable[str]) -> None:
-        """Fetch at once what is known of all features of these spaces, which are about to be asked
-        about; others are refused.
+        """Load the directories of these spaces together before they are queried; unknown spaces are
+        refused.
         """
         wanted = list(spaces)
         for space in wanted:
@@ -205,13 +205,13 @@ class RunView:
         return self._answers(space).activations(feature)
 
     def top(self, space: str, feature: int, k: int = 20) -> pl.DataFrame:
-        """Where a feature fired hardest: sample, position, value, unit."""
+        """The largest values of a feature: sample, position, value, unit."""
         _check_feature(feature)
         _check_k(k)
         return self._answers(space).top(feature, k)
 
     def entries(self, space: str, feature: int) -> int:
-        """At how many places a feature fired."""
+        """The number of positions at which a feature fired."""
         _check_feature(feature)
         return self._answers(space).entries(feature)
 
@@ -222,10 +222,10 @@ class RunView:
         import polars as pl
 
         _check_feature(feature)
-        found = self._rows.samples([sample], ["sample", "pieces"]).head(1)
-        if found.is_empty():
+        row = self._rows.samples([sample], ["sample", "pieces"]).head(1)
+        if row.is_empty():
             raise BadInput(f"Run {self.id} has no sample '{sample}'.")
-        pieces = found["pieces"][0]
+        pieces = row["pieces"][0]
         rows = rows_of(self._rows, sample, space)
         fired = entries_of(rows).filter(pl.col("feature") == feature).select("position", "value")
         kept = (
@@ -261,20 +261,18 @@ class RunView:
     def sample(
         self, sample: str, position: int | None = None, space: str | None = None
     ) -> pl.DataFrame:
-        """What is active on a sample, the strongest first within each place: space, position,
+        """The active features of a sample, the strongest first at each position: space, position,
         feature, value.
         """
         import polars as pl
 
-        found = entries_of(rows_of(self._rows, sample, space))
-        return found if position is None else found.filter(pl.col("position") == position)
+        entries = entries_of(rows_of(self._rows, sample, space))
+        return entries if position is None else entries.filter(pl.col("position") == position)
 
     def positions(self, sample: str, spaces: Sequence[str] | None = None) -> list[int]:
         """At which positions of a sample activations were kept, in any space or in one of these."""
-        found = rows_of(self._rows, sample, None).select(["space", "position"]).to_pylist()
-        return sorted(
-            {row["position"] for row in found if spaces is None or row["space"] in spaces}
-        )
+        rows = rows_of(self._rows, sample, None).select(["space", "position"]).to_pylist()
+        return sorted({row["position"] for row in rows if spaces is None or row["space"] in spaces})
 
     def samples(self, names: Sequence[str]) -> pl.DataFrame:
         """The rows of table `samples` for these samples; one that there is not has none."""
@@ -296,8 +294,8 @@ class RunView:
         """
         import polars as pl
 
-        found = self.directory(space).filter(pl.col("count") >= at_least)
-        return found.select("feature", "count", "max").sort(
+        features = self.directory(space).filter(pl.col("count") >= at_least)
+        return features.select("feature", "count", "max").sort(
             ["count", "feature"], descending=[True, False]
         )
 
@@ -327,13 +325,13 @@ class RunView:
         import polars as pl
 
         where = f"{equals('stat', 'label')} AND {equals('space', space)}"
-        found = pl.DataFrame(
+        rows = pl.DataFrame(
             self._rows.find("features", where, ["feature", "group", "text", "step"])
         )
         wanted = pl.col("feature").is_in(list(features)) & pl.col("step").is_in(
             self._rows.writers("features")
         )
-        ours = found.filter(wanted & pl.col("text").is_not_null())
+        ours = rows.filter(wanted & pl.col("text").is_not_null())
         return (
             ours.sort("group")
             .unique("feature", keep="first", maintain_order=True)
@@ -360,8 +358,8 @@ class RunView:
         }
         whose = {} if feature is None else {"feature": [feature]}
         kind = {} if samples else {"sample": [SUMMARY]}
-        found = pl.DataFrame(self._rows.by_stage("effects", {**asked, **whose, **kind}))
-        return found.filter(pl.col("sample") != SUMMARY) if samples else found
+        effects_rows = pl.DataFrame(self._rows.by_stage("effects", {**asked, **whose, **kind}))
+        return effects_rows.filter(pl.col("sample") != SUMMARY) if samples else effects_rows
 
     def similar(
         self, space: str, feature: int, k: int = 20, rows: Decoder | np.ndarray | None = None
@@ -392,24 +390,24 @@ class RunView:
         """What the store keeps of the space's decoder, one row per feature; None if nobody asked
         for it.
         """
-        found = [
+        results = [
             row
             for row in self.spaces().to_dicts()
             if row["space"] == space and row["sae"] is not None
         ]
-        return projected(self.store, found[0]["sae_hash"]) if found else None
+        return projected(self.store, results[0]["sae_hash"]) if results else None
 
     def _width(self, space: str, rows: Any) -> int:
         import polars as pl
 
         if not callable(rows):
             return len(rows)
-        found = self.spaces().filter(pl.col("space") == space)
-        if found.is_empty():
+        space_row = self.spaces().filter(pl.col("space") == space)
+        if space_row.is_empty():
             raise BadInput(
                 f"Run {self.id} does not say how wide space '{space}' is; give `rows` as an array."
             )
-        return int(found["width"][0])
+        return int(space_row["width"][0])
 
     # --- SQL ---
 

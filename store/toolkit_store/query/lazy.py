@@ -95,8 +95,8 @@ def _one_of(column: str, columns: Any, literal: pl.Expr) -> Iterator[str]:
     """
     import polars as pl
 
-    found = pl.select(literal.alias("value"))["value"]
-    values = (found.explode() if found.dtype == pl.List else found).to_list()
+    result = pl.select(literal.alias("value"))["value"]
+    values = (result.explode() if result.dtype == pl.List else result).to_list()
     if not 0 < len(values) <= _MOST_VALUES:
         return
     kind = columns[column].rstrip("?")

@@ -124,25 +124,25 @@ def checked(text: str) -> list[Word]:
 
 
 def _words(text: str) -> Iterator[Word]:
-    at, last = 0, ""
-    while at < len(text):
-        found = _TOKEN.match(text, at)
-        if found is None:
-            raise BadInput(_not_understood(text, at))
-        kind = str(found.lastgroup)
+    index, last = 0, ""
+    while index < len(text):
+        match = _TOKEN.match(text, index)
+        if match is None:
+            raise BadInput(_not_understood(text, index))
+        kind = str(match.lastgroup)
         prefixed = kind == "text" and last in ("word", "name", "number", "text")
-        unended = kind != "blank" and text.startswith("/*", at)
+        unended = kind != "blank" and text.startswith("/*", index)
         if prefixed or unended:
-            raise BadInput(_not_understood(text, at))
+            raise BadInput(_not_understood(text, index))
         if kind != "blank":
-            yield Word(kind, found.group(), at)
+            yield Word(kind, match.group(), index)
         last = kind
-        at = found.end()
+        index = match.end()
 
 
-def _not_understood(text: str, at: int) -> str:
+def _not_understood(text: str, index: int) -> str:
     return (
-        f"At letter {at + 1} of the statement: {text[at : at + 12]!a} is not read "
+        f"At letter {index + 1} of the statement: {text[index : index + 12]!a} is not read "
         f"here. "
         f"Write words and "
         f"numbers, 'text' and "

@@ -88,11 +88,11 @@ def _imported(steps: Sequence[StepRow]) -> list[str]:
 def _miscounted(place: Place, steps: Sequence[StepRow]) -> Iterator[str]:
     """Steps whose rows are not as many as the ledger says."""
     for name in DATA_TABLES:
-        found = place.database.count_by_step(name)
+        counts = place.database.count_by_step(name)
         for row in steps:
             wanted = stored_count(row, name)
-            if found[row.key] != wanted:
+            if counts[row.key] != wanted:
                 yield (
                     f"step {row.key}: the ledger says {wanted:,} rows in table '{name}', there are "
-                    f"{found[row.key]:,}"
+                    f"{counts[row.key]:,}"
                 )

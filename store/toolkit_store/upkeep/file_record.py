@@ -324,8 +324,8 @@ def _names(folder: Path, below: str = "") -> Iterator[str]:
 
 def _state(path: Path) -> tuple[int, int, int, int]:
     """What changes when a file does."""
-    found = path.stat()
-    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    stat = path.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def _entry(path: Path) -> Entry:

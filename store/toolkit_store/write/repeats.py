@@ -31,7 +31,7 @@ class Keys:
         self._runs: list[Run] = []
 
     def add(self, keys: pa.Table) -> None:
-        """Take the keys of another batch, or refuse one that is there already."""
+        """Add the keys of another batch; refuse a repeated key."""
         self._refuse_within(keys)
         if self._first is None:
             self._first = keys  # most steps have one batch, whose hashes nobody needs
@@ -84,10 +84,10 @@ def _hashes(keys: pa.Table) -> Run:
     return first, second
 
 
-def _joined(one: Run, other: Run) -> Run:
+def _joined(run: Run, other: Run) -> Run:
     import numpy as np
 
-    return _in_order(np.concatenate((one[0], other[0])), np.concatenate((one[1], other[1])))
+    return _in_order(np.concatenate((run[0], other[0])), np.concatenate((run[1], other[1])))
 
 
 def _in_order(first: np.ndarray, second: np.ndarray) -> Run:
@@ -98,11 +98,11 @@ def _in_order(first: np.ndarray, second: np.ndarray) -> Run:
 
 
 def _are_in(hashes: Run, run: Run) -> np.ndarray:
-    """Which of these have both hashes in a run."""
+    """Which of these have both hashes in the sorted run."""
     import numpy as np
 
     start, end = (np.searchsorted(run[0], hashes[0], side) for side in ("left", "right"))
-    found = np.zeros(len(hashes[0]), bool)
-    for at in np.flatnonzero(end > start).tolist():
-        found[at] = hashes[1][at] in run[1][start[at] : end[at]]
-    return found
+    mask = np.zeros(len(hashes[0]), bool)
+    for index in np.flatnonzero(end > start).tolist():
+        mask[index] = hashes[1][index] in run[1][start[index] : end[index]]
+    return mask

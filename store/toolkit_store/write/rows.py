@@ -1,5 +1,4 @@
-"""Rows on their way in and out: fitted to the declared table, checked for repeated keys, put in
-order, hashed.
+"""Rows written and read: fitted to the declared table, checked for repeated keys, ordered, hashed.
 
 A table is declared by the host (`toolkit.tables`) as a map from column to type name. What parts
 hand over may differ in ways that carry no data (large strings, null flags inside lists, column
@@ -39,7 +38,7 @@ def check_name(name: str) -> None:
 
 
 def fitted(name: str, rows: pa.Table, step: str) -> pa.Table:
-    """`rows` exactly as the store keeps them, with the column `step`."""
+    """Convert `rows` to the store's schema, with the column `step`."""
     import pyarrow as pa
 
     unknown = [column for column in rows.column_names if column not in table(name).columns]
@@ -98,7 +97,7 @@ def _spelled(kind: pa.DataType) -> str:
 
 
 def _has_nulls(column: Any, allowed: bool) -> bool:
-    """Nulls where none may be; inside lists and structs none may ever be."""
+    """Whether there are nulls in a column that allows none; lists and structs never allow any."""
     import pyarrow.compute as pc
     import pyarrow.types as is_
 
@@ -148,8 +147,8 @@ def ordered(name: str, rows: pa.Table) -> pa.Table:
     """`rows` by the table's key; rows of two steps with one key stand in the order of their steps,
     facts once.
     """
-    found = rows.sort_by([(column, "ascending") for column in (*table(name).key, "step")])
-    return _once(found, table(name).key) if table(name).facts else found
+    rows_in_order = rows.sort_by([(column, "ascending") for column in (*table(name).key, "step")])
+    return _once(rows_in_order, table(name).key) if table(name).facts else rows_in_order
 
 
 def _once(rows: pa.Table, key: Sequence[str]) -> pa.Table:
@@ -159,7 +158,8 @@ def _once(rows: pa.Table, key: Sequence[str]) -> pa.Table:
     keys = list(zip(*(rows.column(column).to_pylist() for column in key), strict=True))
     return rows.filter(
         pa.array(
-            [place == 0 or keys[place - 1] != one for place, one in enumerate(keys)], pa.bool_()
+            [place == 0 or keys[place - 1] != row_key for place, row_key in enumerate(keys)],
+            pa.bool_(),
         )
     )
 
@@ -179,9 +179,9 @@ def digest(rows: pa.Table | Iterable[pa.Table]) -> str:
     """
     import pyarrow as pa
 
-    found = hashlib.sha256()
+    hasher = hashlib.sha256()
     for chunk in [rows] if isinstance(rows, pa.Table) else rows:
         for batch in chunk.to_batches(max_chunksize=_rows_at_once(chunk)):
             for row in batch.to_pylist():
-                found.update(json.dumps(row, sort_keys=True).encode() + b"\n")
-    return found.hexdigest()
+                hasher.update(json.dumps(row, sort_keys=True).encode() + b"\n")
+    return hasher.hexdigest()

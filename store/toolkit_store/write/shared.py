@@ -48,14 +48,14 @@ class SharedRows:
         return shared, new
 
     def _look_up(self, rows: Sequence[Row], committed: Callable[[Iterable[str]], set[str]]) -> None:
-        """Find who wrote rows that are not known yet."""
+        """Look up the steps that wrote unknown rows."""
         missing = {str(row[self._key]) for row in rows if row not in self._owners}
         column = self._columns[self._key]
         for where in among(column, sorted(missing)):
-            found = self._database.rows(self._name, where)
-            known = committed(set(found["step"].to_pylist()))
-            steps = found["step"].to_pylist()
-            for row, step in zip(self._rows(found), steps, strict=True):
+            result = self._database.rows(self._name, where)
+            known = committed(set(result["step"].to_pylist()))
+            steps = result["step"].to_pylist()
+            for row, step in zip(self._rows(result), steps, strict=True):
                 if step in known:
                     self._owners.setdefault(row, step)
 

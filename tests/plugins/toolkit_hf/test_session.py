@@ -274,3 +274,22 @@ def test_what_a_session_refuses(loaded: Callable[..., Any], tmp_path: Path) -> N
     with pytest.raises(DataError, match=r"'a' has 60 tokens and may get 9 more; .* at most 64"):
         session.submit("a", [1] * 60, max_tokens=9)
     assert list(session.run()) == []
+
+
+def test_logits_that_are_no_numbers_name_the_sequence_and_the_token(
+    loaded: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, calls = loaded("llama").session(), [0]
+    right = session._unembed
+
+    def broken(states: torch.Tensor) -> torch.Tensor:
+        calls[0] += 1
+        logits: torch.Tensor = right(states)
+        return logits / 0 if calls[0] == 3 else logits
+
+    monkeypatch.setattr(session, "_unembed", broken)
+    session.submit("game-7/2", prompts(1)[0], partial(drawn, 0), max_tokens=5)
+    with pytest.raises(
+        DataError, match=r"'game-7/2', token 2 of its reply: the model's logits are"
+    ):
+        list(session.run())

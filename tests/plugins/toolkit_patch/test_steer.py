@@ -11,7 +11,7 @@ from tests.plugins.toolkit_patch.worlds import OUTCOMES, PARTS, run
 from toolkit.errors import DataError
 from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_work
-from toolkit_patch.steer.params import Steer
+from toolkit_patch.steer.params import Steering
 from toolkit_patch.steer.section import findings
 from toolkit_patch.steer.stage import shown_layers
 
@@ -79,8 +79,8 @@ def test_the_part_keeps_its_contract(world):
 
 def test_layers_are_given_or_a_share_of_the_depth():
     given = {"outcomes": {"a": ["x"]}, "by": "b", "between": ["c", "d"]}
-    assert Steer.model_validate(given).chosen_layers(32) == [16, 17, 18, 19, 20, 21]
-    assert Steer.model_validate(given).chosen_layers(4) == [2]
-    assert Steer.model_validate({**given, "layers": [3, 1, 3]}).chosen_layers(4) == [1, 3]
+    assert Steering.model_validate(given).chosen_layers(32) == [16, 17, 18, 19, 20, 21]
+    assert Steering.model_validate(given).chosen_layers(4) == [2]
+    assert Steering.model_validate({**given, "layers": [3, 1, 3]}).chosen_layers(4) == [1, 3]
     assert shown_layers([1, 3]) == "1, 3"
     assert shown_layers([2]) == "2"

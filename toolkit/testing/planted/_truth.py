@@ -105,16 +105,16 @@ class PlantedTruth:
         """The SAE of a kind at a layer; a wide one exists in both layouts, Llama Scope is taken
         unless named.
         """
-        found = [
+        results = [
             s
             for s in self.saes
             if (s.kind, s.layer) == (kind, layer) and layout in (None, s.layout)
         ]
-        if not found:
+        if not results:
             raise KeyError(
                 f"no {kind} SAE at layer {layer}; there are {[s.name for s in self.saes]}"
             )
-        return found[0]
+        return results[0]
 
 
 @dataclass(frozen=True, eq=False)

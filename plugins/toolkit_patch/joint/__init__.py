@@ -1,0 +1,1 @@
+"""Features changed together: the joint effect against the sum of its parts."""

@@ -1,0 +1,48 @@
+"""What a spec says of a joint screen."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from toolkit.parts import Params
+
+
+class Joint(Params):
+    """Which features are changed together, and at which decision points."""
+
+    outcomes: dict[str, tuple[str, ...]] = Field(
+        description="Outcome -> the continuations of the prompt that mean it, as in the screen.",
+        min_length=1,
+    )
+    outcome: str | None = Field(None, description="The outcome; the first one if left out.")
+    between: tuple[str, str] | None = Field(
+        None, description="The two groups whose means are the values; as compared."
+    )
+    verdicts: tuple[str, ...] = Field(
+        ("causal", "unspecific"), description="Features with these verdicts make up the set."
+    )
+    features: tuple[str, ...] = Field(
+        (), description="Addresses such as 25/2059: the set is these features instead."
+    )
+    top: int = Field(16, ge=2, description="Features of the set at most: the largest effects.")
+    pairs: int = Field(
+        5, ge=0, description="The strongest so many features are also changed two by two."
+    )
+    sets: int = Field(
+        99, ge=19, description="Random sets: each feature's change along another feature's row."
+    )
+    points: int = Field(
+        120, ge=2, description="Decision points at most; one of each unit before a second of any."
+    )
+    half: Literal["select", "confirm", "all"] = Field(
+        "select",
+        description="select: the half of the units at whose decisions the screen did not look, so "
+        "that effects are not those that chose the set.",
+    )
+
+    @property
+    def about(self) -> str:
+        """The outcome."""
+        return self.outcome or next(iter(self.outcomes))

@@ -1,0 +1,68 @@
+"""What the report shows of a set: its joint effect against the sum of its parts, and the pairs."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from toolkit.work import Figure, Finding
+from toolkit_patch.verdicts.stage import signed
+
+if TYPE_CHECKING:
+    from toolkit.work import Inputs
+
+    Row = Mapping[str, Any]
+
+WORDS = {
+    "joint": "together",
+    "sum": "sum of each alone",
+    "interaction": "together beyond the sum",
+    "ablated": "all set to zero",
+}
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """The whole set in a sentence."""
+    arms = {row["arm"]: row for row in rows if row["name"] == "all"}
+    joint, total = arms["joint"], arms["sum"]
+    return (
+        f"{len(joint['members'])} features changed together move P({joint['outcome']}) by "
+        f"{signed(joint['effect'])} [{signed(joint['low'])}, {signed(joint['high'])}]; each alone, "
+        f"their effects sum to {signed(total['effect'])}; {joint['beyond']} of {joint['sets']} "
+        f"random sets of as many changes do as much (p {joint['p_sets']:.2g})"
+    )
+
+
+def figures(inputs: Inputs) -> Iterable[Figure]:
+    """A sentence and a table."""
+    rows = inputs.read("joint_effects").to_pylist()
+    if not rows:
+        return
+    sentence, body = summary(rows), []
+    for row in rows:
+        q = "" if row["q"] is None else f"{row['q']:.2g}"
+        body.append(
+            f'<tr><th scope="row">{html.escape(row["name"])}</th><td>{WORDS[row["arm"]]}</td>'
+            f'<td class="number">{signed(row["effect"])}</td><td class="number">'
+            f"[{signed(row['low'])}, {signed(row['high'])}]</td>"
+            f'<td class="number">{row["p"]:.2g}</td><td class="number">{q}</td></tr>'
+        )
+    heads = ("features", "what", "change", "95 % interval", "p", "q over pairs")
+    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    yield Figure("Together against the sum", f"<p>{html.escape(sentence)}.</p>{table}", sentence)
+
+
+def findings(inputs: Inputs) -> Iterable[Finding]:
+    """The same sentence."""
+    rows = inputs.read("joint_effects").to_pylist()
+    if rows:
+        whole = next(row for row in rows if row["name"] == "all" and row["arm"] == "joint")
+        yield Finding(
+            sentence=summary(rows),
+            number=whole["effect"],
+            interval=(whole["low"], whole["high"]),
+            n=whole["clusters"],
+            rank=26,
+        )

@@ -1,0 +1,264 @@
+"""`patch.joint`: features that a screen has tried one by one are changed together.
+
+The set takes one group's means against the other's, all layers at once; that is held against the
+sum of what each does alone, and against random sets, in which each feature's change goes along the
+row of another feature of its space. The strongest are also changed two by two, and the whole set is
+ablated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+from toolkit.addresses import prefixes
+from toolkit.saes import space_id
+from toolkit_patch.screen.arms import check_sites
+from toolkit_patch.screen.candidates import ComparedFeatures, family, read_features
+from toolkit_patch.screen.estimates import corrected, estimate
+from toolkit_patch.screen.outcomes import read_outcomes
+from toolkit_patch.screen.params import Candidates
+from toolkit_patch.screen.passes import read_prompt
+from toolkit_patch.screen.points import clusters_of, decision_points, weights_of
+
+from .edits import Copy, edits_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from toolkit.saes import Sae
+    from toolkit.work import Rows, Work
+
+    from .params import Joint
+
+    Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+ALL, ABLATED = "all", "ablated"
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """The set: `features` by space and index, their SAEs, the others of each space, and names."""
+
+    features: ComparedFeatures
+    saes: Mapping[int, Sae]
+    others: Mapping[int, np.ndarray[Any, Any]]
+    names: Sequence[str]
+    strongest: Sequence[int]
+
+
+def joint(work: Work) -> Rows:
+    """Rows of `joint_effects`; none where fewer than two features qualify."""
+    import numpy as np
+
+    params: Joint = work.params
+    chosen = _choose(work)
+    if chosen is None:
+        work.report.event("joint", message="fewer than two features qualify for a set")
+        return
+    check_sites(work.model, list(chosen.saes.values()))
+    points = decision_points(work, params.points, params.half)
+    outcomes = read_outcomes(work.model, params.outcomes, points[0].text, points[0].ids)
+    column = outcomes.names.index(params.about)
+    plan = _plan(params, chosen)
+    chances: dict[Any, list[float]] = {key: [] for key in [*plan, "base"]}
+    hookpoints = sorted({sae.hookpoint for sae in chosen.saes.values()})
+    for number, point in enumerate(points):
+        reading = read_prompt(work.model, outcomes, point.ids, hookpoints)
+        copies = {**plan, **_random_sets(work, chosen, reading)}
+        edits = edits_of(
+            list(copies.values()), chosen.features, chosen.saes, len(reading.prefix.ids) - 1
+        )
+        states = work.model.edited_states(reading.prefix, edits, len(copies))
+        found = outcomes.probabilities(work.model.readout(states, outcomes.listed))[:, column]
+        for key, value in zip(copies, found.tolist(), strict=True):
+            chances.setdefault(key, []).append(value)
+        chances["base"].append(float(reading.chances[column]))
+        work.report.progress(number + 1, len(points))
+    arrays = {key: np.array(values) for key, values in chances.items()}
+    yield "joint_effects", _Result(work, params, chosen, points, arrays).table()
+
+
+# --- the set --------------------------------------------------------------------------------------
+
+
+def _choose(work: Work) -> Chosen | None:
+    import numpy as np
+
+    params: Joint = work.params
+    everything = read_features(work.inputs, params.between, "confirm")
+    spaces = {row["space"]: row for row in work.inputs.read("spaces").to_pylist()}
+    if params.features:
+        rule = Candidates.model_validate({"features": params.features})
+        rows, sizes = family(everything, rule, spaces), None
+    else:
+        rows, sizes = _judged(work, everything)
+    if len(rows) < 2:
+        return None
+    features = everything.take(rows)
+    loaded = {space_id(work.model.identity, sae): sae for sae in work.saes}
+    saes = {space: loaded[everything.spaces[space]] for space in np.unique(features.space).tolist()}
+    others = {
+        space: np.setdiff1d(everything.feature[everything.of_space(space)], features.feature)
+        for space in saes
+    }
+    first = prefixes(spaces.values())
+    names = [
+        f"{first[everything.spaces[int(space)]]}{index}"
+        for space, index in zip(features.space, features.feature, strict=True)
+    ]
+    order = np.argsort(-sizes).tolist() if sizes is not None else range(len(rows))
+    return Chosen(features, saes, others, names, list(order)[: params.pairs])
+
+
+def _judged(work: Work, everything: ComparedFeatures) -> tuple[Any, Any]:
+    """Rows of the features with the wanted verdicts, and the sizes of their effects."""
+    import numpy as np
+
+    params: Joint = work.params
+    keys = (everything.space.astype(np.int64) << 32) | everything.feature
+    found: dict[int, float] = {}
+    for row in work.inputs.read("verdicts").to_pylist():
+        wanted = row["verdict"] in params.verdicts and row["outcome"] == params.about
+        if wanted and row["space"] in everything.spaces:
+            key = (everything.spaces.index(row["space"]) << 32) | row["feature"]
+            found[int(np.searchsorted(keys, key))] = abs(row["effect"])
+    strongest = sorted(found, key=lambda place: -found[place])[: params.top]
+    rows = np.array(sorted(strongest), dtype=np.int64)
+    return rows, np.array([found[row] for row in rows.tolist()])
+
+
+# --- the copies -----------------------------------------------------------------------------------
+
+
+def _plan(params: Joint, chosen: Chosen) -> dict[Any, Copy]:
+    """The copies that are the same at every point, by (name, group)."""
+    count, values = len(chosen.features), chosen.features.values
+    groups = [tuple(range(count))]
+    groups += [(member,) for member in range(count)]
+    groups += list(combinations(sorted(chosen.strongest), 2))
+    copies: dict[Any, Copy] = {}
+    for members in dict.fromkeys(groups):
+        for side in (0, 1):
+            given = tuple(float(values[member, side]) for member in members)
+            copies[members, side] = Copy(members, given)
+    copies[ABLATED] = Copy(groups[0], (0.0,) * count)
+    return copies
+
+
+def _random_sets(work: Work, chosen: Chosen, reading: Any) -> dict[Any, Copy]:
+    """Each member's change, as it is in the unedited stream, along the row of another feature."""
+    import torch
+
+    added: dict[Any, dict[int, Any]] = {}
+    for space, sae in chosen.saes.items():
+        members = chosen.features.of_space(space)
+        numbers = chosen.features.feature[members].tolist()
+        stream = reading.streams[sae.hookpoint][None]
+        own = sae.activations_of(stream, torch.tensor(numbers))[0]
+        values = torch.from_numpy(chosen.features.values[members]).to(own)
+        lengths = sae.decoder_rows(numbers).float().norm(dim=1)
+        for number in range(work.params.sets):
+            rng = work.rng("patch.sets", chosen.features.spaces[space], number)
+            drawn = rng.choice(chosen.others[space], size=len(members))
+            rows = torch.nn.functional.normalize(sae.decoder_rows(drawn.tolist()).float(), dim=1)
+            for side in (0, 1):
+                change = ((values[:, side] - own) * lengths)[:, None] * rows
+                added.setdefault(("random", number, side), {})[sae.layer] = change.sum(0)
+    return {key: Copy(added=vectors) for key, vectors in added.items()}
+
+
+# --- what comes of it -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Result:
+    work: Work
+    params: Joint
+    chosen: Chosen
+    points: Sequence[Any]
+    chances: Mapping[Any, Floats]
+
+    def table(self) -> Any:
+        """All rows."""
+        import pyarrow as pa
+
+        from toolkit.tables import arrow_schema
+
+        whole = tuple(range(len(self.chosen.features)))
+        single = {(member,): self._specific((member,)) for member in whole}
+        rows = self._against_sum(ALL, whole, self._specific(whole), single)
+        rows.append(self._row(ALL, whole, ABLATED, self.chances[ABLATED] - self.chances["base"]))
+        self._add_sets(rows[0])
+        pairs = []
+        for pair in combinations(sorted(self.chosen.strongest), 2):
+            name = " + ".join(self.chosen.names[member] for member in pair)
+            pairs += self._against_sum(name, pair, self._specific(pair), single)
+        self._correct([row for row in pairs if row["arm"] == "interaction"])
+        return pa.Table.from_pylist(rows + pairs, schema=arrow_schema("joint_effects"))
+
+    def _specific(self, members: tuple[int, ...]) -> Floats:
+        return self.chances[members, 0] - self.chances[members, 1]
+
+    def _against_sum(
+        self, name: str, members: tuple[int, ...], together: Floats, single: Mapping[Any, Floats]
+    ) -> list[dict[str, Any]]:
+        """The joint effect, the sum of the single ones, and what is between them."""
+        total = sum(single[member,] for member in members)
+        return [
+            self._row(name, members, "joint", together),
+            self._row(name, members, "sum", total),
+            self._row(name, members, "interaction", together - total),
+        ]
+
+    def _row(self, name: str, members: Sequence[int], arm: str, values: Any) -> dict[str, Any]:
+        clusters, features = clusters_of(self.points), self.chosen.features
+        rng = self.work.rng("patch.bootstrap")
+        found = estimate(values[None], weights_of(self.points), clusters, rng)
+        return {
+            "name": name,
+            "members": [
+                {
+                    "space": features.spaces[int(features.space[member])],
+                    "feature": int(features.feature[member]),
+                }
+                for member in members
+            ],
+            "contrast": features.comparison.name,
+            "arm": arm,
+            "outcome": self.params.about,
+            "effect": float(found.mean[0]),
+            "low": float(found.low[0]),
+            "high": float(found.high[0]),
+            "p": float(found.p[0]),
+            "q": None,
+            "sets": 0,
+            "beyond": None,
+            "p_sets": None,
+            "points": len(self.points),
+            "clusters": int(clusters.max()) + 1,
+        }
+
+    def _add_sets(self, row: dict[str, Any]) -> None:
+        """How many random sets do as much together."""
+        import numpy as np
+
+        weights = weights_of(self.points)
+        effects = [
+            np.average(
+                self.chances["random", number, 0] - self.chances["random", number, 1],
+                weights=weights,
+            )
+            for number in range(self.params.sets)
+        ]
+        beyond = int((abs(np.array(effects)) >= abs(row["effect"])).sum())
+        row |= {"sets": self.params.sets, "beyond": beyond}
+        row["p_sets"] = (1 + beyond) / (1 + self.params.sets)
+
+    def _correct(self, rows: Sequence[dict[str, Any]]) -> None:
+        import numpy as np
+
+        for row, q in zip(rows, corrected(np.array([row["p"] for row in rows])), strict=True):
+            row["q"] = float(q)

@@ -1,0 +1,114 @@
+"""Verdicts as sentences, and what the report shows of them."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from tests.plugins.toolkit_patch.worlds import OUTCOMES, run, table
+from toolkit.testing.fakes import make_work
+from toolkit_patch.screen.params import Verdicts
+from toolkit_patch.verdicts.section import figures, findings, joined
+from toolkit_patch.verdicts.stage import ORDER, evidence, verdict_of
+
+ROW: dict[str, Any] = {
+    "contrast": "ruined vs left",
+    "outcome": "stop",
+    "effect": 0.05,
+    "low": 0.04,
+    "high": 0.06,
+    "p_units": 1e-20,
+    "p_directions": 0.001,
+    "null": "features",
+    "beyond": 0,
+    "directions": 999,
+    "fired_here": 12,
+    "points": 200,
+    "sham": 1e-7,
+    "reconstruct_a": 0.0,
+    "reconstruct_b": 0.0,
+    "p_reconstruct": 1.0,
+    "family": 16,
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "q", "verdict", "reason"),
+    [
+        ({}, 0.01, "causal", r"from the mean of left to that of ruined; 0 of 999 other features"),
+        ({"beyond": 30, "p_directions": 0.03}, 0.2, "unspecific", r"but 30 of 999 .*\(q 0.2 over"),
+        (
+            {"effect": 0.004, "p_directions": None},
+            1.0,
+            "below the threshold",
+            "real but below 0.01",
+        ),
+        ({"p_units": 0.4, "p_directions": None}, 1.0, "no effect", r"\(p 0.4 over the units\)"),
+        ({"fired_here": 0}, 0.01, "silent here", "fires at none of 200 decision points"),
+        ({"sham": 0.01}, 0.01, "sham fails", "the edit to its own value moves P"),
+        (
+            {
+                "effect": 0.0,
+                "p_directions": None,
+                "reconstruct_a": 0.3,
+                "reconstruct_b": 0.31,
+                "p_reconstruct": 1e-9,
+            },
+            1.0,
+            "reconstruction",
+            r"both values move P\(stop\) \(\+0.300 and \+0.310\)",
+        ),
+    ],
+)
+def test_each_verdict_has_its_reason(changed, q, verdict, reason):
+    found = verdict_of({**ROW, **changed}, q, Verdicts())
+    assert found[0] == verdict
+    assert re.search(reason, found[1])
+    assert verdict in ORDER
+
+
+def test_a_tiny_p_never_stands_beside_no_effect():
+    row = {**ROW, "effect": 0.009, "p_units": 1e-41, "p_directions": None}
+    assert verdict_of(row, 1.0, Verdicts())[0] != "no effect"
+
+
+def test_who_was_not_held_against_directions_has_no_evidence():
+    assert evidence({**ROW, "p_directions": None}) == 1.0
+    assert evidence({**ROW, "p_units": 0.03}) == 0.03
+    assert evidence(ROW) == 0.001
+
+
+def test_the_report_begins_with_the_verdicts_and_how_p_was_corrected(world, screened):
+    work = make_work(None, world.tables | screened)
+    shown = list(figures(work.inputs))
+    assert shown[0].title == "Verdicts"
+    assert "4 of 16 features are causal for P(stop)" in shown[0].html
+    assert "q is Benjamini-Hochberg over all 16, of the larger p of two questions" in shown[0].html
+    assert {figure.title for figure in shown} > {"Effect against evidence", "Every arm"}
+    found = next(iter(findings(work.inputs)))
+    assert found.sentence.startswith("4 of 16 features are causal for P(stop): ")
+    assert "95 % of random directions" in found.baseline
+
+
+def test_a_screen_that_finds_nothing_says_what_came_closest(world, screened):
+    verdicts = screened["verdicts"].to_pylist()
+    weaker = [
+        {**row, "verdict": "unspecific"} if row["verdict"] == "causal" else row for row in verdicts
+    ]
+    work = make_work(None, world.tables | screened | {"verdicts": table("verdicts", weaker)})
+    sentence = next(iter(findings(work.inputs))).sentence
+    assert sentence.startswith("No feature is causal for P(stop). 4 of 16 do move it, but no more")
+    assert "0 of 3" in sentence
+
+
+def test_two_screens_of_the_same_features_are_told_apart(world, screened):
+    given = {"outcomes": OUTCOMES, "candidates": {"top": 20}, "points": 5, "arms": []}
+    other = run("patch.delta", given, world.tables, world.model, world.saes)
+    both = pa.concat_tables([screened["screens"], other["screens"]])
+    work = make_work(None, world.tables | screened | {"screens": both})
+    rows = joined(work.inputs)
+    assert len(rows) == len(screened["verdicts"])
+    assert all(row["reconstruct"] is not None for row in rows)
