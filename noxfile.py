@@ -241,6 +241,18 @@ def containers(session: nox.Session) -> None:
                 session.run("bash", script, "down", str(folder), external=True)
 
 
+@nox.session(venv_backend="none")
+def slurm(session: nox.Session) -> None:
+    """Run on a Slurm cluster of the session's own, of one machine (root on Debian or Ubuntu)."""
+    script = str(ROOT / "tests" / "toolkit" / "slurm" / "cluster.sh")
+    with tempfile.TemporaryDirectory(prefix="tk-") as scratch:
+        try:
+            session.run("bash", script, "up", scratch, external=True)
+            _pytest(session, "-m", "slurm", SLURM_CONF=f"{scratch}/slurm.conf")
+        finally:
+            session.run("bash", script, "down", scratch, external=True)
+
+
 @nox.session
 def image_pins(session: nox.Session) -> None:
     """Resolve the requirements of both images again, and write them down with their hashes."""

@@ -17,6 +17,8 @@ PUBLIC = {"toolkit"} | {
         "activation_matrix",
         "activation_rows",
         "addresses",
+        "apptainer",
+        "secrets",
         "kept_positions",
         "engines",
         "edits",

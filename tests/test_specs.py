@@ -82,6 +82,7 @@ def test_the_studies_are_all_there() -> None:
         "exp1_pathway",
         "exp2_as_published",
         "exp2_patching_l1_31",
+        "exp3_feature_words",
         "exp2_steering",
         "gemma_135_extract",
         "gemma_top_features",

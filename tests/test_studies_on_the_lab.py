@@ -7,6 +7,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -424,7 +425,6 @@ def test_exp0_plays_every_condition_and_says_how_games_end(lab: Lab, exp0: str) 
     assert sum(name.startswith(("corrected-f", "corrected-v")) for name in conditions) == 64
     ruined = rows["outcome", "bankruptcy", "layout=corrected"]
     assert ruined["low"] < ruined["value"] < ruined["high"]
-    assert "bankruptcy in" in exp0
     for name in ("measures.csv", "outcomes.csv", "outcomes.tex"):
         assert (lab.folder / "exp0_llama" / name).stat().st_size > 100
 
@@ -443,13 +443,15 @@ def test_exp0_recovers_the_documented_causes_of_stopping(lab: Lab, exp0: str) ->
 def test_exp0_report_opens_with_the_outcome_table(lab: Lab, exp0: str) -> None:
     (page,) = (path for path in (lab.store / "runs").glob("exp0_llama-*/report.html"))
     text = page.read_text(encoding="utf-8")
-    assert text.index("Outcomes of the games") < text.index("At a glance")
+    headings = re.findall("<h2[^>]*>([^<]*)", text)
+    assert headings[0] == "Outcomes of the games"
+    assert "Methods" in headings[1:]
 
 
 def test_exp0_of_the_chat_model_reads_replies_that_reason_first(lab: Lab) -> None:
-    said = lab.run("exp0_gemma")
+    lab.run("exp0_gemma")
     rows = measures(lab, "exp0_gemma")
-    assert "bankruptcy in" in said
+    assert rows["outcome", "bankruptcy", "all"]["value"] < 0.5
     assert rows["replies", "unreadable", "all"]["value"] < 0.1
     assert rows["replies", "truncated", "all"]["value"] < 0.01
     rounds = lab.rows("rounds", "play", "exp0_gemma")

@@ -37,6 +37,7 @@ TOP_LEVEL = {
     "toolkit_saes",
     "toolkit_samples",
     "toolkit_sinks",
+    "toolkit_slurm",
     "toolkit_stats",
     "toolkit_toy",
     "toolkit_words",

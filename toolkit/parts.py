@@ -353,6 +353,8 @@ class ExecutorPart(Part):
     kind: ClassVar[str] = "executor"
     start: Callable[[Any, WorkerRequest], Worker]
     """`start(params, request)`: starts one worker, which then says hello."""
+    start_all: Callable[[Any, Sequence[WorkerRequest]], Sequence[Worker]] | None = None
+    """The same for several workers that are started at once, such as the tasks of one array job."""
     workers: Callable[[Any], int] = lambda params: 1
     """How many workers these params ask for, where no GPUs are named."""
     gpus: Callable[[Any], str | None] = lambda params: None
@@ -365,6 +367,8 @@ class ExecutorPart(Part):
     """
     command: Callable[[Any, WorkerRequest], str] | None = None
     """The command line that starts such a worker, for `toolkit run --dry-run`; starts nothing."""
+    script: Callable[[Any, Sequence[WorkerRequest]], str] | None = None
+    """The same for all workers together, such as a batch script."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -378,6 +382,6 @@ class ReportSection(Part):
     reads: tuple[str, ...]
     run: Callable[[Inputs], Iterable[Figure]]
     order: int = 50
-    """Sections stand in ascending order; those below 10 stand before the stages of the run."""
+    """Sections stand in ascending order."""
     findings: Callable[[Inputs], Iterable[Finding]] | None = None
     """The section's results as sentences; the first few end `toolkit run` and open the report."""

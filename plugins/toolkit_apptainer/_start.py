@@ -8,15 +8,13 @@ import shutil
 
 from pydantic import Field
 
-from toolkit.containers import COMMAND, environment_for, folders_of, make_folders, mounts_for
+from toolkit.apptainer import PROGRAMS, exec_words, exported_sif
+from toolkit.containers import folders_of, make_folders, mounts_for
 from toolkit.errors import BadInput
 from toolkit.executors import GpuChoice, Worker, WorkerRequest, gpu_request
 from toolkit.files import PathText, locate
-from toolkit.images import read_lock, user_lock
 from toolkit.parts import Params
 from toolkit.processes import PipedWorker
-
-PROGRAMS = ("apptainer", "singularity")
 
 
 class Apptainer(Params):
@@ -69,29 +67,10 @@ def command(params: Apptainer, request: WorkerRequest) -> str:
 
 
 def _words(params: Apptainer, request: WorkerRequest) -> list[str]:
-    words = ["exec", "--contain", "--cleanenv", "--no-home", "--pwd", "/tmp"]
     threads = params.threads or max(1, (os.cpu_count() or 1) // params.workers)
-    environment = environment_for(request, threads)
-    if request.gpus:
-        words.append("--nv")
-        environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpu.uuid for gpu in request.gpus)
-    for key, value in environment.items():
-        words += ["--env", f"{key}={value}"]
-    for mount in mounts_for(request):
-        mode = "rw" if mount.writable else "ro"
-        words += ["--bind", f"{mount.outside}:{mount.inside}:{mode}"]
-    return [*words, _sif(params, request), *COMMAND]
+    return exec_words(request, _sif(params, request), threads, gpus=bool(request.gpus))
 
 
 def _sif(params: Apptainer, request: WorkerRequest) -> str:
     """The image file that the params name, or that was exported for their image."""
-    if params.sif is not None:
-        return params.sif
-    name = params.image or ("cuda" if request.gpus else "cpu")
-    pinned = read_lock().get(name)
-    if pinned is None or pinned.sif is None:
-        raise BadInput(
-            f"{user_lock()} names no Apptainer file for image '{name}'. Export one: `toolkit "
-            f"images export {name} {name}.sif`, or set executors.apptainer.sif."
-        )
-    return pinned.sif
+    return params.sif or exported_sif(params.image or ("cuda" if request.gpus else "cpu"))

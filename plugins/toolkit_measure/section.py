@@ -308,9 +308,19 @@ def _panel(
     ]
 
 
+def _paired_sentence(measures: Measures, row: Row) -> str:
+    """What an intervention did, game by game."""
+    points = f"{100 * row['value']:+.1f}".replace("-", "\N{MINUS SIGN}")
+    low, high = 100 * (row["low"] or 0.0), 100 * (row["high"] or 0.0)
+    return (
+        f"Under {row['subject']}, {measures.event} changes by {points} points against the same "
+        f"{row['n']} games without it ({low:.1f} to {high:.1f}; {row['text']}; p {row['p']:.2g})."
+    )
+
+
 def _notes(measures: Measures) -> Iterator[Figure]:
     """Complexity, agreement of index and event, shared states, close draws."""
-    lines = []
+    lines = [_paired_sentence(measures, row) for row in measures.of(f"paired:{measures.event}")]
     trend = measures.get("complexity_trend", "log odds a switch")
     if trend is not None and trend["value"] is not None:
         lines.append(

@@ -16,6 +16,7 @@ from toolkit.work import Rows, Work
 from . import indices
 from .effects import effects
 from .intervals import Numbers, bootstrap_means, bootstrap_ratios, pearson, wilson
+from .paired import paired
 from .played import Played, PlayedGame, read_games
 from .rows import row
 
@@ -45,6 +46,7 @@ def measure(work: Work) -> Rows:
     for scope in headline:
         rows += _balances(scope, scopes[scope])
     rows += effects(played.games)
+    rows += paired(work, played.games, numbers)
     rows += _over_conditions(played.games, numbers)
     rows += _states(played.games)
     rows += _close_draws(played.games)

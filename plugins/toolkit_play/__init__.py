@@ -19,7 +19,7 @@ from toolkit.parts import (
 from . import labels, source
 from .games import investment, reward_choice, slot_machine
 from .parsers import simple, strict, study
-from .stage import costs, params, play, summary
+from .stage import costs, params, patched, play, summary
 
 
 @hookimpl
@@ -41,6 +41,20 @@ def toolkit_parts() -> Iterator[Part]:
         summary=summary.summary,
         labels=labels.labels,
         uses_model=True,
+    )
+    yield StagePart(
+        name="play.patched",
+        help="Lets the model play while features of SAEs are held at other values.",
+        params=patched.PatchedPlay,
+        run=patched.play_patched,
+        reads=(),
+        writes=("games", "rounds"),
+        steps=Steps(size="batch", units=params.count_games),
+        estimates=Estimates(max_rows=costs.max_rows, cost=costs.playing),
+        check=params.check,
+        summary=summary.summary,
+        uses_model=True,
+        uses_saes=True,
     )
     yield SourcePart(
         name="games",

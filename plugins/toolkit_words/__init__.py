@@ -8,6 +8,7 @@ from toolkit import hookimpl
 from toolkit.parts import Estimates, Part, StagePart, Steps
 
 from . import costs, promoted
+from .replies import stage as replies
 
 
 @hookimpl
@@ -24,4 +25,14 @@ def toolkit_parts() -> Iterator[Part]:
         writes=("promoted_tokens", "spaces"),
         uses_model=True,
         uses_saes=True,
+    )
+    yield StagePart(
+        name="words.replies",
+        help="The words of replies that go with each feature, confirmed on the other half.",
+        params=replies.ReplyWords,
+        run=replies.reply_words,
+        estimates=Estimates(cost=costs.replies),
+        summary=replies.summary,
+        reads=("samples", "activations", "spaces"),
+        writes=("feature_words", "feature_contexts"),
     )

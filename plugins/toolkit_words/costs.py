@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from toolkit.costs import Cost
+from toolkit.costs import ENTRY, Cost
+from toolkit.costs import ROW as ACTIVATION_ROW
 
 if TYPE_CHECKING:
     from toolkit.costs import Workload
 
     from .promoted import PromotedTokens
+    from .replies.stage import ReplyWords
 
 NUMBER = 4
 TILES = 1 << 25
@@ -37,5 +39,34 @@ def promoted(params: PromotedTokens, load: Workload) -> Cost:
             + min(features, params.step) * (kept * 8 + ROW)
         ),
         disk=rows * (kept + ROW),
+        exact=False,
+    )
+
+
+WORDS_TESTED = 2000
+"""Words that enough replies have, where nobody has seen them yet."""
+PAIR = 64
+"""Bytes of a pair of a feature and a word while it is tested."""
+BLOCK_PAIRS = 4_000_000
+SAMPLE = 2000
+"""Bytes of a sample and its words while they are Python's own objects."""
+WORD_ROW = 120
+
+
+def replies(params: ReplyWords, load: Workload) -> Cost:
+    """A sparse product of clusters by features and clusters by words for each space."""
+    features = min(load.saes.get("features", 0), load.entries)
+    pairs = features * WORDS_TESTED
+    rows = features * params.top * (2 + params.tf_idf)
+    return Cost(
+        flops=2.0 * load.entries * WORDS_TESTED + 40.0 * pairs,
+        read=int(load.rows * ACTIVATION_ROW + load.entries * ENTRY),
+        memory=int(
+            load.samples * SAMPLE
+            + (load.rows * ACTIVATION_ROW + 8 * load.entries * ENTRY)
+            + min(pairs, BLOCK_PAIRS) * PAIR
+            + pairs * params.alpha * PAIR / 2
+        ),
+        disk=rows * WORD_ROW,
         exact=False,
     )

@@ -45,8 +45,13 @@ class PoolPlan:
         }
 
     def commands(self, folder: Path) -> Iterator[str]:
-        """The command line of each worker of a run's folder, as far as the executor says."""
-        command = self.executor.part.command
+        """The command line of each worker of a run's folder, or the script that starts them all,
+        as far as the executor says.
+        """
+        part, params = self.executor.part, self.executor.params
+        if part.script is not None:
+            yield part.script(params, [in_folder(request, folder) for request in self.requests])
+        command = part.command
         for request in self.requests if command else ():
             assert command is not None
             yield command(self.executor.params, in_folder(request, folder))

@@ -68,11 +68,19 @@ class WorkerPool:
 
     def start(self, jobs: int) -> None:
         """Start as many workers as there are jobs, at most one for each request."""
-        for request in self._requests[len(self.slots) : jobs]:
+        requests = self._requests[len(self.slots) : jobs]
+        if requests and self._executor.start_all is not None:
+            workers = self._executor.start_all(self._params, requests)
+            for request, worker in zip(requests, workers, strict=True):
+                self.slots.append(self._open(request, worker))
+            return
+        for request in requests:
             self.slots.append(self._start(request))
 
     def _start(self, request: WorkerRequest) -> WorkerSlot:
-        worker = self._executor.start(self._params, request)
+        return self._open(request, self._executor.start(self._params, request))
+
+    def _open(self, request: WorkerRequest, worker: Worker) -> WorkerSlot:
         slot = WorkerSlot(worker, request, self)
         plugins = [str(path) for path in request.plugins]
         worker.send({"type": "open", "plugins": plugins, "secrets": dict(request.secrets)})

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import DataError
@@ -35,27 +36,31 @@ from .table import LiveGame, game_row, round_row
 if TYPE_CHECKING:
     from toolkit.sessions import Draw, Generated, Session
 
+    from .patched import Arm
+
 SHOWN_REPLIES = 3
 SHOWN_CHARACTERS = 80
 TELL_SECONDS = 2.0
 
 
-def play(work: Work) -> Rows:
-    """Play this step's games to their ends; every prompt and reply is kept whole."""
+def play(work: Work, arm: Arm | None = None) -> Rows:
+    """Play this step's games to their ends, under an intervention if there is one; every prompt and
+    reply is kept whole.
+    """
     import pyarrow as pa
 
     environment = work.params.game.make()
-    games = _games_of_step(work, environment)
+    games = _games_of_step(work, environment, arm)
     work.report.phase("compute")
     session = work.model.session(work.batch.get("tokens"))
-    _Match(work, environment, session, games).play()
+    _Match(work, environment, session, games, arm).play()
     rounds = [row for game in games for row in game.rows]
     ended = [game_row(work.params, environment, game) for game in games]
     yield "rounds", pa.Table.from_pylist(rounds, schema=arrow_schema("rounds"))
     yield "games", pa.Table.from_pylist(ended, schema=arrow_schema("games"))
 
 
-def _games_of_step(work: Work, environment: Environment) -> list[LiveGame]:
+def _games_of_step(work: Work, environment: Environment, arm: Arm | None) -> list[LiveGame]:
     """Every condition gets its first repetition before any gets its second, so that a limit leaves
     none out too early.
     """
@@ -63,23 +68,41 @@ def _games_of_step(work: Work, environment: Environment) -> list[LiveGame]:
     first, last = work.units or (0, min(total, work.limit_units or total))
     conditions = environment.conditions()
     return [
-        _open(environment, conditions[index % len(conditions)], index // len(conditions))
+        _open(environment, conditions[index % len(conditions)], index // len(conditions), arm)
         for index in range(first, last)
     ]
 
 
-def _open(environment: Environment, condition: Condition, repetition: int) -> LiveGame:
-    name = f"{condition.id}-r{repetition:04d}"
-    return LiveGame(name, condition, repetition, environment.start(condition.settings))
+def _open(
+    environment: Environment, condition: Condition, repetition: int, arm: Arm | None
+) -> LiveGame:
+    """A new game. Under an intervention it has the draws of the game without it."""
+    drawn_as = f"{condition.id}-r{repetition:04d}"
+    state = environment.start(condition.settings)
+    if arm is None:
+        return LiveGame(drawn_as, condition, repetition, state, drawn_as)
+    changed = replace(
+        condition,
+        id=f"{condition.id}-{arm.name}",
+        label=f"{condition.label or condition.id} {arm.name}",
+        groups={**condition.groups, "arm": arm.name},
+    )
+    return LiveGame(f"{drawn_as}-{arm.name}", changed, repetition, state, drawn_as)
 
 
 class _Match:
     """The games of a step and the one stream of replies that they share."""
 
     def __init__(
-        self, work: Work, environment: Environment, session: Session, games: Sequence[LiveGame]
+        self,
+        work: Work,
+        environment: Environment,
+        session: Session,
+        games: Sequence[LiveGame],
+        arm: Arm | None,
     ) -> None:
         self._work, self._environment, self._session = work, environment, session
+        self._arm = arm
         self._params: Play = work.params
         self._parse: Parser = self._params.parser.make()
         self._games = games
@@ -119,6 +142,7 @@ class _Match:
             min_tokens=params.min_new_tokens,
             temperature=params.temperature,
             until=stop_rule(prompt, chat=params.chat),
+            edits=self._arm.edits(len(game.seen.tokens.ids)) if self._arm else (),
         )
 
     def _room(self, game: LiveGame, prompt_tokens: int) -> int:
@@ -135,7 +159,7 @@ class _Match:
         return room
 
     def _draw(self, game: LiveGame) -> Draw:
-        name, number, attempt = game.name, game.round, game.attempt
+        name, number, attempt = game.drawn_as, game.round, game.attempt
         rng = self._work.rng
         return lambda count: float(rng("play.token", name, number, attempt, count).random())
 

@@ -25,6 +25,8 @@ class LiveGame:
     condition: Condition
     repetition: int
     state: State
+    drawn_as: str
+    """The name by which its tokens are drawn: that of the game without an intervention."""
     round: int = 1
     attempt: int = 1
     outcome: str = ""

@@ -24,6 +24,7 @@ from toolkit_measure import indices as index_numbers
 from toolkit_measure import toolkit_parts
 from toolkit_measure.intervals import bootstrap_means, pearson, wilson
 from toolkit_measure.logistic import benjamini_hochberg, fit
+from toolkit_measure.paired import sign_test
 from toolkit_measure.played import read_games, stated_goal
 
 PARTS = {part.name: part for part in toolkit_parts()}
@@ -447,6 +448,44 @@ def test_effects_are_corrected_over_all_of_them() -> None:
         [0.03, 0.03, 0.03, math.nan], nan_ok=True
     )
     assert benjamini_hochberg([0.04, 0.001]) == pytest.approx([0.04, 0.002])
+
+
+# --- interventions --------------------------------------------------------------------------------
+
+
+def test_an_intervention_is_measured_against_the_same_games_without_it() -> None:
+    made = []
+    for number in range(40):
+        ruined, saved = number % 4 == 0, number % 8 == 0
+        for arm in ("", "calm"):
+            lost = ruined and not (arm and saved)
+            bets = [(100.0, False)] if lost else [(10.0, False)]
+            made.append(
+                game(
+                    f"c-r{number:04d}{'-calm' if arm else ''}",
+                    bets,
+                    "bankruptcy" if lost else "voluntary_stop",
+                    condition=f"c{'-calm' if arm else ''}",
+                    groups={"mode": "v", **({"arm": arm} if arm else {})},
+                    repetition=number,
+                )
+            )
+    found = measured(*made)
+    effect = found["paired:bankruptcy", "calm", "all"]
+    assert effect["value"] == pytest.approx(-5 / 40)
+    assert effect["n"] == 40
+    assert effect["text"] == "0 games more, 5 fewer"
+    assert effect["p"] == pytest.approx(2 / 2**5)
+    assert effect["low"] < effect["value"] < effect["high"] <= 0
+    assert found["paired:total_bet", "calm", "all"]["value"] == pytest.approx(-90 * 5 / 40)
+    figures = list(SECTION.run(inputs(*made)))
+    assert "Under calm, bankruptcy changes by" in figures[-1].html
+
+
+def test_the_sign_test_is_exact() -> None:
+    assert sign_test(0, 0) == 1
+    assert sign_test(5, 5) == 1
+    assert sign_test(10, 0) == pytest.approx(2 / 1024)
 
 
 # --- intervals ------------------------------------------------------------------------------------

@@ -1,0 +1,80 @@
+"""Interventions: each game beside the game of the same luck and the same draws without it."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from toolkit.work import Work
+
+from . import indices
+from .intervals import bootstrap_means
+from .played import PlayedGame
+from .rows import row
+
+NUMBERS = ("rounds", "total_bet", "net", "I")
+
+
+def paired(
+    work: Work, games: Sequence[PlayedGame], numbers: Mapping[str, Mapping[str, float]]
+) -> Iterator[dict[str, Any]]:
+    """For each arm the mean difference to the unpatched games: of the event, with an exact sign
+    test over the pairs that differ, and of the main numbers.
+    """
+    by_name = {game.name: game for game in games}
+    pairs: dict[str, list[tuple[PlayedGame, PlayedGame]]] = defaultdict(list)
+    for game in games:
+        arm = game.groups.get("arm")
+        base = by_name.get(game.name.removesuffix(f"-{arm}")) if arm else None
+        if arm and base is not None and base is not game:
+            pairs[arm].append((game, base))
+    for arm, held in sorted(pairs.items()):
+        yield from _of_arm(work, arm, held, numbers)
+
+
+def _of_arm(
+    work: Work,
+    arm: str,
+    pairs: Sequence[tuple[PlayedGame, PlayedGame]],
+    numbers: Mapping[str, Mapping[str, float]],
+) -> Iterator[dict[str, Any]]:
+    differences = [
+        [
+            float(game.outcome == game.event) - float(base.outcome == base.event),
+            *(numbers[game.name][name] - numbers[base.name][name] for name in NUMBERS),
+        ]
+        for game, base in pairs
+    ]
+    values = np.array(differences)
+    low, high = bootstrap_means(values, work.rng("measure.paired", arm))
+    event = pairs[0][0].event or "event"
+    up, down = int((values[:, 0] > 0).sum()), int((values[:, 0] < 0).sum())
+    for place, name in enumerate((event, *NUMBERS)):
+        column = values[:, place]
+        kept = column[np.isfinite(column)]
+        yield row(
+            f"paired:{name}",
+            arm,
+            "all",
+            float(kept.mean()) if len(kept) else None,
+            low[place],
+            high[place],
+            p=sign_test(up, down) if place == 0 else None,
+            n=len(kept),
+            text=f"{up} games more, {down} fewer" if place == 0 else _version(name),
+        )
+
+
+def sign_test(up: int, down: int) -> float:
+    """The two-sided exact probability that so many of the pairs that differ go one way."""
+    total, fewer = up + down, min(up, down)
+    tail = sum(math.comb(total, count) for count in range(fewer + 1)) / 2.0**total
+    return min(1.0, 2 * tail)
+
+
+def _version(name: str) -> str | None:
+    return f"version {indices.VERSION}" if name.startswith("I") else None

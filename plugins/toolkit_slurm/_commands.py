@@ -1,0 +1,132 @@
+"""The programs of Slurm: what is asked of them, and what they answer."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolkit.errors import BadInput
+
+TIMEOUT_SECONDS = 60
+PRIVATE = re.compile("TOKEN|SECRET|PASSWORD|CREDENTIAL|API_KEY", re.IGNORECASE)
+"""Environment variables that a job does not inherit."""
+HOLDING_A_NODE = frozenset(
+    {"RUNNING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "COMPLETING", "RESIZING"}
+)
+ENDED = frozenset(
+    {
+        "BOOT_FAIL",
+        "CANCELLED",
+        "COMPLETED",
+        "DEADLINE",
+        "FAILED",
+        "NODE_FAIL",
+        "OUT_OF_MEMORY",
+        "PREEMPTED",
+        "TIMEOUT",
+    }
+)
+
+
+class Unanswered(BadInput):
+    """A program of Slurm failed, as it does while the controller restarts."""
+
+
+@dataclass(frozen=True)
+class TaskState:
+    """One array task in the queue."""
+
+    state: str
+    restarts: int
+    """How often it was requeued."""
+
+
+def max_array_size() -> int:
+    """The cluster's MaxArraySize; 0 allows no array."""
+    text = _answer(["scontrol", "show", "config"])
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", text, re.MULTILINE)
+    if found is None:
+        raise BadInput("`scontrol show config` says no MaxArraySize. Is this a Slurm cluster?")
+    return int(found[1])
+
+
+def chunks(tasks: int, max_size: int) -> list[int]:
+    """So many tasks as array jobs, each below MaxArraySize."""
+    most = max(1, max_size - 1)
+    whole, rest = divmod(tasks, most)
+    return [most] * whole + ([rest] if rest else [])
+
+
+def submit(script: Path, tasks: int, secrets: Mapping[str, str]) -> str:
+    """Submit one array job of so many tasks, and give its id. The values that the spec takes from
+    the environment are inherited by the job, and written nowhere else.
+    """
+    inherited = {name: value for name, value in os.environ.items() if not PRIVATE.search(name)}
+    words = ["sbatch", "--parsable", f"--array=0-{tasks - 1}", str(script)]
+    try:
+        return _answer(words, {**inherited, **secrets}).strip().split(";")[0]
+    except Unanswered as error:
+        raise BadInput(
+            f"{error}. Mend `executors.slurm` (the script is {script}), then issue the same "
+            "command again."
+        ) from None
+
+
+def tasks_named(name: str) -> dict[str, TaskState]:
+    """The tasks of this user with a job name, by `JOB_TASK`, that have not ended."""
+    layout = "JobArrayID:64,State:32,RestartCnt:16"
+    text = _answer(["squeue", "--me", "--array", "--noheader", f"--name={name}", "-O", layout])
+    tasks = {}
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) == 3 and words[1] not in ENDED:
+            tasks[words[0]] = TaskState(words[1], int(words[2]) if words[2].isdigit() else 0)
+    return tasks
+
+
+def how_ended(task: str) -> str:
+    """How a task ended, as far as the controller still knows."""
+    try:
+        text = _answer(["scontrol", "show", "job", "-o", task])
+    except Unanswered:
+        return "its task ended"
+    state = re.search(r"JobState=(\S+)", text)
+    reason = re.search(r"Reason=(\S+)", text)
+    words = [found[1] for found in (state, reason) if found and found[1] != "None"]
+    return f"its task ended: {', '.join(words)}" if words else "its task ended"
+
+
+def cancel(name: str, *, pending_only: bool = False) -> None:
+    """Cancel the tasks with a job name. One that has ended meanwhile is no error."""
+    words = ["scancel", "--me", f"--name={name}"]
+    try:
+        _answer([*words, "--state=PENDING"] if pending_only else words)
+    except Unanswered:
+        return
+
+
+def _answer(words: Sequence[str], env: Mapping[str, str] | None = None) -> str:
+    try:
+        done = subprocess.run(
+            list(words),
+            env=None if env is None else dict(env),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_SECONDS,
+        )
+    except FileNotFoundError:
+        raise BadInput(
+            f"There is no `{words[0]}` on the PATH: this is not a login node of a Slurm cluster. "
+            "Run there, or use `--on local`."
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise Unanswered(f"Slurm gave no answer in {TIMEOUT_SECONDS} s: {words[0]}") from None
+    if done.returncode:
+        said = " ".join(done.stderr.split()) or f"exit status {done.returncode}"
+        raise Unanswered(f"{words[0]} failed: {said}")
+    return done.stdout

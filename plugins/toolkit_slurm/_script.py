@@ -1,0 +1,99 @@
+"""The batch script of a run's array jobs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from toolkit.apptainer import PROGRAMS, exec_words
+from toolkit.containers import folders_of, mounts_for
+from toolkit.executors import WorkerRequest
+
+from ._params import Slurm
+from ._seats import Seat
+
+LOCAL = ("-m", "toolkit.worker")
+
+
+def seats_folder(request: WorkerRequest) -> Path:
+    """Where the host and the tasks of this executor speak."""
+    return request.folder.absolute() / "slurm"
+
+
+def job_name(folder: Path) -> str:
+    """The name of the run's jobs, by which the queue is asked: the run's id, and a hash of its
+    folder, since two stores may hold the same run.
+    """
+    digest = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
+    return f"toolkit-{folder.parents[1].name}-{digest}"
+
+
+def script(params: Slurm, folder: Path) -> str:
+    """The script, for any number of tasks."""
+    words = [sys.executable, "-m", "toolkit_slurm.task", str(folder)]
+    lines = [
+        "#!/bin/bash",
+        *(f"#SBATCH --{option}" for option in _options(params, folder)),
+        *params.setup,
+        f"exec {shlex.join(words)}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def dry_script(params: Slurm, requests: Sequence[WorkerRequest]) -> str:
+    """What `--dry-run` prints: how the script is submitted, and the script. Contacts nothing."""
+    folder = seats_folder(requests[0])
+    submitted = (
+        f"# sbatch --array=0-{len(requests) - 1} {folder}/task.sh, in chunks below the cluster's "
+        "MaxArraySize"
+    )
+    return f"{submitted}\n{script(params, folder)}"
+
+
+def seat_for(params: Slurm, request: WorkerRequest, name: str) -> Seat:
+    """A seat for the worker of a request."""
+    folders: Mapping[str, str] = {}
+    command = [sys.executable, *LOCAL]
+    if params.sif is not None:
+        words = exec_words(request, params.sif, params.cpus, gpus=params.gpus > 0)
+        command = [PROGRAMS[0], *words]
+        inside = folders_of(mounts_for(request))
+        folders = {str(outside): str(path) for outside, path in inside.items()}
+    return Seat(
+        name=name,
+        worker=request.name,
+        command=command,
+        log=str(request.folder.absolute() / f"{request.name}.log"),
+        jobs=str(request.jobs),
+        folders=dict(folders),
+        env={"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(params.cpus)},
+        secrets=sorted(request.secrets),
+        wait=params.wait,
+    )
+
+
+def _options(params: Slurm, folder: Path) -> Iterator[str]:
+    """The options of sbatch. The signal comes to the task itself (B:), which `exec` makes the
+    batch shell.
+    """
+    yield f"job-name={job_name(folder)}"
+    yield f"output={shlex.quote(os.fspath(folder))}/task-%A_%a.log"
+    yield "open-mode=append"
+    yield "requeue"
+    yield f"signal=B:USR1@{params.leave}"
+    yield f"time={params.time}"
+    yield "ntasks=1"
+    yield f"cpus-per-task={params.cpus}"
+    if params.gpus:
+        yield f"gpus-per-task={params.gpus}"
+    for name in ("partition", "account"):
+        if (value := getattr(params, name)) is not None:
+            yield f"{name}={value}"
+    if params.memory is not None:
+        yield f"mem={params.memory}"
+    for name, value in params.sbatch.items():
+        yield f"{name}={value}" if value else name

@@ -1,0 +1,297 @@
+"""The host's side: one session for each run that this process drives. It offers seats, submits as
+many tasks as there are seats without one, reads what workers say, and notices the dead.
+
+Tasks that an earlier host of the same run submitted are still in the queue or on their nodes: they
+take the seats of the new session, and count.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from toolkit.containers import make_folders
+from toolkit.errors import BadInput
+from toolkit.executors import Worker, WorkerRequest
+from toolkit.files import locate
+from toolkit.protocol import Done, Failed, Hello, WorkerEvent
+from toolkit.secrets import Secrets
+
+from . import _commands as slurm
+from ._events import read_line
+from ._params import Slurm
+from ._script import job_name, script, seat_for, seats_folder
+from ._seats import LineReader, Seats, append, write_text
+
+READ_SECONDS = 0.2
+BEAT_SECONDS = 5.0
+END_SECONDS = 10.0
+"""How long the tasks of a session that is over have to end on their own."""
+DEAD_LOOKS = 2
+"""A task is dead when so many looks at the queue in a row say so."""
+RESEATINGS = 5
+"""How often a worker without a step gets another task before the host hears of it."""
+
+
+class SlurmWorker:
+    """A worker in an array task, or waiting for one."""
+
+    def __init__(self, session: Session, request: WorkerRequest, number: int) -> None:
+        self.request = request
+        self.seat = f"{request.name}-{number}"
+        self.number = number
+        self.job: str | None = None
+        """The step that it has."""
+        self.reseated = 0
+        self.owner = ""
+        """The task that has claimed its seat."""
+        self.dead_looks = 0
+        self.ended = ""
+        """How it ended."""
+        self.stopped = False
+        self.greeted = False
+        self.opening: dict[str, Any] = {}
+        self.reader = LineReader(session.seats.outbox(session.id, self.seat))
+        self._session = session
+        self._secrets = Secrets(request.secrets)
+        self._events: queue.Queue[WorkerEvent | None] = queue.Queue()
+
+    @property
+    def name(self) -> str:
+        """The name of its request."""
+        return self.request.name
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Append a message to its file, with references in place of secrets."""
+        record = {name: value for name, value in message.items() if name != "secrets"}
+        if message["type"] == "open":
+            self.opening = record
+        if message["type"] == "job":
+            self.job = message["job"]
+        inbox = self._session.seats.inbox(self._session.id, self.seat)
+        append(inbox, [record], self._secrets)
+
+    def events(self) -> Iterator[WorkerEvent]:
+        """Its events, until it has ended."""
+        while (event := self._events.get()) is not None:
+            yield event
+
+    def stop(self, *, now: bool = False) -> str:
+        """Let its task go. The session ends with its last worker."""
+        self._session.release(self, now=now)
+        return self.ended or "stopped"
+
+    def take(self, event: WorkerEvent) -> None:
+        """Note an event, and pass it on."""
+        if isinstance(event, Done | Failed) and event.job == self.job:
+            self.job = None
+        self.greeted = self.greeted or isinstance(event, Hello)
+        self._events.put(event)
+
+    def end(self, how: str) -> None:
+        """It says nothing more."""
+        if not self.ended:
+            self.ended = how
+            self._events.put(None)
+
+
+class Session:
+    """The workers of one run, and the tasks that they run in."""
+
+    def __init__(self, params: Slurm, request: WorkerRequest) -> None:
+        self.id = uuid.uuid4().hex[:12]
+        self.folder = seats_folder(request)
+        self.seats = Seats(self.folder)
+        self._params, self._job = params, job_name(self.folder)
+        self._workers: dict[str, SlurmWorker] = {}
+        self._numbers = iter(range(1 << 62))
+        self._secrets = dict(request.secrets)
+        self._over = threading.Event()
+        self._changing = threading.RLock()
+        self._max_size = slurm.max_array_size()
+        make_folders(request)
+        self.seats.open_session(self.id)
+        write_text(self.folder / "task.sh", script(params, self.folder))
+        self._thread = threading.Thread(target=self._watch, name="slurm", daemon=True)
+        self._thread.start()
+
+    def add(self, requests: Sequence[WorkerRequest]) -> list[Worker]:
+        """Offer a seat for each request, and submit the tasks that are missing."""
+        with self._changing:
+            workers = [self._seat(request) for request in requests]
+            self._submit_missing(slurm.tasks_named(self._job))
+        return list(workers)
+
+    def _seat(self, request: WorkerRequest) -> SlurmWorker:
+        worker = SlurmWorker(self, request, next(self._numbers))
+        self._workers[worker.seat] = worker
+        self.seats.offer(self.id, seat_for(self._params, request, worker.seat))
+        return worker
+
+    def _submit_missing(self, tasks: Mapping[str, slurm.TaskState]) -> None:
+        """Submit a task for every seat that no task in the queue will take."""
+        owners = self.seats.owners(self.id)
+        seated = {owner.rpartition(".")[0] for owner in self._live_owners(owners, tasks)}
+        waiting = sum(1 for seat in self._workers if seat not in owners)
+        missing = waiting - sum(1 for task in tasks if task not in seated)
+        for count in slurm.chunks(max(0, missing), self._max_size):
+            slurm.submit(self.folder / "task.sh", count, self._secrets)
+
+    def _live_owners(
+        self, owners: Mapping[str, str], tasks: Mapping[str, slurm.TaskState]
+    ) -> list[str]:
+        return [
+            owner
+            for seat, owner in owners.items()
+            if seat in self._workers and not self._workers[seat].ended and lives(owner, tasks)
+        ]
+
+    # --- the thread ---
+
+    def _watch(self) -> None:
+        """Read what workers say, look at the queue now and then, and show that the host lives."""
+        beats, beat_at, look_at = 0, 0.0, time.monotonic() + self._params.poll
+        while not self._over.wait(READ_SECONDS):
+            try:
+                if time.monotonic() >= beat_at:
+                    beats, beat_at = beats + 1, time.monotonic() + BEAT_SECONDS
+                    self.seats.beat(beats)
+                self._read_all()
+                if time.monotonic() >= look_at:
+                    look_at = time.monotonic() + self._params.poll
+                    self._look()
+            except (OSError, BadInput) as error:
+                self._fail(str(error))
+                return
+
+    def _read_all(self) -> None:
+        with self._changing:
+            workers = list(self._workers.values())
+        for worker in workers:
+            self._read(worker)
+
+    def _read(self, worker: SlurmWorker) -> None:
+        for line in worker.reader.lines():
+            event, how = read_line(line)
+            if event is not None:
+                worker.take(event)
+            elif how is not None:
+                self._ended(worker, how)
+                return
+
+    def _look(self) -> None:
+        """Compare the claimed seats with the queue."""
+        try:
+            owners = self.seats.owners(self.id)
+            tasks = slurm.tasks_named(self._job)
+        except slurm.Unanswered:
+            return  # the controller restarts; the next look tells
+        with self._changing:
+            for seat, owner in owners.items():
+                worker = self._workers.get(seat)
+                if worker is None or worker.ended:
+                    continue
+                worker.dead_looks = 0 if lives(owner, tasks) else worker.dead_looks + 1
+                if worker.dead_looks >= DEAD_LOOKS:
+                    self._read(worker)  # it may have said how it ended
+                    if not worker.ended and self._workers.get(seat) is worker:
+                        self._ended(worker, slurm.how_ended(owner.rpartition(".")[0]))
+            self._submit_missing(tasks)
+
+    def _ended(self, worker: SlurmWorker, how: str) -> None:
+        """A worker without a step is given another task; of one with a step the host hears."""
+        with self._changing:
+            del self._workers[worker.seat]
+            if worker.job is not None or worker.stopped or worker.reseated >= RESEATINGS:
+                worker.end(how)
+                return
+            worker.seat = f"{worker.request.name}-{next(self._numbers)}"
+            worker.reseated, worker.dead_looks = worker.reseated + 1, 0
+            worker.reader = LineReader(self.seats.outbox(self.id, worker.seat))
+            self._workers[worker.seat] = worker
+            append(self.seats.inbox(self.id, worker.seat), [worker.opening])
+            self.seats.offer(self.id, seat_for(self._params, worker.request, worker.seat))
+
+    def _fail(self, message: str) -> None:
+        """The session cannot go on: say so in the name of each worker."""
+        with self._changing:
+            for worker in self._workers.values():
+                worker.take(Failed(job=None, kind="BadInput", message=message))
+
+    # --- the end ---
+
+    def release(self, worker: SlurmWorker, *, now: bool) -> None:
+        """Let a worker go. The last one ends the session: its tasks end, and what waits in the
+        queue is cancelled.
+        """
+        with self._changing:
+            was_stopped, worker.stopped = worker.stopped, True
+            if self._workers.pop(worker.seat, None) is not None:
+                self.seats.withdraw(self.id, worker.seat)
+                worker.end("stopped")
+                was_stopped = True
+            if not was_stopped or self._workers:
+                return
+        self.close(now=now)
+
+    def close(self, *, now: bool) -> None:
+        """End the session, once."""
+        with self._changing:
+            if self._over.is_set():
+                return
+            self._over.set()
+        _SESSIONS.pop(self.folder, None)
+        self.seats.close_session()
+        slurm.cancel(self._job, pending_only=not now)
+        if not now:
+            self._wait_for_the_end()
+
+    def _wait_for_the_end(self) -> None:
+        deadline = time.monotonic() + END_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                if not slurm.tasks_named(self._job):
+                    return
+            except slurm.Unanswered:
+                break
+            time.sleep(READ_SECONDS)
+        slurm.cancel(self._job)
+
+
+_SESSIONS: dict[Path, Session] = {}
+
+
+def start_all(params: Slurm, requests: Sequence[WorkerRequest]) -> Sequence[Worker]:
+    """Offer workers to the run's tasks, and submit those that are missing."""
+    if params.sif is not None:
+        locate(params.sif)
+    folder = seats_folder(requests[0])
+    session = _SESSIONS.get(folder)
+    if session is None:
+        session = _SESSIONS[folder] = Session(params, requests[0])
+    try:
+        return session.add(requests)
+    except BaseException:
+        session.close(now=True)
+        raise
+
+
+def start(params: Slurm, request: WorkerRequest) -> Worker:
+    """Offer one worker."""
+    return start_all(params, [request])[0]
+
+
+def lives(owner: str, tasks: Mapping[str, slurm.TaskState]) -> bool:
+    """Whether an owner, `JOB_TASK.RESTARTS`, still holds a node: a task that was requeued since
+    then is another owner.
+    """
+    name, _, restarts = owner.rpartition(".")
+    task = tasks.get(name)
+    return (
+        task is not None and task.state in slurm.HOLDING_A_NODE and str(task.restarts) == restarts
+    )

@@ -1,0 +1,1 @@
+"""Words of replies that go with features."""

@@ -1,0 +1,85 @@
+"""Where features fire hardest: the token and the text around it, each prompt once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from toolkit.activation_rows import BySpace
+from toolkit.tables import arrow_schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from toolkit.work import Inputs
+
+BEFORE, AFTER = 24, 12
+"""Tokens that are shown around one."""
+
+
+def contexts(
+    inputs: Inputs,
+    samples: Sequence[Mapping[str, Any]],
+    features: Sequence[tuple[str, int]],
+    k: int,
+) -> pa.Table:
+    """The k hardest places of each feature, given as (space, feature)."""
+    import pyarrow as pa
+
+    texts = {row["sample"]: row for row in samples}
+    by_space = BySpace(inputs.read("activations"))
+    wanted: dict[str, list[int]] = {}
+    for space, feature in features:
+        wanted.setdefault(space, []).append(feature)
+    rows = [
+        row
+        for space, own in wanted.items()
+        for row in _of_space(space, own, by_space.of(space), texts, k)
+    ]
+    return pa.Table.from_pylist(rows, schema=arrow_schema("feature_contexts"))
+
+
+def _of_space(
+    space: str, wanted: Sequence[int], rows: pa.Table, texts: Mapping[str, Any], k: int
+) -> list[dict[str, Any]]:
+    import numpy as np
+
+    lists = rows["features"].combine_chunks()
+    row = np.repeat(np.arange(len(rows)), np.diff(lists.offsets.to_numpy()))
+    feature = lists.flatten().to_numpy(zero_copy_only=False)
+    value = rows["values"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    kept = np.flatnonzero(np.isin(feature, wanted))
+    order = kept[np.lexsort((row[kept], -value[kept], feature[kept]))]
+    sample, position = rows["sample"], rows["position"].to_numpy()
+    found: list[dict[str, Any]] = []
+    starts = np.searchsorted(feature[order], wanted)
+    ends = np.searchsorted(feature[order], wanted, side="right")
+    for one, start, end in zip(wanted, starts, ends, strict=True):
+        seen: set[str] = set()
+        for at in order[start:end]:
+            text = texts.get(sample[int(row[at])].as_py())
+            if text is None or text["prompt_hash"] in seen:
+                continue
+            seen.add(text["prompt_hash"])
+            place = int(position[row[at]])
+            found.append(_context(space, one, len(seen), text, place, float(value[at])))
+            if len(seen) == k:
+                break
+    return found
+
+
+def _context(
+    space: str, feature: int, rank: int, text: Mapping[str, Any], position: int, value: float
+) -> dict[str, Any]:
+    pieces = text["pieces"]
+    return {
+        "space": space,
+        "feature": feature,
+        "rank": rank,
+        "sample": text["sample"],
+        "position": position,
+        "value": value,
+        "before": "".join(pieces[max(0, position - BEFORE) : position]),
+        "piece": pieces[position],
+        "after": "".join(pieces[position + 1 : position + 1 + AFTER]),
+    }

@@ -1,0 +1,107 @@
+"""Replies as words, and one reply for each independent cluster."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from toolkit.errors import DataError
+from toolkit.halves import in_half, joined_by_state
+from toolkit.randomness import generator
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Samples with their words: a row of `counts` for each, a column for each of `words`."""
+
+    samples: list[str]
+    words: list[str]
+    counts: Any
+
+    @property
+    def present(self) -> Any:
+        """1 where a sample has a word."""
+        return (self.counts > 0).astype(np.int32)
+
+    def take(self, samples: Sequence[str]) -> Corpus:
+        """Some of the samples, in this order."""
+        place = {sample: at for at, sample in enumerate(self.samples)}
+        return Corpus(list(samples), self.words, self.counts[[place[one] for one in samples]])
+
+
+def read_words(rows: Sequence[Row], span: str | None, min_length: int) -> Corpus:
+    """The words of the samples that have the span; of whole texts where `span` is None."""
+    texts = {row["sample"]: text for row in rows if (text := _text(row, span)) is not None}
+    if not texts:
+        raise DataError(_none_there(rows, span))
+    counted = {sample: Counter(split(text, min_length)) for sample, text in texts.items()}
+    words = sorted({word for own in counted.values() for word in own})
+    column = {word: at for at, word in enumerate(words)}
+    cells = [
+        (row, column[word], number)
+        for row, own in enumerate(counted.values())
+        for word, number in own.items()
+    ]
+    if not cells:
+        raise DataError(
+            f"words: none of the {len(texts)} replies has a word of at least {min_length} letters "
+            "or digits. Lower min_length, or look at the replies."
+        )
+    where, which, numbers = (np.array(part) for part in zip(*cells, strict=True))
+    counts = sparse.csr_array((numbers, (where, which)), shape=(len(counted), len(words)))
+    return Corpus(list(counted), words, counts)
+
+
+def split(text: str, min_length: int) -> list[str]:
+    """Letters and digits of any script in a row, in lower case; shorter ones are left out."""
+    return [word for word in re.findall(r"[^\W_]+", text.lower()) if len(word) >= min_length]
+
+
+def _text(row: Row, span: str | None) -> str | None:
+    if span is None:
+        return str(row["text"])
+    parts = [one for one in row["spans"] if one["name"] == span]
+    if not parts:
+        return None
+    return " ".join("".join(row["pieces"][one["start"] : one["end"]]) for one in parts)
+
+
+def _none_there(rows: Sequence[Row], span: str | None) -> str:
+    if not rows:
+        return "words: there are no samples, so there are no words. Give the stage samples."
+    known = sorted({one["name"] for row in rows for one in row["spans"]})
+    return (
+        f"words: none of the {len(rows)} samples has a span '{span}'; spans: "
+        f"{', '.join(known) or '(none)'}. Replies are there with `with_reply: true` of source "
+        "`games`; `span: null` reads whole texts."
+    )
+
+
+def one_each(seed: int, rows: Sequence[Row], half: str, measured: frozenset[str]) -> list[str]:
+    """Of each cluster in a half one sample, drawn by the seed: units and equal prompts that are
+    joined, also through others, are one cluster.
+
+    A prompt that was answered a hundred times is thus one piece of evidence and not a hundred, and
+    has no more words than another.
+    """
+    there = [row for row in rows if row["sample"] in measured]
+    own, _ = in_half(seed, there, half)
+    kept = [row for row in there if row["sample"] in own]
+    unit_of = {row["sample"]: str(row["unit"]) for row in kept}
+    by_cluster: dict[str, list[str]] = {}
+    for row in joined_by_state(kept, unit_of):
+        by_cluster.setdefault(row["cluster"], []).append(row["sample"])
+    drawn = []
+    for samples in by_cluster.values():
+        ordered = sorted(samples)
+        at = int(generator(seed, "words", ordered[0]).integers(len(ordered)))
+        drawn.append(ordered[at])
+    return sorted(drawn)

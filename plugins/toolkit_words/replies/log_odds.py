@@ -1,0 +1,127 @@
+"""Log-odds of words with an informative Dirichlet prior, and an exact test of each.
+
+The effect is that of Monroe, Colaresi and Quinn (2008). Of a word, `y_i` is how often it stands in
+corpus i, `n_i` how many words that corpus has, `a` the word's prior count and `A` the sum of all
+prior counts, which are shared out as the words are in both corpora together:
+
+    delta = log((y_i + a) / (n_i + A - y_i - a)) - log((y_j + a) / (n_j + A - y_j - a))
+    z     = delta / sqrt(1 / (y_i + a) + 1 / (y_j + a))
+
+z takes each word for an independent draw and is too sure where counts are small, so it only ranks.
+Evidence comes from clusters: of N clusters K have the word, the feature is high in m, and y have
+both. If word and feature have nothing to do with each other, y is hypergeometric, whatever the
+margins are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Of each pair of feature and word: clusters with both, and the margins."""
+
+    both: Ints
+    """(features, words): clusters where the feature is high that have the word."""
+    high: Ints
+    """(features,): clusters where the feature is high."""
+    words: Ints
+    """(words,): clusters that have the word."""
+    clusters: int
+
+    def flat(self) -> tuple[Ints, Ints, Ints]:
+        """(both, high, words) of every pair, features first."""
+        features, words = self.both.shape
+        return (
+            self.both.ravel(),
+            np.repeat(self.high, words),
+            np.tile(self.words, features),
+        )
+
+
+def count(high: Any, present: Any) -> Counts:
+    """From two sparse matrices of 0 and 1: clusters by features, and clusters by words."""
+    both = (high.T @ present).toarray().astype(np.int64)
+    return Counts(
+        both,
+        np.asarray(high.sum(axis=0)).ravel().astype(np.int64),
+        np.asarray(present.sum(axis=0)).ravel().astype(np.int64),
+        int(present.shape[0]),
+    )
+
+
+def log_odds(
+    both: npt.ArrayLike, words: npt.ArrayLike, first: npt.ArrayLike, total: float, prior: float
+) -> tuple[Floats, Floats]:
+    """delta and z of words that `both` of their `words` have in the first corpus, which has
+    `first` words of all `total`.
+    """
+    y_i = np.asarray(both, np.float64)
+    y_j = np.asarray(words, np.float64) - y_i
+    n_i = np.asarray(first, np.float64)
+    n_j = total - n_i
+    a = prior * np.asarray(words, np.float64) / total
+    delta = np.log((y_i + a) / (n_i + prior - y_i - a))
+    delta = delta - np.log((y_j + a) / (n_j + prior - y_j - a))
+    return delta, delta / np.sqrt(1 / (y_i + a) + 1 / (y_j + a))
+
+
+def score(both: Ints, high: Ints, words: Ints, clusters: int) -> Floats:
+    """How many standard deviations `both` lies from what is expected; 0 where nothing can vary."""
+    n, m, k = float(clusters), high.astype(float), words.astype(float)
+    spread = np.sqrt(m * k * (n - m) * (n - k) / (n * n * max(n - 1, 1)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found: Floats = np.where(spread > 0, (both - m * k / n) / spread, 0.0)
+    return found
+
+
+def exact_tails(both: Ints, high: Ints, words: Ints, clusters: int) -> tuple[Floats, Floats]:
+    """P(Y >= y) and P(Y <= y) of the hypergeometric distribution, each pair by itself."""
+    keys, back = np.unique(np.stack([both, high, words]), axis=1, return_inverse=True)
+    y, m, k = keys
+    upper = _upper_tail(y, m, k, clusters)
+    lower = _upper_tail(m - y, m, clusters - k, clusters)  # without the word, so many have both
+    back = back.ravel()
+    return upper[back], lower[back]
+
+
+def two_sided(upper: Floats, lower: Floats) -> Floats:
+    """Twice the smaller tail."""
+    found: Floats = np.minimum(2 * np.minimum(upper, lower), 1.0)
+    return found
+
+
+def _upper_tail(y: Ints, m: Ints, k: Ints, n: int) -> Floats:
+    """Terms are added from y upwards, each from the one before; past the mode they only fall."""
+    from scipy.special import gammaln
+
+    def choose(a: npt.ArrayLike, b: npt.ArrayLike) -> Any:
+        a, b = np.asarray(a, float), np.asarray(b, float)
+        return gammaln(a + 1) - gammaln(b + 1) - gammaln(a - b + 1)
+
+    least = np.maximum(0, m + k - n)
+    start = np.maximum(y, least)
+    term = np.exp(choose(k, start) + choose(n - k, m - start) - choose(n, m))
+    total, at = term.copy(), start.astype(float)
+    mode = (m + 1.0) * (k + 1.0) / (n + 2.0)
+    end = np.minimum(m, k)
+    live = np.flatnonzero(at < end)
+    while len(live):
+        here = at[live]
+        ratio = (
+            (k[live] - here) * (m[live] - here) / ((here + 1) * (n - k[live] - m[live] + here + 1))
+        )
+        term[live] *= ratio
+        at[live] += 1
+        total[live] += term[live]
+        more = (at[live] < mode[live]) | (term[live] > 1e-17 * total[live])
+        live = live[(at[live] < end[live]) & more]
+    return np.where(y <= least, 1.0, np.minimum(total, 1.0))

@@ -1,0 +1,39 @@
+"""The command line of a worker in an Apptainer container, for every executor that starts one so."""
+
+from __future__ import annotations
+
+from toolkit.containers import COMMAND, environment_for, mounts_for
+from toolkit.errors import BadInput
+from toolkit.executors import WorkerRequest
+from toolkit.images import read_lock, user_lock
+
+PROGRAMS = ("apptainer", "singularity")
+
+
+def exec_words(request: WorkerRequest, sif: str, threads: int, *, gpus: bool) -> list[str]:
+    """The words after the program: `exec`, the folders of the request, the image, the worker.
+    `gpus` shows it the GPUs; a request that names some shows only these.
+    """
+    words = ["exec", "--contain", "--cleanenv", "--no-home", "--pwd", "/tmp"]
+    environment = environment_for(request, threads)
+    if gpus:
+        words.append("--nv")
+    if request.gpus:
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpu.uuid for gpu in request.gpus)
+    for key, value in environment.items():
+        words += ["--env", f"{key}={value}"]
+    for mount in mounts_for(request):
+        mode = "rw" if mount.writable else "ro"
+        words += ["--bind", f"{mount.outside}:{mount.inside}:{mode}"]
+    return [*words, sif, *COMMAND]
+
+
+def exported_sif(name: str) -> str:
+    """The image file that `toolkit images export` recorded for a pinned image."""
+    pinned = read_lock().get(name)
+    if pinned is None or pinned.sif is None:
+        raise BadInput(
+            f"{user_lock()} names no Apptainer file for image '{name}'. Export one: `toolkit "
+            f"images export {name} {name}.sif`, or set `sif` in the executor's params."
+        )
+    return pinned.sif
