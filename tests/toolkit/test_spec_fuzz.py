@@ -118,7 +118,7 @@ def test_no_spec_ends_in_a_traceback(
     specs, ends = sound(folder), Counter[str]()
     path = folder / "spoilt.yaml"
     path.touch()
-    before = sorted(tmp_path.rglob("*"))
+    before, longest = sorted(tmp_path.rglob("*")), 0
     for number in range(count):
         draw = random.Random(f"spec {number}")
         spoil = spoil_bytes if draw.random() < 0.4 else spoil_tree
@@ -128,10 +128,11 @@ def test_no_spec_ends_in_a_traceback(
             ends["planned"] += 1
         except ToolkitError as error:
             ends["refused"] += 1
-            assert 0 < len(str(error)) < 20_000, number
+            longest = max(longest, len(str(error)))
         except Exception as error:
             raise AssertionError(f"spec {number}: {error!r}") from error
     assert sorted(tmp_path.rglob("*")) == before
+    assert longest < 20_000
     assert ends["planned"] > count // 50
     assert ends["refused"] > count // 3
     with capsys.disabled():
