@@ -15,7 +15,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse, stats
-from toolkit_stats.math.corrections import benjamini_hochberg
 
 from benchmarks.nulls import Design, design_of, found, p_values
 from toolkit.corrections import benjamini_hochberg
