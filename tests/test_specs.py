@@ -87,6 +87,7 @@ def test_the_studies_are_all_there() -> None:
         "exp6_attention_only",
         "exp3_feature_words",
         "exp2_steering",
+        "exp5_persistent",
         "gemma_135_extract",
         "gemma_top_features",
     }
