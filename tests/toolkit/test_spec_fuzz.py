@@ -1,4 +1,4 @@
-"""Specs that nobody means: each is planned or refused in a sentence, and none ends in a traceback."""
+"""Specs that nobody means: each is planned or refused in a sentence, none ends in a traceback."""
 
 from __future__ import annotations
 
