@@ -78,8 +78,9 @@ def _show(rows: Sequence[dict[str, Any]], total: Cost) -> None:
 
 
 _IMPORTED = """
-Imported steps are reused as they came: their rows were computed elsewhere. A new store computes them
-here."""
+Imported steps are reused as they came: their rows were computed elsewhere. A run in a new store
+computes them here."""
+
 EFFECTS = {"d": "|d|", "r": "|r|", "eta2": "eta2"}
 _POWER = """
 The smallest effect found 4 times out of 5 if nothing else is discovered (alpha shared over the
