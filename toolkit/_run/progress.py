@@ -276,7 +276,9 @@ def _(event: ev.StepDone, run: RunProgress) -> None:
     stage.compute_seconds, stage.timed = stage.compute_seconds + event.seconds, stage.timed + 1
     run.done_in_session += 1
     _remember(run, event.worker, event.host_bytes, event.device_bytes)
-    run.busy.pop(event.worker, None)
+    busy = run.busy.get(event.worker)
+    if busy is not None and busy.step is step:  # else the worker has its next step already
+        del run.busy[event.worker]
 
 
 @_take.register

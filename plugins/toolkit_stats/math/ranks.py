@@ -362,12 +362,17 @@ class Area:
 def interval(
     ranked: Ranked, first: Bools, clusters: tuple[Ints, Ints], spread: Spreads = "guarded"
 ) -> Interval:
-    """AUROC with DeLong's variance, summed over clusters (Obuchowski)."""
+    """AUROC with DeLong's variance, summed over clusters (Obuchowski). Where nothing differs,
+    placements are spread evenly and have short tails; guarded, the degrees of freedom are therefore
+    at most those of the smaller group.
+    """
     (a, base), (b, _) = (
         _placements(ranked, side, labels)
         for side, labels in ((first, clusters[0]), (~first, clusters[1]))
     )
     variance, df = unpooled(a, b, spread)
+    if spread == "guarded":
+        df = np.minimum(df, min(a.clusters, b.clusters) - 1.0)
     auroc, reach = a.mean + base, Z * np.sqrt(variance)
     return Interval(
         auroc, np.maximum(auroc - reach, 0.0), np.minimum(auroc + reach, 1.0), variance, df

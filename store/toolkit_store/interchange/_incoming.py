@@ -236,7 +236,7 @@ def read_lines(path: Path, file: IO[bytes]) -> Iterator[tuple[str, Any]]:
             yield where, json.loads(line.decode("utf-8"))
         except (ValueError, RecursionError) as error:
             raise DataError(
-                f"{where} cannot be read as JSON: {error}. Copy or download it again."
+                f"{where} cannot be read as JSON: {str(error)[:300]}. Copy or download it again."
             ) from None
 
 

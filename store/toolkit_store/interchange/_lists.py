@@ -127,7 +127,7 @@ def _load(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read as JSON: {error}.") from None
+        raise DataError(f"{path} cannot be read as JSON: {str(error)[:300]}.") from None
 
 
 def _listed(

@@ -403,7 +403,7 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield from read_lines(path, file)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(
-            f"{path} cannot be read as JSON lines: {error}. Download it again."
+            f"{path} cannot be read as JSON lines: {str(error)[:300]}. Download it again."
         ) from None
 
 

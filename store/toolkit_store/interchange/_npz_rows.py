@@ -242,7 +242,7 @@ def load(path: Path, needed: Sequence[str], skip: Sequence[str] = ()) -> dict[st
         members = arrays(path, skip)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
         raise DataError(
-            f"{path} cannot be read as a NumPy archive: {error}. Copy it again."
+            f"{path} cannot be read as a NumPy archive: {str(error)[:300]}. Copy it again."
         ) from None
     missing = [name for name in needed if name not in members and name not in skip]
     if missing:
