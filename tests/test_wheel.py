@@ -34,11 +34,13 @@ TOP_LEVEL = {
     "toolkit_measure",
     "toolkit_patch",
     "toolkit_play",
+    "toolkit_ray",
     "toolkit_saes",
     "toolkit_samples",
     "toolkit_sinks",
     "toolkit_slurm",
     "toolkit_stats",
+    "toolkit_tokens",
     "toolkit_toy",
     "toolkit_words",
 }

@@ -9,6 +9,8 @@ from toolkit.parts import Estimates, Part, ReportSection, StagePart, Steps
 
 from .attribution import section as attribution
 from .attribution.stage import Attribution, attribute
+from .games import section as games
+from .games.stage import PairedGames, compare_games
 from .joint import section as together
 from .joint.params import Joint
 from .joint.stage import joint
@@ -66,7 +68,7 @@ def toolkit_parts() -> Iterator[Part]:
         run=attribute,
         estimates=Estimates(cost=cost.attributing),
         reads=("samples", "features", "comparisons", "spaces", "screens"),
-        writes=("attributions",),
+        writes=("gradient_effects",),
         uses_model=True,
         uses_saes=True,
     )
@@ -74,10 +76,28 @@ def toolkit_parts() -> Iterator[Part]:
         name="patch-attribution",
         title="Gradients against exact effects",
         help="How far a cheap pre-screen may be trusted, layer by layer.",
-        reads=("attributions", "spaces"),
+        reads=("gradient_effects", "spaces"),
         run=attribution.figures,
         findings=attribution.findings,
         order=33,
+    )
+    yield StagePart(
+        name="patch.games",
+        help="Compares games under patches with the same games without, pair by pair.",
+        params=PairedGames,
+        run=compare_games,
+        estimates=Estimates(cost=cost.pairing),
+        reads=("games",),
+        writes=("paired_games",),
+    )
+    yield ReportSection(
+        name="patch-games",
+        title="Games under a persistent patch",
+        help="How often games end in each way, against the same games without the patch.",
+        reads=("paired_games",),
+        run=games.figures,
+        findings=games.findings,
+        order=34,
     )
     yield StagePart(
         name="patch.joint",

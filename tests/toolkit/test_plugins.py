@@ -294,11 +294,12 @@ PARTS = [
     ),
     (
         STAGE.format(name="extract.", reads=(), writes=(), split=None),
-        "Prefixes: examine., extract., compare., patch., play., measure., trace., words.",
+        "Prefixes: examine., extract., compare., patch., play., measure., track., attribute., "
+        "trace., words.",
     ),
     (
         STAGE.format(name="extract.a", reads=("sampels",), writes=(), split=None),
-        "reads names 'sampels', which is no such table.",
+        "reads names 'sampels', which is not a table.",
     ),
     (
         STAGE.format(name="extract.a", reads=("sampels",), writes=(), split=None),
@@ -306,7 +307,7 @@ PARTS = [
     ),
     (
         STAGE.format(name="extract.a", reads=(), writes=("steps",), split=None),
-        "writes names 'steps', which is no such table.",
+        "writes names 'steps', which is not a table.",
     ),
     (
         STAGE.format(name="extract.a", reads=(), writes="'samples'", split=None),
@@ -325,7 +326,7 @@ PARTS = [
     ),
     (
         STAGE.format(name="extract.a", reads=(), writes=(), split="'m'"),
-        "steps.size names 'm', which is no field of its params.",
+        "steps.size names 'm', which is not a field of its params.",
     ),
     (
         "SourcePart(name='Mine', help='x', run=run)",

@@ -6,9 +6,9 @@ are in `metadata_*.json`.
     metadata_L1_31_RUN.json
         scenarios: scenario, tokens, token_ids, seq_len, key_positions
 
-Ours also hold `positions`, the tokens whose features were kept; a row of zeros means nothing
-without it. Where a layer has several SAEs the files are `layer_15_NAME.npz`. A zero is no entry:
-what is stored as exactly 0 does not come back.
+Ours also hold `positions`, the tokens whose features were kept; the rows of other tokens are NaN.
+Where a layer has several SAEs the files are `layer_15_NAME.npz`. A zero is no entry: what is stored
+as exactly 0 does not come back.
 """
 
 from __future__ import annotations
@@ -20,10 +20,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.archives import whole
+from toolkit.dense_layouts import folder_names, scenario, token_members
 from toolkit.errors import BadInput, DataError
 from toolkit.files import read_json
 from toolkit_store.interchange._incoming import real_numbers, whole_numbers
-from toolkit_store.interchange._npz_rows import MAX_BYTES, check_size, load, matrix, save, sparse
+from toolkit_store.interchange._npz_rows import (
+    MAX_BYTES,
+    check_size,
+    load,
+    save,
+    sparse,
+    sparse_rows,
+)
 from toolkit_store.interchange._run import (
     RunTables,
     arrow,
@@ -36,13 +44,13 @@ from toolkit_store.interchange._run import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
     import pyarrow as pa
 
     from toolkit_store.store import Store
 
 _FILE = re.compile(r"layer_(\d+)(?:_(.+))?\.npz")
-_FOLDER = re.compile(r"[A-Za-z0-9._ -]{1,100}")
 
 
 def write(
@@ -55,7 +63,7 @@ def write(
     attention = pl.DataFrame(run.read("attention"))
     files: list[Path] = []
     stems = _stems([space for space, _ in parts])
-    folders = _folders(sorted({name for _, rows in parts for name in rows["sample"].unique()}))
+    folders = folder_names(sorted({name for _, rows in parts for name in rows["sample"].unique()}))
     for space, rows in parts:
         for (name,), mine in rows.group_by("sample", maintain_order=True):
             files.append(folder / folders[str(name)] / f"{stems[space['space']]}.npz")
@@ -78,7 +86,9 @@ def write(
         "layer_range": [layers[0], layers[-1]],
         "save_features": True,
         "save_attention": bool(len(attention)),
-        "scenarios": [_scenario(run, name, place) for name, place in folders.items()],
+        "scenarios": [
+            scenario(folder_name, _sample_of(run, name)) for name, folder_name in folders.items()
+        ],
         "spaces": {f"{stems[space['space']]}.npz": dict(space) for space, _ in parts},
     }
     return [
@@ -107,23 +117,12 @@ def _layer(space: Mapping[str, Any]) -> int:
     return int(layer)
 
 
-def _folders(samples: Sequence[str]) -> dict[str, str]:
-    """Sample -> its folder: its own name if that is a safe folder name."""
-    usable = Counter(name.lower() for name in samples)
-    return {
-        name: name
-        if _FOLDER.fullmatch(name) and name.strip(". ") == name and usable[name.lower()] == 1
-        else f"sample-{id_of('folder', name)[:16]}"
-        for name in samples
-    }
-
-
 def _length(run: RunTables, name: str, rows: pl.DataFrame, weights: pl.DataFrame) -> int:
     """The number of tokens of a sample, at least as many as its rows need."""
     pieces = len(run.samples[name]["pieces"]) if name in run.samples else 0
     seen = [int(rows["position"].max()) + 1]  # type: ignore[arg-type]
     if len(weights):
-        seen += [int(weights[side].max()) + 1 for side in ("query", "key_position")]  # type: ignore[arg-type]
+        seen += [int(weights["query"].max()) + 1, int(weights["weights"].list.len().max())]  # type: ignore[arg-type]
     return max(pieces, *seen)
 
 
@@ -133,38 +132,34 @@ def _write_one(
     rows: pl.DataFrame,
     length: int,
     weights: pl.DataFrame,
-    most: int,
+    max_bytes: int,
 ) -> None:
-    import numpy as np
-
-    check_size(space, length, most)
+    check_size(space, length, max_bytes)
     positions = rows["position"].to_numpy()
     members = [
-        matrix("features", rows, space["width"], positions, length),
-        whole("positions", positions),
+        *token_members(sparse_rows(rows), space["width"], positions, length),
     ]
     if len(weights):
-        heads = int(weights["head"].max()) + 1  # type: ignore[arg-type]
-        attention = np.zeros((heads, length, length), np.float32)
-        index = tuple(weights[side].to_numpy() for side in ("head", "query", "key_position"))
-        attention[index] = weights["weight"].to_numpy()
-        members.append(whole("attention", attention))
+        members.append(whole("attention", _weights(weights, length)))
     save(path, members)
 
 
-def _scenario(run: RunTables, name: str, place: str) -> dict[str, Any]:
-    sample = run.samples.get(name) or {"pieces": [], "token_ids": [], "spans": []}
-    positions: dict[str, list[int]] = {}
-    for span in sample["spans"]:
-        positions.setdefault(span["name"], []).extend(range(span["start"], span["end"]))
-    return {
-        "scenario": place,
-        "tokens": sample["pieces"],
-        "token_ids": sample["token_ids"],
-        "seq_len": len(sample["pieces"]),
-        "key_positions": positions,
-        "sample": {"sample": name} | sample,
-    }
+def _weights(rows: pl.DataFrame, length: int) -> np.ndarray[Any, Any]:
+    """(heads, queries, keys); a key that was left out has 0."""
+    import numpy as np
+
+    heads = int(rows["head"].max()) + 1  # type: ignore[arg-type]
+    attention = np.zeros((heads, length, length), np.float16)
+    for row in rows.iter_rows(named=True):
+        keys = slice(len(row["weights"])) if row["keys"] is None else row["keys"]
+        attention[row["head"], row["query"], keys] = row["weights"]
+    return attention
+
+
+def _sample_of(run: RunTables, name: str) -> dict[str, Any]:
+    """A row of `samples`; without one, a sample of which only the id is known."""
+    known = run.samples.get(name) or {"pieces": [], "token_ids": [], "spans": []}
+    return {"sample": name, **known}
 
 
 # --- back ---
@@ -318,24 +313,37 @@ def _attention(
 ) -> Iterator[pa.Table]:
     import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     from toolkit.tables import arrow_schema
 
     weights = load(path, (), skip=("features", "positions")).get("attention")
     if weights is None:
         return
-    weights = real_numbers(weights, f"{path}, `attention`")
-    if weights.ndim != 3:
+    if weights.ndim != 3 or weights.shape[1] != weights.shape[2]:
         raise DataError(f"{path}: `attention` is {weights.shape}; wanted (heads, tokens, tokens).")
-    head, query, key = np.nonzero(weights)
+    kept = ~np.isnan(weights) if weights.dtype.kind == "f" else np.ones(weights.shape, dtype=bool)
+    weights = real_numbers(np.where(kept, weights, 0), f"{path}, `attention`")
+    head, query = np.nonzero(kept.any(axis=2) & weights.any(axis=2))
     space, name = spaces[path.name], samples[path.parent.name]["sample"]
+    chosen, rows = kept[head, query], weights[head, query].astype(np.float16)
+    counts = chosen.sum(axis=1)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
+    whole_rows = counts == rows.shape[1]
+    columns_of_keys = np.nonzero(chosen)[1].astype(np.uint32)
+    schema = arrow_schema("attention")
+    kinds = [schema.field(column).type for column in ("keys", "weights")]
+    keys = pa.ListArray.from_arrays(offsets, pa.array(columns_of_keys), type=kinds[0])
+    values = pa.array(rows[chosen])
+    rest = np.where(whole_rows, 0, np.clip(1 - rows.sum(axis=1, dtype=np.float64), 0, 1))
     columns: dict[str, Any] = {
         "model": pa.array([space["model"]] * len(head), pa.string()),
         "sample": pa.array([name] * len(head), pa.string()),
         "layer": pa.array(np.full(len(head), _layer(space)), pa.int32()),
         "head": pa.array(head, pa.int32()),
         "query": pa.array(query, pa.int32()),
-        "key_position": pa.array(key, pa.int32()),
-        "weight": pa.array(weights[head, query, key], pa.float32()),
+        "keys": pc.if_else(pa.array(whole_rows), pa.nulls(len(head), kinds[0]), keys),
+        "weights": pa.ListArray.from_arrays(offsets, values, type=kinds[1]),
+        "rest": pa.array(rest, pa.float32()),
     }
-    yield pa.table(columns, schema=arrow_schema("attention"))
+    yield pa.table(columns, schema=schema)
