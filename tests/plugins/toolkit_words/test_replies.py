@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse, stats
 
-from tests.plugins.toolkit_words.replied import PARTS, replied, run, word_rows
+from tests.plugins.toolkit_words.replied import COMMON, PARTS, planted, replied, run, word_rows
 from toolkit.errors import DataError
 from toolkit.halves import in_half
 from toolkit.testing.contracts import check_part
@@ -21,29 +21,6 @@ from toolkit_words.replies.corpus import one_each, split
 from toolkit_words.replies.levels import cuts, high
 from toolkit_words.replies.log_odds import exact_tails, log_odds, score
 from toolkit_words.replies.tf_idf import published
-
-COMMON = [f"word{at}" for at in range(30)]
-
-
-def planted(
-    seed: int = 0, samples: int = 400, features: int = 12, effect: float = 0.8
-) -> tuple[list[str], np.ndarray]:
-    """Feature 3 fires in a quarter of the samples; their replies say `gamble` more often, and
-    `careful` less.
-    """
-    rng = np.random.default_rng(seed)
-    values = rng.random((samples, features)) * (rng.random((samples, features)) < 0.25)
-    on = values[:, 3] > 0
-    replies = []
-    for at in range(samples):
-        own = [word for word in COMMON if rng.random() < 0.3]
-        if rng.random() < 0.1 + effect * on[at]:
-            own += ["gamble"]
-        if rng.random() < 0.1 + effect * (not on[at]):
-            own += ["careful"]
-        replies.append(" ".join(own) or "nothing")
-    return replies, values
-
 
 # --- the effect -----------------------------------------------------------------------------------
 
