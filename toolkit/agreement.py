@@ -71,7 +71,10 @@ def polarity(description: frozenset[str], towards: frozenset[str], away: frozens
 
 
 def _stem(word: str) -> str:
+    """Without its ending, and with one of two equal letters at the end: `betting` is `bet`."""
     for ending in _ENDINGS:
         if word.endswith(ending) and len(word) - len(ending) >= _SHORTEST:
-            return word[: -len(ending)]
-    return word
+            word = word[: -len(ending)]
+            break
+    doubled = len(word) > _SHORTEST and word[-1] == word[-2] and not word[-1].isdigit()
+    return word[:-1] if doubled else word

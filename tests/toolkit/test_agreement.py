@@ -15,7 +15,11 @@ def test_stems_leave_out_what_says_nothing_and_cut_endings() -> None:
     assert stems("words related to risk-taking and Risky bets") == {"risk", "tak", "bet"}
     assert stems("mentions of the phrase") == frozenset()
     assert stems("  돈의 $100") == {"돈의", "100"}
-    assert stems_of([" bets", " betting", "is"]) == stems("bets betting")
+    assert stems_of([" bets", " betting", "is"]) == {"bet"}
+    assert stems("stops stopping stopped") == {"stop"}
+    assert stems("falling falls") == stems("fall")
+    assert stems("strategies") == stems("strategy")
+    assert stems("1100 100") == {"1100", "100"}
 
 
 @given(BAGS, BAGS)

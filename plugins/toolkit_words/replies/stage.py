@@ -253,7 +253,7 @@ def _discovered(spaces: Sequence[Space], words: Any, family: int, params: ReplyW
     import numpy as np
 
     from toolkit.corrections import CORRECTIONS
-    from toolkit_words.replies.log_odds import count, exact_tails, score, two_sided
+    from toolkit_words.replies.log_odds import count, exact_tails, two_sided
 
     parts = []
     block = max(1, BLOCK_PAIRS // max(1, len(words)))
@@ -261,19 +261,20 @@ def _discovered(spaces: Sequence[Space], words: Any, family: int, params: ReplyW
         for start in range(0, len(space.tested), block):
             columns = space.tested[start : start + block]
             counts = count(space.select.high[:, columns], space.select.present)
-            both, high, each = counts.flat()
-            far = score(both, high, each, counts.clusters)
-            near = np.flatnonzero(np.abs(far) >= SCREEN)
-            p = two_sided(*exact_tails(both[near], high[near], each[near], counts.clusters))
-            good = near[p <= params.alpha]
+            far = counts.score()
+            feature, word = np.nonzero(np.abs(far) >= SCREEN)
+            margins = (counts.both[feature, word], counts.high[feature], counts.words[word])
+            p = two_sided(*exact_tails(*margins, counts.clusters))
+            good = p <= params.alpha
+            feature, word = feature[good], word[good]
             parts.append(
                 (
-                    np.full(len(good), number),
-                    columns[good // len(words)],
-                    good % len(words),
-                    both[good],
-                    p[p <= params.alpha],
-                    far[good] > 0,
+                    np.full(len(feature), number),
+                    columns[feature],
+                    word,
+                    margins[0][good],
+                    p[good],
+                    far[feature, word] > 0,
                 )
             )
     if not parts:

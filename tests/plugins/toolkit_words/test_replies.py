@@ -19,7 +19,7 @@ from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_work
 from toolkit_words.replies.corpus import one_each, split
 from toolkit_words.replies.levels import cuts, high
-from toolkit_words.replies.log_odds import exact_tails, log_odds, score
+from toolkit_words.replies.log_odds import Counts, exact_tails, log_odds
 from toolkit_words.replies.tf_idf import published
 
 # --- the effect -----------------------------------------------------------------------------------
@@ -73,17 +73,18 @@ def test_log_odds_have_the_sign_of_the_difference() -> None:
 def test_tails_are_those_of_the_hypergeometric_distribution(n: int, data: st.DataObject) -> None:
     m, k = data.draw(st.integers(0, n)), data.draw(st.integers(0, n))
     y = data.draw(st.integers(max(0, m + k - n), min(m, k)))
-    upper, lower = exact_tails(*(np.array([one]) for one in (y, m, k)), n)
+    upper, lower = exact_tails(*(np.array([one], np.int32) for one in (y, m, k)), n)
     law = stats.hypergeom(n, k, m)
     assert upper[0] == pytest.approx(law.sf(y - 1), rel=1e-8)
     assert lower[0] == pytest.approx(law.cdf(y), rel=1e-8)
 
 
 def test_the_score_is_in_standard_deviations() -> None:
+    """A word that every cluster has cannot vary."""
     law = stats.hypergeom(100, 30, 40)
-    found = score(np.array([20]), np.array([40]), np.array([30]), 100)
-    assert found[0] == pytest.approx((20 - law.mean()) / law.std())
-    assert score(np.array([5]), np.array([5]), np.array([100]), 100)[0] == 0
+    counts = Counts(np.array([[20, 40]]), np.array([40]), np.array([30, 100]), 100)
+    assert counts.score()[0, 0] == pytest.approx((20 - law.mean()) / law.std())
+    assert counts.score()[0, 1] == 0
 
 
 def test_planted_words_are_confirmed_with_their_direction() -> None:
