@@ -1,12 +1,13 @@
-"""The tables of docs/explanation/statistics.md: how often a test finds something where nothing
-differs, and how often it finds what does.
+"""How often tests and causal screens find something where nothing is, and how often they find
+what is there: the null, power and planted tables.
 
-    python benchmarks/nulls.py           the tables of the page
+    python benchmarks/nulls.py           the tables of docs/explanation
     python benchmarks/nulls.py --tiny    the same code on a few small sets
 
 Null tables: sets of features that do not differ between two groups, corrected by Benjamini-Hochberg
 at alpha 0.05. A cell is the share of sets in which anything was found, and in brackets the mean
 number of features found. Power tables: the share of features found, of those that differ by d.
+Planted tables are those of `planted_nulls.py`.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ from toolkit.testing.nulls import Clusters, clusters_of_groups
 from toolkit_stats import toolkit_parts
 from toolkit_stats.compare import tests as compare_tests
 from toolkit_stats.math.means import moments, welch
-from toolkit_stats.math.ranks import mann_whitney, ranked
+from toolkit_stats.math.ranks import mann_whitney, ranked, van_elteren
 from toolkit_stats.samples import groups
+from toolkit_stats.samples.rank_cells import rank_cells
 
 Floats = npt.NDArray[np.float64]
 ALPHA = 0.05
@@ -38,6 +40,8 @@ MAKERS = {
     "auroc": compare_tests.of_area,
     "kruskal": compare_tests.of_rank_spread,
 }
+WITHIN = "mann_whitney, within"
+"""Van Elteren's test: clusters stand in five strata by lot."""
 PARAMS = {part.name: part.params for part in toolkit_parts() if isinstance(part, StagePart)}
 
 
@@ -82,6 +86,7 @@ NULLS = (
     Design((20, 180), "normal"),
     Design((20, 180), "uniform"),
     Design((20, 180), "sparse", rates=RARE),
+    Design((40, 60), "uniform"),
     Design((29, 109), "sparse"),
     Design((29, 171), "sparse", rounds=(1, 12)),
     Design((29, 171), "sparse", rounds=(1, 12), later=1.0),
@@ -110,6 +115,18 @@ def p_values(test: str, data: Clusters) -> Floats:
     return p
 
 
+def p_within(data: Clusters, strata: int = 5) -> Floats:
+    """The p of each feature by `compare.mann_whitney` with `within`."""
+    design = design_of(data)
+    work = make_work(PARAMS["compare.mann_whitney"](by="group", between=("a", "b")))
+    cells = rank_cells(work, design).means(sparse.csr_array(data.values)).tocsc()
+    first = design.group_of_cell == 0
+    of_cell = np.arange(len(first)) % strata
+    return van_elteren(
+        [(ranked(cells[of_cell == one]), first[of_cell == one]) for one in range(strata)]
+    )
+
+
 def design_of(data: Clusters) -> groups.Design:
     """The design of a comparison of the two groups; `data` has the first group's rows first."""
     count, clusters = int(data.first.sum()), int(data.cluster[data.first].max()) + 1
@@ -136,11 +153,12 @@ def found(p: Floats, family: int) -> int:
 
 def null_row(design: Design, sets: int, features: int) -> dict[str, str]:
     """One row: for each test the share of sets with any discovery, and their mean number."""
-    counts: dict[str, list[int]] = {test: [] for test in MAKERS}
+    counts: dict[str, list[int]] = {test: [] for test in (*MAKERS, WITHIN)}
     for seed in range(sets):
         data = design.make(seed, features)
         for test in MAKERS:
             counts[test].append(found(p_values(test, data), features))
+        counts[WITHIN].append(found(p_within(data), features))
     return {
         test: f"{np.mean(np.array(own) > 0):.3f} ({np.mean(own):.2f})"
         for test, own in counts.items()
@@ -183,7 +201,7 @@ def table(title: str, rows: Mapping[str, Mapping[str, str]]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print both tables."""
+    """Print all tables; exit code 1 where null screens call too many features causal."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tiny", action="store_true", help="a few small sets, to try the code")
     parser.add_argument("--sets", type=int, default=200, help="null sets of each design")
@@ -203,7 +221,10 @@ def main(arguments: list[str] | None = None) -> int:
         for design, d in POWERS
     }
     table("Share found of the features that differ, one in ten", powers)
-    return 0
+    import planted_nulls
+
+    print("\nCausal screens of planted models\n", flush=True)
+    return planted_nulls.main(["--tiny"] if given.tiny else ["--sets", str(sets)])
 
 
 if __name__ == "__main__":

@@ -214,12 +214,12 @@ def limit(sets: int) -> float:
     return ALPHA + 2 * math.sqrt(ALPHA * (1 - ALPHA) / sets)
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Print both and say whether the limit holds."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--sets", type=int, default=200, help="null screens")
     options.add_argument("--tiny", action="store_true", help="6 null screens, for tests")
-    given = options.parse_args()
+    given = options.parse_args(arguments)
     sets = 6 if given.tiny else given.sets
     with tempfile.TemporaryDirectory() as folder:
         world = build_world(Path(folder))

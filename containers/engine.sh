@@ -18,7 +18,9 @@ install() {
 up() {
     install
     mkdir -p "$run/bin"
-    rm -f "$run/docker.pid"
+    # An engine that was killed leaves its pid file and its own containerd behind.
+    kill "$(cat "$run/exec/containerd/containerd.pid" 2>/dev/null)" 2>/dev/null || true
+    rm -f "$run/docker.pid" "$run/exec/containerd/containerd.pid"
     if [ "$kind" = gpu ]; then
         printf '#!/bin/sh\nexit 0\n' >"$run/bin/nvidia-container-runtime-hook"
         chmod +x "$run/bin/nvidia-container-runtime-hook"

@@ -94,3 +94,24 @@ def test_the_words_of_a_layer_are_counted() -> None:
         "TF-IDF as published",
         "tokens at either end",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("patch.py", ("us an edit", "x the floor", "largest relative error")),
+        ("planted_nulls.py", ("of 6 null screens", "planted causes found")),
+    ],
+)
+def test_benchmarks_of_patching_run_in_small(name: str, words: tuple[str, ...]) -> None:
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": ""}
+    script = BENCHMARK.parent / name
+    done = subprocess.run(
+        [sys.executable, str(script), "--tiny"],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert all(word in done.stdout for word in words)

@@ -39,6 +39,7 @@ TOP_LEVEL = {
     "toolkit_sinks",
     "toolkit_slurm",
     "toolkit_stats",
+    "toolkit_tokens",
     "toolkit_toy",
     "toolkit_words",
 }

@@ -45,7 +45,7 @@ def agreement(first: frozenset[str], second: frozenset[str]) -> float:
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankedAgreement:
     """An agreement beside those that the same description has with other features."""
 
     score: float
@@ -55,13 +55,15 @@ class Ranked:
     """The share of all features, this one counted, that agree at least as well."""
 
 
-def ranked(first: frozenset[str], own: frozenset[str], others: Sequence[frozenset[str]]) -> Ranked:
+def ranked(
+    first: frozenset[str], own: frozenset[str], others: Sequence[frozenset[str]]
+) -> RankedAgreement:
     """The agreement of `first` with the feature's `own` description, and with those of `others`."""
     score = agreement(first, own)
     elsewhere = [agreement(first, other) for other in others]
     mean = sum(elsewhere) / len(elsewhere) if elsewhere else 0.0
     as_good = sum(value >= score for value in elsewhere)
-    return Ranked(score, mean, (1 + as_good) / (1 + len(elsewhere)))
+    return RankedAgreement(score, mean, (1 + as_good) / (1 + len(elsewhere)))
 
 
 def polarity(description: frozenset[str], towards: frozenset[str], away: frozenset[str]) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ class Comparison:
     """What is corrected together: all, space or discovered."""
     tested: Mapping[str, int]
     """By space, how many features the family has there."""
+    addresses: Mapping[str, str] = field(default_factory=dict)
+    """By space, its address: the name that messages give it."""
     min_count: int = 0
     min_density: float = 0.0
     correction: str
@@ -135,11 +137,13 @@ class Comparison:
 
     def row(self) -> dict[str, Any]:
         """The row of table `comparisons`."""
-        facts = {field.name: getattr(self, field.name) for field in fields(self)}
+        facts = {one.name: getattr(self, one.name) for one in fields(self)}
+        addresses = facts.pop("addresses")
         facts["comparison"] = facts.pop("id")
         facts["groups"] = [asdict(group) for group in self.groups]
         facts["tested"] = [
-            {"space": space, "features": count} for space, count in sorted(self.tested.items())
+            {"space": space, "address": addresses.get(space, ""), "features": count}
+            for space, count in sorted(self.tested.items())
         ]
         return facts
 
@@ -148,7 +152,9 @@ class Comparison:
         """From a row of table `comparisons`."""
         facts = {key: value for key, value in row.items() if key not in ("comparison", "step")}
         facts["groups"] = tuple(ComparedGroup(**group) for group in row["groups"])
-        facts["tested"] = {space_row["space"]: space_row["features"] for space_row in row["tested"]}
+        facts["tested"] = {one["space"]: one["features"] for one in row["tested"]}
+        named = {one["space"]: one["address"] for one in row["tested"] if one["address"]}
+        facts["addresses"] = named
         return cls(id=row["comparison"], **facts)
 
     def with_id(self, step: str) -> Comparison:
@@ -182,6 +188,18 @@ def comparisons_of(rows: pa.Table) -> list[Comparison]:
     """The same from the table."""
     results = {row["comparison"]: Comparison.of(row) for row in rows.to_pylist()}
     return sorted(results.values(), key=lambda one: (one.name, one.label, one.id))
+
+
+def addresses_of(inputs: Inputs) -> dict[str, str]:
+    """By space, its address, as the needed stages know it: also of spaces that none of them
+    extracted, if they compared their features.
+    """
+    compared = [one.addresses for one in read_comparisons(inputs)]
+    found = {space: address for known in compared for space, address in known.items()}
+    if "spaces" in inputs.tables():
+        rows = inputs.read("spaces").to_pylist()
+        found |= {row["space"]: str(row["address"]) for row in rows}
+    return found
 
 
 def rows_of(features: pa.Table, comparison: Comparison) -> pa.Table:

@@ -104,6 +104,20 @@ class Condition:
 
 
 @dataclass(frozen=True)
+class Scenario:
+    """A state of a game that has a name, such as one that a study looked at."""
+
+    name: str
+    state: State
+    group: str = ""
+    """The kind of situation, such as `risky`; empty for those of no kind."""
+    twin_of: str = ""
+    """The scenario that this one puts right: the same situation, without what contradicts the rules
+    in it.
+    """
+
+
+@dataclass(frozen=True)
 class Turn:
     """What an action did: the next state, what was staked after the rules clipped it, and whether
     the stake was won.
@@ -143,6 +157,14 @@ class Environment(ABC):
     @abstractmethod
     def outcome(self, state: State) -> str | None:
         """How the game ended, one of `outcomes`; None while it goes on."""
+
+    def scenarios(self) -> Sequence[Scenario]:
+        """States with names: those that studies of this game looked at."""
+        return ()
+
+    def contradictions(self, state: State) -> Sequence[str]:
+        """What in a state, as its prompt tells it, cannot be so by the rules: one sentence each."""
+        return ()
 
     def numbers(self, state: State) -> Mapping[str, float]:
         """The numbers of a state that go into the tables. `balance` is the player's money."""

@@ -47,6 +47,11 @@ def echo_data(text: str, *, nl: bool = True) -> None:
     click.echo(safe, nl=nl)
 
 
+def echo_styled(text: str, *, nl: bool = True) -> None:
+    """Print a table with styles of our own; all else in it is `printable` already."""
+    click.echo(text, nl=nl)
+
+
 def _escape(match: re.Match[str]) -> str:
     code = ord(match[0])
     if code < 0x100:

@@ -39,6 +39,7 @@ class ContainerWorker:
         self._folders = dict(folders)
         self._log = request.folder / f"{request.name}.log"
         self._sending = threading.Lock()
+        self._attached: Any = None
         self._socket: socket.socket | None = None
 
     def attach(self) -> None:
@@ -107,8 +108,10 @@ class ContainerWorker:
         )
 
     def _close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._attached.close()
+        for stream in (self._attached, self._socket):
+            with contextlib.suppress(OSError):
+                if stream is not None:
+                    stream.close()
         self._client.close()
 
 

@@ -187,6 +187,7 @@ def _size(config: dict[str, Any], weights: Iterable[Path], dtype: str) -> dict[s
         "bytes": item * sum(_count(path) for path in files),
         "block_parameters": sum(_count(path, in_blocks=True) for path in files),
         "keys": _keys(config),
+        "heads": _heads(config),
         "intermediate": int(
             inside or 4 * int(config.get("hidden_size") or config.get("n_embd") or 0)
         ),
@@ -196,10 +197,15 @@ def _size(config: dict[str, Any], weights: Iterable[Path], dtype: str) -> dict[s
 def _keys(config: dict[str, Any]) -> int:
     """Numbers of a token's keys in a block: fewer than its stream has where heads share them."""
     width = int(config.get("hidden_size") or config.get("n_embd") or 0)
-    heads = int(config.get("num_attention_heads") or config.get("n_head") or 1)
+    heads = _heads(config)
     return int(config.get("num_key_value_heads") or heads) * int(
         config.get("head_dim") or width // heads
     )
+
+
+def _heads(config: dict[str, Any]) -> int:
+    """Heads that query."""
+    return int(config.get("num_attention_heads") or config.get("n_head") or 1)
 
 
 def _stored(files: Iterable[Path]) -> str:

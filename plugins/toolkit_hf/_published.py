@@ -38,6 +38,7 @@ def published_facts(name: str, revision: str, dtype: str) -> dict[str, Any]:
         "block_parameters": blocks,
         "keys": shape["key_heads"] * shape["head_width"],
         "intermediate": shape["intermediate"],
+        "heads": shape["heads"],
     }
     item = BYTES.get(dtype)
     return facts if item is None else {**facts, "item": item, "bytes": item * parameters}

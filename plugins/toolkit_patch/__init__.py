@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from toolkit import hookimpl
 from toolkit.parts import Estimates, Part, ReportSection, StagePart, Steps
 
+from .attribution import section as attribution
+from .attribution.stage import Attribution, attribute
 from .joint import section as together
 from .joint.params import Joint
 from .joint.stage import joint
@@ -56,6 +58,26 @@ def toolkit_parts() -> Iterator[Part]:
         estimates=Estimates(cost=cost.judging),
         reads=("sample_meta", "screens", "effects"),
         writes=("features",),
+    )
+    yield StagePart(
+        name="patch.attribution",
+        help="Foretells the effects of a screen by gradients (AtP, RelP), beside the exact ones.",
+        params=Attribution,
+        run=attribute,
+        estimates=Estimates(cost=cost.attributing),
+        reads=("samples", "features", "comparisons", "spaces", "screens"),
+        writes=("attributions",),
+        uses_model=True,
+        uses_saes=True,
+    )
+    yield ReportSection(
+        name="patch-attribution",
+        title="Gradients against exact effects",
+        help="How far a cheap pre-screen may be trusted, layer by layer.",
+        reads=("attributions", "spaces"),
+        run=attribution.figures,
+        findings=attribution.findings,
+        order=33,
     )
     yield StagePart(
         name="patch.joint",

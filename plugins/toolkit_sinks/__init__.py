@@ -24,7 +24,7 @@ def toolkit_parts() -> Iterator[Part]:
         help="Activations as NumPy archives, one per space: sparse, or dense when asked.",
         params=_npz.Npz,
         run=_npz.write_npz,
-        reads=("activations", "spaces", "samples", "sample_meta", "saes"),
+        reads=("activations", "attention", "spaces", "samples", "sample_meta", "saes"),
         disk=_npz.disk,
         disk_advice="Leave out `dense`, or name a folder on a larger disk.",
     )

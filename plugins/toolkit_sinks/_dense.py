@@ -4,7 +4,8 @@ layer of each sample.
 `configuration`: `layer_20_l0_71_activations.npz` with `activations` (fragments by features), a
 fragment being the text up to and with its token. `layer`: `SAMPLE/layer_15.npz` with `features`
 (tokens by features), `positions` (the tokens that were looked at; the rows of others are not a
-number) and, beside them, `metadata_L1_31.json` with each sample's tokens.
+number), `attention` (heads, queries, keys) where a stage kept it and, beside them,
+`metadata_L1_31.json` with each sample's tokens.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from toolkit.archives import archive, dense, texts, whole
 from toolkit.errors import DataError
 from toolkit.saes import average_l0s
 
+from ._attention import AttentionOfSamples
 from ._sentences import Sentences
 from ._stamp import stamp
 
@@ -119,13 +121,17 @@ def _stem(space: Mapping[str, Any], average: Mapping[str, float]) -> str:
 
 # --- one archive a sample and layer ---------------------------------------------------------------
 
+ALIASES = {"win_rate": "probability", "options": "choices"}
+"""What the published files call spans of ours; they are written under both names."""
+
 
 def layers(work: SinkWork, heads: Sequence[Mapping[str, Any]], rows_of: RowsOf) -> Files:
     """A folder per sample, a file per layer (with the space's id where a layer has several), then
-    what the tokens are.
+    what the tokens are. Without spaces, the files hold attention alone.
     """
     sentences = Sentences(work.inputs)
     folders = _folders(sentences.names())
+    attention = AttentionOfSamples(work.inputs)
     shared = Counter(_layer(space) for space in heads)
     names: set[str] = set()
     files: dict[str, dict[str, Any]] = {}
@@ -138,20 +144,23 @@ def layers(work: SinkWork, heads: Sequence[Mapping[str, Any]], rows_of: RowsOf) 
         files[file] = dict(space)
         ranges = entries.ranges()
         for name, first, last in zip(entries.names, ranges, ranges[1:], strict=False):
-            yield (
-                f"{folders[name]}/{file}",
-                archive(
-                    _tokens(entries, int(first), int(last), sentences.tokens(name), space["width"])
-                ),
-            )
-    results = sorted({_layer(space) for space in heads})
-    ends = results[:1] + results[-1:]
+            length = sentences.tokens(name)
+            members = _tokens(entries, int(first), int(last), length, space["width"])
+            weights = attention.members(name, _layer(space), length)
+            yield f"{folders[name]}/{file}", archive([*members, *weights])
+    numbers = sorted({_layer(space) for space in heads} | set(attention.layers))
+    for name, layer in attention.pairs():
+        if layer not in shared:
+            names.add(name)
+            members = attention.members(name, layer, sentences.tokens(name))
+            yield f"{folders[name]}/layer_{layer}.npz", archive(members)
+    ends = numbers[:1] + numbers[-1:]
     metadata = {
         "timestamp": stamp(work.at),
         "n_scenarios": len(names),
         "layer_range": ends,
-        "save_features": True,
-        "save_attention": False,
+        "save_features": bool(heads),
+        "save_attention": bool(attention.layers),
         "scenarios": [_scenario(folders[name], sentences.sample(name)) for name in sorted(names)],
         "spaces": files,
     }
@@ -197,7 +206,8 @@ def _hash(name: str) -> str:
 def _scenario(folder: str, sample: Mapping[str, Any]) -> dict[str, Any]:
     positions: dict[str, list[int]] = {}
     for span in sample["spans"]:
-        positions.setdefault(span["name"], []).extend(range(span["start"], span["end"]))
+        for called in {span["name"], ALIASES.get(span["name"], span["name"])}:
+            positions.setdefault(called, []).extend(range(span["start"], span["end"]))
     return {
         "scenario": folder,
         "sample": dict(sample),

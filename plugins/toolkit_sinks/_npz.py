@@ -72,6 +72,9 @@ def write_npz(work: SinkWork) -> Iterator[tuple[str, bytes | Iterable[bytes]]]:
     """
     import pyarrow.compute as pc
 
+    if "activations" not in work.inputs.tables() and work.params.layout == "layer":
+        yield from layers(work, [], _no_entries)
+        return
     activations = work.inputs.read("activations")
     ids = sorted(pc.unique(activations["space"]).to_pylist())
     known = _spaces(work.inputs.read("spaces"), ids)
@@ -90,6 +93,10 @@ def write_npz(work: SinkWork) -> Iterator[tuple[str, bytes | Iterable[bytes]]]:
                 f"{name}.npz",
                 archive(_arrays(rows_of(space), space, dense_too=work.params.dense)),
             )
+
+
+def _no_entries(space: Mapping[str, Any]) -> Entries:
+    raise DataError(f"space {space['space']} has no activations here.")
 
 
 def _spaces(table: pa.Table, wanted: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -15,7 +15,7 @@ from toolkit.errors import BadInput
 from toolkit_store import Store, open_store
 from toolkit_store.query import by_index
 from toolkit_store.query.committed_rows import CommittedRows
-from toolkit_store.query.diff import diff_views
+from toolkit_store.query.diff import common_spaces, diff_views
 
 
 @pytest.fixture
@@ -39,6 +39,23 @@ def test_diff_of_two_runs(store: Store) -> None:
     ]
     with pytest.raises(BadInput, match="Run two has no space 'B'"):
         features.diff("one", "two", "B")
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_a_token_that_two_stages_of_a_run_kept_counts_once(store: Store, indexed: bool) -> None:
+    last = {("A", "s1", 5): {1: 1.0, 2: 2.0}, ("A", "s2", 6): {1: 3.0}}
+    keys = write(store, {"k": last, "again": last, "l": {("A", "s1", 5): {1: 9.0}}})
+    for run, steps in (("one", keys[:2]), ("two", keys[2:])):
+        if indexed:
+            store.index(steps)
+        store.record_run(run=run, name="n", state="done", steps=steps)
+    features = toolkit_store.open(store.folder)
+    first, second = features.run("one"), features.run("two")
+    assert first.looked_at("A") == (2, 2)
+    common = common_spaces(first, second, ["A"])
+    assert (common.spaces, common.left_out) == (["A"], {})
+    found = diff_views(first, second, common.spaces)
+    assert rows_of(found.select("feature", "count_a", "rate_a")) == [(2, 1, 0.5), (1, 2, 1.0)]
 
 
 def test_a_diff_of_several_spaces_reads_what_is_known_of_a_run_once(

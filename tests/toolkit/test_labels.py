@@ -139,3 +139,21 @@ def test_labels_of_games_that_are_there_pass(toolkit, tmp_path) -> None:
     (tmp_path / "a.yaml").write_text(PLAYED.format(params=params))
     done = toolkit.run("check", tmp_path / "a.yaml")
     assert done.returncode == 0, done.stderr
+
+
+def test_features_of_one_layer_are_not_used_with_saes_of_another(toolkit, tmp_path) -> None:
+    """Also within one release: a number means something in its own space only."""
+    text = (ROOT / "specs" / "quickstart.yaml").read_text()
+    release = "package:toolkit_lab/files/saes/Lab-LXR-4x"
+    override = f"saes: {{uses: llama_scope, with: {{path: '{release}', %s}}}}"
+    text = text.replace("  - id: causes\n", f"  - id: causes\n    {override % 'layers: [1]'}\n")
+    features = "{id: features, uses: extract.activations"
+    assert features in text
+    text = text.replace(features, f"{features}, {override % 'layers: [2, 3]'}")
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    done = toolkit.run("check", path)
+    assert done.returncode == 2, done.stdout
+    other = "toolkit_lab/model/resid_post.1/Lab-L1R-4x"
+    features = ", ".join(f"toolkit_lab/model/resid_post.{at}/Lab-L{at}R-4x" for at in (2, 3))
+    assert f"features of {features} (stage 'features') and uses {other}." in done.stderr

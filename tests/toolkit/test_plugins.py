@@ -294,7 +294,8 @@ PARTS = [
     ),
     (
         STAGE.format(name="extract.", reads=(), writes=(), split=None),
-        "Prefixes: examine., extract., compare., patch., play., measure., trace., words.",
+        "Prefixes: examine., extract., compare., patch., play., measure., track., attribute., "
+        "trace., words.",
     ),
     (
         STAGE.format(name="extract.a", reads=("sampels",), writes=(), split=None),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 
 from toolkit._plugins.recorded import check_recorded
+from toolkit._run.run_folder import resume_command
 from toolkit.errors import BadInput, PluginError
 from toolkit_store import open_store
 from toolkit_store.interchange import export_run, import_run, run_tables
@@ -51,6 +53,21 @@ def test_a_scratch_plugin_must_be_the_recorded_one(plugin: Path) -> None:
         check_recorded("r", origins, [plugin])
 
 
+def test_the_command_that_continues_a_run_names_its_scratch_plugins(
+    plugin: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "store" / "runs" / "toy-1"
+    folder.mkdir(parents=True)
+    manifest = {"plugins": recorded(plugin), "plugin_files": [str(plugin)]}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    store = ["--store", str(tmp_path / "store")]
+    words = shlex.split(resume_command("toy-1", tmp_path / "store"))
+    assert words == ["toolkit", "run", "toy-1", "--plugin", str(plugin), *store]
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"plugin_files": []}))
+    words = shlex.split(resume_command("toy-1", tmp_path / "store"))
+    assert words == ["toolkit", "run", "toy-1", "--plugin", "plug.py", *store]
+
+
 @pytest.mark.parametrize("command", ["plan", "run"])
 def test_an_imported_run_loads_no_plugin_file(toolkit, toy, plugin, command):
     """The manifest of the export is whoever's who made it."""
@@ -65,6 +82,8 @@ def test_an_imported_run_loads_no_plugin_file(toolkit, toy, plugin, command):
     (export / "manifest.json").write_text(json.dumps(manifest))
     other = toolkit.store.parent / "other"
     assert import_run(open_store(other, create=True), "parquet", export) == run
+    kept = json.loads((other / "runs" / run / "manifest.json").read_text())
+    assert kept == manifest | {"plugin_files": []}
     result = toolkit.run(command, run, "--store", other)
     assert result.returncode == 0, result.stderr
     assert not plugin.with_name("was-loaded").exists()

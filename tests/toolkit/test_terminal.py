@@ -5,13 +5,16 @@ from __future__ import annotations
 import io
 import os
 import pty
+import re
 import sys
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import toolkit.terminal
 from toolkit.terminal import cell, echo, echo_data, printable
 
 ATTACKS = {
@@ -71,3 +74,17 @@ def test_data_are_escaped_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None
         echo_data("a,\x1b[31mb")
         stream.flush()
         assert screen.read(100) == b"a,\\x1b[31mb\r\n"
+
+
+def test_commands_print_through_the_terminal_module() -> None:
+    package = Path(toolkit.terminal.__file__).parent
+    printing = re.compile(
+        r"click\.(s?echo|secho|echo_via_pager)\(|(?<![\w.])print\(|sys\.std\w+\.write"
+    )
+    found = [
+        f"{path.relative_to(package)}: {line.strip()}"
+        for path in sorted((package / "_cli").rglob("*.py"))
+        for line in path.read_text().splitlines()
+        if printing.search(line) and "json.dumps(facts)" not in line
+    ]
+    assert found == []

@@ -91,7 +91,7 @@ def main(args: list[str] | None = None) -> None:
         echo(shown.getvalue(), err=True, nl=False)
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted.", err=True)
+        echo("Interrupted.", err=True)
         sys.exit(130)
     except Interrupted as error:
         echo(f"Interrupted: {error}", err=True)

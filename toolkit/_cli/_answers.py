@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolkit._cli._text import Styled, columns, json_option, store_option
-from toolkit.terminal import echo, echo_data
+from toolkit.terminal import echo, echo_data, echo_styled
 
 if TYPE_CHECKING:
     import polars as pl
@@ -102,13 +102,13 @@ def show(answer: Answer, asked: Asked) -> None:
     """Print an answer as asked; what there is to say besides goes to stderr."""
     rows = [{head: _plain(row.get(head)) for head in answer.heads} for row in answer.rows]
     if asked.form == "json":
-        click.echo(json.dumps(rows, indent=1))
+        echo(json.dumps(rows, indent=1))
     elif asked.form == "csv":
         echo_data(_csv(answer.heads, rows), nl=False)
     elif asked.form == "parquet":
         _write_parquet(answer, asked)
     else:
-        click.echo(
+        echo_styled(
             "\n".join(
                 part for part in (answer.above, _table(answer, rows) if rows else "") if part
             ),
@@ -117,9 +117,9 @@ def show(answer: Answer, asked: Asked) -> None:
     if not rows:
         echo(answer.why, err=True)
     elif answer.total is None:
-        click.echo(f"{len(rows):,} rows, and there are more: --k N", err=True)
+        echo(f"{len(rows):,} rows, and there are more: --k N", err=True)
     elif answer.total > len(rows):
-        click.echo(f"{len(rows):,} of {answer.total:,} rows; more: --k N", err=True)
+        echo(f"{len(rows):,} of {answer.total:,} rows; more: --k N", err=True)
 
 
 def _plain(value: Any) -> Any:

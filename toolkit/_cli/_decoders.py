@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
+from toolkit.terminal import echo
 
 if TYPE_CHECKING:
     from toolkit._cli._query_run import Run
@@ -33,7 +33,7 @@ def find_rows(space: Mapping[str, Any], run: Run, folder: Path | None) -> Any:
         if kept is None:
             raise BadInput(f"{error} {_ELSEWHERE}") from None
         near = 1 / kept.shape[1] ** 0.5
-        click.echo(
+        echo(
             f"from projections of {kept.shape[1]} numbers a feature, cosines to about {near:.2f}: "
             f"the SAE files are not here. ({str(error).partition(' Name the folder')[0]})",
             err=True,

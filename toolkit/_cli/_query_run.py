@@ -10,9 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from toolkit._cli._answers import Asked, Row
+from toolkit.terminal import echo
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -263,7 +262,7 @@ def open_run(asked: Asked, name: str | None = None) -> Run:
     steps = store.steps(sorted({*(row.steps if row else ()), *progress.keys}))
     run = Run(name, folder, store, steps, row or _started(name, progress))
     if run_name is None and len(states) > 1:
-        click.echo(f"run: {name}, the newest of {len(states)}", err=True)
+        echo(f"run: {name}, the newest of {len(states)}", err=True)
     state = (
         progress.state
         if row is None
@@ -273,7 +272,7 @@ def open_run(asked: Asked, name: str | None = None) -> Run:
     )
     if state != "done":
         total = (row.total if row else None) or progress.planned
-        click.echo(
+        echo(
             f"partial: run {name} is {state}; {len(run.steps)} of {total or '?'} steps are "
             "committed",
             err=True,

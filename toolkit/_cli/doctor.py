@@ -18,6 +18,7 @@ import click
 
 from toolkit._cli._text import json_option, size, store_option
 from toolkit.gpus import installed_gpus
+from toolkit.terminal import echo
 
 if TYPE_CHECKING:
     from toolkit_store import Store
@@ -55,14 +56,14 @@ def command(clean: bool, as_json: bool, store: str | None) -> None:
     removed = _clean(folder) if clean else {}
     findings = list(examine(folder))
     if as_json:
-        click.echo(
+        echo(
             json.dumps(
                 {"removed": removed, "findings": [asdict(finding) for finding in findings]},
                 indent=1,
             )
         )
     else:
-        click.echo(
+        echo(
             "\n".join(
                 [
                     *(f"removed  {what}: {count}" for what, count in removed.items()),

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
+from toolkit.terminal import echo
+
 _FILE = click.Path(path_type=Path)
 Value = TypeVar("Value")
 
@@ -53,14 +55,14 @@ def build(
             client,
             name,
             recipe,
-            say=lambda text: click.echo(text, err=True),
+            say=lambda text: echo(text, err=True),
             base=base,
             wheelhouse=wheelhouse,
             wheel=wheel,
             plugins=plugins,
         )
         path = write_lock(name, image)
-        click.echo(f"{name}  {image.image}  pinned in {path}")
+        echo(f"{name}  {image.image}  pinned in {path}")
 
 
 @command.command("list")
@@ -82,15 +84,15 @@ def list_images(as_json: bool) -> None:
         for name in sorted({*recipes, *locked})
     ]
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        echo(json.dumps(rows, indent=1))
         return
     heads = ("IMAGE", "PINNED AS", "TOOLKIT", "PLUGINS")
     body = [
         (row["image"], row["pinned"] or "-", row["toolkit"] or "-", " ".join(row["plugins"]) or "-")
         for row in rows
     ]
-    click.echo(columns(heads, body))
-    click.echo(f"Pins: {user_lock()}")
+    echo(columns(heads, body))
+    echo(f"Pins: {user_lock()}")
 
 
 @command.command("verify")
@@ -109,7 +111,7 @@ def verify(names: tuple[str, ...]) -> None:
     client = connect()
     bad = {name: problems_of(client, name, image) for name, image in chosen.items()}
     for name, image in chosen.items():
-        click.echo(f"{name}  {image.image}  {'as pinned' if not bad[name] else 'NOT as pinned'}")
+        echo(f"{name}  {image.image}  {'as pinned' if not bad[name] else 'NOT as pinned'}")
     problems = [
         f"{name}: {problem}" for name, found_problems in bad.items() for problem in found_problems
     ]
@@ -126,7 +128,7 @@ def export(name: str, path: Path) -> None:
     from toolkit.images import read_lock
 
     export_image(name, _named(read_lock(), name), path)
-    click.echo(str(path))
+    echo(str(path))
 
 
 def _named(known: Mapping[str, Value], name: str) -> Value:

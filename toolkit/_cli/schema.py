@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from toolkit.terminal import echo
+
 if TYPE_CHECKING:
     from toolkit._plugins.loading import Parts
     from toolkit.parts import Part
@@ -44,7 +46,7 @@ def command(files: tuple[Path, ...], out: Path | None) -> None:
 
     text = schema_text(load_parts(files))
     if out is None:
-        click.echo(text, nl=False)
+        echo(text, nl=False)
         return
     try:
         out.write_text(text, encoding="utf-8")

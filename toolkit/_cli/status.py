@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toolkit._cli._text import columns, duration, json_option, size, store_option
+from toolkit.terminal import echo
 
 if TYPE_CHECKING:
     from toolkit._run.progress import RunProgress, StageCounts
@@ -62,8 +63,8 @@ def command(run: str | None, follow: bool, as_json: bool, store: str | None) -> 
         text = _json(runs, run_id, follow) if as_json else _text(runs, run_id)
         if text != shown:
             if shown and not as_json and sys.stdout.isatty():
-                click.echo("\x1b[2J\x1b[H", nl=False)
-            click.echo(text)
+                click.clear()
+            echo(text)
         shown = text
         if not follow or not any(view.state == "running" for view in runs):
             return

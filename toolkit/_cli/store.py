@@ -77,7 +77,7 @@ def check(as_json: bool, store: str | None) -> None:
     """
     report = _opened(store, read_only=True).check()
     if as_json:
-        click.echo(json.dumps(asdict(report), indent=1))
+        echo(json.dumps(asdict(report), indent=1))
     else:
         lines = [
             *(f"WRONG  {problem}" for problem in report.problems),
@@ -85,7 +85,7 @@ def check(as_json: bool, store: str | None) -> None:
         ]
         echo("\n".join([*lines, _looked_at(report)]))
     if report.problems:
-        click.echo(
+        echo(
             "Restore these files from a copy of the store, or run the spec again with a new store.",
             err=True,
         )
@@ -191,7 +191,7 @@ def _opened(store: str | None, *, read_only: bool = False, create: bool = False)
 
 def _report(report: CleanReport, as_json: bool) -> None:
     if as_json:
-        click.echo(
+        echo(
             json.dumps(
                 {"rows": dict(report.rows), "files": report.files, "bytes": report.bytes}, indent=1
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from toolkit.errors import SpecError
@@ -11,10 +11,13 @@ if TYPE_CHECKING:
     from toolkit._plan.plan import Stage
     from toolkit._spec.spec import LoadedSpec
 
+SHOWN = 4
+"""SAEs that a message lists."""
+
 
 def check_spaces(loaded: LoadedSpec, stages: tuple[Stage, ...]) -> None:
-    """Refuse a stage that reads features of one release and uses SAEs of another. Layers and
-    sparsities of one release are told apart when their files are read.
+    """Refuse a stage that reads features and uses none of the SAEs that they are of: those of
+    another release, another layer or another sparsity.
     """
     by_id = {stage.id: stage for stage in stages}
     for number, spec in enumerate(loaded.spec.stages):
@@ -22,18 +25,14 @@ def check_spaces(loaded: LoadedSpec, stages: tuple[Stage, ...]) -> None:
         if stage.saes is None or "features" not in stage.part.reads:
             continue
         extractions = list(_extractions(stage, by_id))
-        names = {_release(extraction) for extraction in extractions}
-        if not names or _release(stage) in names:
+        if not extractions or any(_share(stage, extraction) for extraction in extractions):
             continue
-        path = ("stages", number, "saes") if spec.saes else ("stages", number, "needs")
-        releases = ", ".join(
-            f"{_release(extracted)} (stage '{extracted.id}')" for extracted in extractions
-        )
+        at = ("stages", number, "saes") if spec.saes else ("stages", number, "needs")
+        of, uses = _named(stage, extractions)
         raise SpecError(
-            f"{loaded.where(path)}: {'.'.join(map(str, path))}: stage '{stage.id}' reads features "
-            f"of {releases} and uses {_release(stage)}. A feature number means something in its "
-            "own space only. Use the SAEs that the features were extracted with, or extract with "
-            "these."
+            f"{loaded.where(at)}: {'.'.join(map(str, at))}: stage '{stage.id}' reads features of "
+            f"{of} and uses {uses}. A feature number means something in its own space only. Use "
+            "the SAEs that the features were extracted with, or extract with these."
         )
 
 
@@ -52,8 +51,42 @@ def _extractions(stage: Stage, by_id: dict[str, Stage]) -> Iterator[Stage]:
             yield before
 
 
+def _share(one: Stage, other: Stage) -> bool:
+    """Whether two stages may have an SAE in common, as far as configs and headers tell."""
+    if _release(one) != _release(other):
+        return False
+    for fact in ("saes", "layers"):
+        known = [_listed(stage, fact) for stage in (one, other)]
+        if all(known):
+            return not set(known[0]).isdisjoint(known[1])
+    return True
+
+
+def _listed(stage: Stage, fact: str) -> Sequence[str]:
+    assert stage.saes is not None
+    return [str(value) for value in stage.saes.identity.facts.get(fact) or ()]
+
+
 def _release(stage: Stage) -> str:
     """The model and the SAEs of a stage, by name and revision."""
     assert stage.saes is not None
     saes = f"{stage.saes.identity.name}@{stage.saes.identity.revision[:12]}"
     return f"{stage.model.identity.name}/{saes}" if stage.model else saes
+
+
+def _named(stage: Stage, extractions: Sequence[Stage]) -> tuple[str, str]:
+    """What the features are of, and what the stage uses: releases, or SAEs of one release."""
+    apart = all(_release(one) != _release(stage) for one in extractions)
+    describe = _release if apart else _saes
+    found = ", ".join(f"{describe(one)} (stage '{one.id}')" for one in extractions)
+    return found, describe(stage)
+
+
+def _saes(stage: Stage) -> str:
+    """The SAEs of a stage as addresses without an index, or its release and layers."""
+    assert stage.saes is not None
+    if not (saes := _listed(stage, "saes")):
+        return f"{_release(stage)}, layers {', '.join(_listed(stage, 'layers')) or 'unknown'}"
+    model = f"{stage.model.identity.name}/" if stage.model else ""
+    more = f" and {len(saes) - SHOWN} more" if len(saes) > SHOWN else ""
+    return ", ".join(f"{model}{sae}" for sae in saes[:SHOWN]) + more

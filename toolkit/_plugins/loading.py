@@ -50,7 +50,18 @@ from toolkit.tables import DATA_TABLES, TABLES
 GROUP = "toolkit"
 DISABLE = "TOOLKIT_DISABLE_PLUGINS"
 DISTRIBUTION = "sae-toolkit"
-STAGE_PREFIXES = ("examine", "extract", "compare", "patch", "play", "measure", "trace", "words")
+STAGE_PREFIXES = (
+    "examine",
+    "extract",
+    "compare",
+    "patch",
+    "play",
+    "measure",
+    "track",
+    "attribute",
+    "trace",
+    "words",
+)
 KINDS: Mapping[str, type[Part]] = MappingProxyType(
     {
         part.kind: part

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from toolkit.errors import BadInput, PluginError
 
@@ -31,6 +32,22 @@ def check_recorded(run: str, recorded: Mapping[str, str], given: Sequence[Path])
                 "loads no code; name the file again: --plugin FILE"
             )
         _check_hash(run, files[name], file_name)
+
+
+def plugin_options(manifest: Mapping[str, Any]) -> list[str]:
+    """`--plugin FILE` for each scratch plugin of a recorded run: what its user has to name again.
+    The file is that of the record where it has one, else `NAME.py`.
+    """
+    recorded, files = manifest.get("plugins"), manifest.get("plugin_files")
+    if not isinstance(recorded, Mapping):
+        return []
+    paths = {Path(path).stem: path for path in files or () if isinstance(path, str)}
+    return [
+        word
+        for name, origin in sorted(recorded.items())
+        if str(origin).startswith(_SCRATCH)
+        for word in ("--plugin", paths.get(name, f"{name}.py"))
+    ]
 
 
 def _check_hash(run: str, file: Path, expected: str) -> None:

@@ -5,11 +5,14 @@ store's tables cannot be opened.
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from toolkit._plugins.recorded import plugin_options
 from toolkit.errors import BadInput
 
 DEFAULT_STORE = "toolkit-runs"
@@ -35,9 +38,23 @@ def at_uri(store: Path) -> bool:
     return uri_of(store) is not None
 
 
-def resume_command(run: str, store: Path) -> str:
-    """The command that repeats a run, or continues it."""
-    return shlex.join(["toolkit", "run", run, *_store_option(store)])
+def resume_command(run: str, store: Path, plugins: Sequence[Path] | None = None) -> str:
+    """The command that repeats a run, or continues it. Scratch plugins are named in it, since a
+    record loads none: `plugins`, or those of the run's manifest.
+    """
+    given = [word for path in plugins or () for word in ("--plugin", str(path))]
+    if plugins is None:
+        given = plugin_options(_recorded(run_folder(store, run)))
+    return shlex.join(["toolkit", "run", run, *given, *_store_option(store)])
+
+
+def _recorded(folder: Path) -> dict[str, Any]:
+    """A run's manifest as far as it can be read: the command says what it can without one."""
+    try:
+        found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _store_option(store: Path) -> list[str]:

@@ -87,7 +87,8 @@ def _run_in(
 
         with run_lock(folder, interrupts, on_wait):
             registered = register(plan, store)
-            command = resume_command(plan.run, store.folder)
+            plugins = [path.resolve() for path in options.plugins]
+            command = resume_command(plan.run, store.folder, plugins)
             manifest = make_manifest(plan, parts, options, pools.record(), command, registered)
             write_manifest(folder, manifest)
             started = ev.RunStarted(run=plan.run, stages=len(plan.stages), log=str(folder / LOG))

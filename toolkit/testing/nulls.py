@@ -206,7 +206,7 @@ def _solve(function: Callable[[float], float], target: float, low: float, high: 
 
 VALUES = ("normal", "uniform", "sparse", "wide")
 """Of `clusters_of_groups`: normal numbers; uniform ones; gamma values that fire in some samples;
-normal numbers whose spread is three times as large in the larger group, with equal means."""
+normal numbers whose spread is twice as large in the larger group, with equal means."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,6 +265,6 @@ def clusters_of_groups(
     else:
         made = latent
     if values == "wide":
-        made = made * np.where(first, 1.0, 3.0)[:, None]
+        made = made * np.where(first, 1.0, 2.0)[:, None]
     made[first] += d * made.std(axis=0) if d else 0.0
     return Clusters(made, cluster, first)

@@ -30,7 +30,7 @@ def summary(rows: Sequence[Row]) -> str:
         f"{len(joint['members'])} features changed together move P({joint['outcome']}) by "
         f"{signed(joint['effect'])} [{signed(joint['low'])}, {signed(joint['high'])}]; each alone, "
         f"their effects sum to {signed(total['effect'])}; {joint['beyond']} of {joint['sets']} "
-        f"random sets of as many changes do as much (p {joint['p_sets']:.2g})"
+        "random sets of as many changes do as much"
     )
 
 

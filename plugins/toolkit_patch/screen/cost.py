@@ -16,6 +16,7 @@ from .pool import LENGTHS
 
 if TYPE_CHECKING:
     from toolkit.costs import Workload
+    from toolkit_patch.attribution.stage import Attribution
     from toolkit_patch.joint.params import Joint
     from toolkit_patch.steer.params import Steering
 
@@ -117,5 +118,25 @@ def joining(params: Joint, load: Workload) -> Cost:
         read=int(model.get("bytes", 0) + saes.get("bytes", 0)),
         memory=int(model.get("bytes", 0) + saes.get("bytes", 0) + point + held + known),
         disk=3 * (2 + pairs) * ROW,
+        exact=False,
+    )
+
+
+def attributing(params: Attribution, load: Workload) -> Cost:
+    """For each point and method a pass forward and one back, which is as much as two."""
+    model, saes = load.model, load.saes
+    points = min(params.points, load.samples)
+    prompts = min(points, load.distinct)
+    mean = load.tokens / load.distinct if load.distinct else 0
+    passes = 3 * prompts * len(params.methods)
+    layers = model.get("layers", 1)
+    held = load.longest * (token_bytes(model, layers) + key_bytes(model)) * 4
+    features = saes.get("features", 0)
+    return Cost(
+        forwards=prompts * len(params.methods),
+        flops=passes * mean * token_flops(model, mean),
+        read=int(model.get("bytes", 0) + saes.get("bytes", 0)),
+        memory=int(model.get("bytes", 0) + saes.get("bytes", 0) + held + features * KNOWN),
+        disk=features * len(params.methods) * ROW,
         exact=False,
     )

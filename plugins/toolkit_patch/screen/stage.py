@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from toolkit.comparisons import addresses_of
 from toolkit.errors import DataError
 from toolkit.saes import space_id
 
@@ -93,7 +94,7 @@ def _prepare(work: Work) -> Screen | None:
     if not len(mine):
         return None
     candidates = everything.take(mine)
-    saes = _saes(work, candidates, {id: str(row["address"]) for id, row in spaces.items()})
+    saes = _saes(work, candidates, addresses_of(work.inputs))
     check_sites(model, list(saes.values()))
     _check_values(candidates, saes)
     points = decision_points(work, params.points, params.half)

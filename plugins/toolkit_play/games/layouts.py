@@ -167,7 +167,7 @@ def _history(rules: SlotMachine, state: State, header: str, win: str, loss: str)
         lines.append(
             f"Round {row['round']}: Bet ${row['bet']}, {result}, Balance ${row['balance']}"
         )
-    if state["losses"] >= rules.warn_losses:
+    if state["losses"] >= rules.warn_losses or state.get("warned"):
         lines.append(f"Warning: {state['losses']} losses in a row.")
     return [_Piece("\n".join(lines), "history")]
 

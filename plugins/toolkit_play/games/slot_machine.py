@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from pydantic import Field, field_validator, model_validator
 
 from toolkit.errors import BadInput, DataError, choices, nearest
-from toolkit.games import Condition, Environment, Prompt, Reply, State, Turn
+from toolkit.games import Condition, Environment, Prompt, Reply, Scenario, State, Turn
 from toolkit.parts import Params
 
 from .components import COMPONENTS, Wording, canonical, components_of, mask_of
@@ -231,6 +231,18 @@ class SlotMachineGame(Environment):
             "past": [*state["past"], finished][-rules.shown_rounds :],
             "outcome": "bankruptcy" if balance <= 0 else None,
         }
+
+    def scenarios(self) -> list[Scenario]:
+        """Ten situations that a study followed, and twins of those that contradict the rules."""
+        from .scenarios import scenarios
+
+        return scenarios()
+
+    def contradictions(self, state: State) -> list[str]:
+        """What the prompt of a state tells that cannot be so."""
+        from .scenarios import contradictions
+
+        return list(contradictions(self._rules, state))
 
     def outcome(self, state: State) -> str | None:
         """How the game ended; None while it goes on."""

@@ -47,7 +47,11 @@ class Play(Params):
         "longer one counts as truncated.",
     )
     min_new_tokens: int = Field(
-        0, ge=0, le=100_000, description="A reply does not end before it has so many tokens."
+        0,
+        ge=0,
+        le=100_000,
+        description="The model does not end a reply before it has so many tokens; a complete "
+        "deciding line may.",
     )
     chat: bool = Field(False, description="Put the prompt into the model's chat template.")
     reask: Reask | None = Field(

@@ -15,7 +15,7 @@ TYPICAL_L0 = 64.0
 @dataclass(frozen=True)
 class Size:
     """One SAE: where it reads, how many numbers, its features, how many are active as it declares,
-    and the bytes of its weights.
+    the bytes of its weights, and its name, where it is known.
     """
 
     hookpoint: str
@@ -23,13 +23,16 @@ class Size:
     width: int
     l0: float | None
     stored: int
+    name: str = ""
 
 
 def sizes(results: Sequence[Size]) -> dict[str, Any]:
     """The facts of a set of SAEs: `bytes` of their weights as they are stored, `row_flops` of
-    encoding a row at each of them.
+    encoding a row at each of them, and `saes`, each by hookpoint and name, if all are known.
     """
+    named = sorted(f"{result.hookpoint}/{result.name}" for result in results if result.name)
     return {
+        **({"saes": named} if len(named) == len(results) else {}),
         "inputs": results[0].inputs,
         "width": results[0].width,
         "layers": sorted({int(result.hookpoint.rpartition(".")[2]) for result in results}),

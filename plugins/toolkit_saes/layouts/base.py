@@ -156,5 +156,10 @@ class FileLayout(ABC, Generic[P]):
     def _size(self, params: P, sae: Path) -> Size:
         facts, (*_, weights) = self.facts(params, sae, ""), self.files(sae).values()
         return Size(
-            facts.hookpoint, facts.inputs, facts.width, facts.declared_l0, weights.stat().st_size
+            facts.hookpoint,
+            facts.inputs,
+            facts.width,
+            facts.declared_l0,
+            weights.stat().st_size,
+            facts.name,
         )

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 OPEN_BYTES = 2**30
 """Sums of open clusters that would need more than this are kept few by another order of the texts.
 """
-OF_A_LAYER = ("mean", "fired", "squares", "variance", "skewness")
+OF_A_LAYER = ("mean", "fired", "squares", "variance", "skewness", "kurtosis")
 """What moments have for each layer; the rest is of the groups."""
 
 

@@ -107,16 +107,19 @@ def _among(rows: pa.Table, kept: pa.Table) -> pa.Table:
 
 
 def described_only(
-    features: SelectedFeatures, spaces: Mapping[str, Mapping[str, Any]]
+    features: SelectedFeatures,
+    spaces: Mapping[str, Mapping[str, Any]],
+    addresses: Mapping[str, str],
 ) -> dict[str, Mapping[str, Any]]:
     """The spaces that have candidates; one that nobody describes here is an error, since its
-    candidates would count untested.
+    candidates would count untested. `addresses` names spaces for people.
     """
     for space in features.features:
         if space not in spaces:
+            here = [str(facts["address"]) for facts in spaces.values()]
             raise DataError(
-                f"family: the select half found features in space {space}, of which this stage has "
-                "no activations. Need the same extraction in both. Spaces here: "
-                f"{choices(spaces) if spaces else 'none'}."
+                f"family: the select half found features in space {addresses.get(space, space)}, "
+                "of which this stage has no activations. Need the same extraction in both. Spaces "
+                f"here: {choices(here) if here else 'none'}."
             )
     return {space: facts for space, facts in spaces.items() if space in features.features}

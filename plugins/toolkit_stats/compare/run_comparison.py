@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from toolkit.activation_matrix import Fired, read_space
 from toolkit.activation_rows import BySpace
-from toolkit.comparisons import Comparison
+from toolkit.comparisons import Comparison, addresses_of
 from toolkit.corrections import CORRECTIONS
 from toolkit.errors import DataError, choices
 from toolkit.kept_positions import Activations, recorded
@@ -77,7 +77,7 @@ def compare(work: Work, design: Design, test: Test) -> Rows:
     test = replace(test, among=candidates(work, test))
     spaces: Mapping[str, Mapping[str, Any]] = described(work)
     if test.among is not None:
-        spaces = described_only(test.among, spaces)
+        spaces = described_only(test.among, spaces, addresses_of(work.inputs))
     yield from rows_of(work, design, test, list(_tested(work, design, test, spaces)))
 
 
@@ -140,6 +140,7 @@ def recorded_comparison(
         cluster=params.cluster,
         family=params.family,
         tested={one.space: one.family for one in tested},
+        addresses={one.space: str(one.facts.get("address", "")) for one in tested},
         min_count=params.min_count,
         min_density=params.min_density,
         correction=params.correct,

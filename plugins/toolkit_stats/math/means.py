@@ -29,8 +29,10 @@ float32 spreads are larger.
 WIDE_SHARE, WIDE_CLUSTERS = 0.9, 20
 """A feature is wide if it fires in this share of the samples of groups of so many clusters,"""
 WIDE_SKEWNESS, FEW_SKEWNESS = 0.4, 1.0
-"""and if its skewness is at most this in the larger and in the smaller group, which shows it
-badly."""
+"""if its skewness is at most this in the larger and in the smaller group, which shows it badly,"""
+WIDE_KURTOSIS = -0.5
+"""and if its excess kurtosis in the larger group is at least this: where tails are short (uniform
+values: -1.2), the spread of a small group is too often far too small."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Moments:
     squares: Floats
     variance: Floats  # of the mean, from the sums of independent clusters
     skewness: Floats  # of the sums of clusters; NaN where the feature does not fire nearly always
+    kurtosis: Floats  # in excess of the normal distribution's; of the same sums, NaN likewise
 
 
 @dataclass(frozen=True)
@@ -95,10 +98,10 @@ def moments(matrix: Any, clusters: Ints) -> Moments:
     count = int(clusters.max()) + 1
     if count == samples:
         return result
-    between, cubes = _between(matrix, result.mean, clusters)
-    skewness = skewness_of(cubes, between, count, result.fired, samples)
+    between, cubes, fourths = _between(matrix, result.mean, clusters)
+    skewness, kurtosis = shape_of(cubes, fourths, between, count, result.fired, samples)
     variance = count / (count - 1) * between / samples**2
-    return replace(result, clusters=count, variance=variance, skewness=skewness)
+    return replace(result, clusters=count, variance=variance, skewness=skewness, kurtosis=kurtosis)
 
 
 def moments_of(column: Ints, values: Floats, samples: int, columns: int) -> Moments:
@@ -108,44 +111,52 @@ def moments_of(column: Ints, values: Floats, samples: int, columns: int) -> Mome
     fired = np.bincount(column, minlength=columns)
     mean = np.bincount(column, weights=values, minlength=columns) / samples
     deviation = values - mean[column]
-    cubes = _cubes(column, deviation, fired, samples)
+    cubes, fourths = _powers(column, deviation, fired, samples)
     deviation *= deviation
     squares = (
         np.bincount(column, weights=deviation, minlength=columns) + (samples - fired) * mean**2
     )
     squares = np.where(squares > samples * (ROUNDING * mean) ** 2, squares, 0.0)
-    cubes -= (samples - fired) * mean**3
-    skewness = skewness_of(cubes, squares, samples, fired, samples)
+    silent = samples - fired
+    skewness, kurtosis = shape_of(
+        cubes - silent * mean**3, fourths + silent * mean**4, squares, samples, fired, samples
+    )
     variance = squares / ((samples - 1) * samples)
-    return Moments(samples, samples, mean, fired, squares, variance, skewness)
+    return Moments(samples, samples, mean, fired, squares, variance, skewness, kurtosis)
 
 
-def _cubes(column: Ints, deviation: Floats, fired: Ints, samples: int) -> Floats:
-    """By column, the sum of cubed deviations of what fires; only of columns that nearly always do,
-    since no others are asked for.
+def _powers(column: Ints, deviation: Floats, fired: Ints, samples: int) -> tuple[Floats, Floats]:
+    """By column, the sums of the third and fourth powers of what fires; only of columns that nearly
+    always do, since no others are asked for.
     """
     dense = fired >= WIDE_SHARE * samples
     if not dense.any():
-        return np.zeros(len(fired))
+        return np.zeros(len(fired)), np.zeros(len(fired))
     kept = dense[column]
-    result: Floats = np.bincount(
-        column[kept], weights=deviation[kept] ** 3, minlength=len(fired)
-    ).astype(np.float64)
-    return result
+    column, deviation = column[kept], deviation[kept]
+    cubes = deviation**3
+    return (
+        np.bincount(column, weights=cubes, minlength=len(fired)).astype(np.float64),
+        np.bincount(column, weights=cubes * deviation, minlength=len(fired)).astype(np.float64),
+    )
 
 
-def skewness_of(cubes: Floats, squares: Floats, clusters: int, fired: Ints, samples: int) -> Floats:
-    """The skewness of sums of clusters from the sums of their squares and cubes; NaN where the
-    feature does not fire in nearly all samples.
+def shape_of(
+    cubes: Floats, fourths: Floats, squares: Floats, clusters: int, fired: Ints, samples: int
+) -> tuple[Floats, Floats]:
+    """The skewness and the excess kurtosis of sums of clusters, from the sums of their powers; NaN
+    where the feature does not fire in nearly all samples.
     """
+    known = (fired >= WIDE_SHARE * samples) & (squares > 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         skewness = (cubes / clusters) / (squares / clusters) ** 1.5
-    return np.where((fired >= WIDE_SHARE * samples) & (squares > 0), skewness, np.nan)
+        kurtosis = (fourths / clusters) / (squares / clusters) ** 2 - 3.0
+    return np.where(known, skewness, np.nan), np.where(known, kurtosis, np.nan)
 
 
-def _between(matrix: Any, mean: Floats, clusters: Ints) -> tuple[Floats, Floats]:
-    """By column, the sum over clusters of (sum - size * mean)², and of its cube. Centred before it
-    is squared, so that offsets do not cancel.
+def _between(matrix: Any, mean: Floats, clusters: Ints) -> tuple[Floats, Floats, Floats]:
+    """By column, the sums over clusters of (sum - size * mean)² and of its third and fourth powers.
+    Centred before it is squared, so that offsets do not cancel.
     """
     samples, sizes = len(clusters), np.bincount(clusters).astype(np.float64)
     member = sparse.csr_array(
@@ -154,15 +165,20 @@ def _between(matrix: Any, mean: Floats, clusters: Ints) -> tuple[Floats, Floats]
     sums = member @ matrix
     column, size = sums.indices.astype(np.intp), np.repeat(sizes, np.diff(sums.indptr))
     expected = size * mean[column]
+
     # A cluster in which a feature is silent is off by its expected sum: all clusters are taken for
     # silent, and then corrected.
-    stored = np.bincount(column, weights=(sums.data - expected) ** 2, minlength=len(mean))
-    silent = (sizes**2).sum() - np.bincount(column, weights=size**2, minlength=len(mean))
-    between: Floats = stored + silent * mean**2
-    cubes = np.bincount(column, weights=(sums.data - expected) ** 3, minlength=len(mean))
-    left = (sizes**3).sum() - np.bincount(column, weights=size**3, minlength=len(mean))
-    cubes = cubes - left * mean**3
-    return np.where(between > (sizes**2).sum() * (ROUNDING * mean) ** 2, between, 0.0), cubes
+    def powers(power: int) -> Floats:
+        stored = np.bincount(column, weights=(sums.data - expected) ** power, minlength=len(mean))
+        silent = (sizes**power).sum() - np.bincount(
+            column, weights=size**power, minlength=len(mean)
+        )
+        found: Floats = stored + silent * (-mean) ** power
+        return found
+
+    between = powers(2)
+    floor = (sizes**2).sum() * (ROUNDING * mean) ** 2
+    return np.where(between > floor, between, 0.0), powers(3), powers(4)
 
 
 def welch(a: Moments, b: Moments, spread: Spreads = "guarded") -> Contrast:
@@ -178,16 +194,18 @@ def welch(a: Moments, b: Moments, spread: Spreads = "guarded") -> Contrast:
 
 def wide(a: Moments, b: Moments) -> npt.NDArray[np.bool_]:
     """Features that need no guard: they fire in nearly all samples of both groups, whose clusters
-    are not few, and their values are not skewed. A mean of such values is nearly normal, and each
-    group shows its own spread.
+    are not few, and their values are not skewed and have no short tails. A mean of such values is
+    nearly normal, and each group shows its own spread.
 
     Under the null both groups have the same shape, and the larger one shows it best.
     """
     few, many = (a, b) if a.clusters <= b.clusters else (b, a)
     if few.clusters < WIDE_CLUSTERS:
         return np.zeros(a.mean.shape, dtype=np.bool_)
-    is_wide: npt.NDArray[np.bool_] = (np.abs(many.skewness) <= WIDE_SKEWNESS) & (
-        np.abs(few.skewness) <= FEW_SKEWNESS
+    is_wide: npt.NDArray[np.bool_] = (
+        (np.abs(many.skewness) <= WIDE_SKEWNESS)
+        & (np.abs(few.skewness) <= FEW_SKEWNESS)
+        & (many.kurtosis >= WIDE_KURTOSIS)
     )
     return is_wide
 

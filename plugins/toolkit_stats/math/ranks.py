@@ -32,6 +32,10 @@ SMALL = 0.05
 is wrong far out."""
 WIDE = 14.0
 """Standard deviations of the number of firing rows in a group that such a p sums over."""
+GRID = 4096
+"""Steps from the middle of the grid on which the distributions of strata are convolved."""
+TINY = 1e-18
+"""Numbers of firing rows in a group with less chance than this add nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,15 +242,91 @@ def _exact(ranked: Ranked, first: npt.NDArray[np.bool_], u: Floats, block: int =
     return p
 
 
-def van_elteren(parts: Sequence[tuple[Ranked, npt.NDArray[np.bool_]]]) -> Floats:
-    """The p of rank sums taken within strata and added, each with the weight 1 / (rows + 1)."""
-    away, spread = np.zeros(parts[0][0].columns), np.zeros(parts[0][0].columns)
-    for part, first in parts:
-        a, n = int(first.sum()), part.rows
-        if 0 < a < n:
-            away += (_sum(part, first) - a * (n + 1) / 2) / (n + 1)
-            spread += a * (n - a) / 12 * ((n + 1) - part.ties / (n * (n - 1))) / (n + 1) ** 2
-    return _two_sided(np.abs(away), np.where(spread > 1e-12, spread, 0.0))
+Strata = Sequence[tuple[Ranked, Bools]]
+
+
+def van_elteren(parts: Strata) -> Floats:
+    """The p of rank sums taken within strata and added, each with the weight 1 / (rows + 1). Small
+    p of columns with zeros are replaced (`_mixed_within`).
+    """
+    columns = parts[0][0].columns
+    away, spread, zeros = np.zeros(columns), np.zeros(columns), np.zeros(columns, dtype=np.bool_)
+    parts = [(found, first) for found, first in parts if 0 < first.sum() < found.rows]
+    for found, first in parts:
+        a, n = int(first.sum()), found.rows
+        away += (_sum(found, first) - a * (n + 1) / 2) / (n + 1)
+        spread += a * (n - a) / 12 * ((n + 1) - found.ties / (n * (n - 1))) / (n + 1) ** 2
+        zeros |= _stored(found) < n
+    p = _two_sided(np.abs(away), np.where(spread > 1e-12, spread, 0.0))
+    for column in np.flatnonzero((p < SMALL) & zeros):
+        p[column] = _mixed_within(parts, int(column), abs(float(away[column])))
+    return p
+
+
+def _mixed_within(parts: Strata, column: int, far: float) -> float:
+    """The p of a sum over strata that lies `far` from its mean, for one column.
+
+    In each stratum the rank sum is what `_mixed` takes it for. The distributions of the strata, on
+    a common grid, are convolved. What falls between two points of the grid goes outwards, so that p
+    is never too small for it.
+    """
+    every = [_of_stratum(found, column, int(first.sum())) for found, first in parts]
+    widest = [np.abs(one.shift).max() + WIDE * np.sqrt(one.spread.max()) for one in every]
+    reach = 1.05 * float(sum(widest))
+    step = reach / GRID
+    edges: Floats = (np.arange(-GRID, GRID + 1, dtype=np.float64) - 0.5) * step
+    transformed = np.ones(GRID + 1, dtype=np.complex128)
+    for one in every:
+        transformed *= np.fft.rfft(np.fft.ifftshift(_on_grid(one, edges, step)))
+    total = np.fft.fftshift(np.fft.irfft(transformed, 2 * GRID))
+    outside = np.abs(np.arange(-GRID, GRID)) * step >= far - 1e-9 * reach
+    return float(np.clip(total[outside].sum(), np.finfo(np.float64).eps, 1.0))
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """Normal distributions with these chances, means and variances (0: a point)."""
+
+    chance: Floats
+    shift: Floats
+    spread: Floats
+
+
+def _of_stratum(found: Ranked, column: int, a: int) -> Mixture:
+    """The weighted rank sum of one stratum, by how many of the rows that fire fall into the first
+    group.
+    """
+    n = found.rows
+    end = int(found.ends[column])
+    above = found.above[int(found.ends[column - 1]) if column else 0 : end]
+    k, low, counts = _hits(np.array([len(above)]), a, n)
+    hits = np.arange(counts[0]) + low[0]
+    mean = float(above.mean()) if len(above) else 0.0
+    variance = float(above.var()) if len(above) else 0.0
+    chance = np.exp(_log_choose(k, hits) + _log_choose(n - k, a - hits) - _log_choose(n, a))
+    return Mixture(
+        chance,
+        (hits - a * k / n) * mean / (n + 1),
+        hits * (k - hits) / np.maximum(k - 1, 1) * variance / (n + 1) ** 2,
+    )
+
+
+def _on_grid(one: Mixture, edges: Floats, step: float) -> Floats:
+    """The chance of each point of the grid; distributions narrower than a step are points, rounded
+    away from zero.
+    """
+    points = one.spread < step**2
+    outwards = np.sign(one.shift) * np.ceil(np.abs(one.shift) / step - 1e-9)
+    found = np.bincount(
+        outwards[points].astype(np.int64) + GRID,
+        weights=one.chance[points],
+        minlength=len(edges) - 1,
+    )[: len(edges) - 1].astype(np.float64)
+    wide = ~points & (one.chance > TINY)
+    sd = np.sqrt(one.spread[wide])[:, None]
+    cdf = ndtr((edges[None, :] - one.shift[wide][:, None]) / sd)
+    found += one.chance[wide] @ np.diff(cdf, axis=1)
+    return found
 
 
 # --- the area under the curve ---------------------------------------------------------------------

@@ -5,14 +5,18 @@ clusters still open. Needs NumPy.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import comb
 
 import numpy as np
 import numpy.typing as npt
 
-from toolkit_stats.math.means import ROUNDING, Moments, skewness_of
+from toolkit_stats.math.means import ROUNDING, Moments, shape_of
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+
+POWERS = 4
+"""Sums of clusters are kept up to this power: the kurtosis needs the fourth."""
 
 
 class Stream:
@@ -33,9 +37,11 @@ class Stream:
             np.zeros(shape),
             np.zeros(shape, dtype=np.int64),
         )
-        self._between, self._weighted = np.zeros(shape), np.zeros(shape)
-        self._cubes, self._weighted_squares = np.zeros(shape), np.zeros(shape)
-        self._square_weighted = np.zeros(shape)
+        self._powers = {
+            (weight, power): np.zeros(shape)
+            for power in range(1, POWERS + 1)
+            for weight in range(POWERS + 1 - power)
+        }
         self.most_open = 0
 
     def add(self, row: Floats, clusters: Sequence[int]) -> None:
@@ -55,11 +61,8 @@ class Stream:
         for cluster in {cluster for cluster in clusters if not self._left[cluster]}:
             done = self._open.pop(cluster)
             size = self._sizes[cluster]
-            self._between += done**2
-            self._weighted += size * done
-            self._cubes += done**3
-            self._weighted_squares += size * done**2
-            self._square_weighted += size**2 * done
+            for weight, power in self._powers:
+                self._powers[weight, power] += size**weight * done**power
 
     def moments(self) -> Moments:
         """What a test needs to know of the group, once every sample has come."""
@@ -68,16 +71,11 @@ class Stream:
         samples, count = self._sizes.sum(), len(self._sizes)
         centre = self._total / samples
         mean = centre + self._shift
-        between = self._between - 2 * centre * self._weighted + centre**2 * (self._sizes**2).sum()
+        between, cubes, fourths = (self._central(power, centre) for power in (2, 3, 4))
         squares = self._squares - samples * centre**2
-        cubes = (
-            self._cubes
-            - 3 * centre * self._weighted_squares
-            + 3 * centre**2 * self._square_weighted
-            - centre**3 * (self._sizes**3).sum()
-        )
         floor = (ROUNDING * mean) ** 2
         between = np.where(between > (self._sizes**2).sum() * floor, between, 0.0)
+        skewness, kurtosis = shape_of(cubes, fourths, between, count, self._fired, int(samples))
         return Moments(
             samples=int(samples),
             clusters=count,
@@ -85,5 +83,14 @@ class Stream:
             fired=self._fired,
             squares=np.where(squares > samples * floor, squares, 0.0),
             variance=count / (count - 1) * between / samples**2,
-            skewness=skewness_of(cubes, between, count, self._fired, int(samples)),
+            skewness=skewness,
+            kurtosis=kurtosis,
         )
+
+    def _central(self, power: int, centre: Floats) -> Floats:
+        """The sum over clusters of (sum - size * centre) to this power."""
+        found: Floats = (-centre) ** power * (self._sizes**power).sum()
+        for weight in range(power):
+            term = self._powers[weight, power - weight]
+            found = found + comb(power, weight) * (-centre) ** weight * term
+        return found

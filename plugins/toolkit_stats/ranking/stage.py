@@ -183,6 +183,7 @@ def _recorded(
         cluster="prompt",
         family="all",
         tested={space: int(row["width"]) for space, row in spaces.items()},
+        addresses={space: str(row["address"]) for space, row in spaces.items()},
         correction="bh",
         alpha=work.params.alpha,
     ).with_id(work.step)

@@ -82,7 +82,7 @@ def _rowwise(a: Any, b: Any) -> Floats:
 
 
 @dataclass(frozen=True)
-class Correlation:
+class RankCorrelation:
     """A rank correlation over features or samples, beside shuffles."""
 
     r: float
@@ -97,7 +97,7 @@ def polarity_against_effects(
     words: tuple[frozenset[str], frozenset[str]],
     rng: np.random.Generator,
     count: int,
-) -> Correlation | None:
+) -> RankCorrelation | None:
     """Whether features whose description names an outcome raise it, and those that name others
     lower it. `words`: the stems that stand for the outcome, and for the others.
     """
@@ -108,7 +108,7 @@ def polarity_against_effects(
 
 def rank_correlation(
     x: Floats, y: Floats, rng: np.random.Generator, count: int
-) -> Correlation | None:
+) -> RankCorrelation | None:
     """Spearman's r, two-sided against shuffles; None where it has no value."""
     if len(x) < FEWEST or len(np.unique(x)) < 2 or len(np.unique(y)) < 2:
         return None
@@ -117,4 +117,4 @@ def rank_correlation(
     r = float(a @ b)
     others = np.array([float(a @ b[rng.permutation(len(b))]) for _ in range(count)])
     p = (1 + (np.abs(others) >= abs(r) - 1e-12).sum()) / (1 + count)
-    return Correlation(r, float(np.abs(others).mean()), float(p), len(x))
+    return RankCorrelation(r, float(np.abs(others).mean()), float(p), len(x))

@@ -17,7 +17,7 @@ Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Texts:
+class KeptTexts:
     """The kept positions of all texts, one after the other; text t has those from `start[t]`."""
 
     names: list[str]
@@ -31,7 +31,7 @@ class Texts:
 
 
 @dataclass(frozen=True)
-class Entries:
+class SpanEntries:
     """Activations of chosen features: where (a place of `Texts`), of which column, how strong."""
 
     features: Ints
@@ -42,7 +42,7 @@ class Entries:
 
 def read_entries(
     rows: pa.Table, samples: Sequence[str], features: Sequence[int]
-) -> tuple[Texts, Entries]:
+) -> tuple[KeptTexts, SpanEntries]:
     """The rows of a space in these samples, in their order, and the entries of these features."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -52,7 +52,7 @@ def read_entries(
     order = np.lexsort((rows["position"].to_numpy(), number))
     rows, number = rows.take(pa.array(order)), number[order]
     start = np.searchsorted(number, np.arange(len(samples) + 1))
-    texts = Texts(list(samples), start, rows["position"].to_numpy().astype(np.int64))
+    texts = KeptTexts(list(samples), start, rows["position"].to_numpy().astype(np.int64))
     lists = rows["features"].combine_chunks()
     place = np.repeat(np.arange(len(rows)), np.diff(lists.offsets.to_numpy()))
     feature = lists.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
@@ -61,10 +61,12 @@ def read_entries(
     column = np.searchsorted(wanted, feature)
     kept = (column < len(wanted)) & (value > 0)
     kept[kept] = wanted[column[kept]] == feature[kept]
-    return texts, Entries(wanted, place[kept], column[kept], value[kept])
+    return texts, SpanEntries(wanted, place[kept], column[kept], value[kept])
 
 
-def inside(texts: Texts, spans: Mapping[str, Sequence[tuple[int, int]]]) -> npt.NDArray[np.bool_]:
+def inside(
+    texts: KeptTexts, spans: Mapping[str, Sequence[tuple[int, int]]]
+) -> npt.NDArray[np.bool_]:
     """Whether each kept position lies in one of its text's ranges."""
     found = np.zeros(len(texts.position), bool)
     for text, name in enumerate(texts.names):
@@ -75,7 +77,7 @@ def inside(texts: Texts, spans: Mapping[str, Sequence[tuple[int, int]]]) -> npt.
 
 
 @dataclass(frozen=True)
-class Shares:
+class SpanShares:
     """Of each feature: the share of its activation inside a span, and what rotations give."""
 
     share: Floats
@@ -86,8 +88,8 @@ class Shares:
 
 
 def shares(
-    texts: Texts, entries: Entries, within: Any, rng: np.random.Generator, count: int
-) -> Shares:
+    texts: KeptTexts, entries: SpanEntries, within: Any, rng: np.random.Generator, count: int
+) -> SpanShares:
     """A rotation moves all activations of a text by the same number of kept positions, round the
     end: what neighbours share stays together.
     """
@@ -110,7 +112,7 @@ def shares(
         total += moved
         as_large += moved >= observed - 1e-12
     pairs = np.unique(np.stack([entries.column, text]), axis=1)
-    return Shares(
+    return SpanShares(
         observed,
         total / count,
         (1 + as_large) / (1 + count),

@@ -26,7 +26,7 @@ Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Counts:
+class PairCounts:
     """Of each pair of feature and word: clusters with both, and the margins."""
 
     both: Ints
@@ -50,10 +50,10 @@ class Counts:
         return found
 
 
-def count(high: Any, present: Any) -> Counts:
+def count(high: Any, present: Any) -> PairCounts:
     """From two sparse matrices of 0 and 1: clusters by features, and clusters by words."""
     both = (high.T @ present).toarray()
-    return Counts(
+    return PairCounts(
         both,
         np.asarray(high.sum(axis=0)).ravel().astype(np.int64),
         np.asarray(present.sum(axis=0)).ravel().astype(np.int64),

@@ -143,7 +143,7 @@ def _space_step(
     step, summary = space_key(key, space), Summary()
     postings = posting_rows(step, space, scratch.chunks(space), numbered.bits, summary)
     index = (
-        summary.rows(space, numbered.spaces[space], scratch.samples(space)) for _ in range(1)
+        summary.rows(space, scratch.places(space), scratch.samples(space)) for _ in range(1)
     )  # after the postings
     row = _step(step, run, 1 + sorted(numbered.spaces).index(space), {"space": space})
     return row, {"postings": postings, "feature_index": index}

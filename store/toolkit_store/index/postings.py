@@ -147,6 +147,15 @@ class Scratch:
         """How many samples have rows in a space."""
         return int(self._seen[space].sum())
 
+    def places(self, space: str) -> int:
+        """How many tokens of samples have rows in a space; one that two stages kept counts once."""
+        import numpy as np
+
+        return len(np.unique(np.fromfile(self._places_file(space), np.uint64)))
+
+    def _places_file(self, space: str) -> Path:
+        return self._folder / f"{self._numbers[space]}.places"
+
     def _packed(self, space: str, rows: pa.Table, names: pa.Array) -> tuple[np.ndarray, np.ndarray]:
         """Key and value of each entry."""
         import numpy as np
@@ -177,6 +186,8 @@ class Scratch:
         index = (numbers << np.uint64(position_bits)) | rows["position"].to_numpy().astype(
             np.uint64
         )
+        with self._places_file(space).open("ab") as file:
+            index.tofile(file)
         return (features << np.uint64(sample_bits + position_bits)) | np.repeat(
             index, lengths
         ), values

@@ -36,6 +36,7 @@ from toolkit_store.interchange._run import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
     import pyarrow as pa
 
@@ -123,7 +124,7 @@ def _length(run: RunTables, name: str, rows: pl.DataFrame, weights: pl.DataFrame
     pieces = len(run.samples[name]["pieces"]) if name in run.samples else 0
     seen = [int(rows["position"].max()) + 1]  # type: ignore[arg-type]
     if len(weights):
-        seen += [int(weights[side].max()) + 1 for side in ("query", "key_position")]  # type: ignore[arg-type]
+        seen += [int(weights["query"].max()) + 1, int(weights["weights"].list.len().max())]  # type: ignore[arg-type]
     return max(pieces, *seen)
 
 
@@ -135,8 +136,6 @@ def _write_one(
     weights: pl.DataFrame,
     most: int,
 ) -> None:
-    import numpy as np
-
     check_size(space, length, most)
     positions = rows["position"].to_numpy()
     members = [
@@ -144,12 +143,20 @@ def _write_one(
         whole("positions", positions),
     ]
     if len(weights):
-        heads = int(weights["head"].max()) + 1  # type: ignore[arg-type]
-        attention = np.zeros((heads, length, length), np.float32)
-        index = tuple(weights[side].to_numpy() for side in ("head", "query", "key_position"))
-        attention[index] = weights["weight"].to_numpy()
-        members.append(whole("attention", attention))
+        members.append(whole("attention", _weights(weights, length)))
     save(path, members)
+
+
+def _weights(rows: pl.DataFrame, length: int) -> np.ndarray[Any, Any]:
+    """(heads, queries, keys); a key that was left out has 0."""
+    import numpy as np
+
+    heads = int(rows["head"].max()) + 1  # type: ignore[arg-type]
+    attention = np.zeros((heads, length, length), np.float16)
+    for row in rows.iter_rows(named=True):
+        keys = slice(len(row["weights"])) if row["keys"] is None else row["keys"]
+        attention[row["head"], row["query"], keys] = row["weights"]
+    return attention
 
 
 def _scenario(run: RunTables, name: str, place: str) -> dict[str, Any]:
@@ -318,24 +325,37 @@ def _attention(
 ) -> Iterator[pa.Table]:
     import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     from toolkit.tables import arrow_schema
 
     weights = load(path, (), skip=("features", "positions")).get("attention")
     if weights is None:
         return
-    weights = real_numbers(weights, f"{path}, `attention`")
-    if weights.ndim != 3:
+    if weights.ndim != 3 or weights.shape[1] != weights.shape[2]:
         raise DataError(f"{path}: `attention` is {weights.shape}; wanted (heads, tokens, tokens).")
-    head, query, key = np.nonzero(weights)
+    kept = ~np.isnan(weights) if weights.dtype.kind == "f" else np.ones(weights.shape, dtype=bool)
+    weights = real_numbers(np.where(kept, weights, 0), f"{path}, `attention`")
+    head, query = np.nonzero(kept.any(axis=2) & weights.any(axis=2))
     space, name = spaces[path.name], samples[path.parent.name]["sample"]
+    chosen, rows = kept[head, query], weights[head, query].astype(np.float16)
+    counts = chosen.sum(axis=1)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
+    whole_rows = counts == rows.shape[1]
+    columns_of_keys = np.nonzero(chosen)[1].astype(np.uint32)
+    schema = arrow_schema("attention")
+    kinds = [schema.field(column).type for column in ("keys", "weights")]
+    keys = pa.ListArray.from_arrays(offsets, pa.array(columns_of_keys), type=kinds[0])
+    values = pa.array(rows[chosen])
+    rest = np.where(whole_rows, 0, np.clip(1 - rows.sum(axis=1, dtype=np.float64), 0, 1))
     columns: dict[str, Any] = {
         "model": pa.array([space["model"]] * len(head), pa.string()),
         "sample": pa.array([name] * len(head), pa.string()),
         "layer": pa.array(np.full(len(head), _layer(space)), pa.int32()),
         "head": pa.array(head, pa.int32()),
         "query": pa.array(query, pa.int32()),
-        "key_position": pa.array(key, pa.int32()),
-        "weight": pa.array(weights[head, query, key], pa.float32()),
+        "keys": pc.if_else(pa.array(whole_rows), pa.nulls(len(head), kinds[0]), keys),
+        "weights": pa.ListArray.from_arrays(offsets, values, type=kinds[1]),
+        "rest": pa.array(rest, pa.float32()),
     }
-    yield pa.table(columns, schema=arrow_schema("attention"))
+    yield pa.table(columns, schema=schema)

@@ -1,5 +1,5 @@
-"""A run as Parquet: a file per table, each row with its step, a row group for one step; the ledger
-in `toolkit-run.json`.
+"""A run as Parquet: a file per table, rows with their step, row groups of one step each; the
+in `toolkit-run.json`, and with each step a hash of its rows in each table.
 
 Steps are committed again under their own keys, so that what is read back is identical and reading
 it twice adds nothing.
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from toolkit.ledger import RunRow, StepRow, key_of
 from toolkit.tables import DATA_TABLES, STORE_FORMAT, TABLES, arrow_schema
 from toolkit_store.interchange._incoming import MAX_BYTES, check_id, checked, widths
 from toolkit_store.interchange._run import RunTables, read_index, write_json
+from toolkit_store.write.rows import digest
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,13 +30,20 @@ if TYPE_CHECKING:
 
 INDEX = "toolkit-run.json"
 VERSION = 1
+ROWS_OF_A_GROUP = 16_384
+"""Rows that are written as one row group, and unpacked together."""
+MAX_VALUES = 1 << 27
+"""Values that a column of a row group may have: a few bytes can unpack to thousands of millions."""
+MAX_LIST = 1 << 22
+"""Values of one row's list: no SAE and no stream is as wide."""
 _KEPT = ("manifest.json", "events.jsonl")
 """Files of the run's folder that are exported too."""
 
 
 def write(run: RunTables, folder: Path) -> list[Path]:
     """Write every table that has rows, then the ledger."""
-    files = [_write_table(run, name, folder) for name in DATA_TABLES if run.keys(name)]
+    hashes: dict[str, dict[str, str]] = {step.key: {} for step in run.steps}
+    files = [_write_table(run, name, folder, hashes) for name in DATA_TABLES if run.keys(name)]
     kept = [
         Path(shutil.copy(run.folder / name, folder / name))
         for name in _KEPT
@@ -49,12 +57,18 @@ def write(run: RunTables, folder: Path) -> list[Path]:
         "tables": {path.stem: _facts(path) for path in files},
         "run": vars(run.row)
         | {"steps": [*dict.fromkeys([*run.row.steps, *(step.key for step in run.steps)])]},
-        "steps": [vars(step) | {"tables": dict(step.tables)} for step in run.steps],
+        "steps": [
+            vars(step) | {"tables": dict(step.tables), "rows_sha256": hashes[step.key]}
+            for step in run.steps
+        ],
     }
     return [*files, *kept, write_json(folder / INDEX, index)]
 
 
-def _write_table(run: RunTables, name: str, folder: Path) -> Path:
+def _write_table(
+    run: RunTables, name: str, folder: Path, hashes: Mapping[str, dict[str, str]]
+) -> Path:
+    """A table's rows, each row group of one step; the hash of a step's rows goes to `hashes`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -65,8 +79,10 @@ def _write_table(run: RunTables, name: str, folder: Path) -> Path:
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for key in run.keys(name):
             rows = run.store.read(name, [key])
+            hashes[key][name] = digest(rows)
             steps = pa.array([key] * rows.num_rows, pa.string())
-            writer.write_table(pa.Table.from_arrays([*rows.columns, steps], schema=schema))
+            complete = pa.Table.from_arrays([*rows.columns, steps], schema=schema)
+            writer.write_table(complete, row_group_size=ROWS_OF_A_GROUP)
     return path
 
 
@@ -95,13 +111,14 @@ def read(store: Store, folder: Path) -> str:
         raise DataError(f"{folder / INDEX}: 'tables' must name the tables. Export the run again.")
     for name, facts in index["tables"].items():
         _check_table(folder, name, facts)
-    for step in steps:
+    for step, listed in zip(steps, index["steps"], strict=True):
         _check_step(folder, step, row, index["tables"])
+        _check_rows(folder, step, listed.get("rows_sha256"))
     origin = f"parquet {_sha256(folder / INDEX)[:16]}"
     with store.writer():
         _check_run(store, row, steps)
         known = store.has(step.key for step in steps)
-        sizes = widths(_spaces(folder, index["tables"]))
+        sizes = widths(_spaces(folder, steps))
         for step in steps:
             if step.key not in known:
                 store.commit(replace(step, origin=origin), _rows(folder, step, sizes))
@@ -166,6 +183,21 @@ def _check_step(folder: Path, step: StepRow, row: RunRow, tables: dict[str, Any]
             )
 
 
+def _check_rows(folder: Path, step: StepRow, hashes: Any) -> None:
+    """Each table's rows of a step are those that were exported with it."""
+    for name, count in step.tables.items():
+        if not count:
+            continue
+        path = folder / f"{name}.parquet"
+        recorded = hashes.get(name) if isinstance(hashes, dict) else None
+        if recorded is None or digest(_batches(path, step.key)) != recorded:
+            said = "has no hash of" if recorded is None else "has another hash than that of"
+            raise DataError(
+                f"{folder / INDEX}, step {step.key}: it {said} its rows in {path.name}. Export the "
+                "run again from the store that computed it."
+            )
+
+
 def _check_run(store: Store, row: RunRow, steps: Sequence[StepRow]) -> None:
     """Refuse an import that would change an existing run."""
     states = store.run_states(row.run)
@@ -177,15 +209,16 @@ def _check_run(store: Store, row: RunRow, steps: Sequence[StepRow]) -> None:
         )
 
 
-def _spaces(folder: Path, tables: dict[str, Any]) -> list[dict[str, Any]]:
-    import pyarrow.parquet as pq
-
-    if "spaces" not in tables:
-        return []
-    rows: list[dict[str, Any]] = pq.read_table(
-        folder / "spaces.parquet", columns=["space", "width"]
-    ).to_pylist()
-    return rows
+def _spaces(folder: Path, steps: Sequence[StepRow]) -> list[dict[str, Any]]:
+    """The spaces that these steps describe."""
+    path = folder / "spaces.parquet"
+    return [
+        row
+        for step in steps
+        if step.tables.get("spaces")
+        for batch in _batches(path, step.key)
+        for row in batch.select(["space", "width"]).to_pylist()
+    ]
 
 
 def _rows(folder: Path, step: StepRow, sizes: dict[str, int]) -> dict[str, Iterator[pa.Table]]:
@@ -233,8 +266,32 @@ def _groups(path: Path, key: str) -> Iterator[tuple[int, int]]:
                     f"{path}: row group {number} has {group.total_byte_size:,} bytes unpacked; at "
                     f"most {MAX_BYTES:,} are read."
                 )
+            _check_values(group, f"{path}: row group {number}")
             if statistics.min == key:
                 yield number, group.num_rows
+
+
+def _check_values(group: Any, where: str) -> None:
+    most = max(group.column(number).num_values for number in range(group.num_columns))
+    if most > MAX_VALUES:
+        raise DataError(
+            f"{where} has {most:,} values in a column; at most {MAX_VALUES:,} are unpacked. Export "
+            "the run again."
+        )
+
+
+def _check_lists(batch: pa.RecordBatch, path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if pa.types.is_list(column.type) and column.nbytes > MAX_LIST:
+            longest = pc.max(pc.list_value_length(column)).as_py() or 0
+            if longest > MAX_LIST:
+                raise DataError(
+                    f"{path}: column '{name}' has a list of {longest:,} values; at most "
+                    f"{MAX_LIST:,} are read."
+                )
 
 
 def _batches(path: Path, key: str) -> Iterator[pa.Table]:
@@ -245,6 +302,7 @@ def _batches(path: Path, key: str) -> Iterator[pa.Table]:
     numbers = [number for number, _ in _groups(path, key)]
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(8192, numbers):
+            _check_lists(batch, path)
             yield pa.Table.from_batches([batch]).drop_columns("step")
 
 
@@ -258,4 +316,17 @@ def _enter(store: Store, row: RunRow, folder: Path) -> None:
         if kept.is_file() and not kept.is_symlink() and not (target / name).exists():
             target.mkdir(parents=True, exist_ok=True)
             shutil.copy(kept, target / name)
+    _forget_plugin_files(target / "manifest.json")
     store.record_run(**{name: value for name, value in vars(row).items() if name != "seq"})
+
+
+def _forget_plugin_files(path: Path) -> None:
+    """Take the paths of scratch plugins out of an imported manifest: they are of another machine,
+    and nothing from outside chooses which file a command names.
+    """
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    if isinstance(manifest, dict) and manifest.get("plugin_files"):
+        write_json(path, manifest | {"plugin_files": []})

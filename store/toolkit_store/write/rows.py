@@ -164,12 +164,24 @@ def _once(rows: pa.Table, key: Sequence[str]) -> pa.Table:
     )
 
 
-def digest(rows: pa.Table) -> str:
+_DIGEST_BYTES = 1 << 24
+"""Bytes of rows that a digest takes as Python objects at a time."""
+
+
+def _rows_at_once(rows: pa.Table) -> int:
+    fitting = rows.num_rows * _DIGEST_BYTES // max(rows.nbytes, 1)
+    return max(1, min(8192, int(fitting)))
+
+
+def digest(rows: pa.Table | Iterable[pa.Table]) -> str:
     """sha256 of the rows as JSON lines: the same for equal rows, however they lie in files and
     buffers.
     """
+    import pyarrow as pa
+
     hasher = hashlib.sha256()
-    for batch in rows.to_batches(max_chunksize=8192):
-        for row in batch.to_pylist():
-            hasher.update(json.dumps(row, sort_keys=True).encode() + b"\n")
+    for chunk in [rows] if isinstance(rows, pa.Table) else rows:
+        for batch in chunk.to_batches(max_chunksize=_rows_at_once(chunk)):
+            for row in batch.to_pylist():
+                hasher.update(json.dumps(row, sort_keys=True).encode() + b"\n")
     return hasher.hexdigest()

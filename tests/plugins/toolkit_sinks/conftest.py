@@ -98,6 +98,7 @@ def asked(
     activations: Sequence[Any] = ACTIVATIONS,
     samples: Sequence[Mapping[str, Any]] = SAMPLES,
     meta: Sequence[Mapping[str, Any]] = META,
+    attention: Sequence[Mapping[str, Any]] = (),
 ) -> Iterator[tuple[str, bytes | Iterable[bytes]]]:
     """What a sink gives: the name and the pieces of each file."""
     tables = {
@@ -107,7 +108,10 @@ def asked(
         "samples": table("samples", samples),
         "sample_meta": table("sample_meta", meta),
         "saes": table("saes", []),
+        "attention": table("attention", attention),
     }
+    if not spaces:  # as in a run whose stages write neither
+        del tables["spaces"], tables["activations"]
     given = SINKS[sink].params.model_validate(params)
     work = SinkWork(
         given, Path("nowhere"), "run-1", TableInputs(tables), at="2025-10-17T12:00:00+00:00"

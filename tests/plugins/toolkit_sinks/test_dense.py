@@ -111,6 +111,48 @@ def test_npz_layers_with_several_saes_and_samples_with_odd_names() -> None:
     assert len(set(folders.values())) == 3
 
 
+def attended(sample: str, layer: int, head: int, query: int, weights: list[float]) -> Any:
+    row = {"model": "m", "sample": sample, "layer": layer, "head": head, "query": query}
+    return {**row, "keys": None, "weights": weights, "rest": 0.0}
+
+
+ATTENDED = [
+    attended("a", 20, 0, 0, [1.0]),
+    attended("a", 20, 0, 2, [0.25, 0.25, 0.5]),
+    attended("a", 20, 1, 2, [0.5, 0.5, 0.0]),
+    {**attended("a", 3, 0, 2, [0.75]), "keys": [1], "rest": 0.25},
+]
+
+
+def test_npz_by_layer_has_the_attention_that_was_kept() -> None:
+    files = written("npz", LAYER, SCOPE, attention=ATTENDED)
+    arrays = loaded(files["a/layer_20.npz"])
+    attention = arrays["attention"]
+    assert (attention.dtype, attention.shape) == (np.float16, (2, 3, 3))
+    np.testing.assert_array_equal(attention[0, [0, 2]], [[1, 0, 0], [0.25, 0.25, 0.5]])
+    assert np.isnan(attention[0, 1]).all(), "a query that was not kept is no row of zeros"
+    top = loaded(files["a/layer_3.npz"])["attention"][0, 2]
+    assert top[1] == np.float16(0.75)
+    assert np.isnan(top[[0, 2]]).all(), "a weight that was not kept is no zero"
+    assert "attention" not in loaded(files["b/layer_20.npz"])
+    metadata = json.loads(files["metadata_L3_20.json"])
+    assert (metadata["save_features"], metadata["save_attention"]) == (True, True)
+
+
+def test_npz_by_layer_of_attention_alone() -> None:
+    files = written("npz", LAYER, (), attention=ATTENDED)
+    assert list(files) == ["a/layer_3.npz", "a/layer_20.npz", "metadata_L3_20.json"]
+    assert list(loaded(files["a/layer_20.npz"])) == ["attention"]
+    metadata = json.loads(files["metadata_L3_20.json"])
+    assert (metadata["save_features"], metadata["n_scenarios"]) == (False, 1)
+
+
+def test_key_positions_have_the_published_names_too() -> None:
+    spans = [{"name": "win_rate", "start": 1, "end": 2}, {"name": "goal", "start": 0, "end": 1}]
+    (found,) = {json.dumps(_dense._scenario("a", {**SAMPLES[0], "spans": spans})["key_positions"])}
+    assert json.loads(found) == {"win_rate": [1], "probability": [1], "goal": [0]}
+
+
 def test_a_store_reads_the_published_layers_back(tmp_path: Path) -> None:
     from toolkit_store import open_store
     from toolkit_store.interchange import import_run, run_tables

@@ -254,10 +254,8 @@ def test_a_space_of_another_extraction_is_refused() -> None:
     )
     with pytest.raises(
         DataError,
-        match=r"found features in space s1, of which this stage has "
-        r"no "
-        r"activations.*Spaces "
-        r"here: other",
+        match=r"found features in space m/resid_post\.1/s1, of which this stage has no "
+        r"activations.*Spaces here: m/resid_post\.1/other",
     ):
         run(
             "welch",

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse, stats
+from toolkit_stats.math.corrections import benjamini_hochberg
 
 from benchmarks.nulls import Design, design_of, found, p_values
 from toolkit.testing.fakes import make_work
@@ -116,6 +117,49 @@ def test_every_sample_enters_where_clusters_are_of_one_size(rounds: tuple[int, i
     assert of_ranks(make_work(PAIR), design).name == "mann_whitney"
 
 
+# --- within strata --------------------------------------------------------------------------------
+
+
+def in_strata(seed: int, features: int) -> Any:
+    """Ranks of 20 and 180 clusters in five strata, sparse features that do not differ."""
+    data = clusters_of_groups(seed, (20, 180), features, rates=(0.003, 0.4))
+    stratum = np.arange(200) % 5
+    return [
+        (ranks.ranked(sparse.csc_array(data.values[stratum == one])), data.first[stratum == one])
+        for one in range(5)
+    ]
+
+
+def test_sparse_features_within_strata_seldom_give_a_discovery() -> None:
+    found = [
+        (benjamini_hochberg(ranks.van_elteren(in_strata(seed, 512)), 512) <= 0.05).any()
+        for seed in range(200, 208)
+    ]
+    assert sum(found) <= 1
+
+
+def test_small_p_within_strata_are_those_of_shuffles() -> None:
+    rng, strata = np.random.default_rng(8), 4
+    first, stratum = np.arange(200) < 20, np.arange(200) % strata
+    values = np.zeros(200)
+    values[[0, 1, 2, 3, 40, 50]] = rng.gamma(2.0, size=6)
+    parts = [
+        (ranks.ranked(sparse.csc_array(values[stratum == one][:, None])), first[stratum == one])
+        for one in range(strata)
+    ]
+    total = np.zeros(20_000)
+    observed = 0.0
+    for one in range(strata):
+        own = stats.rankdata(values[stratum == one])
+        n, a = len(own), int(first[stratum == one].sum())
+        dealt = rng.permuted(np.tile(own, (len(total), 1)), axis=1)[:, :a].sum(axis=1)
+        total += (dealt - a * (n + 1) / 2) / (n + 1)
+        observed += (own[first[stratum == one]].sum() - a * (n + 1) / 2) / (n + 1)
+    shuffled = float((np.abs(total) >= abs(observed) - 1e-9).mean())
+    p = float(ranks.van_elteren(parts)[0])
+    assert abs(p - shuffled) <= 4 * np.sqrt(shuffled / len(total))
+
+
 # --- the guard ------------------------------------------------------------------------------------
 
 
@@ -132,6 +176,27 @@ def test_the_guard_acts_on_sparse_features_and_few_clusters_only() -> None:
     assert not wide(*sides("sparse", (100, 100))).any()
 
 
+def test_the_guard_acts_on_values_with_short_tails() -> None:
+    assert not wide(*sides("uniform", (20, 200))).any()
+
+
+@pytest.mark.slow
+def test_uniform_values_in_unequal_groups_hold_alpha() -> None:
+    """The far tail that a family of a thousand features asks of a test: Welch's own is three times
+    too heavy there.
+    """
+    counts = {"own": 0, "guarded": 0}
+    for seed in range(100, 140):
+        data = clusters_of_groups(seed, (20, 180), 4096, "uniform")
+        matrix = sparse.csr_array(data.values)
+        parts = [moments(part, np.arange(part.shape[0])) for part in (matrix[:20], matrix[20:])]
+        for spread in ("own", "guarded"):
+            counts[spread] += int((welch(parts[0], parts[1], spread).p < 5e-5).sum())
+    expected = 40 * 4096 * 5e-5
+    assert counts["own"] > 2 * expected
+    assert counts["guarded"] <= expected + 2 * np.sqrt(expected)
+
+
 def test_power_of_wide_features_is_that_of_welchs_test() -> None:
     a, b = sides("wide", (20, 200), d=0.8)
     own, guarded = welch(a, b, "own").p, welch(a, b).p
@@ -143,11 +208,12 @@ def test_power_of_wide_features_is_that_of_welchs_test() -> None:
     assert shares[2] < 0.5 * shares[0]
 
 
-def test_skewness_is_scipys_also_of_clusters() -> None:
+def test_the_shape_of_values_is_scipys_also_of_clusters() -> None:
     data = clusters_of_groups(5, (30, 40), 6, "uniform", rounds=(3, 3))
     found_moments = moments(sparse.csr_array(data.values), data.cluster)
     sums = np.stack([data.values[data.cluster == one].sum(axis=0) for one in range(70)])
     np.testing.assert_allclose(found_moments.skewness, stats.skew(sums), rtol=1e-9)
+    np.testing.assert_allclose(found_moments.kurtosis, stats.kurtosis(sums), rtol=1e-9)
 
 
 # --- warnings -------------------------------------------------------------------------------------
@@ -155,6 +221,7 @@ def test_skewness_is_scipys_also_of_clusters() -> None:
 
 def test_a_rank_test_warns_where_spreads_differ_and_means_do_not() -> None:
     data = clusters_of_groups(7, (100, 100), 50, "wide")
+    data.values[~data.first] *= 1.7
     design = design_of(data)
     work = make_work(PAIR)
     test = of_ranks(work, design)

@@ -152,6 +152,8 @@ def test_the_stream_of_sums_equals_the_matrix_at_once() -> None:
     np.testing.assert_allclose(got.squares, wanted.squares, rtol=1e-9)
     np.testing.assert_allclose(got.variance, wanted.variance, rtol=1e-9)
     assert got.squares[4] == 0
+    np.testing.assert_allclose(got.skewness, wanted.skewness, rtol=1e-6)
+    np.testing.assert_allclose(got.kurtosis, wanted.kurtosis, rtol=1e-6)
     np.testing.assert_allclose(welch(got, got).p, welch(wanted, wanted).p)
 
 

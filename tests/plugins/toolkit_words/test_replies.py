@@ -19,7 +19,7 @@ from toolkit.testing.contracts import check_part
 from toolkit.testing.fakes import make_work
 from toolkit_words.replies.corpus import one_each, split
 from toolkit_words.replies.levels import cuts, high
-from toolkit_words.replies.log_odds import Counts, exact_tails, log_odds
+from toolkit_words.replies.log_odds import PairCounts, exact_tails, log_odds
 from toolkit_words.replies.tf_idf import published
 
 # --- the effect -----------------------------------------------------------------------------------
@@ -82,7 +82,7 @@ def test_tails_are_those_of_the_hypergeometric_distribution(n: int, data: st.Dat
 def test_the_score_is_in_standard_deviations() -> None:
     """A word that every cluster has cannot vary."""
     law = stats.hypergeom(100, 30, 40)
-    counts = Counts(np.array([[20, 40]]), np.array([40]), np.array([30, 100]), 100)
+    counts = PairCounts(np.array([[20, 40]]), np.array([40]), np.array([30, 100]), 100)
     assert counts.score()[0, 0] == pytest.approx((20 - law.mean()) / law.std())
     assert counts.score()[0, 1] == 0
 

@@ -104,8 +104,9 @@ EXAMPLE: Rows = {
             "layer": 20,
             "head": 1,
             "query": 2,
-            "key_position": 0,
-            "weight": 0.5,
+            "keys": None,
+            "weights": [0.5, 0.25, 0.25],
+            "rest": 0.0,
         }
     ],
     "features": [

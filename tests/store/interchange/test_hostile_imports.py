@@ -27,10 +27,12 @@ from toolkit_store.interchange import (
     FORMATS,
     RunTables,
     _incoming,
+    _parquet,
     export_run,
     import_run,
     run_tables,
 )
+from toolkit_store.write.rows import digest
 
 INPUTS = int(os.environ.get("TOOLKIT_FUZZ_IMPORTS", "300"))
 
@@ -137,8 +139,14 @@ def test_imported_steps_are_named_by_check(tmp_path: Path) -> None:
 # --- numbers that are none ---
 
 
-def rewritten(folder: Path, table: str, change: Callable[[list[dict[str, Any]]], object]) -> None:
-    """The table's file with other rows, and the index with its hash: a forger can do both."""
+def rewritten(
+    folder: Path,
+    table: str,
+    change: Callable[[list[dict[str, Any]]], object],
+    *,
+    signed: bool = True,
+) -> None:
+    """The table's file with other rows, and the index with its hashes: a forger can do both."""
     path = folder / f"{table}.parquet"
     found = pq.read_table(path)
     rows = found.to_pylist()
@@ -146,11 +154,56 @@ def rewritten(folder: Path, table: str, change: Callable[[list[dict[str, Any]]],
     pq.write_table(pa.Table.from_pylist(rows, schema=found.schema), path)
 
     def sign(content: dict[str, Any]) -> None:
-        from toolkit_store.interchange import _parquet
-
         content["tables"][table]["sha256"] = _parquet._sha256(path)
+        for step in content["steps"]:
+            if signed and step["tables"].get(table):
+                step["rows_sha256"][table] = digest(_parquet._batches(path, step["key"]))
 
     forge(folder, sign)
+
+
+def test_rows_are_held_against_the_hash_of_their_step(exported: Path, tmp_path: Path) -> None:
+    """Also where the hash of the whole file was forged with them."""
+    rewritten(
+        exported, "activations", lambda rows: rows[0]["values"].__setitem__(0, 0.0625), signed=False
+    )
+    refused(exported, tmp_path, r"another hash than that of its rows in activations\.parquet")
+
+
+def test_a_step_without_a_hash_of_its_rows_is_refused(exported: Path, tmp_path: Path) -> None:
+    forge(exported, lambda content: content["steps"][0].pop("rows_sha256"))
+    refused(exported, tmp_path, "has no hash of its rows")
+
+
+def test_row_groups_that_unpack_to_too_much_are_refused(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten million equal values take a few hundred bytes of a file."""
+
+    def bomb(rows: list[dict[str, Any]]) -> None:
+        rows[0]["values"] = [1.0] * 10_000_000
+
+    rewritten(exported, "activations", bomb, signed=False)
+    assert (exported / "activations.parquet").stat().st_size < 100_000
+    refused(exported, tmp_path, r"column 'values' has a list of 10,000,000 values; at most")
+    monkeypatch.setattr(_parquet, "MAX_VALUES", 1_000_000)
+    refused(
+        exported, tmp_path, r"row group 0 has 10,000,00\d values in a column; at most 1,000,000"
+    )
+    monkeypatch.setattr(_parquet, "MAX_BYTES", 10)
+    refused(exported, tmp_path, r"row group 0 has [\d,]+ bytes unpacked; at most 10 are read")
+
+
+def test_a_step_of_many_rows_is_several_row_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_parquet, "ROWS_OF_A_GROUP", 1)
+    run = make(tmp_path / "memory" / "store", EXAMPLE)
+    export_run(run, "parquet", tmp_path / "out")
+    assert pq.ParquetFile(tmp_path / "out" / "activations.parquet").num_row_groups > 1
+    store = open_store(tmp_path / "new", create=True)
+    import_run(store, "parquet", tmp_path / "out")
+    assert run_tables(store, run.id).read("activations") == run.read("activations")
 
 
 @pytest.mark.parametrize(
@@ -377,8 +430,6 @@ def test_a_step_of_the_store_itself_is_not_imported(tmp_path: Path) -> None:
     )
 
     def change(content: dict[str, Any]) -> None:
-        from toolkit_store.interchange import _parquet
-
         path = tmp_path / "out" / "postings.parquet"
         content["tables"]["postings"] = _parquet._facts(path)
         content["steps"][0]["tables"]["postings"] = 1

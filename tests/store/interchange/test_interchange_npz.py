@@ -126,7 +126,7 @@ def test_tokens_have_a_folder_a_sample_and_a_file_a_layer(run: RunTables, tmp_pa
     assert found["features"].shape == (3, 12)
     assert found["features"][2, 2] == np.float32(4)
     assert found["attention"].shape == (2, 3, 3)
-    assert found["attention"][1, 2, 0] == np.float32(0.5)
+    assert found["attention"][1, 2].tolist() == [0.5, 0.25, 0.25]
     (path,) = (tmp_path / "out").glob("metadata_L5_20_*.json")
     (first, second) = json.loads(path.read_text())["scenarios"]
     assert (first["scenario"], first["tokens"], first["seq_len"]) == (
@@ -170,15 +170,27 @@ def test_tokens_of_another_program(run: RunTables, tmp_path: Path) -> None:
     assert [
         (row["position"], row["features"]) for row in found.read("activations").to_pylist()
     ] == [(0, [0]), (1, [1]), (2, [2])]
-    assert found.read("attention").num_rows == 18
+    assert found.read("attention").num_rows == 6
     assert found.samples["Desperate_10"]["spans"] == [{"name": "balance", "start": 1, "end": 3}]
     alone = foreign_tokens(tmp_path / "alone", attention=attention)
     found = run_tables(run.store, import_run(run.store, "tokens", alone, model="m"))
     assert (found.read("attention").num_rows, found.read("activations").num_rows, found.spaces) == (
-        18,
+        6,
         0,
         {},
     )
+
+
+def test_attention_that_was_kept_in_part_comes_back_in_part(run: RunTables, tmp_path: Path) -> None:
+    nan = np.nan
+    attention = np.array([[[nan] * 3, [0.5, 0.5, 0], [nan, 0.75, nan]]], np.float16)
+    folder = foreign_tokens(tmp_path / "in", attention=attention)
+    found = run_tables(run.store, import_run(run.store, "tokens", folder, model="m"))
+    rows = found.read("attention").to_pylist()
+    assert [(row["query"], row["keys"], row["weights"], row["rest"]) for row in rows] == [
+        (1, None, [0.5, 0.5, 0.0], 0.0),
+        (2, [1], [0.75], 0.25),
+    ]
 
 
 def test_tokens_that_do_not_fit_are_refused(run: RunTables, tmp_path: Path) -> None:

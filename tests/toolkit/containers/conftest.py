@@ -76,3 +76,21 @@ def image(tmp_path_factory: pytest.TempPathFactory, wheelhouse: Path) -> Path:
     lock = tmp_path_factory.mktemp("lock") / "images.yaml"
     write_lock("cpu", pinned, lock)
     return lock
+
+
+@pytest.fixture(scope="session")
+def image_on_engine_with_gpus(image: Path) -> Path:
+    """The same image on the engine with GPUs; the path of the lock that pins it."""
+    from toolkit.engines import connect
+    from toolkit.images import read_lock
+
+    pin = read_lock(image)["cpu"].image
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOCKER_HOST", _engine(ENGINE))
+        source = connect()
+        patch.setenv("DOCKER_HOST", _engine(WITH_GPUS))
+        target = connect()
+        target.images.load(source.images.get(pin).save(named=True))
+        source.close()
+        target.close()
+    return image

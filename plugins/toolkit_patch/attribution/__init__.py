@@ -1,0 +1,1 @@
+"""Gradient pre-screens, held against the exact screen."""

@@ -1,0 +1,147 @@
+"""`patch.attribution`: what a gradient says of each screened feature, beside what it does.
+
+One pass forward and one back for each decision point give the gradient of an outcome's probability
+at every SAE's place. A feature's specific effect is then estimated as (difference of its two
+values) x (its decoder row . gradient). `atp` takes the plain gradient (attribution patching),
+`relp` the one in which attention patterns, the scale of norms and the gates of MLPs are constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from toolkit.models import LOGITS
+from toolkit.parts import Params
+from toolkit.saes import space_id
+from toolkit_patch.screen.candidates import read_features
+from toolkit_patch.screen.outcomes import read_outcomes
+from toolkit_patch.screen.points import decision_points, weights_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from toolkit.models import Frozen
+    from toolkit.saes import Sae
+    from toolkit.work import Rows, Work
+    from toolkit_patch.screen.candidates import ComparedFeatures
+
+    Row = Mapping[str, Any]
+
+Method = Literal["atp", "relp"]
+FROZEN: Mapping[Method, tuple[Frozen, ...]] = {"atp": (), "relp": ("attention", "norms", "mlp")}
+"""What each method takes for a constant."""
+
+
+class Attribution(Params):
+    """Which gradients are taken, and at which decision points."""
+
+    outcomes: dict[str, tuple[str, ...]] = Field(
+        description="Outcome -> the continuations of the prompt that mean it, as in the screen.",
+        min_length=1,
+    )
+    outcome: str | None = Field(None, description="The outcome; the first one if left out.")
+    between: tuple[str, str] | None = Field(
+        None, description="The two groups whose means are the values; as compared."
+    )
+    methods: tuple[Method, ...] = Field(
+        ("atp", "relp"), min_length=1, description="The gradients that are taken."
+    )
+    points: int = Field(
+        200, ge=2, description="Decision points at most; as many as the screen's are the same ones."
+    )
+    half: Literal["confirm", "all"] = Field(
+        "confirm", description="confirm: the half of the units that the comparison did not see."
+    )
+
+    @property
+    def about(self) -> str:
+        """The outcome."""
+        return self.outcome or next(iter(self.outcomes))
+
+
+def attribute(work: Work) -> Rows:
+    """Rows of `attributions` for every screened feature of the contrast."""
+    import pyarrow as pa
+
+    from toolkit.tables import arrow_schema
+
+    params: Attribution = work.params
+    everything = read_features(work.inputs, params.between, params.half)
+    exact = _screened(work, everything)
+    saes = {space_id(work.model.identity, sae): sae for sae in work.saes}
+    used = {space: sae for space, sae in saes.items() if any(space == key[0] for key in exact)}
+    rows: list[dict[str, Any]] = []
+    for number, method in enumerate(params.methods):
+        gradients = _mean_gradients(work, method, used, number)
+        for space, sae in used.items():
+            rows += _of_space(everything, exact, space, sae, gradients[sae.hookpoint], method)
+    for row in rows:
+        row |= {"comparison": everything.comparison.id, "outcome": params.about}
+    yield "attributions", pa.Table.from_pylist(rows, schema=arrow_schema("attributions"))
+
+
+def _screened(work: Work, everything: ComparedFeatures) -> dict[tuple[str, int], float]:
+    """The exact specific effect of each screened feature."""
+    return {
+        (row["space"], row["feature"]): row["effect"]
+        for row in work.inputs.read("screens").to_pylist()
+        if row["comparison"] == everything.comparison.id and row["outcome"] == work.params.about
+    }
+
+
+def _mean_gradients(
+    work: Work, method: Method, saes: Mapping[str, Sae], number: int
+) -> dict[str, Any]:
+    """By hookpoint, the mean over decision points of the gradient at the last token."""
+    import torch
+
+    params: Attribution = work.params
+    points = decision_points(work, params.points, params.half)
+    outcomes = read_outcomes(work.model, params.outcomes, points[0].text, points[0].ids)
+    listed = list(outcomes.tokens[outcomes.names.index(params.about)])
+    hookpoints = sorted({sae.hookpoint for sae in saes.values()})
+
+    def chance(seen: Mapping[str, Any]) -> Any:
+        return torch.softmax(seen[LOGITS].float(), dim=-1)[:, listed].sum(1)
+
+    weights, sums = weights_of(points), dict.fromkeys(hookpoints, 0.0)
+    for done, (point, weight) in enumerate(zip(points, weights.tolist(), strict=True)):
+        found = work.model.gradients([point.ids], hookpoints, chance, freeze=FROZEN[method])
+        for name in hookpoints:
+            last = found.gradients[name][0, len(point.ids) - 1]
+            sums[name] = sums[name] + weight * last.detach().float()
+        total = len(points) * len(params.methods)
+        work.report.progress(number * len(points) + done + 1, total)
+    return {name: value / float(weights.sum()) for name, value in sums.items()}
+
+
+def _of_space(
+    everything: ComparedFeatures,
+    exact: Mapping[tuple[str, int], float],
+    space: str,
+    sae: Sae,
+    gradient: Any,
+    method: Method,
+) -> list[dict[str, Any]]:
+    """A row for each screened feature of a space."""
+    place = everything.spaces.index(space)
+    rows = [
+        row for row in everything.of_space(place) if (space, int(everything.feature[row])) in exact
+    ]
+    features = [int(everything.feature[row]) for row in rows]
+    directions = sae.decoder_rows(features).float().to(gradient.device)
+    change: np.ndarray[Any, Any] = everything.values[rows, 0] - everything.values[rows, 1]
+    estimates = (directions @ gradient).cpu().numpy().astype(float) * change
+    return [
+        {
+            "space": space,
+            "feature": feature,
+            "method": method,
+            "estimate": float(estimate),
+            "exact": exact[space, feature],
+        }
+        for feature, estimate in zip(features, estimates, strict=True)
+    ]

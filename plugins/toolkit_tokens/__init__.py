@@ -1,0 +1,75 @@
+"""Token by token: features and attention of every token, what moves an outcome, by which path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from toolkit import hookimpl
+from toolkit.parts import Estimates, Part, SinkPart, SourcePart, StagePart, Steps
+
+from . import costs
+from .sinks import exp6_json
+from .sources import scenarios
+from .track import contrasts, params, stage
+
+
+@hookimpl
+def toolkit_parts() -> Iterator[Part]:
+    """Every part of this subject."""
+    yield SourcePart(
+        name="scenarios",
+        help="Named situations of a game, with spans from its prompt builder; contradictions "
+        "flagged.",
+        params=scenarios.Scenarios,
+        run=scenarios.read_samples,
+        estimates=Estimates(max_rows=scenarios.max_rows),
+        labels=scenarios.labels,
+        uses_model=True,
+    )
+    yield from _tracking()
+    yield SinkPart(
+        name="exp6_json",
+        help="Features and attention of each token, in the JSON of the token study, zeros left "
+        "out.",
+        params=exp6_json.Exp6Json,
+        run=exp6_json.write,
+        reads=("activations", "attention", "spaces", "samples", "sample_meta"),
+    )
+
+
+def _tracking() -> Iterator[Part]:
+    yield StagePart(
+        name="track.tokens",
+        help="Features at every token, and attention of every head, all from one pass.",
+        params=params.TrackTokens,
+        run=stage.track_tokens,
+        reads=("samples",),
+        writes=("activations", "spaces", "attention"),
+        writes_for=lambda given: tuple(stage.written(given)),
+        steps=Steps(size="batch", group_equal_texts=True),
+        estimates=Estimates(cost=costs.tracking),
+        uses_model=True,
+        uses_saes=True,
+    )
+    yield StagePart(
+        name="track.attention",
+        help="Attention of every head at the chosen queries; opens no SAE.",
+        params=params.TrackAttention,
+        run=stage.track_attention,
+        reads=("samples",),
+        writes=("attention",),
+        steps=Steps(size="batch", group_equal_texts=True),
+        estimates=Estimates(cost=costs.tracking_attention),
+        uses_model=True,
+    )
+    yield StagePart(
+        name="track.contrasts",
+        help="Per span and layer: share of attention and activation, between two groups.",
+        params=contrasts.Contrasts,
+        run=contrasts.contrast,
+        reads=("samples", "sample_meta"),
+        optional=("attention", "activations", "spaces"),
+        writes=("span_contrasts",),
+        label_uses=contrasts.label_uses,
+        estimates=Estimates(cost=costs.contrasting),
+    )

@@ -1,0 +1,1 @@
+"""What a token, head, block or feature gives to an outcome."""

@@ -1,0 +1,128 @@
+"""What tracking, attribution and traces cost, from configs and headers alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from toolkit.costs import ENTRY, ROW, Cost, Workload, pass_bytes, token_flops
+
+LAYOUTS = 2
+"""The store keeps entries and rows of activations by sample and by feature."""
+TYPICAL_L0 = 64.0
+"""Features of a row where an SAE does not declare how many."""
+TYPICAL_HEADS = 32
+WEIGHT = 2
+"""Bytes of a stored attention weight."""
+ATTENTION_ROW = 24
+"""Bytes of a row of `attention` beside its weights: names are stored once for many rows."""
+SUMMARY_ROW = 120
+"""Bytes of a row of attributions, paths or contrasts."""
+
+
+def tracking(params: Any, load: Workload) -> Cost:
+    """One pass over the distinct texts, every SAE at the chosen tokens, attention rows stored."""
+    model, saes = load.model, load.saes
+    rows = load.samples if params.at == "last" else _tokens(load)
+    count = saes.get("count", 0)
+    entries = rows * saes.get("l0", TYPICAL_L0 * count)
+    layers = saes.get("layers", [])
+    kept = params.attention
+    attention = 0 if kept is None else attention_bytes(kept, load, len(layers))
+    last = max(layers or [model.get("layers", 1) - 1])
+    return Cost(
+        forwards=load.distinct,
+        flops=_pass_flops(load, last + 1) + rows * saes.get("row_flops", 0.0),
+        read=int(model.get("bytes", 0) + saes.get("bytes", 0)),
+        memory=int(
+            saes.get("bytes", 0)
+            + pass_bytes(model, load.tokens, load.longest, saes.get("hookpoints", 1))
+        ),
+        disk=int(LAYOUTS * (rows * count * ROW + entries * ENTRY) + attention),
+        dense=int(rows * saes.get("features", 0) * 4),
+        dense_tokens=int(_tokens(load) * saes.get("features", 0) * 4 + attention),
+        rows=int(rows * count),
+        entries=int(entries),
+    )
+
+
+def tracking_attention(params: Any, load: Workload) -> Cost:
+    """One pass, and its attention rows."""
+    layers = int(load.model.get("layers", 1))
+    named = params.layers
+    if isinstance(named, tuple | list):
+        chosen = len(named)
+    elif isinstance(named, int) or str(named).strip().isdigit():
+        chosen = 1
+    elif named == "all":
+        chosen = layers
+    else:
+        first, _, last = str(named).partition("-")
+        chosen = max(1, (int(last) + 1 if last.strip() else layers) - int(first))
+    kept = attention_bytes(params, load, chosen)
+    return Cost(
+        forwards=load.distinct,
+        flops=_pass_flops(load, None),
+        read=int(load.model.get("bytes", 0)),
+        memory=pass_bytes(load.model, load.tokens, load.longest, 1),
+        disk=int(kept),
+        dense_tokens=int(kept),
+    )
+
+
+def attention_bytes(params: Any, load: Workload, layers: int) -> float:
+    """Rows of `attention` at so many layers: a query sees half of its text on average."""
+    heads = load.model.get("heads", TYPICAL_HEADS)
+    mean = load.tokens / max(1, load.distinct)
+    queries = load.samples if params.queries == "last" else _tokens(load)
+    seen = mean if params.queries == "last" else (mean + 1) / 2
+    kept = seen if params.top is None else min(params.top, seen) * 3
+    return float(queries * layers * heads * (WEIGHT * kept + ATTENTION_ROW))
+
+
+def contrasting(params: Any, load: Workload) -> Cost:
+    """Reads what a tracking stored."""
+    return Cost(memory=1 << 28, disk=SUMMARY_ROW * 1000, exact=False)
+
+
+def attributing(params: Any, load: Workload) -> Cost:
+    """Passes forward and back for each method, and one pass for each part that is patched."""
+    model, saes = load.model, load.saes
+    layers = max(1, len(saes.get("layers", [])) or 1)
+    mean = load.tokens / max(1, load.distinct)
+    back = 3 * (3 + params.steps) * layers
+    patched = layers * (mean + params.exact_features) + 2 * model.get("layers", 1)
+    passes = load.samples * (back + patched)
+    return Cost(
+        forwards=int(passes),
+        flops=passes * mean * token_flops(model, mean),
+        read=int(model.get("bytes", 0) + saes.get("bytes", 0)),
+        memory=int(3 * pass_bytes(model, load.tokens, load.longest, layers) + saes.get("bytes", 0)),
+        disk=int(load.samples * SUMMARY_ROW * layers * (8 * mean + 8 * params.keep)),
+        exact=False,
+    )
+
+
+def tracing(params: Any, load: Workload) -> Cost:
+    """A pass forward and back and two passes of checks for each hop of each sample."""
+    model, saes = load.model, load.saes
+    hops = 1 + len(params.through)
+    mean = load.tokens / max(1, load.distinct)
+    passes = load.samples * hops * 5
+    return Cost(
+        forwards=passes,
+        flops=passes * mean * token_flops(model, mean),
+        read=int(model.get("bytes", 0) + saes.get("bytes", 0)),
+        memory=int(3 * pass_bytes(model, load.tokens, load.longest, hops) + saes.get("bytes", 0)),
+        disk=int(load.samples * hops * SUMMARY_ROW * (mean + 4)),
+        exact=False,
+    )
+
+
+def _tokens(load: Workload) -> float:
+    """Tokens of all samples, equal texts counted as often as they occur."""
+    return load.tokens * (load.samples / load.distinct if load.distinct else 1)
+
+
+def _pass_flops(load: Workload, blocks: int | None) -> float:
+    mean = load.tokens / max(1, load.distinct)
+    return load.tokens * token_flops(load.model, mean, blocks)

@@ -1,0 +1,1 @@
+"""The published JSON of token tracking."""

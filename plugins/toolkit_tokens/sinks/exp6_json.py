@@ -1,0 +1,131 @@
+"""The sink `exp6_json`: `tokens.json`, the shape of the token study with its zeros left out.
+
+    {"scenarios": [{"scenario": ..., "tokens": [...], "layers": {"L8": {
+        "features": [{"2059": 1.25, ...}, ...],     one map per token: feature -> activation
+        "attention": [[[...], ...], ...]            (heads, queries, keys up to the query)
+    }}}]}
+
+The study wrote every zero: 119 million numbers, 2.4 GB. A token whose features were not looked at
+(BOS) has null. Written in pieces: one sample at one layer is held at a time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from toolkit.addresses import layer_of
+from toolkit.parts import Params
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from toolkit.work import SinkWork
+
+DIGITS = 4
+"""Significant digits of an activation, and decimals of a weight, which float16 does not exceed."""
+
+
+class Exp6Json(Params):
+    """Where the file goes."""
+
+    path: str = Field("out", min_length=1, description="Folder, relative to the spec.")
+
+
+def write(work: SinkWork) -> Iterator[tuple[str, bytes | Iterable[bytes]]]:
+    """`tokens.json`."""
+    yield "tokens.json", _pieces(work)
+
+
+def _pieces(work: SinkWork) -> Iterator[bytes]:
+    there = work.inputs.tables()
+    samples = work.inputs.read("samples").to_pylist()
+    spaces = work.inputs.read("spaces").to_pylist() if "spaces" in there else []
+    names = {row["space"]: f"L{layer_of(row)}" for row in spaces}
+    shared = len(set(names.values())) < len(names)
+    if shared:
+        names = {row["space"]: f"L{layer_of(row)}:{row['sae']}" for row in spaces}
+    tables = {
+        name: work.inputs.read(name) for name in ("activations", "attention") if name in there
+    }
+    yield (
+        b'{"format": "sparse", "n_scenarios": '
+        + str(len(samples)).encode()
+        + b', "spaces": '
+        + _dumped({names[row["space"]]: row for row in spaces})
+        + b', "scenarios": ['
+    )
+    for number, sample in enumerate(samples):
+        yield b",\n" if number else b"\n"
+        head = {
+            "scenario": sample["sample"],
+            "tokens": sample["pieces"],
+            "token_ids": sample["token_ids"],
+            "spans": sample["spans"],
+        }
+        yield _dumped(head)[:-1] + b', "layers": {'
+        yield from _layers(sample, names, tables)
+        yield b"}}"
+    yield b"\n]}\n"
+
+
+def _layers(
+    sample: Mapping[str, Any], names: Mapping[str, str], tables: Mapping[str, pa.Table]
+) -> Iterator[bytes]:
+    import pyarrow.compute as pc
+
+    own = {
+        name: table.filter(pc.equal(table["sample"], sample["sample"]))
+        for name, table in tables.items()
+    }
+    found: dict[str, dict[str, bytes]] = {}
+    if "activations" in own:
+        for space, name in names.items():
+            rows = own["activations"].filter(pc.equal(own["activations"]["space"], space))
+            if len(rows):
+                features = _features(rows, len(sample["token_ids"]))
+                found.setdefault(name, {})["features"] = _dumped(features)
+    if "attention" in own:
+        for layer in sorted(pc.unique(own["attention"]["layer"]).to_pylist()):
+            rows = own["attention"].filter(pc.equal(own["attention"]["layer"], layer))
+            dumped = _dumped(_attention(rows))
+            at_layer = [name for name in names.values() if name.split(":")[0] == f"L{layer}"]
+            for name in at_layer or [f"L{layer}"]:
+                found.setdefault(name, {})["attention"] = dumped
+    for number, (name, parts) in enumerate(found.items()):
+        inner = b", ".join(_dumped(key) + b": " + value for key, value in parts.items())
+        yield (b", " if number else b"") + _dumped(name) + b": {" + inner + b"}"
+
+
+def _features(rows: pa.Table, tokens: int) -> list[dict[str, float] | None]:
+    found: list[dict[str, float] | None] = [None] * tokens
+    for row in rows.to_pylist():
+        found[row["position"]] = {
+            str(feature): float(f"{value:.{DIGITS}g}")
+            for feature, value in zip(row["features"], row["values"], strict=True)
+        }
+    return found
+
+
+def _attention(rows: pa.Table) -> list[Any]:
+    """By head and query, the weights up to the query; pairs of key and weight where only the
+    largest were kept.
+    """
+    heads: dict[int, list[Any]] = {}
+    ordered = rows.sort_by([("head", "ascending"), ("query", "ascending")])
+    for row in ordered.select(["head", "keys", "weights"]).to_pylist():
+        weights = [round(float(weight), DIGITS) for weight in row["weights"]]
+        kept = (
+            weights
+            if row["keys"] is None
+            else [list(pair) for pair in zip(row["keys"], weights, strict=True)]
+        )
+        heads.setdefault(row["head"], []).append(kept)
+    return [heads[head] for head in sorted(heads)]
+
+
+def _dumped(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

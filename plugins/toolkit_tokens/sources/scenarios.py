@@ -1,0 +1,188 @@
+"""`scenarios`: named situations of a game as samples, with the spans that the game's own prompt
+builder marks.
+
+What contradicts the rules in a situation is the game's to say; such a sample is kept and flagged
+(`consistent: no`), beside its consistent twin. A changed copy (`changes`) is the other prompt of a
+pair: its key `changed_from` names the sample that it was made from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, model_validator
+
+from toolkit.errors import BadInput, choices, nearest
+from toolkit.parts import Labels, Params, UsedEnvironment
+from toolkit.tables import arrow_schema
+from toolkit.work import Rows, Work
+
+if TYPE_CHECKING:
+    from toolkit.games import Environment, Prompt
+    from toolkit.models import Model
+
+CHANGED_FROM = "changed_from"
+"""The key of a changed copy that names the sample it was made from."""
+
+
+class Change(Params):
+    """One copy of a scenario with another number in its state."""
+
+    of: str = Field(min_length=1, description="The scenario that is copied.")
+    set: dict[str, int | float | str] = Field(
+        min_length=1, description="State entries and their new values, such as {balance: 10}."
+    )
+    name: str | None = Field(
+        None, min_length=1, description="The copy's name; without it, `NAME:balance=10`."
+    )
+
+    def label(self) -> str:
+        """The name of the copy."""
+        return self.name or ":".join(
+            [self.of, *(f"{key}={value}" for key, value in self.set.items())]
+        )
+
+
+class Scenarios(Params):
+    """Which situations of which game, and which changed copies of them."""
+
+    environment: UsedEnvironment = Field(description="The game, with its layout of prompts.")
+    pick: Literal["all"] | tuple[str, ...] = Field("all", description="Scenarios by name; or all.")
+    inconsistent: Literal["with_twin", "only", "replace"] = Field(
+        "with_twin",
+        description="Of scenarios that contradict the rules: with_twin keeps each and its "
+        "consistent twin, only leaves the twins out, replace keeps the twins alone.",
+    )
+    changes: tuple[Change, ...] = Field(
+        (), description="Changed copies, for attribution between two prompts."
+    )
+
+    @model_validator(mode="after")
+    def _known(self) -> Scenarios:
+        known = [scenario.name for scenario in self.environment.make().scenarios()]
+        if not known:
+            raise ValueError(
+                f"environment: {self.environment.uses} offers no scenarios; its class overrides "
+                "`scenarios` of toolkit.games.Environment where it does"
+            )
+        picked = () if self.pick == "all" else self.pick
+        for name in (*picked, *(change.of for change in self.changes)):
+            if name not in known:
+                raise ValueError(
+                    f"there is no scenario '{name}'.{nearest(name, known)} Scenarios: "
+                    f"{choices(known)}"
+                )
+        return self
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """A situation that becomes a sample."""
+
+    name: str
+    unit: str
+    prompt: Prompt
+    facts: Mapping[str, str | float]
+
+
+def max_rows(params: Scenarios, available: Mapping[str, int]) -> Mapping[str, int]:
+    """How many situations there are."""
+    return {"samples": len(_samples(params))}
+
+
+def labels(params: Scenarios) -> Labels:
+    """The metadata keys of the situations; numbers are many."""
+    found: dict[str, list[str] | None] = {}
+    for sample in _samples(params):
+        for key, value in sample.facts.items():
+            if isinstance(value, str):
+                values = found.setdefault(key, [])
+                if values is not None and value not in values:
+                    values.append(value)
+            else:
+                found[key] = None
+    return found
+
+
+def read_samples(work: Work) -> Rows:
+    """The tables of the situations; their unit is the scenario, which a twin and copies share."""
+    import pyarrow as pa
+
+    samples = _samples(work.params)
+    kept = set(list(dict.fromkeys(sample.unit for sample in samples))[: work.limit_units])
+    samples = [sample for sample in samples if sample.unit in kept]
+    work.report.phase("compute")
+    rows = [_row(work.model, sample) for sample in samples]
+    meta = [
+        {
+            "sample": sample.name,
+            "key": key,
+            "number": None if isinstance(value, str) else float(value),
+            "string": value if isinstance(value, str) else None,
+        }
+        for sample in samples
+        for key, value in sample.facts.items()
+    ]
+    work.report.progress(len(samples), len(samples))
+    yield "samples", pa.Table.from_pylist(rows, schema=arrow_schema("samples"))
+    yield "sample_meta", pa.Table.from_pylist(meta, schema=arrow_schema("sample_meta"))
+
+
+def _samples(params: Scenarios) -> list[_Sample]:
+    game = params.environment.make()
+    known = {scenario.name: scenario for scenario in game.scenarios()}
+    replaced = {scenario.twin_of for scenario in known.values() if scenario.twin_of}
+    found = []
+    for name, scenario in known.items():
+        if params.pick != "all" and not {name, scenario.twin_of} & set(params.pick):
+            continue
+        if params.inconsistent == "only" and scenario.twin_of:
+            continue
+        if params.inconsistent == "replace" and name in replaced:
+            continue
+        more = {"twin_of": scenario.twin_of} if scenario.twin_of else {}
+        more |= {"group": scenario.group} if scenario.group else {}
+        unit = scenario.twin_of or name
+        found.append(_sample(game, name, unit, scenario.state, more))
+    for change in params.changes:
+        origin = known[change.of]
+        for key in change.set:
+            if key not in origin.state:
+                raise BadInput(
+                    f"changes: the state of '{change.of}' has no entry '{key}'."
+                    f"{nearest(key, origin.state)} Entries: {choices(sorted(origin.state))}."
+                )
+        state = {**origin.state, **change.set}
+        unit = origin.twin_of or origin.name
+        found.append(_sample(game, change.label(), unit, state, {CHANGED_FROM: change.of}))
+    return found
+
+
+def _sample(
+    game: Environment, name: str, unit: str, state: Mapping[str, Any], more: Mapping[str, str]
+) -> _Sample:
+    wrong = list(game.contradictions(state))
+    facts: dict[str, str | float] = {**more, "consistent": "no" if wrong else "yes"}
+    if wrong:
+        facts["contradiction"] = "; ".join(wrong)
+    facts |= game.numbers(state)
+    return _Sample(name, unit, game.prompt(state), facts)
+
+
+def _row(model: Model, sample: _Sample) -> dict[str, Any]:
+    tokens = model.tokenise(sample.prompt.text, spans=sample.prompt.spans, name=sample.name)
+    digest = hashlib.sha256(tokens.text.encode()).hexdigest()
+    return {
+        "sample": sample.name,
+        "unit": sample.unit,
+        "cluster": digest,
+        "text": tokens.text,
+        "token_ids": tokens.ids,
+        "pieces": tokens.pieces,
+        "spans": [{"name": name, "start": start, "end": end} for name, start, end in tokens.spans],
+        "prompt_hash": digest,
+        "bos": tokens.bos,
+    }

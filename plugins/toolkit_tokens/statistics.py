@@ -1,0 +1,73 @@
+"""Differences of two groups of units, and means over units, with intervals and p-values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+RESAMPLES = 2000
+MIN_UNITS = 5
+"""With fewer units on a side a p-value is withheld."""
+
+
+def difference(a: Floats, b: Floats, rng: np.random.Generator) -> tuple[float, float, float]:
+    """Mean of a minus mean of b, with its 95 % percentile bootstrap interval over units; an
+    interval of a group of one unit is not a number.
+    """
+    value = float(a.mean() - b.mean())
+    if len(a) < 2 or len(b) < 2:
+        return value, float("nan"), float("nan")
+    drawn = _resampled(a, rng) - _resampled(b, rng)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return value, float(low), float(high)
+
+
+def mean(values: Floats, rng: np.random.Generator) -> tuple[float, float, float]:
+    """The mean with its 95 % percentile bootstrap interval over units."""
+    if len(values) < 2:
+        return float(values.mean()), float("nan"), float("nan")
+    low, high = np.percentile(_resampled(values, rng), [2.5, 97.5])
+    return float(values.mean()), float(low), float(high)
+
+
+def _resampled(values: Floats, rng: np.random.Generator) -> Floats:
+    drawn: Floats = values[rng.integers(len(values), size=(RESAMPLES, len(values)))].mean(axis=1)
+    return drawn
+
+
+def permutation_p(a: Floats, b: Floats, rng: np.random.Generator) -> float:
+    """Two-sided p of the difference of means, by permuting units between the groups."""
+    both, size = np.concatenate([a, b]), len(a)
+    order = rng.permuted(np.tile(np.arange(len(both)), (RESAMPLES, 1)), axis=1)
+    drawn = both[order]
+    moved = np.abs(drawn[:, :size].mean(axis=1) - drawn[:, size:].mean(axis=1))
+    observed = abs(a.mean() - b.mean())
+    return float((1 + (moved >= observed * (1 - 1e-12)).sum()) / (1 + RESAMPLES))
+
+
+def sign_flip_p(values: Floats, rng: np.random.Generator) -> float:
+    """Two-sided p of a mean of 0, by flipping the signs of units."""
+    signs = rng.choice([-1.0, 1.0], size=(RESAMPLES, len(values)))
+    moved = np.abs((signs * values).mean(axis=1))
+    observed = abs(values.mean())
+    return float((1 + (moved >= observed * (1 - 1e-12)).sum()) / (1 + RESAMPLES))
+
+
+def benjamini_hochberg(values: Sequence[float | None]) -> list[float | None]:
+    """q-values over those that have a p-value."""
+    tested = [(p, number) for number, p in enumerate(values) if p is not None]
+    found: list[float | None] = [None] * len(values)
+    smallest = 1.0
+    for rank, (p, number) in sorted(enumerate(sorted(tested), 1), reverse=True):
+        smallest = min(smallest, p * (len(tested) / rank))
+        found[number] = smallest
+    return found
+
+
+def or_none(value: Any) -> float | None:
+    """A number for a table: None where there is none."""
+    return float(value) if value is not None and np.isfinite(value) else None

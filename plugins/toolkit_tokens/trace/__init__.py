@@ -1,0 +1,1 @@
+"""Paths from an outcome through features to tokens."""

@@ -1,0 +1,1 @@
+"""Features at every token, and attention of every head."""

@@ -1,0 +1,316 @@
+"""`track.contrasts`: for each span and layer, how much the decision attends to it and how strongly
+features fire on it, in two groups of samples and between them.
+
+A value is first averaged inside a unit. A p-value is given where both groups have at least
+`min_units` units, and q runs over all that were tested.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, field_validator
+
+from toolkit.addresses import layer_of, short
+from toolkit.errors import BadInput, DataError, choices, nearest
+from toolkit.parts import LabelUse, Params
+from toolkit.selectors import At, Read, Where, selected
+from toolkit.tables import arrow_schema, written
+from toolkit.work import Rows, Work
+from toolkit_tokens.statistics import (
+    MIN_UNITS,
+    benjamini_hochberg,
+    difference,
+    mean,
+    or_none,
+    permutation_p,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SHARE, FIRING = "attention_share", "activation"
+"""The share of attention that goes to a span, averaged over heads and queries; and the sum of
+activations of a token, averaged over the tokens of a span.
+"""
+
+
+class Contrasts(Params):
+    """Which groups are compared, from which tokens attention is read, and which spans."""
+
+    by: str = Field(min_length=1, description="The metadata key that names the groups.")
+    between: tuple[str, str] = Field(description="The two groups.")
+    where: dict[str, str] = Field(
+        {}, description="Metadata that a sample must have, such as {consistent: yes}."
+    )
+    queries: Where = Field("last", description="Tokens whose attention is read.")
+    spans: tuple[str, ...] = Field((), description="Spans; without it, all that samples have.")
+    min_units: int = Field(
+        MIN_UNITS, ge=3, description="With fewer units in a group no p-value is given."
+    )
+
+    @field_validator("queries", mode="before")
+    @classmethod
+    def _as_at(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            At.model_validate({"at": given})
+        return given
+
+
+def label_uses(params: Contrasts) -> Iterator[LabelUse]:
+    """The metadata that the params name."""
+    yield LabelUse(field="by", key=params.by, values_field="between", values=tuple(params.between))
+    for key, value in params.where.items():
+        yield LabelUse(field="where", key=key, values_field="where", values=(value,))
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """A sample of one of the groups."""
+
+    name: str
+    unit: str
+    group: str
+    spans: Mapping[str, frozenset[int]]
+    queries: frozenset[int]
+
+
+_Key = tuple[str, str, int]
+"""Statistic, span, layer."""
+_Values = Mapping[_Key, Mapping[str, float]]
+"""By key, the value of each sample."""
+
+
+def contrast(work: Work) -> Rows:
+    """Rows of `span_contrasts`: each group's mean, then the difference."""
+    import pyarrow as pa
+
+    samples = _samples(work)
+    values = {**_shares(work, samples), **_firing(work, samples)}
+    if not values:
+        raise DataError(
+            "track.contrasts: the needed stages kept neither attention nor activations of these "
+            "spans. Add track.tokens or track.attention to `needs`."
+        )
+    named = _largest_differences(work, samples)
+    rows = list(_rows(work, samples, values, named))
+    yield "span_contrasts", pa.Table.from_pylist(rows, schema=arrow_schema("span_contrasts"))
+
+
+def _samples(work: Work) -> dict[str, _Sample]:
+    params: Contrasts = work.params
+    meta: dict[str, dict[str, str]] = defaultdict(dict)
+    for row in work.inputs.read("sample_meta").to_pylist():
+        text = row["string"] if row["string"] is not None else written(row["number"])
+        meta[row["sample"]][row["key"]] = text
+    found = {}
+    for row in work.inputs.read("samples").to_pylist():
+        facts = meta[row["sample"]]
+        if any(facts.get(key) != value for key, value in params.where.items()):
+            continue
+        if facts.get(params.by) not in params.between:
+            continue
+        read = Read.of(row)
+        spans: dict[str, set[int]] = defaultdict(set)
+        for name, start, end in read.spans:
+            spans[name] |= set(range(start, end))
+        queries = selected(params.queries, read, None)
+        frozen = {name: frozenset(places) for name, places in spans.items()}
+        group = facts[params.by]
+        found[row["sample"]] = _Sample(
+            row["sample"], row["unit"], group, frozen, frozenset(queries)
+        )
+    _check_groups(params, found, meta)
+    if not params.spans:
+        return found
+    return {name: _with_spans(sample, params.spans) for name, sample in found.items()}
+
+
+def _with_spans(sample: _Sample, names: Sequence[str]) -> _Sample:
+    spans = {name: tokens for name, tokens in sample.spans.items() if name in names}
+    return replace(sample, spans=spans)
+
+
+def _check_groups(
+    params: Contrasts, found: Mapping[str, _Sample], meta: Mapping[str, Mapping[str, str]]
+) -> None:
+    for group in params.between:
+        if not any(sample.group == group for sample in found.values()):
+            known = sorted({facts[params.by] for facts in meta.values() if params.by in facts})
+            also = " and the metadata of `where`" if params.where else ""
+            raise DataError(
+                f"between: no sample has {params.by} = '{group}'{also}."
+                f"{nearest(group, known)} Values of {params.by}: {choices(known) or '(none)'}."
+            )
+    known_spans = {name for sample in found.values() for name in sample.spans}
+    for name in params.spans:
+        if name not in known_spans:
+            raise BadInput(
+                f"spans: no sample has a span '{name}'.{nearest(name, known_spans)} Spans: "
+                f"{choices(known_spans)}."
+            )
+
+
+# --- one number per sample, span and layer --------------------------------------------------------
+
+
+def _shares(work: Work, samples: Mapping[str, _Sample]) -> _Values:
+    """The share of attention, averaged over the heads and the queries of a sample."""
+    import numpy as np
+
+    if "attention" not in work.inputs.tables():
+        return {}
+    sums: dict[_Key, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    columns = ["sample", "layer", "query", "keys", "weights"]
+    for batch in work.inputs.read("attention").select(columns).to_batches():
+        for row in batch.to_pylist():
+            sample = samples.get(row["sample"])
+            if sample is None or row["query"] not in sample.queries:
+                continue
+            weights = np.array(row["weights"], dtype=np.float64)
+            keys = range(len(weights)) if row["keys"] is None else row["keys"]
+            place = {key: number for number, key in enumerate(keys)}
+            for name, tokens in sample.spans.items():
+                mass = sum(float(weights[place[token]]) for token in tokens if token in place)
+                sums[SHARE, name, row["layer"]][sample.name].append(mass)
+    return {
+        key: {name: float(np.mean(shares)) for name, shares in of_samples.items()}
+        for key, of_samples in sums.items()
+    }
+
+
+def _firing(work: Work, samples: Mapping[str, _Sample]) -> _Values:
+    """The sum of a token's activations, averaged over the tokens of a span that were looked at."""
+    import numpy as np
+
+    found: dict[_Key, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row, layer in _activations(work):
+        sample = samples.get(row["sample"])
+        if sample is None:
+            continue
+        total = float(np.sum(row["values"], dtype=np.float64))
+        for name, tokens in sample.spans.items():
+            if row["position"] in tokens:
+                found[FIRING, name, layer][sample.name].append(total)
+    return {
+        key: {name: float(np.mean(sums)) for name, sums in of_samples.items()}
+        for key, of_samples in found.items()
+    }
+
+
+def _activations(work: Work) -> Iterator[tuple[Mapping[str, Any], int]]:
+    """Rows of activations with their layer."""
+    if not {"activations", "spaces"} <= set(work.inputs.tables()):
+        return
+    layers = {row["space"]: layer_of(row) for row in work.inputs.read("spaces").to_pylist()}
+    for batch in work.inputs.read("activations").to_batches():
+        for row in batch.to_pylist():
+            layer = layers.get(row["space"])
+            if layer is not None:
+                yield row, layer
+
+
+def _largest_differences(work: Work, samples: Mapping[str, _Sample]) -> dict[tuple[str, int], str]:
+    """By span and layer, the feature whose mean differs most between the groups: a description, no
+    test.
+    """
+    first, second = work.params.between
+    sizes = {group: 0 for group in (first, second)}
+    for sample in samples.values():
+        sizes[sample.group] += 1
+    sums: dict[tuple[str, int], dict[tuple[str, int], float]] = defaultdict(
+        lambda: defaultdict(float)
+    )
+    spaces = {}
+    if "spaces" in work.inputs.tables():
+        spaces = {row["space"]: row for row in work.inputs.read("spaces").to_pylist()}
+    for row, layer in _activations(work):
+        known = samples.get(row["sample"])
+        if known is None:
+            continue
+        weight = (1.0 if known.group == first else -1.0) / sizes[known.group]
+        for name, tokens in known.spans.items():
+            if row["position"] in tokens:
+                of_span = sums[name, layer]
+                for feature, value in zip(row["features"], row["values"], strict=True):
+                    of_span[row["space"], feature] += weight * value / len(tokens)
+    found = {}
+    for key, of_span in sums.items():
+        if of_span:
+            (space, feature), moved = max(of_span.items(), key=lambda entry: abs(entry[1]))
+            found[key] = f"largest difference: {short(spaces[space], feature)} {moved:+.3g}"
+    return found
+
+
+# --- rows -----------------------------------------------------------------------------------------
+
+
+def _rows(
+    work: Work,
+    samples: Mapping[str, _Sample],
+    values: _Values,
+    named: Mapping[tuple[str, int], str],
+) -> list[dict[str, Any]]:
+    params: Contrasts = work.params
+    rows: list[dict[str, Any]] = []
+    tested: list[dict[str, Any]] = []
+    for key in sorted(values):
+        statistic, span, layer = key
+        sides = [_of_units(samples, values[key], group) for group in params.between]
+        facts = {"statistic": statistic, "span": span, "layer": layer}
+        for group, side in zip(params.between, sides, strict=True):
+            if len(side):
+                found = mean(side, work.rng("track.mean", *key, group))
+                rows.append(_row(facts, group, found, len(side)))
+        if not all(map(len, sides)):
+            continue
+        found = difference(sides[0], sides[1], work.rng("track.difference", *key))
+        small = min(map(len, sides)) < params.min_units
+        p = None if small else permutation_p(sides[0], sides[1], work.rng("track.p", *key))
+        text = named.get((span, layer), "") if statistic == FIRING else ""
+        if small:
+            counts = " and ".join(str(len(side)) for side in sides)
+            withheld = f"p withheld: {counts} units, fewer than {params.min_units} in a group"
+            text = f"{text}; {withheld}" if text else withheld
+        row = _row(facts, " - ".join(params.between), found, sum(map(len, sides)), text or None)
+        row["p"] = p
+        tested.append(row)
+    for row, q in zip(tested, benjamini_hochberg([row["p"] for row in tested]), strict=True):
+        row["q"] = q
+    return rows + tested
+
+
+def _of_units(
+    samples: Mapping[str, _Sample], values: Mapping[str, float], group: str
+) -> np.ndarray[Any, Any]:
+    import numpy as np
+
+    units: dict[str, list[float]] = defaultdict(list)
+    for name, value in values.items():
+        if samples[name].group == group:
+            units[samples[name].unit].append(value)
+    return np.array([np.mean(of_unit) for of_unit in units.values()], dtype=np.float64)
+
+
+def _row(
+    facts: Mapping[str, Any],
+    group: str,
+    found: Sequence[float],
+    units: int,
+    text: str | None = None,
+) -> dict[str, Any]:
+    value, low, high = map(or_none, found)
+    return {
+        **facts,
+        "group": group,
+        "value": value,
+        "low": low,
+        "high": high,
+        "p": None,
+        "q": None,
+        "units": units,
+        "text": text,
+    }

@@ -1,0 +1,76 @@
+"""What a spec says of token tracking."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from toolkit.parts import UNHASHED, Params
+from toolkit.selectors import At, Selector, Where
+
+from .layers import HELP, Layers
+
+EVERY_TOKEN = Selector.model_validate({"exclude": {"bos": False}})
+
+
+class Attention(Params):
+    """Which attention rows are kept, and how much of each."""
+
+    queries: Where = Field(
+        EVERY_TOKEN,
+        description="Positions whose attention is kept: a selector; by default every token, BOS "
+        "included.",
+    )
+    top: int | None = Field(
+        None,
+        ge=1,
+        description="Keep the k largest weights of each row and the mass of the others; without "
+        "it, whole rows.",
+    )
+
+    @field_validator("queries", mode="before")
+    @classmethod
+    def _as_at(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            At.model_validate({"at": given})
+        return given
+
+
+class Batch(Params):
+    """How much is done at once."""
+
+    batch: int = Field(
+        32, ge=1, description="Samples of one step; samples of equal tokens share one."
+    )
+    tokens: int | Literal["auto"] = Field(
+        "auto",
+        description="Padded tokens of one forward pass; auto: a count that keeps its attention "
+        "under a gigabyte.",
+        json_schema_extra=UNHASHED,
+    )
+
+
+class TrackTokens(Batch):
+    """Features at the chosen tokens, and the attention of every head, from the same pass."""
+
+    at: Where = Field(
+        "all", description="Tokens whose features are kept: last, all (but BOS) or a selector."
+    )
+    attention: Attention | None = Field(
+        default_factory=lambda: Attention.model_validate({}),
+        description="Attention at the SAEs' layers; null: features only.",
+    )
+
+    @field_validator("at", mode="before")
+    @classmethod
+    def _as_at(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            At.model_validate({"at": given})
+        return given
+
+
+class TrackAttention(Batch, Attention):
+    """Attention of every head at some layers. No SAE is read."""
+
+    layers: Layers = Field("all", description=f"Layers: {HELP}.")

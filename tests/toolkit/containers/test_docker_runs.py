@@ -1,0 +1,240 @@
+"""Runs in containers on a real engine: the tables of a local run, limits, kills and leftovers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from toolkit_docker._leftovers import HOST, PROCESS, STARTED, WORKER
+from toolkit_store import open_store
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
+
+HUNGRY = """
+from collections.abc import Iterator
+from toolkit import hookimpl
+from toolkit.parts import NoParams, StagePart
+
+def run(work):
+    held = [bytearray(32 << 20) for _ in range(64)]
+    raise RuntimeError(f"{len(held)} blocks fitted")
+
+@hookimpl
+def toolkit_parts():
+    yield StagePart(name="extract.hungry", help="Takes 2 GiB.", params=NoParams, run=run,
+                    reads=("samples",), writes=("activations", "spaces"))
+"""
+
+
+@pytest.fixture(autouse=True)
+def _pinned(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOOLKIT_IMAGES", str(image))
+
+
+def fingerprint(store: Path) -> Any:
+    """The data tables of the store's newest run."""
+    opened = open_store(store)
+    state = opened.run_states()[-1]
+    assert state.state == "done"
+    return opened.fingerprint(state.steps)
+
+
+def in_store(toolkit: Any, name: str, *words: str | Path) -> Any:
+    """Run in a store of its own; returns its fingerprint."""
+    before, toolkit.store = toolkit.store, toolkit.store.parent / name
+    result = toolkit.run("run", *words)
+    assert result.returncode == 0, result.stderr
+    found, toolkit.store = fingerprint(toolkit.store), before
+    return found
+
+
+def test_docker_local_and_split_runs_leave_identical_tables(
+    engine: Any, toolkit: Any, toy: Any
+) -> None:
+    spec = toy()
+    local = in_store(toolkit, "local", spec)
+    assert in_store(toolkit, "docker", spec, "--on", "docker") == local
+    split = yaml.safe_load(spec.read_text())
+    split["stages"][0]["on"] = "docker"
+    spec.write_text(yaml.safe_dump(split))
+    assert in_store(toolkit, "split", spec) == local
+    assert engine.containers.list(all=True) == []
+
+
+@pytest.mark.slow
+def test_the_quickstart_in_a_container_leaves_the_tables_of_a_local_run(
+    engine: Any, toolkit: Any, root: Path
+) -> None:
+    spec = root / "specs" / "quickstart.yaml"
+    local = in_store(toolkit, "local", spec)
+    assert in_store(toolkit, "docker", spec, "--on", "docker") == local
+
+
+def wait_for(condition: Any, seconds: float = 60.0) -> Any:
+    """The first true value of `condition`, asked again and again."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if value := condition():
+            return value
+        time.sleep(0.05)
+    raise AssertionError("it did not happen in time")
+
+
+def running(engine: Any) -> list[Any]:
+    return list(engine.containers.list(filters={"label": WORKER}))
+
+
+def slow_spec(toy: Any) -> Path:
+    path: Path = toy(features={"seconds": 0.4, "batch": 3})
+    return path
+
+
+def test_a_container_is_closed_to_all_but_its_folders(engine: Any, toolkit: Any, toy: Any) -> None:
+    process = toolkit.start("run", slow_spec(toy), "--on", "docker")
+    container = wait_for(lambda: running(engine))[0]
+    facts = container.attrs
+    host = facts["HostConfig"]
+    assert host["ReadonlyRootfs"]
+    assert host["CapDrop"] == ["ALL"]
+    assert host["SecurityOpt"] == ["no-new-privileges"]
+    assert host["NetworkMode"] == "none"
+    assert host["PidsLimit"] == 4096
+    assert host["ShmSize"] == 2 << 30
+    writable = {mount["Destination"] for mount in facts["Mounts"] if mount["RW"]}
+    assert writable == {"/toolkit/jobs"}
+    store = str(toolkit.store)
+    outside = {mount["Source"] for mount in facts["Mounts"]}
+    assert store not in outside
+    assert {
+        Path(path).relative_to(toolkit.store).parts[0] for path in outside if store in path
+    } == {"runs"}
+    environment = " ".join(facts["Config"]["Env"])
+    assert "HF_TOKEN" not in environment
+    assert "CUDA_VISIBLE_DEVICES" not in environment
+    assert process.wait(timeout=120) == 0
+
+
+def test_files_belong_to_the_caller(engine: Any, toolkit: Any, toy: Any) -> None:
+    process = toolkit.start("run", slow_spec(toy), "--on", "docker")
+    done = wait_for(lambda: list(toolkit.store.glob("runs/*/jobs/*/done.json")))[0]
+    assert done.stat().st_uid == os.getuid()
+    assert process.wait(timeout=120) == 0
+
+
+@pytest.mark.parametrize("victim", ["worker", "container"])
+def test_a_killed_container_costs_its_step_another_try(
+    victim: str, engine: Any, toolkit: Any, toy: Any
+) -> None:
+    local = in_store(toolkit, "local", slow_spec(toy))
+    process = toolkit.start("run", slow_spec(toy), "--on", "docker")
+    container = wait_for(lambda: running(engine))[0]
+    wait_for(lambda: list(toolkit.store.glob("runs/*/jobs/*")))
+    if victim == "worker":
+        container.exec_run(["sh", "-c", "kill -9 $(ps | grep toolkit.worker | head -n 1)"])
+        container.kill()
+    else:
+        container.remove(force=True)
+    assert process.wait(timeout=180) == 0
+    assert fingerprint(toolkit.store) == local
+
+
+def test_a_memory_limit_that_is_hit_is_named(
+    engine: Any, toolkit: Any, toy: Any, tmp_path: Path
+) -> None:
+    plugin = tmp_path / "hungry.py"
+    plugin.write_text(HUNGRY)
+    spec = yaml.safe_load(toy(n=2).read_text())
+    spec["stages"] = [{"id": "features", "uses": "extract.hungry"}]
+    spec["executors"] = {"docker": {"memory": "512m"}}
+    path = tmp_path / "hungry.yaml"
+    path.write_text(yaml.safe_dump(spec))
+    result = toolkit.run("run", path, "--on", "docker", "--plugin", plugin)
+    assert result.returncode == 3
+    assert "out of memory: it took more than 0.5 GiB" in result.stderr
+
+
+def test_interrupting_a_run_ends_its_container(engine: Any, toolkit: Any, toy: Any) -> None:
+    process = toolkit.start("run", slow_spec(toy), "--on", "docker")
+    wait_for(lambda: running(engine))
+    wait_for(lambda: list(toolkit.store.glob("runs/*/jobs/*")))
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert engine.containers.list(all=True) == []
+
+
+def test_the_container_of_a_dead_run_is_removed_by_the_next(
+    engine: Any, toolkit: Any, toy: Any
+) -> None:
+    process = toolkit.start("run", slow_spec(toy), "--on", "docker")
+    container = wait_for(lambda: running(engine))[0]
+    process.kill()
+    process.wait()
+    assert toolkit.run("run", slow_spec(toy), "--on", "docker").returncode == 0
+    assert container.id not in {one.id for one in engine.containers.list(all=True)}
+
+
+def test_containers_of_living_runs_and_of_other_machines_are_left_alone(
+    engine: Any, image: Path
+) -> None:
+    from toolkit.images import read_lock
+    from toolkit_docker._leftovers import remove_leftovers
+
+    pin = read_lock(image)["cpu"].image
+    labels = {WORKER: "x", HOST: "elsewhere", PROCESS: "1", STARTED: "0"}
+    container = engine.containers.create(pin, ["true"], labels=labels, network_mode="none")
+    try:
+        assert remove_leftovers(engine) == []
+    finally:
+        container.remove()
+
+
+def test_an_image_that_was_removed_is_named_with_the_cure(
+    engine: Any, toolkit: Any, toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = tmp_path / "images.yaml"
+    gone = {"image": "sha256:" + "0" * 64, "toolkit": "0", "requirements": "0", "base": "rootfs"}
+    lock.write_text(yaml.safe_dump({"cpu": gone}))
+    monkeypatch.setenv("TOOLKIT_IMAGES", str(lock))
+    result = toolkit.run("run", toy(), "--on", "docker")
+    assert result.returncode == 2
+    assert "is not on this engine" in result.stderr
+    assert "toolkit images build" in result.stderr
+
+
+@pytest.fixture
+def own_engine(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """The engine with GPUs, and the script that starts it again: a test may kill it."""
+    host = os.environ.get("TOOLKIT_TEST_ENGINE_GPU")
+    if host is None:
+        pytest.skip("no engine of the tests' own (TOOLKIT_TEST_ENGINE_GPU)")
+    folder = host.removeprefix("unix://").removesuffix("/docker.sock")
+    yield host, folder
+    if not Path(folder, "docker.pid").exists():
+        subprocess.run(["bash", root / "containers" / "engine.sh", "up", folder, "gpu"], check=True)
+
+
+@pytest.mark.usefixtures("image_on_engine_with_gpus")
+def test_an_engine_killed_in_the_middle_loses_no_step(
+    own_engine: tuple[str, str], toolkit: Any, toy: Any, root: Path
+) -> None:
+    host, folder = own_engine
+    local = in_store(toolkit, "local", slow_spec(toy))
+    process = toolkit.start("run", slow_spec(toy), "--on", "docker", DOCKER_HOST=host)
+    wait_for(lambda: list(toolkit.store.glob("runs/*/jobs/*")))
+    pid = int(Path(folder, "docker.pid").read_text())
+    os.kill(pid, signal.SIGKILL)
+    assert process.wait(timeout=120) in (2, 3)
+    assert "No container engine answers" in process.stderr.read()
+    script = root / "containers" / "engine.sh"
+    subprocess.run(["bash", script, "up", folder, "gpu"], check=True)
+    result = toolkit.run("run", slow_spec(toy), "--on", "docker", DOCKER_HOST=host)
+    assert result.returncode == 0, result.stderr
+    assert fingerprint(toolkit.store) == local
