@@ -36,6 +36,7 @@ ENV = {
     "COLUMNS": "100",
 }
 PEERS = ["sae-lens==6.54.12", "statsmodels==0.15.0"]
+RAY = "ray==2.60.0"
 OBJECT_STORAGE = "moto[server]==5.2.5"
 TORCH_PIN = next(
     line for line in CONSTRAINTS.read_text().splitlines() if line.startswith("torch==")
@@ -251,6 +252,15 @@ def slurm(session: nox.Session) -> None:
             _pytest(session, "-m", "slurm", SLURM_CONF=f"{scratch}/slurm.conf")
         finally:
             session.run("bash", script, "down", scratch, external=True)
+
+
+@nox.session
+def ray(session: nox.Session) -> None:
+    """Run on a Ray cluster of three nodes with GPUs that are not there, all on loopback."""
+    session.install("-c", str(CONSTRAINTS), *PROJECT["project"]["dependencies"], *_group("test"))
+    session.install(RAY)
+    session.install("--no-deps", "--force-reinstall", ".")
+    session.run("pytest", "--import-mode=importlib", "-m", "ray", *session.posargs, env=ENV)
 
 
 @nox.session

@@ -34,6 +34,7 @@ TOP_LEVEL = {
     "toolkit_measure",
     "toolkit_patch",
     "toolkit_play",
+    "toolkit_ray",
     "toolkit_saes",
     "toolkit_samples",
     "toolkit_sinks",

@@ -9,6 +9,8 @@ from toolkit.parts import Estimates, Part, ReportSection, StagePart, Steps
 
 from .attribution import section as attribution
 from .attribution.stage import Attribution, attribute
+from .games import section as games
+from .games.stage import PairedGames, compare_games
 from .joint import section as together
 from .joint.params import Joint
 from .joint.stage import joint
@@ -78,6 +80,24 @@ def toolkit_parts() -> Iterator[Part]:
         run=attribution.figures,
         findings=attribution.findings,
         order=33,
+    )
+    yield StagePart(
+        name="patch.games",
+        help="Compares games under patches with the same games without, pair by pair.",
+        params=PairedGames,
+        run=compare_games,
+        estimates=Estimates(cost=cost.pairing),
+        reads=("games",),
+        writes=("paired_games",),
+    )
+    yield ReportSection(
+        name="patch-games",
+        title="Games under a persistent patch",
+        help="How often games end in each way, against the same games without the patch.",
+        reads=("paired_games",),
+        run=games.figures,
+        findings=games.findings,
+        order=34,
     )
     yield StagePart(
         name="patch.joint",

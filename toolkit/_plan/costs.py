@@ -58,6 +58,7 @@ class Loads:
                 exact=False,
                 units=made,
                 model=facts(stage.model),
+                saes=facts(stage.saes),
             )
         else:
             count = self._most(stage)

@@ -222,6 +222,7 @@ def _stages(resolved: Resolved, parts: Parts) -> tuple[Stage, ...]:
                 ("stages", number, SAMPLES),
                 stage.samples,
                 f"{stage.id}.{SAMPLES}",
+                stage.seed,
             )
     stages_of_spec = _without_models(
         [_stage(resolved, parts, stages, number, stage) for number, stage in enumerate(spec.stages)]
@@ -232,7 +233,13 @@ def _stages(resolved: Resolved, parts: Parts) -> tuple[Stage, ...]:
 
 
 def _add_source(
-    into: dict[str, Stage], resolved: Resolved, parts: Parts, path: SpecPath, ref: PartRef, id: str
+    into: dict[str, Stage],
+    resolved: Resolved,
+    parts: Parts,
+    path: SpecPath,
+    ref: PartRef,
+    id: str,
+    seed: int | None = None,
 ) -> None:
     """The source at `path`, after the stages of another experiment that it draws from."""
     loaded, spec = resolved.loaded, resolved.loaded.spec
@@ -250,7 +257,7 @@ def _add_source(
         part,
         params,
         needs,
-        spec.seed,
+        spec.seed if seed is None else seed,
         _limit(spec),
         model,
         None,
@@ -308,7 +315,7 @@ def _stage(
         part,
         params,
         (*source, *(need for need in stage.needs if need not in source)),
-        spec.seed,
+        spec.seed if stage.seed is None else stage.seed,
         _limit(spec) if part.steps.units else None,
         model,
         saes,

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit._report import facts
 from toolkit._report.findings import findings_in, has_rows
 from toolkit._report.summaries import summaries_of
+from toolkit._report.sweep import InputsOf, sweep_of
 from toolkit._run.atomic import write_bytes
 from toolkit._run.event_log import read_events
 from toolkit._run.events import RunEvent, time_in_words
@@ -83,6 +84,7 @@ def make_report(store: Store, run: str, parts: Parts) -> Path:
         events,
         StoreInputs(store, {"": steps}),
         [part for part in parts.of("report") if isinstance(part, ReportSection)],
+        inputs_of=lambda keys: StoreInputs(store, {"": [row for row in steps if row.key in keys]}),
         steps=steps,
         stage_parts=[part for part in parts.all() if isinstance(part, TablePart)],
     )
@@ -95,11 +97,13 @@ def write_report(
     inputs: Inputs,
     sections: Sequence[ReportSection],
     *,
+    inputs_of: InputsOf | None = None,
     steps: Sequence[StepRow] = (),
     stage_parts: Sequence[TablePart] = (),
 ) -> Path:
     """Write `report.html` into the run's folder, whole or not at all. `steps` adds the rows of
-    steps that were reused, `stage_parts` what parts say about their own events.
+    steps that were reused, `stage_parts` what parts say about their own events, `inputs_of` gives
+    the tables of the points of a sweep.
     """
     run = progress_of(events)
     known = {step.key: step for step in steps}
@@ -108,6 +112,7 @@ def write_report(
     text = _template().render(
         **_page(manifest),
         **_run(manifest, run, known),
+        sweep=inputs_of and sweep_of(manifest, run, inputs_of, sections),
         sections=made,
         findings=findings_in(inputs, sections),
         contents=_contents(made),

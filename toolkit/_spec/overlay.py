@@ -75,6 +75,11 @@ def apply_set(base: Node, text: str) -> Node:
     return _edit(base, steps, parse_value(value, source), ())
 
 
+def apply_value(base: Node, path: str, value: Node) -> Node:
+    """Put a value at a dotted path of `base`, as `--set` does."""
+    return _edit(base, path.split("."), value, ())
+
+
 # --- overlays -------------------------------------------------------------------------------------
 
 

@@ -22,6 +22,7 @@ from pydantic_core import PydanticCustomError
 
 from toolkit._spec.overlay import apply_set, label, merge, shared, shares_set
 from toolkit._spec.problems import Checked, checked, dotted, there
+from toolkit._spec.sweep import swept
 from toolkit._spec.yaml import At, Node, expand, load_yaml, placed, plain, references
 from toolkit.errors import SpecError, nearest
 from toolkit.secrets import NONE, Secrets
@@ -90,6 +91,9 @@ class StageSpec(_Model):
     uses: str = Field(min_length=1, description="the part's name, as `toolkit plugins` lists it")
     with_: dict[str, Any] = Field(default={}, alias="with", description="the part's params")
     needs: list[str] = Field(default=[], description="ids of the stages whose tables it reads")
+    seed: Whole | None = Field(
+        default=None, ge=0, description="of this stage, instead of the spec's"
+    )
     on: str | None = Field(
         default=None, min_length=1, description="the executor of this stage, instead of --on"
     )
@@ -130,6 +134,9 @@ class Spec(_Model):
     )
     preregister: bool = Field(
         default=False, description="freeze family and split, hashed, before data are read"
+    )
+    sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
+        default={}, description="lists of values by path: one run for all combinations"
     )
 
 
@@ -202,7 +209,8 @@ def _load(
         root = merge(root, shared(change, root) if referred else change)
     for text in sets:
         root = apply_set(root, text) if not referred or shares_set(text, root) else root
-    path = path.absolute()
+    path, written = path.absolute(), root
+    root = swept(root)
     spec = checked(Spec, root, (), expand(root), {"folder": path.parent}, "a spec")
     if problems := [
         f"{root.find(index).place}: {dotted(index)}: {text}"
@@ -212,7 +220,7 @@ def _load(
     _check_chain(root, path, (os.path.realpath(path),), set())
     return LoadedSpec(
         spec,
-        plain(root),
+        plain(written),
         path,
         (*(file.absolute() for file in files), *(Path(o).absolute() for o in overlays)),
         root,

@@ -56,7 +56,9 @@ def joint(work: Work) -> Rows:
     params: Joint = work.params
     chosen = _choose(work)
     if chosen is None:
-        work.report.event("joint", message="fewer than two features qualify for a set")
+        work.report.event(
+            "warning", text="fewer than two features qualify for a set: nothing is joined"
+        )
         return
     check_sites(work.model, list(chosen.saes.values()))
     points = decision_points(work, params.points, params.half)

@@ -17,6 +17,7 @@ from .pool import LENGTHS
 if TYPE_CHECKING:
     from toolkit.costs import Workload
     from toolkit_patch.attribution.stage import Attribution
+    from toolkit_patch.games.stage import PairedGames
     from toolkit_patch.joint.params import Joint
     from toolkit_patch.steer.params import Steering
 
@@ -140,3 +141,8 @@ def attributing(params: Attribution, load: Workload) -> Cost:
         disk=features * len(params.methods) * ROW,
         exact=False,
     )
+
+
+def pairing(params: PairedGames, load: Workload) -> Cost:
+    """A pass over the rows of games."""
+    return Cost(memory=ROW * ROW, disk=ROW * ROW, exact=False)

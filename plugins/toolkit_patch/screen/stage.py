@@ -96,6 +96,7 @@ def _prepare(work: Work) -> Screen | None:
     candidates = everything.take(mine)
     saes = _saes(work, candidates, addresses_of(work.inputs))
     check_sites(model, list(saes.values()))
+    _report_whole_encoders(work, saes)
     _check_values(candidates, saes)
     points = decision_points(work, params.points, params.half)
     outcomes = read_outcomes(model, params.outcomes, points[0].text, points[0].ids)
@@ -127,6 +128,18 @@ def _saes(work: Work, candidates: ComparedFeatures, addresses: Mapping[str, str]
             )
         saes[space] = loaded[id]
     return saes
+
+
+def _report_whole_encoders(work: Work, saes: Mapping[int, Sae]) -> None:
+    """Where features compete (TopK), one column does not say what a feature's value is."""
+    whole = sorted(sae.name for sae in saes.values() if not sae.pointwise)
+    if whole:
+        work.report.event(
+            "warning",
+            text=f"features of {', '.join(whole)} compete with each other, so every decision "
+            "point is encoded whole, by a full matrix product for each SAE. Setting one feature "
+            "leaves the others at their values.",
+        )
 
 
 def _check_values(candidates: ComparedFeatures, saes: Mapping[int, Sae]) -> None:

@@ -1,0 +1,145 @@
+"""`patch.games`: what a persistent patch does to whole games.
+
+Games of an arm have the repetitions, luck and token draws of the unpatched ones, so each has its
+pair. Outcomes are those of the games, no proxy. p is McNemar's, exactly, from the pairs that end
+differently; q runs over all arms and outcomes. Arms whose names begin with `null` hold random
+features or directions: an arm is also ranked among them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from toolkit.errors import DataError, choices
+from toolkit.parts import Params
+from toolkit_patch.screen.estimates import corrected, estimate
+
+if TYPE_CHECKING:
+    from toolkit.work import Rows, Work
+
+    Row = Mapping[str, Any]
+
+
+class PairedGames(Params):
+    """Which outcomes are compared, and which arms are the null."""
+
+    outcomes: tuple[str, ...] = Field(
+        ("bankruptcy", "voluntary_stop"), min_length=1, description="Outcomes of games."
+    )
+    null: str = Field(
+        "random", min_length=1, description="How the names of the arms begin that are the null."
+    )
+
+
+def compare_games(work: Work) -> Rows:
+    """Rows of `paired_games` for every arm and outcome."""
+    import numpy as np
+    import pyarrow as pa
+
+    from toolkit.tables import arrow_schema
+
+    params: PairedGames = work.params
+    plain, arms = _by_arm(work.inputs.read("games").to_pylist())
+    rows = [
+        _row(work, arm, outcome, _pairs(arm, plain, games, outcome))
+        for arm, games in sorted(arms.items())
+        for outcome in params.outcomes
+    ]
+    for row, q in zip(rows, corrected(np.array([row["p"] for row in rows])), strict=True):
+        row["q"] = float(q)
+    for row in rows:
+        row |= _among_null(row, rows, params.null)
+    yield "paired_games", pa.Table.from_pylist(rows, schema=arrow_schema("paired_games"))
+
+
+def _by_arm(rows: Sequence[Row]) -> tuple[dict[str, Row], dict[str, list[Row]]]:
+    """Unpatched games by id, and the games of each arm."""
+    plain: dict[str, Row] = {}
+    arms: dict[str, list[Row]] = {}
+    for row in rows:
+        arm = _arm_of(row)
+        if arm is None:
+            plain[row["game"]] = row
+        else:
+            arms.setdefault(arm, []).append(row)
+    if not plain or not arms:
+        raise DataError(
+            f"Games with and without a patch are needed; there are {len(plain)} without one, and "
+            f"arms {choices(sorted(arms))}. Add a `play.games` and a `play.patched` stage to needs."
+        )
+    return plain, arms
+
+
+def _arm_of(row: Row) -> str | None:
+    """The arm that a game was played under: a group of its metadata."""
+    meta = json.loads(row["meta"])
+    found = meta.get("arm") if isinstance(meta, dict) else None
+    groups = meta.get("groups") if isinstance(meta, dict) else None
+    if found is None and isinstance(groups, dict):
+        found = groups.get("arm")
+    return None if found is None else str(found)
+
+
+def _pairs(arm: str, plain: Mapping[str, Row], games: Sequence[Row], outcome: str) -> Any:
+    """(pairs, 2): whether each game ends so, without the patch and with it."""
+    import numpy as np
+
+    ends = []
+    for game in sorted(games, key=lambda row: str(row["game"])):
+        same = plain.get(str(game["game"]).removesuffix(f"-{arm}"))
+        if same is not None:
+            ends.append((same["outcome"] == outcome, game["outcome"] == outcome))
+    if not ends:
+        raise DataError(
+            f"arm '{arm}': none of its games has a pair. Play the same game with the same "
+            "conditions, repetitions and seed without the patch."
+        )
+    return np.array(ends, dtype=float)
+
+
+def _row(work: Work, arm: str, outcome: str, ends: Any) -> dict[str, Any]:
+    import numpy as np
+    from scipy.stats import binomtest
+
+    difference = ends[:, 1] - ends[:, 0]
+    found = estimate(
+        difference[None],
+        np.ones(len(ends)),
+        np.arange(len(ends)),
+        work.rng("patch.games", arm, outcome),
+    )
+    gained, lost = int((difference > 0).sum()), int((difference < 0).sum())
+    return {
+        "arm": arm,
+        "outcome": outcome,
+        "pairs": len(ends),
+        "changed": gained + lost,
+        "unpatched": float(ends[:, 0].mean()),
+        "patched": float(ends[:, 1].mean()),
+        "difference": float(found.mean[0]),
+        "low": float(found.low[0]),
+        "high": float(found.high[0]),
+        "p": float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0,
+        "q": 1.0,
+    }
+
+
+def _among_null(row: Row, rows: Sequence[Row], null: str) -> dict[str, Any]:
+    """The rank of an arm among those of the null."""
+    others = [
+        other
+        for other in rows
+        if other["arm"].startswith(null) and other["outcome"] == row["outcome"]
+    ]
+    if not others or row["arm"].startswith(null):
+        return {"null_arms": 0, "beyond": None, "p_null": None}
+    beyond = sum(abs(other["difference"]) >= abs(row["difference"]) for other in others)
+    return {
+        "null_arms": len(others),
+        "beyond": beyond,
+        "p_null": (1 + beyond) / (1 + len(others)),
+    }

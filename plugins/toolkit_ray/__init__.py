@@ -1,0 +1,24 @@
+"""The executor `ray`: warm workers as actors of a Ray cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from toolkit import hookimpl
+from toolkit.parts import ExecutorPart, Part
+
+from . import _params, _start
+
+
+@hookimpl
+def toolkit_parts() -> Iterator[Part]:
+    """The executor that `--on ray` names."""
+    yield ExecutorPart(
+        name="ray",
+        help="Workers as actors of a Ray cluster (RAY_ADDRESS), or of a Ray of this machine's own.",
+        params=_params.RayParams,
+        start=_start.start,
+        workers=lambda params: params.workers,
+        local_gpus=False,
+        command=_start.command,
+    )

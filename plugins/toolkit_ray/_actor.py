@@ -1,0 +1,129 @@
+"""The actor: one worker process on a node, its messages, its events and its files.
+
+It holds no state that would be missed. Events are numbered and kept until the host has them, so
+that a call that got lost may be repeated.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from toolkit.processes import PipedWorker
+from toolkit.protocol import Alive, as_json
+
+COMMAND = (sys.executable, "-m", "toolkit.worker")
+GET_SECONDS = 300.0
+"""How long an input may take from another node's object store."""
+MAX_LOG = 1 << 20
+"""Bytes of the worker's log that one answer carries."""
+
+
+@dataclass(frozen=True)
+class News:
+    """What the worker said since the host last asked."""
+
+    events: list[tuple[int, dict[str, Any]]]
+    log: bytes
+    """What its log gained."""
+    log_end: int
+    ended: str | None
+    """How it ended, once all its events are delivered."""
+
+
+class WorkerActor:
+    """One worker, from the actor's start to its end."""
+
+    def __init__(
+        self, name: str, env: Mapping[str, str], folders: Mapping[str, str], gpus: bool
+    ) -> None:
+        """`folders` name those of the host's folders that this node does not see, by the name of
+        the folder that stands for each here.
+        """
+        self._scratch = Path(tempfile.mkdtemp(prefix="toolkit-worker-"))
+        self._folders = {
+            Path(outside): PurePosixPath(self._scratch / inside)
+            for outside, inside in folders.items()
+        }
+        self._log = self._scratch / "worker.log"
+        visible = {} if gpus else {"CUDA_VISIBLE_DEVICES": ""}
+        environment = {**os.environ, **env, **visible}
+        self._worker = PipedWorker(name, COMMAND, self._log, environment, self._folders)
+        self._events: deque[tuple[int, dict[str, Any]]] = deque()
+        self._ended: str | None = None
+        self._news = threading.Condition()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        number = 0
+        for event in self._worker.events():
+            number += 1
+            with self._news:
+                if isinstance(event, Alive) and self._events:
+                    continue  # what waits is sign of life enough
+                self._events.append((number, as_json(event)))
+                self._news.notify_all()
+        with self._news:
+            self._ended = self._worker.stop()
+            self._news.notify_all()
+
+    def send(self, message: Mapping[str, Any], files: Mapping[str, Any]) -> None:
+        """Write the files that this node does not have, make the job's folder, and hand the message
+        to the worker.
+        """
+        import ray
+
+        for path, reference in files.items():
+            here = self._here(path)
+            if not here.exists():
+                here.parent.mkdir(parents=True, exist_ok=True)
+                partial = here.with_name(f".{here.name}.partial")
+                partial.write_bytes(ray.get(reference, timeout=GET_SECONDS))
+                partial.replace(here)
+        if message["type"] == "job":
+            folder = self._here(message["folder"])
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+        self._worker.send(message)
+
+    def news(self, after: int, log_from: int, wait: float) -> News:
+        """The events after a number, as soon as there are some, at most after `wait` seconds."""
+        with self._news:
+            while self._events and self._events[0][0] <= after:
+                self._events.popleft()
+            self._news.wait_for(lambda: self._events or self._ended is not None, wait)
+            events, ended = list(self._events), self._ended
+        with self._log.open("rb") as file:
+            file.seek(log_from)
+            text = file.read(MAX_LOG)
+        return News(events, text, log_from + len(text), ended)
+
+    def files(self, folder: str) -> dict[str, bytes]:
+        """The files of a finished job's folder, which is removed by the next call for another."""
+        here = self._here(folder)
+        paths = [here / "done.json", *sorted(here.glob("*.arrow"))]
+        return {path.name: path.read_bytes() for path in paths}
+
+    def forget(self, folder: str) -> None:
+        """Remove a job's folder, and the inputs that were its own."""
+        shutil.rmtree(self._here(folder), ignore_errors=True)
+
+    def stop(self, now: bool) -> str:
+        """End the worker, and remove what was written here."""
+        how = self._worker.stop(now=now)
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        return how
+
+    def _here(self, path: str) -> Path:
+        for outside, inside in self._folders.items():
+            if Path(path).is_relative_to(outside):
+                return Path(inside) / Path(path).relative_to(outside)
+        return Path(path)

@@ -1,0 +1,103 @@
+"""Connecting to a Ray cluster: that of RAY_ADDRESS, else a Ray of this machine's own, on loopback,
+without dashboard and without telemetry.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from toolkit.errors import BadInput
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9/",
+    "RAY_enable_metrics_collection": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+"""No usage report, wherever Ray is started from this process."""
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "disabled"}
+"""A Ray of this machine's own: its address is 127.0.0.1, and no token file is written."""
+NO_CLOUD = "provider: {type: local}\n"
+"""Without this file in its HOME the head asks a cloud's metadata service who it is."""
+OBJECT_STORE_BYTES = 512 << 20
+
+
+def connect() -> Any:
+    """Ray, connected. A process connects once."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        import ray
+    except ModuleNotFoundError:
+        raise BadInput(
+            "Ray is not installed. Install it on every node: pip install 'sae-toolkit[ray]'."
+        ) from None
+    if not ray.is_initialized():
+        try:
+            _connect(ray)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise BadInput(_refusal(error)) from None
+    return ray
+
+
+def is_local() -> bool:
+    """Whether Ray is this machine's own."""
+    return not os.environ.get("RAY_ADDRESS")
+
+
+def _connect(ray: Any) -> None:
+    quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+    if not is_local():
+        ray.init(address=os.environ["RAY_ADDRESS"], **quiet)
+        return
+    for name, value in LOOPBACK.items():
+        os.environ.setdefault(name, value)
+    folder = Path(tempfile.mkdtemp(prefix="tk-ray-"))
+    atexit.register(_leave, ray, folder)
+    with _home(folder):
+        ray.init(
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=str(folder),
+            **quiet,
+        )
+
+
+def _leave(ray: Any, folder: Path) -> None:
+    ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _home(folder: Path) -> Iterator[None]:
+    """Give the processes that Ray starts a HOME that names no cloud."""
+    (folder / "ray_bootstrap_config.yaml").write_text(NO_CLOUD)
+    before = os.environ.get("HOME")
+    os.environ["HOME"] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HOME"]
+        else:
+            os.environ["HOME"] = before
+
+
+def _refusal(error: Exception) -> str:
+    """Why there is no connection, without the address, which no record holds."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    said = " ".join(str(error).split())
+    if address:
+        said = said.replace(address, "RAY_ADDRESS")
+    return (
+        f"There is no connection to Ray: {said}. RAY_ADDRESS names the cluster (`ray status` on "
+        "its head tells whether it runs); without it Ray starts on this machine."
+    )

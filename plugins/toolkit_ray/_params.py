@@ -1,0 +1,45 @@
+"""What `executors: {ray: {...}}` may say. The cluster's address is not among it: RAY_ADDRESS says
+where it is, and no record holds it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from toolkit.parts import Params
+
+
+class RayParams(Params):
+    """How many actors, what each asks of its node, and how tables travel."""
+
+    workers: int = Field(1, ge=1, le=100_000, description="Actors; each holds one worker.")
+    gpus: float = Field(0, ge=0, description="GPUs of an actor; 0.5 lets two actors share one GPU.")
+    cpus: float | None = Field(
+        None,
+        ge=0,
+        description="Cores that an actor reserves: by default 1, and none where it has GPUs.",
+    )
+    threads: int = Field(1, ge=1, description="Compute threads of a worker.")
+    memory: int | None = Field(None, ge=1, description="Bytes of memory that an actor reserves.")
+    resources: dict[str, float] = Field(
+        default_factory=dict, description="Custom resources of an actor's node, such as `spot: 1`."
+    )
+    labels: dict[str, str] = Field(
+        default_factory=dict, description="Labels that an actor's node must have."
+    )
+    runtime_env: dict[str, Any] = Field(
+        default_factory=dict, description="Ray's runtime environment of the actors."
+    )
+    where: Literal["object_store", "shared"] = Field(
+        "object_store",
+        description="How job inputs and results travel: through Ray's object store, or in the "
+        "run's folder, which every node sees under the same path.",
+    )
+
+    def reserved(self) -> dict[str, float]:
+        """What an actor reserves, by Ray's names of resources."""
+        cpus = self.cpus if self.cpus is not None else (0 if self.gpus else 1)
+        named = {"CPU": cpus, "GPU": self.gpus, "memory": float(self.memory or 0)}
+        return {name: value for name, value in {**named, **self.resources}.items() if value}

@@ -1,0 +1,67 @@
+"""Starting a worker in an actor, after a look at whether some node could ever hold it."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from toolkit.containers import make_folders
+from toolkit.errors import BadInput
+from toolkit.executors import Worker, WorkerRequest
+
+from ._connection import connect, is_local
+from ._params import RayParams
+from ._worker import RayWorker
+
+INHERITED = ("HOME", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "TOKENIZERS_PARALLELISM")
+"""Variables that a worker has from the host where Ray is this machine's own."""
+
+_FEASIBLE: set[str] = set()
+"""Params for which there was a node. After it is lost, an actor waits for another."""
+
+
+def start(params: RayParams, request: WorkerRequest) -> Worker:
+    """Start one actor. It waits where the nodes that could hold it are busy."""
+    ray = connect()
+    if (asked := params.model_dump_json()) not in _FEASIBLE:
+        _check_feasible(ray, params)
+        _FEASIBLE.add(asked)
+    make_folders(request)
+    return RayWorker(ray, params, request, environment(params))
+
+
+def environment(params: RayParams) -> dict[str, str]:
+    """What a worker's environment has beside its node's."""
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(params.threads)}
+    if is_local():
+        inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+        environment = {**inherited, **environment}
+    return environment
+
+
+def command(params: RayParams, request: WorkerRequest) -> str:
+    """The actor in words: Ray starts it, no command line does. Contacts nothing."""
+    settings = {**params.reserved(), **({"labels": params.labels} if params.labels else {})}
+    return f"# {request.name}: an actor with {json.dumps(settings)}, tables by {params.where}"
+
+
+def _check_feasible(ray: Any, params: RayParams) -> None:
+    """Refuse what no node has: Ray would wait for ever, without a word."""
+    reserved = params.reserved()
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    for node in nodes:
+        resources, labels = node["Resources"], node.get("Labels", {})
+        enough = all(resources.get(name, 0.0) >= value for name, value in reserved.items())
+        if enough and all(labels.get(name) == value for name, value in params.labels.items()):
+            return
+    requested = json.dumps({**reserved, **params.labels})
+    most: dict[str, float] = {}
+    for node in nodes:
+        for name, value in node["Resources"].items():
+            if ":" not in name:
+                most[name] = max(value, most.get(name, 0.0))
+    raise BadInput(
+        f"No node of the cluster can hold an actor with {requested}. The most that one of its "
+        f"{len(nodes)} nodes has: {json.dumps(most)}. Change `executors.ray`, or add a node."
+    )

@@ -1,0 +1,222 @@
+"""The host's side of an actor: messages with the files that they name, events, finished steps."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from toolkit.executors import WorkerRequest
+from toolkit.protocol import Done, Failed, Hello, WorkerEvent, read_event
+
+from ._actor import News, WorkerActor
+from ._params import RayParams
+
+WAIT_SECONDS = 1.0
+"""How long an actor may wait for news before it answers that there are none."""
+CALL_SECONDS = 5.0
+"""How long the host waits for an answer before it looks whether it should go on waiting."""
+UNAVAILABLE_SECONDS = 60.0
+"""How long an actor may be out of reach before it counts as lost."""
+STARTS = 3
+"""How often an actor is started that is lost before its worker said hello."""
+
+
+class RayWorker:
+    """A worker in an actor."""
+
+    def __init__(
+        self, ray: Any, params: RayParams, request: WorkerRequest, env: Mapping[str, str]
+    ) -> None:
+        self.name = request.name
+        self._ray, self._params, self._request, self._env = ray, params, request, dict(env)
+        self._references: dict[str, Any] = {}
+        self._opening: Mapping[str, Any] | None = None
+        self._folders: dict[str, tuple[str, Path]] = {}
+        """For each job in hand the folder that the worker has, and the one that the host reads."""
+        self._stopped = False
+        self._greeted = False
+        self._how = ""
+        self._starts = 0
+        self._actor = self._start()
+
+    def _start(self) -> Any:
+        self._starts += 1
+        self._after, self._log_from = 0, 0
+        params, reserved = self._params, self._params.reserved()
+        folders: dict[str, str] = {}
+        if params.where == "object_store":
+            folders = {str(self._request.jobs): "jobs", str(self._request.inputs): "inputs"}
+            for number, path in enumerate(self._request.plugins):
+                folders[str(path)] = f"plugins/{number}/{path.name}"
+        options: dict[str, Any] = {
+            "num_cpus": reserved.pop("CPU", 0),
+            "num_gpus": reserved.pop("GPU", 0),
+            "max_restarts": 0,
+            "max_concurrency": 4,
+        }
+        if (memory := reserved.pop("memory", None)) is not None:
+            options["memory"] = memory
+        if reserved:
+            options["resources"] = reserved
+        if params.labels:
+            options["label_selector"] = dict(params.labels)
+        if params.runtime_env:
+            options["runtime_env"] = dict(params.runtime_env)
+        actor = self._ray.remote(WorkerActor).options(**options)
+        return actor.remote(self.name, self._env, folders, params.gpus > 0)
+
+    # --- to the worker ---
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Hand a message to the actor, with the files that its node does not see."""
+        if message["type"] == "open":
+            self._opening = message
+        if message["type"] == "job":
+            message = self._with_private_folder(message)
+        self._send(message)
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        files = {}
+        if self._params.where == "object_store":
+            files = {path: self._reference(path) for path in _files_of(message)}
+        self._actor.send.remote(dict(message), files)
+
+    def _with_private_folder(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """A lost worker may go on writing: each attempt has a folder of its own."""
+        job, public = message["job"], Path(message["folder"])
+        private = str(public.parent / f".{job}-{uuid.uuid4().hex[:8]}")
+        self._folders[job] = (private, public)
+        return {**message, "folder": private}
+
+    def _reference(self, path: str) -> Any:
+        """The file in Ray's object store. Inputs that several jobs share are put there once."""
+        if path not in self._references:
+            reference = self._ray.put(Path(path).read_bytes())
+            if not Path(path).is_relative_to(self._request.inputs):
+                return reference
+            self._references[path] = reference
+        return self._references[path]
+
+    # --- from the worker ---
+
+    def events(self) -> Iterator[WorkerEvent]:
+        """Its events, until the worker has ended or its node is lost."""
+        while not self._stopped:
+            try:
+                news = self._news()
+            except self._ray.exceptions.RayActorError as error:
+                if self._stopped or self._greeted or self._starts >= STARTS:
+                    self._how = _first_line(error)
+                    return
+                self._restart()
+                continue
+            if news is None:
+                return
+            self._write_log(news)
+            for number, record in news.events:
+                self._after = number
+                event = _as_event(record)
+                if event is not None and self._arrived(event):
+                    yield event
+            if news.ended is not None and not news.events:
+                self._how = news.ended
+                return
+
+    def _restart(self) -> None:
+        """Its node was lost before the worker had anything to do: start it elsewhere."""
+        self._actor = self._start()
+        if self._opening is not None:
+            self._send(self._opening)
+
+    def _news(self) -> News | None:
+        """The next answer of the actor, or None once it is stopped. An actor that waits for a node
+        answers late, one that is out of reach for a moment is asked again.
+        """
+        lost_at = time.monotonic() + UNAVAILABLE_SECONDS
+        while not self._stopped:
+            reference = self._actor.news.remote(self._after, self._log_from, WAIT_SECONDS)
+            try:
+                while not self._stopped:
+                    ready, _ = self._ray.wait([reference], timeout=CALL_SECONDS)
+                    if ready:
+                        news: News = self._ray.get(reference, timeout=CALL_SECONDS)
+                        return news
+            except self._ray.exceptions.ActorUnavailableError:
+                if time.monotonic() > lost_at:
+                    raise
+                time.sleep(1.0)
+        return None
+
+    def _write_log(self, news: News) -> None:
+        self._log_from = news.log_end
+        if news.log:
+            with (self._request.folder / f"{self.name}.log").open("ab") as file:
+                file.write(news.log)
+
+    def _arrived(self, event: WorkerEvent) -> bool:
+        """Fetch the tables of a step that is done; whether the host may hear of the event."""
+        self._greeted = self._greeted or isinstance(event, Hello)
+        if not isinstance(event, Done | Failed) or event.job not in self._folders:
+            return True
+        private, public = self._folders.pop(event.job)
+        if isinstance(event, Done):
+            self._fetch(private, public)
+        self._actor.forget.remote(private)
+        return True
+
+    def _fetch(self, private: str, public: Path) -> None:
+        """Put the files of a finished step where the host looks, `done.json` last."""
+        if self._params.where == "shared":
+            for path in sorted(Path(private).glob("*.arrow")):
+                path.replace(public / path.name)
+            (Path(private) / "done.json").replace(public / "done.json")
+            return
+        files = self._ray.get(self._actor.files.remote(private), timeout=10 * UNAVAILABLE_SECONDS)
+        done = files.pop("done.json")
+        for name, data in files.items():
+            _write(public / name, data)
+        _write(public / "done.json", done)
+
+    # --- the end ---
+
+    def stop(self, *, now: bool = False) -> str:
+        """End the worker, kindly or at once, and its actor."""
+        if self._stopped:
+            return self._how or "stopped"
+        self._stopped = True
+        errors = self._ray.exceptions
+        try:
+            how = self._ray.get(self._actor.stop.remote(now), timeout=CALL_SECONDS)
+            self._how = self._how or how
+        except (errors.RayActorError, errors.GetTimeoutError):
+            self._how = self._how or "its actor did not answer"
+        self._ray.kill(self._actor)
+        return self._how
+
+
+def _files_of(message: Mapping[str, Any]) -> Iterator[str]:
+    """The files that a message names: input tables, and scratch plugins."""
+    yield from message.get("plugins", ())
+    for paths in message.get("inputs", {}).values():
+        yield from paths
+
+
+def _as_event(record: Mapping[str, Any]) -> WorkerEvent | None:
+    return read_event(json.dumps(record))
+
+
+def _write(path: Path, data: bytes) -> None:
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.write_bytes(data)
+    scratch.replace(path)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    words = next((line for line in lines if "cause" in line.lower()), lines[0] if lines else "")
+    return f"its actor was lost: {words}"[:300]

@@ -1,0 +1,102 @@
+"""The executor `ray` without Ray: params, the words of a dry run, what is refused."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from toolkit.errors import BadInput
+from toolkit_ray import _connection, _start
+from toolkit_ray._actor import WorkerActor
+from toolkit_ray._params import RayParams
+
+
+@pytest.mark.parametrize(
+    ("params", "reserved"),
+    [
+        ({}, {"CPU": 1}),
+        ({"gpus": 1}, {"GPU": 1}),
+        ({"gpus": 0.5, "cpus": 2}, {"GPU": 0.5, "CPU": 2}),
+        ({"cpus": 0, "resources": {"spot": 1}}, {"spot": 1}),
+        ({"memory": 1000}, {"CPU": 1, "memory": 1000}),
+    ],
+)
+def test_an_actor_reserves(params, reserved):
+    assert RayParams(**params).reserved() == reserved
+
+
+def node(alive: bool = True, labels: dict[str, str] | None = None, **resources: float):
+    return {"Alive": alive, "Resources": resources, "Labels": labels or {}}
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [],
+        [node(CPU=8)],
+        [node(GPU=1, alive=False)],
+        [node(GPU=0.5), node(GPU=0.5)],
+    ],
+)
+def test_what_no_node_has_is_refused(nodes):
+    cluster = SimpleNamespace(nodes=lambda: nodes)
+    with pytest.raises(BadInput, match="No node of the cluster can hold"):
+        _start._check_feasible(cluster, RayParams(gpus=1))
+
+
+def test_what_a_node_has_is_not_refused():
+    nodes = [node(CPU=1), node(GPU=2, labels={"zone": "b"})]
+    cluster = SimpleNamespace(nodes=lambda: nodes)
+    _start._check_feasible(cluster, RayParams(gpus=1, labels={"zone": "b"}))
+    with pytest.raises(BadInput, match="zone"):
+        _start._check_feasible(cluster, RayParams(gpus=1, labels={"zone": "a"}))
+
+
+def test_a_refusal_does_not_hold_the_address(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "10.1.2.3:6379")
+    said = _connection._refusal(ConnectionError("nothing listens at 10.1.2.3:6379"))
+    assert "10.1.2.3" not in said
+    assert "RAY_ADDRESS" in said
+
+
+def test_a_dry_run_does_not_import_ray(toy):
+    spec = toy()
+    spec.write_text(spec.read_text() + "executors: {ray: {gpus: 0.5, labels: {zone: a}}}\n")
+    code = (
+        "import sys; from toolkit._cli import main\n"
+        f"try: main(['run', {str(spec)!r}, '--on', 'ray', '--dry-run'])\n"
+        "finally: assert 'ray' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert '# ray-0: an actor with {"GPU": 0.5, "labels": {"zone": "a"}}' in done.stdout
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed")
+def test_without_ray_the_run_says_so(toolkit, toy):
+    done = toolkit.run("run", toy(), "--on", "ray")
+    assert done.returncode == 2
+    assert "pip install 'sae-toolkit[ray]'" in done.stderr
+
+
+def test_news_are_kept_until_the_host_has_them(tmp_path):
+    """An answer that got lost is given again; the worker is the real one."""
+    actor = WorkerActor("w", {}, {str(tmp_path / "jobs"): "jobs"}, False)
+    try:
+        actor.send({"type": "open", "plugins": [], "secrets": {}}, {})
+        news = actor.news(0, 0, 60.0)
+        again = actor.news(0, 0, 60.0)
+        assert news.events[0] == again.events[0]
+        assert news.events[0][1]["event"] in {"hello", "alive"}
+        assert actor.news(again.events[-1][0], 0, 30.0).events[0][0] > again.events[-1][0]
+        actor._worker.send({"type": "close"})
+        while actor.news(1 << 40, 0, 60.0).ended is None:
+            continue
+        assert actor.news(1 << 40, 0, 0.0).ended == "exit status 0"
+    finally:
+        actor.stop(True)
+    assert not actor._scratch.exists()

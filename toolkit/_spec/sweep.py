@@ -1,0 +1,219 @@
+"""`sweep:` in a spec: lists of values by path, and one run for all their combinations.
+
+    sweep:
+      stages.features.with.active: [2, 3]
+      seed: [1, 2]
+
+Each combination is a point. A stage that two points share is one stage; a stage that differs is
+there once for each variant, as `features-1`, `features-2`. What `model`, `saes`, `samples` or
+`seed` say at a point is said in the stages of that point.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from toolkit._spec.overlay import apply_value
+from toolkit._spec.yaml import Node, placed, plain
+from toolkit.errors import SpecError
+
+MAX_POINTS = 1000
+SWEPT = ("model", "saes", "samples", "seed", "stages")
+"""What a path may begin with."""
+INHERITED = ("model", "saes", "samples", "seed")
+"""What a stage takes from the top of the spec."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One combination of values."""
+
+    values: Mapping[str, Any]
+    """By path."""
+    stages: Mapping[str, str]
+    """For each stage of the spec its id in the run."""
+
+
+@dataclass
+class _Variants:
+    """The different contents of one stage, in the order of the points."""
+
+    contents: dict[str, dict[str, Node]] = field(default_factory=dict)
+
+    def number(self, content: dict[str, Node]) -> int:
+        """The number of a content, from 1."""
+        text = json.dumps({key: plain(node) for key, node in content.items()}, sort_keys=True)
+        self.contents.setdefault(text, content)
+        return list(self.contents).index(text) + 1
+
+
+def swept(root: Node) -> Node:
+    """The spec with the stages of all points. A spec without a sweep, or with one that is not a map
+    of lists, stays as it is.
+    """
+    return _expand(root)[0]
+
+
+def sweep_points(spec: Mapping[str, Any]) -> list[Point]:
+    """The points of a recorded spec."""
+    return _expand(placed(dict(spec), "the record"))[1]
+
+
+def _expand(root: Node) -> tuple[Node, list[Point]]:
+    combinations = list(_combinations(root))
+    if not combinations or not isinstance(root.value.get("stages", Node([], "")).value, list):
+        return root, []
+    edited = [_at(root, combination) for combination in combinations]
+    base, variants = edited[0], dict[str, _Variants]()
+    numbers = [_Numbering(base, point, variants).all() for point in edited]
+    points = [
+        Point(
+            {path: plain(value) for path, value in combination},
+            {id: _name(id, number, variants) for id, number in of_point.items()},
+        )
+        for combination, of_point in zip(combinations, numbers, strict=True)
+    ]
+    stages = [
+        _named(content, id, number, variants)
+        for id, those in variants.items()
+        for number, content in enumerate(those.contents.values(), 1)
+    ]
+    listed = Node(stages, root.value["stages"].file, root.value["stages"].line)
+    return Node({**base.value, "stages": listed}, root.file, root.line), points
+
+
+def _combinations(root: Node) -> Iterator[list[tuple[str, Node]]]:
+    """Every combination of values, as pairs of path and value."""
+    sweep = root.value.get("sweep") if isinstance(root.value, dict) else None
+    if sweep is None or not isinstance(sweep.value, dict) or not sweep.value:
+        return
+    axes, count = [], 1
+    for path, values in sweep.value.items():
+        if not isinstance(values.value, list):
+            return
+        if str(path).split(".")[0] not in SWEPT:
+            raise SpecError(
+                f"{values.place}: sweep.{path}: A sweep changes {', '.join(SWEPT)}; write a path "
+                "such as stages.features.with.at."
+            )
+        count *= len(values.value)
+        axes.append([(str(path), value) for value in values.value])
+    if count > MAX_POINTS:
+        raise SpecError(
+            f"{sweep.place}: sweep: These lists have {count:,} combinations; at most "
+            f"{MAX_POINTS:,} are allowed."
+        )
+    yield from map(list, itertools.product(*axes))
+
+
+def _at(root: Node, combination: Sequence[tuple[str, Node]]) -> Node:
+    for path, value in combination:
+        root = apply_value(root, path, value)
+    return root
+
+
+class _Numbering:
+    """Numbers the stages of one point, needs before those that need them."""
+
+    def __init__(self, base: Node, point: Node, variants: dict[str, _Variants]) -> None:
+        self._base, self._point, self._variants = base, point, variants
+        self._stages = {
+            str(plain(stage.value.get("id", Node(None, "")))): stage
+            for stage in point.value["stages"].value
+            if isinstance(stage.value, dict)
+        }
+        self._numbers: dict[str, int] = {}
+
+    def all(self) -> dict[str, int]:
+        """The number of each stage of the point."""
+        for id in self._stages:
+            self._number(id, ())
+        return self._numbers
+
+    def _number(self, id: str, trail: tuple[str, ...]) -> int:
+        if id in self._numbers:
+            return self._numbers[id]
+        content = self._inheriting(self._stages[id].value)
+        needs = content.get("needs")
+        if needs is not None and isinstance(needs.value, list):
+            items = [self._renamed(need, (*trail, id)) for need in needs.value]
+            content["needs"] = Node(items, needs.file, needs.line)
+        samples = content.get("samples")
+        if samples is not None:
+            content["samples"] = self._with_renamed_source(samples, (*trail, id))
+        self._numbers[id] = self._variants.setdefault(id, _Variants()).number(content)
+        return self._numbers[id]
+
+    def _inheriting(self, stage: Mapping[str, Node]) -> dict[str, Node]:
+        """A stage that says itself what the top of the spec says otherwise at this point. Another
+        seed draws other samples.
+        """
+        differs = {key for key in INHERITED if _plain(self._point, key) != _plain(self._base, key)}
+        if "seed" in differs:
+            differs.add("samples")
+        inherited = {
+            key: self._point.value[key]
+            for key in INHERITED
+            if key in differs & set(self._point.value)
+        }
+        return {**inherited, **stage}
+
+    def _renamed(self, need: Node, trail: tuple[str, ...]) -> Node:
+        """A need, as ID@NUMBER until all variants are known."""
+        id = need.value
+        if not isinstance(id, str) or id not in self._stages or id in trail:
+            return need
+        return Node(f"{id}@{self._number(id, trail)}", need.file, need.line)
+
+    def _with_renamed_source(self, samples: Node, trail: tuple[str, ...]) -> Node:
+        source = samples.value.get("from") if isinstance(samples.value, dict) else None
+        if source is None or not isinstance(source.value, dict) or "spec" in source.value:
+            return samples
+        stage = self._renamed(source.value.get("stage", Node(None, "")), trail)
+        renamed = Node({**source.value, "stage": stage}, source.file, source.line)
+        return Node({**samples.value, "from": renamed}, samples.file, samples.line)
+
+
+def _plain(root: Node, key: str) -> Any:
+    return plain(root.value[key]) if key in root.value else None
+
+
+def _name(id: str, number: int, variants: Mapping[str, _Variants]) -> str:
+    return id if len(variants[id].contents) == 1 else f"{id}-{number}"
+
+
+def _named(
+    content: Mapping[str, Node], id: str, number: int, variants: Mapping[str, _Variants]
+) -> Node:
+    """A stage with its id in the run, and those of its needs."""
+    results = dict(content)
+    at = content["id"] if "id" in content else next(iter(content.values()))
+    if "id" in content:
+        results["id"] = Node(_name(id, number, variants), at.file, at.line)
+
+    def final(node: Node) -> Node:
+        name, mark, digits = str(node.value).rpartition("@")
+        if not mark or name not in variants or not digits.isdigit():
+            return node
+        return Node(_name(name, int(digits), variants), node.file, node.line)
+
+    needs = content.get("needs")
+    if needs is not None and isinstance(needs.value, list):
+        results["needs"] = Node([final(need) for need in needs.value], needs.file, needs.line)
+    samples = content.get("samples")
+    source = samples.value.get("from") if samples and isinstance(samples.value, dict) else None
+    if (
+        samples
+        and source is not None
+        and isinstance(source.value, dict)
+        and "stage" in source.value
+    ):
+        inner = Node(
+            {**source.value, "stage": final(source.value["stage"])}, source.file, source.line
+        )
+        results["samples"] = Node({**samples.value, "from": inner}, samples.file, samples.line)
+    return Node(results, at.file, at.line)
