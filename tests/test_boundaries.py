@@ -30,6 +30,7 @@ PUBLIC = {"toolkit"} | {
         "files",
         "archives",
         "comparisons",
+        "dense_layouts",
         "corrections",
         "terminal",
         "figures",

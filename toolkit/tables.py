@@ -148,7 +148,7 @@ _ALL = (
     _table(
         "projections",
         "space first",
-        "compact decoder directions, for `similar` without the SAE files: so many bytes a feature, "
+        "compact decoder directions, for `similar` without the SAE files: bytes per feature, "
         "from the feature `first`",
         "derived",
         space="string",
