@@ -21,7 +21,7 @@ from tests.toolkit.conftest import Toolkit, toolkit  # noqa: F401
 SPECS = Path(__file__).parents[1] / "specs"
 DATA = SPECS / "data"
 STUDIES = sorted(
-    path.name for path in SPECS.glob("*.yaml") if path.name.startswith(("exp", "gemma"))
+    path.name for path in SPECS.glob("*.yaml") if path.name.startswith(("exp", "gemma", "trace"))
 )
 GEMMA = [name for name in STUDIES if name.startswith("gemma")]
 LAB, LAB_GEMMA = (("--overlay", str(SPECS / name)) for name in ("lab.yaml", "lab_gemma.yaml"))
@@ -85,6 +85,8 @@ def test_the_studies_are_all_there() -> None:
         "exp6_tokens",
         "exp6_tokens_l1_31",
         "exp6_attention_only",
+        "exp6_attribution",
+        "trace_decision",
         "exp3_feature_words",
         "exp2_steering",
         "exp5_persistent",

@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from toolkit import hookimpl
-from toolkit.parts import Estimates, Part, SinkPart, SourcePart, StagePart, Steps
+from toolkit.parts import (
+    Estimates,
+    Part,
+    ReportSection,
+    SinkPart,
+    SourcePart,
+    StagePart,
+    Steps,
+)
 
 from . import costs
+from .attribute import params as attribute_params
+from .attribute import stage as attribute_stage
+from .report import section
 from .sinks import exp6_json
 from .sources import scenarios
+from .trace import params as trace_params
+from .trace import stage as trace_stage
 from .track import contrasts, params, stage
 
 
@@ -27,6 +40,16 @@ def toolkit_parts() -> Iterator[Part]:
         uses_model=True,
     )
     yield from _tracking()
+    yield from _explaining()
+    yield ReportSection(
+        name="tokens",
+        title="Tokens, attention and attribution",
+        help="Features and attention by token, what moves the outcome, and by which path.",
+        reads=("span_contrasts", "attribution_checks", "paths"),
+        run=section.figures,
+        findings=section.findings,
+        order=35,
+    )
     yield SinkPart(
         name="exp6_json",
         help="Features and attention of each token, in the JSON of the token study, zeros left "
@@ -72,4 +95,29 @@ def _tracking() -> Iterator[Part]:
         writes=("span_contrasts",),
         label_uses=contrasts.label_uses,
         estimates=Estimates(cost=costs.contrasting),
+    )
+
+
+def _explaining() -> Iterator[Part]:
+    yield StagePart(
+        name="attribute.tokens",
+        help="What each token, head, block and feature gives to an outcome, by several methods.",
+        params=attribute_params.Attribute,
+        run=attribute_stage.attribute,
+        reads=("samples", "sample_meta"),
+        writes=("attributions", "attribution_checks", "spaces"),
+        estimates=Estimates(cost=costs.attributing),
+        uses_model=True,
+        uses_saes=True,
+    )
+    yield StagePart(
+        name="trace.path",
+        help="Follows a path from an outcome through features to tokens, each hop checked.",
+        params=trace_params.TracePath,
+        run=trace_stage.trace,
+        reads=("samples",),
+        writes=("paths", "path_parts", "spaces"),
+        estimates=Estimates(cost=costs.tracing),
+        uses_model=True,
+        uses_saes=True,
     )

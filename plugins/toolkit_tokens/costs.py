@@ -107,7 +107,7 @@ def tracing(params: Any, load: Workload) -> Cost:
     model, saes = load.model, load.saes
     hops = 1 + len(params.through)
     mean = load.tokens / max(1, load.distinct)
-    passes = load.samples * hops * 5
+    passes = load.samples * (hops * (params.steps + 4) + 3)
     return Cost(
         forwards=passes,
         flops=passes * mean * token_flops(model, mean),

@@ -1,0 +1,76 @@
+"""What the token study wrote, for comparison: attention times magnitude, head by head, and rollout.
+
+The study's formula is importance = A * |f|, normalised to sum 1, with A the attention that the last
+token pays (its code took the last *column*, which is what others pay to the last token: 0 but for
+itself). None of these adds up to a change of anything, so they have no measured total.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .rows import About, Attribution
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from toolkit.models import Model
+    from toolkit.saes import Sae
+
+
+def published(
+    about: About,
+    attention: Tensor,
+    features: Tensor,
+    sae: Sae,
+    space: str,
+    importance: Mapping[int, float],
+) -> Iterator[Attribution]:
+    """`attention`: the last token's, (heads, tokens); `features`: (tokens, width)."""
+    magnitude = features.norm(dim=1).double().cpu()
+    weights = attention.double().cpu()
+    mean = Attribution(about, "attention_magnitude", "token", sae.layer, space)
+    shares = weights.mean(dim=0) * magnitude
+    total = float(shares.sum()) or 1.0
+    for position, value in enumerate(shares.tolist()):
+        mean.add("token", value / total, position=position)
+    yield mean
+    by_head = Attribution(about, "attention_magnitude_by_head", "token", sae.layer, space)
+    for head, row in enumerate((weights * magnitude).tolist()):
+        whole = sum(row) or 1.0
+        for position, value in enumerate(row):
+            by_head.add("token_by_head", value / whole, position=position, head=head)
+    yield by_head
+    if importance:
+        named = Attribution(about, "attention_activation_importance", "feature", sae.layer, space)
+        for feature, factor in importance.items():
+            values = weights.mean(dim=0) * features[:, feature].double().cpu() * factor
+            for position, value in enumerate(values.tolist()):
+                named.add("feature", value, position=position, feature=feature)
+        yield named
+
+
+def rollout(about: About, attention: Sequence[Tensor], layers: Sequence[int]) -> Attribution:
+    """Attention from the last token down through all layers, half of each step staying in the
+    residual stream. `attention`: by layer from 0, (tokens, heads, tokens).
+    """
+    import torch
+
+    found = Attribution(about, "rollout", "token", max(layers))
+    tokens = attention[0].shape[0]
+    flow = torch.zeros(tokens, dtype=torch.float64)
+    flow[-1] = 1.0
+    for weights in reversed([attention[layer] for layer in range(max(layers) + 1)]):
+        mean = weights.double().cpu().mean(dim=1)
+        flow = 0.5 * flow + 0.5 * flow @ mean
+    for position, value in enumerate(flow.tolist()):
+        found.add("token", value, position=position)
+    return found
+
+
+def all_attention(model: Model, ids: Sequence[int], last: int) -> dict[int, Any]:
+    """Every query of a prompt, for every layer up to `last`."""
+    layers = list(range(last + 1))
+    shown = model.attention([list(ids)], [list(range(len(ids)))], layers)
+    return {layer: shown.weights[layer][0] for layer in layers}

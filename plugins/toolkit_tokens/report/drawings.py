@@ -1,0 +1,171 @@
+"""Drawings of tokens, as SVG or shaded text. Only cells with a value are drawn, so that a text of
+many tokens stays light.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from toolkit import figures as draw
+
+LEFT, RIGHT, TOP = 150.0, 12.0, 16.0
+WIDTH, ROW = 760.0, 16.0
+COLOURS = ("var(--computed)", "var(--failed)", "var(--part)", "var(--faint)", "var(--fg)")
+LABELLED = 60
+"""Up to so many tokens are written under their columns."""
+
+
+def heatmap(
+    names: Sequence[str], grid: Sequence[Mapping[int, float]], pieces: Sequence[str]
+) -> str:
+    """Rows of values by position; a row is shaded by its own largest value."""
+    step = (WIDTH - LEFT - RIGHT) / max(1, len(pieces))
+    height = TOP + ROW * len(names)
+    body: list[str] = []
+    for number, (name, cells) in enumerate(zip(names, grid, strict=True)):
+        y = TOP + ROW * number
+        body.append(draw.text(LEFT - 8, y + 12, name, anchor="end"))
+        peak = max(cells.values(), default=1.0) or 1.0
+        for position, value in cells.items():
+            body.append(
+                _cell(
+                    LEFT + step * position, y, step, value / peak, _title(pieces, position, value)
+                )
+            )
+    body += _token_axis(pieces, step, height)
+    return draw.svg(WIDTH, height + _under(pieces), body)
+
+
+def bands(
+    layers: Mapping[int, Mapping[int, float]], pieces: Sequence[str], spans: Iterable[Any]
+) -> str:
+    """One band a layer, shaded by the square root of the weight; spans are named above."""
+    step = (WIDTH - LEFT - RIGHT) / max(1, len(pieces))
+    top = TOP + 30
+    height = top + ROW * len(layers)
+    body: list[str] = []
+    for number, span in enumerate(spans):
+        x1, x2 = LEFT + step * span["start"], LEFT + step * span["end"]
+        body.append(draw.line(x1, top - 4, max(x2, x1 + 1), top - 4, "axis"))
+        y = top - 8 - 12 * (number % 3)
+        body.append(draw.text((x1 + x2) / 2, y, span["name"], anchor="middle"))
+    for number, (layer, cells) in enumerate(layers.items()):
+        y = top + ROW * number
+        body.append(draw.text(LEFT - 8, y + 12, f"layer {layer}", anchor="end"))
+        for position, value in cells.items():
+            if value >= 0.001:
+                title = _title(pieces, position, value)
+                body.append(_cell(LEFT + step * position, y, step, value**0.5, title))
+    body += _token_axis(pieces, step, height)
+    return draw.svg(WIDTH, height + _under(pieces), body)
+
+
+def highlighted(pieces: Sequence[str], values: Mapping[int, float]) -> str:
+    """The text itself, each token shaded."""
+    peak = max(values.values(), default=1.0) or 1.0
+    parts = []
+    for position, piece in enumerate(pieces):
+        share = max(0.0, min(1.0, values.get(position, 0.0) / peak))
+        shade = f"background:color-mix(in srgb,var(--computed) {60 * share:.0f}%,transparent)"
+        title = draw.escaped(f"{position}: {values.get(position, 0.0):.3g}")
+        parts.append(f'<span style="{shade}" title="{title}">{draw.escaped(piece)}</span>')
+    return f'<p style="white-space:pre-wrap;line-height:1.7">{"".join(parts)}</p>'
+
+
+def lines(series: Mapping[str, Sequence[tuple[float, float]]], x_name: str, y_name: str) -> str:
+    """One line a series."""
+    points = [point for of_one in series.values() for point in of_one]
+    if not points:
+        return ""
+    low, high = min(x for x, _ in points), max(x for x, _ in points)
+    top = max(y for _, y in points) or 1.0
+    height, left = 220.0, 56.0
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        wide = (x - low) / ((high - low) or 1.0)
+        return left + wide * (WIDTH - left - RIGHT), TOP + (1 - y / top) * (height - TOP - 30)
+
+    body = [draw.line(*place(low, 0), *place(high, 0), "axis")]
+    for tick in draw.ticks(0, top, 4):
+        body.append(draw.line(*place(low, tick), *place(high, tick), "grid"))
+        body.append(draw.text(left - 6, place(low, tick)[1] + 4, draw.number(tick), anchor="end"))
+    for tick in draw.ticks(low, high, 8, whole=True):
+        x, _ = place(tick, 0)
+        body.append(draw.text(x, height - 14, draw.number(tick), anchor="middle"))
+    named = [(_stroke(number), name) for number, name in enumerate(series)]
+    for number, of_one in enumerate(series.values()):
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in of_one))
+        dash = f' stroke-dasharray="{2 + 3 * (number // len(COLOURS))} 3"' if number >= 5 else ""
+        style = f'fill="none" stroke="{_stroke(number)}" stroke-width="2"{dash}'
+        body.append(f'<polyline points="{path}" {style}/>')
+    body.append(draw.text(WIDTH - RIGHT, height - 2, x_name, anchor="end"))
+    body.append(draw.text(left, TOP - 4, y_name))
+    return draw.key(named) + draw.svg(WIDTH, height, body)
+
+
+def waterfall(steps: Sequence[tuple[str, float]], total: float, measured: float) -> str:
+    """Bars that begin where the one before ends, the sum, and the measured change."""
+    ends = [0.0]
+    for _, value in steps:
+        ends.append(ends[-1] + value)
+    reach = [*ends, total, measured, 0.0]
+    low, high = min(reach), max(reach)
+    left = 220.0
+
+    def place(value: float) -> float:
+        return left + (value - low) / ((high - low) or 1.0) * (WIDTH - left - 90)
+
+    height = TOP + ROW * (len(steps) + 2)
+    body = [draw.line(place(0), TOP - 4, place(0), height, "axis")]
+    for number, (name, value) in enumerate(steps):
+        y = TOP + ROW * number
+        kind = "more" if value >= 0 else "less"
+        body += _bar(place(ends[number]), place(ends[number + 1]), y, kind)
+        body.append(draw.text(left - 8, y + 11, name[:34], anchor="end"))
+        x = max(place(ends[number]), place(ends[number + 1])) + 6
+        body.append(draw.text(x, y + 11, draw.signed(value)))
+    for number, (name, value) in enumerate((("sum of parts", total), ("measured", measured))):
+        y = TOP + ROW * (len(steps) + number)
+        body += _bar(place(0), place(value), y, "rest")
+        body.append(draw.text(left - 8, y + 11, name, anchor="end", kind="strong"))
+        x = max(place(0), place(value)) + 6
+        body.append(draw.text(x, y + 11, draw.signed(value), kind="strong"))
+    return draw.svg(WIDTH, height + 8, body)
+
+
+def _bar(start: float, end: float, y: float, kind: str) -> Iterator[str]:
+    x, width = min(start, end), max(1.0, abs(end - start))
+    yield f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{ROW - 3}"/>'
+
+
+def _cell(x: float, y: float, width: float, share: float, title: str) -> str:
+    opacity = max(0.04, min(1.0, share))
+    return (
+        f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(width, 0.8):.2f}" height="{ROW - 2}" '
+        f'fill="var(--computed)" fill-opacity="{opacity:.2f}"><title>{title}</title></rect>'
+    )
+
+
+def _title(pieces: Sequence[str], position: int, value: float) -> str:
+    token = pieces[position] if position < len(pieces) else ""
+    return draw.escaped(f"{position} {token.strip()}: {value:.3g}")
+
+
+def _token_axis(pieces: Sequence[str], step: float, height: float) -> Iterator[str]:
+    """The tokens under their columns where there is room, else their positions."""
+    if len(pieces) <= LABELLED:
+        for position, piece in enumerate(pieces):
+            x = LEFT + step * (position + 0.7)
+            yield draw.text(x, height + 8, piece.strip()[:10], anchor="end", turn=-60)
+        return
+    for tick in draw.ticks(0, len(pieces) - 1, 10, whole=True):
+        yield draw.text(LEFT + step * (tick + 0.5), height + 14, draw.number(tick), anchor="middle")
+
+
+def _under(pieces: Sequence[str]) -> float:
+    return 62.0 if len(pieces) <= LABELLED else 22.0
+
+
+def _stroke(number: int) -> str:
+    return COLOURS[number % len(COLOURS)]

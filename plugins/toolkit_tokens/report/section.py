@@ -1,0 +1,314 @@
+"""The report's figures of tokens: features by position, the text itself, attention back from the
+decision, spans by layer, attributions as waterfalls, and traced paths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from toolkit import figures as draw
+from toolkit.addresses import layer_of, short
+from toolkit.work import Figure, Finding, Inputs
+
+from .drawings import bands, heatmap, highlighted, lines, waterfall
+
+SHOWN_FEATURES, SHOWN_PARTS = 16, 12
+WATERFALLS = ("integrated_gradients", "attribution_patching", "direct")
+ALL = "*"
+
+
+def figures(inputs: Inputs) -> Iterator[Figure]:
+    """What the tables of this run can show."""
+    there = set(inputs.tables())
+    sample = _first_sample(inputs, there)
+    if sample is not None and {"activations", "spaces", "span_contrasts"} <= there:
+        yield from _features(inputs, sample)
+    if sample is not None and "attention" in there:
+        yield from _attention(inputs, sample)
+    if "span_contrasts" in there:
+        yield from _spans(inputs)
+    if {"attributions", "attribution_checks"} <= there:
+        yield from _attributions(inputs)
+    if "paths" in there:
+        yield from _paths(inputs)
+
+
+def _first_sample(inputs: Inputs, there: set[str]) -> Mapping[str, Any] | None:
+    """The sample that is drawn: the first whose attention or contrasts are there."""
+    if "samples" not in there:
+        return None
+    rows = {row["sample"]: row for row in inputs.read("samples").to_pylist()}
+    for table in ("attention", "activations"):
+        if table in there:
+            named = next(iter(inputs.read(table).slice(0, 1)["sample"].to_pylist()), None)
+            if named in rows:
+                return dict(rows[named])
+    return None
+
+
+# --- tracking -------------------------------------------------------------------------------------
+
+
+def _features(inputs: Inputs, sample: Mapping[str, Any]) -> Iterator[Figure]:
+    """Of the last layer: the strongest features by position, and the text shaded by them."""
+    spaces = {row["space"]: row for row in inputs.read("spaces").to_pylist()}
+    chosen = max(spaces, key=lambda space: (layer_of(spaces[space]) or -1, space))
+    rows = [
+        row
+        for row in inputs.read("activations").to_pylist()
+        if row["sample"] == sample["sample"] and row["space"] == chosen
+    ]
+    cells: dict[tuple[int, int], float] = {}
+    for row in rows:
+        for feature, value in zip(row["features"], row["values"], strict=True):
+            cells[feature, row["position"]] = float(value)
+    peaks: dict[int, float] = {}
+    for (feature, _), value in cells.items():
+        peaks[feature] = max(peaks.get(feature, 0.0), value)
+    top = sorted(peaks, key=lambda feature: -peaks[feature])[:SHOWN_FEATURES]
+    if not top:
+        return
+    names = [short(spaces[chosen], feature) for feature in top]
+    grid = [
+        {position: value for (feature, position), value in cells.items() if feature == wanted}
+        for wanted in top
+    ]
+    title = f"Features by position: {sample['sample']}, layer {layer_of(spaces[chosen])}"
+    alt = f"The {len(top)} strongest features of the layer at each of its tokens."
+    yield Figure(title, heatmap(names, grid, sample["pieces"]), alt)
+    sums: dict[int, float] = {}
+    for (_, position), value in cells.items():
+        sums[position] = sums.get(position, 0.0) + value
+    yield Figure(
+        f"Sum of activations on the text: {sample['sample']}",
+        highlighted(sample["pieces"], sums),
+        "The text, each token shaded by the sum of its activations.",
+    )
+
+
+def _attention(inputs: Inputs, sample: Mapping[str, Any]) -> Iterator[Figure]:
+    """From the last token back to all, one band a layer, averaged over heads."""
+    last = len(sample["token_ids"]) - 1
+    layers: dict[int, list[dict[int, float]]] = {}
+    table = inputs.read("attention")
+    import pyarrow.compute as pc
+
+    kept = pc.and_(pc.equal(table["sample"], sample["sample"]), pc.equal(table["query"], last))
+    for row in table.filter(kept).to_pylist():
+        keys = range(len(row["weights"])) if row["keys"] is None else row["keys"]
+        weights = {key: float(value) for key, value in zip(keys, row["weights"], strict=True)}
+        layers.setdefault(row["layer"], []).append(weights)
+    if not layers:
+        return
+    means = {
+        layer: {
+            key: sum(weights.get(key, 0.0) for weights in heads) / len(heads)
+            for key in {key for weights in heads for key in weights}
+        }
+        for layer, heads in sorted(layers.items())
+    }
+    yield Figure(
+        f"Attention from the decision back to the tokens: {sample['sample']}",
+        bands(means, sample["pieces"], sample["spans"]),
+        "One band a layer, averaged over heads; darker is more attention.",
+    )
+
+
+def _spans(inputs: Inputs) -> Iterator[Figure]:
+    """How the share of attention of each span changes from layer to layer."""
+    rows = inputs.read("span_contrasts").to_pylist()
+    shares = [row for row in rows if row["statistic"] == "attention_share"]
+    groups = sorted({row["group"] for row in shares if " - " not in row["group"]})
+    for group in groups:
+        series: dict[str, list[tuple[float, float]]] = {}
+        for row in sorted(shares, key=lambda row: row["layer"]):
+            if row["group"] == group and row["value"] is not None:
+                series.setdefault(row["span"], []).append((row["layer"], row["value"]))
+        yield Figure(
+            f"Share of the decision's attention by layer, group {group}",
+            lines(series, "layer", "share"),
+            "One line a span.",
+        )
+    differences = [row for row in rows if " - " in row["group"]]
+    cells = [
+        [
+            draw.escaped(f"{row['statistic']} of {row['span']}, layer {row['layer']}"),
+            _number(row["value"]),
+            f"{_number(row['low'])} to {_number(row['high'])}",
+            "withheld" if row["q"] is None else draw.small(row["q"]),
+            str(row["units"]),
+        ]
+        for row in sorted(differences, key=lambda row: -abs(row["value"] or 0.0))[:24]
+    ]
+    if cells:
+        heads = ("what", "difference", "95 % interval", "q", "units")
+        title = f"Differences of spans: {differences[0]['group']}"
+        yield Figure(title, draw.table(title, heads, cells), "The largest differences.")
+
+
+# --- attribution ----------------------------------------------------------------------------------
+
+
+def _attributions(inputs: Inputs) -> Iterator[Figure]:
+    checks = inputs.read("attribution_checks").to_pylist()
+    rows = inputs.read("attributions").to_pylist()
+    pieces = {}
+    if "samples" in inputs.tables():
+        pieces = {row["sample"]: row["pieces"] for row in inputs.read("samples").to_pylist()}
+    yield _agreement(checks)
+    sample = min(row["sample"] for row in checks)
+    for method in WATERFALLS:
+        of_method = [
+            check
+            for check in checks
+            if (check["sample"], check["method"]) == (sample, method)
+            and check["measured"] is not None
+            and check["part"] in ("token", "head")
+        ]
+        if not of_method:
+            continue
+        check = max(of_method, key=lambda check: check["layer"] or -1)
+        own = [
+            row
+            for row in rows
+            if all(row[key] == check[key] for key in ("sample", "against", "method", "space"))
+            and (row["space"] is None or row["part"] == check["part"])
+            and (row["space"] is not None or row["layer"] == check["layer"] or method == "direct")
+        ]
+        steps = _largest([(_label(row, pieces), row["value"]) for row in own])
+        where = "" if check["layer"] is None else f", layer {check['layer']}"
+        title = f"{method}{where}: {sample} against {check['against'] or 'nothing'}"
+        drawn = waterfall(steps, check["total"], check["measured"])
+        yield Figure(title, drawn, "Bars add up to the sum, beside the measured change.")
+
+
+def _agreement(checks: Sequence[Mapping[str, Any]]) -> Figure:
+    by_method: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for check in checks:
+        by_method.setdefault((check["method"], check["part"]), []).append(check)
+    cells = []
+    for (method, part), of_method in sorted(by_method.items()):
+        gaps = [
+            abs(one["total"] - one["measured"]) for one in of_method if one["measured"] is not None
+        ]
+        agreements = [one["r"] for one in of_method if one["r"] is not None]
+        cells.append(
+            [
+                draw.escaped(f"{method}, by {part}"),
+                _number(max(gaps)) if gaps else "adds up to nothing",
+                _number(sum(agreements) / len(agreements)) if agreements else "not patched",
+                str(len(of_method)),
+            ]
+        )
+    title = "Methods: completeness, and agreement with exact patching"
+    heads = ("method", "largest gap to the measured change", "mean r with exact", "attributions")
+    return Figure(title, draw.table(title, heads, cells), title)
+
+
+def _label(row: Mapping[str, Any], pieces: Mapping[str, Sequence[str]]) -> str:
+    texts = pieces.get(row["sample"], ())
+    position = row["position"]
+    token = texts[position] if position is not None and position < len(texts) else ""
+    place = [
+        row["part"] if row["part"] != "token" else "",
+        "" if row["layer"] is None or row["part"] == "token" else f"L{row['layer']}",
+        "" if row["head"] is None else f"head {row['head']}",
+        "" if row["feature"] is None else f"feature {row['feature']}",
+        "" if position is None else f"{position} {token.strip() or '(blank)'}",
+    ]
+    return " ".join(part for part in place if part)
+
+
+def _largest(steps: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
+    """The largest parts, and the sum of the others, so that the bars add up."""
+    order = sorted(steps, key=lambda step: -abs(step[1]))
+    kept = order[:SHOWN_PARTS]
+    others = order[SHOWN_PARTS:]
+    if others:
+        kept.append((f"{len(others)} others", sum(value for _, value in others)))
+    return kept
+
+
+# --- paths ----------------------------------------------------------------------------------------
+
+
+def _paths(inputs: Inputs) -> Iterator[Figure]:
+    rows = [row for row in inputs.read("paths").to_pylist() if row["sample"] == ALL]
+    for path in dict.fromkeys(row["path"] for row in rows):
+        cells = [
+            [
+                draw.escaped(f"{row['upper']} from {row['lower']}"),
+                _number(row["strength"]),
+                _number(row["effect"]),
+                f"{_number(row['low'])} to {_number(row['high'])}",
+                "withheld" if row["q"] is None else draw.small(row["q"]),
+                draw.escaped(row["verdict"]),
+            ]
+            for row in sorted(rows, key=lambda row: row["hop"])
+            if row["path"] == path
+        ]
+        heads = ("hop", "strength by gradient", "effect by intervention", "95 % interval", "q")
+        title = f"Path: {path}"
+        yield Figure(title, draw.table(title, (*heads, "verdict"), cells, words=True), title)
+
+
+def findings(inputs: Inputs) -> Iterator[Finding]:
+    """Paths first, then how well attributions add up, then the largest difference of a span."""
+    there = set(inputs.tables())
+    if "paths" in there:
+        for row in inputs.read("paths").to_pylist():
+            if row["sample"] == ALL:
+                yield _of_hop(row)
+    if "attribution_checks" in there:
+        yield from _of_checks(inputs.read("attribution_checks").to_pylist())
+    if "span_contrasts" in there:
+        yield from _of_spans(inputs.read("span_contrasts").to_pylist())
+
+
+def _of_hop(row: Mapping[str, Any]) -> Finding:
+    sentence = f"Hop {row['hop'] + 1} of {row['path']}: {row['verdict']}"
+    if row["effect"] is not None and row["strength"] is not None:
+        sentence += f" (strength {row['strength']:+.3g}, intervention {row['effect']:+.3g})"
+    interval = None if row["low"] is None else (row["low"], row["high"])
+    return Finding(
+        sentence=f"{sentence}.", number=row["effect"], interval=interval, n=row["units"], rank=20
+    )
+
+
+def _of_checks(checks: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    complete = [one for one in checks if one["measured"] is not None and one["part"] == "token"]
+    by_method: dict[str, list[float]] = {}
+    for one in complete:
+        by_method.setdefault(one["method"], []).append(abs(one["total"] - one["measured"]))
+    for method, gaps in sorted(by_method.items(), key=lambda entry: max(entry[1])):
+        yield Finding(
+            sentence=f"{method}: its parts miss the measured change by at most {max(gaps):.3g}.",
+            number=max(gaps),
+            n=len(gaps),
+            rank=30,
+        )
+
+
+def _of_spans(rows: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    tested = [
+        row for row in rows if " - " in row["group"] and row["statistic"] == "attention_share"
+    ]
+    if not tested:
+        return
+    row = max(tested, key=lambda row: abs(row["value"] or 0.0))
+    withheld = "" if row["q"] is not None else "; p is withheld, since a group is small"
+    yield Finding(
+        sentence=(
+            f"The decision's attention to {row['span']} differs most at layer {row['layer']}: "
+            f"{row['group']} is {row['value']:+.3f}{withheld}."
+        ),
+        number=row["value"],
+        interval=None if row["low"] is None else (row["low"], row["high"]),
+        n=row["units"],
+        rank=40,
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else draw.fixed(value, max(2, draw.decimals(value)))

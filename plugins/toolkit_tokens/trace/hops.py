@@ -1,0 +1,298 @@
+"""One prompt's hops: gradients through frozen attention and norms, split into what each position
+and feature gives, and an intervention on each.
+
+A hop's gradient is the mean over the way from a stream without the lower feature to the stream as
+it is, so that a gate which the feature opens counts in full. The strength is what the feature gives
+by that gradient; its parts are the positions where it fires. The `whole` is the gradient times the
+stream at the lower layer: the feature, all others, the SAE's error and its bias add up to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from toolkit.edits import Add, Edit, OnStream, Set, tokens
+from toolkit.models import LOGITS, Frozen, Model
+from toolkit.saes import Sae
+from toolkit.selectors import Read, Selector, selected
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from toolkit_tokens.attribute.outcome import Outcome
+
+INACTIVE = "inactive at this position"
+CONFIRMED = "confirmed"
+REFUTED = "not confirmed by intervention"
+NOTHING = "no strength"
+NO_OTHERS = "no other token to take its place"
+EMBEDDING = "resid_pre.0"
+ROWS = 8
+"""Points of the way in one pass forward and back."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A feature on the path."""
+
+    address: str
+    sae: Sae
+    feature: int
+
+    @property
+    def hookpoint(self) -> str:
+        """Where it is read and written."""
+        return self.sae.hookpoint
+
+
+@dataclass
+class Hop:
+    """One hop of one prompt."""
+
+    number: int
+    upper: str
+    lower: str
+    position: int | None
+    """Where the upper end is."""
+    strength: float | None = None
+    whole: float | None = None
+    effect: float | None = None
+    verdict: str = INACTIVE
+    parts: list[tuple[str, int | None, float]] = field(default_factory=list)
+
+    def sum_of_parts(self) -> float | None:
+        """What all parts add up to: `whole`, but for rounding."""
+        return sum(value for _, _, value in self.parts) if self.parts else None
+
+
+@dataclass(frozen=True)
+class _Target:
+    """The upper end of a hop: a number of the pass, and how it is measured under edits."""
+
+    name: str
+    position: int | None
+    reads: tuple[str, ...]
+    objective: Callable[[Mapping[str, Tensor]], Tensor]
+    feature: Node | None = None
+
+
+class PathTracer:
+    """Follows a path down through one prompt."""
+
+    def __init__(
+        self,
+        model: Model,
+        nodes: Sequence[Node],
+        freeze: Sequence[Frozen],
+        min_effect: float,
+        steps: int,
+    ) -> None:
+        self.model, self.nodes, self.steps = model, list(nodes), steps
+        self.freeze, self.min_effect = tuple(freeze), min_effect
+
+    def hops(self, sample: Mapping[str, Any], outcome: Outcome, to: Selector) -> list[Hop]:
+        """All hops; behind a feature that is inactive the path is not followed."""
+        ids = tuple(sample["token_ids"])
+        names = list(dict.fromkeys([EMBEDDING, *(node.hookpoint for node in self.nodes)]))
+        captured = self.model.run([list(ids)], names)
+        streams = {name: captured[name][0, : len(ids)].float().clone() for name in names}
+        target = _Target(outcome.name, len(ids) - 1, (LOGITS,), outcome.objective)
+        hops = []
+        for number, node in enumerate(self.nodes):
+            is_first = number == 0
+            hop = self._feature_hop(number, ids, streams, target, node, outcome, is_first)
+            hops.append(hop)
+            if hop.verdict == INACTIVE:
+                return hops
+            position = _strongest(hop)
+            target = _Target(
+                node.address, position, (node.hookpoint,), _reads_feature(node, position), node
+            )
+        positions = selected(to, Read.of(sample), self.model.bos_id)
+        hops.append(self._token_hop(len(self.nodes), ids, streams, target, positions, outcome, to))
+        return hops
+
+    # --- one hop ---
+
+    def _feature_hop(
+        self,
+        number: int,
+        ids: tuple[int, ...],
+        streams: Mapping[str, Tensor],
+        target: _Target,
+        node: Node,
+        outcome: Outcome,
+        at_last: bool,
+    ) -> Hop:
+        hop = Hop(number, target.name, node.address, target.position)
+        stream = streams[node.hookpoint]
+        activations = node.sae.encode(stream)
+        own = activations[:, node.feature].float()
+        if at_last:  # the decision is read at the last token, so that is where the feature counts
+            own = own * _only(len(own), target.position, own)
+        places = [place for place in own.nonzero()[:, 0].tolist() if not self._is_bos(ids, place)]
+        if not places:
+            return hop
+        direction = node.sae.decoder_rows([node.feature])[0].to(stream.device).double()
+        given = (own[places][:, None].double() * direction).float()
+        way = [1 - (step + 0.5) / self.steps for step in range(self.steps)]
+        gradient = self._gradient(ids, node.hookpoint, target, places, given, way)
+        along = gradient @ direction
+        for place in places:
+            hop.parts.append(("feature", place, float(along[place] * own[place])))
+        hop.strength = sum(value for _, _, value in hop.parts)
+        hop.whole = float((gradient * stream.double()).sum())
+        self._add_others(hop, node.sae, stream, activations, gradient)
+        edit = Edit(node.hookpoint, OnStream(Add(-given)), tokens([0] * len(places), places))
+        hop.effect = -self._change(ids, [edit], target, outcome)
+        hop.verdict = self._verdict(hop)
+        return hop
+
+    def _token_hop(
+        self,
+        number: int,
+        ids: tuple[int, ...],
+        streams: Mapping[str, Tensor],
+        target: _Target,
+        positions: Sequence[int],
+        outcome: Outcome,
+        to: Selector,
+    ) -> Hop:
+        """What the embeddings of some tokens give beyond the mean embedding of the prompt's other
+        tokens; checked by putting that mean in their place. The gradient is taken at the prompt
+        itself: attention patterns follow the tokens, and half a token has patterns of its own.
+        """
+        import torch
+
+        hop = Hop(number, target.name, to.span or "tokens", target.position)
+        if not positions:
+            return hop
+        stream = streams[EMBEDDING]
+        others = [
+            place
+            for place in range(len(ids))
+            if place not in positions and not self._is_bos(ids, place)
+        ]
+        if not others:
+            hop.verdict = NO_OTHERS
+            return hop
+        mean = stream[torch.tensor(others)].mean(dim=0)
+        given = stream[list(positions)] - mean
+        gradient = self._gradient(ids, EMBEDDING, target, list(positions), given, [0.0])
+        of_tokens = (gradient * stream.double()).sum(dim=1)
+        of_means = gradient @ mean.double()
+        for place in range(len(ids)):
+            if place in positions:
+                hop.parts.append(("token", place, float(of_tokens[place] - of_means[place])))
+            else:
+                hop.parts.append(("other_token", place, float(of_tokens[place])))
+        hop.parts.append(("mean_token", None, float(of_means[list(positions)].sum())))
+        hop.strength = sum(value for part, _, value in hop.parts if part == "token")
+        hop.whole = float(of_tokens.sum())
+        targets = tokens([0] * len(positions), list(positions))
+        edit = Edit(EMBEDDING, OnStream(Set(mean)), targets)
+        hop.effect = -self._change(ids, [edit], target, outcome)
+        hop.verdict = self._verdict(hop)
+        return hop
+
+    def _add_others(
+        self, hop: Hop, sae: Sae, stream: Tensor, activations: Tensor, gradient: Tensor
+    ) -> None:
+        """What else the stream at the lower layer gives: other features, the error, constants."""
+        from toolkit_tokens.attribute.difference import split
+
+        parts = split(stream, activations, sae)
+        along = (gradient[parts.positions] * parts.directions.double()).sum(dim=1)
+        of_features = float((along * parts.amounts.double()).sum())
+        rebuilt = sae.reconstruct(stream, activations).to(gradient.device).double()
+        error = float((gradient * (stream.double() - rebuilt)).sum())
+        rest = float((gradient * parts.error.double()).sum())
+        hop.parts.append(("other_features", None, of_features - (hop.strength or 0.0)))
+        hop.parts.append(("error", None, error))
+        hop.parts.append(("bias", None, rest - error))
+
+    # --- gradients and interventions ---
+
+    def _gradient(
+        self,
+        ids: tuple[int, ...],
+        name: str,
+        target: _Target,
+        places: Sequence[int],
+        given: Tensor,
+        absent: Sequence[float],
+    ) -> Tensor:
+        """The mean gradient over streams that lack a share of `given` (a row for each place), one
+        for each entry of `absent`: (tokens, width), float64.
+        """
+        import torch
+
+        total = torch.zeros(len(ids), given.shape[1], dtype=torch.float64, device=given.device)
+        for start in range(0, len(absent), ROWS):
+            shares = absent[start : start + ROWS]
+            values = torch.cat([-share * given for share in shares])
+            rows = [row for row in range(len(shares)) for _ in places]
+            targets = tokens(rows, list(places) * len(shares))
+            found = self.model.gradients(
+                [list(ids)] * len(shares),
+                [name],
+                target.objective,
+                reads=target.reads,
+                edits=[Edit(name, OnStream(Add(values)), targets)],
+                freeze=self.freeze,
+            )
+            total += found.gradients[name].double().sum(dim=0)
+        return total / len(absent)
+
+    def _change(
+        self, ids: tuple[int, ...], edits: Sequence[Edit], target: _Target, outcome: Outcome
+    ) -> float:
+        """What edits do to the upper end, nothing frozen."""
+        values = [self._measure(ids, given, target, outcome) for given in ((), edits)]
+        return values[1] - values[0]
+
+    def _measure(
+        self, ids: tuple[int, ...], edits: Sequence[Edit], target: _Target, outcome: Outcome
+    ) -> float:
+        name = self.model.last_hookpoint() if target.feature is None else target.feature.hookpoint
+        stream = self.model.run([list(ids)], [name], edits)[name][:, : len(ids)]
+        if target.feature is None:
+            return float(outcome.of_states(self.model, stream[:, -1])[0])
+        return float(target.objective({name: stream})[0])
+
+    def _verdict(self, hop: Hop) -> str:
+        strength, effect = hop.strength or 0.0, hop.effect or 0.0
+        if abs(effect) < self.min_effect:
+            return NOTHING if abs(strength) < self.min_effect else REFUTED
+        return CONFIRMED if (strength > 0) == (effect > 0) else REFUTED
+
+    def _is_bos(self, ids: Sequence[int], place: int) -> bool:
+        return place == 0 and ids[0] == self.model.bos_id and len(ids) > 1
+
+
+def _reads_feature(node: Node, position: int) -> Callable[[Mapping[str, Tensor]], Tensor]:
+    """The pre-activation of a feature at a position, or its activation where it has none."""
+
+    def read(given: Mapping[str, Tensor]) -> Tensor:
+        rows = given[node.hookpoint][:, position].float()
+        if node.sae.pointwise:
+            found: Tensor = node.sae.preactivations(rows, [node.feature])[:, 0]
+            return found
+        encoded: Tensor = node.sae.encode(rows)[:, node.feature]
+        return encoded
+
+    return read
+
+
+def _only(count: int, position: int | None, like: Tensor) -> Tensor:
+    kept = like.new_zeros(count)
+    kept[-1 if position is None else position] = 1
+    return kept
+
+
+def _strongest(hop: Hop) -> int:
+    """Where the lower feature gives most: the upper end of the next hop."""
+    own = [(abs(value), place) for part, place, value in hop.parts if part == "feature"]
+    return int(max(own)[1] or 0)

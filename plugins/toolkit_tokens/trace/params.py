@@ -1,0 +1,56 @@
+"""What a spec says of a path."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from toolkit.parts import Params
+from toolkit.selectors import Selector
+
+
+class TracePath(Params):
+    """From an outcome through features, the last one first, to tokens."""
+
+    plus: tuple[str, ...] = Field(
+        min_length=1, description="Continuations of the prompt that the path explains."
+    )
+    minus: tuple[str, ...] = Field(
+        min_length=1, description="Continuations that they are held against."
+    )
+    through: tuple[str, ...] = Field(
+        min_length=1,
+        description="Addresses of features from the outcome down, such as [31/10692, 8/2059].",
+    )
+    to: Selector = Field(description="The tokens where the path begins, such as {span: balance}.")
+    freeze: tuple[Literal["attention", "norms", "mlp"], ...] = Field(
+        ("attention", "norms"),
+        description="What gradients take for a constant; interventions freeze nothing.",
+    )
+    steps: int = Field(
+        32,
+        ge=1,
+        le=1024,
+        description="Gradients that are averaged on the way from the stream without the lower end "
+        "to the stream as it is; 1: one gradient, half way.",
+    )
+    min_effect: float = Field(
+        1e-3,
+        ge=0,
+        description="An intervention that moves the upper end by less confirms no hop.",
+    )
+    name: str | None = Field(None, min_length=1, description="The path's name in tables.")
+
+    @field_validator("to", mode="before")
+    @classmethod
+    def _is_selector(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            raise ValueError(f"write a selector, such as {{span: balance}}, not '{given}'")
+        return given
+
+    def label(self) -> str:
+        """The path in words."""
+        outcome = f"{'|'.join(self.plus)} - {'|'.join(self.minus)}"
+        where = self.to.span or "tokens"
+        return self.name or " <- ".join([outcome, *self.through, where])

@@ -1,0 +1,303 @@
+"""Attribution: parts that add up, exact patching beside them, and the planted cause."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.plugins.toolkit_tokens.conftest import SCENARIOS, run, samples_of
+from toolkit.errors import BadInput, DataError
+from toolkit_tokens.attribute.pairs import aligned
+
+BETS = {"plus": ["1"], "minus": ["2"]}
+CHANGES = [{"of": "Initial_100_first_round", "set": {"balance": 10}}]
+
+
+@pytest.fixture(scope="session")
+def found(lab: Any, lab_saes: Any) -> dict[str, Any]:
+    """$100 against $10, every method, on the lab model."""
+    params = {**SCENARIOS, "pick": ["Initial_100_first_round"], "changes": CHANGES}
+    tables = run("source", "scenarios", params, model=lab)
+    given = {**BETS, "steps": 16, "importance": {"2/7": 2.0}, "exact_features": 12, "keep": 30}
+    return tables | run("stage", "attribute.tokens", given, tables, model=lab, saes=lab_saes)
+
+
+def checks(found: Any, **where: Any) -> list[dict[str, Any]]:
+    return [
+        row
+        for row in found["attribution_checks"].to_pylist()
+        if all(row[key] == value for key, value in where.items())
+    ]
+
+
+def parts(found: Any, **where: Any) -> list[dict[str, Any]]:
+    return [
+        row
+        for row in found["attributions"].to_pylist()
+        if all(row[key] == value for key, value in where.items())
+    ]
+
+
+def test_every_method_is_there(found: Any) -> None:
+    methods = {row["method"] for row in checks(found)}
+    assert methods == {
+        "attention_magnitude",
+        "attention_magnitude_by_head",
+        "attention_activation_importance",
+        "rollout",
+        "direct",
+        "gradient_activation",
+        "attribution_patching",
+        "integrated_gradients",
+        "relp",
+    }
+    assert len(found["spaces"]) == 4
+
+
+def test_direct_attribution_is_the_outcome_itself(found: Any) -> None:
+    rows = checks(found, method="direct")
+    assert {row["part"] for row in rows} == {"head", "feature"}
+    for row in rows:
+        assert row["total"] == pytest.approx(row["measured"], abs=2e-4)
+    kinds = {row["part"] for row in parts(found, method="direct")}
+    assert kinds >= {"embedding", "head", "mlp", "error", "later_blocks", "constant"}
+
+
+def test_tokens_and_features_with_the_error_add_up_alike(found: Any) -> None:
+    """What the SAE does not explain is a term of its own, so both sums are the same."""
+    for method in ("attribution_patching", "integrated_gradients", "relp", "gradient_activation"):
+        for layer in range(4):
+            by = {row["part"]: row for row in checks(found, method=method, layer=layer)}
+            assert by["token"]["total"] == pytest.approx(by["feature"]["total"], abs=1e-4)
+            assert by["token"]["measured"] == by["feature"]["measured"]
+    errors = parts(found, method="attribution_patching", part="error", layer=2)
+    assert any(abs(row["value"]) > 1e-4 for row in errors)
+
+
+def test_integrated_gradients_add_up_to_the_measured_change(found: Any) -> None:
+    for row in checks(found, method="integrated_gradients", part="token"):
+        assert row["total"] == pytest.approx(
+            row["measured"], abs=0.05 + 0.05 * abs(row["measured"])
+        )
+
+
+def test_exact_patching_of_the_last_layer_is_what_a_whole_pass_gives(found: Any, lab: Any) -> None:
+    """Each token alone, by an edit of a whole pass."""
+    from toolkit.edits import Edit, OnStream, Set, tokens
+
+    rows = {row["sample"]: row for row in found["samples"].to_pylist()}
+    clean, changed = rows["Initial_100_first_round"], rows["Initial_100_first_round:balance=10"]
+    pair = aligned(clean, changed)
+    name = "resid_post.1"
+    other = lab.run([changed["token_ids"]], [name])[name][0][list(pair.positions)]
+    one, two = (lab.encode(clean["text"] + text).ids[-1] for text in ("1", "2"))
+
+    def outcome(edits: Any) -> float:
+        logits = lab.next_logits([clean["token_ids"]], edits)[0]
+        return float(logits[one] - logits[two])
+
+    expected = []
+    for position in range(len(clean["token_ids"])):
+        edit = Edit(name, OnStream(Set(other[position])), tokens([0], [position]))
+        expected.append(outcome([edit]) - outcome([]))
+    mine = parts(found, method="attribution_patching", part="token", layer=1)
+    mine.sort(key=lambda row: row["position"])
+    np.testing.assert_allclose([row["exact"] for row in mine], expected, atol=2e-4)
+
+
+def test_features_are_patched_one_by_one(found: Any) -> None:
+    rows = [
+        row
+        for row in parts(found, method="attribution_patching", part="feature", layer=2)
+        if row["exact"] is not None
+    ]
+    assert 3 <= len(rows) <= 12
+    assert all(row["space"] and row["position"] is not None for row in rows)
+    last = parts(found, method="attribution_patching", part="feature", layer=3)
+    assert any(row["exact"] is not None for row in last)
+
+
+def test_heads_and_blocks_are_patched_one_by_one(found: Any) -> None:
+    heads = parts(found, method="attribution_patching", part="head")
+    assert {(row["layer"], row["head"]) for row in heads} == {
+        (layer, head) for layer in range(4) for head in range(4)
+    }
+    blocks = [
+        row
+        for site in ("attn_out", "mlp_out")
+        for row in parts(found, method="attribution_patching", part=site)
+    ]
+    assert len(blocks) == 8
+    assert all(row["exact"] is not None for row in heads + blocks)
+    for row in checks(found, method="attribution_patching", part="mlp_out"):
+        assert row["measured"] is None
+        assert row["compared"] == 4
+
+
+def test_the_published_formula_as_it_was_written(found: Any, lab: Any, lab_saes: Any) -> None:
+    """importance = A[last] * |f|, normalised; from independent passes."""
+    sample = found["samples"].to_pylist()[0]
+    ids = sample["token_ids"]
+    captured = lab.run([ids], ["attn_probs.2", "resid_post.2"])
+    sae = next(sae for sae in lab_saes if sae.layer == 2)
+    features = sae.encode(captured["resid_post.2"][0])
+    features[0] = 0  # BOS
+    wanted = captured["attn_probs.2"][0, :, -1].mean(dim=0) * features.norm(dim=1)
+    wanted = wanted / wanted.sum()
+    mine = parts(found, method="attention_magnitude", layer=2, sample=sample["sample"])
+    np.testing.assert_allclose([row["value"] for row in mine], wanted, atol=1e-5)
+    assert sum(row["value"] for row in mine) == pytest.approx(1)
+    for row in checks(found, method="attention_magnitude"):
+        assert row["measured"] is None, "it is no share of any change"
+    named = parts(found, method="attention_activation_importance")
+    weights = captured["attn_probs.2"][0, :, -1].mean(dim=0)
+    own = [row["value"] for row in named if row["layer"] == 2 and row["feature"] == 7]
+    np.testing.assert_allclose(own, 2.0 * weights * features[:, 7], atol=1e-5)
+
+
+def test_rollout_is_a_distribution(found: Any) -> None:
+    rows = parts(found, method="rollout")
+    assert sum(row["value"] for row in rows) == pytest.approx(1, abs=1e-3)
+    assert all(row["value"] >= 0 for row in rows)
+
+
+# --- the planted cause ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def planted_found(planted: Any, small: Any, small_saes: Any) -> Any:
+    words = "the a you losing have balance goal round choose"
+    other = words.replace("losing", "calm")
+    at = words.index("losing")
+    texts = {
+        "clean": (words, [("cause", at, at + 6)]),
+        "twin": (other, [("cause", at, at + 4)]),
+    }
+    tables = samples_of(small, texts, changed_from={"twin": "clean"})
+    params = {"plus": [" stop"], "minus": [" bet"], "steps": 8}
+    return run("stage", "attribute.tokens", params, tables, model=small, saes=small_saes)
+
+
+def test_the_planted_cause_carries_the_whole_change(planted: Any, planted_found: Any) -> None:
+    """From block 2 on the decision is linear in w, so every sound method gives the effect itself,
+    and gives it to w at the last token.
+    """
+    truth = planted.truth.sae("wide", 2)
+    w = truth.named("w").index
+    for method in ("attribution_patching", "integrated_gradients", "relp"):
+        (check,) = [row for row in checks(planted_found, method=method, layer=2, part="feature")]
+        assert check["measured"] == pytest.approx(-planted.truth.effect, rel=0.02)
+        assert check["total"] == pytest.approx(check["measured"], rel=0.02)
+        rows = parts(planted_found, method=method, layer=2, part="feature", feature=w)
+        (at_last,) = [row for row in rows if abs(row["value"]) > 0.1]
+        assert at_last["position"] == 9
+        assert at_last["value"] == pytest.approx(-planted.truth.effect, rel=0.05)
+        assert at_last["exact"] == pytest.approx(at_last["value"], rel=0.05)
+
+
+def test_what_only_goes_along_with_the_cause_gets_nothing(planted: Any, planted_found: Any) -> None:
+    truth = planted.truth.sae("wide", 1)
+    shadow, v = truth.named("shadow").index, truth.named("v").index
+    rows = parts(planted_found, method="integrated_gradients", layer=1, part="feature")
+    by_feature: dict[int, float] = {}
+    for row in rows:
+        by_feature[row["feature"]] = by_feature.get(row["feature"], 0.0) + row["value"]
+    assert by_feature[v] == pytest.approx(-planted.truth.effect, rel=0.1)
+    assert abs(by_feature.get(shadow, 0.0)) < 0.01
+
+
+def test_the_fused_error_is_never_dropped(planted: Any, small: Any) -> None:
+    """The lossy SAE knows nothing of w's neighbours; what it leaves out is in the error term."""
+    from tests.plugins.toolkit_tokens.conftest import saes_of
+
+    words, twin = "the a losing have choose", "the a 10 have choose"
+    spans = ([("word", 6, 12)], [("word", 6, 8)])
+    texts = {"clean": (words, spans[0]), "twin": (twin, spans[1])}
+    tables = samples_of(small, texts, changed_from={"twin": "clean"})
+    params = {"plus": [" stop"], "minus": [" bet"], "methods": ["attribution_patching"]}
+    saes = saes_of(planted.lossy)
+    found = run("stage", "attribute.tokens", params, tables, model=small, saes=saes)
+    (token,) = checks(found, part="token")
+    (feature,) = checks(found, part="feature")
+    assert token["total"] == pytest.approx(feature["total"], abs=1e-4)
+    assert len(parts(found, part="error")) == 6
+
+
+# --- alignment ------------------------------------------------------------------------------------
+
+
+def row_of(name: str, pieces: list[str], *spans: tuple[str, int, int]) -> dict[str, Any]:
+    ids = [sum(map(ord, piece)) for piece in pieces]
+    marked = [dict(zip(("name", "start", "end"), span, strict=True)) for span in spans]
+    return {"sample": name, "pieces": pieces, "token_ids": ids, "spans": marked}
+
+
+def test_spans_of_other_lengths_are_matched_from_the_end() -> None:
+    clean = row_of("a", ["Bal", "$", "1", "0", "0", " go"], ("balance", 1, 5))
+    changed = row_of("b", ["Bal", "$", "9", " go"], ("balance", 1, 3))
+    assert aligned(clean, changed).positions == (0, 1, 1, 1, 2, 3)
+    assert aligned(changed, clean).positions == (0, 3, 4, 5)
+    assert aligned(clean, changed).spans == ("balance",)
+
+
+def test_texts_that_part_outside_of_spans_are_shown() -> None:
+    clean = row_of("a", ["Bal", "$", "100", " round", " 1"], ("balance", 1, 3))
+    changed = row_of("b", ["Bal", "$", "10", " round", " 2"], ("balance", 1, 3))
+    with pytest.raises(
+        DataError, match=r"cannot be aligned(.|\n)*a: .*>>> 1<<<(.|\n)*b: .*>>> 2<<<"
+    ):
+        aligned(clean, changed)
+
+
+def test_a_clean_prompt_that_is_not_there(lab: Any, lab_saes: Any) -> None:
+    tables = samples_of(lab, {"b": "Bet $10"}, changed_from={"b": "a"})
+    with pytest.raises(DataError, match="names the sample 'a', which is not among"):
+        run("stage", "attribute.tokens", BETS, tables, model=lab, saes=lab_saes)
+
+
+def test_methods_of_pairs_without_a_pair(lab: Any, lab_saes: Any) -> None:
+    tables = samples_of(lab, {"a": "Bet $10"})
+    params = {**BETS, "methods": ["relp"]}
+    with pytest.raises(DataError, match="every method asked for compares two prompts"):
+        run("stage", "attribute.tokens", params, tables, model=lab, saes=lab_saes)
+
+
+def test_sides_that_begin_with_one_token(lab: Any, lab_saes: Any) -> None:
+    tables = samples_of(lab, {"a": "Choose:\nChoice: "})
+    params = {"plus": ["1"], "minus": ["1"]}
+    with pytest.raises(DataError, match="begin with the same token"):
+        run("stage", "attribute.tokens", params, tables, model=lab, saes=lab_saes)
+
+
+def test_a_continuation_that_melts_into_the_prompt(small: Any, small_saes: Any) -> None:
+    tables = samples_of(small, {"a": "the a"})
+    params = {"plus": [" stop"], "minus": ["you"]}
+    with pytest.raises(DataError, match="does not begin with a token of its own"):
+        run("stage", "attribute.tokens", params, tables, model=small, saes=small_saes)
+
+
+def test_saes_of_other_places_are_refused(lab: Any, lab_saes: Any) -> None:
+    import copy
+
+    sae = copy.copy(lab_saes[0])
+    sae.hookpoint = "mlp_in.1"
+    tables = samples_of(lab, {"a": "Bet $10"})
+    with pytest.raises(BadInput, match="takes SAEs of the stream after a block"):
+        run("stage", "attribute.tokens", BETS, tables, model=lab, saes=[sae])
+
+
+def test_no_two_parts_are_one_row(found: Any) -> None:
+    from toolkit.tables import table
+
+    for name in ("attributions", "attribution_checks"):
+        rows = found[name].select(list(table(name).key)).to_pylist()
+        keys = [tuple(row.values()) for row in rows]
+        assert len(set(keys)) == len(keys)
+
+
+def test_nothing_asks_for_gradients_afterwards(lab: Any) -> None:
+    assert not any(parameter.requires_grad for parameter in lab._module.parameters())
+    assert torch.is_grad_enabled()
