@@ -115,3 +115,14 @@ def test_benchmarks_of_patching_run_in_small(name: str, words: tuple[str, ...]) 
     )
     assert done.returncode == 0, done.stderr
     assert all(word in done.stdout for word in words)
+
+
+def test_scaling_in_small_prints_all_of_it() -> None:
+    script = BENCHMARK.parent / "scaling.py"
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": ""}
+    done = subprocess.run(
+        [sys.executable, str(script), "--tiny"], env=env, capture_output=True, text=True, check=True
+    )
+    assert "2 workers, steps of 0.1 s: efficiency" in done.stdout
+    assert "40 empty steps:" in done.stdout
+    assert done.stdout.count("   1000   ") == 2
