@@ -139,7 +139,10 @@ def test_an_sae_at_the_wrong_layer_stops_the_run(toolkit, spec, tmp_path):  # no
     draw = Random(0)
     prompts = [render(random_state(draw)) for _ in range(16)]
     (tmp_path / "texts.csv").write_text(
-        "sentence,label\n" + "".join(f'"{prompt}",high\n' for prompt in prompts)
+        "sentence,label\n"
+        + "".join(
+            f'"{prompt}",{("high", "low")[number % 2]}\n' for number, prompt in enumerate(prompts)
+        )
     )
     said = refused(toolkit, path, 4, "run")
     assert "SAE Lab-L1R-4x does not fit at resid_post.2" in said
@@ -156,9 +159,10 @@ def test_an_sae_at_the_wrong_layer_stops_the_run(toolkit, spec, tmp_path):  # no
     ],
 )
 def test_groups_that_are_not_there(toolkit, spec, change, message):  # noqa: F811
-    said = refused(toolkit, spec(**change), 3, "run")
-    assert message in said
-    assert "Did you mean" in said
+    for command in ("check", "run"):
+        said = refused(toolkit, spec(**change), 2, command)
+        assert message in said
+        assert "Did you mean" in said
 
 
 @pytest.mark.slow

@@ -188,10 +188,9 @@ def test_what_half_of_the_games_found_is_measured_on_the_other_half(lab: Lab, sa
         key: value for key, value in number_of(select, "d", both).items() if key in chosen
     }
     assert sum(map(abs, d.values())) < sum(map(abs, before.values()))
-    assert any(
-        "left out whose prompts the select half has, half confirm" in (row["text"] or "")
-        for row in confirm
-    )
+    comparisons = lab.rows("comparisons", "confirm", "exp1_sae_l1_31")
+    assert {row["half"] for row in comparisons} == {"confirm"}
+    assert sum(group["shared"] for row in comparisons for group in row["groups"]) > 0
 
 
 def test_what_metadata_and_a_probe_tell_stands_beside_the_features(lab: Lab, sae: str) -> None:
@@ -281,8 +280,9 @@ MEASURED = ("number", "value", "low", "high")
 
 
 def described(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What a row is of."""
-    return {name: value for name, value in row.items() if name not in (*MEASURED, "text")}
+    """What a row is of. The id of its comparison is made of the step's key, which differs."""
+    left_out = (*MEASURED, "text", "comparison")
+    return {name: value for name, value in row.items() if name not in left_out}
 
 
 def measured(row: Mapping[str, Any]) -> list[float]:

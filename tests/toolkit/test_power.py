@@ -378,9 +378,15 @@ def test_a_run_confirms_what_it_chose_and_its_plan_says_that_the_family_is_not_k
     chosen = {row["feature"] for row in select if row["stat"] == "significant" and row["number"]}
     assert 0 < len(chosen) < len({row["feature"] for row in select})
     assert {row["feature"] for row in confirm} <= chosen
-    assert {row["text"].partition(", alpha")[0] for row in confirm if row["stat"] == "q"} == {
-        f"welch, half confirm: bh over {len(chosen)} features that the select half found"
-    }
+    compared = {row["comparison"] for row in confirm if row["stat"] == "q"}
+    steps = [row.key for row in store.steps(stage="confirm")]
+    comparisons = store.read("comparisons", steps).to_pylist()
+    assert {row["comparison"] for row in comparisons} == compared
+    assert [(row["test"], row["half"], row["correction"]) for row in comparisons] == [
+        ("welch", "confirm", "bh")
+    ]
+    assert comparisons[0]["family"] == "discovered"
+    assert sum(space["features"] for space in comparisons[0]["tested"]) == len(chosen)
     line = next(
         line
         for line in toolkit.run("plan", spec).stdout.splitlines()

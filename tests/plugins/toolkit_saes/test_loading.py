@@ -294,9 +294,9 @@ def test_a_matrix_is_looked_through_once(tmp_path: Path, monkeypatch: pytest.Mon
 SHARED = """
     import sys, torch
     from pathlib import Path
-    from toolkit_saes.encode.matrix import Matrix, Stored, stamp
+    from toolkit_saes.encode.matrix import StoredMatrix, stamp
     file = Path(sys.argv[1])
-    held = Stored(file, 0, "bfloat16", (1024, 4096), stamp(file)).open()
+    held = StoredMatrix(file, 0, "bfloat16", (1024, 4096), stamp(file)).open()
     assert float(held.amax()) == 1
     print("ready", flush=True)
     for line in sys.stdin:
