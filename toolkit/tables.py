@@ -290,7 +290,7 @@ _ALL = (
         p_null="float64?",
     ),
     _table(
-        "attributions",
+        "gradient_effects",
         "space feature comparison outcome method",
         "a screened feature's specific effect as a gradient foretells it, beside the exact one",
         space="string",

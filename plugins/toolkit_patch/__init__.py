@@ -57,7 +57,7 @@ def _interventions() -> Iterator[Part]:
         run=attribute,
         estimates=Estimates(cost=cost.attributing),
         reads=("samples", "features", "comparisons", "spaces", "screens"),
-        writes=("attributions",),
+        writes=("gradient_effects",),
         uses_model=True,
         uses_saes=True,
     )
@@ -120,7 +120,7 @@ def _sections() -> Iterator[Part]:
         name="patch-attribution",
         title="Gradients against exact effects",
         help="How far a cheap pre-screen may be trusted, layer by layer.",
-        reads=("attributions", "spaces"),
+        reads=("gradient_effects", "spaces"),
         run=attribution.figures,
         findings=attribution.findings,
         order=33,
