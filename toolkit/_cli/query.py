@@ -17,6 +17,7 @@ from toolkit._cli._answers import Answer, Asked, Row, answered, answered_of_runs
 from toolkit._cli._around import is_terminal, marked_in, piece_at, places_asked, shaded, with_text
 from toolkit._cli._feature_rows import PLACE, pivoted, ranked_lines, ranking_entries, stat_heads
 from toolkit._cli._query_run import Run, first_rows, listing, open_run, sorted_by
+from toolkit._cli._query_tokens import attention, attribution, feature
 from toolkit.terminal import echo
 
 VERDICTS = ("contrast", "outcome", "verdict", "effect", "low", "high", "p", "q", "reason")
@@ -393,6 +394,10 @@ def effects(
         for row in first_rows(ordered, asked.k)
     ]
     return Answer(heads, rows, chosen.num_rows, "", shared=("stage",))
+
+
+for of_tokens in (feature, attention, attribution):
+    command.add_command(of_tokens)
 
 
 # --- activations ---
