@@ -71,7 +71,7 @@ def _samples(path: Path, params: Jsonl) -> list[Sample]:
     for field, name in params.named():
         if name not in there:
             raise missing_column(f"{path}:1", field, name, there)
-    wanted = {params.text, params.id, params.unit, *params.metadata(there)}
+    wanted = {params.text, params.id, params.unit, params.spans, *params.metadata(there)}
     return samples_of(
         [Row(place, _cells(place, given, wanted)) for place, given in results], params
     )
